@@ -1,0 +1,75 @@
+"""Apache Kafka's jars, fetched once by Maven into a cache that every run shares."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy.brokers import BrokerUnavailableError
+from deploy.brokers.java import maven_command
+from deploy.brokers.process import log_tail
+
+POM = Path(__file__).with_name("pom.xml")
+
+FETCH_S = 900.0
+"""43 MB and Maven's own plugins: seconds on a fast line, minutes on a slow one."""
+
+
+def kafka_version() -> str:
+    """The version that ``pom.xml`` pins."""
+    match = re.search(r"<kafka\.version>(.+)</kafka\.version>", POM.read_text())
+    assert match, f"{POM} names no kafka.version"
+    return match[1]
+
+
+def default_cache() -> Path:
+    """``$XDG_CACHE_HOME/salience``, or ``~/.cache/salience``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "salience"
+
+
+def fetch(cache: Path, say: Callable[[str], None]) -> Path:
+    """The folder of jars, fetched unless it is there.
+
+    The folder is named after what ``pom.xml`` says: another version or another artifact is fetched anew.
+    It appears whole, by a rename: runs in parallel fetch twice at worst.
+    Raises ``BrokerUnavailableError`` where Maven cannot fetch them.
+    """
+    jars = cache / f"jars-{kafka_version()}-{zlib.crc32(POM.read_bytes()):08x}"
+    if jars.is_dir():
+        return jars
+    maven = maven_command()
+    cache.mkdir(parents=True, exist_ok=True)
+    say(f"Fetching Apache Kafka {kafka_version()} by Maven into {jars} (43 MB, once) ...")
+    with tempfile.TemporaryDirectory(prefix="fetching-", dir=cache) as scratch:
+        fetched = Path(scratch) / "jars"
+        _copy_dependencies(maven, Path(scratch), fetched)
+        try:
+            fetched.rename(jars)
+        except OSError:
+            if not jars.is_dir():
+                raise
+    return jars
+
+
+def _copy_dependencies(maven: str, scratch: Path, into: Path) -> None:
+    shutil.copy(POM, scratch / "pom.xml")  # the package's own folder may be read-only
+    log = scratch / "maven.log"
+    command = [maven, "--batch-mode", "--quiet", "dependency:copy-dependencies"]
+    command += ["-DincludeScope=runtime", f"-DoutputDirectory={into}"]
+    with log.open("wb") as output:
+        try:
+            done = subprocess.run(command, cwd=scratch, stdout=output, stderr=output, timeout=FETCH_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise BrokerUnavailableError(f"Maven fetched no jars in {FETCH_S:.0f} s:\n{log_tail(log)}") from error
+    if done.returncode != 0 or not list(into.glob("kafka_2.13-*.jar")):
+        raise BrokerUnavailableError(
+            f"Maven could not fetch Apache Kafka {kafka_version()}, exit code {done.returncode}:\n"
+            f"{log_tail(log)}\n"
+            "Check that this machine reaches a Maven repository,"
+            " or use the embedded broker: salience broker embedded up."
+        )

@@ -1,0 +1,54 @@
+"""``server.properties`` of KRaft nodes on one machine, each deviation with its reason."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from deploy.brokers.ready import HOST
+
+
+class Ports(NamedTuple):
+    """One node's: clients and brokers; the controllers' own."""
+
+    broker: int
+    controller: int
+
+
+def node_properties(node: int, ports: Sequence[Ports], data: Path) -> dict[str, str]:
+    """Node ``node`` (its ``node.id``) of ``len(ports)``, each of them broker and controller."""
+    copies = str(len(ports))
+    enough = "2" if len(ports) > 1 else "1"
+    return {
+        "process.roles": "broker,controller",
+        "node.id": str(node),
+        "controller.quorum.voters": ",".join(f"{i}@{HOST}:{p.controller}" for i, p in enumerate(ports)),
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"PLAINTEXT://{HOST}:{ports[node].broker},CONTROLLER://{HOST}:{ports[node].controller}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{ports[node].broker}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": str(data),
+        # A mistyped topic is an error, not a new topic with the wrong number of partitions.
+        "auto.create.topics.enable": "false",
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": enough,
+        # 50 partitions each by default: seconds of creation at the first group and the first transaction.
+        "offsets.topic.num.partitions": "8",
+        "transaction.state.log.num.partitions": "8",
+        # By default a new group waits 3 s for more members, and a session lasts 6 s at least.
+        "group.initial.rebalance.delay.ms": "0",
+        "group.min.session.timeout.ms": "500",
+        # Looked at every 10 s by default: a dead lane's transaction would stay open long past its timeout.
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+        # A killed node is missed after 9 s by default; 4 s still forgives a busy machine.
+        "broker.session.timeout.ms": "4000",
+        "broker.heartbeat.interval.ms": "500",
+        # 128 MB by default, a quarter of the heap.
+        "log.cleaner.dedupe.buffer.size": "33554432",
+    }
+
+
+def write_properties(path: Path, properties: Mapping[str, str]) -> None:
+    """As Java reads them: backslashes doubled, one ``name=value`` a line."""
+    lines = (f"{name}={value.replace(chr(92), 2 * chr(92))}\n" for name, value in properties.items())
+    path.write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,130 @@
+"""Broker processes: started, told apart from a stranger with the same number, and ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from deploy.brokers import BrokerError
+
+POLL_S = 0.01
+"""Between two looks at a process or a port: short beside every start and stop, and no load."""
+
+KILL_WAIT_S = 10.0
+"""A killed process is gone at once, unless the kernel holds it (a dead disk); then say so."""
+
+
+_DETACHED: list[subprocess.Popen[bytes]] = []
+"""Kept, because Python warns of a child that it forgets while it runs, as these are meant to."""
+
+
+class Process(msgspec.Struct, frozen=True):
+    """One process: its number, and its start time, because numbers are used again."""
+
+    pid: int
+    started_ticks: int | None
+    """Clock ticks after boot, field 22 of ``/proc/<pid>/stat``; None where there is no ``/proc``."""
+
+    @classmethod
+    def of(cls, pid: int) -> "Process":
+        seen = _look(pid)
+        return cls(pid, seen[1] if seen else None)
+
+    def alive(self) -> bool:
+        """Whether this very process still runs; a zombie does not, nor does a stranger with its number."""
+        seen = _look(self.pid)
+        if seen is not None:
+            state, ticks = seen
+            return state not in "ZX" and self.started_ticks in (None, ticks)
+        if sys.platform == "linux":
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except OSError:
+            return False
+        return True
+
+
+def spawn(command: Sequence[str], log: Path, *, detached: bool) -> subprocess.Popen[bytes]:
+    """Start ``command`` with its output appended to ``log``.
+
+    Detached, it outlives this process; otherwise it dies with the thread that called this (on Linux).
+    Either way it has a session of its own, so that Ctrl-C reaches the parent alone, which then stops its
+    clients before their broker.
+    """
+    tied = [sys.executable, "-I", str(Path(__file__).with_name("tied.py")), str(os.getpid())]
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            [*([] if detached else tied), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    if detached:
+        _DETACHED.append(child)
+    return child
+
+
+def end(processes: Sequence[Process], grace_s: float) -> None:
+    """Ask every process to end, and kill those that have not within ``grace_s``.
+
+    Raises ``BrokerError`` if one stays even so.
+    """
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    if _gone(processes, grace_s):
+        return
+    for process in processes:
+        _signal(process, signal.SIGKILL)
+    if not _gone(processes, KILL_WAIT_S):
+        left = [process.pid for process in processes if process.alive()]
+        raise BrokerError(
+            f"Processes {left} do not end, {KILL_WAIT_S:.0f} s after SIGKILL; see `ps -o pid,stat,wchan,cmd`."
+        )
+
+
+def kill(process: Process) -> None:
+    """End one process without warning, as a power cut would."""
+    _signal(process, signal.SIGKILL)
+    if not _gone([process], KILL_WAIT_S):
+        raise BrokerError(f"Process {process.pid} does not end, {KILL_WAIT_S:.0f} s after SIGKILL.")
+
+
+def log_tail(log: Path, lines: int = 20) -> str:
+    """The last lines of a log, for an error message."""
+    if not log.exists():
+        return f"{log} was never written"
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    if process.alive():
+        try:
+            os.kill(process.pid, number)
+        except ProcessLookupError:
+            return
+
+
+def _gone(processes: Sequence[Process], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while any(process.alive() for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def _look(pid: int) -> tuple[str, int] | None:
+    """State letter and start time, or None where no such process (or no ``/proc``) is."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name before it may hold anything
+    return fields[0], int(fields[19])

@@ -1,0 +1,75 @@
+"""Loopback ports, and waiting until a broker really answers."""
+
+import random
+import socket
+import time
+from collections.abc import Callable, Collection
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from deploy.brokers import BrokerError
+from deploy.brokers.process import POLL_S
+
+HOST = "127.0.0.1"
+PORTS = range(20_000, 30_000)
+"""Below Linux's ephemeral range (32768 up): no outgoing connection takes the port of a node that is down."""
+
+ANSWER_S = 2.0
+"""A started broker answers in milliseconds; a node of a cluster still electing is asked again after this."""
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now; lingering connections do no harm."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port(besides: Collection[int] = ()) -> int:
+    """A free loopback port, drawn at random so that parallel test runs rarely meet."""
+    for port in random.sample(PORTS, k=200):
+        if port not in besides and is_free(port):
+            return port
+    raise BrokerError(f"No free port on {HOST} in 200 drawn from {PORTS.start}-{PORTS.stop - 1}.")
+
+
+def wait_until_answers(bootstrap: str, nodes: int, deadline_s: float, check: Callable[[], None]) -> None:
+    """Return when the broker at ``bootstrap`` answers and names ``nodes`` live brokers.
+
+    ``check`` is called between attempts and raises when waiting is pointless (the process has died).
+    Raises ``BrokerError`` after ``deadline_s``.
+    """
+    deadline = time.monotonic() + deadline_s
+    _wait_for_listeners(bootstrap, deadline, check)
+    # librdkafka backs off up to 10 s after a refused connection and logs each one.
+    admin = AdminClient({"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 100, "log_level": 0})
+    found = 0
+    while found < nodes:
+        check()
+        if time.monotonic() > deadline:
+            raise BrokerError(f"{found} of {nodes} brokers at {bootstrap} are ready after {deadline_s:.0f} s.")
+        try:
+            found = len(admin.describe_cluster(request_timeout=ANSWER_S).result().nodes)
+        except KafkaException:
+            found = 0
+        if found < nodes:
+            time.sleep(POLL_S)
+
+
+def _wait_for_listeners(bootstrap: str, deadline: float, check: Callable[[], None]) -> None:
+    for address in bootstrap.split(","):
+        host, _, port = address.rpartition(":")
+        while True:
+            check()
+            if time.monotonic() > deadline:
+                raise BrokerError(f"Nothing listens on {address} in time.")
+            try:
+                socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+                break
+            except OSError:
+                time.sleep(POLL_S)

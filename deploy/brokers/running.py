@@ -1,0 +1,113 @@
+"""Brokers that outlive the shell that started them: started, found again and stopped by their state file."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from deploy.brokers import Broker, BrokerError
+from deploy.brokers.process import Process, end
+from deploy.brokers.ready import HOST, free_port, is_free
+
+Kind = Literal["embedded", "apache"]
+State = Literal["up", "degraded", "stale"]
+
+GRACE_S = {"embedded": 0.5, "apache": 20.0}
+"""Tansu waits for its clients and has nothing to save; Kafka flushes and hands over its partitions."""
+
+
+class Running(msgspec.Struct, frozen=True):
+    """A broker that was started detached; what the state file holds."""
+
+    kind: Kind
+    bootstrap: str
+    directory: str
+    """Its data and logs."""
+    processes: tuple[Process, ...]
+    started_ms: int
+
+    @property
+    def state(self) -> State:
+        """Up: every process runs. Degraded: some do. Stale: none does, or others now have their numbers."""
+        alive = sum(process.alive() for process in self.processes)
+        return "up" if alive == len(self.processes) else "degraded" if alive else "stale"
+
+
+def start(home: Path, kind: Kind, ports: Sequence[int], make: Callable[[Path], Broker]) -> Running:
+    """Start what ``make`` makes in its folder, detached, and write its state file.
+
+    The one that runs on these very ports already is returned as it is. Raises ``BrokerError`` for another one
+    that runs, for a taken port, and where the broker does not start.
+    """
+    there = load(home, kind)
+    if there is not None and there.state != "stale":
+        if there.state == "up" and there.bootstrap == ",".join(f"{HOST}:{port}" for port in ports):
+            return there
+        raise BrokerError(
+            f"The {kind} broker of {home} is {there.state} already, at {there.bootstrap}."
+            f" Stop it first: salience broker {kind} down --home {home}"
+        )
+    for port in ports:
+        if not is_free(port):
+            raise BrokerError(
+                f"Port {port} on {HOST} is taken; name another:"
+                f" salience broker {kind} up --port {free_port()} --home {home}"
+            )
+    folder = (home / "broker" / kind).absolute()
+    broker = make(folder)
+    broker.start()
+    running = Running(
+        kind=kind,
+        bootstrap=broker.bootstrap,
+        directory=str(folder),
+        processes=tuple(Process.of(pid) for pid in broker.pids),
+        started_ms=int(time.time() * 1000),
+    )
+    save(home, running)
+    return running
+
+
+def stop(home: Path, kind: Kind) -> Running | None:
+    """Stop what was started from this home and forget it; returns it, None where nothing was running.
+
+    Strangers that have its processes' numbers now are left alone. Raises ``BrokerError`` if a process stays.
+    """
+    there = load(home, kind)
+    if there is None:
+        return None
+    alive = [process for process in there.processes if process.alive()]
+    end(alive, GRACE_S[kind])
+    state_file(home, kind).unlink(missing_ok=True)
+    return there if alive else None
+
+
+def load(home: Path, kind: Kind) -> Running | None:
+    """The broker last started from this home, alive or not; None when none was or it was stopped.
+
+    Raises ``BrokerError`` for a file that is not ours.
+    """
+    path = state_file(home, kind)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Running)
+    except FileNotFoundError:
+        return None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BrokerError(
+            f"{path} is not the state of a broker ({error}). End its processes, if any; then: rm {path}"
+        ) from error
+
+
+def save(home: Path, running: Running) -> None:
+    """Written whole or not at all: a reader never sees half of it."""
+    path = state_file(home, running.kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_suffix(f".{os.getpid()}.tmp")
+    whole.write_bytes(msgspec.json.format(msgspec.json.encode(running), indent=2))
+    whole.replace(path)
+
+
+def state_file(home: Path, kind: Kind) -> Path:
+    return home / "broker" / f"{kind}.json"

@@ -1,0 +1,25 @@
+"""Runs a program that the kernel kills when its parent dies: ``tied.py PARENT_PID PROGRAM ARGUMENT...``.
+
+A process of its own instead of ``preexec_fn``, which may deadlock where the parent has threads, as every
+Kafka client has. The tie survives the ``exec``. Linux counts the *thread* that started the program as the
+parent. Elsewhere than on Linux the program runs untied.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(parent: int, program: list[str]) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the tie was made
+            sys.exit(1)
+    os.execv(program[0], program)  # noqa: S606 - the purpose of this program
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,8 @@
+"""The functional core: events to interest, candidates, scores and a ranking.
+
+Nothing here reads a clock, the environment, a topic or global randomness: time and seeds are arguments,
+and "now" is the timestamp of the record being applied. Modules import only those before them on the path
+
+    ids → features → events → rows → (dedup, ring, interest) → update → catalogue → candidates
+        → inputs → attention → ranking → engine → receipt
+"""

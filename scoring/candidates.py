@@ -1,0 +1,55 @@
+"""Which ads are worth scoring for a person: the nearest to their interest, some of the newest, some at random."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.catalogue import Catalogue
+from scoring.ids import mix64
+
+Slots = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
+
+_BID_TIE = np.float32(1e-3)
+"""Weight of the log bid beside the cosine: it orders ads for a person of whom nothing is known, no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How many candidates, and which shares of them are fresh and random rather than near."""
+
+    count: int = 100
+    fresh: float = 0.05
+    random: float = 0.10
+
+
+def choose(
+    catalogue: Catalogue, interest: Vectors, seeds: npt.NDArray[np.uint64], now_ms: int, shares: Shares
+) -> Slots:
+    """Catalogue slots of the candidates of each person, ``[B, C]`` without repeats, in slot order.
+
+    ``interest [B, K]``, ``seeds [B]``. C is ``shares.count`` or, where fewer are eligible, all of them.
+    The nearest have the largest product of feature vector and interest; newest is by start time; random ones
+    are a function of the seed alone.
+    """
+    eligible = catalogue.eligible(now_ms)
+    count = min(shares.count, len(eligible))
+    if count == len(eligible):
+        return np.broadcast_to(eligible, (len(interest), count))
+    nearness = interest @ catalogue.features[eligible].T
+    nearness += _BID_TIE * np.log1p(catalogue.bid_micros[eligible]).astype(np.float32)
+    fresh = round(shares.fresh * count)
+    if fresh:
+        newest = np.argpartition(catalogue.start_ms[eligible], len(eligible) - fresh)[-fresh:]
+        nearness[:, newest] = np.inf
+    drawn = _draws(seeds, round(shares.random * count), len(eligible))
+    np.put_along_axis(nearness, drawn, np.float32(np.inf), axis=1)
+    chosen = np.argpartition(nearness, len(eligible) - count, axis=1)[:, -count:]
+    return eligible[np.sort(chosen, axis=1)]
+
+
+def _draws(seeds: npt.NDArray[np.uint64], count: int, among: int) -> npt.NDArray[np.int64]:
+    """``[B, count]`` places below ``among``, from each seed's own sequence; a repeat leaves room for a near ad."""
+    steps = np.arange(1, count + 1, dtype=np.uint64)
+    return (mix64(mix64(seeds)[:, None] + steps) % np.uint64(among)).astype(np.int64)

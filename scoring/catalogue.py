@@ -1,0 +1,182 @@
+"""All ads, in every worker, as arrays: what is needed to choose, score and price without touching an object."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from scoring.features import (
+    DENSE_DIM,
+    FEATURE_DIM,
+    TOKENS_MAX,
+    Content,
+    dense_features,
+    feature_vector,
+    token_ids,
+)
+from scoring.ids import MISSING, IdMap, id64
+
+Vectors = npt.NDArray[np.float32]
+Encoder = Callable[[npt.NDArray[np.uint64], Vectors], Vectors]
+"""Learned vectors ``[N, D]`` of token ids ``[N, TOKENS_MAX]`` and dense features ``[N, DENSE_DIM]``."""
+
+FOREVER_MS = np.iinfo(np.int64).max
+ADS_MAX = 1_000_000
+"""Ads a worker holds, ended ones included: 0.8 GB at D = 32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An ad as the catalogue takes it: content, and what its campaign offers."""
+
+    content: Content
+    campaign_id: str = ""
+    advertiser_id: str = ""
+    bid_micros: int = 0
+    budget_micros: int | None = None
+    active: bool = True
+    start_ms: int = 0
+    end_ms: int | None = None
+
+
+class CatalogueError(ValueError):
+    """An ad that the catalogue cannot take."""
+
+
+def _no_encoder(_tokens: npt.NDArray[np.uint64], dense: Vectors) -> Vectors:
+    return np.zeros((len(dense), 0), dtype=np.float32)
+
+
+_COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "ad": (np.uint64, ()),
+    "revision": (np.uint64, ()),
+    "bid_micros": (np.int64, ()),
+    "start_ms": (np.int64, ()),
+    "end_ms": (np.int64, ()),
+    "active": (np.bool_, ()),
+    "features": (np.float32, (FEATURE_DIM,)),
+    "tokens": (np.uint64, (TOKENS_MAX,)),
+    "dense": (np.float32, (DENSE_DIM,)),
+}
+
+
+@dataclass
+class Catalogue:
+    """Slot map and columns. A withdrawn ad keeps its slot: histories still refer to it.
+
+    ``encode`` and ``dim`` are the model's; without a model there are no learned vectors (``dim`` 0).
+    """
+
+    encode: Encoder = _no_encoder
+    dim: int = 0
+    ads_max: int = ADS_MAX
+    entries: list[Entry] = field(default_factory=list)
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        self._slots = IdMap()
+        self._eligible: tuple[int, int, int, npt.NDArray[np.int64]] | None = None
+        self._columns = {
+            name: np.zeros((0, *shape), dtype=dtype)
+            for name, (dtype, shape) in ({**_COLUMNS, "learned": (np.float32, (self.dim,))}).items()
+        }
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getattr__(self, name: str) -> Any:
+        """A column by name, ``[len(self), …]``."""
+        columns = self.__dict__.get("_columns", {})
+        if name not in columns:
+            raise AttributeError(name)
+        return columns[name][: len(self.entries)]
+
+    def slots_of(self, ads: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """Slots of 64-bit ad ids, any shape; `MISSING` where unknown."""
+        return self._slots.get(ads)
+
+    def upsert(self, entries: Sequence[Entry]) -> None:
+        """Add or change ads. Raises `CatalogueError` where two ad ids share a 64-bit id or the bound is reached.
+
+        The content is encoded in one call; nothing is changed where anything is refused.
+        """
+        entries = list({entry.content.item_id: entry for entry in entries}.values())
+        if not entries:
+            return
+        ids = np.array([id64(entry.content.item_id) for entry in entries], dtype=np.uint64)
+        slots = self._slots.get(ids)
+        self._check(entries, slots)
+        tokens = np.stack([token_ids(entry.content) for entry in entries])
+        dense = np.stack([dense_features(entry.content) for entry in entries])
+        learned = self.encode(tokens, dense)
+        new = np.flatnonzero(slots == MISSING)
+        slots[new] = len(self.entries) + np.arange(len(new))
+        for place in new.tolist():
+            self._slots.set(int(ids[place]), int(slots[place]))
+            self.entries.append(entries[place])
+        self._reserve(len(self.entries))
+        values = {
+            "ad": ids,
+            "revision": [revision_of(entry) for entry in entries],
+            "bid_micros": [entry.bid_micros for entry in entries],
+            "start_ms": [entry.start_ms for entry in entries],
+            "end_ms": [FOREVER_MS if entry.end_ms is None else entry.end_ms for entry in entries],
+            "active": [entry.active and entry.budget_micros != 0 for entry in entries],
+            "features": np.stack([feature_vector(entry.content) for entry in entries]),
+            "tokens": tokens,
+            "dense": dense,
+            "learned": learned,
+        }
+        for name, column in values.items():
+            self._columns[name][slots] = column
+        for slot, entry in zip(slots.tolist(), entries, strict=True):
+            self.entries[slot] = entry
+        self.version += 1
+
+    def _check(self, entries: list[Entry], slots: npt.NDArray[np.int64]) -> None:
+        for entry, slot in zip(entries, slots.tolist(), strict=True):
+            if slot != MISSING and (held := self.entries[slot].content.item_id) != entry.content.item_id:
+                raise CatalogueError(f"ads {entry.content.item_id!r} and {held!r} have one 64-bit id; rename one")
+        new = int((slots == MISSING).sum())
+        if len(self.entries) + new > self.ads_max:
+            raise CatalogueError(
+                f"{len(self.entries) + new:,} ads are more than the bound of {self.ads_max:,}; "
+                "withdraw ended ads from the ads topic and restart, or raise the bound"
+            )
+
+    def _reserve(self, count: int) -> None:
+        held = len(self._columns["ad"])
+        if count <= held:
+            return
+        for name, column in self._columns.items():
+            grown = np.zeros((max(count, held * 5 // 4, 1024), *column.shape[1:]), dtype=column.dtype)
+            grown[:held] = column
+            self._columns[name] = grown
+
+    def withdraw(self, ad_ids: Sequence[str]) -> None:
+        """Stop showing ads, as a tombstone on the topic asks; unknown ids change nothing."""
+        slots = self._slots.get(np.array([id64(ad_id) for ad_id in ad_ids], dtype=np.uint64))
+        self._columns["active"][slots[slots != MISSING]] = False
+        self.version += 1
+
+    def eligible(self, now_ms: int) -> npt.NDArray[np.int64]:
+        """Slots of ads that may be shown at ``now_ms``, in slot order. Kept until an ad starts, ends or changes."""
+        if self._eligible is not None:
+            version, since_ms, until_ms, slots = self._eligible
+            if version == self.version and since_ms <= now_ms < until_ms:
+                return slots
+        active, start, end = self.active, self.start_ms, self.end_ms
+        slots = np.flatnonzero(active & (start <= now_ms) & (now_ms < end))
+        edges = np.concatenate([start[active], end[active]])
+        since_ms = int(edges[edges <= now_ms].max(initial=0))
+        until_ms = int(edges[edges > now_ms].min(initial=FOREVER_MS))
+        self._eligible = (self.version, since_ms, until_ms, slots)
+        return slots
+
+
+def revision_of(entry: Entry) -> int:
+    """Hash of all that an ad says: two ads with one revision are scored and priced alike."""
+    return id64(msgspec.json.encode(entry))

@@ -1,0 +1,120 @@
+"""Rows in, ranked placements out: gather, choose candidates, score all people in one call, rank."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.attention import AttentionModel
+from scoring.candidates import Shares, choose
+from scoring.catalogue import Catalogue
+from scoring.ids import MISSING, id64, uniform
+from scoring.inputs import ModelInputs, context_of, history_of, interest_of, stats_of
+from scoring.interest import decayed
+from scoring.ranking import Ranked, rank
+from scoring.rows import Rows
+
+Ids = npt.NDArray[np.uint64]
+
+ARMS = ("engine", "control")
+"""The engine's ranking, and a random one beside it to measure it by."""
+_ARM_SALT = id64("salience/control-arm/1")
+PEOPLE_PER_CALL = 32
+"""People scored in one onnxruntime call: its candidates' vectors stay within the processor's cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How to choose and rank; recorded in every receipt."""
+
+    slots: int = 10
+    shares: Shares = field(default_factory=Shares)
+    temperature: float = 0.0
+    control_share: float = 0.05
+    placement_ttl_ms: int = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What was decided for B people, with all that went into it: C candidates, L slots, H past items."""
+
+    now_ms: npt.NDArray[np.int64]  # [B]
+    seeds: Ids  # [B]
+    control: npt.NDArray[np.bool_]  # [B]
+    history_slots: npt.NDArray[np.int64]  # [B, H]
+    candidates: npt.NDArray[np.int64]  # [B, C] catalogue slots
+    pctr: npt.NDArray[np.float32]  # [B, C]
+    bids_micros: npt.NDArray[np.int64]  # [B, C]
+    ranked: Ranked  # [B, L]
+    attention: npt.NDArray[np.float32]  # [B, L, H] of the chosen
+
+
+def in_control(users: Ids, share: float) -> npt.NDArray[np.bool_]:
+    """Whether each user ``[B]`` of 64-bit ids is in the control arm: for ever, by a salted hash of the user."""
+    control: npt.NDArray[np.bool_] = uniform(users ^ np.uint64(_ARM_SALT)) < share
+    return control
+
+
+def gather(
+    catalogue: Catalogue, rows: Rows, now_ms: npt.NDArray[np.int64], candidates: npt.NDArray[np.int64]
+) -> tuple[ModelInputs, npt.NDArray[np.int64]]:
+    """The model's inputs for ``rows [B]`` at ``now_ms [B]`` and catalogue slots ``[B, C]``; history's slots ``[B, H]``."""
+    history = history_of(rows, now_ms)
+    history_slots = catalogue.slots_of(history.ad)
+    known = history_slots != MISSING
+    unit, interest = interest_of(decayed(rows["interest"], rows["interest_ms"], now_ms))
+    features = catalogue.features[candidates]
+    age_ms = now_ms[:, None] - catalogue.start_ms[candidates]
+    inputs = ModelInputs(
+        history=catalogue.learned[history_slots] * known[:, :, None],
+        history_age=np.log1p(history.age_s),
+        history_kind=np.where(known, history.kind, 0),
+        history_mask=known.astype(np.float32),
+        interest=interest,
+        candidates=catalogue.learned[candidates],
+        candidate_features=features,
+        candidate_stats=stats_of(unit, features, catalogue.ad[candidates], age_ms, history),
+        context=context_of(rows, now_ms),
+    )
+    return inputs, history_slots
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A catalogue, a model and a policy."""
+
+    catalogue: Catalogue
+    model: AttentionModel
+    policy: Policy
+
+    def place(self, rows: Rows, users: Ids, seeds: Ids) -> list[Scored]:
+        """Decide for ``rows [B]`` (copies), each as of its newest event; in parts of `PEOPLE_PER_CALL`.
+
+        Empty where no ad may be shown.
+        """
+        if not len(self.catalogue.eligible(int(rows["time_ms"].max(initial=0)))):
+            return []
+        parts = range(0, len(rows), PEOPLE_PER_CALL)
+        cuts = (slice(start, start + PEOPLE_PER_CALL) for start in parts)
+        return [self._place(rows[cut], users[cut], seeds[cut]) for cut in cuts]
+
+    def _place(self, rows: Rows, users: Ids, seeds: Ids) -> Scored:
+        now_ms = rows["time_ms"].copy()
+        _, interest = interest_of(decayed(rows["interest"], rows["interest_ms"], now_ms))
+        latest_ms = int(now_ms.max())
+        candidates = choose(self.catalogue, interest, seeds, latest_ms, self.policy.shares)
+        return self.score(rows, users, seeds, candidates)
+
+    def score(self, rows: Rows, users: Ids, seeds: Ids, candidates: npt.NDArray[np.int64]) -> Scored:
+        """Score and rank given candidates ``[B, C]``: what a receipt is computed again with."""
+        now_ms = rows["time_ms"].copy()
+        inputs, history_slots = gather(self.catalogue, rows, now_ms, candidates)
+        logit, attention = self.model.score(inputs)
+        pctr = (1 / (1 + np.exp(-logit))).astype(np.float32)
+        bids = self.catalogue.bid_micros[candidates]
+        control = in_control(users, self.policy.control_share)
+        temperatures = np.where(control, np.inf, self.policy.temperature)
+        ads = self.catalogue.ad[candidates]
+        ranked = rank(pctr, bids, ads, seeds, temperatures, self.policy.slots)
+        chosen_attention = np.take_along_axis(attention, ranked.chosen[:, :, None], axis=1)
+        return Scored(now_ms, seeds, control, history_slots, candidates, pctr, bids, ranked, chosen_attention)

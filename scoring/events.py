@@ -1,0 +1,49 @@
+"""A batch of events as columns: what every input becomes before it touches state."""
+
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Source(IntEnum):
+    """The input topic of an event. Where two events have one timestamp the impression comes first."""
+
+    IMPRESSION = 0
+    CLICK = 1
+
+
+class Kind(IntEnum):
+    """What happened between a person and an item, from least to most: the stronger of two wins."""
+
+    NONE = 0
+    SHOWN = 1
+    VIEWED = 2
+    VIEWED_LONG = 3
+    CLICKED = 4
+    CARTED = 5
+    PURCHASED = 6
+
+
+VIEWED_LONG_MS = 10_000
+"""A view this long counts as `Kind.VIEWED_LONG`."""
+
+EVENT = np.dtype(
+    [
+        ("time_ms", "<i8"),  # when it happened, UTC
+        ("shown_ms", "<i8"),  # when the impression it answers was shown; its own time where it answers none
+        ("ad", "<u8"),  # id64 of the ad
+        ("event", "<u8"),  # id64 of the event id
+        ("offset", "<i8"),  # offset in its topic's partition
+        ("value_micros", "<i8"),  # value of a purchase
+        ("viewed_ms", "<i8"),  # how long it was looked at
+        ("row", "<i4"),  # the user's row in the lane
+        ("surface", "<u2"),  # the place in the app, hashed; 0 where not said
+        ("source", "u1"),
+        ("kind", "u1"),
+    ]
+)
+
+Events = npt.NDArray[Any]
+"""Structured array of `EVENT`, ``[E]``, in the order in which they are to be applied."""

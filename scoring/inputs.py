@@ -1,0 +1,167 @@
+"""What the attention model is given, gathered from rows and catalogue: the same for training and serving.
+
+Names and shapes are the model's contract (B users, H = `RING_SIZE` past items, C candidates, D the model's own
+width, K = `FEATURE_DIM`, S = `STATS_DIM`, X = `CONTEXT_DIM`). A change here is a change of `INPUTS_SPECIFICATION`.
+"""
+
+from dataclasses import dataclass, fields
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.events import Kind
+from scoring.features import FEATURE_DIM, specification_hash
+from scoring.rows import RING_SIZE, Rows
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+SKIPPED_AFTER_S = 60
+"""An item shown this long ago and not acted on counts as skipped; until then its outcome is open."""
+
+STATS_DIM = 8
+SURFACES = 16
+CONTEXT_DIM = 8 + SURFACES
+
+
+class HistoryKind(IntEnum):
+    """What happened with a past item, as the model sees it: `Kind`, and a skip told from an open impression."""
+
+    PADDING = 0
+    OPEN = 1
+    VIEWED = 2
+    VIEWED_LONG = 3
+    CLICKED = 4
+    CARTED = 5
+    PURCHASED = 6
+    SKIPPED = 7
+
+
+INPUTS_SPECIFICATION = {
+    "version": 1,
+    "history": RING_SIZE,
+    "history_kinds": [kind.name for kind in HistoryKind],
+    "skipped_after_s": SKIPPED_AFTER_S,
+    "candidate_stats": [
+        "session_cosine", "long_cosine", "log_times_in_ring", "recency_in_ring", "acted_in_ring", "skipped_in_ring",
+        "log_ad_age_days", "ring_fill",
+    ],
+    "context": [
+        "log_impressions", "click_rate", "long_view_rate", "view_rate", "hour_sin", "hour_cos", "log_idle_s",
+        "purchase_rate", f"surface_one_hot_{SURFACES}",
+    ],
+}  # fmt: skip
+SPEC_HASH = specification_hash(INPUTS_SPECIFICATION)
+"""Hash of the whole feature specification; a model made for another one is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInputs:
+    """One call's tensors, named as the graph's inputs."""
+
+    history: Floats  # [B, H, D] learned vectors of past items, oldest first, zero where padded
+    history_age: Floats  # [B, H] log1p of seconds since
+    history_kind: Ints  # [B, H] HistoryKind
+    history_mask: Floats  # [B, H] 1 where there is an item that the catalogue knows, else 0
+    interest: Floats  # [B, K] session and long interest, each of unit length, added
+    candidates: Floats  # [B, C, D] learned vectors
+    candidate_features: Floats  # [B, C, K] feature vectors
+    candidate_stats: Floats  # [B, C, S]
+    context: Floats  # [B, X]
+
+    def feed(self) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]:
+        """The tensors by name, as onnxruntime takes them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the ring says at a moment, before any model: ids, ages and kinds, ``[B, H]``."""
+
+    ad: npt.NDArray[np.uint64]
+    age_s: npt.NDArray[np.float32]
+    kind: Ints
+
+
+def history_of(rows: Rows, now_ms: Ints) -> History:
+    """The rings of ``rows [B]`` as seen at ``now_ms [B]``."""
+    age_s = np.maximum(now_ms[:, None] // 1000 - rows["ring_s"].astype(np.int64), 0)
+    kind = rows["ring_kind"].astype(np.int64)
+    kind[(kind == Kind.SHOWN) & (age_s >= SKIPPED_AFTER_S)] = HistoryKind.SKIPPED
+    return History(rows["ring_ad"].copy(), age_s.astype(np.float32), kind)
+
+
+def context_of(rows: Rows, now_ms: Ints) -> Floats:
+    """What is known of person and moment, ``[B, X]``: counters of the person's own past, hour, place in the app."""
+    out = np.zeros((len(rows), CONTEXT_DIM), dtype=np.float32)
+    impressions = rows["impressions"].astype(np.float32)
+    out[:, 0] = np.log1p(impressions) / 5
+    for column, counter in ((1, "clicks"), (2, "long_views"), (3, "views"), (7, "purchases")):
+        out[:, column] = (rows[counter] + 1) / (impressions + 10)  # smoothed by ten impressions of one in ten
+    angle = (now_ms % 86_400_000) * (2 * np.pi / 86_400_000)
+    out[:, 4], out[:, 5] = np.sin(angle), np.cos(angle)
+    out[:, 6] = np.log1p(np.maximum(now_ms - rows["time_ms"], 0) / 1000) / 10
+    out[np.arange(len(rows)), 8 + rows["surface"] % SURFACES] = 1
+    return out
+
+
+def interest_of(vectors: Floats) -> tuple[Floats, Floats]:
+    """Unit vectors per horizon ``[B, HORIZONS, K]`` and their sum, the model's interest ``[B, K]``."""
+    norms = np.linalg.norm(vectors, axis=2, keepdims=True)
+    unit = vectors / np.maximum(norms, 1e-6)
+    return unit, unit.sum(axis=1, dtype=np.float32)
+
+
+def stats_of(
+    unit_interest: Floats,
+    features: Floats,
+    candidate_ad: npt.NDArray[np.uint64],
+    ad_age_ms: Ints,
+    history: History,
+) -> Floats:
+    """What joins a person and each candidate, ``[B, C, S]``.
+
+    ``unit_interest [B, HORIZONS, K]``, ``features [B, C, K]``, ``candidate_ad [B, C]``, ``ad_age_ms [B, C]``.
+    """
+    b, c = candidate_ad.shape
+    out = np.zeros((b, c, STATS_DIM), dtype=np.float32)
+    out[:, :, 0:2] = np.einsum("bck,bhk->bch", features, unit_interest)
+    _past_of_candidates(out, candidate_ad, history)
+    out[:, :, 6] = np.log1p(np.maximum(ad_age_ms, 0) / 86_400_000) / 5
+    out[:, :, 7] = (history.kind > 0).mean(axis=1)[:, None]
+    return out
+
+
+def _past_of_candidates(out: Floats, candidate_ad: npt.NDArray[np.uint64], history: History) -> None:
+    """Fill stats 2 to 5: how often, how recently and with what outcome the person met this very ad."""
+    same = candidate_ad[:, :, None] == history.ad[:, None, :]  # [B, C, H]
+    user, candidate, place = np.nonzero(same)
+    kind, age = history.kind[user, place], history.age_s[user, place]
+    acted = (kind >= HistoryKind.VIEWED_LONG) & (kind != HistoryKind.SKIPPED)
+    at = user * candidate_ad.shape[1] + candidate
+    flat = out.reshape(-1, STATS_DIM)
+    np.add.at(flat[:, 2], at, np.float32(1))
+    flat[:, 2] = np.log1p(flat[:, 2])
+    np.maximum.at(flat[:, 3], at, (1 / (1 + np.log1p(age))).astype(np.float32))
+    np.maximum.at(flat[:, 4], at, acted.astype(np.float32))
+    np.maximum.at(flat[:, 5], at, (kind == HistoryKind.SKIPPED).astype(np.float32))
+
+
+def empty_inputs(users: int, candidates: int, width: int) -> ModelInputs:
+    """Inputs of people without history: zeros of the right shapes, for warm-up and tests."""
+
+    def zeros(*shape: int) -> Floats:
+        return np.zeros(shape, dtype=np.float32)
+
+    return ModelInputs(
+        history=zeros(users, RING_SIZE, width),
+        history_age=zeros(users, RING_SIZE),
+        history_kind=np.zeros((users, RING_SIZE), dtype=np.int64),
+        history_mask=zeros(users, RING_SIZE),
+        interest=zeros(users, FEATURE_DIM),
+        candidates=zeros(users, candidates, width),
+        candidate_features=zeros(users, candidates, FEATURE_DIM),
+        candidate_stats=zeros(users, candidates, STATS_DIM),
+        context=zeros(users, CONTEXT_DIM),
+    )

@@ -1,0 +1,149 @@
+"""A lane's users: one fixed-size row of a structured array each. The row's bytes are its changelog record.
+
+No Python object per user but its key; a batch is applied and scored with fancy indexing.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.features import FEATURE_DIM
+
+LAYOUT_VERSION = 1
+RING_SIZE = 50
+"""H: items remembered per user, the history that attention looks at."""
+SEEN_SIZE = 12
+"""Event ids remembered per user and source: a producer's retries come within a few events of the original."""
+HORIZONS = 2
+"""Interest vectors per user: the session's and the long one."""
+
+ROW = np.dtype(
+    [
+        ("version", "<u2"),
+        ("surface", "<u2"),  # where the user acted last
+        ("seen_next", "u1", (2,)),  # per source: where in `seen` the next id goes
+        ("free", "<u2"),  # keeps what follows aligned; zero
+        ("time_ms", "<i8"),  # newest event time
+        ("interest_ms", "<i8"),  # reference time of the interest vectors
+        ("viewed_ms", "<i8"),
+        ("value_micros", "<i8"),
+        ("offset", "<i8", (2,)),  # per source: last offset applied
+        ("impressions", "<u4"),
+        ("views", "<u4"),
+        ("clicks", "<u4"),
+        ("carts", "<u4"),
+        ("purchases", "<u4"),
+        ("long_views", "<u4"),
+        ("interest", "<f4", (HORIZONS, FEATURE_DIM)),
+        ("seen", "<u8", (2, SEEN_SIZE)),  # per source: ids of the latest events
+        ("ring_ad", "<u8", (RING_SIZE,)),  # oldest first, filled from the end: [-1] is the newest
+        ("ring_s", "<u4", (RING_SIZE,)),  # impression time or own time, seconds
+        ("ring_kind", "u1", (RING_SIZE,)),
+    ]
+)
+ROW_BYTES = ROW.itemsize
+"""1,434 bytes: 512 of interest, 650 of ring, 192 of event ids."""
+
+Rows = npt.NDArray[Any]
+
+
+class RowError(ValueError):
+    """A changelog record that is not a row."""
+
+
+def decode_rows(values: Iterable[bytes]) -> Rows:
+    """Rows from changelog values, ``[N]`` of `ROW`. Raises `RowError` where a value has another size or layout."""
+    values = list(values)
+    wrong = next((value for value in values if len(value) != ROW_BYTES), None)
+    if wrong is not None:
+        raise RowError(f"a state row has {len(wrong)} bytes; layout {LAYOUT_VERSION} has {ROW_BYTES}")
+    rows = np.frombuffer(b"".join(values), dtype=ROW)
+    versions = np.unique(rows["version"])
+    if len(versions) and (len(versions) > 1 or versions[0] != LAYOUT_VERSION):
+        raise RowError(f"state rows have layouts {versions.tolist()}; this version reads {LAYOUT_VERSION}")
+    return rows
+
+
+class RowStore:
+    """User → row, and the rows. Grows by slabs; the rows of users who left are used again.
+
+    ``rows`` is replaced when the store grows: take it anew after `row_of`, never keep it.
+    """
+
+    def __init__(self, rows_max: int = 2_000_000) -> None:
+        self.rows_max = rows_max
+        self.users: list[bytes | None] = []
+        self._index: dict[bytes, int] = {}
+        self._free: list[int] = []
+        self._rows = np.zeros(0, dtype=ROW)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __contains__(self, user: bytes) -> bool:
+        return user in self._index
+
+    @property
+    def rows(self) -> Rows:
+        """All rows, free ones included, ``[capacity]`` of `ROW`."""
+        return self._rows
+
+    def find(self, user: bytes) -> int:
+        """The user's row, or -1."""
+        return self._index.get(user, -1)
+
+    def row_of(self, user: bytes) -> int:
+        """The user's row, made where there is none. Raises `MemoryError` when the lane is full."""
+        row = self._index.get(user, -1)
+        return row if row >= 0 else self._add(user)
+
+    def _add(self, user: bytes) -> int:
+        if self._free:
+            row = self._free.pop()
+            self.users[row] = user
+        else:
+            row = len(self.users)
+            if row >= self.rows_max:
+                raise MemoryError(
+                    f"the lane holds {row:,} users, its bound; raise SALIENCE_ROWS_PER_LANE_MAX or add partitions"
+                )
+            if row >= len(self._rows):
+                self._grow()
+            self.users.append(user)
+        self._index[user] = row
+        self._rows[row]["version"] = LAYOUT_VERSION
+        self._rows[row]["offset"] = -1
+        return row
+
+    def _grow(self) -> None:
+        """One slab more: a thirty-second of what is there, so that at most 3 % stand empty."""
+        capacity = len(self._rows) + max(256, len(self._rows) // 32)
+        self._rows.resize(min(capacity, self.rows_max), refcheck=False)  # realloc: no second copy, new rows zero
+
+    def put(self, users: list[bytes], rows: Rows) -> None:
+        """Set whole rows, as recovery does; of one user's rows the last counts."""
+        index = np.array([self.row_of(user) for user in users], dtype=np.int64)
+        self._rows[index] = rows
+
+    def remove(self, user: bytes) -> bool:
+        """Forget a user; true if there was one."""
+        row = self._index.pop(user, -1)
+        if row < 0:
+            return False
+        self.users[row] = None
+        self._rows[row] = np.zeros((), dtype=ROW)
+        self._free.append(row)
+        return True
+
+    def idle_users(self, before_ms: int) -> list[bytes]:
+        """Users whose newest event is older than ``before_ms``."""
+        held = np.flatnonzero(self._rows["time_ms"][: len(self.users)] < before_ms)
+        return [user for row in held.tolist() if (user := self.users[row]) is not None]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows and, by CPython's sizes, of the index (dict entry, key object, list place)."""
+        keys = sum(33 + len(user) for user in self._index)
+        return self._rows.nbytes + self._index.__sizeof__() + keys + 8 * len(self.users)

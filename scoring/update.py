@@ -1,0 +1,95 @@
+"""Events applied to rows: the one place where state changes.
+
+Every effect is a union, a maximum or a sum, so that a stream gives the same rows however it is cut into batches
+(sums of floats up to rounding); what depends on order (duplicates, the place where the user acted last) is
+taken in the order of the batch.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.catalogue import Catalogue
+from scoring.dedup import mark_duplicates
+from scoring.events import Events, Kind, Source
+from scoring.ids import MISSING
+from scoring.interest import DecayedInterest, weight_of
+from scoring.ring import remember
+from scoring.rows import Rows, RowStore
+
+
+class Outcome(IntEnum):
+    """What became of an event."""
+
+    APPLIED = 0
+    DUPLICATE = 1
+    REPLAYED = 2
+
+
+_COUNTERS = {
+    Kind.SHOWN: "impressions",
+    Kind.VIEWED: "views",
+    Kind.VIEWED_LONG: "long_views",
+    Kind.CLICKED: "clicks",
+    Kind.CARTED: "carts",
+    Kind.PURCHASED: "purchases",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a batch did: `Outcome` per event ``[E]``, rows it touched, events whose ad the catalogue lacks."""
+
+    outcome: npt.NDArray[np.uint8]
+    touched: npt.NDArray[np.int64]
+    unknown_ads: int
+
+
+def apply(store: RowStore, events: Events, catalogue: Catalogue) -> Applied:
+    """Apply ``events`` to their rows, in place.
+
+    An event at or below its row's last offset was applied before a crash (`Outcome.REPLAYED`) and changes
+    nothing; one whose id the row remembers is a `Outcome.DUPLICATE` and moves only the offset. An event for an
+    unknown ad counts, keeps its id in the ring, and adds nothing to interest.
+    """
+    rows = store.rows
+    outcome = np.full(len(events), Outcome.REPLAYED, dtype=np.uint8)
+    new = events["offset"] > rows["offset"][events["row"], events["source"]]
+    fresh = events[new]
+    outcome[new] = np.where(mark_duplicates(rows, fresh), Outcome.DUPLICATE, Outcome.APPLIED)
+    _move_offsets(rows, fresh)
+    applied = events[outcome == Outcome.APPLIED]
+    row = applied["row"].astype(np.int64)
+    remember(rows, row, applied["ad"], (applied["shown_ms"] // 1000).astype(np.uint32), applied["kind"])
+    _count(rows, row, applied)
+    unknown = _learn(rows, row, applied, catalogue)
+    return Applied(outcome, np.unique(events["row"]).astype(np.int64), unknown)
+
+
+def _move_offsets(rows: Rows, events: Events) -> None:
+    for source in Source:
+        of_source = events[events["source"] == source]
+        np.maximum.at(rows["offset"][:, source], of_source["row"], of_source["offset"])
+
+
+def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:
+    for kind, counter in _COUNTERS.items():
+        of_kind = row[events["kind"] == kind]
+        np.add.at(rows[counter], of_kind, 1)
+    np.add.at(rows["viewed_ms"], row, events["viewed_ms"])
+    np.add.at(rows["value_micros"], row, events["value_micros"])
+    np.maximum.at(rows["time_ms"], row, events["time_ms"])
+    placed = events["surface"] > 0
+    rows["surface"][row[placed]] = events["surface"][placed]  # of several, the last in order stays
+
+
+def _learn(rows: Rows, row: npt.NDArray[np.int64], events: Events, catalogue: Catalogue) -> int:
+    """Add what was attended to, to interest; the number of events whose ad is unknown."""
+    slot = catalogue.slots_of(events["ad"])
+    weight = weight_of(events["kind"], events["viewed_ms"])
+    learns = (weight > 0) & (slot != MISSING)
+    interest = DecayedInterest.over(rows["interest"], rows["interest_ms"])
+    interest.learn_arrays(row[learns], events["time_ms"][learns], weight[learns], catalogue.features[slot[learns]])
+    return int((slot == MISSING).sum())

@@ -1,0 +1,92 @@
+"""The worker: a Faust app whose agent takes lane tokens from a channel that the intake fills.
+
+Faust supervises, starts and stops; it carries no record, and its consumer, tables and commits are not used.
+"""
+
+from collections.abc import AsyncIterator
+
+import faust
+import structlog
+from aiokafka import AIOKafkaConsumer
+from mode.supervisors import CrashingSupervisor
+
+from scoring.attention import load
+from scoring.candidates import Shares
+from scoring.catalogue import Catalogue
+from scoring.engine import Engine, Policy
+from streams.catalogue_feed import CatalogueFeed
+from streams.compute import Compute
+from streams.identity import identify, partitioner
+from streams.intake import Intake
+from streams.lane import Shared
+from streams.settings import Settings
+from streams.snapshots import Snapshots
+from streams.step import Step
+
+log = structlog.get_logger()
+
+
+class Boot(faust.App.BootStrategy):  # type: ignore[misc]  # faust is untyped
+    """Sensors, agents and our services; no Kafka client of Faust's, no web server."""
+
+    enable_kafka = False
+    enable_web = False
+
+
+def policy(settings: Settings) -> Policy:
+    """The policy that the settings ask for."""
+    return Policy(
+        slots=settings.slots,
+        shares=Shares(settings.candidates, settings.fresh_share, settings.random_share),
+        temperature=settings.temperature,
+        control_share=settings.control_share,
+        placement_ttl_ms=settings.placement_ttl_ms,
+    )
+
+
+def make_engine(settings: Settings) -> Engine:
+    """The model, and an empty catalogue that encodes with it. Raises `ModelError` for a model that does not fit."""
+    model = load(settings.model)
+    return Engine(Catalogue(model.encode, model.dim), model, policy(settings))
+
+
+def create_app(settings: Settings) -> faust.App:
+    """The worker's app; nothing runs yet."""
+    engine = make_engine(settings)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    compute = Compute()
+    app = faust.App(
+        "salience",
+        broker=f"kafka://{settings.bootstrap}",
+        datadir=settings.home / "faust",
+        web_enabled=False,
+        autodiscover=False,
+    )
+    app.BootStrategy = Boot
+    app.boot_strategy = Boot(app)
+    channel = app.channel(maxsize=settings.lanes_max)
+
+    async def offer(lane: int) -> None:
+        assert channel.subscriber_count == 1, f"lane tokens have {channel.subscriber_count} readers, expected one"
+        await channel.put(lane)
+
+    async def make_shared(consumer: AIOKafkaConsumer) -> Shared:
+        identity = await identify(settings)
+        step = Step(engine, partitioner(identity.lanes), settings.time_tolerance_ms, settings.idle_ttl_ms)
+        app.flow_control.resume()  # once, before the first token: a second call would empty the queue
+        return Shared(settings, consumer, step, compute, identity, Snapshots(settings, identity.changelog))
+
+    intake = Intake(settings, make_shared, offer)
+    feed = CatalogueFeed(settings, engine.catalogue, compute, intake.fail)
+
+    @app.agent(channel, concurrency=settings.lanes_in_step, supervisor_strategy=CrashingSupervisor)
+    async def lanes(tokens: AsyncIterator[int]) -> None:
+        try:
+            async for number in tokens:
+                await intake.step(number)
+        finally:
+            intake.ended("an agent")
+
+    app.service(feed)
+    app.service(intake)
+    return app

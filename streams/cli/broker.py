@@ -1,0 +1,145 @@
+"""``salience broker``: a Kafka broker on this machine, started in one shell and stopped in another."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from deploy.brokers import Broker
+    from deploy.brokers.running import Kind, Running
+
+DEFAULT_PORT = 9092
+HOME = Path(".salience")
+
+HomeOption = Annotated[Path, typer.Option("--home", help="Folder of data, logs and state.", envvar="SALIENCE_HOME")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+PortOption = Annotated[
+    int, typer.Option("--port", min=1, max=65_533, help="On 127.0.0.1; further nodes take the next ones.")
+]
+NodesOption = Annotated[int, typer.Option("--nodes", help="1, or 3: then one may be lost.")]
+
+
+app = typer.Typer(help="A Kafka broker on this machine.", no_args_is_help=True)
+embedded = typer.Typer(help="Tansu: in memory, starts in milliseconds, no transactions.", no_args_is_help=True)
+apache = typer.Typer(
+    help="Apache Kafka 4: keeps its data, has transactions; needs Java 17 and Maven.", no_args_is_help=True
+)
+app.add_typer(embedded, name="embedded")
+app.add_typer(apache, name="apache")
+
+
+@embedded.command("up", epilog="Example: salience broker embedded up --port 9192")
+def embedded_up(port: PortOption = DEFAULT_PORT, home: HomeOption = HOME, as_json: JsonOption = False) -> None:
+    """Start the embedded broker and leave it running."""
+    from deploy.brokers.embedded import EmbeddedBroker
+
+    _up("embedded", [port], lambda folder: EmbeddedBroker(folder, port, detached=True), home, as_json)
+
+
+@apache.command("up", epilog="Example: salience broker apache up --nodes 3 --port 9192")
+def apache_up(
+    nodes: NodesOption = 1,
+    port: PortOption = DEFAULT_PORT,
+    home: HomeOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Start Apache Kafka on the data it had, and leave it running."""
+    from deploy.brokers.apache import ApacheKafka
+
+    if nodes not in (1, 3):
+        raise typer.BadParameter(f"{nodes} nodes; expected 1 or 3", param_hint="--nodes")
+    count = cast("Literal[1, 3]", nodes)
+    ports = [port + node for node in range(nodes)]
+    _up("apache", ports, lambda folder: ApacheKafka(folder, count, port=port, detached=True), home, as_json)
+
+
+def _add_down_and_status(group: typer.Typer, kind: "Kind") -> None:
+    """What is alike for both kinds; ``up`` is not."""
+
+    @group.command(epilog=f"Example: salience broker {kind} down")
+    def down(home: HomeOption = HOME, as_json: JsonOption = False) -> None:
+        """Stop it. Apache Kafka's topics stay for the next `up`, the embedded broker's are gone."""
+        from deploy.brokers.running import stop
+
+        with _failures(as_json):
+            stopped = stop(home, kind)
+        where = f"at {stopped.bootstrap} is stopped" if stopped else "was not running"
+        _say(f"The {kind} broker {where}.", {"kind": kind, "stopped": stopped is not None}, as_json)
+
+    @group.command(epilog=f"Example: salience broker {kind} status --json")
+    def status(home: HomeOption = HOME, as_json: JsonOption = False) -> None:
+        """Say whether it runs: exit code 0 if the whole of it does, else 1."""
+        from deploy.brokers.running import load
+
+        with _failures(as_json):
+            running = load(home, kind)
+        _tell(kind, running, home, as_json)
+        if running is None or running.state != "up":
+            raise typer.Exit(1)
+
+
+_add_down_and_status(embedded, "embedded")
+_add_down_and_status(apache, "apache")
+
+
+def _up(kind: "Kind", ports: list[int], make: "Callable[[Path], Broker]", home: Path, as_json: bool) -> None:
+    from deploy.brokers.running import start
+
+    with _failures(as_json):
+        running = start(home, kind, ports, make)
+    _tell(kind, running, home, as_json)
+
+
+def _tell(kind: "Kind", running: "Running | None", home: Path, as_json: bool) -> None:
+    """How the broker is: for people with what to do next."""
+    command = f"salience broker {kind}"
+    here = "" if home == HOME else f" --home {home}"
+    if running is None:
+        text = f"No {kind} broker runs. Start one: {command} up{here}"
+        _say(text, {"kind": kind, "state": "down"}, as_json)
+        return
+    alive = [process.pid for process in running.processes if process.alive()]
+    told = {
+        "kind": kind,
+        "state": running.state,
+        "bootstrap": running.bootstrap,
+        "pids": alive,
+        "directory": running.directory,
+        "started_ms": running.started_ms,
+    }
+    next_step = {
+        "up": f"Stop it: {command} down{here}",
+        "degraded": f"Of {len(running.processes)} processes these are left. Stop it: {command} down{here}",
+        "stale": f"Its processes are gone. Start it anew: {command} up{here}",
+    }[running.state]
+    text = (
+        f"The {kind} broker at {running.bootstrap} is {running.state}.\n"
+        f"Processes {alive}; logs in {running.directory}\n{next_step}"
+    )
+    _say(text, told, as_json)
+
+
+def _say(text: str, told: dict[str, object], as_json: bool) -> None:
+    """Text to people, on stderr where stdout is for machines."""
+    Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True).print(text)
+    if as_json:
+        typer.echo(json.dumps(told))
+
+
+@contextmanager
+def _failures(as_json: bool) -> Iterator[None]:
+    """What a broker refuses becomes a message and exit code 1."""
+    from deploy.brokers import BrokerError
+
+    try:
+        yield
+    except BrokerError as error:
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {error}")
+        if as_json:
+            typer.echo(json.dumps({"error": str(error)}))
+        raise typer.Exit(1) from error

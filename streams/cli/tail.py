@@ -1,0 +1,176 @@
+"""``salience tail``: watch a topic, as people read it or as JSON lines."""
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from streams.wire import Placement
+
+TopicArgument = Annotated[
+    str, typer.Argument(help="placements, decisions, dead-letters, clicks, ad-impressions, ads, ...")
+]
+UserOption = Annotated[str | None, typer.Option("--user", help="Only records with this key.")]
+BootstrapOption = Annotated[
+    str, typer.Option("--bootstrap", help="Kafka brokers, host:port.", envvar="SALIENCE_BOOTSTRAP")
+]
+PrefixOption = Annotated[
+    str, typer.Option("--prefix", help="Before every topic's name.", envvar="SALIENCE_TOPIC_PREFIX")
+]
+BeginningOption = Annotated[
+    bool, typer.Option("--from-beginning", help="Print what is there, too; else only what comes.")
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="End after this many records.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a record, one a line.")]
+
+ORIGIN = "salience."
+"""Header names of a dead letter's origin begin with this."""
+
+
+def tail(
+    topic: TopicArgument,
+    user: UserOption = None,
+    bootstrap: BootstrapOption = "127.0.0.1:9092",
+    prefix: PrefixOption = "",
+    from_beginning: BeginningOption = False,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the records of a topic until Ctrl-C, or until there have been --limit of them."""
+    from streams.topics import TABLE
+
+    names = [each.name for each in TABLE]
+    if topic not in names:
+        raise typer.BadParameter(f"{topic!r} is no topic of ours; expected one of {', '.join(names)}")
+    out = Console(highlight=False, markup=False, soft_wrap=True)
+
+    def show(record: Any) -> None:
+        if as_json:
+            typer.echo(json.dumps(as_object(record)))
+        else:
+            out.print(for_people(topic, record))
+
+    key = None if user is None else user.encode()
+    with _failures(bootstrap), suppress(KeyboardInterrupt):
+        asyncio.run(_follow(_records(bootstrap, prefix + topic, from_beginning), key, limit, show))
+
+
+@contextmanager
+def _failures(bootstrap: str) -> Iterator[None]:
+    """What the broker refuses becomes a message and exit code 1."""
+    from aiokafka.errors import KafkaError
+
+    from streams.client import ViewError
+
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what fails is raised, and told here
+    try:
+        yield
+    except ViewError as error:
+        _fail(str(error))
+    except KafkaError as error:
+        _fail(
+            f"{bootstrap} does not answer ({error!r})."
+            " Start a broker: salience broker embedded up; or name yours: --bootstrap HOST:PORT."
+        )
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {message}")
+    raise typer.Exit(1)
+
+
+async def _follow(
+    records: AsyncGenerator[Any, None], key: bytes | None, limit: int | None, show: Callable[[Any], None]
+) -> None:
+    """Show records, only those with ``key`` where there is one, until ``limit``."""
+    shown = 0
+    async with aclosing(records):
+        async for record in records:
+            if key is None or record.key == key:
+                show(record)
+                shown += 1
+                if shown == limit:
+                    return
+
+
+async def _records(bootstrap: str, topic: str, from_beginning: bool) -> AsyncGenerator[Any, None]:
+    """Committed records of all partitions, for ever. Raises `ViewError` where the topic does not exist."""
+    from aiokafka import AIOKafkaConsumer
+
+    from streams.client import require_topic
+
+    await require_topic(topic, {"bootstrap_servers": bootstrap})
+    async with AIOKafkaConsumer(
+        topic, bootstrap_servers=bootstrap, isolation_level="read_committed", enable_auto_commit=False,
+        auto_offset_reset="earliest" if from_beginning else "latest",
+    ) as consumer:  # fmt: skip
+        async for record in consumer:
+            yield record
+
+
+def as_object(record: Any) -> dict[str, Any]:
+    """A record for machines: its value parsed where it is JSON, else ``{"base64": ...}``."""
+    return {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "timestamp_ms": record.timestamp,
+        "key": None if record.key is None else record.key.decode(errors="backslashreplace"),
+        "headers": {name: value.decode(errors="backslashreplace") for name, value in record.headers},
+        "value": _value(record.value),
+    }
+
+
+def _value(value: bytes | None) -> Any:
+    if value is None:
+        return None
+    try:
+        return json.loads(value)
+    except ValueError:
+        return {"base64": base64.b64encode(value).decode()}
+
+
+def for_people(topic: str, record: Any) -> RenderableType:
+    """A record for people: a placement as a table, any other as a line of its own."""
+    import msgspec
+
+    from streams.wire import Placement
+
+    if topic == "placements" and record.value is not None:
+        with suppress(msgspec.MsgspecError):
+            return _placement(msgspec.json.decode(record.value, type=Placement))
+    found = as_object(record)
+    line = Text(f"{_clock(record.timestamp)} {record.partition}:{record.offset} ", style="dim")
+    line.append(str(found["key"]), style="bold")
+    origin = [f"{name.removeprefix(ORIGIN)}={text}" for name, text in found["headers"].items()]
+    line.append("".join(f" {each}" for each in origin), style="yellow")
+    value = found["value"]
+    shown = "(tombstone)" if value is None else value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, dict) and value.keys() == {"base64"}:
+        shown = f"({len(record.value)} bytes) {record.value[:60]!r}"
+    return line.append(f" {shown}", style="not bold")
+
+
+def _placement(placement: "Placement") -> Table:
+    title = f"{placement.user_id}  {_clock(placement.time_ms)}  {placement.arm}  {placement.placement_id}"
+    table = Table("slot", "ad", "pCTR", "eCPM", "chosen by", title=title, title_justify="left", box=None)
+    for slot in placement.slots:
+        reasons = ", ".join(f"{item.ad_id} {item.weight:.0%}" for item in slot.attention)
+        table.add_row(
+            str(slot.slot), slot.ad_id, f"{slot.pctr:.2%}", f"{slot.ecpm_micros / 1e6:.2f}", reasons or "-"
+        )
+    return table
+
+
+def _clock(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%H:%M:%S.%f")[:-3]

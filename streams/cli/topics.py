@@ -1,0 +1,106 @@
+"""``salience topics``: create and check the topics that the workers need."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
+
+BootstrapOption = Annotated[
+    str, typer.Option("--bootstrap", help="Kafka brokers, host:port.", envvar="SALIENCE_BOOTSTRAP")
+]
+PartitionsOption = Annotated[
+    int, typer.Option("--partitions", min=1, help="Lanes: the most workers that can share the work.")
+]
+PrefixOption = Annotated[
+    str, typer.Option("--prefix", help="Before every topic's name.", envvar="SALIENCE_TOPIC_PREFIX")
+]
+ReplicationOption = Annotated[
+    int, typer.Option("--replication", min=1, help="Copies of each partition; 3 in production.")
+]
+ConfigureOption = Annotated[
+    bool, typer.Option("--configure", help="Also set the configs of topics that are there already.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+BOOTSTRAP = "127.0.0.1:9092"
+
+
+@app.command(epilog="Example: salience topics create --partitions 12 --replication 3")
+def create(
+    bootstrap: BootstrapOption = BOOTSTRAP,
+    partitions: PartitionsOption = 4,
+    prefix: PrefixOption = "",
+    replication: ReplicationOption = 1,
+    configure: ConfigureOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Create the topics that are missing; those that are there keep their partitions and data."""
+    from streams import topics
+
+    with _failures(as_json):
+        configured = topics.configure(bootstrap, prefix, replication) if configure else []
+        created = topics.create(bootstrap, partitions, prefix, replication)
+    people = _people(as_json)
+    table = Table("topic", "partitions", "cleanup", "", "what it is for")
+    for topic in topics.TABLE:
+        name = prefix + topic.name
+        done = "created" if name in created else "configured" if name in configured else "was there"
+        table.add_row(name, str(topic.partitions(partitions)), topic.cleanup, done, topic.purpose)
+    people.print(table)
+    if as_json:
+        there = [name for name in topics.names(prefix) if name not in created]
+        typer.echo(json.dumps({"created": created, "existing": there, "configured": configured}))
+
+
+@app.command(epilog="Example: salience topics check --partitions 12 --json")
+def check(
+    bootstrap: BootstrapOption = BOOTSTRAP,
+    partitions: PartitionsOption = 4,
+    prefix: PrefixOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what keeps workers from running on these topics: exit code 0 if nothing does, else 1."""
+    from streams import topics
+
+    with _failures(as_json):
+        problems = topics.check(bootstrap, partitions, prefix)
+    failing = [problem for problem in problems if problem.fails]
+    people = _people(as_json)
+    for problem in problems:
+        people.print(f"{'Error' if problem.fails else 'Note'}: {problem.message}", soft_wrap=True)
+    for fix in dict.fromkeys(problem.fix for problem in problems if problem.fix):
+        people.print(f"To resolve it: {fix}", soft_wrap=True)
+    if not failing:
+        people.print(f"All {len(topics.TABLE)} topics at {bootstrap} are as they should be.", soft_wrap=True)
+    if as_json:
+        told = [
+            {"topic": p.topic, "what": p.what, "fails": p.fails, "message": p.message, "fix": p.fix} for p in problems
+        ]
+        typer.echo(json.dumps({"ok": not failing, "problems": told}))
+    if failing:
+        raise typer.Exit(1)
+
+
+def _people(as_json: bool) -> Console:
+    """Where people read: stdout, or stderr where stdout is for machines."""
+    return Console(stderr=as_json, highlight=False, markup=False)
+
+
+@contextmanager
+def _failures(as_json: bool) -> Iterator[None]:
+    """What the broker refuses becomes a message and exit code 1."""
+    from streams.topics import TopicsError
+
+    try:
+        yield
+    except TopicsError as error:
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {error}")
+        if as_json:
+            typer.echo(json.dumps({"error": str(error)}))
+        raise typer.Exit(1) from error

@@ -1,0 +1,266 @@
+"""Subscribe to placements from Python: the latest one of every user, in memory.
+
+    async with PlacementView("127.0.0.1:9092") as view:
+        placement = view.get("user-1")
+
+The view reads the compacted topic from its beginning, belongs to no consumer group and needs no worker.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from streams.wire import Placement
+
+USERS_MAX = 100_000
+"""Placements held: about 5 KB each with ten slots, so half a gigabyte at the most."""
+RECORDS_PER_READ = 1_000
+"""Decoding so many keeps the event loop for about 10 ms."""
+READ_WAIT_MS = 500
+"""How long one fetch waits for records; a record that arrives is handed over at once."""
+
+OnPlacement = Callable[[Placement], None]
+_decode = msgspec.json.Decoder(Placement).decode
+
+
+class ViewError(RuntimeError):
+    """The view cannot follow its topic; the message says why and what to do."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the records taken."""
+
+    placements: int = 0
+    repeats: int = 0
+    tombstones: int = 0
+    malformed: int = 0
+    evicted: int = 0
+
+
+class Latest:
+    """The latest placement of each of at most ``users_max`` users; no I/O.
+
+    Beyond the bound, the user longest neither updated nor asked for is dropped until his next placement.
+    """
+
+    def __init__(
+        self,
+        users_max: int = USERS_MAX,
+        only: AbstractSet[str] | None = None,
+        on_placement: OnPlacement | None = None,
+    ) -> None:
+        if users_max < 1:
+            raise ValueError(f"users_max is {users_max}; expected at least 1")
+        self.counts = Counts()
+        self._users_max = users_max
+        self._only = None if only is None else frozenset(user.encode() for user in only)
+        self._on_placement = on_placement
+        self._held: OrderedDict[str, Placement] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Users held; an expired placement is dropped when asked for, replaced or evicted."""
+        return len(self._held)
+
+    def get(self, user: str, now_ms: float) -> Placement | None:
+        """The user's latest placement; None where there is none or it has expired by ``now_ms``."""
+        placement = self._held.get(user)
+        if placement is None:
+            return None
+        if placement.valid_until_ms <= now_ms:
+            del self._held[user]
+            return None
+        self._held.move_to_end(user)
+        return placement
+
+    def take(self, key: bytes | None, value: bytes | None) -> None:
+        """Take a record of the topic; no value is a tombstone. A malformed one is counted, and skipped."""
+        if self._only is not None and key not in self._only:
+            return
+        try:
+            user = (key or b"").decode()
+            placement = None if value is None else _decode(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self.counts.malformed += 1
+            return
+        if placement is None:
+            self.counts.tombstones += 1
+            self._held.pop(user, None)
+        elif placement.user_id != user:
+            self.counts.malformed += 1
+        else:
+            self._hold(placement)
+
+    def _hold(self, placement: Placement) -> None:
+        user = placement.user_id
+        held = self._held.get(user)
+        if held is not None and held.placement_id == placement.placement_id:
+            self.counts.repeats += 1
+            return
+        self.counts.placements += 1
+        self._held[user] = placement
+        self._held.move_to_end(user)
+        if len(self._held) > self._users_max:
+            self._held.popitem(last=False)
+            self.counts.evicted += 1
+        if self._on_placement is not None:
+            self._on_placement(placement)
+
+
+class PlacementView:
+    """Follows the placements topic; entering the context waits until all that is there has been read.
+
+    - ``topic_prefix``: the workers' ``SALIENCE_TOPIC_PREFIX``. ``security``: aiokafka's own options, such as
+      ``{"security_protocol": "SASL_SSL", ...}``.
+    - ``on_placement`` is called in the event loop for every new placement, those read at the start included.
+      If it raises, the view ends with that error.
+    - ``only``: users to hold; the others' records are skipped undecoded. ``users_max``: see `Latest`.
+    - ``isolation``: with ``read_committed`` nothing is seen of a transaction that is open or was aborted.
+
+    A record that repeats the placement held (the same ``placement_id``), as a failover in ``at_least_once``
+    brings about, is skipped. Malformed records, and those whose key is not their user, are counted.
+    When partitions are added, all are read from their beginning again.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str = "127.0.0.1:9092",
+        *,
+        topic_prefix: str = "",
+        on_placement: OnPlacement | None = None,
+        only: AbstractSet[str] | None = None,
+        users_max: int = USERS_MAX,
+        isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
+        ready_within_s: float = 60.0,
+        security: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._latest = Latest(users_max, only, on_placement)
+        self._bootstrap = bootstrap
+        self._topic = f"{topic_prefix}placements"
+        self._ready_within_s = ready_within_s
+        self._options = {"bootstrap_servers": bootstrap, "isolation_level": isolation, **(security or {})}
+        self._ready = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        self._consumer: Any = None
+
+    def __len__(self) -> int:
+        """Users held."""
+        return len(self._latest)
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the records read so far."""
+        return self._latest.counts
+
+    @property
+    def ready(self) -> bool:
+        """Whether all has been read that was in the topic when the view was started."""
+        return self._ready.is_set()
+
+    def get(self, user: str, now_ms: int | None = None) -> Placement | None:
+        """The user's latest placement; None if there is none or it has expired at ``now_ms`` (else: now).
+
+        Raises `ViewError` when the view has stopped reading, rather than serve what grows old.
+        """
+        self._raise_if_stopped()
+        return self._latest.get(user, time.time() * 1000 if now_ms is None else now_ms)
+
+    async def until_stopped(self) -> None:
+        """Wait while the view reads, then raise `ViewError`: for those who live by ``on_placement``."""
+        if self._reader is not None:
+            await asyncio.wait({self._reader})
+        self._raise_if_stopped()
+
+    async def __aenter__(self) -> Self:
+        await require_topic(self._topic, self._options)
+        self._consumer = AIOKafkaConsumer(
+            self._topic, auto_offset_reset="earliest", enable_auto_commit=False,
+            fetch_max_wait_ms=READ_WAIT_MS, **self._options,
+        )  # fmt: skip
+        try:
+            await self._consumer.start()
+            ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
+            self._reader = asyncio.create_task(self._read(ends), name=f"read {self._topic}")
+            await self._wait_until_ready()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._raise_if_stopped()
+        finally:
+            await self._close()
+
+    async def _wait_until_ready(self) -> None:
+        assert self._reader is not None
+        ready = asyncio.create_task(self._ready.wait())
+        await asyncio.wait({ready, self._reader}, timeout=self._ready_within_s, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        self._raise_if_stopped()
+        if not self.ready:
+            raise ViewError(
+                f"{self._topic} was not read to the end within {self._ready_within_s:g} s "
+                f"({self.counts.placements} were): raise ready_within_s, or see to {self._bootstrap}."
+            )
+
+    async def _read(self, ends: dict[TopicPartition, int]) -> None:
+        """Read for ever. The end is a position, not a record: markers and compaction leave holes."""
+        waiting = dict(ends)
+        while True:
+            for partition, end in list(waiting.items()):
+                if await self._consumer.position(partition) >= end:
+                    del waiting[partition]
+            if not waiting:
+                self._ready.set()
+            fetched = await self._consumer.getmany(timeout_ms=READ_WAIT_MS, max_records=RECORDS_PER_READ)
+            for records in fetched.values():
+                for record in records:
+                    self._latest.take(record.key, record.value)
+
+    def _raise_if_stopped(self) -> None:
+        if self._reader is None or self._consumer is None:
+            raise ViewError("The view is not open; use it within `async with PlacementView(...)`.")
+        if self._reader.done():
+            error = None if self._reader.cancelled() else self._reader.exception()
+            raise ViewError(f"The view stopped reading {self._topic}: {error!r}. Open a new one.") from error
+
+    async def _close(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            with suppress(asyncio.CancelledError, Exception):  # told by `get` and on leaving the context
+                await self._reader
+        if self._consumer is not None:
+            await self._consumer.stop()
+            self._consumer = None
+
+
+async def require_topic(topic: str, options: Mapping[str, Any]) -> None:
+    """Raise `ViewError` unless the broker has the topic; ``options`` are aiokafka's, ``bootstrap_servers`` one.
+
+    It asks for all names: asking for one that is not there could create it.
+    """
+    asking = AIOKafkaConsumer(**options)
+    try:
+        await asking.start()
+        names = await asking.topics()
+    finally:
+        await asking.stop()
+    if topic not in names:
+        raise ViewError(
+            f"{options['bootstrap_servers']} has no topic {topic!r}. Create it: salience topics create; "
+            "or name the prefix of yours."
+        )

@@ -1,0 +1,29 @@
+"""The one thread that computes: it alone touches rows, catalogue and model, and leaves the event loop to I/O.
+
+CPU work in the event loop would delay heartbeats, and a missed heartbeat is a rebalance. One thread also makes
+every reader see whole updates without a lock; onnxruntime and numpy release the interpreter while they work.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Compute:
+    """Runs calls one after the other, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of ``function``, computed off the event loop. A call once begun is never cut short."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
+
+    def stop(self) -> None:
+        """Wait for what is under way."""
+        self._thread.shutdown(wait=True)

@@ -1,0 +1,1 @@
+"""A made-up shop with simulated shoppers, to see the engine learn; no part of the engine."""

@@ -1,0 +1,274 @@
+"""Intake: one consumer group, records into lanes, lane tokens onto the channel; the only hot-path consumer.
+
+The rebalance listener only marks: no heartbeats are sent while it runs, and aiokafka swallows its exceptions.
+Fencing, recovery and closing run in each lane's own task. The pump asks ``getmany`` for the partitions of lanes
+with room, never with an empty list (which means all), and never pauses (which throws records away).
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import IllegalStateError
+from mode import Service
+
+from scoring.events import Source
+from streams.clock import tick_ms
+from streams.fatal import arm_exit
+from streams.lane import Lane, LaneLostError, Shared
+from streams.settings import Settings
+
+log = structlog.get_logger()
+
+POLL_MS = 20
+"""Longest wait for records: a lane that has room again, or that waits for its other topic, is seen after it."""
+SUMMARY_S = 60.0
+
+Offer = Callable[[int], Awaitable[None]]
+
+
+def input_topics(settings: Settings) -> tuple[str, str]:
+    """Impressions and clicks, in the order of `Source`."""
+    return settings.topic_prefix + "ad-impressions", settings.topic_prefix + "clicks"
+
+
+def group_consumer(settings: Settings) -> AIOKafkaConsumer:
+    """The group's member. Range assignment puts partition p of both topics on one worker."""
+    return AIOKafkaConsumer(
+        bootstrap_servers=settings.bootstrap,
+        group_id=settings.group,
+        group_instance_id=settings.instance_id,
+        partition_assignment_strategy=(RangePartitionAssignor,),
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        session_timeout_ms=settings.session_timeout_ms,
+        heartbeat_interval_ms=settings.heartbeat_ms,
+        rebalance_timeout_ms=settings.rebalance_timeout_ms,
+        fetch_max_wait_ms=100,
+        max_partition_fetch_bytes=4 * 1024 * 1024,
+    )
+
+
+def lanes_of(partitions: Iterable[TopicPartition], topics: tuple[str, str]) -> set[int]:
+    """Lane numbers of an assignment. Raises `ValueError` where the two topics' partitions differ."""
+    first, second = ({tp.partition for tp in partitions if tp.topic == topic} for topic in topics)
+    if first != second:
+        raise ValueError(
+            f"assigned partitions {sorted(first)} of {topics[0]} but {sorted(second)} of {topics[1]}; a lane needs "
+            "both. Another member of the group uses another assignor, or the partition counts differ: "
+            "salience topics check"
+        )
+    return first
+
+
+class Intake(Service, ConsumerRebalanceListener):  # type: ignore[misc]  # both untyped
+    """Feeds lanes. ``offer(lane)`` puts a lane's token on the channel; whoever takes it calls `step`."""
+
+    def __init__(
+        self, settings: Settings, make_shared: Callable[[AIOKafkaConsumer], Awaitable[Shared]], offer: Offer
+    ) -> None:
+        super().__init__()
+        self._settings = settings
+        self._make_shared = make_shared
+        self._offer = offer
+        self._topics = input_topics(settings)
+        self._shared: Shared | None = None
+        self._lanes: dict[int, Lane] = {}
+        self._offered: set[int] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._taking: dict[int, asyncio.Task[None]] = {}
+        self._stopping = False
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def consumer(self) -> AIOKafkaConsumer:
+        """The group's member, once started."""
+        assert self._shared is not None, "the intake has not started"
+        return self._shared.consumer
+
+    @property
+    def lanes(self) -> dict[int, Lane]:
+        """Lanes that this worker owns, by number."""
+        return self._lanes
+
+    # --- life --------------------------------------------------------------------------------------------
+
+    async def on_started(self) -> None:
+        """Join the group and pump."""
+        consumer = group_consumer(self._settings)
+        self._shared = await self._make_shared(consumer)
+        await consumer.start()
+        consumer.subscribe(self._topics, listener=self)
+        self.add_future(self._pump())
+        self.add_future(self._summarise())
+
+    async def on_stop(self) -> None:
+        """Stop fetching, let lanes in step end, close producers, leave the group."""
+        self._stopping = True
+        if self._shared is None:
+            return
+        for task in self._taking.values():
+            task.cancel()
+        await asyncio.gather(*self._taking.values(), return_exceptions=True)
+        lanes = list(self._lanes.values())
+        await asyncio.gather(*(lane.close(self._settings.stop_deadline_ms) for lane in lanes), *self._closing)
+        await self._shared.consumer.stop()
+
+    def fail(self, error: BaseException) -> None:
+        """A fatal error: the process ends, in order where it can, within seconds where it cannot."""
+        if not self._stopping:
+            self._stopping = True
+            arm_exit(error)
+            self.loop.create_task(self.crash(error))
+
+    def ended(self, who: str) -> None:
+        """A part that must run for ever has ended; unless the worker stops, that is fatal, not a deaf worker."""
+        self.fail(RuntimeError(f"{who} ended"))
+
+    # --- membership --------------------------------------------------------------------------------------
+
+    def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
+        """Mark the lanes; their own tasks end or abort the slice under way, then forget."""
+        try:
+            for number in {tp.partition for tp in revoked}:
+                self._release(number)
+        except BaseException as error:  # noqa: BLE001 - aiokafka would swallow it
+            self.fail(error)
+
+    def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
+        """Start a task for each lane."""
+        try:
+            numbers = lanes_of(assigned, self._topics)
+            if len(numbers) > self._settings.lanes_max:
+                raise ValueError(
+                    f"{len(numbers)} lanes on one worker, at most {self._settings.lanes_max}; "
+                    "start more workers or raise SALIENCE_LANES_MAX"
+                )
+            for number in numbers:
+                self._acquire(number)
+        except BaseException as error:  # noqa: BLE001 - aiokafka would swallow it
+            self.fail(error)
+
+    def _release(self, number: int) -> None:
+        if taking := self._taking.pop(number, None):
+            taking.cancel()
+        if lane := self._lanes.pop(number, None):
+            lane.running = False
+            task = self.loop.create_task(self._guarded(lane.close(self._settings.revoke_deadline_ms)))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _acquire(self, number: int) -> None:
+        assert self._shared is not None
+        lane = self._lanes[number] = Lane(number, self._shared)
+        self._taking[number] = self.loop.create_task(self._guarded(self._take_over(lane, set(self._closing))))
+
+    async def _take_over(self, lane: Lane, closing: set[asyncio.Task[None]]) -> None:
+        if closing:
+            await asyncio.wait(closing)  # this worker may have held the lane a moment ago
+        try:
+            await lane.take_over()
+        except LaneLostError as error:
+            log.warning(
+                "lane lost while taking it over; waiting for the rebalance",
+                lane=lane.number,
+                error=str(error),
+            )
+        self._taking.pop(lane.number, None)
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        """A background task must not fail in silence."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - every failure is fatal
+            self.fail(error)
+
+    # --- the pump ----------------------------------------------------------------------------------------
+
+    async def _pump(self) -> None:
+        try:
+            while not self._stopping:
+                await self._fetch()
+                for lane in list(self._lanes.values()):
+                    await self._offer_if_ready(lane)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - every failure is fatal
+            self.fail(error)
+        finally:
+            self.ended("the pump")
+
+    async def _fetch(self) -> None:
+        wanted = {
+            tp: (lane, source)
+            for lane in self._lanes.values()
+            if lane.running
+            for source, tp in zip(Source, lane.inputs, strict=True)
+            if lane.queues.has_room(source)
+        }
+        if not wanted:
+            await asyncio.sleep(POLL_MS / 1000)
+            return
+        consumer = self.consumer
+        records = await consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=self._settings.queue_records)
+        for tp, batch in records.items():
+            lane, source = wanted[tp]
+            if lane.running and self._lanes.get(lane.number) is lane:  # not revoked while we waited
+                lane.queues.put(source, batch)
+        for tp, (lane, source) in wanted.items():
+            if lane.running:
+                lane.queues.sources[source].caught_up = await self._caught_up(tp)
+
+    async def _caught_up(self, tp: TopicPartition) -> bool:
+        """Whether the position has reached the end that the broker last told; unknown is no."""
+        if tp not in self.consumer.assignment():  # revoked while we waited
+            return False
+        end = self.consumer.last_stable_offset(tp)
+        if end is None or end < 0:
+            return False
+        try:
+            position: int = await self.consumer.position(tp)
+        except IllegalStateError:  # revoked while we asked
+            return False
+        return bool(position >= end)
+
+    async def _offer_if_ready(self, lane: Lane) -> None:
+        """Put the lane's token on the channel unless it is there already or the lane is in step."""
+        if lane.running and lane.number not in self._offered and len(lane.queues):
+            self._offered.add(lane.number)
+            await self._offer(lane.number)
+
+    async def step(self, number: int) -> None:
+        """What a token asks for: one slice of its lane, if there is one. Fatal where it fails."""
+        lane = self._lanes.get(number)
+        taken = lane.cut() if lane is not None else None
+        try:
+            if lane is not None and taken is not None:
+                self.counts.update(await asyncio.shield(lane.step(taken)))
+        except BaseException as error:
+            if lane is not None and lane.running and not self._stopping:
+                self.fail(error)
+                raise
+            log.warning("slice given up with its lane", lane=number, error=str(error))
+        finally:
+            self._offered.discard(number)
+        if lane is not None and taken is not None:  # there may be more; otherwise the pump looks again
+            await self._offer_if_ready(lane)
+
+    async def _summarise(self) -> None:
+        """One line a minute."""
+        last_ms = tick_ms()
+        while not self._stopping:
+            await self.sleep(SUMMARY_S)
+            counts, self.counts = self.counts, Counter()
+            now_ms = tick_ms()
+            queued = sum(len(lane.queues) for lane in self._lanes.values())
+            seconds = (now_ms - last_ms) / 1000
+            log.info("summary", lanes=len(self._lanes), queued=queued, seconds=round(seconds, 1), **counts)
+            last_ms = now_ms

@@ -1,0 +1,228 @@
+"""A lane: everything of one partition number. It is taken over, steps slice by slice, and is forgotten.
+
+A lane is never in two steps at once. Its state lives in memory and in its changelog; the lane row in there, not
+the group's offsets, is where it resumes. A failure anywhere ends the process: a restart recovers from the log.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from streams.clock import tick_ms, wall_ms
+from streams.compute import Compute
+from streams.identity import TopicIdentity, check_resume
+from streams.outbox import Deliveries, Outbox, delivered
+from streams.queues import LaneQueues
+from streams.recovery import Recovered, end_offsets, recover
+from streams.settings import Settings
+from streams.snapshots import Snapshots
+from streams.step import Effects, LaneState, Message, Slice, Step
+from streams.wire import LANE_KEY
+
+log = structlog.get_logger()
+
+
+class LaneLostError(RuntimeError):
+    """The group no longer counts this worker as the lane's owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all lanes of a worker use."""
+
+    settings: Settings
+    consumer: AIOKafkaConsumer
+    step: Step
+    compute: Compute
+    identity: TopicIdentity
+    snapshots: Snapshots
+
+
+class Lane:
+    """Lane ``number``. `take_over` first; then `step` whenever `ready`; `close` last."""
+
+    def __init__(self, number: int, shared: Shared) -> None:
+        self.number = number
+        self._shared = shared
+        settings = shared.settings
+        self.inputs = tuple(
+            TopicPartition(settings.topic_prefix + name, number) for name in ("ad-impressions", "clicks")
+        )
+        self.queues = LaneQueues(settings.queue_records, settings.queue_bytes, settings.wait_other_topic_ms)
+        self.running = False
+        self.in_step = asyncio.Lock()
+        self._state: LaneState | None = None
+        self._outbox: Outbox | None = None
+        self._changelog_offset = 0
+        self._snapshot_due_ms = tick_ms() + settings.snapshot_every_ms
+
+    @property
+    def state(self) -> LaneState:
+        """The lane's rows and offsets. Only after `take_over`."""
+        assert self._state is not None, "the lane has not been taken over"
+        return self._state
+
+    # --- taking over -------------------------------------------------------------------------------------
+
+    async def take_over(self) -> None:
+        """Fence the former owner, recover, seek. Raises `LaneLostError` where the lane is no longer ours."""
+        started_ms = tick_ms()
+        # 1. still a member, fence, and still a member: a zombie must not fence the lane's new owner
+        await self._check_membership()
+        settings = self._shared.settings
+        exactly_once = settings.guarantee == "exactly_once"
+        name = f"{settings.topic_prefix}{settings.group}-lane-{self.number}" if exactly_once else None
+        self._outbox = Outbox(settings, name)
+        await self._outbox.start()
+        await self._outbox.begin()  # waits until the former owner's transaction has ended
+        await self._outbox.abort()
+        await self._check_membership()
+        # 2. rows
+        recovered = await recover(settings, self._topic("state-changelog"), await self._base())
+        self._changelog_offset = recovered.offset
+        self._state = await self._resume(recovered)
+        # 3. where to go on
+        self.seek()
+        self.running = True
+        log.info(
+            "lane taken over",
+            lane=self.number,
+            users=len(recovered.store),
+            next_offsets=self._state.next_offsets,
+            first_start=recovered.lane_row is None,
+            ms=tick_ms() - started_ms,
+        )
+
+    async def _check_membership(self) -> None:
+        """Ask the group's coordinator: a commit carries the generation, and is refused from a former member."""
+        consumer = self._shared.consumer
+        try:
+            offsets = {tp: await consumer.committed(tp) for tp in self.inputs}
+            missing = [tp for tp, offset in offsets.items() if offset is None]
+            offsets |= await consumer.beginning_offsets(missing) if missing else {}
+            await consumer.commit(offsets)
+        except (CommitFailedError, IllegalStateError) as error:
+            raise LaneLostError(f"lane {self.number} was given to another worker: {error}") from error
+
+    async def _base(self) -> Recovered:
+        """A snapshot of this lane, or nothing."""
+        changelog = self._topic("state-changelog")
+        begin = (await self._shared.consumer.beginning_offsets([changelog]))[changelog]
+        end = (await end_offsets(self._shared.settings, [changelog]))[changelog]
+        return await asyncio.to_thread(self._shared.snapshots.load, self.number, begin, end)
+
+    async def _resume(self, recovered: Recovered) -> LaneState:
+        settings, identity = self._shared.settings, self._shared.identity
+        begin = await self._shared.consumer.beginning_offsets(list(self.inputs))
+        end = await end_offsets(settings, list(self.inputs))
+        state = LaneState(self.number, identity.inputs, store=recovered.store)
+        row = recovered.lane_row
+        if row is None:
+            first = begin if settings.first_start == "earliest" else end
+            state.next_offsets = first[self.inputs[0]], first[self.inputs[1]]
+            return state
+        check_resume(self.number, row, identity, (end[self.inputs[0]], end[self.inputs[1]]))
+        state.next_offsets = row.next_offsets
+        state.watermarks_ms = row.watermarks_ms
+        state.stream_ms = row.stream_ms
+        state.totals.update(row.totals)
+        return state
+
+    def seek(self) -> None:
+        """Go to the lane's own offsets; what was queued or fetched before is dropped."""
+        self.queues.clear()
+        for tp, offset in zip(self.inputs, self.state.next_offsets, strict=True):
+            self._shared.consumer.seek(tp, offset)
+
+    def _topic(self, name: str) -> TopicPartition:
+        return TopicPartition(self._shared.settings.topic_prefix + name, self.number)
+
+    # --- stepping ----------------------------------------------------------------------------------------
+
+    def cut(self) -> Slice | None:
+        """The next slice, or None where there is none yet."""
+        if not self.running:
+            return None
+        settings = self._shared.settings
+        limit_ms = wall_ms() + settings.time_tolerance_ms
+        return self.queues.take(self.state.watermarks_ms, limit_ms, tick_ms(), settings.slice_records)
+
+    async def step(self, taken: Slice) -> Counter[str]:
+        """Steps 1 to 6 for one slice (`streams.step`); returns what it counted."""
+        async with self.in_step:
+            async with asyncio.timeout(self._shared.settings.slice_deadline_ms / 1000):
+                effects = await self._shared.compute.run(self._shared.step.run, self.state, taken, wall_ms())
+                await self._deliver(effects)
+            await self._snapshot()
+        return effects.counts
+
+    async def _deliver(self, effects: Effects) -> None:
+        outbox = self._outbox
+        assert outbox is not None, "the lane has not been taken over"
+        await outbox.begin()
+        # 4. produce. At least once, the lane row goes last, when all it speaks for is delivered.
+        rows = effects.messages.pop("state-changelog")
+        lane_row = Message(LANE_KEY, msgspec.msgpack.encode(effects.lane_row))
+        deliveries: Deliveries = []
+        for name, messages in effects.messages.items():
+            deliveries += await outbox.send(self._topic(name).topic, self.number, messages)
+        for (topic, partition), messages in effects.rerouted.items():
+            deliveries += await outbox.send(topic, partition, messages)
+        if outbox.transactional:
+            rows.append(lane_row)
+        changelog = self._topic("state-changelog").topic
+        deliveries += await outbox.send(changelog, self.number, rows)
+        # 5. every delivery
+        results = await delivered(deliveries)
+        if not outbox.transactional:
+            results += await delivered(await outbox.send(changelog, self.number, [lane_row]))
+        # 6. commit
+        offsets = dict(zip(self.inputs, effects.lane_row.next_offsets, strict=True))
+        if outbox.transactional:
+            await outbox.commit(offsets)
+        else:
+            await self._commit(offsets)
+        self._changelog_offset = _last_batch(results, changelog)
+
+    async def _commit(self, offsets: dict[TopicPartition, int]) -> None:
+        """The group's offsets, for lag tools; a rebalance under way may refuse them, and the lane row holds."""
+        try:
+            await self._shared.consumer.commit(offsets)
+        except KafkaError as error:
+            log.warning("the group's offsets were not written; the lane row holds", lane=self.number, error=str(error))
+
+    async def _snapshot(self) -> None:
+        if tick_ms() >= self._snapshot_due_ms:
+            await self._shared.compute.run(self._shared.snapshots.save, self.state, self._changelog_offset)
+            self._snapshot_due_ms = tick_ms() + self._shared.settings.snapshot_every_ms
+
+    # --- leaving -----------------------------------------------------------------------------------------
+
+    async def close(self, deadline_ms: int) -> None:
+        """Let a step under way end within ``deadline_ms``, then close the producer and forget everything.
+
+        A slice that has not ended by then is given up: its transaction is ended by the lane's next owner. One
+        that has leaves a snapshot, since the next owner may well be this worker again.
+        """
+        self.running = False
+        try:
+            async with asyncio.timeout(deadline_ms / 1000):
+                await self.in_step.acquire()
+                if self._state is not None:
+                    await self._shared.compute.run(self._shared.snapshots.save, self._state, self._changelog_offset)
+        except TimeoutError:
+            log.warning("lane given up in mid-slice; its next owner redoes it", lane=self.number)
+        self.queues.clear()
+        self._state = None
+        if self._outbox is not None:
+            await self._outbox.stop()
+
+
+def _last_batch(results: list[object], topic: str) -> int:
+    """Offset at which the last batch to ``topic`` begins: a snapshot holds all before it, and reads it again."""
+    return max(getattr(result, "offset", -1) for result in results if getattr(result, "topic", "") == topic)

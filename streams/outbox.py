@@ -1,0 +1,102 @@
+"""A lane's producer: effects of a slice delivered, all of them or, in `exactly_once`, none.
+
+One sender per output partition: batches of one partition are sent one after the other, since concurrent
+``send_batch`` calls overtake each other. Sizes are checked here, since ``send_batch`` ignores
+``max_request_size``. Every delivery is awaited before the commit: a failed batch does not poison an aiokafka
+transaction, whose commit would then succeed without it. After a failure the producer is never used again.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from streams.settings import Settings
+from streams.step import Message
+
+Deliveries = list["asyncio.Future[object]"]
+
+
+class DeliveryError(RuntimeError):
+    """A record that cannot be produced, with its size and the setting that bounds it."""
+
+
+class Outbox:
+    """Outputs of one lane. ``transactional_id`` None: at least once."""
+
+    def __init__(self, settings: Settings, transactional_id: str | None) -> None:
+        self._batch_bytes = settings.batch_bytes
+        self._group = settings.group
+        self.transactional = transactional_id is not None
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=settings.bootstrap,
+            transactional_id=transactional_id,
+            transaction_timeout_ms=settings.transaction_timeout_ms,
+            acks="all",
+            max_batch_size=settings.batch_bytes,
+            max_request_size=settings.batch_bytes + 65_536,  # a batch and the request around it
+            request_timeout_ms=settings.slice_deadline_ms,
+            retry_backoff_ms=20,  # a transaction's first batch finds the one before still closing
+        )
+
+    async def start(self) -> None:
+        """Connect. A transactional producer fences its lane's former owner and ends that one's transaction."""
+        await self._producer.start()
+
+    async def begin(self) -> None:
+        """Open the slice's transaction, where there are transactions."""
+        if self.transactional:
+            await self._producer.begin_transaction()
+
+    async def abort(self) -> None:
+        """Give up what was begun, before anything was sent."""
+        if self.transactional:
+            await self._producer.abort_transaction()
+
+    async def send(self, topic: str, partition: int, messages: Iterable[Message]) -> Deliveries:
+        """Hand over ``messages`` in order; the futures of their delivery, not yet awaited."""
+        deliveries: Deliveries = []
+        builder = self._producer.create_batch()
+        for message in messages:
+            if not self._append(builder, topic, message):
+                deliveries.append(await self._producer.send_batch(builder, topic, partition=partition))
+                builder = self._producer.create_batch()
+                self._append(builder, topic, message)
+        if builder.record_count():
+            builder.close()
+            deliveries.append(await self._producer.send_batch(builder, topic, partition=partition))
+        return deliveries
+
+    def _append(self, builder: object, topic: str, message: Message) -> bool:
+        size = len(message.key or b"") + len(message.value or b"") + sum(len(k) + len(v) for k, v in message.headers)
+        if size > self._batch_bytes - 1024:  # the batch's own header, and the record's varints
+            raise DeliveryError(
+                f"a record of {size:,} bytes for {topic} is larger than a batch of {self._batch_bytes:,}; "
+                "raise SALIENCE_BATCH_BYTES and the topic's max.message.bytes"
+            )
+        appended = builder.append(  # type: ignore[attr-defined]  # aiokafka's BatchBuilder is untyped
+            timestamp=message.timestamp_ms,
+            key=message.key,
+            value=message.value,
+            headers=list(message.headers),
+        )
+        return appended is not None
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        """Commit the transaction with the group's offsets in it; nothing without transactions."""
+        if self.transactional:
+            await self._producer.send_offsets_to_transaction(offsets, self._group)
+            await self._producer.commit_transaction()
+
+    async def stop(self) -> None:
+        """Close the connections. Aborts nothing: an open transaction is ended by the lane's next owner."""
+        await self._producer.stop()
+
+
+async def delivered(deliveries: Sequence["asyncio.Future[object]"]) -> list[object]:
+    """Await every delivery; raises the first failure after all have ended, so that none is left unawaited."""
+    results = await asyncio.gather(*deliveries, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results

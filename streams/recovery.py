@@ -1,0 +1,81 @@
+"""A lane's state from its changelog: read in bulk, by position, never waiting for a particular record."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from scoring.rows import RowError, RowStore, decode_rows
+from streams.decode import Record
+from streams.settings import Settings
+from streams.wire import LANE_KEY, LaneRow
+
+RECORDS_PER_READ = 20_000
+"""Rows decoded at once, about 30 MB."""
+READ_TIMEOUT_MS = 500
+
+
+class RecoveryError(RuntimeError):
+    """State that cannot be believed, with the command that resolves it."""
+
+
+@dataclass(slots=True)
+class Recovered:
+    """Rows, the lane row (None: the lane has never run) and the changelog offset up to which they hold."""
+
+    store: RowStore
+    lane_row: LaneRow | None
+    offset: int
+
+
+async def end_offsets(settings: Settings, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+    """High watermarks, open transactions included."""
+    async with AIOKafkaConsumer(bootstrap_servers=settings.bootstrap) as consumer:
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+        return ends
+
+
+async def recover(settings: Settings, changelog: TopicPartition, base: Recovered) -> Recovered:
+    """Bring ``base`` (empty, or a snapshot) up to the changelog's high watermark, taken now.
+
+    Reads committed records only; markers and compaction leave holes, so it is done when the *position* reaches
+    the watermark. To be called after the lane's former owner was fenced. Raises `RecoveryError` where the
+    changelog holds what is not a row.
+    """
+    end = (await end_offsets(settings, [changelog]))[changelog]
+    async with AIOKafkaConsumer(
+        bootstrap_servers=settings.bootstrap,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=16 * 1024 * 1024,
+        fetch_max_bytes=64 * 1024 * 1024,
+    ) as consumer:
+        consumer.assign([changelog])
+        start = max(base.offset, (await consumer.beginning_offsets([changelog]))[changelog])
+        consumer.seek(changelog, start)
+        while await consumer.position(changelog) < end:
+            records = await consumer.getmany(changelog, timeout_ms=READ_TIMEOUT_MS, max_records=RECORDS_PER_READ)
+            _load(base, records.get(changelog, []))
+            await asyncio.sleep(0)
+        base.offset = await consumer.position(changelog)
+    return base
+
+
+def _load(base: Recovered, records: Sequence[Record]) -> None:
+    """Take the last value of each key; rows of one read are put in one go."""
+    last = {record.key or b"": record.value for record in records}
+    if lane_row := last.pop(LANE_KEY, None):
+        base.lane_row = msgspec.msgpack.decode(lane_row, type=LaneRow)
+    for user in [user for user, value in last.items() if value is None]:
+        base.store.remove(user)
+        del last[user]
+    try:
+        if last:
+            base.store.put(list(last), decode_rows(value for value in last.values() if value is not None))
+    except RowError as error:
+        raise RecoveryError(
+            f"the changelog cannot be read: {error}. Run the version that wrote it, or begin anew under another "
+            "SALIENCE_TOPIC_PREFIX"
+        ) from error

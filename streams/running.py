@@ -1,0 +1,52 @@
+"""Runs the worker's app: logging, signals, exit status."""
+
+import asyncio
+import logging
+import sys
+
+import faust
+import structlog
+
+from streams.app import create_app
+from streams.fatal import EXIT_STATUS
+from streams.settings import Settings
+
+
+def configure_logging(*, log_json: bool) -> None:
+    """Structured lines on stderr; the libraries' warnings among them."""
+    renderer = (
+        structlog.processors.JSONRenderer() if log_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+
+
+def run(settings: Settings, *, log_json: bool = False) -> int:
+    """Run until stopped; the exit status: 0 after an orderly stop, `EXIT_STATUS` after a fatal error."""
+    configure_logging(log_json=log_json)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    worker = faust.Worker(
+        create_app(settings),
+        loop=loop,
+        loglevel=logging.WARNING,
+        redirect_stdouts=False,
+        override_logging=False,
+        quiet=True,
+    )
+    try:
+        worker.execute_from_commandline()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except Exception:  # noqa: BLE001 - already logged as fatal where it happened
+        pass
+    return EXIT_STATUS

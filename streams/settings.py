@@ -1,0 +1,77 @@
+"""Every setting, its default, its bound and the reason: the table in the README is made from this class."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Guarantee = Literal["exactly_once", "at_least_once"]
+
+
+class Settings(BaseSettings):
+    """Read from the environment, ``SALIENCE_<NAME>``; command-line options come before it."""
+
+    model_config = SettingsConfigDict(env_prefix="SALIENCE_", frozen=True, extra="forbid")
+
+    bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port, comma-separated.")
+    topic_prefix: str = Field("", description="Put before every topic name, so that two shops share a cluster.")
+    group: str = Field("salience", description="Consumer group of the workers.")
+    instance_id: str | None = Field(None, description="Static membership: one id per live process.")
+    guarantee: Guarantee = Field("exactly_once", description="Or at_least_once, where the broker has no transactions.")
+    home: Path = Field(Path(".salience"), description="Brokers, snapshots and logs of this machine.")
+    model: Path | None = Field(None, description="Folder of a model's manifest.json; the demo shop's where not given.")
+
+    session_timeout_ms: int = Field(10_000, ge=1_000, description="A silent worker loses its lanes after this.")
+    heartbeat_ms: int = Field(2_000, ge=100, description="Well below a third of the session timeout.")
+    rebalance_timeout_ms: int = Field(30_000, ge=1_000, description="Above the revoke deadline.")
+    revoke_deadline_ms: int = Field(
+        8_000, ge=100, description="A revoked lane finishes its slice within this or aborts it."
+    )
+    stop_deadline_ms: int = Field(10_000, ge=100, description="How long a stop waits for lanes in step.")
+    transaction_timeout_ms: int = Field(
+        15_000, ge=1_000, description="A dead lane's transaction blocks readers this long."
+    )
+    slice_deadline_ms: int = Field(
+        12_000, ge=100, description="Below the transaction timeout: an unreachable broker gives no error."
+    )
+    first_start: Literal["earliest", "latest"] = Field(
+        "earliest", description="Where a lane without a lane row begins."
+    )
+
+    lanes_max: int = Field(
+        64, ge=1, description="Lanes per worker: each has a producer with connections to every broker."
+    )
+    lanes_in_step: int = Field(
+        4, ge=1, le=64, description="Lanes in step at once: one computes, others await delivery."
+    )
+    slice_records: int = Field(
+        2_000, ge=1, le=100_000, description="Records per slice: bounds latency, transaction and memory."
+    )
+    queue_records: int = Field(
+        10_000, ge=1, description="Records queued per lane and topic; a full lane is not fetched."
+    )
+    queue_bytes: int = Field(16_777_216, ge=65_536, description="Bytes queued per lane and topic.")
+    rows_per_lane_max: int = Field(2_000_000, ge=1, description="Users per lane: 3.2 GB of rows and index.")
+    batch_bytes: int = Field(
+        900_000, ge=16_384, description="Bytes per produced batch, below the broker's message.max.bytes."
+    )
+    wait_other_topic_ms: int = Field(
+        50, ge=0, description="How long a caught-up lane waits for the other topic's older records."
+    )
+    time_tolerance_ms: int = Field(
+        300_000, ge=0, description="An event further in the future than this is a dead letter."
+    )
+
+    slots: int = Field(10, ge=1, le=100, description="Ads per placement.")
+    candidates: int = Field(100, ge=1, le=1_000, description="Ads scored per placement.")
+    fresh_share: float = Field(0.05, ge=0, le=1, description="Share of candidates that are the newest ads.")
+    random_share: float = Field(0.10, ge=0, le=1, description="Share of candidates drawn at random.")
+    control_share: float = Field(0.05, ge=0, le=1, description="Share of users in the control arm, ranked at random.")
+    temperature: float = Field(0.0, ge=0, le=10, description="Plackett-Luce temperature over log eCPM; 0 is greedy.")
+    placement_ttl_ms: int = Field(600_000, ge=1, description="A placement is valid this long.")
+    idle_ttl_ms: int = Field(
+        90 * 86_400_000, ge=1, description="A user silent this long, in stream time, is forgotten."
+    )
+    snapshot_every_ms: int = Field(60_000, ge=100, description="Between a lane's local snapshots.")
+    web_port: int = Field(0, ge=0, le=65_535, description="Health and metrics on loopback; 0 turns them off.")

@@ -1,0 +1,180 @@
+"""A slice of a lane as a pure function: records and state in, effects out. No topic, no clock.
+
+The order of effects is the guarantee, so it is numbered; the lane (`streams.lane`) does the last three:
+ 1. decode and validate; what fails becomes a dead letter
+ 2. apply the events to the rows, in order
+ 3. choose the users to score again, score and rank them
+ 4. copy the touched rows: the effects to be produced
+ 5. await every delivery  6. commit
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from scoring.engine import Engine
+from scoring.events import Source
+from scoring.rows import RowStore
+from scoring.update import Outcome, apply
+from streams.decode import Record, decode
+from streams.placing import place
+from streams.wire import DeadLetter, LaneRow
+
+LANE_ROW_VERSION = 1
+EXPIRY_CHECK_MS = 3_600_000
+"""Stream time between two looks for idle users: one pass over the rows an hour."""
+
+REROUTED = ("salience.rerouted", b"1")
+"""Header of a record that came in the wrong partition and was sent on to its own."""
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A record to be produced. ``value`` None is a tombstone; ``timestamp_ms`` None is the broker's choice."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    timestamp_ms: int | None = None
+
+
+@dataclass(slots=True)
+class Effects:
+    """What a slice asks the world to do, per topic in the order of production, and what it counted."""
+
+    messages: dict[str, list[Message]]
+    rerouted: dict[tuple[str, int], list[Message]]
+    lane_row: LaneRow
+    counts: Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Records in the order taken, the source of each, and the watermarks after them."""
+
+    records: Sequence[Record]
+    order: npt.NDArray[np.uint8]
+    watermarks_ms: tuple[int, int]
+
+
+@dataclass
+class LaneState:
+    """All that a lane is, apart from its connections; rebuilt from the changelog."""
+
+    lane: int
+    topic_ids: tuple[str, str]
+    next_offsets: tuple[int, int] = (0, 0)
+    watermarks_ms: tuple[int, int] = (0, 0)
+    stream_ms: int = 0
+    totals: Counter[str] = field(default_factory=Counter)
+    store: RowStore = field(default_factory=RowStore)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The pure step of every lane of a worker. ``partition_of``: the producers' partitioner."""
+
+    engine: Engine
+    partition_of: Callable[[bytes], int]
+    time_tolerance_ms: int
+    idle_ttl_ms: int
+
+    def run(self, state: LaneState, taken: Slice, now_ms: int) -> Effects:
+        """Advance ``state`` by one slice, in place. A failure leaves it half done: the process must end."""
+        store = state.store
+        # 1. decode and validate
+        decoded = decode(
+            taken.records,
+            taken.order,
+            store,
+            latest_ms=now_ms + self.time_tolerance_ms,
+            belongs_here=lambda key: self.partition_of(key) == state.lane,
+        )
+        # 2. apply
+        applied = apply(store, decoded.events, self.engine.catalogue)
+        # 3. score again whoever did something
+        rows = store.rows[applied.touched]
+        users = [user for row in applied.touched.tolist() if (user := store.users[row]) is not None]
+        published = place(self.engine, state.lane, users, rows) if users else []
+        # 4. the effects
+        expired = self._expire(state, taken)
+        outcomes = np.bincount(applied.outcome, minlength=len(Outcome)).tolist()
+        counts = Counter(
+            events_in=len(taken.records),
+            dead=len(decoded.dead),
+            rerouted=len(decoded.misplaced),
+            unknown_ads=applied.unknown_ads,
+            placements=len(published),
+            expired=len(expired),
+            **{outcome.name.lower(): outcomes[outcome] for outcome in Outcome},
+        )
+        gone = [Message(user, None) for user in expired]
+        messages = {
+            "placements": [Message(p.user, p.placement) for p in published] + gone,
+            "decisions": [Message(p.user, p.decision) for p in published],
+            "dead-letters": [dead_letter(*dead) for dead in decoded.dead],
+            "state-changelog": [Message(user, row.tobytes()) for user, row in zip(users, rows, strict=True)] + gone,
+        }
+        return Effects(messages, self._rerouted(decoded.misplaced), _advance(state, taken, counts), counts)
+
+    def _rerouted(self, misplaced: list[Record]) -> dict[tuple[str, int], list[Message]]:
+        """Records whose key belongs to another partition, by where they belong."""
+        out: dict[tuple[str, int], list[Message]] = {}
+        for record in misplaced:
+            headers = (*record.headers, REROUTED)
+            message = Message(record.key, record.value, headers, record.timestamp)
+            out.setdefault((record.topic, self.partition_of(record.key or b"")), []).append(message)
+        return out
+
+    def _expire(self, state: LaneState, taken: Slice) -> list[bytes]:
+        """Forget users who have been idle for `idle_ttl_ms` of stream time; looked for once an hour of it."""
+        before_ms, state.stream_ms = state.stream_ms, max(state.stream_ms, *taken.watermarks_ms)
+        if before_ms // EXPIRY_CHECK_MS == state.stream_ms // EXPIRY_CHECK_MS:
+            return []
+        idle = state.store.idle_users(state.stream_ms - self.idle_ttl_ms)
+        for user in idle:
+            state.store.remove(user)
+        return idle
+
+
+def _advance(state: LaneState, taken: Slice, counts: Counter[str]) -> LaneRow:
+    """Move the lane past the slice; the lane row that says so."""
+    before = state.next_offsets
+    after = list(before)
+    for record, source in zip(taken.records, taken.order.tolist(), strict=True):
+        after[source] = record.offset + 1
+    state.next_offsets = after[Source.IMPRESSION], after[Source.CLICK]
+    state.watermarks_ms = taken.watermarks_ms
+    state.totals.update(counts)
+    return LaneRow(
+        version=LANE_ROW_VERSION,
+        from_offsets=before,
+        next_offsets=state.next_offsets,
+        records=len(taken.records),
+        order=np.packbits(taken.order).tobytes(),
+        watermarks_ms=state.watermarks_ms,
+        stream_ms=state.stream_ms,
+        topic_ids=state.topic_ids,
+        totals=dict(state.totals),
+    )
+
+
+def dead_letter(record: Record, stage: str, error: str, message: str) -> Message:
+    """The record as it came, with headers that say where from and why (as Kafka Connect does)."""
+    origin = DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        stage=stage,
+        error=error,
+        message=message,
+    )
+    headers = tuple((f"salience.{name}", str(value).encode()) for name, value in msgspec.structs.asdict(origin).items())
+    return Message(record.key, record.value, (*record.headers, *headers), record.timestamp)

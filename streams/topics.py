@@ -1,0 +1,313 @@
+"""The topics: one table of what each is for and how it is kept; created, checked and identified.
+
+Everything here blocks; asynchronous callers run it in a thread (``asyncio.to_thread``).
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+CLICKS = "clicks"
+AD_IMPRESSIONS = "ad-impressions"
+ADS = "ads"
+CONTROL = "control"
+PLACEMENTS = "placements"
+DECISIONS = "decisions"
+CHANGELOG = "state-changelog"
+DEAD_LETTERS = "dead-letters"
+
+TOMBSTONES_KEPT_MS = 7 * DAY_MS
+"""``delete.retention.ms`` of the changelog: an older snapshot could bring an erased user back."""
+
+ERASED_WITHIN_MS = DAY_MS
+"""Compaction must reach an erased user's former rows and placements within a day of the segment's end."""
+
+BATCH_BYTES = 1_048_588
+"""Kafka's own default, written down: the lanes' batches (``batch_bytes``) are made to fit it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic; ``name`` is without prefix."""
+
+    name: str
+    purpose: str
+    cleanup: Literal["delete", "compact"]
+    lanes: bool
+    """Partition p belongs to lane p, so that all such topics have the same number; the others have one."""
+    configs: Mapping[str, str] = field(default_factory=dict)
+
+    def partitions(self, lanes: int) -> int:
+        return lanes if self.lanes else 1
+
+    def settings(self, replication: int) -> dict[str, str]:
+        """Every config of the topic as Kafka names it."""
+        return {
+            "cleanup.policy": self.cleanup,
+            # As the producer sent it: the broker spends nothing on recompressing.
+            "compression.type": "producer",
+            "max.message.bytes": str(BATCH_BYTES),
+            # With three copies, a write counts when two have it: one node may be lost, in either direction.
+            "min.insync.replicas": "2" if replication >= 3 else "1",
+            **self.configs,
+        }
+
+
+def _kept(days: int) -> dict[str, str]:
+    return {"retention.ms": str(days * DAY_MS)}
+
+
+# A week: the longer half-life of an interest, and the longest backlog a restart may replay. The lanes order
+# records by the time the producer gave them, not by the broker's clock.
+_EVENTS = _kept(7) | {"message.timestamp.type": "CreateTime"}
+
+# Compaction leaves the open segment alone: closed hourly, it bounds what a recovery reads and how long an
+# erased row stays readable.
+_COMPACTED_SOON = {
+    "segment.ms": str(HOUR_MS),
+    "min.cleanable.dirty.ratio": "0.2",
+    "max.compaction.lag.ms": str(ERASED_WITHIN_MS),
+}
+
+TABLE: tuple[Topic, ...] = (
+    Topic(CLICKS, "what people do, keyed by user", "delete", lanes=True, configs=_EVENTS),
+    Topic(AD_IMPRESSIONS, "what people were shown, keyed by user", "delete", lanes=True, configs=_EVENTS),
+    # One partition: every worker reads the whole catalogue, and reads it in one order.
+    Topic(ADS, "the catalogue, keyed by ad", "compact", lanes=False),
+    # One partition: everyone sees the same switches in the same order.
+    Topic(CONTROL, "experiments, models, consent, keyed by what they set", "compact", lanes=False),
+    Topic(
+        PLACEMENTS,
+        "the ranked ads of each user, keyed by user",
+        "compact",
+        lanes=True,
+        configs=_COMPACTED_SOON,
+    ),
+    # A month, to answer complaints and evaluate policies offline; the largest topic, so no longer.
+    Topic(DECISIONS, "the receipt of every placement, keyed by user", "delete", lanes=True, configs=_kept(30)),
+    Topic(
+        CHANGELOG,
+        "rows of state, keyed by user, and one row of each lane",
+        "compact",
+        lanes=True,
+        configs=_COMPACTED_SOON | {"delete.retention.ms": str(TOMBSTONES_KEPT_MS)},
+    ),
+    # Twice the size: an input of the full size and its origin must fit. Two weeks to look at it.
+    Topic(
+        DEAD_LETTERS,
+        "what could not be read, raw, with its origin",
+        "delete",
+        lanes=True,
+        configs=_kept(14) | {"max.message.bytes": str(2 * BATCH_BYTES)},
+    ),
+)
+
+ANSWER_S = 10.0
+"""Long enough for a cluster electing a leader; an unreachable one is said to be so after it."""
+
+LOOK_AGAIN_S = 0.05
+"""A created topic reaches every broker's metadata within milliseconds."""
+
+
+class TopicsError(RuntimeError):
+    """The broker does not answer or refuses; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What ``check`` found of one topic."""
+
+    topic: str
+    what: Literal["missing", "partitions", "cleanup", "unreported"]
+    message: str
+    fix: str
+    """The command that resolves it; empty where nothing can or need be done."""
+
+    @property
+    def fails(self) -> bool:
+        """Whether the workers must not run on it; a config that the broker does not report is only said."""
+        return self.what != "unreported"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a broker tells of one topic. ``cleanup`` None: it reports no such config."""
+
+    partitions: int
+    cleanup: str | None
+
+
+def names(prefix: str = "") -> list[str]:
+    """Every topic's full name, in the table's order."""
+    return [prefix + topic.name for topic in TABLE]
+
+
+def create(
+    bootstrap: str,
+    partitions: int,
+    prefix: str = "",
+    replication: int = 1,
+    security: Mapping[str, str] = {},
+) -> list[str]:
+    """Create the topics that are missing, return their names when every broker asked knows them.
+
+    Those that are there are left alone: ``check`` tells what differs, ``configure`` sets their configs.
+    ``security``: librdkafka's names (``security.protocol``, ``sasl.mechanisms``). Raises ``TopicsError``.
+    """
+    admin = _admin(bootstrap, security)
+    there = _describe(admin, bootstrap, names(prefix))
+    new = [
+        NewTopic(
+            prefix + topic.name,
+            num_partitions=topic.partitions(partitions),
+            replication_factor=replication,
+            config=topic.settings(replication),
+        )
+        for topic in TABLE
+        if prefix + topic.name not in there
+    ]
+    if not new:
+        return []
+    created = []
+    for name, future in admin.create_topics(new, request_timeout=ANSWER_S).items():
+        try:
+            future.result()
+            created.append(name)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another was faster
+                raise TopicsError(f"{bootstrap} does not create {name}: {error.args[0].str()}") from error
+    _wait_until_known(admin, bootstrap, names(prefix))
+    return created
+
+
+def configure(bootstrap: str, prefix: str = "", replication: int = 1, security: Mapping[str, str] = {}) -> list[str]:
+    """Set the table's configs on the topics that are there; return their names. Raises ``TopicsError``."""
+    admin = _admin(bootstrap, security)
+    there = _describe(admin, bootstrap, names(prefix))
+    resources = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            prefix + topic.name,
+            incremental_configs=[
+                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+                for name, value in topic.settings(replication).items()
+            ],
+        )
+        for topic in TABLE
+        if prefix + topic.name in there
+    ]
+    if resources:
+        for resource, future in admin.incremental_alter_configs(resources, request_timeout=ANSWER_S).items():
+            _answer(future, f"{bootstrap} does not configure {resource.name}")
+    return [resource.name for resource in resources]
+
+
+def check(bootstrap: str, partitions: int, prefix: str = "", security: Mapping[str, str] = {}) -> list[Problem]:
+    """What keeps workers from running on these topics, and what the broker does not tell.
+
+    Raises ``TopicsError`` where the broker does not answer.
+    """
+    admin = _admin(bootstrap, security)
+    there = _describe(admin, bootstrap, names(prefix))
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in there]
+    seen = {}
+    if resources:
+        for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_S).items():
+            configs = _answer(future, f"{bootstrap} does not describe the configs of {resource.name}")
+            cleanup = configs.get("cleanup.policy")
+            count = len(there[resource.name].partitions)
+            seen[resource.name] = Seen(count, cleanup.value if cleanup else None)
+    return compare(seen, partitions, prefix, f"--bootstrap {bootstrap}")
+
+
+def compare(seen: Mapping[str, Seen], partitions: int, prefix: str, reach: str) -> list[Problem]:
+    """The table against what was seen, by full name. ``reach``: the options that lead to the broker."""
+    at = f"{reach} --prefix {prefix}" if prefix else reach
+    problems = []
+    for topic in TABLE:
+        name, wanted = prefix + topic.name, topic.partitions(partitions)
+        found = seen.get(name)
+        if found is None:
+            fix = f"salience topics create {at} --partitions {partitions}"
+            problems.append(Problem(name, "missing", f"{name} does not exist.", fix))
+            continue
+        if found.partitions != wanted:
+            message = (
+                f"{name} has {found.partitions} partitions, expected {wanted}. Another number would move"
+                " users to other lanes: begin a new set of topics under another prefix"
+                + (f", or say --partitions {found.partitions}." if topic.lanes else ".")
+            )
+            fix = f"salience topics create {reach} --prefix {prefix}new- --partitions {partitions}"
+            problems.append(Problem(name, "partitions", message, fix))
+        if found.cleanup is None:
+            message = f"The broker does not report {name}'s cleanup.policy; it should be {topic.cleanup}."
+            problems.append(Problem(name, "unreported", message, ""))
+        elif found.cleanup != topic.cleanup:
+            message = f"{name} has cleanup.policy={found.cleanup}, expected {topic.cleanup}."
+            problems.append(Problem(name, "cleanup", message, f"salience topics create {at} --configure"))
+    return problems
+
+
+def topic_ids(bootstrap: str, names: Collection[str], security: Mapping[str, str] = {}) -> dict[str, str]:
+    """Kafka's id of each topic that exists, by full name: a topic made anew under its name has another."""
+    there = _describe(_admin(bootstrap, security), bootstrap, names)
+    return {name: str(topic.topic_id) for name, topic in there.items()}
+
+
+def partition_counts(bootstrap: str, names: Collection[str], security: Mapping[str, str] = {}) -> dict[str, int]:
+    """Partitions of each topic that exists, by full name."""
+    there = _describe(_admin(bootstrap, security), bootstrap, names)
+    return {name: len(topic.partitions) for name, topic in there.items()}
+
+
+def _admin(bootstrap: str, security: Mapping[str, str]) -> Any:
+    # log_level 2: librdkafka would print every refused connection; the answer that fails says it once.
+    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2, **security})
+
+
+def _describe(admin: Any, bootstrap: str, wanted: Collection[str]) -> dict[str, Any]:
+    """Descriptions of those that exist. It creates none, as a plain metadata request may."""
+    found = {}
+    for name, future in admin.describe_topics(TopicCollection(list(wanted)), request_timeout=ANSWER_S).items():
+        try:
+            found[name] = future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise TopicsError(_silent(bootstrap, error)) from error
+    return found
+
+
+def _answer(future: Any, failure: str) -> Any:
+    try:
+        return future.result()
+    except KafkaException as error:
+        raise TopicsError(f"{failure}: {error.args[0].str()}") from error
+
+
+def _silent(bootstrap: str, error: KafkaException) -> str:
+    return (
+        f"No Kafka broker answers at {bootstrap} within {ANSWER_S:.0f} s ({error.args[0].str()})."
+        " Start one: salience broker embedded up; or name yours: --bootstrap HOST:PORT (SALIENCE_BOOTSTRAP)."
+    )
+
+
+def _wait_until_known(admin: Any, bootstrap: str, wanted: Collection[str]) -> None:
+    deadline = time.monotonic() + ANSWER_S
+    while missing := set(wanted) - _describe(admin, bootstrap, wanted).keys():
+        if time.monotonic() > deadline:
+            raise TopicsError(f"{bootstrap} does not know {sorted(missing)} {ANSWER_S:.0f} s after creating them.")
+        time.sleep(LOOK_AGAIN_S)

@@ -1,0 +1,177 @@
+"""What travels on the topics: one Struct per message, JSON, ranges checked by the decoder.
+
+Unknown fields pass, so that producers may run ahead of us; a wrong type, an impossible number or an oversized
+string raises `msgspec.ValidationError`, and the record becomes a dead letter. Times are UTC epoch
+milliseconds, money is integer micros of the shop's currency.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+Id = Annotated[str, Meta(min_length=1, max_length=64)]
+"""An opaque id, at most 64 characters."""
+TimeMs = Annotated[int, Meta(ge=0, le=4_102_444_800_000)]
+"""UTC epoch milliseconds, 1970 to 2100."""
+Micros = Annotated[int, Meta(ge=0, le=1_000_000_000_000_000)]
+"""Millionths of the currency unit, up to a thousand million units."""
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+"""A duration within one day."""
+Label = Annotated[str, Meta(max_length=128)]
+"""A short word: a brand, a tag, a place in the app; "" where there is none."""
+SlotNumber = Annotated[int, Meta(ge=0, le=999)]
+"""Place in a ranked list, from 0."""
+
+EventKind = Literal["click", "view", "cart", "purchase"]
+
+
+class Impression(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """A person was shown an ad. Topic ``ad-impressions``, key ``user_id``."""
+
+    event_id: Id
+    user_id: Id
+    ad_id: Id
+    time_ms: TimeMs
+    placement_id: Id | None = None
+    slot: SlotNumber | None = None
+    price_micros: Micros = 0
+    surface: Label = ""
+
+
+class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """What a person did with an item. Topic ``clicks``, key ``user_id``.
+
+    ``impression_time_ms`` and ``placement_id`` are those of the impression that it answers, where it answers
+    one; they join the two whichever comes first.
+    """
+
+    event_id: Id
+    user_id: Id
+    ad_id: Id
+    time_ms: TimeMs
+    kind: EventKind = "click"
+    viewed_s: Seconds | None = None
+    value_micros: Micros = 0
+    impression_time_ms: TimeMs | None = None
+    placement_id: Id | None = None
+    surface: Label = ""
+
+
+class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An item with a campaign behind it. Topic ``ads`` (compacted), key ``ad_id``; a tombstone withdraws it."""
+
+    ad_id: Id
+    campaign_id: Id
+    advertiser_id: Id
+    bid_micros: Annotated[int, Meta(ge=0, le=1_000_000_000)]
+    budget_micros: Micros | None = None
+    category: Annotated[str, Meta(max_length=256)] = ""
+    brand: Label = ""
+    price_micros: Micros = 0
+    tags: Annotated[tuple[Label, ...], Meta(max_length=32)] = ()
+    title: Annotated[str, Meta(max_length=512)] = ""
+    status: Literal["active", "paused", "ended"] = "active"
+    start_ms: TimeMs = 0
+    end_ms: TimeMs | None = None
+
+
+class Attended(Struct, frozen=True, kw_only=True):
+    """A past item that earned a slot its place, with its share of the attention (0 to 1)."""
+
+    ad_id: str
+    weight: float
+
+
+class Slot(Struct, frozen=True, kw_only=True):
+    """One ad of a placement. ``propensity``: chance of this ad in this slot, given the slots before it."""
+
+    slot: int
+    ad_id: str
+    campaign_id: str
+    pctr: float
+    ecpm_micros: int
+    price_micros: int
+    propensity: float
+    attention: tuple[Attended, ...] = ()
+
+
+class Placement(Struct, frozen=True, kw_only=True):
+    """The ranked ads for one person now. Topic ``placements`` (compacted), key ``user_id``.
+
+    ``time_ms`` is the time of the event that caused it. Drop it after ``valid_until_ms``.
+    """
+
+    placement_id: str
+    user_id: str
+    time_ms: int
+    valid_until_ms: int
+    arm: str
+    model: str
+    slots: tuple[Slot, ...]
+
+
+class Decision(Struct, frozen=True, kw_only=True):
+    """The receipt of a placement: all that is needed to compute it again. Topic ``decisions``, key ``user_id``.
+
+    Arrays are little-endian bytes. ``row`` is the user's state as it was scored; ``candidates`` the 64-bit ids
+    that were scored, ``revisions`` the hashes of their content, ``pctr`` and ``bids_micros`` (float32, int64)
+    what ranked them. `chosen` are places in these arrays, slot by slot.
+    """
+
+    placement_id: str
+    user_id: str
+    time_ms: int
+    lane: int
+    offsets: tuple[int, int]
+    versions: dict[str, str]
+    arm: str
+    seed: int
+    policy: dict[str, float]
+    row: bytes
+    candidates: bytes
+    revisions: bytes
+    pctr: bytes
+    bids_micros: bytes
+    chosen: tuple[int, ...]
+    propensities: tuple[float, ...]
+    placement: bytes
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """Where a record on ``dead-letters`` came from; travels as its headers, beside the raw key, value and time."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    stage: str
+    error: str
+    message: str
+
+
+class LaneRow(Struct, frozen=True, kw_only=True):
+    """Where a lane stands: written last in every slice to ``state-changelog``, under the key `LANE_KEY`.
+
+    ``next_offsets`` of impressions and clicks, in this order everywhere; ``order`` is one bit per record of
+    the slice in the order taken (0 impression, 1 click, packed big-endian), which starts at ``from_offsets``.
+    ``watermarks_ms`` are the running maxima of record time per topic; ``topic_ids`` tell a topic from its
+    namesake made anew. ``totals`` count what became of every record since the lane's first: in = applied +
+    duplicate + replayed + dead + rerouted, always.
+    """
+
+    version: int
+    from_offsets: tuple[int, int]
+    next_offsets: tuple[int, int]
+    records: int
+    order: bytes
+    watermarks_ms: tuple[int, int]
+    stream_ms: int
+    topic_ids: tuple[str, str]
+    totals: dict[str, int]
+
+
+LANE_KEY = b"\x00lane"
+"""Key of the lane row; no user id holds a NUL, the decoder of events sees to that."""
+
+encode_json = msgspec.json.Encoder().encode

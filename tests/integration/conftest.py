@@ -1,0 +1,51 @@
+"""Real brokers for the tests: Apache Kafka where this machine can run it, Tansu else."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.brokers import Broker, BrokerUnavailableError
+from deploy.brokers.apache import ApacheKafka
+from deploy.brokers.embedded import EmbeddedBroker
+
+_FALLBACK = pytest.StashKey[str]()
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """One node of Apache Kafka; without Java, Maven or the jars the embedded broker, which the summary says.
+
+    A test of transactions asks ``kafka.transactions`` and skips without them.
+    """
+    folder = tmp_path_factory.mktemp("kafka")
+    broker: Broker = ApacheKafka(folder)
+    try:
+        broker.start()
+    except BrokerUnavailableError as error:
+        request.config.stash[_FALLBACK] = str(error).splitlines()[0]
+        broker = EmbeddedBroker(folder)
+        broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    """The embedded broker."""
+    with EmbeddedBroker(tmp_path_factory.mktemp("embedded")) as broker:
+        yield broker
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix of its own for each test, so that tests share a broker but no topic."""
+    return f"t{uuid.uuid4().hex[:10]}-"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    why = config.stash.get(_FALLBACK, None)
+    if why is not None:
+        terminalreporter.write_line(f"Integration tests ran on the embedded broker: {why}", yellow=True)

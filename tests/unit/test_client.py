@@ -1,0 +1,105 @@
+import pytest
+
+from streams.client import Latest, PlacementView, ViewError
+from streams.wire import Placement, encode_json
+
+NOW_MS = 1_760_000_000_000
+
+
+def placement(user: str, name: str, valid_until_ms: int = NOW_MS + 1_000) -> Placement:
+    return Placement(
+        placement_id=name,
+        user_id=user,
+        time_ms=NOW_MS,
+        valid_until_ms=valid_until_ms,
+        arm="engine",
+        model="m",
+        slots=(),
+    )
+
+
+def take(latest: Latest, *placements: Placement) -> None:
+    for each in placements:
+        latest.take(each.user_id.encode(), encode_json(each))
+
+
+def test_the_latest_placement_of_a_user_wins() -> None:
+    latest = Latest()
+    take(latest, placement("u", "p1"), placement("v", "p2"), placement("u", "p3"))
+    held = latest.get("u", NOW_MS)
+    assert held == placement("u", "p3")
+    assert latest.get("nobody", NOW_MS) is None
+    assert len(latest) == 2
+
+
+def test_a_repeat_is_counted_and_not_called_back() -> None:
+    called: list[str] = []
+    latest = Latest(on_placement=lambda each: called.append(each.placement_id))
+    take(latest, placement("u", "p1"), placement("u", "p1"), placement("u", "p2"))
+    assert called == ["p1", "p2"]
+    assert (latest.counts.placements, latest.counts.repeats) == (2, 1)
+
+
+def test_an_expired_placement_is_dropped_when_asked_for() -> None:
+    latest = Latest()
+    take(latest, placement("u", "p1", valid_until_ms=NOW_MS))
+    assert latest.get("u", NOW_MS - 1) is not None
+    assert latest.get("u", NOW_MS) is None
+    assert len(latest) == 0
+    assert latest.get("u", NOW_MS - 1) is None
+
+
+def test_a_tombstone_removes_the_placement() -> None:
+    latest = Latest()
+    take(latest, placement("u", "p1"))
+    latest.take(b"u", None)
+    latest.take(b"never-seen", None)
+    assert latest.get("u", NOW_MS) is None
+    assert latest.counts.tombstones == 2
+
+
+def test_beyond_the_bound_the_user_longest_untouched_is_dropped() -> None:
+    latest = Latest(users_max=2)
+    take(latest, placement("a", "p1"), placement("b", "p2"))
+    latest.get("a", NOW_MS)
+    take(latest, placement("c", "p3"))
+    assert [latest.get(user, NOW_MS) is not None for user in "abc"] == [True, False, True]
+    assert (len(latest), latest.counts.evicted) == (2, 1)
+
+
+def test_only_the_users_asked_for_are_held() -> None:
+    latest = Latest(only={"a"})
+    take(latest, placement("a", "p1"), placement("b", "p2"))
+    latest.take(b"b", b"not even read")
+    assert latest.get("a", NOW_MS) is not None
+    assert latest.get("b", NOW_MS) is None
+    assert (latest.counts.placements, latest.counts.malformed) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (b"u", b"no json"),
+        (b"u", b'{"placement_id": "p"}'),
+        (b"u", encode_json(placement("someone-else", "p1"))),
+        (None, encode_json(placement("u", "p1"))),
+        (b"\xff\xfe", encode_json(placement("u", "p1"))),
+        (b"u", b""),
+    ],
+)
+def test_a_malformed_record_is_counted_and_changes_nothing(key: bytes | None, value: bytes) -> None:
+    latest = Latest()
+    take(latest, placement("u", "p0"))
+    latest.take(key, value)
+    assert latest.counts.malformed == 1
+    assert latest.get("u", NOW_MS) == placement("u", "p0")
+
+
+def test_a_bound_of_no_users_is_refused() -> None:
+    with pytest.raises(ValueError, match="users_max is 0"):
+        Latest(users_max=0)
+
+
+def test_a_view_that_is_not_open_says_so() -> None:
+    with pytest.raises(ViewError, match="async with"):
+        PlacementView().get("u")

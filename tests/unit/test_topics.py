@@ -1,0 +1,124 @@
+"""The table of topics, and what the check makes of what it sees."""
+
+import pytest
+
+from streams import topics
+from streams.topics import Seen, Topic, compare
+
+REACH = "--bootstrap broker:9092"
+BY_NAME = {topic.name: topic for topic in topics.TABLE}
+
+
+def as_created(partitions: int, prefix: str = "") -> dict[str, Seen]:
+    return {prefix + topic.name: Seen(topic.partitions(partitions), topic.cleanup) for topic in topics.TABLE}
+
+
+def test_the_lanes_topics_have_the_lanes_partitions_and_the_others_one() -> None:
+    counts = {name: topic.partitions(12) for name, topic in BY_NAME.items()}
+
+    assert counts == {
+        "clicks": 12,
+        "ad-impressions": 12,
+        "ads": 1,
+        "control": 1,
+        "placements": 12,
+        "decisions": 12,
+        "state-changelog": 12,
+        "dead-letters": 12,
+    }
+
+
+def test_what_is_a_latest_value_by_key_is_compacted_and_what_happened_is_not() -> None:
+    compacted = {name for name, topic in BY_NAME.items() if topic.cleanup == "compact"}
+
+    assert compacted == {"ads", "control", "placements", "state-changelog"}
+
+
+@pytest.mark.parametrize("topic", topics.TABLE, ids=lambda topic: topic.name)
+def test_a_topic_either_ages_or_is_compacted_and_says_so(topic: Topic) -> None:
+    settings = topic.settings(replication=1)
+
+    assert settings["cleanup.policy"] == topic.cleanup
+    assert settings["compression.type"] == "producer"
+    assert ("retention.ms" in settings) == (topic.cleanup == "delete")
+
+
+@pytest.mark.parametrize(("replication", "least"), [(1, "1"), (2, "1"), (3, "2"), (5, "2")])
+def test_three_copies_lose_one_node_without_losing_writes(replication: int, least: str) -> None:
+    assert {topic.settings(replication)["min.insync.replicas"] for topic in topics.TABLE} == {least}
+
+
+def test_a_dead_letter_is_larger_than_the_event_it_holds() -> None:
+    event = int(BY_NAME[topics.CLICKS].settings(1)["max.message.bytes"])
+
+    assert int(BY_NAME[topics.DEAD_LETTERS].settings(1)["max.message.bytes"]) > event
+
+
+def test_erased_rows_leave_the_changelog_before_their_tombstones_do() -> None:
+    settings = BY_NAME[topics.CHANGELOG].settings(1)
+
+    assert int(settings["max.compaction.lag.ms"]) < int(settings["delete.retention.ms"])
+
+
+def test_every_topic_carries_the_prefix() -> None:
+    assert topics.names("shop-") == [f"shop-{name}" for name in BY_NAME]
+
+
+def test_topics_as_created_have_no_problem() -> None:
+    assert compare(as_created(4, "shop-"), 4, "shop-", REACH) == []
+
+
+def test_a_missing_topic_is_named_with_the_command_that_creates_it() -> None:
+    seen = as_created(4, "shop-")
+    del seen["shop-control"]
+
+    (problem,) = compare(seen, 4, "shop-", REACH)
+
+    assert (problem.topic, problem.what, problem.fails) == ("shop-control", "missing", True)
+    assert problem.fix == f"salience topics create {REACH} --prefix shop- --partitions 4"
+
+
+def test_a_wrong_partition_count_tells_both_numbers() -> None:
+    seen = as_created(4) | {"clicks": Seen(3, "delete")}
+
+    (problem,) = compare(seen, 4, "", REACH)
+
+    assert (problem.topic, problem.what, problem.fails) == ("clicks", "partitions", True)
+    assert "3 partitions, expected 4" in problem.message
+    assert "--partitions 3" in problem.message
+    assert problem.fix == f"salience topics create {REACH} --prefix new- --partitions 4"
+
+
+def test_a_catalogue_of_many_partitions_is_wrong_whatever_the_lanes() -> None:
+    seen = as_created(4) | {"ads": Seen(4, "compact")}
+
+    (problem,) = compare(seen, 4, "", REACH)
+
+    assert "4 partitions, expected 1" in problem.message
+    assert "say --partitions" not in problem.message
+
+
+def test_a_changelog_that_deletes_is_told_with_the_command_that_mends_it() -> None:
+    seen = as_created(4) | {"state-changelog": Seen(4, "delete")}
+
+    (problem,) = compare(seen, 4, "", REACH)
+
+    assert (problem.topic, problem.what, problem.fails) == ("state-changelog", "cleanup", True)
+    assert "cleanup.policy=delete, expected compact" in problem.message
+    assert problem.fix == f"salience topics create {REACH} --configure"
+
+
+def test_a_broker_that_reports_no_configs_is_said_to_and_does_not_fail() -> None:
+    seen = {name: Seen(topic.partitions, None) for name, topic in as_created(4).items()}
+
+    problems = compare(seen, 4, "", REACH)
+
+    assert {problem.what for problem in problems} == {"unreported"}
+    assert len(problems) == len(topics.TABLE)
+    assert not any(problem.fails for problem in problems)
+
+
+def test_several_problems_of_one_topic_are_all_told() -> None:
+    seen = as_created(4) | {"placements": Seen(2, "delete")}
+
+    assert [problem.what for problem in compare(seen, 4, "", REACH)] == ["partitions", "cleanup"]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
-from scoring.ids import mix64
+from scoring.ids import mix64, uniform
 
 Slots = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -25,13 +25,19 @@ class Shares:
 
 
 def choose(
-    catalogue: Catalogue, interest: Vectors, seeds: npt.NDArray[np.uint64], now_ms: int, shares: Shares
+    catalogue: Catalogue,
+    interest: Vectors,
+    seeds: npt.NDArray[np.uint64],
+    now_ms: int,
+    shares: Shares,
+    control: npt.NDArray[np.bool_] | None = None,
 ) -> Slots:
     """Catalogue slots of the candidates of each person, ``[B, C]`` without repeats, in slot order.
 
     ``interest [B, K]``, ``seeds [B]``. C is ``shares.count`` or, where fewer are eligible, all of them.
     The nearest have the largest product of feature vector and interest; newest is by start time; random ones
-    are a function of the seed alone.
+    are a function of the seed alone. People in ``control [B]`` (None: nobody) have
+    only random ones, each ad as likely.
     """
     eligible = catalogue.eligible(now_ms)
     count = min(shares.count, len(eligible))
@@ -45,6 +51,8 @@ def choose(
         nearness[:, newest] = np.inf
     drawn = _draws(seeds, round(shares.random * count), len(eligible))
     np.put_along_axis(nearness, drawn, np.float32(np.inf), axis=1)
+    if control is not None and control.any():
+        nearness[control] = uniform(catalogue.ad[eligible] ^ mix64(mix64(seeds[control]))[:, None])
     chosen = np.argpartition(nearness, len(eligible) - count, axis=1)[:, -count:]
     return eligible[np.sort(chosen, axis=1)]
 

@@ -108,7 +108,7 @@ class Catalogue:
             return
         ids = np.array([id64(entry.content.item_id) for entry in entries], dtype=np.uint64)
         slots = self._slots.get(ids)
-        self._check(entries, slots)
+        self._check(entries, ids, slots)
         tokens = np.stack([token_ids(entry.content) for entry in entries])
         dense = np.stack([dense_features(entry.content) for entry in entries])
         learned = self.encode(tokens, dense)
@@ -136,10 +136,13 @@ class Catalogue:
             self.entries[slot] = entry
         self.version += 1
 
-    def _check(self, entries: list[Entry], slots: npt.NDArray[np.int64]) -> None:
-        for entry, slot in zip(entries, slots.tolist(), strict=True):
-            if slot != MISSING and (held := self.entries[slot].content.item_id) != entry.content.item_id:
-                raise CatalogueError(f"ads {entry.content.item_id!r} and {held!r} have one 64-bit id; rename one")
+    def _check(self, entries: list[Entry], ids: npt.NDArray[np.uint64], slots: npt.NDArray[np.int64]) -> None:
+        new_ids: dict[int, str] = {}
+        for entry, number, slot in zip(entries, ids.tolist(), slots.tolist(), strict=True):
+            name = entry.content.item_id
+            held = new_ids.setdefault(number, name) if slot == MISSING else self.entries[slot].content.item_id
+            if held != name:
+                raise CatalogueError(f"ads {name!r} and {held!r} have one 64-bit id; rename one")
         new = int((slots == MISSING).sum())
         if len(self.entries) + new > self.ads_max:
             raise CatalogueError(

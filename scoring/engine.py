@@ -58,7 +58,7 @@ def in_control(users: Ids, share: float) -> npt.NDArray[np.bool_]:
 def gather(
     catalogue: Catalogue, rows: Rows, now_ms: npt.NDArray[np.int64], candidates: npt.NDArray[np.int64]
 ) -> tuple[ModelInputs, npt.NDArray[np.int64]]:
-    """The model's inputs for ``rows [B]`` at ``now_ms [B]`` and catalogue slots ``[B, C]``; history's slots ``[B, H]``."""
+    """The model's inputs for ``rows [B]`` at ``now_ms [B]`` and candidates ``[B, C]``; slots ``[B, H]``."""
     history = history_of(rows, now_ms)
     history_slots = catalogue.slots_of(history.ad)
     known = history_slots != MISSING
@@ -102,7 +102,8 @@ class Engine:
         now_ms = rows["time_ms"].copy()
         _, interest = interest_of(decayed(rows["interest"], rows["interest_ms"], now_ms))
         latest_ms = int(now_ms.max())
-        candidates = choose(self.catalogue, interest, seeds, latest_ms, self.policy.shares)
+        control = in_control(users, self.policy.control_share)
+        candidates = choose(self.catalogue, interest, seeds, latest_ms, self.policy.shares, control)
         return self.score(rows, users, seeds, candidates)
 
     def score(self, rows: Rows, users: Ids, seeds: Ids, candidates: npt.NDArray[np.int64]) -> Scored:

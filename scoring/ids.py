@@ -42,16 +42,18 @@ def mix64(values: IdArray) -> IdArray:
 
 
 def uniform(values: IdArray) -> npt.NDArray[np.float64]:
-    """Uniform draws in (0, 1), one for each 64-bit value: its 53 high bits after `mix64`."""
-    return ((mix64(values) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    """Uniform draws in (0, 1), one for each 64-bit value: its 52 high bits after `mix64`.
+
+    With 53 the half that keeps 0 out would round the largest draw up to 1.
+    """
+    return ((mix64(values) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 class IdMap:
     """Open addressing with linear probing from 64-bit id to slot, looked up in arrays.
 
     Ids are already hashes, so an id's low bits are its home. At most half full, so a look-up of n ids takes
-    a handful of passes over n elements and no Python object. Removal is by rebuilding (`assign`), which the
-    catalogue does when ads end; the map itself only grows.
+    a handful of passes over n elements and no Python object. Nothing is removed; the map only grows.
     """
 
     def __init__(self, capacity: int = 1024) -> None:

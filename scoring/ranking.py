@@ -43,14 +43,14 @@ def rank(
     ``temperatures [B]``: 0 is greedy (ties by ad id), infinity ranks at random. A draw depends on (seed, ad)
     alone, not on where the candidate stands.
     """
-    value = bids_micros * pctr.astype(np.float64)
+    value = bids_micros.astype(np.float64) * pctr
     greedy = temperatures == 0
     with np.errstate(divide="ignore"):
         utility = np.log(np.maximum(value, _VALUE_MIN)) / np.where(greedy, 1.0, temperatures)[:, None]
     noise = -np.log(-np.log(uniform(ads ^ mix64(seeds)[:, None])))
     order: npt.NDArray[np.int64] = np.lexsort((ads, -np.where(greedy[:, None], value, utility + noise)), axis=-1)
     utility = np.take_along_axis(utility, order, axis=1)
-    weight = np.exp(utility - utility.max(axis=1, keepdims=True))
-    left = np.cumsum(weight[:, ::-1], axis=1)[:, ::-1]  # from the end: what stands at or below each place
-    propensity = np.where(greedy[:, None], 1.0, weight / np.maximum(left, np.finfo(np.float64).tiny))
+    # From the end, what stands at or below each place; in logarithms, since at low temperatures weights underflow.
+    left = np.logaddexp.accumulate(utility[:, ::-1], axis=1)[:, ::-1]
+    propensity = np.where(greedy[:, None], 1.0, np.exp(utility - left))
     return Ranked(order[:, :slots], propensity[:, :slots], value)

@@ -9,8 +9,8 @@ import faust
 import structlog
 from aiokafka import AIOKafkaConsumer
 from mode.supervisors import CrashingSupervisor
-
 from scoring.attention import load
+
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine, Policy

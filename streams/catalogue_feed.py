@@ -43,6 +43,13 @@ def entry_of(ad: Ad) -> Entry:
     )
 
 
+def _decode(key: bytes | None, value: bytes) -> Ad:
+    ad = _DECODE(value)
+    if ad.ad_id.encode() != key:
+        raise CatalogueError(f"the record's key is {key!r}, expected the ad_id {ad.ad_id!r}")
+    return ad
+
+
 def apply_ads(catalogue: Catalogue, records: Sequence[Any]) -> int:
     """Apply ``records`` of the ads topic, of one key the last; the number of those that were refused.
 
@@ -56,10 +63,7 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Any]) -> int:
             gone.append((key or b"").decode(errors="replace"))
             continue
         try:
-            ad = _DECODE(record.value)
-            if ad.ad_id.encode() != key:
-                raise CatalogueError(f"the record's key is {key!r}, expected the ad_id")
-            entries.append(entry_of(ad))
+            entries.append(entry_of(_decode(key, record.value)))
         except (msgspec.MsgspecError, CatalogueError) as error:
             refused += 1
             log.warning("ad refused", partition=record.partition, offset=record.offset, error=str(error))
@@ -77,7 +81,7 @@ class CatalogueFeed(Service):  # type: ignore[misc]  # mode is untyped
         catalogue: Catalogue,
         compute: Compute,
         fail: Callable[[BaseException], None],
-    ):
+    ) -> None:
         super().__init__()
         self._settings = settings
         self._catalogue = catalogue

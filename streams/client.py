@@ -25,8 +25,8 @@ USERS_MAX = 100_000
 """Placements held: about 5 KB each with ten slots, so half a gigabyte at the most."""
 RECORDS_PER_READ = 1_000
 """Decoding so many keeps the event loop for about 10 ms."""
-READ_WAIT_MS = 500
-"""How long one fetch waits for records; a record that arrives is handed over at once."""
+FETCH_WAIT_MS = 500
+"""As long as Kafka's own clients: two fetches a second and broker when nothing comes."""
 
 OnPlacement = Callable[[Placement], None]
 _decode = msgspec.json.Decoder(Placement).decode
@@ -124,6 +124,8 @@ class PlacementView:
     - ``on_placement`` is called in the event loop for every new placement, those read at the start included.
       If it raises, the view ends with that error.
     - ``only``: users to hold; the others' records are skipped undecoded. ``users_max``: see `Latest`.
+    - ``fetch_wait_ms``: how long a fetch waits for records. The embedded broker answers only after half of it,
+      and wants 10; Kafka answers as soon as there are any.
     - ``isolation``: with ``read_committed`` nothing is seen of a transaction that is open or was aborted.
 
     A record that repeats the placement held (the same ``placement_id``), as a failover in ``at_least_once``
@@ -141,6 +143,7 @@ class PlacementView:
         users_max: int = USERS_MAX,
         isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
         ready_within_s: float = 60.0,
+        fetch_wait_ms: int = FETCH_WAIT_MS,
         security: Mapping[str, Any] | None = None,
     ) -> None:
         self._latest = Latest(users_max, only, on_placement)
@@ -148,6 +151,7 @@ class PlacementView:
         self._topic = f"{topic_prefix}placements"
         self._ready_within_s = ready_within_s
         self._options = {"bootstrap_servers": bootstrap, "isolation_level": isolation, **(security or {})}
+        self._fetch_wait_ms = fetch_wait_ms
         self._ready = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._consumer: Any = None
@@ -184,7 +188,7 @@ class PlacementView:
         await require_topic(self._topic, self._options)
         self._consumer = AIOKafkaConsumer(
             self._topic, auto_offset_reset="earliest", enable_auto_commit=False,
-            fetch_max_wait_ms=READ_WAIT_MS, **self._options,
+            fetch_max_wait_ms=self._fetch_wait_ms, **self._options,
         )  # fmt: skip
         try:
             await self._consumer.start()
@@ -226,7 +230,7 @@ class PlacementView:
                     del waiting[partition]
             if not waiting:
                 self._ready.set()
-            fetched = await self._consumer.getmany(timeout_ms=READ_WAIT_MS, max_records=RECORDS_PER_READ)
+            fetched = await self._consumer.getmany(timeout_ms=FETCH_WAIT_MS, max_records=RECORDS_PER_READ)
             for records in fetched.values():
                 for record in records:
                     self._latest.take(record.key, record.value)
@@ -249,7 +253,7 @@ class PlacementView:
 
 
 async def require_topic(topic: str, options: Mapping[str, Any]) -> None:
-    """Raise `ViewError` unless the broker has the topic; ``options`` are aiokafka's, ``bootstrap_servers`` one.
+    """Raise `ViewError` unless the broker has the topic; ``options`` are aiokafka's.
 
     It asks for all names: asking for one that is not there could create it.
     """

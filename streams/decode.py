@@ -1,5 +1,6 @@
 """Records to columns: decode, validate, and set aside what fails as a dead letter with its origin."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -32,6 +33,9 @@ _DECODERS: dict[int, Callable[[bytes], Event]] = {
     Source.IMPRESSION: msgspec.json.Decoder(wire.Impression).decode,
     Source.CLICK: msgspec.json.Decoder(wire.Click).decode,
 }
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+"""What a user's key must not hold: the lane row's key begins with NUL. As a pattern on the wire type it would cost
+3 µs an event, five times the decoding; after ``isprintable`` it costs 0.1."""
 _KINDS = {"click": Kind.CLICKED, "view": Kind.VIEWED, "cart": Kind.CARTED, "purchase": Kind.PURCHASED}
 
 
@@ -91,6 +95,8 @@ def decode(
 
 def _check(event: Event, user: bytes, key: bytes | None, latest_ms: int) -> None:
     """What the type cannot say. Raises `ValueError` with the value, the expectation and the fix."""
+    if not event.user_id.isprintable() and _CONTROL.search(user):
+        raise ValueError(f"user_id {event.user_id!r} holds a control character; give every user a plain id")
     if user != key:
         raise ValueError(f"the record's key is {key!r}, expected the event's user_id; key both topics by user")
     if event.time_ms > latest_ms:

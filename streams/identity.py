@@ -45,19 +45,25 @@ async def identify(settings: Settings) -> TopicIdentity:
     return TopicIdentity(inputs, ids[settings.topic_prefix + topics.CHANGELOG], counts[lane_topics[0]])
 
 
-def check_resume(lane: int, row: LaneRow, identity: TopicIdentity, ends: tuple[int, int]) -> None:
-    """Raises `RecoveryError` where the lane row speaks of other topics than those that are there.
+def check_resume(
+    lane: int, row: LaneRow, identity: TopicIdentity, begins: tuple[int, int], ends: tuple[int, int]
+) -> None:
+    """Raises `RecoveryError` where the lane row speaks of other records than those that are there.
 
-    ``ends``: log ends of impressions and clicks.
+    ``begins``, ``ends``: first offsets and log ends of impressions and clicks.
     """
-    shorter = [f"{name} ends at {end}, the lane row stands at {at}"
-               for name, end, at in zip((topics.AD_IMPRESSIONS, topics.CLICKS), ends, row.next_offsets, strict=True)
-               if end < at]  # fmt: skip
+    found = []
     if row.topic_ids != identity.inputs:
-        shorter.append(f"the topics' ids are {identity.inputs}, the lane row was written for {row.topic_ids}")
-    if shorter:
+        found.append(f"the topics' ids are {identity.inputs}, it was recorded from {row.topic_ids}")
+    for name, begin, end, at in zip(
+        (topics.AD_IMPRESSIONS, topics.CLICKS), begins, ends, row.next_offsets, strict=True
+    ):
+        if end < at:
+            found.append(f"{name} ends at {end}, it stands at {at}: another topic of that name")
+        elif at < begin:
+            found.append(f"{name} begins at {begin}, it stands at {at}: retention deleted what lay between, unread")
+    if found:
         raise RecoveryError(
-            f"lane {lane} was recorded from other topics: {'; '.join(shorter)}. A recreated topic's offsets mean "
-            "other events. Restore the topics, or keep the state and read the new ones from their beginning with: "
-            "salience lanes adopt"
+            f"lane {lane} cannot go on where it stands: {'; '.join(found)}. Restore the topics, or keep the state and "
+            "go on from the beginning of what is there: salience lanes adopt"
         )

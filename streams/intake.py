@@ -48,19 +48,23 @@ def group_consumer(settings: Settings) -> AIOKafkaConsumer:
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=settings.heartbeat_ms,
         rebalance_timeout_ms=settings.rebalance_timeout_ms,
-        fetch_max_wait_ms=100,
+        fetch_max_wait_ms=settings.fetch_wait_ms,
         max_partition_fetch_bytes=4 * 1024 * 1024,
     )
 
 
-def lanes_of(partitions: Iterable[TopicPartition], topics: tuple[str, str]) -> set[int]:
-    """Lane numbers of an assignment. Raises `ValueError` where the two topics' partitions differ."""
+def lanes_of(partitions: Iterable[TopicPartition], topics: tuple[str, str], lanes_max: int) -> set[int]:
+    """Lane numbers of an assignment. Raises `ValueError` where the two topics' partitions differ, or are too many."""
     first, second = ({tp.partition for tp in partitions if tp.topic == topic} for topic in topics)
     if first != second:
         raise ValueError(
             f"assigned partitions {sorted(first)} of {topics[0]} but {sorted(second)} of {topics[1]}; a lane needs "
             "both. Another member of the group uses another assignor, or the partition counts differ: "
             "salience topics check"
+        )
+    if len(first) > lanes_max:
+        raise ValueError(
+            f"{len(first)} lanes on one worker, at most {lanes_max}; start more workers or raise SALIENCE_LANES_MAX"
         )
     return first
 
@@ -142,13 +146,7 @@ class Intake(Service, ConsumerRebalanceListener):  # type: ignore[misc]  # both 
     def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         """Start a task for each lane."""
         try:
-            numbers = lanes_of(assigned, self._topics)
-            if len(numbers) > self._settings.lanes_max:
-                raise ValueError(
-                    f"{len(numbers)} lanes on one worker, at most {self._settings.lanes_max}; "
-                    "start more workers or raise SALIENCE_LANES_MAX"
-                )
-            for number in numbers:
+            for number in lanes_of(assigned, self._topics, self._settings.lanes_max):
                 self._acquire(number)
         except BaseException as error:  # noqa: BLE001 - aiokafka would swallow it
             self.fail(error)

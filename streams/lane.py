@@ -6,6 +6,7 @@ the group's offsets, is where it resumes. A failure anywhere ends the process: a
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -16,7 +17,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from streams.clock import tick_ms, wall_ms
 from streams.compute import Compute
 from streams.identity import TopicIdentity, check_resume
-from streams.outbox import Deliveries, Outbox, delivered
+from streams.outbox import Outbox, transactional_id
 from streams.queues import LaneQueues
 from streams.recovery import Recovered, end_offsets, recover
 from streams.settings import Settings
@@ -31,9 +32,13 @@ class LaneLostError(RuntimeError):
     """The group no longer counts this worker as the lane's owner."""
 
 
+class FenceError(RuntimeError):
+    """The lane's former owner could not be fenced."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all lanes of a worker use."""
+    """What all lanes of a worker use. ``outbox`` makes a lane's producer."""
 
     settings: Settings
     consumer: AIOKafkaConsumer
@@ -41,6 +46,7 @@ class Shared:
     compute: Compute
     identity: TopicIdentity
     snapshots: Snapshots
+    outbox: Callable[[Settings, str | None], Outbox] = Outbox
 
 
 class Lane:
@@ -74,15 +80,10 @@ class Lane:
         started_ms = tick_ms()
         # 1. still a member, fence, and still a member: a zombie must not fence the lane's new owner
         await self._check_membership()
-        settings = self._shared.settings
-        exactly_once = settings.guarantee == "exactly_once"
-        name = f"{settings.topic_prefix}{settings.group}-lane-{self.number}" if exactly_once else None
-        self._outbox = Outbox(settings, name)
-        await self._outbox.start()
-        await self._outbox.begin()  # waits until the former owner's transaction has ended
-        await self._outbox.abort()
+        self._outbox = await self._fence()
         await self._check_membership()
         # 2. rows
+        settings = self._shared.settings
         recovered = await recover(settings, self._topic("state-changelog"), await self._base())
         self._changelog_offset = recovered.offset
         self._state = await self._resume(recovered)
@@ -97,6 +98,22 @@ class Lane:
             first_start=recovered.lane_row is None,
             ms=tick_ms() - started_ms,
         )
+
+    async def _fence(self) -> Outbox:
+        """A producer that has fenced the former owner's, whose transaction has ended when this returns."""
+        settings = self._shared.settings
+        outbox = self._shared.outbox(settings, transactional_id(settings, self.number))
+        try:
+            await outbox.start()
+            await outbox.begin()
+            await outbox.abort()
+        except KafkaError as error:
+            await outbox.stop()
+            raise FenceError(
+                f"the broker does not open a transaction for lane {self.number}: {error}. A broker without "
+                "transactions, such as the embedded one, wants SALIENCE_GUARANTEE=at_least_once"
+            ) from error
+        return outbox
 
     async def _check_membership(self) -> None:
         """Ask the group's coordinator: a commit carries the generation, and is refused from a former member."""
@@ -126,7 +143,8 @@ class Lane:
             first = begin if settings.first_start == "earliest" else end
             state.next_offsets = first[self.inputs[0]], first[self.inputs[1]]
             return state
-        check_resume(self.number, row, identity, (end[self.inputs[0]], end[self.inputs[1]]))
+        first, second = self.inputs
+        check_resume(self.number, row, identity, (begin[first], begin[second]), (end[first], end[second]))
         state.next_offsets = row.next_offsets
         state.watermarks_ms = row.watermarks_ms
         state.stream_ms = row.stream_ms
@@ -166,28 +184,25 @@ class Lane:
         assert outbox is not None, "the lane has not been taken over"
         await outbox.begin()
         # 4. produce. At least once, the lane row goes last, when all it speaks for is delivered.
-        rows = effects.messages.pop("state-changelog")
-        lane_row = Message(LANE_KEY, msgspec.msgpack.encode(effects.lane_row))
-        deliveries: Deliveries = []
-        for name, messages in effects.messages.items():
-            deliveries += await outbox.send(self._topic(name).topic, self.number, messages)
-        for (topic, partition), messages in effects.rerouted.items():
-            deliveries += await outbox.send(topic, partition, messages)
-        if outbox.transactional:
-            rows.append(lane_row)
         changelog = self._topic("state-changelog").topic
-        deliveries += await outbox.send(changelog, self.number, rows)
-        # 5. every delivery
-        results = await delivered(deliveries)
+        lane_row = Message(LANE_KEY, msgspec.msgpack.encode(effects.lane_row))
+        for name, messages in effects.messages.items():
+            await outbox.send(self._topic(name).topic, self.number, messages)
+        for (topic, partition), messages in effects.rerouted.items():
+            await outbox.send(topic, partition, messages)
         if not outbox.transactional:
-            results += await delivered(await outbox.send(changelog, self.number, [lane_row]))
+            await outbox.delivered()
+        await outbox.send(changelog, self.number, [lane_row])
+        # 5. every delivery
+        last = await outbox.delivered()
         # 6. commit
         offsets = dict(zip(self.inputs, effects.lane_row.next_offsets, strict=True))
         if outbox.transactional:
             await outbox.commit(offsets)
         else:
             await self._commit(offsets)
-        self._changelog_offset = _last_batch(results, changelog)
+        # A snapshot holds all before the last batch, and whoever loads it reads that batch again.
+        self._changelog_offset = last[changelog, self.number]
 
     async def _commit(self, offsets: dict[TopicPartition, int]) -> None:
         """The group's offsets, for lag tools; a rebalance under way may refuse them, and the lane row holds."""
@@ -221,8 +236,3 @@ class Lane:
         self._state = None
         if self._outbox is not None:
             await self._outbox.stop()
-
-
-def _last_batch(results: list[object], topic: str) -> int:
-    """Offset at which the last batch to ``topic`` begins: a snapshot holds all before it, and reads it again."""
-    return max(getattr(result, "offset", -1) for result in results if getattr(result, "topic", "") == topic)

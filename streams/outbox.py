@@ -7,14 +7,21 @@ transaction, whose commit would then succeed without it. After a failure the pro
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import IllegalOperation, KafkaError
 
 from streams.settings import Settings
 from streams.step import Message
 
-Deliveries = list["asyncio.Future[object]"]
+
+def transactional_id(settings: Settings, lane: int) -> str | None:
+    """The id by which a lane's owners fence one another; None without transactions."""
+    if settings.guarantee == "at_least_once":
+        return None
+    return f"{settings.topic_prefix}{settings.group}-lane-{lane}"
 
 
 class DeliveryError(RuntimeError):
@@ -28,6 +35,7 @@ class Outbox:
         self._batch_bytes = settings.batch_bytes
         self._group = settings.group
         self.transactional = transactional_id is not None
+        self._pending: list[asyncio.Future[Any]] = []
         self._producer = AIOKafkaProducer(
             bootstrap_servers=settings.bootstrap,
             transactional_id=transactional_id,
@@ -53,28 +61,43 @@ class Outbox:
         if self.transactional:
             await self._producer.abort_transaction()
 
-    async def send(self, topic: str, partition: int, messages: Iterable[Message]) -> Deliveries:
-        """Hand over ``messages`` in order; the futures of their delivery, not yet awaited."""
-        deliveries: Deliveries = []
+    async def send(self, topic: str, partition: int, messages: Iterable[Message]) -> None:
+        """Hand over ``messages`` in order; `delivered` awaits them."""
         builder = self._producer.create_batch()
         for message in messages:
             if not self._append(builder, topic, message):
-                deliveries.append(await self._producer.send_batch(builder, topic, partition=partition))
+                await self._send(builder, topic, partition)
                 builder = self._producer.create_batch()
                 self._append(builder, topic, message)
         if builder.record_count():
             builder.close()
-            deliveries.append(await self._producer.send_batch(builder, topic, partition=partition))
-        return deliveries
+            await self._send(builder, topic, partition)
 
-    def _append(self, builder: object, topic: str, message: Message) -> bool:
+    async def _send(self, builder: Any, topic: str, partition: int) -> None:
+        try:
+            self._pending.append(await self._producer.send_batch(builder, topic, partition=partition))
+        except (KafkaError, IllegalOperation):
+            await self.delivered()  # why the producer takes no more, as when it was fenced
+            raise
+
+    async def delivered(self) -> dict[tuple[str, int], int]:
+        """Await every delivery since the last call; where the last batch to each (topic, partition) begins.
+
+        Raises the first failure after all have ended, so that none is left unawaited.
+        """
+        pending, self._pending = self._pending, []
+        await asyncio.gather(*pending, return_exceptions=True)
+        results = [delivery.result() for delivery in pending]
+        return {(result.topic, result.partition): result.offset for result in results}
+
+    def _append(self, builder: Any, topic: str, message: Message) -> bool:
         size = len(message.key or b"") + len(message.value or b"") + sum(len(k) + len(v) for k, v in message.headers)
         if size > self._batch_bytes - 1024:  # the batch's own header, and the record's varints
             raise DeliveryError(
                 f"a record of {size:,} bytes for {topic} is larger than a batch of {self._batch_bytes:,}; "
                 "raise SALIENCE_BATCH_BYTES and the topic's max.message.bytes"
             )
-        appended = builder.append(  # type: ignore[attr-defined]  # aiokafka's BatchBuilder is untyped
+        appended = builder.append(
             timestamp=message.timestamp_ms,
             key=message.key,
             value=message.value,
@@ -91,12 +114,3 @@ class Outbox:
     async def stop(self) -> None:
         """Close the connections. Aborts nothing: an open transaction is ended by the lane's next owner."""
         await self._producer.stop()
-
-
-async def delivered(deliveries: Sequence["asyncio.Future[object]"]) -> list[object]:
-    """Await every delivery; raises the first failure after all have ended, so that none is left unawaited."""
-    results = await asyncio.gather(*deliveries, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results

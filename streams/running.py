@@ -43,10 +43,11 @@ def run(settings: Settings, *, log_json: bool = False) -> int:
         override_logging=False,
         quiet=True,
     )
+    worker.spinner = None  # it would write control sequences to a pipe
     try:
         worker.execute_from_commandline()
     except SystemExit as stop:
-        return int(stop.code or 0)
-    except Exception:  # noqa: BLE001 - already logged as fatal where it happened
-        pass
+        return EXIT_STATUS if stop.code else 0
+    except Exception as error:  # noqa: BLE001 - the process ends here, with a line that says why
+        structlog.get_logger().error("the worker ended", error=f"{type(error).__name__}: {error}")
     return EXIT_STATUS

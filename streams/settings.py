@@ -1,9 +1,9 @@
 """Every setting, its default, its bound and the reason: the table in the README is made from this class."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Guarantee = Literal["exactly_once", "at_least_once"]
@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     batch_bytes: int = Field(
         900_000, ge=16_384, description="Bytes per produced batch, below the broker's message.max.bytes."
     )
+    fetch_wait_ms: int = Field(100, ge=1, description="How long a broker may hold a fetch that has nothing to give.")
     wait_other_topic_ms: int = Field(
         50, ge=0, description="How long a caught-up lane waits for the other topic's older records."
     )
@@ -74,4 +75,19 @@ class Settings(BaseSettings):
         90 * 86_400_000, ge=1, description="A user silent this long, in stream time, is forgotten."
     )
     snapshot_every_ms: int = Field(60_000, ge=100, description="Between a lane's local snapshots.")
-    web_port: int = Field(0, ge=0, le=65_535, description="Health and metrics on loopback; 0 turns them off.")
+
+    @model_validator(mode="after")
+    def _deadlines_fit(self) -> Self:
+        """Deadlines that contain one another; each pair with the failure it prevents."""
+        pairs = (
+            ("slice_deadline_ms", "transaction_timeout_ms", "the broker would abort a slice still being delivered"),
+            ("heartbeat_ms", "session_timeout_ms", "every worker would lose its lanes"),
+            ("revoke_deadline_ms", "rebalance_timeout_ms", "the group would go on before the lane has let go"),
+        )
+        for smaller, larger, otherwise in pairs:
+            if getattr(self, smaller) >= getattr(self, larger):
+                raise ValueError(
+                    f"SALIENCE_{smaller.upper()}={getattr(self, smaller)} must be below "
+                    f"SALIENCE_{larger.upper()}={getattr(self, larger)}: else {otherwise}"
+                )
+        return self

@@ -4,7 +4,7 @@ Everything here blocks; asynchronous callers run it in a thread (``asyncio.to_th
 """
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,6 +29,9 @@ PLACEMENTS = "placements"
 DECISIONS = "decisions"
 CHANGELOG = "state-changelog"
 DEAD_LETTERS = "dead-letters"
+
+CLEANUP = "cleanup.policy"
+RETENTION = "retention.ms"
 
 TOMBSTONES_KEPT_MS = 7 * DAY_MS
 """``delete.retention.ms`` of the changelog: an older snapshot could bring an erased user back."""
@@ -57,7 +60,7 @@ class Topic:
     def settings(self, replication: int) -> dict[str, str]:
         """Every config of the topic as Kafka names it."""
         return {
-            "cleanup.policy": self.cleanup,
+            CLEANUP: self.cleanup,
             # As the producer sent it: the broker spends nothing on recompressing.
             "compression.type": "producer",
             "max.message.bytes": str(BATCH_BYTES),
@@ -68,7 +71,7 @@ class Topic:
 
 
 def _kept(days: int) -> dict[str, str]:
-    return {"retention.ms": str(days * DAY_MS)}
+    return {RETENTION: str(days * DAY_MS)}
 
 
 # A week: the longer half-life of an interest, and the longest backlog a restart may replay. The lanes order
@@ -120,7 +123,7 @@ ANSWER_S = 10.0
 """Long enough for a cluster electing a leader; an unreachable one is said to be so after it."""
 
 LOOK_AGAIN_S = 0.05
-"""A created topic reaches every broker's metadata within milliseconds."""
+"""A created topic reaches the broker's metadata within milliseconds."""
 
 
 class TopicsError(RuntimeError):
@@ -162,10 +165,12 @@ def create(
     prefix: str = "",
     replication: int = 1,
     security: Mapping[str, str] = {},
+    configs: Mapping[str, Mapping[str, str]] = {},
 ) -> list[str]:
-    """Create the topics that are missing, return their names when every broker asked knows them.
+    """Create the topics that are missing, return their names when the broker knows them.
 
     Those that are there are left alone: ``check`` tells what differs, ``configure`` sets their configs.
+    ``configs``: of a topic, by its name without prefix, what is to differ from the table.
     ``security``: librdkafka's names (``security.protocol``, ``sasl.mechanisms``). Raises ``TopicsError``.
     """
     admin = _admin(bootstrap, security)
@@ -175,7 +180,7 @@ def create(
             prefix + topic.name,
             num_partitions=topic.partitions(partitions),
             replication_factor=replication,
-            config=topic.settings(replication),
+            config={**topic.settings(replication), **configs.get(topic.name, {})},
         )
         for topic in TABLE
         if prefix + topic.name not in there
@@ -190,12 +195,18 @@ def create(
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another was faster
                 raise TopicsError(f"{bootstrap} does not create {name}: {error.args[0].str()}") from error
-    _wait_until_known(admin, bootstrap, names(prefix))
+    _until(
+        lambda: len(_describe(admin, bootstrap, names(prefix))) == len(TABLE),
+        f"{bootstrap} does not know every topic {ANSWER_S:.0f} s after creating them.",
+    )
     return created
 
 
 def configure(bootstrap: str, prefix: str = "", replication: int = 1, security: Mapping[str, str] = {}) -> list[str]:
-    """Set the table's configs on the topics that are there; return their names. Raises ``TopicsError``."""
+    """Set the table's configs on the topics that are there; return their names when the broker reports them.
+
+    Raises ``TopicsError``.
+    """
     admin = _admin(bootstrap, security)
     there = _describe(admin, bootstrap, names(prefix))
     resources = [
@@ -213,6 +224,11 @@ def configure(bootstrap: str, prefix: str = "", replication: int = 1, security: 
     if resources:
         for resource, future in admin.incremental_alter_configs(resources, request_timeout=ANSWER_S).items():
             _answer(future, f"{bootstrap} does not configure {resource.name}")
+    wanted = {prefix + topic.name: topic.cleanup for topic in TABLE}
+    _until(
+        lambda: all(found in (None, wanted[name]) for name, found in _config(admin, bootstrap, there, CLEANUP).items()),
+        f"{bootstrap} does not report the configs {ANSWER_S:.0f} s after setting them.",
+    )
     return [resource.name for resource in resources]
 
 
@@ -223,14 +239,8 @@ def check(bootstrap: str, partitions: int, prefix: str = "", security: Mapping[s
     """
     admin = _admin(bootstrap, security)
     there = _describe(admin, bootstrap, names(prefix))
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in there]
-    seen = {}
-    if resources:
-        for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_S).items():
-            configs = _answer(future, f"{bootstrap} does not describe the configs of {resource.name}")
-            cleanup = configs.get("cleanup.policy")
-            count = len(there[resource.name].partitions)
-            seen[resource.name] = Seen(count, cleanup.value if cleanup else None)
+    cleanups = _config(admin, bootstrap, there, CLEANUP)
+    seen = {name: Seen(len(topic.partitions), cleanups[name]) for name, topic in there.items()}
     return compare(seen, partitions, prefix, f"--bootstrap {bootstrap}")
 
 
@@ -274,6 +284,13 @@ def partition_counts(bootstrap: str, names: Collection[str], security: Mapping[s
     return {name: len(topic.partitions) for name, topic in there.items()}
 
 
+def retentions_ms(bootstrap: str, names: Collection[str], security: Mapping[str, str] = {}) -> dict[str, int | None]:
+    """How long each topic that exists keeps a record, by full name; None for ever, or where the broker does not say."""
+    admin = _admin(bootstrap, security)
+    found = _config(admin, bootstrap, _describe(admin, bootstrap, names), RETENTION)
+    return {name: int(value) if value not in (None, "-1") else None for name, value in found.items()}
+
+
 def _admin(bootstrap: str, security: Mapping[str, str]) -> Any:
     # log_level 2: librdkafka would print every refused connection; the answer that fails says it once.
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2, **security})
@@ -305,9 +322,23 @@ def _silent(bootstrap: str, error: KafkaException) -> str:
     )
 
 
-def _wait_until_known(admin: Any, bootstrap: str, wanted: Collection[str]) -> None:
+def _config(admin: Any, bootstrap: str, there: Collection[str], config: str) -> dict[str, str | None]:
+    """Each topic's value of one config; None where the broker reports none."""
+    if not there:
+        return {}
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in there]
+    found = {}
+    for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_S).items():
+        configs = _answer(future, f"{bootstrap} does not describe the configs of {resource.name}")
+        entry = configs.get(config)
+        found[resource.name] = entry.value if entry else None
+    return found
+
+
+def _until(holds: Callable[[], bool], failure: str) -> None:
+    """What a controller has accepted reaches its brokers' answers a little later."""
     deadline = time.monotonic() + ANSWER_S
-    while missing := set(wanted) - _describe(admin, bootstrap, wanted).keys():
+    while not holds():
         if time.monotonic() > deadline:
-            raise TopicsError(f"{bootstrap} does not know {sorted(missing)} {ANSWER_S:.0f} s after creating them.")
+            raise TopicsError(failure)
         time.sleep(LOOK_AGAIN_S)

@@ -18,15 +18,12 @@ from typing import Literal, Self
 from deploy.brokers import BrokerError
 from deploy.brokers.jars import default_cache, fetch
 from deploy.brokers.java import java_command
-from deploy.brokers.kraft import Ports, node_properties, write_properties
+from deploy.brokers.kraft import Ports, node_properties, stop_grace_s, write_properties
 from deploy.brokers.process import Process, end, kill, log_tail, spawn
 from deploy.brokers.ready import HOST, free_port, is_free, wait_until_answers
 
 READY_S = 120.0
 """2.5 s for one node, 6 s for three on 2 cores; a busy machine may need ten times that."""
-
-STOP_S = 20.0
-"""One node stops in 0.3 s; three together in 5.5 s, the last ones waiting for a quorum that is gone."""
 
 NO_PROPERTIES: Mapping[str, str] = MappingProxyType({})
 
@@ -206,7 +203,7 @@ class ApacheKafka:
         self._children[node] = spawn(command, folder / "console.log", detached=self._detached)
 
     def _end(self, nodes: list[int]) -> None:
-        end([Process.of(self._children[node].pid) for node in nodes], STOP_S)
+        end([Process.of(self._children[node].pid) for node in nodes], stop_grace_s(len(nodes)))
         for node in nodes:
             self._children.pop(node).wait()
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from deploy.brokers import BrokerUnavailableError
 from deploy.brokers.java import maven_command
-from deploy.brokers.process import log_tail
+
+GOAL = "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies"
+"""Its version is pinned in the pom."""
 
 POM = Path(__file__).with_name("pom.xml")
 
@@ -59,17 +61,22 @@ def fetch(cache: Path, say: Callable[[str], None]) -> Path:
 def _copy_dependencies(maven: str, scratch: Path, into: Path) -> None:
     shutil.copy(POM, scratch / "pom.xml")  # the package's own folder may be read-only
     log = scratch / "maven.log"
-    command = [maven, "--batch-mode", "--quiet", "dependency:copy-dependencies"]
+    command = [maven, "--batch-mode", "--quiet", "-Dstyle.color=never", GOAL]
     command += ["-DincludeScope=runtime", f"-DoutputDirectory={into}"]
     with log.open("wb") as output:
         try:
             done = subprocess.run(command, cwd=scratch, stdout=output, stderr=output, timeout=FETCH_S, check=False)
         except subprocess.TimeoutExpired as error:
-            raise BrokerUnavailableError(f"Maven fetched no jars in {FETCH_S:.0f} s:\n{log_tail(log)}") from error
+            raise BrokerUnavailableError(f"Maven fetched no jars in {FETCH_S:.0f} s:\n{_log_head(log)}") from error
     if done.returncode != 0 or not list(into.glob("kafka_2.13-*.jar")):
         raise BrokerUnavailableError(
             f"Maven could not fetch Apache Kafka {kafka_version()}, exit code {done.returncode}:\n"
-            f"{log_tail(log)}\n"
+            f"{_log_head(log)}\n"
             "Check that this machine reaches a Maven repository,"
             " or use the embedded broker: salience broker embedded up."
         )
+
+
+def _log_head(log: Path, lines: int = 5) -> str:
+    """What Maven says first is the cause; the rest is advice."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[:lines])

@@ -52,3 +52,12 @@ def write_properties(path: Path, properties: Mapping[str, str]) -> None:
     """As Java reads them: backslashes doubled, one ``name=value`` a line."""
     lines = (f"{name}={value.replace(chr(92), 2 * chr(92))}\n" for name, value in properties.items())
     path.write_text("".join(lines), encoding="utf-8")
+
+
+def stop_grace_s(nodes: int) -> float:
+    """How long nodes that stop together get before they are killed, which their logs survive.
+
+    One stops in 0.3 s, and may have much to flush. Of several the last may wait for a quorum that is gone,
+    5 s as a rule and sometimes for ever.
+    """
+    return 20.0 if nodes == 1 else 6.0

@@ -9,14 +9,15 @@ from typing import Literal
 import msgspec
 
 from deploy.brokers import Broker, BrokerError
+from deploy.brokers.kraft import stop_grace_s
 from deploy.brokers.process import Process, end
 from deploy.brokers.ready import HOST, free_port, is_free
 
 Kind = Literal["embedded", "apache"]
 State = Literal["up", "degraded", "stale"]
 
-GRACE_S = {"embedded": 0.5, "apache": 20.0}
-"""Tansu waits for its clients and has nothing to save; Kafka flushes and hands over its partitions."""
+TANSU_GRACE_S = 0.5
+"""It waits for its clients, and has nothing to save."""
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -79,7 +80,7 @@ def stop(home: Path, kind: Kind) -> Running | None:
     if there is None:
         return None
     alive = [process for process in there.processes if process.alive()]
-    end(alive, GRACE_S[kind])
+    end(alive, stop_grace_s(len(alive)) if kind == "apache" else TANSU_GRACE_S)
     state_file(home, kind).unlink(missing_ok=True)
     return there if alive else None
 

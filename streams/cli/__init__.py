@@ -2,7 +2,7 @@
 
 import typer
 
-from streams.cli import broker, tail, topics, worker
+from streams.cli import broker, demo, doctor, explain, lanes, tail, topics, worker
 
 app = typer.Typer(
     name="salience",
@@ -13,8 +13,12 @@ app = typer.Typer(
 )
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
+app.add_typer(lanes.app, name="lanes")
 app.command()(worker.worker)
+app.command(epilog=demo.EPILOG)(demo.demo)
 app.command()(tail.tail)
+app.command()(explain.explain)
+app.command()(doctor.doctor)
 
 
 def main() -> None:

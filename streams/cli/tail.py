@@ -72,7 +72,9 @@ def _failures(bootstrap: str) -> Iterator[None]:
 
     from streams.client import ViewError
 
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what fails is raised, and told here
+    library = logging.getLogger("aiokafka")
+    level = library.level
+    library.setLevel(logging.CRITICAL)  # what fails is raised, and told here
     try:
         yield
     except ViewError as error:
@@ -82,6 +84,8 @@ def _failures(bootstrap: str) -> Iterator[None]:
             f"{bootstrap} does not answer ({error!r})."
             " Start a broker: salience broker embedded up; or name yours: --bootstrap HOST:PORT."
         )
+    finally:
+        library.setLevel(level)
 
 
 def _fail(message: str) -> NoReturn:
@@ -166,9 +170,7 @@ def _placement(placement: "Placement") -> Table:
     table = Table("slot", "ad", "pCTR", "eCPM", "chosen by", title=title, title_justify="left", box=None)
     for slot in placement.slots:
         reasons = ", ".join(f"{item.ad_id} {item.weight:.0%}" for item in slot.attention)
-        table.add_row(
-            str(slot.slot), slot.ad_id, f"{slot.pctr:.2%}", f"{slot.ecpm_micros / 1e6:.2f}", reasons or "-"
-        )
+        table.add_row(str(slot.slot), slot.ad_id, f"{slot.pctr:.2%}", f"{slot.ecpm_micros / 1e6:.2f}", reasons or "-")
     return table
 
 

@@ -32,6 +32,8 @@ RANDOM_BROWSING = 0.15
 """Share of organic clicks that say nothing about taste."""
 JUMP_IN_SESSION = 0.06
 """Chance, at each act, that something else comes to mind."""
+SHOP = 1
+"""Seed of the shop that is meant unless another is named: the shipped model has learnt its ads."""
 LOG_START_MS = 1_760_000_000_000
 """When a simulated log begins: a day in October 2025."""
 SURFACES = ("home", "search", "category")
@@ -68,16 +70,16 @@ class _Answers:
 
 
 class Shoppers:
-    """``users`` shoppers of the shop ``catalogue(seed)``, called ``user-0000`` and so on.
+    """``users`` shoppers of the shop ``catalogue(shop)``, called ``user-0000`` and so on.
 
     ``organic`` says who acts of his own accord until now; ``see`` what a shopper does when shown a placement.
     Bounded: users × (ads × 8 + 500) bytes for who saw what when.
     """
 
-    def __init__(self, seed: int, users: int, *, pace: Pace | None = None) -> None:
-        self.ads = catalogue(seed)
+    def __init__(self, seed: int, users: int, *, shop: int = SHOP, pace: Pace | None = None) -> None:
+        self.ads = catalogue(shop)
         self.names = [f"user-{number:04d}" for number in range(users)]
-        self.tastes = Tastes(self.ads, users, np.random.default_rng([seed, 1]))
+        self.tastes = Tastes(self.ads, users, shop, np.random.default_rng([seed, 1]))
         self._pace = pace or Pace()
         self._rng = np.random.default_rng([seed, 2])
         self._seed = seed
@@ -236,9 +238,7 @@ def _viewed_ms(rng: np.random.Generator, liking: Floats) -> Ints:
     return viewed_ms
 
 
-def simulate_log(
-    seed: int, users: int, hours: float, *, slots: int = 10, start_ms: int = LOG_START_MS
-) -> Log:
+def simulate_log(seed: int, users: int, hours: float, *, slots: int = 10, start_ms: int = LOG_START_MS) -> Log:
     """A log to learn from: shoppers over ``hours``, shown *random* placements, so that it favours no policy.
 
     About 500 impressions per user and day. A round is everyone's next act, each in his own time.

@@ -24,13 +24,13 @@ SPREADS = {"category": 0.8, "shelf": 0.3, "brand": 0.5, "tag": 0.25}
 PRICE_WEIGHT = 0.3
 """Log-odds lost per squared standard deviation of log price from the preferred level."""
 APPEAL_SPREAD = 0.25
-"""Standard deviation of what an item has for everybody, in log-odds."""
+"""Standard deviation of what an item has for everybody, in log-odds; it is the shop's, not the crowd's."""
 
 
 class Tastes:
-    """Hidden tastes of ``users`` over ``ads``. Memory: users × about 110 floats."""
+    """Hidden tastes of ``users`` over the ``ads`` of a ``shop``. Memory: users × about 110 floats."""
 
-    def __init__(self, ads: list[Ad], users: int, rng: np.random.Generator) -> None:
+    def __init__(self, ads: list[Ad], users: int, shop: int, rng: np.random.Generator) -> None:
         self._rng = rng
         shelves = sorted({ad.category for ad in ads})
         categories = sorted({ad.category.split("/")[0] for ad in ads})
@@ -38,7 +38,8 @@ class Tastes:
         self._category_of_shelf = np.array([categories.index(shelf.split("/")[0]) for shelf in shelves])
         self._shelf = np.array([shelves.index(ad.category) for ad in ads])
         self._price = _price_levels(ads, self._shelf)
-        self._common = rng.normal(0, APPEAL_SPREAD, len(ads)).astype(np.float32)
+        common = np.random.default_rng([shop, 4]).normal(0, APPEAL_SPREAD, len(ads))
+        self._common = common.astype(np.float32)
         self._slow = (rng.standard_normal((users, len(self._spread))) * self._spread).astype(np.float32)
         self._price_wanted = rng.normal(0, 1, users).astype(np.float32)
         self._drifted_ms = np.zeros(users, dtype=np.int64)

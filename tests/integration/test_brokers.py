@@ -84,7 +84,10 @@ def consume(bootstrap: str, topic: str, partition: int = 0) -> list[bytes]:
 
 def ends(pid: int, within_s: float = 20.0) -> bool:
     """Wait for the end of a process, by Linux's descriptor of it."""
-    descriptor = os.pidfd_open(pid)
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
     try:
         return bool(select.select([descriptor], [], [], within_s)[0])
     finally:
@@ -156,18 +159,18 @@ def test_asking_for_topics_that_are_missing_creates_none(broker: Broker, topic_p
     assert {p.what for p in topics.check(broker.bootstrap, 4, topic_prefix)} == {"missing"}
 
 
-def test_configure_mends_a_cleanup_policy(kafka: Broker, topic_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configure_mends_a_cleanup_policy(broker: Broker, topic_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = tuple(
         topics.Topic(t.name, t.purpose, "delete", t.lanes) if t.name == topics.ADS else t for t in topics.TABLE
     )
     with monkeypatch.context() as patched:
         patched.setattr(topics, "TABLE", wrong)
-        topics.create(kafka.bootstrap, 2, topic_prefix)
-    assert [p.what for p in topics.check(kafka.bootstrap, 2, topic_prefix)] == ["cleanup"]
+        topics.create(broker.bootstrap, 2, topic_prefix)
+    assert [p.what for p in topics.check(broker.bootstrap, 2, topic_prefix)] == ["cleanup"]
 
-    topics.configure(kafka.bootstrap, topic_prefix)
+    topics.configure(broker.bootstrap, topic_prefix)
 
-    assert topics.check(kafka.bootstrap, 2, topic_prefix) == []
+    assert topics.check(broker.bootstrap, 2, topic_prefix) == []
 
 
 def test_a_lost_node_loses_no_data(three: ApacheKafka, topic_prefix: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from deploy.brokers import Broker
 from streams import topics
 from streams.client import PlacementView, ViewError
 from streams.wire import Placement, encode_json
@@ -55,7 +56,9 @@ def topic(request: pytest.FixtureRequest, topic_prefix: str) -> Topic:
 
 
 @pytest.fixture
-def transactional_topic(kafka: Any, topic_prefix: str) -> Topic:
+def transactional_topic(kafka: Broker, topic_prefix: str) -> Topic:
+    if not kafka.transactions:
+        pytest.skip("needs a broker with transactions: Apache Kafka, by Java 17 and Maven")
     return Topic(kafka.bootstrap, topic_prefix)
 
 

@@ -1,0 +1,46 @@
+# One command each; all of them work in a fresh clone. PYTHON must be 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: setup setup-train demo test test-train lint lock clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	@touch $@
+
+setup-train: $(VENV)/.installed-train
+
+$(VENV)/.installed-train: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,train]'
+	@touch $@
+
+# A shop full of simulated shoppers on an embedded broker: make demo ARGS="--seconds 45 --json"
+demo: setup
+	@$(BIN)/salience demo $(ARGS)
+
+# Everything but training; the integration tests start Apache Kafka themselves.
+test: setup lint
+	$(BIN)/python -m pytest -m "not train" $(ARGS)
+
+# Training and export, with PyTorch.
+test-train: setup-train
+	$(BIN)/python -m pytest -m train $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Lock what a fresh environment resolves to now, all extras included.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --editable '.[demo,dev,train]'
+	build/lock/bin/python -m pip freeze --exclude-editable --exclude salience > constraints.txt
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,164 @@
+"""Training examples: what serving would have seen just before each impression, by the code that serves.
+
+Events run through `scoring.update.apply`; an example's inputs come from `scoring.engine.gather` on the row as it
+stands strictly before the impression's time. So a model never learns from anything that it will not have.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.catalogue import Catalogue
+from scoring.engine import gather
+from scoring.events import Events, Kind, Source
+from scoring.features import FEATURE_DIM
+from scoring.ids import MISSING, mix64
+from scoring.inputs import CONTEXT_DIM, STATS_DIM
+from scoring.rows import RING_SIZE, RowStore
+from scoring.update import apply
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Progress = Callable[[int, int], None]
+"""Called with events done and events in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """The catalogue as training sees it, by slot: ``tokens [N, T]``, ``dense [N, R]``, ``features [N, K]``."""
+
+    tokens: npt.NDArray[np.uint64]
+    dense: Floats
+    features: Floats
+
+    @classmethod
+    def of(cls, catalogue: Catalogue) -> "Items":
+        """The items of a catalogue, which may have been made without a model."""
+        return cls(catalogue.tokens, catalogue.dense, catalogue.features)
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """E impressions in time order. ``item`` and ``history`` are catalogue slots, -1 where padded or unknown.
+
+    About 1 KiB each: a hundred thousand are 100 MB.
+    """
+
+    time_ms: Ints  # [E]
+    row: npt.NDArray[np.int32]  # [E] the user
+    item: npt.NDArray[np.int32]  # [E]
+    label: Floats  # [E] 1 where a click answered the impression
+    history: npt.NDArray[np.int32]  # [E, H]
+    age: Floats  # [E, H] log1p of seconds
+    kind: npt.NDArray[np.uint8]  # [E, H] HistoryKind
+    interest: Floats  # [E, K]
+    stats: Floats  # [E, S]
+    context: Floats  # [E, X]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def at(self, index: Ints | npt.NDArray[np.bool_]) -> "Examples":
+        """The chosen examples."""
+        return Examples(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def time_split(self, fraction: float) -> tuple["Examples", "Examples"]:
+        """The earlier ``fraction`` (0 to 1) and the later rest; examples of one millisecond stay together."""
+        if not len(self):
+            return self, self
+        cut_ms = self.time_ms[min(int(fraction * len(self)), len(self) - 1)]
+        return self.at(self.time_ms < cut_ms), self.at(self.time_ms >= cut_ms)
+
+
+def collect(events: Events, store: RowStore, catalogue: Catalogue, progress: Progress | None = None) -> Examples:
+    """An example for each impression of an ad that the catalogue knows, in time order; ``store`` ends as served.
+
+    ``events["row"]`` are rows of ``store``. Offsets are given anew, by time. An event id counts once.
+    """
+    events = _in_time_order(events)
+    slots = catalogue.slots_of(events["ad"])
+    wanted = (events["source"] == Source.IMPRESSION) & (slots != MISSING) & _first_of_id(events)
+    out = _empty(events[wanted], slots[wanted], _clicked(events)[wanted])
+    place = np.cumsum(wanted) - 1
+    done = 0
+    for slice_ in _slices(events):
+        seen = slice_[wanted[slice_]]
+        if len(seen):
+            _fill(out, place[seen], events[seen], slots[seen], store, catalogue)
+        apply(store, events[slice_], catalogue)
+        done += len(slice_)
+        if progress is not None:
+            progress(done, len(events))
+    return out
+
+
+def _in_time_order(events: Events) -> Events:
+    """By time, impressions first, else as given; offsets follow, since state ignores offsets that go back."""
+    ordered = events[np.lexsort((events["source"], events["time_ms"]))]
+    ordered["offset"] = np.arange(len(ordered))
+    return ordered
+
+
+def _first_of_id(events: Events) -> npt.NDArray[np.bool_]:
+    first = np.zeros(len(events), dtype=np.bool_)
+    _, at = np.unique(events["event"], return_index=True)
+    first[at] = True
+    return first
+
+
+def _clicked(events: Events) -> npt.NDArray[np.bool_]:
+    """Whether anything in the log clicked on (or did more with) the item as shown to that user at that moment.
+
+    (user, item, moment) is compared as one 64-bit hash.
+    """
+    user = mix64(events["row"].astype(np.uint64))
+    shown = mix64(events["ad"] ^ mix64(events["shown_ms"].astype(np.uint64) ^ user))
+    clicked: npt.NDArray[np.bool_] = np.isin(shown, shown[events["kind"] >= Kind.CLICKED])
+    return clicked
+
+
+def _slices(events: Events) -> Iterator[Ints]:
+    """Places of the events, cut so that no user has two times in a slice, each user's times in order.
+
+    The n-th slice holds every user's n-th distinct time: users' states do not depend on each other, and all
+    events of one user and millisecond see the state before it. As many slices as the busiest user has times.
+    """
+    order = np.lexsort((events["time_ms"], events["row"]))
+    row, time_ms = events["row"][order], events["time_ms"][order]
+    new_row = np.append(True, row[1:] != row[:-1])[: len(row)]
+    new_time = new_row | np.append(True, time_ms[1:] != time_ms[:-1])[: len(row)]
+    rank = np.cumsum(new_time)
+    turn = np.empty(len(row), dtype=np.int64)
+    turn[order] = rank - np.maximum.accumulate(np.where(new_row, rank, 0))
+    by_turn = np.argsort(turn, kind="stable")
+    edges = np.searchsorted(turn[by_turn], np.arange(turn.max(initial=-1) + 2))
+    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        yield by_turn[start:end]
+
+
+def _empty(impressions: Events, slots: Ints, clicked: npt.NDArray[np.bool_]) -> Examples:
+    count = len(impressions)
+    return Examples(
+        time_ms=impressions["time_ms"].copy(),
+        row=impressions["row"].copy(),
+        item=slots.astype(np.int32),
+        label=clicked.astype(np.float32),
+        history=np.full((count, RING_SIZE), MISSING, dtype=np.int32),
+        age=np.zeros((count, RING_SIZE), dtype=np.float32),
+        kind=np.zeros((count, RING_SIZE), dtype=np.uint8),
+        interest=np.zeros((count, FEATURE_DIM), dtype=np.float32),
+        stats=np.zeros((count, STATS_DIM), dtype=np.float32),
+        context=np.zeros((count, CONTEXT_DIM), dtype=np.float32),
+    )
+
+
+def _fill(out: Examples, place: Ints, seen: Events, slots: Ints, store: RowStore, catalogue: Catalogue) -> None:
+    inputs, history_slots = gather(catalogue, store.rows[seen["row"]], seen["time_ms"], slots[:, None])
+    out.history[place] = history_slots
+    out.age[place] = inputs.history_age
+    out.kind[place] = inputs.history_kind
+    out.interest[place] = inputs.interest
+    out.stats[place] = inputs.candidate_stats[:, 0]
+    out.context[place] = inputs.context

@@ -1,0 +1,188 @@
+"""A trained network as a model directory: two ONNX graphs, golden tensors, a manifest; and back again."""
+
+import hashlib
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from onnx_models.network import Network
+from onnx_models.probes import attention_feed, encoder_feed
+from scoring.attention import (
+    ATTENTION,
+    ENCODER,
+    FORMAT,
+    MANIFEST,
+    Manifest,
+    attention_contract,
+    encoder_contract,
+    table_rows,
+)
+from scoring.inputs import SPEC_HASH
+from scoring.rows import RING_SIZE
+
+OPSET = 17
+"""Old enough for every onnxruntime of the last years, new enough for all that the network does."""
+GOLDEN = "golden.npz"
+GOLDEN_KNOWN = (0, 1, 23, RING_SIZE)
+"""Past items of the golden people: nobody's, one, some, a full ring."""
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the manifest is to say of a model beside what the network itself tells."""
+
+    name: str
+    data: str
+    data_from_ms: int = 0
+    data_to_ms: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    git_revision: str = ""
+
+
+def export(network: Network, directory: Path, about: About) -> Manifest:
+    """Write ``network`` to ``directory``, which is made where it is missing; files of the same names are replaced.
+
+    The manifest is written last: a directory with a manifest is whole.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MANIFEST).unlink(missing_ok=True)
+    network.eval()
+    contents = {graph: _graph(network, graph) for graph in (ENCODER, ATTENTION)}
+    contents[GOLDEN] = _golden(network)
+    for name, content in contents.items():
+        (directory / name).write_bytes(content)
+    manifest = Manifest(
+        format=FORMAT,
+        name=about.name,
+        spec_hash=SPEC_HASH,
+        dim=network.dim,
+        vocabulary=network.vocabulary,
+        opset=OPSET,
+        data=about.data,
+        data_from_ms=about.data_from_ms,
+        data_to_ms=about.data_to_ms,
+        metrics=about.metrics,
+        git_revision=about.git_revision,
+        files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        golden=GOLDEN,
+    )
+    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    (directory / MANIFEST).write_bytes(encoded + b"\n")
+    return manifest
+
+
+def restore(directory: Path, manifest: Manifest) -> Network:
+    """The network whose weights are the initialisers of the graphs in ``directory``.
+
+    Raises `ValueError` where the graphs are not those of `onnx_models.network`, as a model of another make is.
+    """
+    network = Network(manifest.vocabulary, manifest.dim)
+    for graph in (ENCODER, ATTENTION):
+        part = _part(network, graph)
+        held = onnx.load(str(directory / graph), load_external_data=False).graph.initializer
+        weights = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in held}
+        wanted = {name: weight.shape for name, weight in part.state_dict().items()}
+        if {name: weight.shape for name, weight in weights.items()} != wanted:
+            raise ValueError(
+                f"{directory / graph} holds the weights {sorted(weights)}; expected those of onnx_models.network, "
+                f"{sorted(wanted)}; a model of another make is verified against its golden tensors only"
+            )
+        part.load_state_dict(weights)
+    network.eval()
+    return network
+
+
+def run(network: Network, graph: str, feed: Arrays) -> Arrays:
+    """What PyTorch says that ``graph`` gives for ``feed``, whose tokens are 64-bit ids; by name."""
+    inputs, outputs = _names(network, graph)
+    with torch.inference_mode():
+        out = _part(network, graph)(*_tensors(network, [feed[name] for name in inputs]))
+    return {name: tensor.numpy() for name, tensor in zip(outputs, out if len(outputs) > 1 else (out,), strict=True)}
+
+
+def _part(network: Network, graph: str) -> nn.Module:
+    return network.encoder if graph == ENCODER else network.attention
+
+
+def _tensors(network: Network, arrays: Sequence[npt.NDArray[Any]]) -> tuple[torch.Tensor, ...]:
+    """Arrays as tensors, 64-bit token ids as rows of the table."""
+    vocabulary = network.vocabulary
+    rows = (table_rows(array, vocabulary) if array.dtype == np.uint64 else array for array in arrays)
+    return tuple(torch.from_numpy(array) for array in rows)
+
+
+def _names(network: Network, graph: str) -> tuple[list[str], list[str]]:
+    inputs, outputs = (encoder_contract if graph == ENCODER else attention_contract)(network.dim)
+    return list(inputs), list(outputs)
+
+
+def _graph(network: Network, graph: str) -> bytes:
+    """The graph, checked, as bytes that depend on nothing but network and torch version."""
+    inputs, outputs = _names(network, graph)
+    rng = np.random.default_rng(0)
+    encoder = graph == ENCODER
+    feed = encoder_feed(rng, 2) if encoder else attention_feed(rng, (RING_SIZE, 1), 3, network.dim)
+    varies = {0: "items"} if encoder else {0: "people"}
+    per_candidate = {0: "people", 1: "candidates"}
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # torch calls this exporter, which traces the module, legacy, and warns. It keeps the parameters' names, makes
+        # a small graph, and needs no package but onnx.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # A Python number taken from a shape is fixed in the graph: D and H, which are. `verify` tries other sizes.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        torch.onnx.export(
+            _part(network, graph),
+            _tensors(network, [feed[name] for name in inputs]),
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            do_constant_folding=False,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_axes={
+                name: per_candidate if name.startswith("candidate") or name in {"logit", "attention"} else varies
+                for name in [*inputs, *outputs]
+            },
+        )
+    return _plain(onnx.load_from_string(buffer.getvalue()), network, graph)
+
+
+def _plain(model: onnx.ModelProto, network: Network, graph: str) -> bytes:
+    """The model checked and serialised: fixed sizes stated where the tracer lost them, no paths of this machine."""
+    _, outputs = (encoder_contract if graph == ENCODER else attention_contract)(network.dim)
+    for output in model.graph.output:
+        for found, size in zip(output.type.tensor_type.shape.dim, outputs[output.name][1], strict=True):
+            if size is not None:
+                found.dim_value = size
+    del model.graph.value_info[:]
+    for part in [model, model.graph, *model.graph.node, *model.graph.initializer]:
+        part.doc_string = ""
+        del part.metadata_props[:]
+    onnx.checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _golden(network: Network, known: Sequence[int] = GOLDEN_KNOWN) -> bytes:
+    """Inputs and PyTorch's outputs, as `scoring.attention.read_golden` takes them."""
+    rng = np.random.default_rng(1)
+    encoder = encoder_feed(rng, 5)
+    attention = attention_feed(rng, known, 5, network.dim)
+    arrays = encoder | run(network, ENCODER, encoder) | attention | run(network, ATTENTION, attention)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()

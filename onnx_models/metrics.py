@@ -1,0 +1,52 @@
+"""How good predicted click probabilities are: AUC, log loss, calibration. Labels are 0 or 1, all arrays ``[E]``."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating]
+
+CLIP = 1e-7
+"""Probabilities are kept this far from 0 and 1, so that one confident mistake does not make the loss infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """``calibration``: predicted clicks over clicks; 1 is right on average."""
+
+    auc: float
+    log_loss: float
+    calibration: float
+
+    def named(self, prefix: str) -> dict[str, float]:
+        """As a flat dictionary, rounded, each name preceded by ``prefix``."""
+        return {f"{prefix}{name}": round(value, 5) for name, value in asdict(self).items()}
+
+
+def measure(labels: Floats, predicted: Floats) -> Metrics:
+    """All of them."""
+    return Metrics(auc(labels, predicted), log_loss(labels, predicted), calibration(labels, predicted))
+
+
+def auc(labels: Floats, predicted: Floats) -> float:
+    """Chance that a click is ranked above a non-click (Mann-Whitney), ties half; 0.5 where there is only one kind."""
+    positives = float(labels.sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        return 0.5
+    _, inverse, counts = np.unique(predicted, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2  # mean rank of each distinct value
+    return float((ranks[inverse] @ labels - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def log_loss(labels: Floats, predicted: Floats) -> float:
+    """Mean negative log-likelihood, in nats."""
+    p = np.clip(predicted.astype(np.float64), CLIP, 1 - CLIP)
+    return float(-np.mean(labels * np.log(p) + (1 - labels) * np.log1p(-p)))
+
+
+def calibration(labels: Floats, predicted: Floats) -> float:
+    """Predicted clicks over clicks; 0 where there are no clicks."""
+    clicks = float(labels.sum())
+    return float(predicted.sum(dtype=np.float64)) / clicks if clicks else 0.0

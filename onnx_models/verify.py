@@ -1,0 +1,96 @@
+"""Does a model say the same here as where it was made? Largest differences, case by case.
+
+Against its *golden* tensors always: PyTorch computed them when the model was exported. Against *PyTorch* now, where
+it is there: from 1 to 64 people and from 1 to 500 candidates, empty and full histories included.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_models.probes import attention_feed, encoder_feed
+from scoring.attention import ATTENTION, ENCODER, AttentionModel
+from scoring.inputs import ModelInputs
+from scoring.rows import RING_SIZE
+
+TOLERANCE = 1e-4
+"""Largest difference that passes; float32 sums in another order differ by about 1e-6."""
+SHAPES = ((1, 1), (1, 2), (1, 100), (1, 500), (3, 7), (8, 100), (32, 100), (64, 1), (64, 33))
+"""People and candidates of the cases against PyTorch."""
+ITEMS = (1, 2, 64, 500)
+"""Items of the cases against PyTorch."""
+
+Arrays = dict[str, npt.NDArray[Any]]
+Reference = Callable[[str, Arrays], Arrays]
+"""What another implementation says that a graph (by file name) gives for inputs: outputs by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One comparison. ``shape``: items, or people and candidates. ``against``: "golden" or "pytorch"."""
+
+    graph: str
+    shape: tuple[int, ...]
+    against: str
+    max_abs_diff: float
+
+    @property
+    def passed(self) -> bool:
+        """Within `TOLERANCE`; a difference that is not a number is not."""
+        return self.max_abs_diff <= TOLERANCE
+
+
+def verify(model: AttentionModel, golden: Arrays, reference: Reference | None = None) -> list[Case]:
+    """Cases of ``model`` against its ``golden`` tensors and, where there is one, against ``reference``.
+
+    Golden people are scored together and one by one: a person's score must not depend on who is scored beside.
+    """
+    cases = [_case(model, graph, feed, feed, "golden") for graph, feed in _golden_feeds(golden)]
+    if reference is not None:
+        cases += [_case(model, graph, feed, reference(graph, feed), "pytorch") for graph, feed in _feeds(model.dim)]
+    return cases
+
+
+def _golden_feeds(golden: Arrays) -> Iterator[tuple[str, Arrays]]:
+    encoder = {name: golden[name] for name in ("tokens", "dense", "vector")}
+    attention = {name: array for name, array in golden.items() if name not in encoder}
+    for graph, arrays, count in (
+        (ENCODER, encoder, len(golden["tokens"])),
+        (ATTENTION, attention, len(golden["logit"])),
+    ):
+        yield graph, arrays
+        for at in range(count):
+            yield graph, {name: array[at : at + 1] for name, array in arrays.items()}
+
+
+def _feeds(dim: int) -> Iterator[tuple[str, Arrays]]:
+    rng = np.random.default_rng(2)
+    for items in ITEMS:
+        yield ENCODER, encoder_feed(rng, items)
+    for users, candidates in SHAPES:
+        known = rng.integers(0, RING_SIZE + 1, users)
+        known[0] = 0
+        known[1:2] = RING_SIZE
+        yield ATTENTION, attention_feed(rng, known.tolist(), candidates, dim)
+
+
+def _case(model: AttentionModel, graph: str, feed: Arrays, wanted: Arrays, against: str) -> Case:
+    shape = feed["tokens"].shape[:1] if graph == ENCODER else feed["candidates"].shape[:2]
+    return Case(graph, tuple(shape), against, _difference(_run(model, graph, feed), wanted))
+
+
+def _run(model: AttentionModel, graph: str, feed: Arrays) -> Arrays:
+    if graph == ENCODER:
+        return {"vector": model.encode(feed["tokens"], feed["dense"])}
+    logit, attention = model.score(ModelInputs(**{field.name: feed[field.name] for field in fields(ModelInputs)}))
+    return {"logit": logit, "attention": attention}
+
+
+def _difference(found: Arrays, wanted: Arrays) -> float:
+    """Largest absolute difference over ``found``; NaN where one is not finite, infinite where shapes differ."""
+    if any(array.shape != wanted[name].shape for name, array in found.items()):
+        return float("inf")
+    return float(np.max([np.abs(array - wanted[name]).max() for name, array in found.items()]))  # passes NaN on

@@ -1,0 +1,283 @@
+"""The model behind its contract: a directory with two ONNX graphs, loaded only if it is what it says it is.
+
+A model directory holds ``manifest.json`` (`Manifest`) and the files that it names: ``item_encoder.onnx``,
+``attention.onnx`` and golden inputs and outputs. Anyone's model that keeps the contract can be dropped in; one that
+does not is refused before it scores anybody, with the reason, what was expected and the command that helps.
+"""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from scoring.features import DENSE_DIM, FEATURE_DIM, TOKENS_MAX
+from scoring.inputs import CONTEXT_DIM, SPEC_HASH, STATS_DIM, ModelInputs
+from scoring.rows import RING_SIZE
+
+Floats = npt.NDArray[np.float32]
+Arrays = dict[str, npt.NDArray[Any]]
+Shape = tuple[int | None, ...]
+
+FORMAT = 1
+"""Version of the manifest's own fields."""
+MANIFEST, ENCODER, ATTENTION = "manifest.json", "item_encoder.onnx", "attention.onnx"
+GOLDEN_TOLERANCE = 1e-4
+"""Largest difference to the golden outputs: float32 sums in another order give about 1e-6, a wrong model far more."""
+FILE_BYTES_MAX = 256 * 2**20
+"""Largest file that is read: two million tokens of 32 floats."""
+
+
+class ModelError(ValueError):
+    """A model that a worker must not use: what is wrong, what was expected, and the command that helps."""
+
+    def __init__(self, reason: str, expected: str, fix: str) -> None:
+        super().__init__(f"{reason}; expected {expected}; {fix}")
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``manifest.json`` says. Times are UTC epoch ms, 0 where unknown; ``files`` maps names to sha256."""
+
+    format: int
+    name: str
+    spec_hash: str
+    dim: int
+    vocabulary: int
+    opset: int
+    data: str
+    data_from_ms: int = 0
+    data_to_ms: int = 0
+    metrics: dict[str, float] = {}
+    git_revision: str = ""
+    files: dict[str, str]
+    golden: str
+
+    @property
+    def version(self) -> str:
+        """The name and eight hex digits of what the files hash to: one version, one behaviour."""
+        digest = hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()
+        return f"{self.name}-{digest[:8]}"
+
+
+def table_rows(token_ids: npt.NDArray[np.uint64], vocabulary: int) -> npt.NDArray[np.int64]:
+    """Rows of a token table of ``vocabulary`` rows for token hashes of any shape; padding stays 0."""
+    return np.where(token_ids == 0, 0, 1 + (token_ids % np.uint64(vocabulary - 1)).astype(np.int64))
+
+
+def encoder_contract(dim: int) -> tuple[dict[str, tuple[str, Shape]], dict[str, tuple[str, Shape]]]:
+    """Inputs and outputs of the item encoder: type and shape by name, None where any size goes."""
+    inputs: dict[str, tuple[str, Shape]] = {
+        "tokens": ("tensor(int64)", (None, TOKENS_MAX)),
+        "dense": ("tensor(float)", (None, DENSE_DIM)),
+    }
+    return inputs, {"vector": ("tensor(float)", (None, dim))}
+
+
+def attention_contract(dim: int) -> tuple[dict[str, tuple[str, Shape]], dict[str, tuple[str, Shape]]]:
+    """Inputs (those of `ModelInputs`) and outputs of the attention graph, as `encoder_contract`."""
+    shapes: dict[str, Shape] = {
+        "history": (None, RING_SIZE, dim),
+        "history_age": (None, RING_SIZE),
+        "history_kind": (None, RING_SIZE),
+        "history_mask": (None, RING_SIZE),
+        "interest": (None, FEATURE_DIM),
+        "candidates": (None, None, dim),
+        "candidate_features": (None, None, FEATURE_DIM),
+        "candidate_stats": (None, None, STATS_DIM),
+        "context": (None, CONTEXT_DIM),
+    }
+    types = {"history_kind": "tensor(int64)"}
+    inputs = {name: (types.get(name, "tensor(float)"), shape) for name, shape in shapes.items()}
+    logit: Shape = (None, None)
+    return inputs, {"logit": ("tensor(float)", logit), "attention": ("tensor(float)", (*logit, RING_SIZE))}
+
+
+@dataclass(frozen=True)
+class AttentionModel:
+    """Two sessions and their manifest. Both calls may be made from any thread, at once."""
+
+    manifest: Manifest
+    _encoder: onnxruntime.InferenceSession
+    _attention: onnxruntime.InferenceSession
+
+    @property
+    def dim(self) -> int:
+        """D: width of learned vectors."""
+        return self.manifest.dim
+
+    @property
+    def version(self) -> str:
+        """See `Manifest.version`."""
+        return self.manifest.version
+
+    def encode(self, token_ids: npt.NDArray[np.uint64], dense: Floats) -> Floats:
+        """Learned vectors ``[N, D]`` of token hashes ``[N, T]`` (0 is padding) and dense features ``[N, R]``."""
+        tokens = table_rows(token_ids, self.manifest.vocabulary)
+        (vector,) = self._encoder.run(["vector"], {"tokens": tokens, "dense": dense})
+        return np.asarray(vector, dtype=np.float32)
+
+    def score(self, inputs: ModelInputs) -> tuple[Floats, Floats]:
+        """Log-odds of a click ``[B, C]``, and attention ``[B, C, H]``: what of the history earned each candidate."""
+        logit, attention = self._attention.run(["logit", "attention"], inputs.feed())
+        return np.asarray(logit, dtype=np.float32), np.asarray(attention, dtype=np.float32)
+
+
+def load(directory: Path | None = None) -> AttentionModel:
+    """The model in ``directory``, or the packaged demo model. Raises `ModelError` where it breaks its contract."""
+    place = resources.files("onnx_models") / "artifacts" / "demo" if directory is None else directory
+    manifest = read_manifest(place)
+    files = _checked_files(place, manifest)
+    model = AttentionModel(
+        manifest,
+        _session(place, ENCODER, files, encoder_contract(manifest.dim)),
+        _session(place, ATTENTION, files, attention_contract(manifest.dim)),
+    )
+    difference = golden_difference(model, read_golden(files[manifest.golden], manifest))
+    if not difference <= GOLDEN_TOLERANCE:  # NaN, too, is not within
+        raise ModelError(
+            f"{place}: outputs differ from the golden ones by {difference:.3g}",
+            f"at most {GOLDEN_TOLERANCE:g}",
+            f"see where with: salience verify --model {place}",
+        )
+    return model
+
+
+def read_manifest(place: Traversable) -> Manifest:
+    """The manifest in ``place``, checked for itself. Raises `ModelError`."""
+    export = f"export it again: salience train demo --out {place}"
+    try:
+        manifest = msgspec.json.decode((place / MANIFEST).read_bytes(), type=Manifest)
+    except OSError as error:
+        raise ModelError(f"{place}: no {MANIFEST} ({error})", "a model directory", export) from error
+    except msgspec.MsgspecError as error:
+        raise ModelError(f"{place}/{MANIFEST}: {error}", "the fields of a manifest", export) from error
+    if manifest.format != FORMAT:
+        raise ModelError(f"{place}: manifest format {manifest.format}", f"format {FORMAT}", export)
+    if manifest.spec_hash != SPEC_HASH:
+        raise ModelError(
+            f"{place}: trained for the feature specification {manifest.spec_hash}",
+            f"{SPEC_HASH}, which this version computes",
+            f"train it again: salience train demo --out {place}",
+        )
+    if manifest.dim < 1 or manifest.vocabulary < 2:
+        got = f"dim {manifest.dim}, vocabulary {manifest.vocabulary}"
+        raise ModelError(f"{place}: {got}", "dim ≥ 1 and vocabulary ≥ 2", export)
+    missing = {ENCODER, ATTENTION, manifest.golden} - manifest.files.keys()
+    if missing:
+        raise ModelError(f"{place}: the manifest names no {', '.join(sorted(missing))}", "its sha256", export)
+    return manifest
+
+
+def _checked_files(place: Traversable, manifest: Manifest) -> dict[str, bytes]:
+    """The named files' bytes, read once: what is hashed is what is loaded."""
+    export = f"export it again: salience train demo --out {place}"
+    contents = {}
+    for name, digest in manifest.files.items():
+        if name in {"", ".", ".."} or any(separator in name for separator in "/\\:\0"):
+            raise ModelError(
+                f"{place}: the manifest names the file {name!r}", "a plain name inside the directory", export
+            )
+        try:
+            with (place / name).open("rb") as file:
+                content = file.read(FILE_BYTES_MAX + 1)
+        except OSError as error:
+            raise ModelError(f"{place}: {name} cannot be read ({error})", "a file", export) from error
+        if len(content) > FILE_BYTES_MAX:
+            raise ModelError(f"{place}: {name} is too large", f"at most {FILE_BYTES_MAX:,} bytes", export)
+        if (found := hashlib.sha256(content).hexdigest()) != digest:
+            raise ModelError(f"{place}: {name} has the sha256 {found}", f"{digest}, as the manifest says", export)
+        contents[name] = content
+    return contents
+
+
+def _session(
+    place: Traversable,
+    name: str,
+    files: Mapping[str, bytes],
+    contract: tuple[dict[str, tuple[str, Shape]], dict[str, tuple[str, Shape]]],
+) -> onnxruntime.InferenceSession:
+    """A session of one thread: lanes overlap scoring with I/O, and a second thread makes p99 worse (measured)."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = False  # would keep the largest batch's memory for ever, and is no faster (measured)
+    options.log_severity_level = 3
+    fix = f"export it again: salience train demo --out {place}"
+    try:
+        session = onnxruntime.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class of their own
+        raise ModelError(f"{place}: {name} does not load ({error})", "an ONNX graph in one file", fix) from error
+    for side, found, wanted in (
+        ("inputs", session.get_inputs(), contract[0]),
+        ("outputs", session.get_outputs(), contract[1]),
+    ):
+        _check_side(f"{place}: {name}", side, {node.name: node for node in found}, wanted, fix)
+    return session
+
+
+def _check_side(
+    graph: str, side: str, found: Mapping[str, Any], wanted: Mapping[str, tuple[str, Shape]], fix: str
+) -> None:
+    """Names, types, ranks and sizes of a graph's inputs or outputs. Raises `ModelError`.
+
+    A size that the graph leaves open fits: exporters do not always know what they could; the golden run does.
+    """
+    if found.keys() != wanted.keys():
+        raise ModelError(f"{graph} has {side} {sorted(found)}", f"{sorted(wanted)}", fix)
+    for name, (type_, shape) in wanted.items():
+        node = found[name]
+        fits = len(node.shape) == len(shape) and all(
+            has == size or not isinstance(has, int) for has, size in zip(node.shape, shape, strict=True)
+        )
+        if node.type != type_ or not fits:
+            wants = f"{type_} {['any' if size is None else size for size in shape]}"
+            raise ModelError(f"{graph}, {side[:-1]} {name}: {node.type} {node.shape}", wants, fix)
+
+
+def read_golden(content: bytes, manifest: Manifest) -> Arrays:
+    """Stored inputs and outputs of both graphs by name. Raises `ModelError` where some are missing or unreadable."""
+    fix = "export the model again: salience train demo --out DIR"
+    names = {"tokens", "dense", "vector", "logit", "attention"} | {field.name for field in fields(ModelInputs)}
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{manifest.golden} cannot be read ({error})", "an .npz file", fix) from error
+    if missing := names - arrays.keys():
+        raise ModelError(f"{manifest.golden} lacks {sorted(missing)}", "inputs and outputs of both graphs", fix)
+    if (found := arrays["tokens"].dtype) != np.uint64:
+        raise ModelError(f"{manifest.golden} has tokens {found}", "hashes, uint64", fix)
+    return arrays
+
+
+def golden_difference(model: AttentionModel, golden: Arrays) -> float:
+    """Largest absolute difference over both graphs' outputs; NaN or infinite where an output is not finite.
+
+    Raises `ModelError` where the graphs cannot take the inputs or the outputs have other shapes.
+    """
+    try:
+        vector = model.encode(golden["tokens"], golden["dense"])
+        logit, attention = model.score(ModelInputs(**{field.name: golden[field.name] for field in fields(ModelInputs)}))
+    except Exception as error:  # onnxruntime's errors share no base class of their own
+        raise ModelError(f"the graphs do not run ({error})", "that they run on the golden inputs", _FIX) from error
+    largest = 0.0
+    for name, output in (("vector", vector), ("logit", logit), ("attention", attention)):
+        wanted = golden[name]
+        if output.shape != wanted.shape or not output.size:
+            raise ModelError(f"{name} has shape {output.shape}", f"{wanted.shape}, the golden one's, not empty", _FIX)
+        largest = float(np.maximum(largest, np.abs(output - wanted).max()))  # np.maximum passes NaN on
+    return largest
+
+
+_FIX = "export the model again: salience train demo --out DIR"

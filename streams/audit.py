@@ -1,0 +1,257 @@
+"""Whether the topics hold what a log should have led to: read from the outside, compared with the pure core.
+
+The pure core is the log applied by `scoring.update.apply` with no broker, lane by lane in the order that a lane
+takes a filled backlog in. Equal states mean that the whole path (fetching, queues, slices, transactions,
+recovery) neither lost, doubled nor reordered an event.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from scoring.catalogue import Catalogue
+from scoring.events import Source
+from scoring.order import FOREVER, take
+from scoring.rows import ROW, Rows, RowStore, decode_rows
+from scoring.update import Outcome, apply
+from streams import topics
+from streams.catalogue_feed import entry_of
+from streams.decode import Record, decode
+from streams.identity import partitioner
+from streams.logs import Event, Log
+from streams.placing import placement_id
+from streams.reading import read_topic
+from streams.wire import LANE_KEY, Click, LaneRow, encode_json
+
+EVENTS_PER_APPLY = 7_777
+"""Not a slice's number: the state must not depend on where a stream is cut."""
+FLOAT_TOLERANCE = 1e-5
+"""Of max(1, |x|): sums of float32 in another order differ by rounding, and by nothing else."""
+DIFFERENCES_TOLD = 10
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Users, sorted, and the row of each ``[N]`` of `ROW`."""
+
+    users: list[bytes]
+    rows: Rows
+
+    @classmethod
+    def of(cls, users: Sequence[bytes], rows: Rows) -> "State":
+        order = sorted(range(len(users)), key=users.__getitem__)
+        return cls([users[at] for at in order], rows[order])
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the pure core makes of a log: the state, and what became of the events, as in a lane row's totals.
+
+    ``repeated``: events of an id that their user and topic had before, by the log alone.
+    """
+
+    state: State
+    totals: Counter[str]
+    repeated: int
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a read-committed reader finds."""
+
+    state: State = field(default_factory=lambda: State([], np.zeros(0, dtype=ROW)))
+    lanes: dict[int, LaneRow] = field(default_factory=dict)
+    """The last lane row of each lane."""
+    slices: int = 0
+    """Lane rows, which is slices, as far as compaction has left them."""
+    placements: Counter[str] = field(default_factory=Counter)
+    """How often each placement id is there."""
+    placed: dict[bytes, str] = field(default_factory=dict)
+    """The last placement of each user who has one."""
+    dead: list[Record] = field(default_factory=list)
+
+    @property
+    def doubled(self) -> list[str]:
+        """Placement ids that are there more than once."""
+        return [name for name, count in self.placements.items() if count > 1]
+
+    def stale(self, lanes: int) -> list[bytes]:
+        """Users whose last placement does not follow from their row: a write that is missing on one of two topics."""
+        partition_of = partitioner(lanes)
+        rows = zip(self.state.users, self.state.rows["offset"].tolist(), strict=True)
+        due = {user: placement_id(partition_of(user), user, (first, second)) for user, (first, second) in rows}
+        return [user for user, name in self.placed.items() if due.get(user) != name]
+
+    @property
+    def totals(self) -> Counter[str]:
+        """Counts over all lanes."""
+        return sum((Counter(row.totals) for row in self.lanes.values()), Counter[str]())
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A field of a user's row. A user on one side only differs in the field "" ."""
+
+    user: str
+    field: str
+    expected: object
+    got: object
+
+
+# --- what should be ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _LogRecord:
+    """An event as its topic holds it, when this log alone has filled it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def pure_core(log: Log, lanes: int, latest_ms: int = FOREVER) -> Expected:
+    """The state that ``log`` leads to on topics of ``lanes`` partitions that hold nothing else.
+
+    ``latest_ms``: the newest time that an event may have. Users are not forgotten, as a worker would after
+    ``SALIENCE_IDLE_TTL_MS`` of the log's time.
+    """
+    catalogue = Catalogue()
+    catalogue.upsert([entry_of(ad) for ad in log.ads])
+    partition_of = partitioner(lanes)
+    lane_of = {user: partition_of(user.encode()) for user in {event.user_id for event in log.events}}
+    queues: list[tuple[list[_LogRecord], list[_LogRecord]]] = [([], []) for _ in range(lanes)]
+    for event in log.events:
+        lane = lane_of[event.user_id]
+        records = queues[lane][_source(event)]
+        records.append(_record(event, lane, len(records)))
+    users: list[bytes] = []
+    rows: list[Rows] = []
+    totals: Counter[str] = Counter()
+    for queue in queues:
+        store = _lane(queue, catalogue, latest_ms, totals)
+        users += [user for user in store.users if user is not None]
+        rows.append(store.rows[: len(store.users)])
+    distinct = {(_source(event), event.user_id, event.event_id) for event in log.events}
+    return Expected(State.of(users, np.concatenate(rows)), totals, len(log.events) - len(distinct))
+
+
+def _source(event: Event) -> Source:
+    return Source.CLICK if isinstance(event, Click) else Source.IMPRESSION
+
+
+def _record(event: Event, lane: int, offset: int) -> _LogRecord:
+    topic = topics.CLICKS if isinstance(event, Click) else topics.AD_IMPRESSIONS
+    return _LogRecord(topic, lane, offset, event.time_ms, event.user_id.encode(), encode_json(event))
+
+
+def _lane(
+    queue: tuple[list[_LogRecord], list[_LogRecord]], catalogue: Catalogue, latest_ms: int, totals: Counter[str]
+) -> RowStore:
+    """One lane's backlog applied: taken as a whole, so that nothing has to be waited for."""
+    first, second = (np.array([record.timestamp for record in records], dtype=np.int64) for records in queue)
+    order = take((first, second), (0, 0), (True, True), latest_ms, len(first) + len(second)).order
+    rest = [iter(records) for records in queue]
+    records = [next(rest[source]) for source in order.tolist()]
+    store = RowStore()
+    for start in range(0, len(records), EVENTS_PER_APPLY):
+        cut = slice(start, start + EVENTS_PER_APPLY)
+        decoded = decode(records[cut], order[cut], store, latest_ms=latest_ms, belongs_here=lambda _key: True)
+        applied = apply(store, decoded.events, catalogue)
+        outcomes = np.bincount(applied.outcome, minlength=len(Outcome)).tolist()
+        totals.update({outcome.name.lower(): outcomes[outcome] for outcome in Outcome})
+        totals.update(events_in=len(records[cut]), dead=len(decoded.dead), unknown_ads=applied.unknown_ads)
+    return store
+
+
+# --- what is -------------------------------------------------------------------------------------------------
+
+
+class _PlacementId(msgspec.Struct):
+    placement_id: str
+
+
+async def audit(bootstrap: str, prefix: str, progress: Callable[[int], None] = lambda _records: None) -> Seen:
+    """Read changelog, placements and dead letters whole; ``progress`` is told of every read how many it was.
+
+    Raises `streams.reading.MissingTopicError`.
+    """
+    seen = Seen()
+    last: dict[bytes, bytes | None] = {}
+    async for records in read_topic(bootstrap, prefix + topics.CHANGELOG):
+        _read_changelog(seen, last, records)
+        progress(len(records))
+    held = {user: row for user, row in last.items() if row is not None}
+    seen.state = State.of(list(held), decode_rows(held.values()))
+    decode_id = msgspec.json.Decoder(_PlacementId).decode
+    async for records in read_topic(bootstrap, prefix + topics.PLACEMENTS):
+        for record in records:
+            if record.value is None:
+                seen.placed.pop(record.key or b"", None)
+            else:
+                name = seen.placed[record.key or b""] = decode_id(record.value).placement_id
+                seen.placements[name] += 1
+        progress(len(records))
+    async for records in read_topic(bootstrap, prefix + topics.DEAD_LETTERS):
+        seen.dead.extend(records)
+        progress(len(records))
+    return seen
+
+
+def _read_changelog(seen: Seen, last: dict[bytes, bytes | None], records: Sequence[Record]) -> None:
+    for record in records:
+        if record.key != LANE_KEY:
+            last[record.key or b""] = record.value
+        elif record.value is not None:
+            seen.slices += 1
+            seen.lanes[record.partition] = msgspec.msgpack.decode(record.value, type=LaneRow)
+
+
+# --- whether they are the same -------------------------------------------------------------------------------
+
+
+def compare(expected: State, got: State, *, offsets: bool = True) -> list[Difference]:
+    """The first `DIFFERENCES_TOLD` differences; none where the states are equal.
+
+    Integers, ids, times and their order exactly, sums of floats within `FLOAT_TOLERANCE`. ``offsets``: also the
+    offsets, which are the log's own positions only where it alone has filled the topics.
+    """
+    there, here = set(expected.users), set(got.users)
+    differences = [Difference(_text(user), "", "a row", "none") for user in sorted(there - here)]
+    differences += [Difference(_text(user), "", "none", "a row") for user in sorted(here - there)]
+    wanted = expected.rows[np.array([user in here for user in expected.users], dtype=bool)]
+    found = got.rows[np.array([user in there for user in got.users], dtype=bool)]
+    both = [user for user in expected.users if user in here]
+    differences += _fields(both, wanted, found, offsets=offsets)
+    return differences[:DIFFERENCES_TOLD]
+
+
+def _fields(users: Sequence[bytes], wanted: Rows, found: Rows, *, offsets: bool) -> Iterable[Difference]:
+    names = [name for name in ROW.names or () if offsets or name != "offset"]
+    differs = {name: _differs(wanted[name], found[name]) for name in names}
+    anywhere = np.flatnonzero(np.any(list(differs.values()), axis=0))
+    for at in anywhere[:DIFFERENCES_TOLD].tolist():
+        for name in names:
+            if differs[name][at]:
+                yield Difference(_text(users[at]), name, wanted[name][at].tolist(), found[name][at].tolist())
+
+
+def _differs(wanted: Rows, found: Rows) -> npt.NDArray[np.bool_]:
+    """Which rows differ in a column, ``[N]``."""
+    same = wanted == found
+    if wanted.dtype.kind == "f":
+        same = np.abs(found - wanted) <= FLOAT_TOLERANCE * np.maximum(1, np.abs(wanted))  # no NaN is near
+    differs: npt.NDArray[np.bool_] = ~same.all(axis=tuple(range(1, same.ndim)))
+    return differs
+
+
+def _text(user: bytes) -> str:
+    return user.decode(errors="backslashreplace")

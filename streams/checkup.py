@@ -1,0 +1,104 @@
+"""What ``salience doctor`` looks at: each check says what was found, what was expected and the command that helps."""
+
+import asyncio
+import importlib.metadata
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from aiokafka.errors import KafkaError
+
+from streams import topics
+from streams.outbox import Outbox
+from streams.settings import Settings
+
+PACKAGES = ("faust-streaming", "aiokafka", "onnxruntime", "numpy", "river", "confluent-kafka", "msgspec")
+TRANSACTION_S = 10.0
+"""A broker that has never had a transaction makes its log first, which takes seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report. ``fix``: the command or setting that helps; empty where nothing is wrong."""
+
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+def checkup(settings: Settings) -> Iterator[Check]:
+    """All checks, one after the other; those that need what failed before say so."""
+    yield _versions()
+    yield _guarded("model", _model, settings)
+    broker = _guarded("broker", _broker, settings)
+    yield broker
+    if not broker.ok:
+        yield Check("topics", ok=False, found="not looked at: no broker", fix=broker.fix)
+        return
+    yield from _topics(settings)
+    yield _guarded("guarantee", _guarantee, settings)
+
+
+def _guarded(name: str, check: Callable[[Settings], Check], settings: Settings) -> Check:
+    try:
+        return check(settings)
+    except Exception as error:  # noqa: BLE001 - a check that fails is a finding, whatever it was
+        return Check(name, ok=False, found=f"{type(error).__name__}: {error}", fix="see the message")
+
+
+def _versions() -> Check:
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    python = ".".join(map(str, sys.version_info[:3]))
+    return Check("versions", ok=sys.version_info >= (3, 11), found=f"Python {python}, {versions}", fix="")
+
+
+def _model(settings: Settings) -> Check:
+    from scoring.attention import load  # noqa: PLC0415 - onnxruntime loads only when asked for
+
+    from scoring.inputs import SPEC_HASH  # noqa: PLC0415
+
+    model = load(settings.model)
+    return Check("model", ok=True, found=f"{model.version}, {model.dim} wide, specification {SPEC_HASH} as ours")
+
+
+def _broker(settings: Settings) -> Check:
+    counts = topics.partition_counts(settings.bootstrap, topics.names(settings.topic_prefix))
+    return Check("broker", ok=True, found=f"{settings.bootstrap} answers, {len(counts)} of our topics are there")
+
+
+def _topics(settings: Settings) -> Iterator[Check]:
+    clicks = settings.topic_prefix + topics.CLICKS
+    lanes = topics.partition_counts(settings.bootstrap, [clicks]).get(clicks, 4)
+    problems = topics.check(settings.bootstrap, lanes, settings.topic_prefix)
+    for problem in problems:
+        yield Check(f"topic {problem.topic}", ok=not problem.fails, found=problem.message, fix=problem.fix)
+    if not problems:
+        yield Check("topics", ok=True, found=f"all {len(topics.TABLE)} there, {lanes} lanes")
+
+
+def _guarantee(settings: Settings) -> Check:
+    if settings.guarantee == "at_least_once":
+        return Check("guarantee", ok=True, found="at_least_once")
+    try:
+        asyncio.run(_transaction(settings))
+    except (KafkaError, TimeoutError) as error:
+        return Check(
+            "guarantee",
+            ok=False,
+            found=f"exactly_once, but the broker does not open a transaction: {type(error).__name__} {error}",
+            fix="SALIENCE_GUARANTEE=at_least_once, or a broker with transactions",
+        )
+    return Check("guarantee", ok=True, found="exactly_once, and the broker has transactions")
+
+
+async def _transaction(settings: Settings) -> None:
+    """Open a transaction as a lane does, and give it up. Raises what aiokafka does, or `TimeoutError`."""
+    outbox = Outbox(settings, f"{settings.topic_prefix}{settings.group}-doctor")
+    try:
+        async with asyncio.timeout(TRANSACTION_S):
+            await outbox.start()
+            await outbox.begin()
+            await outbox.abort()
+    finally:
+        await outbox.stop()

@@ -1,0 +1,61 @@
+"""``salience demo``: the whole engine on this machine, with made-up shoppers, in one command."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+SecondsOption = Annotated[
+    int | None, typer.Option("--seconds", min=1, help="End after so long, from when the worker is ready.")
+]
+UsersOption = Annotated[int, typer.Option("--users", min=1, max=100_000, help="Shoppers.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the shoppers: another seed, another crowd.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout at the end.")]
+
+EPILOG = "Example: salience demo --seconds 45 --json"
+
+
+def demo(
+    seconds: SecondsOption = None, users: UsersOption = 500, seed: SeedOption = 1, as_json: JsonOption = False
+) -> None:
+    """Start a broker, a worker and a shop full of simulated shoppers, and watch salience beat chance.
+
+    Everything runs on loopback, with all files in a temporary folder, until Ctrl-C or --seconds.
+    """
+    import msgspec
+
+    from deploy.brokers import BrokerError
+    from streams.demo.run import Plan, run_demo
+    from streams.demo.view import render
+    from streams.demo.worker import WorkerDiedError
+    from streams.topics import TopicsError
+
+    people = Console(stderr=as_json, highlight=False)
+    people.print("Starting a broker and a worker, for a few seconds ...")
+    try:
+        with tempfile.TemporaryDirectory(prefix="salience-demo-") as folder, _live(people) as live:
+            report = run_demo(
+                Plan(seconds, users, seed),
+                Path(folder),
+                lambda snapshot: live.update(render(snapshot), refresh=True),
+            )
+    except (BrokerError, TopicsError, WorkerDiedError) as error:
+        _fail(error, as_json=as_json)
+    if as_json:
+        typer.echo(msgspec.json.encode(report).decode())
+
+
+def _live(people: Console) -> Live:
+    return Live(console=people, auto_refresh=False, vertical_overflow="visible")
+
+
+def _fail(error: Exception, *, as_json: bool) -> NoReturn:
+    import json
+
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {error}")
+    if as_json:
+        typer.echo(json.dumps({"error": str(error)}))
+    raise typer.Exit(1) from error

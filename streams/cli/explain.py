@@ -1,0 +1,107 @@
+"""``salience explain PLACEMENT_ID``: a receipt computed again, and why each ad stands where it stands."""
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Json, Model, Prefix, settings_of
+
+if TYPE_CHECKING:
+    from streams.explain import Recomputed
+    from streams.wire import Decision
+
+
+def explain(
+    placement_id: Annotated[str, typer.Argument(help="The placement's id, as in salience tail placements.")],
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    model: Model = None,
+    as_json: Json = False,
+) -> None:
+    """Find a placement's receipt on the decisions topic, compute it again and compare.
+
+    Exit status 1 where it cannot be computed again or differs, with what differs.
+
+    Example: salience explain 0-1a22-81e-ce3204e5831d6fd5
+    """
+    import msgspec
+
+    from streams.app import make_engine
+    from streams.explain import recompute
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
+    engine = make_engine(settings)
+    decision = asyncio.run(_find(settings.bootstrap, settings.topic_prefix, placement_id, engine.catalogue))
+    if decision is None:
+        typer.echo(
+            f"No decision {placement_id!r} on {settings.topic_prefix}decisions at {settings.bootstrap}; "
+            "ids are in: salience tail placements --from-beginning",
+            err=True,
+        )
+        raise typer.Exit(1)
+    result = recompute(decision, engine)
+    if as_json:
+        answer = {
+            "placement_id": placement_id,
+            "identical": result.identical,
+            "pctr_difference": result.pctr_difference,
+            "differences": result.differences,
+        }
+        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    else:
+        _show(Console(), decision, result)
+    raise typer.Exit(0 if result.identical else 1)
+
+
+async def _find(bootstrap: str, prefix: str, placement_id: str, catalogue: object) -> "Decision | None":
+    """The decision, if it is on the topic; fills the catalogue with the ads as they are now."""
+    import msgspec
+
+    from scoring.catalogue import Catalogue
+    from streams.catalogue_feed import apply_ads
+    from streams.reading import read_topic
+    from streams.wire import Decision
+
+    assert isinstance(catalogue, Catalogue)
+    async for records in read_topic(bootstrap, prefix + "ads"):
+        apply_ads(catalogue, records)
+    wanted = placement_id.encode()
+    found = None
+    async for records in read_topic(bootstrap, prefix + "decisions"):
+        for record in records:
+            if record.value is not None and wanted in record.value:
+                decision = msgspec.json.decode(record.value, type=Decision)
+                found = decision if decision.placement_id == placement_id else found
+    return found
+
+
+def _show(console: Console, decision: "Decision", result: "Recomputed") -> None:
+    import msgspec
+
+    from streams.wire import Placement
+
+    placement = msgspec.json.decode(decision.placement, type=Placement)
+    verdict = "[green]the same, byte for byte[/]" if result.identical else "[red]not the same[/]"
+    console.print(f"Placement {placement.placement_id} for {placement.user_id}, arm {placement.arm}: {verdict}")
+    for difference in result.differences:
+        console.print(f"  [red]{difference}[/]")
+    table = Table("slot", "ad", "pCTR", "eCPM", "propensity", "earned by")
+    for slot in placement.slots:
+        reasons = ", ".join(f"{item.ad_id} {item.weight:.0%}" for item in slot.attention) or "no past item"
+        table.add_row(
+            str(slot.slot),
+            slot.ad_id,
+            f"{slot.pctr:.4f}",
+            f"{slot.ecpm_micros / 1e6:.3f}",
+            f"{slot.propensity:.4g}",
+            reasons,
+        )
+    console.print(table)
+    console.print(
+        f"Chosen from {len(decision.candidates) // 8} candidates with model {decision.versions['model']}; the largest "
+        f"difference of a recomputed pCTR is {result.pctr_difference:.1e}."
+    )

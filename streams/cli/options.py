@@ -1,0 +1,31 @@
+"""Options that many commands share, and settings made of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+Bootstrap = Annotated[str | None, typer.Option(help="Kafka brokers, host:port (SALIENCE_BOOTSTRAP).")]
+Prefix = Annotated[str | None, typer.Option(help="Put before every topic name (SALIENCE_TOPIC_PREFIX).")]
+Model = Annotated[Path | None, typer.Option(help="Folder of a model's manifest.json (SALIENCE_MODEL).")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
+
+
+def settings_of(**given: object) -> "Settings":
+    """Settings from the environment and the options given. A wrong one ends the command with status 2."""
+    from pydantic import ValidationError
+
+    from streams.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # options by name
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "_".join(map(str, problem["loc"])).upper()
+            typer.echo(
+                f"SALIENCE_{name} is {problem['input']!r}: {problem['msg']}" if name else problem["msg"], err=True
+            )
+        raise typer.Exit(2) from error

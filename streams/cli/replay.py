@@ -1,0 +1,190 @@
+"""``salience replay``: a recorded log through one worker, and whether the outcome is what it must be."""
+
+import asyncio
+import json
+import logging
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Json, settings_of
+
+if TYPE_CHECKING:
+    from streams.logs import Log
+    from streams.replay_check import Plan, Report
+
+app = typer.Typer(help="Replay a recorded log, and check what comes of it.", no_args_is_help=True)
+
+DataOption = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of the log's files.")]
+PrefixOption = Annotated[
+    str | None, typer.Option("--prefix", help="Before every topic's name; a fresh one where not given.")
+]
+PartitionsOption = Annotated[int, typer.Option("--partitions", min=1, max=64, help="Lanes.")]
+SpeedOption = Annotated[
+    str, typer.Option("--speed", help="full, or a multiple of real time such as 60 (with --no-worker).")
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many events.")]
+GuaranteeOption = Annotated[str | None, typer.Option("--guarantee", help="exactly_once or at_least_once.")]
+WorkerOption = Annotated[bool, typer.Option("--worker/--no-worker", help="Run a worker and check, or only fill.")]
+
+
+@app.command(epilog="Example: salience replay kuairand --data ./kuairand --limit 20000")
+def kuairand(
+    data: DataOption,
+    bootstrap: Bootstrap = None,
+    prefix: PrefixOption = None,
+    partitions: PartitionsOption = 4,
+    speed: SpeedOption = "full",
+    limit: LimitOption = None,
+    guarantee: GuaranteeOption = None,
+    worker: WorkerOption = True,
+    as_json: Json = False,
+) -> None:
+    """Replay KuaiRand-Pure: fill the topics, run one worker to lag 0, and compare with the core without a broker.
+
+    Exit code 1 where an event was lost, doubled or reordered, or a user has no placement. The topics stay.
+    """
+    from streams.logs import Log
+    from streams.logs.kuairand import read
+    from streams.replay_check import Plan
+
+    multiple = _multiple(speed, worker=worker)
+    settings = settings_of(bootstrap=bootstrap, guarantee=guarantee)
+    plan = Plan(settings.bootstrap, prefix or f"replay-{uuid.uuid4().hex[:8]}-", partitions, settings.guarantee)
+    with _failures(as_json):
+        log = read(data)
+        if limit is not None:
+            log = Log(log.ads, log.events[:limit])
+        _replay(log, plan, multiple, worker, as_json)
+
+
+def _multiple(speed: str, *, worker: bool) -> float | None:
+    """The multiple of real time; None for full speed."""
+    if speed == "full":
+        return None
+    try:
+        multiple = float(speed)
+    except ValueError:
+        multiple = 0.0
+    if not 0 < multiple < float("inf"):
+        raise typer.BadParameter(f"{speed!r}; expected full, or a number above 0", param_hint="--speed")
+    if worker:
+        raise typer.BadParameter(
+            f"{speed!r} with a worker: live, what has arrived decides the order, and the check knows only the log's. "
+            "Say --no-worker, and run beside it: salience worker --prefix PREFIX",
+            param_hint="--speed",
+        )
+    return multiple
+
+
+def _replay(log: "Log", plan: "Plan", speed: float | None, worker: bool, as_json: bool) -> None:
+    from streams import topics
+    from streams.clock import wall_ms
+    from streams.replay import ReplayError, fill, prepare
+
+    people = Console(stderr=as_json, highlight=False)
+    created = prepare(log, plan.bootstrap, plan.prefix, plan.partitions, wall_ms())
+    if worker and plan.prefix + topics.AD_IMPRESSIONS not in created:
+        raise ReplayError(
+            f"topics under {plan.prefix!r} are there already, and the check needs those that this log alone fills; "
+            "leave --prefix away, name another, or only fill with --no-worker"
+        )
+    with _progress(people) as bars:
+        advance = _bar(bars, "filling", len(log.ads) + len(log.events))
+        filled = asyncio.run(fill(log, plan.bootstrap, plan.prefix, speed=speed, progress=advance))
+        report = _check(log, plan, filled.events_per_s, bars) if worker else None
+    if report is None:
+        people.print(f"{filled.events:,} events under {plan.prefix} at {filled.events_per_s:,.0f}/s.")
+        told = {"prefix": plan.prefix, "ads": filled.ads, "events": filled.events, "filled_per_s": filled.events_per_s}
+        _print_json(told, as_json)
+        return
+    _show(people, report)
+    from msgspec import to_builtins
+
+    _print_json({"ok": report.ok, **to_builtins(report)}, as_json)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _check(log: "Log", plan: "Plan", filled_per_s: float, bars: Progress) -> "Report":
+    from streams.lag import Lag
+    from streams.replay_check import check, run_worker
+
+    task = bars.add_task("consuming", total=len(log.events))
+
+    def consumed(lag: Lag) -> None:
+        bars.update(task, completed=max(lag.consumed, 0))
+
+    with tempfile.TemporaryDirectory(prefix="salience-replay-") as home:
+        seconds = asyncio.run(run_worker(log, plan, Path(home), consumed))
+    return asyncio.run(check(log, plan, filled_per_s, seconds, _bar(bars, "checking", None)))
+
+
+def _progress(people: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=people
+    )
+
+
+def _bar(bars: Progress, name: str, total: int | None) -> Callable[[int], None]:
+    """A bar, and what moves it on."""
+    task = bars.add_task(name, total=total)
+    return lambda records: bars.advance(task, records)
+
+
+def _show(people: Console, report: "Report") -> None:
+    table = Table("", "", title="The log through one worker", title_justify="left", box=None, show_header=False)
+    rows = {
+        "events": f"{report.events:,}: {report.applied:,} applied, {report.duplicates:,} duplicates; "
+        f"{report.repeated:,} are repeated in the log",
+        "dead letters, rerouted": f"{report.dead_letters:,}, {report.rerouted:,}",
+        "users": f"{report.users:,}, without a placement {report.users_without_placement:,}",
+        "placements": f"{report.placements:,}, doubled {report.placements_doubled:,}, "
+        f"stale {report.placements_stale:,}",
+        "state": "as the core without a broker" if report.state_equal else "[red]differs[/red]",
+        "counts": "as the core without a broker" if report.totals_equal else "[red]differ[/red]",
+        "speed": f"{report.events_per_s:,} events/s, {report.seconds:.1f} s from the first lane taken over to lag 0",
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    people.print(table)
+    for each in report.differences:
+        people.print(f"user {each.user} {each.field or 'row'}: expected {each.expected}, got {each.got}", markup=False)
+
+
+def _print_json(told: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(told))
+
+
+@contextmanager
+def _failures(as_json: bool) -> Iterator[None]:
+    """What cannot be done becomes a message and exit code 1."""
+    from aiokafka.errors import KafkaError
+
+    from streams.demo.worker import WorkerDiedError
+    from streams.lag import StalledError
+    from streams.logs import LogError
+    from streams.reading import MissingTopicError
+    from streams.replay import ReplayError
+    from streams.topics import TopicsError
+
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what fails is raised, and told here
+    try:
+        yield
+    except (LogError, ReplayError, TopicsError, WorkerDiedError, StalledError, MissingTopicError, KafkaError) as error:
+        _fail(error, as_json)
+
+
+def _fail(error: Exception, as_json: bool) -> NoReturn:
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {error}")
+    _print_json({"error": str(error)}, as_json)
+    raise typer.Exit(1) from error

@@ -1,0 +1,90 @@
+"""``salience verify``: does a model say the same here as where it was made?"""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from onnx_models.verify import Case
+    from scoring.attention import Manifest
+
+ModelOption = Annotated[
+    Path | None, typer.Option("--model", help="Folder of a model's manifest.json; the demo shop's where not given.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def verify(model: ModelOption = None, as_json: JsonOption = False) -> None:
+    """Compare a model's graphs with its golden tensors and, where PyTorch is installed, with PyTorch.
+
+    Ends with exit code 1 where a difference is above 1e-4, or the model breaks its contract.
+
+    Example: salience verify --model ./my-model --json
+    """
+    from onnx_models import DEMO_MODEL
+    from onnx_models.verify import TOLERANCE
+    from onnx_models.verify import verify as compare
+    from scoring.attention import ModelError, load, read_golden
+
+    directory = model or DEMO_MODEL
+    out = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    try:
+        loaded = load(directory)
+    except ModelError as error:
+        if as_json:
+            typer.echo(json.dumps({"error": str(error)}))
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {error}")
+        raise typer.Exit(1) from error
+    golden = read_golden((directory / loaded.manifest.golden).read_bytes(), loaded.manifest)
+    cases = compare(loaded, golden, _pytorch(directory, loaded.manifest, out))
+    largest = max(case.max_abs_diff for case in cases)
+    passed = all(case.passed for case in cases)
+    if as_json:
+        typer.echo(json.dumps(_as_object(loaded.version, cases)))
+    else:
+        out.print(_table(loaded.version, cases))
+    verdict = "[green]within[/green]" if passed else "[red]above[/red]"
+    out.print(
+        f"Largest difference {largest:.2e}, {verdict} {TOLERANCE:g}, over {len(cases)} cases of {loaded.version}."
+    )
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _pytorch(directory: Path, manifest: "Manifest", out: Console) -> Callable[[str, Any], Any] | None:
+    """The network in PyTorch with the graphs' weights; None, and why, where it cannot be had."""
+    if find_spec("torch") is None or find_spec("onnx") is None:
+        out.print("PyTorch is not installed: golden tensors only. To compare with it: pip install 'salience\\[train]'")
+        return None
+    from onnx_models.export import restore, run
+
+    try:
+        return partial(run, restore(directory, manifest))
+    except ValueError as error:
+        out.print(f"Golden tensors only: {error}", markup=False)
+        return None
+
+
+def _as_object(version: str, cases: "list[Case]") -> dict[str, Any]:
+    return {
+        "model": version,
+        "max_abs_diff": max(case.max_abs_diff for case in cases),
+        "cases": len(cases),
+        "against": list(dict.fromkeys(case.against for case in cases)),
+    }
+
+
+def _table(version: str, cases: "list[Case]") -> Table:
+    table = Table("graph", "against", "items, or people × candidates", "largest difference", title=version)
+    for case in cases:
+        mark = "" if case.passed else " [red]above[/red]"
+        shape = " × ".join(map(str, case.shape))
+        table.add_row(case.graph, case.against, shape, f"{case.max_abs_diff:.2e}{mark}")
+    return table

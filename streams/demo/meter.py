@@ -1,0 +1,108 @@
+"""What the demo counts: rates, latency, and the click rate of the engine beside that of chance.
+
+No clock: times are arguments, in seconds of one monotonic clock, except where they end in ``_ms``.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Z_95 = 1.959964
+"""Standard normal quantile of a two-sided 95 % interval."""
+LATENCIES_MAX = 20_000
+"""Latencies kept for the percentiles: the latest, a few minutes' worth."""
+SENT_MAX = 50_000
+"""Events remembered that no placement has answered yet; the oldest go first."""
+RATE_OVER_S = 5.0
+"""Rates are means over this time."""
+
+
+def wilson(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
+    """Interval of a share (E. B. Wilson, "Probable inference", JASA 1927); (0, 1) where nothing was tried.
+
+    It keeps its coverage for small counts and rates near 0, where click rates live.
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    share, z2 = successes / trials, z * z
+    middle = share + z2 / (2 * trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
+    scale = 1 + z2 / trials
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+@dataclass(slots=True)
+class Arm:
+    """Impressions and clicks of one way of choosing ads."""
+
+    impressions: int = 0
+    clicks: int = 0
+
+    @property
+    def ctr(self) -> float:
+        """Clicks per impression, 0 before the first."""
+        return self.clicks / self.impressions if self.impressions else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the click rate."""
+        return wilson(self.clicks, self.impressions)
+
+
+@dataclass(slots=True)
+class Rate:
+    """How often something happens a second, of late."""
+
+    total: int = 0
+    _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=1_000))
+
+    def per_s(self, now_s: float) -> float:
+        """The mean since the oldest look within `RATE_OVER_S`; 0 at the first look."""
+        self._marks.append((now_s, self.total))
+        while len(self._marks) > 2 and now_s - self._marks[1][0] >= RATE_OVER_S:
+            self._marks.popleft()
+        then_s, then = self._marks[0]
+        return (self.total - then) / (now_s - then_s) if now_s > then_s else 0.0
+
+
+class Meter:
+    """Counts what is sent, what arrives, and what comes of it."""
+
+    def __init__(self) -> None:
+        self.events, self.placements = Rate(), Rate()
+        self.engine, self.control = Arm(), Arm()
+        self._latencies_s: deque[float] = deque(maxlen=LATENCIES_MAX)
+        self._sent_s: dict[tuple[str, int], float] = {}
+
+    def sent(self, user: str, time_ms: int, now_s: float) -> None:
+        """An event of ``user``, dated ``time_ms``, was handed to the producer."""
+        self.events.total += 1
+        self._sent_s.setdefault((user, time_ms), now_s)
+        if len(self._sent_s) > SENT_MAX:
+            del self._sent_s[next(iter(self._sent_s))]
+
+    def arrived(self, user: str, time_ms: int, now_s: float) -> None:
+        """A placement for ``user`` was consumed, caused by the event of ``time_ms``.
+
+        Of several placements after one event the first counts for the latency.
+        """
+        self.placements.total += 1
+        sent_s = self._sent_s.pop((user, time_ms), None)
+        if sent_s is not None:
+            self._latencies_s.append(now_s - sent_s)
+
+    def seen(self, arm: str, impressions: int, clicks: int) -> None:
+        """A placement of ``arm`` ("engine" or "control") was looked at."""
+        counted = self.control if arm == "control" else self.engine
+        counted.impressions += impressions
+        counted.clicks += clicks
+
+    def latency_ms(self, percents: Sequence[float]) -> list[float | None]:
+        """Percentiles of the time from event produced to placement consumed; None before the first."""
+        if not self._latencies_s:
+            return [None for _ in percents]
+        found = np.percentile(np.array(self._latencies_s) * 1000, list(percents)).tolist()
+        return [round(value, 2) for value in found]

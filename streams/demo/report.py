@@ -1,0 +1,70 @@
+"""What the demo has to say: at the end as one object for machines, meanwhile as a snapshot for the view."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from streams.demo.meter import Meter
+from streams.wire import Ad, Placement
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of a run; click rates are clicks per impression, intervals their 95 % (Wilson).
+
+    ``ctr_random`` is the control arm's, whose placements are ranked at random. ``p50_ms`` and ``p99_ms``: from an
+    event handed to the producer until a subscriber has read the placement that it caused.
+    """
+
+    events: int
+    placements: int
+    p50_ms: float | None
+    p99_ms: float | None
+    ctr_engine: float
+    ctr_random: float
+    ctr_engine_interval: tuple[float, float]
+    ctr_random_interval: tuple[float, float]
+    impressions_engine: int
+    impressions_random: int
+    dead_letters: int
+    seconds: float
+    guarantee: str
+    broker: str
+
+    @classmethod
+    def of(cls, meter: Meter, *, dead_letters: int, seconds: float, guarantee: str, broker: str) -> "Report":
+        """The report of what ``meter`` has counted."""
+        p50, p99 = meter.latency_ms([50, 99])
+        engine, control = meter.engine, meter.control
+        return cls(
+            events=meter.events.total,
+            placements=meter.placements.total,
+            p50_ms=p50,
+            p99_ms=p99,
+            ctr_engine=round(engine.ctr, 5),
+            ctr_random=round(control.ctr, 5),
+            ctr_engine_interval=_rounded(engine.interval),
+            ctr_random_interval=_rounded(control.interval),
+            impressions_engine=engine.impressions,
+            impressions_random=control.impressions,
+            dead_letters=dead_letters,
+            seconds=round(seconds, 1),
+            guarantee=guarantee,
+            broker=broker,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How a run stands: ``phase`` in words, the report so far, present rates, and a placement to look at."""
+
+    phase: str
+    report: Report
+    events_per_s: float
+    placements_per_s: float
+    sample: Placement | None
+    ads: Mapping[str, Ad]
+
+
+def _rounded(interval: tuple[float, float]) -> tuple[float, float]:
+    return round(interval[0], 5), round(interval[1], 5)

@@ -1,0 +1,215 @@
+"""Runs the demo: broker, topics, ads, a worker, shoppers; and takes all of it down again."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from deploy.brokers.embedded import EmbeddedBroker
+from deploy.brokers.process import log_tail
+from streams import topics
+from streams.client import PlacementView
+from streams.demo.meter import Meter
+from streams.demo.report import Report, Snapshot
+from streams.demo.shop import Event, Shoppers
+from streams.demo.stage import Stage
+from streams.demo.worker import LOG_LINES, WorkerDiedError, WorkerProcess
+from streams.wire import Ad, Click, Impression, Placement, encode_json
+
+GUARANTEE, BROKER = "at_least_once", "embedded"
+LANES = 4
+"""More than one, to be a fair picture; one worker has them all."""
+CONTROL_SHARE = 0.3
+"""Of the users; so many that chance's click rate is known well within a minute."""
+SESSION_TIMEOUT_MS, HEARTBEAT_MS = 4_000, 1_000
+"""Joining a group takes half the session timeout on the embedded broker."""
+WAIT_OTHER_TOPIC_MS = 10
+"""On one machine, the two events of one moment are no further apart; it is most of the latency."""
+FETCH_WAIT_MS = 10
+"""The embedded broker answers a fetch after half of it, records or not."""
+TICK_S = 0.01
+"""Between two looks at what is due; adds as much to the latency at most."""
+SHOW_EVERY_S, COUNT_EVERY_S = 0.25, 1.0
+READY_WITHIN_S = 90.0
+"""A worker on a busy two-core machine takes ten seconds."""
+WARM_UP_USERS = 32
+"""With four lanes, all but one in 2,000 draws of so many users reach every lane."""
+WARM_UP = "warm-up-"
+
+Show = Callable[[Snapshot], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run; ``seconds`` None: until stopped."""
+
+    seconds: int | None
+    users: int
+    seed: int
+
+
+def run_demo(plan: Plan, folder: Path, show: Show) -> Report:
+    """Run ``plan`` with all files in ``folder``; SIGINT and SIGTERM end it early, in order.
+
+    Raises `WorkerDiedError`, `deploy.brokers.BrokerError` or `streams.topics.TopicsError`.
+    """
+    with EmbeddedBroker(folder / "broker") as broker:
+        topics.create(broker.bootstrap, LANES)
+        return asyncio.run(Demo(plan, broker.bootstrap, folder, show).run())
+
+
+class Outbox:
+    """Sends events, keyed by user, without waiting for their delivery; a failed one ends the demo."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self._producer = producer
+        self._failure: BaseException | None = None
+
+    async def send(self, topic: str, key: str, value: Ad | Event) -> None:
+        """Hand one message to the producer. Raises what an earlier one failed with."""
+        if self._failure is not None:
+            raise self._failure
+        future = await self._producer.send(topic, encode_json(value), key=key.encode())
+        future.add_done_callback(self._delivered)
+
+    def _delivered(self, future: "asyncio.Future[Any]") -> None:
+        if not future.cancelled():
+            self._failure = self._failure or future.exception()
+
+
+class DeadLetters:
+    """Counts the records on the dead-letters topic, from its offsets: there are no transactions here."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, partitions: int) -> None:
+        self._consumer = consumer
+        self._partitions = [TopicPartition(topics.DEAD_LETTERS, number) for number in range(partitions)]
+
+    async def count(self) -> int:
+        return sum((await self._consumer.end_offsets(self._partitions)).values())
+
+
+class Demo:
+    """One run against the broker at ``bootstrap``."""
+
+    def __init__(self, plan: Plan, bootstrap: str, folder: Path, show: Show) -> None:
+        self._plan = plan
+        self._bootstrap = bootstrap
+        self._log = folder / "worker.log"
+        self._folder = folder
+        self._show = show
+        self._shoppers = Shoppers(plan.seed, plan.users)
+        self._meter = Meter()
+        self._dead_letters = 0
+        self._stopped = asyncio.Event()
+        self._seconds = 0.0
+        self._ads = {ad.ad_id: ad for ad in self._shoppers.ads}
+
+    async def run(self) -> Report:
+        """Everything from the first ad to the last event."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stopped.set)
+        servers = {"bootstrap_servers": self._bootstrap}
+        async with AIOKafkaProducer(**servers, acks="all") as producer, AIOKafkaConsumer(**servers) as asking:
+            dead_letters, outbox = DeadLetters(asking, LANES), Outbox(producer)
+            for ad in self._shoppers.ads:
+                await outbox.send(topics.ADS, ad.ad_id, ad)
+            await producer.flush()
+            with WorkerProcess(self._worker_settings(), self._log) as worker:
+                await self._play(worker, outbox, dead_letters)
+                await producer.flush()
+            self._dead_letters = await dead_letters.count()
+        return self._report()
+
+    def _worker_settings(self) -> dict[str, str]:
+        return {
+            "bootstrap": self._bootstrap,
+            "guarantee": GUARANTEE,
+            "group": "salience-demo",
+            "home": str(self._folder / "worker"),
+            "control_share": str(CONTROL_SHARE),
+            "session_timeout_ms": str(SESSION_TIMEOUT_MS),
+            "heartbeat_ms": str(HEARTBEAT_MS),
+            "wait_other_topic_ms": str(WAIT_OTHER_TOPIC_MS),
+            "fetch_wait_ms": str(FETCH_WAIT_MS),
+        }
+
+    async def _play(self, worker: WorkerProcess, outbox: Outbox, dead_letters: DeadLetters) -> None:
+        """Wait for the worker, then let the shoppers in."""
+        async with PlacementView(self._bootstrap, on_placement=self._arrived, fetch_wait_ms=FETCH_WAIT_MS) as view:
+            await self._warm_up(worker, outbox, view)
+            pending: list[Event] = []
+            stage = Stage(self._shoppers, self._meter, view.get, pending.append)
+            began = shown = counted = time.monotonic()
+            while not self._over(began):
+                worker.check()
+                stage.tick(time.time_ns() // 1_000_000)
+                await self._send(outbox, pending)
+                now = time.monotonic()
+                if now - counted >= COUNT_EVERY_S:
+                    self._dead_letters, counted = await dead_letters.count(), now
+                if now - shown >= SHOW_EVERY_S:
+                    self._show(self._snapshot(stage))
+                    shown = now
+                await asyncio.sleep(TICK_S)
+            self._show(self._snapshot(stage))
+
+    def _over(self, began: float) -> bool:
+        self._seconds = time.monotonic() - began
+        return self._stopped.is_set() or (self._plan.seconds is not None and self._seconds >= self._plan.seconds)
+
+    async def _send(self, outbox: Outbox, events: list[Event]) -> None:
+        for event in events:
+            topic = topics.AD_IMPRESSIONS if isinstance(event, Impression) else topics.CLICKS
+            self._meter.sent(event.user_id, event.time_ms, time.monotonic())
+            await outbox.send(topic, event.user_id, event)
+        events.clear()
+
+    def _arrived(self, placement: Placement) -> None:
+        if not placement.user_id.startswith(WARM_UP):
+            self._meter.arrived(placement.user_id, placement.time_ms, time.monotonic())
+
+    async def _warm_up(self, worker: WorkerProcess, outbox: Outbox, view: PlacementView) -> None:
+        """Click once for some users outside the count, and wait until every one has a placement."""
+        users = [f"{WARM_UP}{number}" for number in range(WARM_UP_USERS)]
+        now_ms = time.time_ns() // 1_000_000
+        for user, ad in zip(users, self._shoppers.ads, strict=False):
+            click = Click(event_id=user, user_id=user, ad_id=ad.ad_id, time_ms=now_ms)
+            await outbox.send(topics.CLICKS, user, click)
+        deadline = time.monotonic() + READY_WITHIN_S
+        while not self._stopped.is_set() and not all(map(view.get, users)):
+            worker.check()
+            if time.monotonic() > deadline:
+                raise WorkerDiedError(
+                    f"The worker published nothing within {READY_WITHIN_S:.0f} s. The end of its log:\n"
+                    f"{log_tail(self._log, LOG_LINES)}"
+                )
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), SHOW_EVERY_S / 5)
+
+    def _report(self) -> Report:
+        return Report.of(
+            self._meter,
+            dead_letters=self._dead_letters,
+            seconds=self._seconds,
+            guarantee=GUARANTEE,
+            broker=BROKER,
+        )
+
+    def _snapshot(self, stage: Stage) -> Snapshot:
+        now = time.monotonic()
+        of = "" if self._plan.seconds is None else f" of {self._plan.seconds}"
+        return Snapshot(
+            phase=f"{self._plan.users:,} shoppers, {self._seconds:.0f}{of} s",
+            report=self._report(),
+            events_per_s=self._meter.events.per_s(now),
+            placements_per_s=self._meter.placements.per_s(now),
+            sample=stage.sample.placement if stage.sample else None,
+            ads=self._ads,
+        )

@@ -1,0 +1,67 @@
+"""The demo's worker: ``salience worker`` as a process of its own, which does not outlive the demo."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from deploy.brokers import process, tied
+
+GRACE_S = 15.0
+"""A worker stops within its own deadline of 10 s; then it is killed."""
+LOG_LINES = 30
+"""Lines of its log that are shown when it dies."""
+
+
+class WorkerDiedError(RuntimeError):
+    """The worker ended by itself; the message holds the end of its log."""
+
+
+class WorkerProcess:
+    """A worker with ``settings``, by their names without ``SALIENCE_``; its log is ``log``."""
+
+    def __init__(self, settings: Mapping[str, str], log: Path) -> None:
+        self._settings = settings
+        self._log = log
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        root = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        # Nothing of the caller's own settings: the demo must not reach out to a shop that runs.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SALIENCE_")}
+        environment |= {f"SALIENCE_{name.upper()}": value for name, value in self._settings.items()}
+        tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]  # it dies with the demo, come what may
+        worker = [sys.executable, "-P", "-m", "streams.cli", "worker"]
+        with self._log.open("ab") as output:
+            self._child = subprocess.Popen(
+                [*tie, *worker],
+                env=environment
+                | {"PYTHONPATH": path, "ORT_DISABLE_TELEMETRY": "1"},  # onnxruntime reports to its maker
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches the demo, which stops the worker before its broker
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._child is not None and self._child.poll() is None:
+            self._child.terminate()
+            try:
+                self._child.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+
+    def check(self) -> None:
+        """Raise `WorkerDiedError` if it has ended."""
+        code = None if self._child is None else self._child.poll()
+        if code is not None:
+            tail = process.log_tail(self._log, LOG_LINES)
+            raise WorkerDiedError(f"The worker ended with status {code}. The end of its log:\n{tail}")

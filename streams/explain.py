@@ -1,0 +1,93 @@
+"""A receipt computed again: the same placement, byte for byte, or what differs and why."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.engine import Engine, Scored
+from scoring.ids import MISSING, id64
+from scoring.inputs import SPEC_HASH
+from scoring.ranking import rank
+from scoring.rows import LAYOUT_VERSION, ROW
+from streams.placing import placement_of, policy_of
+from streams.wire import Decision, Placement, encode_json
+
+
+@dataclass(slots=True)
+class Recomputed:
+    """``identical``: the placement's bytes are those recorded. ``differences``: in words, empty where all agree.
+
+    ``scored`` and ``placement`` are the recomputed ones, None where the catalogue no longer allows it.
+    ``pctr_difference``: the largest between recorded and recomputed pCTR.
+    """
+
+    identical: bool = False
+    differences: list[str] = field(default_factory=list)
+    pctr_difference: float = 0.0
+    scored: Scored | None = None
+    placement: Placement | None = None
+
+
+def recompute(decision: Decision, engine: Engine) -> Recomputed:
+    """Compute ``decision`` again with the catalogue and model of ``engine``, under the policy it recorded."""
+    out = Recomputed()
+    engine = Engine(engine.catalogue, engine.model, policy_of(decision.policy))
+    out.differences += _versions(decision, engine)
+    _check_draw(decision, out)
+    candidates = _candidates(decision, engine, out)
+    if out.differences:
+        return out
+    row = np.frombuffer(decision.row, dtype=ROW)
+    user = decision.user_id.encode()
+    seeds = np.array([decision.seed], dtype=np.uint64)
+    users = np.array([id64(user)], dtype=np.uint64)
+    scored = out.scored = engine.score(row, users, seeds, candidates[None, :])
+    recorded = np.frombuffer(decision.pctr, dtype=np.float32)
+    out.pctr_difference = float(np.abs(scored.pctr[0] - recorded).max())
+    out.placement = placement_of(engine, scored, 0, decision.placement_id, user)
+    out.identical = encode_json(out.placement) == decision.placement
+    if not out.identical:
+        out.differences.append(
+            f"the placement differs; the largest difference of a recomputed pCTR is {out.pctr_difference:.2e}"
+        )
+    return out
+
+
+def _versions(decision: Decision, engine: Engine) -> list[str]:
+    now = {"model": engine.model.version, "specification": SPEC_HASH, "layout": str(LAYOUT_VERSION)}
+    return [
+        f"decided with {name} {was!r}, here it is {now.get(name)!r}; run the version that decided"
+        for name, was in decision.versions.items()
+        if was != now.get(name)
+    ]
+
+
+def _check_draw(decision: Decision, out: Recomputed) -> None:
+    """Rank the recorded scores again: needs no model and no catalogue."""
+    policy = policy_of(decision.policy)
+    ads = np.frombuffer(decision.candidates, dtype=np.uint64)
+    pctr = np.frombuffer(decision.pctr, dtype=np.float32)
+    bids = np.frombuffer(decision.bids_micros, dtype=np.int64)
+    temperature = np.inf if decision.arm == "control" else policy.temperature
+    seeds = np.array([decision.seed], dtype=np.uint64)
+    ranked = rank(pctr[None], bids[None], ads[None], seeds, np.array([temperature]), policy.slots)
+    if tuple(ranked.chosen[0].tolist()) != decision.chosen:
+        out.differences.append(f"the recorded scores rank as {ranked.chosen[0].tolist()}, recorded {decision.chosen}")
+    elif not np.allclose(ranked.propensity[0], decision.propensities, rtol=1e-12, atol=0):
+        out.differences.append("the recorded propensities are not those of the recorded scores")
+
+
+def _candidates(decision: Decision, engine: Engine, out: Recomputed) -> npt.NDArray[np.int64]:
+    """Catalogue slots of the recorded candidates; what has changed since is a difference."""
+    ads = np.frombuffer(decision.candidates, dtype=np.uint64)
+    slots = engine.catalogue.slots_of(ads)
+    if gone := int((slots == MISSING).sum()):
+        out.differences.append(f"{gone} of {len(ads)} candidates are no longer in the ads topic")
+        return slots
+    revisions = np.frombuffer(decision.revisions, dtype=np.uint64)
+    changed = slots[engine.catalogue.revision[slots] != revisions]
+    if len(changed):
+        names = ", ".join(engine.catalogue.entries[slot].content.item_id for slot in changed[:5].tolist())
+        out.differences.append(f"{len(changed)} candidates have changed on the ads topic since: {names}")
+    return slots

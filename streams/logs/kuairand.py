@@ -1,0 +1,137 @@
+"""KuaiRand-Pure (https://kuairand.com, CC BY-SA 4.0): impressions of a video feed, and whether they were clicked.
+
+Two files, both gzipped CSV. ``videos.csv.gz``, one line a video, becomes ads; a video is its own ad:
+
+=============  =============================================================================================
+ad_id          the video's id
+campaign_id,   the author: his videos share a purse. A video that was shown and is not in the file becomes an
+advertiser_id  ad without content, of the author ``unknown``
+brand          the author
+category       the video's type, then the first of its tags: ``NORMAL/39``
+tags           every tag, a band of the duration (doublings: ``duration-16s`` is over 8 s, up to 16 s), how it
+               was uploaded, and the kind of its music; what the file leaves empty is left out
+bid_micros     **invented**, since the log knows no auction: 0.05 to 0.50 of the currency unit, from the 64-bit
+               hash of the id, so the same everywhere and of no relation to what people like
+start_ms       midnight UTC of the day of the upload
+=============  =============================================================================================
+
+``impressions_0425_0430.csv.gz``, one line an impression, becomes an `Impression`, and a `Click` too where
+``is_click`` is 1:
+
+=============  =============================================================================================
+event_id       user, video and millisecond: the log holds 2 to 3 % repetitions, which so repeat their id, as a
+               producer's retries would
+surface        the place in the app: ``tab-1``
+time_ms        the impression's is the log's own. **Of the click the log gives no time**: it is told when the
+               watching ends, at the impression's time and the time played, since only then can it be told how
+               long. It thus never comes before its impression, and no reader sees an outcome ahead of time
+viewed_s       the time played, at most a day
+kind           ``click``. Time played without a click is not told
+=============  =============================================================================================
+
+Other outcomes (long view, like, follow, hate) are in no message: they follow from these or come from nobody.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from scoring.ids import id64
+from streams.logs import Event, Log, in_order
+from streams.logs.table import Row, rows
+from streams.wire import Ad, Click, Impression
+
+VIDEOS = "videos.csv.gz"
+IMPRESSIONS = "impressions_0425_0430.csv.gz"
+
+VIDEO_COLUMNS = (
+    "video_id",
+    "author_id",
+    "video_type",
+    "upload_dt",
+    "upload_type",
+    "video_duration",
+    "music_type",
+    "tag",
+)
+IMPRESSION_COLUMNS = ("time_ms", "user_id", "video_id", "tab", "is_click", "play_time_ms")
+
+BID_LEAST_MICROS, BID_MOST_MICROS = 50_000, 500_000
+DAY_MS = 86_400_000
+TIME_MAX_MS = 4_102_444_800_000 - DAY_MS
+"""The wire's latest time, less the longest play that a click may come after its impression."""
+
+
+def read(directory: Path) -> Log:
+    """The log in ``directory``, its events in time order. Raises `LogError`."""
+    events = list(_events(directory / IMPRESSIONS))
+    ads = {ad.ad_id: ad for ad in map(_ad, rows(directory / VIDEOS, VIDEO_COLUMNS))}
+    for event in events:
+        if event.ad_id not in ads:
+            ads[event.ad_id] = _unknown(event.ad_id)
+    return Log(list(ads.values()), in_order(events))
+
+
+def _events(file: Path) -> Iterator[Event]:
+    for row in rows(file, IMPRESSION_COLUMNS):
+        user, video = row.text("user_id", longest=20), row.text("video_id", longest=20)
+        time_ms = row.integer("time_ms", 0, TIME_MAX_MS)
+        surface = f"tab-{row.integer('tab', 0, 999)}"
+        name = f"{user}-{video}-{time_ms}"
+        yield Impression(event_id=f"i-{name}", user_id=user, ad_id=video, time_ms=time_ms, surface=surface)
+        if row.integer("is_click", 0, 1):
+            played_ms = min(row.integer("play_time_ms", 0, 2**53), DAY_MS)
+            yield Click(
+                event_id=f"c-{name}",
+                user_id=user,
+                ad_id=video,
+                time_ms=time_ms + played_ms,
+                viewed_s=played_ms / 1000,
+                impression_time_ms=time_ms,
+                surface=surface,
+            )
+
+
+def _ad(row: Row) -> Ad:
+    video, author = row.text("video_id", longest=20), row.text("author_id")
+    kind, topics = row.values["video_type"], [topic for topic in row.values["tag"].split(",") if topic]
+    tags = [f"tag-{topic}" for topic in topics]
+    if duration_ms := row.number("video_duration"):
+        tags.append(f"duration-{_band_s(duration_ms)}s")
+    if uploaded := row.values["upload_type"]:
+        tags.append(f"upload-{uploaded}")
+    if (music := row.number("music_type")) is not None:
+        tags.append(f"music-{music:.0f}")
+    return Ad(
+        ad_id=video,
+        campaign_id=author,
+        advertiser_id=author,
+        bid_micros=bid_micros(video),
+        category="/".join([kind, *topics[:1]]),
+        brand=author,
+        tags=tuple(tags),
+        start_ms=_midnight_ms(row),
+    )
+
+
+def _unknown(video: str) -> Ad:
+    return Ad(ad_id=video, campaign_id="unknown", advertiser_id="unknown", bid_micros=bid_micros(video))
+
+
+def bid_micros(video: str) -> int:
+    """The invented bid: even over its range, from the hash of the id."""
+    return BID_LEAST_MICROS + id64(f"kuairand/bid/{video}") % (BID_MOST_MICROS - BID_LEAST_MICROS + 1)
+
+
+def _band_s(duration_ms: float) -> int:
+    """The power of two of seconds that the duration does not exceed, at least 1."""
+    seconds = max(1, -(-int(duration_ms) // 1000))
+    return 1 << (seconds - 1).bit_length()
+
+
+def _midnight_ms(row: Row) -> int:
+    try:
+        day = datetime.strptime(row.values["upload_dt"], "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise row.error("upload_dt", "a date, YYYY-MM-DD") from None
+    return max(0, round(day.timestamp() * 1000))

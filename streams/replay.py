@@ -1,0 +1,194 @@
+"""A recorded log produced onto the topics: as fast as the broker takes it, or at a multiple of its own pace.
+
+Record timestamps are the log's own times, since lanes order records by them. A broker that deletes by age would
+so delete an old log as soon as it looks: the topics that keep the log's times are made to keep them for ever.
+"""
+
+import asyncio
+import time
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from aiokafka import AIOKafkaProducer
+
+from streams import topics
+from streams.identity import partitioner
+from streams.logs import Event, Log
+from streams.wire import Ad, Click, encode_json
+
+RECORDS_PER_ROUND = 20_000
+"""Records encoded and then awaited together: some megabytes, and a progress bar that moves."""
+BATCH_BYTES = 500_000
+"""Half of what the topics take at most: few requests, and room for Kafka's own overhead."""
+TICK_S = 0.005
+"""Shortest sleep at a multiple of real time: what falls due within it leaves together."""
+
+OLD_TIMES = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.DEAD_LETTERS)
+"""Topics whose records carry the log's times."""
+KEPT_FOR_EVER = {name: {topics.RETENTION: "-1"} for name in OLD_TIMES}
+
+T = TypeVar("T")
+
+Produced = tuple[bytes, bytes, int | None]
+"""Key, value, timestamp (None: now)."""
+
+
+class ReplayError(RuntimeError):
+    """A log that cannot be replayed onto these topics; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What was produced, and how long the events took."""
+
+    ads: int
+    events: int
+    seconds: float
+
+    @property
+    def events_per_s(self) -> float:
+        return self.events / self.seconds if self.seconds else 0.0
+
+
+def prepare(log: Log, bootstrap: str, prefix: str, partitions: int, now_ms: int) -> list[str]:
+    """Make the topics that are missing, so that they keep the log for ever; returns their names.
+
+    Raises `ReplayError` where a topic that is there would delete the log by its age, or has another number of
+    partitions; `topics.TopicsError` where the broker refuses.
+    """
+    named = {prefix + name: name for name in OLD_TIMES}
+    check_retention(log, topics.retentions_ms(bootstrap, named), now_ms)
+    there = topics.partition_counts(bootstrap, named)
+    wrong = {name: count for name, count in there.items() if count != partitions}
+    if wrong:
+        raise ReplayError(
+            f"topics have {wrong} partitions, expected {partitions}; say --partitions {next(iter(wrong.values()))}, "
+            "or use a prefix that no topic has"
+        )
+    return topics.create(bootstrap, partitions, prefix, configs=KEPT_FOR_EVER)
+
+
+def check_retention(log: Log, retentions_ms: dict[str, int | None], now_ms: int) -> None:
+    """Raise `ReplayError` where a topic, by its full name, keeps records too short for the log; None is for ever."""
+    if not log.events:
+        return
+    oldest_ms = log.events[0].time_ms
+    for name, kept_ms in retentions_ms.items():
+        if kept_ms is not None and oldest_ms < now_ms - kept_ms:
+            begins = datetime.fromtimestamp(oldest_ms / 1000, UTC).date()
+            raise ReplayError(
+                f"topic {name} keeps records for {kept_ms / topics.DAY_MS:.1f} days ({topics.RETENTION}={kept_ms}) and "
+                f"would delete this log, which begins on {begins}. Leave --prefix away or name one that no topic has, "
+                f"or keep its records: kafka-configs.sh --alter --topic {name} --add-config {topics.RETENTION}=-1"
+            )
+
+
+async def fill(
+    log: Log,
+    bootstrap: str,
+    prefix: str = "",
+    *,
+    speed: float | None = None,
+    progress: Callable[[int], None] = lambda _records: None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Filled:
+    """Produce the ads, and then the events, in order within every partition; returns when all are delivered.
+
+    ``speed``: multiple of real time; None is as fast as the broker takes them. ``progress`` is told of every
+    round how many records it delivered. ``clock`` in seconds, from anywhere.
+    """
+    counts = await asyncio.to_thread(topics.partition_counts, bootstrap, [prefix + topics.CLICKS])
+    if not counts:
+        raise ReplayError(
+            f"{bootstrap} has no topic {prefix + topics.CLICKS}; make it with: "
+            f"salience topics create --bootstrap {bootstrap} --prefix '{prefix}'"
+        )
+    async with AIOKafkaProducer(
+        bootstrap_servers=bootstrap, acks="all", max_batch_size=BATCH_BYTES, max_request_size=2 * BATCH_BYTES
+    ) as producer:
+        sender = _Sender(producer, prefix, counts[prefix + topics.CLICKS])
+        for ads in in_rounds(log.ads):
+            await sender.ads(ads)
+            progress(len(ads))
+        start = clock()
+        async for events in _rounds(log.events, speed, clock, sleep):
+            await sender.events(events)
+            progress(len(events))
+        return Filled(len(log.ads), len(log.events), clock() - start)
+
+
+async def _rounds(
+    events: Sequence[Event],
+    speed: float | None,
+    clock: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]],
+) -> AsyncIterator[Sequence[Event]]:
+    if speed is not None:
+        async for due in paced(events, speed, clock, sleep):
+            yield due
+        return
+    for each in in_rounds(events):
+        yield each
+
+
+def in_rounds(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    """``items`` in parts of `RECORDS_PER_ROUND`."""
+    return (items[start : start + RECORDS_PER_ROUND] for start in range(0, len(items), RECORDS_PER_ROUND))
+
+
+async def paced(
+    events: Sequence[Event], speed: float, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
+) -> AsyncIterator[Sequence[Event]]:
+    """Events as they fall due at ``speed`` times real time, the first at once; late ones together, never early."""
+    start, at = clock(), 0
+    while at < len(events):
+        now_ms = events[0].time_ms + (clock() - start) * 1000 * speed
+        due = bisect_right(events, now_ms, lo=at, key=lambda event: event.time_ms)
+        if due > at:
+            due = min(due, at + RECORDS_PER_ROUND)
+            yield events[at:due]
+            at = due
+        else:
+            await sleep(max(TICK_S, (events[at].time_ms - now_ms) / 1000 / speed))
+
+
+class _Sender:
+    """Batches of our own making, one after the other in each partition."""
+
+    def __init__(self, producer: AIOKafkaProducer, prefix: str, lanes: int) -> None:
+        self._producer = producer
+        self._prefix = prefix
+        self._partition_of = partitioner(lanes)
+        self._partitions: dict[str, int] = {}  # of each user of the log: murmur2 in Python costs more than the rest
+
+    async def ads(self, ads: Sequence[Ad]) -> None:
+        await self._send(topics.ADS, 0, [(ad.ad_id.encode(), encode_json(ad), None) for ad in ads])
+
+    async def events(self, events: Sequence[Event]) -> None:
+        parts: dict[tuple[str, int], list[Produced]] = defaultdict(list)
+        for event in events:
+            name = topics.CLICKS if isinstance(event, Click) else topics.AD_IMPRESSIONS
+            user = event.user_id
+            partition = self._partitions.get(user, -1)
+            if partition < 0:
+                partition = self._partitions[user] = self._partition_of(user.encode())
+            parts[name, partition].append((user.encode(), encode_json(event), event.time_ms))
+        await asyncio.gather(*(self._send(name, partition, part) for (name, partition), part in parts.items()))
+
+    async def _send(self, name: str, partition: int, messages: Sequence[Produced]) -> None:
+        topic = self._prefix + name
+        deliveries = []
+        batch = self._producer.create_batch()
+        for key, value, time_ms in messages:
+            if batch.append(key=key, value=value, timestamp=time_ms) is None:
+                deliveries.append(await self._producer.send_batch(batch, topic, partition=partition))
+                batch = self._producer.create_batch()
+                batch.append(key=key, value=value, timestamp=time_ms)
+        if batch.record_count():
+            deliveries.append(await self._producer.send_batch(batch, topic, partition=partition))
+        await asyncio.gather(*deliveries)

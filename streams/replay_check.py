@@ -1,0 +1,136 @@
+"""One worker on a filled log: run to the end of it, stopped, and what it did held against the pure core."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from streams.audit import Difference, Expected, Seen, audit, compare, pure_core
+from streams.demo.worker import WorkerProcess
+from streams.lag import Lag, LagWatch
+from streams.logs import Log
+from streams.topics import DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where the log was filled, and how the worker is to run."""
+
+    bootstrap: str
+    prefix: str
+    partitions: int
+    guarantee: str
+
+    @property
+    def group(self) -> str:
+        return f"{self.prefix}replay"
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What came of it. ``events_per_s``: from when the first lane was seen taken over to lag 0, from outside.
+
+    ``differences``: the first users whose row is not the pure core's. ``placements_stale``: users whose last
+    placement does not follow from their row. ``repeated``: events whose id their user and topic had before in the
+    log, counted there; ``duplicates`` are fewer where a repetition comes later than a row remembers.
+    """
+
+    prefix: str
+    guarantee: str
+    events: int
+    applied: int
+    duplicates: int
+    repeated: int
+    replayed: int
+    dead_letters: int
+    rerouted: int
+    unknown_ads: int
+    users: int
+    users_without_placement: int
+    placements: int
+    placements_doubled: int
+    placements_stale: int
+    slices: int
+    state_equal: bool
+    totals_equal: bool
+    differences: list[Difference]
+    filled_per_s: float
+    seconds: float
+    events_per_s: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether every event counted once, every user has a placement, and nothing else happened."""
+        doubled = self.placements_doubled if self.guarantee == "exactly_once" else 0
+        failures = self.dead_letters + self.users_without_placement + self.placements_stale + doubled
+        return self.state_equal and self.totals_equal and not failures
+
+
+async def run_worker(log: Log, plan: Plan, home: Path, progress: Callable[[Lag], None]) -> float:
+    """Run a worker until it has consumed the whole log, and stop it; the seconds it took (`LagWatch.until_zero`).
+
+    Settings in the environment reach it; those of ``plan`` come before them. Raises `WorkerDiedError`,
+    `StalledError`.
+    """
+    span_ms = log.events[-1].time_ms - log.events[0].time_ms if log.events else 0
+    inherited = {
+        name.removeprefix("SALIENCE_").lower(): value
+        for name, value in os.environ.items()
+        if name.startswith("SALIENCE_")
+    }
+    settings = inherited | {
+        "bootstrap": plan.bootstrap,
+        "topic_prefix": plan.prefix,
+        "group": plan.group,
+        "guarantee": plan.guarantee,
+        "home": str(home),
+        "idle_ttl_ms": str(span_ms + DAY_MS),  # a long log would have it forget users, and the pure core does not
+    }
+    async with LagWatch(plan.bootstrap, plan.prefix, plan.group) as watch:
+        with WorkerProcess(settings, home / "worker.log") as worker:
+            return await watch.until_zero(len(log.events), worker.check, progress)
+
+
+async def check(
+    log: Log, plan: Plan, filled_per_s: float, seconds: float, progress: Callable[[int], None] = lambda _records: None
+) -> Report:
+    """Read what is there and compare. ``progress`` is told of every read how many records it was."""
+    return report_of(
+        plan,
+        pure_core(log, plan.partitions),
+        await audit(plan.bootstrap, plan.prefix, progress),
+        filled_per_s=filled_per_s,
+        seconds=seconds,
+    )
+
+
+def report_of(plan: Plan, expected: Expected, seen: Seen, *, filled_per_s: float, seconds: float) -> Report:
+    """What was seen, against what was expected."""
+    totals = seen.totals
+    events = expected.totals["events_in"]
+    differences = compare(expected.state, seen.state)
+    return Report(
+        prefix=plan.prefix,
+        guarantee=plan.guarantee,
+        events=events,
+        applied=totals["applied"],
+        repeated=expected.repeated,
+        duplicates=totals["duplicate"],
+        replayed=totals["replayed"],
+        dead_letters=len(seen.dead),
+        rerouted=totals["rerouted"],
+        unknown_ads=totals["unknown_ads"],
+        users=len(seen.state.users),
+        users_without_placement=len(set(expected.state.users) - seen.placed.keys()),
+        placements=seen.placements.total(),
+        placements_doubled=len(seen.doubled),
+        placements_stale=len(seen.stale(plan.partitions)),
+        slices=seen.slices,
+        state_equal=not differences,
+        totals_equal=all(totals[name] == count for name, count in expected.totals.items()),
+        differences=differences,
+        filled_per_s=round(filled_per_s),
+        seconds=round(seconds, 3),
+        events_per_s=round(events / seconds) if seconds else 0.0,
+    )

@@ -1,0 +1,132 @@
+"""What tests are made of: events, ads, logs and records with sensible defaults; say only what the test is about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scoring.catalogue import Catalogue, Entry
+from scoring.events import Events, Source
+from scoring.features import Content
+from scoring.rows import RowStore
+from streams.decode import columns
+from streams.logs import Event, Log, in_order
+from streams.wire import Ad, Click, Impression, encode_json
+
+START_MS = 1_700_000_000_000
+"""A moment in November 2023: all tests happen around it."""
+
+TOPICS = {Source.IMPRESSION: "ad-impressions", Source.CLICK: "clicks"}
+
+
+@dataclass(slots=True)
+class Record:
+    """What a consumer hands over, without a consumer."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+def ad(ad_id: str = "ad-1", **fields: Any) -> Ad:
+    """An ad with a campaign behind it."""
+    offer: dict[str, Any] = {"campaign_id": "campaign-1", "advertiser_id": "advertiser-1", "bid_micros": 1_000}
+    return Ad(ad_id=ad_id, **(offer | fields))
+
+
+def impression(user: str = "user-1", ad_id: str = "ad-1", time_ms: int = START_MS, **fields: Any) -> Impression:
+    """``user`` is shown an ad. The event's id follows from who, what and when, unless ``fields`` say it."""
+    told: dict[str, Any] = {
+        "event_id": f"i-{user}-{ad_id}-{time_ms}",
+        "user_id": user,
+        "ad_id": ad_id,
+        "time_ms": time_ms,
+    }
+    return Impression(**(told | fields))
+
+
+def click(user: str = "user-1", ad_id: str = "ad-1", time_ms: int = START_MS, **fields: Any) -> Click:
+    """``user`` clicks on an ad, or does another ``kind`` of thing with it."""
+    told: dict[str, Any] = {
+        "event_id": f"c-{user}-{ad_id}-{time_ms}",
+        "user_id": user,
+        "ad_id": ad_id,
+        "time_ms": time_ms,
+    }
+    return Click(**(told | fields))
+
+
+def made_up_log(seed: int = 1, *, events: int = 200, users: int = 10, ads: int = 20) -> Log:
+    """A log of at least ``events`` events: every impression of a random ad may be answered, seconds later."""
+    rng = np.random.default_rng(seed)
+    offered = [ad(f"ad-{number}", category=f"c{number % 7}/s{number % 21}") for number in range(ads)]
+    out: list[Event] = []
+    while len(out) < events:
+        user, shown_ms = f"user-{rng.integers(users)}", START_MS + 1_000 * len(out)
+        shown = impression(user, f"ad-{rng.integers(ads)}", shown_ms)
+        out.append(shown)
+        if rng.random() < 0.4:
+            out.append(_answer(rng, user, shown.ad_id, shown_ms))
+    return Log(offered, in_order(out))
+
+
+def _answer(rng: np.random.Generator, user: str, shown: str, shown_ms: int) -> Click:
+    kind = str(rng.choice(["click", "view", "cart", "purchase"]))
+    time_ms = shown_ms + int(rng.integers(0, 30_000))
+    viewed_s = round(float(rng.uniform(0, 20)), 1)
+    return click(user, shown, time_ms, kind=kind, viewed_s=viewed_s, impression_time_ms=shown_ms)
+
+
+def source_of(event: Event) -> Source:
+    """The topic that an event travels on."""
+    return Source.CLICK if isinstance(event, Click) else Source.IMPRESSION
+
+
+def record(event: Event, offset: int = 0, partition: int = 0, **fields: Any) -> Record:
+    """The record that a producer makes of ``event``."""
+    told: dict[str, Any] = {"timestamp": event.time_ms, "key": event.user_id.encode(), "value": encode_json(event)}
+    return Record(TOPICS[source_of(event)], partition, offset, **(told | fields))
+
+
+def records(events: Sequence[Event], partition: int = 0) -> list[Record]:
+    """Records of ``events`` in order, with consecutive offsets per topic from 0."""
+    offsets = _offsets([source_of(event) for event in events])
+    return [record(event, offset, partition) for event, offset in zip(events, offsets, strict=True)]
+
+
+def columns_of(store: RowStore, events: Sequence[Event]) -> Events:
+    """Events as columns, rows looked up or made, offsets consecutive per source from 0."""
+    out = columns(events, [store.row_of(event.user_id.encode()) for event in events])
+    out["offset"] = _offsets(out["source"].tolist())
+    return out
+
+
+def _offsets(sources: Sequence[int]) -> list[int]:
+    """Each one's place among those of its source."""
+    counts = [0, 0]
+    out = []
+    for source in sources:
+        out.append(counts[source])
+        counts[source] += 1
+    return out
+
+
+def entry(ad_id: str = "ad-1", **fields: Any) -> Entry:
+    """An ad as the catalogue takes it; of ``fields``, content goes to the content."""
+    of_content = ("category", "brand", "price_micros", "tags", "title")
+    content: dict[str, Any] = {name: fields.pop(name) for name in of_content if name in fields}
+    return Entry(Content(ad_id, **content), **({"bid_micros": 1_000} | fields))
+
+
+def catalogue(ads: int = 20) -> Catalogue:
+    """Ads ``ad-0``, ``ad-1``, … in a few categories and brands, without a model."""
+    out = Catalogue()
+    out.upsert(
+        [entry(f"ad-{n}", category=f"c{n % 7}/s{n % 21}", brand=f"b{n % 5}", bid_micros=100 + n) for n in range(ads)]
+    )
+    return out

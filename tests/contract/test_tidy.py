@@ -1,0 +1,127 @@
+"""The source keeps the rules of `tidy`, and each rule is shown able to fail.
+
+Beside the repository itself, every rule reads small sources made up for it, which break it or only look so: a rule
+that cannot find anything guards nothing.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from streams.settings import Settings
+from tests.contract.tidy import CONSUMERS, IMPORTERS, PACKAGES, RULES, Source
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def repository() -> list[Source]:
+    paths = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    return [Source(path.relative_to(ROOT).as_posix(), path.read_text()) for path in paths]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_source_keeps_the_rule(rule: str, repository: list[Source]) -> None:
+    findings = list(RULES[rule](repository))
+    assert not findings, "\n".join(["", *findings])
+
+
+CORE = '"""The core:\n\n    ids → (ring,\n    rows) → engine\n"""'
+PATH = {"scoring/__init__.py": CORE, **{f"scoring/{name}.py": "" for name in ("ids", "ring", "rows", "engine")}}
+PATHLESS = {path: text for path, text in PATH.items() if "ids" not in path}
+MADE = dict.fromkeys(CONSUMERS, "AIOKafkaConsumer()")
+IMPORTED = {
+    (place + "x.py" if place.endswith("/") else place): "\n".join(
+        f"import {library}" for library, places in IMPORTERS.items() if place in places
+    )
+    for places in IMPORTERS.values()
+    for place in places
+}
+
+# Rule, sources that break it in one place, and what the finding says.
+BROKEN: list[tuple[str, dict[str, str], str]] = [
+    ("imports_go_one_way", {"scoring/a.py": "import streams.wire"}, "scoring/a.py:1: imports streams.wire"),
+    ("imports_go_one_way", {"scoring/a.py": "def f():\n    from streams import wire"}, "scoring/a.py:2: imports"),
+    ("imports_go_one_way", {"onnx_models/a.py": "from streams.wire import Ad"}, "imports streams.wire.Ad"),
+    ("imports_go_one_way", {"streams/a.py": "from onnx_models import network"}, "imports onnx_models.network"),
+    ("imports_go_one_way", {"streams/a.py": "from deploy.brokers import Broker"}, "imports deploy.brokers.Broker"),
+    ("imports_go_one_way", {"streams/demo/a.py": "import onnx_models"}, "streams/demo may import"),
+    ("imports_go_one_way", {"deploy/a.py": "import scoring"}, "imports scoring"),
+    ("scoring_is_pure", {"scoring/a.py": "\nimport os"}, "scoring/a.py:2: uses os"),
+    ("scoring_is_pure", {"scoring/a.py": "from time import monotonic"}, "uses time"),
+    ("scoring_is_pure", {"scoring/a.py": "import numpy as np\nr = np.random.rand()"}, "a.py:2: uses numpy.random"),
+    ("scoring_is_pure", {"scoring/a.py": "import datetime\ndatetime.datetime.now()"}, "uses datetime.datetime.now"),
+    ("scoring_is_pure", {"scoring/a.py": "from datetime import datetime as d\nd.now()"}, "a.py:2: uses datetime"),
+    ("scoring_follows_its_path", PATH | {"scoring/ids.py": "import scoring.engine"}, "ids.py:1: imports"),
+    ("scoring_follows_its_path", PATH | {"scoring/ring.py": "from scoring.rows import x"}, "imports scoring.rows"),
+    ("scoring_follows_its_path", PATH | {"scoring/new.py": ""}, "scoring.new is not on the path"),
+    ("scoring_follows_its_path", PATHLESS, "scoring.ids is on the path but not there"),
+    ("few_import_what_few_should", IMPORTED | {"streams/a.py": "import onnxruntime"}, "streams/a.py:1: imports onnx"),
+    ("few_import_what_few_should", IMPORTED | {"streams/a.py": "from torch.nn import Linear"}, "imports torch"),
+    ("few_import_what_few_should", IMPORTED | {"scoring/attention.py": ""}, "does not import onnxruntime"),
+    ("few_make_consumers", MADE | {"streams/a.py": "import aiokafka\naiokafka.AIOKafkaConsumer()"}, "streams/a.py:2:"),
+    ("few_make_consumers", MADE | {"streams/intake.py": "c: AIOKafkaConsumer"}, "intake.py:1: makes no consumer"),
+    ("functions_fit_a_screen", {"deploy/a.py": "\ndef f():\n" + 60 * "    1\n"}, "deploy/a.py:2: f has 61 lines"),
+    ("functions_fit_a_screen", {"deploy/a.py": "class A:\n  async def f():\n" + 60 * "    1\n"}, "f has 61 lines"),
+    ("modules_are_one_idea", {"streams/a.py": 401 * "1\n"}, "has 401 lines"),
+    ("no_module_is_dead", {"streams/a.py": "from streams import b", "streams/b.py": ""}, "nothing imports streams.a"),
+    ("no_module_is_dead", {"streams/a.py": "import streams.a"}, "nothing imports streams.a"),
+    ("scoring_says_what_it_does", {"scoring/a.py": "def f(): ..."}, "scoring/a.py:1: f is public"),
+    ("scoring_says_what_it_does", {"scoring/a.py": "class A:\n    'A.'\n    def f(self): ..."}, "a.py:3: f is public"),
+    ("exceptions_to_rules_have_reasons", {"streams/a.py": "import a  # noqa: F401"}, "streams/a.py:1: '# noqa: F401'"),
+    ("exceptions_to_rules_have_reasons", {"streams/a.py": "a = 1  # type: ignore  # untyped"}, "no rule"),
+    ("exceptions_to_rules_have_reasons", {"streams/a.py": "a = 1  # type: ignore[misc]"}, "gives no reason"),
+]
+
+
+@pytest.mark.parametrize(("rule", "sources", "said"), BROKEN, ids=[f"{rule}-{said}" for rule, _, said in BROKEN])
+def test_the_rule_finds_what_breaks_it(rule: str, sources: dict[str, str], said: str) -> None:
+    findings = list(RULES[rule]([Source(path, text) for path, text in sources.items()]))
+    assert len(findings) == 1
+    assert said in findings[0]
+
+
+NAMED_IN_A_STRING = {"streams/__main__.py": "run('-m', 'streams.b')", "streams/b.py": ""}
+REASONED = "1  # noqa: B, C1 - why\n2  # type: ignore[misc, arg-type]  # why"
+
+# Sources that look like breaking a rule and keep it.
+KEPT: list[tuple[str, dict[str, str]]] = [
+    ("imports_go_one_way", {"streams/cli/a.py": "import deploy, onnx_models, scoring, streams.wire, numpy"}),
+    ("scoring_is_pure", {"scoring/a.py": "import numpy as np\nfrom datetime import timedelta"}),
+    ("scoring_is_pure", {"streams/a.py": "import os"}),
+    ("scoring_follows_its_path", PATH | {"scoring/engine.py": "from scoring import ids\nimport scoring.rows"}),
+    ("few_import_what_few_should", IMPORTED),
+    ("few_make_consumers", MADE | {"streams/lane.py": "from aiokafka import AIOKafkaConsumer\nc: AIOKafkaConsumer"}),
+    ("functions_fit_a_screen", {"deploy/a.py": "@d\ndef f():\n" + 59 * "    1\n"}),
+    ("modules_are_one_idea", {"streams/a.py": 400 * "1\n"}),
+    ("no_module_is_dead", NAMED_IN_A_STRING),
+    ("no_module_is_dead", {"streams/__init__.py": "from streams.a import x", "streams/a.py": ""}),
+    ("scoring_says_what_it_does", {"scoring/a.py": "def _f(): ...\nclass _A: ...", "streams/a.py": "def f(): ..."}),
+    ("exceptions_to_rules_have_reasons", {"streams/a.py": REASONED}),
+]
+
+
+@pytest.mark.parametrize(("rule", "sources"), KEPT, ids=[rule for rule, _ in KEPT])
+def test_the_rule_lets_pass_what_keeps_it(rule: str, sources: dict[str, str]) -> None:
+    assert list(RULES[rule]([Source(path, text) for path, text in sources.items()])) == []
+
+
+def test_every_rule_is_shown_both_ways() -> None:
+    assert {rule for rule, _, _ in BROKEN} == {rule for rule, _ in KEPT} == RULES.keys()
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_described(name: str) -> None:
+    assert Settings.model_fields[name].description, f"streams/settings.py: {name} has no description; say its reason"
+
+
+def test_the_readme_lists_every_setting() -> None:
+    """Between ``<!-- settings -->`` and the next comment, where the README has that."""
+    _, marker, rest = (ROOT / "README.md").read_text().partition("<!-- settings -->")
+    if not marker:
+        pytest.skip("README.md has no <!-- settings --> table")
+    listed = set(re.findall(r"SALIENCE_([A-Z_]+)", rest.partition("<!--")[0]))
+    there = {name.upper() for name in Settings.model_fields}
+    said = f"README.md: the settings lack {sorted(there - listed)} and have {sorted(listed - there)} too much"
+    assert listed == there, said

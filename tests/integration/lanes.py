@@ -1,0 +1,174 @@
+"""A lane on a real broker, driven by hand: for tests of what happens between two of its steps."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from scoring.events import Source
+from streams import topics
+from streams.app import make_engine
+from streams.catalogue_feed import entry_of
+from streams.compute import Compute
+from streams.identity import identify, partitioner
+from streams.intake import group_consumer
+from streams.lane import Lane, Shared
+from streams.outbox import Outbox
+from streams.reading import read_topic
+from streams.settings import Settings
+from streams.snapshots import Snapshots
+from streams.step import Step
+from streams.wire import LANE_KEY, Ad, Click, Impression, LaneRow, encode_json
+
+DEADLINE_S = 30.0
+_ALIVE: list["Owner"] = []
+
+
+def play(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run a scenario; whatever owners it leaves behind, as where it fails, are ended."""
+
+    async def whole() -> None:
+        try:
+            await scenario()
+        finally:
+            for owner in tuple(_ALIVE):
+                await owner.vanish()
+
+    asyncio.run(whole())
+
+
+@dataclass
+class Shop:
+    """Topics on a broker, of one lane unless told otherwise, and settings to run on them."""
+
+    settings: Settings
+
+    @classmethod
+    def open(cls, bootstrap: str, prefix: str, home: Path, *, partitions: int = 1, **settings: Any) -> "Shop":
+        for_ever = {topics.RETENTION: "-1"}  # the tests' events are of a fixed date
+        topics.create(bootstrap, partitions, prefix, configs={topics.CLICKS: for_ever, topics.AD_IMPRESSIONS: for_ever})
+        return cls(Settings(bootstrap=bootstrap, topic_prefix=prefix, group=f"{prefix}group", home=home, **settings))
+
+    async def publish(self, messages: Sequence[Impression | Click | Ad | tuple[str, bytes, bytes, int]]) -> None:
+        """Produce events and ads, or raw (topic, key, value, time), in order."""
+        async with AIOKafkaProducer(bootstrap_servers=self.settings.bootstrap) as producer:
+            for message in messages:
+                name, key, value, time_ms = _record(message)
+                await producer.send_and_wait(self.settings.topic_prefix + name, value, key=key, timestamp_ms=time_ms)
+
+    async def read(self, name: str) -> list[tuple[bytes, bytes | None]]:
+        """Key and value of every committed record of a topic."""
+        batches = read_topic(self.settings.bootstrap, self.settings.topic_prefix + name)
+        return [(record.key or b"", record.value) async for records in batches for record in records]
+
+    async def placement_ids(self) -> Counter[str]:
+        """How often a read-committed reader sees each placement."""
+        values = [value for _, value in await self.read("placements") if value is not None]
+        return Counter(msgspec.json.decode(value)["placement_id"] for value in values)
+
+    async def lane_row(self) -> LaneRow | None:
+        """The newest committed lane row."""
+        rows = [value for key, value in await self.read("state-changelog") if key == LANE_KEY]
+        return msgspec.msgpack.decode(rows[-1], type=LaneRow) if rows and rows[-1] is not None else None
+
+    async def state(self) -> dict[bytes, bytes]:
+        """The newest committed row of each user."""
+        last = dict(await self.read("state-changelog"))
+        return {key: value for key, value in last.items() if value is not None and key != LANE_KEY}
+
+
+def _record(message: Impression | Click | Ad | tuple[str, bytes, bytes, int]) -> tuple[str, bytes, bytes, int | None]:
+    if isinstance(message, tuple):
+        return message
+    if isinstance(message, Ad):
+        return "ads", message.ad_id.encode(), encode_json(message), None
+    name = "clicks" if isinstance(message, Click) else "ad-impressions"
+    return name, message.user_id.encode(), encode_json(message), message.time_ms
+
+
+class Owner:
+    """A process's hold of the lane, in this process: its own consumer, engine and producer."""
+
+    def __init__(self, shop: Shop, ads: Sequence[Ad], outbox: Callable[..., Outbox] = Outbox) -> None:
+        self.settings = shop.settings
+        self._ads = ads
+        self._outbox = outbox
+        self._compute = Compute()
+        self.consumer: AIOKafkaConsumer | None = None
+        self.lane: Lane | None = None
+        _ALIVE.append(self)
+
+    async def take_over(self) -> Lane:
+        """Connect, and take the lane over."""
+        settings = self.settings
+        engine = make_engine(settings)
+        engine.catalogue.upsert([entry_of(ad) for ad in self._ads])
+        identity = await identify(settings)
+        step = Step(engine, partitioner(identity.lanes), settings.time_tolerance_ms, settings.idle_ttl_ms)
+        self.consumer = group_consumer(settings)
+        await self.consumer.start()
+        snapshots = Snapshots(settings, identity.changelog)
+        shared = Shared(settings, self.consumer, step, self._compute, identity, snapshots, self._outbox)
+        lane = self.lane = Lane(0, shared)
+        self.consumer.assign(list(lane.inputs))
+        await lane.take_over()
+        return lane
+
+    async def fetch(self) -> None:
+        """Queue everything that the topics hold now."""
+        assert self.consumer is not None
+        assert self.lane is not None
+        ends = await self.consumer.end_offsets(list(self.lane.inputs))
+        async with asyncio.timeout(DEADLINE_S):
+            while behind := [tp for tp in ends if await self.consumer.position(tp) < ends[tp]]:
+                for tp, records in (await self.consumer.getmany(*behind, timeout_ms=200)).items():
+                    self.lane.queues.put(Source(self.lane.inputs.index(tp)), records)
+        for queue in self.lane.queues.sources:
+            queue.caught_up, queue.empty_since_ms = True, 0
+
+    async def step_all(self) -> Counter[str]:
+        """Fetch, and step until nothing is queued; the counts."""
+        await self.fetch()
+        assert self.lane is not None
+        counts: Counter[str] = Counter()
+        async with asyncio.timeout(DEADLINE_S):
+            while len(self.lane.queues):
+                if (taken := self.lane.cut()) is not None:
+                    counts.update(await self.lane.step(taken))
+                else:
+                    await asyncio.sleep(0.01)  # the lane waits for the other topic's older records
+        return counts
+
+    async def vanish(self) -> None:
+        """End as a killed process does: nothing is aborted, committed or said to the group."""
+        _ALIVE.remove(self)
+        if self.lane is not None and self.lane._outbox is not None:
+            await self.lane._outbox.stop()
+        if self.consumer is not None:
+            await self.consumer.stop()
+        self._compute.stop()
+
+
+class Killed(Exception):  # noqa: N818 - not an error: the process is gone
+    """The process ends here."""
+
+
+def dying_outbox(deliveries: int) -> type[Outbox]:
+    """An outbox whose process is killed after that many batches have been handed over and delivered."""
+
+    class Dying(Outbox):
+        left = deliveries
+
+        async def _send(self, builder: Any, topic: str, partition: int) -> None:
+            await super()._send(builder, topic, partition)
+            await asyncio.gather(*self._pending)
+            type(self).left -= 1
+            if type(self).left <= 0:
+                raise Killed
+
+    return Dying

@@ -1,0 +1,285 @@
+"""A log through real workers on a real broker: undisturbed, killed again and again, and with poison in it."""
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from deploy.brokers import Broker
+from deploy.brokers.embedded import EmbeddedBroker
+from streams import topics
+from streams.audit import audit, compare, pure_core
+from streams.clock import wall_ms
+from streams.identity import partitioner
+from streams.lag import LagWatch
+from streams.logs import Log
+from streams.reading import read_topic
+from streams.replay import ReplayError, fill, prepare
+from streams.replay_check import Plan, check, run_worker
+from streams.settings import Settings
+from streams.wire import encode_json
+from tests.builders import START_MS, click, impression
+from tests.integration.lanes import Shop
+from tests.integration.workers import Worker, until
+from tests.logs import busy_log
+from tests.models import toy_model
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+LANES = 3
+KILLS = 5
+SLICE = 40
+
+
+@pytest.fixture(autouse=True)
+def small_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many slices, so that there is much between which things can go wrong; and a model that costs nothing."""
+    monkeypatch.setenv("SALIENCE_SLICE_RECORDS", str(SLICE))
+    monkeypatch.setenv("SALIENCE_SESSION_TIMEOUT_MS", "6000")  # the least that Kafka allows by default
+    monkeypatch.setenv("SALIENCE_HEARTBEAT_MS", "500")
+    monkeypatch.setenv("SALIENCE_MODEL", str(toy_model(tmp_path / "model")))
+
+
+def plan_on(broker: Broker, prefix: str, guarantee: str = "exactly_once") -> Plan:
+    if guarantee == "exactly_once" and not broker.transactions:
+        pytest.skip("exactly_once needs a broker with transactions, and Apache Kafka could not be had")
+    return Plan(broker.bootstrap, prefix, LANES, guarantee)
+
+
+def worker_of(plan: Plan, folder: Path) -> Worker:
+    """The plan's worker, as a process that can be killed."""
+    settings = Settings(
+        bootstrap=plan.bootstrap, topic_prefix=plan.prefix, group=plan.group, home=folder, guarantee=plan.guarantee
+    )
+    return Worker(Shop(settings), folder / "worker.log")
+
+
+async def filled(log: Log, plan: Plan) -> None:
+    await asyncio.to_thread(prepare, log, plan.bootstrap, plan.prefix, plan.partitions, wall_ms())
+    await fill(log, plan.bootstrap, plan.prefix)
+
+
+def test_a_log_filled_before_the_start_leads_to_what_the_core_makes_of_it(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    log, plan = busy_log(1), plan_on(kafka, topic_prefix)
+
+    async def scenario() -> Any:
+        await filled(log, plan)
+        seconds = await run_worker(log, plan, tmp_path, lambda _lag: None)
+        return await check(log, plan, 0.0, seconds)
+
+    report = asyncio.run(scenario())
+
+    assert report.differences == []
+    assert report.ok, report
+    assert report.events == len(log.events) == report.applied + report.duplicates
+    assert report.slices > len(log.events) / SLICE
+
+
+def test_a_log_leads_to_the_same_state_at_least_once_on_the_embedded_broker(
+    embedded: EmbeddedBroker, topic_prefix: str, tmp_path: Path
+) -> None:
+    log, plan = busy_log(2), plan_on(embedded, topic_prefix, "at_least_once")
+
+    async def scenario() -> Any:
+        await filled(log, plan)
+        seconds = await run_worker(log, plan, tmp_path, lambda _lag: None)
+        return await check(log, plan, 0.0, seconds)
+
+    report = asyncio.run(scenario())
+
+    assert report.differences == []
+    assert report.ok, report
+
+
+class Transactions:
+    """Whether a transaction is open on the changelog: its records are there, and no committed reader may have them."""
+
+    def __init__(self, plan: Plan) -> None:
+        name = plan.prefix + topics.CHANGELOG
+        self._partitions = [TopicPartition(name, lane) for lane in range(plan.partitions)]
+        self._uncommitted = AIOKafkaConsumer(bootstrap_servers=plan.bootstrap)
+        self._committed = AIOKafkaConsumer(bootstrap_servers=plan.bootstrap, isolation_level="read_committed")
+
+    async def __aenter__(self) -> Self:
+        await self._uncommitted.start()
+        await self._committed.start()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._uncommitted.stop()
+        await self._committed.stop()
+
+    async def open(self) -> bool:
+        stable = await self._committed.end_offsets(self._partitions)
+        ends = await self._uncommitted.end_offsets(self._partitions)
+        return any(stable[tp] < ends[tp] for tp in self._partitions)
+
+
+async def frozen_in_a_transaction(worker: Worker, transactions: Transactions) -> bool:
+    """Freeze the worker, and let it go on unless that was in the midst of a transaction."""
+    if not await transactions.open():
+        return False
+    worker.signal(signal.SIGSTOP)
+    if await transactions.open():
+        return True
+    worker.signal(signal.SIGCONT)
+    return False
+
+
+async def killed_again_and_again(log: Log, plan: Plan, folder: Path, seed: int) -> None:
+    """Run workers one after the other; each but the last is killed after a drawn number of records of its own.
+
+    Every other one is killed in the midst of a transaction, the others wherever they are.
+    """
+    rng = np.random.default_rng(seed)
+    async with LagWatch(plan.bootstrap, plan.prefix, plan.group) as watch, Transactions(plan) as transactions:
+        for number in range(KILLS):
+            mark = (await watch.look()).consumed + int(rng.integers(1, len(log.events) // (2 * KILLS)))
+            with worker_of(plan, folder) as worker:
+
+                async def reached(mark: int = mark, worker: Worker = worker) -> bool:
+                    alive(worker)
+                    return (await watch.look()).consumed >= mark
+
+                async def frozen(worker: Worker = worker) -> bool:
+                    return await frozen_in_a_transaction(worker, transactions)
+
+                await until(reached, f"record {mark}, by worker {number}")
+                if number % 2 == 0:
+                    await until(frozen, f"worker {number} in a transaction")
+                worker.signal(signal.SIGKILL)
+                await asyncio.to_thread(worker.status)
+        with worker_of(plan, folder) as worker:
+            await watch.until_zero(len(log.events), lambda: alive(worker))
+            worker.signal(signal.SIGTERM)
+            assert await asyncio.to_thread(worker.status) == 0
+
+
+async def aborted(plan: Plan) -> int:
+    """Records on the changelog that no committed reader sees."""
+    counts = []
+    for committed in (False, True):
+        batches = read_topic(plan.bootstrap, plan.prefix + topics.CHANGELOG, committed=committed)
+        counts.append(sum([len(records) async for records in batches]))
+    return counts[0] - counts[1]
+
+
+def alive(worker: Worker) -> None:
+    assert worker.process.poll() is None, worker.said
+
+
+def test_a_worker_killed_five_times_loses_doubles_and_reorders_nothing(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    log, plan = busy_log(3), plan_on(kafka, topic_prefix)
+
+    async def scenario() -> tuple[Any, int]:
+        await filled(log, plan)
+        await killed_again_and_again(log, plan, tmp_path, seed=3)
+        return await check(log, plan, 0.0, 0.0), await aborted(plan)
+
+    report, given_up = asyncio.run(scenario())
+
+    assert report.differences == []
+    assert report.ok, report
+    assert report.replayed == 0
+    assert report.users_without_placement == report.placements_doubled == report.placements_stale == 0
+    assert given_up > 0  # at least one was in the midst of a transaction, which came to nothing
+    assert (tmp_path / "worker.log").read_text().count("lane taken over") >= KILLS + LANES
+
+
+Poison = tuple[str, bytes, bytes, int]
+"""Topic, key, value, timestamp."""
+
+
+def poison(times_ms: Sequence[int]) -> list[Poison]:
+    """Records that no event can be read from, one for each time, each wrong in another way."""
+    first, middle, last = times_ms
+    shown = impression("user-0", "ad-0", middle)
+    return [
+        (topics.CLICKS, b"user-0", b"{not json", first),
+        (topics.AD_IMPRESSIONS, b"user-1", encode_json(shown), middle),  # another user's key
+        (topics.CLICKS, b"user-2", encode_json(click("user-2", "ad-0", last, viewed_s=-1.0)), last),
+    ]
+
+
+async def produce(plan: Plan, record: Poison) -> tuple[str, int, int]:
+    """Produce it, and where it went: topic, partition, offset."""
+    name, key, value, time_ms = record
+    lane = partitioner(plan.partitions)(key)
+    async with AIOKafkaProducer(bootstrap_servers=plan.bootstrap) as producer:
+        sent = await producer.send_and_wait(plan.prefix + name, value, key=key, partition=lane, timestamp_ms=time_ms)
+    return sent.topic, sent.partition, sent.offset
+
+
+def test_poison_first_midway_and_last_becomes_dead_letters_and_stops_nothing(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    log, plan = busy_log(4), plan_on(kafka, topic_prefix)
+    half = len(log.events) // 2
+    poisoned = poison([START_MS - 1, log.events[half].time_ms, log.events[-1].time_ms + 1])
+
+    async def scenario() -> tuple[list[tuple[str, int, int]], Any, Any]:
+        await filled(Log(log.ads, []), plan)
+        places = [await produce(plan, poisoned[0])]
+        await fill(Log([], log.events[:half]), plan.bootstrap, plan.prefix)
+        places.append(await produce(plan, poisoned[1]))
+        await fill(Log([], log.events[half:]), plan.bootstrap, plan.prefix)
+        places.append(await produce(plan, poisoned[2]))
+        await run_worker(log, plan, tmp_path, lambda _lag: None)
+        async with LagWatch(plan.bootstrap, plan.prefix, plan.group) as watch:
+            return places, await watch.look(), await audit(plan.bootstrap, plan.prefix)
+
+    places, lag, seen = asyncio.run(scenario())
+
+    expected = pure_core(log, plan.partitions)
+    dead = {place_of(record): record for record in seen.dead}
+    assert len(seen.dead) == len(poisoned)
+    for place, (_, key, value, time_ms) in zip(places, poisoned, strict=True):
+        assert (dead[place].key, dead[place].value, dead[place].timestamp) == (key, value, time_ms)
+        told = dict(dead[place].headers)
+        assert told["salience.stage"] == b"decode"
+        assert told["salience.timestamp_ms"] == str(time_ms).encode()
+        assert told["salience.error"]
+        assert told["salience.message"]
+    assert compare(expected.state, seen.state, offsets=False) == []
+    assert seen.totals["applied"] == expected.totals["applied"]
+    assert seen.totals["dead"] == len(poisoned)
+    assert seen.totals["events_in"] == len(log.events) + len(poisoned)
+    assert (lag.behind, seen.stale(plan.partitions)) == (0, [])
+    assert seen.placed.keys() == set(expected.state.users)
+
+
+def place_of(record: Any) -> tuple[str, int, int]:
+    """Where a dead letter says that it comes from."""
+    told = dict(record.headers)
+    return told["salience.topic"].decode(), int(told["salience.partition"]), int(told["salience.offset"])
+
+
+def test_topics_that_would_delete_the_log_are_refused_before_anything_is_produced(
+    kafka: Broker, topic_prefix: str
+) -> None:
+    topics.create(kafka.bootstrap, LANES, topic_prefix)
+    if topics.retentions_ms(kafka.bootstrap, [topic_prefix + topics.CLICKS])[topic_prefix + topics.CLICKS] is None:
+        pytest.skip("this broker does not tell how long a topic keeps its records")
+
+    with pytest.raises(ReplayError, match=r"keeps records for 7\.0 days .* retention\.ms=-1"):
+        prepare(busy_log(5), kafka.bootstrap, topic_prefix, LANES, wall_ms())
+
+
+def test_topics_made_for_a_replay_keep_its_times_for_ever_and_are_taken_again(kafka: Broker, topic_prefix: str) -> None:
+    log = busy_log(5)
+
+    created = prepare(log, kafka.bootstrap, topic_prefix, LANES, wall_ms())
+
+    assert created == topics.names(topic_prefix)
+    assert prepare(log, kafka.bootstrap, topic_prefix, LANES, wall_ms()) == []
+    with pytest.raises(ReplayError, match=f"expected {LANES + 1}; say --partitions {LANES}"):
+        prepare(log, kafka.bootstrap, topic_prefix, LANES + 1, wall_ms())

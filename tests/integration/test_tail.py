@@ -1,0 +1,102 @@
+import asyncio
+import json
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from typer.testing import CliRunner, Result
+
+from deploy.brokers import Broker
+from streams import topics
+from streams.cli import app
+from streams.wire import Attended, Placement, Slot, encode_json
+
+pytestmark = pytest.mark.integration
+
+SLOT = Slot(
+    slot=0,
+    ad_id="ad-1",
+    campaign_id="c",
+    pctr=0.125,
+    ecpm_micros=34_000,
+    price_micros=3,
+    propensity=1.0,
+    attention=(Attended(ad_id="ad-7", weight=0.7),),
+)
+
+
+def placement(user: str) -> Placement:
+    return Placement(
+        placement_id=f"p-{user}",
+        user_id=user,
+        time_ms=1_760_000_000_123,
+        valid_until_ms=1_760_000_001_000,
+        arm="engine",
+        model="m",
+        slots=(SLOT,),
+    )
+
+
+class Shop:
+    """Topics with a few records."""
+
+    def __init__(self, bootstrap: str, prefix: str) -> None:
+        self._where = ("--bootstrap", bootstrap, "--prefix", prefix)
+        topics.create(bootstrap, 1, prefix=prefix)
+        asyncio.run(self._fill(bootstrap, prefix))
+
+    async def _fill(self, bootstrap: str, prefix: str) -> None:
+        async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
+            for user in ("a", "b", "a"):
+                await producer.send_and_wait(f"{prefix}placements", encode_json(placement(user)), key=user.encode())
+            await producer.send_and_wait(f"{prefix}placements", None, key=b"b")
+            origin = [("salience.stage", b"decode")]
+            await producer.send_and_wait(f"{prefix}dead-letters", b"\x00[red]", key=b"a", headers=origin)
+
+    def tail(self, *options: str) -> Result:
+        return CliRunner().invoke(app, ["tail", *options, *self._where])
+
+
+@pytest.fixture(scope="module")
+def shop(embedded: Broker) -> Shop:
+    return Shop(embedded.bootstrap, "tail-")
+
+
+def test_json_is_one_object_a_line_of_the_user_asked_for(shop: Shop) -> None:
+    done = shop.tail("placements", "--from-beginning", "--limit", "2", "--user", "a", "--json")
+    assert done.exit_code == 0
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(each["key"], each["offset"]) for each in found] == [("a", 0), ("a", 2)]
+    assert found[0]["topic"] == "tail-placements"
+    assert found[0]["value"]["slots"][0]["attention"] == [{"ad_id": "ad-7", "weight": 0.7}]
+
+
+def test_people_see_slots_with_their_reasons_and_tombstones(shop: Shop) -> None:
+    done = shop.tail("placements", "--from-beginning", "--limit", "4")
+    assert done.exit_code == 0
+    assert "12.50%" in done.stdout
+    assert "ad-7 70%" in done.stdout
+    assert "b (tombstone)" in done.stdout
+
+
+def test_a_dead_letter_shows_its_origin_and_raw_bytes(shop: Shop) -> None:
+    people = shop.tail("dead-letters", "--from-beginning", "--limit", "1").stdout
+    assert "stage=decode" in people
+    assert r"b'\x00[red]'" in people
+    machines = json.loads(shop.tail("dead-letters", "--from-beginning", "--limit", "1", "--json").stdout)
+    assert machines["headers"] == {"salience.stage": "decode"}
+    assert machines["value"] == {"base64": "AFtyZWRd"}
+
+
+def test_a_name_that_is_no_topic_is_wrong_usage_and_the_names_are_told() -> None:
+    done = CliRunner().invoke(app, ["tail", "clickz"])
+    assert done.exit_code == 2
+    assert "dead-letters" in done.output
+
+
+def test_a_missing_topic_or_broker_fails_with_the_command_that_helps(embedded: Broker) -> None:
+    missing = CliRunner().invoke(app, ["tail", "clicks", "--bootstrap", embedded.bootstrap, "--prefix", "no-"])
+    assert missing.exit_code == 1
+    assert "salience topics create" in missing.output
+    silent = CliRunner().invoke(app, ["tail", "clicks", "--bootstrap", "127.0.0.1:1"])
+    assert silent.exit_code == 1
+    assert "salience broker embedded up" in silent.output

@@ -1,0 +1,145 @@
+"""Whole workers: started, joined, left, stopped, frozen; judged by what is on the topics."""
+
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.brokers import Broker
+from scoring.rows import decode_rows
+from streams import topics
+from streams.settings import Settings
+from tests.integration.lanes import Shop, play
+from tests.integration.test_lanes import ADS, events, shop_on
+from tests.integration.workers import Worker, until
+
+pytestmark = pytest.mark.integration
+
+GUARANTEES = pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+
+
+async def applied(shop: Shop) -> int:
+    """Events that the recovered rows count."""
+    rows = decode_rows((await shop.state()).values())
+    return int(rows["impressions"].sum() + rows["clicks"].sum())
+
+
+@GUARANTEES
+def test_a_stopped_worker_ends_in_order_and_its_successor_goes_on(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
+        await shop.publish([*ADS, *events()])
+        with Worker(shop, tmp_path / "first.log") as worker:
+            await until(lambda: _has_applied(shop, 80), "80 events applied")
+            worker.signal(signal.SIGTERM)
+            assert worker.status() == 0, worker.said
+        await shop.publish(events(30, start=60))
+        with Worker(shop, tmp_path / "second.log") as worker:
+            await until(lambda: _has_applied(shop, 120), "120 events applied")
+            worker.signal(signal.SIGTERM)
+            assert worker.status() == 0, worker.said
+        row = await shop.lane_row()
+        assert row is not None
+        assert (row.totals["applied"], row.totals["replayed"], row.totals["duplicate"]) == (120, 0, 0)
+
+    play(scenario)
+
+
+async def _has_applied(shop: Shop, count: int) -> bool:
+    return await applied(shop) >= count
+
+
+def test_lanes_move_between_workers_without_losing_or_doubling(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once", partitions=4)
+        await shop.publish([*ADS, *events(60)])
+        with Worker(shop, tmp_path / "first.log", home=tmp_path / "a") as first:
+            await until(lambda: _has_applied(shop, 80), "the first worker's 80 events")
+            with Worker(shop, tmp_path / "second.log", home=tmp_path / "b") as second:
+                await until(_says(second, "lane taken over"), "the second worker has lanes")
+                await shop.publish(events(60, start=60))
+                await until(lambda: _has_applied(shop, 160), "160 events by two workers")
+                second.signal(signal.SIGTERM)
+                assert second.status() == 0, second.said
+            await shop.publish(events(60, start=120))
+            await until(lambda: _has_applied(shop, 240), "240 events")
+            first.signal(signal.SIGTERM)
+            assert first.status() == 0, first.said
+        assert set((await shop.placement_ids()).values()) == {1}
+        assert await applied(shop) == 240
+
+    play(scenario)
+
+
+def _says(worker: Worker, line: str) -> Callable[[], Awaitable[bool]]:
+    async def said() -> bool:
+        assert worker.process.poll() is None, worker.said
+        return line in worker.said
+
+    return said
+
+
+def test_a_frozen_worker_that_wakes_after_its_lanes_went_to_another_ends_and_changes_nothing(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
+        await shop.publish([*ADS, *events()])
+        with Worker(shop, tmp_path / "zombie.log", home=tmp_path / "a") as zombie:
+            await until(lambda: _has_applied(shop, 80), "80 events")
+            zombie.signal(signal.SIGSTOP)
+            await shop.publish(events(30, start=60))
+            with Worker(shop, tmp_path / "owner.log", home=tmp_path / "b") as owner:
+                await until(lambda: _has_applied(shop, 120), "120 events, by the new owner")
+                zombie.signal(signal.SIGCONT)
+                await shop.publish(events(30, start=90))
+                await until(lambda: _has_applied(shop, 160), "160 events")
+                assert owner.process.poll() is None or owner.status() == 70
+        assert set((await shop.placement_ids()).values()) == {1}
+        assert await applied(shop) == 160
+        row = await shop.lane_row()
+        assert row is not None
+        assert row.totals["events_in"] == row.totals["applied"] == 160
+
+    play(scenario)
+
+
+def test_a_lane_held_back_by_tiny_bounds_loses_nothing(kafka: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish([*ADS, *events(300)])
+        with Worker(
+            shop, tmp_path / "log", queue_records=5, queue_bytes=65_536, slice_records=3, lanes_in_step=1
+        ) as worker:
+            await until(lambda: _has_applied(shop, 400), "400 events through a queue of five")
+            worker.signal(signal.SIGTERM)
+            assert worker.status() == 0, worker.said
+        row = await shop.lane_row()
+        assert row is not None
+        assert (row.totals["applied"], row.next_offsets) == (400, (300, 100))
+
+    play(scenario)
+
+
+def test_a_worker_without_topics_says_which_command_makes_them(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    shop = Shop(Settings(bootstrap=kafka.bootstrap, topic_prefix=topic_prefix, home=tmp_path))
+    with Worker(shop, tmp_path / "log") as worker:
+        assert worker.status() == 70
+        assert "salience topics" in worker.said
+    assert topics.partition_counts(kafka.bootstrap, topics.names(topic_prefix)) == {}
+
+
+def test_a_worker_asked_for_transactions_that_the_broker_lacks_says_which_setting_helps(
+    embedded: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    shop = Shop.open(embedded.bootstrap, topic_prefix, tmp_path)
+    with Worker(shop, tmp_path / "log", guarantee="exactly_once", session_timeout_ms=2_000) as worker:
+        assert worker.status() == 70
+        assert "SALIENCE_GUARANTEE=at_least_once" in worker.said

@@ -1,0 +1,65 @@
+"""Workers as processes of their own, to be stopped, killed and frozen; and what can be seen of them from outside."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.integration.lanes import Shop
+
+DEADLINE_S = 60.0
+
+
+class Worker:
+    """``salience worker`` on a shop's topics; killed, if need be, when the block ends."""
+
+    def __init__(self, shop: Shop, log: Path, **settings: Any) -> None:
+        fast = {"session_timeout_ms": 6_000, "heartbeat_ms": 500}  # Kafka's least session timeout by default
+        given = shop.settings.model_dump(exclude_none=True, exclude_defaults=True) | fast | settings
+        self.log = log
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("SALIENCE_")}
+        self._environment |= {f"SALIENCE_{name.upper()}": str(value) for name, value in given.items()}
+
+    def __enter__(self) -> Self:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "streams.cli", "worker"], env=self._environment, stdout=log, stderr=log
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+        self.process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def status(self) -> int:
+        """Wait for its end; its exit status."""
+        return self.process.wait(DEADLINE_S)
+
+    @property
+    def said(self) -> str:
+        """All that it has logged."""
+        return self.log.read_text()
+
+
+async def until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Look again and again until something observable holds; fails after the deadline, saying what did not."""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not await holds():  # noqa: ASYNC110 - in another process: no event to await
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"not within {DEADLINE_S:.0f} s: {what}") from None

@@ -1,0 +1,133 @@
+"""A small model that keeps the contract, in a directory of its own, whole or with one thing wrong."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from scoring.attention import ATTENTION, ENCODER, FORMAT, MANIFEST, Manifest, attention_contract, encoder_contract
+from scoring.features import DENSE_DIM, TOKENS_MAX
+from scoring.inputs import SPEC_HASH, HistoryKind, ModelInputs, empty_inputs
+
+DIM, VOCABULARY = 4, 50
+TYPES = {"tensor(float)": TensorProto.FLOAT, "tensor(int64)": TensorProto.INT64}
+
+Graphs = dict[str, onnx.ModelProto]
+Arrays = dict[str, Any]
+Change = Callable[[dict[str, Any]], None]
+
+
+def drawn_inputs(rng: np.random.Generator, people: int, candidates: int, dim: int) -> ModelInputs:
+    """Inputs as serving makes them: padding first, zero where padded; the first person has no history at all."""
+    inputs = empty_inputs(people, candidates, dim)
+    places = inputs.history_mask.shape[1]
+    held = np.arange(places) >= places - rng.integers(0, places + 1, (people, 1))
+    held[0] = False
+    inputs.history_mask[:] = held
+    inputs.history_kind[:] = rng.integers(1, len(HistoryKind), held.shape) * held
+    inputs.history_age[:] = rng.uniform(0, 15, held.shape)
+    inputs.history[:] = rng.normal(0, 0.5, inputs.history.shape) * held[:, :, None]
+    for array in (inputs.interest, inputs.candidates, inputs.candidate_features):
+        array[:] = rng.normal(0, 0.3, array.shape)
+    for array in (inputs.candidate_stats, inputs.context):
+        array[:] = rng.uniform(0, 1, array.shape)
+    return inputs
+
+
+def drawn_tokens(rng: np.random.Generator, items: int) -> np.ndarray:
+    """Token hashes ``[N, T]``, each item with at least one."""
+    tokens = rng.integers(1, 2**63, (items, TOKENS_MAX)).astype(np.uint64)
+    tokens[np.arange(TOKENS_MAX) >= rng.integers(1, TOKENS_MAX + 1, (items, 1))] = 0
+    return tokens
+
+
+def toy_model(
+    directory: Path, *, graphs: Change | None = None, golden: Change | None = None, manifest: Change | None = None
+) -> Path:
+    """Write the toy model; each change is made before the next part is made from it, so that the hashes still fit."""
+    protos: dict[str, Any] = {ENCODER: _encoder(), ATTENTION: _attention()}
+    arrays: dict[str, Any] = _golden()
+    if graphs is not None:
+        graphs(protos)
+    if golden is not None:
+        golden(arrays)
+    contents = {name: proto.SerializeToString() for name, proto in protos.items()} | {"golden.npz": npz(arrays)}
+    fields: dict[str, Any] = {
+        "format": FORMAT, "name": "toy", "spec_hash": SPEC_HASH, "dim": DIM, "vocabulary": VOCABULARY, "opset": 18,
+        "data": "none", "golden": "golden.npz",
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    }  # fmt: skip
+    if manifest is not None:
+        manifest(fields)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (directory / name).write_bytes(content)
+    (directory / MANIFEST).write_bytes(msgspec.json.encode(msgspec.convert(fields, Manifest)))
+    return directory
+
+
+def npz(arrays: Arrays) -> bytes:
+    """Arrays as an ``.npz`` file."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def _table() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(VOCABULARY, DIM)).astype(np.float32)
+
+
+def _encoder() -> onnx.ModelProto:
+    """The vector is the sum over tokens of a table's rows."""
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["found"]),
+        helper.make_node("ReduceSum", ["found", "axis"], ["vector"], keepdims=0),
+    ]
+    constants = {"table": _table(), "axis": np.array([1], dtype=np.int64)}
+    return _model(nodes, constants, encoder_contract(DIM))
+
+
+def _attention() -> onnx.ModelProto:
+    """The logit is the sum of a candidate's vector, attention its product with each past item."""
+    nodes = [
+        helper.make_node("ReduceSum", ["candidates", "axis"], ["logit"], keepdims=0),
+        helper.make_node("Transpose", ["history"], ["past"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["candidates", "past"], ["attention"]),
+    ]
+    return _model(nodes, {"axis": np.array([2], dtype=np.int64)}, attention_contract(DIM))
+
+
+def _model(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], contract: tuple[Any, Any]) -> onnx.ModelProto:
+    sides = [
+        [
+            helper.make_tensor_value_info(
+                name, TYPES[type_], [f"{name}{at}" if size is None else size for at, size in enumerate(shape)]
+            )
+            for name, (type_, shape) in side.items()
+        ]
+        for side in contract
+    ]
+    initializers = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "toy", *sides, initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def _golden() -> Arrays:
+    """Inputs, and outputs computed with numpy: not by the graphs that they are to check."""
+    rng = np.random.default_rng(1)
+    inputs, tokens = drawn_inputs(rng, 3, 5, DIM), drawn_tokens(rng, 4)
+    rows = np.where(tokens == 0, 0, 1 + (tokens % np.uint64(VOCABULARY - 1)).astype(np.int64))
+    return {
+        "tokens": tokens,
+        "dense": np.zeros((4, DENSE_DIM), dtype=np.float32),
+        "vector": _table()[rows].sum(axis=1),
+        **inputs.feed(),
+        "logit": inputs.candidates.sum(axis=2),
+        "attention": inputs.candidates @ inputs.history.transpose(0, 2, 1),
+    }

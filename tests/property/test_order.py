@@ -1,0 +1,108 @@
+"""The order of a lane: by time across its topics, the same however the records arrive, and never too early."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoring.events import Source
+from scoring.order import Taken, take
+
+LIMIT_MS = 60
+"""Now and tolerance; some times lie beyond it, and are clamped to it."""
+TIMES = st.lists(st.integers(0, 90), max_size=30)
+Effective = list[tuple[int, int, int]]
+
+
+def array(times: list[int]) -> Any:
+    return np.array(times, dtype=np.int64)
+
+
+def effective(times: list[int], mark: int, source: int) -> Effective:
+    """(running maximum, source, place) of each record, one after the other."""
+    out = []
+    for place, time in enumerate(times):
+        mark = max(mark, min(time, LIMIT_MS))
+        out.append((mark, source, place))
+    return out
+
+
+def by_definition(
+    queued: tuple[list[int], list[int]], marks: tuple[int, int], complete: tuple[bool, bool]
+) -> list[tuple[int, int]]:
+    """What may be taken: records in order, up to the first that an incomplete source's next record may precede."""
+    streams = [effective(times, marks[source], source) for source, times in enumerate(queued)]
+    held = [
+        (stream[-1][0] if stream else marks[source], source)
+        for source, stream in enumerate(streams)
+        if not complete[source]
+    ]
+    merged = sorted(streams[0] + streams[1])
+    return [(source, place) for time, source, place in merged if all((time, source) <= first for first in held)]
+
+
+def taken(queued: tuple[list[int], list[int]], marks: tuple[int, int], complete: tuple[bool, bool], most: int) -> Taken:
+    return take((array(queued[0]), array(queued[1])), marks, complete, LIMIT_MS, most)
+
+
+@given(TIMES, TIMES, st.tuples(st.integers(0, 50), st.integers(0, 50)), st.tuples(st.booleans(), st.booleans()))
+def test_exactly_what_no_incomplete_source_may_precede_is_taken_in_order(
+    impressions: list[int], clicks: list[int], marks: tuple[int, int], complete: tuple[bool, bool]
+) -> None:
+    queued = impressions, clicks
+
+    out = taken(queued, marks, complete, 1_000)
+
+    expected = by_definition(queued, marks, complete)
+    assert out.order.tolist() == [source for source, _ in expected]
+    assert out.counts == (out.order.tolist().count(0), out.order.tolist().count(1))
+
+
+@given(TIMES, TIMES, st.lists(st.integers(1, 9), min_size=1, max_size=20))
+def test_a_filled_backlog_taken_in_pieces_gives_the_order_of_all_at_once(
+    impressions: list[int], clicks: list[int], sizes: list[int]
+) -> None:
+    whole = taken((impressions, clicks), (0, 0), (True, True), 1_000)
+    order: list[int] = []
+    marks, at = (0, 0), [0, 0]
+
+    while len(order) < len(impressions) + len(clicks):
+        most = sizes[len(order) % len(sizes)]
+        heads = impressions[at[0] : at[0] + most], clicks[at[1] : at[1] + most]  # no more is looked at than is taken
+        piece = taken(heads, marks, (True, True), most)
+        assert len(piece.order)
+        order += piece.order.tolist()
+        marks = piece.watermarks_ms
+        at = [at[0] + piece.counts[0], at[1] + piece.counts[1]]
+
+    assert order == whole.order.tolist()
+    assert marks == whole.watermarks_ms
+
+
+@given(
+    TIMES, TIMES, st.lists(st.tuples(st.sampled_from(list(Source)), st.integers(1, 8), st.integers(1, 5)), max_size=40)
+)
+def test_the_way_in_which_records_arrive_does_not_change_their_order(
+    impressions: list[int], clicks: list[int], arrivals: list[tuple[Source, int, int]]
+) -> None:
+    streams = impressions, clicks
+    whole = taken(streams, (0, 0), (True, True), 1_000)
+    order: list[int] = []
+    marks, at, fetched = (0, 0), [0, 0], [0, 0]
+
+    for source, count, most in [*arrivals, (Source.IMPRESSION, 1_000, 1_000), (Source.CLICK, 1_000, 1_000)]:
+        fetched[source] = min(fetched[source] + count, len(streams[source]))
+        done = all(fetched[each] == len(streams[each]) for each in Source)
+        queued = streams[0][at[0] : fetched[0]], streams[1][at[1] : fetched[1]]
+        piece = taken(queued, marks, (done, done), most)
+        order += piece.order.tolist()
+        marks = piece.watermarks_ms
+        at = [at[0] + piece.counts[0], at[1] + piece.counts[1]]
+
+    assert order == whole.order.tolist()
+
+
+@given(TIMES, TIMES)
+def test_everything_is_taken_once_nothing_older_is_to_be_waited_for(impressions: list[int], clicks: list[int]) -> None:
+    assert taken((impressions, clicks), (0, 0), (True, True), 1_000).counts == (len(impressions), len(clicks))

@@ -1,0 +1,202 @@
+"""Training examples are what serving would have seen: nothing from the future, nothing from the same moment."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from onnx_models.examples import Examples, collect
+from scoring.catalogue import Catalogue
+from scoring.engine import gather
+from scoring.events import Events
+from scoring.ids import id64
+from scoring.rows import RowStore
+from scoring.update import apply
+from streams.catalogue_feed import entry_of
+from streams.logs import Event, Log, in_order
+from streams.wire import Impression
+from tests.builders import START_MS, catalogue, click, columns_of, impression, made_up_log
+
+INPUTS = [field.name for field in fields(Examples) if field.name != "label"]
+
+
+def examples_of(events: Sequence[Event], ads: int = 20) -> Examples:
+    store = RowStore()
+    return collect(columns_of(store, events), store, catalogue(ads))
+
+
+def labels_of(*events: Event) -> list[float]:
+    return examples_of(in_order(events)).label.tolist()
+
+
+def test_a_click_that_answers_an_impression_is_its_label() -> None:
+    shown = impression()
+    assert labels_of(shown) == [0]
+    assert labels_of(shown, click(time_ms=START_MS + 900, impression_time_ms=START_MS)) == [1]
+
+
+@pytest.mark.parametrize(("kind", "label"), [("view", 0), ("click", 1), ("cart", 1), ("purchase", 1)])
+def test_a_look_alone_is_no_click_and_more_than_a_click_is_one(kind: str, label: float) -> None:
+    answer = click(time_ms=START_MS + 900, impression_time_ms=START_MS, kind=kind, viewed_s=30.0)
+    assert labels_of(impression(), answer) == [label]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"user": "user-2"},
+        {"ad_id": "ad-2"},
+        {"impression_time_ms": START_MS - 1},
+        {"impression_time_ms": None},
+    ],
+)
+def test_a_click_that_answers_something_else_is_no_label(answer: dict[str, object]) -> None:
+    told = {"time_ms": START_MS + 900, "impression_time_ms": START_MS} | answer
+    assert labels_of(impression(), click(**told)) == [0]  # type: ignore[arg-type]  # the fields are as the test says
+
+
+def test_an_impression_told_twice_is_one_example() -> None:
+    assert len(examples_of([impression(), impression()])) == 1
+
+
+def test_an_impression_of_an_ad_that_nobody_knows_is_no_example() -> None:
+    assert len(examples_of([impression(ad_id="nobody's"), impression(time_ms=START_MS + 1)])) == 1
+
+
+def test_events_of_one_user_and_moment_do_not_see_one_another() -> None:
+    together = [
+        impression(ad_id="ad-2"),
+        impression(ad_id="ad-3"),
+        click(ad_id="ad-4"),
+        impression(ad_id="ad-2", time_ms=START_MS + 60_000),
+    ]
+    examples = examples_of(together)
+    assert (examples.history[:2] == -1).all()
+    assert not examples.interest[:2].any()
+    assert set(examples.history[2].tolist()) == {-1, 2, 3, 4}
+    assert examples.interest[2].any()
+
+
+def test_a_history_holds_what_others_did_for_nobody_but_them() -> None:
+    events = [
+        impression("user-1"),
+        impression("user-2", "ad-5", START_MS + 1),
+        impression("user-1", time_ms=START_MS + 2),
+    ]
+    assert (examples_of(events).history >= 0).sum(axis=1).tolist() == [0, 0, 1]
+
+
+def _intruder(rng: random.Random, user: str, after: Event) -> Event:
+    """Something that happens at the moment of ``after`` or later, and answers no impression."""
+    time_ms = after.time_ms + rng.choice([0, 1, 1_000, 10_000_000])
+    fields_ = {"ad_id": f"ad-{rng.randrange(20)}", "time_ms": time_ms, "event_id": f"intruder-{rng.random()}"}
+    if rng.random() < 0.5:
+        return impression(user, **fields_)  # type: ignore[arg-type]  # names and times as the builder takes them
+    kind = rng.choice(["click", "view", "cart", "purchase"])
+    return click(user, kind=kind, viewed_s=12.0, **fields_)  # type: ignore[arg-type]  # as above
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_event_of_the_future_changes_no_example(seed: int) -> None:
+    rng, log = random.Random(seed), made_up_log(seed, events=250, users=6)
+    event = rng.choice(log.events)
+    before = examples_of(log.events)
+    after = examples_of(in_order([*log.events, _intruder(rng, event.user_id, event)]))
+    old = before.at(before.time_ms <= event.time_ms)
+    new = after.at((after.time_ms <= event.time_ms) & _is_old(after, before))
+    assert len(old) == len(new) > 0
+    for field in (*INPUTS, "label"):
+        np.testing.assert_array_equal(getattr(new, field), getattr(old, field), err_msg=field)
+
+
+def _is_old(after: Examples, before: Examples) -> np.ndarray:
+    def keys(examples: Examples) -> list[tuple[int, ...]]:
+        return list(zip(examples.time_ms.tolist(), examples.row.tolist(), examples.item.tolist(), strict=True))
+
+    known = set(keys(before))
+    return np.array([key in known for key in keys(after)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_example_is_what_serving_gathers_from_all_that_came_before(seed: int) -> None:
+    """Against the plain way: for each impression a new state, made of this user's earlier events in one batch."""
+    log = made_up_log(seed, events=150, users=5)
+    examples, ads = examples_of(log.events), catalogue()
+    shown = [event for event in log.events if isinstance(event, Impression)]
+    assert len(shown) == len(examples)
+    for at, event in enumerate(shown):
+        store = RowStore()
+        store.row_of(event.user_id.encode())
+        earlier = [each for each in log.events if each.user_id == event.user_id and each.time_ms < event.time_ms]
+        apply(store, columns_of(store, earlier), ads)
+        _same(examples, at, store, ads, event)
+
+
+def _same(examples: Examples, at: int, store: RowStore, ads: Catalogue, event: Event) -> None:
+    slot = ads.slots_of(np.array([id64(event.ad_id)], dtype=np.uint64))
+    inputs, history = gather(ads, store.rows[:1].copy(), np.array([event.time_ms]), slot[:, None])
+    assert examples.item[at] == slot[0]
+    np.testing.assert_array_equal(examples.history[at], history[0])
+    np.testing.assert_array_equal(examples.age[at], inputs.history_age[0])
+    np.testing.assert_array_equal(examples.kind[at], inputs.history_kind[0])
+    np.testing.assert_allclose(examples.interest[at], inputs.interest[0], atol=1e-5)
+    np.testing.assert_allclose(examples.stats[at], inputs.candidate_stats[0, 0], atol=1e-5)
+    np.testing.assert_array_equal(examples.context[at], inputs.context[0])
+
+
+def test_the_state_in_the_end_is_the_one_of_serving() -> None:
+    log, ads = made_up_log(4, events=300, users=5), catalogue()
+    learnt, served = RowStore(), RowStore()
+    collect(columns_of(learnt, log.events), learnt, ads)
+    apply(served, columns_of(served, log.events), ads)
+    for name in ("ring_ad", "ring_s", "ring_kind", "impressions", "clicks", "time_ms"):
+        np.testing.assert_array_equal(learnt.rows[name], served.rows[name], err_msg=name)
+    np.testing.assert_allclose(learnt.rows["interest"], served.rows["interest"], rtol=1e-4, atol=1e-5)
+
+
+def test_the_events_given_are_left_as_they_are() -> None:
+    store, log = RowStore(), made_up_log(5)
+    events: Events = columns_of(store, log.events)
+    kept = events.copy()
+    collect(events, store, catalogue())
+    np.testing.assert_array_equal(events, kept)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.8, 1.0])
+def test_a_split_by_time_parts_no_moment_and_loses_nothing(fraction: float) -> None:
+    events = [impression(f"user-{n}", f"ad-{n % 20}", START_MS + 1_000 * (n // 7)) for n in range(100)]
+    examples = examples_of(events)
+    early, late = examples.time_split(fraction)
+    assert len(early) + len(late) == 100
+    assert abs(len(early) - 100 * fraction) <= 7
+    if len(early) and len(late):
+        assert early.time_ms.max() < late.time_ms.min()
+
+
+def test_no_events_are_no_examples() -> None:
+    empty = examples_of([])
+    assert len(empty) == 0
+    assert [len(part) for part in empty.time_split(0.5)] == [0, 0]
+
+
+def test_events_that_are_told_late_count_at_their_own_time() -> None:
+    """Producers retry: what counts is when it happened, not where it stands in the log."""
+    first, second = impression(), impression(ad_id="ad-2", time_ms=START_MS + 5_000)
+    answer = click(time_ms=START_MS + 900, impression_time_ms=START_MS)
+    straight, late = examples_of([first, answer, second]), examples_of([second, answer, first])
+    for field in (*INPUTS, "label"):
+        np.testing.assert_array_equal(getattr(late, field), getattr(straight, field), err_msg=field)
+
+
+def test_the_examples_of_a_log_are_those_of_its_impressions() -> None:
+    log: Log = made_up_log(6, events=120)
+    ads = Catalogue()
+    ads.upsert([entry_of(ad) for ad in log.ads])
+    store = RowStore()
+    examples = collect(columns_of(store, log.events), store, ads)
+    shown = [event for event in log.events if isinstance(event, Impression)]
+    assert examples.time_ms.tolist() == [event.time_ms for event in shown]
+    assert [ads.entries[item].content.item_id for item in examples.item] == [event.ad_id for event in shown]
+    assert 0 < examples.label.mean() < 1

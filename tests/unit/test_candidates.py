@@ -1,0 +1,116 @@
+"""Who is worth scoring: near to the person's interest, some new, some at random, each once, all eligible."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from scoring.candidates import Shares, choose
+from scoring.catalogue import Catalogue
+from scoring.features import FEATURE_DIM
+from tests.builders import START_MS, catalogue, entry
+
+NEAR_ONLY = Shares(count=10, fresh=0, random=0)
+
+
+def interests(people: int, seed: int = 1) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=(people, FEATURE_DIM)).astype(np.float32)
+
+
+def seeds(people: int) -> npt.NDArray[np.uint64]:
+    return np.arange(1, people + 1, dtype=np.uint64)
+
+
+def shop_of(ads: int) -> Catalogue:
+    """Ads of different content, every tenth withdrawn, the newest last."""
+    shop = Catalogue()
+    shop.upsert(
+        [
+            entry(f"ad-{n}", category=f"c{n % 13}", tags=(f"t{n}",), start_ms=START_MS - 1_000 * (ads - n))
+            for n in range(ads)
+        ]
+    )
+    shop.withdraw([f"ad-{n}" for n in range(0, ads, 10)])
+    return shop
+
+
+@pytest.mark.parametrize(
+    "shares", [Shares(), Shares(20, 0.5, 0.5), Shares(20, 1, 0), Shares(20, 0, 1), Shares(1, 0.05, 0.1)]
+)
+def test_candidates_are_as_many_as_asked_eligible_in_slot_order_and_none_twice(shares: Shares) -> None:
+    shop = shop_of(500)
+
+    chosen = choose(shop, interests(8), seeds(8), START_MS, shares)
+
+    assert chosen.shape == (8, shares.count)
+    assert (np.diff(chosen, axis=1) > 0).all()
+    assert set(chosen.ravel().tolist()) <= set(shop.eligible(START_MS).tolist())
+
+
+def test_the_nearest_are_those_with_the_largest_product() -> None:
+    shop, people = shop_of(500), interests(5)
+
+    chosen = choose(shop, people, seeds(5), START_MS, NEAR_ONLY)
+
+    eligible = shop.eligible(START_MS)
+    nearness = people @ shop.features[eligible].T
+    for person in range(5):
+        nearest = eligible[np.argsort(-nearness[person])[:10]]
+        assert chosen[person].tolist() == sorted(nearest.tolist())
+
+
+def test_of_people_of_whom_nothing_is_known_the_highest_bids_are_chosen() -> None:
+    shop = catalogue(100)
+
+    chosen = choose(shop, np.zeros((1, FEATURE_DIM), dtype=np.float32), seeds(1), START_MS, NEAR_ONLY)
+
+    assert chosen[0].tolist() == list(range(90, 100))
+
+
+def test_a_bid_does_not_buy_its_way_past_an_interest() -> None:
+    shop = Catalogue()
+    shop.upsert(
+        [entry("near", category="c", bid_micros=1)]
+        + [entry(f"rich-{n}", tags=(f"t{n}",), bid_micros=10**9) for n in range(50)]
+    )
+    interest = shop.features[:1].copy()
+
+    assert 0 in choose(shop, interest, seeds(1), START_MS, Shares(count=1, fresh=0, random=0))[0]
+
+
+def test_a_share_is_the_newest() -> None:
+    shop = shop_of(500)
+
+    chosen = choose(shop, interests(5), seeds(5), START_MS, Shares(count=100, fresh=0.05, random=0))
+
+    newest = sorted(shop.eligible(START_MS).tolist())[-5:]
+    assert all(set(newest) <= set(person.tolist()) for person in chosen)
+
+
+def test_the_random_share_reaches_every_ad_alike_and_is_repeated_by_its_seed() -> None:
+    shop, people = catalogue(200), 4_000
+    nobody = np.zeros((people, FEATURE_DIM), dtype=np.float32)
+
+    chosen = choose(shop, nobody, seeds(people), START_MS, Shares(count=20, fresh=0, random=0.5))
+
+    counts = np.bincount(chosen.ravel(), minlength=200)[:150]  # the others are partly chosen by their bids
+    assert counts.mean() == pytest.approx(people * 10 / 200, rel=0.05)
+    assert counts.min() > 0.7 * counts.mean()
+    assert counts.max() < 1.3 * counts.mean()
+    again = choose(shop, nobody[:3], seeds(3), START_MS, Shares(count=20, fresh=0, random=0.5))
+    assert again.tolist() == chosen[:3].tolist()
+
+
+def test_a_persons_candidates_do_not_depend_on_who_else_is_in_the_call() -> None:
+    shop, people = shop_of(500), interests(6)
+
+    together = choose(shop, people, seeds(6), START_MS, Shares())
+
+    alone = choose(shop, people[4:5], seeds(6)[4:5], START_MS, Shares())
+    assert alone[0].tolist() == together[4].tolist()
+
+
+@pytest.mark.parametrize("ads", [0, 1, 7])
+def test_where_fewer_are_eligible_all_of_them_are_candidates(ads: int) -> None:
+    chosen = choose(catalogue(ads), interests(3), seeds(3), START_MS, Shares(count=7))
+
+    assert chosen.tolist() == [list(range(ads))] * 3

@@ -1,0 +1,216 @@
+"""Records to columns: every field where it belongs, and everything that fails set aside with its reason."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scoring.events import EVENT, VIEWED_LONG_MS, Kind, Source
+from scoring.ids import id64
+from scoring.rows import RowStore
+from streams.decode import Decoded, columns, decode
+from tests.builders import START_MS, Record, click, impression, record, records
+
+LATEST_MS = START_MS + 300_000
+
+
+def decoded(given: Sequence[Record], store: RowStore | None = None, *, misplaced: Collection[bytes] = ()) -> Decoded:
+    sources = np.array(
+        [Source.CLICK if each.topic == "clicks" else Source.IMPRESSION for each in given], dtype=np.uint8
+    )
+    return decode(
+        given,
+        sources,
+        RowStore() if store is None else store,
+        latest_ms=LATEST_MS,
+        belongs_here=lambda key: key not in misplaced,
+    )
+
+
+def reasons(out: Decoded) -> list[tuple[str, str]]:
+    return [(error, message) for _, _, error, message in out.dead]
+
+
+def test_an_impression_becomes_a_row_of_columns() -> None:
+    event = impression("user-1", "ad-7", START_MS, event_id="e1", surface="feed")
+
+    (column,) = decoded([record(event, offset=41)]).events
+
+    assert {name: int(column[name]) for name in EVENT.names or ()} == {
+        "time_ms": START_MS,
+        "shown_ms": START_MS,
+        "ad": id64("ad-7"),
+        "event": id64("e1"),
+        "offset": 41,
+        "value_micros": 0,
+        "viewed_ms": 0,
+        "row": 0,
+        "surface": 1 + id64("feed") % 65_535,
+        "source": Source.IMPRESSION,
+        "kind": Kind.SHOWN,
+    }
+
+
+def test_a_purchase_becomes_a_row_of_columns_as_of_the_impression_it_answers() -> None:
+    told: dict[str, Any] = {
+        "kind": "purchase",
+        "viewed_s": 1.2345,
+        "value_micros": 5,
+        "impression_time_ms": START_MS - 9,
+    }
+
+    (column,) = decoded([record(click("user-1", "ad-7", START_MS, **told), offset=3)]).events
+
+    names = ("time_ms", "shown_ms", "value_micros", "viewed_ms", "surface", "source", "kind", "offset")
+    assert [int(column[name]) for name in names] == [
+        START_MS,
+        START_MS - 9,
+        5,
+        1_234,
+        0,
+        Source.CLICK,
+        Kind.PURCHASED,
+        3,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "viewed_s", "counts_as"),
+    [
+        ("view", None, Kind.VIEWED),
+        ("view", VIEWED_LONG_MS / 1_000 - 0.001, Kind.VIEWED),
+        ("view", VIEWED_LONG_MS / 1_000, Kind.VIEWED_LONG),
+        ("click", 86_400.0, Kind.CLICKED),
+        ("cart", None, Kind.CARTED),
+        ("purchase", None, Kind.PURCHASED),
+    ],
+)
+def test_a_view_is_long_from_ten_seconds_and_other_kinds_are_what_they_say(
+    kind: str, viewed_s: float | None, counts_as: Kind
+) -> None:
+    assert columns([click(kind=kind, viewed_s=viewed_s)], [0])["kind"].tolist() == [counts_as]
+
+
+def test_a_click_that_answers_no_impression_is_remembered_at_its_own_time() -> None:
+    assert columns([click(time_ms=START_MS)], [0])["shown_ms"].tolist() == [START_MS]
+    assert columns([click(time_ms=START_MS, impression_time_ms=0)], [0])["shown_ms"].tolist() == [0]
+
+
+def test_events_keep_their_order_and_users_their_rows() -> None:
+    store = RowStore()
+    given = records([impression("b"), click("a"), impression("a"), click("b"), click("b")])
+
+    out = decoded(given, store)
+
+    assert [store.users[row] for row in out.events["row"]] == [b"b", b"a", b"a", b"b", b"b"]
+    assert out.events["source"].tolist() == [0, 1, 0, 1, 1]
+    assert out.events["offset"].tolist() == [0, 0, 1, 1, 2]
+    assert len(store) == 2
+
+
+def test_surfaces_are_told_apart_and_none_is_none() -> None:
+    surfaces = columns([click(surface=name) for name in ("feed", "", "search", "feed")], [0] * 4)["surface"].tolist()
+
+    assert surfaces[1] == 0
+    assert surfaces[0] == surfaces[3] != surfaces[2]
+    assert min(surfaces[0], surfaces[2]) > 0
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (b"", "DecodeError"),
+        (b"{", "DecodeError"),
+        (b"\xff\xfe", "DecodeError"),
+        (b"null", "ValidationError"),
+        (b"[]", "ValidationError"),
+        (b'{"event_id": "e"}', "ValidationError"),
+        (None, "DecodeError"),
+    ],
+)
+def test_a_value_that_is_no_event_is_set_aside_with_its_error(value: bytes | None, error: str) -> None:
+    given = record(click(), offset=5, value=value)
+
+    out = decoded([given])
+
+    assert [(dead, stage, name) for dead, stage, name, _ in out.dead] == [(given, "decode", error)]
+    assert out.dead[0][3]
+    assert len(out.events) == 0
+
+
+def test_a_value_that_is_no_utf8_is_set_aside_and_stops_nothing() -> None:
+    good = record(click("a"), offset=1)
+    bad = record(click("a"), value=b'{"event_id":"\xff\xfe","user_id":"a","ad_id":"x","time_ms":1}')
+
+    out = decoded([bad, good])
+
+    assert [dead[0] for dead in out.dead] == [bad]
+    assert out.events["offset"].tolist() == [1]
+
+
+def test_an_impression_on_the_topic_of_clicks_is_read_as_what_the_topic_holds() -> None:
+    shown = record(impression("a"))
+    on_clicks = Record("clicks", 0, 0, shown.timestamp, shown.key, shown.value)
+
+    assert decoded([on_clicks]).events["kind"].tolist() == [Kind.CLICKED]
+
+
+@pytest.mark.parametrize("key", [None, b"", b"someone-else", b"USER-1"])
+def test_a_key_that_is_not_the_user_is_refused_with_the_fix(key: bytes | None) -> None:
+    ((error, message),) = reasons(decoded([record(click("user-1"), key=key)]))
+
+    assert error == "ValueError"
+    assert repr(key) in message
+    assert "key both topics by user" in message
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        (click(time_ms=LATEST_MS + 1), "time_ms"),
+        (impression(time_ms=LATEST_MS + 1), "time_ms"),
+        (click(time_ms=START_MS, impression_time_ms=LATEST_MS + 1), "impression_time_ms"),
+    ],
+)
+def test_a_time_in_the_future_is_refused_with_both_times(event: Any, field: str) -> None:
+    ((error, message),) = reasons(decoded([record(event)]))
+
+    assert error == "ValueError"
+    assert message.startswith(f"{field} {LATEST_MS + 1} is in the future (at most {LATEST_MS})")
+
+
+def test_a_time_at_the_limit_is_taken() -> None:
+    assert len(decoded([record(click(time_ms=LATEST_MS, impression_time_ms=LATEST_MS))]).events) == 1
+
+
+def test_what_is_refused_makes_no_row() -> None:
+    store = RowStore()
+
+    decoded([record(click("a"), key=b"b"), record(click("c"), value=b"{")], store)
+    decoded([record(click("d"))], store, misplaced={b"d"})
+
+    assert len(store) == 0
+
+
+def test_a_new_user_of_another_lane_is_misplaced_and_a_known_one_is_not_asked_about_again() -> None:
+    store = RowStore()
+    asked: list[bytes] = []
+    given = [record(click(user), offset=n) for n, user in enumerate(["here", "there", "here", "there"])]
+
+    def belongs_here(key: bytes) -> bool:
+        asked.append(key)
+        return key == b"here"
+
+    out = decode(given, np.ones(4, dtype=np.uint8), store, latest_ms=LATEST_MS, belongs_here=belongs_here)
+
+    assert out.misplaced == [given[1], given[3]]
+    assert out.events["offset"].tolist() == [0, 2]
+    assert asked.count(b"here") == 1
+
+
+def test_no_records_are_no_events() -> None:
+    out = decoded([])
+
+    assert (len(out.events), out.dead, out.misplaced) == (0, [], [])
+    assert out.events.dtype == EVENT

@@ -1,0 +1,222 @@
+"""What the model sees: names and shapes of its contract, and what each number means."""
+
+import math
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scoring import inputs
+from scoring.events import Kind
+from scoring.features import FEATURE_DIM, specification_hash
+from scoring.ids import id64
+from scoring.inputs import (
+    CONTEXT_DIM,
+    SKIPPED_AFTER_S,
+    SPEC_HASH,
+    STATS_DIM,
+    SURFACES,
+    History,
+    HistoryKind,
+    ModelInputs,
+    context_of,
+    empty_inputs,
+    history_of,
+    interest_of,
+    stats_of,
+)
+from scoring.rows import HORIZONS, RING_SIZE, ROW, Rows
+from tests.builders import START_MS
+
+NOW = np.array([START_MS])
+DAY_MS = 86_400_000
+
+
+def row(**values: Any) -> Rows:
+    out = np.zeros(1, dtype=ROW)
+    for name, value in values.items():
+        out[name] = value
+    return out
+
+
+def row_with_ring(*entries: tuple[str, int, Kind]) -> Rows:
+    """A row that remembers (ad, seconds ago, kind), oldest first."""
+    out = row()
+    for place, (ad, ago_s, kind) in enumerate(entries, RING_SIZE - len(entries)):
+        out["ring_ad"][0, place] = id64(ad)
+        out["ring_s"][0, place] = START_MS // 1_000 - ago_s
+        out["ring_kind"][0, place] = kind
+    return out
+
+
+def stats(history: History, ads: list[str], unit: Any = None, features: Any = None, age_ms: Any = None) -> Any:
+    """Stats of candidates for one person, ``[C, S]``."""
+    none = np.zeros((1, len(ads), FEATURE_DIM), dtype=np.float32)
+    return stats_of(
+        np.zeros((1, HORIZONS, FEATURE_DIM), dtype=np.float32) if unit is None else unit,
+        none if features is None else features,
+        np.array([[id64(ad) for ad in ads]], dtype=np.uint64),
+        np.zeros((1, len(ads)), dtype=np.int64) if age_ms is None else age_ms,
+        history,
+    )[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "ago_s", "seen_as"),
+    [
+        (Kind.SHOWN, 0, HistoryKind.OPEN),
+        (Kind.SHOWN, SKIPPED_AFTER_S - 1, HistoryKind.OPEN),
+        (Kind.SHOWN, SKIPPED_AFTER_S, HistoryKind.SKIPPED),
+        (Kind.VIEWED, 10**6, HistoryKind.VIEWED),
+        (Kind.VIEWED_LONG, 0, HistoryKind.VIEWED_LONG),
+        (Kind.CLICKED, 10**6, HistoryKind.CLICKED),
+        (Kind.CARTED, 0, HistoryKind.CARTED),
+        (Kind.PURCHASED, 10**6, HistoryKind.PURCHASED),
+        (Kind.NONE, 10**6, HistoryKind.PADDING),
+    ],
+)
+def test_what_was_shown_and_not_acted_on_is_open_and_later_skipped(
+    kind: Kind, ago_s: int, seen_as: HistoryKind
+) -> None:
+    assert history_of(row_with_ring(("ad-1", ago_s, kind)), NOW).kind[0, -1] == seen_as
+
+
+def test_ages_are_seconds_since_and_never_negative() -> None:
+    ring = row_with_ring(("ad-1", 120, Kind.CLICKED), ("ad-2", 0, Kind.CLICKED), ("ad-3", -50, Kind.CLICKED))
+
+    assert history_of(ring, NOW).age_s[0, -3:].tolist() == [120, 0, 0]
+
+
+def test_looking_at_the_ring_does_not_change_the_row() -> None:
+    ring = row_with_ring(("ad-1", SKIPPED_AFTER_S, Kind.SHOWN))
+    before = ring.tobytes()
+
+    history = history_of(ring, NOW)
+    history.ad[:], history.kind[:] = 1, 1
+
+    assert ring.tobytes() == before
+
+
+def test_rates_are_smoothed_by_ten_impressions_of_one_in_ten() -> None:
+    nobody, somebody = row(), row(impressions=90, clicks=19, long_views=9, views=49, purchases=4)
+
+    assert context_of(nobody, NOW)[0, [0, 1, 2, 3, 7]].tolist() == pytest.approx([0, 0.1, 0.1, 0.1, 0.1])
+    assert context_of(somebody, NOW)[0, [0, 1, 2, 3, 7]].tolist() == pytest.approx(
+        [math.log(91) / 5, 0.2, 0.1, 0.5, 0.05]
+    )
+
+
+@pytest.mark.parametrize(("hour", "sine", "cosine"), [(0, 0, 1), (6, 1, 0), (12, 0, -1), (18, -1, 0)])
+def test_the_hour_is_a_place_on_a_circle(hour: int, sine: float, cosine: float) -> None:
+    midnight = START_MS // DAY_MS * DAY_MS
+
+    context = context_of(row(), np.array([midnight + hour * 3_600_000]))
+
+    assert context[0, 4:6].tolist() == pytest.approx([sine, cosine], abs=1e-6)
+
+
+def test_idle_time_counts_from_the_newest_event_and_is_never_negative() -> None:
+    idle = context_of(row(time_ms=START_MS - 99_000), NOW)[0, 6]
+    ahead = context_of(row(time_ms=START_MS + 99_000), NOW)[0, 6]
+
+    assert idle == pytest.approx(math.log(100) / 10)
+    assert ahead == 0
+
+
+@pytest.mark.parametrize("surface", [0, 1, SURFACES - 1, SURFACES + 3, 65_535])
+def test_the_place_in_the_app_is_one_of_a_few(surface: int) -> None:
+    places = context_of(row(surface=surface), NOW)[0, 8:]
+
+    assert places.shape == (SURFACES,)
+    assert np.flatnonzero(places).tolist() == [surface % SURFACES]
+
+
+def test_interests_are_unit_vectors_and_their_sum_and_nothing_stays_nothing() -> None:
+    vectors = np.zeros((2, HORIZONS, FEATURE_DIM), dtype=np.float32)
+    vectors[0, 0, 3], vectors[0, 1, 5] = 10, 0.01
+
+    unit, interest = interest_of(vectors)
+
+    assert unit[0, 0, 3] == pytest.approx(1)
+    assert unit[0, 1, 5] == pytest.approx(1)
+    assert interest[0, [3, 5]].tolist() == pytest.approx([1, 1])
+    assert not unit[1].any()
+    assert not interest[1].any()
+    assert interest.dtype == np.float32
+
+
+def test_stats_join_interest_and_candidate_by_the_cosine_of_each_horizon() -> None:
+    unit = np.zeros((1, HORIZONS, FEATURE_DIM), dtype=np.float32)
+    unit[0, 0, 0], unit[0, 1, 1] = 1, 1
+    features = np.zeros((1, 2, FEATURE_DIM), dtype=np.float32)
+    features[0, 0, 0], features[0, 1, 1] = 0.6, -0.8
+
+    out = stats(history_of(row(), NOW), ["ad-1", "ad-2"], unit, features)
+
+    assert out[:, :2].tolist() == [pytest.approx([0.6, 0]), pytest.approx([0, -0.8])]
+
+
+def test_stats_tell_how_often_how_recently_and_with_what_outcome_the_person_met_an_ad() -> None:
+    ring = row_with_ring(
+        ("skipped", 600, Kind.SHOWN),
+        ("twice", 300, Kind.SHOWN),
+        ("twice", 10, Kind.CLICKED),
+        ("looked", 20, Kind.VIEWED),
+        ("looked-long", 0, Kind.VIEWED_LONG),
+        ("open", 5, Kind.SHOWN),
+    )
+
+    out = stats(history_of(ring, NOW), ["skipped", "twice", "looked", "looked-long", "open", "never"])
+
+    assert out[:, 2].tolist() == pytest.approx([math.log1p(count) for count in (1, 2, 1, 1, 1, 0)])
+    recency = [1 / (1 + math.log1p(age)) for age in (600, 10, 20, 0, 5)]
+    assert out[:, 3].tolist() == pytest.approx([*recency, 0])
+    assert out[:, 4].tolist() == [0, 1, 0, 1, 0, 0]  # acted on
+    assert out[:, 5].tolist() == [1, 1, 0, 0, 0, 0]  # skipped
+    assert out[:, 7].tolist() == pytest.approx([6 / RING_SIZE] * 6)
+
+
+def test_an_ads_age_is_in_log_days_and_an_ad_that_starts_later_has_none() -> None:
+    ages = np.array([[0, DAY_MS, -DAY_MS]])
+
+    out = stats(history_of(row(), NOW), ["a", "b", "c"], age_ms=ages)
+
+    assert out[:, 6].tolist() == pytest.approx([0, math.log(2) / 5, 0])
+
+
+def test_people_of_one_call_do_not_see_each_others_past() -> None:
+    rings = np.concatenate([row_with_ring(("ad-1", 10, Kind.CLICKED)), row_with_ring(("ad-2", 10, Kind.SHOWN))])
+    ads = np.array([[id64("ad-1"), id64("ad-2")]] * 2, dtype=np.uint64)
+    nothing = np.zeros((2, 2, FEATURE_DIM), dtype=np.float32)
+
+    out = stats_of(nothing, nothing, ads, np.zeros((2, 2), dtype=np.int64), history_of(rings, np.repeat(NOW, 2)))
+
+    assert (out[:, :, 2] > 0).tolist() == [[True, False], [False, True]]
+    assert out[:, :, 4].tolist() == [[1, 0], [0, 0]]
+
+
+def test_the_feed_has_the_names_and_shapes_of_the_contract() -> None:
+    feed = empty_inputs(users=2, candidates=3, width=5).feed()
+
+    assert {name: array.shape for name, array in feed.items()} == {
+        "history": (2, RING_SIZE, 5),
+        "history_age": (2, RING_SIZE),
+        "history_kind": (2, RING_SIZE),
+        "history_mask": (2, RING_SIZE),
+        "interest": (2, FEATURE_DIM),
+        "candidates": (2, 3, 5),
+        "candidate_features": (2, 3, FEATURE_DIM),
+        "candidate_stats": (2, 3, STATS_DIM),
+        "context": (2, CONTEXT_DIM),
+    }
+    assert {name for name, array in feed.items() if array.dtype != np.float32} == {"history_kind"}
+    assert list(feed) == [field.name for field in fields(ModelInputs)]
+
+
+def test_the_specification_names_every_statistic_and_every_number_of_the_context() -> None:
+    specification = inputs.INPUTS_SPECIFICATION
+
+    assert len(specification["candidate_stats"]) == STATS_DIM  # type: ignore[arg-type]  # a JSON value
+    assert len(specification["context"]) - 1 + SURFACES == CONTEXT_DIM  # type: ignore[arg-type]  # a JSON value
+    assert specification_hash(specification) == SPEC_HASH

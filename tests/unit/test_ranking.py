@@ -1,0 +1,72 @@
+"""Ranking, by example: ties, cold temperatures, ads without a bid, money."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from scoring.ids import id64s
+from scoring.ranking import Ranked, rank
+
+ADS = id64s([f"ad-{number}" for number in range(12)])
+
+
+def ranked(pctr: list[float], bids: list[int], seeds: npt.NDArray[np.uint64], temperature: float, slots: int) -> Ranked:
+    """The same candidates ranked for every seed."""
+    shape = len(seeds), len(pctr)
+
+    def alike(values: Any, dtype: Any) -> Any:
+        return np.broadcast_to(np.array(values, dtype=dtype), shape)
+
+    ads = alike(ADS[: len(pctr)], np.uint64)
+    return rank(alike(pctr, np.float32), alike(bids, np.int64), ads, seeds, np.full(len(seeds), temperature), slots)
+
+
+def test_value_is_bid_times_the_chance_of_a_click_in_micros() -> None:
+    out = ranked([0.5, 0.25], [1_000, 10**9], np.zeros(1, dtype=np.uint64), 0.0, 2)
+
+    assert out.value.tolist() == [[500.0, 250_000_000.0]]
+    assert out.chosen.tolist() == [[1, 0]]
+
+
+def test_people_of_one_call_may_have_different_temperatures() -> None:
+    people = 2_000
+    temperatures = np.where(np.arange(people) % 2, np.inf, 0.0)
+    values = np.broadcast_to(np.array([0.1, 0.2], dtype=np.float32), (people, 2))
+    bids, ads = np.full((people, 2), 100), np.broadcast_to(ADS[:2], (people, 2))
+
+    out = rank(values, bids, ads, np.arange(people, dtype=np.uint64), temperatures, 1)
+
+    assert set(out.chosen[::2, 0].tolist()) == {1}
+    assert set(out.propensity[::2, 0].tolist()) == {1.0}
+    assert 400 < int(out.chosen[1::2, 0].sum()) < 600
+    assert set(out.propensity[1::2, 0].tolist()) == {0.5}
+
+
+def test_equal_values_are_ranked_by_ad() -> None:
+    out = ranked([0.1] * 5, [100] * 5, np.array([3], dtype=np.uint64), 0.0, 5)
+
+    assert ADS[out.chosen[0]].tolist() == sorted(ADS[:5].tolist())
+
+
+def test_a_cold_temperature_leaves_the_later_slots_their_chances() -> None:
+    # At 0.01 the second ad's weight beside the first is e^-1381, which no float holds; among what is left it is 1.
+    out = ranked([0.5, 0.5, 0.5], [10**9, 10**3, 1], np.array([1], dtype=np.uint64), 0.01, 3)
+
+    assert out.chosen[0].tolist() == [0, 1, 2]
+    assert out.propensity[0].tolist() == pytest.approx([1, 1, 1])
+
+
+def test_an_ad_without_a_bid_can_still_be_explored() -> None:
+    drawn = ranked([0.1, 0.1], [0, 0], np.arange(1_000, dtype=np.uint64), 1.0, 1)
+
+    assert 400 < int(drawn.chosen.sum()) < 600
+
+
+def test_one_seed_gives_one_ranking_and_another_another() -> None:
+    seeds = np.array([5, 5, 6], dtype=np.uint64)
+    one, same, other = ranked([0.1] * 12, [100] * 12, seeds, 1.0, 12).chosen.tolist()
+
+    assert one == same != other
+    assert sorted(other) == list(range(12))

@@ -1,0 +1,148 @@
+"""A lane's users as rows: found, made, removed, read back from their bytes, and bounded."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scoring.rows import LAYOUT_VERSION, RING_SIZE, ROW, ROW_BYTES, RowError, RowStore, decode_rows
+
+
+def key(number: int) -> bytes:
+    return f"user-{number}".encode()
+
+
+def filled(users: int) -> RowStore:
+    store = RowStore()
+    for number in range(users):
+        store.rows[store.row_of(key(number))]["clicks"] = number
+    return store
+
+
+def test_a_row_has_the_size_that_is_written_down_and_no_hidden_padding() -> None:
+    assert ROW_BYTES == 1_434
+    fields: Any = ROW.fields
+    assert sum(field[0].itemsize for field in fields.values()) == ROW_BYTES
+    assert all(
+        field[1] % (field[0].base.itemsize if field[0].subdtype else field[0].itemsize) == 0
+        for field in fields.values()
+    )
+    assert ROW["ring_ad"].shape == (RING_SIZE,)
+
+
+def test_a_new_user_gets_a_row_of_this_layout_with_nothing_applied() -> None:
+    store = RowStore()
+
+    row = store.rows[store.row_of(b"user-1")]
+
+    assert row["version"] == LAYOUT_VERSION
+    assert row["offset"].tolist() == [-1, -1]
+    expected = np.zeros((), dtype=ROW)
+    expected["version"], expected["offset"] = LAYOUT_VERSION, -1
+    assert row.tobytes() == expected.tobytes()
+
+
+def test_a_user_keeps_one_row_and_different_users_have_different_ones() -> None:
+    store = filled(1_000)
+
+    assert [store.row_of(key(number)) for number in range(1_000)] == [
+        store.find(key(number)) for number in range(1_000)
+    ]
+    assert store.rows["clicks"][[store.find(key(number)) for number in range(1_000)]].tolist() == list(range(1_000))
+    assert len(store) == 1_000
+    assert b"user-7" in store
+    assert store.find(b"nobody") == -1
+    assert b"nobody" not in store
+
+
+def test_growing_keeps_what_rows_hold_and_leaves_few_places_empty() -> None:
+    store = filled(20_000)
+
+    assert store.rows["clicks"][:20_000].tolist() == list(range(20_000))
+    assert len(store.rows) <= 20_000 * 33 / 32 + 256
+    assert not store.rows[20_000:]["version"].any()
+
+
+def test_a_full_lane_says_which_setting_bounds_it() -> None:
+    store = RowStore(rows_max=2)
+    store.row_of(b"a")
+    store.row_of(b"b")
+
+    with pytest.raises(MemoryError, match=r"2 users.*SALIENCE_ROWS_PER_LANE_MAX"):
+        store.row_of(b"c")
+    assert store.row_of(b"a") == 0
+
+
+def test_a_removed_user_leaves_nothing_and_his_row_is_used_again() -> None:
+    store = filled(3)
+    row = store.find(key(1))
+
+    assert store.remove(key(1))
+    assert not store.remove(key(1))
+
+    assert key(1) not in store
+    assert store.users[row] is None
+    assert not any(store.rows[row].tobytes())
+    assert store.row_of(b"someone else") == row
+    assert store.rows[row]["clicks"] == 0
+    assert store.rows[row]["offset"].tolist() == [-1, -1]
+    assert len(store) == 3
+
+
+def test_rows_survive_as_bytes() -> None:
+    store = filled(5)
+    values = [store.rows[store.find(key(number))].tobytes() for number in range(5)]
+
+    rows = decode_rows(values)
+
+    assert rows.tobytes() == store.rows[:5].tobytes()
+    assert len(decode_rows([])) == 0
+
+
+def test_recovered_rows_are_those_that_were_put_and_of_one_user_the_last() -> None:
+    rows = np.zeros(4, dtype=ROW)
+    rows["version"], rows["clicks"] = LAYOUT_VERSION, [1, 2, 3, 4]
+    store = RowStore()
+
+    store.put([b"a", b"b", b"a", b"c"], rows)
+
+    assert {user: int(store.rows[store.find(user)]["clicks"]) for user in (b"a", b"b", b"c")} == {
+        b"a": 3,
+        b"b": 2,
+        b"c": 4,
+    }
+    store.put([], rows[:0])
+    assert len(store) == 3
+
+
+def test_bytes_of_another_size_are_refused_with_both_sizes() -> None:
+    row = filled(1).rows[0].tobytes()
+
+    with pytest.raises(RowError, match=f"has {ROW_BYTES - 1} bytes; layout {LAYOUT_VERSION} has {ROW_BYTES}"):
+        decode_rows([row, row[:-1]])
+
+
+def test_another_layout_is_refused_with_both_versions() -> None:
+    rows = filled(2).rows[:2].copy()
+    rows["version"][1] = LAYOUT_VERSION + 1
+
+    with pytest.raises(RowError, match=rf"layouts \[{LAYOUT_VERSION}, {LAYOUT_VERSION + 1}\]"):
+        decode_rows([row.tobytes() for row in rows])
+    with pytest.raises(RowError, match=rf"layouts \[{LAYOUT_VERSION + 1}\]"):
+        decode_rows([rows[1].tobytes()])
+
+
+def test_idle_users_are_those_older_than_the_moment_and_no_free_rows() -> None:
+    store = filled(4)
+    store.rows["time_ms"][:4] = [10, 20, 30, 40]
+    store.remove(key(0))
+
+    assert store.idle_users(30) == [key(1)]
+    assert store.idle_users(10**15) == [key(1), key(2), key(3)]
+    assert store.idle_users(0) == []
+
+
+def test_a_user_costs_about_his_row() -> None:
+    store = filled(20_000)
+
+    assert ROW_BYTES < store.nbytes / 20_000 < ROW_BYTES * 1.15

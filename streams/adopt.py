@@ -5,6 +5,7 @@ skip its first events, so all rows are written again without them before the lan
 Interrupted, the lane row still names the old ones, workers still refuse, and the command can be run again.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Adopted:
 
 async def adopt(settings: Settings) -> list[Adopted]:
     """Adopt the topics in every lane that cannot go on in them. No worker may run: each lane is fenced."""
-    identity = await identify(settings)
+    identity = await asyncio.to_thread(identify, settings)
     adopted = [await _adopt_lane(settings, identity, lane) for lane in range(identity.lanes)]
     return [lane for lane in adopted if lane is not None]
 

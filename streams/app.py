@@ -9,14 +9,14 @@ import faust
 import structlog
 from aiokafka import AIOKafkaConsumer
 from mode.supervisors import CrashingSupervisor
-from scoring.attention import load
 
+from scoring.attention import load
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine, Policy
 from streams.catalogue_feed import CatalogueFeed
 from streams.compute import Compute
-from streams.identity import identify, partitioner
+from streams.identity import TopicIdentity, partitioner
 from streams.intake import Intake
 from streams.lane import Shared
 from streams.settings import Settings
@@ -26,7 +26,7 @@ from streams.step import Step
 log = structlog.get_logger()
 
 
-class Boot(faust.App.BootStrategy):  # type: ignore[misc]  # faust is untyped
+class Boot(faust.App.BootStrategy):
     """Sensors, agents and our services; no Kafka client of Faust's, no web server."""
 
     enable_kafka = False
@@ -50,8 +50,8 @@ def make_engine(settings: Settings) -> Engine:
     return Engine(Catalogue(model.encode, model.dim), model, policy(settings))
 
 
-def create_app(settings: Settings) -> faust.App:
-    """The worker's app; nothing runs yet."""
+def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
+    """The worker's app for the topics that are there; nothing runs yet."""
     engine = make_engine(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
     compute = Compute()
@@ -70,8 +70,7 @@ def create_app(settings: Settings) -> faust.App:
         assert channel.subscriber_count == 1, f"lane tokens have {channel.subscriber_count} readers, expected one"
         await channel.put(lane)
 
-    async def make_shared(consumer: AIOKafkaConsumer) -> Shared:
-        identity = await identify(settings)
+    def make_shared(consumer: AIOKafkaConsumer) -> Shared:
         step = Step(engine, partitioner(identity.lanes), settings.time_tolerance_ms, settings.idle_ttl_ms)
         app.flow_control.resume()  # once, before the first token: a second call would empty the queue
         return Shared(settings, consumer, step, compute, identity, Snapshots(settings, identity.changelog))

@@ -72,7 +72,7 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Any]) -> int:
     return refused
 
 
-class CatalogueFeed(Service):  # type: ignore[misc]  # mode is untyped
+class CatalogueFeed(Service):
     """Keeps ``catalogue`` in step with the topic."""
 
     def __init__(

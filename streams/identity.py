@@ -1,6 +1,5 @@
 """Whether the topics are those that the state was made from: a topic recreated under its name is refused."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,18 +30,26 @@ def partitioner(lanes: int) -> Callable[[bytes], int]:
     return partition_of
 
 
-async def identify(settings: Settings) -> TopicIdentity:
-    """Ask the broker. Raises `RecoveryError` naming the command where topics are missing or differ in partitions."""
-    lane_topics = [settings.topic_prefix + topic.name for topic in topics.TABLE if topic.lanes]
-    counts = await asyncio.to_thread(topics.partition_counts, settings.bootstrap, lane_topics)
-    if len(counts) < len(lane_topics) or len(set(counts.values())) != 1:
+def identify(settings: Settings) -> TopicIdentity:
+    """Ask the broker; blocks.
+
+    Raises `RecoveryError`, naming the command, where topics are missing or differ in partitions, and `TopicsError`
+    where no broker answers.
+    """
+    prefix = settings.topic_prefix
+    counts = topics.partition_counts(settings.bootstrap, topics.names(prefix))
+    missing = [name for name in topics.names(prefix) if name not in counts]
+    lanes = {counts.get(prefix + topic.name) for topic in topics.TABLE if topic.lanes}
+    if missing or len(lanes) != 1:
+        found = f"topics {missing} are missing" if missing else f"topics differ in their partitions: {counts}"
+        at = f"--bootstrap {settings.bootstrap}" + (f" --prefix {prefix}" if prefix else "")
         raise RecoveryError(
-            f"topics with one partition per lane have {counts}, expected all of {lane_topics} with the same number; "
-            f"see: salience topics check --bootstrap {settings.bootstrap} --prefix '{settings.topic_prefix}'"
+            f"{found}; expected all, those with lanes with one number of partitions. "
+            f"Make them with: salience topics create {at}; look with: salience topics check {at}"
         )
-    ids = await asyncio.to_thread(topics.topic_ids, settings.bootstrap, lane_topics)
-    inputs = ids[settings.topic_prefix + topics.AD_IMPRESSIONS], ids[settings.topic_prefix + topics.CLICKS]
-    return TopicIdentity(inputs, ids[settings.topic_prefix + topics.CHANGELOG], counts[lane_topics[0]])
+    ids = topics.topic_ids(settings.bootstrap, topics.names(prefix))
+    inputs = ids[prefix + topics.AD_IMPRESSIONS], ids[prefix + topics.CLICKS]
+    return TopicIdentity(inputs, ids[prefix + topics.CHANGELOG], counts[prefix + topics.CLICKS])
 
 
 def check_resume(

@@ -69,12 +69,10 @@ def lanes_of(partitions: Iterable[TopicPartition], topics: tuple[str, str], lane
     return first
 
 
-class Intake(Service, ConsumerRebalanceListener):  # type: ignore[misc]  # both untyped
+class Intake(Service, ConsumerRebalanceListener):
     """Feeds lanes. ``offer(lane)`` puts a lane's token on the channel; whoever takes it calls `step`."""
 
-    def __init__(
-        self, settings: Settings, make_shared: Callable[[AIOKafkaConsumer], Awaitable[Shared]], offer: Offer
-    ) -> None:
+    def __init__(self, settings: Settings, make_shared: Callable[[AIOKafkaConsumer], Shared], offer: Offer) -> None:
         super().__init__()
         self._settings = settings
         self._make_shared = make_shared
@@ -104,7 +102,7 @@ class Intake(Service, ConsumerRebalanceListener):  # type: ignore[misc]  # both 
     async def on_started(self) -> None:
         """Join the group and pump."""
         consumer = group_consumer(self._settings)
-        self._shared = await self._make_shared(consumer)
+        self._shared = self._make_shared(consumer)
         await consumer.start()
         consumer.subscribe(self._topics, listener=self)
         self.add_future(self._pump())

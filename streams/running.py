@@ -9,6 +9,7 @@ import structlog
 
 from streams.app import create_app
 from streams.fatal import EXIT_STATUS
+from streams.identity import identify
 from streams.settings import Settings
 
 
@@ -31,12 +32,16 @@ def configure_logging(*, log_json: bool) -> None:
 
 
 def run(settings: Settings, *, log_json: bool = False) -> int:
-    """Run until stopped; the exit status: 0 after an orderly stop, `EXIT_STATUS` after a fatal error."""
+    """Run until stopped; the exit status: 0 after an orderly stop, `EXIT_STATUS` after a fatal error.
+
+    Raises before anything runs: `ModelError`, `RecoveryError`, `TopicsError`.
+    """
     configure_logging(log_json=log_json)
+    identity = identify(settings)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     worker = faust.Worker(
-        create_app(settings),
+        create_app(settings, identity),
         loop=loop,
         loglevel=logging.WARNING,
         redirect_stdouts=False,

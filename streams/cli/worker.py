@@ -19,18 +19,20 @@ def worker(
     """Take lanes of clicks and impressions, and publish placements until stopped.
 
     Every other setting comes from the environment as SALIENCE_<NAME>; see the table in the README. Stops in order
-    on SIGTERM and Ctrl-C. Exit status 70: a fatal error; start it again, it goes on where it was.
+    on SIGTERM and Ctrl-C. Exit status 1: it cannot start, and says why. 70: a fatal error; start it again, it goes
+    on where it was.
 
     Example: salience worker --bootstrap 127.0.0.1:9092 --guarantee exactly_once
     """
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, guarantee=guarantee, model=model, home=home)
     from scoring.attention import ModelError
-
+    from streams.recovery import RecoveryError
     from streams.running import run
+    from streams.topics import TopicsError
 
     try:
         status = run(settings, log_json=log_json)
-    except ModelError as error:
+    except (ModelError, RecoveryError, TopicsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     raise typer.Exit(status)

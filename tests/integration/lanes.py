@@ -108,7 +108,7 @@ class Owner:
         settings = self.settings
         engine = make_engine(settings)
         engine.catalogue.upsert([entry_of(ad) for ad in self._ads])
-        identity = await identify(settings)
+        identity = await asyncio.to_thread(identify, settings)
         step = Step(engine, partitioner(identity.lanes), settings.time_tolerance_ms, settings.idle_ttl_ms)
         self.consumer = group_consumer(settings)
         await self.consumer.start()

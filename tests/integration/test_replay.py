@@ -1,6 +1,8 @@
 """A log through real workers on a real broker: undisturbed, killed again and again, and with poison in it."""
 
 import asyncio
+import gzip
+import json
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +10,15 @@ from typing import Any, Self
 
 import numpy as np
 import pytest
+import typer
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from typer.testing import CliRunner
 
 from deploy.brokers import Broker
 from deploy.brokers.embedded import EmbeddedBroker
 from streams import topics
 from streams.audit import audit, compare, pure_core
+from streams.cli import replay as replay_command
 from streams.clock import wall_ms
 from streams.identity import partitioner
 from streams.lag import LagWatch
@@ -283,3 +288,62 @@ def test_topics_made_for_a_replay_keep_its_times_for_ever_and_are_taken_again(ka
     assert prepare(log, kafka.bootstrap, topic_prefix, LANES, wall_ms()) == []
     with pytest.raises(ReplayError, match=f"expected {LANES + 1}; say --partitions {LANES}"):
         prepare(log, kafka.bootstrap, topic_prefix, LANES + 1, wall_ms())
+
+
+VIDEOS = "video_id,author_id,video_type,upload_dt,upload_type,video_duration,music_type,tag"
+SHOWN = "time_ms,user_id,video_id,tab,is_click,play_time_ms"
+
+
+def command(data: Path, bootstrap: str, *options: str) -> Any:
+    """``salience replay kuairand --json`` on a made-up folder of 60 impressions, 20 of them clicked."""
+    videos = [f"{number},{number % 3},NORMAL,2022-04-10,Web,9000.0,9.0,{number % 5}" for number in range(12)]
+    shown = [f"{1_650_812_741_436 + 7 * n},{n % 9},{n % 12},1,{int(n % 3 == 0)},1500" for n in range(60)]
+    for name, lines in (("videos", [VIDEOS, *videos]), ("impressions_0425_0430", [SHOWN, *shown])):
+        (data / f"{name}.csv.gz").write_bytes(gzip.compress("\n".join([*lines, ""]).encode()))
+    salience = typer.Typer()
+    salience.add_typer(replay_command.app, name="replay")
+    given = ["replay", "kuairand", "--data", str(data), "--bootstrap", bootstrap, "--partitions", "2", "--json"]
+    return CliRunner().invoke(salience, [*given, *options])
+
+
+def test_the_command_replays_checks_and_tells_one_object(kafka: Broker, tmp_path: Path) -> None:
+    guarantee = "exactly_once" if kafka.transactions else "at_least_once"
+
+    result = command(tmp_path, kafka.bootstrap, "--guarantee", guarantee)
+
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["ok"]
+    assert told["state_equal"]
+    assert (told["events"], told["applied"], told["duplicates"], told["dead_letters"]) == (80, 80, 0, 0)
+    assert (told["users"], told["users_without_placement"]) == (9, 0)
+    assert told["placements"] >= 9
+    assert told["events_per_s"] > 0
+
+
+def test_the_command_fails_with_the_end_of_the_log_of_a_worker_that_dies(
+    kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SALIENCE_MODEL", str(tmp_path / "no-model"))
+
+    result = command(tmp_path, kafka.bootstrap)
+
+    assert result.exit_code == 1
+    assert "The worker ended with status 1" in json.loads(result.stdout)["error"]
+    assert "no-model" in json.loads(result.stdout)["error"]
+
+
+def test_the_command_refuses_topics_that_it_has_not_filled_alone(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    filled_only = command(tmp_path, kafka.bootstrap, "--prefix", topic_prefix, "--no-worker", "--limit", "10")
+    again = command(tmp_path, kafka.bootstrap, "--prefix", topic_prefix)
+
+    assert (filled_only.exit_code, json.loads(filled_only.stdout)["events"]) == (0, 10)
+    assert again.exit_code == 1
+    assert "are there already" in json.loads(again.stdout)["error"]
+
+
+@pytest.mark.parametrize("speed", ["3x", "0", "-1", "inf", "nan", "60"])
+def test_the_command_refuses_a_speed_that_is_none_or_has_a_worker_beside_it(tmp_path: Path, speed: str) -> None:
+    assert command(tmp_path, "127.0.0.1:1", "--speed", speed).exit_code == 2

@@ -31,7 +31,7 @@ AGE_SCALE = 0.1
 """Ages come as log1p of seconds: a month is 15."""
 
 
-class Linear(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
+class Linear(nn.Module):
     """``x @ weight + bias``; the weight as it is multiplied, so that the exported graph keeps its name and shape."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
@@ -45,7 +45,7 @@ class Linear(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
         return y if self.bias is None else y + self.bias
 
 
-class ItemEncoder(nn.Module):  # type: ignore[misc]  # as above
+class ItemEncoder(nn.Module):
     """Content to a learned vector."""
 
     def __init__(self, vocabulary: int = VOCABULARY, dim: int = DIM) -> None:
@@ -65,7 +65,7 @@ class ItemEncoder(nn.Module):  # type: ignore[misc]  # as above
         return vector
 
 
-class Attention(nn.Module):  # type: ignore[misc]  # as above
+class Attention(nn.Module):
     """People and candidates to log-odds of a click, and the attention that explains them."""
 
     def __init__(self, dim: int = DIM) -> None:
@@ -129,7 +129,7 @@ class Attention(nn.Module):  # type: ignore[misc]  # as above
         return keys.transpose(1, 2), values, scores.unsqueeze(1)
 
 
-class Network(nn.Module):  # type: ignore[misc]  # as above
+class Network(nn.Module):
     """Both halves, which learn together."""
 
     def __init__(self, vocabulary: int = VOCABULARY, dim: int = DIM) -> None:

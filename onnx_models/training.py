@@ -136,7 +136,9 @@ def train(examples: Examples, items: Items, config: Config, progress: Progress |
         torch.manual_seed(config.seed)
         network = Network(config.vocabulary, config.dim)
         with torch.no_grad():
-            network.attention.out.bias.fill_(math.log(rate / (1 - rate)))
+            bias = network.attention.out.bias
+            assert bias is not None
+            bias.fill_(math.log(rate / (1 - rate)))
         return _fit(network, learn, validate, items, config, progress)
 
 

@@ -3,6 +3,6 @@
 Nothing here reads a clock, the environment, a topic or global randomness: time and seeds are arguments,
 and "now" is the timestamp of the record being applied. Modules import only those before them on the path
 
-    ids → features → events → rows → (dedup, ring, interest) → update → catalogue → candidates
-        → inputs → attention → ranking → engine → receipt
+    ids → features → events → order → rows → dedup → ring → interest → catalogue → update → candidates
+        → inputs → attention → ranking → engine
 """

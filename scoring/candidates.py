@@ -39,22 +39,21 @@ def choose(
     are a function of the seed alone. People in ``control [B]`` (None: nobody) have
     only random ones, each ad as likely.
     """
-    eligible = catalogue.eligible(now_ms)
-    count = min(shares.count, len(eligible))
-    if count == len(eligible):
-        return np.broadcast_to(eligible, (len(interest), count))
-    nearness = interest @ catalogue.features[eligible].T
-    nearness += _BID_TIE * np.log1p(catalogue.bid_micros[eligible]).astype(np.float32)
-    fresh = round(shares.fresh * count)
-    if fresh:
-        newest = np.argpartition(catalogue.start_ms[eligible], len(eligible) - fresh)[-fresh:]
-        nearness[:, newest] = np.inf
-    drawn = _draws(seeds, round(shares.random * count), len(eligible))
+    shelf = catalogue.shelf(now_ms)
+    among = len(shelf.slots)
+    count = min(shares.count, among)
+    if count == among:
+        return np.broadcast_to(shelf.slots, (len(interest), count))
+    nearness = interest @ shelf.features
+    nearness += _BID_TIE * np.log1p(shelf.bids_micros).astype(np.float32)
+    if fresh := round(shares.fresh * count):
+        nearness[:, shelf.by_start[-fresh:]] = np.inf
+    drawn = _draws(seeds, round(shares.random * count), among)
     np.put_along_axis(nearness, drawn, np.float32(np.inf), axis=1)
     if control is not None and control.any():
-        nearness[control] = uniform(catalogue.ad[eligible] ^ mix64(mix64(seeds[control]))[:, None])
-    chosen = np.argpartition(nearness, len(eligible) - count, axis=1)[:, -count:]
-    return eligible[np.sort(chosen, axis=1)]
+        nearness[control] = uniform(shelf.ads ^ mix64(mix64(seeds[control]))[:, None])
+    chosen = np.argpartition(nearness, among - count, axis=1)[:, -count:]
+    return shelf.slots[np.sort(chosen, axis=1)]
 
 
 def _draws(seeds: npt.NDArray[np.uint64], count: int, among: int) -> npt.NDArray[np.int64]:

@@ -42,6 +42,19 @@ class Entry:
     end_ms: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The N ads that may be shown between two moments, as retrieval wants them; `features` is ``[FEATURE_DIM, N]``."""
+
+    slots: npt.NDArray[np.int64]
+    ads: npt.NDArray[np.uint64]
+    features: Vectors
+    bids_micros: npt.NDArray[np.int64]
+    by_start: npt.NDArray[np.int64]  # places, oldest start first
+    since_ms: int
+    until_ms: int
+
+
 class CatalogueError(ValueError):
     """An ad that the catalogue cannot take."""
 
@@ -78,7 +91,8 @@ class Catalogue:
 
     def __post_init__(self) -> None:
         self._slots = IdMap()
-        self._eligible: tuple[int, int, int, npt.NDArray[np.int64]] | None = None
+        self._shelf: Shelf | None = None
+        self._shelf_version = -1
         self._columns = {
             name: np.zeros((0, *shape), dtype=dtype)
             for name, (dtype, shape) in ({**_COLUMNS, "learned": (np.float32, (self.dim,))}).items()
@@ -166,18 +180,29 @@ class Catalogue:
         self.version += 1
 
     def eligible(self, now_ms: int) -> npt.NDArray[np.int64]:
-        """Slots of ads that may be shown at ``now_ms``, in slot order. Kept until an ad starts, ends or changes."""
-        if self._eligible is not None:
-            version, since_ms, until_ms, slots = self._eligible
-            if version == self.version and since_ms <= now_ms < until_ms:
-                return slots
+        """Slots of ads that may be shown at ``now_ms``, in slot order."""
+        return self.shelf(now_ms).slots
+
+    def shelf(self, now_ms: int) -> Shelf:
+        """The ads that may be shown at ``now_ms``, laid out; kept until an ad starts, ends or changes."""
+        if self._shelf is not None and self._shelf_version == self.version:
+            shelf = self._shelf
+            if shelf.since_ms <= now_ms < shelf.until_ms:
+                return shelf
         active, start, end = self.active, self.start_ms, self.end_ms
         slots = np.flatnonzero(active & (start <= now_ms) & (now_ms < end))
         edges = np.concatenate([start[active], end[active]])
-        since_ms = int(edges[edges <= now_ms].max(initial=0))
-        until_ms = int(edges[edges > now_ms].min(initial=FOREVER_MS))
-        self._eligible = (self.version, since_ms, until_ms, slots)
-        return slots
+        self._shelf_version = self.version
+        self._shelf = Shelf(
+            slots=slots,
+            ads=self.ad[slots],
+            features=np.ascontiguousarray(self.features[slots].T),
+            bids_micros=self.bid_micros[slots],
+            by_start=np.argsort(start[slots], kind="stable"),
+            since_ms=int(edges[edges <= now_ms].max(initial=0)),
+            until_ms=int(edges[edges > now_ms].min(initial=FOREVER_MS)),
+        )
+        return self._shelf
 
 
 def revision_of(entry: Entry) -> int:

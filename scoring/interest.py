@@ -93,7 +93,7 @@ def _decay(age_ms: Ints, half_lives_ms: tuple[int, ...]) -> Floats:
     return np.exp2(age_ms[:, None] / -np.array(half_lives_ms, dtype=np.float64)).astype(np.float32)
 
 
-class DecayedInterest(base.MiniBatchTransformer):  # type: ignore[misc]  # mypy skips River's sources
+class DecayedInterest(base.MiniBatchTransformer):
     """Interest in content, decaying with time.
 
     Features are hashed into a space of fixed size[^1]: a string as the token ``name=value``, a number as the

@@ -68,8 +68,19 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Any]) -> int:
             refused += 1
             log.warning("ad refused", partition=record.partition, offset=record.offset, error=str(error))
     catalogue.withdraw(gone)
-    catalogue.upsert(entries)
-    return refused
+    return refused + _upsert(catalogue, entries)
+
+
+def _upsert(catalogue: Catalogue, entries: Sequence[Entry]) -> int:
+    """Upsert together, and where one of them is refused one by one; the number of those refused."""
+    try:
+        catalogue.upsert(entries)
+    except CatalogueError as error:
+        if len(entries) == 1:
+            log.warning("ad refused", ad=entries[0].content.item_id, error=str(error))
+            return 1
+        return sum(_upsert(catalogue, [entry]) for entry in entries)
+    return 0
 
 
 class CatalogueFeed(Service):

@@ -55,8 +55,7 @@ def _versions() -> Check:
 
 def _model(settings: Settings) -> Check:
     from scoring.attention import load  # noqa: PLC0415 - onnxruntime loads only when asked for
-
-    from scoring.inputs import SPEC_HASH  # noqa: PLC0415
+    from scoring.inputs import SPEC_HASH  # noqa: PLC0415 - with the model that it is compared to
 
     model = load(settings.model)
     return Check("model", ok=True, found=f"{model.version}, {model.dim} wide, specification {SPEC_HASH} as ours")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -72,6 +72,9 @@ class LagWatch:
         records: int = 0,
         check: Callable[[], None] = lambda: None,
         progress: Callable[[Lag], None] = lambda _lag: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> float:
         """Wait until nothing is behind; the seconds since the first lane was seen taken over.
 
@@ -81,11 +84,11 @@ class LagWatch:
         """
         since: float | None = None
         last: Lag | None = None
-        moved = time.monotonic()
+        moved = clock()
         while True:
             check()
             lag = await self.look()
-            now = time.monotonic()
+            now = clock()
             if lag != last:
                 last, moved = lag, now
                 progress(lag)
@@ -98,4 +101,4 @@ class LagWatch:
                     f"group {self._group} has consumed {lag.consumed} records, is {lag.behind} behind, and has "
                     f"not moved for {STALL_S:.0f} s; see the workers' logs"
                 )
-            await asyncio.sleep(LOOK_EVERY_S)
+            await sleep(LOOK_EVERY_S)

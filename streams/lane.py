@@ -173,8 +173,9 @@ class Lane:
     async def step(self, taken: Slice) -> Counter[str]:
         """Steps 1 to 6 for one slice (`streams.step`); returns what it counted."""
         async with self.in_step:
+            effects = await self._shared.compute.run(self._shared.step.run, self.state, taken, wall_ms())
+            # From here a transaction is open; waiting for the compute thread, which other lanes share, it was not.
             async with asyncio.timeout(self._shared.settings.slice_deadline_ms / 1000):
-                effects = await self._shared.compute.run(self._shared.step.run, self.state, taken, wall_ms())
                 await self._deliver(effects)
             await self._snapshot()
         return effects.counts

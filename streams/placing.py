@@ -52,23 +52,31 @@ def place(engine: Engine, lane: int, users: list[bytes], rows: Rows) -> list[Pub
 def placement_of(engine: Engine, scored: Scored, at: int, name: str, user: bytes) -> Placement:
     """The placement of person ``at`` of a scored batch."""
     catalogue, ranked = engine.catalogue, scored.ranked
-    chosen = ranked.chosen[at].tolist()
-    now_ms = int(scored.now_ms[at])
-    slots = []
-    for slot, (candidate, propensity) in enumerate(zip(chosen, ranked.propensity[at].tolist(), strict=True)):
-        entry = catalogue.entries[scored.candidates[at, candidate]]
-        slots.append(
-            Slot(
-                slot=slot,
-                ad_id=entry.content.item_id,
-                campaign_id=entry.campaign_id,
-                pctr=round(float(scored.pctr[at, candidate]), 6),
-                ecpm_micros=round(1000 * float(ranked.value[at, candidate])),
-                price_micros=int(scored.bids_micros[at, candidate]),
-                propensity=round(propensity, 9),
-                attention=reasons_of(engine, scored, at, slot),
-            )
+    chosen = ranked.chosen[at]
+    candidates = scored.candidates[at, chosen].tolist()
+    columns = zip(
+        candidates,
+        scored.pctr[at, chosen].tolist(),
+        ranked.value[at, chosen].tolist(),
+        scored.bids_micros[at, chosen].tolist(),
+        ranked.propensity[at].tolist(),
+        reasons_of(engine, scored, at),
+        strict=True,
+    )
+    slots = tuple(
+        Slot(
+            slot=slot,
+            ad_id=(entry := catalogue.entries[candidate]).content.item_id,
+            campaign_id=entry.campaign_id,
+            pctr=round(pctr, 6),
+            ecpm_micros=round(1000 * value),
+            price_micros=bid,
+            propensity=round(propensity, 9),
+            attention=attention,
         )
+        for slot, (candidate, pctr, value, bid, propensity, attention) in enumerate(columns)
+    )
+    now_ms = int(scored.now_ms[at])
     return Placement(
         placement_id=name,
         user_id=user.decode(),
@@ -76,24 +84,26 @@ def placement_of(engine: Engine, scored: Scored, at: int, name: str, user: bytes
         valid_until_ms=now_ms + engine.policy.placement_ttl_ms,
         arm=ARMS[int(scored.control[at])],
         model=engine.model.version,
-        slots=tuple(slots),
+        slots=slots,
     )
 
 
-def reasons_of(engine: Engine, scored: Scored, at: int, slot: int) -> tuple[Attended, ...]:
-    """The past items that earned a slot its ad, most attention first; one item's appearances are added up."""
-    weights: dict[int, float] = {}
-    attention = scored.attention[at, slot]
-    for place_ in np.flatnonzero(attention > 0).tolist():
-        item = int(scored.history_slots[at, place_])
-        if item != MISSING:
-            weights[item] = weights.get(item, 0.0) + float(attention[place_])
-    best = sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))[:REASONS_MAX]
-    return tuple(
-        Attended(ad_id=engine.catalogue.entries[item].content.item_id, weight=round(weight, 4))
-        for item, weight in best
-        if weight > REASON_WEIGHT_MIN
-    )
+def reasons_of(engine: Engine, scored: Scored, at: int) -> list[tuple[Attended, ...]]:
+    """Per slot, the past items that earned it its ad, most attention first; an item's appearances are added up."""
+    history = scored.history_slots[at]
+    items, place_ = np.unique(history, return_inverse=True)
+    weights = scored.attention[at] @ (place_[:, None] == np.arange(len(items))).astype(np.float32)  # [L, items]
+    weights[:, items == MISSING] = 0
+    best = np.argsort(-weights, axis=1, kind="stable")[:, :REASONS_MAX]
+    names = [engine.catalogue.entries[item].content.item_id if item != MISSING else "" for item in items.tolist()]
+    return [
+        tuple(
+            Attended(ad_id=names[item], weight=round(weight, 4))
+            for item, weight in zip(row, of_slot, strict=True)
+            if weight > REASON_WEIGHT_MIN
+        )
+        for row, of_slot in zip(best.tolist(), np.take_along_axis(weights, best, axis=1).tolist(), strict=True)
+    ]
 
 
 def decision_of(

@@ -91,3 +91,20 @@ class Settings(BaseSettings):
                     f"SALIENCE_{larger.upper()}={getattr(self, larger)}: else {otherwise}"
                 )
         return self
+
+
+def table() -> str:
+    """All settings as the Markdown of ``deploy/SETTINGS.md``."""
+    lines = [
+        "# Settings",
+        "",
+        "From the environment, or from a command's options. Every queue, memory and record of a worker has a bound,",
+        "and it is one of these. Made by `salience settings --markdown`.",
+        "",
+        "| setting | default | why |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f"`{field.default}`" if str(field.default) else "empty"
+        lines.append(f"| `SALIENCE_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"

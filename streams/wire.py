@@ -16,6 +16,8 @@ TimeMs = Annotated[int, Meta(ge=0, le=4_102_444_800_000)]
 """UTC epoch milliseconds, 1970 to 2100."""
 Micros = Annotated[int, Meta(ge=0, le=1_000_000_000_000_000)]
 """Millionths of the currency unit, up to a thousand million units."""
+Price = Annotated[int, Meta(ge=0, le=1_000_000_000_000)]
+"""Millionths, up to a million units: nine million purchases of it fit a user's 64-bit sum."""
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 """A duration within one day."""
 Label = Annotated[str, Meta(max_length=128)]
@@ -35,7 +37,7 @@ class Impression(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True
     time_ms: TimeMs
     placement_id: Id | None = None
     slot: SlotNumber | None = None
-    price_micros: Micros = 0
+    price_micros: Price = 0
     surface: Label = ""
 
 
@@ -52,7 +54,7 @@ class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     time_ms: TimeMs
     kind: EventKind = "click"
     viewed_s: Seconds | None = None
-    value_micros: Micros = 0
+    value_micros: Price = 0
     impression_time_ms: TimeMs | None = None
     placement_id: Id | None = None
     surface: Label = ""
@@ -68,7 +70,7 @@ class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
     budget_micros: Micros | None = None
     category: Annotated[str, Meta(max_length=256)] = ""
     brand: Label = ""
-    price_micros: Micros = 0
+    price_micros: Price = 0
     tags: Annotated[tuple[Label, ...], Meta(max_length=32)] = ()
     title: Annotated[str, Meta(max_length=512)] = ""
     status: Literal["active", "paused", "ended"] = "active"

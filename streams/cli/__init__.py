@@ -1,8 +1,28 @@
 """The command ``salience``. Commands import what they need when they run, so that ``--help`` answers at once."""
 
+import os
+
+# The worker computes on one thread: a pool of BLAS threads would only spin against it, and did, at six times the
+# cost of a placement on two busy cores. Read when numpy is first imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import typer
 
-from streams.cli import broker, demo, doctor, explain, lanes, tail, topics, worker
+from streams.cli import (
+    asyncapi,
+    broker,
+    demo,
+    doctor,
+    explain,
+    lanes,
+    replay,
+    settings,
+    tail,
+    topics,
+    train,
+    verify,
+    worker,
+)
 
 app = typer.Typer(
     name="salience",
@@ -11,14 +31,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command(epilog=demo.EPILOG)(demo.demo)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
-app.add_typer(lanes.app, name="lanes")
 app.command()(worker.worker)
-app.command(epilog=demo.EPILOG)(demo.demo)
+app.add_typer(lanes.app, name="lanes")
 app.command()(tail.tail)
 app.command()(explain.explain)
 app.command()(doctor.doctor)
+app.command()(settings.settings)
+app.add_typer(replay.app, name="replay")
+app.add_typer(train.app, name="train")
+app.command()(verify.verify)
+app.command()(asyncapi.asyncapi)
 
 
 def main() -> None:

@@ -4,12 +4,11 @@ Beside the repository itself, every rule reads small sources made up for it, whi
 that cannot find anything guards nothing.
 """
 
-import re
 from pathlib import Path
 
 import pytest
 
-from streams.settings import Settings
+from streams.settings import Settings, table
 from tests.contract.tidy import CONSUMERS, IMPORTERS, PACKAGES, RULES, Source
 
 ROOT = Path(__file__).parents[2]
@@ -116,12 +115,6 @@ def test_every_setting_is_described(name: str) -> None:
     assert Settings.model_fields[name].description, f"streams/settings.py: {name} has no description; say its reason"
 
 
-def test_the_readme_lists_every_setting() -> None:
-    """Between ``<!-- settings -->`` and the next comment, where the README has that."""
-    _, marker, rest = (ROOT / "README.md").read_text().partition("<!-- settings -->")
-    if not marker:
-        pytest.skip("README.md has no <!-- settings --> table")
-    listed = set(re.findall(r"SALIENCE_([A-Z_]+)", rest.partition("<!--")[0]))
-    there = {name.upper() for name in Settings.model_fields}
-    said = f"README.md: the settings lack {sorted(there - listed)} and have {sorted(listed - there)} too much"
-    assert listed == there, said
+def test_the_page_of_settings_is_the_one_that_the_command_prints() -> None:
+    page = (ROOT / "deploy" / "SETTINGS.md").read_text()
+    assert page == table(), "write it anew: salience settings --markdown > deploy/SETTINGS.md"

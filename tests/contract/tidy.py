@@ -91,7 +91,7 @@ class Source:
     @cached_property
     def uses(self) -> list[tuple[int, str]]:
         """Imports, and attributes of what is imported: ``np.random`` is ``numpy.random``."""
-        names = {}
+        names: dict[str, str] = {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 names |= {alias.asname or alias.name: alias.name for alias in node.names}
@@ -184,7 +184,7 @@ def _is_at(source: Source, place: str) -> bool:
 
 
 def few_make_consumers(sources: list[Source]) -> Findings:
-    makers = {}
+    makers: dict[str, int] = {}
     for source in sources:
         for node in ast.walk(source.tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "AIOKafkaConsumer":
@@ -235,8 +235,8 @@ def no_module_is_dead(sources: list[Source]) -> Findings:
 
 def scoring_says_what_it_does(sources: list[Source]) -> Findings:
     for source in (source for source in sources if source.package == "scoring"):
-        bodies = [source.tree, *(node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef))]
-        for node in (node for body in bodies for node in body.body):
+        classes = [node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)]
+        for node in [*source.tree.body, *(node for of_class in classes for node in of_class.body)]:
             if (
                 isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
                 and not node.name.startswith("_")

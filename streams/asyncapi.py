@@ -1,0 +1,275 @@
+"""The topics as an AsyncAPI 3.0 document with Kafka bindings: https://www.asyncapi.com/docs/reference/specification/v3.0.0.
+
+Made from what runs, the wire types and the table of topics, so that it cannot say anything else. Schemas are
+JSON Schema draft 7, AsyncAPI's own dialect.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from streams import topics, wire
+from streams.settings import Settings
+from streams.topics import Topic
+
+Json = dict[str, Any]
+
+BINDING = "0.5.0"
+HEADERS = "salience."
+"""What the names of the headers that we add begin with."""
+
+DESCRIPTION = """\
+Clicks and ad impressions go in; what comes out is, for every person who just did something, the ranked ads most \
+worth their attention next.
+
+**Partitioner.** Topics keyed by user have the same number of partitions, and partition p of each belongs to lane p: \
+a record must be in partition `(murmur2(key) & 0x7fffffff) % partitions`. That is the default of Java's producer, \
+kafka-python and aiokafka. librdkafka and all that is built on it (confluent-kafka, rdkafka, node-rdkafka) use CRC32 \
+unless told `partitioner=murmur2_random`. A record in another partition is counted and sent on to its own, late and \
+out of order.
+
+**Evolution.** Unknown fields pass. A wrong type, an impossible number or an oversized string makes the record a dead \
+letter. Times are UTC epoch milliseconds, money is integer millionths of the shop's currency, keys are UTF-8."""
+
+_USER = "The user_id, UTF-8, without control characters."
+_TIME_MS = 1_700_000_000_000
+
+_CLICK = wire.Click(
+    event_id="c-7f3a",
+    user_id="user-17",
+    ad_id="ad-204",
+    time_ms=_TIME_MS,
+    kind="view",
+    viewed_s=12.5,
+    impression_time_ms=_TIME_MS - 15_000,
+    placement_id="3-8c1-2f0-11",
+    surface="home",
+)
+_IMPRESSION = wire.Impression(
+    event_id="i-91bc",
+    user_id="user-17",
+    ad_id="ad-204",
+    time_ms=_TIME_MS - 15_000,
+    placement_id="3-8c1-2f0-11",
+    slot=0,
+    price_micros=1_200,
+    surface="home",
+)
+_AD = wire.Ad(
+    ad_id="ad-204",
+    campaign_id="spring",
+    advertiser_id="arco",
+    bid_micros=250_000,
+    budget_micros=500_000_000,
+    category="shoes/running",
+    brand="Arco",
+    price_micros=89_900_000,
+    tags=("light", "trail"),
+    title="Arco Trail 3",
+)
+_PLACEMENT = wire.Placement(
+    placement_id="3-8c1-2f0-12",
+    user_id="user-17",
+    time_ms=_TIME_MS,
+    valid_until_ms=_TIME_MS + 600_000,
+    arm="engine",
+    model="demo-1a2b3c4d",
+    slots=(
+        wire.Slot(
+            slot=0,
+            ad_id="ad-311",
+            campaign_id="spring",
+            pctr=0.034,
+            ecpm_micros=8_500,
+            price_micros=7_100,
+            propensity=1.0,
+            attention=(wire.Attended(ad_id="ad-204", weight=0.62),),
+        ),
+    ),
+)
+_DECISION = wire.Decision(
+    placement_id="3-8c1-2f0-12",
+    user_id="user-17",
+    time_ms=_TIME_MS,
+    lane=3,
+    offsets=(2_240, 751),
+    versions={"model": "demo-1a2b3c4d"},
+    arm="engine",
+    seed=9_216_542,
+    policy={"slots": 1.0, "temperature": 0.0},
+    row=b"\x01\x00",
+    candidates=bytes(8),
+    revisions=bytes(8),
+    pctr=bytes(4),
+    bids_micros=bytes(8),
+    chosen=(0,),
+    propensities=(1.0,),
+    placement=b"{}",
+)
+_LANE_ROW = wire.LaneRow(
+    version=1,
+    from_offsets=(2_200, 740),
+    next_offsets=(2_241, 752),
+    records=53,
+    order=bytes(7),
+    watermarks_ms=(_TIME_MS - 15_000, _TIME_MS),
+    stream_ms=_TIME_MS,
+    topic_ids=("mBqcvd2YQPq0GT0wUV8dCg", "yGrtBDUMQmGUSWZkbkzU9A"),
+    totals={"events_in": 2_993, "applied": 2_990, "duplicate": 3},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One kind of record. ``example`` is its value, for those that have a wire type; else ``payload`` describes it."""
+
+    name: str
+    key: str
+    example: Struct | None = None
+    summary: str = ""
+    content: str = "application/json"
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+_BYTES = {"type": "string", "format": "binary"}
+_FORGOTTEN = Message("Forgotten", _USER, summary="A tombstone: nothing is kept of this user.", payload={"type": "null"})
+
+CARRIED: Mapping[str, tuple[Message, ...]] = {
+    topics.CLICKS: (Message("Click", _USER, _CLICK),),
+    topics.AD_IMPRESSIONS: (Message("Impression", _USER, _IMPRESSION),),
+    topics.ADS: (
+        Message("Ad", "The ad_id, UTF-8.", _AD),
+        Message("Withdrawn", "The ad_id, UTF-8.", summary="A tombstone withdraws the ad.", payload={"type": "null"}),
+    ),
+    topics.CONTROL: (),
+    topics.PLACEMENTS: (Message("Placement", _USER, _PLACEMENT), _FORGOTTEN),
+    topics.DECISIONS: (Message("Decision", _USER, _DECISION, "The example's arrays are shortened."),),
+    topics.CHANGELOG: (
+        Message("Row", _USER, None, "A user's state, `scoring.rows.ROW`.", "application/octet-stream", _BYTES),
+        Message(
+            "LaneRow",
+            "A NUL and `lane`, which is no user_id.",
+            _LANE_ROW,
+            "MessagePack, whose bytes the example shows in base64.",
+            "application/msgpack",
+        ),
+        _FORGOTTEN,
+    ),
+    topics.DEAD_LETTERS: (
+        Message(
+            "DeadLetter",
+            "The refused record's own.",
+            None,
+            "A refused record as it came, with its own headers and those that say where from and why.",
+            "application/octet-stream",
+            _BYTES,
+        ),
+    ),
+}
+"""What each topic carries."""
+
+RECEIVED = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS, topics.CHANGELOG)
+SENT = (topics.PLACEMENTS, topics.DECISIONS, topics.CHANGELOG, topics.DEAD_LETTERS)
+_IN_GROUP = (topics.CLICKS, topics.AD_IMPRESSIONS)
+
+
+def document() -> Json:
+    """The AsyncAPI document."""
+    messages = {message.name: message for carried in CARRIED.values() for message in carried}
+    types = [type(message.example) for message in messages.values() if message.example is not None]
+    _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "salience",
+            "version": version("salience"),
+            "description": DESCRIPTION,
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {"cluster": {"host": Settings.model_fields["bootstrap"].default, "protocol": "kafka"}},
+        "channels": {topic.name: _channel(topic) for topic in topics.TABLE},
+        "operations": _operations(),
+        "components": {
+            "messages": {name: _message(message) for name, message in messages.items()},
+            "schemas": {name: _draft_7(schema) for name, schema in schemas.items()},
+        },
+    }
+
+
+def render() -> str:
+    """The document as it is committed: JSON, indented, with a newline at its end."""
+    return msgspec.json.format(msgspec.json.encode(document()), indent=2).decode() + "\n"
+
+
+def _channel(topic: Topic) -> Json:
+    configs = {name: int(value) if value.isdecimal() else value for name, value in topic.settings(3).items()}
+    binding: Json = {"topicConfiguration": configs | {topics.CLEANUP: [topic.cleanup]}, "bindingVersion": BINDING}
+    if topic.lanes:
+        binding["x-partitioner"] = "murmur2"
+    else:
+        binding["partitions"] = topic.partitions(1)
+    return {
+        "address": topic.name,
+        "description": f"{topic.purpose[0].upper()}{topic.purpose[1:]}. A deployment may put a prefix before the name.",
+        "messages": {m.name: {"$ref": f"#/components/messages/{m.name}"} for m in CARRIED[topic.name]},
+        "bindings": {"kafka": binding},
+    }
+
+
+def _operations() -> Json:
+    out: Json = {}
+    for action, names in (("receive", RECEIVED), ("send", SENT)):
+        for name in names:
+            out[f"{action}-{name}"] = operation = {"action": action, "channel": {"$ref": f"#/channels/{name}"}}
+            if action == "receive" and name in _IN_GROUP:
+                group = {"type": "string", "default": Settings.model_fields["group"].default}
+                operation["bindings"] = {"kafka": {"groupId": group, "bindingVersion": BINDING}}
+    return out
+
+
+def _message(message: Message) -> Json:
+    out: Json = {
+        "name": message.name,
+        "contentType": message.content,
+        "payload": dict(message.payload),
+        "bindings": {"kafka": {"key": {"type": "string", "description": message.key}, "bindingVersion": BINDING}},
+    }
+    if message.summary:
+        out["summary"] = message.summary
+    if message.example is not None:
+        out["payload"] = {"$ref": f"#/components/schemas/{message.name}"}
+        out["examples"] = [{"payload": msgspec.to_builtins(message.example)}]
+    if message.name == wire.DeadLetter.__name__:
+        out["headers"] = _headers(wire.DeadLetter)
+    return out
+
+
+def _headers(origin: type[Struct]) -> Json:
+    """The struct's fields as headers, each as text."""
+    names = [HEADERS + field.name for field in msgspec.structs.fields(origin)]
+    return {
+        "type": "object",
+        "description": inspect.getdoc(origin),
+        "properties": {name: {"type": "string"} for name in names},
+        "required": names,
+    }
+
+
+def _draft_7(schema: Any) -> Any:
+    """A draft 2020-12 schema as draft 7: tuples are spelt otherwise. Docstrings lose their indentation."""
+    if isinstance(schema, list):
+        return [_draft_7(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    out = {name: _draft_7(value) for name, value in schema.items()}
+    if "prefixItems" in out:
+        out["items"], out["additionalItems"] = out.pop("prefixItems"), False
+    if isinstance(out.get("description"), str):
+        out["description"] = inspect.cleandoc(out["description"])
+    return out

@@ -10,6 +10,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -114,9 +115,9 @@ class AttentionModel:
         """D: width of learned vectors."""
         return self.manifest.dim
 
-    @property
+    @cached_property
     def version(self) -> str:
-        """See `Manifest.version`."""
+        """See `Manifest.version`; every placement carries it."""
         return self.manifest.version
 
     def encode(self, token_ids: npt.NDArray[np.uint64], dense: Floats) -> Floats:

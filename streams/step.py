@@ -166,7 +166,10 @@ def _advance(state: LaneState, taken: Slice, counts: Counter[str]) -> LaneRow:
 
 
 def dead_letter(record: Record, stage: str, error: str, message: str) -> Message:
-    """The record as it came, with headers that say where from and why (as Kafka Connect does)."""
+    """The record as it came, with headers that say where from and why (as Kafka Connect does).
+
+    Its time is among them: a letter dated as the record was would be deleted with the topic's oldest.
+    """
     origin = DeadLetter(
         topic=record.topic,
         partition=record.partition,
@@ -177,4 +180,4 @@ def dead_letter(record: Record, stage: str, error: str, message: str) -> Message
         message=message,
     )
     headers = tuple((f"salience.{name}", str(value).encode()) for name, value in msgspec.structs.asdict(origin).items())
-    return Message(record.key, record.value, (*record.headers, *headers), record.timestamp)
+    return Message(record.key, record.value, (*record.headers, *headers))

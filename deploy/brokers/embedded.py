@@ -11,7 +11,8 @@ macOS (x86-64, arm64); not for Windows, nor for musl (Alpine). What follows was 
   timeout. There is no least one (``group.min.session.timeout.ms``): 100 ms is accepted and loses members;
   2 to 6 s is good. Partitions are shared out correctly. ``DescribeConsumerGroups`` gives a group's state
   but no members, ``ListConsumerGroups`` no state.
-- Offsets: commit and fetch work, their metadata is lost; deleting a topic deletes its offsets.
+- Offsets: the end of a partition is told as one more than the **first** offset of its last batch. Commit and
+  fetch work, their metadata is lost; deleting a topic deletes its offsets.
 - Topics: a metadata request that allows auto-creation creates the topic with 4 partitions: producers and
   aiokafka make such requests, confluent's consumer and ``DescribeTopics`` do not. Topic ids are given,
   and a recreated topic gets another. A replication factor and unknown configs are accepted and mean

@@ -61,6 +61,16 @@ class Shop:
                 name, key, value, time_ms = _record(message)
                 await producer.send_and_wait(self.settings.topic_prefix + name, value, key=key, timestamp_ms=time_ms)
 
+    async def publish_in_batches(self, messages: Sequence[Impression | Click]) -> None:
+        """Produce events, those of one topic in one batch."""
+        async with AIOKafkaProducer(bootstrap_servers=self.settings.bootstrap, max_batch_size=900_000) as producer:
+            for of in (Impression, Click):
+                batch = producer.create_batch()
+                for name, key, value, time_ms in (_record(each) for each in messages if isinstance(each, of)):
+                    topic = self.settings.topic_prefix + name
+                    assert batch.append(key=key, value=value, timestamp=time_ms) is not None
+                await (await producer.send_batch(batch, topic, partition=0))
+
     async def read(self, name: str) -> list[tuple[bytes, bytes | None]]:
         """Key and value of every committed record of a topic."""
         batches = read_topic(self.settings.bootstrap, self.settings.topic_prefix + name)

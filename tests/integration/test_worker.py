@@ -1,5 +1,6 @@
 """Whole workers: started, joined, left, stopped, frozen; judged by what is on the topics."""
 
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -143,3 +144,27 @@ def test_a_worker_asked_for_transactions_that_the_broker_lacks_says_which_settin
     with Worker(shop, tmp_path / "log", guarantee="exactly_once", session_timeout_ms=2_000) as worker:
         assert worker.status() == 70
         assert "SALIENCE_GUARANTEE=at_least_once" in worker.said
+
+
+def test_a_worker_restarted_on_the_embedded_broker_goes_on_where_it_was(
+    embedded: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(embedded, topic_prefix, tmp_path, "at_least_once", session_timeout_ms=2_000, heartbeat_ms=400)
+        await shop.publish([*ADS])
+        await shop.publish_in_batches(events(300))  # the broker counts a batch as one record of its log's end
+        with Worker(shop, tmp_path / "first.log", session_timeout_ms=2_000) as worker:
+            await until(lambda: _has_applied(shop, 400), "400 events")
+            worker.signal(signal.SIGTERM)
+            assert worker.status() == 0, worker.said
+        shutil.rmtree(tmp_path / "snapshots")
+        await shop.publish_in_batches(events(30, start=300))
+        with Worker(shop, tmp_path / "second.log", session_timeout_ms=2_000) as worker:
+            await until(lambda: _has_applied(shop, 440), "440 events")
+            worker.signal(signal.SIGTERM)
+            assert worker.status() == 0, worker.said
+        row = await shop.lane_row()
+        assert row is not None
+        assert (row.totals["applied"], row.totals["replayed"]) == (440, 0)
+
+    play(scenario)

@@ -1,0 +1,31 @@
+"""Settings: from the environment, and refused where they would fail later."""
+
+import pytest
+from pydantic import ValidationError
+
+from streams.settings import Settings
+
+
+def test_a_setting_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALIENCE_SLOTS", "3")
+    assert Settings().slots == 3
+
+
+@pytest.mark.parametrize(
+    ("smaller", "larger"),
+    [
+        ("slice_deadline_ms", "transaction_timeout_ms"),
+        ("heartbeat_ms", "session_timeout_ms"),
+        ("revoke_deadline_ms", "rebalance_timeout_ms"),
+    ],
+)
+def test_a_deadline_that_does_not_fit_in_another_is_refused_by_name(smaller: str, larger: str) -> None:
+    with pytest.raises(
+        ValidationError, match=f"SALIENCE_{smaller.upper()}=5000 must be below SALIENCE_{larger.upper()}"
+    ):
+        Settings(**{smaller: 5_000, larger: 5_000})  # type: ignore[arg-type]  # by name
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Settings(no_such_thing=1)  # type: ignore[call-arg]  # the point

@@ -41,8 +41,8 @@ class Config:
     epochs: int = 6
     patience: int = 2
     rate: float = 2e-3
-    weight_decay: float = 0.02
-    id_dropout: float = 0.5
+    weight_decay: float = 0.5
+    id_dropout: float = 0.3
     idle_dropout: float = 0.5
     validation: float = 0.1
     threads: int = 1

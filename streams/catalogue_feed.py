@@ -16,7 +16,7 @@ from mode import Service
 from scoring.catalogue import Catalogue, CatalogueError, Entry
 from scoring.features import Content
 from streams.compute import Compute
-from streams.recovery import end_offsets
+from streams.reading import log_ends
 from streams.settings import Settings
 from streams.wire import Ad
 
@@ -114,7 +114,7 @@ class CatalogueFeed(Service):
         partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or {0})]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
-        ends = await end_offsets(self._settings, partitions)
+        ends = await log_ends(self._settings.bootstrap, partitions)
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
             await self._read(consumer)
         log.info("catalogue caught up", ads=len(self._catalogue), refused=self.refused)

@@ -111,6 +111,7 @@ class Intake(Service, ConsumerRebalanceListener):
     async def on_stop(self) -> None:
         """Stop fetching, let lanes in step end, close producers, leave the group."""
         self._stopping = True
+        log.info("stopping", lanes=len(self._lanes), queued=self._queued())
         if self._shared is None:
             return
         for task in self._taking.values():
@@ -257,6 +258,9 @@ class Intake(Service, ConsumerRebalanceListener):
         if lane is not None and taken is not None:  # there may be more; otherwise the pump looks again
             await self._offer_if_ready(lane)
 
+    def _queued(self) -> int:
+        return sum(len(lane.queues) for lane in self._lanes.values())
+
     async def _summarise(self) -> None:
         """One line a minute."""
         last_ms = tick_ms()
@@ -264,7 +268,7 @@ class Intake(Service, ConsumerRebalanceListener):
             await self.sleep(SUMMARY_S)
             counts, self.counts = self.counts, Counter()
             now_ms = tick_ms()
-            queued = sum(len(lane.queues) for lane in self._lanes.values())
+            queued = self._queued()
             seconds = (now_ms - last_ms) / 1000
             log.info("summary", lanes=len(self._lanes), queued=queued, seconds=round(seconds, 1), **counts)
             last_ms = now_ms

@@ -19,7 +19,8 @@ from streams.compute import Compute
 from streams.identity import TopicIdentity, check_resume
 from streams.outbox import Outbox, transactional_id
 from streams.queues import LaneQueues
-from streams.recovery import Recovered, end_offsets, recover
+from streams.reading import log_ends
+from streams.recovery import Recovered, recover
 from streams.settings import Settings
 from streams.snapshots import Snapshots
 from streams.step import Effects, LaneState, Message, Slice, Step
@@ -130,13 +131,13 @@ class Lane:
         """A snapshot of this lane, or nothing."""
         changelog = self._topic("state-changelog")
         begin = (await self._shared.consumer.beginning_offsets([changelog]))[changelog]
-        end = (await end_offsets(self._shared.settings, [changelog]))[changelog]
+        end = (await log_ends(self._shared.settings.bootstrap, [changelog]))[changelog]
         return await asyncio.to_thread(self._shared.snapshots.load, self.number, begin, end)
 
     async def _resume(self, recovered: Recovered) -> LaneState:
         settings, identity = self._shared.settings, self._shared.identity
         begin = await self._shared.consumer.beginning_offsets(list(self.inputs))
-        end = await end_offsets(settings, list(self.inputs))
+        end = await log_ends(settings.bootstrap, list(self.inputs))
         state = LaneState(self.number, identity.inputs, store=recovered.store)
         row = recovered.lane_row
         if row is None:

@@ -9,10 +9,30 @@ from streams.topics import partition_counts
 
 READ_TIMEOUT_MS = 500
 RECORDS_PER_READ = 5_000
+LAST_BATCH_MS = 100
+"""A last batch that is there comes at once; where the log ends in a transaction's marker, nothing does."""
 
 
 class MissingTopicError(RuntimeError):
     """A topic that does not exist."""
+
+
+async def log_ends(bootstrap: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    """Where each partition's log ends, open transactions included.
+
+    The embedded broker tells one more than its last batch's first offset, so that batch is read to see where it ends.
+    """
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False) as consumer:
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+        unread = {tp for tp, end in ends.items() if end > 0}
+        if unread:
+            consumer.assign(unread)
+            for tp in unread:
+                consumer.seek(tp, ends[tp] - 1)
+            while unread and (batches := await consumer.getmany(*unread, timeout_ms=LAST_BATCH_MS)):
+                ends |= {tp: max(ends[tp], records[-1].offset + 1) for tp, records in batches.items()}
+                unread -= batches.keys()
+    return ends
 
 
 async def read_topic(bootstrap: str, topic: str, *, committed: bool = True) -> AsyncIterator[Sequence[Record]]:
@@ -26,8 +46,7 @@ async def read_topic(bootstrap: str, topic: str, *, committed: bool = True) -> A
             f"{bootstrap} has no topic {topic!r}; make it with: salience topics create --bootstrap {bootstrap}"
         )
     partitions = [TopicPartition(topic, number) for number in range(counts[topic])]
-    async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as watcher:
-        ends = await watcher.end_offsets(partitions)
+    ends = await log_ends(bootstrap, partitions)
     async with AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
         isolation_level="read_committed" if committed else "read_uncommitted",
@@ -36,9 +55,7 @@ async def read_topic(bootstrap: str, topic: str, *, committed: bool = True) -> A
     ) as consumer:
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
-        batches: dict[TopicPartition, Sequence[Record]] = {}
-        # The embedded broker's end is that of its last batch's first record, so what still comes is read as well.
-        while batches or any([await consumer.position(tp) < end for tp, end in ends.items()]):
+        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
             batches = await consumer.getmany(timeout_ms=READ_TIMEOUT_MS, max_records=RECORDS_PER_READ)
             for records in batches.values():
                 yield records

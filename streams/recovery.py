@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from scoring.rows import RowError, RowStore, decode_rows
 from streams.decode import Record
+from streams.reading import log_ends
 from streams.settings import Settings
 from streams.wire import LANE_KEY, LaneRow
 
@@ -30,25 +31,6 @@ class Recovered:
     offset: int
 
 
-async def end_offsets(settings: Settings, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-    """High watermarks, open transactions included.
-
-    The embedded broker tells one more than its last batch's first offset. Where there are no transactions, and so it
-    may be that broker, the last batch is read to see where it ends.
-    """
-    async with AIOKafkaConsumer(bootstrap_servers=settings.bootstrap, enable_auto_commit=False) as consumer:
-        ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
-        unread = {tp for tp, end in ends.items() if end > 0}
-        if settings.guarantee == "at_least_once" and unread:
-            consumer.assign(list(unread))
-            for tp in unread:
-                consumer.seek(tp, ends[tp] - 1)
-            while unread and (batches := await consumer.getmany(*unread, timeout_ms=READ_TIMEOUT_MS)):
-                ends |= {tp: max(ends[tp], records[-1].offset + 1) for tp, records in batches.items()}
-                unread -= batches.keys()
-    return ends
-
-
 async def recover(settings: Settings, changelog: TopicPartition, base: Recovered) -> Recovered:
     """Bring ``base`` (empty, or a snapshot) up to the changelog's high watermark, taken now.
 
@@ -56,7 +38,7 @@ async def recover(settings: Settings, changelog: TopicPartition, base: Recovered
     the watermark. To be called after the lane's former owner was fenced. Raises `RecoveryError` where the
     changelog holds what is not a row.
     """
-    end = (await end_offsets(settings, [changelog]))[changelog]
+    end = (await log_ends(settings.bootstrap, [changelog]))[changelog]
     async with AIOKafkaConsumer(
         bootstrap_servers=settings.bootstrap,
         isolation_level="read_committed",

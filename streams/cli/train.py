@@ -51,7 +51,7 @@ class _Order:
 @app.command(epilog="Example: salience train demo --out models/demo && salience worker --model models/demo")
 def demo(
     seed: SeedOption = 1,
-    users: UsersOption = 250,
+    users: UsersOption = 400,
     hours: HoursOption = 72,
     out: OutOption = Path("models/demo"),
     as_json: JsonOption = False,

@@ -248,7 +248,7 @@ def test_poison_first_midway_and_last_becomes_dead_letters_and_stops_nothing(
     dead = {place_of(record): record for record in seen.dead}
     assert len(seen.dead) == len(poisoned)
     for place, (_, key, value, time_ms) in zip(places, poisoned, strict=True):
-        assert (dead[place].key, dead[place].value, dead[place].timestamp) == (key, value, time_ms)
+        assert (dead[place].key, dead[place].value) == (key, value)
         told = dict(dead[place].headers)
         assert told["salience.stage"] == b"decode"
         assert told["salience.timestamp_ms"] == str(time_ms).encode()

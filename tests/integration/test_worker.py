@@ -168,3 +168,59 @@ def test_a_worker_restarted_on_the_embedded_broker_goes_on_where_it_was(
         assert (row.totals["applied"], row.totals["replayed"]) == (440, 0)
 
     play(scenario)
+
+
+@GUARANTEES
+def test_a_worker_stopped_in_the_middle_of_a_backlog_finishes_its_slices_and_nothing_is_done_twice(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
+        await shop.publish(ADS)
+        await shop.publish_in_batches(events(3_000))
+        with Worker(shop, tmp_path / "first.log", slice_records=2) as worker:
+            await until(lambda: _has_stepped(shop), "the lane's first slice")
+            worker.signal(signal.SIGTERM)
+            assert worker.status() == 0, worker.said
+        row = await shop.lane_row()
+        assert row is not None
+        assert row.totals["applied"] < 4_000, "it was to be stopped before the end"
+        with Worker(shop, tmp_path / "second.log") as worker:
+            await until(lambda: _has_applied(shop, 4_000), "all events")
+            worker.signal(signal.SIGTERM)
+            assert worker.status() == 0, worker.said
+        row = await shop.lane_row()
+        assert row is not None
+        assert (row.totals["applied"], row.totals["replayed"], row.totals["duplicate"]) == (4_000, 0, 0)
+        assert await applied(shop) == 4_000
+
+    play(scenario)
+
+
+def test_a_worker_listens_on_no_port(kafka: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish([*ADS, *events(3)])
+        with Worker(shop, tmp_path / "log") as worker:
+            await until(lambda: _has_applied(shop, 4), "4 events")
+            assert listening(worker.process.pid) == set()
+
+    play(scenario)
+
+
+async def _has_stepped(shop: Shop) -> bool:
+    return await shop.lane_row() is not None
+
+
+def listening(pid: int) -> set[str]:
+    """Local addresses of a process's listening TCP sockets, as the kernel tells them."""
+    inodes = {link.name for link in Path(f"/proc/{pid}/fd").iterdir()}
+    sockets = {str(Path(f"/proc/{pid}/fd/{fd}").readlink()) for fd in inodes}
+    listen = "0A"
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == listen and f"socket:[{fields[9]}]" in sockets:
+                found.add(fields[1])
+    return found

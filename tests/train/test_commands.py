@@ -1,0 +1,152 @@
+"""``salience train`` and ``salience verify``: what they print, for people and machines, and how they end."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from scoring.attention import load
+from streams.cli import app
+from tests.models import toy_model
+
+TRAIN = pytest.mark.train
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+NEEDS_TORCH = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed: pip install 'salience[train]'")
+
+
+def salience(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def only_object(result: Result) -> dict[str, Any]:
+    """What stdout holds: one JSON object, in which NaN and infinity have no place."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    found: dict[str, Any] = json.loads(result.stdout, parse_constant=refuse)
+    return found
+
+
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process as it is where PyTorch was never installed."""
+    find = importlib.util.find_spec
+
+    def find_spec(name: str, package: str | None = None) -> Any:
+        return None if name.split(".", maxsplit=1)[0] in {"torch", "onnx"} else find(name, package)
+
+    for module in ("streams.cli.train", "streams.cli.verify"):
+        monkeypatch.setattr(f"{module}.find_spec", find_spec)
+
+
+@TRAIN
+@NEEDS_TORCH
+def test_the_packaged_model_says_the_same_in_onnxruntime_and_pytorch() -> None:
+    result = salience("verify", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = only_object(result)
+    assert found["against"] == ["golden", "pytorch"]
+    assert 0 < found["max_abs_diff"] < 1e-5
+    assert found["cases"] > 10
+    assert found["model"] == load().version
+
+
+def test_without_pytorch_the_golden_tensors_are_compared_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_torch(monkeypatch)
+    result = salience("verify", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert only_object(result)["against"] == ["golden"]
+    assert "pip install 'salience[train]'" in result.stderr
+
+
+def test_a_model_of_another_make_is_compared_with_its_golden_tensors(tmp_path: Path) -> None:
+    result = salience("verify", "--model", str(toy_model(tmp_path)), "--json")
+    assert result.exit_code == 0, result.stderr
+    assert only_object(result)["against"] == ["golden"]
+
+
+def test_people_read_a_table_with_the_largest_difference() -> None:
+    result = salience("verify")
+    assert result.exit_code == 0
+    assert "Largest difference" in result.stdout
+    assert "item_encoder.onnx" in result.stdout
+    assert "attention.onnx" in result.stdout
+
+
+@pytest.mark.parametrize(("amount", "largest"), [(3e-4, 3e-4), (np.nan, None), (np.inf, None)])
+def test_a_model_that_says_something_else_ends_with_1_and_how_much(
+    tmp_path: Path, amount: float, largest: float | None
+) -> None:
+    def change(golden: dict[str, Any]) -> None:
+        golden["logit"].flat[-1] += amount
+
+    result = salience("verify", "--model", str(toy_model(tmp_path, golden=change)), "--json")
+    assert result.exit_code == 1
+    found = only_object(result)["max_abs_diff"]
+    assert found is None if largest is None else found == pytest.approx(largest, rel=0.01)
+
+
+def test_the_worker_is_told_to_verify_and_verifying_tells_where(tmp_path: Path) -> None:
+    def change(golden: dict[str, Any]) -> None:
+        golden["attention"].flat[-1] += 1
+
+    result = salience("verify", "--model", str(toy_model(tmp_path, golden=change)))
+    assert result.exit_code == 1
+    assert [line for line in result.stdout.splitlines() if "attention.onnx" in line and "above" in line]
+    assert not [line for line in result.stdout.splitlines() if "encoder.onnx" in line and "above" in line]
+
+
+def test_a_directory_that_holds_no_model_ends_with_1_and_the_reason(tmp_path: Path) -> None:
+    result = salience("verify", "--model", str(tmp_path), "--json")
+    assert result.exit_code == 1
+    assert "no manifest.json" in only_object(result)["error"]
+    assert "salience train demo" in result.stderr
+
+
+@pytest.mark.parametrize("what", [["demo"], ["kuairand", "--data", "."]])
+def test_training_without_pytorch_ends_with_1_and_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: list[str]
+) -> None:
+    without_torch(monkeypatch)
+    result = salience("train", *what, "--out", str(tmp_path / "model"))
+    assert result.exit_code == 1
+    assert "pip install 'salience[train]'" in result.stderr
+    assert not (tmp_path / "model").exists()
+
+
+@TRAIN
+@NEEDS_TORCH
+def test_a_model_trained_on_a_simulated_log_can_be_loaded_and_says_how_good_it_is(tmp_path: Path) -> None:
+    result = salience("train", "demo", "--users", "20", "--hours", "6", "--out", str(tmp_path), "--json")
+    assert result.exit_code == 0, result.stderr
+    found = only_object(result)
+    model = load(tmp_path)
+    assert found["model"] == model.version
+    assert found["test"]["auc"] == model.manifest.metrics["test_auc"]
+    assert found["mean"]["auc"] == 0.5
+    assert "20 shoppers" in model.manifest.data
+    assert 0 < model.manifest.data_from_ms < model.manifest.data_to_ms
+
+
+@TRAIN
+@NEEDS_TORCH
+def test_a_seed_gives_one_model_and_another_seed_another(tmp_path: Path) -> None:
+    def version(seed: int, name: str) -> str:
+        out = str(tmp_path / name)
+        result = salience("train", "demo", "--users", "4", "--hours", "6", "--seed", str(seed), "--out", out)
+        assert result.exit_code == 0, result.stderr
+        return load(Path(out)).version
+
+    assert version(1, "a") == version(1, "b") != version(2, "c")
+
+
+@TRAIN
+@NEEDS_TORCH
+def test_a_log_that_is_none_ends_with_1_and_says_what_is_missing(tmp_path: Path) -> None:
+    result = salience("train", "kuairand", "--data", str(tmp_path), "--out", str(tmp_path / "model"), "--json")
+    assert result.exit_code == 1
+    assert "csv.gz" in only_object(result)["error"]

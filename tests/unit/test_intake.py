@@ -1,0 +1,45 @@
+"""Which lanes an assignment makes, and how a process that must not go on ends."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from aiokafka import TopicPartition
+
+from streams.fatal import EXIT_STATUS, GRACE_S
+from streams.intake import lanes_of
+
+TOPICS = ("ad-impressions", "clicks")
+
+
+def assigned(impressions: set[int], clicks: set[int]) -> list[TopicPartition]:
+    return [TopicPartition(TOPICS[0], n) for n in impressions] + [TopicPartition(TOPICS[1], n) for n in clicks]
+
+
+def test_a_lane_is_one_partition_of_both_topics() -> None:
+    assert lanes_of(assigned({1, 3}, {3, 1}), TOPICS, 64) == {1, 3}
+    assert lanes_of([], TOPICS, 64) == set()
+
+
+def test_an_assignment_that_parts_clicks_from_impressions_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[0, 1\] of ad-impressions but \[1\] of clicks"):
+        lanes_of(assigned({0, 1}, {1}), TOPICS, 64)
+
+
+def test_more_lanes_than_a_worker_may_have_are_refused_with_the_setting() -> None:
+    with pytest.raises(ValueError, match="SALIENCE_LANES_MAX"):
+        lanes_of(assigned(set(range(5)), set(range(5))), TOPICS, 4)
+
+
+def test_a_fatal_error_ends_a_process_that_hangs_while_it_stops() -> None:
+    hangs = (
+        "import threading; from streams.fatal import arm_exit; arm_exit(ValueError('lost')); threading.Event().wait()"
+    )
+    started = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-c", hangs], capture_output=True, text=True, timeout=GRACE_S + 30, check=False
+    )
+    assert ended.returncode == EXIT_STATUS
+    assert time.monotonic() - started >= GRACE_S  # it was given its time
+    assert "ValueError: lost" in ended.stdout + ended.stderr

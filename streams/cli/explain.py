@@ -53,7 +53,7 @@ def explain(
         }
         sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
     else:
-        _show(Console(), decision, result)
+        _show(Console(soft_wrap=True), decision, result)
     raise typer.Exit(0 if result.identical else 1)
 
 

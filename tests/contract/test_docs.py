@@ -1,0 +1,70 @@
+"""What the documents say is so: their commands exist, their Python runs, their links lead somewhere."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from streams.cli import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+COMMANDS = sorted(
+    {
+        " ".join(match)
+        for page in PAGES
+        for match in re.findall(r"(?:^|`)salience ([a-z-]+)(?: ([a-z]+))?", page.read_text(), re.MULTILINE)
+    }
+)
+
+
+@pytest.mark.parametrize("said", COMMANDS)
+def test_every_command_in_the_documents_exists(said: str) -> None:
+    words = said.split()
+    command = get_command(app)
+    for word in words:
+        children = getattr(command, "commands", None)
+        if children is None:
+            break  # what follows are its arguments
+        assert word in children, f"salience {said}: there is no {word!r} among {sorted(children)}"
+        command = children[word]
+    assert CliRunner().invoke(app, [*_path(words), "--help"]).exit_code == 0
+
+
+def _path(words: list[str]) -> list[str]:
+    command, path = get_command(app), []
+    for word in words:
+        if not hasattr(command, "commands"):
+            break
+        command, path = command.commands[word], [*path, word]
+    return path
+
+
+def test_every_make_target_in_the_documents_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    said = {target for page in PAGES for target in re.findall(r"make ([a-z-]+)", page.read_text())}
+    assert said <= targets
+
+
+def test_the_readmes_python_imports_what_there_is() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        tree = ast.parse(block)
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        exec(compile(ast.Module(imports, []), "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_that_is_there(page: Path) -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+        assert (ROOT / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_readme_is_one_page_and_starts_with_the_two_commands() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 80
+    assert [line.split("#")[0].strip() for line in lines if line.startswith("make ")][:2] == ["make demo", "make test"]

@@ -1,0 +1,101 @@
+"""The commands people look with, against a real broker and a real worker."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from deploy.brokers import Broker
+from streams import topics
+from tests.builders import ad, impression
+from tests.integration.lanes import Owner, Shop, play
+from tests.integration.test_lanes import ADS, events, shop_on
+from tests.integration.workers import Worker, until
+
+pytestmark = pytest.mark.integration
+
+
+def salience(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "streams.cli", *words], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def at(shop: Shop) -> tuple[str, ...]:
+    return "--bootstrap", shop.settings.bootstrap, "--prefix", shop.settings.topic_prefix
+
+
+def test_explain_recomputes_a_placement_found_by_its_id(kafka: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+
+    async def scenario() -> None:
+        await shop.publish([*ADS, *events()])
+        owner = Owner(shop, ADS)
+        await owner.take_over()
+        await owner.step_all()
+
+    play(scenario)
+    names = asyncio.run(shop.placement_ids())
+    told = salience("explain", next(iter(names)), *at(shop), "--json")
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["identical"] is True
+    assert "the same, byte for byte" in salience("explain", next(iter(names)), *at(shop)).stdout
+    missing = salience("explain", "no-such-placement", *at(shop))
+    assert missing.returncode == 1
+    assert "salience tail placements" in missing.stderr
+
+    lanes = json.loads(salience("lanes", "show", *at(shop), "--json").stdout)
+    assert lanes["0"]["totals"]["applied"] == 80
+
+
+def test_doctor_finds_nothing_wrong_where_nothing_is_and_names_the_mending_command_where_something_is(
+    kafka: Broker, embedded: Broker, topic_prefix: str
+) -> None:
+    topics.create(kafka.bootstrap, 2, topic_prefix)
+    healthy = salience("doctor", "--bootstrap", kafka.bootstrap, "--prefix", topic_prefix, "--json")
+    if kafka.transactions:
+        assert healthy.returncode == 0, healthy.stdout
+        assert json.loads(healthy.stdout)["ok"] is True
+    ill = salience("doctor", "--bootstrap", embedded.bootstrap, "--prefix", topic_prefix, "--json")
+    assert ill.returncode == 1
+    fixes = " ".join(check["fix"] for check in json.loads(ill.stdout)["checks"])
+    assert f"salience topics create --bootstrap {embedded.bootstrap}" in fixes
+    assert "SALIENCE_GUARANTEE=at_least_once" in fixes
+
+
+def test_a_new_ad_is_shown_without_a_restart(kafka: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish([*ADS[:3], *events(3)])
+        with Worker(shop, tmp_path / "log") as worker:
+            await until(lambda: _shows(shop, {each.ad_id for each in ADS[:3]}), "the first placements")
+            await shop.publish([ad(ad_id="new", category="shelf/1", bid_micros=900_000)])
+            number = 0
+
+            async def the_new_one() -> bool:
+                nonlocal number
+                number += 1
+                time_ms = 1_790_000_100_000 + number
+                await shop.publish([impression(event_id=f"n{number}", user_id="user-0", ad_id="ad-1", time_ms=time_ms)])
+                return await _shows(shop, {"new"})
+
+            await until(the_new_one, "a placement with the new ad")
+            worker.signal(signal.SIGTERM)
+            assert worker.status() == 0, worker.said
+
+    play(scenario)
+
+
+async def _shows(shop: Shop, ads: set[str]) -> bool:
+    shown = {
+        slot["ad_id"]
+        for _, value in await shop.read("placements")
+        if value is not None
+        for slot in msgspec.json.decode(value)["slots"]
+    }
+    return ads <= shown

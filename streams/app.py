@@ -71,7 +71,13 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         await channel.put(lane)
 
     def make_shared(consumer: AIOKafkaConsumer) -> Shared:
-        step = Step(engine, partitioner(identity.lanes), settings.time_tolerance_ms, settings.idle_ttl_ms)
+        step = Step(
+            engine,
+            partitioner(identity.lanes),
+            settings.time_tolerance_ms,
+            settings.idle_ttl_ms,
+            scoring=settings.scoring,
+        )
         app.flow_control.resume()  # once, before the first token: a second call would empty the queue
         return Shared(settings, consumer, step, compute, identity, Snapshots(settings, identity.changelog))
 

@@ -120,6 +120,7 @@ _LANE_ROW = wire.LaneRow(
     watermarks_ms=(_TIME_MS - 15_000, _TIME_MS),
     stream_ms=_TIME_MS,
     topic_ids=("mBqcvd2YQPq0GT0wUV8dCg", "yGrtBDUMQmGUSWZkbkzU9A"),
+    lanes=4,
     totals={"events_in": 2_993, "applied": 2_990, "duplicate": 3},
 )
 

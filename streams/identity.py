@@ -10,6 +10,11 @@ from streams.recovery import RecoveryError
 from streams.settings import Settings
 from streams.wire import LaneRow
 
+_REPARTITIONED = (
+    "users have moved to other partitions and their state has not. Begin a new set of topics: "
+    "salience topics create --prefix NEW- --partitions N"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TopicIdentity:
@@ -52,6 +57,14 @@ def identify(settings: Settings) -> TopicIdentity:
     return TopicIdentity(inputs, ids[prefix + topics.CHANGELOG], counts[prefix + topics.CLICKS])
 
 
+def check_lanes(numbers: set[int], lanes: int) -> None:
+    """Raises `RecoveryError` where lanes are assigned that were not there when the worker started."""
+    if beyond := {number for number in numbers if number >= lanes}:
+        raise RecoveryError(
+            f"lanes {sorted(beyond)} are assigned, there were {lanes} when this worker started: {_REPARTITIONED}"
+        )
+
+
 def check_resume(
     lane: int, row: LaneRow, identity: TopicIdentity, begins: tuple[int, int], ends: tuple[int, int]
 ) -> None:
@@ -59,6 +72,10 @@ def check_resume(
 
     ``begins``, ``ends``: first offsets and log ends of impressions and clicks.
     """
+    if row.lanes != identity.lanes:
+        raise RecoveryError(
+            f"lane {lane} was one of {row.lanes}, now there are {identity.lanes} partitions: {_REPARTITIONED}"
+        )
     found = []
     if row.topic_ids != identity.inputs:
         found.append(f"the topics' ids are {identity.inputs}, it was recorded from {row.topic_ids}")

@@ -18,6 +18,7 @@ from mode import Service
 from scoring.events import Source
 from streams.clock import tick_ms
 from streams.fatal import arm_exit
+from streams.identity import TopicIdentity, check_lanes
 from streams.lane import Lane, LaneLostError, Shared
 from streams.settings import Settings
 
@@ -87,15 +88,15 @@ class Intake(Service, ConsumerRebalanceListener):
         self.counts: Counter[str] = Counter()
 
     @property
+    def _identity(self) -> TopicIdentity:
+        assert self._shared is not None, "the intake has not started"
+        return self._shared.identity
+
+    @property
     def consumer(self) -> AIOKafkaConsumer:
         """The group's member, once started."""
         assert self._shared is not None, "the intake has not started"
         return self._shared.consumer
-
-    @property
-    def lanes(self) -> dict[int, Lane]:
-        """Lanes that this worker owns, by number."""
-        return self._lanes
 
     # --- life --------------------------------------------------------------------------------------------
 
@@ -145,7 +146,9 @@ class Intake(Service, ConsumerRebalanceListener):
     def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         """Start a task for each lane."""
         try:
-            for number in lanes_of(assigned, self._topics, self._settings.lanes_max):
+            numbers = lanes_of(assigned, self._topics, self._settings.lanes_max)
+            check_lanes(numbers, self._identity.lanes)
+            for number in numbers:
                 self._acquire(number)
         except BaseException as error:  # noqa: BLE001 - aiokafka would swallow it
             self.fail(error)

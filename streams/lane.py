@@ -108,6 +108,9 @@ class Lane:
             await outbox.start()
             await outbox.begin()
             await outbox.abort()
+        except asyncio.CancelledError:
+            await outbox.stop()
+            raise
         except KafkaError as error:
             await outbox.stop()
             raise FenceError(
@@ -138,7 +141,7 @@ class Lane:
         settings, identity = self._shared.settings, self._shared.identity
         begin = await self._shared.consumer.beginning_offsets(list(self.inputs))
         end = await log_ends(settings.bootstrap, list(self.inputs))
-        state = LaneState(self.number, identity.inputs, store=recovered.store)
+        state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store)
         row = recovered.lane_row
         if row is None:
             first = begin if settings.first_start == "earliest" else end
@@ -237,4 +240,8 @@ class Lane:
         self.queues.clear()
         self._state = None
         if self._outbox is not None:
-            await self._outbox.stop()
+            try:
+                # It would wait for deliveries to an unreachable broker for ever: idempotent batches never expire.
+                await asyncio.wait_for(self._outbox.stop(), deadline_ms / 1000)
+            except TimeoutError:
+                log.warning("producer given up, its broker does not answer", lane=self.number)

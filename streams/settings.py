@@ -64,6 +64,7 @@ class Settings(BaseSettings):
         300_000, ge=0, description="An event further in the future than this is a dead letter."
     )
 
+    scoring: bool = Field(True, description="False: state only, no placements.")
     slots: int = Field(10, ge=1, le=100, description="Ads per placement.")
     candidates: int = Field(100, ge=1, le=1_000, description="Ads scored per placement.")
     fresh_share: float = Field(0.05, ge=0, le=1, description="Share of candidates that are the newest ads.")

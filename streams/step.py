@@ -69,6 +69,7 @@ class LaneState:
 
     lane: int
     topic_ids: tuple[str, str]
+    lanes: int
     next_offsets: tuple[int, int] = (0, 0)
     watermarks_ms: tuple[int, int] = (0, 0)
     stream_ms: int = 0
@@ -78,12 +79,16 @@ class LaneState:
 
 @dataclass(frozen=True)
 class Step:
-    """The pure step of every lane of a worker. ``partition_of``: the producers' partitioner."""
+    """The pure step of every lane of a worker. ``partition_of``: the producers' partitioner.
+
+    ``scoring`` False: state only, no placements.
+    """
 
     engine: Engine
     partition_of: Callable[[bytes], int]
     time_tolerance_ms: int
     idle_ttl_ms: int
+    scoring: bool = True
 
     def run(self, state: LaneState, taken: Slice, now_ms: int) -> Effects:
         """Advance ``state`` by one slice, in place. A failure leaves it half done: the process must end."""
@@ -101,7 +106,7 @@ class Step:
         # 3. score again whoever did something
         rows = store.rows[applied.touched]
         users = [user for row in applied.touched.tolist() if (user := store.users[row]) is not None]
-        published = place(self.engine, state.lane, users, rows) if users else []
+        published = place(self.engine, state.lane, users, rows) if users and self.scoring else []
         # 4. the effects
         expired = self._expire(state, taken)
         outcomes = np.bincount(applied.outcome, minlength=len(Outcome)).tolist()
@@ -161,6 +166,7 @@ def _advance(state: LaneState, taken: Slice, counts: Counter[str]) -> LaneRow:
         watermarks_ms=state.watermarks_ms,
         stream_ms=state.stream_ms,
         topic_ids=state.topic_ids,
+        lanes=state.lanes,
         totals=dict(state.totals),
     )
 

@@ -158,8 +158,8 @@ class LaneRow(Struct, frozen=True, kw_only=True):
     ``next_offsets`` of impressions and clicks, in this order everywhere; ``order`` is one bit per record of
     the slice in the order taken (0 impression, 1 click, packed big-endian), which starts at ``from_offsets``.
     ``watermarks_ms`` are the running maxima of record time per topic; ``topic_ids`` tell a topic from its
-    namesake made anew. ``totals`` count what became of every record since the lane's first: in = applied +
-    duplicate + replayed + dead + rerouted, always.
+    namesake made anew, ``lanes`` from itself with more partitions. ``totals`` count what became of every record
+    since the lane's first: in = applied + duplicate + replayed + dead + rerouted, always.
     """
 
     version: int
@@ -170,6 +170,7 @@ class LaneRow(Struct, frozen=True, kw_only=True):
     watermarks_ms: tuple[int, int]
     stream_ms: int
     topic_ids: tuple[str, str]
+    lanes: int
     totals: dict[str, int]
 
 

@@ -3,10 +3,10 @@
 import json
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -32,8 +32,9 @@ HoursOption = Annotated[float, typer.Option("--hours", min=1, help="Simulated ho
 
 TRAIN_SHARE = 0.8
 """Of the log, by time; the rest only measures."""
-LOG_VOCABULARY = 16_384
-"""Rows of the token table for a log of many thousand items: 2 MB at D = 32."""
+KUAIRAND: dict[str, Any] = {"vocabulary": 65_536, "epochs": 3, "rate": 3e-3}
+"""What differs from the demo shop's configuration: thousands of items and authors, of each few impressions, so that a
+second look at the log is one too many. Chosen on the validation part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def kuairand(
         log = read(data)
     except LogError as error:
         _fail(str(error), as_json)
-    config = Config(seed=seed, vocabulary=LOG_VOCABULARY)
+    config = replace(Config(seed=seed), **KUAIRAND)
     _make(_Order("kuairand", "KuaiRand-Pure", config, out, console, as_json), log.ads, log.events)
 
 

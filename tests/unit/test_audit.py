@@ -138,6 +138,7 @@ def seen_of(expected: Expected) -> Seen:
     lane = LaneRow(
         version=1, from_offsets=(0, 0), next_offsets=(1, 1), records=1, order=b"", watermarks_ms=(0, 0), stream_ms=0,
         topic_ids=("", ""), totals=dict(expected.totals),
+        lanes=4,
     )  # fmt: skip
     return Seen(expected.state, {0: lane}, 1, Counter(placed.values()), placed, [])
 

@@ -33,7 +33,7 @@ def decisions(engine: Engine) -> list[Decision]:
     """Receipts of a made-up log, both arms among them."""
     taken = records([event for event in made_up_log(seed=1).events if event.time_ms >= START_MS][:600])
     order = np.array([each.topic == "clicks" for each in taken], dtype=np.uint8)
-    state = LaneState(0, ("a", "b"))
+    state = LaneState(0, ("a", "b"), 1)
     step = Step(engine, lambda _: 0, 300_000, 10**12)
     effects = step.run(state, Slice(taken, order, (0, 0)), START_MS + 10**10)
     values: Sequence[bytes | None] = [message.value for message in effects.messages["decisions"]]

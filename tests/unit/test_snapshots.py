@@ -21,7 +21,7 @@ def lane_with(users: int) -> LaneState:
         row = store.row_of(f"user-{number}".encode())
         store.rows["time_ms"][row] = number
     store.remove(b"user-1")  # a free place in the middle is not a user
-    return LaneState(3, ("a", "b"), store=store)
+    return LaneState(3, ("a", "b"), 4, store=store)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_every_user_and_row_comes_back_with_the_offset(kept: Snapshots) -> None:
 
 
 def test_an_empty_lane_has_a_snapshot_too(kept: Snapshots) -> None:
-    kept.save(LaneState(3, ("a", "b")), OFFSET)
+    kept.save(LaneState(3, ("a", "b"), 4), OFFSET)
     assert kept.load(3, 0, 100).offset == OFFSET
 
 

@@ -45,7 +45,7 @@ def step(engine: Engine) -> Step:
 
 
 def new_state(lane: int = 0) -> LaneState:
-    return LaneState(lane, ("topic-id-1", "topic-id-2"))
+    return LaneState(lane, ("topic-id-1", "topic-id-2"), 4)
 
 
 def slice_of(taken: Sequence[Record]) -> Slice:
@@ -187,7 +187,9 @@ def test_a_slice_done_again_after_a_crash_changes_no_row_and_publishes_the_same_
     first = run(step, state, given)
     before = state.store.rows.tobytes()
 
-    again = LaneState(0, state.topic_ids, store=state.store)  # the rows were delivered, the lane row was not
+    again = LaneState(
+        0, state.topic_ids, state.lanes, store=state.store
+    )  # the rows were delivered, the lane row was not
     second = run(step, again, given)
 
     assert state.store.rows.tobytes() == before

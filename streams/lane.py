@@ -66,6 +66,7 @@ class Lane:
         self._state: LaneState | None = None
         self._outbox: Outbox | None = None
         self._changelog_offset = 0
+        self._committed = False
         self._snapshot_due_ms = tick_ms() + settings.snapshot_every_ms
 
     @property
@@ -88,6 +89,7 @@ class Lane:
         recovered = await recover(settings, self._topic("state-changelog"), await self._base())
         self._changelog_offset = recovered.offset
         self._state = await self._resume(recovered)
+        self._committed = True
         # 3. where to go on
         self.seek()
         self.running = True
@@ -177,10 +179,12 @@ class Lane:
     async def step(self, taken: Slice) -> Counter[str]:
         """Steps 1 to 6 for one slice (`streams.step`); returns what it counted."""
         async with self.in_step:
+            self._committed = False
             effects = await self._shared.compute.run(self._shared.step.run, self.state, taken, wall_ms())
             # From here a transaction is open; waiting for the compute thread, which other lanes share, it was not.
             async with asyncio.timeout(self._shared.settings.slice_deadline_ms / 1000):
                 await self._deliver(effects)
+            self._committed = True
             await self._snapshot()
         return effects.counts
 
@@ -226,14 +230,14 @@ class Lane:
     async def close(self, deadline_ms: int) -> None:
         """Let a step under way end within ``deadline_ms``, then close the producer and forget everything.
 
-        A slice that has not ended by then is given up: its transaction is ended by the lane's next owner. One
-        that has leaves a snapshot, since the next owner may well be this worker again.
+        A slice that has not ended by then is given up: its transaction is ended by the lane's next owner. Committed
+        state leaves a snapshot, since the next owner may well be this worker again.
         """
         self.running = False
         try:
             async with asyncio.timeout(deadline_ms / 1000):
                 await self.in_step.acquire()
-                if self._state is not None:
+                if self._state is not None and self._committed:
                     await self._shared.compute.run(self._shared.snapshots.save, self._state, self._changelog_offset)
         except TimeoutError:
             log.warning("lane given up in mid-slice; its next owner redoes it", lane=self.number)

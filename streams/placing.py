@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from scoring.candidates import Shares
 from scoring.engine import ARMS, Engine, Policy, Scored
@@ -40,97 +42,166 @@ def place(engine: Engine, lane: int, users: list[bytes], rows: Rows) -> list[Pub
     seeds = np.array([id64(name) for name in ids], dtype=np.uint64)
     published: list[Published] = []
     for scored in engine.place(rows, users64, seeds):
+        batch = _Batch.of(engine, scored)
         for at in range(len(scored.seeds)):
             place_ = len(published)
-            placement = placement_of(engine, scored, at, ids[place_], users[place_])
+            placement = batch.placement(at, ids[place_], users[place_])
             encoded = encode_json(placement)
-            decision = decision_of(engine, scored, at, placement, encoded, rows[place_], lane)
+            decision = batch.decision(at, placement, encoded, rows[place_].tobytes(), offsets[place_], lane)
             published.append(Published(users[place_], encoded, encode_json(decision)))
     return published
 
 
 def placement_of(engine: Engine, scored: Scored, at: int, name: str, user: bytes) -> Placement:
     """The placement of person ``at`` of a scored batch."""
-    catalogue, ranked = engine.catalogue, scored.ranked
-    chosen = ranked.chosen[at]
-    candidates = scored.candidates[at, chosen].tolist()
+    return _Batch.of(engine, scored).placement(at, name, user)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A scored batch as Python's own numbers, one conversion for everyone: what messages are made of."""
+
+    engine: Engine
+    scored: Scored
+    slots: list[tuple[Slot, ...]]  # per person
+    chosen: list[list[int]]
+    propensities: list[list[float]]
+    ads: npt.NDArray[np.uint64]  # [B, C]
+    revisions: npt.NDArray[np.uint64]  # [B, C]
+    times_ms: list[int]
+    arms: list[str]
+    versions: dict[str, str]
+    policy: dict[str, float]
+
+    @classmethod
+    def of(cls, engine: Engine, scored: Scored) -> "_Batch":
+        catalogue, model = engine.catalogue, engine.model.version
+        return cls(
+            engine,
+            scored,
+            slots=_slots_of(engine, scored),
+            chosen=scored.ranked.chosen.tolist(),
+            propensities=scored.ranked.propensity.tolist(),
+            ads=catalogue.ad.take(scored.candidates),
+            revisions=catalogue.revision.take(scored.candidates),
+            times_ms=scored.now_ms.tolist(),
+            arms=[ARMS[arm] for arm in scored.control.astype(int).tolist()],
+            versions={"model": model, "specification": SPEC_HASH, "layout": str(LAYOUT_VERSION)},
+            policy=policy_record(engine.policy),
+        )
+
+    def placement(self, at: int, name: str, user: bytes) -> Placement:
+        """The placement of person ``at``."""
+        now_ms = self.times_ms[at]
+        return Placement(
+            placement_id=name,
+            user_id=user.decode(),
+            time_ms=now_ms,
+            valid_until_ms=now_ms + self.engine.policy.placement_ttl_ms,
+            arm=self.arms[at],
+            model=self.versions["model"],
+            slots=self.slots[at],
+        )
+
+    def decision(
+        self, at: int, placement: Placement, encoded: bytes, row: bytes, offsets: tuple[int, int], lane: int
+    ) -> Decision:
+        """The receipt of person ``at``: versions, inputs, draws and the placement's own bytes."""
+        scored = self.scored
+        return Decision(
+            placement_id=placement.placement_id,
+            user_id=placement.user_id,
+            time_ms=placement.time_ms,
+            lane=lane,
+            offsets=offsets,
+            versions=self.versions,
+            arm=placement.arm,
+            seed=int(scored.seeds[at]),
+            policy=self.policy,
+            row=row,
+            candidates=self.ads[at].tobytes(),
+            revisions=self.revisions[at].tobytes(),
+            pctr=scored.pctr[at].tobytes(),
+            bids_micros=scored.bids_micros[at].tobytes(),
+            chosen=tuple(self.chosen[at]),
+            propensities=tuple(self.propensities[at]),
+            placement=encoded,
+        )
+
+
+def _slots_of(engine: Engine, scored: Scored) -> list[tuple[Slot, ...]]:
+    """The slots of each person; numbers are rounded while they are arrays."""
+    entries, chosen = engine.catalogue.entries, scored.ranked.chosen
+
+    def of_chosen(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.take_along_axis(values, chosen, axis=1)
+
     columns = zip(
-        candidates,
-        scored.pctr[at, chosen].tolist(),
-        ranked.value[at, chosen].tolist(),
-        scored.bids_micros[at, chosen].tolist(),
-        ranked.propensity[at].tolist(),
-        reasons_of(engine, scored, at),
+        of_chosen(scored.candidates).tolist(),
+        of_chosen(scored.pctr).astype(np.float64).round(6).tolist(),
+        np.rint(1000 * of_chosen(scored.ranked.value)).astype(np.int64).tolist(),
+        of_chosen(scored.bids_micros).tolist(),
+        scored.ranked.propensity.round(9).tolist(),
+        _reasons_of(engine, scored),
         strict=True,
     )
-    slots = tuple(
-        Slot(
-            slot=slot,
-            ad_id=(entry := catalogue.entries[candidate]).content.item_id,
-            campaign_id=entry.campaign_id,
-            pctr=round(pctr, 6),
-            ecpm_micros=round(1000 * value),
-            price_micros=bid,
-            propensity=round(propensity, 9),
-            attention=attention,
-        )
-        for slot, (candidate, pctr, value, bid, propensity, attention) in enumerate(columns)
-    )
-    now_ms = int(scored.now_ms[at])
-    return Placement(
-        placement_id=name,
-        user_id=user.decode(),
-        time_ms=now_ms,
-        valid_until_ms=now_ms + engine.policy.placement_ttl_ms,
-        arm=ARMS[int(scored.control[at])],
-        model=engine.model.version,
-        slots=slots,
-    )
-
-
-def reasons_of(engine: Engine, scored: Scored, at: int) -> list[tuple[Attended, ...]]:
-    """Per slot, the past items that earned it its ad, most attention first; an item's appearances are added up."""
-    history = scored.history_slots[at]
-    items, place_ = np.unique(history, return_inverse=True)
-    weights = scored.attention[at] @ (place_[:, None] == np.arange(len(items))).astype(np.float32)  # [L, items]
-    weights[:, items == MISSING] = 0
-    best = np.argsort(-weights, axis=1, kind="stable")[:, :REASONS_MAX]
-    names = [engine.catalogue.entries[item].content.item_id if item != MISSING else "" for item in items.tolist()]
     return [
         tuple(
-            Attended(ad_id=names[item], weight=round(weight, 4))
-            for item, weight in zip(row, of_slot, strict=True)
-            if weight > REASON_WEIGHT_MIN
+            Slot(
+                slot=slot,
+                ad_id=(entry := entries[candidate]).content.item_id,
+                campaign_id=entry.campaign_id,
+                pctr=pctr,
+                ecpm_micros=ecpm,
+                price_micros=bid,
+                propensity=propensity,
+                attention=attention,
+            )
+            for slot, (candidate, pctr, ecpm, bid, propensity, attention) in enumerate(zip(*person, strict=True))
         )
-        for row, of_slot in zip(best.tolist(), np.take_along_axis(weights, best, axis=1).tolist(), strict=True)
+        for person in columns
     ]
 
 
-def decision_of(
-    engine: Engine, scored: Scored, at: int, placement: Placement, encoded: bytes, row: Rows, lane: int
-) -> Decision:
-    """The receipt of person ``at``: versions, inputs, draws and the placement's own bytes."""
-    candidates = scored.candidates[at]
-    first, second = row["offset"].tolist()
-    return Decision(
-        placement_id=placement.placement_id,
-        user_id=placement.user_id,
-        time_ms=placement.time_ms,
-        lane=lane,
-        offsets=(first, second),
-        versions={"model": engine.model.version, "specification": SPEC_HASH, "layout": str(LAYOUT_VERSION)},
-        arm=placement.arm,
-        seed=int(scored.seeds[at]),
-        policy=policy_record(engine.policy),
-        row=row.tobytes(),
-        candidates=engine.catalogue.ad[candidates].tobytes(),
-        revisions=engine.catalogue.revision[candidates].tobytes(),
-        pctr=scored.pctr[at].tobytes(),
-        bids_micros=scored.bids_micros[at].tobytes(),
-        chosen=tuple(scored.ranked.chosen[at].tolist()),
-        propensities=tuple(scored.ranked.propensity[at].tolist()),
-        placement=encoded,
-    )
+def _reasons_of(engine: Engine, scored: Scored) -> list[list[tuple[Attended, ...]]]:
+    """Per person and slot, the past items that earned it its ad, most attention first."""
+    items, weights = _most_attended(scored.history_slots, scored.attention)
+    entries = engine.catalogue.entries
+    rounded = weights.astype(np.float64).round(4).tolist()
+    counts = (weights > REASON_WEIGHT_MIN).sum(axis=2).tolist()
+    return [
+        [
+            tuple(
+                [
+                    Attended(ad_id=entries[item].content.item_id, weight=weight)
+                    for item, weight in zip(of_slot[:count], by[:count], strict=True)
+                ]
+            )
+            for of_slot, by, count in zip(*person, strict=True)
+        ]
+        for person in zip(items.tolist(), rounded, counts, strict=True)
+    ]
+
+
+def _most_attended(
+    history: npt.NDArray[np.int64], attention: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Catalogue slots and summed attention ``[B, L, REASONS_MAX]`` of the past items most attended to, most first.
+
+    ``history [B, H]``, ``attention [B, L, H]``. What an item got at each of its appearances is added up at its
+    first; of equals the older comes first. A past item unknown to the catalogue weighs nothing.
+    """
+    same = history[:, :, None] == history[:, None, :]  # [B, H, H]
+    first = (same.argmax(axis=2) == np.arange(history.shape[1])) & (history != MISSING)
+    weights = attention @ (same & first[:, None, :]).astype(np.float32)
+    best = np.empty((*weights.shape[:2], REASONS_MAX), dtype=np.int64)
+    found = np.empty(best.shape, dtype=np.float32)
+    for place_ in range(REASONS_MAX):
+        best[:, :, place_] = weights.argmax(axis=2)
+        at = best[:, :, place_, None]
+        found[:, :, place_] = np.take_along_axis(weights, at, axis=2)[:, :, 0]
+        np.put_along_axis(weights, at, np.float32(-1), axis=2)
+    return np.take_along_axis(history[:, None, :], best, axis=2), found
 
 
 def policy_record(policy: Policy) -> dict[str, float]:

@@ -218,6 +218,23 @@ def test_a_lane_recovers_its_rows_from_snapshot_and_changelog_alike(
     play(scenario)
 
 
+@GUARANTEES
+def test_a_slice_that_failed_leaves_no_snapshot_of_what_was_not_committed(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee, **IMPATIENT)
+        await shop.publish(events())
+        owner = Owner(shop, ADS, dying_outbox(2))
+        lane = await owner.take_over()
+        with pytest.raises(Killed):
+            await owner.step_all()
+        await lane.close(1_000)
+        assert list((tmp_path / "snapshots").rglob("*")) == []
+
+    play(scenario)
+
+
 def test_a_snapshot_that_is_damaged_or_foreign_is_refused_and_the_changelog_read(
     kafka: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
 
 .PHONY: setup setup-train demo test test-train lint lock clean
@@ -9,14 +10,14 @@ ARGS ?=
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable '.[demo,dev]' >&2
 	@touch $@
 
 setup-train: $(VENV)/.installed-train
 
 $(VENV)/.installed-train: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,train]'
+	@$(PIP) --editable '.[demo,dev,train]' >&2
 	@touch $@
 
 # A shop full of simulated shoppers on an embedded broker: make demo ARGS="--seconds 45 --json"

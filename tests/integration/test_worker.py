@@ -85,7 +85,7 @@ def _says(worker: Worker, line: str) -> Callable[[], Awaitable[bool]]:
     return said
 
 
-def test_a_frozen_worker_that_wakes_after_its_lanes_went_to_another_ends_and_changes_nothing(
+def test_a_frozen_worker_that_wakes_after_its_lanes_went_to_another_changes_nothing(
     kafka: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
@@ -95,12 +95,11 @@ def test_a_frozen_worker_that_wakes_after_its_lanes_went_to_another_ends_and_cha
             await until(lambda: _has_applied(shop, 80), "80 events")
             zombie.signal(signal.SIGSTOP)
             await shop.publish(events(30, start=60))
-            with Worker(shop, tmp_path / "owner.log", home=tmp_path / "b") as owner:
+            with Worker(shop, tmp_path / "owner.log", home=tmp_path / "b"):
                 await until(lambda: _has_applied(shop, 120), "120 events, by the new owner")
                 zombie.signal(signal.SIGCONT)
                 await shop.publish(events(30, start=90))
                 await until(lambda: _has_applied(shop, 160), "160 events")
-                assert owner.process.poll() is None or owner.status() == 70
         assert set((await shop.placement_ids()).values()) == {1}
         assert await applied(shop) == 160
         row = await shop.lane_row()

@@ -6,13 +6,15 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
-from scoring.ids import mix64, uniform
+from scoring.ids import mix64
 
 Slots = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
-_BID_TIE = np.float32(1e-3)
-"""Weight of the log bid beside the cosine: it orders ads for a person of whom nothing is known, no more."""
+_BLOCKS_PER_PLACE = 4
+"""Blocks per place asked for, in `largest`: more make its first pass longer, fewer leave more to the second."""
+_LAST = (1 << 32) - 1
+"""Low half of an integer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +46,67 @@ def choose(
     count = min(shares.count, among)
     if count == among:
         return np.broadcast_to(shelf.slots, (len(interest), count))
-    nearness = interest @ shelf.features
-    nearness += _BID_TIE * np.log1p(shelf.bids_micros).astype(np.float32)
+    one = np.ones((len(interest), 1), dtype=np.float32)
+    nearness = shelf.vectors @ np.hstack([interest, one]).T  # [N, B]; people first would take twice as long
     if fresh := round(shares.fresh * count):
-        nearness[:, shelf.by_start[-fresh:]] = np.inf
+        nearness[shelf.by_start[-fresh:]] = np.inf
     drawn = _draws(seeds, round(shares.random * count), among)
-    np.put_along_axis(nearness, drawn, np.float32(np.inf), axis=1)
-    if control is not None and control.any():
-        nearness[control] = uniform(shelf.ads ^ mix64(mix64(seeds[control]))[:, None])
-    chosen = np.argpartition(nearness, among - count, axis=1)[:, -count:]
-    return shelf.slots[np.sort(chosen, axis=1)]
+    nearness[drawn, np.arange(len(seeds))[:, None]] = np.inf
+    chosen = largest(nearness, count)
+    if control is not None:
+        for person in np.flatnonzero(control).tolist():
+            chosen[person] = _sample(seeds[person : person + 1], count, among)
+    return shelf.slots[chosen]
+
+
+def largest(values: Vectors, count: int) -> Slots:
+    """Places of the ``count`` largest of each column of ``values [N, B]``, ``[B, count]`` ascending.
+
+    Of equal values the first. Exact, and many times as fast as a partition of whole columns: a column is cut into
+    blocks, and as many blocks as are asked for have a maximum at or above the ``count``-th largest of the blocks'
+    maxima, so no smaller value can be among the largest. A handful more than ``count`` pass; those alone are sorted
+    out, by value and place.
+    """
+    among, people = values.shape
+    deep = max(among // (_BLOCKS_PER_PLACE * count), 1)
+    blocks = among // deep
+    peaks = values[: deep * blocks].reshape(deep, blocks, people).max(axis=0)
+    bound = np.partition(peaks.T, blocks - count, axis=1)[:, blocks - count]
+    passes = np.empty(values.shape, dtype=np.bool_)
+    cut = deep * blocks  # as rows of all blocks: a comparison of a few people at a time would be loop, not work
+    np.greater_equal(values[:cut].reshape(deep, -1), np.tile(bound, blocks), out=passes[:cut].reshape(deep, -1))
+    passes[cut:] = values[cut:] >= bound
+    passed = np.flatnonzero(passes)
+    place, person = np.divmod(passed, people)
+    order = np.argsort(person.astype(np.min_scalar_type(people)), kind="stable")
+    person, keys = person[order], _by_value_and_place(values.ravel()[passed], place)[order]
+    ends = np.searchsorted(person, np.arange(people + 1))
+    width = int(np.diff(ends).max(initial=0))
+    ragged = np.full((people, width), np.iinfo(np.int64).min)
+    ragged[person, np.arange(len(passed)) - ends[person]] = keys
+    kept = np.partition(ragged, width - count, axis=1)[:, width - count :]
+    return np.sort(_LAST - (kept & _LAST), axis=1)
+
+
+def _by_value_and_place(values: Vectors, place: Slots) -> Slots:
+    """Integers in the order of float32 ``values``, of equals the first place last: unlike floats, they never tie."""
+    bits = (values + np.float32(0)).view(np.int32).astype(np.int64)  # + 0 makes -0 equal to 0, as it should be
+    bits ^= (bits >> 63) & _LAST >> 1  # below 0 the larger magnitude is the smaller number
+    return (bits << 32) | (_LAST - place)
 
 
 def _draws(seeds: npt.NDArray[np.uint64], count: int, among: int) -> npt.NDArray[np.int64]:
     """``[B, count]`` places below ``among``, from each seed's own sequence; a repeat leaves room for a near ad."""
     steps = np.arange(1, count + 1, dtype=np.uint64)
     return (mix64(mix64(seeds)[:, None] + steps) % np.uint64(among)).astype(np.int64)
+
+
+def _sample(seed: npt.NDArray[np.uint64], count: int, among: int) -> Slots:
+    """``count`` different places below ``among``, ascending, every set as likely: the first that ``seed [1]`` draws."""
+    length = 2 * count
+    while True:
+        drawn = _draws(seed, length, among)[0]
+        first = np.unique(drawn, return_index=True)[1]
+        if len(first) >= count:
+            return np.sort(drawn[np.sort(first)[:count]])
+        length *= 2  # seldom: only where nearly all places are asked for

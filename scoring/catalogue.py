@@ -24,6 +24,8 @@ Encoder = Callable[[npt.NDArray[np.uint64], Vectors], Vectors]
 """Learned vectors ``[N, D]`` of token ids ``[N, TOKENS_MAX]`` and dense features ``[N, DENSE_DIM]``."""
 
 FOREVER_MS = np.iinfo(np.int64).max
+BID_TIE = 1e-3
+"""Weight of the log bid beside the cosine: it orders ads for a person of whom nothing is known, no more."""
 ADS_MAX = 1_000_000
 """Ads a worker holds, ended ones included: 0.8 GB at D = 32."""
 
@@ -44,12 +46,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """The N ads that may be shown between two moments, as retrieval wants them; `features` is ``[FEATURE_DIM, N]``."""
+    """The N ads that may be shown between two moments, as retrieval wants them."""
 
     slots: npt.NDArray[np.int64]
-    ads: npt.NDArray[np.uint64]
-    features: Vectors
-    bids_micros: npt.NDArray[np.int64]
+    vectors: Vectors  # [N, FEATURE_DIM + 1]: feature vectors and, last, what the bid counts beside them
     by_start: npt.NDArray[np.int64]  # places, oldest start first
     since_ms: int
     until_ms: int
@@ -195,9 +195,9 @@ class Catalogue:
         self._shelf_version = self.version
         self._shelf = Shelf(
             slots=slots,
-            ads=self.ad[slots],
-            features=np.ascontiguousarray(self.features[slots].T),
-            bids_micros=self.bid_micros[slots],
+            vectors=np.column_stack([self.features[slots], BID_TIE * np.log1p(self.bid_micros[slots])]).astype(
+                np.float32
+            ),
             by_start=np.argsort(start[slots], kind="stable"),
             since_ms=int(edges[edges <= now_ms].max(initial=0)),
             until_ms=int(edges[edges > now_ms].min(initial=FOREVER_MS)),

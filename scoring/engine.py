@@ -20,7 +20,10 @@ ARMS = ("engine", "control")
 """The engine's ranking, and a random one beside it to measure it by."""
 _ARM_SALT = id64("salience/control-arm/1")
 PEOPLE_PER_CALL = 32
-"""People scored in one onnxruntime call: its candidates' vectors stay within the processor's cache."""
+"""People gathered and ranked at once: enough to share numpy's cost per call."""
+CANDIDATES_PER_RUN = 4_000
+"""Candidates scored in one run of the model, all people's together: what it computes stays within the processor's
+cache. 16 people with 500 in one run take 1.2 times as long as in two (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ def gather(
     history_slots = catalogue.slots_of(history.ad)
     known = history_slots != MISSING
     unit, interest = interest_of(decayed(rows["interest"], rows["interest_ms"], now_ms))
-    features = catalogue.features[candidates]
+    features = catalogue.features.take(candidates, axis=0)
     age_ms = now_ms[:, None] - catalogue.start_ms[candidates]
     inputs = ModelInputs(
         history=catalogue.learned[history_slots] * known[:, :, None],
@@ -71,7 +74,7 @@ def gather(
         history_kind=np.where(known, history.kind, 0),
         history_mask=known.astype(np.float32),
         interest=interest,
-        candidates=catalogue.learned[candidates],
+        candidates=catalogue.learned.take(candidates, axis=0),
         candidate_features=features,
         candidate_stats=stats_of(unit, features, catalogue.ad[candidates], age_ms, history),
         context=context_of(rows, now_ms),
@@ -110,12 +113,19 @@ class Engine:
         """Score and rank given candidates ``[B, C]``: what a receipt is computed again with."""
         now_ms = rows["time_ms"].copy()
         inputs, history_slots = gather(self.catalogue, rows, now_ms, candidates)
-        logit, attention = self.model.score(inputs)
+        people = max(CANDIDATES_PER_RUN // candidates.shape[1], 1)
+        runs = [slice(start, start + people) for start in range(0, len(rows), people)]
+        logits, attentions = zip(*(self.model.score(inputs.part(run)) for run in runs), strict=True)
+        logit = np.concatenate(logits)
         pctr = (1 / (1 + np.exp(-logit))).astype(np.float32)
         bids = self.catalogue.bid_micros[candidates]
         control = in_control(users, self.policy.control_share)
         temperatures = np.where(control, np.inf, self.policy.temperature)
         ads = self.catalogue.ad[candidates]
         ranked = rank(pctr, bids, ads, seeds, temperatures, self.policy.slots)
-        chosen_attention = np.take_along_axis(attention, ranked.chosen[:, :, None], axis=1)
-        return Scored(now_ms, seeds, control, history_slots, candidates, pctr, bids, ranked, chosen_attention)
+        attended = [
+            np.take_along_axis(attention, ranked.chosen[run, :, None], axis=1)
+            for attention, run in zip(attentions, runs, strict=True)
+        ]
+        attention = np.concatenate(attended)
+        return Scored(now_ms, seeds, control, history_slots, candidates, pctr, bids, ranked, attention)

@@ -74,6 +74,10 @@ class ModelInputs:
         """The tensors by name, as onnxruntime takes them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def part(self, people: slice) -> "ModelInputs":
+        """The tensors of some of the people: views."""
+        return ModelInputs(*(getattr(self, field.name)[people] for field in fields(self)))
+
 
 @dataclass(frozen=True, slots=True)
 class History:
@@ -126,20 +130,24 @@ def stats_of(
     """
     b, c = candidate_ad.shape
     out = np.zeros((b, c, STATS_DIM), dtype=np.float32)
-    out[:, :, 0:2] = np.einsum("bck,bhk->bch", features, unit_interest)
+    np.matmul(features, unit_interest.transpose(0, 2, 1), out=out[:, :, 0:2])
     _past_of_candidates(out, candidate_ad, history)
-    out[:, :, 6] = np.log1p(np.maximum(ad_age_ms, 0) / 86_400_000) / 5
+    age_days = np.maximum(ad_age_ms, 0).astype(np.float32) / np.float32(86_400_000)
+    out[:, :, 6] = np.log1p(age_days) / np.float32(5)
     out[:, :, 7] = (history.kind > 0).mean(axis=1)[:, None]
     return out
 
 
 def _past_of_candidates(out: Floats, candidate_ad: npt.NDArray[np.uint64], history: History) -> None:
     """Fill stats 2 to 5: how often, how recently and with what outcome the person met this very ad."""
-    same = candidate_ad[:, :, None] == history.ad[:, None, :]  # [B, C, H]
-    user, candidate, place = np.nonzero(same)
+    # Whole ids are compared only where their low bits agree: a quarter of the bytes to go through.
+    low = candidate_ad.astype(np.uint16)[:, :, None] == history.ad.astype(np.uint16)[:, None, :]  # [B, C, H]
+    at, place = np.divmod(np.flatnonzero(low), history.ad.shape[1])
+    user = at // candidate_ad.shape[1]
+    same = candidate_ad.ravel()[at] == history.ad[user, place]
+    at, user, place = at[same], user[same], place[same]
     kind, age = history.kind[user, place], history.age_s[user, place]
     acted = (kind >= HistoryKind.VIEWED_LONG) & (kind != HistoryKind.SKIPPED)
-    at = user * candidate_ad.shape[1] + candidate
     flat = out.reshape(-1, STATS_DIM)
     np.add.at(flat[:, 2], at, np.float32(1))
     flat[:, 2] = np.log1p(flat[:, 2])

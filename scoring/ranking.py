@@ -17,6 +17,8 @@ Ids = npt.NDArray[np.uint64]
 
 _VALUE_MIN = 1e-12
 """Micros below which an eCPM counts as this: an ad with no bid can still be ranked by whoever explores."""
+_LOWEST = -1e300
+"""Below every utility, and finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +43,47 @@ def rank(
     """Rank the candidates ``[B, C]`` of each person into ``min(slots, C)`` slots.
 
     ``temperatures [B]``: 0 is greedy (ties by ad id), infinity ranks at random. A draw depends on (seed, ad)
-    alone, not on where the candidate stands.
+    alone, not on where the candidate stands. Raises `ValueError` where a pCTR is not a finite number.
     """
     value = bids_micros.astype(np.float64) * pctr
-    greedy = temperatures == 0
+    if not np.isfinite(value).all():
+        raise ValueError("a predicted click rate is not a number; check the model with: salience verify")
+    key, slots = value.copy(), min(slots, value.shape[1])
+    propensity = np.ones((len(value), slots))
+    drawn = np.flatnonzero(temperatures != 0)
+    if not len(drawn):
+        return Ranked(_first(key, ads, slots), propensity, value)
     with np.errstate(divide="ignore"):
-        utility = np.log(np.maximum(value, _VALUE_MIN)) / np.where(greedy, 1.0, temperatures)[:, None]
-    noise = -np.log(-np.log(uniform(ads ^ mix64(seeds)[:, None])))
-    order: npt.NDArray[np.int64] = np.lexsort((ads, -np.where(greedy[:, None], value, utility + noise)), axis=-1)
-    utility = np.take_along_axis(utility, order, axis=1)
-    # From the end, what stands at or below each place; in logarithms, since at low temperatures weights underflow.
-    left = np.logaddexp.accumulate(utility[:, ::-1], axis=1)[:, ::-1]
-    propensity = np.where(greedy[:, None], 1.0, np.exp(utility - left))
-    return Ranked(order[:, :slots], propensity[:, :slots], value)
+        utility = np.log(np.maximum(value[drawn], _VALUE_MIN)) / temperatures[drawn, None]
+    key[drawn] = utility - np.log(-np.log(uniform(ads[drawn] ^ mix64(seeds[drawn])[:, None])))
+    chosen = _first(key, ads, slots)
+    propensity[drawn] = _propensity(utility, chosen[drawn])
+    return Ranked(chosen, propensity, value)
+
+
+def _first(key: Floats, ads: Ids, count: int) -> npt.NDArray[np.int64]:
+    """Places of the ``count`` largest of ``key [B, C]``, largest first, ties by ad id; only those are sorted."""
+    people, among = key.shape
+    bound = np.partition(key, among - count, axis=1)[:, among - count, None]
+    passed = np.flatnonzero(key >= bound)
+    person, place = np.divmod(passed, among)
+    order = np.lexsort((ads.ravel()[passed], -key.ravel()[passed], person))
+    starts = np.searchsorted(person, np.arange(people))
+    first: npt.NDArray[np.int64] = place[order[starts[:, None] + np.arange(count)]]
+    return first
+
+
+def _propensity(utility: Floats, chosen: npt.NDArray[np.int64]) -> Floats:
+    """Chance of each slot's ad among what the slots before left, ``[B, L]``.
+
+    Summed from the end, the rest first, and in logarithms, since at low temperatures weights underflow.
+    """
+    of_chosen = np.take_along_axis(utility, chosen, axis=1)
+    rest = utility.copy()
+    np.put_along_axis(rest, chosen, -np.inf, axis=1)
+    most = rest.max(axis=1, keepdims=True, initial=_LOWEST)
+    with np.errstate(divide="ignore"):  # nothing may be left: log 0
+        beyond = most + np.log(np.exp(rest - most).sum(axis=1, keepdims=True))
+    left = np.logaddexp.accumulate(np.concatenate([beyond, of_chosen[:, ::-1]], axis=1), axis=1)
+    propensity: Floats = np.exp(of_chosen - left[:, :0:-1])
+    return propensity

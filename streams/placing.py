@@ -137,50 +137,42 @@ def _slots_of(engine: Engine, scored: Scored) -> list[tuple[Slot, ...]]:
         return np.take_along_axis(values, chosen, axis=1)
 
     columns = zip(
-        of_chosen(scored.candidates).tolist(),
-        of_chosen(scored.pctr).astype(np.float64).round(6).tolist(),
-        np.rint(1000 * of_chosen(scored.ranked.value)).astype(np.int64).tolist(),
-        of_chosen(scored.bids_micros).tolist(),
-        scored.ranked.propensity.round(9).tolist(),
+        of_chosen(scored.candidates).ravel().tolist(),
+        of_chosen(scored.pctr).ravel().astype(np.float64).round(6).tolist(),
+        np.rint(1000 * of_chosen(scored.ranked.value)).ravel().astype(np.int64).tolist(),
+        of_chosen(scored.bids_micros).ravel().tolist(),
+        scored.ranked.propensity.ravel().round(9).tolist(),
         _reasons_of(engine, scored),
         strict=True,
     )
-    return [
-        tuple(
-            Slot(
-                slot=slot,
-                ad_id=(entry := entries[candidate]).content.item_id,
-                campaign_id=entry.campaign_id,
-                pctr=pctr,
-                ecpm_micros=ecpm,
-                price_micros=bid,
-                propensity=propensity,
-                attention=attention,
-            )
-            for slot, (candidate, pctr, ecpm, bid, propensity, attention) in enumerate(zip(*person, strict=True))
+    per_person = chosen.shape[1]
+    slots = [
+        Slot(
+            slot=at % per_person,
+            ad_id=(entry := entries[candidate]).content.item_id,
+            campaign_id=entry.campaign_id,
+            pctr=pctr,
+            ecpm_micros=ecpm,
+            price_micros=bid,
+            propensity=propensity,
+            attention=attention,
         )
-        for person in columns
+        for at, (candidate, pctr, ecpm, bid, propensity, attention) in enumerate(columns)
     ]
+    return [tuple(slots[start : start + per_person]) for start in range(0, len(slots), per_person)]
 
 
-def _reasons_of(engine: Engine, scored: Scored) -> list[list[tuple[Attended, ...]]]:
-    """Per person and slot, the past items that earned it its ad, most attention first."""
+def _reasons_of(engine: Engine, scored: Scored) -> list[tuple[Attended, ...]]:
+    """Per slot, person after person, the past items that earned it its ad, most attention first."""
     items, weights = _most_attended(scored.history_slots, scored.attention)
     entries = engine.catalogue.entries
-    rounded = weights.astype(np.float64).round(4).tolist()
-    counts = (weights > REASON_WEIGHT_MIN).sum(axis=2).tolist()
-    return [
-        [
-            tuple(
-                [
-                    Attended(ad_id=entries[item].content.item_id, weight=weight)
-                    for item, weight in zip(of_slot[:count], by[:count], strict=True)
-                ]
-            )
-            for of_slot, by, count in zip(*person, strict=True)
-        ]
-        for person in zip(items.tolist(), rounded, counts, strict=True)
+    rounded = weights.ravel().astype(np.float64).round(4).tolist()
+    attended = [
+        Attended(ad_id=entries[item].content.item_id, weight=weight)
+        for item, weight in zip(items.ravel().tolist(), rounded, strict=True)
     ]
+    counts = (weights > REASON_WEIGHT_MIN).sum(axis=2).ravel().tolist()
+    return [tuple(attended[REASONS_MAX * slot : REASONS_MAX * slot + count]) for slot, count in enumerate(counts)]
 
 
 def _most_attended(

@@ -91,7 +91,9 @@ class Outbox:
         return {(result.topic, result.partition): result.offset for result in results}
 
     def _append(self, builder: Any, topic: str, message: Message) -> bool:
-        size = len(message.key or b"") + len(message.value or b"") + sum(len(k) + len(v) for k, v in message.headers)
+        size = len(message.key or b"") + len(message.value or b"")
+        if message.headers:  # dead letters and rerouted records alone
+            size += sum(len(name) + len(value) for name, value in message.headers)
         if size > self._batch_bytes - 1024:  # the batch's own header, and the record's varints
             raise DeliveryError(
                 f"a record of {size:,} bytes for {topic} is larger than a batch of {self._batch_bytes:,}; "

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from scoring.engine import Engine
 from scoring.events import Source
-from scoring.rows import RowStore
+from scoring.rows import Rows, RowStore
 from scoring.update import Outcome, apply
 from streams.decode import Record, decode
 from streams.placing import place
@@ -34,9 +34,11 @@ REROUTED = ("salience.rerouted", b"1")
 Headers = tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A record to be produced. ``value`` None is a tombstone; ``timestamp_ms`` None is the broker's choice."""
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """A record to be produced. ``value`` None is a tombstone; ``timestamp_ms`` None is the broker's choice.
+
+    One is made per row: a Struct that the garbage collector does not follow is built in a tenth of the time.
+    """
 
     key: bytes | None
     value: bytes | None
@@ -124,7 +126,7 @@ class Step:
             "placements": [Message(p.user, p.placement) for p in published] + gone,
             "decisions": [Message(p.user, p.decision) for p in published],
             "dead-letters": [dead_letter(*dead) for dead in decoded.dead],
-            "state-changelog": [Message(user, row.tobytes()) for user, row in zip(users, rows, strict=True)] + gone,
+            "state-changelog": list(map(Message, users, row_bytes(rows))) + gone,
         }
         return Effects(messages, self._rerouted(decoded.misplaced), _advance(state, taken, counts), counts)
 
@@ -146,6 +148,12 @@ class Step:
         for user in idle:
             state.store.remove(user)
         return idle
+
+
+def row_bytes(rows: Rows) -> list[bytes]:
+    """The bytes of each row, in one conversion."""
+    values: list[bytes] = np.ascontiguousarray(rows).view(f"V{rows.itemsize}").tolist()
+    return values
 
 
 def _advance(state: LaneState, taken: Slice, counts: Counter[str]) -> LaneRow:

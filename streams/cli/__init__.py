@@ -10,6 +10,7 @@ import typer
 
 from streams.cli import (
     asyncapi,
+    bench,
     broker,
     demo,
     doctor,
@@ -44,6 +45,7 @@ app.add_typer(replay.app, name="replay")
 app.add_typer(train.app, name="train")
 app.command()(verify.verify)
 app.command()(asyncapi.asyncapi)
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

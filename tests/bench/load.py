@@ -88,7 +88,7 @@ def _impression(at: int, user: str, ad: str, chosen: int) -> Impression:
         user_id=user,
         ad_id=ad,
         time_ms=START_MS + at,
-        placement_id=f"0-{at:x}-{chosen:x}-{chosen:016x}",
+        placement_id=f"0-{at:x}-{chosen:016x}",
         slot=chosen % 10,
         surface=SURFACES[chosen % len(SURFACES)],
     )

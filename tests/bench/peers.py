@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -127,7 +128,7 @@ def faust_stock(plan: Plan) -> Found:
         topic_partitions=plan.lanes,
         topic_disable_leader=True,
     )
-    table = app.Table("users", default=new, partitions=plan.lanes)
+    table = app.Table("users", default=new, partitions=plan.lanes, use_partitioner=True)
 
     def agent(name: str) -> None:
         decode = DECODERS[name]
@@ -135,7 +136,7 @@ def faust_stock(plan: Plan) -> Found:
             plan.prefix + name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
         )
 
-        @app.agent(topic, name=name)
+        @app.agent(topic, name=f"on-{name}")
         async def agent_of_topic(stream: Any) -> None:
             async for values in batches_of(stream):
                 touched: dict[str, dict[str, Any]] = {}
@@ -150,7 +151,9 @@ def faust_stock(plan: Plan) -> Found:
 
     for name in DECODERS:
         agent(name)
-    faust.Worker(app, loglevel="ERROR", redirect_stdouts=False, quiet=True).execute_from_commandline()
+    worker = faust.Worker(app, loglevel="ERROR", redirect_stdouts=False, quiet=True)
+    worker.spinner = None  # it would write control sequences to the pipe
+    worker.execute_from_commandline()
     raise AssertionError("the Faust worker ended before its events did")
 
 
@@ -162,11 +165,10 @@ def batches_of(stream: Any) -> AsyncIterator[list[bytes]]:
 
 def quix(plan: Plan) -> Found:
     """Both topics as one stateful stream."""
-    from quixstreams import Application, State
-
+    quixstreams: Any = import_module("quixstreams")  # of an extra: type checks must not depend on it
     meter = Meter(plan)
     with tempfile.TemporaryDirectory() as folder:
-        app = Application(
+        app = quixstreams.Application(
             broker_address=plan.bootstrap,
             consumer_group=plan.prefix + "quix",
             auto_offset_reset="earliest",
@@ -177,7 +179,7 @@ def quix(plan: Plan) -> Found:
         )
         counted = 0
 
-        def apply(event: Event, state: State) -> None:
+        def apply(event: Event, state: Any) -> None:
             nonlocal counted
             held = state.get("user") or new()
             update(held, event)

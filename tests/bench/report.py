@@ -1,0 +1,69 @@
+"""What every benchmark's report says of its machine, and the medians of several runs."""
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Report = dict[str, Any]
+
+LIBRARIES = ("aiokafka", "confluent-kafka", "faust-streaming", "msgspec", "numpy", "onnxruntime")
+
+
+def hardware() -> dict[str, str | int]:
+    """Processor, cores and memory."""
+    out: dict[str, str | int] = {"processor": _processor(), "cores": os.cpu_count() or 0, "system": platform.platform()}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        out["memory_mb"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    return out
+
+
+def _processor() -> str:
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
+
+
+def versions(**others: str) -> dict[str, str]:
+    """Of Python and the libraries that matter to speed; ``others`` are a benchmark's own."""
+    out = {"python": sys.version.split()[0]}
+    for name in LIBRARIES:
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return out | others
+
+
+def load_1m() -> float:
+    """The machine's load, the mean of the last minute: beyond the benchmark's own, others disturb it."""
+    return round(os.getloadavg()[0], 2)
+
+
+def medians(runs: Sequence[Report]) -> Report:
+    """Number by number the median over ``runs``; what is not a number is the first run's."""
+    out: Report = {}
+    for name, first in runs[0].items():
+        values = [run[name] for run in runs]
+        if isinstance(first, dict):
+            out[name] = medians(values)
+        elif isinstance(first, int | float) and not isinstance(first, bool):
+            out[name] = rounded(median(values))
+        else:
+            out[name] = first
+    return out
+
+
+def ratio(of: float | None, to: float | None) -> float | None:
+    """``of / to``; None where there is nothing to compare with."""
+    return None if of is None or to is None else rounded(of / to)
+
+
+def rounded(number: float) -> float:
+    """Three digits after the point below 100, none above: more would be noise."""
+    return round(number, 3) if number < 100 else round(number)

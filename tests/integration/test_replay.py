@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 LANES = 3
 KILLS = 5
-SLICE = 40
+SLICE = 20
 
 
 @pytest.fixture(autouse=True)
@@ -154,7 +154,8 @@ async def killed_again_and_again(log: Log, plan: Plan, folder: Path, seed: int) 
                     return (await watch.look()).consumed >= mark
 
                 async def frozen(worker: Worker = worker) -> bool:
-                    return await frozen_in_a_transaction(worker, transactions)
+                    done = (await watch.look()).consumed >= len(log.events)  # nothing is left to be caught in
+                    return done or await frozen_in_a_transaction(worker, transactions)
 
                 await until(reached, f"record {mark}, by worker {number}")
                 if number % 2 == 0:

@@ -286,7 +286,9 @@ def test_a_recreated_topic_is_refused_with_the_command_that_resolves_it(
         # The 20 impressions that only the new topic holds are new; the others' ids are forgotten but for the last.
         counts = counted(await shop.state())
         assert counts["impressions"] >= 60 + 20
-        assert (await shop.lane_row()).next_offsets == (80, 20 + 27)  # type: ignore[union-attr]
+        row = await shop.lane_row()
+        assert row is not None
+        assert row.next_offsets == (80, 20 + 27)
 
     play(scenario)
 

@@ -16,6 +16,7 @@ from scoring.catalogue import Catalogue
 from scoring.engine import Engine, Policy
 from streams.catalogue_feed import CatalogueFeed
 from streams.compute import Compute
+from streams.control import Control, ControlFeed
 from streams.identity import TopicIdentity, partitioner
 from streams.intake import Intake
 from streams.lane import Shared
@@ -82,7 +83,11 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         return Shared(settings, consumer, step, compute, identity, Snapshots(settings, identity.changelog))
 
     intake = Intake(settings, make_shared, offer)
-    feed = CatalogueFeed(settings, engine.catalogue, compute, intake.fail)
+    control = Control(settings.control_entries_max)
+    feeds = (
+        ControlFeed(settings, control, compute, intake.fail),
+        CatalogueFeed(settings, engine.catalogue, compute, intake.fail),
+    )
 
     @app.agent(channel, concurrency=settings.lanes_in_step, supervisor_strategy=CrashingSupervisor)
     async def lanes(tokens: AsyncIterator[int]) -> None:
@@ -92,6 +97,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         finally:
             intake.ended("an agent")
 
-    app.service(feed)
+    for feed in feeds:
+        app.service(feed)
     app.service(intake)
     return app

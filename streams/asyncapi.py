@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from streams import topics, wire
+from streams import control_wire, topics, wire
 from streams.settings import Settings
 from streams.topics import Topic
 
@@ -111,6 +111,7 @@ _DECISION = wire.Decision(
     propensities=(1.0,),
     placement=b"{}",
 )
+_CONSENT = control_wire.Consent(user_id="user-17", granted=False, time_ms=_TIME_MS)
 _LANE_ROW = wire.LaneRow(
     version=1,
     from_offsets=(2_200, 740),
@@ -147,7 +148,10 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
         Message("Ad", "The ad_id, UTF-8.", _AD),
         Message("Withdrawn", "The ad_id, UTF-8.", summary="A tombstone withdraws the ad.", payload={"type": "null"}),
     ),
-    topics.CONTROL: (),
+    topics.CONTROL: (
+        Message("Consent", "`consent/` and the user_id.", _CONSENT),
+        Message("Unset", "The key of what is taken back.", summary="A tombstone.", payload={"type": "null"}),
+    ),
     topics.PLACEMENTS: (Message("Placement", _USER, _PLACEMENT), _FORGOTTEN),
     topics.DECISIONS: (Message("Decision", _USER, _DECISION, "The example's arrays are shortened."),),
     topics.CHANGELOG: (
@@ -174,7 +178,7 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
 }
 """What each topic carries."""
 
-RECEIVED = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS, topics.CHANGELOG)
+RECEIVED = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS, topics.CONTROL, topics.CHANGELOG)
 SENT = (topics.PLACEMENTS, topics.DECISIONS, topics.CHANGELOG, topics.DEAD_LETTERS)
 _IN_GROUP = (topics.CLICKS, topics.AD_IMPRESSIONS)
 

@@ -1,30 +1,23 @@
-"""The ads topic, read whole by every worker: caught up before the worker is ready, then live.
+"""The ads topic as every worker's catalogue: no placement sees half an update (`streams.topic_feed`)."""
 
-Group-less, since every worker needs every ad. What is applied, is applied on the compute thread, so that no
-placement sees half an update.
-"""
-
-import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from mode import Service
 
 from scoring.catalogue import Catalogue, CatalogueError, Entry
 from scoring.features import Content
 from streams.compute import Compute
-from streams.reading import log_ends
+from streams.decode import Record
 from streams.settings import Settings
+from streams.topic_feed import TopicFeed
+from streams.topics import ADS
 from streams.wire import Ad
 
 log = structlog.get_logger()
 
 ADS_PER_READ = 5_000
 """Ads encoded in one call: the longest that a placement may wait for the catalogue, about 100 ms."""
-POLL_MS = 200
 _DECODE = msgspec.json.Decoder(Ad).decode
 
 
@@ -50,7 +43,7 @@ def _decode(key: bytes | None, value: bytes) -> Ad:
     return ad
 
 
-def apply_ads(catalogue: Catalogue, records: Sequence[Any]) -> int:
+def apply_ads(catalogue: Catalogue, records: Sequence[Record]) -> int:
     """Apply ``records`` of the ads topic, of one key the last; the number of those that were refused.
 
     A refused ad is logged with its offset and leaves what the catalogue had; the ad's owner sees it missing from
@@ -83,57 +76,15 @@ def _upsert(catalogue: Catalogue, entries: Sequence[Entry]) -> int:
     return 0
 
 
-class CatalogueFeed(Service):
+class CatalogueFeed(TopicFeed):
     """Keeps ``catalogue`` in step with the topic."""
 
     def __init__(
-        self,
-        settings: Settings,
-        catalogue: Catalogue,
-        compute: Compute,
-        fail: Callable[[BaseException], None],
+        self, settings: Settings, catalogue: Catalogue, compute: Compute, fail: Callable[[BaseException], None]
     ) -> None:
-        super().__init__()
-        self._settings = settings
+        super().__init__(settings, ADS, compute, fail, ADS_PER_READ)
         self._catalogue = catalogue
-        self._compute = compute
-        self._fail = fail
-        self._consumer: AIOKafkaConsumer | None = None
-        self.refused = 0
 
-    async def on_start(self) -> None:
-        """Read to the end as it is now."""
-        topic = self._settings.topic_prefix + "ads"
-        consumer = self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.bootstrap,
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
-        await consumer.start()
-        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or {0})]
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        ends = await log_ends(self._settings.bootstrap, partitions)
-        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
-            await self._read(consumer)
-        log.info("catalogue caught up", ads=len(self._catalogue), refused=self.refused)
-        self.add_future(self._follow(consumer))
-
-    async def _read(self, consumer: AIOKafkaConsumer) -> None:
-        for records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=ADS_PER_READ)).values():
-            self.refused += await self._compute.run(apply_ads, self._catalogue, records)
-
-    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
-        try:
-            while not self.should_stop:
-                await self._read(consumer)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a stale catalogue shows ended ads: every failure is fatal
-            self._fail(error)
-
-    async def on_stop(self) -> None:
-        """Close the consumer."""
-        if self._consumer is not None:
-            await self._consumer.stop()
+    def take(self, records: Sequence[Record]) -> int:
+        """Apply a batch; the number of ads that were refused."""
+        return apply_ads(self._catalogue, records)

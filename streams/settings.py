@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     )
     queue_bytes: int = Field(16_777_216, ge=65_536, description="Bytes queued per lane and topic.")
     rows_per_lane_max: int = Field(2_000_000, ge=1, description="Users per lane: 3.2 GB of rows and index.")
+    control_entries_max: int = Field(
+        1_000_000, ge=1, description="Keys of the control topic, consents above all: 0.5 GB in every worker."
+    )
     batch_bytes: int = Field(
         900_000, ge=16_384, description="Bytes per produced batch, below the broker's message.max.bytes."
     )

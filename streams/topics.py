@@ -92,7 +92,13 @@ TABLE: tuple[Topic, ...] = (
     # One partition: every worker reads the whole catalogue, and reads it in one order.
     Topic(ADS, "the catalogue, keyed by ad", "compact", lanes=False),
     # One partition: everyone sees the same switches in the same order.
-    Topic(CONTROL, "experiments, models, consent, keyed by what they set", "compact", lanes=False),
+    Topic(
+        CONTROL,
+        "experiments, models, consent, keyed by what they set",
+        "compact",
+        lanes=False,
+        configs=_COMPACTED_SOON,
+    ),
     Topic(
         PLACEMENTS,
         "the ranked ads of each user, keyed by user",

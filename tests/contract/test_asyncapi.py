@@ -10,6 +10,7 @@ from aiokafka.partitioner import murmur2
 from msgspec import Struct
 
 from streams import asyncapi, topics, wire
+from streams.control_wire import KIND_NAMES, ControlMessage
 from streams.identity import partitioner
 from streams.step import dead_letter
 from tests.builders import record
@@ -55,8 +56,15 @@ def test_an_example_is_a_message_and_comes_back_as_it_was(name: str) -> None:
 def test_a_schema_lists_the_fields_and_those_that_must_be_there(name: str) -> None:
     schema = DOCUMENT["components"]["schemas"][name]
     fields = msgspec.structs.fields(EXAMPLES[name])
-    assert list(schema["properties"]) == [field.encode_name for field in fields]
-    assert schema["required"] == [field.encode_name for field in fields if field.required]
+    tag = [tag] if (tag := EXAMPLES[name].__struct_config__.tag_field) else []
+    assert list(schema["properties"]) == tag + [field.encode_name for field in fields]
+    assert schema["required"] == tag + [field.encode_name for field in fields if field.required]
+
+
+def test_every_kind_of_control_message_is_described() -> None:
+    messages = [message.example for message in asyncapi.CARRIED[topics.CONTROL]]
+    described = {message.key.partition(b"/")[0].decode() for message in messages if isinstance(message, ControlMessage)}
+    assert described == KIND_NAMES
 
 
 @pytest.mark.parametrize("topic", [topic for topic in topics.TABLE if topic.lanes], ids=lambda topic: topic.name)

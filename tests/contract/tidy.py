@@ -40,13 +40,13 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
     "mode": {
         "streams/app.py": "the supervisor that crashes",
         "streams/intake.py": "a service of the app",
-        "streams/catalogue_feed.py": "a service of the app",
+        "streams/topic_feed.py": "a service of the app",
     },
 }
 # Who makes a Kafka consumer. The lanes' events come through the intake alone; the others read something else.
 CONSUMERS: Mapping[str, str] = {
     "streams/intake.py": "the hot path: the lanes' one group consumer",
-    "streams/catalogue_feed.py": "the ads topic, whole, without a group",
+    "streams/topic_feed.py": "the ads and control topics, whole, without a group",
     "streams/recovery.py": "a lane's changelog, before the lane runs",
     "streams/client.py": "the ad server's side, which is another process",
     "streams/lag.py": "lag, measured from outside",

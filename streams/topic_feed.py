@@ -1,0 +1,88 @@
+"""A compacted topic read whole by every worker: caught up before the worker is ready, then followed live.
+
+Group-less, since every worker needs all of it. What is read is taken on the compute thread, so that no slice sees
+half of it.
+"""
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from mode import Service
+
+from streams.compute import Compute
+from streams.decode import Record
+from streams.reading import log_ends
+from streams.settings import Settings
+
+log = structlog.get_logger()
+
+POLL_MS = 200
+
+
+class TopicFeed(Service):
+    """Follows ``topic`` (without prefix). A subclass says what it makes of records in `take`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        compute: Compute,
+        fail: Callable[[BaseException], None],
+        records_per_read: int,
+    ) -> None:
+        """``records_per_read``: taken in one call, which a slice may have to wait for. ``fail``: ends the process."""
+        super().__init__()
+        self._settings = settings
+        self._topic = settings.topic_prefix + topic
+        self._compute = compute
+        self._fail = fail
+        self._records_per_read = records_per_read
+        self._consumer: AIOKafkaConsumer | None = None
+        self.refused = 0
+
+    @abstractmethod
+    def take(self, records: Sequence[Record]) -> int:
+        """Take ``records`` of one partition, in order, on the compute thread; the number of those refused."""
+
+    async def on_start(self) -> None:
+        """Read to the end as it is now."""
+        consumer = self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.bootstrap,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+        await consumer.start()
+        numbers = sorted(consumer.partitions_for_topic(self._topic) or {0})
+        partitions = [TopicPartition(self._topic, number) for number in numbers]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        ends = await log_ends(self._settings.bootstrap, partitions)
+        records = 0
+        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+            records += await self._read(consumer)
+        log.info("topic caught up", topic=self._topic, records=records, refused=self.refused)
+        self.add_future(self._follow(consumer))
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> int:
+        batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._records_per_read)
+        for records in batches.values():
+            self.refused += await self._compute.run(self.take, records)
+        return sum(map(len, batches.values()))
+
+    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+        try:
+            while not self.should_stop:
+                await self._read(consumer)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a worker that acts on what no longer holds: every failure is fatal
+            self._fail(error)
+
+    async def on_stop(self) -> None:
+        """Close the consumer."""
+        if self._consumer is not None:
+            await self._consumer.stop()

@@ -1,0 +1,47 @@
+"""The control topic on a real broker: read whole before a worker is ready, then followed."""
+
+from pathlib import Path
+
+import pytest
+
+from deploy.brokers import Broker
+from streams.compute import Compute
+from streams.control import Control, ControlFeed, publish
+from streams.control_wire import Consent
+from tests.builders import START_MS
+from tests.integration.lanes import Shop, play
+from tests.integration.workers import until
+
+pytestmark = pytest.mark.integration
+
+
+def refusal(user: str) -> Consent:
+    return Consent(user_id=user, granted=False, time_ms=START_MS)
+
+
+def test_a_feed_has_read_everything_when_it_has_started_and_then_follows(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = Shop.open(kafka.bootstrap, topic_prefix, tmp_path)
+        offsets = await publish(shop.settings, [refusal(f"user-{number}") for number in range(300)])
+        assert offsets == list(range(300))
+        control, compute, failures = Control(), Compute(), list[BaseException]()
+        feed = ControlFeed(shop.settings, control, compute, failures.append)
+        await feed.start()
+        try:
+            assert (len(control), control.next_offset) == (300, 300)
+            await publish(shop.settings, [refusal("late")], gone=[refusal("user-0").key])
+
+            async def followed() -> bool:
+                return control.next_offset == 302
+
+            await until(followed, "the feed follows the topic")
+        finally:
+            await feed.stop()
+            compute.stop()
+        assert control.get(Consent, "late") == refusal("late")
+        assert control.get(Consent, "user-0") is None
+        assert not failures
+
+    play(scenario)

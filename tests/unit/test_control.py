@@ -1,0 +1,65 @@
+"""What workers make of the control topic: of each key the newest message, and nothing that is malformed."""
+
+import pytest
+
+from streams.control import Control, ControlFullError
+from streams.control_wire import Consent, ControlMessage
+from streams.wire import encode_json
+from tests.builders import START_MS, Record
+
+
+def consent(user: str = "user-1", *, granted: bool = True) -> Consent:
+    return Consent(user_id=user, granted=granted, time_ms=START_MS)
+
+
+def told(message: ControlMessage, offset: int = 0, key: bytes | None = None) -> Record:
+    return Record("control", 0, offset, START_MS, key or message.key, encode_json(message))
+
+
+def test_of_one_key_the_newest_message_holds_and_a_tombstone_takes_it_back() -> None:
+    control = Control()
+    assert control.take([told(consent()), told(consent("user-2")), told(consent(granted=False), 2)]) == 0
+    assert control.get(Consent, "user-1") == consent(granted=False)
+    control.take([Record("control", 0, 3, START_MS, b"consent/user-1", None)])
+    assert control.get(Consent, "user-1") is None
+    assert list(control.all(Consent)) == ["user-2"]
+    assert control.next_offset == 4
+
+
+def test_a_name_may_hold_the_separator() -> None:
+    control = Control()
+    control.take([told(consent("a/b"))])
+    assert control.get(Consent, "a/b") is not None
+
+
+def test_an_unknown_kind_is_passed_over_and_what_is_malformed_is_refused() -> None:
+    control = Control()
+    records = [
+        told(consent()),
+        Record("control", 0, 1, START_MS, b"kind-to-come/x", b'{"kind":"kind-to-come"}'),
+        Record("control", 0, 2, START_MS, b"consent/user-1", b"{no message"),
+        Record("control", 0, 3, START_MS, b"consent/user-1", b'{"kind":"kind-to-come"}'),
+        told(consent("user-2"), 4, key=b"consent/user-3"),
+        Record("control", 0, 5, START_MS, None, b""),
+        Record("control", 0, 6, START_MS, b"\xff/\xff", b""),
+    ]
+    assert control.take(records) == 3
+    assert dict(control.all(Consent)) == {"user-1": consent()}
+    assert control.next_offset == 7
+
+
+def test_a_listener_hears_what_is_held_and_then_each_change_in_order() -> None:
+    control = Control()
+    control.take([told(consent())])
+    heard: list[tuple[str, Consent | None]] = []
+    control.on(Consent, lambda name, message: heard.append((name, message)))
+    control.take([told(consent(granted=False)), Record("control", 0, 3, START_MS, b"consent/user-1", None)])
+    assert heard == [("user-1", consent()), ("user-1", consent(granted=False)), ("user-1", None)]
+
+
+def test_keys_beyond_the_bound_end_the_worker_and_one_that_is_held_may_change() -> None:
+    control = Control(entries_max=1)
+    control.take([told(consent())])
+    control.take([told(consent(granted=False))])
+    with pytest.raises(ControlFullError, match="SALIENCE_CONTROL_ENTRIES_MAX"):
+        control.take([told(consent("user-2"))])

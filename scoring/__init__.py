@@ -5,4 +5,8 @@ and "now" is the timestamp of the record being applied. Modules import only thos
 
     ids → features → events → order → rows → dedup → ring → interest → catalogue → update → candidates
         → inputs → attention → ranking → engine
+
+and beside it, the laboratory that judges what the engine did
+
+    assignment → confidence → trial → offpolicy
 """

@@ -53,12 +53,43 @@ def rank(
     drawn = np.flatnonzero(temperatures != 0)
     if not len(drawn):
         return Ranked(_first(key, ads, slots), propensity, value)
-    with np.errstate(divide="ignore"):
-        utility = np.log(np.maximum(value[drawn], _VALUE_MIN)) / temperatures[drawn, None]
+    utility = _utility(value[drawn], temperatures[drawn, None])
     key[drawn] = utility - np.log(-np.log(uniform(ads[drawn] ^ mix64(seeds[drawn])[:, None])))
     chosen = _first(key, ads, slots)
     propensity[drawn] = _propensity(utility, chosen[drawn])
     return Ranked(chosen, propensity, value)
+
+
+def _utility(value: Floats, temperature: Floats) -> Floats:
+    """What Plackett-Luce draws by, for values in micros; temperatures above 0, infinity draws evenly."""
+    utility: Floats = np.log(np.maximum(value, _VALUE_MIN)) / temperature
+    return utility
+
+
+def first_chances(value: Floats, temperature: float) -> Floats:
+    """Chance of each candidate in the first slot, ``[C]``, for values ``[C]`` in micros.
+
+    Temperature 0 shares the slot among the best; a live ranking breaks such a tie by ad id.
+    """
+    if temperature == 0:
+        weight: Floats = (value == value.max()).astype(float)
+    else:
+        utility = _utility(value, np.array(temperature))
+        weight = np.exp(utility - utility.max())
+    chances: Floats = weight / weight.sum()
+    return chances
+
+
+def slot_chances(value: Floats, chosen: npt.NDArray[np.int64], temperature: float) -> Floats:
+    """Chance of each slot's ad given the slots before it, ``[L]``: what `rank` would log for ``chosen [L]``."""
+    if temperature > 0:
+        drawn: Floats = _propensity(_utility(value, np.array(temperature))[None], chosen[None])[0]
+        return drawn
+    left, chances = value.copy(), np.empty(len(chosen))
+    for slot, place in enumerate(chosen.tolist()):
+        chances[slot] = first_chances(left, 0)[place]
+        left[place] = -np.inf
+    return chances
 
 
 def _first(key: Floats, ads: Ids, count: int) -> npt.NDArray[np.int64]:

@@ -16,8 +16,10 @@ from streams.cli import (
     doctor,
     explain,
     lanes,
+    ope,
     replay,
     settings,
+    simulate,
     tail,
     topics,
     train,
@@ -44,6 +46,8 @@ app.command()(settings.settings)
 app.add_typer(replay.app, name="replay")
 app.add_typer(train.app, name="train")
 app.command()(verify.verify)
+app.command()(ope.ope)
+app.add_typer(simulate.app, name="simulate")
 app.command()(asyncapi.asyncapi)
 app.add_typer(bench.app, name="bench")
 

@@ -1,0 +1,91 @@
+"""Who is in which experiment and arm: salted hashes of the user, so that every process knows without asking.
+
+A layer is a line from 0 to 1 on which each user has one place; its experiments hold ranges that do not overlap, so a
+user is in at most one of them. Experiments of different layers meet at random. Within an experiment a second hash
+draws the arm. Nothing is stored: the same user is in the same arm for as long as the definition stands, and a ramp
+only ever adds users (Tang, Agarwal, O'Brien & Meyer 2010, "Overlapping experiment infrastructure").
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.ids import id64, uniform
+
+Ids = npt.NDArray[np.uint64]
+
+OUTSIDE = -1
+"""The arm of a user who is not in the experiment."""
+
+_HOLDOUT_SALT = id64("salience/holdout/1")
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A named policy: ``share`` of the experiment's users, and what it changes, by the settings' names."""
+
+    name: str
+    share: float
+    changes: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Arms that share a range of a layer; the first arm is the one the others are compared with.
+
+    ``[low, high)`` is reserved for good; ``ramp`` (0 to 1) of it takes part.
+    """
+
+    name: str
+    layer: str
+    low: float
+    high: float
+    ramp: float
+    arms: tuple[Arm, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= 1:
+            raise ValueError(f"experiment {self.name}: range {self.low} to {self.high}; expected 0 ≤ low < high ≤ 1")
+        if not 0 <= self.ramp <= 1:
+            raise ValueError(f"experiment {self.name}: ramp {self.ramp}; expected 0 to 1")
+        if len(self.arms) < 2 or len({arm.name for arm in self.arms}) < len(self.arms):
+            raise ValueError(f"experiment {self.name}: expected two or more arms with names of their own")
+        if not (all(arm.share > 0 for arm in self.arms) and abs(sum(arm.share for arm in self.arms) - 1) < 1e-9):
+            shares = ", ".join(f"{arm.name}={arm.share}" for arm in self.arms)
+            raise ValueError(f"experiment {self.name}: shares {shares}; expected all above 0, 1 in total")
+
+    @property
+    def shares(self) -> npt.NDArray[np.float64]:
+        """Share of each arm, ``[A]``."""
+        return np.array([arm.share for arm in self.arms])
+
+    def assign(self, users: Ids) -> npt.NDArray[np.int64]:
+        """Arm of each user ``[B]`` of 64-bit ids; `OUTSIDE` where the user does not take part."""
+        place = uniform(users ^ np.uint64(id64(f"salience/layer/{self.layer}")))
+        taking_part = (place >= self.low) & (place < self.low + self.ramp * (self.high - self.low))
+        draw = uniform(users ^ np.uint64(id64(f"salience/experiment/{self.name}")))
+        arm = np.searchsorted(np.cumsum(self.shares)[:-1], draw, side="right")
+        return np.where(taking_part, arm, OUTSIDE)
+
+
+def in_holdout(users: Ids, share: float) -> npt.NDArray[np.bool_]:
+    """Whether each user ``[B]`` is kept out of every experiment: those by whom all of them together are measured."""
+    held: npt.NDArray[np.bool_] = uniform(users ^ np.uint64(_HOLDOUT_SALT)) < share
+    return held
+
+
+def free_range(taken: list[tuple[float, float]], width: float) -> tuple[float, float]:
+    """The first gap of a layer that is ``width`` wide, given the ranges ``taken``.
+
+    Raises `ValueError`, saying the widest gap, where there is none.
+    """
+    at, widest = 0.0, 0.0
+    for low, high in [*sorted(taken), (1.0, 1.0)]:
+        if low - at >= width - 1e-12:
+            return at, at + width
+        widest, at = max(widest, low - at), max(at, high)
+    raise ValueError(
+        f"no {width:.3f} of the layer is free, the widest gap is {widest:.3f}; stop an experiment or use another layer"
+    )

@@ -1,0 +1,64 @@
+"""Inference that may be looked at all the time: intervals and tests that hold at every moment at once.
+
+- The interval of an estimate is the mixture sequential probability ratio test's, turned round (Robbins 1970;
+  Johari, Koomen, Pekelis & Walsh 2017), which is also the asymptotic confidence sequence of Waudby-Smith, Arbour,
+  Sinha, Kennedy & Ramdas 2024. Where V is the estimate's variance and t = 1/V its information, the chance that
+  the truth ever leaves estimate ± radius is at most α.
+- The test of a split is the sequential multinomial test of Lindon & Malek 2022.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+
+def mixture_width(information: float, alpha: float) -> float:
+    """Variance τ² of the mixture that makes the radius smallest when ``information`` (1/variance) is reached.
+
+    Waudby-Smith et al., eq. 24. The radius stays valid before and after.
+    """
+    log_term = -2 * math.log(alpha)
+    return (log_term + math.log(log_term + 1)) / information
+
+
+def radius(variance: float, width: float, alpha: float) -> float:
+    """Half width of the always-valid interval of an estimate with ``variance``, at miss rate ``alpha``.
+
+    ``width`` is τ² of `mixture_width`, fixed before the moments it is used at. Infinite while nothing is known.
+    """
+    if not (0 < variance < math.inf):
+        return math.inf
+    spread = 1 + width / variance
+    return math.sqrt(variance * spread / (spread - 1) * math.log(spread / alpha**2))
+
+
+def log_e_value(estimate: float, variance: float, width: float) -> float:
+    """Logarithm of the evidence that the truth is not 0: the mixture likelihood ratio, an e-process.
+
+    The always-valid p-value is the running minimum of exp(-this). 0 while nothing is known.
+    """
+    if not (0 < variance < math.inf):
+        return 0.0
+    spread = 1 + width / variance
+    return 0.5 * (estimate**2 / variance * (spread - 1) / spread - math.log(spread))
+
+
+SPLIT_CONCENTRATION = 1_000.0
+"""Weight of the alternative's centre: splits a few per cent off are what a broken assignment makes."""
+
+
+def split_log_e_value(counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64]) -> float:
+    """Logarithm of the evidence that users ``counts [A]`` do not come from ``shares [A]`` (sample ratio mismatch).
+
+    Bayes factor of a Dirichlet around the shares against the shares themselves; at all times at once the chance
+    that it ever exceeds 1/α is at most α. Arms with a share of 0 must have no users: one is infinite evidence.
+    """
+    if counts[shares == 0].any():
+        return math.inf
+    used = shares > 0
+    x, p = counts[used].astype(float), shares[used] / shares[used].sum()
+    prior = SPLIT_CONCENTRATION * p
+    gained = sum(math.lgamma(a + n) - math.lgamma(a) for a, n in zip(prior.tolist(), x.tolist(), strict=True))
+    total = math.lgamma(SPLIT_CONCENTRATION) - math.lgamma(SPLIT_CONCENTRATION + x.sum())
+    return float(gained + total - (x * np.log(p)).sum())

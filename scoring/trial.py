@@ -1,0 +1,193 @@
+"""What an experiment shows, at any moment: per arm and metric the value, the difference and its always-valid interval.
+
+The unit is the user. A user counts from the first impression that an arm's policy earned; what they did before is
+the covariate (CUPED: Deng, Xu, Kohavi & Walker 2013), what they do after is the outcome. A metric is a ratio of two
+sums over users, with the variance of its linearised form (delta method: Deng, Knoblich & Lu 2018).
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.assignment import OUTSIDE
+from scoring.confidence import log_e_value, mixture_width, radius, split_log_e_value
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+SUMS = ("users", "impressions", "clicks", "conversions", "revenue_micros", "viewed_s", "switches")
+"""What is summed per user; "users" is 1 for everyone, "switches" impressions of another category than the last."""
+
+METRICS: dict[str, tuple[str, str]] = {
+    "ctr": ("clicks", "impressions"),
+    "cvr": ("conversions", "clicks"),
+    "revenue_micros": ("revenue_micros", "users"),
+    "viewed_s": ("viewed_s", "impressions"),
+    "diversity": ("switches", "impressions"),
+}
+"""Each metric as what is divided by what, sums over users both."""
+
+USERS_MIN = 100
+"""Users an arm needs before anything is said of it: the intervals are asymptotic."""
+FIRST_PLAN = 20.0
+"""The interval is made smallest where so many times the information of the first look is reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An arm's metric against the first arm's. ``low`` and ``high`` hold at all times at once.
+
+    ``variance_cut``: share of the variance that the covariate took away. ``p_value``: always valid.
+    """
+
+    value: float
+    low: float
+    high: float
+    relative: float
+    p_value: float
+    variance_cut: float
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A moment of a trial. ``differences[metric][arm]``, for every arm but the first, where enough is known."""
+
+    users: Ints  # [A]
+    crossed: int
+    split_p_value: float
+    values: dict[str, list[float]]
+    differences: dict[str, dict[int, Difference]]
+
+
+@dataclass
+class Trial:
+    """The users of one experiment. Arrays are by the user's place in the totals that a look is given.
+
+    ``shares [A]`` of the users meant for each arm; ``alpha`` the chance that an interval of the trial's primary
+    metric is ever wrong, shared among the arms.
+    """
+
+    shares: Floats
+    alpha: float = 0.05
+    arm: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, dtype=np.int8))
+    before: Floats = field(default_factory=lambda: np.empty((0, len(SUMS))))
+    crossed: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    widths: dict[tuple[str, int], float] = field(default_factory=dict)
+    evidence: dict[tuple[str, int], float] = field(default_factory=dict)
+    split_evidence: float = 0.0
+
+    def expose(self, users: Ints, arms: Ints, totals: Floats) -> None:
+        """Users ``[E]`` (places, each once) saw their arm's policy; ``totals [U, sums]`` are those before it.
+
+        Who was exposed to one arm before and now to another has crossed, and counts no more.
+        """
+        self._grow(len(totals))
+        known = self.arm[users] != OUTSIDE
+        self.crossed[users[known & (self.arm[users] != arms)]] = True
+        new = users[~known]
+        self.arm[new] = arms[~known]
+        self.before[new] = totals[new]
+
+    def _grow(self, users: int) -> None:
+        if (more := users - len(self.arm)) > 0:
+            more = max(more, len(self.arm))  # doubling: growing costs O(users) in all
+            self.arm = np.concatenate([self.arm, np.full(more, OUTSIDE, dtype=np.int8)])
+            self.before = np.concatenate([self.before, np.zeros((more, len(SUMS)))])
+            self.crossed = np.concatenate([self.crossed, np.zeros(more, dtype=np.bool_)])
+
+    def look(self, totals: Floats) -> Look:
+        """What is known now, given everyone's ``totals [U, sums]``. Looking remembers the strongest evidence yet."""
+        size = min(len(totals), len(self.arm))
+        taking_part = np.flatnonzero((self.arm[:size] != OUTSIDE) & ~self.crossed[:size])
+        arm = self.arm[taking_part].astype(np.int64)
+        before = self.before[taking_part]
+        after = totals[taking_part] - before
+        before[:, 0] = after[:, 0] = 1.0
+        users = np.bincount(arm, minlength=len(self.shares))
+        self.split_evidence = max(self.split_evidence, split_log_e_value(users, self.shares))
+        values: dict[str, list[float]] = {}
+        differences: dict[str, dict[int, Difference]] = {}
+        for metric, (above, below) in METRICS.items():
+            columns = SUMS.index(above), SUMS.index(below)
+            moments = _Moments.of(arm, len(self.shares), *(part[:, at] for part in (after, before) for at in columns))
+            values[metric] = moments.ratio.tolist()
+            differences[metric] = {
+                other: found
+                for other in range(1, len(self.shares))
+                if min(users[0], users[other]) >= USERS_MIN and (found := self._compare(metric, moments, other))
+            }
+        return Look(users, int(self.crossed.sum()), _p_value(self.split_evidence), values, differences)
+
+    def _compare(self, metric: str, moments: "_Moments", other: int) -> Difference | None:
+        pair = [0, other]
+        plain, slope, variance = moments.adjusted(pair)
+        if not (plain > 0 and variance > 0):
+            return None  # nobody did it yet, or everybody alike
+        value = moments.ratio[other] - moments.ratio[0] - slope * (moments.covariate[other] - moments.covariate[0])
+        key, alpha = (metric, other), self.alpha / (len(self.shares) - 1)
+        width = self.widths.setdefault(key, mixture_width(FIRST_PLAN / variance, alpha))
+        self.evidence[key] = max(self.evidence.get(key, 0.0), log_e_value(value, variance, width))
+        reach = radius(variance, width, alpha)
+        return Difference(
+            value=float(value),
+            low=float(value - reach),
+            high=float(value + reach),
+            relative=float(value / moments.ratio[0]) if moments.ratio[0] else math.nan,
+            p_value=min(1.0, _p_value(self.evidence[key]) * (len(self.shares) - 1)),
+            variance_cut=float(1 - variance / plain),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Moments:
+    """Per arm ``[A]``: the ratio, the covariate's mean, and variances and covariance of one user's linearised share."""
+
+    count: Floats
+    ratio: Floats
+    covariate: Floats
+    variance: Floats
+    covariate_variance: Floats
+    covariance: Floats
+
+    @classmethod
+    def of(cls, arm: Ints, arms: int, y: Floats, y_below: Floats, x: Floats, x_below: Floats) -> "_Moments":
+        """Of users ``[N]``: the outcome ``y / y_below``, and the same ratio ``x / x_below`` from before.
+
+        The covariate is centred on everyone's ratio, not the arm's own, so that arms remain comparable.
+        """
+
+        def mean(values: Floats) -> Floats:
+            means: Floats = np.bincount(arm, weights=values, minlength=arms) / np.maximum(count, 1)
+            return means
+
+        count: Floats = np.bincount(arm, minlength=arms).astype(float)
+        below = mean(y_below)
+        ratio = np.divide(mean(y), below, out=np.zeros(arms), where=below > 0)
+        scale = np.divide(1.0, below, out=np.zeros(arms), where=below > 0)
+        linear = (y - ratio[arm] * y_below) * scale[arm]
+        past = x.sum() / x_below.sum() if x_below.sum() else 0.0
+        covariate = x - past * x_below
+        middle = mean(covariate)
+        centred = covariate - middle[arm]
+        spread = count / np.maximum(count - 1, 1)  # unbiased
+        return cls(
+            count, ratio, middle, mean(linear**2) * spread, mean(centred**2) * spread, mean(linear * centred) * spread
+        )
+
+    def adjusted(self, pair: list[int]) -> tuple[float, float, float]:
+        """Variance of the pair's difference, the covariate's slope, and the variance with it.
+
+        The slope minimises the very variance that is reported, so the covariate never raises it.
+        """
+        weight = 1 / self.count[pair]
+        plain = float((weight * self.variance[pair]).sum())
+        covariate = float((weight * self.covariate_variance[pair]).sum())
+        covariance = float((weight * self.covariance[pair]).sum())
+        slope = covariance / covariate if covariate > 0 else 0.0
+        return plain, slope, max(plain - slope * covariance, 0.0)
+
+
+def _p_value(log_evidence: float) -> float:
+    return math.exp(-max(log_evidence, 0.0))

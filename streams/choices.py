@@ -1,0 +1,128 @@
+"""Logged choices from the topics: decisions joined with the clicks on them, as another policy sees them.
+
+A placement's slots were drawn one after the other, each with its logged chance given the slots before. A policy
+asked about draws from the same candidates, so slot k weighs the product of the ratios of slots 1 to k; what is
+assumed is that later slots do not change what an earlier one earns (McInerney, Brost, Chandar, Mehrotra &
+Carterette 2020, "Counterfactual evaluation of slate recommendations").
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from scoring.offpolicy import Logged
+from scoring.ranking import first_chances, slot_chances
+from streams.reading import read_topic
+from streams.topics import CLICKS, DECISIONS
+from streams.wire import Decision
+
+Floats = npt.NDArray[np.float64]
+
+DECISIONS_MAX = 1_000_000
+"""Placements kept at once, some 200 bytes each; of a longer log, the first."""
+
+
+class _Answer(msgspec.Struct):
+    """What a click says of a placement."""
+
+    placement_id: str | None = None
+    ad_id: str = ""
+    kind: str = "click"
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """One placement's first slots: ads, logged chances, those of the policy asked about;
+    the model's click rate of the first slot's ad, and its mean under the policy asked about.
+    """
+
+    ads: tuple[str, ...]
+    logged: Floats
+    asked: Floats
+    model: float
+    model_asked: float
+
+
+class _Shown(msgspec.Struct):
+    ad_id: str
+
+
+class _Slots(msgspec.Struct):
+    slots: tuple[_Shown, ...]
+
+
+def temperature_of(policy: str) -> float:
+    """The Plackett-Luce temperature that a policy's name says. Raises `ValueError` for another name."""
+    if policy in ("uniform", "greedy"):
+        return np.inf if policy == "uniform" else 0.0
+    name, _, number = policy.partition("=")
+    if name != "temperature" or not number.replace(".", "", 1).isdigit():
+        raise ValueError(f"--policy {policy}: expected uniform, greedy, or temperature=NUMBER")
+    return float(number)
+
+
+@dataclass
+class Choices:
+    """The log of the first ``slots`` slots, for a policy of ``temperature``; records may come in any order."""
+
+    temperature: float
+    slots: int = 1
+    placed: dict[str, _Placed] = field(default_factory=dict)
+    clicks: set[tuple[str, str]] = field(default_factory=set)
+
+    def decided(self, values: Iterable[bytes | None]) -> None:
+        """Take records of the decisions topic."""
+        for value in values:
+            if value is not None and len(self.placed) < DECISIONS_MAX:
+                decision = msgspec.json.decode(value, type=Decision)
+                self.placed[decision.placement_id] = self._placed(decision)
+
+    def clicked(self, values: Iterable[bytes | None]) -> None:
+        """Take records of the clicks topic; what answers no placement, or is malformed, says nothing here."""
+        for value in values:
+            try:
+                answer = msgspec.json.decode(value or b"{}", type=_Answer)
+            except msgspec.DecodeError:
+                continue
+            if answer.placement_id and answer.kind == "click":
+                self.clicks.add((answer.placement_id, answer.ad_id))
+
+    def _placed(self, decision: Decision) -> _Placed:
+        pctr = np.frombuffer(decision.pctr, dtype="<f4").astype(float)
+        bids = np.frombuffer(decision.bids_micros, dtype="<i8")
+        chosen = np.array(decision.chosen[: self.slots])
+        shown = msgspec.json.decode(decision.placement, type=_Slots).slots
+        return _Placed(
+            ads=tuple(slot.ad_id for slot in shown[: self.slots]),
+            logged=np.array(decision.propensities[: self.slots]),
+            asked=slot_chances(pctr * bids, chosen, self.temperature),
+            model=float(pctr[chosen[0]]),
+            model_asked=float(first_chances(pctr * bids, self.temperature) @ pctr),
+        )
+
+    def logged(self) -> list[Logged]:
+        """For each slot, the choices of all placements that have it; the first one's with the engine's own model."""
+        found = []
+        for slot in range(self.slots):
+            placed = [(name, one) for name, one in self.placed.items() if len(one.ads) > slot]
+            if not placed:
+                raise ValueError("the log has no placements with this slot; is anything on the decisions topic?")
+            ratio = np.array([np.prod(one.asked[: slot + 1] / one.logged[: slot + 1]) for _, one in placed])
+            reward = np.array([(name, one.ads[slot]) in self.clicks for name, one in placed], dtype=float)
+            first = 1.0 if slot == 0 else 0.0
+            model = first * np.array([one.model for _, one in placed])
+            found.append(Logged(reward, ratio, model, first * np.array([one.model_asked for _, one in placed])))
+        return found
+
+
+async def read_choices(bootstrap: str, prefix: str, temperature: float, slots: int) -> Choices:
+    """The choices that the topics hold now. Raises `MissingTopicError`."""
+    choices = Choices(temperature, slots)
+    async for records in read_topic(bootstrap, prefix + DECISIONS):
+        choices.decided(record.value for record in records)
+    async for records in read_topic(bootstrap, prefix + CLICKS):
+        choices.clicked(record.value for record in records)
+    return choices

@@ -1,0 +1,123 @@
+"""``salience ope``: what another policy would have earned, from the log of the one that ran."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+
+if TYPE_CHECKING:
+    from scoring.offpolicy import Estimate
+
+Log = Annotated[
+    str, typer.Option("--log", help="topics (decisions and clicks of the broker), or hillstrom:DIR, or obd:DIR.")
+]
+Policy = Annotated[
+    str, typer.Option("--policy", help="For topics: uniform, greedy, or temperature=0.5. The others know their own.")
+]
+Slots = Annotated[int, typer.Option("--slots", min=1, max=10, help="Slots of a placement that are asked about.")]
+
+
+def ope(
+    log: Log,
+    policy: Policy = "uniform",
+    slots: Slots = 1,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Off-policy evaluation: IPS, SNIPS, DM, DR, switch-DR, with intervals and doubts.
+
+    Example: salience ope --log topics --policy temperature=0.5 --slots 3
+    """
+    from streams.logs import LogError
+    from streams.reading import MissingTopicError
+
+    try:
+        kind, _, place = log.partition(":")
+        if kind == "hillstrom" and place:
+            _tell(_hillstrom(Path(place)), as_json)
+        elif kind == "obd" and place:
+            _tell(_obd(Path(place)), as_json)
+        elif log == "topics":
+            _tell(_topics(settings_of(bootstrap=bootstrap, topic_prefix=prefix), policy, slots), as_json)
+        else:
+            typer.echo(f"--log {log}: expected topics, hillstrom:DIR or obd:DIR", err=True)
+            raise typer.Exit(2)
+    except (LogError, MissingTopicError, ValueError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _figures(estimates: "Mapping[str, Estimate]") -> dict[str, dict[str, float]]:
+    return {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in sorted(estimates.items())}
+
+
+def _hillstrom(directory: Path) -> dict[str, Any]:
+    from streams.logs.hillstrom import values
+
+    return {
+        f"{value.arm}: {value.outcome}": {
+            "observed": value.observed,
+            "covered": {name: value.covered(name) for name in ("ips", "snips", "dr", "sndr")},
+            "estimates": _figures(value.estimates),
+        }
+        for value in values(directory)
+    }
+
+
+def _obd(directory: Path) -> dict[str, Any]:
+    from scoring.offpolicy import effective_size
+    from streams.logs.obd import random_to_bts
+
+    found = random_to_bts(directory)
+    return {
+        "bts from the random policy's log": {
+            "observed": found.observed,
+            "choices": len(found.logged.reward),
+            "effective_size": effective_size(found.logged.weight),
+            "doubts": found.doubts,
+            "estimates": _figures(found.estimates),
+        }
+    }
+
+
+def _topics(settings: Any, policy: str, slots: int) -> dict[str, Any]:
+    import asyncio
+
+    from scoring.offpolicy import doubts, effective_size, evaluate
+    from streams.choices import read_choices, temperature_of
+
+    choices = asyncio.run(read_choices(settings.bootstrap, settings.topic_prefix, temperature_of(policy), slots))
+    found = {}
+    for slot, logged in enumerate(choices.logged()):
+        found[f"{policy}: clicks in slot {slot + 1}"] = {
+            "observed": float(logged.reward.mean()),
+            "choices": len(logged.reward),
+            "effective_size": effective_size(logged.weight),
+            "doubts": doubts(logged),
+            "estimates": _figures(evaluate(logged)),
+        }
+    return found
+
+
+def _tell(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    table = Table("policy and outcome", "estimator", "value", "95 % interval", "observed")
+    for what, part in found.items():
+        for name, estimate in part["estimates"].items():
+            interval = "its model alone" if name == "dm" else f"{estimate['low']:.4g} to {estimate['high']:.4g}"
+            table.add_row(what, name, f"{estimate['value']:.4g}", interval, f"{part['observed']:.4g}")
+        table.add_section()
+    console = Console(highlight=False)
+    console.print(table)
+    for what, part in found.items():
+        for doubt in part.get("doubts", []):
+            console.print(f"[yellow]{what}: {doubt}[/yellow]")

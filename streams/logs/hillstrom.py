@@ -1,0 +1,73 @@
+"""The MineThatData e-mail trial (Hillstrom 2008): three arms drawn at 1/3 each, so every arm's value is known.
+
+Part of it becomes the log of a policy that looks at the customer: each is kept with the chance that such a policy
+would have drawn the arm they got, relative to the largest. The whole trial says what is true.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.ids import mix64, uniform
+from scoring.offpolicy import Estimate, Logged, evaluate, fitted_means
+from streams.logs.table import rows
+
+FILE = "half_a.csv.gz"
+ARMS = ("No E-Mail", "Mens E-Mail", "Womens E-Mail")
+OUTCOMES = ("visit", "conversion", "spend")
+_COLUMNS = ("row", "newbie", "treatment", *OUTCOMES)
+FAVOURED = 0.6
+"""The logging policy's share of the arm that it favours: womens' for new customers, mens' for others."""
+FOLDS = 5
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmValue:
+    """An arm's estimates from the biased log, and what the whole trial observed."""
+
+    arm: str
+    outcome: str
+    observed: float
+    estimates: dict[str, Estimate]
+
+    def covered(self, name: str) -> bool:
+        """Whether the estimate's interval holds what was observed."""
+        return self.estimates[name].low <= self.observed <= self.estimates[name].high
+
+
+def values(directory: Path) -> Iterator[ArmValue]:
+    """Every arm and outcome of the trial in ``directory``. Raises `LogError` for a file that is not it."""
+    customers, newbie, arm, outcomes = _read(directory / FILE)
+    favoured = np.where(newbie == 1, ARMS.index("Womens E-Mail"), ARMS.index("Mens E-Mail"))
+    propensity = np.where(arm == favoured, FAVOURED, (1 - FAVOURED) / 2)
+    kept = uniform(customers) < propensity / FAVOURED
+    fold = (mix64(customers) % np.uint64(FOLDS)).astype(np.int64)
+    for outcome, column in zip(OUTCOMES, outcomes.T, strict=True):
+        means = fitted_means(arm[kept], column[kept], fold[kept], len(ARMS))
+        for number, name in enumerate(ARMS):
+            logged = Logged(
+                reward=column[kept],
+                weight=(arm[kept] == number) / propensity[kept],
+                model_chosen=means[fold[kept], arm[kept]],
+                model_policy=means[fold[kept], number],
+            )
+            yield ArmValue(name, outcome, float(column[arm == number].mean()), evaluate(logged))
+
+
+def _read(file: Path) -> tuple[npt.NDArray[np.uint64], Ints, Ints, Floats]:
+    """Customer ids, whether new, arms, and outcomes ``[N, 3]``."""
+    customers, newbie, arm, outcomes = [], [], [], []
+    for row in rows(file, _COLUMNS):
+        if row.values["treatment"] not in ARMS:
+            raise row.error("treatment", f"one of {', '.join(ARMS)}")
+        customers.append(row.integer("row", 0, 2**62))
+        newbie.append(row.integer("newbie", 0, 1))
+        arm.append(ARMS.index(row.values["treatment"]))
+        outcomes.append([row.number(name) or 0.0 for name in OUTCOMES])
+    return np.array(customers, dtype=np.uint64), np.array(newbie), np.array(arm), np.array(outcomes)

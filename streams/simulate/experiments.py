@@ -1,0 +1,128 @@
+"""Experiments whose truth is known, watched all the time: how often is salience's own analysis wrong?
+
+Shoppers differ in how readily they click, and by half this shows before the experiment. They arrive one after the
+other and go on acting, while the trial is looked at a hundred times, as a growth team would.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.assignment import Arm, Experiment
+from scoring.ids import mix64
+from scoring.trial import SUMS, USERS_MIN, Look, Trial
+
+Floats = npt.NDArray[np.float64]
+
+LOOKS = 100
+IMPRESSIONS_MEAN = 40.0
+"""Impressions of a shopper in each of the two periods."""
+CLICKS_MEAN = 4.0
+CLICKS_SPREAD = 10.3
+"""Variance between shoppers of their expected clicks. With the mean it makes the clicks before an experiment explain
+half the variance of those in it: (10.3 / (10.3 + 4))² = .52."""
+SPLIT_P_MAX = 0.001
+
+
+@dataclass(frozen=True)
+class Shoppers:
+    """Who takes part, in order of arrival: arm ``[U]``, sums before ``[U, sums]``, and sums after ``[U, sums]``."""
+
+    arm: npt.NDArray[np.int64]
+    before: Floats
+    after: Floats
+
+
+def shoppers(seed: int, count: int, lift: float) -> Shoppers:
+    """``count`` shoppers, assigned as live users are; the second arm's click ``lift`` more (0.05 = 5 %)."""
+    draw = np.random.default_rng(seed)
+    experiment = Experiment(f"simulated-{seed}", "simulated", 0.0, 1.0, 1.0, (Arm("a", 0.5), Arm("b", 0.5)))
+    arm = experiment.assign(mix64(np.arange(1, count + 1, dtype=np.uint64)))
+    shape = CLICKS_MEAN**2 / CLICKS_SPREAD
+    readiness = draw.gamma(shape, CLICKS_MEAN / shape, count) / IMPRESSIONS_MEAN
+
+    def period(rate: Floats) -> Floats:
+        sums = np.zeros((count, len(SUMS)))
+        sums[:, SUMS.index("users")] = 1
+        sums[:, SUMS.index("impressions")] = draw.poisson(IMPRESSIONS_MEAN, count)
+        sums[:, SUMS.index("clicks")] = draw.poisson(rate * sums[:, SUMS.index("impressions")])
+        return sums
+
+    return Shoppers(arm, period(readiness), period(readiness * (1 + lift * arm)))
+
+
+def watch(people: Shoppers, seen: Callable[[Look], bool]) -> None:
+    """Run the trial, looking `LOOKS` times at even distances, until ``seen`` says enough.
+
+    A shopper's sums after exposure grow evenly from arrival to the end of the trial.
+    """
+    trial, count = Trial(shares=np.array([0.5, 0.5])), len(people.arm)
+    arrival = np.arange(count) / count
+    totals, arrived = people.before.copy(), 0
+    for number in range(1, LOOKS + 1):
+        now = number / LOOKS
+        until = int(np.searchsorted(arrival, now))
+        trial.expose(np.arange(arrived, until), people.arm[arrived:until], totals)
+        arrived = until
+        done = (now - arrival[:until]) / (1 - arrival[:until])
+        totals[:until] = people.before[:until] + np.floor(people.after[:until] * done[:, None])
+        if seen(trial.look(totals)):
+            return
+
+
+@dataclass
+class Watched:
+    """What watching one experiment showed; ``truth`` is the true difference in click rate."""
+
+    truth: float
+    found: bool = False
+    covered: bool = True
+    variance_cut: float = 0.0
+    raised: bool = False
+
+    def seen(self, look: Look) -> bool:
+        if difference := look.differences["ctr"].get(1):
+            self.found |= not difference.low <= 0 <= difference.high
+            self.covered &= difference.low <= self.truth <= difference.high
+            self.raised |= difference.variance_cut < 0
+            self.variance_cut = difference.variance_cut
+        return False
+
+
+def one(seed: int, users: int, lift: float) -> Watched:
+    """Watch one experiment of ``users`` shoppers with a true ``lift``."""
+    watched = Watched(truth=lift * CLICKS_MEAN / IMPRESSIONS_MEAN)
+    watch(shoppers(seed, users, lift), watched.seen)
+    return watched
+
+
+def users_until_split_found(seed: int, first_share: float, most: int) -> int | None:
+    """Users until the split test finds that the first arm gets ``first_share`` instead of half; None: never."""
+    draw = np.random.default_rng(seed)
+    trial, step = Trial(shares=np.array([0.5, 0.5])), most // LOOKS
+    totals = np.zeros((most, len(SUMS)))
+    for start in range(0, most, step):
+        users = np.arange(start, start + step)
+        trial.expose(users, (draw.random(step) >= first_share).astype(np.int64), totals)
+        if trial.look(totals[: start + step]).split_p_value < SPLIT_P_MAX:
+            return start + step
+    return None
+
+
+def summary(null: list[Watched], lifted: list[Watched], split_users: int | None) -> dict[str, Any]:
+    """The figures of ``salience simulate aa``."""
+    return {
+        "experiments": len(null),
+        "looks": LOOKS,
+        "users_min": USERS_MIN,
+        "false_positive_rate": float(np.mean([watched.found for watched in null])),
+        "coverage": float(np.mean([watched.covered for watched in lifted])),
+        "lift_found": float(np.mean([watched.found for watched in lifted])),
+        "cuped_variance_cut": float(np.median([watched.variance_cut for watched in null])),
+        "cuped_raised": int(sum(watched.raised for watched in [*null, *lifted])),
+        "srm_detected": split_users is not None,
+        "srm_users": split_users,
+    }

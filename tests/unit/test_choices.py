@@ -1,0 +1,115 @@
+"""Choices read from decisions and clicks, and the trial logs that come as files."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from scoring.ranking import rank
+from streams.choices import Choices, temperature_of
+from streams.cli import app
+from streams.logs import LogError
+from streams.logs.hillstrom import ARMS, values
+from streams.wire import Decision, Placement, Slot, encode_json
+
+PCTR = np.array([0.30, 0.10, 0.20, 0.05], dtype=np.float32)
+BIDS = np.full(4, 1_000_000)
+ADS = np.arange(1, 5, dtype=np.uint64)
+
+
+def _decision(seed: int, temperature: float) -> tuple[Decision, list[str]]:
+    ranked = rank(PCTR[None], BIDS[None], ADS[None], np.array([seed], dtype=np.uint64), np.array([temperature]), 2)
+    chosen, chances = ranked.chosen[0].tolist(), ranked.propensity[0].tolist()
+    ads = [f"ad-{place}" for place in chosen]
+    slots = tuple(
+        Slot(slot=at, ad_id=ad, campaign_id="c", pctr=0.1, ecpm_micros=1, price_micros=1, propensity=chance)
+        for at, (ad, chance) in enumerate(zip(ads, chances, strict=True))
+    )
+    name = f"p-{seed}"
+    placement = Placement(
+        placement_id=name, user_id="u", time_ms=1, valid_until_ms=2, arm="engine", model="m", slots=slots
+    )
+    return Decision(
+        placement_id=name, user_id="u", time_ms=1, lane=0, offsets=(0, 0), versions={}, arm="engine", seed=seed,
+        policy={}, row=b"", candidates=ADS.tobytes(), revisions=b"", pctr=PCTR.tobytes(), bids_micros=BIDS.tobytes(),
+        chosen=tuple(chosen), propensities=tuple(chances), placement=encode_json(placement),
+    ), ads  # fmt: skip
+
+
+def test_the_clicks_of_a_uniform_policy_are_estimated_slot_by_slot_from_the_topics_records():
+    choices, draw = Choices(temperature_of("uniform"), slots=2), np.random.default_rng(3)
+    for seed in range(1, 4_001):
+        decision, ads = _decision(seed, temperature=1.0)
+        choices.decided([encode_json(decision), None])
+        for ad in ads:
+            if draw.random() < PCTR[int(ad.removeprefix("ad-"))]:
+                choices.clicked([json.dumps({"placement_id": decision.placement_id, "ad_id": ad}).encode()])
+    for logged in choices.logged():
+        terms = logged.weight * logged.reward
+        error = terms.std() / np.sqrt(len(terms))
+        assert abs(terms.mean() - PCTR.mean()) < 3 * error
+        assert logged.weight.mean() == pytest.approx(1, abs=0.1)
+    first = choices.logged()[0]
+    assert first.model_policy == pytest.approx(np.full(4_000, PCTR.mean()))
+
+
+def test_malformed_clicks_and_other_outcomes_say_nothing():
+    choices = Choices(1.0)
+    choices.clicked([b"{", None, b'{"kind": "view", "placement_id": "p", "ad_id": "a"}', b'{"ad_id": "a"}'])
+    assert not choices.clicks
+
+
+@pytest.mark.parametrize("policy", ["best", "temperature=", "temperature=-1", "temperature=x"])
+def test_a_policy_without_a_meaning_is_refused(policy):
+    with pytest.raises(ValueError, match="expected uniform, greedy, or temperature=NUMBER"):
+        temperature_of(policy)
+
+
+def _hillstrom(directory: Path, customers: int) -> None:
+    draw = np.random.default_rng(5)
+    lines = ["row,newbie,treatment,visit,conversion,spend"]
+    for row in range(customers):
+        arm = int(draw.integers(3))
+        visit = int(draw.random() < (0.1, 0.3, 0.2)[arm])
+        lines.append(f"{row},{draw.integers(2)},{ARMS[arm]},{visit},{visit},{visit * 10.0}")
+    with gzip.open(directory / "half_a.csv.gz", "wt") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def test_every_arm_of_a_trial_is_recovered_from_a_log_that_favoured_some(tmp_path):
+    _hillstrom(tmp_path, 6_000)
+    found = list(values(tmp_path))
+    assert len(found) == 9
+    assert sum(value.covered("dr") for value in found) >= 8
+    by_arm = {value.arm: value.estimates["snips"].value for value in found if value.outcome == "visit"}
+    assert by_arm["Mens E-Mail"] > by_arm["Womens E-Mail"] > by_arm["No E-Mail"]
+
+
+def test_a_trial_with_an_unknown_arm_names_the_line(tmp_path):
+    with gzip.open(tmp_path / "half_a.csv.gz", "wt") as file:
+        file.write("row,newbie,treatment,visit,conversion,spend\n1,0,Post,0,0,0\n")
+    with pytest.raises(LogError, match=r"line 2: treatment is 'Post'; expected one of No E-Mail"):
+        list(values(tmp_path))
+
+
+def test_the_command_prints_one_object_and_refuses_a_log_it_does_not_know(tmp_path):
+    _hillstrom(tmp_path, 2_000)
+    told = CliRunner().invoke(app, ["ope", "--log", f"hillstrom:{tmp_path}", "--json"])
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["Mens E-Mail: visit"]["estimates"]["dr"]["value"] > 0.2
+    assert CliRunner().invoke(app, ["ope", "--log", f"hillstrom:{tmp_path}"]).exit_code == 0
+    assert CliRunner().invoke(app, ["ope", "--log", "nothing"]).exit_code == 2
+    missing = CliRunner().invoke(app, ["ope", "--log", f"obd:{tmp_path}"])
+    assert missing.exit_code == 1
+    assert "random_all.csv.gz does not exist" in missing.output
+
+
+def test_a_small_simulation_of_experiments_keeps_what_is_promised():
+    told = CliRunner().invoke(app, ["simulate", "aa", "--experiments", "10", "--json"])
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    assert found["false_positive_rate"] == 0
+    assert found["srm_detected"] is True

@@ -1,0 +1,124 @@
+"""Off-policy estimates: against recorded figures of another implementation, and against worlds whose truth is known."""
+
+import numpy as np
+import pytest
+
+from scoring.offpolicy import Logged, doubts, effective_size, evaluate, fitted_means, switch_doubly_robust
+from scoring.ranking import first_chances, rank, slot_chances
+
+CHOICES, ACTIONS = 60, 4
+# What obp 0.4.1 (https://github.com/st-tech/zr-obp) prints for the choices below, switch-DR with tau = 2.
+RECORDED = {
+    "ips": 0.11621785269249071,
+    "snips": 0.08614739982900715,
+    "dm": 0.49465906986473523,
+    "dr": -0.0532739625525104,
+    "sndr": 0.08849938845961872,
+}
+RECORDED_SWITCH = 0.34980011549597273
+
+
+def _choices() -> Logged:
+    at, actions = np.arange(CHOICES), np.arange(ACTIONS)
+    action = (at * 7 + 3) % ACTIONS
+    behaviour = np.exp(np.stack([np.sin(at + one) for one in actions], axis=1))
+    behaviour /= behaviour.sum(axis=1, keepdims=True)
+    asked = np.exp(2 * np.cos(at[:, None] * 0.5 + actions))
+    asked /= asked.sum(axis=1, keepdims=True)
+    model = 0.5 + 0.4 * np.sin(at[:, None] * 0.3 + actions * 2)
+    return Logged(
+        reward=((at * at + action) % 5 == 0).astype(float),
+        weight=asked[at, action] / behaviour[at, action],
+        model_chosen=model[at, action],
+        model_policy=(asked * model).sum(axis=1),
+    )
+
+
+def test_estimates_are_those_of_the_open_bandit_pipeline():
+    found = evaluate(_choices())
+    for name, value in RECORDED.items():
+        assert found[name].value == pytest.approx(value, abs=1e-9), name
+    assert switch_doubly_robust(_choices(), 2.0).mean() == pytest.approx(RECORDED_SWITCH, abs=1e-9)
+
+
+def test_a_policy_asked_about_itself_has_the_value_that_was_seen():
+    reward = np.random.default_rng(1).random(500)
+    log = Logged(reward, np.ones(500), np.zeros(500), np.zeros(500))
+    for name in ("ips", "snips", "dr", "sndr", "switch_dr"):
+        assert evaluate(log)[name].value == pytest.approx(reward.mean())
+    assert effective_size(log.weight) == pytest.approx(500)
+    assert not doubts(log)
+
+
+def test_few_effective_choices_and_wrong_propensities_are_doubted():
+    weight = np.zeros(1_000)
+    weight[:3] = [800.0, 100.0, 100.0]
+    found = doubts(Logged(np.zeros(1_000), weight, np.zeros(1_000), np.zeros(1_000)))
+    assert any("effective sample size 2 of 1000" in doubt for doubt in found)
+    assert any("80% of all weight" in doubt for doubt in found)
+    assert any("mean weight 0.5" in doubt for doubt in doubts(Logged(*np.full((4, 300), 0.5))))
+
+
+def test_a_choice_that_had_no_chance_is_refused():
+    with pytest.raises(ValueError, match="propensity of 0"):
+        Logged(np.ones(1), np.array([np.inf]), np.zeros(1), np.zeros(1))
+
+
+def test_a_cross_fitted_mean_never_saw_the_choice_it_is_used_on():
+    action, fold = np.zeros(10, dtype=np.int64), np.arange(10) % 2
+    reward = (fold == 0).astype(float)  # all of fold 0 pays, nothing of fold 1 does
+    means = fitted_means(action, reward, fold, actions=1)
+    assert means[0, 0] == 0.0
+    assert means[1, 0] == 1.0
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_logged_propensities_agree_with_how_often_each_ad_is_drawn(temperature):
+    people, value = 200_000, np.array([1.0, 2.0, 4.0, 8.0, 3.0, 0.5])
+    pctr = np.tile(value.astype(np.float32) / 10, (people, 1))
+    bids = np.full((people, 6), 1_000_000)
+    ads = np.tile(np.arange(1, 7, dtype=np.uint64), (people, 1))
+    seeds = np.arange(1, people + 1, dtype=np.uint64)
+    ranked = rank(pctr, bids, ads, seeds, np.full(people, temperature), slots=2)
+    weight = value ** (1 / temperature)
+    first = np.bincount(ranked.chosen[:, 0], minlength=6)
+    assert _chi_square(first, people * weight / weight.sum()) < 20.52  # five free, p = 0.001
+    second = 0.0
+    for ad in range(6):  # given the first slot's ad, the second is drawn from the five others
+        left = np.where(np.arange(6) == ad, 0.0, weight)
+        among = ranked.chosen[:, 0] == ad
+        drawn = np.bincount(ranked.chosen[among, 1], minlength=6)
+        second += _chi_square(drawn[left > 0], among.sum() * left[left > 0] / left.sum())
+        logged = (left / left.sum())[ranked.chosen[among, 1]]
+        np.testing.assert_allclose(ranked.propensity[among, 1], logged, rtol=1e-5)
+    assert second < 51.18  # six times four free, p = 0.001
+
+
+def _chi_square(seen: np.ndarray, expected: np.ndarray) -> float:
+    return float((((seen - expected) ** 2) / expected).sum())
+
+
+def test_a_uniform_policys_value_is_recovered_from_another_ones_log():
+    people, click_rate = 100_000, np.array([0.02, 0.05, 0.10, 0.20, 0.08])
+    pctr = np.tile(click_rate.astype(np.float32), (people, 1))
+    ads = np.tile(np.arange(1, 6, dtype=np.uint64), (people, 1))
+    seeds = np.arange(1, people + 1, dtype=np.uint64)
+    ranked = rank(pctr, np.full((people, 5), 1_000_000), ads, seeds, np.full(people, 1.0), slots=1)
+    clicked = np.random.default_rng(2).random(people) < click_rate[ranked.chosen[:, 0]]
+    nothing = np.zeros(people)
+    log = Logged(clicked.astype(float), 0.2 / ranked.propensity[:, 0], nothing, nothing)
+    found = evaluate(log)
+    assert found["ips"].low <= click_rate.mean() <= found["ips"].high
+    assert found["snips"].low <= click_rate.mean() <= found["snips"].high
+    assert found["ips"].high - found["ips"].low < 0.01
+    assert clicked.mean() > click_rate.mean() + 0.02  # the log's own policy is another one
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, np.inf])
+def test_the_chances_of_recorded_slots_are_those_that_the_ranking_logs(temperature):
+    value = np.array([[3.0, 1.0, 2.0, 5.0]])
+    ads = np.arange(1, 5, dtype=np.uint64)[None]
+    ranked = rank(value.astype(np.float32), np.ones((1, 4), dtype=np.int64), ads, np.ones(1, dtype=np.uint64),
+                  np.array([temperature]), slots=3)  # fmt: skip
+    np.testing.assert_allclose(slot_chances(value[0], ranked.chosen[0], temperature), ranked.propensity[0], rtol=1e-9)
+    assert first_chances(value[0], temperature)[ranked.chosen[0, 0]] == pytest.approx(ranked.propensity[0, 0])

@@ -1,0 +1,142 @@
+"""Experiments: who is in them, and what their figures promise while they are watched."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoring.assignment import OUTSIDE, Arm, Experiment, free_range, in_holdout
+from scoring.confidence import log_e_value, mixture_width, radius, split_log_e_value
+from scoring.trial import SUMS, Trial
+from streams.simulate.experiments import one, shoppers, users_until_split_found
+
+USERS = np.arange(1, 100_001, dtype=np.uint64)
+HALVES = (Arm("control", 0.5), Arm("warmer", 0.5, {"temperature": 0.3}))
+
+
+def _experiment(name: str = "one", *, low: float = 0.0, high: float = 0.5, ramp: float = 1.0, layer: str = "ranking"):
+    return Experiment(name, layer, low, high, ramp, HALVES)
+
+
+def test_a_ramp_only_adds_users_and_never_moves_one():
+    before = np.full(len(USERS), OUTSIDE)
+    for ramp in (0.0, 0.1, 0.5, 1.0):
+        now = _experiment(ramp=ramp).assign(USERS)
+        assert (now[before != OUTSIDE] == before[before != OUTSIDE]).all()
+        assert (now != OUTSIDE).mean() == pytest.approx(0.5 * ramp, abs=0.01)
+        before = now
+    assert (before[before != OUTSIDE] == 1).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_experiments_of_one_layer_share_no_user_and_those_of_two_meet_at_random():
+    one_, two = _experiment("one"), _experiment("two", low=0.5, high=1.0)
+    elsewhere = _experiment("three", low=0.0, high=0.5, layer="prices")
+    in_one = one_.assign(USERS) != OUTSIDE
+    assert not (in_one & (two.assign(USERS) != OUTSIDE)).any()
+    assert (in_one & (elsewhere.assign(USERS) != OUTSIDE)).mean() == pytest.approx(0.25, abs=0.01)
+
+
+def test_the_holdout_has_its_share_and_is_independent_of_every_layer():
+    held = in_holdout(USERS, 0.1)
+    assert held.mean() == pytest.approx(0.1, abs=0.005)
+    assert (held & (_experiment().assign(USERS) != OUTSIDE)).mean() == pytest.approx(0.05, abs=0.005)
+
+
+def test_the_first_gap_that_fits_is_taken_and_a_full_layer_says_so():
+    assert free_range([], 0.2) == (0.0, 0.2)
+    assert free_range([(0.5, 1.0), (0.0, 0.3)], 0.2) == (0.3, 0.5)
+    with pytest.raises(ValueError, match=r"widest gap is 0.200"):
+        free_range([(0.0, 0.3), (0.5, 1.0)], 0.3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"low": 0.6, "high": 0.5}, "range"),
+        ({"ramp": 1.5}, "ramp 1.5"),
+        ({"arms": HALVES[:1]}, "two or more arms"),
+        ({"arms": (Arm("a", 0.5), Arm("b", 0.6))}, "1 in total"),
+    ],
+)
+def test_a_definition_that_cannot_be_is_refused(fields, message):
+    whole = {"name": "one", "layer": "ranking", "low": 0.0, "high": 1.0, "ramp": 1.0, "arms": HALVES}
+    with pytest.raises(ValueError, match=message):
+        Experiment(**(whole | fields))
+
+
+@given(variance=st.floats(1e-9, 1e3), alpha=st.floats(0.001, 0.2), information=st.floats(1e-3, 1e9))
+def test_zero_is_outside_the_interval_exactly_when_the_evidence_says_so(variance, alpha, information):
+    width = mixture_width(information, alpha)
+    edge = radius(variance, width, alpha)
+    assert log_e_value(edge * 1.001, variance, width) > math.log(1 / alpha)
+    assert log_e_value(edge * 0.999, variance, width) < math.log(1 / alpha)
+
+
+def test_the_interval_is_narrowest_near_the_planned_information():
+    at = {plan: radius(1e-4, mixture_width(plan, 0.05), 0.05) for plan in (1e2, 1e4, 1e6)}
+    assert at[1e4] < min(at[1e2], at[1e6])
+    assert at[1e4] > 1.96 * 1e-2  # and wider than one that may be looked at once
+
+
+def test_a_split_as_meant_is_no_evidence_and_users_in_an_arm_without_a_share_are_certain():
+    assert split_log_e_value(np.array([50_100, 49_900]), np.array([0.5, 0.5])) < 0
+    assert split_log_e_value(np.array([52_000, 48_000]), np.array([0.5, 0.5])) > math.log(1_000)
+    assert split_log_e_value(np.array([5, 5, 1]), np.array([0.5, 0.5, 0.0])) == math.inf
+
+
+def _totals(users: int) -> np.ndarray:
+    totals = np.zeros((users, len(SUMS)))
+    totals[:, SUMS.index("users")] = 1
+    return totals
+
+
+def test_only_what_a_user_does_after_exposure_is_outcome_and_what_came_before_is_not():
+    totals, clicks = _totals(400), SUMS.index("clicks")
+    totals[:, SUMS.index("impressions")] = 10
+    totals[:200, clicks] = 9  # the first arm clicked much, before
+    trial = Trial(shares=np.array([0.5, 0.5]))
+    trial.expose(np.arange(400), np.repeat([0, 1], 200), totals)
+    totals[:, SUMS.index("impressions")] += 10
+    totals[::2, clicks] += 1
+    look = trial.look(totals)
+    assert look.users.tolist() == [200, 200]
+    assert look.values["ctr"] == pytest.approx([0.05, 0.05])
+
+
+def test_a_user_who_saw_two_arms_is_counted_as_crossed_and_no_more():
+    trial, totals = Trial(shares=np.array([0.5, 0.5])), _totals(10)
+    trial.expose(np.arange(10), np.arange(10) % 2, totals)
+    trial.expose(np.array([3, 4]), np.array([1, 1]), totals)
+    look = trial.look(totals)
+    assert look.crossed == 1
+    assert look.users.tolist() == [4, 5]
+
+
+def test_a_lift_is_found_covered_and_its_variance_cut_by_what_came_before():
+    watched = one(seed=7, users=20_000, lift=0.05)
+    assert watched.found
+    assert watched.covered
+    assert not watched.raised
+    assert watched.variance_cut > 0.4
+
+
+def test_watching_experiments_without_a_lift_raises_few_false_alarms():
+    assert sum(one(seed, users=1_000, lift=0.0).found for seed in range(60)) <= 3
+
+
+def test_the_covariate_never_raises_the_variance_even_when_it_is_noise():
+    for seed in range(20):
+        people = shoppers(seed, 300, 0.0)
+        noise = np.random.default_rng(seed).permutation(people.before)
+        trial = Trial(shares=np.array([0.5, 0.5]))
+        trial.expose(np.arange(300), people.arm, noise)
+        difference = trial.look(noise + people.after).differences["ctr"].get(1)
+        assert difference is not None
+        assert difference.variance_cut >= 0
+
+
+def test_a_split_one_per_cent_off_is_found_and_a_fair_one_is_not():
+    assert users_until_split_found(1, 0.505, 1_000_000) is not None
+    assert users_until_split_found(1, 0.5, 1_000_000) is None

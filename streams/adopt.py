@@ -13,6 +13,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from scoring.rows import RowStore
+from streams.connection import aiokafka_options
 from streams.identity import TopicIdentity, identify
 from streams.outbox import Outbox, transactional_id
 from streams.recovery import Recovered, recover
@@ -79,7 +80,7 @@ def _deleted(row: LaneRow, begin: tuple[int, int]) -> bool:
 
 async def _begin(settings: Settings, lane: int) -> tuple[int, int]:
     impressions, clicks = (TopicPartition(settings.topic_prefix + name, lane) for name in ("ad-impressions", "clicks"))
-    async with AIOKafkaConsumer(bootstrap_servers=settings.bootstrap) as consumer:
+    async with AIOKafkaConsumer(**aiokafka_options(settings.bootstrap)) as consumer:
         begin = await consumer.beginning_offsets([impressions, clicks])
     return begin[impressions], begin[clicks]
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.connection import aiokafka_options
 from streams.wire import Placement
 
 USERS_MAX = 100_000
@@ -120,7 +121,7 @@ class PlacementView:
     """Follows the placements topic; entering the context waits until all that is there has been read.
 
     - ``topic_prefix``: the workers' ``SALIENCE_TOPIC_PREFIX``. ``security``: aiokafka's own options, such as
-      ``{"security_protocol": "SASL_SSL", ...}``.
+      ``{"security_protocol": "SASL_SSL", ...}``; they come before those of the environment (`streams.connection`).
     - ``on_placement`` is called in the event loop for every new placement, those read at the start included.
       If it raises, the view ends with that error.
     - ``only``: users to hold; the others' records are skipped undecoded. ``users_max``: see `Latest`.
@@ -150,7 +151,7 @@ class PlacementView:
         self._bootstrap = bootstrap
         self._topic = f"{topic_prefix}placements"
         self._ready_within_s = ready_within_s
-        self._options = {"bootstrap_servers": bootstrap, "isolation_level": isolation, **(security or {})}
+        self._options = {**aiokafka_options(bootstrap), "isolation_level": isolation, **(security or {})}
         self._fetch_wait_ms = fetch_wait_ms
         self._ready = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None

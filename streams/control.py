@@ -12,6 +12,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 
 from streams.compute import Compute
+from streams.connection import aiokafka_options
 from streams.control_wire import KIND_NAMES, ControlMessage, decode_control, kind_of
 from streams.decode import Record
 from streams.settings import Settings
@@ -123,7 +124,7 @@ async def publish(settings: Settings, messages: Sequence[ControlMessage], gone: 
     """Write ``messages``, then tombstones for the keys ``gone``; their offsets, once all are delivered."""
     topic = settings.topic_prefix + CONTROL
     records = [(message.key, msgspec.json.encode(message)) for message in messages]
-    async with AIOKafkaProducer(bootstrap_servers=settings.bootstrap, acks="all") as producer:
+    async with AIOKafkaProducer(acks="all", **aiokafka_options(settings.bootstrap)) as producer:
         sent = [
             await producer.send(topic, value, key=key, partition=0)
             for key, value in [*records, *((key, None) for key in gone)]

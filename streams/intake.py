@@ -17,6 +17,7 @@ from mode import Service
 
 from scoring.events import Source
 from streams.clock import tick_ms
+from streams.connection import aiokafka_options
 from streams.fatal import arm_exit
 from streams.identity import TopicIdentity, check_lanes
 from streams.lane import Lane, LaneLostError, Shared
@@ -39,7 +40,6 @@ def input_topics(settings: Settings) -> tuple[str, str]:
 def group_consumer(settings: Settings) -> AIOKafkaConsumer:
     """The group's member. Range assignment puts partition p of both topics on one worker."""
     return AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap,
         group_id=settings.group,
         group_instance_id=settings.instance_id,
         partition_assignment_strategy=(RangePartitionAssignor,),
@@ -51,6 +51,7 @@ def group_consumer(settings: Settings) -> AIOKafkaConsumer:
         rebalance_timeout_ms=settings.rebalance_timeout_ms,
         fetch_max_wait_ms=settings.fetch_wait_ms,
         max_partition_fetch_bytes=4 * 1024 * 1024,
+        **aiokafka_options(settings.bootstrap),
     )
 
 

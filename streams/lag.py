@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from streams import topics
+from streams.connection import aiokafka_options
 
 LOOK_EVERY_S = 0.02
 """Two small requests each; a slice takes longer."""
@@ -45,8 +46,8 @@ class LagWatch:
     async def __aenter__(self) -> Self:
         counts = await asyncio.to_thread(topics.partition_counts, self._bootstrap, self._topics)
         self._partitions = [TopicPartition(name, number) for name in counts for number in range(counts[name])]
-        self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
-        self._consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap)
+        self._admin = AIOKafkaAdminClient(**aiokafka_options(self._bootstrap))
+        self._consumer = AIOKafkaConsumer(**aiokafka_options(self._bootstrap))
         await self._admin.start()
         await self._consumer.start()
         return self

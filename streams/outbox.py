@@ -13,6 +13,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError
 
+from streams.connection import aiokafka_options
 from streams.settings import Settings
 from streams.step import Message
 
@@ -37,7 +38,6 @@ class Outbox:
         self.transactional = transactional_id is not None
         self._pending: list[asyncio.Future[Any]] = []
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=settings.bootstrap,
             transactional_id=transactional_id,
             transaction_timeout_ms=settings.transaction_timeout_ms,
             acks="all",
@@ -45,6 +45,7 @@ class Outbox:
             max_request_size=settings.batch_bytes + 65_536,  # a batch and the request around it
             request_timeout_ms=settings.slice_deadline_ms,
             retry_backoff_ms=20,  # a transaction's first batch finds the one before still closing
+            **aiokafka_options(settings.bootstrap),
         )
 
     async def start(self) -> None:

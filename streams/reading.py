@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.topics import partition_counts
 
@@ -22,7 +23,7 @@ async def log_ends(bootstrap: str, partitions: Sequence[TopicPartition]) -> dict
 
     The embedded broker tells one more than its last batch's first offset, so that batch is read to see where it ends.
     """
-    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False) as consumer:
+    async with AIOKafkaConsumer(enable_auto_commit=False, **aiokafka_options(bootstrap)) as consumer:
         ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
         unread = {tp for tp, end in ends.items() if end > 0}
         if unread:
@@ -48,10 +49,10 @@ async def read_topic(bootstrap: str, topic: str, *, committed: bool = True) -> A
     partitions = [TopicPartition(topic, number) for number in range(counts[topic])]
     ends = await log_ends(bootstrap, partitions)
     async with AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
         isolation_level="read_committed" if committed else "read_uncommitted",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        **aiokafka_options(bootstrap),
     ) as consumer:
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)

@@ -8,6 +8,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from scoring.rows import RowError, RowStore, decode_rows
+from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.reading import log_ends
 from streams.settings import Settings
@@ -40,11 +41,11 @@ async def recover(settings: Settings, changelog: TopicPartition, base: Recovered
     """
     end = (await log_ends(settings.bootstrap, [changelog]))[changelog]
     async with AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap,
         isolation_level="read_committed",
         enable_auto_commit=False,
         max_partition_fetch_bytes=16 * 1024 * 1024,
         fetch_max_bytes=64 * 1024 * 1024,
+        **aiokafka_options(settings.bootstrap),
     ) as consumer:
         consumer.assign([changelog])
         start = max(base.offset, (await consumer.beginning_offsets([changelog]))[changelog])

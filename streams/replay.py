@@ -16,6 +16,7 @@ from typing import TypeVar
 from aiokafka import AIOKafkaProducer
 
 from streams import topics
+from streams.connection import aiokafka_options
 from streams.identity import partitioner
 from streams.logs import Event, Log
 from streams.wire import Ad, Click, encode_json
@@ -109,7 +110,7 @@ async def fill(
             f"salience topics create --bootstrap {bootstrap} --prefix '{prefix}'"
         )
     async with AIOKafkaProducer(
-        bootstrap_servers=bootstrap, acks="all", max_batch_size=BATCH_BYTES, max_request_size=2 * BATCH_BYTES
+        acks="all", max_batch_size=BATCH_BYTES, max_request_size=2 * BATCH_BYTES, **aiokafka_options(bootstrap)
     ) as producer:
         sender = _Sender(producer, prefix, counts[prefix + topics.CLICKS])
         for ads in in_rounds(log.ads):

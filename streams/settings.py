@@ -6,6 +6,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from streams.connection import Security
+
 Guarantee = Literal["exactly_once", "at_least_once"]
 
 
@@ -108,7 +110,7 @@ def table() -> str:
         "| setting | default | why |",
         "|---|---|---|",
     ]
-    for name, field in Settings.model_fields.items():
+    for name, field in (Settings.model_fields | Security.model_fields).items():
         default = "" if field.default is None else f"`{field.default}`" if str(field.default) else "empty"
         lines.append(f"| `SALIENCE_{name.upper()}` | {default} | {field.description} |")
     return "\n".join(lines) + "\n"

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from mode import Service
 
 from streams.compute import Compute
+from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.reading import log_ends
 from streams.settings import Settings
@@ -50,10 +51,10 @@ class TopicFeed(Service):
     async def on_start(self) -> None:
         """Read to the end as it is now."""
         consumer = self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.bootstrap,
             isolation_level="read_committed",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            **aiokafka_options(self._settings.bootstrap),
         )
         await consumer.start()
         numbers = sorted(consumer.partitions_for_topic(self._topic) or {0})

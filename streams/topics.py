@@ -18,6 +18,8 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from streams.connection import librdkafka_options
+
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
@@ -170,16 +172,14 @@ def create(
     partitions: int,
     prefix: str = "",
     replication: int = 1,
-    security: Mapping[str, str] = {},
     configs: Mapping[str, Mapping[str, str]] = {},
 ) -> list[str]:
     """Create the topics that are missing, return their names when the broker knows them.
 
     Those that are there are left alone: ``check`` tells what differs, ``configure`` sets their configs.
-    ``configs``: of a topic, by its name without prefix, what is to differ from the table.
-    ``security``: librdkafka's names (``security.protocol``, ``sasl.mechanisms``). Raises ``TopicsError``.
+    ``configs``: of a topic, by its name without prefix, what is to differ from the table. Raises ``TopicsError``.
     """
-    admin = _admin(bootstrap, security)
+    admin = _admin(bootstrap)
     there = _describe(admin, bootstrap, names(prefix))
     new = [
         NewTopic(
@@ -208,12 +208,12 @@ def create(
     return created
 
 
-def configure(bootstrap: str, prefix: str = "", replication: int = 1, security: Mapping[str, str] = {}) -> list[str]:
+def configure(bootstrap: str, prefix: str = "", replication: int = 1) -> list[str]:
     """Set the table's configs on the topics that are there; return their names when the broker reports them.
 
     Raises ``TopicsError``.
     """
-    admin = _admin(bootstrap, security)
+    admin = _admin(bootstrap)
     there = _describe(admin, bootstrap, names(prefix))
     resources = [
         ConfigResource(
@@ -238,12 +238,12 @@ def configure(bootstrap: str, prefix: str = "", replication: int = 1, security: 
     return [resource.name for resource in resources]
 
 
-def check(bootstrap: str, partitions: int, prefix: str = "", security: Mapping[str, str] = {}) -> list[Problem]:
+def check(bootstrap: str, partitions: int, prefix: str = "") -> list[Problem]:
     """What keeps workers from running on these topics, and what the broker does not tell.
 
     Raises ``TopicsError`` where the broker does not answer.
     """
-    admin = _admin(bootstrap, security)
+    admin = _admin(bootstrap)
     there = _describe(admin, bootstrap, names(prefix))
     cleanups = _config(admin, bootstrap, there, CLEANUP)
     seen = {name: Seen(len(topic.partitions), cleanups[name]) for name, topic in there.items()}
@@ -278,28 +278,28 @@ def compare(seen: Mapping[str, Seen], partitions: int, prefix: str, reach: str) 
     return problems
 
 
-def topic_ids(bootstrap: str, names: Collection[str], security: Mapping[str, str] = {}) -> dict[str, str]:
+def topic_ids(bootstrap: str, names: Collection[str]) -> dict[str, str]:
     """Kafka's id of each topic that exists, by full name: a topic made anew under its name has another."""
-    there = _describe(_admin(bootstrap, security), bootstrap, names)
+    there = _describe(_admin(bootstrap), bootstrap, names)
     return {name: str(topic.topic_id) for name, topic in there.items()}
 
 
-def partition_counts(bootstrap: str, names: Collection[str], security: Mapping[str, str] = {}) -> dict[str, int]:
+def partition_counts(bootstrap: str, names: Collection[str]) -> dict[str, int]:
     """Partitions of each topic that exists, by full name."""
-    there = _describe(_admin(bootstrap, security), bootstrap, names)
+    there = _describe(_admin(bootstrap), bootstrap, names)
     return {name: len(topic.partitions) for name, topic in there.items()}
 
 
-def retentions_ms(bootstrap: str, names: Collection[str], security: Mapping[str, str] = {}) -> dict[str, int | None]:
+def retentions_ms(bootstrap: str, names: Collection[str]) -> dict[str, int | None]:
     """How long each topic that exists keeps a record, by full name; None for ever, or where the broker does not say."""
-    admin = _admin(bootstrap, security)
+    admin = _admin(bootstrap)
     found = _config(admin, bootstrap, _describe(admin, bootstrap, names), RETENTION)
     return {name: int(value) if value not in (None, "-1") else None for name, value in found.items()}
 
 
-def _admin(bootstrap: str, security: Mapping[str, str]) -> Any:
+def _admin(bootstrap: str) -> Any:
     # log_level 2: librdkafka would print every refused connection; the answer that fails says it once.
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2, **security})
+    return AdminClient({**librdkafka_options(bootstrap), "log_level": 2})
 
 
 def _describe(admin: Any, bootstrap: str, wanted: Collection[str]) -> dict[str, Any]:

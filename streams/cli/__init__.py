@@ -54,4 +54,10 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Entry point."""
-    app()
+    from streams.connection import ConnectionSettingsError
+
+    try:
+        app()
+    except ConnectionSettingsError as error:
+        typer.echo(str(error), err=True)
+        raise SystemExit(2) from error

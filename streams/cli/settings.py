@@ -1,5 +1,6 @@
 """``salience settings``: every setting, what it is now, its default and its reason."""
 
+import json
 import sys
 from typing import Annotated
 
@@ -14,22 +15,25 @@ def settings(
     markdown: Annotated[bool, typer.Option(help="The table of deploy/SETTINGS.md.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show every setting: its value in this environment, its default and the reason for its bound.
+    """Show every setting: its value in this environment, its default and the reason for its bound; secrets masked.
 
     Example: SALIENCE_SLOTS=3 salience settings
     """
-    from streams.settings import Settings, table
+    from streams.connection import security
+    from streams.settings import table
 
     if markdown:
         sys.stdout.write(table())
         return
-    now = settings_of()
+    sections = (settings_of(), security())
     if as_json:
-        sys.stdout.write(now.model_dump_json() + "\n")
+        values = {name: value for section in sections for name, value in section.model_dump(mode="json").items()}
+        sys.stdout.write(json.dumps(values) + "\n")
         return
     shown = Table("setting", "now", "default", "why")
-    for name, field in Settings.model_fields.items():
-        value = getattr(now, name)
-        style = "bold" if value != field.default else ""
-        shown.add_row(f"SALIENCE_{name.upper()}", str(value), str(field.default), field.description, style=style)
+    for section in sections:
+        for name, field in type(section).model_fields.items():
+            value = getattr(section, name)
+            style = "bold" if value != field.default else ""
+            shown.add_row(f"SALIENCE_{name.upper()}", str(value), str(field.default), field.description, style=style)
     Console().print(shown)

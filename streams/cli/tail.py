@@ -112,10 +112,11 @@ async def _records(bootstrap: str, topic: str, from_beginning: bool) -> AsyncGen
     from aiokafka import AIOKafkaConsumer
 
     from streams.client import require_topic
+    from streams.connection import aiokafka_options
 
-    await require_topic(topic, {"bootstrap_servers": bootstrap})
+    await require_topic(topic, aiokafka_options(bootstrap))
     async with AIOKafkaConsumer(
-        topic, bootstrap_servers=bootstrap, isolation_level="read_committed", enable_auto_commit=False,
+        topic, isolation_level="read_committed", enable_auto_commit=False, **aiokafka_options(bootstrap),
         auto_offset_reset="earliest" if from_beginning else "latest",
     ) as consumer:  # fmt: skip
         async for record in consumer:

@@ -15,6 +15,7 @@ from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.process import log_tail
 from streams import topics
 from streams.client import PlacementView
+from streams.connection import aiokafka_options
 from streams.demo.meter import Meter
 from streams.demo.report import Report, Snapshot
 from streams.demo.shop import Event, Shoppers
@@ -115,8 +116,8 @@ class Demo:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopped.set)
-        servers = {"bootstrap_servers": self._bootstrap}
-        async with AIOKafkaProducer(**servers, acks="all") as producer, AIOKafkaConsumer(**servers) as asking:
+        options = aiokafka_options(self._bootstrap)
+        async with AIOKafkaProducer(**options, acks="all") as producer, AIOKafkaConsumer(**options) as asking:
             dead_letters, outbox = DeadLetters(asking, LANES), Outbox(producer)
             for ad in self._shoppers.ads:
                 await outbox.send(topics.ADS, ad.ad_id, ad)

@@ -198,6 +198,19 @@ def few_make_consumers(sources: list[Source]) -> Findings:
         yield f"{path}:1: makes no consumer; CONSUMERS says that it does; take it out of the table"
 
 
+def clients_connect_as_the_environment_says(sources: list[Source]) -> Findings:
+    """Whoever makes a Kafka client gives it the process's encryption and identity."""
+    for source in sources:
+        for node in ast.walk(source.tree) if source.package == "streams" else ():
+            if isinstance(node, ast.Call) and re.fullmatch(r"(AIOKafka\w+|AdminClient)", ast.unparse(node.func)):
+                given = " ".join(ast.unparse(each) for each in (*node.args, *(k for k in node.keywords if not k.arg)))
+                if "options" not in given:
+                    yield (
+                        f"{source.path}:{node.lineno}: {ast.unparse(node.func)} without the connection's options; it "
+                        "could not reach a secured cluster; give it **aiokafka_options(bootstrap)"
+                    )
+
+
 def functions_fit_a_screen(sources: list[Source]) -> Findings:
     for source in sources:
         for function in source.functions():
@@ -268,6 +281,7 @@ RULES: dict[str, Rule] = {
         scoring_follows_its_path,
         few_import_what_few_should,
         few_make_consumers,
+        clients_connect_as_the_environment_says,
         functions_fit_a_screen,
         modules_are_one_idea,
         no_module_is_dead,

@@ -1,0 +1,138 @@
+"""How every Kafka client of this process connects: encryption, identity, and where the secrets come from.
+
+Read from the environment alone, as secrets should be; a command's ``--bootstrap`` says where, this says how. Secrets
+come from a variable or, better, from a file named by the variable with ``_FILE``; they are never printed.
+"""
+
+import ssl
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ConnectionSettingsError(ValueError):
+    """Settings with which no client could connect; says which, and never what a secret is."""
+
+
+class Security(BaseSettings):
+    """Encryption and identity, ``SALIENCE_<NAME>``."""
+
+    model_config = SettingsConfigDict(env_prefix="SALIENCE_", frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="SASL_SSL in production; without SSL, passwords' proofs and events can be read."
+    )
+    sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = Field(
+        "SCRAM-SHA-512", description="SCRAM never sends the password; PLAIN does, and wants SSL."
+    )
+    sasl_username: str | None = Field(None, description="Who this process is to the brokers: one per role.")
+    sasl_password: SecretStr | None = Field(None, description="Its password. Masked wherever settings are shown.")
+    sasl_password_file: Path | None = Field(
+        None, description="Or a file that holds it, as Docker and Kubernetes mount secrets."
+    )
+    ssl_ca_file: Path | None = Field(None, description="PEM of who signs the brokers; the system's where not given.")
+    ssl_cert_file: Path | None = Field(None, description="PEM of our certificate, where brokers ask for one.")
+    ssl_key_file: Path | None = Field(None, description="PEM of its key, not encrypted: guard it by its file mode.")
+    ssl_check_hostname: bool = Field(
+        True, description="A broker must be whom its certificate names; without it, anyone with a certificate is."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.sasl_password is not None and self.sasl_password_file is not None:
+            raise ValueError(
+                "SALIENCE_SASL_PASSWORD and SALIENCE_SASL_PASSWORD_FILE are both set; expected one of them"
+            )
+        has_password = self.sasl_password is not None or self.sasl_password_file is not None
+        if self.authenticates and not (self.sasl_username and has_password):
+            raise ValueError(
+                f"SALIENCE_SECURITY_PROTOCOL={self.security_protocol} wants SALIENCE_SASL_USERNAME and "
+                "SALIENCE_SASL_PASSWORD_FILE"
+            )
+        if not self.authenticates and (self.sasl_username or has_password):
+            raise ValueError(
+                f"a user or password is set but SALIENCE_SECURITY_PROTOCOL={self.security_protocol} would not use it; "
+                "expected SASL_SSL"
+            )
+        if (self.ssl_cert_file is None) != (self.ssl_key_file is None):
+            raise ValueError("SALIENCE_SSL_CERT_FILE and SALIENCE_SSL_KEY_FILE go together; one of them is missing")
+        for name in ("sasl_password_file", "ssl_ca_file", "ssl_cert_file", "ssl_key_file"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise ValueError(f"SALIENCE_{name.upper()}={path} is no file; expected one that this process can read")
+        return self
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether clients name themselves by SASL."""
+        return self.security_protocol.startswith("SASL_")
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether connections are TLS."""
+        return self.security_protocol.endswith("SSL")
+
+    @property
+    def password(self) -> str:
+        """The password itself; "" without SASL. A file's last line end is no part of it."""
+        if self.sasl_password_file is not None:
+            return self.sasl_password_file.read_text(encoding="utf-8").rstrip("\r\n")
+        return self.sasl_password.get_secret_value() if self.sasl_password is not None else ""
+
+
+def security() -> Security:
+    """The process's own. Raises `ConnectionSettingsError`."""
+    try:
+        return Security()
+    except ValidationError as error:
+        problems = (
+            ": ".join(filter(None, ("_".join(("SALIENCE", *map(str, p["loc"]))).upper() if p["loc"] else "", p["msg"])))
+            for p in error.errors(include_input=False, include_url=False)
+        )
+        raise ConnectionSettingsError("; ".join(problems)) from None
+
+
+def aiokafka_options(bootstrap: str) -> dict[str, Any]:
+    """What every aiokafka consumer, producer and admin client is made with. Raises `ConnectionSettingsError`."""
+    secure = security()
+    options: dict[str, Any] = {"bootstrap_servers": bootstrap, "security_protocol": secure.security_protocol}
+    if secure.encrypts:
+        options["ssl_context"] = _ssl_context(secure)
+    if secure.authenticates:
+        options |= {
+            "sasl_mechanism": secure.sasl_mechanism,
+            "sasl_plain_username": secure.sasl_username,
+            "sasl_plain_password": secure.password,
+        }
+    return options
+
+
+def librdkafka_options(bootstrap: str) -> dict[str, Any]:
+    """The same in the names of librdkafka (confluent-kafka). Raises `ConnectionSettingsError`."""
+    secure = security()
+    options: dict[str, Any] = {"bootstrap.servers": bootstrap, "security.protocol": secure.security_protocol}
+    if secure.encrypts:
+        files = {
+            "ssl.ca.location": secure.ssl_ca_file,
+            "ssl.certificate.location": secure.ssl_cert_file,
+            "ssl.key.location": secure.ssl_key_file,
+        }
+        options |= {name: str(path) for name, path in files.items() if path is not None}
+        options["ssl.endpoint.identification.algorithm"] = "https" if secure.ssl_check_hostname else "none"
+    if secure.authenticates:
+        options |= {
+            "sasl.mechanisms": secure.sasl_mechanism,
+            "sasl.username": secure.sasl_username,
+            "sasl.password": secure.password,
+        }
+    return options
+
+
+def _ssl_context(secure: Security) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=secure.ssl_ca_file)
+    context.check_hostname = secure.ssl_check_hostname
+    if secure.ssl_cert_file is not None:
+        context.load_cert_chain(secure.ssl_cert_file, secure.ssl_key_file)
+    return context

@@ -1,0 +1,99 @@
+"""How clients connect: what the environment says, refused where it could not work, and secrets never shown."""
+
+import json
+import ssl
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from streams.cli import app, main
+from streams.connection import ConnectionSettingsError, aiokafka_options, librdkafka_options, security
+
+SECRET = "do-not-print-7f3a"
+
+
+@pytest.fixture
+def scram(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An environment with everything that SASL_SSL wants; the password's file."""
+    password = tmp_path / "password"
+    password.write_text(SECRET + "\n")
+    monkeypatch.setenv("SALIENCE_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("SALIENCE_SASL_USERNAME", "worker")
+    monkeypatch.setenv("SALIENCE_SASL_PASSWORD_FILE", str(password))
+    return password
+
+
+def test_without_settings_clients_connect_in_the_clear() -> None:
+    assert aiokafka_options("b:1") == {"bootstrap_servers": "b:1", "security_protocol": "PLAINTEXT"}
+    assert librdkafka_options("b:1") == {"bootstrap.servers": "b:1", "security.protocol": "PLAINTEXT"}
+
+
+@pytest.mark.usefixtures("scram")
+def test_both_libraries_get_the_same_identity_and_check_host_names() -> None:
+    ours, theirs = aiokafka_options("b:1"), librdkafka_options("b:1")
+    assert ours["sasl_mechanism"] == theirs["sasl.mechanisms"] == "SCRAM-SHA-512"
+    assert ours["sasl_plain_username"] == theirs["sasl.username"] == "worker"
+    assert ours["sasl_plain_password"] == theirs["sasl.password"] == SECRET
+    assert ours["ssl_context"].check_hostname
+    assert ours["ssl_context"].verify_mode == ssl.CERT_REQUIRED
+    assert theirs["ssl.endpoint.identification.algorithm"] == "https"
+
+
+@pytest.mark.usefixtures("scram")
+def test_the_host_name_check_is_left_out_only_when_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALIENCE_SSL_CHECK_HOSTNAME", "false")
+    assert not aiokafka_options("b:1")["ssl_context"].check_hostname
+    assert aiokafka_options("b:1")["ssl_context"].verify_mode == ssl.CERT_REQUIRED
+    assert librdkafka_options("b:1")["ssl.endpoint.identification.algorithm"] == "none"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("by_file", [True, False])
+def test_no_way_of_showing_the_settings_prints_the_secret(
+    scram: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], *, by_file: bool
+) -> None:
+    if not by_file:
+        monkeypatch.delenv("SALIENCE_SASL_PASSWORD_FILE")
+        monkeypatch.setenv("SALIENCE_SASL_PASSWORD", SECRET)
+    result = CliRunner().invoke(app, ["settings", *options])
+    assert result.exit_code == 0
+    assert SECRET not in result.output + repr(security()) + str(security())
+    if options:
+        shown = json.loads(result.stdout)
+        assert (shown["sasl_password_file"], shown["sasl_password"]) == (
+            (str(scram), None) if by_file else (None, "**********")
+        )
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"SALIENCE_SASL_PASSWORD": SECRET}, "SALIENCE_SASL_PASSWORD_FILE are both set"),
+        ({"SALIENCE_SASL_USERNAME": ""}, "wants SALIENCE_SASL_USERNAME"),
+        ({"SALIENCE_SASL_PASSWORD_FILE": "/no/such/file"}, "SALIENCE_SASL_PASSWORD_FILE=/no/such/file is no file"),
+        ({"SALIENCE_SECURITY_PROTOCOL": "PLAINTEXT"}, "expected SASL_SSL"),
+        ({"SALIENCE_SECURITY_PROTOCOL": SECRET}, "SALIENCE_SECURITY_PROTOCOL"),
+        ({"SALIENCE_SSL_CERT_FILE": __file__}, "go together"),
+    ],
+)
+@pytest.mark.usefixtures("scram")
+def test_what_cannot_work_is_refused_by_name_and_without_the_secret(
+    monkeypatch: pytest.MonkeyPatch, changed: dict[str, str], named: str
+) -> None:
+    for name, value in changed.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConnectionSettingsError, match=named) as refused:
+        security()
+    assert SECRET not in str(refused.value)
+
+
+def test_a_command_ends_with_status_2_and_the_setting_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SALIENCE_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setattr("sys.argv", ["salience", "lanes", "show", "--bootstrap", "127.0.0.1:1"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "SALIENCE_SASL_USERNAME" in capsys.readouterr().err

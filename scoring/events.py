@@ -40,6 +40,7 @@ EVENT = np.dtype(
         ("viewed_ms", "<i8"),  # how long it was looked at
         ("row", "<i4"),  # the user's row in the lane
         ("surface", "<u2"),  # the place in the app, hashed; 0 where not said
+        ("slot", "<i2"),  # of the placement that it answers; -1 where not said
         ("source", "u1"),
         ("kind", "u1"),
     ]

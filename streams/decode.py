@@ -125,6 +125,7 @@ def columns(events: Sequence[Event], rows: Sequence[int]) -> Events:
     ]
     clicks = [(place, event) for place, event in enumerate(events) if isinstance(event, wire.Click)]
     out["kind"], out["source"], out["shown_ms"] = Kind.SHOWN, Source.IMPRESSION, out["time_ms"]
+    out["slot"] = [-1 if isinstance(event, wire.Click) or event.slot is None else event.slot for event in events]
     if clicks:
         at = [place for place, _ in clicks]
         out["source"][at] = Source.CLICK

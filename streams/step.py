@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from scoring.engine import Engine
 from scoring.events import Source
+from scoring.feedback import ClickLayer
 from scoring.rows import Rows, RowStore
 from scoring.update import Outcome, apply
 from streams.decode import Record, decode
@@ -77,6 +78,7 @@ class LaneState:
     stream_ms: int = 0
     totals: Counter[str] = field(default_factory=Counter)
     store: RowStore = field(default_factory=RowStore)
+    clicks: ClickLayer = field(default_factory=ClickLayer)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,10 @@ IMPURE = (
 # Libraries that few modules may import. A folder ends in "/".
 IMPORTERS: Mapping[str, Mapping[str, str]] = {
     "onnxruntime": {"scoring/attention.py": "the model behind its contract"},
-    "river": {"scoring/interest.py": "the interest estimator"},
+    "river": {
+        "scoring/interest.py": "the interest estimator",
+        "scoring/clicks.py": "the online click layer's regression",
+    },
     "torch": {"onnx_models/": "training and export; the worker never imports it"},
     "faust": {
         "streams/app.py": "the app: its services, channel and agent",

@@ -33,7 +33,7 @@ def reasons(out: Decoded) -> list[tuple[str, str]]:
 
 
 def test_an_impression_becomes_a_row_of_columns() -> None:
-    event = impression("user-1", "ad-7", START_MS, event_id="e1", surface="feed")
+    event = impression("user-1", "ad-7", START_MS, event_id="e1", surface="feed", slot=3)
 
     (column,) = decoded([record(event, offset=41)]).events
 
@@ -47,6 +47,7 @@ def test_an_impression_becomes_a_row_of_columns() -> None:
         "viewed_ms": 0,
         "row": 0,
         "surface": 1 + id64("feed") % 65_535,
+        "slot": 3,
         "source": Source.IMPRESSION,
         "kind": Kind.SHOWN,
     }

@@ -1,0 +1,113 @@
+"""Impressions that wait for their outcome: a bounded queue in the order in which their windows end.
+
+An impression comes in with the layer's clock, which never goes back, so the queue is sorted by the end of the window
+without being sorted. A click finds its impression by the hash of (user, ad, second shown), as in the ring.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.clicks import NUMBERS
+from scoring.ids import mix64
+
+Ids = npt.NDArray[np.uint64]
+Row = tuple[float, ...]
+
+PENDING = np.dtype(
+    [
+        ("key", "<u8"),  # of (user, ad, second shown)
+        ("ad", "<u8"),
+        ("due_ms", "<i8"),  # the end of the window, by the layer's clock
+        *((name, "<f8") for name in NUMBERS),
+        ("predicted", "<f8"),  # the chance of a click, predicted when it was shown
+        ("expected", "<f8"),  # the same without the ad's lift
+        ("surface", "u1"),
+        ("control", "u1"),  # shown by the control arm
+        ("open", "u1"),  # 0 where a click has answered
+        ("free", "u1"),
+        ("model", "<u4"),  # the attention model that scored it, by number
+    ]
+)
+"""104 bytes."""
+KEY, AD, DUE = 0, 1, 2
+FIRST, LAST = 3, 3 + len(NUMBERS)
+PREDICTED, EXPECTED, SURFACE, CONTROL, OPEN = LAST, LAST + 1, LAST + 2, LAST + 3, LAST + 4
+MODEL = LAST + 6
+"""Places in a `Row`, which is a record as a tuple."""
+
+
+def keys_of(users: Ids, ads: Ids, shown_ms: npt.NDArray[np.int64]) -> Ids:
+    """What a click and its impression have in common, ``[E]``: a hash of user, ad and the second of the impression."""
+    second = (shown_ms // 1000).astype(np.uint64)
+    return mix64(mix64(users) ^ ads) ^ mix64(second)
+
+
+class Pending:
+    """The queue. Records are numbered for ever, from ``head``, the oldest, to ``tail``, the next to come."""
+
+    def __init__(self, size_max: int) -> None:
+        self.size_max = size_max
+        self.head = self.tail = 0
+        self._rows = np.zeros(min(1024, size_max), dtype=PENDING)
+        self._at: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return self.tail - self.head
+
+    @property
+    def full(self) -> bool:
+        """Whether it holds as many as it may."""
+        return len(self) == self.size_max
+
+    def holds(self, key: int) -> bool:
+        """Whether an open record has this key."""
+        return key in self._at
+
+    def push(self, row: Row) -> None:
+        """Add a record whose key no open one has. Not to a full queue."""
+        if len(self) == len(self._rows):
+            self._grow()
+        self._rows[self.tail % len(self._rows)] = row
+        self._at[int(row[KEY])] = self.tail
+        self.tail += 1
+
+    def _grow(self) -> None:
+        held = self.between(self.head, self.tail)
+        self._rows = np.zeros(min(2 * len(held), self.size_max), dtype=PENDING)
+        self._rows[np.arange(self.head, self.tail) % len(self._rows)] = held
+
+    def oldest(self) -> Row:
+        """The record at the head, of a queue that is not empty."""
+        row: Row = self._rows[self.head % len(self._rows)].item()
+        return row
+
+    def pop(self) -> Row:
+        """Take the oldest out."""
+        row = self.oldest()
+        if row[OPEN]:
+            del self._at[int(row[KEY])]
+        self.head += 1
+        return row
+
+    def answer(self, key: int) -> tuple[int, Row] | None:
+        """Close the record that a click answers; its number and what it was, or None where none is open."""
+        number = self._at.pop(key, None)
+        if number is None:
+            return None
+        at = number % len(self._rows)
+        row: Row = self._rows[at].item()
+        self._rows[at]["open"] = 0
+        return number, row
+
+    def between(self, start: int, end: int) -> npt.NDArray[np.void]:
+        """The records numbered from ``start`` to before ``end``, a copy."""
+        rows: npt.NDArray[np.void] = self._rows[np.arange(start, end) % len(self._rows)]
+        return rows
+
+    def restore(self, head: int, rows: npt.NDArray[np.void]) -> None:
+        """Be a queue of ``rows``, numbered from ``head``."""
+        self.head, self.tail = head, head + len(rows)
+        self._rows = np.zeros(max(len(rows), min(1024, self.size_max)), dtype=PENDING)
+        self._rows[np.arange(self.head, self.tail) % len(self._rows)] = rows
+        still = np.flatnonzero(rows["open"])
+        self._at = dict(zip(rows["key"][still].tolist(), (head + still).tolist(), strict=True))

@@ -1,0 +1,201 @@
+"""The click layer as a stream: what is learned when, and that it does not depend on where the stream is cut."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoring.clicks import NUMBERS, AdLifts, probability
+from scoring.events import EVENT, Events, Kind, Source
+from scoring.feedback import ClickLayer, Impressions, Learning, Observed
+from scoring.inputs import CONTEXT_DIM
+from scoring.pending import PENDING, Pending
+
+WINDOW_MS = 10_000
+LEARNING = Learning(window_ms=WINDOW_MS, pending_max=50)
+
+
+def events_of(*told: tuple[int, str, int, int]) -> Events:
+    """Events of (time, "shown" or a kind, ad, time shown) of user 1."""
+    out = np.zeros(len(told), dtype=EVENT)
+    for place, (time_ms, what, ad, shown_ms) in enumerate(told):
+        kind = Kind.SHOWN if what == "shown" else Kind[what.upper()]
+        source = Source.IMPRESSION if what == "shown" else Source.CLICK
+        out[place]["time_ms"], out[place]["shown_ms"], out[place]["ad"] = time_ms, shown_ms, ad
+        out[place]["kind"], out[place]["source"], out[place]["slot"] = kind, source, -1
+    return out
+
+
+def observe(layer: ClickLayer, events: Events, logit: float = 0.0, users: np.ndarray | None = None) -> Observed:
+    """All impressions with one logit and an empty context."""
+    place = np.flatnonzero(events["source"] == Source.IMPRESSION)
+    seen = Impressions(
+        place,
+        np.full(len(place), logit, dtype=np.float32),
+        np.zeros((len(place), CONTEXT_DIM), dtype=np.float32),
+    )
+    users = np.ones(len(events), dtype=np.uint64) if users is None else users
+    return layer.observe(events, users, np.zeros(len(events), dtype=bool), seen)
+
+
+def test_an_outcome_is_learned_at_its_click_or_at_the_end_of_the_window() -> None:
+    layer = ClickLayer(LEARNING)
+    first = observe(
+        layer, events_of((1_000, "shown", 7, 1_000), (2_000, "shown", 8, 2_000), (3_000, "clicked", 8, 2_000))
+    )
+    assert first.outcomes["clicked"].tolist() == [1]
+    assert first.outcomes["ad"].tolist() == [8]
+    later = observe(layer, events_of((1_000 + WINDOW_MS, "shown", 9, 1_000 + WINDOW_MS)))
+    assert later.outcomes[["ad", "clicked"]].tolist() == [(7, 0)]
+    assert layer.learned == 2
+    assert len(layer.pending) == 2
+
+
+def test_a_prediction_precedes_what_is_learned_from_its_outcome() -> None:
+    layer = ClickLayer(LEARNING)
+    seen = observe(
+        layer, events_of((1_000, "shown", 7, 1_000), (1_500, "clicked", 7, 1_000), (2_000, "shown", 7, 2_000))
+    )
+    assert seen.predicted[0] == pytest.approx(probability(0.0))
+    assert seen.predicted[1] > seen.predicted[0]
+
+
+@pytest.mark.parametrize("kind", ["viewed", "viewed_long"])
+def test_what_is_less_than_a_click_answers_nothing(kind: str) -> None:
+    layer = ClickLayer(LEARNING)
+    seen = observe(layer, events_of((1_000, "shown", 7, 1_000), (2_000, kind, 7, 1_000)))
+    assert not len(seen.outcomes)
+
+
+def test_a_click_counts_once_and_only_within_the_window() -> None:
+    layer = ClickLayer(LEARNING)
+    late = 1_000 + WINDOW_MS
+    seen = observe(
+        layer,
+        events_of(
+            (1_000, "shown", 7, 1_000), (2_000, "clicked", 7, 1_000), (2_500, "carted", 7, 1_000),
+            (3_000, "shown", 8, 3_000), (3_001 + late, "clicked", 8, 3_000),
+        ),
+    )  # fmt: skip
+    assert seen.outcomes[["ad", "clicked"]].tolist() == [(7, 1), (8, 0)]
+
+
+def test_impressions_of_the_models_own_training_span_are_predicted_and_not_learned() -> None:
+    layer = ClickLayer(Learning(window_ms=WINDOW_MS, after_ms=1_000))
+    seen = observe(
+        layer, events_of((1_000, "shown", 7, 1_000), (1_001, "clicked", 7, 1_000), (1_500, "shown", 8, 1_500))
+    )
+    assert len(seen.predicted) == 2
+    assert not len(seen.outcomes)
+    assert len(layer.pending) == 1
+
+
+def test_when_too_many_outcomes_are_open_the_oldest_is_dropped_unlearned() -> None:
+    layer = ClickLayer(Learning(window_ms=WINDOW_MS, pending_max=3))
+    observe(layer, events_of(*((1_000 + 1_000 * at, "shown", at, 1_000 + 1_000 * at) for at in range(5))))
+    assert (len(layer.pending), layer.dropped, layer.learned) == (3, 2, 0)
+
+
+def test_down_sampled_non_clicks_count_the_more() -> None:
+    def level(negatives: float) -> float:
+        layer = ClickLayer(Learning(window_ms=1_000, negatives=negatives))
+        told = []
+        for at in range(3_000):
+            time_ms = 10_000 + 2_000 * at
+            told.append((time_ms, "shown", at, time_ms))
+            if at % 4 == 0:
+                told.append((time_ms + 500, "clicked", at, time_ms))
+        return float(observe(layer, events_of(*told)).predicted[-1_000:].mean())
+
+    assert level(1.0) == pytest.approx(0.25, abs=0.02)
+    assert level(0.3) == pytest.approx(0.25, abs=0.04)
+
+
+def test_immediate_non_clicks_with_the_correction_predict_the_rate_of_clicks() -> None:
+    layer = ClickLayer(Learning(window_ms=60_000, feedback="immediate"))
+    told = []
+    for at in range(3_000):
+        time_ms = 10_000 + 2_000 * at
+        told.append((time_ms, "shown", at, time_ms))
+        if at % 4 == 0:
+            told.append((time_ms + 1_500, "clicked", at, time_ms))
+    assert float(observe(layer, events_of(*told)).predicted[-1_000:].mean()) == pytest.approx(0.25, abs=0.04)
+
+
+def random_stream(seed: int, count: int) -> tuple[Events, np.ndarray]:
+    """Impressions, and clicks on some of those before, of three users and five ads, times now and then going back."""
+    rng = np.random.default_rng(seed)
+    told: list[tuple[int, str, int, int]] = []
+    users: list[int] = []
+    shown: list[tuple[int, int, int]] = []
+    for at in range(count):
+        time_ms = 5_000 + 700 * at - int(rng.choice([0, 0, 2_500]))
+        if shown and rng.random() < 0.4:
+            user, ad, when = shown[rng.integers(len(shown))]
+            told.append((time_ms, "clicked", ad, when))
+        else:
+            user, ad = int(rng.integers(1, 4)), int(rng.integers(1, 6))
+            shown.append((user, ad, time_ms))
+            told.append((time_ms, "shown", ad, time_ms))
+        users.append(user)
+    return events_of(*told), np.array(users, dtype=np.uint64)
+
+
+def state(layer: ClickLayer) -> list[bytes | int]:
+    pending = layer.pending
+    return [
+        layer.model.array.tobytes(), layer.model.caution.tobytes(), layer.clock_ms, layer.learned, layer.dropped,
+        *(column.tobytes() for column in layer.lifts.arrays()),
+        pending.head, pending.between(pending.head, pending.tail).tobytes(),
+    ]  # fmt: skip
+
+
+@given(st.integers(0, 50), st.lists(st.integers(1, 79), max_size=6))
+def test_neither_predictions_nor_state_depend_on_where_the_stream_is_cut(seed: int, cuts: list[int]) -> None:
+    events, users = random_stream(seed, 80)
+    whole, parts = ClickLayer(LEARNING), ClickLayer(LEARNING)
+    expected = observe(whole, events, users=users)
+    edges = [0, *sorted(set(cuts)), len(events)]
+    seen = [observe(parts, events[start:end], users=users[start:end]) for start, end in itertools.pairwise(edges)]
+    assert np.concatenate([part.predicted for part in seen]).tobytes() == expected.predicted.tobytes()
+    assert np.concatenate([part.outcomes for part in seen]).tobytes() == expected.outcomes.tobytes()
+    assert state(parts) == state(whole)
+
+
+def row(key: int, due_ms: int) -> tuple[float, ...]:
+    return (key, 1, due_ms, *([0.0] * len(NUMBERS)), 0.5, 0.5, 0, 0, 1, 0, 0)
+
+
+def test_a_restored_queue_is_the_queue_it_was_taken_from() -> None:
+    queue, again = Pending(5_000), Pending(5_000)
+    for key in range(1, 2_001):
+        queue.push(row(key, key))
+    for _ in range(600):
+        queue.pop()
+    assert queue.answer(700) is not None
+    assert queue.answer(700) is None
+    again.restore(queue.head, queue.between(queue.head, queue.tail))
+    assert not again.holds(700)
+    assert again.holds(701)
+    for key in range(2_001, 4_000):
+        queue.push(row(key, key))
+        again.push(row(key, key))
+    assert len(queue) == len(again) == 3_399
+    assert queue.between(queue.head, queue.tail).tobytes() == again.between(again.head, again.tail).tobytes()
+    assert queue.pop() == again.pop()
+
+
+def test_what_waits_is_as_large_as_documented() -> None:
+    assert PENDING.itemsize == 104
+
+
+def test_lifts_come_back_from_their_arrays() -> None:
+    lifts, again = AdLifts(), AdLifts()
+    for ad in (9, 4, 9, 2**63 + 5):
+        lifts.learn(ad, 1, 0.2)
+    for ad, clicks, expected in zip(*(column.tolist() for column in lifts.arrays()), strict=True):
+        again.put(ad, clicks, expected)
+    assert again.lift(9) == lifts.lift(9)
+    assert again.lift(2**63 + 5) == lifts.lift(2**63 + 5)

@@ -3,11 +3,12 @@
 Faust supervises, starts and stops; it carries no record, and its consumer, tables and commits are not used.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 
 import faust
 import structlog
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from mode.supervisors import CrashingSupervisor
 
 from scoring.attention import load
@@ -23,6 +24,9 @@ from streams.lane import Shared
 from streams.settings import Settings
 from streams.snapshots import Snapshots
 from streams.step import Step
+from streams.vitals import Vitals
+from streams.watchdog import Watchdog
+from streams.web import Web
 
 log = structlog.get_logger()
 
@@ -97,7 +101,13 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         finally:
             intake.ended("an agent")
 
+    def look(ends: Mapping[TopicPartition, int]) -> Vitals:
+        return replace(intake.vitals(ends), caught_up=all(feed.caught_up for feed in feeds))
+
+    # In the order of their start: a worker that waits for its topics answers already.
+    app.service(Web(settings, lambda: look({})))
     for feed in feeds:
         app.service(feed)
+    app.service(Watchdog(settings, identity, look, intake.inputs, intake.fail))
     app.service(intake)
     return app

@@ -13,9 +13,25 @@ GRACE_S = 5.0
 """What an orderly stop may take after a fatal error; a hanging one would keep a dead worker in the group."""
 
 
+def describe(error: BaseException) -> str:
+    """The error's kind and message, as the last line of a log tells it."""
+    return f"{type(error).__name__}: {error}"
+
+
+def say_end(reason: str) -> None:
+    """The last line of a worker that has failed."""
+    log.error("the worker ended", status=EXIT_STATUS, reason=reason)
+
+
+def end_now(error: BaseException) -> None:
+    """Say why, and end the process without anything further."""
+    say_end(describe(error))
+    os._exit(EXIT_STATUS)
+
+
 def arm_exit(error: BaseException) -> None:
     """Say why, and end the process within `GRACE_S` whatever else hangs."""
-    log.error("fatal, the worker ends", error=f"{type(error).__name__}: {error}")
-    timer = threading.Timer(GRACE_S, os._exit, (EXIT_STATUS,))
+    log.error("fatal, the worker ends", error=describe(error))
+    timer = threading.Timer(GRACE_S, end_now, (error,))
     timer.daemon = True
     timer.start()

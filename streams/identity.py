@@ -65,6 +65,21 @@ def check_lanes(numbers: set[int], lanes: int) -> None:
         )
 
 
+def check_identity(identity: TopicIdentity, inputs: tuple[str | None, str | None], changelog: str | None) -> None:
+    """Raises `RecoveryError` where topics were recreated or deleted since ``identity``; None: no such topic now."""
+    names = (topics.AD_IMPRESSIONS, topics.CLICKS, topics.CHANGELOG)
+    found = [
+        f"{name} is {'gone' if now is None else 'another topic of that name'}"
+        for name, before, now in zip(names, (*identity.inputs, identity.changelog), (*inputs, changelog), strict=True)
+        if now != before
+    ]
+    if found:
+        raise RecoveryError(
+            f"{'; '.join(found)}, under a running worker. Restore the topics, or keep the state and go on from the "
+            "beginning of what is there: salience lanes adopt"
+        )
+
+
 def check_resume(
     lane: int, row: LaneRow, identity: TopicIdentity, begins: tuple[int, int], ends: tuple[int, int]
 ) -> None:

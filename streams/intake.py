@@ -7,7 +7,7 @@ with room, never with an empty list (which means all), and never pauses (which t
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -18,10 +18,12 @@ from mode import Service
 from scoring.events import Source
 from streams.clock import tick_ms
 from streams.connection import aiokafka_options
-from streams.fatal import arm_exit
+from streams.fatal import arm_exit, describe
 from streams.identity import TopicIdentity, check_lanes
 from streams.lane import Lane, LaneLostError, Shared
+from streams.queues import SourceQueue
 from streams.settings import Settings
+from streams.vitals import Vitals
 
 log = structlog.get_logger()
 
@@ -86,6 +88,9 @@ class Intake(Service, ConsumerRebalanceListener):
         self._closing: set[asyncio.Task[None]] = set()
         self._taking: dict[int, asyncio.Task[None]] = {}
         self._stopping = False
+        self._joined = False
+        self._polls = 0
+        self._ending = ""
         self.counts: Counter[str] = Counter()
 
     @property
@@ -113,6 +118,7 @@ class Intake(Service, ConsumerRebalanceListener):
     async def on_stop(self) -> None:
         """Stop fetching, let lanes in step end, close producers, leave the group."""
         self._stopping = True
+        self._ending = self._ending or "stopping"
         log.info("stopping", lanes=len(self._lanes), queued=self._queued())
         if self._shared is None:
             return
@@ -127,6 +133,7 @@ class Intake(Service, ConsumerRebalanceListener):
         """A fatal error: the process ends, in order where it can, within seconds where it cannot."""
         if not self._stopping:
             self._stopping = True
+            self._ending = describe(error)
             arm_exit(error)
             self.loop.create_task(self.crash(error))
 
@@ -134,10 +141,20 @@ class Intake(Service, ConsumerRebalanceListener):
         """A part that must run for ever has ended; unless the worker stops, that is fatal, not a deaf worker."""
         self.fail(RuntimeError(f"{who} ended"))
 
+    def vitals(self, ends: Mapping[TopicPartition, int]) -> Vitals:
+        """What the intake and its lanes show of themselves, given the log ends as far as they are known."""
+        lanes = {number: lane.vitals(ends) for number, lane in self._lanes.items()}
+        return Vitals(polls=self._polls, joined=self._joined, ending=self._ending, lanes=lanes)
+
+    def inputs(self) -> list[TopicPartition]:
+        """Partitions of the lanes held now."""
+        return [tp for lane in self._lanes.values() for tp in lane.inputs]
+
     # --- membership --------------------------------------------------------------------------------------
 
     def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         """Mark the lanes; their own tasks end or abort the slice under way, then forget."""
+        self._joined = False
         try:
             for number in {tp.partition for tp in revoked}:
                 self._release(number)
@@ -151,6 +168,7 @@ class Intake(Service, ConsumerRebalanceListener):
             check_lanes(numbers, self._identity.lanes)
             for number in numbers:
                 self._acquire(number)
+            self._joined = True
         except BaseException as error:  # noqa: BLE001 - aiokafka would swallow it
             self.fail(error)
 
@@ -174,6 +192,7 @@ class Intake(Service, ConsumerRebalanceListener):
         try:
             await lane.take_over()
         except LaneLostError as error:
+            lane.stage = "lost"
             log.warning(
                 "lane lost while taking it over; waiting for the rebalance",
                 lane=lane.number,
@@ -195,6 +214,7 @@ class Intake(Service, ConsumerRebalanceListener):
     async def _pump(self) -> None:
         try:
             while not self._stopping:
+                self._polls += 1
                 await self._fetch()
                 for lane in list(self._lanes.values()):
                     await self._offer_if_ready(lane)
@@ -224,20 +244,19 @@ class Intake(Service, ConsumerRebalanceListener):
                 lane.queues.put(source, batch)
         for tp, (lane, source) in wanted.items():
             if lane.running:
-                lane.queues.sources[source].caught_up = await self._caught_up(tp)
+                await self._note_position(lane.queues.sources[source], tp)
 
-    async def _caught_up(self, tp: TopicPartition) -> bool:
+    async def _note_position(self, queue: SourceQueue, tp: TopicPartition) -> None:
         """Whether the position has reached the end that the broker last told; unknown is no."""
+        queue.caught_up = False
         if tp not in self.consumer.assignment():  # revoked while we waited
-            return False
-        end = self.consumer.last_stable_offset(tp)
-        if end is None or end < 0:
-            return False
+            return
         try:
-            position: int = await self.consumer.position(tp)
+            queue.position = await self.consumer.position(tp)
         except IllegalStateError:  # revoked while we asked
-            return False
-        return bool(position >= end)
+            return
+        end = self.consumer.last_stable_offset(tp)
+        queue.caught_up = end is not None and 0 <= end <= queue.position
 
     async def _offer_if_ready(self, lane: Lane) -> None:
         """Put the lane's token on the channel unless it is there already or the lane is in step."""

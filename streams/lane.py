@@ -6,7 +6,7 @@ the group's offsets, is where it resumes. A failure anywhere ends the process: a
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -24,6 +24,7 @@ from streams.recovery import Recovered, recover
 from streams.settings import Settings
 from streams.snapshots import Snapshots
 from streams.step import Effects, LaneState, Message, Slice, Step
+from streams.vitals import LaneVitals, Stage
 from streams.wire import LANE_KEY
 
 log = structlog.get_logger()
@@ -62,8 +63,10 @@ class Lane:
         )
         self.queues = LaneQueues(settings.queue_records, settings.queue_bytes, settings.wait_other_topic_ms)
         self.running = False
+        self.stage: Stage = "taking over"
         self.in_step = asyncio.Lock()
         self._state: LaneState | None = None
+        self._recovering: Recovered | None = None
         self._outbox: Outbox | None = None
         self._changelog_offset = 0
         self._committed = False
@@ -74,6 +77,15 @@ class Lane:
         """The lane's rows and offsets. Only after `take_over`."""
         assert self._state is not None, "the lane has not been taken over"
         return self._state
+
+    def vitals(self, ends: Mapping[TopicPartition, int]) -> LaneVitals:
+        """Where it stands, and whether it has what to do: records queued, or records that it has not fetched."""
+        if not self.running or self._state is None:
+            recovered = self._recovering.offset if self._recovering else 0
+            return LaneVitals(self.stage, (recovered,), busy=True)
+        positions = tuple(queue.position for queue in self.queues.sources)
+        unread = any(at < ends.get(tp, 0) for at, tp in zip(positions, self.inputs, strict=True))
+        return LaneVitals(self.stage, (*self._state.next_offsets, *positions), busy=unread or len(self.queues) > 0)
 
     # --- taking over -------------------------------------------------------------------------------------
 
@@ -86,13 +98,15 @@ class Lane:
         await self._check_membership()
         # 2. rows
         settings = self._shared.settings
-        recovered = await recover(settings, self._topic("state-changelog"), await self._base())
+        recovered = self._recovering = await self._base()
+        await recover(settings, self._topic("state-changelog"), recovered)
         self._changelog_offset = recovered.offset
         self._state = await self._resume(recovered)
         self._committed = True
         # 3. where to go on
         self.seek()
-        self.running = True
+        self._recovering = None
+        self.running, self.stage = True, "running"
         log.info(
             "lane taken over",
             lane=self.number,
@@ -162,6 +176,8 @@ class Lane:
         self.queues.clear()
         for tp, offset in zip(self.inputs, self.state.next_offsets, strict=True):
             self._shared.consumer.seek(tp, offset)
+        for queue, offset in zip(self.queues.sources, self.state.next_offsets, strict=True):
+            queue.position = offset
 
     def _topic(self, name: str) -> TopicPartition:
         return TopicPartition(self._shared.settings.topic_prefix + name, self.number)

@@ -21,6 +21,8 @@ class SourceQueue:
     bytes: int = 0
     caught_up: bool = False
     """Whether the broker had nothing more when it was last asked; false while that is unknown."""
+    position: int = 0
+    """The next offset that the consumer fetches, as it was last seen."""
     empty_since_ms: int = 0
     """When the queue was last seen to become empty, on the monotonic clock."""
 

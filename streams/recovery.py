@@ -53,6 +53,7 @@ async def recover(settings: Settings, changelog: TopicPartition, base: Recovered
         while await consumer.position(changelog) < end:
             records = await consumer.getmany(changelog, timeout_ms=READ_TIMEOUT_MS, max_records=RECORDS_PER_READ)
             _load(base, records.get(changelog, []))
+            base.offset = await consumer.position(changelog)
             await asyncio.sleep(0)
         base.offset = await consumer.position(changelog)
     return base

@@ -9,7 +9,7 @@ import faust
 import structlog
 
 from streams.app import create_app
-from streams.fatal import EXIT_STATUS
+from streams.fatal import EXIT_STATUS, describe, say_end
 from streams.identity import identify
 from streams.settings import Settings
 
@@ -58,7 +58,10 @@ def run(settings: Settings, *, log_json: bool = False) -> int:
     try:
         worker.execute_from_commandline()
     except SystemExit as stop:
-        return EXIT_STATUS if stop.code else 0
-    except Exception as error:  # noqa: BLE001 - the process ends here, with a line that says why
-        structlog.get_logger().error("the worker ended", error=f"{type(error).__name__}: {error}")
+        if not stop.code:
+            return 0
+        error = worker.crash_reason or stop.__context__ or stop
+    except Exception as raised:  # noqa: BLE001 - the process ends here, with a line that says why
+        error = raised
+    say_end(describe(error))
     return EXIT_STATUS

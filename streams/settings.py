@@ -1,9 +1,10 @@
 """Every setting, its default, its bound and the reason: the table in the README is made from this class."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams.connection import Security
@@ -69,6 +70,20 @@ class Settings(BaseSettings):
         300_000, ge=0, description="An event further in the future than this is a dead letter."
     )
 
+    stall_ms: int = Field(
+        60_000, ge=1_000, description="A lane that stands still this long with records to read ends the worker."
+    )
+    silence_ms: int = Field(
+        30_000, ge=4_000, description="A poll or event loop that is silent this long ends it; rebalances excepted."
+    )
+    rebalance_limit_ms: int = Field(
+        300_000, ge=10_000, description="Without lanes from the group this long, a worker ends and joins anew."
+    )
+    web_host: str = Field("127.0.0.1", description="Address of /healthz and /readyz; beyond loopback with a token.")
+    web_port: int = Field(0, ge=0, le=65_535, description="Their port; 0 takes a free one, which the log tells.")
+    web_token: SecretStr | None = Field(None, description="Bearer token that every request must carry.")
+    web_token_file: Path | None = Field(None, description="Or a file that holds it.")
+
     scoring: bool = Field(True, description="False: state only, no placements.")
     slots: int = Field(10, ge=1, le=100, description="Ads per placement.")
     candidates: int = Field(100, ge=1, le=1_000, description="Ads scored per placement.")
@@ -97,6 +112,29 @@ class Settings(BaseSettings):
                     f"SALIENCE_{larger.upper()}={getattr(self, larger)}: else {otherwise}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _web_is_guarded(self) -> Self:
+        """Beyond loopback anybody may ask."""
+        if not _is_loopback(self.web_host) and self.bearer_token() is None:
+            raise ValueError(
+                f"SALIENCE_WEB_HOST={self.web_host} is not loopback, so SALIENCE_WEB_TOKEN is expected, "
+                "or SALIENCE_WEB_TOKEN_FILE: a token of your own, such as: openssl rand -hex 24"
+            )
+        return self
+
+    def bearer_token(self) -> str | None:
+        """The web server's token, from the setting or its file; a file's last line end is no part of it."""
+        if self.web_token_file is not None:
+            return self.web_token_file.read_text(encoding="utf-8").rstrip("\r\n")
+        return self.web_token.get_secret_value() if self.web_token is not None else None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def table() -> str:

@@ -43,6 +43,7 @@ class TopicFeed(Service):
         self._records_per_read = records_per_read
         self._consumer: AIOKafkaConsumer | None = None
         self.refused = 0
+        self.caught_up = False
 
     @abstractmethod
     def take(self, records: Sequence[Record]) -> int:
@@ -65,6 +66,7 @@ class TopicFeed(Service):
         records = 0
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
             records += await self._read(consumer)
+        self.caught_up = True
         log.info("topic caught up", topic=self._topic, records=records, refused=self.refused)
         self.add_future(self._follow(consumer))
 

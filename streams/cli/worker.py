@@ -1,5 +1,7 @@
 """``salience worker``: one process of the engine."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,24 +17,39 @@ def worker(
     model: Model = None,
     home: Annotated[Path | None, typer.Option(help="Snapshots and logs of this machine.")] = None,
     log_json: Annotated[bool, typer.Option(help="Log lines as JSON.")] = False,
+    supervise: Annotated[bool, typer.Option(help="Start it again whenever it fails.")] = False,
 ) -> None:
     """Take lanes of clicks and impressions, and publish placements until stopped.
 
     Every other setting comes from the environment as SALIENCE_<NAME>; see the table in the README. Stops in order
-    on SIGTERM and Ctrl-C. Exit status 1: it cannot start, and says why. 70: a fatal error; start it again, it goes
-    on where it was.
+    on SIGTERM and Ctrl-C. Exit status 1: it cannot start, and says why. 70: a fatal error, or it found that it no
+    longer gets on; start it again, or have --supervise do so, and it goes on where it was. /healthz and /readyz
+    answer on loopback, at the address that it logs (SALIENCE_WEB_PORT).
 
-    Example: salience worker --bootstrap 127.0.0.1:9092 --guarantee exactly_once
+    Example: salience worker --bootstrap 127.0.0.1:9092 --guarantee exactly_once --supervise
     """
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, guarantee=guarantee, model=model, home=home)
     from scoring.attention import ModelError
     from streams.recovery import RecoveryError
-    from streams.running import run
+    from streams.running import configure_logging, run
     from streams.topics import TopicsError
 
+    if supervise:
+        configure_logging(log_json=log_json)
+        raise typer.Exit(_supervise())
     try:
         status = run(settings, log_json=log_json)
     except (ModelError, RecoveryError, TopicsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     raise typer.Exit(status)
+
+
+def _supervise() -> int:
+    """The same command without ``--supervise``, again and again; the last one's exit status."""
+    from deploy.brokers import tied
+    from streams.supervisor import Supervisor
+
+    arguments = [argument for argument in sys.argv[1:] if argument != "--supervise"]
+    tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]  # it dies with its supervisor, come what may
+    return Supervisor([*tie, sys.executable, "-m", "streams.cli", *arguments]).run()

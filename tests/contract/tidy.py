@@ -44,12 +44,16 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
         "streams/app.py": "the supervisor that crashes",
         "streams/intake.py": "a service of the app",
         "streams/topic_feed.py": "a service of the app",
+        "streams/watchdog.py": "a service of the app",
+        "streams/web.py": "a service of the app",
     },
+    "aiohttp": {"streams/web.py": "the worker's own web server"},
 }
 # Who makes a Kafka consumer. The lanes' events come through the intake alone; the others read something else.
 CONSUMERS: Mapping[str, str] = {
     "streams/intake.py": "the hot path: the lanes' one group consumer",
     "streams/topic_feed.py": "the ads and control topics, whole, without a group",
+    "streams/watchdog.py": "log ends, asked for apart from the intake, which may be what has died",
     "streams/recovery.py": "a lane's changelog, before the lane runs",
     "streams/client.py": "the ad server's side, which is another process",
     "streams/lag.py": "lag, measured from outside",

@@ -260,7 +260,7 @@ def test_a_snapshot_that_is_damaged_or_foreign_is_refused_and_the_changelog_read
     play(scenario)
 
 
-def test_a_recreated_topic_is_refused_with_the_command_that_resolves_it(
+def test_arecreated_topic_is_refused_with_the_command_that_resolves_it(
     kafka: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
@@ -270,7 +270,7 @@ def test_a_recreated_topic_is_refused_with_the_command_that_resolves_it(
         await first.take_over()
         await first.step_all()
         await first.vanish()
-        await asyncio.to_thread(_recreate, kafka.bootstrap, topic_prefix)
+        await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
         await shop.publish(events(80))  # longer than before: only the id tells it from the old one
         second = Owner(shop, ADS)
         with pytest.raises(RecoveryError, match="salience lanes adopt"):
@@ -293,7 +293,7 @@ def test_a_recreated_topic_is_refused_with_the_command_that_resolves_it(
     play(scenario)
 
 
-def _recreate(bootstrap: str, prefix: str) -> None:
+def recreate(bootstrap: str, prefix: str) -> None:
     from confluent_kafka.admin import AdminClient
 
     name = prefix + "ad-impressions"

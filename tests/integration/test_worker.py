@@ -1,5 +1,7 @@
 """Whole workers: started, joined, left, stopped, frozen; judged by what is on the topics."""
 
+import asyncio
+import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
@@ -12,8 +14,8 @@ from scoring.rows import decode_rows
 from streams import topics
 from streams.settings import Settings
 from tests.integration.lanes import Shop, play
-from tests.integration.test_lanes import ADS, events, shop_on
-from tests.integration.workers import Worker, until
+from tests.integration.test_lanes import ADS, events, recreate, shop_on
+from tests.integration.workers import Worker, children, until
 
 pytestmark = pytest.mark.integration
 
@@ -196,13 +198,60 @@ def test_a_worker_stopped_in_the_middle_of_a_backlog_finishes_its_slices_and_not
     play(scenario)
 
 
-def test_a_worker_listens_on_no_port(kafka: Broker, topic_prefix: str, tmp_path: Path) -> None:
+def test_a_worker_listens_on_loopback_alone_and_tells_whether_it_is_ready(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
         await shop.publish([*ADS, *events(3)])
         with Worker(shop, tmp_path / "log") as worker:
             await until(lambda: _has_applied(shop, 4), "4 events")
-            assert listening(worker.process.pid) == set()
+            (address,) = listening(worker.process.pid)
+            assert address.startswith("0100007F:")
+            assert await asyncio.to_thread(worker.ask, "/healthz") == (200, {"healthy": True, "reason": ""})
+            status, told = await asyncio.to_thread(worker.ask, "/readyz")
+            assert (status, told) == (200, {"ready": True, "reason": "", "lanes": {"0": "running"}})
+
+    play(scenario)
+
+
+def test_a_supervised_worker_that_is_killed_is_started_again_and_loses_nothing(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
+        await shop.publish([*ADS, *events()])
+        with Worker(shop, tmp_path / "log", "--supervise") as supervised:
+            await until(lambda: _has_applied(shop, 80), "80 events")
+            (first,) = children(supervised.process.pid)
+            os.kill(first, signal.SIGKILL)
+            await shop.publish(events(30, start=60))
+            await until(lambda: _has_applied(shop, 120), "120 events, by the one started again")
+            assert "another is started" in supervised.said
+            supervised.signal(signal.SIGTERM)
+            assert supervised.status() == 0, supervised.said
+        assert await applied(shop) == 120
+
+    play(scenario)
+
+
+def test_a_topic_recreated_under_a_running_worker_is_refused_with_a_clear_last_line(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish([*ADS, *events()])
+        with Worker(shop, tmp_path / "log") as worker:
+            await until(lambda: _has_applied(shop, 80), "80 events")
+            await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
+            assert worker.status() == 70
+            last = worker.said.rstrip().splitlines()[-1]
+            assert "the worker ended" in last
+            assert "status=70" in last
+        with Worker(shop, tmp_path / "next.log") as worker:
+            assert worker.status() == 70
+            assert "salience lanes adopt" in worker.said.rstrip().splitlines()[-1]
+        assert await applied(shop) == 80
 
     play(scenario)
 

@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
@@ -19,18 +23,17 @@ DEADLINE_S = 60.0
 class Worker:
     """``salience worker`` on a shop's topics; killed, if need be, when the block ends."""
 
-    def __init__(self, shop: Shop, log: Path, **settings: Any) -> None:
+    def __init__(self, shop: Shop, log: Path, *options: str, **settings: Any) -> None:
         fast = {"session_timeout_ms": 6_000, "heartbeat_ms": 500}  # Kafka's least session timeout by default
         given = shop.settings.model_dump(exclude_none=True, exclude_defaults=True) | fast | settings
         self.log = log
+        self._command = [sys.executable, "-m", "streams.cli", "worker", *options]
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("SALIENCE_")}
         self._environment |= {f"SALIENCE_{name.upper()}": str(value) for name, value in given.items()}
 
     def __enter__(self) -> Self:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "streams.cli", "worker"], env=self._environment, stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
         return self
 
     def __exit__(
@@ -49,10 +52,26 @@ class Worker:
         """Wait for its end; its exit status."""
         return self.process.wait(DEADLINE_S)
 
+    def ask(self, path: str) -> tuple[int, Any]:
+        """Status and answer of its web server, at the address that it has logged."""
+        found = re.search(r"url=(http://[\d.:]+)", self.said)
+        assert found, self.said
+        try:
+            with urllib.request.urlopen(found[1] + path, timeout=DEADLINE_S) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
     @property
     def said(self) -> str:
         """All that it has logged."""
         return self.log.read_text()
+
+
+def children(pid: int) -> list[int]:
+    """Processes that ``pid`` has started and not yet waited for."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 async def until(holds: Callable[[], Awaitable[bool]], what: str) -> None:

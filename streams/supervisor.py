@@ -1,0 +1,70 @@
+"""Starts a worker again when it has failed, for machines without systemd, compose or Kubernetes to do it."""
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import structlog
+
+log = structlog.get_logger()
+
+ORDERLY, CANNOT_START, USAGE = 0, 1, 2
+"""Exit statuses of a worker that are not failures of a running one."""
+PAUSE_S, PAUSE_S_MAX = 1.0, 30.0
+"""Before the first start anew, and at most: doubled each time, since what fails at once will fail again."""
+WELL_S = 60.0
+"""A worker that has run this long was well: the next pause is short again."""
+
+
+def pause_s(failures: int) -> float:
+    """How long to wait after so many failures in a row, the first being 1."""
+    return min(PAUSE_S * 2.0 ** min(failures - 1, 16), PAUSE_S_MAX)
+
+
+def is_final(status: int, starts: int) -> bool:
+    """Whether a worker that ended with ``status`` is not to be started again.
+
+    One that cannot start the first time has a mistake in its settings that a person must mend; later on it is the
+    broker that is away.
+    """
+    return status in (ORDERLY, USAGE) or (status == CANNOT_START and starts == 1)
+
+
+class Supervisor:
+    """Keeps ``command`` running until it ends in order or this process is told to stop."""
+
+    def __init__(self, command: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._command = command
+        self._clock = clock
+        self._child: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+
+    def run(self) -> int:
+        """The last worker's exit status. SIGTERM and SIGINT are passed on, once, and end the supervisor after it."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        starts = failures = 0
+        while True:
+            started = self._clock()
+            # A session of its own: Ctrl-C reaches the supervisor alone, which passes it on as SIGTERM.
+            self._child = subprocess.Popen(self._command, start_new_session=True)
+            if self._stopping.is_set():  # told so before there was a child to tell
+                self._child.terminate()
+            status = self._child.wait()
+            starts += 1
+            if self._stopping.is_set() or is_final(status, starts):
+                return 128 - status if status < 0 else status
+            failures = 1 if self._clock() - started >= WELL_S else failures + 1
+            wait_s = pause_s(failures)
+            log.warning("worker ended, another is started", status=status, starts=starts, pause_s=wait_s)
+            if self._stopping.wait(wait_s):
+                return ORDERLY
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._stopping.is_set():
+            self._stopping.set()
+            if self._child is not None and self._child.poll() is None:
+                self._child.terminate()

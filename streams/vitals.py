@@ -1,0 +1,94 @@
+"""What a worker shows of itself, and whether that is a worker that lives: a judgement without clock or I/O.
+
+Silence is counted in looks, not read off a clock: a process that was stopped (SIGSTOP, a suspended laptop) and goes
+on must not be found dead for the time in which nobody looked.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Stage = Literal["taking over", "running", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneVitals:
+    """A lane at one moment. ``mark`` moves whenever the lane gets on; ``busy``: there is something to get on with."""
+
+    stage: Stage
+    mark: tuple[int, ...]
+    busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """A worker at one moment.
+
+    ``polls`` counts rounds of the poll loop; ``caught_up``: ads and control have been read; ``joined``: the group
+    has given lanes, none perhaps; ``ending``: why it ends, empty while it goes on.
+    """
+
+    polls: int = 0
+    caught_up: bool = False
+    joined: bool = False
+    ending: str = ""
+    lanes: Mapping[int, LaneVitals] = field(default_factory=dict)
+
+    def unready(self) -> str:
+        """Why this worker is not of use now; empty when it is. One without lanes stands by, and is ready."""
+        if self.ending:
+            return self.ending
+        if not self.caught_up:
+            return "ads and control are not caught up"
+        if not self.joined:
+            return "the group is being joined or rebalanced"
+        waiting = sorted(number for number, lane in self.lanes.items() if lane.stage != "running")
+        return f"lanes {waiting} are being taken over" if waiting else ""
+
+
+class Judge:
+    """Looks again and again at a worker's `Vitals`; says when it must end."""
+
+    def __init__(self, *, stall_ms: int, silence_ms: int, rebalance_limit_ms: int) -> None:
+        self._stall_ms = stall_ms
+        self._silence_ms = silence_ms
+        self._rebalance_limit_ms = rebalance_limit_ms
+        self._last = Vitals()
+        self._still_ms: dict[int, int] = {}
+        self._silent_ms = 0
+        self._rebalance_ms = 0
+
+    def look(self, now: Vitals, passed_ms: int) -> str:
+        """Why the worker must end, empty while it may go on. ``passed_ms``: since the last look, at most its interval.
+
+        While the group rebalances, neither a silent poll loop (aiokafka's waits) nor a lane that stands still counts.
+        """
+        last, self._last = self._last, now
+        if now.ending:
+            return ""
+        if not now.joined:
+            self._silent_ms, self._still_ms = 0, {}
+            self._rebalance_ms += passed_ms if now.caught_up else 0
+            if self._rebalance_ms >= self._rebalance_limit_ms:
+                return f"no lanes from the group for {self._rebalance_ms / 1000:.0f} s"
+            return ""
+        self._rebalance_ms = 0
+        self._silent_ms = self._silent_ms + passed_ms if now.polls == last.polls else 0
+        self._still_ms = {
+            number: self._still_ms.get(number, 0) + passed_ms
+            for number, lane in now.lanes.items()
+            if lane.busy and number in last.lanes and last.lanes[number].mark == lane.mark
+        }
+        return self._verdict(now)
+
+    def _verdict(self, now: Vitals) -> str:
+        if self._silent_ms >= self._silence_ms:
+            return f"the poll loop is silent for {self._silent_ms / 1000:.0f} s"
+        for number, still_ms in self._still_ms.items():
+            if still_ms >= self._stall_ms:
+                lane = now.lanes[number]
+                return (
+                    f"lane {number} ({lane.stage}) has stood at {lane.mark} for {still_ms / 1000:.0f} s, "
+                    "and there is more to read"
+                )
+        return ""

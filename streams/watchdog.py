@@ -1,0 +1,178 @@
+"""A worker that no longer gets on ends itself, so that whoever supervises it starts another.
+
+Three things are looked at every `LOOK_S`: the worker's own vitals (`streams.vitals`), the log ends, asked for by a
+consumer of the watchdog's own because a dead one freezes what it tells, and the topics' ids. A thread looks whether
+the event loop turns at all, since a blocked loop could not say so itself.
+"""
+
+import asyncio
+import faulthandler
+import sys
+import threading
+from collections.abc import Callable, Collection
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from mode import Service
+
+from streams import topics
+from streams.clock import tick_ms
+from streams.connection import aiokafka_options
+from streams.fatal import end_now
+from streams.identity import TopicIdentity, check_identity
+from streams.settings import Settings
+from streams.vitals import Judge, Vitals
+
+log = structlog.get_logger()
+
+LOOK_S = 2.0
+"""Between two looks: two small requests and a metadata request each."""
+ANSWER_S = 5.0
+"""A broker that has not told its log ends by then is taken to be away: nothing is concluded from it."""
+GONE_LOOKS = 3
+"""A broker that has just started may not know every topic yet."""
+
+Look = Callable[[dict[TopicPartition, int]], Vitals]
+"""Vitals, given the log ends as far as they are known."""
+
+
+class WatchdogError(RuntimeError):
+    """The worker does not get on."""
+
+
+class Watchdog(Service):
+    """Calls ``fail`` once it finds that the worker must end. ``partitions``: the inputs of the lanes held now."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        identity: TopicIdentity,
+        look: Look,
+        partitions: Callable[[], Collection[TopicPartition]],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        super().__init__()
+        self._settings = settings
+        self._identity = identity
+        self._look = look
+        self._partitions = partitions
+        self._fail = fail
+        self._judge = Judge(
+            stall_ms=settings.stall_ms,
+            silence_ms=settings.silence_ms,
+            rebalance_limit_ms=settings.rebalance_limit_ms,
+        )
+        self._pulse = LoopPulse(settings.silence_ms)
+        self._consumer: AIOKafkaConsumer | None = None
+        self._gone = 0
+
+    async def on_start(self) -> None:
+        """Begin to look."""
+        self._pulse.start()
+        self.add_future(self._beat())
+        self.add_future(self._watch())
+
+    async def on_stop(self) -> None:
+        """Look no more."""
+        self._pulse.stop()
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    async def _beat(self) -> None:
+        while not self.should_stop:
+            self._pulse.beat()
+            await self.sleep(LOOK_S / 2)
+
+    async def _watch(self) -> None:
+        try:
+            last_ms = tick_ms()
+            while not self.should_stop:
+                await self.sleep(LOOK_S)
+                ends = await self._log_ends()
+                await self._check_identity()
+                passed_ms = min(tick_ms() - last_ms, int(1000 * (LOOK_S + ANSWER_S)))
+                last_ms = tick_ms()
+                if verdict := self._judge.look(self._look(ends), passed_ms):
+                    raise WatchdogError(verdict)  # noqa: TRY301 - one way to end, whatever was found
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - found dead, or blind itself: both end the worker
+            self._fail(error)
+
+    async def _log_ends(self) -> dict[TopicPartition, int]:
+        """The ends that a read-committed reader can reach, by partition; nothing where no broker answers."""
+        partitions = list(self._partitions())
+        if not partitions:
+            return {}
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                if self._consumer is None:
+                    consumer = AIOKafkaConsumer(
+                        isolation_level="read_committed",
+                        enable_auto_commit=False,
+                        **aiokafka_options(self._settings.bootstrap),
+                    )
+                    try:
+                        await consumer.start()
+                    except BaseException:
+                        await consumer.stop()
+                        raise
+                    self._consumer = consumer
+                ends: dict[TopicPartition, int] = await self._consumer.end_offsets(partitions)
+                return ends
+        except (KafkaError, TimeoutError) as error:
+            log.warning("log ends unknown", error=f"{type(error).__name__}: {error}")
+            return {}
+
+    async def _check_identity(self) -> None:
+        """Raises `RecoveryError` where a topic is another than it was when the worker started."""
+        names = [
+            self._settings.topic_prefix + name for name in (topics.AD_IMPRESSIONS, topics.CLICKS, topics.CHANGELOG)
+        ]
+        try:
+            ids = await asyncio.to_thread(topics.topic_ids, self._settings.bootstrap, names)
+        except topics.TopicsError as error:
+            log.warning("topic ids unknown", error=str(error))
+            return
+        self._gone = self._gone + 1 if len(ids) < len(names) else 0
+        if not 0 < self._gone < GONE_LOOKS:
+            check_identity(self._identity, (ids.get(names[0]), ids.get(names[1])), ids.get(names[2]))
+
+
+class LoopPulse:
+    """Ends the process when nobody has called `beat` for ``silence_ms``, counted in the thread's own looks."""
+
+    def __init__(self, silence_ms: int, end: Callable[[BaseException], None] = end_now) -> None:
+        self._looks_max = max(2, round(silence_ms / 1000 / LOOK_S))
+        self._end = end
+        self._beats = 0
+        self._seen = -1
+        self._silent = 0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped.set()
+
+    def beat(self) -> None:
+        """The loop turns."""
+        self._beats += 1
+
+    def look(self) -> bool:
+        """One look; whether the loop has been silent for too long."""
+        self._silent = self._silent + 1 if self._beats == self._seen else 0
+        self._seen = self._beats
+        return self._silent >= self._looks_max
+
+    def _run(self) -> None:
+        while not self._stopped.wait(LOOK_S):
+            if self.look():
+                faulthandler.dump_traceback(sys.stderr)
+                self._end(WatchdogError(f"the event loop is blocked for {self._silent * LOOK_S:.0f} s"))
+                return

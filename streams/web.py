@@ -1,0 +1,102 @@
+"""The worker's own small web server: whether it lives, whether it is of use.
+
+On loopback unless told otherwise, and then only with a bearer token. It answers from the worker's event loop, so that
+a blocked worker answers nothing, which is the truth. Faust's server is not used: it binds every address.
+"""
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+import structlog
+from aiohttp import web
+from mode import Service
+
+from streams.settings import Settings
+from streams.vitals import Vitals
+
+log = structlog.get_logger()
+
+REQUEST_BYTES_MAX = 4_096
+"""Of a body; every route is a GET without one."""
+LINE_BYTES_MAX = 4_096
+"""Of a request line, and of a header."""
+KEEPALIVE_S = 30.0
+STOP_S = 1.0
+"""What an answer under way gets when the worker stops."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def authorised(headers: Mapping[str, str], token: str | None) -> bool:
+    """Whether a request may be answered: no token is asked for, or it is the bearer of it."""
+    if token is None:
+        return True
+    scheme, _, given = headers.get("Authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(_bytes(given.strip()), _bytes(token))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # as aiohttp has decoded what was no UTF-8
+
+
+def _json(status: int, told: Mapping[str, object]) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(told), content_type="application/json")
+
+
+def make_app(vitals: Callable[[], Vitals], token: str | None, routes: Mapping[str, Handler] = {}) -> web.Application:
+    """The routes over ``vitals``, as it is at each request; further ``routes`` by their path."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not authorised(request.headers, token):
+            response = _json(401, {"error": "expected the header Authorization: Bearer with SALIENCE_WEB_TOKEN"})
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        return await handler(request)
+
+    async def healthz(_request: web.Request) -> web.Response:
+        """200 while the process goes on, 503 with the reason while it ends."""
+        now = vitals()
+        return _json(503 if now.ending else 200, {"healthy": not now.ending, "reason": now.ending})
+
+    async def readyz(_request: web.Request) -> web.Response:
+        """200 when every lane that this worker holds is scored by it, 503 with the reason otherwise."""
+        now = vitals()
+        reason = now.unready()
+        lanes = {str(number): lane.stage for number, lane in sorted(now.lanes.items())}
+        return _json(503 if reason else 200, {"ready": not reason, "reason": reason, "lanes": lanes})
+
+    app = web.Application(middlewares=[guard], client_max_size=REQUEST_BYTES_MAX)
+    for path, handler in {"/healthz": healthz, "/readyz": readyz, **routes}.items():
+        app.router.add_get(path, handler)
+    return app
+
+
+class Web(Service):
+    """The server as a service of the worker; ``url`` once it has started."""
+
+    def __init__(self, settings: Settings, vitals: Callable[[], Vitals], routes: Mapping[str, Handler] = {}) -> None:
+        super().__init__()
+        self._host, self._port = settings.web_host, settings.web_port
+        self._runner = web.AppRunner(
+            make_app(vitals, settings.bearer_token(), routes),
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_S,
+            shutdown_timeout=STOP_S,
+            max_line_size=LINE_BYTES_MAX,
+            max_field_size=LINE_BYTES_MAX,
+        )
+        self.url = ""
+
+    async def on_start(self) -> None:
+        """Listen. Raises `OSError` where the port is taken."""
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port).start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        log.info("web", url=self.url, routes=["/healthz", "/readyz"])
+
+    async def on_stop(self) -> None:
+        """Listen no more."""
+        await self._runner.cleanup()

@@ -1,0 +1,61 @@
+"""Which worker is started again, and when."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streams.supervisor import PAUSE_S_MAX, is_final, pause_s
+
+
+@pytest.mark.parametrize(
+    ("status", "starts", "final"),
+    [(0, 1, True), (2, 1, True), (1, 1, True), (1, 2, False), (70, 1, False), (-9, 5, False)],
+)
+def test_a_worker_is_started_again_unless_it_ended_in_order_or_never_could_start(
+    status: int, starts: int, final: bool
+) -> None:
+    assert is_final(status, starts) is final
+
+
+def test_pauses_double_up_to_their_bound() -> None:
+    assert [pause_s(failures) for failures in (1, 2, 3)] == [1.0, 2.0, 4.0]
+    assert pause_s(10_000) == PAUSE_S_MAX
+
+
+def supervise(program: str, folder: Path) -> subprocess.Popen[str]:
+    """A supervisor of ``program``, without pauses, in a process of its own."""
+    (folder / "program.py").write_text(program)
+    supervisor = (
+        "import sys; import streams.supervisor as s; s.PAUSE_S = 0.01\n"
+        f"sys.exit(s.Supervisor([sys.executable, {str(folder / 'program.py')!r}]).run())"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", supervisor], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def test_a_worker_that_fails_is_started_until_it_ends_in_order(tmp_path: Path) -> None:
+    program = "import os, sys; os.write(1, b'start\\n'); open('log', 'a').write('x')\n"
+    program += "sys.exit(70 if len(open('log').read()) < 3 else 0)"
+    said, _ = (child := supervise(program, tmp_path)).communicate(timeout=60)
+    assert child.returncode == 0
+    assert said.count("start\n") == 3
+
+
+def test_a_stop_is_passed_on_and_its_status_returned(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "os.write(1, b'started\\n')\n"
+        "signal.pause()"
+    )
+    child = supervise(program, tmp_path)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "started\n"
+    os.kill(child.pid, signal.SIGTERM)
+    child.communicate(timeout=60)
+    assert child.returncode == 0

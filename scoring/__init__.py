@@ -4,9 +4,9 @@ Nothing here reads a clock, the environment, a topic or global randomness: time 
 and "now" is the timestamp of the record being applied. Modules import only those before them on the path
 
     ids → features → events → order → rows → dedup → ring → interest → catalogue → update → candidates
-        → inputs → attention → clicks → pending → feedback → ranking → engine
+        → inputs → attention → clicks → pending → feedback → assignment → policies → ranking → engine
 
 and beside it, the laboratory that judges what the engine did
 
-    assignment → confidence → trial → offpolicy
+    (confidence, offpolicy) → trial
 """

@@ -6,19 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.attention import AttentionModel
-from scoring.candidates import Shares, choose
+from scoring.candidates import choose
 from scoring.catalogue import Catalogue
-from scoring.ids import MISSING, id64, uniform
+from scoring.ids import MISSING
 from scoring.inputs import ModelInputs, context_of, history_of, interest_of, stats_of
 from scoring.interest import decayed
+from scoring.policies import Experiments, Group, Policy, in_control
 from scoring.ranking import Ranked, rank
 from scoring.rows import Rows
 
 Ids = npt.NDArray[np.uint64]
 
-ARMS = ("engine", "control")
-"""The engine's ranking, and a random one beside it to measure it by."""
-_ARM_SALT = id64("salience/control-arm/1")
 PEOPLE_PER_CALL = 32
 """People gathered and ranked at once: enough to share numpy's cost per call."""
 CANDIDATES_PER_RUN = 4_000
@@ -27,20 +25,13 @@ cache. 16 people with 500 in one run take 1.2 times as long as in two (measured)
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """How to choose and rank; recorded in every receipt."""
-
-    slots: int = 10
-    shares: Shares = field(default_factory=Shares)
-    temperature: float = 0.0
-    control_share: float = 0.05
-    placement_ttl_ms: int = 600_000
-
-
-@dataclass(frozen=True, slots=True)
 class Scored:
-    """What was decided for B people, with all that went into it: C candidates, L slots, H past items."""
+    """What was decided for B people, with all that went into it: C candidates, L slots, H past items.
 
+    ``group``: their policy, and where they stand among all that were asked for.
+    """
+
+    group: Group
     now_ms: npt.NDArray[np.int64]  # [B]
     seeds: Ids  # [B]
     control: npt.NDArray[np.bool_]  # [B]
@@ -50,12 +41,6 @@ class Scored:
     bids_micros: npt.NDArray[np.int64]  # [B, C]
     ranked: Ranked  # [B, L]
     attention: npt.NDArray[np.float32]  # [B, L, H] of the chosen
-
-
-def in_control(users: Ids, share: float) -> npt.NDArray[np.bool_]:
-    """Whether each user ``[B]`` of 64-bit ids is in the control arm: for ever, by a salted hash of the user."""
-    control: npt.NDArray[np.bool_] = uniform(users ^ np.uint64(_ARM_SALT)) < share
-    return control
 
 
 def gather(
@@ -84,11 +69,12 @@ def gather(
 
 @dataclass(frozen=True)
 class Engine:
-    """A catalogue, a model and a policy."""
+    """A catalogue, a model, the shop's policy, and the experiments that change it for some."""
 
     catalogue: Catalogue
     model: AttentionModel
     policy: Policy
+    experiments: Experiments = field(default_factory=Experiments)
 
     def place(self, rows: Rows, users: Ids, seeds: Ids) -> list[Scored]:
         """Decide for ``rows [B]`` (copies), each as of its newest event; in parts of `PEOPLE_PER_CALL`.
@@ -97,19 +83,21 @@ class Engine:
         """
         if not len(self.catalogue.eligible(int(rows["time_ms"].max(initial=0)))):
             return []
-        parts = range(0, len(rows), PEOPLE_PER_CALL)
-        cuts = (slice(start, start + PEOPLE_PER_CALL) for start in parts)
-        return [self._place(rows[cut], users[cut], seeds[cut]) for cut in cuts]
+        return [
+            self._place(rows[part.people], users[part.people], seeds[part.people], part)
+            for group in self.experiments.groups(users, self.policy)
+            for part in group.parts(PEOPLE_PER_CALL)
+        ]
 
-    def _place(self, rows: Rows, users: Ids, seeds: Ids) -> Scored:
+    def _place(self, rows: Rows, users: Ids, seeds: Ids, group: Group) -> Scored:
         now_ms = rows["time_ms"].copy()
         _, interest = interest_of(decayed(rows["interest"], rows["interest_ms"], now_ms))
         latest_ms = int(now_ms.max())
-        control = in_control(users, self.policy.control_share)
-        candidates = choose(self.catalogue, interest, seeds, latest_ms, self.policy.shares, control)
-        return self.score(rows, users, seeds, candidates)
+        control = in_control(users, group.policy.control_share)
+        candidates = choose(self.catalogue, interest, seeds, latest_ms, group.policy.shares, control)
+        return self.score(rows, users, seeds, candidates, group)
 
-    def score(self, rows: Rows, users: Ids, seeds: Ids, candidates: npt.NDArray[np.int64]) -> Scored:
+    def score(self, rows: Rows, users: Ids, seeds: Ids, candidates: npt.NDArray[np.int64], group: Group) -> Scored:
         """Score and rank given candidates ``[B, C]``: what a receipt is computed again with."""
         now_ms = rows["time_ms"].copy()
         inputs, history_slots = gather(self.catalogue, rows, now_ms, candidates)
@@ -119,13 +107,14 @@ class Engine:
         logit = np.concatenate(logits)
         pctr = (1 / (1 + np.exp(-logit))).astype(np.float32)
         bids = self.catalogue.bid_micros[candidates]
-        control = in_control(users, self.policy.control_share)
-        temperatures = np.where(control, np.inf, self.policy.temperature)
+        policy = group.policy
+        control = in_control(users, policy.control_share)
+        temperatures = np.where(control, np.inf, policy.temperature)
         ads = self.catalogue.ad[candidates]
-        ranked = rank(pctr, bids, ads, seeds, temperatures, self.policy.slots)
+        ranked = rank(pctr, bids, ads, seeds, temperatures, policy.slots)
         attended = [
             np.take_along_axis(attention, ranked.chosen[run, :, None], axis=1)
             for attention, run in zip(attentions, runs, strict=True)
         ]
         attention = np.concatenate(attended)
-        return Scored(now_ms, seeds, control, history_slots, candidates, pctr, bids, ranked, attention)
+        return Scored(group, now_ms, seeds, control, history_slots, candidates, pctr, bids, ranked, attention)

@@ -14,7 +14,8 @@ from mode.supervisors import CrashingSupervisor
 from scoring.attention import load
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
-from scoring.engine import Engine, Policy
+from scoring.engine import Engine
+from scoring.policies import Policy
 from streams.catalogue_feed import CatalogueFeed
 from streams.compute import Compute
 from streams.control import Control, ControlFeed

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scoring.engine import Engine, Scored
 from scoring.ids import MISSING, id64
 from scoring.inputs import SPEC_HASH
+from scoring.policies import CONTROL_ARM, Group
 from scoring.ranking import rank
 from scoring.rows import LAYOUT_VERSION, ROW
 from streams.placing import placement_of, policy_of
@@ -32,7 +33,6 @@ class Recomputed:
 def recompute(decision: Decision, engine: Engine) -> Recomputed:
     """Compute ``decision`` again with the catalogue and model of ``engine``, under the policy it recorded."""
     out = Recomputed()
-    engine = Engine(engine.catalogue, engine.model, policy_of(decision.policy))
     out.differences += _versions(decision, engine)
     _check_draw(decision, out)
     candidates = _candidates(decision, engine, out)
@@ -42,7 +42,8 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     user = decision.user_id.encode()
     seeds = np.array([decision.seed], dtype=np.uint64)
     users = np.array([id64(user)], dtype=np.uint64)
-    scored = out.scored = engine.score(row, users, seeds, candidates[None, :])
+    group = Group(np.zeros(1, dtype=np.int64), policy_of(decision.policy), decision.arm)
+    scored = out.scored = engine.score(row, users, seeds, candidates[None, :], group)
     recorded = np.frombuffer(decision.pctr, dtype=np.float32)
     out.pctr_difference = float(np.abs(scored.pctr[0] - recorded).max())
     out.placement = placement_of(engine, scored, 0, decision.placement_id, user)
@@ -69,7 +70,7 @@ def _check_draw(decision: Decision, out: Recomputed) -> None:
     ads = np.frombuffer(decision.candidates, dtype=np.uint64)
     pctr = np.frombuffer(decision.pctr, dtype=np.float32)
     bids = np.frombuffer(decision.bids_micros, dtype=np.int64)
-    temperature = np.inf if decision.arm == "control" else policy.temperature
+    temperature = np.inf if decision.arm == CONTROL_ARM else policy.temperature
     seeds = np.array([decision.seed], dtype=np.uint64)
     ranked = rank(pctr[None], bids[None], ads[None], seeds, np.array([temperature]), policy.slots)
     if tuple(ranked.chosen[0].tolist()) != decision.chosen:

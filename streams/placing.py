@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.candidates import Shares
-from scoring.engine import ARMS, Engine, Policy, Scored
+from scoring.engine import Engine, Scored
 from scoring.ids import MISSING, id64
 from scoring.inputs import SPEC_HASH
+from scoring.policies import CONTROL_ARM, Policy
 from scoring.rows import LAYOUT_VERSION, Rows
 from streams.wire import Attended, Decision, Placement, Slot, encode_json
 
@@ -43,9 +44,8 @@ def place(engine: Engine, lane: int, users: list[bytes], rows: Rows) -> list[Pub
     published: list[Published] = []
     for scored in engine.place(rows, users64, seeds):
         batch = _Batch.of(engine, scored)
-        for at in range(len(scored.seeds)):
-            place_ = len(published)
-            placement = batch.placement(at, ids[place_], users[place_])
+        for at, place_ in enumerate(scored.group.people.tolist()):
+            placement = batch.placement(at, ids[place_] + scored.group.tag, users[place_])
             encoded = encode_json(placement)
             decision = batch.decision(at, placement, encoded, rows[place_].tobytes(), offsets[place_], lane)
             published.append(Published(users[place_], encoded, encode_json(decision)))
@@ -85,9 +85,9 @@ class _Batch:
             ads=catalogue.ad.take(scored.candidates),
             revisions=catalogue.revision.take(scored.candidates),
             times_ms=scored.now_ms.tolist(),
-            arms=[ARMS[arm] for arm in scored.control.astype(int).tolist()],
+            arms=[CONTROL_ARM if control else scored.group.arm for control in scored.control.tolist()],
             versions={"model": model, "specification": SPEC_HASH, "layout": str(LAYOUT_VERSION)},
-            policy=policy_record(engine.policy),
+            policy=policy_record(scored.group.policy),
         )
 
     def placement(self, at: int, name: str, user: bytes) -> Placement:
@@ -97,7 +97,7 @@ class _Batch:
             placement_id=name,
             user_id=user.decode(),
             time_ms=now_ms,
-            valid_until_ms=now_ms + self.engine.policy.placement_ttl_ms,
+            valid_until_ms=now_ms + self.scored.group.policy.placement_ttl_ms,
             arm=self.arms[at],
             model=self.versions["model"],
             slots=self.slots[at],

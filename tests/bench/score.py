@@ -17,10 +17,11 @@ import numpy.typing as npt
 from scoring.attention import AttentionModel, load
 from scoring.candidates import Shares, choose
 from scoring.catalogue import Catalogue
-from scoring.engine import Engine, Policy, gather, in_control
+from scoring.engine import Engine, gather
 from scoring.ids import id64s
 from scoring.inputs import ModelInputs, interest_of
 from scoring.interest import decayed
+from scoring.policies import Group, Policy, in_control
 from scoring.rows import RING_SIZE, Rows, RowStore
 from scoring.update import apply
 from streams.placing import place
@@ -116,12 +117,13 @@ class Case:
         """What is timed, by name. Each of the later ones contains earlier ones, so that the rest is a difference."""
         copied = np.arange(len(self.users))
         engine, rows, ids = self.engine, self.rows, self.ids
+        group = Group(copied, engine.policy)
         return {
             "state": lambda: rows[copied],
             "retrieve": self.retrieve,
             "gather": lambda: gather(engine.catalogue, rows, rows["time_ms"], self.candidates),
             "onnx": lambda: engine.model.score(self.inputs),
-            "score": lambda: engine.score(rows, ids, ids, self.candidates),
+            "score": lambda: engine.score(rows, ids, ids, self.candidates, group),
             "whole": lambda: place(engine, 0, self.users, rows[copied]),
         }
 

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from scoring.attention import load
 from scoring.catalogue import Catalogue
-from scoring.engine import Engine, Policy
+from scoring.engine import Engine
 from scoring.events import Source
+from scoring.policies import Policy
 from streams.cli import app
 from streams.step import LaneState, Slice, Step
 from streams.wire import Click, encode_json

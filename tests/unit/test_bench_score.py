@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from scoring.attention import AttentionModel, load
 from scoring.candidates import Shares, choose, largest
-from scoring.engine import CANDIDATES_PER_RUN, Engine, Policy
+from scoring.engine import CANDIDATES_PER_RUN, Engine
 from scoring.features import FEATURE_DIM
 from scoring.ids import MISSING, id64s
+from scoring.policies import Group, Policy
 from scoring.ranking import rank
 from scoring.rows import ROW_BYTES
 from streams.placing import REASONS_MAX, _most_attended
@@ -139,11 +140,12 @@ def test_a_batch_scored_in_several_runs_of_the_model_is_each_person_scored_alone
     assert candidates.size > 2 * CANDIDATES_PER_RUN
     engine = Engine(shop, model, policy)
 
-    together = engine.score(rows, ids, ids, candidates)
+    group = Group(np.arange(20), policy)
+    together = engine.score(rows, ids, ids, candidates, group)
 
     for person in (0, 7, 8, 19):
         one = slice(person, person + 1)
-        alone = engine.score(rows[one], ids[one], ids[one], candidates[one])
+        alone = engine.score(rows[one], ids[one], ids[one], candidates[one], group)
         np.testing.assert_allclose(alone.pctr[0], together.pctr[person], atol=1e-6)
         assert alone.ranked.chosen[0].tolist() == together.ranked.chosen[person].tolist()
         np.testing.assert_allclose(alone.attention[0], together.attention[person], atol=1e-6)

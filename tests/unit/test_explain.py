@@ -6,10 +6,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from scoring.assignment import Arm, Experiment
 from scoring.attention import AttentionModel, load
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
-from scoring.engine import Engine, Policy
+from scoring.engine import Engine
+from scoring.policies import Policy, arms_of
 from streams.explain import recompute
 from streams.step import LaneState, Slice, Step
 from streams.wire import Decision
@@ -58,6 +60,20 @@ def test_a_receipt_gives_the_same_placement_byte_for_byte(model: AttentionModel,
         assert result.differences == []
         assert result.identical
         assert result.pctr_difference < 1e-6
+
+
+def test_the_receipt_of_an_experiments_arm_is_recomputed_without_the_experiment(model: AttentionModel) -> None:
+    engine = engine_of(model)
+    engine.experiments.set(
+        5, Experiment("warmth", "ranking", 0, 1, 1, (Arm("as-is", 0.5), Arm("warmer", 0.5, {"temperature": 0.5})))
+    )
+    made = decisions(engine)
+    assert {decision.arm for decision in made} >= {"warmth/as-is", "warmth/warmer"}
+    for decision in made:
+        assert arms_of(decision.placement_id) == (
+            [] if decision.arm == "control" else [(5, int(decision.arm == "warmth/warmer"))]
+        )
+        assert recompute(decision, engine_of(model)).identical
 
 
 def test_an_ad_changed_since_is_named(model: AttentionModel) -> None:

@@ -11,8 +11,9 @@ import pytest
 from scoring.attention import AttentionModel, load
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
-from scoring.engine import Engine, Policy
+from scoring.engine import Engine
 from scoring.events import Source
+from scoring.policies import Policy
 from scoring.rows import ROW, RowStore, decode_rows
 from streams.identity import partitioner
 from streams.step import EXPIRY_CHECK_MS, Effects, LaneState, Message, Slice, Step

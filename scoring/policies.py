@@ -1,0 +1,129 @@
+"""Which policy decides for whom: the shop's own, changed by the arms of the experiments that a user is in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.assignment import OUTSIDE, Arm, Experiment, in_holdout
+from scoring.candidates import Shares
+from scoring.ids import id64, uniform
+
+Ids = npt.NDArray[np.uint64]
+
+ENGINE_ARM, CONTROL_ARM = "engine", "control"
+"""The engine's ranking, and a random one beside it to measure it by."""
+_ARM_SALT = id64("salience/control-arm/1")
+EXPERIMENTS_MAX = 100
+"""Experiments at once: each costs two hashes a user scored."""
+CHANGEABLE = ("slots", "candidates", "fresh_share", "random_share", "temperature", "placement_ttl_ms")
+"""What an arm may change, by the settings' names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How to choose and rank; recorded in every receipt."""
+
+    slots: int = 10
+    shares: Shares = field(default_factory=Shares)
+    temperature: float = 0.0
+    control_share: float = 0.05
+    placement_ttl_ms: int = 600_000
+
+
+def in_control(users: Ids, share: float) -> npt.NDArray[np.bool_]:
+    """Whether each user ``[B]`` of 64-bit ids is in the control arm: for ever, by a salted hash of the user."""
+    control: npt.NDArray[np.bool_] = uniform(users ^ np.uint64(_ARM_SALT)) < share
+    return control
+
+
+def changed(policy: Policy, changes: Mapping[str, float | str]) -> Policy:
+    """``policy`` with an arm's ``changes``. Raises `ValueError` for one that is not in `CHANGEABLE`."""
+    if unknown := sorted(changes.keys() - set(CHANGEABLE)):
+        raise ValueError(f"an arm cannot change {', '.join(unknown)}; expected some of {', '.join(CHANGEABLE)}")
+    shares = Shares(
+        int(changes.get("candidates", policy.shares.count)),
+        float(changes.get("fresh_share", policy.shares.fresh)),
+        float(changes.get("random_share", policy.shares.random)),
+    )
+    return replace(
+        policy,
+        shares=shares,
+        slots=int(changes.get("slots", policy.slots)),
+        temperature=float(changes.get("temperature", policy.temperature)),
+        placement_ttl_ms=int(changes.get("placement_ttl_ms", policy.placement_ttl_ms)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Users with one policy. ``people [G]``: their places; ``arm``: its name; ``tag``: ends their placements' ids."""
+
+    people: npt.NDArray[np.int64]
+    policy: Policy
+    arm: str = ENGINE_ARM
+    tag: str = ""
+
+    def parts(self, most: int) -> "list[Group]":
+        """The group in parts of ``most`` people."""
+        return [replace(self, people=self.people[at : at + most]) for at in range(0, len(self.people), most)]
+
+
+class Experiments:
+    """The experiments that run now, by number. Changed between slices alone."""
+
+    def __init__(self, holdout_share: float = 0.0) -> None:
+        self._holdout_share = holdout_share
+        self._running: dict[int, Experiment] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def set(self, number: int, experiment: Experiment | None) -> None:
+        """Start or change an experiment, or end it (None). Raises `ValueError` where it cannot run; nothing changes."""
+        if experiment is None:
+            self._running.pop(number, None)
+            return
+        for arm in experiment.arms:
+            changed(Policy(), arm.changes)
+        if number not in self._running and len(self._running) >= EXPERIMENTS_MAX:
+            raise ValueError(f"{EXPERIMENTS_MAX} experiments run already; stop one first")
+        self._running[number] = experiment
+
+    def groups(self, users: Ids, policy: Policy) -> list[Group]:
+        """Everyone of ``users [B]``, grouped by the policy that decides for them."""
+        if not self._running:
+            return [Group(np.arange(len(users)), policy)]
+        numbers = sorted(self._running)
+        arms = np.stack([self._running[number].assign(users) for number in numbers], axis=1)
+        arms[in_holdout(users, self._holdout_share) | in_control(users, policy.control_share)] = OUTSIDE
+        kinds, of = np.unique(arms, axis=0, return_inverse=True)
+        of = of.ravel()
+        return [self._group(np.flatnonzero(of == at), policy, numbers, kind) for at, kind in enumerate(kinds.tolist())]
+
+    def _group(self, people: npt.NDArray[np.int64], policy: Policy, numbers: list[int], arms: list[int]) -> Group:
+        taken = [(number, arm) for number, arm in zip(numbers, arms, strict=True) if arm != OUTSIDE]
+        names = []
+        for number, place in taken:
+            arm: Arm = self._running[number].arms[place]
+            policy = changed(policy, arm.changes)
+            names.append(f"{self._running[number].name}/{arm.name}")
+        return Group(people, policy, "+".join(names) or ENGINE_ARM, arm_tag(taken))
+
+
+def arm_tag(arms: list[tuple[int, int]]) -> str:
+    """What ends a placement's id: ``.number-arm`` per experiment, so that an impression tells which arms earned it."""
+    return "".join(f".{number:x}-{arm:x}" for number, arm in arms)
+
+
+def arms_of(placement_id: str) -> list[tuple[int, int]]:
+    """Experiment numbers and arms in a placement's id; none where it has none, or was made up by somebody else."""
+    found = []
+    for part in placement_id.split(".")[1:]:
+        number, _, arm = part.partition("-")
+        try:
+            found.append((int(number, 16), int(arm, 16)))
+        except ValueError:
+            return []
+    return found

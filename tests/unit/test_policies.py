@@ -1,0 +1,70 @@
+"""Experiments in the engine: every user is decided for by the arms they are in, and the placement's id says which."""
+
+import numpy as np
+import pytest
+
+from scoring.assignment import Arm, Experiment
+from scoring.candidates import Shares
+from scoring.policies import CONTROL_ARM, Experiments, Policy, arm_tag, arms_of, changed, in_control
+
+USERS = np.arange(1, 2_001, dtype=np.uint64)
+POLICY = Policy(shares=Shares(count=50), control_share=0.1)
+WARMTH = Experiment("warmth", "ranking", 0, 0.5, 1, (Arm("as-is", 0.5), Arm("warmer", 0.5, {"temperature": 0.4})))
+WIDTH = Experiment("width", "candidates", 0, 1, 1, (Arm("as-is", 0.5), Arm("wide", 0.5, {"candidates": 80})))
+
+
+def test_without_experiments_everyone_has_the_shops_policy_and_an_id_without_tag():
+    (group,) = Experiments().groups(USERS, POLICY)
+    assert group.policy is POLICY
+    assert (group.arm, group.tag) == ("engine", "")
+    assert group.people.tolist() == list(range(len(USERS)))
+
+
+def test_everyone_is_in_one_group_whose_policy_has_the_changes_of_all_their_arms():
+    experiments = Experiments()
+    experiments.set(3, WARMTH)
+    experiments.set(10, WIDTH)
+    groups = {group.arm: group for group in experiments.groups(USERS, POLICY)}
+    people = np.concatenate([group.people for group in groups.values()])
+    assert sorted(people.tolist()) == list(range(len(USERS)))
+    both = groups["warmth/warmer+width/wide"]
+    assert (both.policy.temperature, both.policy.shares.count, both.policy.slots) == (0.4, 80, POLICY.slots)
+    assert arms_of("0-1-2-ff" + both.tag) == [(3, 1), (10, 1)]
+    assert groups["engine"].policy == POLICY
+
+
+def test_the_control_arm_and_the_holdout_are_in_no_experiment():
+    experiments = Experiments(holdout_share=0.2)
+    experiments.set(1, WIDTH)
+    outside = next(group for group in experiments.groups(USERS, POLICY) if group.arm == "engine")
+    assert in_control(USERS, POLICY.control_share)[outside.people].sum() == in_control(USERS, 0.1).sum()
+    assert len(outside.people) == pytest.approx(0.28 * len(USERS), rel=0.1)  # 1 - 0.9 × 0.8
+    assert CONTROL_ARM == "control"
+
+
+def test_an_experiment_that_ended_leaves_no_trace():
+    experiments = Experiments()
+    experiments.set(1, WIDTH)
+    experiments.set(1, None)
+    assert len(experiments) == 0
+    assert len(experiments.groups(USERS, POLICY)) == 1
+
+
+def test_an_arm_that_changes_what_it_may_not_is_refused_and_nothing_changes():
+    experiments = Experiments()
+    bold = Experiment("bold", "ranking", 0, 1, 1, (Arm("a", 0.5), Arm("b", 0.5, {"control_share": 0.0})))
+    with pytest.raises(ValueError, match="cannot change control_share; expected some of slots"):
+        experiments.set(1, bold)
+    assert len(experiments) == 0
+    assert changed(POLICY, {}) == POLICY
+
+
+@pytest.mark.parametrize("name", ["0-1-2-ff", "made-up", "a.b", "x.1-", ""])
+def test_an_id_without_arms_or_of_somebody_elses_making_has_none(name):
+    assert arms_of(name) == []
+
+
+def test_a_tag_is_read_back_as_it_was_written_and_fits_an_id_with_three_experiments():
+    arms = [(1, 0), (255, 7), (4_000, 15)]
+    assert arms_of("0" + arm_tag(arms)) == arms
+    assert len("3f-ffffffff-ffffffff-" + 16 * "f" + arm_tag(arms)) <= 64

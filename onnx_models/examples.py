@@ -49,6 +49,7 @@ class Examples:
     time_ms: Ints  # [E]
     row: npt.NDArray[np.int32]  # [E] the user
     item: npt.NDArray[np.int32]  # [E]
+    surface: npt.NDArray[np.uint16]  # [E] the place of the impression
     label: Floats  # [E] 1 where a click answered the impression
     history: npt.NDArray[np.int32]  # [E, H]
     age: Floats  # [E, H] log1p of seconds
@@ -144,6 +145,7 @@ def _empty(impressions: Events, slots: Ints, clicked: npt.NDArray[np.bool_]) -> 
         time_ms=impressions["time_ms"].copy(),
         row=impressions["row"].copy(),
         item=slots.astype(np.int32),
+        surface=impressions["surface"].copy(),
         label=clicked.astype(np.float32),
         history=np.full((count, RING_SIZE), MISSING, dtype=np.int32),
         age=np.zeros((count, RING_SIZE), dtype=np.float32),
@@ -155,7 +157,7 @@ def _empty(impressions: Events, slots: Ints, clicked: npt.NDArray[np.bool_]) -> 
 
 
 def _fill(out: Examples, place: Ints, seen: Events, slots: Ints, store: RowStore, catalogue: Catalogue) -> None:
-    inputs, history_slots = gather(catalogue, store.rows[seen["row"]], seen["time_ms"], slots[:, None])
+    inputs, history_slots = gather(catalogue, store.rows[seen["row"]], seen["time_ms"], slots[:, None], seen["surface"])
     out.history[place] = history_slots
     out.age[place] = inputs.history_age
     out.kind[place] = inputs.history_kind

@@ -12,15 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnx_models.examples import Examples, Items
-from onnx_models.metrics import Metrics, measure
+from onnx_models.metrics import CLIP, Metrics, measure, platt
 from onnx_models.network import Network
 from scoring.attention import table_rows
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-IDLE = 6
-"""The column of a context that says how long ago the person acted last: `scoring.inputs.context_of`."""
 CANDIDATES_MAX = 16
 """Candidates of one moment in a batch; a longer placement makes several."""
 MOMENTS_PER_CALL = 1024
@@ -30,20 +28,19 @@ MOMENTS_PER_CALL = 1024
 @dataclass(frozen=True, slots=True)
 class Config:
     """How to learn. ``id_dropout``: share of steps in which an item's id is hidden, so that a new item, whose id
-    says nothing, is read by its content. ``idle_dropout``: share of examples that do not say how long ago the person
-    acted: serving scores at the moment of an act, training at that of an impression. ``patience``: epochs without a
-    better validation loss before stopping. One thread: on shared cores two wait for each other, at six times the cost.
+    says nothing, is read by its content. ``patience``: epochs without a better validation loss before stopping; in
+    the first half, while the rate is high, two of them say little. One thread: on shared cores two wait for each
+    other, at six times the cost.
     """
 
     dim: int = 32
     vocabulary: int = 4096
     batch: int = 512
     epochs: int = 6
-    patience: int = 2
+    patience: int = 3
     rate: float = 2e-3
     weight_decay: float = 0.5
     id_dropout: float = 0.3
-    idle_dropout: float = 0.5
     validation: float = 0.1
     threads: int = 1
     seed: int = 1
@@ -88,7 +85,7 @@ class _ItemTensors:
 
 @dataclass(frozen=True, slots=True)
 class _Moments:
-    """Examples by person and millisecond: those of one moment share all but the candidate, as in serving.
+    """Examples by person, millisecond and place: those of one moment share all but the candidate, as in serving.
 
     What is computed once per person is so computed once per moment: for placements of ten, eight times less work.
     """
@@ -99,10 +96,10 @@ class _Moments:
 
     @classmethod
     def of(cls, examples: Examples) -> "_Moments":
-        order = np.lexsort((examples.row, examples.time_ms))
-        row, time_ms = examples.row[order], examples.time_ms[order]
+        shared = (examples.surface, examples.row, examples.time_ms)
+        order = np.lexsort(shared)
         new = np.ones(len(order), dtype=np.bool_)
-        new[1:] = (row[1:] != row[:-1]) | (time_ms[1:] != time_ms[:-1])
+        new[1:] = np.any([np.diff(each[order]) != 0 for each in shared], axis=0)
         at = np.arange(len(order))
         within = at - np.maximum.accumulate(np.where(new, at, 0))
         start = np.flatnonzero(within % CANDIDATES_MAX == 0)
@@ -168,8 +165,22 @@ def _fit(
         if epoch - best >= config.patience:
             break
     network.load_state_dict(best_state)
+    _calibrate(network, validate, items)
     network.eval()
-    return TrainResult(network, epochs[best], epochs, config)
+    return TrainResult(network, evaluate(network, validate, items), epochs, config)
+
+
+@torch.no_grad()
+def _calibrate(network: Network, validate: Examples, items: Items) -> None:
+    """Scale and shift the last layer so that the log loss of what was not learnt from is least (Platt, 1999)."""
+    p = np.clip(predict(network, validate, items).astype(np.float64), CLIP, 1 - CLIP)
+    if not 0 < validate.label.mean() < 1:
+        return
+    scale, shift = platt(np.log(p / (1 - p)), validate.label)
+    out = network.attention.out
+    assert out.bias is not None
+    out.weight.mul_(scale)
+    out.bias.mul_(scale).add_(shift)
 
 
 def _step(
@@ -183,9 +194,7 @@ def _step(
     network.train()
     tokens = items.tokens.clone()
     tokens[torch.rand(len(tokens)) < config.id_dropout, 0] = 0  # an item's first token is its id
-    context = examples.context[places[:, 0]]
-    context[torch.rand(len(context)).numpy() < config.idle_dropout, IDLE] = 0
-    logit = _logits(network, network.encoder(tokens, items.dense), items, examples, places, context)
+    logit = _logits(network, network.encoder(tokens, items.dense), items, examples, places)
     held = torch.from_numpy(places >= 0)
     label = torch.from_numpy(examples.label[places[places >= 0]])
     loss = functional.binary_cross_entropy_with_logits(logit[held], label)
@@ -195,10 +204,8 @@ def _step(
     optimiser.step()
 
 
-def _logits(
-    network: Network, vectors: Tensor, items: _ItemTensors, examples: Examples, places: Ints, context: Floats
-) -> Tensor:
-    """``[B, C]`` for the moments of ``places [B, C]``; ``vectors [N + 1, D]``, ``context [B, X]``."""
+def _logits(network: Network, vectors: Tensor, items: _ItemTensors, examples: Examples, places: Ints) -> Tensor:
+    """``[B, C]`` for the moments of ``places [B, C]``; ``vectors [N + 1, D]``."""
     first, padding = places[:, 0], len(vectors) - 1
     slots = examples.history[first]  # [B, H]
     history = torch.from_numpy(np.where(slots >= 0, slots, padding).astype(np.int64))
@@ -213,7 +220,7 @@ def _logits(
         functional.embedding(item, vectors),
         functional.embedding(item, items.features),
         torch.from_numpy(examples.stats[places]),
-        torch.from_numpy(context),
+        torch.from_numpy(examples.context[first]),
     )
     return logit
 
@@ -227,7 +234,7 @@ def predict(network: Network, examples: Examples, items: Items) -> Floats:
         vectors = network.encoder(tensors.tokens, tensors.dense)
         for start in range(0, len(moments), MOMENTS_PER_CALL):
             places = moments.places(np.arange(start, min(start + MOMENTS_PER_CALL, len(moments))))
-            logit = _logits(network, vectors, tensors, examples, places, examples.context[places[:, 0]])
+            logit = _logits(network, vectors, tensors, examples, places)
             held = places >= 0
             out[places[held]] = torch.sigmoid(logit).numpy()[held]
     return out

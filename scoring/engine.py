@@ -44,9 +44,17 @@ class Scored:
 
 
 def gather(
-    catalogue: Catalogue, rows: Rows, now_ms: npt.NDArray[np.int64], candidates: npt.NDArray[np.int64]
+    catalogue: Catalogue,
+    rows: Rows,
+    now_ms: npt.NDArray[np.int64],
+    candidates: npt.NDArray[np.int64],
+    surface: npt.NDArray[np.uint16],
 ) -> tuple[ModelInputs, npt.NDArray[np.int64]]:
-    """The model's inputs for ``rows [B]`` at ``now_ms [B]`` and candidates ``[B, C]``; slots ``[B, H]``."""
+    """The model's inputs for ``rows [B]`` at ``now_ms [B]`` and candidates ``[B, C]``; slots ``[B, H]``.
+
+    ``surface [B]`` is the place of what is scored. An impression that is learnt from or evaluated has its own; a
+    placement is for the place where its user was seen last, ``rows["surface"]``.
+    """
     history = history_of(rows, now_ms)
     history_slots = catalogue.slots_of(history.ad)
     known = history_slots != MISSING
@@ -62,7 +70,7 @@ def gather(
         candidates=catalogue.learned.take(candidates, axis=0),
         candidate_features=features,
         candidate_stats=stats_of(unit, features, catalogue.ad[candidates], age_ms, history),
-        context=context_of(rows, now_ms),
+        context=context_of(rows, now_ms, surface),
     )
     return inputs, history_slots
 
@@ -100,7 +108,7 @@ class Engine:
     def score(self, rows: Rows, users: Ids, seeds: Ids, candidates: npt.NDArray[np.int64], group: Group) -> Scored:
         """Score and rank given candidates ``[B, C]``: what a receipt is computed again with."""
         now_ms = rows["time_ms"].copy()
-        inputs, history_slots = gather(self.catalogue, rows, now_ms, candidates)
+        inputs, history_slots = gather(self.catalogue, rows, now_ms, candidates, rows["surface"])
         people = max(CANDIDATES_PER_RUN // candidates.shape[1], 1)
         runs = [slice(start, start + people) for start in range(0, len(rows), people)]
         logits, attentions = zip(*(self.model.score(inputs.part(run)) for run in runs), strict=True)

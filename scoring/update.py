@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
 from scoring.dedup import mark_duplicates
-from scoring.events import Events, Kind, Source
+from scoring.events import VIEWED_LONG_MS, Events, Kind, Source
 from scoring.ids import MISSING
 from scoring.interest import DecayedInterest, weight_of
 from scoring.ring import remember
@@ -31,7 +31,7 @@ class Outcome(IntEnum):
 _COUNTERS = {
     Kind.SHOWN: "impressions",
     Kind.VIEWED: "views",
-    Kind.VIEWED_LONG: "long_views",
+    Kind.VIEWED_LONG: "views",
     Kind.CLICKED: "clicks",
     Kind.CARTED: "carts",
     Kind.PURCHASED: "purchases",
@@ -78,6 +78,9 @@ def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:
     for kind, counter in _COUNTERS.items():
         of_kind = row[events["kind"] == kind]
         np.add.at(rows[counter], of_kind, 1)
+    # A click may tell how long was looked, too: a long look is one whatever else happened.
+    long = (events["kind"] == Kind.VIEWED_LONG) | (events["viewed_ms"] >= VIEWED_LONG_MS)
+    np.add.at(rows["long_views"], row[long], 1)
     np.add.at(rows["viewed_ms"], row, events["viewed_ms"])
     np.add.at(rows["value_micros"], row, events["value_micros"])
     np.maximum.at(rows["time_ms"], row, events["time_ms"])

@@ -103,7 +103,8 @@ class Case:
         ids, rows = id64s([user.decode() for user in users]), store.rows[: len(users)]
         scored = engine.place(rows, ids, ids)
         candidates = np.concatenate([part.candidates for part in scored])
-        return cls(engine, users, ids, rows, candidates, gather(engine.catalogue, rows, rows["time_ms"], candidates)[0])
+        inputs, _ = gather(engine.catalogue, rows, rows["time_ms"], candidates, rows["surface"])
+        return cls(engine, users, ids, rows, candidates, inputs)
 
     def retrieve(self) -> npt.NDArray[np.int64]:
         """The engine's retrieval, with what it needs of the rows."""
@@ -121,7 +122,7 @@ class Case:
         return {
             "state": lambda: rows[copied],
             "retrieve": self.retrieve,
-            "gather": lambda: gather(engine.catalogue, rows, rows["time_ms"], self.candidates),
+            "gather": lambda: gather(engine.catalogue, rows, rows["time_ms"], self.candidates, rows["surface"]),
             "onnx": lambda: engine.model.score(self.inputs),
             "score": lambda: engine.score(rows, ids, ids, self.candidates, group),
             "whole": lambda: place(engine, 0, self.users, rows[copied]),

@@ -105,7 +105,7 @@ def test_every_event_is_applied_a_duplicate_or_replayed_and_counted_once(history
 
     applied: Applied = apply(store, events, CATALOGUE)
 
-    counters = ("impressions", "views", "long_views", "clicks", "carts", "purchases")
+    counters = ("impressions", "views", "clicks", "carts", "purchases")
     counted = sum(int(store.rows[name].sum()) for name in counters)
     assert counted == applied.outcome.tolist().count(Outcome.APPLIED)
     assert applied.touched.tolist() == sorted({int(row) for row in events["row"]})

@@ -136,7 +136,8 @@ def test_every_example_is_what_serving_gathers_from_all_that_came_before(seed: i
 
 def _same(examples: Examples, at: int, store: RowStore, ads: Catalogue, event: Event) -> None:
     slot = ads.slots_of(np.array([id64(event.ad_id)], dtype=np.uint64))
-    inputs, history = gather(ads, store.rows[:1].copy(), np.array([event.time_ms]), slot[:, None])
+    surface = columns_of(store, [event])["surface"]
+    inputs, history = gather(ads, store.rows[:1].copy(), np.array([event.time_ms]), slot[:, None], surface)
     assert examples.item[at] == slot[0]
     np.testing.assert_array_equal(examples.history[at], history[0])
     np.testing.assert_array_equal(examples.age[at], inputs.history_age[0])

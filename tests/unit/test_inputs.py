@@ -30,6 +30,7 @@ from scoring.rows import HORIZONS, RING_SIZE, ROW, Rows
 from tests.builders import START_MS
 
 NOW = np.array([START_MS])
+NOWHERE = np.zeros(1, dtype=np.uint16)
 DAY_MS = 86_400_000
 
 
@@ -101,8 +102,8 @@ def test_looking_at_the_ring_does_not_change_the_row() -> None:
 def test_rates_are_smoothed_by_ten_impressions_of_one_in_ten() -> None:
     nobody, somebody = row(), row(impressions=90, clicks=19, long_views=9, views=49, purchases=4)
 
-    assert context_of(nobody, NOW)[0, [0, 1, 2, 3, 7]].tolist() == pytest.approx([0, 0.1, 0.1, 0.1, 0.1])
-    assert context_of(somebody, NOW)[0, [0, 1, 2, 3, 7]].tolist() == pytest.approx(
+    assert context_of(nobody, NOW, NOWHERE)[0, [0, 1, 2, 3, 6]].tolist() == pytest.approx([0, 0.1, 0.1, 0.1, 0.1])
+    assert context_of(somebody, NOW, NOWHERE)[0, [0, 1, 2, 3, 6]].tolist() == pytest.approx(
         [math.log(91) / 5, 0.2, 0.1, 0.5, 0.05]
     )
 
@@ -111,25 +112,30 @@ def test_rates_are_smoothed_by_ten_impressions_of_one_in_ten() -> None:
 def test_the_hour_is_a_place_on_a_circle(hour: int, sine: float, cosine: float) -> None:
     midnight = START_MS // DAY_MS * DAY_MS
 
-    context = context_of(row(), np.array([midnight + hour * 3_600_000]))
+    context = context_of(row(), np.array([midnight + hour * 3_600_000]), NOWHERE)
 
     assert context[0, 4:6].tolist() == pytest.approx([sine, cosine], abs=1e-6)
 
 
-def test_idle_time_counts_from_the_newest_event_and_is_never_negative() -> None:
-    idle = context_of(row(time_ms=START_MS - 99_000), NOW)[0, 6]
-    ahead = context_of(row(time_ms=START_MS + 99_000), NOW)[0, 6]
+@pytest.mark.parametrize(("impressions", "viewed_ms", "mean_s"), [(0, 0, 0), (9, 50_000, 5), (0, 3_000, 3)])
+def test_the_mean_time_looked_at_an_impression_counts_by_its_logarithm(
+    impressions: int, viewed_ms: int, mean_s: float
+) -> None:
+    context = context_of(row(impressions=impressions, viewed_ms=viewed_ms), NOW, NOWHERE)
 
-    assert idle == pytest.approx(math.log(100) / 10)
-    assert ahead == 0
+    assert context[0, 7] == pytest.approx(math.log1p(mean_s) / 5)
 
 
-@pytest.mark.parametrize("surface", [0, 1, SURFACES - 1, SURFACES + 3, 65_535])
+@pytest.mark.parametrize("surface", [1, SURFACES - 1, SURFACES + 3, 65_535])
 def test_the_place_in_the_app_is_one_of_a_few(surface: int) -> None:
-    places = context_of(row(surface=surface), NOW)[0, 8:]
+    places = context_of(row(surface=7), NOW, np.array([surface], dtype=np.uint16))[0, 8:]
 
     assert places.shape == (SURFACES,)
     assert np.flatnonzero(places).tolist() == [surface % SURFACES]
+
+
+def test_a_place_that_is_not_said_is_none() -> None:
+    assert not context_of(row(surface=7), NOW, NOWHERE)[0, 8:].any()
 
 
 def test_interests_are_unit_vectors_and_their_sum_and_nothing_stays_nothing() -> None:

@@ -56,6 +56,11 @@ def make_engine(settings: Settings) -> Engine:
     return Engine(Catalogue(model.encode, model.dim), model, policy(settings))
 
 
+def make_step(settings: Settings, engine: Engine, lanes: int) -> Step:
+    """The step of every lane of a worker that the settings ask for."""
+    return Step(engine, partitioner(lanes), settings.time_tolerance_ms, settings.idle_ttl_ms, scoring=settings.scoring)
+
+
 def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     """The worker's app for the topics that are there; nothing runs yet."""
     engine = make_engine(settings)
@@ -77,13 +82,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         await channel.put(lane)
 
     def make_shared(consumer: AIOKafkaConsumer) -> Shared:
-        step = Step(
-            engine,
-            partitioner(identity.lanes),
-            settings.time_tolerance_ms,
-            settings.idle_ttl_ms,
-            scoring=settings.scoring,
-        )
+        step = make_step(settings, engine, identity.lanes)
         app.flow_control.resume()  # once, before the first token: a second call would empty the queue
         return Shared(settings, consumer, step, compute, identity, Snapshots(settings, identity.changelog))
 

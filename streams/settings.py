@@ -126,8 +126,8 @@ class Settings(BaseSettings):
     def bearer_token(self) -> str | None:
         """The web server's token, from the setting or its file; a file's last line end is no part of it."""
         if self.web_token_file is not None:
-            return self.web_token_file.read_text(encoding="utf-8").rstrip("\r\n")
-        return self.web_token.get_secret_value() if self.web_token is not None else None
+            return self.web_token_file.read_text(encoding="utf-8").rstrip("\r\n") or None
+        return (self.web_token.get_secret_value() if self.web_token is not None else "") or None
 
 
 def _is_loopback(host: str) -> bool:

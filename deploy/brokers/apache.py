@@ -45,11 +45,13 @@ class ApacheKafka:
         port: int | None = None,
         heap_mb: int = 512,
         properties: Mapping[str, str] = NO_PROPERTIES,
+        properties_of: Callable[[int, Ports], Mapping[str, str]] = lambda _node, _ports: NO_PROPERTIES,
         cache: Path | None = None,
         detached: bool = False,
         say: Callable[[str], None] = say_on_stderr,
     ) -> None:
-        """``port``: of node 0, the next ones for the others; None: free ones. ``properties`` go over ours.
+        """``port``: of node 0, the next ones for the others; None: free ones. ``properties`` go over ours, and
+        over those what ``properties_of`` says of one node, which has these ports.
 
         ``cache``: folder of the jars (``default_cache()``). ``detached``: outlives this process.
         ``say`` gets one line where the jars must be fetched first.
@@ -62,6 +64,7 @@ class ApacheKafka:
         self._port = port
         self._heap_mb = heap_mb
         self._properties = dict(properties)
+        self._properties_of = properties_of
         self._cache = cache or default_cache()
         self._detached = detached
         self._say = say
@@ -175,7 +178,8 @@ class ApacheKafka:
             folder = self._folder(node)
             folder.mkdir(parents=True, exist_ok=True)
             ours = node_properties(node, self._ports, folder / "data")
-            write_properties(folder / "server.properties", ours | self._properties)
+            of_node = dict(self._properties_of(node, self._ports[node]))
+            write_properties(folder / "server.properties", ours | self._properties | of_node)
             if not (folder / "data" / "meta.properties").exists():
                 command = [*self._java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster]
                 command += ["--config", str(folder / "server.properties")]

@@ -12,17 +12,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from scoring.events import Source
 from streams import topics
-from streams.app import make_engine
+from streams.app import make_engine, make_step
 from streams.catalogue_feed import entry_of
 from streams.compute import Compute
-from streams.identity import identify, partitioner
+from streams.identity import identify
 from streams.intake import group_consumer
 from streams.lane import Lane, Shared
 from streams.outbox import Outbox
 from streams.reading import read_topic
 from streams.settings import Settings
 from streams.snapshots import Snapshots
-from streams.step import Step
 from streams.wire import LANE_KEY, Ad, Click, Impression, LaneRow, encode_json
 
 DEADLINE_S = 30.0
@@ -49,9 +48,12 @@ class Shop:
     settings: Settings
 
     @classmethod
-    def open(cls, bootstrap: str, prefix: str, home: Path, *, partitions: int = 1, **settings: Any) -> "Shop":
+    def open(
+        cls, bootstrap: str, prefix: str, home: Path, *, partitions: int = 1, replication: int = 1, **settings: Any
+    ) -> "Shop":
         for_ever = {topics.RETENTION: "-1"}  # the tests' events are of a fixed date
-        topics.create(bootstrap, partitions, prefix, configs={topics.CLICKS: for_ever, topics.AD_IMPRESSIONS: for_ever})
+        configs = {topics.CLICKS: for_ever, topics.AD_IMPRESSIONS: for_ever}
+        topics.create(bootstrap, partitions, prefix, replication, configs=configs)
         return cls(Settings(bootstrap=bootstrap, topic_prefix=prefix, group=f"{prefix}group", home=home, **settings))
 
     async def publish(self, messages: Sequence[Impression | Click | Ad | tuple[str, bytes, bytes, int]]) -> None:
@@ -119,7 +121,7 @@ class Owner:
         engine = make_engine(settings)
         engine.catalogue.upsert([entry_of(ad) for ad in self._ads])
         identity = await asyncio.to_thread(identify, settings)
-        step = Step(engine, partitioner(identity.lanes), settings.time_tolerance_ms, settings.idle_ttl_ms)
+        step = make_step(settings, engine, identity.lanes)
         self.consumer = group_consumer(settings)
         await self.consumer.start()
         snapshots = Snapshots(settings, identity.changelog)

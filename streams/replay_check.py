@@ -9,7 +9,7 @@ import msgspec
 
 from streams.audit import Difference, Expected, Seen, audit, compare, pure_core
 from streams.demo.worker import WorkerProcess
-from streams.lag import Lag, LagWatch
+from streams.lag.watch import Lag, LagWatch
 from streams.logs import Log
 from streams.topics import DAY_MS
 

@@ -4,14 +4,13 @@ On loopback unless told otherwise, and then only with a bearer token. It answers
 a blocked worker answers nothing, which is the truth. Faust's server is not used: it binds every address.
 """
 
-import hmac
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
-import msgspec
 import structlog
 from aiohttp import web
 from mode import Service
 
+from streams.guard import Handler, guard, json_response
 from streams.settings import Settings
 from streams.vitals import Vitals
 
@@ -25,49 +24,23 @@ KEEPALIVE_S = 30.0
 STOP_S = 1.0
 """What an answer under way gets when the worker stops."""
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def authorised(headers: Mapping[str, str], token: str | None) -> bool:
-    """Whether a request may be answered: no token is asked for, or it is the bearer of it."""
-    if token is None:
-        return True
-    scheme, _, given = headers.get("Authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(_bytes(given.strip()), _bytes(token))
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")  # as aiohttp has decoded what was no UTF-8
-
-
-def _json(status: int, told: Mapping[str, object]) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(told), content_type="application/json")
-
 
 def make_app(vitals: Callable[[], Vitals], token: str | None, routes: Mapping[str, Handler] = {}) -> web.Application:
     """The routes over ``vitals``, as it is at each request; further ``routes`` by their path."""
 
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not authorised(request.headers, token):
-            response = _json(401, {"error": "expected the header Authorization: Bearer with SALIENCE_WEB_TOKEN"})
-            response.headers["WWW-Authenticate"] = "Bearer"
-            return response
-        return await handler(request)
-
     async def healthz(_request: web.Request) -> web.Response:
         """200 while the process goes on, 503 with the reason while it ends."""
         now = vitals()
-        return _json(503 if now.ending else 200, {"healthy": not now.ending, "reason": now.ending})
+        return json_response(503 if now.ending else 200, {"healthy": not now.ending, "reason": now.ending})
 
     async def readyz(_request: web.Request) -> web.Response:
         """200 when every lane that this worker holds is scored by it, 503 with the reason otherwise."""
         now = vitals()
         reason = now.unready()
         lanes = {str(number): lane.stage for number, lane in sorted(now.lanes.items())}
-        return _json(503 if reason else 200, {"ready": not reason, "reason": reason, "lanes": lanes})
+        return json_response(503 if reason else 200, {"ready": not reason, "reason": reason, "lanes": lanes})
 
-    app = web.Application(middlewares=[guard], client_max_size=REQUEST_BYTES_MAX)
+    app = web.Application(middlewares=[guard(token)], client_max_size=REQUEST_BYTES_MAX)
     for path, handler in {"/healthz": healthz, "/readyz": readyz, **routes}.items():
         app.router.add_get(path, handler)
     return app

@@ -15,6 +15,7 @@ from streams.cli import (
     demo,
     doctor,
     explain,
+    lag,
     lanes,
     ope,
     replay,
@@ -38,6 +39,7 @@ app.command(epilog=demo.EPILOG)(demo.demo)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
 app.command()(worker.worker)
+app.add_typer(lag.app, name="lag")
 app.add_typer(lanes.app, name="lanes")
 app.command()(tail.tail)
 app.command()(explain.explain)

@@ -81,7 +81,7 @@ def _measuring(as_json: bool) -> Iterator[Callable[[str], None]]:
         )
     sys.path.insert(0, str(root))
     from deploy.brokers import BrokerError
-    from streams.lag import StalledError
+    from streams.lag.watch import StalledError
     from streams.topics import TopicsError
     from tests.bench.bed import BenchError
 

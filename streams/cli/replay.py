@@ -115,7 +115,7 @@ def _replay(log: "Log", plan: "Plan", speed: float | None, worker: bool, as_json
 
 
 def _check(log: "Log", plan: "Plan", filled_per_s: float, bars: Progress) -> "Report":
-    from streams.lag import Lag
+    from streams.lag.watch import Lag
     from streams.replay_check import check, run_worker
 
     task = bars.add_task("consuming", total=len(log.events))
@@ -171,7 +171,7 @@ def _failures(as_json: bool) -> Iterator[None]:
     from aiokafka.errors import KafkaError
 
     from streams.demo.worker import WorkerDiedError
-    from streams.lag import StalledError
+    from streams.lag.watch import StalledError
     from streams.logs import LogError
     from streams.reading import MissingTopicError
     from streams.replay import ReplayError

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from deploy.brokers import process, tied
 from deploy.brokers.apache import ApacheKafka
 from streams import topics
-from streams.lag import Lag, LagWatch
+from streams.lag.watch import Lag, LagWatch
 from streams.wire import LANE_KEY, LaneRow
 from tests.bench.load import Load, fill
 from tests.bench.pace import Sample, pace

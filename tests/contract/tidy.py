@@ -47,7 +47,11 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
         "streams/watchdog.py": "a service of the app",
         "streams/web.py": "a service of the app",
     },
-    "aiohttp": {"streams/web.py": "the worker's own web server"},
+    "aiohttp": {
+        "streams/web.py": "the worker's own web server",
+        "streams/guard.py": "who may ask a web server of ours",
+        "streams/lag/serve.py": "the lag monitor's web server",
+    },
 }
 # Who makes a Kafka consumer. The lanes' events come through the intake alone; the others read something else.
 CONSUMERS: Mapping[str, str] = {
@@ -56,7 +60,6 @@ CONSUMERS: Mapping[str, str] = {
     "streams/watchdog.py": "log ends, asked for apart from the intake, which may be what has died",
     "streams/recovery.py": "a lane's changelog, before the lane runs",
     "streams/client.py": "the ad server's side, which is another process",
-    "streams/lag.py": "lag, measured from outside",
     "streams/adopt.py": "log ends, for a command while no worker runs",
     "streams/reading.py": "whole topics, for commands and checks",
     "streams/cli/tail.py": "a person who watches",

@@ -21,7 +21,7 @@ from streams.audit import audit, compare, pure_core
 from streams.cli import replay as replay_command
 from streams.clock import wall_ms
 from streams.identity import partitioner
-from streams.lag import LagWatch
+from streams.lag.watch import LagWatch
 from streams.logs import Log
 from streams.reading import read_topic
 from streams.replay import ReplayError, fill, prepare

@@ -8,9 +8,10 @@ import aiohttp
 import pytest
 from pydantic import ValidationError
 
+from streams.guard import authorised
 from streams.settings import Settings
 from streams.vitals import LaneVitals, Vitals
-from streams.web import Web, authorised
+from streams.web import Web
 
 WELL = Vitals(polls=1, caught_up=True, joined=True, lanes={0: LaneVitals("running", (1, 2), busy=False)})
 

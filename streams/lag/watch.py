@@ -1,19 +1,15 @@
-"""How far the workers are behind, measured from the outside: the group's committed offsets against the log ends."""
+"""Waiting until the workers have consumed everything, measured from the outside."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
-
 from streams import topics
-from streams.connection import aiokafka_options
+from streams.lag.board import Partition
+from streams.lag.poller import ANSWER_S, Poller
 
 LOOK_EVERY_S = 0.02
 """Two small requests each; a slice takes longer."""
@@ -41,32 +37,34 @@ class LagWatch:
         self._bootstrap = bootstrap
         self._group = group
         self._topics = [prefix + topics.AD_IMPRESSIONS, prefix + topics.CLICKS]
-        self._partitions: list[TopicPartition] = []
+        self._partitions: list[Partition] = []
+        self._poller = Poller(bootstrap)
 
     async def __aenter__(self) -> Self:
         counts = await asyncio.to_thread(topics.partition_counts, self._bootstrap, self._topics)
-        self._partitions = [TopicPartition(name, number) for name in counts for number in range(counts[name])]
-        self._admin = AIOKafkaAdminClient(**aiokafka_options(self._bootstrap))
-        self._consumer = AIOKafkaConsumer(**aiokafka_options(self._bootstrap))
-        await self._admin.start()
-        await self._consumer.start()
+        self._partitions = [Partition(name, number) for name in counts for number in range(counts[name])]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._consumer.stop()
-        await self._admin.close()
+        """Nothing to close: a look leaves nothing behind."""
 
     async def look(self) -> Lag:
-        """The lag now. Nothing is consumed where the group's coordinator does not answer: it moves, or is yet to be."""
-        ends = await self._consumer.end_offsets(self._partitions)
-        found = {}
-        with suppress(KafkaError):
-            found = await self._admin.list_consumer_group_offsets(self._group, partitions=self._partitions)
-        committed = {tp: found[tp].offset for tp in self._partitions if tp in found and found[tp].offset >= 0}
-        behind = sum(max(0, end - committed.get(tp, 0)) for tp, end in ends.items())
-        return Lag(sum(committed.values()), behind, len({tp.partition for tp in committed}))
+        """The lag now. Raises `StalledError` where partitions have no leader."""
+        return await asyncio.to_thread(self._look)
+
+    def _look(self) -> Lag:
+        deadline = time.monotonic() + ANSWER_S
+        committed = self._poller.committed(self._group)
+        while len(ends := self._poller.log_ends(self._partitions)) < len(self._partitions):
+            if time.monotonic() > deadline:
+                missing = sorted(set(self._partitions) - ends.keys())
+                raise StalledError(f"{self._bootstrap} has no leader for {missing}; see the brokers' logs")
+            time.sleep(LOOK_EVERY_S)
+        consumed = {partition: offset for partition, offset in committed.items() if partition in ends}
+        behind = sum(max(0, end - consumed.get(partition, 0)) for partition, end in ends.items())
+        return Lag(sum(consumed.values()), behind, len({partition.number for partition in consumed}))
 
     async def until_zero(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from streams.lag import LOOK_EVERY_S, STALL_S, Lag, LagWatch, StalledError
+from streams.lag.watch import LOOK_EVERY_S, STALL_S, Lag, LagWatch, StalledError
 
 
 class Script(LagWatch):

@@ -1,0 +1,220 @@
+"""``salience lag``: how far consumer groups are behind, seen from outside."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Json, settings_of
+
+if TYPE_CHECKING:
+    from streams.lag.arithmetic import PartitionLag
+    from streams.lag.board import Sum
+    from streams.lag.monitor import LagMonitor, News
+
+app = typer.Typer()
+
+By = Literal["partition", "topic", "group"]
+Groups = Annotated[list[str] | None, typer.Option("--group", help="Only this group; may be given again. All else.")]
+Prefix = Annotated[str | None, typer.Option(help="Only topics that begin so (SALIENCE_TOPIC_PREFIX).")]
+Every = Annotated[float, typer.Option("--every", min=0.1, max=60, help="Seconds between two polls.")]
+Window = Annotated[float, typer.Option("--window", min=2, max=3_600, help="Seconds that rates and trends look back.")]
+Stuck = Annotated[
+    float,
+    typer.Option("--stuck-after", min=1, max=3_600, help="Seconds behind without progress that are STALL or STOP."),
+]
+
+COLOURS = {"OK": "green", "UNKNOWN": "dim", "WARN": "yellow", "STALL": "red", "STOP": "red", "REWIND": "red"}
+FAILING = ("STALL", "STOP", "REWIND")
+
+
+@app.callback(invoke_without_command=True, epilog="Example: salience lag --group salience --watch")
+def lag(
+    context: typer.Context,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    group: Groups = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
+    seconds: Annotated[float, typer.Option(min=0, max=3_600, help="Watch so long before telling.")] = 2.0,
+    by: Annotated[By, typer.Option(help="A row per partition, topic or group.")] = "partition",
+    every: Every = 1.0,
+    window: Window = 30.0,
+    stuck_after: Stuck = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Show the lag of consumer groups, the workers' or any other's. It joins no group and needs Describe alone.
+
+    Status by Burrow's rules: OK; WARN, consumes and falls behind; STALL, a live member makes no progress; STOP, nobody
+    does; REWIND, offsets went back; UNKNOWN, nothing committed. Rates and statuses need time: --seconds, --watch.
+    Time lag marked > is older than the watch. Exit status 1 where a partition is STALL, STOP or REWIND, or the lag
+    cannot be told. With --watch, --json prints an object after every poll.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    monitor = _monitor(bootstrap, prefix, group, every, window, stuck_after)
+    people = Console(stderr=as_json, highlight=False)
+    if watch:
+        asyncio.run(_watch(monitor, people, by, as_json))
+        return
+    news = asyncio.run(_after(monitor, seconds))
+    _tell(news, as_json)
+    if news.time_ms == 0:
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {news.error}")
+        raise typer.Exit(1)
+    people.print(_table(news, by))
+    if news.report.worst in FAILING:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: salience lag serve --port 9308 --group salience --group ad-server")
+def serve(
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    group: Groups = None,
+    host: Annotated[
+        str | None, typer.Option(help="Beyond loopback with SALIENCE_WEB_TOKEN (SALIENCE_WEB_HOST).")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one, which is printed.")] = 9308,
+    every: Every = 1.0,
+    window: Window = 30.0,
+    stuck_after: Stuck = 10.0,
+    log_json: Annotated[bool, typer.Option(help="Log lines as JSON.")] = False,
+) -> None:
+    """Serve the lag for Prometheus (/metrics), pages (/lag, /events) and probes (/healthz), until stopped."""
+    import structlog
+
+    from streams.lag import serve as server
+    from streams.running import configure_logging
+
+    settings = settings_of(web_host=host)
+    configure_logging(log_json=log_json)
+    log = structlog.get_logger()
+
+    def failing(why: str) -> None:
+        log.warning("the lag is not told", error=why)
+
+    monitor = _monitor(bootstrap, prefix, group, every, window, stuck_after, failing)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+        def ready(bound: int) -> None:
+            log.info("serving", metrics=f"http://{settings.web_host}:{bound}/metrics")
+
+        await server.serve(monitor, (settings.web_host, port), settings.bearer_token(), ready, stop.wait)
+
+    try:
+        asyncio.run(run())
+    except OSError as error:
+        typer.echo(
+            f"Error: cannot listen on {settings.web_host}:{port}: {error.strerror}. Another one: --port 0", err=True
+        )
+        raise typer.Exit(1) from error
+
+
+def _monitor(
+    bootstrap: str | None,
+    prefix: str | None,
+    groups: list[str] | None,
+    every: float,
+    window: float,
+    stuck: float,
+    failing: Callable[[str], None] = lambda _why: None,
+) -> "LagMonitor":
+    from streams.lag.arithmetic import Rules
+    from streams.lag.monitor import LagMonitor
+    from streams.lag.poller import Poller
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    rules = Rules(window_ms=round(1000 * window), stuck_ms=round(1000 * stuck))
+    return LagMonitor(Poller(settings.bootstrap, groups or None, settings.topic_prefix), rules, every, failing=failing)
+
+
+async def _after(monitor: "LagMonitor", seconds: float) -> "News":
+    """Polls for so long, once at least; what is known then."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while True:
+        await monitor.poll()
+        if loop.time() >= end:
+            return monitor.latest
+        await asyncio.sleep(min(monitor.every_s, end - loop.time()))
+
+
+async def _watch(monitor: "LagMonitor", people: Console, by: By, as_json: bool) -> None:
+    from rich.live import Live
+
+    async def told() -> AsyncIterator["News"]:
+        async with monitor:
+            async for news in monitor.news():
+                if news.polls:
+                    yield news
+
+    if as_json:
+        async for news in told():
+            _tell(news, as_json)
+        return
+    with Live(console=people, auto_refresh=False, screen=people.is_terminal) as live:
+        async for news in told():
+            live.update(_table(news, by), refresh=True)
+
+
+def _tell(news: "News", as_json: bool) -> None:
+    if as_json:
+        import msgspec
+
+        told = {"worst": news.report.worst, **msgspec.to_builtins(news)}
+        typer.echo(msgspec.json.encode(told).decode())
+
+
+def _table(news: "News", by: By) -> RenderableType:
+    freshness = f"{news.age_s:.1f} s ago"
+    if news.stale:
+        freshness = f"[bold red]not told for {news.age_s:.0f} s: {news.error}[/]"
+    columns = {"group": ("group",), "topic": ("group", "topic"), "partition": ("group", "topic", "partition")}[by]
+    table = Table(title=f"Lag, {freshness}", title_justify="left", box=None)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    table.add_column("status")
+    for name in ("behind", "time lag", "consumed/s", "produced/s", "catch up"):
+        table.add_column(name, justify="right")
+    table.add_column("owner" if by == "partition" else "members", overflow="fold")
+    for group in news.report.groups:
+        members = str(group.members)
+        if by == "group":
+            table.add_row(group.group, *_cells(group.total), members)
+        elif by == "topic":
+            for topic, total in group.topics.items():
+                table.add_row(group.group, topic, *_cells(total), members)
+        else:
+            for each in group.partitions:
+                owner = "[red]nobody[/]" if each.owner is None and group.members else each.owner or "-"
+                table.add_row(group.group, each.topic, str(each.partition), *_cells(each), owner)
+    return table
+
+
+def _cells(lag: "PartitionLag | Sum") -> tuple[str, ...]:
+    colour = COLOURS[lag.status]
+    sign = ">" if lag.time_lag_at_least else ""
+    return (
+        f"[{colour}]{lag.status}[/]",
+        "-" if lag.lag is None else f"{lag.lag:,}",
+        "-" if lag.time_lag_s is None else sign + _span(lag.time_lag_s),
+        f"{lag.consumed_per_s:,.1f}",
+        f"{lag.produced_per_s:,.1f}",
+        "-" if lag.lag is None else "never" if lag.catch_up_s is None else _span(lag.catch_up_s),
+    )
+
+
+def _span(seconds: float) -> str:
+    """Seconds for people: 0.4 s, 3:05, 2 h 05."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02}"

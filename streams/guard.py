@@ -1,0 +1,43 @@
+"""Who may ask our web servers: anyone on loopback; beyond it, whoever bears the token."""
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def authorised(headers: Mapping[str, str], token: str | None) -> bool:
+    """Whether a request may be answered: no token is asked for, or it is the bearer of it."""
+    if token is None:
+        return True
+    scheme, _, given = headers.get("Authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(_bytes(given.strip()), _bytes(token))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # as aiohttp has decoded what was no UTF-8
+
+
+def json_response(status: int, told: Mapping[str, object]) -> web.Response:
+    """``told`` as JSON."""
+    return web.Response(status=status, body=msgspec.json.encode(told), content_type="application/json")
+
+
+def guard(token: str | None) -> Middleware:
+    """Answers 401 to whoever does not bear ``token``; lets everyone pass where it is None."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not authorised(request.headers, token):
+            response = json_response(
+                401, {"error": "expected the header Authorization: Bearer with SALIENCE_WEB_TOKEN"}
+            )
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        return await handler(request)
+
+    return middleware

@@ -1,0 +1,241 @@
+"""The arithmetic of lag: samples in, lags, rates and status out. Nothing here asks a broker or a clock.
+
+Times are milliseconds of one clock that never goes back. Offsets are "next" offsets, so that a consumer that has
+everything has its committed offset at the log end, and lag 0.
+"""
+
+from array import array
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+
+import msgspec
+
+POINTS_MAX = 256
+"""Of a log end's history, 4 KiB a partition: one point a second covers two minutes exactly, hours in outline."""
+SAMPLES_MAX = 1_000
+"""Per group and partition; a window of 30 s polled every 30 ms."""
+COMMITS_MIN = 5
+"""Commits before their lags are called a trend: of so many in chance order, 1 in 120 never shrinks."""
+
+
+class Status(StrEnum):
+    """Burrow's words for a partition, worst last; UNKNOWN where nothing was ever committed."""
+
+    OK = "OK"
+    UNKNOWN = "UNKNOWN"
+    WARN = "WARN"
+    STALL = "STALL"
+    STOP = "STOP"
+    REWIND = "REWIND"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How far back to look. ``window_ms``: for rates and trends, some ten commits. ``stuck_ms``: with lag and
+    without progress for so long, a partition is stalled or stopped; two commit intervals at least.
+    """
+
+    window_ms: int = 30_000
+    stuck_ms: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one poll saw of a group's partition. ``owned``: by a live member of the group; None where unknown."""
+
+    time_ms: int
+    committed: int | None
+    log_end: int | None
+    owned: bool | None
+
+    @property
+    def lag(self) -> int | None:
+        """Records behind; None where either offset is unknown."""
+        if self.committed is None or self.log_end is None:
+            return None
+        return max(0, self.log_end - self.committed)
+
+
+class PartitionLag(msgspec.Struct, frozen=True, kw_only=True):
+    """A group's lag in one partition.
+
+    ``lag`` is in records. ``time_lag_s``: since when the record at the committed offset has been there; with
+    ``time_lag_at_least`` it was there before the monitor was, and is older than that. ``catch_up_s`` at the present
+    rates; None where it never would, or is unknown. ``stuck_s``: with lag and without progress since.
+    ``owner``: the member's client id and host.
+    """
+
+    topic: str
+    partition: int
+    status: Status
+    committed: int | None
+    log_end: int | None
+    lag: int | None
+    time_lag_s: float | None
+    time_lag_at_least: bool
+    consumed_per_s: float
+    produced_per_s: float
+    catch_up_s: float | None
+    stuck_s: float
+    owner: str | None
+
+
+class LogEnds:
+    """When a partition's log ended where: points of (time, offset), interpolated; old ones grow sparse."""
+
+    def __init__(self) -> None:
+        self._times = array("q")
+        self._ends = array("q")
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def add(self, time_ms: int, end: int) -> None:
+        """A newer point. A log that ends before it ended is another log: its past is forgotten."""
+        if self._ends and end < self._ends[-1]:
+            self._times, self._ends = array("q"), array("q")
+        if len(self._ends) > 1 and self._ends[-1] == self._ends[-2] == end:
+            self._times[-1] = time_ms  # of a log at rest, the first and the last moment say it all
+            return
+        self._times.append(time_ms)
+        self._ends.append(end)
+        if len(self._ends) > POINTS_MAX:
+            self._thin()
+
+    def _thin(self) -> None:
+        """Every second point of the older half goes, the first stays."""
+        half = POINTS_MAX // 2
+        self._times = self._times[:half:2] + self._times[half:]
+        self._ends = self._ends[:half:2] + self._ends[half:]
+
+    def reached_ms(self, offset: int) -> tuple[int, bool]:
+        """When the record at ``offset``, one before the last end, was appended; else (the first moment known, False).
+
+        Between the last point that does not hold it and the next, in proportion to the offsets.
+        """
+        after = bisect_right(self._ends, offset)
+        assert after < len(self._ends), f"offset {offset} is not before the log end {self._ends[-1]}"
+        if after == 0:
+            return self._times[0], False
+        from_ms, from_end = self._times[after - 1], self._ends[after - 1]
+        share = (offset - from_end) / (self._ends[after] - from_end)
+        return round(from_ms + share * (self._times[after] - from_ms)), True
+
+
+def time_lag(ends: LogEnds, committed: int, log_end: int, now_ms: int) -> tuple[int, bool]:
+    """Milliseconds since the record at ``committed`` was appended (0 at the log end), and whether that is exact."""
+    if committed >= log_end:
+        return 0, True
+    since_ms, exact = ends.reached_ms(committed)
+    return max(0, now_ms - since_ms), exact
+
+
+def rates(samples: Sequence[Sample]) -> tuple[float, float]:
+    """Records per second consumed and produced from the first to the last sample; a way back counts as nothing."""
+    if len(samples) < 2 or samples[-1].time_ms <= samples[0].time_ms:
+        return 0.0, 0.0
+    seconds = (samples[-1].time_ms - samples[0].time_ms) / 1000
+    return (
+        _gained([sample.committed for sample in samples]) / seconds,
+        _gained([sample.log_end for sample in samples]) / seconds,
+    )
+
+
+def _gained(offsets: Sequence[int | None]) -> int:
+    known = [offset for offset in offsets if offset is not None]
+    return sum(max(0, after - before) for before, after in pairwise(known))
+
+
+def catch_up_s(lag: int | None, consumed_per_s: float, produced_per_s: float) -> float | None:
+    """Seconds until nothing is behind at these rates; None: never, or unknown."""
+    if lag is None:
+        return None
+    if lag == 0:
+        return 0.0
+    gain = consumed_per_s - produced_per_s
+    return lag / gain if gain > 0 else None
+
+
+def status(samples: Sequence[Sample], stuck_ms: int, rules: Rules) -> Status:
+    """Burrow's rules on what polls can see, in its order; ``samples`` cover the window, oldest first, not empty.
+
+    ``stuck_ms``: how long there has been neither progress nor lag 0.
+
+    A poll sees no commit that says what the one before said, by which Burrow tells a consumer that is alive and does
+    not get on (STALL) from one that is gone (STOP): here the group's own word decides, whether a live member owns the
+    partition. A rewind stands until the group has caught up or the window has passed. See Burrow's wiki, "Consumer
+    Lag Evaluation Rules".
+    """
+    now = samples[-1]
+    if now.lag is None:
+        return Status.UNKNOWN
+    if now.lag == 0:
+        return Status.OK
+    if stuck_ms >= rules.stuck_ms:
+        return Status.STALL if now.owned else Status.STOP
+    behind = _since_lag_0(samples)
+    commits = [after for before, after in pairwise(behind) if before.committed != after.committed]
+    if any((after.committed or 0) < (before.committed or 0) for before, after in pairwise(behind)):
+        return Status.REWIND
+    lags = [sample.lag or 0 for sample in commits]
+    never_shrinks = all(later >= earlier for earlier, later in pairwise(lags))
+    if len(behind) == len(samples) and len(commits) >= COMMITS_MIN and never_shrinks:
+        return Status.WARN
+    return Status.OK
+
+
+def _since_lag_0(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Those from the last without lag on (it among them, so that a rewind from there is seen)."""
+    for place in range(len(samples) - 1, 0, -1):
+        before, after = samples[place - 1], samples[place]
+        if before.lag == 0:
+            went_back = (after.committed or 0) < (before.committed or 0)
+            return samples[place - 1 :] if went_back else samples[place:]
+    return samples
+
+
+class Track:
+    """A group's partition over time: the samples of the window, and since when it is stuck."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._samples: deque[Sample] = deque(maxlen=SAMPLES_MAX)
+        self._moved_ms = 0
+
+    def add(self, sample: Sample) -> None:
+        """A newer sample; those before the window go, but for the one on its edge."""
+        samples = self._samples
+        if not samples or sample.lag == 0 or sample.committed != samples[-1].committed:
+            self._moved_ms = sample.time_ms
+        samples.append(sample)
+        while len(samples) > 2 and samples[1].time_ms <= sample.time_ms - self._rules.window_ms:
+            samples.popleft()
+
+    def lag(self, topic: str, partition: int, ends: LogEnds, owner: str | None = None) -> PartitionLag:
+        """All there is to say now. ``ends``: the partition's, the last sample's among them."""
+        samples = list(self._samples)
+        now = samples[-1]
+        consumed, produced = rates(samples)
+        since_ms, exact = 0, True
+        if now.committed is not None and now.log_end is not None:
+            since_ms, exact = time_lag(ends, now.committed, now.log_end, now.time_ms)
+        stuck_ms = now.time_ms - self._moved_ms if now.lag else 0
+        return PartitionLag(
+            topic=topic,
+            partition=partition,
+            status=status(samples, stuck_ms, self._rules),
+            committed=now.committed,
+            log_end=now.log_end,
+            lag=now.lag,
+            time_lag_s=None if now.lag is None else since_ms / 1000,
+            time_lag_at_least=not exact,
+            consumed_per_s=round(consumed, 3),
+            produced_per_s=round(produced, 3),
+            catch_up_s=catch_up_s(now.lag, consumed, produced),
+            stuck_s=stuck_ms / 1000,
+            owner=owner,
+        )

@@ -1,0 +1,136 @@
+"""All groups' lag, poll after poll: observations in, reports out. Nothing here asks a broker or a clock."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from streams.lag.arithmetic import LogEnds, PartitionLag, Rules, Sample, Status, Track
+
+
+class Partition(NamedTuple):
+    """A topic's partition."""
+
+    topic: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSeen:
+    """A group in one poll. ``owners``: client id and host per partition; None where the broker does not tell."""
+
+    state: str
+    members: int
+    committed: Mapping[Partition, int]
+    owners: Mapping[Partition, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One poll. ``ends`` lacks the partitions whose log end is unknown, as where a topic is gone."""
+
+    time_ms: int
+    groups: Mapping[str, GroupSeen]
+    ends: Mapping[Partition, int]
+
+
+class Sum(msgspec.Struct, frozen=True, kw_only=True):
+    """Partitions taken together: records and rates added up; of times and statuses the worst."""
+
+    status: Status
+    partitions: int
+    lag: int
+    time_lag_s: float
+    time_lag_at_least: bool
+    consumed_per_s: float
+    produced_per_s: float
+    catch_up_s: float | None
+
+
+class GroupLag(msgspec.Struct, frozen=True, kw_only=True):
+    """A group's lag: in all, per topic, per partition."""
+
+    group: str
+    state: str
+    members: int
+    total: Sum
+    topics: dict[str, Sum]
+    partitions: tuple[PartitionLag, ...]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What one poll came to. ``watched_s``: since the first."""
+
+    watched_s: float
+    groups: tuple[GroupLag, ...]
+
+    @property
+    def worst(self) -> Status:
+        """The worst status of any partition; UNKNOWN where there is no group."""
+        return worst(group.total.status for group in self.groups) if self.groups else Status.UNKNOWN
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """OK where there is none."""
+    order = list(Status)
+    return max(statuses, key=order.index, default=Status.OK)
+
+
+class Board:
+    """What is known of every group's partitions; bounded by those in the last observation."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._since_ms: int | None = None
+        self._ends: dict[Partition, LogEnds] = {}
+        self._tracks: dict[tuple[str, Partition], Track] = {}
+
+    def observe(self, seen: Observation) -> Report:
+        """Take in a newer observation; what it no longer holds is forgotten."""
+        if self._since_ms is None:
+            self._since_ms = seen.time_ms
+        self._ends = {partition: self._ends.get(partition) or LogEnds() for partition in seen.ends}
+        for partition, end in seen.ends.items():
+            self._ends[partition].add(seen.time_ms, end)
+        tracks = self._tracks
+        self._tracks = {}
+        groups = tuple(self._group(name, group, seen, tracks) for name, group in sorted(seen.groups.items()))
+        return Report(watched_s=(seen.time_ms - self._since_ms) / 1000, groups=groups)
+
+    def _group(
+        self, name: str, group: GroupSeen, seen: Observation, before: Mapping[tuple[str, Partition], Track]
+    ) -> GroupLag:
+        lags = []
+        for partition in sorted({*group.committed, *(group.owners or {})}):
+            owned = None if group.owners is None else partition in group.owners
+            committed, end = group.committed.get(partition), seen.ends.get(partition)
+            track = self._tracks[name, partition] = before.get((name, partition)) or Track(self._rules)
+            track.add(Sample(seen.time_ms, committed, end, owned))
+            owner = (group.owners or {}).get(partition)
+            lags.append(track.lag(*partition, self._ends.get(partition) or LogEnds(), owner))
+        topics = Counter(lag.topic for lag in lags)
+        return GroupLag(
+            group=name,
+            state=group.state,
+            members=group.members,
+            total=_sum(lags),
+            topics={topic: _sum([lag for lag in lags if lag.topic == topic]) for topic in sorted(topics)},
+            partitions=tuple(lags),
+        )
+
+
+def _sum(lags: list[PartitionLag]) -> Sum:
+    oldest = max(lags, key=lambda lag: lag.time_lag_s or 0.0, default=None)
+    catch_ups = [lag.catch_up_s for lag in lags if lag.lag is not None]
+    return Sum(
+        status=worst(lag.status for lag in lags),
+        partitions=len(lags),
+        lag=sum(lag.lag or 0 for lag in lags),
+        time_lag_s=(oldest.time_lag_s or 0.0) if oldest else 0.0,
+        time_lag_at_least=oldest is not None and oldest.time_lag_at_least,
+        consumed_per_s=round(sum(lag.consumed_per_s for lag in lags), 3),
+        produced_per_s=round(sum(lag.produced_per_s for lag in lags), 3),
+        catch_up_s=None if None in catch_ups else max((each for each in catch_ups if each is not None), default=0.0),
+    )

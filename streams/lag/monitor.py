@@ -1,0 +1,133 @@
+"""The lag monitor: polls for ever, keeps the latest report, tells whoever listens. Importable, for a console.
+
+async with LagMonitor(Poller("127.0.0.1:9092")) as monitor:
+    async for news in monitor.news():
+        print(news.report.worst, news.age_s)
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import TimeoutError as NoAnswerError
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from streams.clock import tick_ms, wall_ms
+from streams.lag.arithmetic import Rules
+from streams.lag.board import Board, Report
+from streams.lag.poller import LagError, Poller
+
+POLL_EVERY_S = 1.0
+"""Time lag is as exact as this; three small requests."""
+STALE_POLLS = 5
+"""A report older than so many polls is not the present: whoever shows it says so."""
+
+
+class News(msgspec.Struct, frozen=True, kw_only=True):
+    """The latest report with its freshness. ``time_ms``: of the last poll that succeeded, UTC; 0 before the first.
+
+    ``stale``: too old to be believed. ``error``: why the latest poll failed; "" where it did not.
+    """
+
+    time_ms: int
+    age_s: float
+    stale: bool
+    polls: int
+    failed: int
+    poll_s: float
+    error: str
+    report: Report
+
+
+class LagMonitor:
+    """Polls every ``every_s`` seconds while its block lasts. ``failing`` is told when polls begin to fail, and why."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        rules: Rules = Rules(),  # noqa: B008 - frozen
+        every_s: float = POLL_EVERY_S,
+        clock: Callable[[], int] = tick_ms,
+        failing: Callable[[str], None] = lambda _why: None,
+    ) -> None:
+        self._poller = poller
+        self._failing = failing
+        self._board = Board(rules)
+        self.every_s = every_s
+        self._clock = clock
+        self._started_ms = clock()
+        self._report = Report(watched_s=0.0, groups=())
+        self._time_ms = 0
+        self._tick_ms: int | None = None
+        self._polls = self._failed = 0
+        self._poll_ms = 0
+        self._error = ""
+        self._turn = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    @property
+    def latest(self) -> News:
+        """What is known now. Raises what ended the polling, where anything did."""
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()
+        age_ms = self._clock() - (self._started_ms if self._tick_ms is None else self._tick_ms)
+        return News(
+            time_ms=self._time_ms,
+            age_s=age_ms / 1000,
+            stale=self._tick_ms is None or age_ms > 1000 * max(STALE_POLLS * self.every_s, 1.0),
+            polls=self._polls,
+            failed=self._failed,
+            poll_s=self._poll_ms / 1000,
+            error=self._error,
+            report=self._report,
+        )
+
+    async def news(self) -> AsyncIterator[News]:
+        """The latest at once, then after every poll; where a poll hangs, what is known, older, at the same pace."""
+        yield self.latest
+        while True:
+            turn = self._turn
+            with suppress(TimeoutError):
+                await asyncio.wait_for(turn.wait(), max(2 * self.every_s, 1.0))
+            yield self.latest
+
+    async def poll(self) -> None:
+        """One poll now; a failure is kept, not raised."""
+        began_ms = self._clock()
+        try:
+            seen = await asyncio.to_thread(self._poller.poll)
+            self._report = self._board.observe(seen)
+            self._tick_ms, self._time_ms, self._error = seen.time_ms, wall_ms(), ""
+        except (LagError, NoAnswerError) as error:
+            why = str(error) or type(error).__name__
+            if not self._error:  # once, not every second of an outage
+                self._failing(why)
+            self._failed += 1
+            self._error = why
+        self._polls += 1
+        self._poll_ms = self._clock() - began_ms
+        turn, self._turn = self._turn, asyncio.Event()
+        turn.set()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                began_ms = self._clock()
+                await self.poll()
+                await asyncio.sleep(max(0.0, self.every_s - (self._clock() - began_ms) / 1000))
+        finally:
+            self._turn.set()  # whoever waits for news learns of the end

@@ -1,0 +1,97 @@
+"""The exporter: the monitor over HTTP, for Prometheus, for probes and for pages.
+
+``/metrics``, ``/lag`` (the latest as JSON), ``/events`` (the same, pushed after every poll), ``/healthz``.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from streams.guard import guard
+from streams.lag.exporter import LagCollector
+from streams.lag.monitor import LagMonitor
+
+LISTENERS_MAX = 64
+"""Pages that listen to ``/events``; each holds a connection for as long as it is open."""
+
+MONITOR: web.AppKey[LagMonitor] = web.AppKey("monitor", LagMonitor)
+REGISTRY: web.AppKey[CollectorRegistry] = web.AppKey("registry", CollectorRegistry)
+LISTENERS: web.AppKey[set[web.StreamResponse]] = web.AppKey("listeners", set)
+
+
+def make_app(monitor: LagMonitor, token: str | None = None) -> web.Application:
+    """The pages, for whoever bears ``token`` where there is one; the caller runs the monitor."""
+    app = web.Application(middlewares=[guard(token)])
+    app[MONITOR] = monitor
+    app[LISTENERS] = set()
+    app[REGISTRY] = CollectorRegistry()
+    app[REGISTRY].register(LagCollector(lambda: monitor.latest))
+    app.router.add_get("/metrics", _metrics)
+    app.router.add_get("/lag", _lag)
+    app.router.add_get("/events", _events)
+    app.router.add_get("/healthz", _healthz)
+    return app
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return web.Response(body=encode(request.app[REGISTRY]), headers={"Content-Type": content_type})
+
+
+async def _lag(request: web.Request) -> web.Response:
+    return web.Response(body=msgspec.json.encode(request.app[MONITOR].latest), content_type="application/json")
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    """200 while the report is the present, else 503 with the reason."""
+    news = request.app[MONITOR].latest
+    if news.stale:
+        return web.Response(text=f"no poll for {news.age_s:.1f} s: {news.error or 'not yet'}\n", status=503)
+    return web.Response(text="ok\n")
+
+
+async def _events(request: web.Request) -> web.StreamResponse:
+    """Server-sent events, ``event: lag``: the latest at once, then after every poll, and while polls hang."""
+    listeners = request.app[LISTENERS]
+    if len(listeners) >= LISTENERS_MAX:
+        return web.Response(text=f"{LISTENERS_MAX} listen already\n", status=503)
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    listeners.add(response)
+    try:
+        await response.prepare(request)
+        async for news in request.app[MONITOR].news():
+            await response.write(b"event: lag\ndata: " + msgspec.json.encode(news) + b"\n\n")
+    except ConnectionError:  # the page was closed
+        pass
+    finally:
+        listeners.discard(response)
+    return response
+
+
+async def serve(
+    monitor: LagMonitor,
+    at: tuple[str, int],
+    token: str | None,
+    ready: Callable[[int], None],
+    until: Callable[[], Awaitable[object]],
+) -> None:
+    """Run the monitor and its pages ``at`` host and port until ``until`` returns; ``ready`` is told the port.
+
+    Raises `OSError` where it cannot listen.
+    """
+    runner = web.AppRunner(make_app(monitor, token), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        async with monitor:
+            site = web.TCPSite(runner, *at)
+            await site.start()
+            ready(runner.addresses[0][1])
+            with suppress(asyncio.CancelledError):
+                await until()
+    finally:
+        await runner.cleanup()

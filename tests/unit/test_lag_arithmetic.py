@@ -1,0 +1,164 @@
+"""Lag from samples: interpolated time, rates, and Burrow's statuses one by one."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from streams.lag.arithmetic import (
+    COMMITS_MIN,
+    LogEnds,
+    PartitionLag,
+    Rules,
+    Sample,
+    Status,
+    Track,
+    catch_up_s,
+    rates,
+    time_lag,
+)
+
+RULES = Rules(window_ms=30_000, stuck_ms=10_000)
+Point = tuple[int | None, int | None]  # committed, log end
+
+
+def watched(points: Sequence[Point], *, owned: bool | None = True, every_ms: int = 1_000) -> PartitionLag:
+    """What a monitor says after seeing ``points``, one a second."""
+    track, ends = Track(RULES), LogEnds()
+    for number, (committed, end) in enumerate(points):
+        if end is not None:
+            ends.add(number * every_ms, end)
+        track.add(Sample(number * every_ms, committed, end, owned))
+    return track.lag("clicks", 3, ends, "worker@10.0.0.1")
+
+
+def test_a_consumer_at_the_log_end_has_no_lag_of_any_kind() -> None:
+    lag = watched([(10, 10), (20, 20)])
+
+    assert (lag.status, lag.lag, lag.time_lag_s, lag.catch_up_s, lag.stuck_s) == (Status.OK, 0, 0.0, 0.0, 0.0)
+    assert (lag.topic, lag.partition, lag.owner) == ("clicks", 3, "worker@10.0.0.1")
+
+
+def test_time_lag_is_since_the_committed_offset_was_the_log_end() -> None:
+    # The log grows by 100 a second; the consumer stands at 250, which was the log end 2.5 s into 5.
+    lag = watched([(250, 100 * second) for second in range(6)])
+
+    assert (lag.time_lag_s, lag.time_lag_at_least) == (2.5, False)
+
+
+def test_a_record_that_came_after_a_pause_is_as_old_as_the_end_of_the_pause() -> None:
+    ends = LogEnds()
+    for time_ms, end in [(0, 50), (1_000, 50), (600_000, 50), (601_000, 60)]:
+        ends.add(time_ms, end)
+
+    assert time_lag(ends, 50, 60, 602_000) == (2_000, True)
+    assert time_lag(ends, 55, 60, 602_000) == (1_500, True)
+
+
+def test_time_lag_from_before_the_watch_is_told_as_at_least() -> None:
+    lag = watched([(7, 1_000), (7, 1_000), (7, 1_100)])
+
+    assert (lag.time_lag_s, lag.time_lag_at_least) == (2.0, True)
+
+
+def test_a_log_that_is_shorter_than_before_is_another_log() -> None:
+    ends = LogEnds()
+    ends.add(0, 1_000)
+    ends.add(1_000, 10)
+    ends.add(2_000, 30)
+
+    assert time_lag(ends, 20, 30, 3_000) == (1_500, True)
+    assert time_lag(ends, 5, 30, 3_000) == (2_000, False)
+
+
+def test_rates_are_over_the_window_and_say_when_it_will_have_caught_up() -> None:
+    # Reads 300 a second, 100 come: 200 a second are gained, and 3,000 were behind.
+    lag = watched([(300 * second, 3_000 + 100 * second) for second in range(6)])
+
+    assert (lag.consumed_per_s, lag.produced_per_s) == (300.0, 100.0)
+    assert lag.catch_up_s == pytest.approx(2_000 / 200)
+
+
+def test_rates_forget_what_is_older_than_the_window() -> None:
+    lag = watched([(0, 1_000_000)] + [(10 * second, 1_000_000) for second in range(1, 100)])
+
+    assert lag.consumed_per_s == 10.0
+
+
+@pytest.mark.parametrize(
+    ("lag", "consumed", "produced", "seconds"),
+    [(0, 0, 9, 0.0), (10, 5, 3, 5.0), (10, 3, 3, None), (10, 3, 5, None), (None, 3, 1, None)],
+)
+def test_who_gains_nothing_never_catches_up(
+    lag: int | None, consumed: float, produced: float, seconds: float | None
+) -> None:
+    assert catch_up_s(lag, consumed, produced) == seconds
+
+
+def test_one_sample_tells_no_rate() -> None:
+    assert rates([Sample(0, 5, 10, True)]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("owned", "status"), [(True, Status.STALL), (False, Status.STOP), (None, Status.STOP)])
+def test_lag_without_progress_is_a_stall_where_a_member_lives_and_a_stop_where_none_does(
+    owned: bool | None, status: Status
+) -> None:
+    frozen: list[Point] = [(100, 100)] * 3 + [(100, 100 + 10 * second) for second in range(1, 14)]
+
+    assert watched(frozen[:12], owned=owned).status is Status.OK
+    lag = watched(frozen, owned=owned)
+    assert (lag.status, lag.stuck_s) == (status, 13.0)
+
+
+def test_a_quiet_consumer_is_not_stuck_for_the_time_in_which_nothing_came() -> None:
+    assert watched([(100, 100)] * 120 + [(100, 101)]).status is Status.OK
+
+
+def test_a_stall_lasts_however_long_and_ends_with_the_first_progress() -> None:
+    stalled: list[Point] = [(0, 5_000 + second) for second in range(100)]
+
+    assert (watched(stalled).status, watched(stalled).stuck_s) == (Status.STALL, 99.0)
+    assert watched([*stalled, (10, 5_100)]).status is Status.OK
+
+
+def test_consuming_and_falling_behind_at_every_commit_is_a_warning() -> None:
+    falling: list[Point] = [(10 * second, 100 + 30 * second) for second in range(40)]
+
+    assert watched(falling).status is Status.WARN
+    assert watched(falling[:COMMITS_MIN]).status is Status.OK, "too few to be a trend"
+    shrinks: list[Point] = [*falling[:35], (10 * 35 + 300, 100 + 30 * 35), *falling[36:]]
+    assert watched(shrinks[:36]).status is Status.OK
+    caught_up: list[Point] = [*falling[:30], (1_000, 1_000), *[(1_000 + 10 * s, 1_000 + 30 * s) for s in range(1, 9)]]
+    assert watched(caught_up).status is Status.OK, "lag was 0 within the window"
+
+
+def test_commits_that_are_rarer_than_polls_are_judged_at_the_commits() -> None:
+    # Commits every 4 s, so that lag grows between them; what it is at each commit decides.
+    steady: list[Point] = [(40 * (second // 4), 100 + 10 * second) for second in range(40)]
+    slower: list[Point] = [(20 * (second // 4), 100 + 10 * second) for second in range(40)]
+    faster: list[Point] = [(60 * (second // 4), 1_000 + 10 * second) for second in range(40)]
+
+    assert watched(slower).status is Status.WARN
+    assert watched(steady).status is Status.WARN, "behind, and never less: Burrow warns"
+    assert watched(faster).status is Status.OK
+
+
+def test_offsets_that_went_back_are_a_rewind_until_all_is_read_again() -> None:
+    rewound: list[Point] = [(100, 100), (100, 100), (20, 100)]
+
+    assert watched(rewound).status is Status.REWIND
+    assert watched([*rewound, (60, 100)]).status is Status.REWIND
+    assert watched([*rewound, (60, 100), (100, 100), (100, 110)]).status is Status.OK
+
+
+def test_a_rewind_from_behind_is_one_too_and_is_forgotten_with_the_window() -> None:
+    rewound: list[Point] = [(50, 100), (20, 100)]
+    recovering: list[Point] = [(20 + second, 100) for second in range(1, 40)]
+
+    assert watched([*rewound, *recovering[:3]]).status is Status.REWIND
+    assert watched([*rewound, *recovering]).status is Status.OK
+
+
+def test_nothing_committed_or_no_log_end_is_unknown() -> None:
+    for point in ((None, 100), (100, None), (None, None)):
+        lag = watched([point])
+        assert (lag.status, lag.lag, lag.time_lag_s, lag.catch_up_s) == (Status.UNKNOWN, None, None, None)

@@ -1,0 +1,205 @@
+"""The monitor's freshness, its pages and its metrics, on a scripted broker."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
+
+from streams.cli import app
+from streams.lag import serve
+from streams.lag.arithmetic import Rules, Status
+from streams.lag.board import GroupSeen, Observation, Partition
+from streams.lag.monitor import LagMonitor, News
+from streams.lag.poller import LagError, Poller
+
+HERE = Partition("clicks", 0)
+
+
+class Broker(Poller):
+    """Answers with a script, of what a group has committed (None: it does not answer); the last for ever."""
+
+    def __init__(self, committed: list[int | None]) -> None:
+        self.committed_s = committed
+        self.now_ms = 1_000_000
+
+    def poll(self) -> Observation:
+        self.now_ms += 1_000
+        committed = self.committed_s.pop(0) if len(self.committed_s) > 1 else self.committed_s[0]
+        if committed is None:
+            raise LagError("nowhere:1 does not answer")
+        seen = GroupSeen("stable", 1, {HERE: committed}, {HERE: "worker@10.0.0.1"})
+        return Observation(self.now_ms, {"salience": seen}, {HERE: 100})
+
+
+def monitor_of(*committed: int | None) -> tuple[LagMonitor, Broker]:
+    broker = Broker(list(committed))
+    return LagMonitor(broker, Rules(), clock=lambda: broker.now_ms), broker
+
+
+def after(polls: int, monitor: LagMonitor) -> News:
+    async def run() -> News:
+        for _ in range(polls):
+            await monitor.poll()
+        return monitor.latest
+
+    return asyncio.run(run())
+
+
+def browse(monitor: LagMonitor, visit: Callable[[TestClient], Awaitable[None]]) -> None:  # type: ignore[type-arg]  # its request type is of no interest
+    async def run() -> None:
+        async with TestClient(TestServer(serve.make_app(monitor))) as client:
+            await visit(client)
+
+    asyncio.run(run())
+
+
+def test_before_the_first_poll_nothing_is_known_and_that_is_said() -> None:
+    news = monitor_of(1)[0].latest
+
+    assert (news.stale, news.time_ms, news.report.worst) == (True, 0, Status.UNKNOWN)
+
+
+def test_a_report_that_is_not_renewed_grows_stale_and_says_why() -> None:
+    monitor, broker = monitor_of(90, None)
+
+    assert not after(1, monitor).stale
+    assert not after(3, monitor).stale
+    news = after(4, monitor)
+    assert (news.stale, news.age_s, news.polls, news.failed) == (True, 7.0, 8, 7)
+    assert news.error == "nowhere:1 does not answer"
+    assert news.report.groups[0].total.lag == 10, "the last that was known"
+    broker.committed_s = [95]
+    assert (after(1, monitor).stale, monitor.latest.error) == (False, "")
+
+
+def test_news_comes_at_once_and_after_every_poll() -> None:
+    monitor, _ = monitor_of(90, 95, 100)
+
+    async def run() -> list[int]:
+        lags = []
+        async with monitor:
+            async for news in monitor.news():
+                if news.polls:
+                    lags.append(news.report.groups[0].total.lag)
+                if len(lags) == 3:
+                    return lags
+        return lags
+
+    monitor.every_s = 0.0
+    assert asyncio.run(run())[-1] == 0
+
+
+def test_what_ends_the_polling_is_raised_and_not_taken_for_silence() -> None:
+    monitor, broker = monitor_of(1)
+    broker.poll = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]  # a defect
+
+    async def run() -> None:
+        async with monitor:
+            async for _news in monitor.news():
+                pass
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(run())
+
+
+def test_the_pages_tell_the_lag_and_health() -> None:
+    monitor, broker = monitor_of(90)
+
+    async def visit(client: TestClient) -> None:  # type: ignore[type-arg]  # its request type is of no interest
+        assert (await client.get("/healthz")).status == 503
+        await monitor.poll()
+        assert (await client.get("/healthz")).status == 200
+        told = await (await client.get("/lag")).json()
+        assert told["report"]["groups"][0]["partitions"][0]["lag"] == 10
+        async with client.get("/events") as events:
+            assert events.content_type == "text/event-stream"
+            assert await events.content.readline() == b"event: lag\n"
+            data = json.loads((await events.content.readline()).removeprefix(b"data: "))
+            assert data["report"] == told["report"]
+        broker.now_ms += 60_000
+        assert "no poll for 60.0 s" in await (await client.get("/healthz")).text()
+
+    browse(monitor, visit)
+
+
+def test_beyond_loopback_only_the_bearer_of_the_token_is_told() -> None:
+    monitor, _ = monitor_of(90)
+
+    async def run() -> list[int]:
+        async with TestClient(TestServer(serve.make_app(monitor, "secret"))) as client:
+            given = [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer secret"}]
+            return [(await client.get("/metrics", headers=headers)).status for headers in given]
+
+    assert asyncio.run(run()) == [401, 401, 200]
+    refused = CliRunner().invoke(app, ["lag", "serve", "--host", "0.0.0.0"], env={"SALIENCE_WEB_TOKEN": ""})
+    assert refused.exit_code == 2
+    assert "SALIENCE_WEB_TOKEN" in refused.output
+
+
+def test_a_stale_report_is_not_exported_but_its_age_is() -> None:
+    monitor, broker = monitor_of(90)
+
+    async def visit(client: TestClient) -> None:  # type: ignore[type-arg]  # its request type is of no interest
+        await monitor.poll()
+        fresh = await _samples(client)
+        labels = (("group", "salience"), ("partition", "0"), ("topic", "clicks"))
+        assert fresh["salience_lag_records", labels] == 10
+        assert fresh["salience_lag_group_members", (("group", "salience"),)] == 1
+        statuses = {name[1][2][1]: value for name, value in fresh.items() if name[0] == "salience_lag_status"}
+        assert {status for status, value in statuses.items() if value} == {"OK"}
+        assert statuses.keys() == {status.value for status in Status}
+        assert fresh["salience_lag_polls_total", (("outcome", "ok"),)] == 1
+        broker.now_ms += 60_000
+        stale = await _samples(client)
+        assert not [name for name, given in stale if "group" in dict(given)]
+        assert stale["salience_lag_poll_age_seconds", ()] == 60
+
+    browse(monitor, visit)
+
+
+async def _samples(client: TestClient) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:  # type: ignore[type-arg]  # its request type is of no interest
+    text = await (await client.get("/metrics")).text()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_the_command_shows_a_row_per_partition_and_ends_with_1_where_nothing_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: str, committed: list[int | None]) -> tuple[int, str]:
+        broker = Broker(committed)
+        monkeypatch.setattr("streams.cli.lag._monitor", lambda *_: LagMonitor(broker, clock=lambda: broker.now_ms))
+        result = CliRunner().invoke(app, ["lag", "--seconds", "0", *arguments])
+        return result.exit_code, result.stdout
+
+    status, said = run(committed=[90])
+    assert status == 0
+    assert all(word in said for word in ("salience", "clicks", "OK", "10", "worker@10.0.0.1"))
+    status, said = run("--json", committed=[100])
+    told = json.loads(said)
+    assert (status, told["worst"], told["report"]["groups"][0]["total"]["lag"]) == (0, "OK", 0)
+    assert run("--by", "group", committed=[90])[0] == 0
+    assert run("--by", "topic", committed=[90])[0] == 0
+    status, said = run("--json", committed=[None])
+    assert (status, json.loads(said)["error"]) == (1, "nowhere:1 does not answer")
+
+
+def test_a_stuck_partition_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Broker([90])
+    monitor = LagMonitor(broker, Rules(window_ms=3_000, stuck_ms=1_000), clock=lambda: broker.now_ms)
+    after(2, monitor)
+    monkeypatch.setattr("streams.cli.lag._monitor", lambda *_: monitor)
+
+    result = CliRunner().invoke(app, ["lag", "--seconds", "0"])
+
+    assert result.exit_code == 1
+    assert "STALL" in result.stdout

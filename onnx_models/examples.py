@@ -99,6 +99,7 @@ def _in_time_order(events: Events) -> Events:
     """By time, impressions first, else as given; offsets follow, since state ignores offsets that go back."""
     ordered = events[np.lexsort((events["source"], events["time_ms"]))]
     ordered["offset"] = np.arange(len(ordered))
+    ordered["stream_ms"] = ordered["time_ms"]
     return ordered
 
 

@@ -3,8 +3,8 @@
 Nothing here reads a clock, the environment, a topic or global randomness: time and seeds are arguments,
 and "now" is the timestamp of the record being applied. Modules import only those before them on the path
 
-    ids → features → events → order → rows → dedup → ring → interest → catalogue → update → candidates
-        → inputs → attention → clicks → pending → feedback → assignment → policies → ranking → engine
+    ids → features → events → order → rows → dedup → claims → cleaning → anomaly → ring → interest → catalogue → update
+        → candidates → inputs → attention → clicks → pending → feedback → assignment → policies → ranking → engine
 
 and beside it, the laboratory that judges what the engine did
 

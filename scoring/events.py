@@ -26,12 +26,29 @@ class Kind(IntEnum):
     PURCHASED = 6
 
 
+class Outcome(IntEnum):
+    """What became of an event: applied, or the first rule that kept it from being applied (`scoring.cleaning`)."""
+
+    APPLIED = 0
+    DUPLICATE = 1  # its id is remembered
+    REPLAYED = 2  # at or below the row's offset: applied before a crash
+    LATE = 3  # older than the lane's time by more than the window
+    BURST = 4  # beyond what one person can do in a minute
+    BOT = 5  # beyond what one person does in a day
+    RESHOWN = 6  # an impression again, under another id (and, it may be, another price)
+    UNSHOWN = 7  # answers an impression that never was, once too often
+
+
+FILTERED = (Outcome.BURST, Outcome.BOT, Outcome.RESHOWN, Outcome.UNSHOWN)
+"""Nobody's attention: counted by rule, and no part of interest."""
+
 VIEWED_LONG_MS = 10_000
 """A view this long counts as `Kind.VIEWED_LONG`."""
 
 EVENT = np.dtype(
     [
         ("time_ms", "<i8"),  # when it happened, UTC
+        ("stream_ms", "<i8"),  # the lane's time when it was taken: the newest record time up to and with its own
         ("shown_ms", "<i8"),  # when the impression it answers was shown; its own time where it answers none
         ("ad", "<u8"),  # id64 of the ad
         ("event", "<u8"),  # id64 of the event id

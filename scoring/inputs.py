@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from scoring.events import Kind
 from scoring.features import FEATURE_DIM, specification_hash
-from scoring.rows import RING_SIZE, Rows
+from scoring.rows import KIND_MASK, RING_SIZE, Rows
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -98,7 +98,7 @@ class History:
 def history_of(rows: Rows, now_ms: Ints) -> History:
     """The rings of ``rows [B]`` as seen at ``now_ms [B]``."""
     age_s = np.maximum(now_ms[:, None] // 1000 - rows["ring_s"].astype(np.int64), 0)
-    kind = rows["ring_kind"].astype(np.int64)
+    kind = (rows["ring_kind"] & KIND_MASK).astype(np.int64)
     kind[(kind == Kind.SHOWN) & (age_s >= SKIPPED_AFTER_S)] = HistoryKind.SKIPPED
     return History(rows["ring_ad"].copy(), age_s.astype(np.float32), kind)
 

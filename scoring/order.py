@@ -16,6 +16,14 @@ Times = npt.NDArray[np.int64]
 FOREVER = np.iinfo(np.int64).max
 
 
+def stream_times(record_ms: Times, stream_ms: int, limit_ms: int) -> Times:
+    """The lane's time at each record taken ``[N]``: the newest record time up to it, from ``stream_ms`` on.
+
+    ``limit_ms``: the watermark after them, which a record dated in the future does not pass.
+    """
+    return np.maximum.accumulate(np.maximum(np.minimum(record_ms, limit_ms), stream_ms))
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
     """``order [N]``: the `Source` of each record taken, in turn; ``watermarks_ms``: running maxima after them."""

@@ -1,14 +1,15 @@
 """The ring: the newest `RING_SIZE` items that a person was shown or attended to, and what came of each.
 
-An entry is (time of the impression, or the event's own time where it answers none; item), with the strongest
-`Kind` that happened. Union, strongest kind and "newest 50" commute, so the ring is a join-semilattice: it does
-not depend on how a stream is cut into batches, and a click joins its impression whichever comes second.
+An entry is (time of the impression, or the event's own time where it answers none; item), with the strongest `Kind`
+that happened and whether an impression was among it. Union, strongest kind and "newest 50" commute, so the ring is a
+join-semilattice: it does not depend on how a stream is cut into batches, and a click joins its impression whichever
+comes second.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from scoring.rows import RING_SIZE, Rows
+from scoring.rows import KIND_MASK, RING_SIZE, SHOWN_BIT, Rows
 
 _FEW = 4
 """Rows with at most this many new entries merge in narrow arrays; hot users in arrays twice the ring's size."""
@@ -20,7 +21,10 @@ Kinds = npt.NDArray[np.uint8]
 
 
 def remember(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, kind: Kinds) -> None:
-    """Put entries ``[E]`` in the rings of ``row [E]``, in place; order of the entries does not matter."""
+    """Put entries ``[E]`` in the rings of ``row [E]``, in place; order of the entries does not matter.
+
+    ``kind`` is a `Kind`, with `SHOWN_BIT` for an impression.
+    """
     if not len(row):
         return
     order = np.lexsort((ad, seconds, row))
@@ -28,10 +32,16 @@ def remember(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, kind: Kinds) -> N
     fresh = np.ones(len(row), dtype=bool)
     fresh[1:] = (row[1:] != row[:-1]) | (seconds[1:] != seconds[:-1]) | (ad[1:] != ad[:-1])
     first = np.flatnonzero(fresh)
-    kind = np.maximum.reduceat(kind[order], first)
+    kind = _stronger(kind[order], first)
     row, ad, seconds = row[first], ad[first], seconds[first]
     joined = _join(rows, row, ad, seconds, kind)
     _insert(rows, row[~joined], ad[~joined], seconds[~joined], kind[~joined])
+
+
+def _stronger(kind: Kinds, first: Ints) -> Kinds:
+    """Of equal entries the strongest kind, and whether any was an impression."""
+    strongest: Kinds = np.maximum.reduceat(kind & KIND_MASK, first)
+    return strongest | np.bitwise_or.reduceat(kind & SHOWN_BIT, first)
 
 
 def _join(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, kind: Kinds) -> npt.NDArray[np.bool_]:
@@ -40,7 +50,8 @@ def _join(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, kind: Kinds) -> npt.
     place = same.argmax(axis=1)
     joined: npt.NDArray[np.bool_] = same[np.arange(len(row)), place]
     at = row[joined], place[joined]
-    rows["ring_kind"][at] = np.maximum(rows["ring_kind"][at], kind[joined])
+    was, now = rows["ring_kind"][at], kind[joined]
+    rows["ring_kind"][at] = np.maximum(was & KIND_MASK, now & KIND_MASK) | ((was | now) & SHOWN_BIT)
     return joined
 
 

@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scoring.events import Kind
 from scoring.features import FEATURE_DIM
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 RING_SIZE = 50
 """H: items remembered per user, the history that attention looks at."""
 SEEN_SIZE = 12
 """Event ids remembered per user and source: a producer's retries come within a few events of the original."""
+SHOWN_BIT = 0x80
+"""In ``ring_kind``: the impression itself was seen, not only an event that says it answers one."""
+KIND_MASK = 0x7F
+"""In ``ring_kind``: the strongest `scoring.events.Kind`."""
 HORIZONS = 2
 """Interest vectors per user: the session's and the long one."""
 
@@ -24,7 +29,7 @@ ROW = np.dtype(
         ("version", "<u2"),
         ("surface", "<u2"),  # where the user acted last
         ("seen_next", "u1", (2,)),  # per source: where in `seen` the next id goes
-        ("free", "<u2"),  # keeps what follows aligned; zero
+        ("unshown", "<u2"),  # events on `rate_minute`'s day that answer an impression which was not seen
         ("time_ms", "<i8"),  # newest event time
         ("interest_ms", "<i8"),  # reference time of the interest vectors
         ("viewed_ms", "<i8"),
@@ -40,11 +45,42 @@ ROW = np.dtype(
         ("seen", "<u8", (2, SEEN_SIZE)),  # per source: ids of the latest events
         ("ring_ad", "<u8", (RING_SIZE,)),  # oldest first, filled from the end: [-1] is the newest
         ("ring_s", "<u4", (RING_SIZE,)),  # impression time or own time, seconds
-        ("ring_kind", "u1", (RING_SIZE,)),
+        ("showings", "<u4", (SEEN_SIZE,)),  # of each impression in `seen`: hash of what was shown when
+        ("rate_minute", "<u4"),  # minutes since the epoch that `minute_count` is of; `day_count` is of its day
+        ("minute_count", "<u2", (2,)),  # per source: events of that minute, at most 65,535
+        ("day_count", "<u2", (2,)),
+        ("ring_kind", "u1", (RING_SIZE,)),  # `KIND_MASK` and `SHOWN_BIT`
     ]
 )
 ROW_BYTES = ROW.itemsize
-"""1,434 bytes: 512 of interest, 650 of ring, 192 of event ids."""
+"""1,494 bytes: 512 of interest, 650 of ring, 240 of event ids and showings."""
+
+_LAYOUT_1 = np.dtype(
+    [
+        ("version", "<u2"),
+        ("surface", "<u2"),
+        ("seen_next", "u1", (2,)),
+        ("free", "<u2"),
+        ("time_ms", "<i8"),
+        ("interest_ms", "<i8"),
+        ("viewed_ms", "<i8"),
+        ("value_micros", "<i8"),
+        ("offset", "<i8", (2,)),
+        ("impressions", "<u4"),
+        ("views", "<u4"),
+        ("clicks", "<u4"),
+        ("carts", "<u4"),
+        ("purchases", "<u4"),
+        ("long_views", "<u4"),
+        ("interest", "<f4", (2, 64)),
+        ("seen", "<u8", (2, 12)),
+        ("ring_ad", "<u8", (50,)),
+        ("ring_s", "<u4", (50,)),
+        ("ring_kind", "u1", (50,)),
+    ]
+)
+_LAYOUTS = {layout.itemsize: (version, layout) for version, layout in ((1, _LAYOUT_1), (LAYOUT_VERSION, ROW))}
+"""Version and layout by size: no two have one."""
 
 Rows = npt.NDArray[Any]
 
@@ -54,16 +90,55 @@ class RowError(ValueError):
 
 
 def decode_rows(values: Iterable[bytes]) -> Rows:
-    """Rows from changelog values, ``[N]`` of `ROW`. Raises `RowError` where a value has another size or layout."""
-    values = list(values)
-    wrong = next((value for value in values if len(value) != ROW_BYTES), None)
-    if wrong is not None:
-        raise RowError(f"a state row has {len(wrong)} bytes; layout {LAYOUT_VERSION} has {ROW_BYTES}")
-    rows = np.frombuffer(b"".join(values), dtype=ROW)
-    versions = np.unique(rows["version"])
-    if len(versions) and (len(versions) > 1 or versions[0] != LAYOUT_VERSION):
-        raise RowError(f"state rows have layouts {versions.tolist()}; this version reads {LAYOUT_VERSION}")
+    """Rows from changelog values, ``[N]`` of `ROW`; those of a former layout are brought to this one.
+
+    Raises `RowError` where a value is of no layout that this version reads, or holds what no row can.
+    """
+    rows = _decode(list(values))
+    for name, sound in (
+        ("seen_next", (rows["seen_next"] < SEEN_SIZE).all()),
+        ("interest", np.isfinite(rows["interest"]).all()),
+        ("ring_kind", (rows["ring_kind"] & KIND_MASK <= max(Kind)).all()),
+    ):
+        if not sound:
+            raise RowError(f"a state row's {name} is outside what it can be: the changelog was written by another hand")
     return rows
+
+
+def _decode(values: list[bytes]) -> Rows:
+    if all(len(value) == ROW_BYTES for value in values):
+        return _of_layout(values, LAYOUT_VERSION, ROW)
+    out = np.zeros(len(values), dtype=ROW)
+    sizes = np.array([len(value) for value in values])
+    for size in np.unique(sizes).tolist():
+        at = np.flatnonzero(sizes == size)
+        version, layout = _LAYOUTS.get(size, (0, ROW))
+        if not version:
+            known = ", ".join(f"{number:,}" for number in _LAYOUTS)
+            raise RowError(f"a state row has {size:,} bytes; the layouts that this version reads have {known}")
+        out[at] = _migrated(_of_layout([values[place] for place in at.tolist()], version, layout))
+    return out
+
+
+def _of_layout(values: list[bytes], version: int, layout: np.dtype[Any]) -> Rows:
+    rows = np.frombuffer(b"".join(values), dtype=layout)
+    if (rows["version"] != version).any():
+        found = np.unique(rows["version"]).tolist()
+        raise RowError(f"state rows of {layout.itemsize:,} bytes have layouts {found}; expected {version}")
+    return rows
+
+
+def _migrated(rows: Rows) -> Rows:
+    """Rows of any layout as `ROW`: what the former layout did not know is zero."""
+    if rows.dtype == ROW:
+        return rows
+    out = np.zeros(len(rows), dtype=ROW)
+    for name in rows.dtype.names or ():
+        if name in (ROW.names or ()):
+            out[name] = rows[name]
+    out["version"] = LAYOUT_VERSION
+    out["ring_kind"] |= np.where(out["ring_kind"] > 0, SHOWN_BIT, 0).astype(np.uint8)  # layout 1 did not tell: believed
+    return out
 
 
 class RowStore:

@@ -6,27 +6,20 @@ taken in the order of the batch.
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
-from scoring.dedup import mark_duplicates
-from scoring.events import VIEWED_LONG_MS, Events, Kind, Source
+from scoring.cleaning import Rules, clean
+from scoring.events import FILTERED, VIEWED_LONG_MS, Events, Kind, Outcome, Source, only
 from scoring.ids import MISSING
 from scoring.interest import DecayedInterest, weight_of
 from scoring.ring import remember
-from scoring.rows import Rows, RowStore
+from scoring.rows import SHOWN_BIT, Rows, RowStore
 
-
-class Outcome(IntEnum):
-    """What became of an event."""
-
-    APPLIED = 0
-    DUPLICATE = 1
-    REPLAYED = 2
-
+_NOBODY = (*FILTERED, Outcome.LATE)
+"""A placement follows what a person does now; a duplicate or replayed event is one whose placement may be missing."""
 
 _COUNTERS = {
     Kind.SHOWN: "impressions",
@@ -40,38 +33,36 @@ _COUNTERS = {
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a batch did: `Outcome` per event ``[E]``, rows it touched, events whose ad the catalogue lacks."""
+    """What a batch did: `Outcome` per event ``[E]``, rows it touched, events whose ad the catalogue lacks.
+
+    ``acted``: which of the touched rows had an event that is a person's, and not all filtered or late.
+    """
 
     outcome: npt.NDArray[np.uint8]
     touched: npt.NDArray[np.int64]
+    acted: npt.NDArray[np.bool_]
     unknown_ads: int
 
 
-def apply(store: RowStore, events: Events, catalogue: Catalogue) -> Applied:
+def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = Rules()) -> Applied:  # noqa: B008 - frozen
     """Apply ``events`` to their rows, in place.
 
-    An event at or below its row's last offset was applied before a crash (`Outcome.REPLAYED`) and changes
-    nothing; one whose id the row remembers is a `Outcome.DUPLICATE` and moves only the offset. An event for an
-    unknown ad counts, keeps its id in the ring, and adds nothing to interest.
+    Only what passes all of ``rules`` (`scoring.cleaning`) touches interest, ring and counters; the rest moves the
+    row's offset and what the rules remember. An event for an unknown ad counts, keeps its id in the ring, and adds
+    nothing to interest.
     """
     rows = store.rows
-    outcome = np.full(len(events), Outcome.REPLAYED, dtype=np.uint8)
-    new = events["offset"] > rows["offset"][events["row"], events["source"]]
-    fresh = events[new]
-    outcome[new] = np.where(mark_duplicates(rows, fresh), Outcome.DUPLICATE, Outcome.APPLIED)
-    _move_offsets(rows, fresh)
+    outcome = clean(rows, events, rules)
     applied = events[outcome == Outcome.APPLIED]
     row = applied["row"].astype(np.int64)
-    remember(rows, row, applied["ad"], (applied["shown_ms"] // 1000).astype(np.uint32), applied["kind"])
+    kind = applied["kind"] | np.where(applied["source"] == Source.IMPRESSION, SHOWN_BIT, 0).astype(np.uint8)
+    remember(rows, row, applied["ad"], (applied["shown_ms"] // 1000).astype(np.uint32), kind)
     _count(rows, row, applied)
     unknown = _learn(rows, row, applied, catalogue)
-    return Applied(outcome, np.unique(events["row"]).astype(np.int64), unknown)
-
-
-def _move_offsets(rows: Rows, events: Events) -> None:
-    for source in Source:
-        of_source = events[events["source"] == source]
-        np.maximum.at(rows["offset"][:, source], of_source["row"], of_source["offset"])
+    touched, of = np.unique(events["row"], return_inverse=True)
+    acted = np.zeros(len(touched), dtype=bool)
+    acted[of[~np.isin(outcome, _NOBODY)]] = True
+    return Applied(outcome, touched.astype(np.int64), acted, unknown)
 
 
 def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:

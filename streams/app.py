@@ -58,7 +58,14 @@ def make_engine(settings: Settings) -> Engine:
 
 def make_step(settings: Settings, engine: Engine, lanes: int) -> Step:
     """The step of every lane of a worker that the settings ask for."""
-    return Step(engine, partitioner(lanes), settings.time_tolerance_ms, settings.idle_ttl_ms, scoring=settings.scoring)
+    return Step(
+        engine,
+        partitioner(lanes),
+        settings.time_tolerance_ms,
+        settings.idle_ttl_ms,
+        rules=settings.rules,
+        scoring=settings.scoring,
+    )
 
 
 def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:

@@ -165,6 +165,16 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
         ),
         _FORGOTTEN,
     ),
+    topics.LATE_EVENTS: (
+        Message(
+            "LateEvent",
+            _USER,
+            None,
+            "An event older than the lane's time by more than `SALIENCE_LATE_MS`, as it came, with its own headers and "
+            "those of a dead letter.",
+            payload=_BYTES,
+        ),
+    ),
     topics.DEAD_LETTERS: (
         Message(
             "DeadLetter",
@@ -179,7 +189,7 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
 """What each topic carries."""
 
 RECEIVED = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS, topics.CONTROL, topics.CHANGELOG)
-SENT = (topics.PLACEMENTS, topics.DECISIONS, topics.CHANGELOG, topics.DEAD_LETTERS)
+SENT = (topics.PLACEMENTS, topics.DECISIONS, topics.CHANGELOG, topics.LATE_EVENTS, topics.DEAD_LETTERS)
 _IN_GROUP = (topics.CLICKS, topics.AD_IMPRESSIONS)
 
 
@@ -250,7 +260,7 @@ def _message(message: Message) -> Json:
     if message.example is not None:
         out["payload"] = {"$ref": f"#/components/schemas/{message.name}"}
         out["examples"] = [{"payload": msgspec.to_builtins(message.example)}]
-    if message.name == wire.DeadLetter.__name__:
+    if message.name in (wire.DeadLetter.__name__, "LateEvent"):
         out["headers"] = _headers(wire.DeadLetter)
     return out
 

@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
+from scoring.cleaning import Rules
 from scoring.events import Source
-from scoring.order import FOREVER, take
+from scoring.order import FOREVER, stream_times, take
 from scoring.rows import ROW, Rows, RowStore, decode_rows
-from scoring.update import Outcome, apply
+from scoring.update import apply
 from streams import topics
 from streams.catalogue_feed import entry_of
+from streams.conservation import account
 from streams.decode import Record, decode
 from streams.identity import partitioner
 from streams.logs import Event, Log
@@ -118,11 +120,11 @@ class _LogRecord:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-def pure_core(log: Log, lanes: int, latest_ms: int = FOREVER) -> Expected:
+def pure_core(log: Log, lanes: int, latest_ms: int = FOREVER, rules: Rules = Rules()) -> Expected:  # noqa: B008 - frozen
     """The state that ``log`` leads to on topics of ``lanes`` partitions that hold nothing else.
 
-    ``latest_ms``: the newest time that an event may have. Users are not forgotten, as a worker would after
-    ``SALIENCE_IDLE_TTL_MS`` of the log's time.
+    ``latest_ms``: the newest time that an event may have; ``rules``: the workers'. Users are not
+    forgotten, as a worker would after ``SALIENCE_IDLE_TTL_MS`` of the log's time.
     """
     catalogue = Catalogue()
     catalogue.upsert([entry_of(ad) for ad in log.ads])
@@ -137,7 +139,7 @@ def pure_core(log: Log, lanes: int, latest_ms: int = FOREVER) -> Expected:
     rows: list[Rows] = []
     totals: Counter[str] = Counter()
     for queue in queues:
-        store = _lane(queue, catalogue, latest_ms, totals)
+        store = _lane(queue, catalogue, latest_ms, rules, totals)
         users += [user for user in store.users if user is not None]
         rows.append(store.rows[: len(store.users)])
     distinct = {(_source(event), event.user_id, event.event_id) for event in log.events}
@@ -154,21 +156,25 @@ def _record(event: Event, lane: int, offset: int) -> _LogRecord:
 
 
 def _lane(
-    queue: tuple[list[_LogRecord], list[_LogRecord]], catalogue: Catalogue, latest_ms: int, totals: Counter[str]
+    queue: tuple[list[_LogRecord], list[_LogRecord]],
+    catalogue: Catalogue,
+    latest_ms: int,
+    rules: Rules,
+    totals: Counter[str],
 ) -> RowStore:
     """One lane's backlog applied: taken as a whole, so that nothing has to be waited for."""
     first, second = (np.array([record.timestamp for record in records], dtype=np.int64) for records in queue)
     order = take((first, second), (0, 0), (True, True), latest_ms, len(first) + len(second)).order
     rest = [iter(records) for records in queue]
     records = [next(rest[source]) for source in order.tolist()]
+    stream_ms = stream_times(np.array([record.timestamp for record in records], dtype=np.int64), 0, latest_ms)
     store = RowStore()
     for start in range(0, len(records), EVENTS_PER_APPLY):
         cut = slice(start, start + EVENTS_PER_APPLY)
         decoded = decode(records[cut], order[cut], store, latest_ms=latest_ms, belongs_here=lambda _key: True)
-        applied = apply(store, decoded.events, catalogue)
-        outcomes = np.bincount(applied.outcome, minlength=len(Outcome)).tolist()
-        totals.update({outcome.name.lower(): outcomes[outcome] for outcome in Outcome})
-        totals.update(events_in=len(records[cut]), dead=len(decoded.dead), unknown_ads=applied.unknown_ads)
+        decoded.events["stream_ms"] = stream_ms[cut][decoded.places]
+        applied = apply(store, decoded.events, catalogue, rules)
+        totals.update(account(len(records[cut]), decoded, applied))
     return store
 
 

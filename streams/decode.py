@@ -43,10 +43,11 @@ _KINDS = {"click": Kind.CLICKED, "view": Kind.VIEWED, "cart": Kind.CARTED, "purc
 class Decoded:
     """``events``: what may be applied, in order. ``dead``: refused records with stage, error class and message.
 
-    ``misplaced``: records whose key belongs to another partition, to be sent there.
+    ``misplaced``: records whose key belongs to another partition, to be sent there. ``places``: each event's record.
     """
 
     events: Events
+    places: list[int] = field(default_factory=list)
     dead: list[tuple[Record, str, str, str]] = field(default_factory=list)
     misplaced: list[Record] = field(default_factory=list)
 
@@ -69,7 +70,7 @@ def decode(
     offsets: list[int] = []
     rows: list[int] = []
     out = Decoded(np.zeros(0, dtype=EVENT))
-    for record, source in zip(records, sources.tolist(), strict=True):
+    for place, (record, source) in enumerate(zip(records, sources.tolist(), strict=True)):
         try:
             event = _DECODERS[source](record.value or b"")
             key = event.user_id.encode()
@@ -87,6 +88,7 @@ def decode(
         kept.append(source)
         offsets.append(record.offset)
         rows.append(row)
+        out.places.append(place)
     out.events = columns(events, rows)
     out.events["source"] = kept
     out.events["offset"] = offsets
@@ -109,12 +111,16 @@ def _check(event: Event, user: bytes, key: bytes | None, latest_ms: int) -> None
 
 
 def columns(events: Sequence[Event], rows: Sequence[int]) -> Events:
-    """Wire events as ``[E]`` of `EVENT`, in order; ``rows`` are the users' rows, offsets are the positions."""
+    """Wire events as ``[E]`` of `EVENT`, in order; ``rows`` are the users' rows.
+
+    Offsets are the positions, and the stream's time is the newest so far: as if each had come when it happened.
+    """
     out = np.zeros(len(events), dtype=EVENT)
     if not events:
         return out
     surfaces: dict[str, int] = {"": 0}
     out["time_ms"] = [event.time_ms for event in events]
+    out["stream_ms"] = np.maximum.accumulate(out["time_ms"])
     out["ad"] = [id64(event.ad_id) for event in events]
     out["event"] = [id64(event.event_id) for event in events]
     out["offset"] = np.arange(len(events))

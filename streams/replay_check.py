@@ -11,6 +11,7 @@ from streams.audit import Difference, Expected, Seen, audit, compare, pure_core
 from streams.demo.worker import WorkerProcess
 from streams.lag.watch import Lag, LagWatch
 from streams.logs import Log
+from streams.settings import Settings
 from streams.topics import DAY_MS
 
 
@@ -98,7 +99,7 @@ async def check(
     """Read what is there and compare. ``progress`` is told of every read how many records it was."""
     return report_of(
         plan,
-        pure_core(log, plan.partitions),
+        pure_core(log, plan.partitions, rules=Settings().rules),
         await audit(plan.bootstrap, plan.prefix, progress),
         filled_per_s=filled_per_s,
         seconds=seconds,

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from scoring.cleaning import COUNT_MAX, Rules
 from streams.connection import Security
 
 Guarantee = Literal["exactly_once", "at_least_once"]
@@ -83,6 +84,29 @@ class Settings(BaseSettings):
     web_port: int = Field(0, ge=0, le=65_535, description="Their port; 0 takes a free one, which the log tells.")
     web_token: SecretStr | None = Field(None, description="Bearer token that every request must carry.")
     web_token_file: Path | None = Field(None, description="Or a file that holds it.")
+    late_ms: int = Field(
+        604_800_000,
+        ge=0,
+        description="An event this much older than its lane's time goes to late-events: the longer "
+        "half-life of an interest, and what the input topics keep.",
+    )
+    impressions_per_minute: int = Field(
+        3_000, ge=1, le=COUNT_MAX, description="Of one user; more are filtered (burst): 50 a second are no person's."
+    )
+    actions_per_minute: int = Field(
+        300,
+        ge=1,
+        le=COUNT_MAX,
+        description="Clicks, views, carts and purchases of one user; more are filtered (burst).",
+    )
+    impressions_per_day: int = Field(50_000, ge=1, le=COUNT_MAX, description="Of one user; more are filtered (bot).")
+    actions_per_day: int = Field(10_000, ge=1, le=COUNT_MAX, description="Of one user; more are filtered (bot).")
+    unshown_per_day: int = Field(
+        50,
+        ge=0,
+        le=COUNT_MAX,
+        description="Actions of one user on impressions never seen; more are filtered (unshown).",
+    )
 
     scoring: bool = Field(True, description="False: state only, no placements.")
     slots: int = Field(10, ge=1, le=100, description="Ads per placement.")
@@ -96,6 +120,16 @@ class Settings(BaseSettings):
         90 * 86_400_000, ge=1, description="A user silent this long, in stream time, is forgotten."
     )
     snapshot_every_ms: int = Field(60_000, ge=100, description="Between a lane's local snapshots.")
+
+    @property
+    def rules(self) -> Rules:
+        """What is kept from interest."""
+        return Rules(
+            late_ms=self.late_ms,
+            per_minute=(self.impressions_per_minute, self.actions_per_minute),
+            per_day=(self.impressions_per_day, self.actions_per_day),
+            unshown_per_day=self.unshown_per_day,
+        )
 
     @model_validator(mode="after")
     def _deadlines_fit(self) -> Self:

@@ -16,13 +16,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from scoring.anomaly import FloodScore
+from scoring.cleaning import Rules
 from scoring.engine import Engine
-from scoring.events import Source
+from scoring.events import Outcome, Source
 from scoring.feedback import ClickLayer
+from scoring.order import stream_times
 from scoring.rows import Rows, RowStore
-from scoring.update import Outcome, apply
-from streams.decode import Record, decode
-from streams.placing import place
+from scoring.update import Applied, apply
+from streams.conservation import account
+from streams.decode import Decoded, Record, decode
+from streams.placing import Published, place
 from streams.wire import DeadLetter, LaneRow
 
 LANE_ROW_VERSION = 1
@@ -79,19 +83,22 @@ class LaneState:
     totals: Counter[str] = field(default_factory=Counter)
     store: RowStore = field(default_factory=RowStore)
     clicks: ClickLayer = field(default_factory=ClickLayer)
+    flood: FloodScore = field(default_factory=FloodScore)
+    """Learnt anew by every owner: within `scoring.anomaly.GRACE` slices."""
 
 
 @dataclass(frozen=True)
 class Step:
     """The pure step of every lane of a worker. ``partition_of``: the producers' partitioner.
 
-    ``scoring`` False: state only, no placements.
+    ``rules``: what is kept from interest. ``scoring`` False: state only, no placements.
     """
 
     engine: Engine
     partition_of: Callable[[bytes], int]
     time_tolerance_ms: int
     idle_ttl_ms: int
+    rules: Rules = field(default_factory=Rules)
     scoring: bool = True
 
     def run(self, state: LaneState, taken: Slice, now_ms: int) -> Effects:
@@ -106,31 +113,32 @@ class Step:
             belongs_here=lambda key: self.partition_of(key) == state.lane,
         )
         # 2. apply
-        applied = apply(store, decoded.events, self.engine.catalogue)
+        decoded.events["stream_ms"] = _stream_times(state, taken)[decoded.places]
+        applied = apply(store, decoded.events, self.engine.catalogue, self.rules)
         # 3. score again whoever did something
         rows = store.rows[applied.touched]
         users = [user for row in applied.touched.tolist() if (user := store.users[row]) is not None]
-        published = place(self.engine, state.lane, users, rows) if users and self.scoring else []
+        published = self._place(state, users, rows, applied.acted) if self.scoring else []
         # 4. the effects
         expired = self._expire(state, taken)
-        outcomes = np.bincount(applied.outcome, minlength=len(Outcome)).tolist()
-        counts = Counter(
-            events_in=len(taken.records),
-            dead=len(decoded.dead),
-            rerouted=len(decoded.misplaced),
-            unknown_ads=applied.unknown_ads,
-            placements=len(published),
-            expired=len(expired),
-            **{outcome.name.lower(): outcomes[outcome] for outcome in Outcome},
-        )
+        counts = account(len(taken.records), decoded, applied)
+        counts.update(placements=len(published), expired=len(expired))
+        score = state.flood.observe(int(rows["minute_count"][:, Source.CLICK].max(initial=0))) if len(rows) else 0.0
         gone = [Message(user, None) for user in expired]
         messages = {
             "placements": [Message(p.user, p.placement) for p in published] + gone,
             "decisions": [Message(p.user, p.decision) for p in published],
             "dead-letters": [dead_letter(*dead) for dead in decoded.dead],
+            "late-events": _late(taken, decoded, applied),
             "state-changelog": list(map(Message, users, row_bytes(rows))) + gone,
         }
-        return Effects(messages, self._rerouted(decoded.misplaced), _advance(state, taken, counts), counts)
+        return Effects(messages, self._rerouted(decoded.misplaced), _advance(state, taken, counts, score), counts)
+
+    def _place(self, state: LaneState, users: list[bytes], rows: Rows, acted: npt.NDArray[np.bool_]) -> list[Published]:
+        """Placements of those who acted; what was filtered, or late, asks for none."""
+        if not acted.all():
+            users, rows = [users[at] for at in np.flatnonzero(acted).tolist()], rows[acted]
+        return place(self.engine, state.lane, users, rows) if users else []
 
     def _rerouted(self, misplaced: list[Record]) -> dict[tuple[str, int], list[Message]]:
         """Records whose key belongs to another partition, by where they belong."""
@@ -152,13 +160,29 @@ class Step:
         return idle
 
 
+def _stream_times(state: LaneState, taken: Slice) -> npt.NDArray[np.int64]:
+    """The lane's time at each record of the slice."""
+    record_ms = np.array([record.timestamp for record in taken.records], dtype=np.int64)
+    return stream_times(record_ms, state.stream_ms, max(state.stream_ms, *taken.watermarks_ms))
+
+
+def _late(taken: Slice, decoded: Decoded, applied: Applied) -> list[Message]:
+    """Events that came too late, as they came, with their origin and the time that they were late for."""
+    out = []
+    for at in np.flatnonzero(applied.outcome == Outcome.LATE).tolist():
+        time_ms, stream_ms = (int(decoded.events[name][at]) for name in ("time_ms", "stream_ms"))
+        message = f"time_ms {time_ms} is {stream_ms - time_ms} ms before the lane's time {stream_ms}"
+        out.append(dead_letter(taken.records[decoded.places[at]], "late", "LateEvent", message))
+    return out
+
+
 def row_bytes(rows: Rows) -> list[bytes]:
     """The bytes of each row, in one conversion."""
     values: list[bytes] = np.ascontiguousarray(rows).view(f"V{rows.itemsize}").tolist()
     return values
 
 
-def _advance(state: LaneState, taken: Slice, counts: Counter[str]) -> LaneRow:
+def _advance(state: LaneState, taken: Slice, counts: Counter[str], flood_score: float) -> LaneRow:
     """Move the lane past the slice; the lane row that says so."""
     before = state.next_offsets
     after = list(before)
@@ -178,6 +202,7 @@ def _advance(state: LaneState, taken: Slice, counts: Counter[str]) -> LaneRow:
         topic_ids=state.topic_ids,
         lanes=state.lanes,
         totals=dict(state.totals),
+        flood_score=round(flood_score, 6),
     )
 
 

@@ -31,6 +31,7 @@ PLACEMENTS = "placements"
 DECISIONS = "decisions"
 CHANGELOG = "state-changelog"
 DEAD_LETTERS = "dead-letters"
+LATE_EVENTS = "late-events"
 
 CLEANUP = "cleanup.policy"
 RETENTION = "retention.ms"
@@ -116,6 +117,14 @@ TABLE: tuple[Topic, ...] = (
         "compact",
         lanes=True,
         configs=_COMPACTED_SOON | {"delete.retention.ms": str(TOMBSTONES_KEPT_MS)},
+    ),
+    # As long as the events themselves: what comes too late for the stream is still there for the books.
+    Topic(
+        LATE_EVENTS,
+        "events that came too late, raw, with their origin",
+        "delete",
+        lanes=True,
+        configs=_kept(14) | {"max.message.bytes": str(2 * BATCH_BYTES)},
     ),
     # Twice the size: an input of the full size and its origin must fit. Two weeks to look at it.
     Topic(

@@ -159,7 +159,8 @@ class LaneRow(Struct, frozen=True, kw_only=True):
     the slice in the order taken (0 impression, 1 click, packed big-endian), which starts at ``from_offsets``.
     ``watermarks_ms`` are the running maxima of record time per topic; ``topic_ids`` tell a topic from its
     namesake made anew, ``lanes`` from itself with more partitions. ``totals`` count what became of every record
-    since the lane's first: in = applied + duplicate + replayed + dead + rerouted, always.
+    since the lane's first (`streams.conservation`): in = applied + duplicate + replayed + late + filtered + dead +
+    rerouted, always; ``unaccounted`` is the difference. ``flood_score``: see `scoring.anomaly`.
     """
 
     version: int
@@ -172,6 +173,7 @@ class LaneRow(Struct, frozen=True, kw_only=True):
     topic_ids: tuple[str, str]
     lanes: int
     totals: dict[str, int]
+    flood_score: float = 0.0
 
 
 LANE_KEY = b"\x00lane"

@@ -44,6 +44,8 @@ def reads(users: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
     rng = np.random.default_rng(1)
     rows = np.frombuffer(rng.bytes(min(users, RECORDS_PER_READ) * ROW_BYTES), dtype=ROW).copy()
     rows["version"] = LAYOUT_VERSION
+    rows["seen_next"], rows["ring_kind"] = 0, 1  # what the reader checks
+    rows["interest"] = rng.standard_normal(rows["interest"].shape)
     values = [row.tobytes() for row in rows]
     for start in range(0, users, RECORDS_PER_READ):
         keys = [user_key(number) for number in range(start, min(start + RECORDS_PER_READ, users))]

@@ -34,6 +34,7 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
     "river": {
         "scoring/interest.py": "the interest estimator",
         "scoring/clicks.py": "the online click layer's regression",
+        "scoring/anomaly.py": "the anomaly score of click floods",
     },
     "torch": {"onnx_models/": "training and export; the worker never imports it"},
     "faust": {

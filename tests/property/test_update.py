@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring.catalogue import Catalogue
-from scoring.dedup import mark_duplicates
-from scoring.events import EVENT, Events, Kind, Source
+from scoring.dedup import mark_repeats
+from scoring.events import EVENT, Events, Kind, Outcome, Source
 from scoring.ids import id64
 from scoring.ring import remember
-from scoring.rows import RING_SIZE, ROW, SEEN_SIZE, Rows, RowStore
-from scoring.update import Applied, Outcome, apply
+from scoring.rows import KIND_MASK, RING_SIZE, ROW, SEEN_SIZE, Rows, RowStore
+from scoring.update import Applied, apply
 from tests.builders import START_MS, catalogue, click, columns_of, impression
 
 CATALOGUE = catalogue(20)
@@ -128,7 +128,7 @@ def test_a_click_joins_its_impression_from_either_side(click_first: bool, kind: 
     assert np.flatnonzero(row["ring_ad"]).tolist() == [RING_SIZE - 1]
     assert row["ring_ad"][-1] == id64("ad-1")
     assert row["ring_s"][-1] == START_MS // 1_000
-    assert row["ring_kind"][-1] == {"click": Kind.CLICKED, "view": Kind.VIEWED, "cart": Kind.CARTED}.get(
+    assert row["ring_kind"][-1] & KIND_MASK == {"click": Kind.CLICKED, "view": Kind.VIEWED, "cart": Kind.CARTED}.get(
         kind, Kind.PURCHASED
     )
     assert (row["impressions"], row["time_ms"]) == (1, START_MS + 9_000)
@@ -140,7 +140,7 @@ def test_two_showings_of_one_ad_are_two_memories_and_a_click_belongs_to_its_own(
 
     store, _ = apply_in_parts(columns_of(new_store(), [first, second, acted]), [])
 
-    assert store.rows[0]["ring_kind"][-2:].tolist() == [Kind.CLICKED, Kind.SHOWN]
+    assert (store.rows[0]["ring_kind"][-2:] & KIND_MASK).tolist() == [Kind.CLICKED, Kind.SHOWN]
 
 
 def test_an_unknown_ad_counts_and_is_remembered_and_adds_nothing_to_interest() -> None:
@@ -211,6 +211,7 @@ def id_events(columns: Sequence[tuple[int, int, int]]) -> Events:
     out = np.zeros(len(columns), dtype=EVENT)
     for name, column in zip(("row", "source", "event"), zip(*columns, strict=True), strict=False):
         out[name] = column
+    out["time_ms"] = START_MS + out["event"].astype(np.int64)  # so that one id is one showing
     return out
 
 
@@ -223,9 +224,10 @@ def test_duplicates_are_those_of_a_first_in_first_out_memory(ids: list[tuple[int
     batches = np.split(id_events(ids), sorted(min(cut, len(ids)) for cut in cuts))
     rows = np.zeros(3, dtype=ROW)
 
-    marked = [duplicate for batch in batches for duplicate in mark_duplicates(rows, batch).tolist()]
+    marked = [outcome for batch in batches for outcome in mark_repeats(rows, batch).tolist()]
 
-    assert marked == fifo_reference(batches)
+    assert [outcome == Outcome.DUPLICATE for outcome in marked] == fifo_reference(batches)
+    assert Outcome.RESHOWN not in marked
 
 
 @pytest.mark.parametrize("batch", [1, 7, 100, 4_000])
@@ -234,9 +236,9 @@ def test_an_id_is_known_for_as_many_events_as_the_memory_holds_and_then_new_agai
     rows = np.zeros(1, dtype=ROW)
     events = id_events(ids)
 
-    marked = np.concatenate([mark_duplicates(rows, events[at : at + batch]) for at in range(0, len(ids), batch)])
+    marked = np.concatenate([mark_repeats(rows, events[at : at + batch]) for at in range(0, len(ids), batch)])
 
-    assert np.flatnonzero(marked).tolist() == [SEEN_SIZE]
+    assert np.flatnonzero(marked == Outcome.DUPLICATE).tolist() == [SEEN_SIZE]
 
 
 # --- the ring: a set of the newest ---------------------------------------------------------------------------
@@ -255,7 +257,7 @@ def ring_reference(entries: Entries, row: int) -> list[tuple[int, int, int]]:
 
 def ring_of(rows: Rows, row: int) -> list[tuple[int, int, int]]:
     columns = (rows[row][name].tolist() for name in ("ring_s", "ring_ad", "ring_kind"))
-    ring = list(zip(*columns, strict=True))
+    ring = [(seconds, ad, kind & KIND_MASK) for seconds, ad, kind in zip(*columns, strict=True)]
     filled = [entry for entry in ring if entry[1]]
     assert ring == [(0, 0, 0)] * (RING_SIZE - len(filled)) + filled  # empty places come first
     return filled
@@ -310,7 +312,8 @@ def test_a_user_with_thousands_of_events_has_the_memories_of_any_other(batch: in
     events = np.zeros(6_000, dtype=EVENT)
     events["source"] = rng.integers(0, 2, len(events))
     events["kind"] = np.where(events["source"] == Source.CLICK, rng.integers(2, 7, len(events)), Kind.SHOWN)
-    events["time_ms"] = START_MS + 1_000 * np.arange(len(events)) - rng.integers(0, 60_000, len(events))
+    events["stream_ms"] = START_MS + 1_000 * np.arange(len(events))
+    events["time_ms"] = events["stream_ms"] - rng.integers(0, 60_000, len(events))
     events["shown_ms"] = events["time_ms"]
     events["ad"] = CATALOGUE.ad[rng.integers(0, len(CATALOGUE), len(events))]
     events["event"] = 1 + np.arange(len(events))

@@ -52,7 +52,7 @@ def test_the_core_counts_a_log_that_can_be_counted_by_hand() -> None:
     assert state.users == [b"u"]
     assert (row["impressions"], row["clicks"]) == (1, 1)
     assert row["offset"].tolist() == [1, 0]
-    assert totals == {"events_in": 3, "applied": 2, "duplicate": 1, "replayed": 0, "dead": 0, "unknown_ads": 0}
+    assert {name: count for name, count in totals.items() if count} == {"events_in": 3, "applied": 2, "duplicate": 1}
 
 
 def test_the_state_does_not_depend_on_where_the_stream_is_cut(

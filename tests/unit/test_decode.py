@@ -39,6 +39,7 @@ def test_an_impression_becomes_a_row_of_columns() -> None:
 
     assert {name: int(column[name]) for name in EVENT.names or ()} == {
         "time_ms": START_MS,
+        "stream_ms": START_MS,
         "shown_ms": START_MS,
         "ad": id64("ad-7"),
         "event": id64("e1"),

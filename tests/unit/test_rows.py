@@ -5,7 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scoring.rows import LAYOUT_VERSION, RING_SIZE, ROW, ROW_BYTES, RowError, RowStore, decode_rows
+from scoring.rows import (
+    _LAYOUT_1,
+    LAYOUT_VERSION,
+    RING_SIZE,
+    ROW,
+    ROW_BYTES,
+    SHOWN_BIT,
+    RowError,
+    RowStore,
+    decode_rows,
+)
 
 
 def key(number: int) -> bytes:
@@ -20,7 +30,7 @@ def filled(users: int) -> RowStore:
 
 
 def test_a_row_has_the_size_that_is_written_down_and_no_hidden_padding() -> None:
-    assert ROW_BYTES == 1_434
+    assert ROW_BYTES == 1_494
     fields: Any = ROW.fields
     assert sum(field[0].itemsize for field in fields.values()) == ROW_BYTES
     assert all(
@@ -118,7 +128,7 @@ def test_recovered_rows_are_those_that_were_put_and_of_one_user_the_last() -> No
 def test_bytes_of_another_size_are_refused_with_both_sizes() -> None:
     row = filled(1).rows[0].tobytes()
 
-    with pytest.raises(RowError, match=f"has {ROW_BYTES - 1} bytes; layout {LAYOUT_VERSION} has {ROW_BYTES}"):
+    with pytest.raises(RowError, match=r"has 1,493 bytes; the layouts that this version reads have 1,434, 1,494"):
         decode_rows([row, row[:-1]])
 
 
@@ -128,8 +138,34 @@ def test_another_layout_is_refused_with_both_versions() -> None:
 
     with pytest.raises(RowError, match=rf"layouts \[{LAYOUT_VERSION}, {LAYOUT_VERSION + 1}\]"):
         decode_rows([row.tobytes() for row in rows])
-    with pytest.raises(RowError, match=rf"layouts \[{LAYOUT_VERSION + 1}\]"):
+    with pytest.raises(RowError, match=rf"layouts \[{LAYOUT_VERSION + 1}\]; expected {LAYOUT_VERSION}"):
         decode_rows([rows[1].tobytes()])
+
+
+def test_rows_of_the_former_layout_are_brought_to_this_one_among_others() -> None:
+    former = np.zeros(2, dtype=_LAYOUT_1)
+    former["version"], former["clicks"], former["offset"] = 1, [7, 8], [[5, 6], [7, 8]]
+    former["ring_ad"][:, -1], former["ring_kind"][:, -1], former["ring_s"][:, -1] = 9, 4, 1_700_000
+    now = filled(1).rows[0]
+
+    rows = decode_rows([former[0].tobytes(), now.tobytes(), former[1].tobytes()])
+
+    assert rows["version"].tolist() == [LAYOUT_VERSION] * 3
+    assert rows["clicks"].tolist() == [7, 0, 8]
+    assert rows["offset"][[0, 2]].tolist() == [[5, 6], [7, 8]]
+    assert rows["ring_kind"][0].tolist() == [0] * (RING_SIZE - 1) + [4 | SHOWN_BIT]
+    assert rows[1].tobytes() == now.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("seen_next", 12), ("interest", np.nan), ("interest", np.inf), ("ring_kind", 7)]
+)
+def test_a_row_that_would_make_the_arithmetic_fail_is_refused_with_the_field(field: str, value: float) -> None:
+    rows = filled(3).rows[:3].copy()
+    rows[field][1].flat[0] = value
+
+    with pytest.raises(RowError, match=field):
+        decode_rows([row.tobytes() for row in rows])
 
 
 def test_idle_users_are_those_older_than_the_moment_and_no_free_rows() -> None:

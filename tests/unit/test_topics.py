@@ -24,6 +24,7 @@ def test_the_lanes_topics_have_the_lanes_partitions_and_the_others_one() -> None
         "placements": 12,
         "decisions": 12,
         "state-changelog": 12,
+        "late-events": 12,
         "dead-letters": 12,
     }
 

@@ -1,0 +1,143 @@
+"""What is kept from interest, by stated rules, one after the other; the first that holds gives the `Outcome`.
+
+1. replayed: at or below the last offset that the row has applied
+2. late: it happened more than `Rules.late_ms` before the lane's time
+3. duplicate, reshown: seen before (`scoring.dedup`)
+4. burst, bot: more of that source than one person makes in a minute, or in a day, of the lane's time
+5. unshown: it answers an impression that never was (`scoring.claims`), once more than `Rules.unshown_per_day`; so
+   many are let pass, since live a click may overtake its impression
+
+Every count is of the events that reached its rule, whatever the rule made of them, and windows are of the lane's
+time, which never goes back: so the outcome does not depend on how a stream is cut into batches.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.claims import judge, one_by_one
+from scoring.dedup import Outcomes, mark_repeats
+from scoring.events import Events, Outcome, Source
+from scoring.rows import Rows
+
+Ints = npt.NDArray[np.int64]
+
+MINUTE_MS, MINUTES_A_DAY = 60_000, 1_440
+COUNT_MAX = 65_535
+"""Of a 16-bit count, and so of a bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The bounds, each of one user. Pairs are of impressions and of actions, in the order of `Source`."""
+
+    late_ms: int = 604_800_000
+    per_minute: tuple[int, int] = (3_000, 300)
+    per_day: tuple[int, int] = (50_000, 10_000)
+    unshown_per_day: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """The minute and day of each event ``[E]``, and what its row has counted in them before the batch."""
+
+    minute: Ints
+    day: Ints
+    in_minute: Ints
+    in_day: Ints
+    unshown: Ints
+
+    @classmethod
+    def of(cls, rows: Rows, events: Events) -> "_Windows":
+        """The windows of ``events [E]``; ``rows`` are those before them."""
+        row, source = events["row"], events["source"]
+        held = rows["rate_minute"][row].astype(np.int64)
+        minute = np.maximum(events["stream_ms"] // MINUTE_MS, held)
+        day = minute // MINUTES_A_DAY
+        same_day = day == held // MINUTES_A_DAY
+        return cls(
+            minute,
+            day,
+            np.where(minute == held, rows["minute_count"][row, source], 0).astype(np.int64),
+            np.where(same_day, rows["day_count"][row, source], 0).astype(np.int64),
+            np.where(same_day, rows["unshown"][row], 0).astype(np.int64),
+        )
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> "_Windows":
+        """Those of the chosen events."""
+        return _Windows(*(getattr(self, name)[chosen] for name in self.__slots__))
+
+
+def clean(rows: Rows, events: Events, rules: Rules) -> Outcomes:
+    """`Outcome` of each of ``events [E]``; what the rules remember is written to the rows, in place."""
+    outcome = np.full(len(events), Outcome.APPLIED, dtype=np.uint8)
+    outcome[events["offset"] <= rows["offset"][events["row"], events["source"]]] = Outcome.REPLAYED
+    _move_offsets(rows, events[outcome == Outcome.APPLIED])
+    outcome[(outcome == Outcome.APPLIED) & (events["time_ms"] < events["stream_ms"] - rules.late_ms)] = Outcome.LATE
+    left = outcome == Outcome.APPLIED
+    outcome[left] = mark_repeats(rows, events[left])
+    left = outcome == Outcome.APPLIED
+    windows = _Windows.of(rows, events[left])
+    outcome[left] = by_rate = _by_rate(rows, events[left], windows, rules)
+    left[left] = by_rate == Outcome.APPLIED
+    outcome[left] = _by_claim(rows, events[left], windows.where(by_rate == Outcome.APPLIED), rules)
+    return outcome
+
+
+def _move_offsets(rows: Rows, events: Events) -> None:
+    for source in Source:
+        of_source = events[events["source"] == source]
+        np.maximum.at(rows["offset"][:, source], of_source["row"], of_source["offset"])
+
+
+def _by_rate(rows: Rows, events: Events, windows: _Windows, rules: Rules) -> Outcomes:
+    """Burst and bot: the place of each event among those of its user, source and window, against the bound.
+
+    Where a row is written several times, the last value stays: that of its newest window, since time only rises.
+    """
+    row, source = events["row"], events["source"]
+    group = row.astype(np.int64) * 2 + source
+    in_minute = _nth(group, windows.minute, windows.in_minute)
+    in_day = _nth(group, windows.day, windows.in_day)
+    held = rows["rate_minute"][row].astype(np.int64)
+    rows["rate_minute"][row] = windows.minute
+    minute = rows["rate_minute"][row].astype(np.int64)
+    rows["minute_count"][row[minute != held]] = 0
+    turned = row[minute // MINUTES_A_DAY != held // MINUTES_A_DAY]
+    rows["day_count"][turned], rows["unshown"][turned] = 0, 0
+    for name, window, now, count in (
+        ("minute_count", windows.minute, minute, in_minute),
+        ("day_count", windows.day, minute // MINUTES_A_DAY, in_day),
+    ):
+        last = window == now
+        rows[name][row[last], source[last]] = np.minimum(count[last], COUNT_MAX)
+    outcome = np.where(in_day > np.array(rules.per_day)[source], Outcome.BOT, Outcome.APPLIED)
+    return np.where(in_minute > np.array(rules.per_minute)[source], Outcome.BURST, outcome).astype(np.uint8)
+
+
+def _by_claim(rows: Rows, events: Events, windows: _Windows, rules: Rules) -> Outcomes:
+    """Unshown: the place of each unproven claim among those of its user's day, against the bound."""
+    outcome = np.full(len(events), Outcome.APPLIED, dtype=np.uint8)
+    unproven, undecided = judge(rows, events)
+    for row in np.unique(events["row"][undecided]).tolist():
+        at = np.flatnonzero(events["row"] == row)
+        allowed = rules.unshown_per_day - windows.unshown[at]
+        unproven[at] = one_by_one(rows[row], events[at], windows.day[at], allowed)
+    if unproven.any():
+        row, day = events["row"][unproven].astype(np.int64), windows.day[unproven]
+        count = _nth(row, day, windows.unshown[unproven])
+        last = day == rows["rate_minute"][row] // MINUTES_A_DAY
+        rows["unshown"][row[last]] = np.minimum(count[last], COUNT_MAX)
+        outcome[unproven] = np.where(count > rules.unshown_per_day, Outcome.UNSHOWN, Outcome.APPLIED)
+    return outcome
+
+
+def _nth(group: Ints, window: Ints, before: Ints) -> Ints:
+    """The place of each event ``[E]``, from 1, among those of its group and window; ``before`` came earlier."""
+    order = np.argsort(group, kind="stable")
+    starts = (np.diff(group[order], prepend=-1) != 0) | (np.diff(window[order], prepend=-1) != 0)
+    place = np.arange(len(group))
+    nth = np.empty_like(group)
+    nth[order] = place - np.maximum.accumulate(np.where(starts, place, 0)) + 1
+    return nth + before

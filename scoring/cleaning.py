@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from scoring.claims import judge, one_by_one
 from scoring.dedup import Outcomes, mark_repeats
-from scoring.events import Events, Outcome, Source
+from scoring.events import Events, Outcome, only
 from scoring.rows import Rows
 
 Ints = npt.NDArray[np.int64]
@@ -72,23 +72,23 @@ class _Windows:
 def clean(rows: Rows, events: Events, rules: Rules) -> Outcomes:
     """`Outcome` of each of ``events [E]``; what the rules remember is written to the rows, in place."""
     outcome = np.full(len(events), Outcome.APPLIED, dtype=np.uint8)
+    outcome[events["time_ms"] < events["stream_ms"] - rules.late_ms] = Outcome.LATE
     outcome[events["offset"] <= rows["offset"][events["row"], events["source"]]] = Outcome.REPLAYED
-    _move_offsets(rows, events[outcome == Outcome.APPLIED])
-    outcome[(outcome == Outcome.APPLIED) & (events["time_ms"] < events["stream_ms"] - rules.late_ms)] = Outcome.LATE
+    new = only(events, outcome != Outcome.REPLAYED)
+    rows["offset"][new["row"], new["source"]] = new["offset"]  # where a row has several, the last stays: the highest
     left = outcome == Outcome.APPLIED
-    outcome[left] = mark_repeats(rows, events[left])
-    left = outcome == Outcome.APPLIED
-    windows = _Windows.of(rows, events[left])
-    outcome[left] = by_rate = _by_rate(rows, events[left], windows, rules)
-    left[left] = by_rate == Outcome.APPLIED
-    outcome[left] = _by_claim(rows, events[left], windows.where(by_rate == Outcome.APPLIED), rules)
+    fresh = only(events, left)
+    outcome[left] = repeats = mark_repeats(rows, fresh)
+    left[left] = new_ones = repeats == Outcome.APPLIED
+    fresh = only(fresh, new_ones)
+    windows = _Windows.of(rows, fresh)
+    outcome[left] = by_rate = _by_rate(rows, fresh, windows, rules)
+    if (slow := by_rate == Outcome.APPLIED).all():
+        outcome[left] = _by_claim(rows, fresh, windows, rules)
+    else:
+        left[left] = slow
+        outcome[left] = _by_claim(rows, fresh[slow], windows.where(slow), rules)
     return outcome
-
-
-def _move_offsets(rows: Rows, events: Events) -> None:
-    for source in Source:
-        of_source = events[events["source"] == source]
-        np.maximum.at(rows["offset"][:, source], of_source["row"], of_source["offset"])
 
 
 def _by_rate(rows: Rows, events: Events, windows: _Windows, rules: Rules) -> Outcomes:

@@ -8,7 +8,7 @@ arrays, the few with something event by event.
 import numpy as np
 import numpy.typing as npt
 
-from scoring.events import Events, Outcome, Source
+from scoring.events import Events, Outcome, Source, only
 from scoring.ids import IdArray, mix64
 from scoring.rows import SEEN_SIZE, Rows
 
@@ -31,7 +31,7 @@ def mark_repeats(rows: Rows, events: Events) -> Outcomes:
     known |= _repeated(group, events["event"])
     known[shown] |= _repeated(group[shown], showing[shown].astype(np.uint64))
     suspect = np.isin(group, group[known]) if known.any() else known
-    _remember(rows, events[~suspect], showing[~suspect])
+    _remember(rows, only(events, ~suspect), showing[~suspect])
     outcome = np.full(len(events), Outcome.APPLIED, dtype=np.uint8)
     if suspect.any():
         places = np.flatnonzero(suspect)

@@ -65,3 +65,8 @@ EVENT = np.dtype(
 
 Events = npt.NDArray[Any]
 """Structured array of `EVENT`, ``[E]``, in the order in which they are to be applied."""
+
+
+def only(events: Events, chosen: npt.NDArray[np.bool_]) -> Events:
+    """The chosen events; those given, uncopied, where all are. To copy 2,000 takes as long as to apply 100."""
+    return events if chosen.all() else events[chosen]

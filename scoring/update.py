@@ -18,7 +18,7 @@ from scoring.interest import DecayedInterest, weight_of
 from scoring.ring import remember
 from scoring.rows import SHOWN_BIT, Rows, RowStore
 
-_NOBODY = (*FILTERED, Outcome.LATE)
+_NOBODY = np.isin(list(Outcome), [*FILTERED, Outcome.LATE])
 """A placement follows what a person does now; a duplicate or replayed event is one whose placement may be missing."""
 
 _COUNTERS = {
@@ -53,15 +53,15 @@ def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = 
     """
     rows = store.rows
     outcome = clean(rows, events, rules)
-    applied = events[outcome == Outcome.APPLIED]
+    applied = only(events, outcome == Outcome.APPLIED)
     row = applied["row"].astype(np.int64)
-    kind = applied["kind"] | np.where(applied["source"] == Source.IMPRESSION, SHOWN_BIT, 0).astype(np.uint8)
+    kind = np.where(applied["source"] == Source.IMPRESSION, applied["kind"] | SHOWN_BIT, applied["kind"])
     remember(rows, row, applied["ad"], (applied["shown_ms"] // 1000).astype(np.uint32), kind)
     _count(rows, row, applied)
     unknown = _learn(rows, row, applied, catalogue)
     touched, of = np.unique(events["row"], return_inverse=True)
     acted = np.zeros(len(touched), dtype=bool)
-    acted[of[~np.isin(outcome, _NOBODY)]] = True
+    acted[of[~_NOBODY[outcome]]] = True
     return Applied(outcome, touched.astype(np.int64), acted, unknown)
 
 

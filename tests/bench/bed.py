@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from deploy.brokers import process, tied
 from deploy.brokers.apache import ApacheKafka
+from scoring.cleaning import COUNT_MAX
 from streams import topics
 from streams.lag.watch import Lag, LagWatch
 from streams.wire import LANE_KEY, LaneRow
@@ -47,6 +48,13 @@ class Measured:
     totals: Mapping[str, int]
 
 
+UNBOUNDED = dict.fromkeys(
+    ("impressions_per_minute", "actions_per_minute", "impressions_per_day", "actions_per_day", "unshown_per_day"),
+    COUNT_MAX,
+)
+"""The busiest user of a load is faster than any person and answers what nobody was shown; all is to be applied."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bed:
     """A running broker. ``core``: the engine's; None where processes cannot be pinned or there is but one."""
@@ -67,7 +75,8 @@ class Bed:
         """Drain the topics under ``prefix`` by ``salience worker`` with ``settings``. Raises `BenchError`."""
         home = self.folder / f"{prefix}home"
         given = {"bootstrap": self.bootstrap, "topic_prefix": prefix, "group": f"{prefix}group", "home": home}
-        environment = {f"SALIENCE_{name.upper()}": str(value) for name, value in (given | settings).items()}
+        given |= UNBOUNDED | settings
+        environment = {f"SALIENCE_{name.upper()}": str(value) for name, value in given.items()}
         log = self.folder / f"{prefix}worker.log"
         with log.open("ab") as output:
             child = self._start([sys.executable, "-P", "-m", "streams.cli", "worker"], environment, output, output)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from scoring.cleaning import Rules
@@ -118,7 +118,6 @@ def outcomes_of(events: Events, cuts: Sequence[int], rules: Rules) -> tuple[RowS
     return store, [outcome for part in parts for outcome in apply(store, part, CATALOGUE, rules).outcome.tolist()]
 
 
-@settings(deadline=None)
 @given(streams(), st.lists(st.integers(0, 250), max_size=20))
 def test_outcomes_are_those_of_one_event_after_another_however_the_stream_is_cut(
     events: Events, cuts: list[int]
@@ -137,7 +136,6 @@ def test_outcomes_are_those_of_one_event_after_another_however_the_stream_is_cut
         assert parts.rows[name].tobytes() == singles.rows[name].tobytes() == whole.rows[name].tobytes(), name
 
 
-@settings(deadline=None)
 @given(streams())
 def test_what_is_filtered_or_late_leaves_the_rows_of_a_stream_without_it(events: Events) -> None:
     store, outcomes = outcomes_of(events, [], TIGHT)

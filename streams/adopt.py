@@ -99,4 +99,4 @@ async def _write(outbox: Outbox, changelog: TopicPartition, messages: Sequence[M
     await outbox.begin()
     await outbox.send(changelog.topic, changelog.partition, messages)
     await outbox.delivered()
-    await outbox.commit({})
+    await outbox.commit()

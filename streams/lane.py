@@ -16,6 +16,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from streams.clock import tick_ms, wall_ms
 from streams.compute import Compute
+from streams.group_offsets import GroupOffsets
 from streams.identity import TopicIdentity, check_resume
 from streams.outbox import Outbox, transactional_id
 from streams.queues import LaneQueues
@@ -68,6 +69,7 @@ class Lane:
         self._state: LaneState | None = None
         self._recovering: Recovered | None = None
         self._outbox: Outbox | None = None
+        self._offsets = GroupOffsets(shared.consumer, number)
         self._changelog_offset = 0
         self._committed = False
         self._snapshot_due_ms = tick_ms() + settings.snapshot_every_ms
@@ -105,6 +107,7 @@ class Lane:
         self._committed = True
         # 3. where to go on
         self.seek()
+        self._offsets.put(self._next_offsets())
         self._recovering = None
         self.running, self.stage = True, "running"
         log.info(
@@ -208,33 +211,28 @@ class Lane:
         outbox = self._outbox
         assert outbox is not None, "the lane has not been taken over"
         await outbox.begin()
-        # 4. produce. At least once, the lane row goes last, when all it speaks for is delivered.
+        # 4. produce. At least once, the lane row goes last, when all it speaks for is delivered; in a transaction it
+        # shares the rows' batch, which saves a round trip.
         changelog = self._topic("state-changelog").topic
-        lane_row = Message(LANE_KEY, msgspec.msgpack.encode(effects.lane_row))
+        lane_row = [Message(LANE_KEY, msgspec.msgpack.encode(effects.lane_row))]
         for name, messages in effects.messages.items():
-            await outbox.send(self._topic(name).topic, self.number, messages)
+            with_row = lane_row if outbox.transactional and name == "state-changelog" else []
+            await outbox.send(self._topic(name).topic, self.number, [*messages, *with_row])
         for (topic, partition), messages in effects.rerouted.items():
             await outbox.send(topic, partition, messages)
         if not outbox.transactional:
             await outbox.delivered()
-        await outbox.send(changelog, self.number, [lane_row])
+            await outbox.send(changelog, self.number, lane_row)
         # 5. every delivery
         last = await outbox.delivered()
         # 6. commit
-        offsets = dict(zip(self.inputs, effects.lane_row.next_offsets, strict=True))
-        if outbox.transactional:
-            await outbox.commit(offsets)
-        else:
-            await self._commit(offsets)
+        await outbox.commit()
+        self._offsets.put(self._next_offsets())
         # A snapshot holds all before the last batch, and whoever loads it reads that batch again.
         self._changelog_offset = last[changelog, self.number]
 
-    async def _commit(self, offsets: dict[TopicPartition, int]) -> None:
-        """The group's offsets, for lag tools; a rebalance under way may refuse them, and the lane row holds."""
-        try:
-            await self._shared.consumer.commit(offsets)
-        except KafkaError as error:
-            log.warning("the group's offsets were not written; the lane row holds", lane=self.number, error=str(error))
+    def _next_offsets(self) -> dict[TopicPartition, int]:
+        return dict(zip(self.inputs, self.state.next_offsets, strict=True))
 
     async def _snapshot(self) -> None:
         if tick_ms() >= self._snapshot_due_ms:
@@ -259,9 +257,13 @@ class Lane:
             log.warning("lane given up in mid-slice; its next owner redoes it", lane=self.number)
         self.queues.clear()
         self._state = None
+        try:
+            # It would wait for deliveries to an unreachable broker for ever: idempotent batches never expire.
+            await asyncio.wait_for(self._disconnect(), deadline_ms / 1000)
+        except TimeoutError:
+            log.warning("producer given up, its broker does not answer", lane=self.number)
+
+    async def _disconnect(self) -> None:
+        await self._offsets.flush()
         if self._outbox is not None:
-            try:
-                # It would wait for deliveries to an unreachable broker for ever: idempotent batches never expire.
-                await asyncio.wait_for(self._outbox.stop(), deadline_ms / 1000)
-            except TimeoutError:
-                log.warning("producer given up, its broker does not answer", lane=self.number)
+            await self._outbox.stop()

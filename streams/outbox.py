@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError
 
 from streams.connection import aiokafka_options
@@ -34,7 +34,6 @@ class Outbox:
 
     def __init__(self, settings: Settings, transactional_id: str | None) -> None:
         self._batch_bytes = settings.batch_bytes
-        self._group = settings.group
         self.transactional = transactional_id is not None
         self._pending: list[asyncio.Future[Any]] = []
         self._producer = AIOKafkaProducer(
@@ -108,10 +107,9 @@ class Outbox:
         )
         return appended is not None
 
-    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
-        """Commit the transaction with the group's offsets in it; nothing without transactions."""
+    async def commit(self) -> None:
+        """Commit the transaction; nothing without transactions."""
         if self.transactional:
-            await self._producer.send_offsets_to_transaction(offsets, self._group)
             await self._producer.commit_transaction()
 
     async def stop(self) -> None:

@@ -159,8 +159,12 @@ class Owner:
     async def vanish(self) -> None:
         """End as a killed process does: nothing is aborted, committed or said to the group."""
         _ALIVE.remove(self)
-        if self.lane is not None and self.lane._outbox is not None:
-            await self.lane._outbox.stop()
+        if self.lane is not None:
+            if (writing := self.lane._offsets._task) is not None:
+                writing.cancel()
+                await asyncio.wait([writing])
+            if self.lane._outbox is not None:
+                await self.lane._outbox.stop()
         if self.consumer is not None:
             await self.consumer.stop()
         self._compute.stop()

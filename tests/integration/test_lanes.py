@@ -74,7 +74,9 @@ def test_a_crash_between_any_two_deliveries_loses_and_doubles_nothing(
         except Killed:
             killed = True
         await first.vanish()
-        assert killed or deliveries > 5  # placements, decisions, dead letters, rows, lane row
+        # Placements, decisions, dead letters, rows; the lane row is in the rows' batch, or a fifth where nothing else
+        # makes it the last.
+        assert killed or deliveries > (4 if guarantee == "exactly_once" else 5)
         second = Owner(shop, ADS)
         await second.take_over()
         await second.step_all()

@@ -13,12 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import Json
+from streams.settings import Guarantee
 
 app = typer.Typer(help="Measure speed, as ratios to a reference in the same run.", no_args_is_help=True)
 
 Events = Annotated[int, typer.Option("--events", min=1_000, max=10_000_000, help="Events in the backlog.")]
-Runs = Annotated[int, typer.Option("--runs", min=1, max=99, help="Every number is the median of so many runs.")]
+Runs = Annotated[int, typer.Option("--runs", min=1, max=99, help="Medians of so many runs, least and most beside.")]
+Seconds = Annotated[float, typer.Option("--seconds", min=1, max=3_600, help="How long each load lasts.")]
+Users = Annotated[int, typer.Option("--users", min=1_000, max=2_000_000, help="Users whose state is brought back.")]
 Quick = Annotated[bool, typer.Option("--quick", help="A small and short run, to see that it works.")]
+OneGuarantee = Annotated[Guarantee | None, typer.Option("--guarantee", help="One guarantee; by default both.")]
 PeersPython = Annotated[
     Path | None, typer.Option(exists=True, dir_okay=False, help="An interpreter that has Quix Streams; else this one.")
 ]
@@ -49,22 +53,73 @@ def e2e(events: Events = 100_000, runs: Runs = 1, as_json: Json = False) -> None
         _tell(benchmark.run(events, runs, say), as_json)
 
 
-@app.command(epilog="Example: salience bench score --json")
-def score(quick: Quick = False, as_json: Json = False) -> None:
+@app.command(epilog="Example: salience bench latency --seconds 20 --guarantee exactly_once --json")
+def latency(seconds: Seconds = 60, runs: Runs = 1, guarantee: OneGuarantee = None, as_json: Json = False) -> None:
+    """From an event to its user's placement at 50 % and 80 % of the capacity, beside a plain echo.
+
+    Starts Apache Kafka by itself, in a temporary folder. The generator is a process of its own, and counts from the
+    moment that an event was due. A run takes nine times --seconds, with one guarantee half of it.
+    """
+    with _measuring(as_json) as say:
+        from tests.bench import latency as benchmark
+
+        _tell(benchmark.run(seconds, runs, say, (guarantee,) if guarantee else benchmark.GUARANTEES), as_json)
+
+
+@app.command(epilog="Example: salience bench overload --json")
+def overload(seconds: Seconds = 60, runs: Runs = 1, as_json: Json = False) -> None:
+    """Half as many events again as the worker can do: memory stays, lag grows, and then drains.
+
+    Starts Apache Kafka by itself, in a temporary folder.
+    """
+    with _measuring(as_json) as say:
+        from tests.bench import overload as benchmark
+
+        _tell(benchmark.run(seconds, runs, say), as_json)
+
+
+@app.command(epilog="Example: salience bench scale --json")
+def scale(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
+    """How cost grows with workers, partitions, ads and users.
+
+    Starts Apache Kafka by itself, in a temporary folder (10 GB a run).
+    """
+    with _measuring(as_json) as say:
+        from tests.bench import scale as benchmark
+
+        _tell(benchmark.run(runs, say, quick=quick), as_json)
+
+
+@app.command(epilog="Example: salience bench learn --runs 5 --json")
+def learn(runs: Runs = 1, as_json: Json = False) -> None:
+    """The online click layer: impressions predicted and learned, features built; no broker."""
+    with _measuring(as_json) as say:
+        from tests.bench import learn as benchmark
+        from tests.bench.report import repeated
+
+        _tell(repeated("learn", runs, benchmark.run, say), as_json)
+
+
+@app.command(epilog="Example: salience bench score --runs 5 --json")
+def score(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
     """One placement, from the rows to the encoded messages, beside onnxruntime alone; no broker."""
-    with _measuring(as_json):
+    with _measuring(as_json) as say:
         from tests.bench import score as benchmark
+        from tests.bench.report import repeated
 
-        _tell(benchmark.run(quick=quick), as_json)
+        _tell(repeated("score", runs, lambda: benchmark.run(quick=quick), say), as_json)
 
 
-@app.command(epilog="Example: salience bench state --json")
-def state(quick: Quick = False, as_json: Json = False) -> None:
-    """Bytes and recovery of a lane's state; no broker."""
-    with _measuring(as_json):
-        from tests.bench import state as benchmark
+@app.command(epilog="Example: salience bench state --users 100000 --json")
+def state(users: Users = 1_000_000, runs: Runs = 1, as_json: Json = False) -> None:
+    """Bytes of a user's state, and the time to have it back: in memory alone, and through a broker on one core.
 
-        _tell(benchmark.run(quick=quick), as_json)
+    Starts Apache Kafka by itself, in a temporary folder (6 GB for a million users).
+    """
+    with _measuring(as_json) as say:
+        from tests.bench import recovery as benchmark
+
+        _tell(benchmark.run(users, runs, say), as_json)
 
 
 @contextmanager
@@ -107,18 +162,35 @@ def _fail(error: str, as_json: bool) -> None:
 
 
 def _tell(report: Mapping[str, Any], as_json: bool) -> None:
+    """The report as one object, or as a table for people: medians, and where there are several runs their range."""
     if as_json:
         typer.echo(json.dumps(report))
         return
-    table = Table("", "", box=None, show_header=False)
-    for name, value in report.items():
+    ranged = "min" in report
+    table = Table("", *(["median", "least", "most"] if ranged else [""]), box=None, show_header=ranged)
+    for at, depth, value in _rows({name: part for name, part in report.items() if name not in ("min", "max")}):
+        label = "  " * depth + at[-1].replace("_", " ")
         if isinstance(value, Mapping):
-            table.add_row(name.replace("_", " "), "", style="bold")
-            for part, of_part in value.items():
-                table.add_row(f"  {part}", _text(of_part))
+            table.add_row(label, style="bold" if not depth else None)
         else:
-            table.add_row(name.replace("_", " "), _text(value))
+            others = [_text(found) if (found := _at(report.get(end), at)) is not None else "" for end in ("min", "max")]
+            table.add_row(label, _text(value), *(others if ranged else []))
     Console(highlight=False).print(table)
+
+
+def _rows(report: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int, Any]]:
+    """Every part of a report with the names that lead to it, and how deep it is."""
+    for name, value in report.items():
+        at = (*above, name)
+        yield at, len(above), value
+        if isinstance(value, Mapping):
+            yield from _rows(value, at)
+
+
+def _at(report: Any, names: tuple[str, ...]) -> Any:
+    for name in names:
+        report = report.get(name) if isinstance(report, Mapping) else None
+    return report
 
 
 def _text(value: object) -> str:

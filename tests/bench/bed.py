@@ -1,12 +1,13 @@
 """Where engines are measured: Apache Kafka on one core, one engine at a time on another, filled topics between them."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -15,15 +16,19 @@ from typing import IO
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from deploy.brokers import process, tied
+from deploy.brokers import tied
 from deploy.brokers.apache import ApacheKafka
+from deploy.brokers.process import log_tail
 from scoring.cleaning import COUNT_MAX
 from streams import topics
 from streams.lag.watch import Lag, LagWatch
+from streams.reading import log_ends
 from streams.wire import LANE_KEY, LaneRow
 from tests.bench.load import Load, fill
-from tests.bench.pace import Sample, pace
+from tests.bench.pace import pace, warm
 from tests.bench.peers import Found, Plan
+from tests.bench.proc import cpu_s
+from tests.bench.report import Say
 
 ROOT = Path(__file__).parents[2]
 LANES = 4
@@ -32,8 +37,10 @@ LOOK_EVERY_S = 0.05
 PEER_WITHIN_S = 120.0
 LAST_RECORDS = 4
 """The lane row, the last of a slice, is among so many: behind it come only transaction markers."""
-
-Say = Callable[[str], None]
+TAKEN_OVER = '"event": "lane taken over"'
+"""In a worker's log."""
+ENDS_WITHIN_S = 30.0
+"""A worker's orderly stop: its lanes' snapshots among it."""
 
 
 class BenchError(RuntimeError):
@@ -42,10 +49,60 @@ class BenchError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``events_per_s`` of a worker at its steady pace, and what became of every event."""
+    """Workers at their steady pace, and what became of every event.
+
+    Processor µs an event are None where they cannot be known.
+    """
 
     events_per_s: float
     totals: Mapping[str, int]
+    cpu_us_per_event: float | None
+    broker_cpu_us_per_event: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Events consumed by ``at_s``, the processor time used by then, and how many of the workers had lanes."""
+
+    at_s: float
+    consumed: int
+    cpu_s: float | None
+    broker_cpu_s: float | None
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """An engine's process and its log."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def lanes(self) -> list[dict[str, int]]:
+        """What a worker has said of each lane that it took over, in that order."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [json.loads(line) for line in lines if TAKEN_OVER in line]
+
+    @property
+    def has_lanes(self) -> bool:
+        """Whether a worker has taken over any."""
+        return TAKEN_OVER in self.log.read_text(encoding="utf-8", errors="replace")
+
+    def check(self) -> None:
+        """Raises `BenchError` where it has ended."""
+        if self.process.poll() is not None:
+            raise BenchError(f"{self.name} ended with status {self.process.returncode}:\n{log_tail(self.log)}")
+
+    def stop(self) -> None:
+        """Ask it to end, and wait."""
+        with self.process:  # closes its pipe
+            self.process.terminate()
+            try:
+                self.process.wait(ENDS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
 
 
 UNBOUNDED = dict.fromkeys(
@@ -57,92 +114,135 @@ UNBOUNDED = dict.fromkeys(
 
 @dataclass(frozen=True, slots=True)
 class Bed:
-    """A running broker. ``core``: the engine's; None where processes cannot be pinned or there is but one."""
+    """A running broker. ``core``: the engines'; None where processes cannot be pinned or there is but one."""
 
     bootstrap: str
     folder: Path
     core: int | None
     say: Say
+    broker_pids: tuple[int, ...] = ()
+    python: str = sys.executable
 
-    def filled(self, load: Load) -> tuple[str, float]:
+    def filled(self, load: Load, lanes: int = LANES) -> tuple[str, float]:
         """Topics full of ``load`` under a new prefix, and the mean bytes of an event."""
         prefix = f"b{uuid.uuid4().hex[:8]}-"
-        self.say(f"filling {load.events:,} events")
-        size = asyncio.run(fill(load, self.bootstrap, prefix, LANES))
-        return prefix, size / load.events
+        self.say(f"filling {load.events:,} events of {load.users:,} users")
+        size = asyncio.run(fill(load, self.bootstrap, prefix, lanes))
+        return prefix, size / max(load.events, 1)
 
-    def worker(self, prefix: str, load: Load, **settings: object) -> Measured:
+    def worker(self, prefix: str, load: Load, *, lanes: int = LANES, workers: int = 1, **settings: object) -> Measured:
         """Drain the topics under ``prefix`` by ``salience worker`` with ``settings``. Raises `BenchError`."""
-        home = self.folder / f"{prefix}home"
-        given = {"bootstrap": self.bootstrap, "topic_prefix": prefix, "group": f"{prefix}group", "home": home}
-        given |= UNBOUNDED | settings
-        environment = {f"SALIENCE_{name.upper()}": str(value) for name, value in given.items()}
-        log = self.folder / f"{prefix}worker.log"
-        with log.open("ab") as output:
-            child = self._start([sys.executable, "-P", "-m", "streams.cli", "worker"], environment, output, output)
-        try:
-            samples = asyncio.run(self._drain(prefix, f"{prefix}group", load.events, child, log))
-        finally:
-            child.terminate()
-            child.wait()
-        return Measured(pace(samples), asyncio.run(totals(self.bootstrap, prefix, load.events)))
+        with self.working(prefix, workers, **settings) as children:
+            looks = self.drained(prefix, load.events, children)
+        found = asyncio.run(totals(self.bootstrap, prefix, load.events, lanes))
+        samples = [(look.at_s, look.consumed) for look in looks]
+        all_at_work = next((at for at, look in enumerate(looks) if look.workers == workers), 0)
+        at = min(max(warm(samples), all_at_work), len(looks) - 2)
+        first, last = looks[at], looks[-1]
+        done = last.consumed - first.consumed
+        ours, brokers = (
+            None if upto is None or before is None else 1e6 * (upto - before) / done
+            for before, upto in ((first.cpu_s, last.cpu_s), (first.broker_cpu_s, last.broker_cpu_s))
+        )
+        return Measured(pace(samples, at), found, ours, brokers)
 
-    async def _drain(
-        self, prefix: str, group: str, events: int, child: subprocess.Popen[bytes], log: Path
-    ) -> list[Sample]:
-        samples: list[Sample] = [(perf_counter(), 0)]
+    @contextmanager
+    def working(self, prefix: str, workers: int = 1, **settings: object) -> Iterator[list[Child]]:
+        """Workers on the topics under ``prefix``; the first on the engines' core, the others beside the broker."""
+        given = {"bootstrap": self.bootstrap, "topic_prefix": prefix, "group": f"{prefix}group"} | UNBOUNDED | settings
+        children = []
+        with ExitStack() as stack:
+            for number in range(workers):
+                own = given | {"home": self.folder / f"{prefix}home-{number}"}
+                environment = {f"SALIENCE_{name.upper()}": str(value) for name, value in own.items()}
+                command = [self.python, "-P", "-m", "streams.cli", "worker", "--log-json"]
+                child = self.start(f"{prefix}worker-{number}", command, environment, pinned=number == 0)
+                stack.callback(child.stop)
+                children.append(child)
+            yield children
+
+    def drained(self, prefix: str, events: int, children: Sequence[Child]) -> list[Look]:
+        """Wait until ``events`` and all others are consumed; what was seen meanwhile. Raises `BenchError`."""
+        looks: list[Look] = []
+        pids = [child.process.pid for child in children]
+
+        def note(consumed: int) -> None:
+            workers = sum(child.has_lanes for child in children)
+            looks.append(Look(perf_counter(), consumed, cpu_s(pids), cpu_s(self.broker_pids), workers))
 
         def check() -> None:
-            if child.poll() is not None:
-                raise BenchError(f"the worker ended with status {child.returncode}:\n{process.log_tail(log)}")
+            for child in children:
+                child.check()
 
         def progress(lag: Lag) -> None:
             if lag.lanes:
-                samples.append((perf_counter(), lag.consumed))
+                note(lag.consumed)
 
         async def pause(_seconds: float) -> None:
             await asyncio.sleep(LOOK_EVERY_S)
 
-        async with LagWatch(self.bootstrap, prefix, group) as watch:
-            await watch.until_zero(events, check, progress, sleep=pause)
-        return samples
+        async def drain() -> None:
+            async with LagWatch(self.bootstrap, prefix, f"{prefix}group") as watch:
+                await watch.until_zero(events, check, progress, sleep=pause)
+
+        note(0)
+        asyncio.run(drain())
+        return looks
+
+    def pace_of(self, prefix: str, events: int, children: Sequence[Child]) -> float:
+        """`drained`, as events per second."""
+        return pace([(look.at_s, look.consumed) for look in self.drained(prefix, events, children)])
 
     def peer(self, name: str, prefix: str, events: int, python: str = sys.executable) -> Found:
         """Run a peer (`tests.bench.peers`) over the first ``events`` under ``prefix``. Raises `BenchError`."""
         plan = msgspec.json.encode(Plan(self.bootstrap, prefix, events, LANES)).decode()
-        log = self.folder / f"{prefix}{name}.log"
-        with log.open("ab") as output:
-            child = self._start([python, "-P", "-m", "tests.bench.peers", name, plan], {}, subprocess.PIPE, output)
-        try:
-            said, _ = child.communicate(timeout=PEER_WITHIN_S)
-        except subprocess.TimeoutExpired as error:
-            child.kill()
-            child.communicate()
-            raise BenchError(
-                f"{name} did not do {events:,} events within {PEER_WITHIN_S:.0f} s:\n{process.log_tail(log)}"
-            ) from error
-        if child.returncode != 0:
-            raise BenchError(f"{name} ended with status {child.returncode}:\n{process.log_tail(log)}")
-        return msgspec.json.decode(said.splitlines()[-1], type=Found)
+        child = self.start(f"{prefix}{name}", [python, "-P", "-m", "tests.bench.peers", name, plan], heard=True)
+        return msgspec.json.decode(self.said(child, PEER_WITHIN_S), type=Found)
 
-    def _start(
-        self, command: Sequence[str], settings: dict[str, str], output: int | IO[bytes], errors: IO[bytes]
-    ) -> subprocess.Popen[bytes]:
-        """A process on the engine's core that does not outlive this one, with none of the caller's settings."""
+    def said(self, child: Child, within_s: float) -> bytes:
+        """The last line that a process says before it ends in order. Raises `BenchError` where it does not."""
+        try:
+            output, _ = child.process.communicate(timeout=within_s)
+        except subprocess.TimeoutExpired as error:
+            child.process.kill()
+            child.process.communicate()
+            raise BenchError(f"{child.name} did not end within {within_s:.0f} s:\n{log_tail(child.log)}") from error
+        if child.process.returncode != 0 or not output:
+            status = child.process.returncode
+            raise BenchError(f"{child.name} ended with status {status}:\n{log_tail(child.log)}")
+        return output.splitlines()[-1]
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        settings: Mapping[str, str] = {},
+        *,
+        pinned: bool = True,
+        heard: bool = False,
+    ) -> Child:
+        """A process that does not outlive this one, with none of the caller's settings.
+
+        ``pinned``: on the engines' core.
+        ``heard``: its stdout is a pipe, else it goes to the log.
+        """
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SALIENCE_")}
         environment |= {"PYTHONPATH": str(ROOT)} | settings
-        child = subprocess.Popen(
-            [sys.executable, "-I", tied.__file__, str(os.getpid()), *command],
-            env=environment,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            start_new_session=True,  # Ctrl-C reaches the benchmark, which ends its engines
-        )
-        if self.core is not None:
+        log = self.folder / f"{name}.log"
+        with log.open("ab") as output:
+            into: int | IO[bytes] = subprocess.PIPE if heard else output
+            child = subprocess.Popen(
+                [sys.executable, "-I", tied.__file__, str(os.getpid()), *command],
+                env=environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=into,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C reaches the benchmark, which ends its engines
+            )
+        if pinned and self.core is not None:
             os.sched_setaffinity(child.pid, {self.core})  # before it has threads, which inherit it
-        return child
+        return Child(name, child, log)
 
 
 @contextmanager
@@ -158,20 +258,24 @@ def bed(folder: Path, say: Say) -> Iterator[Bed]:
     try:
         say("starting Apache Kafka")
         with ApacheKafka(folder / "broker", say=say) as broker:
-            yield Bed(broker.bootstrap, folder, cores[-1] if pinned else None, say)
+            yield Bed(broker.bootstrap, folder, cores[-1] if pinned else None, say, tuple(broker.pids))
     finally:
         if pinned:
             os.sched_setaffinity(0, cores)
 
 
-async def totals(bootstrap: str, prefix: str, events: int) -> dict[str, int]:
-    """What became of every event, from the lane rows. Raises `BenchError` unless each was applied once."""
-    changelog = [TopicPartition(prefix + topics.CHANGELOG, lane) for lane in range(LANES)]
+async def totals(bootstrap: str, prefix: str, events: int, lanes: int) -> dict[str, int]:
+    """What became of every event, from the lane rows. Raises `BenchError` unless each was applied once.
+
+    Read to the log's end, not to the last stable offset: a commit is answered before its markers are written, and
+    on a busy machine the last lane row would be missed.
+    """
+    changelog = [TopicPartition(prefix + topics.CHANGELOG, lane) for lane in range(lanes)]
     found: dict[int, LaneRow] = {}
+    ends = await log_ends(bootstrap, changelog)
     async with AIOKafkaConsumer(
         bootstrap_servers=bootstrap, isolation_level="read_committed", enable_auto_commit=False
     ) as consumer:
-        ends = await consumer.end_offsets(changelog)
         consumer.assign(changelog)
         for tp in changelog:
             consumer.seek(tp, max(0, ends[tp] - LAST_RECORDS))

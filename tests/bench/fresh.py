@@ -13,16 +13,13 @@ _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM
 """As a lane computes: in one thread. To be set before numpy loads."""
 
 
-def in_fresh_process(module: str, *, quick: bool) -> dict[str, object]:
-    """What ``python -m module`` prints. Raises `subprocess.CalledProcessError` where it fails."""
-    command = [sys.executable, "-m", module, *(["--quick"] if quick else [])]
+def in_fresh_process(module: str, **options: object) -> dict[str, Any]:
+    """What ``python -m module OPTIONS`` prints. Raises `subprocess.CalledProcessError` where it fails."""
+    command = [sys.executable, "-m", module, json.dumps(options)]
     done = subprocess.run(command, cwd=_ROOT, env=os.environ | _ONE_THREAD, check=True, stdout=subprocess.PIPE)
-    return cast("dict[str, object]", json.loads(done.stdout))
+    return cast("dict[str, Any]", json.loads(done.stdout))
 
 
-def main(module: str, measure: Callable[[bool], dict[str, Any]]) -> None:
-    """Print the measurement as JSON, from a process with one BLAS thread: this one, or one that it starts."""
-    quick = "--quick" in sys.argv[1:]
-    ready = all(os.environ.get(name) == value for name, value in _ONE_THREAD.items())
-    found = measure(quick) if ready else in_fresh_process(module, quick=quick)
-    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+def main(measure: Callable[..., dict[str, Any]]) -> None:
+    """In the fresh process: print the measurement, with the options of the command line, as JSON."""
+    sys.stdout.write(json.dumps(measure(**json.loads(sys.argv[1]))) + "\n")

@@ -5,17 +5,15 @@ a process of its own on one and the same core, Apache Kafka another. Faust and Q
 part of the backlog only. Paces are those after each run's first tenth. About 2 GB of temporary files per run.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from deploy.brokers.apache import say_on_stderr
 from streams.settings import Guarantee
-from tests.bench.bed import LANES, Bed, Say, bed
+from tests.bench.bed import LANES, Bed, bed
 from tests.bench.load import Load
-from tests.bench.report import Report, hardware, load_1m, medians, ratio, rounded, versions
+from tests.bench.report import Report, Say, ratio, repeated, rounded, versions
 
 GUARANTEES: tuple[Guarantee, ...] = ("at_least_once", "exactly_once")
 SLICES = {"faust_stock": 60_000, "quix": 100_000}
@@ -33,26 +31,20 @@ def run(events: int, runs: int, say: Say, python: str = sys.executable) -> Repor
     peers = {name: where for name, where in interpreters.items() if _imports(where, LIBRARIES[name])}
     for name in LIBRARIES.keys() - peers.keys():
         say(f"{name} is left out: {interpreters[name]} has no {LIBRARIES[name]}; pip install -e '.[bench]'")
-    before = load_1m()
-    measured: list[Report] = []
     with tempfile.TemporaryDirectory(prefix="salience-bench-") as folder, bed(Path(folder), say) as there:
-        for number in range(runs):
-            say(f"run {number + 1} of {runs}")
-            measured.append(measure(there, load, peers))
-    return {
-        "benchmark": "ingest",
-        "runs": runs,
-        "events": load.events,
-        "users": load.users,
-        "ads": load.ads,
-        "zipf_exponent": 1,
-        "lanes": LANES,
-        **medians(measured),
-        "slices": {name: min(events, most) for name, most in SLICES.items()},
-        "pinned": there.core is not None,
-        "load_1m": [before, load_1m()],
-        "hardware": hardware(),
-    }
+        return repeated(
+            "ingest",
+            runs,
+            lambda: measure(there, load, peers),
+            say,
+            events=load.events,
+            users=load.users,
+            ads=load.ads,
+            zipf_exponent=load.exponent,
+            lanes=LANES,
+            slices={name: min(events, most) for name, most in SLICES.items()},
+            pinned=there.core is not None,
+        )
 
 
 def measure(there: Bed, load: Load, peers: dict[str, str]) -> Report:
@@ -88,7 +80,3 @@ def _imports(python: str, module: str) -> bool:
     """Whether an interpreter finds a module."""
     look = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
     return subprocess.run([python, "-P", "-c", look], check=False).returncode == 0
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(run(500_000, 1, say_on_stderr)) + "\n")

@@ -1,7 +1,8 @@
 """The events and ads that the benchmarks feed: the same for everyone with the same numbers.
 
-Users are drawn by Zipf's law with exponent 1: user ``n`` acts with a chance proportional to ``1 / (n + 1)``, so that
-of 50,000 the busiest makes one event in eleven. Three events in four are impressions.
+Users are drawn by Zipf's law: user ``n`` acts with a chance proportional to ``1 / (n + 1) ** exponent``. With exponent
+1, of 50,000 the busiest makes one event in eleven; with 0 all are alike, and hardly anyone acts twice in a slice. Three
+events in four are impressions. Ads take turns, so that nobody sees one twice within a second: that would be filtered.
 """
 
 import asyncio
@@ -34,16 +35,18 @@ Event = Impression | Click
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many events of how many users, for how many ads."""
+    """How many events of how many users, for how many ads; the first event at ``start_ms``."""
 
     events: int = 500_000
     users: int = 50_000
     ads: int = 20_000
     seed: int = 1
+    exponent: float = 1.0
+    start_ms: int = START_MS
 
     def user_numbers(self) -> npt.NDArray[np.int64]:
         """The user of each event ``[E]``, from 0, the busiest."""
-        chances = 1 / np.arange(1, self.users + 1)
+        chances = np.arange(1.0, self.users + 1) ** -self.exponent
         upto = np.cumsum(chances) / chances.sum()
         drawn = np.searchsorted(upto, np.random.default_rng([self.seed, 0]).random(self.events), side="right")
         return np.minimum(drawn, self.users - 1).astype(np.int64)
@@ -51,12 +54,12 @@ class Load:
     def stream(self) -> Iterator[tuple[int, Event]]:
         """Every event with its user's number, in order of time."""
         rng = np.random.default_rng([self.seed, 1])
-        ads = rng.integers(self.ads, size=self.events).tolist()
+        ads = np.resize(rng.permutation(self.ads), self.events).tolist()
         is_click = (rng.random(self.events) < CLICK_SHARE).tolist()
         chosen = rng.integers(1 << 30, size=self.events).tolist()
         for at, user in enumerate(self.user_numbers().tolist()):
             make = _click if is_click[at] else _impression
-            yield user, make(at, user_id(user), ad_id(ads[at]), chosen[at])
+            yield user, make(f"{self.seed}-{at:08d}", user_id(user), ad_id(ads[at]), self.start_ms + at, chosen[at])
 
     def catalogue(self) -> Iterator[Ad]:
         """Every ad."""
@@ -82,27 +85,27 @@ def ad_id(number: int) -> str:
     return f"ad-{number:06d}"
 
 
-def _impression(at: int, user: str, ad: str, chosen: int) -> Impression:
+def _impression(name: str, user: str, ad: str, time_ms: int, chosen: int) -> Impression:
     return Impression(
-        event_id=f"i-{at:09d}",
+        event_id=f"i-{name}",
         user_id=user,
         ad_id=ad,
-        time_ms=START_MS + at,
-        placement_id=f"0-{at:x}-{chosen:016x}",
+        time_ms=time_ms,
+        placement_id=f"0-{time_ms & 0xFFFFF:x}-{chosen:016x}",
         slot=chosen % 10,
         surface=SURFACES[chosen % len(SURFACES)],
     )
 
 
-def _click(at: int, user: str, ad: str, chosen: int) -> Click:
+def _click(name: str, user: str, ad: str, time_ms: int, chosen: int) -> Click:
     return Click(
-        event_id=f"c-{at:09d}",
+        event_id=f"c-{name}",
         user_id=user,
         ad_id=ad,
-        time_ms=START_MS + at,
+        time_ms=time_ms,
         kind=KINDS[chosen % len(KINDS)],
         viewed_s=chosen % 200 / 10,
-        impression_time_ms=START_MS + at - ANSWERED_AFTER_MS,
+        impression_time_ms=time_ms - ANSWERED_AFTER_MS,
         surface=SURFACES[chosen % len(SURFACES)],
     )
 

@@ -1,4 +1,4 @@
-"""Steady pace: an engine's events per second, its first tenth aside, while it warms up."""
+"""Steady pace: what an engine does per second, its first tenth aside, while it warms up."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,15 @@ Sample = tuple[float, int]
 """Seconds on a monotonic clock, and the events done by then."""
 
 
-def pace(samples: Sequence[Sample]) -> float:
-    """Events per second from the first sample past the first tenth of all events until the last sample.
-
-    Where a run is so short that this is one and the same, from the sample before.
-    """
-    last_s, events = samples[-1]
+def warm(samples: Sequence[Sample]) -> int:
+    """The place of the first sample past the first tenth of all events; the last but one where that is the last."""
+    _, events = samples[-1]
     at = next(at for at, (_, done) in enumerate(samples) if done >= WARM_UP_SHARE * events)
-    first_s, before = samples[min(at, len(samples) - 2)]
+    return min(at, len(samples) - 2)
+
+
+def pace(samples: Sequence[Sample], at: int | None = None) -> float:
+    """Events per second from the sample ``at``, by default the first that is `warm`, until the last."""
+    first_s, before = samples[warm(samples) if at is None else at]
+    last_s, events = samples[-1]
     return (events - before) / (last_s - first_s)

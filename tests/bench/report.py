@@ -3,15 +3,34 @@
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 Report = dict[str, Any]
+Say = Callable[[str], None]
 
-LIBRARIES = ("aiokafka", "confluent-kafka", "faust-streaming", "msgspec", "numpy", "onnxruntime")
+LIBRARIES = ("aiokafka", "confluent-kafka", "faust-streaming", "msgspec", "numpy", "onnxruntime", "river")
+
+
+def repeated(benchmark: str, runs: int, once: Callable[[], Report], say: Say, **about: object) -> Report:
+    """The report of ``runs`` runs, one after the other: medians, and of several runs least and most beside them.
+
+    ``about``: what the runs were of.
+    """
+    before = load_1m()
+    measured = []
+    for number in range(runs):
+        if runs > 1:
+            say(f"run {number + 1} of {runs}")
+        measured.append(once())
+    out = {"benchmark": benchmark, "runs": runs, **about, **medians(measured)}
+    if runs > 1:
+        out |= {"min": folded(measured, min), "max": folded(measured, max)}
+    machine = {"versions": versions(), "load_1m": [before, load_1m()], "hardware": hardware()}
+    return out | {name: told for name, told in machine.items() if name not in out}
 
 
 def hardware() -> dict[str, str | int]:
@@ -47,16 +66,24 @@ def load_1m() -> float:
 
 def medians(runs: Sequence[Report]) -> Report:
     """Number by number the median over ``runs``; what is not a number is the first run's."""
+    numbers = folded(runs, median)
+    return {
+        name: medians([run[name] for run in runs]) if isinstance(first, dict) else numbers.get(name, first)
+        for name, first in runs[0].items()
+    }
+
+
+def folded(runs: Sequence[Report], fold: Callable[[Sequence[float]], float]) -> Report:
+    """``fold`` of each number over ``runs``, the runs that have none aside; nothing else is kept."""
     out: Report = {}
     for name, first in runs[0].items():
         values = [run[name] for run in runs]
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
         if isinstance(first, dict):
-            out[name] = medians(values)
-        elif isinstance(first, int | float) and not isinstance(first, bool):
-            out[name] = rounded(median(values))
-        else:
-            out[name] = first
-    return out
+            out[name] = folded(values, fold)
+        elif numbers:
+            out[name] = rounded(fold(numbers))
+    return {name: value for name, value in out.items() if value != {}}
 
 
 def ratio(of: float | None, to: float | None) -> float | None:

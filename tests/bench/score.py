@@ -1,12 +1,9 @@
 """What a placement costs beside the model alone: everything from the rows to the encoded messages, without a broker.
 
-    python -m tests.bench.score [--quick]
-
 16 people with 50 past items, a shop of 20,000 ads, the demo model, 100 and 500 candidates. Beside the whole, in the
 same interleaved repetitions: onnxruntime alone on the same tensors, and a plain retrieval in numpy. Medians.
 """
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -174,7 +171,6 @@ def measure(quick: bool = False, ads: int = ADS) -> dict[str, object]:
     interest = cases[100].inputs.interest
     parts = {f"{name}_{count}": part for count, case in cases.items() for name, part in case.parts().items()}
     parts["reference"] = lambda: reference(interest, items, 100)
-    load_before = os.getloadavg()[0]
     times = medians_us(parts, REPETITIONS_QUICK if quick else REPETITIONS, PEOPLE)
     by_count = {count: {name: times[f"{name}_{count}"] for name in case.parts()} for count, case in cases.items()}
     small, large = by_count[100], by_count[500]
@@ -191,9 +187,8 @@ def measure(quick: bool = False, ads: int = ADS) -> dict[str, object]:
         "stages_us_500": split(large),
         "people": PEOPLE,
         "ads": len(shop),
-        "load": round(load_before, 2),
     }
 
 
 if __name__ == "__main__":
-    main("tests.bench.score", measure)
+    main(measure)

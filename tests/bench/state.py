@@ -1,18 +1,15 @@
 """What a user's state costs: bytes in memory and in the changelog, and the time to have it back after a restart.
 
-    python -m tests.bench.state [--quick]
-
-A million users (``--quick``: a hundred thousand) with keys as shops have them, put back from changelog values in reads
-of `RECORDS_PER_READ`, then saved to and loaded from a snapshot file. No broker: what a broker adds is its reading rate.
+Users with keys as shops have them, put back from changelog values in reads of `RECORDS_PER_READ`, then saved to and
+loaded from a snapshot file. No broker: what one adds, `tests.bench.recovery` measures.
 """
 
-import os
 import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,15 +20,14 @@ from streams.snapshots import Snapshots
 from streams.step import LaneState
 from tests.bench.fresh import in_fresh_process, main
 
-USERS, USERS_QUICK = 1_000_000, 100_000
 BATCH_HEADER_BYTES = 12
 """Kafka's own bytes per record beside key and value: lengths, offset and time deltas, attributes."""
 T = TypeVar("T")
 
 
-def run(*, quick: bool = False) -> dict[str, object]:
+def run(users: int) -> dict[str, Any]:
     """Measure in a process of its own, so that resident memory is that of the state."""
-    return in_fresh_process(__name__, quick=quick)
+    return in_fresh_process(__name__, users=users)
 
 
 def user_key(number: int) -> bytes:
@@ -86,9 +82,8 @@ def snapshot_costs(store: RowStore, users: int) -> tuple[float, float, int]:
         return save_s, load_s, snapshots.path(0).stat().st_size
 
 
-def measure(quick: bool = False, users: int | None = None) -> dict[str, object]:
+def measure(users: int) -> dict[str, Any]:
     """All of it, in this process."""
-    users = users or (USERS_QUICK if quick else USERS)
     recovered(min(users, RECORDS_PER_READ))  # loads code and fills allocators, then is thrown away
     resident = resident_bytes()
     store, recover_s = recovered(users)
@@ -104,9 +99,8 @@ def measure(quick: bool = False, users: int | None = None) -> dict[str, object]:
         "snapshot_save_s": round(save_s, 2),
         "snapshot_load_s": round(load_s, 2),
         "snapshot_bytes": snapshot_bytes,
-        "load": round(os.getloadavg()[0], 2),
     }
 
 
 if __name__ == "__main__":
-    main("tests.bench.state", measure)
+    main(measure)

@@ -20,7 +20,7 @@ from streams.wire import Click, encode_json
 from tests.bench import peers
 from tests.bench.load import ANSWERED_AFTER_MS, START_MS, Load, user_id
 from tests.bench.pace import pace
-from tests.bench.report import medians, ratio
+from tests.bench.report import medians, ratio, repeated
 from tests.builders import click, impression, records
 
 SMALL = Load(events=20_000, users=2_000, ads=500)
@@ -80,6 +80,15 @@ def test_a_pace_of_one_step_is_that_of_the_step() -> None:
 def test_medians_go_number_by_number_and_keep_what_is_none() -> None:
     runs = [{"a": n, "b": {"c": 100.0 * n, "d": None}, "e": "x"} for n in (1, 5, 2)]
     assert medians(runs) == {"a": 2, "b": {"c": 200, "d": None}, "e": "x"}
+
+
+def test_a_report_of_several_runs_has_least_and_most_beside_the_medians_and_that_of_one_has_not() -> None:
+    numbers = iter([3, 1, 2])
+    told = repeated("x", 3, lambda: {"a": {"b": next(numbers)}, "c": "text"}, lambda _line: None, events=7)
+    assert (told["a"], told["min"], told["max"]) == ({"b": 2}, {"a": {"b": 1}}, {"a": {"b": 3}})
+    assert (told["benchmark"], told["runs"], told["events"], told["c"]) == ("x", 3, 7, "text")
+    assert {"versions", "hardware", "load_1m"} <= told.keys()
+    assert "min" not in repeated("x", 1, lambda: {"a": 1}, lambda _line: None)
 
 
 def test_a_ratio_to_nothing_is_nothing() -> None:

@@ -1,0 +1,87 @@
+"""How fast the online click layer learns, as a lane runs it: a slice of events at a time, one core, no broker.
+
+Each impression is predicted when it is shown and learned once, from a click or at the end of its window: one example.
+What is timed, in processor time of its one thread, begins with the columns of a slice and what the attention model
+said, and holds all of the layer's own work: features, prediction, waiting, learning, lifts of ads, outcomes.
+"""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from scoring.events import EVENT, Events, Kind, Source
+from scoring.feedback import ClickLayer, Impressions
+from scoring.ids import mix64
+from scoring.inputs import CONTEXT_DIM, SURFACES
+from streams.settings import Settings
+from tests.bench.fresh import in_fresh_process, main
+from tests.bench.load import START_MS
+from tests.bench.report import Report, rounded
+
+IMPRESSIONS = 200_000
+EVERY_MS = 10
+"""Between impressions: a window of five minutes holds 30,000 of them open."""
+CLICK_RATE = 0.05
+CLICK_AFTER_MS = 20_000
+USERS, ADS = 50_000, 20_000
+
+
+def run(impressions: int = IMPRESSIONS) -> Report:
+    """Measure in a process of its own, with one thread."""
+    return in_fresh_process(__name__, impressions=impressions)
+
+
+def stream(impressions: int, seed: int = 1) -> Events:
+    """Impressions at a steady rate, the clicks that answer some of them, and at last one that ends every window."""
+    rng = np.random.default_rng(seed)
+    out = np.zeros(impressions, dtype=EVENT)
+    out["time_ms"] = out["shown_ms"] = START_MS + EVERY_MS * np.arange(impressions)
+    out["row"] = rng.integers(USERS, size=impressions)
+    out["ad"] = mix64(rng.integers(ADS, size=impressions).astype(np.uint64))
+    out["event"] = mix64(np.arange(impressions, dtype=np.uint64))
+    out["slot"] = rng.integers(10, size=impressions)
+    out["kind"], out["source"] = Kind.SHOWN, Source.IMPRESSION
+    clicks = out[rng.random(impressions) < CLICK_RATE].copy()
+    clicks["time_ms"] += rng.integers(1, CLICK_AFTER_MS, size=len(clicks))
+    clicks["kind"], clicks["source"] = Kind.CLICKED, Source.CLICK
+    last = out[-1:].copy()
+    last["time_ms"] += 10 * CLICK_AFTER_MS + 86_400_000
+    last["kind"], last["source"], last["ad"] = Kind.VIEWED, Source.CLICK, 0
+    events = np.concatenate([out, clicks])
+    return np.concatenate([events[np.argsort(events["time_ms"], kind="stable")], last])
+
+
+def slices(events: Events, records: int, seed: int = 2) -> Iterator[tuple[Events, Impressions]]:
+    """Events as a lane takes them, with logits and contexts that the attention model could have given."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, len(events), records):
+        part = events[start : start + records]
+        place = np.flatnonzero(part["source"] == Source.IMPRESSION)
+        context = rng.random((len(place), CONTEXT_DIM), dtype=np.float32)
+        context[:, -SURFACES:] = np.eye(SURFACES, dtype=np.float32)[rng.integers(SURFACES, size=len(place))]
+        yield part, Impressions(place, rng.normal(-3, 1, len(place)).astype(np.float32), context)
+
+
+def measure(impressions: int) -> Report:
+    """All of it, in this process."""
+    layer = ClickLayer()
+    records = int(Settings.model_fields["slice_records"].default)
+    clicked, seconds = 0, 0.0
+    for events, shown in slices(stream(impressions), records):
+        users, control = mix64(events["row"].astype(np.uint64)), np.zeros(len(events), dtype=np.bool_)
+        began = time.process_time()
+        observed = layer.observe(events, users, control, shown)
+        seconds += time.process_time() - began
+        clicked += int(observed.outcomes["clicked"].sum())
+    return {
+        "examples_per_s": rounded(layer.learned / seconds),
+        "us_per_example": rounded(1e6 * seconds / layer.learned),
+        "examples": layer.learned,
+        "clicked": clicked,
+        "dropped": layer.dropped,
+    }
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,83 @@
+"""Benchmarks on a small load: their engines do all of the work, every event counts once, the report is complete.
+
+No test looks at a time, nor at a ratio of times: on a busy machine those of a small run are noise.
+"""
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.brokers import Broker
+from tests.bench import e2e, ingest, latency, overload, recovery, scale
+from tests.bench.bed import Bed
+from tests.bench.load import Load
+
+pytestmark = pytest.mark.integration
+
+LOAD = Load(events=2_000, users=200, ads=2_000)
+
+
+@pytest.fixture
+def bed(kafka: Broker, tmp_path: Path) -> Bed:
+    if not kafka.transactions:
+        pytest.skip("exactly_once needs transactions")
+    return Bed(kafka.bootstrap, tmp_path, None, lambda _line: None)
+
+
+def test_ingest_tells_every_engines_pace_and_leaves_out_those_that_are_not_there(bed: Bed) -> None:
+    report = ingest.measure(bed, LOAD, {"aiokafka": sys.executable})
+    paces = report["events_per_s"]
+    assert paces["faust_stock"] is paces["quix"] is report["ratio_vs_faust_stock"] is report["ratio_vs_quix"] is None
+    assert {name for name, found in paces.items() if found is not None} == {
+        "salience_at_least_once",
+        "salience_exactly_once",
+        "aiokafka",
+    }
+    assert 150 < report["bytes_per_event"] < 170
+
+
+def test_every_touched_user_gets_a_placement_in_the_e2e_benchmark(bed: Bed) -> None:
+    users = len(set(LOAD.user_numbers().tolist()))
+    report = e2e.measure(bed, LOAD)
+    for guarantee in ("at_least_once", "exactly_once"):
+        assert users / LOAD.events - 0.001 <= report["placements_per_event"][guarantee] <= 1
+
+
+def test_the_generator_has_every_event_answered_by_placements_and_by_the_echo(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "capped", lambda _capacity: 100.0)
+    monkeypatch.setattr(latency, "LOADS", (0.5,))
+    report = latency.measure(bed, seconds=2, events=400, warm_s=1)
+    for guarantee in ("at_least_once", "exactly_once"):
+        found = report["latency"][guarantee]["load_50"]
+        assert found["events"] == 50 * 2
+        assert 0 < found["p50_ms"] <= found["p99_ms"] <= found["p999_ms"]
+        assert found["echo_p99_ms"] > 0
+
+
+def test_an_overload_is_answered_to_the_last_event(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overload, "capped", lambda _capacity: 100.0)
+    report = overload.measure(bed, seconds=2, events=400)
+    assert report["events_per_s"] == 150
+    assert all(megabytes > 0 for megabytes in report["resident_mb"].values())
+    assert report["lag_max"] >= 0
+
+
+def test_recovery_brings_every_user_back_from_the_changelog_and_from_a_snapshot(bed: Bed) -> None:
+    report = recovery.measure(bed, users=500)
+    assert set(report) == {"recover_s", "recover_snapshot_s", "from_process_start_s"}
+
+
+def test_the_scale_benchmark_has_a_cell_of_every_size(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "ADS", (1_000, 20_000))
+    monkeypatch.setattr(scale, "USERS", (100,))
+    monkeypatch.setattr(scale, "PARTITIONS", (4,))
+    report = scale.measure(bed, ingest_events=600, e2e_events=300)
+    assert list(report["workers"]["e2e"]) == ["1", "2"]
+    assert list(report["partitions"]["ingest"]) == ["4"]
+    assert list(report["ads"]) == ["1000", "20000"]
+    assert list(report["users"]) == ["100"]
+    assert all(math.isfinite(cell["per_s"]) for cell in report["users"].values())

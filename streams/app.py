@@ -15,10 +15,12 @@ from scoring.attention import load
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
-from scoring.policies import Policy
+from scoring.policies import Experiments, Policy
 from streams.catalogue_feed import CatalogueFeed
 from streams.compute import Compute
 from streams.control import Control, ControlFeed
+from streams.control_wire import ExperimentSetting
+from streams.experiments import ExperimentSwitch
 from streams.identity import TopicIdentity, partitioner
 from streams.intake import Intake
 from streams.lane import Shared
@@ -53,7 +55,8 @@ def policy(settings: Settings) -> Policy:
 def make_engine(settings: Settings) -> Engine:
     """The model, and an empty catalogue that encodes with it. Raises `ModelError` for a model that does not fit."""
     model = load(settings.model)
-    return Engine(Catalogue(model.encode, model.dim), model, policy(settings))
+    experiments = Experiments(settings.holdout_share)
+    return Engine(Catalogue(model.encode, model.dim), model, policy(settings), experiments)
 
 
 def make_step(settings: Settings, engine: Engine, lanes: int) -> Step:
@@ -95,6 +98,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
 
     intake = Intake(settings, make_shared, offer)
     control = Control(settings.control_entries_max)
+    control.on(ExperimentSetting, ExperimentSwitch(engine.experiments).follow)
     feeds = (
         ControlFeed(settings, control, compute, intake.fail),
         CatalogueFeed(settings, engine.catalogue, compute, intake.fail),

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from streams import control_wire, topics, wire
+from streams import control_wire, experiment_report, topics, wire
 from streams.settings import Settings
 from streams.topics import Topic
 
@@ -112,6 +112,44 @@ _DECISION = wire.Decision(
     placement=b"{}",
 )
 _CONSENT = control_wire.Consent(user_id="user-17", granted=False, time_ms=_TIME_MS)
+_EXPERIMENT = control_wire.ExperimentSetting(
+    experiment="warmth",
+    number=1,
+    layer="ranking",
+    low=0.0,
+    high=0.5,
+    ramp=0.1,
+    arms=(
+        control_wire.ArmSetting(arm="as-is", share=0.5),
+        control_wire.ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}),
+    ),
+    status="running",
+    time_ms=_TIME_MS,
+    guardrails=(control_wire.Guardrail(metric="ctr", most_loss=0.05),),
+)
+_EXPERIMENT_REPORT = experiment_report.ExperimentReport(
+    experiment="warmth",
+    number=1,
+    status="running",
+    time_ms=_TIME_MS,
+    primary="ctr",
+    verdict="no difference is certain yet",
+    split_p_value=1.0,
+    crossed_users=0,
+    arms=(
+        experiment_report.ArmReport(arm="as-is", users=4_112, metrics={"ctr": 0.211}),
+        experiment_report.ArmReport(
+            arm="warmer",
+            users=4_087,
+            metrics={"ctr": 0.214},
+            against_first={
+                "ctr": experiment_report.Against(
+                    value=0.003, low=-0.004, high=0.010, relative=0.014, p_value=0.6, variance_cut=0.31
+                )
+            },
+        ),
+    ),
+)
 _LANE_ROW = wire.LaneRow(
     version=1,
     from_offsets=(2_200, 740),
@@ -150,6 +188,7 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
     ),
     topics.CONTROL: (
         Message("Consent", "`consent/` and the user_id.", _CONSENT),
+        Message("ExperimentSetting", "`experiment/` and its name.", _EXPERIMENT),
         Message("Unset", "The key of what is taken back.", summary="A tombstone.", payload={"type": "null"}),
     ),
     topics.PLACEMENTS: (Message("Placement", _USER, _PLACEMENT), _FORGOTTEN),
@@ -175,6 +214,10 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
             payload=_BYTES,
         ),
     ),
+    topics.EXPERIMENT_REPORTS: (
+        Message("ExperimentReport", "The experiment's name.", _EXPERIMENT_REPORT),
+        Message("Unreported", "The experiment's name.", summary="A tombstone drops it.", payload={"type": "null"}),
+    ),
     topics.DEAD_LETTERS: (
         Message(
             "DeadLetter",
@@ -189,7 +232,14 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
 """What each topic carries."""
 
 RECEIVED = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS, topics.CONTROL, topics.CHANGELOG)
-SENT = (topics.PLACEMENTS, topics.DECISIONS, topics.CHANGELOG, topics.LATE_EVENTS, topics.DEAD_LETTERS)
+SENT = (
+    topics.PLACEMENTS,
+    topics.DECISIONS,
+    topics.CHANGELOG,
+    topics.LATE_EVENTS,
+    topics.DEAD_LETTERS,
+    topics.EXPERIMENT_REPORTS,
+)
 _IN_GROUP = (topics.CLICKS, topics.AD_IMPRESSIONS)
 
 

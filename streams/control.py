@@ -15,6 +15,7 @@ from streams.compute import Compute
 from streams.connection import aiokafka_options
 from streams.control_wire import KIND_NAMES, ControlMessage, decode_control, kind_of
 from streams.decode import Record
+from streams.reading import read_topic
 from streams.settings import Settings
 from streams.topic_feed import TopicFeed
 from streams.topics import CONTROL
@@ -87,7 +88,7 @@ class Control:
 
     @staticmethod
     def _decode(record: Record) -> ControlMessage:
-        message = decode_control(record.value or b"")
+        message: ControlMessage = decode_control(record.value or b"")
         if message.key != record.key:
             raise ValueError(f"the record's key is {record.key!r}, expected {message.key!r}")
         return message
@@ -130,3 +131,11 @@ async def publish(settings: Settings, messages: Sequence[ControlMessage], gone: 
             for key, value in [*records, *((key, None) for key in gone)]
         ]
         return [(await delivery).offset for delivery in sent]
+
+
+async def read_control(settings: Settings) -> Control:
+    """What the control topic says now. Raises `MissingTopicError`."""
+    control = Control(settings.control_entries_max)
+    async for records in read_topic(settings.bootstrap, settings.topic_prefix + CONTROL):
+        control.take(records)
+    return control

@@ -4,10 +4,10 @@ The topic is compacted; a record's key is ``kind/name``, so that of each name th
 tombstone takes it back. A new kind is a subclass of `ControlMessage` with a ``tag`` and a ``name``, in `KINDS`.
 """
 
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from streams.wire import Id, TimeMs
 
@@ -39,7 +39,53 @@ class Consent(ControlMessage, frozen=True, kw_only=True, tag="consent"):
         return self.user_id
 
 
-KINDS = Consent
+ExperimentName = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
+"""Lower-case letters, digits and dashes, 32 at most: it stands in placements and reports."""
+Share = Annotated[float, Meta(ge=0, le=1)]
+Metric = Literal["ctr", "cvr", "revenue_micros", "viewed_s", "diversity"]
+
+
+class ArmSetting(Struct, frozen=True, kw_only=True):
+    """A policy: its share of the experiment's users, and the settings that it changes."""
+
+    arm: ExperimentName
+    share: Share
+    changes: dict[str, float] = {}
+
+
+class Guardrail(Struct, frozen=True, kw_only=True):
+    """What no arm may cost: ``most_loss`` of the first arm's metric (0.05 = 5 %)."""
+
+    metric: Metric
+    most_loss: Share
+
+
+class ExperimentSetting(ControlMessage, frozen=True, kw_only=True, tag="experiment"):
+    """An experiment, as it is to run from now on. ``number`` is its own for good and stands in placements' ids.
+
+    ``low`` to ``high`` of ``layer`` is reserved while it is not stopped; ``ramp`` of that takes part.
+    """
+
+    experiment: ExperimentName
+    number: Annotated[int, Meta(ge=1, le=65_535)]
+    layer: ExperimentName
+    low: Share
+    high: Share
+    ramp: Share
+    arms: Annotated[tuple[ArmSetting, ...], Meta(min_length=2, max_length=16)]
+    status: Literal["draft", "running", "stopped"]
+    time_ms: TimeMs
+    primary: Metric = "ctr"
+    guardrails: Annotated[tuple[Guardrail, ...], Meta(max_length=16)] = ()
+    reason: Annotated[str, Meta(max_length=512)] = ""
+
+    @property
+    def name(self) -> str:
+        """The experiment."""
+        return self.experiment
+
+
+KINDS = Consent | ExperimentSetting
 """Every kind, as a union: ``Consent | Other``."""
 
 

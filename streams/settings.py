@@ -114,6 +114,7 @@ class Settings(BaseSettings):
     fresh_share: float = Field(0.05, ge=0, le=1, description="Share of candidates that are the newest ads.")
     random_share: float = Field(0.10, ge=0, le=1, description="Share of candidates drawn at random.")
     control_share: float = Field(0.05, ge=0, le=1, description="Share of users in the control arm, ranked at random.")
+    holdout_share: float = Field(0.0, ge=0, le=1, description="Share of users whom no experiment may touch.")
     temperature: float = Field(0.0, ge=0, le=10, description="Plackett-Luce temperature over log eCPM; 0 is greedy.")
     placement_ttl_ms: int = Field(600_000, ge=1, description="A placement is valid this long.")
     idle_ttl_ms: int = Field(

@@ -32,6 +32,7 @@ DECISIONS = "decisions"
 CHANGELOG = "state-changelog"
 DEAD_LETTERS = "dead-letters"
 LATE_EVENTS = "late-events"
+EXPERIMENT_REPORTS = "experiment-reports"
 
 CLEANUP = "cleanup.policy"
 RETENTION = "retention.ms"
@@ -134,6 +135,7 @@ TABLE: tuple[Topic, ...] = (
         lanes=True,
         configs=_kept(14) | {"max.message.bytes": str(2 * BATCH_BYTES)},
     ),
+    Topic(EXPERIMENT_REPORTS, "what each experiment shows, keyed by experiment", "compact", lanes=False),
 )
 
 ANSWER_S = 10.0

@@ -14,6 +14,7 @@ from streams.cli import (
     broker,
     demo,
     doctor,
+    experiment,
     explain,
     lag,
     lanes,
@@ -48,6 +49,7 @@ app.command()(settings.settings)
 app.add_typer(replay.app, name="replay")
 app.add_typer(train.app, name="train")
 app.command()(verify.verify)
+app.add_typer(experiment.app, name="experiment")
 app.command()(ope.ope)
 app.add_typer(simulate.app, name="simulate")
 app.command()(asyncapi.asyncapi)

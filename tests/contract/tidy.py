@@ -61,6 +61,7 @@ CONSUMERS: Mapping[str, str] = {
     "streams/watchdog.py": "log ends, asked for apart from the intake, which may be what has died",
     "streams/recovery.py": "a lane's changelog, before the lane runs",
     "streams/client.py": "the ad server's side, which is another process",
+    "streams/referee_service.py": "the referee of experiments, which is another process",
     "streams/adopt.py": "log ends, for a command while no worker runs",
     "streams/reading.py": "whole topics, for commands and checks",
     "streams/cli/tail.py": "a person who watches",

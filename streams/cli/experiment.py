@@ -1,0 +1,268 @@
+"""``salience experiment``: live experiments through the control topic, without a restart."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+
+if TYPE_CHECKING:
+    from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail
+    from streams.experiment_report import ExperimentReport
+    from streams.settings import Settings
+
+app = typer.Typer(help="Live experiments: create, start, ramp, stop, list, report, referee.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Lower-case letters, digits and dashes.")]
+Arms = Annotated[
+    list[str],
+    typer.Option("--arm", help="NAME=SHARE, or NAME=SHARE:setting=value,setting=value. The first is compared with."),
+]
+Guardrails = Annotated[list[str], typer.Option("--guardrail", help="METRIC=LOSS: no arm may surely lose more.")]
+Ramp = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the experiment's users who take part.")]
+Every = Annotated[float, typer.Option("--every", min=0.2, max=3_600, help="Seconds between two looks.")]
+
+
+@app.command(epilog="Example: salience experiment create warmth --arm as-is=0.5 --arm warmer=0.5:temperature=0.3")
+def create(
+    name: Name,
+    arm: Arms,
+    layer: Annotated[str, typer.Option(help="Experiments of one layer share no user.")] = "ranking",
+    width: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the layer that is reserved.")] = 1.0,
+    primary: Annotated[str, typer.Option(help="ctr, cvr, revenue_micros, viewed_s or diversity.")] = "ctr",
+    guardrail: Guardrails = [],  # noqa: B006 - typer copies it
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Write a draft: arms are policies, by the settings that they change. Nobody takes part yet."""
+    from streams import experiments
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    made = _or_fail(
+        lambda: experiments.create(
+            _known(settings),
+            name,
+            [_arm(one) for one in arm],
+            layer=layer,
+            width=width,
+            primary=primary,  # type: ignore[arg-type]  # checked as the message is
+            guardrails=[_guardrail(one) for one in guardrail],
+            time_ms=_now_ms(),
+        )
+    )
+    _publish(settings, made, as_json)
+
+
+@app.command(epilog="Example: salience experiment start warmth --ramp 0.1")
+def start(
+    name: Name, ramp: Ramp = 1.0, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False
+) -> None:
+    """Let a draft's users take part, from the workers' next slice on."""
+    from streams import experiments
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    _publish(settings, _or_fail(lambda: experiments.start(_find(settings, name), ramp, _now_ms())), as_json)
+
+
+@app.command(epilog="Example: salience experiment ramp warmth 0.5")
+def ramp(
+    name: Name,
+    to: Annotated[float, typer.Argument(min=0.0, max=1.0, help="Share of the experiment's users; it only grows.")],
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Let more users take part; those who do stay in their arms."""
+    from streams import experiments
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    _publish(settings, _or_fail(lambda: experiments.ramp_to(_find(settings, name), to, _now_ms())), as_json)
+
+
+@app.command(epilog="Example: salience experiment stop warmth --reason 'warmer won'")
+def stop(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Kept with the experiment.")] = "",
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """End an experiment for good: everyone has the shop's policy again."""
+    from streams import experiments
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    _publish(settings, _or_fail(lambda: experiments.stop(_find(settings, name), reason, _now_ms())), as_json)
+
+
+@app.command("list", epilog="Example: salience experiment list --json")
+def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
+    """Every experiment on the control topic."""
+    import msgspec
+
+    known = _known(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(dict(known)).decode() + "\n")
+        return
+    table = Table("experiment", "status", "layer", "range", "ramp", "arms", "guardrails", "reason")
+    for one in sorted(known.values(), key=lambda setting: setting.number):
+        arms = ", ".join(f"{arm.arm} {arm.share:.0%}" for arm in one.arms)
+        rails = ", ".join(f"{rail.metric} {rail.most_loss:.0%}" for rail in one.guardrails)
+        reserved = f"{one.low:.2f} to {one.high:.2f}"
+        table.add_row(one.experiment, one.status, one.layer, reserved, f"{one.ramp:.0%}", arms, rails, one.reason)
+    Console(highlight=False).print(table)
+
+
+@app.command(epilog="Example: salience experiment report warmth")
+def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
+    """What an experiment shows now, from the referee's reports. The intervals hold however often you look."""
+    import msgspec
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    found = _reports(settings).get(name)
+    if found is None:
+        _fail(f"no report of {name!r} yet; reports are written by: salience experiment referee")
+    elif as_json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    else:
+        _print(found)
+
+
+@app.command(epilog="Example: salience experiment referee --every 10")
+def referee(
+    every: Every = 10.0,
+    once: Annotated[bool, typer.Option("--once", help="Read what is there, report, and end.")] = False,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+) -> None:
+    """Judge the experiments while they run: publish reports, and end those that break a guardrail.
+
+    One process; it saves where it is in SALIENCE_HOME and goes on there.
+    """
+    from streams.referee_service import RefereeError, RefereeService
+    from streams.referee_store import StoreError
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    console = Console(stderr=True, highlight=False)
+
+    def tell(reports: "list[ExperimentReport]") -> None:
+        for one in reports:
+            if one.status == "running" or once:
+                console.print(f"{one.experiment}: {one.verdict}")
+
+    service = RefereeService(settings, round(1_000 * every), lambda reports: tell(list(reports)))
+    try:
+        asyncio.run(service.run(follow=not once))
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+    except (RefereeError, StoreError) as error:
+        _fail(str(error))
+
+
+def _print(found: "ExperimentReport") -> None:
+    console = Console(highlight=False)
+    metrics = list(found.arms[0].metrics)
+    table = Table("arm", "users", *metrics, title=f"{found.experiment}: {found.verdict}")
+    for arm in found.arms:
+        cells = []
+        for metric in metrics:
+            text = f"{arm.metrics[metric]:.4g}"
+            if (against := arm.against_first.get(metric)) is not None:
+                text += f"\n[dim]{against.value:+.3g} ({against.low:+.3g} to {against.high:+.3g})[/dim]"
+            cells.append(text)
+        table.add_row(arm.arm, f"{arm.users:,}", *cells)
+    console.print(table)
+    console.print(
+        f"split p {found.split_p_value:.3g}, users who saw two arms {found.crossed_users}, "
+        f"primary metric {found.primary}; differences to the first arm, 95 % at all times"
+    )
+
+
+def _arm(text: str) -> "ArmSetting":
+    from streams.control_wire import ArmSetting
+
+    head, _, rest = text.partition(":")
+    name, _, share = head.partition("=")
+    changes = dict(part.partition("=")[::2] for part in rest.split(",")) if rest else {}
+    return ArmSetting(arm=name, share=float(share), changes={key: float(value) for key, value in changes.items()})
+
+
+def _guardrail(text: str) -> "Guardrail":
+    from streams.control_wire import Guardrail
+
+    metric, _, loss = text.partition("=")
+    return Guardrail(metric=metric, most_loss=float(loss))  # type: ignore[arg-type]  # checked as the message is
+
+
+def _known(settings: "Settings") -> "Mapping[str, ExperimentSetting]":
+    from streams.control import read_control
+    from streams.control_wire import ExperimentSetting
+
+    return _or_fail(lambda: asyncio.run(read_control(settings)).all(ExperimentSetting))
+
+
+def _find(settings: "Settings", name: str) -> "ExperimentSetting":
+    from streams.experiments import ExperimentError
+
+    known = _known(settings)
+    if name not in known:
+        raise ExperimentError(f"there is no experiment {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
+    return known[name]
+
+
+def _reports(settings: "Settings") -> "dict[str, ExperimentReport]":
+    from streams.experiment_report import decode_report
+    from streams.reading import read_topic
+    from streams.topics import EXPERIMENT_REPORTS
+
+    async def read() -> "dict[str, ExperimentReport]":
+        found = {}
+        async for records in read_topic(settings.bootstrap, settings.topic_prefix + EXPERIMENT_REPORTS):
+            found.update(
+                {one.experiment: one for record in records if record.value for one in [decode_report(record.value)]}
+            )
+        return found
+
+    return _or_fail(lambda: asyncio.run(read()))
+
+
+def _publish(settings: "Settings", setting: "ExperimentSetting", as_json: bool) -> None:
+    import msgspec
+
+    from streams.control import publish
+
+    asyncio.run(publish(settings, [setting]))
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(setting).decode() + "\n")
+    else:
+        reserved = f"{setting.low:.2f} to {setting.high:.2f} of layer {setting.layer}"
+        typer.echo(f"{setting.experiment}: {setting.status}, ramp {setting.ramp:.0%}, {reserved}")
+
+
+T = TypeVar("T")
+
+
+def _or_fail(call: Callable[[], T]) -> T:
+    """The result, or the error's message and exit code 1."""
+    from streams.reading import MissingTopicError
+
+    try:
+        return call()
+    except (ValueError, MissingTopicError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def _now_ms() -> int:
+    from streams.clock import wall_ms
+
+    return wall_ms()

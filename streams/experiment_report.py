@@ -1,0 +1,124 @@
+"""An experiment's report: its message on ``experiment-reports``, the verdict in words, and what a guardrail decides."""
+
+import msgspec
+from msgspec import Struct
+
+from scoring.trial import Difference, Look
+from streams.control_wire import ExperimentSetting
+from streams.wire import encode_json
+
+SPLIT_P_MIN = 0.001
+"""Below this the arms do not have the shares that they were given: something loses users of one of them."""
+
+
+class Against(Struct, frozen=True, kw_only=True):
+    """An arm's metric less the first arm's, with its always-valid 95 % interval.
+
+    ``relative`` is null where the first arm has none of it. ``variance_cut``: what the past explained.
+    """
+
+    value: float
+    low: float
+    high: float
+    relative: float | None
+    p_value: float
+    variance_cut: float
+
+
+class ArmReport(Struct, frozen=True, kw_only=True):
+    """An arm: its users, its metrics, and each metric against the first arm's."""
+
+    arm: str
+    users: int
+    metrics: dict[str, float]
+    against_first: dict[str, Against] = {}
+
+
+class ExperimentReport(Struct, frozen=True, kw_only=True):
+    """What an experiment shows at ``time_ms``. Topic ``experiment-reports`` (compacted), key ``experiment``."""
+
+    experiment: str
+    number: int
+    status: str
+    time_ms: int
+    primary: str
+    verdict: str
+    split_p_value: float
+    crossed_users: int
+    arms: tuple[ArmReport, ...]
+
+
+def report(setting: ExperimentSetting, look: Look, time_ms: int) -> ExperimentReport:
+    """What ``look`` shows of the experiment."""
+    arms = tuple(
+        ArmReport(
+            arm=arm.arm,
+            users=int(look.users[at]),
+            metrics={metric: values[at] for metric, values in look.values.items()},
+            against_first={
+                metric: _against(found) for metric, arms in look.differences.items() if (found := arms.get(at))
+            },
+        )
+        for at, arm in enumerate(setting.arms)
+    )
+    return ExperimentReport(
+        experiment=setting.experiment,
+        number=setting.number,
+        status=setting.status,
+        time_ms=time_ms,
+        primary=setting.primary,
+        verdict=verdict(setting, look),
+        split_p_value=look.split_p_value,
+        crossed_users=look.crossed,
+        arms=arms,
+    )
+
+
+def _against(found: Difference) -> Against:
+    relative = None if found.relative != found.relative else found.relative  # NaN: nothing to compare with
+    return Against(
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        relative=relative,
+        p_value=found.p_value,
+        variance_cut=found.variance_cut,
+    )
+
+
+def verdict(setting: ExperimentSetting, look: Look) -> str:
+    """One sentence for whoever decides."""
+    if setting.status == "stopped" and setting.reason:
+        return f"stopped: {setting.reason}"
+    if look.split_p_value < SPLIT_P_MIN:
+        return "the arms do not have their shares of the users: find out why before believing anything here"
+    found = look.differences[setting.primary]
+    better = {at: one for at, one in found.items() if one.low > 0}
+    if better:
+        best = max(better, key=lambda at: better[at].value)
+        return f"{setting.arms[best].arm} is better by {_relative(better[best])} in {setting.primary}"
+    worse = [setting.arms[at].arm for at, one in found.items() if one.high < 0]
+    if worse and len(worse) == len(setting.arms) - 1:
+        return f"{setting.arms[0].arm} is better than every other arm in {setting.primary}"
+    if worse:
+        return f"{', '.join(worse)} is worse than {setting.arms[0].arm} in {setting.primary}; the others are open"
+    return "no difference is certain yet" if found else "too few users yet"
+
+
+def _relative(found: Difference) -> str:
+    return f"{found.relative:.1%}" if found.relative == found.relative else f"{found.value:.4g}"
+
+
+def breached(setting: ExperimentSetting, look: Look) -> str | None:
+    """Why a running experiment must end: an arm that surely costs more than a guardrail allows; None where none."""
+    for rail in setting.guardrails:
+        first = look.values[rail.metric][0]
+        for at, found in look.differences[rail.metric].items():
+            if found.high < -rail.most_loss * first:
+                loss = f"loses {-found.value / first:.1%}, surely more than {rail.most_loss:.1%}"
+                return f"guardrail {rail.metric}: {setting.arms[at].arm} {loss}"
+    return None
+
+
+encode_report = encode_json
+decode_report = msgspec.json.Decoder(ExperimentReport).decode

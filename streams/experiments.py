@@ -1,0 +1,125 @@
+"""Experiments as the control topic tells them: what the workers run, and the changes that a command makes.
+
+An experiment keeps its number and its range of the layer until it is stopped; while it runs, only its ramp grows.
+What would move users between arms is refused, since the report could no longer be trusted.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import structlog
+
+from scoring.assignment import Arm, Experiment, free_range
+from scoring.policies import Experiments, Policy, changed
+from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail, Metric
+from streams.settings import Settings
+
+log = structlog.get_logger()
+
+
+class ExperimentError(ValueError):
+    """A change that is not possible; the message says what is."""
+
+
+def definition(setting: ExperimentSetting) -> Experiment:
+    """The experiment that a message describes. Raises `ValueError` for one that cannot be."""
+    arms = tuple(Arm(arm.arm, arm.share, arm.changes) for arm in setting.arms)
+    return Experiment(setting.experiment, setting.layer, setting.low, setting.high, setting.ramp, arms)
+
+
+class ExperimentSwitch:
+    """Lets an engine's experiments follow the control topic. One that cannot run is refused; the others go on."""
+
+    def __init__(self, experiments: Experiments) -> None:
+        self._experiments = experiments
+        self._numbers: dict[str, int] = {}
+
+    def follow(self, name: str, setting: ExperimentSetting | None) -> None:
+        """Take the newest message of an experiment; None where it was taken back."""
+        number = self._numbers.get(name) if setting is None else setting.number
+        if number is None:
+            return
+        try:
+            runs = setting is not None and setting.status == "running"
+            self._experiments.set(number, definition(setting) if setting is not None and runs else None)
+            self._numbers[name] = number
+        except ValueError as error:
+            log.warning("experiment refused", experiment=name, error=str(error))
+            return
+        log.info("experiment", experiment=name, status="gone" if setting is None else setting.status)
+
+
+def create(
+    known: Mapping[str, ExperimentSetting],
+    name: str,
+    arms: Sequence[ArmSetting],
+    *,
+    layer: str,
+    width: float,
+    primary: Metric,
+    guardrails: Sequence[Guardrail],
+    time_ms: int,
+) -> ExperimentSetting:
+    """A draft with the first free ``width`` of ``layer``, and a number of its own. Raises `ExperimentError`."""
+    if name in known:
+        raise ExperimentError(f"there is an experiment {name!r} already ({known[name].status}); choose another name")
+    taken = [(one.low, one.high) for one in known.values() if one.layer == layer and one.status != "stopped"]
+    number = 1 + max((one.number for one in known.values()), default=0)
+    try:
+        low, high = free_range(taken, width)
+        for arm in arms:
+            _check_changes(arm)
+        setting = ExperimentSetting(
+            experiment=name,
+            number=number,
+            layer=layer,
+            low=low,
+            high=high,
+            ramp=0.0,
+            arms=tuple(arms),
+            status="draft",
+            time_ms=time_ms,
+            primary=primary,
+            guardrails=tuple(guardrails),
+        )
+        definition(setting)
+        return msgspec.convert(msgspec.to_builtins(setting), ExperimentSetting)  # checks names and ranges
+    except (ValueError, msgspec.ValidationError) as error:
+        raise ExperimentError(f"{name}: {error}") from error
+
+
+def _check_changes(arm: ArmSetting) -> None:
+    """An arm may set what the settings allow, within their bounds."""
+    changed(Policy(), arm.changes)
+    Settings(**arm.changes)  # type: ignore[arg-type]  # settings by name, checked by pydantic
+
+
+def start(setting: ExperimentSetting, ramp: float, time_ms: int) -> ExperimentSetting:
+    """Run it with ``ramp`` of its range. Raises `ExperimentError` where it ran before."""
+    if setting.status != "draft":
+        raise ExperimentError(f"{setting.experiment} is {setting.status}; only a draft can be started")
+    return msgspec.structs.replace(setting, status="running", ramp=_share(ramp), time_ms=time_ms)
+
+
+def ramp_to(setting: ExperimentSetting, ramp: float, time_ms: int) -> ExperimentSetting:
+    """Let more users take part. Raises `ExperimentError` for fewer: those would have seen both."""
+    if setting.status != "running":
+        raise ExperimentError(f"{setting.experiment} is {setting.status}; start it first: salience experiment start")
+    if ramp < setting.ramp:
+        raise ExperimentError(
+            f"{setting.experiment} has a ramp of {setting.ramp}, {ramp} is less; a ramp only grows, or stop it"
+        )
+    return msgspec.structs.replace(setting, ramp=_share(ramp), time_ms=time_ms)
+
+
+def stop(setting: ExperimentSetting, reason: str, time_ms: int) -> ExperimentSetting:
+    """End it for good: everyone has the shop's policy from the next slice on. Raises `ExperimentError` if it has."""
+    if setting.status == "stopped":
+        raise ExperimentError(f"{setting.experiment} has been stopped already: {setting.reason or 'no reason given'}")
+    return msgspec.structs.replace(setting, status="stopped", reason=reason[:512], time_ms=time_ms)
+
+
+def _share(ramp: float) -> float:
+    if not 0 < ramp <= 1:
+        raise ExperimentError(f"ramp {ramp}; expected above 0, 1 at most")
+    return ramp

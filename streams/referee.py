@@ -1,0 +1,211 @@
+"""The referee of experiments: who was exposed to which arm, what they did, and what that shows. No I/O.
+
+Exposure is an impression whose placement's id names an arm. What a user did is read off their row on the changelog,
+whose counters are exact: each event once, filtered as the engine filters. A user counts from the row that holds the
+exposing impression on; the counters before it are what came before.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from scoring.assignment import OUTSIDE
+from scoring.ids import MISSING, IdMap, id64, id64s
+from scoring.policies import arms_of
+from scoring.rows import Rows
+from scoring.trial import SUMS, Look, Trial
+from streams.control_wire import ExperimentSetting
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+USERS_MAX = 2_000_000
+"""Users watched: 90 bytes each, and 75 for every experiment. Later ones count nowhere, and that is counted."""
+ADS_MAX = 1_000_000
+_FIRST_SLAB = 1_024
+_OF_ROW = {
+    "impressions": ("impressions", 1.0),
+    "clicks": ("clicks", 1.0),
+    "conversions": ("purchases", 1.0),
+    "revenue_micros": ("value_micros", 1.0),
+    "viewed_s": ("viewed_ms", 1e-3),
+}
+_SWITCHES = SUMS.index("switches")
+
+
+class _Shown(msgspec.Struct):
+    """What the referee reads of an impression."""
+
+    user_id: str
+    ad_id: str
+    time_ms: int
+    placement_id: str | None = None
+
+
+class _Shelved(msgspec.Struct):
+    """What the referee reads of an ad."""
+
+    category: str = ""
+
+
+@dataclass
+class Watched:
+    """An experiment's trial, and exposures whose row has not been seen yet."""
+
+    setting: ExperimentSetting
+    trial: Trial
+    exposed_arm: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, dtype=np.int8))
+    exposed_ms: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    last: Look | None = None
+
+    def grow(self, users: int) -> None:
+        """Room for ``users``."""
+        more = users - len(self.exposed_arm)
+        self.exposed_arm = np.concatenate([self.exposed_arm, np.full(more, OUTSIDE, dtype=np.int8)])
+        self.exposed_ms = np.concatenate([self.exposed_ms, np.zeros(more, dtype=np.int64)])
+
+
+class Referee:
+    """Follows impressions, rows, ads and experiments, and looks."""
+
+    def __init__(self, users_max: int = USERS_MAX) -> None:
+        self._users_max = users_max
+        self._places = IdMap()
+        self._categories: dict[str, int] = {}
+        self.ids = np.zeros(_FIRST_SLAB, dtype=np.uint64)
+        self.users = 0
+        self.totals = np.zeros((_FIRST_SLAB, len(SUMS)))
+        self.category = np.zeros(_FIRST_SLAB, dtype=np.uint64)
+        self.seen = np.zeros(_FIRST_SLAB, dtype=np.bool_)
+        self.watched: dict[int, Watched] = {}
+        self.unwatched_users = 0
+        self.malformed = 0
+
+    # --- what is followed ----------------------------------------------------------------------------------
+
+    def follow(self, setting: ExperimentSetting) -> None:
+        """Take an experiment's newest setting. A draft is not watched; a stopped one keeps its last look."""
+        if (known := self.watched.get(setting.number)) is not None:
+            known.setting = setting
+        elif setting.status == "running":
+            shares = np.array([arm.share for arm in setting.arms])
+            self.watched[setting.number] = Watched(setting, Trial(shares))
+            self.watched[setting.number].grow(len(self.ids))
+
+    def take_ads(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
+        """Learn the categories of ads: the first level of the path."""
+        for key, value in records:
+            if key is None or value is None or len(self._categories) >= ADS_MAX:
+                continue
+            try:
+                category = msgspec.json.decode(value, type=_Shelved).category
+            except msgspec.DecodeError:
+                continue  # the engine refuses it too
+            self._categories[key.decode(errors="replace")] = id64(category.partition("/")[0])
+
+    def take_impressions(self, values: Iterable[bytes | None]) -> None:
+        """Learn of exposures, and count changes of category; what is malformed is a dead letter elsewhere."""
+        shown = []
+        for value in values:
+            try:
+                shown.append(msgspec.json.decode(value or b"", type=_Shown))
+            except msgspec.DecodeError:
+                self.malformed += 1
+        if not shown:
+            return
+        places = self._places_of(id64s([one.user_id for one in shown]))
+        for one, place in zip(shown, places.tolist(), strict=True):
+            if place == MISSING:
+                continue
+            category = self._categories.get(one.ad_id, 0)
+            self.totals[place, _SWITCHES] += category not in (0, int(self.category[place]))
+            self.category[place] = category or self.category[place]
+            for number, arm in arms_of(one.placement_id or ""):
+                self._expose(number, arm, place, one.time_ms)
+
+    def _expose(self, number: int, arm: int, place: int, time_ms: int) -> None:
+        watched = self.watched.get(number)
+        if watched is None or watched.setting.status != "running" or arm >= len(watched.trial.shares):
+            return
+        known = watched.trial.arm[place] if place < len(watched.trial.arm) else OUTSIDE
+        if arm in (known, watched.exposed_arm[place]):
+            return
+        watched.exposed_arm[place] = arm
+        watched.exposed_ms[place] = time_ms
+
+    def take_rows(self, users: Sequence[bytes], rows: Rows) -> None:
+        """Take users' new rows, each user once: exposures that they hold begin to count, then come the new totals."""
+        places = self._places_of(id64s([user.decode(errors="replace") for user in users]))
+        held = places != MISSING
+        places, rows = places[held], rows[held]
+        now = self.totals[places]
+        now[:, 0] = 1.0
+        for name, (column, scale) in _OF_ROW.items():
+            now[:, SUMS.index(name)] = rows[column] * scale
+        # Whose past was not seen counts from here: all that the row holds came before.
+        strangers = ~self.seen[places] & (rows["impressions"] > 1)
+        self.totals[places[strangers]] = now[strangers]
+        self.seen[places] = True
+        for watched in self.watched.values():
+            begins = (watched.exposed_arm[places] != OUTSIDE) & (rows["time_ms"] >= watched.exposed_ms[places])
+            at = places[begins]
+            if len(at):
+                watched.trial.expose(at, watched.exposed_arm[at].astype(np.int64), self.totals[: self.users])
+                watched.exposed_arm[at] = OUTSIDE
+        self.totals[places] = now
+
+    def _places_of(self, ids: npt.NDArray[np.uint64]) -> Ints:
+        """Places of users, new ones given the next; `MISSING` beyond the bound."""
+        places = self._places.get(ids)
+        for at in np.flatnonzero(places == MISSING).tolist():
+            places[at] = self._place(int(ids[at]))
+        return places
+
+    def _place(self, user: int) -> int:
+        place = int(self._places.get(np.array([user], dtype=np.uint64))[0])
+        if place != MISSING:
+            return place
+        if self.users >= self._users_max:
+            self.unwatched_users += 1
+            return MISSING
+        if self.users == len(self.ids):
+            self._grow()
+        self.ids[self.users] = user
+        self._places.set(user, self.users)
+        self.users += 1
+        return self.users - 1
+
+    def _grow(self) -> None:
+        more = len(self.ids)
+        self.ids = np.concatenate([self.ids, np.zeros(more, dtype=np.uint64)])
+        self.totals = np.concatenate([self.totals, np.zeros((more, len(SUMS)))])
+        self.category = np.concatenate([self.category, np.zeros(more, dtype=np.uint64)])
+        self.seen = np.concatenate([self.seen, np.zeros(more, dtype=np.bool_)])
+        for watched in self.watched.values():
+            watched.grow(len(self.ids))
+
+    # --- what it shows -------------------------------------------------------------------------------------
+
+    def look(self) -> list[Watched]:
+        """Look at every experiment that runs; those that were stopped keep what was seen last."""
+        for watched in self.watched.values():
+            if watched.setting.status == "running" or watched.last is None:
+                watched.last = watched.trial.look(self.totals[: self.users])
+        return [self.watched[number] for number in sorted(self.watched)]
+
+    def restore(
+        self,
+        ids: npt.NDArray[np.uint64],
+        totals: Floats,
+        category: npt.NDArray[np.uint64],
+        seen: npt.NDArray[np.bool_],
+    ) -> None:
+        """Take back users as they were saved: ``ids, category, seen [U]``, ``totals [U, sums]``."""
+        self.ids, self.totals, self.category, self.seen = ids, totals, category, seen
+        self.users = len(ids)
+        self._places = IdMap(max(self.users, _FIRST_SLAB))
+        for place, user in enumerate(ids.tolist()):
+            self._places.set(user, place)

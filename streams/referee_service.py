@@ -1,0 +1,158 @@
+"""The referee at work: reads the topics, publishes reports, and ends experiments that break a guardrail.
+
+It is one process beside the workers and needs none of them. Impressions are read before rows, so that an exposure is
+known before the row that holds it. What it knows is saved with the offsets up to which it read; without that file it
+begins where the topics do.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from scoring.rows import RowError, decode_rows
+from streams.clock import tick_ms, wall_ms
+from streams.connection import aiokafka_options
+from streams.control import Control, publish
+from streams.control_wire import ExperimentSetting
+from streams.decode import Record
+from streams.experiment_report import ExperimentReport, breached, encode_report, report
+from streams.experiments import stop
+from streams.referee import Referee
+from streams.referee_store import Offsets, load, save
+from streams.settings import Settings
+from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, partition_counts
+
+log = structlog.get_logger()
+
+POLL_MS = 100
+RECORDS_PER_READ = 5_000
+
+
+class RefereeError(RuntimeError):
+    """The referee cannot go on; the message says what to do."""
+
+
+class RefereeService:
+    """Runs until cancelled, or until all that was there has been read (``follow`` False)."""
+
+    def __init__(
+        self, settings: Settings, every_ms: int, on_reports: Callable[[Sequence[ExperimentReport]], None]
+    ) -> None:
+        self._settings, self._every_ms, self._on_reports = settings, every_ms, on_reports
+        self._control = Control(settings.control_entries_max)
+        self._control.on(ExperimentSetting, self._follow)
+        self._referee = Referee()
+        self._offsets: Offsets = {}
+        self.file: Path = settings.home / "referee" / f"{settings.topic_prefix}experiments.npz"
+
+    def _follow(self, _name: str, setting: ExperimentSetting | None) -> None:
+        if setting is not None:
+            self._referee.follow(setting)
+
+    async def run(self, *, follow: bool = True) -> None:
+        """Read, look, publish. Raises `RefereeError` where the saved offsets are no longer in the topics."""
+        settings = self._settings
+        self._offsets = await asyncio.to_thread(load, self.file, self._referee)
+        names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, CHANGELOG)]
+        counts = partition_counts(settings.bootstrap, names)
+        groups = [[TopicPartition(name, number) for number in range(counts.get(name, 0))] for name in names]
+        async with (
+            AIOKafkaConsumer(
+                isolation_level="read_committed",
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                **aiokafka_options(settings.bootstrap),
+            ) as consumer,
+            AIOKafkaProducer(acks="all", **aiokafka_options(settings.bootstrap)) as producer,
+        ):
+            await self._seek(consumer, groups)
+            due_ms = tick_ms()
+            while True:
+                idle = not await self._read(consumer, groups)
+                if tick_ms() >= due_ms or (idle and not follow):
+                    await self._judge(producer)
+                    due_ms = tick_ms() + self._every_ms
+                if idle and not follow:
+                    return
+
+    async def _seek(self, consumer: AIOKafkaConsumer, groups: list[list[TopicPartition]]) -> None:
+        partitions = [tp for group in groups for tp in group]
+        consumer.assign(partitions)
+        begin = await consumer.beginning_offsets(partitions)
+        for tp in partitions:
+            # Ads and switches are small and not saved: they are read whole each time.
+            known = self._offsets.get((tp.topic, tp.partition)) if tp in (*groups[2], *groups[3]) else None
+            consumer.seek(tp, begin[tp] if known is None else known)
+
+    async def _read(self, consumer: AIOKafkaConsumer, groups: list[list[TopicPartition]]) -> int:
+        """Read each topic as far as it gives, in the order of ``groups``; the number of records."""
+        total = 0
+        takers: tuple[Callable[[Mapping[TopicPartition, list[Record]]], None], ...] = (
+            self._take_control, self._take_ads, self._take_impressions, self._take_rows,
+        )  # fmt: skip
+        try:
+            for partitions, take in zip(groups, takers, strict=True):
+                last = take == self._take_rows
+                while partitions:
+                    batches = await consumer.getmany(*partitions, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
+                    if not batches:
+                        break
+                    await asyncio.to_thread(take, batches)
+                    total += sum(map(len, batches.values()))
+                    for tp, records in batches.items():
+                        self._offsets[tp.topic, tp.partition] = records[-1].offset + 1
+                    if last:
+                        break  # impressions first, again
+        except OffsetOutOfRangeError as error:
+            raise RefereeError(
+                f"{error}: the topics no longer hold what {self.file} was to go on from; delete it to start anew"
+            ) from error
+        return total
+
+    def _take_control(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
+        for records in batches.values():
+            self._control.take(records)
+
+    def _take_ads(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
+        for records in batches.values():
+            self._referee.take_ads((record.key, record.value) for record in records)
+
+    def _take_impressions(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
+        for records in batches.values():
+            self._referee.take_impressions(record.value for record in records)
+
+    def _take_rows(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
+        for records in batches.values():
+            newest = {  # reserved keys begin with a NUL, tombstones leave what was seen
+                record.key: record.value
+                for record in records
+                if record.key and not record.key.startswith(b"\x00") and record.value is not None
+            }
+            try:
+                rows = decode_rows(newest.values())
+            except RowError as error:
+                raise RefereeError(f"{error}; run the referee of the workers' version") from error
+            self._referee.take_rows(list(newest), np.asarray(rows))
+
+    async def _judge(self, producer: AIOKafkaProducer) -> None:
+        """Look at everything, publish, end what breaks a guardrail, save."""
+        now_ms, reports = wall_ms(), []
+        for watched in await asyncio.to_thread(self._referee.look):
+            assert watched.last is not None, "look() looks at everything that is watched"
+            setting = watched.setting
+            if setting.status == "running" and (why := breached(setting, watched.last)) is not None:
+                setting = watched.setting = stop(setting, why, now_ms)
+                await publish(self._settings, [setting])
+                log.warning("experiment rolled back", experiment=setting.experiment, reason=why)
+            reports.append(report(setting, watched.last, now_ms))
+        topic = self._settings.topic_prefix + EXPERIMENT_REPORTS
+        sent = [await producer.send(topic, encode_report(one), key=one.experiment.encode()) for one in reports]
+        for delivery in sent:
+            await delivery
+        await asyncio.to_thread(save, self.file, self._referee, self._offsets)
+        self._on_reports(reports)

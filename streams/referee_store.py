@@ -1,0 +1,92 @@
+"""What the referee knows, as one file: written whole or not at all, read back to go on where it was."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from scoring.trial import Trial
+from streams.control_wire import ExperimentSetting
+from streams.referee import Referee, Watched
+
+VERSION = 1
+Offsets = dict[tuple[str, int], int]
+"""Next offset by topic and partition."""
+
+
+class StoreError(RuntimeError):
+    """A file that is not the referee's, or of another version."""
+
+
+def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int]) -> None:
+    """Write the file; a crash leaves the former one."""
+    users = referee.users
+    arrays = {
+        "ids": referee.ids[:users],
+        "totals": referee.totals[:users],
+        "category": referee.category[:users],
+        "seen": referee.seen[:users],
+    }
+    experiments = {}
+    for number, watched in referee.watched.items():
+        trial, size = watched.trial, min(users, len(watched.trial.arm))
+        arrays |= {
+            f"{number}.arm": trial.arm[:size],
+            f"{number}.before": trial.before[:size],
+            f"{number}.crossed": trial.crossed[:size],
+            f"{number}.exposed_arm": watched.exposed_arm[:users],
+            f"{number}.exposed_ms": watched.exposed_ms[:users],
+        }
+        experiments[number] = {
+            "setting": json.loads(msgspec.json.encode(watched.setting)),
+            "widths": [[metric, arm, width] for (metric, arm), width in trial.widths.items()],
+            "evidence": [[metric, arm, most] for (metric, arm), most in trial.evidence.items()],
+            "split_evidence": trial.split_evidence,
+        }
+    about = {
+        "version": VERSION,
+        "offsets": [[topic, partition, offset] for (topic, partition), offset in offsets.items()],
+        "experiments": experiments,
+        "unwatched_users": referee.unwatched_users,
+        "malformed": referee.malformed,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    half = file.with_suffix(".half.npz")
+    with half.open("wb") as out:
+        np.savez(out, allow_pickle=False, **arrays, about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8))
+        out.flush()
+        os.fsync(out.fileno())
+    half.replace(file)
+
+
+def load(file: Path, referee: Referee) -> Offsets:
+    """Fill an empty ``referee``; where to go on. Nothing where there is no file. Raises `StoreError`."""
+    if not file.exists():
+        return {}
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            about = json.loads(saved["about"].tobytes())
+            if about["version"] != VERSION:
+                raise StoreError(f"{file} has version {about['version']}, expected {VERSION}; delete it to start anew")
+            referee.restore(saved["ids"], saved["totals"], saved["category"], saved["seen"])
+            for number, told in about["experiments"].items():
+                setting = msgspec.convert(told["setting"], ExperimentSetting)
+                trial = Trial(
+                    np.array([arm.share for arm in setting.arms]),
+                    arm=saved[f"{number}.arm"],
+                    before=saved[f"{number}.before"],
+                    crossed=saved[f"{number}.crossed"],
+                    widths={(metric, arm): width for metric, arm, width in told["widths"]},
+                    evidence={(metric, arm): most for metric, arm, most in told["evidence"]},
+                    split_evidence=told["split_evidence"],
+                )
+                referee.watched[int(number)] = Watched(
+                    setting, trial, saved[f"{number}.exposed_arm"], saved[f"{number}.exposed_ms"]
+                )
+    except (OSError, ValueError, KeyError, msgspec.ValidationError) as error:
+        raise StoreError(f"{file} cannot be read ({error}); delete it to start anew from the topics") from error
+    referee.unwatched_users, referee.malformed = about["unwatched_users"], about["malformed"]
+    return {(topic, partition): offset for topic, partition, offset in about["offsets"]}

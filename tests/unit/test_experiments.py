@@ -1,0 +1,223 @@
+"""Experiments from the control topic to the verdict: changes, what the referee makes of the topics, and reports."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from scoring.assignment import OUTSIDE
+from scoring.policies import Experiments, arm_tag
+from scoring.rows import ROW
+from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail
+from streams.experiment_report import breached, decode_report, encode_report, report, verdict
+from streams.experiments import ExperimentError, ExperimentSwitch, create, definition, ramp_to, start, stop
+from streams.referee import Referee
+from streams.referee_store import StoreError, load, save
+from streams.wire import encode_json
+
+ARMS = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}))
+RAIL = Guardrail(metric="ctr", most_loss=0.1)
+
+
+def draft(known=None, name="warmth", **fields):
+    given = {"layer": "ranking", "width": 0.5, "primary": "ctr", "guardrails": (RAIL,), "time_ms": 1} | fields
+    return create(known or {}, name, given.pop("arms", ARMS), **given)
+
+
+def test_drafts_of_one_layer_have_ranges_and_numbers_of_their_own():
+    first = draft()
+    second = draft({"warmth": first}, "width")
+    assert (first.low, first.high, second.low, second.high) == (0, 0.5, 0.5, 1)
+    assert (first.number, second.number) == (1, 2)
+    with pytest.raises(ExperimentError, match=r"no 0.500 of the layer is free"):
+        draft({"warmth": first, "width": second}, "third")
+    assert draft({"warmth": stop(first, "", 2), "width": second}, "third").low == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "War mth"}, "Expected `str` matching regex"),
+        ({"arms": ARMS[:1]}, "two or more arms"),
+        (
+            {"arms": (ARMS[0], ArmSetting(arm="hot", share=0.5, changes={"temperature": 11.0}))},
+            "less than or equal to 10",
+        ),
+        ({"arms": (ARMS[0], ArmSetting(arm="free", share=0.5, changes={"control_share": 0.0}))}, "cannot change"),
+        ({"primary": "clicks"}, "Invalid enum value 'clicks'"),
+        ({"guardrails": (Guardrail(metric="ctr", most_loss=2.0),)}, "<= 1"),
+    ],
+)
+def test_a_draft_that_cannot_run_is_refused_with_the_reason(fields, message):
+    with pytest.raises(ExperimentError, match=message):
+        draft(**fields)
+
+
+def test_an_experiment_goes_from_draft_to_running_to_stopped_and_its_ramp_only_grows():
+    running = start(draft(), 0.1, 2)
+    assert ramp_to(running, 0.4, 3).ramp == 0.4
+    with pytest.raises(ExperimentError, match="a ramp only grows"):
+        ramp_to(ramp_to(running, 0.4, 3), 0.2, 4)
+    with pytest.raises(ExperimentError, match="only a draft can be started"):
+        start(running, 0.1, 3)
+    ended = stop(running, "enough", 5)
+    with pytest.raises(ExperimentError, match="stopped already: enough"):
+        stop(ended, "", 6)
+    with pytest.raises(ExperimentError, match="start it first"):
+        ramp_to(ended, 1.0, 6)
+
+
+def test_an_engine_follows_what_the_control_topic_says_and_refuses_what_cannot_run():
+    experiments = Experiments()
+    switch = ExperimentSwitch(experiments)
+    setting = draft()
+    switch.follow("warmth", setting)
+    assert len(experiments) == 0
+    switch.follow("warmth", start(setting, 1.0, 2))
+    assert len(experiments) == 1
+    broken = msgspec.structs.replace(start(setting, 1.0, 2), number=9, experiment="broken", high=0.0)
+    switch.follow("broken", broken)
+    assert len(experiments) == 1
+    switch.follow("warmth", stop(start(setting, 1.0, 2), "", 3))
+    assert len(experiments) == 0
+    switch.follow("warmth", start(setting, 1.0, 4))
+    switch.follow("warmth", None)
+    assert len(experiments) == 0
+
+
+def shown(user: int, arm: int, time_ms: int, *, number: int = 1, ad: str = "ad-1") -> bytes:
+    name = f"0-1-1-{user:x}" + arm_tag([(number, arm)])
+    return encode_json({"user_id": f"u{user}", "ad_id": ad, "time_ms": time_ms, "placement_id": name})
+
+
+def row(time_ms: int, impressions: int, clicks: int) -> np.ndarray:
+    made = np.zeros(1, dtype=ROW)
+    made["time_ms"], made["impressions"], made["clicks"] = time_ms, impressions, clicks
+    return made
+
+
+def running(**fields) -> ExperimentSetting:
+    return start(draft(**fields), 1.0, 1)
+
+
+def test_a_user_counts_from_the_row_that_holds_the_exposure_and_what_came_before_does_not():
+    referee = Referee()
+    referee.follow(running())
+    referee.take_rows([b"u1"], row(10, 1, 0))
+    referee.take_rows([b"u1"], row(20, 5, 4))
+    referee.take_impressions([shown(1, 1, 30)])
+    referee.take_rows([b"u1"], row(25, 6, 4))  # an older slice's row: the exposure is not in it yet
+    assert referee.watched[1].trial.arm[:1].tolist() in ([], [OUTSIDE])
+    referee.take_rows([b"u1"], row(30, 7, 5))
+    (watched,) = referee.look()
+    assert watched.last.users.tolist() == [0, 1]
+    assert watched.last.values["ctr"][1] == 1.0  # one impression and one click since
+
+
+def test_a_user_whose_past_was_not_seen_counts_from_their_first_row():
+    referee = Referee()
+    referee.follow(running())
+    referee.take_impressions([shown(1, 0, 30)])
+    referee.take_rows([b"u1"], row(40, 500, 400))
+    referee.take_rows([b"u1"], row(50, 510, 401))
+    (watched,) = referee.look()
+    assert watched.last.values["ctr"][0] == pytest.approx(0.1)
+
+
+def test_changes_of_category_are_the_diversity_of_what_was_shown():
+    referee = Referee()
+    referee.take_ads([(b"ad-1", b'{"category": "shoes/red"}'), (b"ad-2", b'{"category": "hats"}'), (b"ad-3", b"{")])
+    referee.follow(running())
+    referee.take_rows([b"u1"], row(1, 1, 0))
+    shows = [
+        shown(1, 0, 10, ad="ad-1"),
+        shown(1, 0, 11, ad="ad-2"),
+        shown(1, 0, 12, ad="ad-2"),
+        shown(1, 0, 13, ad="x"),
+    ]
+    referee.take_rows([b"u1"], row(9, 2, 0))
+    referee.take_impressions(shows[:1])
+    referee.take_rows([b"u1"], row(10, 3, 0))
+    referee.take_impressions([*shows[1:], b"{", None])
+    referee.take_rows([b"u1"], row(13, 6, 0))
+    (watched,) = referee.look()
+    assert watched.last.values["diversity"][0] == pytest.approx(1 / 4)  # one change in four impressions
+    assert referee.malformed == 2
+
+
+def test_users_beyond_the_bound_count_nowhere_and_are_counted():
+    referee = Referee(users_max=2)
+    referee.follow(running())
+    referee.take_impressions([shown(user, 0, 5) for user in range(4)])
+    assert (referee.users, referee.unwatched_users) == (2, 2)
+
+
+def played(seed: int, *, users: int = 400, rates=(0.5, 0.2)) -> Referee:
+    referee, draw = Referee(), np.random.default_rng(seed)
+    referee.follow(running())
+    arms = draw.integers(0, 2, users)
+    names = [f"u{user}".encode() for user in range(users)]
+    referee.take_rows(names, np.concatenate([row(1, 1, 0)] * users))
+    referee.take_impressions([shown(user, int(arms[user]), 10) for user in range(users)])
+    for at in range(1, 4):
+        rows = np.concatenate([row(10 * at, 1 + 10 * at, 0)] * users)
+        rows["clicks"] = 0 if at == 1 else draw.binomial(10 * (at - 1), np.array(rates)[arms])
+        referee.take_rows(names, rows)
+    return referee
+
+
+def test_an_arm_that_loses_more_than_a_guardrail_allows_ends_the_experiment():
+    (watched,) = played(1).look()
+    why = breached(watched.setting, watched.last)
+    assert why is not None
+    assert "guardrail ctr: warmer loses" in why
+    assert "as-is is better than every other arm in ctr" in verdict(watched.setting, watched.last)
+    ended = stop(watched.setting, why, 9)
+    assert verdict(ended, watched.last) == f"stopped: {why}"
+    told = report(ended, watched.last, 9)
+    assert decode_report(encode_report(told)) == told
+    assert told.arms[1].against_first["ctr"].high < 0
+
+
+def test_arms_that_are_alike_break_nothing():
+    (watched,) = played(2, rates=(0.3, 0.3)).look()
+    assert breached(watched.setting, watched.last) is None
+    assert verdict(watched.setting, watched.last) == "no difference is certain yet"
+
+
+def test_an_arm_that_loses_its_users_is_not_believed():
+    referee = Referee()
+    referee.follow(running())
+    names = [f"u{user}".encode() for user in range(600)]
+    referee.take_impressions([shown(user, int(user > 500), 10) for user in range(600)])
+    referee.take_rows(names, np.concatenate([row(10, 1, 0)] * 600))
+    (watched,) = referee.look()
+    assert "do not have their shares" in verdict(watched.setting, watched.last)
+
+
+def test_a_referee_that_starts_again_goes_on_with_the_same_evidence(tmp_path):
+    file, referee = tmp_path / "referee" / "x.npz", played(3)
+    referee.take_impressions([shown(399, 0, 99)])
+    before = referee.look()[0].last
+    save(file, referee, {("impressions", 0): 7, ("changelog", 3): 9})
+    again = Referee()
+    assert load(file, again) == {("impressions", 0): 7, ("changelog", 3): 9}
+    assert again.look()[0].last.values == before.values
+    assert again.watched[1].trial.evidence == referee.watched[1].trial.evidence
+    for one in (referee, again):
+        one.take_rows([b"u399", b"new"], np.concatenate([row(100, 50, 25), row(100, 1, 0)]))
+    np.testing.assert_array_equal(again.totals[: again.users], referee.totals[: referee.users])
+    assert again.look()[0].last.values == referee.look()[0].last.values
+
+
+def test_a_file_that_is_not_the_referees_says_what_to_do(tmp_path):
+    (tmp_path / "x.npz").write_bytes(b"not a file of arrays")
+    with pytest.raises(StoreError, match="delete it to start anew"):
+        load(tmp_path / "x.npz", Referee())
+    assert load(tmp_path / "none.npz", Referee()) == {}
+
+
+def test_a_running_message_is_the_experiment_that_the_core_runs():
+    setting = running()
+    experiment = definition(setting)
+    assert experiment.shares.tolist() == [0.5, 0.5]
+    assert experiment.arms[1].changes == {"temperature": 0.3}

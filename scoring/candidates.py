@@ -11,10 +11,11 @@ from scoring.ids import mix64
 Slots = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
-_BLOCKS_PER_PLACE = 4
+_BLOCKS_PER_PLACE = 2
 """Blocks per place asked for, in `largest`: more make its first pass longer, fewer leave more to the second."""
-_LAST = (1 << 32) - 1
-"""Low half of an integer."""
+_PRODUCT_MAX = 1_000_000
+"""Multiplications that OpenBLAS does in one go without first copying both matrices into its own layout; the copy of
+20,000 ads takes a third of the time of their product with 16 people (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def choose(
     if count == among:
         return np.broadcast_to(shelf.slots, (len(interest), count))
     one = np.ones((len(interest), 1), dtype=np.float32)
-    nearness = shelf.vectors @ np.hstack([interest, one]).T  # [N, B]; people first would take twice as long
+    nearness = _product(shelf.vectors, np.ascontiguousarray(np.hstack([interest, one]).T))
     if fresh := round(shares.fresh * count):
         nearness[shelf.by_start[-fresh:]] = np.inf
     drawn = _draws(seeds, round(shares.random * count), among)
@@ -59,13 +60,24 @@ def choose(
     return shelf.slots[chosen]
 
 
+def _product(ads: Vectors, people: Vectors) -> Vectors:
+    """``ads [N, K]`` times ``people [K, B]``, ``[N, B]``, some hundred ads at a time: see `_PRODUCT_MAX`."""
+    among, width = ads.shape
+    out = np.empty((among, people.shape[1]), dtype=np.float32)
+    rows = max(_PRODUCT_MAX // people.size, 1)
+    cut = among - among % rows
+    np.matmul(ads[:cut].reshape(-1, rows, width), people, out=out[:cut].reshape(-1, rows, people.shape[1]))
+    np.matmul(ads[cut:], people, out=out[cut:])
+    return out
+
+
 def largest(values: Vectors, count: int) -> Slots:
     """Places of the ``count`` largest of each column of ``values [N, B]``, ``[B, count]`` ascending.
 
     Of equal values the first. Exact, and many times as fast as a partition of whole columns: a column is cut into
     blocks, and as many blocks as are asked for have a maximum at or above the ``count``-th largest of the blocks'
     maxima, so no smaller value can be among the largest. A handful more than ``count`` pass; those alone are sorted
-    out, by value and place.
+    out.
     """
     among, people = values.shape
     deep = max(among // (_BLOCKS_PER_PLACE * count), 1)
@@ -78,21 +90,16 @@ def largest(values: Vectors, count: int) -> Slots:
     passes[cut:] = values[cut:] >= bound
     passed = np.flatnonzero(passes)
     place, person = np.divmod(passed, people)
-    order = np.argsort(person.astype(np.min_scalar_type(people)), kind="stable")
-    person, keys = person[order], _by_value_and_place(values.ravel()[passed], place)[order]
-    ends = np.searchsorted(person, np.arange(people + 1))
-    width = int(np.diff(ends).max(initial=0))
-    ragged = np.full((people, width), np.iinfo(np.int64).min)
-    ragged[person, np.arange(len(passed)) - ends[person]] = keys
-    kept = np.partition(ragged, width - count, axis=1)[:, width - count :]
-    return np.sort(_LAST - (kept & _LAST), axis=1)
-
-
-def _by_value_and_place(values: Vectors, place: Slots) -> Slots:
-    """Integers in the order of float32 ``values``, of equals the first place last: unlike floats, they never tie."""
-    bits = (values + np.float32(0)).view(np.int32).astype(np.int64)  # + 0 makes -0 equal to 0, as it should be
-    bits ^= (bits >> 63) & _LAST >> 1  # below 0 the larger magnitude is the smaller number
-    return (bits << 32) | (_LAST - place)
+    person = person.astype(np.min_scalar_type(people))
+    order = np.argsort(person, kind="stable")
+    counts = np.bincount(person, minlength=people)
+    held = np.arange(counts.max()) < counts[:, None]
+    ragged = np.full(held.shape, -np.inf, dtype=np.float32)  # person after person, each in order of place
+    ragged[held] = values.ravel()[passed[order]]
+    least = np.partition(ragged, held.shape[1] - count, axis=1)[:, held.shape[1] - count, None]
+    above, equal = ragged > least, ragged == least
+    chosen = above | (equal & (equal.cumsum(axis=1) <= count - above.sum(axis=1, keepdims=True)))
+    return place[order][chosen[held]].reshape(people, count)
 
 
 def _draws(seeds: npt.NDArray[np.uint64], count: int, among: int) -> npt.NDArray[np.int64]:

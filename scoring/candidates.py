@@ -99,7 +99,8 @@ def largest(values: Vectors, count: int) -> Slots:
     least = np.partition(ragged, held.shape[1] - count, axis=1)[:, held.shape[1] - count, None]
     above, equal = ragged > least, ragged == least
     chosen = above | (equal & (equal.cumsum(axis=1) <= count - above.sum(axis=1, keepdims=True)))
-    return place[order][chosen[held]].reshape(people, count)
+    kept: Slots = place[order][chosen[held]].reshape(people, count)
+    return kept
 
 
 def _draws(seeds: npt.NDArray[np.uint64], count: int, among: int) -> npt.NDArray[np.int64]:

@@ -4,6 +4,8 @@ Python's own ``hash`` of a string changes with every process; state and models o
 XXH3 (https://xxhash.com), which is the same on every machine.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import xxhash
@@ -23,9 +25,11 @@ def id64(text: str | bytes) -> int:
     return xxhash.xxh3_64_intdigest(text.encode() if isinstance(text, str) else text) or 1
 
 
-def id64s(texts: list[str]) -> IdArray:
+def id64s(texts: Sequence[str]) -> IdArray:
     """`id64` of each text, ``[N]``."""
-    return np.array([id64(text) for text in texts], dtype=np.uint64)
+    ids = np.fromiter(map(xxhash.xxh3_64_intdigest, map(str.encode, texts)), dtype=np.uint64, count=len(texts))
+    ids[ids == EMPTY] = 1
+    return ids
 
 
 def mix64(values: IdArray) -> IdArray:

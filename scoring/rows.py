@@ -3,7 +3,8 @@
 No Python object per user but its key; a batch is applied and scored with fancy indexing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,11 @@ class RowStore:
     def find(self, user: bytes) -> int:
         """The user's row, or -1."""
         return self._index.get(user, -1)
+
+    def find_all(self, users: Sequence[bytes | None]) -> npt.NDArray[np.int64]:
+        """`find` of each user, ``[N]``; None is nobody."""
+        index: dict[bytes | None, int] = self._index  # type: ignore[assignment] # asked only
+        return np.fromiter(map(index.get, users, repeat(-1)), dtype=np.int64, count=len(users))
 
     def row_of(self, user: bytes) -> int:
         """The user's row, made where there is none. Raises `MemoryError` when the lane is full."""

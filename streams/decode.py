@@ -8,13 +8,15 @@ from typing import Protocol
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import astuple
 
-from scoring.events import EVENT, VIEWED_LONG_MS, Events, Kind, Source
-from scoring.ids import id64
+from scoring.events import EVENT, VIEWED_LONG_MS, Events, Kind, Source, only
+from scoring.ids import id64, id64s
 from scoring.rows import RowStore
 from streams import wire
 
 Event = wire.Impression | wire.Click
+Places = npt.NDArray[np.int64]
 
 
 class Record(Protocol):
@@ -47,7 +49,7 @@ class Decoded:
     """
 
     events: Events
-    places: list[int] = field(default_factory=list)
+    places: Places
     dead: list[tuple[Record, str, str, str]] = field(default_factory=list)
     misplaced: list[Record] = field(default_factory=list)
 
@@ -65,34 +67,82 @@ def decode(
     ``latest_ms``: now + tolerance, the newest time that an event may have. ``belongs_here(key)``: whether the
     partitioner puts the key in this lane; asked once per user, since the answer is the same ever after.
     """
-    events: list[Event] = []
-    kept: list[int] = []
-    offsets: list[int] = []
-    rows: list[int] = []
-    out = Decoded(np.zeros(0, dtype=EVENT))
-    for place, (record, source) in enumerate(zip(records, sources.tolist(), strict=True)):
-        try:
-            event = _DECODERS[source](record.value or b"")
-            key = event.user_id.encode()
-            _check(event, key, record.key, latest_ms)
-        except (msgspec.MsgspecError, ValueError) as error:
-            out.dead.append((record, "decode", type(error).__name__, str(error)))
-            continue
-        row = store.find(key)
-        if row < 0:
-            if not belongs_here(key):
-                out.misplaced.append(record)
-                continue
-            row = store.row_of(key)
-        events.append(event)
-        kept.append(source)
-        offsets.append(record.offset)
-        rows.append(row)
-        out.places.append(place)
-    out.events = columns(events, rows)
-    out.events["source"] = kept
-    out.events["offset"] = offsets
+    out = Decoded(np.zeros(len(records), dtype=EVENT), np.arange(len(records)))
+    keys = [record.key for record in records]
+    refused: dict[int, Exception] = {}
+    taken = np.zeros(len(records), dtype=np.bool_)
+    for source in Source:
+        places = np.flatnonzero(sources == source)
+        read = _read(source, [records[place].value or b"" for place in places.tolist()])
+        places, events = _passed(places, read, [keys[place] for place in places.tolist()], latest_ms, refused)
+        _fill(out.events, places, source, events)
+        taken[places] = True
+    out.dead = [(records[at], "decode", type(refused[at]).__name__, str(refused[at])) for at in sorted(refused)]
+    rows = store.find_all(keys)
+    for place in np.flatnonzero(taken & (rows < 0)).tolist():
+        key = keys[place] or b""  # the user of an event that was taken
+        rows[place] = store.find(key)  # there, where an earlier record of this call made it
+        if rows[place] < 0 and belongs_here(key):
+            rows[place] = store.row_of(key)
+        elif rows[place] < 0:
+            out.misplaced.append(records[place])
+    out.events["row"] = rows
+    out.events["offset"] = np.fromiter((record.offset for record in records), dtype=np.int64, count=len(records))
+    out.places = np.flatnonzero(taken & (rows >= 0))
+    out.events = only(out.events, taken & (rows >= 0))
+    out.events["stream_ms"] = np.maximum.accumulate(out.events["time_ms"])
     return out
+
+
+def _read(source: Source, values: list[bytes]) -> list[Event | Exception]:
+    """Each value's event, or why it is none: in one go, unless there is a value that is none."""
+    decoder = _DECODERS[source]
+    try:
+        return list(map(decoder, values))
+    except (msgspec.MsgspecError, ValueError):
+        return [_event_or_error(decoder, value) for value in values]
+
+
+def _event_or_error(decoder: Callable[[bytes], Event], value: bytes) -> Event | Exception:
+    try:
+        return decoder(value)
+    except (msgspec.MsgspecError, ValueError) as error:
+        return error
+
+
+def _passed(
+    places: Places,
+    read: list[Event | Exception],
+    keys: list[bytes | None],
+    latest_ms: int,
+    refused: dict[int, Exception],
+) -> tuple[Places, list[Event]]:
+    """The events that may be applied, with their places; why the others may not is put in ``refused``."""
+    events = [event for event in read if not isinstance(event, Exception)]
+    if len(events) == len(read) and _all_pass(events, keys, latest_ms):
+        return places, events
+    for place, event, key in zip(places.tolist(), read, keys, strict=True):
+        try:
+            if isinstance(event, Exception):
+                refused[place] = event
+            else:
+                _check(event, event.user_id.encode(), key, latest_ms)
+        except ValueError as error:
+            refused[place] = error
+    passed = np.array([place not in refused for place in places.tolist()], dtype=np.bool_)
+    return places[passed], [event for event, passes in zip(read, passed.tolist(), strict=True) if passes]  # type: ignore[misc] # errors are refused
+
+
+def _all_pass(events: list[Event], keys: list[bytes | None], latest_ms: int) -> bool:
+    """Whether `_check` passes every event, asked of all at once."""
+    users = [event.user_id for event in events]
+    times_ms = [event.time_ms for event in events]
+    times_ms += [event.impression_time_ms or 0 for event in events if isinstance(event, wire.Click)]
+    try:
+        same = list(map(str.encode, users)) == keys
+    except ValueError:
+        return False
+    return same and max(times_ms, default=0) <= latest_ms and "".join(users).isprintable()
 
 
 def _check(event: Event, user: bytes, key: bytes | None, latest_ms: int) -> None:
@@ -116,40 +166,45 @@ def columns(events: Sequence[Event], rows: Sequence[int]) -> Events:
     Offsets are the positions, and the stream's time is the newest so far: as if each had come when it happened.
     """
     out = np.zeros(len(events), dtype=EVENT)
-    if not events:
-        return out
-    surfaces: dict[str, int] = {"": 0}
-    out["time_ms"] = [event.time_ms for event in events]
+    is_click = np.fromiter((isinstance(event, wire.Click) for event in events), dtype=np.bool_, count=len(events))
+    for source in Source:
+        places = np.flatnonzero(is_click == (source == Source.CLICK))
+        _fill(out, places, source, [events[place] for place in places.tolist()])
     out["stream_ms"] = np.maximum.accumulate(out["time_ms"])
-    out["ad"] = [id64(event.ad_id) for event in events]
-    out["event"] = [id64(event.event_id) for event in events]
     out["offset"] = np.arange(len(events))
     out["row"] = rows
-    out["surface"] = [
-        surfaces[name] if (name := event.surface) in surfaces else surfaces.setdefault(name, _surface(name))
-        for event in events
-    ]
-    clicks = [(place, event) for place, event in enumerate(events) if isinstance(event, wire.Click)]
-    out["kind"], out["source"], out["shown_ms"] = Kind.SHOWN, Source.IMPRESSION, out["time_ms"]
-    out["slot"] = [-1 if isinstance(event, wire.Click) or event.slot is None else event.slot for event in events]
-    if clicks:
-        at = [place for place, _ in clicks]
-        out["source"][at] = Source.CLICK
-        out["kind"][at] = [_kind(event) for _, event in clicks]
-        out["viewed_ms"][at] = [round(1000 * (event.viewed_s or 0)) for _, event in clicks]
-        out["value_micros"][at] = [event.value_micros for _, event in clicks]
-        out["shown_ms"][at] = [
-            event.time_ms if event.impression_time_ms is None else event.impression_time_ms for _, event in clicks
-        ]
     return out
 
 
-def _kind(click: wire.Click) -> Kind:
-    if click.kind == "view" and 1000 * (click.viewed_s or 0) >= VIEWED_LONG_MS:
-        return Kind.VIEWED_LONG
-    return _KINDS[click.kind]
+def _fill(out: Events, places: Places, source: Source, events: list[Event]) -> None:
+    """Write what ``events``, all of ``source``, say, at their ``places`` of ``out``; column after column."""
+    if not events:
+        return
+    count = len(events)
+    told = dict(zip(events[0].__struct_fields__, zip(*map(astuple, events), strict=True), strict=True))
+    column = np.zeros(count, dtype=EVENT)
+    column["source"] = source
+    column["time_ms"] = column["shown_ms"] = np.fromiter(told["time_ms"], dtype=np.int64, count=count)
+    column["ad"], column["event"] = id64s(told["ad_id"]), id64s(told["event_id"])
+    surfaces = {name: _surface(name) for name in set(told["surface"])}
+    column["surface"] = np.fromiter(map(surfaces.__getitem__, told["surface"]), dtype=np.uint16, count=count)
+    if source == Source.IMPRESSION:
+        column["kind"] = Kind.SHOWN
+        column["slot"] = [-1 if slot is None else slot for slot in told["slot"]]
+    else:
+        viewed_ms = 1000 * np.array([seconds or 0.0 for seconds in told["viewed_s"]])
+        kind = np.fromiter(map(_KINDS.__getitem__, told["kind"]), dtype=np.uint8, count=count)
+        kind[(kind == Kind.VIEWED) & (viewed_ms >= VIEWED_LONG_MS)] = Kind.VIEWED_LONG
+        column["kind"], column["slot"] = kind, -1
+        column["viewed_ms"] = np.rint(viewed_ms)
+        column["value_micros"] = np.fromiter(told["value_micros"], dtype=np.int64, count=count)
+        column["shown_ms"] = [
+            time_ms if shown_ms is None else shown_ms
+            for time_ms, shown_ms in zip(told["time_ms"], told["impression_time_ms"], strict=True)
+        ]
+    out[places] = column
 
 
 def _surface(name: str) -> int:
-    """A surface as 1 to 65,535."""
-    return 1 + id64(name) % 65_535
+    """A surface as 1 to 65,535; 0 where none is said."""
+    return 1 + id64(name) % 65_535 if name else 0

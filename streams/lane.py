@@ -193,7 +193,7 @@ class Lane:
             return None
         settings = self._shared.settings
         limit_ms = wall_ms() + settings.time_tolerance_ms
-        return self.queues.take(self.state.watermarks_ms, limit_ms, tick_ms(), settings.slice_records)
+        return self.queues.take(self.state.watermarks_ms, limit_ms, tick_ms(), settings.records_per_slice)
 
     async def step(self, taken: Slice) -> Counter[str]:
         """Steps 1 to 6 for one slice (`streams.step`); returns what it counted."""

@@ -1,23 +1,30 @@
 """What a lane has fetched and not yet taken: two bounded queues, and whether a slice can be cut from them."""
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 
 from scoring.events import Source
 from scoring.order import Taken, take
 from streams.decode import Record
 from streams.step import Slice
 
+Numbers = npt.NDArray[np.int64]
+
+
+def _none() -> Numbers:
+    return np.zeros(0, dtype=np.int64)
+
 
 @dataclass(slots=True)
 class SourceQueue:
-    """Records of one topic, in offset order, with their bytes."""
+    """Records of one topic, in offset order; their times and sizes are beside them, so that nobody asks each again."""
 
-    records: deque[Record] = field(default_factory=deque)
+    records: list[Record] = field(default_factory=list)
+    times_ms: Numbers = field(default_factory=_none)
+    sizes: Numbers = field(default_factory=_none)
     bytes: int = 0
     caught_up: bool = False
     """Whether the broker had nothing more when it was last asked; false while that is unknown."""
@@ -25,6 +32,23 @@ class SourceQueue:
     """The next offset that the consumer fetches, as it was last seen."""
     empty_since_ms: int = 0
     """When the queue was last seen to become empty, on the monotonic clock."""
+
+    def put(self, records: Sequence[Record]) -> None:
+        """Append records."""
+        times = np.fromiter((record.timestamp for record in records), dtype=np.int64, count=len(records))
+        sizes = np.fromiter(map(_size, records), dtype=np.int64, count=len(records))
+        self.records.extend(records)
+        self.times_ms = np.concatenate([self.times_ms, times])
+        self.sizes = np.concatenate([self.sizes, sizes])
+        self.bytes += int(sizes.sum())
+
+    def pop(self, count: int) -> list[Record]:
+        """Take the first ``count`` records."""
+        taken = self.records[:count]
+        self.bytes -= int(self.sizes[:count].sum())
+        del self.records[:count]
+        self.times_ms, self.sizes = self.times_ms[count:], self.sizes[count:]
+        return taken
 
 
 class LaneQueues:
@@ -38,9 +62,7 @@ class LaneQueues:
 
     def put(self, source: Source, records: Sequence[Record]) -> None:
         """Append fetched records."""
-        queue = self.sources[source]
-        queue.records.extend(records)
-        queue.bytes += sum(_size(record) for record in records)
+        self.sources[source].put(records)
 
     def has_room(self, source: Source) -> bool:
         """Whether more may be fetched; one fetch may overshoot the bound by itself."""
@@ -69,21 +91,17 @@ class LaneQueues:
         """
         if not len(self):
             return None
-        heads = [list(islice(queue.records, records_max)) for queue in self.sources]
-        times = [np.array([record.timestamp for record in head], dtype=np.int64) for head in heads]
-        taken = take((times[0], times[1]), watermarks_ms, self._complete(tick_ms), limit_ms, records_max)
+        first, second = (queue.times_ms[:records_max] for queue in self.sources)
+        taken = take((first, second), watermarks_ms, self._complete(tick_ms), limit_ms, records_max)
         return self._pop(taken, tick_ms) if len(taken.order) else None
 
     def _pop(self, taken: Taken, tick_ms: int) -> Slice:
-        records = []
-        for source in taken.order.tolist():
-            queue = self.sources[source]
-            record = queue.records.popleft()
-            queue.bytes -= _size(record)
-            records.append(record)
-            if not queue.records:
+        records = np.empty(len(taken.order), dtype=object)
+        for source, queue, count in zip(Source, self.sources, taken.counts, strict=True):
+            records[taken.order == source] = queue.pop(count)
+            if count and not queue.records:
                 queue.empty_since_ms = tick_ms
-        return Slice(records, taken.order, taken.watermarks_ms)
+        return Slice(records.tolist(), taken.order, taken.watermarks_ms)
 
 
 def _size(record: Record) -> int:

@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     slice_records: int = Field(
         2_000, ge=1, le=100_000, description="Records per slice: bounds latency, transaction and memory."
     )
+    slice_records_unscored: int = Field(
+        5_000, ge=1, le=100_000, description="The same without scoring: a slice is a tenth of the work then."
+    )
     queue_records: int = Field(
         10_000, ge=1, description="Records queued per lane and topic; a full lane is not fetched."
     )
@@ -131,6 +134,11 @@ class Settings(BaseSettings):
             per_day=(self.impressions_per_day, self.actions_per_day),
             unshown_per_day=self.unshown_per_day,
         )
+
+    @property
+    def records_per_slice(self) -> int:
+        """Records per slice of a worker that scores, or does not, as these settings say."""
+        return self.slice_records if self.scoring else self.slice_records_unscored
 
     @model_validator(mode="after")
     def _deadlines_fit(self) -> Self:

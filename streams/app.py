@@ -15,7 +15,9 @@ from scoring.attention import load
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
+from scoring.inputs import SPEC_HASH
 from scoring.policies import Experiments, Policy
+from scoring.rows import LAYOUT_VERSION
 from streams.catalogue_feed import CatalogueFeed
 from streams.compute import Compute
 from streams.control import Control, ControlFeed
@@ -24,8 +26,11 @@ from streams.experiments import ExperimentSwitch
 from streams.identity import TopicIdentity, partitioner
 from streams.intake import Intake
 from streams.lane import Shared
+from streams.metrics import Metrics
+from streams.metrics_page import metrics_page
 from streams.settings import Settings
 from streams.snapshots import Snapshots
+from streams.standing import standing
 from streams.step import Step
 from streams.vitals import Vitals
 from streams.watchdog import Watchdog
@@ -76,6 +81,8 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     engine = make_engine(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
     compute = Compute()
+    metrics = Metrics()
+    metrics.describe_model(engine.model.version, SPEC_HASH, LAYOUT_VERSION)
     app = faust.App(
         "salience",
         broker=f"kafka://{settings.bootstrap}",
@@ -94,7 +101,8 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     def make_shared(consumer: AIOKafkaConsumer) -> Shared:
         step = make_step(settings, engine, identity.lanes)
         app.flow_control.resume()  # once, before the first token: a second call would empty the queue
-        return Shared(settings, consumer, step, compute, identity, Snapshots(settings, identity.changelog))
+        snapshots = Snapshots(settings, identity.changelog)
+        return Shared(settings, consumer, step, compute, identity, snapshots, metrics=metrics)
 
     intake = Intake(settings, make_shared, offer)
     control = Control(settings.control_entries_max)
@@ -115,8 +123,11 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     def look(ends: Mapping[TopicPartition, int]) -> Vitals:
         return replace(intake.vitals(ends), caught_up=all(feed.caught_up for feed in feeds))
 
+    def stand() -> None:
+        metrics.stands(standing(intake.lanes, len(engine.catalogue), ready=not look({}).unready()))
+
     # In the order of their start: a worker that waits for its topics answers already.
-    app.service(Web(settings, lambda: look({})))
+    app.service(Web(settings, lambda: look({}), {"/metrics": metrics_page(metrics.registry, stand)}))
     for feed in feeds:
         app.service(feed)
     app.service(Watchdog(settings, identity, look, intake.inputs, intake.fail))

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scoring.events import FILTERED, Outcome
+from scoring.events import FILTERED, Outcome, Source
 from scoring.update import Applied
-from streams.decode import Decoded
+from streams.decode import Decoded, Record
+from streams.topics import CLICKS
 
 FATES = ("applied", "duplicate", "replayed", "late", "filtered", "dead", "rerouted")
 """What becomes of a record. ``filtered`` is the sum of `RULES`."""
@@ -27,6 +28,23 @@ def account(events_in: int, decoded: Decoded, applied: Applied) -> Counter[str]:
     )
     counts["unaccounted"] = unaccounted(counts)
     return counts
+
+
+def tally(decoded: Decoded, applied: Applied) -> Counter[tuple[Source, str]]:
+    """Records of a slice by source and by what became of them: an `Outcome`, ``dead`` or ``rerouted``."""
+    kinds = len(Outcome)
+    at = decoded.events["source"].astype(np.int64) * kinds + applied.outcome
+    counts = np.bincount(at, minlength=len(Source) * kinds).tolist()
+    found = Counter(
+        {(source, outcome.name.lower()): counts[source * kinds + outcome] for source in Source for outcome in Outcome}
+    )
+    found.update((_source(record), "dead") for record, *_ in decoded.dead)
+    found.update((_source(record), "rerouted") for record in decoded.misplaced)
+    return found
+
+
+def _source(record: Record) -> Source:
+    return Source.CLICK if record.topic.endswith(CLICKS) else Source.IMPRESSION
 
 
 def unaccounted(counts: Mapping[str, int]) -> int:

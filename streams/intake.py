@@ -150,6 +150,11 @@ class Intake(Service, ConsumerRebalanceListener):
         lanes = {number: lane.vitals(ends) for number, lane in self._lanes.items()}
         return Vitals(polls=self._polls, joined=self._joined, ending=self._ending, lanes=lanes)
 
+    @property
+    def lanes(self) -> list[Lane]:
+        """The lanes held now."""
+        return list(self._lanes.values())
+
     def inputs(self) -> list[TopicPartition]:
         """Partitions of the lanes held now."""
         return [tp for lane in self._lanes.values() for tp in lane.inputs]
@@ -173,6 +178,8 @@ class Intake(Service, ConsumerRebalanceListener):
             for number in numbers:
                 self._acquire(number)
             self._joined = True
+            if self._shared is not None:
+                self._shared.metrics.rebalances.inc()
         except BaseException as error:  # noqa: BLE001 - aiokafka would swallow it
             self.fail(error)
 

@@ -7,7 +7,7 @@ the group's offsets, is where it resumes. A failure anywhere ends the process: a
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import structlog
@@ -18,6 +18,8 @@ from streams.clock import tick_ms, wall_ms
 from streams.compute import Compute
 from streams.group_offsets import GroupOffsets
 from streams.identity import TopicIdentity, check_resume
+from streams.laps import Laps
+from streams.metrics import Metrics
 from streams.outbox import Outbox, transactional_id
 from streams.queues import LaneQueues
 from streams.reading import log_ends
@@ -50,6 +52,7 @@ class Shared:
     identity: TopicIdentity
     snapshots: Snapshots
     outbox: Callable[[Settings, str | None], Outbox] = Outbox
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 class Lane:
@@ -79,6 +82,16 @@ class Lane:
         """The lane's rows and offsets. Only after `take_over`."""
         assert self._state is not None, "the lane has not been taken over"
         return self._state
+
+    @property
+    def held(self) -> LaneState | None:
+        """The lane's rows and totals; None while it is being taken over."""
+        return self._state
+
+    @property
+    def recovery_left(self) -> int:
+        """Changelog offsets that its recovery has still to read."""
+        return max(0, self._recovering.end - self._recovering.offset) if self._recovering else 0
 
     def vitals(self, ends: Mapping[TopicPartition, int]) -> LaneVitals:
         """Where it stands, and whether it has what to do: records queued, or records that it has not fetched."""
@@ -110,6 +123,7 @@ class Lane:
         self._offsets.put(self._next_offsets())
         self._recovering = None
         self.running, self.stage = True, "running"
+        self._shared.metrics.recovery_seconds.observe((tick_ms() - started_ms) / 1000)
         log.info(
             "lane taken over",
             lane=self.number,
@@ -199,15 +213,17 @@ class Lane:
         """Steps 1 to 6 for one slice (`streams.step`); returns what it counted."""
         async with self.in_step:
             self._committed = False
-            effects = await self._shared.compute.run(self._shared.step.run, self.state, taken, wall_ms())
+            laps = Laps()
+            effects = await self._shared.compute.run(self._shared.step.run, self.state, taken, wall_ms(), laps)
             # From here a transaction is open; waiting for the compute thread, which other lanes share, it was not.
             async with asyncio.timeout(self._shared.settings.slice_deadline_ms / 1000):
-                await self._deliver(effects)
+                await self._deliver(effects, laps)
             self._committed = True
+            self._shared.metrics.committed(taken, effects, laps.times, wall_ms())
             await self._snapshot()
         return effects.counts
 
-    async def _deliver(self, effects: Effects) -> None:
+    async def _deliver(self, effects: Effects, laps: Laps) -> None:
         outbox = self._outbox
         assert outbox is not None, "the lane has not been taken over"
         await outbox.begin()
@@ -225,8 +241,10 @@ class Lane:
             await outbox.send(changelog, self.number, lane_row)
         # 5. every delivery
         last = await outbox.delivered()
+        laps("deliver")
         # 6. commit
         await outbox.commit()
+        laps("commit")
         self._offsets.put(self._next_offsets())
         # A snapshot holds all before the last batch, and whoever loads it reads that batch again.
         self._changelog_offset = last[changelog, self.number]

@@ -23,9 +23,10 @@ REASON_WEIGHT_MIN = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A user's key with the encoded placement and decision."""
+    """A user's key and arm with the encoded placement and decision."""
 
     user: bytes
+    arm: str
     placement: bytes
     decision: bytes
 
@@ -48,7 +49,7 @@ def place(engine: Engine, lane: int, users: list[bytes], rows: Rows) -> list[Pub
             placement = batch.placement(at, ids[place_] + scored.group.tag, users[place_])
             encoded = encode_json(placement)
             decision = batch.decision(at, placement, encoded, rows[place_].tobytes(), offsets[place_], lane)
-            published.append(Published(users[place_], encoded, encode_json(decision)))
+            published.append(Published(users[place_], placement.arm, encoded, encode_json(decision)))
     return published
 
 

@@ -30,6 +30,8 @@ class Recovered:
     store: RowStore
     lane_row: LaneRow | None
     offset: int
+    end: int = 0
+    """The watermark that recovery reads up to; 0 before it is known."""
 
 
 async def recover(settings: Settings, changelog: TopicPartition, base: Recovered) -> Recovered:
@@ -39,7 +41,7 @@ async def recover(settings: Settings, changelog: TopicPartition, base: Recovered
     the watermark. To be called after the lane's former owner was fenced. Raises `RecoveryError` where the
     changelog holds what is not a row.
     """
-    end = (await log_ends(settings.bootstrap, [changelog]))[changelog]
+    end = base.end = (await log_ends(settings.bootstrap, [changelog]))[changelog]
     async with AIOKafkaConsumer(
         isolation_level="read_committed",
         enable_auto_commit=False,

@@ -24,7 +24,7 @@ from scoring.feedback import ClickLayer
 from scoring.order import stream_times
 from scoring.rows import Rows, RowStore
 from scoring.update import Applied, apply
-from streams.conservation import account
+from streams.conservation import account, tally
 from streams.decode import Decoded, Record, decode
 from streams.placing import Published, place
 from streams.wire import DeadLetter, LaneRow
@@ -59,6 +59,10 @@ class Effects:
     rerouted: dict[tuple[str, int], list[Message]]
     lane_row: LaneRow
     counts: Counter[str]
+    tally: Counter[tuple[Source, str]]
+    """Records by source and by what became of them."""
+    arms: Counter[str]
+    """Placements by arm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,10 @@ class LaneState:
     """Learnt anew by every owner: within `scoring.anomaly.GRACE` slices."""
 
 
+def _untimed(_stage: str) -> None:
+    """Nobody asks for times."""
+
+
 @dataclass(frozen=True)
 class Step:
     """The pure step of every lane of a worker. ``partition_of``: the producers' partitioner.
@@ -101,8 +109,12 @@ class Step:
     rules: Rules = field(default_factory=Rules)
     scoring: bool = True
 
-    def run(self, state: LaneState, taken: Slice, now_ms: int) -> Effects:
-        """Advance ``state`` by one slice, in place. A failure leaves it half done: the process must end."""
+    def run(self, state: LaneState, taken: Slice, now_ms: int, lap: Callable[[str], None] = _untimed) -> Effects:
+        """Advance ``state`` by one slice, in place. A failure leaves it half done: the process must end.
+
+        ``lap`` is told the name of what has just ended.
+        """
+        lap("wait")
         store = state.store
         # 1. decode and validate
         decoded = decode(
@@ -112,13 +124,16 @@ class Step:
             latest_ms=now_ms + self.time_tolerance_ms,
             belongs_here=lambda key: self.partition_of(key) == state.lane,
         )
+        lap("decode")
         # 2. apply
         decoded.events["stream_ms"] = _stream_times(state, taken)[decoded.places]
         applied = apply(store, decoded.events, self.engine.catalogue, self.rules)
+        lap("apply")
         # 3. score again whoever did something
         rows = store.rows[applied.touched]
         users = [user for row in applied.touched.tolist() if (user := store.users[row]) is not None]
         published = self._place(state, users, rows, applied.acted) if self.scoring else []
+        lap("place")
         # 4. the effects
         expired = self._expire(state, taken)
         counts = account(len(taken.records), decoded, applied)
@@ -132,7 +147,12 @@ class Step:
             "late-events": _late(taken, decoded, applied),
             "state-changelog": list(map(Message, users, row_bytes(rows))) + gone,
         }
-        return Effects(messages, self._rerouted(decoded.misplaced), _advance(state, taken, counts, score), counts)
+        rerouted = self._rerouted(decoded.misplaced)
+        lane_row = _advance(state, taken, counts, score)
+        arms = Counter(p.arm for p in published)
+        effects = Effects(messages, rerouted, lane_row, counts, tally(decoded, applied), arms)
+        lap("encode")
+        return effects
 
     def _place(self, state: LaneState, users: list[bytes], rows: Rows, acted: npt.NDArray[np.bool_]) -> list[Published]:
         """Placements of those who acted; what was filtered, or late, asks for none."""

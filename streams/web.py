@@ -52,8 +52,10 @@ class Web(Service):
     def __init__(self, settings: Settings, vitals: Callable[[], Vitals], routes: Mapping[str, Handler] = {}) -> None:
         super().__init__()
         self._host, self._port = settings.web_host, settings.web_port
+        app = make_app(vitals, settings.bearer_token(), routes)
+        self._routes = sorted({resource.canonical for resource in app.router.resources()})
         self._runner = web.AppRunner(
-            make_app(vitals, settings.bearer_token(), routes),
+            app,
             access_log=None,
             keepalive_timeout=KEEPALIVE_S,
             shutdown_timeout=STOP_S,
@@ -68,7 +70,7 @@ class Web(Service):
         await web.TCPSite(self._runner, self._host, self._port).start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        log.info("web", url=self.url, routes=["/healthz", "/readyz"])
+        log.info("web", url=self.url, routes=self._routes)
 
     async def on_stop(self) -> None:
         """Listen no more."""

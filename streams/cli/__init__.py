@@ -18,6 +18,7 @@ from streams.cli import (
     explain,
     lag,
     lanes,
+    metrics,
     ope,
     replay,
     settings,
@@ -46,6 +47,7 @@ app.command()(tail.tail)
 app.command()(explain.explain)
 app.command()(doctor.doctor)
 app.command()(settings.settings)
+app.command()(metrics.metrics)
 app.add_typer(replay.app, name="replay")
 app.add_typer(train.app, name="train")
 app.command()(verify.verify)

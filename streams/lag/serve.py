@@ -10,17 +10,16 @@ from contextlib import suppress
 import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from streams.guard import guard
 from streams.lag.exporter import LagCollector
 from streams.lag.monitor import LagMonitor
+from streams.metrics_page import metrics_page
 
 LISTENERS_MAX = 64
 """Pages that listen to ``/events``; each holds a connection for as long as it is open."""
 
 MONITOR: web.AppKey[LagMonitor] = web.AppKey("monitor", LagMonitor)
-REGISTRY: web.AppKey[CollectorRegistry] = web.AppKey("registry", CollectorRegistry)
 LISTENERS: web.AppKey[set[web.StreamResponse]] = web.AppKey("listeners", set)
 
 
@@ -29,18 +28,13 @@ def make_app(monitor: LagMonitor, token: str | None = None) -> web.Application:
     app = web.Application(middlewares=[guard(token)])
     app[MONITOR] = monitor
     app[LISTENERS] = set()
-    app[REGISTRY] = CollectorRegistry()
-    app[REGISTRY].register(LagCollector(lambda: monitor.latest))
-    app.router.add_get("/metrics", _metrics)
+    registry = CollectorRegistry()
+    registry.register(LagCollector(lambda: monitor.latest))
+    app.router.add_get("/metrics", metrics_page(registry))
     app.router.add_get("/lag", _lag)
     app.router.add_get("/events", _events)
     app.router.add_get("/healthz", _healthz)
     return app
-
-
-async def _metrics(request: web.Request) -> web.Response:
-    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return web.Response(body=encode(request.app[REGISTRY]), headers={"Content-Type": content_type})
 
 
 async def _lag(request: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ import pytest
 from deploy.brokers import Broker
 from scoring.rows import decode_rows
 from streams import topics
+from streams.metrics_table import worker_rows
 from streams.settings import Settings
 from tests.integration.lanes import Shop, play
 from tests.integration.test_lanes import ADS, events, recreate, shop_on
@@ -272,3 +273,28 @@ def listening(pid: int) -> set[str]:
             if fields[3] == listen and f"socket:[{fields[9]}]" in sockets:
                 found.add(fields[1])
     return found
+
+
+def test_a_live_workers_metrics_are_those_of_the_table_and_no_other(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish([*ADS, *events()])
+        with Worker(shop, tmp_path / "log") as worker:
+            await until(lambda: _has_applied(shop, 80), "80 events applied")
+            status, told = await asyncio.to_thread(worker.ask, "/metrics")
+        assert status == 200
+        families = [line.split()[2:4] for line in told.decode().splitlines() if line.startswith("# TYPE")]
+        assert sorted(map(tuple, families)) == sorted((row.name, row.kind) for row in worker_rows())
+        lines = [line for line in told.decode().splitlines() if not line.startswith("#")]
+        values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+        assert values['salience_events_total{outcome="applied",topic="clicks"}'] == 20
+        assert values['salience_lanes{stage="running"}'] == values["salience_ready"] == 1
+        assert values["salience_unaccounted_records"] == 0
+        assert values["salience_users"] == 6
+        assert values["salience_ads"] == len(ADS)
+        assert values["salience_last_commit_timestamp_seconds"] > 0
+        assert not any("user-" in line for line in lines), "no person is named"
+
+    play(scenario)

@@ -53,12 +53,13 @@ class Worker:
         return self.process.wait(DEADLINE_S)
 
     def ask(self, path: str) -> tuple[int, Any]:
-        """Status and answer of its web server, at the address that it has logged."""
+        """Status and answer of its web server, JSON parsed, at the address that it has logged."""
         found = re.search(r"url=(http://[\d.:]+)", self.said)
         assert found, self.said
         try:
             with urllib.request.urlopen(found[1] + path, timeout=DEADLINE_S) as response:
-                return response.status, json.load(response)
+                body = response.read()
+                return response.status, json.loads(body) if response.headers.get_content_subtype() == "json" else body
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error)

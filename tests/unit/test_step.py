@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from prometheus_client import generate_latest
 
 from scoring.attention import AttentionModel, load
 from scoring.candidates import Shares
@@ -16,6 +17,8 @@ from scoring.events import Source
 from scoring.policies import Policy
 from scoring.rows import ROW, RowStore, decode_rows
 from streams.identity import partitioner
+from streams.laps import Laps
+from streams.metrics import Metrics
 from streams.step import EXPIRY_CHECK_MS, Effects, LaneState, Message, Slice, Step
 from streams.wire import Decision, LaneRow, Placement
 from tests.builders import START_MS, Record, click, entry, impression, made_up_log, record, records
@@ -391,3 +394,27 @@ def test_one_who_comes_back_after_being_forgotten_begins_anew(step: Step) -> Non
     assert row["clicks"] == 1
     assert np.count_nonzero(row["ring_ad"]) == 1
     assert ROW.itemsize == len(row.tobytes())
+
+
+def test_what_a_slice_tells_prometheus_is_what_it_did(step: Step) -> None:
+    taken = [*log_records(), record(click(), 10_000, value=b"{poison", timestamp=NOW_MS)]
+    metrics, laps = Metrics(), Laps()
+    effects = step.run(new_state(), slice_of(taken), NOW_MS, laps)
+
+    metrics.committed(slice_of(taken), effects, laps.times, NOW_MS + 1_000)
+
+    lines = generate_latest(metrics.registry).decode().splitlines()
+    told = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+    for topic in ("ad-impressions", "clicks"):
+        taken_of_it = sum(each.topic == topic for each in taken)
+        assert sum(n for name, n in told.items() if f'topic="{topic}"' in name and "events" in name) == taken_of_it
+    assert told['salience_events_total{outcome="dead",topic="clicks"}'] == 1
+    assert told['salience_events_total{outcome="applied",topic="clicks"}'] > 0
+    assert told["salience_slice_records_sum"] == told["salience_event_to_placement_seconds_count"] == len(taken)
+    oldest_s = max(NOW_MS + 1_000 - each.timestamp for each in taken) / 1000
+    assert told["salience_event_to_placement_seconds_sum"] <= oldest_s * len(taken)
+    assert [stage for stage, _ in laps.times] == ["wait", "decode", "apply", "place", "encode"]
+    assert told['salience_stage_seconds_count{stage="place"}'] == 1
+    published = len(placements(effects))
+    assert told['salience_produced_records_total{topic="placements"}'] == published
+    assert sum(n for name, n in told.items() if name.startswith("salience_placements_total")) == published

@@ -1,0 +1,23 @@
+"""The worker as its gauges tell it, read off its lanes when somebody asks."""
+
+from collections.abc import Collection
+
+from streams.conservation import unaccounted
+from streams.lane import Lane
+from streams.metrics import Standing
+
+
+def standing(lanes: Collection[Lane], ads: int, *, ready: bool) -> Standing:
+    """Sums over ``lanes``; those being taken over hold nothing yet."""
+    held = [lane.held for lane in lanes if lane.held is not None]
+    sources = [lane.queues.sources for lane in lanes]
+    return Standing(
+        lanes=tuple(lane.stage for lane in lanes),
+        queued_records=(sum(len(two[0].records) for two in sources), sum(len(two[1].records) for two in sources)),
+        queued_bytes=(sum(two[0].bytes for two in sources), sum(two[1].bytes for two in sources)),
+        users=sum(len(state.store) for state in held),
+        recovery_left=sum(lane.recovery_left for lane in lanes),
+        unaccounted=sum(unaccounted(state.totals) for state in held),
+        ads=ads,
+        ready=ready,
+    )

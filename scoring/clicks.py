@@ -7,14 +7,13 @@ it, drawn towards 0 by `LIFT_PRIOR` expected clicks, so that an ad of which noth
 a Poisson rate). A bias per ad that AdaGrad learns for itself would take its first step at full rate instead.
 
 Learning is one example at a time, through dictionaries, as River does; serving reads the weights as an array and
-predicts all candidates at once (`Weights`).
+predicts all candidates at once (`scoring.calibration`).
 """
 
 import math
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +25,10 @@ Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.uint64]
 Example = dict[str, float]
 
-NUMBERS = ("logit", "lift", "long_views", "clicks", "activity", "placed", "slot")
+NUMBERS = ("logit", "lift", "long_views", "clicks", "activity", "chosen", "slot")
 """The numbers of an example: attention's log-odds of a click; the ad's lift; the person's long-view and click rates
-and activity, as the attention model has them (`scoring.inputs.context_of`); whether it was shown in a known slot of a
-placement, and log1p of that slot."""
+and activity, as the attention model has them (`scoring.inputs.context_of`); whether the engine chose it for a slot,
+which it does where it thinks too well of an ad rather than too ill; and log1p of the slot."""
 FEATURES = ("bias", *NUMBERS, *(f"surface_{place}" for place in range(SURFACES)))
 """All features, F in this order; the surface is one-hot, so an example has a bias, `NUMBERS` and one of these."""
 SURFACE_NAMES = FEATURES[-SURFACES:]
@@ -136,36 +135,6 @@ class _BoundedAdaGrad(optim.AdaGrad):
 
 
 START_WEIGHTS: Floats = np.array([START.get(name, 0.0) for name in FEATURES])
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """The layer as serving reads it: ``dense [F]`` in the order of `FEATURES`."""
-
-    dense: Floats
-
-    @classmethod
-    def start(cls) -> Self:
-        """A layer that has learned nothing: the attention model's own prediction."""
-        return cls(START_WEIGHTS)
-
-    def log_odds(self, logit: npt.NDArray[np.float32], lift: Floats, context: npt.NDArray[np.float32]) -> Floats:
-        """Log-odds of a click on candidates ``[B, C]`` of people with ``context [B, X]``, each in the first slot.
-
-        ``logit`` and ``lift`` are of the candidates, ``[B, C]``.
-        """
-        numbers, surface = person_numbers(context)
-        weight = dict(zip(FEATURES, self.dense.tolist(), strict=True))
-        person = weight["bias"] + weight["placed"] + self.dense[-SURFACES:][surface]
-        person += weight["long_views"] * numbers[:, 0] + weight["clicks"] * numbers[:, 1]
-        person += weight["activity"] * numbers[:, 2]
-        odds: Floats = weight["logit"] * logit.astype(np.float64) + weight["lift"] * lift + person[:, None]
-        return odds
-
-    def of_slots(self, log_odds: Floats) -> Floats:
-        """``log_odds [B, L]`` of what stands in slots 0 to L - 1, moved from the first slot to its own."""
-        odds: Floats = log_odds + self.dense[FEATURES.index("slot")] * np.log1p(np.arange(log_odds.shape[1]))
-        return odds
 
 
 def person_numbers(context: npt.NDArray[np.float32]) -> tuple[Floats, npt.NDArray[np.int64]]:

@@ -1,7 +1,7 @@
 """The online click layer as a stream: impressions predicted, outcomes learned, in the order of events.
 
 An impression is predicted with the weights as they stand and waits (`scoring.pending`); it is learned when a click
-answers it, or as a non-click when the layer's clock, the newest event time seen, passes the end of its window. What
+answers it, or as a non-click when the layer's clock, the lane's time, passes the end of its window. What
 happens depends on the order of events alone, not on how they are cut into calls; training, evaluation and the worker
 all run this.
 """
@@ -13,13 +13,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from scoring.clicks import AdLifts, ClickModel, Example, Weights, example, person_numbers
+from scoring.clicks import AdLifts, ClickModel, Example, example, person_numbers
 from scoring.events import Events, Kind, Source
 from scoring.ids import uniform
 from scoring.pending import (
     AD,
     CONTROL,
     DUE,
+    EVENT,
     EXPECTED,
     FIRST,
     KEY,
@@ -27,6 +28,7 @@ from scoring.pending import (
     MODEL,
     OPEN,
     PREDICTED,
+    SHOWN,
     SURFACE,
     Pending,
     Row,
@@ -49,15 +51,13 @@ class Learning:
     ``feedback``: "window" waits for the outcome. "immediate" learns a non-click at once and, when a click comes after
     all, the click, both with the weights that make the expectation right again (the fake-negative weighted loss of
     Ktena et al., 2019): quicker, and noisier. ``negatives``: the share of non-clicks that the weights learn from, each
-    counted the more; which ones is a function of the impression. ``after_ms``: impressions up to this time are
-    predicted but not learned from, since the attention model was trained on them and knows their outcomes.
+    counted the more; which ones is a function of the impression.
     """
 
     window_ms: int = WINDOW_MS
     pending_max: int = PENDING_MAX
     feedback: Feedback = "window"
     negatives: float = 1.0
-    after_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,12 @@ class Impressions:
     context: npt.NDArray[np.float32]
 
 
+_TIMES = ("time_ms", "stream_ms")
 OUTCOME = np.dtype(
     [
         ("time_ms", "<i8"),  # the layer's clock
+        ("shown_ms", "<i8"),
+        ("event", "<u8"),  # the id of the impression
         ("ad", "<u8"),
         ("predicted", "<f8"),
         ("clicked", "u1"),
@@ -109,11 +112,6 @@ class ClickLayer:
         self.answered: list[int] = []
         """Numbers of the pending records that clicks have closed since this was last emptied."""
 
-    @property
-    def weights(self) -> Weights:
-        """The layer as serving reads it."""
-        return Weights(self.model.array)
-
     def observe(
         self,
         events: Events,
@@ -121,55 +119,61 @@ class ClickLayer:
         control: npt.NDArray[np.bool_],
         impressions: Impressions,
         model: int = 0,
+        trained_ms: tuple[int, int] = (0, -1),
     ) -> Observed:
         """Predict ``impressions`` and learn the outcomes that ``events [E]`` bring, in order.
 
         ``users [E]`` are the 64-bit ids of whoever did what; ``control [E]`` whether that user is in the control arm;
-        ``model`` the number of the attention model that scored. Events that are no impressions among those given are
-        read for clicks and time alone.
+        ``model`` the number of the attention model that scored, which was trained on what was shown from the first to
+        the second of ``trained_ms``: such impressions are predicted and not learned from, since it knows their
+        outcomes. Events that are no impressions among those given are read for clicks and time alone.
         """
         if not len(events):
             return Observed(np.zeros(0), np.zeros(0, dtype=OUTCOME))
         outcomes: list[tuple[float, ...]] = []
         predicted: list[float] = []
+        first_ms, last_ms = trained_ms
         shown = _shown(events, control, impressions)
         places = iter(impressions.place.tolist())
         following = next(places, -1)
         keys = keys_of(users, events["ad"], events["shown_ms"]).tolist()
         clicked = ((events["kind"] >= Kind.CLICKED) & (events["source"] == Source.CLICK)).tolist()
-        for place, time_ms in enumerate(events["time_ms"].tolist()):
-            if time_ms > self.clock_ms:
-                self.clock_ms = time_ms
+        for place, (time_ms, stream_ms) in enumerate(zip(*(events[n].tolist() for n in _TIMES), strict=True)):
+            if stream_ms > self.clock_ms:
+                self.clock_ms = stream_ms
                 self._close_windows(outcomes)
             if place == following:
-                numbers, surface, ad, in_control = next(shown)
-                learns = time_ms > self.learning.after_ms
-                predicted.append(self._show(keys[place], ad, numbers, surface, in_control, model, learns=learns))
+                numbers, surface, ad, event, in_control = next(shown)
+                ids = (keys[place], ad, event, time_ms)
+                chance, expected = self._predict(ad, numbers, surface)
+                predicted.append(chance)
+                if not first_ms <= time_ms <= last_ms and not self.pending.holds(keys[place]):
+                    self._wait(ids, (*numbers, chance, expected, surface, in_control, 1, 0, model))
                 following = next(places, -1)
             elif clicked[place]:
                 self._click(keys[place], outcomes)
         return Observed(np.array(predicted), np.array(outcomes, dtype=OUTCOME))
 
-    def _show(
-        self, key: int, ad: int, numbers: list[float], surface: int, control: int, model: int, *, learns: bool
-    ) -> float:
-        """Predict an impression and have it wait; its chance of a click."""
-        numbers[1] = lift = self.lifts.lift(ad)
+    def _predict(self, ad: int, numbers: list[float], surface: int) -> tuple[float, float]:
+        """The chance of a click, and the same without the ad's lift, which is filled in."""
         x = example(numbers, surface)
-        chance = self.model.chance(x)
-        if not learns or self.pending.holds(key):
-            return chance
+        expected = self.model.chance(x)
+        numbers[1] = lift = self.lifts.lift(ad)
+        if not lift:
+            return expected, expected
+        x["lift"] = lift
+        return self.model.chance(x), expected
+
+    def _wait(self, ids: tuple[int, int, int, int], told: tuple[float, ...]) -> None:
+        """Let an impression (key, ad, event, time) with what is known of it wait for its outcome."""
         if self.pending.full:
             self.dropped += bool(self.pending.pop()[OPEN])
-        x["lift"] = 0.0
-        expected = self.model.chance(x) if lift else chance
-        x["lift"] = lift
-        due_ms = self.clock_ms + self.learning.window_ms
-        self.pending.push((key, ad, due_ms, *numbers, chance, expected, surface, control, 1, 0, model))
+        row = (*ids, self.clock_ms + self.learning.window_ms, *told)
+        self.pending.push(row)
         if self.learning.feedback == "immediate":
-            self.model.learn_one(x, False, (1 - chance) * (1 + chance))
-            self.lifts.learn(ad, 0.0, expected)
-        return chance
+            chance = row[PREDICTED]
+            self.model.learn_one(_example(row), False, (1 - chance) * (1 + chance))
+            self.lifts.learn(int(row[AD]), 0.0, row[EXPECTED])
 
     def _click(self, key: int, outcomes: list[tuple[float, ...]]) -> None:
         found = self.pending.answer(key)
@@ -205,21 +209,22 @@ class ClickLayer:
 
     def _learned(self, row: Row, clicked: int, outcomes: list[tuple[float, ...]]) -> None:
         self.learned += 1
-        outcomes.append((self.clock_ms, row[AD], row[PREDICTED], clicked, row[CONTROL], 0, row[MODEL]))
+        outcome = (self.clock_ms, row[SHOWN], row[EVENT], row[AD], row[PREDICTED], clicked, row[CONTROL], 0, row[MODEL])
+        outcomes.append(outcome)
 
 
 def _shown(
     events: Events, control: npt.NDArray[np.bool_], impressions: Impressions
-) -> Iterator[tuple[list[float], int, int, int]]:
-    """Numbers (the lift still 0), surface, ad and arm of each impression, from arrays built in one go."""
+) -> Iterator[tuple[list[float], int, int, int, int]]:
+    """Numbers (the lift still 0), surface, ad, event and arm of each impression, from arrays built in one go."""
     of = events[impressions.place]
     person, surface = person_numbers(impressions.context)
+    of_control = control[impressions.place]
     placed = of["slot"] >= 0
-    numbers = np.column_stack(
-        [impressions.logit, np.zeros(len(of)), person, placed, np.log1p(np.where(placed, of["slot"], 0))]
-    )
-    arms = control[impressions.place].astype(int)
-    return zip(numbers.tolist(), surface.tolist(), of["ad"].tolist(), arms.tolist(), strict=True)
+    slot = np.log1p(np.where(placed, of["slot"], 0))
+    numbers = np.column_stack([impressions.logit, np.zeros(len(of)), person, placed & ~of_control, slot])
+    columns = (numbers, surface, of["ad"], of["event"], of_control.astype(int))
+    return zip(*(column.tolist() for column in columns), strict=True)
 
 
 def _example(row: Row) -> Example:

@@ -4,6 +4,8 @@ An impression comes in with the layer's clock, which never goes back, so the que
 without being sorted. A click finds its impression by the hash of (user, ad, second shown), as in the ring.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +19,8 @@ PENDING = np.dtype(
     [
         ("key", "<u8"),  # of (user, ad, second shown)
         ("ad", "<u8"),
+        ("event", "<u8"),  # the id of the impression
+        ("shown_ms", "<i8"),
         ("due_ms", "<i8"),  # the end of the window, by the layer's clock
         *((name, "<f8") for name in NUMBERS),
         ("predicted", "<f8"),  # the chance of a click, predicted when it was shown
@@ -28,11 +32,12 @@ PENDING = np.dtype(
         ("model", "<u4"),  # the attention model that scored it, by number
     ]
 )
-"""104 bytes."""
-KEY, AD, DUE = 0, 1, 2
-FIRST, LAST = 3, 3 + len(NUMBERS)
-PREDICTED, EXPECTED, SURFACE, CONTROL, OPEN = LAST, LAST + 1, LAST + 2, LAST + 3, LAST + 4
-MODEL = LAST + 6
+"""120 bytes."""
+_PLACE = {name: place for place, name in enumerate(PENDING.names or ())}
+KEY, AD, EVENT, SHOWN, DUE = (_PLACE[name] for name in ("key", "ad", "event", "shown_ms", "due_ms"))
+FIRST, LAST = _PLACE[NUMBERS[0]], _PLACE[NUMBERS[-1]] + 1
+PREDICTED, EXPECTED = _PLACE["predicted"], _PLACE["expected"]
+SURFACE, CONTROL, OPEN, MODEL = (_PLACE[name] for name in ("surface", "control", "open", "model"))
 """Places in a `Row`, which is a record as a tuple."""
 
 
@@ -57,7 +62,7 @@ class Pending:
     @property
     def full(self) -> bool:
         """Whether it holds as many as it may."""
-        return len(self) == self.size_max
+        return len(self) >= self.size_max
 
     def holds(self, key: int) -> bool:
         """Whether an open record has this key."""
@@ -99,12 +104,12 @@ class Pending:
         self._rows[at]["open"] = 0
         return number, row
 
-    def between(self, start: int, end: int) -> npt.NDArray[np.void]:
+    def between(self, start: int, end: int) -> npt.NDArray[Any]:
         """The records numbered from ``start`` to before ``end``, a copy."""
-        rows: npt.NDArray[np.void] = self._rows[np.arange(start, end) % len(self._rows)]
+        rows: npt.NDArray[Any] = self._rows[np.arange(start, end) % len(self._rows)]
         return rows
 
-    def restore(self, head: int, rows: npt.NDArray[np.void]) -> None:
+    def restore(self, head: int, rows: npt.NDArray[Any]) -> None:
         """Be a queue of ``rows``, numbered from ``head``."""
         self.head, self.tail = head, head + len(rows)
         self._rows = np.zeros(max(len(rows), min(1024, self.size_max)), dtype=PENDING)

@@ -6,6 +6,7 @@ taken in the order of the batch.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,14 @@ class Applied:
     acted: npt.NDArray[np.bool_]
     unknown_ads: int
 
+    @classmethod
+    def of(cls, events: Events, outcome: npt.NDArray[np.uint8], unknown_ads: int) -> Self:
+        """From the outcome of each event ``[E]``."""
+        touched, of = np.unique(events["row"], return_inverse=True)
+        acted = np.zeros(len(touched), dtype=bool)
+        acted[of[~_NOBODY[outcome]]] = True
+        return cls(outcome, touched.astype(np.int64), acted, unknown_ads)
+
 
 def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = Rules()) -> Applied:  # noqa: B008 - frozen
     """Apply ``events`` to their rows, in place.
@@ -59,10 +68,7 @@ def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = 
     remember(rows, row, applied["ad"], (applied["shown_ms"] // 1000).astype(np.uint32), kind)
     _count(rows, row, applied)
     unknown = _learn(rows, row, applied, catalogue)
-    touched, of = np.unique(events["row"], return_inverse=True)
-    acted = np.zeros(len(touched), dtype=bool)
-    acted[of[~_NOBODY[outcome]]] = True
-    return Applied(outcome, touched.astype(np.int64), acted, unknown)
+    return Applied.of(events, outcome, unknown)
 
 
 def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:

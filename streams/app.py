@@ -15,6 +15,7 @@ from scoring.attention import load
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
+from scoring.feedback import Learning
 from scoring.inputs import SPEC_HASH
 from scoring.policies import Experiments, Policy
 from scoring.rows import LAYOUT_VERSION
@@ -57,6 +58,18 @@ def policy(settings: Settings) -> Policy:
     )
 
 
+def learning(settings: Settings) -> Learning | None:
+    """How the click layer learns; None where there is to be none."""
+    if not settings.click_layer:
+        return None
+    return Learning(
+        window_ms=settings.click_window_ms,
+        pending_max=settings.click_pending_max,
+        feedback=settings.click_feedback,
+        negatives=settings.click_negatives,
+    )
+
+
 def make_engine(settings: Settings) -> Engine:
     """The model, and an empty catalogue that encodes with it. Raises `ModelError` for a model that does not fit."""
     model = load(settings.model)
@@ -73,6 +86,7 @@ def make_step(settings: Settings, engine: Engine, lanes: int) -> Step:
         settings.idle_ttl_ms,
         rules=settings.rules,
         scoring=settings.scoring,
+        learning=learning(settings),
     )
 
 

@@ -92,6 +92,16 @@ _PLACEMENT = wire.Placement(
         ),
     ),
 )
+_OUTCOME = wire.Outcome(
+    event="5f0d3c1e9a7b2468",
+    ad_id="ad-311",
+    shown_ms=_TIME_MS,
+    known_ms=_TIME_MS + 4_200,
+    predicted=0.031,
+    clicked=True,
+    arm="engine",
+    model="demo-1a2b3c4d",
+)
 _DECISION = wire.Decision(
     placement_id="3-8c1-2f0-12",
     user_id="user-17",
@@ -105,6 +115,8 @@ _DECISION = wire.Decision(
     row=b"\x01\x00",
     candidates=bytes(8),
     revisions=bytes(8),
+    weights=bytes(8),
+    lifts=bytes(4),
     pctr=bytes(4),
     bids_micros=bytes(8),
     chosen=(0,),
@@ -193,6 +205,7 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
     ),
     topics.PLACEMENTS: (Message("Placement", _USER, _PLACEMENT), _FORGOTTEN),
     topics.DECISIONS: (Message("Decision", _USER, _DECISION, "The example's arrays are shortened."),),
+    topics.OUTCOMES: (Message("Outcome", "None: it is nobody's.", _OUTCOME),),
     topics.CHANGELOG: (
         Message("Row", _USER, None, "A user's state, `scoring.rows.ROW`.", "application/octet-stream", _BYTES),
         Message(
@@ -201,6 +214,14 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
             _LANE_ROW,
             "MessagePack, whose bytes the example shows in base64.",
             "application/msgpack",
+        ),
+        Message(
+            "Layer",
+            "A NUL and `clicks`, alone or with an ad or a number after it.",
+            None,
+            "The online click layer, `streams.lane_clicks`.",
+            "application/msgpack",
+            _BYTES,
         ),
         _FORGOTTEN,
     ),
@@ -235,6 +256,7 @@ RECEIVED = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS, topics.CONTROL, to
 SENT = (
     topics.PLACEMENTS,
     topics.DECISIONS,
+    topics.OUTCOMES,
     topics.CHANGELOG,
     topics.LATE_EVENTS,
     topics.DEAD_LETTERS,

@@ -27,7 +27,7 @@ from streams.identity import partitioner
 from streams.logs import Event, Log
 from streams.placing import placement_id
 from streams.reading import read_topic
-from streams.wire import LANE_KEY, Click, LaneRow, encode_json
+from streams.wire import LANE_KEY, RESERVED, Click, LaneRow, encode_json
 
 EVENTS_PER_APPLY = 7_777
 """Not a slice's number: the state must not depend on where a stream is cut."""
@@ -214,9 +214,10 @@ async def audit(bootstrap: str, prefix: str, progress: Callable[[int], None] = l
 
 def _read_changelog(seen: Seen, last: dict[bytes, bytes | None], records: Sequence[Record]) -> None:
     for record in records:
-        if record.key != LANE_KEY:
-            last[record.key or b""] = record.value
-        elif record.value is not None:
+        key = record.key or b""
+        if not key.startswith(RESERVED):
+            last[key] = record.value
+        elif key == LANE_KEY and record.value is not None:
             seen.slices += 1
             seen.lanes[record.partition] = msgspec.msgpack.decode(record.value, type=LaneRow)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from scoring.calibration import Calibration
 from scoring.engine import Engine, Scored
 from scoring.ids import MISSING, id64
 from scoring.inputs import SPEC_HASH
@@ -43,7 +44,10 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     seeds = np.array([decision.seed], dtype=np.uint64)
     users = np.array([id64(user)], dtype=np.uint64)
     group = Group(np.zeros(1, dtype=np.int64), policy_of(decision.policy), decision.arm)
-    scored = out.scored = engine.score(row, users, seeds, candidates[None, :], group)
+    calibration = Calibration(
+        np.frombuffer(decision.weights, dtype=np.float64)[None], np.frombuffer(decision.lifts, dtype=np.float32)[None]
+    )
+    scored = out.scored = engine.score(row, users, seeds, candidates[None, :], group, lambda *_: calibration)
     recorded = np.frombuffer(decision.pctr, dtype=np.float32)
     out.pctr_difference = float(np.abs(scored.pctr[0] - recorded).max())
     out.placement = placement_of(engine, scored, 0, decision.placement_id, user)

@@ -18,6 +18,7 @@ from streams.clock import tick_ms, wall_ms
 from streams.compute import Compute
 from streams.group_offsets import GroupOffsets
 from streams.identity import TopicIdentity, check_resume
+from streams.lane_clicks import LaneClicks
 from streams.laps import Laps
 from streams.metrics import Metrics
 from streams.outbox import Outbox, transactional_id
@@ -174,7 +175,8 @@ class Lane:
         settings, identity = self._shared.settings, self._shared.identity
         begin = await self._shared.consumer.beginning_offsets(list(self.inputs))
         end = await log_ends(settings.bootstrap, list(self.inputs))
-        state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store)
+        clicks = LaneClicks.restore(self._shared.step.learning, recovered.parts)
+        state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store, clicks=clicks)
         row = recovered.lane_row
         if row is None:
             first = begin if settings.first_start == "earliest" else end

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.candidates import Shares
-from scoring.engine import Engine, Scored
+from scoring.engine import Calibrate, Engine, Scored, uncalibrated
 from scoring.ids import MISSING, id64
 from scoring.inputs import SPEC_HASH
 from scoring.policies import CONTROL_ARM, Policy
@@ -36,14 +36,16 @@ def placement_id(lane: int, user: bytes, offsets: tuple[int, int]) -> str:
     return f"{lane:x}-{offsets[0] + 1:x}-{offsets[1] + 1:x}-{id64(user):016x}"
 
 
-def place(engine: Engine, lane: int, users: list[bytes], rows: Rows) -> list[Published]:
+def place(
+    engine: Engine, lane: int, users: list[bytes], rows: Rows, calibrate: Calibrate = uncalibrated
+) -> list[Published]:
     """Placements and receipts for ``users`` with their ``rows [B]`` (copies)."""
     offsets: list[tuple[int, int]] = [(first, second) for first, second in rows["offset"].tolist()]
     ids = [placement_id(lane, user, pair) for user, pair in zip(users, offsets, strict=True)]
     users64 = np.array([id64(user) for user in users], dtype=np.uint64)
     seeds = np.array([id64(name) for name in ids], dtype=np.uint64)
     published: list[Published] = []
-    for scored in engine.place(rows, users64, seeds):
+    for scored in engine.place(rows, users64, seeds, calibrate):
         batch = _Batch.of(engine, scored)
         for at, place_ in enumerate(scored.group.people.tolist()):
             placement = batch.placement(at, ids[place_] + scored.group.tag, users[place_])
@@ -122,6 +124,8 @@ class _Batch:
             row=row,
             candidates=self.ads[at].tobytes(),
             revisions=self.revisions[at].tobytes(),
+            weights=scored.calibration.weights[at].tobytes(),
+            lifts=scored.calibration.lift[at].tobytes(),
             pctr=scored.pctr[at].tobytes(),
             bids_micros=scored.bids_micros[at].tobytes(),
             chosen=tuple(self.chosen[at]),
@@ -137,11 +141,12 @@ def _slots_of(engine: Engine, scored: Scored) -> list[tuple[Slot, ...]]:
     def of_chosen(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return np.take_along_axis(values, chosen, axis=1)
 
+    bids = of_chosen(scored.bids_micros)
     columns = zip(
         of_chosen(scored.candidates).ravel().tolist(),
-        of_chosen(scored.pctr).ravel().astype(np.float64).round(6).tolist(),
-        np.rint(1000 * of_chosen(scored.ranked.value)).ravel().astype(np.int64).tolist(),
-        of_chosen(scored.bids_micros).ravel().tolist(),
+        scored.slot_pctr.ravel().astype(np.float64).round(6).tolist(),
+        np.rint(1000.0 * bids * scored.slot_pctr).ravel().astype(np.int64).tolist(),
+        bids.ravel().tolist(),
         scored.ranked.propensity.ravel().round(9).tolist(),
         _reasons_of(engine, scored),
         strict=True,

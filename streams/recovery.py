@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -12,7 +12,7 @@ from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.reading import log_ends
 from streams.settings import Settings
-from streams.wire import LANE_KEY, LaneRow
+from streams.wire import LANE_KEY, RESERVED, LaneRow
 
 RECORDS_PER_READ = 20_000
 """Rows decoded at once, about 30 MB."""
@@ -25,13 +25,17 @@ class RecoveryError(RuntimeError):
 
 @dataclass(slots=True)
 class Recovered:
-    """Rows, the lane row (None: the lane has never run) and the changelog offset up to which they hold."""
+    """Rows, the lane row (None: the lane has never run) and the changelog offset up to which they hold.
+
+    ``parts``: what stands under the lane's other reserved keys, which begin with a NUL.
+    """
 
     store: RowStore
     lane_row: LaneRow | None
     offset: int
     end: int = 0
     """The watermark that recovery reads up to; 0 before it is known."""
+    parts: dict[bytes, bytes] = field(default_factory=dict)
 
 
 async def recover(settings: Settings, changelog: TopicPartition, base: Recovered) -> Recovered:
@@ -66,6 +70,12 @@ def _load(base: Recovered, records: Sequence[Record]) -> None:
     last = {record.key or b"": record.value for record in records}
     if lane_row := last.pop(LANE_KEY, None):
         base.lane_row = msgspec.msgpack.decode(lane_row, type=LaneRow)
+    for key in [key for key in last if key.startswith(RESERVED)]:
+        value = last.pop(key)
+        if value is None:
+            base.parts.pop(key, None)
+        else:
+            base.parts[key] = value
     for user in [user for user, value in last.items() if value is None]:
         base.store.remove(user)
         del last[user]

@@ -119,6 +119,19 @@ class Settings(BaseSettings):
     control_share: float = Field(0.05, ge=0, le=1, description="Share of users in the control arm, ranked at random.")
     holdout_share: float = Field(0.0, ge=0, le=1, description="Share of users whom no experiment may touch.")
     temperature: float = Field(0.0, ge=0, le=10, description="Plackett-Luce temperature over log eCPM; 0 is greedy.")
+    click_layer: bool = Field(True, description="Calibrate click rates by an online layer that learns every outcome.")
+    click_window_ms: int = Field(
+        300_000, ge=1_000, le=86_400_000, description="A click counts for an impression within this."
+    )
+    click_pending_max: int = Field(
+        100_000, ge=100, le=10_000_000, description="Impressions per lane whose outcome is open: 120 bytes each."
+    )
+    click_feedback: Literal["window", "immediate"] = Field(
+        "window", description="Or immediate: a non-click at once, taken back by a click; quicker and noisier."
+    )
+    click_negatives: float = Field(
+        1.0, gt=0, le=1, description="Share of non-clicks learned, each counted the more: saves time, adds noise."
+    )
     placement_ttl_ms: int = Field(600_000, ge=1, description="A placement is valid this long.")
     idle_ttl_ms: int = Field(
         90 * 86_400_000, ge=1, description="A user silent this long, in stream time, is forgotten."

@@ -27,7 +27,10 @@ _HEADER_BYTES = struct.Struct("<I")
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a snapshot is of. The keys, each with a 2-byte length, and then the rows follow it."""
+    """What a snapshot is of. The keys, each with a 2-byte length, and then the rows follow it.
+
+    ``parts``: what else the lane keeps in its changelog (`streams.recovery.Recovered`).
+    """
 
     layout: int
     changelog_id: str
@@ -35,6 +38,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     written_ms: int
     users: int
     keys_bytes: int
+    parts: dict[bytes, bytes]
 
 
 class Snapshots:
@@ -62,6 +66,7 @@ class Snapshots:
                 written_ms=wall_ms(),
                 users=len(held),
                 keys_bytes=len(keys),
+                parts=state.clicks.parts(),
             )
         )
         path = self.path(state.lane)
@@ -90,7 +95,7 @@ class Snapshots:
         if reason := self._refusal(header, begin, end):
             log.info("snapshot refused, read the changelog instead", lane=lane, reason=reason)
             return empty
-        return Recovered(store, None, header.changelog_offset)
+        return Recovered(store, None, header.changelog_offset, parts=header.parts)
 
     def _refusal(self, header: Header, begin: int, end: int) -> str:
         age_ms = wall_ms() - header.written_ms

@@ -19,13 +19,15 @@ import numpy.typing as npt
 from scoring.anomaly import FloodScore
 from scoring.cleaning import Rules
 from scoring.engine import Engine
-from scoring.events import Outcome, Source
-from scoring.feedback import ClickLayer
+from scoring.events import Events, Outcome, Source
+from scoring.feedback import Learning
 from scoring.order import stream_times
 from scoring.rows import Rows, RowStore
 from scoring.update import Applied, apply
 from streams.conservation import account, tally
 from streams.decode import Decoded, Record, decode
+from streams.lane_clicks import LaneClicks
+from streams.outcomes import encoded
 from streams.placing import Published, place
 from streams.wire import DeadLetter, LaneRow
 
@@ -86,7 +88,7 @@ class LaneState:
     stream_ms: int = 0
     totals: Counter[str] = field(default_factory=Counter)
     store: RowStore = field(default_factory=RowStore)
-    clicks: ClickLayer = field(default_factory=ClickLayer)
+    clicks: LaneClicks = field(default_factory=LaneClicks)
     flood: FloodScore = field(default_factory=FloodScore)
     """Learnt anew by every owner: within `scoring.anomaly.GRACE` slices."""
 
@@ -99,7 +101,8 @@ def _untimed(_stage: str) -> None:
 class Step:
     """The pure step of every lane of a worker. ``partition_of``: the producers' partitioner.
 
-    ``rules``: what is kept from interest. ``scoring`` False: state only, no placements.
+    ``rules``: what is kept from interest. ``scoring`` False: state only, no placements and no click layer.
+    ``learning`` None: no click layer.
     """
 
     engine: Engine
@@ -108,6 +111,7 @@ class Step:
     idle_ttl_ms: int
     rules: Rules = field(default_factory=Rules)
     scoring: bool = True
+    learning: Learning | None = field(default_factory=Learning)
 
     def run(self, state: LaneState, taken: Slice, now_ms: int, lap: Callable[[str], None] = _untimed) -> Effects:
         """Advance ``state`` by one slice, in place. A failure leaves it half done: the process must end.
@@ -125,9 +129,9 @@ class Step:
             belongs_here=lambda key: self.partition_of(key) == state.lane,
         )
         lap("decode")
-        # 2. apply
+        # 2. apply, and learn what came of impressions
         decoded.events["stream_ms"] = _stream_times(state, taken)[decoded.places]
-        applied = apply(store, decoded.events, self.engine.catalogue, self.rules)
+        applied, outcomes, learned = self._apply(state, decoded.events)
         lap("apply")
         # 3. score again whoever did something
         rows = store.rows[applied.touched]
@@ -137,15 +141,16 @@ class Step:
         # 4. the effects
         expired = self._expire(state, taken)
         counts = account(len(taken.records), decoded, applied)
-        counts.update(placements=len(published), expired=len(expired))
+        counts.update(placements=len(published), outcomes=len(outcomes), expired=len(expired))
         score = state.flood.observe(int(rows["minute_count"][:, Source.CLICK].max(initial=0))) if len(rows) else 0.0
         gone = [Message(user, None) for user in expired]
         messages = {
             "placements": [Message(p.user, p.placement) for p in published] + gone,
             "decisions": [Message(p.user, p.decision) for p in published],
+            "outcomes": [Message(None, outcome) for outcome in outcomes],
             "dead-letters": [dead_letter(*dead) for dead in decoded.dead],
             "late-events": _late(taken, decoded, applied),
-            "state-changelog": list(map(Message, users, row_bytes(rows))) + gone,
+            "state-changelog": list(map(Message, users, row_bytes(rows))) + learned + gone,
         }
         rerouted = self._rerouted(decoded.misplaced)
         lane_row = _advance(state, taken, counts, score)
@@ -158,7 +163,16 @@ class Step:
         """Placements of those who acted; what was filtered, or late, asks for none."""
         if not acted.all():
             users, rows = [users[at] for at in np.flatnonzero(acted).tolist()], rows[acted]
-        return place(self.engine, state.lane, users, rows) if users else []
+        return place(self.engine, state.lane, users, rows, state.clicks.calibrator.calibration) if users else []
+
+    def _apply(self, state: LaneState, events: Events) -> tuple[Applied, list[bytes], list[Message]]:
+        """What the events did; the outcomes of impressions that they brought; the click layer's changes to be kept."""
+        engine, clicks = self.engine, state.clicks
+        if self.learning is None or not self.scoring or not len(events):
+            return apply(state.store, events, engine.catalogue, self.rules), [], []
+        applied, outcomes = clicks.apply(state.store, events, engine, self.rules)
+        learned = [Message(key, value) for key, value in clicks.commit(engine.catalogue)]
+        return applied, encoded(outcomes, engine.catalogue, clicks.models), learned
 
     def _rerouted(self, misplaced: list[Record]) -> dict[tuple[str, int], list[Message]]:
         """Records whose key belongs to another partition, by where they belong."""

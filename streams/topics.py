@@ -29,6 +29,7 @@ ADS = "ads"
 CONTROL = "control"
 PLACEMENTS = "placements"
 DECISIONS = "decisions"
+OUTCOMES = "outcomes"
 CHANGELOG = "state-changelog"
 DEAD_LETTERS = "dead-letters"
 LATE_EVENTS = "late-events"
@@ -112,6 +113,8 @@ TABLE: tuple[Topic, ...] = (
     ),
     # A month, to answer complaints and evaluate policies offline; the largest topic, so no longer.
     Topic(DECISIONS, "the receipt of every placement, keyed by user", "delete", lanes=True, configs=_kept(30)),
+    # As long as the events they are of, and small: to train, to evaluate, to watch.
+    Topic(OUTCOMES, "what came of impressions, and what was predicted", "delete", lanes=True, configs=_kept(7)),
     Topic(
         CHANGELOG,
         "rows of state, keyed by user, and one row of each lane",

@@ -117,8 +117,9 @@ class Decision(Struct, frozen=True, kw_only=True):
     """The receipt of a placement: all that is needed to compute it again. Topic ``decisions``, key ``user_id``.
 
     Arrays are little-endian bytes. ``row`` is the user's state as it was scored; ``candidates`` the 64-bit ids
-    that were scored, ``revisions`` the hashes of their content, ``pctr`` and ``bids_micros`` (float32, int64)
-    what ranked them. `chosen` are places in these arrays, slot by slot.
+    that were scored, ``revisions`` the hashes of their content; ``weights`` and ``lifts`` (float64, float32) what the
+    online click layer made of the model's scores, ``pctr`` and ``bids_micros``
+    (float32, int64) what ranked them. `chosen` are places in these arrays, slot by slot.
     """
 
     placement_id: str
@@ -133,11 +134,31 @@ class Decision(Struct, frozen=True, kw_only=True):
     row: bytes
     candidates: bytes
     revisions: bytes
+    weights: bytes
+    lifts: bytes
     pctr: bytes
     bids_micros: bytes
     chosen: tuple[int, ...]
     propensities: tuple[float, ...]
     placement: bytes
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What came of an impression, once it is known. Topic ``outcomes``, no key: it names no person.
+
+    ``event``: the 64-bit XXH3 of the impression's ``event_id``, in hex. ``known_ms``: the newest event time when a
+    click came or the window ended. ``predicted``: the chance of a click as the online click layer saw it when the
+    impression was shown, before anything was learnt from it; ``model``: the attention model beneath.
+    """
+
+    event: str
+    ad_id: str
+    shown_ms: int
+    known_ms: int
+    predicted: float
+    clicked: bool
+    arm: str
+    model: str
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
@@ -176,7 +197,9 @@ class LaneRow(Struct, frozen=True, kw_only=True):
     flood_score: float = 0.0
 
 
-LANE_KEY = b"\x00lane"
-"""Key of the lane row; no user id holds a NUL, the decoder of events sees to that."""
+RESERVED = b"\x00"
+"""The changelog's keys that are no user's begin with it; no user id holds a NUL, the decoder of events sees to that."""
+LANE_KEY = RESERVED + b"lane"
+"""Key of the lane row."""
 
 encode_json = msgspec.json.Encoder().encode

@@ -49,7 +49,9 @@ def stream(impressions: int, seed: int = 1) -> Events:
     last["time_ms"] += 10 * CLICK_AFTER_MS + 86_400_000
     last["kind"], last["source"], last["ad"] = Kind.VIEWED, Source.CLICK, 0
     events = np.concatenate([out, clicks])
-    return np.concatenate([events[np.argsort(events["time_ms"], kind="stable")], last])
+    out = np.concatenate([events[np.argsort(events["time_ms"], kind="stable")], last])
+    out["stream_ms"] = out["time_ms"]
+    return out
 
 
 def slices(events: Events, records: int, seed: int = 2) -> Iterator[tuple[Events, Impressions]]:

@@ -8,21 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from scoring.events import Source
 from streams import topics
-from streams.app import make_engine, make_step
+from streams.app import learning, make_engine, make_step
 from streams.catalogue_feed import entry_of
 from streams.compute import Compute
 from streams.identity import identify
 from streams.intake import group_consumer
 from streams.lane import Lane, Shared
+from streams.lane_clicks import LaneClicks
+from streams.logs import in_order
 from streams.outbox import Outbox
 from streams.reading import read_topic
 from streams.settings import Settings
 from streams.snapshots import Snapshots
-from streams.wire import LANE_KEY, Ad, Click, Impression, LaneRow, encode_json
+from streams.step import LaneState, Slice, Step
+from streams.wire import LANE_KEY, RESERVED, Ad, Click, Impression, LaneRow, encode_json
+from tests.builders import records
 
 DEADLINE_S = 30.0
 _ALIVE: list["Owner"] = []
@@ -90,8 +95,27 @@ class Shop:
 
     async def state(self) -> dict[bytes, bytes]:
         """The newest committed row of each user."""
+        return {key: value for key, value in (await self._kept()).items() if not key.startswith(RESERVED)}
+
+    async def clicks(self) -> LaneClicks:
+        """The lane's click layer as committed."""
+        parts = {key: value for key, value in (await self._kept()).items() if key.startswith(RESERVED)}
+        return LaneClicks.restore(learning(self.settings), parts)
+
+    async def _kept(self) -> dict[bytes, bytes]:
         last = dict(await self.read("state-changelog"))
-        return {key: value for key, value in last.items() if value is not None and key != LANE_KEY}
+        return {key: value for key, value in last.items() if value is not None}
+
+    def clicks_of(self, ads: Sequence[Ad], messages: Sequence[Impression | Click]) -> LaneClicks:
+        """The click layer that these events lead to, in one slice and with no broker."""
+        engine = make_engine(self.settings)
+        engine.catalogue.upsert([entry_of(ad) for ad in ads])
+        state = LaneState(0, ("", ""), 1, clicks=LaneClicks(learning(self.settings)))
+        told = in_order(messages)
+        order = np.array([isinstance(each, Click) for each in told], dtype=np.uint8)
+        step = Step(engine, lambda _: 0, 0, 10**12, learning=learning(self.settings))
+        step.run(state, Slice(records(told), order, (0, 0)), 2**42)
+        return state.clicks
 
 
 def _record(message: Impression | Click | Ad | tuple[str, bytes, bytes, int]) -> tuple[str, bytes, bytes, int | None]:

@@ -13,6 +13,7 @@ from scoring.rows import decode_rows
 from streams import topics
 from streams.adopt import adopt
 from streams.lane import LaneLostError
+from streams.lane_clicks import KEY, LaneClicks
 from streams.outbox import DeliveryError, Outbox
 from streams.recovery import RecoveryError
 from streams.wire import Decision
@@ -53,6 +54,21 @@ def shop_on(broker: Broker, prefix: str, home: Path, guarantee: str, **settings:
 def counted(state: dict[bytes, bytes]) -> dict[str, int]:
     rows = decode_rows(state.values())
     return {name: int(rows[name].sum()) for name in ("impressions", "clicks")}
+
+
+def assert_equal_layers(found: LaneClicks, expected: LaneClicks) -> None:
+    """The same outcomes learned, to the same weights, and the same impressions open."""
+    layers = found.layer, expected.layer
+    assert expected.layer.learned > 20
+    for each in ("learned", "dropped", "clock_ms"):
+        assert getattr(found.layer, each) == getattr(expected.layer, each)
+    weights = [layer.model.array for layer in layers]
+    assert weights[0] == pytest.approx(weights[1], abs=1e-5)
+    pending = [layer.pending.between(layer.pending.head, layer.pending.tail) for layer in layers]
+    assert (pending[0][["key", "due_ms", "open"]] == pending[1][["key", "due_ms", "open"]]).all()
+    lifts = [{ad: layer.lifts.record(ad) for ad in layer.lifts.arrays()[0].tolist()} for layer in layers]
+    assert lifts[0].keys() == lifts[1].keys()
+    assert all(lifts[0][ad] == pytest.approx(lifts[1][ad], abs=1e-4) for ad in lifts[0])
 
 
 GUARANTEES = pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
@@ -201,7 +217,7 @@ def test_a_lane_recovers_its_rows_from_snapshot_and_changelog_alike(
         snapshot = next((tmp_path / "one" / "snapshots").rglob("*.snapshot"))
         await shop.publish(events(30, start=60))
 
-        stores = []
+        stores, layers = [], []
         for home in ("one", "two"):  # with the snapshot, and on another machine without it
             other = Shop(shop.settings.model_copy(update={"home": tmp_path / home}))
             owner = Owner(other, ADS)
@@ -213,8 +229,11 @@ def test_a_lane_recovers_its_rows_from_snapshot_and_changelog_alike(
                     for user in [user.encode()]
                 }
             )
+            layers.append(lane.state.clicks.parts())
             await owner.vanish()
         assert snapshot.exists()
+        assert layers[0] == layers[1]
+        assert layers[0].keys() >= {KEY}
         assert stores[0] == stores[1] == await shop.state()
 
     play(scenario)

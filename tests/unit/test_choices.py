@@ -34,7 +34,8 @@ def _decision(seed: int, temperature: float) -> tuple[Decision, list[str]]:
     )
     return Decision(
         placement_id=name, user_id="u", time_ms=1, lane=0, offsets=(0, 0), versions={}, arm="engine", seed=seed,
-        policy={}, row=b"", candidates=ADS.tobytes(), revisions=b"", pctr=PCTR.tobytes(), bids_micros=BIDS.tobytes(),
+        policy={}, row=b"", candidates=ADS.tobytes(), revisions=b"", weights=b"", lifts=b"",
+            pctr=PCTR.tobytes(), bids_micros=BIDS.tobytes(),
         chosen=tuple(chosen), propensities=tuple(chances), placement=encode_json(placement),
     ), ads  # fmt: skip
 

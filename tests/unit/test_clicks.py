@@ -7,19 +7,21 @@ import pytest
 from river import metrics
 
 import scoring.clicks
+from scoring.calibration import PERSONAL, Calibration, Calibrator, chance_of
+from scoring.catalogue import Catalogue, Entry
 from scoring.clicks import (
     CAUTION,
     FEATURES,
     LIFT_MEMORY,
     NUMBERS,
+    START_WEIGHTS,
     AdLifts,
     ClickModel,
-    Weights,
-    chance_of,
     example,
     person_numbers,
     probability,
 )
+from scoring.features import Content
 from scoring.inputs import CONTEXT_DIM, SURFACES
 
 
@@ -48,22 +50,52 @@ def test_before_the_first_outcome_the_prediction_is_the_attention_models_own() -
         assert model.chance(example([logit, 0, 0.3, 0.2, 1, 1, 2], 3)) == pytest.approx(probability(logit))
 
 
+def shop(ads: int) -> Catalogue:
+    catalogue = Catalogue()
+    catalogue.upsert([Entry(Content(f"ad-{number}")) for number in range(ads)])
+    return catalogue
+
+
 def test_serving_predicts_from_arrays_what_river_predicts_from_dictionaries() -> None:
-    model, context = random_model(), contexts(4)
-    rng = np.random.default_rng(1)
-    logit, lift = rng.normal(size=(4, 6)).astype(np.float32), rng.normal(size=(4, 6))
-    served = chance_of(Weights(model.array).log_odds(logit, lift, context))
+    model, context, catalogue = random_model(), contexts(4), shop(6)
+    logit = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
+    control = np.array([False, True, False, False])
+    lifts, calibrator = AdLifts(), Calibrator()
+    for ad in catalogue.ad.tolist()[:5]:
+        lifts.learn(ad, 1, ad % 7 / 3)
+    calibrator.update(model.array, 5, lifts, catalogue)
+    served = chance_of(calibrator.calibration(context, np.tile(np.arange(6), (4, 1))).log_odds(logit, context, control))
     numbers, surface = person_numbers(context)
     for person in range(4):
-        for candidate in range(6):
-            values = [logit[person, candidate], lift[person, candidate], *numbers[person], 1, 0]
+        for slot, ad in enumerate(catalogue.ad.tolist()):
+            values = [logit[person, slot], lifts.lift(ad), *numbers[person], not control[person], 0]
             x = example([float(value) for value in values], int(surface[person]))
-            assert served[person, candidate] == pytest.approx(model.chance(x), abs=1e-12)
+            assert served[person, slot] == pytest.approx(model.chance(x), abs=1e-6)
+
+
+def test_lifts_follow_a_catalogue_that_grows_and_ads_that_learn() -> None:
+    catalogue, lifts, calibrator = shop(2), AdLifts(), Calibrator()
+    calibrator.update(START_WEIGHTS, 0, lifts, catalogue)
+    catalogue.upsert([Entry(Content("ad-new"))])
+    lifts.learn(int(catalogue.ad[0]), 1, 0)
+    calibrator.update(START_WEIGHTS, 1, lifts, catalogue)
+    lifts.touched.clear()
+    calibrator.update(START_WEIGHTS, 1, lifts, catalogue)
+    lift = calibrator.calibration(contexts(1), np.array([[0, 1, 2]])).lift[0]
+    assert lift == pytest.approx([lifts.lift(int(catalogue.ad[0])), 0, 0])
+    assert lift[0] > 0
+
+
+def test_without_a_layer_the_click_rates_are_the_attention_models_own() -> None:
+    logit, context = np.array([[0.5, -2.0]], dtype=np.float32), contexts(1)
+    odds = Calibration.none(1, 2).log_odds(logit, context, np.array([False]))
+    assert odds == pytest.approx(logit)
 
 
 def test_a_slot_further_down_is_moved_by_the_slots_weight() -> None:
-    weights = Weights(np.array([0.5 if name == "slot" else 0.0 for name in FEATURES]))
-    assert weights.of_slots(np.zeros((1, 3)))[0] == pytest.approx(0.5 * np.log([1, 2, 3]))
+    weights = np.array([[0.5 if name == "slot" else 0.0 for name in PERSONAL]])
+    calibration = Calibration(weights, np.zeros((1, 3), dtype=np.float32))
+    assert calibration.in_slots(np.zeros((1, 3)))[0] == pytest.approx(0.5 * np.log([1, 2, 3]))
 
 
 def test_predicting_changes_nothing_and_learning_is_rivers_own() -> None:

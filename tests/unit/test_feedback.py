@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scoring.clicks import NUMBERS, AdLifts, probability
@@ -25,10 +25,13 @@ def events_of(*told: tuple[int, str, int, int]) -> Events:
         source = Source.IMPRESSION if what == "shown" else Source.CLICK
         out[place]["time_ms"], out[place]["shown_ms"], out[place]["ad"] = time_ms, shown_ms, ad
         out[place]["kind"], out[place]["source"], out[place]["slot"] = kind, source, -1
+    out["stream_ms"] = np.maximum.accumulate(out["time_ms"])
     return out
 
 
-def observe(layer: ClickLayer, events: Events, logit: float = 0.0, users: np.ndarray | None = None) -> Observed:
+def observe(
+    layer: ClickLayer, events: Events, logit: float = 0.0, users: np.ndarray | None = None, trained_to_ms: int = -1
+) -> Observed:
     """All impressions with one logit and an empty context."""
     place = np.flatnonzero(events["source"] == Source.IMPRESSION)
     seen = Impressions(
@@ -37,7 +40,7 @@ def observe(layer: ClickLayer, events: Events, logit: float = 0.0, users: np.nda
         np.zeros((len(place), CONTEXT_DIM), dtype=np.float32),
     )
     users = np.ones(len(events), dtype=np.uint64) if users is None else users
-    return layer.observe(events, users, np.zeros(len(events), dtype=bool), seen)
+    return layer.observe(events, users, np.zeros(len(events), dtype=bool), seen, trained_ms=(0, trained_to_ms))
 
 
 def test_an_outcome_is_learned_at_its_click_or_at_the_end_of_the_window() -> None:
@@ -83,9 +86,11 @@ def test_a_click_counts_once_and_only_within_the_window() -> None:
 
 
 def test_impressions_of_the_models_own_training_span_are_predicted_and_not_learned() -> None:
-    layer = ClickLayer(Learning(window_ms=WINDOW_MS, after_ms=1_000))
+    layer = ClickLayer(LEARNING)
     seen = observe(
-        layer, events_of((1_000, "shown", 7, 1_000), (1_001, "clicked", 7, 1_000), (1_500, "shown", 8, 1_500))
+        layer,
+        events_of((1_000, "shown", 7, 1_000), (1_001, "clicked", 7, 1_000), (1_500, "shown", 8, 1_500)),
+        trained_to_ms=1_000,
     )
     assert len(seen.predicted) == 2
     assert not len(seen.outcomes)
@@ -152,6 +157,7 @@ def state(layer: ClickLayer) -> list[bytes | int]:
     ]  # fmt: skip
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 50), st.lists(st.integers(1, 79), max_size=6))
 def test_neither_predictions_nor_state_depend_on_where_the_stream_is_cut(seed: int, cuts: list[int]) -> None:
     events, users = random_stream(seed, 80)
@@ -165,7 +171,7 @@ def test_neither_predictions_nor_state_depend_on_where_the_stream_is_cut(seed: i
 
 
 def row(key: int, due_ms: int) -> tuple[float, ...]:
-    return (key, 1, due_ms, *([0.0] * len(NUMBERS)), 0.5, 0.5, 0, 0, 1, 0, 0)
+    return (key, 1, key, due_ms, due_ms, *([0.0] * len(NUMBERS)), 0.5, 0.5, 0, 0, 1, 0, 0)
 
 
 def test_a_restored_queue_is_the_queue_it_was_taken_from() -> None:
@@ -188,7 +194,7 @@ def test_a_restored_queue_is_the_queue_it_was_taken_from() -> None:
 
 
 def test_what_waits_is_as_large_as_documented() -> None:
-    assert PENDING.itemsize == 104
+    assert PENDING.itemsize == 120
 
 
 def test_lifts_come_back_from_their_arrays() -> None:

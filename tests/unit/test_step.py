@@ -17,10 +17,11 @@ from scoring.events import Source
 from scoring.policies import Policy
 from scoring.rows import ROW, RowStore, decode_rows
 from streams.identity import partitioner
+from streams.lane_clicks import LaneClicks
 from streams.laps import Laps
 from streams.metrics import Metrics
 from streams.step import EXPIRY_CHECK_MS, Effects, LaneState, Message, Slice, Step
-from streams.wire import Decision, LaneRow, Placement
+from streams.wire import RESERVED, Decision, LaneRow, Placement
 from tests.builders import START_MS, Record, click, entry, impression, made_up_log, record, records
 
 IDLE_TTL_MS = 30 * 86_400_000
@@ -73,6 +74,11 @@ def placements(effects: Effects) -> dict[str, Placement]:
     values = [message.value for message in effects.messages["placements"] if message.value is not None]
     decoded = [msgspec.json.decode(value, type=Placement) for value in values]
     return {placement.user_id: placement for placement in decoded}
+
+
+def rows_changed(effects: Effects) -> list[Message]:
+    """The changelog without the lane's own records."""
+    return [message for message in effects.messages["state-changelog"] if not (message.key or b"").startswith(RESERVED)]
 
 
 def keys(messages: Sequence[Message]) -> list[bytes | None]:
@@ -146,7 +152,7 @@ def test_without_an_ad_to_show_state_goes_on_and_nothing_is_placed(step: Step) -
     effects = run(step, new_state(), records([click("a")]))
 
     assert (effects.messages["placements"], effects.messages["decisions"]) == ([], [])
-    assert keys(effects.messages["state-changelog"]) == [b"a"]
+    assert keys(rows_changed(effects)) == [b"a"]
     assert effects.counts["applied"] == 1
 
 
@@ -158,7 +164,7 @@ def test_the_changelog_is_the_state(step: Step) -> None:
     given = log_records()
 
     for start in range(0, len(given), 50):
-        changed = run(step, state, given[start : start + 50]).messages["state-changelog"]
+        changed = rows_changed(run(step, state, given[start : start + 50]))
         recovered.put(
             [message.key or b"" for message in changed], decode_rows(message.value or b"" for message in changed)
         )
@@ -172,7 +178,7 @@ def test_the_changelog_is_the_state(step: Step) -> None:
 def test_rows_are_written_once_per_slice_however_much_a_user_did(step: Step) -> None:
     given = records([impression("a", f"ad-{n}", START_MS + n) for n in range(50)])
 
-    assert keys(run(step, new_state(), given).messages["state-changelog"]) == [b"a"]
+    assert keys(rows_changed(run(step, new_state(), given))) == [b"a"]
 
 
 def test_what_was_handed_out_does_not_change_with_the_state(step: Step) -> None:
@@ -191,9 +197,9 @@ def test_a_slice_done_again_after_a_crash_changes_no_row_and_publishes_the_same_
     first = run(step, state, given)
     before = state.store.rows.tobytes()
 
-    again = LaneState(
-        0, state.topic_ids, state.lanes, store=state.store
-    )  # the rows were delivered, the lane row was not
+    # The rows were delivered, and the click layer; the lane row was not.
+    layer = LaneClicks.restore(step.learning, state.clicks.parts())
+    again = LaneState(0, state.topic_ids, state.lanes, store=state.store, clicks=layer)
     second = run(step, again, given)
 
     assert state.store.rows.tobytes() == before

@@ -23,6 +23,7 @@ def test_the_lanes_topics_have_the_lanes_partitions_and_the_others_one() -> None
         "control": 1,
         "placements": 12,
         "decisions": 12,
+        "outcomes": 12,
         "state-changelog": 12,
         "late-events": 12,
         "dead-letters": 12,

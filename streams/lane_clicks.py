@@ -1,0 +1,240 @@
+"""A lane's click layer, and how it is kept: in the lane's changelog, under reserved keys, in the slice's transaction.
+
+Under `KEY` stands the model, once a slice; under a key per ad its record, where the slice has touched it. Impressions
+whose outcome is open are a log within the log: a *chunk* per slice holds those that were added and the numbers of
+those that clicks have answered, and gets its tombstone when all that it speaks of has left the queue. A snapshot holds
+the same keys and values.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from scoring.attention import Manifest
+from scoring.calibration import Calibrator
+from scoring.catalogue import Catalogue
+from scoring.cleaning import Rules
+from scoring.clicks import FEATURES
+from scoring.engine import Engine
+from scoring.events import Events, Outcome
+from scoring.exposure import apply_and_score
+from scoring.features import specification_hash
+from scoring.feedback import ClickLayer, Impressions, Learning, Observed
+from scoring.ids import id64
+from scoring.pending import PENDING
+from scoring.policies import in_control
+from scoring.rows import RowStore
+from scoring.update import Applied
+from streams.wire import RESERVED
+
+log = structlog.get_logger()
+
+KEY = RESERVED + b"clicks"
+_AD, _CHUNK = KEY + b"/ad/", KEY + b"/open/"
+_ROWS_PER_CHUNK = 4_000
+"""At most half a megabyte: a chunk must fit a batch."""
+_MODELS_MAX = 32
+"""Attention models whose names are kept for the outcomes that are open; a model lives longer than a window."""
+LAYOUT = specification_hash(FEATURES, str(PENDING.descr))
+"""A layer of another layout is not read: it learns anew, in minutes."""
+
+Outcomes = npt.NDArray[Any]
+"""Of `scoring.feedback.OUTCOME`, ``[N]``."""
+Change = tuple[bytes, bytes | None]
+"""Key and value; None is a tombstone."""
+
+
+class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The model under `KEY`. Arrays are little-endian float64; ``head`` and ``tail`` are the queue's."""
+
+    layout: str
+    weights: bytes
+    caution: bytes
+    clock_ms: int
+    learned: int
+    dropped: int
+    head: int
+    tail: int
+    models: dict[int, str]
+
+
+class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Records numbered from ``first``, and the numbers (int64) of records that were answered.
+
+    ``settled``: the queue's head from which on nothing of it matters.
+    """
+
+    first: int
+    settled: int
+    rows: bytes
+    answered: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    number: int
+    first: int
+    end: int
+    settled: int
+
+
+class LaneClicks:
+    """The layer of one lane, its serving side, and its log."""
+
+    def __init__(self, learning: Learning | None = None) -> None:
+        self.layer = ClickLayer(learning)
+        self.calibrator = Calibrator()
+        self.models: dict[int, str] = {}
+        self._chunks: deque[_Chunk] = deque()
+        self._next_chunk = 0
+
+    def apply(self, store: RowStore, events: Events, engine: Engine, rules: Rules) -> tuple[Applied, Outcomes]:
+        """Apply ``events`` to ``store``, predict the impressions among them and learn the outcomes that they bring.
+
+        What the rules kept from interest is no impression and answers none; what was applied before a crash may
+        answer one that is still open.
+        """
+        exposed = apply_and_score(store, events, engine.catalogue, engine.model, rules)
+        touched = exposed.applied.touched
+        users64 = np.array([id64(store.users[row] or b"") for row in touched.tolist()], dtype=np.uint64)
+        users = users64[np.searchsorted(touched, events["row"])]
+        counts = np.isin(exposed.applied.outcome, (Outcome.APPLIED, Outcome.REPLAYED))
+        shown = exposed.impressions
+        seen = Impressions(np.cumsum(counts)[shown.place] - 1, shown.logit, shown.context)
+        observed = self.observe(
+            events[counts],
+            users[counts],
+            in_control(users, engine.policy.control_share)[counts],
+            seen,
+            engine.model.manifest,
+        )
+        return exposed.applied, observed.outcomes
+
+    def observe(
+        self,
+        events: Events,
+        users: npt.NDArray[np.uint64],
+        control: npt.NDArray[np.bool_],
+        impressions: Impressions,
+        model: Manifest,
+    ) -> Observed:
+        """`ClickLayer.observe`, of the attention model that scored."""
+        number = id64(model.version) & 0xFFFFFFFF
+        if number not in self.models:
+            self.models[number] = model.version
+            if len(self.models) > _MODELS_MAX:
+                del self.models[next(iter(self.models))]
+        trained_ms = model.data_from_ms, model.data_to_ms
+        return self.layer.observe(events, users, control, impressions, number, trained_ms)
+
+    # --- what a slice has changed ----------------------------------------------------------------------------
+
+    def commit(self, catalogue: Catalogue) -> list[Change]:
+        """Bring the serving side up to date; what the changelog is to hold, once after every slice."""
+        layer = self.layer
+        self.calibrator.update(layer.model.array, layer.learned, layer.lifts, catalogue)
+        changes = [self._ad(ad) for ad in layer.lifts.touched]
+        layer.lifts.touched.clear()
+        changes += self._new_chunks()
+        while self._chunks and self._chunks[0].settled <= layer.pending.head:
+            changes.append((_chunk_key(self._chunks.popleft().number), None))
+        return [*changes, (KEY, self._row())]
+
+    def _row(self) -> bytes:
+        layer, pending = self.layer, self.layer.pending
+        return msgspec.msgpack.encode(
+            LayerRow(
+                layout=LAYOUT,
+                weights=layer.model.array.tobytes(),
+                caution=layer.model.caution.tobytes(),
+                clock_ms=layer.clock_ms,
+                learned=layer.learned,
+                dropped=layer.dropped,
+                head=pending.head,
+                tail=pending.tail,
+                models=self.models,
+            )
+        )
+
+    def _ad(self, ad: int) -> Change:
+        return _AD + ad.to_bytes(8, "big"), np.array(self.layer.lifts.record(ad)).tobytes()
+
+    def _new_chunks(self) -> Iterator[Change]:
+        pending, answered = self.layer.pending, self.layer.answered
+        first = max(self._chunks[-1].end if self._chunks else pending.head, pending.head)
+        while first < pending.tail or answered:
+            end = min(first + _ROWS_PER_CHUNK, pending.tail)
+            told, answered = answered[:_ROWS_PER_CHUNK], answered[_ROWS_PER_CHUNK:]
+            chunk = _Chunk(self._next_chunk, first, end, pending.tail)
+            yield _chunk_key(chunk.number), self._chunk_row(chunk, told)
+            self._chunks.append(chunk)
+            self._next_chunk += 1
+            first = end
+        self.layer.answered = []
+
+    def _chunk_row(self, chunk: _Chunk, answered: list[int]) -> bytes:
+        rows = self.layer.pending.between(max(chunk.first, self.layer.pending.head), chunk.end)
+        return msgspec.msgpack.encode(
+            ChunkRow(
+                first=chunk.end - len(rows),
+                settled=chunk.settled,
+                rows=rows.tobytes(),
+                answered=np.array(answered, dtype=np.int64).tobytes(),
+            )
+        )
+
+    # --- all of it -------------------------------------------------------------------------------------------
+
+    def parts(self) -> dict[bytes, bytes]:
+        """Everything, by key, as the changelog would have it after compaction."""
+        out = {KEY: self._row()}
+        out |= {key: value for key, value in map(self._ad, self.layer.lifts.arrays()[0].tolist()) if value is not None}
+        return out | {_chunk_key(chunk.number): self._chunk_row(chunk, []) for chunk in self._chunks}
+
+    @classmethod
+    def restore(cls, learning: Learning | None, parts: Mapping[bytes, bytes]) -> "LaneClicks":
+        """The layer that ``parts``, what stands under the lane's reserved keys, speak of; a new one where none is."""
+        out = cls(learning)
+        if KEY not in parts:
+            return out
+        row = msgspec.msgpack.decode(parts[KEY], type=LayerRow)
+        if row.layout != LAYOUT:
+            log.warning("the click layer begins anew: it was kept in another layout", layout=row.layout)
+            return out
+        layer = out.layer
+        layer.model.restore(np.frombuffer(row.weights), np.frombuffer(row.caution))
+        layer.clock_ms, layer.learned, layer.dropped = row.clock_ms, row.learned, row.dropped
+        out.models = dict(row.models)
+        for key, value in parts.items():
+            if key.startswith(_AD):
+                clicks, expected = np.frombuffer(value).tolist()
+                layer.lifts.put(int.from_bytes(key[len(_AD) :], "big"), clicks, expected)
+        layer.lifts.touched.clear()
+        out._restore_pending(row, parts)
+        return out
+
+    def _restore_pending(self, row: LayerRow, parts: Mapping[bytes, bytes]) -> None:
+        """The queue from its chunks; without transactions some may tell of more than the model: that is left out."""
+        rows = np.zeros(row.tail - row.head, dtype=PENDING)
+        for key in sorted(key for key in parts if key.startswith(_CHUNK)):
+            chunk = msgspec.msgpack.decode(parts[key], type=ChunkRow)
+            added = np.frombuffer(chunk.rows, dtype=PENDING)
+            number, end = int.from_bytes(key[len(_CHUNK) :], "big"), chunk.first + len(added)
+            numbers = np.arange(chunk.first, end)
+            held = (numbers >= row.head) & (numbers < row.tail)
+            rows[numbers[held] - row.head] = added[held]
+            answered = np.frombuffer(chunk.answered, dtype=np.int64)
+            rows["open"][answered[(answered >= row.head) & (answered < row.tail)] - row.head] = 0
+            self._chunks.append(_Chunk(number, chunk.first, min(end, row.tail), chunk.settled))
+            self._next_chunk = number + 1
+        self.layer.pending.restore(row.head, rows)
+
+
+def _chunk_key(number: int) -> bytes:
+    return _CHUNK + number.to_bytes(8, "big")

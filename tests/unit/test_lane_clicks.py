@@ -1,0 +1,205 @@
+"""A lane's click layer as its changelog keeps it, and as the pure step drives it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scoring.attention import AttentionModel, Manifest, load
+from scoring.calibration import PERSONAL
+from scoring.catalogue import Catalogue
+from scoring.cleaning import Rules
+from scoring.engine import Engine
+from scoring.events import EVENT, Events, Kind, Source
+from scoring.exposure import apply_and_score
+from scoring.feedback import Impressions, Learning
+from scoring.inputs import CONTEXT_DIM
+from scoring.policies import Policy
+from scoring.rows import RowStore
+from streams.explain import recompute
+from streams.lane_clicks import KEY, LaneClicks
+from streams.logs import Event
+from streams.step import LaneState, Slice, Step
+from streams.wire import Click, Decision, Outcome
+from tests.builders import catalogue, columns_of, entry, made_up_log, records
+
+MINUTE_MS = 60_000
+LEARNING = Learning(window_ms=20 * MINUTE_MS, pending_max=60)
+MANIFEST = Manifest(
+    format=1, name="m", spec_hash="", dim=1, vocabulary=2, opset=17, data="", data_to_ms=-1, files={}, golden=""
+)
+SHOP = catalogue(20)
+
+
+@pytest.fixture(scope="module")
+def model() -> AttentionModel:
+    """The demo shop's, as if it had been trained before all of these tests' events."""
+    found = load()
+    return replace(found, manifest=msgspec.structs.replace(found.manifest, data_to_ms=-1))
+
+
+def stream(seed: int, count: int) -> tuple[Events, np.ndarray]:
+    """Impressions of known ads, a minute apart, and clicks on earlier ones; the users' ids."""
+    rng = np.random.default_rng(seed)
+    events = np.zeros(count, dtype=EVENT)
+    users = rng.integers(1, 6, size=count).astype(np.uint64)
+    for place in range(count):
+        each = events[place]
+        each["time_ms"] = each["shown_ms"] = MINUTE_MS * (1 + place)
+        each["event"], each["slot"] = place + 1, rng.integers(-1, 5)
+        each["ad"] = SHOP.ad[rng.integers(len(SHOP))]
+        each["kind"], each["source"] = Kind.SHOWN, Source.IMPRESSION
+        if place and rng.random() < 0.3:
+            shown = rng.integers(place)
+            users[place], each["ad"], each["shown_ms"] = users[shown], events[shown]["ad"], events[shown]["shown_ms"]
+            each["kind"], each["source"] = Kind.CLICKED, Source.CLICK
+    events["stream_ms"] = np.maximum.accumulate(events["time_ms"])
+    return events, users
+
+
+def observe(clicks: LaneClicks, events: Events, users: np.ndarray) -> list[tuple[bytes, bytes | None]]:
+    place = np.flatnonzero(events["source"] == Source.IMPRESSION)
+    logit = (users[place] - 3.0).astype(np.float32)
+    seen = Impressions(place, logit, np.zeros((len(place), CONTEXT_DIM), dtype=np.float32))
+    clicks.observe(events, users, users == 2, seen, MANIFEST)
+    return clicks.commit(SHOP)
+
+
+def keep(kept: dict[bytes, bytes], changes: Sequence[tuple[bytes, bytes | None]]) -> None:
+    """What compaction leaves."""
+    for key, value in changes:
+        if value is None:
+            kept.pop(key, None)
+        else:
+            kept[key] = value
+
+
+def state(clicks: LaneClicks) -> list[object]:
+    layer, pending = clicks.layer, clicks.layer.pending
+    return [
+        layer.model.array.tobytes(), layer.model.caution.tobytes(), layer.clock_ms, layer.learned, layer.dropped,
+        sorted(zip(*(column.tolist() for column in layer.lifts.arrays()), strict=True)),
+        pending.head, pending.tail, pending.between(pending.head, pending.tail).tobytes(), clicks.models,
+    ]  # fmt: skip
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 30), st.integers(1, 40), st.lists(st.integers(0, 30), max_size=3), st.booleans())
+def test_a_layer_restored_between_any_two_slices_goes_on_exactly_as_if_it_had_never_ended(
+    seed: int, size: int, ends: list[int], from_snapshot: bool
+) -> None:
+    events, users = stream(seed, 150)
+    whole, other, kept = LaneClicks(LEARNING), LaneClicks(LEARNING), dict[bytes, bytes]()
+    for number, start in enumerate(range(0, len(events), size)):
+        cut = slice(start, start + size)
+        observe(whole, events[cut], users[cut])
+        keep(kept, observe(other, events[cut], users[cut]))
+        if number in ends:
+            other = LaneClicks.restore(LEARNING, other.parts() if from_snapshot else kept)
+    assert state(other) == state(whole)
+    assert state(LaneClicks.restore(LEARNING, kept)) == state(whole)
+    assert whole.layer.learned > 0
+
+
+def test_what_has_left_the_queue_leaves_the_changelog() -> None:
+    clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
+    events, users = stream(3, 3_000)
+    for start in range(0, len(events), 10):
+        keep(kept, observe(clicks, events[start : start + 10], users[start : start + 10]))
+    assert len(kept) <= 1 + len(SHOP) + 10  # the model, the ads, and chunks of what may be open
+
+
+def test_a_layer_kept_in_another_layout_begins_anew() -> None:
+    clicks = LaneClicks(LEARNING)
+    observe(clicks, *stream(1, 100))
+    row = clicks.parts()[KEY].replace(b"layout", b"layouT")
+    with pytest.raises(msgspec.ValidationError):
+        LaneClicks.restore(LEARNING, {KEY: row})
+    other = msgspec.msgpack.encode(msgspec.msgpack.decode(clicks.parts()[KEY]) | {"layout": "another"})
+    assert state(LaneClicks.restore(LEARNING, {KEY: other})) == state(LaneClicks(LEARNING))
+
+
+# --- the step drives it ------------------------------------------------------------------------------------------
+
+
+def engine_of(model: AttentionModel) -> Engine:
+    shop = Catalogue(model.encode, model.dim)
+    shop.upsert([entry(f"ad-{n}", category=f"c{n % 7}/s{n % 21}", bid_micros=100 + n) for n in range(20)])
+    return Engine(shop, model, Policy(control_share=0.3))
+
+
+def run(engine: Engine, events: Sequence[Event], size: int) -> tuple[LaneState, list[Outcome], list[Decision]]:
+    """The step over a log, in slices of ``size``."""
+    given_ = records(events)
+    step = Step(engine, lambda _: 0, 0, 10**12, learning=Learning(window_ms=40_000))
+    lane = LaneState(0, ("a", "b"), 1, clicks=LaneClicks(Learning(window_ms=40_000)))
+    outcomes, decisions = [], []
+    for start in range(0, len(given_), size):
+        taken = given_[start : start + size]
+        order = np.array([each.topic == "clicks" for each in taken], dtype=np.uint8)
+        effects = step.run(lane, Slice(taken, order, (0, 0)), 2**42)
+        outcomes += [msgspec.json.decode(m.value or b"", type=Outcome) for m in effects.messages["outcomes"]]
+        decisions += [msgspec.json.decode(m.value or b"", type=Decision) for m in effects.messages["decisions"]]
+    return lane, outcomes, decisions
+
+
+def test_outcomes_and_layer_are_those_of_the_stream_wherever_it_is_cut(model: AttentionModel) -> None:
+    events = made_up_log(seed=4, events=400).events
+    whole, expected, _ = run(engine_of(model), events, len(events))
+    parts, found, _ = run(engine_of(model), events, 7)
+    assert [(each.event, each.clicked) for each in found] == [(each.event, each.clicked) for each in expected]
+    assert [each.predicted for each in found] == pytest.approx([each.predicted for each in expected], abs=1e-5)
+    assert parts.clicks.layer.model.array == pytest.approx(whole.clicks.layer.model.array, abs=1e-4)
+    answers = [each for each in events if isinstance(each, Click) and each.kind != "view"]
+    answered = {(each.user_id, each.ad_id, each.impression_time_ms) for each in answers}
+    assert sum(each.clicked for each in found) == len(answered) > 0
+
+
+def test_every_impression_is_scored_from_its_users_row_strictly_before_it(model: AttentionModel) -> None:
+    events = made_up_log(seed=6, events=300, users=3).events
+    engine, one_by_one, together = engine_of(model), RowStore(), RowStore()
+    columns = columns_of(one_by_one, events)
+    columns_of(together, events)
+    whole = apply_and_score(together, columns, engine.catalogue, model, Rules()).impressions
+    single = [
+        apply_and_score(one_by_one, columns[at : at + 1], engine.catalogue, model, Rules()).impressions.logit
+        for at in range(len(columns))
+    ]
+    assert np.concatenate(single) == pytest.approx(whole.logit, abs=1e-5)
+    assert (columns["source"][whole.place] == Source.IMPRESSION).all()
+
+
+def test_a_repeated_impression_is_scored_and_learned_once(model: AttentionModel) -> None:
+    events = made_up_log(seed=6, events=60, users=2).events
+    engine, store = engine_of(model), RowStore()
+    columns = columns_of(store, [*events[:5], events[0], *events[5:]])
+    columns["offset"] = np.arange(len(columns))
+    scored = apply_and_score(store, columns, engine.catalogue, model, Rules()).impressions
+    assert 5 not in scored.place
+    assert len(scored.place) == int((columns["source"] == Source.IMPRESSION).sum()) - 1
+
+
+def test_a_placement_of_a_layer_that_has_learned_is_computed_again_byte_for_byte(model: AttentionModel) -> None:
+    engine = engine_of(model)
+    lane, outcomes, decisions = run(engine, made_up_log(seed=5, events=500).events, 50)
+    assert len(outcomes) > 100
+    weights = np.frombuffer(decisions[-1].weights)
+    assert abs(weights[PERSONAL.index("bias")]) > 0.01
+    assert np.frombuffer(decisions[-1].lifts, dtype=np.float32).any()
+    for decision in decisions[-30:]:
+        assert recompute(decision, engine_of(model)).differences == []
+    assert lane.clicks.layer.learned == len(outcomes)
+
+
+def test_what_the_model_was_trained_on_is_not_learned(model: AttentionModel) -> None:
+    events = made_up_log(seed=5, events=200).events
+    trained = replace(
+        model, manifest=msgspec.structs.replace(model.manifest, data_from_ms=0, data_to_ms=events[-1].time_ms)
+    )
+    lane, outcomes, _ = run(engine_of(trained), events, 50)
+    assert outcomes == []
+    assert lane.clicks.layer.learned == 0

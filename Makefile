@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
 
-.PHONY: setup setup-train demo test test-train lint lock clean
+.PHONY: setup setup-train demo test test-train fuzz lint lock clean
 
 setup: $(VENV)/.installed
 
@@ -32,6 +32,11 @@ test: setup lint
 test-train: setup-train
 	$(BIN)/python -m pytest -m train $(ARGS)
 
+# Hostile bytes, guided by coverage (Linux): make fuzz ARGS="--target all --runs 100000"
+fuzz: setup
+	@$(PIP) --editable '.[fuzz]' >&2
+	@$(BIN)/python -m tests.fuzz.run $(ARGS)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,7 +45,7 @@ lint: setup
 # Lock what a fresh environment resolves to now, all extras included.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --editable '.[demo,dev,train]'
+	build/lock/bin/python -m pip install --quiet --editable '.[demo,dev,train,fuzz]'
 	build/lock/bin/python -m pip freeze --exclude-editable --exclude salience > constraints.txt
 
 clean:

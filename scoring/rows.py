@@ -25,6 +25,9 @@ KIND_MASK = 0x7F
 HORIZONS = 2
 """Interest vectors per user: the session's and the long one."""
 
+INTEREST_MAX = 1e9
+"""Of an interest vector's element: what 250 million purchases at one moment would leave."""
+
 ROW = np.dtype(
     [
         ("version", "<u2"),
@@ -98,7 +101,7 @@ def decode_rows(values: Iterable[bytes]) -> Rows:
     rows = _decode(list(values))
     for name, sound in (
         ("seen_next", (rows["seen_next"] < SEEN_SIZE).all()),
-        ("interest", np.isfinite(rows["interest"]).all()),
+        ("interest", (np.abs(rows["interest"]) <= INTEREST_MAX).all()),  # no NaN is
         ("ring_kind", (rows["ring_kind"] & KIND_MASK <= max(Kind)).all()),
     ):
         if not sound:

@@ -15,10 +15,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from scoring.rows import RowStore
 from streams.connection import aiokafka_options
 from streams.identity import TopicIdentity, identify
+from streams.message import Message
 from streams.outbox import Outbox, transactional_id
 from streams.recovery import Recovered, recover
 from streams.settings import Settings
-from streams.step import Message
 from streams.wire import LANE_KEY, LaneRow
 
 ROWS_PER_TRANSACTION = 20_000

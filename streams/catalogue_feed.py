@@ -57,7 +57,7 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Record]) -> int:
             continue
         try:
             entries.append(entry_of(_decode(key, record.value)))
-        except (msgspec.MsgspecError, CatalogueError) as error:
+        except (msgspec.MsgspecError, ValueError) as error:  # what is no UTF-8 is no MsgspecError
             refused += 1
             log.warning("ad refused", partition=record.partition, offset=record.offset, error=str(error))
     catalogue.withdraw(gone)

@@ -14,6 +14,8 @@ from scoring.events import EVENT, VIEWED_LONG_MS, Events, Kind, Source, only
 from scoring.ids import id64, id64s
 from scoring.rows import RowStore
 from streams import wire
+from streams.message import Message
+from streams.topics import BATCH_BYTES
 
 Event = wire.Impression | wire.Click
 Places = npt.NDArray[np.int64]
@@ -35,6 +37,10 @@ _DECODERS: dict[int, Callable[[bytes], Event]] = {
     Source.IMPRESSION: msgspec.json.Decoder(wire.Impression).decode,
     Source.CLICK: msgspec.json.Decoder(wire.Click).decode,
 }
+MESSAGE_CHARS_MAX = 500
+"""Kept of an error's text, which may quote a key or value of any size."""
+RECORD_BYTES_MAX = BATCH_BYTES - 1_024
+"""Of a record to be sent on to its own partition with a header more."""
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 """What a user's key must not hold: the lane row's key begins with NUL. As a pattern on the wire type it would cost
 3 µs an event, five times the decoding; after ``isprintable`` it costs 0.1."""
@@ -52,6 +58,15 @@ class Decoded:
     places: Places
     dead: list[tuple[Record, str, str, str]] = field(default_factory=list)
     misplaced: list[Record] = field(default_factory=list)
+
+    def misplace(self, record: Record) -> None:
+        """Send ``record`` on, if it can be sent."""
+        size = Message(record.key, record.value, tuple(record.headers)).size
+        if size > RECORD_BYTES_MAX:
+            message = f"{size:,} bytes, at most {RECORD_BYTES_MAX:,} can be sent on; partition by murmur2 of the key"
+            self.dead.append((record, "reroute", "RecordTooLarge", message))
+        else:
+            self.misplaced.append(record)
 
 
 def decode(
@@ -77,15 +92,21 @@ def decode(
         places, events = _passed(places, read, [keys[place] for place in places.tolist()], latest_ms, refused)
         _fill(out.events, places, source, events)
         taken[places] = True
-    out.dead = [(records[at], "decode", type(refused[at]).__name__, str(refused[at])) for at in sorted(refused)]
+    out.dead = [
+        (records[at], "decode", type(refused[at]).__name__, str(refused[at])[:MESSAGE_CHARS_MAX])
+        for at in sorted(refused)
+    ]
     rows = store.find_all(keys)
     for place in np.flatnonzero(taken & (rows < 0)).tolist():
         key = keys[place] or b""  # the user of an event that was taken
         rows[place] = store.find(key)  # there, where an earlier record of this call made it
         if rows[place] < 0 and belongs_here(key):
-            rows[place] = store.row_of(key)
+            try:
+                rows[place] = store.row_of(key)
+            except MemoryError as error:  # those who are known go on
+                out.dead.append((records[place], "state", "LaneFull", str(error)))
         elif rows[place] < 0:
-            out.misplaced.append(records[place])
+            out.misplace(records[place])
     out.events["row"] = rows
     out.events["offset"] = np.fromiter((record.offset for record in records), dtype=np.int64, count=len(records))
     out.places = np.flatnonzero(taken & (rows >= 0))

@@ -20,6 +20,7 @@ from streams.group_offsets import GroupOffsets
 from streams.identity import TopicIdentity, check_resume
 from streams.lane_clicks import LaneClicks
 from streams.laps import Laps
+from streams.message import Message
 from streams.metrics import Metrics
 from streams.outbox import Outbox, transactional_id
 from streams.queues import LaneQueues
@@ -27,7 +28,7 @@ from streams.reading import log_ends
 from streams.recovery import Recovered, recover
 from streams.settings import Settings
 from streams.snapshots import Snapshots
-from streams.step import Effects, LaneState, Message, Slice, Step
+from streams.step import Effects, LaneState, Slice, Step
 from streams.vitals import LaneVitals, Stage
 from streams.wire import LANE_KEY
 

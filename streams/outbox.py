@@ -14,8 +14,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError
 
 from streams.connection import aiokafka_options
+from streams.letters import LETTER_BYTES_MAX
+from streams.message import Message
 from streams.settings import Settings
-from streams.step import Message
+from streams.topics import AD_IMPRESSIONS, BATCH_BYTES, CLICKS, DEAD_LETTERS, LATE_EVENTS
 
 
 def transactional_id(settings: Settings, lane: int) -> str | None:
@@ -34,6 +36,10 @@ class Outbox:
 
     def __init__(self, settings: Settings, transactional_id: str | None) -> None:
         self._batch_bytes = settings.batch_bytes
+        # What others have sent has the size of their topics, not of our batches: it goes in a batch of its own.
+        letters = dict.fromkeys((DEAD_LETTERS, LATE_EVENTS), LETTER_BYTES_MAX)
+        sizes = letters | dict.fromkeys((AD_IMPRESSIONS, CLICKS), BATCH_BYTES - 512)
+        self._largest = {settings.topic_prefix + topic: size for topic, size in sizes.items()}
         self.transactional = transactional_id is not None
         self._pending: list[asyncio.Future[Any]] = []
         self._producer = AIOKafkaProducer(
@@ -91,10 +97,8 @@ class Outbox:
         return {(result.topic, result.partition): result.offset for result in results}
 
     def _append(self, builder: Any, topic: str, message: Message) -> bool:
-        size = len(message.key or b"") + len(message.value or b"")
-        if message.headers:  # dead letters and rerouted records alone
-            size += sum(len(name) + len(value) for name, value in message.headers)
-        if size > self._batch_bytes - 1024:  # the batch's own header, and the record's varints
+        size, most = message.size, self._largest.get(topic, self._batch_bytes - 1_024)
+        if size > most:
             raise DeliveryError(
                 f"a record of {size:,} bytes for {topic} is larger than a batch of {self._batch_bytes:,}; "
                 "raise SALIENCE_BATCH_BYTES and the topic's max.message.bytes"

@@ -68,8 +68,7 @@ async def recover(settings: Settings, changelog: TopicPartition, base: Recovered
 def _load(base: Recovered, records: Sequence[Record]) -> None:
     """Take the last value of each key; rows of one read are put in one go."""
     last = {record.key or b"": record.value for record in records}
-    if lane_row := last.pop(LANE_KEY, None):
-        base.lane_row = msgspec.msgpack.decode(lane_row, type=LaneRow)
+    lane_row = last.pop(LANE_KEY, None)
     for key in [key for key in last if key.startswith(RESERVED)]:
         value = last.pop(key)
         if value is None:
@@ -80,9 +79,11 @@ def _load(base: Recovered, records: Sequence[Record]) -> None:
         base.store.remove(user)
         del last[user]
     try:
+        if lane_row is not None:
+            base.lane_row = msgspec.msgpack.decode(lane_row, type=LaneRow)
         if last:
             base.store.put(list(last), decode_rows(value for value in last.values() if value is not None))
-    except RowError as error:
+    except (RowError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RecoveryError(
             f"the changelog cannot be read: {error}. Run the version that wrote it, or begin anew under another "
             "SALIENCE_TOPIC_PREFIX"

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -27,9 +26,11 @@ from scoring.update import Applied, apply
 from streams.conservation import account, tally
 from streams.decode import Decoded, Record, decode
 from streams.lane_clicks import LaneClicks
+from streams.letters import letter
+from streams.message import Message
 from streams.outcomes import encoded
 from streams.placing import Published, place
-from streams.wire import DeadLetter, LaneRow
+from streams.wire import LaneRow
 
 LANE_ROW_VERSION = 1
 EXPIRY_CHECK_MS = 3_600_000
@@ -37,20 +38,6 @@ EXPIRY_CHECK_MS = 3_600_000
 
 REROUTED = ("salience.rerouted", b"1")
 """Header of a record that came in the wrong partition and was sent on to its own."""
-
-Headers = tuple[tuple[str, bytes], ...]
-
-
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """A record to be produced. ``value`` None is a tombstone; ``timestamp_ms`` None is the broker's choice.
-
-    One is made per row: a Struct that the garbage collector does not follow is built in a tenth of the time.
-    """
-
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
-    timestamp_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -148,7 +135,7 @@ class Step:
             "placements": [Message(p.user, p.placement) for p in published] + gone,
             "decisions": [Message(p.user, p.decision) for p in published],
             "outcomes": [Message(None, outcome) for outcome in outcomes],
-            "dead-letters": [dead_letter(*dead) for dead in decoded.dead],
+            "dead-letters": [letter(*dead) for dead in decoded.dead],
             "late-events": _late(taken, decoded, applied),
             "state-changelog": list(map(Message, users, row_bytes(rows))) + learned + gone,
         }
@@ -206,7 +193,7 @@ def _late(taken: Slice, decoded: Decoded, applied: Applied) -> list[Message]:
     for at in np.flatnonzero(applied.outcome == Outcome.LATE).tolist():
         time_ms, stream_ms = (int(decoded.events[name][at]) for name in ("time_ms", "stream_ms"))
         message = f"time_ms {time_ms} is {stream_ms - time_ms} ms before the lane's time {stream_ms}"
-        out.append(dead_letter(taken.records[decoded.places[at]], "late", "LateEvent", message))
+        out.append(letter(taken.records[decoded.places[at]], "late", "LateEvent", message))
     return out
 
 
@@ -238,21 +225,3 @@ def _advance(state: LaneState, taken: Slice, counts: Counter[str], flood_score: 
         totals=dict(state.totals),
         flood_score=round(flood_score, 6),
     )
-
-
-def dead_letter(record: Record, stage: str, error: str, message: str) -> Message:
-    """The record as it came, with headers that say where from and why (as Kafka Connect does).
-
-    Its time is among them: a letter dated as the record was would be deleted with the topic's oldest.
-    """
-    origin = DeadLetter(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        timestamp_ms=record.timestamp,
-        stage=stage,
-        error=error,
-        message=message,
-    )
-    headers = tuple((f"salience.{name}", str(value).encode()) for name, value in msgspec.structs.asdict(origin).items())
-    return Message(record.key, record.value, (*record.headers, *headers))

@@ -12,7 +12,7 @@ from msgspec import Struct
 from streams import asyncapi, topics, wire
 from streams.control_wire import KIND_NAMES, ControlMessage
 from streams.identity import partitioner
-from streams.step import dead_letter
+from streams.letters import letter
 from tests.builders import record
 
 COMMITTED = Path(__file__).parents[2] / "deploy" / "asyncapi.json"
@@ -98,7 +98,7 @@ def test_every_message_names_its_key() -> None:
 
 def test_a_dead_letter_has_the_headers_that_are_described() -> None:
     refused = record(wire.Impression(event_id="e", user_id="u", ad_id="a", time_ms=1))
-    headers = dict(dead_letter(refused, "decode", "ValidationError", "no").headers)
+    headers = dict(letter(refused, "decode", "ValidationError", "no").headers)
     described = MESSAGES["DeadLetter"]["headers"]
     added = {name for name in headers if name.startswith(asyncapi.HEADERS)}
     assert added == set(described["required"]) == set(described["properties"])

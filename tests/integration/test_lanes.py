@@ -120,11 +120,10 @@ def test_a_delivery_that_fails_commits_nothing_and_ends_the_step(
     kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
 ) -> None:
     async def scenario() -> None:
-        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee, batch_bytes=16_384, **IMPATIENT)
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee, batch_bytes=16_384, candidates=1_000, **IMPATIENT)
         await shop.publish(events())
-        # A dead letter larger than a batch: refused by our own check, before the broker could drop it in silence.
-        await shop.publish([("clicks", b"user-1", b"{" + b"x" * 20_000, LAST_MS)])
-        owner = Owner(shop, ADS)
+        # A receipt of 28 bytes a candidate: refused by our own check, before the broker could drop it in silence.
+        owner = Owner(shop, [ad(ad_id=f"ad-{number}") for number in range(1_000)])
         await owner.take_over()
         with pytest.raises(DeliveryError, match="SALIENCE_BATCH_BYTES"):
             await owner.step_all()
@@ -133,6 +132,24 @@ def test_a_delivery_that_fails_commits_nothing_and_ends_the_step(
         if guarantee == "exactly_once":
             assert await shop.read("placements") == []
             assert await shop.state() == {}
+
+    play(scenario)
+
+
+@GUARANTEES
+def test_a_bad_record_larger_than_a_batch_is_one_dead_letter_and_stops_nothing(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee, batch_bytes=16_384)
+        bad = b"{" + b"x" * 900_000
+        await shop.publish([*events(), ("clicks", b"user-1", bad, LAST_MS)])
+        owner = Owner(shop, ADS)
+        await owner.take_over()
+        counts = await owner.step_all()
+        await owner.vanish()
+        assert (counts["applied"], counts["dead"], counts["unaccounted"]) == (80, 1, 0)
+        assert await shop.read("dead-letters") == [(b"user-1", bad)]
 
     play(scenario)
 

@@ -64,3 +64,11 @@ def test_paused_ended_and_unfunded_ads_are_held_but_not_shown() -> None:
     )
     assert len(catalogue) == 5
     assert shown(catalogue) == {"live"}
+
+
+def test_an_ad_that_is_no_utf8_is_refused_and_the_others_are_taken() -> None:
+    catalogue = Catalogue()
+    bad = Record("ads", 0, 0, START_MS, b"ad-1", b'{"ad_id":"ad-1","title":"\xff"}')
+
+    assert apply_ads(catalogue, [bad, told(ad("ad-2"))]) == 1
+    assert shown(catalogue) == {"ad-2"}

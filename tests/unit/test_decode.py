@@ -216,3 +216,13 @@ def test_no_records_are_no_events() -> None:
 
     assert (len(out.events), out.dead, out.misplaced) == (0, [], [])
     assert out.events.dtype == EVENT
+
+
+def test_a_lane_that_is_full_sets_new_users_aside_and_goes_on_with_those_it_knows() -> None:
+    store = RowStore(rows_max=1)
+
+    out = decoded(records([click("known"), click("new"), click("known")]), store)
+
+    assert [(dead.key, stage, error) for dead, stage, error, _ in out.dead] == [(b"new", "state", "LaneFull")]
+    assert "SALIENCE_ROWS_PER_LANE_MAX" in out.dead[0][3]
+    assert out.events["offset"].tolist() == [0, 2]

@@ -158,7 +158,8 @@ def test_rows_of_the_former_layout_are_brought_to_this_one_among_others() -> Non
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("seen_next", 12), ("interest", np.nan), ("interest", np.inf), ("ring_kind", 7)]
+    ("field", "value"),
+    [("seen_next", 12), ("interest", np.nan), ("interest", np.inf), ("interest", 1e10), ("ring_kind", 7)],
 )
 def test_a_row_that_would_make_the_arithmetic_fail_is_refused_with_the_field(field: str, value: float) -> None:
     rows = filled(3).rows[:3].copy()

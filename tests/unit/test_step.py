@@ -19,8 +19,9 @@ from scoring.rows import ROW, RowStore, decode_rows
 from streams.identity import partitioner
 from streams.lane_clicks import LaneClicks
 from streams.laps import Laps
+from streams.message import Message
 from streams.metrics import Metrics
-from streams.step import EXPIRY_CHECK_MS, Effects, LaneState, Message, Slice, Step
+from streams.step import EXPIRY_CHECK_MS, Effects, LaneState, Slice, Step
 from streams.wire import RESERVED, Decision, LaneRow, Placement
 from tests.builders import START_MS, Record, click, entry, impression, made_up_log, record, records
 

@@ -1,0 +1,49 @@
+"""Records set aside, as they came, with headers that say where from and why (as Kafka Connect does)."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from streams.decode import Record
+from streams.message import Headers, Message
+from streams.topics import BATCH_BYTES
+from streams.wire import DeadLetter
+
+PREFIX = "salience."
+TRUNCATED = PREFIX + "truncated"
+"""Header of a letter whose record was too large for it: what it had, in bytes. The origin says where the rest is."""
+LETTER_BYTES_MAX = 2 * BATCH_BYTES - 4_096
+"""Of a letter: what its topic takes, less the batch's own bytes. An input of the full size and its origin fit."""
+EXCERPT_BYTES = 1_024
+"""Kept of the key and the value of a record that does not fit."""
+ORIGIN = tuple(PREFIX + field.name for field in msgspec.structs.fields(DeadLetter))
+
+
+def letter(record: Record, stage: str, error: str, message: str) -> Message:
+    """The record with its origin.
+
+    Its time is among the headers: a letter dated as the record was would be deleted with the topic's oldest.
+    """
+    origin = DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        stage=stage,
+        error=error,
+        message=message,
+    )
+    told = tuple((f"{PREFIX}{name}", str(value).encode()) for name, value in msgspec.structs.asdict(origin).items())
+    whole = Message(record.key, record.value, (*own_headers(record.headers), *told))
+    if whole.size <= LETTER_BYTES_MAX:
+        return whole
+    return Message(
+        record.key and record.key[:EXCERPT_BYTES],
+        record.value and record.value[:EXCERPT_BYTES],
+        (*told, (TRUNCATED, str(whole.size).encode())),
+    )
+
+
+def own_headers(headers: Sequence[tuple[str, bytes]]) -> Headers:
+    """The record's headers but an origin: that of a letter requeued and refused again is the new one."""
+    return tuple((name, value) for name, value in headers if name not in ORIGIN)

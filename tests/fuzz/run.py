@@ -1,0 +1,78 @@
+"""Fuzz targets, guided by coverage (atheris, libFuzzer), each in a process of its own.
+
+make fuzz ARGS="--target all --runs 100000"
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+CORPUS = Path(__file__).parent / "corpus"
+FOUND = Path("build/fuzz")
+"""Where inputs that failed are put; those worth keeping go to the corpus with the mend."""
+MEMORY_MB_MAX = 2_048
+HANG_S = 25
+
+
+@dataclass(frozen=True)
+class Result:
+    """``executions`` within ``seconds``; ``crashes`` 0, or 1, since a target ends with its first."""
+
+    target: str
+    executions: int
+    seconds: float
+    crashes: int
+
+
+def fuzz(name: str, runs: int, seconds: int, seed: int) -> Result:
+    """Run one target until so many executions, or seconds, or its first finding."""
+    FOUND.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="salience-fuzz-") as grown:
+        command = [sys.executable, "-m", "tests.fuzz.child", name, grown, str(CORPUS / name)]
+        limits = [f"-runs={runs}", f"-max_total_time={seconds}", f"-seed={seed}", f"-timeout={HANG_S}"]
+        places = [f"-rss_limit_mb={MEMORY_MB_MAX}", f"-artifact_prefix={FOUND}/{name}-", "-print_final_stats=1"]
+        log = FOUND / f"{name}.log"
+        began = time.monotonic()
+        with log.open("w") as output:
+            environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+            status = subprocess.run(
+                [*command, *limits, *places], stdout=output, stderr=output, env=environment, check=False
+            ).returncode
+        said = log.read_text(errors="replace")
+    counted = re.findall(r"number_of_executed_units: (\d+)", said) or re.findall(r"^#(\d+)", said, re.MULTILINE)
+    executions = int(counted[-1]) if counted else 0
+    return Result(name, executions, round(time.monotonic() - began, 1), int(status != 0))
+
+
+def main() -> int:
+    """The command."""
+    from tests.fuzz.targets import TARGETS
+
+    parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
+    parser.add_argument("--target", default="all", choices=["all", *TARGETS])
+    parser.add_argument("--runs", type=int, default=100_000, help="executions per target")
+    parser.add_argument("--seconds", type=int, default=3_600, help="at most so long per target")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    asked = parser.parse_args()
+    results = []
+    for name in TARGETS if asked.target == "all" else [asked.target]:
+        result = fuzz(name, asked.runs, asked.seconds, asked.seed)
+        results.append(result)
+        line = f"{name:12} {result.executions:>12,} executions {result.seconds:>8,.1f} s  crashes {result.crashes}"
+        sys.stderr.write(line + (f"  see {FOUND}/{name}.log\n" if result.crashes else "\n"))
+    crashes = sum(result.crashes for result in results)
+    if asked.json:
+        sys.stdout.write(json.dumps({"crashes": crashes, "targets": [asdict(result) for result in results]}) + "\n")
+    return int(crashes > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What state is recovered from: the changelog's rows and lane rows, snapshots."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from scoring.inputs import history_of, interest_of
+from scoring.interest import decayed
+from scoring.rows import ROW_BYTES, RowStore
+from scoring.update import apply
+from streams.recovery import Recovered, RecoveryError, _load
+from streams.settings import Settings
+from streams.snapshots import Snapshots
+from streams.step import LaneState
+from streams.wire import LANE_KEY, LaneRow
+from tests.builders import START_MS, Record, catalogue, click, columns_of, impression
+from tests.fuzz.target import Check, Target
+
+
+def _changelog(key: bytes) -> Callable[[], Check]:
+    def start() -> Check:
+        shop = catalogue(20)
+
+        def check(data: bytes) -> None:
+            """A changelog value; a row that is believed must bear an event, and being scored."""
+            base = Recovered(RowStore(4), None, 0)
+            try:
+                _load(base, [Record("state-changelog", 0, 0, START_MS, key, data)])
+            except RecoveryError:
+                return
+            if len(base.store):
+                events = columns_of(base.store, [impression(key.decode()), click(key.decode())])
+                events["offset"] = 2**62
+                applied = apply(base.store, events, shop)
+                assert len(applied.outcome) == 2
+                rows = base.store.rows[:1]
+                now_ms = rows["time_ms"].copy()
+                history_of(rows, now_ms)
+                interest_of(decayed(rows["interest"], rows["interest_ms"], now_ms))
+
+        return check
+
+    return start
+
+
+def folder() -> Path:
+    """In memory where there is such a place: a file is written for every input."""
+    memory = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="salience-fuzz-", dir=memory if memory.is_dir() else None))
+
+
+def _snapshot() -> Check:
+    kept = Snapshots(Settings(home=folder(), rows_per_lane_max=64), "changelog-id")
+    path = kept.path(0)
+    path.parent.mkdir(parents=True)
+
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        found = kept.load(0, 0, 2**62)
+        assert len(found.store) <= 64
+        assert found.offset >= 0
+
+    return check
+
+
+def _snapshot_seeds() -> list[bytes]:
+    kept = Snapshots(Settings(home=folder()), "changelog-id")
+    state = LaneState(0, ("a", "b"), 1)
+    out = []
+    for user in (b"user-1", b"user-2"):
+        kept.save(state, 7)
+        out.append(kept.path(0).read_bytes())
+        state.store.row_of(user)
+    return out
+
+
+def _lane_row_seed() -> bytes:
+    row = LaneRow(
+        version=1,
+        from_offsets=(0, 0),
+        next_offsets=(3, 4),
+        records=7,
+        order=b"\x55",
+        watermarks_ms=(START_MS, START_MS),
+        stream_ms=START_MS,
+        topic_ids=("a", "b"),
+        lanes=1,
+        totals={"events_in": 7, "applied": 7},
+    )
+    return msgspec.msgpack.encode(row)
+
+
+def _row_seed() -> bytes:
+    store = RowStore()
+    apply(store, columns_of(store, [impression(), click(impression_time_ms=START_MS)]), catalogue(20))
+    value = store.rows[0].tobytes()
+    assert len(value) == ROW_BYTES
+    return value
+
+
+STATE = (
+    Target("row", _changelog(b"user-1"), lambda: [_row_seed()], size_max=ROW_BYTES),
+    Target("lane_row", _changelog(LANE_KEY), lambda: [_lane_row_seed()]),
+    Target("snapshot", _snapshot, _snapshot_seeds, [b"salience"], size_max=4_096),
+)

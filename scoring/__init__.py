@@ -3,11 +3,11 @@
 Nothing here reads a clock, the environment, a topic or global randomness: time and seeds are arguments,
 and "now" is the timestamp of the record being applied. Modules import only those before them on the path
 
-    ids → features → events → order → rows → dedup → claims → cleaning → anomaly → ring → interest → catalogue → update
-        → candidates → inputs → attention → clicks → calibration → pending → feedback → assignment → policies → ranking
-        → engine → exposure
+    ids → features → events → order → rows → dedup → claims → cleaning → anomaly → ring → interest → value
+        → catalogue → update → candidates → inputs → attention → clicks → calibration → pending → feedback
+        → assignment → policies → auction → slate → market → ledger → ranking → engine → exposure
 
 and beside it, the laboratory that judges what the engine did
 
-    (confidence, offpolicy) → trial
+    (confidence, offpolicy, pacing) → trial
 """

@@ -17,7 +17,8 @@ from scoring.features import (
     feature_vector,
     token_ids,
 )
-from scoring.ids import MISSING, IdMap, id64
+from scoring.ids import MISSING, IdMap, id64, id64s
+from scoring.value import BID_TYPES
 
 Vectors = npt.NDArray[np.float32]
 Encoder = Callable[[npt.NDArray[np.uint64], Vectors], Vectors]
@@ -38,6 +39,8 @@ class Entry:
     campaign_id: str = ""
     advertiser_id: str = ""
     bid_micros: int = 0
+    bid_type: str = "cpc"
+    attention_micros: int = 0
     budget_micros: int | None = None
     active: bool = True
     start_ms: int = 0
@@ -67,6 +70,12 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "ad": (np.uint64, ()),
     "revision": (np.uint64, ()),
     "bid_micros": (np.int64, ()),
+    "bid_type": (np.uint8, ()),
+    "attention_micros": (np.int64, ()),
+    "campaign": (np.uint64, ()),
+    "advertiser": (np.uint64, ()),
+    "category": (np.uint64, ()),
+    "brand": (np.uint64, ()),
     "start_ms": (np.int64, ()),
     "end_ms": (np.int64, ()),
     "active": (np.bool_, ()),
@@ -136,6 +145,12 @@ class Catalogue:
             "ad": ids,
             "revision": [revision_of(entry) for entry in entries],
             "bid_micros": [entry.bid_micros for entry in entries],
+            "bid_type": [BID_TYPES[entry.bid_type] for entry in entries],
+            "attention_micros": [entry.attention_micros for entry in entries],
+            "campaign": id64s([entry.campaign_id for entry in entries]),
+            "advertiser": id64s([entry.advertiser_id for entry in entries]),
+            "category": id64s([entry.content.category.partition("/")[0] for entry in entries]),
+            "brand": id64s([entry.content.brand for entry in entries]),
             "start_ms": [entry.start_ms for entry in entries],
             "end_ms": [FOREVER_MS if entry.end_ms is None else entry.end_ms for entry in entries],
             "active": [entry.active and entry.budget_micros != 0 for entry in entries],

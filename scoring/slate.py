@@ -1,0 +1,145 @@
+"""Slots filled one after the other under rules: caps, exclusions, separation, pins, and a taste for variety.
+
+Each slot is drawn by Plackett-Luce among what the rules still allow, so that its propensity is exact given the slots
+before it. Variety is maximal marginal relevance (Carbonell & Goldstein 1998): what is like the slots above loses
+``diversity`` × cosine from its utility, in units of log value.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.ids import mix64, uniform
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Ids = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+
+EMPTY_SLOT = -1
+_SLOT_SALT = np.uint64(0x736C6F74)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the rules say of the candidates of B people, ``[B, C]`` each; groups are 64-bit ids, 0 for none.
+
+    ``allowed``: may be shown at all. ``scopes``: pairs of the group that a candidate counts for and how many more of
+    it may be shown to this person. ``apart``: groups that must not stand in neighbouring slots. ``rivals``: groups of
+    which only one ``owner`` may be in the slate. ``pinned``: slot of a candidate that must stand there, else -1.
+    """
+
+    allowed: Bools
+    scopes: tuple[tuple[Ids, Ints], ...] = ()
+    apart: Ids | None = None
+    rivals: Ids | None = None
+    owner: Ids | None = None
+    pinned: Ints | None = None
+
+
+def fill(
+    utility: Floats,
+    ads: Ids,
+    seeds: Ids,
+    greedy: Bools,
+    slots: int,
+    limits: Limits,
+    diversity: float = 0.0,
+    features: npt.NDArray[np.float32] | None = None,
+) -> tuple[Ints, Floats]:
+    """Places of each slot's candidate ``[B, L]`` (`EMPTY_SLOT` where none may stand there) and its propensity.
+
+    ``utility [B, C]`` is log value over temperature; who is ``greedy [B]`` gets the best, ties by ad id. Candidates
+    that must not be neighbours are so only where nothing else is left. ``features [B, C, K]`` for ``diversity``.
+    """
+    people, count = np.arange(len(utility)), utility.shape[1]
+    left, alike = limits.allowed.copy(), np.zeros_like(utility)
+    remaining = [room.copy() for _, room in limits.scopes]
+    unit = _unit(features) if diversity and features is not None else None
+    chosen = np.full((len(utility), slots), EMPTY_SLOT, dtype=np.int64)
+    propensity = np.ones((len(utility), slots))
+    last, warm = np.zeros(len(utility), dtype=np.uint64), np.flatnonzero(~greedy)
+    for slot in range(min(slots, count)):
+        open_ = _open(left, slot, limits, last)
+        utility_now = np.where(open_, utility - diversity * alike, -np.inf)
+        key = utility_now.copy()
+        key[warm] += _gumbel(ads[warm], seeds[warm], slot)
+        place = _best(key, ads)
+        filled = np.asarray(open_.any(axis=1))
+        chosen[filled, slot] = place[filled]
+        propensity[warm, slot] = np.where(filled[warm], _chance(utility_now[warm], place[warm]), 1.0)
+        at = (people[filled], place[filled])
+        left[at] = False
+        for (group, _), room in zip(limits.scopes, remaining, strict=True):
+            room[filled] -= group[filled] == group[at][:, None]
+            left &= room > 0
+        if limits.rivals is not None and limits.owner is not None:
+            left[filled] &= ~_rival(limits.rivals[filled], limits.owner[filled], limits.rivals[at], limits.owner[at])
+        if limits.apart is not None:
+            last[filled] = limits.apart[at]
+        if unit is not None:
+            similarity = np.einsum("bck,bk->bc", unit, unit[people, place])
+            alike = np.maximum(alike, np.where(filled[:, None], similarity, 0.0))
+    return chosen, propensity
+
+
+def _rival(groups: Ids, owners: Ids, group: Ids, owner: Ids) -> Bools:
+    """Candidates ``[B, C]`` of another owner in the group that was just placed, ``[B]``; group 0 has no rivals."""
+    rival: Bools = (groups == group[:, None]) & (group[:, None] != 0) & (owners != owner[:, None])
+    return rival
+
+
+def _gumbel(ads: Ids, seeds: Ids, slot: int) -> Floats:
+    """Fresh noise for each slot: the rules may change what was likely, and a draw used before would tell."""
+    noise: Floats = -np.log(-np.log(uniform(ads ^ mix64(seeds ^ (_SLOT_SALT + np.uint64(slot)))[:, None])))
+    return noise
+
+
+def _open(left: Bools, slot: int, limits: Limits, last: Ids) -> Bools:
+    """Candidates that may stand in ``slot``: a pinned one alone, else those that are not the neighbour's like."""
+    open_ = left
+    if limits.apart is not None:
+        apart: Bools = left & ((limits.apart != last[:, None]) | (last[:, None] == 0))
+        open_ = np.where(apart.any(axis=1, keepdims=True), apart, left)
+    if limits.pinned is not None:
+        here: Bools = left & (limits.pinned == slot)
+        elsewhere = open_ & (limits.pinned < 0)  # a pinned ad waits for its own slot
+        open_ = np.where(here.any(axis=1, keepdims=True), here, elsewhere)
+    return open_
+
+
+def _best(key: Floats, ads: Ids) -> Ints:
+    """Place of the largest of each row, ties by the smaller ad id."""
+    most = key.max(axis=1, keepdims=True)
+    tied = np.where(key == most, ads, np.uint64(2**64 - 1))
+    best: Ints = tied.argmin(axis=1)
+    return best
+
+
+def _chance(utility: Floats, place: Ints) -> Floats:
+    """Chance of ``place [B]`` among the utilities ``[B, C]`` that are not -inf."""
+    most = utility.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        weight = np.exp(utility - np.where(np.isfinite(most), most, 0.0))
+    total = weight.sum(axis=1)
+    here = weight[np.arange(len(weight)), place]
+    chance: Floats = np.divide(here, total, out=np.ones_like(total), where=total > 0)
+    return chance
+
+
+def _unit(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    norm = np.linalg.norm(features, axis=2, keepdims=True)
+    unit: npt.NDArray[np.float32] = features / np.maximum(norm, 1e-9)
+    return unit
+
+
+def intra_list_distance(features: npt.NDArray[np.float32]) -> Floats:
+    """Mean cosine distance between the items of each list, ``[B]``, of ``features [B, L, K]``; 0 for one item."""
+    unit = _unit(features)
+    size = features.shape[1]
+    if size < 2:
+        return np.zeros(len(features))
+    similarity = np.einsum("bik,bjk->b", unit, unit) - size
+    distance: Floats = 1 - similarity / (size * (size - 1))
+    return distance

@@ -1,0 +1,299 @@
+"""A market of known truth: the demo shop's shoppers, 200 campaigns with budgets, two workers that share them.
+
+Shoppers visit by the hour; a worker decides, the placement is shown at once or within its ten minutes, and what
+follows is charged on the lane's ledger. Each worker paces by its own lanes' ledgers and what the other's published
+a minute ago. In the middle of the second day one worker leaves for two hours, and its lanes move.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.catalogue import Catalogue, Entry
+from scoring.features import Content
+from scoring.ids import MISSING, id64s
+from scoring.ledger import PARTS, charges, settle
+from scoring.market import Auctioned, Cap, Market, Terms
+from scoring.pacing import DAY_MS, Pacer
+from scoring.value import BidType, paid_chance
+from streams.demo.catalogue import catalogue as shop_ads
+from streams.demo.shop import BASE_LOG_ODDS, REACH, SLOT_WEIGHT
+from streams.demo.tastes import Tastes
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+CAMPAIGNS, ADVERTISERS, LANES, WORKERS = 200, 60, 8, 2
+USERS, VISITS_PER_DAY, SLOTS, HISTORY = 3_000, 40_000, 10, 50
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+AT_ONCE, SHOWN_WITHIN_MIN = 0.8, 10
+"""Share of placements shown in the minute they are made; the others within their validity."""
+NOISE = 0.15
+"""Standard deviation of the model's error in log-odds."""
+CVR, VIEW_S = 0.06, 4.0
+CAPS = (Cap("ad", 2, HOUR_MS), Cap("campaign", 3, HOUR_MS), Cap("advertiser", 6, HOUR_MS))
+DAY_CURVE = np.roll(1 + 0.6 * np.sin(np.arange(24) / 24 * 2 * np.pi), 9) / 24
+"""Traffic by the hour: quiet at night, full in the evening."""
+WARM_UP_MIN = 360
+LEAVES_MIN, RETURNS_MIN = 1_440 + 720, 1_440 + 840
+PRICES_CHECKED = 2_000
+SURELY_SPENT = 0.5
+"""A campaign whose budget is at most this share of what it would spend unpaced could spend it, on any day."""
+EVENT_SHARE_MAX = 0.01
+"""A budget of which one paid event is more than this cannot be met more closely than by one event."""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """The market's constant part: M campaigns, A ads."""
+
+    catalogue: Catalogue
+    campaign: Ints  # [A]
+    campaign_ids: npt.NDArray[np.uint64]  # [M]
+    tastes: Tastes
+
+    @classmethod
+    def of(cls, seed: int) -> "Shop":
+        draw, ads = np.random.default_rng([seed, 1]), shop_ads(1)
+        campaign = np.arange(len(ads)) % CAMPAIGNS
+        types = ["cpc"] * 5 + ["cpm"] * 2 + ["cpa"] * 2 + ["attention"]
+        level = {"cpc": 350_000, "cpm": 140_000_000, "cpa": 6_000_000, "attention": 45_000}
+        stock = Catalogue()
+        for number, ad in enumerate(ads):
+            kind = types[int(campaign[number]) % len(types)]
+            stock.upsert([
+                Entry(
+                    Content(ad.ad_id, ad.category, ad.brand, ad.price_micros, ad.tags, ad.title),
+                    campaign_id=f"c{campaign[number]}", advertiser_id=f"a{campaign[number] % ADVERTISERS}",
+                    bid_micros=int(level[kind] * np.exp(draw.normal(0, 0.25))), bid_type=kind,
+                )
+            ])  # fmt: skip
+        names = id64s([f"c{number}" for number in range(CAMPAIGNS)])
+        return cls(stock, campaign, names, Tastes(ads, USERS, 1, np.random.default_rng([seed, 2])))
+
+
+@dataclass
+class Worker:
+    """One worker's view: its market, its pacer, and the lanes that are its own."""
+
+    market: Market
+    pacer: Pacer
+    lanes: npt.NDArray[np.bool_]
+
+    def pace(self, shop: Shop, now_ms: int, ledger: Ints, published: Ints) -> None:
+        """Update from its own lanes as they are and the others as they were published, ``[lanes, M]``."""
+        known = np.where(self.lanes[:, None], ledger, published).sum(axis=0) // PARTS
+        self.pacer.update(now_ms, known)
+        self.market.pace(shop.campaign_ids, self.pacer.multiplier)
+
+
+@dataclass
+class Waiting:
+    """Placements decided and not shown yet, one per user: the newest counts."""
+
+    due_min: Ints = field(default_factory=lambda: np.full(USERS, -1))
+    slots: Ints = field(default_factory=lambda: np.full((USERS, SLOTS), MISSING))
+    prices: Ints = field(default_factory=lambda: np.zeros((USERS, SLOTS), dtype=np.int64))
+
+
+@dataclass
+class World:
+    """Everything that changes."""
+
+    shop: Shop
+    draw: np.random.Generator
+    budgets: Ints
+    terms: Terms = field(default_factory=lambda: Terms(caps=CAPS))
+    waiting: Waiting = field(default_factory=Waiting)
+    shown: Ints = field(default_factory=lambda: np.full((USERS, HISTORY), MISSING))
+    shown_ms: Ints = field(default_factory=lambda: np.full((USERS, HISTORY), -(10**15)))
+    ledger: Ints = field(default_factory=lambda: np.zeros((LANES, CAMPAIGNS), dtype=np.int64))
+    published: Ints = field(default_factory=lambda: np.zeros((LANES, CAMPAIGNS), dtype=np.int64))
+    impressions: list[tuple[int, int, int]] = field(default_factory=list)
+    mismatches: int = 0
+    checked: int = 0
+    workers: list[Worker] = field(init=False)
+
+    def __post_init__(self) -> None:
+        lane = np.arange(LANES)
+        self.workers = [
+            Worker(Market(self.terms), Pacer(self.budgets, DAY_CURVE), lane % WORKERS == number)
+            for number in range(WORKERS)
+        ]
+
+    def minute(self, number: int) -> None:
+        """One minute: visits are decided, what is due is shown, ledgers are published and paced by."""
+        now_ms = number * MINUTE_MS
+        if number in (LEAVES_MIN, RETURNS_MIN):
+            self._rebalance(both=number == RETURNS_MIN)
+        visits = self.draw.poisson(VISITS_PER_DAY / 1_440 * DAY_CURVE[number // 60 % 24] * 24)
+        visitors = np.unique(self.draw.integers(0, USERS, visits))
+        for worker in self.workers:
+            own = visitors[worker.lanes[visitors % LANES]]
+            if len(own):
+                self._decide(worker, own, now_ms, number)
+        self._show(np.flatnonzero(self.waiting.due_min == number), now_ms)
+        for worker in self.workers:
+            worker.pace(self.shop, now_ms + MINUTE_MS, self.ledger, self.published)
+        self.published = self.ledger.copy()
+
+    def _rebalance(self, *, both: bool) -> None:
+        """Lanes move between the workers; a lane's ledger is its own and goes with it."""
+        lane = np.arange(LANES)
+        self.workers[0].lanes = lane % WORKERS == 0 if both else np.ones(LANES, dtype=np.bool_)
+        self.workers[1].lanes = lane % WORKERS == 1 if both else np.zeros(LANES, dtype=np.bool_)
+
+    def _chance(self, users: Ints) -> Floats:
+        """True log-odds of a click in the first slot, ``[B, A]``."""
+        return BASE_LOG_ODDS + self.shop.tastes.log_odds(users).astype(float)
+
+    def _decide(self, worker: Worker, users: Ints, now_ms: int, number: int) -> None:
+        self.shop.tastes.drift(users, np.full(len(users), now_ms + 1))
+        self.shop.tastes.jump(users[self.draw.random(len(users)) < 0.3])
+        ads = np.broadcast_to(np.arange(len(self.shop.campaign)), (len(users), len(self.shop.campaign)))
+        guess = self._chance(users) + self.draw.normal(0, NOISE, ads.shape)
+        pctr = 1 / (1 + np.exp(-guess))
+        seconds = VIEW_S * pctr * 2
+        made = worker.market.decide(
+            self.shop.catalogue, ads, pctr, np.full(ads.shape, CVR), seconds, self.shown[users],
+            now_ms - self.shown_ms[users], users.astype(np.uint64) ^ np.uint64(now_ms + 1), np.zeros(len(users)), SLOTS,
+        )  # fmt: skip
+        self._check_prices(worker.market, made, ads, pctr, seconds)
+        at_once = self.draw.random(len(users)) < AT_ONCE
+        self.waiting.due_min[users] = number + np.where(at_once, 0, self.draw.integers(1, SHOWN_WITHIN_MIN, len(users)))
+        placed = np.where(made.chosen >= 0, made.chosen, MISSING)
+        self.waiting.slots[users], self.waiting.prices[users] = placed, made.prices_micros
+
+    def _show(self, users: Ints, now_ms: int) -> None:
+        if not len(users):
+            return
+        slots, prices = self.waiting.slots[users], self.waiting.prices[users]
+        self.waiting.due_min[users] = -1
+        position = np.arange(SLOTS)
+        seen = (self.draw.geometric(1 - REACH, len(users))[:, None] > position) & (slots != MISSING)
+        chance = 1 / (1 + np.exp(-np.take_along_axis(self._chance(users), np.maximum(slots, 0), axis=1)))
+        clicked = seen & (self.draw.random(slots.shape) < chance / (1 + SLOT_WEIGHT * position))
+        bought = clicked & (self.draw.random(slots.shape) < CVR)
+        viewed_ms = (clicked * self.draw.exponential(2 * VIEW_S * 1_000, slots.shape)).astype(np.int64)
+        person, slot = np.nonzero(seen)
+        ad = slots[person, slot]
+        owed = charges(
+            self.shop.catalogue.bid_type[ad], prices[person, slot], clicked[person, slot], bought[person, slot],
+            viewed_ms[person, slot],
+        )  # fmt: skip
+        np.add.at(self.ledger, (users[person] % LANES, self.shop.campaign[ad]), owed)
+        for at, user in enumerate(users.tolist()):
+            new = slots[at][seen[at]]
+            self.shown[user] = np.concatenate([self.shown[user], new])[-HISTORY:]
+            self.shown_ms[user] = np.concatenate([self.shown_ms[user], np.full(len(new), now_ms)])[-HISTORY:]
+        self.impressions += zip(users[person].tolist(), ad.tolist(), [now_ms] * len(ad), strict=True)
+
+    def _check_prices(self, market: Market, made: Auctioned, ads: Ints, pctr: Floats, seconds: Floats) -> None:
+        """One person's prices by the rule's own words: the least bid, of those one lower at a time, that keeps it."""
+        if self.checked >= PRICES_CHECKED or self.draw.random() > 0.3:
+            return
+        self.checked += 1
+        stock = self.shop.catalogue
+        chance = paid_chance(stock.bid_type[ads[0]], pctr[0], np.full(len(ads[0]), CVR), seconds[0])
+        bids = np.floor(stock.bid_micros * market.multiplier_of(stock.campaign)).astype(np.int64)
+        running = (made.fate[0] == 0) | (made.fate[0] >= 100)
+        worth = [int(bid) * float(odds) if runs else 0.0 for bid, odds, runs in zip(bids, chance, running, strict=True)]
+        for slot, place in enumerate(made.chosen[0].tolist()):
+            if place < 0:
+                continue
+            above = set(made.chosen[0, : slot + 1].tolist())
+            rival = max((value for at, value in enumerate(worth) if at not in above), default=0.0)
+            paid = int(made.prices_micros[0, slot])
+            keeps = paid == bids[place] or paid * chance[place] >= rival * (1 - 1e-9)
+            least = paid == 0 or (paid - 1) * chance[place] < rival * (1 + 1e-9)
+            self.mismatches += not (keeps and least and paid <= bids[place])
+
+
+def cap_violations(impressions: list[tuple[int, int, int]], shop: Shop) -> int:
+    """Impressions beyond a cap, counted from the log alone: every impression against all those of its window."""
+    user, ad, at_ms = (np.array(column) for column in zip(*impressions, strict=True))
+    found = 0
+    for cap in CAPS:
+        group = {"ad": ad, "campaign": shop.campaign[ad], "advertiser": shop.campaign[ad] % ADVERTISERS}[cap.scope]
+        order = np.lexsort((at_ms, group, user))
+        key, time = (user * 10_000 + group)[order], at_ms[order]
+        same = key[cap.most :] == key[: -cap.most]
+        found += int((same & (time[cap.most :] - time[: -cap.most] < cap.window_ms)).sum())
+    return found
+
+
+@dataclass
+class Day:
+    """One day's end, per campaign: billed, unbilled, and whether it held back in the last hour or had stopped."""
+
+    billed: Ints
+    unbilled: Ints
+    held_back: npt.NDArray[np.bool_]
+
+
+def run(seed: int, days: int, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """The figures of ``salience simulate market``; ``tick`` is called every simulated hour."""
+    shop = Shop.of(seed)
+    budgets, share = _budgets(shop, seed)
+    world = World(shop, np.random.default_rng([seed, 3]), budgets)
+    ends = list(_days(world, days, tick))
+    errors = np.concatenate(
+        [(np.abs(day.billed - budgets) / budgets)[day.held_back | (share <= SURELY_SPENT)] for day in ends]
+    )
+    unbilled = np.concatenate([day.unbilled / budgets for day in ends])
+    return {
+        "days": days,
+        "campaigns": CAMPAIGNS,
+        "impressions": len(world.impressions),
+        "campaign_days_that_could_spend": len(errors),
+        "spend_error": float(errors.max(initial=0)),
+        "spend_error_median": float(np.median(errors)),
+        "overspend_micros": int(sum(np.maximum(day.billed - budgets, 0).sum() for day in ends)),
+        "unbilled_share": float(sum(day.unbilled.sum() for day in ends) / (days * budgets.sum())),
+        "unbilled_share_worst": float(unbilled.max()),
+        "cap_violations": cap_violations(world.impressions, shop),
+        "prices_checked": world.checked,
+        "price_mismatches": world.mismatches,
+    }
+
+
+def _days(world: World, days: int, tick: Callable[[], None]) -> Iterator[Day]:
+    for day in range(days):
+        world.ledger[:] = 0  # a new day has its own ledger
+        world.published[:] = 0
+        held = np.zeros(CAMPAIGNS, dtype=np.bool_)
+        for minute in range(DAY_MS // MINUTE_MS):
+            world.minute(day * 1_440 + minute)
+            if 1_380 <= minute < 1_439:  # the last update is the next day's first
+                held |= np.logical_or.reduce([worker.pacer.multiplier < 1 for worker in world.workers])
+            if minute % 60 == 59:
+                tick()
+        settled = settle(world.ledger, world.budgets)
+        yield Day(settled.billed_micros, settled.unbilled_micros, held)
+
+
+def _largest_event(shop: Shop) -> Ints:
+    """Micros of the dearest paid event of each campaign, at its whole bid: ten seconds of attention are one."""
+    scale = np.select(
+        [shop.catalogue.bid_type == BidType.CPM, shop.catalogue.bid_type == BidType.ATTENTION], [1e-3, 10], 1
+    )
+    largest = np.zeros(CAMPAIGNS)
+    np.maximum.at(largest, shop.campaign, shop.catalogue.bid_micros * scale)
+    return largest.astype(np.int64)
+
+
+def _budgets(shop: Shop, seed: int) -> tuple[Ints, Floats]:
+    """Daily budgets, and the share that each is of what its campaign would spend unpaced: a quarter to twice.
+
+    Judged by a warm-up that nobody pays for.
+    """
+    world = World(shop, np.random.default_rng([seed, 4]), np.zeros(CAMPAIGNS, dtype=np.int64))
+    for minute in range(720, 720 + WARM_UP_MIN):
+        world.minute(minute)
+    spent = world.ledger.sum(axis=0) / PARTS / DAY_CURVE[12 : 12 + WARM_UP_MIN // 60].sum()
+    share = np.random.default_rng([seed, 5]).uniform(0.25, 2.0, CAMPAIGNS)
+    share[spent == 0] = np.inf  # nobody wants it
+    return np.maximum(spent * np.minimum(share, 2), 1_000_000).astype(np.int64), share

@@ -1,0 +1,206 @@
+"""The market of one decision: rules, prices, fates; pacing of budgets; what is billed."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from scoring.catalogue import Catalogue, Entry
+from scoring.features import Content
+from scoring.ids import MISSING, id64, id64s
+from scoring.ledger import PARTS, charges, settle
+from scoring.market import Cap, Fate, Market, Terms
+from scoring.pacing import DAY_MS, LEAST, Pacer, planned
+from scoring.slate import EMPTY_SLOT, Limits, fill, intra_list_distance
+from scoring.value import BidType
+from streams.cli import app
+from streams.simulate.market import Shop, cap_violations
+
+HOUR_MS = 3_600_000
+SEED = np.ones(1, dtype=np.uint64)
+
+
+def shop(*ads: tuple[str, str, str, int]) -> Catalogue:
+    """Ads of (campaign, advertiser, category, bid)."""
+    stock = Catalogue()
+    stock.upsert(
+        [
+            Entry(Content(f"ad-{at}", category, f"brand-{advertiser}"), campaign, advertiser, bid)
+            for at, (campaign, advertiser, category, bid) in enumerate(ads)
+        ]
+    )
+    return stock
+
+
+ADS = shop(
+    ("c1", "a1", "shoes/red", 400),
+    ("c1", "a1", "shoes/blue", 300),
+    ("c2", "a2", "shoes/red", 200),
+    ("c3", "a3", "hats", 100),
+)
+
+
+def decide(market: Market, *, shown=(), ages=(), slots=4, temperature=0.0, stock=ADS):
+    among = len(stock)
+    history = np.full((1, 50), MISSING)
+    age = np.full((1, 50), 10**12)
+    if len(shown):
+        history[0, -len(shown) :], age[0, -len(shown) :] = shown, ages
+    half = np.full((1, among), 0.5)
+    return market.decide(
+        stock, np.arange(among)[None], half, half, half, history, age, SEED, np.full(1, temperature), slots
+    )
+
+
+def test_without_rules_the_most_valuable_stand_first_and_pay_the_next_ones_value():
+    made = decide(Market(), slots=3)
+    assert made.chosen.tolist() == [[0, 1, 2]]
+    assert made.prices_micros.tolist() == [[300, 200, 100]]
+    assert made.fate.tolist() == [[Fate.WON, Fate.WON + 1, Fate.WON + 2, Fate.OUTBID]]
+
+
+def test_a_cap_counts_what_was_shown_within_its_window_and_what_this_placement_shows():
+    market = Market(Terms(caps=(Cap("campaign", 2, HOUR_MS),)))
+    assert decide(market).chosen.tolist() == [[0, 1, 2, 3]]
+    assert decide(market, shown=[1], ages=[HOUR_MS - 1]).chosen.tolist() == [[0, 2, 3, EMPTY_SLOT]]
+    assert decide(market, shown=[1], ages=[HOUR_MS]).chosen.tolist() == [[0, 1, 2, 3]]
+    full = decide(market, shown=[0, 1], ages=[5, 5])
+    assert full.chosen.tolist() == [[2, 3, EMPTY_SLOT, EMPTY_SLOT]]
+    assert full.fate[0, :2].tolist() == [Fate.CAPPED, Fate.CAPPED]
+    assert full.prices_micros[0, 2:].tolist() == [0, 0]
+
+
+def test_who_may_have_seen_more_than_the_ring_holds_is_shown_nothing_capped():
+    made = decide(Market(Terms(caps=(Cap("ad", 40, HOUR_MS),))), shown=[3] * 50, ages=[1] * 50)
+    assert (made.chosen == EMPTY_SLOT).all()
+
+
+def test_a_stopped_campaign_a_blocked_ad_and_a_bid_below_the_reserve_lose_for_their_own_reason():
+    market = Market(Terms(blocked_ads=frozenset([id64("ad-0")]), reserve_micros=150))
+    market.pace(id64s(["c2"]), np.array([0.0]))
+    made = decide(market)
+    assert made.fate.tolist() == [[Fate.BLOCKED, Fate.WON, Fate.BUDGET_SPENT, Fate.BELOW_RESERVE]]
+    assert made.prices_micros[0, 0] == 150  # nobody else: the reserve
+
+
+def test_a_paced_campaign_bids_less():
+    market = Market()
+    market.pace(id64s(["c1"]), np.array([0.4]))
+    made = decide(market, slots=2)
+    assert made.chosen.tolist() == [[2, 0]]
+    assert made.prices_micros.tolist() == [[160, 120]]
+
+
+def test_neighbours_are_of_different_categories_where_that_is_possible():
+    assert decide(Market(Terms(separate="category"))).chosen.tolist() == [[0, 3, 1, 2]]
+
+
+def test_a_placement_shows_one_advertiser_of_rivals():
+    rivals = tuple((id64(f"brand-{name}"), 7) for name in ("a1", "a2"))
+    assert decide(Market(Terms(rivals=rivals))).chosen.tolist() == [[0, 1, 3, EMPTY_SLOT]]
+
+
+def test_a_pinned_ad_stands_in_its_slot_and_nowhere_else():
+    assert decide(Market(Terms(pinned=((id64("ad-3"), 1),)))).chosen.tolist() == [[0, 3, 1, 2]]
+    assert decide(Market(Terms(pinned=((id64("ad-0"), 3),)))).chosen.tolist() == [[1, 2, 3, 0]]
+
+
+def test_a_cap_of_an_unknown_scope_is_refused():
+    with pytest.raises(ValueError, match="expected one of"):
+        Cap("brand", 1, 1)
+
+
+def test_variety_raises_the_distance_within_lists_and_costs_little_value():
+    draw = np.random.default_rng(1)
+    people, count = 200, 40
+    features = draw.normal(size=(people, 1, 8)).repeat(count, axis=1) * draw.integers(0, 2, (people, count, 1))
+    features = (features + 0.5 * draw.normal(size=(people, count, 8))).astype(np.float32)
+    utility = draw.normal(0, 0.3, (people, count))
+    ads = np.tile(np.arange(1, count + 1, dtype=np.uint64), (people, 1))
+    greedy, seeds = np.ones(people, dtype=np.bool_), np.arange(people, dtype=np.uint64)
+    limits = Limits(np.ones((people, count), dtype=np.bool_))
+
+    def listed(diversity):
+        chosen, _ = fill(utility, ads, seeds, greedy, 10, limits, diversity, features)
+        at = np.arange(people)[:, None]
+        return intra_list_distance(features[at, chosen]).mean(), utility[at, chosen].mean()
+
+    (plain, best), (varied, value) = listed(0.0), listed(0.1)
+    assert varied > plain + 0.03
+    assert best - value < 0.1
+
+
+@given(st.integers(0, 2**32), st.floats(0.2, 3.0))
+def test_without_rules_a_slots_propensity_is_that_of_plackett_luce(seed, temperature):
+    draw = np.random.default_rng(seed)
+    utility = draw.normal(size=(3, 6)) / temperature
+    ads = np.tile(np.arange(1, 7, dtype=np.uint64), (3, 1))
+    chosen, propensity = fill(
+        utility, ads, draw.integers(0, 2**63, 3).astype(np.uint64), np.zeros(3, dtype=np.bool_), 6,
+        Limits(np.ones((3, 6), dtype=np.bool_)),
+    )  # fmt: skip
+    for person in range(3):
+        left = list(range(6))
+        for slot, place in enumerate(chosen[person].tolist()):
+            weight = np.exp(utility[person, left])
+            assert propensity[person, slot] == pytest.approx(weight[left.index(place)] / weight.sum())
+            left.remove(place)
+
+
+def test_drawn_slots_have_the_frequencies_that_their_propensities_say():
+    people = 200_000
+    utility = np.tile(np.log([1.0, 2.0, 3.0, 4.0]), (people, 1))
+    ads = np.tile(np.arange(1, 5, dtype=np.uint64), (people, 1))
+    scopes = ((np.tile(np.array([9, 9, 8, 8], dtype=np.uint64), (people, 1)), np.ones((people, 4), dtype=np.int64)),)
+    limits = Limits(np.ones((people, 4), dtype=np.bool_), scopes)
+    chosen, _ = fill(utility, ads, np.arange(people, dtype=np.uint64), np.zeros(people, dtype=np.bool_), 2, limits)
+    first = np.bincount(chosen[:, 0], minlength=4)
+    expected = people * np.array([0.1, 0.2, 0.3, 0.4])
+    assert (((first - expected) ** 2) / expected).sum() < 16.27  # three free, p = 0.001
+    after = chosen[chosen[:, 0] <= 1, 1]  # one of the other group, as 3 to 4
+    share = np.array([3 / 7, 4 / 7]) * len(after)
+    assert (((np.bincount(after - 2, minlength=2) - share) ** 2) / share).sum() < 10.83
+
+
+def test_a_paced_campaign_spends_its_budget_by_the_days_end_whatever_its_demand():
+    budgets = np.array([1_000_000, 1_000_000, 1_000_000, 0])
+    demand, elasticity = np.array([1.5, 4.0, 0.5, 3.0]), 1.5  # budgets a day at the whole bid
+    pacer, draw, spent = Pacer(budgets), np.random.default_rng(2), np.zeros(4)
+    for minute in range(1_440):
+        rate = demand * pacer.multiplier**elasticity * 1_000_000 / 1_440
+        spent += draw.poisson(rate / 500) * 500  # events of a two-thousandth of the budget
+        pacer.update((minute + 1) * 60_000 if minute < 1_439 else DAY_MS - 1, spent.astype(np.int64))
+        if minute == 700:
+            assert spent[1] == pytest.approx(1_000_000 * float(planned(700 * 60_000, pacer.day_curve)), rel=0.1)
+    assert spent[:2] == pytest.approx([1_000_000, 1_000_000], rel=0.005)
+    assert spent[2] == pytest.approx(500_000, rel=0.1)  # it could not
+    assert pacer.multiplier[[0, 1]].tolist() == [0, 0]
+    assert pacer.multiplier[3] == 1
+    pacer.update(DAY_MS + 60_000, np.zeros(4, dtype=np.int64))
+    assert (pacer.multiplier >= LEAST).all()  # a new day begins
+
+
+def test_what_is_charged_follows_the_bid_type_and_what_is_billed_ends_at_the_budget():
+    types = np.array([BidType.CPC, BidType.CPM, BidType.CPA, BidType.ATTENTION], dtype=np.uint8)
+    yes, price = np.ones(4, dtype=np.bool_), np.array([500, 2_000, 9_000, 30])
+    owed = charges(types, price, yes, ~yes, np.full(4, 1_500))
+    assert owed.tolist() == [500 * PARTS, 2_000, 0, 30 * 1_500]
+    settled = settle(np.array([[600 * PARTS, 5_500], [700 * PARTS, 600]]), np.array([1_000, 0]))
+    assert settled.billed_micros.tolist() == [1_000, 6]
+    assert settled.unbilled_micros.tolist() == [300, 0]
+
+
+def test_an_impression_beyond_a_cap_is_found_in_the_log():
+    world = Shop.of(1)
+    log = [(7, 3, 0), (7, 3, 10), (7, 3, HOUR_MS + 50), (8, 3, 20)]
+    assert cap_violations(log, world) == 0
+    assert cap_violations([*log, (7, 3, 20)], world) == 1
+
+
+def test_the_command_says_what_it_simulates():
+    told = CliRunner().invoke(app, ["simulate", "market", "--help"])
+    assert told.exit_code == 0
+    assert json.loads(CliRunner().invoke(app, ["simulate", "market", "--days", "0", "--json"]).stdout or "{}") == {}

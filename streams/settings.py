@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     )
     fetch_wait_ms: int = Field(100, ge=1, description="How long a broker may hold a fetch that has nothing to give.")
     wait_other_topic_ms: int = Field(
-        50, ge=0, description="How long a caught-up lane waits for the other topic's older records."
+        10, ge=0, description="How long a caught-up lane waits for the other topic's older records; part of latency."
     )
     time_tolerance_ms: int = Field(
         300_000, ge=0, description="An event further in the future than this is a dead letter."

@@ -64,9 +64,9 @@ class Poller:
 
     def committed(self, group: str) -> dict[Partition, int]:
         """A group's committed offsets; nothing where its coordinator does not answer: it moves, or is yet to be."""
-        asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=ANSWER_S)
         with suppress(KafkaException):
-            return self._offsets(_within(asked[group]))
+            self._describe([group])
+            return self._offsets(_within(self._ask(group)))
         return {}
 
     def log_ends(self, partitions: Collection[Partition]) -> dict[Partition, int]:
@@ -98,17 +98,27 @@ class Poller:
     def _seen(self, names: list[str]) -> dict[str, GroupSeen]:
         if not names:
             return {}
-        described = self._admin.describe_consumer_groups(names, request_timeout=ANSWER_S)
+        described = self._describe(names)
         # One group a request is what the client takes; all are asked before any is awaited.
-        asked = {
-            name: self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(name)], request_timeout=ANSWER_S
-            )[name]
-            for name in names
-        }
-        found = {name: self._group(_within(described[name]), _within(asked[name])) for name in names}
+        asked = {name: self._ask(name) for name in names}
+        found = {name: self._group(described[name], _within(asked[name])) for name in names}
         # A name that the broker does not know is described as dead, and has committed nothing.
         return {name: group for name, group in found.items() if group.committed or group.members}
+
+    def _describe(self, names: list[str]) -> dict[str, Any]:
+        """What coordinators say of groups, once they answer. Raises `KafkaException` where one does not.
+
+        To be asked before `_ask`: librdkafka 2.16 ends the process (a null pointer in its handler of OffsetFetch) where
+        the broker that an admin client asks for offsets is not, or not yet, the group's coordinator.
+        """
+        described = self._admin.describe_consumer_groups(names, request_timeout=ANSWER_S)
+        return {name: _within(described[name]) for name in names}
+
+    def _ask(self, name: str) -> Future[Any]:
+        asked: dict[str, Future[Any]] = self._admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(name)], request_timeout=ANSWER_S
+        )
+        return asked[name]
 
     def _group(self, described: Any, offsets: Any) -> GroupSeen:
         owners = {

@@ -65,11 +65,11 @@ def check_lanes(numbers: set[int], lanes: int) -> None:
         )
 
 
-def check_identity(identity: TopicIdentity, inputs: tuple[str | None, str | None], changelog: str | None) -> None:
-    """Raises `RecoveryError` where topics were recreated or deleted since ``identity``; None: no such topic now."""
+def check_identity(identity: TopicIdentity, inputs: tuple[str, str], changelog: str) -> None:
+    """Raises `RecoveryError` where topics were recreated since ``identity``."""
     names = (topics.AD_IMPRESSIONS, topics.CLICKS, topics.CHANGELOG)
     found = [
-        f"{name} is {'gone' if now is None else 'another topic of that name'}"
+        f"{name} is another topic of that name"
         for name, before, now in zip(names, (*identity.inputs, identity.changelog), (*inputs, changelog), strict=True)
         if now != before
     ]
@@ -78,6 +78,19 @@ def check_identity(identity: TopicIdentity, inputs: tuple[str | None, str | None
             f"{'; '.join(found)}, under a running worker. Restore the topics, or keep the state and go on from the "
             "beginning of what is there: salience lanes adopt"
         )
+
+
+def check_topics(settings: Settings, identity: TopicIdentity) -> bool:
+    """Ask the broker whether the topics are still those of ``identity``; False where one is missing. Blocks.
+
+    Raises `RecoveryError` where one was recreated, `TopicsError` where no broker answers.
+    """
+    names = [settings.topic_prefix + name for name in (topics.AD_IMPRESSIONS, topics.CLICKS, topics.CHANGELOG)]
+    ids = topics.topic_ids(settings.bootstrap, names)
+    if len(ids) < len(names):
+        return False
+    check_identity(identity, (ids[names[0]], ids[names[1]]), ids[names[2]])
+    return True
 
 
 def check_resume(

@@ -32,6 +32,8 @@ POLL_MS = 20
 """Longest wait for records: a lane that has room again is seen after it."""
 ALL_BUSY_MS = 8
 """Between two fetches while all lanes are in step, a fraction of a step: their next records are there when they end."""
+IDLE_S = 1.0
+"""Between two looks for idle lanes, whose lag may stand at a marker for as long."""
 SUMMARY_S = 60.0
 
 Offer = Callable[[int], Awaitable[None]]
@@ -117,6 +119,7 @@ class Intake(Service, ConsumerRebalanceListener):
         await consumer.start()
         consumer.subscribe(self._topics, listener=self)
         self.add_future(self._pump())
+        self.add_future(self._pass_markers())
         self.add_future(self._summarise())
 
     async def on_stop(self) -> None:
@@ -306,6 +309,15 @@ class Intake(Service, ConsumerRebalanceListener):
 
     def _queued(self) -> int:
         return sum(len(lane.queues) for lane in self._lanes.values())
+
+    async def _pass_markers(self) -> None:
+        """Have idle lanes tell where they stand, for those who measure lag."""
+        while not self._stopping:
+            await self.sleep(IDLE_S)
+            # A lane on offer may have cut a slice that is in no queue any more and not yet in step.
+            idle = [lane for number, lane in self._lanes.items() if number not in self._offered]
+            for lane in idle:
+                lane.pass_markers()
 
     async def _summarise(self) -> None:
         """One line a minute."""

@@ -17,7 +17,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from streams.clock import tick_ms, wall_ms
 from streams.compute import Compute
 from streams.group_offsets import GroupOffsets
-from streams.identity import TopicIdentity, check_resume
+from streams.identity import TopicIdentity, check_resume, check_topics
 from streams.lane_clicks import LaneClicks
 from streams.laps import Laps
 from streams.message import Message
@@ -77,6 +77,7 @@ class Lane:
         self._offsets = GroupOffsets(shared.consumer, number)
         self._changelog_offset = 0
         self._committed = False
+        self._passed: dict[TopicPartition, int] = {}
         self._snapshot_due_ms = tick_ms() + settings.snapshot_every_ms
 
     @property
@@ -176,6 +177,8 @@ class Lane:
         settings, identity = self._shared.settings, self._shared.identity
         begin = await self._shared.consumer.beginning_offsets(list(self.inputs))
         end = await log_ends(settings.bootstrap, list(self.inputs))
+        # A rebalance may bring the lane back after its topics were recreated: the offsets alone would not tell.
+        await asyncio.to_thread(check_topics, settings, identity)
         clicks = LaneClicks.restore(self._shared.step.learning, recovered.parts)
         state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store, clicks=clicks)
         row = recovered.lane_row
@@ -254,6 +257,21 @@ class Lane:
 
     def _next_offsets(self) -> dict[TopicPartition, int]:
         return dict(zip(self.inputs, self.state.next_offsets, strict=True))
+
+    def pass_markers(self) -> None:
+        """While nothing is to be done, the group's offsets pass markers of transactions, which are no records.
+
+        A rerouted record is followed by one: the lag would never be 0 where it is the last. Not to be called
+        between `cut` and `step`.
+        """
+        if not self.running or len(self.queues) or self.in_step.locked():
+            return
+        delivered = self._next_offsets()
+        positions = dict(zip(self.inputs, (queue.position for queue in self.queues.sources), strict=True))
+        at = {tp: max(positions[tp], offset) for tp, offset in delivered.items()}
+        if at not in (delivered, self._passed):
+            self._offsets.put(at)
+            self._passed = at
 
     async def _snapshot(self) -> None:
         if tick_ms() >= self._snapshot_due_ms:

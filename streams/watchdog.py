@@ -20,7 +20,8 @@ from streams import topics
 from streams.clock import tick_ms
 from streams.connection import aiokafka_options
 from streams.fatal import end_now
-from streams.identity import TopicIdentity, check_identity
+from streams.identity import TopicIdentity, check_topics
+from streams.recovery import RecoveryError
 from streams.settings import Settings
 from streams.vitals import Judge, Vitals
 
@@ -126,18 +127,15 @@ class Watchdog(Service):
             return {}
 
     async def _check_identity(self) -> None:
-        """Raises `RecoveryError` where a topic is another than it was when the worker started."""
-        names = [
-            self._settings.topic_prefix + name for name in (topics.AD_IMPRESSIONS, topics.CLICKS, topics.CHANGELOG)
-        ]
+        """Raises `RecoveryError` where a topic is another than it was when the worker started, or gone."""
         try:
-            ids = await asyncio.to_thread(topics.topic_ids, self._settings.bootstrap, names)
+            there = await asyncio.to_thread(check_topics, self._settings, self._identity)
         except topics.TopicsError as error:
             log.warning("topic ids unknown", error=str(error))
             return
-        self._gone = self._gone + 1 if len(ids) < len(names) else 0
-        if not 0 < self._gone < GONE_LOOKS:
-            check_identity(self._identity, (ids.get(names[0]), ids.get(names[1])), ids.get(names[2]))
+        self._gone = 0 if there else self._gone + 1
+        if self._gone >= GONE_LOOKS:
+            raise RecoveryError("a topic is gone, under a running worker; see: salience topics check")
 
 
 class LoopPulse:

@@ -12,7 +12,7 @@ from deploy.brokers import Broker
 from scoring.rows import decode_rows
 from streams import topics
 from streams.adopt import adopt
-from streams.lane import LaneLostError
+from streams.lane import Lane, LaneLostError
 from streams.lane_clicks import KEY, LaneClicks
 from streams.outbox import DeliveryError, Outbox
 from streams.recovery import RecoveryError
@@ -327,6 +327,25 @@ def test_arecreated_topic_is_refused_with_the_command_that_resolves_it(
         row = await shop.lane_row()
         assert row is not None
         assert row.next_offsets == (80, 20 + 27)
+
+    play(scenario)
+
+
+def test_a_topic_recreated_under_a_running_worker_is_refused_when_a_rebalance_brings_its_lane_back(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish(events())
+        owner = Owner(shop, ADS)
+        before = await owner.take_over()
+        await owner.step_all()
+        await before.close(5_000)
+        await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
+        await shop.publish(events(80))  # longer than before, so that no offset tells
+        again = owner.lane = Lane(0, before._shared)
+        with pytest.raises(RecoveryError, match=r"ad-impressions is another topic.*salience lanes adopt"):
+            await again.take_over()
 
     play(scenario)
 

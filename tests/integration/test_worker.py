@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from deploy.brokers import Broker
 from scoring.rows import decode_rows
 from streams import topics
+from streams.lag.watch import LagWatch
 from streams.metrics_table import worker_rows
 from streams.settings import Settings
+from streams.wire import Impression, encode_json
 from tests.integration.lanes import Shop, play
 from tests.integration.test_lanes import ADS, events, recreate, shop_on
 from tests.integration.workers import Worker, children, until
@@ -253,6 +256,25 @@ def test_a_topic_recreated_under_a_running_worker_is_refused_with_a_clear_last_l
             assert worker.status() == 70
             assert "salience lanes adopt" in worker.said.rstrip().splitlines()[-1]
         assert await applied(shop) == 80
+
+    play(scenario)
+
+
+def test_a_lane_whose_last_record_was_rerouted_to_it_comes_to_a_lag_of_zero(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once", partitions=2)
+        await shop.publish(ADS)
+        strays = [shown for shown in events() if isinstance(shown, Impression)]
+        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+            for shown in strays:  # half of the users belong to the other lane
+                key, value = shown.user_id.encode(), encode_json(shown)
+                await producer.send_and_wait(f"{topic_prefix}ad-impressions", value, key=key, partition=0)
+        with Worker(shop, tmp_path / "log"):
+            async with LagWatch(kafka.bootstrap, topic_prefix, shop.settings.group) as watch:
+                await watch.until_zero(len(strays))
+        assert await applied(shop) == len(strays)
 
     play(scenario)
 

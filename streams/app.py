@@ -132,7 +132,8 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
             async for number in tokens:
                 await intake.step(number)
         finally:
-            intake.ended("an agent")
+            if not app.should_stop:
+                intake.ended("an agent")
 
     def look(ends: Mapping[TopicPartition, int]) -> Vitals:
         return replace(intake.vitals(ends), caught_up=all(feed.caught_up for feed in feeds))

@@ -202,6 +202,18 @@ def test_a_worker_stopped_in_the_middle_of_a_backlog_finishes_its_slices_and_not
     play(scenario)
 
 
+def test_a_worker_stopped_while_it_starts_ends_in_order(kafka: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        with Worker(shop, tmp_path / "log") as worker:
+            await until(_says(worker, "url="), "it has begun")
+            worker.signal(signal.SIGTERM)
+            assert worker.status() == 0, worker.said
+            assert "fatal" not in worker.said
+
+    play(scenario)
+
+
 def test_a_worker_listens_on_loopback_alone_and_tells_whether_it_is_ready(
     kafka: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:

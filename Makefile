@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
 
-.PHONY: setup setup-train demo test test-train fuzz lint lock clean
+.PHONY: setup setup-train demo test test-train chaos chaos-mutations overload fuzz lint lock clean
 
 setup: $(VENV)/.installed
 
@@ -36,6 +36,18 @@ test-train: setup-train
 fuzz: setup
 	@$(PIP) --editable '.[fuzz]' >&2
 	@$(BIN)/python -m tests.fuzz.run $(ARGS)
+
+# Faults on three nodes of Apache Kafka, drawn from a seed: make chaos ARGS="--minutes 20 --seed 7 --json"
+chaos: setup
+	@$(BIN)/python -m tests.integration.chaos $(ARGS)
+
+# Each mistake that the fault harness must find, made in a worker and found.
+chaos-mutations: setup
+	@$(BIN)/python -m tests.integration.chaos.prove $(ARGS)
+
+# One worker given 1.5 times what it can take, for minutes: make overload ARGS="--minutes 10"
+overload: setup
+	@$(BIN)/python -m tests.integration.chaos.overload $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

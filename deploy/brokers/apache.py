@@ -10,7 +10,7 @@ import base64
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Literal, Self
@@ -124,9 +124,14 @@ class ApacheKafka:
 
     def start_node(self, node: int) -> None:
         """Start a node that was killed or stopped, and wait until the cluster counts it again."""
-        if node in self._children:
-            raise BrokerError(f"Node {node} runs already, as process {self._children[node].pid}.")
-        self._spawn(node)
+        self.start_nodes([node])
+
+    def start_nodes(self, nodes: Sequence[int]) -> None:
+        """Start nodes that were killed or stopped, all at once, as a quorum that was lost needs."""
+        for node in nodes:
+            if node in self._children:
+                raise BrokerError(f"Node {node} runs already, as process {self._children[node].pid}.")
+            self._spawn(node)
         wait_until_answers(self.bootstrap_of(self._children), len(self._children), READY_S, self._check)
 
     def bootstrap_of(self, nodes: Mapping[int, object]) -> str:

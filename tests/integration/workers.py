@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,16 +18,19 @@ from typing import Any, Self
 from tests.integration.lanes import Shop
 
 DEADLINE_S = 60.0
+SALIENCE_WORKER = (sys.executable, "-m", "streams.cli", "worker")
 
 
 class Worker:
     """``salience worker`` on a shop's topics; killed, if need be, when the block ends."""
 
-    def __init__(self, shop: Shop, log: Path, *options: str, **settings: Any) -> None:
+    def __init__(
+        self, shop: Shop, log: Path, *options: str, command: Sequence[str] = SALIENCE_WORKER, **settings: Any
+    ) -> None:
         fast = {"session_timeout_ms": 6_000, "heartbeat_ms": 500}  # Kafka's least session timeout by default
         given = shop.settings.model_dump(exclude_none=True, exclude_defaults=True) | fast | settings
         self.log = log
-        self._command = [sys.executable, "-m", "streams.cli", "worker", *options]
+        self._command = [*command, *options]
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("SALIENCE_")}
         self._environment |= {f"SALIENCE_{name.upper()}": str(value) for name, value in given.items()}
 

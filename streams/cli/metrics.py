@@ -1,13 +1,29 @@
 """``salience metrics``: what workers and the lag monitor export."""
 
 import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Dashboards = Annotated[
+    Path | None, typer.Option(file_okay=False, exists=True, help="Write Grafana's dashboards into this folder instead.")
+]
 
 
-def metrics() -> None:
+def metrics(dashboards: Dashboards = None) -> None:
     """Print every metric with its type, labels and meaning, as Markdown.
 
     Example: salience metrics > deploy/METRICS.md
+
+    Example: salience metrics --dashboards deploy/grafana/dashboards
     """
+    from streams import dashboards as grafana
     from streams.metrics_table import table
 
-    sys.stdout.write(table())
+    if dashboards is None:
+        sys.stdout.write(table())
+        return
+    for name, text in grafana.dashboards().items():
+        (dashboards / name).write_text(text)
+        sys.stderr.write(f"{dashboards / name}\n")

@@ -1,0 +1,38 @@
+"""Asks a worker's or the lag monitor's page, with its token: ``probe.py /healthz``. Exit status 0 where it answers 200.
+
+For containers: Kubernetes' own HTTP probes cannot take a header from a secret. Standard library alone, since it is
+started every few seconds.
+"""
+
+import http.client
+import os
+import sys
+from pathlib import Path
+
+TIMEOUT_S = 4.0
+DEFAULT_PORT = "9309"
+
+
+def main(path: str) -> int:
+    """Status for the shell; what was answered goes to stderr."""
+    token = os.environ.get("SALIENCE_WEB_TOKEN", "")
+    if file := os.environ.get("SALIENCE_WEB_TOKEN_FILE"):
+        token = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", int(os.environ.get("SALIENCE_WEB_PORT", DEFAULT_PORT)), timeout=TIMEOUT_S
+    )
+    try:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        sys.stderr.write(f"{response.status} {response.read(500).decode(errors='replace').strip()}\n")
+    except OSError as error:
+        sys.stderr.write(f"{path}: {error}\n")
+        return 1
+    finally:
+        connection.close()
+    return 0 if response.status == http.client.OK else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,160 @@
+"""What is deployed: manifests that Kubernetes would take, images that stay the same, settings that exist."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from streams.connection import Security
+from streams.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+K8S = DEPLOY / "k8s"
+NOT_OURS = {"kustomization.yaml", "keda.yaml"}
+"""Of kinds that Kubernetes' own schemas do not know."""
+FIELDS = {f"SALIENCE_{name.upper()}" for model in (Settings, Security) for name in model.model_fields}
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [each for each in yaml.safe_load_all(path.read_text()) if each]
+
+
+MANIFESTS = [
+    pytest.param(document, id=f"{path.name}-{document['kind']}")
+    for path in sorted(K8S.glob("*.yaml"))
+    if path.name not in NOT_OURS
+    for document in documents(path)
+]
+
+
+def workload(name: str) -> dict[str, Any]:
+    return next(each for each in documents(K8S / f"{name}.yaml") if each["kind"] in ("StatefulSet", "Deployment"))
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_kubernetes_would_take_the_manifest(manifest: dict[str, Any]) -> None:
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_schemas_refuse_what_kubernetes_would() -> None:
+    wrong = workload("worker")
+    wrong["spec"]["template"]["spec"]["containers"][0]["livenessProb"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_every_manifest_is_in_the_kustomization_and_kubectl_builds_it() -> None:
+    listed = set(documents(K8S / "kustomization.yaml")[0]["resources"])
+    assert listed == {path.name for path in K8S.glob("*.yaml")} - {"kustomization.yaml", "secrets.example.yaml"}
+    if shutil.which("kubectl"):
+        built = subprocess.run(["kubectl", "kustomize", str(K8S)], capture_output=True, text=True, check=True)
+        assert {each["kind"] for each in yaml.safe_load_all(built.stdout)} >= {"StatefulSet", "ScaledObject"}
+
+
+@pytest.mark.parametrize("name", ["worker", "lag"])
+def test_a_container_is_bounded_probed_and_has_no_rights(name: str) -> None:
+    pod = workload(name)["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    for container in pod["containers"]:
+        assert container["resources"]["requests"].keys() == container["resources"]["limits"].keys() == {"cpu", "memory"}
+        assert {"livenessProbe", "readinessProbe"} <= container.keys()
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        mounts = {mount["name"] for mount in container["volumeMounts"]}
+        claims = workload(name)["spec"].get("volumeClaimTemplates", [])
+        assert mounts == {v["name"] for v in pod["volumes"]} | {claim["metadata"]["name"] for claim in claims}
+
+
+def test_a_worker_has_static_membership_and_settings_that_fit_one_another() -> None:
+    spec = workload("worker")["spec"]
+    container = spec["template"]["spec"]["containers"][0]
+    given = {each["name"]: each.get("value") for each in container["env"]}
+    assert "SALIENCE_INSTANCE_ID" in given
+    config = documents(K8S / "config.yaml")[0]["data"]
+    fields = {name.removeprefix("SALIENCE_").lower(): value for name, value in (config | given).items()}
+    settings = Settings(
+        **{name: value for name, value in fields.items() if name in Settings.model_fields}
+        | {"instance_id": "salience-worker-0", "web_token": "token", "web_token_file": None}
+    )
+    assert settings.stop_deadline_ms < 1000 * spec["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert settings.web_port == container["ports"][0]["containerPort"]
+
+
+def test_scaling_follows_the_lag_of_the_workers_group() -> None:
+    scaled = documents(K8S / "keda.yaml")[0]
+    assert (scaled["apiVersion"], scaled["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
+    target = scaled["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("StatefulSet", workload("worker")["metadata"]["name"])
+    trigger = scaled["spec"]["triggers"][0]
+    assert {"serverAddress", "query", "threshold"} <= trigger["metadata"].keys()
+    assert f'group="{Settings().group}"' in trigger["metadata"]["query"]
+    assert 1 < scaled["spec"]["minReplicaCount"] <= scaled["spec"]["maxReplicaCount"]
+
+
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return found
+
+
+def images() -> Iterator[str]:
+    yield from (line.split()[1] for line in (DEPLOY / "Dockerfile").read_text().splitlines() if line.startswith("FROM"))
+    yield from (service["image"] for service in compose()["services"].values())
+    yield from (workload(name)["spec"]["template"]["spec"]["containers"][0]["image"] for name in ("worker", "lag"))
+
+
+def test_every_image_is_pinned() -> None:
+    for image in images():
+        _, _, tag = image.partition(":")
+        assert tag[:1] in "v0123456789", f"{image}: name a version"
+        assert tag.count(".") >= 2 or "-" in tag, f"{image}: name a version in full"
+
+
+def test_every_setting_that_is_given_exists() -> None:
+    pages = (*K8S.glob("*.yaml"), DEPLOY / "compose.yaml", DEPLOY / "Dockerfile", DEPLOY / "OPERATIONS.md")
+    words = {word for path in pages for word in re.findall(r"\bSALIENCE_[A-Z_]+", path.read_text())}
+    assert words <= FIELDS
+
+
+def test_every_file_that_compose_mounts_is_there_and_every_service_that_it_waits_for() -> None:
+    told = compose()
+    for service in told["services"].values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source in told["volumes"] or (DEPLOY / source).exists(), volume
+        assert set(service.get("depends_on", [])) <= told["services"].keys()
+    assert (ROOT / "deploy" / told["x-salience"]["build"]["context"]).resolve() == ROOT
+
+
+def test_the_images_user_is_not_root_and_what_it_copies_is_there() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    assert [line for line in lines if line.startswith("USER")][-1] == "USER 10001:10001"
+    for line in (line for line in lines if line.startswith("COPY") and "--from" not in line):
+        assert all((ROOT / name).exists() for name in line.split()[1:-1]), line
+
+
+def test_docker_compose_takes_the_file_where_it_is_installed() -> None:
+    found = (
+        subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+        if shutil.which("docker")
+        else None
+    )
+    if found is None or found.returncode:
+        pytest.skip("docker compose is not installed")
+    command = ["docker", "compose", "-f", str(DEPLOY / "compose.yaml"), "config", "--quiet"]
+    subprocess.run(command, check=True, env=os.environ | {"SALIENCE_WEB_TOKEN": "token"})
+
+
+def test_the_probe_fails_where_nobody_answers() -> None:
+    environment = {"SALIENCE_WEB_PORT": "1", "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-I", str(DEPLOY / "probe.py"), "/healthz"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, "/healthz" in done.stderr) == (1, True)

@@ -33,6 +33,7 @@ from streams.settings import Settings
 from streams.snapshots import Snapshots
 from streams.standing import standing
 from streams.step import Step
+from streams.traces import Traces
 from streams.vitals import Vitals
 from streams.watchdog import Watchdog
 from streams.web import Web
@@ -96,6 +97,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     settings.home.mkdir(parents=True, exist_ok=True)
     compute = Compute()
     metrics = Metrics()
+    traces = Traces(settings.group) if settings.traces else None
     metrics.describe_model(engine.model.version, SPEC_HASH, LAYOUT_VERSION)
     app = faust.App(
         "salience",
@@ -116,7 +118,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         step = make_step(settings, engine, identity.lanes)
         app.flow_control.resume()  # once, before the first token: a second call would empty the queue
         snapshots = Snapshots(settings, identity.changelog)
-        return Shared(settings, consumer, step, compute, identity, snapshots, metrics=metrics)
+        return Shared(settings, consumer, step, compute, identity, snapshots, metrics=metrics, traces=traces)
 
     intake = Intake(settings, make_shared, offer)
     control = Control(settings.control_entries_max)

@@ -55,6 +55,18 @@ WORKERS = (
     Panel("Records per slice", {f"p{100 * q:g}": _p(q, "salience_slice_records") for q in (0.5, 0.95)}),
     Panel("Queued records", {"{{instance}} {{topic}}": "salience_queued_records"}),
     Panel("Queued bytes", {"{{instance}} {{topic}}": "salience_queued_bytes"}, "bytes"),
+    Panel("Calibration of clicks (1 is right)", {"{{instance}}": "salience_click_calibration_ratio"}),
+    Panel(
+        "AUC, log loss", {"{{instance}} AUC": "salience_click_auc", "{{instance}} log loss": "salience_click_log_loss"}
+    ),
+    Panel(
+        "Click rate, drifts",
+        {
+            "click rate": 'sum(rate(salience_impression_outcomes_total{clicked="true"}[$__rate_interval])) '
+            "/ sum(rate(salience_impression_outcomes_total[$__rate_interval]))",
+            "drifts": "sum(increase(salience_click_drifts_total[$__rate_interval]))",
+        },
+    ),
     Panel("Lanes", {"{{instance}} {{stage}}": "salience_lanes"}),
     Panel(
         "Readiness, rebalances",

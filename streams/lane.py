@@ -29,6 +29,7 @@ from streams.recovery import Recovered, recover
 from streams.settings import Settings
 from streams.snapshots import Snapshots
 from streams.step import Effects, LaneState, Slice, Step
+from streams.traces import Traces
 from streams.vitals import LaneVitals, Stage
 from streams.wire import LANE_KEY
 
@@ -55,6 +56,7 @@ class Shared:
     snapshots: Snapshots
     outbox: Callable[[Settings, str | None], Outbox] = Outbox
     metrics: Metrics = field(default_factory=Metrics)
+    traces: Traces | None = None
 
 
 class Lane:
@@ -226,6 +228,8 @@ class Lane:
                 await self._deliver(effects, laps)
             self._committed = True
             self._shared.metrics.committed(taken, effects, laps.times, wall_ms())
+            if self._shared.traces is not None:
+                self._shared.traces.slice(self.number, len(taken.records), laps.times, 1_000_000 * wall_ms())
             await self._snapshot()
         return effects.counts
 

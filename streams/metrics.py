@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from scoring.events import Outcome
 from streams import topics
+from streams.click_metrics import ClickMetrics
 from streams.step import Effects, Slice
 from streams.vitals import Stage
 
@@ -32,6 +33,7 @@ LABELS = {
     "topic": "the topic's name without prefix, of those that there are",
     "outcome": "what can become of an event: a fixed set",
     "stage": "the steps of a slice, or of a lane's life: a fixed set",
+    "clicked": "true or false",
     "arm": f"the arms of experiments, at most {ARMS_MAX}, then `other`",
     "version": "the model in use: one",
     "specification": "of the model in use: one",
@@ -125,6 +127,7 @@ class Metrics:
         self.placements = counter("salience_placements", "Placements published, by arm.", ("arm",))
         self.unknown_ads = counter("salience_unknown_ads", "Events for ads that the catalogue does not hold.")
         self.expired = counter("salience_expired_users", "Users forgotten because they were idle.")
+        self._clicks = ClickMetrics(self.registry)
         # --- lanes
         self.lanes = gauge("salience_lanes", "Lanes that this worker holds, by stage.", ("stage",))
         self.ready = gauge("salience_ready", "1 where every lane held is scored, as /readyz tells.")
@@ -180,6 +183,7 @@ class Metrics:
             self.produced.labels(name).inc(len(messages))
         for arm, count in effects.arms.items():
             self.placements.labels(self._arm(arm)).inc(count)
+        self._clicks.observe(effects.outcomes)
         self.unknown_ads.inc(effects.counts["unknown_ads"])
         self.expired.inc(effects.counts["expired"])
 
@@ -201,3 +205,4 @@ class Metrics:
         self.recovery_left.set(now.recovery_left)
         self.unaccounted.set(now.unaccounted)
         self.ready.set(now.ready)
+        self._clicks.stand()

@@ -111,6 +111,8 @@ class Settings(BaseSettings):
         description="Actions of one user on impressions never seen; more are filtered (unshown).",
     )
 
+    traces: bool = Field(False, description="OpenTelemetry spans of slices (the extra trace); OTEL_* says where to.")
+
     scoring: bool = Field(True, description="False: state only, no placements.")
     slots: int = Field(10, ge=1, le=100, description="Ads per placement.")
     candidates: int = Field(100, ge=1, le=1_000, description="Ads scored per placement.")

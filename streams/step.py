@@ -19,7 +19,7 @@ from scoring.anomaly import FloodScore
 from scoring.cleaning import Rules
 from scoring.engine import Engine
 from scoring.events import Events, Outcome, Source
-from scoring.feedback import Learning
+from scoring.feedback import OUTCOME, Learning
 from scoring.order import stream_times
 from scoring.rows import Rows, RowStore
 from scoring.update import Applied, apply
@@ -52,6 +52,8 @@ class Effects:
     """Records by source and by what became of them."""
     arms: Counter[str]
     """Placements by arm."""
+    outcomes: npt.NDArray[np.void]
+    """What came of impressions, of `scoring.feedback.OUTCOME`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class Step:
         messages = {
             "placements": [Message(p.user, p.placement) for p in published] + gone,
             "decisions": [Message(p.user, p.decision) for p in published],
-            "outcomes": [Message(None, outcome) for outcome in outcomes],
+            "outcomes": [Message(None, told) for told in encoded(outcomes, self.engine.catalogue, state.clicks.models)],
             "dead-letters": [letter(*dead) for dead in decoded.dead],
             "late-events": _late(taken, decoded, applied),
             "state-changelog": list(map(Message, users, row_bytes(rows))) + learned + gone,
@@ -142,7 +144,7 @@ class Step:
         rerouted = self._rerouted(decoded.misplaced)
         lane_row = _advance(state, taken, counts, score)
         arms = Counter(p.arm for p in published)
-        effects = Effects(messages, rerouted, lane_row, counts, tally(decoded, applied), arms)
+        effects = Effects(messages, rerouted, lane_row, counts, tally(decoded, applied), arms, outcomes)
         lap("encode")
         return effects
 
@@ -152,14 +154,14 @@ class Step:
             users, rows = [users[at] for at in np.flatnonzero(acted).tolist()], rows[acted]
         return place(self.engine, state.lane, users, rows, state.clicks.calibrator.calibration) if users else []
 
-    def _apply(self, state: LaneState, events: Events) -> tuple[Applied, list[bytes], list[Message]]:
+    def _apply(self, state: LaneState, events: Events) -> tuple[Applied, npt.NDArray[np.void], list[Message]]:
         """What the events did; the outcomes of impressions that they brought; the click layer's changes to be kept."""
         engine, clicks = self.engine, state.clicks
         if self.learning is None or not self.scoring or not len(events):
-            return apply(state.store, events, engine.catalogue, self.rules), [], []
+            return apply(state.store, events, engine.catalogue, self.rules), np.zeros(0, dtype=OUTCOME), []
         applied, outcomes = clicks.apply(state.store, events, engine, self.rules)
         learned = [Message(key, value) for key, value in clicks.commit(engine.catalogue)]
-        return applied, encoded(outcomes, engine.catalogue, clicks.models), learned
+        return applied, outcomes, learned
 
     def _rerouted(self, misplaced: list[Record]) -> dict[tuple[str, int], list[Message]]:
         """Records whose key belongs to another partition, by where they belong."""

@@ -33,13 +33,14 @@ def worker(
     from streams.recovery import RecoveryError
     from streams.running import configure_logging, run
     from streams.topics import TopicsError
+    from streams.traces import TracesError
 
     if supervise:
         configure_logging(log_json=log_json)
         raise typer.Exit(_supervise())
     try:
         status = run(settings, log_json=log_json)
-    except (ModelError, RecoveryError, TopicsError) as error:
+    except (ModelError, RecoveryError, TopicsError, TracesError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     raise typer.Exit(status)

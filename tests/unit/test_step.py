@@ -425,3 +425,6 @@ def test_what_a_slice_tells_prometheus_is_what_it_did(step: Step) -> None:
     published = len(placements(effects))
     assert told['salience_produced_records_total{topic="placements"}'] == published
     assert sum(n for name, n in told.items() if name.startswith("salience_placements_total")) == published
+    known = [told[f'salience_impression_outcomes_total{{clicked="{clicked}"}}'] for clicked in ("false", "true")]
+    assert known == [np.sum(effects.outcomes["clicked"] == 0), np.sum(effects.outcomes["clicked"])]
+    assert len(effects.outcomes) == len(effects.messages["outcomes"]) > 0

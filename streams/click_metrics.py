@@ -1,0 +1,47 @@
+"""What a worker tells Prometheus of its click predictions (part of `streams.metrics`)."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from streams.quality import KEPT, Quality
+
+
+class ClickMetrics:
+    """Fed with outcomes; the figures that look back are made when somebody asks."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        self._outcomes = counter(
+            "salience_impression_outcomes",
+            "Impressions whose outcome is known, by whether they were clicked.",
+            ("clicked",),
+        )
+        self._calibration = gauge(
+            "salience_click_calibration_ratio", f"Clicks over predicted clicks, of the last {KEPT:,} outcomes."
+        )
+        self._log_loss = gauge("salience_click_log_loss", f"Mean log loss of the last {KEPT:,} predictions.")
+        self._auc = gauge(
+            "salience_click_auc", f"Chance to rank a click above a non-click, of the last {KEPT:,} outcomes."
+        )
+        self._drifts = counter("salience_click_drifts", "Times that ADWIN has found the predictions' error changed.")
+        self._quality = Quality()
+        for clicked in ("false", "true"):
+            self._outcomes.labels(clicked)
+
+    def observe(self, outcomes: npt.NDArray[Any]) -> None:
+        """Count ``outcomes [N]`` of `scoring.feedback.OUTCOME`."""
+        clicks = int(np.count_nonzero(outcomes["clicked"]))
+        self._outcomes.labels("true").inc(clicks)
+        self._outcomes.labels("false").inc(len(outcomes) - clicks)
+        before = self._quality.drifts
+        self._quality.observe(outcomes)
+        self._drifts.inc(self._quality.drifts - before)
+
+    def stand(self) -> None:
+        """Set the gauges."""
+        for gauge, value in zip((self._calibration, self._log_loss, self._auc), self._quality.figures(), strict=True):
+            gauge.set(value)

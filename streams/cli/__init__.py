@@ -12,6 +12,7 @@ from streams.cli import (
     asyncapi,
     bench,
     broker,
+    dead_letters,
     demo,
     doctor,
     experiment,
@@ -43,6 +44,7 @@ app.add_typer(topics.app, name="topics")
 app.command()(worker.worker)
 app.add_typer(lag.app, name="lag")
 app.add_typer(lanes.app, name="lanes")
+app.add_typer(dead_letters.app, name="dead-letters")
 app.command()(tail.tail)
 app.command()(explain.explain)
 app.command()(doctor.doctor)

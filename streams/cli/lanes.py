@@ -2,13 +2,16 @@
 
 import asyncio
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+
+if TYPE_CHECKING:
+    from streams.wire import LaneRow
 
 app = typer.Typer(help="What the lanes hold, and recreated topics.", no_args_is_help=True)
 
@@ -17,12 +20,13 @@ Group = Annotated[str | None, typer.Option(help="Consumer group of the workers (
 
 @app.command()
 def show(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Where each lane stands, and what became of every record since its first.
+    """Where each lane stands, and what became of every record since its first; exit status 1 if any has no fate.
 
     Example: salience lanes show --bootstrap 127.0.0.1:9092
     """
     import msgspec
 
+    from streams.conservation import unaccounted
     from streams.reading import read_topic
     from streams.wire import LANE_KEY, LaneRow
 
@@ -39,13 +43,24 @@ def show(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fal
     lanes = asyncio.run(read())
     if as_json:
         sys.stdout.write(msgspec.json.encode({str(lane): row for lane, row in lanes.items()}).decode() + "\n")
-        return
-    names = ("events_in", "applied", "duplicate", "replayed", "dead", "rerouted", "placements")
-    table = Table("lane", "next impression", "next click", *names)
+    else:
+        Console().print(_table(lanes))
+    if broken := {lane: lost for lane, row in lanes.items() if (lost := unaccounted(row.totals))}:
+        typer.echo(f"Records without a fate, by lane: {broken}. This is a defect; please report it.", err=True)
+        raise typer.Exit(1)
+
+
+def _table(lanes: "dict[int, LaneRow]") -> Table:
+    """Where each lane stands; fates, which add up to what came in, and of the filtered the rules."""
+    from streams.conservation import FATES, RULES, unaccounted
+
+    table = Table("lane", "next impression", "next click", "events in", *FATES, "unaccounted", "by rule", "flood score")
     for lane, row in lanes.items():
-        counts = (f"{row.totals.get(name, 0):,}" for name in names)
-        table.add_row(str(lane), f"{row.next_offsets[0]:,}", f"{row.next_offsets[1]:,}", *counts)
-    Console().print(table)
+        counts = (f"{row.totals.get(name, 0):,}" for name in ("events_in", *FATES))
+        rules = ", ".join(f"{name} {count:,}" for name in RULES if (count := row.totals.get(name, 0)))
+        offsets = (f"{offset:,}" for offset in row.next_offsets)
+        table.add_row(str(lane), *offsets, *counts, f"{unaccounted(row.totals):,}", rules, f"{row.flood_score:.3f}")
+    return table
 
 
 @app.command()

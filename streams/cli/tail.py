@@ -131,7 +131,7 @@ def as_object(record: Any) -> dict[str, Any]:
         "offset": record.offset,
         "timestamp_ms": record.timestamp,
         "key": None if record.key is None else record.key.decode(errors="backslashreplace"),
-        "headers": {name: value.decode(errors="backslashreplace") for name, value in record.headers},
+        "headers": {name: (value or b"").decode(errors="backslashreplace") for name, value in record.headers},
         "value": _value(record.value),
     }
 

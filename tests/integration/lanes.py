@@ -28,17 +28,22 @@ from streams.snapshots import Snapshots
 from streams.step import LaneState, Slice, Step
 from streams.wire import LANE_KEY, RESERVED, Ad, Click, Impression, LaneRow, encode_json
 from tests.builders import records
+from tests.integration.conserved import assert_conserved
 
 DEADLINE_S = 30.0
 _ALIVE: list["Owner"] = []
+_OPEN: list["Shop"] = []
 
 
 def play(scenario: Callable[[], Awaitable[None]]) -> None:
-    """Run a scenario; whatever owners it leaves behind, as where it fails, are ended."""
+    """Run a scenario, and hold every record of its shops to account; owners that it leaves behind are ended."""
+    _OPEN.clear()
 
     async def whole() -> None:
         try:
             await scenario()
+            for shop in _OPEN:
+                await assert_conserved(shop)
         finally:
             for owner in tuple(_ALIVE):
                 await owner.vanish()
@@ -51,6 +56,11 @@ class Shop:
     """Topics on a broker, of one lane unless told otherwise, and settings to run on them."""
 
     settings: Settings
+    adopted: bool = False
+    """Whether its topics were made anew, or lost records, under a lane's feet."""
+
+    def __post_init__(self) -> None:
+        _OPEN.append(self)
 
     @classmethod
     def open(

@@ -309,6 +309,7 @@ def test_arecreated_topic_is_refused_with_the_command_that_resolves_it(
         await first.step_all()
         await first.vanish()
         await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
+        shop.adopted = True
         await shop.publish(events(80))  # longer than before: only the id tells it from the old one
         second = Owner(shop, ADS)
         with pytest.raises(RecoveryError, match="salience lanes adopt"):

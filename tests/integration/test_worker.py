@@ -260,6 +260,7 @@ def test_a_topic_recreated_under_a_running_worker_is_refused_with_a_clear_last_l
         with Worker(shop, tmp_path / "log") as worker:
             await until(lambda: _has_applied(shop, 80), "80 events")
             await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
+            shop.adopted = True
             assert worker.status() == 70
             last = worker.said.rstrip().splitlines()[-1]
             assert "the worker ended" in last

@@ -1,0 +1,149 @@
+"""``salience dead-letters``: what could not be read, why, and sent back once the cause is mended."""
+
+import asyncio
+import base64
+import json
+import sys
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+
+if TYPE_CHECKING:
+    from streams.dead_letters import Letter
+
+app = typer.Typer(help="Records that could not be read: list, show, send back.", no_args_is_help=True)
+
+Stage = Annotated[str | None, typer.Option(help="Only of this stage: decode, state, reroute, catalogue.")]
+Error = Annotated[str | None, typer.Option(help="Only of this error class, such as ValidationError.")]
+Origin = Annotated[str | None, typer.Option("--topic", help="Only from this topic, without prefix, such as clicks.")]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Show the last so many.")]
+EXCERPT_CHARS = 80
+
+
+@app.command("list", epilog="Example: salience dead-letters list --topic clicks --error ValidationError")
+def list_(
+    stage: Stage = None,
+    error: Error = None,
+    topic: Origin = None,
+    limit: Limit = 50,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Letters with their origin and reason, and how many there are of each kind."""
+    from streams.dead_letters import Filter, noted, read
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    kept: deque[Letter] = deque(maxlen=limit)
+    kinds: Counter[tuple[str, str, str]] = Counter()
+
+    async def look() -> set[str]:
+        async for letter in read(settings, Filter(stage, error, topic)):
+            kept.append(letter)
+            kinds[letter.told("topic"), letter.told("stage"), letter.told("error")] += 1
+        return await noted(settings)
+
+    sent = asyncio.run(look())
+    if as_json:
+        told = [_object(letter, sent, whole=False) for letter in kept]
+        by_kind = [{"topic": t, "stage": s, "error": e, "count": count} for (t, s, e), count in kinds.most_common()]
+        sys.stdout.write(json.dumps({"total": kinds.total(), "kinds": by_kind, "letters": told}) + "\n")
+        return
+    table = Table("letter", "from", "stage", "error", "message", "sent back")
+    for letter in kept:
+        came_from = f"{letter.told('topic')} {letter.told('partition')}:{letter.told('offset')}"
+        message = letter.told("message")[:EXCERPT_CHARS]
+        back = "yes" if letter.name in sent else str(letter.requeued or "")
+        table.add_row(letter.name, came_from, letter.told("stage"), letter.told("error"), message, back)
+    people = Console()
+    people.print(table)
+    for kind, count in kinds.most_common():
+        people.print(f"{count:,} × {' / '.join(kind)}", markup=False)
+
+
+@app.command(epilog="Example: salience dead-letters show 0:17")
+def show(
+    letter: Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="As list names it.")],
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """One letter whole: origin, headers, key and value as they came."""
+    from streams.dead_letters import Filter, noted, read
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+
+    async def look() -> "tuple[Letter | None, set[str]]":
+        found = [each async for each in read(settings, Filter(names=[letter]))]
+        return (found[0] if found else None), await noted(settings)
+
+    found, sent = asyncio.run(look())
+    if found is None:
+        typer.echo(f"There is no letter {letter}. Those that are there: salience dead-letters list", err=True)
+        raise typer.Exit(1)
+    told = _object(found, sent, whole=True)
+    if as_json:
+        sys.stdout.write(json.dumps(told) + "\n")
+        return
+    table = Table(show_header=False)
+    for name, value in told.items():
+        table.add_row(name, value if isinstance(value, str) else json.dumps(value))
+    Console().print(table)
+
+
+@app.command(epilog="Example: salience dead-letters requeue --stage state --error LaneFull")
+def requeue(
+    letters: Annotated[list[str] | None, typer.Argument(metavar="[PARTITION:OFFSET]...", help="Only these.")] = None,
+    stage: Stage = None,
+    error: Error = None,
+    topic: Origin = None,
+    every: Annotated[bool, typer.Option("--all", help="All of them, where nothing else is said.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Send records back to the topic they came from, once each, and no record more than three times.
+
+    To the partition of their key, at their own time, with the header salience.requeued. Mend the cause first: what is
+    refused again is a new letter. Exit status 1 where a letter was not sent; the reasons are told.
+    """
+    from streams.dead_letters import Filter
+    from streams.dead_letters import requeue as send_back
+
+    if not (letters or stage or error or topic or every):
+        typer.echo("Say which: letters by name, --stage, --error, --topic, or --all.", err=True)
+        raise typer.Exit(2)
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    done = asyncio.run(send_back(settings, Filter(stage, error, topic, letters or ()), dry_run=dry_run))
+    for name, why in done.refused.items():
+        typer.echo(f"{name} is not sent back: {why}", err=True)
+    typer.echo(f"{done.sent:,} {'would be' if dry_run else 'were'} sent back", err=as_json)
+    if as_json:
+        sys.stdout.write(json.dumps({"requeued": 0 if dry_run else done.sent, "refused": done.refused}) + "\n")
+    if done.refused:
+        raise typer.Exit(1)
+
+
+def _object(letter: "Letter", sent: set[str], *, whole: bool) -> dict[str, Any]:
+    """A letter for machines; ``whole``: with what it holds."""
+    told: dict[str, Any] = {"letter": letter.name, "timestamp_ms": letter.timestamp_ms}
+    told |= {name: letter.told(name) for name in ("topic", "partition", "offset", "stage", "error", "message")}
+    told |= {"requeued": letter.requeued, "sent_back": letter.name in sent, "truncated": letter.truncated}
+    if whole:
+        told["headers"] = {name: _text(value) for name, value in letter.headers}
+        told |= {"key": _text(letter.key), "value": _text(letter.value)}
+    return told
+
+
+def _text(data: bytes | None) -> Any:
+    """Text where it is UTF-8, else ``{"base64": …}``."""
+    try:
+        return None if data is None else data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data or b"").decode()}

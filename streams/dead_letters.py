@@ -1,0 +1,198 @@
+"""Dead letters read back: told apart, chosen, and sent to where they came from once their cause is mended.
+
+A letter that is sent back leaves a note beside it, in one transaction where the broker has them, so that it is not
+sent twice. How often its record has been sent back travels with it, in a header, and is bounded: what fails for the
+fourth time fails for a reason that sending does not mend.
+"""
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaProducer
+
+from streams import topics
+from streams.connection import aiokafka_options
+from streams.decode import Record
+from streams.identity import partitioner
+from streams.letters import PREFIX, TRUNCATED, own_headers
+from streams.message import Headers
+from streams.reading import read_topic
+from streams.settings import Settings
+
+REQUEUED = PREFIX + "requeued"
+"""Header of a record sent back: how often."""
+NOTE = PREFIX + "note"
+"""Header of a note on the dead-letters topic: the letter that was sent back, as ``PARTITION:OFFSET``."""
+REQUEUES_MAX = 3
+INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS)
+"""Where letters may be sent to: an origin is a header, and whoever may write there may claim any."""
+PER_TRANSACTION = 200
+"""Within a transaction's timeout, and 400 MB at the very most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A letter with its origin; ``requeued``: how often its record had been sent back before."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    origin: Mapping[str, str]
+    headers: Headers
+    requeued: int
+    truncated: bool
+
+    @property
+    def name(self) -> str:
+        """``PARTITION:OFFSET`` on the dead-letters topic."""
+        return f"{self.partition}:{self.offset}"
+
+    def told(self, name: str) -> str:
+        """A field of the origin: ``stage``, ``error``, ``topic``, ``message``; empty where there is none."""
+        return self.origin.get(name, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which letters; what is not given does not matter. ``topic`` is the origin's, without prefix."""
+
+    stage: str | None = None
+    error: str | None = None
+    topic: str | None = None
+    names: Collection[str] = ()
+
+    def chooses(self, letter: Letter, prefix: str) -> bool:
+        """Whether ``letter`` is one of them."""
+        pairs = ((self.stage, "stage"), (self.error, "error"), (self.topic and prefix + self.topic, "topic"))
+        fits = all(wanted is None or letter.told(name) == wanted for wanted, name in pairs)
+        return fits and (not self.names or letter.name in self.names)
+
+
+def letter_of(record: Record) -> Letter | None:
+    """The letter that a record of the topic is; None where it is a note."""
+    headers = {name: (value or b"").decode(errors="backslashreplace") for name, value in record.headers}
+    if NOTE in headers:
+        return None
+    own = own_headers(record.headers)
+    count = headers.get(REQUEUED, "0")
+    return Letter(
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        key=record.key,
+        value=record.value,
+        origin={name.removeprefix(PREFIX): text for name, text in headers.items() if name.startswith(PREFIX)},
+        headers=tuple((name, value) for name, value in own if name not in (REQUEUED, TRUNCATED)),
+        requeued=int(count) if count.isascii() and count.isdigit() and len(count) < 4 else REQUEUES_MAX,
+        truncated=TRUNCATED in headers,
+    )
+
+
+async def read(settings: Settings, wanted: Filter) -> AsyncIterator[Letter]:
+    """The letters that ``wanted`` chooses, partition by partition. Raises `streams.reading.MissingTopicError`."""
+    async for records in read_topic(settings.bootstrap, settings.topic_prefix + topics.DEAD_LETTERS):
+        for record in records:
+            letter = letter_of(record)
+            if letter is not None and wanted.chooses(letter, settings.topic_prefix):
+                yield letter
+
+
+async def noted(settings: Settings) -> set[str]:
+    """The names of the letters that were sent back."""
+    found = set()
+    async for records in read_topic(settings.bootstrap, settings.topic_prefix + topics.DEAD_LETTERS):
+        for record in records:
+            found |= {(value or b"").decode(errors="replace") for name, value in record.headers if name == NOTE}
+    return found
+
+
+def refusal(letter: Letter, sent: Collection[str], prefix: str) -> str:
+    """Why a letter is not sent back; empty where it is."""
+    if letter.name in sent:
+        return "was sent back already"
+    if letter.requeued >= REQUEUES_MAX:
+        return f"its record was sent back {letter.requeued} times, at most {REQUEUES_MAX}; mend it at its producer"
+    if letter.truncated:
+        return "only its beginning is here; the record is at its origin"
+    if letter.told("topic") not in {prefix + name for name in INPUTS}:
+        return f"its origin {letter.told('topic')!r} is none of {', '.join(INPUTS)}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """What a requeue did: how many were sent back, and why each of the others was not."""
+
+    sent: int
+    refused: dict[str, str]
+
+
+async def requeue(
+    settings: Settings, wanted: Filter, *, dry_run: bool = False, progress: Callable[[int], None] = lambda _sent: None
+) -> Requeued:
+    """Send the chosen letters to the topic they came from, to the partition of their key, at their own time."""
+    prefix = settings.topic_prefix
+    sent, refused, count = await noted(settings), dict[str, str](), 0
+    counts = topics.partition_counts(settings.bootstrap, [prefix + name for name in INPUTS])
+    transactional = settings.guarantee == "exactly_once"
+    async with AIOKafkaProducer(
+        transactional_id=f"{prefix}dead-letters-requeue" if transactional else None,
+        acks="all",
+        max_request_size=4 * topics.BATCH_BYTES,
+        **aiokafka_options(settings.bootstrap),
+    ) as producer:
+        batch: list[Letter] = []
+        async for letter in read(settings, wanted):
+            if why := refusal(letter, sent, prefix):
+                refused[letter.name] = why
+                continue
+            count += 1
+            batch.append(letter)
+            if len(batch) == PER_TRANSACTION and not dry_run:
+                await _send(producer, settings, batch, counts, transactional=transactional)
+                batch = []
+                progress(count)
+        if batch and not dry_run:
+            await _send(producer, settings, batch, counts, transactional=transactional)
+            progress(count)
+    return Requeued(count, refused)
+
+
+async def _send(
+    producer: AIOKafkaProducer,
+    settings: Settings,
+    letters: Sequence[Letter],
+    counts: Mapping[str, int],
+    *,
+    transactional: bool,
+) -> None:
+    """The records, and then a note for each; all awaited before the commit."""
+    if transactional:
+        await producer.begin_transaction()
+    notes = settings.topic_prefix + topics.DEAD_LETTERS
+    deliveries = []
+    for letter in letters:
+        topic = letter.told("topic")
+        origin = letter.told("partition")
+        keyless = int(origin) % counts[topic] if origin.isdecimal() else 0
+        partition = partitioner(counts[topic])(letter.key) if letter.key else keyless
+        time_ms = letter.told("timestamp_ms")
+        deliveries.append(
+            await producer.send(
+                topic,
+                letter.value,
+                key=letter.key,
+                partition=partition,
+                timestamp_ms=int(time_ms) if time_ms.isdecimal() else None,
+                headers=[*letter.headers, (REQUEUED, str(letter.requeued + 1).encode())],
+            )
+        )
+    for delivery in deliveries:
+        await delivery
+    for letter in letters:
+        headers = [(NOTE, letter.name.encode())]
+        await producer.send_and_wait(notes, b"", key=letter.key or b"", partition=letter.partition, headers=headers)
+    if transactional:
+        await producer.commit_transaction()

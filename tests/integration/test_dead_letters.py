@@ -1,0 +1,99 @@
+"""Letters listed, shown and sent back by the command, on a real broker."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.brokers import Broker
+from tests.builders import START_MS, click, impression
+from tests.integration.lanes import Owner, Shop, play
+from tests.integration.test_commands import at
+from tests.integration.test_lanes import ADS, shop_on
+
+pytestmark = pytest.mark.integration
+
+GUARANTEES = pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+
+
+async def stepped(shop: Shop) -> dict[str, int]:
+    """What a new owner of the lane makes of what the topics hold."""
+    owner = Owner(shop, ADS)
+    await owner.take_over()
+    counts = await owner.step_all()
+    await owner.vanish()
+    return counts
+
+
+def asked(shop: Shop, *arguments: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "streams.cli", "dead-letters", *arguments, *at(shop)]
+    environment = os.environ | {"SALIENCE_GUARANTEE": shop.settings.guarantee}
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def command(shop: Shop, *arguments: str, status: int = 0) -> Any:
+    done = asked(shop, *arguments, "--json")
+    assert done.returncode == status, done.stderr
+    return json.loads(done.stdout)
+
+
+@GUARANTEES
+def test_a_record_whose_cause_was_mended_is_sent_back_once_and_counts(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee, rows_per_lane_max=1)
+        await shop.publish([impression("user-1"), click("user-2", "ad-7", START_MS + 5)])
+        assert (await stepped(shop))["dead"] == 1
+        listed = command(shop, "list", "--topic", "clicks")
+        assert listed["kinds"] == [
+            {"topic": f"{topic_prefix}clicks", "stage": "state", "error": "LaneFull", "count": 1}
+        ]
+        (letter,) = listed["letters"]
+        assert json.loads(command(shop, "show", letter["letter"])["value"])["ad_id"] == "ad-7"
+
+        assert command(shop, "requeue", "--error", "ValidationError") == {"requeued": 0, "refused": {}}
+        assert command(shop, "requeue", "--error", "LaneFull", "--dry-run")["requeued"] == 0
+        assert command(shop, "requeue", "--error", "LaneFull") == {"requeued": 1, "refused": {}}
+        again = command(shop, "requeue", "--error", "LaneFull", status=1)
+        assert again == {"requeued": 0, "refused": {letter["letter"]: "was sent back already"}}
+
+        larger = Shop(shop.settings.model_copy(update={"rows_per_lane_max": 10}))
+        assert (await stepped(larger))["applied"] == 1
+        assert set(await shop.state()) == {b"user-1", b"user-2"}
+
+    play(scenario)
+
+
+def test_a_record_that_is_bad_for_good_is_sent_back_three_times_and_no_more(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish([("clicks", b"user-1", b"{poison", START_MS)])
+        for time in range(4):
+            assert (await stepped(shop))["dead"] == 1
+            newest = command(shop, "list")["letters"][-1]
+            assert newest["requeued"] == time
+            told = command(shop, "requeue", newest["letter"], status=int(time == 3))
+            assert told["requeued"] == int(time < 3)
+        assert "mend it at its producer" in told["refused"][newest["letter"]]
+        assert (await stepped(shop))["events_in"] == 0
+
+    play(scenario)
+
+
+def test_without_a_word_of_which_nothing_is_sent_and_a_missing_letter_is_said_to_be(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+
+    nothing, missing = asked(shop, "requeue"), asked(shop, "show", "0:7")
+    assert (nothing.returncode, missing.returncode) == (2, 1)
+    assert "--all" in nothing.stderr
+    assert "There is no letter 0:7" in missing.stderr
+    assert command(shop, "list") == {"total": 0, "kinds": [], "letters": []}

@@ -1,0 +1,66 @@
+"""Letters read back from their topic: what they say, which are chosen, and which are not sent back."""
+
+from dataclasses import replace
+
+import pytest
+
+from streams.dead_letters import NOTE, REQUEUED, REQUEUES_MAX, Filter, Letter, letter_of, refusal
+from streams.letters import LETTER_BYTES_MAX, letter
+from tests.builders import START_MS, Record
+
+
+def read_back(headers: tuple[tuple[str, bytes], ...] = (), value: bytes = b"{") -> Letter:
+    refused = Record("shop-clicks", 3, 17, START_MS, b"user-1", value, headers)
+    message = letter(refused, "decode", "DecodeError", "no")
+    found = letter_of(Record("shop-dead-letters", 3, 5, START_MS + 9, message.key, message.value, message.headers))
+    assert found is not None
+    return found
+
+
+def test_a_letter_comes_back_with_its_origin_and_its_own_headers() -> None:
+    found = read_back((("ce_id", b"7"),))
+
+    assert (found.name, found.key, found.value) == ("3:5", b"user-1", b"{")
+    assert [found.told(name) for name in ("topic", "partition", "offset")] == ["shop-clicks", "3", "17"]
+    assert [found.told(name) for name in ("stage", "error", "message")] == ["decode", "DecodeError", "no"]
+    assert found.headers == (("ce_id", b"7"),)
+    assert found.requeued == 0
+
+
+def test_a_note_is_no_letter() -> None:
+    assert letter_of(Record("dead-letters", 0, 0, START_MS, b"", b"", [(NOTE, b"3:5")])) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        (Filter(), True),
+        (Filter(stage="decode", error="DecodeError", topic="clicks"), True),
+        (Filter(topic="ads"), False),
+        (Filter(stage="state"), False),
+        (Filter(names=["3:5"]), True),
+        (Filter(names=["3:6"]), False),
+    ],
+)
+def test_letters_are_chosen_by_all_that_is_said(wanted: Filter, chosen: bool) -> None:
+    assert wanted.chooses(read_back(), "shop-") is chosen
+
+
+def test_how_often_a_record_was_sent_back_travels_with_it_and_is_bounded() -> None:
+    assert read_back(((REQUEUED, b"2"),)).requeued == 2
+    assert refusal(read_back(((REQUEUED, b"2"),)), set(), "shop-") == ""
+    assert "at most 3" in refusal(read_back(((REQUEUED, b"3"),)), set(), "shop-")
+
+
+@pytest.mark.parametrize("hostile", [b"-1", b"many", b"9999999999", "²".encode(), b""])
+def test_a_count_that_is_no_number_is_as_good_as_the_last(hostile: bytes) -> None:
+    assert read_back(((REQUEUED, hostile),)).requeued == REQUEUES_MAX
+
+
+def test_what_was_sent_is_cut_short_or_claims_another_topic_is_not_sent_back() -> None:
+    found = read_back()
+
+    assert refusal(found, {"3:5"}, "shop-") == "was sent back already"
+    assert "only its beginning" in refusal(read_back(value=bytes(LETTER_BYTES_MAX)), set(), "shop-")
+    claims = replace(found, origin={**found.origin, "topic": "shop-state-changelog"})
+    assert "is none of clicks" in refusal(claims, set(), "shop-")

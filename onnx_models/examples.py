@@ -1,6 +1,6 @@
 """Training examples: what serving would have seen just before each impression, by the code that serves.
 
-Events run through `scoring.update.apply`; an example's inputs come from `scoring.engine.gather` on the row as it
+Events run through `scoring.update.apply`; an example's inputs come from `scoring.gathering.gather` on the row as it
 stands strictly before the impression's time. So a model never learns from anything that it will not have.
 """
 
@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
-from scoring.engine import gather
 from scoring.events import Events, Kind, Source
 from scoring.features import FEATURE_DIM
+from scoring.gathering import gather
 from scoring.ids import MISSING, mix64
 from scoring.inputs import CONTEXT_DIM, STATS_DIM
 from scoring.rows import RING_SIZE, RowStore

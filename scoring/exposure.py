@@ -14,9 +14,9 @@ import numpy.typing as npt
 from scoring.attention import AttentionModel
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
-from scoring.engine import gather
 from scoring.events import Events, Outcome, Source
 from scoring.feedback import Impressions
+from scoring.gathering import gather
 from scoring.ids import MISSING
 from scoring.inputs import CONTEXT_DIM, ModelInputs
 from scoring.rows import RowStore

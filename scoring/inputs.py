@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from scoring.events import Kind
 from scoring.features import FEATURE_DIM, specification_hash
-from scoring.rows import KIND_MASK, RING_SIZE, Rows
+from scoring.rows import HORIZONS, KIND_MASK, RING_SIZE, Rows
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -128,40 +128,48 @@ def interest_of(vectors: Floats) -> tuple[Floats, Floats]:
     return unit, unit.sum(axis=1, dtype=np.float32)
 
 
-def stats_of(
-    unit_interest: Floats,
-    features: Floats,
-    candidate_ad: npt.NDArray[np.uint64],
-    ad_age_ms: Ints,
-    history: History,
-) -> Floats:
-    """What joins a person and each candidate, ``[B, C, S]``.
+def cosines_of(unit_interest: Floats, features: Floats, stats: Floats) -> None:
+    """Fill the cosines of interest and candidate in ``stats [B, C, S]``, those of `stats_of`.
 
-    ``unit_interest [B, HORIZONS, K]``, ``features [B, C, K]``, ``candidate_ad [B, C]``, ``ad_age_ms [B, C]``.
+    ``unit_interest [B, HORIZONS, K]``, ``features [B, C, K]``.
     """
-    b, c = candidate_ad.shape
-    out = np.zeros((b, c, STATS_DIM), dtype=np.float32)
-    np.matmul(features, unit_interest.transpose(0, 2, 1), out=out[:, :, 0:2])
-    _past_of_candidates(out, candidate_ad, history)
+    np.matmul(features, unit_interest.transpose(0, 2, 1), out=stats[:, :, :HORIZONS])
+
+
+def stats_of(candidates: Ints, ad_age_ms: Ints, past: History, past_items: Ints) -> Floats:
+    """What joins a person and each candidate, ``[B, C, S]``, but for the cosines, which `cosines_of` fills in.
+
+    ``candidates [B, C]`` and ``past_items [B, H]`` are numbers by which ads are told apart, from 0, negative where
+    unknown; ``ad_age_ms [B, C]``.
+    """
+    out = np.zeros((*candidates.shape, STATS_DIM), dtype=np.float32)
+    _past_of_candidates(out, candidates, past, past_items)
     age_days = np.maximum(ad_age_ms, 0).astype(np.float32) / np.float32(86_400_000)
     out[:, :, 6] = np.log1p(age_days) / np.float32(5)
-    out[:, :, 7] = (history.kind > 0).mean(axis=1)[:, None]
+    out[:, :, 7] = (past.kind > 0).mean(axis=1)[:, None]
     return out
 
 
-def _past_of_candidates(out: Floats, candidate_ad: npt.NDArray[np.uint64], history: History) -> None:
-    """Fill stats 2 to 5: how often, how recently and with what outcome the person met this very ad."""
-    # Whole ids are compared only where their low bits agree: a quarter of the bytes to go through.
-    low = candidate_ad.astype(np.uint16)[:, :, None] == history.ad.astype(np.uint16)[:, None, :]  # [B, C, H]
-    at, place = np.divmod(np.flatnonzero(low), history.ad.shape[1])
-    user = at // candidate_ad.shape[1]
-    same = candidate_ad.ravel()[at] == history.ad[user, place]
-    at, user, place = at[same], user[same], place[same]
-    kind, age = history.kind[user, place], history.age_s[user, place]
+def _past_of_candidates(out: Floats, candidates: Ints, past: History, past_items: Ints) -> None:
+    """Fill stats 2 to 5: how often, how recently and with what outcome the person met this very ad.
+
+    Everyone's candidates are one sorted line of numbers, in which each past item is looked up.
+    """
+    people, count = candidates.shape
+    if not candidates.size:
+        return
+    apart = np.arange(people)[:, None] * (int(candidates.max()) + 1)
+    line = (candidates + apart).ravel()
+    order = None if (line[1:] > line[:-1]).all() else np.argsort(line)  # those that retrieval chose are in order
+    known = (past_items >= 0) & (past_items <= candidates.max())
+    wanted = (past_items + apart)[known]
+    found = np.minimum(np.searchsorted(line, wanted, sorter=order), line.size - 1)
+    at = found if order is None else order[found]
+    met = line[at] == wanted
+    at, kind, age = at[met], past.kind[known][met], past.age_s[known][met]
     acted = (kind >= HistoryKind.VIEWED_LONG) & (kind != HistoryKind.SKIPPED)
-    flat = out.reshape(-1, STATS_DIM)
-    np.add.at(flat[:, 2], at, np.float32(1))
-    flat[:, 2] = np.log1p(flat[:, 2])
+    flat = out.reshape(people * count, STATS_DIM)
+    flat[:, 2] = np.log1p(np.bincount(at, minlength=people * count))
     np.maximum.at(flat[:, 3], at, (1 / (1 + np.log1p(age))).astype(np.float32))
     np.maximum.at(flat[:, 4], at, acted.astype(np.float32))
     np.maximum.at(flat[:, 5], at, (kind == HistoryKind.SKIPPED).astype(np.float32))

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from scoring.attention import AttentionModel, load
 from scoring.candidates import Shares, choose
 from scoring.catalogue import Catalogue
-from scoring.engine import Engine, gather
+from scoring.engine import Engine
+from scoring.gathering import gather
 from scoring.ids import id64s
 from scoring.inputs import ModelInputs, interest_of
 from scoring.interest import decayed

@@ -9,8 +9,8 @@ import pytest
 
 from onnx_models.examples import Examples, collect
 from scoring.catalogue import Catalogue
-from scoring.engine import gather
 from scoring.events import Events
+from scoring.gathering import gather
 from scoring.ids import id64
 from scoring.rows import RowStore
 from scoring.update import apply

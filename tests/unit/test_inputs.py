@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scoring import inputs
 from scoring.events import Kind
@@ -21,6 +23,7 @@ from scoring.inputs import (
     HistoryKind,
     ModelInputs,
     context_of,
+    cosines_of,
     empty_inputs,
     history_of,
     interest_of,
@@ -52,15 +55,22 @@ def row_with_ring(*entries: tuple[str, int, Kind]) -> Rows:
 
 
 def stats(history: History, ads: list[str], unit: Any = None, features: Any = None, age_ms: Any = None) -> Any:
-    """Stats of candidates for one person, ``[C, S]``."""
-    none = np.zeros((1, len(ads), FEATURE_DIM), dtype=np.float32)
-    return stats_of(
-        np.zeros((1, HORIZONS, FEATURE_DIM), dtype=np.float32) if unit is None else unit,
-        none if features is None else features,
-        np.array([[id64(ad) for ad in ads]], dtype=np.uint64),
+    """Stats of candidates for one person, ``[C, S]``; ads are numbered as they stand."""
+    out = stats_of(
+        np.arange(len(ads))[None, :],
         np.zeros((1, len(ads)), dtype=np.int64) if age_ms is None else age_ms,
         history,
-    )[0]
+        numbers(history, ads),
+    )
+    if unit is not None:
+        cosines_of(unit, features, out)
+    return out[0]
+
+
+def numbers(history: History, ads: list[str]) -> Any:
+    """Where each past item stands among ``ads``, ``[B, H]``; -1 where it does not."""
+    places = {id64(ad): place for place, ad in enumerate(ads)}
+    return np.array([[places.get(ad, -1) for ad in ring] for ring in history.ad.tolist()])
 
 
 @pytest.mark.parametrize(
@@ -193,13 +203,36 @@ def test_an_ads_age_is_in_log_days_and_an_ad_that_starts_later_has_none() -> Non
 
 def test_people_of_one_call_do_not_see_each_others_past() -> None:
     rings = np.concatenate([row_with_ring(("ad-1", 10, Kind.CLICKED)), row_with_ring(("ad-2", 10, Kind.SHOWN))])
-    ads = np.array([[id64("ad-1"), id64("ad-2")]] * 2, dtype=np.uint64)
-    nothing = np.zeros((2, 2, FEATURE_DIM), dtype=np.float32)
+    history = history_of(rings, np.repeat(NOW, 2))
 
-    out = stats_of(nothing, nothing, ads, np.zeros((2, 2), dtype=np.int64), history_of(rings, np.repeat(NOW, 2)))
+    out = stats_of(
+        np.array([[0, 1]] * 2), np.zeros((2, 2), dtype=np.int64), history, numbers(history, ["ad-1", "ad-2"])
+    )
 
     assert (out[:, :, 2] > 0).tolist() == [[True, False], [False, True]]
     assert out[:, :, 4].tolist() == [[1, 0], [0, 0]]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_past_of_candidates_is_that_of_a_search_through_all_whatever_their_order(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    people, count, among = rng.integers(1, 4), rng.integers(1, 9), 12
+    candidates = np.stack([rng.choice(among, count, replace=False) for _ in range(people)])
+    past_items = rng.integers(-1, among, (people, RING_SIZE))
+    age_s = rng.integers(0, 1_000, past_items.shape).astype(np.float32)
+    kind = rng.integers(1, len(HistoryKind), past_items.shape)
+    past = History(np.zeros(past_items.shape, dtype=np.uint64), age_s, kind)
+
+    out = stats_of(candidates, np.zeros(candidates.shape, dtype=np.int64), past, past_items)
+
+    for person, place in np.ndindex(candidates.shape):
+        met = past_items[person] == candidates[person, place]
+        kinds = kind[person, met]
+        acted = (kinds >= HistoryKind.VIEWED_LONG) & (kinds != HistoryKind.SKIPPED)
+        recency = 1 / (1 + np.log1p(age_s[person, met].min(initial=np.inf))) if met.any() else 0
+        assert out[person, place, 2:6].tolist() == pytest.approx(
+            [np.log1p(met.sum()), recency, float(acted.any()), float((kinds == HistoryKind.SKIPPED).any())], rel=1e-6
+        )
 
 
 def test_the_feed_has_the_names_and_shapes_of_the_contract() -> None:

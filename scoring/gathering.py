@@ -1,0 +1,90 @@
+"""From rows and catalogue to the model's inputs: what is told of people once, what of candidates run by run."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.catalogue import Catalogue
+from scoring.ids import MISSING
+from scoring.inputs import History, ModelInputs, context_of, cosines_of, history_of, interest_of, stats_of
+from scoring.interest import decayed
+from scoring.rows import Rows
+
+Slots = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """B people at their moments, as the model is told of them, whatever it is asked."""
+
+    now_ms: npt.NDArray[np.int64]  # [B]
+    unit: npt.NDArray[np.float32]  # [B, HORIZONS, K] interest of unit length, per horizon
+    interest: npt.NDArray[np.float32]  # [B, K]
+    context: npt.NDArray[np.float32]  # [B, X]
+    past: History  # [B, H]
+    slots: Slots  # [B, H] of the past in the catalogue
+
+    @classmethod
+    def of(
+        cls, catalogue: Catalogue, rows: Rows, now_ms: npt.NDArray[np.int64], surface: npt.NDArray[np.uint16]
+    ) -> Self:
+        """``rows [B]`` at ``now_ms [B]``.
+
+        ``surface [B]`` is the place of what is scored. An impression that is learnt from or evaluated has its own; a
+        placement is for the place where its user was seen last, ``rows["surface"]``.
+        """
+        unit, interest = interest_of(decayed(rows["interest"], rows["interest_ms"], now_ms))
+        past = history_of(rows, now_ms)
+        return cls(now_ms, unit, interest, context_of(rows, now_ms, surface), past, catalogue.slots_of(past.ad))
+
+
+class Gathered:
+    """People and their candidates ``[B, C]``: the model's inputs, a run at a time.
+
+    The candidates' vectors are most of the bytes. Gathered for a run, they are still in the processor's cache when
+    the model reads them.
+    """
+
+    def __init__(self, catalogue: Catalogue, people: People, candidates: Slots) -> None:
+        self._catalogue, self._people, self._candidates = catalogue, people, candidates
+        known = people.slots != MISSING
+        self._history = catalogue.learned.take(people.slots, axis=0) * known[:, :, None]
+        self._age = np.log1p(people.past.age_s)
+        self._kind = np.where(known, people.past.kind, 0)
+        self._mask = known.astype(np.float32)
+        age_ms = people.now_ms[:, None] - catalogue.start_ms.take(candidates)
+        self._stats = stats_of(candidates, age_ms, people.past, people.slots)
+
+    def inputs(self, run: slice) -> ModelInputs:
+        """Of the people of ``run``."""
+        candidates, stats = self._candidates[run], self._stats[run]
+        features = self._catalogue.features.take(candidates, axis=0)
+        cosines_of(self._people.unit[run], features, stats)
+        return ModelInputs(
+            history=self._history[run],
+            history_age=self._age[run],
+            history_kind=self._kind[run],
+            history_mask=self._mask[run],
+            interest=self._people.interest[run],
+            candidates=self._catalogue.learned.take(candidates, axis=0),
+            candidate_features=features,
+            candidate_stats=stats,
+            context=self._people.context[run],
+        )
+
+
+def gather(
+    catalogue: Catalogue,
+    rows: Rows,
+    now_ms: npt.NDArray[np.int64],
+    candidates: Slots,
+    surface: npt.NDArray[np.uint16],
+) -> tuple[ModelInputs, Slots]:
+    """The model's inputs for ``rows [B]`` at ``now_ms [B]`` and candidates ``[B, C]``, all at once; slots ``[B, H]``.
+
+    ``surface``: see `People.of`.
+    """
+    people = People.of(catalogue, rows, now_ms, surface)
+    return Gathered(catalogue, people, candidates).inputs(slice(None)), people.slots

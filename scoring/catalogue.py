@@ -89,6 +89,9 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
 class Catalogue:
     """Slot map and columns. A withdrawn ad keeps its slot: histories still refer to it.
 
+    ``names`` and ``campaigns`` are the ids of ads and campaigns by slot, without a way through `Entry` and `Content`:
+    memory that has left the processor's cache is read once instead of four times per ad of a placement.
+
     ``encode`` and ``dim`` are the model's; without a model there are no learned vectors (``dim`` 0).
     """
 
@@ -96,6 +99,8 @@ class Catalogue:
     dim: int = 0
     ads_max: int = ADS_MAX
     entries: list[Entry] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    campaigns: list[str] = field(default_factory=list)
     version: int = 0
 
     def __post_init__(self) -> None:
@@ -140,6 +145,8 @@ class Catalogue:
         for place in new.tolist():
             self._slots.set(int(ids[place]), int(slots[place]))
             self.entries.append(entries[place])
+            self.names.append(entries[place].content.item_id)
+            self.campaigns.append("")
         self._reserve(len(self.entries))
         values = {
             "ad": ids,
@@ -163,6 +170,7 @@ class Catalogue:
             self._columns[name][slots] = column
         for slot, entry in zip(slots.tolist(), entries, strict=True):
             self.entries[slot] = entry
+            self.campaigns[slot] = entry.campaign_id
         self.version += 1
 
     def _check(self, entries: list[Entry], ids: npt.NDArray[np.uint64], slots: npt.NDArray[np.int64]) -> None:

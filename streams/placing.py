@@ -13,6 +13,7 @@ from scoring.ids import MISSING, id64
 from scoring.inputs import SPEC_HASH
 from scoring.policies import CONTROL_ARM, Policy
 from scoring.rows import LAYOUT_VERSION, Rows
+from streams.receipts import encode_decision
 from streams.wire import Attended, Decision, Placement, Slot, encode_json
 
 REASONS_MAX = 3
@@ -51,7 +52,7 @@ def place(
             placement = batch.placement(at, ids[place_] + scored.group.tag, users[place_])
             encoded = encode_json(placement)
             decision = batch.decision(at, placement, encoded, rows[place_].tobytes(), offsets[place_], lane)
-            published.append(Published(users[place_], placement.arm, encoded, encode_json(decision)))
+            published.append(Published(users[place_], placement.arm, encoded, encode_decision(decision)))
     return published
 
 
@@ -136,17 +137,19 @@ class _Batch:
 
 def _slots_of(engine: Engine, scored: Scored) -> list[tuple[Slot, ...]]:
     """The slots of each person; numbers are rounded while they are arrays."""
-    entries, chosen = engine.catalogue.entries, scored.ranked.chosen
+    names, campaigns, chosen = engine.catalogue.names, engine.catalogue.campaigns, scored.ranked.chosen
+    places = (chosen + np.arange(len(chosen))[:, None] * scored.candidates.shape[1]).ravel()
 
     def of_chosen(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.take_along_axis(values, chosen, axis=1)
+        taken: npt.NDArray[Any] = values.ravel().take(places)
+        return taken
 
     bids = of_chosen(scored.bids_micros)
     columns = zip(
-        of_chosen(scored.candidates).ravel().tolist(),
+        of_chosen(scored.candidates).tolist(),
         scored.slot_pctr.ravel().astype(np.float64).round(6).tolist(),
-        np.rint(1000.0 * bids * scored.slot_pctr).ravel().astype(np.int64).tolist(),
-        bids.ravel().tolist(),
+        np.rint(1000.0 * bids * scored.slot_pctr.ravel()).astype(np.int64).tolist(),
+        bids.tolist(),
         scored.ranked.propensity.ravel().round(9).tolist(),
         _reasons_of(engine, scored),
         strict=True,
@@ -155,8 +158,8 @@ def _slots_of(engine: Engine, scored: Scored) -> list[tuple[Slot, ...]]:
     slots = [
         Slot(
             slot=at % per_person,
-            ad_id=(entry := entries[candidate]).content.item_id,
-            campaign_id=entry.campaign_id,
+            ad_id=names[candidate],
+            campaign_id=campaigns[candidate],
             pctr=pctr,
             ecpm_micros=ecpm,
             price_micros=bid,
@@ -171,35 +174,37 @@ def _slots_of(engine: Engine, scored: Scored) -> list[tuple[Slot, ...]]:
 def _reasons_of(engine: Engine, scored: Scored) -> list[tuple[Attended, ...]]:
     """Per slot, person after person, the past items that earned it its ad, most attention first."""
     items, weights = _most_attended(scored.history_slots, scored.attention)
-    entries = engine.catalogue.entries
-    rounded = weights.ravel().astype(np.float64).round(4).tolist()
-    attended = [
-        Attended(ad_id=entries[item].content.item_id, weight=weight)
-        for item, weight in zip(items.ravel().tolist(), rounded, strict=True)
+    names = engine.catalogue.names
+    told = zip(items.tolist(), weights.astype(np.float64).round(4).tolist(), strict=True)
+    counts = (weights > REASON_WEIGHT_MIN).sum(axis=1).tolist()
+    return [
+        tuple([Attended(ad_id=names[item], weight=weight) for item, weight in zip(*pair, strict=True)][:count])
+        if count
+        else ()
+        for pair, count in zip(told, counts, strict=True)
     ]
-    counts = (weights > REASON_WEIGHT_MIN).sum(axis=2).ravel().tolist()
-    return [tuple(attended[REASONS_MAX * slot : REASONS_MAX * slot + count]) for slot, count in enumerate(counts)]
 
 
 def _most_attended(
     history: npt.NDArray[np.int64], attention: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Catalogue slots and summed attention ``[B, L, REASONS_MAX]`` of the past items most attended to, most first.
+    """Catalogue slots and summed attention ``[B × L, REASONS_MAX]`` of the past items most attended to, most first.
 
     ``history [B, H]``, ``attention [B, L, H]``. What an item got at each of its appearances is added up at its
     first; of equals the older comes first. A past item unknown to the catalogue weighs nothing.
     """
+    people, slots, length = attention.shape
     same = history[:, :, None] == history[:, None, :]  # [B, H, H]
-    first = (same.argmax(axis=2) == np.arange(history.shape[1])) & (history != MISSING)
-    weights = attention @ (same & first[:, None, :]).astype(np.float32)
-    best = np.empty((*weights.shape[:2], REASONS_MAX), dtype=np.int64)
+    first = (same.argmax(axis=2) == np.arange(length)) & (history != MISSING)
+    weights = (attention @ (same & first[:, None, :]).astype(np.float32)).reshape(people * slots, length)
+    each = np.arange(people * slots)
+    best = np.empty((people * slots, REASONS_MAX), dtype=np.int64)
     found = np.empty(best.shape, dtype=np.float32)
     for place_ in range(REASONS_MAX):
-        best[:, :, place_] = weights.argmax(axis=2)
-        at = best[:, :, place_, None]
-        found[:, :, place_] = np.take_along_axis(weights, at, axis=2)[:, :, 0]
-        np.put_along_axis(weights, at, np.float32(-1), axis=2)
-    return np.take_along_axis(history[:, None, :], best, axis=2), found
+        best[:, place_] = at = weights.argmax(axis=1)
+        found[:, place_] = weights[each, at]
+        weights[each, at] = -1
+    return history.ravel().take(best + (each // slots * length)[:, None]), found
 
 
 def policy_record(policy: Policy) -> dict[str, float]:

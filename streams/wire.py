@@ -78,14 +78,14 @@ class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
     end_ms: TimeMs | None = None
 
 
-class Attended(Struct, frozen=True, kw_only=True):
+class Attended(Struct, frozen=True, kw_only=True, gc=False):
     """A past item that earned a slot its place, with its share of the attention (0 to 1)."""
 
     ad_id: str
     weight: float
 
 
-class Slot(Struct, frozen=True, kw_only=True):
+class Slot(Struct, frozen=True, kw_only=True, gc=False):
     """One ad of a placement. ``propensity``: chance of this ad in this slot, given the slots before it."""
 
     slot: int

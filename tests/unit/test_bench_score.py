@@ -110,7 +110,7 @@ def test_an_items_appearances_are_added_up_and_the_unknown_counts_nothing(seed: 
     history = rng.integers(MISSING, 8, (3, 12))
     attention = rng.random((3, 4, 12)).astype(np.float32)
 
-    items, weights = _most_attended(history, attention)
+    items, weights = (found.reshape(3, 4, -1) for found in _most_attended(history, attention))
 
     for person, slot in np.ndindex(3, 4):
         sums = {

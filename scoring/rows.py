@@ -5,7 +5,7 @@ No Python object per user but its key; a batch is applied and scored with fancy 
 
 from collections.abc import Iterable, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -145,6 +145,10 @@ def _migrated(rows: Rows) -> Rows:
     return out
 
 
+def _full(users: int) -> str:
+    return f"the lane holds {users:,} users, its bound; raise SALIENCE_ROWS_PER_LANE_MAX or add partitions"
+
+
 class RowStore:
     """User → row, and the rows. Grows by slabs; the rows of users who left are used again.
 
@@ -157,6 +161,22 @@ class RowStore:
         self._index: dict[bytes, int] = {}
         self._free: list[int] = []
         self._rows = np.zeros(0, dtype=ROW)
+
+    @classmethod
+    def of(cls, users: list[bytes], rows_max: int = 2_000_000) -> Self:
+        """A store of ``users``, in this order, whose ``rows [N]`` are zero, for the caller to fill.
+
+        Raises `MemoryError` where they are too many, `ValueError` where one is named twice.
+        """
+        store = cls(rows_max)
+        store._index = dict(zip(users, range(len(users)), strict=True))
+        if len(users) > rows_max:
+            raise MemoryError(_full(len(users)))
+        if len(store._index) != len(users):
+            raise ValueError(f"{len(users) - len(store._index):,} of {len(users):,} users are named twice")
+        store.users.extend(users)
+        store._rows = np.zeros(len(users), dtype=ROW)
+        return store
 
     def __len__(self) -> int:
         return len(self._index)
@@ -190,9 +210,7 @@ class RowStore:
         else:
             row = len(self.users)
             if row >= self.rows_max:
-                raise MemoryError(
-                    f"the lane holds {row:,} users, its bound; raise SALIENCE_ROWS_PER_LANE_MAX or add partitions"
-                )
+                raise MemoryError(_full(row))
             if row >= len(self._rows):
                 self._grow()
             self.users.append(user)

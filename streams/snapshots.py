@@ -7,13 +7,14 @@ bring erased users back.
 """
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import structlog
 
-from scoring.rows import LAYOUT_VERSION, ROW, RowStore
+from scoring.rows import LAYOUT_VERSION, Rows, RowStore
 from streams.clock import wall_ms
 from streams.recovery import Recovered
 from streams.settings import Settings
@@ -22,12 +23,15 @@ from streams.topics import TOMBSTONES_KEPT_MS
 
 log = structlog.get_logger()
 
-_MAGIC = b"salience"
+_MAGIC = b"salience-2"
+"""And the format's number: another one is no snapshot, and the changelog is read instead."""
+_ROWS_PER_WRITE = 8_192
+"""Rows copied at once where the store has free ones between: 12 MB."""
 _HEADER_BYTES = struct.Struct("<I")
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a snapshot is of. The keys, each with a 2-byte length, and then the rows follow it.
+    """What a snapshot is of. It is followed by the 2-byte lengths of the keys, the keys, and the rows.
 
     ``parts``: what else the lane keeps in its changelog (`streams.recovery.Recovered`).
     """
@@ -56,15 +60,15 @@ class Snapshots:
     def save(self, state: LaneState, changelog_offset: int) -> None:
         """Write the lane's rows as of ``changelog_offset``. Blocks; about 1 GB/s."""
         store = state.store
-        held = [(row, user) for row, user in enumerate(store.users) if user is not None]
-        keys = b"".join(struct.pack("<H", len(user)) + user for _, user in held)
+        users = [user for user in store.users if user is not None]
+        keys = np.fromiter(map(len, users), dtype="<u2", count=len(users)).tobytes() + b"".join(users)
         header = msgspec.msgpack.encode(
             Header(
                 layout=LAYOUT_VERSION,
                 changelog_id=self._changelog_id,
                 changelog_offset=changelog_offset,
                 written_ms=wall_ms(),
-                users=len(held),
+                users=len(users),
                 keys_bytes=len(keys),
                 parts=state.clicks.parts(),
             )
@@ -74,7 +78,8 @@ class Snapshots:
         temporary = path.with_suffix(".part")
         with temporary.open("wb") as file:
             file.write(_MAGIC + _HEADER_BYTES.pack(len(header)) + header + keys)
-            np.ascontiguousarray(store.rows[[row for row, _ in held]]).tofile(file)
+            for rows in _held(store):
+                np.ascontiguousarray(rows).tofile(file)
             file.flush()
         temporary.replace(path)
 
@@ -110,27 +115,30 @@ class Snapshots:
         return ""
 
     def _read(self, path: Path) -> tuple[Header, RowStore]:
-        data = path.read_bytes()
-        if data[: len(_MAGIC)] != _MAGIC:
-            raise ValueError("not a snapshot")
-        at = len(_MAGIC) + _HEADER_BYTES.size
-        (size,) = _HEADER_BYTES.unpack_from(data, len(_MAGIC))
-        header = msgspec.msgpack.decode(data[at : at + size], type=Header)
-        at += size
-        store = RowStore(self._rows_max)
-        if header.layout == LAYOUT_VERSION:
-            users = _keys(data[at : at + header.keys_bytes], header.users)
-            rows = np.frombuffer(data, dtype=ROW, count=header.users, offset=at + header.keys_bytes)
-            if len(data) != at + header.keys_bytes + rows.nbytes:
-                raise ValueError("cut short")
-            store.put(users, rows)
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise ValueError("not a snapshot")
+            (size,) = _HEADER_BYTES.unpack(file.read(_HEADER_BYTES.size))
+            header = msgspec.msgpack.decode(file.read(size), type=Header)
+            if header.layout != LAYOUT_VERSION:
+                return header, RowStore(self._rows_max)
+            store = RowStore.of(_keys(file.read(header.keys_bytes), header.users), self._rows_max)
+            if file.readinto(store.rows.view(np.uint8).data) != store.rows.nbytes or file.read(1):
+                raise ValueError("cut short, or too long")
         return header, store
 
 
+def _held(store: RowStore) -> Iterator[Rows]:
+    """The rows of all users, in their order."""
+    if len(store) == len(store.users):
+        yield store.rows[: len(store)]
+        return
+    held = np.flatnonzero(np.fromiter((user is not None for user in store.users), dtype=np.bool_))
+    for start in range(0, len(held), _ROWS_PER_WRITE):
+        yield store.rows[held[start : start + _ROWS_PER_WRITE]]
+
+
 def _keys(data: bytes, count: int) -> list[bytes]:
-    keys, at = [], 0
-    for _ in range(count):
-        (size,) = struct.unpack_from("<H", data, at)
-        keys.append(data[at + 2 : at + 2 + size])
-        at += 2 + size
-    return keys
+    ends = 2 * count + np.cumsum(np.frombuffer(data, dtype="<u2", count=count), dtype=np.int64)
+    starts = np.concatenate([[2 * count], ends])
+    return [data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=False)]

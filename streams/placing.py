@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -175,14 +176,15 @@ def _reasons_of(engine: Engine, scored: Scored) -> list[tuple[Attended, ...]]:
     """Per slot, person after person, the past items that earned it its ad, most attention first."""
     items, weights = _most_attended(scored.history_slots, scored.attention)
     names = engine.catalogue.names
-    told = zip(items.tolist(), weights.astype(np.float64).round(4).tolist(), strict=True)
-    counts = (weights > REASON_WEIGHT_MIN).sum(axis=1).tolist()
-    return [
-        tuple([Attended(ad_id=names[item], weight=weight) for item, weight in zip(*pair, strict=True)][:count])
-        if count
-        else ()
-        for pair, count in zip(told, counts, strict=True)
-    ]
+    explains = weights > REASON_WEIGHT_MIN  # of a slot the first ones, since the most comes first
+    rounded = weights[explains].astype(np.float64).round(4).tolist()
+    told = iter(
+        [
+            Attended(ad_id=names[item], weight=weight)
+            for item, weight in zip(items[explains].tolist(), rounded, strict=True)
+        ]
+    )
+    return [tuple(islice(told, count)) for count in explains.sum(axis=1).tolist()]
 
 
 def _most_attended(

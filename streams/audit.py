@@ -8,6 +8,7 @@ recovery) neither lost, doubled nor reordered an event.
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -15,15 +16,18 @@ import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
-from scoring.events import Source
+from scoring.engine import Engine
+from scoring.events import Events, Source
 from scoring.order import FOREVER, stream_times, take
 from scoring.rows import ROW, Rows, RowStore, decode_rows
-from scoring.update import apply
+from scoring.update import Applied, apply
 from streams import topics
 from streams.catalogue_feed import entry_of
 from streams.conservation import account
 from streams.decode import Record, decode
 from streams.identity import partitioner
+from streams.lane_clicks import LaneClicks
+from streams.layer_audit import Core, Layers, decode_outcome
 from streams.logs import Event, Log
 from streams.placing import placement_id
 from streams.reading import read_topic
@@ -59,6 +63,7 @@ class Expected:
     state: State
     totals: Counter[str]
     repeated: int
+    layers: Layers = field(default_factory=Layers)
 
 
 @dataclass(slots=True)
@@ -75,6 +80,7 @@ class Seen:
     placed: dict[bytes, str] = field(default_factory=dict)
     """The last placement of each user who has one."""
     dead: list[Record] = field(default_factory=list)
+    layers: Layers = field(default_factory=Layers)
 
     @property
     def doubled(self) -> list[str]:
@@ -120,13 +126,20 @@ class _LogRecord:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-def pure_core(log: Log, lanes: int, latest_ms: int = FOREVER, rules: Rules = Rules()) -> Expected:  # noqa: B008 - frozen
+def pure_core(
+    log: Log,
+    lanes: int,
+    latest_ms: int = FOREVER,
+    rules: Rules = Rules(),  # noqa: B008 - frozen
+    core: Core | None = None,
+) -> Expected:
     """The state that ``log`` leads to on topics of ``lanes`` partitions that hold nothing else.
 
-    ``latest_ms``: the newest time that an event may have; ``rules``: the workers'. Users are not
-    forgotten, as a worker would after ``SALIENCE_IDLE_TTL_MS`` of the log's time.
+    ``latest_ms``: the newest time that an event may have; ``rules``: the workers'; ``core``: their model, with an empty
+    catalogue, where they have a click layer. Users are not forgotten, as a worker would after ``SALIENCE_IDLE_TTL_MS``
+    of the log's time.
     """
-    catalogue = Catalogue()
+    catalogue = Catalogue() if core is None else core.engine.catalogue
     catalogue.upsert([entry_of(ad) for ad in log.ads])
     partition_of = partitioner(lanes)
     lane_of = {user: partition_of(user.encode()) for user in {event.user_id for event in log.events}}
@@ -138,12 +151,26 @@ def pure_core(log: Log, lanes: int, latest_ms: int = FOREVER, rules: Rules = Rul
     users: list[bytes] = []
     rows: list[Rows] = []
     totals: Counter[str] = Counter()
-    for queue in queues:
-        store = _lane(queue, catalogue, latest_ms, rules, totals)
+    layers = Layers()
+    for lane, queue in enumerate(queues):
+        apply_to = partial(apply, catalogue=catalogue, rules=rules)
+        if core is not None:
+            layers.lanes[lane] = clicks = LaneClicks(core.learning)
+            apply_to = partial(_learn, clicks=clicks, layers=layers, engine=core.engine, rules=rules)
+        store = _lane(queue, apply_to, latest_ms, totals)
         users += [user for user in store.users if user is not None]
         rows.append(store.rows[: len(store.users)])
     distinct = {(_source(event), event.user_id, event.event_id) for event in log.events}
-    return Expected(State.of(users, np.concatenate(rows)), totals, len(log.events) - len(distinct))
+    return Expected(State.of(users, np.concatenate(rows)), totals, len(log.events) - len(distinct), layers)
+
+
+def _learn(
+    store: RowStore, events: Events, *, clicks: LaneClicks, layers: Layers, engine: Engine, rules: Rules
+) -> Applied:
+    applied, outcomes = clicks.apply(store, events, engine, rules)
+    clicks.commit(engine.catalogue)
+    layers.learned(outcomes)
+    return applied
 
 
 def _source(event: Event) -> Source:
@@ -157,9 +184,8 @@ def _record(event: Event, lane: int, offset: int) -> _LogRecord:
 
 def _lane(
     queue: tuple[list[_LogRecord], list[_LogRecord]],
-    catalogue: Catalogue,
+    apply_to: Callable[[RowStore, Events], Applied],
     latest_ms: int,
-    rules: Rules,
     totals: Counter[str],
 ) -> RowStore:
     """One lane's backlog applied: taken as a whole, so that nothing has to be waited for."""
@@ -173,7 +199,7 @@ def _lane(
         cut = slice(start, start + EVENTS_PER_APPLY)
         decoded = decode(records[cut], order[cut], store, latest_ms=latest_ms, belongs_here=lambda _key: True)
         decoded.events["stream_ms"] = stream_ms[cut][decoded.places]
-        applied = apply(store, decoded.events, catalogue, rules)
+        applied = apply_to(store, decoded.events)
         totals.update(account(len(records[cut]), decoded, applied))
     return store
 
@@ -192,8 +218,14 @@ async def audit(bootstrap: str, prefix: str, progress: Callable[[int], None] = l
     """
     seen = Seen()
     last: dict[bytes, bytes | None] = {}
+    parts: dict[int, dict[bytes, bytes]] = {}
     async for records in read_topic(bootstrap, prefix + topics.CHANGELOG):
-        _read_changelog(seen, last, records)
+        _read_changelog(seen, last, parts, records)
+        progress(len(records))
+    seen.layers = Layers.kept(parts)
+    async for records in read_topic(bootstrap, prefix + topics.OUTCOMES):
+        for outcome in (decode_outcome(record.value or b"") for record in records):
+            seen.layers.tell(outcome.event, clicked=outcome.clicked, predicted=outcome.predicted)
         progress(len(records))
     held = {user: row for user, row in last.items() if row is not None}
     seen.state = State.of(list(held), decode_rows(held.values()))
@@ -212,7 +244,9 @@ async def audit(bootstrap: str, prefix: str, progress: Callable[[int], None] = l
     return seen
 
 
-def _read_changelog(seen: Seen, last: dict[bytes, bytes | None], records: Sequence[Record]) -> None:
+def _read_changelog(
+    seen: Seen, last: dict[bytes, bytes | None], parts: dict[int, dict[bytes, bytes]], records: Sequence[Record]
+) -> None:
     for record in records:
         key = record.key or b""
         if not key.startswith(RESERVED):
@@ -220,6 +254,10 @@ def _read_changelog(seen: Seen, last: dict[bytes, bytes | None], records: Sequen
         elif key == LANE_KEY and record.value is not None:
             seen.slices += 1
             seen.lanes[record.partition] = msgspec.msgpack.decode(record.value, type=LaneRow)
+        elif record.value is not None:
+            parts.setdefault(record.partition, {})[key] = record.value
+        else:
+            parts.setdefault(record.partition, {}).pop(key, None)
 
 
 # --- whether they are the same -------------------------------------------------------------------------------

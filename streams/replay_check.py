@@ -7,9 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from streams.audit import Difference, Expected, Seen, audit, compare, pure_core
+from streams.audit import DIFFERENCES_TOLD, Difference, Expected, Seen, audit, compare, pure_core
 from streams.demo.worker import WorkerProcess
 from streams.lag.watch import Lag, LagWatch
+from streams.layer_audit import Core, prediction_difference
+from streams.layer_audit import differences as layer_differences
 from streams.logs import Log
 from streams.settings import Settings
 from streams.topics import DAY_MS
@@ -35,6 +37,8 @@ class Report(msgspec.Struct, kw_only=True):
     ``differences``: the first users whose row is not the pure core's. ``placements_stale``: users whose last
     placement does not follow from their row. ``repeated``: events whose id their user and topic had before in the
     log, counted there; ``duplicates`` are fewer where a repetition comes later than a row remembers.
+    ``predictions_equal``: the click layers learnt the same outcomes to the same weights, and of each impression whose
+    outcome is known the worker predicted what the pure core does; ``prediction_difference`` is the largest.
     """
 
     prefix: str
@@ -55,6 +59,9 @@ class Report(msgspec.Struct, kw_only=True):
     slices: int
     state_equal: bool
     totals_equal: bool
+    outcomes: int
+    predictions_equal: bool
+    prediction_difference: float
     differences: list[Difference]
     filled_per_s: float
     seconds: float
@@ -65,7 +72,7 @@ class Report(msgspec.Struct, kw_only=True):
         """Whether every event counted once, every user has a placement, and nothing else happened."""
         doubled = self.placements_doubled if self.guarantee == "exactly_once" else 0
         failures = self.dead_letters + self.users_without_placement + self.placements_stale + doubled
-        return self.state_equal and self.totals_equal and not failures
+        return self.state_equal and self.totals_equal and self.predictions_equal and not failures
 
 
 async def run_worker(log: Log, plan: Plan, home: Path, progress: Callable[[Lag], None]) -> float:
@@ -97,9 +104,14 @@ async def check(
     log: Log, plan: Plan, filled_per_s: float, seconds: float, progress: Callable[[int], None] = lambda _records: None
 ) -> Report:
     """Read what is there and compare. ``progress`` is told of every read how many records it was."""
+    from streams.app import learning, make_engine  # noqa: PLC0415 - Faust with it, of no use to those who only run a worker
+
+    settings = Settings()
+    how = learning(settings) if settings.scoring else None
+    core = Core(make_engine(settings), how) if how is not None else None
     return report_of(
         plan,
-        pure_core(log, plan.partitions, rules=Settings().rules),
+        pure_core(log, plan.partitions, rules=settings.rules, core=core),
         await audit(plan.bootstrap, plan.prefix, progress),
         filled_per_s=filled_per_s,
         seconds=seconds,
@@ -111,6 +123,7 @@ def report_of(plan: Plan, expected: Expected, seen: Seen, *, filled_per_s: float
     totals = seen.totals
     events = expected.totals["events_in"]
     differences = compare(expected.state, seen.state)
+    unlike = layer_differences(expected.layers, seen.layers)
     return Report(
         prefix=plan.prefix,
         guarantee=plan.guarantee,
@@ -130,7 +143,10 @@ def report_of(plan: Plan, expected: Expected, seen: Seen, *, filled_per_s: float
         slices=seen.slices,
         state_equal=not differences,
         totals_equal=all(totals[name] == count for name, count in expected.totals.items()),
-        differences=differences,
+        outcomes=len(seen.layers.told),
+        predictions_equal=not unlike,
+        prediction_difference=prediction_difference(expected.layers, seen.layers),
+        differences=differences + [Difference("", *each) for each in unlike[: DIFFERENCES_TOLD - len(differences)]],
         filled_per_s=round(filled_per_s),
         seconds=round(seconds, 3),
         events_per_s=round(events / seconds) if seconds else 0.0,

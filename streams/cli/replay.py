@@ -150,6 +150,12 @@ def _show(people: Console, report: "Report") -> None:
         "placements": f"{report.placements:,}, doubled {report.placements_doubled:,}, "
         f"stale {report.placements_stale:,}",
         "state": "as the core without a broker" if report.state_equal else "[red]differs[/red]",
+        "click layer": f"{report.outcomes:,} outcomes; "
+        + (
+            f"predictions as the core without a broker, apart by {report.prediction_difference:.1e} at most"
+            if report.predictions_equal
+            else "[red]differs[/red]"
+        ),
         "counts": "as the core without a broker" if report.totals_equal else "[red]differ[/red]",
         "speed": f"{report.events_per_s:,} events/s, {report.seconds:.1f} s from the first lane taken over to lag 0",
     }

@@ -39,6 +39,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 LANES = 3
 KILLS = 5
 SLICE = 20
+WINDOW_MS = 20_000
+"""Of the click layer: so short that most outcomes are known before the log ends."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +49,7 @@ def small_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SALIENCE_SLICE_RECORDS", str(SLICE))
     monkeypatch.setenv("SALIENCE_SESSION_TIMEOUT_MS", "6000")  # the least that Kafka allows by default
     monkeypatch.setenv("SALIENCE_HEARTBEAT_MS", "500")
+    monkeypatch.setenv("SALIENCE_CLICK_WINDOW_MS", str(WINDOW_MS))
     monkeypatch.setenv("SALIENCE_MODEL", str(toy_model(tmp_path / "model")))
 
 
@@ -85,6 +88,29 @@ def test_a_log_filled_before_the_start_leads_to_what_the_core_makes_of_it(
     assert report.ok, report
     assert report.events == len(log.events) == report.applied + report.duplicates
     assert report.slices > len(log.events) / SLICE
+    assert report.outcomes > 100
+
+
+def test_the_worker_predicts_of_every_impression_what_the_core_does_which_evaluation_runs(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SALIENCE_MODEL")  # the packaged one: its predictions depend on everything
+    log, plan = busy_log(3), plan_on(kafka, topic_prefix)
+
+    async def scenario() -> Any:
+        await filled(log, plan)
+        seconds = await run_worker(log, plan, tmp_path, lambda _lag: None)
+        seen = await audit(plan.bootstrap, plan.prefix)
+        return await check(log, plan, 0.0, seconds), seen.layers
+
+    report, layers = asyncio.run(scenario())
+
+    assert report.differences == []
+    assert report.predictions_equal
+    assert report.outcomes == len(layers.told) > 100
+    predicted = [chance for _, chance in layers.told.values()]
+    assert len(set(predicted)) > 0.9 * len(predicted)
+    assert all(clicks.layer.learned > 0 for clicks in layers.lanes.values())
 
 
 def test_a_log_leads_to_the_same_state_at_least_once_on_the_embedded_broker(

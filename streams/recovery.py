@@ -5,18 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from scoring.rows import RowError, RowStore, decode_rows
+from streams.clock import tick_ms
 from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.reading import log_ends
 from streams.settings import Settings
 from streams.wire import LANE_KEY, RESERVED, LaneRow
 
+log = structlog.get_logger()
+
 RECORDS_PER_READ = 20_000
 """Rows decoded at once, about 30 MB."""
 READ_TIMEOUT_MS = 500
+SAY_EVERY_MS = 2_000
+"""Between two lines of a recovery; most are over before the first."""
 
 
 class RecoveryError(RuntimeError):
@@ -56,10 +62,15 @@ async def recover(settings: Settings, changelog: TopicPartition, base: Recovered
         consumer.assign([changelog])
         start = max(base.offset, (await consumer.beginning_offsets([changelog]))[changelog])
         consumer.seek(changelog, start)
+        due_ms = tick_ms() + SAY_EVERY_MS
         while await consumer.position(changelog) < end:
             records = await consumer.getmany(changelog, timeout_ms=READ_TIMEOUT_MS, max_records=RECORDS_PER_READ)
             _load(base, records.get(changelog, []))
             base.offset = await consumer.position(changelog)
+            if tick_ms() >= due_ms:
+                due_ms = tick_ms() + SAY_EVERY_MS
+                read = (base.offset - start) / max(end - start, 1)
+                log.info("recovering", lane=changelog.partition, users=len(base.store), read=f"{read:.0%}")
             await asyncio.sleep(0)
         base.offset = await consumer.position(changelog)
     return base

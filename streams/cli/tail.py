@@ -46,7 +46,10 @@ def tail(
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the records of a topic until Ctrl-C, or until there have been --limit of them."""
+    """Print the records of a topic until Ctrl-C, or until there have been --limit of them.
+
+    Example: salience tail dead-letters --from-beginning --limit 20
+    """
     from streams.topics import TABLE
 
     names = [each.name for each in TABLE]

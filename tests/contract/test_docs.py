@@ -2,7 +2,9 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -16,7 +18,7 @@ COMMANDS = sorted(
     {
         " ".join(match)
         for page in PAGES
-        for match in re.findall(r"(?:^|`)salience ([a-z-]+)(?: ([a-z]+))?", page.read_text(), re.MULTILINE)
+        for match in re.findall(r"(?:^|`)salience ([a-z][a-z-]*)(?: ([a-z]+))?", page.read_text(), re.MULTILINE)
     }
 )
 
@@ -32,6 +34,31 @@ def test_every_command_in_the_documents_exists(said: str) -> None:
         assert word in children, f"salience {said}: there is no {word!r} among {sorted(children)}"
         command = children[word]
     assert CliRunner().invoke(app, [*_path(words), "--help"]).exit_code == 0
+
+
+def _leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Paths of all commands that do something."""
+    below = getattr(command, "commands", {})
+    if not below or command.invoke_without_command:
+        yield path
+    for name, child in below.items():
+        yield from _leaves(child, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(_leaves(get_command(app))), ids=" ".join)
+def test_every_command_helps_with_an_example_that_names_it(path: tuple[str, ...]) -> None:
+    told = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"})
+    assert told.exit_code == 0
+    said = " ".join(told.output.split())
+    assert "Example" in said
+    assert f"salience {' '.join(path)}" in said.rpartition("Example")[2]
+
+
+def test_shells_can_complete_commands() -> None:
+    script = CliRunner().invoke(app, [], prog_name="salience", env={"_SALIENCE_COMPLETE": "source_bash"})
+    assert "complete" in script.output
+    words = {"_SALIENCE_COMPLETE": "complete_bash", "COMP_WORDS": "salience la", "COMP_CWORD": "1"}
+    assert set(CliRunner().invoke(app, [], prog_name="salience", env=words).output.split()) == {"lag", "lanes"}
 
 
 def _path(words: list[str]) -> list[str]:

@@ -57,7 +57,7 @@ lint: setup
 # Lock what a fresh environment resolves to now, all extras included.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --editable '.[demo,dev,train,fuzz]'
+	build/lock/bin/python -m pip install --quiet --editable '.[demo,dev,train,trace,fuzz]'
 	build/lock/bin/python -m pip freeze --exclude-editable --exclude salience > constraints.txt
 
 clean:

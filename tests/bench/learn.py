@@ -2,22 +2,27 @@
 
 Each impression is predicted when it is shown and learned once, from a click or at the end of its window: one example.
 What is timed, in processor time of its one thread, begins with the columns of a slice and what the attention model
-said, and holds all of the layer's own work: features, prediction, waiting, learning, lifts of ads, outcomes.
+said of it, and holds all of the layer's own work: features, prediction, waiting, learning, lifts of ads, outcomes; and,
+once a slice, its records for the changelog and the arrays that serving reads. ``observe`` is without these.
 """
 
 import time
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
+from scoring.attention import load
 from scoring.events import EVENT, Events, Kind, Source
-from scoring.feedback import ClickLayer, Impressions
+from scoring.feedback import Impressions
 from scoring.ids import mix64
 from scoring.inputs import CONTEXT_DIM, SURFACES
+from streams.lane_clicks import LaneClicks
 from streams.settings import Settings
 from tests.bench.fresh import in_fresh_process, main
 from tests.bench.load import START_MS
 from tests.bench.report import Report, rounded
+from tests.bench.score import shop_of
 
 IMPRESSIONS = 200_000
 EVERY_MS = 10
@@ -25,6 +30,7 @@ EVERY_MS = 10
 CLICK_RATE = 0.05
 CLICK_AFTER_MS = 20_000
 USERS, ADS = 50_000, 20_000
+Ids = npt.NDArray[np.uint64]
 
 
 def run(impressions: int = IMPRESSIONS) -> Report:
@@ -32,13 +38,13 @@ def run(impressions: int = IMPRESSIONS) -> Report:
     return in_fresh_process(__name__, impressions=impressions)
 
 
-def stream(impressions: int, seed: int = 1) -> Events:
-    """Impressions at a steady rate, the clicks that answer some of them, and at last one that ends every window."""
+def stream(impressions: int, ads: Ids, seed: int = 1) -> Events:
+    """Impressions of ``ads`` at a steady rate, clicks that answer some, and at last an event that ends every window."""
     rng = np.random.default_rng(seed)
     out = np.zeros(impressions, dtype=EVENT)
     out["time_ms"] = out["shown_ms"] = START_MS + EVERY_MS * np.arange(impressions)
     out["row"] = rng.integers(USERS, size=impressions)
-    out["ad"] = mix64(rng.integers(ADS, size=impressions).astype(np.uint64))
+    out["ad"] = rng.choice(ads, size=impressions)
     out["event"] = mix64(np.arange(impressions, dtype=np.uint64))
     out["slot"] = rng.integers(10, size=impressions)
     out["kind"], out["source"] = Kind.SHOWN, Source.IMPRESSION
@@ -65,23 +71,30 @@ def slices(events: Events, records: int, seed: int = 2) -> Iterator[tuple[Events
         yield part, Impressions(place, rng.normal(-3, 1, len(place)).astype(np.float32), context)
 
 
-def measure(impressions: int) -> Report:
+def measure(impressions: int, ads: int = ADS) -> Report:
     """All of it, in this process."""
-    layer = ClickLayer()
+    model = load()
+    shop = shop_of(ads, model)
+    clicks = LaneClicks()
     records = int(Settings.model_fields["slice_records"].default)
-    clicked, seconds = 0, 0.0
-    for events, shown in slices(stream(impressions), records):
+    clicked, observe_s, commit_s = 0, 0.0, 0.0
+    for events, shown in slices(stream(impressions, shop.ad[shop.eligible(START_MS)]), records):
         users, control = mix64(events["row"].astype(np.uint64)), np.zeros(len(events), dtype=np.bool_)
-        began = time.process_time()
-        observed = layer.observe(events, users, control, shown)
-        seconds += time.process_time() - began
+        began_s = time.process_time()
+        observed = clicks.observe(events, users, control, shown, model.manifest)
+        observed_s = time.process_time()
+        clicks.commit(shop)
+        observe_s += observed_s - began_s
+        commit_s += time.process_time() - observed_s
         clicked += int(observed.outcomes["clicked"].sum())
+    learned = clicks.layer.learned
     return {
-        "examples_per_s": rounded(layer.learned / seconds),
-        "us_per_example": rounded(1e6 * seconds / layer.learned),
-        "examples": layer.learned,
+        "examples_per_s": rounded(learned / (observe_s + commit_s)),
+        "observe_examples_per_s": rounded(learned / observe_s),
+        "us_per_example": {"observe": rounded(1e6 * observe_s / learned), "commit": rounded(1e6 * commit_s / learned)},
+        "examples": learned,
         "clicked": clicked,
-        "dropped": layer.dropped,
+        "dropped": clicks.layer.dropped,
     }
 
 

@@ -29,6 +29,7 @@ from streams.intake import Intake
 from streams.lane import Shared
 from streams.metrics import Metrics
 from streams.metrics_page import metrics_page
+from streams.refused_ads import RefusedAds
 from streams.settings import Settings
 from streams.snapshots import Snapshots
 from streams.standing import standing
@@ -78,7 +79,7 @@ def make_engine(settings: Settings) -> Engine:
     return Engine(Catalogue(model.encode, model.dim), model, policy(settings), experiments)
 
 
-def make_step(settings: Settings, engine: Engine, lanes: int) -> Step:
+def make_step(settings: Settings, engine: Engine, lanes: int, refused: RefusedAds | None = None) -> Step:
     """The step of every lane of a worker that the settings ask for."""
     return Step(
         engine,
@@ -88,6 +89,7 @@ def make_step(settings: Settings, engine: Engine, lanes: int) -> Step:
         rules=settings.rules,
         scoring=settings.scoring,
         learning=learning(settings),
+        refused=refused or RefusedAds(),
     )
 
 
@@ -115,17 +117,18 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         await channel.put(lane)
 
     def make_shared(consumer: AIOKafkaConsumer) -> Shared:
-        step = make_step(settings, engine, identity.lanes)
+        step = make_step(settings, engine, identity.lanes, refused)
         app.flow_control.resume()  # once, before the first token: a second call would empty the queue
         snapshots = Snapshots(settings, identity.changelog)
         return Shared(settings, consumer, step, compute, identity, snapshots, metrics=metrics, traces=traces)
 
+    refused = RefusedAds()
     intake = Intake(settings, make_shared, offer)
     control = Control(settings.control_entries_max)
     control.on(ExperimentSetting, ExperimentSwitch(engine.experiments).follow)
     feeds = (
         ControlFeed(settings, control, compute, intake.fail),
-        CatalogueFeed(settings, engine.catalogue, compute, intake.fail),
+        CatalogueFeed(settings, engine.catalogue, refused, compute, intake.fail),
     )
 
     @app.agent(channel, concurrency=settings.lanes_in_step, supervisor_strategy=CrashingSupervisor)

@@ -9,6 +9,7 @@ from scoring.catalogue import Catalogue, CatalogueError, Entry
 from scoring.features import Content
 from streams.compute import Compute
 from streams.decode import Record
+from streams.refused_ads import RefusedAds
 from streams.settings import Settings
 from streams.topic_feed import TopicFeed
 from streams.topics import ADS
@@ -43,48 +44,61 @@ def _decode(key: bytes | None, value: bytes) -> Ad:
     return ad
 
 
-def apply_ads(catalogue: Catalogue, records: Sequence[Record]) -> int:
+def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedAds | None = None) -> int:
     """Apply ``records`` of the ads topic, of one key the last; the number of those that were refused.
 
-    A refused ad is logged with its offset and leaves what the catalogue had; the ad's owner sees it missing from
-    placements, and nobody else is affected.
+    A refused ad leaves what the catalogue had; its owner sees it missing from placements and, where ``refused`` holds
+    it, among the dead letters. Nobody else is affected.
     """
+    refused = RefusedAds() if refused is None else refused
     last = {record.key: record for record in records}
-    entries, gone, refused = [], [], 0
-    for key, record in last.items():
+    decoded: dict[bytes | None, tuple[Record, Entry]] = {}
+    failed: list[tuple[Record, Exception]] = []
+    for record in records:
+        refused.read(record)
         if record.value is None:
-            gone.append((key or b"").decode(errors="replace"))
             continue
         try:
-            entries.append(entry_of(_decode(key, record.value)))
+            entry = entry_of(_decode(record.key, record.value))
         except (msgspec.MsgspecError, ValueError) as error:  # what is no UTF-8 is no MsgspecError
-            refused += 1
-            log.warning("ad refused", partition=record.partition, offset=record.offset, error=str(error))
-    catalogue.withdraw(gone)
-    return refused + _upsert(catalogue, entries)
+            failed.append((record, error))
+            continue
+        if last[record.key] is record:
+            decoded[record.key] = record, entry
+    catalogue.withdraw([(key or b"").decode(errors="replace") for key, record in last.items() if record.value is None])
+    failed += _upsert(catalogue, [decoded[key] for key in last if key in decoded])
+    for record, reason in sorted(failed, key=lambda each: each[0].offset):
+        refused.refuse(record, reason)
+        log.warning("ad refused", partition=record.partition, offset=record.offset, error=type(reason).__name__)
+    return len(failed)
 
 
-def _upsert(catalogue: Catalogue, entries: Sequence[Entry]) -> int:
-    """Upsert together, and where one of them is refused one by one; the number of those refused."""
+def _upsert(catalogue: Catalogue, taken: Sequence[tuple[Record, Entry]]) -> list[tuple[Record, Exception]]:
+    """Upsert together, and where one of them is refused one by one; those refused."""
     try:
-        catalogue.upsert(entries)
+        catalogue.upsert([entry for _, entry in taken])
     except CatalogueError as error:
-        if len(entries) == 1:
-            log.warning("ad refused", ad=entries[0].content.item_id, error=str(error))
-            return 1
-        return sum(_upsert(catalogue, [entry]) for entry in entries)
-    return 0
+        if len(taken) == 1:
+            return [(taken[0][0], error)]
+        return [failure for each in taken for failure in _upsert(catalogue, [each])]
+    return []
 
 
 class CatalogueFeed(TopicFeed):
     """Keeps ``catalogue`` in step with the topic."""
 
     def __init__(
-        self, settings: Settings, catalogue: Catalogue, compute: Compute, fail: Callable[[BaseException], None]
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        refused: RefusedAds,
+        compute: Compute,
+        fail: Callable[[BaseException], None],
     ) -> None:
         super().__init__(settings, ADS, compute, fail, ADS_PER_READ)
         self._catalogue = catalogue
+        self._refused = refused
 
     def take(self, records: Sequence[Record]) -> int:
         """Apply a batch; the number of ads that were refused."""
-        return apply_ads(self._catalogue, records)
+        return apply_ads(self._catalogue, records, self._refused)

@@ -285,7 +285,7 @@ class Intake(Service, ConsumerRebalanceListener):
 
     async def _offer_if_ready(self, lane: Lane) -> None:
         """Put the lane's token on the channel unless it is there already or the lane is in step."""
-        if lane.running and lane.number not in self._offered and len(lane.queues):
+        if lane.running and lane.number not in self._offered and lane.has_work:
             self._offered.add(lane.number)
             await self._offer(lane.number)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
+import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
@@ -26,6 +27,7 @@ from streams.outbox import Outbox, transactional_id
 from streams.queues import LaneQueues
 from streams.reading import log_ends
 from streams.recovery import Recovered, recover
+from streams.refused_ads import LANE
 from streams.settings import Settings
 from streams.snapshots import Snapshots
 from streams.step import Effects, LaneState, Slice, Step
@@ -194,6 +196,7 @@ class Lane:
         state.watermarks_ms = row.watermarks_ms
         state.stream_ms = row.stream_ms
         state.totals.update(row.totals)
+        state.ads_next = row.ads_next
         return state
 
     def seek(self) -> None:
@@ -215,7 +218,20 @@ class Lane:
             return None
         settings = self._shared.settings
         limit_ms = wall_ms() + settings.time_tolerance_ms
-        return self.queues.take(self.state.watermarks_ms, limit_ms, tick_ms(), settings.records_per_slice)
+        taken = self.queues.take(self.state.watermarks_ms, limit_ms, tick_ms(), settings.records_per_slice)
+        if taken is None and self._has_letters():
+            return Slice([], np.zeros(0, dtype=np.uint8), self.state.watermarks_ms)
+        return taken
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a slice may be cut."""
+        return len(self.queues) > 0 or self._has_letters()
+
+    def _has_letters(self) -> bool:
+        """Whether letters are to be made of refused ads, which no record of the lane may bring along."""
+        state = self._state
+        return self.number == LANE and state is not None and self._shared.step.refused.beyond(state.ads_next)
 
     async def step(self, taken: Slice) -> Counter[str]:
         """Steps 1 to 6 for one slice (`streams.step`); returns what it counted."""

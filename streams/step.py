@@ -30,6 +30,7 @@ from streams.letters import letter
 from streams.message import Message
 from streams.outcomes import encoded
 from streams.placing import Published, place
+from streams.refused_ads import LANE, Refused, RefusedAds
 from streams.wire import LaneRow
 
 LANE_ROW_VERSION = 1
@@ -80,6 +81,8 @@ class LaneState:
     clicks: LaneClicks = field(default_factory=LaneClicks)
     flood: FloodScore = field(default_factory=FloodScore)
     """Learnt anew by every owner: within `scoring.anomaly.GRACE` slices."""
+    ads_next: int = 0
+    """Of lane 0: the offset on the ads topic up to which letters were made of those refused."""
 
 
 def _untimed(_stage: str) -> None:
@@ -101,6 +104,7 @@ class Step:
     rules: Rules = field(default_factory=Rules)
     scoring: bool = True
     learning: Learning | None = field(default_factory=Learning)
+    refused: RefusedAds = field(default_factory=RefusedAds)
 
     def run(self, state: LaneState, taken: Slice, now_ms: int, lap: Callable[[str], None] = _untimed) -> Effects:
         """Advance ``state`` by one slice, in place. A failure leaves it half done: the process must end.
@@ -137,7 +141,7 @@ class Step:
             "placements": [Message(p.user, p.placement) for p in published] + gone,
             "decisions": [Message(p.user, p.decision) for p in published],
             "outcomes": [Message(None, told) for told in encoded(outcomes, self.engine.catalogue, state.clicks.models)],
-            "dead-letters": [letter(*dead) for dead in decoded.dead],
+            "dead-letters": [letter(*dead) for dead in [*decoded.dead, *self._refused_ads(state, counts)]],
             "late-events": _late(taken, decoded, applied),
             "state-changelog": list(map(Message, users, row_bytes(rows))) + learned + gone,
         }
@@ -153,6 +157,14 @@ class Step:
         if not acted.all():
             users, rows = [users[at] for at in np.flatnonzero(acted).tolist()], rows[acted]
         return place(self.engine, state.lane, users, rows, state.clicks.calibrator.calibration) if users else []
+
+    def _refused_ads(self, state: LaneState, counts: Counter[str]) -> list[Refused]:
+        """Ads to make letters of, if this lane's owner is to: no records of the lane, and so none of its fates."""
+        if state.lane != LANE:
+            return []
+        found, state.ads_next = self.refused.take(state.ads_next)
+        counts["refused_ads"] = len(found)
+        return found
 
     def _apply(self, state: LaneState, events: Events) -> tuple[Applied, npt.NDArray[np.void], list[Message]]:
         """What the events did; the outcomes of impressions that they brought; the click layer's changes to be kept."""
@@ -226,4 +238,5 @@ def _advance(state: LaneState, taken: Slice, counts: Counter[str], flood_score: 
         lanes=state.lanes,
         totals=dict(state.totals),
         flood_score=round(flood_score, 6),
+        ads_next=state.ads_next,
     )

@@ -182,6 +182,7 @@ class LaneRow(Struct, frozen=True, kw_only=True):
     namesake made anew, ``lanes`` from itself with more partitions. ``totals`` count what became of every record
     since the lane's first (`streams.conservation`): in = applied + duplicate + replayed + late + filtered + dead +
     rerouted, always; ``unaccounted`` is the difference. ``flood_score``: see `scoring.anomaly`.
+    ``ads_next``: of lane 0, the offset on ``ads`` up to which refused ads have letters.
     """
 
     version: int
@@ -195,6 +196,7 @@ class LaneRow(Struct, frozen=True, kw_only=True):
     lanes: int
     totals: dict[str, int]
     flood_score: float = 0.0
+    ads_next: int = 0
 
 
 RESERVED = b"\x00"

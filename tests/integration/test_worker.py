@@ -18,7 +18,7 @@ from streams.metrics_table import worker_rows
 from streams.settings import Settings
 from streams.wire import Impression, encode_json
 from tests.integration.lanes import Shop, play
-from tests.integration.test_lanes import ADS, events, recreate, shop_on
+from tests.integration.test_lanes import ADS, LAST_MS, events, recreate, shop_on
 from tests.integration.workers import Worker, children, until
 
 pytestmark = pytest.mark.integration
@@ -111,6 +111,32 @@ def test_a_frozen_worker_that_wakes_after_its_lanes_went_to_another_changes_noth
         row = await shop.lane_row()
         assert row is not None
         assert row.totals["events_in"] == row.totals["applied"] == 160
+
+    play(scenario)
+
+
+def test_bad_ads_are_one_dead_letter_each_whichever_worker_and_however_often_it_starts(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
+        await shop.publish([*ADS, ("ads", b"bad-1", b"{", LAST_MS)])
+
+        async def letters() -> list[bytes]:
+            return [key for key, _ in await shop.read("dead-letters")]
+
+        async def are(*keys: bytes) -> bool:
+            return await letters() == [*keys]
+
+        with Worker(shop, tmp_path / "first.log") as worker:
+            await until(lambda: are(b"bad-1"), "a letter, without an event to bring it along")
+            await shop.publish([("ads", b"bad-2", b"\xff", LAST_MS)])
+            await until(lambda: are(b"bad-1", b"bad-2"), "a letter of an ad that came later")
+            worker.signal(signal.SIGTERM)
+            assert worker.status() == 0, worker.said
+        with Worker(shop, tmp_path / "second.log", home=tmp_path / "other") as worker:
+            await shop.publish([*events(), ("ads", b"bad-3", b"[]", LAST_MS)])
+            await until(lambda: are(b"bad-1", b"bad-2", b"bad-3"), "a letter of the third, and no more of the others")
 
     play(scenario)
 

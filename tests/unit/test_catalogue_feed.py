@@ -2,6 +2,7 @@
 
 from scoring.catalogue import Catalogue
 from streams.catalogue_feed import apply_ads
+from streams.refused_ads import HELD_BYTES_MAX, RefusedAds
 from streams.wire import Ad, encode_json
 from tests.builders import START_MS, Record, ad
 
@@ -72,3 +73,43 @@ def test_an_ad_that_is_no_utf8_is_refused_and_the_others_are_taken() -> None:
 
     assert apply_ads(catalogue, [bad, told(ad("ad-2"))]) == 1
     assert shown(catalogue) == {"ad-2"}
+
+
+def test_refused_ads_are_told_once_in_order_and_from_where_letters_were_made() -> None:
+    refused, catalogue = RefusedAds(), Catalogue()
+    bad = [Record("ads", 0, offset, START_MS, b"a", b"{") for offset in (3, 5, 9)]
+    apply_ads(catalogue, [bad[0], Record("ads", 0, 4, START_MS, b"b", encode_json(ad("b"))), *bad[1:]], refused)
+
+    found, after = refused.take(4)
+
+    assert [(record.offset, stage, error) for record, stage, error, _ in found] == [
+        (5, "catalogue", "DecodeError"),
+        (9, "catalogue", "DecodeError"),
+    ]
+    assert after == 10
+    assert refused.beyond(9)
+    assert not refused.beyond(10)
+    assert refused.take(10) == ([], 10)
+
+
+def test_a_bad_ad_that_another_record_of_its_key_follows_is_told_too() -> None:
+    refused = RefusedAds()
+
+    assert apply_ads(Catalogue(), [Record("ads", 0, 3, START_MS, b"a", b"{"), told(ad("a"))], refused) == 1
+    assert refused.beyond(3)
+
+
+def test_letters_begin_anew_where_the_topic_does_not_reach_what_was_written_of_it() -> None:
+    refused = RefusedAds()
+    apply_ads(Catalogue(), [Record("ads", 0, 0, START_MS, b"a", b"{")], refused)
+
+    assert refused.beyond(1_000)
+    assert refused.take(1_000)[1] == 1
+
+
+def test_refused_ads_are_bounded_in_number_and_bytes_and_the_newest_stay() -> None:
+    refused = RefusedAds()
+    for offset in range(40):
+        refused.refuse(Record("ads", 0, offset, START_MS, b"a", bytes(HELD_BYTES_MAX // 10)), ValueError("no"))
+
+    assert [record.offset for record, *_ in refused.take(0)[0]] == list(range(30, 40))

@@ -21,6 +21,7 @@ from streams.lane_clicks import LaneClicks
 from streams.laps import Laps
 from streams.message import Message
 from streams.metrics import Metrics
+from streams.refused_ads import RefusedAds
 from streams.step import EXPIRY_CHECK_MS, Effects, LaneState, Slice, Step
 from streams.wire import RESERVED, Decision, LaneRow, Placement
 from tests.builders import START_MS, Record, click, entry, impression, made_up_log, record, records
@@ -428,3 +429,20 @@ def test_what_a_slice_tells_prometheus_is_what_it_did(step: Step) -> None:
     known = [told[f'salience_impression_outcomes_total{{clicked="{clicked}"}}'] for clicked in ("false", "true")]
     assert known == [np.sum(effects.outcomes["clicked"] == 0), np.sum(effects.outcomes["clicked"])]
     assert len(effects.outcomes) == len(effects.messages["outcomes"]) > 0
+
+
+def test_refused_ads_are_letters_of_lane_0_once_and_no_records_of_its_own(engine: Engine) -> None:
+    refused = RefusedAds()
+    refused.refuse(Record("ads", 0, 6, START_MS, b"ad-1", b"{"), ValueError("no"))
+    refused.next_offset = 7
+    step = Step(engine, lambda _: 0, TOLERANCE_MS, IDLE_TTL_MS, refused=refused)
+    state = new_state(lane=0)
+
+    first, second = run(step, state, []), run(step, state, records([click("a")]))
+
+    (told,) = first.messages["dead-letters"]
+    assert (told.key, told.value, dict(told.headers)["salience.stage"]) == (b"ad-1", b"{", b"catalogue")
+    assert (first.counts["refused_ads"], first.counts["events_in"], first.counts["dead"]) == (1, 0, 0)
+    assert (first.lane_row.ads_next, second.lane_row.ads_next) == (7, 7)
+    assert second.messages["dead-letters"] == []
+    assert run(step, new_state(lane=1), []).messages["dead-letters"] == []

@@ -1,0 +1,58 @@
+"""Ads that the catalogue refused, until the owner of lane 0 has made letters of them.
+
+Every worker reads every ad, and one letter is wanted: lane 0 has one owner, whose lane row tells how far letters were
+made, in the transaction that holds them. A worker that comes to own the lane has read the same ads, and goes on there.
+"""
+
+from collections import deque
+
+from streams.decode import MESSAGE_CHARS_MAX, Record
+
+LANE = 0
+"""The lane whose owner makes the letters."""
+HELD_MAX, HELD_BYTES_MAX = 10_000, 16 * 2**20
+"""Refused ads held: the oldest are dropped, for which letters were made where this worker does not own the lane."""
+PER_SLICE = 200
+
+Refused = tuple[Record, str, str, str]
+"""As a dead record: the record, stage, error class and message."""
+
+
+class RefusedAds:
+    """The newest of them, by offset. Written and read on the compute thread; `beyond` may be asked from any."""
+
+    def __init__(self) -> None:
+        self._held: deque[Refused] = deque()
+        self._bytes = 0
+        self.next_offset = 0
+        """After the last ad that was read, refused or not."""
+
+    def read(self, record: Record) -> None:
+        """An ad was read."""
+        if record.partition == 0:  # the topic has one partition
+            self.next_offset = max(self.next_offset, record.offset + 1)
+
+    def refuse(self, record: Record, error: Exception) -> None:
+        """An ad was read and refused, after those before it on the topic."""
+        if record.partition != 0:
+            return
+        self._held.append((record, "catalogue", type(error).__name__, str(error)[:MESSAGE_CHARS_MAX]))
+        self._bytes += len(record.value or b"")
+        while len(self._held) > HELD_MAX or (self._bytes > HELD_BYTES_MAX and len(self._held) > 1):
+            dropped, *_ = self._held.popleft()
+            self._bytes -= len(dropped.value or b"")
+
+    def beyond(self, offset: int) -> bool:
+        """Whether letters are to be made from ``offset`` on."""
+        held = self._held
+        return bool(held) and held[-1][0].offset >= self._since(offset)
+
+    def take(self, offset: int) -> tuple[list[Refused], int]:
+        """The next `PER_SLICE` refused from ``offset`` on, and the offset after them."""
+        offset = self._since(offset)
+        found = [refused for refused in self._held if refused[0].offset >= offset][:PER_SLICE]
+        return found, found[-1][0].offset + 1 if found else offset
+
+    def _since(self, offset: int) -> int:
+        """``offset``, or 0 where the topic was made anew and does not reach it."""
+        return offset if offset <= self.next_offset else 0

@@ -86,6 +86,7 @@ def one_by_one(ring: Rows, events: Events, day: Ints, allowed: Ints) -> list[boo
     ads = ring["ring_ad"]
     ring_entries = list(zip(ring_key(ring["ring_s"], ads).tolist(), ads.tolist(), strict=True))
     proofs = {entry for entry, kind in zip(ring_entries, ring["ring_kind"].tolist(), strict=True) if kind >= SHOWN_BIT}
+    held = set(ring_entries)  # a list of pairs takes a microsecond to look through
     keys = ring_key((events["shown_ms"] // 1000).astype(np.uint32), events["ad"])
     columns = (keys, events["ad"], claims_of(events), events["source"] == Source.IMPRESSION, day, allowed)
     spent: Counter[int] = Counter()
@@ -96,9 +97,12 @@ def one_by_one(ring: Rows, events: Events, day: Ints, allowed: Ints) -> list[boo
         spent[today] += unproven[-1]
         if unproven[-1] and spent[today] > most:
             continue
-        if entry not in ring_entries:
+        if entry not in held:
             insort(ring_entries, entry)
-            proofs.discard(ring_entries.pop(0))
-        if shown and entry in ring_entries:
+            held.add(entry)
+            pushed = ring_entries.pop(0)
+            held.discard(pushed)
+            proofs.discard(pushed)
+        if shown and entry in held:
             proofs.add(entry)
     return unproven

@@ -120,8 +120,12 @@ def _by_claim(rows: Rows, events: Events, windows: _Windows, rules: Rules) -> Ou
     """Unshown: the place of each unproven claim among those of its user's day, against the bound."""
     outcome = np.full(len(events), Outcome.APPLIED, dtype=np.uint8)
     unproven, undecided = judge(rows, events)
-    for row in np.unique(events["row"][undecided]).tolist():
-        at = np.flatnonzero(events["row"] == row)
+    order = np.argsort(events["row"], kind="stable")
+    by_row = events["row"][order]
+    doubtful = np.unique(events["row"][undecided])
+    starts, ends = (np.searchsorted(by_row, doubtful, side=side).tolist() for side in ("left", "right"))
+    for row, start, end in zip(doubtful.tolist(), starts, ends, strict=True):
+        at = order[start:end]
         allowed = rules.unshown_per_day - windows.unshown[at]
         unproven[at] = one_by_one(rows[row], events[at], windows.day[at], allowed)
     if unproven.any():

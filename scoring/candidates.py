@@ -84,6 +84,9 @@ def largest(values: Vectors, count: int) -> Slots:
     blocks = among // deep
     peaks = values[: deep * blocks].reshape(deep, blocks, people).max(axis=0)
     bound = np.partition(peaks.T, blocks - count, axis=1)[:, blocks - count]
+    crowded = (peaks >= bound).sum(axis=0) > 2 * count - count // 2
+    if crowded.any():
+        return _largest_of_some_crowded(values, count, crowded, bound)
     passes = np.empty(values.shape, dtype=np.bool_)
     cut = deep * blocks  # as rows of all blocks: a comparison of a few people at a time would be loop, not work
     np.greater_equal(values[:cut].reshape(deep, -1), np.tile(bound, blocks), out=passes[:cut].reshape(deep, -1))
@@ -101,6 +104,26 @@ def largest(values: Vectors, count: int) -> Slots:
     chosen = above | (equal & (equal.cumsum(axis=1) <= count - above.sum(axis=1, keepdims=True)))
     kept: Slots = place[order][chosen[held]].reshape(people, count)
     return kept
+
+
+def _largest_of_some_crowded(values: Vectors, count: int, crowded: npt.NDArray[np.bool_], bound: Vectors) -> Slots:
+    """`largest`, where so many of the ``crowded [B]`` columns' values equal their ``bound [B]`` that all would pass it.
+
+    So it is for a person of whom nothing is known, in a shop where all bids are equal.
+    """
+    chosen = np.empty((len(crowded), count), dtype=np.int64)
+    if not crowded.all():
+        chosen[~crowded] = largest(np.ascontiguousarray(values[:, ~crowded]), count)
+    for person in np.flatnonzero(crowded).tolist():
+        column, least = values[:, person].copy(), bound[person]
+        kept = column > least
+        if (above := int(kept.sum())) > count:
+            least = np.partition(column, len(column) - count)[len(column) - count]
+            kept = column > least
+            above = int(kept.sum())
+        kept[np.flatnonzero(column == least)[: count - above]] = True
+        chosen[person] = np.flatnonzero(kept)
+    return chosen
 
 
 def _draws(seeds: npt.NDArray[np.uint64], count: int, among: int) -> npt.NDArray[np.int64]:

@@ -27,9 +27,9 @@ from streams.lag.poller import Poller
 from tests.integration.lanes import Shop, _record, play
 from tests.integration.test_lanes import ADS, events, shop_on
 from tests.integration.test_worker import _has_applied, applied
-from tests.integration.workers import Worker, until
+from tests.integration.workers import DEADLINE_S, Worker, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # a minute each, where the machine is idle
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class Exporter:
 
     async def scrape_until(self, holds: Callable[[set[str]], object], scrapes: int = 0) -> None:
         """Scrape until the statuses are as wanted, then ``scrapes`` more times."""
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(DEADLINE_S):
             while not (seen := await self.statuses()) or not holds(seen):  # noqa: ASYNC110 - as Prometheus does
                 await asyncio.sleep(SCRAPE_S)
         for _ in range(scrapes):

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from tests.integration.lanes import Shop
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 SALIENCE_WORKER = (sys.executable, "-m", "streams.cli", "worker")
 
 

@@ -100,4 +100,11 @@ def _scored(
     )
     runs = (slice(start, start + PEOPLE_PER_RUN) for start in range(0, len(order), PEOPLE_PER_RUN))
     logits = [model.score(inputs.part(run))[0][:, 0] for run in runs]
-    return Impressions(place[order], np.concatenate(logits) if logits else np.zeros(0, np.float32), inputs.context)
+    logit = np.concatenate(logits) if logits else np.zeros(0, np.float32)
+    return Impressions(place[order], logit, inputs.context, _agreement(inputs.interest))
+
+
+def _agreement(interest: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The cosine of the session's and the long interest, from their sum ``[N, K]``; NaN where one is missing."""
+    squared = (interest * interest).sum(axis=1)  # of two unit vectors: 2 + 2 cos
+    return np.where(squared > 1 + 1e-3, squared / 2 - 1, np.nan).astype(np.float32)

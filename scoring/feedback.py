@@ -34,6 +34,7 @@ from scoring.pending import (
     Row,
     keys_of,
 )
+from scoring.watch import Alarm, Watch
 
 Feedback = Literal["window", "immediate"]
 
@@ -64,12 +65,14 @@ class Learning:
 class Impressions:
     """What the attention model says of some impressions of a batch of events: ``logit [N]``, ``context [N, X]``.
 
-    ``place [N]``: their places among the events, ascending.
+    ``place [N]``: their places among the events, ascending. ``agreement [N]``: how alike the person's two interests
+    are, the cosine; NaN, or None for all, where it is not known.
     """
 
     place: npt.NDArray[np.int64]
     logit: npt.NDArray[np.float32]
     context: npt.NDArray[np.float32]
+    agreement: npt.NDArray[np.float32] | None = None
 
 
 _TIMES = ("time_ms", "stream_ms")
@@ -80,6 +83,7 @@ OUTCOME = np.dtype(
         ("event", "<u8"),  # the id of the impression
         ("ad", "<u8"),
         ("predicted", "<f8"),
+        ("logit", "<f8"),  # the attention model's alone
         ("clicked", "u1"),
         ("control", "u1"),
         ("free", "<u2"),
@@ -109,6 +113,9 @@ class ClickLayer:
         """Outcomes learned since the layer's first."""
         self.dropped = 0
         """Impressions whose outcome was not learned, since too many were open."""
+        self.watch = Watch()
+        self.alarms: list[Alarm] = []
+        """Drifts detected since this was last emptied."""
         self.answered: list[int] = []
         """Numbers of the pending records that clicks have closed since this was last emptied."""
 
@@ -143,12 +150,14 @@ class ClickLayer:
                 self.clock_ms = stream_ms
                 self._close_windows(outcomes)
             if place == following:
-                numbers, surface, ad, event, in_control = next(shown)
+                numbers, surface, ad, event, in_control, agreement = next(shown)
                 ids = (keys[place], ad, event, time_ms)
                 chance, expected = self._predict(ad, numbers, surface)
                 predicted.append(chance)
                 if not first_ms <= time_ms <= last_ms and not self.pending.holds(keys[place]):
                     self._wait(ids, (*numbers, chance, expected, surface, in_control, 1, 0, model))
+                if agreement == agreement:  # noqa: PLR0124 - NaN is not known
+                    self.alarms += self.watch.interest(self.model, self.learned, agreement)
                 following = next(places, -1)
             elif clicked[place]:
                 self._click(keys[place], outcomes)
@@ -209,21 +218,23 @@ class ClickLayer:
 
     def _learned(self, row: Row, clicked: int, outcomes: list[tuple[float, ...]]) -> None:
         self.learned += 1
-        outcome = (self.clock_ms, row[SHOWN], row[EVENT], row[AD], row[PREDICTED], clicked, row[CONTROL], 0, row[MODEL])
-        outcomes.append(outcome)
+        outcome = (self.clock_ms, row[SHOWN], row[EVENT], row[AD], row[PREDICTED], row[FIRST], clicked)
+        outcomes.append((*outcome, row[CONTROL], 0, row[MODEL]))
+        self.alarms += self.watch.outcome(self.model, self.learned, clicked, row[PREDICTED])
 
 
 def _shown(
     events: Events, control: npt.NDArray[np.bool_], impressions: Impressions
-) -> Iterator[tuple[list[float], int, int, int, int]]:
-    """Numbers (the lift still 0), surface, ad, event and arm of each impression, from arrays built in one go."""
+) -> Iterator[tuple[list[float], int, int, int, int, float]]:
+    """Numbers (the lift still 0), surface, ad, event, arm and agreement of each impression, built in arrays."""
     of = events[impressions.place]
     person, surface = person_numbers(impressions.context)
     of_control = control[impressions.place]
     placed = of["slot"] >= 0
     slot = np.log1p(np.where(placed, of["slot"], 0))
     numbers = np.column_stack([impressions.logit, np.zeros(len(of)), person, placed & ~of_control, slot])
-    columns = (numbers, surface, of["ad"], of["event"], of_control.astype(int))
+    agreement = np.full(len(of), np.nan) if impressions.agreement is None else impressions.agreement
+    columns = (numbers, surface, of["ad"], of["event"], of_control.astype(int), agreement)
     return zip(*(column.tolist() for column in columns), strict=True)
 
 

@@ -98,6 +98,7 @@ _OUTCOME = wire.Outcome(
     shown_ms=_TIME_MS,
     known_ms=_TIME_MS + 4_200,
     predicted=0.031,
+    attention=0.058,
     clicked=True,
     arm="engine",
     model="demo-1a2b3c4d",
@@ -122,6 +123,16 @@ _DECISION = wire.Decision(
     chosen=(0,),
     propensities=(1.0,),
     placement=b"{}",
+)
+_DRIFT = control_wire.Drift(
+    lane=3,
+    detector="surprise",
+    answer="quicken",
+    was=0.001,
+    now=0.019,
+    learnt=41_250,
+    model="demo-1a2b3c4d",
+    time_ms=_TIME_MS,
 )
 _CONSENT = control_wire.Consent(user_id="user-17", granted=False, time_ms=_TIME_MS)
 _EXPERIMENT = control_wire.ExperimentSetting(
@@ -201,6 +212,7 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
     topics.CONTROL: (
         Message("Consent", "`consent/` and the user_id.", _CONSENT),
         Message("ExperimentSetting", "`experiment/` and its name.", _EXPERIMENT),
+        Message("Drift", "`drift/`, the lane, a slash and the detector.", _DRIFT),
         Message("Unset", "The key of what is taken back.", summary="A tombstone.", payload={"type": "null"}),
     ),
     topics.PLACEMENTS: (Message("Placement", _USER, _PLACEMENT), _FORGOTTEN),
@@ -254,6 +266,7 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
 
 RECEIVED = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS, topics.CONTROL, topics.CHANGELOG)
 SENT = (
+    topics.CONTROL,
     topics.PLACEMENTS,
     topics.DECISIONS,
     topics.OUTCOMES,

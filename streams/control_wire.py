@@ -85,7 +85,29 @@ class ExperimentSetting(ControlMessage, frozen=True, kw_only=True, tag="experime
         return self.experiment
 
 
-KINDS = Consent | ExperimentSetting
+class Drift(ControlMessage, frozen=True, kw_only=True, tag="drift"):
+    """A lane's click layer no longer fits the world, and what the lane did about it (`scoring.watch`).
+
+    ``was`` and ``now``: means of what the detector watches, before and after; ``learnt``: outcomes until then;
+    ``model``: the attention model beneath, which ``retrain`` asks to be replaced. ``time_ms``: the lane's time.
+    """
+
+    lane: int
+    detector: Literal["calibration", "surprise", "interest"]
+    answer: Literal["quicken", "fall-back", "retrain"]
+    was: float
+    now: float
+    learnt: int
+    model: str
+    time_ms: TimeMs
+
+    @property
+    def name(self) -> str:
+        """The lane and the detector."""
+        return f"{self.lane}/{self.detector}"
+
+
+KINDS = Consent | ExperimentSetting | Drift
 """Every kind, as a union: ``Consent | Other``."""
 
 

@@ -31,6 +31,7 @@ from streams.refused_ads import LANE
 from streams.settings import Settings
 from streams.snapshots import Snapshots
 from streams.step import Effects, LaneState, Slice, Step
+from streams.topics import CONTROL
 from streams.traces import Traces
 from streams.vitals import LaneVitals, Stage
 from streams.wire import LANE_KEY
@@ -262,6 +263,7 @@ class Lane:
             await outbox.send(self._topic(name).topic, self.number, [*messages, *with_row])
         for (topic, partition), messages in effects.rerouted.items():
             await outbox.send(topic, partition, messages)
+        await outbox.send(self._topic(CONTROL).topic, 0, effects.control)
         if not outbox.transactional:
             await outbox.delivered()
             await outbox.send(changelog, self.number, lane_row)

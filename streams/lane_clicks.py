@@ -31,6 +31,7 @@ from scoring.pending import PENDING
 from scoring.policies import in_control
 from scoring.rows import RowStore
 from scoring.update import Applied
+from scoring.watch import Adwin, Alarm, Detector, Watch
 from streams.wire import RESERVED
 
 log = structlog.get_logger()
@@ -41,7 +42,7 @@ _ROWS_PER_CHUNK = 4_000
 """At most half a megabyte: a chunk must fit a batch."""
 _MODELS_MAX = 32
 """Attention models whose names are kept for the outcomes that are open; a model lives longer than a window."""
-LAYOUT = specification_hash(FEATURES, str(PENDING.descr))
+LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/1")
 """A layer of another layout is not read: it learns anew, in minutes."""
 
 Outcomes = npt.NDArray[Any]
@@ -62,6 +63,42 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     head: int
     tail: int
     models: dict[int, str]
+    watch: "WatchRow"
+
+
+class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
+    """`scoring.watch.Watch`: detectors and their means by name; arrays of the weights last seen good, or none."""
+
+    detectors: dict[str, bytes]
+    means: dict[str, float]
+    good: tuple[bytes, bytes] | None
+    last_alarm: int
+    alarms_soon: int
+    clicked: float
+    predicted: float
+
+    @classmethod
+    def of(cls, watch: Watch) -> "WatchRow":
+        """What there is to keep."""
+        return cls(
+            detectors={each.value: adwin.kept() for each, adwin in watch.detectors.items()},
+            means={each.value: mean for each, mean in watch.means.items()},
+            good=None if watch.good is None else (watch.good[0].tobytes(), watch.good[1].tobytes()),
+            last_alarm=watch.last_alarm,
+            alarms_soon=watch.alarms_soon,
+            clicked=watch.clicked,
+            predicted=watch.predicted,
+        )
+
+    def watch(self) -> Watch:
+        """What was kept."""
+        out = Watch()
+        out.detectors = {Detector(name): Adwin.of(kept) for name, kept in self.detectors.items()}
+        out.means = {Detector(name): mean for name, mean in self.means.items()}
+        out.good = None if self.good is None else (np.frombuffer(self.good[0]), np.frombuffer(self.good[1]))
+        out.last_alarm, out.alarms_soon = self.last_alarm, self.alarms_soon
+        out.clicked, out.predicted = self.clicked, self.predicted
+        return out
 
 
 class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +196,7 @@ class LaneClicks:
                 head=pending.head,
                 tail=pending.tail,
                 models=self.models,
+                watch=WatchRow.of(layer.watch),
             )
         )
 
@@ -189,6 +227,11 @@ class LaneClicks:
             )
         )
 
+    def alarms(self) -> list[Alarm]:
+        """The drifts detected since this was last asked."""
+        alarms, self.layer.alarms = self.layer.alarms, []
+        return alarms
+
     # --- all of it -------------------------------------------------------------------------------------------
 
     def parts(self) -> dict[bytes, bytes]:
@@ -210,6 +253,7 @@ class LaneClicks:
         layer = out.layer
         layer.model.restore(np.frombuffer(row.weights), np.frombuffer(row.caution))
         layer.clock_ms, layer.learned, layer.dropped = row.clock_ms, row.learned, row.dropped
+        layer.watch = row.watch.watch()
         out.models = dict(row.models)
         for key, value in parts.items():
             if key.startswith(_AD):

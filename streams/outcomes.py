@@ -1,10 +1,15 @@
 """What came of impressions, for whoever watches, trains or evaluates: predicted before it was known, and known now."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
+from scoring.clicks import probability
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
+from scoring.watch import Alarm
+from streams.control_wire import Drift
 from streams.wire import Outcome, encode_json
 
 
@@ -19,12 +24,30 @@ def encoded(outcomes: npt.NDArray[np.void], catalogue: Catalogue, models: dict[i
                 shown_ms=shown_ms,
                 known_ms=known_ms,
                 predicted=predicted,
+                attention=probability(logit),
                 clicked=bool(clicked),
                 arm=CONTROL_ARM if control else ENGINE_ARM,
                 model=models.get(model, ""),
             )
         )
-        for slot, (known_ms, shown_ms, event, _, predicted, clicked, control, _, model) in zip(
+        for slot, (known_ms, shown_ms, event, _, predicted, logit, clicked, control, _, model) in zip(
             slots, outcomes.tolist(), strict=True
         )
+    ]
+
+
+def told(alarms: Iterable[Alarm], lane: int, model: str, time_ms: int) -> list[Drift]:
+    """What a lane detected, for the control topic."""
+    return [
+        Drift(
+            lane=lane,
+            detector=alarm.detector.value,
+            answer=alarm.answer.value,
+            was=alarm.was,
+            now=alarm.now,
+            learnt=alarm.learned,
+            model=model,
+            time_ms=time_ms,
+        )
+        for alarm in alarms
     ]

@@ -28,10 +28,10 @@ from streams.decode import Decoded, Record, decode
 from streams.lane_clicks import LaneClicks
 from streams.letters import letter
 from streams.message import Message
-from streams.outcomes import encoded
+from streams.outcomes import encoded, told
 from streams.placing import Published, place
 from streams.refused_ads import LANE, Refused, RefusedAds
-from streams.wire import LaneRow
+from streams.wire import LaneRow, encode_json
 
 LANE_ROW_VERSION = 1
 EXPIRY_CHECK_MS = 3_600_000
@@ -55,6 +55,8 @@ class Effects:
     """Placements by arm."""
     outcomes: npt.NDArray[np.void]
     """What came of impressions, of `scoring.feedback.OUTCOME`."""
+    control: list[Message]
+    """For the control topic, which is no lane's: drifts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,9 @@ class Step:
         rerouted = self._rerouted(decoded.misplaced)
         lane_row = _advance(state, taken, counts, score)
         arms = Counter(p.arm for p in published)
-        effects = Effects(messages, rerouted, lane_row, counts, tally(decoded, applied), arms, outcomes)
+        drifts = told(state.clicks.alarms(), state.lane, self.engine.model.version, state.stream_ms)
+        control = [Message(drift.key, encode_json(drift)) for drift in drifts]
+        effects = Effects(messages, rerouted, lane_row, counts, tally(decoded, applied), arms, outcomes, control)
         lap("encode")
         return effects
 

@@ -148,7 +148,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     ``event``: the 64-bit XXH3 of the impression's ``event_id``, in hex. ``known_ms``: the newest event time when a
     click came or the window ended. ``predicted``: the chance of a click as the online click layer saw it when the
-    impression was shown, before anything was learnt from it; ``model``: the attention model beneath.
+    impression was shown, before anything was learnt from it; ``attention``: the same by the attention model ``model``
+    alone.
     """
 
     event: str
@@ -156,6 +157,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     shown_ms: int
     known_ms: int
     predicted: float
+    attention: float
     clicked: bool
     arm: str
     model: str

@@ -21,6 +21,7 @@ from streams.cli import (
     lanes,
     metrics,
     ope,
+    outcomes,
     replay,
     settings,
     simulate,
@@ -55,6 +56,7 @@ app.add_typer(train.app, name="train")
 app.command()(verify.verify)
 app.add_typer(experiment.app, name="experiment")
 app.command()(ope.ope)
+app.command()(outcomes.outcomes)
 app.add_typer(simulate.app, name="simulate")
 app.command()(asyncapi.asyncapi)
 app.add_typer(bench.app, name="bench")

@@ -34,6 +34,7 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
     "river": {
         "scoring/interest.py": "the interest estimator",
         "scoring/clicks.py": "the online click layer's regression",
+        "scoring/watch.py": "drift of the online click layer",
         "streams/quality.py": "drift of what it predicts",
         "scoring/anomaly.py": "the anomaly score of click floods",
     },

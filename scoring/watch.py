@@ -1,0 +1,153 @@
+"""Whether the click layer still fits the world: drift by ADWIN, and what is done about it.
+
+Three detectors (A. Bifet and R. Gavaldà, "Learning from time-changing data with adaptive windowing", SDM 2007; River's)
+watch numbers whose mean does not move while all is well:
+
+- *calibration*: clicked minus predicted;
+- *surprise*: the log loss of a prediction less the loss that it expects of itself, 0 on average for a true one however
+  sharp: it sees what turns against the predictions where clicks and non-clicks turn alike and the mean stays;
+- *interest*: how alike are what a person attends to in this session and over the weeks, the cosine of the two.
+
+An alarm is answered at once, always in the same order: learn faster; on an alarm soon after, go back to the weights
+that were last seen to be good; on a third, and where interest itself moves, ask for a new attention model.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from river import drift
+
+from scoring.clicks import ClickModel, Floats
+
+CONFIDENCE = 1e-5
+"""ADWIN's delta: the chance that an alarm at a cut is none. Cuts are many, and days have their hours: at 1e-4 a week of
+KuaiRand raises one that is none."""
+QUICKER = 4.0
+"""How much faster the layer learns after an alarm: what it has learned counts a sixteenth."""
+SOON = 5_000
+"""Outcomes within which an alarm says that the answer to the one before was not enough."""
+LOOK_EVERY = 500
+"""Outcomes between two notes of the means, which alarms tell as what was; and the least to compare with."""
+GOOD_EVERY = 5_000
+"""Outcomes over which weights prove good: within `GOOD_WITHIN` of calibration, and no alarm among them."""
+GOOD_WITHIN = 0.05
+
+
+class Detector(StrEnum):
+    """What is watched."""
+
+    CALIBRATION = "calibration"
+    SURPRISE = "surprise"
+    INTEREST = "interest"
+
+
+class Answer(StrEnum):
+    """What an alarm is answered by."""
+
+    QUICKEN = "quicken"
+    FALL_BACK = "fall-back"
+    RETRAIN = "retrain"
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A drift: the watched mean before and after, the outcomes learned until then, and the answer."""
+
+    detector: Detector
+    answer: Answer
+    learned: int
+    was: float
+    now: float
+
+
+class Adwin(drift.ADWIN):
+    """River's ADWIN, which can be kept."""
+
+    def __init__(self) -> None:
+        super().__init__(delta=CONFIDENCE)
+
+    def kept(self) -> bytes:
+        """All of its state, about 1.4 KB."""
+        state: bytes = self._helper.__getstate__()
+        return bytes([self.drift_detected]) + state
+
+    @classmethod
+    def of(cls, kept: bytes) -> Self:
+        """The detector that was kept."""
+        out = cls()
+        out._helper.__setstate__(kept[1:])
+        out._drift_detected = bool(kept[0])
+        return out
+
+
+class Watch:
+    """The detectors of one lane, and what has been done of late."""
+
+    def __init__(self) -> None:
+        self.detectors = {each: Adwin() for each in Detector}
+        self.means: dict[Detector, float] = {}
+        self.good: tuple[Floats, Floats] | None = None
+        """Weights and AdaGrad's sums that were last seen to be good."""
+        self.last_alarm = -SOON
+        self.alarms_soon = 0
+        self.clicked = self.predicted = 0.0
+        """Sums since weights were last judged."""
+
+    def outcome(self, model: ClickModel, learned: int, clicked: int, predicted: float) -> list[Alarm]:
+        """Take an outcome, the ``learned``-th; answer by changing ``model`` where it must be."""
+        self.clicked += clicked
+        self.predicted += predicted
+        residual = clicked - predicted
+        # -log p(y) - H(p) = -(y - p) log(p / (1 - p))
+        surprise = -residual * math.log(predicted / (1 - predicted))
+        found = [
+            self._alarm(detector, model, learned)
+            for detector, value in ((Detector.CALIBRATION, residual), (Detector.SURPRISE, surprise))
+            if self._drifts(detector, value)
+        ]
+        if learned % LOOK_EVERY == 0:
+            self._look(model, learned)
+        return [alarm for alarm in found if alarm is not None]
+
+    def interest(self, model: ClickModel, learned: int, agreement: float) -> list[Alarm]:
+        """Take how alike the two interests are of a person who is shown something, -1 to 1."""
+        alarm = self._alarm(Detector.INTEREST, model, learned) if self._drifts(Detector.INTEREST, agreement) else None
+        return [alarm] if alarm is not None else []
+
+    def _drifts(self, detector: Detector, value: float) -> bool:
+        adwin = self.detectors[detector]
+        adwin.update(value)
+        return bool(adwin.drift_detected)
+
+    def _alarm(self, detector: Detector, model: ClickModel, learned: int) -> Alarm | None:
+        """The alarm and its answer; None where nothing was known before, or where predictions got better."""
+        was, now = self.means.pop(detector, None), self.detectors[detector].estimation
+        if was is None or (detector is Detector.SURPRISE and now < was):
+            return None
+        return Alarm(detector, self._answer(detector, model, learned), learned, was, now)
+
+    def _answer(self, detector: Detector, model: ClickModel, learned: int) -> Answer:
+        if detector is Detector.INTEREST:
+            return Answer.RETRAIN
+        self.alarms_soon = self.alarms_soon + 1 if learned - self.last_alarm < SOON else 1
+        self.last_alarm = learned
+        if self.alarms_soon == 1:
+            model.quicken(QUICKER)
+            return Answer.QUICKEN
+        if self.alarms_soon == 2 and self.good is not None:
+            model.restore(*self.good)
+            model.quicken(QUICKER)
+            return Answer.FALL_BACK
+        return Answer.RETRAIN
+
+    def _look(self, model: ClickModel, learned: int) -> None:
+        """Note the means, and keep the weights that outcomes have shown to be good."""
+        self.means = {each: adwin.estimation for each, adwin in self.detectors.items() if adwin.width >= LOOK_EVERY}
+        if learned % GOOD_EVERY:
+            return
+        calm = learned - self.last_alarm >= GOOD_EVERY
+        if calm and self.clicked and abs(self.predicted / self.clicked - 1) <= GOOD_WITHIN:
+            self.good = model.array, model.caution
+        self.clicked = self.predicted = 0.0

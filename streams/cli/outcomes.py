@@ -1,0 +1,55 @@
+"""``salience outcomes``: how good the click rates were that came true or not, by model and arm."""
+
+import asyncio
+import json
+from collections import defaultdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+
+LatestOption = Annotated[
+    int | None, typer.Option("--latest", min=1, help="Only the newest so many of each model and arm.")
+]
+
+
+def outcomes(
+    bootstrap: Bootstrap = None, prefix: Prefix = None, latest: LatestOption = None, as_json: Json = False
+) -> None:
+    """Tell AUC, log loss and calibration of what was predicted when impressions were shown.
+
+    Beside the online click layer stands the attention model alone. Example: salience outcomes --latest 5000
+    """
+    import numpy as np
+
+    from onnx_models.metrics import measure
+    from streams.layer_audit import decode_outcome
+    from streams.reading import read_topic
+    from streams.topics import OUTCOMES
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    found: dict[tuple[str, str], list[tuple[bool, float, float]]] = defaultdict(list)
+
+    async def read() -> None:
+        async for records in read_topic(settings.bootstrap, settings.topic_prefix + OUTCOMES):
+            for outcome in (decode_outcome(record.value or b"") for record in records):
+                found[outcome.model, outcome.arm].append((outcome.clicked, outcome.predicted, outcome.attention))
+
+    asyncio.run(read())
+    told: list[dict[str, Any]] = []
+    for (model, arm), each in sorted(found.items()):
+        clicked, predicted, attention = np.array(each[-latest:] if latest else each, dtype=np.float64).T
+        for name, chances in (("online layer", predicted), ("attention alone", attention)):
+            metrics = measure(clicked, chances).named("")
+            told.append({"model": model, "arm": arm, "predicted_by": name, "outcomes": len(clicked), **metrics})
+    if as_json:
+        typer.echo(json.dumps({"outcomes": told}))
+        return
+    table = Table("model", "arm", "predicted by", "outcomes", "AUC", "log loss", "calibration")
+    for row in told:
+        numbers = (f"{row[name]:.4f}" for name in ("auc", "log_loss", "calibration"))
+        table.add_row(row["model"], row["arm"], row["predicted_by"], f"{row['outcomes']:,}", *numbers)
+    Console().print(table if told else "No outcome is known yet.")

@@ -1,0 +1,106 @@
+"""Drift of the click layer: what is detected, what is not, and what is done about it."""
+
+import numpy as np
+import pytest
+
+from scoring.clicks import NUMBERS, ClickModel, example
+from scoring.watch import GOOD_EVERY, SOON, Adwin, Alarm, Answer, Detector, Watch
+
+
+def outcomes(count: int, seed: int = 1, turned: float = 0.0) -> list[tuple[int, float]]:
+    """True predictions and what came; a share of them turned against the predictions."""
+    rng = np.random.default_rng(seed)
+    predicted = 1 / (1 + np.exp(-rng.normal(0, 1.2, count)))
+    clicked = (rng.random(count) < predicted) ^ (rng.random(count) < turned)
+    return list(zip(clicked.astype(int).tolist(), predicted.tolist(), strict=True))
+
+
+def run(watch: Watch, model: ClickModel, told: list[tuple[int, float]], learned: int = 0) -> list[Alarm]:
+    found = []
+    for number, (clicked, predicted) in enumerate(told, start=learned + 1):
+        found += watch.outcome(model, number, clicked, predicted)
+    return found
+
+
+def a_model() -> ClickModel:
+    model = ClickModel()
+    for step in range(300):
+        model.learn_one(example([0.1] * len(NUMBERS), 0), step % 2 == 0)
+    return model
+
+
+def test_true_predictions_raise_no_alarm() -> None:
+    assert run(Watch(), a_model(), outcomes(60_000)) == []
+
+
+def test_outcomes_that_turn_for_a_third_are_detected_within_two_thousand_although_their_mean_stays() -> None:
+    watch, model = Watch(), a_model()
+    run(watch, model, outcomes(10_000))
+    alarms = run(watch, model, outcomes(2_000, seed=2, turned=1 / 3), learned=10_000)
+    assert alarms
+    assert alarms[0].detector is Detector.SURPRISE
+    assert alarms[0].answer is Answer.QUICKEN
+    assert alarms[0].now > alarms[0].was == pytest.approx(0, abs=0.02)
+
+
+def test_more_clicks_than_predicted_are_a_drift_of_calibration() -> None:
+    watch, model = Watch(), a_model()
+    run(watch, model, outcomes(10_000))
+    shifted = [(clicked, predicted * 0.7) for clicked, predicted in outcomes(2_000, seed=2)]
+    assert Detector.CALIBRATION in {alarm.detector for alarm in run(watch, model, shifted, learned=10_000)}
+
+
+def test_predictions_that_get_better_than_they_think_raise_no_alarm() -> None:
+    watch, model = Watch(), a_model()
+    run(watch, model, outcomes(10_000))
+    certain = [(int(predicted > 0.5), predicted) for _, predicted in outcomes(4_000, seed=3)]
+    alarms = run(watch, model, certain, learned=10_000)
+    assert Detector.SURPRISE not in {alarm.detector for alarm in alarms}
+
+
+def test_answers_go_from_learning_faster_to_the_last_good_weights_to_asking_for_a_new_model() -> None:
+    watch, model = Watch(), a_model()
+    run(watch, model, outcomes(GOOD_EVERY))
+    good, cautious = model.array, model.caution
+    assert watch.good is not None
+    answers = []
+    learned = GOOD_EVERY
+    for turn in range(6):
+        told = outcomes(1_500, seed=10 + turn, turned=0.9 if turn % 2 == 0 else 0.0)
+        for alarm in run(watch, model, told, learned):
+            if not answers:
+                assert (model.caution <= cautious).all()
+            answers.append(alarm.answer)
+            model.learn_one(example([1.0] * len(NUMBERS), 1), True)
+            if answers == [Answer.QUICKEN, Answer.FALL_BACK]:
+                assert model.array[1] == pytest.approx(good[1], abs=0.2)
+        learned += 1_500
+    assert answers[:2] == [Answer.QUICKEN, Answer.FALL_BACK]
+    assert set(answers[2:]) == {Answer.RETRAIN}
+    assert learned < GOOD_EVERY + 2 * SOON
+
+
+def test_interest_that_moves_asks_for_a_new_model() -> None:
+    watch, model = Watch(), a_model()
+    rng = np.random.default_rng(4)
+    found: list[Alarm] = []
+    for number in range(6_000):
+        agreement = float(rng.normal(0.7 if number < 4_000 else 0.4, 0.2))
+        found += watch.interest(model, number, agreement)
+        found += watch.outcome(model, number + 1, number % 2, 0.5)
+    assert [(alarm.detector, alarm.answer) for alarm in found] == [(Detector.INTEREST, Answer.RETRAIN)]
+
+
+def test_a_kept_detector_goes_on_exactly_as_if_it_had_never_ended() -> None:
+    rng = np.random.default_rng(5)
+    values = [*rng.random(3_000).tolist(), *(rng.random(3_000) + 0.3).tolist()]
+    whole, again, alarms = Adwin(), Adwin(), [0, 0]
+    for place, value in enumerate(values):
+        whole.update(value)
+        again.update(value)
+        alarms[0] += whole.drift_detected
+        alarms[1] += again.drift_detected
+        if place % 250 == 0 or whole.drift_detected:
+            again = Adwin.of(again.kept())
+    assert whole.estimation == again.estimation
+    assert alarms[0] == alarms[1] > 0

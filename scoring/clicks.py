@@ -129,7 +129,8 @@ class _BoundedAdaGrad(optim.AdaGrad):
     def _step_with_dict(self, w: Any, g: Any) -> Any:
         rate, squares = self.learning_rate, self.g2
         for name, slope in g.items():
-            squares[name] = total = min(squares[name] + slope * slope, CAUTION_MAX)
+            total = squares[name] + slope * slope
+            squares[name] = total = total if total < CAUTION_MAX else CAUTION_MAX  # noqa: FURB136 - min takes twice as long
             w[name] -= rate / math.sqrt(total) * slope
         return w
 

@@ -19,7 +19,6 @@ from scoring.ids import uniform
 from scoring.pending import (
     AD,
     CONTROL,
-    DUE,
     EVENT,
     EXPECTED,
     FIRST,
@@ -198,7 +197,7 @@ class ClickLayer:
 
     def _close_windows(self, outcomes: list[tuple[float, ...]]) -> None:
         """Learn the non-clicks whose window has ended."""
-        while len(self.pending) and self.pending.oldest()[DUE] <= self.clock_ms:
+        while self.pending.due_ms <= self.clock_ms:
             row = self.pending.pop()
             if not row[OPEN]:
                 continue

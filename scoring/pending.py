@@ -39,6 +39,7 @@ FIRST, LAST = _PLACE[NUMBERS[0]], _PLACE[NUMBERS[-1]] + 1
 PREDICTED, EXPECTED = _PLACE["predicted"], _PLACE["expected"]
 SURFACE, CONTROL, OPEN, MODEL = (_PLACE[name] for name in ("surface", "control", "open", "model"))
 """Places in a `Row`, which is a record as a tuple."""
+NEVER_MS = np.iinfo(np.int64).max
 
 
 def keys_of(users: Ids, ads: Ids, shown_ms: npt.NDArray[np.int64]) -> Ids:
@@ -53,6 +54,8 @@ class Pending:
     def __init__(self, size_max: int) -> None:
         self.size_max = size_max
         self.head = self.tail = 0
+        self.due_ms = NEVER_MS
+        """When the window of the oldest ends; `NEVER_MS` where nothing waits."""
         self._rows = np.zeros(min(1024, size_max), dtype=PENDING)
         self._at: dict[int, int] = {}
 
@@ -72,6 +75,8 @@ class Pending:
         """Add a record whose key no open one has. Not to a full queue."""
         if len(self) == len(self._rows):
             self._grow()
+        if self.head == self.tail:
+            self.due_ms = int(row[DUE])
         self._rows[self.tail % len(self._rows)] = row
         self._at[int(row[KEY])] = self.tail
         self.tail += 1
@@ -81,18 +86,18 @@ class Pending:
         self._rows = np.zeros(min(2 * len(held), self.size_max), dtype=PENDING)
         self._rows[np.arange(self.head, self.tail) % len(self._rows)] = held
 
-    def oldest(self) -> Row:
-        """The record at the head, of a queue that is not empty."""
-        row: Row = self._rows[self.head % len(self._rows)].item()
-        return row
-
     def pop(self) -> Row:
-        """Take the oldest out."""
-        row = self.oldest()
+        """Take the oldest out of a queue that is not empty."""
+        row: Row = self._rows[self.head % len(self._rows)].item()
         if row[OPEN]:
             del self._at[int(row[KEY])]
         self.head += 1
+        self._look()
         return row
+
+    def _look(self) -> None:
+        """Note when the oldest is due."""
+        self.due_ms = NEVER_MS if self.head == self.tail else int(self._rows["due_ms"][self.head % len(self._rows)])
 
     def answer(self, key: int) -> tuple[int, Row] | None:
         """Close the record that a click answers; its number and what it was, or None where none is open."""
@@ -114,5 +119,6 @@ class Pending:
         self.head, self.tail = head, head + len(rows)
         self._rows = np.zeros(max(len(rows), min(1024, self.size_max)), dtype=PENDING)
         self._rows[np.arange(self.head, self.tail) % len(self._rows)] = rows
+        self._look()
         still = np.flatnonzero(rows["open"])
         self._at = dict(zip(rows["key"][still].tolist(), (head + still).tolist(), strict=True))

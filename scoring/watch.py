@@ -65,8 +65,17 @@ class Alarm:
 class Adwin(drift.ADWIN):
     """River's ADWIN, which can be kept."""
 
+    _drift_detected: bool
+
     def __init__(self) -> None:
         super().__init__(delta=CONFIDENCE)
+
+    def drifts(self, value: float) -> bool:
+        """River's ``update``; whether it detects a drift."""
+        if self._drift_detected:
+            self._reset()
+        self._drift_detected = bool(self._helper.update(value))
+        return self._drift_detected
 
     def kept(self) -> bytes:
         """All of its state, about 1.4 KB."""
@@ -105,7 +114,7 @@ class Watch:
         found = [
             self._alarm(detector, model, learned)
             for detector, value in ((Detector.CALIBRATION, residual), (Detector.SURPRISE, surprise))
-            if self._drifts(detector, value)
+            if self.detectors[detector].drifts(value)
         ]
         if learned % LOOK_EVERY == 0:
             self._look(model, learned)
@@ -113,13 +122,9 @@ class Watch:
 
     def interest(self, model: ClickModel, learned: int, agreement: float) -> list[Alarm]:
         """Take how alike the two interests are of a person who is shown something, -1 to 1."""
-        alarm = self._alarm(Detector.INTEREST, model, learned) if self._drifts(Detector.INTEREST, agreement) else None
+        drifts = self.detectors[Detector.INTEREST].drifts(agreement)
+        alarm = self._alarm(Detector.INTEREST, model, learned) if drifts else None
         return [alarm] if alarm is not None else []
-
-    def _drifts(self, detector: Detector, value: float) -> bool:
-        adwin = self.detectors[detector]
-        adwin.update(value)
-        return bool(adwin.drift_detected)
 
     def _alarm(self, detector: Detector, model: ClickModel, learned: int) -> Alarm | None:
         """The alarm and its answer; None where nothing was known before, or where predictions got better."""

@@ -44,6 +44,11 @@ def demo(
             )
     except (BrokerError, TopicsError, WorkerDiedError) as error:
         _fail(error, as_json=as_json)
+    if report.calibration is not None and report.calibration_attention is not None:
+        people.print(
+            f"Clicks predicted over clicks, of what was chosen: {report.calibration:.2f} with the online click layer, "
+            f"{report.calibration_attention:.2f} by the attention model alone."
+        )
     if as_json:
         typer.echo(msgspec.json.encode(report).decode())
 

@@ -26,13 +26,24 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ctr_random_interval: tuple[float, float]
     impressions_engine: int
     impressions_random: int
+    calibration: float | None
+    calibration_attention: float | None
     dead_letters: int
     seconds: float
     guarantee: str
     broker: str
 
     @classmethod
-    def of(cls, meter: Meter, *, dead_letters: int, seconds: float, guarantee: str, broker: str) -> "Report":
+    def of(
+        cls,
+        meter: Meter,
+        *,
+        dead_letters: int,
+        seconds: float,
+        guarantee: str,
+        broker: str,
+        calibrations: tuple[float | None, float | None] = (None, None),
+    ) -> "Report":
         """The report of what ``meter`` has counted."""
         p50, p99 = meter.latency_ms([50, 99])
         engine, control = meter.engine, meter.control
@@ -47,6 +58,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             ctr_random_interval=_rounded(control.interval),
             impressions_engine=engine.impressions,
             impressions_random=control.impressions,
+            calibration=calibrations[0],
+            calibration_attention=calibrations[1],
             dead_letters=dead_letters,
             seconds=round(seconds, 1),
             guarantee=guarantee,

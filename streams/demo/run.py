@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.process import log_tail
+from scoring.policies import ENGINE_ARM
 from streams import topics
 from streams.client import PlacementView
 from streams.connection import aiokafka_options
@@ -21,6 +22,8 @@ from streams.demo.report import Report, Snapshot
 from streams.demo.shop import Event, Shoppers
 from streams.demo.stage import Stage
 from streams.demo.worker import LOG_LINES, WorkerDiedError, WorkerProcess
+from streams.layer_audit import decode_outcome
+from streams.reading import read_topic
 from streams.wire import Ad, Click, Impression, Placement, encode_json
 
 GUARANTEE, BROKER = "at_least_once", "embedded"
@@ -34,6 +37,8 @@ WAIT_OTHER_TOPIC_MS = 10
 """On one machine, the two events of one moment are no further apart; it is most of the latency."""
 FETCH_WAIT_MS = 10
 """The embedded broker answers a fetch after half of it, records or not."""
+CLICK_WINDOW_MS = 5_000
+"""Shoppers click within 3 s; with the usual window of minutes, a demo would end before the first non-click is known."""
 TICK_S = 0.01
 """Between two looks at what is due; adds as much to the latency at most."""
 SHOW_EVERY_S, COUNT_EVERY_S = 0.25, 1.0
@@ -95,6 +100,22 @@ class DeadLetters:
         return sum((await self._consumer.end_offsets(self._partitions)).values())
 
 
+async def calibrations(bootstrap: str) -> tuple[float | None, float | None]:
+    """Clicks predicted over clicks, with the click layer and by attention alone; see `Report`."""
+    told = []
+    async for records in read_topic(bootstrap, topics.OUTCOMES):
+        told += [decode_outcome(record.value or b"") for record in records]
+    known = [outcome for outcome in told if outcome.arm == ENGINE_ARM]
+    known = sorted(known, key=lambda outcome: outcome.known_ms)[len(known) // 2 :]
+    clicks = sum(outcome.clicked for outcome in known)
+    if not clicks:
+        return None, None
+    return (
+        round(sum(outcome.predicted for outcome in known) / clicks, 3),
+        round(sum(outcome.attention for outcome in known) / clicks, 3),
+    )
+
+
 class Demo:
     """One run against the broker at ``bootstrap``."""
 
@@ -107,6 +128,7 @@ class Demo:
         self._shoppers = Shoppers(plan.seed, plan.users)
         self._meter = Meter()
         self._dead_letters = 0
+        self._calibrations: tuple[float | None, float | None] = None, None
         self._stopped = asyncio.Event()
         self._seconds = 0.0
         self._ads = {ad.ad_id: ad for ad in self._shoppers.ads}
@@ -126,6 +148,7 @@ class Demo:
                 await self._play(worker, outbox, dead_letters)
                 await producer.flush()
             self._dead_letters = await dead_letters.count()
+        self._calibrations = await calibrations(self._bootstrap)
         return self._report()
 
     def _worker_settings(self) -> dict[str, str]:
@@ -139,6 +162,7 @@ class Demo:
             "heartbeat_ms": str(HEARTBEAT_MS),
             "wait_other_topic_ms": str(WAIT_OTHER_TOPIC_MS),
             "fetch_wait_ms": str(FETCH_WAIT_MS),
+            "click_window_ms": str(CLICK_WINDOW_MS),
         }
 
     async def _play(self, worker: WorkerProcess, outbox: Outbox, dead_letters: DeadLetters) -> None:
@@ -197,6 +221,7 @@ class Demo:
     def _report(self) -> Report:
         return Report.of(
             self._meter,
+            calibrations=self._calibrations,
             dead_letters=self._dead_letters,
             seconds=self._seconds,
             guarantee=GUARANTEE,

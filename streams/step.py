@@ -150,7 +150,8 @@ class Step:
         rerouted = self._rerouted(decoded.misplaced)
         lane_row = _advance(state, taken, counts, score)
         arms = Counter(p.arm for p in published)
-        drifts = told(state.clicks.alarms(), state.lane, self.engine.model.version, state.stream_ms)
+        alarms = state.clicks.alarms()
+        drifts = told(alarms, state.lane, self.engine.model.version, state.stream_ms) if alarms else []
         control = [Message(drift.key, encode_json(drift)) for drift in drifts]
         effects = Effects(messages, rerouted, lane_row, counts, tally(decoded, applied), arms, outcomes, control)
         lap("encode")

@@ -48,6 +48,7 @@ class Workload:
         self.per_s = per_s
         self._users = users
         self._numbers: Counter[str] = Counter()
+        self._last_ms: Counter[str] = Counter()
         self._answers: list[tuple[float, Click]] = []
         self.acknowledged = Acknowledged()
         self._stopping = threading.Event()
@@ -117,7 +118,9 @@ class Workload:
     def _impression(self, now: float) -> Impression:
         user = f"user-{self._random.randrange(self._users)}"
         self._numbers[user] += 1
-        number, time_ms = self._numbers[user], int(time.time() * 1000)
+        # No two of one user at one moment: the same ad shown twice then is one impression that came again.
+        self._last_ms[user] = max(int(time.time() * 1000), self._last_ms[user] + 1)
+        number, time_ms = self._numbers[user], self._last_ms[user]
         ad_id = f"ad-{self._random.randrange(ADS)}"
         shown = Impression(event_id=f"{user}-i{number}", user_id=user, ad_id=ad_id, time_ms=time_ms)
         if self._random.random() < CLICKED:

@@ -62,7 +62,7 @@ def world() -> Evidence:
         source: {msgspec.json.decode(one.value)["event_id"] for one in inputs[source, 0] if one.value != b"{poison"}
         for source in Source
     }
-    return Evidence(1, inputs, known, recorded, {0: state.next_offsets}, STEP)
+    return Evidence(1, inputs, known, recorded, {0: state.next_offsets}, True, STEP)
 
 
 def test_a_worker_that_did_everything_right_is_acquitted() -> None:

@@ -36,9 +36,11 @@ def chaos(
 
     Exit status 1 where something was found. Example: make chaos ARGS="--minutes 20 --seed 7"
     """
-    chosen = set(filter(None, only.split(","))) or FAULTS.keys()
+    chosen = set(filter(None, only.split(","))) or set(FAULTS)
     if unknown := chosen - FAULTS.keys() - {RECREATED}:
         raise typer.BadParameter(f"{sorted(unknown)}; there are {[*FAULTS, RECREATED]}", param_hint="--only")
+    if guarantee == "at_least_once":
+        chosen -= faults.TWO_OWNERS
     plan = Plan(
         seed=seed,
         minutes=minutes,

@@ -224,6 +224,7 @@ def _gather(shop: Shop, recorder: Recorder, workload: Workload) -> Evidence:
         acknowledged=workload.acknowledged.events,
         recorded=recorder.recorded,
         committed=recorder.committed(),
+        exactly_once=shop.settings.guarantee == "exactly_once",
         step=Unplaced(**{part.name: getattr(step, part.name) for part in fields(step)}),
     )
 

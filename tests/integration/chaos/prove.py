@@ -20,8 +20,8 @@ FAULTS = {
     "no_fence": "frozen",
     "no_seek": "joined_and_left",
     "no_offset_in_row": "killed",
-    "lane_row_first": "killed,refused_as_too_large",
-    "transactions_off": "killed,dead_letters_not_writable",
+    "lane_row_first": "refused_as_too_large",
+    "transactions_off": "refused_as_too_large",
 }
 """Under which each does its harm; a mistake without a fault is none that anybody would see."""
 

@@ -15,6 +15,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
+from scoring.rows import RowStore
 from streams.clock import tick_ms, wall_ms
 from streams.compute import Compute
 from streams.group_offsets import GroupOffsets
@@ -120,10 +121,11 @@ class Lane:
         self._outbox = await self._fence()
         await self._check_membership()
         # 2. rows
-        settings = self._shared.settings
-        recovered = self._recovering = await self._base()
-        await recover(settings, self._topic("state-changelog"), recovered)
-        self._changelog_offset = recovered.offset
+        recovered = await self._recover(await self._base())
+        if recovered.lane_row is None and len(recovered.store):  # without it the lane would begin anew, over old rows
+            log.warning("snapshot beyond its lane row, read the changelog instead", lane=self.number)
+            recovered = await self._recover(Recovered(RowStore(self._shared.settings.rows_per_lane_max), None, 0))
+        self._changelog_offset = recovered.lane_row_offset
         self._state = await self._resume(recovered)
         self._committed = True
         # 3. where to go on
@@ -170,6 +172,10 @@ class Lane:
             await consumer.commit(offsets)
         except (CommitFailedError, IllegalStateError) as error:
             raise LaneLostError(f"lane {self.number} was given to another worker: {error}") from error
+
+    async def _recover(self, base: Recovered) -> Recovered:
+        self._recovering = base
+        return await recover(self._shared.settings, self._topic("state-changelog"), base)
 
     async def _base(self) -> Recovered:
         """A snapshot of this lane, or nothing."""

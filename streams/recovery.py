@@ -39,6 +39,8 @@ class Recovered:
     store: RowStore
     lane_row: LaneRow | None
     offset: int
+    lane_row_offset: int = 0
+    """Where the lane row stands in the changelog, as far as it was read; a snapshot holds none and must not pass it."""
     end: int = 0
     """The watermark that recovery reads up to; 0 before it is known."""
     parts: dict[bytes, bytes] = field(default_factory=dict)
@@ -79,6 +81,7 @@ async def recover(settings: Settings, changelog: TopicPartition, base: Recovered
 def _load(base: Recovered, records: Sequence[Record]) -> None:
     """Take the last value of each key; rows of one read are put in one go."""
     last = {record.key or b"": record.value for record in records}
+    base.lane_row_offset = max([base.lane_row_offset, *(r.offset for r in records if r.key == LANE_KEY)])
     lane_row = last.pop(LANE_KEY, None)
     for key in [key for key in last if key.startswith(RESERVED)]:
         value = last.pop(key)

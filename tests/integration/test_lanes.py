@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from aiokafka import TopicPartition
 
 from deploy.brokers import Broker
 from scoring.rows import decode_rows
@@ -15,6 +16,7 @@ from streams.adopt import adopt
 from streams.lane import Lane, LaneLostError
 from streams.lane_clicks import KEY, LaneClicks
 from streams.outbox import DeliveryError, Outbox
+from streams.reading import log_ends
 from streams.recovery import RecoveryError
 from streams.wire import Decision
 from tests.builders import ad, click, impression
@@ -252,6 +254,48 @@ def test_a_lane_recovers_its_rows_from_snapshot_and_changelog_alike(
         assert layers[0] == layers[1]
         assert layers[0].keys() >= {KEY}
         assert stores[0] == stores[1] == await shop.state()
+
+    play(scenario)
+
+
+@GUARANTEES
+def test_a_lane_that_is_taken_over_again_and_again_without_an_event_stays_where_it_was(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
+        await shop.publish(events())
+        stood = []
+        for _ in range(4):  # each leaves a snapshot, the first alone after a slice of its own
+            owner = Owner(shop, ADS)
+            lane = await owner.take_over()
+            await owner.step_all()
+            stood.append((lane.state.next_offsets, lane.state.totals["applied"]))
+            await lane.close(5_000)
+            await owner.vanish()
+        assert stood == [((60, 20), 80)] * 4
+
+    play(scenario)
+
+
+@GUARANTEES
+def test_a_snapshot_beyond_its_lane_row_is_not_believed(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
+        await shop.publish(events())
+        first = Owner(shop, ADS)
+        lane = await first.take_over()
+        await first.step_all()
+        changelog = TopicPartition(f"{topic_prefix}state-changelog", 0)
+        lane._changelog_offset = (await log_ends(kafka.bootstrap, [changelog]))[changelog]
+        await lane.close(5_000)
+        await first.vanish()
+        second = Owner(shop, ADS)
+        lane = await second.take_over()
+        assert (lane.state.next_offsets, len(lane.state.store)) == ((60, 20), USERS)
+        await second.vanish()
 
     play(scenario)
 

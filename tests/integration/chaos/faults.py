@@ -22,6 +22,8 @@ UNREACHABLE_S = 90.0
 CLOCK_BACK_MS = 240_000
 """Below the tolerance for events of the future (five minutes): beyond it every event would be one."""
 COMPACTED_S = 30.0
+AT_WORK = 0.9
+"""Share of faults that meet a worker that holds lanes, where there is one."""
 
 
 @dataclass(slots=True)
@@ -105,9 +107,11 @@ def clock_back(bench: Bench, rng: random.Random) -> None:
 
 
 def _one(bench: Bench, rng: random.Random) -> list[Slot]:
-    """A living worker, or none."""
+    """A living worker, or none; mostly one that is at work, sometimes one that has hardly begun."""
     living = bench.living()
-    return [rng.choice(living)] if living else []
+    at_work = [slot for slot in living if bench.fleet.at_work(slot)]
+    chosen = at_work if at_work and rng.random() < AT_WORK else living
+    return [rng.choice(chosen)] if chosen else []
 
 
 # --- of brokers ------------------------------------------------------------------------------------------------
@@ -206,11 +210,6 @@ OF_BROKERS: tuple[Fault, ...] = (
     disk_full,
     compacted_between_runs,
 )
-
-
-TWO_OWNERS = frozenset({"frozen", "joined_and_left", "unreachable"})
-"""These leave a former owner at work beside the new one. Without transactions nothing fences it, and it can write over
-a row: ``at_least_once`` says so, and is not held to more."""
 
 
 def draw(kinds: tuple[Fault, ...], rng: random.Random) -> Iterator[Fault]:

@@ -26,6 +26,8 @@ class Slot:
     worker: Worker | None = None
     ended: list[int] = field(default_factory=list)
     next_start: float = 0.0
+    log_mark: int = 0
+    """Where the log of the worker that is in it begins."""
 
     @property
     def alive(self) -> bool:
@@ -92,6 +94,14 @@ class Fleet:
             if slot.worker is not None:
                 slot.worker.__exit__(None, None, None)
 
+    def at_work(self, slot: Slot) -> bool:
+        """Whether the worker has had a lane: on a busy machine it takes long to start."""
+        if not slot.alive:
+            return False
+        with self.log_file(slot).open("rb") as log:
+            log.seek(slot.log_mark)
+            return b"lane taken over" in log.read()
+
     def log_file(self, slot: Slot) -> Path:
         return self._folder / f"{slot.name}.log"
 
@@ -104,11 +114,13 @@ class Fleet:
         return Counter(status for slot in self.slots for status in slot.ended)
 
     def _launch(self, slot: Slot) -> None:
+        log = self.log_file(slot)
+        slot.log_mark = log.stat().st_size if log.exists() else 0
         home = self._folder / slot.name
         home.mkdir(exist_ok=True)
         launcher = [sys.executable, "-m", "tests.integration.chaos.launcher"]
         command = [*launcher, str(self.clock_file(slot)), self._mutation]
-        worker = Worker(self._shop, self.log_file(slot), command=command, home=home)
+        worker = Worker(self._shop, log, command=command, home=home)
         slot.worker = worker.__enter__()
 
     def _keep(self) -> None:

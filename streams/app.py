@@ -29,6 +29,7 @@ from streams.intake import Intake
 from streams.lane import Shared
 from streams.metrics import Metrics
 from streams.metrics_page import metrics_page
+from streams.privacy import Requests
 from streams.refused_ads import RefusedAds
 from streams.settings import Settings
 from streams.snapshots import Snapshots
@@ -79,7 +80,13 @@ def make_engine(settings: Settings) -> Engine:
     return Engine(Catalogue(model.encode, model.dim), model, policy(settings), experiments)
 
 
-def make_step(settings: Settings, engine: Engine, lanes: int, refused: RefusedAds | None = None) -> Step:
+def make_step(
+    settings: Settings,
+    engine: Engine,
+    lanes: int,
+    refused: RefusedAds | None = None,
+    requests: Requests | None = None,
+) -> Step:
     """The step of every lane of a worker that the settings ask for."""
     return Step(
         engine,
@@ -90,7 +97,17 @@ def make_step(settings: Settings, engine: Engine, lanes: int, refused: RefusedAd
         scoring=settings.scoring,
         learning=learning(settings),
         refused=refused or RefusedAds(),
+        requests=requests,
+        consent_presumed=settings.consent_presumed,
+        erased_kept_ms=settings.erased_kept_ms,
     )
+
+
+def make_control(settings: Settings, engine: Engine, lanes: int) -> tuple[Control, Requests]:
+    """The control topic's switches, with those of the engine that follow them, and what people ask for there."""
+    control = Control(settings.control_entries_max)
+    control.on(ExperimentSetting, ExperimentSwitch(engine.experiments).follow)
+    return control, Requests(control, partitioner(lanes))
 
 
 def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
@@ -110,6 +127,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     )
     app.BootStrategy = Boot
     app.boot_strategy = Boot(app)
+    control, requests = make_control(settings, engine, identity.lanes)
     channel = app.channel(maxsize=settings.lanes_max)
 
     async def offer(lane: int) -> None:
@@ -117,15 +135,13 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         await channel.put(lane)
 
     def make_shared(consumer: AIOKafkaConsumer) -> Shared:
-        step = make_step(settings, engine, identity.lanes, refused)
+        step = make_step(settings, engine, identity.lanes, refused, requests)
         app.flow_control.resume()  # once, before the first token: a second call would empty the queue
         snapshots = Snapshots(settings, identity.changelog)
         return Shared(settings, consumer, step, compute, identity, snapshots, metrics=metrics, traces=traces)
 
     refused = RefusedAds()
     intake = Intake(settings, make_shared, offer)
-    control = Control(settings.control_entries_max)
-    control.on(ExperimentSetting, ExperimentSwitch(engine.experiments).follow)
     feeds = (
         ControlFeed(settings, control, compute, intake.fail),
         CatalogueFeed(settings, engine.catalogue, refused, compute, intake.fail),

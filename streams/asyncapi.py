@@ -134,6 +134,7 @@ _DRIFT = control_wire.Drift(
     model="demo-1a2b3c4d",
     time_ms=_TIME_MS,
 )
+_ERASURE = control_wire.Erasure(user_id="user-17", time_ms=_TIME_MS)
 _CONSENT = control_wire.Consent(user_id="user-17", granted=False, time_ms=_TIME_MS)
 _EXPERIMENT = control_wire.ExperimentSetting(
     experiment="warmth",
@@ -211,6 +212,7 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
     ),
     topics.CONTROL: (
         Message("Consent", "`consent/` and the user_id.", _CONSENT),
+        Message("Erasure", "`erasure/` and the user_id.", _ERASURE),
         Message("ExperimentSetting", "`experiment/` and its name.", _EXPERIMENT),
         Message("Drift", "`drift/`, the lane, a slash and the detector.", _DRIFT),
         Message("Unset", "The key of what is taken back.", summary="A tombstone.", payload={"type": "null"}),
@@ -233,6 +235,14 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
             None,
             "The online click layer, `streams.lane_clicks`.",
             "application/msgpack",
+            _BYTES,
+        ),
+        Message(
+            "Watermark",
+            "A NUL, `erased/` and 16 bytes of a hash of the user_id.",
+            None,
+            "Nothing of this user until this time is applied again: UTC epoch milliseconds, 8 bytes, big-endian.",
+            "application/octet-stream",
             _BYTES,
         ),
         _FORGOTTEN,

@@ -209,6 +209,7 @@ def _lane(
 
 class _PlacementId(msgspec.Struct):
     placement_id: str
+    context_only: bool = False
 
 
 async def audit(bootstrap: str, prefix: str, progress: Callable[[int], None] = lambda _records: None) -> Seen:
@@ -235,13 +236,20 @@ async def audit(bootstrap: str, prefix: str, progress: Callable[[int], None] = l
             if record.value is None:
                 seen.placed.pop(record.key or b"", None)
             else:
-                name = seen.placed[record.key or b""] = decode_id(record.value).placement_id
-                seen.placements[name] += 1
+                _placed(seen, record.key or b"", decode_id(record.value))
         progress(len(records))
     async for records in read_topic(bootstrap, prefix + topics.DEAD_LETTERS):
         seen.dead.extend(records)
         progress(len(records))
     return seen
+
+
+def _placed(seen: Seen, user: bytes, placement: _PlacementId) -> None:
+    """Count a placement; one of context alone follows from no row."""
+    seen.placements[placement.placement_id] += 1
+    seen.placed.pop(user, None)
+    if not placement.context_only:
+        seen.placed[user] = placement.placement_id
 
 
 def _read_changelog(

@@ -10,7 +10,7 @@ from scoring.update import Applied
 from streams.decode import Decoded, Record
 from streams.topics import CLICKS
 
-FATES = ("applied", "duplicate", "replayed", "late", "filtered", "dead", "rerouted")
+FATES = ("applied", "duplicate", "replayed", "late", "filtered", "dead", "rerouted", "without_consent", "erased")
 """What becomes of a record. ``filtered`` is the sum of `RULES`."""
 RULES = tuple(outcome.name.lower() for outcome in FILTERED)
 
@@ -24,6 +24,8 @@ def account(events_in: int, decoded: Decoded, applied: Applied) -> Counter[str]:
         filtered=sum(counts[rule] for rule in RULES),
         dead=len(decoded.dead),
         rerouted=len(decoded.misplaced),
+        without_consent=len(decoded.strangers),
+        erased=decoded.erased,
         unknown_ads=applied.unknown_ads,
     )
     counts["unaccounted"] = unaccounted(counts)

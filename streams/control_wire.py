@@ -39,6 +39,18 @@ class Consent(ControlMessage, frozen=True, kw_only=True, tag="consent"):
         return self.user_id
 
 
+class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
+    """Everything held of a person is to be forgotten: what happened until ``time_ms``, and never comes back."""
+
+    user_id: Id
+    time_ms: TimeMs
+
+    @property
+    def name(self) -> str:
+        """The user."""
+        return self.user_id
+
+
 ExperimentName = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
 """Lower-case letters, digits and dashes, 32 at most: it stands in placements and reports."""
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -107,7 +119,7 @@ class Drift(ControlMessage, frozen=True, kw_only=True, tag="drift"):
         return f"{self.lane}/{self.detector}"
 
 
-KINDS = Consent | ExperimentSetting | Drift
+KINDS = Consent | Erasure | ExperimentSetting | Drift
 """Every kind, as a union: ``Consent | Other``."""
 
 
@@ -117,5 +129,5 @@ def kind_of(message: type[ControlMessage]) -> str:
     return str(tag)
 
 
-KIND_NAMES = frozenset(kind_of(kind) for kind in get_args(KINDS) or (KINDS,))
+KIND_NAMES = frozenset(kind_of(kind) for kind in get_args(KINDS))
 decode_control = msgspec.json.Decoder(KINDS).decode

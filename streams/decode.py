@@ -12,8 +12,9 @@ from msgspec.structs import astuple
 
 from scoring.events import EVENT, VIEWED_LONG_MS, Events, Kind, Source, only
 from scoring.ids import id64, id64s
-from scoring.rows import RowStore
+from scoring.rows import ROW, Rows, RowStore
 from streams import wire
+from streams.consent import Gate, Verdict
 from streams.message import Message
 from streams.topics import BATCH_BYTES
 
@@ -52,12 +53,19 @@ class Decoded:
     """``events``: what may be applied, in order. ``dead``: refused records with stage, error class and message.
 
     ``misplaced``: records whose key belongs to another partition, to be sent there. ``places``: each event's record.
+    ``strangers``: users, with their place, who acted and do not agree to be remembered; what they ``told`` stays out
+    of ``events``. ``withdrawn``: those who did agree before, and whose rows are gone. ``erased``: events before their
+    user's watermark, or before a withdrawal in the same call.
     """
 
     events: Events
     places: Places
     dead: list[tuple[Record, str, str, str]] = field(default_factory=list)
     misplaced: list[Record] = field(default_factory=list)
+    strangers: list[tuple[bytes, int]] = field(default_factory=list)
+    told: Events = field(default_factory=lambda: np.zeros(0, dtype=EVENT))
+    withdrawn: list[bytes] = field(default_factory=list)
+    erased: int = 0
 
     def misplace(self, record: Record) -> None:
         """Send ``record`` on, if it can be sent."""
@@ -76,15 +84,18 @@ def decode(
     *,
     latest_ms: int,
     belongs_here: Callable[[bytes], bool],
+    gate: Gate | None = None,
 ) -> Decoded:
-    """Decode ``records`` in order; rows are made for new users.
+    """Decode ``records`` in order; rows are made for new users, and removed of those who withdraw their consent.
 
     ``latest_ms``: now + tolerance, the newest time that an event may have. ``belongs_here(key)``: whether the
-    partitioner puts the key in this lane; asked once per user, since the answer is the same ever after.
+    partitioner puts the key in this lane; asked once per row, since the answer is the same ever after. ``gate``: who
+    may become state; None: everyone but those whose own events say no.
     """
     out = Decoded(np.zeros(len(records), dtype=EVENT), np.arange(len(records)))
     keys = [record.key for record in records]
     refused: dict[int, Exception] = {}
+    said: dict[int, bool] = {}
     taken = np.zeros(len(records), dtype=np.bool_)
     for source in Source:
         places = np.flatnonzero(sources == source)
@@ -92,10 +103,16 @@ def decode(
         places, events = _passed(places, read, [keys[place] for place in places.tolist()], latest_ms, refused)
         _fill(out.events, places, source, events)
         taken[places] = True
+        told = zip(places.tolist(), events, strict=True)
+        said |= {place: event.consent for place, event in told if event.consent is not None}
     out.dead = [
         (records[at], "decode", type(refused[at]).__name__, str(refused[at])[:MESSAGE_CHARS_MAX])
         for at in sorted(refused)
     ]
+    out.events["offset"] = np.fromiter((record.offset for record in records), dtype=np.int64, count=len(records))
+    gate = gate or Gate()
+    if not gate.stands_open(bool(said)):
+        _judge(gate, out, keys, said, taken, store, belongs_here)
     rows = store.find_all(keys)
     for place in np.flatnonzero(taken & (rows < 0)).tolist():
         key = keys[place] or b""  # the user of an event that was taken
@@ -108,11 +125,64 @@ def decode(
         elif rows[place] < 0:
             out.misplace(records[place])
     out.events["row"] = rows
-    out.events["offset"] = np.fromiter((record.offset for record in records), dtype=np.int64, count=len(records))
     out.places = np.flatnonzero(taken & (rows >= 0))
     out.events = only(out.events, taken & (rows >= 0))
     out.events["stream_ms"] = np.maximum.accumulate(out.events["time_ms"])
     return out
+
+
+def _judge(
+    gate: Gate,
+    out: Decoded,
+    keys: list[bytes | None],
+    said: dict[int, bool],
+    taken: npt.NDArray[np.bool_],
+    store: RowStore,
+    belongs_here: Callable[[bytes], bool],
+) -> None:
+    """Take out of ``taken`` what may not become state, in order; rows of those who withdraw are removed.
+
+    What a user did earlier in the same call is then left out as well: it would have been forgotten.
+    """
+    times_ms = out.events["time_ms"].tolist()
+    for place in np.flatnonzero(taken).tolist():
+        user, time_ms = keys[place] or b"", times_ms[place]
+        verdict = gate.judge(user, said.get(place), time_ms)
+        if verdict is Verdict.ADMITTED or (user not in store and not belongs_here(user)):
+            continue
+        taken[place] = False
+        if verdict is Verdict.ERASED:
+            out.erased += 1
+            continue
+        out.strangers.append((user, place))
+        earlier = [at for at in range(place) if taken[at] and keys[at] == user] if verdict is Verdict.REFUSED else []
+        if verdict is Verdict.REFUSED and (earlier or user in store):
+            taken[earlier] = False
+            out.erased += len(earlier)
+            out.withdrawn.append(user)
+            gate.watermarks.raise_to(user, time_ms)
+            store.remove(user)
+    out.told = out.events[[place for _, place in out.strangers]]
+
+
+def unremembered(decoded: Decoded, store: RowStore) -> tuple[list[bytes], Rows]:
+    """Those who acted and are not remembered, and a row of each, ``[N]``, that holds nothing but the moment.
+
+    When and where they acted, and up to which offsets; such a row is scored and never kept.
+    """
+    places: dict[bytes, int] = {}
+    for user, _ in decoded.strangers:
+        if user not in store:
+            places.setdefault(user, len(places))
+    rows = np.zeros(len(places), dtype=ROW)
+    rows["offset"] = -1
+    for (user, _), event in zip(decoded.strangers, decoded.told, strict=True):
+        if (place := places.get(user)) is not None:
+            row = rows[place]
+            row["offset"][event["source"]] = event["offset"]
+            row["time_ms"] = max(row["time_ms"], event["time_ms"])
+            row["surface"] = event["surface"] or row["surface"]
+    return list(places), rows
 
 
 def _read(source: Source, values: list[bytes]) -> list[Event | Exception]:

@@ -18,11 +18,12 @@ _REPARTITIONED = (
 
 @dataclass(frozen=True, slots=True)
 class TopicIdentity:
-    """Topic ids of impressions and clicks, of the changelog, and the number of lanes."""
+    """Topic ids of impressions and clicks, of the changelog and the control topic, and the number of lanes."""
 
     inputs: tuple[str, str]
     changelog: str
     lanes: int
+    control: str = ""
 
 
 def partitioner(lanes: int) -> Callable[[bytes], int]:
@@ -54,7 +55,8 @@ def identify(settings: Settings) -> TopicIdentity:
         )
     ids = topics.topic_ids(settings.bootstrap, topics.names(prefix))
     inputs = ids[prefix + topics.AD_IMPRESSIONS], ids[prefix + topics.CLICKS]
-    return TopicIdentity(inputs, ids[prefix + topics.CHANGELOG], counts[prefix + topics.CLICKS])
+    changelog, control = ids[prefix + topics.CHANGELOG], ids[prefix + topics.CONTROL]
+    return TopicIdentity(inputs, changelog, counts[prefix + topics.CLICKS], control)
 
 
 def check_lanes(numbers: set[int], lanes: int) -> None:

@@ -18,6 +18,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from scoring.rows import RowStore
 from streams.clock import tick_ms, wall_ms
 from streams.compute import Compute
+from streams.consent import Watermarks
 from streams.group_offsets import GroupOffsets
 from streams.identity import TopicIdentity, check_resume, check_topics
 from streams.lane_clicks import LaneClicks
@@ -192,6 +193,7 @@ class Lane:
         await asyncio.to_thread(check_topics, settings, identity)
         clicks = LaneClicks.restore(self._shared.step.learning, recovered.parts)
         state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store, clicks=clicks)
+        state.erased, state.control_id = Watermarks.restore(recovered.parts), identity.control
         row = recovered.lane_row
         if row is None:
             first = begin if settings.first_start == "earliest" else end
@@ -204,6 +206,8 @@ class Lane:
         state.stream_ms = row.stream_ms
         state.totals.update(row.totals)
         state.ads_next = row.ads_next
+        # Of a topic made anew everything is settled again; what was settled before changes nothing.
+        state.control_next = row.control_next if row.control_id == identity.control else 0
         return state
 
     def seek(self) -> None:
@@ -226,19 +230,23 @@ class Lane:
         settings = self._shared.settings
         limit_ms = wall_ms() + settings.time_tolerance_ms
         taken = self.queues.take(self.state.watermarks_ms, limit_ms, tick_ms(), settings.records_per_slice)
-        if taken is None and self._has_letters():
+        if taken is None and self._is_asked:
             return Slice([], np.zeros(0, dtype=np.uint8), self.state.watermarks_ms)
         return taken
 
     @property
     def has_work(self) -> bool:
         """Whether a slice may be cut."""
-        return len(self.queues) > 0 or self._has_letters()
+        return len(self.queues) > 0 or self._is_asked
 
-    def _has_letters(self) -> bool:
-        """Whether letters are to be made of refused ads, which no record of the lane may bring along."""
-        state = self._state
-        return self.number == LANE and state is not None and self._shared.step.refused.beyond(state.ads_next)
+    @property
+    def _is_asked(self) -> bool:
+        """Whether there is something to do that no record of the lane may bring along: requests, or letters of ads."""
+        state, step = self._state, self._shared.step
+        if state is None:
+            return False
+        asked = step.requests is not None and step.requests.waits(self.number, state.control_next)
+        return asked or (self.number == LANE and step.refused.beyond(state.ads_next))
 
     async def step(self, taken: Slice) -> Counter[str]:
         """Steps 1 to 6 for one slice (`streams.step`); returns what it counted."""

@@ -19,12 +19,15 @@ from streams.message import Message
 from streams.settings import Settings
 from streams.topics import AD_IMPRESSIONS, BATCH_BYTES, CLICKS, DEAD_LETTERS, LATE_EVENTS
 
+LANE_ID = "-lane-"
+"""Between the group and the lane's number in a transactional id."""
+
 
 def transactional_id(settings: Settings, lane: int) -> str | None:
     """The id by which a lane's owners fence one another; None without transactions."""
     if settings.guarantee == "at_least_once":
         return None
-    return f"{settings.topic_prefix}{settings.group}-lane-{lane}"
+    return f"{settings.topic_prefix}{settings.group}{LANE_ID}{lane}"
 
 
 class DeliveryError(RuntimeError):

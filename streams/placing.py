@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -25,12 +26,12 @@ REASON_WEIGHT_MIN = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A user's key and arm with the encoded placement and decision."""
+    """A user's key and arm with the encoded placement and decision; no decision of a placement of context alone."""
 
     user: bytes
     arm: str
     placement: bytes
-    decision: bytes
+    decision: bytes | None
 
 
 def placement_id(lane: int, user: bytes, offsets: tuple[int, int]) -> str:
@@ -39,9 +40,18 @@ def placement_id(lane: int, user: bytes, offsets: tuple[int, int]) -> str:
 
 
 def place(
-    engine: Engine, lane: int, users: list[bytes], rows: Rows, calibrate: Calibrate = uncalibrated
+    engine: Engine,
+    lane: int,
+    users: list[bytes],
+    rows: Rows,
+    calibrate: Calibrate = uncalibrated,
+    *,
+    context_only: bool = False,
 ) -> list[Published]:
-    """Placements and receipts for ``users`` with their ``rows [B]`` (copies)."""
+    """Placements and receipts for ``users`` with their ``rows [B]`` (copies).
+
+    ``context_only``: the rows hold nothing but the moment, and no receipt is made, since it would remember that.
+    """
     offsets: list[tuple[int, int]] = [(first, second) for first, second in rows["offset"].tolist()]
     ids = [placement_id(lane, user, pair) for user, pair in zip(users, offsets, strict=True)]
     users64 = np.array([id64(user) for user in users], dtype=np.uint64)
@@ -51,6 +61,10 @@ def place(
         batch = _Batch.of(engine, scored)
         for at, place_ in enumerate(scored.group.people.tolist()):
             placement = batch.placement(at, ids[place_] + scored.group.tag, users[place_])
+            if context_only:
+                bare = msgspec.structs.replace(placement, context_only=True)
+                published.append(Published(users[place_], placement.arm, encode_json(bare), None))
+                continue
             encoded = encode_json(placement)
             decision = batch.decision(at, placement, encoded, rows[place_].tobytes(), offsets[place_], lane)
             published.append(Published(users[place_], placement.arm, encoded, encode_decision(decision)))

@@ -138,6 +138,12 @@ class Settings(BaseSettings):
     idle_ttl_ms: int = Field(
         90 * 86_400_000, ge=1, description="A user silent this long, in stream time, is forgotten."
     )
+    consent_presumed: bool = Field(
+        True, description="What silence means: false where the law wants people to opt in first."
+    )
+    erased_kept_ms: int = Field(
+        60 * 86_400_000, ge=1, description="Watermarks of the erased, in stream time: above any topic's retention."
+    )
     snapshot_every_ms: int = Field(60_000, ge=100, description="Between a lane's local snapshots.")
 
     @property

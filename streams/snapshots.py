@@ -70,7 +70,7 @@ class Snapshots:
                 written_ms=wall_ms(),
                 users=len(users),
                 keys_bytes=len(keys),
-                parts=state.clicks.parts(),
+                parts=state.clicks.parts() | state.erased.parts(),
             )
         )
         path = self.path(state.lane)
@@ -98,7 +98,8 @@ class Snapshots:
             log.warning("snapshot unreadable, read the changelog instead", lane=lane, error=str(error))
             return empty
         if reason := self._refusal(header, begin, end):
-            log.info("snapshot refused, read the changelog instead", lane=lane, reason=reason)
+            log.info("snapshot refused and deleted, read the changelog instead", lane=lane, reason=reason)
+            path.unlink()  # it may hold people who have been erased since
             return empty
         return Recovered(store, None, header.changelog_offset, parts=header.parts)
 

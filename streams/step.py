@@ -1,7 +1,8 @@
 """A slice of a lane as a pure function: records and state in, effects out. No topic, no clock.
 
 The order of effects is the guarantee, so it is numbered; the lane (`streams.lane`) does the last three:
- 1. decode and validate; what fails becomes a dead letter
+ 0. settle what people have asked for since: erasures, and consent withdrawn
+ 1. decode and validate; what fails becomes a dead letter, and who does not consent no state
  2. apply the events to the rows, in order
  3. choose the users to score again, score and rank them
  4. copy the touched rows: the effects to be produced
@@ -23,13 +24,15 @@ from scoring.feedback import OUTCOME, Learning
 from scoring.order import stream_times
 from scoring.rows import Rows, RowStore
 from scoring.update import Applied, apply
+from streams.consent import Gate, Watermarks
 from streams.conservation import account, tally
-from streams.decode import Decoded, Record, decode
+from streams.decode import Decoded, Record, decode, unremembered
 from streams.lane_clicks import LaneClicks
 from streams.letters import letter
 from streams.message import Message
 from streams.outcomes import encoded, told
 from streams.placing import Published, place
+from streams.privacy import Requests, settle
 from streams.refused_ads import LANE, Refused, RefusedAds
 from streams.wire import LaneRow, encode_json
 
@@ -81,6 +84,9 @@ class LaneState:
     totals: Counter[str] = field(default_factory=Counter)
     store: RowStore = field(default_factory=RowStore)
     clicks: LaneClicks = field(default_factory=LaneClicks)
+    erased: Watermarks = field(default_factory=Watermarks)
+    control_id: str = ""
+    control_next: int = 0
     flood: FloodScore = field(default_factory=FloodScore)
     """Learnt anew by every owner: within `scoring.anomaly.GRACE` slices."""
     ads_next: int = 0
@@ -96,7 +102,8 @@ class Step:
     """The pure step of every lane of a worker. ``partition_of``: the producers' partitioner.
 
     ``rules``: what is kept from interest. ``scoring`` False: state only, no placements and no click layer.
-    ``learning`` None: no click layer.
+    ``learning`` None: no click layer. ``requests``: what people ask for on the control topic, which stands still
+    during a step. ``consent_presumed``: what a person's silence means.
     """
 
     engine: Engine
@@ -107,6 +114,9 @@ class Step:
     scoring: bool = True
     learning: Learning | None = field(default_factory=Learning)
     refused: RefusedAds = field(default_factory=RefusedAds)
+    requests: Requests | None = None
+    consent_presumed: bool = True
+    erased_kept_ms: int = 60 * 86_400_000
 
     def run(self, state: LaneState, taken: Slice, now_ms: int, lap: Callable[[str], None] = _untimed) -> Effects:
         """Advance ``state`` by one slice, in place. A failure leaves it half done: the process must end.
@@ -115,6 +125,8 @@ class Step:
         """
         lap("wait")
         store = state.store
+        # 0. settle what people have asked for
+        forgotten = self._settle(state)
         # 1. decode and validate
         decoded = decode(
             taken.records,
@@ -122,6 +134,7 @@ class Step:
             store,
             latest_ms=now_ms + self.time_tolerance_ms,
             belongs_here=lambda key: self.partition_of(key) == state.lane,
+            gate=Gate(self.requests.answers if self.requests else {}, state.erased, self.consent_presumed),
         )
         lap("decode")
         # 2. apply, and learn what came of impressions
@@ -131,21 +144,24 @@ class Step:
         # 3. score again whoever did something
         rows = store.rows[applied.touched]
         users = [user for row in applied.touched.tolist() if (user := store.users[row]) is not None]
-        published = self._place(state, users, rows, applied.acted) if self.scoring else []
+        published = self._place(state, users, rows, applied.acted) + self._place_in_context(state, decoded)
         lap("place")
         # 4. the effects
         expired = self._expire(state, taken)
         counts = account(len(taken.records), decoded, applied)
         counts.update(placements=len(published), outcomes=len(outcomes), expired=len(expired))
         score = state.flood.observe(int(rows["minute_count"][:, Source.CLICK].max(initial=0))) if len(rows) else 0.0
-        gone = [Message(user, None) for user in expired]
+        gone = _tombstones(store, [*forgotten, *decoded.withdrawn, *expired])
+        placed = {p.user for p in published} if gone else set()
+        marks = [Message(key, value) for key, value in state.erased.changes()]
         messages = {
-            "placements": [Message(p.user, p.placement) for p in published] + gone,
-            "decisions": [Message(p.user, p.decision) for p in published],
+            "placements": [Message(p.user, p.placement) for p in published]
+            + [tombstone for tombstone in gone if tombstone.key not in placed],
+            "decisions": [Message(p.user, p.decision) for p in published if p.decision is not None],
             "outcomes": [Message(None, told) for told in encoded(outcomes, self.engine.catalogue, state.clicks.models)],
             "dead-letters": [letter(*dead) for dead in [*decoded.dead, *self._refused_ads(state, counts)]],
             "late-events": _late(taken, decoded, applied),
-            "state-changelog": list(map(Message, users, row_bytes(rows))) + learned + gone,
+            "state-changelog": list(map(Message, users, row_bytes(rows))) + learned + gone + marks,
         }
         rerouted = self._rerouted(decoded.misplaced)
         lane_row = _advance(state, taken, counts, score)
@@ -161,7 +177,23 @@ class Step:
         """Placements of those who acted; what was filtered, or late, asks for none."""
         if not acted.all():
             users, rows = [users[at] for at in np.flatnonzero(acted).tolist()], rows[acted]
-        return place(self.engine, state.lane, users, rows, state.clicks.calibrator.calibration) if users else []
+        calibrate = state.clicks.calibrator.calibration
+        return place(self.engine, state.lane, users, rows, calibrate) if users and self.scoring else []
+
+    def _place_in_context(self, state: LaneState, decoded: Decoded) -> list[Published]:
+        """Placements of those who acted and are not remembered: of place and time alone."""
+        users, rows = unremembered(decoded, state.store)
+        calibrate = state.clicks.calibrator.calibration
+        go = users and self.scoring
+        return place(self.engine, state.lane, users, rows, calibrate, context_only=True) if go else []
+
+    def _settle(self, state: LaneState) -> list[bytes]:
+        """Whom the requests since the last slice made the lane forget."""
+        if self.requests is None:
+            return []
+        requests = self.requests.since(state.lane, state.control_next)
+        state.control_next = self.requests.control.next_offset
+        return settle(requests, state.store, state.erased)
 
     def _refused_ads(self, state: LaneState, counts: Counter[str]) -> list[Refused]:
         """Ads to make letters of, if this lane's owner is to: no records of the lane, and so none of its fates."""
@@ -194,6 +226,7 @@ class Step:
         before_ms, state.stream_ms = state.stream_ms, max(state.stream_ms, *taken.watermarks_ms)
         if before_ms // EXPIRY_CHECK_MS == state.stream_ms // EXPIRY_CHECK_MS:
             return []
+        state.erased.expire(state.stream_ms - self.erased_kept_ms)
         idle = state.store.idle_users(state.stream_ms - self.idle_ttl_ms)
         for user in idle:
             state.store.remove(user)
@@ -214,6 +247,11 @@ def _late(taken: Slice, decoded: Decoded, applied: Applied) -> list[Message]:
         message = f"time_ms {time_ms} is {stream_ms - time_ms} ms before the lane's time {stream_ms}"
         out.append(letter(taken.records[decoded.places[at]], "late", "LateEvent", message))
     return out
+
+
+def _tombstones(store: RowStore, forgotten: list[bytes]) -> list[Message]:
+    """One for each of ``forgotten`` who has not come back within the slice."""
+    return [Message(user, None) for user in dict.fromkeys(forgotten) if user not in store]
 
 
 def row_bytes(rows: Rows) -> list[bytes]:
@@ -244,4 +282,6 @@ def _advance(state: LaneState, taken: Slice, counts: Counter[str], flood_score: 
         totals=dict(state.totals),
         flood_score=round(flood_score, 6),
         ads_next=state.ads_next,
+        control_id=state.control_id,
+        control_next=state.control_next,
     )

@@ -24,6 +24,8 @@ Label = Annotated[str, Meta(max_length=128)]
 """A short word: a brand, a tag, a place in the app; "" where there is none."""
 SlotNumber = Annotated[int, Meta(ge=0, le=999)]
 """Place in a ranked list, from 0."""
+Consented = bool | None
+"""Whether the person agrees to be remembered: null leaves it to the control topic and the shop's presumption."""
 
 EventKind = Literal["click", "view", "cart", "purchase"]
 
@@ -39,6 +41,7 @@ class Impression(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True
     slot: SlotNumber | None = None
     price_micros: Price = 0
     surface: Label = ""
+    consent: Consented = None
 
 
 class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -58,6 +61,7 @@ class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     impression_time_ms: TimeMs | None = None
     placement_id: Id | None = None
     surface: Label = ""
+    consent: Consented = None
 
 
 class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -98,10 +102,11 @@ class Slot(Struct, frozen=True, kw_only=True, gc=False):
     attention: tuple[Attended, ...] = ()
 
 
-class Placement(Struct, frozen=True, kw_only=True):
+class Placement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The ranked ads for one person now. Topic ``placements`` (compacted), key ``user_id``.
 
-    ``time_ms`` is the time of the event that caused it. Drop it after ``valid_until_ms``.
+    ``time_ms`` is the time of the event that caused it. Drop it after ``valid_until_ms``. ``context_only``: made
+    without anything remembered of the person, who has not consented; it leaves no receipt.
     """
 
     placement_id: str
@@ -111,6 +116,7 @@ class Placement(Struct, frozen=True, kw_only=True):
     arm: str
     model: str
     slots: tuple[Slot, ...]
+    context_only: bool = False
 
 
 class Decision(Struct, frozen=True, kw_only=True):
@@ -183,8 +189,10 @@ class LaneRow(Struct, frozen=True, kw_only=True):
     ``watermarks_ms`` are the running maxima of record time per topic; ``topic_ids`` tell a topic from its
     namesake made anew, ``lanes`` from itself with more partitions. ``totals`` count what became of every record
     since the lane's first (`streams.conservation`): in = applied + duplicate + replayed + late + filtered + dead +
-    rerouted, always; ``unaccounted`` is the difference. ``flood_score``: see `scoring.anomaly`.
-    ``ads_next``: of lane 0, the offset on ``ads`` up to which refused ads have letters.
+    rerouted + without_consent + erased, always; ``unaccounted`` is the difference. ``flood_score``: see
+    `scoring.anomaly`. ``ads_next``: of lane 0, the offset on ``ads`` up to which refused ads have letters.
+    ``control_next``: requests of people on the control topic (``control_id``) before this offset were settled before
+    the slice's first record.
     """
 
     version: int
@@ -199,6 +207,8 @@ class LaneRow(Struct, frozen=True, kw_only=True):
     totals: dict[str, int]
     flood_score: float = 0.0
     ads_next: int = 0
+    control_id: str = ""
+    control_next: int = 0
 
 
 RESERVED = b"\x00"

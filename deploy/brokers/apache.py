@@ -46,12 +46,15 @@ class ApacheKafka:
         heap_mb: int = 512,
         properties: Mapping[str, str] = NO_PROPERTIES,
         properties_of: Callable[[int, Ports], Mapping[str, str]] = lambda _node, _ports: NO_PROPERTIES,
+        client: Mapping[str, str] = NO_PROPERTIES,
+        format_options: Sequence[str] = (),
         cache: Path | None = None,
         detached: bool = False,
         say: Callable[[str], None] = say_on_stderr,
     ) -> None:
         """``port``: of node 0, the next ones for the others; None: free ones. ``properties`` go over ours, and
-        over those what ``properties_of`` says of one node, which has these ports.
+        over those what ``properties_of`` says of one node, which has these ports. ``client``: librdkafka's
+        options of whoever asks whether it answers; ``format_options``: further ones of ``StorageTool format``.
 
         ``cache``: folder of the jars (``default_cache()``). ``detached``: outlives this process.
         ``say`` gets one line where the jars must be fetched first.
@@ -65,6 +68,8 @@ class ApacheKafka:
         self._heap_mb = heap_mb
         self._properties = dict(properties)
         self._properties_of = properties_of
+        self._client = dict(client)
+        self._format_options = list(format_options)
         self._cache = cache or default_cache()
         self._detached = detached
         self._say = say
@@ -101,7 +106,7 @@ class ApacheKafka:
             self._format()
             for node in range(self._nodes):
                 self._spawn(node)
-            wait_until_answers(self.bootstrap, self._nodes, READY_S, self._check)
+            wait_until_answers(self.bootstrap, self._nodes, READY_S, self._check, self._client)
         except BaseException:
             self.stop()
             raise
@@ -132,7 +137,7 @@ class ApacheKafka:
             if node in self._children:
                 raise BrokerError(f"Node {node} runs already, as process {self._children[node].pid}.")
             self._spawn(node)
-        wait_until_answers(self.bootstrap_of(self._children), len(self._children), READY_S, self._check)
+        wait_until_answers(self.bootstrap_of(self._children), len(self._children), READY_S, self._check, self._client)
 
     def bootstrap_of(self, nodes: Mapping[int, object]) -> str:
         """Addresses of these nodes only."""
@@ -187,7 +192,7 @@ class ApacheKafka:
             write_properties(folder / "server.properties", ours | self._properties | of_node)
             if not (folder / "data" / "meta.properties").exists():
                 command = [*self._java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster]
-                command += ["--config", str(folder / "server.properties")]
+                command += ["--config", str(folder / "server.properties"), *self._format_options]
                 formatting[node] = spawn(command, folder / "console.log", detached=False)
         for node, child in formatting.items():
             if child.wait(timeout=READY_S) != 0:

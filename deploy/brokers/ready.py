@@ -3,7 +3,7 @@
 import random
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -38,16 +38,19 @@ def free_port(besides: Collection[int] = ()) -> int:
     raise BrokerError(f"No free port on {HOST} in 200 drawn from {PORTS.start}-{PORTS.stop - 1}.")
 
 
-def wait_until_answers(bootstrap: str, nodes: int, deadline_s: float, check: Callable[[], None]) -> None:
+def wait_until_answers(
+    bootstrap: str, nodes: int, deadline_s: float, check: Callable[[], None], client: Mapping[str, str] = {}
+) -> None:
     """Return when the broker at ``bootstrap`` answers and names ``nodes`` live brokers.
 
-    ``check`` is called between attempts and raises when waiting is pointless (the process has died).
+    ``client``: librdkafka's options, for a broker that does not let everyone in. ``check`` is called between attempts
+    and raises when waiting is pointless (the process has died).
     Raises ``BrokerError`` after ``deadline_s``.
     """
     deadline = time.monotonic() + deadline_s
     _wait_for_listeners(bootstrap, deadline, check)
     # librdkafka backs off up to 10 s after a refused connection and logs each one.
-    admin = AdminClient({"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 100, "log_level": 0})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 100, "log_level": 0, **client})
     found = 0
     while found < nodes:
         check()

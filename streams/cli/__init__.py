@@ -22,6 +22,7 @@ from streams.cli import (
     metrics,
     ope,
     outcomes,
+    privacy,
     replay,
     settings,
     simulate,
@@ -46,6 +47,7 @@ app.command()(worker.worker)
 app.add_typer(lag.app, name="lag")
 app.add_typer(lanes.app, name="lanes")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(privacy.app, name="privacy")
 app.command()(tail.tail)
 app.command()(explain.explain)
 app.command()(doctor.doctor)

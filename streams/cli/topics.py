@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -27,6 +28,16 @@ ConfigureOption = Annotated[
     bool, typer.Option("--configure", help="Also set the configs of topics that are there already.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+class Role(StrEnum):
+    """Whose rights."""
+
+    WORKER = "worker"
+    ADSERVER = "adserver"
+    MONITOR = "monitor"
+    ADMIN = "admin"
+
 
 BOOTSTRAP = "127.0.0.1:9092"
 
@@ -85,6 +96,38 @@ def check(
         typer.echo(json.dumps({"ok": not failing, "problems": told}))
     if failing:
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: salience topics acls --role worker --principal User:worker --apply")
+def acls(
+    role: Annotated[Role | None, typer.Option(help="Whose rights; all where not given.")] = None,
+    principal: Annotated[str, typer.Option(help="Who gets them, as the brokers know them.")] = "User:ROLE",
+    bootstrap: BootstrapOption = BOOTSTRAP,
+    prefix: PrefixOption = "",
+    group: Annotated[str, typer.Option(help="Group of the workers.", envvar="SALIENCE_GROUP")] = "salience",
+    apply: Annotated[bool, typer.Option("--apply", help="Set them on the brokers, as who may.")] = False,
+    markdown: Annotated[bool, typer.Option(help="The table of deploy/ACLS.md.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the least rights of a role as kafka-acls.sh lines, or set them."""
+    from streams import acls as rights
+    from streams.settings import Settings
+
+    if markdown:
+        typer.echo(rights.table(), nl=False)
+        return
+    settings = Settings(bootstrap=bootstrap, topic_prefix=prefix, group=group)
+    given = {each: principal.replace("ROLE", each) for each in ([role.value] if role else rights.ROLES)}
+    lines = [rights.command(line, who, settings) for each, who in given.items() for line in rights.of_role(each)]
+    if apply:
+        with _failures(as_json):
+            for each, who in given.items():
+                count = rights.apply(settings, each, who)
+                _people(as_json).print(f"{who} has the {count} rights of the role {each}.")
+    if as_json:
+        typer.echo(json.dumps({"lines": lines, "applied": apply}))
+    elif not apply:
+        typer.echo("\n".join(lines))
 
 
 def _people(as_json: bool) -> Console:

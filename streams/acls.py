@@ -1,0 +1,154 @@
+"""Who may do what on the brokers: the least that each role needs, one line each. `deploy/ACLS.md` is made from it.
+
+Operations imply others on the broker's side: READ and WRITE imply DESCRIBE, ALTER_CONFIGS implies DESCRIBE_CONFIGS.
+No role may change ACLs, users or the cluster, or delete a topic: that is the cluster's owner.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from streams import topics
+from streams.connection import librdkafka_options
+from streams.outbox import LANE_ID
+from streams.settings import Settings
+from streams.topics import ANSWER_S, TopicsError
+
+Kind = Literal["topic", "group", "transactional_id"]
+
+ROLES = {
+    "worker": "runs lanes: reads events, ads and control, writes state, placements and receipts",
+    "adserver": "reads placements, sends back what was shown and what people did",
+    "monitor": "measures lag from outside; sees no record",
+    "admin": "makes topics, publishes ads and switches, answers people who ask what is held of them",
+}
+
+_INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS)
+_READ_BY_WORKERS = (topics.ADS, topics.CONTROL)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One right. ``name``: of a topic, without prefix; of a group or transactional id, "" for the workers' own."""
+
+    role: str
+    kind: Kind
+    name: str
+    operation: str
+    why: str
+
+
+def _lines() -> Iterator[Line]:
+    for name in _INPUTS:
+        yield Line("worker", "topic", name, "READ", "the lanes' events")
+        yield Line("worker", "topic", name, "WRITE", "records that came in the wrong partition are sent on")
+    for name in _READ_BY_WORKERS:
+        yield Line("worker", "topic", name, "READ", "read whole by every worker")
+    yield Line("worker", "topic", topics.CHANGELOG, "READ", "recovery")
+    outputs = [each.name for each in topics.TABLE if each.name not in (*_INPUTS, *_READ_BY_WORKERS)]
+    for name in outputs:
+        yield Line("worker", "topic", name, "WRITE", "a slice's effects")
+    yield Line("worker", "group", "", "READ", "membership, and offsets for lag tools")
+    yield Line("worker", "transactional_id", "", "WRITE", "a lane's producer fences its former owner")
+
+    yield Line("adserver", "topic", topics.PLACEMENTS, "READ", "what it serves")
+    for name in _INPUTS:
+        yield Line("adserver", "topic", name, "WRITE", "what people were shown and did")
+
+    for name in _INPUTS:
+        yield Line("monitor", "topic", name, "DESCRIBE", "log ends")
+    yield Line("monitor", "group", "", "DESCRIBE", "committed offsets and members")
+
+    for topic in topics.TABLE:
+        yield Line("admin", "topic", topic.name, "CREATE", "salience topics create")
+        yield Line("admin", "topic", topic.name, "READ", "salience privacy, tail, explain, lanes show")
+        yield Line("admin", "topic", topic.name, "ALTER_CONFIGS", "salience topics create --configure, topics check")
+    for name in (topics.ADS, topics.CONTROL):
+        yield Line("admin", "topic", name, "WRITE", "ads, and switches")
+    yield Line("admin", "topic", topics.CHANGELOG, "WRITE", "salience lanes adopt, while no worker runs")
+    yield Line("admin", "group", "", "READ", "salience lanes adopt")
+    yield Line("admin", "transactional_id", "", "WRITE", "salience lanes adopt fences the workers")
+
+
+LINES: Sequence[Line] = tuple(_lines())
+
+
+def of_role(role: str) -> list[Line]:
+    """The role's lines."""
+    return [line for line in LINES if line.role == role]
+
+
+def resource(line: Line, settings: Settings) -> tuple[str, bool]:
+    """Name of the line's resource with these settings, and whether it is a prefix."""
+    if line.kind == "topic":
+        return settings.topic_prefix + line.name, False
+    if line.kind == "group":
+        return settings.group, False
+    return f"{settings.topic_prefix}{settings.group}{LANE_ID}", True
+
+
+def command(line: Line, principal: str, settings: Settings) -> str:
+    """The line as options of ``kafka-acls.sh``."""
+    name, prefixed = resource(line, settings)
+    option = line.kind.replace("_", "-")
+    operation = "".join(word.capitalize() for word in line.operation.split("_"))
+    pattern = " --resource-pattern-type prefixed" if prefixed else ""
+    return f"kafka-acls.sh --add --allow-principal {principal} --operation {operation} --{option} '{name}'{pattern}"
+
+
+def apply(settings: Settings, role: str, principal: str) -> int:
+    """Give ``principal`` (``User:name``) the role's lines; how many. Raises `TopicsError` where the broker refuses."""
+    admin = AdminClient({**librdkafka_options(settings.bootstrap), "log_level": 2})
+    bindings = [_binding(line, principal, settings) for line in of_role(role)]
+    for binding, future in admin.create_acls(bindings, request_timeout=ANSWER_S).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            raise TopicsError(
+                f"{settings.bootstrap} refuses the right on {binding.name}: {error.args[0].str()}"
+            ) from error
+    return len(bindings)
+
+
+def _binding(line: Line, principal: str, settings: Settings) -> AclBinding:
+    name, prefixed = resource(line, settings)
+    kind = ResourceType[line.kind.upper()]
+    pattern = ResourcePatternType.PREFIXED if prefixed else ResourcePatternType.LITERAL
+    allow = AclPermissionType.ALLOW
+    return AclBinding(kind, name, pattern, principal, "*", AclOperation[line.operation], allow)
+
+
+def table() -> str:
+    """All lines as the Markdown of ``deploy/ACLS.md``."""
+    out = [
+        "# Rights on the brokers",
+        "",
+        "The least that each role needs, on brokers whose authorizer refuses what is not allowed. Lines of one right",
+        "are joined. `salience topics acls --role worker --principal User:worker` prints them for kafka-acls.sh, and",
+        "`--apply` sets them. Made by `salience topics acls --markdown`.",
+    ]
+    for role, job in ROLES.items():
+        out += ["", f"## {role}", "", f"{job[0].upper()}{job[1:]}.", "", "| on | may | why |", "|---|---|---|"]
+        joined: dict[tuple[str, str, str], list[str]] = {}
+        for line in of_role(role):
+            joined.setdefault((line.kind, line.operation, line.why), []).append(line.name)
+        for (kind, operation, why), names in joined.items():
+            on = ", ".join(f"`{name}`" for name in names) if kind == "topic" else _WORKERS_OWN[kind]
+            out.append(f"| {on} | {operation} | {why} |")
+    return "\n".join(out) + "\n"
+
+
+_WORKERS_OWN = {
+    "group": "group `SALIENCE_GROUP`",
+    "transactional_id": f"transactional ids that begin with `SALIENCE_TOPIC_PREFIX` `SALIENCE_GROUP` `{LANE_ID}`",
+}

@@ -1,0 +1,180 @@
+"""``salience privacy``: what is held of a person, their consent, and their erasure with its proof."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streams.control_wire import ControlMessage
+    from streams.held import Trace
+    from streams.settings import Settings
+
+app = typer.Typer(help="What is held of a person; consent; erasure and its proof.", no_args_is_help=True)
+
+User = Annotated[str, typer.Argument(help="A user_id; with --keys, the person's name before it was replaced.")]
+Keys = Annotated[
+    Path | None,
+    typer.Option(help="File of pseudonym keys, newest first (streams/pseudonyms.py): every pseudonym is meant."),
+]
+
+
+@app.command(epilog="Example: salience privacy consent user-1 --refused")
+def consent(
+    user: User,
+    granted: Annotated[bool, typer.Option("--granted/--refused", help="The person's answer, until the next one.")],
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Record a person's answer. A refusal forgets what is held; from then on placements follow the context alone."""
+    from streams.clock import wall_ms
+    from streams.control_wire import Consent
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    messages = [Consent(user_id=each, granted=granted, time_ms=wall_ms()) for each in _users(user, keys)]
+    _publish(settings, messages, as_json=as_json)
+
+
+@app.command(epilog="Example: salience privacy erase user-1 && salience privacy prove user-1")
+def erase(
+    user: User, bootstrap: Bootstrap = None, prefix: Prefix = None, keys: Keys = None, as_json: Json = False
+) -> None:
+    """Ask for everything held of a person to be forgotten: the lane does it within a slice, and nothing comes back.
+
+    State and placement get tombstones at once; their former values go with compaction, events and receipts with
+    their topics' retention: deploy/PRIVACY.md.
+    """
+    from streams.clock import wall_ms
+    from streams.control_wire import Erasure
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    _publish(settings, [Erasure(user_id=each, time_ms=wall_ms()) for each in _users(user, keys)], as_json=as_json)
+
+
+@app.command(epilog="Example: salience privacy export user-1 --json > user-1.json")
+def export(
+    user: User, bootstrap: Bootstrap = None, prefix: Prefix = None, keys: Keys = None, as_json: Json = False
+) -> None:
+    """Show everything that the topics hold of a person: events, state, placements, receipts, requests."""
+    import msgspec
+
+    from streams.held import export as export_records
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    found = asyncio.run(export_records(settings, _users(user, keys)))
+    if as_json:
+        sys.stdout.write(msgspec.json.encode({"records": found}).decode() + "\n")
+        return
+    console = Console()
+    for record in found:
+        shown = "forgotten" if record.value is None else msgspec.json.encode(record.value).decode()
+        console.print(
+            f"{record.topic}/{record.partition}@{record.offset} {_time(record.time_ms)} {shown}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    typer.echo(f"{len(found)} records", err=True)
+
+
+@app.command(epilog="Example: salience privacy prove user-1")
+def prove(
+    user: User, bootstrap: Bootstrap = None, prefix: Prefix = None, keys: Keys = None, as_json: Json = False
+) -> None:
+    """Read every topic whole, and say what is left of a person: exit code 0 if nothing is, else 1.
+
+    What may be left on purpose are the requests themselves. Brokers delete whole closed segments, so that a record may
+    outlive its time by the topic's segment.ms.
+    """
+    import msgspec
+
+    from streams.held import snapshots_with, traces, verdict
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    users = _users(user, keys)
+    found = asyncio.run(traces(settings, users))
+    snapshots = snapshots_with(settings, users)
+    gone = verdict(found, snapshots)
+    if as_json:
+        told = {"gone": gone, "topics": found, "snapshots": [str(path) for path in snapshots]}
+        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+    else:
+        _show(found, snapshots, gone=gone)
+    if not gone:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: salience privacy prune")
+def prune(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
+    """Take back erasure requests older than SALIENCE_ERASED_KEPT_MS: no topic holds what they keep away any more."""
+    from streams.clock import wall_ms
+    from streams.control import Control, publish
+    from streams.control_wire import Erasure
+    from streams.reading import read_topic
+    from streams.topics import CONTROL
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+
+    async def take_back() -> int:
+        control = Control(settings.control_entries_max)
+        async for records in read_topic(settings.bootstrap, settings.topic_prefix + CONTROL):
+            control.take(records)
+        before_ms = wall_ms() - settings.erased_kept_ms
+        old = [erasure.key for erasure in control.all(Erasure).values() if erasure.time_ms < before_ms]
+        await publish(settings, [], gone=old)
+        return len(old)
+
+    count = asyncio.run(take_back())
+    typer.echo(f'{{"taken_back":{count}}}' if as_json else f"{count} erasure requests taken back.")
+
+
+def _users(user: str, keys: Path | None) -> list[str]:
+    """The user_ids that are meant."""
+    if keys is None:
+        return [user]
+    from streams.pseudonyms import PseudonymError, Pseudonyms
+
+    try:
+        return Pseudonyms.read(keys).all(user)
+    except (OSError, PseudonymError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+
+
+def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_json: bool) -> None:
+    import msgspec
+
+    from streams.control import publish
+
+    offsets = asyncio.run(publish(settings, messages))
+    if as_json:
+        sys.stdout.write(msgspec.json.encode({"offsets": offsets}).decode() + "\n")
+    else:
+        typer.echo(f"Asked for, at offset {', '.join(map(str, offsets))} of the control topic.")
+
+
+def _show(found: "Sequence[Trace]", snapshots: "Sequence[Path]", *, gone: bool) -> None:
+    table = Table("topic", "current", "former", "tombstones", "requests", "newest", "goes by retention")
+    for trace in found:
+        goes = "-" if not trace.held else "by compaction" if trace.goes_ms is None else _time(trace.goes_ms)
+        counts = (f"{count:,}" for count in (trace.current, trace.former, trace.tombstones, trace.requests))
+        newest = "-" if trace.newest_ms is None else _time(trace.newest_ms)
+        table.add_row(trace.topic, *counts, newest, goes)
+    console = Console()
+    console.print(table)
+    for path in snapshots:
+        console.print(f"{path} holds a row; the lane's next snapshot replaces it, or delete it.", soft_wrap=True)
+    console.print("Nothing is left." if gone else "Something is left.")
+
+
+def _time(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,32 @@
+"""The table of rights: committed as it is, for every topic there is, and never more than a role's job."""
+
+from pathlib import Path
+
+from streams import acls, topics
+from streams.settings import Settings
+
+COMMITTED = Path(__file__).parents[2] / "deploy" / "ACLS.md"
+
+
+def test_the_committed_table_is_in_step() -> None:
+    assert COMMITTED.read_text() == acls.table(), "make it anew: salience topics acls --markdown > deploy/ACLS.md"
+
+
+def test_every_topic_is_some_roles_to_read_and_only_of_the_table() -> None:
+    named = {line.name for line in acls.LINES if line.kind == "topic"}
+    assert named == set(topics.names())
+
+
+def test_nobody_but_the_cluster_s_owner_changes_rights_or_deletes() -> None:
+    assert {line.operation for line in acls.LINES} <= {"READ", "WRITE", "DESCRIBE", "CREATE", "ALTER_CONFIGS"}
+    assert not [line for line in acls.of_role("monitor") if line.operation != "DESCRIBE"]
+
+
+def test_a_right_on_transactions_covers_the_lanes_alone() -> None:
+    settings = Settings(topic_prefix="shop-", group="engine")
+    (line,) = [line for line in acls.of_role("worker") if line.kind == "transactional_id"]
+    assert acls.resource(line, settings) == ("shop-engine-lane-", True)
+    assert acls.command(line, "User:w", settings) == (
+        "kafka-acls.sh --add --allow-principal User:w --operation Write --transactional-id 'shop-engine-lane-' "
+        "--resource-pattern-type prefixed"
+    )

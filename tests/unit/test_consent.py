@@ -1,0 +1,352 @@
+"""Consent and erasure in a lane: no state and no personal placement without it, and nobody comes back."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scoring.attention import load
+from scoring.candidates import Shares
+from scoring.catalogue import Catalogue
+from scoring.engine import Engine, Policy
+from scoring.rows import RowStore
+from streams.audit import State, compare
+from streams.consent import ERASED_KEY, Gate, Verdict, Watermarks
+from streams.control import Control
+from streams.control_wire import Consent, ControlMessage, Erasure
+from streams.privacy import Requests
+from streams.step import Effects, LaneState, Step
+from streams.wire import RESERVED, Placement, encode_json
+from tests.builders import START_MS, Record, click, entry, impression, record, records
+from tests.unit.test_step import NOW_MS, new_state, slice_of
+
+DAY_MS = 86_400_000
+
+
+def told(message: ControlMessage, offset: int) -> Record:
+    return Record("control", 0, offset, START_MS, message.key, encode_json(message))
+
+
+def refusal(user: str, time_ms: int = START_MS) -> Consent:
+    return Consent(user_id=user, granted=False, time_ms=time_ms)
+
+
+def grant(user: str, time_ms: int = START_MS) -> Consent:
+    return Consent(user_id=user, granted=True, time_ms=time_ms)
+
+
+def erasure(user: str, time_ms: int = START_MS) -> Erasure:
+    return Erasure(user_id=user, time_ms=time_ms)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    model = load()
+    shop = Catalogue(model.encode, model.dim)
+    shop.upsert([entry(f"ad-{n}", category=f"c{n % 7}", bid_micros=100 + n) for n in range(40)])
+    return Engine(shop, model, Policy(slots=5, shares=Shares(count=20)))
+
+
+class Bench:
+    """A lane with a control topic, driven by hand."""
+
+    def __init__(self, engine: Engine, *, presumed: bool = True, scoring: bool = True) -> None:
+        self.control = Control()
+        self.requests = Requests(self.control, lambda _: 0)
+        self.step = Step(
+            engine,
+            lambda _: 0,
+            300_000,
+            30 * DAY_MS,
+            scoring=scoring,
+            requests=self.requests,
+            consent_presumed=presumed,
+        )
+        self.state = new_state()
+        self.changelog: dict[bytes, bytes] = {}
+
+    def tell(self, *messages: ControlMessage) -> None:
+        for message in messages:
+            assert self.control.take([told(message, self.control.next_offset)]) == 0
+
+    def run(self, taken: Sequence[Record] = ()) -> Effects:
+        effects = self.step.run(self.state, slice_of(taken), NOW_MS)
+        for message in effects.messages["state-changelog"]:
+            assert message.key is not None
+            self.changelog.pop(message.key, None)
+            if message.value is not None:
+                self.changelog[message.key] = message.value
+        return effects
+
+    def kept(self) -> set[bytes]:
+        """Users with a row in the changelog."""
+        return {key for key in self.changelog if not key.startswith(RESERVED)}
+
+    def users(self) -> set[bytes]:
+        return {user for user in self.state.store.users if user is not None}
+
+
+@pytest.fixture
+def bench(engine: Engine) -> Bench:
+    return Bench(engine)
+
+
+def placements(effects: Effects) -> dict[bytes, Placement | None]:
+    return {
+        message.key or b"": None if message.value is None else msgspec.json.decode(message.value, type=Placement)
+        for message in effects.messages["placements"]
+    }
+
+
+# --- consent on the event ------------------------------------------------------------------------------------
+
+
+def test_an_event_without_consent_leaves_no_state_and_gets_a_placement_of_context_alone(bench: Bench) -> None:
+    effects = bench.run(records([click("yes"), click("no", consent=False, surface="home")]))
+
+    assert bench.users() == {b"yes"}
+    assert bench.kept() == {b"yes"}
+    placed = placements(effects)
+    assert placed.keys() == {b"yes", b"no"}
+    yes, no = placed[b"yes"], placed[b"no"]
+    assert yes is not None
+    assert no is not None
+    assert (yes.context_only, no.context_only) == (False, True)
+    assert not any(slot.attention for slot in no.slots)
+    assert [message.key for message in effects.messages["decisions"]] == [b"yes"]
+    assert (effects.counts["applied"], effects.counts["without_consent"]) == (1, 1)
+
+
+def test_two_people_without_consent_in_one_moment_are_told_apart_by_chance_alone(bench: Bench) -> None:
+    """Their placements follow from place and time, whatever either of them did before."""
+    bench.run(records([click("b", f"ad-{number}") for number in range(5)]))
+    bench.tell(refusal("a"), refusal("b"))
+    at = START_MS + 1
+    placed = placements(bench.run([record(click("a", "ad-1", at), 6), record(click("b", "ad-2", at), 7)]))
+    scores = []
+    for placement in placed.values():
+        assert placement is not None
+        scores.append({slot.ad_id: slot.pctr for slot in placement.slots})
+    both = scores[0].keys() & scores[1].keys()
+    assert both
+    assert all(scores[0][ad] == scores[1][ad] for ad in both)
+
+
+def test_a_withdrawal_forgets_what_was_held_and_what_comes_late_does_not_bring_it_back(bench: Bench) -> None:
+    bench.run(records([impression("a"), click("a", time_ms=START_MS + 1)]))
+    effects = bench.run([record(click("a", time_ms=START_MS + 10, consent=False), 3)])
+    assert not bench.users()
+    assert placements(effects)[b"a"] is not None  # of context alone, in place of the personal one
+    assert not bench.kept()
+
+    late = bench.run([record(click("a", "ad-5", time_ms=START_MS + 9, consent=True), 4)])
+    assert (late.counts["erased"], late.counts["placements"]) == (1, 0)
+    again = bench.run([record(click("a", "ad-6", time_ms=START_MS + 11, consent=True), 5)])
+    assert again.counts["applied"] == 1
+    assert int(bench.state.store.rows["clicks"][bench.state.store.find(b"a")]) == 1
+
+
+def test_silence_is_no_consent_where_people_opt_in(engine: Engine) -> None:
+    bench = Bench(engine, presumed=False)
+    bench.run(records([click("silent"), click("said", consent=True)]))
+    assert bench.users() == {b"said"}
+    bench.run([record(click("said", "ad-2", time_ms=START_MS + 1), 3)])  # silent now: not counted, and not forgotten
+    assert int(bench.state.store.rows["clicks"][bench.state.store.find(b"said")]) == 1
+    bench.tell(grant("silent", START_MS + 5))
+    bench.run([record(click("silent", time_ms=START_MS + 4), 4), record(click("silent", time_ms=START_MS + 6), 5)])
+    assert int(bench.state.store.rows["clicks"][bench.state.store.find(b"silent")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "presumed", "verdict"),
+    [
+        (None, None, True, Verdict.ADMITTED),
+        (None, None, False, Verdict.WITHOUT),
+        (True, None, False, Verdict.ADMITTED),
+        (False, None, True, Verdict.REFUSED),
+        (True, False, True, Verdict.REFUSED),
+        (False, True, True, Verdict.REFUSED),
+        (None, True, False, Verdict.ADMITTED),
+        (None, False, True, Verdict.REFUSED),
+    ],
+)
+def test_a_refusal_wins_wherever_it_was_said_and_consent_may_be_given_on_either_side(
+    said: bool | None, answer: bool | None, presumed: bool, verdict: Verdict
+) -> None:
+    answers = {} if answer is None else {"a": Consent(user_id="a", granted=answer, time_ms=START_MS)}
+    assert Gate(answers, presumed=presumed).judge(b"a", said, START_MS) is verdict
+
+
+# --- the control topic ---------------------------------------------------------------------------------------
+
+
+def test_an_erasure_is_met_without_anyone_acting_and_leaves_a_watermark_and_no_name(bench: Bench) -> None:
+    bench.run(records([click("a"), click("b")]))
+    bench.tell(erasure("a", START_MS + 5))
+    assert bench.requests.waits(0, bench.state.control_next)
+
+    effects = bench.run()
+
+    assert bench.users() == {b"b"}
+    assert placements(effects) == {b"a": None}
+    assert bench.kept() == {b"b"}
+    (key,) = [key for key in bench.changelog if key.startswith(ERASED_KEY)]
+    assert len(key) == len(ERASED_KEY) + 16
+    assert int.from_bytes(bench.changelog[key], "big") == START_MS + 5
+    assert effects.lane_row.control_next == 1
+    assert not bench.requests.waits(0, bench.state.control_next)
+
+
+def test_the_watermark_covers_all_that_the_row_held_even_what_came_after_the_request(bench: Bench) -> None:
+    newest = [record(click("a", time_ms=START_MS + 100), 1)]
+    bench.run(newest)
+    bench.tell(erasure("a", START_MS))
+    bench.run()
+    assert bench.run([record(click("a", time_ms=START_MS + 100), 9)]).counts["erased"] == 1
+    assert not bench.users()
+
+
+def test_an_erased_person_may_come_back_as_somebody_new(bench: Bench) -> None:
+    bench.run(records([click("a"), click("a", "ad-2")]))
+    bench.tell(erasure("a", START_MS + 5))
+    bench.run([record(click("a", "ad-3", time_ms=START_MS + 6), 4)])
+    row = bench.state.store.rows[bench.state.store.find(b"a")]
+    assert (int(row["clicks"]), int(row["time_ms"])) == (1, START_MS + 6)
+
+
+def test_a_standing_refusal_holds_until_the_person_agrees_again(bench: Bench) -> None:
+    bench.run(records([click("a")]))
+    bench.tell(refusal("a", START_MS + 5))
+    bench.run([record(click("a", time_ms=START_MS + 6, consent=True), 2)])
+    assert not bench.users()
+    bench.tell(grant("a", START_MS + 10))
+    counts = bench.run([record(click("a", time_ms=START_MS + at), 3 + at) for at in (7, 11)]).counts
+    assert (counts["erased"], counts["applied"]) == (1, 1)  # 7 was while consent was refused
+    assert bench.users() == {b"a"}
+
+
+def test_what_was_settled_is_not_settled_again(bench: Bench) -> None:
+    bench.tell(erasure("a", START_MS + 5))
+    bench.run()
+    bench.run([record(click("a", time_ms=START_MS + 6), 1)])
+    bench.state.control_next = 0  # as after a crash before the lane row was written, or of a control topic made anew
+    bench.run()
+    assert bench.users() == {b"a"}
+
+
+def test_watermarks_survive_in_the_changelog_and_are_dropped_when_they_hold_nothing_back(bench: Bench) -> None:
+    bench.tell(erasure("a", START_MS + 5), erasure("b", START_MS + 7))
+    bench.run()
+    recovered = Watermarks.restore(bench.changelog)
+    assert recovered.until_ms == bench.state.erased.until_ms
+    assert (recovered.of(b"a"), recovered.of(b"b"), recovered.of(b"c")) == (START_MS + 5, START_MS + 7, -1)
+
+    late_ms = START_MS + bench.step.erased_kept_ms + DAY_MS
+    bench.step.run(bench.state, slice_of([record(click("z", time_ms=late_ms), 1)]), late_ms)
+    assert not bench.state.erased.until_ms
+
+
+def test_a_lane_hears_of_its_own_users_alone() -> None:
+    control = Control()
+    requests = Requests(control, lambda user: user[0] % 2)
+    control.take([told(erasure(user), offset) for offset, user in enumerate("abc")])
+    assert requests.since(0, 0) == [erasure("b")]
+    assert requests.since(1, 0) == [erasure("a"), erasure("c")]
+    assert requests.since(1, 1) == [erasure("c")]
+    assert requests.waits(0, 1)
+    assert not requests.waits(0, 2)
+
+
+# --- invariants ----------------------------------------------------------------------------------------------
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "c"]),
+        st.integers(0, 30),
+        st.sampled_from([None, None, True, False]),
+        st.booleans(),
+    ),
+    max_size=30,
+)
+
+
+def stream(drawn: Sequence[tuple[str, int, bool | None, bool]]) -> list[Record]:
+    made = [
+        (click if clicked else impression)(user, f"ad-{at % 5}", START_MS + at, event_id=f"e{number}", consent=consent)
+        for number, (user, at, consent, clicked) in enumerate(drawn)
+    ]
+    return [record(event, offset) for offset, event in enumerate(made)]
+
+
+def state_of(state: LaneState) -> State:
+    held = [(row, user) for row, user in enumerate(state.store.users) if user is not None]
+    return State.of([user for _, user in held], state.store.rows[[row for row, _ in held]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn=EVENTS, cuts=st.lists(st.integers(0, 30), max_size=6), presumed=st.booleans())
+def test_state_and_watermarks_do_not_depend_on_where_the_stream_is_cut(
+    engine: Engine, drawn: list[tuple[str, int, bool | None, bool]], cuts: list[int], presumed: bool
+) -> None:
+    given_records = stream(drawn)
+    whole, parts = (Bench(engine, presumed=presumed, scoring=False) for _ in range(2))
+    whole.run(given_records)
+    places = sorted({0, len(given_records), *(cut for cut in cuts if cut < len(given_records))})
+    for start, end in pairwise(places):
+        parts.run(given_records[start:end])
+    assert compare(state_of(whole.state), state_of(parts.state)) == []
+    assert whole.state.erased.until_ms == parts.state.erased.until_ms
+    assert whole.kept() == whole.users() == parts.kept() == parts.users()
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn=EVENTS, asked_at=st.integers(0, 30))
+def test_after_an_erasure_no_replay_of_the_past_brings_anyone_back(
+    engine: Engine, drawn: list[tuple[str, int, bool | None, bool]], asked_at: int
+) -> None:
+    given_records = stream(drawn)
+    bench = Bench(engine, scoring=False)
+    bench.run(given_records[:asked_at])
+    bench.tell(*(erasure(user, START_MS + 30) for user in "abc"))
+    bench.run(given_records[asked_at:])
+    assert not bench.users()
+    for message in given_records:  # as from the beginning of topics made anew
+        bench.run([Record(message.topic, 0, message.offset + 100, START_MS, message.key, message.value)])
+    assert not bench.users()
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn=EVENTS, asked_at=st.integers(0, 30), kind=st.sampled_from([erasure, refusal, grant]))
+def test_the_lane_rows_say_enough_to_do_it_again(
+    engine: Engine, drawn: list[tuple[str, int, bool | None, bool]], asked_at: int, kind: type
+) -> None:
+    """A replay that follows the control topic as far as each slice's row says makes the same state."""
+    given_records = stream(drawn)
+    requests = [kind(user, START_MS + 12) for user in "ab"]
+    live = Bench(engine, scoring=False)
+    rows = []
+    for number, message in enumerate(given_records):
+        if number == asked_at:
+            live.tell(*requests)
+        rows.append(live.run([message]).lane_row)
+
+    again = Bench(engine, scoring=False)
+    pending = list(requests)
+    for message, row in zip(given_records, rows, strict=True):
+        while again.control.next_offset < row.control_next:
+            again.tell(pending.pop(0))
+        assert again.run([message]).lane_row == row
+    assert compare(state_of(live.state), state_of(again.state)) == []
+
+
+def test_rows_given_up_are_taken_by_others_without_a_trace() -> None:
+    store = RowStore()
+    row = store.row_of(b"a")
+    store.rows[row]["clicks"] = 7
+    store.remove(b"a")
+    assert store.row_of(b"b") == row
+    assert int(np.sum(store.rows["clicks"])) == 0

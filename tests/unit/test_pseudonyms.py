@@ -1,0 +1,49 @@
+"""Pseudonyms: the same for one person and key, unknown without the key, and found again after a rotation."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from streams.pseudonyms import PseudonymError, Pseudonyms
+from streams.wire import Click
+
+OLD, NEW = bytes(range(32)), bytes(range(32, 64))
+
+
+def test_a_pseudonym_is_one_persons_under_one_key() -> None:
+    names = Pseudonyms({"a": OLD})
+    assert names.of("alice") == names.of("alice") == "a-" + names.of("alice")[2:]
+    assert len({names.of("alice"), names.of("bob"), Pseudonyms({"a": NEW}).of("alice")}) == 3
+    assert "alice" not in names.of("alice")
+
+
+def test_a_pseudonym_is_a_user_id() -> None:
+    user = Pseudonyms({"k" * 16: OLD}).of("alice")
+    click = msgspec.json.encode(Click(event_id="e", user_id=user, ad_id="a", time_ms=1))
+    assert msgspec.json.decode(click, type=Click).user_id == user
+
+
+def test_after_a_rotation_both_pseudonyms_are_known_and_the_new_one_is_used() -> None:
+    before, after = Pseudonyms({"a": OLD}), Pseudonyms({"b": NEW, "a": OLD})
+    assert after.of("alice") != before.of("alice")
+    assert after.all("alice") == [after.of("alice"), before.of("alice")]
+
+
+def test_keys_are_read_from_a_file_newest_first(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"# newest first\nb {NEW.hex()}\n\na {OLD.hex()}\n")
+    assert Pseudonyms.read(path).all("alice") == Pseudonyms({"b": NEW, "a": OLD}).all("alice")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [("", "no key"), ("a 00", "1 bytes"), ("a " + 65 * "00", "65 bytes"), ("A " + OLD.hex(), "'A'"), ("a zz", "hexa")],
+)
+def test_a_key_that_would_not_do_is_refused_by_name_alone(tmp_path: Path, line: str, why: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(line)
+    with pytest.raises(PseudonymError, match=why) as refused:
+        Pseudonyms.read(path)
+    assert "zz" not in str(refused.value)
+    assert OLD.hex() not in str(refused.value)

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
 
-.PHONY: setup setup-train demo test test-train chaos chaos-mutations overload fuzz lint lock clean
+.PHONY: setup setup-train demo test test-train chaos chaos-mutations overload audit fuzz lint lock clean
 
 setup: $(VENV)/.installed
 
@@ -31,6 +31,11 @@ test: setup lint
 # Training and export, with PyTorch.
 test-train: setup-train
 	$(BIN)/python -m pytest -m train $(ARGS)
+
+# What PyPI's advisory service knows against the pinned dependencies; needs the network.
+audit: setup
+	@$(PIP) 'pip-audit>=2.9,<3' >&2
+	@$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip $(ARGS)
 
 # Hostile bytes, guided by coverage (Linux): make fuzz ARGS="--target all --runs 100000"
 fuzz: setup

@@ -20,6 +20,7 @@ from confluent_kafka.admin import (
 
 from streams import topics
 from streams.connection import librdkafka_options
+from streams.dead_letters import REQUEUE_ID
 from streams.outbox import LANE_ID
 from streams.settings import Settings
 from streams.topics import ANSWER_S, TopicsError
@@ -39,7 +40,7 @@ _READ_BY_WORKERS = (topics.ADS, topics.CONTROL)
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One right. ``name``: of a topic, without prefix; of a group or transactional id, "" for the workers' own."""
+    """One right. ``name``: without the topics' prefix; of a group or transactional id, "" for the workers' own."""
 
     role: str
     kind: Kind
@@ -55,9 +56,11 @@ def _lines() -> Iterator[Line]:
     for name in _READ_BY_WORKERS:
         yield Line("worker", "topic", name, "READ", "read whole by every worker")
     yield Line("worker", "topic", topics.CHANGELOG, "READ", "recovery")
-    outputs = [each.name for each in topics.TABLE if each.name not in (*_INPUTS, *_READ_BY_WORKERS)]
+    others = (*_INPUTS, *_READ_BY_WORKERS, topics.EXPERIMENT_REPORTS)
+    outputs = [each.name for each in topics.TABLE if each.name not in others]
     for name in outputs:
         yield Line("worker", "topic", name, "WRITE", "a slice's effects")
+    yield Line("worker", "topic", topics.EXPERIMENT_REPORTS, "DESCRIBE", "every topic is looked at before the start")
     yield Line("worker", "group", "", "READ", "membership, and offsets for lag tools")
     yield Line("worker", "transactional_id", "", "WRITE", "a lane's producer fences its former owner")
 
@@ -75,6 +78,10 @@ def _lines() -> Iterator[Line]:
         yield Line("admin", "topic", topic.name, "ALTER_CONFIGS", "salience topics create --configure, topics check")
     for name in (topics.ADS, topics.CONTROL):
         yield Line("admin", "topic", name, "WRITE", "ads, and switches")
+    for name in (*_INPUTS, topics.DEAD_LETTERS):
+        yield Line("admin", "topic", name, "WRITE", "salience dead-letters requeue, and its notes")
+    yield Line("admin", "transactional_id", REQUEUE_ID, "WRITE", "salience dead-letters requeue")
+    yield Line("admin", "topic", topics.EXPERIMENT_REPORTS, "WRITE", "salience experiment referee")
     yield Line("admin", "topic", topics.CHANGELOG, "WRITE", "salience lanes adopt, while no worker runs")
     yield Line("admin", "group", "", "READ", "salience lanes adopt")
     yield Line("admin", "transactional_id", "", "WRITE", "salience lanes adopt fences the workers")
@@ -94,6 +101,8 @@ def resource(line: Line, settings: Settings) -> tuple[str, bool]:
         return settings.topic_prefix + line.name, False
     if line.kind == "group":
         return settings.group, False
+    if line.name:
+        return settings.topic_prefix + line.name, False
     return f"{settings.topic_prefix}{settings.group}{LANE_ID}", True
 
 
@@ -143,7 +152,8 @@ def table() -> str:
         for line in of_role(role):
             joined.setdefault((line.kind, line.operation, line.why), []).append(line.name)
         for (kind, operation, why), names in joined.items():
-            on = ", ".join(f"`{name}`" for name in names) if kind == "topic" else _WORKERS_OWN[kind]
+            on = ", ".join(f"`{name}`" for name in names) if any(names) else _WORKERS_OWN[kind]
+            on = f"transactional id {on}" if any(names) and kind != "topic" else on
             out.append(f"| {on} | {operation} | {why} |")
     return "\n".join(out) + "\n"
 

@@ -29,6 +29,9 @@ INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS)
 PER_TRANSACTION = 200
 """Within a transaction's timeout, and 400 MB at the very most."""
 
+REQUEUE_ID = "dead-letters-requeue"
+"""Transactional id of whoever sends letters back, after the topics' prefix: one at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Letter:
@@ -138,7 +141,7 @@ async def requeue(
     counts = topics.partition_counts(settings.bootstrap, [prefix + name for name in INPUTS])
     transactional = settings.guarantee == "exactly_once"
     async with AIOKafkaProducer(
-        transactional_id=f"{prefix}dead-letters-requeue" if transactional else None,
+        transactional_id=prefix + REQUEUE_ID if transactional else None,
         acks="all",
         max_request_size=4 * topics.BATCH_BYTES,
         **aiokafka_options(settings.bootstrap),

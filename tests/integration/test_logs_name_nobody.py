@@ -67,5 +67,3 @@ def test_no_log_line_and_no_metric_names_a_person_or_quotes_an_event(
 async def _has_read(shop: Shop, records: int) -> bool:
     row = await shop.lane_row()
     return row is not None and row.totals["events_in"] >= records
-
-

@@ -35,7 +35,7 @@ test-train: setup-train
 # What PyPI's advisory service knows against the pinned dependencies; needs the network.
 audit: setup
 	@$(PIP) 'pip-audit>=2.9,<3' >&2
-	@$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip $(ARGS)
+	@$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict $(ARGS)
 
 # Hostile bytes, guided by coverage (Linux): make fuzz ARGS="--target all --runs 100000"
 fuzz: setup

@@ -60,6 +60,7 @@ def _lines() -> Iterator[Line]:
     outputs = [each.name for each in topics.TABLE if each.name not in others]
     for name in outputs:
         yield Line("worker", "topic", name, "WRITE", "a slice's effects")
+    yield Line("worker", "topic", topics.CONTROL, "WRITE", "drift of its click layer")
     yield Line("worker", "topic", topics.EXPERIMENT_REPORTS, "DESCRIBE", "every topic is looked at before the start")
     yield Line("worker", "group", "", "READ", "membership, and offsets for lag tools")
     yield Line("worker", "transactional_id", "", "WRITE", "a lane's producer fences its former owner")

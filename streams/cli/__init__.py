@@ -24,6 +24,7 @@ from streams.cli import (
     outcomes,
     privacy,
     replay,
+    reviews,
     settings,
     simulate,
     tail,
@@ -60,6 +61,7 @@ app.add_typer(experiment.app, name="experiment")
 app.command()(ope.ope)
 app.command()(outcomes.outcomes)
 app.add_typer(simulate.app, name="simulate")
+app.add_typer(reviews.app, name="reviews")
 app.command()(asyncapi.asyncapi)
 app.add_typer(bench.app, name="bench")
 

@@ -36,6 +36,7 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
         "scoring/clicks.py": "the online click layer's regression",
         "scoring/watch.py": "drift of the online click layer",
         "streams/quality.py": "drift of what it predicts",
+        "scoring/sentiment.py": "the tone of reviews and its turns",
         "scoring/anomaly.py": "the anomaly score of click floods",
     },
     "torch": {"onnx_models/": "training and export; the worker never imports it"},

@@ -1,0 +1,72 @@
+"""What reviews say: positive or not, learnt one after the other; and when an item's or a brand's tone turns.
+
+A review is its characters' one- and two-grams, which needs no word boundaries and so reads Chinese as well as
+English, hashed into a bounded number of features. The classifier is River's logistic regression under AdaGrad; the
+watch is River's Page-Hinkley test (Page 1954) on the chance of being positive, which needs no ratings.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import numpy as np
+import xxhash
+from river import drift, linear_model, optim
+
+FEATURES = 1 << 18
+"""Buckets that n-grams are hashed into: at most 60 MB of weights and sums, however many reviews come."""
+CHARACTERS_MAX = 400
+"""Of a longer review the beginning is read: opinions come first, and a review costs a bounded time."""
+RATE = 0.5
+KEYS_MAX = 100_000
+"""Items and brands watched: 1 KB each. Of more, those longest without a review are forgotten."""
+REVIEWS_MIN = 20
+"""Reviews of a key before its tone can turn: there must be something to turn from."""
+TOLERANCE, THRESHOLD = 0.05, 6.0
+"""Page-Hinkley: how far below its mean the tone may stay, and the sum of what is beyond that raises the alarm."""
+
+
+def grams(text: str) -> dict[int, float]:
+    """The review's features, by bucket, of unit length; none for an empty text."""
+    text = "".join(text.lower().split())[:CHARACTERS_MAX]
+    found = {text[at : at + size] for size in (1, 2) for at in range(len(text) - size + 1)}
+    weight = 1 / np.sqrt(max(len(found), 1))
+    return {xxhash.xxh3_64_intdigest(gram.encode()) % FEATURES: float(weight) for gram in found}
+
+
+@dataclass
+class Sentiment:
+    """Chance that a review is positive, learnt as ratings come."""
+
+    _model: linear_model.LogisticRegression = field(
+        default_factory=lambda: linear_model.LogisticRegression(optim.AdaGrad(RATE))
+    )
+
+    def predict_one(self, text: str) -> float:
+        """The chance, 0.5 before anything was learnt; changes nothing."""
+        return float(self._model.predict_proba_one(grams(text))[True])
+
+    def learn_one(self, text: str, positive: bool) -> None:
+        """Learn from a review whose rating is known."""
+        self._model.learn_one(grams(text), positive)
+
+
+class ToneWatch:
+    """Follows the tone of many keys; says when one turned for the worse. The test then begins anew."""
+
+    def __init__(self, keys_max: int = KEYS_MAX) -> None:
+        self._keys_max = keys_max
+        self._tests: OrderedDict[str, drift.PageHinkley] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._tests)
+
+    def update(self, key: str, positive: float) -> bool:
+        """Take a review's chance of being positive; whether the key's tone has just turned."""
+        test = self._tests.pop(key, None) or drift.PageHinkley(
+            min_instances=REVIEWS_MIN, delta=TOLERANCE, threshold=THRESHOLD, alpha=1.0, mode="down"
+        )
+        self._tests[key] = test
+        if len(self._tests) > self._keys_max:
+            self._tests.popitem(last=False)
+        test.update(positive)
+        return bool(test.drift_detected)

@@ -1,0 +1,74 @@
+"""Rated reviews from a file, ``reviews.csv.gz``: ``positive`` (1 or 0) and ``text``, judged one after the other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.sentiment import Sentiment, ToneWatch
+from streams.logs import LogError
+from streams.logs.table import rows
+
+FILE = "reviews.csv.gz"
+BEFORE, AFTER = 0.8, 0.3
+"""Share of positive reviews before and after a simulated turn."""
+TURNS, REVIEWS_BEFORE, WITHIN = 100, 100, 200
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Of all reviews in one pass, each predicted before it was learnt from, and of simulated turns of tone."""
+
+    reviews: int
+    accuracy: float
+    turns: int
+    found: int
+    delay_median: float
+    delay_most: float
+    false_alarms: int
+
+
+def judge(directory: Path, seed: int, progress: Callable[[], None] = lambda: None) -> Judged:
+    """Read the file in an order drawn by ``seed`` (it comes sorted by rating). Raises `LogError`."""
+    lines = rows(directory / FILE, ("positive", "text"))
+    read = [(row.values["text"], row.integer("positive", 0, 1) == 1) for row in lines]
+    if not read:
+        raise LogError(f"{directory / FILE} has no reviews")
+    draw, sentiment = np.random.default_rng(seed), Sentiment()
+    chances, rated = np.empty(len(read)), np.empty(len(read), dtype=np.bool_)
+    for at, place in enumerate(draw.permutation(len(read)).tolist()):
+        text, positive = read[place]
+        chances[at], rated[at] = sentiment.predict_one(text), positive
+        sentiment.learn_one(text, positive)
+        progress()
+    late = len(read) // 2  # what it says once it has learnt
+    found, false_alarms = _turns(draw, chances[late:][rated[late:]], chances[late:][~rated[late:]])
+    return Judged(
+        reviews=len(read),
+        accuracy=float(((chances > 0.5) == rated).mean()),
+        turns=TURNS,
+        found=len(found),
+        delay_median=float(np.median(found)) if found else float("nan"),
+        delay_most=float(max(found, default=np.nan)),
+        false_alarms=false_alarms,
+    )
+
+
+def _turns(
+    draw: np.random.Generator, positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64]
+) -> tuple[list[int], int]:
+    """Reviews from each simulated turn until its alarm, and items that alarmed before they turned."""
+    found, false_alarms = [], 0
+
+    def stream(share: float, count: int) -> list[float]:
+        drawn = np.where(draw.random(count) < share, draw.choice(positive, count), draw.choice(negative, count))
+        return list(map(float, drawn))
+
+    for number in range(TURNS if len(positive) and len(negative) else 0):
+        watch, key = ToneWatch(), f"item-{number}"
+        false_alarms += any(watch.update(key, chance) for chance in stream(BEFORE, REVIEWS_BEFORE))
+        delay = next((at for at, chance in enumerate(stream(AFTER, WITHIN), 1) if watch.update(key, chance)), None)
+        found += [] if delay is None else [delay]
+    return found, false_alarms

@@ -1,0 +1,78 @@
+"""Reviews: what they say, learnt as they come, and when the tone turns."""
+
+import gzip
+import json
+
+import numpy as np
+from typer.testing import CliRunner
+
+from scoring.sentiment import FEATURES, REVIEWS_MIN, Sentiment, ToneWatch, grams
+from streams.cli import app
+
+GOOD, BAD = ("很好 喜欢", "质量不错，推荐", "great, love it"), ("太差了 失望", "质量很差，退货", "poor, sent it back")
+
+
+def test_a_review_is_read_by_its_characters_whatever_the_script_and_the_spacing():
+    assert grams("很 好") == grams("很好")
+    assert len(grams("很好")) == 3  # two characters and their pair
+    assert abs(sum(weight**2 for weight in grams("great, love it").values()) - 1) < 1e-9
+    assert all(0 <= bucket < FEATURES for bucket in grams("很好" * 10_000))
+    assert len(grams("ab" * 10_000)) == 4
+    assert grams("") == {}
+
+
+def test_the_tone_is_learnt_one_review_after_the_other_and_predicting_changes_nothing():
+    sentiment = Sentiment()
+    assert sentiment.predict_one("很好") == 0.5
+    for _ in range(20):
+        for good, bad in zip(GOOD, BAD, strict=True):
+            sentiment.learn_one(good, positive=True)
+            sentiment.learn_one(bad, positive=False)
+    first = [sentiment.predict_one(text) for text in GOOD + BAD]
+    assert min(first[:3]) > 0.8
+    assert max(first[3:]) < 0.2
+    assert [sentiment.predict_one(text) for text in GOOD + BAD] == first
+    assert 0 <= sentiment.predict_one("") <= 1
+
+
+def test_a_turn_for_the_worse_is_noticed_within_fifty_reviews_and_a_steady_tone_is_none():
+    draw, steady = np.random.default_rng(1), ToneWatch()
+    assert not any(steady.update("a", float(draw.random() < 0.8)) for _ in range(300))
+    watch = ToneWatch()
+    for _ in range(100):
+        watch.update("a", float(draw.random() < 0.8))
+    delays = [at for at in range(1, 51) if watch.update("a", float(draw.random() < 0.3))]
+    assert delays
+
+
+def test_a_turn_for_the_better_and_the_first_reviews_are_no_alarm():
+    watch = ToneWatch()
+    assert not any([watch.update("a", 0.1) for _ in range(100)] + [watch.update("a", 0.9) for _ in range(100)])
+    assert not any(watch.update("b", float(at < 5)) for at in range(REVIEWS_MIN - 1))
+
+
+def test_of_too_many_keys_the_one_longest_without_a_review_is_forgotten():
+    watch = ToneWatch(keys_max=2)
+    for key in ("a", "b", "a", "c"):
+        watch.update(key, 0.5)
+    assert len(watch) == 2
+    assert list(watch._tests) == ["a", "c"]
+
+
+def test_the_command_judges_a_file_and_names_what_is_wrong_with_one(tmp_path):
+    with gzip.open(tmp_path / "reviews.csv.gz", "wt", encoding="utf-8") as file:
+        file.write("positive,text\n")
+        for good, bad in list(zip(GOOD, BAD, strict=True)) * 40:
+            file.write(f'1,"{good}"\n0,"{bad}"\n')
+    told = CliRunner().invoke(app, ["reviews", "evaluate", "--data", str(tmp_path), "--json"])
+    assert told.exit_code == 0, told.output
+    judged = json.loads(told.stdout)
+    assert judged["reviews"] == 240
+    assert judged["accuracy"] > 0.9
+    assert judged["found"] >= 0.95 * judged["turns"]
+    assert CliRunner().invoke(app, ["reviews", "evaluate", "--data", str(tmp_path)]).exit_code == 0
+    with gzip.open(tmp_path / "reviews.csv.gz", "wt", encoding="utf-8") as file:
+        file.write("positive,text\n2,x\n")
+    refused = CliRunner().invoke(app, ["reviews", "evaluate", "--data", str(tmp_path)])
+    assert refused.exit_code == 1
+    assert "expected an integer from 0 to 1" in " ".join(refused.output.split())

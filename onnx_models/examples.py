@@ -21,6 +21,8 @@ from scoring.update import apply
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+ROWS_PER_CALL = 8192
+"""Rows gathered at once: 12 MB."""
 Progress = Callable[[int, int], None]
 """Called with events done and events in all."""
 
@@ -51,6 +53,8 @@ class Examples:
     item: npt.NDArray[np.int32]  # [E]
     surface: npt.NDArray[np.uint16]  # [E] the place of the impression
     label: Floats  # [E] 1 where a click answered the impression
+    converted: Floats  # [E] 1 where a purchase did
+    viewed_s: Floats  # [E] the longest look that answered it, in seconds; 0 where none is told
     history: npt.NDArray[np.int32]  # [E, H]
     age: Floats  # [E, H] log1p of seconds
     kind: npt.NDArray[np.uint8]  # [E, H] HistoryKind
@@ -73,15 +77,18 @@ class Examples:
         return self.at(self.time_ms < cut_ms), self.at(self.time_ms >= cut_ms)
 
 
-def collect(events: Events, store: RowStore, catalogue: Catalogue, progress: Progress | None = None) -> Examples:
+def collect(
+    events: Events, store: RowStore, catalogue: Catalogue, progress: Progress | None = None
+) -> tuple[Examples, Ints]:
     """An example for each impression of an ad that the catalogue knows, in time order; ``store`` ends as served.
 
-    ``events["row"]`` are rows of ``store``. Offsets are given anew, by time. An event id counts once.
+    ``events["row"]`` are rows of ``store``. Offsets are given anew, by time. An event id counts once. Beside the
+    examples, their places ``[E]`` among the events in the order of `in_time_order`.
     """
-    events = _in_time_order(events)
+    events = in_time_order(events, store)
     slots = catalogue.slots_of(events["ad"])
     wanted = (events["source"] == Source.IMPRESSION) & (slots != MISSING) & _first_of_id(events)
-    out = _empty(events[wanted], slots[wanted], _clicked(events)[wanted])
+    out = _empty(events[wanted], slots[wanted], _answers(events, wanted))
     place = np.cumsum(wanted) - 1
     done = 0
     for slice_ in _slices(events):
@@ -92,13 +99,24 @@ def collect(events: Events, store: RowStore, catalogue: Catalogue, progress: Pro
         done += len(slice_)
         if progress is not None:
             progress(done, len(events))
+    return out, np.flatnonzero(wanted)
+
+
+def unanswered(impressions: Events, store: RowStore, catalogue: Catalogue) -> Examples:
+    """Examples of ``impressions`` of known ads, all from ``store`` as it stands; what answered them is not known."""
+    slots = catalogue.slots_of(impressions["ad"])
+    none = np.zeros(len(impressions), dtype=np.float32)
+    out = _empty(impressions, slots, (none, none, none))
+    for start in range(0, len(impressions), ROWS_PER_CALL):
+        part = np.arange(start, min(start + ROWS_PER_CALL, len(impressions)))
+        _fill(out, part, impressions[part], slots[part], store, catalogue)
     return out
 
 
-def _in_time_order(events: Events) -> Events:
-    """By time, impressions first, else as given; offsets follow, since state ignores offsets that go back."""
+def in_time_order(events: Events, store: RowStore) -> Events:
+    """By time, impressions first, else as given; offsets follow those of the store: state ignores what goes back."""
     ordered = events[np.lexsort((events["source"], events["time_ms"]))]
-    ordered["offset"] = np.arange(len(ordered))
+    ordered["offset"] = np.arange(len(ordered)) + store.rows["offset"].max(initial=-1) + 1
     ordered["stream_ms"] = ordered["time_ms"]
     return ordered
 
@@ -110,15 +128,24 @@ def _first_of_id(events: Events) -> npt.NDArray[np.bool_]:
     return first
 
 
-def _clicked(events: Events) -> npt.NDArray[np.bool_]:
-    """Whether anything in the log clicked on (or did more with) the item as shown to that user at that moment.
+def _answers(events: Events, wanted: npt.NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
+    """What answered each wanted impression, anywhere in the log: a click (or more), a purchase, seconds looked.
 
-    (user, item, moment) is compared as one 64-bit hash.
+    An answer names user, item and moment shown, compared as one 64-bit hash.
     """
     user = mix64(events["row"].astype(np.uint64))
     shown = mix64(events["ad"] ^ mix64(events["shown_ms"].astype(np.uint64) ^ user))
-    clicked: npt.NDArray[np.bool_] = np.isin(shown, shown[events["kind"] >= Kind.CLICKED])
-    return clicked
+    names, which = np.unique(shown, return_inverse=True)
+    strongest = np.zeros(len(names), dtype=np.uint8)
+    viewed_ms = np.zeros(len(names), dtype=np.int64)
+    np.maximum.at(strongest, which, events["kind"])
+    np.maximum.at(viewed_ms, which, events["viewed_ms"])
+    kind, seconds = strongest[which[wanted]], viewed_ms[which[wanted]] / 1000
+    return (
+        (kind >= Kind.CLICKED).astype(np.float32),
+        (kind == Kind.PURCHASED).astype(np.float32),
+        seconds.astype(np.float32),
+    )
 
 
 def _slices(events: Events) -> Iterator[Ints]:
@@ -140,14 +167,17 @@ def _slices(events: Events) -> Iterator[Ints]:
         yield by_turn[start:end]
 
 
-def _empty(impressions: Events, slots: Ints, clicked: npt.NDArray[np.bool_]) -> Examples:
+def _empty(impressions: Events, slots: Ints, answers: tuple[Floats, Floats, Floats]) -> Examples:
     count = len(impressions)
+    label, converted, viewed_s = answers
     return Examples(
         time_ms=impressions["time_ms"].copy(),
         row=impressions["row"].copy(),
         item=slots.astype(np.int32),
         surface=impressions["surface"].copy(),
-        label=clicked.astype(np.float32),
+        label=label,
+        converted=converted,
+        viewed_s=viewed_s,
         history=np.full((count, RING_SIZE), MISSING, dtype=np.int32),
         age=np.zeros((count, RING_SIZE), dtype=np.float32),
         kind=np.zeros((count, RING_SIZE), dtype=np.uint8),

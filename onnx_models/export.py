@@ -23,6 +23,7 @@ from scoring.attention import (
     ENCODER,
     FORMAT,
     MANIFEST,
+    OUTCOMES,
     Manifest,
     attention_contract,
     encoder_contract,
@@ -94,7 +95,10 @@ def restore(directory: Path, manifest: Manifest) -> Network:
         part = _part(network, graph)
         held = onnx.load(str(directory / graph), load_external_data=False).graph.initializer
         weights = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in held}
-        wanted = {name: weight.shape for name, weight in part.state_dict().items()}
+        drawn = part.state_dict()
+        # As their outputs may, the heads of other outcomes may be absent.
+        weights |= {name: drawn[name] for name in drawn.keys() - weights.keys() if name.split(".")[0] in OUTCOMES}
+        wanted = {name: weight.shape for name, weight in drawn.items()}
         if {name: weight.shape for name, weight in weights.items()} != wanted:
             raise ValueError(
                 f"{directory / graph} holds the weights {sorted(weights)}; expected those of onnx_models.network, "
@@ -126,7 +130,7 @@ def _tensors(network: Network, arrays: Sequence[npt.NDArray[Any]]) -> tuple[torc
 
 def _names(network: Network, graph: str) -> tuple[list[str], list[str]]:
     inputs, outputs = (encoder_contract if graph == ENCODER else attention_contract)(network.dim)
-    return list(inputs), list(outputs)
+    return list(inputs), [*outputs, *(OUTCOMES if graph == ATTENTION else ())]
 
 
 def _graph(network: Network, graph: str) -> bytes:
@@ -154,7 +158,9 @@ def _graph(network: Network, graph: str) -> bytes:
             input_names=inputs,
             output_names=outputs,
             dynamic_axes={
-                name: per_candidate if name.startswith("candidate") or name in {"logit", "attention"} else varies
+                name: per_candidate
+                if name.startswith("candidate") or name in {"logit", "attention", *OUTCOMES}
+                else varies
                 for name in [*inputs, *outputs]
             },
         )
@@ -165,7 +171,8 @@ def _plain(model: onnx.ModelProto, network: Network, graph: str) -> bytes:
     """The model checked and serialised: fixed sizes stated where the tracer lost them, no paths of this machine."""
     _, outputs = (encoder_contract if graph == ENCODER else attention_contract)(network.dim)
     for output in model.graph.output:
-        for found, size in zip(output.type.tensor_type.shape.dim, outputs[output.name][1], strict=True):
+        shape = outputs[output.name if output.name in outputs else "logit"][1]
+        for found, size in zip(output.type.tensor_type.shape.dim, shape, strict=True):
             if size is not None:
                 found.dim_value = size
     del model.graph.value_info[:]

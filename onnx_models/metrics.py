@@ -69,3 +69,56 @@ def platt(logit: Floats, labels: Floats) -> tuple[float, float]:
         hessian = (x * (p * (1 - p))[:, None]).T @ x + PLATT_RIDGE * np.eye(2)
         weights -= np.linalg.solve(hessian, gradient)
     return float(weights[0]), float(weights[1])
+
+
+def normalised_entropy(labels: Floats, predicted: Floats) -> float:
+    """Log loss over that of always predicting the labels' own mean (He et al., 2014); below 1 tells something."""
+    rate = float(np.clip(labels.mean(), CLIP, 1 - CLIP))
+    return log_loss(labels, predicted) / -float(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
+
+
+def grouped_auc(labels: Floats, predicted: Floats, group: npt.NDArray[np.integer]) -> float:
+    """AUC within each group, weighted by its examples; groups of one kind of label alone say nothing.
+
+    Over a stream it is biased where features count the group's own earlier labels: for state that stood still only.
+    """
+    _, which = np.unique(group, return_inverse=True)
+    order = np.lexsort((predicted, which))
+    which, labels, predicted = which[order], labels[order].astype(np.float64), predicted[order]
+    # Mid-ranks within a group: ties share the mean of their places.
+    new = np.ones(len(which), dtype=np.bool_)
+    new[1:] = (np.diff(which) != 0) | (np.diff(predicted) != 0)
+    tie = np.cumsum(new) - 1
+    ties = np.bincount(tie)
+    place = (np.cumsum(ties) - (ties - 1) / 2)[tie]
+    count = np.bincount(which)
+    rank = place - np.repeat(np.cumsum(count) - count, count)
+    positives = np.bincount(which, weights=labels)
+    negatives = count - positives
+    told = (positives > 0) & (negatives > 0)
+    if not told.any():
+        return 0.5
+    above = np.bincount(which, weights=rank * labels) - positives * (positives + 1) / 2
+    return float(np.average(above[told] / (positives * negatives)[told], weights=count[told]))
+
+
+def ndcg(labels: Floats, predicted: Floats, group: npt.NDArray[np.integer], places: int = 10) -> float:
+    """Mean over groups with a click and a non-click: discounted clicks of the first ``places``, over the best there is.
+
+    Equal predictions keep the given order. 1 where there are no such groups.
+    """
+    _, which = np.unique(group, return_inverse=True)
+    count = np.bincount(which)
+    start = np.cumsum(count) - count
+
+    def gain(order: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        place = np.arange(len(order)) - np.repeat(start, count)
+        discounted = np.where(place < places, labels[order] / np.log2(place + 2), 0)
+        return np.bincount(which[order], weights=discounted).astype(np.float64)
+
+    positives = np.bincount(which, weights=labels)
+    told = (positives > 0) & (positives < count)
+    if not told.any():
+        return 1.0
+    best = gain(np.lexsort((-labels, which)))
+    return float((gain(np.lexsort((-predicted, which)))[told] / best[told]).mean())

@@ -11,6 +11,7 @@ S candidate stats, X context, M match width.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +99,8 @@ class Attention(nn.Module):
         self.wide_item = Linear(3 * dim + MATCH + STATS_DIM, WIDE, bias=False)
         self.narrow = Linear(WIDE, NARROW)
         self.out = Linear(NARROW, 1)
+        self.conversion = Linear(NARROW, 1)
+        self.viewed = Linear(NARROW, 1)
         self._start()
 
     @torch.no_grad()
@@ -121,21 +124,30 @@ class Attention(nn.Module):
         candidate_features: Tensor,  # [B, C, K]
         candidate_stats: Tensor,  # [B, C, S]
         context: Tensor,  # [B, X]
-    ) -> tuple[Tensor, Tensor]:
-        """→ ``logit [B, C]``, ``attention [B, C, H]``, whose sum over H is at most 1 and 0 for an empty history."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """→ ``logit [B, C]``, ``attention [B, C, H]``, ``conversion [B, C]``, ``viewed [B, C]``.
+
+        The attention's sum over H is at most 1, and 0 for an empty history; ``conversion`` is the log-odds that a click
+        becomes a purchase, ``viewed`` the log1p of the seconds that an impression is looked at.
+        """
         # Once a person.
         keys, values, scores = self.past(history, history_age, history_kind, history_mask)
         match_user = self.match_user(interest).unsqueeze(1)  # [B, 1, M]
         wide_user = self.wide_user(torch.cat([interest, context], 1)).unsqueeze(1)  # [B, 1, 128]
-        # Once a candidate: 2 × (2·(H+1)·D + K·M + (3D+M+S)·128 + 128·64 + 64) = 56 kFLOP.
-        similar = candidates @ keys + scores  # [B, C, 1+H]
-        weights = torch.softmax(similar, 2)  # [B, C, 1+H]
+        # Once a candidate: 2 × (2·(H+1)·D + K·M + (3D+M+S)·128 + 128·64 + 3·64) = 56 kFLOP.
+        weights = self.weigh(candidates, keys, scores)  # [B, C, 1+H]
         pooled = weights @ values  # [B, C, D]
         match = self.match_item(candidate_features) * match_user  # [B, C, M]
         joined = torch.cat([candidates, pooled, pooled * candidates, match, candidate_stats], 2)  # [B, C, 3D+M+S]
         wide = torch.relu(self.wide_item(joined) + wide_user)  # [B, C, 128]
         narrow = torch.relu(self.narrow(wide))  # [B, C, 64]
-        return self.out(narrow).squeeze(2), weights[:, :, 1:]  # [B, C], [B, C, H]
+        heads = (head(narrow).squeeze(2) for head in (self.out, self.conversion, self.viewed))  # [B, C] each
+        logit, conversion, viewed = heads
+        return logit, weights[:, :, 1:], conversion, viewed
+
+    def weigh(self, candidates: Tensor, keys: Tensor, scores: Tensor) -> Tensor:
+        """How much each candidate attends to the null item and each past one, ``[B, C, 1+H]``."""
+        return torch.softmax(candidates @ keys + scores, 2)
 
     def past(
         self, history: Tensor, history_age: Tensor, history_kind: Tensor, history_mask: Tensor
@@ -157,8 +169,10 @@ class Attention(nn.Module):
 class Network(nn.Module):
     """Both halves, which learn together."""
 
-    def __init__(self, vocabulary: int = VOCABULARY, dim: int = DIM) -> None:
+    def __init__(
+        self, vocabulary: int = VOCABULARY, dim: int = DIM, attention: Callable[[int], Attention] = Attention
+    ) -> None:
         super().__init__()
         self.vocabulary, self.dim = vocabulary, dim
         self.encoder = ItemEncoder(vocabulary, dim)
-        self.attention = Attention(dim)
+        self.attention = attention(dim)

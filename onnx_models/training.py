@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from onnx_models.examples import Examples, Items
 from onnx_models.metrics import CLIP, Metrics, measure, platt
-from onnx_models.network import Network
+from onnx_models.network import Attention, Network
 from scoring.attention import table_rows
+from scoring.events import VIEWED_LONG_MS
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -30,7 +31,8 @@ class Config:
     """How to learn. ``id_dropout``: share of steps in which an item's id is hidden, so that a new item, whose id
     says nothing, is read by its content. ``patience``: epochs without a better validation loss before stopping; in
     the first half, while the rate is high, two of them say little. One thread: on shared cores two wait for each
-    other, at six times the cost.
+    other, at six times the cost. ``before_…``: of the first lesson (see `train`). ``…_weight``: what the other outcomes
+    count beside the click.
     """
 
     dim: int = 32
@@ -41,6 +43,11 @@ class Config:
     rate: float = 2e-3
     weight_decay: float = 0.5
     id_dropout: float = 0.3
+    before_epochs: int = 1
+    before_rate: float = 4e-3
+    before_batch: int = 2048
+    viewed_weight: float = 0.1
+    conversion_weight: float = 0.1
     validation: float = 0.1
     threads: int = 1
     seed: int = 1
@@ -48,12 +55,14 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where training stands; ``validation`` is the last epoch's, absent in the first."""
+    """Where training stands; ``validation`` is the last epoch's, absent in the first and in the first lesson."""
 
     epoch: int
+    epochs: int
     batch: int
     batches: int
     validation: Metrics | None
+    lesson: str
 
 
 Progress = Callable[[Step], None]
@@ -61,11 +70,15 @@ Progress = Callable[[Step], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """The network of the best epoch, what it reached on the validation part, and what every epoch reached."""
+    """The network of the best epoch, what it reached on the validation part, and what every epoch reached.
+
+    ``losses``: every epoch's mean training loss, all tasks together.
+    """
 
     network: Network
     validation: Metrics
     epochs: list[Metrics]
+    losses: list[float]
     config: Config
 
 
@@ -116,9 +129,17 @@ class _Moments:
         return np.where(held, self.order[np.where(held, at, 0)], -1)
 
 
-def train(examples: Examples, items: Items, config: Config, progress: Progress | None = None) -> TrainResult:
+def train(
+    examples: Examples,
+    items: Items,
+    config: Config,
+    progress: Progress | None = None,
+    before: Examples | None = None,
+    attention: Callable[[int], Attention] = Attention,
+) -> TrainResult:
     """Learn from ``examples`` in time order. The same seed, examples and machine give the same network.
 
+    ``before`` are older examples of which only is told whether they were looked at for long: a first lesson.
     Raises `ValueError` where there are no clicks, or nothing but clicks, to learn from.
     """
     learn, validate = examples.time_split(1 - config.validation)
@@ -131,43 +152,94 @@ def train(examples: Examples, items: Items, config: Config, progress: Progress |
     torch.set_num_threads(config.threads)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        network = Network(config.vocabulary, config.dim)
-        with torch.no_grad():
-            bias = network.attention.out.bias
-            assert bias is not None
-            bias.fill_(math.log(rate / (1 - rate)))
-        return _fit(network, learn, validate, items, config, progress)
+        network = Network(config.vocabulary, config.dim, attention)
+        if before is not None:
+            looked = replace(before, label=(before.viewed_s * 1000 >= VIEWED_LONG_MS).astype(np.float32))
+            first = replace(config, epochs=config.before_epochs, rate=config.before_rate, batch=config.before_batch)
+            _Course(network, looked, items, first, "Learning looks").run(progress)
+        _expect(network, rate)
+        course = _Course(network, learn, items, config, "Learning clicks")
+        best = course.run(progress, lambda: evaluate(network, validate, items))
+        _calibrate(network, validate, items)
+        return TrainResult(network, evaluate(network, validate, items), best, course.losses, config)
 
 
-def _fit(
-    network: Network, learn: Examples, validate: Examples, items: Items, config: Config, progress: Progress | None
-) -> TrainResult:
-    tensors = _ItemTensors.of(items, config.vocabulary)
-    moments = _Moments.of(learn)
-    per_epoch = min(math.ceil(len(learn) / config.batch), len(moments))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.rate, total_steps=config.epochs * per_epoch, pct_start=0.1
+@torch.no_grad()
+def _expect(network: Network, rate: float) -> None:
+    """Start from the click rate."""
+    bias = network.attention.out.bias
+    assert bias is not None
+    bias.fill_(math.log(rate / (1 - rate)))
+
+
+class _Course:
+    """Some epochs over some examples."""
+
+    def __init__(self, network: Network, examples: Examples, items: Items, config: Config, lesson: str) -> None:
+        self.network, self.examples, self.config, self.lesson = network, examples, config, lesson
+        self.items = _ItemTensors.of(items, config.vocabulary)
+        self.moments = _Moments.of(examples)
+        self.losses: list[float] = []
+        self.per_epoch = min(math.ceil(len(examples) / config.batch), len(self.moments))
+        self.optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.weight_decay)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, config.rate, total_steps=config.epochs * self.per_epoch, pct_start=0.1
+        )
+
+    def run(self, progress: Progress | None, validate: Callable[[], Metrics] | None = None) -> list[Metrics]:
+        """Learn; with ``validate``, leave the network as it was after the best epoch. What every epoch reached."""
+        rng, config = np.random.default_rng(self.config.seed), self.config
+        epochs: list[Metrics] = []
+        best, best_state = 0, self.network.state_dict()
+        for epoch in range(config.epochs):
+            batches = np.array_split(rng.permutation(len(self.moments)), self.per_epoch)
+            total = 0.0
+            for number, batch in enumerate(batches):
+                total += self._step(self.moments.places(batch))
+                if progress is not None:
+                    last = epochs[-1] if epochs else None
+                    progress(Step(epoch, config.epochs, number + 1, len(batches), last, self.lesson))
+            self.losses.append(total / len(batches))
+            if validate is None:
+                continue
+            epochs.append(validate())
+            if epochs[-1].log_loss <= epochs[best].log_loss:
+                best, best_state = epoch, copy.deepcopy(self.network.state_dict())
+            if epoch - best >= config.patience:
+                break
+        if validate is not None:
+            self.network.load_state_dict(best_state)
+        self.network.eval()
+        return epochs
+
+    def _step(self, places: Ints) -> float:
+        network, items, config = self.network, self.items, self.config
+        network.train()
+        tokens = items.tokens.clone()
+        tokens[torch.rand(len(tokens)) < config.id_dropout, 0] = 0  # an item's first token is its id
+        outputs = _forward(network, network.encoder(tokens, items.dense), items, self.examples, places)
+        loss = _loss(outputs, self.examples, places, config)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        self.optimiser.step()
+        self.schedule.step()
+        return float(loss.item())
+
+
+def _loss(outputs: tuple[Tensor, Tensor, Tensor, Tensor], examples: Examples, places: Ints, config: Config) -> Tensor:
+    """Log loss of the click and, of what was clicked, the purchase; Huber loss of the logarithm of the look."""
+    logit, _, conversion, viewed = outputs
+    held, places = torch.from_numpy(places >= 0), places[places >= 0]
+    label, converted = torch.from_numpy(examples.label[places]), torch.from_numpy(examples.converted[places])
+    looked = torch.log1p(torch.from_numpy(examples.viewed_s[places]))
+    loss = functional.binary_cross_entropy_with_logits(logit[held], label)
+    bought = functional.binary_cross_entropy_with_logits(conversion[held], converted, weight=label)
+    return (
+        loss
+        + config.viewed_weight * functional.smooth_l1_loss(viewed[held], looked)
+        + config.conversion_weight * bought
     )
-    rng = np.random.default_rng(config.seed)
-    epochs: list[Metrics] = []
-    best, best_state = 0, copy.deepcopy(network.state_dict())
-    for epoch in range(config.epochs):
-        batches = np.array_split(rng.permutation(len(moments)), per_epoch)
-        for number, batch in enumerate(batches):
-            _step(network, optimiser, learn, moments.places(batch), tensors, config)
-            schedule.step()
-            if progress is not None:
-                progress(Step(epoch, number + 1, len(batches), epochs[-1] if epochs else None))
-        epochs.append(evaluate(network, validate, items))
-        if epochs[-1].log_loss <= epochs[best].log_loss:
-            best, best_state = epoch, copy.deepcopy(network.state_dict())
-        if epoch - best >= config.patience:
-            break
-    network.load_state_dict(best_state)
-    _calibrate(network, validate, items)
-    network.eval()
-    return TrainResult(network, evaluate(network, validate, items), epochs, config)
 
 
 @torch.no_grad()
@@ -183,35 +255,16 @@ def _calibrate(network: Network, validate: Examples, items: Items) -> None:
     out.bias.mul_(scale).add_(shift)
 
 
-def _step(
-    network: Network,
-    optimiser: torch.optim.Optimizer,
-    examples: Examples,
-    places: Ints,
-    items: _ItemTensors,
-    config: Config,
-) -> None:
-    network.train()
-    tokens = items.tokens.clone()
-    tokens[torch.rand(len(tokens)) < config.id_dropout, 0] = 0  # an item's first token is its id
-    logit = _logits(network, network.encoder(tokens, items.dense), items, examples, places)
-    held = torch.from_numpy(places >= 0)
-    label = torch.from_numpy(examples.label[places[places >= 0]])
-    loss = functional.binary_cross_entropy_with_logits(logit[held], label)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimiser.step()
-
-
-def _logits(network: Network, vectors: Tensor, items: _ItemTensors, examples: Examples, places: Ints) -> Tensor:
-    """``[B, C]`` for the moments of ``places [B, C]``; ``vectors [N + 1, D]``."""
+def _forward(
+    network: Network, vectors: Tensor, items: _ItemTensors, examples: Examples, places: Ints
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the network says of the moments of ``places [B, C]``; ``vectors [N + 1, D]``."""
     first, padding = places[:, 0], len(vectors) - 1
     slots = examples.history[first]  # [B, H]
     history = torch.from_numpy(np.where(slots >= 0, slots, padding).astype(np.int64))
     known = torch.from_numpy(slots >= 0).to(vectors.dtype)  # [B, H]
     item = torch.from_numpy(np.where(places >= 0, examples.item[places], padding).astype(np.int64))  # [B, C]
-    logit, _ = network.attention(
+    outputs: tuple[Tensor, Tensor, Tensor, Tensor] = network.attention(
         functional.embedding(history, vectors) * known.unsqueeze(2),
         torch.from_numpy(examples.age[first]),
         torch.from_numpy(examples.kind[first].astype(np.int64)),
@@ -222,7 +275,7 @@ def _logits(network: Network, vectors: Tensor, items: _ItemTensors, examples: Ex
         torch.from_numpy(examples.stats[places]),
         torch.from_numpy(examples.context[first]),
     )
-    return logit
+    return outputs
 
 
 def predict(network: Network, examples: Examples, items: Items) -> Floats:
@@ -234,7 +287,7 @@ def predict(network: Network, examples: Examples, items: Items) -> Floats:
         vectors = network.encoder(tensors.tokens, tensors.dense)
         for start in range(0, len(moments), MOMENTS_PER_CALL):
             places = moments.places(np.arange(start, min(start + MOMENTS_PER_CALL, len(moments))))
-            logit = _logits(network, vectors, tensors, examples, places)
+            logit, *_ = _forward(network, vectors, tensors, examples, places)
             held = places >= 0
             out[places[held]] = torch.sigmoid(logit).numpy()[held]
     return out

@@ -30,6 +30,9 @@ Floats = npt.NDArray[np.float32]
 Arrays = dict[str, npt.NDArray[Any]]
 Shape = tuple[int | None, ...]
 
+OUTCOMES = ("conversion", "viewed")
+"""Further outputs ``[B, C]`` that an attention graph may have: log-odds that a click becomes a purchase; log1p of the
+seconds that an impression is looked at. Who does not ask for them does not pay for them."""
 FORMAT = 1
 """Version of the manifest's own fields."""
 MANIFEST, ENCODER, ATTENTION = "manifest.json", "item_encoder.onnx", "attention.onnx"
@@ -87,7 +90,7 @@ def encoder_contract(dim: int) -> tuple[dict[str, tuple[str, Shape]], dict[str, 
 
 
 def attention_contract(dim: int) -> tuple[dict[str, tuple[str, Shape]], dict[str, tuple[str, Shape]]]:
-    """Inputs (those of `ModelInputs`) and outputs of the attention graph, as `encoder_contract`."""
+    """Inputs (those of `ModelInputs`) and outputs of the attention graph, as `encoder_contract`; all must be there."""
     shapes: dict[str, Shape] = {
         "history": (None, RING_SIZE, dim),
         "history_age": (None, RING_SIZE),
@@ -250,6 +253,7 @@ def _check_side(
 
     A size that the graph leaves open fits: exporters do not always know what they could; the golden run does.
     """
+    found = {name: node for name, node in found.items() if name in wanted or name not in OUTCOMES}
     if found.keys() != wanted.keys():
         raise ModelError(f"{graph} has {side} {sorted(found)}", f"{sorted(wanted)}", fix)
     for name, (type_, shape) in wanted.items():

@@ -15,8 +15,10 @@ from streams.cli import (
     dead_letters,
     demo,
     doctor,
+    evaluate,
     experiment,
     explain,
+    export_log,
     lag,
     lanes,
     metrics,
@@ -55,7 +57,9 @@ app.command()(doctor.doctor)
 app.command()(settings.settings)
 app.command()(metrics.metrics)
 app.add_typer(replay.app, name="replay")
+app.command(epilog=export_log.EPILOG)(export_log.export_log)
 app.add_typer(train.app, name="train")
+app.add_typer(evaluate.app, name="evaluate")
 app.command()(verify.verify)
 app.add_typer(experiment.app, name="experiment")
 app.command()(ope.ope)

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from onnx_models.examples import Examples, Items
+    from onnx_models.export import About
+    from onnx_models.folds import Spread
     from onnx_models.metrics import Metrics
-    from onnx_models.training import Config, Step
-    from scoring.attention import AttentionModel
-    from streams.logs import Event
-    from streams.wire import Ad
+    from onnx_models.training import Config, Step, TrainResult
+    from onnx_models.trial import Trial
+    from scoring.attention import AttentionModel, Manifest
 
 app = typer.Typer(help="Make a model from a log (needs PyTorch: the extra train).", no_args_is_help=True)
 
@@ -30,11 +30,13 @@ DataOption = Annotated[Path, typer.Option("--data", exists=True, file_okay=False
 UsersOption = Annotated[int, typer.Option("--users", min=2, help="Simulated shoppers.")]
 HoursOption = Annotated[float, typer.Option("--hours", min=1, help="Simulated hours.")]
 
-TRAIN_SHARE = 0.8
-"""Of the log, by time; the rest only measures."""
-KUAIRAND: dict[str, Any] = {"vocabulary": 65_536, "epochs": 3, "rate": 3e-3}
-"""What differs from the demo shop's configuration: thousands of items and authors, of each few impressions, so that a
-second look at the log is one too many. Chosen on the validation part."""
+FoldsOption = Annotated[
+    int, typer.Option("--folds", min=0, max=10, help="Cross-validate in time over so many folds (2 to 10); 0: do not.")
+]
+TestOption = Annotated[
+    Path | None,
+    typer.Option("--test", exists=True, dir_okay=False, help="A later file of impressions; all of --data trains then."),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class _Order:
     data: str
     config: "Config"
     out: Path
+    folds: int
     console: Console
     as_json: bool
 
@@ -55,40 +58,68 @@ def demo(
     users: UsersOption = 400,
     hours: HoursOption = 72,
     out: OutOption = Path("models/demo"),
+    folds: FoldsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Make the demo shop's model again from nothing: simulate a log, learn from it, export."""
     _require_torch()
     from onnx_models.training import Config
+    from streams.cli.trials import trial_of
     from streams.demo.shop import simulate_log
 
     console = Console(stderr=as_json, highlight=False)
     with console.status(f"Simulating {users} shoppers for {hours:g} hours"):
         log = simulate_log(seed, users, hours)
     data = f"demo shop: seed {seed}, {users} shoppers, {hours:g} hours"
-    _make(_Order("demo", data, Config(seed=seed), out, console, as_json), log.ads, log.events)
+    order = _Order("demo", data, Config(seed=seed), out, folds, console, as_json)
+    _make(order, lambda progress: trial_of(log.ads, log.events, 0, progress))
 
 
 @app.command(epilog="Example: salience train kuairand --data ./kuairand --out models/kuairand")
 def kuairand(
     data: DataOption,
+    test: TestOption = None,
     seed: SeedOption = 1,
     out: OutOption = Path("models/kuairand"),
+    folds: FoldsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn from KuaiRand-Pure (see streams/logs/kuairand.py for the files)."""
+    """Learn from KuaiRand-Pure (see streams/logs/kuairand.py for the files), its histories first."""
     _require_torch()
     from onnx_models.training import Config
+    from streams.cli.trials import KUAIRAND, kuairand_trial
+
+    console = Console(stderr=as_json, highlight=False)
+    config = replace(Config(seed=seed), **KUAIRAND)
+    order = _Order("kuairand", "KuaiRand-Pure", config, out, folds, console, as_json)
+    _make(order, lambda progress: kuairand_trial(data, test, progress))
+
+
+@app.command(epilog="Example: salience export-log --out log && salience train log --data log --out models/own")
+def log(
+    data: DataOption,
+    seed: SeedOption = 1,
+    out: OutOption = Path("models/own"),
+    folds: FoldsOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn from a log of your own, as ``salience export-log`` writes it: Parquet files with the messages' fields."""
+    _require_torch()
+    from onnx_models.training import Config
+    from streams.cli.trials import trial_of
     from streams.logs import LogError
-    from streams.logs.kuairand import read
+
+    if find_spec("pyarrow") is None:
+        _fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'", as_json)
+    from streams.logs.parquet import read
 
     console = Console(stderr=as_json, highlight=False)
     try:
-        log = read(data)
+        held = read(data)
     except LogError as error:
         _fail(str(error), as_json)
-    config = replace(Config(seed=seed), **KUAIRAND)
-    _make(_Order("kuairand", "KuaiRand-Pure", config, out, console, as_json), log.ads, log.events)
+    order = _Order(out.name, f"the log in {data.name}", Config(seed=seed), out, folds, console, as_json)
+    _make(order, lambda progress: trial_of(held.ads, held.events, 0, progress))
 
 
 def _require_torch() -> None:
@@ -103,52 +134,93 @@ def _fail(message: str, as_json: bool) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _make(order: _Order, ads: "Sequence[Ad]", events: "Sequence[Event]") -> None:
-    """Collect, train, measure, export, load what was written, report."""
-    from onnx_models.baselines import baselines
-    from onnx_models.export import About, export
-    from onnx_models.training import evaluate, train
+def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]") -> None:
+    """Prepare, train, measure, export, load what was written, describe, report."""
+    from onnx_models.export import export
+    from onnx_models.training import train
     from scoring.attention import load
+    from streams.logs import LogError
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=order.console) as progress:
-        examples, items = _collect(ads, events, progress)
-        learn, test = examples.time_split(TRAIN_SHARE)
+        task = progress.add_task("Applying events", total=None)
         try:
-            result = train(learn, items, order.config, _shown_in(progress, order.config))
-        except ValueError as error:
+            trial = prepare(lambda done, total: progress.update(task, completed=done, total=total))
+            before = trial.before if len(trial.before) else None
+            result = train(trial.learn, trial.items, order.config, _shown_in(progress), before)
+            across = _across(order, trial, progress) if order.folds else None
+        except (LogError, ValueError) as error:
             _fail(str(error), order.as_json)
-        metrics = {"test": evaluate(result.network, test, items), **baselines(learn, test)}
-    about = About(
+    metrics = _measured(trial, result)
+    manifest = export(result.network, order.out, _about(order, trial, metrics))
+    _describe(order, manifest, result, metrics, across)
+    _report(order, load(order.out), metrics, across, (len(trial.learn), len(trial.stateful)))
+
+
+def _measured(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
+    """The model with state that follows the stream, and that stood still; and what it must beat."""
+    from onnx_models.baselines import baselines
+    from onnx_models.training import evaluate
+
+    return {
+        "test": evaluate(result.network, trial.stateful, trial.items),
+        "frozen": evaluate(result.network, trial.frozen, trial.items),
+        **baselines(trial.learn, trial.stateful),
+    }
+
+
+def _across(order: _Order, trial: "Trial", progress: Progress) -> "dict[str, Spread]":
+    """Cross-validation in time over what was learnt from."""
+    from onnx_models.folds import folds, spread
+    from onnx_models.training import evaluate, train
+
+    task = progress.add_task("Cross-validating", total=order.folds)
+    found = []
+    for learn, test in folds(trial.learn, order.folds):
+        before = trial.before if len(trial.before) else None
+        found.append(evaluate(train(learn, trial.items, order.config, None, before).network, test, trial.items))
+        progress.update(task, advance=1)
+    return spread(found)
+
+
+def _about(order: _Order, trial: "Trial", metrics: "dict[str, Metrics]") -> "About":
+    from onnx_models.export import About
+
+    learn = trial.learn
+    return About(
         name=order.name,
         data=order.data,
         data_from_ms=int(learn.time_ms[0]),
         data_to_ms=int(learn.time_ms[-1]),
         metrics={name: value for part, found in metrics.items() for name, value in found.named(f"{part}_").items()}
-        | {"examples": len(learn), "test_examples": len(test)},
+        | {"examples": len(learn), "test_examples": len(trial.stateful)},
         git_revision=_git_revision(),
     )
-    export(result.network, order.out, about)
-    _report(order, load(order.out), metrics, len(learn), len(test))
 
 
-def _collect(ads: "Sequence[Ad]", events: "Sequence[Event]", progress: Progress) -> "tuple[Examples, Items]":
-    """A log's examples, by the code that serves."""
-    from onnx_models.examples import Items, collect
-    from scoring.catalogue import Catalogue
-    from scoring.rows import RowStore
-    from streams.catalogue_feed import entry_of
-    from streams.decode import columns
+def _describe(
+    order: _Order,
+    manifest: "Manifest",
+    result: "TrainResult",
+    metrics: "dict[str, Metrics]",
+    across: "dict[str, Spread] | None",
+) -> None:
+    """The model card beside the manifest and, where matplotlib is there, the learning curves."""
+    from onnx_models.card import CARD, CURVES, card
 
-    store, catalogue = RowStore(), Catalogue()
-    catalogue.upsert([entry_of(ad) for ad in ads])
-    rows = [store.row_of(event.user_id.encode()) for event in events]
-    task = progress.add_task("Applying events", total=len(events))
-    examples = collect(columns(events, rows), store, catalogue, lambda done, _: progress.update(task, completed=done))
-    return examples, Items.of(catalogue)
+    pictured = find_spec("matplotlib") is not None
+    if pictured:
+        from onnx_models.curves import curves
+
+        (order.out / CURVES).write_bytes(curves(result))
+    told = {_LABELS.get(name, name): each for name, each in metrics.items()}
+    (order.out / CARD).write_text(card(manifest, result, told, across, pictured=pictured), encoding="utf-8")
 
 
-def _shown_in(progress: Progress, config: "Config") -> "Callable[[Step], None]":
+_LABELS = {"test": "the model", "frozen": "the model, state frozen"}
+
+
+def _shown_in(progress: Progress) -> "Callable[[Step], None]":
     """A bar over all steps that tells the latest validation."""
     task = progress.add_task("Learning", total=None)
 
@@ -156,9 +228,9 @@ def _shown_in(progress: Progress, config: "Config") -> "Callable[[Step], None]":
         reached = f", validation AUC {step.validation.auc:.4f}" if step.validation else ""
         progress.update(
             task,
-            description=f"Learning, epoch {step.epoch + 1} of at most {config.epochs}{reached}",
+            description=f"{step.lesson}, epoch {step.epoch + 1} of at most {step.epochs}{reached}",
             completed=step.epoch * step.batches + step.batch,
-            total=config.epochs * step.batches,
+            total=step.epochs * step.batches,
         )
 
     return show
@@ -174,14 +246,25 @@ def _git_revision() -> str:
     return run.stdout.strip()
 
 
-def _report(order: _Order, model: "AttentionModel", metrics: "dict[str, Metrics]", learnt: int, tested: int) -> None:
+def _report(
+    order: _Order,
+    model: "AttentionModel",
+    metrics: "dict[str, Metrics]",
+    across: "dict[str, Spread] | None",
+    counts: tuple[int, int],
+) -> None:
+    learnt, tested = counts
     if order.as_json:
-        found = {name: value.named("") for name, value in metrics.items()}
+        found: dict[str, Any] = {name: value.named("") for name, value in metrics.items()}
+        if across:
+            found["folds"] = {name: [round(each.mean, 5), round(each.half_width, 5)] for name, each in across.items()}
         report = {"model": model.version, "directory": str(order.out), "examples": learnt, "test_examples": tested}
         typer.echo(json.dumps(report | found))
-    table = Table("predicted by", "AUC", "log loss", "calibration", title=f"The last fifth: {tested:,} impressions")
+    table = Table("predicted by", "AUC", "log loss", "calibration", title=f"What came after: {tested:,} impressions")
     for name, value in metrics.items():
-        label = "the model" if name == "test" else name
+        label = _LABELS.get(name, name)
         table.add_row(label, f"{value.auc:.4f}", f"{value.log_loss:.5f}", f"{value.calibration:.3f}")
     order.console.print(table)
+    for name, each in (across or {}).items():
+        order.console.print(f"Over {order.folds} folds in time: {name} {each.mean:.4f} ± {each.half_width:.4f}")
     order.console.print(f"{model.version}, learnt from {learnt:,} impressions, is in {order.out}")

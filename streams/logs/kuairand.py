@@ -1,6 +1,6 @@
 """KuaiRand-Pure (https://kuairand.com, CC BY-SA 4.0): impressions of a video feed, and whether they were clicked.
 
-Two files, both gzipped CSV. ``videos.csv.gz``, one line a video, becomes ads; a video is its own ad:
+Three files, all gzipped CSV. ``videos.csv.gz``, one line a video, becomes ads; a video is its own ad:
 
 =============  =============================================================================================
 ad_id          the video's id
@@ -29,6 +29,12 @@ viewed_s       the time played, at most a day
 kind           ``click``. Time played without a click is not told
 =============  =============================================================================================
 
+``histories.csv.gz``, one line a user, is what the user was shown before: at most 50 videos, oldest first, with a digit
+each that says whether it was watched for long. On demand every one becomes an `Impression` without a place, and a
+``view`` too where it was watched for long. Only the newest has a time; **invented** are those of the others, an hour
+apart, and how long was watched, 18 s, which the log's own rule calls long. An entry that stands among the impressions
+repeats its event id.
+
 Other outcomes (long view, like, follow, hate) are in no message: they follow from these or come from nobody.
 """
 
@@ -43,6 +49,7 @@ from streams.wire import Ad, Click, Impression
 
 VIDEOS = "videos.csv.gz"
 IMPRESSIONS = "impressions_0425_0430.csv.gz"
+HISTORIES = "histories.csv.gz"
 
 VIDEO_COLUMNS = (
     "video_id",
@@ -56,20 +63,59 @@ VIDEO_COLUMNS = (
 )
 IMPRESSION_COLUMNS = ("time_ms", "user_id", "video_id", "tab", "is_click", "play_time_ms")
 
+HISTORY_COLUMNS = ("user_id", "last_time_ms", "videos", "long_view")
+HISTORY_MAX = 50
+HISTORY_STEP_MS = 3_600_000
+LONG_S = 18
+"""What KuaiRand calls a long view of a long video."""
+
 BID_LEAST_MICROS, BID_MOST_MICROS = 50_000, 500_000
 DAY_MS = 86_400_000
 TIME_MAX_MS = 4_102_444_800_000 - DAY_MS
 """The wire's latest time, less the longest play that a click may come after its impression."""
 
 
-def read(directory: Path) -> Log:
-    """The log in ``directory``, its events in time order. Raises `LogError`."""
-    events = list(_events(directory / IMPRESSIONS))
+def read(directory: Path, *, later: Path | None = None, histories: bool = False) -> Log:
+    """The log in ``directory``, its events in time order. Raises `LogError`.
+
+    ``later`` is a further file of impressions, anywhere; ``histories``: what users were shown before comes first.
+    """
+    files = [directory / IMPRESSIONS] + ([later] if later is not None else [])
+    events = [event for file in files for event in _events(file)]
     ads = {ad.ad_id: ad for ad in map(_ad, rows(directory / VIDEOS, VIDEO_COLUMNS))}
+    if histories:
+        events += [event for row in rows(directory / HISTORIES, HISTORY_COLUMNS) for event in _history(row)]
     for event in events:
         if event.ad_id not in ads:
             ads[event.ad_id] = _unknown(event.ad_id)
     return Log(list(ads.values()), in_order(events))
+
+
+def first_time_ms(file: Path) -> int:
+    """When a file of impressions begins. Raises `LogError`."""
+    return min((row.integer("time_ms", 0, TIME_MAX_MS) for row in rows(file, IMPRESSION_COLUMNS)), default=0)
+
+
+def _history(row: Row) -> Iterator[Event]:
+    """What a user was shown before, and watched for long."""
+    user, last_ms = row.text("user_id", longest=20), row.integer("last_time_ms", 0, TIME_MAX_MS)
+    videos, long = row.text("videos", longest=21 * HISTORY_MAX).split(), row.text("long_view", longest=HISTORY_MAX)
+    if len(videos) != len(long):
+        raise row.error("long_view", f"a digit for each of {len(videos)} videos")
+    for place, (video, digit) in enumerate(zip(videos, long, strict=True)):
+        time_ms = max(last_ms - HISTORY_STEP_MS * (len(videos) - 1 - place), 0)
+        name = f"{user}-{video}-{time_ms}"
+        yield Impression(event_id=f"i-{name}", user_id=user, ad_id=video, time_ms=time_ms)
+        if digit == "1":
+            yield Click(
+                event_id=f"v-{name}",
+                user_id=user,
+                ad_id=video,
+                time_ms=time_ms + 1000 * LONG_S,
+                kind="view",
+                viewed_s=LONG_S,
+                impression_time_ms=time_ms,
+            )
 
 
 def _events(file: Path) -> Iterator[Event]:

@@ -38,6 +38,7 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
         "streams/quality.py": "drift of what it predicts",
         "scoring/sentiment.py": "the tone of reviews and its turns",
         "scoring/anomaly.py": "the anomaly score of click floods",
+        "onnx_models/alternatives/": "models to compare",
     },
     "torch": {"onnx_models/": "training and export; the worker never imports it"},
     "faust": {

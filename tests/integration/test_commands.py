@@ -53,6 +53,28 @@ def test_explain_recomputes_a_placement_found_by_its_id(kafka: Broker, topic_pre
     assert lanes["0"]["totals"]["applied"] == 80
 
 
+def test_what_is_on_the_topics_is_exported_whole_and_read_again(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    parquet = pytest.importorskip("streams.logs.parquet", reason="pyarrow is not installed", exc_type=ImportError)
+    shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+    happened = events()
+    play(lambda: shop.publish([*ADS, *happened]))
+
+    told = salience("export-log", "--out", str(tmp_path / "log"), *at(shop), "--json")
+
+    assert told.returncode == 0, told.stderr
+    found = json.loads(told.stdout)
+    assert found["ads"] == len(ADS)
+    assert found["impressions"] + found["clicks"] == len(happened)
+    assert found["invalid"] == 0
+    log = parquet.read(tmp_path / "log")
+    assert {event.event_id for event in log.events} == {event.event_id for event in happened}
+    missing = salience("export-log", "--out", str(tmp_path / "none"), *at(shop)[:2], "--prefix", "nobodys-")
+    assert missing.returncode == 1
+    assert "salience topics create" in missing.stderr
+
+
 def test_doctor_finds_nothing_wrong_where_nothing_is_and_names_the_mending_command_where_something_is(
     kafka: Broker, embedded: Broker, topic_prefix: str
 ) -> None:

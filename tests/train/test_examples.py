@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from onnx_models.examples import Examples, collect
+from onnx_models.examples import Examples, collect, unanswered
 from scoring.catalogue import Catalogue
 from scoring.events import Events
 from scoring.gathering import gather
@@ -19,12 +19,13 @@ from streams.logs import Event, Log, in_order
 from streams.wire import Impression
 from tests.builders import START_MS, catalogue, click, columns_of, impression, made_up_log
 
-INPUTS = [field.name for field in fields(Examples) if field.name != "label"]
+ANSWERS = ("label", "converted", "viewed_s")
+INPUTS = [field.name for field in fields(Examples) if field.name not in ANSWERS]
 
 
 def examples_of(events: Sequence[Event], ads: int = 20) -> Examples:
     store = RowStore()
-    return collect(columns_of(store, events), store, catalogue(ads))
+    return collect(columns_of(store, events), store, catalogue(ads))[0]
 
 
 def labels_of(*events: Event) -> list[float]:
@@ -41,6 +42,43 @@ def test_a_click_that_answers_an_impression_is_its_label() -> None:
 def test_a_look_alone_is_no_click_and_more_than_a_click_is_one(kind: str, label: float) -> None:
     answer = click(time_ms=START_MS + 900, impression_time_ms=START_MS, kind=kind, viewed_s=30.0)
     assert labels_of(impression(), answer) == [label]
+
+
+def test_of_several_answers_the_longest_look_counts_and_a_purchase_converts() -> None:
+    answers = [
+        click(time_ms=START_MS + 900, impression_time_ms=START_MS, event_id="a", kind="view", viewed_s=3.5),
+        click(time_ms=START_MS + 901, impression_time_ms=START_MS, event_id="b", kind="view", viewed_s=12.25),
+        click(time_ms=START_MS + 902, impression_time_ms=START_MS, event_id="c", kind="purchase"),
+    ]
+    examples = examples_of(in_order([impression(), *answers, impression(ad_id="ad-2")]))
+    by_item = dict(zip(examples.item.tolist(), zip(examples.converted, examples.viewed_s, strict=True), strict=True))
+    assert sorted(by_item.values()) == [(0, 0), (1, 12.25)]
+
+
+def test_state_goes_on_where_a_first_part_left_it() -> None:
+    log, ads = made_up_log(8, events=200, users=5), catalogue()
+    cut_ms = log.events[120].time_ms
+    whole, parted = RowStore(), RowStore()
+    columns = columns_of(whole, log.events)
+    columns_of(parted, log.events)
+    together, _ = collect(columns, whole, ads)
+    collect(columns[columns["time_ms"] < cut_ms], parted, ads)
+    later, place = collect(columns[columns["time_ms"] >= cut_ms], parted, ads)
+    expected = together.at(together.time_ms >= cut_ms)
+    for field in INPUTS:
+        np.testing.assert_allclose(getattr(later, field), getattr(expected, field), atol=1e-5, err_msg=field)
+    assert len(place) == len(later)
+
+
+def test_state_that_stands_still_is_that_of_the_moment_before() -> None:
+    store, ads = RowStore(), catalogue()
+    told = columns_of(store, [click(time_ms=START_MS), impression(ad_id="ad-2", time_ms=START_MS + 9_000)])
+    collect(told[:1], store, ads)
+    before = store.rows.tobytes()
+    twice = unanswered(np.concatenate([told[1:], told[1:]]), store, ads)
+    assert store.rows.tobytes() == before
+    assert (twice.history[0] == twice.history[1]).all()
+    assert (twice.history >= 0).sum(axis=1).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +145,7 @@ def test_an_event_of_the_future_changes_no_example(seed: int) -> None:
     old = before.at(before.time_ms <= event.time_ms)
     new = after.at((after.time_ms <= event.time_ms) & _is_old(after, before))
     assert len(old) == len(new) > 0
-    for field in (*INPUTS, "label"):
+    for field in (*INPUTS, *ANSWERS):
         np.testing.assert_array_equal(getattr(new, field), getattr(old, field), err_msg=field)
 
 
@@ -187,7 +225,7 @@ def test_events_that_are_told_late_count_at_their_own_time() -> None:
     first, second = impression(), impression(ad_id="ad-2", time_ms=START_MS + 5_000)
     answer = click(time_ms=START_MS + 900, impression_time_ms=START_MS)
     straight, late = examples_of([first, answer, second]), examples_of([second, answer, first])
-    for field in (*INPUTS, "label"):
+    for field in (*INPUTS, *ANSWERS):
         np.testing.assert_array_equal(getattr(late, field), getattr(straight, field), err_msg=field)
 
 
@@ -196,7 +234,7 @@ def test_the_examples_of_a_log_are_those_of_its_impressions() -> None:
     ads = Catalogue()
     ads.upsert([entry_of(ad) for ad in log.ads])
     store = RowStore()
-    examples = collect(columns_of(store, log.events), store, ads)
+    examples, _ = collect(columns_of(store, log.events), store, ads)
     shown = [event for event in log.events if isinstance(event, Impression)]
     assert examples.time_ms.tolist() == [event.time_ms for event in shown]
     assert [ads.entries[item].content.item_id for item in examples.item] == [event.ad_id for event in shown]

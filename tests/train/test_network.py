@@ -54,7 +54,8 @@ def model(directory: Path) -> AttentionModel:
 
 def score(network: "Network", inputs: ModelInputs) -> tuple[np.ndarray, np.ndarray]:
     with torch.inference_mode():
-        logit, attention = network.attention(**{name: torch.from_numpy(array) for name, array in inputs.feed().items()})
+        outputs = network.attention(**{name: torch.from_numpy(array) for name, array in inputs.feed().items()})
+    logit, attention, *_ = outputs
     return logit.numpy(), attention.numpy()
 
 

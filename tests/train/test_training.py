@@ -42,7 +42,7 @@ def planted(seed: int, moments: int = 30) -> tuple[Examples, Items]:
     names = [(kind, number) for kind in range(KINDS) for number in range(ADS_EACH)]
     ads.upsert([entry(f"ad-{kind}-{number}", category=f"kind-{kind}") for kind, number in names])
     store = RowStore()
-    return collect(columns_of(store, in_order(events)), store, ads), Items.of(ads)
+    return collect(columns_of(store, in_order(events)), store, ads)[0], Items.of(ads)
 
 
 @pytest.fixture(scope="module")

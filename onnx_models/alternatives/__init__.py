@@ -1,0 +1,30 @@
+"""Other ways to predict a click, each behind the same two calls, to see what the attention model is worth.
+
+An alternative learns from examples in time order and predicts others; it sees what the attention model sees or less.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_models.examples import Examples, Items
+
+Chances = npt.NDArray[np.float64]
+
+
+class Alternative(Protocol):
+    """A model to compare. ``kflop``: thousand floating-point operations (or comparisons) a candidate, once trained."""
+
+    name: str
+
+    @property
+    def kflop(self) -> float: ...
+
+    def fit(self, learn: Examples, items: Items) -> None:
+        """Learn from examples in time order; anew, whatever was learnt before."""
+
+    def predict(self, examples: Examples, *, follow: bool = False) -> Chances:
+        """Chances of a click ``[E]``. ``follow``: examples come in time order, and outcomes may be learnt
+        `features.DELAY_MS` after they were shown.
+        """

@@ -1,0 +1,64 @@
+"""What models of flat tables are given: everything the attention model sees, its history summed up, and click rates."""
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_models.examples import Examples, Items
+from scoring.inputs import SURFACES, HistoryKind
+
+Floats = npt.NDArray[np.float64]
+Keys = npt.NDArray[np.int64]
+
+DELAY_MS = 300_000
+"""How long after an impression its outcome is known: the click layer's window."""
+PRIOR = 20
+"""A click rate counts as if there had been so many more impressions, at the rate of everything."""
+RECENT = 10
+"""Of a history the newest so many are counted apart."""
+_KINDS = (HistoryKind.VIEWED, HistoryKind.VIEWED_LONG, HistoryKind.CLICKED, HistoryKind.SKIPPED)
+
+
+def surface_of(examples: Examples) -> Keys:
+    """The hashed place of each impression, 0 to SURFACES - 1."""
+    return (examples.surface % SURFACES).astype(np.int64)
+
+
+def numbers(examples: Examples) -> Floats:
+    """Person, moment and match ``[E, 8 + S + 8]``: the context's numbers, the candidate's stats, shares of kinds."""
+    kind, context = examples.kind, examples.context[:, :-SURFACES]
+    held = (kind > 0).sum(axis=1) + 5
+    shares = [(kind == each).sum(axis=1) / held for each in _KINDS]
+    recent = [(kind[:, -RECENT:] == each).sum(axis=1) for each in _KINDS]
+    return np.column_stack([context, examples.stats, *shares, *recent])
+
+
+class Rates:
+    """Click rates of whatever has a key, as they were known at a moment: nothing of what came later counts."""
+
+    def __init__(self) -> None:
+        self._order: Keys = np.zeros(0, dtype=np.int64)
+        self.rate = 0.5
+
+    def fit(self, key: Keys, time_ms: Keys, label: npt.NDArray[np.floating]) -> None:
+        """Take note of impressions ``[E]``, of keys from 0."""
+        self._start_ms = int(time_ms.min())
+        self._span = int(time_ms.max()) - self._start_ms + 2
+        self._order = np.sort(self._code(key, time_ms))
+        by_code = np.argsort(self._code(key, time_ms), kind="stable")
+        self._clicks = np.concatenate([[0.0], np.cumsum(label[by_code], dtype=np.float64)])
+        self.rate = float(label.mean())
+
+    def _code(self, key: Keys, time_ms: Keys) -> Keys:
+        return key * self._span + np.clip(time_ms - self._start_ms, 0, self._span - 1)
+
+    def known(self, key: Keys, time_ms: Keys) -> Floats:
+        """Log of one more than the impressions, and click rate, of each key before each time, ``[E, 2]``."""
+        first = np.searchsorted(self._order, self._code(key, np.full(len(key), self._start_ms)))
+        last = np.maximum(np.searchsorted(self._order, self._code(key, time_ms)), first)
+        shown, clicks = last - first, self._clicks[last] - self._clicks[first]
+        return np.column_stack([np.log1p(shown), (clicks + PRIOR * self.rate) / (shown + PRIOR)])
+
+
+def content(examples: Examples, items: Items) -> Floats:
+    """The item's own numbers ``[E, R + K]`` and the person's interest ``[E, K]``, side by side."""
+    return np.column_stack([items.dense[examples.item], items.features[examples.item], examples.interest])

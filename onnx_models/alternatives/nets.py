@@ -1,0 +1,132 @@
+"""The attention network itself, other ways to sum up a history, and what becomes of it without one of its inputs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onnx_models.alternatives import Chances
+from onnx_models.examples import Examples, Items
+from onnx_models.network import DIM, MATCH, NARROW, WIDE, Attention, Linear
+from onnx_models.training import Config, Progress, TrainResult, predict, train
+from scoring.features import FEATURE_DIM
+from scoring.ids import MISSING
+from scoring.inputs import STATS_DIM
+from scoring.rows import RING_SIZE
+
+UNIT = 40
+"""Width of the hidden layer of DIN's activation unit."""
+
+
+class MeanPooling(Attention):
+    """Every past item counts alike, whatever the candidate."""
+
+    def weigh(self, candidates: Tensor, keys: Tensor, scores: Tensor) -> Tensor:
+        held = (scores > -1e6).to(keys.dtype)  # [B, 1, 1+H]; the null item is always there
+        return (held / held.sum(2, keepdim=True)).expand(-1, candidates.shape[1], -1)
+
+
+class ActivationUnit(Attention):
+    """Deep Interest Network's own unit (Zhou et al., 2018): a small network weighs each pair; no sum is 1."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.unit = nn.Sequential(Linear(3 * dim, UNIT), nn.PReLU(), Linear(UNIT, 1))
+
+    def weigh(self, candidates: Tensor, keys: Tensor, scores: Tensor) -> Tensor:
+        past = keys.transpose(1, 2).unsqueeze(1)  # [B, 1, 1+H, D]
+        candidate = candidates.unsqueeze(2)  # [B, C, 1, D]
+        shape = torch.broadcast_shapes(past.shape, candidate.shape)
+        pair = torch.cat([past.expand(shape), candidate.expand(shape), past * candidate], 3)
+        held = (scores > -1e6).to(keys.dtype)  # [B, 1, 1+H]
+        weights: Tensor = self.unit(pair).squeeze(3) * held / RING_SIZE**0.5
+        return weights
+
+
+def without_history(examples: Examples) -> Examples:
+    """Nobody has a past item; what was attended to is still in the interest."""
+    stats = examples.stats.copy()
+    stats[:, 2:6], stats[:, 7] = 0, 0
+    return replace(
+        examples,
+        history=np.full_like(examples.history, MISSING),
+        age=np.zeros_like(examples.age),
+        kind=np.zeros_like(examples.kind),
+        stats=stats,
+    )
+
+
+def without_interest(examples: Examples) -> Examples:
+    """Nobody has an interest vector."""
+    stats = examples.stats.copy()
+    stats[:, :2] = 0
+    return replace(examples, interest=np.zeros_like(examples.interest), stats=stats)
+
+
+def without_time(examples: Examples) -> Examples:
+    """All past items are of now: the order of the ring and its ages are gone. The interest still decays."""
+    stats = examples.stats.copy()
+    stats[:, 3] = stats[:, 2] > 0
+    return replace(examples, age=np.zeros_like(examples.age), stats=stats)
+
+
+def unchanged(examples: Examples) -> Examples:
+    """As they are."""
+    return examples
+
+
+def nameless(items: Items) -> Items:
+    """Items without their ids: content alone."""
+    tokens = items.tokens.copy()
+    tokens[:, 0] = 0
+    return replace(items, tokens=tokens)
+
+
+_REST = 2 * (MATCH * FEATURE_DIM + (3 * DIM + MATCH + STATS_DIM) * WIDE + WIDE * NARROW + 3 * NARROW)
+"""Floating-point operations a candidate of all but the attention: see `network.Attention.forward`."""
+_DOTS = 2 * 2 * (RING_SIZE + 1) * DIM
+
+
+@dataclass
+class Net:
+    """A network to compare. ``before``: the first lesson's examples."""
+
+    name: str
+    config: Config
+    before: Examples | None = None
+    attention: Callable[[int], Attention] = Attention
+    change: Callable[[Examples], Examples] = unchanged
+    ids: bool = True
+    kflop: float = (_REST + _DOTS) / 1000
+    progress: Progress | None = None
+    result: TrainResult | None = field(default=None, init=False)
+
+    def fit(self, learn: Examples, items: Items) -> None:
+        self._items = items if self.ids else nameless(items)
+        before = None if self.before is None else self.change(self.before)
+        self.result = train(self.change(learn), self._items, self.config, self.progress, before, self.attention)
+
+    def predict(self, examples: Examples, *, follow: bool = False) -> Chances:  # noqa: ARG002 - its state is the inputs
+        assert self.result is not None, "fit comes first"
+        return predict(self.result.network, self.change(examples), self._items).astype(np.float64)
+
+    def predict_unnamed(self, examples: Examples) -> Chances:
+        """As `predict`, if nobody had met any of the items before: content alone, those of the past included."""
+        assert self.result is not None, "fit comes first"
+        return predict(self.result.network, self.change(examples), nameless(self._items)).astype(np.float64)
+
+
+def variants(config: Config, before: Examples | None) -> list[Net]:
+    """The other ways, and the ablations."""
+    pooled = (_REST + _DOTS / 2) / 1000
+    unit = (_REST + _DOTS / 2 + 2 * (RING_SIZE + 1) * (3 * DIM * UNIT + UNIT)) / 1000
+    return [
+        Net("mean_pooling", config, before, MeanPooling, kflop=pooled),
+        Net("din", config, before, ActivationUnit, kflop=unit),
+        Net("no_history", config, before, change=without_history),
+        Net("no_interest", config, before, change=without_interest),
+        Net("no_time_decay", config, before, change=without_time),
+        Net("no_id", config, before, ids=False),
+    ]

@@ -1,0 +1,64 @@
+"""Each item's click rate so far: what any model must beat."""
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_models.alternatives import Chances
+from onnx_models.alternatives.features import DELAY_MS, Rates, surface_of
+from onnx_models.examples import Examples, Items
+from scoring.inputs import SURFACES
+
+
+class ItemRates:
+    """Click rates of items, and of items by place: known at the moment of each impression."""
+
+    def __init__(self) -> None:
+        self._learn: Examples | None = None
+        self._item, self._placed = Rates(), Rates()
+
+    def fit(self, learn: Examples) -> None:
+        """Take note of what is learnt from."""
+        self._learn = learn
+        self._note([learn])
+
+    def _note(self, parts: list[Examples]) -> None:
+        for rates, key in ((self._item, _item), (self._placed, _placed)):
+            rates.fit(
+                np.concatenate([key(part) for part in parts]),
+                np.concatenate([part.time_ms for part in parts]),
+                np.concatenate([part.label for part in parts]),
+            )
+
+    def known(self, examples: Examples, *, follow: bool = False) -> npt.NDArray[np.float64]:
+        """Counts and rates by item, and by item and place, ``[E, 4]``; ``follow``: of the examples themselves, too."""
+        if follow and self._learn is not None:
+            self._note([self._learn, examples])
+        known_ms = examples.time_ms - DELAY_MS
+        return np.column_stack(
+            [self._item.known(_item(examples), known_ms), self._placed.known(_placed(examples), known_ms)]
+        )
+
+
+def _item(examples: Examples) -> npt.NDArray[np.int64]:
+    return examples.item.astype(np.int64)
+
+
+def _placed(examples: Examples) -> npt.NDArray[np.int64]:
+    return _item(examples) * SURFACES + surface_of(examples)
+
+
+class Popularity:
+    """The item's click rate is the chance."""
+
+    name = "popularity"
+    kflop = 0.003
+
+    def __init__(self) -> None:
+        self._rates = ItemRates()
+
+    def fit(self, learn: Examples, _items: Items) -> None:
+        self._rates.fit(learn)
+
+    def predict(self, examples: Examples, *, follow: bool = False) -> Chances:
+        chances: Chances = self._rates.known(examples, follow=follow)[:, 1]
+        return chances

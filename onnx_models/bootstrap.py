@@ -1,0 +1,65 @@
+"""How sure a difference between two models is: the paired bootstrap, by users (Efron & Tibshirani, 1993, ch. 16).
+
+A user's impressions depend on each other, so users are drawn, not impressions; the same draw weighs both models.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_models.metrics import CLIP
+
+Floats = npt.NDArray[np.float64]
+
+DRAWS = 200
+"""Of users with replacement: the ends of a 95 % interval are then the fifth draws from both ends."""
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A difference and its interval at `LEVEL`."""
+
+    value: float
+    low: float
+    high: float
+
+    def named(self) -> dict[str, float]:
+        """As numbers to print."""
+        return {"value": round(self.value, 5), "low": round(self.low, 5), "high": round(self.high, 5)}
+
+
+class Draws:
+    """The same draws of users for every pair of models."""
+
+    def __init__(self, labels: Floats, users: npt.NDArray[np.integer], seed: int, draws: int = DRAWS) -> None:
+        self.labels = labels.astype(np.float64)
+        _, self._user = np.unique(users, return_inverse=True)
+        rng, count = np.random.default_rng(seed), int(self._user.max(initial=-1)) + 1
+        chosen = (rng.multinomial(count, np.full(count, 1 / count)) for _ in range(draws))
+        self._weights = [np.ones(len(labels)), *(times[self._user].astype(np.float64) for times in chosen)]
+
+    def auc(self, predicted: Floats) -> Floats:
+        """AUC of all, first, and of each draw."""
+        values, place = np.unique(predicted, return_inverse=True)
+        return np.array([self._auc(place, len(values), weight) for weight in self._weights])
+
+    def _auc(self, place: npt.NDArray[np.int64], count: int, weight: Floats) -> float:
+        positive = np.bincount(place, weights=weight * self.labels, minlength=count)
+        negative = np.bincount(place, weights=weight * (1 - self.labels), minlength=count)
+        below = np.cumsum(negative) - negative / 2
+        return float(positive @ below / max(positive.sum() * negative.sum(), 1e-12))
+
+    def log_loss(self, predicted: Floats) -> Floats:
+        """Log loss of all, first, and of each draw."""
+        p = np.clip(predicted, CLIP, 1 - CLIP)
+        loss = -(self.labels * np.log(p) + (1 - self.labels) * np.log1p(-p))
+        return np.array([np.average(loss, weights=weight) for weight in self._weights])
+
+
+def interval(one: Floats, other: Floats) -> Interval:
+    """What ``one`` has above ``other``, of all and of each draw as `Draws` gives them."""
+    difference = one - other
+    low, high = np.quantile(difference[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(difference[0]), float(low), float(high))

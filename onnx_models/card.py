@@ -1,0 +1,77 @@
+"""The model card: what a model is for, what made it, how good it is and where it ends (Mitchell et al., 2019)."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from onnx_models.folds import Spread
+from onnx_models.metrics import Metrics
+from onnx_models.training import TrainResult
+from scoring.attention import Manifest
+
+CARD = "MODEL_CARD.md"
+CURVES = "learning_curves.png"
+
+
+def card(
+    manifest: Manifest,
+    result: TrainResult,
+    measured: Mapping[str, Metrics],
+    across: Mapping[str, Spread] | None = None,
+    *,
+    pictured: bool = False,
+) -> str:
+    """The card as Markdown. ``measured``: the model and what it is compared with; ``across``: over folds."""
+    parts = [_head(manifest), _measures(measured), _folds(across), _training(result, pictured=pictured), _LIMITS]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(manifest: Manifest) -> str:
+    span = " to ".join(_day(ms) for ms in (manifest.data_from_ms, manifest.data_to_ms))
+    return (
+        f"# {manifest.version}\n\n"
+        f"Predicts whether a person clicks an ad shown, from what the person attended to before.\n\n"
+        f"| | |\n|---|---|\n"
+        f"| Learnt from | {manifest.data}, {span} |\n"
+        f"| Feature specification | `{manifest.spec_hash}` |\n"
+        f"| Code | `{manifest.git_revision or 'unknown'}` |\n"
+        f"| Width of vectors, tokens told apart | {manifest.dim}, {manifest.vocabulary:,} |\n"
+        f"| Outputs | click log-odds, attention; conversion log-odds of a click; log1p of seconds looked |"
+    )
+
+
+def _measures(measured: Mapping[str, Metrics]) -> str:
+    lines = ["## On what came after", "", "| predicted by | AUC | log loss | calibration |", "|---|---|---|---|"]
+    for name, each in measured.items():
+        lines.append(f"| {name} | {each.auc:.4f} | {each.log_loss:.4f} | {each.calibration:.3f} |")
+    return "\n".join(lines)
+
+
+def _folds(across: Mapping[str, Spread] | None) -> str:
+    if not across:
+        return ""
+    lines = ["## Over folds in time", "", "| measure | mean | 95 % interval |", "|---|---|---|"]
+    for name, each in across.items():
+        low, high = each.mean - each.half_width, each.mean + each.half_width
+        lines.append(f"| {name} | {each.mean:.4f} | {low:.4f} to {high:.4f} |")
+    return "\n".join(lines)
+
+
+def _training(result: TrainResult, *, pictured: bool) -> str:
+    lines = ["## Training", "", "| epoch | training loss | validation log loss | validation AUC |", "|---|---|---|---|"]
+    for at, (loss, each) in enumerate(zip(result.losses, result.epochs, strict=True)):
+        lines.append(f"| {at + 1} | {loss:.4f} | {each.log_loss:.4f} | {each.auc:.4f} |")
+    lines += [""] + ([f"![learning curves]({CURVES})", ""] if pictured else [])
+    settings = ", ".join(f"{name} {value}" for name, value in asdict(result.config).items())
+    return "\n".join([*lines, f"Settings: {settings}."])
+
+
+_LIMITS = """## Limits
+
+It knows clicks on what somebody chose to show: what was never shown was never learnt. It ranks; how far its chances can
+be believed a week later is the online click layer's business. Content that the log did not have (a new brand, a new
+tag) says little until it is trained again. It holds no personal data: people come in as their recent past alone."""
+
+
+def _day(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")

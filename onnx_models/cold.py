@@ -1,0 +1,61 @@
+"""Cold start: how well strangers are served, people and ads apart, beside those who are known."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_models.metrics import Metrics, measure
+from onnx_models.trial import Trial
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+FEWEST = 20
+"""Fewer examples, or only one kind of label, say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Some of the test, and how well they were predicted."""
+
+    name: str
+    examples: int
+    metrics: Metrics
+
+
+def segments(trial: Trial, chances: dict[str, Floats]) -> list[Segment]:
+    """What there is of: new people by context alone and with their session so far, new ads, ads without their ids.
+
+    ``chances``: frozen, stateful and, of a network, unnamed (all ids hidden: content alone).
+    """
+    test = trial.stateful
+    met = _met(test.row, trial)
+    earlier = (test.history >= 0).any(axis=1)
+    shown = np.union1d(trial.learn.item, trial.before.item)
+    new_ad = ~np.isin(test.item, shown)
+    everyone = np.ones(len(test), dtype=np.bool_)
+    wanted: list[tuple[str, str, Mask]] = [
+        ("known people", "stateful", met),
+        ("new people, context alone", "frozen", ~met),
+        ("new people, first impression", "stateful", ~met & ~earlier),
+        ("new people, session so far", "stateful", ~met & earlier),
+        ("the same, as if they had none", "frozen", ~met & earlier),
+        ("known ads", "stateful", ~new_ad),
+        ("new ads", "stateful", new_ad),
+        ("all ads, content alone", "unnamed", everyone),
+    ]
+    return [
+        Segment(name, int(mask.sum()), measure(test.label[mask], chances[mode][mask]))
+        for name, mode, mask in wanted
+        if mode in chances and _tells(test.label[mask])
+    ]
+
+
+def _met(rows: npt.NDArray[np.int32], trial: Trial) -> Mask:
+    """Whether each was shown anything before the test."""
+    return np.isin(rows, np.union1d(trial.learn.row, trial.before.row))
+
+
+def _tells(labels: npt.NDArray[np.float32]) -> bool:
+    return len(labels) >= FEWEST and bool(0 < labels.mean() < 1)

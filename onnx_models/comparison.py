@@ -1,0 +1,170 @@
+"""All models on one test, in three modes, with what each costs and how sure its distance to the chosen one is.
+
+*frozen*: users' state and models as they stood when the test began. *stateful*: the state follows the stream, and so
+do models that learn one example at a time. *online*: the click layer on top, which learns as the stream goes. Models
+are fitted in processes of their own, as many at once as asked for.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_models.alternatives import Alternative
+from onnx_models.alternatives.nets import Net
+from onnx_models.bootstrap import Draws, Interval, interval
+from onnx_models.examples import Examples
+from onnx_models.metrics import auc, calibration, grouped_auc, log_loss, ndcg, normalised_entropy
+from onnx_models.trial import Trial, logit_of
+
+Floats = npt.NDArray[np.float64]
+
+MODES = ("frozen", "stateful", "online")
+PEOPLE, CANDIDATES = 10, 100
+"""What a prediction is timed on: a hundred candidates for each of ten people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a model gave: chances by mode ``[E]`` (of a network also "unnamed": all ids hidden), microseconds and
+    thousand operations a candidate, seconds to fit.
+    """
+
+    name: str
+    chances: dict[str, Floats]
+    us: float
+    kflop: float
+    fit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A model in a mode. ``gauc`` and ``ndcg_10`` where state stood still; differences are to the chosen model."""
+
+    auc: float
+    log_loss: float
+    normalised_entropy: float
+    calibration: float
+    gauc: float | None = None
+    ndcg_10: float | None = None
+    us_per_candidate: float = 0.0
+    kflop_per_candidate: float = 0.0
+    auc_difference: Interval | None = None
+    log_loss_difference: Interval | None = None
+
+    def named(self) -> dict[str, Any]:
+        """As numbers by name."""
+        out: dict[str, Any] = {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None:
+                out[name] = value.named() if isinstance(value, Interval) else round(value, 5)
+        return out
+
+
+@dataclass
+class Comparison:
+    """Models by name, each by mode; ``chosen`` is what the others are compared with."""
+
+    chosen: str
+    lines: dict[str, dict[str, Line]] = field(default_factory=dict)
+    steps: dict[str, dict[str, Interval]] = field(default_factory=dict)
+    """What the chosen model gains from mode to mode: AUC and log loss."""
+
+
+def fit_all(
+    models: Sequence[Alternative], trial: Trial, jobs: int, done: Callable[[Outcome], None]
+) -> dict[str, Outcome]:
+    """Every model fitted, and its chances; ``done`` hears of each as it comes, the slowest first begun."""
+    out: dict[str, Outcome] = {}
+    # Forked, a process sees the trial without a copy.
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
+        _SHARED.update(trial=trial, models={model.name: model for model in models})
+        pending: list[Future[Outcome]] = [pool.submit(_outcome, model.name) for model in models]
+        for future in as_completed(pending):
+            outcome = future.result()
+            out[outcome.name] = outcome
+            done(outcome)
+    _SHARED.clear()
+    return {model.name: out[model.name] for model in models}
+
+
+_SHARED: dict[str, Any] = {}
+
+
+def _outcome(name: str) -> Outcome:
+    trial: Trial = _SHARED["trial"]
+    model: Alternative = _SHARED["models"][name]
+    start = time.perf_counter()
+    model.fit(trial.learn, trial.items)
+    fit_s = time.perf_counter() - start
+    frozen = model.predict(trial.frozen)
+    us = _us_per_candidate(model, trial.frozen)
+    stateful = model.predict(trial.stateful, follow=True)
+    online = trial.stream.predict(logit_of(stateful), trial.stateful.context)
+    chances = {"frozen": frozen, "stateful": stateful, "online": online.astype(np.float64)}
+    if isinstance(model, Net):
+        chances["unnamed"] = model.predict_unnamed(trial.stateful)
+    return Outcome(name, chances, us, model.kflop, fit_s)
+
+
+def _us_per_candidate(model: Alternative, examples: Examples) -> float:
+    """The better of two runs over `CANDIDATES` items for each of `PEOPLE`, whom the examples name."""
+    count = min(PEOPLE, len(examples))
+    people = np.repeat(np.linspace(0, len(examples) - 1, count).astype(np.int64), CANDIDATES)
+    items = np.resize(examples.item, len(people))
+    asked = replace(examples.at(people), item=items)
+    taken = []
+    for _ in range(2):
+        start = time.perf_counter()
+        model.predict(asked)
+        taken.append(time.perf_counter() - start)
+    return min(taken) / len(people) * 1e6
+
+
+def compare(trial: Trial, outcomes: dict[str, Outcome], chosen: str, seed: int) -> Comparison:
+    """The table: each model in each mode, and its paired difference to the chosen one."""
+    test, out = trial.stateful, Comparison(chosen)
+    draws = Draws(test.label.astype(np.float64), test.row, seed)
+    drawn = {
+        mode: {name: (draws.auc(o.chances[mode]), draws.log_loss(o.chances[mode])) for name, o in outcomes.items()}
+        for mode in MODES
+    }
+    for mode, models in drawn.items():
+        out.lines[mode] = {}
+        for name, (aucs, losses) in models.items():
+            line = _line(test, outcomes[name], still=mode == "frozen", mode=mode)
+            if name != chosen:
+                line = replace(
+                    line,
+                    auc_difference=interval(aucs, models[chosen][0]),
+                    log_loss_difference=interval(losses, models[chosen][1]),
+                )
+            out.lines[mode][name] = line
+    for before, after in pairwise(MODES):
+        first, then = drawn[before][chosen], drawn[after][chosen]
+        out.steps[f"{after}_over_{before}"] = {
+            "auc": interval(then[0], first[0]),
+            "log_loss": interval(then[1], first[1]),
+        }
+    return out
+
+
+def _line(test: Examples, outcome: Outcome, *, still: bool, mode: str) -> Line:
+    labels, chances = test.label, outcome.chances[mode]
+    return Line(
+        auc(labels, chances),
+        log_loss(labels, chances),
+        normalised_entropy(labels, chances),
+        calibration(labels, chances),
+        grouped_auc(labels, chances, test.row) if still else None,
+        ndcg(labels, chances, test.row) if still else None,
+        outcome.us,
+        outcome.kflop,
+    )

@@ -1,0 +1,103 @@
+"""A log parted in time: what may be learnt from, and what tests it, with state that stood still or that followed."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_models.examples import Examples, Items, Progress, collect, in_time_order, unanswered
+from scoring.catalogue import Catalogue
+from scoring.events import Events, Source
+from scoring.feedback import ClickLayer, Impressions
+from scoring.rows import RowStore
+
+Floats = npt.NDArray[np.floating]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The test's events in time order, as the online click layer takes them. ``place [E]``: its examples among them."""
+
+    events: Events
+    users: npt.NDArray[np.uint64]
+    place: Ints
+
+    def predict(self, logit: Floats, context: npt.NDArray[np.float32]) -> Floats:
+        """Chances of a click on the examples by a layer that begins with the stream and learns as it goes, ``[E]``.
+
+        It is the worker's own code: outcomes are learnt when they come in, or when their window ends.
+        """
+        shown = Impressions(self.place, logit.astype(np.float32), context)
+        nobody = np.zeros(len(self.events), dtype=np.bool_)
+        return ClickLayer().observe(self.events, self.users, nobody, shown).predicted
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """``before`` tells only what was looked at for long; ``learn`` all. ``frozen`` and ``stateful`` are the same test.
+
+    Of ``frozen`` the users' state is that of the moment when the test begins.
+    """
+
+    items: Items
+    before: Examples
+    learn: Examples
+    frozen: Examples
+    stateful: Examples
+    stream: Stream
+    cut_ms: int
+
+
+def split_ms(events: Events, from_ms: int, share: float) -> int:
+    """The moment before which ``share`` of the impressions since ``from_ms`` were shown."""
+    shown = events["time_ms"][(events["source"] == Source.IMPRESSION) & (events["time_ms"] >= from_ms)]
+    if not len(shown):
+        raise ValueError(f"no impressions since {from_ms}; expected a log that has some")
+    return int(np.sort(shown)[min(int(share * len(shown)), len(shown) - 1)])
+
+
+def prepare(
+    events: Events,
+    users: npt.NDArray[np.uint64],
+    store: RowStore,
+    catalogue: Catalogue,
+    *,
+    from_ms: int,
+    cut_ms: int,
+    progress: Progress | None = None,
+) -> Trial:
+    """Part ``events`` at ``cut_ms``; impressions before ``from_ms`` tell looks alone.
+
+    ``users [rows]`` are the 64-bit ids of whose rows they are; ``store`` is empty and ends as served.
+    """
+    events = in_time_order(events, store)
+    early, late = events[events["time_ms"] < cut_ms], events[events["time_ms"] >= cut_ms]
+
+    def on(done: int, _: int) -> None:
+        if progress is not None:
+            progress(done, len(events))
+
+    learnt, _ = collect(early, store, catalogue, on)
+    still = RowStore()
+    still.put([user for user in store.users if user is not None], store.rows[: len(store.users)])
+    stateful, place = collect(late, store, catalogue, lambda done, _: on(len(early) + done, 0))
+    frozen = unanswered(late[place], still, catalogue)
+    told = {name: getattr(stateful, name) for name in ("label", "converted", "viewed_s")}
+    recent = learnt.time_ms >= from_ms
+    return Trial(
+        items=Items.of(catalogue),
+        before=learnt.at(~recent),
+        learn=learnt.at(recent),
+        frozen=replace(frozen, **told),
+        stateful=stateful,
+        stream=Stream(late, users[late["row"]], place),
+        cut_ms=cut_ms,
+    )
+
+
+def logit_of(chance: Floats) -> Floats:
+    """Log-odds of chances, which are kept within what float32 can tell from certainty."""
+    p = np.clip(chance.astype(np.float64), 1e-6, 1 - 1e-6)
+    odds: Floats = np.log(p / (1 - p))
+    return odds

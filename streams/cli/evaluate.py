@@ -1,0 +1,163 @@
+"""``salience evaluate``: the attention model beside its alternatives, on a log's later part."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from streams.cli.options import Json
+
+if TYPE_CHECKING:
+    from onnx_models.alternatives import Alternative
+    from onnx_models.cold import Segment
+    from onnx_models.comparison import Comparison, Line, Outcome
+    from onnx_models.trial import Trial
+
+app = typer.Typer(help="Compare models on a log (needs the extras train and evaluate).", no_args_is_help=True)
+
+DataOption = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of the log's files.")]
+TestOption = Annotated[
+    Path | None,
+    typer.Option("--test", exists=True, dir_okay=False, help="A later file of impressions; all of --data trains then."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the networks, the trees and the bootstrap.")]
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Models fitted at once, a processor each.")]
+ModelsOption = Annotated[
+    str | None, typer.Option("--models", help="Only these, by name and comma; attention is always among them.")
+]
+BEFORE_MAX = 250_000
+"""Examples of the first lesson for the variants and ablations, and for the attention model they are compared with."""
+NEEDS = ("torch", "lightgbm", "sklearn")
+
+
+@app.command(epilog="Example: salience evaluate kuairand --data ./kuairand --models attention,gbdt,hashed_lr")
+def kuairand(
+    data: DataOption,
+    test: TestOption = None,
+    models: ModelsOption = None,
+    seed: SeedOption = 1,
+    jobs: JobsOption = 2,
+    as_json: Json = False,
+) -> None:
+    """Train on the first 80 % of KuaiRand-Pure (or on all, with --test), and test on what comes after.
+
+    Three modes: frozen (state as it stood when the test began), stateful (it follows the stream), online (the click
+    layer on top, as the worker runs it). gAUC and NDCG@10 are per user and for frozen state alone: over a stream they
+    are biased. 95 % intervals are paired, by users.
+    """
+    _require()
+    from onnx_models.cold import segments
+    from onnx_models.comparison import compare, fit_all
+    from streams.cli.trials import kuairand_trial
+    from streams.logs import LogError
+
+    console = Console(stderr=as_json, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("Applying events", total=None)
+        try:
+            trial = kuairand_trial(data, test, lambda done, total: progress.update(task, completed=done, total=total))
+        except LogError as error:
+            _fail(str(error), as_json)
+        contestants = _chosen(_contestants(trial, seed), models)
+        fitting = progress.add_task("Fitting models", total=len(contestants))
+
+        def told(outcome: "Outcome") -> None:
+            progress.update(fitting, advance=1, description=f"Fitted {outcome.name} in {outcome.fit_s:.0f} s")
+
+        outcomes = fit_all(contestants, trial, jobs, told)
+    cold = segments(trial, outcomes["attention"].chances)
+    _report(trial, compare(trial, outcomes, "attention", seed), cold, console, as_json)
+
+
+def _require() -> None:
+    missing = [name for name in NEEDS if find_spec(name) is None]
+    if missing:
+        _fail(f"{', '.join(missing)} missing, which evaluation needs: pip install 'salience[train,evaluate]'", False)
+
+
+def _fail(message: str, as_json: bool) -> NoReturn:
+    if as_json:
+        typer.echo(json.dumps({"error": message}))
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {message}")
+    raise typer.Exit(1)
+
+
+def _contestants(trial: "Trial", seed: int) -> "list[Alternative]":
+    """All models, those that take longest first."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from onnx_models.alternatives.boosting import Boosting
+    from onnx_models.alternatives.hashed import Hashed
+    from onnx_models.alternatives.incremental import river_models
+    from onnx_models.alternatives.nets import Net, variants
+    from onnx_models.alternatives.popularity import Popularity
+    from onnx_models.training import Config
+    from streams.cli.trials import KUAIRAND
+
+    config = replace(Config(seed=seed), **KUAIRAND)
+    count = len(trial.before)
+    before = trial.before.at(np.arange(max(count - BEFORE_MAX, 0), count))
+    chosen = Net("attention", config, before if count else None)
+    others = variants(config, before if count else None)
+    din = [net for net in others if net.name == "din"]
+    nets = [*din, chosen, *(net for net in others if net not in din)]
+    return [*nets, *river_models(seed)[::-1], Boosting(), Hashed(), Popularity()]
+
+
+def _chosen(contestants: "list[Alternative]", names: str | None) -> "list[Alternative]":
+    if names is None:
+        return contestants
+    known = {model.name for model in contestants}
+    wanted = {name.strip() for name in names.split(",")} | {"attention"}
+    if unknown := wanted - known:
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}; expected some of {', '.join(sorted(known))}")
+    return [model for model in contestants if model.name in wanted]
+
+
+def _report(trial: "Trial", found: "Comparison", cold: "list[Segment]", console: Console, as_json: bool) -> None:
+    if as_json:
+        about = {
+            "learnt": len(trial.learn), "before": len(trial.before), "tested": len(trial.stateful),
+            "cut_ms": trial.cut_ms, "chosen": found.chosen,
+            "steps": {step: {name: each.named() for name, each in of.items()} for step, of in found.steps.items()},
+        }  # fmt: skip
+        told = {mode: {name: line.named() for name, line in of.items()} for mode, of in found.lines.items()}
+        strangers = {each.name: {"examples": each.examples, **each.metrics.named("")} for each in cold}
+        typer.echo(json.dumps({**told, "cold_start": strangers, "about": about}))
+    for mode, lines in found.lines.items():
+        console.print(_table(mode, lines, found.chosen, len(trial.stateful)))
+    for step, of in found.steps.items():
+        parts = [f"{name} {each.value:+.4f} [{each.low:+.4f}, {each.high:+.4f}]" for name, each in of.items()]
+        console.print(f"{found.chosen}, {step.replace('_', ' ')}: {', '.join(parts)}")
+    table = Table("of the test", "impressions", "AUC", "log loss", "calibration", title=f"Cold start: {found.chosen}")
+    for each in cold:
+        of_it = each.metrics
+        table.add_row(
+            each.name, f"{each.examples:,}", f"{of_it.auc:.4f}", f"{of_it.log_loss:.4f}", f"{of_it.calibration:.3f}"
+        )
+    console.print(table)
+
+
+def _table(mode: str, lines: "dict[str, Line]", chosen: str, tested: int) -> Table:
+    still = mode == "frozen"
+    names = ["model", "AUC", "log loss", "norm. entropy", "calibration", f"AUC less {chosen}'s"]
+    names += ["gAUC", "NDCG@10", "µs", "kFLOP"] if still else []
+    table = Table(*names, title=f"{mode}: {tested:,} impressions; µs and kFLOP a candidate")
+    for name, line in sorted(lines.items(), key=lambda each: -each[1].auc):
+        cells = [name, f"{line.auc:.4f}", f"{line.log_loss:.4f}", f"{line.normalised_entropy:.4f}"]
+        cells.append(f"{line.calibration:.3f}")
+        gap = line.auc_difference
+        cells.append(f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]" if gap else "")
+        if still:
+            cells += [f"{line.gauc:.4f}", f"{line.ndcg_10:.4f}"]
+            cells += [f"{line.us_per_candidate:.1f}", f"{line.kflop_per_candidate:.3g}"]
+        table.add_row(*cells, style="bold" if name == chosen else None)
+    return table

@@ -1,0 +1,80 @@
+"""``salience export-log``: what is on the topics, as Parquet files to learn from."""
+
+import asyncio
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+
+if TYPE_CHECKING:
+    from streams.logs.parquet import Writer
+
+OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Folder for the files; made where missing.")]
+
+EPILOG = "Example: salience export-log --out log && salience train log --data log"
+
+
+def export_log(out: OutOption, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
+    """Write ads, impressions and clicks as they stand on the topics now, each to a Parquet file.
+
+    Records that are no valid messages are left out and counted, as the worker's dead letters are. Training reads the
+    files through the code that serves. Exit code 1 where a topic is missing or the broker cannot be reached.
+    """
+    if find_spec("pyarrow") is None:
+        _fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'", as_json)
+    from aiokafka.errors import KafkaError
+
+    from streams.connection import ConnectionSettingsError
+    from streams.logs.parquet import FILES, Writer
+    from streams.reading import MissingTopicError
+    from streams.topics import TopicsError
+
+    settings, console = settings_of(bootstrap=bootstrap, topic_prefix=prefix), Console(stderr=as_json, highlight=False)
+    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,.0f} records"), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=console) as progress, Writer(out) as writer:
+            invalid = asyncio.run(_export(settings.bootstrap, settings.topic_prefix, writer, progress))
+    except (KafkaError, MissingTopicError, TopicsError, ConnectionSettingsError, OSError) as error:
+        _fail(str(error), as_json)
+    counts = {FILES[kind].removesuffix(".parquet"): count for kind, count in writer.written.items()}
+    if as_json:
+        typer.echo(json.dumps({**counts, "invalid": invalid, "directory": str(out)}))
+    told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    console.print(f"{told} are in {out}; {invalid:,} records were no valid messages")
+
+
+async def _export(bootstrap: str, prefix: str, writer: "Writer", progress: Progress) -> int:
+    """Every topic to its end as it is now; the records that were left out."""
+    import msgspec
+
+    from streams import topics
+    from streams.reading import read_topic
+    from streams.wire import Ad, Click, Impression
+
+    invalid = 0
+    kinds: dict[str, Any] = {topics.ADS: Ad, topics.AD_IMPRESSIONS: Impression, topics.CLICKS: Click}
+    for name, kind in kinds.items():
+        task, decode = progress.add_task(name, total=None), msgspec.json.Decoder(kind).decode
+        async for records in read_topic(bootstrap, prefix + name):
+            for record in records:
+                if record.value is None:
+                    continue  # a withdrawn ad
+                try:
+                    writer.add(decode(record.value))
+                except msgspec.MsgspecError:
+                    invalid += 1
+            progress.update(task, advance=len(records))
+    return invalid
+
+
+def _fail(message: str, as_json: bool) -> NoReturn:
+    if as_json:
+        typer.echo(json.dumps({"error": message}))
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {message}")
+    raise typer.Exit(1)

@@ -1,0 +1,49 @@
+"""Logs made ready to learn from and to test on, for the commands that train and evaluate."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnx_models.trial import Trial
+    from streams.logs import Event
+    from streams.wire import Ad
+
+TRAIN_SHARE = 0.8
+"""Of a log's impressions, by time; the rest tests."""
+KUAIRAND: dict[str, Any] = {"vocabulary": 65_536, "epochs": 3, "rate": 2e-3, "before_epochs": 1}
+"""What differs from the demo shop's configuration: thousands of items and authors, of each few impressions, so that a
+second look at the log is one too many. Chosen on the validation part."""
+
+
+def kuairand_trial(data: Path, test: Path | None, progress: Callable[[int, int], None]) -> "Trial":
+    """KuaiRand, its histories first; the last fifth tests, or the later file ``test``. Raises `LogError`."""
+    from streams.logs.kuairand import IMPRESSIONS, first_time_ms, read
+
+    log = read(data, later=test, histories=True)
+    from_ms = first_time_ms(data / IMPRESSIONS)
+    cut_ms = None if test is None else first_time_ms(test)
+    return trial_of(log.ads, log.events, from_ms, progress, cut_ms)
+
+
+def trial_of(
+    ads: "Sequence[Ad]",
+    happened: "Sequence[Event]",
+    from_ms: int,
+    progress: Callable[[int, int], None],
+    cut_ms: int | None = None,
+) -> "Trial":
+    """A log parted at ``cut_ms``, or after `TRAIN_SHARE`; what is older than ``from_ms`` tells looks alone."""
+    from onnx_models.trial import prepare, split_ms
+    from scoring.catalogue import Catalogue
+    from scoring.ids import id64s
+    from scoring.rows import RowStore
+    from streams.catalogue_feed import entry_of
+    from streams.decode import columns
+
+    store, catalogue = RowStore(), Catalogue()
+    catalogue.upsert([entry_of(ad) for ad in ads])
+    events = columns(happened, [store.row_of(event.user_id.encode()) for event in happened])
+    users = id64s([user.decode() for user in store.users if user is not None])
+    cut_ms = split_ms(events, from_ms, TRAIN_SHARE) if cut_ms is None else cut_ms
+    return prepare(events, users, store, catalogue, from_ms=from_ms, cut_ms=cut_ms, progress=progress)

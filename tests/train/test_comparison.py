@@ -1,0 +1,174 @@
+"""What models are compared with and by: rates without a future, intervals, folds, the layer as the worker runs it."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'salience[train]'")
+pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'salience[evaluate]'")
+
+import torch
+
+from onnx_models.alternatives.features import PRIOR, Rates
+from onnx_models.alternatives.nets import (
+    ActivationUnit,
+    MeanPooling,
+    nameless,
+    without_history,
+    without_interest,
+    without_time,
+)
+from onnx_models.bootstrap import Draws, interval
+from onnx_models.card import card
+from onnx_models.curves import curves
+from onnx_models.folds import folds, spread
+from onnx_models.metrics import Metrics, auc, grouped_auc, log_loss, ndcg
+from onnx_models.network import Network
+from onnx_models.training import Config, TrainResult
+from onnx_models.trial import Trial, logit_of
+from scoring.attention import FORMAT, Manifest
+from scoring.feedback import ClickLayer, Impressions
+from scoring.rows import RING_SIZE
+from streams.cli.trials import trial_of
+from tests.builders import made_up_log
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def trial() -> Trial:
+    log = made_up_log(3, events=600, users=12)
+    return trial_of(log.ads, log.events, 0, lambda _done, _total: None)
+
+
+def test_rates_know_what_came_before_and_nothing_else() -> None:
+    rng = np.random.default_rng(1)
+    key, time_ms = rng.integers(0, 5, 300), np.sort(rng.integers(0, 1_000, 300))
+    label = rng.integers(0, 2, 300).astype(float)
+    rates = Rates()
+    rates.fit(key, time_ms, label)
+
+    known = rates.known(key, time_ms)
+
+    for at in range(300):
+        earlier = (key == key[at]) & (time_ms < time_ms[at])
+        expected = (label[earlier].sum() + PRIOR * label.mean()) / (earlier.sum() + PRIOR)
+        assert known[at] == pytest.approx([np.log1p(earlier.sum()), expected])
+
+
+def test_the_bootstraps_first_draw_is_everything_and_a_model_does_not_differ_from_itself() -> None:
+    rng = np.random.default_rng(2)
+    labels, users = rng.integers(0, 2, 500).astype(float), rng.integers(0, 50, 500)
+    good, bad = (np.clip((labels + noise * rng.normal(size=500)) / 3 + 0.3, 0.01, 0.99).round(2) for noise in (1, 3))
+    draws = Draws(labels, users, seed=1, draws=100)
+
+    assert draws.auc(good)[0] == pytest.approx(auc(labels, good))
+    assert draws.log_loss(good)[0] == pytest.approx(log_loss(labels, good))
+    assert interval(draws.auc(good), draws.auc(good)).high == 0
+    gap = interval(draws.auc(good), draws.auc(bad))
+    assert 0 < gap.low < gap.value < gap.high
+
+
+def test_auc_within_groups_is_the_mean_of_theirs_by_size() -> None:
+    rng = np.random.default_rng(3)
+    group, labels = rng.integers(0, 20, 400), rng.integers(0, 2, 400).astype(float)
+    predicted = rng.integers(0, 6, 400) / 6  # with ties
+
+    each = [auc(labels[group == g], predicted[group == g]) for g in range(20)]
+
+    assert grouped_auc(labels, predicted, group) == pytest.approx(np.average(each, weights=np.bincount(group)))
+
+
+def test_discounted_gain_is_one_for_the_best_order_and_less_for_a_click_that_comes_second() -> None:
+    labels, group = np.array([1.0, 0, 0, 1]), np.array([1, 1, 2, 2])
+
+    assert ndcg(labels, np.array([0.9, 0.1, 0.1, 0.9]), group) == 1
+    assert ndcg(labels, np.array([0.9, 0.1, 0.9, 0.1]), group) == pytest.approx((1 + 1 / np.log2(3)) / 2)
+
+
+def test_folds_learn_from_all_that_is_earlier_and_test_on_what_follows(trial: Trial) -> None:
+    parts = list(folds(trial.learn, 3))
+
+    for learn, test in parts:
+        assert len(learn)
+        assert learn.time_ms.max() < test.time_ms.min()
+    assert [len(learn) for learn, _ in parts] == sorted(len(learn) for learn, _ in parts)
+    assert parts[-1][1].time_ms.max() == trial.learn.time_ms.max()
+    with pytest.raises(ValueError, match="expected 2 to"):
+        list(folds(trial.learn, 1))
+
+
+def test_the_interval_over_folds_is_students() -> None:
+    found = spread([Metrics(0.7, 0.5, 1), Metrics(0.8, 0.5, 1)])["auc"]
+
+    assert (found.mean, found.half_width) == pytest.approx((0.75, 12.71 * 0.05))
+
+
+def test_the_layer_predicts_alike_in_one_go_and_slice_by_slice(trial: Trial) -> None:
+    """As in the worker, whose slices are cut by what has arrived."""
+    stream, rng = trial.stream, np.random.default_rng(4)
+    logit = rng.normal(size=len(trial.stateful))
+    whole, layer, parts = stream.predict(logit, trial.stateful.context), ClickLayer(), []
+    for start in range(0, len(stream.events), 7):
+        cut = slice(start, start + 7)
+        within = (stream.place >= start) & (stream.place < start + 7)
+        shown = Impressions(
+            stream.place[within] - start, logit[within].astype(np.float32), trial.stateful.context[within]
+        )
+        nobody = np.zeros(len(stream.events[cut]), dtype=np.bool_)
+        parts.append(layer.observe(stream.events[cut], stream.users[cut], nobody, shown).predicted)
+
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert layer.learned > 0
+
+
+def test_a_layer_that_has_learnt_nothing_says_what_the_model_says(trial: Trial) -> None:
+    logit = logit_of(np.full(len(trial.stateful), 0.3))
+
+    assert trial.stream.predict(logit, trial.stateful.context)[0] == pytest.approx(0.3)
+
+
+def test_the_frozen_and_the_following_test_are_of_the_same_impressions(trial: Trial) -> None:
+    for field in ("time_ms", "row", "item", "surface", "label"):
+        np.testing.assert_array_equal(getattr(trial.frozen, field), getattr(trial.stateful, field))
+    assert trial.learn.time_ms.max() < trial.cut_ms <= trial.stateful.time_ms.min()
+    assert (trial.frozen.history != trial.stateful.history).any()
+
+
+def test_ablations_take_away_what_they_say(trial: Trial) -> None:
+    examples = trial.stateful
+
+    assert not (without_history(examples).history >= 0).any()
+    assert not without_interest(examples).interest.any()
+    assert not without_time(examples).age.any()
+    assert not nameless(trial.items).tokens[:, 0].any()
+    assert examples.interest.any()
+    assert trial.items.tokens[:, 0].all()
+
+
+def test_mean_pooling_weighs_past_items_alike_and_both_ways_leave_empty_places_out() -> None:
+    torch.manual_seed(1)
+    mask = torch.zeros(1, RING_SIZE)
+    mask[0, -4:] = 1
+    history = torch.randn(1, RING_SIZE, 32) * mask.unsqueeze(2)
+    for kind in (MeanPooling, ActivationUnit):
+        network = Network(300, attention=kind)
+        keys, _, scores = network.attention.past(history, torch.zeros(1, RING_SIZE), mask.long(), mask)
+        weights = network.attention.weigh(torch.randn(1, 2, 32), keys, scores)
+        assert weights.shape == (1, 2, RING_SIZE + 1)
+        assert not weights[:, :, 1:-4].any()
+        if kind is MeanPooling:
+            assert weights[0, 0, -4:].tolist() == pytest.approx([0.2] * 4)
+
+
+def test_the_card_tells_the_training_and_the_picture_is_one() -> None:
+    epochs = [Metrics(0.7, 0.6, 1.0), Metrics(0.72, 0.59, 1.0)]
+    result = TrainResult(Network(300), epochs[-1], epochs, [0.7, 0.65], Config())
+    manifest = Manifest(
+        format=FORMAT, name="x", spec_hash="s", dim=32, vocabulary=300, opset=17, data="a log", files={}, golden="g"
+    )
+    text = card(manifest, result, {"the model": epochs[-1]}, spread(epochs), pictured=True)
+
+    assert "| 2 | 0.6500 | 0.5900 | 0.7200 |" in text
+    assert "learning_curves.png" in text
+    assert "## Over folds in time" in text
+    assert curves(result).startswith(b"\x89PNG")

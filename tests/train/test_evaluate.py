@@ -1,0 +1,107 @@
+"""``salience evaluate`` on a small made-up log in KuaiRand's format, and what no feature may know."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from streams.cli import app
+from streams.logs.kuairand import HISTORIES, IMPRESSIONS, VIDEOS, first_time_ms, read
+from streams.wire import Click, Impression
+
+pytest.importorskip("torch")
+pytest.importorskip("lightgbm")
+pytestmark = pytest.mark.train
+
+START_MS = 1_650_812_741_436
+USERS, VIDEOS_HELD = 60, 40
+
+
+def _write(file: Path, lines: list[str]) -> None:
+    with gzip.open(file, "wt", encoding="utf-8") as text:
+        text.write("\n".join(lines) + "\n")
+
+
+def _impressions(rng: np.random.Generator, start_ms: int, count: int) -> list[str]:
+    """A user likes the videos of one of two kinds; the place matters, too."""
+    out = ["time_ms,user_id,video_id,tab,is_click,play_time_ms"]
+    for at in range(count):
+        user, video, tab = int(rng.integers(USERS)), int(rng.integers(VIDEOS_HELD)), int(rng.integers(3))
+        odds = 1.5 * (1 if user % 2 == video % 2 else -1) - tab
+        clicked = int(rng.random() < 1 / (1 + np.exp(-odds)))
+        out.append(f"{start_ms + 60_000 * at},{user},{video},{tab},{clicked},{int(rng.integers(1_000, 40_000))}")
+    return out
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, rng = tmp_path_factory.mktemp("kuairand"), np.random.default_rng(1)
+    header = "video_id,author_id,video_type,upload_dt,upload_type,video_duration,music_type,tag"
+    videos = [f"{at},{100 + at % 7},NORMAL,2022-04-10,Kmovie,20000,9,{at % 2}" for at in range(VIDEOS_HELD)]
+    _write(folder / VIDEOS, [header, *videos])
+    _write(folder / IMPRESSIONS, _impressions(rng, START_MS, 3_000))
+    _write(folder / "later.csv.gz", _impressions(rng, START_MS + 60_000 * 3_000, 400))
+    histories = ["user_id,last_time_ms,videos,long_view"]
+    for user in range(USERS):
+        seen = rng.integers(0, VIDEOS_HELD, 20)
+        long = "".join(str(int(user % 2 == video % 2)) for video in seen.tolist())
+        histories.append(f"{user},{START_MS - 1_000},{' '.join(map(str, seen.tolist()))},{long}")
+    _write(folder / HISTORIES, histories)
+    return folder
+
+
+def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "kuairand", "--data", str(data), "--json"])
+
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert set(found) == {"frozen", "stateful", "online", "cold_start", "about"}
+    names = {
+        "attention", "gbdt", "hashed_lr", "popularity", "matrix_factorisation", "hoeffding_tree", "adaptive_forest",
+        "mean_pooling", "din", "no_history", "no_interest", "no_time_decay", "no_id",
+    }  # fmt: skip
+    for mode in ("frozen", "stateful", "online"):
+        assert set(found[mode]) == names
+        for line in found[mode].values():
+            assert {"auc", "log_loss", "calibration", "normalised_entropy", "us_per_candidate"} <= line.keys()
+            assert ("gauc" in line) == (mode == "frozen")  # over a stream it is biased
+    assert found["frozen"]["attention"]["auc"] > 0.7
+    assert found["frozen"]["attention"]["kflop_per_candidate"] <= 100
+    gap = found["frozen"]["popularity"]["auc_difference"]
+    assert gap["low"] <= gap["value"] <= gap["high"] < 0
+    assert found["about"]["tested"] == pytest.approx(600, abs=5)
+    assert found["about"]["before"] == 20 * USERS
+    assert found["cold_start"]["known people"]["examples"] == found["about"]["tested"]
+    assert found["cold_start"]["all ads, content alone"]["auc"] < found["stateful"]["attention"]["auc"]
+
+
+def test_a_later_file_is_the_test_and_all_of_the_data_trains(data: Path) -> None:
+    later = str(data / "later.csv.gz")
+    arguments = ["evaluate", "kuairand", "--data", str(data), "--test", later, "--models", "popularity", "--json"]
+    result = CliRunner().invoke(app, arguments)
+
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["about"]["learnt"], found["about"]["tested"]) == (3_000, 400)
+    assert found["about"]["cut_ms"] == first_time_ms(Path(later))
+    assert set(found["online"]) == {"attention", "popularity"}
+
+
+def test_an_unknown_model_ends_with_2_and_names_those_there_are(data: Path) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "kuairand", "--data", str(data), "--models", "oracle"])
+
+    assert result.exit_code == 2
+    assert "hashed_lr" in result.stderr
+
+
+def test_histories_come_first_and_tell_long_looks(data: Path) -> None:
+    log = read(data, histories=True)
+    before = [event for event in log.events if event.time_ms < START_MS]
+
+    assert sum(isinstance(event, Impression) for event in before) == 20 * USERS
+    views = [event for event in before if isinstance(event, Click)]
+    assert {(view.kind, view.viewed_s) for view in views} == {("view", 18)}
+    assert len({event.event_id for event in before}) == len(before)

@@ -227,7 +227,7 @@ class Bed:
         ``heard``: its stdout is a pipe, else it goes to the log.
         """
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SALIENCE_")}
-        environment |= {"PYTHONPATH": str(ROOT)} | settings
+        environment |= {"PYTHONPATH": str(ROOT), **settings}
         log = self.folder / f"{name}.log"
         with log.open("ab") as output:
             into: int | IO[bytes] = subprocess.PIPE if heard else output

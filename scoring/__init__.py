@@ -4,8 +4,9 @@ Nothing here reads a clock, the environment, a topic or global randomness: time 
 and "now" is the timestamp of the record being applied. Modules import only those before them on the path
 
     ids → features → events → order → rows → dedup → claims → cleaning → anomaly → ring → interest → value
-        → catalogue → update → candidates → inputs → gathering → attention → clicks → calibration → pending → watch
-        → feedback → assignment → policies → auction → slate → market → ledger → ranking → engine → exposure
+        → catalogue → update → candidates → inputs → gathering → graph → attention → clicks
+        → calibration → pending → watch → learner → feedback → assignment → policies → models → auction → slate
+        → market → ledger → ranking → engine → exposure
 
 and beside it, the laboratory that judges what the engine did
 

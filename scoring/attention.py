@@ -23,6 +23,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from scoring.features import DENSE_DIM, FEATURE_DIM, TOKENS_MAX
+from scoring.graph import GraphError, read_graph
 from scoring.inputs import CONTEXT_DIM, SPEC_HASH, STATS_DIM, ModelInputs
 from scoring.rows import RING_SIZE
 
@@ -42,6 +43,8 @@ GOLDEN_BYTES_MAX = 64 * 2**20
 """Largest golden array: those of the demo's model have some kilobytes."""
 FILE_BYTES_MAX = 256 * 2**20
 """Largest file that is read: two million tokens of 32 floats."""
+DIM_MAX = 256
+"""Widest learned vectors: those of a million ads are 1 GB."""
 
 
 class ModelError(ValueError):
@@ -184,9 +187,9 @@ def read_manifest(place: Traversable) -> Manifest:
             f"{SPEC_HASH}, which this version computes",
             f"train it again: salience train demo --out {place}",
         )
-    if manifest.dim < 1 or manifest.vocabulary < 2:
+    if not 1 <= manifest.dim <= DIM_MAX or manifest.vocabulary < 2:
         got = f"dim {manifest.dim}, vocabulary {manifest.vocabulary}"
-        raise ModelError(f"{place}: {got}", "dim ≥ 1 and vocabulary ≥ 2", export)
+        raise ModelError(f"{place}: {got}", f"dim 1 to {DIM_MAX} and vocabulary ≥ 2", export)
     missing = {ENCODER, ATTENTION, manifest.golden} - manifest.files.keys()
     if missing:
         raise ModelError(f"{place}: the manifest names no {', '.join(sorted(missing))}", "its sha256", export)
@@ -222,6 +225,7 @@ def _session(
     contract: tuple[dict[str, tuple[str, Shape]], dict[str, tuple[str, Shape]]],
 ) -> onnxruntime.InferenceSession:
     """A session of one thread: lanes overlap scoring with I/O, and a second thread makes p99 worse (measured)."""
+    _check_graph(f"{place}: {name}", files[name], f"export it again: salience train demo --out {place}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
@@ -244,6 +248,16 @@ def _session(
     ):
         _check_side(f"{place}: {name}", side, found, wanted, fix)
     return session
+
+
+def _check_graph(graph: str, content: bytes, fix: str) -> None:
+    """That it is a graph, and asks for nothing that a worker does not do. Raises `ModelError`."""
+    try:
+        objections = read_graph(content).objections()
+    except GraphError as error:
+        raise ModelError(f"{graph} does not load ({error})", "an ONNX graph in one file", fix) from error
+    for has, expected in objections:
+        raise ModelError(f"{graph} {has}", expected, fix)
 
 
 def _check_side(

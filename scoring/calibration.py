@@ -3,6 +3,7 @@
 Through dictionaries, as the layer learns, 500 candidates would take 10 ms.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -67,16 +68,16 @@ class Calibration:
 
 
 class Calibrator:
-    """A layer's weights, and the lift of every slot of the catalogue; brought up to date between slices."""
+    """A layer's weights by attention model, and the lift of every slot of the catalogue; up to date between slices."""
 
     def __init__(self) -> None:
-        self._weights: Floats = START_WEIGHTS
+        self._weights: Mapping[int, Floats] = {}
         self._lift = np.zeros(0, dtype=np.float32)
         self.learned = 0
         """Outcomes that went into it."""
 
-    def update(self, weights: Floats, learned: int, lifts: AdLifts, catalogue: Catalogue) -> None:
-        """Take ``weights [F]``, the lifts of the ads touched, and those of what is new in the catalogue."""
+    def update(self, weights: Mapping[int, Floats], learned: int, lifts: AdLifts, catalogue: Catalogue) -> None:
+        """Take ``weights [F]`` by number of attention model, the lifts of ads touched, and those of what is new."""
         self._weights, self.learned = weights, learned
         known = len(self._lift)
         if len(catalogue) > known:
@@ -90,11 +91,18 @@ class Calibrator:
             values = np.array([lifts.lift(ad) for ad in ads], dtype=np.float32)
             self._lift[slots[slots >= 0]] = values[slots >= 0]
 
-    def calibration(self, context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64]) -> Calibration:
-        """For people with ``context [B, X]`` and candidates ``[B, C]``, which are slots of the catalogue."""
+    def calibration(
+        self, context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], model: int = 0
+    ) -> Calibration:
+        """For people with ``context [B, X]`` and candidates ``[B, C]``, which are slots of the catalogue.
+
+        ``model``: the number of the attention model whose log-odds they are; one of which nothing was learned is
+        believed as it is.
+        """
+        learned = self._weights.get(model, START_WEIGHTS)
         _, surface = person_numbers(context)
         weights = np.empty((len(context), len(PERSONAL)))
-        weights[:, :-1] = self._weights[: len(PERSONAL) - 1]
-        weights[:, -1] = self._weights[-SURFACES:][surface]
+        weights[:, :-1] = learned[: len(PERSONAL) - 1]
+        weights[:, -1] = learned[-SURFACES:][surface]
         lift = self._lift[candidates] if len(self._lift) else np.zeros(candidates.shape, dtype=np.float32)
         return Calibration(weights, lift)

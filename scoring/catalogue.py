@@ -62,6 +62,15 @@ class CatalogueError(ValueError):
     """An ad that the catalogue cannot take."""
 
 
+LEARNED = "learned"
+"""The column of the first model's vectors."""
+
+
+def learned_column(version: str) -> str:
+    """The column of a further model's vectors."""
+    return f"{LEARNED}/{version}"
+
+
 def _no_encoder(_tokens: npt.NDArray[np.uint64], dense: Vectors) -> Vectors:
     return np.zeros((len(dense), 0), dtype=np.float32)
 
@@ -92,7 +101,8 @@ class Catalogue:
     ``names`` and ``campaigns`` are the ids of ads and campaigns by slot, without a way through `Entry` and `Content`:
     memory that has left the processor's cache is read once instead of four times per ad of a placement.
 
-    ``encode`` and ``dim`` are the model's; without a model there are no learned vectors (``dim`` 0).
+    ``encode`` and ``dim`` are the model's; without a model there are no learned vectors (``dim`` 0). Further models
+    have columns of their own (`attach`); ``broken`` tells whose encoder has failed, and why.
     """
 
     encode: Encoder = _no_encoder
@@ -107,9 +117,11 @@ class Catalogue:
         self._slots = IdMap()
         self._shelf: Shelf | None = None
         self._shelf_version = -1
+        self._encoders: dict[str, Encoder] = {}
+        self.broken: dict[str, str] = {}
         self._columns = {
             name: np.zeros((0, *shape), dtype=dtype)
-            for name, (dtype, shape) in ({**_COLUMNS, "learned": (np.float32, (self.dim,))}).items()
+            for name, (dtype, shape) in ({**_COLUMNS, LEARNED: (np.float32, (self.dim,))}).items()
         }
 
     def __len__(self) -> int:
@@ -164,7 +176,8 @@ class Catalogue:
             "features": np.stack([feature_vector(entry.content) for entry in entries]),
             "tokens": tokens,
             "dense": dense,
-            "learned": learned,
+            LEARNED: learned,
+            **self._further(tokens, dense),
         }
         for name, column in values.items():
             self._columns[name][slots] = column
@@ -172,6 +185,40 @@ class Catalogue:
             self.entries[slot] = entry
             self.campaigns[slot] = entry.campaign_id
         self.version += 1
+
+    # --- further models --------------------------------------------------------------------------------------
+
+    def attach(self, column: str, encode: Encoder, dim: int) -> None:
+        """Keep a further model's vectors in ``column``: of ads from here on; `encoded` brings those before."""
+        self._columns[column] = np.zeros((len(self._columns["ad"]), dim), dtype=np.float32)
+        self._encoders[column] = encode
+
+    def detach(self, column: str) -> None:
+        """Forget a further model's vectors."""
+        self._columns.pop(column, None)
+        self._encoders.pop(column, None)
+        self.broken.pop(column, None)
+
+    def told(self, start: int, end: int) -> tuple[npt.NDArray[np.uint64], Vectors, npt.NDArray[np.uint64]]:
+        """Token ids, dense features and revisions of the slots from ``start`` to before ``end``: copies."""
+        return self.tokens[start:end].copy(), self.dense[start:end].copy(), self.revision[start:end].copy()
+
+    def encoded(self, column: str, start: int, vectors: Vectors, revisions: npt.NDArray[np.uint64]) -> None:
+        """Take vectors ``[N, D]`` of what `told` gave; ads that have changed since were encoded when they did."""
+        same = np.flatnonzero(self.revision[start : start + len(vectors)] == revisions)
+        self._columns[column][start + same] = vectors[same]
+
+    def _further(self, tokens: npt.NDArray[np.uint64], dense: Vectors) -> dict[str, Vectors]:
+        """What further models make of ads; nothing of one that cannot, which is not asked again."""
+        out = {}
+        for column, encode in self._encoders.items():
+            if column in self.broken:
+                continue
+            try:
+                out[column] = encode(tokens, dense)
+            except Exception as error:  # noqa: BLE001 - a model that is on trial must not stop the catalogue
+                self.broken[column] = f"it does not encode an ad: {error}"
+        return out
 
     def _check(self, entries: list[Entry], ids: npt.NDArray[np.uint64], slots: npt.NDArray[np.int64]) -> None:
         new_ids: dict[int, str] = {}

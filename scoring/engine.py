@@ -1,7 +1,7 @@
 """Rows in, ranked placements out: gather, choose candidates, score all people in one call, rank."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from scoring.calibration import Calibration, chance_of
 from scoring.candidates import choose
 from scoring.catalogue import Catalogue
 from scoring.gathering import Gathered, People
+from scoring.models import ModelFailure, Models, Served
 from scoring.policies import Experiments, Group, Policy, in_control
 from scoring.ranking import Ranked, rank
 from scoring.rows import Rows
@@ -23,13 +24,22 @@ CANDIDATES_PER_RUN = 2_000
 """Candidates scored in one run of the model, all people's together: what it is given and computes stays within the
 processor's cache. 16 people with 500 in one run take 1.06 times as long as in four (measured)."""
 
-Calibrate = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], Calibration]
-"""The click layer's part for people with context ``[B, X]`` and candidates ``[B, C]``."""
+Calibrate = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64], int], Calibration]
+"""The click layer's part for people with context ``[B, X]`` and candidates ``[B, C]``, and a model by its number."""
 
 
-def uncalibrated(context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64]) -> Calibration:
+def uncalibrated(context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], _model: int) -> Calibration:
     """The attention model's own click rates."""
     return Calibration.none(len(context), candidates.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a shadow would have said of S of the people: their places ``people [S]``, ``pctr [S, C]`` in slot 0."""
+
+    model: str
+    people: npt.NDArray[np.int64]
+    pctr: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,7 @@ class Scored:
     """
 
     group: Group
+    model: str
     now_ms: npt.NDArray[np.int64]  # [B]
     seeds: Ids  # [B]
     control: npt.NDArray[np.bool_]  # [B]
@@ -51,16 +62,24 @@ class Scored:
     ranked: Ranked  # [B, L]
     slot_pctr: npt.NDArray[np.float32]  # [B, L] of the chosen, each in its slot
     attention: npt.NDArray[np.float32]  # [B, L, H] of the chosen
+    beside: Beside | None = None
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A catalogue, a model, the shop's policy, and the experiments that change it for some."""
+    """A catalogue, models, the shop's policy, and the experiments that change it for some.
+
+    ``model`` is the one that the catalogue encodes with, live until another is promoted (`models`).
+    """
 
     catalogue: Catalogue
     model: AttentionModel
     policy: Policy
     experiments: Experiments = field(default_factory=Experiments)
+    models: Models = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "models", Models(Served(self.model, self.catalogue)))
 
     def place(self, rows: Rows, users: Ids, seeds: Ids, calibrate: Calibrate = uncalibrated) -> list[Scored]:
         """Decide for ``rows [B]`` (copies), each as of its newest event; in parts of `PEOPLE_PER_CALL`.
@@ -70,17 +89,40 @@ class Engine:
         if not len(self.catalogue.eligible(int(rows["time_ms"].max(initial=0)))):
             return []
         return [
-            self._place(rows[part.people], users[part.people], seeds[part.people], part, calibrate)
-            for group in self.experiments.groups(users, self.policy)
-            for part in group.parts(PEOPLE_PER_CALL)
+            self._place(rows[part.people], users[part.people], seeds[part.people], part, served, calibrate)
+            for served, places in self.models.split(users)
+            for group in self.experiments.groups(users[places], self.policy)
+            for part in group.among(places).parts(PEOPLE_PER_CALL)
         ]
 
-    def _place(self, rows: Rows, users: Ids, seeds: Ids, group: Group, calibrate: Calibrate) -> Scored:
+    def _place(self, rows: Rows, users: Ids, seeds: Ids, group: Group, served: Served, calibrate: Calibrate) -> Scored:
         people = self._people(rows)
         control = in_control(users, group.policy.control_share)
         latest_ms = int(people.now_ms.max())
         candidates = choose(self.catalogue, people.interest, seeds, latest_ms, group.policy.shares, control)
-        return self._score(people, seeds, candidates, group, control, calibrate)
+        while True:
+            try:
+                scored = self._score(people, seeds, candidates, group, control, calibrate, served)
+            except ModelFailure as why:
+                served = self.models.after(served, why)
+                continue
+            return replace(scored, beside=self._beside(scored, people, users, calibrate))
+
+    def _beside(self, scored: Scored, people: People, users: Ids, calibrate: Calibrate) -> Beside | None:
+        """What the shadow would have said of those whom it is asked about."""
+        shadow, asked = self.models.shadow, self.models.shadowed(users)
+        if shadow is None or not len(asked) or shadow.version == scored.model:
+            return None
+        some, candidates = people.part(asked), scored.candidates[asked]
+        try:
+            logit, _ = self._logits(some, candidates, shadow)
+        except ModelFailure as why:
+            self.models.after(shadow, why)
+            return None
+        calibration = calibrate(some.context, candidates, shadow.number)
+        pctr = chance_of(calibration.log_odds(logit, some.context, scored.control[asked]))
+        self.models.differ(shadow, np.abs(pctr - scored.pctr[asked]))
+        return Beside(shadow.version, asked, pctr)
 
     def score(
         self,
@@ -91,9 +133,9 @@ class Engine:
         group: Group,
         calibrate: Calibrate = uncalibrated,
     ) -> Scored:
-        """Score and rank given candidates ``[B, C]``: what a receipt is computed again with."""
+        """Score and rank given candidates ``[B, C]`` by the live model: what a receipt is computed again with."""
         control = in_control(users, group.policy.control_share)
-        return self._score(self._people(rows), seeds, candidates, group, control, calibrate)
+        return self._score(self._people(rows), seeds, candidates, group, control, calibrate, self.models.live)
 
     def _people(self, rows: Rows) -> People:
         return People.of(self.catalogue, rows, rows["time_ms"].copy(), rows["surface"])
@@ -106,24 +148,20 @@ class Engine:
         group: Group,
         control: npt.NDArray[np.bool_],
         calibrate: Calibrate,
+        served: Served,
     ) -> Scored:
-        gathered = Gathered(self.catalogue, people, candidates)
-        together = max(CANDIDATES_PER_RUN // candidates.shape[1], 1)
-        runs = [slice(start, start + together) for start in range(0, len(candidates), together)]
-        logits, attentions = zip(*(self.model.score(gathered.inputs(run)) for run in runs), strict=True)
-        calibration = calibrate(people.context, candidates)
-        odds = calibration.log_odds(np.concatenate(logits), people.context, control)
+        logit, attentions = self._logits(people, candidates, served)
+        calibration = calibrate(people.context, candidates, served.number)
+        odds = calibration.log_odds(logit, people.context, control)
         pctr = chance_of(odds)
         bids = self.catalogue.bid_micros.take(candidates)
         temperatures = np.where(control, np.inf, group.policy.temperature)
         ranked = rank(pctr, bids, self.catalogue.ad.take(candidates), seeds, temperatures, group.policy.slots)
         each = np.arange(len(candidates))[:, None]
-        attended = [
-            attention[each[: len(attention)], ranked.chosen[run]]
-            for attention, run in zip(attentions, runs, strict=True)
-        ]
+        attended = [attention[each[: len(attention)], ranked.chosen[run]] for run, attention in attentions]
         return Scored(
             group=group,
+            model=served.version,
             now_ms=people.now_ms,
             seeds=seeds,
             control=control,
@@ -136,3 +174,13 @@ class Engine:
             slot_pctr=chance_of(calibration.in_slots(odds[each, ranked.chosen])),
             attention=np.concatenate(attended),
         )
+
+    def _logits(
+        self, people: People, candidates: npt.NDArray[np.int64], served: Served
+    ) -> tuple[npt.NDArray[np.float32], list[tuple[slice, npt.NDArray[np.float32]]]]:
+        """Log-odds ``[B, C]``, and attention ``[·, C, H]`` of each run. Raises `ModelFailure`."""
+        gathered = Gathered(self.catalogue, people, candidates, served.learned)
+        together = max(CANDIDATES_PER_RUN // candidates.shape[1], 1)
+        runs = [slice(start, start + together) for start in range(0, len(candidates), together)]
+        logits, attentions = zip(*(served.score(gathered.inputs(run)) for run in runs), strict=True)
+        return np.concatenate(logits), list(zip(runs, attentions, strict=True))

@@ -11,14 +11,14 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from scoring.attention import AttentionModel
-from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
 from scoring.events import Events, Outcome, Source
+from scoring.features import FEATURE_DIM
 from scoring.feedback import Impressions
 from scoring.gathering import gather
 from scoring.ids import MISSING
 from scoring.inputs import CONTEXT_DIM, ModelInputs
+from scoring.models import ModelFailure, Models, Served
 from scoring.rows import RowStore
 from scoring.update import Applied, apply
 
@@ -37,28 +37,37 @@ class Exposed:
     impressions: Impressions
 
 
-def apply_and_score(
-    store: RowStore, events: Events, catalogue: Catalogue, model: AttentionModel, rules: Rules
-) -> Exposed:
-    """`scoring.update.apply`, and the scores of the impressions that it applied, of ads that the catalogue knows."""
+Ids = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Impressions of one wave as one model is to see them: their places, and its inputs, one candidate each."""
+
+    served: Served
+    place: Ints
+    inputs: ModelInputs
+
+
+def apply_and_score(store: RowStore, events: Events, users: Ids, models: Models, rules: Rules) -> Exposed:
+    """`scoring.update.apply`, and the scores of the impressions that it applied, of ads that the catalogue knows.
+
+    ``users [E]``: the 64-bit ids of whoever did what, which say whose model is whose.
+    """
+    catalogue = models.base.catalogue
     outcome = np.full(len(events), Outcome.REPLAYED, dtype=np.uint8)
-    places: list[Ints] = []
-    gathered: list[ModelInputs] = []
+    looks: list[_Look] = []
     unknown = 0
     for wave in _waves(events):
         of_wave = events[wave]
         shown = wave[(of_wave["source"] == Source.IMPRESSION)]
         slots = catalogue.slots_of(events["ad"][shown])
         shown, slots = shown[slots != MISSING], slots[slots != MISSING]
-        inputs = _look(store, events[shown], slots, catalogue) if len(shown) else None
+        looks += _looks(store, events, shown, slots, users, models)
         applied = apply(store, of_wave, catalogue, rules)
         outcome[wave] = applied.outcome
         unknown += applied.unknown_ads
-        if inputs is not None:
-            places.append(shown)
-            gathered.append(inputs)
-    impressions = _scored(places, gathered, outcome, model)
-    return Exposed(Applied.of(events, outcome, unknown), impressions)
+    return Exposed(Applied.of(events, outcome, unknown), _impressions(looks, events, outcome, models))
 
 
 def _waves(events: Events) -> Iterator[Ints]:
@@ -78,30 +87,90 @@ def _waves(events: Events) -> Iterator[Ints]:
     yield from np.split(in_turn, edges)
 
 
-def _look(store: RowStore, shown: Events, slots: Ints, catalogue: Catalogue) -> ModelInputs:
-    """The model's inputs for impressions ``[N]`` of one wave, with one candidate each."""
-    inputs, _ = gather(catalogue, store.rows[shown["row"]], shown["time_ms"], slots[:, None], shown["surface"])
-    return inputs
+def _looks(store: RowStore, events: Events, shown: Ints, slots: Ints, users: Ids, models: Models) -> list[_Look]:
+    """What impressions ``shown [N]`` of one wave, of ads in ``slots [N]``, are to each model that is asked of them."""
+    asked = [*models.split(users[shown])] if len(shown) else []
+    if models.shadow is not None and len(beside := models.shadowed(users[shown])):
+        asked.append((models.shadow, beside))
+    out = []
+    for served, part in asked:
+        of = events[shown[part]]
+        catalogue = served.catalogue
+        rows, moment, candidates = store.rows[of["row"]], of["time_ms"], slots[part][:, None]
+        inputs, _ = gather(catalogue, rows, moment, candidates, of["surface"], served.learned)
+        out.append(_Look(served, shown[part], inputs))
+    return out
+
+
+def _impressions(looks: list[_Look], events: Events, outcome: npt.NDArray[np.uint8], models: Models) -> Impressions:
+    """Scores of all that was looked at and applied, in the order of the events."""
+    shadow = models.shadow
+    heeded = [look for look in looks if look.served is not shadow]
+    place = np.concatenate([np.zeros(0, dtype=np.int64), *(look.place for look in heeded)])
+    order = np.argsort(place, kind="stable")
+    order = order[outcome[place[order]] == Outcome.APPLIED]
+    logit, model = np.zeros(len(events), np.float32), np.zeros(len(events), np.uint32)
+    known = np.zeros(len(events), np.bool_)
+    for served in {look.served.version: look.served for look in heeded}.values():
+        of = [look for look in heeded if look.served is served]
+        places, logits, by = _scored(of, outcome, models)
+        logit[places], model[places] = logits, by.number
+        known[places] = by.knows(events["time_ms"][places]) | (by is not served)
+    context = np.concatenate([np.zeros((0, CONTEXT_DIM), np.float32), *(look.inputs.context for look in heeded)])
+    interest = np.concatenate([np.zeros((0, FEATURE_DIM), np.float32), *(look.inputs.interest for look in heeded)])
+    at = place[order]
+    return Impressions(
+        at,
+        logit[at],
+        context[order],
+        _agreement(interest[order]),
+        model[at],
+        known[at],
+        *_beside([look for look in looks if look.served is shadow], at, outcome, models),
+    )
+
+
+def _beside(
+    looks: list[_Look], at: Ints, outcome: npt.NDArray[np.uint8], models: Models
+) -> tuple[npt.NDArray[np.float32] | None, int]:
+    """What the shadow says of the impressions ``at [N]``, NaN where it was not asked, and its number."""
+    shadow = models.shadow
+    if shadow is None or not looks:
+        return None, 0
+    logit = np.full(len(outcome), np.nan, dtype=np.float32)
+    try:
+        places, logits = _run(looks, outcome, shadow)
+    except ModelFailure as why:
+        models.after(shadow, why)
+        return None, 0
+    logit[places] = logits
+    return logit[at], shadow.number
 
 
 def _scored(
-    places: list[Ints], gathered: list[ModelInputs], outcome: npt.NDArray[np.uint8], model: AttentionModel
-) -> Impressions:
-    """Scores of all that was gathered and applied, in the order of the events."""
-    if not places:
-        return Impressions(
-            np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), np.zeros((0, CONTEXT_DIM), dtype=np.float32)
-        )
-    place = np.concatenate(places)
+    looks: list[_Look], outcome: npt.NDArray[np.uint8], models: Models
+) -> tuple[Ints, npt.NDArray[np.float32], Served]:
+    """Places, log-odds and who gave them; where the model fails, 0 in the name of the next, to learn nothing."""
+    served = looks[0].served
+    try:
+        return (*_run(looks, outcome, served), served)
+    except ModelFailure as why:
+        heir = models.after(served, why)
+        places = np.concatenate([look.place for look in looks])
+        return places, np.zeros(len(places), np.float32), heir
+
+
+def _run(looks: list[_Look], outcome: npt.NDArray[np.uint8], served: Served) -> tuple[Ints, npt.NDArray[np.float32]]:
+    """Places of what was applied, and the model's log-odds. Raises `ModelFailure`."""
+    place = np.concatenate([look.place for look in looks])
     order = np.argsort(place, kind="stable")
     order = order[outcome[place[order]] == Outcome.APPLIED]
     inputs = ModelInputs(
-        *(np.concatenate([getattr(part, field.name) for part in gathered])[order] for field in fields(ModelInputs))
+        *(np.concatenate([getattr(look.inputs, field.name) for look in looks])[order] for field in fields(ModelInputs))
     )
     runs = (slice(start, start + PEOPLE_PER_RUN) for start in range(0, len(order), PEOPLE_PER_RUN))
-    logits = [model.score(inputs.part(run))[0][:, 0] for run in runs]
-    logit = np.concatenate(logits) if logits else np.zeros(0, np.float32)
-    return Impressions(place[order], logit, inputs.context, _agreement(inputs.interest))
+    logits = [served.score(inputs.part(run))[0][:, 0] for run in runs]
+    return place[order], np.concatenate(logits) if logits else np.zeros(0, np.float32)
 
 
 def _agreement(interest: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -6,16 +6,17 @@ happens depends on the order of events alone, not on how they are cut into calls
 all run this.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from scoring.clicks import AdLifts, ClickModel, Example, example, person_numbers
+from scoring.clicks import NUMBERS, AdLifts, ClickModel, Example, example, person_numbers
 from scoring.events import Events, Kind, Source
 from scoring.ids import uniform
+from scoring.learner import Learner
 from scoring.pending import (
     AD,
     CONTROL,
@@ -27,6 +28,8 @@ from scoring.pending import (
     MODEL,
     OPEN,
     PREDICTED,
+    SHADOW,
+    SHADOW_LOGIT,
     SHOWN,
     SURFACE,
     Pending,
@@ -41,7 +44,7 @@ WINDOW_MS = 300_000
 """How long a click may take to count. On KuaiRand 99 of 100 come within 155 s; a window of 60 s loses a quarter of
 them and predicts 0.77 of the clicks there are."""
 PENDING_MAX = 100_000
-"""Impressions that wait for their outcome, per lane: 11 MB and their index."""
+"""Impressions that wait for their outcome, per lane: 13 MB and their index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +65,22 @@ class Learning:
 
 @dataclass(frozen=True, slots=True)
 class Impressions:
-    """What the attention model says of some impressions of a batch of events: ``logit [N]``, ``context [N, X]``.
+    """What attention models say of some impressions of a batch of events: ``logit [N]``, ``context [N, X]``.
 
     ``place [N]``: their places among the events, ascending. ``agreement [N]``: how alike the person's two interests
-    are, the cosine; NaN, or None for all, where it is not known.
+    are, the cosine; NaN, or None for all, where it is not known. ``model [N]``: the number of the model that scored,
+    None for 0. ``known [N]``: it was trained on what came of them, None for nothing; such impressions are predicted and
+    not learned from. ``shadow_logit [N]``: what the model ``shadow`` says beside, NaN or None where it was not asked.
     """
 
     place: npt.NDArray[np.int64]
     logit: npt.NDArray[np.float32]
     context: npt.NDArray[np.float32]
     agreement: npt.NDArray[np.float32] | None = None
+    model: npt.NDArray[np.uint32] | None = None
+    known: npt.NDArray[np.bool_] | None = None
+    shadow_logit: npt.NDArray[np.float32] | None = None
+    shadow: int = 0
 
 
 _TIMES = ("time_ms", "stream_ms")
@@ -87,6 +96,8 @@ OUTCOME = np.dtype(
         ("control", "u1"),
         ("free", "<u2"),
         ("model", "<u4"),
+        ("shadow", "<u4"),  # 0 where there was none
+        ("shadow_predicted", "<f8"),
     ]
 )
 
@@ -100,11 +111,15 @@ class Observed:
 
 
 class ClickLayer:
-    """One lane's layer: its model, the lifts of ads, and the impressions whose outcome is open."""
+    """One lane's layer: what it has learned of each attention model, the lifts of ads, and impressions still open.
+
+    ``live``: the number of the attention model whose weights are `model`.
+    """
 
     def __init__(self, learning: Learning | None = None) -> None:
         self.learning = learning or Learning()
-        self.model = ClickModel()
+        self.live = 0
+        self.learners: dict[int, Learner] = {}
         self.lifts = AdLifts()
         self.pending = Pending(self.learning.pending_max)
         self.clock_ms = 0
@@ -112,11 +127,32 @@ class ClickLayer:
         """Outcomes learned since the layer's first."""
         self.dropped = 0
         """Impressions whose outcome was not learned, since too many were open."""
-        self.watch = Watch()
         self.alarms: list[Alarm] = []
         """Drifts detected since this was last emptied."""
         self.answered: list[int] = []
         """Numbers of the pending records that clicks have closed since this was last emptied."""
+
+    @property
+    def model(self) -> ClickModel:
+        """The weights over the live attention model's log-odds."""
+        return self.learner(self.live).model
+
+    @property
+    def watch(self) -> Watch:
+        """The watch over `model`."""
+        return self.learner(self.live).watch
+
+    def learner(self, number: int) -> Learner:
+        """What was learned of the attention model of this number; nothing yet of one that is new."""
+        found = self.learners.get(number)
+        if found is None:
+            found = self.learners[number] = Learner()
+        return found
+
+    def keep(self, numbers: Collection[int]) -> None:
+        """Forget what was learned of all other attention models."""
+        for number in self.learners.keys() - set(numbers):
+            del self.learners[number]
 
     def observe(
         self,
@@ -124,21 +160,16 @@ class ClickLayer:
         users: npt.NDArray[np.uint64],
         control: npt.NDArray[np.bool_],
         impressions: Impressions,
-        model: int = 0,
-        trained_ms: tuple[int, int] = (0, -1),
     ) -> Observed:
         """Predict ``impressions`` and learn the outcomes that ``events [E]`` bring, in order.
 
-        ``users [E]`` are the 64-bit ids of whoever did what; ``control [E]`` whether that user is in the control arm;
-        ``model`` the number of the attention model that scored, which was trained on what was shown from the first to
-        the second of ``trained_ms``: such impressions are predicted and not learned from, since it knows their
-        outcomes. Events that are no impressions among those given are read for clicks and time alone.
+        ``users [E]`` are the 64-bit ids of whoever did what; ``control [E]`` whether that user is in the control arm.
+        Events that are no impressions among those given are read for clicks and time alone.
         """
         if not len(events):
             return Observed(np.zeros(0), np.zeros(0, dtype=OUTCOME))
         outcomes: list[tuple[float, ...]] = []
         predicted: list[float] = []
-        first_ms, last_ms = trained_ms
         shown = _shown(events, control, impressions)
         places = iter(impressions.place.tolist())
         following = next(places, -1)
@@ -149,28 +180,29 @@ class ClickLayer:
                 self.clock_ms = stream_ms
                 self._close_windows(outcomes)
             if place == following:
-                numbers, surface, ad, event, in_control, agreement = next(shown)
+                numbers, surface, ad, event, in_control, agreement, model, known, *beside = next(shown)
                 ids = (keys[place], ad, event, time_ms)
-                chance, expected = self._predict(ad, numbers, surface)
+                learner = self.learner(model)
+                chance, expected = self._predict(learner.model, ad, numbers, surface)
                 predicted.append(chance)
-                if not first_ms <= time_ms <= last_ms and not self.pending.holds(keys[place]):
-                    self._wait(ids, (*numbers, chance, expected, surface, in_control, 1, 0, model))
+                if not known and not self.pending.holds(keys[place]):
+                    self._wait(ids, (*numbers, chance, expected, surface, in_control, 1, 0, model, *beside))
                 if agreement == agreement:  # noqa: PLR0124 - NaN is not known
-                    self.alarms += self.watch.interest(self.model, self.learned, agreement)
+                    self.alarms += learner.watch.interest(learner.model, learner.learned, agreement)
                 following = next(places, -1)
             elif clicked[place]:
                 self._click(keys[place], outcomes)
         return Observed(np.array(predicted), np.array(outcomes, dtype=OUTCOME))
 
-    def _predict(self, ad: int, numbers: list[float], surface: int) -> tuple[float, float]:
+    def _predict(self, model: ClickModel, ad: int, numbers: list[float], surface: int) -> tuple[float, float]:
         """The chance of a click, and the same without the ad's lift, which is filled in."""
         x = example(numbers, surface)
-        expected = self.model.chance(x)
+        expected = model.chance(x)
         numbers[1] = lift = self.lifts.lift(ad)
         if not lift:
             return expected, expected
         x["lift"] = lift
-        return self.model.chance(x), expected
+        return model.chance(x), expected
 
     def _wait(self, ids: tuple[int, int, int, int], told: tuple[float, ...]) -> None:
         """Let an impression (key, ad, event, time) with what is known of it wait for its outcome."""
@@ -180,7 +212,7 @@ class ClickLayer:
         self.pending.push(row)
         if self.learning.feedback == "immediate":
             chance = row[PREDICTED]
-            self.model.learn_one(_example(row), False, (1 - chance) * (1 + chance))
+            self.learner(int(row[MODEL])).model.learn_one(_example(row), False, (1 - chance) * (1 + chance))
             self.lifts.learn(int(row[AD]), 0.0, row[EXPECTED])
 
     def _click(self, key: int, outcomes: list[tuple[float, ...]]) -> None:
@@ -189,9 +221,10 @@ class ClickLayer:
             return
         number, row = found
         self.answered.append(number)
-        x = _example(row)
         immediate = self.learning.feedback == "immediate"
-        self.model.learn_one(x, True, 1 + self.model.chance(x) if immediate else 1.0)
+        if learner := self.learners.get(int(row[MODEL])):
+            x = _example(row)
+            learner.model.learn_one(x, True, 1 + learner.model.chance(x) if immediate else 1.0)
         self.lifts.learn(int(row[AD]), 1.0, 0.0 if immediate else row[EXPECTED])
         self._learned(row, 1, outcomes)
 
@@ -202,8 +235,9 @@ class ClickLayer:
             if not row[OPEN]:
                 continue
             if self.learning.feedback == "window":
-                if weight := self._weight(row):
-                    self.model.learn_one(_example(row), False, weight)
+                learner = self.learners.get(int(row[MODEL]))
+                if learner and (weight := self._weight(row)):
+                    learner.model.learn_one(_example(row), False, weight)
                 self.lifts.learn(int(row[AD]), 0.0, row[EXPECTED])
             self._learned(row, 0, outcomes)
 
@@ -217,23 +251,53 @@ class ClickLayer:
 
     def _learned(self, row: Row, clicked: int, outcomes: list[tuple[float, ...]]) -> None:
         self.learned += 1
+        beside = self._beside(row, clicked)
         outcome = (self.clock_ms, row[SHOWN], row[EVENT], row[AD], row[PREDICTED], row[FIRST], clicked)
-        outcomes.append((*outcome, row[CONTROL], 0, row[MODEL]))
-        self.alarms += self.watch.outcome(self.model, self.learned, clicked, row[PREDICTED])
+        outcomes.append((*outcome, row[CONTROL], 0, row[MODEL], *beside))
+        if learner := self.learners.get(int(row[MODEL])):
+            self.alarms += learner.outcome(clicked, row[PREDICTED])
+
+    def _beside(self, row: Row, clicked: int) -> tuple[int, float]:
+        """Let the shadow that scored an impression learn what came of it: its number, and the chance that it gave.
+
+        As it would have been served: by the weights of now, which have not learned this.
+        """
+        shadow = self.learners.get(int(row[SHADOW])) if row[SHADOW] else None
+        if shadow is None:
+            return 0, 0.0
+        x = _example(row) | {NUMBERS[0]: row[SHADOW_LOGIT]}
+        weight = 1.0 if clicked else self._weight(row)
+        return int(row[SHADOW]), shadow.beside(x, clicked, row[PREDICTED], weight)
 
 
 def _shown(
     events: Events, control: npt.NDArray[np.bool_], impressions: Impressions
-) -> Iterator[tuple[list[float], int, int, int, int, float]]:
-    """Numbers (the lift still 0), surface, ad, event, arm and agreement of each impression, built in arrays."""
+) -> Iterator[tuple[list[float], int, int, int, int, float, int, bool, int, float]]:
+    """Numbers (the lift still 0), surface, ad, event, arm, agreement, model, whether known, shadow, its log-odds.
+
+    Of each impression, built in arrays.
+    """
     of = events[impressions.place]
     person, surface = person_numbers(impressions.context)
     of_control = control[impressions.place]
     placed = of["slot"] >= 0
     slot = np.log1p(np.where(placed, of["slot"], 0))
     numbers = np.column_stack([impressions.logit, np.zeros(len(of)), person, placed & ~of_control, slot])
-    agreement = np.full(len(of), np.nan) if impressions.agreement is None else impressions.agreement
-    columns = (numbers, surface, of["ad"], of["event"], of_control.astype(int), agreement)
+    unknown = np.full(len(of), np.nan)
+    beside = unknown if impressions.shadow_logit is None else impressions.shadow_logit
+    asked = ~np.isnan(beside)
+    columns = (
+        numbers,
+        surface,
+        of["ad"],
+        of["event"],
+        of_control.astype(int),
+        unknown if impressions.agreement is None else impressions.agreement,
+        np.zeros(len(of), dtype=np.uint32) if impressions.model is None else impressions.model,
+        np.zeros(len(of), dtype=np.bool_) if impressions.known is None else impressions.known,
+        np.where(asked, impressions.shadow, 0),
+        np.where(asked, beside, 0),
+    )
     return zip(*(column.tolist() for column in columns), strict=True)
 
 

@@ -13,6 +13,7 @@ from scoring.interest import decayed
 from scoring.rows import Rows
 
 Slots = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,18 @@ class People:
         past = history_of(rows, now_ms)
         return cls(now_ms, unit, interest, context_of(rows, now_ms, surface), past, catalogue.slots_of(past.ad))
 
+    def part(self, places: Slots) -> Self:
+        """Those at ``places [S]`` alone."""
+        past = History(self.past.ad[places], self.past.age_s[places], self.past.kind[places])
+        return type(self)(
+            self.now_ms[places],
+            self.unit[places],
+            self.interest[places],
+            self.context[places],
+            past,
+            self.slots[places],
+        )
+
 
 class Gathered:
     """People and their candidates ``[B, C]``: the model's inputs, a run at a time.
@@ -47,10 +60,12 @@ class Gathered:
     the model reads them.
     """
 
-    def __init__(self, catalogue: Catalogue, people: People, candidates: Slots) -> None:
+    def __init__(self, catalogue: Catalogue, people: People, candidates: Slots, learned: Floats | None = None) -> None:
+        """``learned [N, D]``: the model's vectors of the catalogue's slots, where it is not the catalogue's first."""
         self._catalogue, self._people, self._candidates = catalogue, people, candidates
+        self._learned: Floats = catalogue.learned if learned is None else learned
         known = people.slots != MISSING
-        self._history = catalogue.learned.take(people.slots, axis=0) * known[:, :, None]
+        self._history = self._learned.take(people.slots, axis=0) * known[:, :, None]
         self._age = np.log1p(people.past.age_s)
         self._kind = np.where(known, people.past.kind, 0)
         self._mask = known.astype(np.float32)
@@ -68,7 +83,7 @@ class Gathered:
             history_kind=self._kind[run],
             history_mask=self._mask[run],
             interest=self._people.interest[run],
-            candidates=self._catalogue.learned.take(candidates, axis=0),
+            candidates=self._learned.take(candidates, axis=0),
             candidate_features=features,
             candidate_stats=stats,
             context=self._people.context[run],
@@ -81,10 +96,11 @@ def gather(
     now_ms: npt.NDArray[np.int64],
     candidates: Slots,
     surface: npt.NDArray[np.uint16],
+    learned: Floats | None = None,
 ) -> tuple[ModelInputs, Slots]:
     """The model's inputs for ``rows [B]`` at ``now_ms [B]`` and candidates ``[B, C]``, all at once; slots ``[B, H]``.
 
-    ``surface``: see `People.of`.
+    ``surface``: see `People.of`; ``learned``: see `Gathered`.
     """
     people = People.of(catalogue, rows, now_ms, surface)
-    return Gathered(catalogue, people, candidates).inputs(slice(None)), people.slots
+    return Gathered(catalogue, people, candidates, learned).inputs(slice(None)), people.slots

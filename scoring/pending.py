@@ -30,14 +30,17 @@ PENDING = np.dtype(
         ("open", "u1"),  # 0 where a click has answered
         ("free", "u1"),
         ("model", "<u4"),  # the attention model that scored it, by number
+        ("shadow", "<u4"),  # the one that scored it beside, or 0
+        ("shadow_logit", "<f4"),
     ]
 )
-"""120 bytes."""
+"""128 bytes."""
 _PLACE = {name: place for place, name in enumerate(PENDING.names or ())}
 KEY, AD, EVENT, SHOWN, DUE = (_PLACE[name] for name in ("key", "ad", "event", "shown_ms", "due_ms"))
 FIRST, LAST = _PLACE[NUMBERS[0]], _PLACE[NUMBERS[-1]] + 1
 PREDICTED, EXPECTED = _PLACE["predicted"], _PLACE["expected"]
 SURFACE, CONTROL, OPEN, MODEL = (_PLACE[name] for name in ("surface", "control", "open", "model"))
+SHADOW, SHADOW_LOGIT = _PLACE["shadow"], _PLACE["shadow_logit"]
 """Places in a `Row`, which is a record as a tuple."""
 NEVER_MS = np.iinfo(np.int64).max
 

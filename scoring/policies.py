@@ -65,6 +65,10 @@ class Group:
     arm: str = ENGINE_ARM
     tag: str = ""
 
+    def among(self, places: npt.NDArray[np.int64]) -> "Group":
+        """The group where its people were told apart among those at ``places`` alone."""
+        return replace(self, people=places[self.people])
+
     def parts(self, most: int) -> "list[Group]":
         """The group in parts of ``most`` people."""
         return [replace(self, people=self.people[at : at + most]) for at in range(0, len(self.people), most)]

@@ -60,7 +60,7 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
 
 
 def _versions(decision: Decision, engine: Engine) -> list[str]:
-    now = {"model": engine.model.version, "specification": SPEC_HASH, "layout": str(LAYOUT_VERSION)}
+    now = {"model": engine.models.live.version, "specification": SPEC_HASH, "layout": str(LAYOUT_VERSION)}
     return [
         f"decided with {name} {was!r}, here it is {now.get(name)!r}; run the version that decided"
         for name, was in decision.versions.items()

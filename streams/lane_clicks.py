@@ -1,14 +1,14 @@
 """A lane's click layer, and how it is kept: in the lane's changelog, under reserved keys, in the slice's transaction.
 
-Under `KEY` stands the model, once a slice; under a key per ad its record, where the slice has touched it. Impressions
-whose outcome is open are a log within the log: a *chunk* per slice holds those that were added and the numbers of
-those that clicks have answered, and gets its tombstone when all that it speaks of has left the queue. A snapshot holds
-the same keys and values.
+Under `KEY` stands what was learned of each attention model, once a slice; under a key per ad its record, where the
+slice has touched it. Impressions whose outcome is open are a log within the log: a *chunk* per slice holds those that
+were added and the numbers of those that clicks have answered, and gets its tombstone when all that it speaks of has
+left the queue. A snapshot holds the same keys and values.
 """
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from scoring.attention import Manifest
 from scoring.calibration import Calibrator
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
@@ -25,8 +24,10 @@ from scoring.engine import Engine
 from scoring.events import Events, Outcome
 from scoring.exposure import apply_and_score
 from scoring.features import specification_hash
-from scoring.feedback import ClickLayer, Impressions, Learning, Observed
+from scoring.feedback import ClickLayer, Learning
 from scoring.ids import id64
+from scoring.learner import Evidence, Learner
+from scoring.models import Models
 from scoring.pending import PENDING
 from scoring.policies import in_control
 from scoring.rows import RowStore
@@ -42,7 +43,7 @@ _ROWS_PER_CHUNK = 4_000
 """At most half a megabyte: a chunk must fit a batch."""
 _MODELS_MAX = 32
 """Attention models whose names are kept for the outcomes that are open; a model lives longer than a window."""
-LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/1")
+LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/1", "learners/1")
 """A layer of another layout is not read: it learns anew, in minutes."""
 
 Outcomes = npt.NDArray[Any]
@@ -52,18 +53,44 @@ Change = tuple[bytes, bytes | None]
 
 
 class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The model under `KEY`. Arrays are little-endian float64; ``head`` and ``tail`` are the queue's."""
+    """What stands under `KEY`. ``head`` and ``tail`` are the queue's; ``learners`` go by number of attention model."""
 
     layout: str
-    weights: bytes
-    caution: bytes
     clock_ms: int
     learned: int
     dropped: int
     head: int
     tail: int
     models: dict[int, str]
+    live: int
+    learners: dict[int, "LearnerRow"]
+
+
+class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """`scoring.learner.Learner`. Arrays are little-endian float64."""
+
+    weights: bytes
+    caution: bytes
+    learned: int
     watch: "WatchRow"
+    evidence: Evidence
+
+    @classmethod
+    def of(cls, learner: Learner) -> "LearnerRow":
+        """What there is to keep."""
+        return cls(
+            weights=learner.model.array.tobytes(),
+            caution=learner.model.caution.tobytes(),
+            learned=learner.learned,
+            watch=WatchRow.of(learner.watch),
+            evidence=learner.evidence,
+        )
+
+    def learner(self) -> Learner:
+        """What was kept."""
+        out = Learner(watch=self.watch.watch(), learned=self.learned, evidence=self.evidence)
+        out.model.restore(np.frombuffer(self.weights), np.frombuffer(self.caution))
+        return out
 
 
 class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,45 +164,37 @@ class LaneClicks:
         What the rules kept from interest is no impression and answers none; what was applied before a crash may
         answer one that is still open.
         """
-        exposed = apply_and_score(store, events, engine.catalogue, engine.model, rules)
-        touched = exposed.applied.touched
+        self._follow(engine.models)
+        touched = np.unique(events["row"])
         users64 = np.array([id64(store.users[row] or b"") for row in touched.tolist()], dtype=np.uint64)
         users = users64[np.searchsorted(touched, events["row"])]
+        exposed = apply_and_score(store, events, users, engine.models, rules)
         counts = np.isin(exposed.applied.outcome, (Outcome.APPLIED, Outcome.REPLAYED))
         shown = exposed.impressions
-        seen = Impressions(np.cumsum(counts)[shown.place] - 1, shown.logit, shown.context)
-        observed = self.observe(
-            events[counts],
-            users[counts],
-            in_control(users, engine.policy.control_share)[counts],
-            seen,
-            engine.model.manifest,
-        )
+        seen = replace(shown, place=np.cumsum(counts)[shown.place] - 1, agreement=None)
+        control = in_control(users, engine.policy.control_share)
+        observed = self.layer.observe(events[counts], users[counts], control[counts], seen)
         return exposed.applied, observed.outcomes
 
-    def observe(
-        self,
-        events: Events,
-        users: npt.NDArray[np.uint64],
-        control: npt.NDArray[np.bool_],
-        impressions: Impressions,
-        model: Manifest,
-    ) -> Observed:
-        """`ClickLayer.observe`, of the attention model that scored."""
-        number = id64(model.version) & 0xFFFFFFFF
-        if number not in self.models:
-            self.models[number] = model.version
-            if len(self.models) > _MODELS_MAX:
-                del self.models[next(iter(self.models))]
-        trained_ms = model.data_from_ms, model.data_to_ms
-        return self.layer.observe(events, users, control, impressions, number, trained_ms)
+    def _follow(self, models: Models) -> None:
+        """Learn of the models that are held, and of no others; remember the names of those whose outcomes are open."""
+        self.layer.live = models.live.number
+        held = {served.number: served.version for served in models.held}
+        self.layer.keep(held)
+        for number, version in held.items():
+            self.layer.learner(number)
+            if number not in self.models:
+                self.models[number] = version
+                if len(self.models) > _MODELS_MAX:
+                    del self.models[next(iter(self.models))]
 
     # --- what a slice has changed ----------------------------------------------------------------------------
 
     def commit(self, catalogue: Catalogue) -> list[Change]:
         """Bring the serving side up to date; what the changelog is to hold, once after every slice."""
         layer = self.layer
-        self.calibrator.update(layer.model.array, layer.learned, layer.lifts, catalogue)
+        weights = {number: learner.model.array for number, learner in layer.learners.items()}
+        self.calibrator.update(weights, layer.learned, layer.lifts, catalogue)
         changes = [self._ad(ad) for ad in layer.lifts.touched]
         layer.lifts.touched.clear()
         changes += self._new_chunks()
@@ -188,15 +207,14 @@ class LaneClicks:
         return msgspec.msgpack.encode(
             LayerRow(
                 layout=LAYOUT,
-                weights=layer.model.array.tobytes(),
-                caution=layer.model.caution.tobytes(),
                 clock_ms=layer.clock_ms,
                 learned=layer.learned,
                 dropped=layer.dropped,
                 head=pending.head,
                 tail=pending.tail,
                 models=self.models,
-                watch=WatchRow.of(layer.watch),
+                live=layer.live,
+                learners={number: LearnerRow.of(learner) for number, learner in layer.learners.items()},
             )
         )
 
@@ -251,9 +269,8 @@ class LaneClicks:
             log.warning("the click layer begins anew: it was kept in another layout", layout=row.layout)
             return out
         layer = out.layer
-        layer.model.restore(np.frombuffer(row.weights), np.frombuffer(row.caution))
+        layer.live, layer.learners = row.live, {number: kept.learner() for number, kept in row.learners.items()}
         layer.clock_ms, layer.learned, layer.dropped = row.clock_ms, row.learned, row.dropped
-        layer.watch = row.watch.watch()
         out.models = dict(row.models)
         for key, value in parts.items():
             if key.startswith(_AD):

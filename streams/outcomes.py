@@ -28,9 +28,11 @@ def encoded(outcomes: npt.NDArray[np.void], catalogue: Catalogue, models: dict[i
                 clicked=bool(clicked),
                 arm=CONTROL_ARM if control else ENGINE_ARM,
                 model=models.get(model, ""),
+                shadow=models.get(beside[0], ""),
+                shadow_predicted=beside[1],
             )
         )
-        for slot, (known_ms, shown_ms, event, _, predicted, logit, clicked, control, _, model) in zip(
+        for slot, (known_ms, shown_ms, event, _, predicted, logit, clicked, control, _, model, *beside) in zip(
             slots, outcomes.tolist(), strict=True
         )
     ]

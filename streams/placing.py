@@ -94,7 +94,7 @@ class _Batch:
 
     @classmethod
     def of(cls, engine: Engine, scored: Scored) -> "_Batch":
-        catalogue, model = engine.catalogue, engine.model.version
+        catalogue, model = engine.catalogue, scored.model
         return cls(
             engine,
             scored,

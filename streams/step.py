@@ -125,6 +125,7 @@ class Step:
         """
         lap("wait")
         store = state.store
+        self.engine.models.settle()
         # 0. settle what people have asked for
         forgotten = self._settle(state)
         # 1. decode and validate
@@ -167,7 +168,7 @@ class Step:
         lane_row = _advance(state, taken, counts, score)
         arms = Counter(p.arm for p in published)
         alarms = state.clicks.alarms()
-        drifts = told(alarms, state.lane, self.engine.model.version, state.stream_ms) if alarms else []
+        drifts = told(alarms, state.lane, self.engine.models.live.version, state.stream_ms) if alarms else []
         control = [Message(drift.key, encode_json(drift)) for drift in drifts]
         effects = Effects(messages, rerouted, lane_row, counts, tally(decoded, applied), arms, outcomes, control)
         lap("encode")

@@ -155,7 +155,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     ``event``: the 64-bit XXH3 of the impression's ``event_id``, in hex. ``known_ms``: the newest event time when a
     click came or the window ended. ``predicted``: the chance of a click as the online click layer saw it when the
     impression was shown, before anything was learnt from it; ``attention``: the same by the attention model ``model``
-    alone.
+    alone. ``shadow``: the model that scored it beside, if there was one, and ``shadow_predicted`` what that one would
+    have said of it when the outcome became known, before it was learnt.
     """
 
     event: str
@@ -167,6 +168,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     clicked: bool
     arm: str
     model: str
+    shadow: str = ""
+    shadow_predicted: float = 0.0
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):

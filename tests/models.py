@@ -48,11 +48,19 @@ def drawn_tokens(rng: np.random.Generator, items: int) -> np.ndarray:
 
 
 def toy_model(
-    directory: Path, *, graphs: Change | None = None, golden: Change | None = None, manifest: Change | None = None
+    directory: Path,
+    *,
+    graphs: Change | None = None,
+    golden: Change | None = None,
+    manifest: Change | None = None,
+    seed: int = 0,
 ) -> Path:
-    """Write the toy model; each change is made before the next part is made from it, so that the hashes still fit."""
-    protos: dict[str, Any] = {ENCODER: _encoder(), ATTENTION: _attention()}
-    arrays: dict[str, Any] = _golden()
+    """Write the toy model, another for every ``seed``.
+
+    Each change is made before the next part is made from it, so that the hashes still fit.
+    """
+    protos: dict[str, Any] = {ENCODER: _encoder(seed), ATTENTION: _attention()}
+    arrays: dict[str, Any] = _golden(seed)
     if graphs is not None:
         graphs(protos)
     if golden is not None:
@@ -79,17 +87,17 @@ def npz(arrays: Arrays) -> bytes:
     return file.getvalue()
 
 
-def _table() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(VOCABULARY, DIM)).astype(np.float32)
+def _table(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(VOCABULARY, DIM)).astype(np.float32)
 
 
-def _encoder() -> onnx.ModelProto:
+def _encoder(seed: int) -> onnx.ModelProto:
     """The vector is the sum over tokens of a table's rows."""
     nodes = [
         helper.make_node("Gather", ["table", "tokens"], ["found"]),
         helper.make_node("ReduceSum", ["found", "axis"], ["vector"], keepdims=0),
     ]
-    constants = {"table": _table(), "axis": np.array([1], dtype=np.int64)}
+    constants = {"table": _table(seed), "axis": np.array([1], dtype=np.int64)}
     return _model(nodes, constants, encoder_contract(DIM))
 
 
@@ -118,7 +126,7 @@ def _model(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], contra
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def _golden() -> Arrays:
+def _golden(seed: int) -> Arrays:
     """Inputs, and outputs computed with numpy: not by the graphs that they are to check."""
     rng = np.random.default_rng(1)
     inputs, tokens = drawn_inputs(rng, 3, 5, DIM), drawn_tokens(rng, 4)
@@ -126,8 +134,38 @@ def _golden() -> Arrays:
     return {
         "tokens": tokens,
         "dense": np.zeros((4, DENSE_DIM), dtype=np.float32),
-        "vector": _table()[rows].sum(axis=1),
+        "vector": _table(seed)[rows].sum(axis=1),
         **inputs.feed(),
         "logit": inputs.candidates.sum(axis=2),
         "attention": inputs.candidates @ inputs.history.transpose(0, 2, 1),
     }
+
+
+def fails_on_what_is_new(graphs: Graphs) -> None:
+    """A change of the graphs: scores are no numbers where a candidate's stats exceed those of the golden inputs."""
+    graph = graphs[ATTENTION].graph
+    graph.node[0].output[0] = "plain"
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["candidate_stats"], ["most"], axes=[2], keepdims=0),
+            helper.make_node("Sub", ["bound", "most"], ["left"]),
+            helper.make_node("Sqrt", ["left"], ["root"]),
+            helper.make_node("Mul", ["root", "nothing"], ["trap"]),
+            helper.make_node("Add", ["plain", "trap"], ["logit"]),
+        ]
+    )
+    constants = {"bound": 1.5, "nothing": 0.0}
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), name) for name, value in constants.items()
+    )
+    graphs[ATTENTION].opset_import[0].version = 17  # where axes are an attribute
+
+
+def operator(kind: str, *inputs: str, domain: str = "") -> Callable[[Graphs], None]:
+    """A change of the graphs: a node of this kind is added to the attention graph, whose output nobody reads."""
+
+    def change(graphs: Graphs) -> None:
+        node = helper.make_node(kind, inputs or ["context"], ["unread"], domain=domain)
+        graphs[ATTENTION].graph.node.append(node)
+
+    return change

@@ -81,7 +81,7 @@ def measure(impressions: int, ads: int = ADS) -> Report:
     for events, shown in slices(stream(impressions, shop.ad[shop.eligible(START_MS)]), records):
         users, control = mix64(events["row"].astype(np.uint64)), np.zeros(len(events), dtype=np.bool_)
         began_s = time.process_time()
-        observed = clicks.observe(events, users, control, shown, model.manifest)
+        observed = clicks.layer.observe(events, users, control, shown)
         observed_s = time.process_time()
         clicks.commit(shop)
         observe_s += observed_s - began_s

@@ -63,7 +63,7 @@ def test_serving_predicts_from_arrays_what_river_predicts_from_dictionaries() ->
     lifts, calibrator = AdLifts(), Calibrator()
     for ad in catalogue.ad.tolist()[:5]:
         lifts.learn(ad, 1, ad % 7 / 3)
-    calibrator.update(model.array, 5, lifts, catalogue)
+    calibrator.update({0: model.array}, 5, lifts, catalogue)
     served = chance_of(calibrator.calibration(context, np.tile(np.arange(6), (4, 1))).log_odds(logit, context, control))
     numbers, surface = person_numbers(context)
     for person in range(4):
@@ -75,12 +75,12 @@ def test_serving_predicts_from_arrays_what_river_predicts_from_dictionaries() ->
 
 def test_lifts_follow_a_catalogue_that_grows_and_ads_that_learn() -> None:
     catalogue, lifts, calibrator = shop(2), AdLifts(), Calibrator()
-    calibrator.update(START_WEIGHTS, 0, lifts, catalogue)
+    calibrator.update({0: START_WEIGHTS}, 0, lifts, catalogue)
     catalogue.upsert([Entry(Content("ad-new"))])
     lifts.learn(int(catalogue.ad[0]), 1, 0)
-    calibrator.update(START_WEIGHTS, 1, lifts, catalogue)
+    calibrator.update({0: START_WEIGHTS}, 1, lifts, catalogue)
     lifts.touched.clear()
-    calibrator.update(START_WEIGHTS, 1, lifts, catalogue)
+    calibrator.update({0: START_WEIGHTS}, 1, lifts, catalogue)
     lift = calibrator.calibration(contexts(1), np.array([[0, 1, 2]])).lift[0]
     assert lift == pytest.approx([lifts.lift(int(catalogue.ad[0])), 0, 0])
     assert lift[0] > 0

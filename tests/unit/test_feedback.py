@@ -38,9 +38,10 @@ def observe(
         place,
         np.full(len(place), logit, dtype=np.float32),
         np.zeros((len(place), CONTEXT_DIM), dtype=np.float32),
+        known=events["time_ms"][place] <= trained_to_ms,
     )
     users = np.ones(len(events), dtype=np.uint64) if users is None else users
-    return layer.observe(events, users, np.zeros(len(events), dtype=bool), seen, trained_ms=(0, trained_to_ms))
+    return layer.observe(events, users, np.zeros(len(events), dtype=bool), seen)
 
 
 def test_an_outcome_is_learned_at_its_click_or_at_the_end_of_the_window() -> None:
@@ -171,7 +172,7 @@ def test_neither_predictions_nor_state_depend_on_where_the_stream_is_cut(seed: i
 
 
 def row(key: int, due_ms: int) -> tuple[float, ...]:
-    return (key, 1, key, due_ms, due_ms, *([0.0] * len(NUMBERS)), 0.5, 0.5, 0, 0, 1, 0, 0)
+    return (key, 1, key, due_ms, due_ms, *([0.0] * len(NUMBERS)), 0.5, 0.5, 0, 0, 1, 0, 0, 0, 0.0)
 
 
 def test_a_restored_queue_is_the_queue_it_was_taken_from() -> None:
@@ -194,7 +195,7 @@ def test_a_restored_queue_is_the_queue_it_was_taken_from() -> None:
 
 
 def test_what_waits_is_as_large_as_documented() -> None:
-    assert PENDING.itemsize == 120
+    assert PENDING.itemsize == 128
 
 
 def test_lifts_come_back_from_their_arrays() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoring.attention import AttentionModel, Manifest, load
+from scoring.attention import AttentionModel, load
 from scoring.calibration import PERSONAL
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
@@ -17,6 +17,7 @@ from scoring.engine import Engine
 from scoring.events import EVENT, Events, Kind, Source
 from scoring.exposure import apply_and_score
 from scoring.feedback import Impressions, Learning
+from scoring.ids import id64
 from scoring.inputs import CONTEXT_DIM
 from scoring.policies import Policy
 from scoring.rows import RowStore
@@ -31,9 +32,6 @@ from tests.builders import catalogue, columns_of, entry, made_up_log, records
 
 MINUTE_MS = 60_000
 LEARNING = Learning(window_ms=20 * MINUTE_MS, pending_max=60)
-MANIFEST = Manifest(
-    format=1, name="m", spec_hash="", dim=1, vocabulary=2, opset=17, data="", data_to_ms=-1, files={}, golden=""
-)
 SHOP = catalogue(20)
 
 
@@ -67,7 +65,7 @@ def observe(clicks: LaneClicks, events: Events, users: np.ndarray) -> list[tuple
     place = np.flatnonzero(events["source"] == Source.IMPRESSION)
     logit = (users[place] - 3.0).astype(np.float32)
     seen = Impressions(place, logit, np.zeros((len(place), CONTEXT_DIM), dtype=np.float32))
-    clicks.observe(events, users, users == 2, seen, MANIFEST)
+    clicks.layer.observe(events, users, users == 2, seen)
     return clicks.commit(SHOP)
 
 
@@ -162,16 +160,18 @@ def test_outcomes_and_layer_are_those_of_the_stream_wherever_it_is_cut(model: At
     assert sum(each.clicked for each in found) == len(answered) > 0
 
 
+def exposed(store: RowStore, events: Events, engine: Engine) -> Impressions:
+    users = np.array([id64(store.users[row] or b"") for row in events["row"].tolist()], dtype=np.uint64)
+    return apply_and_score(store, events, users, engine.models, Rules()).impressions
+
+
 def test_every_impression_is_scored_from_its_users_row_strictly_before_it(model: AttentionModel) -> None:
     events = made_up_log(seed=6, events=300, users=3).events
     engine, one_by_one, together = engine_of(model), RowStore(), RowStore()
     columns = columns_of(one_by_one, events)
     columns_of(together, events)
-    whole = apply_and_score(together, columns, engine.catalogue, model, Rules()).impressions
-    single = [
-        apply_and_score(one_by_one, columns[at : at + 1], engine.catalogue, model, Rules()).impressions.logit
-        for at in range(len(columns))
-    ]
+    whole = exposed(together, columns, engine)
+    single = [exposed(one_by_one, columns[at : at + 1], engine).logit for at in range(len(columns))]
     assert np.concatenate(single) == pytest.approx(whole.logit, abs=1e-5)
     assert (columns["source"][whole.place] == Source.IMPRESSION).all()
 
@@ -181,7 +181,7 @@ def test_a_repeated_impression_is_scored_and_learned_once(model: AttentionModel)
     engine, store = engine_of(model), RowStore()
     columns = columns_of(store, [*events[:5], events[0], *events[5:]])
     columns["offset"] = np.arange(len(columns))
-    scored = apply_and_score(store, columns, engine.catalogue, model, Rules()).impressions
+    scored = exposed(store, columns, engine)
     assert 5 not in scored.place
     assert len(scored.place) == int((columns["source"] == Source.IMPRESSION).sum()) - 1
 

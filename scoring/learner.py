@@ -1,0 +1,83 @@
+"""What the click layer has learned of one attention model: how far its log-odds are to be believed, and how it did.
+
+Weights over a model's log-odds mean nothing for another's, so each model that scores has its own; a shadow learns from
+what came of the impressions that it scored beside the live model, and does not begin anew where it is promoted. What an
+ad has that its content does not tell (`scoring.clicks.AdLifts`) is the ad's, whichever model scores.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from scoring.clicks import ClickModel, Example
+from scoring.watch import Alarm, Watch
+
+SURE = 1e-7
+"""Chances nearer to 0 or 1 count as this in a log loss."""
+
+
+def log_loss(clicked: int, chance: float) -> float:
+    """What a chance of a click costs, once it is known: -log of what it gave to what came."""
+    chance = min(max(chance, SURE), 1 - SURE)
+    return -math.log(chance if clicked else 1 - chance)
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What came of impressions that a model scored, live or beside: each was predicted before it was learned.
+
+    ``predicted``, ``log_loss``: sums of its chances and of what they cost. ``beside`` of them it scored as a shadow:
+    ``beside_log_loss`` are its costs, ``live_log_loss`` those of the model that was heeded.
+    """
+
+    outcomes: int = 0
+    clicks: int = 0
+    predicted: float = 0.0
+    log_loss: float = 0.0
+    beside: int = 0
+    beside_log_loss: float = 0.0
+    live_log_loss: float = 0.0
+
+    def add(self, clicked: int, chance: float) -> float:
+        """Take an outcome; what the chance cost."""
+        cost = log_loss(clicked, chance)
+        self.outcomes += 1
+        self.clicks += clicked
+        self.predicted += chance
+        self.log_loss += cost
+        return cost
+
+    def add_beside(self, clicked: int, chance: float, live: float) -> None:
+        """Take an outcome that was scored beside: its own chance and that of the model that was heeded."""
+        self.beside += 1
+        self.beside_log_loss += self.add(clicked, chance)
+        self.live_log_loss += log_loss(clicked, live)
+
+    def join(self, other: "Evidence") -> None:
+        """Take all that ``other`` has, as of another lane."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass(slots=True)
+class Learner:
+    """Weights, and the watch over them, for one attention model. ``learned``: outcomes that it has had."""
+
+    model: ClickModel = field(default_factory=ClickModel)
+    watch: Watch = field(default_factory=Watch)
+    learned: int = 0
+    evidence: Evidence = field(default_factory=Evidence)
+
+    def outcome(self, clicked: int, predicted: float) -> list[Alarm]:
+        """Note an outcome of what it scored itself; the drifts that it shows."""
+        self.learned += 1
+        self.evidence.add(clicked, predicted)
+        return self.watch.outcome(self.model, self.learned, clicked, predicted)
+
+    def beside(self, x: Example, clicked: int, live: float, weight: float) -> float:
+        """Learn an outcome of what it scored as a shadow; the chance that it gave before."""
+        chance = self.model.chance(x)
+        self.evidence.add_beside(clicked, chance, live)
+        if weight:
+            self.model.learn_one(x, bool(clicked), weight)
+        self.learned += 1
+        return chance

@@ -1,0 +1,214 @@
+"""Which model scores whom: the live one, a canary for some people, and a shadow that is asked and not heeded.
+
+All that are held have vectors of their own in the catalogue, so that a change of roles is one assignment between two
+slices, and no person is scored with half of one model and half of another. A model that fails while it scores is never
+asked again: what it was asked is answered by the one before it.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.attention import AttentionModel
+from scoring.catalogue import LEARNED, Catalogue, learned_column
+from scoring.ids import id64, uniform
+from scoring.inputs import ModelInputs
+
+Ids = npt.NDArray[np.uint64]
+Floats = npt.NDArray[np.float32]
+
+FORMER_MAX = 8
+"""Promotions that can be taken back, one by one."""
+
+
+class ModelFailure(RuntimeError):  # noqa: N818 - it is no programming error
+    """A model that could not score what it was asked to; the message says why."""
+
+
+def number_of(version: str) -> int:
+    """A model's number, 32 bits: how impressions remember who scored them."""
+    return id64(version) & 0xFFFFFFFF
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A model at work: with the catalogue as it sees it, in ``column``."""
+
+    model: AttentionModel
+    catalogue: Catalogue
+    column: str = LEARNED
+
+    @property
+    def version(self) -> str:
+        """See `Manifest.version`."""
+        return self.model.version
+
+    @cached_property
+    def number(self) -> int:
+        """See `number_of`."""
+        return number_of(self.version)
+
+    @property
+    def learned(self) -> Floats:
+        """Learned vectors of the catalogue's slots, ``[N, D]``."""
+        vectors: Floats = getattr(self.catalogue, self.column)
+        return vectors
+
+    def knows(self, shown_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether it was trained on what was shown at these times ``[N]``, and so knows what came of it."""
+        manifest = self.model.manifest
+        return (manifest.data_from_ms <= shown_ms) & (shown_ms <= manifest.data_to_ms)
+
+    def score(self, inputs: ModelInputs) -> tuple[Floats, Floats]:
+        """`AttentionModel.score`. Raises `ModelFailure` where it cannot, or gives what is no number.
+
+        The numbers of the first model are not looked at: there is nobody to answer instead.
+        """
+        try:
+            logit, attention = self.model.score(inputs)
+        except Exception as error:  # onnxruntime's errors share no base class of their own
+            raise ModelFailure(f"it does not run: {error}") from error
+        if self.column != LEARNED and not np.isfinite(logit).all():
+            raise ModelFailure("it gives scores that are no finite numbers")
+        return logit, attention
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Versions by what they do; "" is nobody, and as ``live`` the model that a worker was started with.
+
+    ``former``: those that were live before, newest first. ``canary_share``, ``shadow_share``: of people.
+    """
+
+    live: str = ""
+    former: tuple[str, ...] = ()
+    canary: str = ""
+    canary_share: float = 0.0
+    shadow: str = ""
+    shadow_share: float = 0.0
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """All that a worker must hold, the one to fall back to among them; none twice."""
+        wanted = (self.live, *self.former[:1], self.canary, self.shadow)
+        return tuple(dict.fromkeys(version for version in wanted if version))
+
+
+@dataclass
+class Differences:
+    """How far a shadow's chances of a click are from the live model's, over all candidates of all that it was asked."""
+
+    candidates: int = 0
+    total: float = 0.0
+    largest: float = 0.0
+
+    def add(self, differences: npt.NDArray[np.float32]) -> None:
+        """Take in absolute differences of any shape, not empty."""
+        self.candidates += differences.size
+        self.total += float(differences.sum(dtype=np.float64))
+        self.largest = max(self.largest, float(differences.max()))
+
+
+@dataclass
+class Models:
+    """The models that a worker holds, and their roles. Changed between slices alone.
+
+    ``refused``: why versions are not used. ``revision`` counts changes: who tells of them looks at it.
+    """
+
+    base: Served
+    live: Served = field(init=False)
+    canary: Served | None = None
+    shadow: Served | None = None
+    roles: Roles = Roles()
+    refused: dict[str, str] = field(default_factory=dict)
+    revision: int = 0
+    differences: dict[str, Differences] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.live = self.base
+        self._further: dict[str, Served] = {}
+
+    def __contains__(self, version: str) -> bool:
+        return version in self._further or version == self.base.version
+
+    @property
+    def held(self) -> list[Served]:
+        """All that are held, the base first."""
+        return [self.base, *self._further.values()]
+
+    def hold(self, model: AttentionModel) -> Served:
+        """Hold ``model``, whose vectors the catalogue has by now. It has no role yet."""
+        column = learned_column(model.version)
+        served = self._further[model.version] = Served(model, self.base.catalogue, column)
+        self.revision += 1
+        return served
+
+    def refuse(self, version: str, reason: str) -> None:
+        """Do not use ``version``, now or later: roles that name it are others' until its name is used no more."""
+        self.refused[version] = reason
+        self.revision += 1
+        self._cast()
+
+    def settle(self) -> None:
+        """Refuse those whose encoder has failed since on an ad that came."""
+        for served in self._further.values():
+            if (why := self.base.catalogue.broken.get(served.column)) and served.version not in self.refused:
+                self.refuse(served.version, why)
+
+    def play(self, roles: Roles) -> None:
+        """Take ``roles`` from here on; let go of what has none."""
+        self.roles = roles
+        for version in self._further.keys() - set(roles.versions):
+            self.base.catalogue.detach(self._further.pop(version).column)
+        self.differences = {version: each for version, each in self.differences.items() if version in roles.versions}
+        self.refused = {version: why for version, why in self.refused.items() if version in roles.versions}
+        self.revision += 1
+        self._cast()
+
+    def _cast(self) -> None:
+        """Who plays what, of those that are held and not refused. The last word has the base, which is always there."""
+
+        def able(version: str) -> Served | None:
+            if not version or version in self.refused:
+                return None
+            return self.base if version == self.base.version else self._further.get(version)
+
+        roles = self.roles
+        heirs = (able(version) for version in (roles.live, *roles.former[:1]) if version)
+        self.live = next((served for served in heirs if served is not None), self.base) if roles.live else self.base
+        canary, shadow = able(roles.canary), able(roles.shadow)
+        self.canary = None if canary is self.live else canary
+        self.shadow = None if shadow in (self.live, self.canary) else shadow
+
+    def split(self, users: Ids) -> list[tuple[Served, npt.NDArray[np.int64]]]:
+        """Who of ``users [B]`` of 64-bit ids is scored by which model: models and places; nobody is left out."""
+        if self.canary is None:
+            return [(self.live, np.arange(len(users)))]
+        chosen = _drawn(users, "canary", self.canary.version) < self.roles.canary_share
+        parts = ((self.live, np.flatnonzero(~chosen)), (self.canary, np.flatnonzero(chosen)))
+        return [(served, places) for served, places in parts if len(places)]
+
+    def shadowed(self, users: Ids) -> npt.NDArray[np.int64]:
+        """Places of those of ``users [B]`` whom the shadow is asked about too."""
+        if self.shadow is None:
+            return np.zeros(0, dtype=np.int64)
+        return np.flatnonzero(_drawn(users, "shadow", self.shadow.version) < self.roles.shadow_share)
+
+    def differ(self, shadow: Served, differences: Floats) -> None:
+        """Note how far the shadow's chances were from those beside them."""
+        self.differences.setdefault(shadow.version, Differences()).add(differences)
+
+    def after(self, failed: Served, why: ModelFailure) -> Served:
+        """Who answers instead of ``failed``, which is refused from here on. Raises ``why`` where that is the base."""
+        if failed is self.base:
+            raise why
+        self.refuse(failed.version, str(why))
+        return self.live
+
+
+def _drawn(users: Ids, role: str, version: str) -> npt.NDArray[np.float64]:
+    """A draw of each user, 0 to 1: the same for as long as a version has the role, so a share only ever adds users."""
+    return uniform(users ^ np.uint64(id64(f"salience/{role}/{version}")))

@@ -1,0 +1,229 @@
+"""Roles of models: who scores whom, what is logged beside, and who answers where a model cannot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from scoring.attention import AttentionModel, load
+from scoring.catalogue import Catalogue, learned_column
+from scoring.engine import Engine
+from scoring.ids import id64
+from scoring.models import Models, Roles
+from scoring.policies import Policy
+from streams.explain import recompute
+from streams.step import LaneState, Slice, Step
+from streams.wire import Decision, Outcome, Placement
+from tests.builders import entry, made_up_log, records
+from tests.models import fails_on_what_is_new, toy_model
+
+ADS = 20
+
+
+def toy(directory: Path, seed: int) -> AttentionModel:
+    return load(toy_model(directory / str(seed), seed=seed))
+
+
+def engine_of(model: AttentionModel, *further: AttentionModel) -> Engine:
+    shop = Catalogue(model.encode, model.dim)
+    shop.upsert([entry(f"ad-{n}", category=f"c{n % 7}/s{n % 21}", bid_micros=100 + n) for n in range(ADS)])
+    engine = Engine(shop, model, Policy(control_share=0.2))
+    for other in further:
+        hold(engine, other)
+    return engine
+
+
+def hold(engine: Engine, model: AttentionModel) -> None:
+    column = learned_column(model.version)
+    engine.catalogue.attach(column, model.encode, model.dim)
+    tokens, dense, revisions = engine.catalogue.told(0, len(engine.catalogue))
+    engine.catalogue.encoded(column, 0, model.encode(tokens, dense), revisions)
+    engine.models.hold(model)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> AttentionModel:
+    return toy(tmp_path, 0)
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> AttentionModel:
+    return toy(tmp_path, 1)
+
+
+def users_of(count: int) -> np.ndarray:
+    return np.array([id64(f"user-{number}") for number in range(count)], dtype=np.uint64)
+
+
+def shares(models: Models, users: np.ndarray) -> dict[str, int]:
+    return {served.version: len(places) for served, places in models.split(users)}
+
+
+def test_a_canary_scores_its_share_of_people_and_a_larger_share_only_adds(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    models, users = engine_of(old, new).models, users_of(4_000)
+    before = np.zeros(0, dtype=np.int64)
+    for share in (0.0, 0.1, 0.5, 1.0):
+        models.play(Roles(canary=new.version, canary_share=share))
+        of = {served.version: places for served, places in models.split(users)}
+        assert sum(map(len, of.values())) == len(users)
+        chosen = of.get(new.version, before[:0])
+        assert len(chosen) / len(users) == pytest.approx(share, abs=0.03)
+        assert set(before.tolist()) <= set(chosen.tolist())
+        before = chosen
+
+
+def test_promotion_and_rollback_change_who_is_live_and_let_go_of_what_has_no_role(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    engine, users = engine_of(old, new), users_of(10)
+    models = engine.models
+    models.play(Roles(live=new.version, former=(old.version,)))
+    assert shares(models, users) == {new.version: 10}
+    models.play(Roles(live=old.version))
+    assert shares(models, users) == {old.version: 10}
+    assert new.version not in models
+    with pytest.raises(AttributeError):
+        _ = getattr(engine.catalogue, learned_column(new.version))
+
+
+def test_a_refused_model_has_no_role_until_it_is_named_anew(old: AttentionModel, new: AttentionModel) -> None:
+    models, users = engine_of(old, new).models, users_of(10)
+    models.refuse(new.version, "it is bad")
+    models.play(Roles(live=new.version, former=(old.version,)))
+    assert shares(models, users) == {old.version: 10}
+    assert models.refused == {new.version: "it is bad"}
+    models.play(Roles())
+    assert models.refused == {}
+
+
+def run(
+    engine: Engine, lane: LaneState, size: int = 20, roles: Sequence[Roles] = (), seed: int = 4
+) -> tuple[list[Decision], list[Outcome], list[int]]:
+    """The step over a log, in slices; before slice n the n-th roles are taken. Slices of the decisions, too."""
+    given = records(made_up_log(seed=seed, events=400).events)
+    step = Step(engine, lambda _: 0, 0, 10**12)
+    decisions, outcomes, numbers = [], [], []
+    for number, start in enumerate(range(0, len(given), size)):
+        if number < len(roles):
+            engine.models.play(roles[number])
+        taken = given[start : start + size]
+        order = np.array([each.topic == "clicks" for each in taken], dtype=np.uint8)
+        effects = step.run(lane, Slice(taken, order, (0, 0)), 2**42)
+        found = [msgspec.json.decode(m.value or b"", type=Decision) for m in effects.messages["decisions"]]
+        outcomes += [msgspec.json.decode(m.value or b"", type=Outcome) for m in effects.messages["outcomes"]]
+        decisions += found
+        numbers += [number] * len(found)
+    return decisions, outcomes, numbers
+
+
+def lane() -> LaneState:
+    return LaneState(0, ("a", "b"), 1)
+
+
+def test_every_placement_names_the_model_that_scored_it_and_is_computed_again_by_that_one(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    after = Roles(live=new.version, former=(old.version,))
+    canary = Roles(canary=new.version, canary_share=0.5)
+    before = Roles(canary=new.version, canary_share=0.0)
+    engine = engine_of(old, new)
+    decisions, outcomes, slices = run(engine, lane(), roles=[*[before] * 5, *[canary] * 5, *[after] * 5])
+    by_slice: dict[int, set[str]] = {}
+    for decision, number in zip(decisions, slices, strict=True):
+        placement = msgspec.json.decode(decision.placement, type=Placement)
+        assert decision.versions["model"] == placement.model
+        by_slice.setdefault(number, set()).add(placement.model)
+        model = {one.version: one for one in (old, new)}[placement.model]
+        assert recompute(decision, engine_of(model)).identical
+    assert all(found == {old.version} for number, found in by_slice.items() if number < 5)
+    assert set.union(*(found for number, found in by_slice.items() if 5 <= number < 10)) == {old.version, new.version}
+    assert all(found == {new.version} for number, found in by_slice.items() if number >= 10)
+    assert {one.model for one in outcomes} == {old.version, new.version}
+
+
+def test_a_shadow_changes_nothing_and_is_told_beside(old: AttentionModel, new: AttentionModel) -> None:
+    shadow = [Roles(shadow=new.version, shadow_share=1.0)]
+    alone, silent, _ = run(engine_of(old), lane())
+    engine, state = engine_of(old, new), lane()
+    beside, outcomes, _ = run(engine, state, roles=shadow)
+    assert [one.placement for one in beside] == [one.placement for one in alone]
+    assert [one.predicted for one in outcomes] == [one.predicted for one in silent]
+    assert {one.shadow for one in outcomes} == {new.version}
+    assert all(0 < one.shadow_predicted < 1 for one in outcomes)
+    differences = engine.models.differences[new.version]
+    assert differences.candidates > 100
+    assert 0 < differences.total / differences.candidates < differences.largest < 1
+    found = state.clicks.layer.learner(engine.models.shadow.number).evidence  # type: ignore[union-attr]  # it is there
+    assert (found.outcomes, found.beside) == (len(outcomes),) * 2
+    assert found.predicted == pytest.approx(sum(one.shadow_predicted for one in outcomes))
+
+
+def test_what_a_shadow_has_learned_is_there_when_it_is_promoted(old: AttentionModel, new: AttentionModel) -> None:
+    engine, state = engine_of(old, new), lane()
+    run(engine, state, roles=[Roles(shadow=new.version, shadow_share=1.0)])
+    number = engine.models.shadow.number  # type: ignore[union-attr]  # it is there
+    learned = state.clicks.layer.learner(number).model.array
+    former = state.clicks.layer.model.array
+    engine.models.play(Roles(live=new.version, former=(old.version,)))
+    decisions, _, _ = run(engine, state, size=1_000, seed=5)
+    assert np.frombuffer(decisions[0].weights)[1] != 1.0
+    assert learned[1] != 1.0
+    engine.models.play(Roles(live=old.version))
+    run(engine, state, size=1_000, seed=6)
+    assert state.clicks.layer.learners.keys() == {engine.models.live.number}
+    assert state.clicks.layer.model.array[1] != 1.0
+    assert former[1] != 1.0
+
+
+@pytest.mark.parametrize(
+    "roles",
+    [
+        {"canary_share": 1.0, "canary": True},
+        {"live": True},
+        {"shadow_share": 1.0, "shadow": True},
+    ],
+)
+def test_a_model_that_fails_while_it_scores_is_refused_and_the_one_before_answers(
+    tmp_path: Path, old: AttentionModel, roles: dict[str, object]
+) -> None:
+    bad = load(toy_model(tmp_path / "bad", graphs=fails_on_what_is_new))
+    named = {name: bad.version if value is True else value for name, value in roles.items()}
+    engine = engine_of(old, bad)
+    decisions, _, _ = run(engine, lane(), roles=[Roles(former=(old.version,), **named)])  # type: ignore[arg-type]  # by name
+    alone, _, _ = run(engine_of(old), lane())
+    assert "no finite numbers" in engine.models.refused[bad.version]
+    assert engine.models.live.version == old.version
+    assert {one.versions["model"] for one in decisions} == {old.version}
+    assert len(decisions) == len(alone)
+    for decision in decisions[-5:]:
+        assert recompute(decision, engine_of(old)).identical
+
+
+def test_a_model_that_cannot_encode_an_ad_that_comes_is_refused(old: AttentionModel, new: AttentionModel) -> None:
+    engine, state = engine_of(old, new), lane()
+    engine.models.play(Roles(live=new.version, former=(old.version,)))
+
+    def encode(*_: object) -> np.ndarray:
+        raise RuntimeError("index out of range")
+
+    engine.catalogue.attach(learned_column(new.version), encode, new.dim)
+    engine.catalogue.upsert([entry("ad-new")])
+    decisions, _, _ = run(engine, state)
+    assert "does not encode an ad: index out of range" in engine.models.refused[new.version]
+    assert {one.versions["model"] for one in decisions} == {old.version}
+
+
+def test_an_ad_that_changes_while_a_catalogue_is_encoded_keeps_its_newest_vectors(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    shop = engine_of(old).catalogue
+    column = learned_column(new.version)
+    shop.attach(column, new.encode, new.dim)
+    tokens, dense, revisions = shop.told(0, len(shop))
+    shop.upsert([entry("ad-3", category="other/thing"), entry("ad-more", category="c1/s1")])
+    shop.encoded(column, 0, new.encode(tokens, dense), revisions)
+    np.testing.assert_array_equal(getattr(shop, column), new.encode(shop.tokens, shop.dense))

@@ -31,6 +31,7 @@ ROLES = {
     "worker": "runs lanes: reads events, ads and control, writes state, placements and receipts",
     "adserver": "reads placements, sends back what was shown and what people did",
     "monitor": "measures lag from outside; sees no record",
+    "analyst": "reports on what people did and what decisions earned; changes nothing",
     "admin": "makes topics, publishes ads and switches, answers people who ask what is held of them",
 }
 
@@ -72,6 +73,11 @@ def _lines() -> Iterator[Line]:
     for name in _INPUTS:
         yield Line("monitor", "topic", name, "DESCRIBE", "log ends")
     yield Line("monitor", "group", "", "DESCRIBE", "committed offsets and members")
+
+    for name in (topics.ADS, *_INPUTS):
+        yield Line("analyst", "topic", name, "READ", "salience report, export-log")
+    yield Line("analyst", "topic", topics.DECISIONS, "READ", "salience report, ope: which placements, by which arm")
+    yield Line("analyst", "topic", topics.OUTCOMES, "READ", "salience outcomes")
 
     for topic in topics.TABLE:
         yield Line("admin", "topic", topic.name, "CREATE", "salience topics create")

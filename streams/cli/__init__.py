@@ -26,6 +26,7 @@ from streams.cli import (
     outcomes,
     privacy,
     replay,
+    report,
     reviews,
     settings,
     simulate,
@@ -64,6 +65,7 @@ app.command()(verify.verify)
 app.add_typer(experiment.app, name="experiment")
 app.command()(ope.ope)
 app.command()(outcomes.outcomes)
+app.command(epilog=report.EPILOG)(report.report)
 app.add_typer(simulate.app, name="simulate")
 app.add_typer(reviews.app, name="reviews")
 app.command()(asyncapi.asyncapi)

@@ -3,35 +3,20 @@
 No clock: times are arguments, in seconds of one monotonic clock, except where they end in ``_ms``.
 """
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-Z_95 = 1.959964
-"""Standard normal quantile of a two-sided 95 % interval."""
+from scoring.confidence import wilson
+
 LATENCIES_MAX = 20_000
 """Latencies kept for the percentiles: the latest, a few minutes' worth."""
 SENT_MAX = 50_000
 """Events remembered that no placement has answered yet; the oldest go first."""
 RATE_OVER_S = 5.0
 """Rates are means over this time."""
-
-
-def wilson(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
-    """Interval of a share (E. B. Wilson, "Probable inference", JASA 1927); (0, 1) where nothing was tried.
-
-    It keeps its coverage for small counts and rates near 0, where click rates live.
-    """
-    if trials == 0:
-        return 0.0, 1.0
-    share, z2 = successes / trials, z * z
-    middle = share + z2 / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
-    scale = 1 + z2 / trials
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 @dataclass(slots=True)

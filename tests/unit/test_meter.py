@@ -1,6 +1,7 @@
 import pytest
 
-from streams.demo.meter import Arm, Meter, Rate, wilson
+from scoring.confidence import wilson
+from streams.demo.meter import Arm, Meter, Rate
 from streams.demo.report import Report
 
 

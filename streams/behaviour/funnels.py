@@ -1,0 +1,66 @@
+"""Funnels: of what was shown, how much was looked at, clicked, put in the cart and bought; of people the same."""
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from scoring.confidence import wilson
+from scoring.events import Kind
+from scoring.ids import MISSING
+from streams.behaviour.joined import Behaviour
+
+STEPS = {
+    "shown": Kind.SHOWN,
+    "looked": Kind.VIEWED,
+    "clicked": Kind.CLICKED,
+    "carted": Kind.CARTED,
+    "bought": Kind.PURCHASED,
+}
+"""A step takes in all that is more: who bought had clicked, whether a click was told or not."""
+CATEGORIES_MAX = 20
+"""Categories told of one by one: those most shown."""
+
+
+class Step(Struct, frozen=True):
+    """A step, how many came so far, and their share of the first step with its 95 % interval (Wilson)."""
+
+    step: str
+    count: int
+    share: float
+    low: float
+    high: float
+
+
+class Funnels(Struct, frozen=True):
+    """``unasked``: actions that answer no impression of this log."""
+
+    impressions: list[Step]
+    people: list[Step]
+    categories: dict[str, list[Step]]
+    unasked: int
+
+
+def funnels(behaviour: Behaviour) -> Funnels:
+    """Funnels of impressions, of people by their furthest impression, and of the categories most shown."""
+    furthest = np.zeros(behaviour.users, dtype=np.uint8)
+    np.maximum.at(furthest, behaviour.impression_user, behaviour.stage)
+    names, category = behaviour.categories.names, behaviour.categories.of_ad[behaviour.impression_ad]
+    shown = np.bincount(category, minlength=len(names))
+    most = [at for at in np.argsort(-shown, kind="stable").tolist() if shown[at]][:CATEGORIES_MAX]
+    return Funnels(
+        impressions=_steps(behaviour.stage),
+        people=_steps(furthest),
+        categories={names[at]: _steps(behaviour.stage[category == at]) for at in most},
+        unasked=int((behaviour.answers == MISSING).sum()),
+    )
+
+
+def _steps(stage: npt.NDArray[np.uint8]) -> list[Step]:
+    counts = {step: int((stage >= kind).sum()) for step, kind in STEPS.items()}
+    first = counts["shown"]
+    told = [
+        Step(step, count, count / first if first else 0.0, *wilson(count, first))
+        for step, count in counts.items()
+        if step != "shown"
+    ]
+    return [Step("shown", first, 1.0, 1.0, 1.0), *told]

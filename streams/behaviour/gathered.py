@@ -1,0 +1,184 @@
+"""Messages of the topics, or of a recorded log, as columns: each event once, people as numbers told to nobody."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from scoring.ids import id64, id64s
+from scoring.policies import CONTROL_ARM
+from streams.decode import columns
+from streams.logs import Event
+from streams.reading import read_topic
+from streams.topics import AD_IMPRESSIONS, ADS, CLICKS, DECISIONS
+from streams.wire import Ad, Click, Impression
+
+EVENTS_MAX = 10_000_000
+"""Impressions and actions of one report: 0.8 GB, and about twice that while they are joined."""
+DECISIONS_MAX = 10_000_000
+"""Receipts that are remembered, 17 bytes each."""
+
+HAPPENED = np.dtype(
+    [
+        ("time_ms", "<i8"),
+        ("shown_ms", "<i8"),  # of the impression that it answers; its own time where it answers none
+        ("user", "<u8"),
+        ("ad", "<u8"),
+        ("event", "<u8"),
+        ("placement", "<u8"),  # id64 of the placement; 0 where none is named
+        ("price_micros", "<i8"),  # what the impression cost, where it says so
+        ("value_micros", "<i8"),
+        ("viewed_ms", "<i8"),
+        ("kind", "u1"),  # of `scoring.events.Kind`
+    ]
+)
+DECIDED = np.dtype([("placement", "<u8"), ("control", "u1"), ("share", "<f8")])
+"""What a receipt says of its placement: whether the control arm made it, and the share of users meant for that."""
+
+Table = npt.NDArray[Any]
+
+
+class ReportError(ValueError):
+    """A log of which no report can be made: what is wrong, and what to do."""
+
+
+class _Decided(msgspec.Struct):
+    """What is read of a receipt, which has some kilobytes."""
+
+    placement_id: str
+    arm: str
+    policy: dict[str, float] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """All that a report is made of. ``impressions`` and ``actions`` are of `HAPPENED` in time order, each event once;
+    ``decisions`` of `DECIDED`, by placement. ``invalid``: records that were no valid messages; ``repeated``: events
+    that came again.
+    """
+
+    impressions: Table
+    actions: Table
+    decisions: Table
+    ads: list[Ad]
+    invalid: int = 0
+    repeated: int = 0
+
+    @property
+    def span_ms(self) -> tuple[int, int]:
+        """The first moment and the one after the last. Raises `ReportError` where nothing happened."""
+        ends = [each["time_ms"][[0, -1]] for each in (self.impressions, self.actions) if len(each)]
+        if not ends:
+            raise ReportError(
+                "there are no events to report on: see `salience tail ad-impressions`, or take an older --since"
+            )
+        return int(min(first for first, _ in ends)), int(max(last for _, last in ends)) + 1
+
+
+@dataclass
+class Gatherer:
+    """Takes messages in any order. ``since_ms``: events before it are left out. ``most``: `EVENTS_MAX`."""
+
+    since_ms: int = 0
+    most: int = EVENTS_MAX
+    ads: dict[str, Ad] = field(default_factory=dict)
+    invalid: int = 0
+
+    def __post_init__(self) -> None:
+        self._parts: dict[type[Event], list[Table]] = {Impression: [], Click: []}
+        self._decided: list[Table] = []
+        self._count = self._receipts = 0
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Take events. Raises `ReportError` where they are more than ``most``."""
+        for kind, parts in self._parts.items():
+            part = _table([event for event in events if isinstance(event, kind)])
+            part = part[part["time_ms"] >= self.since_ms]
+            self._count += len(part)
+            parts.append(part)
+        if self._count > self.most:
+            raise ReportError(f"there are more than {self.most:,} events; report on fewer with --since")
+
+    def offer(self, ads: Iterable[Ad]) -> None:
+        """Take ads; of one id the last."""
+        self.ads |= {ad.ad_id: ad for ad in ads}
+
+    def decode(self, kind: type[Any], values: Sequence[bytes | None]) -> list[Any]:
+        """The messages in ``values``; tombstones say nothing, and what is no valid message is counted."""
+        decode = _DECODERS[kind]
+        told = [value for value in values if value is not None]
+        try:
+            return list(map(decode, told))
+        except ValueError:  # msgspec's errors are ValueErrors, and so is what is no UTF-8
+            found = [message for value in told if (message := _or_none(decode, value)) is not None]
+            self.invalid += len(told) - len(found)
+            return found
+
+    def decided(self, values: Sequence[bytes | None]) -> None:
+        """Take records of the decisions topic; beyond `DECISIONS_MAX` they are left out."""
+        told = self.decode(_Decided, values)[: DECISIONS_MAX - self._receipts]
+        part = np.zeros(len(told), dtype=DECIDED)
+        part["placement"] = id64s([each.placement_id for each in told])
+        part["control"] = [each.arm == CONTROL_ARM for each in told]
+        part["share"] = [each.policy.get("control_share", 0.0) for each in told]
+        self._decided.append(part)
+        self._receipts += len(part)
+
+    def gathered(self) -> Gathered:
+        """What has been taken."""
+        impressions, again = _once(self._parts[Impression])
+        actions, repeated = _once(self._parts[Click])
+        decisions = np.concatenate([np.zeros(0, dtype=DECIDED), *self._decided])
+        _, first = np.unique(decisions["placement"], return_index=True)
+        return Gathered(impressions, actions, decisions[first], list(self.ads.values()), self.invalid, again + repeated)
+
+
+_DECODERS: dict[type[Any], Callable[[bytes], Any]] = {
+    kind: msgspec.json.Decoder(kind).decode for kind in (Ad, Impression, Click, _Decided)
+}
+
+
+def _or_none(decode: Callable[[bytes], Any], value: bytes) -> Any:
+    try:
+        return decode(value)
+    except ValueError:
+        return None
+
+
+def _table(events: Sequence[Event]) -> Table:
+    """Events as `HAPPENED`, in the order given."""
+    out = np.zeros(len(events), dtype=HAPPENED)
+    if not events:
+        return out
+    engines = columns(events, np.zeros(len(events), dtype=np.int32).tolist())
+    for name in ("time_ms", "shown_ms", "ad", "event", "value_micros", "viewed_ms", "kind"):
+        out[name] = engines[name]
+    out["user"] = id64s([event.user_id for event in events])
+    out["placement"] = [id64(event.placement_id) if event.placement_id else 0 for event in events]
+    out["price_micros"] = [event.price_micros if isinstance(event, Impression) else 0 for event in events]
+    return out
+
+
+def _once(parts: Sequence[Table]) -> tuple[Table, int]:
+    """All events by time, of one id the first; how many came again."""
+    events = np.concatenate([np.zeros(0, dtype=HAPPENED), *parts])
+    events = events[np.argsort(events["time_ms"], kind="stable")]
+    _, first = np.unique(events["event"], return_index=True)
+    return events[np.sort(first)], len(events) - len(first)
+
+
+async def read_topics(bootstrap: str, prefix: str, gatherer: Gatherer, progress: Callable[[str, int], None]) -> None:
+    """Give ``gatherer`` all that the topics hold now. Raises `MissingTopicError` and `ReportError`."""
+    for name, kind in ((ADS, Ad), (AD_IMPRESSIONS, Impression), (CLICKS, Click), (DECISIONS, _Decided)):
+        async for records in read_topic(bootstrap, prefix + name):
+            values = [record.value for record in records]
+            if kind is _Decided:
+                gatherer.decided(values)
+            elif kind is Ad:
+                gatherer.offer(gatherer.decode(Ad, values))
+            else:
+                gatherer.add(gatherer.decode(kind, values))
+            progress(name, len(records))

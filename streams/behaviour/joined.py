@@ -1,0 +1,163 @@
+"""Actions joined with the impressions that they answer, people and ads as places in arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.events import Kind
+from scoring.features import FEATURE_DIM, feature_vector
+from scoring.ids import MISSING, id64s
+from scoring.pending import keys_of
+from streams.behaviour.gathered import Gathered, Table
+from streams.catalogue_feed import entry_of
+from streams.wire import Ad
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+UNKNOWN = "(unknown)"
+"""Category, campaign and advertiser of an ad that was shown and is on no catalogue."""
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
+_WIDTHS_MS = (MINUTE_MS, 10 * MINUTE_MS, HOUR_MS, 6 * HOUR_MS, DAY_MS, 7 * DAY_MS, 28 * DAY_MS, 364 * DAY_MS)
+PERIODS_MAX = 14
+"""Periods of a report: what a table of cohorts can show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """Equal periods from ``start_ms``, a multiple of ``width_ms`` in UTC."""
+
+    start_ms: int
+    width_ms: int
+    count: int
+
+    @classmethod
+    def over(cls, from_ms: int, to_ms: int) -> "Periods":
+        """The shortest usual width by which no more than `PERIODS_MAX` cover ``[from_ms, to_ms)``."""
+        for width_ms in _WIDTHS_MS:
+            start_ms = from_ms - from_ms % width_ms
+            if (count := -(-(to_ms - start_ms) // width_ms)) <= PERIODS_MAX:
+                break
+        return cls(start_ms, width_ms, count)
+
+    def of(self, time_ms: Ints) -> Ints:
+        """The period of each moment."""
+        return (time_ms - self.start_ms) // self.width_ms
+
+    @property
+    def starts_ms(self) -> list[int]:
+        """When each begins."""
+        return [self.start_ms + at * self.width_ms for at in range(self.count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Ads sorted into groups by one of their words: ``of_ad [A + 1]`` is a place in ``names``.
+
+    The last place of ``of_ad`` is that of unknown ads, so that `MISSING` finds it.
+    """
+
+    names: list[str]
+    of_ad: Ints
+
+    @classmethod
+    def of(cls, words: list[str]) -> "Names":
+        names, places = np.unique(np.array([*(word or UNKNOWN for word in words), UNKNOWN]), return_inverse=True)
+        return cls(names.tolist(), places.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """I impressions and A actions of U people, joined. ``*_ad`` are places in ``ads``, `MISSING` where unknown.
+
+    ``answers [A]``: the impression that an action names, `MISSING` where it names none or one that is not here.
+    ``stage [I]``: the most that came of an impression, of `Kind`.
+    """
+
+    gathered: Gathered
+    periods: Periods
+    users: int
+    impression_user: Ints
+    action_user: Ints
+    impression_ad: Ints
+    action_ad: Ints
+    answers: Ints
+    stage: npt.NDArray[np.uint8]
+    categories: Names
+    campaigns: Names
+    advertisers: Names
+
+    @property
+    def impressions(self) -> Table:
+        """``[I]`` of `gathered.HAPPENED`."""
+        return self.gathered.impressions
+
+    @property
+    def actions(self) -> Table:
+        """``[A]`` of `gathered.HAPPENED`."""
+        return self.gathered.actions
+
+    @property
+    def clicked(self) -> npt.NDArray[np.bool_]:
+        """Whether an impression was clicked, or led to more, ``[I]``."""
+        return self.stage >= Kind.CLICKED
+
+    def of_impressions(self, column: str) -> Ints:
+        """What the actions that answer an impression say in ``column``, summed, ``[I]``."""
+        out = np.zeros(len(self.impressions), dtype=np.int64)
+        told = self.answers != MISSING
+        np.add.at(out, self.answers[told], self.actions[column][told])
+        return out
+
+    def features(self) -> Floats:
+        """Feature vectors of the ads, ``[A + 1, FEATURE_DIM]``; of an unknown ad, the last, nothing."""
+        vectors = [feature_vector(entry_of(ad).content) for ad in self.gathered.ads]
+        return np.stack([*vectors, np.zeros(FEATURE_DIM, dtype=np.float32)])
+
+
+def top_category(ad: Ad) -> str:
+    """The first level of the path."""
+    return ad.category.partition("/")[0]
+
+
+def join(gathered: Gathered) -> Behaviour:
+    """Everything joined. Raises `ReportError` where there are no events."""
+    impressions, actions, ads = gathered.impressions, gathered.actions, gathered.ads
+    periods = Periods.over(*gathered.span_ms)
+    users, place = np.unique(np.concatenate([impressions["user"], actions["user"]]), return_inverse=True)
+    answers = _answers(impressions, actions)
+    stage = np.full(len(impressions), Kind.SHOWN, dtype=np.uint8)
+    told = answers != MISSING
+    np.maximum.at(stage, answers[told], actions["kind"][told])
+    ids = id64s([ad.ad_id for ad in ads])
+    return Behaviour(
+        gathered=gathered,
+        periods=periods,
+        users=len(users),
+        impression_user=place[: len(impressions)].astype(np.int64),
+        action_user=place[len(impressions) :].astype(np.int64),
+        impression_ad=places(ids, impressions["ad"]),
+        action_ad=places(ids, actions["ad"]),
+        answers=answers,
+        stage=stage,
+        categories=Names.of([top_category(ad) for ad in ads]),
+        campaigns=Names.of([ad.campaign_id for ad in ads]),
+        advertisers=Names.of([ad.advertiser_id for ad in ads]),
+    )
+
+
+def _answers(impressions: Table, actions: Table) -> Ints:
+    """Each action's impression, found as the engine finds it: by user, ad and the second of the impression."""
+    keys = keys_of(impressions["user"], impressions["ad"], impressions["shown_ms"])
+    return places(keys, keys_of(actions["user"], actions["ad"], actions["shown_ms"]))
+
+
+def places(known: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> Ints:
+    """The first place of each of ``wanted`` in ``known``; `MISSING` where it is not there."""
+    if not len(known):
+        return np.full(len(wanted), MISSING, dtype=np.int64)
+    order = np.argsort(known, kind="stable")
+    at = np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)
+    found = order[at]
+    return np.where(known[found] == wanted, found, MISSING)

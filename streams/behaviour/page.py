@@ -1,0 +1,310 @@
+"""A report as one HTML file: words, a picture per section, and behind every picture its numbers as a table.
+
+Self-contained: no script, no font, no request; the page's own policy forbids them. Names that came from outside are
+escaped by the template.
+"""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jinja2
+
+from streams.behaviour import plots
+from streams.behaviour.attention import HOURS
+from streams.behaviour.campaigns import Campaign
+from streams.behaviour.fairness import Division
+from streams.behaviour.funnels import Step
+from streams.behaviour.joined import DAY_MS, HOUR_MS
+from streams.behaviour.plots import moment
+from streams.behaviour.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """A table: the first cell of a row says what the row is of."""
+
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page. ``picture`` is SVG in base64, "" where nothing is to draw; ``alt`` says what it shows."""
+
+    id: str
+    title: str
+    says: Sequence[str]
+    picture: str
+    alt: str
+    tables: Sequence[Numbers]
+
+
+def page(report: Report) -> str:
+    """The whole file."""
+    about = report.about
+    left_out = f" {about.invalid:,} records were no valid messages." if about.invalid else ""
+    lead = (
+        f"{about.impressions:,} impressions and {about.actions:,} actions of {about.people:,} people, "
+        f"{moment(about.from_ms)} to {moment(about.to_ms)} UTC, from {about.source}. Repeated events count once "
+        f"({about.repeated:,} were left out).{left_out} What the engine filters (bursts, bots) is counted here."
+    )
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("streams.behaviour", ""), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    sections = [part(report) for part in (_funnels, _cohorts, _attention, _drift, _personal, _campaigns, _fairness)]
+    return environment.get_template("page.html.j2").render(about=about, lead=lead, sections=sections)
+
+
+def _picture(svg: bytes) -> str:
+    return b64encode(svg).decode()
+
+
+def _funnels(report: Report) -> Section:
+    found = report.funnels
+    heads = ["step", "count", "of the first", "95 % interval"]
+
+    def rows(steps: list[Step]) -> list[list[str]]:
+        return [[s.step, f"{s.count:,}", f"{s.share:.2%}", f"{s.low:.2%} to {s.high:.2%}"] for s in steps]
+
+    of_categories = [
+        [name, *(f"{step.count:,}" for step in steps), f"{steps[2].share:.2%}"]
+        for name, steps in found.categories.items()
+    ]
+    clicked = next(step for step in found.impressions if step.step == "clicked")
+    return Section(
+        "funnels",
+        "Funnels",
+        [
+            (
+                "How many impressions led to a look, a click, a cart, a purchase; a step takes in all that is more. "
+                f"{found.unasked:,} actions answer no impression of this log and stand in no funnel."
+            )
+        ],
+        _picture(plots.funnel(found)),
+        f"Bars of each step, impressions and people; {clicked.share:.1%} of impressions were clicked.",
+        [
+            Numbers("Impressions by the most that came of them", heads, rows(found.impressions)),
+            Numbers("People by the most that came of any impression", heads, rows(found.people)),
+            Numbers(
+                "Impressions by category, those most shown",
+                ["category", *(step.step for step in found.impressions), "clicked of shown"],
+                of_categories,
+            ),
+        ],
+    )
+
+
+def _cohorts(report: Report) -> Section:
+    found, told = report.cohorts, [each for each in report.cohorts.cohorts if each.people]
+    width = f"{found.width_ms // DAY_MS} d" if found.width_ms >= DAY_MS else f"{found.width_ms / HOUR_MS:.3g} h"
+    later = range(max(len(each.active) for each in told))
+    says = [
+        (
+            f"People by the period ({width}) in which this log first knows them, and the share of them who did "
+            "anything so many periods later. The first cohort holds everyone who was there before the log began."
+        )
+    ]
+    if found.returned is not None:
+        says.append(f"{found.returned:.1%} were there again in the period after their first.")
+    gap = f", half of them within {found.hours_between_visits:.1f} hours" if found.hours_between_visits else ""
+    says.append(f"{found.visits:,} visits, {found.visits_per_person:.2f} a person, half an hour apart or more{gap}.")
+    rows = [
+        [
+            moment(each.from_ms, found.width_ms),
+            f"{each.people:,}",
+            *(f"{each.active[at]:,}" if at < len(each.active) else "" for at in later),
+        ]
+        for each in told
+    ]
+    heads = ["first seen", "people", *(f"+{at}" for at in later)]
+    return Section(
+        "cohorts",
+        "Cohorts and return",
+        says,
+        _picture(plots.cohort(found)),
+        f"Shares of {len(told)} cohorts who were active in each period since their first.",
+        [Numbers("People active so many periods after their first", heads, rows)],
+    )
+
+
+def _attention(report: Report) -> Section:
+    found = report.attention
+    rows = [
+        [
+            each.category,
+            f"{each.seconds:,.0f}",
+            f"{each.looks:,}",
+            f"{each.seconds_per_look:.1f}",
+            "" if each.seconds_per_impression is None else f"{each.seconds_per_impression:.2f}",
+        ]
+        for each in found.categories
+    ]
+    by_hour = [[each.category, *(f"{seconds:,.0f}" for seconds in each.by_hour)] for each in found.categories]
+    most = f"; longest at {found.categories[0].category}" if found.categories else ""
+    return Section(
+        "attention",
+        "Attention",
+        [f"{found.seconds / 3600:,.1f} hours looked in all{most}. Hours of the day are UTC."],
+        _picture(plots.attended(found)) if found.categories else "",
+        f"Seconds looked, {len(found.categories)} categories by hour of the day{most}.",
+        [
+            Numbers(
+                "Seconds by category",
+                ["category", "seconds", "looks", "seconds a look", "seconds an impression"],
+                rows,
+            ),
+            Numbers("Seconds by category and hour", ["category", *(f"{hour:02}" for hour in range(HOURS))], by_hour),
+        ],
+    )
+
+
+def _drift(report: Report) -> Section:
+    found, width_ms = report.drift, report.cohorts.width_ms
+    says = [
+        (
+            "How far people's interest vectors turned within a period: 0 is the same direction, 1 nothing in common. "
+            f"{found.followed:,} of {found.people:,} people who attended to anything were followed."
+        )
+    ]
+    if not found.turns:
+        says.append("Nobody attended to anything in two periods.")
+    rows = [
+        [
+            moment(each.from_ms, width_ms),
+            f"{each.people:,}",
+            f"{each.median:.3f}",
+            f"{each.low_quartile:.3f} to {each.high_quartile:.3f}",
+            f"{each.session_median:.3f}",
+        ]
+        for each in found.turns
+    ]
+    range_ = f"{min(t.median for t in found.turns):.2f} to {max(t.median for t in found.turns):.2f}" if rows else "none"
+    return Section(
+        "drift",
+        "Interest drift",
+        says,
+        _picture(plots.turned(found, width_ms)) if rows else "",
+        f"Turn of interest in {len(rows)} periods; medians of the long interest are {range_}.",
+        [
+            Numbers(
+                "One less the cosine of interest at both ends of a period",
+                ["period", "people", "median, long", "half of them, long", "median, session"],
+                rows,
+            )
+        ],
+    )
+
+
+def _personal(report: Report) -> Section:
+    found = report.personalisation
+    if found is None:
+        says = ["This log has no receipts of both a control group and others, so it cannot tell."]
+        return Section("personalisation", "What personalisation changed", says, "", "", [])
+    says = [
+        (
+            f"{found.people['personalised']:,} people for whom the engine ranked, beside {found.people['control']:,} "
+            "of the control group, whose placements are drawn at random. Intervals hold however often one looks, but "
+            "the entropy's, which is of this look alone."
+        )
+    ]
+    if found.split_p_value < 0.001:
+        says.append("The groups do not have their shares of the people: find out why before believing anything here.")
+    rows = [
+        [
+            each.metric.replace("_", " "),
+            f"{each.control:.5g}",
+            f"{each.personalised:.5g}",
+            "too few people" if each.difference is None else f"{each.difference:+.4g}",
+            "" if each.low is None else f"{each.low:+.4g} to {each.high:+.4g}",
+        ]
+        for each in found.changes
+    ]
+    told = [each for each in found.changes if each.low is not None and each.control]
+    ctr = next(each for each in found.changes if each.metric == "ctr")
+    return Section(
+        "personalisation",
+        "What personalisation changed",
+        says,
+        _picture(plots.changed(found)) if told else "",
+        f"Relative differences of {len(told)} metrics; click rate {ctr.control:.3%} in control, {ctr.personalised:.3%} "
+        "personalised.",
+        [Numbers("Metrics of both groups", ["metric", "control", "personalised", "difference", "95 % interval"], rows)],
+    )
+
+
+def _campaigns(report: Report) -> Section:
+    found = report.campaigns
+
+    def row(each: Campaign) -> list[str]:
+        return [
+            each.campaign,
+            f"{each.impressions:,}",
+            f"{each.clicks:,}",
+            f"{each.ctr:.2%}",
+            f"{each.ctr_low:.2%} to {each.ctr_high:.2%}",
+            f"{each.purchases:,}",
+            f"{each.cost_micros / 1e6:,.2f}",
+            f"{each.value_micros / 1e6:,.2f}",
+            "" if each.return_on_cost is None else f"{each.return_on_cost:.2f}",
+        ]
+
+    heads = ["campaign", "impressions", "clicks", "click rate", "95 % interval"]
+    heads += ["purchases", "cost", "value", "value by cost"]
+    return Section(
+        "campaigns",
+        "Campaign return",
+        [
+            (
+                "Value is what people bought in answer to impressions. Cost is the price that impressions told; where "
+                "none did, the ad's bid for each one clicked, which is the most that it may have cost."
+            )
+        ],
+        _picture(plots.returned(found)) if found.campaigns else "",
+        f"Value and cost of the campaigns most shown; of all, {found.total.value_micros / 1e6:,.0f} was bought for "
+        f"{found.total.cost_micros / 1e6:,.0f}.",
+        [Numbers("Campaigns, those most shown", heads, [row(each) for each in (found.total, *found.campaigns)])],
+    )
+
+
+def _fairness(report: Report) -> Section:
+    found = report.fairness
+
+    def number(value: float | None) -> str:
+        return "nothing to divide" if value is None else f"{value:.3f}"
+
+    def summary(name: str, of: Division) -> list[str]:
+        figures = (of.gini_exposure, of.gini_clicks, of.gini_value, of.misplaced)
+        return [name, f"{of.parties:,}", *map(number, figures)]
+
+    def largest(name: str, of: Division) -> Numbers:
+        rows = [
+            [
+                each.name,
+                *(f"{share:.2%}" for share in (each.exposure, each.clicks, each.value)),
+                "" if each.ratio is None else f"{each.ratio:.2f}",
+            ]
+            for each in of.largest
+        ]
+        return Numbers(f"{name}, those most shown", [name, "exposure", "clicks", "value", "exposure by clicks"], rows)
+
+    both = (("advertisers", found.advertisers), ("categories", found.categories))
+    heads = ["among", "parties", "Gini of exposure", "Gini of clicks", "Gini of value", "misplaced"]
+    return Section(
+        "fairness",
+        "Exposure fairness",
+        [
+            (
+                "Who gets the impressions, beside who earns the clicks and the money. Gini: 0 everyone alike, 1 one "
+                "has all. Misplaced: the share of exposure that would have to move to be in proportion to clicks."
+            )
+        ],
+        _picture(plots.divided(found)) if found.advertisers.curve else "",
+        f"Lorenz curves of exposure; Gini {number(found.advertisers.gini_exposure)} among advertisers, "
+        f"{number(found.categories.gini_exposure)} among categories.",
+        [
+            Numbers("How unequal the divisions are", heads, [summary(*each) for each in both]),
+            *(largest(*each) for each in both),
+        ],
+    )

@@ -1,0 +1,146 @@
+"""What personalisation changed: everyone whom the engine ranked for, beside the control group, ranked at random.
+
+Impressions of placements that left a receipt count, by the receipt's arm. Differences come from the experiments'
+own analysis (`scoring.trial`): the unit is the user, and the intervals hold however often one looks.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from scoring.events import Kind
+from scoring.ids import MISSING
+from scoring.trial import SUMS, Look, Trial
+from streams.behaviour.joined import UNKNOWN, Behaviour, places
+
+GROUPS = ("control", "personalised")
+IMPRESSIONS_MIN = 10
+"""Of a person, before the entropy of what was shown to him is told: with fewer it is what the number allows."""
+Z_95 = 1.959964
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+class Change(Struct, frozen=True):
+    """A metric of both groups, and personalised less control with its 95 % interval; null where too few people tell."""
+
+    metric: str
+    control: float
+    personalised: float
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Personalisation(Struct, frozen=True):
+    """``split_p_value``: below 0.001 the groups do not have their shares of the people; believe nothing then.
+
+    ``crossed``: people seen in both groups, who count in neither.
+    """
+
+    people: dict[str, int]
+    impressions: dict[str, int]
+    changes: list[Change]
+    split_p_value: float
+    crossed: int
+
+
+def personalisation(behaviour: Behaviour) -> Personalisation | None:
+    """The comparison; None where no impression's placement has a receipt, or none is of the control group."""
+    decisions = behaviour.gathered.decisions
+    decided = places(decisions["placement"], behaviour.impressions["placement"])
+    chosen = np.flatnonzero((decided != MISSING) & (behaviour.impressions["placement"] != 0))
+    control = decisions["control"][decided[chosen]] == 1
+    if not control.any() or control.all():
+        return None
+    user, arm = behaviour.impression_user[chosen], np.where(control, 0, 1)
+    share = float(np.median(decisions["share"])) or 0.5
+    trial = Trial(shares=np.array([share, 1 - share]))
+    totals = _totals(behaviour, chosen)
+    for number in range(len(GROUPS)):
+        exposed = np.unique(user[arm == number])
+        trial.expose(exposed, np.full(len(exposed), number), np.zeros_like(totals))
+    look = trial.look(totals)
+    sums = np.bincount(arm, minlength=len(GROUPS)).tolist()
+    return Personalisation(
+        people=dict(zip(GROUPS, look.users.tolist(), strict=True)),
+        impressions=dict(zip(GROUPS, sums, strict=True)),
+        changes=[*_changes(look), *_entropies(behaviour, chosen, trial)],
+        split_p_value=look.split_p_value,
+        crossed=look.crossed,
+    )
+
+
+def _totals(behaviour: Behaviour, chosen: Ints) -> Floats:
+    """What each person did with these impressions, ``[U, SUMS]``."""
+    user, told = behaviour.impression_user[chosen], np.zeros((behaviour.users, len(SUMS)))
+    bought = behaviour.of_impressions("value_micros")[chosen]
+    columns: dict[str, Floats] = {
+        "impressions": np.ones(len(chosen)),
+        "clicks": behaviour.clicked[chosen].astype(float),
+        "conversions": (behaviour.stage[chosen] >= Kind.PURCHASED).astype(float),
+        "revenue_micros": bought.astype(float),
+        "viewed_s": behaviour.of_impressions("viewed_ms")[chosen] / 1000,
+        "switches": _switches(behaviour, chosen).astype(float),
+    }
+    for name, values in columns.items():
+        told[:, SUMS.index(name)] = np.bincount(user, weights=values, minlength=behaviour.users)
+    told[:, SUMS.index("users")] = 1.0
+    return told
+
+
+def _switches(behaviour: Behaviour, chosen: Ints) -> npt.NDArray[np.bool_]:
+    """Whether an impression is of another category than the person's last, which the first of a person is not."""
+    user, category = behaviour.impression_user[chosen], behaviour.categories.of_ad[behaviour.impression_ad[chosen]]
+    order = np.argsort(user, kind="stable")  # impressions are by time already
+    other = np.zeros(len(chosen), dtype=np.bool_)
+    same_user = user[order][1:] == user[order][:-1]
+    other[order[1:]] = same_user & (category[order][1:] != category[order][:-1])
+    return other
+
+
+def _changes(look: Look) -> list[Change]:
+    changes = []
+    for metric, values in look.values.items():
+        found = look.differences[metric].get(1)
+        told = (found.value, found.low, found.high) if found else (None, None, None)
+        changes.append(Change(metric, values[0], values[1], *told))
+    return changes
+
+
+def _entropies(behaviour: Behaviour, chosen: Ints, trial: Trial) -> list[Change]:
+    """Entropy of the categories that a person is shown: the mean over people, and its difference (Welch)."""
+    entropy, enough = category_entropy(behaviour, chosen)
+    size = min(len(trial.arm), behaviour.users)
+    groups = [
+        entropy[:size][enough[:size] & (trial.arm[:size] == number) & ~trial.crossed[:size]]
+        for number in range(len(GROUPS))
+    ]
+    if not all(len(group) for group in groups):
+        return []
+    control, personal = (float(group.mean()) for group in groups)
+    told: tuple[float | None, float | None, float | None] = (None, None, None)
+    if all(len(group) > 1 for group in groups):
+        reach = Z_95 * float(np.sqrt(sum(group.var(ddof=1) / len(group) for group in groups)))
+        told = personal - control, personal - control - reach, personal - control + reach
+    return [Change("category_entropy_bits", control, personal, *told)]
+
+
+def category_entropy(behaviour: Behaviour, chosen: Ints) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Bits, ``[U]``, of the categories of a person's impressions, and who has `IMPRESSIONS_MIN` of them.
+
+    With Miller's correction (1955), (kinds − 1) / 2n nats: people with few impressions would seem narrower than they
+    are. Ads that no catalogue knows say nothing.
+    """
+    of_ad = behaviour.categories.of_ad[behaviour.impression_ad[chosen]]
+    known = of_ad != behaviour.categories.names.index(UNKNOWN)
+    user = behaviour.impression_user[chosen][known]
+    kinds = len(behaviour.categories.names)
+    pairs, counts = np.unique(user * kinds + of_ad[known], return_counts=True)
+    owner = pairs // kinds
+    total = np.bincount(user, minlength=behaviour.users)
+    shares = counts / total[owner]
+    nats = np.bincount(owner, weights=-shares * np.log(shares), minlength=behaviour.users)
+    nats += (np.bincount(owner, minlength=behaviour.users) - 1).clip(0) / (2 * np.maximum(total, 1))
+    return nats / np.log(2), total >= IMPRESSIONS_MIN

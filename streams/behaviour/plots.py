@@ -1,0 +1,184 @@
+"""The report's pictures, as SVG: matplotlib, which draws them without a script, a font or a request of the page's."""
+
+import io
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from streams.behaviour.attention import HOURS, Attention
+from streams.behaviour.campaigns import Campaigns
+from streams.behaviour.cohorts import Cohorts
+from streams.behaviour.drift import Drift
+from streams.behaviour.fairness import Fairness
+from streams.behaviour.funnels import Funnels, Step
+from streams.behaviour.joined import DAY_MS
+from streams.behaviour.personal import Personalisation
+
+INK, PALE, SECOND = "#0b5394", "#9fc5e8", "#b45309"
+"""Blue and orange: apart for every kind of colour sight, and from white by more than 4.5 : 1."""
+BARS_MAX = 15
+_STYLE = {"svg.hashsalt": "salience", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False,
+          "axes.spines.right": False}  # fmt: skip
+
+
+def draw(paint: Callable[[Figure], None], height: float = 3.2) -> bytes:
+    """A picture 8 inches wide, the same bytes for the same numbers."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        paint(figure)
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        return out.getvalue()
+
+
+def _words(text: str) -> str:
+    """A name as matplotlib shall show it: its dollars are no mathematics."""
+    short = text if len(text) <= 32 else text[:31] + "…"
+    return short.replace("$", r"\$")
+
+
+def moment(time_ms: int, width_ms: int = 0) -> str:
+    """A moment in UTC; the day alone where periods are days or longer."""
+    return f"{datetime.fromtimestamp(time_ms / 1000, UTC):{'%Y-%m-%d' if width_ms >= DAY_MS else '%Y-%m-%d %H:%M'}}"
+
+
+def funnel(found: Funnels) -> bytes:
+    """Two rows of bars: impressions and people."""
+
+    def paint(figure: Figure) -> None:
+        for axes, steps, title in zip(
+            figure.subplots(1, 2), (found.impressions, found.people), ("impressions", "people"), strict=True
+        ):
+            _bars(axes, steps)
+            axes.set_title(title)
+
+    return draw(paint)
+
+
+def _bars(axes: Axes, steps: list[Step]) -> None:
+    bars = axes.barh([step.step for step in steps], [step.share for step in steps], color=PALE)
+    axes.bar_label(bars, [f"{step.count:,} ({step.share:.1%})" for step in steps], padding=3)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.35)
+    axes.xaxis.set_visible(False)
+
+
+def cohort(found: Cohorts) -> bytes:
+    """A triangle of shares: cohorts by periods since their first."""
+    told = [each for each in found.cohorts if each.people]
+    most = max(len(each.active) for each in told)
+    shares = np.full((len(told), most), np.nan)
+    for row, each in zip(shares, told, strict=True):
+        row[: len(each.active)] = np.array(each.active) / each.people
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+        for (at, later), share in np.ndenumerate(shares):
+            if not np.isnan(share):
+                axes.text(
+                    later, at, f"{share:.0%}", ha="center", va="center", color="white" if share > 0.6 else "black"
+                )
+        axes.set_yticks(
+            range(len(told)), [f"{moment(each.from_ms, found.width_ms)} ({each.people:,})" for each in told]
+        )
+        axes.set_xticks(range(most))
+        axes.set_xlabel("periods since the first")
+        figure.colorbar(image, format=PercentFormatter(1))
+
+    return draw(paint, 1.2 + 0.3 * len(told))
+
+
+def attended(found: Attention) -> bytes:
+    """Seconds by category and hour, dark where they are many."""
+    told = found.categories[:BARS_MAX]
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        image = axes.imshow([each.by_hour for each in told], cmap="Blues", aspect="auto")
+        axes.set_yticks(range(len(told)), [_words(each.category) for each in told])
+        axes.set_xticks(range(0, HOURS, 2))
+        axes.set_xlabel("hour of the day, UTC")
+        figure.colorbar(image, label="seconds looked", format=FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+    return draw(paint, 1.4 + 0.25 * len(told))
+
+
+def turned(found: Drift, width_ms: int) -> bytes:
+    """The median turn of each period with its quartiles."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        places = range(len(found.turns))
+        quartiles = [each.low_quartile for each in found.turns], [each.high_quartile for each in found.turns]
+        axes.fill_between(places, *quartiles, color=PALE, label="half of the people, long interest")
+        axes.plot(places, [each.median for each in found.turns], "o-", color=INK, label="median, long interest")
+        axes.plot(places, [each.session_median for each in found.turns], "s--", color=SECOND, label="median, session")
+        axes.set_xticks(places, [moment(each.from_ms, width_ms) for each in found.turns], rotation=30, ha="right")
+        axes.set_ylabel("1 − cosine")
+        axes.set_ylim(bottom=0)
+        axes.legend()
+
+    return draw(paint)
+
+
+def changed(found: Personalisation) -> bytes:
+    """Differences relative to the control group, with their intervals."""
+    told = [each for each in found.changes if each.low is not None and each.high is not None and each.control]
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for at, each in enumerate(told):
+            low, value, high = (float(number or 0) / each.control for number in (each.low, each.difference, each.high))
+            axes.plot([low, high], [at, at], color=INK, linewidth=2)
+            axes.plot([value], [at], "o", color=INK)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_yticks(range(len(told)), [each.metric.replace("_", " ") for each in told])
+        axes.set_ylim(len(told) - 0.5, -0.5)
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_xlabel("personalised against control, 95 % interval")
+
+    return draw(paint, 1.2 + 0.35 * max(len(told), 1))
+
+
+def returned(found: Campaigns) -> bytes:
+    """Value and cost of the campaigns most shown."""
+    told = found.campaigns[:BARS_MAX]
+
+    def paint(figure: Figure) -> None:
+        axes, places = figure.subplots(), np.arange(len(told))
+        axes.barh(places - 0.2, [each.value_micros / 1e6 for each in told], 0.4, color=INK, label="value bought")
+        axes.barh(places + 0.2, [each.cost_micros / 1e6 for each in told], 0.4, color=SECOND, label="cost")
+        axes.set_yticks(places, [_words(each.campaign) for each in told])
+        axes.invert_yaxis()
+        axes.set_xlabel("currency units")
+        axes.legend()
+
+    return draw(paint, 1.4 + 0.3 * len(told))
+
+
+def divided(found: Fairness) -> bytes:
+    """Lorenz curves of exposure, among advertisers and among categories."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for division, name, line in (
+            (found.advertisers, "advertisers", "-"),
+            (found.categories, "categories", "--"),
+        ):
+            axes.plot(np.linspace(0, 1, len(division.curve)), division.curve, line, color=INK, label=name)
+        axes.plot([0, 1], [0, 1], ":", color="black", label="everyone alike")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1))
+        axes.set_xlabel("of them, the least shown first")
+        axes.set_ylabel("of impressions")
+        axes.legend()
+
+    return draw(paint, 3.6)

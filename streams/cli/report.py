@@ -1,0 +1,151 @@
+"""``salience report``: what people did, as one HTML file and as numbers."""
+
+import asyncio
+import json
+import re
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+
+if TYPE_CHECKING:
+    from streams.behaviour.gathered import Gatherer
+    from streams.logs import Log
+
+OutOption = Annotated[Path, typer.Option("--out", dir_okay=False, help="The file; its folder is made where missing.")]
+LogOption = Annotated[
+    str, typer.Option("--log", help="topics, kuairand:DIR, or parquet:DIR (of `salience export-log`).")
+]
+SinceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--since", help="Leave out what is older: 2026-11-01, 2026-11-01T12:00, both UTC, or 90m, 24h, 7d ago."
+    ),
+]
+NEEDS = ("matplotlib", "jinja2")
+EPILOG = "Example: salience report --out report.html --since 7d --json"
+_AGO = re.compile(r"(\d{1,6})([mhd])")
+_UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def report(
+    out: OutOption = Path("report.html"),
+    log: LogOption = "topics",
+    since: SinceOption = None,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML file on what people did: funnels, return, attention, drift of interest, what personalisation
+    changed, campaigns, fairness of exposure.
+
+    It holds sums over people and no person's id, asks for nothing from the network, and has a table behind every
+    picture. --json prints the same numbers as well. Exit code 1 where there is nothing to report on, a topic is
+    missing or the broker cannot be reached; 2 where an option makes no sense.
+    """
+    if missing := [name for name in NEEDS if find_spec(name) is None]:
+        _fail(f"{', '.join(missing)} missing, which draws the page: pip install 'salience[report]'", as_json)
+    from aiokafka.errors import KafkaError
+
+    from streams.behaviour.gathered import Gatherer, ReportError
+    from streams.behaviour.page import page
+    from streams.behaviour.report import report as report_of
+    from streams.connection import ConnectionSettingsError
+    from streams.logs import LogError
+    from streams.reading import MissingTopicError
+    from streams.topics import TopicsError
+
+    gatherer = Gatherer(since_ms=since_ms(since, datetime.now(UTC)))
+    console = Console(stderr=as_json, highlight=False)
+    try:
+        with Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
+        ) as progress:
+            source = _gather(gatherer, log, bootstrap, prefix, progress)
+            progress.add_task("Counting and drawing")
+            found = report_of(gatherer.gathered(), source)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(page(found), encoding="utf-8")
+    except (
+        KafkaError,
+        MissingTopicError,
+        TopicsError,
+        ConnectionSettingsError,
+        LogError,
+        ReportError,
+        OSError,
+    ) as error:
+        _fail(str(error), as_json)
+    if as_json:
+        import msgspec
+
+        typer.echo(msgspec.json.encode(found).decode())
+    about = found.about
+    console.print(f"{out}: {about.impressions:,} impressions and {about.actions:,} actions of {about.people:,} people")
+
+
+def since_ms(text: str | None, now: datetime) -> int:
+    """The moment that ``--since`` means; 0 where nothing is said. Ends the command with status 2 on nonsense."""
+    if text is None:
+        return 0
+    if ago := _AGO.fullmatch(text):
+        return max(round(now.timestamp() * 1000) - int(ago[1]) * _UNITS_MS[ago[2]], 0)
+    try:
+        told = datetime.fromisoformat(text)
+    except ValueError:
+        typer.echo(
+            f"--since {text}: expected a date as 2026-11-01, a moment as 2026-11-01T12:00, or 90m, 24h, 7d", err=True
+        )
+        raise typer.Exit(2) from None
+    return max(round((told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp() * 1000), 0)
+
+
+def _gather(gatherer: "Gatherer", log: str, bootstrap: str | None, prefix: str | None, progress: Progress) -> str:
+    """Read the log into ``gatherer``; what it was, in words that name no path and no host."""
+    kind, _, place = log.partition(":")
+    if log == "topics":
+        from streams.behaviour.gathered import read_topics
+
+        settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+        task = progress.add_task("Reading")
+
+        def told(name: str, records: int) -> None:
+            progress.update(task, description=f"Reading {name}", advance=records)
+
+        asyncio.run(read_topics(settings.bootstrap, settings.topic_prefix, gatherer, told))
+        return "the topics"
+    if not place or kind not in ("kuairand", "parquet"):
+        typer.echo(f"--log {log}: expected topics, kuairand:DIR or parquet:DIR", err=True)
+        raise typer.Exit(2)
+    progress.add_task(f"Reading {kind}", total=None)
+    recorded = _recorded(kind, Path(place))
+    gatherer.offer(recorded.ads)
+    gatherer.add(recorded.events)
+    return f"a recorded log ({kind})"
+
+
+def _recorded(kind: str, directory: Path) -> "Log":
+    from streams.logs import LogError
+
+    if kind == "kuairand":
+        from streams.logs import kuairand
+
+        return kuairand.read(directory)
+    if find_spec("pyarrow") is None:
+        raise LogError("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'")
+    from streams.logs import parquet
+
+    return parquet.read(directory)
+
+
+def _fail(message: str, as_json: bool) -> NoReturn:
+    if as_json:
+        typer.echo(json.dumps({"error": message}))
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {message}")
+    raise typer.Exit(1)

@@ -5,8 +5,8 @@ and "now" is the timestamp of the record being applied. Modules import only thos
 
     ids → features → events → order → rows → dedup → claims → cleaning → anomaly → ring → interest → value
         → catalogue → update → candidates → inputs → gathering → graph → attention → clicks
-        → calibration → pending → watch → learner → feedback → assignment → policies → models → auction → slate
-        → market → ledger → ranking → engine → exposure
+        → calibration → pending → watch → learner → feedback → assignment → policies → models → auction → ranking
+        → variety → slate → market → ledger → engine → exposure
 
 and beside it, the laboratory that judges what the engine did
 

@@ -4,7 +4,7 @@ Values are expected micros of one impression, weighed by the advertiser's qualit
 chance that a slot is examined. Nobody pays more than the bid, nor less than the reserve.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 Rule = Literal["first", "gsp", "vcg"]
+CHANCE_MIN = 1e-30
+"""Below any chance: what is divided by it is above any bid."""
 
 
 def examined(slots: int, weight: float = 0.06) -> Floats:
@@ -21,19 +23,25 @@ def examined(slots: int, weight: float = 0.06) -> Floats:
     return chances
 
 
+def _of_slots(values: npt.NDArray[Any], chosen: Ints) -> npt.NDArray[Any]:
+    """``values [B, C]`` of whoever stands in each slot, ``[B, L]``; of an empty slot anybody's."""
+    at = np.maximum(chosen, 0) + np.arange(len(chosen))[:, None] * values.shape[1]
+    found: npt.NDArray[Any] = values.ravel().take(at)
+    return found
+
+
 def best_left(value: Floats, chosen: Ints) -> Floats:
     """The best value ``[B, L]`` among candidates ``[B, C]`` that stand after each slot, or in none; 0 where none do.
 
     ``chosen [B, L]`` are places among the candidates, -1 an empty slot.
     """
-    rest = value.copy()
-    people = np.arange(len(value))[:, None]
-    placed = np.where(chosen >= 0, chosen, 0)
-    of_slot = np.where(chosen >= 0, value[people, placed], 0.0)
-    rest[np.broadcast_to(people, chosen.shape)[chosen >= 0], chosen[chosen >= 0]] = 0.0
-    unplaced = rest.max(axis=1, initial=0.0)[:, None]
-    later = np.concatenate([of_slot[:, 1:], unplaced], axis=1)
-    best: Floats = np.maximum.accumulate(later[:, ::-1], axis=1)[:, ::-1]
+    empty = chosen < 0
+    rest, best = value.copy(), np.empty(chosen.shape)
+    at = chosen + np.arange(len(chosen))[:, None] * value.shape[1]
+    rest.ravel()[at[~empty]] = 0.0
+    best[:, -1] = rest.max(axis=1, initial=0.0)
+    best[:, :-1] = np.where(empty, 0.0, _of_slots(value, chosen))[:, 1:]
+    np.maximum.accumulate(best[:, ::-1], axis=1, out=best[:, ::-1])
     return best
 
 
@@ -64,28 +72,27 @@ def prices(
     chosen: Ints,
     chance: Floats,
     bids_micros: Ints,
-    quality: Floats,
+    quality: Floats | None = None,
     reserve_micros: int = 0,
     examination: Floats | None = None,
 ) -> Ints:
     """Micros that each slot's ad pays for one paid event, ``[B, L]``; 0 for an empty slot.
 
     ``value [B, C]`` is what ranked them, quality included; ``chance [B, C]`` paid events per impression, ``quality
-    [B, C]``. The price is what the bid would have had to be for the same place, rounded up, within
-    [``reserve_micros``, bid]: an ad whose chance is 0 pays its bid for an event that will not come.
+    [B, C]``, None for 1. The price is what the bid would have had to be for the same place, rounded up, within
+    [``reserve_micros``, bid]: an ad whose chance is 0 pays its bid for an event that will not come, if anyone was left.
     """
-    at = np.where(chosen >= 0, chosen, 0)
-    people = np.arange(len(value))[:, None]
-    bid = bids_micros[people, at]
+    bid, filled = _of_slots(bids_micros, chosen), chosen >= 0
     if rule == "first":
-        return np.where(chosen >= 0, bid, 0)
+        return np.where(filled, bid, 0)
     if rule == "gsp":
         owed = second_prices(value, chosen)
     else:
         owed = externalities(value, chosen, examined(chosen.shape[1]) if examination is None else examination)
-    per_bid = chance[people, at] * quality[people, at]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # A hair less before rounding up: a price that is whole must not become the next one by a float's last bit.
-        needed = np.where(per_bid > 0, np.ceil(owed / per_bid * (1 - 1e-12)), bid)
-    paid: Ints = np.minimum(np.maximum(needed, reserve_micros), bid).astype(np.int64)
-    return np.where(chosen >= 0, paid, 0)
+    per_bid = _of_slots(chance, chosen)
+    if quality is not None:
+        per_bid *= _of_slots(quality, chosen)
+    # A hair less before rounding up: a price that is whole must not become the next one by a float's last bit.
+    needed = np.ceil(owed * (1 - 1e-12) / np.maximum(per_bid, CHANCE_MIN))
+    paid: Ints = np.where(filled, np.minimum(np.maximum(needed, reserve_micros), bid), 0).astype(np.int64)
+    return paid

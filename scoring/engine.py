@@ -11,9 +11,10 @@ from scoring.calibration import Calibration, chance_of
 from scoring.candidates import choose
 from scoring.catalogue import Catalogue
 from scoring.gathering import Gathered, People
+from scoring.ids import MISSING
+from scoring.market import Asked, Decided, Market, Offers
 from scoring.models import ModelFailure, Models, Served
 from scoring.policies import Experiments, Group, Policy, in_control
-from scoring.ranking import Ranked, rank
 from scoring.rows import Rows
 
 Ids = npt.NDArray[np.uint64]
@@ -52,22 +53,40 @@ class Scored:
     group: Group
     model: str
     now_ms: npt.NDArray[np.int64]  # [B]
-    seeds: Ids  # [B]
     control: npt.NDArray[np.bool_]  # [B]
     history_slots: npt.NDArray[np.int64]  # [B, H]
-    candidates: npt.NDArray[np.int64]  # [B, C] catalogue slots
     calibration: Calibration  # [B, P], [B, C]
-    pctr: npt.NDArray[np.float32]  # [B, C] in the first slot
-    bids_micros: npt.NDArray[np.int64]  # [B, C]
-    ranked: Ranked  # [B, L]
+    asked: Asked  # candidates, their click rates in the first slot, offers [B, C]
+    decided: Decided  # [B, L], [B, C]
     slot_pctr: npt.NDArray[np.float32]  # [B, L] of the chosen, each in its slot
+    slot_value: npt.NDArray[np.float64]  # [B, L] expected micros of an impression there
     attention: npt.NDArray[np.float32]  # [B, L, H] of the chosen
     beside: Beside | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Whom to rank which candidates ``[B, C]`` for, whatever the model; offers as in `scoring.market.Asked`."""
+
+    people: People
+    seeds: Ids
+    candidates: npt.NDArray[np.int64]
+    group: Group
+    control: npt.NDArray[np.bool_]
+    offers: Offers | None
+
+    def asked(self, pctr: npt.NDArray[np.float32]) -> Asked:
+        """Of the market, given click rates."""
+        past = self.people.past
+        temperatures = np.where(self.control, np.inf, self.group.policy.temperature)
+        shown = np.where(past.shown, self.people.slots, MISSING)
+        age_ms = 1_000 * past.age_s.astype(np.int64) - 999  # rings hold whole seconds: at least this old
+        return Asked(self.candidates, pctr, self.seeds, temperatures, shown, age_ms, self.offers)
+
+
 @dataclass(frozen=True)
 class Engine:
-    """A catalogue, models, the shop's policy, and the experiments that change it for some.
+    """A catalogue, models, the market, the shop's policy, and the experiments that change it for some.
 
     ``model`` is the one that the catalogue encodes with, live until another is promoted (`models`).
     """
@@ -76,6 +95,7 @@ class Engine:
     model: AttentionModel
     policy: Policy
     experiments: Experiments = field(default_factory=Experiments)
+    market: Market = field(default_factory=Market)
     models: Models = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,9 +120,11 @@ class Engine:
         control = in_control(users, group.policy.control_share)
         latest_ms = int(people.now_ms.max())
         candidates = choose(self.catalogue, people.interest, seeds, latest_ms, group.policy.shares, control)
+        offers = self.market.offers(self.catalogue, candidates)
+        question = _Question(people, seeds, candidates, group, control, offers)
         while True:
             try:
-                scored = self._score(people, seeds, candidates, group, control, calibrate, served)
+                scored = self._score(question, calibrate, served)
             except ModelFailure as why:
                 served = self.models.after(served, why)
                 continue
@@ -113,7 +135,7 @@ class Engine:
         shadow, asked = self.models.shadow, self.models.shadowed(users)
         if shadow is None or not len(asked) or shadow.version == scored.model:
             return None
-        some, candidates = people.part(asked), scored.candidates[asked]
+        some, candidates = people.part(asked), scored.asked.candidates[asked]
         try:
             logit, _ = self._logits(some, candidates, shadow)
         except ModelFailure as why:
@@ -121,7 +143,7 @@ class Engine:
             return None
         calibration = calibrate(some.context, candidates, shadow.number)
         pctr = chance_of(calibration.log_odds(logit, some.context, scored.control[asked]))
-        self.models.differ(shadow, np.abs(pctr - scored.pctr[asked]))
+        self.models.differ(shadow, np.abs(pctr - scored.asked.pctr[asked]))
         return Beside(shadow.version, asked, pctr)
 
     def score(
@@ -132,46 +154,38 @@ class Engine:
         candidates: npt.NDArray[np.int64],
         group: Group,
         calibrate: Calibrate = uncalibrated,
+        offers: Offers | None = None,
     ) -> Scored:
-        """Score and rank given candidates ``[B, C]`` by the live model: what a receipt is computed again with."""
+        """Score and rank given candidates ``[B, C]`` and offers by the live model: how a receipt is computed again."""
         control = in_control(users, group.policy.control_share)
-        return self._score(self._people(rows), seeds, candidates, group, control, calibrate, self.models.live)
+        question = _Question(self._people(rows), seeds, candidates, group, control, offers)
+        return self._score(question, calibrate, self.models.live)
 
     def _people(self, rows: Rows) -> People:
         return People.of(self.catalogue, rows, rows["time_ms"].copy(), rows["surface"])
 
-    def _score(
-        self,
-        people: People,
-        seeds: Ids,
-        candidates: npt.NDArray[np.int64],
-        group: Group,
-        control: npt.NDArray[np.bool_],
-        calibrate: Calibrate,
-        served: Served,
-    ) -> Scored:
+    def _score(self, question: _Question, calibrate: Calibrate, served: Served) -> Scored:
+        people, candidates, group = question.people, question.candidates, question.group
         logit, attentions = self._logits(people, candidates, served)
         calibration = calibrate(people.context, candidates, served.number)
-        odds = calibration.log_odds(logit, people.context, control)
-        pctr = chance_of(odds)
-        bids = self.catalogue.bid_micros.take(candidates)
-        temperatures = np.where(control, np.inf, group.policy.temperature)
-        ranked = rank(pctr, bids, self.catalogue.ad.take(candidates), seeds, temperatures, group.policy.slots)
+        odds = calibration.log_odds(logit, people.context, question.control)
+        asked = question.asked(chance_of(odds))
+        decided = self.market.decide(self.catalogue, asked, group.policy.slots)
+        chosen = np.maximum(decided.chosen, 0)  # of an empty slot nothing is told
         each = np.arange(len(candidates))[:, None]
-        attended = [attention[each[: len(attention)], ranked.chosen[run]] for run, attention in attentions]
+        attended = [attention[each[: len(attention)], chosen[run]] for run, attention in attentions]
+        slot_pctr = chance_of(calibration.in_slots(odds[each, chosen]))
         return Scored(
             group=group,
             model=served.version,
             now_ms=people.now_ms,
-            seeds=seeds,
-            control=control,
+            control=question.control,
             history_slots=people.slots,
-            candidates=candidates,
             calibration=calibration,
-            pctr=pctr,
-            bids_micros=bids,
-            ranked=ranked,
-            slot_pctr=chance_of(calibration.in_slots(odds[each, ranked.chosen])),
+            asked=asked,
+            decided=decided,
+            slot_pctr=slot_pctr,
+            slot_value=self.market.values(self.catalogue, asked, chosen, slot_pctr),
             attention=np.concatenate(attended),
         )
 

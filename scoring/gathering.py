@@ -1,6 +1,6 @@
 """From rows and catalogue to the model's inputs: what is told of people once, what of candidates run by run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
@@ -42,7 +42,7 @@ class People:
 
     def part(self, places: Slots) -> Self:
         """Those at ``places [S]`` alone."""
-        past = History(self.past.ad[places], self.past.age_s[places], self.past.kind[places])
+        past = History(*(getattr(self.past, each.name)[places] for each in fields(History)))
         return type(self)(
             self.now_ms[places],
             self.unit[places],

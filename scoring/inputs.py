@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from scoring.events import Kind
 from scoring.features import FEATURE_DIM, specification_hash
-from scoring.rows import HORIZONS, KIND_MASK, RING_SIZE, Rows
+from scoring.rows import HORIZONS, KIND_MASK, RING_SIZE, SHOWN_BIT, Rows
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -88,11 +88,12 @@ class ModelInputs:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the ring says at a moment, before any model: ids, ages and kinds, ``[B, H]``."""
+    """What the ring says at a moment, before any model: ids, ages and kinds, ``[B, H]``; which of them were shown."""
 
     ad: npt.NDArray[np.uint64]
     age_s: npt.NDArray[np.float32]
     kind: Ints
+    shown: npt.NDArray[np.bool_]
 
 
 def history_of(rows: Rows, now_ms: Ints) -> History:
@@ -100,7 +101,7 @@ def history_of(rows: Rows, now_ms: Ints) -> History:
     age_s = np.maximum(now_ms[:, None] // 1000 - rows["ring_s"].astype(np.int64), 0)
     kind = (rows["ring_kind"] & KIND_MASK).astype(np.int64)
     kind[(kind == Kind.SHOWN) & (age_s >= SKIPPED_AFTER_S)] = HistoryKind.SKIPPED
-    return History(rows["ring_ad"].copy(), age_s.astype(np.float32), kind)
+    return History(rows["ring_ad"].copy(), age_s.astype(np.float32), kind, rows["ring_kind"] >= SHOWN_BIT)
 
 
 def context_of(rows: Rows, now_ms: Ints, surface: npt.NDArray[np.uint16]) -> Floats:

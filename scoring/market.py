@@ -1,9 +1,10 @@
 """The market of one decision: worth, rules, slots and prices, for B people with C candidates each.
 
-Terms are what the shop declares; multipliers are what pacing makes of budgets. Both change between slices alone.
+Terms are what the shop declares; offers are what pacing, returns and fairness make of campaigns at the moment, and
+stand in every receipt. Both change between slices alone.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
@@ -12,16 +13,19 @@ import numpy.typing as npt
 from scoring.auction import Rule, prices
 from scoring.catalogue import Catalogue
 from scoring.ids import MISSING, IdMap
-from scoring.slate import EMPTY_SLOT, Limits, fill
-from scoring.value import paid_chance, value_of
+from scoring.ranking import EMPTY_SLOT, rank
+from scoring.slate import Limits, fill
+from scoring.value import BidType, paid_chance, value_of
+from scoring.variety import Method, Variety
 
 Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
 
-VALUE_MIN = 1e-12
-"""Micros below which a value counts as this: an ad with no bid can still be ranked by whoever explores."""
 SCOPES = ("ad", "campaign", "advertiser")
+GROUPS = ("category", "brand", "campaign", "advertiser")
 
 
 class Fate(IntEnum):
@@ -32,7 +36,7 @@ class Fate(IntEnum):
     CAPPED = 2
     BUDGET_SPENT = 3
     BELOW_RESERVE = 4
-    KEPT_APART = 5
+    KEPT_APART = 5  # by a rule that a slot above set in motion
     WON = 100
 
 
@@ -56,119 +60,270 @@ class Cap:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the shop declares; ids are 64-bit. ``rivals``: brand → group; a placement shows one advertiser of it."""
+    """What the shop declares; ids are 64-bit. ``rivals``: brand → group; a placement shows one advertiser of it.
+
+    ``category_share``: the most that one category may have of a placement's slots, so that what a person likes best
+    does not become all that they see. ``conversion``, ``viewed_s``: purchases per click and seconds of attention per
+    impression where nothing is known better. ``version`` tells one set of terms from another in receipts.
+    """
 
     auction: Rule = "gsp"
     reserve_micros: int = 0
     caps: tuple[Cap, ...] = ()
     blocked_ads: frozenset[int] = frozenset()
     blocked_categories: frozenset[int] = frozenset()
+    blocked_advertisers: frozenset[int] = frozenset()
     separate: str | None = None
     rivals: tuple[tuple[int, int], ...] = ()
     pinned: tuple[tuple[int, int], ...] = ()
     diversity: float = 0.0
+    diversify_by: Method = "mmr"
+    category_share: float = 1.0
+    conversion: float = 0.02
+    viewed_s: float = 2.0
+    version: str = "none"
 
     @property
-    def plain(self) -> bool:
-        """Whether nothing but value ranks."""
-        return self == Terms(auction=self.auction)
+    def ties_slots(self) -> bool:
+        """Whether what stands in one slot may depend on the slots above."""
+        tied = self.caps or self.separate or self.rivals or self.pinned
+        return bool(tied) or self.diversity > 0 or self.category_share < 1
 
 
 @dataclass(frozen=True, slots=True)
-class Auctioned:
+class Offers:
+    """What campaigns offer of what they bid, per candidate, ``[B, C]`` each.
+
+    ``multiplier`` of the bid by pacing, 0 where the budget is spent; ``quality``, a weight in the ranking that no
+    money buys; ``conversion``: purchases per click; ``viewed_s``: seconds of attention per impression.
+    """
+
+    multiplier: Singles
+    quality: Singles
+    conversion: Singles
+    viewed_s: Singles
+
+    def at(self, index: tuple[Ints, Ints]) -> "Offers":
+        """Those at ``index`` of ``[B, C]``, in its shape."""
+        return Offers(self.multiplier[index], self.quality[index], self.conversion[index], self.viewed_s[index])
+
+    def array(self) -> Singles:
+        """All of it, ``[B, 4, C]``: what receipts keep."""
+        return np.stack([self.multiplier, self.quality, self.conversion, self.viewed_s], axis=1)
+
+    @classmethod
+    def none(cls, shape: tuple[int, ...]) -> "Offers":
+        """Whole bids, for people who never buy nor look."""
+        one, zero = np.ones(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+        return cls(one, one, zero, zero)
+
+    @classmethod
+    def of(cls, kept: Singles) -> "Offers":
+        """From ``[B, 4, C]``."""
+        return cls(*(kept[:, at] for at in range(4)))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A decision to be made. ``candidates, pctr [B, C]``; ``seeds, temperatures [B]`` as in `scoring.ranking.rank`.
+
+    ``shown [B, H]``: catalogue slots of what each was shown, oldest first, `MISSING` where nothing or unknown, and
+    ``shown_age_ms`` how long ago. ``offers`` None: everybody offers the whole bid, and no bid needs more than a pCTR.
+    """
+
+    candidates: Ints
+    pctr: npt.NDArray[np.floating]
+    seeds: Ids
+    temperatures: Floats
+    shown: Ints
+    shown_age_ms: Ints
+    offers: Offers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
     """``chosen [B, L]`` places among the candidates, `EMPTY_SLOT` where none; ``fate [B, C]`` of `Fate`."""
 
     chosen: Ints
     propensity: Floats
-    value: Floats  # [B, C] expected micros of an impression, paced
+    worth: Floats  # [B, C] what ranked them: expected micros of an impression, by quality
+    bids_micros: Ints  # [B, C] as offered
     prices_micros: Ints  # [B, L] of one paid event
     fate: npt.NDArray[np.uint8]
 
 
+@dataclass(frozen=True, slots=True)
+class _Stake:
+    """What candidates are worth, ``[B, C]`` each: expected micros of an impression, by offered bid and chance."""
+
+    bids: Ints
+    chance: Floats
+    value: Floats
+    quality: Floats | None  # None: 1
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, asked: Asked, seen_pctr: npt.NDArray[np.floating] | None = None) -> "_Stake":
+        """``seen_pctr`` in place of the asked one's, where an ad stands in another slot than the first."""
+        pctr = (asked.pctr if seen_pctr is None else seen_pctr).astype(np.float64)
+        bids: Ints = catalogue.bid_micros.take(asked.candidates)
+        offers = asked.offers
+        if offers is None:
+            return cls(bids, pctr, bids * pctr, None)
+        bids = np.floor(bids * offers.multiplier.astype(np.float64)).astype(np.int64)
+        seconds = offers.viewed_s.astype(np.float64)
+        chance = paid_chance(catalogue.bid_type.take(asked.candidates), pctr, offers.conversion.astype(float), seconds)
+        value = value_of(bids, chance, catalogue.attention_micros.take(asked.candidates), seconds)
+        return cls(bids, chance, value, offers.quality.astype(np.float64))
+
+
 @dataclass
 class Market:
-    """Terms, and the pacing of campaigns. A campaign that is not paced offers its whole bid."""
+    """Terms, and what campaigns offer now. A campaign that is not paced offers its whole bid."""
 
     terms: Terms = field(default_factory=Terms)
     _places: IdMap = field(default_factory=IdMap)
-    _multiplier: Floats = field(default_factory=lambda: np.ones(0))
+    _offered: Singles = field(default_factory=lambda: np.ones((0, 2), dtype=np.float32))
+    _favoured: IdMap = field(default_factory=IdMap)
+    _quality: Singles = field(default_factory=lambda: np.ones(0, dtype=np.float32))
+    _simple: dict[int, bool] = field(default_factory=dict)
 
-    def pace(self, campaigns: Ids, multiplier: Floats) -> None:
-        """Set the multipliers ``[M]`` of ``campaigns [M]``; 0 stops one. Those left out offer their whole bid."""
-        self._places = IdMap(max(len(campaigns), 16))
-        for place, campaign in enumerate(campaigns.tolist()):
-            self._places.set(campaign, place)
-        self._multiplier = multiplier.astype(float)
+    def pace(self, campaigns: Ids, multiplier: Floats, conversion: Floats | None = None) -> None:
+        """Set the multipliers and purchases per click ``[M]`` of ``campaigns [M]``; multiplier 0 stops one.
+
+        Those left out offer their whole bid and convert as the terms say.
+        """
+        self._places = _places_of(campaigns)
+        rates = np.full(len(campaigns), self.terms.conversion) if conversion is None else conversion
+        self._offered = np.column_stack([multiplier, rates]).astype(np.float32)
+
+    def favour(self, advertisers: Ids, quality: Floats) -> None:
+        """Set the weights ``[N]`` of ``advertisers [N]`` in the ranking; of those left out it is 1."""
+        self._favoured, self._quality = _places_of(advertisers), quality.astype(np.float32)
 
     def multiplier_of(self, campaigns: Ids) -> Floats:
         """Multipliers of campaigns, any shape."""
-        if not len(self._multiplier):
-            return np.ones(campaigns.shape)
+        return _looked_up(self._places, self._offered[:, 0], campaigns, 1.0).astype(np.float64)
+
+    def offers(self, catalogue: Catalogue, candidates: Ints) -> Offers | None:
+        """What the candidates' campaigns offer now; None where that is the whole bid for a click, for everyone."""
+        if self._all_bid_for_clicks(catalogue) and not len(self._offered) and not len(self._quality):
+            return None
+        campaigns, advertisers = catalogue.campaign.take(candidates), catalogue.advertiser.take(candidates)
         place = self._places.get(campaigns)
-        return np.where(place == MISSING, 1.0, self._multiplier[place])
+        known = place != MISSING
+        offered = np.ones((*candidates.shape, 2), dtype=np.float32)
+        offered[..., 1] = self.terms.conversion
+        offered[known] = self._offered[place[known]]
+        quality = _looked_up(self._favoured, self._quality, advertisers, 1.0)
+        return Offers(
+            offered[..., 0], quality, offered[..., 1], np.full(candidates.shape, self.terms.viewed_s, dtype=np.float32)
+        )
 
-    def decide(
-        self,
-        catalogue: Catalogue,
-        candidates: Ints,
-        pctr: Floats,
-        pcvr: Floats,
-        seconds: Floats,
-        shown: Ints,
-        shown_age_ms: Ints,
-        seeds: Ids,
-        temperatures: Floats,
-        slots: int,
-        features: npt.NDArray[np.float32] | None = None,
-    ) -> Auctioned:
-        """Rank, fill and price. ``candidates, pctr, pcvr, seconds [B, C]``; ``shown [B, H]`` catalogue slots of what
-        each was shown, `MISSING` where nothing, and how long ago; ``temperatures [B]`` as in `scoring.ranking.rank`.
-        """
-        ads = catalogue.ad[candidates]
-        multiplier = self.multiplier_of(catalogue.campaign[candidates])
-        bids = np.floor(catalogue.bid_micros[candidates] * multiplier).astype(np.int64)
-        attention = catalogue.attention_micros[candidates]
-        chance = paid_chance(catalogue.bid_type[candidates], pctr, pcvr, seconds)
-        value = value_of(bids, chance, attention, seconds)
-        limits, fate = self._limits(catalogue, candidates, ads, multiplier, bids, shown, shown_age_ms)
-        warm = np.where(temperatures > 0, temperatures, 1.0)[:, None]
-        utility = np.log(np.maximum(value, VALUE_MIN)) / warm
-        chosen, propensity = fill(utility, ads, seeds, temperatures == 0, slots, limits, self.terms.diversity, features)
+    def _all_bid_for_clicks(self, catalogue: Catalogue) -> bool:
+        """Whether every ad bids for clicks alone; asked anew when the catalogue changes."""
+        if catalogue.version not in self._simple:
+            plain = (catalogue.bid_type == BidType.CPC).all() and not catalogue.attention_micros.any()
+            self._simple = {catalogue.version: bool(plain)}
+        return self._simple[catalogue.version]
+
+    def decide(self, catalogue: Catalogue, asked: Asked, slots: int) -> Decided:
+        """Rank, fill ``min(slots, C)`` slots, and price. Raises `ValueError` where a pCTR is not a finite number."""
+        stake, slots = _Stake.of(catalogue, asked), min(slots, asked.candidates.shape[1])
+        worth = stake.value if stake.quality is None else stake.value * stake.quality
+        ads = catalogue.ad.take(asked.candidates)
+        fate = self._barred(catalogue, asked, ads, stake.bids)
+        if self.terms.ties_slots:
+            limits = self._limits(catalogue, asked, ads, fate, slots)
+            made = fill(worth, ads, asked.seeds, asked.temperatures, slots, limits, self._variety(catalogue, asked))
+            bidding = np.where(limits.allowed, worth, 0.0)
+            fate[made.shut] = Fate.KEPT_APART
+            chosen, propensity = made.chosen, made.propensity
+        else:
+            allowed = fate == Fate.OUTBID if fate.any() else None
+            ranked = rank(worth, ads, asked.seeds, asked.temperatures, slots, allowed)
+            bidding = worth if allowed is None else np.where(allowed, worth, 0.0)
+            chosen, propensity = ranked.chosen, ranked.propensity
         paid = prices(
-            self.terms.auction, np.where(limits.allowed, value, 0.0), chosen, chance, bids, np.ones_like(value),
-            self.terms.reserve_micros,
-        )  # fmt: skip
-        return Auctioned(chosen, propensity, value, paid, _told(fate, chosen))
+            self.terms.auction, bidding, chosen, stake.chance, stake.bids, stake.quality, self.terms.reserve_micros
+        )
+        return Decided(chosen, propensity, worth, stake.bids, paid, _told(fate, chosen))
 
-    def _limits(
-        self, catalogue: Catalogue, candidates: Ints, ads: Ids, multiplier: Floats, bids: Ints, shown: Ints, age: Ints
-    ) -> tuple[Limits, npt.NDArray[np.uint8]]:
+    def values(self, catalogue: Catalogue, asked: Asked, chosen: Ints, slot_pctr: npt.NDArray[np.floating]) -> Floats:
+        """Expected micros of an impression of each slot's ad in its slot, ``[B, L]``; ``slot_pctr [B, L]``."""
+        at = np.arange(len(chosen))[:, None], np.maximum(chosen, 0)
+        offers = None if asked.offers is None else asked.offers.at(at)
+        of_slots = replace(asked, candidates=asked.candidates[at], offers=offers)
+        return _Stake.of(catalogue, of_slots, slot_pctr).value
+
+    def _variety(self, catalogue: Catalogue, asked: Asked) -> Variety | None:
+        if not self.terms.diversity:
+            return None
+        features = catalogue.features.take(asked.candidates, axis=0)
+        return Variety(self.terms.diversify_by, self.terms.diversity, features)
+
+    def _barred(self, catalogue: Catalogue, asked: Asked, ads: Ids, bids: Ints) -> npt.NDArray[np.uint8]:
+        """Fates of those who may not be shown whoever else is, ``[B, C]``; of all others `Fate.OUTBID`."""
         terms = self.terms
-        fate = np.full(candidates.shape, Fate.OUTBID, dtype=np.uint8)
-        fate[bids < terms.reserve_micros] = Fate.BELOW_RESERVE
-        fate[multiplier == 0] = Fate.BUDGET_SPENT
-        groups = {"ad": ads, "campaign": catalogue.campaign[candidates], "advertiser": catalogue.advertiser[candidates]}
-        columns = {"ad": catalogue.ad, "campaign": catalogue.campaign, "advertiser": catalogue.advertiser}
-        scopes = []
-        for cap in terms.caps:
-            seen = np.where((shown != MISSING) & (age < cap.window_ms), columns[cap.scope][shown], 0)
-            room = cap.most - (groups[cap.scope][:, :, None] == seen[:, None, :]).sum(axis=2)
-            room[(shown[:, 0] != MISSING) & (age[:, 0] < cap.window_ms)] = 0
-            fate[room <= 0] = Fate.CAPPED
-            scopes.append((groups[cap.scope], room))
-        category = catalogue.category[candidates]
-        fate[_among(ads, terms.blocked_ads) | _among(category, terms.blocked_categories)] = Fate.BLOCKED
-        apart = None if terms.separate is None else getattr(catalogue, terms.separate)[candidates]
-        rivals = _mapped(catalogue.brand[candidates], terms.rivals, 0).astype(np.uint64) if terms.rivals else None
+        fate = np.zeros(asked.candidates.shape, dtype=np.uint8)
+        if terms.reserve_micros:
+            fate[bids < terms.reserve_micros] = Fate.BELOW_RESERVE
+        if asked.offers is not None:
+            fate[asked.offers.multiplier == 0] = Fate.BUDGET_SPENT
+        for name, blocked in (
+            ("ad", terms.blocked_ads),
+            ("category", terms.blocked_categories),
+            ("advertiser", terms.blocked_advertisers),
+        ):
+            if blocked:
+                ids = ads if name == "ad" else getattr(catalogue, name).take(asked.candidates)
+                fate[np.isin(ids, np.fromiter(blocked, dtype=np.uint64, count=len(blocked)))] = Fate.BLOCKED
+        return fate
+
+    def _limits(self, catalogue: Catalogue, asked: Asked, ads: Ids, fate: npt.NDArray[np.uint8], slots: int) -> Limits:
+        """What one slot means for another; whom a cap bars is told in ``fate``."""
+        terms, candidates = self.terms, asked.candidates
+        scopes = _capped(terms, catalogue, asked, fate)
+        if terms.category_share < 1:
+            most = max(int(terms.category_share * slots), 1)
+            scopes.append((catalogue.category.take(candidates), np.full(candidates.shape, most)))
+        apart = None if terms.separate is None else getattr(catalogue, terms.separate).take(candidates)
+        rivals = owner = None
+        if terms.rivals:
+            rivals = _mapped(catalogue.brand.take(candidates), terms.rivals, 0).astype(np.uint64)
+            owner = catalogue.advertiser.take(candidates)
         pinned = _mapped(ads, terms.pinned, EMPTY_SLOT) if terms.pinned else None
-        allowed = fate == Fate.OUTBID
-        return Limits(allowed, tuple(scopes), apart, rivals, groups["advertiser"], pinned), fate
+        return Limits(fate == Fate.OUTBID, tuple(scopes), apart, rivals, owner, pinned)
 
 
-def _among(ids: Ids, wanted: frozenset[int]) -> npt.NDArray[np.bool_]:
-    if not wanted:
-        return np.zeros(ids.shape, dtype=np.bool_)
-    return np.isin(ids, np.fromiter(wanted, dtype=np.uint64, count=len(wanted)))
+def _capped(terms: Terms, catalogue: Catalogue, asked: Asked, fate: npt.NDArray[np.uint8]) -> list[tuple[Ids, Ints]]:
+    """Groups and the room left in them, per cap; whoever has none is told so in ``fate``."""
+    scopes = []
+    for cap in terms.caps:
+        column = getattr(catalogue, cap.scope)
+        within = asked.shown_age_ms < cap.window_ms
+        seen = np.where((asked.shown != MISSING) & within, column.take(asked.shown), 0)
+        group = column.take(asked.candidates)
+        room = cap.most - (group[:, :, None] == seen[:, None, :]).sum(axis=2)
+        room[within[:, 0]] = 0
+        fate[(room <= 0) & (fate == Fate.OUTBID)] = Fate.CAPPED
+        scopes.append((group, room))
+    return scopes
+
+
+def _places_of(ids: Ids) -> IdMap:
+    places = IdMap(max(len(ids), 16))
+    for place, number in enumerate(ids.tolist()):
+        places.set(number, place)
+    return places
+
+
+def _looked_up(places: IdMap, values: Singles, ids: Ids, default: float) -> Singles:
+    """``values [M]`` of ``ids``, any shape."""
+    if not len(values):
+        return np.full(ids.shape, default, dtype=np.float32)
+    place = places.get(ids)
+    found: Singles = np.where(place == MISSING, np.float32(default), values[place])
+    return found
 
 
 def _mapped(ids: Ids, pairs: tuple[tuple[int, int], ...], default: int) -> Ints:
@@ -180,6 +335,7 @@ def _mapped(ids: Ids, pairs: tuple[tuple[int, int], ...], default: int) -> Ints:
 
 def _told(fate: npt.NDArray[np.uint8], chosen: Ints) -> npt.NDArray[np.uint8]:
     """``fate [B, C]`` with the winners' slots."""
-    people, slot = np.nonzero(chosen != EMPTY_SLOT)
-    fate[people, chosen[people, slot]] = Fate.WON + slot
+    won = np.broadcast_to(np.arange(chosen.shape[1], dtype=np.uint8) + np.uint8(Fate.WON), chosen.shape)
+    place, filled = chosen + np.arange(len(chosen))[:, None] * fate.shape[1], chosen != EMPTY_SLOT
+    fate.ravel()[place[filled]] = won[filled]
     return fate

@@ -1,8 +1,8 @@
-"""From scores to ranked slots: eCPM = bid × pCTR, drawn by Plackett-Luce, every slot's propensity exact.
+"""From values to ranked slots, where no rule ties one slot to another: Plackett-Luce, every propensity exact.
 
 Plackett-Luce over utilities u draws the slots one after the other, each in proportion to exp(u) among what is
 left (Plackett 1975; Luce 1959). Sorting u + Gumbel noise draws the same (Yellott 1977). Utilities are
-log(eCPM) / temperature, so a slot is drawn in proportion to eCPM^(1/temperature); temperature 0 is greedy.
+log(value) / temperature, so a slot is drawn in proportion to value^(1/temperature); temperature 0 is greedy.
 """
 
 from dataclasses import dataclass
@@ -15,52 +15,60 @@ from scoring.ids import mix64, uniform
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.uint64]
 
+EMPTY_SLOT = -1
+"""Where nobody stands: nobody is left who may."""
 _VALUE_MIN = 1e-12
-"""Micros below which an eCPM counts as this: an ad with no bid can still be ranked by whoever explores."""
+"""Micros below which a value counts as this: an ad with no bid can still be ranked by whoever explores."""
 _LOWEST = -1e300
 """Below every utility, and finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """``chosen [B, L]``: places among the candidates, best first; ``propensity [B, L]``: the chance of each slot's
-    ad in its slot given the slots before it; ``value [B, C]``: bid × pCTR in micros.
+    """``chosen [B, L]``: places among the candidates, best first, `EMPTY_SLOT` where none is left; ``propensity
+    [B, L]``: the chance of each slot's ad in its slot given the slots before it.
     """
 
     chosen: npt.NDArray[np.int64]
     propensity: Floats
-    value: Floats
 
 
 def rank(
-    pctr: npt.NDArray[np.float32],
-    bids_micros: npt.NDArray[np.int64],
+    value: Floats,
     ads: Ids,
     seeds: Ids,
     temperatures: Floats,
     slots: int,
+    allowed: npt.NDArray[np.bool_] | None = None,
 ) -> Ranked:
-    """Rank the candidates ``[B, C]`` of each person into ``min(slots, C)`` slots.
+    """Rank the candidates of each person, worth ``value [B, C]`` micros an impression, into ``min(slots, C)`` slots.
 
     ``temperatures [B]``: 0 is greedy (ties by ad id), infinity ranks at random. A draw depends on (seed, ad)
-    alone, not on where the candidate stands. Raises `ValueError` where a pCTR is not a finite number.
+    alone, not on where the candidate stands. ``allowed [B, C]``: who may be shown; None: all. Raises `ValueError`
+    where a value is not a finite number.
     """
-    value = bids_micros.astype(np.float64) * pctr
     if not np.isfinite(value).all():
         raise ValueError("a predicted click rate is not a number; check the model with: salience verify")
     key, slots = value.copy(), min(slots, value.shape[1])
     propensity = np.ones((len(value), slots))
     drawn = np.flatnonzero(temperatures != 0)
-    if not len(drawn):
-        return Ranked(_first(key, ads, slots), propensity, value)
-    utility = _utility(value[drawn], temperatures[drawn, None])
-    key[drawn] = utility - np.log(-np.log(uniform(ads[drawn] ^ mix64(seeds[drawn])[:, None])))
+    if len(drawn):
+        utility = utility_of(value[drawn], temperatures[drawn, None])
+        key[drawn] = utility - np.log(-np.log(uniform(ads[drawn] ^ mix64(seeds[drawn])[:, None])))
+    if allowed is not None:
+        key[~allowed] = -np.inf
     chosen = _first(key, ads, slots)
-    propensity[drawn] = _propensity(utility, chosen[drawn])
-    return Ranked(chosen, propensity, value)
+    if len(drawn):
+        if allowed is not None:
+            utility[~allowed[drawn]] = -np.inf
+        propensity[drawn] = _propensity(utility, chosen[drawn])
+    if allowed is not None:
+        empty = ~np.take_along_axis(allowed, chosen, axis=1)
+        chosen[empty], propensity[empty] = EMPTY_SLOT, 1.0
+    return Ranked(chosen, propensity)
 
 
-def _utility(value: Floats, temperature: Floats) -> Floats:
+def utility_of(value: Floats, temperature: Floats) -> Floats:
     """What Plackett-Luce draws by, for values in micros; temperatures above 0, infinity draws evenly."""
     utility: Floats = np.log(np.maximum(value, _VALUE_MIN)) / temperature
     return utility
@@ -74,7 +82,7 @@ def first_chances(value: Floats, temperature: float) -> Floats:
     if temperature == 0:
         weight: Floats = (value == value.max()).astype(float)
     else:
-        utility = _utility(value, np.array(temperature))
+        utility = utility_of(value, np.array(temperature))
         weight = np.exp(utility - utility.max())
     chances: Floats = weight / weight.sum()
     return chances
@@ -83,7 +91,7 @@ def first_chances(value: Floats, temperature: float) -> Floats:
 def slot_chances(value: Floats, chosen: npt.NDArray[np.int64], temperature: float) -> Floats:
     """Chance of each slot's ad given the slots before it, ``[L]``: what `rank` would log for ``chosen [L]``."""
     if temperature > 0:
-        drawn: Floats = _propensity(_utility(value, np.array(temperature))[None], chosen[None])[0]
+        drawn: Floats = _propensity(utility_of(value, np.array(temperature))[None], chosen[None])[0]
         return drawn
     left, chances = value.copy(), np.empty(len(chosen))
     for slot, place in enumerate(chosen.tolist()):
@@ -113,8 +121,8 @@ def _propensity(utility: Floats, chosen: npt.NDArray[np.int64]) -> Floats:
     rest = utility.copy()
     np.put_along_axis(rest, chosen, -np.inf, axis=1)
     most = rest.max(axis=1, keepdims=True, initial=_LOWEST)
-    with np.errstate(divide="ignore"):  # nothing may be left: log 0
+    with np.errstate(divide="ignore", invalid="ignore"):  # nothing may be left: log 0; an empty slot is nobody's
         beyond = most + np.log(np.exp(rest - most).sum(axis=1, keepdims=True))
-    left = np.logaddexp.accumulate(np.concatenate([beyond, of_chosen[:, ::-1]], axis=1), axis=1)
-    propensity: Floats = np.exp(of_chosen - left[:, :0:-1])
+        left = np.logaddexp.accumulate(np.concatenate([beyond, of_chosen[:, ::-1]], axis=1), axis=1)
+        propensity: Floats = np.exp(of_chosen - left[:, :0:-1])
     return propensity

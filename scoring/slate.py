@@ -1,8 +1,7 @@
 """Slots filled one after the other under rules: caps, exclusions, separation, pins, and a taste for variety.
 
 Each slot is drawn by Plackett-Luce among what the rules still allow, so that its propensity is exact given the slots
-before it. Variety is maximal marginal relevance (Carbonell & Goldstein 1998): what is like the slots above loses
-``diversity`` × cosine from its utility, in units of log value.
+before it. What is like the slots above loses by `scoring.variety`.
 """
 
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.ids import mix64, uniform
+from scoring.ranking import EMPTY_SLOT, utility_of
+from scoring.variety import Variety
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 
-EMPTY_SLOT = -1
 _SLOT_SALT = np.uint64(0x736C6F74)
 
 
@@ -38,38 +38,52 @@ class Limits:
     pinned: Ints | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """``chosen [B, L]`` places of each slot's candidate, `EMPTY_SLOT` where none may stand there, and its propensity.
+
+    ``shut [B, C]``: candidates that were allowed, and that a slot above shut out by a rule.
+    """
+
+    chosen: Ints
+    propensity: Floats
+    shut: Bools
+
+
 def fill(
-    utility: Floats,
+    value: Floats,
     ads: Ids,
     seeds: Ids,
-    greedy: Bools,
+    temperatures: Floats,
     slots: int,
     limits: Limits,
-    diversity: float = 0.0,
-    features: npt.NDArray[np.float32] | None = None,
-) -> tuple[Ints, Floats]:
-    """Places of each slot's candidate ``[B, L]`` (`EMPTY_SLOT` where none may stand there) and its propensity.
+    variety: Variety | None = None,
+) -> Slate:
+    """Fill ``slots`` from candidates of ``value [B, C]`` micros an impression.
 
-    ``utility [B, C]`` is log value over temperature; who is ``greedy [B]`` gets the best, ties by ad id. Candidates
-    that must not be neighbours are so only where nothing else is left. ``features [B, C, K]`` for ``diversity``.
+    ``temperatures [B]`` as in `scoring.ranking.rank`: at 0 the best stands, ties by ad id. Candidates that must not
+    be neighbours are so only where nothing else is left.
     """
-    people, count = np.arange(len(utility)), utility.shape[1]
-    left, alike = limits.allowed.copy(), np.zeros_like(utility)
+    people, count = np.arange(len(value)), value.shape[1]
+    left, placed = limits.allowed.copy(), np.zeros(value.shape, dtype=np.bool_)
     remaining = [room.copy() for _, room in limits.scopes]
-    unit = _unit(features) if diversity and features is not None else None
-    chosen = np.full((len(utility), slots), EMPTY_SLOT, dtype=np.int64)
-    propensity = np.ones((len(utility), slots))
-    last, warm = np.zeros(len(utility), dtype=np.uint64), np.flatnonzero(~greedy)
+    warm = np.flatnonzero(temperatures != 0)
+    heat = np.where(temperatures != 0, temperatures, 1.0)[:, None]
+    utility = utility_of(value, heat)
+    chosen = np.full((len(value), slots), EMPTY_SLOT, dtype=np.int64)
+    propensity = np.ones((len(value), slots))
+    last = np.zeros(len(value), dtype=np.uint64)
     for slot in range(min(slots, count)):
         open_ = _open(left, slot, limits, last)
-        utility_now = np.where(open_, utility - diversity * alike, -np.inf)
-        key = utility_now.copy()
+        utility_now = np.where(open_, utility if variety is None else utility - variety.cost / heat, -np.inf)
+        key = utility_now.copy() if len(warm) else utility_now
         key[warm] += _gumbel(ads[warm], seeds[warm], slot)
         place = _best(key, ads)
         filled = np.asarray(open_.any(axis=1))
         chosen[filled, slot] = place[filled]
         propensity[warm, slot] = np.where(filled[warm], _chance(utility_now[warm], place[warm]), 1.0)
         at = (people[filled], place[filled])
+        placed[at] = True
         left[at] = False
         for (group, _), room in zip(limits.scopes, remaining, strict=True):
             room[filled] -= group[filled] == group[at][:, None]
@@ -78,10 +92,9 @@ def fill(
             left[filled] &= ~_rival(limits.rivals[filled], limits.owner[filled], limits.rivals[at], limits.owner[at])
         if limits.apart is not None:
             last[filled] = limits.apart[at]
-        if unit is not None:
-            similarity = np.einsum("bck,bk->bc", unit, unit[people, place])
-            alike = np.maximum(alike, np.where(filled[:, None], similarity, 0.0))
-    return chosen, propensity
+        if variety is not None:
+            variety.place(place, filled)
+    return Slate(chosen, propensity, limits.allowed & ~left & ~placed)
 
 
 def _rival(groups: Ids, owners: Ids, group: Ids, owner: Ids) -> Bools:
@@ -126,20 +139,3 @@ def _chance(utility: Floats, place: Ints) -> Floats:
     here = weight[np.arange(len(weight)), place]
     chance: Floats = np.divide(here, total, out=np.ones_like(total), where=total > 0)
     return chance
-
-
-def _unit(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    norm = np.linalg.norm(features, axis=2, keepdims=True)
-    unit: npt.NDArray[np.float32] = features / np.maximum(norm, 1e-9)
-    return unit
-
-
-def intra_list_distance(features: npt.NDArray[np.float32]) -> Floats:
-    """Mean cosine distance between the items of each list, ``[B]``, of ``features [B, L, K]``; 0 for one item."""
-    unit = _unit(features)
-    size = features.shape[1]
-    if size < 2:
-        return np.zeros(len(features))
-    similarity = np.einsum("bik,bjk->b", unit, unit) - size
-    distance: Floats = 1 - similarity / (size * (size - 1))
-    return distance

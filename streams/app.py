@@ -17,6 +17,7 @@ from scoring.catalogue import Catalogue
 from scoring.engine import Engine
 from scoring.feedback import Learning
 from scoring.inputs import SPEC_HASH
+from scoring.market import Market
 from scoring.policies import Experiments, Policy
 from scoring.rows import LAYOUT_VERSION
 from streams.catalogue_feed import CatalogueFeed
@@ -31,6 +32,7 @@ from streams.metrics import Metrics
 from streams.metrics_page import metrics_page
 from streams.privacy import Requests
 from streams.refused_ads import RefusedAds
+from streams.rules import read
 from streams.settings import Settings
 from streams.snapshots import Snapshots
 from streams.standing import standing
@@ -74,10 +76,14 @@ def learning(settings: Settings) -> Learning | None:
 
 
 def make_engine(settings: Settings) -> Engine:
-    """The model, and an empty catalogue that encodes with it. Raises `ModelError` for a model that does not fit."""
+    """The model, an empty catalogue that encodes with it, and the market.
+
+    Raises `ModelError` for a model that does not fit, `RulesError` for rules that cannot be followed.
+    """
     model = load(settings.model)
     experiments = Experiments(settings.holdout_share)
-    return Engine(Catalogue(model.encode, model.dim), model, policy(settings), experiments)
+    market = Market(read(settings.rules).terms())
+    return Engine(Catalogue(model.encode, model.dim), model, policy(settings), experiments, market)
 
 
 def make_step(
@@ -93,7 +99,7 @@ def make_step(
         partitioner(lanes),
         settings.time_tolerance_ms,
         settings.idle_ttl_ms,
-        rules=settings.rules,
+        rules=settings.cleaning,
         scoring=settings.scoring,
         learning=learning(settings),
         refused=refused or RefusedAds(),

@@ -30,6 +30,8 @@ def entry_of(ad: Ad) -> Entry:
         campaign_id=ad.campaign_id,
         advertiser_id=ad.advertiser_id,
         bid_micros=ad.bid_micros,
+        bid_type=ad.bid_type,
+        attention_micros=ad.attention_micros,
         budget_micros=ad.budget_micros,
         active=ad.status == "active",
         start_ms=ad.start_ms,

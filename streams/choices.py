@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from scoring.market import Fate
 from scoring.offpolicy import Logged
 from scoring.ranking import first_chances, slot_chances
 from streams.reading import read_topic
@@ -78,7 +79,8 @@ class Choices:
         for value in values:
             if value is not None and len(self.placed) < DECISIONS_MAX:
                 decision = msgspec.json.decode(value, type=Decision)
-                self.placed[decision.placement_id] = self._placed(decision)
+                if decision.chosen:  # the rules may have left nobody
+                    self.placed[decision.placement_id] = self._placed(decision)
 
     def clicked(self, values: Iterable[bytes | None]) -> None:
         """Take records of the clicks topic; what answers no placement, or is malformed, says nothing here."""
@@ -91,16 +93,15 @@ class Choices:
                 self.clicks.add((answer.placement_id, answer.ad_id))
 
     def _placed(self, decision: Decision) -> _Placed:
-        pctr = np.frombuffer(decision.pctr, dtype="<f4").astype(float)
-        bids = np.frombuffer(decision.bids_micros, dtype="<i8")
-        chosen = np.array(decision.chosen[: self.slots])
+        pctr, worth, chosen = _judged(decision)
+        chosen = chosen[: self.slots]
         shown = msgspec.json.decode(decision.placement, type=_Slots).slots
         return _Placed(
             ads=tuple(slot.ad_id for slot in shown[: self.slots]),
             logged=np.array(decision.propensities[: self.slots]),
-            asked=slot_chances(pctr * bids, chosen, self.temperature),
+            asked=slot_chances(worth, chosen, self.temperature),
             model=float(pctr[chosen[0]]),
-            model_asked=float(first_chances(pctr * bids, self.temperature) @ pctr),
+            model_asked=float(first_chances(worth, self.temperature) @ pctr),
         )
 
     def logged(self) -> list[Logged]:
@@ -116,6 +117,20 @@ class Choices:
             model = first * np.array([one.model for _, one in placed])
             found.append(Logged(reward, ratio, model, first * np.array([one.model_asked for _, one in placed])))
         return found
+
+
+def _judged(decision: Decision) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    """Click rates and worth ``[C]`` of the candidates whom the rules left in, and which of them were chosen.
+
+    What a slot shuts out for those below counts as open: the policy asked about is judged by its first slots.
+    """
+    pctr = np.frombuffer(decision.pctr, dtype="<f4").astype(float)
+    bids = np.frombuffer(decision.bids_micros, dtype="<i8")
+    worth = np.frombuffer(decision.worth, dtype="<f4").astype(float) if decision.worth else pctr * bids
+    fates = np.frombuffer(decision.fates, dtype=np.uint8) if decision.fates else np.zeros(len(pctr), dtype=np.uint8)
+    stays = np.isin(fates, [Fate.OUTBID, Fate.KEPT_APART]) | (fates >= Fate.WON)
+    chosen = (np.cumsum(stays) - 1)[np.array(decision.chosen, dtype=np.int64)]
+    return pctr[stays], worth[stays], chosen
 
 
 async def read_choices(bootstrap: str, prefix: str, temperature: float, slots: int) -> Choices:

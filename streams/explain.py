@@ -1,6 +1,6 @@
 """A receipt computed again: the same placement, byte for byte, or what differs and why."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -8,11 +8,11 @@ import numpy.typing as npt
 from scoring.calibration import Calibration
 from scoring.engine import Engine, Scored
 from scoring.ids import MISSING, id64
-from scoring.inputs import SPEC_HASH
-from scoring.policies import CONTROL_ARM, Group
-from scoring.ranking import rank
-from scoring.rows import LAYOUT_VERSION, ROW
-from streams.placing import placement_of, policy_of
+from scoring.market import Offers
+from scoring.policies import Group
+from scoring.ranking import EMPTY_SLOT
+from scoring.rows import ROW
+from streams.placing import placement_of, policy_of, versions_of
 from streams.wire import Decision, Placement, encode_json
 
 
@@ -35,7 +35,6 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     """Compute ``decision`` again with the catalogue and model of ``engine``, under the policy it recorded."""
     out = Recomputed()
     out.differences += _versions(decision, engine)
-    _check_draw(decision, out)
     candidates = _candidates(decision, engine, out)
     if out.differences:
         return out
@@ -47,12 +46,16 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     calibration = Calibration(
         np.frombuffer(decision.weights, dtype=np.float64)[None], np.frombuffer(decision.lifts, dtype=np.float32)[None]
     )
-    scored = out.scored = engine.score(row, users, seeds, candidates[None, :], group, lambda *_: calibration)
+    kept = np.frombuffer(decision.offers, dtype=np.float32).reshape(-1, 4, len(candidates))
+    offers = Offers.of(kept) if len(kept) else None
+    scored = out.scored = engine.score(row, users, seeds, candidates[None, :], group, lambda *_: calibration, offers)
     recorded = np.frombuffer(decision.pctr, dtype=np.float32)
-    out.pctr_difference = float(np.abs(scored.pctr[0] - recorded).max())
+    out.pctr_difference = float(np.abs(scored.asked.pctr[0] - recorded).max())
+    _check_draw(decision, engine, scored, out)
     out.placement = placement_of(engine, scored, 0, decision.placement_id, user)
-    out.identical = encode_json(out.placement) == decision.placement
-    if not out.identical:
+    same = encode_json(out.placement) == decision.placement
+    out.identical = same and not out.differences
+    if not same:
         out.differences.append(
             f"the placement differs; the largest difference of a recomputed pCTR is {out.pctr_difference:.2e}"
         )
@@ -60,27 +63,30 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
 
 
 def _versions(decision: Decision, engine: Engine) -> list[str]:
-    now = {"model": engine.models.live.version, "specification": SPEC_HASH, "layout": str(LAYOUT_VERSION)}
+    now = versions_of(engine, engine.models.live.version)
     return [
         f"decided with {name} {was!r}, here it is {now.get(name)!r}; run the version that decided"
+        if name != "rules"
+        else f"decided with rules {was!r}, here they are {now[name]!r}; name the file that decided in SALIENCE_RULES"
         for name, was in decision.versions.items()
         if was != now.get(name)
     ]
 
 
-def _check_draw(decision: Decision, out: Recomputed) -> None:
-    """Rank the recorded scores again: needs no model and no catalogue."""
-    policy = policy_of(decision.policy)
-    ads = np.frombuffer(decision.candidates, dtype=np.uint64)
-    pctr = np.frombuffer(decision.pctr, dtype=np.float32)
-    bids = np.frombuffer(decision.bids_micros, dtype=np.int64)
-    temperature = np.inf if decision.arm == CONTROL_ARM else policy.temperature
-    seeds = np.array([decision.seed], dtype=np.uint64)
-    ranked = rank(pctr[None], bids[None], ads[None], seeds, np.array([temperature]), policy.slots)
-    if tuple(ranked.chosen[0].tolist()) != decision.chosen:
-        out.differences.append(f"the recorded scores rank as {ranked.chosen[0].tolist()}, recorded {decision.chosen}")
-    elif not np.allclose(ranked.propensity[0], decision.propensities, rtol=1e-12, atol=0):
+def _check_draw(decision: Decision, engine: Engine, scored: Scored, out: Recomputed) -> None:
+    """Decide by the recorded click rates again, which needs no model."""
+    recorded = np.frombuffer(decision.pctr, dtype=np.float32)[None]
+    decided = engine.market.decide(engine.catalogue, replace(scored.asked, pctr=recorded), scored.group.policy.slots)
+    filled = decided.chosen[0] != EMPTY_SLOT
+    chosen = tuple(decided.chosen[0, filled].tolist())
+    if chosen != decision.chosen:
+        out.differences.append(f"the recorded scores rank as {list(chosen)}, recorded {list(decision.chosen)}")
+    elif not np.allclose(decided.propensity[0, filled], decision.propensities, rtol=1e-12, atol=0):
         out.differences.append("the recorded propensities are not those of the recorded scores")
+    elif decision.fates and decided.fate[0].tobytes() != decision.fates:
+        out.differences.append("the recorded fates of the candidates are not those of the recorded scores")
+    elif decided.bids_micros[0].tobytes() != decision.bids_micros:
+        out.differences.append("the recorded bids are not what the ads bid, paced as recorded")
 
 
 def _candidates(decision: Decision, engine: Engine, out: Recomputed) -> npt.NDArray[np.int64]:

@@ -14,6 +14,7 @@ from scoring.engine import Calibrate, Engine, Scored, uncalibrated
 from scoring.ids import MISSING, id64
 from scoring.inputs import SPEC_HASH
 from scoring.policies import CONTROL_ARM, Policy
+from scoring.ranking import EMPTY_SLOT
 from scoring.rows import LAYOUT_VERSION, Rows
 from streams.receipts import encode_decision
 from streams.wire import Attended, Decision, Placement, Slot, encode_json
@@ -87,6 +88,7 @@ class _Batch:
     propensities: list[list[float]]
     ads: npt.NDArray[np.uint64]  # [B, C]
     revisions: npt.NDArray[np.uint64]  # [B, C]
+    offers: npt.NDArray[np.float32] | None  # [B, 4, C]
     times_ms: list[int]
     arms: list[str]
     versions: dict[str, str]
@@ -94,18 +96,19 @@ class _Batch:
 
     @classmethod
     def of(cls, engine: Engine, scored: Scored) -> "_Batch":
-        catalogue, model = engine.catalogue, scored.model
+        catalogue = engine.catalogue
         return cls(
             engine,
             scored,
             slots=_slots_of(engine, scored),
-            chosen=scored.ranked.chosen.tolist(),
-            propensities=scored.ranked.propensity.tolist(),
-            ads=catalogue.ad.take(scored.candidates),
-            revisions=catalogue.revision.take(scored.candidates),
+            chosen=_of_filled(scored.decided.chosen, scored.decided.chosen),
+            propensities=_of_filled(scored.decided.propensity, scored.decided.chosen),
+            ads=catalogue.ad.take(scored.asked.candidates),
+            revisions=catalogue.revision.take(scored.asked.candidates),
+            offers=None if scored.asked.offers is None else scored.asked.offers.array(),
             times_ms=scored.now_ms.tolist(),
             arms=[CONTROL_ARM if control else scored.group.arm for control in scored.control.tolist()],
-            versions={"model": model, "specification": SPEC_HASH, "layout": str(LAYOUT_VERSION)},
+            versions=versions_of(engine, scored.model),
             policy=policy_record(scored.group.policy),
         )
 
@@ -135,60 +138,80 @@ class _Batch:
             offsets=offsets,
             versions=self.versions,
             arm=placement.arm,
-            seed=int(scored.seeds[at]),
+            seed=int(scored.asked.seeds[at]),
             policy=self.policy,
             row=row,
             candidates=self.ads[at].tobytes(),
             revisions=self.revisions[at].tobytes(),
             weights=scored.calibration.weights[at].tobytes(),
             lifts=scored.calibration.lift[at].tobytes(),
-            pctr=scored.pctr[at].tobytes(),
-            bids_micros=scored.bids_micros[at].tobytes(),
+            pctr=scored.asked.pctr[at].tobytes(),
+            bids_micros=scored.decided.bids_micros[at].tobytes(),
             chosen=tuple(self.chosen[at]),
             propensities=tuple(self.propensities[at]),
             placement=encoded,
+            offers=b"" if self.offers is None else self.offers[at].tobytes(),
+            worth=b"" if self.offers is None else scored.decided.worth[at].astype(np.float32).tobytes(),
+            fates=scored.decided.fate[at].tobytes(),
         )
+
+
+def versions_of(engine: Engine, model: str) -> dict[str, str]:
+    """What a decision by ``model`` depends on besides what its receipt holds: by name, the version of each."""
+    return {
+        "model": model,
+        "specification": SPEC_HASH,
+        "layout": str(LAYOUT_VERSION),
+        "rules": engine.market.terms.version,
+    }
+
+
+def _of_filled(values: npt.NDArray[Any], chosen: npt.NDArray[np.int64]) -> list[list[Any]]:
+    """``values [B, L]`` of each person's slots that are not empty."""
+    filled = chosen != EMPTY_SLOT
+    if filled.all():
+        whole: list[list[Any]] = values.tolist()
+        return whole
+    return [row[here].tolist() for row, here in zip(values, filled, strict=True)]
 
 
 def _slots_of(engine: Engine, scored: Scored) -> list[tuple[Slot, ...]]:
-    """The slots of each person; numbers are rounded while they are arrays."""
-    names, campaigns, chosen = engine.catalogue.names, engine.catalogue.campaigns, scored.ranked.chosen
-    places = (chosen + np.arange(len(chosen))[:, None] * scored.candidates.shape[1]).ravel()
-
-    def of_chosen(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        taken: npt.NDArray[Any] = values.ravel().take(places)
-        return taken
-
-    bids = of_chosen(scored.bids_micros)
+    """The slots of each person that are not empty; numbers are rounded while they are arrays."""
+    names, campaigns, decided = engine.catalogue.names, engine.catalogue.campaigns, scored.decided
+    filled = decided.chosen != EMPTY_SLOT
+    person, slot = np.nonzero(filled)
     columns = zip(
-        of_chosen(scored.candidates).tolist(),
-        scored.slot_pctr.ravel().astype(np.float64).round(6).tolist(),
-        np.rint(1000.0 * bids * scored.slot_pctr.ravel()).astype(np.int64).tolist(),
-        bids.tolist(),
-        scored.ranked.propensity.ravel().round(9).tolist(),
-        _reasons_of(engine, scored),
+        slot.tolist(),
+        scored.asked.candidates[person, decided.chosen[filled]].tolist(),
+        scored.slot_pctr[filled].astype(np.float64).round(6).tolist(),
+        np.rint(1000.0 * scored.slot_value[filled]).astype(np.int64).tolist(),
+        decided.prices_micros[filled].tolist(),
+        decided.propensity[filled].round(9).tolist(),
+        _reasons_of(engine, scored, np.flatnonzero(filled)),
         strict=True,
     )
-    per_person = chosen.shape[1]
-    slots = [
-        Slot(
-            slot=at % per_person,
-            ad_id=names[candidate],
-            campaign_id=campaigns[candidate],
-            pctr=pctr,
-            ecpm_micros=ecpm,
-            price_micros=bid,
-            propensity=propensity,
-            attention=attention,
-        )
-        for at, (candidate, pctr, ecpm, bid, propensity, attention) in enumerate(columns)
-    ]
-    return [tuple(slots[start : start + per_person]) for start in range(0, len(slots), per_person)]
+    slots = iter(
+        [
+            Slot(
+                slot=at,
+                ad_id=names[candidate],
+                campaign_id=campaigns[candidate],
+                pctr=pctr,
+                ecpm_micros=ecpm,
+                price_micros=price,
+                propensity=propensity,
+                attention=attention,
+            )
+            for at, candidate, pctr, ecpm, price, propensity, attention in columns
+        ]
+    )
+    return [tuple(islice(slots, count)) for count in filled.sum(axis=1).tolist()]
 
 
-def _reasons_of(engine: Engine, scored: Scored) -> list[tuple[Attended, ...]]:
-    """Per slot, person after person, the past items that earned it its ad, most attention first."""
+def _reasons_of(engine: Engine, scored: Scored, filled: npt.NDArray[np.int64]) -> list[tuple[Attended, ...]]:
+    """Of the slots ``filled [F]``, person after person, the past items that earned it its ad, most attention first."""
     items, weights = _most_attended(scored.history_slots, scored.attention)
+    items, weights = items[filled], weights[filled]
     names = engine.catalogue.names
     explains = weights > REASON_WEIGHT_MIN  # of a slot the first ones, since the most comes first
     rounded = weights[explains].astype(np.float64).round(4).tolist()

@@ -111,7 +111,7 @@ async def check(
     core = Core(make_engine(settings), how) if how is not None else None
     return report_of(
         plan,
-        pure_core(log, plan.partitions, rules=settings.rules, core=core),
+        pure_core(log, plan.partitions, rules=settings.cleaning, core=core),
         await audit(plan.bootstrap, plan.prefix, progress),
         filled_per_s=filled_per_s,
         seconds=seconds,

@@ -42,7 +42,7 @@ def configure_logging(*, log_json: bool) -> None:
 def run(settings: Settings, *, log_json: bool = False) -> int:
     """Run until stopped; the exit status: 0 after an orderly stop, `EXIT_STATUS` after a fatal error.
 
-    Raises before anything runs: `ModelError`, `RecoveryError`, `TopicsError`.
+    Raises before anything runs: `ModelError`, `RecoveryError`, `RulesError`, `TopicsError`.
     """
     configure_logging(log_json=log_json)
     identity = identify(settings)

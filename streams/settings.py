@@ -114,6 +114,9 @@ class Settings(BaseSettings):
     traces: bool = Field(False, description="OpenTelemetry spans of slices (the extra trace); OTEL_* says where to.")
 
     scoring: bool = Field(True, description="False: state only, no placements.")
+    rules: Path | None = Field(
+        None, description="YAML file of the market's rules: caps, exclusions, auction, diversity; salience rules check."
+    )
     slots: int = Field(10, ge=1, le=100, description="Ads per placement.")
     candidates: int = Field(100, ge=1, le=1_000, description="Ads scored per placement.")
     fresh_share: float = Field(0.05, ge=0, le=1, description="Share of candidates that are the newest ads.")
@@ -147,7 +150,7 @@ class Settings(BaseSettings):
     snapshot_every_ms: int = Field(60_000, ge=100, description="Between a lane's local snapshots.")
 
     @property
-    def rules(self) -> Rules:
+    def cleaning(self) -> Rules:
         """What is kept from interest."""
         return Rules(
             late_ms=self.late_ms,

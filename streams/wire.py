@@ -65,12 +65,19 @@ class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 
 class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An item with a campaign behind it. Topic ``ads`` (compacted), key ``ad_id``; a tombstone withdraws it."""
+    """An item with a campaign behind it. Topic ``ads`` (compacted), key ``ad_id``; a tombstone withdraws it.
+
+    ``bid_micros`` is for a click, a thousand impressions (``cpm``), a purchase (``cpa``) or a second of viewing
+    (``attention``); ``attention_micros`` is added per second of viewing whatever the bid is for. ``budget_micros`` is
+    the campaign's for a day of UTC: of what its ads say the largest counts, null is no limit, 0 stops the ad.
+    """
 
     ad_id: Id
     campaign_id: Id
     advertiser_id: Id
     bid_micros: Annotated[int, Meta(ge=0, le=1_000_000_000)]
+    bid_type: Literal["cpc", "cpm", "cpa", "attention"] = "cpc"
+    attention_micros: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
     budget_micros: Micros | None = None
     category: Annotated[str, Meta(max_length=256)] = ""
     brand: Label = ""
@@ -90,7 +97,12 @@ class Attended(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Slot(Struct, frozen=True, kw_only=True, gc=False):
-    """One ad of a placement. ``propensity``: chance of this ad in this slot, given the slots before it."""
+    """One ad of a placement. ``propensity``: chance of this ad in this slot, given the slots before it.
+
+    ``price_micros``: what its campaign owes, by the auction, for one event of the kind that it bids for;
+    ``ecpm_micros``: expected micros of a thousand impressions here, at the offered bid. A slot that the rules leave
+    empty is missing: ``slot`` tells where an ad stands.
+    """
 
     slot: int
     ad_id: str
@@ -125,7 +137,12 @@ class Decision(Struct, frozen=True, kw_only=True):
     Arrays are little-endian bytes. ``row`` is the user's state as it was scored; ``candidates`` the 64-bit ids
     that were scored, ``revisions`` the hashes of their content; ``weights`` and ``lifts`` (float64, float32) what the
     online click layer made of the model's scores, ``pctr`` and ``bids_micros``
-    (float32, int64) what ranked them. `chosen` are places in these arrays, slot by slot.
+    (float32, int64) what ranked them; the bids as offered after pacing. ``offers`` (float32, four of each candidate:
+    multiplier, quality, purchases per click, seconds of viewing) and ``worth`` (float32, micros of an impression, what
+    ranked them) are empty where all offer the whole bid for a click, and are worth it times their pCTR.
+    ``fates`` (uint8) tells what became of each candidate: 0 outbid, 1 blocked, 2 capped, 3 budget spent, 4 below the
+    reserve, 5 kept apart from one that won, and 100 + slot of those that won. ``chosen`` are places in these arrays,
+    slot by slot, without those that stayed empty.
     """
 
     placement_id: str
@@ -147,6 +164,9 @@ class Decision(Struct, frozen=True, kw_only=True):
     chosen: tuple[int, ...]
     propensities: tuple[float, ...]
     placement: bytes
+    offers: bytes = b""
+    worth: bytes = b""
+    fates: bytes = b""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from streams.cli import (
     replay,
     report,
     reviews,
+    rules,
     settings,
     simulate,
     tail,
@@ -66,6 +67,7 @@ app.add_typer(experiment.app, name="experiment")
 app.command()(ope.ope)
 app.command()(outcomes.outcomes)
 app.command(epilog=report.EPILOG)(report.report)
+app.add_typer(rules.app, name="rules")
 app.add_typer(simulate.app, name="simulate")
 app.add_typer(reviews.app, name="reviews")
 app.command()(asyncapi.asyncapi)

@@ -30,11 +30,17 @@ def explain(
     """
     import msgspec
 
+    from scoring.attention import ModelError
     from streams.app import make_engine
     from streams.explain import recompute
+    from streams.rules import RulesError
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
-    engine = make_engine(settings)
+    try:
+        engine = make_engine(settings)
+    except (ModelError, RulesError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
     decision = asyncio.run(_find(settings.bootstrap, settings.topic_prefix, placement_id, engine.catalogue))
     if decision is None:
         typer.echo(
@@ -89,7 +95,7 @@ def _show(console: Console, decision: "Decision", result: "Recomputed") -> None:
     console.print(f"Placement {placement.placement_id} for {placement.user_id}, arm {placement.arm}: {verdict}")
     for difference in result.differences:
         console.print(f"  [red]{difference}[/]")
-    table = Table("slot", "ad", "pCTR", "eCPM", "propensity", "earned by")
+    table = Table("slot", "ad", "pCTR", "eCPM", "price", "propensity", "earned by")
     for slot in placement.slots:
         reasons = ", ".join(f"{item.ad_id} {item.weight:.0%}" for item in slot.attention) or "no past item"
         table.add_row(
@@ -97,6 +103,7 @@ def _show(console: Console, decision: "Decision", result: "Recomputed") -> None:
             slot.ad_id,
             f"{slot.pctr:.4f}",
             f"{slot.ecpm_micros / 1e6:.3f}",
+            f"{slot.price_micros / 1e6:.4f}",
             f"{slot.propensity:.4g}",
             reasons,
         )
@@ -105,3 +112,16 @@ def _show(console: Console, decision: "Decision", result: "Recomputed") -> None:
         f"Chosen from {len(decision.candidates) // 8} candidates with model {decision.versions['model']}; the largest "
         f"difference of a recomputed pCTR is {result.pctr_difference:.1e}."
     )
+    if decision.fates:
+        console.print(f"The others: {_losers(decision.fates)}.")
+
+
+def _losers(fates: bytes) -> str:
+    """How many candidates were not shown, by the reason."""
+    from collections import Counter
+
+    from scoring.market import Fate
+
+    counts = Counter(fate for fate in fates if fate < Fate.WON)
+    told = [f"{count} {Fate(fate).name.lower().replace('_', ' ')}" for fate, count in counts.most_common()]
+    return ", ".join(told) or "none"

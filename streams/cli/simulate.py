@@ -63,8 +63,9 @@ def market(
 ) -> None:
     """200 campaigns with budgets, caps and an auction, two workers, and a rebalance in the middle.
 
-    Ends with exit code 1 where a figure misses what is promised: budgets met within 1 %, nothing billed beyond them,
-    at most 1 % delivered beyond them, no cap broken, every sampled price that of brute force.
+    Ends with exit code 1 where a figure misses what is promised: budgets met within 1 % (or one paid event, where that
+    is more), nothing billed beyond them, at most 1 % delivered beyond them, no cap broken, every sampled price that of
+    brute force.
     """
     from streams.simulate.market import run
 
@@ -75,6 +76,7 @@ def market(
     _tell(found, f"{days} days of a market", as_json)
     kept = (
         found["spend_error"] <= SPEND_ERROR_MAX
+        and found["coarse_error_events"] <= 1
         and found["unbilled_share"] <= UNBILLED_MAX
         and found["overspend_micros"] == found["cap_violations"] == found["price_mismatches"] == 0
     )

@@ -31,6 +31,7 @@ def worker(
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, guarantee=guarantee, model=model, home=home)
     from scoring.attention import ModelError
     from streams.recovery import RecoveryError
+    from streams.rules import RulesError
     from streams.running import configure_logging, run
     from streams.topics import TopicsError
     from streams.traces import TracesError
@@ -40,7 +41,7 @@ def worker(
         raise typer.Exit(_supervise())
     try:
         status = run(settings, log_json=log_json)
-    except (ModelError, RecoveryError, TopicsError, TracesError) as error:
+    except (ModelError, RecoveryError, RulesError, TopicsError, TracesError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     raise typer.Exit(status)

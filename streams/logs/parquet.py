@@ -25,8 +25,8 @@ FILES: dict[type[Ad | Impression | Click], str] = {
     Click: "clicks.parquet",
 }
 _NUMBERS = {
-    "time_ms", "slot", "price_micros", "value_micros", "impression_time_ms", "bid_micros", "budget_micros", "start_ms",
-    "end_ms",
+    "time_ms", "slot", "price_micros", "value_micros", "impression_time_ms", "bid_micros", "attention_micros",
+    "budget_micros", "start_ms", "end_ms",
 }  # fmt: skip
 _OTHERS = {"viewed_s": pa.float64(), "tags": pa.list_(pa.string())}
 

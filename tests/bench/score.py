@@ -100,7 +100,7 @@ class Case:
         users = [user for user in store.users if user is not None]
         ids, rows = id64s([user.decode() for user in users]), store.rows[: len(users)]
         scored = engine.place(rows, ids, ids)
-        candidates = np.concatenate([part.candidates for part in scored])
+        candidates = np.concatenate([part.asked.candidates for part in scored])
         inputs, _ = gather(engine.catalogue, rows, rows["time_ms"], candidates, rows["surface"])
         return cls(engine, users, ids, rows, candidates, inputs)
 

@@ -211,9 +211,10 @@ def test_every_message_says_what_it_is_and_which_topic_carries_it() -> None:
         assert re.search(r"Topic ``|dead-letters``|state-changelog``", said), message.__name__
 
 
-@given(st.lists(st.binary(max_size=50), min_size=8, max_size=8), st.text(max_size=10))
+@given(st.lists(st.binary(max_size=50), min_size=11, max_size=11), st.text(max_size=10))
 def test_a_receipts_json_is_the_one_that_any_reader_expects(arrays: list[bytes], name: str) -> None:
-    names = ("row", "candidates", "revisions", "pctr", "bids_micros", "placement", "weights", "lifts")
+    names = ["row", "candidates", "revisions", "pctr", "bids_micros", "placement", "weights", "lifts"]
+    names += ["offers", "worth", "fates"]
     decision = wire.Decision(
         placement_id=name, user_id=name, time_ms=1, lane=2, offsets=(3, 4), versions={"model": name}, arm="engine",
         seed=2**64 - 1, policy={"slots": 1.0}, chosen=(0, 1), propensities=(0.1, 1.0),

@@ -146,8 +146,8 @@ def test_a_batch_scored_in_several_runs_of_the_model_is_each_person_scored_alone
     for person in (0, 7, 8, 19):
         one = slice(person, person + 1)
         alone = engine.score(rows[one], ids[one], ids[one], candidates[one], group)
-        np.testing.assert_allclose(alone.pctr[0], together.pctr[person], atol=1e-6)
-        assert alone.ranked.chosen[0].tolist() == together.ranked.chosen[person].tolist()
+        np.testing.assert_allclose(alone.asked.pctr[0], together.asked.pctr[person], atol=1e-6)
+        assert alone.decided.chosen[0].tolist() == together.decided.chosen[person].tolist()
         np.testing.assert_allclose(alone.attention[0], together.attention[person], atol=1e-6)
 
 
@@ -156,4 +156,4 @@ def test_a_click_rate_that_is_no_number_is_an_error_and_not_a_placement() -> Non
     bids, ids = np.ones((1, 2), dtype=np.int64), id64s(["ad-1", "ad-2"])
 
     with pytest.raises(ValueError, match="not a number"):
-        rank(pctr, bids, ids[None], ids[:1], np.zeros(1), 1)
+        rank(pctr * bids, ids[None], ids[:1], np.zeros(1), 1)

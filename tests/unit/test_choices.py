@@ -21,7 +21,7 @@ ADS = np.arange(1, 5, dtype=np.uint64)
 
 
 def _decision(seed: int, temperature: float) -> tuple[Decision, list[str]]:
-    ranked = rank(PCTR[None], BIDS[None], ADS[None], np.array([seed], dtype=np.uint64), np.array([temperature]), 2)
+    ranked = rank((PCTR * BIDS)[None], ADS[None], np.array([seed], dtype=np.uint64), np.array([temperature]), 2)
     chosen, chances = ranked.chosen[0].tolist(), ranked.propensity[0].tolist()
     ads = [f"ad-{place}" for place in chosen]
     slots = tuple(

@@ -1,6 +1,9 @@
 """A receipt computed again: byte for byte, or with what differs."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -11,13 +14,27 @@ from scoring.attention import AttentionModel, load
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
+from scoring.ids import id64, id64s
+from scoring.market import Cap, Fate, Market, Terms
 from scoring.policies import Policy, arms_of
+from scoring.variety import Method
 from streams.explain import recompute
 from streams.step import LaneState, Slice, Step
-from streams.wire import Decision
+from streams.wire import Decision, Placement
 from tests.builders import START_MS, entry, made_up_log, records
 
 ADS = 120
+TYPES = ("cpc", "cpm", "cpa", "attention")
+RULES = Terms(
+    reserve_micros=430,
+    caps=(Cap("campaign", 1, 86_400_000), Cap("ad", 1, 86_400_000)),
+    separate="category",
+    blocked_ads=frozenset([id64("ad-3")]),
+    rivals=tuple((id64(f"b-{n}"), 1) for n in range(2)),
+    diversity=0.1,
+    version="some",
+)
+"""Nine campaigns with one slot each, of which some are capped: no placement is whole."""
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +42,18 @@ def model() -> AttentionModel:
     return load()
 
 
-def engine_of(model: AttentionModel, policy: Policy | None = None, bid: int = 100) -> Engine:
+def engine_of(
+    model: AttentionModel, policy: Policy | None = None, bid: int = 100, terms: Terms | None = None
+) -> Engine:
     shop = Catalogue(model.encode, model.dim)
-    shop.upsert([entry(f"ad-{n}", category=f"c{n % 7}/s{n % 21}", bid_micros=bid + n) for n in range(ADS)])
-    return Engine(shop, model, policy or Policy())
+    shop.upsert(
+        [
+            entry(f"ad-{n}", category=f"c{n % 7}/s{n % 21}", bid_micros=bid + n, campaign_id=f"m-{n % 9}",
+                  advertiser_id=f"a-{n % 5}", brand=f"b-{n % 5}", bid_type=TYPES[n % 9 % 4] if terms else "cpc")
+            for n in range(ADS)
+        ]
+    )  # fmt: skip
+    return Engine(shop, model, policy or Policy(), market=Market(terms or Terms()))
 
 
 def decisions(engine: Engine) -> list[Decision]:
@@ -102,3 +127,43 @@ def test_another_model_is_said_to_be_another(model: AttentionModel) -> None:
     versions = decision.versions | {"model": "another-1"}
     result = recompute(msgspec.structs.replace(decision, versions=versions), engine)
     assert any("another-1" in difference for difference in result.differences)
+
+
+@pytest.mark.parametrize("diversify_by", ["mmr", "dpp"])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_receipt_under_rules_and_pacing_gives_the_same_placement_with_the_rules_alone(
+    model: AttentionModel, temperature: float, diversify_by: Method
+) -> None:
+    terms = replace(RULES, diversify_by=diversify_by)
+    engine = engine_of(model, Policy(temperature=temperature, control_share=0.2), 1_000, terms)
+    engine.market.pace(id64s(["m-0", "m-1"]), np.array([0.0, 0.4]), np.array([0.1, 0.2]))
+    engine.market.favour(id64s(["a-2"]), np.array([1.3]))
+    made = decisions(engine)
+    unpaced = engine_of(model, None, 1_000, terms)
+    fates: Counter[int] = Counter()
+    for decision in made:
+        assert recompute(decision, unpaced).differences == []
+        placement = msgspec.json.decode(decision.placement, type=Placement)
+        fate = np.frombuffer(decision.fates, dtype=np.uint8)
+        assert len(fate) == len(decision.candidates) // 8
+        assert [slot.slot for slot in placement.slots] == [int(fate[at]) - Fate.WON for at in decision.chosen]
+        assert "m-0" not in {slot.campaign_id for slot in placement.slots}
+        fates.update(fate.tolist())
+    assert {Fate.BLOCKED, Fate.CAPPED, Fate.BUDGET_SPENT, Fate.BELOW_RESERVE, Fate.KEPT_APART} <= fates.keys()
+    assert all(len(decision.chosen) < 10 for decision in made)
+
+
+def test_the_price_of_a_slot_is_what_the_next_best_was_worth(model: AttentionModel) -> None:
+    for decision in decisions(engine_of(model, Policy(control_share=0.0), 10_000)):
+        slots = msgspec.json.decode(decision.placement, type=Placement).slots
+        pctr = np.frombuffer(decision.pctr, dtype=np.float32).astype(float)
+        bids = np.frombuffer(decision.bids_micros, dtype=np.int64)
+        worth = np.sort(pctr * bids)[::-1]
+        for slot, place in zip(slots, decision.chosen, strict=True):
+            assert slot.price_micros == min(math.ceil(worth[slot.slot + 1] / pctr[place] - 1e-6), bids[place])
+
+
+def test_other_rules_than_those_that_decided_are_named(model: AttentionModel) -> None:
+    decision = decisions(engine_of(model, None, 1_000, RULES))[0]
+    result = recompute(decision, engine_of(model, None, 1_000))
+    assert any("SALIENCE_RULES" in difference and "'some'" in difference for difference in result.differences)

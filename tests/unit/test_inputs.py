@@ -221,7 +221,7 @@ def test_the_past_of_candidates_is_that_of_a_search_through_all_whatever_their_o
     past_items = rng.integers(-1, among, (people, RING_SIZE))
     age_s = rng.integers(0, 1_000, past_items.shape).astype(np.float32)
     kind = rng.integers(1, len(HistoryKind), past_items.shape)
-    past = History(np.zeros(past_items.shape, dtype=np.uint64), age_s, kind)
+    past = History(np.zeros(past_items.shape, dtype=np.uint64), age_s, kind, kind > 0)
 
     out = stats_of(candidates, np.zeros(candidates.shape, dtype=np.int64), past, past_items)
 

@@ -12,10 +12,12 @@ from scoring.catalogue import Catalogue, Entry
 from scoring.features import Content
 from scoring.ids import MISSING, id64, id64s
 from scoring.ledger import PARTS, charges, settle
-from scoring.market import Cap, Fate, Market, Terms
+from scoring.market import Asked, Cap, Fate, Market, Terms
 from scoring.pacing import DAY_MS, LEAST, Pacer, planned
-from scoring.slate import EMPTY_SLOT, Limits, fill, intra_list_distance
+from scoring.ranking import EMPTY_SLOT
+from scoring.slate import Limits, fill
 from scoring.value import BidType
+from scoring.variety import Variety, intra_list_distance
 from streams.cli import app
 from streams.simulate.market import Shop, cap_violations
 
@@ -50,9 +52,9 @@ def decide(market: Market, *, shown=(), ages=(), slots=4, temperature=0.0, stock
     if len(shown):
         history[0, -len(shown) :], age[0, -len(shown) :] = shown, ages
     half = np.full((1, among), 0.5)
-    return market.decide(
-        stock, np.arange(among)[None], half, half, half, history, age, SEED, np.full(1, temperature), slots
-    )
+    candidates = np.arange(among)[None]
+    offers = market.offers(stock, candidates)
+    return market.decide(stock, Asked(candidates, half, SEED, np.full(1, temperature), history, age, offers), slots)
 
 
 def test_without_rules_the_most_valuable_stand_first_and_pay_the_next_ones_value():
@@ -113,22 +115,24 @@ def test_a_cap_of_an_unknown_scope_is_refused():
         Cap("brand", 1, 1)
 
 
-def test_variety_raises_the_distance_within_lists_and_costs_little_value():
+@pytest.mark.parametrize(("method", "strength"), [("mmr", 0.1), ("dpp", 0.2)])
+def test_variety_raises_the_distance_within_lists_and_costs_little_value(method, strength):
     draw = np.random.default_rng(1)
     people, count = 200, 40
-    features = draw.normal(size=(people, 1, 8)).repeat(count, axis=1) * draw.integers(0, 2, (people, count, 1))
-    features = (features + 0.5 * draw.normal(size=(people, count, 8))).astype(np.float32)
+    features = draw.normal(size=(people, 1, 16)).repeat(count, axis=1) * draw.integers(0, 2, (people, count, 1))
+    features = (features + 0.5 * draw.normal(size=(people, count, 16))).astype(np.float32)
     utility = draw.normal(0, 0.3, (people, count))
     ads = np.tile(np.arange(1, count + 1, dtype=np.uint64), (people, 1))
-    greedy, seeds = np.ones(people, dtype=np.bool_), np.arange(people, dtype=np.uint64)
+    greedy, seeds = np.zeros(people), np.arange(people, dtype=np.uint64)
     limits = Limits(np.ones((people, count), dtype=np.bool_))
 
-    def listed(diversity):
-        chosen, _ = fill(utility, ads, seeds, greedy, 10, limits, diversity, features)
+    def listed(strength):
+        variety = Variety(method, strength, features) if strength else None
+        chosen = fill(np.exp(utility), ads, seeds, greedy, 10, limits, variety).chosen
         at = np.arange(people)[:, None]
         return intra_list_distance(features[at, chosen]).mean(), utility[at, chosen].mean()
 
-    (plain, best), (varied, value) = listed(0.0), listed(0.1)
+    (plain, best), (varied, value) = listed(0.0), listed(strength)
     assert varied > plain + 0.03
     assert best - value < 0.1
 
@@ -138,10 +142,9 @@ def test_without_rules_a_slots_propensity_is_that_of_plackett_luce(seed, tempera
     draw = np.random.default_rng(seed)
     utility = draw.normal(size=(3, 6)) / temperature
     ads = np.tile(np.arange(1, 7, dtype=np.uint64), (3, 1))
-    chosen, propensity = fill(
-        utility, ads, draw.integers(0, 2**63, 3).astype(np.uint64), np.zeros(3, dtype=np.bool_), 6,
-        Limits(np.ones((3, 6), dtype=np.bool_)),
-    )  # fmt: skip
+    seeds, limits = draw.integers(0, 2**63, 3).astype(np.uint64), Limits(np.ones((3, 6), dtype=np.bool_))
+    made = fill(np.exp(utility * temperature), ads, seeds, np.full(3, temperature), 6, limits)
+    chosen, propensity = made.chosen, made.propensity
     for person in range(3):
         left = list(range(6))
         for slot, place in enumerate(chosen[person].tolist()):
@@ -152,11 +155,11 @@ def test_without_rules_a_slots_propensity_is_that_of_plackett_luce(seed, tempera
 
 def test_drawn_slots_have_the_frequencies_that_their_propensities_say():
     people = 200_000
-    utility = np.tile(np.log([1.0, 2.0, 3.0, 4.0]), (people, 1))
+    value = np.tile(np.array([1.0, 2.0, 3.0, 4.0]), (people, 1))
     ads = np.tile(np.arange(1, 5, dtype=np.uint64), (people, 1))
     scopes = ((np.tile(np.array([9, 9, 8, 8], dtype=np.uint64), (people, 1)), np.ones((people, 4), dtype=np.int64)),)
     limits = Limits(np.ones((people, 4), dtype=np.bool_), scopes)
-    chosen, _ = fill(utility, ads, np.arange(people, dtype=np.uint64), np.zeros(people, dtype=np.bool_), 2, limits)
+    chosen = fill(value, ads, np.arange(people, dtype=np.uint64), np.ones(people), 2, limits).chosen
     first = np.bincount(chosen[:, 0], minlength=4)
     expected = people * np.array([0.1, 0.2, 0.3, 0.4])
     assert (((first - expected) ** 2) / expected).sum() < 16.27  # three free, p = 0.001

@@ -79,7 +79,7 @@ def test_logged_propensities_agree_with_how_often_each_ad_is_drawn(temperature):
     bids = np.full((people, 6), 1_000_000)
     ads = np.tile(np.arange(1, 7, dtype=np.uint64), (people, 1))
     seeds = np.arange(1, people + 1, dtype=np.uint64)
-    ranked = rank(pctr, bids, ads, seeds, np.full(people, temperature), slots=2)
+    ranked = rank(pctr * bids, ads, seeds, np.full(people, temperature), slots=2)
     weight = value ** (1 / temperature)
     first = np.bincount(ranked.chosen[:, 0], minlength=6)
     assert _chi_square(first, people * weight / weight.sum()) < 20.52  # five free, p = 0.001
@@ -103,7 +103,7 @@ def test_a_uniform_policys_value_is_recovered_from_another_ones_log():
     pctr = np.tile(click_rate.astype(np.float32), (people, 1))
     ads = np.tile(np.arange(1, 6, dtype=np.uint64), (people, 1))
     seeds = np.arange(1, people + 1, dtype=np.uint64)
-    ranked = rank(pctr, np.full((people, 5), 1_000_000), ads, seeds, np.full(people, 1.0), slots=1)
+    ranked = rank(pctr * 1_000_000.0, ads, seeds, np.full(people, 1.0), slots=1)
     clicked = np.random.default_rng(2).random(people) < click_rate[ranked.chosen[:, 0]]
     nothing = np.zeros(people)
     log = Logged(clicked.astype(float), 0.2 / ranked.propensity[:, 0], nothing, nothing)
@@ -118,7 +118,7 @@ def test_a_uniform_policys_value_is_recovered_from_another_ones_log():
 def test_the_chances_of_recorded_slots_are_those_that_the_ranking_logs(temperature):
     value = np.array([[3.0, 1.0, 2.0, 5.0]])
     ads = np.arange(1, 5, dtype=np.uint64)[None]
-    ranked = rank(value.astype(np.float32), np.ones((1, 4), dtype=np.int64), ads, np.ones(1, dtype=np.uint64),
+    ranked = rank(value.astype(np.float32).astype(float), ads, np.ones(1, dtype=np.uint64),
                   np.array([temperature]), slots=3)  # fmt: skip
     np.testing.assert_allclose(slot_chances(value[0], ranked.chosen[0], temperature), ranked.propensity[0], rtol=1e-9)
     assert first_chances(value[0], temperature)[ranked.chosen[0, 0]] == pytest.approx(ranked.propensity[0, 0])

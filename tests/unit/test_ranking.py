@@ -20,14 +20,7 @@ def ranked(pctr: list[float], bids: list[int], seeds: npt.NDArray[np.uint64], te
         return np.broadcast_to(np.array(values, dtype=dtype), shape)
 
     ads = alike(ADS[: len(pctr)], np.uint64)
-    return rank(alike(pctr, np.float32), alike(bids, np.int64), ads, seeds, np.full(len(seeds), temperature), slots)
-
-
-def test_value_is_bid_times_the_chance_of_a_click_in_micros() -> None:
-    out = ranked([0.5, 0.25], [1_000, 10**9], np.zeros(1, dtype=np.uint64), 0.0, 2)
-
-    assert out.value.tolist() == [[500.0, 250_000_000.0]]
-    assert out.chosen.tolist() == [[1, 0]]
+    return rank(alike(pctr, np.float32) * alike(bids, np.float64), ads, seeds, np.full(len(seeds), temperature), slots)
 
 
 def test_people_of_one_call_may_have_different_temperatures() -> None:
@@ -36,7 +29,7 @@ def test_people_of_one_call_may_have_different_temperatures() -> None:
     values = np.broadcast_to(np.array([0.1, 0.2], dtype=np.float32), (people, 2))
     bids, ads = np.full((people, 2), 100), np.broadcast_to(ADS[:2], (people, 2))
 
-    out = rank(values, bids, ads, np.arange(people, dtype=np.uint64), temperatures, 1)
+    out = rank(values * bids, ads, np.arange(people, dtype=np.uint64), temperatures, 1)
 
     assert set(out.chosen[::2, 0].tolist()) == {1}
     assert set(out.propensity[::2, 0].tolist()) == {1.0}

@@ -1,0 +1,42 @@
+"""``salience rules``: the market's rules file."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streams.cli.options import Json
+
+app = typer.Typer(help="Caps, exclusions, auction and diversity, as one file declares them.", no_args_is_help=True)
+
+
+@app.command(epilog="Example: salience rules check rules.yaml --json")
+def check(
+    file: Annotated[Path, typer.Argument(help="YAML, as salience rules example shows it.")],
+    as_json: Json = False,
+) -> None:
+    """Read a rules file as a worker would (SALIENCE_RULES), and tell all that is wrong with it.
+
+    Exit status 1 where something is.
+    """
+    from streams.rules import RulesError, parse
+
+    try:
+        version, errors = parse(file.read_text(encoding="utf-8")).terms().version, []
+    except (OSError, UnicodeDecodeError, RulesError) as error:
+        version, errors = "", str(error).splitlines()
+    if as_json:
+        typer.echo(json.dumps({"valid": not errors, "version": version, "errors": errors}))
+    else:
+        for line in errors or [f"{file} can be followed; receipts name it {version}."]:
+            typer.echo(line, err=bool(errors))
+    raise typer.Exit(1 if errors else 0)
+
+
+@app.command(epilog="Example: salience rules example > rules.yaml")
+def example() -> None:
+    """Show a rules file with all that one may say."""
+    from streams.rules import EXAMPLE
+
+    typer.echo(EXAMPLE, nl=False)

@@ -1,0 +1,153 @@
+"""The market's rules as the shop declares them, in one YAML file: read, and refused with all its errors at once."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from scoring.auction import Rule
+from scoring.ids import id64
+from scoring.market import Cap, Terms
+from scoring.variety import Method
+
+DIVERSITY = 0.05
+"""Strength where a file asks for diversity and names none: see deploy/PERFORMANCE.md for what it costs."""
+MINUTE_MS = 60_000
+NAMES_MAX = 10_000
+"""Names in a list: each is compared with every candidate."""
+
+EXAMPLE = """\
+auction: gsp                    # first, gsp (generalised second price) or vcg
+reserve_micros: 1000            # of what is billed; whoever offers less is not shown
+caps:                           # most impressions of one ad, campaign or advertiser to one person
+  - {scope: campaign, most: 3, minutes: 60}
+block: {ads: [ad-7], categories: [weapons], advertisers: [arco]}
+separate: category              # neighbours differ in category, brand, campaign or advertiser, where they can
+competitors: [[Arco, Belle]]    # brands of which a placement shows one advertiser's
+pinned: {ad-9: 0}               # ad: slot
+diversity: {method: mmr, strength: 0.05}  # or dpp
+category_share: 0.5             # of a placement's slots, the most that one category may have
+conversion: 0.02                # purchases per click, where nothing is known better
+viewed_s: 2.0                   # seconds that an impression is looked at
+"""
+"""All that a file may say; each line may be left out."""
+
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Names = Annotated[list[Name], Field(max_length=NAMES_MAX)]
+
+
+class RulesError(ValueError):
+    """A rules file that cannot be followed: every error in it, one a line."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Cap(_Part):
+    scope: Literal["ad", "campaign", "advertiser"]
+    most: Annotated[int, Field(ge=1, le=50)]  # the ring counts no further
+    minutes: Annotated[int, Field(ge=1, le=43_200)]
+
+
+class _Block(_Part):
+    ads: Names = []
+    categories: Names = []
+    advertisers: Names = []
+
+
+class _Diversity(_Part):
+    method: Method = "mmr"
+    strength: Annotated[float, Field(ge=0, le=10)] = DIVERSITY
+
+
+class Rules(_Part):
+    """The file. What it leaves out is as without a file."""
+
+    auction: Rule = "gsp"
+    reserve_micros: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    caps: Annotated[list[_Cap], Field(max_length=16)] = []
+    block: _Block = _Block()
+    separate: Literal["category", "brand", "campaign", "advertiser"] | None = None
+    competitors: Annotated[list[Names], Field(max_length=100)] = []
+    pinned: dict[Name, Annotated[int, Field(ge=0, le=99)]] = {}
+    diversity: _Diversity | None = None
+    category_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    conversion: Annotated[float, Field(ge=0, le=1)] = 0.02
+    viewed_s: Annotated[float, Field(ge=0, le=3_600)] = 2.0
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "Rules":
+        if wrong := list(self._contradictions()):
+            raise ValueError("\n".join(wrong))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        for slot, count in Counter(self.pinned.values()).items():
+            if count > 1:
+                names = sorted(ad for ad, at in self.pinned.items() if at == slot)
+                yield f"pinned: {', '.join(names)} all have slot {slot}; expected one ad a slot"
+        for ad in sorted(self.pinned.keys() & set(self.block.ads)):
+            yield f"pinned: {ad} is blocked as well; pin it or block it"
+        for brand, count in Counter(brand for group in self.competitors for brand in set(group)).items():
+            if count > 1:
+                yield f"competitors: {brand} is in {count} groups; expected one"
+        for at, group in enumerate(self.competitors):
+            if len(set(group)) < 2:
+                yield f"competitors.{at}: {group}; expected two brands or more"
+        for cap, count in Counter((cap.scope, cap.minutes) for cap in self.caps).items():
+            if count > 1:
+                yield f"caps: {count} of scope {cap[0]} within {cap[1]} minutes; expected one"
+
+    def terms(self) -> Terms:
+        """As the engine takes them."""
+        diversity = self.diversity or _Diversity(strength=0.0)
+        return Terms(
+            auction=self.auction,
+            reserve_micros=self.reserve_micros,
+            caps=tuple(Cap(cap.scope, cap.most, cap.minutes * MINUTE_MS) for cap in self.caps),
+            blocked_ads=frozenset(map(id64, self.block.ads)),
+            blocked_categories=frozenset(map(id64, self.block.categories)),
+            blocked_advertisers=frozenset(map(id64, self.block.advertisers)),
+            separate=self.separate,
+            rivals=tuple((id64(brand), 1 + at) for at, group in enumerate(self.competitors) for brand in group),
+            pinned=tuple((id64(ad), slot) for ad, slot in self.pinned.items()),
+            diversity=diversity.strength,
+            diversify_by=diversity.method,
+            category_share=self.category_share,
+            conversion=self.conversion,
+            viewed_s=self.viewed_s,
+            version=f"{id64(self.model_dump_json()):016x}",
+        )
+
+
+def parse(text: str) -> Rules:
+    """The rules that ``text``, YAML, declares. Raises `RulesError` with every error."""
+    try:
+        told: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RulesError(f"not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Rules.model_validate({} if told is None else told)
+    except ValidationError as error:
+        raise RulesError("\n".join(_words(error))) from error
+
+
+def _words(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        where = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        yield f"{where}: {message}, got {problem['input']!r:.80}" if where else message
+
+
+def read(path: Path | None) -> Rules:
+    """The rules of a file; None: none. Raises `RulesError`, which names the file."""
+    if path is None:
+        return Rules()
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, RulesError) as error:
+        raise RulesError(f"{path}, the rules that SALIENCE_RULES names, cannot be followed:\n{error}") from error

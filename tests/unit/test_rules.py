@@ -1,0 +1,94 @@
+"""The rules file: what it declares, and all that is wrong with one told at once."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from scoring.ids import id64
+from scoring.market import Cap, Terms
+from streams import rules
+from streams.cli import app
+from streams.rules import EXAMPLE, RulesError, parse
+
+
+def test_the_example_says_all_that_a_file_may_say() -> None:
+    terms = parse(EXAMPLE).terms()
+
+    assert terms.caps == (Cap("campaign", 3, 3_600_000),)
+    assert terms.blocked_ads == {id64("ad-7")}
+    assert (terms.separate, terms.category_share, terms.diversity) == ("category", 0.5, 0.05)
+    assert terms.rivals == ((id64("Arco"), 1), (id64("Belle"), 1))
+    assert terms.pinned == ((id64("ad-9"), 0),)
+    assert all(f"{name}:" in EXAMPLE for name in rules.Rules.model_fields)
+
+
+def test_an_empty_file_is_as_no_file_but_for_its_name() -> None:
+    assert parse("").terms().version == parse("auction: gsp").terms().version
+    assert not parse("").terms().ties_slots
+    assert Terms() == Terms(version="none")
+
+
+def test_rules_that_differ_have_another_version() -> None:
+    assert parse("reserve_micros: 1").terms().version != parse("reserve_micros: 2").terms().version
+
+
+def test_every_error_of_a_file_is_told_at_once() -> None:
+    text = """
+        auction: third
+        reserve_micros: -1
+        caps: [{scope: brand, most: 0, minutes: 5}, {scope: ad, most: 1}]
+        separate: colour
+        surprise: 1
+    """
+
+    with pytest.raises(RulesError) as told:
+        parse(text)
+
+    said = str(told.value)
+    for where in (
+        "auction", "reserve_micros", "caps.0.scope", "caps.0.most", "caps.1.minutes", "separate", "surprise",
+    ):  # fmt: skip
+        assert any(line.startswith(where) for line in said.splitlines()), where
+
+
+def test_rules_that_contradict_each_other_are_all_told() -> None:
+    text = """
+        block: {ads: [ad-1]}
+        pinned: {ad-1: 0, ad-2: 0}
+        competitors: [[Arco, Belle], [Arco, Arco]]
+        caps: [{scope: ad, most: 1, minutes: 5}, {scope: ad, most: 2, minutes: 5}]
+    """
+
+    with pytest.raises(RulesError) as told:
+        parse(text)
+
+    said = str(told.value)
+    for part in ("ad-1, ad-2 all have slot 0", "ad-1 is blocked", "Arco is in 2 groups", "competitors.1", "caps: 2"):
+        assert part in said
+
+
+@pytest.mark.parametrize("text", ["[", "a: b: c", "- 1", "7", "!!python/object/apply:os.getcwd []", "caps: x"])
+def test_what_is_no_rules_file_is_an_error(text: str) -> None:
+    with pytest.raises(RulesError):
+        parse(text)
+
+
+def test_the_command_tells_whether_a_file_can_be_followed(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(EXAMPLE)
+    good = CliRunner().invoke(app, ["rules", "check", str(file), "--json"])
+    file.write_text("auction: third\nsurprise: 1")
+    bad = CliRunner().invoke(app, ["rules", "check", str(file), "--json"])
+
+    assert (good.exit_code, json.loads(good.stdout)["valid"]) == (0, True)
+    assert (bad.exit_code, len(json.loads(bad.stdout)["errors"])) == (1, 2)
+
+
+def test_a_worker_that_cannot_follow_its_rules_says_all_that_is_wrong_and_ends(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text("auction: third\nsurprise: 1")
+
+    with pytest.raises(RulesError, match=r"(?s)rules.yaml.*auction.*surprise"):
+        rules.read(file)

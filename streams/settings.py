@@ -183,7 +183,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _web_is_guarded(self) -> Self:
         """Beyond loopback anybody may ask."""
-        if not _is_loopback(self.web_host) and self.bearer_token() is None:
+        if not is_loopback(self.web_host) and self.bearer_token() is None:
             raise ValueError(
                 f"SALIENCE_WEB_HOST={self.web_host} is not loopback, so SALIENCE_WEB_TOKEN is expected, "
                 "or SALIENCE_WEB_TOKEN_FILE: a token of your own, such as: openssl rand -hex 24"
@@ -197,7 +197,7 @@ class Settings(BaseSettings):
         return (self.web_token.get_secret_value() if self.web_token is not None else "") or None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:

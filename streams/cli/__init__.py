@@ -12,6 +12,7 @@ from streams.cli import (
     asyncapi,
     bench,
     broker,
+    console,
     dead_letters,
     demo,
     doctor,
@@ -50,6 +51,7 @@ app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
 app.command()(worker.worker)
 app.add_typer(lag.app, name="lag")
+app.command(epilog=console.EPILOG)(console.console)
 app.add_typer(lanes.app, name="lanes")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(privacy.app, name="privacy")

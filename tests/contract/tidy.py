@@ -58,6 +58,7 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
         "streams/guard.py": "who may ask a web server of ours",
         "streams/metrics_page.py": "a page of both",
         "streams/lag/serve.py": "the lag monitor's web server",
+        "streams/console/serve.py": "the console's web server",
     },
 }
 # Who makes a Kafka consumer. The lanes' events come through the intake alone; the others read something else.
@@ -71,6 +72,8 @@ CONSUMERS: Mapping[str, str] = {
     "streams/adopt.py": "log ends, for a command while no worker runs",
     "streams/reading.py": "whole topics, for commands and checks",
     "streams/cli/tail.py": "a person who watches",
+    "streams/console/tails.py": "the console, which is another process",
+    "streams/console/receipts.py": "a receipt, when a person asks the console",
     "streams/demo/run.py": "the demo shop, which is the ad server there",
 }
 

@@ -1,0 +1,73 @@
+"""``salience console``: the live page."""
+
+import asyncio
+import signal
+from typing import Annotated
+
+import typer
+
+from streams.cli.options import Bootstrap, Model, Prefix, settings_of
+
+EPILOG = "Example: salience console --port 9309"
+
+
+def console(
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    group: Annotated[str | None, typer.Option(help="The workers' consumer group (SALIENCE_GROUP).")] = None,
+    model: Model = None,
+    host: Annotated[
+        str | None, typer.Option(help="Beyond loopback with SALIENCE_WEB_TOKEN (SALIENCE_WEB_HOST).")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one, which is printed.")] = 9309,
+    every: Annotated[float, typer.Option("--every", min=0.1, max=60, help="Seconds between two looks at the lag.")] = 1,
+    stuck_after: Annotated[
+        float,
+        typer.Option("--stuck-after", min=1, max=3_600, help="Seconds behind without progress that are STALL or STOP."),
+    ] = 10.0,
+    log_json: Annotated[bool, typer.Option(help="Log lines as JSON.")] = False,
+) -> None:
+    """Serve the live console until stopped: throughput, latency, lag, click rates, campaigns, models, "why this ad?".
+
+    It reads the topics and asks the brokers for the lag, joins no group and needs no worker. It shows what people did:
+    on loopback to whoever is on this machine, beyond it to whoever has SALIENCE_WEB_TOKEN. Exit status 1 where it
+    cannot listen, or a topic is missing.
+    """
+    import structlog
+
+    from streams.console import serve as server
+    from streams.lag.arithmetic import Rules
+    from streams.lag.monitor import LagMonitor
+    from streams.lag.poller import Poller
+    from streams.reading import MissingTopicError
+    from streams.running import configure_logging
+    from streams.topics import TopicsError
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, group=group, model=model, web_host=host)
+    configure_logging(log_json=log_json)
+    log = structlog.get_logger()
+    monitor = LagMonitor(
+        Poller(settings.bootstrap, [settings.group], settings.topic_prefix),
+        Rules(stuck_ms=round(1000 * stuck_after)),
+        every,
+        failing=lambda why: log.warning("the lag is not told", error=why),
+    )
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+        def ready(bound: int) -> None:
+            log.info("serving", console=f"http://{settings.web_host}:{bound}/")
+
+        await server.serve(settings, monitor, port, ready, stop.wait)
+
+    try:
+        asyncio.run(run())
+    except OSError as error:
+        typer.echo(f"Error: cannot listen on {settings.web_host}:{port}: {error}. Another one: --port 0", err=True)
+        raise typer.Exit(1) from error
+    except (MissingTopicError, TopicsError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error

@@ -1,0 +1,111 @@
+"""What is wrong now, in the words of the runbooks: the alert rules' conditions, without their patience. No I/O.
+
+Prometheus waits before it wakes somebody; who looks at a page wants to see it at once. Each alarm is named as the alert
+whose runbook in deploy/OPERATIONS.md says what to do.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from streams.console.clicks import ModelQuality
+from streams.console.refused import RECENT_MS, RefusedKind
+from streams.control_wire import Drift
+from streams.lag.arithmetic import Status
+from streams.lag.board import GroupLag
+from streams.lag.monitor import News
+
+TIME_LAG_S = 30.0
+GROWING_S = 5.0
+CALIBRATION = (0.8, 1.25)
+AUC_LEAST = 0.55
+"""Below it an order is hardly better than chance."""
+DEAD_SHARE = 0.01
+DRIFT_RECENT_MS = 1_800_000
+"""The times and shares are those of deploy/prometheus/alerts.yml."""
+ALARMS_MAX = 50
+"""Shown; a cluster that has stopped has one for every partition."""
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """``name``: of the alert. ``red``: shoppers see old or no placements now. ``about``: what its sentence needs."""
+
+    name: str
+    red: bool
+    about: dict[str, str | int | float]
+
+
+def alarms(
+    news: News,
+    group: GroupLag | None,
+    models: Sequence[ModelQuality],
+    drifts: Sequence[Drift],
+    refused: Sequence[RefusedKind],
+    now_ms: int,
+) -> list[Alarm]:
+    """Everything that is wrong, the red first."""
+    found = [*_of_lag(news, group), *_of_clicks(models, drifts, now_ms), *_of_letters(group, refused)]
+    return sorted(found, key=lambda alarm: not alarm.red)[:ALARMS_MAX]
+
+
+def _of_lag(news: News, group: GroupLag | None) -> Iterator[Alarm]:
+    if news.stale:
+        yield Alarm(
+            name="SalienceLagUnknown", red=True, about={"seconds": round(news.age_s, 1), "error": news.error[:500]}
+        )
+        return
+    if group is None or group.state in ("empty", "dead"):  # the embedded broker names no member of any group
+        yield Alarm(name="SalienceGroupEmpty", red=True, about={})
+    for lag in group.partitions if group is not None else ():
+        about: dict[str, str | int | float] = {
+            "partition": f"{lag.topic}[{lag.partition}]",
+            "status": lag.status.value,
+            "behind": lag.lag or 0,
+            "seconds": round(max(lag.stuck_s, lag.time_lag_s or 0.0), 1),
+            "owner": lag.owner or "",
+        }
+        if lag.status in (Status.STALL, Status.STOP):
+            yield Alarm(name="SaliencePartitionStuck", red=True, about=about)
+        elif lag.status is Status.REWIND:
+            yield Alarm(name="SalienceOffsetsRewound", red=True, about=about)
+        elif (lag.time_lag_s or 0.0) > TIME_LAG_S:
+            yield Alarm(name="SalienceTimeLag", red=True, about=about)
+        elif lag.status is Status.WARN or ((lag.time_lag_s or 0.0) > GROWING_S and lag.catch_up_s is None):
+            yield Alarm(name="SalienceLagGrowing", red=False, about=about)
+
+
+def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], now_ms: int) -> Iterator[Alarm]:
+    for model in models[:1]:  # the one that serves; what went before is history
+        ratio, auc = model.layer.calibration, model.layer.auc
+        off = ratio is not None and not CALIBRATION[0] <= ratio <= CALIBRATION[1]
+        blind = auc is not None and auc < AUC_LEAST
+        if off or blind:
+            about: dict[str, str | int | float] = {"model": model.model, "calibration": ratio or 0.0, "auc": auc or 0.0}
+            yield Alarm(name="SalienceCalibrationOff", red=False, about=about)
+    for drift in drifts:
+        if drift.time_ms >= now_ms - DRIFT_RECENT_MS:
+            yield Alarm(
+                name="SalienceDrift",
+                red=False,
+                about={
+                    "lane": drift.lane,
+                    "detector": drift.detector,
+                    "answer": drift.answer,
+                    "was": round(drift.was, 4),
+                    "now": round(drift.now, 4),
+                },
+            )
+
+
+def _of_letters(group: GroupLag | None, refused: Sequence[RefusedKind]) -> Iterator[Alarm]:
+    for topic in sorted({kind.topic for kind in refused if kind.recent}):
+        kinds = [kind for kind in refused if kind.topic == topic and kind.recent]
+        per_s = sum(kind.recent for kind in kinds) / (RECENT_MS / 1000)
+        comes = group.topics[topic].produced_per_s if group is not None and topic in group.topics else 0.0
+        if per_s > DEAD_SHARE * comes:
+            worst = max(kinds, key=lambda kind: kind.recent)
+            yield Alarm(
+                name="SalienceDeadLetters",
+                red=False,
+                about={"topic": topic, "count": sum(kind.recent for kind in kinds), "error": worst.error},
+            )

@@ -1,0 +1,168 @@
+"""Click rates by arm, and how good the predictions of each model were: from what came of impressions. No I/O."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from streams.control_wire import Drift
+from streams.quality import KEPT, Quality
+from scoring.confidence import wilson
+from streams.wire import Outcome
+
+ARMS_MAX, MODELS_MAX = 16, 8
+"""The newest so many are kept; two arrays of `KEPT` outcomes a model."""
+POINTS = 120
+"""Of an interval over time."""
+DRIFTS_MAX = 20
+
+
+class ArmRate(msgspec.Struct, frozen=True, kw_only=True):
+    """Clicks over impressions whose outcome is known, with Wilson's 95 % interval at this one look.
+
+    ``lows``, ``highs``: the interval as it was, oldest first, `POINTS` at most, at even distances of what is known.
+    """
+
+    arm: str
+    impressions: int
+    clicks: int
+    rate: float
+    low: float
+    high: float
+    lows: list[float]
+    highs: list[float]
+
+
+class Arm:
+    """Counts of an arm, and its interval as it narrows."""
+
+    def __init__(self) -> None:
+        self.impressions = self.clicks = 0
+        self._points: list[tuple[float, float]] = []
+        self._stride = self._due = 1
+
+    def add(self, *, clicked: bool) -> None:
+        """One more outcome."""
+        self.impressions += 1
+        self.clicks += clicked
+        if self.impressions >= self._due:
+            self._points.append(wilson(self.clicks, self.impressions))
+            if len(self._points) == POINTS:  # half the points at twice the distance: the whole story in bounded space
+                self._points, self._stride = self._points[1::2], 2 * self._stride
+            self._due += self._stride
+
+    def told(self, name: str) -> ArmRate:
+        """What is known now."""
+        low, high = wilson(self.clicks, self.impressions)
+        points = [*self._points, (low, high)]
+        return ArmRate(
+            arm=name,
+            impressions=self.impressions,
+            clicks=self.clicks,
+            rate=self.clicks / self.impressions if self.impressions else 0.0,
+            low=low,
+            high=high,
+            lows=[round(point[0], 6) for point in points],
+            highs=[round(point[1], 6) for point in points],
+        )
+
+
+class ModelQuality(msgspec.Struct, frozen=True, kw_only=True):
+    """How good a model's predictions were, of its newest outcomes; None where too few are known.
+
+    ``layer``: with the online click layer; ``alone``: by the attention model without it.
+    """
+
+    model: str
+    outcomes: int
+    newest_ms: int
+    layer: "Figures"
+    alone: "Figures"
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """``calibration``: clicks over predicted clicks. ``drifts``: times that ADWIN found the residual's mean changed."""
+
+    calibration: float | None
+    log_loss: float | None
+    auc: float | None
+    drifts: int
+
+
+def _figures(quality: Quality) -> Figures:
+    calibration, log_loss, auc = (None if math.isnan(each) else round(each, 4) for each in quality.figures())
+    return Figures(calibration=calibration, log_loss=log_loss, auc=auc, drifts=quality.drifts)
+
+
+class Model:
+    """The outcomes of a model."""
+
+    def __init__(self) -> None:
+        self.outcomes = self.newest_ms = 0
+        self._layer, self._alone = Quality(), Quality()
+
+    def take(self, outcomes: Sequence[Outcome]) -> None:
+        """More of them, oldest first."""
+        rows = np.empty(len(outcomes), dtype=[("predicted", "<f8"), ("clicked", "u1")])
+        rows["clicked"] = [outcome.clicked for outcome in outcomes]
+        for quality, chances in (
+            (self._layer, [outcome.predicted for outcome in outcomes]),
+            (self._alone, [outcome.attention for outcome in outcomes]),
+        ):
+            rows["predicted"] = chances
+            quality.observe(rows)
+        self.outcomes += len(outcomes)
+        self.newest_ms = max(self.newest_ms, *(outcome.known_ms for outcome in outcomes))
+
+    def told(self, name: str) -> ModelQuality:
+        """What is known now."""
+        return ModelQuality(
+            model=name,
+            outcomes=self.outcomes,
+            newest_ms=self.newest_ms,
+            layer=_figures(self._layer),
+            alone=_figures(self._alone),
+        )
+
+
+class Clicks:
+    """Arms, models and drift."""
+
+    def __init__(self) -> None:
+        self._arms: dict[str, Arm] = {}
+        self._models: dict[str, Model] = {}
+        self.drifts: deque[Drift] = deque(maxlen=DRIFTS_MAX)
+
+    def take(self, outcomes: Sequence[Outcome]) -> None:
+        """What became known, oldest first."""
+        by_model: dict[str, list[Outcome]] = {}
+        for outcome in outcomes:
+            if (arm := self._arms.get(outcome.arm)) is None:
+                arm = self._arms[outcome.arm] = Arm()
+            arm.add(clicked=outcome.clicked)
+            by_model.setdefault(outcome.model, []).append(outcome)
+        for name, told in by_model.items():
+            self._models.setdefault(name, Model()).take(told)
+        while len(self._arms) > ARMS_MAX:
+            del self._arms[next(iter(self._arms))]
+        while len(self._models) > MODELS_MAX:
+            del self._models[min(self._models, key=lambda name: self._models[name].newest_ms)]
+
+    def drifted(self, drift: Drift) -> None:
+        """A lane says that its click layer no longer fits the world."""
+        self.drifts.appendleft(drift)
+
+    def arms(self) -> list[ArmRate]:
+        """Every arm's click rate."""
+        return [arm.told(name) for name, arm in sorted(self._arms.items())]
+
+    def models(self) -> list[ModelQuality]:
+        """Every model's quality, that with the newest outcome first."""
+        told = [model.told(name) for name, model in self._models.items()]
+        return sorted(told, key=lambda model: -model.newest_ms)
+
+
+OUTCOMES_READ = KEPT
+"""Outcomes of each partition to begin with: as many as a model's figures look back on."""

@@ -1,0 +1,180 @@
+"""All that the console knows, kept from what the tails bring, told as one snapshot a second. No I/O.
+
+Everything here runs on the compute thread, one call after the other.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from scoring.catalogue import Catalogue
+from scoring.engine import Engine
+from streams import topics
+from streams.catalogue_feed import apply_ads
+from streams.console.alarms import Alarm, alarms
+from streams.console.campaigns import Campaigns, Day
+from streams.console.clicks import OUTCOMES_READ, ArmRate, Clicks, ModelQuality
+from streams.console.flow import Flow, Placed
+from streams.console.lanes import History, LaneState, lane_states, shown
+from streams.console.people import PEOPLE_MAX, Found, People
+from streams.console.refused import Refused, RefusedKind
+from streams.console.tails import Tail
+from streams.console.trials import Trials, TrialState
+from streams.control_wire import Drift, decode_control
+from streams.dead_letters import letter_of
+from streams.decode import Record
+from streams.lag.arithmetic import Status
+from streams.lag.monitor import News
+from streams.layer_audit import decode_outcome
+from streams.settings import Settings
+
+IMPRESSIONS_READ = 50_000
+"""Of each partition to begin with: a second's work for four lanes."""
+LETTERS_READ = 5_000
+
+_placed = msgspec.json.Decoder(Placed).decode
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The console at ``time_ms``. ``level``: red, amber or ok. ``skipped``: records that the reader jumped over."""
+
+    time_ms: int
+    level: str
+    worst: Status
+    alarms: list[Alarm]
+    group: str
+    members: int
+    poll_age_s: float
+    caught_up: bool
+    skipped: int
+    malformed: int
+    lanes: list[LaneState]
+    lanes_hidden: int
+    arms: list[ArmRate]
+    experiments: list[TrialState]
+    models: list[ModelQuality]
+    drifts: list[Drift]
+    day: Day
+    refused: list[RefusedKind]
+    people: list[str]
+
+
+class Desk:
+    """What is known of ``lanes`` lanes of the workers that ``settings`` name.
+
+    ``engine``: whose catalogue the ads topic fills, and whose model computes receipts again.
+    """
+
+    def __init__(self, settings: Settings, lanes: int, engine: Engine | None = None) -> None:
+        self._settings = settings
+        self._inputs = [settings.topic_prefix + name for name in (topics.AD_IMPRESSIONS, topics.CLICKS)]
+        self.engine = engine
+        self.catalogue = engine.catalogue if engine is not None else Catalogue()
+        self.people = People()
+        self._flow, self._history = Flow(lanes), History(lanes)
+        self._clicks, self._campaigns, self._refused = Clicks(), Campaigns(self.catalogue), Refused()
+        self._trials = Trials()
+        self._people_read = PEOPLE_MAX // lanes
+        self._shown: list[LaneState] = []
+        self.malformed = 0
+        """Records that cannot be read: of another version, or another hand."""
+
+    def tails(self) -> list[Tail]:
+        """The topics, in the order in which they are read; each with who takes its records."""
+        prefix = self._settings.topic_prefix
+        return [
+            Tail(prefix + topics.ADS, self._take_ads),
+            Tail(prefix + topics.CONTROL, self._take_control),
+            Tail(prefix + topics.EXPERIMENT_REPORTS, self._take_reports),
+            Tail(prefix + topics.PLACEMENTS, self._take_placements, newest=self._people_read),
+            Tail(prefix + topics.OUTCOMES, self._take_outcomes, newest=OUTCOMES_READ),
+            Tail(prefix + topics.AD_IMPRESSIONS, self._take_impressions, newest=IMPRESSIONS_READ),
+            Tail(prefix + topics.DEAD_LETTERS, self._take_letters, newest=LETTERS_READ),
+        ]
+
+    def _take_ads(self, records: Sequence[Record]) -> None:
+        apply_ads(self.catalogue, records)
+
+    def _take_control(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if (record.key or b"").startswith(b"drift/") and record.value is not None:
+                try:
+                    message = decode_control(record.value)
+                except msgspec.MsgspecError:
+                    self.malformed += 1
+                    continue
+                if isinstance(message, Drift):
+                    self._clicks.drifted(message)
+
+    def _take_reports(self, records: Sequence[Record]) -> None:
+        for record in records:
+            try:
+                self._trials.take((record.key or b"").decode(errors="replace"), record.value)
+            except msgspec.MsgspecError:
+                self.malformed += 1
+
+    def _take_placements(self, records: Sequence[Record]) -> None:
+        placed, written_ms = [], []
+        for record in records:
+            if record.value is None:
+                self.people.forget((record.key or b"").decode(errors="replace"))
+                continue
+            try:
+                one = _placed(record.value)
+            except msgspec.MsgspecError:
+                self.malformed += 1
+                continue
+            self.people.add(Found(one, record.partition, record.timestamp))
+            placed.append(one)
+            written_ms.append(record.timestamp)
+        self._flow.take(records[0].partition, placed, written_ms)
+
+    def _take_outcomes(self, records: Sequence[Record]) -> None:
+        outcomes = []
+        for record in records:
+            try:
+                outcomes.append(decode_outcome(record.value or b""))
+            except msgspec.MsgspecError:
+                self.malformed += 1
+        self._clicks.take(outcomes)
+
+    def _take_impressions(self, records: Sequence[Record]) -> None:
+        self._campaigns.take([record.value for record in records])
+
+    def _take_letters(self, records: Sequence[Record]) -> None:
+        self._refused.take([letter for record in records if (letter := letter_of(record)) is not None])
+
+    def tick(self, news: News, now_ms: int, *, caught_up: bool, skipped: int) -> Snapshot:
+        """The snapshot of this second."""
+        group = next((group for group in news.report.groups if group.group == self._settings.group), None)
+        states = lane_states(group, self._inputs, self._flow.tick(now_ms))
+        self._history.add(states)
+        self._shown = shown(states)
+        models, drifts, refused = self._clicks.models(), list(self._clicks.drifts), self._refused.told(now_ms)
+        stream_ms = max((model.newest_ms for model in models), default=now_ms)  # drift is dated by the events' time
+        found = alarms(news, group, models, drifts, refused, stream_ms)
+        return Snapshot(
+            time_ms=now_ms,
+            level="red" if any(alarm.red for alarm in found) else "amber" if found else "ok",
+            worst=group.total.status if group is not None else Status.UNKNOWN,
+            alarms=found,
+            group=self._settings.group,
+            members=group.members if group is not None else 0,
+            poll_age_s=round(news.age_s, 2),
+            caught_up=caught_up,
+            skipped=skipped,
+            malformed=self.malformed,
+            lanes=self._shown,
+            lanes_hidden=len(states) - len(self._shown),
+            arms=self._clicks.arms(),
+            experiments=self._trials.told(),
+            models=models,
+            drifts=drifts,
+            day=self._campaigns.day(),
+            refused=refused,
+            people=self.people.recent(),
+        )
+
+    def history(self) -> dict[int, dict[str, list[float | None]]]:
+        """Of the lanes shown, for a page that was just opened."""
+        return self._history.of(self._shown)

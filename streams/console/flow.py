@@ -1,0 +1,67 @@
+"""What comes out of each lane: placements a second, and how old their events were. Arrays, one row a lane; no I/O."""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+LATENCIES_KEPT = 512
+"""Newest placements of each lane that the percentiles are of: 2 KB a lane; five are beyond the 99th."""
+RATE_OVER_TICKS = 5
+"""Seconds that a rate is the mean of."""
+
+
+class Placed(msgspec.Struct, frozen=True, gc=False):
+    """What the console reads of a placement."""
+
+    placement_id: str
+    user_id: str
+    time_ms: int
+    arm: str
+    model: str
+    context_only: bool = False
+
+
+class LaneFlow(msgspec.Struct, frozen=True, kw_only=True):
+    """A lane's output. ``p50_ms`` and ``p99_ms``: from the event's own time until its placement was written."""
+
+    placements: int
+    placements_per_s: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class Flow:
+    """Counts of ``lanes`` lanes."""
+
+    def __init__(self, lanes: int) -> None:
+        self._totals = np.zeros(lanes, dtype=np.int64)
+        self._latency_ms = np.full((lanes, LATENCIES_KEPT), np.nan)
+        self._ticks: list[tuple[int, npt.NDArray[np.int64]]] = []
+
+    def take(self, lane: int, placed: Sequence[Placed], written_ms: Sequence[int]) -> None:
+        """Placements of a lane, oldest first, each with the time of its record."""
+        late = np.array(written_ms, dtype=np.float64) - np.array([one.time_ms for one in placed], dtype=np.float64)
+        latest = late[-LATENCIES_KEPT:]
+        end = int(self._totals[lane]) + len(placed)
+        self._latency_ms[lane, np.arange(end - len(latest), end) % LATENCIES_KEPT] = np.maximum(latest, 0)
+        self._totals[lane] = end
+
+    def tick(self, now_ms: int) -> list[LaneFlow]:
+        """Each lane's output now; called once a second, since rates look back over the calls."""
+        self._ticks = [*self._ticks[-RATE_OVER_TICKS:], (now_ms, self._totals.copy())]
+        then_ms, then = self._ticks[0]
+        seconds = max(now_ms - then_ms, 1) / 1000
+        rates = ((self._totals - then) / seconds).round(2).tolist()
+        return [
+            LaneFlow(placements=total, placements_per_s=rate, **self._percentiles(lane))
+            for lane, (total, rate) in enumerate(zip(self._totals.tolist(), rates, strict=True))
+        ]
+
+    def _percentiles(self, lane: int) -> dict[str, float | None]:
+        count = min(int(self._totals[lane]), LATENCIES_KEPT)
+        if not count:
+            return {"p50_ms": None, "p99_ms": None}
+        p50, p99 = np.percentile(self._latency_ms[lane, :count], [50, 99]).round(1).tolist()
+        return {"p50_ms": p50, "p99_ms": p99}

@@ -1,0 +1,52 @@
+"""Who has a placement, and which: what "why this ad?" begins with. No I/O."""
+
+from collections import OrderedDict
+from itertools import islice
+
+import msgspec
+
+from streams.console.flow import Placed
+
+PEOPLE_MAX = 100_000
+"""About 0.5 KB each. Beyond it, who was placed longest ago is not found."""
+RECENT = 20
+"""People offered to pick from."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A person's newest placement, and where and when it was written."""
+
+    placed: Placed
+    lane: int
+    written_ms: int
+
+
+class People:
+    """The newest placement of each of at most `PEOPLE_MAX` people."""
+
+    def __init__(self, people_max: int = PEOPLE_MAX) -> None:
+        self._max = people_max
+        self._held: OrderedDict[str, Found] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, found: Found) -> None:
+        """A newer placement."""
+        self._held[found.placed.user_id] = found
+        self._held.move_to_end(found.placed.user_id)
+        if len(self._held) > self._max:
+            self._held.popitem(last=False)
+
+    def forget(self, user: str) -> None:
+        """A tombstone: the person was forgotten, and is here too."""
+        self._held.pop(user, None)
+
+    def find(self, user: str) -> Found | None:
+        """The person's newest placement."""
+        return self._held.get(user)
+
+    def recent(self) -> list[str]:
+        """Those placed last, newest first; of whom a receipt tells why."""
+        told = (user for user, found in reversed(self._held.items()) if not found.placed.context_only)
+        return list(islice(told, RECENT))

@@ -1,0 +1,79 @@
+"""Dead letters, by where they came from and why: counts and the newest of each kind. No I/O."""
+
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from streams.dead_letters import Letter
+
+KINDS_MAX = 64
+"""Pairs of origin and error. Beyond it the one seen longest ago goes."""
+MESSAGE_MAX = 240
+"""Characters shown of a message."""
+RECENT_MS = 60_000
+"""A topic is poisoned now if something of it was refused within this."""
+RECENT_MAX = 10_000
+"""Times kept of each kind, 80 KB; as many recent letters or more are told as so many."""
+
+
+class RefusedKind(msgspec.Struct, frozen=True, kw_only=True):
+    """Records of one topic refused for one reason. ``recent``: within `RECENT_MS` of now. The rest is of the newest."""
+
+    topic: str
+    stage: str
+    error: str
+    count: int
+    recent: int
+    message: str
+    partition: str
+    offset: str
+    time_ms: int
+
+
+class _Kind:
+    """Letters of a kind: how many, when, and what of the newest is told (never what was refused)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.times_ms: deque[int] = deque(maxlen=RECENT_MAX)
+        self.message = self.partition = self.offset = ""
+
+    def add(self, letter: Letter) -> None:
+        self.count += 1
+        self.times_ms.append(letter.timestamp_ms)
+        self.message = letter.told("message")[:MESSAGE_MAX]
+        self.partition, self.offset = letter.told("partition"), letter.told("offset")
+
+
+class Refused:
+    """Counts of the letters read."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, str, str], _Kind] = {}
+
+    def take(self, letters: Sequence[Letter]) -> None:
+        """Letters, oldest first."""
+        for letter in letters:
+            name = letter.told("topic"), letter.told("stage"), letter.told("error")
+            self._kinds[name] = kind = self._kinds.pop(name, None) or _Kind()  # the newest kind last
+            kind.add(letter)
+        while len(self._kinds) > KINDS_MAX:
+            del self._kinds[next(iter(self._kinds))]
+
+    def told(self, now_ms: int) -> list[RefusedKind]:
+        """Every kind, the one with the newest letter first."""
+        return [
+            RefusedKind(
+                topic=topic,
+                stage=stage,
+                error=error,
+                count=kind.count,
+                recent=sum(at >= now_ms - RECENT_MS for at in kind.times_ms),
+                message=kind.message,
+                partition=kind.partition,
+                offset=kind.offset,
+                time_ms=kind.times_ms[-1],
+            )
+            for (topic, stage, error), kind in reversed(self._kinds.items())
+        ]

@@ -1,0 +1,255 @@
+"""The console's web server: the page, its snapshots as server-sent events, and the answer to "why this ad?".
+
+On loopback unless told otherwise, and then whatever tells of the shop wants the bearer token; the page's own files tell
+nothing. Nothing is loaded from elsewhere, and the browser is told to refuse it (Content-Security-Policy). On loopback a
+request must name this machine, or any web site could ask through a name of its own (DNS rebinding).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+import msgspec
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from scoring.attention import ModelError, load
+from scoring.catalogue import Catalogue
+from scoring.engine import Engine
+from scoring.policies import Policy
+from streams import topics
+from streams.clock import wall_ms
+from streams.compute import Compute
+from streams.console.desk import Desk, Snapshot
+from streams.console.receipts import find_receipt
+from streams.console.tails import Tails
+from streams.console.why import Explainer
+from streams.guard import Handler, guard, json_response
+from streams.lag.monitor import LagMonitor
+from streams.reading import MissingTopicError
+from streams.settings import Settings, is_loopback
+
+log = structlog.get_logger()
+
+EVERY_S = 1.0
+"""Between two snapshots; the page counts on it (``SILENT_MS`` in console.js is five of them)."""
+LISTENERS_MAX = 64
+"""Pages that listen; each holds a connection for as long as it is open."""
+USER_MAX = 64
+"""Characters of a user's id, as on the wire."""
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+TYPES = {
+    ".svg": "image/svg+xml",
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".json": "application/json",
+}
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+class Live:
+    """What the pages are told: the latest snapshot, made anew every `EVERY_S` seconds, and explanations."""
+
+    def __init__(self, settings: Settings, monitor: LagMonitor, desk: Desk, tails: Tails, compute: Compute) -> None:
+        self._settings, self._monitor, self._desk, self._tails, self._compute = settings, monitor, desk, tails, compute
+        self._explainer = Explainer(desk.catalogue, desk.engine)
+        self._turn = asyncio.Event()
+        self.snapshot: Snapshot | None = None
+        self.encoded = b""
+        self.listeners: set[web.StreamResponse] = set()
+
+    async def run(self) -> None:
+        """Make snapshots for ever. Raises what ended the monitor."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            self.snapshot = await self._compute.run(
+                self._desk.tick,
+                self._monitor.latest,
+                wall_ms(),
+                caught_up=self._tails.caught_up,
+                skipped=self._tails.skipped,
+            )
+            self.encoded = msgspec.json.encode(self.snapshot)
+            turn, self._turn = self._turn, asyncio.Event()
+            turn.set()
+            await asyncio.sleep(max(0.0, EVERY_S - (loop.time() - began)))
+
+    async def next(self) -> bytes:
+        """The next snapshot as JSON; who is slow gets the newest."""
+        await self._turn.wait()
+        return self.encoded
+
+    async def history(self) -> bytes:
+        """What was before it, as JSON."""
+        return msgspec.json.encode(await self._compute.run(self._desk.history))
+
+    async def why(self, user: str) -> web.Response:
+        """Why this person has these ads: 200, or 404 with ``error``: nobody, context or gone."""
+        found = self._desk.people.find(user)
+        if found is None:
+            return json_response(404, {"error": "nobody", "user": user})
+        if found.placed.context_only:
+            return json_response(404, {"error": "context", "user": user})
+        decision = await find_receipt(self._settings.bootstrap, self._settings.topic_prefix, found)
+        if decision is None:
+            return json_response(404, {"error": "gone", "user": user})
+        return web.Response(
+            body=msgspec.json.encode(await self._compute.run(self._explainer.why, decision)),
+            content_type="application/json",
+        )
+
+
+LIVE: web.AppKey[Live] = web.AppKey("live", Live)
+
+
+def make_app(live: Live, settings: Settings) -> web.Application:
+    """The page for everyone who may connect; under ``/api`` what it shows, for whoever bears the token."""
+    app = web.Application(middlewares=[_careful(settings.web_host)])
+    for path, handler in _static().items():
+        app.router.add_get(path, handler)
+    api = web.Application(middlewares=[guard(settings.bearer_token())])
+    api[LIVE] = live
+    api.router.add_get("/events", _events)
+    api.router.add_get("/snapshot", _snapshot)
+    api.router.add_get("/why", _why)
+    app.add_subapp("/api", api)
+    app.on_response_prepare.append(_add_headers)
+    return app
+
+
+def _careful(host: str) -> Middleware:
+    """Headers that keep the page to itself, and no answer to a name that is not this machine's."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        name = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
+        if is_loopback(host) and name not in LOOPBACK_NAMES | {host}:
+            return json_response(403, {"error": f"the host {name!r} is not this machine's; use http://127.0.0.1"})
+        return await handler(request)
+
+    return middleware
+
+
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
+def _static() -> dict[str, Handler]:
+    """A handler for each file of the page, held in memory: no request's path ever reaches the file system."""
+    found: dict[str, Handler] = {}
+
+    def add(folder: Traversable, path: str) -> None:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                add(entry, f"{path}{entry.name}/")
+            elif (kind := TYPES.get("." + entry.name.rpartition(".")[2])) is not None:
+                found[path + entry.name] = _file(entry.read_bytes(), kind)
+
+    add(files("streams.console") / "static", "/")
+    return {"/": found["/index.html"], **found}
+
+
+def _file(content: bytes, kind: str) -> Handler:
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=content, content_type=kind, charset="utf-8")
+
+    return answer
+
+
+async def _snapshot(request: web.Request) -> web.Response:
+    """The latest snapshot, for machines."""
+    live = request.app[LIVE]
+    return web.Response(body=live.encoded or await live.next(), content_type="application/json")
+
+
+async def _events(request: web.Request) -> web.StreamResponse:
+    """Server-sent events: ``history`` once, then ``snapshot`` every second, which tells the page that we live."""
+    live = request.app[LIVE]
+    if len(live.listeners) >= LISTENERS_MAX:
+        return json_response(503, {"error": f"{LISTENERS_MAX} pages listen already; close one"})
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    live.listeners.add(response)
+    try:
+        await response.prepare(request)
+        await response.write(b"event: history\ndata: " + await live.history() + b"\n\n")
+        while True:
+            await response.write(b"event: snapshot\ndata: " + await live.next() + b"\n\n")
+    except ConnectionError:  # the page was closed
+        return response
+    finally:
+        live.listeners.discard(response)
+
+
+async def _why(request: web.Request) -> web.Response:
+    """``?user=``: the newest placement of a person, explained."""
+    user = request.query.get("user", "")
+    if not 0 < len(user) <= USER_MAX:
+        return json_response(400, {"error": f"user has {len(user)} characters, expected 1 to {USER_MAX}"})
+    try:
+        return await request.app[LIVE].why(user)
+    except (msgspec.MsgspecError, ValueError) as error:
+        return json_response(500, {"error": f"the receipt is not of this version: {type(error).__name__}"})
+    except TimeoutError:
+        return json_response(504, {"error": f"{user}: no broker has answered in time"})
+
+
+def _engine(settings: Settings) -> Engine | None:
+    """What receipts are computed again with; without a model they are shown as they are."""
+    try:
+        model = load(settings.model)
+    except ModelError as error:
+        log.warning("no model: receipts are not computed again", error=str(error))
+        return None
+    return Engine(Catalogue(model.encode, model.dim), model, Policy())
+
+
+async def serve(
+    settings: Settings,
+    monitor: LagMonitor,
+    port: int,
+    ready: Callable[[int], None],
+    until: Callable[[], Awaitable[object]],
+) -> None:
+    """Run the console until ``until`` returns; ``ready`` is told the port.
+
+    Raises `OSError` where it cannot listen, `MissingTopicError` or `TopicsError` where there is nothing to show.
+    """
+    clicks = settings.topic_prefix + topics.CLICKS
+    lanes = (await asyncio.to_thread(topics.partition_counts, settings.bootstrap, [clicks])).get(clicks)
+    if lanes is None:
+        raise MissingTopicError(
+            f"{settings.bootstrap} has no topic {clicks}; make it with: salience topics create --bootstrap "
+            f"{settings.bootstrap}"
+        )
+    compute = Compute()
+    desk = Desk(settings, lanes, _engine(settings))
+    try:
+        async with monitor, Tails(settings.bootstrap, desk.tails(), compute) as tails:
+            live = Live(settings, monitor, desk, tails, compute)
+            runner = web.AppRunner(make_app(live, settings), access_log=None, shutdown_timeout=1.0)
+            await runner.setup()
+            running = [asyncio.create_task(live.run()), asyncio.ensure_future(until())]
+            assert tails.task is not None
+            try:
+                await web.TCPSite(runner, settings.web_host, port).start()
+                ready(runner.addresses[0][1])
+                done, _ = await asyncio.wait([*running, tails.task], return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                for task in running:
+                    task.cancel()
+                await runner.cleanup()
+    finally:
+        compute.stop()

@@ -1,0 +1,45 @@
+// What campaigns have spent today, beside what an even pace would have spent by now.
+
+import { byId, cell, head, keyed, make, put, relabel, row } from "./dom.js";
+import { moment, money, number, percent, say } from "./text.js";
+
+const COLUMNS = [["campaign", false], ["impressions", true], ["spent", true], ["budget", true], ["pace", false]];
+const label = (field) => say(`campaigns.${field}`);
+
+export class Campaigns {
+  constructor() {
+    this.table = byId("campaigns");
+    head(this.table, COLUMNS, label);
+  }
+
+  draw({ day }) {
+    put(byId("campaigns-day"), day.now_ms
+      ? say("campaigns.day", { since: moment(day.since_ms), now: moment(day.now_ms), elapsed: percent(day.elapsed, 0), more: day.more })
+      : say("campaigns.none"));
+    keyed(this.table.tBodies[0], day.campaigns, (one) => one.campaign, () => row(COLUMNS, label), (node, one) => this.update(node, one, day.elapsed));
+  }
+
+  update(node, one, elapsed) {
+    put(cell(node, "campaign"), one.campaign, one.campaign);
+    put(cell(node, "impressions"), number(one.impressions, 0), one.impressions);
+    put(cell(node, "spent"), money(one.spent_micros), one.spent_micros);
+    put(cell(node, "budget"), one.budget_micros === null ? say("campaigns.unlimited") : money(one.budget_micros), one.budget_micros);
+    const pace = cell(node, "pace");
+    if (!one.budget_micros) {
+      put(pace, "");
+      return;
+    }
+    const share = one.spent_micros / one.budget_micros;
+    if (!pace.querySelector(".gauge")) {
+      pace.replaceChildren(make("div", { class: "gauge", "aria-hidden": "true" }, make("div", { class: "full" }), make("div", { class: "mark" })), make("small"));
+    }
+    pace.querySelector(".full").style.width = `${Math.min(100, 100 * share)}%`;
+    pace.querySelector(".mark").style.left = `${100 * elapsed}%`;
+    const key = share > elapsed * 1.1 ? "campaigns.ahead" : share < elapsed * 0.9 ? "campaigns.behind" : "campaigns.even";
+    put(pace.querySelector("small"), say(key, { share: percent(share, 1), elapsed: percent(elapsed, 1) }));
+  }
+
+  relabel() {
+    relabel(this.table, COLUMNS, label);
+  }
+}

@@ -1,0 +1,68 @@
+// Click rates by arm with their intervals, and the experiments that the referee reports.
+
+import { byId, cell, head, keyed, make, put, relabel, row } from "./dom.js";
+import { moment, number, percent, say } from "./text.js";
+import { Band } from "./charts.js";
+
+const ARMS = [["arm", false], ["impressions", true], ["clicks", true], ["rate", true], ["interval", true], ["narrowing", false]];
+const TRIAL = [["arm", false], ["users", true], ["metric", true], ["difference", true], ["narrowing", false]];
+const label = (field) => say(`arms.${field}`);
+
+export class Clicks {
+  constructor() {
+    this.arms = byId("arms");
+    this.bands = new WeakMap();
+    head(this.arms, ARMS, label);
+  }
+
+  draw(snapshot) {
+    keyed(this.arms.tBodies[0], snapshot.arms, (arm) => arm.arm, () => this.create(ARMS), (node, arm) => this.updateArm(node, arm));
+    keyed(byId("experiments"), snapshot.experiments, (trial) => trial.report.number, () => this.createTrial(), (node, trial) => this.updateTrial(node, trial));
+  }
+
+  create(columns, zero = false) {
+    const node = row(columns, label);
+    const band = new Band(zero);
+    cell(node, "narrowing").append(band.node);
+    this.bands.set(node, band);
+    return node;
+  }
+
+  updateArm(node, arm) {
+    put(cell(node, "arm"), arm.arm, arm.arm);
+    put(cell(node, "impressions"), number(arm.impressions, 0), arm.impressions);
+    put(cell(node, "clicks"), number(arm.clicks, 0), arm.clicks);
+    put(cell(node, "rate"), percent(arm.rate), arm.rate);
+    const interval = say("interval", { low: percent(arm.low), high: percent(arm.high) });
+    put(cell(node, "interval"), interval, `${arm.low} ${arm.high}`);
+    this.bands.get(node).draw(arm.lows, arm.highs, say("chart.band", { what: arm.arm, interval }));
+  }
+
+  createTrial() {
+    const table = make("table", {}, make("thead"), make("tbody"));
+    head(table, TRIAL, label);
+    return make("article", {}, make("h4"), make("p"), table);
+  }
+
+  updateTrial(node, { report, bands }) {
+    const [title, verdict, table] = node.children;
+    put(title, say("experiments.one", { name: report.experiment, status: say(`experiments.${report.status}`), time: moment(report.time_ms) }));
+    put(verdict, report.verdict);
+    keyed(table.tBodies[0], report.arms, (arm) => arm.arm, () => this.create(TRIAL, true), (line, arm) => {
+      put(cell(line, "arm"), arm.arm, arm.arm);
+      put(cell(line, "users"), number(arm.users, 0), arm.users);
+      put(cell(line, "metric"), `${say(`metric.${report.primary}`)}: ${number(arm.metrics[report.primary], 4)}`, arm.metrics[report.primary]);
+      const against = arm.against_first[report.primary];
+      const interval = against ? say("interval", { low: number(against.low, 4), high: number(against.high, 4) }) : "";
+      put(cell(line, "difference"), against ? `${number(against.value, 4)} (${interval})` : say("experiments.first"), against?.value ?? null);
+      const band = bands.find((each) => each.arm === arm.arm);
+      this.bands.get(line).node.hidden = !band?.lows.length;
+      if (band?.lows.length) this.bands.get(line).draw(band.lows, band.highs, say("chart.band", { what: arm.arm, interval }));
+    });
+  }
+
+  relabel() {
+    relabel(this.arms, ARMS, label);
+    for (const table of byId("experiments").querySelectorAll("table")) relabel(table, TRIAL, label);
+  }
+}

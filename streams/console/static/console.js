@@ -1,0 +1,140 @@
+// The console: listens to the server's events, draws each snapshot, and turns red by itself when nothing comes.
+
+import { byId, keyed, make, put } from "./dom.js";
+import { number, preferred, say, seconds, speak } from "./text.js";
+import { Campaigns } from "./campaigns.js";
+import { Clicks } from "./clicks.js";
+import { Lanes } from "./lanes.js";
+import { Models } from "./models.js";
+import { Refused } from "./refused.js";
+import { Why } from "./why.js";
+
+const SILENT_MS = 5000; // five snapshots missed (EVERY_S in serve.py): the present is unknown
+const AGAIN_MS = 1000;
+const BUFFER_MAX = 16 * 1024 * 1024; // characters; a snapshot has some hundred thousand at the most
+
+let token = sessionStorage.getItem("token");
+let heard = performance.now();
+let latest = null;
+let parts = [];
+
+const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
+
+/** GET under `api/` with the token. */
+export async function ask(path) {
+  const response = await fetch(`api/${path}`, { headers: headers(), cache: "no-store" });
+  if (response.status === 401) askForToken();
+  return response;
+}
+
+function askForToken() {
+  byId("token").hidden = false;
+}
+
+/** One connection: read events until it ends. EventSource could not send the token. */
+async function listen() {
+  const response = await ask("events");
+  if (!response.ok) throw new Error(`status ${response.status}`);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let buffer = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    buffer += value;
+    for (let end = buffer.indexOf("\n\n"); end >= 0; end = buffer.indexOf("\n\n")) {
+      take(buffer.slice(0, end));
+      buffer = buffer.slice(end + 2);
+    }
+    if (buffer.length > BUFFER_MAX) throw new Error("an event without end");
+  }
+}
+
+function take(event) {
+  const [, name, data] = /^event: (\w+)\ndata: (.*)$/s.exec(event) ?? [];
+  if (name === "history") parts.forEach((part) => part.history?.(JSON.parse(data)));
+  if (name !== "snapshot") return;
+  heard = performance.now();
+  latest = JSON.parse(data);
+  parts.forEach((part) => part.draw(latest));
+  judge();
+}
+
+/** The page's own judgement: what the server says, and red when it says nothing. */
+function judge() {
+  const silent = performance.now() - heard;
+  const root = document.documentElement;
+  const isSilent = silent > SILENT_MS;
+  const level = isSilent ? "red" : latest ? (latest.caught_up || latest.level === "red" ? latest.level : "waiting") : "waiting";
+  root.toggleAttribute("data-silent", isSilent);
+  root.dataset.level = level;
+  put(byId("state"), say(isSilent ? "state.silent" : `state.${level}`, { seconds: number(Math.floor(silent / 1000), 0) }));
+  document.title = `${level === "red" ? "■ " : ""}${say(`title.${level}`)} · salience`;
+  if (!latest) return;
+  put(byId("facts"), say("facts", {
+    group: latest.group, members: latest.members, age: seconds(latest.poll_age_s),
+    skipped: latest.skipped, malformed: latest.malformed,
+  }));
+}
+
+const SHAPES = {
+  seconds, behind: (value) => number(value, 0), calibration: number, auc: number,
+  was: (value) => number(value, 4), now: (value) => number(value, 4), status: (value) => say(`status.${value}`), owner: (value) => value || say("nobody"),
+  detector: (value) => say(`detector.${value}`), answer: (value) => say(`answer.${value}`),
+};
+
+const Alarms = {
+  draw(snapshot) {
+    keyed(byId("alarms"), snapshot.alarms, (alarm) => `${alarm.name} ${alarm.about.partition ?? alarm.about.topic ?? alarm.about.lane ?? ""} ${alarm.about.detector ?? ""}`,
+      () => make("li", {}, make("b"), make("span"), make("small")),
+      (node, alarm) => {
+        const about = Object.fromEntries(
+          Object.entries(alarm.about).map(([name, value]) => [name, SHAPES[name] ? SHAPES[name](value) : value]));
+        node.dataset.red = String(alarm.red);
+        node.dataset.name = alarm.name;
+        put(node.children[0], say(alarm.red ? "alarm.red" : "alarm.amber"));
+        put(node.children[1], say(`alarm.${alarm.name}`, about));
+        put(node.children[2], say("alarm.runbook", { name: alarm.name }));
+      });
+  },
+  relabel() {},
+};
+
+async function choose(language) {
+  await speak(language);
+  byId("language").value = language;
+  parts.forEach((part) => part.relabel());
+  if (latest) parts.forEach((part) => part.draw(latest, true));
+  judge();
+}
+
+/** `auto` follows the system; charts take the colours up when they are next drawn. */
+function dress() {
+  const chosen = localStorage.getItem("theme") ?? "auto";
+  const dark = chosen === "dark" || (chosen === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  byId("theme").value = chosen;
+}
+
+async function main() {
+  dress();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dress);
+  byId("theme").addEventListener("change", (event) => { localStorage.setItem("theme", event.target.value); dress(); });
+  byId("language").addEventListener("change", (event) => { localStorage.setItem("language", event.target.value); choose(event.target.value); });
+  byId("token").addEventListener("submit", (event) => {
+    event.preventDefault();
+    token = byId("token-value").value;
+    sessionStorage.setItem("token", token);
+    byId("token").hidden = true;
+  });
+  parts = [Alarms, new Lanes(), new Clicks(), new Campaigns(), new Models(), new Refused(), new Why(ask)];
+  await choose(preferred());
+  setInterval(judge, 500);
+  for (;;) {
+    try {
+      await listen();
+    } catch { /* said by the silence itself */ }
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+  }
+}
+
+main();

@@ -1,0 +1,62 @@
+// Small helpers. Whatever comes from a topic becomes text, never markup.
+
+export const byId = (id) => document.getElementById(id);
+
+/** An element with properties and children; `data` and `aria` are objects, `class` a string. */
+export function make(tag, given = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(given)) {
+    if (name === "class") node.className = value;
+    else if (name === "data") Object.assign(node.dataset, value);
+    else node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+/** Set a node's text where it changed, and the raw value behind it. */
+export function put(node, text, raw) {
+  if (node.textContent !== text) node.textContent = text;
+  if (raw !== undefined) node.dataset.value = raw === null ? "" : String(raw);
+}
+
+/** One child of `parent` for each item, made once by its key, kept in the items' order; focus and charts stay. */
+export function keyed(parent, items, keyOf, create, update) {
+  const known = new Map([...parent.children].map((node) => [node.dataset.key, node]));
+  items.forEach((item, at) => {
+    const key = String(keyOf(item, at));
+    let node = known.get(key);
+    known.delete(key);
+    if (!node) {
+      node = create(item);
+      node.dataset.key = key;
+    }
+    if (parent.children[at] !== node) parent.insertBefore(node, parent.children[at] ?? null);
+    update(node, item);
+  });
+  for (const node of known.values()) node.remove();
+}
+
+/** Fill a table's head; `columns`: [field, whether it is a number]. */
+export function head(table, columns, label) {
+  const cells = columns.map(([field, number]) =>
+    make("th", { scope: "col", class: number ? "number" : "" }, label(field)));
+  table.tHead.replaceChildren(make("tr", {}, ...cells));
+}
+
+/** A row with a cell for each column, the first its head; cells are found by `data-field`. */
+export function row(columns, label) {
+  return make("tr", {}, ...columns.map(([field, number], at) =>
+    make(at ? "td" : "th", {
+      class: number ? "number" : "", data: { field, label: label(field) }, ...(at ? {} : { scope: "row" }),
+    })));
+}
+
+export const cell = (node, field) => node.querySelector(`[data-field="${field}"]`);
+
+/** Labels again after the language has changed: rows are kept, so theirs must follow. */
+export function relabel(table, columns, label) {
+  head(table, columns, label);
+  for (const [field] of columns)
+    for (const node of table.tBodies[0].querySelectorAll(`[data-field="${field}"]`)) node.dataset.label = label(field);
+}

@@ -1,0 +1,58 @@
+// How good each model's predictions are, and what the lanes say of drift.
+
+import { byId, cell, head, keyed, make, put, relabel, row } from "./dom.js";
+import { moment, number, say } from "./text.js";
+import { Spark } from "./charts.js";
+
+const COLUMNS = [["model", false], ["outcomes", true], ["calibration", true], ["auc", true], ["log_loss", true], ["alone", false], ["drifts", true]];
+const DRIFTS = [["time", false], ["lane", true], ["detector", false], ["change", true], ["answer", false], ["model", false]];
+const label = (field) => say(`models.${field}`);
+const ofDrift = (field) => say(`drifts.${field}`);
+
+export class Models {
+  constructor() {
+    this.table = byId("models");
+    this.drifts = byId("drifts");
+    this.sparks = new WeakMap();
+    head(this.table, COLUMNS, label);
+    head(this.drifts, DRIFTS, ofDrift);
+  }
+
+  draw(snapshot, again = false) {
+    keyed(this.table.tBodies[0], snapshot.models, (model) => model.model, () => this.create(), (node, model) => this.update(node, model, again));
+    keyed(this.drifts.tBodies[0], snapshot.drifts, (drift) => `${drift.lane} ${drift.detector} ${drift.time_ms}`, () => row(DRIFTS, ofDrift), (node, drift) => {
+      put(cell(node, "time"), moment(drift.time_ms), drift.time_ms);
+      put(cell(node, "lane"), String(drift.lane), drift.lane);
+      put(cell(node, "detector"), say(`detector.${drift.detector}`));
+      put(cell(node, "change"), `${number(drift.was, 4)} → ${number(drift.now, 4)}`);
+      put(cell(node, "answer"), say(`answer.${drift.answer}`));
+      put(cell(node, "model"), drift.model);
+    });
+  }
+
+  create() {
+    const node = row(COLUMNS, label);
+    const spark = new Spark();
+    cell(node, "calibration").append(make("span", { class: "now" }), spark.node);
+    this.sparks.set(node, spark);
+    return node;
+  }
+
+  update(node, model, again) {
+    put(cell(node, "model"), model.model, model.model);
+    put(cell(node, "outcomes"), number(model.outcomes, 0), model.outcomes);
+    const { layer, alone } = model;
+    cell(node, "calibration").dataset.value = layer.calibration ?? "";
+    put(cell(node, "calibration").firstChild, layer.calibration === null ? say("models.few") : number(layer.calibration, 3));
+    if (!again) this.sparks.get(node).push(layer.calibration, say("chart.line", { what: label("calibration"), now: number(layer.calibration, 3) }));
+    put(cell(node, "auc"), number(layer.auc, 3), layer.auc);
+    put(cell(node, "log_loss"), number(layer.log_loss, 4), layer.log_loss);
+    put(cell(node, "alone"), say("models.both", { calibration: number(alone.calibration, 3), auc: number(alone.auc, 3) }));
+    put(cell(node, "drifts"), number(layer.drifts, 0), layer.drifts);
+  }
+
+  relabel() {
+    relabel(this.table, COLUMNS, label);
+    relabel(this.drifts, DRIFTS, ofDrift);
+  }
+}

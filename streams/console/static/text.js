@@ -1,0 +1,58 @@
+// Words and numbers in the language chosen. A dictionary is one flat JSON object; {name} stands for a value.
+
+const LANGUAGES = ["en", "zh"];
+let words = {};
+let language = "en";
+let numbers = new Map();
+
+export const current = () => language;
+
+/** The language asked for in the address, chosen before, or the browser's. */
+export function preferred() {
+  const asked = new URLSearchParams(location.search).get("lang") ?? localStorage.getItem("language");
+  if (LANGUAGES.includes(asked)) return asked;
+  return navigator.language.startsWith("zh") ? "zh" : "en";
+}
+
+export async function speak(chosen) {
+  const response = await fetch(`i18n/${chosen}.json`);
+  words = await response.json();
+  language = chosen;
+  numbers = new Map();
+  document.documentElement.lang = chosen === "zh" ? "zh-Hans" : "en";
+  for (const node of document.querySelectorAll("[data-i18n]")) node.textContent = say(node.dataset.i18n);
+}
+
+/** The sentence of `key`; one that is missing says its key. */
+export function say(key, about = {}) {
+  return (words[key] ?? key).replace(/\{(\w+)\}/g, (whole, name) => {
+    const value = about[name];
+    return value === undefined ? whole : typeof value === "number" ? number(value) : String(value);
+  });
+}
+
+/** A number with at most `digits` behind the point; a dash where there is none. */
+export function number(value, digits = 2) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (!numbers.has(digits)) numbers.set(digits, new Intl.NumberFormat(language, { maximumFractionDigits: digits }));
+  return numbers.get(digits).format(value);
+}
+
+export const percent = (share, digits = 2) => (share === null || share === undefined ? "–" : `${number(100 * share, digits)} %`);
+
+export const money = (micros) => (micros === null || micros === undefined ? "–" : number(micros / 1e6, 4));
+
+/** Seconds: 0.4 s, 3 min 05, 2 h 05, 12 d. */
+export function seconds(value) {
+  if (value === null || value === undefined) return "–";
+  if (value < 60) return `${number(value, 1)} s`;
+  const minutes = Math.floor(value / 60);
+  const two = (part) => String(part).padStart(2, "0");
+  if (minutes < 60) return `${minutes} min ${two(Math.floor(value % 60))}`;
+  if (minutes < 2880) return `${Math.floor(minutes / 60)} h ${two(minutes % 60)}`;
+  return `${number(Math.floor(minutes / 1440), 0)} d`;
+}
+
+export const milliseconds = (value) => (value === null || value === undefined ? "–" : value < 1000 ? `${number(value, 0)} ms` : seconds(value / 1000));
+
+export const moment = (ms) => (ms ? new Date(ms).toLocaleString(language === "zh" ? "zh-CN" : "en-GB", { timeZone: "UTC" }) + " UTC" : "–");

@@ -1,0 +1,116 @@
+"""Topics followed from the outside: some whole, of others the newest records. No group, nothing committed.
+
+A console must not be the slowest reader of a busy cluster: where it falls behind it jumps ahead and says how many
+records it has not seen.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from streams.compute import Compute
+from streams.connection import aiokafka_options
+from streams.decode import Record
+from streams.reading import MissingTopicError, log_ends
+from streams.topics import partition_counts
+
+POLL_MS = 200
+RECORDS_PER_READ = 2_000
+"""Taken in one call: some 10 ms of the compute thread."""
+BEHIND_MAX = 100_000
+"""Records of a partition; whoever is further behind shows the past. Beyond it the reader jumps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """``take`` is given the records of ``topic`` (its full name), in order, on the compute thread.
+
+    ``newest``: records of each partition to begin with; None: all of them, read before any other topic.
+    """
+
+    topic: str
+    take: Callable[[Sequence[Record]], None]
+    newest: int | None = None
+
+
+class Tails:
+    """Follows ``tails`` while its block lasts. ``skipped``: records jumped over, of all topics."""
+
+    def __init__(self, bootstrap: str, tails: Sequence[Tail], compute: Compute) -> None:
+        self._bootstrap = bootstrap
+        self._tails = {tail.topic: tail for tail in tails}
+        self._compute = compute
+        self.skipped = 0
+        self.caught_up = False
+        """Whether all that was there at the start has been read."""
+        self.task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        counts = await asyncio.to_thread(partition_counts, self._bootstrap, list(self._tails))
+        if missing := sorted(self._tails.keys() - counts.keys()):
+            raise MissingTopicError(
+                f"{self._bootstrap} has no topic {', '.join(missing)}; make it with: "
+                f"salience topics create --bootstrap {self._bootstrap}"
+            )
+        consumer = AIOKafkaConsumer(
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            **aiokafka_options(self._bootstrap),
+        )
+        await consumer.start()
+        self.task = asyncio.create_task(self._run(consumer, counts), name="tails")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self.task is not None
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    async def _run(self, consumer: AIOKafkaConsumer, counts: Mapping[str, int]) -> None:
+        try:
+            partitions = [TopicPartition(name, number) for name in self._tails for number in range(counts[name])]
+            whole = [tp for tp in partitions if self._tails[tp.topic].newest is None]
+            consumer.assign(partitions)
+            ends = await log_ends(self._bootstrap, partitions)
+            begins = await consumer.beginning_offsets(partitions)
+            for tp in partitions:
+                newest = self._tails[tp.topic].newest
+                consumer.seek(tp, begins[tp] if newest is None else max(begins[tp], ends[tp] - newest))
+            await self._read_to(consumer, whole, ends)
+            await self._read_to(consumer, partitions, ends)
+            self.caught_up = True
+            while True:
+                await self._keep_up(consumer, partitions)
+                await self._read(consumer, partitions)
+        finally:
+            await consumer.stop()
+
+    async def _read_to(
+        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], ends: Mapping[TopicPartition, int]
+    ) -> None:
+        """Read until every position has reached the end; markers and compaction leave holes."""
+        while behind := [tp for tp in partitions if await consumer.position(tp) < ends[tp]]:
+            await self._read(consumer, behind)
+
+    async def _read(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
+        batches = await consumer.getmany(*partitions, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
+        for tp, records in batches.items():
+            await self._compute.run(self._tails[tp.topic].take, records)
+
+    async def _keep_up(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
+        """Jump to the newest records of partitions that are too far behind; those read whole are never skipped."""
+        for tp in partitions:
+            newest = self._tails[tp.topic].newest
+            if newest is None:
+                continue
+            at, end = await consumer.position(tp), consumer.highwater(tp) or 0
+            if end - at > max(BEHIND_MAX, newest):
+                consumer.seek(tp, end - newest)
+                self.skipped += end - newest - at

@@ -1,0 +1,71 @@
+"""An interest vector in words: which categories, brands and tags of the catalogue it points to. No I/O.
+
+The vector is a signed hash (`scoring.features`): words are found by their likeness to it, not read from it. Of 64
+dimensions two unrelated words are alike by chance to 0.125 (one standard deviation).
+"""
+
+from collections import Counter
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from scoring.catalogue import Catalogue
+from scoring.features import FEATURE_DIM, add_token, tokens
+
+ADS_READ = 20_000
+"""Ads whose words are known, the newest: half a second's work whenever the catalogue has changed and someone asks."""
+WORDS_MAX = 2_000
+"""The most frequent words: 0.5 MB."""
+KINDS = ("category", "brand", "tag")
+TOLD = 6
+LIKENESS_MIN = 0.2
+"""Less is likely to be chance."""
+
+
+class Taste(msgspec.Struct, frozen=True, kw_only=True):
+    """``likeness``: cosine between the interest and the word, 1 at the most."""
+
+    kind: str
+    word: str
+    likeness: float
+
+
+class Vocabulary:
+    """The words of a catalogue; made anew when it has changed."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._version = -1
+        self._words: list[tuple[str, str]] = []
+        self._vectors = np.zeros((0, FEATURE_DIM), dtype=np.float32)
+
+    def tastes(self, interest: npt.NDArray[np.float32]) -> list[Taste]:
+        """What an interest vector ``[FEATURE_DIM]`` is most like; nothing where it is zero."""
+        norm = float(np.linalg.norm(interest))
+        if norm == 0:
+            return []
+        self._refresh()
+        likeness = self._vectors @ (interest / norm)
+        most = np.argsort(-likeness, kind="stable")[:TOLD].tolist()
+        return [
+            Taste(kind=self._words[at][0], word=self._words[at][1], likeness=round(float(likeness[at]), 3))
+            for at in most
+            if likeness[at] >= LIKENESS_MIN
+        ]
+
+    def _refresh(self) -> None:
+        if self._version == self._catalogue.version:
+            return
+        counts = Counter(
+            (kind, word)
+            for entry in self._catalogue.entries[-ADS_READ:]
+            for kind, word in tokens(entry.content)
+            if kind in KINDS
+        )
+        self._words = [word for word, _ in counts.most_common(WORDS_MAX)]
+        self._vectors = np.zeros((len(self._words), FEATURE_DIM), dtype=np.float32)
+        for vector, (kind, word) in zip(self._vectors, self._words, strict=True):
+            add_token(vector, f"{kind}={word}", 1.0)
+        self._vectors /= np.maximum(np.linalg.norm(self._vectors, axis=1, keepdims=True), 1e-9)
+        self._version = self._catalogue.version

@@ -1,0 +1,65 @@
+"""Experiments as the referee reports them, each with the interval of its primary metric as it narrows. No I/O."""
+
+from collections import deque
+
+import msgspec
+
+from streams.experiment_report import ExperimentReport, decode_report
+
+SHOWN = 20
+"""Experiments kept: those reported last."""
+POINTS = 120
+"""Reports that an interval is drawn over: 20 minutes of the referee's usual pace."""
+
+
+class Band(msgspec.Struct, frozen=True, kw_only=True):
+    """An arm's difference to the first in the primary metric, oldest first; always-valid 95 % intervals."""
+
+    arm: str
+    lows: list[float]
+    highs: list[float]
+
+
+class TrialState(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest report, and the bands of every arm but the first."""
+
+    report: ExperimentReport
+    bands: list[Band]
+
+
+class Trials:
+    """The newest report of each experiment."""
+
+    def __init__(self) -> None:
+        self._reports: dict[str, deque[ExperimentReport]] = {}
+
+    def take(self, name: str, value: bytes | None) -> None:
+        """A report, or its tombstone. Raises `msgspec.MsgspecError` for what is none."""
+        if value is None:
+            self._reports.pop(name, None)
+            return
+        report = decode_report(value)
+        reports = self._reports.pop(name, None)
+        if reports is None or reports[-1].number != report.number:
+            reports = deque(maxlen=POINTS)
+        reports.append(report)
+        self._reports[name] = reports
+        while len(self._reports) > SHOWN:
+            del self._reports[next(iter(self._reports))]
+
+    def told(self) -> list[TrialState]:
+        """All of them, the one reported last first."""
+        return [
+            TrialState(report=reports[-1], bands=[_band(reports, arm.arm) for arm in reports[-1].arms[1:]])
+            for reports in reversed(self._reports.values())
+        ]
+
+
+def _band(reports: deque[ExperimentReport], name: str) -> Band:
+    found = [
+        arm.against_first[report.primary]
+        for report in reports
+        for arm in report.arms
+        if arm.arm == name and report.primary in arm.against_first
+    ]
+    return Band(arm=name, lows=[each.low for each in found], highs=[each.high for each in found])

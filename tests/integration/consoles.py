@@ -1,0 +1,112 @@
+"""``salience console`` as a process, and its page in the system's Chromium, driven by Playwright."""
+
+import asyncio
+import contextlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright
+
+from tests.integration.lanes import Shop
+from tests.integration.workers import DEADLINE_S, until
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "console"
+"""Not in the repository: each run makes them anew."""
+DESK, PHONE = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}
+
+
+class Console:
+    """``salience console`` on a shop's topics; stopped in order when the block ends, killed if it does not."""
+
+    def __init__(self, shop: Shop, log: Path) -> None:
+        settings = shop.settings
+        self.log = log
+        self._command = [sys.executable, "-m", "streams.cli", "console", "--port", "0", "--every", "0.5"]
+        self._command += ["--bootstrap", settings.bootstrap, "--prefix", settings.topic_prefix]
+        self._command += ["--group", settings.group]
+
+    def __enter__(self) -> Self:
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(self._command, stdout=output, stderr=output)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(30)
+        self.process.kill()
+        self.process.wait()
+
+    async def url(self) -> str:
+        """Where it serves, once it does."""
+
+        async def serves() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            return "console=http" in self.log.read_text()
+
+        await until(serves, "the console serves")
+        found = re.search(r"console=(http://[\d.:]+/)", self.log.read_text())
+        assert found, self.log.read_text()
+        return found[1]
+
+
+@contextlib.asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """The browser, headless; without one the test is skipped, and says so."""
+    if CHROMIUM is None:
+        pytest.skip("wants Chromium: apt-get install chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@contextlib.asynccontextmanager
+async def page_on(browser: Browser, url: str, language: str = "en", **context: Any) -> AsyncIterator[Page]:
+    """The console's page, with a snapshot on it; whatever the page complains of fails the test."""
+    complaints: list[str] = []
+    async with await browser.new_context(**{"viewport": DESK, "reduced_motion": "reduce", **context}) as opened:
+        page = await opened.new_page()
+        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        await page.goto(f"{url}?lang={language}")
+        await page.wait_for_selector("#lanes tbody tr")
+        yield page
+        assert complaints == []
+
+
+async def level_is(page: Page, level: str, within_s: float = DEADLINE_S) -> float:
+    """Wait until the page shows this level; the seconds it took."""
+    began = asyncio.get_running_loop().time()
+    await page.wait_for_selector(f"html[data-level={level}]", timeout=1_000 * within_s)
+    return asyncio.get_running_loop().time() - began
+
+
+async def values(page: Page, table: str, *fields: str) -> list[tuple[str, ...]]:
+    """The raw values behind the cells of a table, row by row."""
+    found: list[list[str]] = await page.eval_on_selector_all(
+        f"#{table} tbody tr",
+        "(rows, fields) => rows.map(row => fields.map(f => row.querySelector(`[data-field='${f}']`).dataset.value))",
+        list(fields),
+    )
+    return [tuple(row) for row in found]
+
+
+async def screenshot(page: Page, name: str) -> None:
+    """The whole page as ``build/console/NAME.png``."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    await page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)

@@ -75,18 +75,7 @@ def _lines() -> Iterator[Line]:
     for name in _INPUTS:
         yield Line("adserver", "topic", name, "WRITE", "what people were shown and did")
 
-    for name in _INPUTS:
-        yield Line("monitor", "topic", name, "DESCRIBE", "log ends")
-    yield Line("monitor", "group", "", "DESCRIBE", "committed offsets and members")
-
-    for name in (topics.ADS, *_INPUTS):
-        yield Line("analyst", "topic", name, "READ", "salience report, export-log")
-    yield Line("analyst", "topic", topics.DECISIONS, "READ", "salience report, ope: which placements, by which arm")
-    yield Line("analyst", "topic", topics.OUTCOMES, "READ", "salience outcomes")
-    for name in _SHOWN:
-        yield Line("console", "topic", name, "READ", "salience console")
-    yield Line("console", "topic", topics.CLICKS, "DESCRIBE", "log ends")
-    yield Line("console", "group", "", "DESCRIBE", "committed offsets and members")
+    yield from _of_those_who_look()
 
     for topic in topics.TABLE:
         yield Line("admin", "topic", topic.name, "CREATE", "salience topics create")
@@ -101,6 +90,21 @@ def _lines() -> Iterator[Line]:
     yield Line("admin", "topic", topics.CHANGELOG, "WRITE", "salience lanes adopt, while no worker runs")
     yield Line("admin", "group", "", "READ", "salience lanes adopt")
     yield Line("admin", "transactional_id", "", "WRITE", "salience lanes adopt fences the workers")
+
+
+def _of_those_who_look() -> Iterator[Line]:
+    for name in _INPUTS:
+        yield Line("monitor", "topic", name, "DESCRIBE", "log ends")
+    yield Line("monitor", "group", "", "DESCRIBE", "committed offsets and members")
+
+    for name in (topics.ADS, *_INPUTS):
+        yield Line("analyst", "topic", name, "READ", "salience report, export-log")
+    yield Line("analyst", "topic", topics.DECISIONS, "READ", "salience report, ope: which placements, by which arm")
+    yield Line("analyst", "topic", topics.OUTCOMES, "READ", "salience outcomes")
+    for name in _SHOWN:
+        yield Line("console", "topic", name, "READ", "salience console")
+    yield Line("console", "topic", topics.CLICKS, "DESCRIBE", "log ends")
+    yield Line("console", "group", "", "DESCRIBE", "committed offsets and members")
 
 
 LINES: Sequence[Line] = tuple(_lines())

@@ -29,7 +29,7 @@ _decode = msgspec.json.Decoder(_Shown).decode
 
 
 class CampaignSpend(msgspec.Struct, frozen=True, kw_only=True):
-    """A campaign's day. ``budget_micros``: the largest that one of its ads declares; None: no limit."""
+    """A campaign's day. ``budget_micros``: of what its ads say, the largest; None: no limit."""
 
     campaign: str
     impressions: int

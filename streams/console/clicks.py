@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from scoring.confidence import wilson
 from streams.control_wire import Drift
 from streams.quality import KEPT, Quality
-from scoring.confidence import wilson
 from streams.wire import Outcome
 
 ARMS_MAX, MODELS_MAX = 16, 8

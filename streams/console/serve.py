@@ -15,11 +15,10 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from scoring.attention import ModelError, load
-from scoring.catalogue import Catalogue
+from scoring.attention import ModelError
 from scoring.engine import Engine
-from scoring.policies import Policy
 from streams import topics
+from streams.app import make_engine
 from streams.clock import wall_ms
 from streams.compute import Compute
 from streams.console.desk import Desk, Snapshot
@@ -29,6 +28,7 @@ from streams.console.why import Explainer
 from streams.guard import Handler, guard, json_response
 from streams.lag.monitor import LagMonitor
 from streams.reading import MissingTopicError
+from streams.rules import RulesError
 from streams.settings import Settings, is_loopback
 
 log = structlog.get_logger()
@@ -205,13 +205,12 @@ async def _why(request: web.Request) -> web.Response:
 
 
 def _engine(settings: Settings) -> Engine | None:
-    """What receipts are computed again with; without a model they are shown as they are."""
+    """What receipts are computed again with; without its model or rules they are shown as they are."""
     try:
-        model = load(settings.model)
-    except ModelError as error:
-        log.warning("no model: receipts are not computed again", error=str(error))
+        return make_engine(settings)
+    except (ModelError, RulesError) as error:
+        log.warning("receipts are not computed again", error=str(error))
         return None
-    return Engine(Catalogue(model.encode, model.dim), model, Policy())
 
 
 async def serve(

@@ -4,7 +4,9 @@ Every number that decided is the receipt's own. What is computed again (`streams
 out byte for byte, and adds each past item's share of the attention.
 """
 
-from typing import Literal
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import msgspec
 import numpy as np
@@ -14,6 +16,7 @@ from scoring.catalogue import Catalogue
 from scoring.engine import Engine
 from scoring.events import Kind
 from scoring.ids import MISSING, id64
+from scoring.market import Fate
 from scoring.policies import CONTROL_ARM
 from scoring.ranking import first_chances
 from scoring.rows import KIND_MASK, ROW, SHOWN_BIT
@@ -22,11 +25,14 @@ from streams.explain import Recomputed, recompute
 from streams.wire import Decision, Placement, Slot
 
 LOST_SHOWN = 20
-"""Of the candidates that got no slot, those that came nearest."""
+"""Of the candidates that got no slot, those that were worth most."""
 
-Reason = Literal["random", "draw", "ecpm", "tie"]
+Reason = Literal[
+    "random", "draw", "ecpm", "tie", "blocked", "capped", "budget_spent", "below_reserve", "kept_apart"
+]  # fmt: skip
 """``random``: the control arm draws without looking. ``draw``: worth as much as one that got a slot, and lost the
-draw. ``ecpm``: worth less than all that did. ``tie``: worth the same as the last, which comes first by its id."""
+draw. ``ecpm``: worth less than all that did. ``tie``: worth the same as the last, which comes first by its id. The
+others are `scoring.market.Fate`'s: whatever it was worth, it was not to be shown."""
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +74,9 @@ class Won(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate without a slot. ``place``: by eCPM, from 1. ``chance``: of the first slot, before the draw."""
+    """A candidate without a slot. ``place``: by eCPM, from 1. ``chance``: of the first slot, before the draw, if it
+    was one of those that may be shown at all.
+    """
 
     ad: Named
     place: int
@@ -80,7 +88,9 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. ``identical``: None where there is no model to compute it again with."""
+    """All of it. ``identical``: None where there is no model to compute it again with. ``lost_by``: all candidates
+    without a slot, by the reason. ``needed_ecpm_micros``: what the least of those with one was worth.
+    """
 
     user: str
     placement_id: str
@@ -97,6 +107,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     history: list[Past]
     slots: list[Won]
     lost: list[Lost]
+    lost_by: dict[str, int]
     needed_ecpm_micros: int
 
 
@@ -113,7 +124,7 @@ class Explainer:
         row = np.frombuffer(decision.row, dtype=ROW)[0]
         again = recompute(decision, self._engine) if self._engine is not None else None
         held = np.flatnonzero(row["ring_ad"])[::-1]  # newest first
-        worth = _worth(decision)
+        judged = Judged.of(decision)
         return Why(
             user=decision.user_id,
             placement_id=decision.placement_id,
@@ -122,15 +133,16 @@ class Explainer:
             model=decision.versions.get("model", ""),
             lane=decision.lane,
             temperature=decision.policy["temperature"],
-            candidates=len(worth),
+            candidates=len(judged.worth),
             identical=None if again is None else again.identical,
             differences=[] if again is None else again.differences,
             session=self._vocabulary.tastes(row["interest"][0]),
             long=self._vocabulary.tastes(row["interest"][1]),
             history=self._history(row, held),
             slots=[self._won(slot, again, held) for slot in placement.slots],
-            lost=self._lost(decision, worth),
-            needed_ecpm_micros=round(1000 * float(worth[list(decision.chosen)].min(initial=np.inf))),
+            lost=self._lost(decision, judged),
+            lost_by=dict(Counter(judged.reason(at) for at in judged.lost())),
+            needed_ecpm_micros=round(1000 * judged.least),
         )
 
     def _history(self, row: np.void, held: npt.NDArray[np.int64]) -> list[Past]:
@@ -158,24 +170,22 @@ class Explainer:
             by_item=None if scored is None else scored.attention[0, slot.slot, held].round(4).tolist(),
         )
 
-    def _lost(self, decision: Decision, worth: npt.NDArray[np.float64]) -> list[Lost]:
+    def _lost(self, decision: Decision, judged: "Judged") -> list[Lost]:
         ads = np.frombuffer(decision.candidates, dtype=np.uint64)
         pctr = np.frombuffer(decision.pctr, dtype=np.float32)
         bids = np.frombuffer(decision.bids_micros, dtype=np.int64)
-        order = np.lexsort((ads, -worth))
-        places = {at: place for place, at in enumerate(order.tolist(), start=1)}
-        nearest = [at for at in order.tolist() if at not in set(decision.chosen)][:LOST_SHOWN]
-        chances = _chances(decision, worth)
-        least = float(worth[list(decision.chosen)].min(initial=np.inf))
+        places = {at: place for place, at in enumerate(judged.order(), start=1)}
+        nearest = judged.lost()[:LOST_SHOWN]
+        chances = judged.chances()
         return [
             Lost(
                 ad=ad,
                 place=places[at],
                 pctr=round(float(pctr[at]), 6),
                 bid_micros=int(bids[at]),
-                ecpm_micros=round(1000 * float(worth[at])),
+                ecpm_micros=round(1000 * float(judged.worth[at])),
                 chance=float(chances[at]),
-                why=_reason(decision, float(worth[at]), least),
+                why=judged.reason(at),
             )
             for ad, at in zip(self._named(ads[nearest]), nearest, strict=True)
         ]
@@ -195,23 +205,70 @@ class Explainer:
         return Named(ad_id=content.item_id, title=content.title, category=content.category)
 
 
-def _worth(decision: Decision) -> npt.NDArray[np.float64]:
-    """Micros that a showing of each candidate is worth in the first slot, ``[C]``: bid × pCTR, as it was ranked by."""
-    worth: npt.NDArray[np.float64] = np.frombuffer(decision.bids_micros, dtype=np.int64).astype(
-        np.float64
-    ) * np.frombuffer(decision.pctr, dtype=np.float32)
-    return worth
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What C candidates were worth, ``worth [C]`` micros of an impression, and what became of them, ``fates [C]``."""
+
+    worth: npt.NDArray[np.float64]
+    fates: npt.NDArray[np.uint8]
+    ads: npt.NDArray[np.uint64]
+    least: float
+    control: bool
+    temperature: float
+
+    @classmethod
+    def of(cls, decision: Decision) -> Self:
+        """Read off a receipt. One without offers ranked by bid × pCTR; one without fates has outbid whom it left."""
+        bids = np.frombuffer(decision.bids_micros, dtype=np.int64).astype(np.float64)
+        worth = np.frombuffer(decision.worth, dtype=np.float32).astype(np.float64)
+        if not decision.worth:
+            worth = bids * np.frombuffer(decision.pctr, dtype=np.float32)
+        fates = np.frombuffer(decision.fates, dtype=np.uint8)
+        if not decision.fates:
+            fates = np.zeros(len(worth), dtype=np.uint8)
+            fates[list(decision.chosen)] = Fate.WON
+        return cls(
+            worth,
+            fates,
+            np.frombuffer(decision.candidates, dtype=np.uint64),
+            float(worth[list(decision.chosen)].min()) if decision.chosen else 0.0,
+            decision.arm == CONTROL_ARM,
+            decision.policy["temperature"],
+        )
+
+    def order(self) -> list[int]:
+        """Places of all candidates, the most worth first."""
+        order: list[int] = np.lexsort((self.ads, -self.worth)).tolist()
+        return order
+
+    def lost(self) -> list[int]:
+        """Places of those without a slot, the most worth first."""
+        return [at for at in self.order() if self.fates[at] < Fate.WON]
+
+    def chances(self) -> npt.NDArray[np.float64]:
+        """Of the first slot, before the draw; none for those that may not be shown."""
+        may = np.isin(self.fates, (Fate.OUTBID, Fate.KEPT_APART)) | (self.fates >= Fate.WON)
+        chances = np.zeros(len(self.worth))
+        if may.any():
+            chances[may] = 1 / may.sum() if self.control else first_chances(self.worth[may], self.temperature)
+        return chances
+
+    def reason(self, at: int) -> Reason:
+        """Why the candidate at this place got no slot."""
+        fate = Fate(int(self.fates[at]))
+        if fate is not Fate.OUTBID:
+            return _BARRED[fate]
+        if self.control:
+            return "random"
+        if self.worth[at] < self.least:
+            return "ecpm"
+        return "draw" if self.temperature > 0 else "tie"
 
 
-def _chances(decision: Decision, worth: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    if decision.arm == CONTROL_ARM:
-        return np.full(len(worth), 1 / max(len(worth), 1))
-    return first_chances(worth, decision.policy["temperature"])
-
-
-def _reason(decision: Decision, worth: float, least: float) -> Reason:
-    if decision.arm == CONTROL_ARM:
-        return "random"
-    if worth < least:
-        return "ecpm"
-    return "draw" if decision.policy["temperature"] > 0 else "tie"
+_BARRED: dict[Fate, Reason] = {
+    Fate.BLOCKED: "blocked",
+    Fate.CAPPED: "capped",
+    Fate.BUDGET_SPENT: "budget_spent",
+    Fate.BELOW_RESERVE: "below_reserve",
+    Fate.KEPT_APART: "kept_apart",
+}

@@ -14,7 +14,9 @@ import pytest
 from aiohttp import web
 
 from scoring.catalogue import Catalogue
+from scoring.confidence import wilson
 from scoring.events import Kind
+from scoring.market import Fate
 from scoring.pacing import DAY_MS
 from streams.catalogue_feed import entry_of
 from streams.compute import Compute
@@ -30,7 +32,7 @@ from streams.console.serve import HEADERS, Live, make_app
 from streams.console.tails import Tails
 from streams.console.tastes import Vocabulary
 from streams.console.trials import Trials
-from streams.console.why import Reason
+from streams.console.why import Judged, Reason
 from streams.control_wire import Drift
 from streams.dead_letters import Letter
 from streams.experiment_report import Against, ArmReport, ExperimentReport, encode_report
@@ -39,8 +41,7 @@ from streams.lag.board import GroupLag, Report, Sum
 from streams.lag.monitor import LagMonitor, News
 from streams.lag.poller import Poller
 from streams.settings import Settings
-from scoring.confidence import wilson
-from streams.wire import Outcome, encode_json
+from streams.wire import Decision, Outcome, encode_json
 from tests.builders import START_MS, Record, ad, impression
 
 ROOT = Path(__file__).parents[2]
@@ -224,6 +225,41 @@ def test_an_interest_vector_is_told_by_the_words_it_was_made_of() -> None:
     told = Vocabulary(catalogue).tastes(catalogue.features[7].copy())
     assert {(taste.kind, taste.word) for taste in told[:2]} == {("category", "shelf-7"), ("brand", "brand-7")}
     assert Vocabulary(catalogue).tastes(np.zeros(64, dtype=np.float32)) == []
+
+
+def receipt(worth: list[float], fates: list[int], **fields: Any) -> Decision:
+    chosen = sorted((fate, at) for at, fate in enumerate(fates) if fate >= Fate.WON)
+    told: dict[str, Any] = {
+        "placement_id": "p", "user_id": "u", "time_ms": 1, "lane": 0, "offsets": (0, 0), "versions": {},
+        "arm": "engine", "seed": 1, "policy": {"temperature": 0.0},
+        "row": b"", "revisions": b"", "weights": b"", "lifts": b"",
+        "pctr": np.full(len(worth), 0.1, dtype=np.float32).tobytes(), "propensities": (), "placement": b"",
+        "candidates": np.arange(len(worth), dtype=np.uint64).tobytes(),
+        "bids_micros": np.array([10 * each for each in worth], dtype=np.int64).tobytes(),
+        "worth": np.array(worth, dtype=np.float32).tobytes(), "fates": bytes(fates),
+    }  # fmt: skip
+    return Decision(**(told | {"chosen": tuple(at for _, at in chosen)} | fields))
+
+
+def test_who_lost_is_told_by_its_fate_and_where_it_was_outbid_by_how_the_slots_were_drawn() -> None:
+    fates = [Fate.WON + 1, Fate.WON, Fate.OUTBID, Fate.OUTBID, Fate.CAPPED, Fate.BELOW_RESERVE, Fate.KEPT_APART]
+    worth = [2.0, 9.0, 2.0, 1.0, 50.0, 0.5, 3.0]
+    judged = Judged.of(receipt(worth, fates))
+    assert [judged.reason(at) for at in range(2, 7)] == ["tie", "ecpm", "capped", "below_reserve", "kept_apart"]
+    assert judged.lost() == [4, 6, 2, 3, 5]
+    assert judged.chances().tolist() == [0, 1, 0, 0, 0, 0, 0]  # greedy; the capped one never stood a chance
+    drawn = Judged.of(receipt(worth, fates, policy={"temperature": 1.0}))
+    assert (drawn.reason(2), drawn.reason(3), drawn.chances().sum()) == ("draw", "ecpm", pytest.approx(1))
+    control = Judged.of(receipt(worth, fates, arm="control"))
+    assert control.reason(2) == "random"
+    assert set(control.chances().tolist()) == {0.0, 0.2}
+
+
+def test_an_older_receipt_without_fates_is_ranked_by_bid_times_click_rate() -> None:
+    older = receipt([4.0, 3.0, 2.0], [Fate.WON, 0, 0])
+    judged = Judged.of(msgspec.structs.replace(older, worth=b"", fates=b""))
+    assert judged.worth == pytest.approx([4.0, 3.0, 2.0])
+    assert (judged.lost(), judged.reason(1)) == ([1, 2], "ecpm")
 
 
 def test_a_lane_is_the_worse_of_its_two_partitions_and_of_many_lanes_the_worst_are_shown() -> None:

@@ -57,7 +57,8 @@ export class Why {
       make("div", { class: "two" },
         make("div", {}, make("h3", {}, say("why.interest")), this.tastes("session", told.session), this.tastes("long", told.long)),
         make("div", {}, make("h3", {}, say("why.history")), make("p", { class: "hint", id: "why-of" }), this.long("why.history", this.past(told)))),
-      make("h3", {}, say("why.lost")), make("p", { class: "hint" }, say("why.needed", { ecpm: money(told.needed_ecpm_micros) })), this.long("why.lost", this.lost(told)));
+      make("h3", {}, say("why.lost")), make("p", { class: "hint" }, say("why.needed", { ecpm: money(told.needed_ecpm_micros) })),
+      make("p", { class: "hint", id: "why-lost-by" }, Object.entries(told.lost_by).map(([why, count]) => say("why.lost_by", { count, why: say(`lost.${why}`) })).join(" · ")), this.long("why.lost", this.lost(told)));
     this.attend();
     Object.assign(byId("why").dataset, { user: told.user, placement: told.placement_id });
   }

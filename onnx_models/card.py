@@ -36,6 +36,7 @@ def _head(manifest: Manifest) -> str:
         f"| Feature specification | `{manifest.spec_hash}` |\n"
         f"| Code | `{manifest.git_revision or 'unknown'}` |\n"
         f"| Width of vectors, tokens told apart | {manifest.dim}, {manifest.vocabulary:,} |\n"
+        f"| Titles | {f'as vectors by {manifest.text}' if manifest.text else 'as words'} |\n"
         f"| Outputs | click log-odds, attention; conversion log-odds of a click; log1p of seconds looked |"
     )
 

@@ -29,7 +29,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The catalogue as training sees it, by slot: ``tokens [N, T]``, ``dense [N, R]``, ``features [N, K]``."""
+    """The catalogue as training sees it, by slot: ``tokens [N, T]``, ``dense [N, R]``, ``features [N, K]``.
+
+    Of a catalogue with vectors of titles they stand behind the numbers of ``dense``, and the network asks for them.
+    """
 
     tokens: npt.NDArray[np.uint64]
     dense: Floats

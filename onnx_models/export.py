@@ -31,6 +31,7 @@ from scoring.attention import (
 )
 from scoring.inputs import SPEC_HASH
 from scoring.rows import RING_SIZE
+from scoring.text import TEXT_ENCODER, WIDE_DIM
 
 OPSET = 17
 """Old enough for every onnxruntime of the last years, new enough for all that the network does."""
@@ -79,6 +80,7 @@ def export(network: Network, directory: Path, about: About) -> Manifest:
         git_revision=about.git_revision,
         files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         golden=GOLDEN,
+        text=TEXT_ENCODER if network.dense_dim == WIDE_DIM else "",
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     (directory / MANIFEST).write_bytes(encoded + b"\n")
@@ -90,7 +92,7 @@ def restore(directory: Path, manifest: Manifest) -> Network:
 
     Raises `ValueError` where the graphs are not those of `onnx_models.network`, as a model of another make is.
     """
-    network = Network(manifest.vocabulary, manifest.dim)
+    network = Network(manifest.vocabulary, manifest.dim, dense_dim=manifest.dense_dim)
     for graph in (ENCODER, ATTENTION):
         part = _part(network, graph)
         held = onnx.load(str(directory / graph), load_external_data=False).graph.initializer
@@ -129,8 +131,12 @@ def _tensors(network: Network, arrays: Sequence[npt.NDArray[Any]]) -> tuple[torc
 
 
 def _names(network: Network, graph: str) -> tuple[list[str], list[str]]:
-    inputs, outputs = (encoder_contract if graph == ENCODER else attention_contract)(network.dim)
+    inputs, outputs = _contract(network, graph)
     return list(inputs), [*outputs, *(OUTCOMES if graph == ATTENTION else ())]
+
+
+def _contract(network: Network, graph: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    return encoder_contract(network.dim, network.dense_dim) if graph == ENCODER else attention_contract(network.dim)
 
 
 def _graph(network: Network, graph: str) -> bytes:
@@ -138,7 +144,7 @@ def _graph(network: Network, graph: str) -> bytes:
     inputs, outputs = _names(network, graph)
     rng = np.random.default_rng(0)
     encoder = graph == ENCODER
-    feed = encoder_feed(rng, 2) if encoder else attention_feed(rng, (RING_SIZE, 1), 3, network.dim)
+    feed = encoder_feed(rng, 2, network.dense_dim) if encoder else attention_feed(rng, (RING_SIZE, 1), 3, network.dim)
     varies = {0: "items"} if encoder else {0: "people"}
     per_candidate = {0: "people", 1: "candidates"}
     buffer = io.BytesIO()
@@ -169,7 +175,7 @@ def _graph(network: Network, graph: str) -> bytes:
 
 def _plain(model: onnx.ModelProto, network: Network, graph: str) -> bytes:
     """The model checked and serialised: fixed sizes stated where the tracer lost them, no paths of this machine."""
-    _, outputs = (encoder_contract if graph == ENCODER else attention_contract)(network.dim)
+    _, outputs = _contract(network, graph)
     for output in model.graph.output:
         shape = outputs[output.name if output.name in outputs else "logit"][1]
         for found, size in zip(output.type.tensor_type.shape.dim, shape, strict=True):
@@ -187,7 +193,7 @@ def _plain(model: onnx.ModelProto, network: Network, graph: str) -> bytes:
 def _golden(network: Network, known: Sequence[int] = GOLDEN_KNOWN) -> bytes:
     """Inputs and PyTorch's outputs, as `scoring.attention.read_golden` takes them."""
     rng = np.random.default_rng(1)
-    encoder = encoder_feed(rng, 5)
+    encoder = encoder_feed(rng, 5, network.dense_dim)
     attention = attention_feed(rng, known, 5, network.dim)
     arrays = encoder | run(network, ENCODER, encoder) | attention | run(network, ATTENTION, attention)
     buffer = io.BytesIO()

@@ -61,20 +61,27 @@ class Linear(nn.Module):
 
 
 class ItemEncoder(nn.Module):
-    """Content to a learned vector."""
+    """Content to a learned vector. ``dense_dim``: R, with the vector of a title behind the numbers where it is more."""
 
-    def __init__(self, vocabulary: int = VOCABULARY, dim: int = DIM) -> None:
+    def __init__(self, vocabulary: int = VOCABULARY, dim: int = DIM, dense_dim: int = DENSE_DIM) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.randn(vocabulary, dim) * 0.1)
         self.hidden = Linear(dim + DENSE_DIM, 2 * dim)
         self.out = Linear(2 * dim, dim)
+        self.text = Linear(dense_dim - DENSE_DIM, dim, bias=False) if dense_dim > DENSE_DIM else None
 
     def forward(self, tokens: Tensor, dense: Tensor) -> Tensor:
-        """``tokens [N, T]`` int64 in 0..V-1, 0 for padding; ``dense [N, R]`` → ``[N, D]``."""
+        """``tokens [N, T]`` int64 in 0..V-1, 0 for padding; ``dense [N, R]`` → ``[N, D]``.
+
+        What a title means counts as another token does.
+        """
         held = (tokens > 0).to(dense.dtype)  # [N, T]
         found = functional.embedding(tokens, self.table) * held.unsqueeze(2)  # [N, T, D]
         count = held.sum(1, keepdim=True).clamp(min=1)  # [N, 1]
         mean = found.sum(1) / count  # [N, D]
+        if self.text is not None:
+            mean = mean + self.text(dense[:, DENSE_DIM:])  # [N, D]
+            dense = dense[:, :DENSE_DIM]
         hidden = torch.relu(self.hidden(torch.cat([mean, dense], 1)))  # [N, 2D]
         vector: Tensor = mean + self.out(hidden)  # [N, D]
         return vector
@@ -170,9 +177,13 @@ class Network(nn.Module):
     """Both halves, which learn together."""
 
     def __init__(
-        self, vocabulary: int = VOCABULARY, dim: int = DIM, attention: Callable[[int], Attention] = Attention
+        self,
+        vocabulary: int = VOCABULARY,
+        dim: int = DIM,
+        attention: Callable[[int], Attention] = Attention,
+        dense_dim: int = DENSE_DIM,
     ) -> None:
         super().__init__()
-        self.vocabulary, self.dim = vocabulary, dim
-        self.encoder = ItemEncoder(vocabulary, dim)
+        self.vocabulary, self.dim, self.dense_dim = vocabulary, dim, dense_dim
+        self.encoder = ItemEncoder(vocabulary, dim, dense_dim)
         self.attention = attention(dim)

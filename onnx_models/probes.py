@@ -13,13 +13,13 @@ from scoring.rows import RING_SIZE
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def encoder_feed(rng: np.random.Generator, items: int) -> Arrays:
-    """What items have for an encoder: ``tokens [N, T]`` as 64-bit ids, ``dense [N, R]``; the last has no tokens."""
+def encoder_feed(rng: np.random.Generator, items: int, dense_dim: int = DENSE_DIM) -> Arrays:
+    """What items have for an encoder: ``tokens [N, T]`` as ids, ``dense [N, dense_dim]``; the last has no tokens."""
     tokens = rng.integers(1, 1 << 63, (items, TOKENS_MAX), dtype=np.uint64)
     lengths = rng.integers(1, TOKENS_MAX + 1, items)
     lengths[-1] = 0
     tokens[np.arange(TOKENS_MAX) >= lengths[:, None]] = 0
-    return {"tokens": tokens, "dense": rng.random((items, DENSE_DIM), dtype=np.float32)}
+    return {"tokens": tokens, "dense": rng.random((items, dense_dim), dtype=np.float32)}
 
 
 def attention_feed(rng: np.random.Generator, known: Sequence[int], candidates: int, dim: int) -> Arrays:

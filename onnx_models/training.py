@@ -152,7 +152,7 @@ def train(
     torch.set_num_threads(config.threads)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        network = Network(config.vocabulary, config.dim, attention)
+        network = Network(config.vocabulary, config.dim, attention, items.dense.shape[1])
         if before is not None:
             looked = replace(before, label=(before.viewed_s * 1000 >= VIEWED_LONG_MS).astype(np.float32))
             first = replace(config, epochs=config.before_epochs, rate=config.before_rate, batch=config.before_batch)

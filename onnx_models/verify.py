@@ -50,7 +50,7 @@ def verify(model: AttentionModel, golden: Arrays, reference: Reference | None = 
     """
     cases = [_case(model, graph, feed, feed, "golden") for graph, feed in _golden_feeds(golden)]
     if reference is not None:
-        cases += [_case(model, graph, feed, reference(graph, feed), "pytorch") for graph, feed in _feeds(model.dim)]
+        cases += [_case(model, graph, feed, reference(graph, feed), "pytorch") for graph, feed in _feeds(model)]
     return cases
 
 
@@ -66,15 +66,15 @@ def _golden_feeds(golden: Arrays) -> Iterator[tuple[str, Arrays]]:
             yield graph, {name: array[at : at + 1] for name, array in arrays.items()}
 
 
-def _feeds(dim: int) -> Iterator[tuple[str, Arrays]]:
+def _feeds(model: AttentionModel) -> Iterator[tuple[str, Arrays]]:
     rng = np.random.default_rng(2)
     for items in ITEMS:
-        yield ENCODER, encoder_feed(rng, items)
+        yield ENCODER, encoder_feed(rng, items, model.dense_dim)
     for users, candidates in SHAPES:
         known = rng.integers(0, RING_SIZE + 1, users)
         known[0] = 0
         known[1:2] = RING_SIZE
-        yield ATTENTION, attention_feed(rng, known.tolist(), candidates, dim)
+        yield ATTENTION, attention_feed(rng, known.tolist(), candidates, model.dim)
 
 
 def _case(model: AttentionModel, graph: str, feed: Arrays, wanted: Arrays, against: str) -> Case:

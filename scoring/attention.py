@@ -26,6 +26,7 @@ from scoring.features import DENSE_DIM, FEATURE_DIM, TOKENS_MAX
 from scoring.graph import GraphError, read_graph
 from scoring.inputs import CONTEXT_DIM, SPEC_HASH, STATS_DIM, ModelInputs
 from scoring.rows import RING_SIZE
+from scoring.text import TEXT_ENCODER, WIDE_DIM
 
 Floats = npt.NDArray[np.float32]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -55,7 +56,10 @@ class ModelError(ValueError):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``manifest.json`` says. Times are UTC epoch ms, 0 where unknown; ``files`` maps names to sha256."""
+    """What ``manifest.json`` says. Times are UTC epoch ms, 0 where unknown; ``files`` maps names to sha256.
+
+    ``text``: the text encoder (`scoring.text`) whose vectors of titles the item encoder asks for, "" where for none.
+    """
 
     format: int
     name: str
@@ -70,6 +74,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     git_revision: str = ""
     files: dict[str, str]
     golden: str
+    text: str = ""
 
     @property
     def version(self) -> str:
@@ -77,17 +82,27 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         digest = hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()
         return f"{self.name}-{digest[:8]}"
 
+    @property
+    def dense_dim(self) -> int:
+        """Numbers of an item that the item encoder asks for beside its tokens."""
+        return WIDE_DIM if self.text else DENSE_DIM
+
 
 def table_rows(token_ids: npt.NDArray[np.uint64], vocabulary: int) -> npt.NDArray[np.int64]:
     """Rows of a token table of ``vocabulary`` rows for token hashes of any shape; padding stays 0."""
     return np.where(token_ids == 0, 0, 1 + (token_ids % np.uint64(vocabulary - 1)).astype(np.int64))
 
 
-def encoder_contract(dim: int) -> tuple[dict[str, tuple[str, Shape]], dict[str, tuple[str, Shape]]]:
-    """Inputs and outputs of the item encoder: type and shape by name, None where any size goes."""
+def encoder_contract(
+    dim: int, dense_dim: int = DENSE_DIM
+) -> tuple[dict[str, tuple[str, Shape]], dict[str, tuple[str, Shape]]]:
+    """Inputs and outputs of the item encoder: type and shape by name, None where any size goes.
+
+    ``dense_dim``: `scoring.text.WIDE_DIM` of one that asks for text.
+    """
     inputs: dict[str, tuple[str, Shape]] = {
         "tokens": ("tensor(int64)", (None, TOKENS_MAX)),
-        "dense": ("tensor(float)", (None, DENSE_DIM)),
+        "dense": ("tensor(float)", (None, dense_dim)),
     }
     return inputs, {"vector": ("tensor(float)", (None, dim))}
 
@@ -124,15 +139,31 @@ class AttentionModel:
         """D: width of learned vectors."""
         return self.manifest.dim
 
+    @property
+    def dense_dim(self) -> int:
+        """Numbers of an item that its encoder asks for: with text `scoring.text.WIDE_DIM`, else ``DENSE_DIM``."""
+        return self.manifest.dense_dim
+
     @cached_property
     def version(self) -> str:
         """See `Manifest.version`; every placement carries it."""
         return self.manifest.version
 
     def encode(self, token_ids: npt.NDArray[np.uint64], dense: Floats) -> Floats:
-        """Learned vectors ``[N, D]`` of token hashes ``[N, T]`` (0 is padding) and dense features ``[N, R]``."""
+        """Learned vectors ``[N, D]`` of token hashes ``[N, T]`` (0 is padding) and dense features ``[N, R]``.
+
+        The vectors of titles may stand behind the dense features, and must where the model asks for them; raises
+        `ModelError` where they do not.
+        """
+        if dense.shape[1] < self.dense_dim:
+            raise ModelError(
+                f"model {self.manifest.name} asks for vectors of titles by {self.manifest.text}",
+                "a worker that makes them",
+                "start it with SALIENCE_TEXT=true and pip install 'salience[text]'",
+            )
         tokens = table_rows(token_ids, self.manifest.vocabulary)
-        (vector,) = self._encoder.run(["vector"], {"tokens": tokens, "dense": dense})
+        numbers = np.ascontiguousarray(dense[:, : self.dense_dim])
+        (vector,) = self._encoder.run(["vector"], {"tokens": tokens, "dense": numbers})
         return np.asarray(vector, dtype=np.float32)
 
     def score(self, inputs: ModelInputs) -> tuple[Floats, Floats]:
@@ -164,7 +195,7 @@ def open_unproven(place: Traversable) -> tuple[AttentionModel, Arrays]:
     files = _checked_files(place, manifest)
     model = AttentionModel(
         manifest,
-        _session(place, ENCODER, files, encoder_contract(manifest.dim)),
+        _session(place, ENCODER, files, encoder_contract(manifest.dim, manifest.dense_dim)),
         _session(place, ATTENTION, files, attention_contract(manifest.dim)),
     )
     return model, read_golden(files[manifest.golden], manifest)
@@ -190,6 +221,8 @@ def read_manifest(place: Traversable) -> Manifest:
     if not 1 <= manifest.dim <= DIM_MAX or manifest.vocabulary < 2:
         got = f"dim {manifest.dim}, vocabulary {manifest.vocabulary}"
         raise ModelError(f"{place}: {got}", f"dim 1 to {DIM_MAX} and vocabulary ≥ 2", export)
+    if manifest.text not in ("", TEXT_ENCODER):
+        raise ModelError(f"{place}: asks for text vectors by {manifest.text!r}", f"{TEXT_ENCODER!r} or none", export)
     missing = {ENCODER, ATTENTION, manifest.golden} - manifest.files.keys()
     if missing:
         raise ModelError(f"{place}: the manifest names no {', '.join(sorted(missing))}", "its sha256", export)

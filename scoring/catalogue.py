@@ -18,17 +18,19 @@ from scoring.features import (
     token_ids,
 )
 from scoring.ids import MISSING, IdMap, id64, id64s
+from scoring.text import WIDE_DIM, TextOf
 from scoring.value import BID_TYPES
 
 Vectors = npt.NDArray[np.float32]
 Encoder = Callable[[npt.NDArray[np.uint64], Vectors], Vectors]
-"""Learned vectors ``[N, D]`` of token ids ``[N, TOKENS_MAX]`` and dense features ``[N, DENSE_DIM]``."""
+"""Learned vectors ``[N, D]`` of token ids ``[N, TOKENS_MAX]`` and dense features ``[N, DENSE_DIM]``, those of titles
+behind them where the catalogue has them (``[N, WIDE_DIM]``)."""
 
 FOREVER_MS = np.iinfo(np.int64).max
 BID_TIE = 1e-3
 """Weight of the log bid beside the cosine: it orders ads for a person of whom nothing is known, no more."""
 ADS_MAX = 1_000_000
-"""Ads a worker holds, ended ones included: 0.8 GB at D = 32."""
+"""Ads a worker holds, ended ones included: 0.8 GB at D = 32, and 2 GB more with vectors of their titles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ class Catalogue:
     memory that has left the processor's cache is read once instead of four times per ad of a placement.
 
     ``encode`` and ``dim`` are the model's; without a model there are no learned vectors (``dim`` 0). Further models
-    have columns of their own (`attach`); ``broken`` tells whose encoder has failed, and why.
+    have columns of their own (`attach`); ``broken`` tells whose encoder has failed, and why. ``titles``: vectors of
+    titles, for models that ask for them; without it there are none.
     """
 
     encode: Encoder = _no_encoder
@@ -112,6 +115,7 @@ class Catalogue:
     names: list[str] = field(default_factory=list)
     campaigns: list[str] = field(default_factory=list)
     version: int = 0
+    titles: TextOf | None = None
 
     def __post_init__(self) -> None:
         self._slots = IdMap()
@@ -119,9 +123,10 @@ class Catalogue:
         self._shelf_version = -1
         self._encoders: dict[str, Encoder] = {}
         self.broken: dict[str, str] = {}
+        dense = (np.float32, (DENSE_DIM if self.titles is None else WIDE_DIM,))
         self._columns = {
             name: np.zeros((0, *shape), dtype=dtype)
-            for name, (dtype, shape) in ({**_COLUMNS, LEARNED: (np.float32, (self.dim,))}).items()
+            for name, (dtype, shape) in ({**_COLUMNS, "dense": dense, LEARNED: (np.float32, (self.dim,))}).items()
         }
 
     def __len__(self) -> int:
@@ -150,7 +155,7 @@ class Catalogue:
         slots = self._slots.get(ids)
         self._check(entries, ids, slots)
         tokens = np.stack([token_ids(entry.content) for entry in entries])
-        dense = np.stack([dense_features(entry.content) for entry in entries])
+        dense = self._dense(entries)
         learned = self.encode(tokens, dense)
         new = np.flatnonzero(slots == MISSING)
         slots[new] = len(self.entries) + np.arange(len(new))
@@ -185,6 +190,13 @@ class Catalogue:
             self.entries[slot] = entry
             self.campaigns[slot] = entry.campaign_id
         self.version += 1
+
+    def _dense(self, entries: Sequence[Entry]) -> Vectors:
+        """Dense features, with the vectors of titles behind them where there are any."""
+        dense = np.stack([dense_features(entry.content) for entry in entries])
+        if self.titles is None:
+            return dense
+        return np.concatenate([dense, self.titles([entry.content.title for entry in entries])], axis=1)
 
     # --- further models --------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ semantic retrieval"): sixteen languages, Chinese among them, into one space. Its
 so nothing is fetched at run time; it computes in numpy on one thread and takes 175 MB with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -14,12 +14,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scoring.features import DENSE_DIM
+
 TEXT_ENCODER = "use-multilingual-3"
 """What a model's manifest calls it: two texts have the same vectors wherever this is the name."""
 TEXT_DIM = 512
 """E: dimensions of its vectors, which have unit length."""
+WIDE_DIM = DENSE_DIM + TEXT_DIM
+"""Numbers an item gives to an encoder that asks for text: its dense features, then the vector of its title."""
 
 Vectors = npt.NDArray[np.float32]
+TextOf = Callable[[Sequence[str]], Vectors]
+"""Vectors ``[N, TEXT_DIM]`` of texts, zero where a text is blank."""
 
 
 class TextEncoderError(RuntimeError):

@@ -20,6 +20,7 @@ from scoring.inputs import SPEC_HASH
 from scoring.market import Market
 from scoring.policies import Experiments, Policy
 from scoring.rows import LAYOUT_VERSION
+from scoring.text import text_encoder
 from streams.catalogue_feed import CatalogueFeed
 from streams.compute import Compute
 from streams.control import Control, ControlFeed
@@ -37,6 +38,7 @@ from streams.settings import Settings
 from streams.snapshots import Snapshots
 from streams.standing import standing
 from streams.step import Step
+from streams.titles import Titles
 from streams.traces import Traces
 from streams.vitals import Vitals
 from streams.watchdog import Watchdog
@@ -78,12 +80,14 @@ def learning(settings: Settings) -> Learning | None:
 def make_engine(settings: Settings) -> Engine:
     """The model, an empty catalogue that encodes with it, and the market.
 
-    Raises `ModelError` for a model that does not fit, `RulesError` for rules that cannot be followed.
+    Raises `ModelError` for a model that does not fit, `RulesError` for rules that cannot be followed,
+    `TextEncoderError` where titles are to be encoded and the encoder is not installed.
     """
     model = load(settings.model)
     experiments = Experiments(settings.holdout_share)
     market = Market(read(settings.rules).terms())
-    return Engine(Catalogue(model.encode, model.dim), model, policy(settings), experiments, market)
+    titles = Titles(settings.home / "text", text_encoder().encode) if settings.text or model.manifest.text else None
+    return Engine(Catalogue(model.encode, model.dim, titles=titles), model, policy(settings), experiments, market)
 
 
 def make_step(

@@ -42,7 +42,8 @@ def configure_logging(*, log_json: bool) -> None:
 def run(settings: Settings, *, log_json: bool = False) -> int:
     """Run until stopped; the exit status: 0 after an orderly stop, `EXIT_STATUS` after a fatal error.
 
-    Raises before anything runs: `ModelError`, `RecoveryError`, `RulesError`, `TopicsError`.
+    Raises before anything runs: `ModelError`, `RecoveryError`, `RulesError`, `TextEncoderError`,
+    `TopicsError`.
     """
     configure_logging(log_json=log_json)
     identity = identify(settings)

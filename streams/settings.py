@@ -26,6 +26,12 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".salience"), description="Brokers, snapshots and logs of this machine.")
     model: Path | None = Field(None, description="Folder of a model's manifest.json; the demo shop's where not given.")
 
+    text: bool = Field(
+        False,
+        description="Vectors of titles for a model to come (extra text): 2 KB and once 6 ms an ad. "
+        "A first model that asks for them has them anyway.",
+    )
+
     session_timeout_ms: int = Field(10_000, ge=1_000, description="A silent worker loses its lanes after this.")
     heartbeat_ms: int = Field(2_000, ge=100, description="Well below a third of the session timeout.")
     rebalance_timeout_ms: int = Field(30_000, ge=1_000, description="Above the revoke deadline.")

@@ -49,6 +49,9 @@ class TopicFeed(Service):
     def take(self, records: Sequence[Record]) -> int:
         """Take ``records`` of one partition, in order, on the compute thread; the number of those refused."""
 
+    async def prepare(self, records: Sequence[Record]) -> None:
+        """What takes long and can be done before `take`, off the compute thread; nothing, unless a subclass says."""
+
     async def on_start(self) -> None:
         """Read to the end as it is now."""
         consumer = self._consumer = AIOKafkaConsumer(
@@ -73,6 +76,7 @@ class TopicFeed(Service):
     async def _read(self, consumer: AIOKafkaConsumer) -> int:
         batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._records_per_read)
         for records in batches.values():
+            await self.prepare(records)
             self.refused += await self._compute.run(self.take, records)
         return sum(map(len, batches.values()))
 

@@ -27,6 +27,9 @@ SlotNumber = Annotated[int, Meta(ge=0, le=999)]
 Consented = bool | None
 """Whether the person agrees to be remembered: null leaves it to the control topic and the shop's presumption."""
 
+TITLE_MAX = 512
+"""Characters of an ad's title."""
+
 EventKind = Literal["click", "view", "cart", "purchase"]
 
 
@@ -83,7 +86,7 @@ class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
     brand: Label = ""
     price_micros: Price = 0
     tags: Annotated[tuple[Label, ...], Meta(max_length=32)] = ()
-    title: Annotated[str, Meta(max_length=512)] = ""
+    title: Annotated[str, Meta(max_length=TITLE_MAX)] = ""
     status: Literal["active", "paused", "ended"] = "active"
     start_ms: TimeMs = 0
     end_ms: TimeMs | None = None

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from scoring.attention import ATTENTION, ENCODER, FORMAT, MANIFEST, Manifest, attention_contract, encoder_contract
 from scoring.features import DENSE_DIM, TOKENS_MAX
 from scoring.inputs import SPEC_HASH, HistoryKind, ModelInputs, empty_inputs
+from scoring.text import TEXT_ENCODER, WIDE_DIM
 
 DIM, VOCABULARY = 4, 50
 TYPES = {"tensor(float)": TensorProto.FLOAT, "tensor(int64)": TensorProto.INT64}
@@ -54,13 +55,14 @@ def toy_model(
     golden: Change | None = None,
     manifest: Change | None = None,
     seed: int = 0,
+    text: bool = False,
 ) -> Path:
-    """Write the toy model, another for every ``seed``.
+    """Write the toy model, another for every ``seed``; with ``text`` it asks for vectors of titles.
 
     Each change is made before the next part is made from it, so that the hashes still fit.
     """
-    protos: dict[str, Any] = {ENCODER: _encoder(seed), ATTENTION: _attention()}
-    arrays: dict[str, Any] = _golden(seed)
+    protos: dict[str, Any] = {ENCODER: _encoder(seed, text), ATTENTION: _attention()}
+    arrays: dict[str, Any] = _golden(seed, text)
     if graphs is not None:
         graphs(protos)
     if golden is not None:
@@ -68,7 +70,7 @@ def toy_model(
     contents = {name: proto.SerializeToString() for name, proto in protos.items()} | {"golden.npz": npz(arrays)}
     fields: dict[str, Any] = {
         "format": FORMAT, "name": "toy", "spec_hash": SPEC_HASH, "dim": DIM, "vocabulary": VOCABULARY, "opset": 18,
-        "data": "none", "golden": "golden.npz",
+        "data": "none", "golden": "golden.npz", "text": TEXT_ENCODER if text else "",
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }  # fmt: skip
     if manifest is not None:
@@ -91,14 +93,24 @@ def _table(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(VOCABULARY, DIM)).astype(np.float32)
 
 
-def _encoder(seed: int) -> onnx.ModelProto:
-    """The vector is the sum over tokens of a table's rows."""
+def _encoder(seed: int, text: bool = False) -> onnx.ModelProto:
+    """The vector is the sum over tokens of a table's rows; with ``text`` the dense features, mixed, come to it."""
     nodes = [
         helper.make_node("Gather", ["table", "tokens"], ["found"]),
-        helper.make_node("ReduceSum", ["found", "axis"], ["vector"], keepdims=0),
+        helper.make_node("ReduceSum", ["found", "axis"], ["sum" if text else "vector"], keepdims=0),
     ]
     constants = {"table": _table(seed), "axis": np.array([1], dtype=np.int64)}
-    return _model(nodes, constants, encoder_contract(DIM))
+    if text:
+        nodes += [
+            helper.make_node("MatMul", ["dense", "mix"], ["mixed"]),
+            helper.make_node("Add", ["sum", "mixed"], ["vector"]),
+        ]
+        constants["mix"] = _mix(seed)
+    return _model(nodes, constants, encoder_contract(DIM, WIDE_DIM if text else DENSE_DIM))
+
+
+def _mix(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed + 1).normal(size=(WIDE_DIM, DIM)).astype(np.float32)
 
 
 def _attention() -> onnx.ModelProto:
@@ -126,15 +138,16 @@ def _model(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], contra
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def _golden(seed: int) -> Arrays:
+def _golden(seed: int, text: bool = False) -> Arrays:
     """Inputs, and outputs computed with numpy: not by the graphs that they are to check."""
     rng = np.random.default_rng(1)
     inputs, tokens = drawn_inputs(rng, 3, 5, DIM), drawn_tokens(rng, 4)
     rows = np.where(tokens == 0, 0, 1 + (tokens % np.uint64(VOCABULARY - 1)).astype(np.int64))
+    dense = rng.normal(0, 0.05, (4, WIDE_DIM)).astype(np.float32) if text else np.zeros((4, DENSE_DIM), np.float32)
     return {
         "tokens": tokens,
-        "dense": np.zeros((4, DENSE_DIM), dtype=np.float32),
-        "vector": _table(seed)[rows].sum(axis=1),
+        "dense": dense,
+        "vector": _table(seed)[rows].sum(axis=1) + (dense @ _mix(seed) if text else 0),
         **inputs.feed(),
         "logit": inputs.candidates.sum(axis=2),
         "attention": inputs.candidates @ inputs.history.transpose(0, 2, 1),

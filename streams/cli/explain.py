@@ -31,6 +31,7 @@ def explain(
     import msgspec
 
     from scoring.attention import ModelError
+    from scoring.text import TextEncoderError
     from streams.app import make_engine
     from streams.explain import recompute
     from streams.rules import RulesError
@@ -38,7 +39,7 @@ def explain(
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
     try:
         engine = make_engine(settings)
-    except (ModelError, RulesError) as error:
+    except (ModelError, RulesError, TextEncoderError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     decision = asyncio.run(_find(settings.bootstrap, settings.topic_prefix, placement_id, engine.catalogue))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnx_models.training import Config, Step, TrainResult
     from onnx_models.trial import Trial
     from scoring.attention import AttentionModel, Manifest
+    from scoring.text import TextOf
 
 app = typer.Typer(help="Make a model from a log (needs PyTorch: the extra train).", no_args_is_help=True)
 
@@ -36,6 +37,9 @@ FoldsOption = Annotated[
 TestOption = Annotated[
     Path | None,
     typer.Option("--test", exists=True, dir_okay=False, help="A later file of impressions; all of --data trains then."),
+]
+TextOption = Annotated[
+    bool, typer.Option("--text", help="Let items have vectors of their titles, which workers then make (extra text).")
 ]
 
 
@@ -59,6 +63,7 @@ def demo(
     hours: HoursOption = 72,
     out: OutOption = Path("models/demo"),
     folds: FoldsOption = 0,
+    text: TextOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make the demo shop's model again from nothing: simulate a log, learn from it, export."""
@@ -72,7 +77,8 @@ def demo(
         log = simulate_log(seed, users, hours)
     data = f"demo shop: seed {seed}, {users} shoppers, {hours:g} hours"
     order = _Order("demo", data, Config(seed=seed), out, folds, console, as_json)
-    _make(order, lambda progress: trial_of(log.ads, log.events, 0, progress))
+    titles = _titles(as_json) if text else None
+    _make(order, lambda progress: trial_of(log.ads, log.events, 0, progress, titles=titles))
 
 
 @app.command(epilog="Example: salience train kuairand --data ./kuairand --out models/kuairand")
@@ -101,6 +107,7 @@ def log(
     seed: SeedOption = 1,
     out: OutOption = Path("models/own"),
     folds: FoldsOption = 0,
+    text: TextOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Learn from a log of your own, as ``salience export-log`` writes it: Parquet files with the messages' fields."""
@@ -119,12 +126,22 @@ def log(
     except LogError as error:
         _fail(str(error), as_json)
     order = _Order(out.name, f"the log in {data.name}", Config(seed=seed), out, folds, console, as_json)
-    _make(order, lambda progress: trial_of(held.ads, held.events, 0, progress))
+    titles = _titles(as_json) if text else None
+    _make(order, lambda progress: trial_of(held.ads, held.events, 0, progress, titles=titles))
 
 
 def _require_torch() -> None:
     if find_spec("torch") is None or find_spec("onnx") is None:
         _fail("PyTorch is not installed, and training needs it. To install it: pip install 'salience[train]'", False)
+
+
+def _titles(as_json: bool) -> "TextOf":
+    from scoring.text import TextEncoderError, text_encoder
+
+    try:
+        return text_encoder().encode
+    except TextEncoderError as error:
+        _fail(str(error), as_json)
 
 
 def _fail(message: str, as_json: bool) -> NoReturn:

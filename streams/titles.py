@@ -1,0 +1,129 @@
+"""Vectors of titles, each encoded once on a machine: in a file that its workers share, and off the hot path.
+
+The encoder takes 6 ms a title: the feed of ads has it encode on a thread of its own (`learn`) before the catalogue,
+on the thread that also scores people, takes the ads and finds the vectors here. Rows are appended under a lock; one
+that was cut off or damaged is encoded again.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from scoring.ids import EMPTY, id64s
+from scoring.text import TEXT_DIM, TEXT_ENCODER, TextOf, Vectors
+
+TITLES_MAX = 1_000_000
+"""Rows of the file, 2 GB, as many as a catalogue has ads; a longer one is begun anew when it is opened."""
+_ROW = np.dtype([("title", "<u8"), ("check", "<u8"), ("vector", "<f4", (TEXT_DIM,))])
+_ROWS_PER_READ = 4_096
+"""8 MB."""
+
+
+class Titles:
+    """Vectors of titles by `scoring.text.TextOf`; what it does not have it encodes and keeps. For any threads.
+
+    ``encode``: one title's vector must not depend on the others'. Raises `OSError` where ``folder`` cannot be written.
+    """
+
+    def __init__(self, folder: Path, encode: TextOf, most: int = TITLES_MAX) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._encode = encode
+        self._lock = Lock()
+        self._file = os.open(folder / f"{TEXT_ENCODER}.vectors", os.O_RDWR | os.O_CREAT, 0o600)
+        with self._alone():
+            if os.fstat(self._file).st_size > most * _ROW.itemsize:
+                os.ftruncate(self._file, 0)
+            self._places = dict(_kept(self._file))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __call__(self, titles: Sequence[str]) -> Vectors:
+        """Vectors ``[N, TEXT_DIM]``, zero where a title is blank."""
+        out = np.zeros((len(titles), TEXT_DIM), dtype=np.float32)
+        missing: list[int] = []
+        for at, number in enumerate(_numbers(titles)):
+            row = self._read(number) if number else None
+            if row is not None:
+                out[at] = row
+            elif number:
+                missing.append(at)
+        if missing:
+            out[missing] = self._learnt([titles[at] for at in missing])
+        return out
+
+    def learn(self, titles: Sequence[str]) -> None:
+        """Encode and keep those that are not there yet."""
+        numbered = zip(titles, _numbers(titles), strict=True)
+        if missing := [title for title, number in numbered if number and self._read(number) is None]:
+            self._learnt(missing)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._file)
+
+    def _learnt(self, titles: Sequence[str]) -> Vectors:
+        """Vectors of ``titles``, none of them blank, encoded now and kept."""
+        told = list(dict.fromkeys(titles))
+        rows = np.zeros(len(told), dtype=_ROW)
+        rows["title"], rows["vector"] = _numbers(told), self._encode(told)
+        rows["check"] = [_check(row) for row in rows]
+        with self._alone():
+            end = os.fstat(self._file).st_size
+            end -= end % _ROW.itemsize  # a row that a process began and did not end
+            os.pwrite(self._file, rows.tobytes(), end)
+            self._places |= {number: end + at * _ROW.itemsize for at, number in enumerate(rows["title"].tolist())}
+        place = {title: at for at, title in enumerate(told)}
+        vectors: Vectors = rows["vector"][[place[title] for title in titles]]
+        return vectors
+
+    def _read(self, number: int) -> npt.NDArray[np.float32] | None:
+        """The kept vector of a title; None where there is none, or it is damaged."""
+        if (place := self._places.get(number)) is None:
+            return None
+        content = os.pread(self._file, _ROW.itemsize, place)
+        if len(content) < _ROW.itemsize:
+            return None
+        row = np.frombuffer(content, dtype=_ROW)[0]
+        vector: npt.NDArray[np.float32] = row["vector"]
+        return vector if int(row["title"]) == number and int(row["check"]) == _check(row) else None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else of this process, nor another, writes meanwhile."""
+        with self._lock:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+
+def _numbers(titles: Sequence[str]) -> list[int]:
+    """64-bit ids of titles; `EMPTY` of blank ones."""
+    ids = id64s(titles)
+    ids[[not title.strip() for title in titles]] = EMPTY
+    numbers: list[int] = ids.tolist()
+    return numbers
+
+
+def _check(row: np.void) -> int:
+    return xxhash.xxh3_64_intdigest(row["vector"].tobytes(), seed=int(row["title"]))
+
+
+def _kept(file: int) -> Iterator[tuple[int, int]]:
+    """Titles and where their rows stand, of one title the last; `_read` looks whether a row is whole."""
+    place, size = 0, os.fstat(file).st_size
+    while place + _ROW.itemsize <= size:
+        content = os.pread(file, _ROWS_PER_READ * _ROW.itemsize, place)
+        rows = np.frombuffer(content[: len(content) - len(content) % _ROW.itemsize], dtype=_ROW)
+        for at, number in enumerate(rows["title"].tolist()):
+            yield number, place + at * _ROW.itemsize
+        place += rows.nbytes

@@ -1,0 +1,186 @@
+"""Vectors of titles: each encoded once, kept for the next worker, and given to models that ask for them."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scoring.attention import ModelError, load
+from scoring.catalogue import Catalogue
+from scoring.features import DENSE_DIM
+from scoring.text import TEXT_DIM, TEXT_ENCODER, WIDE_DIM
+from streams.catalogue_feed import CatalogueFeed, apply_ads, titles_in
+from streams.compute import Compute
+from streams.refused_ads import RefusedAds
+from streams.settings import Settings
+from streams.titles import _ROW, Titles
+from streams.wire import encode_json
+from tests.builders import START_MS, Record, ad, entry
+from tests.models import toy_model
+
+TITLES = ["Red shoes", "Blue lamp", "Red shoes", "", " "]
+
+
+class Counting:
+    """An encoder that tells what it was asked: a title's vector follows from its letters."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.threads: set[int] = set()
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        self.asked += texts
+        self.threads.add(threading.get_ident())
+        return np.stack([np.resize(np.frombuffer(t.encode(), np.uint8), TEXT_DIM) / 255 for t in texts]).astype(
+            np.float32
+        )
+
+
+Open = Callable[..., tuple[Titles, Counting]]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Open:
+    """Opens the titles of one folder, again and again."""
+
+    def open_(**fields: int) -> tuple[Titles, Counting]:
+        encoder = Counting()
+        return Titles(tmp_path / "text", encoder, **fields), encoder
+
+    return open_
+
+
+def file_of(tmp_path: Path) -> Path:
+    return tmp_path / "text" / f"{TEXT_ENCODER}.vectors"
+
+
+def test_a_title_is_encoded_once_and_blank_ones_never(opened: Open) -> None:
+    titles, encoder = opened()
+    vectors = titles(TITLES)
+    assert sorted(encoder.asked) == ["Blue lamp", "Red shoes"]
+    assert (vectors == titles(TITLES)).all()
+    assert len(encoder.asked) == 2
+    assert (vectors[0] == Counting()(["Red shoes"])[0]).all()
+    assert (vectors[0] == vectors[2]).all()
+    assert not vectors[3:].any()
+
+
+def test_the_next_worker_finds_what_the_last_one_encoded(opened: Open) -> None:
+    before = opened()[0](TITLES)
+    titles, encoder = opened()
+    titles.learn(TITLES)
+    assert (titles(TITLES) == before).all()
+    assert encoder.asked == []
+    assert len(titles) == 2
+
+
+def test_two_workers_of_a_machine_write_to_one_file(opened: Open) -> None:
+    (one, _), (other, _) = opened(), opened()
+    for number in range(20):
+        (one if number % 2 else other).learn([f"title {number}"])
+    titles, encoder = opened()
+    assert len(titles) == 20
+    titles([f"title {number}" for number in range(20)])
+    assert encoder.asked == []
+
+
+def test_a_row_that_was_cut_off_is_written_over(opened: Open, tmp_path: Path) -> None:
+    opened()[0].learn(["first"])
+    with file_of(tmp_path).open("ab") as file:
+        file.write(b"half a row")
+    opened()[0].learn(["second"])
+    titles, encoder = opened()
+    assert (titles(["first", "second"]) == Counting()(["first", "second"])).all()
+    assert encoder.asked == []
+
+
+@pytest.mark.parametrize("at", [0, 8, 16, _ROW.itemsize - 1])
+def test_a_damaged_row_is_encoded_again(opened: Open, tmp_path: Path, at: int) -> None:
+    opened()[0].learn(["first", "second"])
+    content = bytearray(file_of(tmp_path).read_bytes())
+    content[at] ^= 0x40
+    file_of(tmp_path).write_bytes(content)
+    titles, encoder = opened()
+    assert (titles(["first", "second"]) == Counting()(["first", "second"])).all()
+    assert encoder.asked == ["first"]
+    assert (titles(["first"]) == Counting()(["first"])).all()
+    assert encoder.asked == ["first"]
+
+
+def test_a_file_beyond_its_bound_is_begun_anew_and_others_go_on(opened: Open) -> None:
+    held, encoder = opened()
+    held.learn(["a", "b", "c"])
+    assert len(opened(most=2)[0]) == 0
+    assert (held(["a"]) == Counting()(["a"])).all()
+    assert encoder.asked == ["a", "b", "c", "a"]
+
+
+def test_a_model_that_asks_for_text_is_given_titles_and_others_are_not(opened: Open, tmp_path: Path) -> None:
+    wants, plain = load(toy_model(tmp_path / "wants", text=True)), load(toy_model(tmp_path / "plain"))
+    titles, _ = opened()
+    entries = [entry("a", title="Red shoes"), entry("b", title="Blue lamp"), entry("c")]
+    with_text, without = Catalogue(wants.encode, wants.dim, titles=titles), Catalogue(plain.encode, plain.dim)
+    mixed = Catalogue(plain.encode, plain.dim, titles=titles)
+    for catalogue in (with_text, without, mixed):
+        catalogue.upsert(entries)
+    assert with_text.dense.shape == (3, WIDE_DIM)
+    assert (with_text.dense[:, DENSE_DIM:] == titles(["Red shoes", "Blue lamp", ""])).all()
+    assert (mixed.learned == without.learned).all()
+    renamed = [entry("a", title="Green shoes")]
+    before = with_text.learned.copy()
+    with_text.upsert(renamed)
+    assert not np.allclose(with_text.learned[0], before[0])
+    assert (with_text.learned[1:] == before[1:]).all()
+
+
+def test_a_model_that_asks_for_text_is_refused_where_there_is_none_with_what_helps(tmp_path: Path) -> None:
+    model = load(toy_model(tmp_path, text=True))
+    catalogue = Catalogue(model.encode, model.dim)
+    with pytest.raises(ModelError, match=r"asks for vectors of titles.*SALIENCE_TEXT=true and pip install"):
+        catalogue.upsert([entry("a", title="Red shoes")])
+    assert not len(catalogue)
+
+
+def test_a_model_of_another_text_encoder_is_refused(tmp_path: Path) -> None:
+    directory = toy_model(tmp_path, text=True, manifest=lambda fields: fields.update(text="somebody-elses"))
+    with pytest.raises(ModelError, match=r"text vectors by 'somebody-elses'; expected 'use-multilingual-3' or none"):
+        load(directory)
+
+
+def records(*titles: str) -> list[Record]:
+    return [
+        Record("ads", 0, at, START_MS, f"ad-{at}".encode(), encode_json(ad(f"ad-{at}", title=title)))
+        for at, title in enumerate(titles)
+    ]
+
+
+def test_titles_are_encoded_before_the_compute_thread_takes_the_ads(opened: Open) -> None:
+    titles, encoder = opened()
+    catalogue, compute = Catalogue(titles=titles), Compute()
+    feed = CatalogueFeed(Settings(), catalogue, RefusedAds(), compute, lambda _: None)
+
+    async def scenario() -> set[int]:
+        batch = records("Red shoes", "Blue lamp")
+        await feed.prepare(batch)
+        encoded_on = set(encoder.threads)
+        assert await compute.run(feed.take, batch) == 0
+        return encoded_on | {await compute.run(threading.get_ident)}
+
+    threads = asyncio.run(scenario())
+    compute.stop()
+    assert encoder.asked == ["Red shoes", "Blue lamp"]
+    assert len(threads | {threading.get_ident()}) == 3  # neither the event loop's nor the compute thread
+    assert len(catalogue) == 2
+
+
+def test_what_is_no_ad_has_no_title_and_harms_nobody(opened: Open) -> None:
+    titles, _ = opened()
+    bad = [
+        Record("ads", 0, 9, START_MS, b"x", value)
+        for value in (None, b"{", b"\xff\xfe", b'{"title": 5}', encode_json({"title": "t" * 513}))
+    ]
+    assert titles_in([*bad, *records("Red shoes")]) == ["", "Red shoes"]
+    assert apply_ads(Catalogue(titles=titles), [*records("Red shoes"), bad[1]]) == 1

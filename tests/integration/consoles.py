@@ -79,9 +79,15 @@ async def chromium() -> AsyncIterator[Browser]:
 async def page_on(browser: Browser, url: str, language: str = "en", **context: Any) -> AsyncIterator[Page]:
     """The console's page, with a snapshot on it; whatever the page complains of fails the test."""
     complaints: list[str] = []
+
+    def asked(address: str) -> None:
+        if not address.startswith(url):
+            complaints.append(f"the page asks {address}")
+
     async with await browser.new_context(**{"viewport": DESK, "reduced_motion": "reduce", **context}) as opened:
         page = await opened.new_page()
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("request", lambda request: asked(request.url))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         await page.goto(f"{url}?lang={language}")
         await page.wait_for_selector("#lanes tbody tr")

@@ -13,17 +13,19 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import yaml
 from aiokafka import AIOKafkaProducer
+from playwright.async_api import Page
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.brokers import Broker
 from streams.lag.arithmetic import Rules
 from streams.lag.monitor import LagMonitor, News
 from streams.lag.poller import Poller
+from tests.integration.consoles import CHROMIUM, Console, chromium, level_is, page_on, screenshot
 from tests.integration.lanes import Shop, _record, play
 from tests.integration.test_lanes import ADS, events, shop_on
 from tests.integration.test_worker import _has_applied, applied
@@ -201,22 +203,31 @@ def test_a_frozen_worker_shows_raises_the_alert_and_all_is_well_when_it_goes_on(
         shop = workers_of(kafka, topic_prefix, tmp_path)
         await shop.publish(ADS)
         exporter = Exporter(shop, tmp_path / "lag.log")
-        with exporter.running(), Worker(shop, tmp_path / "worker.log", "--supervise") as worker:
-            async with Load(shop).on() as load:
+        with (
+            exporter.running(),
+            Console(shop, tmp_path / "console.log") as console,
+            Worker(shop, tmp_path / "worker.log", "--supervise") as worker,
+        ):
+            async with Load(shop).on() as load, Watched.on(console) as page:
                 await until(lambda: _has_applied(shop, 50), "50 events")
                 await exporter.scrape_until(well, scrapes=3)
+                await page.is_("ok")
                 before = exporter.scrapes - 1
                 frozen = [worker.process.pid, *_descendants(worker.process.pid)]
                 for pid in frozen:
                     os.kill(pid, signal.SIGSTOP)
+                reddens = asyncio.create_task(page.is_("red", within_s=15))
                 await exporter.scrape_until(ill)
                 log.info("frozen: STALL or STOP %d s after SIGSTOP", exporter.scrapes - 1 - before)
                 assert exporter.scrapes - 1 - before <= 15
+                log.info("the console: red %.1f s after SIGSTOP", await reddens)
+                await page.names("SaliencePartitionStuck")
                 await exporter.scrape_until(ill, scrapes=18)
                 stuck, during = exporter.stuck(), exporter.scrapes - 1
                 for pid in reversed(frozen):
                     os.kill(pid, signal.SIGCONT)
                 await exporter.scrape_until(well, scrapes=2)
+                await page.is_("ok")
                 log.info("well again %d s after SIGCONT", exporter.scrapes - 1 - during)
             await until(lambda: _has_applied(shop, load.sent), "every event that was sent")
             assert await applied(shop) == load.sent
@@ -225,6 +236,37 @@ def test_a_frozen_worker_shows_raises_the_alert_and_all_is_well_when_it_goes_on(
         assert judged.returncode == 0, judged.stdout + judged.stderr
 
     play(scenario)
+
+
+class Watched:
+    """The console's page in a browser; where this machine has none, nothing, which the log says."""
+
+    def __init__(self, page: Page | None) -> None:
+        self._page = page
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def on(cls, console: Console) -> AsyncIterator[Self]:
+        if CHROMIUM is None:
+            log.warning("no Chromium: whether the console turns red was not seen")
+            yield cls(None)
+            return
+        async with chromium() as browser, page_on(browser, await console.url()) as page:
+            yield cls(page)
+
+    async def is_(self, level: str, within_s: float = DEADLINE_S) -> float:
+        """Wait until the page shows this level; the seconds it took."""
+        return 0.0 if self._page is None else await level_is(self._page, level, within_s)
+
+    async def names(self, alarm: str) -> None:
+        """The page names the alert, and the lane is not said to keep up; it is photographed as it is."""
+        if self._page is not None:
+            await self._page.wait_for_selector(f"#alarms [data-name={alarm}]")
+            statuses = await self._page.eval_on_selector_all(
+                "#lanes .status", "nodes => nodes.map(node => node.dataset.status)"
+            )
+            assert ill(set(statuses))
+            await screenshot(self._page, "en-light-red")
 
 
 def _descendants(pid: int) -> list[int]:

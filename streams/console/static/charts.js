@@ -18,7 +18,7 @@ export class Spark {
     this.values = [];
     this.pushed = 0;
     this.plot = new uPlot({
-      ...PLAIN, width: 120, height: 30,
+      ...PLAIN, width: 88, height: 28,
       scales: { x: { time: false }, y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
       series: [{}, { stroke: () => colour("--ink"), fill: () => colour("--wash"), width: 1.5, points: { show: false } }],
     }, [[], []], this.node);

@@ -5,8 +5,8 @@ import { milliseconds, number, say, seconds } from "./text.js";
 import { Spark } from "./charts.js";
 
 const COLUMNS = [
-  ["lane", false], ["status", false], ["behind", true], ["time_lag_s", true], ["consumed_per_s", true],
-  ["placements_per_s", true], ["p99_ms", true], ["consumed", true], ["placements", true], ["owner", false],
+  ["lane", false], ["status", false], ["owner", false], ["behind", true], ["time_lag_s", true], ["consumed_per_s", true],
+  ["placements_per_s", true], ["p99_ms", true], ["consumed", true], ["placements", true],
 ];
 const DRAWN = { time_lag_s: seconds, consumed_per_s: number, placements_per_s: number, p99_ms: milliseconds };
 const label = (field) => say(`lanes.${field}`);

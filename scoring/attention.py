@@ -272,7 +272,8 @@ def _session(
     fix = f"export it again: salience train demo --out {place}"
     try:
         session = onnxruntime.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
-        inputs, outputs = ({node.name: node for node in side} for side in (session.get_inputs(), session.get_outputs()))
+        sides = session.get_inputs(), session.get_outputs()  # their names and sizes are decoded as they are read
+        inputs, outputs = ({node.name: (str(node.type), list(node.shape)) for node in side} for side in sides)
     except Exception as error:  # onnxruntime's errors share no base class of their own
         raise ModelError(f"{place}: {name} does not load ({error})", "an ONNX graph in one file", fix) from error
     for side, found, wanted in (
@@ -294,7 +295,11 @@ def _check_graph(graph: str, content: bytes, fix: str) -> None:
 
 
 def _check_side(
-    graph: str, side: str, found: Mapping[str, Any], wanted: Mapping[str, tuple[str, Shape]], fix: str
+    graph: str,
+    side: str,
+    found: Mapping[str, tuple[str, list[Any]]],
+    wanted: Mapping[str, tuple[str, Shape]],
+    fix: str,
 ) -> None:
     """Names, types, ranks and sizes of a graph's inputs or outputs. Raises `ModelError`.
 
@@ -304,13 +309,13 @@ def _check_side(
     if found.keys() != wanted.keys():
         raise ModelError(f"{graph} has {side} {sorted(found)}", f"{sorted(wanted)}", fix)
     for name, (type_, shape) in wanted.items():
-        node = found[name]
-        fits = len(node.shape) == len(shape) and all(
-            has == size or not isinstance(has, int) for has, size in zip(node.shape, shape, strict=True)
+        has_type, sizes = found[name]
+        fits = len(sizes) == len(shape) and all(
+            has == size or not isinstance(has, int) for has, size in zip(sizes, shape, strict=True)
         )
-        if node.type != type_ or not fits:
+        if has_type != type_ or not fits:
             wants = f"{type_} {['any' if size is None else size for size in shape]}"
-            raise ModelError(f"{graph}, {side[:-1]} {name}: {node.type} {node.shape}", wants, fix)
+            raise ModelError(f"{graph}, {side[:-1]} {name}: {has_type} {sizes}", wants, fix)
 
 
 def read_golden(content: bytes, manifest: Manifest) -> Arrays:

@@ -26,7 +26,7 @@ demo: setup
 
 # Everything but training; the integration tests start Apache Kafka themselves.
 test: setup lint
-	$(BIN)/python -m pytest -m "not train" $(ARGS)
+	$(BIN)/python -m pytest -m "not train" --numprocesses auto --dist loadfile $(ARGS)
 
 # Training and export, with PyTorch.
 test-train: setup-train

@@ -87,8 +87,8 @@ def folded(runs: Sequence[Report], fold: Callable[[Sequence[float]], float]) -> 
 
 
 def ratio(of: float | None, to: float | None) -> float | None:
-    """``of / to``; None where there is nothing to compare with."""
-    return None if of is None or to is None else rounded(of / to)
+    """``of / to``; None where there is nothing to compare with: not measured, or shorter than a clock's tick."""
+    return rounded(of / to) if of is not None and to else None
 
 
 def rounded(number: float) -> float:

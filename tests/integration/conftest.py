@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,19 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroke
 def topic_prefix() -> str:
     """A prefix of its own for each test, so that tests share a broker but no topic."""
     return f"t{uuid.uuid4().hex[:10]}-"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of several tells the one that writes the summary."""
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["fallback"] = session.config.stash.get(_FALLBACK, None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if why := getattr(node, "workeroutput", {}).get("fallback"):
+        node.config.stash[_FALLBACK] = why
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

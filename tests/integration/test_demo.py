@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 KEYS = {
     "events", "placements", "p50_ms", "p99_ms", "ctr_engine", "ctr_random", "ctr_engine_interval",
     "ctr_random_interval", "impressions_engine", "impressions_random", "dead_letters", "seconds", "guarantee",
-    "broker",
+    "broker", "calibration", "calibration_attention",
 }  # fmt: skip
 
 

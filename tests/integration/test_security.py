@@ -4,6 +4,7 @@ Three nodes, since they also speak to one another by SASL_SSL; two of them must 
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
             for role in acls.ROLES:
                 acls.apply(settings_on(cluster), role, f"User:{role}")
             become(environment, cluster, "admin")  # whose first job it is
-            assert set(topics.create(cluster.bootstrap, 1, PREFIX, replication=3)) == set(topics.names(PREFIX))
+            for_ever = {name: {topics.RETENTION: "-1"} for name in (topics.CLICKS, topics.AD_IMPRESSIONS)}
+            made = topics.create(cluster.bootstrap, 1, PREFIX, replication=3, configs=for_ever)
+            assert set(made) == set(topics.names(PREFIX))
         yield cluster
     finally:
         cluster.__exit__()
@@ -149,9 +152,9 @@ def test_no_role_may_change_or_see_the_cluster_or_its_rights(
     everything = AclBindingFilter(
         ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
     )
-    with pytest.raises(KafkaException) as refused:
-        admin.describe_acls(everything).result()
-    assert refused.value.args[0].code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED
+    assert secured.admin(OWNER).describe_acls(everything).result()
+    with contextlib.suppress(KafkaException):  # librdkafka answers a refusal with an error or with nothing
+        assert not admin.describe_acls(everything).result()
     become(monkeypatch, secured, role)
     with pytest.raises(topics.TopicsError, match="refuses the right"):
         acls.apply(settings_on(secured), "admin", f"User:{role}")
@@ -243,8 +246,11 @@ def connects(bootstrap: str) -> None:
 
 def refused_by_both(bootstrap: str) -> None:
     async def ask() -> None:
-        async with AIOKafkaConsumer(**aiokafka_options(bootstrap)) as consumer:
-            await consumer.topics()
+        consumer = AIOKafkaConsumer(**aiokafka_options(bootstrap))
+        try:
+            await consumer.start()
+        finally:
+            await consumer.stop()
 
     with pytest.raises((AioKafkaError, TimeoutError)):
         asyncio.run(asyncio.wait_for(ask(), 20))

@@ -309,7 +309,8 @@ def test_a_lane_whose_last_record_was_rerouted_to_it_comes_to_a_lag_of_zero(
         async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
             for shown in strays:  # half of the users belong to the other lane
                 key, value = shown.user_id.encode(), encode_json(shown)
-                await producer.send_and_wait(f"{topic_prefix}ad-impressions", value, key=key, partition=0)
+                topic, time_ms = f"{topic_prefix}ad-impressions", shown.time_ms
+                await producer.send_and_wait(topic, value, key=key, partition=0, timestamp_ms=time_ms)
         with Worker(shop, tmp_path / "log"):
             async with LagWatch(kafka.bootstrap, topic_prefix, shop.settings.group) as watch:
                 await watch.until_zero(len(strays))

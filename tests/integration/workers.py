@@ -47,6 +47,8 @@ class Worker:
                 self.process.send_signal(signal.SIGCONT)
             self.process.kill()
         self.process.wait()
+        if error is not None:
+            sys.stderr.write(f"--- {self.log} ends with\n{self.said[-4_000:]}\n")
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

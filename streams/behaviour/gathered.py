@@ -21,10 +21,12 @@ EVENTS_MAX = 10_000_000
 DECISIONS_MAX = 10_000_000
 """Receipts that are remembered, 17 bytes each."""
 
+NOT_TOLD = -1
+
 HAPPENED = np.dtype(
     [
         ("time_ms", "<i8"),
-        ("shown_ms", "<i8"),  # of the impression that it answers; its own time where it answers none
+        ("shown_ms", "<i8"),  # of the impression that it names; `NOT_TOLD` of an action that names none
         ("user", "<u8"),
         ("ad", "<u8"),
         ("event", "<u8"),
@@ -154,12 +156,18 @@ def _table(events: Sequence[Event]) -> Table:
     if not events:
         return out
     engines = columns(events, np.zeros(len(events), dtype=np.int32).tolist())
-    for name in ("time_ms", "shown_ms", "ad", "event", "value_micros", "viewed_ms", "kind"):
+    for name in ("time_ms", "ad", "event", "value_micros", "viewed_ms", "kind"):
         out[name] = engines[name]
+    out["shown_ms"] = [_shown_ms(event) for event in events]
     out["user"] = id64s([event.user_id for event in events])
     out["placement"] = [id64(event.placement_id) if event.placement_id else 0 for event in events]
     out["price_micros"] = [event.price_micros if isinstance(event, Impression) else 0 for event in events]
     return out
+
+
+def _shown_ms(event: Event) -> int:
+    told = event.time_ms if isinstance(event, Impression) else event.impression_time_ms
+    return NOT_TOLD if told is None else told
 
 
 def _once(parts: Sequence[Table]) -> tuple[Table, int]:

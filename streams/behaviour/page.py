@@ -15,7 +15,7 @@ from streams.behaviour.attention import HOURS
 from streams.behaviour.campaigns import Campaign
 from streams.behaviour.fairness import Division
 from streams.behaviour.funnels import Step
-from streams.behaviour.joined import DAY_MS, HOUR_MS
+from streams.behaviour.joined import DAY_MS, HOUR_MS, MINUTE_MS
 from streams.behaviour.plots import moment
 from streams.behaviour.report import Report
 
@@ -98,7 +98,11 @@ def _funnels(report: Report) -> Section:
 
 def _cohorts(report: Report) -> Section:
     found, told = report.cohorts, [each for each in report.cohorts.cohorts if each.people]
-    width = f"{found.width_ms // DAY_MS} d" if found.width_ms >= DAY_MS else f"{found.width_ms / HOUR_MS:.3g} h"
+    width = next(
+        f"{found.width_ms // unit_ms} {unit}"
+        for unit, unit_ms in (("d", DAY_MS), ("h", HOUR_MS), ("min", MINUTE_MS))
+        if found.width_ms >= unit_ms
+    )
     later = range(max(len(each.active) for each in told))
     says = [
         (

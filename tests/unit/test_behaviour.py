@@ -68,10 +68,11 @@ def test_a_funnel_counts_impressions_by_the_most_that_came_of_them_as_a_plain_lo
 
 
 def test_an_action_that_names_no_impression_stands_in_no_funnel() -> None:
-    events = [impression(), click(kind="purchase", value_micros=5), click(ad_id="other", time_ms=START_MS + 9)]
-    found = funnels(behaviour_of([events[0], events[2]]))
+    of_itself = click(kind="purchase", value_micros=5)  # of the same ad, in the same millisecond
+    elsewhere = click(ad_id="other", time_ms=START_MS + 9, impression_time_ms=START_MS)
+    found = funnels(behaviour_of([impression(), of_itself, elsewhere]))
     assert [step.count for step in found.impressions] == [1, 0, 0, 0, 0]
-    assert found.unasked == 1
+    assert found.unasked == 2
 
 
 def test_repeated_events_count_once_and_what_is_no_message_is_counted() -> None:

@@ -4,7 +4,7 @@ Prometheus waits before it wakes somebody; who looks at a page wants to see it a
 whose runbook in deploy/OPERATIONS.md says what to do.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -23,16 +23,20 @@ AUC_LEAST = 0.55
 DEAD_SHARE = 0.01
 DRIFT_RECENT_MS = 1_800_000
 """The times and shares are those of deploy/prometheus/alerts.yml."""
-ALARMS_MAX = 50
-"""Shown; a cluster that has stopped has one for every partition."""
+PARTITIONS_TOLD = 3
+"""Of one alert, those that have waited longest; a cluster that has stopped has one for every partition."""
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """``name``: of the alert. ``red``: shoppers see old or no placements now. ``about``: what its sentence needs."""
+    """``name``: of the alert. ``red``: shoppers see old or no placements now. ``about``: what its sentence needs.
+
+    ``more``: further partitions that the same is true of, and that are not told.
+    """
 
     name: str
     red: bool
     about: dict[str, str | int | float]
+    more: int = 0
 
 
 def alarms(
@@ -44,8 +48,20 @@ def alarms(
     now_ms: int,
 ) -> list[Alarm]:
     """Everything that is wrong, the red first."""
-    found = [*_of_lag(news, group), *_of_clicks(models, drifts, now_ms), *_of_letters(group, refused)]
-    return sorted(found, key=lambda alarm: not alarm.red)[:ALARMS_MAX]
+    found = [*_told(_of_lag(news, group)), *_of_clicks(models, drifts, now_ms), *_of_letters(group, refused)]
+    return sorted(found, key=lambda alarm: not alarm.red)
+
+
+def _told(found: Iterable[Alarm]) -> Iterator[Alarm]:
+    """Of each alert the partitions that have waited longest; the last of them says how many more there are."""
+    by_name: dict[str, list[Alarm]] = {}
+    for alarm in found:
+        by_name.setdefault(alarm.name, []).append(alarm)
+    for same in by_name.values():
+        longest = sorted(same, key=lambda alarm: -float(alarm.about.get("seconds", 0)))
+        *most, last = longest[:PARTITIONS_TOLD]
+        yield from most
+        yield msgspec.structs.replace(last, more=len(same) - len(most) - 1)
 
 
 def _of_lag(news: News, group: GroupLag | None) -> Iterator[Alarm]:

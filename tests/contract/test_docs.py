@@ -13,7 +13,10 @@ from typer.testing import CliRunner
 from streams.cli import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/OPERATIONS.md")]
+PAGES = [
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/OPERATIONS.md", "deploy/WALKTHROUGH.md")
+]
 COMMANDS = sorted(
     {
         " ".join(match)

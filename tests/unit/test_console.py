@@ -332,6 +332,14 @@ def test_what_is_wrong_is_named_by_its_alert(given: dict[str, Any], expected: li
     assert [(alarm.name, alarm.red) for alarm in found] == expected
 
 
+def test_of_a_stopped_cluster_the_partitions_that_waited_longest_are_told_and_the_rest_counted() -> None:
+    stopped = group(*(partition(at, Status.STOP, stuck_s=20.0 + at) for at in range(64)))
+    found = alarms(news(stopped), stopped, [], [], [], START_MS)
+    assert [(alarm.about["partition"], alarm.more) for alarm in found] == [
+        ("clicks[63]", 0), ("clicks[62]", 0), ("clicks[61]", 61),
+    ]  # fmt: skip
+
+
 def test_every_alarm_is_an_alert_with_a_runbook_red_where_it_is_critical() -> None:
     rules = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text()
     severity = dict(re.findall(r"alert: (\w+)\n(?:.*\n)*?.*severity: (\w+)", rules))

@@ -92,7 +92,8 @@ const Alarms = {
         node.dataset.red = String(alarm.red);
         node.dataset.name = alarm.name;
         put(node.children[0], say(alarm.red ? "alarm.red" : "alarm.amber"));
-        put(node.children[1], say(`alarm.${alarm.name}`, about));
+        const more = alarm.more ? ` ${say("alarm.more", { count: alarm.more })}` : "";
+        put(node.children[1], say(`alarm.${alarm.name}`, about) + more);
         put(node.children[2], say("alarm.runbook", { name: alarm.name }));
       });
   },

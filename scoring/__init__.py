@@ -3,12 +3,12 @@
 Nothing here reads a clock, the environment, a topic or global randomness: time and seeds are arguments,
 and "now" is the timestamp of the record being applied. Modules import only those before them on the path
 
-    ids → features → text → events → order → rows → dedup → claims → cleaning → anomaly → ring → interest → value
-        → catalogue → update → candidates → inputs → gathering → graph → attention → clicks
-        → calibration → pending → watch → learner → feedback → assignment → policies → models → auction → ranking
-        → variety → slate → market → ledger → engine → exposure
+    ids → seal → features → text → events → order → rows → dedup → claims → cleaning → anomaly → ring → interest
+        → value → catalogue → update → candidates → inputs → gathering → graph → attention → clicks → calibration
+        → pending → watch → learner → feedback → assignment → policies → models → auction → ranking → variety → slate
+        → market → ledger → pacing → budgets → billing → attribution → engine → exposure
 
 and beside it, the laboratory that judges what the engine did
 
-    (confidence, offpolicy, pacing, sentiment) → trial
+    (confidence, offpolicy, sentiment) → trial
 """

@@ -55,6 +55,10 @@ EVENT = np.dtype(
         ("offset", "<i8"),  # offset in its topic's partition
         ("value_micros", "<i8"),  # value of a purchase
         ("viewed_ms", "<i8"),  # how long it was looked at
+        ("price_micros", "<i8"),  # the placement's price of it, as the event tells it
+        ("seal", "<u8"),  # of that price; 0 where not said
+        ("placement", "<u8"),  # id64 of the placement that it answers
+        ("arms", "<u8"),  # id64 of what its placement's id says of experiments; 0 where nothing
         ("row", "<i4"),  # the user's row in the lane
         ("surface", "<u2"),  # the place in the app, hashed; 0 where not said
         ("slot", "<i2"),  # of the placement that it answers; -1 where not said

@@ -1,11 +1,13 @@
-"""What campaigns owe, lane by lane: exact sums that survive a lane's move, settled against the day's budget.
+"""What campaigns owe and earn, lane by lane: exact sums that survive a lane's move, settled against the day's budget.
 
 A lane adds what its own events charge, once each since its events are; the shop settles the sum over lanes, so that
 no campaign is billed more than its budget whatever the lanes knew of each other. What was delivered beyond is
 counted, and is not billed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,21 @@ Ints = npt.NDArray[np.int64]
 
 PARTS = 1_000
 """A charge is an integer of thousandths of a micro: an impression at a price per thousand is one such number."""
+DAY_MS = 86_400_000
+FIGURES = (
+    "impressions", "clicks", "viewed_ms", "charged", "unpriced", "last", "last_micros", "spread", "spread_micros",
+)  # fmt: skip
+"""Of a period; ``charged`` in `PARTS` of a micro, ``last`` and ``spread`` in thousandths of a purchase."""
+CELLS_MAX = 200_000
+"""Campaigns times arms of a lane: 50 MB. Further arms are counted with their campaign's, and no longer apart."""
+
+
+class Period(IntEnum):
+    """Periods of a cell: the day of UTC of its last event, the one before it that had any, and all there were."""
+
+    TODAY = 0
+    BEFORE = 1
+    TOTAL = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +46,15 @@ class Settled:
 def charges(
     bid_type: npt.NDArray[np.uint8],
     price_micros: Ints,
+    shown: npt.NDArray[np.bool_],
     clicked: npt.NDArray[np.bool_],
     purchased: npt.NDArray[np.bool_],
     viewed_ms: Ints,
 ) -> Ints:
-    """What each impression's outcome charges, ``[E]`` thousandths of a micro, by what its bid pays for."""
+    """What each impression's news charge, ``[E]`` thousandths of a micro, by what its bid pays for."""
     owed: Ints = np.select(
         [bid_type == BidType.CPM, bid_type == BidType.CPC, bid_type == BidType.CPA],
-        [price_micros, price_micros * PARTS * clicked, price_micros * PARTS * purchased],
+        [price_micros * shown, price_micros * PARTS * clicked, price_micros * PARTS * purchased],
         price_micros * viewed_ms,
     )
     return owed
@@ -47,3 +65,69 @@ def settle(charged: Ints, budget_micros: Ints) -> Settled:
     total = charged.sum(axis=0) // PARTS
     billed = np.where(budget_micros > 0, np.minimum(total, budget_micros), total)
     return Settled(billed, total - billed)
+
+
+class Ledger:
+    """One lane's sums, a cell for each campaign and arm; changed by `add`, kept by whoever asks for `changes`."""
+
+    def __init__(self) -> None:
+        self.names: list[tuple[str, str]] = []
+        """Campaign and arm of each cell."""
+        self._cells: dict[tuple[str, str], int] = {}
+        self._days = np.zeros((0, 2), dtype=np.int64)
+        self._figures = np.zeros((0, len(Period), len(FIGURES)), dtype=np.int64)
+        self._changed: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def add(self, day: int, names: Sequence[tuple[str, str]], figures: Ints) -> None:
+        """Add ``figures [N, FIGURES]`` to the cells ``names [N]`` (campaign, arm), on a day since the epoch.
+
+        A day before a cell's own, which a lane's time never gives, counts as the cell's.
+        """
+        cells = np.fromiter(map(self._cell, names), dtype=np.int64, count=len(names))
+        turned = np.unique(cells[self._days[cells, Period.TODAY] < day])
+        self._figures[turned, Period.BEFORE] = self._figures[turned, Period.TODAY]
+        self._days[turned, Period.BEFORE] = self._days[turned, Period.TODAY]
+        self._figures[turned, Period.TODAY] = 0
+        self._days[turned, Period.TODAY] = day
+        for period in (Period.TODAY, Period.TOTAL):
+            np.add.at(self._figures[:, period], cells, figures)
+        self._changed.update(cells.tolist())
+
+    def _cell(self, name: tuple[str, str]) -> int:
+        cell = self._cells.get(name)
+        if cell is None and name[1] and len(self) >= CELLS_MAX:
+            return self._cell((name[0], ""))
+        return self._new(name) if cell is None else cell
+
+    def _new(self, name: tuple[str, str]) -> int:
+        cell = self._cells[name] = len(self.names)
+        self.names.append(name)
+        if cell >= len(self._days):
+            more = max(cell, 64)
+            self._days = np.concatenate([self._days, np.zeros((more, 2), dtype=np.int64)])
+            grown = np.zeros((more, *self._figures.shape[1:]), dtype=np.int64)
+            self._figures = np.concatenate([self._figures, grown])
+        return cell
+
+    def of(self, cell: int) -> tuple[tuple[int, int], Ints]:
+        """A cell's day, the day before it that had any figures, and the figures ``[Period, FIGURES]``."""
+        today, before = self._days[cell].tolist()
+        return (today, before), self._figures[cell]
+
+    def changes(self) -> list[int]:
+        """The cells that have changed since this was last asked."""
+        changed, self._changed = sorted(self._changed), set()
+        return changed
+
+    def kept(self, cell: int) -> bytes:
+        """A cell as bytes: its days and its figures, little-endian int64."""
+        return bytes(self._days[cell].tobytes() + self._figures[cell].tobytes())
+
+    def restore(self, name: tuple[str, str], kept: bytes) -> None:
+        """Set a cell to what `kept` gave. Raises `ValueError` for bytes of another layout."""
+        numbers = np.frombuffer(kept, dtype="<i8")
+        cell = self._cell(name)
+        self._days[cell], self._figures[cell] = numbers[:2], numbers[2:].reshape(len(Period), len(FIGURES))

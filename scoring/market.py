@@ -14,6 +14,7 @@ from scoring.auction import Rule, prices
 from scoring.catalogue import Catalogue
 from scoring.ids import MISSING, IdMap
 from scoring.ranking import EMPTY_SLOT, rank
+from scoring.seal import Seal
 from scoring.slate import Limits, fill
 from scoring.value import BidType, paid_chance, value_of
 from scoring.variety import Method, Variety
@@ -92,35 +93,29 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """What campaigns offer of what they bid, per candidate, ``[B, C]`` each.
+    """What campaigns offer of what they bid, per candidate: ``kept [B, C, 4]``, as receipts keep it."""
 
-    ``multiplier`` of the bid by pacing, 0 where the budget is spent; ``quality``, a weight in the ranking that no
-    money buys; ``conversion``: purchases per click; ``viewed_s``: seconds of attention per impression.
-    """
+    kept: Singles
 
-    multiplier: Singles
-    quality: Singles
-    conversion: Singles
-    viewed_s: Singles
+    @property
+    def multiplier(self) -> Singles:
+        """Of the bid, by pacing, ``[B, C]``; 0 where the budget is spent."""
+        return self.kept[..., 0]
 
-    def at(self, index: tuple[Ints, Ints]) -> "Offers":
-        """Those at ``index`` of ``[B, C]``, in its shape."""
-        return Offers(self.multiplier[index], self.quality[index], self.conversion[index], self.viewed_s[index])
+    @property
+    def quality(self) -> Singles:
+        """A weight in the ranking that no money buys, ``[B, C]``."""
+        return self.kept[..., 1]
 
-    def array(self) -> Singles:
-        """All of it, ``[B, 4, C]``: what receipts keep."""
-        return np.stack([self.multiplier, self.quality, self.conversion, self.viewed_s], axis=1)
+    @property
+    def conversion(self) -> Singles:
+        """Purchases per click, ``[B, C]``."""
+        return self.kept[..., 2]
 
-    @classmethod
-    def none(cls, shape: tuple[int, ...]) -> "Offers":
-        """Whole bids, for people who never buy nor look."""
-        one, zero = np.ones(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-        return cls(one, one, zero, zero)
-
-    @classmethod
-    def of(cls, kept: Singles) -> "Offers":
-        """From ``[B, 4, C]``."""
-        return cls(*(kept[:, at] for at in range(4)))
+    @property
+    def viewed_s(self) -> Singles:
+        """Seconds of attention per impression, ``[B, C]``."""
+        return self.kept[..., 3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,53 +173,51 @@ class _Stake:
 
 @dataclass
 class Market:
-    """Terms, and what campaigns offer now. A campaign that is not paced offers its whole bid."""
+    """Terms, what campaigns offer now, and the seal of prices. A campaign that is not paced offers its whole bid."""
 
     terms: Terms = field(default_factory=Terms)
-    _places: IdMap = field(default_factory=IdMap)
-    _offered: Singles = field(default_factory=lambda: np.ones((0, 2), dtype=np.float32))
-    _favoured: IdMap = field(default_factory=IdMap)
-    _quality: Singles = field(default_factory=lambda: np.ones(0, dtype=np.float32))
-    _simple: dict[int, bool] = field(default_factory=dict)
+    seal: Seal = field(default_factory=Seal)
+    _campaigns: "_Column" = field(init=False)
+    _advertisers: "_Column" = field(init=False)
+    _table: Singles = field(init=False)
+    _version: int = -1
+    _plain: bool = True
 
-    def pace(self, campaigns: Ids, multiplier: Floats, conversion: Floats | None = None) -> None:
-        """Set the multipliers and purchases per click ``[M]`` of ``campaigns [M]``; multiplier 0 stops one.
+    def __post_init__(self) -> None:
+        self._campaigns = _Column("campaign", (1.0, self.terms.conversion, self.terms.viewed_s))
+        self._advertisers = _Column("advertiser", (1.0,))
 
-        Those left out offer their whole bid and convert as the terms say.
+    def pace(
+        self, campaigns: Ids, multiplier: Floats, conversion: Floats | None = None, viewed_s: Floats | None = None
+    ) -> None:
+        """Set multipliers, purchases per click and seconds per impression ``[M]`` of ``campaigns [M]``.
+
+        Multiplier 0 stops one. Those left out offer their whole bid, and do otherwise as the terms say.
         """
-        self._places = _places_of(campaigns)
         rates = np.full(len(campaigns), self.terms.conversion) if conversion is None else conversion
-        self._offered = np.column_stack([multiplier, rates]).astype(np.float32)
+        seconds = np.full(len(campaigns), self.terms.viewed_s) if viewed_s is None else viewed_s
+        self._campaigns.set(campaigns, np.column_stack([multiplier, rates, seconds]))
+        self._version = -1
 
     def favour(self, advertisers: Ids, quality: Floats) -> None:
         """Set the weights ``[N]`` of ``advertisers [N]`` in the ranking; of those left out it is 1."""
-        self._favoured, self._quality = _places_of(advertisers), quality.astype(np.float32)
-
-    def multiplier_of(self, campaigns: Ids) -> Floats:
-        """Multipliers of campaigns, any shape."""
-        return _looked_up(self._places, self._offered[:, 0], campaigns, 1.0).astype(np.float64)
+        self._advertisers.set(advertisers, quality[:, None])
+        self._version = -1
 
     def offers(self, catalogue: Catalogue, candidates: Ints) -> Offers | None:
         """What the candidates' campaigns offer now; None where that is the whole bid for a click, for everyone."""
-        if self._all_bid_for_clicks(catalogue) and not len(self._offered) and not len(self._quality):
-            return None
-        campaigns, advertisers = catalogue.campaign.take(candidates), catalogue.advertiser.take(candidates)
-        place = self._places.get(campaigns)
-        known = place != MISSING
-        offered = np.ones((*candidates.shape, 2), dtype=np.float32)
-        offered[..., 1] = self.terms.conversion
-        offered[known] = self._offered[place[known]]
-        quality = _looked_up(self._favoured, self._quality, advertisers, 1.0)
-        return Offers(
-            offered[..., 0], quality, offered[..., 1], np.full(candidates.shape, self.terms.viewed_s, dtype=np.float32)
-        )
+        if catalogue.version != self._version:
+            self._lay_out(catalogue)
+        return None if self._plain else Offers(self._table.take(candidates, axis=0))
 
-    def _all_bid_for_clicks(self, catalogue: Catalogue) -> bool:
-        """Whether every ad bids for clicks alone; asked anew when the catalogue changes."""
-        if catalogue.version not in self._simple:
-            plain = (catalogue.bid_type == BidType.CPC).all() and not catalogue.attention_micros.any()
-            self._simple = {catalogue.version: bool(plain)}
-        return self._simple[catalogue.version]
+    def _lay_out(self, catalogue: Catalogue) -> None:
+        """The offers of every ad, ``[N, 4]``, anew where the catalogue or they have changed."""
+        self._version = catalogue.version
+        self._plain = not len(self._campaigns) and not len(self._advertisers) and bid_for_clicks(catalogue)
+        if self._plain:
+            return
+        of_campaign, of_advertiser = self._campaigns.of(catalogue), self._advertisers.of(catalogue)
+        self._table = np.column_stack([of_campaign[:, 0], of_advertiser[:, 0], of_campaign[:, 1], of_campaign[:, 2]])
 
     def decide(self, catalogue: Catalogue, asked: Asked, slots: int) -> Decided:
         """Rank, fill ``min(slots, C)`` slots, and price. Raises `ValueError` where a pCTR is not a finite number."""
@@ -251,7 +244,7 @@ class Market:
     def values(self, catalogue: Catalogue, asked: Asked, chosen: Ints, slot_pctr: npt.NDArray[np.floating]) -> Floats:
         """Expected micros of an impression of each slot's ad in its slot, ``[B, L]``; ``slot_pctr [B, L]``."""
         at = np.arange(len(chosen))[:, None], np.maximum(chosen, 0)
-        offers = None if asked.offers is None else asked.offers.at(at)
+        offers = None if asked.offers is None else Offers(asked.offers.kept[at])
         of_slots = replace(asked, candidates=asked.candidates[at], offers=offers)
         return _Stake.of(catalogue, of_slots, slot_pctr).value
 
@@ -310,20 +303,39 @@ def _capped(terms: Terms, catalogue: Catalogue, asked: Asked, fate: npt.NDArray[
     return scopes
 
 
-def _places_of(ids: Ids) -> IdMap:
-    places = IdMap(max(len(ids), 16))
-    for place, number in enumerate(ids.tolist()):
-        places.set(number, place)
-    return places
+def bid_for_clicks(catalogue: Catalogue) -> bool:
+    """Whether every ad bids for clicks alone."""
+    return bool((catalogue.bid_type == BidType.CPC).all() and not catalogue.attention_micros.any())
 
 
-def _looked_up(places: IdMap, values: Singles, ids: Ids, default: float) -> Singles:
-    """``values [M]`` of ``ids``, any shape."""
-    if not len(values):
-        return np.full(ids.shape, default, dtype=np.float32)
-    place = places.get(ids)
-    found: Singles = np.where(place == MISSING, np.float32(default), values[place])
-    return found
+class _Column:
+    """Values by the id in a column of the catalogue; looked up once, until ids or catalogue change."""
+
+    def __init__(self, name: str, usual: tuple[float, ...]) -> None:
+        self._name, self._usual = name, np.array(usual, dtype=np.float32)
+        self._ids: Ids = np.zeros(0, dtype=np.uint64)
+        self._values = np.zeros((0, len(usual)), dtype=np.float32)
+        self._map, self._place, self._version = IdMap(16), np.zeros(0, dtype=np.int64), -1
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def set(self, ids: Ids, values: Floats) -> None:
+        """Set ``values [M, …]`` of ``ids [M]``."""
+        self._values = values.astype(np.float32)
+        if ids is self._ids:
+            return
+        self._ids, self._map, self._version = ids, IdMap(max(len(ids), 16)), -1
+        for place, number in enumerate(ids.tolist()):
+            self._map.set(number, place)
+
+    def of(self, catalogue: Catalogue) -> Singles:
+        """Values of every ad, ``[N, …]``; the usual ones where its id has none."""
+        if not len(self):
+            return np.broadcast_to(self._usual, (len(catalogue), len(self._usual)))
+        if catalogue.version != self._version:
+            self._place, self._version = self._map.get(getattr(catalogue, self._name)), catalogue.version
+        return np.where((self._place == MISSING)[:, None], self._usual, self._values[self._place])
 
 
 def _mapped(ids: Ids, pairs: tuple[tuple[int, int], ...], default: int) -> Ints:

@@ -43,7 +43,8 @@ class Pacer:
     day_curve: Floats = field(default_factory=lambda: np.full(24, 1 / 24))
     base: Floats = field(init=False)
     multiplier: Floats = field(init=False)
-    _planned: float = 0.0
+    reached: float | None = None
+    """What the plan wanted at the last update; None before the first."""
 
     def __post_init__(self) -> None:
         self.base = np.full(len(self.budget_micros), np.log(0.5))  # neither all nor nothing: either is soon reached
@@ -57,10 +58,14 @@ class Pacer:
         limited, budget = self.budget_micros > 0, np.maximum(self.budget_micros, 1)
         plan = float(planned(now_ms, self.day_curve))
         behind = plan - spent_micros / budget
-        progress = max(plan - self._planned, 0.0)  # below it: midnight
+        progress = max(plan - (plan if self.reached is None else self.reached), 0.0)  # below it: midnight
         self.base = np.clip(self.base + INTEGRAL * behind * progress, np.log(LEAST), 0.0)
         wanted = np.clip(self.base + PROPORTIONAL * behind, np.log(LEAST), 0.0)
         wanted = np.zeros_like(wanted) if plan >= 1 else wanted  # what is late has no more time
         spent = spent_micros + ahead_micros >= self.budget_micros
         self.multiplier = np.where(limited, np.where(spent, 0.0, np.exp(wanted)), 1.0)
-        self._planned = plan
+        self.reached = plan
+
+    def resume(self, former: "Pacer") -> None:
+        """Go on in time from where a pacer of other campaigns was."""
+        self.reached = former.reached

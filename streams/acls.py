@@ -37,7 +37,7 @@ ROLES = {
 }
 
 _INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS)
-_READ_BY_WORKERS = (topics.ADS, topics.CONTROL)
+_READ_BY_WORKERS = (topics.ADS, topics.CONTROL, topics.CAMPAIGN_METRICS)
 _SHOWN = (
     topics.AD_IMPRESSIONS, topics.ADS, topics.CONTROL, topics.PLACEMENTS, topics.DECISIONS, topics.OUTCOMES,
     topics.DEAD_LETTERS, topics.EXPERIMENT_REPORTS,
@@ -62,7 +62,7 @@ def _lines() -> Iterator[Line]:
     for name in _READ_BY_WORKERS:
         yield Line("worker", "topic", name, "READ", "read whole by every worker")
     yield Line("worker", "topic", topics.CHANGELOG, "READ", "recovery")
-    others = (*_INPUTS, *_READ_BY_WORKERS, topics.EXPERIMENT_REPORTS)
+    others = (*_INPUTS, topics.ADS, topics.CONTROL, topics.EXPERIMENT_REPORTS)
     outputs = [each.name for each in topics.TABLE if each.name not in others]
     for name in outputs:
         yield Line("worker", "topic", name, "WRITE", "a slice's effects")

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from mode.supervisors import CrashingSupervisor
 
 from scoring.attention import load
+from scoring.budgets import Budgets
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
@@ -20,7 +21,9 @@ from scoring.inputs import SPEC_HASH
 from scoring.market import Market
 from scoring.policies import Experiments, Policy
 from scoring.rows import LAYOUT_VERSION
+from scoring.seal import Seal
 from scoring.text import text_encoder
+from streams.campaign_feed import CampaignFeed
 from streams.catalogue_feed import CatalogueFeed
 from streams.compute import Compute
 from streams.control import Control, ControlFeed
@@ -85,7 +88,7 @@ def make_engine(settings: Settings) -> Engine:
     """
     model = load(settings.model)
     experiments = Experiments(settings.holdout_share)
-    market = Market(read(settings.rules).terms())
+    market = Market(read(settings.rules).terms(), Seal.of(settings.seal_secret.get_secret_value()))
     titles = Titles(settings.home / "text", text_encoder().encode) if settings.text or model.manifest.text else None
     return Engine(Catalogue(model.encode, model.dim, titles=titles), model, policy(settings), experiments, market)
 
@@ -96,6 +99,7 @@ def make_step(
     lanes: int,
     refused: RefusedAds | None = None,
     requests: Requests | None = None,
+    budgets: Budgets | None = None,
 ) -> Step:
     """The step of every lane of a worker that the settings ask for."""
     return Step(
@@ -110,6 +114,8 @@ def make_step(
         requests=requests,
         consent_presumed=settings.consent_presumed,
         erased_kept_ms=settings.erased_kept_ms,
+        windows=read(settings.rules).attribution(),
+        budgets=budgets,
     )
 
 
@@ -145,16 +151,17 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         await channel.put(lane)
 
     def make_shared(consumer: AIOKafkaConsumer) -> Shared:
-        step = make_step(settings, engine, identity.lanes, refused, requests)
+        step = make_step(settings, engine, identity.lanes, refused, requests, budgets)
         app.flow_control.resume()  # once, before the first token: a second call would empty the queue
         snapshots = Snapshots(settings, identity.changelog)
         return Shared(settings, consumer, step, compute, identity, snapshots, metrics=metrics, traces=traces)
 
-    refused = RefusedAds()
+    refused, budgets = RefusedAds(), Budgets(engine.market, engine.catalogue)
     intake = Intake(settings, make_shared, offer)
     feeds = (
         ControlFeed(settings, control, compute, intake.fail),
         CatalogueFeed(settings, engine.catalogue, refused, compute, intake.fail),
+        CampaignFeed(settings, budgets, compute, intake.fail),
     )
 
     @app.agent(channel, concurrency=settings.lanes_in_step, supervisor_strategy=CrashingSupervisor)

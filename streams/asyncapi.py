@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from streams import control_wire, experiment_report, topics, wire
+from streams import asyncapi_examples as examples
+from streams import topics, wire
 from streams.settings import Settings
 from streams.topics import Topic
 
@@ -37,155 +38,6 @@ out of order.
 letter. Times are UTC epoch milliseconds, money is integer millionths of the shop's currency, keys are UTF-8."""
 
 _USER = "The user_id, UTF-8, without control characters."
-_TIME_MS = 1_700_000_000_000
-
-_CLICK = wire.Click(
-    event_id="c-7f3a",
-    user_id="user-17",
-    ad_id="ad-204",
-    time_ms=_TIME_MS,
-    kind="view",
-    viewed_s=12.5,
-    impression_time_ms=_TIME_MS - 15_000,
-    placement_id="3-8c1-2f0-11",
-    surface="home",
-)
-_IMPRESSION = wire.Impression(
-    event_id="i-91bc",
-    user_id="user-17",
-    ad_id="ad-204",
-    time_ms=_TIME_MS - 15_000,
-    placement_id="3-8c1-2f0-11",
-    slot=0,
-    price_micros=1_200,
-    surface="home",
-)
-_AD = wire.Ad(
-    ad_id="ad-204",
-    campaign_id="spring",
-    advertiser_id="arco",
-    bid_micros=250_000,
-    budget_micros=500_000_000,
-    category="shoes/running",
-    brand="Arco",
-    price_micros=89_900_000,
-    tags=("light", "trail"),
-    title="Arco Trail 3",
-)
-_PLACEMENT = wire.Placement(
-    placement_id="3-8c1-2f0-12",
-    user_id="user-17",
-    time_ms=_TIME_MS,
-    valid_until_ms=_TIME_MS + 600_000,
-    arm="engine",
-    model="demo-1a2b3c4d",
-    slots=(
-        wire.Slot(
-            slot=0,
-            ad_id="ad-311",
-            campaign_id="spring",
-            pctr=0.034,
-            ecpm_micros=8_500,
-            price_micros=7_100,
-            propensity=1.0,
-            attention=(wire.Attended(ad_id="ad-204", weight=0.62),),
-        ),
-    ),
-)
-_OUTCOME = wire.Outcome(
-    event="5f0d3c1e9a7b2468",
-    ad_id="ad-311",
-    shown_ms=_TIME_MS,
-    known_ms=_TIME_MS + 4_200,
-    predicted=0.031,
-    attention=0.058,
-    clicked=True,
-    arm="engine",
-    model="demo-1a2b3c4d",
-)
-_DECISION = wire.Decision(
-    placement_id="3-8c1-2f0-12",
-    user_id="user-17",
-    time_ms=_TIME_MS,
-    lane=3,
-    offsets=(2_240, 751),
-    versions={"model": "demo-1a2b3c4d"},
-    arm="engine",
-    seed=9_216_542,
-    policy={"slots": 1.0, "temperature": 0.0},
-    row=b"\x01\x00",
-    candidates=bytes(8),
-    revisions=bytes(8),
-    weights=bytes(8),
-    lifts=bytes(4),
-    pctr=bytes(4),
-    bids_micros=bytes(8),
-    chosen=(0,),
-    propensities=(1.0,),
-    placement=b"{}",
-)
-_DRIFT = control_wire.Drift(
-    lane=3,
-    detector="surprise",
-    answer="quicken",
-    was=0.001,
-    now=0.019,
-    learnt=41_250,
-    model="demo-1a2b3c4d",
-    time_ms=_TIME_MS,
-)
-_ERASURE = control_wire.Erasure(user_id="user-17", time_ms=_TIME_MS)
-_CONSENT = control_wire.Consent(user_id="user-17", granted=False, time_ms=_TIME_MS)
-_EXPERIMENT = control_wire.ExperimentSetting(
-    experiment="warmth",
-    number=1,
-    layer="ranking",
-    low=0.0,
-    high=0.5,
-    ramp=0.1,
-    arms=(
-        control_wire.ArmSetting(arm="as-is", share=0.5),
-        control_wire.ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}),
-    ),
-    status="running",
-    time_ms=_TIME_MS,
-    guardrails=(control_wire.Guardrail(metric="ctr", most_loss=0.05),),
-)
-_EXPERIMENT_REPORT = experiment_report.ExperimentReport(
-    experiment="warmth",
-    number=1,
-    status="running",
-    time_ms=_TIME_MS,
-    primary="ctr",
-    verdict="no difference is certain yet",
-    split_p_value=1.0,
-    crossed_users=0,
-    arms=(
-        experiment_report.ArmReport(arm="as-is", users=4_112, metrics={"ctr": 0.211}),
-        experiment_report.ArmReport(
-            arm="warmer",
-            users=4_087,
-            metrics={"ctr": 0.214},
-            against_first={
-                "ctr": experiment_report.Against(
-                    value=0.003, low=-0.004, high=0.010, relative=0.014, p_value=0.6, variance_cut=0.31
-                )
-            },
-        ),
-    ),
-)
-_LANE_ROW = wire.LaneRow(
-    version=1,
-    from_offsets=(2_200, 740),
-    next_offsets=(2_241, 752),
-    records=53,
-    order=bytes(7),
-    watermarks_ms=(_TIME_MS - 15_000, _TIME_MS),
-    stream_ms=_TIME_MS,
-    topic_ids=("mBqcvd2YQPq0GT0wUV8dCg", "yGrtBDUMQmGUSWZkbkzU9A"),
-    lanes=4,
-    totals={"events_in": 2_993, "applied": 2_990, "duplicate": 3},
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,28 +56,28 @@ _BYTES = {"type": "string", "format": "binary"}
 _FORGOTTEN = Message("Forgotten", _USER, summary="A tombstone: nothing is kept of this user.", payload={"type": "null"})
 
 CARRIED: Mapping[str, tuple[Message, ...]] = {
-    topics.CLICKS: (Message("Click", _USER, _CLICK),),
-    topics.AD_IMPRESSIONS: (Message("Impression", _USER, _IMPRESSION),),
+    topics.CLICKS: (Message("Click", _USER, examples.CLICK),),
+    topics.AD_IMPRESSIONS: (Message("Impression", _USER, examples.IMPRESSION),),
     topics.ADS: (
-        Message("Ad", "The ad_id, UTF-8.", _AD),
+        Message("Ad", "The ad_id, UTF-8.", examples.AD),
         Message("Withdrawn", "The ad_id, UTF-8.", summary="A tombstone withdraws the ad.", payload={"type": "null"}),
     ),
     topics.CONTROL: (
-        Message("Consent", "`consent/` and the user_id.", _CONSENT),
-        Message("Erasure", "`erasure/` and the user_id.", _ERASURE),
-        Message("ExperimentSetting", "`experiment/` and its name.", _EXPERIMENT),
-        Message("Drift", "`drift/`, the lane, a slash and the detector.", _DRIFT),
+        Message("Consent", "`consent/` and the user_id.", examples.CONSENT),
+        Message("Erasure", "`erasure/` and the user_id.", examples.ERASURE),
+        Message("ExperimentSetting", "`experiment/` and its name.", examples.EXPERIMENT),
+        Message("Drift", "`drift/`, the lane, a slash and the detector.", examples.DRIFT),
         Message("Unset", "The key of what is taken back.", summary="A tombstone.", payload={"type": "null"}),
     ),
-    topics.PLACEMENTS: (Message("Placement", _USER, _PLACEMENT), _FORGOTTEN),
-    topics.DECISIONS: (Message("Decision", _USER, _DECISION, "The example's arrays are shortened."),),
-    topics.OUTCOMES: (Message("Outcome", "None: it is nobody's.", _OUTCOME),),
+    topics.PLACEMENTS: (Message("Placement", _USER, examples.PLACEMENT), _FORGOTTEN),
+    topics.DECISIONS: (Message("Decision", _USER, examples.DECISION, "The example's arrays are shortened."),),
+    topics.OUTCOMES: (Message("Outcome", "None: it is nobody's.", examples.OUTCOME),),
     topics.CHANGELOG: (
         Message("Row", _USER, None, "A user's state, `scoring.rows.ROW`.", "application/octet-stream", _BYTES),
         Message(
             "LaneRow",
             "A NUL and `lane`, which is no user_id.",
-            _LANE_ROW,
+            examples.LANE_ROW,
             "MessagePack, whose bytes the example shows in base64.",
             "application/msgpack",
         ),
@@ -235,6 +87,14 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
             None,
             "The online click layer, `streams.lane_clicks`.",
             "application/msgpack",
+            _BYTES,
+        ),
+        Message(
+            "LedgerCell",
+            "A NUL, `ledger/`, the campaign_id, a NUL and the arm.",
+            None,
+            "What the lane knows of a campaign's figures, `scoring.ledger`.",
+            "application/octet-stream",
             _BYTES,
         ),
         Message(
@@ -257,8 +117,12 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
             payload=_BYTES,
         ),
     ),
+    topics.CAMPAIGN_METRICS: (
+        Message("CampaignMetrics", "Lane, a slash, the campaign_id, a slash and the arm.", examples.CAMPAIGN_METRICS),
+        Message("Uncounted", "As before.", summary="A tombstone drops it.", payload={"type": "null"}),
+    ),
     topics.EXPERIMENT_REPORTS: (
-        Message("ExperimentReport", "The experiment's name.", _EXPERIMENT_REPORT),
+        Message("ExperimentReport", "The experiment's name.", examples.EXPERIMENT_REPORT),
         Message("Unreported", "The experiment's name.", summary="A tombstone drops it.", payload={"type": "null"}),
     ),
     topics.DEAD_LETTERS: (
@@ -274,7 +138,14 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
 }
 """What each topic carries."""
 
-RECEIVED = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS, topics.CONTROL, topics.CHANGELOG)
+RECEIVED = (
+    topics.CLICKS,
+    topics.AD_IMPRESSIONS,
+    topics.ADS,
+    topics.CONTROL,
+    topics.CHANGELOG,
+    topics.CAMPAIGN_METRICS,
+)
 SENT = (
     topics.CONTROL,
     topics.PLACEMENTS,
@@ -284,6 +155,7 @@ SENT = (
     topics.LATE_EVENTS,
     topics.DEAD_LETTERS,
     topics.EXPERIMENT_REPORTS,
+    topics.CAMPAIGN_METRICS,
 )
 _IN_GROUP = (topics.CLICKS, topics.AD_IMPRESSIONS)
 

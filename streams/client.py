@@ -20,7 +20,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.connection import aiokafka_options
-from streams.wire import Placement
+from streams.wire import Click, Impression, Placement
 
 USERS_MAX = 100_000
 """Placements held: about 5 KB each with ten slots, so half a gigabyte at the most."""
@@ -31,6 +31,17 @@ FETCH_WAIT_MS = 500
 
 OnPlacement = Callable[[Placement], None]
 _decode = msgspec.json.Decoder(Placement).decode
+
+
+def priced(event: Impression | Click, placement: Placement) -> Impression | Click:
+    """``event`` with the price and seal that ``placement`` has for its ad, as it is to be sent; else as it is.
+
+    Without them the event counts for interest, and charges nobody.
+    """
+    for slot in placement.slots:
+        if slot.ad_id == event.ad_id and placement.placement_id == event.placement_id:
+            return msgspec.structs.replace(event, price_micros=slot.price_micros, seal=slot.seal)
+    return event
 
 
 class ViewError(RuntimeError):

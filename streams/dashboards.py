@@ -90,6 +90,7 @@ WORKERS = (
         {
             "ads": "max(salience_ads)",
             "unknown": "sum(rate(salience_unknown_ads_total[$__rate_interval]))",
+            "misquoted": "sum(rate(salience_misquoted_events_total[$__rate_interval]))",
         },
     ),
     Panel(

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -55,7 +55,8 @@ class Decoded:
     ``misplaced``: records whose key belongs to another partition, to be sent there. ``places``: each event's record.
     ``strangers``: users, with their place, who acted and do not agree to be remembered; what they ``told`` stays out
     of ``events``. ``withdrawn``: those who did agree before, and whose rows are gone. ``erased``: events before their
-    user's watermark, or before a withdrawal in the same call.
+    user's watermark, or before a withdrawal in the same call. ``arms``: what placements' ids say of experiments, by
+    its id64.
     """
 
     events: Events
@@ -66,6 +67,7 @@ class Decoded:
     told: Events = field(default_factory=lambda: np.zeros(0, dtype=EVENT))
     withdrawn: list[bytes] = field(default_factory=list)
     erased: int = 0
+    arms: dict[int, str] = field(default_factory=dict)
 
     def misplace(self, record: Record) -> None:
         """Send ``record`` on, if it can be sent."""
@@ -101,7 +103,7 @@ def decode(
         places = np.flatnonzero(sources == source)
         read = _read(source, [records[place].value or b"" for place in places.tolist()])
         places, events = _passed(places, read, [keys[place] for place in places.tolist()], latest_ms, refused)
-        _fill(out.events, places, source, events)
+        out.arms |= _fill(out.events, places, source, events)
         taken[places] = True
         told = zip(places.tolist(), events, strict=True)
         said |= {place: event.consent for place, event in told if event.consent is not None}
@@ -267,10 +269,13 @@ def columns(events: Sequence[Event], rows: Sequence[int]) -> Events:
     return out
 
 
-def _fill(out: Events, places: Places, source: Source, events: list[Event]) -> None:
-    """Write what ``events``, all of ``source``, say, at their ``places`` of ``out``; column after column."""
+def _fill(out: Events, places: Places, source: Source, events: list[Event]) -> dict[int, str]:
+    """Write what ``events``, all of ``source``, say, at their ``places`` of ``out``; column after column.
+
+    Returns what their placements' ids say of experiments, by its id64.
+    """
     if not events:
-        return
+        return {}
     count = len(events)
     told = dict(zip(events[0].__struct_fields__, zip(*map(astuple, events), strict=True), strict=True))
     column = np.zeros(count, dtype=EVENT)
@@ -279,6 +284,7 @@ def _fill(out: Events, places: Places, source: Source, events: list[Event]) -> N
     column["ad"], column["event"] = id64s(told["ad_id"]), id64s(told["event_id"])
     surfaces = {name: _surface(name) for name in set(told["surface"])}
     column["surface"] = np.fromiter(map(surfaces.__getitem__, told["surface"]), dtype=np.uint16, count=count)
+    arms = _sold(column, told) if any(told["seal"]) else {}
     if source == Source.IMPRESSION:
         column["kind"] = Kind.SHOWN
         column["slot"] = [-1 if slot is None else slot for slot in told["slot"]]
@@ -294,6 +300,26 @@ def _fill(out: Events, places: Places, source: Source, events: list[Event]) -> N
             for time_ms, shown_ms in zip(told["time_ms"], told["impression_time_ms"], strict=True)
         ]
     out[places] = column
+    return arms
+
+
+def _sold(column: Events, told: dict[str, tuple[Any, ...]]) -> dict[int, str]:
+    """Write what events say of prices; what their placements' ids say of experiments, by its id64."""
+    names = [name or "" for name in told["placement_id"]]
+    column["placement"], column["price_micros"] = id64s(names), told["price_micros"]
+    column["seal"] = [_sealed(text) for text in told["seal"]]
+    said = [name.partition(".")[2] for name in names]
+    arms = {arm: id64(arm) if arm else 0 for arm in set(said)}
+    column["arms"] = np.fromiter(map(arms.__getitem__, said), dtype=np.uint64, count=len(said))
+    return {number: arm for arm, number in arms.items() if arm}
+
+
+def _sealed(text: str) -> int:
+    """A seal's number; 0 where there is none, and for what is none."""
+    try:
+        return int.from_bytes(bytes.fromhex(text), "big")
+    except ValueError:
+        return 0
 
 
 def _surface(name: str) -> int:

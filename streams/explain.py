@@ -46,13 +46,13 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     calibration = Calibration(
         np.frombuffer(decision.weights, dtype=np.float64)[None], np.frombuffer(decision.lifts, dtype=np.float32)[None]
     )
-    kept = np.frombuffer(decision.offers, dtype=np.float32).reshape(-1, 4, len(candidates))
-    offers = Offers.of(kept) if len(kept) else None
+    kept = np.frombuffer(decision.offers, dtype=np.float32).reshape(-1, len(candidates), 4)
+    offers = Offers(kept) if len(kept) else None
     scored = out.scored = engine.score(row, users, seeds, candidates[None, :], group, lambda *_: calibration, offers)
     recorded = np.frombuffer(decision.pctr, dtype=np.float32)
     out.pctr_difference = float(np.abs(scored.asked.pctr[0] - recorded).max())
     _check_draw(decision, engine, scored, out)
-    out.placement = placement_of(engine, scored, 0, decision.placement_id, user)
+    out.placement = placement_of(engine, scored, decision.placement_id, user)
     same = encode_json(out.placement) == decision.placement
     out.identical = same and not out.differences
     if not same:
@@ -62,12 +62,16 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     return out
 
 
+_FIXES = {
+    "rules": "name the file that decided in SALIENCE_RULES",
+    "seal": "set the SALIENCE_SEAL_SECRET that sealed its prices",
+}
+
+
 def _versions(decision: Decision, engine: Engine) -> list[str]:
     now = versions_of(engine, engine.models.live.version)
     return [
-        f"decided with {name} {was!r}, here it is {now.get(name)!r}; run the version that decided"
-        if name != "rules"
-        else f"decided with rules {was!r}, here they are {now[name]!r}; name the file that decided in SALIENCE_RULES"
+        f"decided with {name} {was!r}, here it is {now.get(name)!r}; {_FIXES.get(name, 'run the version that decided')}"
         for name, was in decision.versions.items()
         if was != now.get(name)
     ]

@@ -22,6 +22,7 @@ from streams.consent import Watermarks
 from streams.group_offsets import GroupOffsets
 from streams.identity import TopicIdentity, check_resume, check_topics
 from streams.lane_clicks import LaneClicks
+from streams.lane_ledger import LaneLedger
 from streams.laps import Laps
 from streams.message import Message
 from streams.metrics import Metrics
@@ -193,6 +194,7 @@ class Lane:
         await asyncio.to_thread(check_topics, settings, identity)
         clicks = LaneClicks.restore(self._shared.step.learning, recovered.parts)
         state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store, clicks=clicks)
+        state.ledger = LaneLedger.restore(recovered.parts)
         state.erased, state.control_id = Watermarks.restore(recovered.parts), identity.control
         row = recovered.lane_row
         if row is None:

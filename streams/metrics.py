@@ -126,6 +126,9 @@ class Metrics:
         self.produced = counter("salience_produced_records", "Records delivered, by output topic.", ("topic",))
         self.placements = counter("salience_placements", "Placements published, by arm.", ("arm",))
         self.unknown_ads = counter("salience_unknown_ads", "Events for ads that the catalogue does not hold.")
+        self.misquoted = counter(
+            "salience_misquoted_events", "Events that told a price which is not their placement's; they charge nothing."
+        )
         self.expired = counter("salience_expired_users", "Users forgotten because they were idle.")
         self._clicks = ClickMetrics(self.registry)
         # --- lanes
@@ -185,6 +188,7 @@ class Metrics:
             self.placements.labels(self._arm(arm)).inc(count)
         self._clicks.observe(effects.outcomes)
         self.unknown_ads.inc(effects.counts["unknown_ads"])
+        self.misquoted.inc(effects.counts["misquoted"])
         self.expired.inc(effects.counts["expired"])
 
     def _arm(self, arm: str) -> str:

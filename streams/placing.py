@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from scoring.candidates import Shares
 from scoring.engine import Calibrate, Engine, Scored, uncalibrated
-from scoring.ids import MISSING, id64
+from scoring.ids import MISSING, id64, id64s
 from scoring.inputs import SPEC_HASH
 from scoring.policies import CONTROL_ARM, Policy
 from scoring.ranking import EMPTY_SLOT
@@ -59,9 +59,9 @@ def place(
     seeds = np.array([id64(name) for name in ids], dtype=np.uint64)
     published: list[Published] = []
     for scored in engine.place(rows, users64, seeds, calibrate):
-        batch = _Batch.of(engine, scored)
+        batch = _Batch.of(engine, scored, [ids[person] + scored.group.tag for person in scored.group.people.tolist()])
         for at, place_ in enumerate(scored.group.people.tolist()):
-            placement = batch.placement(at, ids[place_] + scored.group.tag, users[place_])
+            placement = batch.placement(at, users[place_])
             if context_only:
                 bare = msgspec.structs.replace(placement, context_only=True)
                 published.append(Published(users[place_], placement.arm, encode_json(bare), None))
@@ -72,9 +72,9 @@ def place(
     return published
 
 
-def placement_of(engine: Engine, scored: Scored, at: int, name: str, user: bytes) -> Placement:
-    """The placement of person ``at`` of a scored batch."""
-    return _Batch.of(engine, scored).placement(at, name, user)
+def placement_of(engine: Engine, scored: Scored, name: str, user: bytes) -> Placement:
+    """The placement of the one person of a scored batch."""
+    return _Batch.of(engine, scored, [name]).placement(0, user)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,40 +83,40 @@ class _Batch:
 
     engine: Engine
     scored: Scored
+    names: list[str]
     slots: list[tuple[Slot, ...]]  # per person
     chosen: list[list[int]]
     propensities: list[list[float]]
     ads: npt.NDArray[np.uint64]  # [B, C]
     revisions: npt.NDArray[np.uint64]  # [B, C]
-    offers: npt.NDArray[np.float32] | None  # [B, 4, C]
     times_ms: list[int]
     arms: list[str]
     versions: dict[str, str]
     policy: dict[str, float]
 
     @classmethod
-    def of(cls, engine: Engine, scored: Scored) -> "_Batch":
+    def of(cls, engine: Engine, scored: Scored, names: list[str]) -> "_Batch":
         catalogue = engine.catalogue
         return cls(
             engine,
             scored,
-            slots=_slots_of(engine, scored),
+            names,
+            slots=_slots_of(engine, scored, names),
             chosen=_of_filled(scored.decided.chosen, scored.decided.chosen),
             propensities=_of_filled(scored.decided.propensity, scored.decided.chosen),
             ads=catalogue.ad.take(scored.asked.candidates),
             revisions=catalogue.revision.take(scored.asked.candidates),
-            offers=None if scored.asked.offers is None else scored.asked.offers.array(),
             times_ms=scored.now_ms.tolist(),
             arms=[CONTROL_ARM if control else scored.group.arm for control in scored.control.tolist()],
             versions=versions_of(engine, scored.model),
             policy=policy_record(scored.group.policy),
         )
 
-    def placement(self, at: int, name: str, user: bytes) -> Placement:
+    def placement(self, at: int, user: bytes) -> Placement:
         """The placement of person ``at``."""
         now_ms = self.times_ms[at]
         return Placement(
-            placement_id=name,
+            placement_id=self.names[at],
             user_id=user.decode(),
             time_ms=now_ms,
             valid_until_ms=now_ms + self.scored.group.policy.placement_ttl_ms,
@@ -150,8 +150,8 @@ class _Batch:
             chosen=tuple(self.chosen[at]),
             propensities=tuple(self.propensities[at]),
             placement=encoded,
-            offers=b"" if self.offers is None else self.offers[at].tobytes(),
-            worth=b"" if self.offers is None else scored.decided.worth[at].astype(np.float32).tobytes(),
+            offers=b"" if scored.asked.offers is None else scored.asked.offers.kept[at].tobytes(),
+            worth=b"" if scored.asked.offers is None else scored.decided.worth[at].astype(np.float32).tobytes(),
             fates=scored.decided.fate[at].tobytes(),
         )
 
@@ -163,6 +163,7 @@ def versions_of(engine: Engine, model: str) -> dict[str, str]:
         "specification": SPEC_HASH,
         "layout": str(LAYOUT_VERSION),
         "rules": engine.market.terms.version,
+        "seal": engine.market.seal.version,
     }
 
 
@@ -175,19 +176,21 @@ def _of_filled(values: npt.NDArray[Any], chosen: npt.NDArray[np.int64]) -> list[
     return [row[here].tolist() for row, here in zip(values, filled, strict=True)]
 
 
-def _slots_of(engine: Engine, scored: Scored) -> list[tuple[Slot, ...]]:
+def _slots_of(engine: Engine, scored: Scored, placements: list[str]) -> list[tuple[Slot, ...]]:
     """The slots of each person that are not empty; numbers are rounded while they are arrays."""
     names, campaigns, decided = engine.catalogue.names, engine.catalogue.campaigns, scored.decided
     filled = decided.chosen != EMPTY_SLOT
     person, slot = np.nonzero(filled)
+    ads, prices = scored.asked.candidates[person, decided.chosen[filled]], decided.prices_micros[filled]
     columns = zip(
         slot.tolist(),
-        scored.asked.candidates[person, decided.chosen[filled]].tolist(),
+        ads.tolist(),
         scored.slot_pctr[filled].astype(np.float64).round(6).tolist(),
         np.rint(1000.0 * scored.slot_value[filled]).astype(np.int64).tolist(),
-        decided.prices_micros[filled].tolist(),
+        prices.tolist(),
         decided.propensity[filled].round(9).tolist(),
         _reasons_of(engine, scored, np.flatnonzero(filled)),
+        _seals_of(engine, id64s(placements)[person], ads, prices),
         strict=True,
     )
     slots = iter(
@@ -201,11 +204,22 @@ def _slots_of(engine: Engine, scored: Scored) -> list[tuple[Slot, ...]]:
                 price_micros=price,
                 propensity=propensity,
                 attention=attention,
+                seal=seal,
             )
-            for at, candidate, pctr, ecpm, price, propensity, attention in columns
+            for at, candidate, pctr, ecpm, price, propensity, attention, seal in columns
         ]
     )
     return [tuple(islice(slots, count)) for count in filled.sum(axis=1).tolist()]
+
+
+def _seals_of(
+    engine: Engine, placements: npt.NDArray[np.uint64], ads: npt.NDArray[np.int64], prices: npt.NDArray[np.int64]
+) -> list[str]:
+    """Seals of N slots as hex."""
+    catalogue = engine.catalogue
+    tags = engine.market.seal.tags(placements, catalogue.ad.take(ads), prices, catalogue.bid_type.take(ads))
+    text = tags.astype(">u8").tobytes().hex()
+    return [text[at : at + 16] for at in range(0, len(text), 16)]
 
 
 def _reasons_of(engine: Engine, scored: Scored, filled: npt.NDArray[np.int64]) -> list[tuple[Attended, ...]]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from scoring.attribution import Windows
 from scoring.auction import Rule
 from scoring.ids import id64
 from scoring.market import Cap, Terms
@@ -15,7 +16,7 @@ from scoring.variety import Method
 
 DIVERSITY = 0.05
 """Strength where a file asks for diversity and names none: see deploy/PERFORMANCE.md for what it costs."""
-MINUTE_MS = 60_000
+MINUTE_MS, DAY_MS = 60_000, 86_400_000
 NAMES_MAX = 10_000
 """Names in a list: each is compared with every candidate."""
 
@@ -32,6 +33,7 @@ diversity: {method: mmr, strength: 0.05}  # or dpp
 category_share: 0.5             # of a placement's slots, the most that one category may have
 conversion: 0.02                # purchases per click, where nothing is known better
 viewed_s: 2.0                   # seconds that an impression is looked at
+windows: {days: 7, campaigns: {spring: 1}}  # for so many days a purchase is owed to a click
 """
 """All that a file may say; each line may be left out."""
 
@@ -64,6 +66,11 @@ class _Diversity(_Part):
     strength: Annotated[float, Field(ge=0, le=10)] = DIVERSITY
 
 
+class _Windows(_Part):
+    days: Annotated[float, Field(gt=0, le=90)] = 7.0
+    campaigns: Annotated[dict[Name, Annotated[float, Field(gt=0, le=90)]], Field(max_length=NAMES_MAX)] = {}
+
+
 class Rules(_Part):
     """The file. What it leaves out is as without a file."""
 
@@ -78,6 +85,7 @@ class Rules(_Part):
     category_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     conversion: Annotated[float, Field(ge=0, le=1)] = 0.02
     viewed_s: Annotated[float, Field(ge=0, le=3_600)] = 2.0
+    windows: _Windows = _Windows()
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Rules":
@@ -102,6 +110,11 @@ class Rules(_Part):
             if count > 1:
                 yield f"caps: {count} of scope {cap[0]} within {cap[1]} minutes; expected one"
 
+    def attribution(self) -> Windows:
+        """For how long a purchase is owed to a click."""
+        campaigns = {id64(name): round(days * DAY_MS) for name, days in self.windows.campaigns.items()}
+        return Windows(round(self.windows.days * DAY_MS), campaigns)
+
     def terms(self) -> Terms:
         """As the engine takes them."""
         diversity = self.diversity or _Diversity(strength=0.0)
@@ -120,7 +133,7 @@ class Rules(_Part):
             category_share=self.category_share,
             conversion=self.conversion,
             viewed_s=self.viewed_s,
-            version=f"{id64(self.model_dump_json()):016x}",
+            version=f"{id64(self.model_dump_json(exclude={'windows'})):016x}",
         )
 
 

@@ -123,6 +123,10 @@ class Settings(BaseSettings):
     rules: Path | None = Field(
         None, description="YAML file of the market's rules: caps, exclusions, auction, diversity; salience rules check."
     )
+    seal_secret: SecretStr = Field(
+        SecretStr(""),
+        description="The same for all workers: nobody else can then make a price to be charged.",
+    )
     slots: int = Field(10, ge=1, le=100, description="Ads per placement.")
     candidates: int = Field(100, ge=1, le=1_000, description="Ads scored per placement.")
     fresh_share: float = Field(0.05, ge=0, le=1, description="Share of candidates that are the newest ads.")

@@ -70,7 +70,7 @@ class Snapshots:
                 written_ms=wall_ms(),
                 users=len(users),
                 keys_bytes=len(keys),
-                parts=state.clicks.parts() | state.erased.parts(),
+                parts=state.clicks.parts() | state.erased.parts() | state.ledger.parts(),
             )
         )
         path = self.path(state.lane)

@@ -17,10 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.anomaly import FloodScore
+from scoring.attribution import Windows
+from scoring.billing import look
+from scoring.budgets import Budgets
 from scoring.cleaning import Rules
 from scoring.engine import Engine
 from scoring.events import Events, Outcome, Source
 from scoring.feedback import OUTCOME, Learning
+from scoring.ledger import DAY_MS
 from scoring.order import stream_times
 from scoring.rows import Rows, RowStore
 from scoring.update import Applied, apply
@@ -28,6 +32,7 @@ from streams.consent import Gate, Watermarks
 from streams.conservation import account, tally
 from streams.decode import Decoded, Record, decode, unremembered
 from streams.lane_clicks import LaneClicks
+from streams.lane_ledger import Happened, LaneLedger
 from streams.letters import letter
 from streams.message import Message
 from streams.outcomes import encoded, told
@@ -87,6 +92,7 @@ class LaneState:
     erased: Watermarks = field(default_factory=Watermarks)
     control_id: str = ""
     control_next: int = 0
+    ledger: LaneLedger = field(default_factory=LaneLedger)
     flood: FloodScore = field(default_factory=FloodScore)
     """Learnt anew by every owner: within `scoring.anomaly.GRACE` slices."""
     ads_next: int = 0
@@ -117,6 +123,12 @@ class Step:
     requests: Requests | None = None
     consent_presumed: bool = True
     erased_kept_ms: int = 60 * 86_400_000
+    windows: Windows = field(default_factory=Windows)
+    budgets: Budgets | None = None
+
+    def __post_init__(self) -> None:
+        if self.budgets is None:
+            object.__setattr__(self, "budgets", Budgets(self.engine.market, self.engine.catalogue))
 
     def run(self, state: LaneState, taken: Slice, now_ms: int, lap: Callable[[str], None] = _untimed) -> Effects:
         """Advance ``state`` by one slice, in place. A failure leaves it half done: the process must end.
@@ -140,7 +152,10 @@ class Step:
         lap("decode")
         # 2. apply, and learn what came of impressions
         decoded.events["stream_ms"] = _stream_times(state, taken)[decoded.places]
+        before = look(store.rows, decoded.events)
         applied, outcomes, learned = self._apply(state, decoded.events)
+        time_ms = max(state.stream_ms, *taken.watermarks_ms)
+        misquoted = self._charge(state, Happened(decoded.events, applied.outcome, before, decoded.arms), time_ms)
         lap("apply")
         # 3. score again whoever did something
         rows = store.rows[applied.touched]
@@ -150,11 +165,12 @@ class Step:
         # 4. the effects
         expired = self._expire(state, taken)
         counts = account(len(taken.records), decoded, applied)
-        counts.update(placements=len(published), outcomes=len(outcomes), expired=len(expired))
+        counts.update(placements=len(published), outcomes=len(outcomes), expired=len(expired), misquoted=misquoted)
         score = state.flood.observe(int(rows["minute_count"][:, Source.CLICK].max(initial=0))) if len(rows) else 0.0
         gone = _tombstones(store, [*forgotten, *decoded.withdrawn, *expired])
         placed = {p.user for p in published} if gone else set()
         marks = [Message(key, value) for key, value in state.erased.changes()]
+        kept, campaigns = state.ledger.commit(state.lane, self._budgets, time_ms)
         messages = {
             "placements": [Message(p.user, p.placement) for p in published]
             + [tombstone for tombstone in gone if tombstone.key not in placed],
@@ -162,7 +178,8 @@ class Step:
             "outcomes": [Message(None, told) for told in encoded(outcomes, self.engine.catalogue, state.clicks.models)],
             "dead-letters": [letter(*dead) for dead in [*decoded.dead, *self._refused_ads(state, counts)]],
             "late-events": _late(taken, decoded, applied),
-            "state-changelog": list(map(Message, users, row_bytes(rows))) + learned + gone + marks,
+            "campaign-metrics": campaigns,
+            "state-changelog": list(map(Message, users, row_bytes(rows))) + learned + gone + marks + kept,
         }
         rerouted = self._rerouted(decoded.misplaced)
         lane_row = _advance(state, taken, counts, score)
@@ -212,6 +229,21 @@ class Step:
         applied, outcomes = clicks.apply(state.store, events, engine, self.rules)
         learned = [Message(key, value) for key, value in clicks.commit(engine.catalogue)]
         return applied, outcomes, learned
+
+    @property
+    def _budgets(self) -> Budgets:
+        assert self.budgets is not None
+        return self.budgets
+
+    def _charge(self, state: LaneState, happened: Happened, time_ms: int) -> int:
+        """Charge campaigns for what happened, and let what they have spent by now change what they offer."""
+        misquoted = 0
+        if self.scoring and len(happened.events):
+            day = time_ms // DAY_MS
+            misquoted = state.ledger.charge(state.store, happened, self.engine, self.windows, day)
+        state.ledger.tell(state.lane, self._budgets)
+        self._budgets.pace(time_ms)
+        return misquoted
 
     def _rerouted(self, misplaced: list[Record]) -> dict[tuple[str, int], list[Message]]:
         """Records whose key belongs to another partition, by where they belong."""

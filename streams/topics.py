@@ -34,6 +34,7 @@ CHANGELOG = "state-changelog"
 DEAD_LETTERS = "dead-letters"
 LATE_EVENTS = "late-events"
 EXPERIMENT_REPORTS = "experiment-reports"
+CAMPAIGN_METRICS = "campaign-metrics"
 
 CLEANUP = "cleanup.policy"
 RETENTION = "retention.ms"
@@ -137,6 +138,14 @@ TABLE: tuple[Topic, ...] = (
         "delete",
         lanes=True,
         configs=_kept(14) | {"max.message.bytes": str(2 * BATCH_BYTES)},
+    ),
+    # By lane, since each lane counts its own; every worker reads all, to pace budgets by their sum.
+    Topic(
+        CAMPAIGN_METRICS,
+        "what each campaign was shown, owes and earned, keyed by lane, campaign and arm",
+        "compact",
+        lanes=True,
+        configs=_COMPACTED_SOON,
     ),
     Topic(EXPERIMENT_REPORTS, "what each experiment shows, keyed by experiment", "compact", lanes=False),
 )

@@ -24,6 +24,8 @@ Label = Annotated[str, Meta(max_length=128)]
 """A short word: a brand, a tag, a place in the app; "" where there is none."""
 SlotNumber = Annotated[int, Meta(ge=0, le=999)]
 """Place in a ranked list, from 0."""
+SealText = Annotated[str, Meta(max_length=16)]
+"""A placement slot's ``seal``, as it came; "" where none is sent back."""
 Consented = bool | None
 """Whether the person agrees to be remembered: null leaves it to the control topic and the shop's presumption."""
 
@@ -34,7 +36,10 @@ EventKind = Literal["click", "view", "cart", "purchase"]
 
 
 class Impression(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A person was shown an ad. Topic ``ad-impressions``, key ``user_id``."""
+    """A person was shown an ad. Topic ``ad-impressions``, key ``user_id``.
+
+    ``price_micros`` and ``seal`` are those of the placement's slot: without them, or with others, nothing is charged.
+    """
 
     event_id: Id
     user_id: Id
@@ -45,13 +50,15 @@ class Impression(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True
     price_micros: Price = 0
     surface: Label = ""
     consent: Consented = None
+    seal: SealText = ""
 
 
 class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What a person did with an item. Topic ``clicks``, key ``user_id``.
 
     ``impression_time_ms`` and ``placement_id`` are those of the impression that it answers, where it answers
-    one; they join the two whichever comes first.
+    one; they join the two whichever comes first. ``price_micros`` and ``seal``: as in `Impression`; a bid for clicks,
+    purchases or attention is charged by the event that it pays for.
     """
 
     event_id: Id
@@ -65,6 +72,8 @@ class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     placement_id: Id | None = None
     surface: Label = ""
     consent: Consented = None
+    price_micros: Price = 0
+    seal: SealText = ""
 
 
 class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -103,8 +112,8 @@ class Slot(Struct, frozen=True, kw_only=True, gc=False):
     """One ad of a placement. ``propensity``: chance of this ad in this slot, given the slots before it.
 
     ``price_micros``: what its campaign owes, by the auction, for one event of the kind that it bids for;
-    ``ecpm_micros``: expected micros of a thousand impressions here, at the offered bid. A slot that the rules leave
-    empty is missing: ``slot`` tells where an ad stands.
+    ``seal`` proves it, and comes back with it on events. ``ecpm_micros``: expected micros of a thousand impressions
+    here, at the offered bid. A slot that the rules leave empty is missing: ``slot`` tells where an ad stands.
     """
 
     slot: int
@@ -115,6 +124,7 @@ class Slot(Struct, frozen=True, kw_only=True, gc=False):
     price_micros: int
     propensity: float
     attention: tuple[Attended, ...] = ()
+    seal: str = ""
 
 
 class Placement(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -193,6 +203,49 @@ class Outcome(Struct, frozen=True, kw_only=True):
     model: str
     shadow: str = ""
     shadow_predicted: float = 0.0
+
+
+class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a campaign was shown, owes and earned in a period.
+
+    ``spent_micros``: what its events charge; ``unpriced``: events that would have been charged and brought no price of
+    their placement. ``purchases`` and ``value_micros`` are owed to its clicks by last touch, ``spread_*`` by position
+    (40 % to the first click, 40 % to the last).
+    """
+
+    impressions: int = 0
+    clicks: int = 0
+    viewed_s: float = 0.0
+    spent_micros: int = 0
+    unpriced: int = 0
+    purchases: float = 0.0
+    value_micros: int = 0
+    spread_purchases: float = 0.0
+    spread_value_micros: int = 0
+
+
+class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one lane knows of a campaign and arm. Topic ``campaign-metrics`` (compacted), key lane/campaign/arm.
+
+    A campaign's figures are the sum over lanes and arms. ``arm`` is what ends the placements' ids, as ``1-0`` of
+    experiment 1, arm 0; "" outside of experiments. ``day`` counts days of UTC since the epoch; ``today`` is of that
+    day, ``before`` of the last day before it that had any (``before_day``), ``total`` since ever: whoever wants a
+    history keeps the last record of each day. ``spent_micros`` of a day, summed over lanes, is billed up to
+    ``budget_micros`` (null: no limit) and delivered for nothing beyond. ``level``: the long-term level of the bid's
+    multiplier; 0 where there is no budget to pace.
+    """
+
+    lane: int
+    campaign_id: str
+    time_ms: int
+    day: int
+    today: Figures
+    total: Figures
+    arm: str = ""
+    before_day: int = 0
+    before: Figures | None = None
+    budget_micros: int | None = None
+    level: float = 0.0
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):

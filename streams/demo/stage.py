@@ -6,6 +6,7 @@ All chance is the shoppers'; the time is an argument. What happens becomes event
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from streams.client import priced
 from streams.demo.agenda import Agenda
 from streams.demo.meter import Meter
 from streams.demo.shop import Event, Shoppers
@@ -57,7 +58,8 @@ class Stage:
         if placement is None:  # someone new: the page has no ads yet
             return
         ads = [slot.ad_id for slot in placement.slots]
-        answers = self._shoppers.see(user, ads, placement.placement_id, now_ms)
+        seen = self._shoppers.see(user, ads, placement.placement_id, now_ms)
+        answers = [priced(event, placement) for event in seen]
         impressions = sum(isinstance(event, Impression) for event in answers)
         clicks = sum(not isinstance(event, Impression) and event.kind == "click" for event in answers)
         self._meter.seen(placement.arm, impressions, clicks)

@@ -6,7 +6,7 @@ a minute ago. In the middle of the second day one worker leaves for two hours, a
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -157,11 +157,10 @@ class World:
         guess = self._chance(users) + self.draw.normal(0, NOISE, ads.shape)
         pctr = 1 / (1 + np.exp(-guess))
         seconds = VIEW_S * pctr * 2
-        offers = replace(
-            worker.market.offers(self.shop.catalogue, ads) or Offers.none(ads.shape),
-            conversion=np.full(ads.shape, CVR, dtype=np.float32),
-            viewed_s=seconds.astype(np.float32),
-        )
+        known = worker.market.offers(self.shop.catalogue, ads)
+        kept = np.ones((*ads.shape, 4), dtype=np.float32) if known is None else known.kept.copy()
+        kept[..., 2], kept[..., 3] = CVR, seconds
+        offers = Offers(kept)
         asked = Asked(
             ads, pctr, users.astype(np.uint64) ^ np.uint64(now_ms + 1), np.zeros(len(users)), self.shown[users],
             now_ms - self.shown_ms[users], offers,
@@ -187,7 +186,8 @@ class World:
         person, slot = np.nonzero(seen)
         ad = slots[person, slot]
         owed = charges(
-            self.shop.catalogue.bid_type[ad], prices[person, slot], clicked[person, slot], bought[person, slot],
+            self.shop.catalogue.bid_type[ad], prices[person, slot], seen[person, slot], clicked[person, slot],
+            bought[person, slot],
             viewed_ms[person, slot],
         )  # fmt: skip
         np.add.at(self.ledger, (users[person] % LANES, self.shop.campaign[ad]), owed)

@@ -33,7 +33,8 @@ def reasons(out: Decoded) -> list[tuple[str, str]]:
 
 
 def test_an_impression_becomes_a_row_of_columns() -> None:
-    event = impression("user-1", "ad-7", START_MS, event_id="e1", surface="feed", slot=3)
+    sold: dict[str, Any] = {"placement_id": "0-1-2-3.1-0", "price_micros": 5, "seal": "00000000000000ff"}
+    event = impression("user-1", "ad-7", START_MS, event_id="e1", surface="feed", slot=3, **sold)
 
     (column,) = decoded([record(event, offset=41)]).events
 
@@ -46,12 +47,22 @@ def test_an_impression_becomes_a_row_of_columns() -> None:
         "offset": 41,
         "value_micros": 0,
         "viewed_ms": 0,
+        "price_micros": 5,
+        "seal": 255,
+        "placement": id64("0-1-2-3.1-0"),
+        "arms": id64("1-0"),
         "row": 0,
         "surface": 1 + id64("feed") % 65_535,
         "slot": 3,
         "source": Source.IMPRESSION,
         "kind": Kind.SHOWN,
     }
+
+
+@pytest.mark.parametrize("seal", ["", "ff", "-0000000000000ff", "zz000000000000ff", "0x000000000000ff", " f"])
+def test_what_is_no_seal_is_none(seal: str) -> None:
+    (column,) = decoded([record(impression(placement_id="p", price_micros=5, seal=seal))]).events
+    assert int(column["seal"]) == (255 if seal == "ff" else 0)
 
 
 def test_a_purchase_becomes_a_row_of_columns_as_of_the_impression_it_answers() -> None:

@@ -11,11 +11,13 @@ import pytest
 
 from scoring.assignment import Arm, Experiment
 from scoring.attention import AttentionModel, load
+from scoring.budgets import Budgets, Spending
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
 from scoring.ids import id64, id64s
 from scoring.market import Cap, Fate, Market, Terms
+from scoring.pacing import DAY_MS
 from scoring.policies import Policy, arms_of
 from scoring.variety import Method
 from streams.explain import recompute
@@ -25,6 +27,7 @@ from tests.builders import START_MS, entry, made_up_log, records
 
 ADS = 120
 TYPES = ("cpc", "cpm", "cpa", "attention")
+BUDGETS = {0: 1_000_000, 1: 1_000_000}
 RULES = Terms(
     reserve_micros=430,
     caps=(Cap("campaign", 1, 86_400_000), Cap("ad", 1, 86_400_000)),
@@ -48,20 +51,23 @@ def engine_of(
     shop = Catalogue(model.encode, model.dim)
     shop.upsert(
         [
-            entry(f"ad-{n}", category=f"c{n % 7}/s{n % 21}", bid_micros=bid + n, campaign_id=f"m-{n % 9}",
-                  advertiser_id=f"a-{n % 5}", brand=f"b-{n % 5}", bid_type=TYPES[n % 9 % 4] if terms else "cpc")
+            entry(
+                f"ad-{n}", category=f"c{n % 7}/s{n % 21}", brand=f"b-{n % 5}", advertiser_id=f"a-{n % 5}",
+                campaign_id=f"m-{n % 9}", budget_micros=BUDGETS.get(n % 9), bid_micros=bid + n,
+                bid_type=TYPES[n % 9 % 4] if terms else "cpc",
+            )
             for n in range(ADS)
         ]
     )  # fmt: skip
     return Engine(shop, model, policy or Policy(), market=Market(terms or Terms()))
 
 
-def decisions(engine: Engine) -> list[Decision]:
+def decisions(engine: Engine, budgets: Budgets | None = None) -> list[Decision]:
     """Receipts of a made-up log, both arms among them."""
     taken = records([event for event in made_up_log(seed=1).events if event.time_ms >= START_MS][:600])
     order = np.array([each.topic == "clicks" for each in taken], dtype=np.uint8)
     state = LaneState(0, ("a", "b"), 1)
-    step = Step(engine, lambda _: 0, 300_000, 10**12)
+    step = Step(engine, lambda _: 0, 300_000, 10**12, budgets=budgets)
     effects = step.run(state, Slice(taken, order, (0, 0)), START_MS + 10**10)
     values: Sequence[bytes | None] = [message.value for message in effects.messages["decisions"]]
     return [msgspec.json.decode(value, type=Decision) for value in values if value is not None]
@@ -136,9 +142,11 @@ def test_a_receipt_under_rules_and_pacing_gives_the_same_placement_with_the_rule
 ) -> None:
     terms = replace(RULES, diversify_by=diversify_by)
     engine = engine_of(model, Policy(temperature=temperature, control_share=0.2), 1_000, terms)
-    engine.market.pace(id64s(["m-0", "m-1"]), np.array([0.0, 0.4]), np.array([0.1, 0.2]))
+    budgets = Budgets(engine.market, engine.catalogue)
+    for campaign, spent in (("m-0", 1_000_000), ("m-1", 990_000)):  # all, and more than the plan
+        budgets.tell(1, "", Spending(campaign, START_MS // DAY_MS, spent, 9_000, 500, 90.0, 100.0))
     engine.market.favour(id64s(["a-2"]), np.array([1.3]))
-    made = decisions(engine)
+    made = decisions(engine, budgets)
     unpaced = engine_of(model, None, 1_000, terms)
     fates: Counter[int] = Counter()
     for decision in made:

@@ -189,7 +189,7 @@ def test_a_paced_campaign_spends_its_budget_by_the_days_end_whatever_its_demand(
 def test_what_is_charged_follows_the_bid_type_and_what_is_billed_ends_at_the_budget():
     types = np.array([BidType.CPC, BidType.CPM, BidType.CPA, BidType.ATTENTION], dtype=np.uint8)
     yes, price = np.ones(4, dtype=np.bool_), np.array([500, 2_000, 9_000, 30])
-    owed = charges(types, price, yes, ~yes, np.full(4, 1_500))
+    owed = charges(types, price, yes, yes, ~yes, np.full(4, 1_500))
     assert owed.tolist() == [500 * PARTS, 2_000, 0, 30 * 1_500]
     settled = settle(np.array([[600 * PARTS, 5_500], [700 * PARTS, 600]]), np.array([1_000, 0]))
     assert settled.billed_micros.tolist() == [1_000, 6]

@@ -27,6 +27,7 @@ def test_the_lanes_topics_have_the_lanes_partitions_and_the_others_one() -> None
         "state-changelog": 12,
         "late-events": 12,
         "dead-letters": 12,
+        "campaign-metrics": 12,
         "experiment-reports": 1,
     }
 
@@ -34,7 +35,7 @@ def test_the_lanes_topics_have_the_lanes_partitions_and_the_others_one() -> None
 def test_what_is_a_latest_value_by_key_is_compacted_and_what_happened_is_not() -> None:
     compacted = {name for name, topic in BY_NAME.items() if topic.cleanup == "compact"}
 
-    assert compacted == {"ads", "control", "placements", "state-changelog", "experiment-reports"}
+    assert compacted == {"ads", "control", "placements", "state-changelog", "experiment-reports", "campaign-metrics"}
 
 
 @pytest.mark.parametrize("topic", topics.TABLE, ids=lambda topic: topic.name)

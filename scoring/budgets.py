@@ -1,0 +1,171 @@
+"""A worker's campaigns paced by all lanes' spending: what each lane has told, the day's budgets, the multipliers.
+
+A lane's spending of a campaign on a day only grows, so that what is told late, twice or in another order changes
+nothing: the larger counts. That is how lanes of this worker and what others have published become one figure.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.catalogue import Catalogue
+from scoring.market import Market, bid_for_clicks
+from scoring.pacing import DAY_MS, LEAST, Pacer
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+EVERY_MS = 1_000
+"""Between two looks at the spending, in the lanes' time."""
+PRIOR_CLICKS, PRIOR_IMPRESSIONS = 100, 1_000
+"""Clicks and impressions by which the terms' conversion and seconds count beside a campaign's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What one cell of a lane's ledger tells: of ``day``, micros spent; of all time, what came of it.
+
+    ``level``: the multiplier's long-term level where it was told; 0 where none is paced.
+    """
+
+    campaign: str
+    day: int
+    spent_micros: int
+    impressions: int
+    clicks: int
+    purchases: float
+    viewed_s: float
+    level: float = 0.0
+
+    @property
+    def age(self) -> tuple[int, int, int, int]:
+        """What only grows, of one cell."""
+        return self.day, self.spent_micros, self.clicks, self.impressions
+
+
+_NOTHING = Spending("", -1, 0, 0, 0, 0.0, 0.0)
+
+
+@dataclass
+class Budgets:
+    """A worker's view of all lanes. Changed between slices alone, on the compute thread."""
+
+    market: Market
+    catalogue: Catalogue
+    day_curve: Floats = field(default_factory=lambda: np.full(24, 1 / 24))
+    _told: dict[tuple[int, str, str], Spending] = field(default_factory=dict)
+    """By lane, campaign and arm, the newest."""
+    _campaigns: dict[str, int] = field(default_factory=dict)
+    _day: int = 0
+    _spent: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _earned: Floats = field(default_factory=lambda: np.zeros((0, 4)))
+    """Impressions, clicks, purchases and seconds viewed, since ever."""
+    _level: Floats = field(default_factory=lambda: np.zeros(0))
+    _budget: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _pacer: Pacer | None = None
+    _paced: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _ids: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    _version: int = -1
+    _due_ms: int = 0
+
+    def tell(self, lane: int, arm: str, news: Spending) -> None:
+        """Take what a lane has spent; of two figures of a cell the one that has grown counts."""
+        key = (lane, news.campaign, arm)
+        old = self._told.get(key, _NOTHING)
+        if news.age <= old.age:
+            return
+        self._told[key] = news
+        at = self._place(news.campaign)
+        if news.day > self._day:
+            self._turn(news.day)
+        if news.day == self._day:
+            self._spent[at] += news.spent_micros - (old.spent_micros if old.day == self._day else 0)
+        self._earned[at] += (
+            news.impressions - old.impressions,
+            news.clicks - old.clicks,
+            news.purchases - old.purchases,
+            news.viewed_s - old.viewed_s,
+        )
+        self._level[at] = self._level[at] or news.level
+
+    def _place(self, campaign: str) -> int:
+        at = self._campaigns.setdefault(campaign, len(self._campaigns))
+        if at >= len(self._spent):
+            more = max(at, 64)
+            self._spent = np.concatenate([self._spent, np.zeros(more, dtype=np.int64)])
+            self._earned = np.concatenate([self._earned, np.zeros((more, 4))])
+            self._level = np.concatenate([self._level, np.zeros(more)])
+            self._budget = np.concatenate([self._budget, np.zeros(more, dtype=np.int64)])
+        return at
+
+    def _turn(self, day: int) -> None:
+        """A day begins: of those before it nothing counts any more."""
+        self._day = day
+        self._spent[:] = 0
+
+    def spent_micros(self, campaign: str) -> int:
+        """What all lanes have told of the newest day."""
+        at = self._campaigns.get(campaign)
+        return 0 if at is None else int(self._spent[at])
+
+    def budget_micros(self, campaign: str) -> int:
+        """Of a day; 0 where there is no limit."""
+        at = self._campaigns.get(campaign)
+        return 0 if at is None else int(self._budget[at])
+
+    def level(self, campaign: str) -> float:
+        """The long-term level of a campaign's multiplier; 0 where it has no budget."""
+        at = self._campaigns.get(campaign)
+        return 0.0 if at is None else float(self._level[at])
+
+    def pace(self, now_ms: int) -> None:
+        """Set the market's offers, at most once every `EVERY_MS` of the lanes' time ``now_ms``.
+
+        What is spent stops its campaign at once, whenever this is called.
+        """
+        if now_ms < self._due_ms and not self._newly_spent():
+            return
+        self._due_ms = now_ms + EVERY_MS
+        if self.catalogue.version != self._version:
+            self._read_catalogue()
+        if now_ms // DAY_MS > self._day:
+            self._turn(now_ms // DAY_MS)
+        if self._pacer is None:
+            return
+        paced = self._paced
+        self._pacer.update(now_ms if now_ms // DAY_MS == self._day else self._day * DAY_MS, self._spent[paced])
+        self._level[paced] = np.where(self._pacer.budget_micros > 0, np.exp(self._pacer.base), 0.0)
+        impressions, clicks, purchases, viewed_s = self._earned[paced].T
+        terms = self.market.terms
+        conversion = (purchases + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
+        seconds = (viewed_s + PRIOR_IMPRESSIONS * terms.viewed_s) / (impressions + PRIOR_IMPRESSIONS)
+        self.market.pace(self._ids, self._pacer.multiplier, np.minimum(conversion, 1.0), seconds)
+
+    def _newly_spent(self) -> bool:
+        """Whether a campaign that still bids has spent its budget."""
+        if self._pacer is None:
+            return False
+        over = (self._pacer.budget_micros > 0) & (self._spent[self._paced] >= self._pacer.budget_micros)
+        return bool((over & (self._pacer.multiplier > 0)).any())
+
+    def _read_catalogue(self) -> None:
+        """Which campaigns there are and what they may spend; pacing goes on from where it was, or as others told."""
+        shop, self._version = self.catalogue, self.catalogue.version
+        if not shop.budget_micros.any() and bid_for_clicks(shop):
+            if self._pacer is not None:
+                self._pacer, self._ids = None, np.zeros(0, dtype=np.uint64)
+                self.market.pace(self._ids, np.zeros(0))
+            return
+        ids, first, of = np.unique(shop.campaign, return_index=True, return_inverse=True)
+        budgets = np.zeros(len(ids), dtype=np.int64)
+        np.maximum.at(budgets, of, shop.budget_micros)
+        self._ids = ids
+        self._paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
+        self._budget[:] = 0
+        self._budget[self._paced] = budgets
+        pacer, level = Pacer(budgets, self.day_curve), self._level[self._paced]
+        pacer.base = np.where(level > 0, np.log(np.maximum(level, LEAST)), pacer.base)
+        if self._pacer is not None:
+            pacer.resume(self._pacer)
+        self._pacer = pacer

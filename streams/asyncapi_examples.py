@@ -1,0 +1,176 @@
+"""One record of each kind, as the AsyncAPI document shows it."""
+
+from streams import control_wire, experiment_report, wire
+
+TIME_MS = 1_700_000_000_000
+
+CLICK = wire.Click(
+    event_id="c-7f3a",
+    user_id="user-17",
+    ad_id="ad-204",
+    time_ms=TIME_MS,
+    kind="view",
+    viewed_s=12.5,
+    impression_time_ms=TIME_MS - 15_000,
+    placement_id="3-8c1-2f0-11",
+    surface="home",
+    price_micros=1_200,
+    seal="c01dbee5fade0ff1",
+)
+IMPRESSION = wire.Impression(
+    event_id="i-91bc",
+    user_id="user-17",
+    ad_id="ad-204",
+    time_ms=TIME_MS - 15_000,
+    placement_id="3-8c1-2f0-11",
+    slot=0,
+    price_micros=1_200,
+    surface="home",
+    seal="c01dbee5fade0ff1",
+)
+AD = wire.Ad(
+    ad_id="ad-204",
+    campaign_id="spring",
+    advertiser_id="arco",
+    bid_micros=250_000,
+    budget_micros=500_000_000,
+    category="shoes/running",
+    brand="Arco",
+    price_micros=89_900_000,
+    tags=("light", "trail"),
+    title="Arco Trail 3",
+)
+PLACEMENT = wire.Placement(
+    placement_id="3-8c1-2f0-12",
+    user_id="user-17",
+    time_ms=TIME_MS,
+    valid_until_ms=TIME_MS + 600_000,
+    arm="engine",
+    model="demo-1a2b3c4d",
+    slots=(
+        wire.Slot(
+            slot=0,
+            ad_id="ad-311",
+            campaign_id="spring",
+            pctr=0.034,
+            ecpm_micros=8_500,
+            price_micros=7_100,
+            propensity=1.0,
+            attention=(wire.Attended(ad_id="ad-204", weight=0.62),),
+            seal="5f0d3c1e9a7b2468",
+        ),
+    ),
+)
+OUTCOME = wire.Outcome(
+    event="5f0d3c1e9a7b2468",
+    ad_id="ad-311",
+    shown_ms=TIME_MS,
+    known_ms=TIME_MS + 4_200,
+    predicted=0.031,
+    attention=0.058,
+    clicked=True,
+    arm="engine",
+    model="demo-1a2b3c4d",
+)
+DECISION = wire.Decision(
+    placement_id="3-8c1-2f0-12",
+    user_id="user-17",
+    time_ms=TIME_MS,
+    lane=3,
+    offsets=(2_240, 751),
+    versions={"model": "demo-1a2b3c4d"},
+    arm="engine",
+    seed=9_216_542,
+    policy={"slots": 1.0, "temperature": 0.0},
+    row=b"\x01\x00",
+    candidates=bytes(8),
+    revisions=bytes(8),
+    weights=bytes(8),
+    lifts=bytes(4),
+    pctr=bytes(4),
+    bids_micros=bytes(8),
+    chosen=(0,),
+    propensities=(1.0,),
+    placement=b"{}",
+)
+DRIFT = control_wire.Drift(
+    lane=3,
+    detector="surprise",
+    answer="quicken",
+    was=0.001,
+    now=0.019,
+    learnt=41_250,
+    model="demo-1a2b3c4d",
+    time_ms=TIME_MS,
+)
+ERASURE = control_wire.Erasure(user_id="user-17", time_ms=TIME_MS)
+CONSENT = control_wire.Consent(user_id="user-17", granted=False, time_ms=TIME_MS)
+EXPERIMENT = control_wire.ExperimentSetting(
+    experiment="warmth",
+    number=1,
+    layer="ranking",
+    low=0.0,
+    high=0.5,
+    ramp=0.1,
+    arms=(
+        control_wire.ArmSetting(arm="as-is", share=0.5),
+        control_wire.ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}),
+    ),
+    status="running",
+    time_ms=TIME_MS,
+    guardrails=(control_wire.Guardrail(metric="ctr", most_loss=0.05),),
+)
+EXPERIMENT_REPORT = experiment_report.ExperimentReport(
+    experiment="warmth",
+    number=1,
+    status="running",
+    time_ms=TIME_MS,
+    primary="ctr",
+    verdict="no difference is certain yet",
+    split_p_value=1.0,
+    crossed_users=0,
+    arms=(
+        experiment_report.ArmReport(arm="as-is", users=4_112, metrics={"ctr": 0.211}),
+        experiment_report.ArmReport(
+            arm="warmer",
+            users=4_087,
+            metrics={"ctr": 0.214},
+            against_first={
+                "ctr": experiment_report.Against(
+                    value=0.003, low=-0.004, high=0.010, relative=0.014, p_value=0.6, variance_cut=0.31
+                )
+            },
+        ),
+    ),
+)
+CAMPAIGN_METRICS = wire.CampaignMetrics(
+    lane=3,
+    campaign_id="spring",
+    time_ms=TIME_MS,
+    day=19_675,
+    today=wire.Figures(
+        impressions=812, clicks=31, viewed_s=402.5, spent_micros=7_254_000, purchases=2.0, value_micros=179_800_000
+    ),
+    total=wire.Figures(
+        impressions=5_120,
+        clicks=190,
+        viewed_s=2_640.0,
+        spent_micros=44_100_000,
+        purchases=9.0,
+        value_micros=800_100_000,
+    ),
+    budget_micros=500_000_000,
+    level=0.62,
+)
+LANE_ROW = wire.LaneRow(
+    version=1,
+    from_offsets=(2_200, 740),
+    next_offsets=(2_241, 752),
+    records=53,
+    order=bytes(7),
+    watermarks_ms=(TIME_MS - 15_000, TIME_MS),
+    stream_ms=TIME_MS,
+    topic_ids=("mBqcvd2YQPq0GT0wUV8dCg", "yGrtBDUMQmGUSWZkbkzU9A"),
+    lanes=4,
+    totals={"events_in": 2_993, "applied": 2_990, "duplicate": 3},
+)

@@ -1,0 +1,145 @@
+"""A lane's ledger: what its events charge, kept in the lane's changelog and told to everyone.
+
+Under a reserved key per campaign and arm stands the cell's figures, written in the slice's transaction where the slice
+has changed them, after the rows: without transactions a crash may then lose a charge, and never doubles one. The same
+cells go to ``campaign-metrics``, by which every worker paces.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.attribution import MILLI, Windows, credit
+from scoring.billing import Before, bill
+from scoring.budgets import Budgets, Spending
+from scoring.engine import Engine
+from scoring.events import Events, Kind, Outcome
+from scoring.ledger import FIGURES, PARTS, Ledger, Period
+from scoring.rows import RowStore
+from streams.message import Message
+from streams.wire import RESERVED, CampaignMetrics, Figures, encode_json
+
+KEY = RESERVED + b"ledger/"
+_BETWEEN = b"\x00"
+"""Between campaign and arm in a key; no id holds it."""
+_AT = {name: place for place, name in enumerate(FIGURES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Events ``[E]``, what became of them, and what was known before; ``arms``: names by the events' numbers."""
+
+    events: Events
+    outcome: npt.NDArray[np.uint8]
+    before: Before
+    arms: Mapping[int, str]
+
+
+@dataclass
+class LaneLedger:
+    """The ledger of lane ``lane``."""
+
+    ledger: Ledger = field(default_factory=Ledger)
+    _news: list[int] = field(default_factory=list)
+    _known: bool = False
+
+    def charge(self, store: RowStore, happened: "Happened", engine: Engine, windows: Windows, day: int) -> int:
+        """Add what events charge and earn that have been applied to ``store``, on a ``day`` since the epoch.
+
+        Returns how many told a price that is not their placement's.
+        """
+        events, outcome = happened.events, happened.outcome
+        shop = engine.catalogue
+        bills = bill(happened.before, events, outcome, shop, engine.market.seal)
+        bought = events[(outcome == Outcome.APPLIED) & (events["kind"] == Kind.PURCHASED)]
+        credits_ = credit(store.rows, bought, shop, windows)
+        size = len(bills.slot)
+        figures = np.zeros((size + len(credits_.slot), len(FIGURES)), dtype=np.int64)
+        figures[:size, : _AT["last"]] = np.column_stack(
+            [bills.shown, bills.clicked, bills.viewed_ms, bills.charged, bills.unpriced]
+        )
+        figures[size:, _AT["last"] :] = np.column_stack(
+            [credits_.last, credits_.last_micros, credits_.spread, credits_.spread_micros]
+        )
+        told = np.flatnonzero(figures.any(axis=1))
+        slots = np.concatenate([bills.slot, credits_.slot])[told].tolist()
+        said = np.concatenate([bills.arms, credits_.arms])[told].tolist()
+        names = [(shop.campaigns[slot], happened.arms.get(arm, "")) for slot, arm in zip(slots, said, strict=True)]
+        self.ledger.add(day, names, figures[told])
+        return bills.misquoted
+
+    def tell(self, lane: int, budgets: Budgets) -> None:
+        """Tell the worker's own budgets what a slice has changed, without the way through the broker; at first, all."""
+        self._news = self.ledger.changes()
+        for cell in self._news if self._known else range(len(self.ledger)):
+            campaign, arm = self.ledger.names[cell]
+            (today, _), figures = self.ledger.of(cell)
+            told = _figures(figures[Period.TODAY]), _figures(figures[Period.TOTAL])
+            budgets.tell(lane, arm, spending(campaign, today, *told))
+        self._known = True
+
+    def commit(self, lane: int, budgets: Budgets, time_ms: int) -> tuple[list[Message], list[Message]]:
+        """What the changelog is to hold, and what everyone is told, of what was last told to the budgets."""
+        kept = [Message(self._key(cell), self.ledger.kept(cell)) for cell in self._news]
+        return kept, [self._told(lane, cell, budgets, time_ms) for cell in self._news]
+
+    def _told(self, lane: int, cell: int, budgets: Budgets, time_ms: int) -> Message:
+        campaign, arm = self.ledger.names[cell]
+        (today, before), figures = self.ledger.of(cell)
+        metrics = CampaignMetrics(
+            lane=lane,
+            campaign_id=campaign,
+            arm=arm,
+            time_ms=time_ms,
+            day=today,
+            today=_figures(figures[Period.TODAY]),
+            before_day=before,
+            before=_figures(figures[Period.BEFORE]) if before else None,
+            total=_figures(figures[Period.TOTAL]),
+            budget_micros=budgets.budget_micros(campaign) or None,
+            level=round(budgets.level(campaign), 6),
+        )
+        return Message(f"{lane}/{campaign}/{arm}".encode(), encode_json(metrics))
+
+    def _key(self, cell: int) -> bytes:
+        return KEY + _BETWEEN.join(part.encode() for part in self.ledger.names[cell])
+
+    # --- all of it -------------------------------------------------------------------------------------------
+
+    def parts(self) -> dict[bytes, bytes]:
+        """Everything, by key, as the changelog would have it after compaction."""
+        return {self._key(cell): self.ledger.kept(cell) for cell in range(len(self.ledger))}
+
+    @classmethod
+    def restore(cls, parts: Mapping[bytes, bytes]) -> "LaneLedger":
+        """The ledger that ``parts``, what stands under the lane's reserved keys, speak of."""
+        out = cls()
+        for key, value in parts.items():
+            if key.startswith(KEY):
+                campaign, _, arm = key[len(KEY) :].partition(_BETWEEN)
+                out.ledger.restore((campaign.decode(), arm.decode()), value)
+        return out
+
+
+def _figures(of: npt.NDArray[np.int64]) -> Figures:
+    numbers = dict(zip(FIGURES, of.tolist(), strict=True))
+    return Figures(
+        impressions=numbers["impressions"],
+        clicks=numbers["clicks"],
+        viewed_s=numbers["viewed_ms"] / 1_000,
+        spent_micros=numbers["charged"] // PARTS,
+        unpriced=numbers["unpriced"],
+        purchases=numbers["last"] / MILLI,
+        value_micros=numbers["last_micros"],
+        spread_purchases=numbers["spread"] / MILLI,
+        spread_value_micros=numbers["spread_micros"],
+    )
+
+
+def spending(campaign: str, day: int, today: Figures, total: Figures, level: float = 0.0) -> Spending:
+    """What a cell tells budgets."""
+    return Spending(
+        campaign, day, today.spent_micros, total.impressions, total.clicks, total.purchases, total.viewed_s, level
+    )

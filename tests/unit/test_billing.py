@@ -1,0 +1,212 @@
+"""What is owed for what happened: once, whatever comes twice, out of order or with a price of its own making."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoring.attribution import Windows, credit
+from scoring.billing import VIEW_MS_MAX, bill, look
+from scoring.catalogue import Catalogue
+from scoring.events import Kind, Outcome
+from scoring.ids import id64, id64s
+from scoring.ledger import FIGURES, PARTS, Ledger, Period
+from scoring.rows import RowStore
+from scoring.seal import Seal
+from scoring.update import apply
+from scoring.value import BID_TYPES
+from streams.decode import columns
+from streams.logs import Event
+from tests.builders import START_MS, click, entry, impression
+
+SEAL = Seal.of("a secret")
+PRICES = {"cpc": 500, "cpm": 2_000, "cpa": 9_000, "attention": 30}
+SHOP = Catalogue()
+SHOP.upsert([
+    entry(kind, campaign_id=f"c-{kind}", advertiser_id="arco", bid_micros=price, bid_type=kind)
+    for kind, price in PRICES.items()
+])  # fmt: skip
+
+
+def sealed(event: Event, price: int | None = None, told: int | None = None) -> Event:
+    """``event`` with the seal of ``price``; ``told`` in its place is what it says."""
+    price = PRICES[event.ad_id] if price is None else price
+    kind = np.array([BID_TYPES[event.ad_id]], dtype=np.uint8)
+    (tag,) = SEAL.tags(id64s(["p"]), id64s([event.ad_id]), np.array([price]), kind).tolist()
+    return type(event)(**{
+        name: getattr(event, name) for name in event.__struct_fields__
+    } | {"placement_id": "p", "price_micros": price if told is None else told, "seal": f"{tag:016x}"})  # fmt: skip
+
+
+def shown(ad: str = "cpc", at: int = 0) -> Event:
+    return sealed(impression(ad_id=ad, time_ms=START_MS + at))
+
+
+def did(kind: str, ad: str = "cpc", at: int = 0, **told: object) -> Event:
+    told = {"event_id": f"{kind}-{ad}-{at}", "impression_time_ms": START_MS + at} | told
+    return sealed(click(ad_id=ad, time_ms=START_MS + at + 5_000, kind=kind, **told))
+
+
+class Lane:
+    """Events applied batch by batch, and all that was charged."""
+
+    def __init__(self) -> None:
+        self.store, self.charged, self.counts = RowStore(), 0, {"shown": 0, "clicked": 0, "unpriced": 0, "misquoted": 0}
+        self._offset = 0
+
+    def take(self, events: Sequence[Event]) -> "Lane":
+        batch = columns(events, [self.store.row_of(event.user_id.encode()) for event in events])
+        batch["offset"] += self._offset
+        self._offset += len(events)
+        before = look(self.store.rows, batch)
+        outcome = apply(self.store, batch, SHOP).outcome
+        bills = bill(before, batch, outcome, SHOP, SEAL)
+        self.charged += int(bills.charged.sum())
+        for name in ("shown", "clicked", "unpriced"):
+            self.counts[name] += int(getattr(bills, name).sum())
+        self.counts["misquoted"] += bills.misquoted
+        return self
+
+
+def test_each_bid_type_is_charged_by_the_event_that_it_pays_for() -> None:
+    def owed(ad: str) -> list[int]:
+        lane, out = Lane(), []
+        for event in (
+            shown(ad), did("view", ad, viewed_s=2.5), did("click", ad), did("cart", ad), did("purchase", ad)
+        ):  # fmt: skip
+            before = lane.charged
+            out.append(lane.take([event]).charged - before)
+        return out
+
+    assert owed("cpm") == [2_000, 0, 0, 0, 0]
+    assert owed("cpc") == [0, 0, 500 * PARTS, 0, 0]
+    assert owed("cpa") == [0, 0, 0, 0, 9_000 * PARTS]
+    assert owed("attention") == [0, 2_500 * 30, 0, 0, 0]
+
+
+def test_an_impression_is_charged_one_click_however_many_there_are() -> None:
+    lane = Lane().take([shown(), did("click"), did("click", event_id="again")]).take([did("click", event_id="third")])
+    assert (lane.charged, lane.counts["clicked"], lane.counts["shown"]) == (500 * PARTS, 1, 1)
+
+
+def test_a_click_that_comes_before_its_impression_is_charged_with_it() -> None:
+    lane = Lane().take([did("click")])
+    assert lane.charged == 0
+    assert lane.take([shown()]).charged == 500 * PARTS
+
+
+def test_a_click_on_an_ad_that_was_never_shown_is_charged_nothing() -> None:
+    assert Lane().take([did("click"), did("purchase"), did("click", "cpa")]).charged == 0
+
+
+def test_a_price_of_the_events_own_making_is_caught_and_charged_nothing() -> None:
+    dear = sealed(click(ad_id="cpc", time_ms=START_MS, impression_time_ms=START_MS), told=10**6)
+    lane = Lane().take([shown(), dear])
+    assert (lane.charged, lane.counts["misquoted"]) == (500 * PARTS, 1)  # by the price that the impression told
+    alone = Lane().take([sealed(impression(ad_id="cpm"), told=1)])
+    assert (alone.charged, alone.counts["misquoted"], alone.counts["unpriced"]) == (0, 1, 1)
+
+
+def test_an_impression_sent_again_with_another_price_charges_nothing_more() -> None:
+    first = sealed(impression(ad_id="cpm", event_id="one"))
+    again = sealed(impression(ad_id="cpm", event_id="two"), price=1_900)  # as if another placement had asked it
+    assert Lane().take([first, again]).charged == 2_000
+    assert Lane().take([first]).take([again]).charged == 2_000
+
+
+def test_events_without_a_price_count_and_are_told() -> None:
+    lane = Lane().take([impression(ad_id="cpm"), impression(ad_id="cpc")])
+    assert (lane.charged, lane.counts["shown"], lane.counts["unpriced"]) == (0, 2, 1)
+
+
+def test_a_page_left_open_is_paid_for_a_minute() -> None:
+    assert Lane().take([shown("attention"), did("view", "attention", viewed_s=4_000)]).charged == VIEW_MS_MAX * 30
+
+
+def test_what_a_full_ring_has_forgotten_is_charged_nothing_more() -> None:
+    lane = Lane().take([shown("cpm")])
+    lane.take([shown("cpm", at=1_000 * n) for n in range(1, 60)])
+    assert lane.charged == 60 * 2_000
+    assert lane.take([sealed(impression(ad_id="cpm", event_id="late again"))]).charged == 60 * 2_000
+
+
+KINDS = st.sampled_from(["shown", "click", "purchase"])
+EVENTS = st.lists(st.tuples(st.sampled_from(list(PRICES)), st.integers(0, 3), KINDS), min_size=1, max_size=12)
+
+
+@given(EVENTS, st.lists(st.integers(1, 4), min_size=12, max_size=12))
+def test_what_is_charged_depends_neither_on_how_a_stream_is_cut_nor_on_repeats(told, cuts) -> None:
+    events = [
+        shown(ad, 1_000 * second) if what == "shown" else did(what, ad, 1_000 * second) for ad, second, what in told
+    ]
+    whole, parts, rest = Lane().take(events), Lane(), [*events, *events]  # all of it comes a second time
+    for size in cuts:
+        if rest:
+            parts.take(rest[:size])
+            rest = rest[size:]
+    if rest:
+        parts.take(rest)
+    assert parts.charged == whole.charged
+
+
+def test_purchases_are_owed_to_the_clicks_before_them_within_their_windows() -> None:
+    shop = Catalogue()
+    shop.upsert([
+        entry("a", campaign_id="one", advertiser_id="arco"), entry("b", campaign_id="two", advertiser_id="arco"),
+        entry("c", campaign_id="six", advertiser_id="belle"),
+    ])  # fmt: skip
+    hour = 3_600_000
+
+    def touch(ad: str, at: int) -> list[Event]:
+        return [impression(ad_id=ad, time_ms=START_MS + at),
+                click(ad_id=ad, time_ms=START_MS + at + 9, impression_time_ms=START_MS + at)]  # fmt: skip
+
+    events = [*touch("a", 0), *touch("c", 1), *touch("b", hour), *touch("a", 2 * hour), *touch("b", 3 * hour),
+              impression(ad_id="b", time_ms=START_MS + 4 * hour),
+              click(ad_id="b", time_ms=START_MS + 5 * hour, kind="purchase", value_micros=1_001)]  # fmt: skip
+    store = RowStore()
+    batch = columns(events, [store.row_of(b"user-1")] * len(events))
+    apply(store, batch, shop)
+    bought = batch[batch["kind"] == Kind.PURCHASED]
+
+    found = credit(store.rows, bought, shop, Windows())
+    assert found.slot.tolist() == [0, 1, 0, 1]
+    assert found.spread.tolist() == [400, 100, 100, 400]
+    assert (found.last.tolist(), found.last_micros.tolist()) == ([0, 0, 0, 1_000], [0, 0, 0, 1_001])
+    assert found.spread_micros.sum() == 1_001
+
+    short = credit(store.rows, bought, shop, Windows(campaigns={id64("two"): hour}))
+    assert short.slot.tolist() == [0, 0]
+    assert short.last.tolist() == [0, 1_000]
+    assert short.spread.tolist() == [500, 500]
+    assert len(credit(store.rows, bought, shop, Windows(usual_ms=hour)).slot) == 0
+
+
+def test_a_ledger_keeps_days_apart_and_comes_back_from_its_bytes() -> None:
+    ledger, ones = Ledger(), np.ones((2, len(FIGURES)), dtype=np.int64)
+    ledger.add(10, [("one", ""), ("one", "1-0")], ones)
+    ledger.add(10, [("one", ""), ("one", "")], ones)
+    ledger.add(12, [("one", ""), ("two", "")], ones)
+    assert ledger.changes() == [0, 1, 2]
+    assert ledger.changes() == []
+    copy = Ledger()
+    for cell, name in enumerate(ledger.names):
+        copy.restore(name, ledger.kept(cell))
+    days, figures = copy.of(0)
+    assert days == (12, 10)
+    assert figures[[Period.TODAY, Period.BEFORE, Period.TOTAL], 0].tolist() == [1, 3, 4]
+    assert copy.of(1)[0] == (10, 0)
+
+
+def test_bytes_that_are_no_cell_are_refused() -> None:
+    with pytest.raises(ValueError, match="reshape"):
+        Ledger().restore(("one", ""), bytes(80))
+
+
+def test_only_what_was_applied_is_charged() -> None:
+    store = RowStore()
+    batch = columns([shown("cpm")], [store.row_of(b"user-1")])
+    outcome = np.array([Outcome.LATE], dtype=np.uint8)
+    assert not bill(look(store.rows, batch), batch, outcome, SHOP, SEAL).charged.any()

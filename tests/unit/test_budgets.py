@@ -1,0 +1,105 @@
+"""Budgets of a worker: what lanes tell in any order is one figure, and what is spent stops."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoring.budgets import Budgets, Spending
+from scoring.catalogue import Catalogue
+from scoring.market import Market
+from scoring.pacing import DAY_MS
+from tests.builders import entry
+
+DAY = 20_000
+NOON_MS = DAY * DAY_MS + DAY_MS // 2
+
+
+def shop(budget: int | None = 1_000_000, bid_type: str = "cpc") -> Catalogue:
+    stock = Catalogue()
+    stock.upsert([
+        entry("a", campaign_id="one", budget_micros=budget, bid_type=bid_type), entry("b", campaign_id="one"),
+        entry("c", campaign_id="two"),
+    ])  # fmt: skip
+    return stock
+
+
+def spent(micros: int, day: int = DAY, campaign: str = "one", clicks: int = 0, bought: float = 0.0) -> Spending:
+    return Spending(campaign, day, micros, 10 * clicks, clicks, bought, 0.0)
+
+
+def offered(budgets: Budgets) -> list[float] | None:
+    offers = budgets.market.offers(budgets.catalogue, np.arange(3)[None])
+    return None if offers is None else offers.multiplier[0].tolist()
+
+
+def test_without_budgets_nobody_is_paced() -> None:
+    budgets = Budgets(Market(), shop(None))
+    budgets.pace(NOON_MS)
+    assert offered(budgets) is None
+
+
+def test_a_campaign_is_paced_in_all_its_ads_and_stopped_when_all_lanes_together_have_spent_its_budget() -> None:
+    budgets = Budgets(Market(), shop())
+    budgets.tell(0, "", spent(400_000))
+    budgets.pace(NOON_MS)
+    first, second, third = offered(budgets) or []
+    assert 0 < first == second <= 1
+    assert third == 1
+    budgets.tell(1, "", spent(300_000))
+    budgets.tell(1, "1-0", spent(300_000))
+    budgets.pace(NOON_MS + 1)  # at once, however soon after the last
+    assert offered(budgets) == [0, 0, 1]
+    assert budgets.spent_micros("one") == 1_000_000
+
+
+def test_a_new_day_begins_with_nothing_spent() -> None:
+    budgets = Budgets(Market(), shop())
+    budgets.tell(0, "", spent(2_000_000))
+    budgets.pace(NOON_MS)
+    assert offered(budgets) == [0, 0, 1]
+    budgets.pace(NOON_MS + DAY_MS)
+    assert (offered(budgets) or [0])[0] > 0
+    budgets.tell(0, "", spent(5, DAY + 1))
+    assert budgets.spent_micros("one") == 5
+
+
+def test_a_worker_that_starts_paces_as_the_others_do() -> None:
+    old, new = Budgets(Market(), shop()), Budgets(Market(), shop())
+    for minute in range(60):
+        old.tell(0, "", spent(500_000 + 9_000 * minute))
+        old.pace(NOON_MS + 60_000 * minute)
+    level = old.level("one")
+    assert 0 < level < 0.5
+    new.tell(0, "", Spending("one", DAY, 1_031_000 - 500_000, 0, 0, 0.0, 0.0, level))
+    new.pace(NOON_MS + 3_600_000)
+    assert new.level("one") == level
+
+
+def test_what_campaigns_sell_moves_what_a_bid_for_purchases_is_worth() -> None:
+    budgets = Budgets(Market(), shop(None, "cpa"))
+    budgets.tell(0, "", spent(0, clicks=900, bought=90.0))
+    budgets.pace(NOON_MS)
+    offers = budgets.market.offers(budgets.catalogue, np.arange(3)[None])
+    assert offers is not None
+    usual = budgets.market.terms.conversion
+    np.testing.assert_allclose(offers.conversion[0], [(90 + 100 * usual) / 1_000] * 2 + [usual], rtol=1e-6)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(DAY, DAY + 1), st.integers(0, 9)), min_size=1, max_size=20),
+    st.randoms(use_true_random=False),
+)
+def test_what_is_told_late_twice_or_in_another_order_changes_nothing(told, chance) -> None:
+    grown, news = {}, []
+    for lane, day, more in sorted(told, key=lambda each: each[1]):
+        grown[lane, day] = grown.get((lane, day), 0) + more
+        news.append((lane, spent(grown[lane, day], day, clicks=len(news))))
+    shuffled = [*news, *news]
+    chance.shuffle(shuffled)
+    one, other = Budgets(Market(), shop()), Budgets(Market(), shop())
+    for budgets, order in ((one, news), (other, shuffled)):
+        for lane, each in order:
+            budgets.tell(lane, "", each)
+    newest = max(day for _, day in grown)
+    assert one.spent_micros("one") == sum(sum_ for (_, day), sum_ in grown.items() if day == newest)
+    assert other.spent_micros("one") == one.spent_micros("one")

@@ -1,0 +1,166 @@
+"""A lane's ledger within the step: charged by the placements' own prices, kept, told, and stopping what is spent."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from scoring.attention import AttentionModel, load
+from scoring.budgets import Budgets
+from scoring.candidates import Shares
+from scoring.catalogue import Catalogue
+from scoring.engine import Engine
+from scoring.market import Fate
+from scoring.policies import Policy
+from streams.campaign_feed import tell
+from streams.client import priced
+from streams.lane_ledger import KEY, LaneLedger
+from streams.logs import Event
+from streams.step import Effects, LaneState, Slice, Step
+from streams.wire import CampaignMetrics, Click, Decision, Placement
+from tests.builders import START_MS, Record, click, entry, impression, record
+
+BUDGET = 60_000
+
+
+@pytest.fixture(scope="module")
+def model() -> AttentionModel:
+    return load()
+
+
+def step_of(model: AttentionModel, lane: int = 0) -> Step:
+    shop = Catalogue(model.encode, model.dim)
+    shop.upsert([
+        entry(f"ad-{n}", campaign_id=f"c-{n % 3}", advertiser_id=f"a-{n % 3}",
+              bid_micros=1_000 + n if n % 3 else 20_000, budget_micros=None if n % 3 else BUDGET)
+        for n in range(30)
+    ])  # fmt: skip
+    engine = Engine(shop, model, Policy(slots=4, shares=Shares(count=30), control_share=0.0))
+    return Step(engine, lambda _: lane, 300_000, 10**12)
+
+
+class Played:
+    """One lane and one shopper: events in, placements out."""
+
+    def __init__(self, step: Step, lane: int = 0, state: LaneState | None = None) -> None:
+        self.step, self.state = step, state or LaneState(lane, ("a", "b"), 1)
+        self.offsets = [0, 0]
+        self.kept: dict[bytes, bytes | None] = {}
+        self.told: list[Record] = []
+        self.placement: Placement | None = None
+        self.decision: Decision | None = None
+
+    def take(self, events: Sequence[Event]) -> Effects:
+        taken = []
+        for event in events:
+            source = isinstance(event, Click)
+            taken.append(record(event, self.offsets[source]))
+            self.offsets[source] += 1
+        order = np.array([isinstance(event, Click) for event in events], dtype=np.uint8)
+        newest = max(event.time_ms for event in events)
+        effects = self.step.run(self.state, Slice(taken, order, (newest, newest)), newest)
+        self.kept |= {message.key: message.value for message in effects.messages["state-changelog"] if message.key}
+        self.told += [
+            Record("campaign-metrics", 0, at, 0, message.key, message.value)
+            for at, message in enumerate(effects.messages["campaign-metrics"])
+        ]
+        for message in effects.messages["placements"]:
+            self.placement = msgspec.json.decode(message.value or b"", type=Placement)
+        for message in effects.messages["decisions"]:
+            self.decision = msgspec.json.decode(message.value or b"", type=Decision)
+        return effects
+
+    def answer(self, at: int, **told: Any) -> list[Event]:
+        """The first slot's ad shown and clicked, ``at`` seconds after the start, with its price."""
+        placement = self.placement
+        assert placement is not None
+        shown_ms = START_MS + 1_000 * at
+        about: dict[str, Any] = {"ad_id": placement.slots[0].ad_id, "placement_id": placement.placement_id}
+        return [
+            priced(impression(time_ms=shown_ms, **about), placement),
+            priced(click(time_ms=shown_ms + 500, impression_time_ms=shown_ms, **about, **told), placement),
+        ]
+
+
+def metrics(played: Played) -> dict[str, CampaignMetrics]:
+    """The last of each campaign."""
+    told = [msgspec.json.decode(each.value or b"", type=CampaignMetrics) for each in played.told]
+    return {each.campaign_id: each for each in told}
+
+
+def test_what_was_clicked_is_charged_at_the_price_of_its_slot_and_told(model: AttentionModel) -> None:
+    played = Played(step_of(model))
+    played.take([impression(ad_id="ad-1")])
+    placement = played.placement
+    assert placement is not None
+    first = placement.slots[0]
+    effects = played.take(played.answer(10, kind="purchase", value_micros=70_000))
+    told = metrics(played)[first.campaign_id]
+    assert first.price_micros == told.today.spent_micros
+    assert told.today.spent_micros == told.total.spent_micros == first.price_micros > 0
+    assert (told.today.impressions, told.today.clicks, told.today.purchases) == (1, 1, 1.0)
+    assert (told.today.value_micros, told.today.spread_value_micros) == (70_000, 70_000)
+    assert effects.counts["misquoted"] == 0
+
+
+def test_an_event_that_tells_another_price_than_its_placement_is_counted_and_not_charged(model: AttentionModel) -> None:
+    played = Played(step_of(model))
+    played.take([impression(ad_id="ad-1")])
+    wrong = [msgspec.structs.replace(event, price_micros=1) for event in played.answer(10)]
+    effects = played.take(wrong)
+    assert effects.counts["misquoted"] == 2
+    assert all(each.total.spent_micros == 0 for each in metrics(played).values())
+
+
+def test_a_lane_that_moves_takes_its_ledger_along_and_charges_nothing_twice(model: AttentionModel) -> None:
+    played = Played(step_of(model))
+    played.take([impression(ad_id="ad-1")])
+    events = played.answer(10)
+    played.take(events)
+    parts = {key: value for key, value in played.kept.items() if key.startswith(KEY) and value is not None}
+    restored = LaneLedger.restore(parts)
+    assert restored.parts() == played.state.ledger.parts() == parts
+    state = LaneState(0, ("a", "b"), 1, store=played.state.store, ledger=restored)
+    moved = Played(step_of(model), state=state)
+    moved.offsets = played.offsets
+    before = metrics(played)
+    moved.take([*events, click(ad_id="ad-2", time_ms=START_MS + 60_000)])  # a producer sends the two again
+    assert {name: each.total.spent_micros for name, each in (before | metrics(moved)).items()} == {
+        name: each.total.spent_micros for name, each in before.items()
+    }
+    assert moved.step.budgets is not None
+    for name, each in before.items():  # the new owner knows before anything is told on the topic
+        assert moved.step.budgets.spent_micros(name) == each.today.spent_micros
+
+
+def test_a_campaign_whose_budget_is_spent_is_in_no_placement_from_the_same_slice_on(model: AttentionModel) -> None:
+    played = Played(step_of(model))
+    played.take([impression(ad_id="ad-1")])
+    at = 0
+    while metrics(played).get("c-0", None) is None or metrics(played)["c-0"].today.spent_micros < BUDGET:
+        at += 10
+        assert at < 2_000, "the budget was to be reached"
+        effects = played.take(played.answer(at))
+    assert played.placement is not None
+    assert "c-0" not in {slot.campaign_id for slot in played.placement.slots}
+    assert played.decision is not None
+    assert Fate.BUDGET_SPENT in set(played.decision.fates)
+    assert metrics(played)["c-0"].budget_micros == BUDGET
+    assert effects.counts["placements"] == 1
+
+
+def test_another_worker_knows_from_the_topic_what_was_spent(model: AttentionModel) -> None:
+    played = Played(step_of(model, 3), lane=3)
+    played.take([impression(ad_id="ad-1")])
+    for at in range(10, 200, 10):
+        played.take(played.answer(at))
+    own = played.step.budgets
+    assert own is not None
+    other = Budgets(own.market, own.catalogue)
+    broken = [Record("campaign-metrics", 0, 0, 0, b"x", b"{"), Record("campaign-metrics", 0, 1, 0, b"x", None)]
+    assert tell(other, [*broken, *played.told, *reversed(played.told)]) == 1
+    for campaign in ("c-0", "c-1", "c-2"):
+        assert other.spent_micros(campaign) == own.spent_micros(campaign)
+    assert any(other.spent_micros(f"c-{number}") for number in range(3))

@@ -16,6 +16,7 @@ from scoring.market import Asked, Decided, Market, Offers
 from scoring.models import ModelFailure, Models, Served
 from scoring.policies import Experiments, Group, Policy, in_control
 from scoring.rows import Rows
+from scoring.shown import Shown
 
 Ids = npt.NDArray[np.uint64]
 
@@ -97,8 +98,11 @@ class Engine:
     experiments: Experiments = field(default_factory=Experiments)
     market: Market = field(default_factory=Market)
     models: Models = field(init=False)
+    shown: Shown = field(init=False)
 
     def __post_init__(self) -> None:
+        terms = self.market.terms
+        object.__setattr__(self, "shown", Shown(terms.fairness, terms.fair_among))
         object.__setattr__(self, "models", Models(Served(self.model, self.catalogue)))
 
     def place(self, rows: Rows, users: Ids, seeds: Ids, calibrate: Calibrate = uncalibrated) -> list[Scored]:
@@ -108,6 +112,8 @@ class Engine:
         """
         if not len(self.catalogue.eligible(int(rows["time_ms"].max(initial=0)))):
             return []
+        if (weights := self.shown.adjusted()) is not None:
+            self.market.favour(*weights)
         return [
             self._place(rows[part.people], users[part.people], seeds[part.people], part, served, calibrate)
             for served, places in self.models.split(users)
@@ -128,6 +134,7 @@ class Engine:
             except ModelFailure as why:
                 served = self.models.after(served, why)
                 continue
+            self.shown.observe(self.catalogue, scored.asked, scored.decided, people.slots)
             return replace(scored, beside=self._beside(scored, people, users, calibrate))
 
     def _beside(self, scored: Scored, people: People, users: Ids, calibrate: Calibrate) -> Beside | None:

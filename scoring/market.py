@@ -64,8 +64,10 @@ class Terms:
     """What the shop declares; ids are 64-bit. ``rivals``: brand → group; a placement shows one advertiser of it.
 
     ``category_share``: the most that one category may have of a placement's slots, so that what a person likes best
-    does not become all that they see. ``conversion``, ``viewed_s``: purchases per click and seconds of attention per
-    impression where nothing is known better. ``version`` tells one set of terms from another in receipts.
+    does not become all that they see. ``fairness``: how quickly the groups ``fair_among`` are given the exposure that
+    their worth deserves (`scoring.fairness`); 0: not at all. ``conversion``, ``viewed_s``: purchases per click and
+    seconds of attention per impression where nothing is known better. ``version`` tells one set of terms from another
+    in receipts.
     """
 
     auction: Rule = "gsp"
@@ -80,6 +82,8 @@ class Terms:
     diversity: float = 0.0
     diversify_by: Method = "mmr"
     category_share: float = 1.0
+    fairness: float = 0.0
+    fair_among: str = "advertiser"
     conversion: float = 0.02
     viewed_s: float = 2.0
     version: str = "none"
@@ -178,14 +182,14 @@ class Market:
     terms: Terms = field(default_factory=Terms)
     seal: Seal = field(default_factory=Seal)
     _campaigns: "_Column" = field(init=False)
-    _advertisers: "_Column" = field(init=False)
+    _favoured: "_Column" = field(init=False)
     _table: Singles = field(init=False)
     _version: int = -1
     _plain: bool = True
 
     def __post_init__(self) -> None:
         self._campaigns = _Column("campaign", (1.0, self.terms.conversion, self.terms.viewed_s))
-        self._advertisers = _Column("advertiser", (1.0,))
+        self._favoured = _Column(self.terms.fair_among, (1.0,))
 
     def pace(
         self, campaigns: Ids, multiplier: Floats, conversion: Floats | None = None, viewed_s: Floats | None = None
@@ -199,9 +203,9 @@ class Market:
         self._campaigns.set(campaigns, np.column_stack([multiplier, rates, seconds]))
         self._version = -1
 
-    def favour(self, advertisers: Ids, quality: Floats) -> None:
-        """Set the weights ``[N]`` of ``advertisers [N]`` in the ranking; of those left out it is 1."""
-        self._advertisers.set(advertisers, quality[:, None])
+    def favour(self, groups: Ids, quality: Floats) -> None:
+        """Set the weights ``[N]`` of ``groups [N]``, those of `Terms.fair_among`; of those left out it is 1."""
+        self._favoured.set(groups, quality[:, None])
         self._version = -1
 
     def offers(self, catalogue: Catalogue, candidates: Ints) -> Offers | None:
@@ -213,11 +217,11 @@ class Market:
     def _lay_out(self, catalogue: Catalogue) -> None:
         """The offers of every ad, ``[N, 4]``, anew where the catalogue or they have changed."""
         self._version = catalogue.version
-        self._plain = not len(self._campaigns) and not len(self._advertisers) and bid_for_clicks(catalogue)
+        self._plain = not len(self._campaigns) and not len(self._favoured) and bid_for_clicks(catalogue)
         if self._plain:
             return
-        of_campaign, of_advertiser = self._campaigns.of(catalogue), self._advertisers.of(catalogue)
-        self._table = np.column_stack([of_campaign[:, 0], of_advertiser[:, 0], of_campaign[:, 1], of_campaign[:, 2]])
+        of_campaign, of_group = self._campaigns.of(catalogue), self._favoured.of(catalogue)
+        self._table = np.column_stack([of_campaign[:, 0], of_group[:, 0], of_campaign[:, 1], of_campaign[:, 2]])
 
     def decide(self, catalogue: Catalogue, asked: Asked, slots: int) -> Decided:
         """Rank, fill ``min(slots, C)`` slots, and price. Raises `ValueError` where a pCTR is not a finite number."""

@@ -177,7 +177,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         return replace(intake.vitals(ends), caught_up=all(feed.caught_up for feed in feeds))
 
     def stand() -> None:
-        metrics.stands(standing(intake.lanes, len(engine.catalogue), ready=not look({}).unready()))
+        metrics.stands(standing(intake.lanes, len(engine.catalogue), engine.shown, ready=not look({}).unready()))
 
     # In the order of their start: a worker that waits for its topics answers already.
     app.service(Web(settings, lambda: look({}), {"/metrics": metrics_page(metrics.registry, stand)}))

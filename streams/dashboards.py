@@ -100,6 +100,24 @@ WORKERS = (
     ),
     Panel("Memory", {"{{instance}}": "process_resident_memory_bytes"}, "bytes"),
     Panel("Processor", {"{{instance}}": "rate(process_cpu_seconds_total[$__rate_interval])"}, "percentunit"),
+    Panel(
+        "Why candidates lost",
+        {"{{reason}}": "sum by (reason) (rate(salience_losing_candidates_total[$__rate_interval]))"},
+    ),
+    Panel(
+        "Empty slots, distance within lists",
+        {
+            "empty": "sum(rate(salience_empty_slots_total[$__rate_interval]))",
+            "distance": "avg(salience_list_distance)",
+        },
+    ),
+    Panel(
+        "Interest entropy (bits), fairness of exposure",
+        {
+            "entropy": "avg(salience_interest_entropy_bits)",
+            "fairness {{among}}": "avg by (among) (salience_exposure_fairness_ratio)",
+        },
+    ),
     Panel("Users forgotten", {"{{instance}}": "increase(salience_expired_users_total[$__rate_interval])"}),
     Panel("Model", {"{{instance}} {{version}}": "salience_model_info"}, kind="table"),
 )

@@ -16,8 +16,10 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from scoring.events import Outcome
+from scoring.shown import Shown
 from streams import topics
 from streams.click_metrics import ClickMetrics
+from streams.market_metrics import MarketMetrics
 from streams.step import Effects, Slice
 from streams.vitals import Stage
 
@@ -35,6 +37,8 @@ LABELS = {
     "stage": "the steps of a slice, or of a lane's life: a fixed set",
     "clicked": "true or false",
     "arm": f"the arms of experiments, at most {ARMS_MAX}, then `other`",
+    "reason": "why a candidate lost: a fixed set",
+    "among": "advertiser, category",
     "version": "the model in use: one",
     "specification": "of the model in use: one",
     "layout": "of rows: one",
@@ -90,6 +94,7 @@ class Standing:
     recovery_left: int = 0
     unaccounted: int = 0
     ads: int = 0
+    shown: Shown | None = None
     ready: bool = False
 
 
@@ -131,6 +136,7 @@ class Metrics:
         )
         self.expired = counter("salience_expired_users", "Users forgotten because they were idle.")
         self._clicks = ClickMetrics(self.registry)
+        self._market = MarketMetrics(self.registry)
         # --- lanes
         self.lanes = gauge("salience_lanes", "Lanes that this worker holds, by stage.", ("stage",))
         self.ready = gauge("salience_ready", "1 where every lane held is scored, as /readyz tells.")
@@ -210,3 +216,5 @@ class Metrics:
         self.unaccounted.set(now.unaccounted)
         self.ready.set(now.ready)
         self._clicks.stand()
+        if now.shown is not None:
+            self._market.stand(now.shown)

@@ -14,7 +14,7 @@ from scoring.ids import id64
 from scoring.market import Cap, Terms
 from scoring.variety import Method
 
-DIVERSITY = 0.05
+DIVERSITY = 0.2
 """Strength where a file asks for diversity and names none: see deploy/PERFORMANCE.md for what it costs."""
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
 NAMES_MAX = 10_000
@@ -29,8 +29,9 @@ block: {ads: [ad-7], categories: [weapons], advertisers: [arco]}
 separate: category              # neighbours differ in category, brand, campaign or advertiser, where they can
 competitors: [[Arco, Belle]]    # brands of which a placement shows one advertiser's
 pinned: {ad-9: 0}               # ad: slot
-diversity: {method: mmr, strength: 0.05}  # or dpp
+diversity: {method: mmr, strength: 0.2}  # or dpp
 category_share: 0.5             # of a placement's slots, the most that one category may have
+fairness: {among: advertiser, strength: 1.0}  # or category: exposure as worth deserves, over time
 conversion: 0.02                # purchases per click, where nothing is known better
 viewed_s: 2.0                   # seconds that an impression is looked at
 windows: {days: 7, campaigns: {spring: 1}}  # for so many days a purchase is owed to a click
@@ -66,6 +67,11 @@ class _Diversity(_Part):
     strength: Annotated[float, Field(ge=0, le=10)] = DIVERSITY
 
 
+class _Fairness(_Part):
+    among: Literal["advertiser", "category"] = "advertiser"
+    strength: Annotated[float, Field(ge=0, le=10)] = 1.0
+
+
 class _Windows(_Part):
     days: Annotated[float, Field(gt=0, le=90)] = 7.0
     campaigns: Annotated[dict[Name, Annotated[float, Field(gt=0, le=90)]], Field(max_length=NAMES_MAX)] = {}
@@ -83,6 +89,7 @@ class Rules(_Part):
     pinned: dict[Name, Annotated[int, Field(ge=0, le=99)]] = {}
     diversity: _Diversity | None = None
     category_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    fairness: _Fairness | None = None
     conversion: Annotated[float, Field(ge=0, le=1)] = 0.02
     viewed_s: Annotated[float, Field(ge=0, le=3_600)] = 2.0
     windows: _Windows = _Windows()
@@ -131,6 +138,8 @@ class Rules(_Part):
             diversity=diversity.strength,
             diversify_by=diversity.method,
             category_share=self.category_share,
+            fairness=self.fairness.strength if self.fairness else 0.0,
+            fair_among=self.fairness.among if self.fairness else "advertiser",
             conversion=self.conversion,
             viewed_s=self.viewed_s,
             version=f"{id64(self.model_dump_json(exclude={'windows'})):016x}",

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection
 
+from scoring.shown import Shown
 from streams.conservation import unaccounted
 from streams.lane import Lane
 from streams.metrics import Standing
 
 
-def standing(lanes: Collection[Lane], ads: int, *, ready: bool) -> Standing:
+def standing(lanes: Collection[Lane], ads: int, shown: Shown | None = None, *, ready: bool) -> Standing:
     """Sums over ``lanes``; those being taken over hold nothing yet."""
     held = [lane.held for lane in lanes if lane.held is not None]
     sources = [lane.queues.sources for lane in lanes]
@@ -19,5 +20,6 @@ def standing(lanes: Collection[Lane], ads: int, *, ready: bool) -> Standing:
         recovery_left=sum(lane.recovery_left for lane in lanes),
         unaccounted=sum(unaccounted(state.totals) for state in held),
         ads=ads,
+        shown=shown,
         ready=ready,
     )

@@ -12,6 +12,7 @@ from streams.cli import (
     asyncapi,
     bench,
     broker,
+    campaigns,
     console,
     dead_letters,
     demo,
@@ -68,6 +69,7 @@ app.command()(verify.verify)
 app.add_typer(experiment.app, name="experiment")
 app.command()(ope.ope)
 app.command()(outcomes.outcomes)
+app.command()(campaigns.campaigns)
 app.command(epilog=report.EPILOG)(report.report)
 app.add_typer(rules.app, name="rules")
 app.add_typer(simulate.app, name="simulate")

@@ -22,6 +22,7 @@ LIFTED_SHARE = 5
 """One experiment in so many is run again with a true lift: five times the users, so that it costs the same."""
 FALSE_POSITIVES_MAX, COVERAGE_MIN, CUT_MIN = 0.05, 0.95, 0.40
 SPEND_ERROR_MAX, UNBILLED_MAX = 0.01, 0.01
+NDCG_COST_MAX, US_MAX, UNFAIR_MAX = 0.005, 100.0, 0.05
 
 
 @app.command(epilog="Example: salience simulate aa --experiments 200 --json")
@@ -82,6 +83,42 @@ def market(
     )
     if not kept:
         people.print("A figure misses what is promised; see streams/simulate/market.py for the world behind it.")
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: salience simulate diversity --json")
+def diversity(
+    placements: Annotated[int, typer.Option(min=1_000, max=10_000_000, help="Placements of each rule.")] = 40_000,
+    method: Annotated[str, typer.Option(help="mmr or dpp.")] = "mmr",
+    strength: Annotated[float | None, typer.Option(min=0, max=10, help="The default's where not given.")] = None,
+    seed: Seed = 1,
+    as_json: Json = False,
+) -> None:
+    """What variety within placements costs, in NDCG and time, and how fair exposure gets with the constraint on.
+
+    Ends with exit code 1 where a figure misses what is promised: at most 0.5 % of NDCG and 100 µs a placement, lists
+    more varied than without, exposure of the worst off within 5 % of what it deserves.
+    """
+    from scoring.market import Terms
+    from streams.rules import DIVERSITY
+    from streams.simulate.diversity import PEOPLE, run
+
+    if method not in ("mmr", "dpp"):
+        raise typer.BadParameter(f"--method {method}: expected mmr or dpp")
+    terms = Terms(diversity=DIVERSITY if strength is None else strength, diversify_by=method)  # type: ignore[arg-type]  # checked
+    people = Console(stderr=True, highlight=False)
+    with Progress(console=people, transient=True) as progress:
+        batches = progress.add_task("placing", total=3 * (placements // PEOPLE))
+        found = run(seed, placements, terms, lambda: progress.advance(batches))
+    _tell(found, "Variety and fairness", as_json)
+    kept = (
+        found["ndcg_cost"] <= NDCG_COST_MAX
+        and found["us_per_placement"] < US_MAX
+        and found["intra_list_distance_on"] > found["intra_list_distance_off"]
+        and abs(found["fairness_ratio"] - 1) <= UNFAIR_MAX
+    )
+    if not kept:
+        people.print("A figure misses what is promised; see streams/simulate/diversity.py for the world behind it.")
         raise typer.Exit(1)
 
 

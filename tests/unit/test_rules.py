@@ -18,7 +18,7 @@ def test_the_example_says_all_that_a_file_may_say() -> None:
 
     assert terms.caps == (Cap("campaign", 3, 3_600_000),)
     assert terms.blocked_ads == {id64("ad-7")}
-    assert (terms.separate, terms.category_share, terms.diversity) == ("category", 0.5, 0.05)
+    assert (terms.separate, terms.category_share, terms.diversity) == ("category", 0.5, 0.2)
     assert terms.rivals == ((id64("Arco"), 1), (id64("Belle"), 1))
     assert terms.pinned == ((id64("ad-9"), 0),)
     assert all(f"{name}:" in EXAMPLE for name in rules.Rules.model_fields)

@@ -1,0 +1,85 @@
+"""Exposure beside merit, summed over many placements, and the weights that bring one to the other.
+
+Amortised fairness (Biega, Gummadi & Weikum 2018): a group's exposure, the sum of the chances that its slots are looked
+at, is to be in proportion to its merit, its share of what the candidates are worth; not in every placement, which has
+few slots, but over time. Weights follow by proportional-integral
+control on their logarithm. Sums fade, so that the past does.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.auction import examined
+from scoring.catalogue import Catalogue
+from scoring.ranking import EMPTY_SLOT
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Ids = npt.NDArray[np.uint64]
+
+KEPT = 0.999
+"""Of the sums, at each update: after a thousand, a third is left."""
+PROPORTIONAL, INTEGRAL = 3.0, 0.02
+"""Of the logarithm of a weight, per share of its merit that a group lacks, at strength 1: now, and each update. What is
+lacking is itself a sum over time, so that the first alone brings all but a remainder, and the second that."""
+WEIGHT_MAX = 8.0
+"""A group is favoured or held back by no more: a bound on what fairness may cost anyone."""
+MERIT_MIN = 0.01
+"""Groups with less of all merit are too small to be judged."""
+
+
+@dataclass
+class Division:
+    """How exposure is divided among the groups in a ``column`` of the catalogue: advertisers, or categories."""
+
+    column: str
+    _version: int = -1
+    _codes: dict[int, int] = field(default_factory=dict)
+    _of_slot: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _sums: Floats = field(default_factory=lambda: np.zeros((2, 0)))
+    _base: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def observe(self, catalogue: Catalogue, candidates: Ints, worth: Floats, chosen: Ints) -> None:
+        """Count placements: ``candidates, worth [B, C]``, 0 for who could not be shown; ``chosen [B, L]``."""
+        if catalogue.version != self._version:
+            self._read(catalogue)
+        of, size = self._of_slot.take(candidates), len(self._codes)
+        alpha = np.broadcast_to(examined(chosen.shape[1]), chosen.shape)
+        filled = chosen != EMPTY_SLOT
+        exposed = np.where(filled, alpha, 0.0)
+        total = worth.sum(axis=1, keepdims=True)
+        deserved = worth / np.maximum(total, 1e-300) * exposed.sum(axis=1, keepdims=True)
+        shown = np.take_along_axis(of, np.maximum(chosen, 0), axis=1)
+        self._sums[0] += np.bincount(shown.ravel(), weights=exposed.ravel(), minlength=size)
+        self._sums[1] += np.bincount(of.ravel(), weights=deserved.ravel(), minlength=size)
+
+    def _read(self, catalogue: Catalogue) -> None:
+        """Number the groups of the catalogue's ads; what is known of a group stays."""
+        ids, of = np.unique(getattr(catalogue, self.column), return_inverse=True)
+        codes = np.array([self._codes.setdefault(number, len(self._codes)) for number in ids.tolist()], dtype=np.int64)
+        self._of_slot, self._version = codes[of], catalogue.version
+        more = len(self._codes) - self._sums.shape[1]
+        self._sums = np.pad(self._sums, ((0, 0), (0, more)))
+        self._base = np.pad(self._base, (0, more))
+
+    def adjust(self, strength: float) -> tuple[Ids, Floats]:
+        """Move the weights by what each group lacks, and let the sums fade; ids and weights ``[G]``."""
+        exposure, merit = self._sums
+        lacks = np.clip((merit - exposure) / np.maximum(merit, 1e-12), -1.0, 1.0) * (merit > 0)
+        bound = np.log(WEIGHT_MAX)
+        self._base = np.clip(self._base + INTEGRAL * strength * lacks, -bound, bound)
+        weight = np.exp(np.clip(self._base + PROPORTIONAL * strength * lacks, -bound, bound))
+        self._sums *= KEPT
+        return np.fromiter(self._codes, dtype=np.uint64, count=len(self._codes)), weight
+
+    @property
+    def ratio(self) -> float:
+        """Exposure over merit of the group that has least of it, among those that are not small; 1 is fair."""
+        exposure, merit = self._sums
+        judged = merit >= MERIT_MIN * max(float(merit.sum()), 1e-12)
+        if not judged.any():
+            return 1.0
+        scale = exposure.sum() / merit.sum()
+        return float((exposure[judged] / merit[judged]).min() / scale) if scale else 1.0

@@ -1,0 +1,93 @@
+"""``salience campaigns``: what each campaign was shown, spent and returned."""
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+
+if TYPE_CHECKING:
+    from streams.campaigns import Campaign
+    from streams.wire import CampaignMetrics
+
+
+def campaigns(
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    by_arm: Annotated[bool, typer.Option("--by-arm", help="Each arm of an experiment by itself.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tell spending against the day's budget, and purchases with their value, campaign by campaign.
+
+    Read off the campaign-metrics topic. An arm is what ends its placements' ids: 1-0 is arm 0 of experiment 1. ROAS is
+    value by money spent, by last touch; "by position" gives 40 % to the first click before a purchase and to the last.
+
+    Example: salience campaigns --by-arm --json
+    """
+    import msgspec
+
+    from streams.campaigns import campaigns as summed
+    from streams.reading import MissingTopicError
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    try:
+        found = summed(asyncio.run(_read(settings.bootstrap, settings.topic_prefix)), by_arm=by_arm)
+    except MissingTopicError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(json.dumps({"campaigns": msgspec.to_builtins(found)}))
+        return
+    Console(soft_wrap=True).print(_table(found, by_arm) if found else "No campaign has been shown yet.")
+
+
+async def _read(bootstrap: str, prefix: str) -> "list[CampaignMetrics]":
+    """Every record of the topic, those of one key in order."""
+    import msgspec
+
+    from streams.reading import read_topic
+    from streams.topics import CAMPAIGN_METRICS
+    from streams.wire import CampaignMetrics
+
+    decode = msgspec.json.Decoder(CampaignMetrics).decode
+    newest: dict[bytes | None, CampaignMetrics] = {}
+    async for records in read_topic(bootstrap, prefix + CAMPAIGN_METRICS):
+        for record in records:
+            if record.value is None:
+                newest.pop(record.key, None)
+            else:
+                newest[record.key] = decode(record.value)
+    return list(newest.values())
+
+
+def _table(found: "list[Campaign]", by_arm: bool) -> Table:
+    arm = ["arm"] if by_arm else []
+    table = Table(
+        "campaign", *arm, "impressions", "clicks", "spent today", "of budget", "beyond", "spent", "purchases", "value",
+        "ROAS", "by position",
+    )  # fmt: skip
+    for one in found:
+        share = f"{(one.billed_micros or 0) / one.budget_micros:.1%}" if one.budget_micros else "no limit"
+        table.add_row(
+            one.campaign_id,
+            *([one.arm or ""] if by_arm else []),
+            f"{one.total.impressions:,}",
+            f"{one.total.clicks:,}",
+            _money(one.today.spent_micros),
+            "" if by_arm else share,
+            "" if by_arm else _money(one.unbilled_micros or 0),
+            _money(one.total.spent_micros),
+            f"{one.total.purchases:g}",
+            _money(one.total.value_micros),
+            "" if one.roas is None else f"{one.roas:.2f}",
+            "" if one.spread_roas is None else f"{one.spread_roas:.2f}",
+        )
+    return table
+
+
+def _money(micros: int) -> str:
+    return f"{micros / 1e6:,.2f}"

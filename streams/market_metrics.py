@@ -1,0 +1,46 @@
+"""What a worker tells Prometheus of its market: why candidates lost, variety, breadth and fairness."""
+
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from scoring.shown import Shown
+
+
+class MarketMetrics:
+    """Read off `scoring.shown.Shown` when somebody asks."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        self._losers = counter(
+            "salience_losing_candidates", "Candidates that were not placed, by what kept each out.", ("reason",)
+        )
+        self._empty = counter("salience_empty_slots", "Slots that the rules, budgets included, left empty.")
+        self._distance = gauge(
+            "salience_list_distance", "Mean cosine distance between the ads of a placement, of the last few thousand."
+        )
+        self._entropy = gauge(
+            "salience_interest_entropy_bits",
+            "Mean entropy of the categories that a person has attended to, of the last few thousand placements.",
+        )
+        self._fairness = gauge(
+            "salience_exposure_fairness_ratio",
+            "Exposure over merit of the group that has least of it, as a share of everybody's; 1 is fair.",
+            ("among",),
+        )
+        self._told = Shown()
+        for reason in self._told.losers():
+            self._losers.labels(reason)
+        self.stand(self._told)
+
+    def stand(self, now: Shown) -> None:
+        """Set the metrics to what ``now`` says; counters move by what is new."""
+        before, counts = self._told, now.losers()
+        for reason, count in before.losers().items():
+            self._losers.labels(reason).inc(counts[reason] - count)
+        self._empty.inc(now.empty_slots - before.empty_slots)
+        self._told = Shown(empty_slots=now.empty_slots, fates=now.fates.copy())
+        self._distance.set(now.list_distance)
+        self._entropy.set(now.interest_entropy_bits)
+        for division in (now.advertisers, now.categories):
+            self._fairness.labels(division.column).set(division.ratio)

@@ -1,0 +1,83 @@
+"""What is counted of placements: fairness brings exposure to merit, and figures are those of the definition."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scoring.catalogue import Catalogue
+from scoring.fairness import WEIGHT_MAX, Division
+from scoring.ids import MISSING, id64
+from scoring.market import Asked, Fate, Market, Terms
+from scoring.shown import SAMPLED, Shown
+from tests.builders import entry
+
+PEOPLE, ADS, SLOTS = 32, 12, 3
+
+
+def shop() -> Catalogue:
+    """Three advertisers with four ads each."""
+    stock = Catalogue()
+    stock.upsert([entry(f"ad-{n}", advertiser_id=f"a-{n % 3}", category=f"c-{n % 4}") for n in range(ADS)])
+    return stock
+
+
+def asked(draw: np.random.Generator) -> Asked:
+    """Of the first advertiser's ads the click rates are a little higher, which greed makes a lot of."""
+    candidates = np.tile(np.arange(ADS), (PEOPLE, 1))
+    pctr = draw.uniform(0.1, 0.12, candidates.shape) + 0.02 * (candidates % 3 == 0)
+    nobody = np.full((PEOPLE, 50), MISSING)
+    seeds = draw.integers(1, 2**63, PEOPLE).astype(np.uint64)
+    return Asked(candidates, pctr, seeds, np.zeros(PEOPLE), nobody, np.full(nobody.shape, 10**12))
+
+
+def played(fairness: float) -> tuple[Shown, float]:
+    """Rounds of placements; the figures of all, and the fairness of the last half."""
+    stock, market, draw = shop(), Market(Terms(fairness=fairness)), np.random.default_rng(3)
+    shown, judge = Shown(fairness), Shown(1.0)
+    for number in range(400):
+        if (weights := shown.adjusted()) is not None:
+            market.favour(*weights)
+        question = asked(draw)
+        question = replace(question, offers=market.offers(stock, question.candidates))
+        made = market.decide(stock, question, SLOTS)
+        for each in (shown, judge) if number >= 200 else (shown,):
+            each.observe(stock, question, made, question.shown)
+    return shown, judge.advertisers.ratio
+
+
+def test_the_constraint_brings_everyones_exposure_to_what_their_ads_are_worth() -> None:
+    (_, without), (_, with_it) = played(0.0), played(1.0)
+    assert without < 0.3
+    assert with_it == pytest.approx(1, abs=0.05)
+
+
+def test_weights_are_bounded_whatever_a_group_lacks() -> None:
+    division, stock = Division("advertiser"), shop()
+    chosen = np.zeros((1, 1), dtype=np.int64)
+    for _ in range(1_000):
+        division.observe(stock, np.arange(ADS)[None], np.ones((1, ADS)), chosen)
+        _, weights = division.adjust(10.0)
+    assert sorted(weights.tolist()) == pytest.approx([1 / WEIGHT_MAX, WEIGHT_MAX, WEIGHT_MAX])
+
+
+def test_entropy_is_that_of_the_categories_attended_to() -> None:
+    stock, shown, question = shop(), Shown(), asked(np.random.default_rng(1))
+    made = Market().decide(stock, question, SLOTS)
+    past = np.full((PEOPLE, 50), MISSING)
+    past[0, -4:] = [0, 4, 1, 2]  # of three categories: half, a quarter, a quarter
+    past[1, -2:] = [0, 0]
+    shown.observe(stock, question, made, past)
+    assert shown.interest_entropy_bits == pytest.approx((1.5 + 0) / 2)
+    assert shown.placements == PEOPLE > SAMPLED
+    assert 0 < shown.list_distance < 2
+
+
+def test_losers_and_empty_slots_are_counted_by_reason() -> None:
+    stock, shown, question = shop(), Shown(), asked(np.random.default_rng(1))
+    terms = Terms(blocked_advertisers=frozenset([id64("a-1"), id64("a-2")]), category_share=0.3)
+    question = replace(question, candidates=question.candidates[:, :6], pctr=question.pctr[:, :6])
+    made = Market(terms).decide(stock, question, SLOTS)
+    shown.observe(stock, question, made, question.shown)
+    assert shown.losers()[Fate.BLOCKED.name.lower()] == 4 * PEOPLE
+    assert shown.empty_slots == PEOPLE  # two ads of the one advertiser are left for three slots

@@ -150,7 +150,6 @@ class Engine:
             return None
         calibration = calibrate(some.context, candidates, shadow.number)
         pctr = chance_of(calibration.log_odds(logit, some.context, scored.control[asked]))
-        self.models.differ(shadow, np.abs(pctr - scored.asked.pctr[asked]))
         return Beside(shadow.version, asked, pctr)
 
     def score(

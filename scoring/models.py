@@ -97,21 +97,6 @@ class Roles:
 
 
 @dataclass
-class Differences:
-    """How far a shadow's chances of a click are from the live model's, over all candidates of all that it was asked."""
-
-    candidates: int = 0
-    total: float = 0.0
-    largest: float = 0.0
-
-    def add(self, differences: npt.NDArray[np.float32]) -> None:
-        """Take in absolute differences of any shape, not empty."""
-        self.candidates += differences.size
-        self.total += float(differences.sum(dtype=np.float64))
-        self.largest = max(self.largest, float(differences.max()))
-
-
-@dataclass
 class Models:
     """The models that a worker holds, and their roles. Changed between slices alone.
 
@@ -125,7 +110,6 @@ class Models:
     roles: Roles = Roles()
     refused: dict[str, str] = field(default_factory=dict)
     revision: int = 0
-    differences: dict[str, Differences] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.live = self.base
@@ -163,7 +147,6 @@ class Models:
         self.roles = roles
         for version in self._further.keys() - set(roles.versions):
             self.base.catalogue.detach(self._further.pop(version).column)
-        self.differences = {version: each for version, each in self.differences.items() if version in roles.versions}
         self.refused = {version: why for version, why in self.refused.items() if version in roles.versions}
         self.revision += 1
         self._cast()
@@ -196,10 +179,6 @@ class Models:
         if self.shadow is None:
             return np.zeros(0, dtype=np.int64)
         return np.flatnonzero(_drawn(users, "shadow", self.shadow.version) < self.roles.shadow_share)
-
-    def differ(self, shadow: Served, differences: Floats) -> None:
-        """Note how far the shadow's chances were from those beside them."""
-        self.differences.setdefault(shadow.version, Differences()).add(differences)
 
     def after(self, failed: Served, why: ModelFailure) -> Served:
         """Who answers instead of ``failed``, which is refused from here on. Raises ``why`` where that is the base."""

@@ -28,7 +28,7 @@ from streams.topics import ANSWER_S, TopicsError
 Kind = Literal["topic", "group", "transactional_id"]
 
 ROLES = {
-    "worker": "runs lanes: reads events, ads and control, writes state, placements and receipts",
+    "worker": "runs lanes: reads events, ads, control and models, writes state, placements and receipts",
     "adserver": "reads placements, sends back what was shown and what people did",
     "monitor": "measures lag from outside; sees no record",
     "analyst": "reports on what people did and what decisions earned; changes nothing",
@@ -37,7 +37,7 @@ ROLES = {
 }
 
 _INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS)
-_READ_BY_WORKERS = (topics.ADS, topics.CONTROL, topics.CAMPAIGN_METRICS)
+_READ_BY_WORKERS = (topics.ADS, topics.CONTROL, topics.MODELS, topics.CAMPAIGN_METRICS)
 _SHOWN = (
     topics.AD_IMPRESSIONS, topics.ADS, topics.CONTROL, topics.PLACEMENTS, topics.DECISIONS, topics.OUTCOMES,
     topics.DEAD_LETTERS, topics.EXPERIMENT_REPORTS,
@@ -66,7 +66,7 @@ def _lines() -> Iterator[Line]:
     outputs = [each.name for each in topics.TABLE if each.name not in others]
     for name in outputs:
         yield Line("worker", "topic", name, "WRITE", "a slice's effects")
-    yield Line("worker", "topic", topics.CONTROL, "WRITE", "drift of its click layer")
+    yield Line("worker", "topic", topics.CONTROL, "WRITE", "drift of its click layer, and how models fare")
     yield Line("worker", "topic", topics.EXPERIMENT_REPORTS, "DESCRIBE", "every topic is looked at before the start")
     yield Line("worker", "group", "", "READ", "membership, and offsets for lag tools")
     yield Line("worker", "transactional_id", "", "WRITE", "a lane's producer fences its former owner")
@@ -81,8 +81,8 @@ def _lines() -> Iterator[Line]:
         yield Line("admin", "topic", topic.name, "CREATE", "salience topics create")
         yield Line("admin", "topic", topic.name, "READ", "salience privacy, tail, explain, lanes show")
         yield Line("admin", "topic", topic.name, "ALTER_CONFIGS", "salience topics create --configure, topics check")
-    for name in (topics.ADS, topics.CONTROL):
-        yield Line("admin", "topic", name, "WRITE", "ads, and switches")
+    for name in (topics.ADS, topics.CONTROL, topics.MODELS):
+        yield Line("admin", "topic", name, "WRITE", "ads, switches and models")
     for name in (*_INPUTS, topics.DEAD_LETTERS):
         yield Line("admin", "topic", name, "WRITE", "salience dead-letters requeue, and its notes")
     yield Line("admin", "transactional_id", REQUEUE_ID, "WRITE", "salience dead-letters requeue")

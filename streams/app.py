@@ -3,6 +3,8 @@
 Faust supervises, starts and stops; it carries no record, and its consumer, tables and commits are not used.
 """
 
+import os
+import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
@@ -11,7 +13,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from mode.supervisors import CrashingSupervisor
 
-from scoring.attention import load
+from scoring.attention import AttentionModel, load
 from scoring.budgets import Budgets
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
@@ -34,6 +36,7 @@ from streams.intake import Intake
 from streams.lane import Shared
 from streams.metrics import Metrics
 from streams.metrics_page import metrics_page
+from streams.model_switch import ModelSwitch
 from streams.privacy import Requests
 from streams.refused_ads import RefusedAds
 from streams.rules import read
@@ -80,13 +83,13 @@ def learning(settings: Settings) -> Learning | None:
     )
 
 
-def make_engine(settings: Settings) -> Engine:
-    """The model, an empty catalogue that encodes with it, and the market.
+def make_engine(settings: Settings, model: AttentionModel | None = None) -> Engine:
+    """The settings' model, or another, an empty catalogue that encodes with it, and the market.
 
     Raises `ModelError` for a model that does not fit, `RulesError` for rules that cannot be followed,
     `TextEncoderError` where titles are to be encoded and the encoder is not installed.
     """
-    model = load(settings.model)
+    model = model or load(settings.model)
     experiments = Experiments(settings.holdout_share)
     market = Market(read(settings.rules).terms(), Seal.of(settings.seal_secret.get_secret_value()))
     titles = Titles(settings.home / "text", text_encoder().encode) if settings.text or model.manifest.text else None
@@ -116,6 +119,7 @@ def make_step(
         erased_kept_ms=settings.erased_kept_ms,
         windows=read(settings.rules).attribution(),
         budgets=budgets,
+        worker=settings.instance_id or f"{socket.gethostname()}:{os.getpid()}",
     )
 
 
@@ -133,7 +137,6 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     compute = Compute()
     metrics = Metrics()
     traces = Traces(settings.group) if settings.traces else None
-    metrics.describe_model(engine.model.version, SPEC_HASH, LAYOUT_VERSION)
     app = faust.App(
         "salience",
         broker=f"kafka://{settings.bootstrap}",
@@ -177,12 +180,14 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         return replace(intake.vitals(ends), caught_up=all(feed.caught_up for feed in feeds))
 
     def stand() -> None:
-        metrics.stands(standing(intake.lanes, len(engine.catalogue), engine.shown, ready=not look({}).unready()))
+        metrics.describe_model(engine.models.live.version, SPEC_HASH, LAYOUT_VERSION)
+        metrics.stands(standing(intake.lanes, engine, ready=not look({}).unready()))
 
     # In the order of their start: a worker that waits for its topics answers already.
     app.service(Web(settings, lambda: look({}), {"/metrics": metrics_page(metrics.registry, stand)}))
     for feed in feeds:
         app.service(feed)
+    app.service(ModelSwitch(settings, control, engine.models, compute, intake.fail))
     app.service(Watchdog(settings, identity, look, intake.inputs, intake.fail))
     app.service(intake)
     return app

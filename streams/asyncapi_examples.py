@@ -174,3 +174,37 @@ LANE_ROW = wire.LaneRow(
     lanes=4,
     totals={"events_in": 2_993, "applied": 2_990, "duplicate": 3},
 )
+_MODEL, _NEXT = "demo-1a2b3c4d", "demo-5e6f7a8b"
+
+PUSHED_MODEL = control_wire.PushedModel(
+    model=_NEXT, manifest='{"format":1}', bytes=764_538, parity=5.1e-7, score_ms=0.19, time_ms=TIME_MS
+)
+MODEL_ROLES = control_wire.ModelRoles(
+    live=_MODEL, former=("",), canary=_NEXT, canary_share=0.05, time_ms=TIME_MS, reason="calibration holds"
+)
+MODEL_STATUS = control_wire.ModelStatus(
+    lane=3,
+    model=_NEXT,
+    worker="worker-0:17",
+    outcomes=1_240,
+    clicks=41,
+    predicted=39.6,
+    log_loss=171.2,
+    beside=1_240,
+    beside_log_loss=171.2,
+    live_log_loss=174.9,
+    candidates=118_000,
+    difference=212.4,
+    largest_difference=0.11,
+    time_ms=TIME_MS,
+)
+SHADOW_SCORE = wire.ShadowScore(
+    decision="5f0d3c1e9a7b2468",
+    time_ms=TIME_MS,
+    model=_MODEL,
+    shadow=_NEXT,
+    slots=(wire.ShadowSlot(ad_id="ad-311", pctr=0.034, shadow_pctr=0.029, difference=-0.005),),
+    candidates=100,
+    mean_difference=0.002,
+    largest_difference=0.011,
+)

@@ -119,7 +119,84 @@ class Drift(ControlMessage, frozen=True, kw_only=True, tag="drift"):
         return f"{self.lane}/{self.detector}"
 
 
-KINDS = Consent | Erasure | ExperimentSetting | Drift
+ModelVersion = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{8}$")]
+"""A model's name, and eight hex digits of what its files hash to."""
+ModelOrNone = Annotated[str, Meta(pattern="^([A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{8})?$")]
+"""The same, or "" for none."""
+
+
+class PushedModel(ControlMessage, frozen=True, kw_only=True, tag="model"):
+    """A model whose files are on the topic ``models``, by the hashes that its ``manifest`` (JSON as it is) names.
+
+    ``bytes``: of all files; ``parity``, ``score_ms``: what it has shown where it was pushed (`scoring.proof`).
+    """
+
+    model: ModelVersion
+    manifest: Annotated[str, Meta(max_length=65_536)]
+    bytes: int
+    parity: float
+    score_ms: float
+    time_ms: TimeMs
+
+    @property
+    def name(self) -> str:
+        """The version."""
+        return self.model
+
+
+class ModelRoles(ControlMessage, frozen=True, kw_only=True, tag="model-roles"):
+    """Who scores whom from now on (`scoring.models.Roles`): one message, so that no worker sees half of a change.
+
+    ``forced``: without the evidence that is asked for; ``reason``: why, in the words of who did it.
+    """
+
+    live: ModelOrNone = ""
+    former: Annotated[tuple[ModelOrNone, ...], Meta(max_length=8)] = ()
+    canary: ModelOrNone = ""
+    canary_share: Share = 0.0
+    shadow: ModelOrNone = ""
+    shadow_share: Share = 0.0
+    time_ms: TimeMs = 0
+    forced: bool = False
+    reason: Annotated[str, Meta(max_length=512)] = ""
+
+    @property
+    def name(self) -> str:
+        """There is one."""
+        return "all"
+
+
+class ModelStatus(ControlMessage, frozen=True, kw_only=True, tag="model-status"):
+    """How a lane fares with a model that has a role: whether its worker uses it, and what outcomes say of it.
+
+    ``refused``: why not, "" where it is used. Sums over the lane's outcomes as in `scoring.learner.Evidence`; of what
+    the model said as a shadow ``candidates`` since the lane was taken over, with the sum and the largest of the
+    differences between its chances and those beside them.
+    """
+
+    lane: int
+    model: ModelVersion
+    worker: Annotated[str, Meta(max_length=256)]
+    refused: Annotated[str, Meta(max_length=512)] = ""
+    outcomes: int = 0
+    clicks: int = 0
+    predicted: float = 0.0
+    log_loss: float = 0.0
+    beside: int = 0
+    beside_log_loss: float = 0.0
+    live_log_loss: float = 0.0
+    candidates: int = 0
+    difference: float = 0.0
+    largest_difference: float = 0.0
+    time_ms: TimeMs
+
+    @property
+    def name(self) -> str:
+        """The version and the lane."""
+        return f"{self.model}/{self.lane}"
+
+
+KINDS = Consent | Erasure | ExperimentSetting | Drift | PushedModel | ModelRoles | ModelStatus
 """Every kind, as a union: ``Consent | Other``."""
 
 

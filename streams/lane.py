@@ -243,11 +243,12 @@ class Lane:
 
     @property
     def _is_asked(self) -> bool:
-        """Whether there is something to do that no record of the lane may bring along: requests, or letters of ads."""
+        """Whether there is something to do that no record of the lane may bring along: requests, letters, news."""
         state, step = self._state, self._shared.step
         if state is None:
             return False
         asked = step.requests is not None and step.requests.waits(self.number, state.control_next)
+        asked = asked or state.models.waits(step.engine.models)
         return asked or (self.number == LANE and step.refused.beyond(state.ads_next))
 
     async def step(self, taken: Slice) -> Counter[str]:

@@ -96,6 +96,7 @@ class Standing:
     ads: int = 0
     shown: Shown | None = None
     ready: bool = False
+    models_refused: int = 0
 
 
 class Metrics:
@@ -154,7 +155,10 @@ class Metrics:
         self.unaccounted = gauge(
             "salience_unaccounted_records", "Records in, less those whose fate is known, since the lanes' first; 0."
         )
-        self.model = Info("salience_model", "The model in use.", registry=self.registry)
+        self.model = Info("salience_model", "The live model.", registry=self.registry)
+        self.models_refused = gauge(
+            "salience_models_refused", "Models that were given a role and that this worker does not use."
+        )
         ProcessCollector(registry=self.registry)
         self._arms: set[str] = set()
         self._show_all()
@@ -171,7 +175,7 @@ class Metrics:
         for lane_stage in LANE_STAGES:
             self.lanes.labels(lane_stage)
         for topic in topics.TABLE:
-            if topic.name not in (*INPUTS, topics.ADS, topics.CONTROL):
+            if topic.name not in (*INPUTS, topics.ADS, topics.CONTROL, topics.MODELS):
                 self.produced.labels(topic.name)
 
     def describe_model(self, version: str, specification: str, layout: int) -> None:
@@ -215,6 +219,7 @@ class Metrics:
         self.recovery_left.set(now.recovery_left)
         self.unaccounted.set(now.unaccounted)
         self.ready.set(now.ready)
+        self.models_refused.set(now.models_refused)
         self._clicks.stand()
         if now.shown is not None:
             self._market.stand(now.shown)

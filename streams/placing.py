@@ -16,8 +16,9 @@ from scoring.inputs import SPEC_HASH
 from scoring.policies import CONTROL_ARM, Policy
 from scoring.ranking import EMPTY_SLOT
 from scoring.rows import LAYOUT_VERSION, Rows
+from streams.beside import beside_of
 from streams.receipts import encode_decision
-from streams.wire import Attended, Decision, Placement, Slot, encode_json
+from streams.wire import Attended, Decision, Placement, ShadowScore, Slot, encode_json
 
 REASONS_MAX = 3
 """Past items named per slot: those with the most attention."""
@@ -27,12 +28,16 @@ REASON_WEIGHT_MIN = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A user's key and arm with the encoded placement and decision; no decision of a placement of context alone."""
+    """A user's key and arm with the encoded placement and decision; no decision of a placement of context alone.
+
+    ``beside``: what a shadow says of it, where it was asked.
+    """
 
     user: bytes
     arm: str
     placement: bytes
     decision: bytes | None
+    beside: ShadowScore | None = None
 
 
 def placement_id(lane: int, user: bytes, offsets: tuple[int, int]) -> str:
@@ -60,6 +65,7 @@ def place(
     published: list[Published] = []
     for scored in engine.place(rows, users64, seeds, calibrate):
         batch = _Batch.of(engine, scored, [ids[person] + scored.group.tag for person in scored.group.people.tolist()])
+        beside = beside_of(scored) if scored.beside and not context_only else {}
         for at, place_ in enumerate(scored.group.people.tolist()):
             placement = batch.placement(at, users[place_])
             if context_only:
@@ -68,7 +74,8 @@ def place(
                 continue
             encoded = encode_json(placement)
             decision = batch.decision(at, placement, encoded, rows[place_].tobytes(), offsets[place_], lane)
-            published.append(Published(users[place_], placement.arm, encoded, encode_decision(decision)))
+            said = beside[at].of(placement) if at in beside else None
+            published.append(Published(users[place_], placement.arm, encoded, encode_decision(decision), said))
     return published
 
 

@@ -31,6 +31,13 @@ class Settings(BaseSettings):
         description="Vectors of titles for a model to come (extra text): 2 KB and once 6 ms an ad. "
         "A first model that asks for them has them anyway.",
     )
+    model_score_ms_max: float = Field(
+        10.0, gt=0, description="A pushed model that takes longer for 100 candidates of one person is refused."
+    )
+    model_trial_bytes: int = Field(
+        2_147_483_648, ge=536_870_912, description="Address space of the process that tries a pushed model."
+    )
+    model_trial_s: float = Field(60.0, ge=1, description="A pushed model must have shown what it can by then.")
 
     session_timeout_ms: int = Field(10_000, ge=1_000, description="A silent worker loses its lanes after this.")
     heartbeat_ms: int = Field(2_000, ge=100, description="Well below a third of the session timeout.")

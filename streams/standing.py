@@ -2,13 +2,13 @@
 
 from collections.abc import Collection
 
-from scoring.shown import Shown
+from scoring.engine import Engine
 from streams.conservation import unaccounted
 from streams.lane import Lane
 from streams.metrics import Standing
 
 
-def standing(lanes: Collection[Lane], ads: int, shown: Shown | None = None, *, ready: bool) -> Standing:
+def standing(lanes: Collection[Lane], engine: Engine, *, ready: bool) -> Standing:
     """Sums over ``lanes``; those being taken over hold nothing yet."""
     held = [lane.held for lane in lanes if lane.held is not None]
     sources = [lane.queues.sources for lane in lanes]
@@ -19,7 +19,8 @@ def standing(lanes: Collection[Lane], ads: int, shown: Shown | None = None, *, r
         users=sum(len(state.store) for state in held),
         recovery_left=sum(lane.recovery_left for lane in lanes),
         unaccounted=sum(unaccounted(state.totals) for state in held),
-        ads=ads,
-        shown=shown,
+        ads=len(engine.catalogue),
+        shown=engine.shown,
         ready=ready,
+        models_refused=len(engine.models.refused),
     )

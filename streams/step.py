@@ -35,6 +35,7 @@ from streams.lane_clicks import LaneClicks
 from streams.lane_ledger import Happened, LaneLedger
 from streams.letters import letter
 from streams.message import Message
+from streams.model_news import ModelNews
 from streams.outcomes import encoded, told
 from streams.placing import Published, place
 from streams.privacy import Requests, settle
@@ -64,7 +65,7 @@ class Effects:
     outcomes: npt.NDArray[np.void]
     """What came of impressions, of `scoring.feedback.OUTCOME`."""
     control: list[Message]
-    """For the control topic, which is no lane's: drifts."""
+    """For the control topic, which is no lane's: drifts, and how models fare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,8 @@ class LaneState:
     ledger: LaneLedger = field(default_factory=LaneLedger)
     flood: FloodScore = field(default_factory=FloodScore)
     """Learnt anew by every owner: within `scoring.anomaly.GRACE` slices."""
+    models: ModelNews = field(default_factory=ModelNews)
+    """What it has told of models; told anew by every owner."""
     ads_next: int = 0
     """Of lane 0: the offset on the ads topic up to which letters were made of those refused."""
 
@@ -109,7 +112,7 @@ class Step:
 
     ``rules``: what is kept from interest. ``scoring`` False: state only, no placements and no click layer.
     ``learning`` None: no click layer. ``requests``: what people ask for on the control topic, which stands still
-    during a step. ``consent_presumed``: what a person's silence means.
+    during a step. ``consent_presumed``: what a person's silence means. ``worker``: its name, for those who look on.
     """
 
     engine: Engine
@@ -125,6 +128,7 @@ class Step:
     erased_kept_ms: int = 60 * 86_400_000
     windows: Windows = field(default_factory=Windows)
     budgets: Budgets | None = None
+    worker: str = ""
 
     def __post_init__(self) -> None:
         if self.budgets is None:
@@ -175,6 +179,7 @@ class Step:
             "placements": [Message(p.user, p.placement) for p in published]
             + [tombstone for tombstone in gone if tombstone.key not in placed],
             "decisions": [Message(p.user, p.decision) for p in published if p.decision is not None],
+            "shadow-scores": [Message(None, encode_json(p.beside)) for p in published if p.beside is not None],
             "outcomes": [Message(None, told) for told in encoded(outcomes, self.engine.catalogue, state.clicks.models)],
             "dead-letters": [letter(*dead) for dead in [*decoded.dead, *self._refused_ads(state, counts)]],
             "late-events": _late(taken, decoded, applied),
@@ -184,12 +189,19 @@ class Step:
         rerouted = self._rerouted(decoded.misplaced)
         lane_row = _advance(state, taken, counts, score)
         arms = Counter(p.arm for p in published)
-        alarms = state.clicks.alarms()
-        drifts = told(alarms, state.lane, self.engine.models.live.version, state.stream_ms) if alarms else []
-        control = [Message(drift.key, encode_json(drift)) for drift in drifts]
+        control = self._control(state, published)
         effects = Effects(messages, rerouted, lane_row, counts, tally(decoded, applied), arms, outcomes, control)
         lap("encode")
         return effects
+
+    def _control(self, state: LaneState, published: list[Published]) -> list[Message]:
+        """What the lane has to say to all: drifts of its click layer, and how models fare."""
+        models, layer = self.engine.models, state.clicks.layer
+        state.models.differ(p.beside for p in published if p.beside is not None)
+        alarms = state.clicks.alarms()
+        drifts = told(alarms, state.lane, models.live.version, state.stream_ms) if alarms else []
+        news = [*drifts, *state.models.tell(state.lane, models, layer, self.worker, state.stream_ms)]
+        return [Message(each.key, encode_json(each)) for each in news]
 
     def _place(self, state: LaneState, users: list[bytes], rows: Rows, acted: npt.NDArray[np.bool_]) -> list[Published]:
         """Placements of those who acted; what was filtered, or late, asks for none."""

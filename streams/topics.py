@@ -35,6 +35,8 @@ DEAD_LETTERS = "dead-letters"
 LATE_EVENTS = "late-events"
 EXPERIMENT_REPORTS = "experiment-reports"
 CAMPAIGN_METRICS = "campaign-metrics"
+MODELS = "models"
+SHADOW_SCORES = "shadow-scores"
 
 CLEANUP = "cleanup.policy"
 RETENTION = "retention.ms"
@@ -147,6 +149,10 @@ TABLE: tuple[Topic, ...] = (
         lanes=True,
         configs=_COMPACTED_SOON,
     ),
+    # One partition, read when a model is named: whole files in parts, by what they hash to.
+    Topic(MODELS, "files of models, in parts, keyed by their hash", "compact", lanes=False),
+    # As long as the outcomes that it is compared with.
+    Topic(SHADOW_SCORES, "what a shadow model says beside the live one", "delete", lanes=True, configs=_kept(7)),
     Topic(EXPERIMENT_REPORTS, "what each experiment shows, keyed by experiment", "compact", lanes=False),
 )
 

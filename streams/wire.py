@@ -248,6 +248,33 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     level: float = 0.0
 
 
+class ShadowSlot(Struct, frozen=True, kw_only=True):
+    """An ad of a placement: its chance of a click in the first slot, by the model that decided and by the shadow."""
+
+    ad_id: str
+    pctr: float
+    shadow_pctr: float
+    difference: float
+
+
+class ShadowScore(Struct, frozen=True, kw_only=True):
+    """What a shadow model says beside a decision. Topic ``shadow-scores``, no key: it names no person.
+
+    ``decision``: the 64-bit XXH3 of the ``placement_id``, in hex. ``slots``: the ads that were placed, first to last.
+    ``candidates``: how many were scored, with the mean and the largest of the absolute differences between the two
+    models' chances over all of them.
+    """
+
+    decision: str
+    time_ms: int
+    model: str
+    shadow: str
+    slots: tuple[ShadowSlot, ...]
+    candidates: int
+    mean_difference: float
+    largest_difference: float
+
+
 class DeadLetter(Struct, frozen=True, kw_only=True):
     """Where a record on ``dead-letters`` came from; travels as its headers, beside the raw key, value and time."""
 

@@ -24,6 +24,7 @@ from streams.cli import (
     lag,
     lanes,
     metrics,
+    model,
     ope,
     outcomes,
     privacy,
@@ -67,6 +68,7 @@ app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(verify.verify)
 app.add_typer(experiment.app, name="experiment")
+app.add_typer(model.app, name="model")
 app.command()(ope.ope)
 app.command()(outcomes.outcomes)
 app.command()(campaigns.campaigns)

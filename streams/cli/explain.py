@@ -11,7 +11,9 @@ from rich.table import Table
 from streams.cli.options import Bootstrap, Json, Model, Prefix, settings_of
 
 if TYPE_CHECKING:
+    from scoring.engine import Engine
     from streams.explain import Recomputed
+    from streams.settings import Settings
     from streams.wire import Decision
 
 
@@ -24,6 +26,7 @@ def explain(
 ) -> None:
     """Find a placement's receipt on the decisions topic, compute it again and compare.
 
+    By the model that the receipt names: --model where it is that one, else from the topic models.
     Exit status 1 where it cannot be computed again or differs, with what differs.
 
     Example: salience explain 0-1a22-81e-ce3204e5831d6fd5
@@ -32,17 +35,11 @@ def explain(
 
     from scoring.attention import ModelError
     from scoring.text import TextEncoderError
-    from streams.app import make_engine
     from streams.explain import recompute
     from streams.rules import RulesError
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
-    try:
-        engine = make_engine(settings)
-    except (ModelError, RulesError, TextEncoderError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
-    decision = asyncio.run(_find(settings.bootstrap, settings.topic_prefix, placement_id, engine.catalogue))
+    decision = asyncio.run(_find(settings.bootstrap, settings.topic_prefix, placement_id))
     if decision is None:
         typer.echo(
             f"No decision {placement_id!r} on {settings.topic_prefix}decisions at {settings.bootstrap}; "
@@ -50,6 +47,11 @@ def explain(
             err=True,
         )
         raise typer.Exit(1)
+    try:
+        engine = asyncio.run(_engine(settings, decision.versions["model"]))
+    except (ModelError, RulesError, TextEncoderError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
     result = recompute(decision, engine)
     if as_json:
         answer = {
@@ -64,18 +66,13 @@ def explain(
     raise typer.Exit(0 if result.identical else 1)
 
 
-async def _find(bootstrap: str, prefix: str, placement_id: str, catalogue: object) -> "Decision | None":
-    """The decision, if it is on the topic; fills the catalogue with the ads as they are now."""
+async def _find(bootstrap: str, prefix: str, placement_id: str) -> "Decision | None":
+    """The decision, if it is on the topic."""
     import msgspec
 
-    from scoring.catalogue import Catalogue
-    from streams.catalogue_feed import apply_ads
     from streams.reading import read_topic
     from streams.wire import Decision
 
-    assert isinstance(catalogue, Catalogue)
-    async for records in read_topic(bootstrap, prefix + "ads"):
-        apply_ads(catalogue, records)
     wanted = placement_id.encode()
     found = None
     async for records in read_topic(bootstrap, prefix + "decisions"):
@@ -84,6 +81,24 @@ async def _find(bootstrap: str, prefix: str, placement_id: str, catalogue: objec
                 decision = msgspec.json.decode(record.value, type=Decision)
                 found = decision if decision.placement_id == placement_id else found
     return found
+
+
+async def _engine(settings: "Settings", version: str) -> "Engine":
+    """An engine with the model that decided, wherever it is to be had, and the ads as they are now."""
+    from streams.app import make_engine
+    from streams.catalogue_feed import apply_ads
+    from streams.control import read_control
+    from streams.control_wire import PushedModel
+    from streams.model_store import obtain
+    from streams.reading import read_topic
+
+    engine = make_engine(settings)
+    if engine.model.version != version:
+        pushed = (await read_control(settings)).get(PushedModel, version)
+        engine = make_engine(settings, await obtain(settings, pushed)) if pushed is not None else engine
+    async for records in read_topic(settings.bootstrap, settings.topic_prefix + "ads"):
+        apply_ads(engine.catalogue, records)
+    return engine
 
 
 def _show(console: Console, decision: "Decision", result: "Recomputed") -> None:

@@ -49,6 +49,7 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
     "mode": {
         "streams/app.py": "the supervisor that crashes",
         "streams/intake.py": "a service of the app",
+        "streams/model_switch.py": "a service of the app",
         "streams/topic_feed.py": "a service of the app",
         "streams/watchdog.py": "a service of the app",
         "streams/web.py": "a service of the app",

@@ -154,7 +154,7 @@ def test_a_shadow_changes_nothing_and_is_told_beside(old: AttentionModel, new: A
     assert [one.predicted for one in outcomes] == [one.predicted for one in silent]
     assert {one.shadow for one in outcomes} == {new.version}
     assert all(0 < one.shadow_predicted < 1 for one in outcomes)
-    differences = engine.models.differences[new.version]
+    differences = state.models.differences[new.version]
     assert differences.candidates > 100
     assert 0 < differences.total / differences.candidates < differences.largest < 1
     found = state.clicks.layer.learner(engine.models.shadow.number).evidence  # type: ignore[union-attr]  # it is there

@@ -126,6 +126,11 @@ def test_a_log_without_events_has_no_age() -> None:
 def test_every_topic_that_carries_the_logs_times_and_deletes_by_age_keeps_them_for_ever() -> None:
     deleting = {topic.name for topic in topics.TABLE if topic.cleanup == "delete"}
 
-    made_now = {topics.DECISIONS, topics.OUTCOMES, topics.LATE_EVENTS}  # these carry the time when they were made
+    made_now = {
+        topics.DECISIONS,
+        topics.OUTCOMES,
+        topics.SHADOW_SCORES,
+        topics.LATE_EVENTS,
+    }  # these carry the time when they were made
     assert deleting - KEPT_FOR_EVER.keys() == made_now
     assert KEPT_FOR_EVER.keys() <= deleting

@@ -28,6 +28,8 @@ def test_the_lanes_topics_have_the_lanes_partitions_and_the_others_one() -> None
         "late-events": 12,
         "dead-letters": 12,
         "campaign-metrics": 12,
+        "models": 1,
+        "shadow-scores": 12,
         "experiment-reports": 1,
     }
 
@@ -35,7 +37,9 @@ def test_the_lanes_topics_have_the_lanes_partitions_and_the_others_one() -> None
 def test_what_is_a_latest_value_by_key_is_compacted_and_what_happened_is_not() -> None:
     compacted = {name for name, topic in BY_NAME.items() if topic.cleanup == "compact"}
 
-    assert compacted == {"ads", "control", "placements", "state-changelog", "experiment-reports", "campaign-metrics"}
+    assert compacted == {
+        "ads", "control", "placements", "state-changelog", "models", "experiment-reports", "campaign-metrics",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("topic", topics.TABLE, ids=lambda topic: topic.name)

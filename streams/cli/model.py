@@ -1,0 +1,296 @@
+"""``salience model``: models pushed, tried beside the live one, promoted and taken back, without a restart."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+
+if TYPE_CHECKING:
+    from streams.control import Control
+    from streams.control_wire import ModelRoles, PushedModel
+    from streams.settings import Settings
+
+app = typer.Typer(
+    help="Models: push, shadow, canary, promote, rollback, list, remove; no worker restarts.", no_args_is_help=True
+)
+
+Version = Annotated[str, typer.Argument(help="As in salience model list.", show_default=False)]
+Share = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of people, by a hash of theirs; 0 ends it.")]
+Reason = Annotated[str, typer.Option(help="Why; kept with the change.")]
+
+
+@app.command("list", epilog="Example: salience model list --json")
+def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
+    """Every model, what it does, what outcomes say of it, and who refuses it and why."""
+    control = _control(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
+    roles, told = _roles(control), [_told(control, version) for version in _versions(control)]
+    if as_json:
+        _print({"live": roles.live or None, "reason": roles.reason, "forced": roles.forced, "models": told})
+        return
+    console = Console(highlight=False)
+    table = Table("model", "state", "share", "outcomes", "clicks", "calibration", "log loss gained", "refused by")
+    for one in told:
+        figures = ("-" if one[name] is None else f"{one[name]:.3f}" for name in ("calibration", "log_loss_gain"))
+        refusals = "\n".join(f"lane {each['lane']}: {each['reason']}" for each in one["refusals"])
+        share = f"{one['share']:.0%}" if one["share"] else ""
+        counts = (f"{one['outcomes']:,}", f"{one['clicks']:,}")
+        table.add_row(one["model"], one["state"], share, *counts, *figures, refusals)
+    console.print(table)
+    if not roles.live:
+        console.print("Live is the model that the workers were started with (SALIENCE_MODEL).")
+    elif roles.reason:
+        console.print(f"Last change: {roles.reason}", markup=False)
+
+
+@app.command(epilog="Example: salience model push ./my-model")
+def push(
+    directory: Annotated[Path, typer.Argument(help="Folder of a model's manifest.json.", show_default=False)],
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Try a model here, and put its files on the topic models. It scores nobody yet.
+
+    Exit status 1 where it is refused, with the reason.
+    """
+    from streams.model_desk import push as push_model
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    pushed = _or_fail(lambda: asyncio.run(push_model(settings, directory)))
+    if as_json:
+        _print({"model": pushed.model, "bytes": pushed.bytes, "parity": pushed.parity, "score_ms": pushed.score_ms})
+    else:
+        typer.echo(
+            f"{pushed.model}: {pushed.bytes:,} bytes pushed; it differs from its golden outputs by {pushed.parity:.1e} "
+            f"and scores a person's 100 candidates in {pushed.score_ms:.2f} ms.\n"
+            f"Next: salience model shadow {pushed.model}"
+        )
+
+
+@app.command(epilog="Example: salience model shadow my-model-1a2b3c4d --share 0.2")
+def shadow(
+    version: Version,
+    share: Share = 0.1,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Let workers ask a model beside the live one, and log both scores on shadow-scores; it decides nothing."""
+    from streams.model_roles import with_shadow
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    _change(settings, version, lambda roles: with_shadow(roles, version, share, _now_ms()), as_json)
+
+
+@app.command(epilog="Example: salience model canary my-model-1a2b3c4d --share 0.05")
+def canary(
+    version: Version,
+    share: Share = 0.05,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Let a model decide for some people; a larger share only adds to them."""
+    from streams.model_roles import with_canary
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    _change(settings, version, lambda roles: with_canary(roles, version, share, _now_ms()), as_json)
+
+
+@app.command(epilog="Example: salience model promote my-model-1a2b3c4d")
+def promote(
+    version: Version,
+    outcomes_min: Annotated[int, typer.Option(min=0, help="Outcomes that it must have had.")] = 1_000,
+    clicks_min: Annotated[int, typer.Option(min=0, help="Clicks among them.")] = 30,
+    miscalibrated_max: Annotated[
+        float, typer.Option(min=0.0, help="How far clicks over predicted clicks may be from 1, in ratio.")
+    ] = 0.25,
+    force: Annotated[bool, typer.Option("--force", help="Without all that is asked for; wants a --reason.")] = False,
+    reason: Reason = "",
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Let a model decide for everybody, from the workers' next slice on.
+
+    It must still say what it said where it was made, be refused by nobody, and have enough outcomes, as many of them
+    clicks as it predicted. Exit status 1 where something is missing, with what.
+    """
+    from streams.model_desk import parity
+    from streams.model_roles import Limits, objections, promoted
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    if force and not reason:
+        _fail("--force wants a --reason, which is kept with the change")
+    control = _control(settings)
+    pushed = _pushed(control, version)
+    limits = Limits(outcomes_min, clicks_min, miscalibrated_max)
+    found = [
+        *_or_fail(lambda: asyncio.run(parity(settings, pushed))),
+        *objections(pushed, _record(control, version), limits),
+    ]
+    if found and not force:
+        told = "\n  ".join(found)
+        _fail(f"{version} is not promoted:\n  {told}\nIf it must be: --force --reason '...'")
+    _change(
+        settings,
+        version,
+        lambda roles: promoted(roles, version, _now_ms(), reason, forced=bool(found)),
+        as_json,
+        {"overruled": found},
+    )
+
+
+@app.command(epilog="Example: salience model rollback --reason 'calibration is off'")
+def rollback(reason: Reason = "", bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
+    """Go back to the model that was live before, from the workers' next slice on; canary and shadow end."""
+    from streams.model_roles import rolled_back
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    _change(settings, None, lambda roles: rolled_back(roles, _now_ms(), reason), as_json)
+
+
+@app.command(epilog="Example: salience model remove my-model-1a2b3c4d")
+def remove(version: Version, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
+    """Take a model that does nothing off the topics. Its placements can then no longer be explained."""
+    from streams.model_desk import remove as remove_model
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    _or_fail(lambda: asyncio.run(remove_model(settings, version)))
+    if as_json:
+        _print({"removed": version})
+    else:
+        typer.echo(f"{version}: removed")
+
+
+def _change(
+    settings: "Settings",
+    version: str | None,
+    change: "Callable[[ModelRoles], ModelRoles]",
+    as_json: bool,
+    more: dict[str, Any] = {},  # noqa: B006 - only read
+) -> None:
+    """Make a change of roles and say what they are now."""
+    import msgspec
+
+    from streams.control import publish
+
+    control = _control(settings)
+    if version is not None:
+        _pushed(control, version)
+    roles = _or_fail(lambda: change(_roles(control)))
+    asyncio.run(publish(settings, [roles]))
+    if as_json:
+        _print(msgspec.to_builtins(roles) | more)
+        return
+    live = roles.live or "the workers' own"
+    others = [f"canary {roles.canary} for {roles.canary_share:.0%}"] if roles.canary else []
+    others += [f"shadow {roles.shadow} beside {roles.shadow_share:.0%}"] if roles.shadow else []
+    typer.echo(f"live: {'; '.join([live, *others])}. Workers follow: salience model list")
+
+
+def _told(control: "Control", version: str) -> dict[str, Any]:
+    """A model as JSON tells it."""
+    from streams.control_wire import PushedModel
+    from streams.model_roles import state_of
+
+    roles, record, pushed = _roles(control), _record(control, version), control.get(PushedModel, version)
+    state = state_of(roles, version)
+    evidence = record.evidence
+    return {
+        "model": version,
+        "state": state,
+        "share": {"canary": roles.canary_share, "shadow": roles.shadow_share, "live": 1.0}.get(state, 0.0),
+        "pushed_ms": pushed.time_ms if pushed else None,
+        "bytes": pushed.bytes if pushed else None,
+        "parity": pushed.parity if pushed else None,
+        "score_ms": pushed.score_ms if pushed else None,
+        "lanes": record.lanes,
+        "outcomes": evidence.outcomes,
+        "clicks": evidence.clicks,
+        "calibration": record.calibration,
+        "log_loss": evidence.log_loss / evidence.outcomes if evidence.outcomes else None,
+        "beside": evidence.beside,
+        "log_loss_gain": record.gain,
+        "mean_difference": record.mean_difference,
+        "largest_difference": record.largest_difference,
+        "refusals": [
+            {"lane": lane, "worker": worker, "reason": reason}
+            for lane, (worker, reason) in sorted(record.refusals.items())
+        ],
+    }
+
+
+def _versions(control: "Control") -> list[str]:
+    from streams.control_wire import PushedModel
+
+    roles = _roles(control)
+    pushed = sorted(control.all(PushedModel).values(), key=lambda one: one.time_ms)
+    named = (roles.live, *roles.former, roles.canary, roles.shadow)
+    return list(dict.fromkeys([*(one.model for one in pushed), *(version for version in named if version)]))
+
+
+def _record(control: "Control", version: str) -> Any:
+    from streams.control_wire import ModelStatus
+    from streams.model_roles import Record
+
+    return Record.of([one for one in control.all(ModelStatus).values() if one.model == version])
+
+
+def _roles(control: "Control") -> "ModelRoles":
+    from streams.control_wire import ModelRoles
+
+    return control.get(ModelRoles, "all") or ModelRoles()
+
+
+def _pushed(control: "Control", version: str) -> "PushedModel":
+    from streams.control_wire import PushedModel
+
+    found = control.get(PushedModel, version)
+    if found is None:
+        there = ", ".join(sorted(control.all(PushedModel))) or "none"
+        _fail(f"there is no model {version!r}; there are: {there}. Push it: salience model push DIR")
+    return found
+
+
+def _control(settings: "Settings") -> "Control":
+    from streams.control import read_control
+
+    return _or_fail(lambda: asyncio.run(read_control(settings)))
+
+
+T = TypeVar("T")
+
+
+def _or_fail(call: Callable[[], T]) -> T:
+    """The result, or the error's message and exit status 1."""
+    from streams.reading import MissingTopicError
+
+    try:
+        return call()
+    except (ValueError, MissingTopicError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def _print(answer: dict[str, Any]) -> None:
+    import msgspec
+
+    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+
+
+def _now_ms() -> int:
+    from streams.clock import wall_ms
+
+    return wall_ms()

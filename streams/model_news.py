@@ -1,0 +1,89 @@
+"""What a lane tells the control topic of models that have roles: whether they are used here, and how they fare.
+
+Each lane tells for itself, in the transaction of a slice: when a role or a refusal changes, and as outcomes come in,
+ever less often, so that a model costs a lane some hundred records in its life.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from scoring.feedback import ClickLayer
+from scoring.learner import Evidence
+from scoring.models import Models, number_of
+from streams.control_wire import ModelStatus
+from streams.wire import ShadowScore
+
+OUTCOMES_MORE = 20
+"""Outcomes that are news at the least; beyond, a twentieth of those there are."""
+
+
+@dataclass(slots=True)
+class Differences:
+    """How far a shadow's chances of a click are from those beside them, over all candidates."""
+
+    candidates: int = 0
+    total: float = 0.0
+    largest: float = 0.0
+
+    def add(self, score: ShadowScore) -> None:
+        """Take in what it said of one person."""
+        self.candidates += score.candidates
+        self.total += score.candidates * score.mean_difference
+        self.largest = max(self.largest, score.largest_difference)
+
+
+@dataclass(slots=True)
+class ModelNews:
+    """One lane's. ``revision``: that of the models of which it has told."""
+
+    revision: int = 0
+    told: dict[str, int] = field(default_factory=dict)
+    differences: dict[str, Differences] = field(default_factory=dict)
+
+    def differ(self, scores: Iterable[ShadowScore]) -> None:
+        """Take in what shadows said."""
+        for score in scores:
+            self.differences.setdefault(score.shadow, Differences()).add(score)
+
+    def waits(self, models: Models) -> bool:
+        """Whether there is news that no event may bring along."""
+        return self.revision != models.revision
+
+    def tell(self, lane: int, models: Models, layer: ClickLayer, worker: str, time_ms: int) -> list[ModelStatus]:
+        """What is new, as of now."""
+        changed = self.waits(models)
+        if changed:
+            self.revision = models.revision
+            self.told = {version: count for version, count in self.told.items() if version in models.roles.versions}
+            self.differences = {v: each for v, each in self.differences.items() if v in models.roles.versions}
+        out = []
+        for version in models.roles.versions:
+            learner = layer.learners.get(number_of(version))
+            evidence = learner.evidence if learner is not None else Evidence()
+            told = self.told.get(version, 0)
+            if changed or evidence.outcomes - told >= max(OUTCOMES_MORE, told // 20):
+                self.told[version] = evidence.outcomes
+                out.append(self._status(lane, version, models, evidence, worker, time_ms))
+        return out
+
+    def _status(
+        self, lane: int, version: str, models: Models, evidence: Evidence, worker: str, time_ms: int
+    ) -> ModelStatus:
+        apart = self.differences.get(version, Differences())
+        return ModelStatus(
+            lane=lane,
+            model=version,
+            worker=worker,
+            refused=models.refused.get(version, ""),
+            outcomes=evidence.outcomes,
+            clicks=evidence.clicks,
+            predicted=evidence.predicted,
+            log_loss=evidence.log_loss,
+            beside=evidence.beside,
+            beside_log_loss=evidence.beside_log_loss,
+            live_log_loss=evidence.live_log_loss,
+            candidates=apart.candidates,
+            difference=apart.total,
+            largest_difference=apart.largest,
+            time_ms=time_ms,
+        )

@@ -1,0 +1,166 @@
+"""Changes of who scores whom, and what a model must have shown for them. No I/O.
+
+A model goes from *pushed* to *shadow* (asked about some people and not heeded), to *canary* (heeded for some), to
+*live*; each step can be left out by force, with a reason, and the last can be taken back.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from scoring.attention import GOLDEN_TOLERANCE
+from scoring.learner import Evidence
+from scoring.models import FORMER_MAX
+from streams.control_wire import ModelRoles, ModelStatus, PushedModel
+
+OUTCOMES_MIN = 1_000
+"""Outcomes that a model must have had; at a click rate of 3 % its calibration is then known to a fifth."""
+CLICKS_MIN = 30
+MISCALIBRATED_MAX = 0.25
+"""How far clicks over predicted clicks may be from 1, in ratio: the click layer takes minutes to mend as much."""
+ITSELF = ""
+"""The model that workers were started with, among roles."""
+
+
+class RolesError(ValueError):
+    """A change that is not made; the message says why, and what would help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is asked of a model before it is promoted."""
+
+    outcomes: int = OUTCOMES_MIN
+    clicks: int = CLICKS_MIN
+    miscalibrated: float = MISCALIBRATED_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that lanes tell of one model. ``refusals``: reasons by lane, with the worker."""
+
+    evidence: Evidence
+    refusals: Mapping[int, tuple[str, str]]
+    lanes: int = 0
+    candidates: int = 0
+    mean_difference: float = 0.0
+    largest_difference: float = 0.0
+
+    @classmethod
+    def of(cls, statuses: Sequence[ModelStatus]) -> "Record":
+        """The sum of what lanes tell."""
+        evidence = Evidence()
+        for status in statuses:
+            evidence.join(Evidence(**{name: getattr(status, name) for name in Evidence.__slots__}))
+        candidates = sum(status.candidates for status in statuses)
+        return cls(
+            evidence,
+            {status.lane: (status.worker, status.refused) for status in statuses if status.refused},
+            len(statuses),
+            candidates,
+            sum(status.difference for status in statuses) / max(candidates, 1),
+            max((status.largest_difference for status in statuses), default=0.0),
+        )
+
+    @property
+    def calibration(self) -> float | None:
+        """Clicks over predicted clicks; None before the first outcome."""
+        return self.evidence.clicks / self.evidence.predicted if self.evidence.predicted else None
+
+    @property
+    def gain(self) -> float | None:
+        """How much lower its log loss is than that of the model it was beside; None where it was beside none."""
+        found = self.evidence
+        return (found.live_log_loss - found.beside_log_loss) / found.beside if found.beside else None
+
+
+def objections(pushed: PushedModel, record: Record, limits: Limits) -> list[str]:
+    """What speaks against promoting a model; nothing where all that is asked for is there."""
+    found = [
+        f"lane {lane} ({worker}) refuses it: {reason}" for lane, (worker, reason) in sorted(record.refusals.items())
+    ]
+    if not pushed.parity <= GOLDEN_TOLERANCE:
+        found.append(f"its outputs differ from the golden ones by {pushed.parity:.3g}, at most {GOLDEN_TOLERANCE:g}")
+    evidence, calibration = record.evidence, record.calibration
+    if evidence.outcomes < limits.outcomes or evidence.clicks < limits.clicks:
+        found.append(
+            f"{evidence.outcomes:,} outcomes with {evidence.clicks:,} clicks; expected {limits.outcomes:,} with "
+            f"{limits.clicks:,}: let it be a shadow or a canary for longer, or for more people"
+        )
+    elif calibration is None or not 1 / (1 + limits.miscalibrated) <= calibration <= 1 + limits.miscalibrated:
+        told = "none" if calibration is None else f"{calibration:.3f}"
+        low, high = 1 / (1 + limits.miscalibrated), 1 + limits.miscalibrated
+        found.append(f"clicks over predicted clicks are {told}; expected {low:.2f} to {high:.2f}")
+    return found
+
+
+def state_of(roles: ModelRoles, version: str) -> str:
+    """What a model does: live, canary, shadow, former or pushed."""
+    for state in ("live", "canary", "shadow"):
+        if getattr(roles, state) == version:
+            return state
+    return "former" if version in roles.former else "pushed"
+
+
+def with_shadow(roles: ModelRoles, version: str, share: float, time_ms: int) -> ModelRoles:
+    """Ask ``version`` about a share of people, and heed it for none; a share of 0 ends it."""
+    _not_live(roles, version, "shadow")
+    canary = "" if roles.canary == version else roles.canary
+    return _changed(
+        roles,
+        time_ms,
+        shadow=version if share > 0 else "",
+        shadow_share=share,
+        canary=canary,
+        canary_share=roles.canary_share if canary else 0.0,
+    )
+
+
+def with_canary(roles: ModelRoles, version: str, share: float, time_ms: int) -> ModelRoles:
+    """Heed ``version`` for a share of people; a share of 0 ends it."""
+    _not_live(roles, version, "canary")
+    shadow = "" if roles.shadow == version else roles.shadow
+    return _changed(
+        roles,
+        time_ms,
+        canary=version if share > 0 else "",
+        canary_share=share,
+        shadow=shadow,
+        shadow_share=roles.shadow_share if shadow else 0.0,
+    )
+
+
+def promoted(roles: ModelRoles, version: str, time_ms: int, reason: str = "", *, forced: bool = False) -> ModelRoles:
+    """Heed ``version`` for everybody; what was live before can come back."""
+    _not_live(roles, version, "live")
+    canary = "" if roles.canary == version else roles.canary
+    shadow = "" if roles.shadow == version else roles.shadow
+    return ModelRoles(
+        live=version,
+        former=(roles.live, *roles.former)[:FORMER_MAX],
+        canary=canary,
+        canary_share=roles.canary_share if canary else 0.0,
+        shadow=shadow,
+        shadow_share=roles.shadow_share if shadow else 0.0,
+        time_ms=time_ms,
+        reason=reason[:512],
+        forced=forced,
+    )
+
+
+def rolled_back(roles: ModelRoles, time_ms: int, reason: str = "") -> ModelRoles:
+    """Go back to what was live before, and end canary and shadow: one thing at a time."""
+    if not roles.former:
+        raise RolesError("no model was live before this one; nothing to go back to")
+    live, *former = roles.former
+    return ModelRoles(live=live, former=tuple(former), time_ms=time_ms, reason=reason[:512])
+
+
+def _not_live(roles: ModelRoles, version: str, role: str) -> None:
+    if roles.live == version:
+        raise RolesError(f"{version} is live already; it cannot become {role}")
+
+
+def _changed(roles: ModelRoles, time_ms: int, **changes: str | float) -> ModelRoles:
+    return msgspec.structs.replace(roles, time_ms=time_ms, reason="", forced=False, **changes)

@@ -1,0 +1,128 @@
+"""The worker's models follow the control topic: got and tried beside the hot path, switched between two slices.
+
+Until a model that is named has been tried and has vectors of every ad, all goes on with the roles as they were; then
+one call on the compute thread changes them. One that does not pass is refused, and its role stays with the one before.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+import structlog
+from mode import Service
+
+from scoring.attention import AttentionModel, ModelError
+from scoring.catalogue import learned_column
+from scoring.models import Models, Roles
+from streams.compute import Compute
+from streams.control import Control
+from streams.control_wire import ModelRoles, PushedModel
+from streams.model_store import obtain
+from streams.settings import Settings
+
+log = structlog.get_logger()
+
+ADS_PER_CALL = 1_000
+"""Encoded in one call of the encoder: some milliseconds of a core that is not the compute thread's."""
+REASON_MAX = 512
+
+
+def roles_of(message: ModelRoles) -> Roles:
+    """The roles that a message gives."""
+    return Roles(
+        live=message.live,
+        former=message.former,
+        canary=message.canary,
+        canary_share=message.canary_share,
+        shadow=message.shadow,
+        shadow_share=message.shadow_share,
+    )
+
+
+class ModelSwitch(Service):
+    """Gives ``models`` the roles that ``control`` tells."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        control: Control,
+        models: Models,
+        compute: Compute,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        """``fail``: ends the process."""
+        super().__init__()
+        self._fail = fail
+        self._settings, self._control, self._models, self._compute = settings, control, models, compute
+        self._wanted: ModelRoles | None = None
+        self._news = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _told(self, _name: str, roles: ModelRoles | None) -> None:
+        """On the compute thread: other roles are wanted."""
+        self._wanted = roles or ModelRoles()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def on_start(self) -> None:
+        """Take the roles as they are now, before anybody is scored."""
+        self._loop = asyncio.get_running_loop()
+        await self._compute.run(self._control.on, ModelRoles, self._told)
+        await self._settle()
+        self.add_future(self._follow())
+
+    async def _follow(self) -> None:
+        try:
+            while not self.should_stop:
+                await self._news.wait()
+                await self._settle()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a worker that no longer follows its roles: every failure is fatal
+            self._fail(error)
+
+    async def _settle(self) -> None:
+        """Get what is wanted, as long as others are wanted meanwhile; then change roles."""
+        while self._wanted is not None:
+            self._news.clear()
+            wanted, self._wanted = self._wanted, None
+            roles = roles_of(wanted)
+            for version in roles.versions:
+                if version not in self._models and version not in self._models.refused:
+                    await self._obtain(version)
+            await self._compute.run(self._models.play, roles)
+            log.info("models", live=self._models.live.version, canary=roles.canary, shadow=roles.shadow)
+
+    async def _obtain(self, version: str) -> None:
+        """Hold a model, or refuse it: whatever goes wrong with one that is new must not touch those at work."""
+        try:
+            model = await self._load(version)
+            await self._encode(model)
+            await self._compute.run(self._models.hold, model)
+        except Exception as error:  # noqa: BLE001 - see above; a cancelled task is no such exception
+            reason = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+            log.warning("model refused", model=version, reason=reason)
+            await self._compute.run(self._refuse, version, reason[:REASON_MAX])
+
+    def _refuse(self, version: str, reason: str) -> None:
+        self._models.base.catalogue.detach(learned_column(version))
+        self._models.refuse(version, reason)
+
+    async def _load(self, version: str) -> AttentionModel:
+        """From the topic, tried. Raises `ModelError`."""
+        pushed = self._control.get(PushedModel, version)
+        if pushed is None:
+            raise ModelError(f"{version} is not on the control topic", "it there", "push it: salience model push DIR")
+        self._settings.home.mkdir(parents=True, exist_ok=True)
+        return await obtain(self._settings, pushed, self._settings.home)
+
+    async def _encode(self, model: AttentionModel) -> None:
+        """Give the catalogue the model's vectors, some ads at a time. Raises `ModelError`."""
+        catalogue, column = self._models.base.catalogue, learned_column(model.version)
+        await self._compute.run(catalogue.attach, column, model.encode, model.dim)
+        for start in range(0, len(catalogue), ADS_PER_CALL):
+            tokens, dense, revisions = await self._compute.run(catalogue.told, start, start + ADS_PER_CALL)
+            vectors = await asyncio.to_thread(model.encode, tokens, dense)
+            if not np.isfinite(vectors).all():
+                raise ModelError(f"{model.version}: vectors of ads are no numbers", "numbers", "train it again")
+            await self._compute.run(catalogue.encoded, column, start, vectors, revisions)

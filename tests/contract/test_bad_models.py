@@ -1,0 +1,216 @@
+"""Kinds of model that must not score anybody: each is refused with its reason, before or by what it has to show."""
+
+import contextlib
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import helper
+
+from scoring.attention import ATTENTION, DIM_MAX, ENCODER, MANIFEST, ModelError, load
+from scoring.graph import DEPTH_MAX, OPSETS, GraphError, read_graph
+from scoring.inputs import SPEC_HASH
+from scoring.proof import prove
+from tests.models import DIM, Graphs, operator, toy_model
+
+
+def halt() -> Callable[[], float]:
+    """A clock on which everything takes no time."""
+    return lambda: 0.0
+
+
+def ticking(step_s: float) -> Callable[[], float]:
+    """A clock on which everything takes ``step_s``."""
+    count = itertools.count()
+    return lambda: step_s * next(count)
+
+
+def changed(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Change a file's bytes behind its manifest's back."""
+
+    def make(directory: Path) -> None:
+        file = toy_model(directory) / name
+        file.write_bytes(change(file.read_bytes()))
+
+    return make
+
+
+def made(**changes: Any) -> Callable[[Path], None]:
+    def make(directory: Path) -> None:
+        toy_model(directory, **changes)
+
+    return make
+
+
+def _junk(graphs: dict[str, Any]) -> None:
+    class Junk:
+        def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
+            return b"MZ\x90 this is a program"
+
+    graphs[ATTENTION] = Junk()
+
+
+def _elsewhere(graphs: Graphs) -> None:
+    (table,) = (each for each in graphs[ENCODER].graph.initializer if each.name == "table")
+    table.ClearField("raw_data")
+    table.data_location = onnx.TensorProto.EXTERNAL
+    table.external_data.add(key="location", value="/etc/passwd")
+
+
+def _elsewhere_in_a_constant(graphs: Graphs) -> None:
+    tensor = onnx.TensorProto(name="hidden", data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../secrets")
+    graphs[ATTENTION].graph.node.append(helper.make_node("Constant", [], ["hidden"], value=tensor))
+
+
+def _opset(version: int) -> Callable[[Graphs], None]:
+    def change(graphs: Graphs) -> None:
+        graphs[ATTENTION].opset_import[0].version = version
+
+    return change
+
+
+def _function(graphs: Graphs) -> None:
+    identity = helper.make_node("Identity", ["a"], ["b"])
+    graphs[ATTENTION].functions.append(
+        helper.make_function("mine", "Own", ["a"], ["b"], [identity], [helper.make_opsetid("", 18)])
+    )
+
+
+def _for_ever(graphs: Graphs) -> None:
+    body = helper.make_graph([helper.make_node("Identity", ["go"], ["on"])], "body", [], [])
+    graphs[ATTENTION].graph.node.append(helper.make_node("Loop", ["", ""], ["unread"], body=body))
+
+
+def _forget_input(graphs: Graphs) -> None:
+    inputs = graphs[ATTENTION].graph.input
+    inputs.remove(next(each for each in inputs if each.name == "interest"))
+
+
+def _rename_output(graphs: Graphs) -> None:
+    graph = graphs[ATTENTION].graph
+    graph.output[0].name = graph.node[0].output[0] = "score"
+
+
+def _retype(graphs: Graphs) -> None:
+    graph = graphs[ATTENTION].graph
+    next(each for each in graph.input if each.name == "context").type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+
+
+def _reshape(graphs: Graphs) -> None:
+    graph = graphs[ATTENTION].graph
+    next(each for each in graph.input if each.name == "interest").type.tensor_type.shape.dim[1].dim_value = 63
+
+
+def _poison(golden: dict[str, Any]) -> None:
+    golden["candidates"][0, 0, 0] = golden["logit"][0, 0] = golden["attention"][0, 0, 0] = np.nan
+
+
+def _unsure(graphs: Graphs) -> None:
+    """No number where a person has no history at all and candidates no vector."""
+    graph = graphs[ATTENTION].graph
+    graph.node[0].output[0] = "plain"
+    graph.node.append(helper.make_node("Div", ["plain", "plain"], ["one"]))
+    graph.node.append(helper.make_node("Mul", ["plain", "one"], ["logit"]))
+
+
+def _lie(golden: dict[str, Any]) -> None:
+    golden["logit"] += 0.01
+
+
+def _deep(golden: dict[str, Any]) -> None:
+    golden["logit"] = golden["logit"][:, :-1]
+
+
+KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "truncated": (changed(ATTENTION, lambda content: content[:-100]), f"{ATTENTION} has the sha256"),
+    "hash": (changed(ENCODER, lambda content: content[:-1] + b"\0"), f"{ENCODER} has the sha256"),
+    "manifest": (changed(MANIFEST, lambda content: content[: len(content) // 2]), "the fields of a manifest"),
+    "no graph": (made(graphs=_junk), "expected an ONNX graph in one file"),
+    "specification": (
+        made(manifest=lambda fields: fields.update(spec_hash="0" * 16)),
+        f"specification {'0' * 16}; expected {SPEC_HASH}",
+    ),
+    "missing input": (made(graphs=_forget_input), "has inputs ["),
+    "missing output": (made(graphs=_rename_output), "has outputs ['attention', 'score']"),
+    "type": (made(graphs=_retype), "input context: tensor(double)"),
+    "shape": (made(graphs=_reshape), "input interest: tensor(float) ['interest0', 63]"),
+    "not a number": (made(golden=_poison), "differ from the golden ones by nan"),
+    "not a number of strangers": (made(graphs=_unsure), "no finite score of people of whom nothing is known"),
+    "golden": (made(golden=_lie), "outputs differ from the golden ones by 0.01"),
+    "golden shape": (made(golden=_deep), "logit has shape (3, 5); expected (3, 4)"),
+    "files elsewhere": (made(graphs=_elsewhere), "keeps table in other files"),
+    "constants elsewhere": (made(graphs=_elsewhere_in_a_constant), "keeps hidden in other files"),
+    "custom operator": (made(graphs=operator("Steal", domain="evil.example")), "uses evil.example:Steal"),
+    "runtime's own operator": (made(graphs=operator("Gelu", domain="com.microsoft")), "uses com.microsoft:Gelu"),
+    "chance": (made(graphs=operator("RandomNormalLike")), "uses RandomNormalLike"),
+    "loop": (made(graphs=_for_ever), "uses Loop"),
+    "function": (made(graphs=_function), "uses 1 functions of its own"),
+    "old operator set": (made(graphs=_opset(OPSETS[0] - 1)), f"operator set {OPSETS[0] - 1}"),
+    "operator set to come": (made(graphs=_opset(99)), f"operator set 99; expected {OPSETS[0]} to {OPSETS[-1]}"),
+    "too wide": (made(manifest=lambda fields: fields.update(dim=DIM_MAX + 1)), f"expected dim 1 to {DIM_MAX}"),
+    "way out": (
+        made(manifest=lambda fields: fields["files"].update({"../../x": "0" * 64})),
+        "a plain name inside the directory",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bad_model_is_refused_with_its_reason(tmp_path: Path, kind: str) -> None:
+    make, reason = KINDS[kind]
+    make(tmp_path)
+    with pytest.raises(ModelError) as refused:
+        prove(tmp_path, halt())
+    assert reason in str(refused.value)
+    assert "; expected " in str(refused.value)
+
+
+def test_a_slow_model_is_refused_with_what_it_takes_and_what_it_may(tmp_path: Path) -> None:
+    toy_model(tmp_path)
+    with pytest.raises(ModelError, match=r"takes 125 ms; expected at most 10 ms; .*SALIENCE_MODEL_SCORE_MS_MAX"):
+        prove(tmp_path, ticking(1.0), 10.0)
+
+
+def test_a_model_that_keeps_the_contract_says_what_it_has_shown(tmp_path: Path) -> None:
+    model, proof = prove(toy_model(tmp_path), ticking(0.008), 10.0)
+    assert (proof.version, model.version) == (load(tmp_path).version,) * 2
+    assert proof.score_ms == pytest.approx(1.0)
+    assert proof.parity < 1e-5
+    assert model.dim == DIM
+
+
+def test_of_a_graph_within_a_graph_everything_is_seen(tmp_path: Path) -> None:
+    inner = helper.make_node("Identity", ["a"], ["b"])
+    for depth in range(3):
+        inner = helper.make_node(
+            "If", ["a"], ["b"], domain=f"d{depth}", then_branch=helper.make_graph([inner], "g", [], [])
+        )
+    content = helper.make_model(helper.make_graph([inner], "g", [], [])).SerializeToString()
+    assert read_graph(content).operators == {("", "Identity"), ("d0", "If"), ("d1", "If"), ("d2", "If")}
+    for _ in range(DEPTH_MAX):
+        inner = helper.make_node("If", ["a"], ["b"], then_branch=helper.make_graph([inner], "g", [], []))
+    with pytest.raises(GraphError, match="nested more than"):
+        read_graph(helper.make_model(helper.make_graph([inner], "g", [], [])).SerializeToString())
+
+
+@pytest.mark.parametrize("name", [ENCODER, ATTENTION])
+def test_what_is_read_of_a_graph_is_what_onnx_reads(name: str) -> None:
+    file = Path(__file__).parents[2] / "onnx_models" / "artifacts" / "demo" / name
+    proto = onnx.load(file)
+    found = read_graph(file.read_bytes())
+    assert found.operators == {(node.domain, node.op_type) for node in proto.graph.node}
+    assert found.opsets == {each.domain: each.version for each in proto.opset_import}
+    assert (found.nodes, found.outside, found.functions) == (len(proto.graph.node), [], 0)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_graph_or_none(content: bytes) -> None:
+    with contextlib.suppress(GraphError):
+        assert read_graph(content).nodes <= len(content)

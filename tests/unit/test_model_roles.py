@@ -1,0 +1,105 @@
+"""Changes of roles, and what speaks against a promotion."""
+
+import pytest
+
+from scoring.learner import Evidence
+from streams.control_wire import ModelRoles, ModelStatus, PushedModel
+from streams.model_roles import (
+    Limits,
+    Record,
+    RolesError,
+    objections,
+    promoted,
+    rolled_back,
+    state_of,
+    with_canary,
+    with_shadow,
+)
+
+NEW, OTHER = "new-00000001", "other-00000002"
+PUSHED = PushedModel(model=NEW, manifest="{}", bytes=1, parity=1e-6, score_ms=0.2, time_ms=1)
+
+
+def status(lane: int = 0, **fields: object) -> ModelStatus:
+    told = {"outcomes": 600, "clicks": 30, "predicted": 30.0, "log_loss": 100.0}
+    return ModelStatus(lane=lane, model=NEW, worker="w", time_ms=1, **(told | fields))  # type: ignore[arg-type]  # by name
+
+
+def test_a_model_goes_from_shadow_to_canary_to_live_and_back() -> None:
+    roles = with_shadow(ModelRoles(), NEW, 0.2, 1)
+    assert (roles.shadow, roles.shadow_share, state_of(roles, NEW)) == (NEW, 0.2, "shadow")
+    roles = with_canary(roles, NEW, 0.1, 2)
+    assert (roles.shadow, roles.shadow_share, roles.canary, roles.canary_share) == ("", 0.0, NEW, 0.1)
+    roles = promoted(roles, NEW, 3, "it is better")
+    assert (roles.live, roles.former, roles.canary, roles.reason) == (NEW, ("",), "", "it is better")
+    roles = promoted(with_shadow(roles, OTHER, 0.5, 4), OTHER, 5)
+    assert (roles.live, roles.former, state_of(roles, NEW)) == (OTHER, (NEW, ""), "former")
+    roles = rolled_back(roles, 6, "it was not")
+    assert (roles.live, roles.former, state_of(roles, OTHER)) == (NEW, ("",), "pushed")
+    roles = rolled_back(roles, 7)
+    assert (roles.live, roles.former) == ("", ())
+    with pytest.raises(RolesError, match="nothing to go back to"):
+        rolled_back(roles, 8)
+
+
+def test_a_share_of_nothing_ends_a_shadow_and_a_canary_and_leaves_the_other() -> None:
+    roles = with_canary(with_shadow(ModelRoles(), NEW, 0.2, 1), OTHER, 0.1, 2)
+    assert (roles.shadow, roles.canary) == (NEW, OTHER)
+    assert with_shadow(roles, NEW, 0.0, 3).shadow == ""
+    assert with_canary(roles, OTHER, 0.0, 3).shadow == NEW
+
+
+def test_what_is_live_gets_no_other_role() -> None:
+    roles = promoted(ModelRoles(), NEW, 1)
+    for change in (with_shadow, with_canary):
+        with pytest.raises(RolesError, match="is live already"):
+            change(roles, NEW, 0.1, 2)
+    with pytest.raises(RolesError, match="is live already"):
+        promoted(roles, NEW, 2)
+
+
+def test_no_more_promotions_are_remembered_than_can_be_taken_back() -> None:
+    roles = ModelRoles()
+    for number in range(12):
+        roles = promoted(roles, f"m-{number:08x}", number)
+    assert roles.former == tuple(f"m-{number:08x}" for number in range(10, 2, -1))
+
+
+def test_nothing_speaks_against_a_model_with_outcomes_as_predicted() -> None:
+    assert objections(PUSHED, Record.of([status(0), status(1)]), Limits()) == []
+
+
+@pytest.mark.parametrize(
+    ("statuses", "reason"),
+    [
+        ([], "0 outcomes with 0 clicks; expected 1,000 with 30"),
+        ([status(0)], "600 outcomes with 30 clicks"),
+        ([status(0, clicks=10), status(1, clicks=10)], "1,200 outcomes with 20 clicks"),
+        ([status(0), status(1, predicted=60.0)], "clicks over predicted clicks are 0.667; expected 0.80 to 1.25"),
+        ([status(0), status(1, predicted=10.0)], "clicks over predicted clicks are 1.500"),
+        ([status(0, predicted=float("nan")), status(1)], "clicks over predicted clicks are nan"),
+        ([status(0), status(1), status(2, refused="it is slow")], "lane 2 (w) refuses it: it is slow"),
+    ],
+)
+def test_what_is_missing_speaks_against_a_model(statuses: list[ModelStatus], reason: str) -> None:
+    (told,) = objections(PUSHED, Record.of(statuses), Limits())
+    assert told.startswith(reason)
+
+
+def test_outputs_that_are_not_the_golden_ones_speak_against_a_model() -> None:
+    pushed = PushedModel(model=NEW, manifest="{}", bytes=1, parity=float("nan"), score_ms=0.2, time_ms=1)
+    (told,) = objections(pushed, Record.of([status(0), status(1)]), Limits())
+    assert told.startswith("its outputs differ")
+
+
+def test_a_record_is_the_sum_of_its_lanes() -> None:
+    record = Record.of(
+        [
+            status(0, beside=100, beside_log_loss=40.0, live_log_loss=50.0, candidates=100, difference=1.0),
+            status(1, candidates=300, difference=7.0, largest_difference=0.4),
+        ]
+    )
+    assert record.evidence == Evidence(1_200, 60, 60.0, 200.0, 100, 40.0, 50.0)
+    assert record.calibration == pytest.approx(1.0)
+    assert record.gain == pytest.approx(0.1)
+    assert (record.candidates, record.mean_difference, record.largest_difference) == (400, 0.02, 0.4)

@@ -1,0 +1,103 @@
+"""Models tried in a process of their own: what it says, and what becomes of one that kills it or never ends."""
+
+import asyncio
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from scoring.attention import ATTENTION, ModelError
+from scoring.proof import Proof
+from streams import model_trial
+from streams.model_trial import try_model
+from streams.settings import Settings
+from tests.models import Graphs, toy_model
+
+
+def tried(directory: Path, **settings: object) -> Proof:
+    return asyncio.run(try_model(directory, Settings(**settings)))  # type: ignore[arg-type]  # by name
+
+
+def test_a_model_that_keeps_the_contract_passes(tmp_path: Path) -> None:
+    proof = tried(toy_model(tmp_path))
+    assert proof.version.startswith("toy-")
+    assert proof.parity < 1e-5
+
+
+def test_a_model_that_does_not_is_refused_in_the_words_of_its_reason(tmp_path: Path) -> None:
+    directory = toy_model(tmp_path, golden=lambda golden: golden.update(logit=golden["logit"] + 1))
+    with pytest.raises(ModelError, match=r"differ from the golden ones by 1; expected at most 0.0001; .*salience"):
+        tried(directory)
+
+
+def _huge(graphs: Graphs) -> None:
+    """Sixteen thousand million numbers, which nobody reads."""
+    graph = graphs[ATTENTION].graph
+    shape = helper.make_tensor("shape", onnx.TensorProto.INT64, [2], [1 << 17, 1 << 17])
+    graph.initializer.append(shape)
+    graph.node[0].output[0] = "plain"
+    graph.node.extend(
+        [
+            helper.make_node("ConstantOfShape", ["shape"], ["huge"]),
+            helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0),
+            helper.make_node("Add", ["plain", "sum"], ["logit"]),
+        ]
+    )
+
+
+def test_a_model_that_wants_more_memory_than_it_may_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"expected"):
+        tried(toy_model(tmp_path, graphs=_huge), model_trial_bytes=2**30)
+
+
+def _busy(graphs: Graphs) -> None:
+    """Products of large matrices, one after the other, that take hours."""
+    graph = graphs[ATTENTION].graph
+    size = 2_048
+    shape = helper.make_tensor("shape", onnx.TensorProto.INT64, [2], [size, size])
+    graph.initializer.append(shape)
+    one = onnx.numpy_helper.from_array(np.ones(1, dtype=np.float32))
+    graph.node.append(helper.make_node("ConstantOfShape", ["shape"], ["m0"], value=one))
+    graph.node.extend(helper.make_node("MatMul", [f"m{at}", "m0"], [f"m{at + 1}"]) for at in range(5_000))
+    graph.node.append(helper.make_node("ReduceMin", ["m5000"], ["least"], keepdims=0))
+    graph.node[0].output[0] = "plain"
+    graph.node.append(helper.make_node("Sub", ["least", "least"], ["nothing"]))
+    graph.node.append(helper.make_node("Add", ["plain", "nothing"], ["logit"]))
+
+
+def test_a_model_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"it was not done within 2 s; .*SALIENCE_MODEL_TRIAL_S"):
+        tried(toy_model(tmp_path, graphs=_busy), model_trial_s=2)
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", "status -11"),
+        ("raise SystemExit(3)", "status 3"),
+        ("print('x' * 1_000_000)", "status 0"),
+    ],
+)
+def test_a_model_that_kills_its_process_is_refused_and_nobody_else_is_hurt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, status: str
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {model_trial.sys.executable} -c "{textwrap.dedent(program)}"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(model_trial.sys, "executable", str(python))
+    with pytest.raises(ModelError, match=f"the process that tried it ended with {status}"):
+        tried(tmp_path)
+
+
+def test_the_process_that_tries_has_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf \'{"refused": "%s"}\' "$SALIENCE_KAFKA_SASL_PASSWORD.$PATH"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(model_trial.sys, "executable", str(python))
+    monkeypatch.setenv("SALIENCE_KAFKA_SASL_PASSWORD", "hunter2")
+    with pytest.raises(ModelError) as refused:
+        tried(tmp_path)
+    assert str(refused.value).startswith("./")

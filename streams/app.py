@@ -185,9 +185,8 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
 
     # In the order of their start: a worker that waits for its topics answers already.
     app.service(Web(settings, lambda: look({}), {"/metrics": metrics_page(metrics.registry, stand)}))
-    for feed in feeds:
-        app.service(feed)
-    app.service(ModelSwitch(settings, control, engine.models, compute, intake.fail))
+    for service in (*feeds, ModelSwitch(settings, control, engine.models, compute, intake.fail)):
+        app.service(service)
     app.service(Watchdog(settings, identity, look, intake.inputs, intake.fail))
     app.service(intake)
     return app

@@ -7,7 +7,7 @@ says what is missing. What two models have in common is there once.
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,9 +98,14 @@ async def fetch(settings: Settings, pushed: PushedModel, into: Path) -> Path:
         chunks = found[digest]
         if not chunks or set(chunks) != set(range(len(chunks))):
             raise ModelError(f"{pushed.model}: {name} is not on {MODELS}", f"all parts of {digest}", again)
-        (into / name).write_bytes(b"".join(chunks[at] for at in range(len(chunks))))
+        await asyncio.to_thread(_write, into / name, [chunks[at] for at in range(len(chunks))])
     (into / MANIFEST).write_text(pushed.manifest)
     return into
+
+
+def _write(file: Path, parts: Sequence[bytes]) -> None:
+    with file.open("wb") as out:
+        out.writelines(parts)
 
 
 async def obtain(settings: Settings, pushed: PushedModel, within: Path | None = None) -> AttentionModel:

@@ -85,6 +85,8 @@ class RefusedModelError(ModelError):
 def main(directory: str, score_ms_max: str, memory_bytes: str, cpu_s: str) -> None:
     """Try, within bounds, and say what was found."""
     os.nice(19)
+    with contextlib.suppress(OSError):  # where memory ends all the same, this process goes first
+        Path("/proc/self/oom_score_adj").write_text("1000")
     for kind, most in (
         (resource.RLIMIT_AS, int(memory_bytes)),
         (resource.RLIMIT_CPU, int(cpu_s)),

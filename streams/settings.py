@@ -35,7 +35,9 @@ class Settings(BaseSettings):
         10.0, gt=0, description="A pushed model that takes longer for 100 candidates of one person is refused."
     )
     model_trial_bytes: int = Field(
-        2_147_483_648, ge=536_870_912, description="Address space of the process that tries a pushed model."
+        1_073_741_824,
+        ge=536_870_912,
+        description="Address space of the process that tries a pushed model: memory beside the worker's, for a moment.",
     )
     model_trial_s: float = Field(60.0, ge=1, description="A pushed model must have shown what it can by then.")
 

@@ -78,6 +78,18 @@ def overload(seconds: Seconds = 60, runs: Runs = 1, as_json: Json = False) -> No
         _tell(benchmark.run(seconds, runs, say), as_json)
 
 
+@app.command(epilog="Example: salience bench swap --seconds 30 --json")
+def swap(seconds: Seconds = 60, runs: Runs = 1, as_json: Json = False) -> None:
+    """Latency while models are promoted and taken back without a pause, beside the same load left alone.
+
+    Starts Apache Kafka by itself, in a temporary folder. A run takes some two and a half times --seconds.
+    """
+    with _measuring(as_json) as say:
+        from tests.bench import swap as benchmark
+
+        _tell(benchmark.run(seconds, runs, say), as_json)
+
+
 @app.command(epilog="Example: salience bench scale --json")
 def scale(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
     """How cost grows with workers, partitions, ads and users.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.brokers import Broker
-from tests.bench import e2e, ingest, latency, overload, recovery, scale
+from tests.bench import e2e, ingest, latency, overload, recovery, scale, swap
 from tests.bench.bed import Bed
 from tests.bench.load import Load
 
@@ -81,3 +81,13 @@ def test_the_scale_benchmark_has_a_cell_of_every_size(bed: Bed, monkeypatch: pyt
     assert list(report["ads"]) == ["1000", "20000"]
     assert list(report["users"]) == ["100"]
     assert all(math.isfinite(cell["per_s"]) for cell in report["users"].values())
+
+
+def test_every_event_is_answered_while_models_change(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swap, "capped", lambda _capacity: 100.0)
+    report = swap.measure(bed, seconds=3, events=400, warm_s=1)
+    assert report["events"] == 50 * 3
+    assert report["changes"] >= 2
+    for figure in ("p50_ms", "p99_ms", "max_ms"):
+        assert report[figure]["before"] > 0
+        assert report[figure]["during"] > 0

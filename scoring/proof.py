@@ -21,7 +21,7 @@ SCORE_MS_MAX = 10.0
 with one that takes as long as all the rest of a placement."""
 
 Clock = Callable[[], float]
-"""Seconds of a clock that never goes back."""
+"""Seconds of a clock that never goes back; the process's own time, where others want the processor too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A model tried in a process of its own, before it comes near a worker.
 
 What comes over a topic may crash onnxruntime, take all memory, or never end. The child process that runs it has no
-secret in its environment, bounds on memory, time and files, and the lowest priority; it says what the model has shown,
+secret in its environment, bounds on memory, time and files, and a low priority; it says what the model has shown,
 or why it is refused. ``python -m streams.model_trial`` is the child.
 """
 
@@ -19,6 +19,9 @@ from scoring.attention import ModelError
 from scoring.proof import Proof, prove
 from streams.settings import Settings
 
+NICENESS = 10
+"""A tenth of a core that the compute thread keeps busy: a trial is half a second's work, and must end within its time
+there too. The lowest priority, 19, gets a sixtieth."""
 SAID_BYTES_MAX = 65_536
 """Of what the child says."""
 _KEPT = ("PATH", "PYTHONPATH", "LANG", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
@@ -84,7 +87,7 @@ class RefusedModelError(ModelError):
 
 def main(directory: str, score_ms_max: str, memory_bytes: str, cpu_s: str) -> None:
     """Try, within bounds, and say what was found."""
-    os.nice(19)
+    os.nice(NICENESS)
     with contextlib.suppress(OSError):  # where memory ends all the same, this process goes first
         Path("/proc/self/oom_score_adj").write_text("1000")
     for kind, most in (
@@ -96,7 +99,7 @@ def main(directory: str, score_ms_max: str, memory_bytes: str, cpu_s: str) -> No
         with contextlib.suppress(ValueError, OSError):  # macOS has no bound of address space
             resource.setrlimit(kind, (most, most))
     try:
-        _, proof = prove(Path(directory), time.perf_counter, float(score_ms_max))
+        _, proof = prove(Path(directory), time.process_time, float(score_ms_max))
         verdict = Verdict("", proof.version, proof.parity, proof.score_ms)
     except ModelError as error:
         verdict = Verdict(str(error))

@@ -19,6 +19,8 @@ FOUND = Path("build/fuzz")
 """Where inputs that failed are put; those worth keeping go to the corpus with the mend."""
 MEMORY_MB_MAX = 2_048
 HANG_S = 25
+ROUND = 1_000_000
+"""Executions of a process: instrumented code keeps some hundred bytes of each exception that it has seen."""
 
 
 @dataclass(frozen=True)
@@ -32,23 +34,34 @@ class Result:
 
 
 def fuzz(name: str, runs: int, seconds: int, seed: int) -> Result:
-    """Run one target until so many executions, or seconds, or its first finding."""
+    """Run one target until so many executions, or seconds, or its first finding, in rounds that share a corpus."""
     FOUND.mkdir(parents=True, exist_ok=True)
+    log = FOUND / f"{name}.log"
+    log.unlink(missing_ok=True)
+    began = time.monotonic()
+    executions = status = 0
     with tempfile.TemporaryDirectory(prefix="salience-fuzz-") as grown:
-        command = [sys.executable, "-m", "tests.fuzz.child", name, grown, str(CORPUS / name)]
-        limits = [f"-runs={runs}", f"-max_total_time={seconds}", f"-seed={seed}", f"-timeout={HANG_S}"]
-        places = [f"-rss_limit_mb={MEMORY_MB_MAX}", f"-artifact_prefix={FOUND}/{name}-", "-print_final_stats=1"]
-        log = FOUND / f"{name}.log"
-        began = time.monotonic()
-        with log.open("w") as output:
-            environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-            status = subprocess.run(
-                [*command, *limits, *places], stdout=output, stderr=output, env=environment, check=False
-            ).returncode
-        said = log.read_text(errors="replace")
-    counted = re.findall(r"number_of_executed_units: (\d+)", said) or re.findall(r"^#(\d+)", said, re.MULTILINE)
-    executions = int(counted[-1]) if counted else 0
+        while not status and executions < runs and (left := int(seconds - (time.monotonic() - began))) > 0:
+            few = min(runs - executions, ROUND)
+            status, done = _round(name, grown, log, [f"-runs={few}", f"-max_total_time={left}", f"-seed={seed}"])
+            executions, seed = executions + done, seed + 1
     return Result(name, executions, round(time.monotonic() - began, 1), int(status != 0))
+
+
+def _round(name: str, grown: str, log: Path, limits: list[str]) -> tuple[int, int]:
+    """One process: its status, and its executions."""
+    command = [sys.executable, "-m", "tests.fuzz.child", name, grown, str(CORPUS / name), *limits]
+    bounds = [f"-timeout={HANG_S}", f"-rss_limit_mb={MEMORY_MB_MAX}"]
+    told = [f"-artifact_prefix={FOUND}/{name}-", "-print_final_stats=1"]
+    with log.open("ab") as output:
+        begins = output.tell()
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+        status = subprocess.run(
+            [*command, *bounds, *told], stdout=output, stderr=output, env=environment, check=False
+        ).returncode
+    said = log.read_bytes()[begins:].decode(errors="replace")
+    counted = re.findall(r"number_of_executed_units: (\d+)", said) or re.findall(r"^#(\d+)", said, re.MULTILINE)
+    return status, int(counted[-1]) if counted else 0
 
 
 def main() -> int:

@@ -123,9 +123,12 @@ class Lane:
         self._outbox = await self._fence()
         await self._check_membership()
         # 2. rows
-        recovered = await self._recover(await self._base())
+        base = await self._base()
+        kept = len(base.store)
+        recovered = await self._recover(base)
         if recovered.lane_row is None and len(recovered.store):  # without it the lane would begin anew, over old rows
             log.warning("snapshot beyond its lane row, read the changelog instead", lane=self.number)
+            kept = 0
             recovered = await self._recover(Recovered(RowStore(self._shared.settings.rows_per_lane_max), None, 0))
         self._changelog_offset = recovered.lane_row_offset
         self._state = await self._resume(recovered)
@@ -140,6 +143,7 @@ class Lane:
             "lane taken over",
             lane=self.number,
             users=len(recovered.store),
+            from_snapshot=kept,
             next_offsets=self._state.next_offsets,
             first_start=recovered.lane_row is None,
             ms=tick_ms() - started_ms,

@@ -78,17 +78,23 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    begins: int
+    """Where its own lines begin: the log may be that of a namesake before it."""
+
+    @property
+    def said(self) -> str:
+        """All that it has logged."""
+        return self.log.read_bytes()[self.begins :].decode(errors="replace")
 
     @property
     def lanes(self) -> list[dict[str, int]]:
         """What a worker has said of each lane that it took over, in that order."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return [json.loads(line) for line in lines if TAKEN_OVER in line]
+        return [json.loads(line) for line in self.said.splitlines() if TAKEN_OVER in line]
 
     @property
     def has_lanes(self) -> bool:
         """Whether a worker has taken over any."""
-        return TAKEN_OVER in self.log.read_text(encoding="utf-8", errors="replace")
+        return TAKEN_OVER in self.said
 
     def check(self) -> None:
         """Raises `BenchError` where it has ended."""
@@ -230,6 +236,7 @@ class Bed:
         environment |= {"PYTHONPATH": str(ROOT), **settings}
         log = self.folder / f"{name}.log"
         with log.open("ab") as output:
+            begins = output.tell()
             into: int | IO[bytes] = subprocess.PIPE if heard else output
             child = subprocess.Popen(
                 [sys.executable, "-I", tied.__file__, str(os.getpid()), *command],
@@ -242,7 +249,7 @@ class Bed:
             )
         if pinned and self.core is not None:
             os.sched_setaffinity(child.pid, {self.core})  # before it has threads, which inherit it
-        return Child(name, child, log)
+        return Child(name, child, log, begins)
 
 
 @contextmanager

@@ -11,12 +11,16 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from aiokafka import AIOKafkaProducer
 
 from scoring.rows import LAYOUT_VERSION, ROW, ROW_BYTES
 from streams import topics
-from streams.identity import partitioner
+from streams.identity import identify, partitioner
+from streams.settings import Settings
+from streams.step import LANE_ROW_VERSION
+from streams.wire import LANE_KEY, LaneRow
 from tests.bench import state
 from tests.bench.bed import LANES, Bed, BenchError, Child, bed
 from tests.bench.load import KEPT_FOR_EVER, START_MS
@@ -60,6 +64,9 @@ def measure(there: Bed, *, users: int) -> Report:
             found[source] = rounded(max(lane["ms"] for lane in lanes) / 1000), rounded(ready_s)
         if (recovered := sum(lane["users"] for lane in lanes)) != users:
             raise BenchError(f"{recovered:,} users came back of {users:,} from the {source}")
+        kept = sum(lane["from_snapshot"] for lane in lanes)
+        if kept != (users if source == "snapshot" else 0):
+            raise BenchError(f"{kept:,} of {users:,} users came from a snapshot, though it was to be the {source}")
     return {
         "recover_s": found["changelog"][0],
         "recover_snapshot_s": found["snapshot"][0],
@@ -79,7 +86,7 @@ def taken_over(worker: Child, lanes: int) -> list[dict[str, int]]:
 
 
 async def fill_changelog(bootstrap: str, prefix: str, keys: Sequence[bytes], lanes: int) -> None:
-    """Make the topics under ``prefix``, and write a row of each user who did nothing since `START_MS`."""
+    """Make the topics, and write the rows of users who did nothing since `START_MS`, and the lanes'."""
     configs = {topics.CLICKS: KEPT_FOR_EVER, topics.AD_IMPRESSIONS: KEPT_FOR_EVER}
     await asyncio.to_thread(topics.create, bootstrap, lanes, prefix, configs=configs)
     row = np.zeros(1, dtype=ROW)
@@ -96,6 +103,13 @@ async def fill_changelog(bootstrap: str, prefix: str, keys: Sequence[bytes], lan
         await asyncio.gather(
             *(_fill_lane(producer, prefix + topics.CHANGELOG, lane, own, value) for lane, own in enumerate(of_lane))
         )
+        lane_row = LaneRow(
+            version=LANE_ROW_VERSION, from_offsets=(0, 0), next_offsets=(0, 0), records=0, order=b"",
+            watermarks_ms=(0, 0), stream_ms=0,
+            topic_ids=identify(Settings(bootstrap=bootstrap, topic_prefix=prefix)).inputs, lanes=lanes, totals={},
+        )  # fmt: skip
+        for lane in range(lanes):
+            await producer.send_and_wait(prefix + topics.CHANGELOG, msgspec.msgpack.encode(lane_row), LANE_KEY, lane)
 
 
 async def _fill_lane(producer: AIOKafkaProducer, topic: str, lane: int, keys: Sequence[bytes], value: bytes) -> None:

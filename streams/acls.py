@@ -39,7 +39,7 @@ ROLES = {
 _INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS)
 _READ_BY_WORKERS = (topics.ADS, topics.CONTROL, topics.MODELS, topics.CAMPAIGN_METRICS)
 _SHOWN = (
-    topics.AD_IMPRESSIONS, topics.ADS, topics.CONTROL, topics.PLACEMENTS, topics.DECISIONS, topics.OUTCOMES,
+    topics.ADS, topics.CONTROL, topics.CAMPAIGN_METRICS, topics.PLACEMENTS, topics.DECISIONS, topics.OUTCOMES,
     topics.DEAD_LETTERS, topics.EXPERIMENT_REPORTS,
 )  # fmt: skip
 
@@ -103,7 +103,8 @@ def _of_those_who_look() -> Iterator[Line]:
     yield Line("analyst", "topic", topics.OUTCOMES, "READ", "salience outcomes")
     for name in _SHOWN:
         yield Line("console", "topic", name, "READ", "salience console")
-    yield Line("console", "topic", topics.CLICKS, "DESCRIBE", "log ends")
+    for name in _INPUTS:
+        yield Line("console", "topic", name, "DESCRIBE", "log ends")
     yield Line("console", "group", "", "DESCRIBE", "committed offsets and members")
 
 

@@ -1,129 +1,126 @@
-"""What campaigns spend against their pace: from impressions and what they cost, and the ads topic. No I/O.
+"""What campaigns spend against their pace, as the lanes' ledgers tell it (`streams.lane_ledger`). No I/O.
 
-A day is a UTC day of the events' own time, as a budget is. The console reads the newest impressions alone: where it
-began within the day, or has skipped records, the sums are a part, and ``since_ms`` says of which time.
+The topic holds a cell for each lane, campaign and arm; a campaign's day is the sum of its cells. Sums are kept as cells
+change, so that a second's snapshot costs as much as the campaigns shown.
 """
 
 from collections.abc import Sequence
+from heapq import nlargest
 
 import msgspec
 import numpy as np
 
-from scoring.catalogue import Catalogue
-from scoring.ids import MISSING, id64s
-from scoring.pacing import DAY_MS
+from scoring.pacing import DAY_MS, planned
+from streams.decode import Record
 
+CELLS_MAX = 200_000
+"""Some 400 bytes each. Cells beyond it are not told, and counted."""
 SHOWN = 30
 """Campaigns on the page: those that have spent most."""
+_EVEN = np.full(24, 1 / 24)
 
 
-class _Shown(msgspec.Struct, frozen=True, gc=False):
-    """What is read of an impression."""
+class _Today(msgspec.Struct, frozen=True, gc=False):
+    impressions: int = 0
+    clicks: int = 0
+    spent_micros: int = 0
+    unpriced: int = 0
 
-    ad_id: str
+
+class _Cell(msgspec.Struct, frozen=True):
+    """What is read of `streams.wire.CampaignMetrics`."""
+
+    campaign_id: str
     time_ms: int
-    price_micros: int = 0
+    day: int
+    today: _Today
+    budget_micros: int | None = None
+    level: float = 0.0
 
 
-_decode = msgspec.json.Decoder(_Shown).decode
+_decode = msgspec.json.Decoder(_Cell).decode
 
 
-class CampaignSpend(msgspec.Struct, frozen=True, kw_only=True):
-    """A campaign's day. ``budget_micros``: of what its ads say, the largest; None: no limit."""
+class CampaignSpend(msgspec.Struct, kw_only=True):
+    """A campaign's day. ``budget_micros`` None: no limit. ``level``: of its bid's multiplier, 0 where none is paced.
+
+    ``unpriced``: events that would have been charged and brought no price.
+    """
 
     campaign: str
-    impressions: int
-    spent_micros: int
-    budget_micros: int | None
+    impressions: int = 0
+    clicks: int = 0
+    spent_micros: int = 0
+    unpriced: int = 0
+    budget_micros: int | None = None
+    level: float = 0.0
+
+    def add(self, today: _Today, sign: int) -> None:
+        """Add a cell's figures, or take them away (``sign`` -1)."""
+        self.impressions += sign * today.impressions
+        self.clicks += sign * today.clicks
+        self.spent_micros += sign * today.spent_micros
+        self.unpriced += sign * today.unpriced
 
 
 class Day(msgspec.Struct, frozen=True, kw_only=True):
-    """``elapsed``: share of the day that has passed, the pace of an even spend. ``more``: campaigns not shown."""
+    """A UTC day of the events' time, until ``now_ms``. ``elapsed``: share that has passed; ``planned``: share of each
+    budget that should be spent by now, of even traffic. ``more``: campaigns not shown, ``untold``: cells not held.
+    """
 
-    since_ms: int
     now_ms: int
     elapsed: float
+    planned: float
     campaigns: list[CampaignSpend]
     more: int
+    untold: int
 
 
 class Campaigns:
-    """Sums by ad of the day of the newest impression: 16 bytes for each slot of the catalogue."""
+    """Cells by their key, and the sums of the newest day that any of them speaks of."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
-        self._spent = np.zeros(0, dtype=np.int64)
-        self._impressions = np.zeros(0, dtype=np.int64)
-        self._day = self._since_ms = self._now_ms = 0
+    def __init__(self) -> None:
+        self._cells: dict[bytes, _Cell] = {}
+        self._sums: dict[str, CampaignSpend] = {}
+        self._day = self._now_ms = self._untold = 0
+        self.malformed = 0
 
-    def take(self, values: Sequence[bytes | None]) -> None:
-        """Impressions as they came; those that cannot be read, or are of no known ad, are somebody else's matter."""
-        shown = [one for value in values if (one := _read(value)) is not None]
-        if not shown:
+    def take(self, records: Sequence[Record]) -> None:
+        """Cells as they are now, each under its key; a tombstone takes one away."""
+        for record in records:
+            key = record.key or b""
+            try:
+                cell = None if record.value is None else _decode(record.value)
+            except msgspec.MsgspecError:
+                self.malformed += 1
+                continue
+            before = self._cells.pop(key, None)
+            if before is not None and before.day == self._day:
+                self._sums[before.campaign_id].add(before.today, -1)
+            if cell is not None:
+                self._put(key, cell)
+
+    def _put(self, key: bytes, cell: _Cell) -> None:
+        if len(self._cells) >= CELLS_MAX:
+            self._untold += 1
             return
-        times = np.array([one.time_ms for one in shown], dtype=np.int64)
-        if (newest := int(times.max())) // DAY_MS > self._day:
-            self._begin(newest // DAY_MS)
-        slots = self._catalogue.slots_of(id64s([one.ad_id for one in shown]))
-        counts = (slots != MISSING) & (times // DAY_MS == self._day)
-        if not counts.any():
-            return
-        self._since_ms = min(self._since_ms or newest, int(times[counts].min()))
-        self._now_ms = max(self._now_ms, newest)
-        self._reserve(len(self._catalogue))
-        prices = np.array([one.price_micros for one in shown], dtype=np.int64)
-        np.add.at(self._spent, slots[counts], prices[counts])
-        np.add.at(self._impressions, slots[counts], 1)
-
-    def _begin(self, day: int) -> None:
-        self._day, self._since_ms = day, 0
-        self._spent[:], self._impressions[:] = 0, 0
-
-    def _reserve(self, ads: int) -> None:
-        more = ads - len(self._spent)
-        if more > 0:
-            self._spent, self._impressions = np.pad(self._spent, (0, more)), np.pad(self._impressions, (0, more))
+        self._cells[key] = cell
+        self._now_ms = max(self._now_ms, cell.time_ms)
+        if cell.day > self._day:  # the cells that are there are of days before
+            self._day, self._sums = cell.day, {}
+        if cell.day == self._day:
+            campaign = self._sums.setdefault(cell.campaign_id, CampaignSpend(campaign=cell.campaign_id))
+            campaign.add(cell.today, 1)
+            campaign.budget_micros, campaign.level = cell.budget_micros, cell.level
 
     def day(self) -> Day:
         """The day so far."""
-        catalogue = self._catalogue
-        seen = np.flatnonzero(self._impressions)
-        codes, first, of = np.unique(catalogue.campaign[seen], return_index=True, return_inverse=True)
-        spent, impressions = np.zeros(len(codes), dtype=np.int64), np.zeros(len(codes), dtype=np.int64)
-        np.add.at(spent, of, self._spent[seen])
-        np.add.at(impressions, of, self._impressions[seen])
-        most = np.lexsort((-impressions, -spent))[:SHOWN].tolist()
-        names = {int(codes[at]): catalogue.campaigns[seen[first[at]]] for at in most}
-        budgets = self._budgets(list(names))
+        most = nlargest(SHOWN, self._sums.values(), key=lambda one: (one.spent_micros, one.impressions, one.campaign))
         return Day(
-            since_ms=self._since_ms,
             now_ms=self._now_ms,
             elapsed=round(self._now_ms % DAY_MS / DAY_MS, 4),
-            campaigns=[
-                CampaignSpend(
-                    campaign=names[int(codes[at])],
-                    impressions=int(impressions[at]),
-                    spent_micros=int(spent[at]),
-                    budget_micros=budgets.get(int(codes[at])),
-                )
-                for at in most
-            ],
-            more=len(codes) - len(most),
+            planned=round(float(planned(self._now_ms, _EVEN)), 4),
+            campaigns=most,
+            more=len(self._sums) - len(most),
+            untold=self._untold,
         )
-
-    def _budgets(self, codes: list[int]) -> dict[int, int]:
-        """The largest budget that an ad of each campaign declares, of those that declare one."""
-        found: dict[int, int] = {}
-        ads = np.flatnonzero(np.isin(self._catalogue.campaign, np.array(codes, dtype=np.uint64)))
-        for slot in ads.tolist():
-            budget, code = self._catalogue.entries[slot].budget_micros, int(self._catalogue.campaign[slot])
-            if budget is not None:
-                found[code] = max(budget, found.get(code, 0))
-        return found
-
-
-def _read(value: bytes | None) -> _Shown | None:
-    try:
-        return _decode(value or b"")
-    except msgspec.MsgspecError:
-        return None

@@ -78,11 +78,11 @@ class ModelQuality(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     outcomes: int
     newest_ms: int
-    layer: "Figures"
-    alone: "Figures"
+    layer: "Accuracy"
+    alone: "Accuracy"
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """``calibration``: clicks over predicted clicks. ``drifts``: times that ADWIN found the residual's mean changed."""
 
     calibration: float | None
@@ -91,9 +91,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     drifts: int
 
 
-def _figures(quality: Quality) -> Figures:
+def _accuracy(quality: Quality) -> Accuracy:
     calibration, log_loss, auc = (None if math.isnan(each) else round(each, 4) for each in quality.figures())
-    return Figures(calibration=calibration, log_loss=log_loss, auc=auc, drifts=quality.drifts)
+    return Accuracy(calibration=calibration, log_loss=log_loss, auc=auc, drifts=quality.drifts)
 
 
 class Model:
@@ -122,8 +122,8 @@ class Model:
             model=name,
             outcomes=self.outcomes,
             newest_ms=self.newest_ms,
-            layer=_figures(self._layer),
-            alone=_figures(self._alone),
+            layer=_accuracy(self._layer),
+            alone=_accuracy(self._alone),
         )
 
 

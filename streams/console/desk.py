@@ -28,8 +28,6 @@ from streams.lag.monitor import News
 from streams.layer_audit import decode_outcome
 from streams.settings import Settings
 
-IMPRESSIONS_READ = 50_000
-"""Of each partition to begin with: a second's work for four lanes."""
 LETTERS_READ = 5_000
 
 _placed = msgspec.json.Decoder(Placed).decode
@@ -72,7 +70,7 @@ class Desk:
         self.catalogue = engine.catalogue if engine is not None else Catalogue()
         self.people = People()
         self._flow, self._history = Flow(lanes), History(lanes)
-        self._clicks, self._campaigns, self._refused = Clicks(), Campaigns(self.catalogue), Refused()
+        self._clicks, self._campaigns, self._refused = Clicks(), Campaigns(), Refused()
         self._trials = Trials()
         self._people_read = PEOPLE_MAX // lanes
         self._shown: list[LaneState] = []
@@ -86,9 +84,9 @@ class Desk:
             Tail(prefix + topics.ADS, self._take_ads),
             Tail(prefix + topics.CONTROL, self._take_control),
             Tail(prefix + topics.EXPERIMENT_REPORTS, self._take_reports),
+            Tail(prefix + topics.CAMPAIGN_METRICS, self._campaigns.take),
             Tail(prefix + topics.PLACEMENTS, self._take_placements, newest=self._people_read),
             Tail(prefix + topics.OUTCOMES, self._take_outcomes, newest=OUTCOMES_READ),
-            Tail(prefix + topics.AD_IMPRESSIONS, self._take_impressions, newest=IMPRESSIONS_READ),
             Tail(prefix + topics.DEAD_LETTERS, self._take_letters, newest=LETTERS_READ),
         ]
 
@@ -138,9 +136,6 @@ class Desk:
                 self.malformed += 1
         self._clicks.take(outcomes)
 
-    def _take_impressions(self, records: Sequence[Record]) -> None:
-        self._campaigns.take([record.value for record in records])
-
     def _take_letters(self, records: Sequence[Record]) -> None:
         self._refused.take([letter for record in records if (letter := letter_of(record)) is not None])
 
@@ -163,7 +158,7 @@ class Desk:
             poll_age_s=round(news.age_s, 2),
             caught_up=caught_up,
             skipped=skipped,
-            malformed=self.malformed,
+            malformed=self.malformed + self._campaigns.malformed,
             lanes=self._shown,
             lanes_hidden=len(states) - len(self._shown),
             arms=self._clicks.arms(),

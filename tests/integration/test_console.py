@@ -15,7 +15,7 @@ from playwright.async_api import Page
 
 from deploy.brokers import Broker
 from scoring.ids import id64
-from scoring.pacing import DAY_MS
+from streams.client import priced
 from streams.clock import wall_ms
 from streams.layer_audit import decode_outcome
 from streams.reading import read_topic
@@ -104,15 +104,13 @@ async def assert_figures_are_the_topics(shop: Shop, page: Page) -> None:
     assert int(counted) == len(outcomes) > 1_000
     ratio = sum(one.clicked for one in outcomes) / sum(one.predicted for one in outcomes)
     assert float(calibration) == pytest.approx(ratio, abs=1e-4)
-    campaign_of = {one.ad_id: one.campaign_id for one in shelf()}
-    shown = [json.loads(value or b"") for _, value in await shop.read("ad-impressions")]
-    day = max(one["time_ms"] for one in shown) // DAY_MS
+    cells = {key: json.loads(value) for key, value in await shop.read("campaign-metrics") if value is not None}
+    day = max(one["day"] for one in cells.values())
     spent: Counter[str] = Counter()
-    for one in shown:
-        spent[campaign_of[one["ad_id"]]] += one.get("price_micros", 0) if one["time_ms"] // DAY_MS == day else 0
-    assert dict(await values(page, "campaigns", "campaign", "spent")) == {
-        name: str(micros) for name, micros in spent.items()
-    }
+    for one in cells.values():
+        spent[one["campaign_id"]] += one["today"].get("spent_micros", 0) if one["day"] == day else 0
+    assert sum(spent.values()) > 0
+    assert {name: int(micros) for name, micros in await values(page, "campaigns", "campaign", "spent")} == spent
     assert [row[1:] for row in await values(page, "refused", "topic", "count")] == [("1",)]
     told = await salience(shop, "experiment", "report", "warmth", "--json")
     shown_arms = page.locator("#experiments article").filter(has_text="warmth")
@@ -225,11 +223,13 @@ async def _live_through(shop: Shop, now_ms: int) -> None:
 
     placed: dict[str, Placement] = {}
     await until(everyone, "everyone has a placement")
-    answers = [
-        impression(user, slot.ad_id, now_ms + 10 * slot.slot, placement_id=placement.placement_id, slot=slot.slot)
-        for user, placement in placed.items()
-        for slot in placement.slots
-    ]
+    answers = []
+    for user, placement in placed.items():
+        for slot in placement.slots:
+            at_ms, named = now_ms + 10 * slot.slot, {"placement_id": placement.placement_id}
+            answers.append(priced(impression(user, slot.ad_id, at_ms, slot=slot.slot, **named), placement))
+        first = placement.slots[0].ad_id
+        answers.append(priced(click(user, first, now_ms + 500, impression_time_ms=now_ms, **named), placement))
     await _send(shop, [*answers, ("clicks", USERS[1].encode(), b"{poison", now_ms)])
     await salience(shop, "experiment", "referee", "--once")
 

@@ -17,12 +17,12 @@ from scoring.catalogue import Catalogue
 from scoring.confidence import wilson
 from scoring.events import Kind
 from scoring.market import Fate
-from scoring.pacing import DAY_MS
+from scoring.pacing import DAY_MS, FINISH
 from streams.catalogue_feed import entry_of
 from streams.compute import Compute
 from streams.console.alarms import AUC_LEAST, alarms
 from streams.console.campaigns import Campaigns
-from streams.console.clicks import MODELS_MAX, POINTS, Clicks, Figures, ModelQuality
+from streams.console.clicks import MODELS_MAX, POINTS, Accuracy, Clicks, ModelQuality
 from streams.console.desk import Desk
 from streams.console.flow import LATENCIES_KEPT, Flow, Placed
 from streams.console.lanes import History, lane_states, shown
@@ -41,8 +41,8 @@ from streams.lag.board import GroupLag, Report, Sum
 from streams.lag.monitor import LagMonitor, News
 from streams.lag.poller import Poller
 from streams.settings import Settings
-from streams.wire import Decision, Outcome, encode_json
-from tests.builders import START_MS, Record, ad, impression
+from streams.wire import CampaignMetrics, Decision, Figures, Outcome, encode_json
+from tests.builders import START_MS, Record, ad
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "streams" / "console" / "static"
@@ -146,21 +146,27 @@ def test_a_model_is_told_with_and_without_the_click_layer() -> None:
     assert clicks.models()[0].outcomes == 2_000
 
 
-def test_campaigns_spend_by_the_day_of_the_events_and_begin_anew_with_the_next() -> None:
-    catalogue = Catalogue()
-    ads = [ad(f"ad-{n}", campaign_id=f"c{n % 2}", budget_micros=None if n % 2 else 1_000 * n) for n in range(6)]
-    catalogue.upsert([entry_of(one) for one in ads])
-    campaigns = Campaigns(catalogue)
-    noon = START_MS // DAY_MS * DAY_MS + DAY_MS // 2
-    shown_ads = [impression("u", f"ad-{n % 7}", noon + n, price_micros=10 + n) for n in range(21)]  # ad-6 is unknown
-    campaigns.take([*map(encode_json, shown_ads), b"{", None])
+def cell(campaign: str, day: int, spent: int, lane: int = 0, arm: str = "", **fields: Any) -> Record:
+    today = Figures(impressions=10, clicks=2, spent_micros=spent)
+    told = {"lane": lane, "campaign_id": campaign, "arm": arm, "time_ms": day * DAY_MS + DAY_MS // 2, "day": day}
+    metrics = CampaignMetrics(**told, today=today, total=today, **fields)
+    return Record("campaign-metrics", lane, 0, 0, f"{lane}/{campaign}/{arm}".encode(), encode_json(metrics))
+
+
+def test_a_campaigns_day_is_the_sum_of_its_newest_cells_and_the_next_day_begins_at_nothing() -> None:
+    campaigns = Campaigns()
+    campaigns.take([cell("a", 7, 100), cell("a", 7, 50, lane=1, budget_micros=1_000, level=0.5), cell("b", 6, 999)])
+    campaigns.take([cell("a", 7, 130), cell("b", 7, 20, arm="1-0"), Record("campaign-metrics", 0, 0, 0, b"k", b"{")])
     day = campaigns.day()
-    spent = {c: sum(10 + n for n in range(21) if n % 7 < 6 and (n % 7) % 2 == c) for c in (0, 1)}
-    assert {one.campaign: one.spent_micros for one in day.campaigns} == {"c0": spent[0], "c1": spent[1]}
-    assert {one.campaign: one.budget_micros for one in day.campaigns} == {"c0": 4_000, "c1": None}
-    assert (day.elapsed, day.more) == (0.5, 0)
-    campaigns.take([encode_json(impression("u", "ad-1", noon + DAY_MS, price_micros=5))])
-    assert [(one.campaign, one.spent_micros) for one in campaigns.day().campaigns] == [("c1", 5)]
+    assert [(one.campaign, one.spent_micros, one.impressions, one.clicks) for one in day.campaigns] == [
+        ("a", 180, 20, 4), ("b", 20, 10, 2),
+    ]  # fmt: skip
+    assert (day.campaigns[0].level, day.elapsed, day.more, campaigns.malformed) == (0.0, 0.5, 0, 1)
+    assert day.planned == pytest.approx(0.5 / FINISH, abs=1e-4)
+    campaigns.take([Record("campaign-metrics", 1, 0, 0, b"1/a/", None)])
+    assert campaigns.day().campaigns[0].spent_micros == 130
+    campaigns.take([cell("b", 8, 5)])
+    assert [(one.campaign, one.spent_micros) for one in campaigns.day().campaigns] == [("b", 5)]
 
 
 def letter(error: str = "DecodeError", at_ms: int = START_MS, topic: str = "clicks") -> Letter:
@@ -280,7 +286,7 @@ def test_a_lane_is_the_worse_of_its_two_partitions_and_of_many_lanes_the_worst_a
 
 # --- what is wrong -----------------------------------------------------------------------------------------------
 
-FIGURES = Figures(calibration=1.0, log_loss=0.3, auc=0.7, drifts=0)
+FIGURES = Accuracy(calibration=1.0, log_loss=0.3, auc=0.7, drifts=0)
 
 
 def model(**layer: Any) -> ModelQuality:

@@ -1,9 +1,9 @@
-// What campaigns have spent today, beside what an even pace would have spent by now.
+// What campaigns have spent today, beside what the plan of an even day would have spent by now.
 
 import { byId, cell, head, keyed, make, put, relabel, row } from "./dom.js";
 import { moment, money, number, percent, say } from "./text.js";
 
-const COLUMNS = [["campaign", false], ["impressions", true], ["spent", true], ["budget", true], ["pace", false]];
+const COLUMNS = [["campaign", false], ["impressions", true], ["clicks", true], ["spent", true], ["budget", true], ["pace", false], ["level", true]];
 const label = (field) => say(`campaigns.${field}`);
 
 export class Campaigns {
@@ -14,15 +14,17 @@ export class Campaigns {
 
   draw({ day }) {
     put(byId("campaigns-day"), day.now_ms
-      ? say("campaigns.day", { since: moment(day.since_ms), now: moment(day.now_ms), elapsed: percent(day.elapsed, 0), more: day.more })
+      ? say("campaigns.day", { now: moment(day.now_ms), elapsed: percent(day.elapsed, 0), more: day.more })
       : say("campaigns.none"));
-    keyed(this.table.tBodies[0], day.campaigns, (one) => one.campaign, () => row(COLUMNS, label), (node, one) => this.update(node, one, day.elapsed));
+    keyed(this.table.tBodies[0], day.campaigns, (one) => one.campaign, () => row(COLUMNS, label), (node, one) => this.update(node, one, day.planned));
   }
 
-  update(node, one, elapsed) {
+  update(node, one, plan) {
     put(cell(node, "campaign"), one.campaign, one.campaign);
     put(cell(node, "impressions"), number(one.impressions, 0), one.impressions);
-    put(cell(node, "spent"), money(one.spent_micros), one.spent_micros);
+    put(cell(node, "clicks"), number(one.clicks, 0), one.clicks);
+    put(cell(node, "spent"), money(one.spent_micros) + (one.unpriced ? ` ${say("campaigns.unpriced", { count: one.unpriced })}` : ""), one.spent_micros);
+    put(cell(node, "level"), one.level ? number(one.level, 3) : "–", one.level);
     put(cell(node, "budget"), one.budget_micros === null ? say("campaigns.unlimited") : money(one.budget_micros), one.budget_micros);
     const pace = cell(node, "pace");
     if (!one.budget_micros) {
@@ -34,9 +36,9 @@ export class Campaigns {
       pace.replaceChildren(make("div", { class: "gauge", "aria-hidden": "true" }, make("div", { class: "full" }), make("div", { class: "mark" })), make("small"));
     }
     pace.querySelector(".full").style.width = `${Math.min(100, 100 * share)}%`;
-    pace.querySelector(".mark").style.left = `${100 * elapsed}%`;
-    const key = share > elapsed * 1.1 ? "campaigns.ahead" : share < elapsed * 0.9 ? "campaigns.behind" : "campaigns.even";
-    put(pace.querySelector("small"), say(key, { share: percent(share, 1), elapsed: percent(elapsed, 1) }));
+    pace.querySelector(".mark").style.left = `${100 * plan}%`;
+    const key = share > plan * 1.1 ? "campaigns.ahead" : share < plan * 0.9 ? "campaigns.behind" : "campaigns.even";
+    put(pace.querySelector("small"), say(key, { share: percent(share, 1), plan: percent(plan, 1) }));
   }
 
   relabel() {

@@ -8,7 +8,7 @@ import typer
 
 from streams.cli.options import Bootstrap, Model, Prefix, settings_of
 
-EPILOG = "Example: salience console --port 9309"
+EPILOG = "Example: salience console --port 9310"
 
 
 def console(
@@ -19,7 +19,7 @@ def console(
     host: Annotated[
         str | None, typer.Option(help="Beyond loopback with SALIENCE_WEB_TOKEN (SALIENCE_WEB_HOST).")
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one, which is printed.")] = 9309,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one, which is printed.")] = 9310,
     every: Annotated[float, typer.Option("--every", min=0.1, max=60, help="Seconds between two looks at the lag.")] = 1,
     stuck_after: Annotated[
         float,

@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 EVERY_S = 1.0
 """Between two snapshots; the page counts on it (``SILENT_MS`` in console.js is five of them)."""
+STALE_S = 10.0
+"""A snapshot that is older is not the present."""
 LISTENERS_MAX = 64
 """Pages that listen; each holds a connection for as long as it is open."""
 USER_MAX = 64
@@ -118,6 +120,7 @@ def make_app(live: Live, settings: Settings) -> web.Application:
     app = web.Application(middlewares=[_careful(settings.web_host)])
     for path, handler in _static().items():
         app.router.add_get(path, handler)
+    app.router.add_get("/healthz", _healthz(live))
     api = web.Application(middlewares=[guard(settings.bearer_token())])
     api[LIVE] = live
     api.router.add_get("/events", _events)
@@ -163,6 +166,17 @@ def _static() -> dict[str, Handler]:
 def _file(content: bytes, kind: str) -> Handler:
     async def answer(_request: web.Request) -> web.StreamResponse:
         return web.Response(body=content, content_type=kind, charset="utf-8")
+
+    return answer
+
+
+def _healthz(live: Live) -> Handler:
+    """200 while snapshots are made, else 503; tells nothing of the shop."""
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        age_ms = wall_ms() - (live.snapshot.time_ms if live.snapshot is not None else 0)
+        healthy = age_ms < 1_000 * STALE_S
+        return json_response(200 if healthy else 503, {"healthy": healthy})
 
     return answer
 

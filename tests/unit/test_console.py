@@ -416,6 +416,7 @@ def ask(path: str, headers: dict[str, str] | None = None, **settings: Any) -> tu
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await live.next()  # the first snapshot
         try:
             async with aiohttp.ClientSession() as client, client.get(url + path, headers=headers) as response:
                 body = await (response.content.readline() if "events" in path else response.read())
@@ -434,6 +435,11 @@ def test_a_console_without_a_broker_says_so_in_red() -> None:
     assert (status, told["level"], told["caught_up"]) == (200, "red", False)
     assert told["alarms"][0]["name"] == "SalienceLagUnknown"
     assert ask("/api/events")[2] == b"event: history\n"
+
+
+def test_a_container_may_ask_whether_it_lives_and_learns_nothing_else() -> None:
+    status, _, body = ask("/healthz", web_host="0.0.0.0", web_token="s3cret")
+    assert (status, json.loads(body)) == (200, {"healthy": True})
 
 
 @pytest.mark.parametrize("path", ["/", "/console.js", "/i18n/zh.json", "/vendor/uPlot.iife.min.js", "/icon.svg"])

@@ -15,8 +15,8 @@ from scoring.variety import intra_list_distance
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-SAMPLED = 4
-"""People of a part that are looked at for what takes time; all of them where fairness is asked for."""
+SAMPLED, EVERY = 4, 8
+"""People that are looked at for what takes time, in one part of so many; all, always, where fairness is asked for."""
 FADES = 0.999
 """Of the means, at each part that was looked at: they are of the last few thousand placements."""
 ADJUST_EVERY = 64
@@ -40,12 +40,18 @@ class Shown:
     _distance: Floats = field(default_factory=lambda: np.zeros(2))
     _entropy: Floats = field(default_factory=lambda: np.zeros(2))
     _due: int = 0
+    _parts: int = 0
 
     def observe(self, catalogue: Catalogue, asked: Asked, decided: Decided, past: Ints) -> None:
         """Count placements; ``past [B, H]``: catalogue slots of what people attended to, `MISSING` where nothing."""
         self.placements += len(decided.chosen)
         self.empty_slots += int((decided.chosen == EMPTY_SLOT).sum())
         self.fates += np.bincount(decided.fate.ravel(), minlength=Fate.WON)[: len(_LOSERS)]
+        self._parts += 1
+        if self._parts % EVERY == 1 or self.fairness:
+            self._look(catalogue, asked, decided, past)
+
+    def _look(self, catalogue: Catalogue, asked: Asked, decided: Decided, past: Ints) -> None:
         some = slice(None if self.fairness else SAMPLED)
         chosen, candidates = decided.chosen[some], asked.candidates[some]
         fate = decided.fate[some]

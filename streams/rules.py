@@ -15,7 +15,7 @@ from scoring.market import Cap, Terms
 from scoring.variety import Method
 
 DIVERSITY = 0.2
-"""Strength where a file asks for diversity and names none: see deploy/PERFORMANCE.md for what it costs."""
+"""Strength where a file asks for diversity and names none: 0.3 % of NDCG (``salience simulate diversity``)."""
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
 NAMES_MAX = 10_000
 """Names in a list: each is compared with every candidate."""

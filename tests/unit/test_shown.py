@@ -9,7 +9,7 @@ from scoring.catalogue import Catalogue
 from scoring.fairness import WEIGHT_MAX, Division
 from scoring.ids import MISSING, id64
 from scoring.market import Asked, Fate, Market, Terms
-from scoring.shown import SAMPLED, Shown
+from scoring.shown import EVERY, SAMPLED, Shown
 from tests.builders import entry
 
 PEOPLE, ADS, SLOTS = 32, 12, 3
@@ -81,3 +81,14 @@ def test_losers_and_empty_slots_are_counted_by_reason() -> None:
     shown.observe(stock, question, made, question.shown)
     assert shown.losers()[Fate.BLOCKED.name.lower()] == 4 * PEOPLE
     assert shown.empty_slots == PEOPLE  # two ads of the one advertiser are left for three slots
+
+
+def test_what_takes_time_is_looked_at_in_one_part_of_several_and_what_is_counted_in_all() -> None:
+    stock, shown, draw, first = shop(), Shown(), np.random.default_rng(1), 0.0
+    for _ in range(EVERY):
+        question = asked(draw)
+        shown.observe(stock, question, Market().decide(stock, question, SLOTS), question.candidates)
+        first = shown.list_distance if shown.placements == PEOPLE else first
+    assert shown.placements == EVERY * PEOPLE
+    assert sum(shown.losers().values()) == EVERY * PEOPLE * (ADS - SLOTS)
+    assert shown.list_distance == first

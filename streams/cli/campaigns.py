@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from streams.campaigns import Campaign
     from streams.wire import CampaignMetrics
 
+COLUMNS_MAX = 1_000
+
 
 def campaigns(
     bootstrap: Bootstrap = None,
@@ -42,7 +44,12 @@ def campaigns(
     if as_json:
         typer.echo(json.dumps({"campaigns": msgspec.to_builtins(found)}))
         return
-    Console(soft_wrap=True).print(_table(found, by_arm) if found else "No campaign has been shown yet.")
+    if not found:
+        typer.echo("No campaign has been shown yet.")
+        return
+    table, here = _table(found, by_arm), Console()
+    needed = here.measure(table, options=here.options.update(max_width=COLUMNS_MAX)).maximum
+    Console(width=max(here.width, needed)).print(table)  # a terminal may wrap a line; a number cut off tells nothing
 
 
 async def _read(bootstrap: str, prefix: str) -> "list[CampaignMetrics]":

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from deploy.brokers import Broker
 from streams.app import make_engine
 from streams.catalogue_feed import entry_of
+from streams.cli import app
 from streams.client import priced
 from streams.explain import recompute
 from streams.wire import CampaignMetrics, Decision, Placement, Slot
@@ -134,6 +136,7 @@ def test_two_workers_keep_a_budget_caps_and_prices_while_one_leaves(
             slot.seal and slot.price_micros > 0 for seen in rounds for each in seen.values() for slot in each.slots
         )
         await receipts_recompute(shop)
+        await the_command_tells_the_same(shop, spent)
 
     play(scenario)
 
@@ -159,3 +162,16 @@ async def receipts_recompute(shop: Shop) -> None:
     assert len(decisions) > 50
     differ = await asyncio.to_thread(lambda: [recompute(decision, engine).differences for decision in decisions])
     assert [each for each in differ if each] == []
+
+
+async def the_command_tells_the_same(shop: Shop, spent: Counter[str]) -> None:
+    """``salience campaigns``, as a person reads it and as a machine does."""
+    where = ["campaigns", "--bootstrap", shop.settings.bootstrap, "--prefix", shop.settings.topic_prefix]
+    told = await asyncio.to_thread(CliRunner().invoke, app, [*where, "--json"])
+    found = {each["campaign_id"]: each for each in msgspec.json.decode(told.stdout)["campaigns"]}
+    charged = {name: each["today"].get("spent_micros", 0) for name, each in found.items()}
+    assert {name: micros for name, micros in charged.items() if micros} == +spent
+    assert (found["c-0"]["billed_micros"], found["c-0"]["budget_micros"]) == (SMALL, SMALL)
+    assert found["c-0"]["unbilled_micros"] == spent["c-0"] - SMALL
+    table = await asyncio.to_thread(CliRunner().invoke, app, where)
+    assert (table.exit_code, "100.0%" in table.stdout) == (0, True)

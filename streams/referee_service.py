@@ -22,6 +22,7 @@ from streams.control_wire import ExperimentSetting
 from streams.decode import Record
 from streams.experiment_report import ExperimentReport, breached, encode_report, report
 from streams.experiments import stop
+from streams.reading import log_ends
 from streams.referee import Referee
 from streams.referee_store import Offsets, load, save
 from streams.settings import Settings
@@ -48,6 +49,8 @@ class RefereeService:
         self._control.on(ExperimentSetting, self._follow)
         self._referee = Referee()
         self._offsets: Offsets = {}
+        self._ends: dict[TopicPartition, int] = {}
+        """Log ends that are to be reached, though a busy broker may give nothing for a while."""
         self.file: Path = settings.home / "referee" / f"{settings.topic_prefix}experiments.npz"
 
     def _follow(self, _name: str, setting: ExperimentSetting | None) -> None:
@@ -61,6 +64,8 @@ class RefereeService:
         names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, CHANGELOG)]
         counts = partition_counts(settings.bootstrap, names)
         groups = [[TopicPartition(name, number) for number in range(counts.get(name, 0))] for name in names]
+        if not follow:
+            self._ends = await log_ends(settings.bootstrap, [tp for group in groups for tp in group])
         async with (
             AIOKafkaConsumer(
                 isolation_level="read_committed",
@@ -101,6 +106,8 @@ class RefereeService:
                 while partitions:
                     batches = await consumer.getmany(*partitions, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
                     if not batches:
+                        if any([await consumer.position(tp) < self._ends.get(tp, 0) for tp in partitions]):
+                            continue
                         break
                     await asyncio.to_thread(take, batches)
                     total += sum(map(len, batches.values()))

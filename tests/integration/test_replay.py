@@ -191,7 +191,8 @@ async def killed_again_and_again(log: Log, plan: Plan, folder: Path, seed: int) 
         with worker_of(plan, folder) as worker:
             await watch.until_zero(len(log.events), lambda: alive(worker))
             worker.signal(signal.SIGTERM)
-            assert await asyncio.to_thread(worker.status) == 0
+            # Where its predecessors have left it nothing it may be stopped before it listens to signals.
+            assert await asyncio.to_thread(worker.status) in (0, -signal.SIGTERM)
 
 
 async def aborted(plan: Plan) -> int:

@@ -88,7 +88,7 @@ def _push(there: Bed, prefix: str) -> str:
 
 def _change(there: Bed, prefix: str, worker: Child, generator: Child, version: str) -> list[float]:
     """Promote and take back until the generator has ended; seconds from each command's end to the worker's change."""
-    took = []
+    took: list[float] = []
     while generator.process.poll() is None or len(took) < 2:
         for words in (("promote", version, "--force", "--reason", "a benchmark"), ("rollback",)):
             before = _changes(worker)

@@ -119,6 +119,19 @@ class Budgets:
         at = self._campaigns.get(campaign)
         return 0.0 if at is None else float(self._level[at])
 
+    def standing(self) -> tuple[float, float]:
+        """Of the campaigns with a budget, today: how far they are from the plan, and what was delivered unbilled.
+
+        The mean distance of spending from the plan, in shares of a budget; and what was delivered beyond the budgets,
+        as a share of their sum. 0 where no campaign has one.
+        """
+        pacer = self._pacer
+        if pacer is None or not (limited := pacer.budget_micros > 0).any():
+            return 0.0, 0.0
+        budget, spent = pacer.budget_micros[limited], self._spent[self._paced[limited]]
+        error = np.abs(np.minimum(spent / budget, 1.0) - (pacer.reached or 0.0)).mean()
+        return float(error), float(np.maximum(spent - budget, 0).sum() / budget.sum())
+
     def pace(self, now_ms: int) -> None:
         """Set the market's offers, at most once every `EVERY_MS` of the lanes' time ``now_ms``.
 

@@ -181,7 +181,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
 
     def stand() -> None:
         metrics.describe_model(engine.models.live.version, SPEC_HASH, LAYOUT_VERSION)
-        metrics.stands(standing(intake.lanes, engine, ready=not look({}).unready()))
+        metrics.stands(standing(intake.lanes, engine, budgets, ready=not look({}).unready()))
 
     # In the order of their start: a worker that waits for its topics answers already.
     app.service(Web(settings, lambda: look({}), {"/metrics": metrics_page(metrics.registry, stand)}))

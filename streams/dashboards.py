@@ -118,6 +118,11 @@ WORKERS = (
             "fairness {{among}}": "avg by (among) (salience_exposure_fairness_ratio)",
         },
     ),
+    Panel(
+        "Distance from the pacing plan, unbilled delivery",
+        {"pacing error": "max(salience_pacing_error_ratio)", "unbilled": "max(salience_unbilled_ratio)"},
+        "percentunit",
+    ),
     Panel("Users forgotten", {"{{instance}}": "increase(salience_expired_users_total[$__rate_interval])"}),
     Panel("Model", {"{{instance}} {{version}}": "salience_model_info"}, kind="table"),
 )

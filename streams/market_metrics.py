@@ -28,6 +28,13 @@ class MarketMetrics:
             "Exposure over merit of the group that has least of it, as a share of everybody's; 1 is fair.",
             ("among",),
         )
+        self._pacing_error = gauge(
+            "salience_pacing_error_ratio",
+            "Mean distance of what campaigns have spent today from the plan, in shares of their budgets.",
+        )
+        self._unbilled = gauge(
+            "salience_unbilled_ratio", "Delivered today beyond the campaigns' budgets, as a share of their sum."
+        )
         self._told = Shown()
         for reason in self._told.losers():
             self._losers.labels(reason)
@@ -44,3 +51,8 @@ class MarketMetrics:
         self._entropy.set(now.interest_entropy_bits)
         for division in (now.advertisers, now.categories):
             self._fairness.labels(division.column).set(division.ratio)
+
+    def pace(self, error: float, unbilled_share: float) -> None:
+        """Set how spending keeps to its plan, and what of it nobody pays for (`Budgets.standing`)."""
+        self._pacing_error.set(error)
+        self._unbilled.set(unbilled_share)

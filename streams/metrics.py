@@ -95,6 +95,8 @@ class Standing:
     unaccounted: int = 0
     ads: int = 0
     shown: Shown | None = None
+    pacing_error: float = 0.0
+    unbilled_share: float = 0.0
     ready: bool = False
     models_refused: int = 0
 
@@ -223,3 +225,4 @@ class Metrics:
         self._clicks.stand()
         if now.shown is not None:
             self._market.stand(now.shown)
+        self._market.pace(now.pacing_error, now.unbilled_share)

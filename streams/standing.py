@@ -2,15 +2,17 @@
 
 from collections.abc import Collection
 
+from scoring.budgets import Budgets
 from scoring.engine import Engine
 from streams.conservation import unaccounted
 from streams.lane import Lane
 from streams.metrics import Standing
 
 
-def standing(lanes: Collection[Lane], engine: Engine, *, ready: bool) -> Standing:
+def standing(lanes: Collection[Lane], engine: Engine, budgets: Budgets, *, ready: bool) -> Standing:
     """Sums over ``lanes``; those being taken over hold nothing yet."""
     held = [lane.held for lane in lanes if lane.held is not None]
+    pacing_error, unbilled_share = budgets.standing()
     sources = [lane.queues.sources for lane in lanes]
     return Standing(
         lanes=tuple(lane.stage for lane in lanes),
@@ -21,6 +23,8 @@ def standing(lanes: Collection[Lane], engine: Engine, *, ready: bool) -> Standin
         unaccounted=sum(unaccounted(state.totals) for state in held),
         ads=len(engine.catalogue),
         shown=engine.shown,
+        pacing_error=pacing_error,
+        unbilled_share=unbilled_share,
         ready=ready,
         models_refused=len(engine.models.refused),
     )

@@ -103,3 +103,16 @@ def test_what_is_told_late_twice_or_in_another_order_changes_nothing(told, chanc
     newest = max(day for _, day in grown)
     assert one.spent_micros("one") == sum(sum_ for (_, day), sum_ in grown.items() if day == newest)
     assert other.spent_micros("one") == one.spent_micros("one")
+
+
+def test_it_tells_how_far_spending_is_from_the_plan_and_what_nobody_pays_for() -> None:
+    assert Budgets(Market(), shop(None)).standing() == (0.0, 0.0)
+    budgets = Budgets(Market(), shop())
+    budgets.tell(0, "", spent(400_000))
+    budgets.tell(0, "", spent(9_000_000, campaign="two"))  # which has no budget
+    budgets.pace(NOON_MS)
+    error, unbilled = budgets.standing()
+    assert abs(error - (0.5 / 0.95 - 0.4)) < 1e-9  # the plan is to have spent all by 0.95 of the day
+    assert unbilled == 0
+    budgets.tell(1, "", spent(630_000))
+    assert abs(budgets.standing()[1] - 0.03) < 1e-9

@@ -53,6 +53,11 @@ class Worker:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    @property
+    def stands(self) -> bool:
+        """Whether it is stopped (SIGSTOP) rather than running, asleep or gone: proc(5), state ``T``."""
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
     def status(self) -> int:
         """Wait for its end; its exit status."""
         return self.process.wait(DEADLINE_S)

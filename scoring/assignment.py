@@ -24,11 +24,15 @@ _HOLDOUT_SALT = id64("salience/holdout/1")
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A named policy: ``share`` of the experiment's users, and what it changes, by the settings' names."""
+    """A named policy: ``share`` of the experiment's users, and what it changes, by the settings' names.
+
+    ``model``: the version that scores its users; "" for whichever has the role.
+    """
 
     name: str
     share: float
     changes: Mapping[str, float | str] = field(default_factory=dict)
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,11 @@ class Experiment:
         if not (all(arm.share > 0 for arm in self.arms) and abs(sum(arm.share for arm in self.arms) - 1) < 1e-9):
             shares = ", ".join(f"{arm.name}={arm.share}" for arm in self.arms)
             raise ValueError(f"experiment {self.name}: shares {shares}; expected all above 0, 1 in total")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Versions that its arms name."""
+        return tuple(arm.model for arm in self.arms if arm.model)
 
     @property
     def shares(self) -> npt.NDArray[np.float64]:

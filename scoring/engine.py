@@ -115,9 +115,10 @@ class Engine:
         if (weights := self.shown.adjusted()) is not None:
             self.market.favour(*weights)
         return [
-            self._place(rows[part.people], users[part.people], seeds[part.people], part, served, calibrate)
+            self._place(rows[part.people], users[part.people], seeds[part.people], part, by, calibrate)
             for served, places in self.models.split(users)
-            for group in self.experiments.groups(users[places], self.policy)
+            for group in self.experiments.groups(users[places], self.policy, self.models.able)
+            for by in [self.models.able(group.policy.model) or served]
             for part in group.among(places).parts(PEOPLE_PER_CALL)
         ]
 
@@ -133,6 +134,8 @@ class Engine:
                 scored = self._score(question, calibrate, served)
             except ModelFailure as why:
                 served = self.models.after(served, why)
+                if group.policy.model:  # an arm without its model is none: its people have the shop's policy
+                    return self._place(rows, users, seeds, Group(group.people, self.policy), served, calibrate)
                 continue
             self.shown.observe(self.catalogue, scored.asked, scored.decided, people.slots)
             return replace(scored, beside=self._beside(scored, people, users, calibrate))

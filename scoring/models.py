@@ -1,4 +1,5 @@
-"""Which model scores whom: the live one, a canary for some people, and a shadow that is asked and not heeded.
+"""Which model scores whom: the live one, a canary for some people, those of experiments' arms for theirs, and a shadow
+that is asked and not heeded.
 
 All that are held have vectors of their own in the catalogue, so that a change of roles is one assignment between two
 slices, and no person is scored with half of one model and half of another. A model that fails while it scores is never
@@ -80,6 +81,7 @@ class Roles:
     """Versions by what they do; "" is nobody, and as ``live`` the model that a worker was started with.
 
     ``former``: those that were live before, newest first. ``canary_share``, ``shadow_share``: of people.
+    ``arms``: those that arms of experiments name.
     """
 
     live: str = ""
@@ -88,11 +90,12 @@ class Roles:
     canary_share: float = 0.0
     shadow: str = ""
     shadow_share: float = 0.0
+    arms: tuple[str, ...] = ()
 
     @property
     def versions(self) -> tuple[str, ...]:
         """All that a worker must hold, the one to fall back to among them; none twice."""
-        wanted = (self.live, *self.former[:1], self.canary, self.shadow)
+        wanted = (self.live, *self.former[:1], self.canary, self.shadow, *self.arms)
         return tuple(dict.fromkeys(version for version in wanted if version))
 
 
@@ -153,18 +156,18 @@ class Models:
 
     def _cast(self) -> None:
         """Who plays what, of those that are held and not refused. The last word has the base, which is always there."""
-
-        def able(version: str) -> Served | None:
-            if not version or version in self.refused:
-                return None
-            return self.base if version == self.base.version else self._further.get(version)
-
         roles = self.roles
-        heirs = (able(version) for version in (roles.live, *roles.former[:1]) if version)
+        heirs = (self.able(version) for version in (roles.live, *roles.former[:1]) if version)
         self.live = next((served for served in heirs if served is not None), self.base) if roles.live else self.base
-        canary, shadow = able(roles.canary), able(roles.shadow)
+        canary, shadow = self.able(roles.canary), self.able(roles.shadow)
         self.canary = None if canary is self.live else canary
         self.shadow = None if shadow in (self.live, self.canary) else shadow
+
+    def able(self, version: str) -> Served | None:
+        """The model ``version``, if it is held and not refused."""
+        if not version or version in self.refused:
+            return None
+        return self.base if version == self.base.version else self._further.get(version)
 
     def split(self, users: Ids) -> list[tuple[Served, npt.NDArray[np.int64]]]:
         """Who of ``users [B]`` of 64-bit ids is scored by which model: models and places; nobody is left out."""

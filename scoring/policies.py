@@ -1,6 +1,6 @@
 """Which policy decides for whom: the shop's own, changed by the arms of the experiments that a user is in."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,13 +23,14 @@ CHANGEABLE = ("slots", "candidates", "fresh_share", "random_share", "temperature
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How to choose and rank; recorded in every receipt."""
+    """How to choose and rank; recorded in every receipt. ``model``: who scores; "" for whichever has the role."""
 
     slots: int = 10
     shares: Shares = field(default_factory=Shares)
     temperature: float = 0.0
     control_share: float = 0.05
     placement_ttl_ms: int = 600_000
+    model: str = ""
 
 
 def in_control(users: Ids, share: float) -> npt.NDArray[np.bool_]:
@@ -95,11 +96,15 @@ class Experiments:
             raise ValueError(f"{EXPERIMENTS_MAX} experiments run already; stop one first")
         self._running[number] = experiment
 
-    def groups(self, users: Ids, policy: Policy) -> list[Group]:
-        """Everyone of ``users [B]``, grouped by the policy that decides for them."""
-        if not self._running:
+    def groups(self, users: Ids, policy: Policy, able: Callable[[str], object] = bool) -> list[Group]:
+        """Everyone of ``users [B]``, grouped by the policy that decides for them.
+
+        ``able``: who scores as a version that is named, nothing where nobody can. Where it is an arm's, nobody takes
+        part in the experiment: arms are comparable only while all of them are what they say.
+        """
+        numbers = [number for number in sorted(self._running) if all(map(able, self._running[number].models))]
+        if not numbers:
             return [Group(np.arange(len(users)), policy)]
-        numbers = sorted(self._running)
         arms = np.stack([self._running[number].assign(users) for number in numbers], axis=1)
         arms[in_holdout(users, self._holdout_share) | in_control(users, policy.control_share)] = OUTSIDE
         kinds, of = np.unique(arms, axis=0, return_inverse=True)
@@ -112,6 +117,7 @@ class Experiments:
         for number, place in taken:
             arm: Arm = self._running[number].arms[place]
             policy = changed(policy, arm.changes)
+            policy = replace(policy, model=arm.model or policy.model)
             names.append(f"{self._running[number].name}/{arm.name}")
         return Group(people, policy, "+".join(names) or ENGINE_ARM, arm_tag(taken))
 

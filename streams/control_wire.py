@@ -53,16 +53,24 @@ class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
 
 ExperimentName = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
 """Lower-case letters, digits and dashes, 32 at most: it stands in placements and reports."""
+ModelVersion = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{8}$")]
+"""A model's name, and eight hex digits of what its files hash to."""
+ModelOrNone = Annotated[str, Meta(pattern="^([A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{8})?$")]
+"""The same, or "" for none."""
 Share = Annotated[float, Meta(ge=0, le=1)]
 Metric = Literal["ctr", "cvr", "revenue_micros", "viewed_s", "diversity"]
 
 
 class ArmSetting(Struct, frozen=True, kw_only=True):
-    """A policy: its share of the experiment's users, and the settings that it changes."""
+    """A policy: its share of the experiment's users, the settings that it changes, and the model that scores for it.
+
+    ``model`` "" is whichever is live, or a canary's.
+    """
 
     arm: ExperimentName
     share: Share
     changes: dict[str, float] = {}
+    model: ModelOrNone = ""
 
 
 class Guardrail(Struct, frozen=True, kw_only=True):
@@ -117,12 +125,6 @@ class Drift(ControlMessage, frozen=True, kw_only=True, tag="drift"):
     def name(self) -> str:
         """The lane and the detector."""
         return f"{self.lane}/{self.detector}"
-
-
-ModelVersion = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{8}$")]
-"""A model's name, and eight hex digits of what its files hash to."""
-ModelOrNone = Annotated[str, Meta(pattern="^([A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{8})?$")]
-"""The same, or "" for none."""
 
 
 class PushedModel(ControlMessage, frozen=True, kw_only=True, tag="model"):

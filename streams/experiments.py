@@ -4,17 +4,21 @@ An experiment keeps its number and its range of the layer until it is stopped; w
 What would move users between arms is refused, since the report could no longer be trusted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import structlog
 
 from scoring.assignment import Arm, Experiment, free_range
 from scoring.policies import Experiments, Policy, changed
-from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail, Metric
+from streams.control import Control
+from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail, Metric, ModelStatus, PushedModel
 from streams.settings import Settings
 
 log = structlog.get_logger()
+
+MODELS_MAX = 8
+"""Models that all experiments name, drafts among them: every worker holds them, with vectors of every ad."""
 
 
 class ExperimentError(ValueError):
@@ -23,7 +27,7 @@ class ExperimentError(ValueError):
 
 def definition(setting: ExperimentSetting) -> Experiment:
     """The experiment that a message describes. Raises `ValueError` for one that cannot be."""
-    arms = tuple(Arm(arm.arm, arm.share, arm.changes) for arm in setting.arms)
+    arms = tuple(Arm(arm.arm, arm.share, arm.changes, arm.model) for arm in setting.arms)
     return Experiment(setting.experiment, setting.layer, setting.low, setting.high, setting.ramp, arms)
 
 
@@ -49,6 +53,29 @@ class ExperimentSwitch:
         log.info("experiment", experiment=name, status="gone" if setting is None else setting.status)
 
 
+def models_of(settings: Iterable[ExperimentSetting]) -> tuple[str, ...]:
+    """Versions that experiments name and that workers hold for them: drafts' too, so that a start takes effect at once.
+
+    None twice, in the order of their names: workers get them in one order.
+    """
+    return tuple(sorted({arm.model for one in settings if one.status != "stopped" for arm in one.arms if arm.model}))
+
+
+def objections(setting: ExperimentSetting, control: Control) -> list[str]:
+    """What speaks against its arms' models: one that is not there, or that a lane refuses."""
+    found = []
+    for arm in setting.arms:
+        if arm.model and control.get(PushedModel, arm.model) is None:
+            there = ", ".join(sorted(control.all(PushedModel))) or "none"
+            found.append(f"there is no model {arm.model!r}; there are: {there}; push it: salience model push DIR")
+        found += [
+            f"lane {status.lane} ({status.worker}) refuses {arm.model}: {status.refused}"
+            for status in control.all(ModelStatus).values()
+            if status.model == arm.model and status.refused
+        ]
+    return found
+
+
 def create(
     known: Mapping[str, ExperimentSetting],
     name: str,
@@ -69,6 +96,7 @@ def create(
         low, high = free_range(taken, width)
         for arm in arms:
             _check_changes(arm)
+        _check_apart(known, layer, arms)
         setting = ExperimentSetting(
             experiment=name,
             number=number,
@@ -83,6 +111,8 @@ def create(
             guardrails=tuple(guardrails),
         )
         definition(setting)
+        if len(models := models_of([*known.values(), setting])) > MODELS_MAX:
+            raise ExperimentError(f"experiments name {', '.join(models)}; {MODELS_MAX} models at most: stop one first")
         return msgspec.convert(msgspec.to_builtins(setting), ExperimentSetting)  # checks names and ranges
     except (ValueError, msgspec.ValidationError) as error:
         raise ExperimentError(f"{name}: {error}") from error
@@ -92,6 +122,20 @@ def _check_changes(arm: ArmSetting) -> None:
     """An arm may set what the settings allow, within their bounds."""
     changed(Policy(), arm.changes)
     Settings(**arm.changes)  # type: ignore[arg-type]  # settings by name, checked by pydantic
+
+
+def _check_apart(known: Mapping[str, ExperimentSetting], layer: str, arms: Sequence[ArmSetting]) -> None:
+    """What two layers change, only one of them would: for who is in both, the other's arms would be alike."""
+    mine = _changed_by(arms)
+    for one in known.values():
+        if one.layer != layer and one.status != "stopped" and (both := sorted(mine & _changed_by(one.arms))):
+            raise ExperimentError(
+                f"{one.experiment} in layer {one.layer} changes {', '.join(both)} too; use that layer, or stop it first"
+            )
+
+
+def _changed_by(arms: Sequence[ArmSetting]) -> set[str]:
+    return {name for arm in arms for name in (*arm.changes, *(["model"] if arm.model else []))}
 
 
 def start(setting: ExperimentSetting, ramp: float, time_ms: int) -> ExperimentSetting:

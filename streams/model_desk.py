@@ -1,11 +1,13 @@
 """What the commands do with models on the topics: push one, look at it again, take one away."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from scoring.attention import ModelError
 from streams.clock import wall_ms
-from streams.control import publish, read_control
-from streams.control_wire import ModelRoles, ModelStatus, PushedModel
+from streams.control import Control, publish, read_control
+from streams.control_wire import ExperimentSetting, ModelRoles, ModelStatus, PushedModel
+from streams.experiments import models_of
 from streams.model_roles import RolesError, state_of
 from streams.model_store import MODELS_MAX, manifest_of, obtain, pack, send, unshared
 from streams.model_trial import try_model
@@ -48,6 +50,14 @@ async def parity(settings: Settings, pushed: PushedModel) -> list[str]:
     return []
 
 
+async def tried(settings: Settings, control: Control, versions: Iterable[str]) -> None:
+    """Get models that are on the topics, and try them as a worker would. Raises `ModelError` of the first refused."""
+    for version in versions:
+        pushed = control.get(PushedModel, version)
+        assert pushed is not None, f"{version} is on the topics"
+        await obtain(settings, pushed)
+
+
 async def remove(settings: Settings, version: str) -> None:
     """Take a model off the topics. Raises `RolesError` where it has a role or is not there."""
     control = await read_control(settings)
@@ -56,6 +66,8 @@ async def remove(settings: Settings, version: str) -> None:
         raise RolesError(f"there is no model {version!r}; there are: {', '.join(sorted(known)) or 'none'}")
     if (state := state_of(control.get(ModelRoles, "all") or ModelRoles(), version)) != "pushed":
         raise RolesError(f"{version} is {state}; it can be removed when it has no role and cannot come back")
+    if version in models_of(control.all(ExperimentSetting).values()):
+        raise RolesError(f"an experiment's arm names {version}; stop it first: salience experiment list")
     gone = known[version]
     others = [one for name, one in known.items() if name != version]
     statuses = [one.key for one in control.all(ModelStatus).values() if one.model == version]

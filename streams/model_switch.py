@@ -16,7 +16,8 @@ from scoring.catalogue import learned_column
 from scoring.models import Models, Roles
 from streams.compute import Compute
 from streams.control import Control
-from streams.control_wire import ModelRoles, PushedModel
+from streams.control_wire import ControlMessage, ExperimentSetting, ModelRoles, PushedModel
+from streams.experiments import models_of
 from streams.model_store import obtain
 from streams.settings import Settings
 
@@ -27,8 +28,8 @@ ADS_PER_CALL = 1_000
 REASON_MAX = 512
 
 
-def roles_of(message: ModelRoles) -> Roles:
-    """The roles that a message gives."""
+def roles_of(message: ModelRoles, arms: tuple[str, ...]) -> Roles:
+    """The roles that a message gives, and the versions that arms of experiments name."""
     return Roles(
         live=message.live,
         former=message.former,
@@ -36,6 +37,7 @@ def roles_of(message: ModelRoles) -> Roles:
         canary_share=message.canary_share,
         shadow=message.shadow,
         shadow_share=message.shadow_share,
+        arms=arms,
     )
 
 
@@ -54,13 +56,18 @@ class ModelSwitch(Service):
         super().__init__()
         self._fail = fail
         self._settings, self._control, self._models, self._compute = settings, control, models, compute
-        self._wanted: ModelRoles | None = None
+        self._wanted: Roles | None = None
+        self._told_last = models.roles
         self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def _told(self, _name: str, roles: ModelRoles | None) -> None:
-        """On the compute thread: other roles are wanted."""
-        self._wanted = roles or ModelRoles()
+    def _told(self, _name: str, message: ControlMessage | None) -> None:
+        """On the compute thread: other roles may be wanted. Experiments change often, and their models seldom."""
+        roles = self._control.get(ModelRoles, "all") or ModelRoles()
+        wanted = roles_of(roles, models_of(self._control.all(ExperimentSetting).values()))
+        if isinstance(message, ExperimentSetting) and wanted == self._told_last:
+            return
+        self._wanted = self._told_last = wanted
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._news.set)
 
@@ -68,6 +75,7 @@ class ModelSwitch(Service):
         """Take the roles as they are now, before anybody is scored."""
         self._loop = asyncio.get_running_loop()
         await self._compute.run(self._control.on, ModelRoles, self._told)
+        await self._compute.run(self._control.on, ExperimentSetting, self._told)
         await self._settle()
         self.add_future(self._follow())
 
@@ -85,8 +93,7 @@ class ModelSwitch(Service):
         """Get what is wanted, as long as others are wanted meanwhile; then change roles."""
         while self._wanted is not None:
             self._news.clear()
-            wanted, self._wanted = self._wanted, None
-            roles = roles_of(wanted)
+            roles, self._wanted = self._wanted, None
             for version in roles.versions:
                 if version not in self._models and version not in self._models.refused:
                     await self._obtain(version)

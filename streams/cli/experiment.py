@@ -12,6 +12,7 @@ from rich.table import Table
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 
 if TYPE_CHECKING:
+    from streams.control import Control
     from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail
     from streams.experiment_report import ExperimentReport
     from streams.settings import Settings
@@ -21,7 +22,10 @@ app = typer.Typer(help="Live experiments: create, start, ramp, stop, list, repor
 Name = Annotated[str, typer.Argument(help="Lower-case letters, digits and dashes.")]
 Arms = Annotated[
     list[str],
-    typer.Option("--arm", help="NAME=SHARE, or NAME=SHARE:setting=value,setting=value. The first is compared with."),
+    typer.Option(
+        "--arm",
+        help="NAME=SHARE, or NAME=SHARE:setting=value,model=VERSION of what it changes. The first is compared with.",
+    ),
 ]
 Guardrails = Annotated[list[str], typer.Option("--guardrail", help="METRIC=LOSS: no arm may surely lose more.")]
 Ramp = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the experiment's users who take part.")]
@@ -40,13 +44,21 @@ def create(
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """Write a draft: arms are policies, by the settings that they change. Nobody takes part yet."""
+    """Write a draft: arms are policies, by the settings that they change and the model that scores.
+
+    Nobody takes part yet. A model must have been pushed (salience model push); it is tried here, and workers get it
+    ready from now on.
+    """
     from streams import experiments
+    from streams.control_wire import ExperimentSetting
+    from streams.experiments import models_of
+    from streams.model_desk import tried
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    control = _control(settings)
     made = _or_fail(
         lambda: experiments.create(
-            _known(settings),
+            control.all(ExperimentSetting),
             name,
             [_arm(one) for one in arm],
             layer=layer,
@@ -56,6 +68,8 @@ def create(
             time_ms=_now_ms(),
         )
     )
+    _check_models(made, control)
+    _or_fail(lambda: asyncio.run(tried(settings, control, models_of([made]))))
     _publish(settings, made, as_json)
 
 
@@ -63,11 +77,16 @@ def create(
 def start(
     name: Name, ramp: Ramp = 1.0, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False
 ) -> None:
-    """Let a draft's users take part, from the workers' next slice on."""
+    """Let a draft's users take part, from the workers' next slice on.
+
+    A worker that has not got an arm's model yet, or refuses it, lets nobody take part; salience model list tells.
+    """
     from streams import experiments
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _publish(settings, _or_fail(lambda: experiments.start(_find(settings, name), ramp, _now_ms())), as_json)
+    started = _or_fail(lambda: experiments.start(_find(settings, name), ramp, _now_ms()))
+    _check_models(started, _control(settings))
+    _publish(settings, started, as_json)
 
 
 @app.command(epilog="Example: salience experiment ramp warmth 0.5")
@@ -189,7 +208,9 @@ def _arm(text: str) -> "ArmSetting":
     head, _, rest = text.partition(":")
     name, _, share = head.partition("=")
     changes = dict(part.partition("=")[::2] for part in rest.split(",")) if rest else {}
-    return ArmSetting(arm=name, share=float(share), changes={key: float(value) for key, value in changes.items()})
+    model = changes.pop("model", "")
+    numbers = {key: float(value) for key, value in changes.items()}
+    return ArmSetting(arm=name, share=float(share), changes=numbers, model=model)
 
 
 def _guardrail(text: str) -> "Guardrail":
@@ -199,11 +220,23 @@ def _guardrail(text: str) -> "Guardrail":
     return Guardrail(metric=metric, most_loss=float(loss))  # type: ignore[arg-type]  # checked as the message is
 
 
-def _known(settings: "Settings") -> "Mapping[str, ExperimentSetting]":
+def _check_models(setting: "ExperimentSetting", control: "Control") -> None:
+    from streams.experiments import objections
+
+    if found := objections(setting, control):
+        _fail(f"{setting.experiment}: {'; '.join(found)}")
+
+
+def _control(settings: "Settings") -> "Control":
     from streams.control import read_control
+
+    return _or_fail(lambda: asyncio.run(read_control(settings)))
+
+
+def _known(settings: "Settings") -> "Mapping[str, ExperimentSetting]":
     from streams.control_wire import ExperimentSetting
 
-    return _or_fail(lambda: asyncio.run(read_control(settings)).all(ExperimentSetting))
+    return _control(settings).all(ExperimentSetting)
 
 
 def _find(settings: "Settings", name: str) -> "ExperimentSetting":

@@ -198,11 +198,14 @@ def _change(
 
 def _told(control: "Control", version: str) -> dict[str, Any]:
     """A model as JSON tells it."""
-    from streams.control_wire import PushedModel
+    from streams.control_wire import ExperimentSetting, PushedModel
+    from streams.experiments import models_of
     from streams.model_roles import state_of
 
     roles, record, pushed = _roles(control), _record(control, version), control.get(PushedModel, version)
     state = state_of(roles, version)
+    if state == "pushed" and version in models_of(control.all(ExperimentSetting).values()):
+        state = "experiment"
     evidence = record.evidence
     return {
         "model": version,

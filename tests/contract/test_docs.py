@@ -15,7 +15,10 @@ from streams.cli import app
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / name
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/OPERATIONS.md", "deploy/WALKTHROUGH.md")
+    for name in (
+        *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+        *("deploy/OPERATIONS.md", "deploy/WALKTHROUGH.md", "deploy/EXPERIMENTS.md"),
+    )
 ]
 COMMANDS = sorted(
     {

@@ -7,12 +7,25 @@ import pytest
 from scoring.assignment import OUTSIDE
 from scoring.policies import Experiments, arm_tag
 from scoring.rows import ROW
-from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail
+from streams.control import Control
+from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail, ModelStatus, PushedModel
 from streams.experiment_report import breached, decode_report, encode_report, report, verdict
-from streams.experiments import ExperimentError, ExperimentSwitch, create, definition, ramp_to, start, stop
+from streams.experiments import (
+    MODELS_MAX,
+    ExperimentError,
+    ExperimentSwitch,
+    create,
+    definition,
+    models_of,
+    objections,
+    ramp_to,
+    start,
+    stop,
+)
 from streams.referee import Referee
 from streams.referee_store import StoreError, load, save
 from streams.wire import encode_json
+from tests.builders import Record
 
 ARMS = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}))
 RAIL = Guardrail(metric="ctr", most_loss=0.1)
@@ -50,6 +63,49 @@ def test_drafts_of_one_layer_have_ranges_and_numbers_of_their_own():
 def test_a_draft_that_cannot_run_is_refused_with_the_reason(fields, message):
     with pytest.raises(ExperimentError, match=message):
         draft(**fields)
+
+
+def by_models(*versions: str) -> tuple[ArmSetting, ...]:
+    return tuple(ArmSetting(arm=f"arm-{at}", share=0.5, model=version) for at, version in enumerate(versions))
+
+
+def test_an_arm_names_a_model_that_is_on_the_topic_and_that_no_lane_refuses():
+    made = draft(arms=by_models("", "new-00c0ffee"))
+    assert definition(made).arms[1].model == "new-00c0ffee"
+    control = Control()
+    assert (
+        "there is no model 'new-00c0ffee'; there are: none; push it: salience model push"
+        in objections(made, control)[0]
+    )
+    pushed = PushedModel(model="new-00c0ffee", manifest="{}", bytes=1, parity=0.0, score_ms=0.1, time_ms=1)
+    refusal = ModelStatus(lane=3, model="new-00c0ffee", worker="w", refused="it is bad", time_ms=1)
+    said = []
+    for offset, message in enumerate((pushed, refusal)):
+        control.take([Record("control", 0, offset, 1, message.key, encode_json(message))])
+        said.append(objections(made, control))
+    assert said == [[], ["lane 3 (w) refuses new-00c0ffee: it is bad"]]
+    with pytest.raises(ExperimentError, match="matching regex"):
+        draft(arms=by_models("", "no version"))
+
+
+def test_workers_hold_the_models_of_drafts_and_of_what_runs_and_no_more_than_their_bound():
+    first = draft(arms=by_models("", "b-00c0ffee"))
+    second = draft({"warmth": first}, "width", arms=by_models("a-00c0ffee", "b-00c0ffee"))
+    assert models_of([first, second]) == ("a-00c0ffee", "b-00c0ffee")
+    assert models_of([first, stop(second, "", 2)]) == ("b-00c0ffee",)
+    many = tuple(
+        ArmSetting(arm=f"arm-{at}", share=1 / (MODELS_MAX + 1), model=f"m{at}-00c0ffee") for at in range(MODELS_MAX + 1)
+    )
+    with pytest.raises(ExperimentError, match=f"{MODELS_MAX} models at most"):
+        draft(arms=many)
+
+
+def test_what_an_experiment_changes_no_other_layer_changes_at_the_same_time():
+    first = draft()
+    with pytest.raises(ExperimentError, match="warmth in layer ranking changes temperature too"):
+        draft({"warmth": first}, "heat", layer="other")
+    assert draft({"warmth": stop(first, "", 2)}, "heat", layer="other").layer == "other"
+    assert draft({"warmth": first}, "who", layer="other", arms=by_models("", "b-00c0ffee")).layer == "other"
 
 
 def test_an_experiment_goes_from_draft_to_running_to_stopped_and_its_ramp_only_grows():

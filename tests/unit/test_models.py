@@ -7,12 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from scoring.assignment import Arm, Experiment
 from scoring.attention import AttentionModel, load
 from scoring.catalogue import Catalogue, learned_column
 from scoring.engine import Engine
 from scoring.ids import id64
 from scoring.models import Models, Roles
-from scoring.policies import Policy
+from scoring.policies import CONTROL_ARM, ENGINE_ARM, Policy
 from streams.explain import recompute
 from streams.step import LaneState, Slice, Step
 from streams.wire import Decision, Outcome, Placement
@@ -227,3 +228,50 @@ def test_an_ad_that_changes_while_a_catalogue_is_encoded_keeps_its_newest_vector
     shop.upsert([entry("ad-3", category="other/thing"), entry("ad-more", category="c1/s1")])
     shop.encoded(column, 0, new.encode(tokens, dense), revisions)
     np.testing.assert_array_equal(getattr(shop, column), new.encode(shop.tokens, shop.dense))
+
+
+def duel(*models: str) -> Experiment:
+    arms = tuple(Arm(f"arm-{at}", 1 / len(models), model=model) for at, model in enumerate(models))
+    return Experiment("duel", "ranking", 0, 1, 1, arms)
+
+
+def test_the_users_of_an_arm_are_scored_by_the_model_that_it_names_and_by_no_other(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    engine = engine_of(old, new)
+    engine.experiments.set(1, duel("", new.version))
+    canary = {"canary": new.version, "canary_share": 1.0, "arms": (new.version,)}
+    decisions, outcomes, _ = run(engine, lane(), roles=[*[Roles(arms=(new.version,))] * 5, Roles(**canary)])
+    by = {arm: {one.versions["model"] for one in decisions if one.arm == arm} for arm in {one.arm for one in decisions}}
+    assert by["duel/arm-0"] == {old.version, new.version}  # whichever has the role
+    assert by["duel/arm-1"] == {new.version}
+    assert by.keys() == {"duel/arm-0", "duel/arm-1", CONTROL_ARM}
+    for decision in decisions:
+        model = {one.version: one for one in (old, new)}[decision.versions["model"]]
+        assert recompute(decision, engine_of(model)).identical
+    assert {one.model for one in outcomes} == {old.version, new.version}
+
+
+def test_nobody_takes_part_until_the_models_of_all_arms_are_held_nor_once_one_is_refused(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    engine, state = engine_of(old), lane()
+    engine.experiments.set(1, duel(old.version, new.version))
+    outside = {ENGINE_ARM, CONTROL_ARM}
+    assert {one.arm for one in run(engine, state)[0]} <= outside
+    hold(engine, new)
+    engine.models.play(Roles(arms=(old.version, new.version)))
+    assert {one.arm for one in run(engine, state, seed=5)[0]} == {"duel/arm-0", "duel/arm-1", CONTROL_ARM}
+    engine.models.refuse(new.version, "it is bad")
+    assert {one.arm for one in run(engine, state, seed=6)[0]} <= outside
+
+
+def test_an_arm_whose_model_fails_while_it_scores_exposes_nobody(tmp_path: Path, old: AttentionModel) -> None:
+    bad = load(toy_model(tmp_path / "bad", graphs=fails_on_what_is_new))
+    engine = engine_of(old, bad)
+    engine.experiments.set(1, duel("", bad.version))
+    decisions, _, _ = run(engine, lane(), roles=[Roles(arms=(bad.version,))])
+    assert "no finite numbers" in engine.models.refused[bad.version]
+    assert {one.versions["model"] for one in decisions} == {old.version}
+    assert "duel/arm-1" not in {one.arm for one in decisions}
+    assert all("." not in one.placement_id for one in decisions if one.arm == ENGINE_ARM)

@@ -141,8 +141,9 @@ def _answers(events: Events, wanted: npt.NDArray[np.bool_]) -> tuple[Floats, Flo
     names, which = np.unique(shown, return_inverse=True)
     strongest = np.zeros(len(names), dtype=np.uint8)
     viewed_ms = np.zeros(len(names), dtype=np.int64)
-    np.maximum.at(strongest, which, events["kind"])
-    np.maximum.at(viewed_ms, which, events["viewed_ms"])
+    said = events["answers"]
+    np.maximum.at(strongest, which[said], events["kind"][said])
+    np.maximum.at(viewed_ms, which[said], events["viewed_ms"][said])
     kind, seconds = strongest[which[wanted]], viewed_ms[which[wanted]] / 1000
     return (
         (kind >= Kind.CLICKED).astype(np.float32),

@@ -1,8 +1,8 @@
 """To which campaigns a purchase is owed: the clicks that came before it, within each campaign's window.
 
-Touches are the person's clicked impressions that the ring holds, of ads by the bought item's advertiser. Last touch
-gives all to the newest; position-weighted gives 40 % to the first, 40 % to the last and the rest to those between
-(one of two has half). Credits of a purchase sum to it exactly.
+Touches are the person's impressions that the ring holds and that a click named, of ads by the bought item's
+advertiser. Last touch gives all to the newest; position-weighted gives 40 % to the first, 40 % to the last and the rest
+to those between (one of two has half). Credits of a purchase sum to it exactly.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind
 from scoring.ids import MISSING
-from scoring.rows import KIND_MASK, SHOWN_BIT, Rows
+from scoring.rows import SHOWN_BIT, Rows, answered
 
 Ints = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.uint64]
@@ -62,7 +62,7 @@ def credit(rows: Rows, purchases: Events, catalogue: Catalogue, windows: Windows
     row, bought = purchases["row"], catalogue.slots_of(purchases["ad"])
     slot = catalogue.slots_of(rows["ring_ad"][row])  # [P, H], oldest first
     kind = rows["ring_kind"][row]
-    clicked = (kind >= SHOWN_BIT) & ((kind & KIND_MASK) >= Kind.CLICKED)
+    clicked = (kind >= SHOWN_BIT) & (answered(kind) >= Kind.CLICKED)
     known = (slot != MISSING) & (bought != MISSING)[:, None]
     ours = catalogue.advertiser.take(slot) == catalogue.advertiser.take(bought)[:, None]
     age_ms = purchases["time_ms"][:, None] - 1_000 * rows["ring_s"][row].astype(np.int64)

@@ -1,9 +1,10 @@
 """What a batch of events makes campaigns owe: each impression's charge once, whatever comes twice or in which order.
 
-The ring says what is known of an impression: whether it was seen, and the most that came of it. A batch charges what
+The ring says what is known of an impression: whether it was seen, and the most that answered it. A batch charges what
 it *changes* there: the impression itself when it is first seen, a click or a purchase when impression and answer are
 first both known, and every view's seconds. Since a ring only gains, no event is charged again by another one of the
-same impression; what is older than a full ring holds is never charged. Prices are the placement's own, by their seal.
+same impression; what is older than a full ring holds is never charged. What names no impression answers none, though
+the ad was shown in that very second, and charges nothing. Prices are the placement's own, by their seal.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from scoring.claims import ring_key
 from scoring.events import Events, Kind, Outcome, Source
 from scoring.ids import MISSING, mix64
 from scoring.ledger import charges
-from scoring.rows import KIND_MASK, SHOWN_BIT, Rows
+from scoring.rows import SHOWN_BIT, Rows, answered
 from scoring.seal import Seal
 
 Ints = npt.NDArray[np.int64]
@@ -71,14 +72,15 @@ class Bills:
 def bill(before: Before, events: Events, outcome: npt.NDArray[np.uint8], catalogue: Catalogue, seal: Seal) -> Bills:
     """Bill ``events [E]``, of which those with `Outcome.APPLIED` count; ``before [E]`` is what `look` found."""
     slot = catalogue.slots_of(events["ad"])
-    counts = np.flatnonzero((outcome == Outcome.APPLIED) & ~before.gone & (slot != MISSING))
+    told = events["answers"] | (events["source"] == Source.IMPRESSION)
+    counts = np.flatnonzero((outcome == Outcome.APPLIED) & told & ~before.gone & (slot != MISSING))
     events, slot, known = events[counts], slot[counts], before.kind[counts]
     priced, misquoted = _priced(events, slot, catalogue, seal)
     second = (events["shown_ms"] // 1000).astype(np.uint64)
     keys = mix64(mix64(events["row"].astype(np.uint64)) ^ events["ad"]) ^ mix64(second)
     _, first, of = np.unique(keys, return_index=True, return_inverse=True)
     size = len(first)
-    was_shown, was = known[first] >= SHOWN_BIT, known[first] & KIND_MASK
+    was_shown, was = known[first] >= SHOWN_BIT, answered(known[first])
     is_shown, now, viewed_ms = was_shown.copy(), was.copy(), np.zeros(size, dtype=np.int64)
     is_shown[of[events["source"] == Source.IMPRESSION]] = True
     np.maximum.at(now, of, events["kind"])

@@ -20,12 +20,6 @@ Ints = npt.NDArray[np.int64]
 _NEVER = np.uint64(2**64 - 1)
 
 
-def claims_of(events: Events) -> Bools:
-    """Whether each event ``[E]`` answers an impression; one that names its own time names none."""
-    claims: Bools = (events["source"] == Source.CLICK) & (events["shown_ms"] != events["time_ms"])
-    return claims
-
-
 def ring_key(seconds: npt.NDArray[np.uint32], ad: IdArray) -> IdArray:
     """What a ring is sorted by: seconds, then the id's high half. Any shape."""
     return (seconds.astype(np.uint64) << np.uint64(32)) | (ad >> np.uint64(32))
@@ -37,7 +31,7 @@ def judge(rows: Rows, events: Events) -> tuple[Bools, Bools]:
     Undecided is a claim near the old end of a ring, which this very batch may have pushed out: `one_by_one` tells.
     """
     unproven, undecided = np.zeros(len(events), dtype=bool), np.zeros(len(events), dtype=bool)
-    claims = np.flatnonzero(claims_of(events))
+    claims = np.flatnonzero(events["answers"])
     row, ad = events["row"][claims], events["ad"][claims]
     seconds = (events["shown_ms"][claims] // 1000).astype(np.uint32)
     same = (rows["ring_ad"][row] == ad[:, None]) & (rows["ring_s"][row] == seconds[:, None])
@@ -88,7 +82,7 @@ def one_by_one(ring: Rows, events: Events, day: Ints, allowed: Ints) -> list[boo
     proofs = {entry for entry, kind in zip(ring_entries, ring["ring_kind"].tolist(), strict=True) if kind >= SHOWN_BIT}
     held = set(ring_entries)  # a list of pairs takes a microsecond to look through
     keys = ring_key((events["shown_ms"] // 1000).astype(np.uint32), events["ad"])
-    columns = (keys, events["ad"], claims_of(events), events["source"] == Source.IMPRESSION, day, allowed)
+    columns = (keys, events["ad"], events["answers"], events["source"] == Source.IMPRESSION, day, allowed)
     spent: Counter[int] = Counter()
     unproven = []
     for key, ad, claims, shown, today, most in zip(*(column.tolist() for column in columns), strict=True):

@@ -64,6 +64,7 @@ EVENT = np.dtype(
         ("slot", "<i2"),  # of the placement that it answers; -1 where not said
         ("source", "u1"),
         ("kind", "u1"),
+        ("answers", "?"),  # it names the impression that it answers; what a person did of itself names none
     ]
 )
 

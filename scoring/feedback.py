@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.clicks import NUMBERS, AdLifts, ClickModel, Example, example, person_numbers
-from scoring.events import Events, Kind, Source
+from scoring.events import Events, Kind
 from scoring.ids import uniform
 from scoring.learner import Learner
 from scoring.pending import (
@@ -174,7 +174,7 @@ class ClickLayer:
         places = iter(impressions.place.tolist())
         following = next(places, -1)
         keys = keys_of(users, events["ad"], events["shown_ms"]).tolist()
-        clicked = ((events["kind"] >= Kind.CLICKED) & (events["source"] == Source.CLICK)).tolist()
+        clicked = ((events["kind"] >= Kind.CLICKED) & events["answers"]).tolist()
         for place, (time_ms, stream_ms) in enumerate(zip(*(events[n].tolist() for n in _TIMES), strict=True)):
             if stream_ms > self.clock_ms:
                 self.clock_ms = stream_ms

@@ -1,29 +1,33 @@
 """The ring: the newest `RING_SIZE` items that a person was shown or attended to, and what came of each.
 
 An entry is (time of the impression, or the event's own time where it answers none; item), with the strongest `Kind`
-that happened and whether an impression was among it. Union, strongest kind and "newest 50" commute, so the ring is a
-join-semilattice: it does not depend on how a stream is cut into batches, and a click joins its impression whichever
-comes second.
+that happened, the strongest that named the impression, and whether the impression itself was among it. Union, strongest
+kind and "newest 50" commute, so the ring is a join-semilattice: it does not depend on how a stream is cut into batches,
+and a click joins its impression whichever comes second.
 """
+
+from functools import reduce
+from operator import or_
 
 import numpy as np
 import numpy.typing as npt
 
-from scoring.rows import KIND_MASK, RING_SIZE, SHOWN_BIT, Rows
+from scoring.rows import ANSWER_MASK, KIND_MASK, RING_SIZE, SHOWN_BIT, Kinds, Rows
 
 _FEW = 4
 """Rows with at most this many new entries merge in narrow arrays; hot users in arrays twice the ring's size."""
+_FIELDS = (KIND_MASK, ANSWER_MASK, SHOWN_BIT)
+"""Of ``ring_kind``: entries are joined by the maximum of each."""
 
 Ids = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 Seconds = npt.NDArray[np.uint32]
-Kinds = npt.NDArray[np.uint8]
 
 
 def remember(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, kind: Kinds) -> None:
     """Put entries ``[E]`` in the rings of ``row [E]``, in place; order of the entries does not matter.
 
-    ``kind`` is a `Kind`, with `SHOWN_BIT` for an impression.
+    ``kind`` is as in ``ring_kind``.
     """
     if not len(row):
         return
@@ -32,16 +36,11 @@ def remember(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, kind: Kinds) -> N
     fresh = np.ones(len(row), dtype=bool)
     fresh[1:] = (row[1:] != row[:-1]) | (seconds[1:] != seconds[:-1]) | (ad[1:] != ad[:-1])
     first = np.flatnonzero(fresh)
-    kind = _stronger(kind[order], first)
+    kind = kind[order]
+    kind = reduce(or_, (np.maximum.reduceat(kind & of, first) for of in _FIELDS))
     row, ad, seconds = row[first], ad[first], seconds[first]
     joined = _join(rows, row, ad, seconds, kind)
     _insert(rows, row[~joined], ad[~joined], seconds[~joined], kind[~joined])
-
-
-def _stronger(kind: Kinds, first: Ints) -> Kinds:
-    """Of equal entries the strongest kind, and whether any was an impression."""
-    strongest: Kinds = np.maximum.reduceat(kind & KIND_MASK, first)
-    return strongest | np.bitwise_or.reduceat(kind & SHOWN_BIT, first)
 
 
 def _join(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, kind: Kinds) -> npt.NDArray[np.bool_]:
@@ -51,7 +50,7 @@ def _join(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, kind: Kinds) -> npt.
     joined: npt.NDArray[np.bool_] = same[np.arange(len(row)), place]
     at = row[joined], place[joined]
     was, now = rows["ring_kind"][at], kind[joined]
-    rows["ring_kind"][at] = np.maximum(was & KIND_MASK, now & KIND_MASK) | ((was | now) & SHOWN_BIT)
+    rows["ring_kind"][at] = reduce(or_, (np.maximum(was & of, now & of) for of in _FIELDS))
     return joined
 
 

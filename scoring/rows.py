@@ -13,15 +13,18 @@ import numpy.typing as npt
 from scoring.events import Kind
 from scoring.features import FEATURE_DIM
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 RING_SIZE = 50
 """H: items remembered per user, the history that attention looks at."""
 SEEN_SIZE = 12
 """Event ids remembered per user and source: a producer's retries come within a few events of the original."""
+KIND_MASK = 0x07
+"""In ``ring_kind``: the strongest `scoring.events.Kind` of all that happened at this second."""
+ANSWER_SHIFT = 3
+ANSWER_MASK = 0x38
+"""In ``ring_kind``: the strongest kind of what named the impression of this second, 0 where nothing did."""
 SHOWN_BIT = 0x80
 """In ``ring_kind``: the impression itself was seen, not only an event that says it answers one."""
-KIND_MASK = 0x7F
-"""In ``ring_kind``: the strongest `scoring.events.Kind`."""
 HORIZONS = 2
 """Interest vectors per user: the session's and the long one."""
 
@@ -53,7 +56,7 @@ ROW = np.dtype(
         ("rate_minute", "<u4"),  # minutes since the epoch that `minute_count` is of; `day_count` is of its day
         ("minute_count", "<u2", (2,)),  # per source: events of that minute, at most 65,535
         ("day_count", "<u2", (2,)),
-        ("ring_kind", "u1", (RING_SIZE,)),  # `KIND_MASK` and `SHOWN_BIT`
+        ("ring_kind", "u1", (RING_SIZE,)),  # `KIND_MASK`, `ANSWER_MASK` and `SHOWN_BIT`
     ]
 )
 ROW_BYTES = ROW.itemsize
@@ -83,10 +86,17 @@ _LAYOUT_1 = np.dtype(
         ("ring_kind", "u1", (50,)),
     ]
 )
-_LAYOUTS = {layout.itemsize: (version, layout) for version, layout in ((1, _LAYOUT_1), (LAYOUT_VERSION, ROW))}
-"""Version and layout by size: no two have one."""
+_LAYOUTS = {_LAYOUT_1.itemsize: (_LAYOUT_1, (1,)), ROW_BYTES: (ROW, (2, LAYOUT_VERSION))}
+"""Layout and its versions by size. 2 has the fields of 3, and its ``ring_kind`` does not tell answers."""
 
 Rows = npt.NDArray[Any]
+Kinds = npt.NDArray[np.uint8]
+
+
+def answered(ring_kind: Kinds) -> Kinds:
+    """The strongest `Kind` of what named the impressions, of ``ring_kind`` of any shape."""
+    kind: Kinds = np.right_shift(ring_kind & ANSWER_MASK, ANSWER_SHIFT, dtype=np.uint8)
+    return kind
 
 
 class RowError(ValueError):
@@ -99,10 +109,11 @@ def decode_rows(values: Iterable[bytes]) -> Rows:
     Raises `RowError` where a value is of no layout that this version reads, or holds what no row can.
     """
     rows = _decode(list(values))
+    kind = rows["ring_kind"] & KIND_MASK
     for name, sound in (
         ("seen_next", (rows["seen_next"] < SEEN_SIZE).all()),
         ("interest", (np.abs(rows["interest"]) <= INTEREST_MAX).all()),  # no NaN is
-        ("ring_kind", (rows["ring_kind"] & KIND_MASK <= max(Kind)).all()),
+        ("ring_kind", ((answered(rows["ring_kind"]) <= kind) & (kind <= max(Kind))).all()),
     ):
         if not sound:
             raise RowError(f"a state row's {name} is outside what it can be: the changelog was written by another hand")
@@ -111,37 +122,42 @@ def decode_rows(values: Iterable[bytes]) -> Rows:
 
 def _decode(values: list[bytes]) -> Rows:
     if all(len(value) == ROW_BYTES for value in values):
-        return _of_layout(values, LAYOUT_VERSION, ROW)
+        return _migrated(_of_size(values, ROW_BYTES))
     out = np.zeros(len(values), dtype=ROW)
     sizes = np.array([len(value) for value in values])
     for size in np.unique(sizes).tolist():
         at = np.flatnonzero(sizes == size)
-        version, layout = _LAYOUTS.get(size, (0, ROW))
-        if not version:
+        if size not in _LAYOUTS:
             known = ", ".join(f"{number:,}" for number in _LAYOUTS)
             raise RowError(f"a state row has {size:,} bytes; the layouts that this version reads have {known}")
-        out[at] = _migrated(_of_layout([values[place] for place in at.tolist()], version, layout))
+        out[at] = _migrated(_of_size([values[place] for place in at.tolist()], size))
     return out
 
 
-def _of_layout(values: list[bytes], version: int, layout: np.dtype[Any]) -> Rows:
+def _of_size(values: list[bytes], size: int) -> Rows:
+    layout, versions = _LAYOUTS[size]
     rows = np.frombuffer(b"".join(values), dtype=layout)
-    if (rows["version"] != version).any():
-        found = np.unique(rows["version"]).tolist()
-        raise RowError(f"state rows of {layout.itemsize:,} bytes have layouts {found}; expected {version}")
+    if strange := sorted(set(np.unique(rows["version"]).tolist()) - set(versions)):
+        expected = " or ".join(map(str, versions))
+        raise RowError(f"state rows of {size:,} bytes have layouts {strange}; expected {expected}")
     return rows
 
 
 def _migrated(rows: Rows) -> Rows:
-    """Rows of any layout as `ROW`: what the former layout did not know is zero."""
-    if rows.dtype == ROW:
+    """Rows of any layout as `ROW`: what a former layout did not know is zero, or what was then believed."""
+    former = rows["version"] < LAYOUT_VERSION
+    if not former.any():
         return rows
     out = np.zeros(len(rows), dtype=ROW)
     for name in rows.dtype.names or ():
         if name in (ROW.names or ()):
             out[name] = rows[name]
     out["version"] = LAYOUT_VERSION
-    out["ring_kind"] |= np.where(out["ring_kind"] > 0, SHOWN_BIT, 0).astype(np.uint8)  # layout 1 did not tell: believed
+    if rows.dtype != ROW:
+        out["ring_kind"] |= np.where(out["ring_kind"] > 0, SHOWN_BIT, 0).astype(np.uint8)  # that impressions were seen
+    kind = out["ring_kind"] & KIND_MASK
+    acted = former[:, None] & (kind > Kind.SHOWN)
+    out["ring_kind"] |= np.where(acted, kind << ANSWER_SHIFT, 0).astype(np.uint8)  # that what was done were answers
     return out
 
 

@@ -17,7 +17,7 @@ from scoring.events import FILTERED, VIEWED_LONG_MS, Events, Kind, Outcome, Sour
 from scoring.ids import MISSING
 from scoring.interest import DecayedInterest, weight_of
 from scoring.ring import remember
-from scoring.rows import SHOWN_BIT, Rows, RowStore
+from scoring.rows import ANSWER_SHIFT, SHOWN_BIT, Rows, RowStore
 
 _NOBODY = np.isin(list(Outcome), [*FILTERED, Outcome.LATE])
 """A placement follows what a person does now; a duplicate or replayed event is one whose placement may be missing."""
@@ -64,7 +64,9 @@ def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = 
     outcome = clean(rows, events, rules)
     applied = only(events, outcome == Outcome.APPLIED)
     row = applied["row"].astype(np.int64)
-    kind = np.where(applied["source"] == Source.IMPRESSION, applied["kind"] | SHOWN_BIT, applied["kind"])
+    answer = np.where(applied["answers"], applied["kind"] << ANSWER_SHIFT, 0)
+    shown = np.where(applied["source"] == Source.IMPRESSION, SHOWN_BIT, 0)
+    kind = (applied["kind"] | answer | shown).astype(np.uint8)
     remember(rows, row, applied["ad"], (applied["shown_ms"] // 1000).astype(np.uint32), kind)
     _count(rows, row, applied)
     unknown = _learn(rows, row, applied, catalogue)

@@ -295,6 +295,7 @@ def _fill(out: Events, places: Places, source: Source, events: list[Event]) -> d
         column["kind"], column["slot"] = kind, -1
         column["viewed_ms"] = np.rint(viewed_ms)
         column["value_micros"] = np.fromiter(told["value_micros"], dtype=np.int64, count=count)
+        column["answers"] = [shown_ms is not None for shown_ms in told["impression_time_ms"]]
         column["shown_ms"] = [
             time_ms if shown_ms is None else shown_ms
             for time_ms, shown_ms in zip(told["time_ms"], told["impression_time_ms"], strict=True)

@@ -57,7 +57,8 @@ class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What a person did with an item. Topic ``clicks``, key ``user_id``.
 
     ``impression_time_ms`` and ``placement_id`` are those of the impression that it answers, where it answers
-    one; they join the two whichever comes first. ``price_micros`` and ``seal``: as in `Impression`; a bid for clicks,
+    one; they join the two whichever comes first. A click without ``impression_time_ms`` shapes interest, and is neither
+    charged nor an outcome of what was shown. ``price_micros`` and ``seal``: as in `Impression`; a bid for clicks,
     purchases or attention is charged by the event that it pays for.
     """
 

@@ -21,12 +21,10 @@ EVENTS_MAX = 10_000_000
 DECISIONS_MAX = 10_000_000
 """Receipts that are remembered, 17 bytes each."""
 
-NOT_TOLD = -1
-
 HAPPENED = np.dtype(
     [
         ("time_ms", "<i8"),
-        ("shown_ms", "<i8"),  # of the impression that it names; `NOT_TOLD` of an action that names none
+        ("shown_ms", "<i8"),  # of the impression that it names; its own time where it names none
         ("user", "<u8"),
         ("ad", "<u8"),
         ("event", "<u8"),
@@ -35,6 +33,7 @@ HAPPENED = np.dtype(
         ("value_micros", "<i8"),
         ("viewed_ms", "<i8"),
         ("kind", "u1"),  # of `scoring.events.Kind`
+        ("answers", "?"),  # an action that names the impression that it answers
     ]
 )
 DECIDED = np.dtype([("placement", "<u8"), ("control", "u1"), ("share", "<f8")])
@@ -156,18 +155,12 @@ def _table(events: Sequence[Event]) -> Table:
     if not events:
         return out
     engines = columns(events, np.zeros(len(events), dtype=np.int32).tolist())
-    for name in ("time_ms", "ad", "event", "value_micros", "viewed_ms", "kind"):
+    for name in ("time_ms", "shown_ms", "ad", "event", "value_micros", "viewed_ms", "kind", "answers"):
         out[name] = engines[name]
-    out["shown_ms"] = [_shown_ms(event) for event in events]
     out["user"] = id64s([event.user_id for event in events])
     out["placement"] = [id64(event.placement_id) if event.placement_id else 0 for event in events]
     out["price_micros"] = [event.price_micros if isinstance(event, Impression) else 0 for event in events]
     return out
-
-
-def _shown_ms(event: Event) -> int:
-    told = event.time_ms if isinstance(event, Impression) else event.impression_time_ms
-    return NOT_TOLD if told is None else told
 
 
 def _once(parts: Sequence[Table]) -> tuple[Table, int]:

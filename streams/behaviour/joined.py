@@ -9,7 +9,7 @@ from scoring.events import Kind
 from scoring.features import FEATURE_DIM, feature_vector
 from scoring.ids import MISSING, id64s
 from scoring.pending import keys_of
-from streams.behaviour.gathered import NOT_TOLD, Gathered, Table
+from streams.behaviour.gathered import Gathered, Table
 from streams.catalogue_feed import entry_of
 from streams.wire import Ad
 
@@ -154,7 +154,7 @@ def _answers(impressions: Table, actions: Table) -> Ints:
     """
     keys = keys_of(impressions["user"], impressions["ad"], impressions["shown_ms"])
     found = places(keys, keys_of(actions["user"], actions["ad"], actions["shown_ms"]))
-    return np.where(actions["shown_ms"] == NOT_TOLD, MISSING, found)
+    return np.where(actions["answers"], found, MISSING)
 
 
 def places(known: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> Ints:

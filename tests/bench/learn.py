@@ -50,7 +50,7 @@ def stream(impressions: int, ads: Ids, seed: int = 1) -> Events:
     out["kind"], out["source"] = Kind.SHOWN, Source.IMPRESSION
     clicks = out[rng.random(impressions) < CLICK_RATE].copy()
     clicks["time_ms"] += rng.integers(1, CLICK_AFTER_MS, size=len(clicks))
-    clicks["kind"], clicks["source"] = Kind.CLICKED, Source.CLICK
+    clicks["kind"], clicks["source"], clicks["answers"] = Kind.CLICKED, Source.CLICK, True
     last = out[-1:].copy()
     last["time_ms"] += 10 * CLICK_AFTER_MS + 86_400_000
     last["kind"], last["source"], last["ad"] = Kind.VIEWED, Source.CLICK, 0

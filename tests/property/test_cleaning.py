@@ -52,7 +52,7 @@ class OneByOne:
             return Outcome.BURST
         if in_day > self.rules.per_day[source]:
             return Outcome.BOT
-        claims = source == Source.CLICK and event["shown_ms"] != event["time_ms"] and not ring.get(entry)
+        claims = event["answers"] and not ring.get(entry)
         if claims and (len(ring) < RING_SIZE or entry >= min(ring)):
             return Outcome.UNSHOWN if self._count(row, "unshown", day) > self.rules.unshown_per_day else Outcome.APPLIED
         return Outcome.APPLIED
@@ -100,8 +100,10 @@ def streams(draw: st.DrawFn) -> Events:
         earlier = int(rng.integers(0, at + 1))
         if out["source"][at] == Source.CLICK and out["source"][earlier] == Source.IMPRESSION:
             out["ad"][at], out["shown_ms"][at] = out["ad"][earlier], out["time_ms"][earlier]
+            out["answers"][at] = True
         elif out["source"][at] == Source.CLICK:
-            out["shown_ms"][at] -= int(rng.integers(1, 100_000))
+            out["shown_ms"][at] -= int(rng.integers(0, 100_000))
+            out["answers"][at] = True
         elif out["source"][earlier] == Source.IMPRESSION and at - earlier < 20:
             out["ad"][at], out["time_ms"][at] = out["ad"][earlier], out["time_ms"][earlier]
             out["shown_ms"][at] = out["time_ms"][at]

@@ -16,7 +16,7 @@ from scoring.dedup import mark_repeats
 from scoring.events import EVENT, Events, Kind, Outcome, Source
 from scoring.ids import id64
 from scoring.ring import remember
-from scoring.rows import KIND_MASK, RING_SIZE, ROW, SEEN_SIZE, Rows, RowStore
+from scoring.rows import ANSWER_SHIFT, KIND_MASK, RING_SIZE, ROW, SEEN_SIZE, SHOWN_BIT, Rows, RowStore, answered
 from scoring.update import Applied, apply
 from streams.wire import Click, Impression
 from tests.builders import START_MS, catalogue, click, columns_of, impression
@@ -245,29 +245,40 @@ def test_an_id_is_known_for_as_many_events_as_the_memory_holds_and_then_new_agai
 
 # --- the ring: a set of the newest ---------------------------------------------------------------------------
 
-Entries = list[tuple[int, int, int, int]]
+Known = tuple[int, int, bool]
+"""Of an entry: the strongest kind, the strongest that named the impression, whether that was seen."""
+Entries = list[tuple[int, int, int, Known]]
 
 
-def ring_reference(entries: Entries, row: int) -> list[tuple[int, int, int]]:
-    """Everything that ever happened, the strongest kind of each, of that the newest."""
-    strongest: dict[tuple[int, int], int] = {}
-    for of, ad, seconds, kind in entries:
+def ring_reference(entries: Entries, row: int) -> list[tuple[int, int, Known]]:
+    """Everything that ever happened, the most that is known of each, of that the newest."""
+    most: dict[tuple[int, int], Known] = {}
+    for of, ad, seconds, (kind, answer, shown) in entries:
         if of == row:
-            strongest[seconds, ad] = max(kind, strongest.get((seconds, ad), 0))
-    return [(seconds, ad, kind) for (seconds, ad), kind in sorted(strongest.items())][-RING_SIZE:]
+            was = most.get((seconds, ad), (0, 0, False))
+            most[seconds, ad] = (max(kind, was[0]), max(answer, was[1]), shown or was[2])
+    return [(seconds, ad, known) for (seconds, ad), known in sorted(most.items())][-RING_SIZE:]
 
 
-def ring_of(rows: Rows, row: int) -> list[tuple[int, int, int]]:
-    columns = (rows[row][name].tolist() for name in ("ring_s", "ring_ad", "ring_kind"))
-    ring = [(seconds, ad, kind & KIND_MASK) for seconds, ad, kind in zip(*columns, strict=True)]
+def ring_of(rows: Rows, row: int) -> list[tuple[int, int, Known]]:
+    kinds = rows[row]["ring_kind"]
+    known = zip((kinds & KIND_MASK).tolist(), answered(kinds).tolist(), (kinds >= SHOWN_BIT).tolist(), strict=True)
+    ring = list(zip(rows[row]["ring_s"].tolist(), rows[row]["ring_ad"].tolist(), known, strict=True))
     filled = [entry for entry in ring if entry[1]]
-    assert ring == [(0, 0, 0)] * (RING_SIZE - len(filled)) + filled  # empty places come first
+    assert ring == [(0, 0, (0, 0, False))] * (RING_SIZE - len(filled)) + filled  # empty places come first
     return filled
 
 
 def put(rows: Rows, entries: Entries) -> None:
-    row, ad, seconds, kind = (np.array(column) for column in zip(*entries, strict=True))
-    remember(rows, row, ad.astype(np.uint64), seconds.astype(np.uint32), kind.astype(np.uint8))
+    row, ad, seconds, known = zip(*entries, strict=True)
+    kinds = [kind | answer << ANSWER_SHIFT | SHOWN_BIT * shown for kind, answer, shown in known]
+    remember(
+        rows,
+        np.array(row),
+        np.array(ad, dtype=np.uint64),
+        np.array(seconds, dtype=np.uint32),
+        np.array(kinds, dtype=np.uint8),
+    )
 
 
 @st.composite
@@ -275,9 +286,13 @@ def ring_entries(draw: st.DrawFn) -> Entries:
     """Entries of two rows; many at few moments, so that they join, tie and push each other out."""
     span = draw(st.sampled_from([3, 30, 400]))
     ads = [number << 32 | 1 for number in range(1, 13)]  # ties in time are ordered by the id's high half
-    columns = st.tuples(
-        st.integers(0, 1), st.sampled_from(ads), st.integers(1, span), st.integers(Kind.SHOWN, Kind.PURCHASED)
+    acts = st.integers(Kind.VIEWED, Kind.PURCHASED)
+    known = st.one_of(
+        st.just((Kind.SHOWN, Kind.NONE, True)),
+        acts.map(lambda kind: (kind, Kind.NONE, False)),
+        acts.map(lambda kind: (kind, kind, False)),
     )
+    columns = st.tuples(st.integers(0, 1), st.sampled_from(ads), st.integers(1, span), known)
     return draw(st.lists(columns, min_size=1, max_size=150))
 
 
@@ -329,7 +344,10 @@ def test_a_user_with_thousands_of_events_has_the_memories_of_any_other(batch: in
     assert store.nbytes == size
     assert store.rows[1:].tobytes() == others
     row = store.rows[0]
-    entries = [(0, int(e["ad"]), int(e["shown_ms"] // 1_000), int(e["kind"])) for e in events]
+    entries: Entries = [
+        (0, int(e["ad"]), int(e["shown_ms"] // 1_000), (int(e["kind"]), 0, e["source"] == Source.IMPRESSION))
+        for e in events
+    ]
     assert ring_of(store.rows, 0) == ring_reference(entries, 0)
     for source in Source:
         latest = events["event"][events["source"] == source][-SEEN_SIZE:]

@@ -101,6 +101,25 @@ def test_a_click_on_an_ad_that_was_never_shown_is_charged_nothing() -> None:
     assert Lane().take([did("click"), did("purchase"), did("click", "cpa")]).charged == 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "ad", "viewed_s"), [("click", "cpc", None), ("purchase", "cpa", None), ("view", "attention", 7.5)]
+)
+@pytest.mark.parametrize("at", [0, 400, 999])
+def test_what_comes_of_itself_in_the_second_of_an_impression_is_charged_nothing(
+    kind: str, ad: str, viewed_s: float | None, at: int
+) -> None:
+    own_accord = sealed(click(ad_id=ad, time_ms=START_MS + at, kind=kind, viewed_s=viewed_s, event_id="own"))
+    answer = did(kind, ad, viewed_s=viewed_s)
+    owed = Lane().take([shown(ad), answer])
+    for batches in ([[shown(ad), own_accord]], [[shown(ad)], [own_accord]], [[own_accord], [shown(ad)]]):
+        lane = Lane()
+        for batch in batches:
+            lane.take(batch)
+        assert (lane.charged, lane.counts["clicked"], lane.counts["unpriced"]) == (0, 0, 0)
+        lane.take([answer])  # what does name the impression is charged all the same
+        assert (lane.charged, lane.counts["clicked"]) == (owed.charged, owed.counts["clicked"])
+
+
 def test_a_price_of_the_events_own_making_is_caught_and_charged_nothing() -> None:
     dear = sealed(click(ad_id="cpc", time_ms=START_MS, impression_time_ms=START_MS), told=10**6)
     lane = Lane().take([shown(), dear])
@@ -182,6 +201,19 @@ def test_purchases_are_owed_to_the_clicks_before_them_within_their_windows() -> 
     assert short.last.tolist() == [0, 1_000]
     assert short.spread.tolist() == [500, 500]
     assert len(credit(store.rows, bought, shop, Windows(usual_ms=hour)).slot) == 0
+
+
+def test_a_click_of_itself_in_the_second_of_an_impression_earns_no_purchase() -> None:
+    def earned(**told: object) -> int:
+        events = [impression(ad_id="cpc"), click(ad_id="cpc", time_ms=START_MS + 400, **told),
+                  click(ad_id="cpc", time_ms=START_MS + 60_000, kind="purchase")]  # fmt: skip
+        store = RowStore()
+        batch = columns(events, [store.row_of(b"user-1")] * len(events))
+        apply(store, batch, SHOP)
+        return len(credit(store.rows, batch[-1:], SHOP, Windows()).slot)
+
+    assert earned(impression_time_ms=START_MS) == 1
+    assert earned() == 0
 
 
 def test_a_ledger_keeps_days_apart_and_comes_back_from_its_bytes() -> None:

@@ -56,6 +56,7 @@ def test_an_impression_becomes_a_row_of_columns() -> None:
         "slot": 3,
         "source": Source.IMPRESSION,
         "kind": Kind.SHOWN,
+        "answers": False,
     }
 
 
@@ -108,6 +109,12 @@ def test_a_view_is_long_from_ten_seconds_and_other_kinds_are_what_they_say(
 def test_a_click_that_answers_no_impression_is_remembered_at_its_own_time() -> None:
     assert columns([click(time_ms=START_MS)], [0])["shown_ms"].tolist() == [START_MS]
     assert columns([click(time_ms=START_MS, impression_time_ms=0)], [0])["shown_ms"].tolist() == [0]
+
+
+def test_what_names_its_impression_answers_it_though_the_two_were_at_one_moment() -> None:
+    told = [impression(), click(), click(impression_time_ms=START_MS), click(impression_time_ms=0)]
+    assert columns(told, [0] * 4)["answers"].tolist() == [False, False, True, True]
+    assert decoded(records(told)).events["answers"].tolist() == [False, False, True, True]
 
 
 def test_events_keep_their_order_and_users_their_rows() -> None:

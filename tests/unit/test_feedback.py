@@ -12,19 +12,22 @@ from scoring.events import EVENT, Events, Kind, Source
 from scoring.feedback import ClickLayer, Impressions, Learning, Observed
 from scoring.inputs import CONTEXT_DIM
 from scoring.pending import PENDING, Pending
+from streams.decode import columns
+from tests.builders import START_MS, click, impression
 
 WINDOW_MS = 10_000
 LEARNING = Learning(window_ms=WINDOW_MS, pending_max=50)
 
 
 def events_of(*told: tuple[int, str, int, int]) -> Events:
-    """Events of (time, "shown" or a kind, ad, time shown) of user 1."""
+    """Events of (time, "shown" or a kind, ad, time shown) of user 1; what was not shown answers an impression."""
     out = np.zeros(len(told), dtype=EVENT)
     for place, (time_ms, what, ad, shown_ms) in enumerate(told):
         kind = Kind.SHOWN if what == "shown" else Kind[what.upper()]
         source = Source.IMPRESSION if what == "shown" else Source.CLICK
         out[place]["time_ms"], out[place]["shown_ms"], out[place]["ad"] = time_ms, shown_ms, ad
         out[place]["kind"], out[place]["source"], out[place]["slot"] = kind, source, -1
+        out[place]["answers"] = source == Source.CLICK
     out["stream_ms"] = np.maximum.accumulate(out["time_ms"])
     return out
 
@@ -71,6 +74,12 @@ def test_what_is_less_than_a_click_answers_nothing(kind: str) -> None:
     layer = ClickLayer(LEARNING)
     seen = observe(layer, events_of((1_000, "shown", 7, 1_000), (2_000, kind, 7, 1_000)))
     assert not len(seen.outcomes)
+
+
+def test_a_click_of_itself_in_the_second_of_an_impression_is_not_its_outcome() -> None:
+    layer = ClickLayer(LEARNING)
+    events = columns([impression(), click(time_ms=START_MS + 400), impression(time_ms=START_MS + WINDOW_MS)], [0] * 3)
+    assert observe(layer, events).outcomes["clicked"].tolist() == [0]
 
 
 def test_a_click_counts_once_and_only_within_the_window() -> None:

@@ -56,7 +56,7 @@ def stream(seed: int, count: int) -> tuple[Events, np.ndarray]:
         if place and rng.random() < 0.3:
             shown = rng.integers(place)
             users[place], each["ad"], each["shown_ms"] = users[shown], events[shown]["ad"], events[shown]["shown_ms"]
-            each["kind"], each["source"] = Kind.CLICKED, Source.CLICK
+            each["kind"], each["source"], each["answers"] = Kind.CLICKED, Source.CLICK, True
     events["stream_ms"] = np.maximum.accumulate(events["time_ms"])
     return events, users
 

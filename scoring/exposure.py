@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from scoring.cleaning import Rules
 from scoring.events import Events, Outcome, Source
-from scoring.features import FEATURE_DIM
 from scoring.feedback import Impressions
 from scoring.gathering import gather
 from scoring.ids import MISSING
@@ -117,13 +116,11 @@ def _impressions(looks: list[_Look], events: Events, outcome: npt.NDArray[np.uin
         logit[places], model[places] = logits, by.number
         known[places] = by.knows(events["time_ms"][places]) | (by is not served)
     context = np.concatenate([np.zeros((0, CONTEXT_DIM), np.float32), *(look.inputs.context for look in heeded)])
-    interest = np.concatenate([np.zeros((0, FEATURE_DIM), np.float32), *(look.inputs.interest for look in heeded)])
     at = place[order]
     return Impressions(
         at,
         logit[at],
         context[order],
-        _agreement(interest[order]),
         model[at],
         known[at],
         *_beside([look for look in looks if look.served is shadow], at, outcome, models),
@@ -171,9 +168,3 @@ def _run(looks: list[_Look], outcome: npt.NDArray[np.uint8], served: Served) -> 
     runs = (slice(start, start + PEOPLE_PER_RUN) for start in range(0, len(order), PEOPLE_PER_RUN))
     logits = [served.score(inputs.part(run))[0][:, 0] for run in runs]
     return place[order], np.concatenate(logits) if logits else np.zeros(0, np.float32)
-
-
-def _agreement(interest: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The cosine of the session's and the long interest, from their sum ``[N, K]``; NaN where one is missing."""
-    squared = (interest * interest).sum(axis=1)  # of two unit vectors: 2 + 2 cos
-    return np.where(squared > 1 + 1e-3, squared / 2 - 1, np.nan).astype(np.float32)

@@ -67,16 +67,14 @@ class Learning:
 class Impressions:
     """What attention models say of some impressions of a batch of events: ``logit [N]``, ``context [N, X]``.
 
-    ``place [N]``: their places among the events, ascending. ``agreement [N]``: how alike the person's two interests
-    are, the cosine; NaN, or None for all, where it is not known. ``model [N]``: the number of the model that scored,
-    None for 0. ``known [N]``: it was trained on what came of them, None for nothing; such impressions are predicted and
-    not learned from. ``shadow_logit [N]``: what the model ``shadow`` says beside, NaN or None where it was not asked.
+    ``place [N]``: their places among the events, ascending. ``model [N]``: the number of the model that scored, None
+    for 0. ``known [N]``: it was trained on what came of them, None for nothing; such impressions are predicted and not
+    learned from. ``shadow_logit [N]``: what the model ``shadow`` says beside, NaN or None where it was not asked.
     """
 
     place: npt.NDArray[np.int64]
     logit: npt.NDArray[np.float32]
     context: npt.NDArray[np.float32]
-    agreement: npt.NDArray[np.float32] | None = None
     model: npt.NDArray[np.uint32] | None = None
     known: npt.NDArray[np.bool_] | None = None
     shadow_logit: npt.NDArray[np.float32] | None = None
@@ -180,15 +178,13 @@ class ClickLayer:
                 self.clock_ms = stream_ms
                 self._close_windows(outcomes)
             if place == following:
-                numbers, surface, ad, event, in_control, agreement, model, known, *beside = next(shown)
+                numbers, surface, ad, event, in_control, model, known, *beside = next(shown)
                 ids = (keys[place], ad, event, time_ms)
                 learner = self.learner(model)
                 chance, expected = self._predict(learner.model, ad, numbers, surface)
                 predicted.append(chance)
                 if not known and not self.pending.holds(keys[place]):
                     self._wait(ids, (*numbers, chance, expected, surface, in_control, 1, 0, model, *beside))
-                if agreement == agreement:  # noqa: PLR0124 - NaN is not known
-                    self.alarms += learner.watch.interest(learner.model, learner.learned, agreement)
                 following = next(places, -1)
             elif clicked[place]:
                 self._click(keys[place], outcomes)
@@ -272,8 +268,8 @@ class ClickLayer:
 
 def _shown(
     events: Events, control: npt.NDArray[np.bool_], impressions: Impressions
-) -> Iterator[tuple[list[float], int, int, int, int, float, int, bool, int, float]]:
-    """Numbers (the lift still 0), surface, ad, event, arm, agreement, model, whether known, shadow, its log-odds.
+) -> Iterator[tuple[list[float], int, int, int, int, int, bool, int, float]]:
+    """Numbers (the lift still 0), surface, ad, event, arm, model, whether known, shadow, its log-odds.
 
     Of each impression, built in arrays.
     """
@@ -283,8 +279,7 @@ def _shown(
     placed = of["slot"] >= 0
     slot = np.log1p(np.where(placed, of["slot"], 0))
     numbers = np.column_stack([impressions.logit, np.zeros(len(of)), person, placed & ~of_control, slot])
-    unknown = np.full(len(of), np.nan)
-    beside = unknown if impressions.shadow_logit is None else impressions.shadow_logit
+    beside = np.full(len(of), np.nan) if impressions.shadow_logit is None else impressions.shadow_logit
     asked = ~np.isnan(beside)
     columns = (
         numbers,
@@ -292,7 +287,6 @@ def _shown(
         of["ad"],
         of["event"],
         of_control.astype(int),
-        unknown if impressions.agreement is None else impressions.agreement,
         np.zeros(len(of), dtype=np.uint32) if impressions.model is None else impressions.model,
         np.zeros(len(of), dtype=np.bool_) if impressions.known is None else impressions.known,
         np.where(asked, impressions.shadow, 0),

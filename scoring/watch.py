@@ -1,15 +1,14 @@
 """Whether the click layer still fits the world: drift by ADWIN, and what is done about it.
 
-Three detectors (A. Bifet and R. Gavaldà, "Learning from time-changing data with adaptive windowing", SDM 2007; River's)
+Two detectors (A. Bifet and R. Gavaldà, "Learning from time-changing data with adaptive windowing", SDM 2007; River's)
 watch numbers whose mean does not move while all is well:
 
 - *calibration*: clicked minus predicted;
 - *surprise*: the log loss of a prediction less the loss that it expects of itself, 0 on average for a true one however
-  sharp: it sees what turns against the predictions where clicks and non-clicks turn alike and the mean stays;
-- *interest*: how alike are what a person attends to in this session and over the weeks, the cosine of the two.
+  sharp: it sees what turns against the predictions where clicks and non-clicks turn alike and the mean stays.
 
 An alarm is answered at once, always in the same order: learn faster; on an alarm soon after, go back to the weights
-that were last seen to be good; on a third, and where interest itself moves, ask for a new attention model.
+that were last seen to be good; on a third, ask for a new attention model.
 """
 
 import math
@@ -40,7 +39,6 @@ class Detector(StrEnum):
 
     CALIBRATION = "calibration"
     SURPRISE = "surprise"
-    INTEREST = "interest"
 
 
 class Answer(StrEnum):
@@ -120,22 +118,14 @@ class Watch:
             self._look(model, learned)
         return [alarm for alarm in found if alarm is not None]
 
-    def interest(self, model: ClickModel, learned: int, agreement: float) -> list[Alarm]:
-        """Take how alike the two interests are of a person who is shown something, -1 to 1."""
-        drifts = self.detectors[Detector.INTEREST].drifts(agreement)
-        alarm = self._alarm(Detector.INTEREST, model, learned) if drifts else None
-        return [alarm] if alarm is not None else []
-
     def _alarm(self, detector: Detector, model: ClickModel, learned: int) -> Alarm | None:
         """The alarm and its answer; None where nothing was known before, or where predictions got better."""
         was, now = self.means.pop(detector, None), self.detectors[detector].estimation
         if was is None or (detector is Detector.SURPRISE and now < was):
             return None
-        return Alarm(detector, self._answer(detector, model, learned), learned, was, now)
+        return Alarm(detector, self._answer(model, learned), learned, was, now)
 
-    def _answer(self, detector: Detector, model: ClickModel, learned: int) -> Answer:
-        if detector is Detector.INTEREST:
-            return Answer.RETRAIN
+    def _answer(self, model: ClickModel, learned: int) -> Answer:
         self.alarms_soon = self.alarms_soon + 1 if learned - self.last_alarm < SOON else 1
         self.last_alarm = learned
         if self.alarms_soon == 1:

@@ -43,7 +43,7 @@ _ROWS_PER_CHUNK = 4_000
 """At most half a megabyte: a chunk must fit a batch."""
 _MODELS_MAX = 32
 """Attention models whose names are kept for the outcomes that are open; a model lives longer than a window."""
-LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/1", "learners/1")
+LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/2", "learners/1")
 """A layer of another layout is not read: it learns anew, in minutes."""
 
 Outcomes = npt.NDArray[Any]
@@ -171,7 +171,7 @@ class LaneClicks:
         exposed = apply_and_score(store, events, users, engine.models, rules)
         counts = np.isin(exposed.applied.outcome, (Outcome.APPLIED, Outcome.REPLAYED))
         shown = exposed.impressions
-        seen = replace(shown, place=np.cumsum(counts)[shown.place] - 1, agreement=None)
+        seen = replace(shown, place=np.cumsum(counts)[shown.place] - 1)
         control = in_control(users, engine.policy.control_share)
         observed = self.layer.observe(events[counts], users[counts], control[counts], seen)
         return exposed.applied, observed.outcomes

@@ -80,17 +80,6 @@ def test_answers_go_from_learning_faster_to_the_last_good_weights_to_asking_for_
     assert learned < GOOD_EVERY + 2 * SOON
 
 
-def test_interest_that_moves_asks_for_a_new_model() -> None:
-    watch, model = Watch(), a_model()
-    rng = np.random.default_rng(4)
-    found: list[Alarm] = []
-    for number in range(6_000):
-        agreement = float(rng.normal(0.7 if number < 4_000 else 0.4, 0.2))
-        found += watch.interest(model, number, agreement)
-        found += watch.outcome(model, number + 1, number % 2, 0.5)
-    assert [(alarm.detector, alarm.answer) for alarm in found] == [(Detector.INTEREST, Answer.RETRAIN)]
-
-
 def test_a_kept_detector_goes_on_exactly_as_if_it_had_never_ended() -> None:
     rng = np.random.default_rng(5)
     values = [*rng.random(3_000).tolist(), *(rng.random(3_000) + 0.3).tolist()]

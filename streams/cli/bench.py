@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli.failing import fail
 from streams.cli.options import Json
 from streams.settings import Guarantee
 
@@ -141,7 +142,7 @@ def _measuring(as_json: bool) -> Iterator[Callable[[str], None]]:
 
     root = Path(streams.__file__).parents[1]
     if not (root / "tests" / "bench").is_dir():
-        _fail(
+        fail(
             "the benchmarks are in tests/bench, which is not installed with the package; "
             "clone the repository, `make setup`, and run .venv/bin/salience bench there",
             as_json,
@@ -163,14 +164,7 @@ def _measuring(as_json: bool) -> Iterator[Callable[[str], None]]:
 
             yield say
     except (BenchError, BrokerError, StalledError, TopicsError) as error:
-        _fail(str(error), as_json)
-
-
-def _fail(error: str, as_json: bool) -> None:
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {error}")
-    if as_json:
-        typer.echo(json.dumps({"error": error}))
-    raise typer.Exit(1)
+        fail(error, as_json)
 
 
 def _tell(report: Mapping[str, Any], as_json: bool) -> None:

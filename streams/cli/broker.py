@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 from rich.console import Console
 
+from streams.cli.failing import fail
+
 if TYPE_CHECKING:
     from deploy.brokers import Broker
     from deploy.brokers.running import Kind, Running
@@ -139,7 +141,4 @@ def _failures(as_json: bool) -> Iterator[None]:
     try:
         yield
     except BrokerError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {error}")
-        if as_json:
-            typer.echo(json.dumps({"error": str(error)}))
-        raise typer.Exit(1) from error
+        fail(error, as_json)

@@ -2,11 +2,13 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.live import Live
+
+from streams.cli.failing import fail
 
 SecondsOption = Annotated[
     int | None, typer.Option("--seconds", min=1, help="End after so long, from when the worker is ready.")
@@ -43,7 +45,7 @@ def demo(
                 lambda snapshot: live.update(render(snapshot), refresh=True),
             )
     except (BrokerError, TopicsError, WorkerDiedError) as error:
-        _fail(error, as_json=as_json)
+        fail(error, as_json)
     if report.calibration is not None and report.calibration_attention is not None:
         people.print(
             f"Clicks predicted over clicks, of what was chosen: {report.calibration:.2f} with the online click layer, "
@@ -55,12 +57,3 @@ def demo(
 
 def _live(people: Console) -> Live:
     return Live(console=people, auto_refresh=False, vertical_overflow="visible")
-
-
-def _fail(error: Exception, *, as_json: bool) -> NoReturn:
-    import json
-
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {error}")
-    if as_json:
-        typer.echo(json.dumps({"error": str(error)}))
-    raise typer.Exit(1) from error

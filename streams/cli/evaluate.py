@@ -3,13 +3,14 @@
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from streams.cli.failing import fail
 from streams.cli.options import Json
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def kuairand(
         try:
             trial = kuairand_trial(data, test, lambda done, total: progress.update(task, completed=done, total=total))
         except LogError as error:
-            _fail(str(error), as_json)
+            fail(error, as_json)
         contestants = _chosen(_contestants(trial, seed), models)
         fitting = progress.add_task("Fitting models", total=len(contestants))
 
@@ -102,7 +103,7 @@ def headlines(
         with Progress(*columns, console=console) as progress:
             report = _headlines(data, test, z_min, seed, progress)
     except (LogError, TextEncoderError, ValueError) as error:
-        _fail(str(error), as_json)
+        fail(error, as_json)
     if as_json:
         typer.echo(json.dumps(report))
     console.print(report["split"])
@@ -170,14 +171,7 @@ def _headlines(data: Path, later: Path | None, z_min: float, seed: int, progress
 def _require() -> None:
     missing = [name for name in NEEDS if find_spec(name) is None]
     if missing:
-        _fail(f"{', '.join(missing)} missing, which evaluation needs: pip install 'salience[train,evaluate]'", False)
-
-
-def _fail(message: str, as_json: bool) -> NoReturn:
-    if as_json:
-        typer.echo(json.dumps({"error": message}))
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {message}")
-    raise typer.Exit(1)
+        fail(f"{', '.join(missing)} missing, which evaluation needs: pip install 'salience[train,evaluate]'", False)
 
 
 def _contestants(trial: "Trial", seed: int) -> "list[Alternative]":

@@ -2,14 +2,16 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.clock import wall_ms
 
 if TYPE_CHECKING:
     from streams.control import Control
@@ -56,7 +58,7 @@ def create(
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     control = _control(settings)
-    made = _or_fail(
+    made = or_fail(
         lambda: experiments.create(
             control.all(ExperimentSetting),
             name,
@@ -65,11 +67,11 @@ def create(
             width=width,
             primary=primary,  # type: ignore[arg-type]  # checked as the message is
             guardrails=[_guardrail(one) for one in guardrail],
-            time_ms=_now_ms(),
+            time_ms=wall_ms(),
         )
     )
     _check_models(made, control)
-    _or_fail(lambda: asyncio.run(tried(settings, control, models_of([made]))))
+    or_fail(lambda: asyncio.run(tried(settings, control, models_of([made]))))
     _publish(settings, made, as_json)
 
 
@@ -84,7 +86,7 @@ def start(
     from streams import experiments
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    started = _or_fail(lambda: experiments.start(_find(settings, name), ramp, _now_ms()))
+    started = or_fail(lambda: experiments.start(_find(settings, name), ramp, wall_ms()))
     _check_models(started, _control(settings))
     _publish(settings, started, as_json)
 
@@ -101,7 +103,7 @@ def ramp(
     from streams import experiments
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _publish(settings, _or_fail(lambda: experiments.ramp_to(_find(settings, name), to, _now_ms())), as_json)
+    _publish(settings, or_fail(lambda: experiments.ramp_to(_find(settings, name), to, wall_ms())), as_json)
 
 
 @app.command(epilog="Example: salience experiment stop warmth --reason 'warmer won'")
@@ -116,7 +118,7 @@ def stop(
     from streams import experiments
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _publish(settings, _or_fail(lambda: experiments.stop(_find(settings, name), reason, _now_ms())), as_json)
+    _publish(settings, or_fail(lambda: experiments.stop(_find(settings, name), reason, wall_ms())), as_json)
 
 
 @app.command("list", epilog="Example: salience experiment list --json")
@@ -145,7 +147,7 @@ def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_js
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     found = _reports(settings).get(name)
     if found is None:
-        _fail(f"no report of {name!r} yet; reports are written by: salience experiment referee")
+        fail(f"no report of {name!r} yet; reports are written by: salience experiment referee")
     elif as_json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     else:
@@ -180,7 +182,7 @@ def referee(
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
     except (RefereeError, StoreError) as error:
-        _fail(str(error))
+        fail(error)
 
 
 def _print(found: "ExperimentReport") -> None:
@@ -224,13 +226,13 @@ def _check_models(setting: "ExperimentSetting", control: "Control") -> None:
     from streams.experiments import objections
 
     if found := objections(setting, control):
-        _fail(f"{setting.experiment}: {'; '.join(found)}")
+        fail(f"{setting.experiment}: {'; '.join(found)}")
 
 
 def _control(settings: "Settings") -> "Control":
     from streams.control import read_control
 
-    return _or_fail(lambda: asyncio.run(read_control(settings)))
+    return or_fail(lambda: asyncio.run(read_control(settings)))
 
 
 def _known(settings: "Settings") -> "Mapping[str, ExperimentSetting]":
@@ -261,7 +263,7 @@ def _reports(settings: "Settings") -> "dict[str, ExperimentReport]":
             )
         return found
 
-    return _or_fail(lambda: asyncio.run(read()))
+    return or_fail(lambda: asyncio.run(read()))
 
 
 def _publish(settings: "Settings", setting: "ExperimentSetting", as_json: bool) -> None:
@@ -278,24 +280,3 @@ def _publish(settings: "Settings", setting: "ExperimentSetting", as_json: bool) 
 
 
 T = TypeVar("T")
-
-
-def _or_fail(call: Callable[[], T]) -> T:
-    """The result, or the error's message and exit code 1."""
-    from streams.reading import MissingTopicError
-
-    try:
-        return call()
-    except (ValueError, MissingTopicError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"Error: {message}", err=True)
-    raise typer.Exit(1)
-
-
-def _now_ms() -> int:
-    from streams.clock import wall_ms
-
-    return wall_ms()

@@ -4,12 +4,13 @@ import asyncio
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def export_log(out: OutOption, bootstrap: Bootstrap = None, prefix: Prefix = Non
     files through the code that serves. Exit code 1 where a topic is missing or the broker cannot be reached.
     """
     if find_spec("pyarrow") is None:
-        _fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'", as_json)
+        fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'", as_json)
     from aiokafka.errors import KafkaError
 
     from streams.connection import ConnectionSettingsError
@@ -41,7 +42,7 @@ def export_log(out: OutOption, bootstrap: Bootstrap = None, prefix: Prefix = Non
         with Progress(*columns, console=console) as progress, Writer(out) as writer:
             invalid = asyncio.run(_export(settings.bootstrap, settings.topic_prefix, writer, progress))
     except (KafkaError, MissingTopicError, TopicsError, ConnectionSettingsError, OSError) as error:
-        _fail(str(error), as_json)
+        fail(error, as_json)
     counts = {FILES[kind].removesuffix(".parquet"): count for kind, count in writer.written.items()}
     if as_json:
         typer.echo(json.dumps({**counts, "invalid": invalid, "directory": str(out)}))
@@ -71,10 +72,3 @@ async def _export(bootstrap: str, prefix: str, writer: "Writer", progress: Progr
                     invalid += 1
             progress.update(task, advance=len(records))
     return invalid
-
-
-def _fail(message: str, as_json: bool) -> NoReturn:
-    if as_json:
-        typer.echo(json.dumps({"error": message}))
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {message}")
-    raise typer.Exit(1)

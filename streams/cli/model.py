@@ -4,13 +4,15 @@ import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.clock import wall_ms
 
 if TYPE_CHECKING:
     from streams.control import Control
@@ -63,7 +65,7 @@ def push(
     from streams.model_desk import push as push_model
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    pushed = _or_fail(lambda: asyncio.run(push_model(settings, directory)))
+    pushed = or_fail(lambda: asyncio.run(push_model(settings, directory)))
     if as_json:
         _print({"model": pushed.model, "bytes": pushed.bytes, "parity": pushed.parity, "score_ms": pushed.score_ms})
     else:
@@ -86,7 +88,7 @@ def shadow(
     from streams.model_roles import with_shadow
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _change(settings, version, lambda roles: with_shadow(roles, version, share, _now_ms()), as_json)
+    _change(settings, version, lambda roles: with_shadow(roles, version, share, wall_ms()), as_json)
 
 
 @app.command(epilog="Example: salience model canary my-model-1a2b3c4d --share 0.05")
@@ -101,7 +103,7 @@ def canary(
     from streams.model_roles import with_canary
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _change(settings, version, lambda roles: with_canary(roles, version, share, _now_ms()), as_json)
+    _change(settings, version, lambda roles: with_canary(roles, version, share, wall_ms()), as_json)
 
 
 @app.command(epilog="Example: salience model promote my-model-1a2b3c4d")
@@ -128,21 +130,21 @@ def promote(
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     if force and not reason:
-        _fail("--force wants a --reason, which is kept with the change")
+        fail("--force wants a --reason, which is kept with the change")
     control = _control(settings)
     pushed = _pushed(control, version)
     limits = Limits(outcomes_min, clicks_min, miscalibrated_max)
     found = [
-        *_or_fail(lambda: asyncio.run(parity(settings, pushed))),
+        *or_fail(lambda: asyncio.run(parity(settings, pushed))),
         *objections(pushed, _record(control, version), limits),
     ]
     if found and not force:
         told = "\n  ".join(found)
-        _fail(f"{version} is not promoted:\n  {told}\nIf it must be: --force --reason '...'")
+        fail(f"{version} is not promoted:\n  {told}\nIf it must be: --force --reason '...'")
     _change(
         settings,
         version,
-        lambda roles: promoted(roles, version, _now_ms(), reason, forced=bool(found)),
+        lambda roles: promoted(roles, version, wall_ms(), reason, forced=bool(found)),
         as_json,
         {"overruled": found},
     )
@@ -154,7 +156,7 @@ def rollback(reason: Reason = "", bootstrap: Bootstrap = None, prefix: Prefix = 
     from streams.model_roles import rolled_back
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _change(settings, None, lambda roles: rolled_back(roles, _now_ms(), reason), as_json)
+    _change(settings, None, lambda roles: rolled_back(roles, wall_ms(), reason), as_json)
 
 
 @app.command(epilog="Example: salience model remove my-model-1a2b3c4d")
@@ -163,7 +165,7 @@ def remove(version: Version, bootstrap: Bootstrap = None, prefix: Prefix = None,
     from streams.model_desk import remove as remove_model
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _or_fail(lambda: asyncio.run(remove_model(settings, version)))
+    or_fail(lambda: asyncio.run(remove_model(settings, version)))
     if as_json:
         _print({"removed": version})
     else:
@@ -185,7 +187,7 @@ def _change(
     control = _control(settings)
     if version is not None:
         _pushed(control, version)
-    roles = _or_fail(lambda: change(_roles(control)))
+    roles = or_fail(lambda: change(_roles(control)))
     asyncio.run(publish(settings, [roles]))
     if as_json:
         _print(msgspec.to_builtins(roles) | more)
@@ -259,41 +261,20 @@ def _pushed(control: "Control", version: str) -> "PushedModel":
     found = control.get(PushedModel, version)
     if found is None:
         there = ", ".join(sorted(control.all(PushedModel))) or "none"
-        _fail(f"there is no model {version!r}; there are: {there}. Push it: salience model push DIR")
+        fail(f"there is no model {version!r}; there are: {there}. Push it: salience model push DIR")
     return found
 
 
 def _control(settings: "Settings") -> "Control":
     from streams.control import read_control
 
-    return _or_fail(lambda: asyncio.run(read_control(settings)))
+    return or_fail(lambda: asyncio.run(read_control(settings)))
 
 
 T = TypeVar("T")
-
-
-def _or_fail(call: Callable[[], T]) -> T:
-    """The result, or the error's message and exit status 1."""
-    from streams.reading import MissingTopicError
-
-    try:
-        return call()
-    except (ValueError, MissingTopicError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"Error: {message}", err=True)
-    raise typer.Exit(1)
 
 
 def _print(answer: dict[str, Any]) -> None:
     import msgspec
 
     sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
-
-
-def _now_ms() -> int:
-    from streams.clock import wall_ms
-
-    return wall_ms()

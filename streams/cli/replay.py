@@ -8,13 +8,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, settings_of
 
 if TYPE_CHECKING:
@@ -187,10 +188,4 @@ def _failures(as_json: bool) -> Iterator[None]:
     try:
         yield
     except (LogError, ReplayError, TopicsError, WorkerDiedError, StalledError, MissingTopicError, KafkaError) as error:
-        _fail(error, as_json)
-
-
-def _fail(error: Exception, as_json: bool) -> NoReturn:
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {error}")
-    _print_json({"error": str(error)}, as_json)
-    raise typer.Exit(1) from error
+        fail(error, as_json)

@@ -1,17 +1,17 @@
 """``salience report``: what people did, as one HTML file and as numbers."""
 
 import asyncio
-import json
 import re
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def report(
     missing or the broker cannot be reached; 2 where an option makes no sense.
     """
     if missing := [name for name in NEEDS if find_spec(name) is None]:
-        _fail(f"{', '.join(missing)} missing, which draws the page: pip install 'salience[report]'", as_json)
+        fail(f"{', '.join(missing)} missing, which draws the page: pip install 'salience[report]'", as_json)
     from aiokafka.errors import KafkaError
 
     from streams.behaviour.gathered import Gatherer, ReportError
@@ -81,7 +81,7 @@ def report(
         ReportError,
         OSError,
     ) as error:
-        _fail(str(error), as_json)
+        fail(error, as_json)
     if as_json:
         import msgspec
 
@@ -142,10 +142,3 @@ def _recorded(kind: str, directory: Path) -> "Log":
     from streams.logs import parquet
 
     return parquet.read(directory)
-
-
-def _fail(message: str, as_json: bool) -> NoReturn:
-    if as_json:
-        typer.echo(json.dumps({"error": message}))
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {message}")
-    raise typer.Exit(1)

@@ -7,12 +7,14 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from streams.cli.failing import fail
 
 if TYPE_CHECKING:
     from streams.wire import Placement
@@ -81,19 +83,14 @@ def _failures(bootstrap: str) -> Iterator[None]:
     try:
         yield
     except ViewError as error:
-        _fail(str(error))
+        fail(error)
     except KafkaError as error:
-        _fail(
+        fail(
             f"{bootstrap} does not answer ({error!r})."
             " Start a broker: salience broker embedded up; or name yours: --bootstrap HOST:PORT."
         )
     finally:
         library.setLevel(level)
-
-
-def _fail(message: str) -> NoReturn:
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {message}")
-    raise typer.Exit(1)
 
 
 async def _follow(

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli.failing import fail
+
 app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
 
 BootstrapOption = Annotated[
@@ -143,7 +145,4 @@ def _failures(as_json: bool) -> Iterator[None]:
     try:
         yield
     except TopicsError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {error}")
-        if as_json:
-            typer.echo(json.dumps({"error": str(error)}))
-        raise typer.Exit(1) from error
+        fail(error, as_json)

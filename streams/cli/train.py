@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from streams.cli.failing import fail
 
 if TYPE_CHECKING:
     from onnx_models.export import About
@@ -117,14 +119,14 @@ def log(
     from streams.logs import LogError
 
     if find_spec("pyarrow") is None:
-        _fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'", as_json)
+        fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'", as_json)
     from streams.logs.parquet import read
 
     console = Console(stderr=as_json, highlight=False)
     try:
         held = read(data)
     except LogError as error:
-        _fail(str(error), as_json)
+        fail(error, as_json)
     order = _Order(out.name, f"the log in {data.name}", Config(seed=seed), out, folds, console, as_json)
     titles = _titles(as_json) if text else None
     _make(order, lambda progress: trial_of(held.ads, held.events, 0, progress, titles=titles))
@@ -132,7 +134,7 @@ def log(
 
 def _require_torch() -> None:
     if find_spec("torch") is None or find_spec("onnx") is None:
-        _fail("PyTorch is not installed, and training needs it. To install it: pip install 'salience[train]'", False)
+        fail("PyTorch is not installed, and training needs it. To install it: pip install 'salience[train]'", False)
 
 
 def _titles(as_json: bool) -> "TextOf":
@@ -141,14 +143,7 @@ def _titles(as_json: bool) -> "TextOf":
     try:
         return text_encoder().encode
     except TextEncoderError as error:
-        _fail(str(error), as_json)
-
-
-def _fail(message: str, as_json: bool) -> NoReturn:
-    if as_json:
-        typer.echo(json.dumps({"error": message}))
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {message}")
-    raise typer.Exit(1)
+        fail(error, as_json)
 
 
 def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]") -> None:
@@ -167,7 +162,7 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
             result = train(trial.learn, trial.items, order.config, _shown_in(progress), before)
             across = _across(order, trial, progress) if order.folds else None
         except (LogError, ValueError) as error:
-            _fail(str(error), order.as_json)
+            fail(error, order.as_json)
     metrics = _measured(trial, result)
     manifest = export(result.network, order.out, _about(order, trial, metrics))
     _describe(order, manifest, result, metrics, across)

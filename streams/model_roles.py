@@ -6,6 +6,7 @@ A model goes from *pushed* to *shadow* (asked about some people and not heeded),
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import msgspec
 
@@ -106,47 +107,23 @@ def state_of(roles: ModelRoles, version: str) -> str:
 def with_shadow(roles: ModelRoles, version: str, share: float, time_ms: int) -> ModelRoles:
     """Ask ``version`` about a share of people, and heed it for none; a share of 0 ends it."""
     _not_live(roles, version, "shadow")
-    canary = "" if roles.canary == version else roles.canary
-    return _changed(
-        roles,
-        time_ms,
-        shadow=version if share > 0 else "",
-        shadow_share=share,
-        canary=canary,
-        canary_share=roles.canary_share if canary else 0.0,
-    )
+    kept = _without(roles, version, "canary")
+    return _changed(kept, time_ms, shadow=version if share > 0 else "", shadow_share=share)
 
 
 def with_canary(roles: ModelRoles, version: str, share: float, time_ms: int) -> ModelRoles:
     """Heed ``version`` for a share of people; a share of 0 ends it."""
     _not_live(roles, version, "canary")
-    shadow = "" if roles.shadow == version else roles.shadow
-    return _changed(
-        roles,
-        time_ms,
-        canary=version if share > 0 else "",
-        canary_share=share,
-        shadow=shadow,
-        shadow_share=roles.shadow_share if shadow else 0.0,
-    )
+    kept = _without(roles, version, "shadow")
+    return _changed(kept, time_ms, canary=version if share > 0 else "", canary_share=share)
 
 
 def promoted(roles: ModelRoles, version: str, time_ms: int, reason: str = "", *, forced: bool = False) -> ModelRoles:
     """Heed ``version`` for everybody; what was live before can come back."""
     _not_live(roles, version, "live")
-    canary = "" if roles.canary == version else roles.canary
-    shadow = "" if roles.shadow == version else roles.shadow
-    return ModelRoles(
-        live=version,
-        former=(roles.live, *roles.former)[:FORMER_MAX],
-        canary=canary,
-        canary_share=roles.canary_share if canary else 0.0,
-        shadow=shadow,
-        shadow_share=roles.shadow_share if shadow else 0.0,
-        time_ms=time_ms,
-        reason=reason[:512],
-        forced=forced,
-    )
+    kept = _without(_without(roles, version, "canary"), version, "shadow")
+    former = (roles.live, *roles.former)[:FORMER_MAX]
+    return _changed(kept, time_ms, reason, live=version, former=former, forced=forced)
 
 
 def rolled_back(roles: ModelRoles, time_ms: int, reason: str = "") -> ModelRoles:
@@ -162,5 +139,12 @@ def _not_live(roles: ModelRoles, version: str, role: str) -> None:
         raise RolesError(f"{version} is live already; it cannot become {role}")
 
 
-def _changed(roles: ModelRoles, time_ms: int, **changes: str | float) -> ModelRoles:
-    return msgspec.structs.replace(roles, time_ms=time_ms, reason="", forced=False, **changes)
+def _without(roles: ModelRoles, version: str, role: Literal["canary", "shadow"]) -> ModelRoles:
+    """The roles, and no longer this one where ``version`` has it."""
+    if getattr(roles, role) != version:
+        return roles
+    return msgspec.structs.replace(roles, **{role: "", f"{role}_share": 0.0})
+
+
+def _changed(roles: ModelRoles, time_ms: int, reason: str = "", *, forced: bool = False, **changes: Any) -> ModelRoles:
+    return msgspec.structs.replace(roles, time_ms=time_ms, reason=reason[:512], forced=forced, **changes)

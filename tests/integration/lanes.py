@@ -8,28 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from deploy.brokers import Broker
 from scoring.events import Source
+from scoring.rows import decode_rows
 from streams import topics
-from streams.app import learning, make_engine, make_step
+from streams.app import make_engine, make_step
 from streams.catalogue_feed import entry_of
 from streams.compute import Compute
 from streams.identity import identify
 from streams.intake import group_consumer
 from streams.lane import Lane, Shared
-from streams.lane_clicks import LaneClicks
-from streams.logs import in_order
 from streams.outbox import Outbox
 from streams.reading import read_topic
 from streams.settings import Settings
 from streams.snapshots import Snapshots
-from streams.step import LaneState, Slice, Step
 from streams.wire import LANE_KEY, RESERVED, Ad, Click, Impression, LaneRow, encode_json
-from tests.builders import records
+from tests.builders import ad, click, impression
 from tests.integration.conserved import assert_conserved
 
+ADS = [ad(ad_id=f"ad-{number}", category=f"shelf/{number % 5}", bid_micros=100_000 + number) for number in range(30)]
+USERS = 6
+LAST_MS = 1_790_000_000_000 + 58_500
+IMPATIENT = {"transaction_timeout_ms": 3_000, "slice_deadline_ms": 2_000}
+"""Read-committed readers wait for a dead lane's transaction: in these tests it dies, so not for long."""
+GUARANTEES = pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 DEADLINE_S = 30.0
 _ALIVE: list["Owner"] = []
 _OPEN: list["Shop"] = []
@@ -107,25 +112,9 @@ class Shop:
         """The newest committed row of each user."""
         return {key: value for key, value in (await self._kept()).items() if not key.startswith(RESERVED)}
 
-    async def clicks(self) -> LaneClicks:
-        """The lane's click layer as committed."""
-        parts = {key: value for key, value in (await self._kept()).items() if key.startswith(RESERVED)}
-        return LaneClicks.restore(learning(self.settings), parts)
-
     async def _kept(self) -> dict[bytes, bytes]:
         last = dict(await self.read("state-changelog"))
         return {key: value for key, value in last.items() if value is not None}
-
-    def clicks_of(self, ads: Sequence[Ad], messages: Sequence[Impression | Click]) -> LaneClicks:
-        """The click layer that these events lead to, in one slice and with no broker."""
-        engine = make_engine(self.settings)
-        engine.catalogue.upsert([entry_of(ad) for ad in ads])
-        state = LaneState(0, ("", ""), 1, clicks=LaneClicks(learning(self.settings)))
-        told = in_order(messages)
-        order = np.array([isinstance(each, Click) for each in told], dtype=np.uint8)
-        step = Step(engine, lambda _: 0, 0, 10**12, learning=learning(self.settings))
-        step.run(state, Slice(records(told), order, (0, 0)), 2**42)
-        return state.clicks
 
 
 def _record(message: Impression | Click | Ad | tuple[str, bytes, bytes, int]) -> tuple[str, bytes, bytes, int | None]:
@@ -222,3 +211,42 @@ def dying_outbox(deliveries: int) -> type[Outbox]:
                 raise Killed
 
     return Dying
+
+
+def events(count: int = 60, start: int = 0) -> list[Any]:
+    """Impressions and clicks of six users, a click for every third impression; numbered, so none is like another."""
+    out: list[Any] = []
+    for number in range(start, start + count):
+        user, time_ms = f"user-{number % USERS}", 1_790_000_000_000 + 1_000 * number
+        seen = ADS[number % len(ADS)].ad_id
+        out.append(impression(event_id=f"i{number}", user_id=user, ad_id=seen, time_ms=time_ms))
+        if number % 3 == 0:
+            out.append(
+                click(event_id=f"c{number}", user_id=user, ad_id=seen, time_ms=time_ms + 5, impression_time_ms=time_ms)
+            )
+    return out
+
+
+def shop_on(broker: Broker, prefix: str, home: Path, guarantee: str, **settings: Any) -> Shop:
+    """A shop of this guarantee; a test that wants what the broker cannot do is skipped."""
+    if guarantee == "exactly_once" and not broker.transactions:
+        pytest.skip("exactly_once needs a broker with transactions, and Apache Kafka could not be had")
+    return Shop.open(broker.bootstrap, prefix, home, guarantee=guarantee, **settings)
+
+
+def counted(state: dict[bytes, bytes]) -> dict[str, int]:
+    """What all users together were shown and clicked."""
+    rows = decode_rows(state.values())
+    return {name: int(rows[name].sum()) for name in ("impressions", "clicks")}
+
+
+def recreate(bootstrap: str, prefix: str) -> None:
+    """Delete the topic of impressions and make it anew, of one partition."""
+    from confluent_kafka.admin import AdminClient
+
+    name = prefix + "ad-impressions"
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.delete_topics([name])[name].result()
+    while name in topics.partition_counts(bootstrap, [name]):
+        pass
+    topics.create(bootstrap, 1, prefix)

@@ -13,8 +13,7 @@ import pytest
 from deploy.brokers import Broker
 from streams import topics
 from tests.builders import ad, impression
-from tests.integration.lanes import Owner, Shop, play
-from tests.integration.test_lanes import ADS, events, shop_on
+from tests.integration.lanes import ADS, Owner, Shop, events, play, shop_on
 from tests.integration.workers import Worker, until
 
 pytestmark = pytest.mark.integration

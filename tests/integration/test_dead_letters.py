@@ -11,9 +11,8 @@ import pytest
 
 from deploy.brokers import Broker
 from tests.builders import START_MS, click, impression
-from tests.integration.lanes import Owner, Shop, play
+from tests.integration.lanes import ADS, Owner, Shop, play, shop_on
 from tests.integration.test_commands import at
-from tests.integration.test_lanes import ADS, shop_on
 
 pytestmark = pytest.mark.integration
 

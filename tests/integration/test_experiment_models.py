@@ -8,9 +8,8 @@ from deploy.brokers import Broker
 from scoring.attention import load
 from streams.explain import recompute
 from streams.wire import Decision
-from tests.integration.lanes import Shop, play
+from tests.integration.lanes import ADS, Shop, play, shop_on
 from tests.integration.test_experiments import salience
-from tests.integration.test_lanes import ADS, shop_on
 from tests.integration.test_models import Stream, all_of, engine_of, push_unseen, scored_by, told
 from tests.integration.workers import Worker
 from tests.models import fails_on_what_is_new, toy_model

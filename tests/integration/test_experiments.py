@@ -15,8 +15,7 @@ from scoring.policies import arms_of
 from streams.cli import app
 from streams.wire import Placement
 from tests.builders import START_MS, click, impression
-from tests.integration.lanes import Shop, play
-from tests.integration.test_lanes import ADS, shop_on
+from tests.integration.lanes import ADS, Shop, play, shop_on
 from tests.integration.workers import Worker, until
 
 pytestmark = pytest.mark.integration

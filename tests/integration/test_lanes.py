@@ -2,78 +2,32 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from aiokafka import TopicPartition
 
 from deploy.brokers import Broker
-from scoring.rows import decode_rows
-from streams import topics
-from streams.adopt import adopt
-from streams.lane import Lane, LaneLostError
-from streams.lane_clicks import KEY, LaneClicks
+from streams.lane import LaneLostError
 from streams.outbox import DeliveryError, Outbox
-from streams.reading import log_ends
-from streams.recovery import RecoveryError
 from streams.wire import Decision
-from tests.builders import ad, click, impression
-from tests.integration.lanes import Killed, Owner, Shop, dying_outbox, play
+from tests.builders import ad
+from tests.integration.lanes import (
+    ADS,
+    GUARANTEES,
+    IMPATIENT,
+    LAST_MS,
+    USERS,
+    Killed,
+    Owner,
+    counted,
+    dying_outbox,
+    events,
+    play,
+    shop_on,
+)
 
 pytestmark = pytest.mark.integration
-
-ADS = [ad(ad_id=f"ad-{number}", category=f"shelf/{number % 5}", bid_micros=100_000 + number) for number in range(30)]
-USERS = 6
-LAST_MS = 1_790_000_000_000 + 58_500
-
-
-IMPATIENT = {"transaction_timeout_ms": 3_000, "slice_deadline_ms": 2_000}
-"""Read-committed readers wait for a dead lane's transaction: in these tests it dies, so not for long."""
-
-
-def events(count: int = 60, start: int = 0) -> list[Any]:
-    """Impressions and clicks of six users, a click for every third impression; numbered, so none is like another."""
-    out: list[Any] = []
-    for number in range(start, start + count):
-        user, time_ms = f"user-{number % USERS}", 1_790_000_000_000 + 1_000 * number
-        seen = ADS[number % len(ADS)].ad_id
-        out.append(impression(event_id=f"i{number}", user_id=user, ad_id=seen, time_ms=time_ms))
-        if number % 3 == 0:
-            out.append(
-                click(event_id=f"c{number}", user_id=user, ad_id=seen, time_ms=time_ms + 5, impression_time_ms=time_ms)
-            )
-    return out
-
-
-def shop_on(broker: Broker, prefix: str, home: Path, guarantee: str, **settings: Any) -> Shop:
-    if guarantee == "exactly_once" and not broker.transactions:
-        pytest.skip("exactly_once needs a broker with transactions, and Apache Kafka could not be had")
-    return Shop.open(broker.bootstrap, prefix, home, guarantee=guarantee, **settings)
-
-
-def counted(state: dict[bytes, bytes]) -> dict[str, int]:
-    rows = decode_rows(state.values())
-    return {name: int(rows[name].sum()) for name in ("impressions", "clicks")}
-
-
-def assert_equal_layers(found: LaneClicks, expected: LaneClicks) -> None:
-    """The same outcomes learned, to the same weights, and the same impressions open."""
-    layers = found.layer, expected.layer
-    assert expected.layer.learned > 20
-    for each in ("learned", "dropped", "clock_ms"):
-        assert getattr(found.layer, each) == getattr(expected.layer, each)
-    weights = [layer.model.array for layer in layers]
-    assert weights[0] == pytest.approx(weights[1], abs=1e-5)
-    pending = [layer.pending.between(layer.pending.head, layer.pending.tail) for layer in layers]
-    assert (pending[0][["key", "due_ms", "open"]] == pending[1][["key", "due_ms", "open"]]).all()
-    lifts = [{ad: layer.lifts.record(ad) for ad in layer.lifts.arrays()[0].tolist()} for layer in layers]
-    assert lifts[0].keys() == lifts[1].keys()
-    assert all(lifts[0][ad] == pytest.approx(lifts[1][ad], abs=1e-4) for ad in lifts[0])
-
-
-GUARANTEES = pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 
 
 @GUARANTEES
@@ -219,191 +173,6 @@ def test_a_zombie_is_fenced_and_nothing_of_it_is_seen(kafka: Broker, topic_prefi
         assert counted(await shop.state()) == {"impressions": 90, "clicks": 30}
 
     play(scenario)
-
-
-@GUARANTEES
-def test_a_lane_recovers_its_rows_from_snapshot_and_changelog_alike(
-    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
-) -> None:
-    async def scenario() -> None:
-        shop = shop_on(kafka, topic_prefix, tmp_path / "one", guarantee)
-        await shop.publish(events())
-        first = Owner(shop, ADS)
-        lane = await first.take_over()
-        await first.step_all()
-        await lane.close(5_000)  # leaves a snapshot
-        await first.vanish()
-        snapshot = next((tmp_path / "one" / "snapshots").rglob("*.snapshot"))
-        await shop.publish(events(30, start=60))
-
-        stores, layers = [], []
-        for home in ("one", "two"):  # with the snapshot, and on another machine without it
-            other = Shop(shop.settings.model_copy(update={"home": tmp_path / home}))
-            owner = Owner(other, ADS)
-            lane = await owner.take_over()
-            stores.append(
-                {
-                    user: lane.state.store.rows[lane.state.store.find(user)].tobytes()
-                    for user in map("user-{}".format, range(USERS))
-                    for user in [user.encode()]
-                }
-            )
-            layers.append(lane.state.clicks.parts())
-            await owner.vanish()
-        assert snapshot.exists()
-        assert layers[0] == layers[1]
-        assert layers[0].keys() >= {KEY}
-        assert stores[0] == stores[1] == await shop.state()
-
-    play(scenario)
-
-
-@GUARANTEES
-def test_a_lane_that_is_taken_over_again_and_again_without_an_event_stays_where_it_was(
-    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
-) -> None:
-    async def scenario() -> None:
-        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
-        await shop.publish(events())
-        stood = []
-        for _ in range(4):  # each leaves a snapshot, the first alone after a slice of its own
-            owner = Owner(shop, ADS)
-            lane = await owner.take_over()
-            await owner.step_all()
-            stood.append((lane.state.next_offsets, lane.state.totals["applied"]))
-            await lane.close(5_000)
-            await owner.vanish()
-        assert stood == [((60, 20), 80)] * 4
-
-    play(scenario)
-
-
-@GUARANTEES
-def test_a_snapshot_beyond_its_lane_row_is_not_believed(
-    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
-) -> None:
-    async def scenario() -> None:
-        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
-        await shop.publish(events())
-        first = Owner(shop, ADS)
-        lane = await first.take_over()
-        await first.step_all()
-        changelog = TopicPartition(f"{topic_prefix}state-changelog", 0)
-        lane._changelog_offset = (await log_ends(kafka.bootstrap, [changelog]))[changelog]
-        await lane.close(5_000)
-        await first.vanish()
-        second = Owner(shop, ADS)
-        lane = await second.take_over()
-        assert (lane.state.next_offsets, len(lane.state.store)) == ((60, 20), USERS)
-        await second.vanish()
-
-    play(scenario)
-
-
-@GUARANTEES
-def test_a_slice_that_failed_leaves_no_snapshot_of_what_was_not_committed(
-    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
-) -> None:
-    async def scenario() -> None:
-        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee, **IMPATIENT)
-        await shop.publish(events())
-        owner = Owner(shop, ADS, dying_outbox(2))
-        lane = await owner.take_over()
-        with pytest.raises(Killed):
-            await owner.step_all()
-        await lane.close(1_000)
-        assert list((tmp_path / "snapshots").rglob("*")) == []
-
-    play(scenario)
-
-
-def test_a_snapshot_that_is_damaged_or_foreign_is_refused_and_the_changelog_read(
-    kafka: Broker, topic_prefix: str, tmp_path: Path
-) -> None:
-    async def scenario() -> None:
-        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
-        await shop.publish(events())
-        first = Owner(shop, ADS)
-        lane = await first.take_over()
-        await first.step_all()
-        await lane.close(5_000)
-        await first.vanish()
-        expected = await shop.state()
-        snapshot = next((tmp_path / "snapshots").rglob("*.snapshot"))
-        whole = snapshot.read_bytes()
-        for damaged in (b"", b"not a snapshot", whole[:-1], whole[: len(whole) // 2], whole + b"x"):
-            snapshot.write_bytes(damaged)
-            owner = Owner(shop, ADS)
-            lane = await owner.take_over()
-            store = lane.state.store
-            assert {user: store.rows[store.find(user)].tobytes() for user in expected} == expected
-            await owner.vanish()
-
-    play(scenario)
-
-
-def test_arecreated_topic_is_refused_with_the_command_that_resolves_it(
-    kafka: Broker, topic_prefix: str, tmp_path: Path
-) -> None:
-    async def scenario() -> None:
-        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
-        await shop.publish(events())
-        first = Owner(shop, ADS)
-        await first.take_over()
-        await first.step_all()
-        await first.vanish()
-        await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
-        shop.adopted = True
-        await shop.publish(events(80))  # longer than before: only the id tells it from the old one
-        second = Owner(shop, ADS)
-        with pytest.raises(RecoveryError, match="salience lanes adopt"):
-            await second.take_over()
-        await second.vanish()
-
-        adopted = await adopt(shop.settings)
-        assert [(lane.lane, lane.users, lane.next_offsets) for lane in adopted] == [(0, USERS, (0, 0))]
-        third = Owner(shop, ADS)
-        await third.take_over()
-        await third.step_all()
-        await third.vanish()
-        # The 20 impressions that only the new topic holds are new; the others' ids are forgotten but for the last.
-        counts = counted(await shop.state())
-        assert counts["impressions"] >= 60 + 20
-        row = await shop.lane_row()
-        assert row is not None
-        assert row.next_offsets == (80, 20 + 27)
-
-    play(scenario)
-
-
-def test_a_topic_recreated_under_a_running_worker_is_refused_when_a_rebalance_brings_its_lane_back(
-    kafka: Broker, topic_prefix: str, tmp_path: Path
-) -> None:
-    async def scenario() -> None:
-        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
-        await shop.publish(events())
-        owner = Owner(shop, ADS)
-        before = await owner.take_over()
-        await owner.step_all()
-        await before.close(5_000)
-        await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
-        await shop.publish(events(80))  # longer than before, so that no offset tells
-        again = owner.lane = Lane(0, before._shared)
-        with pytest.raises(RecoveryError, match=r"ad-impressions is another topic.*salience lanes adopt"):
-            await again.take_over()
-
-    play(scenario)
-
-
-def recreate(bootstrap: str, prefix: str) -> None:
-    from confluent_kafka.admin import AdminClient
-
-    name = prefix + "ad-impressions"
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.delete_topics([name])[name].result()
-    while name in topics.partition_counts(bootstrap, [name]):
-        pass
-    topics.create(bootstrap, 1, prefix)
 
 
 def test_the_recorded_receipt_is_the_state_that_was_scored(kafka: Broker, topic_prefix: str, tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from deploy.brokers import Broker
 from streams.control import publish
 from streams.control_wire import Consent
 from tests.builders import START_MS, click, impression
-from tests.integration.lanes import Shop, play
-from tests.integration.test_lanes import ADS, shop_on
+from tests.integration.lanes import ADS, Shop, play, shop_on
 from tests.integration.workers import Worker, until
 
 pytestmark = pytest.mark.integration

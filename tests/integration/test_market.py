@@ -17,8 +17,7 @@ from streams.client import priced
 from streams.explain import recompute
 from streams.wire import CampaignMetrics, Decision, Placement, Slot
 from tests.builders import ad, click, impression
-from tests.integration.lanes import Shop, play
-from tests.integration.test_lanes import shop_on
+from tests.integration.lanes import Shop, play, shop_on
 from tests.integration.workers import Worker, until
 
 pytestmark = pytest.mark.integration

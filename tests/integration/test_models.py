@@ -23,9 +23,8 @@ from streams.explain import recompute
 from streams.model_store import pack, send
 from streams.wire import Decision, Outcome, Placement, ShadowScore
 from tests.builders import START_MS, click, impression
-from tests.integration.lanes import Shop, play
+from tests.integration.lanes import ADS, Shop, play, shop_on
 from tests.integration.test_experiments import salience
-from tests.integration.test_lanes import ADS, shop_on
 from tests.integration.workers import Worker, until
 from tests.models import fails_on_what_is_new, toy_model
 

@@ -26,8 +26,7 @@ from streams.lag.arithmetic import Rules
 from streams.lag.monitor import LagMonitor, News
 from streams.lag.poller import Poller
 from tests.integration.consoles import CHROMIUM, Console, chromium, level_is, page_on, screenshot
-from tests.integration.lanes import Shop, _record, play
-from tests.integration.test_lanes import ADS, events, shop_on
+from tests.integration.lanes import ADS, Shop, _record, events, play, shop_on
 from tests.integration.test_worker import _has_applied, applied
 from tests.integration.workers import DEADLINE_S, Worker, until
 

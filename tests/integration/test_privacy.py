@@ -18,8 +18,7 @@ from streams.control import publish
 from streams.control_wire import Consent
 from streams.pseudonyms import Pseudonyms
 from streams.wire import Click, Impression
-from tests.integration.lanes import Shop, play
-from tests.integration.test_lanes import ADS
+from tests.integration.lanes import ADS, Shop, play
 from tests.integration.workers import Worker, until
 
 pytestmark = pytest.mark.integration

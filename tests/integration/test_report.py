@@ -14,9 +14,8 @@ from deploy.brokers import Broker
 from scoring.policies import CONTROL_ARM
 from streams import topics
 from tests.builders import click, impression
-from tests.integration.lanes import Owner, Shop, play
+from tests.integration.lanes import ADS, LAST_MS, Owner, Shop, events, play, shop_on
 from tests.integration.test_commands import at, salience
-from tests.integration.test_lanes import ADS, LAST_MS, events, shop_on
 
 pytestmark = pytest.mark.integration
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'salience[report]'")

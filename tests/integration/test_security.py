@@ -25,9 +25,8 @@ from streams.outbox import LANE_ID
 from streams.settings import Settings
 from streams.wire import Ad, Click, encode_json
 from tests.builders import START_MS, ad, click
-from tests.integration.lanes import Shop, play
+from tests.integration.lanes import ADS, Shop, events, play
 from tests.integration.secured import OWNER, SecuredKafka
-from tests.integration.test_lanes import ADS, events
 from tests.integration.workers import Worker, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

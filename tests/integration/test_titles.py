@@ -13,9 +13,8 @@ from scoring.text import TEXT_ENCODER
 from streams.titles import _ROW
 from streams.wire import Placement
 from tests.builders import ad, impression
-from tests.integration.lanes import Shop, play
+from tests.integration.lanes import Shop, play, shop_on
 from tests.integration.test_commands import at, salience
-from tests.integration.test_lanes import shop_on
 from tests.integration.workers import Worker, until
 from tests.models import toy_model
 

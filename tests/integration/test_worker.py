@@ -17,8 +17,7 @@ from streams.lag.watch import LagWatch
 from streams.metrics_table import worker_rows
 from streams.settings import Settings
 from streams.wire import Impression, encode_json
-from tests.integration.lanes import Shop, play
-from tests.integration.test_lanes import ADS, LAST_MS, events, recreate, shop_on
+from tests.integration.lanes import ADS, LAST_MS, Shop, events, play, recreate, shop_on
 from tests.integration.workers import Worker, children, until
 
 pytestmark = pytest.mark.integration

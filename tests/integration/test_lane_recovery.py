@@ -1,0 +1,205 @@
+"""How a lane comes back, on a real broker: from its snapshot or its changelog, and never onto another topic."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiokafka import TopicPartition
+
+from deploy.brokers import Broker
+from streams.adopt import adopt
+from streams.lane import Lane
+from streams.lane_clicks import KEY
+from streams.reading import log_ends
+from streams.recovery import RecoveryError
+from tests.integration.lanes import (
+    ADS,
+    GUARANTEES,
+    IMPATIENT,
+    USERS,
+    Killed,
+    Owner,
+    Shop,
+    counted,
+    dying_outbox,
+    events,
+    play,
+    recreate,
+    shop_on,
+)
+
+pytestmark = pytest.mark.integration
+
+
+@GUARANTEES
+def test_a_lane_recovers_its_rows_from_snapshot_and_changelog_alike(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path / "one", guarantee)
+        await shop.publish(events())
+        first = Owner(shop, ADS)
+        lane = await first.take_over()
+        await first.step_all()
+        await lane.close(5_000)  # leaves a snapshot
+        await first.vanish()
+        snapshot = next((tmp_path / "one" / "snapshots").rglob("*.snapshot"))
+        await shop.publish(events(30, start=60))
+
+        stores, layers = [], []
+        for home in ("one", "two"):  # with the snapshot, and on another machine without it
+            other = Shop(shop.settings.model_copy(update={"home": tmp_path / home}))
+            owner = Owner(other, ADS)
+            lane = await owner.take_over()
+            stores.append(
+                {
+                    user: lane.state.store.rows[lane.state.store.find(user)].tobytes()
+                    for user in map("user-{}".format, range(USERS))
+                    for user in [user.encode()]
+                }
+            )
+            layers.append(lane.state.clicks.parts())
+            await owner.vanish()
+        assert snapshot.exists()
+        assert layers[0] == layers[1]
+        assert layers[0].keys() >= {KEY}
+        assert stores[0] == stores[1] == await shop.state()
+
+    play(scenario)
+
+
+@GUARANTEES
+def test_a_lane_that_is_taken_over_again_and_again_without_an_event_stays_where_it_was(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
+        await shop.publish(events())
+        stood = []
+        for _ in range(4):  # each leaves a snapshot, the first alone after a slice of its own
+            owner = Owner(shop, ADS)
+            lane = await owner.take_over()
+            await owner.step_all()
+            stood.append((lane.state.next_offsets, lane.state.totals["applied"]))
+            await lane.close(5_000)
+            await owner.vanish()
+        assert stood == [((60, 20), 80)] * 4
+
+    play(scenario)
+
+
+@GUARANTEES
+def test_a_snapshot_beyond_its_lane_row_is_not_believed(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
+        await shop.publish(events())
+        first = Owner(shop, ADS)
+        lane = await first.take_over()
+        await first.step_all()
+        changelog = TopicPartition(f"{topic_prefix}state-changelog", 0)
+        lane._changelog_offset = (await log_ends(kafka.bootstrap, [changelog]))[changelog]
+        await lane.close(5_000)
+        await first.vanish()
+        second = Owner(shop, ADS)
+        lane = await second.take_over()
+        assert (lane.state.next_offsets, len(lane.state.store)) == ((60, 20), USERS)
+        await second.vanish()
+
+    play(scenario)
+
+
+@GUARANTEES
+def test_a_slice_that_failed_leaves_no_snapshot_of_what_was_not_committed(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee, **IMPATIENT)
+        await shop.publish(events())
+        owner = Owner(shop, ADS, dying_outbox(2))
+        lane = await owner.take_over()
+        with pytest.raises(Killed):
+            await owner.step_all()
+        await lane.close(1_000)
+        assert list((tmp_path / "snapshots").rglob("*")) == []
+
+    play(scenario)
+
+
+def test_a_snapshot_that_is_damaged_or_foreign_is_refused_and_the_changelog_read(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish(events())
+        first = Owner(shop, ADS)
+        lane = await first.take_over()
+        await first.step_all()
+        await lane.close(5_000)
+        await first.vanish()
+        expected = await shop.state()
+        snapshot = next((tmp_path / "snapshots").rglob("*.snapshot"))
+        whole = snapshot.read_bytes()
+        for damaged in (b"", b"not a snapshot", whole[:-1], whole[: len(whole) // 2], whole + b"x"):
+            snapshot.write_bytes(damaged)
+            owner = Owner(shop, ADS)
+            lane = await owner.take_over()
+            store = lane.state.store
+            assert {user: store.rows[store.find(user)].tobytes() for user in expected} == expected
+            await owner.vanish()
+
+    play(scenario)
+
+
+def test_arecreated_topic_is_refused_with_the_command_that_resolves_it(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish(events())
+        first = Owner(shop, ADS)
+        await first.take_over()
+        await first.step_all()
+        await first.vanish()
+        await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
+        shop.adopted = True
+        await shop.publish(events(80))  # longer than before: only the id tells it from the old one
+        second = Owner(shop, ADS)
+        with pytest.raises(RecoveryError, match="salience lanes adopt"):
+            await second.take_over()
+        await second.vanish()
+
+        adopted = await adopt(shop.settings)
+        assert [(lane.lane, lane.users, lane.next_offsets) for lane in adopted] == [(0, USERS, (0, 0))]
+        third = Owner(shop, ADS)
+        await third.take_over()
+        await third.step_all()
+        await third.vanish()
+        # The 20 impressions that only the new topic holds are new; the others' ids are forgotten but for the last.
+        counts = counted(await shop.state())
+        assert counts["impressions"] >= 60 + 20
+        row = await shop.lane_row()
+        assert row is not None
+        assert row.next_offsets == (80, 20 + 27)
+
+    play(scenario)
+
+
+def test_a_topic_recreated_under_a_running_worker_is_refused_when_a_rebalance_brings_its_lane_back(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish(events())
+        owner = Owner(shop, ADS)
+        before = await owner.take_over()
+        await owner.step_all()
+        await before.close(5_000)
+        await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
+        await shop.publish(events(80))  # longer than before, so that no offset tells
+        again = owner.lane = Lane(0, before._shared)
+        with pytest.raises(RecoveryError, match=r"ad-impressions is another topic.*salience lanes adopt"):
+            await again.take_over()
+
+    play(scenario)

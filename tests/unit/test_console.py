@@ -1,51 +1,33 @@
-"""What the console keeps of topics, what it calls wrong, and to whom its server answers."""
+"""What the console keeps of topics, and what it tells of them."""
 
-import asyncio
-import hashlib
-import json
-import re
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import aiohttp
 import msgspec
 import numpy as np
 import pytest
-from aiohttp import web
 
 from scoring.catalogue import Catalogue
 from scoring.confidence import wilson
-from scoring.events import Kind
 from scoring.market import Fate
 from scoring.pacing import DAY_MS, FINISH
 from streams.catalogue_feed import entry_of
-from streams.compute import Compute
-from streams.console.alarms import AUC_LEAST, alarms
 from streams.console.campaigns import Campaigns
-from streams.console.clicks import MODELS_MAX, POINTS, Accuracy, Clicks, ModelQuality
+from streams.console.clicks import MODELS_MAX, POINTS, Clicks
 from streams.console.desk import Desk
 from streams.console.flow import LATENCIES_KEPT, Flow, Placed
 from streams.console.lanes import History, lane_states, shown
 from streams.console.people import Found, People
 from streams.console.refused import KINDS_MAX, Refused
-from streams.console.serve import HEADERS, Live, make_app
-from streams.console.tails import Tails
 from streams.console.tastes import Vocabulary
 from streams.console.trials import Trials
-from streams.console.why import Judged, Reason
-from streams.control_wire import Drift
-from streams.dead_letters import Letter
+from streams.console.why import Judged
 from streams.experiment_report import Against, ArmReport, ExperimentReport, encode_report
-from streams.lag.arithmetic import PartitionLag, Status
-from streams.lag.board import GroupLag, Report, Sum
-from streams.lag.monitor import LagMonitor, News
-from streams.lag.poller import Poller
+from streams.lag.arithmetic import Status
 from streams.settings import Settings
 from streams.wire import CampaignMetrics, Decision, Figures, Outcome, encode_json
 from tests.builders import START_MS, Record, ad
+from tests.unit.consoles import group, letter, partition
 
-ROOT = Path(__file__).parents[2]
-STATIC = ROOT / "streams" / "console" / "static"
 TOPICS = ("ad-impressions", "clicks")
 
 
@@ -57,34 +39,6 @@ def placed(user: str, time_ms: int = START_MS, **fields: Any) -> Placed:
 def outcome(predicted: float = 0.2, *, clicked: bool = False, **fields: Any) -> Outcome:
     told: dict[str, Any] = {"event": "e", "ad_id": "a", "shown_ms": START_MS, "known_ms": START_MS, "arm": "engine"}
     return Outcome(**(told | {"model": "m", "attention": predicted} | fields), predicted=predicted, clicked=clicked)
-
-
-def partition(number: int, status: Status = Status.OK, topic: str = "clicks", **fields: Any) -> PartitionLag:
-    told: dict[str, Any] = {
-        "committed": 90, "log_end": 100, "lag": 10, "time_lag_s": 0.5, "time_lag_at_least": False,
-        "consumed_per_s": 5.0, "produced_per_s": 6.0, "catch_up_s": 1.0, "stuck_s": 0.0, "owner": "w@host",
-    }  # fmt: skip
-    return PartitionLag(topic=topic, partition=number, status=status, **(told | fields))
-
-
-def group(*partitions: PartitionLag, state: str = "stable", produced_per_s: float = 100.0) -> GroupLag:
-    total = Sum(
-        status=Status.OK, partitions=len(partitions), lag=0, time_lag_s=0, time_lag_at_least=False,
-        consumed_per_s=0, produced_per_s=produced_per_s, catch_up_s=0,
-    )  # fmt: skip
-    return GroupLag(
-        group="salience", state=state, members=1, total=total, topics={"clicks": total}, partitions=partitions
-    )
-
-
-def news(*groups: GroupLag, stale: bool = False) -> News:
-    report = Report(watched_s=60, groups=groups)
-    return News(
-        time_ms=1, age_s=9.0 if stale else 0.1, stale=stale, polls=9, failed=0, poll_s=0.01, error="", report=report
-    )
-
-
-# --- what is kept ------------------------------------------------------------------------------------------------
 
 
 def test_latency_percentiles_are_of_the_newest_placements_and_rates_of_the_last_seconds() -> None:
@@ -167,18 +121,6 @@ def test_a_campaigns_day_is_the_sum_of_its_newest_cells_and_the_next_day_begins_
     assert campaigns.day().campaigns[0].spent_micros == 130
     campaigns.take([cell("b", 8, 5)])
     assert [(one.campaign, one.spent_micros) for one in campaigns.day().campaigns] == [("b", 5)]
-
-
-def letter(error: str = "DecodeError", at_ms: int = START_MS, topic: str = "clicks") -> Letter:
-    origin = {
-        "topic": topic,
-        "stage": "decode",
-        "error": error,
-        "message": "m" * 1_000,
-        "partition": "1",
-        "offset": "7",
-    }
-    return Letter(0, 0, at_ms, b"key", b"secret", origin, (), 0, truncated=False)
 
 
 def test_dead_letters_are_counted_by_kind_bounded_and_never_show_what_was_refused() -> None:
@@ -282,191 +224,3 @@ def test_a_lane_is_the_worse_of_its_two_partitions_and_of_many_lanes_the_worst_a
     history = History(100)
     history.add(states)
     assert history.of(states[:1])[0]["time_lag_s"] == [9.0]
-
-
-# --- what is wrong -----------------------------------------------------------------------------------------------
-
-FIGURES = Accuracy(calibration=1.0, log_loss=0.3, auc=0.7, drifts=0)
-
-
-def model(**layer: Any) -> ModelQuality:
-    figures = msgspec.structs.replace(FIGURES, **layer)
-    return ModelQuality(model="m", outcomes=2_000, newest_ms=START_MS, layer=figures, alone=FIGURES)
-
-
-def drift(time_ms: int) -> Drift:
-    return Drift(
-        lane=0, detector="calibration", answer="quicken", was=0.0, now=0.1, learnt=5, model="m", time_ms=time_ms
-    )
-
-
-WELL = group(partition(0))
-CASES: list[tuple[dict[str, Any], list[tuple[str, bool]]]] = [
-    ({}, []),
-    ({"news": news(WELL, stale=True)}, [("SalienceLagUnknown", True)]),
-    ({"group": None}, [("SalienceGroupEmpty", True)]),
-    ({"group": group(state="empty")}, [("SalienceGroupEmpty", True)]),
-    ({"group": group(partition(0), partition(1, Status.STALL))}, [("SaliencePartitionStuck", True)]),
-    ({"group": group(partition(0, Status.STOP, owner=None))}, [("SaliencePartitionStuck", True)]),
-    ({"group": group(partition(0, Status.REWIND))}, [("SalienceOffsetsRewound", True)]),
-    ({"group": group(partition(0, time_lag_s=31.0))}, [("SalienceTimeLag", True)]),
-    ({"group": group(partition(0, time_lag_s=6.0, catch_up_s=None))}, [("SalienceLagGrowing", False)]),
-    ({"group": group(partition(0, Status.WARN))}, [("SalienceLagGrowing", False)]),
-    ({"models": [model(calibration=1.3)]}, [("SalienceCalibrationOff", False)]),
-    ({"models": [model(auc=AUC_LEAST - 0.01)]}, [("SalienceCalibrationOff", False)]),
-    ({"models": [model(), model(calibration=9.0)]}, []),
-    ({"drifts": [drift(START_MS)]}, [("SalienceDrift", False)]),
-    ({"drifts": [drift(START_MS - 3_600_000)]}, []),
-    ({"letters": [letter()] * 90}, [("SalienceDeadLetters", False)]),
-    ({"letters": [letter()] * 30}, []),  # half a record a second of a hundred
-    ({"letters": [letter(at_ms=START_MS - 120_000)] * 90}, []),
-]
-
-
-@pytest.mark.parametrize(("given", "expected"), CASES, ids=range(len(CASES)))
-def test_what_is_wrong_is_named_by_its_alert(given: dict[str, Any], expected: list[tuple[str, bool]]) -> None:
-    refused = Refused()
-    refused.take(given.get("letters", []))
-    found = alarms(
-        given.get("news", news(WELL)),
-        given.get("group", WELL),
-        given.get("models", [model()]),
-        given.get("drifts", []),
-        refused.told(START_MS),
-        START_MS,
-    )
-    assert [(alarm.name, alarm.red) for alarm in found] == expected
-
-
-def test_of_a_stopped_cluster_the_partitions_that_waited_longest_are_told_and_the_rest_counted() -> None:
-    stopped = group(*(partition(at, Status.STOP, stuck_s=20.0 + at) for at in range(64)))
-    found = alarms(news(stopped), stopped, [], [], [], START_MS)
-    assert [(alarm.about["partition"], alarm.more) for alarm in found] == [
-        ("clicks[63]", 0), ("clicks[62]", 0), ("clicks[61]", 61),
-    ]  # fmt: skip
-
-
-def test_every_alarm_is_an_alert_with_a_runbook_red_where_it_is_critical() -> None:
-    rules = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text()
-    severity = dict(re.findall(r"alert: (\w+)\n(?:.*\n)*?.*severity: (\w+)", rules))
-    runbooks = (ROOT / "deploy" / "OPERATIONS.md").read_text()
-    for name, red in {alarm for _, expected in CASES for alarm in expected}:
-        assert severity[name] == ("critical" if red else "warning")
-        assert f"### {name}\n" in runbooks
-
-
-# --- words -------------------------------------------------------------------------------------------------------
-
-
-def words(language: str) -> dict[str, str]:
-    found: dict[str, str] = json.loads((STATIC / "i18n" / f"{language}.json").read_text())
-    return found
-
-
-def test_both_languages_have_the_same_words_with_the_same_values_in_them() -> None:
-    english, chinese = words("en"), words("zh")
-    assert english.keys() == chinese.keys()
-    for key, text in english.items():
-        assert set(re.findall(r"\{(\w+)\}", text)) == set(re.findall(r"\{(\w+)\}", chinese[key])), key
-        assert chinese[key].strip()
-
-
-def test_whatever_the_page_says_is_in_the_dictionaries() -> None:
-    sources = {path.name: path.read_text() for path in [*STATIC.glob("*.js"), STATIC / "index.html"]}
-    said = {key for text in sources.values() for key in re.findall(r'say\("([^"$]+)"|data-i18n="([^"]+)"', text)}
-    keys = {one or other for one, other in said}
-    keys |= {f"alarm.{name}" for _, expected in CASES for name, _ in expected}
-    keys |= {f"status.{status}" for status in Status} | {f"kind.{kind.name.lower()}" for kind in Kind}
-    keys |= {f"lost.{reason}" for reason in get_args(Reason)}
-    fields = {name: get_args(kind) for name, kind in Drift.__annotations__.items()}
-    keys |= {f"detector.{one}" for one in fields["detector"]} | {f"answer.{one}" for one in fields["answer"]}
-    for prefix, name in (("lanes", "lanes"), ("arms", "clicks"), ("campaigns", "campaigns"), ("models", "models")):
-        columns = re.findall(r'\["(\w+)", (?:true|false)\]', sources[f"{name}.js"])
-        keys |= {f"{prefix}.{column}" for column in columns if name != "models" or f"models.{column}" in words("en")}
-    assert keys <= words("en").keys(), sorted(keys - words("en").keys())
-
-
-def test_the_vendored_library_is_the_one_that_is_written_down() -> None:
-    noted = dict(re.findall(r"([0-9a-f]{64})  (\S+)", (STATIC / "vendor" / "README.md").read_text()))
-    for digest, name in noted.items():
-        assert hashlib.sha256((STATIC / "vendor" / name).read_bytes()).hexdigest() == digest
-    assert len(noted) == 2
-    assert (STATIC / "vendor" / "LICENSE.uPlot").read_text().startswith("The MIT License")
-
-
-def test_the_page_never_makes_markup_of_what_it_is_told() -> None:
-    for path in STATIC.glob("*.js"):
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", path.read_text()), path
-
-
-# --- who is answered ---------------------------------------------------------------------------------------------
-
-
-def ask(path: str, headers: dict[str, str] | None = None, **settings: Any) -> tuple[int, Any, Any]:
-    """Status, headers and body of an answer of the console's server, with no broker behind it."""
-
-    async def scenario() -> tuple[int, Any, Any]:
-        given, compute = Settings(bootstrap="127.0.0.1:1", **settings), Compute()
-        desk = Desk(given, 2)
-        live = Live(
-            given, LagMonitor(Poller("127.0.0.1:1")), desk, Tails("127.0.0.1:1", desk.tails(), compute), compute
-        )
-        running = asyncio.create_task(live.run())
-        runner = web.AppRunner(make_app(live, given))
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        await live.next()  # the first snapshot
-        try:
-            async with aiohttp.ClientSession() as client, client.get(url + path, headers=headers) as response:
-                body = await (response.content.readline() if "events" in path else response.read())
-                return response.status, response.headers, body
-        finally:
-            running.cancel()
-            await runner.cleanup()
-            compute.stop()
-
-    return asyncio.run(scenario())
-
-
-def test_a_console_without_a_broker_says_so_in_red() -> None:
-    status, _, body = ask("/api/snapshot")
-    told = json.loads(body)
-    assert (status, told["level"], told["caught_up"]) == (200, "red", False)
-    assert told["alarms"][0]["name"] == "SalienceLagUnknown"
-    assert ask("/api/events")[2] == b"event: history\n"
-
-
-def test_a_container_may_ask_whether_it_lives_and_learns_nothing_else() -> None:
-    status, _, body = ask("/healthz", web_host="0.0.0.0", web_token="s3cret")
-    assert (status, json.loads(body)) == (200, {"healthy": True})
-
-
-@pytest.mark.parametrize("path", ["/", "/console.js", "/i18n/zh.json", "/vendor/uPlot.iife.min.js", "/icon.svg"])
-def test_the_page_is_for_everyone_and_kept_to_itself(path: str) -> None:
-    status, headers, body = ask(path, web_host="0.0.0.0", web_token="s3cret")
-    assert status == 200
-    assert body
-    assert {name: headers[name] for name in HEADERS} == HEADERS
-
-
-@pytest.mark.parametrize("path", ["/api/snapshot", "/api/events", "/api/why?user=u"])
-def test_what_it_shows_is_for_the_tokens_bearer(path: str) -> None:
-    beyond = {"web_host": "0.0.0.0", "web_token": "s3cret"}
-    status, headers, _ = ask(path, **beyond)
-    assert (status, headers["Cache-Control"]) == (401, "no-store")
-    assert ask(path, {"Authorization": "Bearer s3cret"}, **beyond)[0] in (200, 404)
-
-
-def test_on_loopback_a_foreign_name_is_refused() -> None:
-    assert ask("/api/snapshot", {"Host": "evil.example:9309"})[0] == 403
-    assert ask("/api/snapshot", {"Host": "localhost:9309"})[0] == 200
-    assert ask("/api/snapshot", {"Host": "[::1]:9309"})[0] == 200
-
-
-def test_a_user_who_has_no_placement_and_a_question_without_one_get_a_clear_answer() -> None:
-    status, _, body = ask("/api/why?user=nobody")
-    assert (status, json.loads(body)["error"]) == (404, "nobody")
-    assert ask("/api/why")[0] == 400
-    assert ask(f"/api/why?user={'u' * 65}")[0] == 400
-    assert ask("/../pyproject.toml")[0] == 404

@@ -1,0 +1,142 @@
+"""What the console calls wrong, and the words in which its page says all that it says."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from scoring.events import Kind
+from streams.console.alarms import AUC_LEAST, alarms
+from streams.console.clicks import Accuracy, ModelQuality
+from streams.console.refused import Refused
+from streams.console.why import Reason
+from streams.control_wire import Drift
+from streams.lag.arithmetic import Status
+from streams.lag.board import GroupLag, Report
+from streams.lag.monitor import News
+from tests.builders import START_MS
+from tests.unit.consoles import group, letter, partition
+
+ROOT = Path(__file__).parents[2]
+STATIC = ROOT / "streams" / "console" / "static"
+
+
+def news(*groups: GroupLag, stale: bool = False) -> News:
+    report = Report(watched_s=60, groups=groups)
+    return News(
+        time_ms=1, age_s=9.0 if stale else 0.1, stale=stale, polls=9, failed=0, poll_s=0.01, error="", report=report
+    )
+
+
+FIGURES = Accuracy(calibration=1.0, log_loss=0.3, auc=0.7, drifts=0)
+
+
+def model(**layer: Any) -> ModelQuality:
+    figures = msgspec.structs.replace(FIGURES, **layer)
+    return ModelQuality(model="m", outcomes=2_000, newest_ms=START_MS, layer=figures, alone=FIGURES)
+
+
+def drift(time_ms: int) -> Drift:
+    return Drift(
+        lane=0, detector="calibration", answer="quicken", was=0.0, now=0.1, learnt=5, model="m", time_ms=time_ms
+    )
+
+
+WELL = group(partition(0))
+CASES: list[tuple[dict[str, Any], list[tuple[str, bool]]]] = [
+    ({}, []),
+    ({"news": news(WELL, stale=True)}, [("SalienceLagUnknown", True)]),
+    ({"group": None}, [("SalienceGroupEmpty", True)]),
+    ({"group": group(state="empty")}, [("SalienceGroupEmpty", True)]),
+    ({"group": group(partition(0), partition(1, Status.STALL))}, [("SaliencePartitionStuck", True)]),
+    ({"group": group(partition(0, Status.STOP, owner=None))}, [("SaliencePartitionStuck", True)]),
+    ({"group": group(partition(0, Status.REWIND))}, [("SalienceOffsetsRewound", True)]),
+    ({"group": group(partition(0, time_lag_s=31.0))}, [("SalienceTimeLag", True)]),
+    ({"group": group(partition(0, time_lag_s=6.0, catch_up_s=None))}, [("SalienceLagGrowing", False)]),
+    ({"group": group(partition(0, Status.WARN))}, [("SalienceLagGrowing", False)]),
+    ({"models": [model(calibration=1.3)]}, [("SalienceCalibrationOff", False)]),
+    ({"models": [model(auc=AUC_LEAST - 0.01)]}, [("SalienceCalibrationOff", False)]),
+    ({"models": [model(), model(calibration=9.0)]}, []),
+    ({"drifts": [drift(START_MS)]}, [("SalienceDrift", False)]),
+    ({"drifts": [drift(START_MS - 3_600_000)]}, []),
+    ({"letters": [letter()] * 90}, [("SalienceDeadLetters", False)]),
+    ({"letters": [letter()] * 30}, []),  # half a record a second of a hundred
+    ({"letters": [letter(at_ms=START_MS - 120_000)] * 90}, []),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), CASES, ids=range(len(CASES)))
+def test_what_is_wrong_is_named_by_its_alert(given: dict[str, Any], expected: list[tuple[str, bool]]) -> None:
+    refused = Refused()
+    refused.take(given.get("letters", []))
+    found = alarms(
+        given.get("news", news(WELL)),
+        given.get("group", WELL),
+        given.get("models", [model()]),
+        given.get("drifts", []),
+        refused.told(START_MS),
+        START_MS,
+    )
+    assert [(alarm.name, alarm.red) for alarm in found] == expected
+
+
+def test_of_a_stopped_cluster_the_partitions_that_waited_longest_are_told_and_the_rest_counted() -> None:
+    stopped = group(*(partition(at, Status.STOP, stuck_s=20.0 + at) for at in range(64)))
+    found = alarms(news(stopped), stopped, [], [], [], START_MS)
+    assert [(alarm.about["partition"], alarm.more) for alarm in found] == [
+        ("clicks[63]", 0), ("clicks[62]", 0), ("clicks[61]", 61),
+    ]  # fmt: skip
+
+
+def test_every_alarm_is_an_alert_with_a_runbook_red_where_it_is_critical() -> None:
+    rules = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text()
+    severity = dict(re.findall(r"alert: (\w+)\n(?:.*\n)*?.*severity: (\w+)", rules))
+    runbooks = (ROOT / "deploy" / "OPERATIONS.md").read_text()
+    for name, red in {alarm for _, expected in CASES for alarm in expected}:
+        assert severity[name] == ("critical" if red else "warning")
+        assert f"### {name}\n" in runbooks
+
+
+def words(language: str) -> dict[str, str]:
+    found: dict[str, str] = json.loads((STATIC / "i18n" / f"{language}.json").read_text())
+    return found
+
+
+def test_both_languages_have_the_same_words_with_the_same_values_in_them() -> None:
+    english, chinese = words("en"), words("zh")
+    assert english.keys() == chinese.keys()
+    for key, text in english.items():
+        assert set(re.findall(r"\{(\w+)\}", text)) == set(re.findall(r"\{(\w+)\}", chinese[key])), key
+        assert chinese[key].strip()
+
+
+def test_whatever_the_page_says_is_in_the_dictionaries() -> None:
+    sources = {path.name: path.read_text() for path in [*STATIC.glob("*.js"), STATIC / "index.html"]}
+    said = {key for text in sources.values() for key in re.findall(r'say\("([^"$]+)"|data-i18n="([^"]+)"', text)}
+    keys = {one or other for one, other in said}
+    keys |= {f"alarm.{name}" for _, expected in CASES for name, _ in expected}
+    keys |= {f"status.{status}" for status in Status} | {f"kind.{kind.name.lower()}" for kind in Kind}
+    keys |= {f"lost.{reason}" for reason in get_args(Reason)}
+    fields = {name: get_args(kind) for name, kind in Drift.__annotations__.items()}
+    keys |= {f"detector.{one}" for one in fields["detector"]} | {f"answer.{one}" for one in fields["answer"]}
+    for prefix, name in (("lanes", "lanes"), ("arms", "clicks"), ("campaigns", "campaigns"), ("models", "models")):
+        columns = re.findall(r'\["(\w+)", (?:true|false)\]', sources[f"{name}.js"])
+        keys |= {f"{prefix}.{column}" for column in columns if name != "models" or f"models.{column}" in words("en")}
+    assert keys <= words("en").keys(), sorted(keys - words("en").keys())
+
+
+def test_the_vendored_library_is_the_one_that_is_written_down() -> None:
+    noted = dict(re.findall(r"([0-9a-f]{64})  (\S+)", (STATIC / "vendor" / "README.md").read_text()))
+    for digest, name in noted.items():
+        assert hashlib.sha256((STATIC / "vendor" / name).read_bytes()).hexdigest() == digest
+    assert len(noted) == 2
+    assert (STATIC / "vendor" / "LICENSE.uPlot").read_text().startswith("The MIT License")
+
+
+def test_the_page_never_makes_markup_of_what_it_is_told() -> None:
+    for path in STATIC.glob("*.js"):
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", path.read_text()), path

@@ -1,0 +1,87 @@
+"""To whom the console's server answers, and with what."""
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from streams.compute import Compute
+from streams.console.desk import Desk
+from streams.console.serve import HEADERS, Live, make_app
+from streams.console.tails import Tails
+from streams.lag.monitor import LagMonitor
+from streams.lag.poller import Poller
+from streams.settings import Settings
+
+
+def ask(path: str, headers: dict[str, str] | None = None, **settings: Any) -> tuple[int, Any, Any]:
+    """Status, headers and body of an answer of the console's server, with no broker behind it."""
+
+    async def scenario() -> tuple[int, Any, Any]:
+        given, compute = Settings(bootstrap="127.0.0.1:1", **settings), Compute()
+        desk = Desk(given, 2)
+        live = Live(
+            given, LagMonitor(Poller("127.0.0.1:1")), desk, Tails("127.0.0.1:1", desk.tails(), compute), compute
+        )
+        running = asyncio.create_task(live.run())
+        runner = web.AppRunner(make_app(live, given))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await live.next()  # the first snapshot
+        try:
+            async with aiohttp.ClientSession() as client, client.get(url + path, headers=headers) as response:
+                body = await (response.content.readline() if "events" in path else response.read())
+                return response.status, response.headers, body
+        finally:
+            running.cancel()
+            await runner.cleanup()
+            compute.stop()
+
+    return asyncio.run(scenario())
+
+
+def test_a_console_without_a_broker_says_so_in_red() -> None:
+    status, _, body = ask("/api/snapshot")
+    told = json.loads(body)
+    assert (status, told["level"], told["caught_up"]) == (200, "red", False)
+    assert told["alarms"][0]["name"] == "SalienceLagUnknown"
+    assert ask("/api/events")[2] == b"event: history\n"
+
+
+def test_a_container_may_ask_whether_it_lives_and_learns_nothing_else() -> None:
+    status, _, body = ask("/healthz", web_host="0.0.0.0", web_token="s3cret")
+    assert (status, json.loads(body)) == (200, {"healthy": True})
+
+
+@pytest.mark.parametrize("path", ["/", "/console.js", "/i18n/zh.json", "/vendor/uPlot.iife.min.js", "/icon.svg"])
+def test_the_page_is_for_everyone_and_kept_to_itself(path: str) -> None:
+    status, headers, body = ask(path, web_host="0.0.0.0", web_token="s3cret")
+    assert status == 200
+    assert body
+    assert {name: headers[name] for name in HEADERS} == HEADERS
+
+
+@pytest.mark.parametrize("path", ["/api/snapshot", "/api/events", "/api/why?user=u"])
+def test_what_it_shows_is_for_the_tokens_bearer(path: str) -> None:
+    beyond = {"web_host": "0.0.0.0", "web_token": "s3cret"}
+    status, headers, _ = ask(path, **beyond)
+    assert (status, headers["Cache-Control"]) == (401, "no-store")
+    assert ask(path, {"Authorization": "Bearer s3cret"}, **beyond)[0] in (200, 404)
+
+
+def test_on_loopback_a_foreign_name_is_refused() -> None:
+    assert ask("/api/snapshot", {"Host": "evil.example:9309"})[0] == 403
+    assert ask("/api/snapshot", {"Host": "localhost:9309"})[0] == 200
+    assert ask("/api/snapshot", {"Host": "[::1]:9309"})[0] == 200
+
+
+def test_a_user_who_has_no_placement_and_a_question_without_one_get_a_clear_answer() -> None:
+    status, _, body = ask("/api/why?user=nobody")
+    assert (status, json.loads(body)["error"]) == (404, "nobody")
+    assert ask("/api/why")[0] == 400
+    assert ask(f"/api/why?user={'u' * 65}")[0] == 400
+    assert ask("/../pyproject.toml")[0] == 404

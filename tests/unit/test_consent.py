@@ -22,7 +22,7 @@ from streams.privacy import Requests
 from streams.step import Effects, LaneState, Step
 from streams.wire import RESERVED, Placement, encode_json
 from tests.builders import START_MS, Record, click, entry, impression, record, records
-from tests.unit.test_step import NOW_MS, new_state, slice_of
+from tests.unit.slices import NOW_MS, new_state, slice_of
 
 DAY_MS = 86_400_000
 

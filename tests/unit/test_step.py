@@ -1,90 +1,30 @@
-"""A slice as a pure function: what it publishes, sets aside, sends on and counts, and that it can be done again."""
-
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+"""A slice as a pure function: what it publishes, what it leaves in state, and that it can be done again."""
 
 import msgspec
 import numpy as np
 import pytest
-from prometheus_client import generate_latest
 
-from scoring.attention import AttentionModel, load
-from scoring.candidates import Shares
-from scoring.catalogue import Catalogue
-from scoring.engine import Engine
 from scoring.events import Source
-from scoring.policies import Policy
-from scoring.rows import ROW, RowStore, decode_rows
-from streams.identity import partitioner
+from scoring.rows import RowStore, decode_rows
 from streams.lane_clicks import LaneClicks
-from streams.laps import Laps
-from streams.message import Message
-from streams.metrics import Metrics
-from streams.refused_ads import RefusedAds
-from streams.step import EXPIRY_CHECK_MS, Effects, LaneState, Slice, Step
-from streams.wire import RESERVED, Decision, LaneRow, Placement
-from tests.builders import START_MS, Record, click, entry, impression, made_up_log, record, records
-
-IDLE_TTL_MS = 30 * 86_400_000
-TOLERANCE_MS = 300_000
-NOW_MS = START_MS + 3_600_000
-ADS = 40
-
-
-@pytest.fixture(scope="module")
-def model() -> AttentionModel:
-    return load()
+from streams.step import LaneState, Step
+from streams.wire import Decision, LaneRow
+from tests.builders import START_MS, Record, click, impression, record, records
+from tests.unit.slices import (
+    ADS,
+    keys,
+    log_records,
+    new_state,
+    placements,
+    rows_changed,
+    run,
+    step_of,
+)
 
 
 @pytest.fixture
-def engine(model: AttentionModel) -> Engine:
-    shop = Catalogue(model.encode, model.dim)
-    shop.upsert(
-        [entry(f"ad-{n}", campaign_id=f"c{n % 3}", category=f"c{n % 7}", bid_micros=100 + n) for n in range(ADS)]
-    )
-    return Engine(shop, model, Policy(slots=5, shares=Shares(count=20)))
-
-
-@pytest.fixture
-def step(engine: Engine) -> Step:
-    return Step(engine, lambda _: 0, TOLERANCE_MS, IDLE_TTL_MS)
-
-
-def new_state(lane: int = 0) -> LaneState:
-    return LaneState(lane, ("topic-id-1", "topic-id-2"), 4)
-
-
-def slice_of(taken: Sequence[Record]) -> Slice:
-    order = np.array([Source.CLICK if each.topic == "clicks" else Source.IMPRESSION for each in taken], dtype=np.uint8)
-    marks = [
-        max([each.timestamp for each, of in zip(taken, order, strict=True) if of == source], default=0)
-        for source in Source
-    ]
-    return Slice(taken, order, (marks[0], marks[1]))
-
-
-def run(step: Step, state: LaneState, taken: Sequence[Record], now_ms: int = NOW_MS) -> Effects:
-    return step.run(state, slice_of(taken), now_ms)
-
-
-def log_records(events: int = 300, seed: int = 1) -> list[Record]:
-    return records(made_up_log(seed, events=events, users=12, ads=ADS + 5).events)
-
-
-def placements(effects: Effects) -> dict[str, Placement]:
-    values = [message.value for message in effects.messages["placements"] if message.value is not None]
-    decoded = [msgspec.json.decode(value, type=Placement) for value in values]
-    return {placement.user_id: placement for placement in decoded}
-
-
-def rows_changed(effects: Effects) -> list[Message]:
-    """The changelog without the lane's own records."""
-    return [message for message in effects.messages["state-changelog"] if not (message.key or b"").startswith(RESERVED)]
-
-
-def keys(messages: Sequence[Message]) -> list[bytes | None]:
-    return [message.key for message in messages]
+def step() -> Step:
+    return step_of()
 
 
 # --- placements ----------------------------------------------------------------------------------------------
@@ -257,91 +197,6 @@ def test_offsets_move_past_everything_taken_whatever_became_of_it(step: Step) ->
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(lane_row), type=LaneRow) == lane_row
 
 
-# --- what does not fit ---------------------------------------------------------------------------------------
-
-
-def test_a_dead_letter_keeps_the_record_and_says_where_from_and_why(step: Step) -> None:
-    bad = Record("clicks", 3, 17, START_MS - 5, b"some key", b'{"half', [("ce_id", b"7")])
-
-    (letter,) = run(step, new_state(), [bad]).messages["dead-letters"]
-
-    assert (letter.key, letter.value, letter.timestamp_ms) == (b"some key", b'{"half', None)
-    headers = dict(letter.headers)
-    assert headers["ce_id"] == b"7"
-    assert headers["salience.topic"] == b"clicks"
-    assert headers["salience.partition"] == b"3"
-    assert headers["salience.offset"] == b"17"
-    assert headers["salience.timestamp_ms"] == str(START_MS - 5).encode()
-    assert headers["salience.stage"] == b"decode"
-    assert headers["salience.error"] == b"DecodeError"
-    assert b"truncated" in headers["salience.message"]
-
-
-def test_a_tombstone_on_an_input_is_a_dead_letter_and_stays_one(step: Step) -> None:
-    (letter,) = run(step, new_state(), [Record("clicks", 0, 0, START_MS, b"a", None)]).messages["dead-letters"]
-
-    assert letter.value is None
-
-
-def test_an_event_beyond_the_clock_and_the_tolerance_is_a_dead_letter(step: Step) -> None:
-    given = [
-        record(click("a", time_ms=NOW_MS + TOLERANCE_MS), 0),
-        record(click("b", time_ms=NOW_MS + TOLERANCE_MS + 1), 1),
-    ]
-
-    effects = run(step, new_state(), given)
-
-    assert keys(effects.messages["dead-letters"]) == [b"b"]
-    assert set(placements(effects)) == {"a"}
-
-
-def test_misplaced_records_are_sent_to_their_own_partition_as_they_came(engine: Engine) -> None:
-    partition_of = partitioner(4)
-    users = [f"user-{n}" for n in range(40)]
-    here = [user for user in users if partition_of(user.encode()) == 1]
-    elsewhere = [user for user in users if user not in here]
-    assert here
-    assert elsewhere
-    given = records([event(user) for user in users for event in (impression, click)], partition=1)
-    state = new_state(lane=1)
-
-    effects = run(Step(engine, partition_of, TOLERANCE_MS, IDLE_TTL_MS), state, given)
-
-    assert {user for user in state.store.users if user} == {user.encode() for user in here}
-    assert effects.counts["rerouted"] == 2 * len(elsewhere)
-    sent = {(message.key, topic): message for (topic, _), messages in effects.rerouted.items() for message in messages}
-    for original in given:
-        if (original.key or b"").decode() in here:
-            continue
-        message = sent.pop((original.key, original.topic))
-        assert (message.value, message.timestamp_ms) == (original.value, original.timestamp)
-        assert message.headers == (("salience.rerouted", b"1"),)
-    assert not sent
-    assert all(partition_of(m.key or b"") == lane != 1 for (_, lane), ms in effects.rerouted.items() for m in ms)
-
-
-def test_nothing_comes_in_that_is_not_accounted_for(engine: Engine) -> None:
-    step = Step(engine, lambda key: 0 if key != b"user-3" else 2, TOLERANCE_MS, IDLE_TTL_MS)
-    state = new_state()
-    given = log_records(400)
-    retried = [
-        Record(each.topic, 0, 10_000 + n, each.timestamp, each.key, each.value) for n, each in enumerate(given[-3:])
-    ]
-    broken = [Record("clicks", 0, 20_000 + n, START_MS, b"x", b"?") for n in range(5)]
-    total: Counter[str] = Counter()
-
-    for taken in (given[:150], given[100:250], given[250:], [*retried, *broken]):
-        effects = run(step, state, taken)
-        total += effects.counts
-        counts = effects.counts
-        became = [counts[name] for name in ("applied", "duplicate", "replayed", "dead", "rerouted")]
-        assert counts["events_in"] == sum(became) == len(taken)
-        assert effects.lane_row.totals == dict(state.totals)
-
-    assert all(total[name] > 0 for name in ("applied", "duplicate", "replayed", "dead", "rerouted", "unknown_ads"))
-    assert {name: state.totals[name] for name in total} == dict(total)
-
-
 def test_an_empty_slice_moves_nothing(step: Step) -> None:
     state = new_state()
     state.next_offsets = (3, 4)
@@ -351,98 +206,3 @@ def test_an_empty_slice_moves_nothing(step: Step) -> None:
     assert state.next_offsets == (3, 4)
     assert not any(effects.messages.values())
     assert effects.counts["events_in"] == 0
-
-
-# --- users who left ------------------------------------------------------------------------------------------
-
-
-def test_idle_users_get_tombstones_and_are_forgotten(step: Step) -> None:
-    state = new_state()
-    run(step, state, records([click("idle"), click("busy")]))
-    later_ms = START_MS + IDLE_TTL_MS + EXPIRY_CHECK_MS
-
-    effects = run(step, state, [record(click("busy", time_ms=later_ms), 2)], now_ms=later_ms)
-
-    gone = Message(b"idle", None)
-    assert effects.messages["placements"][-1] == effects.messages["state-changelog"][-1] == gone
-    assert [keys(effects.messages[name]).count(b"idle") for name in ("placements", "state-changelog", "decisions")] == [
-        1,
-        1,
-        0,
-    ]
-    assert effects.counts["expired"] == 1
-    assert state.store.find(b"idle") == -1
-    assert state.store.find(b"busy") >= 0
-
-
-def test_a_user_is_kept_to_the_end_of_the_time_and_looked_for_once_an_hour(step: Step) -> None:
-    state = new_state()
-    run(step, state, records([click("idle")]))
-    last_ms = START_MS + IDLE_TTL_MS
-    next_look_ms = (last_ms // EXPIRY_CHECK_MS + 1) * EXPIRY_CHECK_MS
-    moments = [last_ms, last_ms + 1, next_look_ms - 1, next_look_ms, next_look_ms + 1]
-
-    expired = []
-    for offset, moment in enumerate(moments, 1):
-        effects = run(step, state, [record(click("busy", time_ms=moment), offset)], now_ms=moment)
-        expired.append(effects.counts["expired"])
-
-    assert expired == [0, 0, 0, 1, 0]
-
-
-def test_one_who_comes_back_after_being_forgotten_begins_anew(step: Step) -> None:
-    state = new_state()
-    run(step, state, records([click("a", "ad-1"), click("a", "ad-2", START_MS + 1)]))
-    later_ms = START_MS + IDLE_TTL_MS + 2 * EXPIRY_CHECK_MS
-    run(step, state, [record(click("b", time_ms=later_ms), 2)], now_ms=later_ms)
-
-    run(step, state, [record(click("a", "ad-3", later_ms + 1), 3)], now_ms=later_ms)
-
-    row: Any = state.store.rows[state.store.find(b"a")]
-    assert row["clicks"] == 1
-    assert np.count_nonzero(row["ring_ad"]) == 1
-    assert ROW.itemsize == len(row.tobytes())
-
-
-def test_what_a_slice_tells_prometheus_is_what_it_did(step: Step) -> None:
-    taken = [*log_records(), record(click(), 10_000, value=b"{poison", timestamp=NOW_MS)]
-    metrics, laps = Metrics(), Laps()
-    effects = step.run(new_state(), slice_of(taken), NOW_MS, laps)
-
-    metrics.committed(slice_of(taken), effects, laps.times, NOW_MS + 1_000)
-
-    lines = generate_latest(metrics.registry).decode().splitlines()
-    told = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
-    for topic in ("ad-impressions", "clicks"):
-        taken_of_it = sum(each.topic == topic for each in taken)
-        assert sum(n for name, n in told.items() if f'topic="{topic}"' in name and "events" in name) == taken_of_it
-    assert told['salience_events_total{outcome="dead",topic="clicks"}'] == 1
-    assert told['salience_events_total{outcome="applied",topic="clicks"}'] > 0
-    assert told["salience_slice_records_sum"] == told["salience_event_to_placement_seconds_count"] == len(taken)
-    oldest_s = max(NOW_MS + 1_000 - each.timestamp for each in taken) / 1000
-    assert told["salience_event_to_placement_seconds_sum"] <= oldest_s * len(taken)
-    assert [stage for stage, _ in laps.times] == ["wait", "decode", "apply", "place", "encode"]
-    assert told['salience_stage_seconds_count{stage="place"}'] == 1
-    published = len(placements(effects))
-    assert told['salience_produced_records_total{topic="placements"}'] == published
-    assert sum(n for name, n in told.items() if name.startswith("salience_placements_total")) == published
-    known = [told[f'salience_impression_outcomes_total{{clicked="{clicked}"}}'] for clicked in ("false", "true")]
-    assert known == [np.sum(effects.outcomes["clicked"] == 0), np.sum(effects.outcomes["clicked"])]
-    assert len(effects.outcomes) == len(effects.messages["outcomes"]) > 0
-
-
-def test_refused_ads_are_letters_of_lane_0_once_and_no_records_of_its_own(engine: Engine) -> None:
-    refused = RefusedAds()
-    refused.refuse(Record("ads", 0, 6, START_MS, b"ad-1", b"{"), ValueError("no"))
-    refused.next_offset = 7
-    step = Step(engine, lambda _: 0, TOLERANCE_MS, IDLE_TTL_MS, refused=refused)
-    state = new_state(lane=0)
-
-    first, second = run(step, state, []), run(step, state, records([click("a")]))
-
-    (told,) = first.messages["dead-letters"]
-    assert (told.key, told.value, dict(told.headers)["salience.stage"]) == (b"ad-1", b"{", b"catalogue")
-    assert (first.counts["refused_ads"], first.counts["events_in"], first.counts["dead"]) == (1, 0, 0)
-    assert (first.lane_row.ads_next, second.lane_row.ads_next) == (7, 7)
-    assert second.messages["dead-letters"] == []
-    assert run(step, new_state(lane=1), []).messages["dead-letters"] == []

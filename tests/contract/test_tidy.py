@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from streams.settings import Settings, table
-from tests.contract.tidy import CONSUMERS, IMPORTERS, PACKAGES, RULES, Source
+from tests.contract.tidy import CONSUMERS, IMPORTERS, PACKAGES, RULES, Source, modules_are_one_idea
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,6 +18,12 @@ ROOT = Path(__file__).parents[2]
 def repository() -> list[Source]:
     paths = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
     return [Source(path.relative_to(ROOT).as_posix(), path.read_text()) for path in paths]
+
+
+def test_files_of_tests_are_one_idea_each_too() -> None:
+    tests = [Source(path.relative_to(ROOT).as_posix(), path.read_text()) for path in (ROOT / "tests").rglob("*.py")]
+    findings = list(modules_are_one_idea(tests))
+    assert not findings, "\n".join(["", *findings])
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -3,9 +3,11 @@
 A layer is a line from 0 to 1 on which each user has one place; its experiments hold ranges that do not overlap, so a
 user is in at most one of them. Experiments of different layers meet at random. Within an experiment a second hash
 draws the arm. Nothing is stored: the same user is in the same arm for as long as the definition stands, and a ramp
-only ever adds users (Tang, Agarwal, O'Brien & Meyer 2010, "Overlapping experiment infrastructure").
+only ever adds users, in shares that may be others than those of the users before them (Tang, Agarwal, O'Brien & Meyer
+2010, "Overlapping experiment infrastructure").
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -36,10 +38,22 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
+class Cohort:
+    """Users who came in together: of the experiment's range those ``upto`` (0 to 1), beyond the cohort before.
+
+    ``shares [A]`` of the arms hold for them for good: later ones have their own, and nobody is moved.
+    """
+
+    upto: float
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """Arms that share a range of a layer; the first arm is the one the others are compared with.
 
-    ``[low, high)`` is reserved for good; ``ramp`` (0 to 1) of it takes part.
+    ``[low, high)`` is reserved for good; ``ramp`` (0 to 1) of it takes part, in the arms' shares, and then come the
+    ``later`` cohorts, in theirs.
     """
 
     name: str
@@ -48,6 +62,7 @@ class Experiment:
     high: float
     ramp: float
     arms: tuple[Arm, ...]
+    later: tuple[Cohort, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high <= 1:
@@ -59,6 +74,14 @@ class Experiment:
         if not (all(arm.share > 0 for arm in self.arms) and abs(sum(arm.share for arm in self.arms) - 1) < 1e-9):
             shares = ", ".join(f"{arm.name}={arm.share}" for arm in self.arms)
             raise ValueError(f"experiment {self.name}: shares {shares}; expected all above 0, 1 in total")
+        ends = [self.ramp, *(cohort.upto for cohort in self.later)]
+        if ends[-1] > 1 or any(end <= before for before, end in itertools.pairwise(ends)):
+            raise ValueError(f"experiment {self.name}: cohorts end at {ends}; expected each beyond the last, 1 at most")
+        for cohort in self.later:
+            if len(cohort.shares) != len(self.arms) or min(cohort.shares) <= 0 or abs(sum(cohort.shares) - 1) > 1e-9:
+                raise ValueError(
+                    f"experiment {self.name}: a cohort's shares {cohort.shares}; expected one above 0 an arm"
+                )
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -67,16 +90,31 @@ class Experiment:
 
     @property
     def shares(self) -> npt.NDArray[np.float64]:
-        """Share of each arm, ``[A]``."""
-        return np.array([arm.share for arm in self.arms])
+        """Share of each arm in each cohort, ``[K, A]``."""
+        return np.array([[arm.share for arm in self.arms], *(cohort.shares for cohort in self.later)])
+
+    def cohort(self, users: Ids) -> npt.NDArray[np.int64]:
+        """Cohort of each user ``[B]`` of 64-bit ids; `OUTSIDE` where the user does not take part."""
+        place = uniform(users ^ np.uint64(id64(f"salience/layer/{self.layer}")))
+        ends = self.low + np.array([self.ramp, *(one.upto for one in self.later)]) * (self.high - self.low)
+        cohort = np.searchsorted(ends, place, side="right")
+        return np.where((place >= self.low) & (cohort < len(ends)), cohort, OUTSIDE)
 
     def assign(self, users: Ids) -> npt.NDArray[np.int64]:
         """Arm of each user ``[B]`` of 64-bit ids; `OUTSIDE` where the user does not take part."""
-        place = uniform(users ^ np.uint64(id64(f"salience/layer/{self.layer}")))
-        taking_part = (place >= self.low) & (place < self.low + self.ramp * (self.high - self.low))
+        return self.allocate(users)[0]
+
+    def allocate(self, users: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Arm of each user ``[B]`` of 64-bit ids, and the chance with which they came to it.
+
+        `OUTSIDE`, by a chance of 1, where the user does not take part.
+        """
+        cohort, shares = self.cohort(users), self.shares
         draw = uniform(users ^ np.uint64(id64(f"salience/experiment/{self.name}")))
-        arm = np.searchsorted(np.cumsum(self.shares)[:-1], draw, side="right")
-        return np.where(taking_part, arm, OUTSIDE)
+        ends = np.cumsum(shares, axis=1)[:, :-1]
+        arm = (draw[:, None] >= ends[cohort]).sum(axis=1)
+        inside = cohort != OUTSIDE
+        return np.where(inside, arm, OUTSIDE), np.where(inside, shares[cohort, arm], 1.0)
 
 
 def in_holdout(users: Ids, share: float) -> npt.NDArray[np.bool_]:

@@ -59,12 +59,16 @@ def changed(policy: Policy, changes: Mapping[str, float | str]) -> Policy:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Users with one policy. ``people [G]``: their places; ``arm``: its name; ``tag``: ends their placements' ids."""
+    """Users with one policy. ``people [G]``: their places; ``arm``: its name; ``tag``: ends their placements' ids.
+
+    ``chance [G]``: with which each came to the arm, of all experiments together; None: 1, there is none.
+    """
 
     people: npt.NDArray[np.int64]
     policy: Policy
     arm: str = ENGINE_ARM
     tag: str = ""
+    chance: npt.NDArray[np.float64] | None = None
 
     def among(self, places: npt.NDArray[np.int64]) -> "Group":
         """The group where its people were told apart among those at ``places`` alone."""
@@ -72,7 +76,9 @@ class Group:
 
     def parts(self, most: int) -> "list[Group]":
         """The group in parts of ``most`` people."""
-        return [replace(self, people=self.people[at : at + most]) for at in range(0, len(self.people), most)]
+        cuts = [slice(at, at + most) for at in range(0, len(self.people), most)]
+        chances = [None if self.chance is None else self.chance[cut] for cut in cuts]
+        return [replace(self, people=self.people[cut], chance=of) for cut, of in zip(cuts, chances, strict=True)]
 
 
 class Experiments:
@@ -105,11 +111,16 @@ class Experiments:
         numbers = [number for number in sorted(self._running) if all(map(able, self._running[number].models))]
         if not numbers:
             return [Group(np.arange(len(users)), policy)]
-        arms = np.stack([self._running[number].assign(users) for number in numbers], axis=1)
-        arms[in_holdout(users, self._holdout_share) | in_control(users, policy.control_share)] = OUTSIDE
+        found, chances = zip(*(self._running[number].allocate(users) for number in numbers), strict=True)
+        arms, chance = np.stack(found, axis=1), np.prod(chances, axis=0)
+        outside = in_holdout(users, self._holdout_share) | in_control(users, policy.control_share)
+        arms[outside], chance[outside] = OUTSIDE, 1.0
         kinds, of = np.unique(arms, axis=0, return_inverse=True)
-        of = of.ravel()
-        return [self._group(np.flatnonzero(of == at), policy, numbers, kind) for at, kind in enumerate(kinds.tolist())]
+        groups = []
+        for at, kind in enumerate(kinds.tolist()):
+            people = np.flatnonzero(of.ravel() == at)
+            groups.append(replace(self._group(people, policy, numbers, kind), chance=chance[people]))
+        return groups
 
     def _group(self, people: npt.NDArray[np.int64], policy: Policy, numbers: list[int], arms: list[int]) -> Group:
         taken = [(number, arm) for number, arm in zip(numbers, arms, strict=True) if arm != OUTSIDE]

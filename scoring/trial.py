@@ -3,6 +3,12 @@
 The unit is the user. A user counts from the first impression that an arm's policy earned; what they did before is
 the covariate (CUPED: Deng, Xu, Kohavi & Walker 2013), what they do after is the outcome. A metric is a ratio of two
 sums over users, with the variance of its linearised form (delta method: Deng, Knoblich & Lu 2018).
+
+Where a bandit shares out the users, cohorts have shares of their own, and with them their times: plain means would
+compare an arm's late users with another's early ones. So every user weighs one over the chance of the arm that they
+came to (Hájek 1971), and every arm stands for all cohorts alike. The chances were fixed before the users came, whatever
+they were made from, which is all that the intervals need (Waudby-Smith, Wu, Ramdas, Karampatziakis & Mineiro 2024,
+"Anytime-valid off-policy inference for contextual bandits"). The split is tested cohort by cohort, against its chances.
 """
 
 import math
@@ -52,12 +58,16 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A moment of a trial. ``differences[metric][arm]``, for every arm but the first, where enough is known."""
+    """A moment of a trial. ``differences[metric][arm]``, for every arm but the first, where enough is known.
+
+    ``variances``: of the ``values``.
+    """
 
     users: Ints  # [A]
     crossed: int
     split_p_value: float
     values: dict[str, list[float]]
+    variances: dict[str, list[float]]
     differences: dict[str, dict[int, Difference]]
 
 
@@ -65,8 +75,8 @@ class Look:
 class Trial:
     """The users of one experiment. Arrays are by the user's place in the totals that a look is given.
 
-    ``shares [A]`` of the users meant for each arm; ``alpha`` the chance that an interval of the trial's primary
-    metric is ever wrong, shared among the arms.
+    ``shares [K, A]`` of each cohort's users meant for each arm (``[A]``: there is one cohort); ``alpha`` the chance
+    that an interval of the trial's primary metric is ever wrong, shared among the arms.
     """
 
     shares: Floats
@@ -77,6 +87,11 @@ class Trial:
     widths: dict[tuple[str, int], float] = field(default_factory=dict)
     evidence: dict[tuple[str, int], float] = field(default_factory=dict)
     split_evidence: float = 0.0
+
+    @property
+    def arms(self) -> int:
+        """How many there are."""
+        return int(self.shares.shape[-1])
 
     def expose(self, users: Ints, arms: Ints, totals: Floats) -> None:
         """Users ``[E]`` (places, each once) saw their arm's policy; ``totals [U, sums]`` are those before it.
@@ -97,28 +112,36 @@ class Trial:
             self.before = np.concatenate([self.before, np.zeros((more, len(SUMS)))])
             self.crossed = np.concatenate([self.crossed, np.zeros(more, dtype=np.bool_)])
 
-    def look(self, totals: Floats) -> Look:
-        """What is known now, given everyone's ``totals [U, sums]``. Looking remembers the strongest evidence yet."""
-        size = min(len(totals), len(self.arm))
-        taking_part = np.flatnonzero((self.arm[:size] != OUTSIDE) & ~self.crossed[:size])
-        arm = self.arm[taking_part].astype(np.int64)
+    def look(self, totals: Floats, cohort: Ints | None = None) -> Look:
+        """What is known now, given everyone's ``totals [U, sums]`` and ``cohort [U]``, the first where None.
+
+        Looking remembers the strongest evidence yet.
+        """
+        size, shares = min(len(totals), len(self.arm)), np.atleast_2d(self.shares)
+        cohort = np.zeros(size, dtype=np.int64) if cohort is None else cohort[:size]
+        taking_part = np.flatnonzero((self.arm[:size] != OUTSIDE) & (cohort != OUTSIDE) & ~self.crossed[:size])
+        arm, cohort = self.arm[taking_part].astype(np.int64), cohort[taking_part]
+        weight = 1 / shares[cohort, arm]
         before = self.before[taking_part]
         after = totals[taking_part] - before
         before[:, 0] = after[:, 0] = 1.0
-        users = np.bincount(arm, minlength=len(self.shares))
-        self.split_evidence = max(self.split_evidence, split_log_e_value(users, self.shares))
+        split = np.bincount(cohort * self.arms + arm, minlength=shares.size).reshape(shares.shape)
+        users = split.sum(axis=0)
+        # Cohorts are independent, so their evidence multiplies.
+        self.split_evidence = max(self.split_evidence, sum(map(split_log_e_value, split, shares)))
         values: dict[str, list[float]] = {}
+        variances: dict[str, list[float]] = {}
         differences: dict[str, dict[int, Difference]] = {}
         for metric, (above, below) in METRICS.items():
             columns = SUMS.index(above), SUMS.index(below)
-            moments = _Moments.of(arm, len(self.shares), *(part[:, at] for part in (after, before) for at in columns))
-            values[metric] = moments.ratio.tolist()
+            moments = _Moments.of(arm, self.arms, weight, *(part[:, at] for part in (after, before) for at in columns))
+            values[metric], variances[metric] = moments.ratio.tolist(), moments.variance.tolist()
             differences[metric] = {
                 other: found
-                for other in range(1, len(self.shares))
+                for other in range(1, self.arms)
                 if min(users[0], users[other]) >= USERS_MIN and (found := self._compare(metric, moments, other))
             }
-        return Look(users, int(self.crossed.sum()), _p_value(self.split_evidence), values, differences)
+        return Look(users, int(self.crossed.sum()), _p_value(self.split_evidence), values, variances, differences)
 
     def _compare(self, metric: str, moments: "_Moments", other: int) -> Difference | None:
         pair = [0, other]
@@ -126,7 +149,7 @@ class Trial:
         if not (plain > 0 and variance > 0):
             return None  # nobody did it yet, or everybody alike
         value = moments.ratio[other] - moments.ratio[0] - slope * (moments.covariate[other] - moments.covariate[0])
-        key, alpha = (metric, other), self.alpha / (len(self.shares) - 1)
+        key, alpha = (metric, other), self.alpha / (self.arms - 1)
         width = self.widths.setdefault(key, mixture_width(FIRST_PLAN / variance, alpha))
         self.evidence[key] = max(self.evidence.get(key, 0.0), log_e_value(value, variance, width))
         reach = radius(variance, width, alpha)
@@ -135,16 +158,15 @@ class Trial:
             low=float(value - reach),
             high=float(value + reach),
             relative=float(value / moments.ratio[0]) if moments.ratio[0] else math.nan,
-            p_value=min(1.0, _p_value(self.evidence[key]) * (len(self.shares) - 1)),
+            p_value=min(1.0, _p_value(self.evidence[key]) * (self.arms - 1)),
             variance_cut=float(1 - variance / plain),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Moments:
-    """Per arm ``[A]``: the ratio, the covariate's mean, and variances and covariance of one user's linearised share."""
+    """Per arm ``[A]``: the ratio, the covariate's mean, and the variances and covariance of both, linearised."""
 
-    count: Floats
     ratio: Floats
     covariate: Floats
     variance: Floats
@@ -152,17 +174,26 @@ class _Moments:
     covariance: Floats
 
     @classmethod
-    def of(cls, arm: Ints, arms: int, y: Floats, y_below: Floats, x: Floats, x_below: Floats) -> "_Moments":
-        """Of users ``[N]``: the outcome ``y / y_below``, and the same ratio ``x / x_below`` from before.
+    def of(
+        cls, arm: Ints, arms: int, weight: Floats, y: Floats, y_below: Floats, x: Floats, x_below: Floats
+    ) -> "_Moments":
+        """Of users ``[N]``, ``weight`` each: the outcome ``y / y_below``, and the same ratio ``x / x_below`` before.
 
         The covariate is centred on everyone's ratio, not the arm's own, so that arms remain comparable.
         """
 
         def mean(values: Floats) -> Floats:
-            means: Floats = np.bincount(arm, weights=values, minlength=arms) / np.maximum(count, 1)
+            means: Floats = np.bincount(arm, weights=weight * values, minlength=arms) / total
             return means
 
-        count: Floats = np.bincount(arm, minlength=arms).astype(float)
+        def variance(squares: Floats) -> Floats:
+            sums = np.bincount(arm, weights=weight**2 * squares, minlength=arms)
+            found: Floats = sums / total**2 * unbiased
+            return found
+
+        total = np.maximum(np.bincount(arm, weights=weight, minlength=arms).astype(float), 1)
+        count = np.bincount(arm, minlength=arms)
+        unbiased = count / np.maximum(count - 1, 1)
         below = mean(y_below)
         ratio = np.divide(mean(y), below, out=np.zeros(arms), where=below > 0)
         scale = np.divide(1.0, below, out=np.zeros(arms), where=below > 0)
@@ -171,20 +202,16 @@ class _Moments:
         covariate = x - past * x_below
         middle = mean(covariate)
         centred = covariate - middle[arm]
-        spread = count / np.maximum(count - 1, 1)  # unbiased
-        return cls(
-            count, ratio, middle, mean(linear**2) * spread, mean(centred**2) * spread, mean(linear * centred) * spread
-        )
+        return cls(ratio, middle, variance(linear**2), variance(centred**2), variance(linear * centred))
 
     def adjusted(self, pair: list[int]) -> tuple[float, float, float]:
         """Variance of the pair's difference, the covariate's slope, and the variance with it.
 
         The slope minimises the very variance that is reported, so the covariate never raises it.
         """
-        weight = 1 / self.count[pair]
-        plain = float((weight * self.variance[pair]).sum())
-        covariate = float((weight * self.covariate_variance[pair]).sum())
-        covariance = float((weight * self.covariance[pair]).sum())
+        plain = float(self.variance[pair].sum())
+        covariate = float(self.covariate_variance[pair].sum())
+        covariance = float(self.covariance[pair].sum())
         slope = covariance / covariate if covariate > 0 else 0.0
         return plain, slope, max(plain - slope * covariance, 0.0)
 

@@ -29,7 +29,7 @@ from streams.campaign_feed import CampaignFeed
 from streams.catalogue_feed import CatalogueFeed
 from streams.compute import Compute
 from streams.control import Control, ControlFeed
-from streams.control_wire import ExperimentSetting
+from streams.control_wire import Allocation, ExperimentSetting
 from streams.experiments import ExperimentSwitch
 from streams.identity import TopicIdentity, partitioner
 from streams.intake import Intake
@@ -126,7 +126,9 @@ def make_step(
 def make_control(settings: Settings, engine: Engine, lanes: int) -> tuple[Control, Requests]:
     """The control topic's switches, with those of the engine that follow them, and what people ask for there."""
     control = Control(settings.control_entries_max)
-    control.on(ExperimentSetting, ExperimentSwitch(engine.experiments).follow)
+    switch = ExperimentSwitch(engine.experiments)
+    control.on(ExperimentSetting, switch.follow)
+    control.on(Allocation, switch.allocate)
     return control, Requests(control, partitioner(lanes))
 
 

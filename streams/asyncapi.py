@@ -68,6 +68,7 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
         Message("ExperimentSetting", "`experiment/` and its name.", examples.EXPERIMENT),
         Message("Drift", "`drift/`, the lane, a slash and the detector.", examples.DRIFT),
         Message("PushedModel", "`model/` and the version.", examples.PUSHED_MODEL),
+        Message("Allocation", "`allocation/` and the experiment's name.", examples.ALLOCATION),
         Message("ModelRoles", "`model-roles/all`.", examples.MODEL_ROLES),
         Message("ModelStatus", "`model-status/`, the version, a slash and the lane.", examples.MODEL_STATUS),
         Message("Unset", "The key of what is taken back.", summary="A tombstone.", payload={"type": "null"}),

@@ -174,6 +174,12 @@ LANE_ROW = wire.LaneRow(
     lanes=4,
     totals={"events_in": 2_993, "applied": 2_990, "duplicate": 3},
 )
+ALLOCATION = control_wire.Allocation(
+    experiment="warmth",
+    number=7,
+    cohorts=(control_wire.CohortSetting(upto=0.2, shares=(0.31, 0.69)),),
+    time_ms=TIME_MS,
+)
 _MODEL, _NEXT = "demo-1a2b3c4d", "demo-5e6f7a8b"
 
 PUSHED_MODEL = control_wire.PushedModel(

@@ -83,7 +83,9 @@ class Guardrail(Struct, frozen=True, kw_only=True):
 class ExperimentSetting(ControlMessage, frozen=True, kw_only=True, tag="experiment"):
     """An experiment, as it is to run from now on. ``number`` is its own for good and stands in placements' ids.
 
-    ``low`` to ``high`` of ``layer`` is reserved while it is not stopped; ``ramp`` of that takes part.
+    ``low`` to ``high`` of ``layer`` is reserved while it is not stopped; ``ramp`` of that takes part. Of a ``bandit``
+    that is the first cohort; every ``epoch_s`` another as large comes in, in shares of ``minimum`` at least
+    (`Allocation`).
     """
 
     experiment: ExperimentName
@@ -98,6 +100,36 @@ class ExperimentSetting(ControlMessage, frozen=True, kw_only=True, tag="experime
     primary: Metric = "ctr"
     guardrails: Annotated[tuple[Guardrail, ...], Meta(max_length=16)] = ()
     reason: Annotated[str, Meta(max_length=512)] = ""
+    allocation: Literal["fixed", "bandit"] = "fixed"
+    minimum: Share = 0.0
+    epoch_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 0
+
+    @property
+    def name(self) -> str:
+        """The experiment."""
+        return self.experiment
+
+
+class CohortSetting(Struct, frozen=True, kw_only=True):
+    """Users who came in together: those ``upto`` of the experiment's range, beyond the cohort before.
+
+    ``shares`` of the arms, in their order, are theirs for good.
+    """
+
+    upto: Share
+    shares: tuple[Share, ...]
+
+
+class Allocation(ControlMessage, frozen=True, kw_only=True, tag="allocation"):
+    """The cohorts of a bandit after its first, oldest first. The referee alone writes it, and only adds to it.
+
+    ``number``: that of the experiment.
+    """
+
+    experiment: ExperimentName
+    number: Annotated[int, Meta(ge=1, le=65_535)]
+    cohorts: Annotated[tuple[CohortSetting, ...], Meta(max_length=63)]
+    time_ms: TimeMs
 
     @property
     def name(self) -> str:
@@ -198,7 +230,7 @@ class ModelStatus(ControlMessage, frozen=True, kw_only=True, tag="model-status")
         return f"{self.model}/{self.lane}"
 
 
-KINDS = Consent | Erasure | ExperimentSetting | Drift | PushedModel | ModelRoles | ModelStatus
+KINDS = Consent | Erasure | ExperimentSetting | Allocation | Drift | PushedModel | ModelRoles | ModelStatus
 """Every kind, as a union: ``Consent | Other``."""
 
 

@@ -4,7 +4,8 @@ import msgspec
 from msgspec import Struct
 
 from scoring.trial import Difference, Look
-from streams.control_wire import ExperimentSetting
+from streams.control_wire import Allocation, ExperimentSetting
+from streams.experiments import definition
 from streams.wire import encode_json
 
 SPLIT_P_MIN = 0.001
@@ -26,16 +27,20 @@ class Against(Struct, frozen=True, kw_only=True):
 
 
 class ArmReport(Struct, frozen=True, kw_only=True):
-    """An arm: its users, its metrics, and each metric against the first arm's."""
+    """An arm: its users, its metrics, and each metric against the first arm's. ``share``: of the newest cohort."""
 
     arm: str
     users: int
+    share: float = 0.0
     metrics: dict[str, float]
     against_first: dict[str, Against] = {}
 
 
 class ExperimentReport(Struct, frozen=True, kw_only=True):
-    """What an experiment shows at ``time_ms``. Topic ``experiment-reports`` (compacted), key ``experiment``."""
+    """What an experiment shows at ``time_ms``. Topic ``experiment-reports`` (compacted), key ``experiment``.
+
+    ``cohorts``: of a bandit, how many have come in, each with shares of its own; 1 of any other.
+    """
 
     experiment: str
     number: int
@@ -45,15 +50,20 @@ class ExperimentReport(Struct, frozen=True, kw_only=True):
     verdict: str
     split_p_value: float
     crossed_users: int
+    cohorts: int = 1
     arms: tuple[ArmReport, ...]
 
 
-def report(setting: ExperimentSetting, look: Look, time_ms: int) -> ExperimentReport:
+def report(
+    setting: ExperimentSetting, look: Look, time_ms: int, allocation: Allocation | None = None
+) -> ExperimentReport:
     """What ``look`` shows of the experiment."""
+    shares = definition(setting, allocation).shares
     arms = tuple(
         ArmReport(
             arm=arm.arm,
             users=int(look.users[at]),
+            share=float(shares[-1, at]),
             metrics={metric: values[at] for metric, values in look.values.items()},
             against_first={
                 metric: _against(found) for metric, arms in look.differences.items() if (found := arms.get(at))
@@ -70,6 +80,7 @@ def report(setting: ExperimentSetting, look: Look, time_ms: int) -> ExperimentRe
         verdict=verdict(setting, look),
         split_p_value=look.split_p_value,
         crossed_users=look.crossed,
+        cohorts=len(shares),
         arms=arms,
     )
 

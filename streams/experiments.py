@@ -5,14 +5,24 @@ What would move users between arms is refused, since the report could no longer 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 import structlog
 
-from scoring.assignment import Arm, Experiment, free_range
+from scoring.assignment import Arm, Cohort, Experiment, free_range
 from scoring.policies import Experiments, Policy, changed
 from streams.control import Control
-from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail, Metric, ModelStatus, PushedModel
+from streams.control_wire import (
+    Allocation,
+    ArmSetting,
+    CohortSetting,
+    ExperimentSetting,
+    Guardrail,
+    Metric,
+    ModelStatus,
+    PushedModel,
+)
 from streams.settings import Settings
 
 log = structlog.get_logger()
@@ -21,14 +31,30 @@ MODELS_MAX = 8
 """Models that all experiments name, drafts among them: every worker holds them, with vectors of every ad."""
 
 
+COHORT_MIN = 1 / 64
+"""Of its range, that a bandit's cohort has at least: so many fit an `Allocation`."""
+MINIMUM_MIN = 0.01
+"""Of a cohort, that an arm has at least: a user weighs one over it, and a hundred are enough for one to speak for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bandit:
+    """That arms are given users by what is known of them: ``minimum`` to each, and news every ``epoch_s``."""
+
+    minimum: float
+    epoch_s: int
+
+
 class ExperimentError(ValueError):
     """A change that is not possible; the message says what is."""
 
 
-def definition(setting: ExperimentSetting) -> Experiment:
-    """The experiment that a message describes. Raises `ValueError` for one that cannot be."""
+def definition(setting: ExperimentSetting, allocation: Allocation | None = None) -> Experiment:
+    """The experiment that messages describe. Raises `ValueError` for one that cannot be."""
     arms = tuple(Arm(arm.arm, arm.share, arm.changes, arm.model) for arm in setting.arms)
-    return Experiment(setting.experiment, setting.layer, setting.low, setting.high, setting.ramp, arms)
+    mine = allocation is not None and allocation.number == setting.number and setting.allocation == "bandit"
+    later = tuple(Cohort(one.upto, one.shares) for one in allocation.cohorts) if allocation and mine else ()
+    return Experiment(setting.experiment, setting.layer, setting.low, setting.high, setting.ramp, arms, later)
 
 
 class ExperimentSwitch:
@@ -36,21 +62,39 @@ class ExperimentSwitch:
 
     def __init__(self, experiments: Experiments) -> None:
         self._experiments = experiments
-        self._numbers: dict[str, int] = {}
+        self._settings: dict[str, ExperimentSetting] = {}
+        self._allocations: dict[str, Allocation] = {}
 
     def follow(self, name: str, setting: ExperimentSetting | None) -> None:
         """Take the newest message of an experiment; None where it was taken back."""
-        number = self._numbers.get(name) if setting is None else setting.number
-        if number is None:
+        former = self._settings.get(name)
+        if setting is None:
+            if former is not None:
+                self._experiments.set(self._settings.pop(name).number, None)
+                log.info("experiment", experiment=name, status="gone")
+        elif self._set(setting):
+            self._settings[name] = setting
+            log.info("experiment", experiment=name, status=setting.status)
+
+    def allocate(self, name: str, allocation: Allocation | None) -> None:
+        """Take the newest cohorts of an experiment; its message may come before or after."""
+        if allocation is None:
+            self._allocations.pop(name, None)
             return
+        self._allocations[name] = allocation
+        if (setting := self._settings.get(name)) is not None and setting.status == "running" and self._set(setting):
+            log.info("experiment's cohorts", experiment=name, cohorts=1 + len(allocation.cohorts))
+
+    def _set(self, setting: ExperimentSetting) -> bool:
+        """Run it, or end it, as it says now; whether that was possible."""
+        name, runs = setting.experiment, setting.status == "running"
         try:
-            runs = setting is not None and setting.status == "running"
-            self._experiments.set(number, definition(setting) if setting is not None and runs else None)
-            self._numbers[name] = number
+            experiment = definition(setting, self._allocations.get(name)) if runs else None
+            self._experiments.set(setting.number, experiment)
         except ValueError as error:
             log.warning("experiment refused", experiment=name, error=str(error))
-            return
-        log.info("experiment", experiment=name, status="gone" if setting is None else setting.status)
+            return False
+        return True
 
 
 def models_of(settings: Iterable[ExperimentSetting]) -> tuple[str, ...]:
@@ -86,6 +130,7 @@ def create(
     primary: Metric,
     guardrails: Sequence[Guardrail],
     time_ms: int,
+    bandit: Bandit | None = None,
 ) -> ExperimentSetting:
     """A draft with the first free ``width`` of ``layer``, and a number of its own. Raises `ExperimentError`."""
     if name in known:
@@ -109,8 +154,12 @@ def create(
             time_ms=time_ms,
             primary=primary,
             guardrails=tuple(guardrails),
+            allocation="fixed" if bandit is None else "bandit",
+            minimum=0.0 if bandit is None else bandit.minimum,
+            epoch_s=0 if bandit is None else bandit.epoch_s,
         )
         definition(setting)
+        _check_bandit(setting)
         if len(models := models_of([*known.values(), setting])) > MODELS_MAX:
             raise ExperimentError(f"experiments name {', '.join(models)}; {MODELS_MAX} models at most: stop one first")
         return msgspec.convert(msgspec.to_builtins(setting), ExperimentSetting)  # checks names and ranges
@@ -134,6 +183,41 @@ def _check_apart(known: Mapping[str, ExperimentSetting], layer: str, arms: Seque
             )
 
 
+def _check_bandit(setting: ExperimentSetting) -> None:
+    if setting.allocation != "bandit":
+        return
+    most = 1 / len(setting.arms)
+    if not MINIMUM_MIN <= setting.minimum < most:
+        raise ExperimentError(
+            f"minimum {setting.minimum} per arm; expected {MINIMUM_MIN} at least, or nothing would be known of an arm, "
+            f"and below {most:.3g}, which leaves the bandit nothing to share out"
+        )
+    if min(arm.share for arm in setting.arms) < setting.minimum:
+        raise ExperimentError(f"an arm begins with less than the minimum of {setting.minimum}; give it more")
+    if setting.epoch_s < 1:
+        raise ExperimentError(
+            f"epoch of {setting.epoch_s} s; expected 1 at least, and long enough for outcomes to come"
+        )
+
+
+def next_cohort(
+    setting: ExperimentSetting, allocation: Allocation | None, shares: Sequence[float], time_ms: int
+) -> Allocation | None:
+    """A bandit's cohorts with one more, whose users come to the arms in ``shares``; None before its time, or after all.
+
+    The cohorts before it stay as they are: a user who was moved would have seen two arms, and count for neither.
+    """
+    cohorts = allocation.cohorts if allocation is not None and allocation.number == setting.number else ()
+    since_ms = allocation.time_ms if allocation is not None and cohorts else setting.time_ms
+    upto = cohorts[-1].upto if cohorts else setting.ramp
+    if setting.status != "running" or time_ms - since_ms < 1_000 * setting.epoch_s or upto >= 1:
+        return None
+    further = CohortSetting(upto=min(upto + setting.ramp, 1.0), shares=tuple(shares))
+    return Allocation(
+        experiment=setting.experiment, number=setting.number, cohorts=(*cohorts, further), time_ms=time_ms
+    )
+
+
 def _changed_by(arms: Sequence[ArmSetting]) -> set[str]:
     return {name for arm in arms for name in (*arm.changes, *(["model"] if arm.model else []))}
 
@@ -142,6 +226,10 @@ def start(setting: ExperimentSetting, ramp: float, time_ms: int) -> ExperimentSe
     """Run it with ``ramp`` of its range. Raises `ExperimentError` where it ran before."""
     if setting.status != "draft":
         raise ExperimentError(f"{setting.experiment} is {setting.status}; only a draft can be started")
+    if setting.allocation == "bandit" and ramp < COHORT_MIN:
+        raise ExperimentError(
+            f"ramp {ramp}; of a bandit it is the size of each of its cohorts, {COHORT_MIN} at least and 0.1 for ten"
+        )
     return msgspec.structs.replace(setting, status="running", ramp=_share(ramp), time_ms=time_ms)
 
 
@@ -149,6 +237,10 @@ def ramp_to(setting: ExperimentSetting, ramp: float, time_ms: int) -> Experiment
     """Let more users take part. Raises `ExperimentError` for fewer: those would have seen both."""
     if setting.status != "running":
         raise ExperimentError(f"{setting.experiment} is {setting.status}; start it first: salience experiment start")
+    if setting.allocation == "bandit":
+        raise ExperimentError(
+            f"{setting.experiment} is a bandit: its referee lets in a cohort every {setting.epoch_s} s"
+        )
     if ramp < setting.ramp:
         raise ExperimentError(
             f"{setting.experiment} has a ramp of {setting.ramp}, {ramp} is less; a ramp only grows, or stop it"

@@ -160,6 +160,7 @@ class _Batch:
             offers=b"" if scored.asked.offers is None else scored.asked.offers.kept[at].tobytes(),
             worth=b"" if scored.asked.offers is None else scored.decided.worth[at].astype(np.float32).tobytes(),
             fates=scored.decided.fate[at].tobytes(),
+            allocation=1.0 if scored.group.chance is None else float(scored.group.chance[at]),
         )
 
 

@@ -7,17 +7,20 @@ exposing impression on; the counters before it are what came before.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from scoring.assignment import OUTSIDE
+from scoring.allocation import allocation
+from scoring.assignment import OUTSIDE, Experiment
 from scoring.ids import MISSING, IdMap, id64, id64s
 from scoring.policies import arms_of
 from scoring.rows import Rows
-from scoring.trial import SUMS, Look, Trial
-from streams.control_wire import ExperimentSetting
+from scoring.trial import SUMS, USERS_MIN, Look, Trial
+from streams.control_wire import Allocation, ExperimentSetting
+from streams.experiments import definition, next_cohort
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -57,9 +60,33 @@ class Watched:
 
     setting: ExperimentSetting
     trial: Trial
+    allocation: Allocation | None = None
     exposed_arm: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, dtype=np.int8))
     exposed_ms: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     last: Look | None = None
+
+    @classmethod
+    def of(cls, setting: ExperimentSetting) -> Self:
+        """Nobody has been exposed yet."""
+        return cls(setting, Trial(definition(setting).shares))
+
+    @property
+    def experiment(self) -> Experiment:
+        """As the workers run it."""
+        return definition(self.setting, self.allocation)
+
+    def next_cohort(self, time_ms: int) -> Allocation | None:
+        """A bandit's cohorts with one more, by what was seen last; None where it is not due.
+
+        The shares stay as they are until something is known of every arm.
+        """
+        if self.setting.allocation != "bandit" or self.last is None:
+            return None
+        means, variances = (np.array(of[self.setting.primary]) for of in (self.last.values, self.last.variances))
+        shares = self.trial.shares[-1]
+        if self.last.users.min() >= USERS_MIN and variances.min() > 0:
+            shares = allocation(means, variances, self.setting.minimum)
+        return next_cohort(self.setting, self.allocation, shares.tolist(), time_ms)
 
     def grow(self, users: int) -> None:
         """Room for ``users``."""
@@ -81,6 +108,7 @@ class Referee:
         self.category = np.zeros(_FIRST_SLAB, dtype=np.uint64)
         self.seen = np.zeros(_FIRST_SLAB, dtype=np.bool_)
         self.watched: dict[int, Watched] = {}
+        self._allocations: dict[str, Allocation] = {}
         self.unwatched_users = 0
         self.malformed = 0
 
@@ -91,9 +119,18 @@ class Referee:
         if (known := self.watched.get(setting.number)) is not None:
             known.setting = setting
         elif setting.status == "running":
-            shares = np.array([arm.share for arm in setting.arms])
-            self.watched[setting.number] = Watched(setting, Trial(shares))
+            self.watched[setting.number] = Watched.of(setting)
             self.watched[setting.number].grow(len(self.ids))
+            self.allocate(self._allocations.get(setting.experiment))
+
+    def allocate(self, told: Allocation | None) -> None:
+        """Take an experiment's newest cohorts, which may come before the experiment."""
+        if told is None:
+            return
+        self._allocations[told.experiment] = told
+        if (watched := self.watched.get(told.number)) is not None:
+            watched.allocation = told
+            watched.trial.shares = watched.experiment.shares
 
     def take_ads(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
         """Learn the categories of ads: the first level of the path."""
@@ -128,7 +165,7 @@ class Referee:
 
     def _expose(self, number: int, arm: int, place: int, time_ms: int) -> None:
         watched = self.watched.get(number)
-        if watched is None or watched.setting.status != "running" or arm >= len(watched.trial.shares):
+        if watched is None or watched.setting.status != "running" or arm >= watched.trial.arms:
             return
         known = watched.trial.arm[place] if place < len(watched.trial.arm) else OUTSIDE
         if arm in (known, watched.exposed_arm[place]):
@@ -193,7 +230,8 @@ class Referee:
         """Look at every experiment that runs; those that were stopped keep what was seen last."""
         for watched in self.watched.values():
             if watched.setting.status == "running" or watched.last is None:
-                watched.last = watched.trial.look(self.totals[: self.users])
+                cohort = watched.experiment.cohort(self.ids[: self.users]) if watched.allocation else None
+                watched.last = watched.trial.look(self.totals[: self.users], cohort)
         return [self.watched[number] for number in sorted(self.watched)]
 
     def restore(

@@ -18,7 +18,7 @@ from scoring.rows import RowError, decode_rows
 from streams.clock import tick_ms, wall_ms
 from streams.connection import aiokafka_options
 from streams.control import Control, publish
-from streams.control_wire import ExperimentSetting
+from streams.control_wire import Allocation, ExperimentSetting
 from streams.decode import Record
 from streams.experiment_report import ExperimentReport, breached, encode_report, report
 from streams.experiments import stop
@@ -46,11 +46,12 @@ class RefereeService:
     ) -> None:
         self._settings, self._every_ms, self._on_reports = settings, every_ms, on_reports
         self._control = Control(settings.control_entries_max)
-        self._control.on(ExperimentSetting, self._follow)
         self._referee = Referee()
+        self._control.on(ExperimentSetting, self._follow)
+        self._control.on(Allocation, lambda _name, allocation: self._referee.allocate(allocation))
         self._offsets: Offsets = {}
         self._ends: dict[TopicPartition, int] = {}
-        """Log ends that are to be reached, though a busy broker may give nothing for a while."""
+        """Log ends at the start, which are to be reached, though a busy broker may give nothing for a while."""
         self.file: Path = settings.home / "referee" / f"{settings.topic_prefix}experiments.npz"
 
     def _follow(self, _name: str, setting: ExperimentSetting | None) -> None:
@@ -64,8 +65,7 @@ class RefereeService:
         names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, CHANGELOG)]
         counts = partition_counts(settings.bootstrap, names)
         groups = [[TopicPartition(name, number) for number in range(counts.get(name, 0))] for name in names]
-        if not follow:
-            self._ends = await log_ends(settings.bootstrap, [tp for group in groups for tp in group])
+        self._ends = await log_ends(settings.bootstrap, [tp for group in groups for tp in group])
         async with (
             AIOKafkaConsumer(
                 isolation_level="read_committed",
@@ -80,7 +80,7 @@ class RefereeService:
             while True:
                 idle = not await self._read(consumer, groups)
                 if tick_ms() >= due_ms or (idle and not follow):
-                    await self._judge(producer)
+                    await self._judge(producer, caught_up=await self._is_caught_up(consumer))
                     due_ms = tick_ms() + self._every_ms
                 if idle and not follow:
                     return
@@ -93,6 +93,9 @@ class RefereeService:
             # Ads and switches are small and not saved: they are read whole each time.
             known = self._offsets.get((tp.topic, tp.partition)) if tp in (*groups[2], *groups[3]) else None
             consumer.seek(tp, begin[tp] if known is None else known)
+
+    async def _is_caught_up(self, consumer: AIOKafkaConsumer) -> bool:
+        return all([await consumer.position(tp) >= end for tp, end in self._ends.items()])
 
     async def _read(self, consumer: AIOKafkaConsumer, groups: list[list[TopicPartition]]) -> int:
         """Read each topic as far as it gives, in the order of ``groups``; the number of records."""
@@ -146,8 +149,11 @@ class RefereeService:
                 raise RefereeError(f"{error}; run the referee of the workers' version") from error
             self._referee.take_rows(list(newest), np.asarray(rows))
 
-    async def _judge(self, producer: AIOKafkaProducer) -> None:
-        """Look at everything, publish, end what breaks a guardrail, save."""
+    async def _judge(self, producer: AIOKafkaProducer, *, caught_up: bool) -> None:
+        """Look at everything, publish, end what breaks a guardrail, save.
+
+        Not before all is read that was there does a bandit let a cohort in: its shares cannot be taken back.
+        """
         now_ms, reports = wall_ms(), []
         for watched in await asyncio.to_thread(self._referee.look):
             assert watched.last is not None, "look() looks at everything that is watched"
@@ -156,7 +162,11 @@ class RefereeService:
                 setting = watched.setting = stop(setting, why, now_ms)
                 await publish(self._settings, [setting])
                 log.warning("experiment rolled back", experiment=setting.experiment, reason=why)
-            reports.append(report(setting, watched.last, now_ms))
+            if caught_up and (cohorts := watched.next_cohort(now_ms)) is not None:
+                await publish(self._settings, [cohorts])
+                self._referee.allocate(cohorts)
+                log.info("cohort let in", experiment=setting.experiment, shares=cohorts.cohorts[-1].shares)
+            reports.append(report(setting, watched.last, now_ms, watched.allocation))
         topic = self._settings.topic_prefix + EXPERIMENT_REPORTS
         sent = [await producer.send(topic, encode_report(one), key=one.experiment.encode()) for one in reports]
         for delivery in sent:

@@ -10,6 +10,7 @@ import numpy as np
 
 from scoring.trial import Trial
 from streams.control_wire import ExperimentSetting
+from streams.experiments import definition
 from streams.referee import Referee, Watched
 
 VERSION = 1
@@ -75,7 +76,7 @@ def load(file: Path, referee: Referee) -> Offsets:
             for number, told in about["experiments"].items():
                 setting = msgspec.convert(told["setting"], ExperimentSetting)
                 trial = Trial(
-                    np.array([arm.share for arm in setting.arms]),
+                    definition(setting).shares,
                     arm=saved[f"{number}.arm"],
                     before=saved[f"{number}.before"],
                     crossed=saved[f"{number}.crossed"],
@@ -84,7 +85,10 @@ def load(file: Path, referee: Referee) -> Offsets:
                     split_evidence=told["split_evidence"],
                 )
                 referee.watched[int(number)] = Watched(
-                    setting, trial, saved[f"{number}.exposed_arm"], saved[f"{number}.exposed_ms"]
+                    setting,
+                    trial,
+                    exposed_arm=saved[f"{number}.exposed_arm"],
+                    exposed_ms=saved[f"{number}.exposed_ms"],
                 )
     except (OSError, ValueError, KeyError, msgspec.ValidationError) as error:
         raise StoreError(f"{file} cannot be read ({error}); delete it to start anew from the topics") from error

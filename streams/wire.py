@@ -156,7 +156,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     ranked them) are empty where all offer the whole bid for a click, and are worth it times their pCTR.
     ``fates`` (uint8) tells what became of each candidate: 0 outbid, 1 blocked, 2 capped, 3 budget spent, 4 below the
     reserve, 5 kept apart from one that won, and 100 + slot of those that won. ``chosen`` are places in these arrays,
-    slot by slot, without those that stayed empty.
+    slot by slot, without those that stayed empty. ``allocation``: the chance with which the user came to the arms of
+    experiments that decided, 1 outside of them.
     """
 
     placement_id: str
@@ -181,6 +182,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     offers: bytes = b""
     worth: bytes = b""
     fates: bytes = b""
+    allocation: float = 1.0
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from streams.control import Control
     from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail
     from streams.experiment_report import ExperimentReport
+    from streams.experiments import Bandit
     from streams.settings import Settings
 
 app = typer.Typer(help="Live experiments: create, start, ramp, stop, list, report, referee.", no_args_is_help=True)
@@ -42,11 +43,19 @@ def create(
     width: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the layer that is reserved.")] = 1.0,
     primary: Annotated[str, typer.Option(help="ctr, cvr, revenue_micros, viewed_s or diversity.")] = "ctr",
     guardrail: Guardrails = [],  # noqa: B006 - typer copies it
+    allocation: Annotated[
+        str, typer.Option(help="fixed, or bandit: the better an arm, the more of the next users it gets.")
+    ] = "fixed",
+    minimum: Annotated[float, typer.Option(help="Share that a bandit leaves every arm.")] = 0.1,
+    epoch: Annotated[int, typer.Option(help="Seconds between a bandit's cohorts, each the ramp's size.")] = 3_600,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
     """Write a draft: arms are policies, by the settings that they change and the model that scores.
+
+    A bandit lets its users in cohort by cohort, the next one in shares by what the primary metric has shown so far;
+    nobody is moved, and the report stays fair. Its size is that of start --ramp.
 
     Nobody takes part yet. A model must have been pushed (salience model push); it is tried here, and workers get it
     ready from now on.
@@ -68,6 +77,7 @@ def create(
             primary=primary,  # type: ignore[arg-type]  # checked as the message is
             guardrails=[_guardrail(one) for one in guardrail],
             time_ms=wall_ms(),
+            bandit=_bandit(allocation, minimum, epoch),
         )
     )
     _check_models(made, control)
@@ -198,6 +208,12 @@ def _print(found: "ExperimentReport") -> None:
             cells.append(text)
         table.add_row(arm.arm, f"{arm.users:,}", *cells)
     console.print(table)
+    if found.cohorts > 1:
+        shares = ", ".join(f"{arm.arm} {arm.share:.0%}" for arm in found.arms)
+        console.print(
+            f"bandit: {found.cohorts} cohorts, the newest in shares {shares}; every user weighs one over the chance of "
+            "their arm, and the split is tested cohort by cohort against these chances"
+        )
     console.print(
         f"split p {found.split_p_value:.3g}, users who saw two arms {found.crossed_users}, "
         f"primary metric {found.primary}; differences to the first arm, 95 % at all times"
@@ -213,6 +229,14 @@ def _arm(text: str) -> "ArmSetting":
     model = changes.pop("model", "")
     numbers = {key: float(value) for key, value in changes.items()}
     return ArmSetting(arm=name, share=float(share), changes=numbers, model=model)
+
+
+def _bandit(allocation: str, minimum: float, epoch_s: int) -> "Bandit | None":
+    from streams.experiments import Bandit
+
+    if allocation not in ("fixed", "bandit"):
+        raise ValueError(f"--allocation {allocation}: expected fixed or bandit")
+    return Bandit(minimum, epoch_s) if allocation == "bandit" else None
 
 
 def _guardrail(text: str) -> "Guardrail":

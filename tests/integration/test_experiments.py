@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from deploy.brokers import Broker
 from scoring.policies import arms_of
 from streams.cli import app
-from streams.wire import Placement
+from streams.wire import Decision, Placement
 from tests.builders import START_MS, click, impression
 from tests.integration.lanes import ADS, Shop, play, shop_on
 from tests.integration.workers import Worker, until
@@ -100,6 +100,41 @@ def test_an_experiment_is_started_ramped_and_ended_by_its_guardrail_without_a_re
             assert worker.process.poll() is None, worker.said
         await salience(shop, "experiment", "referee", "--once")  # goes on from its file; the verdict stands
         assert (await salience(shop, "experiment", "report", "warmth", "--json"))["verdict"] == told["verdict"]
+
+    play(scenario)
+
+
+def test_a_bandit_lets_in_cohorts_by_what_it_saw_and_moves_nobody_across_a_restart(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
+        await shop.publish(ADS)
+        arms = ("--arm", "as-is=0.5", "--arm", "random=0.5:temperature=10")
+        bandit = ("--allocation", "bandit", "--minimum", "0.2", "--epoch", "1")
+        with Worker(shop, tmp_path / "first.log"):
+            await salience(shop, "experiment", "create", "warmth", *arms, *bandit)
+            await salience(shop, "experiment", "start", "warmth", "--ramp", "0.7")
+            first = await _taking_part(shop, 1, at_least=230)
+            await outcomes(shop, first)
+            await touch(shop, 30)
+            await salience(shop, "experiment", "referee", "--once")
+        with Worker(shop, tmp_path / "second.log"):
+            everyone = await _taking_part(shop, 4, at_least=len(_arms(first)) + 60)
+        assert all(everyone[user].arm == arm for user, arm in _arms(first).items())  # nobody was moved
+        told = await salience(shop, "experiment", "report", "warmth", "--json")
+        assert told["cohorts"] == 2
+        shares = [arm["share"] for arm in told["arms"]]
+        assert shares == [pytest.approx(0.8, abs=1e-6), pytest.approx(0.2, abs=1e-6)]
+        late = _arms({user: one for user, one in everyone.items() if user not in _arms(first)})
+        assert sum(arm == "warmth/as-is" for arm in late.values()) > 0.65 * len(late)
+        chances = {
+            (one.arm, one.allocation)
+            for value in await shop.read("decisions")
+            for one in [msgspec.json.decode(value[1] or b"", type=Decision)]
+        }
+        assert {chance for arm, chance in chances if arm == "warmth/as-is"} == {0.5, shares[0]}
+        assert {chance for arm, chance in chances if arm in ("engine", "control")} == {1.0}
 
     play(scenario)
 

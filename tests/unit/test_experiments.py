@@ -5,18 +5,21 @@ import numpy as np
 import pytest
 
 from scoring.assignment import OUTSIDE
-from scoring.policies import Experiments, arm_tag
+from scoring.ids import id64s
+from scoring.policies import Experiments, Policy, arm_tag
 from scoring.rows import ROW
 from streams.control import Control
 from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail, ModelStatus, PushedModel
 from streams.experiment_report import breached, decode_report, encode_report, report, verdict
 from streams.experiments import (
     MODELS_MAX,
+    Bandit,
     ExperimentError,
     ExperimentSwitch,
     create,
     definition,
     models_of,
+    next_cohort,
     objections,
     ramp_to,
     start,
@@ -106,6 +109,62 @@ def test_what_an_experiment_changes_no_other_layer_changes_at_the_same_time():
         draft({"warmth": first}, "heat", layer="other")
     assert draft({"warmth": stop(first, "", 2)}, "heat", layer="other").layer == "other"
     assert draft({"warmth": first}, "who", layer="other", arms=by_models("", "b-00c0ffee")).layer == "other"
+
+
+BANDIT = Bandit(minimum=0.1, epoch_s=60)
+
+
+@pytest.mark.parametrize(
+    ("bandit", "message"),
+    [
+        (Bandit(0.5, 60), "below 0.5, which leaves the bandit nothing"),
+        (Bandit(0.001, 60), "expected 0.01 at least"),
+        (Bandit(0.1, 0), "epoch of 0 s; expected 1 at least"),
+    ],
+)
+def test_a_bandit_that_cannot_learn_or_choose_is_refused(bandit, message):
+    with pytest.raises(ExperimentError, match=message):
+        draft(bandit=bandit)
+    with pytest.raises(ExperimentError, match="an arm begins with less than the minimum"):
+        draft(bandit=BANDIT, arms=(ArmSetting(arm="a", share=0.05), ArmSetting(arm="b", share=0.95)))
+
+
+def test_a_bandit_lets_in_a_cohort_an_epoch_until_all_have_come_and_its_ramp_is_its_own():
+    made = draft(bandit=BANDIT)
+    with pytest.raises(ExperimentError, match="of a bandit it is the size of each of its cohorts"):
+        start(made, 0.001, 2)
+    running = start(made, 0.4, 1_000)
+    with pytest.raises(ExperimentError, match="its referee lets in a cohort every 60 s"):
+        ramp_to(running, 0.5, 3)
+    assert next_cohort(running, None, (0.3, 0.7), 60_999) is None
+    second = next_cohort(running, None, (0.3, 0.7), 61_000)
+    assert next_cohort(running, second, (0.2, 0.8), 120_999) is None
+    third = next_cohort(running, second, (0.2, 0.8), 121_000)
+    assert [one.upto for one in third.cohorts] == [0.8, 1.0]
+    assert third.cohorts[0] == second.cohorts[0]
+    assert next_cohort(running, third, (0.5, 0.5), 10**9) is None
+    assert next_cohort(stop(running, "", 2_000), second, (0.2, 0.8), 10**9) is None
+    assert definition(running, third).shares.tolist() == [[0.5, 0.5], [0.3, 0.7], [0.2, 0.8]]
+    another = msgspec.structs.replace(running, number=2)  # made anew under the same name
+    assert definition(another, third).shares.tolist() == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize("cohorts_first", [False, True])
+def test_an_engine_follows_cohorts_whichever_message_comes_first(cohorts_first):
+    experiments = Experiments()
+    switch = ExperimentSwitch(experiments)
+    setting = start(draft(bandit=BANDIT, width=1.0), 0.5, 1_000)
+    cohorts = next_cohort(setting, None, (0.1, 0.9), 10**6)
+    steps = [lambda: switch.follow("warmth", setting), lambda: switch.allocate("warmth", cohorts)]
+    for step in steps[::-1] if cohorts_first else steps:
+        step()
+    users = np.random.default_rng(1).integers(0, 2**64, 4_000, dtype=np.uint64)
+    groups = {group.arm: group for group in experiments.groups(users, Policy(control_share=0.0))}
+    assert "engine" not in groups
+    assert set(groups["warmth/warmer"].chance.tolist()) == {0.5, 0.9}
+    switch.follow("warmth", stop(setting, "", 2_000))
+    switch.allocate("warmth", cohorts)
+    assert len(experiments) == 0
 
 
 def test_an_experiment_goes_from_draft_to_running_to_stopped_and_its_ramp_only_grows():
@@ -234,6 +293,42 @@ def test_an_arm_that_loses_more_than_a_guardrail_allows_ends_the_experiment():
     assert told.arms[1].against_first["ctr"].high < 0
 
 
+def bandit_played(users: int = 1_600) -> Referee:
+    """A first cohort of a quarter of the users, of whom the second arm's click half as often again."""
+    referee, draw = Referee(), np.random.default_rng(7)
+    referee.follow(start(draft(bandit=BANDIT, width=1.0), 0.25, 1_000))
+    names = [f"u{user}" for user in range(users)]
+    arms = referee.watched[1].experiment.assign(id64s(names))
+    taking_part = np.flatnonzero(arms != OUTSIDE)
+    keys = [names[user].encode() for user in taking_part]
+    referee.take_rows(keys, np.concatenate([row(1, 1, 0)] * len(keys)))
+    assert referee.look()[0].next_cohort(61_000).cohorts[0].shares == (0.5, 0.5)  # nothing is known yet
+    referee.take_impressions([shown(user, int(arms[user]), 10) for user in taking_part])
+    for at in (1, 2):
+        rows = np.concatenate([row(10 * at, 1 + 20 * (at - 1), 0)] * len(keys))
+        rows["clicks"] = draw.binomial(20 * (at - 1), np.array([0.2, 0.3])[arms[taking_part]])
+        referee.take_rows(keys, rows)
+    return referee
+
+
+def test_a_bandits_next_cohort_goes_to_the_arm_that_did_better_and_outlasts_a_restart(tmp_path):
+    referee = bandit_played()
+    (watched,) = referee.look()
+    assert watched.next_cohort(60_000) is None
+    cohorts = watched.next_cohort(61_000)
+    assert cohorts.cohorts[0].shares[1] == pytest.approx(0.9, abs=1e-3)
+    referee.allocate(cohorts)
+    (watched,) = referee.look()
+    told = report(watched.setting, watched.last, 9, watched.allocation)
+    assert (told.cohorts, told.arms[1].share) == (2, cohorts.cohorts[0].shares[1])
+    save(tmp_path / "x.npz", referee, {})
+    again = Referee()
+    load(tmp_path / "x.npz", again)
+    again.allocate(cohorts)  # the control topic is read whole, every time
+    assert again.look()[0].last.values == watched.last.values
+    assert again.watched[1].next_cohort(10**6).cohorts[0] == cohorts.cohorts[0]
+
+
 def test_arms_that_are_alike_break_nothing():
     (watched,) = played(2, rates=(0.3, 0.3)).look()
     assert breached(watched.setting, watched.last) is None
@@ -275,5 +370,5 @@ def test_a_file_that_is_not_the_referees_says_what_to_do(tmp_path):
 def test_a_running_message_is_the_experiment_that_the_core_runs():
     setting = running()
     experiment = definition(setting)
-    assert experiment.shares.tolist() == [0.5, 0.5]
+    assert experiment.shares.tolist() == [[0.5, 0.5]]
     assert experiment.arms[1].changes == {"temperature": 0.3}

@@ -115,11 +115,26 @@ class Engine:
         if (weights := self.shown.adjusted()) is not None:
             self.market.favour(*weights)
         return [
-            self._place(rows[part.people], users[part.people], seeds[part.people], part, by, calibrate)
+            self._place(rows[part.people], users[part.people], seeds[part.people], part, served, calibrate)
+            for served, group in self._split(users)
+            for part in group.parts(PEOPLE_PER_CALL)
+        ]
+
+    def scorers(self, users: Ids) -> list[tuple[Served, npt.NDArray[np.int64]]]:
+        """Who of ``users [B]`` is scored by which model, experiments heeded: models and places; nobody is left out."""
+        if not self.experiments.models:
+            return self.models.split(users)
+        found = [(served, group.people) for served, group in self._split(users)]
+        return [
+            (served, np.concatenate([people for by, people in found if by is served]))
+            for served in {served.version: served for served, _ in found}.values()
+        ]
+
+    def _split(self, users: Ids) -> list[tuple[Served, Group]]:
+        return [
+            (self.models.able(group.policy.model) or served, group.among(places))
             for served, places in self.models.split(users)
             for group in self.experiments.groups(users[places], self.policy, self.models.able)
-            for by in [self.models.able(group.policy.model) or served]
-            for part in group.among(places).parts(PEOPLE_PER_CALL)
         ]
 
     def _place(self, rows: Rows, users: Ids, seeds: Ids, group: Group, served: Served, calibrate: Calibrate) -> Scored:

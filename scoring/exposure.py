@@ -5,7 +5,7 @@ impression and what follows up to the next; what comes before its first is appli
 applied its impressions are looked at; the attention model scores what all waves have gathered in few calls.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -37,6 +37,8 @@ class Exposed:
 
 
 Ids = npt.NDArray[np.uint64]
+Scorers = Callable[[Ids], list[tuple[Served, Ints]]]
+"""Who of people ``[B]`` is scored by which model: models and places, nobody left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,12 @@ class _Look:
     inputs: ModelInputs
 
 
-def apply_and_score(store: RowStore, events: Events, users: Ids, models: Models, rules: Rules) -> Exposed:
+def apply_and_score(
+    store: RowStore, events: Events, users: Ids, models: Models, rules: Rules, scorers: Scorers
+) -> Exposed:
     """`scoring.update.apply`, and the scores of the impressions that it applied, of ads that the catalogue knows.
 
-    ``users [E]``: the 64-bit ids of whoever did what, which say whose model is whose.
+    ``users [E]``: the 64-bit ids of whoever did what, of whom ``scorers`` say whose model is whose.
     """
     catalogue = models.base.catalogue
     outcome = np.full(len(events), Outcome.REPLAYED, dtype=np.uint8)
@@ -62,7 +66,7 @@ def apply_and_score(store: RowStore, events: Events, users: Ids, models: Models,
         shown = wave[(of_wave["source"] == Source.IMPRESSION)]
         slots = catalogue.slots_of(events["ad"][shown])
         shown, slots = shown[slots != MISSING], slots[slots != MISSING]
-        looks += _looks(store, events, shown, slots, users, models)
+        looks += _looks(store, events, shown, slots, users, models, scorers)
         applied = apply(store, of_wave, catalogue, rules)
         outcome[wave] = applied.outcome
         unknown += applied.unknown_ads
@@ -86,9 +90,11 @@ def _waves(events: Events) -> Iterator[Ints]:
     yield from np.split(in_turn, edges)
 
 
-def _looks(store: RowStore, events: Events, shown: Ints, slots: Ints, users: Ids, models: Models) -> list[_Look]:
+def _looks(
+    store: RowStore, events: Events, shown: Ints, slots: Ints, users: Ids, models: Models, scorers: Scorers
+) -> list[_Look]:
     """What impressions ``shown [N]`` of one wave, of ads in ``slots [N]``, are to each model that is asked of them."""
-    asked = [*models.split(users[shown])] if len(shown) else []
+    asked = [*scorers(users[shown])] if len(shown) else []
     if models.shadow is not None and len(beside := models.shadowed(users[shown])):
         asked.append((models.shadow, beside))
     out = []

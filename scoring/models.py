@@ -161,7 +161,8 @@ class Models:
         self.live = next((served for served in heirs if served is not None), self.base) if roles.live else self.base
         canary, shadow = self.able(roles.canary), self.able(roles.shadow)
         self.canary = None if canary is self.live else canary
-        self.shadow = None if shadow in (self.live, self.canary) else shadow
+        heeded = roles.shadow in roles.arms or shadow in (self.live, self.canary)
+        self.shadow = None if heeded else shadow
 
     def able(self, version: str) -> Served | None:
         """The model ``version``, if it is held and not refused."""

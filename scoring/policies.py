@@ -91,6 +91,11 @@ class Experiments:
     def __len__(self) -> int:
         return len(self._running)
 
+    @property
+    def models(self) -> set[str]:
+        """Versions that arms of running experiments name."""
+        return {model for experiment in self._running.values() for model in experiment.models}
+
     def set(self, number: int, experiment: Experiment | None) -> None:
         """Start or change an experiment, or end it (None). Raises `ValueError` where it cannot run; nothing changes."""
         if experiment is None:

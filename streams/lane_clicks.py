@@ -168,7 +168,7 @@ class LaneClicks:
         touched = np.unique(events["row"])
         users64 = np.array([id64(store.users[row] or b"") for row in touched.tolist()], dtype=np.uint64)
         users = users64[np.searchsorted(touched, events["row"])]
-        exposed = apply_and_score(store, events, users, engine.models, rules)
+        exposed = apply_and_score(store, events, users, engine.models, rules, engine.scorers)
         counts = np.isin(exposed.applied.outcome, (Outcome.APPLIED, Outcome.REPLAYED))
         shown = exposed.impressions
         seen = replace(shown, place=np.cumsum(counts)[shown.place] - 1)

@@ -162,7 +162,7 @@ def test_outcomes_and_layer_are_those_of_the_stream_wherever_it_is_cut(model: At
 
 def exposed(store: RowStore, events: Events, engine: Engine) -> Impressions:
     users = np.array([id64(store.users[row] or b"") for row in events["row"].tolist()], dtype=np.uint64)
-    return apply_and_score(store, events, users, engine.models, Rules()).impressions
+    return apply_and_score(store, events, users, engine.models, Rules(), engine.scorers).impressions
 
 
 def test_every_impression_is_scored_from_its_users_row_strictly_before_it(model: AttentionModel) -> None:

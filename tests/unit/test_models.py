@@ -252,6 +252,22 @@ def test_the_users_of_an_arm_are_scored_by_the_model_that_it_names_and_by_no_oth
     assert {one.model for one in outcomes} == {old.version, new.version}
 
 
+def test_what_comes_of_an_arms_placements_is_learnt_by_the_arms_model(old: AttentionModel, new: AttentionModel) -> None:
+    engine, state = engine_of(old, new), lane()
+    engine.experiments.set(1, duel("", new.version))
+    arms = Roles(arms=(new.version,), shadow=new.version, shadow_share=1.0)
+    _, outcomes, _ = run(engine, state, roles=[arms])
+    learners = {one.version: state.clicks.layer.learner(one.number) for one in engine.models.held}
+    assert engine.models.shadow is None  # whom an arm heeds, nobody asks beside it
+    for version, learner in learners.items():
+        assert 0 < learner.evidence.outcomes == sum(one.model == version for one in outcomes)
+        assert learner.model.array[1] != 1.0
+    users = users_of(500)
+    parts = {served.version: places for served, places in engine.scorers(users)}
+    assert sorted(np.concatenate([*parts.values()]).tolist()) == list(range(500))
+    assert len(parts[new.version]) == pytest.approx(0.4 * 500, rel=0.2)  # half, but for the control arm
+
+
 def test_nobody_takes_part_until_the_models_of_all_arms_are_held_nor_once_one_is_refused(
     old: AttentionModel, new: AttentionModel
 ) -> None:

@@ -95,11 +95,16 @@ async def page_on(browser: Browser, url: str, language: str = "en", **context: A
         assert complaints == []
 
 
-async def level_is(page: Page, level: str, within_s: float = DEADLINE_S) -> float:
+async def level_is(page: Page, level: str) -> float:
     """Wait until the page shows this level; the seconds it took."""
     began = asyncio.get_running_loop().time()
-    await page.wait_for_selector(f"html[data-level={level}]", timeout=1_000 * within_s)
+    await page.wait_for_selector(f"html[data-level={level}]", timeout=1_000 * DEADLINE_S)
     return asyncio.get_running_loop().time() - began
+
+
+async def not_red(page: Page) -> None:
+    """Wait until all keeps up; whether something wants a look besides depends on how long ago it was."""
+    await page.wait_for_selector("html:is([data-level=ok], [data-level=amber])", timeout=1_000 * DEADLINE_S)
 
 
 async def values(page: Page, table: str, *fields: str) -> list[tuple[str, ...]]:

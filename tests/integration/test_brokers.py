@@ -16,6 +16,7 @@ from deploy.brokers.apache import ApacheKafka
 from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.process import Process
 from streams import topics
+from tests.integration.lanes import DEADLINE_S
 
 pytestmark = pytest.mark.integration
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc, prctl and pidfd")
@@ -42,7 +43,9 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
 def produce(bootstrap: str, topic: str, values: list[bytes], partition: int = 0) -> None:
     """Deliver every value or fail."""
     failed: list[KafkaError] = []
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "message.timeout.ms": 30_000, "log_level": 0})
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "acks": "all", "message.timeout.ms": int(1_000 * DEADLINE_S), "log_level": 0}
+    )
     for value in values:
         producer.produce(
             topic,
@@ -51,7 +54,7 @@ def produce(bootstrap: str, topic: str, values: list[bytes], partition: int = 0)
             partition=partition,
             on_delivery=lambda error, _: failed.append(error) if error else None,
         )
-    assert producer.flush(30) == 0
+    assert producer.flush(DEADLINE_S) == 0
     assert failed == []
 
 
@@ -70,8 +73,8 @@ def consume(bootstrap: str, topic: str, partition: int = 0) -> list[bytes]:
     values = []
     try:
         while True:
-            message = consumer.poll(30)
-            assert message is not None, f"no end of {topic} within 30 s"
+            message = consumer.poll(DEADLINE_S)
+            assert message is not None, f"no end of {topic} within {DEADLINE_S:.0f} s"
             if message.error() is None:
                 values.append(message.value())
             elif message.error().code() == KafkaError._PARTITION_EOF:
@@ -82,14 +85,14 @@ def consume(bootstrap: str, topic: str, partition: int = 0) -> list[bytes]:
         consumer.close()
 
 
-def ends(pid: int, within_s: float = 20.0) -> bool:
+def ends(pid: int) -> bool:
     """Wait for the end of a process, by Linux's descriptor of it."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
     try:
-        return bool(select.select([descriptor], [], [], within_s)[0])
+        return bool(select.select([descriptor], [], [], DEADLINE_S)[0])
     finally:
         os.close(descriptor)
 
@@ -111,12 +114,12 @@ def test_a_transaction_is_seen_when_committed_and_never_when_aborted(kafka: Brok
     topics.create(kafka.bootstrap, 1, topic_prefix)
     name = topic_prefix + topics.PLACEMENTS
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic_prefix, "log_level": 0})
-    producer.init_transactions(30)
+    producer.init_transactions(DEADLINE_S)
     for value, end in ((b"kept", producer.commit_transaction), (b"dropped", producer.abort_transaction)):
         producer.begin_transaction()
         producer.produce(name, value, key=b"user")
-        assert producer.flush(30) == 0
-        end(30)
+        assert producer.flush(DEADLINE_S) == 0
+        end(DEADLINE_S)
 
     assert consume(kafka.bootstrap, name) == [b"kept"]
 
@@ -198,7 +201,7 @@ def test_a_stopped_broker_leaves_no_process_and_no_listener(tmp_path: Path) -> N
     broker.start()
     process = Process.of(broker.pids[0])
     client = Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0})
-    client.list_topics(timeout=10)  # connected clients do not hold it back
+    client.list_topics(timeout=DEADLINE_S)  # connected clients do not hold it back
     assert process.alive()
 
     broker.stop()

@@ -21,7 +21,7 @@ from streams.layer_audit import decode_outcome
 from streams.reading import read_topic
 from streams.wire import Ad, Decision, Placement
 from tests.builders import ad, click, impression
-from tests.integration.consoles import PHONE, Console, chromium, level_is, page_on, screenshot, values
+from tests.integration.consoles import PHONE, Console, chromium, level_is, not_red, page_on, screenshot, values
 from tests.integration.lanes import Shop, _record, play
 from tests.integration.test_experiments import placements, salience
 from tests.integration.workers import Worker, until
@@ -187,7 +187,7 @@ def test_the_page_tells_what_the_topics_hold_in_two_languages_and_explains_ten_p
             async with chromium() as browser:
                 url = await console.url()
                 async with page_on(browser, url, color_scheme="light") as page:
-                    await level_is(page, "amber")  # the poison of the last minute
+                    await not_red(page)
                     await _settled(shop, page)
                     await assert_figures_are_the_topics(shop, page)
                     receipts = await decisions(shop)
@@ -254,8 +254,8 @@ async def _settled(shop: Shop, page: Page) -> None:
 async def _freeze(console: Console, page: Page) -> None:
     """The console itself stands still: the page notices that nothing comes, and that something comes again."""
     console.process.send_signal(signal.SIGSTOP)
-    await level_is(page, "red", within_s=15)
+    await level_is(page, "red")
     assert await page.get_attribute("html", "data-silent") == ""
     await screenshot(page, "en-light-silent")
     console.process.send_signal(signal.SIGCONT)
-    await level_is(page, "amber")
+    await not_red(page)

@@ -1,7 +1,9 @@
 """An experiment through the command line against a running worker: no restart, and a guardrail that ends it."""
 
 import asyncio
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,9 @@ async def placements(shop: Shop) -> dict[str, Placement]:
     return {one.user_id: one for value in values for one in [msgspec.json.decode(value, type=Placement)]}
 
 
-async def touch(shop: Shop, round_: int) -> dict[str, Placement]:
-    """Let everyone be shown something, and wait for the placements that follow."""
+async def touch(shop: Shop, rounds: Iterator[int]) -> dict[str, Placement]:
+    """Let everyone be shown something in the next round, and wait for the placements that follow."""
+    round_ = next(rounds)
     now_ms = START_MS + 1_000_000 * round_
     await shop.publish_in_batches([impression(user, "ad-1", now_ms) for user in USERS])
 
@@ -72,19 +75,20 @@ def test_an_experiment_is_started_ramped_and_ended_by_its_guardrail_without_a_re
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
         await shop.publish(ADS)
+        rounds = itertools.count(1)
         with Worker(shop, tmp_path / "worker.log") as worker:
-            assert {one.arm for one in (await touch(shop, 1)).values()} <= {"engine", "control"}
+            assert {one.arm for one in (await touch(shop, rounds)).values()} <= {"engine", "control"}
             arms = ("--arm", "as-is=0.5", "--arm", "random=0.5:temperature=10")
             await salience(shop, "experiment", "create", "warmth", *arms, "--guardrail", "ctr=0.1")
             assert "is draft; start it first" in await salience(shop, "experiment", "ramp", "warmth", "0.5", fails=True)
             await salience(shop, "experiment", "start", "warmth", "--ramp", "0.3")
-            some = await _taking_part(shop, 2, at_least=60)
+            some = await _taking_part(shop, rounds, at_least=60)
             await salience(shop, "experiment", "ramp", "warmth", "1.0")
-            everyone = await _taking_part(shop, 3, at_least=300)
+            everyone = await _taking_part(shop, rounds, at_least=300)
             assert all(everyone[user].arm == arm for user, arm in _arms(some).items())  # nobody was moved
             assert {tuple(arms_of(one.placement_id)) for one in everyone.values()} <= {(), ((1, 0),), ((1, 1),)}
             await outcomes(shop, everyone)
-            assert set(_arms(await touch(shop, 40)).values()) == {"warmth/as-is", "warmth/random"}
+            assert set(_arms(await touch(shop, rounds)).values()) == {"warmth/as-is", "warmth/random"}
 
             await salience(shop, "experiment", "referee", "--once")
             told = await salience(shop, "experiment", "report", "warmth", "--json")
@@ -96,7 +100,7 @@ def test_an_experiment_is_started_ramped_and_ended_by_its_guardrail_without_a_re
             (listed,) = (await salience(shop, "experiment", "list", "--json")).values()
             assert listed["status"] == "stopped"
 
-            await _taking_part(shop, 5, at_least=0, at_most=0)
+            await _taking_part(shop, rounds, at_least=0, at_most=0)
             assert worker.process.poll() is None, worker.said
         await salience(shop, "experiment", "referee", "--once")  # goes on from its file; the verdict stands
         assert (await salience(shop, "experiment", "report", "warmth", "--json"))["verdict"] == told["verdict"]
@@ -143,13 +147,14 @@ def _arms(made: dict[str, Placement]) -> dict[str, str]:
     return {user: one.arm for user, one in made.items() if one.arm.startswith("warmth/")}
 
 
-async def _taking_part(shop: Shop, first: int, *, at_least: int, at_most: int = len(USERS)) -> dict[str, Placement]:
-    """Touch everyone until so many take part: a worker follows the control topic within moments."""
+async def _taking_part(
+    shop: Shop, rounds: Iterator[int], *, at_least: int, at_most: int = len(USERS)
+) -> dict[str, Placement]:
+    """Touch everyone until so many take part: a worker follows the control topic, and nobody can say when."""
     made: dict[str, Placement] = {}
-    rounds = iter(range(10 * first, 10 * first + 9))
 
     async def enough() -> bool:
-        made.update(await touch(shop, next(rounds)))
+        made.update(await touch(shop, rounds))
         return at_least <= len(_arms(made)) <= at_most
 
     await until(enough, f"{at_least} to {at_most} users in the experiment")

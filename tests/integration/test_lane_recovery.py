@@ -15,11 +15,11 @@ from streams.recovery import RecoveryError
 from tests.integration.lanes import (
     ADS,
     GUARANTEES,
-    IMPATIENT,
     USERS,
     Killed,
     Owner,
     Shop,
+    bury,
     counted,
     dying_outbox,
     events,
@@ -115,7 +115,7 @@ def test_a_slice_that_failed_leaves_no_snapshot_of_what_was_not_committed(
     kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
 ) -> None:
     async def scenario() -> None:
-        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee, **IMPATIENT)
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
         await shop.publish(events())
         owner = Owner(shop, ADS, dying_outbox(2))
         lane = await owner.take_over()
@@ -123,6 +123,8 @@ def test_a_slice_that_failed_leaves_no_snapshot_of_what_was_not_committed(
             await owner.step_all()
         await lane.close(1_000)
         assert list((tmp_path / "snapshots").rglob("*")) == []
+        await owner.vanish()
+        await bury(shop)
 
     play(scenario)
 

@@ -14,12 +14,13 @@ from streams.wire import Decision
 from tests.builders import ad
 from tests.integration.lanes import (
     ADS,
+    DEADLINE_S,
     GUARANTEES,
-    IMPATIENT,
     LAST_MS,
     USERS,
     Killed,
     Owner,
+    bury,
     counted,
     dying_outbox,
     events,
@@ -76,7 +77,7 @@ def test_a_delivery_that_fails_commits_nothing_and_ends_the_step(
     kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
 ) -> None:
     async def scenario() -> None:
-        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee, batch_bytes=16_384, candidates=1_000, **IMPATIENT)
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee, batch_bytes=16_384, candidates=1_000)
         await shop.publish(events())
         # A receipt of 28 bytes a candidate: refused by our own check, before the broker could drop it in silence.
         owner = Owner(shop, [ad(ad_id=f"ad-{number}") for number in range(1_000)])
@@ -84,6 +85,7 @@ def test_a_delivery_that_fails_commits_nothing_and_ends_the_step(
         with pytest.raises(DeliveryError, match="SALIENCE_BATCH_BYTES"):
             await owner.step_all()
         await owner.vanish()
+        await bury(shop)
         assert await shop.lane_row() is None
         if guarantee == "exactly_once":
             assert await shop.read("placements") == []
@@ -118,7 +120,7 @@ def test_a_broker_that_refuses_a_batch_ends_the_step_with_nothing_committed(
         pytest.skip("the embedded broker enforces no message size, and Apache Kafka could not be had")
 
     async def scenario() -> None:
-        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee, **IMPATIENT)
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
         await asyncio.to_thread(_shrink, kafka.bootstrap, topic_prefix + "decisions")
         await shop.publish(events())
         owner = Owner(shop, ADS)
@@ -126,6 +128,7 @@ def test_a_broker_that_refuses_a_batch_ends_the_step_with_nothing_committed(
         with pytest.raises(Exception, match="MessageSizeTooLarge"):
             await owner.step_all()
         await owner.vanish()
+        await bury(shop)
         assert await shop.lane_row() is None
 
     play(scenario)
@@ -213,7 +216,7 @@ def test_a_former_member_does_not_fence_the_lanes_new_owner(kafka: Broker, topic
         assert member.consumer is not None
         member.consumer.unsubscribe()
         member.consumer.subscribe([tp.topic for tp in member.lane.inputs])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             while not member.consumer.assignment():
                 await member.consumer.getmany(timeout_ms=100)
         with pytest.raises(LaneLostError):

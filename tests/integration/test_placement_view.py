@@ -9,6 +9,7 @@ from deploy.brokers import Broker
 from streams import topics
 from streams.client import PlacementView, ViewError
 from streams.wire import Placement, encode_json
+from tests.integration.lanes import DEADLINE_S
 
 pytestmark = pytest.mark.integration
 
@@ -72,7 +73,7 @@ class Inbox:
         self._queue.put_nowait(each)
 
     async def next(self) -> str:
-        return (await asyncio.wait_for(self._queue.get(), 20)).placement_id
+        return (await asyncio.wait_for(self._queue.get(), DEADLINE_S)).placement_id
 
     def empty(self) -> bool:
         return self._queue.empty()
@@ -80,7 +81,7 @@ class Inbox:
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
     async def within() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(2 * DEADLINE_S):
             await scenario()
 
     asyncio.run(within())

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import json
 import signal
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,7 @@ from streams.settings import Settings
 from streams.wire import encode_json
 from tests.builders import START_MS, click, impression
 from tests.integration.lanes import Shop
-from tests.integration.workers import SALIENCE_WORKER, Worker, until
+from tests.integration.workers import SALIENCE_WORKER, STANDING, Worker, until
 from tests.logs import busy_log
 from tests.models import toy_model
 
@@ -41,7 +40,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 LANES = 3
 KILLS = 5
 SLICE = 20
-STANDING = (sys.executable, "-m", "tests.integration.standing")
 WINDOW_MS = 20_000
 """Of the click layer: so short that most outcomes are known before the log ends."""
 

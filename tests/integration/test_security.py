@@ -25,7 +25,7 @@ from streams.outbox import LANE_ID
 from streams.settings import Settings
 from streams.wire import Ad, Click, encode_json
 from tests.builders import START_MS, ad, click
-from tests.integration.lanes import ADS, Shop, events, play
+from tests.integration.lanes import ADS, DEADLINE_S, Shop, events, play
 from tests.integration.secured import OWNER, SecuredKafka
 from tests.integration.workers import Worker, until
 
@@ -108,7 +108,7 @@ def test_a_role_may_do_on_every_topic_what_its_lines_say_and_nothing_else(secure
 
 def coordinated(admin: Any, *groups: str) -> None:
     """Wait until the groups' coordinators are there: the offsets topic is made when it is first asked for."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + DEADLINE_S
     for group in groups:
         while True:
             try:
@@ -135,10 +135,10 @@ def test_a_role_may_open_the_workers_transactions_where_its_lines_say_so(secured
         given = {"bootstrap.servers": secured.bootstrap, "transactional.id": name, "log_level": 0}
         producer = Producer({**given, **secured.librdkafka(role)})
         if expected:
-            producer.init_transactions(20)
+            producer.init_transactions(DEADLINE_S)
         else:
             with pytest.raises(KafkaException) as refused:
-                producer.init_transactions(20)
+                producer.init_transactions(DEADLINE_S)
             assert refused.value.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
 
 
@@ -239,7 +239,7 @@ def connects(bootstrap: str) -> None:
         async with AIOKafkaConsumer(**aiokafka_options(bootstrap)) as consumer:
             await consumer.topics()
 
-    asyncio.run(asyncio.wait_for(ask(), 30))
+    asyncio.run(asyncio.wait_for(ask(), DEADLINE_S))
     topics.partition_counts(bootstrap, [PREFIX + topics.CLICKS])
 
 

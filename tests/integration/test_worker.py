@@ -18,7 +18,7 @@ from streams.metrics_table import worker_rows
 from streams.settings import Settings
 from streams.wire import Impression, encode_json
 from tests.integration.lanes import ADS, LAST_MS, Shop, events, play, recreate, shop_on
-from tests.integration.workers import Worker, children, until
+from tests.integration.workers import STANDING, Worker, children, until
 
 pytestmark = pytest.mark.integration
 
@@ -208,9 +208,11 @@ def test_a_worker_stopped_in_the_middle_of_a_backlog_finishes_its_slices_and_not
         shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
         await shop.publish(ADS)
         await shop.publish_in_batches(events(3_000))
-        with Worker(shop, tmp_path / "first.log", slice_records=2) as worker:
-            await until(lambda: _has_stepped(shop), "the lane's first slice")
+        standing = (*STANDING, "20")  # of 2,000 slices: told to stop while it stands, it cannot come to the end
+        with Worker(shop, tmp_path / "first.log", command=standing, slice_records=2) as worker:
+            await until(_stands(worker), "it stands before a commit")
             worker.signal(signal.SIGTERM)
+            worker.signal(signal.SIGCONT)
             assert worker.status() == 0, worker.said
         row = await shop.lane_row()
         assert row is not None
@@ -318,8 +320,12 @@ def test_a_lane_whose_last_record_was_rerouted_to_it_comes_to_a_lag_of_zero(
     play(scenario)
 
 
-async def _has_stepped(shop: Shop) -> bool:
-    return await shop.lane_row() is not None
+def _stands(worker: Worker) -> Callable[[], Awaitable[bool]]:
+    async def stands() -> bool:
+        assert worker.process.poll() is None, worker.said
+        return worker.stands
+
+    return stands
 
 
 def listening(pid: int) -> set[str]:

@@ -15,10 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.integration.lanes import Shop
+from tests.integration.lanes import DEADLINE_S, Shop
 
-DEADLINE_S = 120.0
 SALIENCE_WORKER = (sys.executable, "-m", "streams.cli", "worker")
+STANDING = (sys.executable, "-m", "tests.integration.standing")
+"""With the number of the commit before which it stops itself."""
 
 
 class Worker:

@@ -20,6 +20,8 @@ Ids = npt.NDArray[np.uint64]
 
 OUTSIDE = -1
 """The arm of a user who is not in the experiment."""
+BOTH = 2
+"""The arm of a user who has both arms of an interleaved experiment: the one after the two."""
 
 _HOLDOUT_SALT = id64("salience/holdout/1")
 
@@ -53,7 +55,7 @@ class Experiment:
     """Arms that share a range of a layer; the first arm is the one the others are compared with.
 
     ``[low, high)`` is reserved for good; ``ramp`` (0 to 1) of it takes part, in the arms' shares, and then come the
-    ``later`` cohorts, in theirs.
+    ``later`` cohorts, in theirs. ``interleaved``: all who take part have both of two arms, whose rankings take turns.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Experiment:
     ramp: float
     arms: tuple[Arm, ...]
     later: tuple[Cohort, ...] = ()
+    interleaved: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high <= 1:
@@ -74,6 +77,8 @@ class Experiment:
         if not (all(arm.share > 0 for arm in self.arms) and abs(sum(arm.share for arm in self.arms) - 1) < 1e-9):
             shares = ", ".join(f"{arm.name}={arm.share}" for arm in self.arms)
             raise ValueError(f"experiment {self.name}: shares {shares}; expected all above 0, 1 in total")
+        if self.interleaved and (len(self.arms) != 2 or self.later):
+            raise ValueError(f"experiment {self.name}: {len(self.arms)} arms to interleave; expected two")
         ends = [self.ramp, *(cohort.upto for cohort in self.later)]
         if ends[-1] > 1 or any(end <= before for before, end in itertools.pairwise(ends)):
             raise ValueError(f"experiment {self.name}: cohorts end at {ends}; expected each beyond the last, 1 at most")
@@ -107,9 +112,11 @@ class Experiment:
     def allocate(self, users: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Arm of each user ``[B]`` of 64-bit ids, and the chance with which they came to it.
 
-        `OUTSIDE`, by a chance of 1, where the user does not take part.
+        `OUTSIDE`, by a chance of 1, where the user does not take part; `BOTH` of an interleaved experiment.
         """
         cohort, shares = self.cohort(users), self.shares
+        if self.interleaved:
+            return np.where(cohort != OUTSIDE, BOTH, OUTSIDE), np.ones(len(users))
         draw = uniform(users ^ np.uint64(id64(f"salience/experiment/{self.name}")))
         ends = np.cumsum(shares, axis=1)[:, :-1]
         arm = (draw[:, None] >= ends[cohort]).sum(axis=1)

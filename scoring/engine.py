@@ -11,7 +11,7 @@ from scoring.calibration import Calibration, chance_of
 from scoring.candidates import choose
 from scoring.catalogue import Catalogue
 from scoring.gathering import Gathered, People
-from scoring.ids import MISSING
+from scoring.ids import MISSING, id64, uniform
 from scoring.market import Asked, Decided, Market, Offers
 from scoring.models import ModelFailure, Models, Served
 from scoring.policies import Experiments, Group, Policy, in_control
@@ -25,6 +25,8 @@ PEOPLE_PER_CALL = 32
 CANDIDATES_PER_RUN = 2_000
 """Candidates scored in one run of the model, all people's together: what it is given and computes stays within the
 processor's cache. 16 people with 500 in one run take 1.06 times as long as in four (measured)."""
+
+_HALVES_SALT = id64("salience/interleaved-halves/1")
 
 Calibrate = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64], int], Calibration]
 """The click layer's part for people with context ``[B, X]`` and candidates ``[B, C]``, and a model by its number."""
@@ -62,6 +64,7 @@ class Scored:
     slot_pctr: npt.NDArray[np.float32]  # [B, L] of the chosen, each in its slot
     slot_value: npt.NDArray[np.float64]  # [B, L] expected micros of an impression there
     attention: npt.NDArray[np.float32]  # [B, L, H] of the chosen
+    other: "Heard | None" = None  # where its ranking took turns with the first
     beside: Beside | None = None
 
 
@@ -76,13 +79,33 @@ class _Question:
     control: npt.NDArray[np.bool_]
     offers: Offers | None
 
-    def asked(self, pctr: npt.NDArray[np.float32]) -> Asked:
+    def asked(self, pctr: npt.NDArray[np.float32], temperature: float) -> Asked:
         """Of the market, given click rates."""
         past = self.people.past
-        temperatures = np.where(self.control, np.inf, self.group.policy.temperature)
+        temperatures = np.where(self.control, np.inf, temperature)
         shown = np.where(past.shown, self.people.slots, MISSING)
         age_ms = 1_000 * past.age_s.astype(np.int64) - 999  # rings hold whole seconds: at least this old
         return Asked(self.candidates, pctr, self.seeds, temperatures, shown, age_ms, self.offers)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one model says of a question, for one policy: ``odds [B, C]``, attention ``[·, C, H]`` of each run."""
+
+    served: Served
+    calibration: Calibration
+    odds: npt.NDArray[np.float64]
+    asked: Asked
+    attentions: list[tuple[slice, npt.NDArray[np.float32]]]
+
+    def in_slots(self, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Click rates of the chosen ``[B, L]``, each in its slot."""
+        return chance_of(self.calibration.in_slots(self.odds[np.arange(len(chosen))[:, None], chosen]))
+
+    def attended(self, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Attention of the chosen, ``[B, L, H]``."""
+        each = np.arange(len(chosen))[:, None]
+        return np.concatenate([attention[each[: len(attention)], chosen[run]] for run, attention in self.attentions])
 
 
 @dataclass(frozen=True)
@@ -115,8 +138,8 @@ class Engine:
         if (weights := self.shown.adjusted()) is not None:
             self.market.favour(*weights)
         return [
-            self._place(rows[part.people], users[part.people], seeds[part.people], part, served, calibrate)
-            for served, group in self._split(users)
+            self._place(rows[part.people], users[part.people], seeds[part.people], part, by, calibrate)
+            for by, group in self._split(users)
             for part in group.parts(PEOPLE_PER_CALL)
         ]
 
@@ -124,20 +147,28 @@ class Engine:
         """Who of ``users [B]`` is scored by which model, experiments heeded: models and places; nobody is left out."""
         if not self.experiments.models:
             return self.models.split(users)
-        found = [(served, group.people) for served, group in self._split(users)]
+        found: list[tuple[Served, npt.NDArray[np.int64]]] = []
+        for by, group in self._split(users):
+            # Of two whose rankings take turns, each learns from half of the people, whoever picked what they click.
+            half = uniform(users[group.people] ^ np.uint64(_HALVES_SALT)) < 0.5 if group.other is not None else None
+            parts = [group.people] if half is None else [group.people[~half], group.people[half]]
+            found += zip(by, parts, strict=True)
         return [
             (served, np.concatenate([people for by, people in found if by is served]))
             for served in {served.version: served for served, _ in found}.values()
         ]
 
-    def _split(self, users: Ids) -> list[tuple[Served, Group]]:
+    def _split(self, users: Ids) -> list[tuple[tuple[Served, ...], Group]]:
+        """Groups of ``users``, with the model of each one's policies: two where they are interleaved."""
         return [
-            (self.models.able(group.policy.model) or served, group.among(places))
+            (tuple(self.models.able(policy.model) or served for policy in group.policies), group.among(places))
             for served, places in self.models.split(users)
             for group in self.experiments.groups(users[places], self.policy, self.models.able)
         ]
 
-    def _place(self, rows: Rows, users: Ids, seeds: Ids, group: Group, served: Served, calibrate: Calibrate) -> Scored:
+    def _place(
+        self, rows: Rows, users: Ids, seeds: Ids, group: Group, by: tuple[Served, ...], calibrate: Calibrate
+    ) -> Scored:
         people = self._people(rows)
         control = in_control(users, group.policy.control_share)
         latest_ms = int(people.now_ms.max())
@@ -146,11 +177,13 @@ class Engine:
         question = _Question(people, seeds, candidates, group, control, offers)
         while True:
             try:
-                scored = self._score(question, calibrate, served)
+                scored = self._score(question, calibrate, by)
             except ModelFailure as why:
-                served = self.models.after(served, why)
-                if group.policy.model:  # an arm without its model is none: its people have the shop's policy
-                    return self._place(rows, users, seeds, Group(group.people, self.policy), served, calibrate)
+                by = (self.models.after(why),)
+                if any(policy.model for policy in group.policies):
+                    # An arm without its model is none: its people have the shop's policy.
+                    return self._place(rows, users, seeds, Group(group.people, self.policy), by, calibrate)
+                by *= len(group.policies)
                 continue
             self.shown.observe(self.catalogue, scored.asked, scored.decided, people.slots)
             return replace(scored, beside=self._beside(scored, people, users, calibrate))
@@ -164,7 +197,7 @@ class Engine:
         try:
             logit, _ = self._logits(some, candidates, shadow)
         except ModelFailure as why:
-            self.models.after(shadow, why)
+            self.models.after(why)
             return None
         calibration = calibrate(some.context, candidates, shadow.number)
         pctr = chance_of(calibration.log_odds(logit, some.context, scored.control[asked]))
@@ -180,38 +213,54 @@ class Engine:
         calibrate: Calibrate = uncalibrated,
         offers: Offers | None = None,
     ) -> Scored:
-        """Score and rank given candidates ``[B, C]`` and offers by the live model: how a receipt is computed again."""
+        """Score and rank given candidates ``[B, C]`` and offers: how a receipt is computed again.
+
+        By the live model, but where a policy names one that is held.
+        """
         control = in_control(users, group.policy.control_share)
         question = _Question(self._people(rows), seeds, candidates, group, control, offers)
-        return self._score(question, calibrate, self.models.live)
+        by = tuple(self.models.able(policy.model) or self.models.live for policy in group.policies)
+        return self._score(question, calibrate, by)
 
     def _people(self, rows: Rows) -> People:
         return People.of(self.catalogue, rows, rows["time_ms"].copy(), rows["surface"])
 
-    def _score(self, question: _Question, calibrate: Calibrate, served: Served) -> Scored:
-        people, candidates, group = question.people, question.candidates, question.group
+    def _score(self, question: _Question, calibrate: Calibrate, by: tuple[Served, ...]) -> Scored:
+        policies = question.group.policies
+        first, *others = (
+            self._hear(question, calibrate, served, policy.temperature)
+            for served, policy in zip(by, policies, strict=True)
+        )
+        other = others[0] if others else None
+        decided = self.market.decide(
+            self.catalogue, first.asked, policies[0].slots, None if other is None else other.asked
+        )
+        chosen = np.maximum(decided.chosen, 0)  # of an empty slot nothing is told
+        slot_pctr, attention = first.in_slots(chosen), first.attended(chosen)
+        if other is not None and decided.second is not None:
+            slot_pctr = np.where(decided.second, other.in_slots(chosen), slot_pctr)
+            attention = np.where(decided.second[:, :, None], other.attended(chosen), attention)
+        return Scored(
+            group=question.group,
+            model=first.served.version,
+            now_ms=question.people.now_ms,
+            control=question.control,
+            history_slots=question.people.slots,
+            calibration=first.calibration,
+            asked=first.asked,
+            decided=decided,
+            slot_pctr=slot_pctr,
+            slot_value=self.market.values(self.catalogue, first.asked, chosen, slot_pctr),
+            attention=attention,
+            other=other,
+        )
+
+    def _hear(self, question: _Question, calibrate: Calibrate, served: Served, temperature: float) -> Heard:
+        people, candidates = question.people, question.candidates
         logit, attentions = self._logits(people, candidates, served)
         calibration = calibrate(people.context, candidates, served.number)
         odds = calibration.log_odds(logit, people.context, question.control)
-        asked = question.asked(chance_of(odds))
-        decided = self.market.decide(self.catalogue, asked, group.policy.slots)
-        chosen = np.maximum(decided.chosen, 0)  # of an empty slot nothing is told
-        each = np.arange(len(candidates))[:, None]
-        attended = [attention[each[: len(attention)], chosen[run]] for run, attention in attentions]
-        slot_pctr = chance_of(calibration.in_slots(odds[each, chosen]))
-        return Scored(
-            group=group,
-            model=served.version,
-            now_ms=people.now_ms,
-            control=question.control,
-            history_slots=people.slots,
-            calibration=calibration,
-            asked=asked,
-            decided=decided,
-            slot_pctr=slot_pctr,
-            slot_value=self.market.values(self.catalogue, asked, chosen, slot_pctr),
-            attention=np.concatenate(attended),
-        )
+        return Heard(served, calibration, odds, question.asked(chance_of(odds), temperature), attentions)
 
     def _logits(
         self, people: People, candidates: npt.NDArray[np.int64], served: Served

@@ -144,7 +144,7 @@ def _beside(
     try:
         places, logits = _run(looks, outcome, shadow)
     except ModelFailure as why:
-        models.after(shadow, why)
+        models.after(why)
         return None, 0
     logit[places] = logits
     return logit[at], shadow.number
@@ -158,7 +158,7 @@ def _scored(
     try:
         return (*_run(looks, outcome, served), served)
     except ModelFailure as why:
-        heir = models.after(served, why)
+        heir = models.after(why)
         places = np.concatenate([look.place for look in looks])
         return places, np.zeros(len(places), np.float32), heir
 

@@ -6,6 +6,7 @@ stand in every receipt. Both change between slices alone.
 
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,10 @@ import numpy.typing as npt
 from scoring.auction import Rule, prices
 from scoring.catalogue import Catalogue
 from scoring.ids import MISSING, IdMap
-from scoring.ranking import EMPTY_SLOT, rank
+from scoring.interleaving import picks
+from scoring.ranking import EMPTY_SLOT, Ranked, rank
 from scoring.seal import Seal
-from scoring.slate import Limits, fill
+from scoring.slate import Limits, Slate, Turns, fill
 from scoring.value import BidType, paid_chance, value_of
 from scoring.variety import Method, Variety
 
@@ -149,9 +151,10 @@ class Decided:
     bids_micros: Ints  # [B, C] as offered
     prices_micros: Ints  # [B, L] of one paid event
     fate: npt.NDArray[np.uint8]
+    second: Bools | None = None  # [B, L] whether the other ranking picked, where two took turns
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Stake:
     """What candidates are worth, ``[B, C]`` each: expected micros of an impression, by offered bid and chance."""
 
@@ -159,6 +162,11 @@ class _Stake:
     chance: Floats
     value: Floats
     quality: Floats | None  # None: 1
+
+    @cached_property
+    def worth(self) -> Floats:
+        """What ranks them: the value, by quality."""
+        return self.value if self.quality is None else self.value * self.quality
 
     @classmethod
     def of(cls, catalogue: Catalogue, asked: Asked, seen_pctr: npt.NDArray[np.floating] | None = None) -> "_Stake":
@@ -223,27 +231,41 @@ class Market:
         of_campaign, of_group = self._campaigns.of(catalogue), self._favoured.of(catalogue)
         self._table = np.column_stack([of_campaign[:, 0], of_group[:, 0], of_campaign[:, 1], of_campaign[:, 2]])
 
-    def decide(self, catalogue: Catalogue, asked: Asked, slots: int) -> Decided:
-        """Rank, fill ``min(slots, C)`` slots, and price. Raises `ValueError` where a pCTR is not a finite number."""
+    def decide(self, catalogue: Catalogue, asked: Asked, slots: int, other: Asked | None = None) -> Decided:
+        """Rank, fill ``min(slots, C)`` slots, and price. Raises `ValueError` where a pCTR is not a finite number.
+
+        ``other``: the same with other click rates and temperatures, whose ranking takes turns with the first.
+        """
         stake, slots = _Stake.of(catalogue, asked), min(slots, asked.candidates.shape[1])
-        worth = stake.value if stake.quality is None else stake.value * stake.quality
+        rival = None if other is None else _Stake.of(catalogue, other)
         ads = catalogue.ad.take(asked.candidates)
         fate = self._barred(catalogue, asked, ads, stake.bids)
-        if self.terms.ties_slots:
+        made: Slate | Ranked
+        allowed: Bools | None
+        turns: Turns | None = None
+        if self.terms.ties_slots or rival is not None:
             limits = self._limits(catalogue, asked, ads, fate, slots)
-            made = fill(worth, ads, asked.seeds, asked.temperatures, slots, limits, self._variety(catalogue, asked))
-            bidding = np.where(limits.allowed, worth, 0.0)
+            if rival is not None and other is not None:
+                turns = Turns(rival.worth, other.temperatures, picks(asked.seeds, slots))
+            variety = self._variety(catalogue, asked)
+            made = fill(stake.worth, ads, asked.seeds, asked.temperatures, slots, limits, variety, turns)
+            allowed = limits.allowed
             fate[made.shut] = Fate.KEPT_APART
-            chosen, propensity = made.chosen, made.propensity
         else:
             allowed = fate == Fate.OUTBID if fate.any() else None
-            ranked = rank(worth, ads, asked.seeds, asked.temperatures, slots, allowed)
-            bidding = worth if allowed is None else np.where(allowed, worth, 0.0)
-            chosen, propensity = ranked.chosen, ranked.propensity
-        paid = prices(
-            self.terms.auction, bidding, chosen, stake.chance, stake.bids, stake.quality, self.terms.reserve_micros
-        )
-        return Decided(chosen, propensity, worth, stake.bids, paid, _told(fate, chosen))
+            made = rank(stake.worth, ads, asked.seeds, asked.temperatures, slots, allowed)
+        chosen = made.chosen
+        paid, second = self._prices(stake, allowed, chosen), None
+        if rival is not None and turns is not None:
+            # A slot costs what it would cost if the ranking that picked for it had made them all.
+            second = turns.second
+            paid = np.where(second, self._prices(rival, allowed, chosen), paid)
+        return Decided(chosen, made.propensity, stake.worth, stake.bids, paid, _told(fate, chosen), second)
+
+    def _prices(self, stake: _Stake, allowed: Bools | None, chosen: Ints) -> Ints:
+        bidding = stake.worth if allowed is None else np.where(allowed, stake.worth, 0.0)
+        terms = self.terms
+        return prices(terms.auction, bidding, chosen, stake.chance, stake.bids, stake.quality, terms.reserve_micros)
 
     def values(self, catalogue: Catalogue, asked: Asked, chosen: Ints, slot_pctr: npt.NDArray[np.floating]) -> Floats:
         """Expected micros of an impression of each slot's ad in its slot, ``[B, L]``; ``slot_pctr [B, L]``."""

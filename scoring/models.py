@@ -27,6 +27,10 @@ FORMER_MAX = 8
 class ModelFailure(RuntimeError):  # noqa: N818 - it is no programming error
     """A model that could not score what it was asked to; the message says why."""
 
+    def __init__(self, failed: "Served", reason: str) -> None:
+        super().__init__(reason)
+        self.failed = failed
+
 
 def number_of(version: str) -> int:
     """A model's number, 32 bits: how impressions remember who scored them."""
@@ -70,9 +74,9 @@ class Served:
         try:
             logit, attention = self.model.score(inputs)
         except Exception as error:  # onnxruntime's errors share no base class of their own
-            raise ModelFailure(f"it does not run: {error}") from error
+            raise ModelFailure(self, f"it does not run: {error}") from error
         if self.column != LEARNED and not np.isfinite(logit).all():
-            raise ModelFailure("it gives scores that are no finite numbers")
+            raise ModelFailure(self, "it gives scores that are no finite numbers")
         return logit, attention
 
 
@@ -184,11 +188,11 @@ class Models:
             return np.zeros(0, dtype=np.int64)
         return np.flatnonzero(_drawn(users, "shadow", self.shadow.version) < self.roles.shadow_share)
 
-    def after(self, failed: Served, why: ModelFailure) -> Served:
-        """Who answers instead of ``failed``, which is refused from here on. Raises ``why`` where that is the base."""
-        if failed is self.base:
+    def after(self, why: ModelFailure) -> Served:
+        """Who answers instead of the one that failed, which is refused from here on. Raises ``why`` for the base."""
+        if why.failed is self.base:
             raise why
-        self.refuse(failed.version, str(why))
+        self.refuse(why.failed.version, str(why))
         return self.live
 
 

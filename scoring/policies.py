@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from scoring.assignment import OUTSIDE, Arm, Experiment, in_holdout
+from scoring.assignment import BOTH, OUTSIDE, Arm, Experiment, in_holdout
 from scoring.candidates import Shares
 from scoring.ids import id64, uniform
 
@@ -14,6 +14,8 @@ Ids = npt.NDArray[np.uint64]
 
 ENGINE_ARM, CONTROL_ARM = "engine", "control"
 """The engine's ranking, and a random one beside it to measure it by."""
+INTERLEAVED = "interleaved"
+"""In the place of an arm's name where both arms of an experiment make one placement."""
 _ARM_SALT = id64("salience/control-arm/1")
 EXPERIMENTS_MAX = 100
 """Experiments at once: each costs two hashes a user scored."""
@@ -61,7 +63,8 @@ def changed(policy: Policy, changes: Mapping[str, float | str]) -> Policy:
 class Group:
     """Users with one policy. ``people [G]``: their places; ``arm``: its name; ``tag``: ends their placements' ids.
 
-    ``chance [G]``: with which each came to the arm, of all experiments together; None: 1, there is none.
+    ``chance [G]``: with which each came to the arm, of all experiments together; None: 1, there is none. ``other``: the
+    policy whose ranking takes turns with that of ``policy``, where the two are interleaved.
     """
 
     people: npt.NDArray[np.int64]
@@ -69,6 +72,12 @@ class Group:
     arm: str = ENGINE_ARM
     tag: str = ""
     chance: npt.NDArray[np.float64] | None = None
+    other: Policy | None = None
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """Those that decide: one, or two that take turns."""
+        return (self.policy,) if self.other is None else (self.policy, self.other)
 
     def among(self, places: npt.NDArray[np.int64]) -> "Group":
         """The group where its people were told apart among those at ``places`` alone."""
@@ -130,12 +139,22 @@ class Experiments:
     def _group(self, people: npt.NDArray[np.int64], policy: Policy, numbers: list[int], arms: list[int]) -> Group:
         taken = [(number, arm) for number, arm in zip(numbers, arms, strict=True) if arm != OUTSIDE]
         names = []
-        for number, place in taken:
-            arm: Arm = self._running[number].arms[place]
-            policy = changed(policy, arm.changes)
-            policy = replace(policy, model=arm.model or policy.model)
-            names.append(f"{self._running[number].name}/{arm.name}")
-        return Group(people, policy, "+".join(names) or ENGINE_ARM, arm_tag(taken))
+        other: Policy | None = None
+        for number, place in sorted(taken, key=lambda one: one[1] != BOTH):  # what all else changes, both have
+            experiment = self._running[number]
+            if experiment.interleaved:
+                policy, other = (_under(policy, arm) for arm in experiment.arms)
+                names.append(f"{experiment.name}/{INTERLEAVED}")
+                continue
+            arm = experiment.arms[place]
+            policy, other = _under(policy, arm), None if other is None else _under(other, arm)
+            names.append(f"{experiment.name}/{arm.name}")
+        return Group(people, policy, "+".join(names) or ENGINE_ARM, arm_tag(taken), other=other)
+
+
+def _under(policy: Policy, arm: Arm) -> Policy:
+    """``policy`` as an arm changes it."""
+    return replace(changed(policy, arm.changes), model=arm.model or policy.model)
 
 
 def arm_tag(arms: list[tuple[int, int]]) -> str:

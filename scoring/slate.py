@@ -1,7 +1,8 @@
 """Slots filled one after the other under rules: caps, exclusions, separation, pins, and a taste for variety.
 
 Each slot is drawn by Plackett-Luce among what the rules still allow, so that its propensity is exact given the slots
-before it. What is like the slots above loses by `scoring.variety`.
+before it. What is like the slots above loses by `scoring.variety`. Two rankings may take turns
+(`scoring.interleaving`); then the propensity is that over the coins, too, which nobody sees in advance.
 """
 
 from dataclasses import dataclass
@@ -50,6 +51,62 @@ class Slate:
     shut: Bools
 
 
+class _Ranking:
+    """One ranking: its pick of a slot, and the chance of it."""
+
+    def __init__(self, value: Floats, ads: Ids, seeds: Ids, temperatures: Floats, variety: Variety | None) -> None:
+        self._ads, self._seeds, self._variety = ads, seeds, variety
+        self._warm = np.flatnonzero(temperatures != 0)
+        self._heat = np.where(temperatures != 0, temperatures, 1.0)[:, None]
+        self._utility = utility_of(value, self._heat)
+
+    def pick(self, open_: Bools, slot: int) -> tuple[Ints, Floats]:
+        """Place ``[B]`` of its pick among the candidates that may stand in ``slot``, and utilities ``[B, C]``."""
+        utility = self._utility if self._variety is None else self._utility - self._variety.cost / self._heat
+        utility, warm = np.where(open_, utility, -np.inf), self._warm
+        key = utility.copy() if len(warm) else utility
+        key[warm] += _gumbel(self._ads[warm], self._seeds[warm], slot)
+        return _best(key, self._ads), utility
+
+    def chance(self, utility: Floats, picked: Ints, place: Ints) -> Floats:
+        """With which it would have picked ``place [B]``, given what it did pick."""
+        warm = self._warm
+        chance: Floats = (picked == place).astype(np.float64)
+        chance[warm] = _chance(utility[warm], place[warm])
+        return chance
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Another ranking, of ``value [B, C]`` at ``temperatures [B]``, that picks where ``second [B, L]`` says so."""
+
+    value: Floats
+    temperatures: Floats
+    second: Bools
+
+
+class _Draft:
+    """Two rankings that take turns; chances are over the coins: before a round, either may pick first."""
+
+    def __init__(self, first: _Ranking, second: _Ranking, turns: Bools) -> None:
+        self._sides, self._turns = (first, second), turns
+        self._led = np.full(len(turns), 0.5)
+        """Chance that the first ranking picked first in this round, given what was picked in it."""
+
+    def pick(self, open_: Bools, slot: int) -> tuple[Ints, Floats]:
+        """Place ``[B]`` of the pick, and its chance given the slots before."""
+        (mine, utility), (other, beside) = (side.pick(open_, slot) for side in self._sides)
+        place = np.where(self._turns[:, slot], other, mine)
+        first = self._sides[0].chance(utility, mine, place)
+        second = self._sides[1].chance(beside, other, place)
+        if slot % 2:
+            chance = (1 - self._led) * first + self._led * second
+        else:
+            chance = (first + second) / 2
+            self._led = first / np.maximum(first + second, np.finfo(float).tiny)
+        return place, chance
+
+
 def fill(
     value: Floats,
     ads: Ids,
@@ -58,6 +115,7 @@ def fill(
     slots: int,
     limits: Limits,
     variety: Variety | None = None,
+    turns: Turns | None = None,
 ) -> Slate:
     """Fill ``slots`` from candidates of ``value [B, C]`` micros an impression.
 
@@ -67,21 +125,22 @@ def fill(
     people, count = np.arange(len(value)), value.shape[1]
     left, placed = limits.allowed.copy(), np.zeros(value.shape, dtype=np.bool_)
     remaining = [room.copy() for _, room in limits.scopes]
-    warm = np.flatnonzero(temperatures != 0)
-    heat = np.where(temperatures != 0, temperatures, 1.0)[:, None]
-    utility = utility_of(value, heat)
+    ranking = _Ranking(value, ads, seeds, temperatures, variety)
+    draft = None
+    if turns is not None:
+        draft = _Draft(ranking, _Ranking(turns.value, ads, seeds, turns.temperatures, variety), turns.second)
     chosen = np.full((len(value), slots), EMPTY_SLOT, dtype=np.int64)
     propensity = np.ones((len(value), slots))
     last = np.zeros(len(value), dtype=np.uint64)
     for slot in range(min(slots, count)):
         open_ = _open(left, slot, limits, last)
-        utility_now = np.where(open_, utility if variety is None else utility - variety.cost / heat, -np.inf)
-        key = utility_now.copy() if len(warm) else utility_now
-        key[warm] += _gumbel(ads[warm], seeds[warm], slot)
-        place = _best(key, ads)
+        if draft is None:
+            place, utility = ranking.pick(open_, slot)
+            chance = ranking.chance(utility, place, place)
+        else:
+            place, chance = draft.pick(open_, slot)
         filled = np.asarray(open_.any(axis=1))
-        chosen[filled, slot] = place[filled]
-        propensity[warm, slot] = np.where(filled[warm], _chance(utility_now[warm], place[warm]), 1.0)
+        chosen[filled, slot], propensity[filled, slot] = place[filled], chance[filled]
         at = (people[filled], place[filled])
         placed[at] = True
         left[at] = False

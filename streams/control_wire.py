@@ -85,7 +85,7 @@ class ExperimentSetting(ControlMessage, frozen=True, kw_only=True, tag="experime
 
     ``low`` to ``high`` of ``layer`` is reserved while it is not stopped; ``ramp`` of that takes part. Of a ``bandit``
     that is the first cohort; every ``epoch_s`` another as large comes in, in shares of ``minimum`` at least
-    (`Allocation`).
+    (`Allocation`). ``interleaved``: whoever takes part is shown both of two arms, whose rankings take turns.
     """
 
     experiment: ExperimentName
@@ -103,6 +103,7 @@ class ExperimentSetting(ControlMessage, frozen=True, kw_only=True, tag="experime
     allocation: Literal["fixed", "bandit"] = "fixed"
     minimum: Share = 0.0
     epoch_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 0
+    interleaved: bool = False
 
     @property
     def name(self) -> str:

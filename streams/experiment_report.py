@@ -3,6 +3,7 @@
 import msgspec
 from msgspec import Struct
 
+from scoring.interleaving import Duel, Preference
 from scoring.trial import Difference, Look
 from streams.control_wire import Allocation, ExperimentSetting
 from streams.experiments import definition
@@ -95,6 +96,61 @@ def _against(found: Difference) -> Against:
         p_value=found.p_value,
         variance_cut=found.variance_cut,
     )
+
+
+PREFERENCE = "preference"
+"""The one metric of interleaved arms: the share of the clicks that each one's picks won."""
+
+
+def duel_report(setting: ExperimentSetting, duel: Duel, found: Preference | None, time_ms: int) -> ExperimentReport:
+    """What an interleaved experiment shows: clicks and their share for each ranking, and which is preferred."""
+    clicks = duel.credit.sum(axis=0)
+    against = (
+        {}
+        if found is None
+        else {
+            PREFERENCE: Against(
+                value=found.value,
+                low=found.low,
+                high=found.high,
+                relative=None,
+                p_value=found.p_value,
+                variance_cut=0.0,
+            )
+        }
+    )
+    arms = tuple(
+        ArmReport(
+            arm=arm.arm,
+            users=int(duel.shown.sum()),
+            share=arm.share,
+            metrics={PREFERENCE: float(clicks[at] / max(clicks.sum(), 1)), "clicks": float(clicks[at])},
+            against_first=against if at else {},
+        )
+        for at, arm in enumerate(setting.arms)
+    )
+    return ExperimentReport(
+        experiment=setting.experiment,
+        number=setting.number,
+        status=setting.status,
+        time_ms=time_ms,
+        primary=PREFERENCE,
+        verdict=_duel_verdict(setting, found),
+        split_p_value=1.0,
+        crossed_users=0,
+        arms=arms,
+    )
+
+
+def _duel_verdict(setting: ExperimentSetting, found: Preference | None) -> str:
+    if setting.status == "stopped" and setting.reason:
+        return f"stopped: {setting.reason}"
+    if found is None:
+        return "too few clicks yet"
+    if found.low <= 0 <= found.high:
+        return "neither ranking is surely preferred yet"
+    preferred = setting.arms[int(found.value > 0)].arm
+    return f"{preferred} is preferred: its picks win {(1 + abs(found.value)) / 2:.1%} of the clicks"
 
 
 def verdict(setting: ExperimentSetting, look: Look) -> str:

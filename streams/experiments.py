@@ -54,7 +54,8 @@ def definition(setting: ExperimentSetting, allocation: Allocation | None = None)
     arms = tuple(Arm(arm.arm, arm.share, arm.changes, arm.model) for arm in setting.arms)
     mine = allocation is not None and allocation.number == setting.number and setting.allocation == "bandit"
     later = tuple(Cohort(one.upto, one.shares) for one in allocation.cohorts) if allocation and mine else ()
-    return Experiment(setting.experiment, setting.layer, setting.low, setting.high, setting.ramp, arms, later)
+    place = (setting.layer, setting.low, setting.high, setting.ramp)
+    return Experiment(setting.experiment, *place, arms, later, setting.interleaved)
 
 
 class ExperimentSwitch:
@@ -131,6 +132,7 @@ def create(
     guardrails: Sequence[Guardrail],
     time_ms: int,
     bandit: Bandit | None = None,
+    interleaved: bool = False,
 ) -> ExperimentSetting:
     """A draft with the first free ``width`` of ``layer``, and a number of its own. Raises `ExperimentError`."""
     if name in known:
@@ -141,7 +143,6 @@ def create(
         low, high = free_range(taken, width)
         for arm in arms:
             _check_changes(arm)
-        _check_apart(known, layer, arms)
         setting = ExperimentSetting(
             experiment=name,
             number=number,
@@ -157,9 +158,12 @@ def create(
             allocation="fixed" if bandit is None else "bandit",
             minimum=0.0 if bandit is None else bandit.minimum,
             epoch_s=0 if bandit is None else bandit.epoch_s,
+            interleaved=interleaved,
         )
         definition(setting)
+        _check_apart(known, setting)
         _check_bandit(setting)
+        _check_interleaved(setting)
         if len(models := models_of([*known.values(), setting])) > MODELS_MAX:
             raise ExperimentError(f"experiments name {', '.join(models)}; {MODELS_MAX} models at most: stop one first")
         return msgspec.convert(msgspec.to_builtins(setting), ExperimentSetting)  # checks names and ranges
@@ -173,11 +177,11 @@ def _check_changes(arm: ArmSetting) -> None:
     Settings(**arm.changes)  # type: ignore[arg-type]  # settings by name, checked by pydantic
 
 
-def _check_apart(known: Mapping[str, ExperimentSetting], layer: str, arms: Sequence[ArmSetting]) -> None:
+def _check_apart(known: Mapping[str, ExperimentSetting], setting: ExperimentSetting) -> None:
     """What two layers change, only one of them would: for who is in both, the other's arms would be alike."""
-    mine = _changed_by(arms)
+    mine = _changed_by(setting)
     for one in known.values():
-        if one.layer != layer and one.status != "stopped" and (both := sorted(mine & _changed_by(one.arms))):
+        if one.layer != setting.layer and one.status != "stopped" and (both := sorted(mine & _changed_by(one))):
             raise ExperimentError(
                 f"{one.experiment} in layer {one.layer} changes {', '.join(both)} too; use that layer, or stop it first"
             )
@@ -218,8 +222,24 @@ def next_cohort(
     )
 
 
-def _changed_by(arms: Sequence[ArmSetting]) -> set[str]:
-    return {name for arm in arms for name in (*arm.changes, *(["model"] if arm.model else []))}
+def _changed_by(setting: ExperimentSetting) -> set[str]:
+    found = {name for arm in setting.arms for name in arm.changes}
+    found |= {"model"} if any(arm.model for arm in setting.arms) else set()
+    return found | {"whose turn it is"} if setting.interleaved else found
+
+
+def _check_interleaved(setting: ExperimentSetting) -> None:
+    if not setting.interleaved:
+        return
+    more = {name for arm in setting.arms for name in arm.changes} - {"temperature"}
+    if more:
+        raise ExperimentError(
+            f"interleaved arms change {', '.join(sorted(more))}; only rankings take turns: temperature, model"
+        )
+    if setting.allocation == "bandit" or setting.guardrails or len({arm.share for arm in setting.arms}) > 1:
+        raise ExperimentError(
+            "an interleaved experiment has two arms of 0.5 each, without bandit and guardrails: everyone has both arms"
+        )
 
 
 def start(setting: ExperimentSetting, ramp: float, time_ms: int) -> ExperimentSetting:

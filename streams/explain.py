@@ -9,6 +9,7 @@ from scoring.calibration import Calibration
 from scoring.engine import Engine, Scored
 from scoring.ids import MISSING, id64
 from scoring.market import Offers
+from scoring.models import number_of
 from scoring.policies import Group
 from scoring.ranking import EMPTY_SLOT
 from scoring.rows import ROW
@@ -42,13 +43,17 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     user = decision.user_id.encode()
     seeds = np.array([decision.seed], dtype=np.uint64)
     users = np.array([id64(user)], dtype=np.uint64)
-    group = Group(np.zeros(1, dtype=np.int64), policy_of(decision.policy), decision.arm)
-    calibration = Calibration(
-        np.frombuffer(decision.weights, dtype=np.float64)[None], np.frombuffer(decision.lifts, dtype=np.float32)[None]
-    )
+    policy, other = policy_of(decision.policy), decision.other
+    second = None if other is None else replace(policy, temperature=other.temperature, model=other.model)
+    group = Group(np.zeros(1, dtype=np.int64), policy, decision.arm, other=second)
+    calibrations = {number_of(decision.versions["model"]): _calibration(decision.weights, decision.lifts)}
+    if other is not None:
+        calibrations[number_of(other.model)] = _calibration(other.weights, other.lifts)
     kept = np.frombuffer(decision.offers, dtype=np.float32).reshape(-1, len(candidates), 4)
     offers = Offers(kept) if len(kept) else None
-    scored = out.scored = engine.score(row, users, seeds, candidates[None, :], group, lambda *_: calibration, offers)
+    scored = out.scored = engine.score(
+        row, users, seeds, candidates[None, :], group, lambda *asked: calibrations[asked[-1]], offers
+    )
     recorded = np.frombuffer(decision.pctr, dtype=np.float32)
     out.pctr_difference = float(np.abs(scored.asked.pctr[0] - recorded).max())
     _check_draw(decision, engine, scored, out)
@@ -62,6 +67,10 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     return out
 
 
+def _calibration(weights: bytes, lifts: bytes) -> Calibration:
+    return Calibration(np.frombuffer(weights, dtype=np.float64)[None], np.frombuffer(lifts, dtype=np.float32)[None])
+
+
 _FIXES = {
     "rules": "name the file that decided in SALIENCE_RULES",
     "seal": "set the SALIENCE_SEAL_SECRET that sealed its prices",
@@ -70,7 +79,12 @@ _FIXES = {
 
 def _versions(decision: Decision, engine: Engine) -> list[str]:
     now = versions_of(engine, engine.models.live.version)
-    return [
+    found = []
+    if decision.other is not None and engine.models.able(decision.other.model) is None:
+        found.append(
+            f"the second ranking is by {decision.other.model}, which is not at hand; push it, or give it as --model"
+        )
+    return found + [
         f"decided with {name} {was!r}, here it is {now.get(name)!r}; {_FIXES.get(name, 'run the version that decided')}"
         for name, was in decision.versions.items()
         if was != now.get(name)
@@ -80,7 +94,11 @@ def _versions(decision: Decision, engine: Engine) -> list[str]:
 def _check_draw(decision: Decision, engine: Engine, scored: Scored, out: Recomputed) -> None:
     """Decide by the recorded click rates again, which needs no model."""
     recorded = np.frombuffer(decision.pctr, dtype=np.float32)[None]
-    decided = engine.market.decide(engine.catalogue, replace(scored.asked, pctr=recorded), scored.group.policy.slots)
+    other = None
+    if scored.other is not None and decision.other is not None:
+        other = replace(scored.other.asked, pctr=np.frombuffer(decision.other.pctr, dtype=np.float32)[None])
+    asked, slots = replace(scored.asked, pctr=recorded), scored.group.policy.slots
+    decided = engine.market.decide(engine.catalogue, asked, slots, other)
     filled = decided.chosen[0] != EMPTY_SLOT
     chosen = tuple(decided.chosen[0, filled].tolist())
     if chosen != decision.chosen:

@@ -18,7 +18,7 @@ from scoring.ranking import EMPTY_SLOT
 from scoring.rows import LAYOUT_VERSION, Rows
 from streams.beside import beside_of
 from streams.receipts import encode_decision
-from streams.wire import Attended, Decision, Placement, ShadowScore, Slot, encode_json
+from streams.wire import Attended, Decision, Interleaved, Placement, ShadowScore, Slot, encode_json
 
 REASONS_MAX = 3
 """Past items named per slot: those with the most attention."""
@@ -160,8 +160,23 @@ class _Batch:
             offers=b"" if scored.asked.offers is None else scored.asked.offers.kept[at].tobytes(),
             worth=b"" if scored.asked.offers is None else scored.decided.worth[at].astype(np.float32).tobytes(),
             fates=scored.decided.fate[at].tobytes(),
+            other=_interleaved(scored, at),
             allocation=1.0 if scored.group.chance is None else float(scored.group.chance[at]),
         )
+
+
+def _interleaved(scored: Scored, at: int) -> Interleaved | None:
+    """What the second ranking was made from, where two took turns."""
+    other, policy = scored.other, scored.group.other
+    if other is None or policy is None:
+        return None
+    return Interleaved(
+        model=other.served.version,
+        temperature=policy.temperature,
+        weights=other.calibration.weights[at].tobytes(),
+        lifts=other.calibration.lift[at].tobytes(),
+        pctr=other.asked.pctr[at].tobytes(),
+    )
 
 
 def versions_of(engine: Engine, model: str) -> dict[str, str]:

@@ -16,10 +16,12 @@ import numpy.typing as npt
 from scoring.allocation import allocation
 from scoring.assignment import OUTSIDE, Experiment
 from scoring.ids import MISSING, IdMap, id64, id64s
+from scoring.interleaving import Duel, Preference
 from scoring.policies import arms_of
 from scoring.rows import Rows
 from scoring.trial import SUMS, USERS_MIN, Look, Trial
 from streams.control_wire import Allocation, ExperimentSetting
+from streams.duels import Credits, Drafted, side_of
 from streams.experiments import definition, next_cohort
 
 Floats = npt.NDArray[np.float64]
@@ -46,6 +48,15 @@ class _Shown(msgspec.Struct):
     ad_id: str
     time_ms: int
     placement_id: str | None = None
+    event_id: str = ""
+    slot: int | None = None
+
+
+class _Known(msgspec.Struct):
+    """What the referee reads of an outcome."""
+
+    event: str
+    clicked: bool
 
 
 class _Shelved(msgspec.Struct):
@@ -61,14 +72,16 @@ class Watched:
     setting: ExperimentSetting
     trial: Trial
     allocation: Allocation | None = None
+    duel: Duel | None = None
     exposed_arm: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, dtype=np.int8))
     exposed_ms: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     last: Look | None = None
+    preference: Preference | None = None
 
     @classmethod
     def of(cls, setting: ExperimentSetting) -> Self:
         """Nobody has been exposed yet."""
-        return cls(setting, Trial(definition(setting).shares))
+        return cls(setting, Trial(definition(setting).shares), duel=Duel() if setting.interleaved else None)
 
     @property
     def experiment(self) -> Experiment:
@@ -109,6 +122,7 @@ class Referee:
         self.seen = np.zeros(_FIRST_SLAB, dtype=np.bool_)
         self.watched: dict[int, Watched] = {}
         self._allocations: dict[str, Allocation] = {}
+        self.credits = Credits()
         self.unwatched_users = 0
         self.malformed = 0
 
@@ -161,7 +175,26 @@ class Referee:
             self.totals[place, _SWITCHES] += category not in (0, int(self.category[place]))
             self.category[place] = category or self.category[place]
             for number, arm in arms_of(one.placement_id or ""):
-                self._expose(number, arm, place, one.time_ms)
+                if (watched := self.watched.get(number)) is not None and watched.duel is not None:
+                    if one.slot is not None:
+                        drafted = Drafted(number, place, side_of(one.placement_id or "", one.slot))
+                        self.credits.show(watched.duel, id64(one.event_id), drafted)
+                else:
+                    self._expose(number, arm, place, one.time_ms)
+
+    def take_outcomes(self, values: Iterable[bytes | None]) -> None:
+        """Learn what came of impressions, each once and filtered as the engine filters; for interleaved rankings."""
+        if not any(watched.duel for watched in self.watched.values()):
+            return
+        for value in values:
+            try:
+                known = msgspec.json.decode(value or b"", type=_Known)
+                won = self.credits.settle(int(known.event, 16), clicked=known.clicked)
+            except (msgspec.DecodeError, ValueError):
+                self.malformed += 1
+                continue
+            if won is not None and (watched := self.watched.get(won.number)) is not None and watched.duel is not None:
+                watched.duel.take(won.person, won.side)  # one who was shown it is known
 
     def _expose(self, number: int, arm: int, place: int, time_ms: int) -> None:
         watched = self.watched.get(number)
@@ -230,6 +263,7 @@ class Referee:
         """Look at every experiment that runs; those that were stopped keep what was seen last."""
         for watched in self.watched.values():
             if watched.setting.status == "running" or watched.last is None:
+                watched.preference = watched.duel.look() if watched.duel else None
                 cohort = watched.experiment.cohort(self.ids[: self.users]) if watched.allocation else None
                 watched.last = watched.trial.look(self.totals[: self.users], cohort)
         return [self.watched[number] for number in sorted(self.watched)]

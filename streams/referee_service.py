@@ -1,12 +1,13 @@
 """The referee at work: reads the topics, publishes reports, and ends experiments that break a guardrail.
 
-It is one process beside the workers and needs none of them. Impressions are read before rows, so that an exposure is
-known before the row that holds it. What it knows is saved with the offsets up to which it read; without that file it
-begins where the topics do.
+It is one process beside the workers and needs none of them. Impressions are read before rows and outcomes, so that an
+exposure is known before the row that holds it. What it knows is saved with the offsets up to which it read; without
+that file it begins where the topics do.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,13 @@ from streams.connection import aiokafka_options
 from streams.control import Control, publish
 from streams.control_wire import Allocation, ExperimentSetting
 from streams.decode import Record
-from streams.experiment_report import ExperimentReport, breached, encode_report, report
+from streams.experiment_report import ExperimentReport, breached, duel_report, encode_report, report
 from streams.experiments import stop
 from streams.reading import log_ends
 from streams.referee import Referee
 from streams.referee_store import Offsets, load, save
 from streams.settings import Settings
-from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, partition_counts
+from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, OUTCOMES, partition_counts
 
 log = structlog.get_logger()
 
@@ -62,7 +63,7 @@ class RefereeService:
         """Read, look, publish. Raises `RefereeError` where the saved offsets are no longer in the topics."""
         settings = self._settings
         self._offsets = await asyncio.to_thread(load, self.file, self._referee)
-        names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, CHANGELOG)]
+        names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, OUTCOMES, CHANGELOG)]
         counts = partition_counts(settings.bootstrap, names)
         groups = [[TopicPartition(name, number) for number in range(counts.get(name, 0))] for name in names]
         self._ends = await log_ends(settings.bootstrap, [tp for group in groups for tp in group])
@@ -91,7 +92,7 @@ class RefereeService:
         begin = await consumer.beginning_offsets(partitions)
         for tp in partitions:
             # Ads and switches are small and not saved: they are read whole each time.
-            known = self._offsets.get((tp.topic, tp.partition)) if tp in (*groups[2], *groups[3]) else None
+            known = self._offsets.get((tp.topic, tp.partition)) if tp in [*chain(*groups[2:])] else None
             consumer.seek(tp, begin[tp] if known is None else known)
 
     async def _is_caught_up(self, consumer: AIOKafkaConsumer) -> bool:
@@ -101,7 +102,7 @@ class RefereeService:
         """Read each topic as far as it gives, in the order of ``groups``; the number of records."""
         total = 0
         takers: tuple[Callable[[Mapping[TopicPartition, list[Record]]], None], ...] = (
-            self._take_control, self._take_ads, self._take_impressions, self._take_rows,
+            self._take_control, self._take_ads, self._take_impressions, self._take_outcomes, self._take_rows,
         )  # fmt: skip
         try:
             for partitions, take in zip(groups, takers, strict=True):
@@ -136,6 +137,10 @@ class RefereeService:
         for records in batches.values():
             self._referee.take_impressions(record.value for record in records)
 
+    def _take_outcomes(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
+        for records in batches.values():
+            self._referee.take_outcomes(record.value for record in records)
+
     def _take_rows(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
         for records in batches.values():
             newest = {  # reserved keys begin with a NUL, tombstones leave what was seen
@@ -166,7 +171,10 @@ class RefereeService:
                 await publish(self._settings, [cohorts])
                 self._referee.allocate(cohorts)
                 log.info("cohort let in", experiment=setting.experiment, shares=cohorts.cohorts[-1].shares)
-            reports.append(report(setting, watched.last, now_ms, watched.allocation))
+            if watched.duel is not None:
+                reports.append(duel_report(setting, watched.duel, watched.preference, now_ms))
+            else:
+                reports.append(report(setting, watched.last, now_ms, watched.allocation))
         topic = self._settings.topic_prefix + EXPERIMENT_REPORTS
         sent = [await producer.send(topic, encode_report(one), key=one.experiment.encode()) for one in reports]
         for delivery in sent:

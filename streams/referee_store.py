@@ -8,8 +8,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from scoring.interleaving import Duel
 from scoring.trial import Trial
 from streams.control_wire import ExperimentSetting
+from streams.duels import Drafted
 from streams.experiments import definition
 from streams.referee import Referee, Watched
 
@@ -47,6 +49,10 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int]) -
             "evidence": [[metric, arm, most] for (metric, arm), most in trial.evidence.items()],
             "split_evidence": trial.split_evidence,
         }
+        if (duel := watched.duel) is not None:
+            arrays |= {f"{number}.credit": duel.credit[:users], f"{number}.shown": duel.shown[:users]}
+            experiments[number] |= {"width": duel.width, "duel_evidence": duel.evidence}
+    arrays["pending"] = np.array([(event, *one) for event, one in referee.credits.pending.items()], dtype=np.uint64)
     about = {
         "version": VERSION,
         "offsets": [[topic, partition, offset] for (topic, partition), offset in offsets.items()],
@@ -73,6 +79,8 @@ def load(file: Path, referee: Referee) -> Offsets:
             if about["version"] != VERSION:
                 raise StoreError(f"{file} has version {about['version']}, expected {VERSION}; delete it to start anew")
             referee.restore(saved["ids"], saved["totals"], saved["category"], saved["seen"])
+            for event, *drafted in saved["pending"].reshape(-1, 4).tolist() if "pending" in saved else []:
+                referee.credits.pending[event] = Drafted(*drafted)
             for number, told in about["experiments"].items():
                 setting = msgspec.convert(told["setting"], ExperimentSetting)
                 trial = Trial(
@@ -84,9 +92,14 @@ def load(file: Path, referee: Referee) -> Offsets:
                     evidence={(metric, arm): most for metric, arm, most in told["evidence"]},
                     split_evidence=told["split_evidence"],
                 )
+                duel = None
+                if setting.interleaved:
+                    duel = Duel(credit=saved[f"{number}.credit"], shown=saved[f"{number}.shown"])
+                    duel.width, duel.evidence = told["width"], told["duel_evidence"]
                 referee.watched[int(number)] = Watched(
                     setting,
                     trial,
+                    duel=duel,
                     exposed_arm=saved[f"{number}.exposed_arm"],
                     exposed_ms=saved[f"{number}.exposed_ms"],
                 )

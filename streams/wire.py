@@ -145,6 +145,18 @@ class Placement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     context_only: bool = False
 
 
+class Interleaved(Struct, frozen=True, kw_only=True):
+    """The second ranking of an interleaved placement: its model and temperature, what the click layer made of the
+    model's scores, and its ``pctr``; arrays as in `Decision`.
+    """
+
+    model: str
+    temperature: float
+    weights: bytes
+    lifts: bytes
+    pctr: bytes
+
+
 class Decision(Struct, frozen=True, kw_only=True):
     """The receipt of a placement: all that is needed to compute it again. Topic ``decisions``, key ``user_id``.
 
@@ -157,7 +169,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     ``fates`` (uint8) tells what became of each candidate: 0 outbid, 1 blocked, 2 capped, 3 budget spent, 4 below the
     reserve, 5 kept apart from one that won, and 100 + slot of those that won. ``chosen`` are places in these arrays,
     slot by slot, without those that stayed empty. ``allocation``: the chance with which the user came to the arms of
-    experiments that decided, 1 outside of them.
+    experiments that decided, 1 outside of them. ``other``: the ranking that took turns with the first, which all else
+    is of; propensities are those of the placement as it came about, over the coins too.
     """
 
     placement_id: str
@@ -183,6 +196,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     worth: bytes = b""
     fates: bytes = b""
     allocation: float = 1.0
+    other: Interleaved | None = None
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

@@ -47,6 +47,9 @@ def create(
         str, typer.Option(help="fixed, or bandit: the better an arm, the more of the next users it gets.")
     ] = "fixed",
     minimum: Annotated[float, typer.Option(help="Share that a bandit leaves every arm.")] = 0.1,
+    interleave: Annotated[
+        bool, typer.Option("--interleave", help="Show both arms' rankings in one placement: whose picks are clicked?")
+    ] = False,
     epoch: Annotated[int, typer.Option(help="Seconds between a bandit's cohorts, each the ramp's size.")] = 3_600,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
@@ -55,7 +58,8 @@ def create(
     """Write a draft: arms are policies, by the settings that they change and the model that scores.
 
     A bandit lets its users in cohort by cohort, the next one in shares by what the primary metric has shown so far;
-    nobody is moved, and the report stays fair. Its size is that of start --ramp.
+    nobody is moved, and the report stays fair. Its size is that of start --ramp. With --interleave two arms take turns
+    in one placement, and the report tells whose picks are clicked.
 
     Nobody takes part yet. A model must have been pushed (salience model push); it is tried here, and workers get it
     ready from now on.
@@ -78,6 +82,7 @@ def create(
             guardrails=[_guardrail(one) for one in guardrail],
             time_ms=wall_ms(),
             bandit=_bandit(allocation, minimum, epoch),
+            interleaved=interleave,
         )
     )
     _check_models(made, control)

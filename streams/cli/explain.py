@@ -11,6 +11,7 @@ from rich.table import Table
 from streams.cli.options import Bootstrap, Json, Model, Prefix, settings_of
 
 if TYPE_CHECKING:
+    from scoring.attention import AttentionModel
     from scoring.engine import Engine
     from streams.explain import Recomputed
     from streams.settings import Settings
@@ -48,7 +49,8 @@ def explain(
         )
         raise typer.Exit(1)
     try:
-        engine = asyncio.run(_engine(settings, decision.versions["model"]))
+        other = decision.other.model if decision.other is not None else None
+        engine = asyncio.run(_engine(settings, decision.versions["model"], other))
     except (ModelError, RulesError, TextEncoderError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
@@ -83,8 +85,10 @@ async def _find(bootstrap: str, prefix: str, placement_id: str) -> "Decision | N
     return found
 
 
-async def _engine(settings: "Settings", version: str) -> "Engine":
-    """An engine with the model that decided, wherever it is to be had, and the ads as they are now."""
+async def _engine(settings: "Settings", version: str, other: str | None) -> "Engine":
+    """An engine with the models that decided, wherever they are to be had, and the ads as they are now."""
+    from scoring.attention import load
+    from scoring.catalogue import learned_column
     from streams.app import make_engine
     from streams.catalogue_feed import apply_ads
     from streams.control import read_control
@@ -92,10 +96,17 @@ async def _engine(settings: "Settings", version: str) -> "Engine":
     from streams.model_store import obtain
     from streams.reading import read_topic
 
-    engine = make_engine(settings)
-    if engine.model.version != version:
-        pushed = (await read_control(settings)).get(PushedModel, version)
-        engine = make_engine(settings, await obtain(settings, pushed)) if pushed is not None else engine
+    given, control = load(settings.model), await read_control(settings)
+
+    async def model(named: str) -> "AttentionModel":
+        pushed = None if named == given.version else control.get(PushedModel, named)
+        return given if pushed is None else await obtain(settings, pushed)
+
+    engine = make_engine(settings, await model(version))
+    if other is not None and other != engine.model.version:
+        second = await model(other)
+        engine.catalogue.attach(learned_column(second.version), second.encode, second.dim)
+        engine.models.hold(second)
     async for records in read_topic(settings.bootstrap, settings.topic_prefix + "ads"):
         apply_ads(engine.catalogue, records)
     return engine

@@ -39,7 +39,7 @@ def test_every_topic_and_no_other_is_a_channel() -> None:
 def test_every_message_of_the_wire_is_described() -> None:
     """All structs of `streams.wire` but those inside others; a dead letter's is its headers."""
     structs = {name for name, value in vars(wire).items() if isinstance(value, type) and issubclass(value, Struct)}
-    parts = {"Struct", "Slot", "Attended", "Figures", "ShadowSlot"}
+    parts = {"Struct", "Slot", "Attended", "Figures", "ShadowSlot", "Interleaved"}
     assert structs - parts <= MESSAGES.keys()
     assert {"Slot", "Attended", "ShadowSlot"} <= DOCUMENT["components"]["schemas"].keys()
 

@@ -1,0 +1,95 @@
+"""Two rankings of the same candidates in one placement: team draft, and what clicks say of which is preferred.
+
+Slots are filled in rounds of two. A coin tells which ranking picks first; each picks its best among what is left, under
+the same rules, and a click is credited to the ranking that picked (Radlinski, Kurup & Joachims 2008, "How does
+clickthrough data reflect retrieval quality?"). A person compares both at once, so that a change of the ranking shows
+with far fewer clicks than between two groups of people (Chapelle, Joachims, Radlinski & Yue 2012).
+
+The coins follow from the placement's seed: whoever knows its id and a slot knows who picked.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.confidence import log_e_value, mixture_width, radius
+from scoring.ids import mix64, uniform
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Ids = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+
+FIRST, SECOND = 0, 1
+"""Who picked: the ranking of the first arm, or that of the second."""
+_COIN_SALT = np.uint64(0x636F696E)
+CLICKERS_MIN = 30
+"""People who clicked, before anything is said: the interval is asymptotic."""
+FIRST_PLAN = 20.0
+"""The interval is made smallest where so many times the information of the first look is reached."""
+
+
+def picks(seeds: Ids, slots: int) -> Bools:
+    """Whether the second ranking picks for each slot, ``[B, slots]``, of placements with ``seeds [B]``."""
+    rounds = np.arange((slots + 1) // 2, dtype=np.uint64)
+    coins = uniform(mix64(seeds[:, None] ^ (_COIN_SALT + rounds))) < 0.5
+    return np.stack([coins, ~coins], axis=2).reshape(len(seeds), -1)[:, :slots]
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What clicks say. ``value``: share of them that the second ranking wins, less the first's, -1 to 1, whose interval
+    ``low`` to ``high`` holds at all times at once. ``p_value``: always valid, that neither is preferred.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass
+class Duel:
+    """Clicks credited to each ranking, person by person: ``credit [U, 2]``; ``shown [U]``: who has seen both.
+
+    ``alpha``: the chance that the interval is ever wrong.
+    """
+
+    alpha: float = 0.05
+    credit: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    shown: Bools = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    width: float | None = None
+    evidence: float = 0.0
+
+    def show(self, person: int) -> None:
+        """The person, by their place, was shown an interleaved placement."""
+        if person >= len(self.shown):
+            more = max(person + 1, 2 * len(self.shown)) - len(self.shown)
+            self.credit = np.concatenate([self.credit, np.zeros((more, 2))])
+            self.shown = np.concatenate([self.shown, np.zeros(more, dtype=np.bool_)])
+        self.shown[person] = True
+
+    def take(self, person: int, side: int) -> None:
+        """A click of theirs on what ``side`` had picked; they were shown it."""
+        self.credit[person, side] += 1
+
+    def look(self) -> Preference | None:
+        """What is known now; None while too few have clicked. Looking remembers the strongest evidence yet.
+
+        The unit is the person: clicks of one are alike. A ratio of sums, with the variance of its linearised form.
+        """
+        credit = self.credit[self.credit.any(axis=1)]
+        if len(credit) < CLICKERS_MIN:
+            return None
+        clicks, won = credit.sum(axis=1), credit[:, SECOND] - credit[:, FIRST]
+        value = won.sum() / clicks.sum()
+        linear = (won - value * clicks) / clicks.mean()
+        variance = float((linear**2).sum() / (len(linear) - 1) / len(linear))
+        if not variance > 0:
+            return None  # everybody prefers one: an interval needs one who does not
+        if self.width is None:
+            self.width = mixture_width(FIRST_PLAN / variance, self.alpha)
+        self.evidence = max(self.evidence, log_e_value(value, variance, self.width))
+        reach = radius(variance, self.width, self.alpha)
+        return Preference(float(value), float(value - reach), float(value + reach), float(np.exp(-self.evidence)))

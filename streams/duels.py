@@ -1,0 +1,59 @@
+"""Which ranking had picked what was clicked: impressions of interleaved placements, until their outcomes come. No I/O.
+
+An impression tells its placement and slot, and with them whose turn it was; its outcome, which tells neither, comes
+later or, read from another topic, a moment earlier.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from scoring.ids import id64
+from scoring.interleaving import Duel, picks
+
+PENDING_MAX = 1_000_000
+"""Impressions whose outcome is not known, some 200 bytes each; beyond, the oldest is given up."""
+EARLY_MAX = 100_000
+"""Clicked outcomes whose impression has not been read; all but a moment's are of no interleaved placement."""
+
+
+class Drafted(NamedTuple):
+    """An impression of experiment ``number``: whose it was, and which ranking (`scoring.interleaving`) had picked."""
+
+    number: int
+    person: int
+    side: int
+
+
+def side_of(placement_id: str, slot: int) -> int:
+    """Which ranking picked for a slot of an interleaved placement."""
+    seed = np.array([id64(placement_id.partition(".")[0])], dtype=np.uint64)
+    return int(picks(seed, slot + 1)[0, slot])
+
+
+class Credits:
+    """Impressions by their event's 64-bit id, until their outcomes come."""
+
+    def __init__(self) -> None:
+        self.pending: dict[int, Drafted] = {}
+        self._early: dict[int, None] = {}
+
+    def show(self, duel: Duel, event: int, drafted: Drafted) -> None:
+        """Take an impression; its click is credited here where it was known before."""
+        duel.show(drafted.person)
+        if event in self._early:
+            del self._early[event]
+            duel.take(drafted.person, drafted.side)
+            return
+        self.pending[event] = drafted
+        if len(self.pending) > PENDING_MAX:
+            del self.pending[next(iter(self.pending))]
+
+    def settle(self, event: int, *, clicked: bool) -> Drafted | None:
+        """Take an outcome; the impression that is to be credited for it, if there is one."""
+        drafted = self.pending.pop(event, None)
+        if drafted is None and clicked:
+            self._early[event] = None
+            if len(self._early) > EARLY_MAX:
+                del self._early[next(iter(self._early))]
+        return drafted if clicked else None

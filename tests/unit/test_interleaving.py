@@ -1,0 +1,163 @@
+"""Interleaving: two rankings take turns under the rules, chances are exact, clicks tell who is preferred."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoring.assignment import BOTH, OUTSIDE, Arm, Experiment
+from scoring.ids import id64
+from scoring.interleaving import FIRST, SECOND, Duel, picks
+from scoring.market import Asked, Cap, Market, Terms
+from scoring.policies import Experiments, Policy
+from scoring.ranking import EMPTY_SLOT
+from scoring.slate import Limits, Turns, fill
+from streams.duels import Credits, Drafted, side_of
+from tests.unit.test_market import ADS
+
+SEEDS = np.random.default_rng(3).integers(0, 2**64, 200_000, dtype=np.uint64)
+
+
+def drafted(first, second, seeds, temperatures=(0.0, 0.0), slots=3, allowed=None):
+    """The placement of two rankings of the same candidates, of values ``[C]``, for everyone of ``seeds``."""
+    people, count = len(seeds), len(first)
+    values = [np.tile(np.array(value, dtype=float), (people, 1)) for value in (first, second)]
+    ads = np.tile(np.arange(1, count + 1, dtype=np.uint64), (people, 1))
+    turns = Turns(values[1], np.full(people, temperatures[1]), picks(seeds, slots))
+    limits = Limits(np.ones((people, count), dtype=bool) if allowed is None else allowed)
+    return fill(values[0], ads, seeds, np.full(people, temperatures[0]), slots, limits, turns=turns)
+
+
+def test_in_every_round_either_ranking_picks_once_and_a_coin_tells_who_begins():
+    second = picks(SEEDS, 5)
+    assert (second[:, 0] != second[:, 1]).all()
+    assert (second[:, 2] != second[:, 3]).all()
+    np.testing.assert_allclose(second.mean(axis=0), 0.5, atol=0.005)
+    assert np.corrcoef(second[:, 0], second[:, 2])[0, 1] == pytest.approx(0, abs=0.01)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=8),
+    st.integers(0, 2**64 - 1),
+    st.integers(1, 8),
+)
+def test_each_picks_its_best_of_what_is_left(values: list[tuple[int, int]], seed: int, slots: int) -> None:
+    seeds = np.array([seed], dtype=np.uint64)
+    sides = tuple(zip(*values, strict=True))
+    made = drafted(*sides, seeds, slots=slots).chosen[0].tolist()
+    left = list(range(len(values)))
+    for place, second in zip(made, picks(seeds, slots)[0].tolist(), strict=True):
+        if not left:
+            assert place == EMPTY_SLOT
+            continue
+        best = max(left, key=lambda at: (sides[second][at], -at))
+        assert place == best
+        left.remove(best)
+
+
+@pytest.mark.parametrize("temperatures", [(0.0, 0.0), (0.7, 0.0), (0.5, 1.5)])
+def test_placements_come_about_as_often_as_their_logged_propensities_say(temperatures: tuple[float, float]) -> None:
+    made = drafted((4, 3, 2, 1), (1, 2, 4, 3), SEEDS, temperatures)
+    orders = list(map(tuple, made.chosen.tolist()))
+    chance = dict(zip(orders, made.propensity.prod(axis=1).tolist(), strict=True))
+    assert sum(chance.values()) == pytest.approx(1, abs=2e-3)  # what never came has next to none
+    counts = Counter(orders)
+    for order, expected in chance.items():
+        spread = (expected * (1 - expected) / len(SEEDS)) ** 0.5
+        assert counts[order] / len(SEEDS) == pytest.approx(expected, abs=5 * spread + 1e-9)
+    for order, logged in zip(orders[:2_000], made.propensity[:2_000].prod(axis=1).tolist(), strict=True):
+        assert logged == pytest.approx(chance[order])  # whichever coins led to it
+
+
+def test_rules_hold_for_both_and_a_slot_costs_what_its_rankings_own_order_would():
+    market = Market(Terms(caps=(Cap("campaign", 1, 1_000),)))
+    candidates = np.arange(4)[None]
+    fields = (np.full((1, 50), -1), np.full((1, 50), 10**12), None)
+
+    def asked(pctr: tuple[float, ...]) -> Asked:
+        seeds, greedy = np.array([7], dtype=np.uint64), np.zeros(1)
+        return Asked(candidates, np.array([pctr]), seeds, greedy, *fields)
+
+    same = (0.5, 0.5, 0.5, 0.5)
+    alone, both = market.decide(ADS, asked(same), 4), market.decide(ADS, asked(same), 4, asked(same))
+    np.testing.assert_array_equal(both.chosen, alone.chosen)
+    np.testing.assert_array_equal(both.prices_micros, alone.prices_micros)
+    np.testing.assert_array_equal(both.fate, alone.fate)
+    turned = market.decide(ADS, asked(same), 4, asked((0.01, 0.01, 0.01, 0.9)))
+    campaigns = [ADS.campaigns[place] for place in turned.chosen[0].tolist() if place != EMPTY_SLOT]
+    assert len(campaigns) == len(set(campaigns)) == 3
+    assert turned.second is not None
+    assert 3 in turned.chosen[0, turned.second[0]].tolist()
+
+
+EITHER = Experiment("duel", "x", 0, 0.5, 1, (Arm("a", 0.5), Arm("b", 0.5, {"temperature": 0.4})), interleaved=True)
+
+
+def test_who_takes_part_has_both_arms_and_the_changes_of_other_experiments_in_both():
+    users = SEEDS[:4_000]
+    arms, chance = EITHER.allocate(users)
+    assert set(arms.tolist()) == {BOTH, OUTSIDE}
+    assert (chance == 1).all()
+    experiments = Experiments()
+    experiments.set(1, EITHER)
+    experiments.set(2, Experiment("width", "y", 0, 1, 1, (Arm("as-is", 0.5), Arm("wide", 0.5, {"candidates": 80}))))
+    groups = {group.arm: group for group in experiments.groups(users, Policy(control_share=0.0))}
+    group = groups["duel/interleaved+width/wide"]
+    assert [(one.temperature, one.shares.count) for one in group.policies] == [(0.0, 80), (0.4, 80)]
+    assert group.tag == ".1-2.2-1"
+    assert groups["width/as-is"].other is None
+    with pytest.raises(ValueError, match="3 arms to interleave; expected two"):
+        Experiment("c", "x", 0, 1, 1, (Arm("a", 0.3), Arm("b", 0.3), Arm("c", 0.4)), interleaved=True)
+
+
+def clicks(duel: Duel, seed: int, people: int, share: float) -> list[bool]:
+    """People click, one more than another, ``share`` of it on the second's picks; was 2 × share - 1 ever missed?"""
+    draw, missed = np.random.default_rng(seed), []
+    for person in range(people):
+        duel.show(person)
+        for _ in range(int(draw.geometric(0.4)) - 1):
+            duel.take(person, SECOND if draw.random() < share else FIRST)
+        if person % 50 == 49 and (found := duel.look()):
+            missed.append(not found.low <= 2 * share - 1 <= found.high)
+    return missed
+
+
+def test_neither_is_preferred_where_none_is_however_often_one_looks():
+    runs = [any(clicks(Duel(), seed, 1_000, 0.5)) for seed in range(150)]
+    assert np.mean(runs) <= 0.05
+
+
+def test_the_preferred_ranking_is_found_and_its_interval_covers_the_truth():
+    duels = [Duel() for _ in range(60)]
+    missed = [any(clicks(duel, seed, 1_000, 0.6)) for seed, duel in enumerate(duels)]
+    assert np.mean(missed) <= 0.05
+    found = [duel.look() for duel in duels]
+    assert np.mean([one is not None and one.low > 0 for one in found]) > 0.9
+    assert np.median([one.p_value for one in found if one is not None]) < 0.001
+
+
+def test_nothing_is_said_of_few_or_of_people_who_are_all_of_one_mind():
+    duel = Duel()
+    clicks(duel, 1, 20, 0.5)
+    assert duel.look() is None
+    duel = Duel()
+    clicks(duel, 1, 500, 1.0)
+    assert duel.look() is None
+
+
+def test_a_click_is_credited_once_to_who_picked_whichever_comes_first():
+    duel, found = Duel(), Credits()
+    name = "0-1-2-ff"
+    sides = [side_of(f"{name}.3-2", slot) for slot in range(4)]
+    assert sides == picks(np.array([id64(name)], dtype=np.uint64), 4)[0].astype(int).tolist()
+    found.show(duel, 11, Drafted(3, 0, SECOND))
+    assert found.settle(11, clicked=True) == Drafted(3, 0, SECOND)
+    assert found.settle(11, clicked=True) is None
+    assert found.settle(12, clicked=True) is None
+    found.show(duel, 12, Drafted(3, 1, FIRST))
+    assert duel.credit[1].tolist() == [1, 0]
+    found.show(duel, 13, Drafted(3, 1, FIRST))
+    assert found.settle(13, clicked=False) is None
+    assert found.pending == {}

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scoring.catalogue import Catalogue
 from scoring.market import Market, bid_for_clicks
 from scoring.pacing import DAY_MS, LEAST, Pacer
+from scoring.traffic import day_curve, unknown
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -53,7 +54,9 @@ class Budgets:
 
     market: Market
     catalogue: Catalogue
-    day_curve: Floats = field(default_factory=lambda: np.full(24, 1 / 24))
+    day_curve: Floats = field(default_factory=lambda: day_curve([]))
+    """What the day is planned by, from its beginning to its end: what is learnt meanwhile is the next day's."""
+    _traffic: dict[int, Floats] = field(default_factory=dict)
     _told: dict[tuple[int, str, str], Spending] = field(default_factory=dict)
     """By lane, campaign and arm, the newest."""
     _campaigns: dict[str, int] = field(default_factory=dict)
@@ -89,6 +92,16 @@ class Budgets:
         )
         self._level[at] = self._level[at] or news.level
 
+    def learn(self, lane: int, mean: Floats) -> None:
+        """Take what a lane has learnt of its traffic, ``[24]`` as in `scoring.traffic.Traffic`."""
+        self._traffic[lane] = mean
+        if self._pacer is None:  # nothing has been planned yet
+            self.day_curve = day_curve(self._traffic.values())
+
+    def traffic(self, lane: int) -> Floats:
+        """What is known of a lane's traffic: a lane's new owner goes on from there."""
+        return self._traffic.get(lane, unknown()).copy()
+
     def _place(self, campaign: str) -> int:
         at = self._campaigns.setdefault(campaign, len(self._campaigns))
         if at >= len(self._spent):
@@ -103,6 +116,9 @@ class Budgets:
         """A day begins: of those before it nothing counts any more."""
         self._day = day
         self._spent[:] = 0
+        self.day_curve = day_curve(self._traffic.values())
+        if self._pacer is not None:
+            self._pacer.day_curve = self.day_curve
 
     def spent_micros(self, campaign: str) -> int:
         """What all lanes have told of the newest day."""

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 import faust
 import structlog
@@ -25,11 +26,11 @@ from scoring.policies import Experiments, Policy
 from scoring.rows import LAYOUT_VERSION
 from scoring.seal import Seal
 from scoring.text import text_encoder
-from streams.campaign_feed import CampaignFeed
+from streams.campaign_feed import CampaignFeed, learn
 from streams.catalogue_feed import CatalogueFeed
 from streams.compute import Compute
 from streams.control import Control, ControlFeed
-from streams.control_wire import Allocation, ExperimentSetting
+from streams.control_wire import Allocation, ExperimentSetting, HourlyTraffic
 from streams.experiments import ExperimentSwitch
 from streams.identity import TopicIdentity, partitioner
 from streams.intake import Intake
@@ -123,12 +124,13 @@ def make_step(
     )
 
 
-def make_control(settings: Settings, engine: Engine, lanes: int) -> tuple[Control, Requests]:
-    """The control topic's switches, with those of the engine that follow them, and what people ask for there."""
+def make_control(settings: Settings, engine: Engine, budgets: Budgets, lanes: int) -> tuple[Control, Requests]:
+    """The control topic's switches, with those who follow them, and what people ask for there."""
     control = Control(settings.control_entries_max)
     switch = ExperimentSwitch(engine.experiments)
     control.on(ExperimentSetting, switch.follow)
     control.on(Allocation, switch.allocate)
+    control.on(HourlyTraffic, partial(learn, budgets))
     return control, Requests(control, partitioner(lanes))
 
 
@@ -148,7 +150,8 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     )
     app.BootStrategy = Boot
     app.boot_strategy = Boot(app)
-    control, requests = make_control(settings, engine, identity.lanes)
+    refused, budgets = RefusedAds(), Budgets(engine.market, engine.catalogue)
+    control, requests = make_control(settings, engine, budgets, identity.lanes)
     channel = app.channel(maxsize=settings.lanes_max)
 
     async def offer(lane: int) -> None:
@@ -161,7 +164,6 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         snapshots = Snapshots(settings, identity.changelog)
         return Shared(settings, consumer, step, compute, identity, snapshots, metrics=metrics, traces=traces)
 
-    refused, budgets = RefusedAds(), Budgets(engine.market, engine.catalogue)
     intake = Intake(settings, make_shared, offer)
     feeds = (
         ControlFeed(settings, control, compute, intake.fail),

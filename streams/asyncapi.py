@@ -67,6 +67,7 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
         Message("Erasure", "`erasure/` and the user_id.", examples.ERASURE),
         Message("ExperimentSetting", "`experiment/` and its name.", examples.EXPERIMENT),
         Message("Drift", "`drift/`, the lane, a slash and the detector.", examples.DRIFT),
+        Message("HourlyTraffic", "`traffic/` and the lane.", examples.TRAFFIC),
         Message("PushedModel", "`model/` and the version.", examples.PUSHED_MODEL),
         Message("Allocation", "`allocation/` and the experiment's name.", examples.ALLOCATION),
         Message("ModelRoles", "`model-roles/all`.", examples.MODEL_ROLES),

@@ -1,12 +1,15 @@
 """The campaign-metrics topic as every worker's view of what other lanes have spent (`streams.topic_feed`)."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import msgspec
+import numpy as np
 import structlog
 
 from scoring.budgets import Budgets
 from streams.compute import Compute
+from streams.control_wire import HourlyTraffic
 from streams.decode import Record
 from streams.lane_ledger import spending
 from streams.settings import Settings
@@ -35,6 +38,12 @@ def tell(budgets: Budgets, records: Sequence[Record]) -> int:
             continue
         budgets.tell(told.lane, told.arm, spending(told.campaign_id, told.day, told.today, told.total, told.level))
     return refused
+
+
+def learn(budgets: Budgets, _name: str, told: HourlyTraffic | None) -> None:
+    """Take what a lane tells of its traffic; what is taken back is kept until something newer comes."""
+    if told is not None:
+        budgets.learn(told.lane, np.array([math.nan if mean is None else mean for mean in told.hours]))
 
 
 class CampaignFeed(TopicFeed):

@@ -160,6 +160,22 @@ class Drift(ControlMessage, frozen=True, kw_only=True, tag="drift"):
         return f"{self.lane}/{self.detector}"
 
 
+class HourlyTraffic(ControlMessage, frozen=True, kw_only=True, tag="traffic"):
+    """Impressions of a lane in each hour of the day (UTC), as means of the days gone by; null where none is known.
+
+    Told as hours end. The day's budgets are planned by all lanes' together, from one midnight to the next.
+    """
+
+    lane: int
+    hours: Annotated[tuple[float | None, ...], Meta(min_length=24, max_length=24)]
+    time_ms: TimeMs
+
+    @property
+    def name(self) -> str:
+        """The lane."""
+        return str(self.lane)
+
+
 class PushedModel(ControlMessage, frozen=True, kw_only=True, tag="model"):
     """A model whose files are on the topic ``models``, by the hashes that its ``manifest`` (JSON as it is) names.
 
@@ -231,7 +247,9 @@ class ModelStatus(ControlMessage, frozen=True, kw_only=True, tag="model-status")
         return f"{self.model}/{self.lane}"
 
 
-KINDS = Consent | Erasure | ExperimentSetting | Allocation | Drift | PushedModel | ModelRoles | ModelStatus
+KINDS = (
+    Consent | Erasure | ExperimentSetting | Allocation | HourlyTraffic | Drift | PushedModel | ModelRoles | ModelStatus
+)
 """Every kind, as a union: ``Consent | Other``."""
 
 

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from scoring.rows import RowStore
+from scoring.traffic import Traffic
 from streams.clock import tick_ms, wall_ms
 from streams.compute import Compute
 from streams.consent import Watermarks
@@ -199,6 +200,8 @@ class Lane:
         clicks = LaneClicks.restore(self._shared.step.learning, recovered.parts)
         state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store, clicks=clicks)
         state.ledger = LaneLedger.restore(recovered.parts)
+        if (budgets := self._shared.step.budgets) is not None:
+            state.traffic = Traffic(budgets.traffic(self.number))
         state.erased, state.control_id = Watermarks.restore(recovered.parts), identity.control
         row = recovered.lane_row
         if row is None:

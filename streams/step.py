@@ -27,9 +27,11 @@ from scoring.feedback import OUTCOME, Learning
 from scoring.ledger import DAY_MS
 from scoring.order import stream_times
 from scoring.rows import Rows, RowStore
+from scoring.traffic import Traffic
 from scoring.update import Applied, apply
 from streams.consent import Gate, Watermarks
 from streams.conservation import account, tally
+from streams.control_wire import HourlyTraffic
 from streams.decode import Decoded, Record, decode, unremembered
 from streams.lane_clicks import LaneClicks
 from streams.lane_ledger import Happened, LaneLedger
@@ -94,6 +96,8 @@ class LaneState:
     control_id: str = ""
     control_next: int = 0
     ledger: LaneLedger = field(default_factory=LaneLedger)
+    traffic: Traffic = field(default_factory=Traffic)
+    """Its hours that have ended are on the control topic; of the one that has not, a new owner learns nothing."""
     flood: FloodScore = field(default_factory=FloodScore)
     """Learnt anew by every owner: within `scoring.anomaly.GRACE` slices."""
     models: ModelNews = field(default_factory=ModelNews)
@@ -189,7 +193,7 @@ class Step:
         rerouted = self._rerouted(decoded.misplaced)
         lane_row = _advance(state, taken, counts, score)
         arms = Counter(p.arm for p in published)
-        control = self._control(state, published)
+        control = self._control(state, published) + self._traffic(state, decoded.events, applied, time_ms)
         effects = Effects(messages, rerouted, lane_row, counts, tally(decoded, applied), arms, outcomes, control)
         lap("encode")
         return effects
@@ -202,6 +206,17 @@ class Step:
         drifts = told(alarms, state.lane, models.live.version, state.stream_ms) if alarms else []
         news = [*drifts, *state.models.tell(state.lane, models, layer, self.worker, state.stream_ms)]
         return [Message(each.key, encode_json(each)) for each in news]
+
+    def _traffic(self, state: LaneState, events: Events, applied: Applied, time_ms: int) -> list[Message]:
+        """What the lane has learnt of its traffic, where an hour has ended."""
+        shown = (events["source"] == Source.IMPRESSION) & (applied.outcome == Outcome.APPLIED)
+        if not self.scoring or not state.traffic.observe(time_ms, int(shown.sum())):
+            return []
+        mean = state.traffic.mean.copy()
+        self._budgets.learn(state.lane, mean)
+        hours = tuple(None if np.isnan(hour) else round(hour, 3) for hour in mean.tolist())
+        told = HourlyTraffic(lane=state.lane, hours=hours, time_ms=time_ms)
+        return [Message(told.key, encode_json(told))]
 
     def _place(self, state: LaneState, users: list[bytes], rows: Rows, acted: npt.NDArray[np.bool_]) -> list[Published]:
         """Placements of those who acted; what was filtered, or late, asks for none."""

@@ -2,7 +2,8 @@
 
 Shoppers visit by the hour; a worker decides, the placement is shown at once or within its ten minutes, and what
 follows is charged on the lane's ledger. Each worker paces by its own lanes' ledgers and what the other's published
-a minute ago. In the middle of the second day one worker leaves for two hours, and its lanes move.
+a minute ago. The first day is planned by the clock, the others by the traffic that has been learnt until their
+beginning. In the middle of the second day one worker leaves for two hours, and its lanes move.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ from scoring.features import Content
 from scoring.ids import MISSING, id64s
 from scoring.ledger import PARTS, charges, settle
 from scoring.market import Asked, Cap, Decided, Fate, Market, Offers, Terms
-from scoring.pacing import DAY_MS, Pacer
+from scoring.pacing import DAY_MS, Pacer, planned
+from scoring.traffic import HOURS, Traffic, day_curve
 from scoring.value import BidType, paid_chance
 from streams.demo.catalogue import catalogue as shop_ads
 from streams.demo.shop import BASE_LOG_ODDS, REACH, SLOT_WEIGHT
@@ -115,13 +117,13 @@ class World:
     impressions: list[tuple[int, int, int]] = field(default_factory=list)
     mismatches: int = 0
     checked: int = 0
+    traffic: list[Traffic] = field(default_factory=lambda: [Traffic() for _ in range(LANES)])
     workers: list[Worker] = field(init=False)
 
     def __post_init__(self) -> None:
         lane = np.arange(LANES)
         self.workers = [
-            Worker(Market(self.terms), Pacer(self.budgets, DAY_CURVE), lane % WORKERS == number)
-            for number in range(WORKERS)
+            Worker(Market(self.terms), Pacer(self.budgets), lane % WORKERS == number) for number in range(WORKERS)
         ]
 
     def minute(self, number: int) -> None:
@@ -191,6 +193,8 @@ class World:
             viewed_ms[person, slot],
         )  # fmt: skip
         np.add.at(self.ledger, (users[person] % LANES, self.shop.campaign[ad]), owed)
+        for traffic, count in zip(self.traffic, np.bincount(users[person] % LANES, minlength=LANES), strict=True):
+            traffic.observe(now_ms, int(count))
         for at, user in enumerate(users.tolist()):
             new = slots[at][seen[at]]
             self.shown[user] = np.concatenate([self.shown[user], new])[-HISTORY:]
@@ -235,17 +239,23 @@ def cap_violations(impressions: list[tuple[int, int, int]], shop: Shop) -> int:
 
 @dataclass
 class Day:
-    """One day's end, per campaign: billed, unbilled, and whether it held back in the last hour or had stopped."""
+    """One day's end, per campaign: billed, unbilled, and whether it held back in the last hour or had stopped.
+
+    ``off_traffic``: mean distance over the hours of what it had spent from the share of the traffic that had come.
+    """
 
     billed: Ints
     unbilled: Ints
     held_back: npt.NDArray[np.bool_]
+    off_traffic: Floats
 
 
 def run(seed: int, days: int, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """The figures of ``salience simulate market``; ``tick`` is called every simulated hour.
 
     ``coarse``: campaign-days whose budget is less than a hundred paid events; their error is told in events.
+    ``off_traffic``: how far spending was from the traffic's own course, on the day that was planned by the clock and on
+    the last one.
     """
     shop = Shop.of(seed)
     budgets, share = _budgets(shop, seed)
@@ -266,6 +276,8 @@ def run(seed: int, days: int, tick: Callable[[], None] = lambda: None) -> dict[s
         "coarse_campaign_days": int((could & coarse).sum()),
         "coarse_error_events": float((left / largest)[could & coarse].max(initial=0)),
         "spend_error_median": float(np.median(errors)),
+        "off_traffic_first_day": float(ends[0].off_traffic[could[0] & ~coarse].mean()),
+        "off_traffic_last_day": float(ends[-1].off_traffic[could[-1] & ~coarse].mean()),
         "overspend_micros": int(sum(np.maximum(day.billed - budgets, 0).sum() for day in ends)),
         "unbilled_share": float(sum(day.unbilled.sum() for day in ends) / (days * budgets.sum())),
         "unbilled_share_worst": float(unbilled.max()),
@@ -279,15 +291,19 @@ def _days(world: World, days: int, tick: Callable[[], None]) -> Iterator[Day]:
     for day in range(days):
         world.ledger[:] = 0  # a new day has its own ledger
         world.published[:] = 0
-        held = np.zeros(CAMPAIGNS, dtype=np.bool_)
+        for worker in world.workers:
+            worker.pacer.day_curve = day_curve(traffic.mean for traffic in world.traffic)
+        held, off = np.zeros(CAMPAIGNS, dtype=np.bool_), np.zeros(CAMPAIGNS)
         for minute in range(DAY_MS // MINUTE_MS):
             world.minute(day * 1_440 + minute)
             if 1_380 <= minute < 1_439:  # the last update is the next day's first
                 held |= np.logical_or.reduce([worker.pacer.multiplier < 1 for worker in world.workers])
             if minute % 60 == 59:
+                come = planned(minute * MINUTE_MS + MINUTE_MS - 1, DAY_CURVE)
+                off += np.abs(np.minimum(world.ledger.sum(axis=0) / PARTS / np.maximum(world.budgets, 1), 1.0) - come)
                 tick()
         settled = settle(world.ledger, world.budgets)
-        yield Day(settled.billed_micros, settled.unbilled_micros, held)
+        yield Day(settled.billed_micros, settled.unbilled_micros, held, off / HOURS)
 
 
 def _largest_event(shop: Shop) -> Ints:

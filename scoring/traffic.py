@@ -1,0 +1,77 @@
+"""When people come: impressions by the hour of the day, as each lane learns them, and the plan of a day made from them.
+
+A budget that is planned by the clock is held back when people are there and has to be made up when they sleep. The
+plan of a day is the shop's whole traffic, all campaigns' together, which pacing does not change.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+HOURS = 24
+HOUR_MS = 3_600_000
+NEW = 0.3
+"""What the newest day counts of an hour's mean; a week ago is then 8 % of it."""
+LEAST = 0.1
+"""Of an even hour's share, what every hour is given at least: a plan that stands still learns nothing."""
+
+
+def unknown() -> Floats:
+    """The means ``[24]`` of a lane that has seen no hour from its beginning to its end."""
+    return np.full(HOURS, np.nan)
+
+
+@dataclass
+class Traffic:
+    """One lane's. ``mean [24]``: impressions in each hour of UTC, of days gone by; NaN where none is known."""
+
+    mean: Floats = field(default_factory=unknown)
+    _hour: int = -1
+    """Since the epoch; of the lane's own time, so that a backlog is counted when it happened."""
+    _count: int = 0
+    _whole: bool = False
+    """Whether the hour was seen from its beginning."""
+
+    def observe(self, time_ms: int, impressions: int) -> bool:
+        """Take so many more at the lane's time, which never goes back; whether hours have ended that are known now.
+
+        Hours without any count too, up to a day of them. Before its first event a lane has no time, which is 0.
+        """
+        hour, ended = time_ms // HOUR_MS, False
+        if time_ms <= 0:
+            return False
+        if hour > self._hour:
+            if self._hour >= 0:
+                if self._whole:
+                    self._learn(self._hour, self._count)
+                for empty in range(max(self._hour + 1, hour - HOURS), hour):
+                    self._learn(empty, 0)
+                ended = self._whole or hour > self._hour + 1
+                self._whole = True
+            self._hour, self._count = hour, 0
+        self._count += impressions
+        return ended
+
+    def _learn(self, hour: int, count: int) -> None:
+        at = hour % HOURS
+        known = self.mean[at]
+        self.mean[at] = count if np.isnan(known) else known + NEW * (count - known)
+
+
+def day_curve(lanes: Iterable[Floats]) -> Floats:
+    """Share of a day's traffic in each hour, ``[24]``, by the lanes' means; what a lane does not know is even."""
+    total = np.zeros(HOURS)
+    for mean in lanes:
+        known = ~np.isnan(mean)
+        if known.any():
+            total += np.where(known, mean, mean[known].mean())
+    even = np.full(HOURS, 1 / HOURS)
+    if total.sum() <= 0:
+        return even
+    shares = np.maximum(total / total.sum(), LEAST * even)
+    curve: Floats = shares / shares.sum()
+    return curve

@@ -1,0 +1,116 @@
+"""When people come: hours that a lane counts, what it tells of them, and the day that budgets are planned by."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoring.budgets import Budgets, Spending
+from scoring.market import Market
+from scoring.pacing import DAY_MS, FINISH, planned
+from scoring.traffic import HOUR_MS, HOURS, LEAST, Traffic, day_curve, unknown
+from streams.campaign_feed import learn
+from streams.control_wire import HourlyTraffic
+from streams.step import Effects, LaneState, Step
+from tests.builders import START_MS, impression, records
+from tests.unit.slices import slice_of
+from tests.unit.test_budgets import shop
+from tests.unit.test_models import engine_of, toy
+
+DAY = START_MS // DAY_MS * DAY_MS
+
+
+def lived(traffic: Traffic, counts: list[int], start_ms: int = DAY) -> None:
+    """Hours of so many impressions, in four parts each, and the moment after the last."""
+    for hour, count in enumerate(counts):
+        for part in range(4):
+            traffic.observe(start_ms + hour * HOUR_MS + part * HOUR_MS // 4, count // 4)
+    traffic.observe(start_ms + len(counts) * HOUR_MS, 0)
+
+
+def test_an_hour_is_known_when_it_has_ended_and_the_first_was_not_seen_whole():
+    traffic = Traffic()
+    assert not traffic.observe(DAY + 1, 8)
+    assert not traffic.observe(DAY + HOUR_MS - 1, 8)
+    assert not traffic.observe(DAY + HOUR_MS, 4)  # it may have begun before
+    assert np.isnan(traffic.mean).all()
+    assert traffic.observe(DAY + 2 * HOUR_MS, 0)
+    assert traffic.mean[1] == 4
+    assert np.isnan(traffic.mean).sum() == HOURS - 1
+
+
+def test_hours_without_anybody_count_nothing_and_newer_days_count_more():
+    traffic = Traffic()
+    lived(traffic, [40] * 25)
+    assert (traffic.mean == 40).all()
+    traffic.observe(DAY + 30 * HOUR_MS, 0)
+    assert traffic.mean[2:6] == pytest.approx([28.0] * 4)  # 40 - 0.3 × 40
+    traffic.observe(DAY + 500 * HOUR_MS, 0)
+    assert (traffic.mean < 40).all()
+
+
+def test_a_lane_without_time_learns_nothing():
+    traffic = Traffic()
+    assert not traffic.observe(0, 0)
+    assert not traffic.observe(DAY, 1)
+    assert np.isnan(traffic.mean).all()
+
+
+@given(st.lists(st.lists(st.one_of(st.none(), st.floats(0, 1e6)), min_size=24, max_size=24), max_size=4))
+def test_a_day_is_shared_out_whole_and_every_hour_has_its_least(lanes: list[list[float | None]]) -> None:
+    curve = day_curve(np.array([np.nan if hour is None else hour for hour in lane]) for lane in lanes)
+    assert curve.sum() == pytest.approx(1)
+    assert curve.min() >= LEAST / HOURS / (1 + LEAST) - 1e-12
+
+
+def test_the_plan_follows_all_lanes_traffic():
+    evening = np.where(np.arange(HOURS) >= 18, 90.0, 10.0)
+    curve = day_curve([evening, unknown(), 2 * evening])
+    assert curve[20] / curve[3] == pytest.approx(9)
+    assert planned(DAY + 18 * HOUR_MS, curve) == pytest.approx(18 * curve[0] / FINISH)
+    np.testing.assert_allclose(day_curve([]), 1 / HOURS)
+
+
+def test_a_day_keeps_the_plan_that_it_began_with():
+    budgets, evening = Budgets(Market(), shop()), np.where(np.arange(HOURS) >= 18, 90.0, 10.0)
+    day = DAY // DAY_MS
+    budgets.tell(0, "", Spending("c1", day, 1, 1, 0, 0.0, 0.0))
+    budgets.pace(DAY + HOUR_MS)
+    budgets.learn(0, evening)
+    budgets.pace(DAY + 2 * HOUR_MS)
+    np.testing.assert_allclose(budgets.day_curve, 1 / HOURS)
+    budgets.pace(DAY + DAY_MS)
+    assert budgets.day_curve[20] == pytest.approx(9 * budgets.day_curve[3])
+    again = Budgets(Market(), shop())  # a worker that starts in mid-day plans by what is known then
+    again.learn(0, evening)
+    np.testing.assert_array_equal(again.day_curve, budgets.day_curve)
+    np.testing.assert_array_equal(again.traffic(0), evening)
+    assert np.isnan(again.traffic(1)).all()
+
+
+def told(effects: Effects) -> list[HourlyTraffic]:
+    return [
+        msgspec.json.decode(message.value or b"", type=HourlyTraffic)
+        for message in effects.control
+        if message.key == b"traffic/0"
+    ]
+
+
+def test_a_lane_tells_its_traffic_as_hours_end_and_its_next_owner_goes_on_from_there(tmp_path: Path) -> None:
+    step, state = Step(engine_of(toy(tmp_path, 0)), lambda _: 0, 0, 10**12), LaneState(0, ("a", "b"), 1)
+    shown = [
+        impression(f"u{user}", "ad-1", DAY + hour * HOUR_MS + user) for hour in range(4) for user in range(5 + hour)
+    ]
+    given = records(shown)
+    cuts = [slice(0, 5), slice(5, 11), slice(11, 18), slice(18, 26)]
+    found = [one for cut in cuts for one in told(step.run(state, slice_of(given[cut]), 2**42))]
+    assert [one.hours[:4] for one in found] == [(None, 6, None, None), (None, 6, 7, None)]
+    other = Budgets(Market(), shop())
+    learn(other, "0", found[-1])
+    learn(other, "0", None)  # taken back: what was known stays
+    np.testing.assert_array_equal(other.traffic(0), state.traffic.mean)
+    assert step.budgets is not None
+    np.testing.assert_array_equal(step.budgets.day_curve, other.day_curve)

@@ -118,7 +118,7 @@ def make_step(
         requests=requests,
         consent_presumed=settings.consent_presumed,
         erased_kept_ms=settings.erased_kept_ms,
-        windows=read(settings.rules).attribution(),
+        attribution=read(settings.rules).owed(),
         budgets=budgets,
         worker=settings.instance_id or f"{socket.gethostname()}:{os.getpid()}",
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from scoring.attribution import MILLI, Windows, credit
+from scoring.attribution import MILLI, Attribution, credit
 from scoring.billing import Before, bill
 from scoring.budgets import Budgets, Spending
 from scoring.engine import Engine
@@ -45,7 +45,7 @@ class LaneLedger:
     _news: list[int] = field(default_factory=list)
     _known: bool = False
 
-    def charge(self, store: RowStore, happened: "Happened", engine: Engine, windows: Windows, day: int) -> int:
+    def charge(self, store: RowStore, happened: "Happened", engine: Engine, owed: Attribution, day: int) -> int:
         """Add what events charge and earn that have been applied to ``store``, on a ``day`` since the epoch.
 
         Returns how many told a price that is not their placement's.
@@ -54,7 +54,7 @@ class LaneLedger:
         shop = engine.catalogue
         bills = bill(happened.before, events, outcome, shop, engine.market.seal)
         bought = events[(outcome == Outcome.APPLIED) & (events["kind"] == Kind.PURCHASED)]
-        credits_ = credit(store.rows, bought, shop, windows)
+        credits_ = credit(store.rows, bought, shop, owed)
         size = len(bills.slot)
         figures = np.zeros((size + len(credits_.slot), len(FIGURES)), dtype=np.int64)
         figures[:size, : _AT["last"]] = np.column_stack(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from scoring.attribution import Windows
+from scoring.attribution import Attribution, Spread
 from scoring.auction import Rule
 from scoring.ids import id64
 from scoring.market import Cap, Terms
@@ -35,6 +35,7 @@ fairness: {among: advertiser, strength: 1.0}  # or category: exposure as worth d
 conversion: 0.02                # purchases per click, where nothing is known better
 viewed_s: 2.0                   # seconds that an impression is looked at
 windows: {days: 7, campaigns: {spring: 1}}  # for so many days a purchase is owed to a click
+attribution: {spread: position, half_life_days: 2, campaigns: {spring: time}}  # beside last touch, over all clicks
 """
 """All that a file may say; each line may be left out."""
 
@@ -77,6 +78,12 @@ class _Windows(_Part):
     campaigns: Annotated[dict[Name, Annotated[float, Field(gt=0, le=90)]], Field(max_length=NAMES_MAX)] = {}
 
 
+class _Attribution(_Part):
+    spread: Spread = "position"
+    half_life_days: Annotated[float, Field(gt=0.01, le=90)] = 2.0
+    campaigns: Annotated[dict[Name, Spread], Field(max_length=NAMES_MAX)] = {}
+
+
 class Rules(_Part):
     """The file. What it leaves out is as without a file."""
 
@@ -93,6 +100,7 @@ class Rules(_Part):
     conversion: Annotated[float, Field(ge=0, le=1)] = 0.02
     viewed_s: Annotated[float, Field(ge=0, le=3_600)] = 2.0
     windows: _Windows = _Windows()
+    attribution: _Attribution = _Attribution()
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Rules":
@@ -117,10 +125,16 @@ class Rules(_Part):
             if count > 1:
                 yield f"caps: {count} of scope {cap[0]} within {cap[1]} minutes; expected one"
 
-    def attribution(self) -> Windows:
-        """For how long a purchase is owed to a click."""
-        campaigns = {id64(name): round(days * DAY_MS) for name, days in self.windows.campaigns.items()}
-        return Windows(round(self.windows.days * DAY_MS), campaigns)
+    def owed(self) -> Attribution:
+        """For how long a purchase is owed to clicks, and how much of it to each."""
+        told = self.attribution
+        return Attribution(
+            round(self.windows.days * DAY_MS),
+            {id64(name): round(days * DAY_MS) for name, days in self.windows.campaigns.items()},
+            told.spread,
+            {id64(name): spread for name, spread in told.campaigns.items()},
+            round(told.half_life_days * DAY_MS),
+        )
 
     def terms(self) -> Terms:
         """As the engine takes them."""
@@ -142,7 +156,7 @@ class Rules(_Part):
             fair_among=self.fairness.among if self.fairness else "advertiser",
             conversion=self.conversion,
             viewed_s=self.viewed_s,
-            version=f"{id64(self.model_dump_json(exclude={'windows'})):016x}",
+            version=f"{id64(self.model_dump_json(exclude={'windows', 'attribution'})):016x}",
         )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.anomaly import FloodScore
-from scoring.attribution import Windows
+from scoring.attribution import Attribution
 from scoring.billing import look
 from scoring.budgets import Budgets
 from scoring.cleaning import Rules
@@ -130,7 +130,7 @@ class Step:
     requests: Requests | None = None
     consent_presumed: bool = True
     erased_kept_ms: int = 60 * 86_400_000
-    windows: Windows = field(default_factory=Windows)
+    attribution: Attribution = field(default_factory=Attribution)
     budgets: Budgets | None = None
     worker: str = ""
 
@@ -267,7 +267,7 @@ class Step:
         misquoted = 0
         if self.scoring and len(happened.events):
             day = time_ms // DAY_MS
-            misquoted = state.ledger.charge(state.store, happened, self.engine, self.windows, day)
+            misquoted = state.ledger.charge(state.store, happened, self.engine, self.attribution, day)
         state.ledger.tell(state.lane, self._budgets)
         self._budgets.pace(time_ms)
         return misquoted

@@ -138,19 +138,27 @@ def stop(
 
 @app.command("list", epilog="Example: salience experiment list --json")
 def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Every experiment on the control topic."""
+    """Every experiment on the control topic; of a bandit, how far its cohorts have come, in the newest one's shares."""
     import msgspec
 
-    known = _known(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
+    from streams.control_wire import Allocation, ExperimentSetting
+    from streams.experiments import definition
+
+    control = _control(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
+    known = control.all(ExperimentSetting)
     if as_json:
         sys.stdout.write(msgspec.json.encode(dict(known)).decode() + "\n")
         return
     table = Table("experiment", "status", "layer", "range", "ramp", "arms", "guardrails", "reason")
     for one in sorted(known.values(), key=lambda setting: setting.number):
-        arms = ", ".join(f"{arm.arm} {arm.share:.0%}" for arm in one.arms)
+        runs = definition(one, control.get(Allocation, one.experiment))
+        shares = [f"{share:.0%}" if not one.interleaved else "in turns" for share in runs.shares[-1].tolist()]
+        models = [f" by {arm.model}" if arm.model else "" for arm in runs.arms]
+        arms = ", ".join(f"{arm.name}{by} {share}" for arm, by, share in zip(runs.arms, models, shares, strict=True))
+        upto = runs.later[-1].upto if runs.later else runs.ramp
         rails = ", ".join(f"{rail.metric} {rail.most_loss:.0%}" for rail in one.guardrails)
         reserved = f"{one.low:.2f} to {one.high:.2f}"
-        table.add_row(one.experiment, one.status, one.layer, reserved, f"{one.ramp:.0%}", arms, rails, one.reason)
+        table.add_row(one.experiment, one.status, one.layer, reserved, f"{upto:.0%}", arms, rails, one.reason)
     Console(highlight=False).print(table)
 
 

@@ -11,5 +11,5 @@ and "now" is the timestamp of the record being applied. Modules import only thos
 
 and beside it, the laboratory that judges what the engine did
 
-    (offpolicy, sentiment) → trial → allocation
+    (offpolicy, sentiment, positions) → trial → allocation
 """

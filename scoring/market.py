@@ -68,8 +68,9 @@ class Terms:
     ``category_share``: the most that one category may have of a placement's slots, so that what a person likes best
     does not become all that they see. ``fairness``: how quickly the groups ``fair_among`` are given the exposure that
     their worth deserves (`scoring.fairness`); 0: not at all. ``conversion``, ``viewed_s``: purchases per click and
-    seconds of attention per impression where nothing is known better. ``version`` tells one set of terms from another
-    in receipts.
+    seconds of attention per impression where nothing is known better. ``examination``: how likely each slot is looked
+    at, by the first, for prices by VCG; slots beyond are like the last, and all as in `scoring.auction.examined` where
+    it is empty. ``version`` tells one set of terms from another in receipts.
     """
 
     auction: Rule = "gsp"
@@ -88,6 +89,7 @@ class Terms:
     fair_among: str = "advertiser"
     conversion: float = 0.02
     viewed_s: float = 2.0
+    examination: tuple[float, ...] = ()
     version: str = "none"
 
     @property
@@ -264,8 +266,13 @@ class Market:
 
     def _prices(self, stake: _Stake, allowed: Bools | None, chosen: Ints) -> Ints:
         bidding = stake.worth if allowed is None else np.where(allowed, stake.worth, 0.0)
-        terms = self.terms
-        return prices(terms.auction, bidding, chosen, stake.chance, stake.bids, stake.quality, terms.reserve_micros)
+        terms, slots = self.terms, chosen.shape[1]
+        told, alpha = terms.examination, None
+        if told:
+            alpha = np.array([*told, *[told[-1]] * max(slots - len(told), 0)])
+        return prices(
+            terms.auction, bidding, chosen, stake.chance, stake.bids, stake.quality, terms.reserve_micros, alpha
+        )
 
     def values(self, catalogue: Catalogue, asked: Asked, chosen: Ints, slot_pctr: npt.NDArray[np.floating]) -> Floats:
         """Expected micros of an impression of each slot's ad in its slot, ``[B, L]``; ``slot_pctr [B, L]``."""

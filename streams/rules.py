@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from scoring.attribution import Attribution, Spread
 from scoring.auction import Rule
@@ -32,6 +32,7 @@ pinned: {ad-9: 0}               # ad: slot
 diversity: {method: mmr, strength: 0.2}  # or dpp
 category_share: 0.5             # of a placement's slots, the most that one category may have
 fairness: {among: advertiser, strength: 1.0}  # or category: exposure as worth deserves, over time
+examination: [1, 0.9, 0.82]     # how likely slots are looked at, for prices by vcg (salience report, Positions)
 conversion: 0.02                # purchases per click, where nothing is known better
 viewed_s: 2.0                   # seconds that an impression is looked at
 windows: {days: 7, campaigns: {spring: 1}}  # for so many days a purchase is owed to a click
@@ -78,6 +79,12 @@ class _Windows(_Part):
     campaigns: Annotated[dict[Name, Annotated[float, Field(gt=0, le=90)]], Field(max_length=NAMES_MAX)] = {}
 
 
+def _falls(chances: list[float]) -> list[float]:
+    if chances != sorted(chances, reverse=True):
+        raise ValueError("expected no slot to be looked at more than the one above it")
+    return chances
+
+
 class _Attribution(_Part):
     spread: Spread = "position"
     half_life_days: Annotated[float, Field(gt=0.01, le=90)] = 2.0
@@ -97,6 +104,9 @@ class Rules(_Part):
     diversity: _Diversity | None = None
     category_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     fairness: _Fairness | None = None
+    examination: Annotated[
+        list[Annotated[float, Field(gt=0, le=1)]], Field(max_length=100), AfterValidator(_falls)
+    ] = []
     conversion: Annotated[float, Field(ge=0, le=1)] = 0.02
     viewed_s: Annotated[float, Field(ge=0, le=3_600)] = 2.0
     windows: _Windows = _Windows()
@@ -154,6 +164,7 @@ class Rules(_Part):
             category_share=self.category_share,
             fairness=self.fairness.strength if self.fairness else 0.0,
             fair_among=self.fairness.among if self.fairness else "advertiser",
+            examination=tuple(self.examination),
             conversion=self.conversion,
             viewed_s=self.viewed_s,
             version=f"{id64(self.model_dump_json(exclude={'windows', 'attribution'})):016x}",

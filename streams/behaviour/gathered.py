@@ -33,6 +33,7 @@ HAPPENED = np.dtype(
         ("value_micros", "<i8"),
         ("viewed_ms", "<i8"),
         ("kind", "u1"),  # of `scoring.events.Kind`
+        ("slot", "<i2"),  # that an impression says it stood in; -1 where it does not
         ("answers", "?"),  # an action that names the impression that it answers
     ]
 )
@@ -155,7 +156,7 @@ def _table(events: Sequence[Event]) -> Table:
     if not events:
         return out
     engines = columns(events, np.zeros(len(events), dtype=np.int32).tolist())
-    for name in ("time_ms", "shown_ms", "ad", "event", "value_micros", "viewed_ms", "kind", "answers"):
+    for name in ("time_ms", "shown_ms", "ad", "event", "value_micros", "viewed_ms", "kind", "slot", "answers"):
         out[name] = engines[name]
     out["user"] = id64s([event.user_id for event in events])
     out["placement"] = [id64(event.placement_id) if event.placement_id else 0 for event in events]

@@ -53,7 +53,7 @@ def page(report: Report) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("streams.behaviour", ""), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    sections = [part(report) for part in (_funnels, _cohorts, _attention, _drift, _personal, _campaigns, _fairness)]
+    sections = [part(report) for part in _PARTS]
     return environment.get_template("page.html.j2").render(about=about, lead=lead, sections=sections)
 
 
@@ -238,6 +238,38 @@ def _personal(report: Report) -> Section:
     )
 
 
+def _positions(report: Report) -> Section:
+    found = report.positions
+    if found is None:
+        says = ["This log has no impressions of a control group that say their slot, so it cannot tell."]
+        return Section("positions", "Which slots are looked at", says, "", "", [])
+    told = [each for each in found.slots if each.examined is not None]
+    rows = [
+        [
+            str(each.slot),
+            f"{each.impressions:,}",
+            f"{each.clicks:,}",
+            "too few clicks" if each.examined is None else f"{each.examined:.3f}",
+            "" if each.low is None else f"{each.low:.3f} to {each.high:.3f}",
+        ]
+        for each in found.slots
+    ]
+    return Section(
+        "positions",
+        "Which slots are looked at",
+        [
+            (
+                f"Click rates of slots by that of the first, of the control group's {found.people:,} people. Their "
+                "placements are drawn at random, so that ads of every slot are liked alike, and what is left is how "
+                "likely a slot is looked at. A VCG auction takes these numbers as `examination` in the rules."
+            )
+        ],
+        _picture(plots.examined(found)) if told else "",
+        f"How likely {len(told)} slots are looked at, by the first.",
+        [Numbers("Slots", ["slot", "impressions", "clicks", "looked at", "95 % interval"], rows)],
+    )
+
+
 def _campaigns(report: Report) -> Section:
     found = report.campaigns
 
@@ -312,3 +344,7 @@ def _fairness(report: Report) -> Section:
             *(largest(*each) for each in both),
         ],
     )
+
+
+_PARTS = (_funnels, _cohorts, _attention, _drift, _personal, _positions, _campaigns, _fairness)
+"""In the order of the page."""

@@ -19,6 +19,7 @@ from streams.behaviour.fairness import Fairness
 from streams.behaviour.funnels import Funnels, Step
 from streams.behaviour.joined import DAY_MS
 from streams.behaviour.personal import Personalisation
+from streams.behaviour.positions import Positions
 
 INK, PALE, SECOND = "#0b5394", "#9fc5e8", "#b45309"
 """Blue and orange: apart for every kind of colour sight, and from white by more than 4.5 : 1."""
@@ -146,6 +147,22 @@ def changed(found: Personalisation) -> bytes:
         axes.set_xlabel("personalised against control, 95 % interval")
 
     return draw(paint, 1.2 + 0.35 * max(len(told), 1))
+
+
+def examined(found: Positions) -> bytes:
+    """How likely each slot is looked at, with intervals."""
+    told = [each for each in found.slots if each.examined is not None]
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for each in told:
+            axes.plot([each.slot, each.slot], [float(each.low or 0), float(each.high or 0)], color=INK, linewidth=2)
+        axes.plot([each.slot for each in told], [float(each.examined or 0) for each in told], "o", color=INK)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("slot")
+        axes.set_ylabel("looked at, by the first")
+
+    return draw(paint)
 
 
 def returned(found: Campaigns) -> bytes:

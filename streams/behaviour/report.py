@@ -11,6 +11,7 @@ from streams.behaviour.funnels import Funnels, funnels
 from streams.behaviour.gathered import Gathered
 from streams.behaviour.joined import join
 from streams.behaviour.personal import Personalisation, personalisation
+from streams.behaviour.positions import Positions, positions
 
 
 class About(Struct, frozen=True):
@@ -29,7 +30,9 @@ class About(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """Every section; ``personalisation`` is null where the log has no receipts of both groups."""
+    """Every section; ``personalisation`` is null where the log has no receipts of both groups, ``positions`` where none
+    is of the control group.
+    """
 
     about: About
     funnels: Funnels
@@ -37,6 +40,7 @@ class Report(Struct, frozen=True):
     attention: Attention
     drift: Drift
     personalisation: Personalisation | None
+    positions: Positions | None
     campaigns: Campaigns
     fairness: Fairness
 
@@ -63,6 +67,7 @@ def report(gathered: Gathered, source: str) -> Report:
         attention=attention(behaviour),
         drift=drift(behaviour),
         personalisation=personalisation(behaviour),
+        positions=positions(behaviour),
         campaigns=campaigns(behaviour),
         fairness=fairness(behaviour),
     )

@@ -43,7 +43,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write one HTML file on what people did: funnels, return, attention, drift of interest, what personalisation
-    changed, campaigns, fairness of exposure.
+    changed, which slots are looked at, campaigns, fairness of exposure.
 
     It holds sums over people and no person's id, asks for nothing from the network, and has a table behind every
     picture. --json prints the same numbers as well. Exit code 1 where there is nothing to report on, a topic is

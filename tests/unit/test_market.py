@@ -64,6 +64,14 @@ def test_without_rules_the_most_valuable_stand_first_and_pay_the_next_ones_value
     assert made.fate.tolist() == [[Fate.WON, Fate.WON + 1, Fate.WON + 2, Fate.OUTBID]]
 
 
+def test_vcg_prices_by_how_likely_the_slots_are_looked_at():
+    plain, flat = Market(Terms(auction="vcg")), Market(Terms(auction="vcg", examination=(1.0,)))
+    assert decide(flat, slots=3).prices_micros.tolist() == [[100, 100, 100]]  # who is kept out loses the same anywhere
+    steep = decide(Market(Terms(auction="vcg", examination=(1.0, 0.5, 0.5))), slots=3)
+    assert steep.prices_micros.tolist() == [[200, 100, 100]]  # (300 - 200) / 2 of the one below, and 100 beyond
+    assert decide(plain, slots=3).prices_micros.tolist() != steep.prices_micros.tolist()
+
+
 def test_a_cap_counts_what_was_shown_within_its_window_and_what_this_placement_shows():
     market = Market(Terms(caps=(Cap("campaign", 2, HOUR_MS),)))
     assert decide(market).chosen.tolist() == [[0, 1, 2, 3]]

@@ -53,6 +53,12 @@ def test_every_error_of_a_file_is_told_at_once() -> None:
         assert any(line.startswith(where) for line in said.splitlines()), where
 
 
+def test_no_slot_is_looked_at_more_than_the_one_above_it() -> None:
+    assert parse("examination: [1, 0.9, 0.9]").terms().examination == (1, 0.9, 0.9)
+    with pytest.raises(RulesError, match=r"examination: .*than the one above it"):
+        parse("examination: [1, 0.8, 0.9]")
+
+
 def test_rules_that_contradict_each_other_are_all_told() -> None:
     text = """
         block: {ads: [ad-1]}

@@ -1,0 +1,70 @@
+"""Position bias from random placements: the curve that is there is found, with intervals that cover it."""
+
+import numpy as np
+import pytest
+
+from scoring.policies import CONTROL_ARM, ENGINE_ARM
+from scoring.positions import CLICKS_MIN, examination
+from streams.behaviour.positions import positions
+from streams.demo.shop import SLOT_WEIGHT
+from tests.builders import START_MS, click, impression
+from tests.unit.test_behaviour import behaviour_of
+
+SLOTS, PEOPLE, PLACEMENTS = 6, 400, 12
+TRUTH = 1 / (1 + SLOT_WEIGHT * np.arange(SLOTS))
+"""The demo shop's: how likely its shoppers click in each slot, by the first."""
+
+
+def shop(seed: int, people: int = PEOPLE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slots, clicks and people of random placements; people differ in how much they click, and in how far they look."""
+    draw = np.random.default_rng(seed)
+    slot = np.tile(np.arange(SLOTS), people * PLACEMENTS)
+    person = np.repeat(np.arange(people), SLOTS * PLACEMENTS)
+    liking = draw.beta(2, 8, people)[person] * draw.uniform(0.5, 1.5, len(slot))
+    seen = draw.geometric(0.15, people * PLACEMENTS).repeat(SLOTS) > slot  # what nobody scrolls to is no impression
+    clicked = draw.random(len(slot)) < liking * TRUTH[slot]
+    return slot[seen], clicked[seen], person[seen]
+
+
+def test_the_shops_own_curve_is_found_and_its_intervals_cover_it():
+    covered = []
+    for seed in range(60):
+        found = examination(*shop(seed))
+        assert [one.slot for one in found] == list(range(SLOTS))
+        covered += [one.low <= truth <= one.high for one, truth in zip(found[1:], TRUTH[1:], strict=True)]
+        if seed == 0:
+            np.testing.assert_allclose([one.examined for one in found], TRUTH, rtol=0.25)
+    assert 0.92 <= np.mean(covered) <= 0.99
+    many = examination(*shop(99, people=6_000))
+    np.testing.assert_allclose([one.examined for one in many], TRUTH, rtol=0.06)
+
+
+def test_a_slot_with_few_clicks_is_not_spoken_of():
+    slot, person = np.repeat([0, 1], 500), np.tile(np.arange(500), 2)
+    clicked = np.concatenate([np.arange(500) % 5 == 0, np.arange(500) < CLICKS_MIN - 1])
+    first, second = examination(slot, clicked, person)
+    assert (first.examined, first.clicks) == (1.0, 100)
+    assert (first.low, first.high) == (1.0, 1.0)  # by itself
+    assert (second.examined, second.low, second.clicks) == (None, None, CLICKS_MIN - 1)
+    assert examination(slot[:0], clicked[:0], person[:0]) == []
+
+
+def test_a_report_tells_of_the_control_groups_impressions_alone():
+    events, decisions = [], []
+    for number in range(200):
+        control = number % 2 == 0
+        name, arm = f"p-{number}", CONTROL_ARM if control else ENGINE_ARM
+        decisions.append({"placement_id": name, "arm": arm, "policy": {"control_share": 0.5}})
+        for slot in range(2):
+            told = {"placement_id": name, "slot": None if number == 0 else slot}
+            time_ms = START_MS + 1_000 * slot
+            events.append(impression(f"u-{number}", f"ad-{slot}", time_ms, **told))
+            if slot == 0 or not control or number % 4 == 2:
+                events.append(click(f"u-{number}", f"ad-{slot}", time_ms + 5, impression_time_ms=time_ms))
+    found = positions(behaviour_of(events, [], decisions))
+    assert found is not None
+    assert found.people == 99  # one of them did not say where its ads stood
+    assert [one.impressions for one in found.slots] == [99, 99]
+    assert [one.clicks for one in found.slots] == [99, 50]
+    assert found.slots[1].examined == pytest.approx(50 / 99)
+    assert positions(behaviour_of(events, [])) is None

@@ -68,7 +68,7 @@ def latency(seconds: Seconds = 60, runs: Runs = 1, guarantee: OneGuarantee = Non
 
 
 @app.command(epilog="Example: salience bench overload --json")
-def overload(seconds: Seconds = 60, runs: Runs = 1, as_json: Json = False) -> None:
+def overload(seconds: Seconds = 120, runs: Runs = 1, as_json: Json = False) -> None:
     """Half as many events again as the worker can do: memory stays, lag grows, and then drains.
 
     Starts Apache Kafka by itself, in a temporary folder.

@@ -1,6 +1,7 @@
-"""What an overload does: half as many events again as the worker can do, for a minute, and then none.
+"""What an overload does: half as many events again as the worker can do, for two minutes, and then none.
 
 Memory must not grow with what waits: the queues are bounded, so that lag grows, in the broker. Afterwards it drains.
+The first minute fills the queues, 10,000 records a lane and topic by default; the second shows whether it ends there.
 """
 
 import asyncio
@@ -28,6 +29,8 @@ GUARANTEE: Guarantee = "exactly_once"
 OVERLOAD = 1.5
 USERS = 5_000
 """Few, so that all of them have their rows before the overload begins, and what grows is not state."""
+CLICK_WINDOW_MS = 10_000
+"""Impressions that wait for their outcome have their full number within the first minute, not only after five."""
 LOOK_EVERY_S = 0.5
 MB = 1_000_000
 
@@ -53,7 +56,7 @@ def measure(there: Bed, *, seconds: float, events: int = CAPACITY_EVENTS) -> Rep
     load = Load(events=events, users=USERS, exponent=0, start_ms=int(time.time() * 1000) - events)
     prefix, _ = there.filled(load)
     there.say("salience: capacity")
-    with there.working(prefix, guarantee=GUARANTEE) as (worker,):
+    with there.working(prefix, guarantee=GUARANTEE, click_window_ms=CLICK_WINDOW_MS) as (worker,):
         capacity = capped(there.pace_of(prefix, events, [worker]))
         plan = plan_of(there, prefix, topics.PLACEMENTS, OVERLOAD * capacity, seconds, 0.0, seed=2, users=USERS)
         there.say(f"salience: {OVERLOAD:.0%} of {capacity:,.0f} events/s for {seconds:.0f} s")

@@ -166,10 +166,10 @@ def _trace(
 
 
 def snapshots_with(settings: Settings, users: Sequence[str]) -> list[Path]:
-    """Snapshots on this machine that hold a row of the person: each goes with the lane's next one."""
+    """Snapshots on this machine, unfinished ones too, that hold a row of the person: each goes with the lane's next."""
     folder = settings.home / "snapshots" / f"{settings.topic_prefix}{settings.group}"
     keys = [len(user.encode()).to_bytes(2, "little") + user.encode() for user in users]
-    return [path for path in sorted(folder.glob("lane-*.snapshot")) if any(key in path.read_bytes() for key in keys)]
+    return [path for path in sorted(folder.glob("lane-*")) if any(key in path.read_bytes() for key in keys)]
 
 
 def verdict(found: Sequence[Trace], snapshots: Sequence[Path]) -> bool:

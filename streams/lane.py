@@ -33,7 +33,7 @@ from streams.reading import log_ends
 from streams.recovery import Recovered, recover
 from streams.refused_ads import LANE
 from streams.settings import Settings
-from streams.snapshots import Snapshots
+from streams.snapshots import Snapshots, Writing
 from streams.step import Effects, LaneState, Slice, Step
 from streams.topics import CONTROL
 from streams.traces import Traces
@@ -88,6 +88,7 @@ class Lane:
         self._committed = False
         self._passed: dict[TopicPartition, int] = {}
         self._snapshot_due_ms = tick_ms() + settings.snapshot_every_ms
+        self._writing: Writing | None = None
 
     @property
     def state(self) -> LaneState:
@@ -320,9 +321,17 @@ class Lane:
             self._passed = at
 
     async def _snapshot(self) -> None:
-        if tick_ms() >= self._snapshot_due_ms:
-            await self._shared.compute.run(self._shared.snapshots.save, self.state, self._changelog_offset)
+        """Write some more of the snapshot that is due, between two slices."""
+        if tick_ms() >= self._snapshot_due_ms and await self._shared.compute.run(self._write_some):
             self._snapshot_due_ms = tick_ms() + self._shared.settings.snapshot_every_ms
+
+    def _write_some(self) -> bool:
+        """Whether that was all."""
+        if self._writing is None:
+            self._writing = self._shared.snapshots.begin(self.state, self._changelog_offset)
+        whole = self._writing.advance(self.state.store, self._changelog_offset)
+        self._writing = None if whole else self._writing
+        return whole
 
     # --- leaving -----------------------------------------------------------------------------------------
 

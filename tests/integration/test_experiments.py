@@ -128,6 +128,7 @@ def test_a_bandit_lets_in_cohorts_by_what_it_saw_and_moves_nobody_across_a_resta
         assert all(everyone[user].arm == arm for user, arm in _arms(first).items())  # nobody was moved
         told = await salience(shop, "experiment", "report", "warmth", "--json")
         assert told["cohorts"] == 2
+        assert "100%" in await salience(shop, "experiment", "list")  # of its users have come
         shares = [arm["share"] for arm in told["arms"]]
         assert shares == [pytest.approx(0.8, abs=1e-6), pytest.approx(0.2, abs=1e-6)]
         late = _arms({user: one for user, one in everyone.items() if user not in _arms(first)})

@@ -14,6 +14,7 @@ from streams.app import make_engine
 from streams.catalogue_feed import entry_of
 from streams.cli import app
 from streams.client import priced
+from streams.control_wire import HourlyTraffic
 from streams.explain import recompute
 from streams.wire import CampaignMetrics, Decision, Placement, Slot
 from tests.builders import ad, click, impression
@@ -119,7 +120,7 @@ def test_two_workers_keep_a_budget_caps_and_prices_while_one_leaves(
                 rounds += [await shoppers.look(START_MS + 20 * 60_000 * number) for number in range(1, 4)]
                 second.signal(signal.SIGTERM)
                 assert second.status() == 0, second.said
-            rounds += [await shoppers.look(START_MS + 20 * 60_000 * number) for number in range(4, 8)]
+            rounds += [await shoppers.look(START_MS + 20 * 60_000 * number) for number in range(4, 11)]
             told = await metrics(shop)
         spent = Counter[str]()
         for (_, campaign), each in told.items():
@@ -136,6 +137,7 @@ def test_two_workers_keep_a_budget_caps_and_prices_while_one_leaves(
         )
         await receipts_recompute(shop)
         await the_command_tells_the_same(shop, spent)
+        await lanes_that_saw_an_hour_whole_tell_its_traffic(shop)
 
     play(scenario)
 
@@ -151,6 +153,17 @@ def _campaigns(seen: dict[str, Placement]) -> set[str]:
 async def _said(worker: Worker, line: str) -> bool:
     assert worker.process.poll() is None, worker.said
     return line in worker.said
+
+
+async def lanes_that_saw_an_hour_whole_tell_its_traffic(shop: Shop) -> None:
+    """The first hour had begun before anybody came, and the second while lanes moved."""
+    values = [value for key, value in await shop.read("control") if (key or b"").startswith(b"traffic/") and value]
+    told = [msgspec.json.decode(value, type=HourlyTraffic) for value in values]
+    assert len({each.lane for each in told}) == 4
+    for each in told:
+        known = {hour: mean for hour, mean in enumerate(each.hours) if mean is not None}
+        assert known.keys() == {3}
+        assert known[3] > 0
 
 
 async def receipts_recompute(shop: Shop) -> None:

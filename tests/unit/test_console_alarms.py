@@ -14,7 +14,8 @@ from streams.console.alarms import AUC_LEAST, alarms
 from streams.console.clicks import Accuracy, ModelQuality
 from streams.console.refused import Refused
 from streams.console.why import Reason
-from streams.control_wire import Drift
+from streams.control_wire import Drift, Metric
+from streams.experiment_report import PREFERENCE
 from streams.lag.arithmetic import Status
 from streams.lag.board import GroupLag, Report
 from streams.lag.monitor import News
@@ -121,6 +122,7 @@ def test_whatever_the_page_says_is_in_the_dictionaries() -> None:
     keys |= {f"alarm.{name}" for _, expected in CASES for name, _ in expected}
     keys |= {f"status.{status}" for status in Status} | {f"kind.{kind.name.lower()}" for kind in Kind}
     keys |= {f"lost.{reason}" for reason in get_args(Reason)}
+    keys |= {f"metric.{metric}" for metric in (*get_args(Metric), PREFERENCE)}
     fields = {name: get_args(kind) for name, kind in Drift.__annotations__.items()}
     keys |= {f"detector.{one}" for one in fields["detector"]} | {f"answer.{one}" for one in fields["answer"]}
     for prefix, name in (("lanes", "lanes"), ("arms", "clicks"), ("campaigns", "campaigns"), ("models", "models")):

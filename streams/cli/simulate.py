@@ -18,6 +18,8 @@ Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Everything follows fr
 
 NULL_USERS, LIFTED_USERS, SPLIT_USERS = 4_000, 20_000, 1_000_000
 LIFT = 0.05
+BANDIT_LIFT, BANDITS_MIN = 0.03, 40
+"""More clicks an impression in a bandit's better arm, and how many are run at least."""
 LIFTED_SHARE = 5
 """One experiment in so many is run again with a true lift: five times the users, so that it costs the same."""
 FALSE_POSITIVES_MAX, COVERAGE_MIN, CUT_MIN = 0.05, 0.95, 0.40
@@ -27,11 +29,11 @@ NDCG_COST_MAX, US_MAX, UNFAIR_MAX = 0.005, 100.0, 0.05
 
 @app.command(epilog="Example: salience simulate aa --experiments 200 --json")
 def aa(experiments: Experiments = 1_000, seed: Seed = 1, as_json: Json = False) -> None:
-    """Watch experiments of known truth a hundred times each: false alarms, coverage, variance cut, split check.
+    """Watch experiments of known truth a hundred times each: false alarms, coverage, variance cut, splits, bandits.
 
     Ends with exit code 1 where a figure misses what is promised: 5 % false alarms, 95 % coverage, 40 % less variance.
     """
-    from streams.simulate.experiments import one, summary, users_until_split_found
+    from streams.simulate.experiments import bandit, bandits, one, summary, users_until_split_found
 
     people = Console(stderr=True, highlight=False)
     null = [
@@ -42,7 +44,12 @@ def aa(experiments: Experiments = 1_000, seed: Seed = 1, as_json: Json = False) 
         one(seed * 2_000_003 + number, LIFTED_USERS, LIFT)
         for number in track(range(experiments // LIFTED_SHARE), "with a lift of 5 %", console=people, transient=True)
     ]
-    found = summary(null, lifted, users_until_split_found(seed, 0.505, SPLIT_USERS))
+    seeds = [seed * 3_000_017 + number for number in range(max(experiments // LIFTED_SHARE, BANDITS_MIN))]
+    shared = [
+        [bandit(number, lift) for number in track(seeds, "bandits", console=people, transient=True)]
+        for lift in (0.0, BANDIT_LIFT)
+    ]
+    found = summary(null, lifted, users_until_split_found(seed, 0.505, SPLIT_USERS)) | bandits(*shared)
     _tell(found, f"{experiments} experiments watched {found['looks']} times each", as_json)
     kept = (
         found["false_positive_rate"] <= FALSE_POSITIVES_MAX
@@ -50,6 +57,8 @@ def aa(experiments: Experiments = 1_000, seed: Seed = 1, as_json: Json = False) 
         and found["cuped_variance_cut"] >= CUT_MIN
         and found["cuped_raised"] == 0
         and found["srm_detected"]
+        and found["bandit_false_positive_rate"] <= FALSE_POSITIVES_MAX
+        and found["bandit_coverage"] >= COVERAGE_MIN
     )
     if not kept:
         people.print("A figure misses what is promised; see streams/simulate/experiments.py for the world behind it.")

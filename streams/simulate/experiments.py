@@ -1,16 +1,18 @@
 """Experiments whose truth is known, watched all the time: how often is salience's own analysis wrong?
 
 Shoppers differ in how readily they click, and by half this shows before the experiment. They arrive one after the
-other and go on acting, while the trial is looked at a hundred times, as a growth team would.
+other and go on acting, while the trial is looked at a hundred times, as a growth team would. Those of a bandit arrive
+cohort by cohort, and later ones click more, whatever their arm.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from scoring.allocation import allocation
 from scoring.assignment import Arm, Experiment
 from scoring.ids import mix64
 from scoring.trial import SUMS, USERS_MIN, Look, Trial
@@ -25,6 +27,8 @@ CLICKS_SPREAD = 10.3
 """Variance between shoppers of their expected clicks. With the mean it makes the clicks before an experiment explain
 half the variance of those in it: (10.3 / (10.3 + 4))² = .52."""
 SPLIT_P_MAX = 0.001
+COHORTS, COHORT, MINIMUM = 10, 400, 0.1
+"""Of a bandit: cohorts, shoppers in each, and the least share of an arm."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,69 @@ def users_until_split_found(seed: int, first_share: float, most: int) -> int | N
         if trial.look(totals[: start + step]).split_p_value < SPLIT_P_MAX:
             return start + step
     return None
+
+
+@dataclass
+class Bandit:
+    """What a bandit showed. ``plain``: the same trial, looked at without the chances by which people came to arms.
+
+    ``missed``, ``plain_missed``: whether an interval has ever left out the true difference ``lift``; ``better``: the
+    second arm's share of the people.
+    """
+
+    lift: float
+    trial: Trial = field(default_factory=lambda: Trial(np.array([[0.5, 0.5]])))
+    plain: Trial = field(default_factory=lambda: Trial(np.array([0.5, 0.5])))
+    totals: Floats = field(default_factory=lambda: np.zeros((0, len(SUMS))))
+    cohort: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    missed: bool = False
+    plain_missed: bool = False
+
+    @property
+    def better(self) -> float:
+        """Share of the people who came to the second arm."""
+        return float((self.trial.arm[: len(self.totals)] == 1).mean())
+
+    def let_in(self, number: int, draw: np.random.Generator) -> Look:
+        """Let a cohort in, by the shares of its time, and look twice: with their chances, and without."""
+        arm = (draw.random(COHORT) < self.trial.shares[-1, 1]).astype(np.int64)
+        places = np.arange(COHORT) + len(self.totals)
+        self.totals = np.concatenate([self.totals, np.zeros((COHORT, len(SUMS)))])
+        self.cohort = np.concatenate([self.cohort, np.full(COHORT, number)])
+        for trial in (self.trial, self.plain):
+            trial.expose(places, arm, self.totals)
+        even = 0.1 + 0.04 * number
+        rate = draw.beta(20, 20 * (1 / even - 1), COHORT) + self.lift * arm
+        self.totals[places, SUMS.index("impressions")] = IMPRESSIONS_MEAN
+        self.totals[places, SUMS.index("clicks")] = draw.binomial(int(IMPRESSIONS_MEAN), np.minimum(rate, 1.0))
+        look = self.trial.look(self.totals, self.cohort)
+        self.missed |= self._misses(look)
+        self.plain_missed |= self._misses(self.plain.look(self.totals))
+        return look
+
+    def _misses(self, look: Look) -> bool:
+        found = look.differences["ctr"].get(1)
+        return found is not None and not found.low <= self.lift <= found.high
+
+
+def bandit(seed: int, lift: float) -> Bandit:
+    """A bandit of `COHORTS`, whose second arm's shoppers click ``lift`` more often an impression (0.03 = 3 in 100)."""
+    draw, out = np.random.default_rng([seed, 7]), Bandit(lift)
+    for number in range(COHORTS):
+        look = out.let_in(number, draw)
+        shares = allocation(np.array(look.values["ctr"]), np.array(look.variances["ctr"]), MINIMUM)
+        out.trial.shares = np.vstack([out.trial.shares, shares]) if number + 1 < COHORTS else out.trial.shares
+    return out
+
+
+def bandits(null: list[Bandit], lifted: list[Bandit]) -> dict[str, Any]:
+    """Their figures of ``salience simulate aa``."""
+    return {
+        "bandit_false_positive_rate": float(np.mean([one.missed for one in null])),
+        "bandit_plain_means_wrong": float(np.mean([one.plain_missed for one in null])),
+        "bandit_coverage": float(np.mean([not one.missed for one in lifted])),
+        "bandit_better_arm_share": float(np.mean([one.better for one in lifted])),
+    }
 
 
 def summary(null: list[Watched], lifted: list[Watched], split_users: int | None) -> dict[str, Any]:

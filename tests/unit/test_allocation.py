@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scoring.allocation import allocation, best_chances
 from scoring.assignment import OUTSIDE, Arm, Cohort, Experiment
 from scoring.policies import CONTROL_ARM, Experiments, Policy
-from scoring.trial import SUMS, Trial
+from streams.simulate.experiments import bandit, bandits
 
 USERS = np.random.default_rng(1).integers(0, 2**64, 40_000, dtype=np.uint64)
 ARMS = (Arm("a", 0.5), Arm("b", 0.5))
@@ -86,50 +86,19 @@ def test_everybody_is_told_with_the_chance_of_all_their_arms():
     np.testing.assert_array_equal(np.concatenate([part.chance for part in parts]), some.chance)
 
 
-COHORTS, USERS_EACH, IMPRESSIONS = 10, 400, 40
-
-
-def bandit(seed: int, lift: float) -> tuple[Trial, Trial, np.ndarray, list[bool], list[bool], float]:
-    """A bandit whose later cohorts click more, whatever their arm; the same seen without its chances.
-
-    What it has when all have come in, whether each interval ever missed, and the second arm's share of the users.
-    """
-    draw = np.random.default_rng(seed)
-    shares, cohort = [np.array([0.5, 0.5])], np.zeros(0, dtype=np.int64)
-    fair, plain = Trial(np.array(shares)), Trial(np.array([0.5, 0.5]))
-    totals, missed, naive = np.zeros((0, len(SUMS))), [], []
-    for number in range(COHORTS):
-        arm = (draw.random(USERS_EACH) < shares[-1][1]).astype(np.int64)
-        places = np.arange(USERS_EACH) + number * USERS_EACH
-        totals = np.concatenate([totals, np.zeros((USERS_EACH, len(SUMS)))])
-        cohort = np.concatenate([cohort, np.full(USERS_EACH, number)])
-        fair.shares = np.array(shares)
-        for trial in (fair, plain):
-            trial.expose(places, arm, totals)
-        rate = draw.beta(20, 20 * (1 / (0.1 + 0.04 * number) - 1), USERS_EACH) + lift * arm
-        totals[places, SUMS.index("impressions")] = IMPRESSIONS
-        totals[places, SUMS.index("clicks")] = draw.binomial(IMPRESSIONS, rate)
-        for trial, told, seen in ((fair, cohort, missed), (plain, None, naive)):
-            difference = trial.look(totals, told).differences["ctr"].get(1)
-            seen.append(difference is not None and not difference.low <= lift <= difference.high)
-        look = fair.look(totals, cohort)
-        shares.append(allocation(np.array(look.values["ctr"]), np.array(look.variances["ctr"]), 0.1))
-    return fair, plain, totals, missed, naive, float((fair.arm[: len(totals)] == 1).mean())
-
-
 def test_a_bandits_report_is_right_at_all_times_where_its_plain_means_would_not_be():
     runs = [bandit(seed, 0.0) for seed in range(120)]
-    assert np.mean([any(missed) for _, _, _, missed, _, _ in runs]) <= 0.05
-    assert np.mean([any(naive) for *_, naive, _ in runs]) > 0.15
-    cohort = np.repeat(np.arange(COHORTS), USERS_EACH)
-    values = [fair.look(totals, cohort).differences["ctr"][1].value for fair, _, totals, *_ in runs]
+    found = bandits(runs, runs)
+    assert found["bandit_false_positive_rate"] <= 0.05
+    assert found["bandit_plain_means_wrong"] > 0.15
+    values = [run.trial.look(run.totals, run.cohort).differences["ctr"][1].value for run in runs]
     assert abs(np.mean(values)) < 3 * np.std(values) / len(values) ** 0.5
 
 
 def test_a_bandit_gives_the_better_arm_more_users_and_its_split_is_that_of_its_chances():
     runs = [bandit(seed, 0.03) for seed in range(40)]
-    assert np.mean([share for *_, share in runs]) > 0.75
-    assert np.mean([any(missed) for _, _, _, missed, _, _ in runs]) <= 0.05
-    cohort = np.repeat(np.arange(COHORTS), USERS_EACH)
-    assert min(fair.look(totals, cohort).split_p_value for fair, _, totals, *_ in runs) > 0.001
-    assert max(plain.look(totals).split_p_value for _, plain, totals, *_ in runs) < 0.001
+    found = bandits(runs, runs)
+    assert found["bandit_better_arm_share"] > 0.75
+    assert found["bandit_coverage"] >= 0.95
+    assert min(run.trial.look(run.totals, run.cohort).split_p_value for run in runs) > 0.001
+    assert max(run.plain.look(run.totals).split_p_value for run in runs) < 0.001

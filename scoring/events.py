@@ -42,6 +42,8 @@ class Outcome(IntEnum):
 FILTERED = (Outcome.BURST, Outcome.BOT, Outcome.RESHOWN, Outcome.UNSHOWN)
 """Nobody's attention: counted by rule, and no part of interest."""
 
+TIME_MS_MAX = 4_102_444_800_000
+"""The year 2100, the wire's own bound."""
 VIEWED_LONG_MS = 10_000
 """A view this long counts as `Kind.VIEWED_LONG`."""
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from river import base
 
-from scoring.events import Kind
+from scoring.events import TIME_MS_MAX, Kind
 from scoring.features import FEATURE_DIM, Vector, add_token
 
 Floats = npt.NDArray[np.float32]
@@ -36,7 +36,6 @@ VIEWED_MS_MAX = 60_000
 WEIGHT_MAX = float(WEIGHTS.max()) + 1
 """What one event counts at most."""
 
-_TIME_MS_MAX = 4_102_444_800_000  # the year 2100, the wire's own bound
 _NUMBER_MAX = 1e6  # a number counts as itself; beyond this it would overflow nothing but drown everything
 
 
@@ -212,7 +211,7 @@ class DecayedInterest(base.MiniBatchTransformer):
 
     def _time_ms(self, x: Example, newest: int) -> int:
         time = _number(x.get(self.time))
-        return newest if time is None else int(min(max(time, 0), _TIME_MS_MAX))
+        return newest if time is None else int(min(max(time, 0), TIME_MS_MAX))
 
     def _weight(self, x: Example) -> float:
         weight = _number(x.get(self.weight))

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from scoring.events import Kind
+from scoring.events import TIME_MS_MAX, Kind
 from scoring.features import FEATURE_DIM
 
 LAYOUT_VERSION = 3
@@ -111,6 +111,8 @@ def decode_rows(values: Iterable[bytes]) -> Rows:
     rows = _decode(list(values))
     kind = rows["ring_kind"] & KIND_MASK
     for name, sound in (
+        ("time_ms", _is_time(rows["time_ms"])),
+        ("interest_ms", _is_time(rows["interest_ms"])),
         ("seen_next", (rows["seen_next"] < SEEN_SIZE).all()),
         ("interest", (np.abs(rows["interest"]) <= INTEREST_MAX).all()),  # no NaN is
         ("ring_kind", ((answered(rows["ring_kind"]) <= kind) & (kind <= max(Kind))).all()),
@@ -118,6 +120,11 @@ def decode_rows(values: Iterable[bytes]) -> Rows:
         if not sound:
             raise RowError(f"a state row's {name} is outside what it can be: the changelog was written by another hand")
     return rows
+
+
+def _is_time(ms: npt.NDArray[np.int64]) -> bool:
+    """Whether all are times; between two of others not even a difference is sure."""
+    return bool(((ms >= 0) & (ms <= TIME_MS_MAX)).all())
 
 
 def _decode(values: list[bytes]) -> Rows:

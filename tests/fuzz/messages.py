@@ -198,7 +198,7 @@ MESSAGES = (
         lambda: [encode_json(click(kind=kind, viewed_s=2.5, value_micros=7)) for kind in ("click", "view", "purchase")],
         [*fields(Click), b'"view"', b'"cart"'],
     ),
-    Target("slice", _slice, _slice_seeds, size_max=1_024),
+    Target("slice", _slice, _slice_seeds, size_max=1_024, inputs_per_process=100_000),
     Target("ad", _ads, lambda: [encode_json(ad(category="a/b", tags=("x", "y"), title="t", end_ms=5))], fields(Ad)),
     Target(
         "control",

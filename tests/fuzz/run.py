@@ -19,8 +19,6 @@ FOUND = Path("build/fuzz")
 """Where inputs that failed are put; those worth keeping go to the corpus with the mend."""
 MEMORY_MB_MAX = 2_048
 HANG_S = 25
-ROUND = 1_000_000
-"""Executions of a process: instrumented code keeps some hundred bytes of each exception that it has seen."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,8 @@ class Result:
     crashes: int
 
 
-def fuzz(name: str, runs: int, seconds: int, seed: int) -> Result:
-    """Run one target until so many executions, or seconds, or its first finding, in rounds that share a corpus."""
+def fuzz(name: str, runs: int, seconds: int, seed: int, each: int) -> Result:
+    """Run one target until so many executions, or seconds, or its first finding, in rounds of ``each``; one corpus."""
     FOUND.mkdir(parents=True, exist_ok=True)
     log = FOUND / f"{name}.log"
     log.unlink(missing_ok=True)
@@ -42,7 +40,7 @@ def fuzz(name: str, runs: int, seconds: int, seed: int) -> Result:
     executions = status = 0
     with tempfile.TemporaryDirectory(prefix="salience-fuzz-") as grown:
         while not status and executions < runs and (left := int(seconds - (time.monotonic() - began))) > 0:
-            few = min(runs - executions, ROUND)
+            few = min(runs - executions, each)
             status, done = _round(name, grown, log, [f"-runs={few}", f"-max_total_time={left}", f"-seed={seed}"])
             executions, seed = executions + done, seed + 1
     return Result(name, executions, round(time.monotonic() - began, 1), int(status != 0))
@@ -77,7 +75,7 @@ def main() -> int:
     asked = parser.parse_args()
     results = []
     for name in TARGETS if asked.target == "all" else [asked.target]:
-        result = fuzz(name, asked.runs, asked.seconds, asked.seed)
+        result = fuzz(name, asked.runs, asked.seconds, asked.seed, TARGETS[name].inputs_per_process)
         results.append(result)
         line = f"{name:12} {result.executions:>12,} executions {result.seconds:>8,.1f} s  crashes {result.crashes}"
         sys.stderr.write(line + (f"  see {FOUND}/{name}.log\n" if result.crashes else "\n"))

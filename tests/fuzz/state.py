@@ -101,7 +101,7 @@ def _row_seed() -> bytes:
 
 
 STATE = (
-    Target("row", _changelog(b"user-1"), lambda: [_row_seed()], size_max=ROW_BYTES),
+    Target("row", _changelog(b"user-1"), lambda: [_row_seed()], size_max=ROW_BYTES, inputs_per_process=200_000),
     Target("lane_row", _changelog(LANE_KEY), lambda: [_lane_row_seed()]),
     Target("snapshot", _snapshot, _snapshot_seeds, [b"salience"], size_max=4_096),
 )

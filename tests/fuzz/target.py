@@ -20,3 +20,5 @@ class Target:
     seeds: Callable[[], list[bytes]]
     words: Sequence[bytes] = ()
     size_max: int = 2_048
+    inputs_per_process: int = 1_000_000
+    """Instrumented code keeps some hundred bytes of each exception that it has seen; some inputs bring many."""

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scoring.events import TIME_MS_MAX
 from scoring.rows import (
     _LAYOUT_1,
     ANSWER_SHIFT,
@@ -175,13 +176,17 @@ def test_rows_of_former_layouts_are_brought_to_this_one_among_others() -> None:
         ("interest", np.nan),
         ("interest", np.inf),
         ("interest", 1e10),
+        ("time_ms", -1),
+        ("time_ms", 2**62),
+        ("interest_ms", -(2**63)),
+        ("interest_ms", TIME_MS_MAX + 1),
         ("ring_kind", 7),
         ("ring_kind", 3 | 4 << ANSWER_SHIFT),
     ],
 )
 def test_a_row_that_would_make_the_arithmetic_fail_is_refused_with_the_field(field: str, value: float) -> None:
     rows = filled(3).rows[:3].copy()
-    rows[field][1].flat[0] = value
+    rows[field][(1, *[0] * (rows[field].ndim - 1))] = value
 
     with pytest.raises(RowError, match=field):
         decode_rows([row.tobytes() for row in rows])

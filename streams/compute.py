@@ -18,6 +18,8 @@ class Compute:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
+        self.turn = asyncio.Lock()
+        """Held from the cut of a slice to the end of its computation. Lanes have it in the order of asking."""
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of ``function``, computed off the event loop. A call once begun is never cut short."""

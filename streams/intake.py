@@ -292,10 +292,11 @@ class Intake(Service, ConsumerRebalanceListener):
     async def step(self, number: int) -> None:
         """What a token asks for: one slice of its lane, if there is one. Fatal where it fails."""
         lane = self._lanes.get(number)
-        taken = lane.cut() if lane is not None else None
+        counts = None
         try:
-            if lane is not None and taken is not None:
-                self.counts.update(await asyncio.shield(lane.step(taken)))
+            if lane is not None:
+                counts = await asyncio.shield(lane.step())
+                self.counts.update(counts or {})
         except BaseException as error:
             if lane is not None and lane.running and not self._stopping:
                 self.fail(error)
@@ -304,7 +305,7 @@ class Intake(Service, ConsumerRebalanceListener):
         finally:
             self._offered.discard(number)
             self._freed.set()
-        if lane is not None and taken is not None:  # there may be more; otherwise the pump looks again
+        if lane is not None and counts is not None:  # there may be more; otherwise the pump looks again
             await self._offer_if_ready(lane)
 
     def _queued(self) -> int:

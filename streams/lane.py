@@ -233,7 +233,7 @@ class Lane:
 
     # --- stepping ----------------------------------------------------------------------------------------
 
-    def cut(self) -> Slice | None:
+    def _cut(self) -> Slice | None:
         """The next slice, or None where there is none yet."""
         if not self.running:
             return None
@@ -259,12 +259,19 @@ class Lane:
         asked = asked or state.models.waits(step.engine.models)
         return asked or (self.number == LANE and step.refused.beyond(state.ads_next))
 
-    async def step(self, taken: Slice) -> Counter[str]:
-        """Steps 1 to 6 for one slice (`streams.step`); returns what it counted."""
+    async def step(self) -> Counter[str] | None:
+        """Steps 1 to 6 for one slice (`streams.step`); returns what it counted, None where there is no slice yet.
+
+        The slice is cut when its turn to be computed has come: it takes along what came while other lanes computed.
+        """
         async with self.in_step:
-            self._committed = False
             laps = Laps()
-            effects = await self._shared.compute.run(self._shared.step.run, self.state, taken, wall_ms(), laps)
+            async with self._shared.compute.turn:
+                taken = self._cut()
+                if taken is None:
+                    return None
+                self._committed = False
+                effects = await self._shared.compute.run(self._shared.step.run, self.state, taken, wall_ms(), laps)
             # From here a transaction is open; waiting for the compute thread, which other lanes share, it was not.
             async with asyncio.timeout(self._shared.settings.slice_deadline_ms / 1000):
                 await self._deliver(effects, laps)
@@ -308,8 +315,7 @@ class Lane:
     def pass_markers(self) -> None:
         """While nothing is to be done, the group's offsets pass markers of transactions, which are no records.
 
-        A rerouted record is followed by one: the lag would never be 0 where it is the last. Not to be called
-        between `cut` and `step`.
+        A rerouted record is followed by one: the lag would never be 0 where it is the last.
         """
         if not self.running or len(self.queues) or self.in_step.locked():
             return

@@ -172,8 +172,8 @@ class Owner:
         counts: Counter[str] = Counter()
         async with asyncio.timeout(DEADLINE_S):
             while len(self.lane.queues):
-                if (taken := self.lane.cut()) is not None:
-                    counts.update(await self.lane.step(taken))
+                if (of_slice := await self.lane.step()) is not None:
+                    counts.update(of_slice)
                 else:
                     await asyncio.sleep(0.01)  # the lane waits for the other topic's older records
         return counts

@@ -19,6 +19,7 @@ from streams.settings import Settings
 from streams.snapshots import Snapshots
 from streams.step import LaneState
 from tests.bench.fresh import in_fresh_process, main
+from tests.bench.load import START_MS
 
 BATCH_HEADER_BYTES = 12
 """Kafka's own bytes per record beside key and value: lengths, offset and time deltas, attributes."""
@@ -40,7 +41,8 @@ def reads(users: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
     rng = np.random.default_rng(1)
     rows = np.frombuffer(rng.bytes(min(users, RECORDS_PER_READ) * ROW_BYTES), dtype=ROW).copy()
     rows["version"] = LAYOUT_VERSION
-    rows["seen_next"], rows["ring_kind"] = 0, 1  # what the reader checks
+    rows["time_ms"] = rows["interest_ms"] = START_MS  # what the reader checks
+    rows["seen_next"], rows["ring_kind"] = 0, 1
     rows["interest"] = rng.standard_normal(rows["interest"].shape)
     values = [row.tobytes() for row in rows]
     for start in range(0, users, RECORDS_PER_READ):

@@ -116,15 +116,16 @@ def test_a_bandit_lets_in_cohorts_by_what_it_saw_and_moves_nobody_across_a_resta
         await shop.publish(ADS)
         arms = ("--arm", "as-is=0.5", "--arm", "random=0.5:temperature=10")
         bandit = ("--allocation", "bandit", "--minimum", "0.2", "--epoch", "1")
+        rounds = itertools.count(1)
         with Worker(shop, tmp_path / "first.log"):
             await salience(shop, "experiment", "create", "warmth", *arms, *bandit)
             await salience(shop, "experiment", "start", "warmth", "--ramp", "0.7")
-            first = await _taking_part(shop, 1, at_least=230)
+            first = await _taking_part(shop, rounds, at_least=230)
             await outcomes(shop, first)
-            await touch(shop, 30)
+            await touch(shop, rounds)
             await salience(shop, "experiment", "referee", "--once")
         with Worker(shop, tmp_path / "second.log"):
-            everyone = await _taking_part(shop, 4, at_least=len(_arms(first)) + 60)
+            everyone = await _taking_part(shop, rounds, at_least=len(_arms(first)) + 60)
         assert all(everyone[user].arm == arm for user, arm in _arms(first).items())  # nobody was moved
         told = await salience(shop, "experiment", "report", "warmth", "--json")
         assert told["cohorts"] == 2

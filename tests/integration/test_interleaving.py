@@ -1,5 +1,6 @@
 """Two rankings in one placement through the command line against a running worker: clicks tell who is preferred."""
 
+import itertools
 from pathlib import Path
 
 import msgspec
@@ -34,10 +35,10 @@ def test_clicks_on_what_each_ranking_picked_tell_which_is_preferred(
             )
             await salience(shop, "experiment", "create", "turns", *arms)
             await salience(shop, "experiment", "start", "turns")
-            rounds = iter(range(10, 30))
+            rounds = itertools.count(1)
 
             async def all_have_both() -> bool:
-                return sum(one.arm == ARM for one in (await touch(shop, next(rounds))).values()) > 300
+                return sum(one.arm == ARM for one in (await touch(shop, rounds)).values()) > 300
 
             await until(all_have_both, "everyone's interleaved placements")
             made = {user: one for user, one in (await placements(shop)).items() if one.arm == ARM}

@@ -38,11 +38,11 @@ def planted(seed: int, moments: int = 30) -> tuple[Examples, Items]:
             if rng.random() < (LIKED if kind == liked else OTHER):
                 at, of = shown.time_ms + 2_000, shown.time_ms
                 events.append(click(shown.user_id, shown.ad_id, at, impression_time_ms=of))
-    ads = Catalogue()
+    shop = Catalogue()
     names = [(kind, number) for kind in range(KINDS) for number in range(ADS_EACH)]
-    ads.upsert([entry(f"ad-{kind}-{number}", category=f"kind-{kind}") for kind, number in names])
+    shop.upsert([entry(f"ad-{kind}-{number}", category=f"kind-{kind}") for kind, number in names])
     store = RowStore()
-    return collect(columns_of(store, in_order(events)), store, ads)[0], Items.of(ads)
+    return collect(columns_of(store, in_order(events)), store, shop)[0], Items.of(shop)
 
 
 @pytest.fixture(scope="module")

@@ -45,8 +45,8 @@ def test_in_every_round_either_ranking_picks_once_and_a_coin_tells_who_begins():
 )
 def test_each_picks_its_best_of_what_is_left(values: list[tuple[int, int]], seed: int, slots: int) -> None:
     seeds = np.array([seed], dtype=np.uint64)
-    sides = tuple(zip(*values, strict=True))
-    made = drafted(*sides, seeds, slots=slots).chosen[0].tolist()
+    sides = [list(side) for side in zip(*values, strict=True)]
+    made = drafted(sides[0], sides[1], seeds, slots=slots).chosen[0].tolist()
     left = list(range(len(values)))
     for place, second in zip(made, picks(seeds, slots)[0].tolist(), strict=True):
         if not left:

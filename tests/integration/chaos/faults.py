@@ -212,6 +212,11 @@ OF_BROKERS: tuple[Fault, ...] = (
 )
 
 
+TWO_OWNERS = frozenset({"frozen", "joined_and_left", "unreachable"})
+"""These leave a former owner at work beside the new one. Without transactions nothing fences it, and it can write over
+a row: ``at_least_once`` says so, and is not held to more."""
+
+
 def draw(kinds: tuple[Fault, ...], rng: random.Random) -> Iterator[Fault]:
     """All kinds in a random order, again and again: each as often as the others."""
     while kinds:

@@ -90,7 +90,9 @@ def judge(evidence: Evidence) -> Verdict:
 
 def _decoded(source: Source, record: Record) -> Impression | Click | None:
     try:
-        return msgspec.json.decode(record.value or b"", type=Click if source == Source.CLICK else Impression)
+        if source == Source.CLICK:
+            return msgspec.json.decode(record.value or b"", type=Click)
+        return msgspec.json.decode(record.value or b"", type=Impression)
     except msgspec.MsgspecError:
         return None
 

@@ -18,7 +18,7 @@ class ControlMessage(Struct, frozen=True, kw_only=True, tag_field="kind"):
     @property
     def name(self) -> str:
         """The second half of the key."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say what it switches")
 
     @property
     def key(self) -> bytes:

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 _MAGIC = b"salience-3"
 """And the format's number: another one is no snapshot, and the changelog is read instead."""
 _ROWS_PER_WRITE = 1_024
-"""1.7 MB, 2 ms: what a slice waits for at most."""
+"""1.5 MB, which a slice waits for: 1.2 ms, at the 99th percentile 2.7."""
 _SIZE = struct.Struct("<I")
 _OFFSET = struct.Struct("<Q")
 
@@ -62,7 +62,7 @@ class Writing:
         self._part.write_bytes(_MAGIC + _SIZE.pack(len(encoded)) + encoded)
 
     def advance(self, store: RowStore, changelog_offset: int) -> bool:
-        """Write the next rows, as they are now at ``changelog_offset``; whether that was all. Blocks for 2 ms."""
+        """Write the next rows, as they are now at ``changelog_offset``; whether that was all. Blocks for 1 or 2 ms."""
         first, self._next = self._next, min(self._next + _ROWS_PER_WRITE, self._end)
         held = {at: user for at, user in enumerate(store.users[first : self._next], first) if user is not None}
         whole = self._next == self._end

@@ -22,7 +22,7 @@ LOAD = Load(events=2_000, users=200, ads=2_000)
 @pytest.fixture
 def bed(kafka: Broker, tmp_path: Path) -> Bed:
     if not kafka.transactions:
-        pytest.skip("exactly_once needs transactions")
+        pytest.skip("exactly_once needs a broker with transactions, and Apache Kafka could not be had")
     return Bed(kafka.bootstrap, tmp_path, None, lambda _line: None)
 
 

@@ -235,7 +235,7 @@ def test_apache_kafka_keeps_its_topics_over_a_restart_on_other_ports(
     kafka: Broker, tmp_path: Path, topic_prefix: str
 ) -> None:
     if not isinstance(kafka, ApacheKafka):
-        pytest.skip("needs Apache Kafka")
+        pytest.skip("restarts Apache Kafka, and it could not be had")
     name = topic_prefix + topics.CLICKS
     with ApacheKafka(tmp_path) as first:
         pid = first.node_pids[0]
@@ -253,7 +253,7 @@ def test_apache_kafka_keeps_its_topics_over_a_restart_on_other_ports(
 
 def test_a_node_that_cannot_start_says_why_and_leaves_nothing(kafka: Broker, tmp_path: Path) -> None:
     if not isinstance(kafka, ApacheKafka):
-        pytest.skip("needs Apache Kafka")
+        pytest.skip("asks Apache Kafka, and it could not be had")
     broken = ApacheKafka(tmp_path, properties={"log.cleaner.dedupe.buffer.size": "1"})
 
     with pytest.raises(BrokerError, match=r"log\.cleaner\.dedupe\.buffer\.size"):

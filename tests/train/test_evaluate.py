@@ -12,8 +12,8 @@ from streams.cli import app
 from streams.logs.kuairand import HISTORIES, IMPRESSIONS, VIDEOS, first_time_ms, read
 from streams.wire import Click, Impression
 
-pytest.importorskip("torch")
-pytest.importorskip("lightgbm")
+pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'salience[train]'")
+pytest.importorskip("lightgbm", reason="LightGBM is not installed: pip install 'salience[evaluate]'")
 pytestmark = pytest.mark.train
 
 START_MS = 1_650_812_741_436

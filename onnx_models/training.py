@@ -32,7 +32,7 @@ class Config:
     says nothing, is read by its content. ``patience``: epochs without a better validation loss before stopping; in
     the first half, while the rate is high, two of them say little. One thread: on shared cores two wait for each
     other, at six times the cost. ``before_…``: of the first lesson (see `train`). ``…_weight``: what the other outcomes
-    count beside the click.
+    count beside the click: of a log in which they are rare, ten times as much costs the click .005 AUC.
     """
 
     dim: int = 32
@@ -40,14 +40,14 @@ class Config:
     batch: int = 512
     epochs: int = 6
     patience: int = 3
-    rate: float = 2e-3
+    rate: float = 1e-3
     weight_decay: float = 0.5
     id_dropout: float = 0.3
     before_epochs: int = 1
     before_rate: float = 4e-3
     before_batch: int = 2048
-    viewed_weight: float = 0.1
-    conversion_weight: float = 0.1
+    viewed_weight: float = 0.01
+    conversion_weight: float = 0.01
     validation: float = 0.1
     threads: int = 1
     seed: int = 1

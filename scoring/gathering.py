@@ -38,7 +38,7 @@ class People:
         """
         unit, interest = interest_of(decayed(rows["interest"], rows["interest_ms"], now_ms))
         past = history_of(rows, now_ms)
-        return cls(now_ms, unit, interest, context_of(rows, now_ms, surface), past, catalogue.slots_of(past.ad))
+        return cls(now_ms, unit, interest, context_of(rows, past, now_ms, surface), past, catalogue.slots_of(past.ad))
 
     def part(self, places: Slots) -> Self:
         """Those at ``places [S]`` alone."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from scoring.events import Kind
 from scoring.features import FEATURE_DIM, specification_hash
-from scoring.rows import HORIZONS, KIND_MASK, RING_SIZE, SHOWN_BIT, Rows
+from scoring.rows import HORIZONS, KIND_MASK, RING_SIZE, SHOWN_BIT, Rows, place_of, places_of
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -27,7 +27,14 @@ grows would sooner or later leave what a model has been trained on."""
 SURFACES = 64
 """Places in the app that the context tells apart, by hash. Of an app's 15 places 1.6 pairs share one on average; with
 16 they would be 6.6. It costs nothing a candidate."""
-_PLACE = 8
+SESSION_S = 1_800
+"""What happened within half an hour is this session's."""
+LONG_AGO_S = np.float32(10 * 365 * 86_400)
+"""Ten years: as long ago as never."""
+LOG_LONG_AGO = np.log1p(LONG_AGO_S)
+_RECENT = 8
+"""Where the numbers of `recent_of` begin in the context."""
+_PLACE = 15
 """Where the places begin in the context."""
 CONTEXT_DIM = _PLACE + SURFACES
 
@@ -46,7 +53,7 @@ class HistoryKind(IntEnum):
 
 
 INPUTS_SPECIFICATION = {
-    "version": 2,
+    "version": 3,
     "history": RING_SIZE,
     "history_kinds": [kind.name for kind in HistoryKind],
     "skipped_after_s": SKIPPED_AFTER_S,
@@ -56,7 +63,8 @@ INPUTS_SPECIFICATION = {
     ],
     "context": [
         f"log_impressions_to_{COUNTED_MAX}", "click_rate", "long_view_rate", "view_rate", "hour_sin", "hour_cos",
-        "purchase_rate", "log_mean_viewed_s", f"surface_one_hot_{SURFACES}",
+        "purchase_rate", "log_mean_viewed_s", "log_outcomes_here", "click_balance_here", "log_outcomes_of_session",
+        "click_balance_of_session", "recency_of_newest", "latest_outcome", "log_open", f"surface_one_hot_{SURFACES}",
     ],
 }  # fmt: skip
 SPEC_HASH = specification_hash(INPUTS_SPECIFICATION)
@@ -88,12 +96,16 @@ class ModelInputs:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the ring says at a moment, before any model: ids, ages and kinds, ``[B, H]``; which of them were shown."""
+    """What the ring says at a moment, before any model, ``[B, H]``: ids, ages, kinds, which were shown, and where.
+
+    ``place``: by `scoring.rows.place_of`.
+    """
 
     ad: npt.NDArray[np.uint64]
     age_s: npt.NDArray[np.float32]
     kind: Ints
     shown: npt.NDArray[np.bool_]
+    place: npt.NDArray[np.uint8]
 
 
 def history_of(rows: Rows, now_ms: Ints) -> History:
@@ -101,13 +113,14 @@ def history_of(rows: Rows, now_ms: Ints) -> History:
     age_s = np.maximum(now_ms[:, None] // 1000 - rows["ring_s"].astype(np.int64), 0)
     kind = (rows["ring_kind"] & KIND_MASK).astype(np.int64)
     kind[(kind == Kind.SHOWN) & (age_s >= SKIPPED_AFTER_S)] = HistoryKind.SKIPPED
-    return History(rows["ring_ad"].copy(), age_s.astype(np.float32), kind, rows["ring_kind"] >= SHOWN_BIT)
+    shown = rows["ring_kind"] >= SHOWN_BIT
+    return History(rows["ring_ad"].copy(), age_s.astype(np.float32), kind, shown, places_of(rows["ring_place"]))
 
 
-def context_of(rows: Rows, now_ms: Ints, surface: npt.NDArray[np.uint16]) -> Floats:
+def context_of(rows: Rows, past: History, now_ms: Ints, surface: npt.NDArray[np.uint16]) -> Floats:
     """What is known of person and moment, ``[B, X]``: counters of the person's own past, hour, place in the app.
 
-    ``surface [B]`` is where what is scored stands or would stand; 0, not said, is no place.
+    ``past`` is the rows' own; ``surface [B]`` is where what is scored stands or would stand; 0, not said, is no place.
     """
     out = np.zeros((len(rows), CONTEXT_DIM), dtype=np.float32)
     impressions = rows["impressions"].astype(np.float32)
@@ -117,8 +130,35 @@ def context_of(rows: Rows, now_ms: Ints, surface: npt.NDArray[np.uint16]) -> Flo
     angle = (now_ms % 86_400_000) * (2 * np.pi / 86_400_000)
     out[:, 4], out[:, 5] = np.sin(angle), np.cos(angle)
     out[:, 7] = np.log1p(rows["viewed_ms"] / 1000 / (impressions + 1)) / 5
+    out[:, _RECENT:_PLACE] = recent_of(past, surface)
     said = np.flatnonzero(surface)
     out[said, _PLACE + surface[said] % SURFACES] = 1
+    return out
+
+
+def recent_of(past: History, surface: npt.NDArray[np.uint16]) -> Floats:
+    """What the ring tells of outcomes at ``surface [B]`` and in this session, ``[B, 7]``; 0 where it tells nothing.
+
+    Of what was shown at a told place alone, for what a person finds without being shown it says nothing of what is
+    not clicked. How many outcomes are known and how far clicks outweigh the rest, at that
+    place and in the session; how recent the newest item is; whether the newest outcome was a click (1) or none (-1);
+    how many are open. A person clicks in one place of an app and not in another, and in some sessions not at all: the
+    counters, of all times and places, tell neither.
+    """
+    told = past.shown & (past.place > 0)
+    known = told & (past.kind > HistoryKind.OPEN)
+    clicked = known & (past.kind >= HistoryKind.CLICKED) & (past.kind != HistoryKind.SKIPPED)
+    here, session = past.place == place_of(surface)[:, None], past.age_s < SESSION_S
+    asked = (known & here, clicked & here, known & session, clicked & session, told & (past.kind == HistoryKind.OPEN))
+    count = np.concatenate(asked).reshape(len(asked), len(surface), RING_SIZE).sum(axis=2, dtype=np.float32)
+    out = np.empty((len(surface), _PLACE - _RECENT), dtype=np.float32)
+    out[:, 0:4:2] = np.log1p(count[0:4:2]).T / 4
+    out[:, 1:4:2] = ((2 * count[1:4:2] - count[0:4:2]) / (count[0:4:2] + 2)).T
+    newest = np.where(told, past.age_s, LONG_AGO_S).min(axis=1)
+    out[:, 4] = (LOG_LONG_AGO - np.log1p(np.minimum(newest, LONG_AGO_S))) / 10
+    latest = np.arange(len(surface)), RING_SIZE - 1 - known[:, ::-1].argmax(axis=1)
+    out[:, 5] = known[latest] * (2.0 * clicked[latest] - 1)
+    out[:, 6] = np.log1p(count[4])
     return out
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scoring.events import TIME_MS_MAX, Kind
 from scoring.features import FEATURE_DIM
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 RING_SIZE = 50
 """H: items remembered per user, the history that attention looks at."""
 SEEN_SIZE = 12
@@ -25,6 +25,8 @@ ANSWER_MASK = 0x38
 """In ``ring_kind``: the strongest kind of what named the impression of this second, 0 where nothing did."""
 SHOWN_BIT = 0x80
 """In ``ring_kind``: the impression itself was seen, not only an event that says it answers one."""
+PLACES = 15
+"""Places in the app that a ring tells apart, by hash: as many as half a byte holds beside "not said"."""
 HORIZONS = 2
 """Interest vectors per user: the session's and the long one."""
 
@@ -57,10 +59,11 @@ ROW = np.dtype(
         ("minute_count", "<u2", (2,)),  # per source: events of that minute, at most 65,535
         ("day_count", "<u2", (2,)),
         ("ring_kind", "u1", (RING_SIZE,)),  # `KIND_MASK`, `ANSWER_MASK` and `SHOWN_BIT`
+        ("ring_place", "u1", (RING_SIZE // 2,)),  # `places_of`, two to a byte
     ]
 )
 ROW_BYTES = ROW.itemsize
-"""1,494 bytes: 512 of interest, 650 of ring, 240 of event ids and showings."""
+"""1,519 bytes: 512 of interest, 675 of ring, 240 of event ids and showings."""
 
 _LAYOUT_1 = np.dtype(
     [
@@ -86,7 +89,12 @@ _LAYOUT_1 = np.dtype(
         ("ring_kind", "u1", (50,)),
     ]
 )
-_LAYOUTS = {_LAYOUT_1.itemsize: (_LAYOUT_1, (1,)), ROW_BYTES: (ROW, (2, LAYOUT_VERSION))}
+_LAYOUT_3 = np.dtype(ROW.descr[:-1])
+_LAYOUTS = {
+    _LAYOUT_1.itemsize: (_LAYOUT_1, (1,)),
+    _LAYOUT_3.itemsize: (_LAYOUT_3, (2, 3)),
+    ROW_BYTES: (ROW, (LAYOUT_VERSION,)),
+}
 """Layout and its versions by size. 2 has the fields of 3, and its ``ring_kind`` does not tell answers."""
 
 Rows = npt.NDArray[Any]
@@ -97,6 +105,22 @@ def answered(ring_kind: Kinds) -> Kinds:
     """The strongest `Kind` of what named the impressions, of ``ring_kind`` of any shape."""
     kind: Kinds = np.right_shift(ring_kind & ANSWER_MASK, ANSWER_SHIFT, dtype=np.uint8)
     return kind
+
+
+def place_of(surface: npt.NDArray[np.uint16]) -> Kinds:
+    """The place in the app as rings tell it, 1 to `PLACES`; 0 where it is not said. Any shape."""
+    return np.where(surface > 0, 1 + surface % PLACES, 0).astype(np.uint8)
+
+
+def places_of(ring_place: Kinds) -> Kinds:
+    """Where each item of rings was met, by `place_of`, ``[N, RING_SIZE]``, of their ``ring_place``."""
+    return np.stack([ring_place >> 4, ring_place & 15], axis=2).reshape(len(ring_place), RING_SIZE)
+
+
+def packed(places: Kinds) -> Kinds:
+    """``places [N, RING_SIZE]`` as ``ring_place`` holds them."""
+    both: Kinds = places[:, 0::2] * np.uint8(16) + places[:, 1::2]
+    return both
 
 
 class RowError(ValueError):
@@ -152,18 +176,17 @@ def _of_size(values: list[bytes], size: int) -> Rows:
 
 def _migrated(rows: Rows) -> Rows:
     """Rows of any layout as `ROW`: what a former layout did not know is zero, or what was then believed."""
-    former = rows["version"] < LAYOUT_VERSION
-    if not former.any():
+    if rows.dtype == ROW:
         return rows
     out = np.zeros(len(rows), dtype=ROW)
     for name in rows.dtype.names or ():
         if name in (ROW.names or ()):
             out[name] = rows[name]
     out["version"] = LAYOUT_VERSION
-    if rows.dtype != ROW:
+    if rows.dtype == _LAYOUT_1:
         out["ring_kind"] |= np.where(out["ring_kind"] > 0, SHOWN_BIT, 0).astype(np.uint8)  # that impressions were seen
     kind = out["ring_kind"] & KIND_MASK
-    acted = former[:, None] & (kind > Kind.SHOWN)
+    acted = (rows["version"] < 3)[:, None] & (kind > Kind.SHOWN)
     out["ring_kind"] |= np.where(acted, kind << ANSWER_SHIFT, 0).astype(np.uint8)  # that what was done were answers
     return out
 

@@ -16,8 +16,8 @@ from scoring.cleaning import Rules, clean
 from scoring.events import FILTERED, VIEWED_LONG_MS, Events, Kind, Outcome, Source, only
 from scoring.ids import MISSING
 from scoring.interest import DecayedInterest, weight_of
-from scoring.ring import remember
-from scoring.rows import ANSWER_SHIFT, SHOWN_BIT, Rows, RowStore
+from scoring.ring import remember, told_of
+from scoring.rows import ANSWER_SHIFT, SHOWN_BIT, Rows, RowStore, place_of
 
 _NOBODY = np.isin(list(Outcome), [*FILTERED, Outcome.LATE])
 """A placement follows what a person does now; a duplicate or replayed event is one whose placement may be missing."""
@@ -66,8 +66,8 @@ def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = 
     row = applied["row"].astype(np.int64)
     answer = np.where(applied["answers"], applied["kind"] << ANSWER_SHIFT, 0)
     shown = np.where(applied["source"] == Source.IMPRESSION, SHOWN_BIT, 0)
-    kind = (applied["kind"] | answer | shown).astype(np.uint8)
-    remember(rows, row, applied["ad"], (applied["shown_ms"] // 1000).astype(np.uint32), kind)
+    told = told_of(applied["kind"] | answer | shown, place_of(applied["surface"]))
+    remember(rows, row, applied["ad"], (applied["shown_ms"] // 1000).astype(np.uint32), told)
     _count(rows, row, applied)
     unknown = _learn(rows, row, applied, catalogue)
     return Applied.of(events, outcome, unknown)

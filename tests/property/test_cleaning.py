@@ -134,7 +134,17 @@ def test_outcomes_are_those_of_one_event_after_another_however_the_stream_is_cut
     assert outcomes == expected
     assert outcomes_of_parts == expected
     assert outcomes_of_singles == expected
-    for name in ("rate_minute", "minute_count", "day_count", "unshown", "seen", "showings", "ring_ad", "ring_kind"):
+    for name in (
+        "rate_minute",
+        "minute_count",
+        "day_count",
+        "unshown",
+        "seen",
+        "showings",
+        "ring_ad",
+        "ring_kind",
+        "ring_place",
+    ):
         assert parts.rows[name].tobytes() == singles.rows[name].tobytes() == whole.rows[name].tobytes(), name
 
 
@@ -146,7 +156,17 @@ def test_what_is_filtered_or_late_leaves_the_rows_of_a_stream_without_it(events:
     clean, outcomes_of_clean = outcomes_of(kept, [], Rules(unshown_per_day=1_000))
     assume(not any(outcomes_of_clean))  # nothing that filtered events have pushed out of a memory of ids
 
-    for name in ("ring_ad", "ring_s", "ring_kind", "impressions", "clicks", "time_ms", "interest", "value_micros"):
+    for name in (
+        "ring_ad",
+        "ring_s",
+        "ring_kind",
+        "ring_place",
+        "impressions",
+        "clicks",
+        "time_ms",
+        "interest",
+        "value_micros",
+    ):
         assert store.rows[name].tobytes() == clean.rows[name].tobytes(), name
 
 

@@ -15,8 +15,21 @@ from scoring.catalogue import Catalogue
 from scoring.dedup import mark_repeats
 from scoring.events import EVENT, Events, Kind, Outcome, Source
 from scoring.ids import id64
-from scoring.ring import remember
-from scoring.rows import ANSWER_SHIFT, KIND_MASK, RING_SIZE, ROW, SEEN_SIZE, SHOWN_BIT, Rows, RowStore, answered
+from scoring.ring import remember, told_of
+from scoring.rows import (
+    ANSWER_SHIFT,
+    KIND_MASK,
+    PLACES,
+    RING_SIZE,
+    ROW,
+    SEEN_SIZE,
+    SHOWN_BIT,
+    Rows,
+    RowStore,
+    answered,
+    place_of,
+    places_of,
+)
 from scoring.update import Applied, apply
 from streams.wire import Click, Impression
 from tests.builders import START_MS, catalogue, click, columns_of, impression
@@ -183,6 +196,22 @@ def test_the_place_in_the_app_is_that_of_the_last_event_that_says_one() -> None:
     assert store.rows[0]["surface"] == events["surface"][1] != events["surface"][0]
 
 
+@given(st.sampled_from(["feed", ""]), st.sampled_from(["feed", ""]), st.booleans())
+def test_a_memory_is_of_the_place_that_the_impression_or_its_answer_says(
+    shown_at: str, acted_at: str, one_batch: bool
+) -> None:
+    shown = impression("user-1", "ad-1", START_MS, surface=shown_at)
+    acted = click("user-1", "ad-1", START_MS + 9_000, surface=acted_at, impression_time_ms=START_MS)
+    events = columns_of(new_store(), [shown, acted])
+
+    store, _ = apply_in_parts(events, [] if one_batch else [1])
+
+    kept = places_of(store.rows["ring_place"])[0]
+    assert kept[-1] == place_of(events["surface"]).max()
+    assert bool(kept[-1]) == bool(shown_at or acted_at)
+    assert not kept[:-1].any()
+
+
 def test_no_events_touch_nothing() -> None:
     store = new_store()
     before = store.rows.tobytes()
@@ -245,39 +274,41 @@ def test_an_id_is_known_for_as_many_events_as_the_memory_holds_and_then_new_agai
 
 # --- the ring: a set of the newest ---------------------------------------------------------------------------
 
-Known = tuple[int, int, bool]
-"""Of an entry: the strongest kind, the strongest that named the impression, whether that was seen."""
+Known = tuple[int, int, bool, int]
+"""Of an entry: the strongest kind, the strongest that named the impression, whether that was seen, and the place."""
 Entries = list[tuple[int, int, int, Known]]
 
 
 def ring_reference(entries: Entries, row: int) -> list[tuple[int, int, Known]]:
     """Everything that ever happened, the most that is known of each, of that the newest."""
     most: dict[tuple[int, int], Known] = {}
-    for of, ad, seconds, (kind, answer, shown) in entries:
+    for of, ad, seconds, (kind, answer, shown, place) in entries:
         if of == row:
-            was = most.get((seconds, ad), (0, 0, False))
-            most[seconds, ad] = (max(kind, was[0]), max(answer, was[1]), shown or was[2])
+            was = most.get((seconds, ad), (0, 0, False, 0))
+            most[seconds, ad] = (max(kind, was[0]), max(answer, was[1]), shown or was[2], max(place, was[3]))
     return [(seconds, ad, known) for (seconds, ad), known in sorted(most.items())][-RING_SIZE:]
 
 
 def ring_of(rows: Rows, row: int) -> list[tuple[int, int, Known]]:
     kinds = rows[row]["ring_kind"]
-    known = zip((kinds & KIND_MASK).tolist(), answered(kinds).tolist(), (kinds >= SHOWN_BIT).tolist(), strict=True)
+    fields = (kinds & KIND_MASK, answered(kinds), kinds >= SHOWN_BIT, places_of(rows["ring_place"])[row])
+    known = zip(*(field.tolist() for field in fields), strict=True)
     ring = list(zip(rows[row]["ring_s"].tolist(), rows[row]["ring_ad"].tolist(), known, strict=True))
     filled = [entry for entry in ring if entry[1]]
-    assert ring == [(0, 0, (0, 0, False))] * (RING_SIZE - len(filled)) + filled  # empty places come first
+    assert ring == [(0, 0, (0, 0, False, 0))] * (RING_SIZE - len(filled)) + filled  # empty places come first
     return filled
 
 
 def put(rows: Rows, entries: Entries) -> None:
     row, ad, seconds, known = zip(*entries, strict=True)
-    kinds = [kind | answer << ANSWER_SHIFT | SHOWN_BIT * shown for kind, answer, shown in known]
+    kinds = [kind | answer << ANSWER_SHIFT | SHOWN_BIT * shown for kind, answer, shown, _ in known]
+    places = [place for *_, place in known]
     remember(
         rows,
         np.array(row),
         np.array(ad, dtype=np.uint64),
         np.array(seconds, dtype=np.uint32),
-        np.array(kinds, dtype=np.uint8),
+        told_of(np.array(kinds, dtype=np.uint8), np.array(places, dtype=np.uint8)),
     )
 
 
@@ -287,11 +318,12 @@ def ring_entries(draw: st.DrawFn) -> Entries:
     span = draw(st.sampled_from([3, 30, 400]))
     ads = [number << 32 | 1 for number in range(1, 13)]  # ties in time are ordered by the id's high half
     acts = st.integers(Kind.VIEWED, Kind.PURCHASED)
-    known = st.one_of(
+    happened = st.one_of(
         st.just((Kind.SHOWN, Kind.NONE, True)),
         acts.map(lambda kind: (kind, Kind.NONE, False)),
         acts.map(lambda kind: (kind, kind, False)),
     )
+    known = st.builds(lambda what, place: (*what, place), happened, st.integers(0, PLACES))
     columns = st.tuples(st.integers(0, 1), st.sampled_from(ads), st.integers(1, span), known)
     return draw(st.lists(columns, min_size=1, max_size=150))
 
@@ -345,7 +377,7 @@ def test_a_user_with_thousands_of_events_has_the_memories_of_any_other(batch: in
     assert store.rows[1:].tobytes() == others
     row = store.rows[0]
     entries: Entries = [
-        (0, int(e["ad"]), int(e["shown_ms"] // 1_000), (int(e["kind"]), 0, e["source"] == Source.IMPRESSION))
+        (0, int(e["ad"]), int(e["shown_ms"] // 1_000), (int(e["kind"]), 0, e["source"] == Source.IMPRESSION, 0))
         for e in events
     ]
     assert ring_of(store.rows, 0) == ring_reference(entries, 0)

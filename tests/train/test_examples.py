@@ -190,7 +190,7 @@ def test_the_state_in_the_end_is_the_one_of_serving() -> None:
     learnt, served = RowStore(), RowStore()
     collect(columns_of(learnt, log.events), learnt, ads)
     apply(served, columns_of(served, log.events), ads)
-    for name in ("ring_ad", "ring_s", "ring_kind", "impressions", "clicks", "time_ms"):
+    for name in ("ring_ad", "ring_s", "ring_kind", "ring_place", "impressions", "clicks", "time_ms"):
         np.testing.assert_array_equal(learnt.rows[name], served.rows[name], err_msg=name)
     np.testing.assert_allclose(learnt.rows["interest"], served.rows["interest"], rtol=1e-4, atol=1e-5)
 

@@ -27,13 +27,15 @@ from scoring.inputs import (
     empty_inputs,
     history_of,
     interest_of,
+    recent_of,
     stats_of,
 )
-from scoring.rows import HORIZONS, RING_SIZE, ROW, Rows
+from scoring.rows import HORIZONS, PLACES, RING_SIZE, ROW, SHOWN_BIT, Rows, packed, place_of
 from tests.builders import START_MS
 
 NOW = np.array([START_MS])
 NOWHERE = np.zeros(1, dtype=np.uint16)
+FEED, SEARCH = np.array([3], dtype=np.uint16), np.array([5], dtype=np.uint16)
 DAY_MS = 86_400_000
 
 
@@ -44,14 +46,26 @@ def row(**values: Any) -> Rows:
     return out
 
 
-def row_with_ring(*entries: tuple[str, int, Kind]) -> Rows:
-    """A row that remembers (ad, seconds ago, kind), oldest first."""
-    out = row()
+def row_with_ring(*entries: tuple[str, int, Kind], surface: Any = NOWHERE, shown: bool = True) -> Rows:
+    """A row that remembers (ad, seconds ago, kind), oldest first, all at ``surface [1]``."""
+    out, met = row(), np.zeros((1, RING_SIZE), dtype=np.uint8)
     for place, (ad, ago_s, kind) in enumerate(entries, RING_SIZE - len(entries)):
         out["ring_ad"][0, place] = id64(ad)
         out["ring_s"][0, place] = START_MS // 1_000 - ago_s
-        out["ring_kind"][0, place] = kind
+        out["ring_kind"][0, place] = kind | (SHOWN_BIT if shown else 0)
+        met[0, place] = place_of(surface)[0]
+    out["ring_place"] = packed(met)
     return out
+
+
+def context(of: Rows, now_ms: Any = NOW, surface: Any = NOWHERE) -> Any:
+    """The context of one person, ``[X]``."""
+    return context_of(of, history_of(of, now_ms), now_ms, surface)[0]
+
+
+def recent(*entries: tuple[str, int, Kind], met_at: Any = FEED, asked_at: Any = FEED) -> Any:
+    """What the ring tells of the outcomes of (ad, seconds ago, kind), ``[7]``."""
+    return recent_of(history_of(row_with_ring(*entries, surface=met_at), NOW), asked_at)[0]
 
 
 def stats(history: History, ads: list[str], unit: Any = None, features: Any = None, age_ms: Any = None) -> Any:
@@ -112,40 +126,98 @@ def test_looking_at_the_ring_does_not_change_the_row() -> None:
 def test_rates_are_smoothed_by_ten_impressions_of_one_in_ten() -> None:
     nobody, somebody = row(), row(impressions=90, clicks=19, long_views=9, views=49, purchases=4)
 
-    assert context_of(nobody, NOW, NOWHERE)[0, [0, 1, 2, 3, 6]].tolist() == pytest.approx([0, 0.1, 0.1, 0.1, 0.1])
-    assert context_of(somebody, NOW, NOWHERE)[0, [0, 1, 2, 3, 6]].tolist() == pytest.approx(
-        [math.log(91) / 5, 0.2, 0.1, 0.5, 0.05]
-    )
+    assert context(nobody)[[0, 1, 2, 3, 6]].tolist() == pytest.approx([0, 0.1, 0.1, 0.1, 0.1])
+    assert context(somebody)[[0, 1, 2, 3, 6]].tolist() == pytest.approx([math.log(91) / 5, 0.2, 0.1, 0.5, 0.05])
 
 
 @pytest.mark.parametrize(("hour", "sine", "cosine"), [(0, 0, 1), (6, 1, 0), (12, 0, -1), (18, -1, 0)])
 def test_the_hour_is_a_place_on_a_circle(hour: int, sine: float, cosine: float) -> None:
     midnight = START_MS // DAY_MS * DAY_MS
 
-    context = context_of(row(), np.array([midnight + hour * 3_600_000]), NOWHERE)
+    told = context(row(), np.array([midnight + hour * 3_600_000]))
 
-    assert context[0, 4:6].tolist() == pytest.approx([sine, cosine], abs=1e-6)
+    assert told[4:6].tolist() == pytest.approx([sine, cosine], abs=1e-6)
 
 
 @pytest.mark.parametrize(("impressions", "viewed_ms", "mean_s"), [(0, 0, 0), (9, 50_000, 5), (0, 3_000, 3)])
 def test_the_mean_time_looked_at_an_impression_counts_by_its_logarithm(
     impressions: int, viewed_ms: int, mean_s: float
 ) -> None:
-    context = context_of(row(impressions=impressions, viewed_ms=viewed_ms), NOW, NOWHERE)
+    told = context(row(impressions=impressions, viewed_ms=viewed_ms))
 
-    assert context[0, 7] == pytest.approx(math.log1p(mean_s) / 5)
+    assert told[7] == pytest.approx(math.log1p(mean_s) / 5)
 
 
 @pytest.mark.parametrize("surface", [1, SURFACES - 1, SURFACES + 3, 65_535])
 def test_the_place_in_the_app_is_one_of_a_few(surface: int) -> None:
-    places = context_of(row(surface=7), NOW, np.array([surface], dtype=np.uint16))[0, 8:]
+    places = context(row(surface=7), surface=np.array([surface], dtype=np.uint16))[-SURFACES:]
 
     assert places.shape == (SURFACES,)
     assert np.flatnonzero(places).tolist() == [surface % SURFACES]
 
 
 def test_a_place_that_is_not_said_is_none() -> None:
-    assert not context_of(row(surface=7), NOW, NOWHERE)[0, 8:].any()
+    assert not context(row(surface=7))[-SURFACES:].any()
+
+
+def test_of_outcomes_the_ring_tells_those_of_the_place_asked_for_and_of_the_session() -> None:
+    ring = [("a", 7_200, Kind.CLICKED), ("b", 7_000, Kind.SHOWN), ("c", 900, Kind.VIEWED), ("d", 300, Kind.PURCHASED)]
+
+    here, elsewhere = recent(*ring), recent(*ring, asked_at=SEARCH)
+
+    assert here[:4].tolist() == pytest.approx([math.log1p(4) / 4, 0, math.log1p(2) / 4, 0])
+    assert elsewhere[:2].tolist() == [0, 0]
+    assert elsewhere[2:].tolist() == here[2:].tolist()
+
+
+@pytest.mark.parametrize(("clicks", "others"), [(1, 0), (0, 1), (6, 2), (0, RING_SIZE), (RING_SIZE, 0)])
+def test_the_balance_of_clicks_is_drawn_to_none_by_two_outcomes(clicks: int, others: int) -> None:
+    ring = [("clicked", 200, Kind.CLICKED)] * clicks + [("skipped", 100, Kind.SHOWN)] * others
+
+    assert recent(*ring)[[1, 3]].tolist() == pytest.approx([(clicks - others) / (clicks + others + 2)] * 2)
+
+
+def test_what_is_open_is_no_outcome_yet_and_is_counted_apart() -> None:
+    told = recent(("a", 600, Kind.CLICKED), ("b", 20, Kind.SHOWN), ("c", 5, Kind.SHOWN))
+
+    assert told[0] == pytest.approx(math.log1p(1) / 4)
+    assert told[4] == pytest.approx((math.log1p(10 * 365 * 86_400) - math.log1p(5)) / 10)  # the newest item
+    assert told[5] == 1  # the newest outcome
+    assert told[6] == pytest.approx(math.log1p(2))
+
+
+def test_the_newest_outcome_is_a_click_or_none() -> None:
+    clicked, looked = ("a", 200, Kind.CLICKED), ("b", 100, Kind.VIEWED_LONG)
+
+    assert (recent(clicked, looked)[5], recent(looked, clicked)[5], recent()[5]) == (-1, 1, 0)
+
+
+def test_what_was_found_and_not_shown_is_no_outcome() -> None:
+    found = row_with_ring(("a", 200, Kind.CLICKED), surface=FEED, shown=False)
+
+    assert not recent_of(history_of(found, NOW), FEED).any()
+
+
+@given(st.integers(1, 2**16 - 1), st.sampled_from([0, 10**9, 2**31]))
+def test_where_no_place_is_told_the_ring_tells_nothing_and_all_numbers_are_zero(surface: int, ago_s: int) -> None:
+    asked = np.array([surface], dtype=np.uint16)
+
+    assert not recent(("a", min(ago_s, START_MS // 1_000), Kind.CLICKED), met_at=NOWHERE, asked_at=asked).any()
+    assert not recent(asked_at=asked).any()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_what_the_ring_tells_is_bounded_whatever_it_holds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = np.zeros(20, dtype=ROW)
+    rows["ring_ad"], rows["ring_s"] = 1, rng.integers(0, 2**32, rows["ring_s"].shape)
+    rows["ring_kind"] = rng.integers(0, 7, (20, RING_SIZE)) | rng.choice([0, SHOWN_BIT], (20, RING_SIZE))
+    rows["ring_place"] = rng.integers(0, 256, (20, RING_SIZE // 2))
+    now_ms = np.repeat(NOW, 20)
+
+    told = recent_of(history_of(rows, now_ms), rng.integers(1, 1 + PLACES, 20).astype(np.uint16))
+
+    assert (np.abs(told) <= [1, 1, 1, 1, 2, 1, 4]).all()
 
 
 def test_interests_are_unit_vectors_and_their_sum_and_nothing_stays_nothing() -> None:
@@ -221,7 +293,7 @@ def test_the_past_of_candidates_is_that_of_a_search_through_all_whatever_their_o
     past_items = rng.integers(-1, among, (people, RING_SIZE))
     age_s = rng.integers(0, 1_000, past_items.shape).astype(np.float32)
     kind = rng.integers(1, len(HistoryKind), past_items.shape)
-    past = History(np.zeros(past_items.shape, dtype=np.uint64), age_s, kind, kind > 0)
+    past = History(np.zeros(past_items.shape, dtype=np.uint64), age_s, kind, kind > 0, kind.astype(np.uint8))
 
     out = stats_of(candidates, np.zeros(candidates.shape, dtype=np.int64), past, past_items)
 

@@ -8,8 +8,10 @@ import pytest
 from scoring.events import TIME_MS_MAX
 from scoring.rows import (
     _LAYOUT_1,
+    _LAYOUT_3,
     ANSWER_SHIFT,
     LAYOUT_VERSION,
+    PLACES,
     RING_SIZE,
     ROW,
     ROW_BYTES,
@@ -18,6 +20,9 @@ from scoring.rows import (
     RowStore,
     answered,
     decode_rows,
+    packed,
+    place_of,
+    places_of,
 )
 
 
@@ -33,7 +38,7 @@ def filled(users: int) -> RowStore:
 
 
 def test_a_row_has_the_size_that_is_written_down_and_no_hidden_padding() -> None:
-    assert ROW_BYTES == 1_494
+    assert ROW_BYTES == 1_519
     fields: Any = ROW.fields
     assert sum(field[0].itemsize for field in fields.values()) == ROW_BYTES
     assert all(
@@ -131,7 +136,9 @@ def test_recovered_rows_are_those_that_were_put_and_of_one_user_the_last() -> No
 def test_bytes_of_another_size_are_refused_with_both_sizes() -> None:
     row = filled(1).rows[0].tobytes()
 
-    with pytest.raises(RowError, match=r"has 1,493 bytes; the layouts that this version reads have 1,434, 1,494"):
+    with pytest.raises(
+        RowError, match=r"has 1,518 bytes; the layouts that this version reads have 1,434, 1,494, 1,519"
+    ):
         decode_rows([row, row[:-1]])
 
 
@@ -139,7 +146,7 @@ def test_another_layout_is_refused_with_both_versions() -> None:
     rows = filled(2).rows[:2].copy()
     rows["version"][1] = LAYOUT_VERSION + 1
 
-    refusal = rf"layouts \[{LAYOUT_VERSION + 1}\]; expected {LAYOUT_VERSION - 1} or {LAYOUT_VERSION}"
+    refusal = rf"layouts \[{LAYOUT_VERSION + 1}\]; expected {LAYOUT_VERSION}"
     with pytest.raises(RowError, match=refusal):
         decode_rows([row.tobytes() for row in rows])
     with pytest.raises(RowError, match=refusal):
@@ -147,18 +154,20 @@ def test_another_layout_is_refused_with_both_versions() -> None:
 
 
 def test_rows_of_former_layouts_are_brought_to_this_one_among_others() -> None:
-    first, second = np.zeros(2, dtype=_LAYOUT_1), np.zeros(1, dtype=ROW)
+    first, second = np.zeros(2, dtype=_LAYOUT_1), np.zeros(1, dtype=_LAYOUT_3)
     first["version"], first["clicks"], first["offset"] = 1, [7, 8], [[5, 6], [7, 8]]
     first["ring_ad"][:, -1], first["ring_kind"][:, -1], first["ring_s"][:, -1] = 9, 4, 1_700_000
     second["version"], second["clicks"], second["unshown"] = 2, 9, 3
     second["ring_ad"][0, -3:], second["ring_s"][0, -3:] = [1, 2, 3], [10, 20, 30]
     second["ring_kind"][0, -3:] = [1 | SHOWN_BIT, 4 | SHOWN_BIT, 6]
+    third = second.copy()
+    third["version"] = 3
     now = filled(1).rows[0]
 
-    rows = decode_rows([each.tobytes() for each in (first[0], now, second[0], first[1])])
+    rows = decode_rows([each.tobytes() for each in (first[0], now, second[0], first[1], third[0])])
 
-    assert rows["version"].tolist() == [LAYOUT_VERSION] * 4
-    assert rows["clicks"].tolist() == [7, 0, 9, 8]
+    assert rows["version"].tolist() == [LAYOUT_VERSION] * 5
+    assert rows["clicks"].tolist() == [7, 0, 9, 8, 9]
     assert rows["offset"][[0, 3]].tolist() == [[5, 6], [7, 8]]
     assert rows["ring_kind"][0].tolist() == [0] * (RING_SIZE - 1) + [4 | 4 << ANSWER_SHIFT | SHOWN_BIT]
     assert rows[1].tobytes() == now.tobytes()
@@ -166,7 +175,24 @@ def test_rows_of_former_layouts_are_brought_to_this_one_among_others() -> None:
     kinds = rows["ring_kind"][2]
     assert (kinds >= SHOWN_BIT)[-3:].tolist() == [True, True, False]
     assert answered(kinds).tolist() == [0] * (RING_SIZE - 2) + [4, 6]  # what it does not tell is believed
+    assert rows["ring_kind"][4].tolist() == third["ring_kind"][0].tolist()  # which tells answers, and has none
+    assert not rows["ring_place"].any()
     assert decode_rows([row.tobytes() for row in rows]).tobytes() == rows.tobytes()
+
+
+def test_a_place_is_one_of_those_that_a_ring_tells_apart_and_not_said_is_none() -> None:
+    places = place_of(np.arange(2**16, dtype=np.uint16))
+
+    assert places[0] == 0
+    assert np.unique(places[1:]).tolist() == list(range(1, PLACES + 1))
+    assert len(set(places[1 : 1 + PLACES].tolist())) == PLACES
+
+
+def test_places_survive_two_to_a_byte() -> None:
+    places = np.random.default_rng(1).integers(0, PLACES + 1, (7, RING_SIZE)).astype(np.uint8)
+
+    assert packed(places).shape == (7, RING_SIZE // 2)
+    assert places_of(packed(places)).tolist() == places.tolist()
 
 
 @pytest.mark.parametrize(

@@ -1,50 +1,42 @@
 """A model tried in a process of its own, before it comes near a worker.
 
-What comes over a topic may crash onnxruntime, take all memory, or never end. The child process that runs it has no
-secret in its environment, bounds on memory, time and files, and a low priority; it says what the model has shown,
-or why it is refused. ``python -m streams.model_trial`` is the child.
+What comes over a topic may crash onnxruntime, take all memory, or never end. The child process that runs it
+(`streams.model_trial_child`) has no secret in its environment, bounds on memory, time and files, and a low priority; it
+says what the model has shown, or why it is refused.
 """
 
 import asyncio
 import contextlib
 import os
-import resource
 import sys
-import time
 from pathlib import Path
 
 import msgspec
 
 from scoring.attention import ModelError
-from scoring.proof import Proof, prove
+from scoring.proof import Proof
+from streams import model_trial_child
+from streams.model_trial_child import Verdict
 from streams.settings import Settings
 
 NICENESS = 10
-"""A tenth of a core that the compute thread keeps busy: a trial is half a second's work, and must end within its time
-there too. The lowest priority, 19, gets a sixtieth."""
+"""Added to the worker's. Of a core that the compute thread keeps busy a tenth is left to a trial: it is a fifth of a
+second's work, and must end within its time there too. The lowest priority gets a sixtieth."""
 SAID_BYTES_MAX = 65_536
 """Of what the child says."""
 _KEPT = ("PATH", "PYTHONPATH", "LANG", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """What the child says: ``refused`` "" for a model that keeps its contract."""
-
-    refused: str = ""
-    version: str = ""
-    parity: float = 0.0
-    score_ms: float = 0.0
 
 
 async def try_model(directory: Path, settings: Settings) -> Proof:
     """What the model in ``directory`` has shown. Raises `ModelError` with the reason of its refusal."""
     bounds = (str(settings.model_score_ms_max), str(settings.model_trial_bytes), str(int(settings.model_trial_s) + 1))
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "streams.model_trial", str(directory), *bounds),
+        *(sys.executable, "-m", model_trial_child.__name__, str(directory), *bounds),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         env={name: os.environ[name] for name in _KEPT if name in os.environ},
     )
+    _give_way(child.pid)
     try:
         async with asyncio.timeout(settings.model_trial_s):
             said = await _said(child)
@@ -70,6 +62,15 @@ async def try_model(directory: Path, settings: Settings) -> Proof:
     return Proof(verdict.version, verdict.parity, verdict.score_ms)
 
 
+def _give_way(pid: int) -> None:
+    """Lower the priority of a child that has just begun.
+
+    From here and not by itself: by the time that it could, it would have imported all that it needs, most of its work.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.setpriority(os.PRIO_PROCESS, pid, min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19))
+
+
 async def _said(child: asyncio.subprocess.Process) -> bytes:
     assert child.stdout is not None, "its output is a pipe"
     said = await child.stdout.read(SAID_BYTES_MAX)
@@ -83,32 +84,3 @@ class RefusedModelError(ModelError):
 
     def __init__(self, message: str) -> None:
         ValueError.__init__(self, message)
-
-
-def main(directory: str, score_ms_max: str, memory_bytes: str, cpu_s: str) -> None:
-    """Try, within bounds, and say what was found."""
-    os.nice(NICENESS)
-    with contextlib.suppress(OSError):  # where memory ends all the same, this process goes first
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    for kind, most in (
-        (resource.RLIMIT_AS, int(memory_bytes)),
-        (resource.RLIMIT_CPU, int(cpu_s)),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        with contextlib.suppress(ValueError, OSError):  # macOS has no bound of address space
-            resource.setrlimit(kind, (most, most))
-    try:
-        _, proof = prove(Path(directory), time.process_time, float(score_ms_max))
-        verdict = Verdict("", proof.version, proof.parity, proof.score_ms)
-    except ModelError as error:
-        verdict = Verdict(str(error))
-    except MemoryError:
-        verdict = Verdict(
-            f"{directory}: it needs too much; expected {int(memory_bytes):,} bytes at most; train a smaller"
-        )
-    sys.stdout.buffer.write(msgspec.json.encode(verdict))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

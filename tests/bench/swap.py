@@ -3,20 +3,29 @@
 A worker gets half of what it can do, live, from a generator in a process of its own (`tests.bench.drive`). The first
 time it is left alone; the second time a model is promoted and taken back for as long as the load lasts, so that at any
 moment the worker fetches one, has it tried on its own core, encodes the catalogue with it or changes roles.
+
+The word for a change comes from this process: a command of its own for each would begin an interpreter on the core
+that the broker and the generator share, and what that costs is no part of a change.
 """
 
+import asyncio
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import msgspec
 
 from onnx_models import DEMO_MODEL
 from streams import topics
-from streams.settings import Guarantee
+from streams.clock import wall_ms
+from streams.control import publish
+from streams.control_wire import ModelRoles
+from streams.model_desk import push
+from streams.model_roles import promoted, rolled_back
+from streams.settings import Guarantee, Settings
 from tests.bench import drive
 from tests.bench.bed import Bed, BenchError, Child, bed
 from tests.bench.latency import CAPACITY_EVENTS, GRACE_S, USERS, WARM_S, capped, driven, driving, plan_of
@@ -48,7 +57,7 @@ def run(seconds: float, runs: int, say: Say) -> Report:
 
 
 def measure(there: Bed, *, seconds: float, events: int = CAPACITY_EVENTS, warm_s: float = WARM_S) -> Report:
-    """Latencies before and during changes of models, and how long a change takes."""
+    """Latencies before and during changes of models, and how long a promotion takes."""
     load = Load(events=events, users=USERS, exponent=0, start_ms=int(time.time() * 1000) - events)
     prefix, _ = there.filled(load)
     with there.working(prefix, guarantee=GUARANTEE) as (worker,):
@@ -72,7 +81,7 @@ def measure(there: Bed, *, seconds: float, events: int = CAPACITY_EVENTS, warm_s
         "max_ms": {"before": rounded(alone.max_ms), "during": rounded(found.max_ms)},
         "ratio_p99": ratio(found.p99_ms, alone.p99_ms),
         "changes": len(changes),
-        "change_s": rounded(sorted(changes)[len(changes) // 2]),
+        "promote_s": rounded(median(changes[::2])),
     }
 
 
@@ -82,35 +91,33 @@ def _push(there: Bed, prefix: str) -> str:
     shutil.copytree(DEMO_MODEL, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"name": "next"}))
-    told = json.loads(_salience(there, prefix, "push", str(folder)))
-    return str(told["model"])
+    return asyncio.run(push(_settings(there, prefix), folder)).model
 
 
 def _change(there: Bed, prefix: str, worker: Child, generator: Child, version: str) -> list[float]:
-    """Promote and take back until the generator has ended; seconds from each command's end to the worker's change."""
+    """Promote and take back, by turns, until the generator has ended; seconds from each word to the worker's change."""
     took: list[float] = []
+    before = ModelRoles()
     while generator.process.poll() is None or len(took) < 2:
-        for words in (("promote", version, "--force", "--reason", "a benchmark"), ("rollback",)):
-            before = _changes(worker)
-            _salience(there, prefix, *words)
+        after = promoted(before, version, wall_ms(), "a benchmark", forced=True)
+        for roles in (after, rolled_back(after, wall_ms())):
+            changes = _changes(worker)
+            asyncio.run(publish(_settings(there, prefix), [roles]))
             began_s = time.perf_counter()
-            while _changes(worker) == before:
+            while _changes(worker) == changes:
                 worker.check()
                 if time.perf_counter() - began_s > FOLLOWED_WITHIN_S:
                     raise BenchError(f"{worker.name} did not change models within {FOLLOWED_WITHIN_S:.0f} s")
                 time.sleep(LOOK_EVERY_S)
             took.append(time.perf_counter() - began_s)
+            before = roles
     return took
 
 
 def _changes(worker: Child) -> int:
     """How often the worker has changed models."""
-    return worker.log.read_text(encoding="utf-8", errors="replace").count(CHANGED)
+    return worker.said.count(CHANGED)
 
 
-def _salience(there: Bed, prefix: str, *words: str) -> bytes:
-    """A command on models, in a process of its own beside the broker; what it says."""
-    options: Sequence[str] = ("--bootstrap", there.bootstrap, "--prefix", prefix, "--json")
-    command = [there.python, "-P", "-m", "streams.cli", "model", *words, *options]
-    child = there.start(f"{prefix}model-{words[0]}", command, pinned=False, heard=True)
-    return there.said(child, FOLLOWED_WITHIN_S)
+def _settings(there: Bed, prefix: str) -> Settings:
+    return Settings(bootstrap=there.bootstrap, topic_prefix=prefix)

@@ -1,6 +1,7 @@
 """Models tried in a process of their own: what it says, and what becomes of one that kills it or never ends."""
 
 import asyncio
+import os
 import textwrap
 from pathlib import Path
 
@@ -90,6 +91,16 @@ def test_a_model_that_kills_its_process_is_refused_and_nobody_else_is_hurt(
     monkeypatch.setattr(model_trial.sys, "executable", str(python))
     with pytest.raises(ModelError, match=f"the process that tried it ended with {status}"):
         tried(tmp_path)
+
+
+def test_the_process_that_tries_gives_way_whatever_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = min(os.getpriority(os.PRIO_PROCESS, 0) + model_trial.NICENESS, 19)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nuntil [ "$(nice)" = {usual} ]; do :; done\nprintf \'{{"refused": "gave way"}}\'\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(model_trial.sys, "executable", str(python))
+    with pytest.raises(ModelError, match=r"^gave way$"):
+        tried(tmp_path, model_trial_s=10)
 
 
 def test_the_process_that_tries_has_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

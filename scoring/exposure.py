@@ -1,8 +1,8 @@
 """Events applied, and every impression among them scored as it was shown: from its user's row strictly before it.
 
-Users do not depend on each other, so a batch is done in *waves*: the n-th wave holds, of every user, the n-th
-impression and what follows up to the next; what comes before its first is applied before all waves. Before a wave is
-applied its impressions are looked at; the attention model scores what all waves have gathered in few calls.
+Users do not depend on each other, so a batch is done in *waves*: a user's events are cut before every impression, and
+the n-th wave holds the n-th piece of everybody. Most batches in which hardly anyone acts twice are one wave. Before a
+wave is applied its impressions are looked at; the attention model scores what all waves have gathered in few calls.
 """
 
 from collections.abc import Callable, Iterator
@@ -74,7 +74,7 @@ def apply_and_score(
 
 
 def _waves(events: Events) -> Iterator[Ints]:
-    """Places of the events of each wave, in order; before the first those that come before their user's impressions."""
+    """Places of the events of each wave, in order."""
     if not len(events):
         yield np.zeros(0, dtype=np.int64)
         return
@@ -82,9 +82,8 @@ def _waves(events: Events) -> Iterator[Ints]:
     row = events["row"][by_row]
     shown = np.cumsum(events["source"][by_row] == Source.IMPRESSION)
     starts = np.flatnonzero(np.diff(row, prepend=-1))
-    before = np.where(starts > 0, shown[starts - 1], 0)
     turn = np.empty(len(row), dtype=np.int64)
-    turn[by_row] = shown - np.repeat(before, np.diff(starts, append=len(row)))
+    turn[by_row] = shown - np.repeat(shown[starts], np.diff(starts, append=len(row)))
     in_turn = np.argsort(turn, kind="stable")
     edges = np.searchsorted(turn[in_turn], np.arange(1, turn.max() + 1))
     yield from np.split(in_turn, edges)

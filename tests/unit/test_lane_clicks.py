@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scoring import exposure
 from scoring.attention import AttentionModel, load
 from scoring.calibration import PERSONAL
 from scoring.catalogue import Catalogue
@@ -21,6 +23,7 @@ from scoring.ids import id64
 from scoring.inputs import CONTEXT_DIM
 from scoring.policies import Policy
 from scoring.rows import RowStore
+from scoring.update import Applied, apply
 from scoring.watch import Alarm, Answer, Detector
 from streams.control_wire import Drift, decode_control
 from streams.explain import recompute
@@ -28,7 +31,7 @@ from streams.lane_clicks import KEY, LaneClicks, WatchRow
 from streams.logs import Event
 from streams.step import LaneState, Slice, Step
 from streams.wire import Click, Decision, Outcome
-from tests.builders import catalogue, columns_of, entry, made_up_log, records
+from tests.builders import catalogue, click, columns_of, entry, impression, made_up_log, records
 
 MINUTE_MS = 60_000
 LEARNING = Learning(window_ms=20 * MINUTE_MS, pending_max=60)
@@ -174,6 +177,26 @@ def test_every_impression_is_scored_from_its_users_row_strictly_before_it(model:
     single = [exposed(one_by_one, columns[at : at + 1], engine).logit for at in range(len(columns))]
     assert np.concatenate(single) == pytest.approx(whole.logit, abs=1e-5)
     assert (columns["source"][whole.place] == Source.IMPRESSION).all()
+
+
+def test_a_batch_takes_as_many_turns_as_its_busiest_user_needs(
+    model: AttentionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[int] = []
+
+    def counted(store: RowStore, events: Events, *rest: Any) -> Applied:
+        turns.append(len(events))
+        return apply(store, events, *rest)
+
+    monkeypatch.setattr(exposure, "apply", counted)
+    store, once = RowStore(), [impression("u1"), click("u2"), impression("u3"), click("u3")]
+    exposed(store, columns_of(store, once), engine_of(model))
+    assert turns == [4]
+    turns.clear()
+    exposed(
+        store, columns_of(store, [*once, click("u4"), impression("u4"), impression("u1", "ad-2")]), engine_of(model)
+    )
+    assert turns == [5, 2]
 
 
 def test_a_repeated_impression_is_scored_and_learned_once(model: AttentionModel) -> None:

@@ -4,10 +4,10 @@ Nothing here reads a clock, the environment, a topic or global randomness: time 
 and "now" is the timestamp of the record being applied. Modules import only those before them on the path
 
     ids → seal → features → text → events → order → rows → dedup → claims → cleaning → anomaly → ring → interest
-        → value → catalogue → update → candidates → inputs → gathering → graph → attention → proof → clicks
-        → calibration → pending → watch → learner → feedback → assignment → policies → models → auction → ranking
-        → confidence → interleaving → variety → slate → market → fairness → shown → ledger → pacing → traffic → budgets
-        → billing → attribution → engine → exposure
+        → value → catalogue → update → candidates → inputs → gathering → graph → attention → proof → examination
+        → clicks → calibration → pending → watch → learner → feedback → assignment → policies → models → auction
+        → ranking → confidence → interleaving → variety → slate → market → fairness → shown → ledger → pacing → traffic
+        → budgets → billing → attribution → engine → exposure
 
 and beside it, the laboratory that judges what the engine did
 

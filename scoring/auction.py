@@ -9,18 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from scoring.examination import assumed
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 Rule = Literal["first", "gsp", "vcg"]
 CHANCE_MIN = 1e-30
 """Below any chance: what is divided by it is above any bid."""
-
-
-def examined(slots: int, weight: float = 0.06) -> Floats:
-    """Chance that each slot is looked at, relative to the first, ``[slots]``: 1 / (1 + weight × slot)."""
-    chances: Floats = 1 / (1 + weight * np.arange(slots))
-    return chances
 
 
 def _of_slots(values: npt.NDArray[Any], chosen: Ints) -> npt.NDArray[Any]:
@@ -88,7 +84,7 @@ def prices(
     if rule == "gsp":
         owed = second_prices(value, chosen)
     else:
-        owed = externalities(value, chosen, examined(chosen.shape[1]) if examination is None else examination)
+        owed = externalities(value, chosen, assumed(chosen.shape[1]) if examination is None else examination)
     per_bid = _of_slots(chance, chosen)
     if quality is not None:
         per_bid *= _of_slots(quality, chosen)

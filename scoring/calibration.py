@@ -19,6 +19,7 @@ from scoring.clicks import (
     Floats,
     person_numbers,
 )
+from scoring.examination import over
 from scoring.inputs import SURFACES
 
 PERSONAL = ("bias", *NUMBERS, "surface")
@@ -35,11 +36,13 @@ def chance_of(log_odds: Floats) -> npt.NDArray[np.float32]:
 class Calibration:
     """What turns the attention model's log-odds into click rates for B people with C candidates each.
 
-    ``weights [B, P]`` in the order of `PERSONAL`; ``lift [B, C]`` of the candidates. A receipt keeps both.
+    ``weights [B, P]`` in the order of `PERSONAL`; ``lift [B, C]`` of the candidates; ``examined [K]``: how likely each
+    slot is looked at, by the first, None where nothing is said of that. A receipt keeps them.
     """
 
     weights: Floats
     lift: npt.NDArray[np.float32]
+    examined: Floats | None = None
 
     @classmethod
     def none(cls, people: int, candidates: int) -> Self:
@@ -61,24 +64,30 @@ class Calibration:
         odds += person[:, None]
         return odds
 
-    def in_slots(self, log_odds: Floats) -> Floats:
-        """``log_odds [B, L]`` of what stands in slots 0 to L - 1, moved from the first slot to its own."""
-        odds: Floats = log_odds + self.weights[:, _AT["slot"], None] * np.log1p(np.arange(log_odds.shape[1]))
-        return odds
+    def in_slots(self, log_odds: Floats) -> npt.NDArray[np.float32]:
+        """Chances of clicks ``[B, L]`` on what stands in slots 0 to L - 1 and has ``log_odds [B, L]`` in the first."""
+        chance = chance_of(log_odds)
+        return chance if self.examined is None else chance * over(self.examined, log_odds.shape[1]).astype(np.float32)
 
 
 class Calibrator:
-    """A layer's weights by attention model, and the lift of every slot of the catalogue; up to date between slices."""
+    """A layer's weights by attention model, slots' examination, and each ad's lift; up to date between slices."""
 
     def __init__(self) -> None:
         self._weights: Mapping[int, Floats] = {}
         self._lift = np.zeros(0, dtype=np.float32)
+        self._examined: Floats | None = None
         self.learned = 0
         """Outcomes that went into it."""
 
-    def update(self, weights: Mapping[int, Floats], learned: int, lifts: AdLifts, catalogue: Catalogue) -> None:
-        """Take ``weights [F]`` by number of attention model, the lifts of ads touched, and those of what is new."""
-        self._weights, self.learned = weights, learned
+    def update(
+        self, weights: Mapping[int, Floats], learned: int, lifts: AdLifts, catalogue: Catalogue, examined: Floats
+    ) -> None:
+        """Take ``weights [F]`` by number of attention model, the lifts of ads touched, and those of what is new.
+
+        ``examined [K]``: how likely slots are looked at.
+        """
+        self._weights, self.learned, self._examined = weights, learned, examined
         known = len(self._lift)
         if len(catalogue) > known:
             grown = np.zeros(len(catalogue), dtype=np.float32)
@@ -105,4 +114,4 @@ class Calibrator:
         weights[:, :-1] = learned[: len(PERSONAL) - 1]
         weights[:, -1] = learned[-SURFACES:][surface]
         lift = self._lift[candidates] if len(self._lift) else np.zeros(candidates.shape, dtype=np.float32)
-        return Calibration(weights, lift)
+        return Calibration(weights, lift, self._examined)

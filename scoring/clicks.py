@@ -1,7 +1,7 @@
 """The online click layer's model: River's logistic regression over the attention logit and a few features.
 
 It begins as the identity on the attention model's log-odds and learns, outcome by outcome, by AdaGrad: how far the
-log-odds are to be believed (slope and level), the place in the app, the slot, the person's own rates. What an ad has
+log-odds are to be believed (slope and level), the place in the app, the person's own rates. What an ad has
 that its content does not tell comes in as one number, the *ad's lift*: the log of its clicks over those expected of
 it, drawn towards 0 by `LIFT_PRIOR` expected clicks, so that an ad of which nothing is known has none (a gamma prior on
 a Poisson rate). A bias per ad that AdaGrad learns for itself would take its first step at full rate instead.
@@ -25,10 +25,11 @@ Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.uint64]
 Example = dict[str, float]
 
-NUMBERS = ("logit", "lift", "long_views", "clicks", "activity", "chosen", "slot")
+NUMBERS = ("logit", "lift", "long_views", "clicks", "activity", "chosen")
 """The numbers of an example: attention's log-odds of a click; the ad's lift; the person's long-view and click rates
-and activity, as the attention model has them (`scoring.inputs.context_of`); whether the engine chose it for a slot,
-which it does where it thinks too well of an ad rather than too ill; and log1p of the slot."""
+and activity, as the attention model has them (`scoring.inputs.context_of`); and whether the engine chose it for a slot,
+which it does where it thinks too well of an ad rather than too ill. The slot itself is none of them: what they predict
+is a click on what is looked at as the first slot is (`scoring.examination`)."""
 FEATURES = ("bias", *NUMBERS, *(f"surface_{place}" for place in range(SURFACES)))
 """All features, F in this order; the surface is one-hot, so an example has a bias, `NUMBERS` and one of these."""
 SURFACE_NAMES = FEATURES[-SURFACES:]
@@ -76,7 +77,7 @@ class ClickModel(linear_model.LogisticRegression):
     >>> from scoring.clicks import ClickModel, example
 
     >>> model = ClickModel()
-    >>> x = example([-2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], surface=0)
+    >>> x = example([-2.0, 0.0, 0.0, 0.0, 0.0, 0.0], surface=0)
     >>> round(model.chance(x), 3)  # the attention model's own
     0.119
 

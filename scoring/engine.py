@@ -79,13 +79,15 @@ class _Question:
     control: npt.NDArray[np.bool_]
     offers: Offers | None
 
-    def asked(self, pctr: npt.NDArray[np.float32], temperature: float) -> Asked:
-        """Of the market, given click rates."""
+    def asked(
+        self, pctr: npt.NDArray[np.float32], temperature: float, examined: npt.NDArray[np.float64] | None
+    ) -> Asked:
+        """Of the market, given click rates, and how likely slots are looked at."""
         past = self.people.past
         temperatures = np.where(self.control, np.inf, temperature)
         shown = np.where(past.shown, self.people.slots, MISSING)
         age_ms = 1_000 * past.age_s.astype(np.int64) - 999  # rings hold whole seconds: at least this old
-        return Asked(self.candidates, pctr, self.seeds, temperatures, shown, age_ms, self.offers)
+        return Asked(self.candidates, pctr, self.seeds, temperatures, shown, age_ms, self.offers, examined)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Heard:
 
     def in_slots(self, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Click rates of the chosen ``[B, L]``, each in its slot."""
-        return chance_of(self.calibration.in_slots(self.odds[np.arange(len(chosen))[:, None], chosen]))
+        return self.calibration.in_slots(self.odds[np.arange(len(chosen))[:, None], chosen])
 
     def attended(self, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Attention of the chosen, ``[B, L, H]``."""
@@ -260,7 +262,8 @@ class Engine:
         logit, attentions = self._logits(people, candidates, served)
         calibration = calibrate(people.context, candidates, served.number)
         odds = calibration.log_odds(logit, people.context, question.control)
-        return Heard(served, calibration, odds, question.asked(chance_of(odds), temperature), attentions)
+        asked = question.asked(chance_of(odds), temperature, calibration.examined)
+        return Heard(served, calibration, odds, asked, attentions)
 
     def _logits(
         self, people: People, candidates: npt.NDArray[np.int64], served: Served

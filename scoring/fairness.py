@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from scoring.auction import examined
 from scoring.catalogue import Catalogue
+from scoring.examination import assumed
 from scoring.ranking import EMPTY_SLOT
 
 Floats = npt.NDArray[np.float64]
@@ -46,7 +46,7 @@ class Division:
         if catalogue.version != self._version:
             self._read(catalogue)
         of, size = self._of_slot.take(candidates), len(self._codes)
-        alpha = np.broadcast_to(examined(chosen.shape[1]), chosen.shape)
+        alpha = np.broadcast_to(assumed(chosen.shape[1]), chosen.shape)
         filled = chosen != EMPTY_SLOT
         exposed = np.where(filled, alpha, 0.0)
         total = worth.sum(axis=1, keepdims=True)

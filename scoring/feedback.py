@@ -1,7 +1,8 @@
 """The online click layer as a stream: impressions predicted, outcomes learned, in the order of events.
 
 An impression is predicted with the weights as they stand and waits (`scoring.pending`); it is learned when a click
-answers it, or as a non-click when the layer's clock, the lane's time, passes the end of its window. What
+answers it, or as a non-click when the layer's clock, the lane's time, passes the end of its window. Predicted is a
+click in the slot where it was shown, learned what would have come of it in the first (`scoring.examination`). What
 happens depends on the order of events alone, not on how they are cut into calls; training, evaluation and the worker
 all run this.
 """
@@ -15,12 +16,14 @@ import numpy.typing as npt
 
 from scoring.clicks import NUMBERS, AdLifts, ClickModel, Example, example, person_numbers
 from scoring.events import Events, Kind
+from scoring.examination import NOWHERE, SLOTS_MAX, Examination, looked
 from scoring.ids import uniform
 from scoring.learner import Learner
 from scoring.pending import (
     AD,
     CONTROL,
     EVENT,
+    EXAMINED,
     EXPECTED,
     FIRST,
     KEY,
@@ -31,6 +34,7 @@ from scoring.pending import (
     SHADOW,
     SHADOW_LOGIT,
     SHOWN,
+    SLOT,
     SURFACE,
     Pending,
     Row,
@@ -54,13 +58,15 @@ class Learning:
     ``feedback``: "window" waits for the outcome. "immediate" learns a non-click at once and, when a click comes after
     all, the click, both with the weights that make the expectation right again (the fake-negative weighted loss of
     Ktena et al., 2019): quicker, and noisier. ``negatives``: the share of non-clicks that the weights learn from, each
-    counted the more; which ones is a function of the impression.
+    counted the more; which ones is a function of the impression. ``examination``: how likely slots are looked at, where
+    that is declared and not to be learned.
     """
 
     window_ms: int = WINDOW_MS
     pending_max: int = PENDING_MAX
     feedback: Feedback = "window"
     negatives: float = 1.0
+    examination: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ OUTCOME = np.dtype(
         ("logit", "<f8"),  # the attention model's alone
         ("clicked", "u1"),
         ("control", "u1"),
-        ("free", "<u2"),
+        ("slot", "<u2"),
         ("model", "<u4"),
         ("shadow", "<u4"),  # 0 where there was none
         ("shadow_predicted", "<f8"),
@@ -109,7 +115,7 @@ class Observed:
 
 
 class ClickLayer:
-    """One lane's layer: what it has learned of each attention model, the lifts of ads, and impressions still open.
+    """One lane's layer: what it has learned of each attention model, ads' lifts, slots' examination, and what is open.
 
     ``live``: the number of the attention model whose weights are `model`.
     """
@@ -119,6 +125,7 @@ class ClickLayer:
         self.live = 0
         self.learners: dict[int, Learner] = {}
         self.lifts = AdLifts()
+        self.examination = Examination(self.learning.examination)
         self.pending = Pending(self.learning.pending_max)
         self.clock_ms = 0
         self.learned = 0
@@ -178,20 +185,22 @@ class ClickLayer:
                 self.clock_ms = stream_ms
                 self._close_windows(outcomes)
             if place == following:
-                numbers, surface, ad, event, in_control, model, known, *beside = next(shown)
+                numbers, surface, ad, event, in_control, slot, model, known, *beside = next(shown)
                 ids = (keys[place], ad, event, time_ms)
-                learner = self.learner(model)
-                chance, expected = self._predict(learner.model, ad, numbers, surface)
+                examined = self.examination.examined(slot)
+                liked, expected = self._predict(self.learner(model).model, ad, numbers, surface)
+                chance = examined * liked
                 predicted.append(chance)
                 if not known and not self.pending.holds(keys[place]):
-                    self._wait(ids, (*numbers, chance, expected, surface, in_control, 1, 0, model, *beside))
+                    chances = (examined, chance, examined * expected)
+                    self._wait(ids, (*numbers, *chances, surface, in_control, 1, slot, model, *beside))
                 following = next(places, -1)
             elif clicked[place]:
                 self._click(keys[place], outcomes)
         return Observed(np.array(predicted), np.array(outcomes, dtype=OUTCOME))
 
     def _predict(self, model: ClickModel, ad: int, numbers: list[float], surface: int) -> tuple[float, float]:
-        """The chance of a click, and the same without the ad's lift, which is filled in."""
+        """The chance of a click in the first slot, and the same without the ad's lift, which is filled in."""
         x = example(numbers, surface)
         expected = model.chance(x)
         numbers[1] = lift = self.lifts.lift(ad)
@@ -207,9 +216,9 @@ class ClickLayer:
         row = (*ids, self.clock_ms + self.learning.window_ms, *told)
         self.pending.push(row)
         if self.learning.feedback == "immediate":
-            chance = row[PREDICTED]
-            self.learner(int(row[MODEL])).model.learn_one(_example(row), False, (1 - chance) * (1 + chance))
-            self.lifts.learn(int(row[AD]), 0.0, row[EXPECTED])
+            weight = (1 - row[PREDICTED]) * (1 + row[PREDICTED])
+            self.learner(int(row[MODEL])).model.learn_one(_example(row), False, weight * _looked(row))
+            self._count(row, 0.0, expected=1.0)
 
     def _click(self, key: int, outcomes: list[tuple[float, ...]]) -> None:
         found = self.pending.answer(key)
@@ -220,8 +229,8 @@ class ClickLayer:
         immediate = self.learning.feedback == "immediate"
         if learner := self.learners.get(int(row[MODEL])):
             x = _example(row)
-            learner.model.learn_one(x, True, 1 + learner.model.chance(x) if immediate else 1.0)
-        self.lifts.learn(int(row[AD]), 1.0, 0.0 if immediate else row[EXPECTED])
+            learner.model.learn_one(x, True, 1 + row[EXAMINED] * learner.model.chance(x) if immediate else 1.0)
+        self._count(row, 1.0, expected=0.0 if immediate else 1.0)
         self._learned(row, 1, outcomes)
 
     def _close_windows(self, outcomes: list[tuple[float, ...]]) -> None:
@@ -233,9 +242,17 @@ class ClickLayer:
             if self.learning.feedback == "window":
                 learner = self.learners.get(int(row[MODEL]))
                 if learner and (weight := self._weight(row)):
-                    learner.model.learn_one(_example(row), False, weight)
-                self.lifts.learn(int(row[AD]), 0.0, row[EXPECTED])
+                    learner.model.learn_one(_example(row), False, weight * _looked(row))
+                self._count(row, 0.0, expected=1.0)
             self._learned(row, 0, outcomes)
+
+    def _count(self, row: Row, clicks: float, expected: float) -> None:
+        """Count an outcome for its ad, whose record knows the slot, and for its slot, whose record knows the ad.
+
+        ``expected``: 1 where the clicks expected of it are counted with it, else 0.
+        """
+        self.lifts.learn(int(row[AD]), clicks, expected * row[EXPECTED])
+        self.examination.learn(int(row[SLOT]), clicks, expected * row[PREDICTED] / row[EXAMINED])
 
     def _weight(self, row: Row) -> float:
         """What a non-click counts: 1 over the share that is learned, or 0 for one that is not among them."""
@@ -249,7 +266,7 @@ class ClickLayer:
         self.learned += 1
         beside = self._beside(row, clicked)
         outcome = (self.clock_ms, row[SHOWN], row[EVENT], row[AD], row[PREDICTED], row[FIRST], clicked)
-        outcomes.append((*outcome, row[CONTROL], 0, row[MODEL], *beside))
+        outcomes.append((*outcome, row[CONTROL], row[SLOT], row[MODEL], *beside))
         if learner := self.learners.get(int(row[MODEL])):
             self.alarms += learner.outcome(clicked, row[PREDICTED])
 
@@ -263,13 +280,13 @@ class ClickLayer:
             return 0, 0.0
         x = _example(row) | {NUMBERS[0]: row[SHADOW_LOGIT]}
         weight = 1.0 if clicked else self._weight(row)
-        return int(row[SHADOW]), shadow.beside(x, clicked, row[PREDICTED], weight)
+        return int(row[SHADOW]), shadow.beside(x, clicked, row[PREDICTED], weight, row[EXAMINED])
 
 
 def _shown(
     events: Events, control: npt.NDArray[np.bool_], impressions: Impressions
-) -> Iterator[tuple[list[float], int, int, int, int, int, bool, int, float]]:
-    """Numbers (the lift still 0), surface, ad, event, arm, model, whether known, shadow, its log-odds.
+) -> Iterator[tuple[list[float], int, int, int, int, int, int, bool, int, float]]:
+    """Numbers (the lift still 0), surface, ad, event, arm, slot, model, whether known, shadow, its log-odds.
 
     Of each impression, built in arrays.
     """
@@ -277,8 +294,7 @@ def _shown(
     person, surface = person_numbers(impressions.context)
     of_control = control[impressions.place]
     placed = of["slot"] >= 0
-    slot = np.log1p(np.where(placed, of["slot"], 0))
-    numbers = np.column_stack([impressions.logit, np.zeros(len(of)), person, placed & ~of_control, slot])
+    numbers = np.column_stack([impressions.logit, np.zeros(len(of)), person, placed & ~of_control])
     beside = np.full(len(of), np.nan) if impressions.shadow_logit is None else impressions.shadow_logit
     asked = ~np.isnan(beside)
     columns = (
@@ -287,12 +303,18 @@ def _shown(
         of["ad"],
         of["event"],
         of_control.astype(int),
+        np.where(placed, np.minimum(of["slot"], SLOTS_MAX - 1), NOWHERE),
         np.zeros(len(of), dtype=np.uint32) if impressions.model is None else impressions.model,
         np.zeros(len(of), dtype=np.bool_) if impressions.known is None else impressions.known,
         np.where(asked, impressions.shadow, 0),
         np.where(asked, beside, 0),
     )
     return zip(*(column.tolist() for column in columns), strict=True)
+
+
+def _looked(row: Row) -> float:
+    """How likely the slot of an impression was looked at that was not clicked."""
+    return looked(row[EXAMINED], row[PREDICTED])
 
 
 def _example(row: Row) -> Example:

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 
 from scoring.clicks import ClickModel, Example
+from scoring.examination import looked
 from scoring.watch import Alarm, Watch
 
 SURE = 1e-7
@@ -73,11 +74,11 @@ class Learner:
         self.evidence.add(clicked, predicted)
         return self.watch.outcome(self.model, self.learned, clicked, predicted)
 
-    def beside(self, x: Example, clicked: int, live: float, weight: float) -> float:
-        """Learn an outcome of what it scored as a shadow; the chance that it gave before."""
-        chance = self.model.chance(x)
+    def beside(self, x: Example, clicked: int, live: float, weight: float, examined: float) -> float:
+        """Learn an outcome of what it scored as a shadow, in a slot ``examined`` so; the chance that it gave before."""
+        chance = examined * self.model.chance(x)
         self.evidence.add_beside(clicked, chance, live)
         if weight:
-            self.model.learn_one(x, bool(clicked), weight)
+            self.model.learn_one(x, bool(clicked), weight if clicked else weight * looked(examined, chance))
         self.learned += 1
         return chance

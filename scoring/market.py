@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from scoring.auction import Rule, prices
 from scoring.catalogue import Catalogue
+from scoring.examination import assumed, over
 from scoring.ids import MISSING, IdMap
 from scoring.interleaving import picks
 from scoring.ranking import EMPTY_SLOT, Ranked, rank
@@ -69,8 +70,8 @@ class Terms:
     does not become all that they see. ``fairness``: how quickly the groups ``fair_among`` are given the exposure that
     their worth deserves (`scoring.fairness`); 0: not at all. ``conversion``, ``viewed_s``: purchases per click and
     seconds of attention per impression where nothing is known better. ``examination``: how likely each slot is looked
-    at, by the first, for prices by VCG; slots beyond are like the last, and all as in `scoring.auction.examined` where
-    it is empty. ``version`` tells one set of terms from another in receipts.
+    at, by the first, for prices by VCG; slots beyond are like the last, and all as it was learned where it is empty.
+    ``version`` tells one set of terms from another in receipts.
     """
 
     auction: Rule = "gsp"
@@ -132,6 +133,7 @@ class Asked:
 
     ``shown [B, H]``: catalogue slots of what each was shown, oldest first, `MISSING` where nothing or unknown, and
     ``shown_age_ms`` how long ago. ``offers`` None: everybody offers the whole bid, and no bid needs more than a pCTR.
+    ``examined [K]``: how likely slots are looked at, by what was learned; None: as in `scoring.examination.assumed`.
     """
 
     candidates: Ints
@@ -141,6 +143,7 @@ class Asked:
     shown: Ints
     shown_age_ms: Ints
     offers: Offers | None = None
+    examined: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,19 +260,23 @@ class Market:
             allowed = fate == Fate.OUTBID if fate.any() else None
             made = rank(stake.worth, ads, asked.seeds, asked.temperatures, slots, allowed)
         chosen = made.chosen
-        paid, second = self._prices(stake, allowed, chosen), None
+        alpha = self._examined(asked, chosen.shape[1])
+        paid, second = self._prices(stake, allowed, chosen, alpha), None
         if rival is not None and turns is not None:
             # A slot costs what it would cost if the ranking that picked for it had made them all.
             second = turns.second
-            paid = np.where(second, self._prices(rival, allowed, chosen), paid)
+            paid = np.where(second, self._prices(rival, allowed, chosen, alpha), paid)
         return Decided(chosen, made.propensity, stake.worth, stake.bids, paid, _told(fate, chosen), second)
 
-    def _prices(self, stake: _Stake, allowed: Bools | None, chosen: Ints) -> Ints:
+    def _examined(self, asked: Asked, slots: int) -> Floats:
+        """How likely each of the slots is looked at: as declared, or learned, or assumed."""
+        if self.terms.examination:
+            return over(self.terms.examination, slots)
+        return assumed(slots) if asked.examined is None else over(asked.examined, slots)
+
+    def _prices(self, stake: _Stake, allowed: Bools | None, chosen: Ints, alpha: Floats) -> Ints:
         bidding = stake.worth if allowed is None else np.where(allowed, stake.worth, 0.0)
-        terms, slots = self.terms, chosen.shape[1]
-        told, alpha = terms.examination, None
-        if told:
-            alpha = np.array([*told, *[told[-1]] * max(slots - len(told), 0)])
+        terms = self.terms
         return prices(
             terms.auction, bidding, chosen, stake.chance, stake.bids, stake.quality, terms.reserve_micros, alpha
         )

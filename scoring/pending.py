@@ -23,12 +23,13 @@ PENDING = np.dtype(
         ("shown_ms", "<i8"),
         ("due_ms", "<i8"),  # the end of the window, by the layer's clock
         *((name, "<f8") for name in NUMBERS),
-        ("predicted", "<f8"),  # the chance of a click, predicted when it was shown
+        ("examined", "<f8"),  # how likely the slot was looked at, by the first, as it was known when it was shown
+        ("predicted", "<f8"),  # the chance of a click there, predicted when it was shown
         ("expected", "<f8"),  # the same without the ad's lift
         ("surface", "u1"),
         ("control", "u1"),  # shown by the control arm
         ("open", "u1"),  # 0 where a click has answered
-        ("free", "u1"),
+        ("slot", "u1"),  # that it stood in, or `NOWHERE`
         ("model", "<u4"),  # the attention model that scored it, by number
         ("shadow", "<u4"),  # the one that scored it beside, or 0
         ("shadow_logit", "<f4"),
@@ -38,8 +39,8 @@ PENDING = np.dtype(
 _PLACE = {name: place for place, name in enumerate(PENDING.names or ())}
 KEY, AD, EVENT, SHOWN, DUE = (_PLACE[name] for name in ("key", "ad", "event", "shown_ms", "due_ms"))
 FIRST, LAST = _PLACE[NUMBERS[0]], _PLACE[NUMBERS[-1]] + 1
-PREDICTED, EXPECTED = _PLACE["predicted"], _PLACE["expected"]
-SURFACE, CONTROL, OPEN, MODEL = (_PLACE[name] for name in ("surface", "control", "open", "model"))
+EXAMINED, PREDICTED, EXPECTED = (_PLACE[name] for name in ("examined", "predicted", "expected"))
+SURFACE, CONTROL, OPEN, SLOT, MODEL = (_PLACE[name] for name in ("surface", "control", "open", "slot", "model"))
 SHADOW, SHADOW_LOGIT = _PLACE["shadow"], _PLACE["shadow_logit"]
 """Places in a `Row`, which is a record as a tuple."""
 NEVER_MS = np.iinfo(np.int64).max

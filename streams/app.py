@@ -81,6 +81,7 @@ def learning(settings: Settings) -> Learning | None:
         pending_max=settings.click_pending_max,
         feedback=settings.click_feedback,
         negatives=settings.click_negatives,
+        examination=read(settings.rules).terms().examination,
     )
 
 

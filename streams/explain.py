@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from scoring.calibration import Calibration
+from scoring.calibration import PERSONAL, Calibration
 from scoring.engine import Engine, Scored
 from scoring.ids import MISSING, id64
 from scoring.market import Offers
@@ -46,9 +46,10 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     policy, other = policy_of(decision.policy), decision.other
     second = None if other is None else replace(policy, temperature=other.temperature, model=other.model)
     group = Group(np.zeros(1, dtype=np.int64), policy, decision.arm, other=second)
-    calibrations = {number_of(decision.versions["model"]): _calibration(decision.weights, decision.lifts)}
+    examined = np.frombuffer(decision.examined, dtype=np.float64) if decision.examined else None
+    calibrations = {number_of(decision.versions["model"]): _calibration(decision.weights, decision.lifts, examined)}
     if other is not None:
-        calibrations[number_of(other.model)] = _calibration(other.weights, other.lifts)
+        calibrations[number_of(other.model)] = _calibration(other.weights, other.lifts, examined)
     kept = np.frombuffer(decision.offers, dtype=np.float32).reshape(-1, len(candidates), 4)
     offers = Offers(kept) if len(kept) else None
     scored = out.scored = engine.score(
@@ -67,10 +68,12 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     return out
 
 
-def _calibration(weights: bytes, lifts: bytes) -> Calibration:
-    return Calibration(np.frombuffer(weights, dtype=np.float64)[None], np.frombuffer(lifts, dtype=np.float32)[None])
+def _calibration(weights: bytes, lifts: bytes, examined: npt.NDArray[np.float64] | None) -> Calibration:
+    lift = np.frombuffer(lifts, dtype=np.float32)[None]
+    return Calibration(np.frombuffer(weights, dtype=np.float64)[None], lift, examined)
 
 
+_WEIGHTS_BYTES = 8 * len(PERSONAL)
 _FIXES = {
     "rules": "name the file that decided in SALIENCE_RULES",
     "seal": "set the SALIENCE_SEAL_SECRET that sealed its prices",
@@ -84,6 +87,8 @@ def _versions(decision: Decision, engine: Engine) -> list[str]:
         found.append(
             f"the second ranking is by {decision.other.model}, which is not at hand; push it, or give it as --model"
         )
+    if len(decision.weights) != _WEIGHTS_BYTES:
+        found.append("its click layer had weights of a former version; run the version that decided")
     return found + [
         f"decided with {name} {was!r}, here it is {now.get(name)!r}; {_FIXES.get(name, 'run the version that decided')}"
         for name, was in decision.versions.items()

@@ -33,6 +33,8 @@ from scoring.policies import in_control
 from scoring.rows import RowStore
 from scoring.update import Applied
 from scoring.watch import Adwin, Alarm, Detector, Watch
+from streams import former_clicks
+from streams.former_clicks import floats
 from streams.wire import RESERVED
 
 log = structlog.get_logger()
@@ -41,10 +43,11 @@ KEY = RESERVED + b"clicks"
 _AD, _CHUNK = KEY + b"/ad/", KEY + b"/open/"
 _ROWS_PER_CHUNK = 4_000
 """At most half a megabyte: a chunk must fit a batch."""
+_CHUNK_LAYOUT = 2
 _MODELS_MAX = 32
 """Attention models whose names are kept for the outcomes that are open; a model lives longer than a window."""
 LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/2", "learners/1")
-"""A layer of another layout is not read: it learns anew, in minutes."""
+"""A layer of another layout learns anew, in minutes; the former one is read (`streams.former_clicks`)."""
 
 Outcomes = npt.NDArray[Any]
 """Of `scoring.feedback.OUTCOME`, ``[N]``."""
@@ -53,7 +56,10 @@ Change = tuple[bytes, bytes | None]
 
 
 class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands under `KEY`. ``head`` and ``tail`` are the queue's; ``learners`` go by number of attention model."""
+    """What stands under `KEY`. ``head`` and ``tail`` are the queue's; ``learners`` go by number of attention model.
+
+    ``examined``: of slots, as `scoring.examination.Examination.record`; empty in a row of the former layout.
+    """
 
     layout: str
     clock_ms: int
@@ -64,6 +70,7 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[int, str]
     live: int
     learners: dict[int, "LearnerRow"]
+    examined: bytes = b""
 
 
 class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +96,7 @@ class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
     def learner(self) -> Learner:
         """What was kept."""
         out = Learner(watch=self.watch.watch(), learned=self.learned, evidence=self.evidence)
-        out.model.restore(np.frombuffer(self.weights), np.frombuffer(self.caution))
+        out.model.restore(floats(self.weights), floats(self.caution))
         return out
 
 
@@ -122,7 +129,7 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
         out = Watch()
         out.detectors = {Detector(name): Adwin.of(kept) for name, kept in self.detectors.items()}
         out.means = {Detector(name): mean for name, mean in self.means.items()}
-        out.good = None if self.good is None else (np.frombuffer(self.good[0]), np.frombuffer(self.good[1]))
+        out.good = None if self.good is None else (floats(self.good[0]), floats(self.good[1]))
         out.last_alarm, out.alarms_soon = self.last_alarm, self.alarms_soon
         out.clicked, out.predicted = self.clicked, self.predicted
         return out
@@ -131,13 +138,20 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
 class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
     """Records numbered from ``first``, and the numbers (int64) of records that were answered.
 
-    ``settled``: the queue's head from which on nothing of it matters.
+    ``settled``: the queue's head from which on nothing of it matters. ``layout``: of the records, 1 is the former.
     """
 
     first: int
     settled: int
     rows: bytes
     answered: bytes
+    layout: int = 1
+
+    def opened(self) -> npt.NDArray[Any]:
+        """The records, of `PENDING`."""
+        return (
+            np.frombuffer(self.rows, dtype=PENDING) if self.layout == _CHUNK_LAYOUT else former_clicks.opened(self.rows)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +208,7 @@ class LaneClicks:
         """Bring the serving side up to date; what the changelog is to hold, once after every slice."""
         layer = self.layer
         weights = {number: learner.model.array for number, learner in layer.learners.items()}
-        self.calibrator.update(weights, layer.learned, layer.lifts, catalogue)
+        self.calibrator.update(weights, layer.learned, layer.lifts, catalogue, layer.examination.curve)
         changes = [self._ad(ad) for ad in layer.lifts.touched]
         layer.lifts.touched.clear()
         changes += self._new_chunks()
@@ -215,6 +229,7 @@ class LaneClicks:
                 models=self.models,
                 live=layer.live,
                 learners={number: LearnerRow.of(learner) for number, learner in layer.learners.items()},
+                examined=layer.examination.record.tobytes(),
             )
         )
 
@@ -242,6 +257,7 @@ class LaneClicks:
                 settled=chunk.settled,
                 rows=rows.tobytes(),
                 answered=np.array(answered, dtype=np.int64).tobytes(),
+                layout=_CHUNK_LAYOUT,
             )
         )
 
@@ -265,12 +281,14 @@ class LaneClicks:
         if KEY not in parts:
             return out
         row = msgspec.msgpack.decode(parts[KEY], type=LayerRow)
-        if row.layout != LAYOUT:
+        if row.layout not in (LAYOUT, former_clicks.LAYOUT):
             log.warning("the click layer begins anew: it was kept in another layout", layout=row.layout)
             return out
         layer = out.layer
         layer.live, layer.learners = row.live, {number: kept.learner() for number, kept in row.learners.items()}
         layer.clock_ms, layer.learned, layer.dropped = row.clock_ms, row.learned, row.dropped
+        if row.examined:
+            layer.examination.restore(np.frombuffer(row.examined).reshape(2, -1))
         out.models = dict(row.models)
         for key, value in parts.items():
             if key.startswith(_AD):
@@ -285,7 +303,7 @@ class LaneClicks:
         rows = np.zeros(row.tail - row.head, dtype=PENDING)
         for key in sorted(key for key in parts if key.startswith(_CHUNK)):
             chunk = msgspec.msgpack.decode(parts[key], type=ChunkRow)
-            added = np.frombuffer(chunk.rows, dtype=PENDING)
+            added = chunk.opened()
             number, end = int.from_bytes(key[len(_CHUNK) :], "big"), chunk.first + len(added)
             numbers = np.arange(chunk.first, end)
             held = (numbers >= row.head) & (numbers < row.tail)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from scoring.candidates import Shares
 from scoring.engine import Calibrate, Engine, Scored, uncalibrated
+from scoring.examination import over
 from scoring.ids import MISSING, id64, id64s
 from scoring.inputs import SPEC_HASH
 from scoring.policies import CONTROL_ARM, Policy
@@ -152,6 +153,7 @@ class _Batch:
             revisions=self.revisions[at].tobytes(),
             weights=scored.calibration.weights[at].tobytes(),
             lifts=scored.calibration.lift[at].tobytes(),
+            examined=_examined(scored),
             pctr=scored.asked.pctr[at].tobytes(),
             bids_micros=scored.decided.bids_micros[at].tobytes(),
             chosen=tuple(self.chosen[at]),
@@ -163,6 +165,12 @@ class _Batch:
             other=_interleaved(scored, at),
             allocation=1.0 if scored.group.chance is None else float(scored.group.chance[at]),
         )
+
+
+def _examined(scored: Scored) -> bytes:
+    """How likely each slot is looked at, where that was learned."""
+    curve = scored.calibration.examined
+    return b"" if curve is None else over(curve, scored.decided.chosen.shape[1]).tobytes()
 
 
 def _interleaved(scored: Scored, at: int) -> Interleaved | None:

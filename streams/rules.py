@@ -32,7 +32,7 @@ pinned: {ad-9: 0}               # ad: slot
 diversity: {method: mmr, strength: 0.2}  # or dpp
 category_share: 0.5             # of a placement's slots, the most that one category may have
 fairness: {among: advertiser, strength: 1.0}  # or category: exposure as worth deserves, over time
-examination: [1, 0.9, 0.82]     # how likely slots are looked at, for prices by vcg (salience report, Positions)
+examination: [1, 0.9, 0.82]     # how likely slots are looked at, for prices and click rates; else it is learned
 conversion: 0.02                # purchases per click, where nothing is known better
 viewed_s: 2.0                   # seconds that an impression is looked at
 windows: {days: 7, campaigns: {spring: 1}}  # for so many days a purchase is owed to a click

@@ -162,10 +162,11 @@ class Decision(Struct, frozen=True, kw_only=True):
 
     Arrays are little-endian bytes. ``row`` is the user's state as it was scored; ``candidates`` the 64-bit ids
     that were scored, ``revisions`` the hashes of their content; ``weights`` and ``lifts`` (float64, float32) what the
-    online click layer made of the model's scores, ``pctr`` and ``bids_micros``
-    (float32, int64) what ranked them; the bids as offered after pacing. ``offers`` (float32, four of each candidate:
-    multiplier, quality, purchases per click, seconds of viewing) and ``worth`` (float32, micros of an impression, what
-    ranked them) are empty where all offer the whole bid for a click, and are worth it times their pCTR.
+    online click layer made of the model's scores, ``examined`` (float64) how likely it knew each slot to be looked at,
+    by the first, empty without such a layer; ``pctr`` and ``bids_micros`` (float32, int64) what ranked them, the bids
+    as offered after pacing. ``offers`` (float32, four of each candidate: multiplier, quality, purchases per click,
+    seconds of viewing) and ``worth`` (float32, micros of an impression, what ranked them) are empty where all offer the
+    whole bid for a click, and are worth it times their pCTR.
     ``fates`` (uint8) tells what became of each candidate: 0 outbid, 1 blocked, 2 capped, 3 budget spent, 4 below the
     reserve, 5 kept apart from one that won, and 100 + slot of those that won. ``chosen`` are places in these arrays,
     slot by slot, without those that stayed empty. ``allocation``: the chance with which the user came to the arms of
@@ -195,6 +196,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     offers: bytes = b""
     worth: bytes = b""
     fates: bytes = b""
+    examined: bytes = b""
     allocation: float = 1.0
     other: Interleaved | None = None
 

@@ -114,6 +114,7 @@ async def _engine(settings: "Settings", version: str, other: str | None) -> "Eng
 
 def _show(console: Console, decision: "Decision", result: "Recomputed") -> None:
     import msgspec
+    import numpy as np
 
     from streams.wire import Placement
 
@@ -122,12 +123,14 @@ def _show(console: Console, decision: "Decision", result: "Recomputed") -> None:
     console.print(f"Placement {placement.placement_id} for {placement.user_id}, arm {placement.arm}: {verdict}")
     for difference in result.differences:
         console.print(f"  [red]{difference}[/]")
-    table = Table("slot", "ad", "pCTR", "eCPM", "price", "propensity", "earned by")
+    table = Table("slot", "ad", "looked at", "pCTR", "eCPM", "price", "propensity", "earned by")
+    examined = np.frombuffer(decision.examined)
     for slot in placement.slots:
         reasons = ", ".join(f"{item.ad_id} {item.weight:.0%}" for item in slot.attention) or "no past item"
         table.add_row(
             str(slot.slot),
             slot.ad_id,
+            f"{examined[slot.slot]:.2f}" if len(examined) else "-",
             f"{slot.pctr:.4f}",
             f"{slot.ecpm_micros / 1e6:.3f}",
             f"{slot.price_micros / 1e6:.4f}",

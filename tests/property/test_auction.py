@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.auction import best_left, examined, externalities, prices, second_prices
+from scoring.auction import best_left, externalities, prices, second_prices
+from scoring.examination import assumed
 from scoring.value import BidType, paid_chance, value_of
 
 BIDDERS = st.lists(
@@ -51,7 +52,7 @@ def welfare(value, alpha):
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=6), st.integers(1, 4))
 def test_an_externality_is_what_the_others_lose_by_brute_force(values, slots):
     slots = min(slots, len(values))
-    alpha = examined(slots, 0.4)
+    alpha = assumed(slots, 0.4)
     value = np.array([values])
     chosen = np.argsort(-value[0], kind="stable")[None, :slots]
     owed = externalities(value, chosen, alpha)[0]

@@ -24,6 +24,8 @@ from scoring.clicks import (
 from scoring.features import Content
 from scoring.inputs import CONTEXT_DIM, SURFACES
 
+CURVE = np.array([1.0, 0.8, 0.6])
+
 
 def contexts(count: int, seed: int = 3) -> np.ndarray:
     rng = np.random.default_rng(seed)
@@ -47,7 +49,7 @@ def test_the_docstrings_examples_hold() -> None:
 def test_before_the_first_outcome_the_prediction_is_the_attention_models_own() -> None:
     model = ClickModel()
     for logit in (-4.0, 0.0, 1.5):
-        assert model.chance(example([logit, 0, 0.3, 0.2, 1, 1, 2], 3)) == pytest.approx(probability(logit))
+        assert model.chance(example([logit, 0, 0.3, 0.2, 1, 1], 3)) == pytest.approx(probability(logit))
 
 
 def shop(ads: int) -> Catalogue:
@@ -63,24 +65,24 @@ def test_serving_predicts_from_arrays_what_river_predicts_from_dictionaries() ->
     lifts, calibrator = AdLifts(), Calibrator()
     for ad in catalogue.ad.tolist()[:5]:
         lifts.learn(ad, 1, ad % 7 / 3)
-    calibrator.update({0: model.array}, 5, lifts, catalogue)
+    calibrator.update({0: model.array}, 5, lifts, catalogue, CURVE)
     served = chance_of(calibrator.calibration(context, np.tile(np.arange(6), (4, 1))).log_odds(logit, context, control))
     numbers, surface = person_numbers(context)
     for person in range(4):
         for slot, ad in enumerate(catalogue.ad.tolist()):
-            values = [logit[person, slot], lifts.lift(ad), *numbers[person], not control[person], 0]
+            values = [logit[person, slot], lifts.lift(ad), *numbers[person], not control[person]]
             x = example([float(value) for value in values], int(surface[person]))
             assert served[person, slot] == pytest.approx(model.chance(x), abs=1e-6)
 
 
 def test_lifts_follow_a_catalogue_that_grows_and_ads_that_learn() -> None:
     catalogue, lifts, calibrator = shop(2), AdLifts(), Calibrator()
-    calibrator.update({0: START_WEIGHTS}, 0, lifts, catalogue)
+    calibrator.update({0: START_WEIGHTS}, 0, lifts, catalogue, CURVE)
     catalogue.upsert([Entry(Content("ad-new"))])
     lifts.learn(int(catalogue.ad[0]), 1, 0)
-    calibrator.update({0: START_WEIGHTS}, 1, lifts, catalogue)
+    calibrator.update({0: START_WEIGHTS}, 1, lifts, catalogue, CURVE)
     lifts.touched.clear()
-    calibrator.update({0: START_WEIGHTS}, 1, lifts, catalogue)
+    calibrator.update({0: START_WEIGHTS}, 1, lifts, catalogue, CURVE)
     lift = calibrator.calibration(contexts(1), np.array([[0, 1, 2]])).lift[0]
     assert lift == pytest.approx([lifts.lift(int(catalogue.ad[0])), 0, 0])
     assert lift[0] > 0
@@ -92,10 +94,10 @@ def test_without_a_layer_the_click_rates_are_the_attention_models_own() -> None:
     assert odds == pytest.approx(logit)
 
 
-def test_a_slot_further_down_is_moved_by_the_slots_weight() -> None:
-    weights = np.array([[0.5 if name == "slot" else 0.0 for name in PERSONAL]])
-    calibration = Calibration(weights, np.zeros((1, 3), dtype=np.float32))
-    assert calibration.in_slots(np.zeros((1, 3)))[0] == pytest.approx(0.5 * np.log([1, 2, 3]))
+def test_a_slot_further_down_is_clicked_as_it_is_looked_at() -> None:
+    weights, lift = np.zeros((1, len(PERSONAL))), np.zeros((1, 4), dtype=np.float32)
+    assert Calibration(weights, lift, CURVE).in_slots(np.zeros((1, 4)))[0] == pytest.approx([0.5, 0.4, 0.3, 0.3])
+    assert Calibration(weights, lift).in_slots(np.zeros((1, 4)))[0] == pytest.approx(0.5)
 
 
 def test_predicting_changes_nothing_and_learning_is_rivers_own() -> None:

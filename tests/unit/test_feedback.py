@@ -155,14 +155,16 @@ def random_stream(seed: int, count: int) -> tuple[Events, np.ndarray]:
             shown.append((user, ad, time_ms))
             told.append((time_ms, "shown", ad, time_ms))
         users.append(user)
-    return events_of(*told), np.array(users, dtype=np.uint64)
+    events = events_of(*told)
+    events["slot"] = rng.integers(-1, 5, count)
+    return events, np.array(users, dtype=np.uint64)
 
 
 def state(layer: ClickLayer) -> list[bytes | int]:
     pending = layer.pending
     return [
         layer.model.array.tobytes(), layer.model.caution.tobytes(), layer.clock_ms, layer.learned, layer.dropped,
-        *(column.tobytes() for column in layer.lifts.arrays()),
+        *(column.tobytes() for column in layer.lifts.arrays()), layer.examination.record.tobytes(),
         pending.head, pending.between(pending.head, pending.tail).tobytes(),
     ]  # fmt: skip
 
@@ -181,7 +183,7 @@ def test_neither_predictions_nor_state_depend_on_where_the_stream_is_cut(seed: i
 
 
 def row(key: int, due_ms: int) -> tuple[float, ...]:
-    return (key, 1, key, due_ms, due_ms, *([0.0] * len(NUMBERS)), 0.5, 0.5, 0, 0, 1, 0, 0, 0, 0.0)
+    return (key, 1, key, due_ms, due_ms, *([0.0] * len(NUMBERS)), 1.0, 0.5, 0.5, 0, 0, 1, 0, 0, 0, 0.0)
 
 
 def test_a_restored_queue_is_the_queue_it_was_taken_from() -> None:

@@ -17,10 +17,12 @@ from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
 from scoring.engine import Engine
 from scoring.events import EVENT, Events, Kind, Source
+from scoring.examination import NOWHERE, assumed
 from scoring.exposure import apply_and_score
 from scoring.feedback import Impressions, Learning
 from scoring.ids import id64
 from scoring.inputs import CONTEXT_DIM
+from scoring.pending import PENDING
 from scoring.policies import Policy
 from scoring.rows import RowStore
 from scoring.update import Applied, apply
@@ -86,6 +88,7 @@ def state(clicks: LaneClicks) -> list[object]:
     return [
         layer.model.array.tobytes(), layer.model.caution.tobytes(), layer.clock_ms, layer.learned, layer.dropped,
         sorted(zip(*(column.tolist() for column in layer.lifts.arrays()), strict=True)),
+        layer.examination.record.tobytes(),
         WatchRow.of(layer.watch),
         pending.head, pending.tail, pending.between(pending.head, pending.tail).tobytes(), clicks.models,
     ]  # fmt: skip
@@ -125,6 +128,45 @@ def test_a_layer_kept_in_another_layout_begins_anew() -> None:
         LaneClicks.restore(LEARNING, {KEY: row})
     other = msgspec.msgpack.encode(msgspec.msgpack.decode(clicks.parts()[KEY]) | {"layout": "another"})
     assert state(LaneClicks.restore(LEARNING, {KEY: other})) == state(LaneClicks(LEARNING))
+
+
+def as_formerly(parts: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """``parts`` as they were kept when the slot was a feature: log1p of it in records, and a weight of its own."""
+    out = dict(parts)
+    row = msgspec.msgpack.decode(out[KEY])
+    del row["examined"]
+    for learner in row["learners"].values():
+        for name, value in (("weights", -0.3), ("caution", 5.0)):
+            learner[name] = np.insert(np.frombuffer(learner[name]), 7, value).tobytes()
+    out[KEY] = msgspec.msgpack.encode(row | {"layout": "1ed00b3a7ed45df6"})
+    for key in (key for key in out if b"/open/" in key):
+        chunk = msgspec.msgpack.decode(out[key])
+        rows = np.frombuffer(chunk["rows"], dtype=PENDING).copy()
+        rows["examined"], rows["slot"] = np.log1p(np.where(rows["slot"] == NOWHERE, 0, rows["slot"])), 0
+        del chunk["layout"]
+        out[key] = msgspec.msgpack.encode(chunk | {"rows": rows.tobytes()})
+    return out
+
+
+def test_a_layer_of_the_former_layout_is_read_and_what_was_open_is_learned_wherever_it_ends() -> None:
+    events, users = stream(3, 200)
+    clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
+    keep(kept, observe(clicks, events[:100], users[:100]))
+    old = as_formerly(kept)
+    read = LaneClicks.restore(LEARNING, old)
+    assert (read.layer.model.array == clicks.layer.model.array).all()
+    assert (read.layer.model.caution == clicks.layer.model.caution).all()
+    pending = read.layer.pending
+    rows = pending.between(pending.head, pending.tail)
+    assert len(rows) == len(clicks.layer.pending) > 0
+    assert set(rows["examined"]) == {1.0}
+    keep(old, observe(read, events[100:105], users[100:105]))  # chunks of both layouts now
+    again = LaneClicks.restore(LEARNING, old)
+    assert state(again) == state(read)
+    for layer in (again, read):
+        observe(layer, events[105:], users[105:])
+    assert state(again) == state(read)
+    assert read.layer.learned > 100 - len(rows)
 
 
 # --- the step drives it ------------------------------------------------------------------------------------------
@@ -216,6 +258,9 @@ def test_a_placement_of_a_layer_that_has_learned_is_computed_again_byte_for_byte
     weights = np.frombuffer(decisions[-1].weights)
     assert abs(weights[PERSONAL.index("bias")]) > 0.01
     assert np.frombuffer(decisions[-1].lifts, dtype=np.float32).any()
+    curve = np.frombuffer(decisions[-1].examined)
+    assert curve[0] == 1.0
+    assert (curve != assumed(len(curve)))[1:].any()
     for decision in decisions[-30:]:
         assert recompute(decision, engine_of(model)).differences == []
     assert lane.clicks.layer.learned == len(outcomes)

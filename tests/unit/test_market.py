@@ -45,7 +45,7 @@ ADS = shop(
 )
 
 
-def decide(market: Market, *, shown=(), ages=(), slots=4, temperature=0.0, stock=ADS):
+def decide(market: Market, *, shown=(), ages=(), slots=4, temperature=0.0, stock=ADS, examined=None):
     among = len(stock)
     history = np.full((1, 50), MISSING)
     age = np.full((1, 50), 10**12)
@@ -54,7 +54,8 @@ def decide(market: Market, *, shown=(), ages=(), slots=4, temperature=0.0, stock
     half = np.full((1, among), 0.5)
     candidates = np.arange(among)[None]
     offers = market.offers(stock, candidates)
-    return market.decide(stock, Asked(candidates, half, SEED, np.full(1, temperature), history, age, offers), slots)
+    asked = Asked(candidates, half, SEED, np.full(1, temperature), history, age, offers, examined)
+    return market.decide(stock, asked, slots)
 
 
 def test_without_rules_the_most_valuable_stand_first_and_pay_the_next_ones_value():
@@ -70,6 +71,9 @@ def test_vcg_prices_by_how_likely_the_slots_are_looked_at():
     steep = decide(Market(Terms(auction="vcg", examination=(1.0, 0.5, 0.5))), slots=3)
     assert steep.prices_micros.tolist() == [[200, 100, 100]]  # (300 - 200) / 2 of the one below, and 100 beyond
     assert decide(plain, slots=3).prices_micros.tolist() != steep.prices_micros.tolist()
+    learned = decide(plain, slots=3, examined=np.array([1.0, 0.5]))  # where the rules say nothing
+    assert learned.prices_micros.tolist() == steep.prices_micros.tolist()
+    assert decide(flat, slots=3, examined=np.array([1.0, 0.5])).prices_micros.tolist() == [[100, 100, 100]]
 
 
 def test_a_cap_counts_what_was_shown_within_its_window_and_what_this_placement_shows():

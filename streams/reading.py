@@ -18,6 +18,16 @@ class MissingTopicError(RuntimeError):
     """A topic that does not exist."""
 
 
+def partitions_of(bootstrap: str, topic: str) -> list[TopicPartition]:
+    """The topic's partitions. Raises `MissingTopicError`, and `streams.topics.TopicsError` where no broker answers."""
+    counts = partition_counts(bootstrap, [topic])
+    if topic not in counts:
+        raise MissingTopicError(
+            f"{bootstrap} has no topic {topic!r}; make it with: salience topics create --bootstrap {bootstrap}"
+        )
+    return [TopicPartition(topic, number) for number in range(counts[topic])]
+
+
 async def log_ends(bootstrap: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
     """Where each partition's log ends, open transactions included.
 
@@ -41,12 +51,7 @@ async def read_topic(bootstrap: str, topic: str, *, committed: bool = True) -> A
 
     Done when every *position* reaches the end: markers and compaction leave holes. Raises `MissingTopicError`.
     """
-    counts = partition_counts(bootstrap, [topic])
-    if topic not in counts:
-        raise MissingTopicError(
-            f"{bootstrap} has no topic {topic!r}; make it with: salience topics create --bootstrap {bootstrap}"
-        )
-    partitions = [TopicPartition(topic, number) for number in range(counts[topic])]
+    partitions = partitions_of(bootstrap, topic)
     ends = await log_ends(bootstrap, partitions)
     async with AIOKafkaConsumer(
         isolation_level="read_committed" if committed else "read_uncommitted",

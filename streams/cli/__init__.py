@@ -40,9 +40,11 @@ from streams.cli import (
     verify,
     worker,
 )
+from streams.cli.failing import Salience
 
 app = typer.Typer(
     name="salience",
+    cls=Salience,
     help="The real-time engine that decides which ads deserve a person's attention next.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -82,10 +84,4 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Entry point."""
-    from streams.connection import ConnectionSettingsError
-
-    try:
-        app()
-    except ConnectionSettingsError as error:
-        typer.echo(str(error), err=True)
-        raise SystemExit(2) from error
+    app()

@@ -35,7 +35,7 @@ def ingest(events: Events = 500_000, runs: Runs = 1, peers_python: PeersPython =
 
     Starts Apache Kafka by itself, in a temporary folder (2 GB a run); worker and peers share one core.
     """
-    with _measuring(as_json) as say:
+    with _measuring() as say:
         from tests.bench import ingest as benchmark
 
         python = str(peers_python or sys.executable)
@@ -48,7 +48,7 @@ def e2e(events: Events = 100_000, runs: Runs = 1, as_json: Json = False) -> None
 
     Starts Apache Kafka by itself, in a temporary folder; the worker has one core.
     """
-    with _measuring(as_json) as say:
+    with _measuring() as say:
         from tests.bench import e2e as benchmark
 
         _tell(benchmark.run(events, runs, say), as_json)
@@ -61,7 +61,7 @@ def latency(seconds: Seconds = 60, runs: Runs = 1, guarantee: OneGuarantee = Non
     Starts Apache Kafka by itself, in a temporary folder. The generator is a process of its own, and counts from the
     moment that an event was due. A run takes nine times --seconds, with one guarantee half of it.
     """
-    with _measuring(as_json) as say:
+    with _measuring() as say:
         from tests.bench import latency as benchmark
 
         _tell(benchmark.run(seconds, runs, say, (guarantee,) if guarantee else benchmark.GUARANTEES), as_json)
@@ -73,7 +73,7 @@ def overload(seconds: Seconds = 120, runs: Runs = 1, as_json: Json = False) -> N
 
     Starts Apache Kafka by itself, in a temporary folder.
     """
-    with _measuring(as_json) as say:
+    with _measuring() as say:
         from tests.bench import overload as benchmark
 
         _tell(benchmark.run(seconds, runs, say), as_json)
@@ -85,7 +85,7 @@ def swap(seconds: Seconds = 60, runs: Runs = 1, as_json: Json = False) -> None:
 
     Starts Apache Kafka by itself, in a temporary folder. A run takes some two and a half times --seconds.
     """
-    with _measuring(as_json) as say:
+    with _measuring() as say:
         from tests.bench import swap as benchmark
 
         _tell(benchmark.run(seconds, runs, say), as_json)
@@ -97,7 +97,7 @@ def scale(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
 
     Starts Apache Kafka by itself, in a temporary folder (10 GB a run).
     """
-    with _measuring(as_json) as say:
+    with _measuring() as say:
         from tests.bench import scale as benchmark
 
         _tell(benchmark.run(runs, say, quick=quick), as_json)
@@ -106,7 +106,7 @@ def scale(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
 @app.command(epilog="Example: salience bench learn --runs 5 --json")
 def learn(runs: Runs = 1, as_json: Json = False) -> None:
     """The online click layer: impressions predicted and learned, features built; no broker."""
-    with _measuring(as_json) as say:
+    with _measuring() as say:
         from tests.bench import learn as benchmark
         from tests.bench.report import repeated
 
@@ -116,7 +116,7 @@ def learn(runs: Runs = 1, as_json: Json = False) -> None:
 @app.command(epilog="Example: salience bench score --runs 5 --json")
 def score(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
     """One placement, from the rows to the encoded messages, beside onnxruntime alone; no broker."""
-    with _measuring(as_json) as say:
+    with _measuring() as say:
         from tests.bench import score as benchmark
         from tests.bench.report import repeated
 
@@ -129,14 +129,14 @@ def state(users: Users = 1_000_000, runs: Runs = 1, as_json: Json = False) -> No
 
     Starts Apache Kafka by itself, in a temporary folder (6 GB for a million users).
     """
-    with _measuring(as_json) as say:
+    with _measuring() as say:
         from tests.bench import recovery as benchmark
 
         _tell(benchmark.run(users, runs, say), as_json)
 
 
 @contextmanager
-def _measuring(as_json: bool) -> Iterator[Callable[[str], None]]:
+def _measuring() -> Iterator[Callable[[str], None]]:
     """Make `tests` importable and lend a way to say what is going on; what cannot be done is exit code 1."""
     import streams
 
@@ -144,13 +144,11 @@ def _measuring(as_json: bool) -> Iterator[Callable[[str], None]]:
     if not (root / "tests" / "bench").is_dir():
         fail(
             "the benchmarks are in tests/bench, which is not installed with the package; "
-            "clone the repository, `make setup`, and run .venv/bin/salience bench there",
-            as_json,
+            "clone the repository, `make setup`, and run .venv/bin/salience bench there"
         )
     sys.path.insert(0, str(root))
     from deploy.brokers import BrokerError
     from streams.lag.watch import StalledError
-    from streams.topics import TopicsError
     from tests.bench.bed import BenchError
 
     logging.getLogger("aiokafka").setLevel(logging.ERROR)  # a topic just made has no leader yet: it tries again
@@ -163,8 +161,8 @@ def _measuring(as_json: bool) -> Iterator[Callable[[str], None]]:
                 people.print(f"[dim]{line}[/dim]", markup=True)
 
             yield say
-    except (BenchError, BrokerError, StalledError, TopicsError) as error:
-        fail(error, as_json)
+    except (BenchError, BrokerError, StalledError) as error:
+        fail(error)
 
 
 def _tell(report: Mapping[str, Any], as_json: bool) -> None:

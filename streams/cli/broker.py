@@ -68,7 +68,7 @@ def _add_down_and_status(group: typer.Typer, kind: "Kind") -> None:
         """Stop it. Apache Kafka's topics stay for the next `up`, the embedded broker's are gone."""
         from deploy.brokers.running import stop
 
-        with _failures(as_json):
+        with _failures():
             stopped = stop(home, kind)
         where = f"at {stopped.bootstrap} is stopped" if stopped else "was not running"
         _say(f"The {kind} broker {where}.", {"kind": kind, "stopped": stopped is not None}, as_json)
@@ -78,7 +78,7 @@ def _add_down_and_status(group: typer.Typer, kind: "Kind") -> None:
         """Say whether it runs: exit code 0 if the whole of it does, else 1."""
         from deploy.brokers.running import load
 
-        with _failures(as_json):
+        with _failures():
             running = load(home, kind)
         _tell(kind, running, home, as_json)
         if running is None or running.state != "up":
@@ -92,7 +92,7 @@ _add_down_and_status(apache, "apache")
 def _up(kind: "Kind", ports: list[int], make: "Callable[[Path], Broker]", home: Path, as_json: bool) -> None:
     from deploy.brokers.running import start
 
-    with _failures(as_json):
+    with _failures():
         running = start(home, kind, ports, make)
     _tell(kind, running, home, as_json)
 
@@ -134,11 +134,11 @@ def _say(text: str, told: dict[str, object], as_json: bool) -> None:
 
 
 @contextmanager
-def _failures(as_json: bool) -> Iterator[None]:
+def _failures() -> Iterator[None]:
     """What a broker refuses becomes a message and exit code 1."""
     from deploy.brokers import BrokerError
 
     try:
         yield
     except BrokerError as error:
-        fail(error, as_json)
+        fail(error)

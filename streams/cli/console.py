@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Model, Prefix, settings_of
 
 EPILOG = "Example: salience console --port 9310"
@@ -39,9 +40,7 @@ def console(
     from streams.lag.arithmetic import Rules
     from streams.lag.monitor import LagMonitor
     from streams.lag.poller import Poller
-    from streams.reading import MissingTopicError
     from streams.running import configure_logging
-    from streams.topics import TopicsError
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, group=group, model=model, web_host=host)
     configure_logging(log_json=log_json)
@@ -66,8 +65,4 @@ def console(
     try:
         asyncio.run(run())
     except OSError as error:
-        typer.echo(f"Error: cannot listen on {settings.web_host}:{port}: {error}. Another one: --port 0", err=True)
-        raise typer.Exit(1) from error
-    except (MissingTopicError, TopicsError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+        fail(f"cannot listen on {settings.web_host}:{port}: {error}. Another one: --port 0")

@@ -33,7 +33,6 @@ def demo(
     from streams.demo.run import Plan, run_demo
     from streams.demo.view import render
     from streams.demo.worker import WorkerDiedError
-    from streams.topics import TopicsError
 
     people = Console(stderr=as_json, highlight=False)
     people.print("Starting a broker and a worker, for a few seconds ...")
@@ -44,8 +43,8 @@ def demo(
                 Path(folder),
                 lambda snapshot: live.update(render(snapshot), refresh=True),
             )
-    except (BrokerError, TopicsError, WorkerDiedError) as error:
-        fail(error, as_json)
+    except (BrokerError, WorkerDiedError) as error:
+        fail(error)
     if report.calibration is not None and report.calibration_attention is not None:
         people.print(
             f"Clicks predicted over clicks, of what was chosen: {report.calibration:.2f} with the online click layer, "

@@ -64,7 +64,7 @@ def kuairand(
         try:
             trial = kuairand_trial(data, test, lambda done, total: progress.update(task, completed=done, total=total))
         except LogError as error:
-            fail(error, as_json)
+            fail(error)
         contestants = _chosen(_contestants(trial, seed), models)
         fitting = progress.add_task("Fitting models", total=len(contestants))
 
@@ -103,7 +103,7 @@ def headlines(
         with Progress(*columns, console=console) as progress:
             report = _headlines(data, test, z_min, seed, progress)
     except (LogError, TextEncoderError, ValueError) as error:
-        fail(error, as_json)
+        fail(error)
     if as_json:
         typer.echo(json.dumps(report))
     console.print(report["split"])
@@ -171,7 +171,7 @@ def _headlines(data: Path, later: Path | None, z_min: float, seed: int, progress
 def _require() -> None:
     missing = [name for name in NEEDS if find_spec(name) is None]
     if missing:
-        fail(f"{', '.join(missing)} missing, which evaluation needs: pip install 'salience[train,evaluate]'", False)
+        fail(f"{', '.join(missing)} missing, which evaluation needs: pip install 'salience[train,evaluate]'")
 
 
 def _contestants(trial: "Trial", seed: int) -> "list[Alternative]":

@@ -28,21 +28,16 @@ def export_log(out: OutOption, bootstrap: Bootstrap = None, prefix: Prefix = Non
     files through the code that serves. Exit code 1 where a topic is missing or the broker cannot be reached.
     """
     if find_spec("pyarrow") is None:
-        fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'", as_json)
-    from aiokafka.errors import KafkaError
-
-    from streams.connection import ConnectionSettingsError
+        fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'")
     from streams.logs.parquet import FILES, Writer
-    from streams.reading import MissingTopicError
-    from streams.topics import TopicsError
 
     settings, console = settings_of(bootstrap=bootstrap, topic_prefix=prefix), Console(stderr=as_json, highlight=False)
     columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,.0f} records"), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console) as progress, Writer(out) as writer:
             invalid = asyncio.run(_export(settings.bootstrap, settings.topic_prefix, writer, progress))
-    except (KafkaError, MissingTopicError, TopicsError, ConnectionSettingsError, OSError) as error:
-        fail(error, as_json)
+    except OSError as error:
+        fail(error)
     counts = {FILES[kind].removesuffix(".parquet"): count for kind, count in writer.written.items()}
     if as_json:
         typer.echo(json.dumps({**counts, "invalid": invalid, "directory": str(out)}))

@@ -2,27 +2,69 @@
 
 import json
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from contextvars import ContextVar
+from typing import Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 T = TypeVar("T")
 
+_AS_JSON = ContextVar("as_json", default=False)
+"""Whether the command that runs was asked for ``--json``."""
 
-def fail(error: Exception | str, as_json: bool = False) -> NoReturn:
-    """End the command: the error on stderr and, ``as_json``, on stdout."""
+
+def fail(error: Exception | str, status: int = 1) -> NoReturn:
+    """End the command: the error on stderr and, under ``--json``, on stdout."""
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {error}")
-    if as_json:
+    if _AS_JSON.get():
         typer.echo(json.dumps({"error": str(error)}))
-    raise typer.Exit(1)
+    raise typer.Exit(status)
 
 
 def or_fail(call: Callable[[], T]) -> T:
-    """What ``call`` returns; what it refuses, or a topic that is missing, ends the command."""
-    from streams.reading import MissingTopicError
+    """What ``call`` returns; what it refuses ends the command."""
+    from streams.connection import ConnectionSettingsError
 
     try:
         return call()
-    except (ValueError, MissingTopicError) as error:
+    except ConnectionSettingsError:
+        raise  # a wrong setting, not a refusal: `Salience` tells it
+    except ValueError as error:
         fail(error)
+
+
+class Salience(TyperGroup):
+    """The root of all commands: what a broker or a setting makes impossible is told, and no traceback shown."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note whether machines read."""
+        _AS_JSON.set("--json" in args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            _tell(error)
+            raise
+
+
+def _tell(error: Exception) -> None:
+    """End the command with the error's own words, where it is one that its caller can mend."""
+    from aiokafka.errors import KafkaError
+    from confluent_kafka import KafkaException
+
+    from streams.connection import ConnectionSettingsError
+    from streams.control import ControlFullError
+    from streams.reading import MissingTopicError
+    from streams.topics import TopicsError
+
+    if isinstance(error, ConnectionSettingsError):
+        fail(error, 2)
+    if isinstance(error, TopicsError | MissingTopicError | ControlFullError):
+        fail(error)
+    if isinstance(error, KafkaError | KafkaException):
+        fail(f"the broker failed: {error}. Look closer: salience doctor")

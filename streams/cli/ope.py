@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ def ope(
     Example: salience ope --log topics --policy temperature=0.5 --slots 3
     """
     from streams.logs import LogError
-    from streams.reading import MissingTopicError
 
     try:
         kind, _, place = log.partition(":")
@@ -49,9 +49,8 @@ def ope(
         else:
             typer.echo(f"--log {log}: expected topics, hillstrom:DIR or obd:DIR", err=True)
             raise typer.Exit(2)
-    except (LogError, MissingTopicError, ValueError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+    except (LogError, ValueError) as error:
+        fail(error)
 
 
 def _figures(estimates: "Mapping[str, Estimate]") -> dict[str, dict[str, float]]:

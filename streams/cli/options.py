@@ -5,7 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from streams.cli.failing import fail
+
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from streams.settings import Settings
 
 Bootstrap = Annotated[str | None, typer.Option(help="Kafka brokers, host:port (SALIENCE_BOOTSTRAP).")]
@@ -23,9 +27,9 @@ def settings_of(**given: object) -> "Settings":
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # options by name
     except ValidationError as error:
-        for problem in error.errors():
-            name = "_".join(map(str, problem["loc"])).upper()
-            typer.echo(
-                f"SALIENCE_{name} is {problem['input']!r}: {problem['msg']}" if name else problem["msg"], err=True
-            )
-        raise typer.Exit(2) from error
+        fail("\n".join(map(_told, error.errors())), 2)
+
+
+def _told(problem: "ErrorDetails") -> str:
+    name = "_".join(map(str, problem["loc"])).upper()
+    return f"SALIENCE_{name} is {problem['input']!r}: {problem['msg']}" if name else problem["msg"]

@@ -154,7 +154,10 @@ def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_j
     import msgspec
 
     from streams.control import publish
+    from streams.reading import partitions_of
+    from streams.topics import CONTROL
 
+    partitions_of(settings.bootstrap, settings.topic_prefix + CONTROL)  # before a producer waits for what is not there
     offsets = asyncio.run(publish(settings, messages))
     if as_json:
         sys.stdout.write(msgspec.json.encode({"offsets": offsets}).decode() + "\n")

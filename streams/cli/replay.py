@@ -60,7 +60,7 @@ def kuairand(
     multiple = _multiple(speed, worker=worker)
     settings = settings_of(bootstrap=bootstrap, guarantee=guarantee)
     plan = Plan(settings.bootstrap, prefix or f"replay-{uuid.uuid4().hex[:8]}-", partitions, settings.guarantee)
-    with _failures(as_json):
+    with _failures():
         log = read(data)
         if limit is not None:
             log = Log(log.ads, log.events[:limit])
@@ -173,19 +173,15 @@ def _print_json(told: dict[str, object], as_json: bool) -> None:
 
 
 @contextmanager
-def _failures(as_json: bool) -> Iterator[None]:
+def _failures() -> Iterator[None]:
     """What cannot be done becomes a message and exit code 1."""
-    from aiokafka.errors import KafkaError
-
     from streams.demo.worker import WorkerDiedError
     from streams.lag.watch import StalledError
     from streams.logs import LogError
-    from streams.reading import MissingTopicError
     from streams.replay import ReplayError
-    from streams.topics import TopicsError
 
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what fails is raised, and told here
     try:
         yield
-    except (LogError, ReplayError, TopicsError, WorkerDiedError, StalledError, MissingTopicError, KafkaError) as error:
-        fail(error, as_json)
+    except (LogError, ReplayError, WorkerDiedError, StalledError) as error:
+        fail(error)

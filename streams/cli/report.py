@@ -50,16 +50,12 @@ def report(
     missing or the broker cannot be reached; 2 where an option makes no sense.
     """
     if missing := [name for name in NEEDS if find_spec(name) is None]:
-        fail(f"{', '.join(missing)} missing, which draws the page: pip install 'salience[report]'", as_json)
-    from aiokafka.errors import KafkaError
+        fail(f"{', '.join(missing)} missing, which draws the page: pip install 'salience[report]'")
 
     from streams.behaviour.gathered import Gatherer, ReportError
     from streams.behaviour.page import page
     from streams.behaviour.report import report as report_of
-    from streams.connection import ConnectionSettingsError
     from streams.logs import LogError
-    from streams.reading import MissingTopicError
-    from streams.topics import TopicsError
 
     gatherer = Gatherer(since_ms=since_ms(since, datetime.now(UTC)))
     console = Console(stderr=as_json, highlight=False)
@@ -72,16 +68,8 @@ def report(
             found = report_of(gatherer.gathered(), source)
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(page(found), encoding="utf-8")
-    except (
-        KafkaError,
-        MissingTopicError,
-        TopicsError,
-        ConnectionSettingsError,
-        LogError,
-        ReportError,
-        OSError,
-    ) as error:
-        fail(error, as_json)
+    except (LogError, ReportError, OSError) as error:
+        fail(error)
     if as_json:
         import msgspec
 

@@ -1,16 +1,12 @@
 """``salience topics``: create and check the topics that the workers need."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
-
-from streams.cli.failing import fail
 
 app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
 
@@ -56,9 +52,8 @@ def create(
     """Create the topics that are missing; those that are there keep their partitions and data."""
     from streams import topics
 
-    with _failures(as_json):
-        configured = topics.configure(bootstrap, prefix, replication) if configure else []
-        created = topics.create(bootstrap, partitions, prefix, replication)
+    configured = topics.configure(bootstrap, prefix, replication) if configure else []
+    created = topics.create(bootstrap, partitions, prefix, replication)
     people = _people(as_json)
     table = Table("topic", "partitions", "cleanup", "", "what it is for")
     for topic in topics.TABLE:
@@ -81,8 +76,7 @@ def check(
     """Say what keeps workers from running on these topics: exit code 0 if nothing does, else 1."""
     from streams import topics
 
-    with _failures(as_json):
-        problems = topics.check(bootstrap, partitions, prefix)
+    problems = topics.check(bootstrap, partitions, prefix)
     failing = [problem for problem in problems if problem.fails]
     people = _people(as_json)
     for problem in problems:
@@ -122,10 +116,9 @@ def acls(
     given = {each: principal.replace("ROLE", each) for each in ([role.value] if role else rights.ROLES)}
     lines = [rights.command(line, who, settings) for each, who in given.items() for line in rights.of_role(each)]
     if apply:
-        with _failures(as_json):
-            for each, who in given.items():
-                count = rights.apply(settings, each, who)
-                _people(as_json).print(f"{who} has the {count} rights of the role {each}.")
+        for each, who in given.items():
+            count = rights.apply(settings, each, who)
+            _people(as_json).print(f"{who} has the {count} rights of the role {each}.")
     if as_json:
         typer.echo(json.dumps({"lines": lines, "applied": apply}))
     elif not apply:
@@ -135,14 +128,3 @@ def acls(
 def _people(as_json: bool) -> Console:
     """Where people read: stdout, or stderr where stdout is for machines."""
     return Console(stderr=as_json, highlight=False, markup=False)
-
-
-@contextmanager
-def _failures(as_json: bool) -> Iterator[None]:
-    """What the broker refuses becomes a message and exit code 1."""
-    from streams.topics import TopicsError
-
-    try:
-        yield
-    except TopicsError as error:
-        fail(error, as_json)

@@ -79,7 +79,7 @@ def demo(
         log = simulate_log(seed, users, hours)
     data = f"demo shop: seed {seed}, {users} shoppers, {hours:g} hours"
     order = _Order("demo", data, Config(seed=seed), out, folds, console, as_json)
-    titles = _titles(as_json) if text else None
+    titles = _titles() if text else None
     _make(order, lambda progress: trial_of(log.ads, log.events, 0, progress, titles=titles))
 
 
@@ -119,31 +119,31 @@ def log(
     from streams.logs import LogError
 
     if find_spec("pyarrow") is None:
-        fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'", as_json)
+        fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'")
     from streams.logs.parquet import read
 
     console = Console(stderr=as_json, highlight=False)
     try:
         held = read(data)
     except LogError as error:
-        fail(error, as_json)
+        fail(error)
     order = _Order(out.name, f"the log in {data.name}", Config(seed=seed), out, folds, console, as_json)
-    titles = _titles(as_json) if text else None
+    titles = _titles() if text else None
     _make(order, lambda progress: trial_of(held.ads, held.events, 0, progress, titles=titles))
 
 
 def _require_torch() -> None:
     if find_spec("torch") is None or find_spec("onnx") is None:
-        fail("PyTorch is not installed, and training needs it. To install it: pip install 'salience[train]'", False)
+        fail("PyTorch is not installed, and training needs it. To install it: pip install 'salience[train]'")
 
 
-def _titles(as_json: bool) -> "TextOf":
+def _titles() -> "TextOf":
     from scoring.text import TextEncoderError, text_encoder
 
     try:
         return text_encoder().encode
     except TextEncoderError as error:
-        fail(error, as_json)
+        fail(error)
 
 
 def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]") -> None:
@@ -162,7 +162,7 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
             result = train(trial.learn, trial.items, order.config, _shown_in(progress), before)
             across = _across(order, trial, progress) if order.folds else None
         except (LogError, ValueError) as error:
-            fail(error, order.as_json)
+            fail(error)
     metrics = _measured(trial, result)
     manifest = export(result.network, order.out, _about(order, trial, metrics))
     _describe(order, manifest, result, metrics, across)

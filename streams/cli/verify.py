@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli.failing import fail
+
 if TYPE_CHECKING:
     from onnx_models.verify import Case
     from scoring.attention import Manifest
@@ -39,10 +41,7 @@ def verify(model: ModelOption = None, as_json: JsonOption = False) -> None:
     try:
         loaded, golden = open_unproven(directory)
     except ModelError as error:
-        if as_json:
-            typer.echo(json.dumps({"error": str(error)}))
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {error}")
-        raise typer.Exit(1) from error
+        fail(error)
     cases = compare(loaded, golden, _pytorch(directory, loaded.manifest, out))
     largest = max(case.max_abs_diff for case in cases)
     passed = all(case.passed for case in cases)

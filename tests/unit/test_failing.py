@@ -1,0 +1,64 @@
+"""How commands fail: in words, for people and for machines, and never with a traceback."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from streams import topics
+from streams.cli import app
+
+NOBODY = "127.0.0.1:1"
+ASKING = (
+    "campaigns",
+    "dead-letters list",
+    "experiment list",
+    "experiment start warmth",
+    "experiment stop warmth",
+    "explain some-placement",
+    "lanes show",
+    "model list",
+    "model promote demo-1a2b3c4d",
+    "model rollback",
+    "outcomes",
+    "privacy erase somebody",
+    "privacy export somebody",
+    "topics check",
+    "topics create",
+)
+"""Commands that ask a broker first."""
+
+
+@pytest.mark.parametrize("command", ASKING)
+def test_a_command_without_a_broker_says_what_to_do_to_people_and_to_machines(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topics, "ANSWER_S", 0.2)
+    result = CliRunner().invoke(app, [*command.split(), "--bootstrap", NOBODY, "--json"])
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    for told in (result.stderr, json.loads(result.stdout)["error"]):
+        assert f"No Kafka broker answers at {NOBODY}" in told
+        assert "salience broker embedded up" in told
+    assert "Traceback" not in result.output
+
+
+def test_people_alone_are_told_where_no_machine_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topics, "ANSWER_S", 0.2)
+    result = CliRunner().invoke(app, ["model", "list", "--bootstrap", NOBODY])
+    assert result.exit_code == 1
+    assert not result.stdout
+    assert result.stderr.startswith("Error: No Kafka broker answers")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("SALIENCE_SECURITY_PROTOCOL", "CARRIER_PIGEON"), ("SALIENCE_SLOTS", "-1")]
+)
+def test_a_wrong_setting_ends_the_command_as_a_wrong_call_does(
+    setting: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(setting, value)
+    result = CliRunner().invoke(app, ["model", "list", "--json"])
+    assert result.exit_code == 2
+    assert setting in json.loads(result.stdout)["error"]
+    assert setting in result.stderr

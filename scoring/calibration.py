@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
 from scoring.clicks import (
+    LIFT_PRIOR,
     MARGIN,
     NUMBERS,
     START_WEIGHTS,
@@ -32,23 +33,35 @@ def chance_of(log_odds: Floats) -> npt.NDArray[np.float32]:
     return (1 / (1 + np.exp(-np.clip(log_odds, -MARGIN, MARGIN)))).astype(np.float32)
 
 
+def no_evidence(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """The evidence for lifts of ads without outcomes: the prior's."""
+    return np.full(shape, LIFT_PRIOR, dtype=np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What turns the attention model's log-odds into click rates for B people with C candidates each.
 
-    ``weights [B, P]`` in the order of `PERSONAL`; ``lift [B, C]`` of the candidates; ``examined [K]``: how likely each
-    slot is looked at, by the first, None where nothing is said of that. A receipt keeps them.
+    ``weights [B, P]`` in the order of `PERSONAL`; of the candidates ``lift [B, C]``, and the clicks that it rests on,
+    ``evidence [B, C]``; ``examined [K]``: how likely each slot is looked at, by the first, None where nothing is said
+    of that. A receipt keeps them.
     """
 
     weights: Floats
     lift: npt.NDArray[np.float32]
+    evidence: npt.NDArray[np.float32]
     examined: Floats | None = None
 
     @classmethod
     def none(cls, people: int, candidates: int) -> Self:
         """The attention model's own click rates."""
         weights = np.tile(np.append(START_WEIGHTS[: len(PERSONAL) - 1], 0.0), (people, 1))
-        return cls(weights, np.zeros((people, candidates), dtype=np.float32))
+        return cls(weights, np.zeros((people, candidates), dtype=np.float32), no_evidence((people, candidates)))
+
+    @property
+    def lift_weights(self) -> Floats:
+        """What lifts count for each person, ``[B]``."""
+        return self.weights[:, _AT["lift"]]
 
     def log_odds(
         self, logit: npt.NDArray[np.float32], context: npt.NDArray[np.float32], control: npt.NDArray[np.bool_]
@@ -75,7 +88,7 @@ class Calibrator:
 
     def __init__(self) -> None:
         self._weights: Mapping[int, Floats] = {}
-        self._lift = np.zeros(0, dtype=np.float32)
+        self._lift, self._evidence = np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.float32)
         self._examined: Floats | None = None
         self.learned = 0
         """Outcomes that went into it."""
@@ -90,15 +103,15 @@ class Calibrator:
         self._weights, self.learned, self._examined = weights, learned, examined
         known = len(self._lift)
         if len(catalogue) > known:
-            grown = np.zeros(len(catalogue), dtype=np.float32)
-            grown[:known] = self._lift
-            grown[known:] = [lifts.lift(ad) for ad in catalogue.ad[known:].tolist()]
-            self._lift = grown
+            new = catalogue.ad[known:].tolist()
+            self._lift = np.append(self._lift, np.array([lifts.lift(ad) for ad in new], dtype=np.float32))
+            self._evidence = np.append(self._evidence, np.array([lifts.evidence(ad) for ad in new], dtype=np.float32))
         if lifts.touched:
             ads = list(lifts.touched)
             slots = catalogue.slots_of(np.array(ads, dtype=np.uint64))
-            values = np.array([lifts.lift(ad) for ad in ads], dtype=np.float32)
-            self._lift[slots[slots >= 0]] = values[slots >= 0]
+            for column, of in ((self._lift, lifts.lift), (self._evidence, lifts.evidence)):
+                values = np.array([of(ad) for ad in ads], dtype=np.float32)
+                column[slots[slots >= 0]] = values[slots >= 0]
 
     def calibration(
         self, context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], model: int = 0
@@ -113,5 +126,8 @@ class Calibrator:
         weights = np.empty((len(context), len(PERSONAL)))
         weights[:, :-1] = learned[: len(PERSONAL) - 1]
         weights[:, -1] = learned[-SURFACES:][surface]
-        lift = self._lift[candidates] if len(self._lift) else np.zeros(candidates.shape, dtype=np.float32)
-        return Calibration(weights, lift, self._examined)
+        if len(self._lift):
+            lift, evidence = self._lift.take(candidates), self._evidence.take(candidates)
+        else:
+            lift, evidence = np.zeros(candidates.shape, dtype=np.float32), no_evidence(candidates.shape)
+        return Calibration(weights, lift, evidence, self._examined)

@@ -177,6 +177,11 @@ class AdLifts:
             return 0.0
         return math.log((self._clicks[place] + LIFT_PRIOR) / (self._expected[place] + LIFT_PRIOR))
 
+    def evidence(self, ad: int) -> float:
+        """Clicks that its lift rests on, the prior's among them: the shape of the gamma that the rate is known by."""
+        place = self._place.get(ad)
+        return LIFT_PRIOR if place is None else self._clicks[place] + LIFT_PRIOR
+
     def learn(self, ad: int, clicks: float, expected: float) -> None:
         """Add an outcome, or a part of one."""
         place = self._place.get(ad)

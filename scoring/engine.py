@@ -10,6 +10,7 @@ from scoring.attention import AttentionModel
 from scoring.calibration import Calibration, chance_of
 from scoring.candidates import choose
 from scoring.catalogue import Catalogue
+from scoring.exploration import doubt_of
 from scoring.gathering import Gathered, People
 from scoring.ids import MISSING, id64, uniform
 from scoring.market import Asked, Decided, Market, Offers
@@ -79,15 +80,17 @@ class _Question:
     control: npt.NDArray[np.bool_]
     offers: Offers | None
 
-    def asked(
-        self, pctr: npt.NDArray[np.float32], temperature: float, examined: npt.NDArray[np.float64] | None
-    ) -> Asked:
-        """Of the market, given click rates, and how likely slots are looked at."""
+    def asked(self, pctr: npt.NDArray[np.float32], policy: Policy, calibration: Calibration) -> Asked:
+        """Of the market, given click rates and what they were made by."""
         past = self.people.past
-        temperatures = np.where(self.control, np.inf, temperature)
+        temperatures = np.where(self.control, np.inf, policy.temperature)
+        doubt = doubt_of(policy.explore, calibration, policy.ucb_alpha)
+        if doubt is not None:
+            doubt[self.control] = 0.0  # they are ranked at random, and pay for no optimism
         shown = np.where(past.shown, self.people.slots, MISSING)
         age_ms = 1_000 * past.age_s.astype(np.int64) - 999  # rings hold whole seconds: at least this old
-        return Asked(self.candidates, pctr, self.seeds, temperatures, shown, age_ms, self.offers, examined)
+        fields = (shown, age_ms, self.offers, calibration.examined, policy.explore, doubt)
+        return Asked(self.candidates, pctr, self.seeds, temperatures, *fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +233,7 @@ class Engine:
     def _score(self, question: _Question, calibrate: Calibrate, by: tuple[Served, ...]) -> Scored:
         policies = question.group.policies
         first, *others = (
-            self._hear(question, calibrate, served, policy.temperature)
-            for served, policy in zip(by, policies, strict=True)
+            self._hear(question, calibrate, served, policy) for served, policy in zip(by, policies, strict=True)
         )
         other = others[0] if others else None
         decided = self.market.decide(
@@ -257,12 +259,12 @@ class Engine:
             other=other,
         )
 
-    def _hear(self, question: _Question, calibrate: Calibrate, served: Served, temperature: float) -> Heard:
+    def _hear(self, question: _Question, calibrate: Calibrate, served: Served, policy: Policy) -> Heard:
         people, candidates = question.people, question.candidates
         logit, attentions = self._logits(people, candidates, served)
         calibration = calibrate(people.context, candidates, served.number)
         odds = calibration.log_odds(logit, people.context, question.control)
-        asked = question.asked(chance_of(odds), temperature, calibration.examined)
+        asked = question.asked(chance_of(odds), policy, calibration)
         return Heard(served, calibration, odds, asked, attentions)
 
     def _logits(

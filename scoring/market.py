@@ -13,13 +13,15 @@ import numpy.typing as npt
 
 from scoring.auction import Rule, prices
 from scoring.catalogue import Catalogue
+from scoring.columns import Column
 from scoring.examination import assumed, over
-from scoring.ids import MISSING, IdMap
+from scoring.exploration import Explore, spread_of
+from scoring.ids import MISSING
 from scoring.interleaving import picks
 from scoring.ranking import EMPTY_SLOT, Ranked, rank
 from scoring.seal import Seal
-from scoring.slate import Limits, Slate, Turns, fill
-from scoring.value import BidType, paid_chance, value_of
+from scoring.slate import Limits, Slate, Turns, Wanted, fill
+from scoring.value import BidType, of_clicks, paid_chance, value_of
 from scoring.variety import Method, Variety
 
 Floats = npt.NDArray[np.float64]
@@ -134,6 +136,7 @@ class Asked:
     ``shown [B, H]``: catalogue slots of what each was shown, oldest first, `MISSING` where nothing or unknown, and
     ``shown_age_ms`` how long ago. ``offers`` None: everybody offers the whole bid, and no bid needs more than a pCTR.
     ``examined [K]``: how likely slots are looked at, by what was learned; None: as in `scoring.examination.assumed`.
+    ``doubt [B, C]`` of the pCTR, which ``explore`` explores, as of `scoring.exploration.doubt_of`.
     """
 
     candidates: Ints
@@ -144,6 +147,8 @@ class Asked:
     shown_age_ms: Ints
     offers: Offers | None = None
     examined: Floats | None = None
+    explore: Explore = "plackett-luce"
+    doubt: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +162,7 @@ class Decided:
     prices_micros: Ints  # [B, L] of one paid event
     fate: npt.NDArray[np.uint8]
     second: Bools | None = None  # [B, L] whether the other ranking picked, where two took turns
+    spread: Floats | None = None  # [B, C] standard deviation of the log worth, where Thompson sampling drew
 
 
 @dataclass(frozen=True)
@@ -167,11 +173,16 @@ class _Stake:
     chance: Floats
     value: Floats
     quality: Floats | None  # None: 1
+    spread: Floats | None = None  # of the log worth, for Thompson sampling
 
     @cached_property
     def worth(self) -> Floats:
         """What ranks them: the value, by quality."""
         return self.value if self.quality is None else self.value * self.quality
+
+    def wanted(self, asked: Asked) -> Wanted:
+        """What is to be ranked."""
+        return Wanted(self.worth, asked.temperatures, self.spread)
 
     @classmethod
     def of(cls, catalogue: Catalogue, asked: Asked, seen_pctr: npt.NDArray[np.floating] | None = None) -> "_Stake":
@@ -180,12 +191,26 @@ class _Stake:
         bids: Ints = catalogue.bid_micros.take(asked.candidates)
         offers = asked.offers
         if offers is None:
-            return cls(bids, pctr, bids * pctr, None)
+            return cls(bids, pctr, bids * pctr, None).explored(asked, 1.0)
         bids = np.floor(bids * offers.multiplier.astype(np.float64)).astype(np.int64)
         seconds = offers.viewed_s.astype(np.float64)
-        chance = paid_chance(catalogue.bid_type.take(asked.candidates), pctr, offers.conversion.astype(float), seconds)
+        paid_for = catalogue.bid_type.take(asked.candidates)
+        chance = paid_chance(paid_for, pctr, offers.conversion.astype(float), seconds)
         value = value_of(bids, chance, catalogue.attention_micros.take(asked.candidates), seconds)
-        return cls(bids, chance, value, offers.quality.astype(np.float64))
+        stake = cls(bids, chance, value, offers.quality.astype(np.float64))
+        return stake.explored(asked, of_clicks(paid_for, bids * chance, value))
+
+    def explored(self, asked: Asked, of_clicks: Floats | float) -> "_Stake":
+        """What doubt of click rates means for worth, of which ``of_clicks [B, C]`` is theirs.
+
+        What LinUCB adds weighs like quality: a price is the bid that would have been needed, and nobody pays for it.
+        """
+        if asked.doubt is None:
+            return self
+        doubt = asked.doubt * of_clicks
+        if asked.explore == "thompson":
+            return replace(self, spread=spread_of(doubt))
+        return replace(self, quality=(1.0 if self.quality is None else self.quality) * (1 + doubt))
 
 
 @dataclass
@@ -194,15 +219,15 @@ class Market:
 
     terms: Terms = field(default_factory=Terms)
     seal: Seal = field(default_factory=Seal)
-    _campaigns: "_Column" = field(init=False)
-    _favoured: "_Column" = field(init=False)
+    _campaigns: Column = field(init=False)
+    _favoured: Column = field(init=False)
     _table: Singles = field(init=False)
     _version: int = -1
     _plain: bool = True
 
     def __post_init__(self) -> None:
-        self._campaigns = _Column("campaign", (1.0, self.terms.conversion, self.terms.viewed_s))
-        self._favoured = _Column(self.terms.fair_among, (1.0,))
+        self._campaigns = Column("campaign", (1.0, self.terms.conversion, self.terms.viewed_s))
+        self._favoured = Column(self.terms.fair_among, (1.0,))
 
     def pace(
         self, campaigns: Ids, multiplier: Floats, conversion: Floats | None = None, viewed_s: Floats | None = None
@@ -248,12 +273,12 @@ class Market:
         made: Slate | Ranked
         allowed: Bools | None
         turns: Turns | None = None
-        if self.terms.ties_slots or rival is not None:
+        if self.terms.ties_slots or rival is not None or stake.spread is not None:
             limits = self._limits(catalogue, asked, ads, fate, slots)
             if rival is not None and other is not None:
-                turns = Turns(rival.worth, other.temperatures, picks(asked.seeds, slots))
+                turns = Turns(rival.wanted(other), picks(asked.seeds, slots))
             variety = self._variety(catalogue, asked)
-            made = fill(stake.worth, ads, asked.seeds, asked.temperatures, slots, limits, variety, turns)
+            made = fill(stake.wanted(asked), ads, asked.seeds, slots, limits, variety, turns)
             allowed = limits.allowed
             fate[made.shut] = Fate.KEPT_APART
         else:
@@ -266,7 +291,8 @@ class Market:
             # A slot costs what it would cost if the ranking that picked for it had made them all.
             second = turns.second
             paid = np.where(second, self._prices(rival, allowed, chosen, alpha), paid)
-        return Decided(chosen, made.propensity, stake.worth, stake.bids, paid, _told(fate, chosen), second)
+        told = _told(fate, chosen)
+        return Decided(chosen, made.propensity, stake.worth, stake.bids, paid, told, second, stake.spread)
 
     def _examined(self, asked: Asked, slots: int) -> Floats:
         """How likely each of the slots is looked at: as declared, or learned, or assumed."""
@@ -285,7 +311,7 @@ class Market:
         """Expected micros of an impression of each slot's ad in its slot, ``[B, L]``; ``slot_pctr [B, L]``."""
         at = np.arange(len(chosen))[:, None], np.maximum(chosen, 0)
         offers = None if asked.offers is None else Offers(asked.offers.kept[at])
-        of_slots = replace(asked, candidates=asked.candidates[at], offers=offers)
+        of_slots = replace(asked, candidates=asked.candidates[at], offers=offers, doubt=None)
         return _Stake.of(catalogue, of_slots, slot_pctr).value
 
     def _variety(self, catalogue: Catalogue, asked: Asked) -> Variety | None:
@@ -346,36 +372,6 @@ def _capped(terms: Terms, catalogue: Catalogue, asked: Asked, fate: npt.NDArray[
 def bid_for_clicks(catalogue: Catalogue) -> bool:
     """Whether every ad bids for clicks alone."""
     return bool((catalogue.bid_type == BidType.CPC).all() and not catalogue.attention_micros.any())
-
-
-class _Column:
-    """Values by the id in a column of the catalogue; looked up once, until ids or catalogue change."""
-
-    def __init__(self, name: str, usual: tuple[float, ...]) -> None:
-        self._name, self._usual = name, np.array(usual, dtype=np.float32)
-        self._ids: Ids = np.zeros(0, dtype=np.uint64)
-        self._values = np.zeros((0, len(usual)), dtype=np.float32)
-        self._map, self._place, self._version = IdMap(16), np.zeros(0, dtype=np.int64), -1
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def set(self, ids: Ids, values: Floats) -> None:
-        """Set ``values [M, …]`` of ``ids [M]``."""
-        self._values = values.astype(np.float32)
-        if ids is self._ids:
-            return
-        self._ids, self._map, self._version = ids, IdMap(max(len(ids), 16)), -1
-        for place, number in enumerate(ids.tolist()):
-            self._map.set(number, place)
-
-    def of(self, catalogue: Catalogue) -> Singles:
-        """Values of every ad, ``[N, …]``; the usual ones where its id has none."""
-        if not len(self):
-            return np.broadcast_to(self._usual, (len(catalogue), len(self._usual)))
-        if catalogue.version != self._version:
-            self._place, self._version = self._map.get(getattr(catalogue, self._name)), catalogue.version
-        return np.where((self._place == MISSING)[:, None], self._usual, self._values[self._place])
 
 
 def _mapped(ids: Ids, pairs: tuple[tuple[int, int], ...], default: int) -> Ints:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from scoring.assignment import BOTH, OUTSIDE, Arm, Experiment, in_holdout
 from scoring.candidates import Shares
+from scoring.exploration import EXPLORATIONS, UCB_ALPHA, Explore
 from scoring.ids import id64, uniform
 
 Ids = npt.NDArray[np.uint64]
@@ -19,17 +20,24 @@ INTERLEAVED = "interleaved"
 _ARM_SALT = id64("salience/control-arm/1")
 EXPERIMENTS_MAX = 100
 """Experiments at once: each costs two hashes a user scored."""
-CHANGEABLE = ("slots", "candidates", "fresh_share", "random_share", "temperature", "placement_ttl_ms")
+CHANGEABLE = (
+    "slots", "candidates", "fresh_share", "random_share", "temperature", "explore", "ucb_alpha", "placement_ttl_ms",
+)  # fmt: skip
 """What an arm may change, by the settings' names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How to choose and rank; recorded in every receipt. ``model``: who scores; "" for whichever has the role."""
+    """How to choose and rank; recorded in every receipt. ``model``: who scores; "" for whichever has the role.
+
+    ``temperature`` is heeded by the explorations that draw by it, ``ucb_alpha`` by LinUCB (`scoring.exploration`).
+    """
 
     slots: int = 10
     shares: Shares = field(default_factory=Shares)
     temperature: float = 0.0
+    explore: Explore = "plackett-luce"
+    ucb_alpha: float = UCB_ALPHA
     control_share: float = 0.05
     placement_ttl_ms: int = 600_000
     model: str = ""
@@ -42,7 +50,7 @@ def in_control(users: Ids, share: float) -> npt.NDArray[np.bool_]:
 
 
 def changed(policy: Policy, changes: Mapping[str, float | str]) -> Policy:
-    """``policy`` with an arm's ``changes``. Raises `ValueError` for one that is not in `CHANGEABLE`."""
+    """``policy`` with an arm's ``changes``. Raises `ValueError` for one that is not in `CHANGEABLE`, or cannot be."""
     if unknown := sorted(changes.keys() - set(CHANGEABLE)):
         raise ValueError(f"an arm cannot change {', '.join(unknown)}; expected some of {', '.join(CHANGEABLE)}")
     shares = Shares(
@@ -50,9 +58,14 @@ def changed(policy: Policy, changes: Mapping[str, float | str]) -> Policy:
         float(changes.get("fresh_share", policy.shares.fresh)),
         float(changes.get("random_share", policy.shares.random)),
     )
+    explore = changes.get("explore", policy.explore)
+    if explore not in EXPLORATIONS:
+        raise ValueError(f"explore {explore!r}; expected one of {', '.join(EXPLORATIONS)}")
     return replace(
         policy,
         shares=shares,
+        explore=explore,
+        ucb_alpha=float(changes.get("ucb_alpha", policy.ucb_alpha)),
         slots=int(changes.get("slots", policy.slots)),
         temperature=float(changes.get("temperature", policy.temperature)),
         placement_ttl_ms=int(changes.get("placement_ttl_ms", policy.placement_ttl_ms)),

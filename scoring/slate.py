@@ -1,17 +1,20 @@
 """Slots filled one after the other under rules: caps, exclusions, separation, pins, and a taste for variety.
 
-Each slot is drawn by Plackett-Luce among what the rules still allow, so that its propensity is exact given the slots
+Each slot is drawn among what the rules still allow, by Plackett-Luce over utilities: those that worth and temperature
+give, or where `scoring.thompson` explores the logarithms of its chances. So its propensity is exact given the slots
 before it. What is like the slots above loses by `scoring.variety`. Two rankings may take turns
 (`scoring.interleaving`); then the propensity is that over the coins, too, which nobody sees in advance.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from scoring.ids import mix64, uniform
 from scoring.ranking import EMPTY_SLOT, utility_of
+from scoring.thompson import Thompson
 from scoring.variety import Variety
 
 Floats = npt.NDArray[np.float64]
@@ -51,19 +54,58 @@ class Slate:
     shut: Bools
 
 
-class _Ranking:
-    """One ranking: its pick of a slot, and the chance of it."""
+class _Exploration(Protocol):
+    """What a ranking draws its slots by."""
 
-    def __init__(self, value: Floats, ads: Ids, seeds: Ids, temperatures: Floats, variety: Variety | None) -> None:
-        self._ads, self._seeds, self._variety = ads, seeds, variety
-        self._warm = np.flatnonzero(temperatures != 0)
+    def utilities(self, open_: Bools, cost: Floats | None, slot: int) -> Floats:
+        """Of the candidates that may stand in ``slot``, ``[B, C]``; -inf for others, ``cost`` off their log values."""
+
+
+class _PlackettLuce:
+    """By worth and temperature; at temperature 0 utilities are those of 1, and the largest stands."""
+
+    def __init__(self, value: Floats, temperatures: Floats) -> None:
         self._heat = np.where(temperatures != 0, temperatures, 1.0)[:, None]
         self._utility = utility_of(value, self._heat)
 
+    def utilities(self, open_: Bools, cost: Floats | None, _slot: int) -> Floats:
+        """Log values over temperatures, less the cost over the same."""
+        utility = self._utility if cost is None else self._utility - cost / self._heat
+        return np.where(open_, utility, -np.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be ranked: ``value [B, C]`` micros, at ``temperatures [B]`` as in `scoring.ranking.rank`.
+
+    ``spread [B, C]``: standard deviations of log values, for Thompson sampling; temperatures but infinity, which still
+    draws evenly, are then not heeded.
+    """
+
+    value: Floats
+    temperatures: Floats
+    spread: Floats | None = None
+
+    def exploration(self, slots: int) -> tuple[_Exploration, Bools]:
+        """What ``slots`` are drawn by, and for whom ``[B]`` they are drawn rather than given to the best."""
+        if self.spread is None:
+            return _PlackettLuce(self.value, self.temperatures), self.temperatures != 0
+        by = Thompson(self.value, self.spread, np.isinf(self.temperatures), slots)
+        return by, np.ones(len(self.value), dtype=np.bool_)
+
+
+class _Ranking:
+    """One ranking: its pick of a slot, and the chance of it."""
+
+    def __init__(self, wanted: Wanted, ads: Ids, seeds: Ids, slots: int, variety: Variety | None) -> None:
+        self._ads, self._seeds, self._variety = ads, seeds, variety
+        self._by, drawn = wanted.exploration(slots)
+        self._warm = np.flatnonzero(drawn)
+
     def pick(self, open_: Bools, slot: int) -> tuple[Ints, Floats]:
         """Place ``[B]`` of its pick among the candidates that may stand in ``slot``, and utilities ``[B, C]``."""
-        utility = self._utility if self._variety is None else self._utility - self._variety.cost / self._heat
-        utility, warm = np.where(open_, utility, -np.inf), self._warm
+        cost = None if self._variety is None else self._variety.cost
+        utility, warm = self._by.utilities(open_, cost, slot), self._warm
         key = utility.copy() if len(warm) else utility
         key[warm] += _gumbel(self._ads[warm], self._seeds[warm], slot)
         return _best(key, self._ads), utility
@@ -78,10 +120,9 @@ class _Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """Another ranking, of ``value [B, C]`` at ``temperatures [B]``, that picks where ``second [B, L]`` says so."""
+    """Another ranking, that picks where ``second [B, L]`` says so."""
 
-    value: Floats
-    temperatures: Floats
+    wanted: Wanted
     second: Bools
 
 
@@ -108,30 +149,29 @@ class _Draft:
 
 
 def fill(
-    value: Floats,
+    wanted: Wanted,
     ads: Ids,
     seeds: Ids,
-    temperatures: Floats,
     slots: int,
     limits: Limits,
     variety: Variety | None = None,
     turns: Turns | None = None,
 ) -> Slate:
-    """Fill ``slots`` from candidates of ``value [B, C]`` micros an impression.
+    """Fill ``slots`` from the candidates ``ads [B, C]``.
 
-    ``temperatures [B]`` as in `scoring.ranking.rank`: at 0 the best stands, ties by ad id. Candidates that must not
-    be neighbours are so only where nothing else is left.
+    Where nothing is drawn the best stands, ties by ad id. Candidates that must not be neighbours are so only where
+    nothing else is left.
     """
-    people, count = np.arange(len(value)), value.shape[1]
-    left, placed = limits.allowed.copy(), np.zeros(value.shape, dtype=np.bool_)
+    people, count = np.arange(len(ads)), ads.shape[1]
+    left, placed = limits.allowed.copy(), np.zeros(ads.shape, dtype=np.bool_)
     remaining = [room.copy() for _, room in limits.scopes]
-    ranking = _Ranking(value, ads, seeds, temperatures, variety)
+    ranking = _Ranking(wanted, ads, seeds, slots, variety)
     draft = None
     if turns is not None:
-        draft = _Draft(ranking, _Ranking(turns.value, ads, seeds, turns.temperatures, variety), turns.second)
-    chosen = np.full((len(value), slots), EMPTY_SLOT, dtype=np.int64)
-    propensity = np.ones((len(value), slots))
-    last = np.zeros(len(value), dtype=np.uint64)
+        draft = _Draft(ranking, _Ranking(turns.wanted, ads, seeds, slots, variety), turns.second)
+    chosen = np.full((len(ads), slots), EMPTY_SLOT, dtype=np.int64)
+    propensity = np.ones((len(ads), slots))
+    last = np.zeros(len(ads), dtype=np.uint64)
     for slot in range(min(slots, count)):
         open_ = _open(left, slot, limits, last)
         if draft is None:

@@ -69,7 +69,7 @@ class ArmSetting(Struct, frozen=True, kw_only=True):
 
     arm: ExperimentName
     share: Share
-    changes: dict[str, float] = {}
+    changes: dict[str, float | str] = {}
     model: ModelOrNone = ""
 
 

@@ -5,16 +5,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from scoring.calibration import PERSONAL, Calibration
+from scoring.calibration import PERSONAL, Calibration, no_evidence
 from scoring.engine import Engine, Scored
+from scoring.exploration import EXPLORATIONS
 from scoring.ids import MISSING, id64
 from scoring.market import Offers
 from scoring.models import number_of
-from scoring.policies import Group
+from scoring.policies import Group, Policy, changed
 from scoring.ranking import EMPTY_SLOT
 from scoring.rows import ROW
 from streams.placing import placement_of, policy_of, versions_of
-from streams.wire import Decision, Placement, encode_json
+from streams.wire import Decision, Interleaved, Placement, encode_json
 
 
 @dataclass(slots=True)
@@ -43,13 +44,13 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     user = decision.user_id.encode()
     seeds = np.array([decision.seed], dtype=np.uint64)
     users = np.array([id64(user)], dtype=np.uint64)
-    policy, other = policy_of(decision.policy), decision.other
-    second = None if other is None else replace(policy, temperature=other.temperature, model=other.model)
+    policy, other = policy_of(decision), decision.other
+    second = None if other is None else _second(policy, other)
     group = Group(np.zeros(1, dtype=np.int64), policy, decision.arm, other=second)
     examined = np.frombuffer(decision.examined, dtype=np.float64) if decision.examined else None
-    calibrations = {number_of(decision.versions["model"]): _calibration(decision.weights, decision.lifts, examined)}
+    calibrations = {number_of(decision.versions["model"]): _calibration(decision, examined)}
     if other is not None:
-        calibrations[number_of(other.model)] = _calibration(other.weights, other.lifts, examined)
+        calibrations[number_of(other.model)] = _calibration(other, examined)
     kept = np.frombuffer(decision.offers, dtype=np.float32).reshape(-1, len(candidates), 4)
     offers = Offers(kept) if len(kept) else None
     scored = out.scored = engine.score(
@@ -68,9 +69,20 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     return out
 
 
-def _calibration(weights: bytes, lifts: bytes, examined: npt.NDArray[np.float64] | None) -> Calibration:
-    lift = np.frombuffer(lifts, dtype=np.float32)[None]
-    return Calibration(np.frombuffer(weights, dtype=np.float64)[None], lift, examined)
+def _calibration(told: Decision | Interleaved, examined: npt.NDArray[np.float64] | None) -> Calibration:
+    lifts = np.frombuffer(told.lifts, dtype=np.float32)[None]
+    evidence = np.frombuffer(told.evidence, dtype=np.float32)[None] if told.evidence else no_evidence(lifts.shape)
+    return Calibration(np.frombuffer(told.weights, dtype=np.float64)[None], lifts, evidence, examined)
+
+
+def _second(policy: Policy, other: Interleaved) -> Policy:
+    """The policy of the second ranking."""
+    ranks: dict[str, float | str] = {
+        "temperature": other.temperature,
+        "explore": other.explore,
+        "ucb_alpha": other.ucb_alpha,
+    }
+    return replace(changed(policy, ranks), model=other.model)
 
 
 _WEIGHTS_BYTES = 8 * len(PERSONAL)
@@ -89,6 +101,12 @@ def _versions(decision: Decision, engine: Engine) -> list[str]:
         )
     if len(decision.weights) != _WEIGHTS_BYTES:
         found.append("its click layer had weights of a former version; run the version that decided")
+    explored = (decision.explore,) if decision.other is None else (decision.explore, decision.other.explore)
+    found += [
+        f"its slots were explored by {by!r}; known here are {', '.join(EXPLORATIONS)}; run the version that decided"
+        for by in explored
+        if by not in EXPLORATIONS
+    ]
     return found + [
         f"decided with {name} {was!r}, here it is {now.get(name)!r}; {_FIXES.get(name, 'run the version that decided')}"
         for name, was in decision.versions.items()

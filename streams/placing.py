@@ -9,12 +9,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from scoring.calibration import Calibration
 from scoring.candidates import Shares
 from scoring.engine import Calibrate, Engine, Scored, uncalibrated
 from scoring.examination import over
+from scoring.exploration import UCB_ALPHA
 from scoring.ids import MISSING, id64, id64s
 from scoring.inputs import SPEC_HASH
-from scoring.policies import CONTROL_ARM, Policy
+from scoring.market import Asked
+from scoring.policies import CONTROL_ARM, Policy, changed
 from scoring.ranking import EMPTY_SLOT
 from scoring.rows import LAYOUT_VERSION, Rows
 from streams.beside import beside_of
@@ -137,7 +140,7 @@ class _Batch:
         self, at: int, placement: Placement, encoded: bytes, row: bytes, offsets: tuple[int, int], lane: int
     ) -> Decision:
         """The receipt of person ``at``: versions, inputs, draws and the placement's own bytes."""
-        scored = self.scored
+        scored, spread = self.scored, self.scored.decided.spread
         return Decision(
             placement_id=placement.placement_id,
             user_id=placement.user_id,
@@ -160,10 +163,13 @@ class _Batch:
             propensities=tuple(self.propensities[at]),
             placement=encoded,
             offers=b"" if scored.asked.offers is None else scored.asked.offers.kept[at].tobytes(),
-            worth=b"" if scored.asked.offers is None else scored.decided.worth[at].astype(np.float32).tobytes(),
+            worth=scored.decided.worth[at].astype(np.float32).tobytes() if _weighed(scored.asked) else b"",
             fates=scored.decided.fate[at].tobytes(),
             other=_interleaved(scored, at),
             allocation=1.0 if scored.group.chance is None else float(scored.group.chance[at]),
+            explore=scored.asked.explore,
+            evidence=_evidence(scored.asked, scored.calibration, at),
+            spreads=b"" if spread is None else spread[at].astype(np.float32).tobytes(),
         )
 
 
@@ -171,6 +177,15 @@ def _examined(scored: Scored) -> bytes:
     """How likely each slot is looked at, where that was learned."""
     curve = scored.calibration.examined
     return b"" if curve is None else over(curve, scored.decided.chosen.shape[1]).tobytes()
+
+
+def _weighed(asked: Asked) -> bool:
+    """Whether worth is more than bid × pCTR."""
+    return asked.offers is not None or asked.explore == "linucb"
+
+
+def _evidence(asked: Asked, calibration: Calibration, at: int) -> bytes:
+    return b"" if asked.doubt is None else calibration.evidence[at].tobytes()
 
 
 def _interleaved(scored: Scored, at: int) -> Interleaved | None:
@@ -184,6 +199,9 @@ def _interleaved(scored: Scored, at: int) -> Interleaved | None:
         weights=other.calibration.weights[at].tobytes(),
         lifts=other.calibration.lift[at].tobytes(),
         pctr=other.asked.pctr[at].tobytes(),
+        explore=policy.explore,
+        ucb_alpha=policy.ucb_alpha,
+        evidence=_evidence(other.asked, other.calibration, at),
     )
 
 
@@ -299,17 +317,24 @@ def policy_record(policy: Policy) -> dict[str, float]:
         "fresh_share": policy.shares.fresh,
         "random_share": policy.shares.random,
         "temperature": policy.temperature,
+        "ucb_alpha": policy.ucb_alpha,
         "control_share": policy.control_share,
         "placement_ttl_ms": policy.placement_ttl_ms,
     }
 
 
-def policy_of(record: Mapping[str, float]) -> Policy:
-    """The policy that a receipt records."""
+def policy_of(decision: Decision) -> Policy:
+    """The policy that a receipt records. Raises `ValueError` for an exploration that there is not."""
+    record = decision.policy
+    return changed(_numbers_of(record), {"explore": decision.explore})
+
+
+def _numbers_of(record: Mapping[str, float]) -> Policy:
     return Policy(
         slots=int(record["slots"]),
         shares=Shares(int(record["candidates"]), record["fresh_share"], record["random_share"]),
         temperature=record["temperature"],
+        ucb_alpha=record.get("ucb_alpha", UCB_ALPHA),  # receipts of before it have none, nor any use for it
         control_share=record["control_share"],
         placement_ttl_ms=int(record["placement_ttl_ms"]),
     )

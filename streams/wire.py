@@ -146,8 +146,8 @@ class Placement(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Interleaved(Struct, frozen=True, kw_only=True):
-    """The second ranking of an interleaved placement: its model and temperature, what the click layer made of the
-    model's scores, and its ``pctr``; arrays as in `Decision`.
+    """The second ranking of an interleaved placement: its model, temperature and exploration, what the click layer made
+    of the model's scores, and its ``pctr``; all as in `Decision`.
     """
 
     model: str
@@ -155,6 +155,9 @@ class Interleaved(Struct, frozen=True, kw_only=True):
     weights: bytes
     lifts: bytes
     pctr: bytes
+    explore: str = "plackett-luce"
+    ucb_alpha: float = 0.0
+    evidence: bytes = b""
 
 
 class Decision(Struct, frozen=True, kw_only=True):
@@ -171,7 +174,10 @@ class Decision(Struct, frozen=True, kw_only=True):
     reserve, 5 kept apart from one that won, and 100 + slot of those that won. ``chosen`` are places in these arrays,
     slot by slot, without those that stayed empty. ``allocation``: the chance with which the user came to the arms of
     experiments that decided, 1 outside of them. ``other``: the ranking that took turns with the first, which all else
-    is of; propensities are those of the placement as it came about, over the coins too.
+    is of; propensities are those of the placement as it came about, over the coins too. ``explore``: by what slots were
+    drawn, "plackett-luce", "thompson" or "linucb". Of the latter two ``evidence`` (float32, clicks that each lift rests
+    on) is what they explored; ``worth`` has what LinUCB added, and ``spreads`` (float32) are the standard deviations of
+    the logarithms of worth that Thompson sampling drew by. Elsewhere they are empty.
     """
 
     placement_id: str
@@ -199,6 +205,9 @@ class Decision(Struct, frozen=True, kw_only=True):
     examined: bytes = b""
     allocation: float = 1.0
     other: Interleaved | None = None
+    explore: str = "plackett-luce"
+    evidence: bytes = b""
+    spreads: bytes = b""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

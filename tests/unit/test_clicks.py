@@ -7,7 +7,7 @@ import pytest
 from river import metrics
 
 import scoring.clicks
-from scoring.calibration import PERSONAL, Calibration, Calibrator, chance_of
+from scoring.calibration import PERSONAL, Calibration, Calibrator, chance_of, no_evidence
 from scoring.catalogue import Catalogue, Entry
 from scoring.clicks import (
     CAUTION,
@@ -95,9 +95,9 @@ def test_without_a_layer_the_click_rates_are_the_attention_models_own() -> None:
 
 
 def test_a_slot_further_down_is_clicked_as_it_is_looked_at() -> None:
-    weights, lift = np.zeros((1, len(PERSONAL))), np.zeros((1, 4), dtype=np.float32)
-    assert Calibration(weights, lift, CURVE).in_slots(np.zeros((1, 4)))[0] == pytest.approx([0.5, 0.4, 0.3, 0.3])
-    assert Calibration(weights, lift).in_slots(np.zeros((1, 4)))[0] == pytest.approx(0.5)
+    weights, lift, known = np.zeros((1, len(PERSONAL))), np.zeros((1, 4), dtype=np.float32), no_evidence((1, 4))
+    assert Calibration(weights, lift, known, CURVE).in_slots(np.zeros((1, 4)))[0] == pytest.approx([0.5, 0.4, 0.3, 0.3])
+    assert Calibration(weights, lift, known).in_slots(np.zeros((1, 4)))[0] == pytest.approx(0.5)
 
 
 def test_predicting_changes_nothing_and_learning_is_rivers_own() -> None:

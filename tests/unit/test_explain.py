@@ -79,8 +79,10 @@ def decisions(engine: Engine, budgets: Budgets | None = None) -> list[Decision]:
         Policy(control_share=0.5),
         Policy(temperature=0.5, shares=Shares(count=40), slots=7),
         Policy(temperature=3.0, control_share=0.0),
+        Policy(explore="thompson", temperature=1.0),
+        Policy(explore="linucb", ucb_alpha=2.0, control_share=0.3),
     ],
-    ids=["greedy and control", "cool", "warm"],
+    ids=["greedy and control", "cool", "warm", "thompson", "linucb"],
 )
 def test_a_receipt_gives_the_same_placement_byte_for_byte(model: AttentionModel, policy: Policy) -> None:
     made = decisions(engine_of(model, policy))
@@ -105,6 +107,34 @@ def test_the_receipt_of_an_experiments_arm_is_recomputed_without_the_experiment(
             [] if decision.arm == "control" else [(5, int(decision.arm == "warmth/warmer"))]
         )
         assert recompute(decision, engine_of(model)).identical
+
+
+def test_the_receipt_of_rankings_that_explore_in_turns_is_recomputed_without_the_experiment(
+    model: AttentionModel,
+) -> None:
+    engine = engine_of(model)
+    arms = (Arm("sampled", 0.5, {"explore": "thompson"}), Arm("bold", 0.5, {"explore": "linucb", "ucb_alpha": 2.0}))
+    engine.experiments.set(5, Experiment("turns", "ranking", 0, 1, 1, arms, interleaved=True))
+    made = [decision for decision in decisions(engine) if decision.other is not None]
+    assert len(made) >= 5
+    for decision in made:
+        assert (decision.explore, decision.other and decision.other.explore) == ("thompson", "linucb")
+        assert min(decision.propensities) < 1
+        assert recompute(decision, engine_of(model)).differences == []
+
+
+def test_a_receipt_whose_evidence_was_tampered_with_does_not_draw_as_it_says(model: AttentionModel) -> None:
+    decision = decisions(engine_of(model, Policy(explore="thompson", control_share=0.0)))[0]
+    known = np.full(len(decision.candidates) // 8, 400.0, dtype=np.float32)
+    assert np.frombuffer(decision.evidence, dtype=np.float32).max() < 100
+    result = recompute(msgspec.structs.replace(decision, evidence=known.tobytes()), engine_of(model))
+    assert any("propensities" in difference or "rank" in difference for difference in result.differences)
+
+
+def test_an_exploration_of_another_version_is_said_to_be_unknown(model: AttentionModel) -> None:
+    decision = decisions(engine_of(model))[0]
+    (difference,) = recompute(msgspec.structs.replace(decision, explore="exp3"), engine_of(model)).differences
+    assert "explored by 'exp3'; known here are plackett-luce, thompson, linucb" in difference
 
 
 def test_an_ad_changed_since_is_named(model: AttentionModel) -> None:
@@ -136,12 +166,16 @@ def test_another_model_is_said_to_be_another(model: AttentionModel) -> None:
 
 
 @pytest.mark.parametrize("diversify_by", ["mmr", "dpp"])
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize(
+    "policy",
+    [Policy(), Policy(temperature=0.7), Policy(explore="thompson"), Policy(explore="linucb")],
+    ids=["greedy", "warm", "thompson", "linucb"],
+)
 def test_a_receipt_under_rules_and_pacing_gives_the_same_placement_with_the_rules_alone(
-    model: AttentionModel, temperature: float, diversify_by: Method
+    model: AttentionModel, policy: Policy, diversify_by: Method
 ) -> None:
     terms = replace(RULES, diversify_by=diversify_by)
-    engine = engine_of(model, Policy(temperature=temperature, control_share=0.2), 1_000, terms)
+    engine = engine_of(model, replace(policy, control_share=0.2), 1_000, terms)
     budgets = Budgets(engine.market, engine.catalogue)
     for campaign, spent in (("m-0", 1_000_000), ("m-1", 990_000)):  # all, and more than the plan
         budgets.tell(1, "", Spending(campaign, START_MS // DAY_MS, spent, 9_000, 500, 90.0, 100.0))

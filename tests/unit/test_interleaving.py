@@ -13,7 +13,7 @@ from scoring.interleaving import FIRST, SECOND, Duel, picks
 from scoring.market import Asked, Cap, Market, Terms
 from scoring.policies import Experiments, Policy
 from scoring.ranking import EMPTY_SLOT
-from scoring.slate import Limits, Turns, fill
+from scoring.slate import Limits, Turns, Wanted, fill
 from streams.duels import Credits, Drafted, side_of
 from tests.unit.test_market import ADS
 
@@ -25,9 +25,9 @@ def drafted(first, second, seeds, temperatures=(0.0, 0.0), slots=3, allowed=None
     people, count = len(seeds), len(first)
     values = [np.tile(np.array(value, dtype=float), (people, 1)) for value in (first, second)]
     ads = np.tile(np.arange(1, count + 1, dtype=np.uint64), (people, 1))
-    turns = Turns(values[1], np.full(people, temperatures[1]), picks(seeds, slots))
+    mine, other = (Wanted(of, np.full(people, heat)) for of, heat in zip(values, temperatures, strict=True))
     limits = Limits(np.ones((people, count), dtype=bool) if allowed is None else allowed)
-    return fill(values[0], ads, seeds, np.full(people, temperatures[0]), slots, limits, turns=turns)
+    return fill(mine, ads, seeds, slots, limits, turns=Turns(other, picks(seeds, slots)))
 
 
 def test_in_every_round_either_ranking_picks_once_and_a_coin_tells_who_begins():

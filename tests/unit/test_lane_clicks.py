@@ -15,9 +15,11 @@ from scoring.attention import AttentionModel, load
 from scoring.calibration import PERSONAL
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
+from scoring.clicks import LIFT_PRIOR
 from scoring.engine import Engine
 from scoring.events import EVENT, Events, Kind, Source
 from scoring.examination import NOWHERE, assumed
+from scoring.exploration import EXPLORATIONS, Explore
 from scoring.exposure import apply_and_score
 from scoring.feedback import Impressions, Learning
 from scoring.ids import id64
@@ -108,8 +110,13 @@ def test_a_layer_restored_between_any_two_slices_goes_on_exactly_as_if_it_had_ne
         if number in ends:
             other = LaneClicks.restore(LEARNING, other.parts() if from_snapshot else kept)
     assert state(other) == state(whole)
-    assert state(LaneClicks.restore(LEARNING, kept)) == state(whole)
+    restored = LaneClicks.restore(LEARNING, kept)
+    assert state(restored) == state(whole)
     assert whole.layer.learned > 0
+    restored.commit(SHOP)
+    context, everything = np.zeros((1, CONTEXT_DIM), dtype=np.float32), np.arange(len(SHOP))[None]
+    now, before = (one.calibrator.calibration(context, everything) for one in (restored, whole))
+    assert (now.lift.tolist(), now.evidence.tolist()) == (before.lift.tolist(), before.evidence.tolist())
 
 
 def test_what_has_left_the_queue_leaves_the_changelog() -> None:
@@ -172,10 +179,10 @@ def test_a_layer_of_the_former_layout_is_read_and_what_was_open_is_learned_where
 # --- the step drives it ------------------------------------------------------------------------------------------
 
 
-def engine_of(model: AttentionModel) -> Engine:
+def engine_of(model: AttentionModel, explore: Explore = "plackett-luce") -> Engine:
     shop = Catalogue(model.encode, model.dim)
     shop.upsert([entry(f"ad-{n}", category=f"c{n % 7}/s{n % 21}", bid_micros=100 + n) for n in range(20)])
-    return Engine(shop, model, Policy(control_share=0.3))
+    return Engine(shop, model, Policy(control_share=0.3, explore=explore))
 
 
 def run(engine: Engine, events: Sequence[Event], size: int) -> tuple[LaneState, list[Outcome], list[Decision]]:
@@ -251,8 +258,11 @@ def test_a_repeated_impression_is_scored_and_learned_once(model: AttentionModel)
     assert len(scored.place) == int((columns["source"] == Source.IMPRESSION).sum()) - 1
 
 
-def test_a_placement_of_a_layer_that_has_learned_is_computed_again_byte_for_byte(model: AttentionModel) -> None:
-    engine = engine_of(model)
+@pytest.mark.parametrize("explore", EXPLORATIONS)
+def test_a_placement_of_a_layer_that_has_learned_is_computed_again_byte_for_byte(
+    model: AttentionModel, explore: Explore
+) -> None:
+    engine = engine_of(model, explore)
     lane, outcomes, decisions = run(engine, made_up_log(seed=5, events=500).events, 50)
     assert len(outcomes) > 100
     weights = np.frombuffer(decisions[-1].weights)
@@ -261,6 +271,8 @@ def test_a_placement_of_a_layer_that_has_learned_is_computed_again_byte_for_byte
     curve = np.frombuffer(decisions[-1].examined)
     assert curve[0] == 1.0
     assert (curve != assumed(len(curve)))[1:].any()
+    known = np.frombuffer(decisions[-1].evidence, dtype=np.float32)
+    assert (known > LIFT_PRIOR).any() if explore != "plackett-luce" else not len(known)
     for decision in decisions[-30:]:
         assert recompute(decision, engine_of(model)).differences == []
     assert lane.clicks.layer.learned == len(outcomes)

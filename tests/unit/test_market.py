@@ -15,7 +15,7 @@ from scoring.ledger import PARTS, charges, settle
 from scoring.market import Asked, Cap, Fate, Market, Terms
 from scoring.pacing import DAY_MS, LEAST, Pacer, planned
 from scoring.ranking import EMPTY_SLOT
-from scoring.slate import Limits, fill
+from scoring.slate import Limits, Wanted, fill
 from scoring.value import BidType
 from scoring.variety import Variety, intra_list_distance
 from streams.cli import app
@@ -140,7 +140,7 @@ def test_variety_raises_the_distance_within_lists_and_costs_little_value(method,
 
     def listed(strength):
         variety = Variety(method, strength, features) if strength else None
-        chosen = fill(np.exp(utility), ads, seeds, greedy, 10, limits, variety).chosen
+        chosen = fill(Wanted(np.exp(utility), greedy), ads, seeds, 10, limits, variety).chosen
         at = np.arange(people)[:, None]
         return intra_list_distance(features[at, chosen]).mean(), utility[at, chosen].mean()
 
@@ -155,7 +155,8 @@ def test_without_rules_a_slots_propensity_is_that_of_plackett_luce(seed, tempera
     utility = draw.normal(size=(3, 6)) / temperature
     ads = np.tile(np.arange(1, 7, dtype=np.uint64), (3, 1))
     seeds, limits = draw.integers(0, 2**63, 3).astype(np.uint64), Limits(np.ones((3, 6), dtype=np.bool_))
-    made = fill(np.exp(utility * temperature), ads, seeds, np.full(3, temperature), 6, limits)
+    wanted = Wanted(np.exp(utility * temperature), np.full(3, temperature))
+    made = fill(wanted, ads, seeds, 6, limits)
     chosen, propensity = made.chosen, made.propensity
     for person in range(3):
         left = list(range(6))
@@ -171,7 +172,7 @@ def test_drawn_slots_have_the_frequencies_that_their_propensities_say():
     ads = np.tile(np.arange(1, 5, dtype=np.uint64), (people, 1))
     scopes = ((np.tile(np.array([9, 9, 8, 8], dtype=np.uint64), (people, 1)), np.ones((people, 4), dtype=np.int64)),)
     limits = Limits(np.ones((people, 4), dtype=np.bool_), scopes)
-    chosen = fill(value, ads, np.arange(people, dtype=np.uint64), np.ones(people), 2, limits).chosen
+    chosen = fill(Wanted(value, np.ones(people)), ads, np.arange(people, dtype=np.uint64), 2, limits).chosen
     first = np.bincount(chosen[:, 0], minlength=4)
     expected = people * np.array([0.1, 0.2, 0.3, 0.4])
     assert (((first - expected) ** 2) / expected).sum() < 16.27  # three free, p = 0.001

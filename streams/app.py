@@ -67,6 +67,8 @@ def policy(settings: Settings) -> Policy:
         slots=settings.slots,
         shares=Shares(settings.candidates, settings.fresh_share, settings.random_share),
         temperature=settings.temperature,
+        explore=settings.explore,
+        ucb_alpha=settings.ucb_alpha,
         control_share=settings.control_share,
         placement_ttl_ms=settings.placement_ttl_ms,
     )

@@ -45,6 +45,10 @@ class Bandit:
     epoch_s: int
 
 
+_RANKINGS = frozenset({"temperature", "explore", "ucb_alpha"})
+"""What arms whose rankings take turns may change, besides the model."""
+
+
 class ExperimentError(ValueError):
     """A change that is not possible; the message says what is."""
 
@@ -231,10 +235,11 @@ def _changed_by(setting: ExperimentSetting) -> set[str]:
 def _check_interleaved(setting: ExperimentSetting) -> None:
     if not setting.interleaved:
         return
-    more = {name for arm in setting.arms for name in arm.changes} - {"temperature"}
+    more = {name for arm in setting.arms for name in arm.changes} - _RANKINGS
     if more:
         raise ExperimentError(
-            f"interleaved arms change {', '.join(sorted(more))}; only rankings take turns: temperature, model"
+            f"interleaved arms change {', '.join(sorted(more))}; only rankings take turns: "
+            f"{', '.join(sorted(_RANKINGS))}, model"
         )
     if setting.allocation == "bandit" or setting.guardrails or len({arm.share for arm in setting.arms}) > 1:
         raise ExperimentError(

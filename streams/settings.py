@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scoring.cleaning import COUNT_MAX, Rules
+from scoring.exploration import UCB_ALPHA, Explore
 from streams.connection import Security
 
 Guarantee = Literal["exactly_once", "at_least_once"]
@@ -143,6 +144,12 @@ class Settings(BaseSettings):
     control_share: float = Field(0.05, ge=0, le=1, description="Share of users in the control arm, ranked at random.")
     holdout_share: float = Field(0.0, ge=0, le=1, description="Share of users whom no experiment may touch.")
     temperature: float = Field(0.0, ge=0, le=10, description="Plackett-Luce temperature over log eCPM; 0 is greedy.")
+    explore: Explore = Field(
+        "plackett-luce", description="Or thompson, or linucb: try ads of which the click layer knows little."
+    )
+    ucb_alpha: float = Field(
+        UCB_ALPHA, ge=0, le=10, description="Standard errors that linucb adds to an ad's click rate; 0 adds none."
+    )
     click_layer: bool = Field(True, description="Calibrate click rates by an online layer that learns every outcome.")
     click_window_ms: int = Field(
         300_000, ge=1_000, le=86_400_000, description="A click counts for an impression within this."
@@ -197,6 +204,16 @@ class Settings(BaseSettings):
                     f"SALIENCE_{smaller.upper()}={getattr(self, smaller)} must be below "
                     f"SALIENCE_{larger.upper()}={getattr(self, larger)}: else {otherwise}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _exploration_learns(self) -> Self:
+        """What is known of an ad is the click layer's; without it every ad would be new for ever."""
+        if self.explore != "plackett-luce" and not self.click_layer:
+            raise ValueError(
+                f"SALIENCE_EXPLORE={self.explore} explores what the click layer does not know, so "
+                "SALIENCE_CLICK_LAYER=true is expected; or SALIENCE_EXPLORE=plackett-luce with a temperature"
+            )
         return self
 
     @model_validator(mode="after")

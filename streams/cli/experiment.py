@@ -240,8 +240,8 @@ def _arm(text: str) -> "ArmSetting":
     name, _, share = head.partition("=")
     changes = dict(part.partition("=")[::2] for part in rest.split(",")) if rest else {}
     model = changes.pop("model", "")
-    numbers = {key: float(value) for key, value in changes.items()}
-    return ArmSetting(arm=name, share=float(share), changes=numbers, model=model)
+    values = {key: value if key == "explore" else float(value) for key, value in changes.items()}
+    return ArmSetting(arm=name, share=float(share), changes=values, model=model)
 
 
 def _bandit(allocation: str, minimum: float, epoch_s: int) -> "Bandit | None":

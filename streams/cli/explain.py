@@ -59,6 +59,7 @@ def explain(
         answer = {
             "placement_id": placement_id,
             "identical": result.identical,
+            "explore": decision.explore,
             "pctr_difference": result.pctr_difference,
             "differences": result.differences,
         }
@@ -139,7 +140,8 @@ def _show(console: Console, decision: "Decision", result: "Recomputed") -> None:
         )
     console.print(table)
     console.print(
-        f"Chosen from {len(decision.candidates) // 8} candidates with model {decision.versions['model']}; the largest "
+        f"Chosen from {len(decision.candidates) // 8} candidates with model {decision.versions['model']}, "
+        f"slots explored by {decision.explore}; the largest "
         f"difference of a recomputed pCTR is {result.pctr_difference:.1e}."
     )
     if decision.fates:

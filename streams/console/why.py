@@ -20,6 +20,7 @@ from scoring.market import Fate
 from scoring.policies import CONTROL_ARM
 from scoring.ranking import first_chances
 from scoring.rows import KIND_MASK, ROW, SHOWN_BIT
+from scoring.thompson import chances_of_most
 from streams.console.tastes import Taste, Vocabulary
 from streams.explain import Recomputed, recompute
 from streams.wire import Decision, Placement, Slot
@@ -215,6 +216,8 @@ class Judged:
     least: float
     control: bool
     temperature: float
+    spread: npt.NDArray[np.float64] | None = None
+    """Of the log worth, ``[C]``, where Thompson sampling drew."""
 
     @classmethod
     def of(cls, decision: Decision) -> Self:
@@ -234,6 +237,7 @@ class Judged:
             float(worth[list(decision.chosen)].min()) if decision.chosen else 0.0,
             decision.arm == CONTROL_ARM,
             decision.policy["temperature"],
+            np.frombuffer(decision.spreads, dtype=np.float32).astype(np.float64) if decision.spreads else None,
         )
 
     def order(self) -> list[int]:
@@ -249,8 +253,14 @@ class Judged:
         """Of the first slot, before the draw; none for those that may not be shown."""
         may = np.isin(self.fates, (Fate.OUTBID, Fate.KEPT_APART)) | (self.fates >= Fate.WON)
         chances = np.zeros(len(self.worth))
-        if may.any():
-            chances[may] = 1 / may.sum() if self.control else first_chances(self.worth[may], self.temperature)
+        if not may.any():
+            return chances
+        if self.control:
+            chances[may] = 1 / may.sum()
+        elif self.spread is not None:
+            chances[may] = chances_of_most(self.worth[may], self.spread[may])
+        else:
+            chances[may] = first_chances(self.worth[may], self.temperature)
         return chances
 
     def reason(self, at: int) -> Reason:
@@ -262,7 +272,7 @@ class Judged:
             return "random"
         if self.worth[at] < self.least:
             return "ecpm"
-        return "draw" if self.temperature > 0 else "tie"
+        return "draw" if self.temperature > 0 or self.spread is not None else "tie"
 
 
 _BARRED: dict[Fate, Reason] = {

@@ -101,6 +101,7 @@ def test_an_experiment_is_started_ramped_and_ended_by_its_guardrail_without_a_re
             assert listed["status"] == "stopped"
 
             await _taking_part(shop, rounds, at_least=0, at_most=0)
+            await _explores_by_thompson_sampling(shop, rounds)
             assert worker.process.poll() is None, worker.said
         await salience(shop, "experiment", "referee", "--once")  # goes on from its file; the verdict stands
         assert (await salience(shop, "experiment", "report", "warmth", "--json"))["verdict"] == told["verdict"]
@@ -145,8 +146,34 @@ def test_a_bandit_lets_in_cohorts_by_what_it_saw_and_moves_nobody_across_a_resta
     play(scenario)
 
 
-def _arms(made: dict[str, Placement]) -> dict[str, str]:
-    return {user: one.arm for user, one in made.items() if one.arm.startswith("warmth/")}
+async def _explores_by_thompson_sampling(shop: Shop, rounds: Iterator[int]) -> None:
+    """An arm that explores otherwise: receipts say so and are computed again, and evaluation has its propensities."""
+    lucky = ("--arm", "as-is=0.5", "--arm", "lucky=0.5:explore=luck")
+    refused = await salience(shop, "experiment", "create", "keen", *lucky, fails=True)
+    assert "expected one of plackett-luce, thompson, linucb" in refused
+    arms = ("--arm", "as-is=0.5", "--arm", "sampled=0.5:explore=thompson")
+    await salience(shop, "experiment", "create", "keen", *arms)
+    await salience(shop, "experiment", "start", "keen")
+    made: dict[str, Placement] = {}
+
+    async def both() -> bool:
+        made.update(await touch(shop, rounds))
+        return set(_arms(made, "keen").values()) == {"keen/as-is", "keen/sampled"}
+
+    await until(both, "placements of both arms")
+    told = [msgspec.json.decode(value or b"", type=Decision) for _, value in await shop.read("decisions")]
+    assert {one.explore for one in told if one.arm == "keen/sampled"} == {"thompson"}
+    assert {one.explore for one in told if one.arm != "keen/sampled"} == {"plackett-luce"}
+    sampled = next(one for one in told if one.arm == "keen/sampled")
+    assert 0 < min(sampled.propensities) < 1
+    answer = await salience(shop, "explain", sampled.placement_id, "--json")
+    assert (answer["identical"], answer["explore"]) == (True, "thompson"), answer
+    estimates = await salience(shop, "ope", "--log", "topics", "--policy", "uniform", "--json")
+    assert estimates["uniform: clicks in slot 1"]["choices"] == len({one.placement_id for one in told if one.chosen})
+
+
+def _arms(made: dict[str, Placement], experiment: str = "warmth") -> dict[str, str]:
+    return {user: one.arm for user, one in made.items() if one.arm.startswith(f"{experiment}/")}
 
 
 async def _taking_part(

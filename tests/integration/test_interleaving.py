@@ -27,7 +27,7 @@ def test_clicks_on_what_each_ranking_picked_tell_which_is_preferred(
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
         await shop.publish(ADS)
-        arms = ("--arm", "as-is=0.5", "--arm", "warmer=0.5:temperature=2", "--interleave")
+        arms = ("--arm", "as-is=0.5", "--arm", "warmer=0.5:temperature=2,explore=linucb", "--interleave")
         with Worker(shop, tmp_path / "worker.log") as worker:
             rails = ("--guardrail", "ctr=0.1")
             assert "without bandit and guardrails" in await salience(

@@ -198,6 +198,9 @@ def test_who_lost_is_told_by_its_fate_and_where_it_was_outbid_by_how_the_slots_w
     assert judged.chances().tolist() == [0, 1, 0, 0, 0, 0, 0]  # greedy; the capped one never stood a chance
     drawn = Judged.of(receipt(worth, fates, policy={"temperature": 1.0}))
     assert (drawn.reason(2), drawn.reason(3), drawn.chances().sum()) == ("draw", "ecpm", pytest.approx(1))
+    sampled = Judged.of(receipt(worth, fates, spreads=np.full(7, 0.3, dtype=np.float32).tobytes()))
+    assert (sampled.reason(2), sampled.reason(3), sampled.chances().sum()) == ("draw", "ecpm", pytest.approx(1))
+    assert 0 < sampled.chances()[6] < sampled.chances()[1] < 1
     control = Judged.of(receipt(worth, fates, arm="control"))
     assert control.reason(2) == "random"
     assert set(control.chances().tolist()) == {0.0, 0.2}

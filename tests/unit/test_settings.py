@@ -26,6 +26,11 @@ def test_a_deadline_that_does_not_fit_in_another_is_refused_by_name(smaller: str
         Settings(**{smaller: 5_000, larger: 5_000})  # type: ignore[arg-type]  # by name
 
 
+def test_there_is_nothing_to_explore_without_a_click_layer() -> None:
+    with pytest.raises(ValueError, match=r"SALIENCE_EXPLORE=thompson .* SALIENCE_CLICK_LAYER=true is expected"):
+        Settings(explore="thompson", click_layer=False)
+
+
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="Extra inputs"):
         Settings(no_such_thing=1)  # type: ignore[call-arg]  # the point

@@ -2,8 +2,9 @@
 
 Touches are the person's impressions that the ring holds and that a click named, of ads by the bought item's
 advertiser. Last touch gives all to the newest. Beside it stands what is spread over all of them: by position, 40 % to
-the first, 40 % to the last and the rest to those between (one of two has half), or by time, where a touch one half-life
-earlier counts half as much. Credits of a purchase sum to it exactly.
+the first, 40 % to the last and the rest to those between (one of two has half); by time, where a touch one half-life
+earlier counts half as much; or as it was learned (`scoring.touches`), which is by position while too little is known,
+and where none of the touches earns anything. Credits of a purchase sum to it exactly.
 """
 
 from collections.abc import Mapping
@@ -17,13 +18,14 @@ from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind
 from scoring.ids import MISSING
 from scoring.rows import SHOWN_BIT, Rows, answered
+from scoring.touches import TouchWeights
 
 Ints = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 
 DAY_MS = 86_400_000
-Spread = Literal["position", "time"]
+Spread = Literal["position", "time", "learned"]
 ENDS = 0.4
 """Of a purchase, the share of the first touch and of the last."""
 MILLI = 1_000
@@ -44,11 +46,16 @@ class Attribution:
     spreads: Mapping[int, Spread] = field(default_factory=dict)
     half_life_ms: int = 2 * DAY_MS
 
-    def by_time(self, campaigns: Ids) -> npt.NDArray[np.bool_]:
-        """Whether purchases of ads of ``campaigns [P]`` are spread by time."""
-        out = np.full(campaigns.shape, self.spread == "time")
+    @property
+    def learns(self) -> bool:
+        """Whether any purchases are spread as it is learned."""
+        return "learned" in (self.spread, *self.spreads.values())
+
+    def by(self, asked: Spread, campaigns: Ids) -> npt.NDArray[np.bool_]:
+        """Whether purchases of ads of ``campaigns [P]`` are spread as ``asked``."""
+        out = np.full(campaigns.shape, self.spread == asked)
         for campaign, spread in self.spreads.items():
-            out[campaigns == np.uint64(campaign)] = spread == "time"
+            out[campaigns == np.uint64(campaign)] = spread == asked
         return out
 
     def of(self, campaigns: Ids) -> Ints:
@@ -74,20 +81,47 @@ class Credits:
     spread_micros: Ints
 
 
-def credit(rows: Rows, purchases: Events, catalogue: Catalogue, owed: Attribution) -> Credits:
-    """Credits of ``purchases [P]``, of ``rows`` to which they have been applied already."""
-    row, bought = purchases["row"], catalogue.slots_of(purchases["ad"])
-    slot = catalogue.slots_of(rows["ring_ad"][row])  # [P, H], oldest first
-    kind = rows["ring_kind"][row]
-    clicked = (kind >= SHOWN_BIT) & (answered(kind) >= Kind.CLICKED)
-    known = (slot != MISSING) & (bought != MISSING)[:, None]
-    ours = catalogue.advertiser.take(slot) == catalogue.advertiser.take(bought)[:, None]
-    age_ms = purchases["time_ms"][:, None] - 1_000 * rows["ring_s"][row].astype(np.int64)
-    within = (age_ms >= 0) & (age_ms <= owed.of(catalogue.campaign.take(slot)))
-    touch = clicked & known & ours & within
-    weight = _by_position(touch)
-    if len(by_time := np.flatnonzero(owed.by_time(catalogue.campaign.take(bought)))):
-        weight[by_time] = _by_time(touch[by_time], age_ms[by_time], owed.half_life_ms)
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    """What lies before N events: the ring's items, oldest first, which of them are touches, their ages ``[N, H]``."""
+
+    slot: Ints  # of the catalogue
+    touch: npt.NDArray[np.bool_]
+    age_ms: Ints
+    item: Ints  # [N] catalogue slot of what the event was with
+
+    @classmethod
+    def of(cls, rows: Rows, events: Events, catalogue: Catalogue, owed: Attribution) -> "_Paths":
+        """Of ``events [N]``, by the ``rows`` to which they have been applied."""
+        row, item = events["row"], catalogue.slots_of(events["ad"])
+        slot = catalogue.slots_of(rows["ring_ad"][row])
+        kind = rows["ring_kind"][row]
+        clicked = (kind >= SHOWN_BIT) & (answered(kind) >= Kind.CLICKED)
+        known = (slot != MISSING) & (item != MISSING)[:, None]
+        ours = catalogue.advertiser.take(slot) == catalogue.advertiser.take(item)[:, None]
+        age_ms = events["time_ms"][:, None] - 1_000 * rows["ring_s"][row].astype(np.int64)
+        within = (age_ms >= 0) & (age_ms <= owed.of(catalogue.campaign.take(slot)))
+        return cls(slot, clicked & known & ours & within, age_ms, item)
+
+
+def learn(weights: TouchWeights, rows: Rows, events: Events, catalogue: Catalogue, owed: Attribution) -> None:
+    """Let ``weights`` learn of the visits and purchases among ``events [E]``, which have been applied to ``rows``."""
+    told = np.isin(events["kind"], (Kind.CLICKED, Kind.PURCHASED)) & (catalogue.slots_of(events["ad"]) != MISSING)
+    if told.any():
+        paths = _Paths.of(rows, events[told], catalogue, owed)
+        weights.learn(paths.touch, paths.age_ms, events["kind"][told] == Kind.PURCHASED)
+
+
+def credit(
+    rows: Rows, purchases: Events, catalogue: Catalogue, owed: Attribution, weights: TouchWeights | None = None
+) -> Credits:
+    """Credits of ``purchases [P]``, of ``rows`` to which they have been applied already.
+
+    ``weights``: what was learned of touches; None: nothing.
+    """
+    paths = _Paths.of(rows, purchases, catalogue, owed)
+    slot, touch = paths.slot, paths.touch
+    weight = _spread(paths, catalogue.campaign.take(paths.item), owed, weights)
     last = np.zeros(touch.shape)
     led = np.flatnonzero(touch.any(axis=1))
     last[led, touch.shape[1] - 1 - touch[led, ::-1].argmax(axis=1)] = 1.0
@@ -96,6 +130,18 @@ def credit(rows: Rows, purchases: Events, catalogue: Catalogue, owed: Attributio
     at = np.nonzero(touch)
     parts = (_shared(each, of)[at] for each, of in ((last, whole), (last, value), (weight, whole), (weight, value)))
     return Credits(slot[at], purchases["arms"][at[0]], *parts)
+
+
+def _spread(paths: _Paths, campaigns: Ids, owed: Attribution, weights: TouchWeights | None) -> Floats:
+    """Weights ``[P, H]`` of touches before purchases of ads of ``campaigns [P]``; they sum to 1 where there are any."""
+    weight = by_position(paths.touch)
+    if len(by_time := np.flatnonzero(owed.by("time", campaigns))):
+        weight[by_time] = _by_time(paths.touch[by_time], paths.age_ms[by_time], owed.half_life_ms)
+    if weights is not None and weights.known:
+        learned = weights.shares(paths.touch, paths.age_ms)
+        told = owed.by("learned", campaigns) & learned.any(axis=1)
+        weight[told] = learned[told]
+    return weight
 
 
 def _by_time(touch: npt.NDArray[np.bool_], age_ms: Ints, half_life_ms: int) -> Floats:
@@ -107,7 +153,7 @@ def _by_time(touch: npt.NDArray[np.bool_], age_ms: Ints, half_life_ms: int) -> F
     return shares
 
 
-def _by_position(touch: npt.NDArray[np.bool_]) -> Floats:
+def by_position(touch: npt.NDArray[np.bool_]) -> Floats:
     """Position weights ``[P, H]`` of the touches ``[P, H]`` of each purchase; they sum to 1 where there are any."""
     count = touch.sum(axis=1)
     nth = np.cumsum(touch, axis=1)

@@ -2,7 +2,8 @@
 
 Under a reserved key per campaign and arm stands the cell's figures, written in the slice's transaction where the slice
 has changed them, after the rows: without transactions a crash may then lose a charge, and never doubles one. The same
-cells go to ``campaign-metrics``, by which every worker paces.
+cells go to ``campaign-metrics``, by which every worker paces. Beside them stands what was learned of touches, where the
+rules ask for that.
 """
 
 from collections.abc import Mapping
@@ -11,17 +12,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from scoring.attribution import MILLI, Attribution, credit
+from scoring.attribution import MILLI, Attribution, credit, learn
 from scoring.billing import Before, bill
 from scoring.budgets import Budgets, Spending
 from scoring.engine import Engine
 from scoring.events import Events, Kind, Outcome
 from scoring.ledger import FIGURES, PARTS, Ledger, Period
 from scoring.rows import RowStore
+from scoring.touches import TouchWeights
 from streams.message import Message
 from streams.wire import RESERVED, CampaignMetrics, Figures, encode_json
 
-KEY = RESERVED + b"ledger/"
+KEY, TOUCHES = RESERVED + b"ledger/", RESERVED + b"touches"
 _BETWEEN = b"\x00"
 """Between campaign and arm in a key; no id holds it."""
 _AT = {name: place for place, name in enumerate(FIGURES)}
@@ -42,6 +44,7 @@ class LaneLedger:
     """The ledger of lane ``lane``."""
 
     ledger: Ledger = field(default_factory=Ledger)
+    touches: TouchWeights = field(default_factory=TouchWeights)
     _news: list[int] = field(default_factory=list)
     _known: bool = False
 
@@ -53,8 +56,11 @@ class LaneLedger:
         events, outcome = happened.events, happened.outcome
         shop = engine.catalogue
         bills = bill(happened.before, events, outcome, shop, engine.market.seal)
-        bought = events[(outcome == Outcome.APPLIED) & (events["kind"] == Kind.PURCHASED)]
-        credits_ = credit(store.rows, bought, shop, owed)
+        applied = events[outcome == Outcome.APPLIED]
+        bought = applied[applied["kind"] == Kind.PURCHASED]
+        credits_ = credit(store.rows, bought, shop, owed, self.touches)
+        if owed.learns:
+            learn(self.touches, store.rows, applied, shop, owed)
         size = len(bills.slot)
         figures = np.zeros((size + len(credits_.slot), len(FIGURES)), dtype=np.int64)
         figures[:size, : _AT["last"]] = np.column_stack(
@@ -83,6 +89,9 @@ class LaneLedger:
     def commit(self, lane: int, budgets: Budgets, time_ms: int) -> tuple[list[Message], list[Message]]:
         """What the changelog is to hold, and what everyone is told, of what was last told to the budgets."""
         kept = [Message(self._key(cell), self.ledger.kept(cell)) for cell in self._news]
+        if self.touches.changed:
+            kept.append(Message(TOUCHES, self.touches.kept))
+            self.touches.changed = False
         return kept, [self._told(lane, cell, budgets, time_ms) for cell in self._news]
 
     def _told(self, lane: int, cell: int, budgets: Budgets, time_ms: int) -> Message:
@@ -110,7 +119,8 @@ class LaneLedger:
 
     def parts(self) -> dict[bytes, bytes]:
         """Everything, by key, as the changelog would have it after compaction."""
-        return {self._key(cell): self.ledger.kept(cell) for cell in range(len(self.ledger))}
+        out = {self._key(cell): self.ledger.kept(cell) for cell in range(len(self.ledger))}
+        return out | ({TOUCHES: self.touches.kept} if self.touches.learned else {})
 
     @classmethod
     def restore(cls, parts: Mapping[bytes, bytes]) -> "LaneLedger":
@@ -120,6 +130,8 @@ class LaneLedger:
             if key.startswith(KEY):
                 campaign, _, arm = key[len(KEY) :].partition(_BETWEEN)
                 out.ledger.restore((campaign.decode(), arm.decode()), value)
+        if TOUCHES in parts:
+            out.touches = TouchWeights.restore(parts[TOUCHES])
         return out
 
 

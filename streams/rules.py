@@ -36,7 +36,8 @@ examination: [1, 0.9, 0.82]     # how likely slots are looked at, for prices and
 conversion: 0.02                # purchases per click, where nothing is known better
 viewed_s: 2.0                   # seconds that an impression is looked at
 windows: {days: 7, campaigns: {spring: 1}}  # for so many days a purchase is owed to a click
-attribution: {spread: position, half_life_days: 2, campaigns: {spring: time}}  # beside last touch, over all clicks
+attribution: {spread: position, half_life_days: 2, campaigns: {spring: time}}  # beside last touch, over all clicks: by
+                                # position, by time, or learned from purchases and visits
 """
 """All that a file may say; each line may be left out."""
 

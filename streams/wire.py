@@ -238,7 +238,8 @@ class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``spent_micros``: what its events charge; ``unpriced``: events that would have been charged and brought no price of
     their placement. ``purchases`` and ``value_micros`` are owed to its clicks by last touch, ``spread_*`` by position
-    (40 % to the first click, 40 % to the last) or, where the rules say so, by time (the later, the more).
+    (40 % to the first click, 40 % to the last) or, where the rules say so, by time (the later, the more) or as it was
+    learned from purchases and from visits that came to none.
     """
 
     impressions: int = 0

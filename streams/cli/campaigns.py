@@ -70,7 +70,7 @@ def _table(found: "list[Campaign]", by_arm: bool) -> Table:
     arm = ["arm"] if by_arm else []
     table = Table(
         "campaign", *arm, "impressions", "clicks", "spent today", "of budget", "beyond", "spent", "purchases", "value",
-        "ROAS", "by position",
+        "ROAS", "spread",
     )  # fmt: skip
     for one in found:
         share = f"{(one.billed_micros or 0) / one.budget_micros:.1%}" if one.budget_micros else "no limit"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scoring.attention import AttentionModel, load
+from scoring.attribution import Attribution
 from scoring.budgets import Budgets
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
@@ -16,7 +17,7 @@ from scoring.market import Fate
 from scoring.policies import Policy
 from streams.campaign_feed import tell
 from streams.client import priced
-from streams.lane_ledger import KEY, LaneLedger
+from streams.lane_ledger import KEY, TOUCHES, LaneLedger
 from streams.logs import Event
 from streams.step import Effects, LaneState, Slice, Step
 from streams.wire import CampaignMetrics, Click, Decision, Placement
@@ -30,7 +31,7 @@ def model() -> AttentionModel:
     return load()
 
 
-def step_of(model: AttentionModel, lane: int = 0) -> Step:
+def step_of(model: AttentionModel, lane: int = 0, owed: Attribution | None = None) -> Step:
     shop = Catalogue(model.encode, model.dim)
     shop.upsert([
         entry(f"ad-{n}", campaign_id=f"c-{n % 3}", advertiser_id=f"a-{n % 3}",
@@ -38,7 +39,7 @@ def step_of(model: AttentionModel, lane: int = 0) -> Step:
         for n in range(30)
     ])  # fmt: skip
     engine = Engine(shop, model, Policy(slots=4, shares=Shares(count=30), control_share=0.0))
-    return Step(engine, lambda _: lane, 300_000, 10**12)
+    return Step(engine, lambda _: lane, 300_000, 10**12, attribution=owed or Attribution())
 
 
 class Played:
@@ -133,6 +134,22 @@ def test_a_lane_that_moves_takes_its_ledger_along_and_charges_nothing_twice(mode
     assert moved.step.budgets is not None
     for name, each in before.items():  # the new owner knows before anything is told on the topic
         assert moved.step.budgets.spent_micros(name) == each.today.spent_micros
+
+
+def test_what_was_learned_of_touches_moves_with_the_lane_where_the_rules_ask_for_it(model: AttentionModel) -> None:
+    plain, played = Played(step_of(model)), Played(step_of(model, owed=Attribution(spread="learned")))
+    for each in (plain, played):
+        each.take([impression(ad_id="ad-1")])
+        each.take(each.answer(10))
+        each.take(each.answer(20, kind="purchase", value_micros=1_000))
+    assert TOUCHES not in plain.kept
+    kept = {key: value for key, value in played.kept.items() if value is not None}
+    restored = LaneLedger.restore(kept)
+    assert restored.touches.kept == played.state.ledger.touches.kept == kept[TOUCHES]
+    assert restored.touches.purchases == 1
+    assert restored.parts()[TOUCHES] == kept[TOUCHES]
+    played.take([impression(ad_id="ad-1", time_ms=START_MS + 90_000)])  # of nothing that can be learned
+    assert not played.state.ledger.touches.changed
 
 
 def test_a_campaign_whose_budget_is_spent_is_in_no_placement_from_the_same_slice_on(model: AttentionModel) -> None:

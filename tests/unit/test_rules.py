@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from scoring.ids import id64
+from scoring.ids import id64, id64s
 from scoring.market import Cap, Terms
 from streams import rules
 from streams.cli import app
@@ -57,6 +57,17 @@ def test_no_slot_is_looked_at_more_than_the_one_above_it() -> None:
     assert parse("examination: [1, 0.9, 0.9]").terms().examination == (1, 0.9, 0.9)
     with pytest.raises(RulesError, match=r"examination: .*than the one above it"):
         parse("examination: [1, 0.8, 0.9]")
+
+
+def test_credit_may_be_learned_for_some_campaigns_or_for_all() -> None:
+    assert not parse("attribution: {spread: time}").owed().learns
+    assert parse("attribution: {spread: learned}").owed().learns
+    owed = parse("attribution: {campaigns: {spring: learned}}").owed()
+    assert owed.learns
+    assert owed.by("learned", id64s(["spring", "autumn"])).tolist() == [True, False]
+    assert owed.by("position", id64s(["spring", "autumn"])).tolist() == [False, True]
+    with pytest.raises(RulesError, match=r"attribution.spread: .*'learned'.* got 'guessed'"):
+        parse("attribution: {spread: guessed}")
 
 
 def test_rules_that_contradict_each_other_are_all_told() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from aiokafka import AIOKafkaProducer
 from typer.testing import CliRunner
 
@@ -19,7 +18,7 @@ from deploy.brokers import Broker
 from deploy.brokers.embedded import EmbeddedBroker
 from streams import topics
 from streams.audit import audit, compare, pure_core
-from streams.cli import replay as replay_command
+from streams.cli import app
 from streams.clock import wall_ms
 from streams.identity import partitioner
 from streams.lag.watch import LagWatch
@@ -303,10 +302,8 @@ def command(data: Path, bootstrap: str, *options: str) -> Any:
     shown = [f"{1_650_812_741_436 + 7 * n},{n % 9},{n % 12},1,{int(n % 3 == 0)},1500" for n in range(60)]
     for name, lines in (("videos", [VIDEOS, *videos]), ("impressions_0425_0430", [SHOWN, *shown])):
         (data / f"{name}.csv.gz").write_bytes(gzip.compress("\n".join([*lines, ""]).encode()))
-    salience = typer.Typer()
-    salience.add_typer(replay_command.app, name="replay")
     given = ["replay", "kuairand", "--data", str(data), "--bootstrap", bootstrap, "--partitions", "2", "--json"]
-    return CliRunner().invoke(salience, [*given, *options])
+    return CliRunner().invoke(app, [*given, *options])
 
 
 def test_the_command_replays_checks_and_tells_one_object(kafka: Broker, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from onnx_models.verify import TOLERANCE
 from scoring.attention import load
 from scoring.text import TEXT_ENCODER, WIDE_DIM
 from streams.cli import app
@@ -51,7 +52,7 @@ def test_the_packaged_model_says_the_same_in_onnxruntime_and_pytorch() -> None:
     assert result.exit_code == 0, result.stderr
     found = only_object(result)
     assert found["against"] == ["golden", "pytorch"]
-    assert 0 < found["max_abs_diff"] < 1e-5
+    assert 0 < found["max_abs_diff"] < TOLERANCE / 4  # logits of drawn inputs go to ten, of which float32 keeps 1e-6
     assert found["cases"] > 10
     assert found["model"] == load().version
 

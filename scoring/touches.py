@@ -8,8 +8,8 @@ touch's Shapley value is its weight there: what it adds to the others (Shao & Li
 Provost 2012, who too compare with those who did not buy). What purchases have no more often than visits earns nothing.
 
 Learning is one example at a time, by the second-order update of a normal posterior (Spiegelhalter & Lauritzen 1990):
-features of touches stand and fall together, and steps along each by itself, as River's optimisers take them, need some
-ten times as many purchases.
+features of touches stand and fall together, and steps along each by itself, as River's optimisers take them, need many
+more purchases, and where they end depends on where they began.
 """
 
 import math

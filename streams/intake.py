@@ -22,6 +22,7 @@ from streams.connection import aiokafka_options
 from streams.fatal import arm_exit, describe
 from streams.identity import TopicIdentity, check_lanes
 from streams.lane import Lane, LaneLostError, Shared
+from streams.leaving import leave
 from streams.queues import SourceQueue
 from streams.settings import Settings
 from streams.vitals import Vitals
@@ -134,7 +135,7 @@ class Intake(Service, ConsumerRebalanceListener):
         await asyncio.gather(*self._taking.values(), return_exceptions=True)
         lanes = list(self._lanes.values())
         await asyncio.gather(*(lane.close(self._settings.stop_deadline_ms) for lane in lanes), *self._closing)
-        await self._shared.consumer.stop()
+        await leave("the group's member", self._shared.consumer.stop())
 
     def fail(self, error: BaseException) -> None:
         """A fatal error: the process ends, in order where it can, within seconds where it cannot."""

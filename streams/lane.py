@@ -25,6 +25,7 @@ from streams.identity import TopicIdentity, check_resume, check_topics
 from streams.lane_clicks import LaneClicks
 from streams.lane_ledger import LaneLedger
 from streams.laps import Laps
+from streams.leaving import leave
 from streams.message import Message
 from streams.metrics import Metrics
 from streams.outbox import Outbox, transactional_id
@@ -160,10 +161,10 @@ class Lane:
             await outbox.begin()
             await outbox.abort()
         except asyncio.CancelledError:
-            await outbox.stop()
+            await leave(f"lane {self.number}", outbox.stop())
             raise
         except KafkaError as error:
-            await outbox.stop()
+            await leave(f"lane {self.number}", outbox.stop())
             raise FenceError(
                 f"the broker does not open a transaction for lane {self.number}: {error}. A broker without "
                 "transactions, such as the embedded one, wants SALIENCE_GUARANTEE=at_least_once"
@@ -357,11 +358,7 @@ class Lane:
             log.warning("lane given up in mid-slice; its next owner redoes it", lane=self.number)
         self.queues.clear()
         self._state = None
-        try:
-            # It would wait for deliveries to an unreachable broker for ever: idempotent batches never expire.
-            await asyncio.wait_for(self._disconnect(), deadline_ms / 1000)
-        except TimeoutError:
-            log.warning("producer given up, its broker does not answer", lane=self.number)
+        await leave(f"lane {self.number}", self._disconnect())
 
     async def _disconnect(self) -> None:
         await self._offsets.flush()

@@ -13,7 +13,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from streams import topics
 from streams.connection import Security
+from streams.leaving import FAREWELL_S
 from streams.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +87,8 @@ def test_a_worker_has_static_membership_and_settings_that_fit_one_another() -> N
         **{name: value for name, value in fields.items() if name in Settings.model_fields}
         | {"instance_id": "salience-worker-0", "web_token": "token", "web_token_file": None}
     )
-    assert settings.stop_deadline_ms < 1000 * spec["template"]["spec"]["terminationGracePeriodSeconds"]
+    silent_brokers_s = settings.stop_deadline_ms / 1000 + 3 * FAREWELL_S + topics.ANSWER_S
+    assert silent_brokers_s < spec["template"]["spec"]["terminationGracePeriodSeconds"]
     assert settings.web_port == container["ports"][0]["containerPort"]
 
 

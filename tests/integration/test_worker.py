@@ -17,10 +17,14 @@ from streams.lag.watch import LagWatch
 from streams.metrics_table import worker_rows
 from streams.settings import Settings
 from streams.wire import Impression, encode_json
+from tests.integration.chaos.cluster import Cluster
 from tests.integration.lanes import ADS, LAST_MS, Shop, events, play, recreate, shop_on
 from tests.integration.workers import STANDING, Worker, children, until
 
 pytestmark = pytest.mark.integration
+
+ENDS_WITHIN_S = 40.0
+"""What deploy/ gives a worker that is told to stop; then it is killed."""
 
 GUARANTEES = pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 
@@ -239,6 +243,33 @@ def test_a_worker_stopped_while_it_starts_ends_in_order(kafka: Broker, topic_pre
             assert "fatal" not in worker.said
 
     play(scenario)
+
+
+def test_a_worker_whose_brokers_have_fallen_silent_is_stopped_in_order_and_its_successor_goes_on(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    if not kafka.transactions:
+        pytest.skip("the embedded broker takes one listener; needs Java and Maven, for Apache Kafka")
+
+    async def scenario(cluster: Cluster) -> None:
+        shop = Shop.open(cluster.bootstrap, "", tmp_path)
+        await shop.publish([*ADS, *events()])
+        through_the_door = Shop(shop.settings.model_copy(update={"bootstrap": cluster.workers_bootstrap}))
+        with Worker(through_the_door, tmp_path / "first.log", stop_deadline_ms=1_000) as worker:
+            await until(lambda: _has_applied(shop, 80), "80 events applied")
+            cluster.doors[0].shut()
+            await shop.publish(events(30, start=60))
+            worker.signal(signal.SIGTERM)
+            assert worker.process.wait(ENDS_WITHIN_S) == 0, worker.said
+        cluster.doors[0].open()
+        with Worker(shop, tmp_path / "second.log") as worker:
+            await until(lambda: _has_applied(shop, 120), "120 events applied")
+        row = await shop.lane_row()
+        assert row is not None
+        assert (row.totals["applied"], row.totals["replayed"], row.totals["duplicate"]) == (120, 0, 0)
+
+    with Cluster(tmp_path / "cluster", 1) as cluster:
+        play(lambda: scenario(cluster))
 
 
 def test_a_worker_listens_on_loopback_alone_and_tells_whether_it_is_ready(

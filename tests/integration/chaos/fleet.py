@@ -1,6 +1,7 @@
 """The workers: kept alive as a supervisor would, and each of their ends written down."""
 
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -12,7 +13,9 @@ from tests.integration.lanes import Shop
 from tests.integration.workers import Worker
 
 STOP_S = 40.0
-"""A stop has 10 s for its lanes, as much for their producers, and the group to leave; then it hangs."""
+"""What `deploy/` gives a worker that is told to stop; then it hangs."""
+SAID = 2_000
+"""Of what a hung worker has logged, so many characters are kept."""
 ALLOWED = {0, 1, 70, -signal.SIGKILL, -signal.SIGTERM}
 """Statuses of a worker that the faults may cause: 1 where no broker answers a start, -15 where it has hardly begun."""
 
@@ -42,6 +45,8 @@ class Fleet:
         self._folder = folder
         self._mutation = mutation
         self.slots = [Slot(f"worker-{number}") for number in range(places)]
+        self.hung: list[str] = []
+        """Of workers that did not end when they were told to stop."""
         self.lock = threading.RLock()
         self._stopping = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="keeper")
@@ -66,7 +71,12 @@ class Fleet:
             assert slot.worker is not None
             slot.worker.signal(signal.SIGTERM)
             slot.worker.signal(signal.SIGCONT)  # it may be frozen, and would not hear of it
-            status = slot.worker.process.wait(STOP_S)
+            try:
+                status = slot.worker.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.hung.append(f"{slot.name} ran on for {STOP_S:.0f} s; it last said:\n{slot.worker.said[-SAID:]}")
+                slot.worker.process.kill()
+                status = slot.worker.process.wait()
             slot.ended.append(status)
             slot.worker = None
             return status

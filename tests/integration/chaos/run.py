@@ -131,7 +131,6 @@ def _on(cluster: Cluster, plan: Plan, folder: Path, stack: ExitStack) -> Report:
     shop.settings = shop.settings.model_copy(update={"bootstrap": cluster.bootstrap})
     evidence = _gather(shop, recorder, workload)
     verdict = judge(evidence)
-    _judge_ends(fleet, verdict)
     for what, count in workload.acknowledged.failed.items():
         verdict.add("other", count, f"events could not be produced: {what}")
     if plan.recreate:
@@ -139,6 +138,7 @@ def _on(cluster: Cluster, plan: Plan, folder: Path, stack: ExitStack) -> Report:
             verdict.add("other", 1, what)
         faults["topic_recreated"] += 1
     fleet.stop()
+    _judge_ends(fleet, verdict)
     return _report(plan, evidence, verdict, faults, fleet, lag, bench.notes)
 
 
@@ -233,6 +233,8 @@ def _judge_ends(fleet: Fleet, verdict: Verdict) -> None:
     for status, count in fleet.statuses.items():
         if status not in ALLOWED:
             verdict.add("other", count, f"workers ended with status {status}; allowed are {sorted(ALLOWED)}")
+    for what in fleet.hung:
+        verdict.add("other", 1, f"a worker that was told to stop hung: {what}")
 
 
 def look_for_open_transactions(cluster: Cluster) -> list[str]:

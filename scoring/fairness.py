@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
-from scoring.examination import assumed
 from scoring.ranking import EMPTY_SLOT
 
 Floats = npt.NDArray[np.float64]
@@ -41,14 +40,15 @@ class Division:
     _sums: Floats = field(default_factory=lambda: np.zeros((2, 0)))
     _base: Floats = field(default_factory=lambda: np.zeros(0))
 
-    def observe(self, catalogue: Catalogue, candidates: Ints, worth: Floats, chosen: Ints) -> None:
-        """Count placements: ``candidates, worth [B, C]``, 0 for who could not be shown; ``chosen [B, L]``."""
+    def observe(self, catalogue: Catalogue, candidates: Ints, worth: Floats, chosen: Ints, examined: Floats) -> None:
+        """Count placements: ``candidates, worth [B, C]``, 0 for who could not be shown; ``chosen [B, L]``.
+
+        ``examined [L]``: how likely the slots are looked at.
+        """
         if catalogue.version != self._version:
             self._read(catalogue)
         of, size = self._of_slot.take(candidates), len(self._codes)
-        alpha = np.broadcast_to(assumed(chosen.shape[1]), chosen.shape)
-        filled = chosen != EMPTY_SLOT
-        exposed = np.where(filled, alpha, 0.0)
+        exposed = np.where(chosen != EMPTY_SLOT, examined, 0.0)
         total = worth.sum(axis=1, keepdims=True)
         deserved = worth / np.maximum(total, 1e-300) * exposed.sum(axis=1, keepdims=True)
         shown = np.take_along_axis(of, np.maximum(chosen, 0), axis=1)

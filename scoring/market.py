@@ -161,6 +161,7 @@ class Decided:
     bids_micros: Ints  # [B, C] as offered
     prices_micros: Ints  # [B, L] of one paid event
     fate: npt.NDArray[np.uint8]
+    examined: Floats  # [L] how likely the slots are looked at, of which prices and fairness know
     second: Bools | None = None  # [B, L] whether the other ranking picked, where two took turns
     spread: Floats | None = None  # [B, C] standard deviation of the log worth, where Thompson sampling drew
 
@@ -292,7 +293,7 @@ class Market:
             second = turns.second
             paid = np.where(second, self._prices(rival, allowed, chosen, alpha), paid)
         told = _told(fate, chosen)
-        return Decided(chosen, made.propensity, stake.worth, stake.bids, paid, told, second, stake.spread)
+        return Decided(chosen, made.propensity, stake.worth, stake.bids, paid, told, alpha, second, stake.spread)
 
     def _examined(self, asked: Asked, slots: int) -> Floats:
         """How likely each of the slots is looked at: as declared, or learned, or assumed."""

@@ -59,7 +59,7 @@ class Shown:
         merit = decided.worth[some] if asked.offers is None else decided.worth[some] / asked.offers.quality[some]
         worth = np.where(barred, 0.0, merit)
         for division in (self.advertisers, self.categories):
-            division.observe(catalogue, candidates, worth, chosen)
+            division.observe(catalogue, candidates, worth, chosen, decided.examined)
         self._distance = FADES * self._distance + _distance(catalogue, candidates[:SAMPLED], chosen[:SAMPLED])
         self._entropy = FADES * self._entropy + _entropy(catalogue, past[:SAMPLED])
 

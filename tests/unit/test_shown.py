@@ -56,9 +56,19 @@ def test_weights_are_bounded_whatever_a_group_lacks() -> None:
     division, stock = Division("advertiser"), shop()
     chosen = np.zeros((1, 1), dtype=np.int64)
     for _ in range(1_000):
-        division.observe(stock, np.arange(ADS)[None], np.ones((1, ADS)), chosen)
+        division.observe(stock, np.arange(ADS)[None], np.ones((1, ADS)), chosen, np.ones(1))
         _, weights = division.adjust(10.0)
     assert sorted(weights.tolist()) == pytest.approx([1 / WEIGHT_MAX, WEIGHT_MAX, WEIGHT_MAX])
+
+
+def test_exposure_goes_by_how_likely_slots_are_looked_at_as_was_learned() -> None:
+    stock, question, shown = shop(), asked(np.random.default_rng(1)), [Shown(), Shown()]
+    question = replace(question, candidates=question.candidates[:, :3], pctr=np.full((PEOPLE, 3), 0.1))
+    for figures, curve in zip(shown, ([1.0, 1.0], [1.0, 0.25]), strict=True):
+        made = Market().decide(stock, replace(question, examined=np.array(curve)), SLOTS)
+        figures.observe(stock, question, made, question.shown)
+    assert shown[0].advertisers.ratio == pytest.approx(1)  # an ad of each of three advertisers, in three slots
+    assert shown[1].advertisers.ratio == pytest.approx(0.25 / 0.5)
 
 
 def test_entropy_is_that_of_the_categories_attended_to() -> None:

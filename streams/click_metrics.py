@@ -1,5 +1,6 @@
 """What a worker tells Prometheus of its click predictions (part of `streams.metrics`)."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,11 @@ class ClickMetrics:
             "salience_click_auc", f"Chance to rank a click above a non-click, of the last {KEPT:,} outcomes."
         )
         self._drifts = counter("salience_click_drifts", "Times that ADWIN has found the predictions' error changed.")
+        self._examined = gauge(
+            "salience_slot_examination_ratio",
+            "How likely a slot is looked at, by the first, as this worker's lanes have learned it: their mean.",
+            ("slot",),
+        )
         self._quality = Quality()
         for clicked in ("false", "true"):
             self._outcomes.labels(clicked)
@@ -41,7 +47,9 @@ class ClickMetrics:
         self._quality.observe(outcomes)
         self._drifts.inc(self._quality.drifts - before)
 
-    def stand(self) -> None:
-        """Set the gauges."""
+    def stand(self, examined: Sequence[float]) -> None:
+        """Set the gauges; ``examined``: slots' examination, from the first."""
+        for slot, chance in enumerate(examined):
+            self._examined.labels(str(slot)).set(chance)
         for gauge, value in zip((self._calibration, self._log_loss, self._auc), self._quality.figures(), strict=True):
             gauge.set(value)

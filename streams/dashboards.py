@@ -119,6 +119,11 @@ WORKERS = (
         },
     ),
     Panel(
+        "How likely slots are looked at, by the first",
+        {"slot {{slot}}": "avg by (slot) (salience_slot_examination_ratio)"},
+        "percentunit",
+    ),
+    Panel(
         "Distance from the pacing plan, unbilled delivery",
         {"pacing error": "max(salience_pacing_error_ratio)", "unbilled": "max(salience_unbilled_ratio)"},
         "percentunit",

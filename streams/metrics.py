@@ -39,6 +39,7 @@ LABELS = {
     "arm": f"the arms of experiments, at most {ARMS_MAX}, then `other`",
     "reason": "why a candidate lost: a fixed set",
     "among": "advertiser, category",
+    "slot": "slots of a placement, at most 100",
     "version": "the model in use: one",
     "specification": "of the model in use: one",
     "layout": "of rows: one",
@@ -99,6 +100,8 @@ class Standing:
     unbilled_share: float = 0.0
     ready: bool = False
     models_refused: int = 0
+    examined: tuple[float, ...] = ()
+    """How likely each slot is looked at, by the first; nothing where no lane is held."""
 
 
 class Metrics:
@@ -222,7 +225,7 @@ class Metrics:
         self.unaccounted.set(now.unaccounted)
         self.ready.set(now.ready)
         self.models_refused.set(now.models_refused)
-        self._clicks.stand()
+        self._clicks.stand(now.examined)
         if now.shown is not None:
             self._market.stand(now.shown)
         self._market.pace(now.pacing_error, now.unbilled_share)

@@ -9,7 +9,7 @@ from streams.lag.arithmetic import Rules
 from streams.lag.board import Board, GroupSeen, Observation, Partition
 from streams.lag.exporter import LagCollector
 from streams.lag.monitor import News
-from streams.metrics import LABELS, Metrics
+from streams.metrics import LABELS, Metrics, Standing
 
 SUFFIX = {"counter": "_total", "info": "_info"}
 """What the text format adds to a name."""
@@ -30,6 +30,7 @@ def worker_rows() -> list[Row]:
     metrics = Metrics()
     metrics.describe_model("", "", 0)
     metrics.placements.labels("control")  # arms are known when they are first drawn
+    metrics.stands(Standing(examined=(1.0,)))  # as slots are when a lane is held
     return _rows(metrics.registry.collect())
 
 

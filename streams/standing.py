@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+import numpy as np
+
 from scoring.budgets import Budgets
 from scoring.engine import Engine
 from streams.conservation import unaccounted
@@ -13,6 +15,7 @@ def standing(lanes: Collection[Lane], engine: Engine, budgets: Budgets, *, ready
     """Sums over ``lanes``; those being taken over hold nothing yet."""
     held = [lane.held for lane in lanes if lane.held is not None]
     pacing_error, unbilled_share = budgets.standing()
+    curves = [state.clicks.layer.examination.curve[: engine.policy.slots] for state in held]
     sources = [lane.queues.sources for lane in lanes]
     return Standing(
         lanes=tuple(lane.stage for lane in lanes),
@@ -27,4 +30,5 @@ def standing(lanes: Collection[Lane], engine: Engine, budgets: Budgets, *, ready
         unbilled_share=unbilled_share,
         ready=ready,
         models_refused=len(engine.models.refused),
+        examined=tuple(np.mean(curves, axis=0).tolist()) if curves else (),
     )

@@ -7,6 +7,7 @@ same interleaved repetitions: onnxruntime alone on the same tensors, and a plain
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,25 +85,34 @@ def people_of(shop: Catalogue, people: int, seed: int = 2) -> RowStore:
     return store
 
 
+def nothing() -> None:
+    """Prepares nothing."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is timed: ``run`` of what ``prepare`` makes just before, which is not timed, and leaves it in the caches."""
+
+    run: Callable[[Any], object]
+    prepare: Callable[[], Any] = nothing
+
+
 @dataclass(frozen=True)
 class Case:
-    """One number of candidates: the engine, and the intermediate results that the parts are timed on."""
+    """One number of candidates: the engine, and what the parts are timed on."""
 
     engine: Engine
     users: list[bytes]
     ids: npt.NDArray[np.uint64]
     rows: Rows
     candidates: npt.NDArray[np.int64]
-    inputs: ModelInputs
 
     @classmethod
     def of(cls, engine: Engine, store: RowStore) -> "Case":
         users = [user for user in store.users if user is not None]
         ids, rows = id64s([user.decode() for user in users]), store.rows[: len(users)]
         scored = engine.place(rows, ids, ids)
-        candidates = np.concatenate([part.asked.candidates for part in scored])
-        inputs, _ = gather(engine.catalogue, rows, rows["time_ms"], candidates, rows["surface"])
-        return cls(engine, users, ids, rows, candidates, inputs)
+        return cls(engine, users, ids, rows, np.concatenate([part.asked.candidates for part in scored]))
 
     def retrieve(self) -> npt.NDArray[np.int64]:
         """The engine's retrieval, with what it needs of the rows."""
@@ -112,18 +122,27 @@ class Case:
         control = in_control(self.ids, policy.control_share)
         return choose(self.engine.catalogue, interest, self.ids, int(now_ms.max()), policy.shares, control)
 
-    def parts(self) -> dict[str, Callable[[], object]]:
-        """What is timed, by name. Each of the later ones contains earlier ones, so that the rest is a difference."""
+    def gather(self) -> ModelInputs:
+        """The model's inputs of the candidates."""
+        rows = self.rows
+        return gather(self.engine.catalogue, rows, rows["time_ms"], self.candidates, rows["surface"])[0]
+
+    def parts(self) -> dict[str, Part]:
+        """What is timed, by name. Each of the later ones contains earlier ones, so that the rest is a difference.
+
+        The model alone finds its inputs where the engine's finds them, in the caches: from memory it takes longer
+        than within the whole.
+        """
         copied = np.arange(len(self.users))
         engine, rows, ids = self.engine, self.rows, self.ids
         group = Group(copied, engine.policy)
         return {
-            "state": lambda: rows[copied],
-            "retrieve": self.retrieve,
-            "gather": lambda: gather(engine.catalogue, rows, rows["time_ms"], self.candidates, rows["surface"]),
-            "onnx": lambda: engine.model.score(self.inputs),
-            "score": lambda: engine.score(rows, ids, ids, self.candidates, group),
-            "whole": lambda: place(engine, 0, self.users, rows[copied]),
+            "state": Part(lambda _: rows[copied]),
+            "retrieve": Part(lambda _: self.retrieve()),
+            "gather": Part(lambda _: self.gather()),
+            "onnx": Part(engine.model.score, self.gather),
+            "score": Part(lambda _: engine.score(rows, ids, ids, self.candidates, group)),
+            "whole": Part(lambda _: place(engine, 0, self.users, rows[copied])),
         }
 
 
@@ -142,13 +161,14 @@ def recall(shop: Catalogue, interest: npt.NDArray[np.float32], count: int) -> fl
     return hits / exact.size
 
 
-def medians_us(parts: dict[str, Callable[[], object]], repetitions: int, people: int) -> Times:
+def medians_us(parts: dict[str, Part], repetitions: int, people: int) -> Times:
     """Median µs a person of each part; the parts take turns, so that noise falls on all of them."""
     spent: dict[str, list[float]] = {name: [] for name in parts}
     for repetition in range(-3, repetitions):
         for name, part in parts.items():
+            prepared = part.prepare()
             began = time.perf_counter()
-            part()
+            part.run(prepared)
             if repetition >= 0:  # the first rounds warm caches and arenas
                 spent[name].append(time.perf_counter() - began)
     return {name: 1e6 * float(np.median(times)) / people for name, times in spent.items()}
@@ -169,9 +189,9 @@ def measure(quick: bool = False, ads: int = ADS) -> dict[str, object]:
     store = people_of(shop, PEOPLE)
     cases = {count: Case.of(Engine(shop, model, Policy(shares=Shares(count))), store) for count in (100, 500)}
     items = shop.features[shop.eligible(START_MS)].copy()
-    interest = cases[100].inputs.interest
+    interest = cases[100].gather().interest
     parts = {f"{name}_{count}": part for count, case in cases.items() for name, part in case.parts().items()}
-    parts["reference"] = lambda: reference(interest, items, 100)
+    parts["reference"] = Part(lambda _: reference(interest, items, 100))
     times = medians_us(parts, REPETITIONS_QUICK if quick else REPETITIONS, PEOPLE)
     by_count = {count: {name: times[f"{name}_{count}"] for name in case.parts()} for count, case in cases.items()}
     small, large = by_count[100], by_count[500]

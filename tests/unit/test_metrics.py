@@ -86,6 +86,7 @@ def test_gauges_are_the_worker_as_it_stands() -> None:
             unaccounted=0,
             ads=20,
             ready=True,
+            examined=(1.0, 0.75),
         )
     )
     told = told_by(metrics.registry)
@@ -95,6 +96,7 @@ def test_gauges_are_the_worker_as_it_stands() -> None:
     assert told['salience_queued_bytes{topic="ad-impressions"}'] == 30
     assert (told["salience_users"], told["salience_ads"], told["salience_ready"]) == (7, 20, 1)
     assert told["salience_recovery_records_left"] == 11
+    assert told['salience_slot_examination_ratio{slot="1"}'] == 0.75
 
 
 def test_arms_beyond_the_bound_are_counted_as_other() -> None:

@@ -53,7 +53,7 @@ def test_retrieval_finds_the_ads_that_the_plain_one_finds(model: AttentionModel)
     engine = Engine(shop, model, Policy())
     case = score.Case.of(engine, score.people_of(shop, 5))
 
-    assert score.recall(shop, case.inputs.interest, 100) > 0.95
+    assert score.recall(shop, case.gather().interest, 100) > 0.95
 
 
 def test_the_state_benchmark_counts_bytes_and_brings_every_user_back() -> None:

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         2_000, ge=1, le=100_000, description="Records per slice: bounds latency, transaction and memory."
     )
     slice_records_unscored: int = Field(
-        5_000, ge=1, le=100_000, description="The same without scoring: a slice is a tenth of the work then."
+        10_000, ge=1, le=100_000, description="The same without scoring: a slice is a tenth of the work then."
     )
     queue_records: int = Field(
         10_000, ge=1, description="Records queued per lane and topic; a full lane is not fetched."

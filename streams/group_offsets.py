@@ -11,6 +11,8 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from streams.leaving import leave
+
 log = structlog.get_logger()
 
 PAUSE_S = 0.1
@@ -34,10 +36,10 @@ class GroupOffsets:
             self._task = asyncio.get_running_loop().create_task(self._write())
 
     async def flush(self) -> None:
-        """Write what is due, without further pauses."""
+        """Write what is due, without further pauses, unless no broker answers."""
         self._leaving.set()
         if self._task is not None:
-            await self._task
+            await leave(f"group offsets of lane {self._lane}", self._task)
 
     async def _write(self) -> None:
         while self._due:

@@ -25,7 +25,6 @@ from streams.identity import TopicIdentity, check_resume, check_topics
 from streams.lane_clicks import LaneClicks
 from streams.lane_ledger import LaneLedger
 from streams.laps import Laps
-from streams.leaving import leave
 from streams.message import Message
 from streams.metrics import Metrics
 from streams.outbox import Outbox, transactional_id
@@ -161,10 +160,10 @@ class Lane:
             await outbox.begin()
             await outbox.abort()
         except asyncio.CancelledError:
-            await leave(f"lane {self.number}", outbox.stop())
+            await outbox.stop()
             raise
         except KafkaError as error:
-            await leave(f"lane {self.number}", outbox.stop())
+            await outbox.stop()
             raise FenceError(
                 f"the broker does not open a transaction for lane {self.number}: {error}. A broker without "
                 "transactions, such as the embedded one, wants SALIENCE_GUARANTEE=at_least_once"
@@ -358,9 +357,7 @@ class Lane:
             log.warning("lane given up in mid-slice; its next owner redoes it", lane=self.number)
         self.queues.clear()
         self._state = None
-        await leave(f"lane {self.number}", self._disconnect())
-
-    async def _disconnect(self) -> None:
-        await self._offsets.flush()
+        farewells = [self._offsets.flush()]
         if self._outbox is not None:
-            await self._outbox.stop()
+            farewells.append(self._outbox.stop())
+        await asyncio.gather(*farewells)

@@ -1,7 +1,7 @@
 """Leaving a broker: told of it where it answers, left without a word where it does not.
 
-aiokafka waits as long as a request may take, 40 s and more, for the answer to a farewell, and for deliveries for ever.
-A broker's own time-outs do what an unheard farewell would have done.
+aiokafka waits for the answer to a farewell as long as a request may take, 40 s, or a rebalance, and for deliveries for
+ever. A broker's own time-outs do what an unheard farewell would have done.
 """
 
 import asyncio
@@ -12,7 +12,8 @@ import structlog
 log = structlog.get_logger()
 
 FAREWELL_S = 5.0
-"""A stop may take the stop deadline, three of these, and `topics.ANSWER_S`; `deploy/` gives it as much."""
+"""A stop may take three of these, those of lanes side by side: of lanes being taken over, of lanes held, of the group's
+member. With the stop deadline and `topics.ANSWER_S`, for a question under way, `deploy/` has to give it as much."""
 
 
 async def leave(who: str, farewell: Awaitable[object]) -> None:

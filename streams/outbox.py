@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError
 
 from streams.connection import aiokafka_options
+from streams.leaving import leave
 from streams.letters import LETTER_BYTES_MAX
 from streams.message import Message
 from streams.settings import Settings
@@ -44,6 +45,7 @@ class Outbox:
         sizes = letters | dict.fromkeys((AD_IMPRESSIONS, CLICKS), BATCH_BYTES - 512)
         self._largest = {settings.topic_prefix + topic: size for topic, size in sizes.items()}
         self.transactional = transactional_id is not None
+        self._who = f"producer {transactional_id or 'without transactions'}"
         self._pending: list[asyncio.Future[Any]] = []
         self._producer = AIOKafkaProducer(
             transactional_id=transactional_id,
@@ -120,5 +122,9 @@ class Outbox:
             await self._producer.commit_transaction()
 
     async def stop(self) -> None:
-        """Close the connections. Aborts nothing: an open transaction is ended by the lane's next owner."""
-        await self._producer.stop()
+        """Close the connections. Aborts nothing: an open transaction is ended by the lane's next owner.
+
+        Where a broker does not answer, its producer is given up: it would wait for deliveries for ever, since
+        idempotent batches never expire.
+        """
+        await leave(self._who, self._producer.stop())

@@ -17,6 +17,7 @@ from streams import topics
 from streams.connection import Security
 from streams.leaving import FAREWELL_S
 from streams.settings import Settings
+from tests.integration.chaos.fleet import STOP_S
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -87,9 +88,15 @@ def test_a_worker_has_static_membership_and_settings_that_fit_one_another() -> N
         **{name: value for name, value in fields.items() if name in Settings.model_fields}
         | {"instance_id": "salience-worker-0", "web_token": "token", "web_token_file": None}
     )
-    silent_brokers_s = settings.stop_deadline_ms / 1000 + 3 * FAREWELL_S + topics.ANSWER_S
-    assert silent_brokers_s < spec["template"]["spec"]["terminationGracePeriodSeconds"]
     assert settings.web_port == container["ports"][0]["containerPort"]
+
+
+def test_a_worker_that_is_told_to_stop_has_the_time_that_it_takes_when_brokers_are_silent() -> None:
+    silent_s = Settings.model_fields["stop_deadline_ms"].default / 1000 + 3 * FAREWELL_S + topics.ANSWER_S
+    kubernetes = workload("worker")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["worker"]["stop_grace_period"]
+    assert compose == f"{kubernetes}s" == f"{STOP_S:.0f}s"
+    assert silent_s < kubernetes
 
 
 def test_scaling_follows_the_lag_of_the_workers_group() -> None:

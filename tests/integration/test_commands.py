@@ -55,7 +55,9 @@ def test_explain_recomputes_a_placement_found_by_its_id(kafka: Broker, topic_pre
 def test_what_is_on_the_topics_is_exported_whole_and_read_again(
     kafka: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:
-    parquet = pytest.importorskip("streams.logs.parquet", reason="pyarrow is not installed", exc_type=ImportError)
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'salience[evaluate]'")
+    from streams.logs import parquet
+
     shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
     happened = events()
     play(lambda: shop.publish([*ADS, *happened]))

@@ -18,13 +18,11 @@ from streams.metrics_table import worker_rows
 from streams.settings import Settings
 from streams.wire import Impression, encode_json
 from tests.integration.chaos.cluster import Cluster
+from tests.integration.chaos.fleet import STOP_S
 from tests.integration.lanes import ADS, LAST_MS, Shop, events, play, recreate, shop_on
 from tests.integration.workers import STANDING, Worker, children, until
 
 pytestmark = pytest.mark.integration
-
-ENDS_WITHIN_S = 40.0
-"""What deploy/ gives a worker that is told to stop; then it is killed."""
 
 GUARANTEES = pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 
@@ -260,7 +258,7 @@ def test_a_worker_whose_brokers_have_fallen_silent_is_stopped_in_order_and_its_s
             cluster.doors[0].shut()
             await shop.publish(events(30, start=60))
             worker.signal(signal.SIGTERM)
-            assert worker.process.wait(ENDS_WITHIN_S) == 0, worker.said
+            assert worker.process.wait(STOP_S) == 0, worker.said
         cluster.doors[0].open()
         with Worker(shop, tmp_path / "second.log") as worker:
             await until(lambda: _has_applied(shop, 120), "120 events applied")

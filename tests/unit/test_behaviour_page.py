@@ -181,7 +181,9 @@ def test_the_command_refuses_what_makes_no_sense(tmp_path: Path) -> None:
 
 
 def test_a_log_is_the_same_by_parquet(tmp_path: Path) -> None:
-    parquet = pytest.importorskip("streams.logs.parquet", reason="pyarrow is not installed", exc_type=ImportError)
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'salience[evaluate]'")
+    from streams.logs import parquet
+
     log = builders.made_up_log(2, users=9, ads=8, events=300)
     parquet.write(log, tmp_path / "log")
     out = str(tmp_path / "report.html")

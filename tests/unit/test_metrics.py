@@ -97,6 +97,8 @@ def test_gauges_are_the_worker_as_it_stands() -> None:
     assert (told["salience_users"], told["salience_ads"], told["salience_ready"]) == (7, 20, 1)
     assert told["salience_recovery_records_left"] == 11
     assert told['salience_slot_examination_ratio{slot="1"}'] == 0.75
+    metrics.stands(Standing())
+    assert 'salience_slot_examination_ratio{slot="1"}' not in told_by(metrics.registry)
 
 
 def test_arms_beyond_the_bound_are_counted_as_other() -> None:

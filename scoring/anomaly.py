@@ -5,7 +5,7 @@ The bounds of `scoring.cleaning` are absolute; a flood below them, or a shop tha
 
 import math
 
-from river import anomaly
+from river import stats, utils
 
 WINDOW = 10_000
 """Observations that the scorer knows: minutes of a busy lane, hours of a quiet one."""
@@ -18,17 +18,24 @@ LEARNT_SIGMAS = 3.0
 
 
 class FloodScore:
-    """River's Gaussian scorer over the logarithm of the most actions by one user in a minute, one a slice."""
+    """A Gaussian over the logarithm of the most actions by one user in a minute, one a slice; of the last `WINDOW`.
+
+    It scores as River's `anomaly.GaussianScorer` does, over River's rolling variance. The scorer itself cannot be used:
+    of a lane that has become quiet the variance ends some 1e-17 below 0, since what leaves the window is subtracted,
+    and the scorer's sigma is then a complex number.
+    """
 
     def __init__(self) -> None:
-        self._scorer = anomaly.GaussianScorer(window_size=WINDOW, grace_period=GRACE)
+        self._known = utils.Rolling(stats.Var, window_size=WINDOW)
 
     def observe(self, actions: int) -> float:
         """The score of ``actions`` in [0, 1], predicted before it is learnt; 0 of few, and of less than usual."""
         value = math.log1p(actions)
-        gaussian = self._scorer.gaussian
-        mean, sigma = float(gaussian.mu), float(gaussian.sigma)
-        score = float(self._scorer.score_one(None, value)) if actions > FEW and value > mean else 0.0
-        known = gaussian.n_samples >= GRACE
-        self._scorer.learn_one(None, min(value, mean + LEARNT_SIGMAS * max(sigma, 0.1)) if known else value)
-        return score
+        mean, sigma = self._known.mean.get(), math.sqrt(max(self._known.get(), 0.0))
+        if self._known.n < GRACE:
+            self._known.update(value)
+            return 0.0
+        self._known.update(min(value, mean + LEARNT_SIGMAS * max(sigma, 0.1)))
+        if actions <= FEW or value <= mean:
+            return 0.0
+        return math.erf((value - mean) / (sigma * math.sqrt(2))) if sigma else 1.0

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -46,6 +46,22 @@ _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 """What a user's key must not hold: the lane row's key begins with NUL. As a pattern on the wire type it would cost
 3 µs an event, five times the decoding; after ``isprintable`` it costs 0.1."""
 _KINDS = {"click": Kind.CLICKED, "view": Kind.VIEWED, "cart": Kind.CARTED, "purchase": Kind.PURCHASED}
+
+
+class Refusal(NamedTuple):
+    """Why a value is no event: the error's class and text.
+
+    Not the error: its traceback holds the frames of the whole step, which hold it, and so all that the slice put out
+    would stay in memory until the garbage collector comes by.
+    """
+
+    error: str
+    message: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """What is kept of ``error``."""
+        return cls(type(error).__name__, str(error)[:MESSAGE_CHARS_MAX])
 
 
 @dataclass(slots=True)
@@ -96,7 +112,7 @@ def decode(
     """
     out = Decoded(np.zeros(len(records), dtype=EVENT), np.arange(len(records)))
     keys = [record.key for record in records]
-    refused: dict[int, Exception] = {}
+    refused: dict[int, Refusal] = {}
     said: dict[int, bool] = {}
     taken = np.zeros(len(records), dtype=np.bool_)
     for source in Source:
@@ -107,10 +123,7 @@ def decode(
         taken[places] = True
         told = zip(places.tolist(), events, strict=True)
         said |= {place: event.consent for place, event in told if event.consent is not None}
-    out.dead = [
-        (records[at], "decode", type(refused[at]).__name__, str(refused[at])[:MESSAGE_CHARS_MAX])
-        for at in sorted(refused)
-    ]
+    out.dead = [(records[at], "decode", *refused[at]) for at in sorted(refused)]
     out.events["offset"] = np.fromiter((record.offset for record in records), dtype=np.int64, count=len(records))
     gate = gate or Gate()
     if not gate.stands_open(bool(said)):
@@ -187,41 +200,41 @@ def unremembered(decoded: Decoded, store: RowStore) -> tuple[list[bytes], Rows]:
     return list(places), rows
 
 
-def _read(source: Source, values: list[bytes]) -> list[Event | Exception]:
+def _read(source: Source, values: list[bytes]) -> list[Event | Refusal]:
     """Each value's event, or why it is none: in one go, unless there is a value that is none."""
     decoder = _DECODERS[source]
     try:
         return list(map(decoder, values))
     except (msgspec.MsgspecError, ValueError):
-        return [_event_or_error(decoder, value) for value in values]
+        return [_event_or_refusal(decoder, value) for value in values]
 
 
-def _event_or_error(decoder: Callable[[bytes], Event], value: bytes) -> Event | Exception:
+def _event_or_refusal(decoder: Callable[[bytes], Event], value: bytes) -> Event | Refusal:
     try:
         return decoder(value)
     except (msgspec.MsgspecError, ValueError) as error:
-        return error
+        return Refusal.of(error)
 
 
 def _passed(
     places: Places,
-    read: list[Event | Exception],
+    read: list[Event | Refusal],
     keys: list[bytes | None],
     latest_ms: int,
-    refused: dict[int, Exception],
+    refused: dict[int, Refusal],
 ) -> tuple[Places, list[Event]]:
     """The events that may be applied, with their places; why the others may not is put in ``refused``."""
-    events = [event for event in read if not isinstance(event, Exception)]
+    events = [event for event in read if not isinstance(event, Refusal)]
     if len(events) == len(read) and _all_pass(events, keys, latest_ms):
         return places, events
     for place, event, key in zip(places.tolist(), read, keys, strict=True):
         try:
-            if isinstance(event, Exception):
+            if isinstance(event, Refusal):
                 refused[place] = event
             else:
                 _check(event, event.user_id.encode(), key, latest_ms)
         except ValueError as error:
-            refused[place] = error
+            refused[place] = Refusal.of(error)
     passed = np.array([place not in refused for place in places.tolist()], dtype=np.bool_)
     return places[passed], [event for event, passes in zip(read, passed.tolist(), strict=True) if passes]  # type: ignore[misc] # errors are refused
 

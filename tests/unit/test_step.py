@@ -1,5 +1,7 @@
 """A slice as a pure function: what it publishes, what it leaves in state, and that it can be done again."""
 
+import gc
+
 import msgspec
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from scoring.events import Source
 from scoring.rows import RowStore, decode_rows
 from streams.lane_clicks import LaneClicks
-from streams.step import LaneState, Step
+from streams.step import LaneState, Slice, Step
 from streams.wire import Decision, LaneRow
 from tests.builders import START_MS, Record, click, impression, record, records
 from tests.unit.slices import (
@@ -206,3 +208,28 @@ def test_an_empty_slice_moves_nothing(step: Step) -> None:
     assert state.next_offsets == (3, 4)
     assert not any(effects.messages.values())
     assert effects.counts["events_in"] == 0
+
+
+BROKEN = Record("ad-impressions", 0, 0, START_MS, b"a", b'{"event_id": "i')
+MISKEYED = record(impression("a"), key=b"b")
+OF_TOMORROW = record(impression("a", time_ms=START_MS + 86_400_000))
+
+
+@pytest.mark.parametrize("refused", [BROKEN, MISKEYED, OF_TOMORROW], ids=["broken", "miskeyed", "of tomorrow"])
+def test_a_refused_record_keeps_nothing_of_its_slice_in_memory(step: Step, refused: Record) -> None:
+    """A slice's output is megabytes: it must go when it was sent, not when the garbage collector comes by."""
+    state = new_state()
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        effects = run(step, state, [refused, record(impression("b"), 1), record(click("c"), 0)])
+        assert effects.counts["dead"] == 1
+        del effects
+        gc.collect()
+        left = [each for each in gc.garbage if isinstance(each, Slice)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not left

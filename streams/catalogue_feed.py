@@ -9,7 +9,7 @@ import structlog
 from scoring.catalogue import Catalogue, CatalogueError, Entry
 from scoring.features import Content
 from streams.compute import Compute
-from streams.decode import Record
+from streams.decode import Record, Refusal
 from streams.refused_ads import RefusedAds
 from streams.settings import Settings
 from streams.titles import Titles
@@ -59,7 +59,7 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedA
     refused = RefusedAds() if refused is None else refused
     last = {record.key: record for record in records}
     decoded: dict[bytes | None, tuple[Record, Entry]] = {}
-    failed: list[tuple[Record, Exception]] = []
+    failed: list[tuple[Record, Refusal]] = []
     for record in records:
         refused.read(record)
         if record.value is None:
@@ -67,7 +67,7 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedA
         try:
             entry = entry_of(_decode(record.key, record.value))
         except (msgspec.MsgspecError, ValueError) as error:  # what is no UTF-8 is no MsgspecError
-            failed.append((record, error))
+            failed.append((record, Refusal.of(error)))
             continue
         if last[record.key] is record:
             decoded[record.key] = record, entry
@@ -75,17 +75,17 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedA
     failed += _upsert(catalogue, [decoded[key] for key in last if key in decoded])
     for record, reason in sorted(failed, key=lambda each: each[0].offset):
         refused.refuse(record, reason)
-        log.warning("ad refused", partition=record.partition, offset=record.offset, error=type(reason).__name__)
+        log.warning("ad refused", partition=record.partition, offset=record.offset, error=reason.error)
     return len(failed)
 
 
-def _upsert(catalogue: Catalogue, taken: Sequence[tuple[Record, Entry]]) -> list[tuple[Record, Exception]]:
+def _upsert(catalogue: Catalogue, taken: Sequence[tuple[Record, Entry]]) -> list[tuple[Record, Refusal]]:
     """Upsert together, and where one of them is refused one by one; those refused."""
     try:
         catalogue.upsert([entry for _, entry in taken])
     except CatalogueError as error:
         if len(taken) == 1:
-            return [(taken[0][0], error)]
+            return [(taken[0][0], Refusal.of(error))]
         return [failure for each in taken for failure in _upsert(catalogue, [each])]
     return []
 

@@ -6,7 +6,7 @@ made, in the transaction that holds them. A worker that comes to own the lane ha
 
 from collections import deque
 
-from streams.decode import MESSAGE_CHARS_MAX, Record
+from streams.decode import Record, Refusal
 
 LANE = 0
 """The lane whose owner makes the letters."""
@@ -32,11 +32,11 @@ class RefusedAds:
         if record.partition == 0:  # the topic has one partition
             self.next_offset = max(self.next_offset, record.offset + 1)
 
-    def refuse(self, record: Record, error: Exception) -> None:
+    def refuse(self, record: Record, reason: Refusal) -> None:
         """An ad was read and refused, after those before it on the topic."""
         if record.partition != 0:
             return
-        self._held.append((record, "catalogue", type(error).__name__, str(error)[:MESSAGE_CHARS_MAX]))
+        self._held.append((record, "catalogue", *reason))
         self._bytes += len(record.value or b"")
         while len(self._held) > HELD_MAX or (self._bytes > HELD_BYTES_MAX and len(self._held) > 1):
             dropped, *_ = self._held.popleft()

@@ -58,10 +58,11 @@ def run(settings: Settings, *, log_json: bool = False) -> int:
         quiet=True,
     )
     # What is loaded by now lives for ever, and a batch makes thousands of objects that no cycle holds: looked at at
-    # Python's own pace, they cost an eighth of the throughput.
+    # Python's own pace, they cost an eighth of the throughput. What has outlived such a look is looked at again ten
+    # looks later: cycles that libraries leave when a broker fails must go, within minutes.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
+    gc.set_threshold(50_000, 10, 10)
     worker.spinner = None  # it would write control sequences to a pipe
     try:
         worker.execute_from_commandline()

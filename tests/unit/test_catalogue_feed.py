@@ -2,9 +2,11 @@
 
 from scoring.catalogue import Catalogue
 from streams.catalogue_feed import apply_ads
+from streams.decode import Refusal
 from streams.refused_ads import HELD_BYTES_MAX, RefusedAds
 from streams.wire import Ad, encode_json
 from tests.builders import START_MS, Record, ad
+from tests.unit.garbage import cycles
 
 
 def told(advert: Ad, key: bytes | None = None) -> Record:
@@ -75,6 +77,13 @@ def test_an_ad_that_is_no_utf8_is_refused_and_the_others_are_taken() -> None:
     assert shown(catalogue) == {"ad-2"}
 
 
+def test_a_refused_ad_keeps_nothing_of_its_batch_in_memory() -> None:
+    """A batch is up to 5,000 ads: they must go when they were read, not when the garbage collector comes by."""
+    with cycles() as left:
+        assert apply_ads(Catalogue(), [Record("ads", 0, 0, START_MS, b"a", b"{"), told(ad("b"))]) == 1
+        assert not [each for each in left() if isinstance(each, Record)]
+
+
 def test_refused_ads_are_told_once_in_order_and_from_where_letters_were_made() -> None:
     refused, catalogue = RefusedAds(), Catalogue()
     bad = [Record("ads", 0, offset, START_MS, b"a", b"{") for offset in (3, 5, 9)]
@@ -110,6 +119,8 @@ def test_letters_begin_anew_where_the_topic_does_not_reach_what_was_written_of_i
 def test_refused_ads_are_bounded_in_number_and_bytes_and_the_newest_stay() -> None:
     refused = RefusedAds()
     for offset in range(40):
-        refused.refuse(Record("ads", 0, offset, START_MS, b"a", bytes(HELD_BYTES_MAX // 10)), ValueError("no"))
+        refused.refuse(
+            Record("ads", 0, offset, START_MS, b"a", bytes(HELD_BYTES_MAX // 10)), Refusal("ValueError", "no")
+        )
 
     assert [record.offset for record, *_ in refused.take(0)[0]] == list(range(30, 40))

@@ -1,7 +1,5 @@
 """A slice as a pure function: what it publishes, what it leaves in state, and that it can be done again."""
 
-import gc
-
 import msgspec
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from streams.lane_clicks import LaneClicks
 from streams.step import LaneState, Slice, Step
 from streams.wire import Decision, LaneRow
 from tests.builders import START_MS, Record, click, impression, record, records
+from tests.unit.garbage import cycles
 from tests.unit.slices import (
     ADS,
     keys,
@@ -219,17 +218,8 @@ OF_TOMORROW = record(impression("a", time_ms=START_MS + 86_400_000))
 def test_a_refused_record_keeps_nothing_of_its_slice_in_memory(step: Step, refused: Record) -> None:
     """A slice's output is megabytes: it must go when it was sent, not when the garbage collector comes by."""
     state = new_state()
-    gc.collect()
-    gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
+    with cycles() as left:
         effects = run(step, state, [refused, record(impression("b"), 1), record(click("c"), 0)])
         assert effects.counts["dead"] == 1
         del effects
-        gc.collect()
-        left = [each for each in gc.garbage if isinstance(each, Slice)]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
-    assert not left
+        assert not [each for each in left() if isinstance(each, Slice)]

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from scoring.rows import ROW
+from streams.decode import Refusal
 from streams.identity import partitioner
 from streams.laps import Laps
 from streams.message import Message
@@ -199,7 +200,7 @@ def test_what_a_slice_tells_prometheus_is_what_it_did(step: Step) -> None:
 
 def test_refused_ads_are_letters_of_lane_0_once_and_no_records_of_its_own() -> None:
     refused = RefusedAds()
-    refused.refuse(Record("ads", 0, 6, START_MS, b"ad-1", b"{"), ValueError("no"))
+    refused.refuse(Record("ads", 0, 6, START_MS, b"ad-1", b"{"), Refusal("ValueError", "no"))
     refused.next_offset = 7
     step = step_of(refused=refused)
     state = new_state(lane=0)

@@ -38,22 +38,25 @@ def fuzz(name: str, runs: int, seconds: int, seed: int, each: int) -> Result:
     log.unlink(missing_ok=True)
     began = time.monotonic()
     executions = status = 0
-    with tempfile.TemporaryDirectory(prefix="salience-fuzz-") as grown:
+    memory = Path("/dev/shm")  # some targets write a file for every input
+    with tempfile.TemporaryDirectory(prefix="salience-fuzz-", dir=memory if memory.is_dir() else None) as place:
         while not status and executions < runs and (left := int(seconds - (time.monotonic() - began))) > 0:
             few = min(runs - executions, each)
-            status, done = _round(name, grown, log, [f"-runs={few}", f"-max_total_time={left}", f"-seed={seed}"])
+            status, done = _round(name, Path(place), log, [f"-runs={few}", f"-max_total_time={left}", f"-seed={seed}"])
             executions, seed = executions + done, seed + 1
     return Result(name, executions, round(time.monotonic() - began, 1), int(status != 0))
 
 
-def _round(name: str, grown: str, log: Path, limits: list[str]) -> tuple[int, int]:
-    """One process: its status, and its executions."""
-    command = [sys.executable, "-m", "tests.fuzz.child", name, grown, str(CORPUS / name), *limits]
+def _round(name: str, place: Path, log: Path, limits: list[str]) -> tuple[int, int]:
+    """One process: its status, and its executions. It ends without tidying up: all its files are in ``place``."""
+    grown = place / "grown"
+    grown.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "tests.fuzz.child", name, str(grown), str(CORPUS / name), *limits]
     bounds = [f"-timeout={HANG_S}", f"-rss_limit_mb={MEMORY_MB_MAX}"]
     told = [f"-artifact_prefix={FOUND}/{name}-", "-print_final_stats=1"]
     with log.open("ab") as output:
         begins = output.tell()
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "TMPDIR": str(place)}
         status = subprocess.run(
             [*command, *bounds, *told], stdout=output, stderr=output, env=environment, check=False
         ).returncode

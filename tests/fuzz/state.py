@@ -46,9 +46,8 @@ def _changelog(key: bytes) -> Callable[[], Check]:
 
 
 def folder() -> Path:
-    """In memory where there is such a place: a file is written for every input."""
-    memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="salience-fuzz-", dir=memory if memory.is_dir() else None))
+    """For the files of a target; it goes with the run."""
+    return Path(tempfile.mkdtemp())
 
 
 def _snapshot() -> Check:

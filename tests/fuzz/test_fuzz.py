@@ -3,6 +3,8 @@
 Blind where ``make fuzz`` is guided by coverage, but the same everywhere, and it needs nothing installed.
 """
 
+import tempfile
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,12 @@ def mutated(rng: np.random.Generator, data: bytes, target: Target) -> bytes:
             case _:
                 out[at:at] = rng.bytes(length)
     return bytes(out[: target.size_max])
+
+
+@pytest.fixture(autouse=True)
+def _tidy(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets' files go with the test's; its own folder's path would be too long for a socket."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("fuzz")))
 
 
 def test_every_folder_of_the_corpus_belongs_to_a_target() -> None:

@@ -21,7 +21,7 @@ class FloodScore:
     """A Gaussian over the logarithm of the most actions by one user in a minute, one a slice; of the last `WINDOW`.
 
     It scores as River's `anomaly.GaussianScorer` does, over River's rolling variance. The scorer itself cannot be used:
-    of a lane that has become quiet the variance ends some 1e-17 below 0, since what leaves the window is subtracted,
+    of a lane that has become quiet the variance ends below 0, by 1e-15 or so, as what leaves the window is subtracted,
     and the scorer's sigma is then a complex number.
     """
 

@@ -58,8 +58,8 @@ def run(settings: Settings, *, log_json: bool = False) -> int:
         quiet=True,
     )
     # What is loaded by now lives for ever, and a batch makes thousands of objects that no cycle holds: looked at at
-    # Python's own pace, they cost an eighth of the throughput. What has outlived such a look is looked at again ten
-    # looks later: cycles that libraries leave when a broker fails must go, within minutes.
+    # Python's own pace, they cost an eighth of the throughput. What outlives such looks is looked at in Python's own
+    # proportions, every ten: cycles that libraries leave, as when a broker fails, must go sooner or later.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)

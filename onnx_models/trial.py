@@ -40,6 +40,7 @@ class Trial:
     Of ``frozen`` the users' state is that of the moment when the test begins.
     """
 
+    catalogue: Catalogue
     items: Items
     before: Examples
     learn: Examples
@@ -86,6 +87,7 @@ def prepare(
     told = {name: getattr(stateful, name) for name in ("label", "converted", "viewed_s")}
     recent = learnt.time_ms >= from_ms
     return Trial(
+        catalogue=catalogue,
         items=Items.of(catalogue),
         before=learnt.at(~recent),
         learn=learnt.at(recent),

@@ -5,9 +5,9 @@ and "now" is the timestamp of the record being applied. Modules import only thos
 
     ids → seal → features → text → events → order → rows → dedup → claims → cleaning → anomaly → ring → interest
         → value → catalogue → update → candidates → inputs → gathering → graph → attention → proof → examination
-        → clicks → calibration → exploration → pending → watch → learner → feedback → assignment → policies → models
-        → auction → ranking → thompson → confidence → interleaving → variety → slate → columns → market → fairness
-        → shown → ledger → pacing → traffic → budgets → billing → touches → attribution → engine → exposure
+        → clicks → pending → watch → learner → feedback → pool → calibration → exploration → assignment → policies
+        → models → auction → ranking → thompson → confidence → interleaving → variety → slate → columns → market
+        → fairness → shown → ledger → pacing → traffic → budgets → billing → touches → attribution → engine → exposure
 
 and beside it, the laboratory that judges what the engine did
 

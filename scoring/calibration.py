@@ -21,7 +21,9 @@ from scoring.clicks import (
     person_numbers,
 )
 from scoring.examination import over
+from scoring.feedback import ClickLayer
 from scoring.inputs import SURFACES
+from scoring.pool import Others
 
 PERSONAL = ("bias", *NUMBERS, "surface")
 """P: the weights that count for one person, whose place in the app is one of all."""
@@ -83,8 +85,17 @@ class Calibration:
         return chance if self.examined is None else chance * over(self.examined, log_odds.shape[1]).astype(np.float32)
 
 
+def _lifts(ads: list[int], lifts: AdLifts, others: Others) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Lifts ``[N]`` by the outcomes of all lanes, and the clicks that each rests on, the prior's among them.
+
+    These are the shape of the gamma that an ad's rate is known by.
+    """
+    clicks, expected = (lifts.records(ads) + others.records(ads) + LIFT_PRIOR).T
+    return np.log(clicks / expected).astype(np.float32), clicks.astype(np.float32)
+
+
 class Calibrator:
-    """A layer's weights by attention model, slots' examination, and each ad's lift; up to date between slices."""
+    """Weights by attention model, slots' examination, and each ad's lift, as one lane serves; right between slices."""
 
     def __init__(self) -> None:
         self._weights: Mapping[int, Floats] = {}
@@ -93,25 +104,18 @@ class Calibrator:
         self.learned = 0
         """Outcomes that went into it."""
 
-    def update(
-        self, weights: Mapping[int, Floats], learned: int, lifts: AdLifts, catalogue: Catalogue, examined: Floats
-    ) -> None:
-        """Take ``weights [F]`` by number of attention model, the lifts of ads touched, and those of what is new.
-
-        ``examined [K]``: how likely slots are looked at.
-        """
-        self._weights, self.learned, self._examined = weights, learned, examined
-        known = len(self._lift)
-        if len(catalogue) > known:
-            new = catalogue.ad[known:].tolist()
-            self._lift = np.append(self._lift, np.array([lifts.lift(ad) for ad in new], dtype=np.float32))
-            self._evidence = np.append(self._evidence, np.array([lifts.evidence(ad) for ad in new], dtype=np.float32))
-        if lifts.touched:
-            ads = list(lifts.touched)
-            slots = catalogue.slots_of(np.array(ads, dtype=np.uint64))
-            for column, of in ((self._lift, lifts.lift), (self._evidence, lifts.evidence)):
-                values = np.array([of(ad) for ad in ads], dtype=np.float32)
-                column[slots[slots >= 0]] = values[slots >= 0]
+    def update(self, layer: ClickLayer, catalogue: Catalogue, others: Others) -> None:
+        """Take what ``layer`` and the ``others`` have learned: weights, slots, and lifts of ads touched or new."""
+        self._weights = {number: others.weights(number, one.model) for number, one in layer.learners.items()}
+        self.learned, self._examined = layer.learned, others.examined(layer.examination)
+        if (known := len(self._lift)) < len(catalogue):
+            lift, evidence = _lifts(catalogue.ad[known:].tolist(), layer.lifts, others)
+            self._lift, self._evidence = np.append(self._lift, lift), np.append(self._evidence, evidence)
+        if touched := list(layer.lifts.touched | others.news()):
+            slots = catalogue.slots_of(np.array(touched, dtype=np.uint64))
+            lift, evidence = _lifts(touched, layer.lifts, others)
+            held = slots >= 0
+            self._lift[slots[held]], self._evidence[slots[held]] = lift[held], evidence[held]
 
     def calibration(
         self, context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], model: int = 0

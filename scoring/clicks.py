@@ -178,11 +178,6 @@ class AdLifts:
             return 0.0
         return math.log((self._clicks[place] + LIFT_PRIOR) / (self._expected[place] + LIFT_PRIOR))
 
-    def evidence(self, ad: int) -> float:
-        """Clicks that its lift rests on, the prior's among them: the shape of the gamma that the rate is known by."""
-        place = self._place.get(ad)
-        return LIFT_PRIOR if place is None else self._clicks[place] + LIFT_PRIOR
-
     def learn(self, ad: int, clicks: float, expected: float) -> None:
         """Add an outcome, or a part of one."""
         place = self._place.get(ad)
@@ -207,9 +202,13 @@ class AdLifts:
         self.touched.add(ad)
 
     def record(self, ad: int) -> tuple[float, float]:
-        """Clicks, and clicks expected, of an ad that has outcomes."""
-        place = self._place[ad]
-        return self._clicks[place], self._expected[place]
+        """Clicks, and clicks expected, of an ad; of one without outcomes none."""
+        place = self._place.get(ad)
+        return (0.0, 0.0) if place is None else (self._clicks[place], self._expected[place])
+
+    def records(self, ads: Iterable[int]) -> Floats:
+        """`record` of each of ``ads [N]``, ``[N, 2]``."""
+        return np.array([self.record(ad) for ad in ads]).reshape(-1, 2)
 
     def arrays(self) -> tuple[Ids, Floats, Floats]:
         """Ids, clicks and expected clicks of all ads, ``[N]`` each, in the order of their first outcomes."""

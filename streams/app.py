@@ -23,6 +23,7 @@ from scoring.feedback import Learning
 from scoring.inputs import SPEC_HASH
 from scoring.market import Market
 from scoring.policies import Experiments, Policy
+from scoring.pool import Pool
 from scoring.rows import LAYOUT_VERSION
 from scoring.seal import Seal
 from scoring.text import text_encoder
@@ -35,6 +36,7 @@ from streams.experiments import ExperimentSwitch
 from streams.identity import TopicIdentity, partitioner
 from streams.intake import Intake
 from streams.lane import Shared
+from streams.layer_feed import LayerFeed
 from streams.metrics import Metrics
 from streams.metrics_page import metrics_page
 from streams.model_switch import ModelSwitch
@@ -46,6 +48,7 @@ from streams.snapshots import Snapshots
 from streams.standing import standing
 from streams.step import Step
 from streams.titles import Titles
+from streams.topic_feed import TopicFeed
 from streams.traces import Traces
 from streams.vitals import Vitals
 from streams.watchdog import Watchdog
@@ -100,6 +103,11 @@ def make_engine(settings: Settings, model: AttentionModel | None = None) -> Engi
     return Engine(Catalogue(model.encode, model.dim, titles=titles), model, policy(settings), experiments, market)
 
 
+def make_pool(settings: Settings) -> Pool | None:
+    """What lanes' click layers are to tell one another; None where each serves by its own alone, or there is none."""
+    return Pool() if settings.click_sharing and settings.click_layer and settings.scoring else None
+
+
 def make_step(
     settings: Settings,
     engine: Engine,
@@ -107,6 +115,7 @@ def make_step(
     refused: RefusedAds | None = None,
     requests: Requests | None = None,
     budgets: Budgets | None = None,
+    pool: Pool | None = None,
 ) -> Step:
     """The step of every lane of a worker that the settings ask for."""
     return Step(
@@ -123,6 +132,7 @@ def make_step(
         erased_kept_ms=settings.erased_kept_ms,
         attribution=read(settings.rules).owed(),
         budgets=budgets,
+        pool=pool,
         worker=settings.instance_id or f"{socket.gethostname()}:{os.getpid()}",
     )
 
@@ -137,13 +147,7 @@ def make_control(settings: Settings, engine: Engine, budgets: Budgets, lanes: in
     return control, Requests(control, partitioner(lanes))
 
 
-def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
-    """The worker's app for the topics that are there; nothing runs yet."""
-    engine = make_engine(settings)
-    settings.home.mkdir(parents=True, exist_ok=True)
-    compute = Compute()
-    metrics = Metrics()
-    traces = Traces(settings.group) if settings.traces else None
+def _bare_app(settings: Settings) -> faust.App:
     app = faust.App(
         "salience",
         broker=f"kafka://{settings.bootstrap}",
@@ -153,7 +157,19 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     )
     app.BootStrategy = Boot
     app.boot_strategy = Boot(app)
+    return app
+
+
+def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
+    """The worker's app for the topics that are there; nothing runs yet."""
+    engine = make_engine(settings)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    compute = Compute()
+    metrics = Metrics()
+    traces = Traces(settings.group) if settings.traces else None
+    app = _bare_app(settings)
     refused, budgets = RefusedAds(), Budgets(engine.market, engine.catalogue)
+    pool = make_pool(settings)
     control, requests = make_control(settings, engine, budgets, identity.lanes)
     channel = app.channel(maxsize=settings.lanes_max)
 
@@ -162,17 +178,19 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         await channel.put(lane)
 
     def make_shared(consumer: AIOKafkaConsumer) -> Shared:
-        step = make_step(settings, engine, identity.lanes, refused, requests, budgets)
+        step = make_step(settings, engine, identity.lanes, refused, requests, budgets, pool)
         app.flow_control.resume()  # once, before the first token: a second call would empty the queue
         snapshots = Snapshots(settings, identity.changelog)
         return Shared(settings, consumer, step, compute, identity, snapshots, metrics=metrics, traces=traces)
 
     intake = Intake(settings, make_shared, offer)
-    feeds = (
+    feeds: list[TopicFeed] = [
         ControlFeed(settings, control, compute, intake.fail),
         CatalogueFeed(settings, engine.catalogue, refused, compute, intake.fail),
         CampaignFeed(settings, budgets, compute, intake.fail),
-    )
+    ]
+    if pool is not None:
+        feeds.append(LayerFeed(settings, pool, compute, intake.fail))
 
     @app.agent(channel, concurrency=settings.lanes_in_step, supervisor_strategy=CrashingSupervisor)
     async def lanes(tokens: AsyncIterator[int]) -> None:

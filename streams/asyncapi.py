@@ -126,6 +126,25 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
         Message("CampaignMetrics", "Lane, a slash, the campaign_id, a slash and the arm.", examples.CAMPAIGN_METRICS),
         Message("Uncounted", "As before.", summary="A tombstone drops it.", payload={"type": "null"}),
     ),
+    topics.CLICK_LAYERS: (
+        Message(
+            "LayerShare",
+            "The lane.",
+            None,
+            "What the lane's click layer has learned beside ads, `streams.layer_feed`.",
+            "application/msgpack",
+            _BYTES,
+        ),
+        Message(
+            "AdShares",
+            "The lane, a slash and a bucket of ads.",
+            None,
+            "Clicks, and clicks expected, of the bucket's ads in this lane, `streams.layer_feed.AD`.",
+            "application/octet-stream",
+            _BYTES,
+        ),
+        Message("Unlearned", "As before.", summary="A tombstone: it counts no more.", payload={"type": "null"}),
+    ),
     topics.MODELS: (
         Message(
             "ModelPart",
@@ -163,6 +182,7 @@ RECEIVED = (
     topics.MODELS,
     topics.CHANGELOG,
     topics.CAMPAIGN_METRICS,
+    topics.CLICK_LAYERS,
 )
 SENT = (
     topics.CONTROL,
@@ -175,6 +195,7 @@ SENT = (
     topics.DEAD_LETTERS,
     topics.EXPERIMENT_REPORTS,
     topics.CAMPAIGN_METRICS,
+    topics.CLICK_LAYERS,
 )
 _IN_GROUP = (topics.CLICKS, topics.AD_IMPRESSIONS)
 

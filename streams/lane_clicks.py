@@ -30,11 +30,14 @@ from scoring.learner import Evidence, Learner
 from scoring.models import Models
 from scoring.pending import PENDING
 from scoring.policies import in_control
+from scoring.pool import Others, Pool
 from scoring.rows import RowStore
 from scoring.update import Applied
 from scoring.watch import Adwin, Alarm, Detector, Watch
 from streams import former_clicks
 from streams.former_clicks import floats
+from streams.layer_feed import SHARE_MS, shares
+from streams.message import Message
 from streams.wire import RESERVED
 
 log = structlog.get_logger()
@@ -171,6 +174,8 @@ class LaneClicks:
         self.models: dict[int, str] = {}
         self._chunks: deque[_Chunk] = deque()
         self._next_chunk = 0
+        self._untold: set[int] = set()
+        self._told_ms = 0
 
     def apply(self, store: RowStore, events: Events, engine: Engine, rules: Rules) -> tuple[Applied, Outcomes]:
         """Apply ``events`` to ``store``, predict the impressions among them and learn the outcomes that they bring.
@@ -204,12 +209,15 @@ class LaneClicks:
 
     # --- what a slice has changed ----------------------------------------------------------------------------
 
-    def commit(self, catalogue: Catalogue) -> list[Change]:
-        """Bring the serving side up to date; what the changelog is to hold, once after every slice."""
+    def commit(self, catalogue: Catalogue, others: Others | None = None) -> list[Change]:
+        """Bring the serving side up to date; what the changelog is to hold, once after every slice.
+
+        ``others``: what other lanes have learned, None where nothing is to be joined.
+        """
         layer = self.layer
-        weights = {number: learner.model.array for number, learner in layer.learners.items()}
-        self.calibrator.update(weights, layer.learned, layer.lifts, catalogue, layer.examination.curve)
+        self.calibrator.update(layer, catalogue, others or Pool().others(0))
         changes = [self._ad(ad) for ad in layer.lifts.touched]
+        self._untold |= layer.lifts.touched
         layer.lifts.touched.clear()
         changes += self._new_chunks()
         while self._chunks and self._chunks[0].settled <= layer.pending.head:
@@ -266,6 +274,13 @@ class LaneClicks:
         alarms, self.layer.alarms = self.layer.alarms, []
         return alarms
 
+    def share(self, lane: int) -> list[Message]:
+        """What the other lanes are to hear, where it is time."""
+        if self.layer.clock_ms < self._told_ms + SHARE_MS:
+            return []
+        self._told_ms, untold, self._untold = self.layer.clock_ms, self._untold, set()
+        return shares(lane, self.layer, untold)
+
     # --- all of it -------------------------------------------------------------------------------------------
 
     def parts(self) -> dict[bytes, bytes]:
@@ -294,6 +309,8 @@ class LaneClicks:
             if key.startswith(_AD):
                 clicks, expected = np.frombuffer(value).tolist()
                 layer.lifts.put(int.from_bytes(key[len(_AD) :], "big"), clicks, expected)
+        # Of what its former owner learned last the others may not have heard.
+        out._untold = set(layer.lifts.touched)
         layer.lifts.touched.clear()
         out._restore_pending(row, parts)
         return out

@@ -160,6 +160,9 @@ class Settings(BaseSettings):
     click_feedback: Literal["window", "immediate"] = Field(
         "window", description="Or immediate: a non-click at once, taken back by a click; quicker and noisier."
     )
+    click_sharing: bool = Field(
+        True, description="Serve by what the click layers of all lanes have learned, not by the lane's own alone."
+    )
     click_negatives: float = Field(
         1.0, gt=0, le=1, description="Share of non-clicks learned, each counted the more: saves time, adds noise."
     )

@@ -26,6 +26,7 @@ from scoring.events import Events, Outcome, Source
 from scoring.feedback import OUTCOME, Learning
 from scoring.ledger import DAY_MS
 from scoring.order import stream_times
+from scoring.pool import Pool
 from scoring.rows import Rows, RowStore
 from scoring.traffic import Traffic
 from scoring.update import Applied, apply
@@ -117,6 +118,7 @@ class Step:
     ``rules``: what is kept from interest. ``scoring`` False: state only, no placements and no click layer.
     ``learning`` None: no click layer. ``requests``: what people ask for on the control topic, which stands still
     during a step. ``consent_presumed``: what a person's silence means. ``worker``: its name, for those who look on.
+    ``pool``: what all lanes' click layers have learned, None where each serves by its own alone.
     """
 
     engine: Engine
@@ -133,6 +135,7 @@ class Step:
     attribution: Attribution = field(default_factory=Attribution)
     budgets: Budgets | None = None
     worker: str = ""
+    pool: Pool | None = None
 
     def __post_init__(self) -> None:
         if self.budgets is None:
@@ -188,6 +191,7 @@ class Step:
             "dead-letters": [letter(*dead) for dead in [*decoded.dead, *self._refused_ads(state, counts)]],
             "late-events": _late(taken, decoded, applied),
             "campaign-metrics": campaigns,
+            "click-layers": state.clicks.share(state.lane) if self.pool is not None else [],
             "state-changelog": list(map(Message, users, row_bytes(rows))) + learned + gone + marks + kept,
         }
         rerouted = self._rerouted(decoded.misplaced)
@@ -254,7 +258,8 @@ class Step:
         if self.learning is None or not self.scoring or not len(events):
             return apply(state.store, events, engine.catalogue, self.rules), np.zeros(0, dtype=OUTCOME), []
         applied, outcomes = clicks.apply(state.store, events, engine, self.rules)
-        learned = [Message(key, value) for key, value in clicks.commit(engine.catalogue)]
+        others = None if self.pool is None else self.pool.others(state.lane)
+        learned = [Message(key, value) for key, value in clicks.commit(engine.catalogue, others)]
         return applied, outcomes, learned
 
     @property

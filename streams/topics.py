@@ -37,6 +37,7 @@ EXPERIMENT_REPORTS = "experiment-reports"
 CAMPAIGN_METRICS = "campaign-metrics"
 MODELS = "models"
 SHADOW_SCORES = "shadow-scores"
+CLICK_LAYERS = "click-layers"
 
 CLEANUP = "cleanup.policy"
 RETENTION = "retention.ms"
@@ -145,6 +146,14 @@ TABLE: tuple[Topic, ...] = (
     Topic(
         CAMPAIGN_METRICS,
         "what each campaign was shown, owes and earned, keyed by lane, campaign and arm",
+        "compact",
+        lanes=True,
+        configs=_COMPACTED_SOON,
+    ),
+    # By lane, since each learns from its own outcomes; every worker reads all, to serve by what all have learned.
+    Topic(
+        CLICK_LAYERS,
+        "what each lane's click layer has learned, keyed by lane and bucket of ads",
         "compact",
         lanes=True,
         configs=_COMPACTED_SOON,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnx_models.alternatives import Alternative
     from onnx_models.cold import Segment
     from onnx_models.comparison import Comparison, Line, Outcome
+    from onnx_models.sharing import Shared
     from onnx_models.trial import Trial
 
 app = typer.Typer(help="Compare models on a log.", no_args_is_help=True)
@@ -28,6 +29,7 @@ TestOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the networks, the trees and the bootstrap.")]
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Models fitted at once, a processor each.")]
+LanesOption = Annotated[int, typer.Option("--lanes", min=1, max=64, help="Lanes whose layers are compared with one.")]
 ModelsOption = Annotated[
     str | None, typer.Option("--models", help="Only these, by name and comma; attention is always among them.")
 ]
@@ -43,17 +45,20 @@ def kuairand(
     models: ModelsOption = None,
     seed: SeedOption = 1,
     jobs: JobsOption = 2,
+    lanes: LanesOption = 8,
     as_json: Json = False,
 ) -> None:
     """Train on the first 80 % of KuaiRand-Pure (or on all, with --test), and test on what comes after.
 
     Three modes: frozen (state as it stood when the test began), stateful (it follows the stream), online (the click
     layer on top, as the worker runs it). gAUC and NDCG@10 are per user and for frozen state alone: over a stream they
-    are biased. 95 % intervals are paired, by users. Needs the extras train and evaluate.
+    are biased. 95 % intervals are paired, by users. Last comes what the click layer loses where a worker's lanes learn
+    apart, and gets back where they share. Needs the extras train and evaluate.
     """
     _require()
     from onnx_models.cold import segments
     from onnx_models.comparison import compare, fit_all
+    from onnx_models.sharing import compare_lanes
     from streams.cli.trials import kuairand_trial
     from streams.logs import LogError
 
@@ -72,8 +77,10 @@ def kuairand(
             progress.update(fitting, advance=1, description=f"Fitted {outcome.name} in {outcome.fit_s:.0f} s")
 
         outcomes = fit_all(contestants, trial, jobs, told)
-    cold = segments(trial, outcomes["attention"].chances)
-    _report(trial, compare(trial, outcomes, "attention", seed), cold, console, as_json)
+    chances = outcomes["attention"].chances
+    cold = segments(trial, chances)
+    shared = compare_lanes(trial, chances["stateful"], lanes, seed) if lanes > 1 else []
+    _report(trial, compare(trial, outcomes, "attention", seed), cold, shared, console, as_json)
 
 
 ArmsOption = Annotated[
@@ -208,7 +215,14 @@ def _chosen(contestants: "list[Alternative]", names: str | None) -> "list[Altern
     return [model for model in contestants if model.name in wanted]
 
 
-def _report(trial: "Trial", found: "Comparison", cold: "list[Segment]", console: Console, as_json: bool) -> None:
+def _report(
+    trial: "Trial",
+    found: "Comparison",
+    cold: "list[Segment]",
+    shared: "list[Shared]",
+    console: Console,
+    as_json: bool,
+) -> None:
     if as_json:
         about = {
             "learnt": len(trial.learn), "before": len(trial.before), "tested": len(trial.stateful),
@@ -217,7 +231,8 @@ def _report(trial: "Trial", found: "Comparison", cold: "list[Segment]", console:
         }  # fmt: skip
         told = {mode: {name: line.named() for name, line in of.items()} for mode, of in found.lines.items()}
         strangers = {each.name: {"examples": each.examples, **each.metrics.named("")} for each in cold}
-        typer.echo(json.dumps({**told, "cold_start": strangers, "about": about}))
+        lanes = {each.name.replace(" ", "_"): _named(each) for each in shared}
+        typer.echo(json.dumps({**told, "cold_start": strangers, "lanes": lanes, "about": about}))
     for mode, lines in found.lines.items():
         console.print(_table(mode, lines, found.chosen, len(trial.stateful)))
     for step, of in found.steps.items():
@@ -230,6 +245,22 @@ def _report(trial: "Trial", found: "Comparison", cold: "list[Segment]", console:
             each.name, f"{each.examples:,}", f"{of_it.auc:.4f}", f"{of_it.log_loss:.4f}", f"{of_it.calibration:.3f}"
         )
     console.print(table)
+    if shared:
+        console.print(_lanes(shared))
+
+
+def _named(shared: "Shared") -> dict[str, Any]:
+    above = shared.log_loss_difference
+    return shared.metrics.named("") | ({"log_loss_difference": above.named()} if above else {})
+
+
+def _lanes(shared: "list[Shared]") -> Table:
+    table = Table("lanes", "AUC", "log loss", "calibration", "log loss above one lane's", title="The click layer")
+    for each in shared:
+        of_it, gap = each.metrics, each.log_loss_difference
+        above = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]" if gap else ""
+        table.add_row(each.name, f"{of_it.auc:.4f}", f"{of_it.log_loss:.4f}", f"{of_it.calibration:.3f}", above)
+    return table
 
 
 def _table(mode: str, lines: "dict[str, Line]", chosen: str, tested: int) -> Table:

@@ -58,7 +58,7 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
 
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    assert set(found) == {"frozen", "stateful", "online", "cold_start", "about"}
+    assert set(found) == {"frozen", "stateful", "online", "cold_start", "lanes", "about"}
     names = {
         "attention", "gbdt", "hashed_lr", "popularity", "matrix_factorisation", "hoeffding_tree", "adaptive_forest",
         "mean_pooling", "din", "no_history", "no_interest", "no_time_decay", "no_id",
@@ -74,6 +74,9 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
     assert gap["low"] <= gap["value"] <= gap["high"] < 0
     assert found["about"]["tested"] == pytest.approx(600, abs=5)
     assert found["about"]["before"] == 20 * USERS
+    assert set(found["lanes"]) == {"one_lane", "8_lanes_alone", "8_lanes_sharing"}
+    assert found["lanes"]["one_lane"]["log_loss"] == pytest.approx(found["online"]["attention"]["log_loss"], abs=0.002)
+    assert found["lanes"]["8_lanes_sharing"]["log_loss"] < found["lanes"]["8_lanes_alone"]["log_loss"]
     assert found["cold_start"]["known people"]["examples"] == found["about"]["tested"]
     assert found["cold_start"]["all ads, content alone"]["auc"] < found["stateful"]["attention"]["auc"]
 

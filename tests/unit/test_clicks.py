@@ -14,7 +14,6 @@ from scoring.clicks import (
     FEATURES,
     LIFT_MEMORY,
     NUMBERS,
-    START_WEIGHTS,
     AdLifts,
     ClickModel,
     example,
@@ -22,9 +21,13 @@ from scoring.clicks import (
     probability,
 )
 from scoring.features import Content
+from scoring.feedback import ClickLayer
 from scoring.inputs import CONTEXT_DIM, SURFACES
+from scoring.pool import Pool
 
 CURVE = np.array([1.0, 0.8, 0.6])
+NOBODY = Pool().others(0)
+"""There is one lane."""
 
 
 def contexts(count: int, seed: int = 3) -> np.ndarray:
@@ -62,27 +65,29 @@ def test_serving_predicts_from_arrays_what_river_predicts_from_dictionaries() ->
     model, context, catalogue = random_model(), contexts(4), shop(6)
     logit = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
     control = np.array([False, True, False, False])
-    lifts, calibrator = AdLifts(), Calibrator()
+    layer, calibrator = ClickLayer(), Calibrator()
+    layer.learner(0).model = model
     for ad in catalogue.ad.tolist()[:5]:
-        lifts.learn(ad, 1, ad % 7 / 3)
-    calibrator.update({0: model.array}, 5, lifts, catalogue, CURVE)
+        layer.lifts.learn(ad, 1, ad % 7 / 3)
+    calibrator.update(layer, catalogue, NOBODY)
     served = chance_of(calibrator.calibration(context, np.tile(np.arange(6), (4, 1))).log_odds(logit, context, control))
     numbers, surface = person_numbers(context)
     for person in range(4):
         for slot, ad in enumerate(catalogue.ad.tolist()):
-            values = [logit[person, slot], lifts.lift(ad), *numbers[person], not control[person]]
+            values = [logit[person, slot], layer.lifts.lift(ad), *numbers[person], not control[person]]
             x = example([float(value) for value in values], int(surface[person]))
             assert served[person, slot] == pytest.approx(model.chance(x), abs=1e-6)
 
 
 def test_lifts_follow_a_catalogue_that_grows_and_ads_that_learn() -> None:
-    catalogue, lifts, calibrator = shop(2), AdLifts(), Calibrator()
-    calibrator.update({0: START_WEIGHTS}, 0, lifts, catalogue, CURVE)
+    catalogue, layer, calibrator = shop(2), ClickLayer(), Calibrator()
+    lifts = layer.lifts
+    calibrator.update(layer, catalogue, NOBODY)
     catalogue.upsert([Entry(Content("ad-new"))])
     lifts.learn(int(catalogue.ad[0]), 1, 0)
-    calibrator.update({0: START_WEIGHTS}, 1, lifts, catalogue, CURVE)
+    calibrator.update(layer, catalogue, NOBODY)
     lifts.touched.clear()
-    calibrator.update({0: START_WEIGHTS}, 1, lifts, catalogue, CURVE)
+    calibrator.update(layer, catalogue, NOBODY)
     lift = calibrator.calibration(contexts(1), np.array([[0, 1, 2]])).lift[0]
     assert lift == pytest.approx([lifts.lift(int(catalogue.ad[0])), 0, 0])
     assert lift[0] > 0

@@ -27,7 +27,7 @@ def ask(path: str, headers: dict[str, str] | None = None, **settings: Any) -> tu
             given, LagMonitor(Poller("127.0.0.1:1")), desk, Tails("127.0.0.1:1", desk.tails(), compute), compute
         )
         running = asyncio.create_task(live.run())
-        runner = web.AppRunner(make_app(live, given))
+        runner = web.AppRunner(make_app(live, given), shutdown_timeout=1.0)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"

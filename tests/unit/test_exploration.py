@@ -11,10 +11,12 @@ from scoring.catalogue import Catalogue, Entry
 from scoring.clicks import LIFT_PRIOR, START_WEIGHTS, AdLifts
 from scoring.exploration import EXPLORATIONS, Explore, doubt_of, spread_of
 from scoring.features import Content
+from scoring.feedback import ClickLayer
 from scoring.ids import MISSING
 from scoring.inputs import CONTEXT_DIM
 from scoring.market import Asked, Decided, Market, Offers
 from scoring.offpolicy import Logged, evaluate
+from scoring.pool import Pool
 from scoring.ranking import first_chances
 
 SEEDS = np.random.default_rng(3).integers(0, 2**64, 100_000, dtype=np.uint64)
@@ -99,8 +101,9 @@ def lifts_of(*records: tuple[float, float], stock: Catalogue = STOCK) -> AdLifts
 
 def calibration_of(lifts: AdLifts, stock: Catalogue = STOCK, people: int = 1) -> Calibration:
     """As a worker serves it, without anything learned but lifts."""
-    calibrator = Calibrator()
-    calibrator.update({}, 0, lifts, stock, np.ones(1))
+    layer, calibrator = ClickLayer(), Calibrator()
+    layer.lifts = lifts
+    calibrator.update(layer, stock, Pool().others(0))
     context = np.zeros((people, CONTEXT_DIM), dtype=np.float32)
     return calibrator.calibration(context, np.broadcast_to(np.arange(len(stock)), (people, len(stock))))
 

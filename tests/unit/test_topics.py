@@ -28,6 +28,7 @@ def test_the_lanes_topics_have_the_lanes_partitions_and_the_others_one() -> None
         "late-events": 12,
         "dead-letters": 12,
         "campaign-metrics": 12,
+        "click-layers": 12,
         "models": 1,
         "shadow-scores": 12,
         "experiment-reports": 1,
@@ -39,6 +40,7 @@ def test_what_is_a_latest_value_by_key_is_compacted_and_what_happened_is_not() -
 
     assert compacted == {
         "ads", "control", "placements", "state-changelog", "models", "experiment-reports", "campaign-metrics",
+        "click-layers",
     }  # fmt: skip
 
 

@@ -1,0 +1,97 @@
+"""What it costs that lanes learn apart, and what it gives that they tell one another: one layer against several.
+
+Served as workers serve (`scoring.calibration`): by what was learned up to the slice before.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_models.bootstrap import Draws, Interval, interval
+from onnx_models.metrics import Metrics, measure
+from onnx_models.trial import Trial, logit_of
+from scoring.calibration import Calibrator, chance_of
+from scoring.feedback import ClickLayer, Impressions
+from scoring.pool import Learned, Pool
+
+Floats = npt.NDArray[np.floating]
+
+SLICE_MS = 60_000
+"""What is served and learned at once; a worker's slices are shorter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """How well so many lanes serve, and what it is above one that has all outcomes; None for that one."""
+
+    name: str
+    metrics: Metrics
+    log_loss_difference: Interval | None
+
+
+def compare_lanes(trial: Trial, stateful: Floats, lanes: int, seed: int) -> list[Shared]:
+    """One lane, ``lanes`` each by itself, and the same telling one another every slice; of chances ``[E]``."""
+    test = trial.stateful
+    draws = Draws(test.label.astype(np.float64), test.row, seed)
+    ways = {"one lane": (1, False), f"{lanes} lanes alone": (lanes, False), f"{lanes} lanes sharing": (lanes, True)}
+    served = {name: serve(trial, logit_of(stateful), of, share=share) for name, (of, share) in ways.items()}
+    losses = {name: draws.log_loss(chances) for name, chances in served.items()}
+    return [
+        Shared(
+            name,
+            measure(test.label, chances),
+            None if name == "one lane" else interval(losses[name], losses["one lane"]),
+        )
+        for name, chances in served.items()
+    ]
+
+
+def serve(trial: Trial, logit: Floats, lanes: int, *, share: bool) -> npt.NDArray[np.float64]:
+    """Chances ``[E]`` as served by ``lanes`` that begin with the stream; a user's lane is that of his 64-bit id."""
+    stream, pool = trial.stream, Pool()
+    events, lane_of = stream.events, (stream.users % np.uint64(lanes)).astype(np.int64)
+    of = [_Lane(trial, logit) for _ in range(lanes)]
+    out = np.zeros(len(logit))
+    time_ms = events["time_ms"]
+    cuts = np.searchsorted(time_ms, np.arange(time_ms[0], time_ms[-1] + SLICE_MS, SLICE_MS)).tolist()
+    for start, end in zip(cuts, [*cuts[1:], len(events)], strict=True):
+        for number, lane in enumerate(of):
+            at = np.flatnonzero(lane_of[start:end] == number) + start
+            if len(at):
+                lane.slice(at, out)
+                lane.hear(pool if share else Pool(), number)
+    return out
+
+
+class _Lane:
+    """A lane's layer, and how it is served."""
+
+    def __init__(self, trial: Trial, logit: Floats) -> None:
+        self.trial, self.logit = trial, logit.astype(np.float32)
+        self.layer, self.calibrator = ClickLayer(), Calibrator()
+        self.calibrator.update(self.layer, trial.catalogue, Pool().others(0))
+
+    def slice(self, at: npt.NDArray[np.int64], out: npt.NDArray[np.float64]) -> None:
+        """Serve the impressions among the events ``at``, into ``out``; then learn from all of them."""
+        stream, test = self.trial.stream, self.trial.stateful
+        which = np.searchsorted(stream.place, at)
+        shown = np.flatnonzero(stream.place[np.minimum(which, len(stream.place) - 1)] == at)
+        examples = which[shown]
+        context, everyone = test.context[examples], np.ones(len(examples), dtype=np.bool_)
+        if len(examples):
+            calibration = self.calibrator.calibration(context, test.item[examples, None].astype(np.int64))
+            odds = calibration.log_odds(self.logit[examples, None], context, everyone)
+            out[examples] = chance_of(odds)[:, 0]
+        nobody = np.zeros(len(at), dtype=np.bool_)
+        seen = Impressions(shown, self.logit[examples], context)
+        self.layer.observe(stream.events[at], stream.users[at], nobody, seen)
+
+    def hear(self, pool: Pool, number: int) -> None:
+        """Join what the others have learned, and tell ``pool`` one's own."""
+        layer = self.layer
+        self.calibrator.update(layer, self.trial.catalogue, pool.others(number))
+        layer.lifts.touched.clear()
+        ads, clicks, expected = layer.lifts.arrays()
+        pool.tell(number, Learned.of(layer))
+        pool.tell_ads(number, ads, np.column_stack([clicks, expected]))

@@ -1,0 +1,143 @@
+"""What the click layers of all lanes have learned, joined: what a lane serves rests on all outcomes, not its own alone.
+
+A lane learns from its own outcomes and from nothing else, so that its layer is a function of its stream. What it then
+serves joins its layer with what the others last told of theirs:
+
+- a weight is the mean of all lanes', each by its evidence, AdaGrad's sum of squared gradients of that very weight
+  (mixing of parameters: McDonald, Hall & Mann 2010; the sums are the diagonal of the information, as in Duchi 2011);
+- clicks, and clicks expected, of ads and of slots are added up.
+
+Of each lane counts what it told last, so words may come late, doubled or in any order, and a worker that has just
+started serves as all the others do.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.clicks import CAUTION, ClickModel
+from scoring.examination import Examination
+from scoring.feedback import ClickLayer
+
+Floats = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a lane tells of its layer beside ads.
+
+    ``models``: weights and AdaGrad's sums ``[F]`` by number of attention model; ``slots [2, K]``: clicks, and clicks
+    expected, of each.
+    """
+
+    models: Mapping[int, tuple[Floats, Floats]]
+    slots: Floats
+
+    @classmethod
+    def of(cls, layer: ClickLayer) -> Self:
+        """What a lane has to tell that has this layer."""
+        models = {number: (one.model.array, one.model.caution) for number, one in layer.learners.items()}
+        return cls(models, layer.examination.record)
+
+
+class Pool:
+    """What lanes have told: of each its last word. An ad costs 16 bytes a lane, and its id.
+
+    ``records [N, 2]`` by lane: clicks, and clicks expected, of ads at their ``place``; ``news`` by the lane that reads.
+    """
+
+    def __init__(self) -> None:
+        self.learned: dict[int, Learned] = {}
+        self.place: dict[int, int] = {}
+        self.records: dict[int, Floats] = {}
+        self.news: dict[int, set[int]] = {}
+
+    def tell(self, lane: int, learned: Learned) -> None:
+        """Take what ``lane`` says of its layer."""
+        self.learned[lane] = learned
+
+    def tell_ads(self, lane: int, ads: Ids, records: Floats) -> None:
+        """Take what ``lane`` says of ``ads [N]``: clicks, and clicks expected, ``[N, 2]``."""
+        places = np.array([self.place.setdefault(ad, len(self.place)) for ad in ads.tolist()], dtype=np.int64)
+        held = self._held(lane)
+        new = (held[places] != records).any(axis=1)
+        held[places] = records
+        changed = ads[new].tolist()
+        for reader, news in self.news.items():
+            if reader != lane:
+                news.update(changed)
+
+    def _held(self, lane: int) -> Floats:
+        """The lane's records, by place, with room for all ads that there are."""
+        held = self.records.get(lane, np.zeros((0, 2)))
+        if (more := len(self.place) - len(held)) > 0:
+            held = np.concatenate([held, np.zeros((max(more, len(held)), 2))])  # doubling: growing costs O(ads) in all
+            self.records[lane] = held
+        return held
+
+    def others(self, lane: int) -> "Others":
+        """What all lanes but ``lane`` have told, for that one; to one that never asked, all of it is news."""
+        if lane not in self.news:
+            self.news[lane] = set(self.place)
+        return Others(self, lane)
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What other lanes have told, as one lane joins it with its own."""
+
+    _pool: Pool
+    _lane: int
+
+    def _told(self) -> list[Learned]:
+        return [learned for lane, learned in self._pool.learned.items() if lane != self._lane]
+
+    def weights(self, number: int, own: ClickModel) -> Floats:
+        """The weights over the log-odds of the attention model of this ``number``, ``[F]``: ``own`` and the others'."""
+        told = [learned.models[number] for learned in self._told() if number in learned.models]
+        if not told:
+            return own.array
+        weights = np.array([own.array, *(weights for weights, _ in told)])
+        evidence = np.array([own.caution, *(sums for _, sums in told)]) - CAUTION
+        total = evidence.sum(axis=0)
+        mean = (evidence * weights).sum(axis=0) / np.where(total > 0, total, 1)
+        joined: Floats = np.where(total > 0, mean, own.array)
+        return joined
+
+    def records(self, ads: Sequence[int]) -> Floats:
+        """Clicks, and clicks expected, of ``ads [N]`` in all other lanes, ``[N, 2]``."""
+        pool = self._pool
+        places = np.array([pool.place.get(ad, -1) for ad in ads], dtype=np.int64)
+        out = np.zeros((len(places), 2))
+        for lane, held in pool.records.items():
+            if lane != self._lane:
+                known = (places >= 0) & (places < len(held))
+                out[known] += held[places[known]]
+        return out
+
+    def news(self) -> set[int]:
+        """Ads of which others have told something new since this was last asked."""
+        news = self._pool.news
+        found, news[self._lane] = news[self._lane], set()
+        return found
+
+    def examined(self, own: Examination) -> Floats:
+        """How likely slots are looked at ``[K]``, by the outcomes of all lanes; a curve that is declared stays."""
+        told = [learned.slots for learned in self._told()]
+        if own.declared or not told:
+            return own.curve
+        joined = Examination()
+        joined.restore(_added([own.record, *told]))
+        return joined.curve
+
+
+def _added(records: Sequence[Floats]) -> Floats:
+    """The sum of records ``[2, K]`` of slots, each with a ``K`` of its own."""
+    out = np.zeros((2, max(record.shape[1] for record in records)))
+    for record in records:
+        out[:, : record.shape[1]] += record
+    return out

@@ -1,15 +1,20 @@
-"""What state is recovered from: the changelog's rows and lane rows, snapshots."""
+"""What state is recovered from, the changelog's rows and lane rows, and snapshots; and what lanes tell one another."""
 
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
-from scoring.inputs import history_of, interest_of
+from scoring.calibration import Calibrator
+from scoring.feedback import ClickLayer
+from scoring.inputs import CONTEXT_DIM, history_of, interest_of
 from scoring.interest import decayed
+from scoring.pool import Pool
 from scoring.rows import ROW_BYTES, RowStore
 from scoring.update import apply
+from streams.layer_feed import hear, shares
 from streams.recovery import Recovered, RecoveryError, _load
 from streams.settings import Settings
 from streams.snapshots import Snapshots
@@ -99,8 +104,42 @@ def _row_seed() -> bytes:
     return value
 
 
+def _share() -> Check:
+    """A key, a line's end, a value of the click-layers topic; a word that is heard can be served by."""
+    shop, layer = catalogue(20), ClickLayer()
+    layer.learner(0)
+
+    def check(data: bytes) -> None:
+        key, _, value = data.partition(b"\n")
+        pool = Pool()
+        if hear(pool, [Record("click-layers", 0, 0, START_MS, key, value)]):
+            assert not pool.learned
+            assert not pool.records
+        calibrator = Calibrator()
+        calibrator.update(layer, shop, pool.others(0))
+        served = calibrator.calibration(np.zeros((1, CONTEXT_DIM), np.float32), np.arange(20)[None])
+        examined = served.examined
+        assert np.isfinite(served.weights).all()
+        assert np.isfinite(served.lift).all()
+        assert examined is not None
+        assert ((examined > 0) & (examined <= 1)).all()
+
+    return check
+
+
+def _share_seeds() -> list[bytes]:
+    layer = ClickLayer()
+    layer.learner(0)
+    for slot, ad in enumerate(catalogue(3).ad.tolist()):
+        layer.lifts.learn(ad, 1, 0.5)
+        layer.examination.learn(slot, 1, 0.5)
+    words = shares(1, layer, set(layer.lifts.arrays()[0].tolist()))
+    return [(word.key or b"") + b"\n" + (word.value or b"") for word in words]
+
+
 STATE = (
     Target("row", _changelog(b"user-1"), lambda: [_row_seed()], size_max=ROW_BYTES, inputs_per_process=200_000),
     Target("lane_row", _changelog(LANE_KEY), lambda: [_lane_row_seed()]),
     Target("snapshot", _snapshot, _snapshot_seeds, [b"salience"], size_max=4_096),
+    Target("share", _share, _share_seeds, [b"1/0\n", b"1\n", b"\x00\x00\x00\x00\x00\x00\xf0\x7f"], size_max=4_096),
 )

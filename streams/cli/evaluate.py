@@ -33,8 +33,6 @@ LanesOption = Annotated[int, typer.Option("--lanes", min=1, max=64, help="Lanes 
 ModelsOption = Annotated[
     str | None, typer.Option("--models", help="Only these, by name and comma; attention is always among them.")
 ]
-BEFORE_MAX = 250_000
-"""Examples of the first lesson for the variants and ablations, and for the attention model they are compared with."""
 NEEDS = ("torch", "lightgbm", "sklearn")
 
 
@@ -185,8 +183,6 @@ def _contestants(trial: "Trial", seed: int) -> "list[Alternative]":
     """All models, those that take longest first."""
     from dataclasses import replace
 
-    import numpy as np
-
     from onnx_models.alternatives.boosting import Boosting
     from onnx_models.alternatives.hashed import Hashed
     from onnx_models.alternatives.incremental import river_models
@@ -196,10 +192,9 @@ def _contestants(trial: "Trial", seed: int) -> "list[Alternative]":
     from streams.cli.trials import KUAIRAND
 
     config = replace(Config(seed=seed), **KUAIRAND)
-    count = len(trial.before)
-    before = trial.before.at(np.arange(max(count - BEFORE_MAX, 0), count))
-    chosen = Net("attention", config, before if count else None)
-    others = variants(config, before if count else None)
+    before = trial.before if len(trial.before) else None
+    chosen = Net("attention", config, before)
+    others = variants(config, before)
     din = [net for net in others if net.name == "din"]
     nets = [*din, chosen, *(net for net in others if net not in din)]
     return [*nets, *river_models(seed)[::-1], Boosting(), Hashed(), Popularity()]

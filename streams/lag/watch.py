@@ -72,6 +72,7 @@ class LagWatch:
         check: Callable[[], None] = lambda: None,
         progress: Callable[[Lag], None] = lambda _lag: None,
         *,
+        stall_s: float = STALL_S,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> float:
@@ -79,7 +80,7 @@ class LagWatch:
 
         ``records``: at least so many are to be consumed. Say it where it is known: the embedded broker tells a log
         end that is short of its last batch. ``check`` is called at every look and raises where waiting is in vain.
-        Raises `StalledError`.
+        Raises `StalledError` where nothing has moved for ``stall_s``.
         """
         since: float | None = None
         last: Lag | None = None
@@ -95,9 +96,9 @@ class LagWatch:
                 since = now
             if lag.consumed >= records and not lag.behind:
                 return 0.0 if since is None else now - since
-            if now - moved > STALL_S:
+            if now - moved > stall_s:
                 raise StalledError(
                     f"group {self._group} has consumed {lag.consumed} records, is {lag.behind} behind, and has "
-                    f"not moved for {STALL_S:.0f} s; see the workers' logs"
+                    f"not moved for {stall_s:.0f} s; see the workers' logs"
                 )
             await sleep(LOOK_EVERY_S)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -39,8 +40,13 @@ LANES = 4
 WORKERS = 2
 GAP_S = (0.5, 4.0)
 """Between two faults of one kind: shorter than a recovery, so that faults meet each other's."""
+SAID = 6_000
+"""Characters of what a worker said last, where it does not get on."""
 QUIET_S = 240.0
 """Within this the lag must be 0 once the faults are over."""
+STALL_S = 120.0
+"""Nor may it stand still for so long: a worker whose lane stands still for `stall_ms`, a minute, ends itself, and the
+lane is taken over by whoever is there."""
 GROUP = "salience"
 
 log = structlog.get_logger()
@@ -187,9 +193,11 @@ def _until_quiet(cluster: Cluster, fleet: Fleet, records: int) -> int:
         async with LagWatch(cluster.bootstrap, "", GROUP) as watch:
             try:
                 async with asyncio.timeout(QUIET_S):
-                    await watch.until_zero(records)
+                    await watch.until_zero(records, stall_s=STALL_S)
             except (StalledError, TimeoutError) as error:
                 log.warning("not quiet", error=str(error), workers=[slot.name for slot in fleet.slots if slot.alive])
+                for file in filter(Path.exists, map(fleet.log_file, fleet.slots)):
+                    sys.stderr.write(f"--- {file.name} ends with\n{file.read_text(errors='replace')[-SAID:]}\n")
             return (await watch.look()).behind
 
     return asyncio.run(wait())

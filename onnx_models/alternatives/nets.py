@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from onnx_models.alternatives import Chances
@@ -33,15 +32,18 @@ class ActivationUnit(Attention):
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
-        self.unit = nn.Sequential(Linear(3 * dim, UNIT), nn.PReLU(), Linear(UNIT, 1))
+        self.pair = Linear(3 * dim, UNIT)
+        self.unit = nn.Sequential(nn.PReLU(), Linear(UNIT, 1))
 
     def weigh(self, candidates: Tensor, keys: Tensor, scores: Tensor) -> Tensor:
         past = keys.transpose(1, 2).unsqueeze(1)  # [B, 1, 1+H, D]
         candidate = candidates.unsqueeze(2)  # [B, C, 1, D]
-        shape = torch.broadcast_shapes(past.shape, candidate.shape)
-        pair = torch.cat([past.expand(shape), candidate.expand(shape), past * candidate], 3)
+        # A layer over [past; candidate; past × candidate] is the sum of a layer over each, the first once a person.
+        of_past, of_candidate, of_both = self.pair.weight.split(keys.shape[1])
+        assert self.pair.bias is not None
+        pair = past @ of_past + (candidate @ of_candidate + self.pair.bias) + (past * candidate) @ of_both
         held = (scores > -1e6).to(keys.dtype)  # [B, 1, 1+H]
-        weights: Tensor = self.unit(pair).squeeze(3) * held / RING_SIZE**0.5
+        weights: Tensor = self.unit(pair).squeeze(3) * held / RING_SIZE**0.5  # of [B, C, 1+H, UNIT]
         return weights
 
 
@@ -121,7 +123,8 @@ class Net:
 def variants(config: Config, before: Examples | None) -> list[Net]:
     """The other ways, and the ablations."""
     pooled = (_REST + _DOTS / 2) / 1000
-    unit = (_REST + _DOTS / 2 + 2 * (RING_SIZE + 1) * (3 * DIM * UNIT + UNIT)) / 1000
+    pair = DIM + 2 * DIM * UNIT + 2 * UNIT
+    unit = (_REST + _DOTS / 2 + (RING_SIZE + 1) * pair + 2 * DIM * UNIT) / 1000
     return [
         Net("mean_pooling", config, before, MeanPooling, kflop=pooled),
         Net("din", config, before, ActivationUnit, kflop=unit),

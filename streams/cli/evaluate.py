@@ -230,6 +230,7 @@ def _report(
         typer.echo(json.dumps({**told, "cold_start": strangers, "lanes": lanes, "about": about}))
     for mode, lines in found.lines.items():
         console.print(_table(mode, lines, found.chosen, len(trial.stateful)))
+    console.print(_costs(found.lines["frozen"], found.chosen))
     for step, of in found.steps.items():
         parts = [f"{name} {each.value:+.4f} [{each.low:+.4f}, {each.high:+.4f}]" for name, each in of.items()]
         console.print(f"{found.chosen}, {step.replace('_', ' ')}: {', '.join(parts)}")
@@ -259,17 +260,29 @@ def _lanes(shared: "list[Shared]") -> Table:
 
 
 def _table(mode: str, lines: "dict[str, Line]", chosen: str, tested: int) -> Table:
-    still = mode == "frozen"
-    names = ["model", "AUC", "log loss", "norm. entropy", "calibration", f"AUC less {chosen}'s"]
-    names += ["gAUC", "NDCG@10", "µs", "kFLOP"] if still else []
-    table = Table(*names, title=f"{mode}: {tested:,} impressions; µs and kFLOP a candidate")
+    table = _numbers(f"{mode}: {tested:,} impressions", "AUC", "log loss", "norm. entropy", "calibration")
+    table.add_column(f"AUC less {chosen}'s")
     for name, line in sorted(lines.items(), key=lambda each: -each[1].auc):
         cells = [name, f"{line.auc:.4f}", f"{line.log_loss:.4f}", f"{line.normalised_entropy:.4f}"]
-        cells.append(f"{line.calibration:.3f}")
         gap = line.auc_difference
-        cells.append(f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]" if gap else "")
-        if still:
-            cells += [f"{line.gauc:.4f}", f"{line.ndcg_10:.4f}"]
-            cells += [f"{line.us_per_candidate:.1f}", f"{line.kflop_per_candidate:.3g}"]
+        away = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]" if gap else ""
+        table.add_row(*cells, f"{line.calibration:.3f}", away, style="bold" if name == chosen else None)
+    return table
+
+
+def _costs(lines: "dict[str, Line]", chosen: str) -> Table:
+    """What is told of frozen models alone."""
+    table = _numbers("frozen: a person's own order, and what a candidate costs", "gAUC", "NDCG@10", "µs", "kFLOP")
+    for name, line in sorted(lines.items(), key=lambda each: -(each[1].gauc or 0)):
+        cells = [name, f"{line.gauc:.4f}", f"{line.ndcg_10:.4f}"]
+        cells += [f"{line.us_per_candidate:.1f}", f"{line.kflop_per_candidate:.3g}"]
         table.add_row(*cells, style="bold" if name == chosen else None)
+    return table
+
+
+def _numbers(title: str, *names: str) -> Table:
+    """A table of models; numbers are never cut short, however narrow the terminal."""
+    table = Table("model", title=title)
+    for name in names:
+        table.add_column(name, justify="right", min_width=6)
     return table

@@ -1,5 +1,7 @@
 """Training finds what is there, says how well, and gives the same network for the same seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -98,6 +100,29 @@ def test_a_seed_gives_one_network_and_another_seed_another(log: tuple[Examples, 
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = train(log[0], log[1], Config(vocabulary=256, epochs=1, batch=512, seed=4)).network.state_dict()
     assert not torch.equal(first["encoder.table"], other["encoder.table"])
+
+
+def test_learning_a_batch_in_parts_is_learning_it_whole(
+    log: tuple[Examples, Items], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(CONFIG, epochs=1)
+    monkeypatch.setattr("onnx_models.training.PART", 10**6)
+    whole = train(*log, short)
+    monkeypatch.setattr("onnx_models.training.PART", 7)
+    parts = train(*log, short)
+    assert whole.losses == pytest.approx(parts.losses, rel=1e-5)
+    np.testing.assert_allclose(*(predict(each.network, *log) for each in (whole, parts)), atol=1e-4)
+
+
+def test_an_example_is_predicted_alike_alone_and_among_those_with_more_past_items(
+    log: tuple[Examples, Items], trained: TrainResult
+) -> None:
+    examples, items = log
+    met = np.count_nonzero(examples.history >= 0, axis=1)
+    few = [int(np.argmin(met)), int(np.argsort(met)[len(met) // 2]), int(np.argmax(met))]
+    assert met[few[0]] < met[few[1]] < met[few[2]]
+    alone = [predict(trained.network, examples.at(np.array([place])), items)[0] for place in few]
+    assert alone == pytest.approx(predict(trained.network, examples, items)[few].tolist(), abs=1e-6)
 
 
 def test_training_leaves_the_randomness_of_others_alone(log: tuple[Examples, Items]) -> None:

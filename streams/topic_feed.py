@@ -9,13 +9,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from mode import Service
 
 from streams.compute import Compute
 from streams.connection import aiokafka_options
 from streams.decode import Record
-from streams.reading import log_ends
+from streams.reading import log_ends, partitions_of
 from streams.settings import Settings
 
 log = structlog.get_logger()
@@ -53,19 +53,19 @@ class TopicFeed(Service):
         """What takes long and can be done before `take`, off the compute thread; nothing, unless a subclass says."""
 
     async def on_start(self) -> None:
-        """Read to the end as it is now."""
+        """Read to the end as it is now. Raises `MissingTopicError`: a topic not known yet is not read in part."""
+        bootstrap = self._settings.bootstrap
+        partitions = await asyncio.to_thread(partitions_of, bootstrap, self._topic)
         consumer = self._consumer = AIOKafkaConsumer(
             isolation_level="read_committed",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            **aiokafka_options(self._settings.bootstrap),
+            **aiokafka_options(bootstrap),
         )
         await consumer.start()
-        numbers = sorted(consumer.partitions_for_topic(self._topic) or {0})
-        partitions = [TopicPartition(self._topic, number) for number in numbers]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
-        ends = await log_ends(self._settings.bootstrap, partitions)
+        ends = await log_ends(bootstrap, partitions)
         records = 0
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
             records += await self._read(consumer)

@@ -8,6 +8,7 @@ from deploy.brokers import Broker
 from streams.compute import Compute
 from streams.control import Control, ControlFeed, publish
 from streams.control_wire import Consent
+from streams.reading import MissingTopicError
 from tests.builders import START_MS
 from tests.integration.lanes import Shop, play
 from tests.integration.workers import until
@@ -43,5 +44,23 @@ def test_a_feed_has_read_everything_when_it_has_started_and_then_follows(
         assert control.get(Consent, "late") == refusal("late")
         assert control.get(Consent, "user-0") is None
         assert not failures
+
+    play(scenario)
+
+
+def test_a_feed_whose_topic_is_not_known_yet_ends_the_worker_rather_than_follow_a_part_of_it(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = Shop.open(kafka.bootstrap, topic_prefix, tmp_path)
+        elsewhere = shop.settings.model_copy(update={"topic_prefix": f"{topic_prefix}-other-"})
+        compute = Compute()
+        feed = ControlFeed(elsewhere, Control(), compute, pytest.fail)
+        try:
+            with pytest.raises(MissingTopicError, match="topics create"):
+                await feed.on_start()
+        finally:
+            await feed.on_stop()
+            compute.stop()
 
     play(scenario)

@@ -11,11 +11,12 @@ import structlog
 from streams.app import create_app
 from streams.fatal import EXIT_STATUS, describe, say_end
 from streams.identity import identify
+from streams.repeats import Repeats
 from streams.settings import Settings
 
 
 def configure_logging(*, log_json: bool) -> None:
-    """Structured lines on stderr; the libraries' warnings are made into such lines."""
+    """Structured lines on stderr; the libraries' warnings are made into such lines, none said again and again."""
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if log_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
@@ -36,6 +37,7 @@ def configure_logging(*, log_json: bool) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(Repeats())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 

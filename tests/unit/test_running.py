@@ -1,8 +1,13 @@
 """How a worker's process logs."""
 
 import json
+import logging
 import subprocess
 import sys
+
+import pytest
+
+from streams.repeats import KINDS_MAX, REPEAT_MS, Repeats
 
 SAYS = """
 import logging, structlog
@@ -35,3 +40,54 @@ def test_for_people_a_line_says_what_and_with_which_values() -> None:
     assert "lane taken over" in ours
     assert "lane=3" in ours
     assert "a broker is away" in theirs
+
+
+class Said:
+    """What comes through a filter, at times that the test sets."""
+
+    def __init__(self) -> None:
+        self.now_ms, self.lines, self._repeats = 0, list[str](), Repeats(lambda: self.now_ms)
+
+    def __call__(self, message: str, *values: object, raised: bool = False) -> None:
+        told = (ValueError, ValueError("no"), None) if raised else None
+        record = logging.LogRecord("aiokafka", logging.ERROR, "conn.py", 1, message, values, told)
+        if self._repeats.filter(record):
+            self.lines.append(record.getMessage())
+
+
+def test_what_a_library_says_again_and_again_is_said_once_in_ten_seconds_with_how_often() -> None:
+    say = Said()
+    for number in range(1_002):
+        say("no connection to node %d", number % 3)
+        say("Topic %s is unknown", "clicks")
+        say.now_ms += 10
+    assert say.lines == [
+        "no connection to node 0",
+        "Topic clicks is unknown",
+        "no connection to node 1 (999 more like it since the last)",
+        "Topic clicks is unknown (999 more like it since the last)",
+    ]
+
+
+@pytest.mark.parametrize("late_ms", [REPEAT_MS, 10 * REPEAT_MS])
+def test_a_line_that_comes_seldom_stays_as_it_is(late_ms: int) -> None:
+    say = Said()
+    for _ in range(3):
+        say("a rebalance took %d s", 3)
+        say.now_ms += late_ms
+    assert say.lines == ["a rebalance took 3 s"] * 3
+
+
+def test_every_exception_is_said() -> None:
+    say = Said()
+    for _ in range(3):
+        say("it failed", raised=True)
+    assert len(say.lines) == 3
+
+
+def test_kinds_of_lines_without_end_are_not_remembered_without_end() -> None:
+    say = Said()
+    for number in range(3 * KINDS_MAX):
+        say(f"offset {number} is out of range")
+    assert len(say.lines) == 3 * KINDS_MAX
+    assert len(say._repeats._said) <= KINDS_MAX

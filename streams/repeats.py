@@ -1,0 +1,38 @@
+"""Libraries' log lines, each kind said once in a while: a client says that a broker is away fifty times a second."""
+
+import logging
+from collections.abc import Callable
+
+from streams.clock import tick_ms
+
+REPEAT_MS = 10_000
+KINDS_MAX = 1_000
+"""Kinds of lines remembered; a kind is a logger and a message without what is filled in."""
+
+
+class Repeats(logging.Filter):
+    """Lets a line of a kind through once in `REPEAT_MS`, with the number of those that were kept back since.
+
+    A line with an exception is always said.
+    """
+
+    def __init__(self, now_ms: Callable[[], int] = tick_ms) -> None:
+        super().__init__()
+        self._now_ms = now_ms
+        self._said: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is to be said."""
+        if record.exc_info:
+            return True
+        kind, now_ms = (record.name, str(record.msg)), self._now_ms()
+        last_ms, kept = self._said.get(kind, (now_ms - REPEAT_MS, 0))
+        if now_ms - last_ms < REPEAT_MS:
+            self._said[kind] = last_ms, kept + 1
+            return False
+        if len(self._said) >= KINDS_MAX:
+            self._said.clear()
+        self._said[kind] = now_ms, 0
+        if kept:
+            record.msg = f"{record.msg} ({kept:,} more like it since the last)"
+        return True

@@ -32,9 +32,9 @@ AGE_SCALE = 0.1
 """Ages come as log1p of seconds: a month is 15."""
 
 SIMILARITY, RECENCY = 60.0, -5.0
-"""Where training starts: attention goes to what is alike in content (keys are the items' own vectors, enlarged since
-the table starts small) and recent (it falls as the root of the age). From such a start 1,200 users of the demo shop
-teach a test AUC of 0.761; from noise 0.746."""
+"""Where training may start (`Attention.begin_alike`): attention goes to what is alike in content (keys are the items'
+own vectors, enlarged since the table starts small) and recent (it falls as the root of the age). From such a start 400
+shoppers of the demo teach a test AUC of .7583, from what is drawn .7565."""
 KIND_SCORES = {
     HistoryKind.OPEN: -1.0,
     HistoryKind.SKIPPED: -1.0,
@@ -115,11 +115,10 @@ class Attention(nn.Module):
         self.out = Linear(NARROW, 1)
         self.conversion = Linear(NARROW, 1)
         self.viewed = Linear(NARROW, 1)
-        self._start()
 
     @torch.no_grad()
-    def _start(self) -> None:
-        """Begin with similarity times recency; all else is drawn."""
+    def begin_alike(self) -> None:
+        """Begin with similarity times recency, instead of what was drawn."""
         identity = torch.eye(self.key.weight.shape[0])
         self.key.weight.copy_(SIMILARITY * identity)
         self.value.weight.copy_(identity)

@@ -37,6 +37,7 @@ def lively_network(seed: int = 0, vocabulary: int = 300, dense_dim: int = DENSE_
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Network(vocabulary, dense_dim=dense_dim)
+        network.attention.begin_alike()
         with torch.no_grad():
             for weight in network.parameters():
                 weight.add_(torch.randn_like(weight) * 0.1)
@@ -167,6 +168,22 @@ def test_a_past_item_like_a_candidate_can_draw_its_attention(network: "Network")
     inputs.history[:] = inputs.history[:, :1]
     _, alike = score(network, inputs)
     assert np.ptp(alike, axis=2).max() < 1e-6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_attention_that_begins_alike_goes_to_what_is_alike(seed: int) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = Network(300)
+    network.attention.begin_alike()
+    inputs = drawn_inputs(np.random.default_rng(seed), 1, 1, network.dim)
+    inputs.history_mask[:] = 1
+    inputs.history_kind[:] = HistoryKind.CLICKED
+    inputs.history_age[:] = 5
+    inputs.history[0, 7] = inputs.candidates[0, 0]
+    _, attention = score(network, inputs)
+    assert attention[0, 0].argmax() == 7
+    assert attention[0, 0, 7] > 0.5
 
 
 def test_an_empty_history_gives_no_nan_forward_or_back(network: "Network") -> None:

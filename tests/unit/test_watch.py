@@ -50,6 +50,17 @@ def test_more_clicks_than_predicted_are_a_drift_of_calibration() -> None:
     assert Detector.CALIBRATION in {alarm.detector for alarm in run(watch, model, shifted, learned=10_000)}
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rate", [0.6, 1.5])
+def test_predictions_that_are_right_again_after_a_drift_are_no_drift(seed: int, rate: float) -> None:
+    """What would answer it: the weights of before the drift, which are the wrong ones now."""
+    watch, model = Watch(), a_model()
+    run(watch, model, outcomes(10_000, seed))
+    moved = [(clicked, predicted * rate) for clicked, predicted in outcomes(2_500, seed + 10) if predicted * rate < 1]
+    assert run(watch, model, moved, learned=10_000)
+    assert run(watch, model, outcomes(SOON, seed + 20), learned=10_000 + len(moved)) == []
+
+
 def test_predictions_that_get_better_than_they_think_raise_no_alarm() -> None:
     watch, model = Watch(), a_model()
     run(watch, model, outcomes(10_000))

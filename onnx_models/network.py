@@ -31,10 +31,10 @@ MASKED = -1e9
 AGE_SCALE = 0.1
 """Ages come as log1p of seconds: a month is 15."""
 
-SIMILARITY, RECENCY = 60.0, -5.0
-"""Where training may start (`Attention.begin_alike`): attention goes to what is alike in content (keys are the items'
-own vectors, enlarged since the table starts small) and recent (it falls as the root of the age). From such a start 400
-shoppers of the demo teach a test AUC of .7583, from what is drawn .7565."""
+RECENCY = -1 / 12
+"""Where training starts (`Attention.begin_alike`): attention goes to what is alike in content (keys are the items' own
+vectors, enlarged since the table starts small) and, by this share of it, to what is recent (it falls as the root of the
+age)."""
 KIND_SCORES = {
     HistoryKind.OPEN: -1.0,
     HistoryKind.SKIPPED: -1.0,
@@ -117,12 +117,12 @@ class Attention(nn.Module):
         self.viewed = Linear(NARROW, 1)
 
     @torch.no_grad()
-    def begin_alike(self) -> None:
-        """Begin with similarity times recency, instead of what was drawn."""
+    def begin_alike(self, similarity: float) -> None:
+        """Begin with similarity, of so much weight, times recency, instead of what was drawn."""
         identity = torch.eye(self.key.weight.shape[0])
-        self.key.weight.copy_(SIMILARITY * identity)
+        self.key.weight.copy_(similarity * identity)
         self.value.weight.copy_(identity)
-        self.recency_score.weight.fill_(RECENCY)
+        self.recency_score.weight.fill_(RECENCY * similarity)
         for kind, score in KIND_SCORES.items():
             self.kind_score[kind] = score
 

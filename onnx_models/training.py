@@ -35,11 +35,12 @@ class Config:
     the first half, while the rate is high, two of them say little. One thread: on shared cores two wait for each
     other, at six times the cost. ``before_…``: of the first lesson (see `train`). ``…_weight``: what the other outcomes
     count beside the click: of a log in which they are rare, ten times as much costs the click .002 to .007 AUC.
-    ``alike``: attention begins with what is alike and recent, and not as drawn.
+    ``similarity``: what attention begins with (`Attention.begin_alike`); 0: as drawn. From 60 the demo's 400 shoppers
+    teach a test AUC of .7583, from 15 .7566, from what is drawn .7565.
     """
 
     dim: int = 32
-    alike: bool = True
+    similarity: float = 60.0
     vocabulary: int = 4096
     batch: int = 512
     epochs: int = 6
@@ -157,8 +158,8 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         network = Network(config.vocabulary, config.dim, attention, items.dense.shape[1])
-        if config.alike:
-            network.attention.begin_alike()
+        if config.similarity:
+            network.attention.begin_alike(config.similarity)
         if before is not None:
             looked = replace(before, label=(before.viewed_s * 1000 >= VIEWED_LONG_MS).astype(np.float32))
             first = replace(config, epochs=config.before_epochs, rate=config.before_rate, batch=config.before_batch)

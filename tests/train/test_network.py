@@ -37,7 +37,7 @@ def lively_network(seed: int = 0, vocabulary: int = 300, dense_dim: int = DENSE_
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Network(vocabulary, dense_dim=dense_dim)
-        network.attention.begin_alike()
+        network.attention.begin_alike(60)
         with torch.no_grad():
             for weight in network.parameters():
                 weight.add_(torch.randn_like(weight) * 0.1)
@@ -175,7 +175,7 @@ def test_attention_that_begins_alike_goes_to_what_is_alike(seed: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Network(300)
-    network.attention.begin_alike()
+    network.attention.begin_alike(60)
     inputs = drawn_inputs(np.random.default_rng(seed), 1, 1, network.dim)
     inputs.history_mask[:] = 1
     inputs.history_kind[:] = HistoryKind.CLICKED

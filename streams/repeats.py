@@ -1,4 +1,4 @@
-"""Libraries' log lines, each kind said once in a while: a client says that a broker is away fifty times a second."""
+"""Libraries' log lines, each kind said once in a while: a client says again and again that a broker is away."""
 
 import logging
 from collections.abc import Callable

@@ -75,23 +75,16 @@ class ItemEncoder(nn.Module):
 
         What a title means counts as another token does.
         """
-        count = (tokens > 0).to(dense.dtype).sum(1, keepdim=True).clamp(min=1)  # [N, 1]
-        mean = self.total(tokens) / count  # [N, D]
+        held = (tokens > 0).to(dense.dtype)  # [N, T]
+        found = functional.embedding(tokens, self.table) * held.unsqueeze(2)  # [N, T, D]
+        count = held.sum(1, keepdim=True).clamp(min=1)  # [N, 1]
+        mean = found.sum(1) / count  # [N, D]
         if self.text is not None:
             mean = mean + self.text(dense[:, DENSE_DIM:])  # [N, D]
             dense = dense[:, :DENSE_DIM]
         hidden = torch.relu(self.hidden(torch.cat([mean, dense], 1)))  # [N, 2D]
         vector: Tensor = mean + self.out(hidden)  # [N, D]
         return vector
-
-    def total(self, tokens: Tensor) -> Tensor:
-        """The sum of the tokens' rows, ``[N, D]``; learning, without ``[N, T, D]`` in memory, which ONNX cannot say."""
-        if not torch.onnx.is_in_onnx_export():
-            bags: Tensor = functional.embedding_bag(tokens, self.table, mode="sum", padding_idx=0)
-            return bags
-        held = (tokens > 0).to(self.table.dtype)  # [N, T]
-        found = functional.embedding(tokens, self.table) * held.unsqueeze(2)  # [N, T, D]
-        return found.sum(1)
 
 
 class Attention(nn.Module):
@@ -167,24 +160,16 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Keys ``[B, D, 1+H]``, values ``[B, 1+H, D]`` and scores of their own ``[B, 1, 1+H]``; the null item first."""
         people = history.shape[0]
-        # A kind is looked up by a product: looked up by its place, learning takes half as long again (on a CPU).
-        kind = (history_kind.unsqueeze(2) == torch.arange(len(HistoryKind))).to(history.dtype)  # [B, H, kinds]
-        told = torch.cat([kind, history_age.unsqueeze(2) * AGE_SCALE], 2)  # [B, H, kinds + 1]
-        item = history + told @ _rows(self.kind, self.recency)  # [B, H, D]
+        age = history_age.unsqueeze(2) * AGE_SCALE  # [B, H, 1]
+        item = history + functional.embedding(history_kind, self.kind) + self.recency(age)  # [B, H, D]
         keys = self.key(item) / math.sqrt(history.shape[2])  # [B, H, D]
         values = self.value(item)  # [B, H, D]
-        own = told @ _rows(self.kind_score, self.recency_score)  # [B, H, 1]
+        own = functional.embedding(history_kind, self.kind_score) + self.recency_score(age)  # [B, H, 1]
         own = own.squeeze(2) * history_mask + (1 - history_mask) * MASKED  # [B, H]
         keys = torch.cat([self.null_key.expand(people, -1, -1), keys], 1)  # [B, 1+H, D]
         values = torch.cat([self.null_value.expand(people, -1, -1), values], 1)  # [B, 1+H, D]
         scores = torch.cat([torch.zeros_like(own[:, :1]), own], 1)  # [B, 1+H]
         return keys.transpose(1, 2), values, scores.unsqueeze(1)
-
-
-def _rows(kind: Tensor, recency: Linear) -> Tensor:
-    """What a past item adds by its kind, ``[kinds, N]``, and by its age, the last row."""
-    assert recency.bias is not None
-    return torch.cat([kind + recency.bias, recency.weight])
 
 
 class Network(nn.Module):

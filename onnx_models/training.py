@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float32]
 CANDIDATES_MAX = 16
 """Candidates of one moment in a batch; a longer placement makes several."""
 PART = 512
-"""Moments that learn in one call: their histories fit a processor's cache, so a step takes half as long."""
+"""Moments that learn in one call: their histories fit a processor's cache, and short ones are apart from long ones."""
 MOMENTS_PER_CALL = 1024
 """Moments predicted in one call; bounds memory at about 150 MB."""
 
@@ -226,7 +226,7 @@ class _Course:
         network.train()
         tokens = items.tokens.clone()
         tokens[torch.rand(len(tokens)) < config.id_dropout, 0] = 0  # an item's first token is its id
-        vectors, examples = network.encoder(tokens, items.dense), self.examples
+        vectors, examples = _encoded(network, tokens, items), self.examples
         loss, count = torch.zeros(()), np.count_nonzero(places >= 0)
         for part in _by_length(examples, places):
             outputs = _forward(network, vectors, items, examples, part)
@@ -273,6 +273,12 @@ def _calibrate(network: Network, validate: Examples, items: Items) -> None:
     out.bias.mul_(scale).add_(shift)
 
 
+def _encoded(network: Network, tokens: Tensor, items: _ItemTensors) -> Tensor:
+    """The items' learned vectors, and last that of padding, ``[N + 1, D]``: zero, as serving has in an empty place."""
+    vectors: Tensor = network.encoder(tokens[:-1], items.dense[:-1])
+    return functional.pad(vectors, (0, 0, 0, 1))
+
+
 def _forward(
     network: Network, vectors: Tensor, items: _ItemTensors, examples: Examples, places: Ints
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -287,7 +293,6 @@ def _forward(
     slots, age, kind = slots[:, met], examples.age[first][:, met], examples.kind[first][:, met]  # [B, H]
     history = torch.from_numpy(np.where(slots >= 0, slots, padding).astype(np.int64))
     known = torch.from_numpy(slots >= 0).to(vectors.dtype)
-    vectors = functional.pad(vectors[:-1], (0, 0, 0, 1))  # nothing is what serving has in an empty place
     item = torch.from_numpy(np.where(places >= 0, examples.item[places], padding).astype(np.int64))  # [B, C]
     outputs: tuple[Tensor, Tensor, Tensor, Tensor] = network.attention(
         functional.embedding(history, vectors),
@@ -309,7 +314,7 @@ def predict(network: Network, examples: Examples, items: Items) -> Floats:
     network.eval()
     out = np.zeros(len(examples), dtype=np.float32)
     with torch.inference_mode():
-        vectors = network.encoder(tensors.tokens, tensors.dense)
+        vectors = _encoded(network, tensors.tokens, tensors)
         for start in range(0, len(moments), MOMENTS_PER_CALL):
             places = moments.places(np.arange(start, min(start + MOMENTS_PER_CALL, len(moments))))
             logit, *_ = _forward(network, vectors, tensors, examples, places)

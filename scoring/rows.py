@@ -241,7 +241,7 @@ class RowStore:
 
     def find_all(self, users: Sequence[bytes | None]) -> npt.NDArray[np.int64]:
         """`find` of each user, ``[N]``; None is nobody."""
-        index: dict[bytes | None, int] = self._index  # type: ignore[assignment] # asked only
+        index: dict[bytes | None, int] = self._index  # type: ignore[assignment]  # asked only, never written to
         return np.fromiter(map(index.get, users, repeat(-1)), dtype=np.int64, count=len(users))
 
     def row_of(self, user: bytes) -> int:

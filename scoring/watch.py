@@ -42,7 +42,7 @@ class Detector(StrEnum):
 
     def worse(self, was: float, now: float) -> bool:
         """Whether predictions are less true than they were; an answer that has helped is a change, too."""
-        return abs(now) > abs(was) if self is Detector.CALIBRATION else now >= was
+        return abs(now) > abs(was) if self is Detector.CALIBRATION else now > was
 
 
 class Answer(StrEnum):

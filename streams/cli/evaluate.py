@@ -281,8 +281,9 @@ def _costs(lines: "dict[str, Line]", chosen: str) -> Table:
 
 
 def _numbers(title: str, *names: str) -> Table:
-    """A table of models; numbers are never cut short, however narrow the terminal."""
-    table = Table("model", title=title)
+    """A table of models whose names and numbers are whole in 80 columns."""
+    table = Table(title=title)
+    table.add_column("model", overflow="fold")
     for name in names:
         table.add_column(name, justify="right", min_width=6)
     return table

@@ -114,7 +114,7 @@ def diversity(
 
     if method not in ("mmr", "dpp"):
         raise typer.BadParameter(f"--method {method}: expected mmr or dpp")
-    terms = Terms(diversity=DIVERSITY if strength is None else strength, diversify_by=method)  # type: ignore[arg-type]  # checked
+    terms = Terms(diversity=DIVERSITY if strength is None else strength, diversify_by=method)  # type: ignore[arg-type]  # checked above
     people = Console(stderr=True, highlight=False)
     with Progress(console=people, transient=True) as progress:
         batches = progress.add_task("placing", total=3 * (placements // PEOPLE))

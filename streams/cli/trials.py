@@ -29,9 +29,9 @@ quarter million of them read once give .7466 and .7480 AUC with state that follo
 and .7505, twice .7502 and .7527.
 
 Attention begins as drawn: on the same parts .7536, .7547, .7535 and .7531 (seeds 1 to 4), from the demo's similarity
-.7484, .7531, .7517 and .7503. Of 50 past items it then weighs 49.9 (the exponential of the weights' entropy), from the
-demo's similarity 45.5, and mean pooling does as well: in this feed it matters what was met and what came of it, and
-hardly which of it is like the candidate."""
+.7484, .7531, .7517 and .7503. Of 50 past items it then weighs 49.9 (the exponential of the weights' entropy, seed 1),
+from the demo's similarity 45.5, and mean pooling does as well: in this feed it matters what was met and what came of
+it, and hardly which of it is like the candidate."""
 
 
 def kuairand_trial(data: Path, test: Path | None, progress: Callable[[int, int], None]) -> "Trial":

@@ -95,7 +95,7 @@ def test_news_comes_at_once_and_after_every_poll() -> None:
 
 def test_what_ends_the_polling_is_raised_and_not_taken_for_silence() -> None:
     monitor, broker = monitor_of(1)
-    broker.poll = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]  # a defect
+    broker.poll = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]  # stands in for a defect
 
     async def run() -> None:
         async with monitor:

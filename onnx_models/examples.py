@@ -15,7 +15,8 @@ from scoring.events import Events, Kind, Source
 from scoring.features import FEATURE_DIM
 from scoring.gathering import gather
 from scoring.ids import MISSING, mix64
-from scoring.inputs import CONTEXT_DIM, STATS_DIM
+from scoring.inputs import CONTEXT_DIM, RATED, STATS_DIM
+from scoring.rates import RateTable, counts_of
 from scoring.rows import RING_SIZE, RowStore
 from scoring.update import apply
 
@@ -81,38 +82,51 @@ class Examples:
 
 
 def collect(
-    events: Events, store: RowStore, catalogue: Catalogue, progress: Progress | None = None
+    events: Events,
+    store: RowStore,
+    catalogue: Catalogue,
+    progress: Progress | None = None,
+    rates: RateTable | None = None,
 ) -> tuple[Examples, Ints]:
     """An example for each impression of an ad that the catalogue knows, in time order; ``store`` ends as served.
 
-    ``events["row"]`` are rows of ``store``. Offsets are given anew, by time. An event id counts once. Beside the
-    examples, their places ``[E]`` among the events in the order of `in_time_order`.
+    So do ``rates``, which begin as what came before has left them. ``events["row"]`` are rows of ``store``. Offsets are
+    given anew, by time. An event id counts once. Beside the examples, their places ``[E]`` among the events in the
+    order of `in_time_order`.
     """
     events = in_time_order(events, store)
     slots = catalogue.slots_of(events["ad"])
     wanted = (events["source"] == Source.IMPRESSION) & (slots != MISSING) & _first_of_id(events)
     out = _empty(events[wanted], slots[wanted], _answers(events, wanted))
     place = np.cumsum(wanted) - 1
-    done = 0
+    outcome, done = np.zeros(len(events), dtype=np.uint8), 0
     for slice_ in _slices(events):
         seen = slice_[wanted[slice_]]
         if len(seen):
             _fill(out, place[seen], events[seen], slots[seen], store, catalogue)
-        apply(store, events[slice_], catalogue)
+        outcome[slice_] = apply(store, events[slice_], catalogue).outcome
         done += len(slice_)
         if progress is not None:
             progress(done, len(events))
+    rates = RateTable() if rates is None else rates
+    rates.follow(catalogue)
+    out.stats[:, RATED:] = rates.running(slots, counts_of(events, outcome))[wanted]
     return out, np.flatnonzero(wanted)
 
 
-def unanswered(impressions: Events, store: RowStore, catalogue: Catalogue) -> Examples:
-    """Examples of ``impressions`` of known ads, all from ``store`` as it stands; what answered them is not known."""
+def unanswered(impressions: Events, store: RowStore, catalogue: Catalogue, rates: RateTable | None = None) -> Examples:
+    """Examples of ``impressions`` of known ads, all from ``store`` and ``rates`` as they stand.
+
+    What answered them is not known.
+    """
     slots = catalogue.slots_of(impressions["ad"])
     none = np.zeros(len(impressions), dtype=np.float32)
     out = _empty(impressions, slots, (none, none, none))
     for start in range(0, len(impressions), ROWS_PER_CALL):
         part = np.arange(start, min(start + ROWS_PER_CALL, len(impressions)))
         _fill(out, part, impressions[part], slots[part], store, catalogue)
+    if rates is not None:
+        out.stats[:, RATED:] = rates.at(slots)
     return out
 
 

@@ -92,6 +92,5 @@ class _Lane:
         layer = self.layer
         self.calibrator.update(layer, self.trial.catalogue, pool.others(number))
         layer.lifts.touched.clear()
-        ads, clicks, expected = layer.lifts.arrays()
         pool.tell(number, Learned.of(layer))
-        pool.tell_ads(number, ads, np.column_stack([clicks, expected]))
+        pool.tell_ads(number, *layer.lifts.arrays())

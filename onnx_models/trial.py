@@ -1,5 +1,6 @@
 """A log parted in time: what may be learnt from, and what tests it, with state that stood still or that followed."""
 
+import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from onnx_models.examples import Examples, Items, Progress, collect, in_time_ord
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Source
 from scoring.feedback import ClickLayer, Impressions
+from scoring.rates import RateTable
 from scoring.rows import RowStore
 
 Floats = npt.NDArray[np.floating]
@@ -79,11 +81,12 @@ def prepare(
         if progress is not None:
             progress(done, len(events))
 
-    learnt, _ = collect(early, store, catalogue, on)
-    still = RowStore()
+    rates = RateTable()
+    learnt, _ = collect(early, store, catalogue, on, rates)
+    still, still_rates = RowStore(), copy.deepcopy(rates)
     still.put([user for user in store.users if user is not None], store.rows[: len(store.users)])
-    stateful, place = collect(late, store, catalogue, lambda done, _: on(len(early) + done, 0))
-    frozen = unanswered(late[place], still, catalogue)
+    stateful, place = collect(late, store, catalogue, lambda done, _: on(len(early) + done, 0), rates)
+    frozen = unanswered(late[place], still, catalogue, still_rates)
     told = {name: getattr(stateful, name) for name in ("label", "converted", "viewed_s")}
     recent = learnt.time_ms >= from_ms
     return Trial(

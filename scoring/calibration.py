@@ -16,7 +16,6 @@ from scoring.clicks import (
     MARGIN,
     NUMBERS,
     START_WEIGHTS,
-    AdLifts,
     Floats,
     person_numbers,
 )
@@ -24,6 +23,7 @@ from scoring.examination import over
 from scoring.feedback import ClickLayer
 from scoring.inputs import SURFACES
 from scoring.pool import Others
+from scoring.rates import RateTable
 
 PERSONAL = ("bias", *NUMBERS, "surface")
 """P: the weights that count for one person, whose place in the app is one of all."""
@@ -85,37 +85,47 @@ class Calibration:
         return chance if self.examined is None else chance * over(self.examined, log_odds.shape[1]).astype(np.float32)
 
 
-def _lifts(ads: list[int], lifts: AdLifts, others: Others) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Lifts ``[N]`` by the outcomes of all lanes, and the clicks that each rests on, the prior's among them.
+def _lifts(records: Floats) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Lifts ``[N]`` of ads with ``records [N, RECORD]``, and the clicks that each rests on, the prior's among them.
 
     These are the shape of the gamma that an ad's rate is known by.
     """
-    clicks, expected = (lifts.records(ads) + others.records(ads) + LIFT_PRIOR).T
+    clicks, expected = records[:, :2].T + LIFT_PRIOR
     return np.log(clicks / expected).astype(np.float32), clicks.astype(np.float32)
 
 
 class Calibrator:
-    """Weights by attention model, slots' examination, and each ad's lift, as one lane serves; right between slices."""
+    """What all lanes have learned, as one lane serves it; right between slices.
+
+    Weights by attention model, slots' examination, each ad's lift, and how often ads are clicked (``rates``).
+    """
 
     def __init__(self) -> None:
         self._weights: Mapping[int, Floats] = {}
         self._lift, self._evidence = np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.float32)
         self._examined: Floats | None = None
+        self.rates = RateTable()
         self.learned = 0
         """Outcomes that went into it."""
 
     def update(self, layer: ClickLayer, catalogue: Catalogue, others: Others) -> None:
-        """Take what ``layer`` and the ``others`` have learned: weights, slots, and lifts of ads touched or new."""
+        """Take what ``layer`` and the ``others`` have learned: weights, slots, and records of ads touched or new."""
         self._weights = {number: others.weights(number, one.model) for number, one in layer.learners.items()}
         self.learned, self._examined = layer.learned, others.examined(layer.examination)
-        if (known := len(self._lift)) < len(catalogue):
-            lift, evidence = _lifts(catalogue.ad[known:].tolist(), layer.lifts, others)
-            self._lift, self._evidence = np.append(self._lift, lift), np.append(self._evidence, evidence)
-        if touched := list(layer.lifts.touched | others.news()):
-            slots = catalogue.slots_of(np.array(touched, dtype=np.uint64))
-            lift, evidence = _lifts(touched, layer.lifts, others)
-            held = slots >= 0
-            self._lift[slots[held]], self._evidence[slots[held]] = lift[held], evidence[held]
+        new = self.rates.follow(catalogue)
+        self._lift = np.append(self._lift, np.zeros(len(new), dtype=np.float32))
+        self._evidence = np.append(self._evidence, no_evidence(new.shape))
+        touched = np.array([*layer.lifts.touched | others.news()], dtype=np.uint64)
+        slots = catalogue.slots_of(touched)
+        slots = np.union1d(new, slots[slots >= 0])
+        ads = catalogue.ad[slots].tolist()
+        records = layer.lifts.records(ads) + others.records(ads)
+        self._lift[slots], self._evidence[slots] = _lifts(records)
+        self.rates.set(slots, records[:, 2:])
+
+    def rated(self, candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """What `scoring.rates` tells of candidates ``[B, C]``, ``[B, C, RATES_DIM]``."""
+        return self.rates.at(candidates)
 
     def calibration(
         self, context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], model: int = 0

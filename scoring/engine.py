@@ -1,13 +1,13 @@
 """Rows in, ranked placements out: gather, choose candidates, score all people in one call, rank."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from scoring.attention import AttentionModel
-from scoring.calibration import Calibration, chance_of
+from scoring.calibration import Calibration, Calibrator, chance_of
 from scoring.candidates import choose
 from scoring.catalogue import Catalogue
 from scoring.exploration import doubt_of
@@ -29,13 +29,21 @@ processor's cache. 16 people with 500 in one run take 1.06 times as long as in f
 
 _HALVES_SALT = id64("salience/interleaved-halves/1")
 
-Calibrate = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64], int], Calibration]
-"""The click layer's part for people with context ``[B, X]`` and candidates ``[B, C]``, and a model by its number."""
+
+class Calibrates(Protocol):
+    """What was learned online of ads and models: a `Calibrator`, or what a receipt keeps of one."""
+
+    def rated(self, candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """What `scoring.rates` tells of candidates ``[B, C]``, ``[B, C, RATES_DIM]``."""
+
+    def calibration(
+        self, context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], model: int
+    ) -> Calibration:
+        """For people with context ``[B, X]`` and candidates ``[B, C]``, and a model by its number."""
 
 
-def uncalibrated(context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], _model: int) -> Calibration:
-    """The attention model's own click rates."""
-    return Calibration.none(len(context), candidates.shape[1])
+UNCALIBRATED = Calibrator()
+"""The attention model's own click rates: nothing was learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,7 @@ class Scored:
     now_ms: npt.NDArray[np.int64]  # [B]
     control: npt.NDArray[np.bool_]  # [B]
     history_slots: npt.NDArray[np.int64]  # [B, H]
+    rates: npt.NDArray[np.float32]  # [B, C, RATES_DIM] of the candidates
     calibration: Calibration  # [B, P], [B, C]
     asked: Asked  # candidates, their click rates in the first slot, offers [B, C]
     decided: Decided  # [B, L], [B, C]
@@ -76,6 +85,7 @@ class _Question:
     people: People
     seeds: Ids
     candidates: npt.NDArray[np.int64]
+    rates: npt.NDArray[np.float32]
     group: Group
     control: npt.NDArray[np.bool_]
     offers: Offers | None
@@ -133,7 +143,7 @@ class Engine:
         object.__setattr__(self, "shown", Shown(terms.fairness, terms.fair_among))
         object.__setattr__(self, "models", Models(Served(self.model, self.catalogue)))
 
-    def place(self, rows: Rows, users: Ids, seeds: Ids, calibrate: Calibrate = uncalibrated) -> list[Scored]:
+    def place(self, rows: Rows, users: Ids, seeds: Ids, learned: Calibrates = UNCALIBRATED) -> list[Scored]:
         """Decide for ``rows [B]`` (copies), each as of its newest event; in parts of `PEOPLE_PER_CALL`.
 
         Empty where no ad may be shown.
@@ -143,7 +153,7 @@ class Engine:
         if (weights := self.shown.adjusted()) is not None:
             self.market.favour(*weights)
         return [
-            self._place(rows[part.people], users[part.people], seeds[part.people], part, by, calibrate)
+            self._place(rows[part.people], users[part.people], seeds[part.people], part, by, learned)
             for by, group in self._split(users)
             for part in group.parts(PEOPLE_PER_CALL)
         ]
@@ -172,39 +182,39 @@ class Engine:
         ]
 
     def _place(
-        self, rows: Rows, users: Ids, seeds: Ids, group: Group, by: tuple[Served, ...], calibrate: Calibrate
+        self, rows: Rows, users: Ids, seeds: Ids, group: Group, by: tuple[Served, ...], learned: Calibrates
     ) -> Scored:
         people = self._people(rows)
         control = in_control(users, group.policy.control_share)
         latest_ms = int(people.now_ms.max())
         candidates = choose(self.catalogue, people.interest, seeds, latest_ms, group.policy.shares, control)
         offers = self.market.offers(self.catalogue, candidates)
-        question = _Question(people, seeds, candidates, group, control, offers)
+        question = _Question(people, seeds, candidates, learned.rated(candidates), group, control, offers)
         while True:
             try:
-                scored = self._score(question, calibrate, by)
+                scored = self._score(question, learned, by)
             except ModelFailure as why:
                 by = (self.models.after(why),)
                 if any(policy.model for policy in group.policies):
                     # An arm without its model is none: its people have the shop's policy.
-                    return self._place(rows, users, seeds, Group(group.people, self.policy), by, calibrate)
+                    return self._place(rows, users, seeds, Group(group.people, self.policy), by, learned)
                 by *= len(group.policies)
                 continue
             self.shown.observe(self.catalogue, scored.asked, scored.decided, people.slots)
-            return replace(scored, beside=self._beside(scored, people, users, calibrate))
+            return replace(scored, beside=self._beside(scored, people, users, learned))
 
-    def _beside(self, scored: Scored, people: People, users: Ids, calibrate: Calibrate) -> Beside | None:
+    def _beside(self, scored: Scored, people: People, users: Ids, learned: Calibrates) -> Beside | None:
         """What the shadow would have said of those whom it is asked about."""
         shadow, asked = self.models.shadow, self.models.shadowed(users)
         if shadow is None or not len(asked) or shadow.version == scored.model:
             return None
         some, candidates = people.part(asked), scored.asked.candidates[asked]
         try:
-            logit, _ = self._logits(some, candidates, shadow)
+            logit, _ = self._logits(some, candidates, scored.rates[asked], shadow)
         except ModelFailure as why:
             self.models.after(why)
             return None
-        calibration = calibrate(some.context, candidates, shadow.number)
+        calibration = learned.calibration(some.context, candidates, shadow.number)
         pctr = chance_of(calibration.log_odds(logit, some.context, scored.control[asked]))
         return Beside(shadow.version, asked, pctr)
 
@@ -215,7 +225,7 @@ class Engine:
         seeds: Ids,
         candidates: npt.NDArray[np.int64],
         group: Group,
-        calibrate: Calibrate = uncalibrated,
+        learned: Calibrates = UNCALIBRATED,
         offers: Offers | None = None,
     ) -> Scored:
         """Score and rank given candidates ``[B, C]`` and offers: how a receipt is computed again.
@@ -223,17 +233,18 @@ class Engine:
         By the live model, but where a policy names one that is held.
         """
         control = in_control(users, group.policy.control_share)
-        question = _Question(self._people(rows), seeds, candidates, group, control, offers)
+        rates = learned.rated(candidates)
+        question = _Question(self._people(rows), seeds, candidates, rates, group, control, offers)
         by = tuple(self.models.able(policy.model) or self.models.live for policy in group.policies)
-        return self._score(question, calibrate, by)
+        return self._score(question, learned, by)
 
     def _people(self, rows: Rows) -> People:
         return People.of(self.catalogue, rows, rows["time_ms"].copy(), rows["surface"])
 
-    def _score(self, question: _Question, calibrate: Calibrate, by: tuple[Served, ...]) -> Scored:
+    def _score(self, question: _Question, learned: Calibrates, by: tuple[Served, ...]) -> Scored:
         policies = question.group.policies
         first, *others = (
-            self._hear(question, calibrate, served, policy) for served, policy in zip(by, policies, strict=True)
+            self._hear(question, learned, served, policy) for served, policy in zip(by, policies, strict=True)
         )
         other = others[0] if others else None
         decided = self.market.decide(
@@ -250,6 +261,7 @@ class Engine:
             now_ms=question.people.now_ms,
             control=question.control,
             history_slots=question.people.slots,
+            rates=question.rates,
             calibration=first.calibration,
             asked=first.asked,
             decided=decided,
@@ -259,19 +271,19 @@ class Engine:
             other=other,
         )
 
-    def _hear(self, question: _Question, calibrate: Calibrate, served: Served, policy: Policy) -> Heard:
+    def _hear(self, question: _Question, learned: Calibrates, served: Served, policy: Policy) -> Heard:
         people, candidates = question.people, question.candidates
-        logit, attentions = self._logits(people, candidates, served)
-        calibration = calibrate(people.context, candidates, served.number)
+        logit, attentions = self._logits(people, candidates, question.rates, served)
+        calibration = learned.calibration(people.context, candidates, served.number)
         odds = calibration.log_odds(logit, people.context, question.control)
         asked = question.asked(chance_of(odds), policy, calibration)
         return Heard(served, calibration, odds, asked, attentions)
 
     def _logits(
-        self, people: People, candidates: npt.NDArray[np.int64], served: Served
+        self, people: People, candidates: npt.NDArray[np.int64], rates: npt.NDArray[np.float32], served: Served
     ) -> tuple[npt.NDArray[np.float32], list[tuple[slice, npt.NDArray[np.float32]]]]:
         """Log-odds ``[B, C]``, and attention ``[·, C, H]`` of each run. Raises `ModelFailure`."""
-        gathered = Gathered(self.catalogue, people, candidates, served.learned)
+        gathered = Gathered(self.catalogue, people, candidates, served.learned, rates)
         together = max(CANDIDATES_PER_RUN // candidates.shape[1], 1)
         runs = [slice(start, start + together) for start in range(0, len(candidates), together)]
         logits, attentions = zip(*(served.score(gathered.inputs(run)) for run in runs), strict=True)

@@ -16,8 +16,9 @@ from scoring.events import Events, Outcome, Source
 from scoring.feedback import Impressions
 from scoring.gathering import gather
 from scoring.ids import MISSING
-from scoring.inputs import CONTEXT_DIM, ModelInputs
+from scoring.inputs import CONTEXT_DIM, RATED, ModelInputs
 from scoring.models import ModelFailure, Models, Served
+from scoring.rates import RateTable, counts_of
 from scoring.rows import RowStore
 from scoring.update import Applied, apply
 
@@ -51,11 +52,12 @@ class _Look:
 
 
 def apply_and_score(
-    store: RowStore, events: Events, users: Ids, models: Models, rules: Rules, scorers: Scorers
+    store: RowStore, events: Events, users: Ids, models: Models, rules: Rules, scorers: Scorers, rates: RateTable
 ) -> Exposed:
     """`scoring.update.apply`, and the scores of the impressions that it applied, of ads that the catalogue knows.
 
-    ``users [E]``: the 64-bit ids of whoever did what, of whom ``scorers`` say whose model is whose.
+    ``users [E]``: the 64-bit ids of whoever did what, of whom ``scorers`` say whose model is whose. The events count
+    in ``rates``, which follow the catalogue.
     """
     catalogue = models.base.catalogue
     outcome = np.full(len(events), Outcome.REPLAYED, dtype=np.uint8)
@@ -70,6 +72,9 @@ def apply_and_score(
         applied = apply(store, of_wave, catalogue, rules)
         outcome[wave] = applied.outcome
         unknown += applied.unknown_ads
+    told = rates.running(catalogue.slots_of(events["ad"]), counts_of(events, outcome))
+    for look in looks:  # which events count is known only now
+        look.inputs.candidate_stats[:, 0, RATED:] = told[look.place]
     return Exposed(Applied.of(events, outcome, unknown), _impressions(looks, events, outcome, models))
 
 

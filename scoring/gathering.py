@@ -60,8 +60,18 @@ class Gathered:
     the model reads them.
     """
 
-    def __init__(self, catalogue: Catalogue, people: People, candidates: Slots, learned: Floats | None = None) -> None:
-        """``learned [N, D]``: the model's vectors of the catalogue's slots, where it is not the catalogue's first."""
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        people: People,
+        candidates: Slots,
+        learned: Floats | None = None,
+        rates: Floats | None = None,
+    ) -> None:
+        """``learned [N, D]``: the model's vectors of the catalogue's slots, where it is not the catalogue's first.
+
+        ``rates [B, C, RATES_DIM]``: what `scoring.rates` tells of the candidates.
+        """
         self._catalogue, self._people, self._candidates = catalogue, people, candidates
         self._learned: Floats = catalogue.learned if learned is None else learned
         known = people.slots != MISSING
@@ -70,7 +80,7 @@ class Gathered:
         self._kind = np.where(known, people.past.kind, 0)
         self._mask = known.astype(np.float32)
         age_ms = people.now_ms[:, None] - catalogue.start_ms.take(candidates)
-        self._stats = stats_of(candidates, age_ms, people.past, people.slots)
+        self._stats = stats_of(candidates, age_ms, people.past, people.slots, rates)
 
     def inputs(self, run: slice) -> ModelInputs:
         """Of the people of ``run``."""
@@ -97,10 +107,11 @@ def gather(
     candidates: Slots,
     surface: npt.NDArray[np.uint16],
     learned: Floats | None = None,
+    rates: Floats | None = None,
 ) -> tuple[ModelInputs, Slots]:
     """The model's inputs for ``rows [B]`` at ``now_ms [B]`` and candidates ``[B, C]``, all at once; slots ``[B, H]``.
 
-    ``surface``: see `People.of`; ``learned``: see `Gathered`.
+    ``surface``: see `People.of`; ``learned`` and ``rates``: see `Gathered`.
     """
     people = People.of(catalogue, rows, now_ms, surface)
-    return Gathered(catalogue, people, candidates, learned).inputs(slice(None)), people.slots
+    return Gathered(catalogue, people, candidates, learned, rates).inputs(slice(None)), people.slots

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from scoring.events import Kind
 from scoring.features import FEATURE_DIM, specification_hash
+from scoring.rates import RATES, RATES_DIM
 from scoring.rows import HORIZONS, KIND_MASK, RING_SIZE, SHOWN_BIT, Rows, place_of, places_of
 
 Floats = npt.NDArray[np.float32]
@@ -20,7 +21,9 @@ Ints = npt.NDArray[np.int64]
 SKIPPED_AFTER_S = 60
 """An item shown this long ago and not acted on counts as skipped; until then its outcome is open."""
 
-STATS_DIM = 8
+RATED = 8
+"""Where the numbers of `scoring.rates` begin in the candidate's stats."""
+STATS_DIM = RATED + RATES_DIM
 COUNTED_MAX = 200
 """Impressions that tell how far a person's rates can be trusted; further ones tell nothing, and a number that only ever
 grows would sooner or later leave what a model has been trained on."""
@@ -53,13 +56,13 @@ class HistoryKind(IntEnum):
 
 
 INPUTS_SPECIFICATION = {
-    "version": 3,
+    "version": 4,
     "history": RING_SIZE,
     "history_kinds": [kind.name for kind in HistoryKind],
     "skipped_after_s": SKIPPED_AFTER_S,
     "candidate_stats": [
         "session_cosine", "long_cosine", "log_times_in_ring", "recency_in_ring", "acted_in_ring", "skipped_in_ring",
-        "log_ad_age_days", "ring_fill",
+        "log_ad_age_days", "ring_fill", *RATES,
     ],
     "context": [
         f"log_impressions_to_{COUNTED_MAX}", "click_rate", "long_view_rate", "view_rate", "hour_sin", "hour_cos",
@@ -177,17 +180,19 @@ def cosines_of(unit_interest: Floats, features: Floats, stats: Floats) -> None:
     np.matmul(features, unit_interest.transpose(0, 2, 1), out=stats[:, :, :HORIZONS])
 
 
-def stats_of(candidates: Ints, ad_age_ms: Ints, past: History, past_items: Ints) -> Floats:
+def stats_of(candidates: Ints, ad_age_ms: Ints, past: History, past_items: Ints, rates: Floats | None = None) -> Floats:
     """What joins a person and each candidate, ``[B, C, S]``, but for the cosines, which `cosines_of` fills in.
 
     ``candidates [B, C]`` and ``past_items [B, H]`` are numbers by which ads are told apart, from 0, negative where
-    unknown; ``ad_age_ms [B, C]``.
+    unknown; ``ad_age_ms [B, C]``; ``rates [B, C, RATES_DIM]``, None where nothing is told.
     """
     out = np.zeros((*candidates.shape, STATS_DIM), dtype=np.float32)
     _past_of_candidates(out, candidates, past, past_items)
     age_days = np.maximum(ad_age_ms, 0).astype(np.float32) / np.float32(86_400_000)
     out[:, :, 6] = np.log1p(age_days) / np.float32(5)
     out[:, :, 7] = (past.kind > 0).mean(axis=1)[:, None]
+    if rates is not None:
+        out[:, :, RATED:] = rates
     return out
 
 

@@ -5,7 +5,7 @@ serves joins its layer with what the others last told of theirs:
 
 - a weight is the mean of all lanes', each by its evidence, AdaGrad's sum of squared gradients of that very weight
   (mixing of parameters: McDonald, Hall & Mann 2010; the sums are the diagonal of the information, as in Duchi 2011);
-- clicks, and clicks expected, of ads and of slots are added up.
+- clicks, and clicks expected, of ads and of slots are added up, and how often ads were shown and clicked.
 
 Of each lane counts what it told last, so words may come late, doubled or in any order, and a worker that has just
 started serves as all the others do.
@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from scoring.clicks import CAUTION, ClickModel
+from scoring.clicks import CAUTION, RECORD, ClickModel
 from scoring.examination import Examination
 from scoring.feedback import ClickLayer
 
@@ -45,9 +45,10 @@ class Learned:
 
 
 class Pool:
-    """What lanes have told: of each its last word. An ad costs 16 bytes a lane, and its id.
+    """What lanes have told: of each its last word. An ad costs 32 bytes a lane, and its id.
 
-    ``records [N, 2]`` by lane: clicks, and clicks expected, of ads at their ``place``; ``news`` by the lane that reads.
+    ``records [N, RECORD]`` by lane: of ads at their ``place``, as `scoring.clicks.AdLifts` has them; ``news`` by the
+    lane that reads.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class Pool:
         self.learned[lane] = learned
 
     def tell_ads(self, lane: int, ads: Ids, records: Floats) -> None:
-        """Take what ``lane`` says of ``ads [N]``: clicks, and clicks expected, ``[N, 2]``."""
+        """Take the records ``[N, RECORD]`` that ``lane`` has of ``ads [N]``."""
         places = np.array([self.place.setdefault(ad, len(self.place)) for ad in ads.tolist()], dtype=np.int64)
         held = self._held(lane)
         new = (held[places] != records).any(axis=1)
@@ -73,9 +74,10 @@ class Pool:
 
     def _held(self, lane: int) -> Floats:
         """The lane's records, by place, with room for all ads that there are."""
-        held = self.records.get(lane, np.zeros((0, 2)))
+        held = self.records.get(lane, np.zeros((0, RECORD)))
         if (more := len(self.place) - len(held)) > 0:
-            held = np.concatenate([held, np.zeros((max(more, len(held)), 2))])  # doubling: growing costs O(ads) in all
+            room = np.zeros((max(more, len(held)), RECORD))  # doubling: growing costs O(ads) in all
+            held = np.concatenate([held, room])
             self.records[lane] = held
         return held
 
@@ -109,10 +111,11 @@ class Others:
         return joined
 
     def records(self, ads: Sequence[int]) -> Floats:
-        """Clicks, and clicks expected, of ``ads [N]`` in all other lanes, ``[N, 2]``."""
-        pool = self._pool
+        """The sums of the records of ``ads [N]`` in all other lanes, ``[N, RECORD]``."""
+        pool, out = self._pool, np.zeros((len(ads), RECORD))
+        if not pool.place:
+            return out
         places = np.array([pool.place.get(ad, -1) for ad in ads], dtype=np.int64)
-        out = np.zeros((len(places), 2))
         for lane, held in pool.records.items():
             if lane != self._lane:
                 known = (places >= 0) & (places < len(held))

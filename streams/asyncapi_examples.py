@@ -87,6 +87,7 @@ DECISION = wire.Decision(
     revisions=bytes(8),
     weights=bytes(8),
     lifts=bytes(4),
+    rates=bytes(8),
     pctr=bytes(4),
     bids_micros=bytes(8),
     chosen=(0,),

@@ -13,6 +13,7 @@ from scoring.market import Offers
 from scoring.models import number_of
 from scoring.policies import Group, Policy, changed
 from scoring.ranking import EMPTY_SLOT
+from scoring.rates import RATES_DIM
 from scoring.rows import ROW
 from streams.placing import placement_of, policy_of, versions_of
 from streams.wire import Decision, Interleaved, Placement, encode_json
@@ -53,9 +54,8 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
         calibrations[number_of(other.model)] = _calibration(other, examined)
     kept = np.frombuffer(decision.offers, dtype=np.float32).reshape(-1, len(candidates), 4)
     offers = Offers(kept) if len(kept) else None
-    scored = out.scored = engine.score(
-        row, users, seeds, candidates[None, :], group, lambda *asked: calibrations[asked[-1]], offers
-    )
+    learned = _Kept(calibrations, _rates(decision, len(candidates)))
+    scored = out.scored = engine.score(row, users, seeds, candidates[None, :], group, learned, offers)
     recorded = np.frombuffer(decision.pctr, dtype=np.float32)
     out.pctr_difference = float(np.abs(scored.asked.pctr[0] - recorded).max())
     _check_draw(decision, engine, scored, out)
@@ -67,6 +67,29 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
             f"the placement differs; the largest difference of a recomputed pCTR is {out.pctr_difference:.2e}"
         )
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a receipt keeps of what had been learned: `scoring.engine.Calibrates`."""
+
+    calibrations: dict[int, Calibration]
+    rates: npt.NDArray[np.float32]
+
+    def rated(self, _candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return self.rates
+
+    def calibration(
+        self, _context: npt.NDArray[np.float32], _candidates: npt.NDArray[np.int64], model: int
+    ) -> Calibration:
+        return self.calibrations[model]
+
+
+def _rates(told: Decision, candidates: int) -> npt.NDArray[np.float32]:
+    rates = np.zeros((1, candidates, RATES_DIM), dtype=np.float32)
+    if told.rates:
+        rates[0] = np.frombuffer(told.rates, dtype=np.float16).reshape(candidates, RATES_DIM)
+    return rates
 
 
 def _calibration(told: Decision | Interleaved, examined: npt.NDArray[np.float64] | None) -> Calibration:

@@ -25,12 +25,13 @@ from scoring.events import Events, Outcome
 from scoring.exposure import apply_and_score
 from scoring.features import specification_hash
 from scoring.feedback import ClickLayer, Learning
-from scoring.ids import id64
+from scoring.ids import MISSING, id64
 from scoring.learner import Evidence, Learner
 from scoring.models import Models
 from scoring.pending import PENDING
 from scoring.policies import in_control
 from scoring.pool import Others, Pool
+from scoring.rates import RateTable, counts_of
 from scoring.rows import RowStore
 from scoring.update import Applied
 from scoring.watch import Adwin, Alarm, Detector, Watch
@@ -171,6 +172,7 @@ class LaneClicks:
     def __init__(self, learning: Learning | None = None) -> None:
         self.layer = ClickLayer(learning)
         self.calibrator = Calibrator()
+        self.rates = RateTable()
         self.models: dict[int, str] = {}
         self._chunks: deque[_Chunk] = deque()
         self._next_chunk = 0
@@ -187,7 +189,9 @@ class LaneClicks:
         touched = np.unique(events["row"])
         users64 = np.array([id64(store.users[row] or b"") for row in touched.tolist()], dtype=np.uint64)
         users = users64[np.searchsorted(touched, events["row"])]
-        exposed = apply_and_score(store, events, users, engine.models, rules, engine.scorers)
+        self.follow(engine.catalogue)
+        exposed = apply_and_score(store, events, users, engine.models, rules, engine.scorers, self.rates)
+        self.count(events, exposed.applied.outcome, engine.catalogue)
         counts = np.isin(exposed.applied.outcome, (Outcome.APPLIED, Outcome.REPLAYED))
         shown = exposed.impressions
         seen = replace(shown, place=np.cumsum(counts)[shown.place] - 1)
@@ -207,16 +211,34 @@ class LaneClicks:
                 if len(self.models) > _MODELS_MAX:
                     del self.models[next(iter(self.models))]
 
+    def follow(self, catalogue: Catalogue) -> None:
+        """Let ``rates``, the lane's own, have what the records tell of ads that are new in the catalogue."""
+        if len(new := self.rates.follow(catalogue)):
+            self.rates.set(new, self.layer.lifts.records(catalogue.ad[new].tolist())[:, 2:])
+
+    def count(self, events: Events, outcome: npt.NDArray[np.uint8], catalogue: Catalogue) -> None:
+        """Add to the ads' records what ``rates`` has counted."""
+        counts = counts_of(events, outcome)
+        of = np.flatnonzero(counts.any(axis=1) & (catalogue.slots_of(events["ad"]) != MISSING))
+        ads, which = np.unique(events["ad"][of], return_inverse=True)
+        sums = np.zeros((len(ads), 2))
+        np.add.at(sums, which, counts[of])
+        self.layer.lifts.count(ads, sums)
+
     # --- what a slice has changed ----------------------------------------------------------------------------
 
-    def commit(self, catalogue: Catalogue, others: Others | None = None) -> list[Change]:
-        """Bring the serving side up to date; what the changelog is to hold, once after every slice.
+    def serve(self, catalogue: Catalogue, others: Others | None = None) -> None:
+        """Bring the serving side up to date.
 
         ``others``: what other lanes have learned, None where nothing is to be joined.
         """
+        self.calibrator.update(self.layer, catalogue, others or Pool().others(0))
+
+    def commit(self, catalogue: Catalogue, others: Others | None = None) -> list[Change]:
+        """Serve, and what the changelog is to hold, once after every slice that had events."""
         layer = self.layer
-        self.calibrator.update(layer, catalogue, others or Pool().others(0))
-        changes = [self._ad(ad) for ad in layer.lifts.touched]
+        self.serve(catalogue, others)
+        changes = self._ads(list(layer.lifts.touched))
         self._untold |= layer.lifts.touched
         layer.lifts.touched.clear()
         changes += self._new_chunks()
@@ -241,8 +263,11 @@ class LaneClicks:
             )
         )
 
-    def _ad(self, ad: int) -> Change:
-        return _AD + ad.to_bytes(8, "big"), np.array(self.layer.lifts.record(ad)).tobytes()
+    def _ads(self, ads: list[int]) -> list[Change]:
+        """The records of ads."""
+        records = self.layer.lifts.records(ads).tobytes()
+        size = len(records) // max(len(ads), 1)
+        return [(_AD + ad.to_bytes(8, "big"), records[at * size : (at + 1) * size]) for at, ad in enumerate(ads)]
 
     def _new_chunks(self) -> Iterator[Change]:
         pending, answered = self.layer.pending, self.layer.answered
@@ -286,7 +311,7 @@ class LaneClicks:
     def parts(self) -> dict[bytes, bytes]:
         """Everything, by key, as the changelog would have it after compaction."""
         out = {KEY: self._row()}
-        out |= {key: value for key, value in map(self._ad, self.layer.lifts.arrays()[0].tolist()) if value is not None}
+        out |= {key: value for key, value in self._ads(self.layer.lifts.arrays()[0].tolist()) if value is not None}
         return out | {_chunk_key(chunk.number): self._chunk_row(chunk, []) for chunk in self._chunks}
 
     @classmethod
@@ -307,8 +332,8 @@ class LaneClicks:
         out.models = dict(row.models)
         for key, value in parts.items():
             if key.startswith(_AD):
-                clicks, expected = np.frombuffer(value).tolist()
-                layer.lifts.put(int.from_bytes(key[len(_AD) :], "big"), clicks, expected)
+                # Of a former version they are the first two numbers.
+                layer.lifts.put(int.from_bytes(key[len(_AD) :], "big"), *np.frombuffer(value).tolist())
         # Of what its former owner learned last the others may not have heard.
         out._untold = set(layer.lifts.touched)
         layer.lifts.touched.clear()

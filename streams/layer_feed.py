@@ -1,7 +1,8 @@
 """The click-layers topic: what each lane's click layer has learned, told to all, and read by every worker.
 
-Under its lane's number stands what a layer has learned beside ads; under the number, a slash and a bucket the records
-of all its ads in that bucket. Each word stands alone and the newest counts (`scoring.pool`).
+Under its lane's number stands what a layer has learned beside ads; under the number, a dash and a bucket the records
+of all its ads in that bucket. Each word stands alone and the newest counts (`scoring.pool`). A former version told
+shorter records under a slash; they are passed over, since a lane that is taken over tells all of its ads anew.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from scoring.clicks import FEATURES
+from scoring.clicks import FEATURES, RECORD
 from scoring.examination import SLOTS_MAX
 from scoring.features import specification_hash
 from scoring.feedback import ClickLayer
@@ -30,9 +31,9 @@ Floats = npt.NDArray[np.float64]
 SHARE_MS = 10_000
 """Of a lane's time, between two words of it. On KuaiRand five minutes cost nothing that could be measured."""
 BUCKETS = 64
-"""What was learned of ads is told by buckets: one of 43,000 ads fits a batch, so 2.7 million ads a lane do."""
-AD = np.dtype([("ad", "<u8"), ("record", "<f8", (2,))])
-"""An ad's 64-bit id; clicks, and clicks expected."""
+"""What was learned of ads is told by buckets: one of 26,000 ads fits a batch, so 1.6 million ads a lane do."""
+AD = np.dtype([("ad", "<u8"), ("record", "<f8", (RECORD,))])
+"""An ad's 64-bit id, and its record as `scoring.clicks.AdLifts` has it."""
 LARGEST = 1e9
 """No weight, sum of squares or record is larger."""
 LAYOUT = specification_hash(FEATURES)
@@ -65,12 +66,12 @@ def shares(lane: int, layer: ClickLayer, ads: Collection[int]) -> list[Message]:
     )
     out = [Message(b"%d" % lane, msgspec.msgpack.encode(told))]
     if ads:
-        ids, clicks, expected = layer.lifts.arrays()
+        ids, of_ads = layer.lifts.arrays()
         records = np.zeros(len(ids), dtype=AD)
-        records["ad"], records["record"] = ids, np.column_stack([clicks, expected])
+        records["ad"], records["record"] = ids, of_ads
         bucket = ids % BUCKETS
         touched = np.unique(np.fromiter(ads, np.uint64, len(ads)) % BUCKETS).tolist()
-        out += [Message(b"%d/%d" % (lane, one), records[bucket == one].tobytes()) for one in touched]
+        out += [Message(b"%d-%d" % (lane, one), records[bucket == one].tobytes()) for one in touched]
     return out
 
 
@@ -87,14 +88,16 @@ def hear(pool: Pool, records: Sequence[Record]) -> int:
 
 
 def _hear(pool: Pool, key: bytes, value: bytes | None) -> None:
-    name, slash, bucket = key.partition(b"/")
+    if b"/" in key:
+        return
+    name, dash, bucket = key.partition(b"-")
     lane = int(name)
-    if slash and value is not None:
+    if dash and value is not None:
         records = np.frombuffer(value, dtype=AD)
         pool.tell_ads(lane, records["ad"], _checked(records["record"], least=0.0))
-    elif slash:
+    elif dash:
         ads = np.array([ad for ad in pool.place if ad % BUCKETS == int(bucket)], dtype=np.uint64)
-        pool.tell_ads(lane, ads, np.zeros((len(ads), 2)))
+        pool.tell_ads(lane, ads, np.zeros((len(ads), RECORD)))
     elif value is not None:
         pool.tell(lane, _learned(value))
     else:

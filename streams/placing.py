@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from scoring.calibration import Calibration
 from scoring.candidates import Shares
-from scoring.engine import Calibrate, Engine, Scored, uncalibrated
+from scoring.engine import UNCALIBRATED, Calibrates, Engine, Scored
 from scoring.examination import over
 from scoring.exploration import UCB_ALPHA
 from scoring.ids import MISSING, id64, id64s
@@ -54,7 +54,7 @@ def place(
     lane: int,
     users: list[bytes],
     rows: Rows,
-    calibrate: Calibrate = uncalibrated,
+    learned: Calibrates = UNCALIBRATED,
     *,
     context_only: bool = False,
 ) -> list[Published]:
@@ -67,7 +67,7 @@ def place(
     users64 = np.array([id64(user) for user in users], dtype=np.uint64)
     seeds = np.array([id64(name) for name in ids], dtype=np.uint64)
     published: list[Published] = []
-    for scored in engine.place(rows, users64, seeds, calibrate):
+    for scored in engine.place(rows, users64, seeds, learned):
         batch = _Batch.of(engine, scored, [ids[person] + scored.group.tag for person in scored.group.people.tolist()])
         beside = beside_of(scored) if scored.beside and not context_only else {}
         for at, place_ in enumerate(scored.group.people.tolist()):
@@ -169,6 +169,7 @@ class _Batch:
             allocation=1.0 if scored.group.chance is None else float(scored.group.chance[at]),
             explore=scored.asked.explore,
             evidence=_evidence(scored.asked, scored.calibration, at),
+            rates=_rates(scored, at),
             spreads=b"" if spread is None else spread[at].astype(np.float32).tobytes(),
         )
 
@@ -186,6 +187,12 @@ def _weighed(asked: Asked) -> bool:
 
 def _evidence(asked: Asked, calibration: Calibration, at: int) -> bytes:
     return b"" if asked.doubt is None else calibration.evidence[at].tobytes()
+
+
+def _rates(scored: Scored, at: int) -> bytes:
+    """What was told of how often the candidates are clicked, where there was anything to tell."""
+    rates = scored.rates[at]
+    return rates.astype(np.float16).tobytes() if rates.any() else b""
 
 
 def _interleaved(scored: Scored, at: int) -> Interleaved | None:

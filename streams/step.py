@@ -226,15 +226,15 @@ class Step:
         """Placements of those who acted; what was filtered, or late, asks for none."""
         if not acted.all():
             users, rows = [users[at] for at in np.flatnonzero(acted).tolist()], rows[acted]
-        calibrate = state.clicks.calibrator.calibration
-        return place(self.engine, state.lane, users, rows, calibrate) if users and self.scoring else []
+        learned = state.clicks.calibrator
+        return place(self.engine, state.lane, users, rows, learned) if users and self.scoring else []
 
     def _place_in_context(self, state: LaneState, decoded: Decoded) -> list[Published]:
         """Placements of those who acted and are not remembered: of place and time alone."""
         users, rows = unremembered(decoded, state.store)
-        calibrate = state.clicks.calibrator.calibration
+        learned = state.clicks.calibrator
         go = users and self.scoring
-        return place(self.engine, state.lane, users, rows, calibrate, context_only=True) if go else []
+        return place(self.engine, state.lane, users, rows, learned, context_only=True) if go else []
 
     def _settle(self, state: LaneState) -> list[bytes]:
         """Whom the requests since the last slice made the lane forget."""
@@ -255,10 +255,12 @@ class Step:
     def _apply(self, state: LaneState, events: Events) -> tuple[Applied, npt.NDArray[np.void], list[Message]]:
         """What the events did; the outcomes of impressions that they brought; the click layer's changes to be kept."""
         engine, clicks = self.engine, state.clicks
+        others = None if self.pool is None else self.pool.others(state.lane)
         if self.learning is None or not self.scoring or not len(events):
+            if self.learning is not None:  # ads may have come since the last slice, and be placed in this one
+                clicks.serve(engine.catalogue, others)
             return apply(state.store, events, engine.catalogue, self.rules), np.zeros(0, dtype=OUTCOME), []
         applied, outcomes = clicks.apply(state.store, events, engine, self.rules)
-        others = None if self.pool is None else self.pool.others(state.lane)
         learned = [Message(key, value) for key, value in clicks.commit(engine.catalogue, others)]
         return applied, outcomes, learned
 

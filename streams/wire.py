@@ -39,6 +39,7 @@ class Impression(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True
     """A person was shown an ad. Topic ``ad-impressions``, key ``user_id``.
 
     ``price_micros`` and ``seal`` are those of the placement's slot: without them, or with others, nothing is charged.
+    ``surface`` is the place in the app: without it, here and in the click that answers, ads' click rates count neither.
     """
 
     event_id: Id
@@ -177,7 +178,9 @@ class Decision(Struct, frozen=True, kw_only=True):
     is of; propensities are those of the placement as it came about, over the coins too. ``explore``: by what slots were
     drawn, "plackett-luce", "thompson" or "linucb". Of the latter two ``evidence`` (float32, clicks that each lift rests
     on) is what they explored; ``worth`` has what LinUCB added, and ``spreads`` (float32) are the standard deviations of
-    the logarithms of worth that Thompson sampling drew by. Elsewhere they are empty.
+    the logarithms of worth that Thompson sampling drew by. Elsewhere they are empty. ``rates`` (float16, four of each
+    candidate) tell how often the ad and its brand had been clicked, as the model was told; empty where nothing had been
+    shown.
     """
 
     placement_id: str
@@ -208,6 +211,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     explore: str = "plackett-luce"
     evidence: bytes = b""
     spreads: bytes = b""
+    rates: bytes = b""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

@@ -61,25 +61,30 @@ def click(user: str = "user-1", ad_id: str = "ad-1", time_ms: int = START_MS, **
     return Click(**(told | fields))
 
 
-def made_up_log(seed: int = 1, *, events: int = 200, users: int = 10, ads: int = 20) -> Log:
+def made_up_log(
+    seed: int = 1, *, events: int = 200, users: int = 10, ads: int = 20, surface: str = "", brands: int = 0
+) -> Log:
     """A log of at least ``events`` events: every impression of a random ad may be answered, seconds later."""
     rng = np.random.default_rng(seed)
-    offered = [ad(f"ad-{number}", category=f"c{number % 7}/s{number % 21}") for number in range(ads)]
+    offered = [
+        ad(f"ad-{n}", category=f"c{n % 7}/s{n % 21}", brand=f"b{n % brands}" if brands else "") for n in range(ads)
+    ]
     out: list[Event] = []
     while len(out) < events:
         user, shown_ms = f"user-{rng.integers(users)}", START_MS + 1_000 * len(out)
-        shown = impression(user, f"ad-{rng.integers(ads)}", shown_ms)
+        shown = impression(user, f"ad-{rng.integers(ads)}", shown_ms, surface=surface)
         out.append(shown)
         if rng.random() < 0.4:
-            out.append(_answer(rng, user, shown.ad_id, shown_ms))
+            out.append(_answer(rng, user, shown))
     return Log(offered, in_order(out))
 
 
-def _answer(rng: np.random.Generator, user: str, shown: str, shown_ms: int) -> Click:
+def _answer(rng: np.random.Generator, user: str, shown: Impression) -> Click:
     kind = str(rng.choice(["click", "view", "cart", "purchase"]))
-    time_ms = shown_ms + int(rng.integers(0, 30_000))
+    time_ms = shown.time_ms + int(rng.integers(0, 30_000))
     viewed_s = round(float(rng.uniform(0, 20)), 1)
-    return click(user, shown, time_ms, kind=kind, viewed_s=viewed_s, impression_time_ms=shown_ms)
+    told = {"kind": kind, "viewed_s": viewed_s, "impression_time_ms": shown.time_ms, "surface": shown.surface}
+    return click(user, shown.ad_id, time_ms, **told)
 
 
 def source_of(event: Event) -> Source:

@@ -2,8 +2,9 @@
 
 Each impression is predicted when it is shown and learned once, from a click or at the end of its window: one example.
 What is timed, in processor time of its one thread, begins with the columns of a slice and what the attention model
-said of it, and holds all of the layer's own work: features, prediction, waiting, learning, lifts of ads, outcomes; and,
-once a slice, its records for the changelog and the arrays that serving reads. ``observe`` is without these.
+said of it, and holds all of the layer's own work: features, prediction, waiting, learning, lifts of ads, outcomes, and
+what was shown and clicked; and, once a slice, its records for the changelog and the arrays that serving reads.
+``observe`` is without these.
 """
 
 import time
@@ -13,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.attention import load
-from scoring.events import EVENT, Events, Kind, Source
+from scoring.events import EVENT, Events, Kind, Outcome, Source
 from scoring.feedback import Impressions
 from scoring.ids import mix64
 from scoring.inputs import CONTEXT_DIM, SURFACES
+from scoring.rates import counts_of
 from streams.lane_clicks import LaneClicks
 from streams.settings import Settings
 from tests.bench.fresh import in_fresh_process, main
@@ -46,7 +48,7 @@ def stream(impressions: int, ads: Ids, seed: int = 1) -> Events:
     out["row"] = rng.integers(USERS, size=impressions)
     out["ad"] = rng.choice(ads, size=impressions)
     out["event"] = mix64(np.arange(impressions, dtype=np.uint64))
-    out["slot"] = rng.integers(10, size=impressions)
+    out["slot"], out["surface"] = rng.integers(10, size=impressions), 1
     out["kind"], out["source"] = Kind.SHOWN, Source.IMPRESSION
     clicks = out[rng.random(impressions) < CLICK_RATE].copy()
     clicks["time_ms"] += rng.integers(1, CLICK_AFTER_MS, size=len(clicks))
@@ -80,7 +82,11 @@ def measure(impressions: int, ads: int = ADS) -> Report:
     clicked, observe_s, commit_s = 0, 0.0, 0.0
     for events, shown in slices(stream(impressions, shop.ad[shop.eligible(START_MS)]), records):
         users, control = mix64(events["row"].astype(np.uint64)), np.zeros(len(events), dtype=np.bool_)
+        applied = np.full(len(events), Outcome.APPLIED, dtype=np.uint8)
         began_s = time.process_time()
+        clicks.follow(shop)
+        clicks.rates.running(shop.slots_of(events["ad"]), counts_of(events, applied))
+        clicks.count(events, applied, shop)
         observed = clicks.layer.observe(events, users, control, shown)
         observed_s = time.process_time()
         clicks.commit(shop)

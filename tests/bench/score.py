@@ -13,14 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.attention import AttentionModel, load
+from scoring.calibration import Calibrator
 from scoring.candidates import Shares, choose
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
+from scoring.feedback import ClickLayer
 from scoring.gathering import gather
 from scoring.ids import id64s
 from scoring.inputs import ModelInputs, interest_of
 from scoring.interest import decayed
 from scoring.policies import Group, Policy, in_control
+from scoring.pool import Pool
 from scoring.rows import RING_SIZE, Rows, RowStore
 from scoring.update import apply
 from streams.placing import place
@@ -85,6 +88,16 @@ def people_of(shop: Catalogue, people: int, seed: int = 2) -> RowStore:
     return store
 
 
+def counted(shop: Catalogue, seed: int = 3) -> Calibrator:
+    """What a lane serves by: every ad was shown up to 300 times, and clicked one time in twenty."""
+    layer, rng = ClickLayer(), np.random.default_rng(seed)
+    shown = rng.integers(0, 300, len(shop))
+    layer.lifts.count(shop.ad, np.column_stack([shown, rng.binomial(shown, 0.05)]))
+    out = Calibrator()
+    out.update(layer, shop, Pool().others(0))
+    return out
+
+
 def nothing() -> None:
     """Prepares nothing."""
 
@@ -102,6 +115,7 @@ class Case:
     """One number of candidates: the engine, and what the parts are timed on."""
 
     engine: Engine
+    learned: Calibrator
     users: list[bytes]
     ids: npt.NDArray[np.uint64]
     rows: Rows
@@ -111,8 +125,9 @@ class Case:
     def of(cls, engine: Engine, store: RowStore) -> "Case":
         users = [user for user in store.users if user is not None]
         ids, rows = id64s([user.decode() for user in users]), store.rows[: len(users)]
-        scored = engine.place(rows, ids, ids)
-        return cls(engine, users, ids, rows, np.concatenate([part.asked.candidates for part in scored]))
+        learned = counted(engine.catalogue)
+        scored = engine.place(rows, ids, ids, learned)
+        return cls(engine, learned, users, ids, rows, np.concatenate([part.asked.candidates for part in scored]))
 
     def retrieve(self) -> npt.NDArray[np.int64]:
         """The engine's retrieval, with what it needs of the rows."""
@@ -124,8 +139,8 @@ class Case:
 
     def gather(self) -> ModelInputs:
         """The model's inputs of the candidates."""
-        rows = self.rows
-        return gather(self.engine.catalogue, rows, rows["time_ms"], self.candidates, rows["surface"])[0]
+        rows, rates = self.rows, self.learned.rated(self.candidates)
+        return gather(self.engine.catalogue, rows, rows["time_ms"], self.candidates, rows["surface"], rates=rates)[0]
 
     def parts(self) -> dict[str, Part]:
         """What is timed, by name. Each of the later ones contains earlier ones, so that the rest is a difference.
@@ -141,8 +156,8 @@ class Case:
             "retrieve": Part(lambda _: self.retrieve()),
             "gather": Part(lambda _: self.gather()),
             "onnx": Part(engine.model.score, self.gather),
-            "score": Part(lambda _: engine.score(rows, ids, ids, self.candidates, group)),
-            "whole": Part(lambda _: place(engine, 0, self.users, rows[copied])),
+            "score": Part(lambda _: engine.score(rows, ids, ids, self.candidates, group, self.learned)),
+            "whole": Part(lambda _: place(engine, 0, self.users, rows[copied], self.learned)),
         }
 
 

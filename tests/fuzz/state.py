@@ -141,5 +141,5 @@ STATE = (
     Target("row", _changelog(b"user-1"), lambda: [_row_seed()], size_max=ROW_BYTES, inputs_per_process=200_000),
     Target("lane_row", _changelog(LANE_KEY), lambda: [_lane_row_seed()]),
     Target("snapshot", _snapshot, _snapshot_seeds, [b"salience"], size_max=4_096),
-    Target("share", _share, _share_seeds, [b"1/0\n", b"1\n", b"\x00\x00\x00\x00\x00\x00\xf0\x7f"], size_max=4_096),
+    Target("share", _share, _share_seeds, [b"1-0\n", b"1\n", b"\x00\x00\x00\x00\x00\x00\xf0\x7f"], size_max=4_096),
 )

@@ -56,7 +56,7 @@ def test_what_one_lane_learns_of_an_ad_counts_in_the_placements_of_another(
 
     async def told() -> bool:
         keys = {key for key, value in await shop.read("click-layers") if value}
-        return b"0" in keys and any(key.startswith(b"0/") for key in keys)
+        return b"0" in keys and any(key.startswith(b"0-") for key in keys)
 
     async def other_sees_it() -> bool:
         await shop.publish([click(other, "ad-0", next(times))])

@@ -7,16 +7,18 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from onnx_models.examples import Examples, collect, unanswered
+from onnx_models.examples import Examples, collect, in_time_order, unanswered
 from scoring.catalogue import Catalogue
-from scoring.events import Events
+from scoring.events import Events, Outcome, Source
 from scoring.gathering import gather
 from scoring.ids import id64
+from scoring.inputs import RATED
+from scoring.rates import RateTable, counts_of
 from scoring.rows import RowStore
 from scoring.update import apply
 from streams.catalogue_feed import entry_of
 from streams.logs import Event, Log, in_order
-from streams.wire import Impression
+from streams.wire import Click, Impression
 from tests.builders import START_MS, catalogue, click, columns_of, impression, made_up_log
 
 ANSWERS = ("label", "converted", "viewed_s")
@@ -56,14 +58,14 @@ def test_of_several_answers_the_longest_look_counts_and_a_purchase_converts() ->
 
 
 def test_state_goes_on_where_a_first_part_left_it() -> None:
-    log, ads = made_up_log(8, events=200, users=5), catalogue()
+    log, ads = made_up_log(8, events=200, users=5, surface="feed"), catalogue()
     cut_ms = log.events[120].time_ms
-    whole, parted = RowStore(), RowStore()
+    whole, parted, rates = RowStore(), RowStore(), RateTable()
     columns = columns_of(whole, log.events)
     columns_of(parted, log.events)
     together, _ = collect(columns, whole, ads)
-    collect(columns[columns["time_ms"] < cut_ms], parted, ads)
-    later, place = collect(columns[columns["time_ms"] >= cut_ms], parted, ads)
+    collect(columns[columns["time_ms"] < cut_ms], parted, ads, rates=rates)
+    later, place = collect(columns[columns["time_ms"] >= cut_ms], parted, ads, rates=rates)
     expected = together.at(together.time_ms >= cut_ms)
     for field in INPUTS:
         np.testing.assert_allclose(getattr(later, field), getattr(expected, field), atol=1e-5, err_msg=field)
@@ -183,6 +185,40 @@ def _same(examples: Examples, at: int, store: RowStore, ads: Catalogue, event: E
     np.testing.assert_allclose(examples.interest[at], inputs.interest[0], atol=1e-5)
     np.testing.assert_allclose(examples.stats[at], inputs.candidate_stats[0, 0], atol=1e-5)
     np.testing.assert_array_equal(examples.context[at], inputs.context[0])
+
+
+def test_what_is_told_of_an_ads_clicks_is_what_had_come_in_by_then() -> None:
+    log, ads = made_up_log(4, events=300, users=5, surface="feed"), catalogue()
+    store, rates = RowStore(), RateTable()
+    events = columns_of(store, log.events)
+    examples, place = collect(events, store, ads, rates=rates)
+    ordered = in_time_order(events, store)
+    for at, example in zip(place.tolist(), examples.stats[:, RATED:], strict=True):
+        known = RateTable()
+        known.follow(ads)
+        earlier = ordered[:at]
+        known.add(ads.slots_of(earlier["ad"]), counts_of(earlier, np.full(at, Outcome.APPLIED, dtype=np.uint8)))
+        np.testing.assert_array_equal(example, known.at(ads.slots_of(ordered["ad"][at : at + 1]))[0])
+    assert examples.stats[-50:, RATED:].all()
+    clicks = [event for event in log.events if isinstance(event, Click) and event.kind == "click"]
+    assert rates.total.tolist() == [len(examples), len(clicks)]
+
+
+def test_counts_that_stand_still_are_those_of_the_moment_before() -> None:
+    log, ads = made_up_log(8, events=200, users=5, surface="feed"), catalogue()
+    store, rates = RowStore(), RateTable()
+    events = columns_of(store, log.events)
+    cut_ms = log.events[120].time_ms
+    early, late = events[events["time_ms"] < cut_ms], events[events["time_ms"] >= cut_ms]
+    collect(early, store, ads, rates=rates)
+    shown = late[late["source"] == Source.IMPRESSION]
+    total = rates.total.tolist()
+    frozen = unanswered(shown, store, ads, rates)
+    assert rates.total.tolist() == total
+    np.testing.assert_array_equal(frozen.stats[:, RATED:], rates.at(ads.slots_of(shown["ad"])))
+    stateful, _ = collect(late, store, ads, rates=rates)
+    np.testing.assert_array_equal(stateful.stats[0, RATED:], frozen.stats[0, RATED:])
+    assert (stateful.stats[-1, RATED:] != frozen.stats[-1, RATED:]).all()
 
 
 def test_the_state_in_the_end_is_the_one_of_serving() -> None:

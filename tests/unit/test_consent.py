@@ -44,12 +44,17 @@ def erasure(user: str, time_ms: int = START_MS) -> Erasure:
     return Erasure(user_id=user, time_ms=time_ms)
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
+def opened() -> Engine:
+    """A shop of its own."""
     model = load()
     shop = Catalogue(model.encode, model.dim)
     shop.upsert([entry(f"ad-{n}", category=f"c{n % 7}", bid_micros=100 + n) for n in range(40)])
     return Engine(shop, model, Policy(slots=5, shares=Shares(count=20)))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return opened()
 
 
 class Bench:
@@ -120,6 +125,14 @@ def test_an_event_without_consent_leaves_no_state_and_gets_a_placement_of_contex
     assert not any(slot.attention for slot in no.slots)
     assert [message.key for message in effects.messages["decisions"]] == [b"yes"]
     assert (effects.counts["applied"], effects.counts["without_consent"]) == (1, 1)
+
+
+def test_ads_that_came_since_the_lane_last_learned_are_placed_for_whoever_is_not_remembered() -> None:
+    bench = Bench(opened())
+    bench.run(records([click("yes")]))
+    bench.step.engine.catalogue.upsert([entry(f"new-{number}", bid_micros=10**6) for number in range(3)])
+    placed = placements(bench.run([record(click("no", consent=False, time_ms=START_MS + 1), 1)]))
+    assert placed[b"no"] is not None
 
 
 def test_two_people_without_consent_in_one_moment_are_told_apart_by_chance_alone(bench: Bench) -> None:

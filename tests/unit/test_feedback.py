@@ -213,7 +213,10 @@ def test_lifts_come_back_from_their_arrays() -> None:
     lifts, again = AdLifts(), AdLifts()
     for ad in (9, 4, 9, 2**63 + 5):
         lifts.learn(ad, 1, 0.2)
-    for ad, clicks, expected in zip(*(column.tolist() for column in lifts.arrays()), strict=True):
-        again.put(ad, clicks, expected)
+    lifts.count(np.array([4], dtype=np.uint64), np.array([[3.0, 1.0]]))
+    for ad, record in zip(*(column.tolist() for column in lifts.arrays()), strict=True):
+        again.put(ad, *record)
+    assert again.record(4) == (1.0, 0.2, 3.0, 1.0)
+    assert again.records([9, 1]).tolist() == [[*lifts.record(9)], [0, 0, 0, 0]]
     assert again.lift(9) == lifts.lift(9)
     assert again.lift(2**63 + 5) == lifts.lift(2**63 + 5)

@@ -26,6 +26,7 @@ from scoring.ids import id64
 from scoring.inputs import CONTEXT_DIM
 from scoring.pending import PENDING
 from scoring.policies import Policy
+from scoring.rates import RATES_DIM, RateTable
 from scoring.rows import RowStore
 from scoring.update import Applied, apply
 from scoring.watch import Alarm, Answer, Detector
@@ -181,7 +182,9 @@ def test_a_layer_of_the_former_layout_is_read_and_what_was_open_is_learned_where
 
 def engine_of(model: AttentionModel, explore: Explore = "plackett-luce") -> Engine:
     shop = Catalogue(model.encode, model.dim)
-    shop.upsert([entry(f"ad-{n}", category=f"c{n % 7}/s{n % 21}", bid_micros=100 + n) for n in range(20)])
+    shop.upsert(
+        [entry(f"ad-{n}", category=f"c{n % 7}/s{n % 21}", brand=f"b{n % 3}", bid_micros=100 + n) for n in range(20)]
+    )
     return Engine(shop, model, Policy(control_share=0.3, explore=explore))
 
 
@@ -201,7 +204,7 @@ def run(engine: Engine, events: Sequence[Event], size: int) -> tuple[LaneState, 
 
 
 def test_outcomes_and_layer_are_those_of_the_stream_wherever_it_is_cut(model: AttentionModel) -> None:
-    events = made_up_log(seed=4, events=400).events
+    events = made_up_log(seed=4, events=400, surface="feed").events
     whole, expected, _ = run(engine_of(model), events, len(events))
     parts, found, _ = run(engine_of(model), events, 7)
     assert [(each.event, each.clicked) for each in found] == [(each.event, each.clicked) for each in expected]
@@ -214,7 +217,9 @@ def test_outcomes_and_layer_are_those_of_the_stream_wherever_it_is_cut(model: At
 
 def exposed(store: RowStore, events: Events, engine: Engine) -> Impressions:
     users = np.array([id64(store.users[row] or b"") for row in events["row"].tolist()], dtype=np.uint64)
-    return apply_and_score(store, events, users, engine.models, Rules(), engine.scorers).impressions
+    rates = RateTable()
+    rates.follow(engine.catalogue)
+    return apply_and_score(store, events, users, engine.models, Rules(), engine.scorers, rates).impressions
 
 
 def test_every_impression_is_scored_from_its_users_row_strictly_before_it(model: AttentionModel) -> None:
@@ -263,11 +268,12 @@ def test_a_placement_of_a_layer_that_has_learned_is_computed_again_byte_for_byte
     model: AttentionModel, explore: Explore
 ) -> None:
     engine = engine_of(model, explore)
-    lane, outcomes, decisions = run(engine, made_up_log(seed=5, events=500).events, 50)
+    lane, outcomes, decisions = run(engine, made_up_log(seed=5, events=500, surface="feed").events, 50)
     assert len(outcomes) > 100
     weights = np.frombuffer(decisions[-1].weights)
     assert abs(weights[PERSONAL.index("bias")]) > 0.01
     assert np.frombuffer(decisions[-1].lifts, dtype=np.float32).any()
+    assert np.frombuffer(decisions[-1].rates, dtype=np.float16).reshape(-1, RATES_DIM).any(axis=0).all()
     curve = np.frombuffer(decisions[-1].examined)
     assert curve[0] == 1.0
     assert (curve != assumed(len(curve)))[1:].any()
@@ -300,3 +306,34 @@ def test_a_drift_is_an_event_on_the_control_topic(model: AttentionModel) -> None
     assert (drift.key, message.key) == (b"drift/0/surprise",) * 2
     assert (drift.answer, drift.learnt, drift.now, drift.model) == ("quicken", 77, 0.2, model.version)
     assert step.run(lane, Slice([], order[:0], (0, 0)), 2**42).control == []
+
+
+def told_of_all(clicks: LaneClicks) -> tuple[list[list[float]], list[list[float]]]:
+    """What the lane's own and what all lanes' counts tell of every ad."""
+    everything = np.arange(len(SHOP))
+    return clicks.rates.at(everything).tolist(), clicks.calibrator.rated(everything).tolist()
+
+
+def test_what_was_shown_and_clicked_is_kept_and_goes_on_where_it_stood(model: AttentionModel) -> None:
+    events = made_up_log(seed=4, events=400, surface="feed").events
+    lane, _, _ = run(engine_of(model), events, 30)
+    engine = engine_of(model)
+    restored = LaneClicks.restore(None, lane.clicks.parts())
+    restored.apply(RowStore(), np.zeros(0, dtype=EVENT), engine, Rules())
+    restored.commit(engine.catalogue)
+    own, served = told_of_all(restored)
+    assert (own, served) == told_of_all(lane.clicks)
+    assert own == served  # nobody else has told anything
+    assert np.any(own)
+    shown = sum(not isinstance(each, Click) for each in events)
+    assert lane.clicks.layer.lifts.arrays()[1][:, 2].sum() == shown
+
+
+def test_a_record_of_a_former_version_tells_lifts_and_no_counts(model: AttentionModel) -> None:
+    lane, _, _ = run(engine_of(model), made_up_log(seed=4, events=400, surface="feed").events, 30)
+    former = {key: value[:16] if b"/ad/" in key else value for key, value in lane.clicks.parts().items()}
+    ids, records_ = LaneClicks.restore(None, former).layer.lifts.arrays()
+    kept = lane.clicks.layer.lifts.records(ids.tolist())
+    assert records_[:, :2].tolist() == kept[:, :2].tolist()
+    assert kept[:, 2:].any()
+    assert not records_[:, 2:].any()

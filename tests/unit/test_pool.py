@@ -15,6 +15,7 @@ from scoring.examination import Examination
 from scoring.feedback import Impressions, Learning
 from scoring.inputs import CONTEXT_DIM, SURFACES
 from scoring.pool import Learned, Others, Pool
+from scoring.rates import RateTable
 from streams.lane_clicks import LaneClicks
 from streams.layer_feed import AD, BUCKETS, LAYOUT, SHARE_MS, hear
 from streams.message import Message
@@ -39,11 +40,11 @@ def test_a_lane_that_hears_nothing_serves_what_it_has_learned() -> None:
     pool, model, slots = Pool(), model_of(0.3, 5), Examination()
     slots.learn(2, 3, 10)
     pool.tell(4, told(9, 9))
-    pool.tell_ads(4, SHOP.ad[:1], np.array([[1.0, 2.0]]))
+    pool.tell_ads(4, SHOP.ad[:1], np.array([[1.0, 2.0, 3.0, 4.0]]))
     others = pool.others(4)  # what it told itself is no news to it
     assert others.weights(0, model).tolist() == model.array.tolist()
     assert others.examined(slots).tolist() == slots.curve.tolist()
-    assert others.records(SHOP.ad[:1].tolist()).tolist() == [[0, 0]]
+    assert others.records(SHOP.ad[:1].tolist()).tolist() == [[0, 0, 0, 0]]
     assert others.news() == set(SHOP.ad[:1].tolist())  # to a new reader every ad is, whoever told of it
     assert others.news() == set()
 
@@ -67,12 +68,13 @@ def test_where_nobody_has_evidence_a_weight_stays() -> None:
 def test_clicks_of_ads_and_slots_are_added_up_and_the_last_word_of_a_lane_counts() -> None:
     pool, own = Pool(), Examination()
     own.learn(1, 5, 10)
-    for lane, records in ((1, [[1, 2], [3, 4]]), (2, [[10, 20], [0, 0]]), (1, [[2, 3], [3, 4]])):
+    told_of = ((1, [[1, 2, 9, 1], [3, 4, 9, 2]]), (2, [[10, 20, 8, 3], [0] * 4]), (1, [[2, 3, 7, 1], [3, 4, 9, 2]]))
+    for lane, records in told_of:
         pool.tell_ads(lane, SHOP.ad[:2], np.array(records, dtype=float))
     pool.tell(1, Learned({}, np.array([[10.0, 20.0], [20.0, 25.0]])))
     others = pool.others(0)
-    assert others.records([*SHOP.ad[:3].tolist(), 77]).tolist() == [[12, 23], [3, 4], [0, 0], [0, 0]]
-    assert pool.others(2).records(SHOP.ad[:1].tolist()).tolist() == [[2, 3]]
+    assert others.records([*SHOP.ad[:3].tolist(), 77]).tolist() == [[12, 23, 15, 4], [3, 4, 9, 2], [0] * 4, [0] * 4]
+    assert pool.others(2).records(SHOP.ad[:1].tolist()).tolist() == [[2, 3, 7, 1]]
     joined = Examination()
     joined.restore(np.array([[10.0, 25.0], [20.0, 35.0]]))
     assert others.examined(own).tolist() == joined.curve.tolist()
@@ -83,8 +85,8 @@ def test_clicks_of_ads_and_slots_are_added_up_and_the_last_word_of_a_lane_counts
 def test_news_is_what_has_changed_and_is_told_once() -> None:
     pool = Pool()
     others = pool.others(0)
-    pool.tell_ads(1, SHOP.ad[:2], np.array([[1.0, 1.0], [0.0, 0.0]]))
-    pool.tell_ads(1, SHOP.ad[:2], np.array([[1.0, 1.0], [0.0, 0.0]]))
+    for _ in range(2):
+        pool.tell_ads(1, SHOP.ad[:2], np.array([[0.0, 0.0, 1.0, 0.0], [0.0] * 4]))
     assert others.news() == {int(SHOP.ad[0])}
     assert others.news() == set()
 
@@ -126,6 +128,7 @@ def observe(clicks: LaneClicks, events: Events, users: np.ndarray, logit: np.nda
 
 def lane_of(seed: int, count: int = 400) -> LaneClicks:
     out = LaneClicks(LEARNING)
+    out.layer.lifts.count(SHOP.ad, np.column_stack([np.ones(len(SHOP)), np.arange(len(SHOP)) == seed]))
     observe(out, *stream(seed, count), None)
     return out
 
@@ -153,6 +156,11 @@ def test_a_lane_serves_by_what_the_others_have_told() -> None:
     records = own.layer.lifts.records(SHOP.ad.tolist()) + other.layer.lifts.records(SHOP.ad.tolist()) + LIFT_PRIOR
     assert lift == pytest.approx(np.log(records[:, 0] / records[:, 1]), abs=1e-6)
     assert evidence == pytest.approx(records[:, 0])
+    rates = RateTable()
+    rates.follow(SHOP)
+    rates.set(np.arange(len(SHOP)), records[:, 2:] - LIFT_PRIOR)
+    assert own.calibrator.rated(np.arange(len(SHOP))).tolist() == rates.at(np.arange(len(SHOP))).tolist()
+    assert rates.total.tolist() == [2 * len(SHOP), 2]
     assert weights != alone[0]
     assert lift != alone[1]
     one, two = own.layer.model, other.layer.model
@@ -198,7 +206,7 @@ def test_a_lane_speaks_once_in_ten_seconds_of_its_time_of_what_it_has_touched_si
     until(2 * SHARE_MS, SHARE_MS)
     before = clicks.layer.lifts.arrays()[0]
     later = clicks.share(5)
-    touched = {int(message.key.split(b"/")[1]) for message in later[1:] if message.key}
+    touched = {int(message.key.split(b"-")[1]) for message in later[1:] if message.key}
     outcomes = events["ad"][(events["time_ms"] > SHARE_MS - 1_000) & (events["time_ms"] <= 2 * SHARE_MS)]
     assert touched
     assert touched <= {int(ad % BUCKETS) for ad in outcomes}
@@ -206,7 +214,7 @@ def test_a_lane_speaks_once_in_ten_seconds_of_its_time_of_what_it_has_touched_si
     for message in later[1:]:
         assert message.key is not None
         held = np.frombuffer(message.value or b"", dtype=AD)["ad"]
-        assert set(held.tolist()) == {ad for ad in before.tolist() if ad % BUCKETS == int(message.key.split(b"/")[1])}
+        assert set(held.tolist()) == {ad for ad in before.tolist() if ad % BUCKETS == int(message.key.split(b"-")[1])}
 
 
 def test_a_new_owner_tells_again_what_its_former_may_not_have_told() -> None:
@@ -243,14 +251,16 @@ def test_what_is_no_word_of_a_layer_is_refused_and_changes_nothing() -> None:
         (b"1", layer(models={0: (np.full(F, np.inf).tobytes(), weights)})),
         (b"1", layer(slots=(short, b""))),
         (b"1", layer(slots=(np.zeros(101).tobytes(), np.zeros(101).tobytes()))),
-        (b"1/3", row.tobytes()),
-        (b"1/3", negative.tobytes()),
-        (b"1/3", b"12345"),
-        (b"x/3", np.zeros(1, dtype=AD).tobytes()),
+        (b"1-3", row.tobytes()),
+        (b"1-3", negative.tobytes()),
+        (b"1-3", b"12345"),
+        (b"x-3", np.zeros(1, dtype=AD).tobytes()),
     ]
     assert hear(pool, [Record("click-layers", 0, at, 0, *each) for at, each in enumerate(refused)]) == len(refused)
     assert (pool.learned, pool.records) == ({}, {})
-    assert hear(pool, [Record("click-layers", 0, 0, 0, b"1", layer())]) == 0
+    former = Record("click-layers", 0, 0, 0, b"1/3", np.zeros(3).tobytes())
+    assert hear(pool, [former, Record("click-layers", 0, 0, 0, b"1", layer())]) == 0
+    assert pool.records == {}
     assert pool.learned.keys() == {1}
 
 

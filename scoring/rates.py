@@ -1,0 +1,133 @@
+"""How often ads, and brands, are clicked where they are shown: what the past of everybody tells of a candidate.
+
+An impression at a told place counts once it is applied, a click that answers one as soon as it comes: plain sums, so
+that what lanes have counted adds up. Of an ad, and of all ads of its brand together, a model is told the *lift*, the
+log of its clicks over those expected at the rate of everything, drawn towards 0 by `RATE_PRIOR` expected clicks (a
+gamma prior on a Poisson rate), and how many were expected. It stands beside what a model has learned of an ad's
+content: of what is new that says nothing yet, and of what is old it is of weeks ago.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.catalogue import Catalogue
+from scoring.events import Events, Kind, Outcome, Source
+from scoring.ids import MISSING, IdMap, id64
+
+Counts = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Slots = npt.NDArray[np.int64]
+
+RATES = ("ad_lift", "log_ad_expected", "brand_lift", "log_brand_expected")
+RATES_DIM = len(RATES)
+RATE_PRIOR = 8.0
+"""Expected clicks that a lift of 0 counts for."""
+EXPECTED_MAX = 1_000.0
+"""Expected clicks that tell how far a rate can be trusted; a number that only grew would leave what models know."""
+_NO_BRAND = id64("")
+
+
+def counts_of(events: Events, outcome: npt.NDArray[np.uint8]) -> Counts:
+    """What each of ``events [E]`` counts, given what became of it: shown and clicked, ``[E, 2]`` of 0 or 1.
+
+    What was shown at no told place is not counted, for whether it could have been clicked nobody knows.
+    """
+    told = (outcome == Outcome.APPLIED) & (events["surface"] > 0)
+    shown = told & (events["source"] == Source.IMPRESSION)
+    clicked = told & events["answers"] & (events["kind"] == Kind.CLICKED)
+    return np.column_stack([shown, clicked]).astype(np.float64)
+
+
+class RateTable:
+    """Counts (shown, clicked) of ads by their slot in a catalogue, of brands, and of everything. 20 bytes an ad."""
+
+    def __init__(self) -> None:
+        self.ads: Floats = np.zeros((0, 2), dtype=np.float32)  # exact up to 16 million
+        self.total: Counts = np.zeros(2)
+        self._brand_ids = np.zeros(0, dtype=np.uint64)
+        self._brand = np.zeros(0, dtype=np.int32)
+        self._brands = IdMap()
+        self._brands.set(_NO_BRAND, 0)
+        self._of_brands: Counts = np.zeros((1, 2))
+        self._version = -1
+
+    def follow(self, catalogue: Catalogue) -> Slots:
+        """Make room for ads that are new, whose slots it gives, and let ads that have another brand count for that."""
+        known, now = len(self.ads), len(catalogue)
+        if self._version == catalogue.version:
+            return np.arange(0)
+        self._version = catalogue.version
+        changed = np.flatnonzero(catalogue.brand[:known] != self._brand_ids)
+        self._add_to_brands(changed, -self.ads[changed])
+        self._brand_ids = catalogue.brand.copy()
+        new = np.arange(known, now)
+        self.ads = np.append(self.ads, np.zeros((len(new), 2), dtype=np.float32), axis=0)
+        self._brand = np.append(self._brand, np.zeros(len(new), dtype=np.int32))
+        moved = np.append(changed, new)
+        self._brand[moved] = self._places(self._brand_ids[moved])
+        self._add_to_brands(changed, self.ads[changed])
+        return new
+
+    def _places(self, brands: npt.NDArray[np.uint64]) -> Slots:
+        for brand in np.unique(brands[self._brands.get(brands) == MISSING]).tolist():
+            self._brands.set(brand, len(self._brands))
+        more = len(self._brands) - len(self._of_brands)
+        self._of_brands = np.append(self._of_brands, np.zeros((more, 2)), axis=0)
+        return self._brands.get(brands)
+
+    def _add_to_brands(self, slots: Slots, counts: npt.NDArray[np.floating]) -> None:
+        np.add.at(self._of_brands, self._brand[slots], counts)
+        self._of_brands[0] = 0  # having no brand is none
+
+    def add(self, slots: Slots, counts: npt.NDArray[np.floating]) -> None:
+        """Add ``counts [E, 2]`` to ads in ``slots [E]``, repeated ones too."""
+        np.add.at(self.ads, slots, counts)
+        self._add_to_brands(slots, counts)
+        self.total += counts.sum(axis=0)
+
+    def set(self, slots: Slots, counts: Counts) -> None:
+        """Let ads in ``slots [N]``, each named once, have ``counts [N, 2]``."""
+        self.add(slots, counts - self.ads[slots])
+
+    def at(self, slots: Slots) -> Floats:
+        """What is told of ads in ``slots``, of any shape: `RATES`, ``[…, RATES_DIM]``."""
+        if not len(self.ads):
+            return np.zeros((*slots.shape, RATES_DIM), dtype=np.float32)
+        brand = self._brand.take(slots)
+        return _told(self.ads.take(slots, axis=0), self._of_brands.take(brand, axis=0), self.total)
+
+    def running(self, slots: Slots, counts: Counts) -> Floats:
+        """What each of E events in order finds told of its ad, ``[E, RATES_DIM]``; their counts ``[E, 2]`` are added.
+
+        Of ads that the catalogue does not know, `MISSING` in ``slots [E]``, nothing is told and nothing counted.
+        """
+        out = np.zeros((len(slots), RATES_DIM), dtype=np.float32)
+        known = np.flatnonzero(slots != MISSING)
+        slots, counts = slots[known], counts[known]
+        brand = self._brand[slots]
+        ads = self.ads[slots] + _before(slots, counts)
+        brands = self._of_brands[brand] + _before(brand, counts * (brand > 0)[:, None])
+        out[known] = _told(ads, brands, self.total + counts.cumsum(axis=0) - counts)
+        self.add(slots, counts)
+        return out
+
+
+def _before(keys: npt.NDArray[np.integer], counts: Counts) -> Counts:
+    """What earlier events of the same key have counted, ``[E, 2]``."""
+    order = np.argsort(keys, kind="stable")
+    run = counts[order].cumsum(axis=0) - counts[order]
+    first = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    out = np.empty_like(run)
+    out[order] = run - np.repeat(run[first], np.diff(first, append=len(keys)), axis=0)
+    return out
+
+
+def _told(ads: npt.NDArray[np.floating], brands: Counts, total: Counts) -> Floats:
+    """`RATES` of counts ``[…, 2]``, in half precision: a receipt keeps them of every candidate."""
+    rate = (total[..., 1] + 1) / (total[..., 0] + 10)
+    out = np.empty((*ads.shape[:-1], RATES_DIM))
+    for column, counts in ((0, ads), (2, brands)):
+        expected = counts[..., 0] * rate
+        out[..., column] = np.log((counts[..., 1] + RATE_PRIOR) / (expected + RATE_PRIOR))
+        out[..., column + 1] = np.log1p(np.minimum(expected, EXPECTED_MAX)) / 5
+    return out.astype(np.float16).astype(np.float32)

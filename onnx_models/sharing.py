@@ -1,6 +1,7 @@
 """What it costs that lanes learn apart, and what it gives that they tell one another: one layer against several.
 
-Served as workers serve (`scoring.calibration`): by what was learned up to the slice before.
+Served as workers serve (`scoring.calibration`): by what was learned up to the slice before. The model's log-odds are
+those of one lane: what it costs to count ads' clicks apart (`scoring.rates`) is not in it.
 """
 
 from dataclasses import dataclass

@@ -117,7 +117,8 @@ class Calibrator:
         self._evidence = np.append(self._evidence, no_evidence(new.shape))
         touched = np.array([*layer.lifts.touched | others.news()], dtype=np.uint64)
         slots = catalogue.slots_of(touched)
-        slots = np.union1d(new, slots[slots >= 0])
+        slots = slots[slots >= 0]
+        slots = np.union1d(new, slots) if len(new) else slots
         ads = catalogue.ad[slots].tolist()
         records = layer.lifts.records(ads) + others.records(ads)
         self._lift[slots], self._evidence[slots] = _lifts(records)

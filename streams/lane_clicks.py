@@ -221,9 +221,7 @@ class LaneClicks:
         counts = counts_of(events, outcome)
         of = np.flatnonzero(counts.any(axis=1) & (catalogue.slots_of(events["ad"]) != MISSING))
         ads, which = np.unique(events["ad"][of], return_inverse=True)
-        sums = np.zeros((len(ads), 2))
-        np.add.at(sums, which, counts[of])
-        self.layer.lifts.count(ads, sums)
+        self.layer.lifts.count(ads, np.column_stack([np.bincount(which, each) for each in counts[of].T]))
 
     # --- what a slice has changed ----------------------------------------------------------------------------
 

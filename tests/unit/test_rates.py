@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from scoring.catalogue import Catalogue
 from scoring.events import EVENT, Kind, Outcome, Source
+from scoring.examination import SLOTS_MAX, assumed
 from scoring.ids import MISSING
 from scoring.rates import EXPECTED_MAX, RATE_PRIOR, RATES, RATES_DIM, RateTable, counts_of
 from tests.builders import catalogue, entry
@@ -128,12 +129,20 @@ def test_an_ad_that_comes_to_another_brand_brings_what_it_has_and_new_ads_come_w
 
 def test_what_stands_at_no_told_place_was_refused_or_is_no_click_counts_for_nothing() -> None:
     events = np.zeros(8, dtype=EVENT)
-    events["surface"], events["answers"] = 7, True
+    events["surface"], events["answers"], events["slot"] = 7, True, -1
     events["kind"][:2], events["source"][2:] = Kind.SHOWN, Source.CLICK
     events["kind"][2:] = [Kind.CLICKED, Kind.CLICKED, Kind.VIEWED_LONG, Kind.CARTED, Kind.PURCHASED, Kind.CLICKED]
     outcome = np.full(8, Outcome.APPLIED, dtype=np.uint8)
     events["surface"][1], outcome[3], events["answers"][7] = 0, Outcome.DUPLICATE, False
     assert counts_of(events, outcome).tolist() == [[1, 0], [0, 0], [0, 1]] + [[0, 0]] * 5
+
+
+def test_an_impression_counts_as_much_as_its_slot_is_thought_to_be_looked_at() -> None:
+    events = np.zeros(4, dtype=EVENT)
+    events["surface"], events["kind"], events["slot"] = 7, Kind.SHOWN, [-1, 0, 9, 30_000]
+    counts = counts_of(events, np.full(4, Outcome.APPLIED, dtype=np.uint8))
+    assert counts[:, 0].tolist() == [1, 1, *assumed(SLOTS_MAX)[[9, SLOTS_MAX - 1]].tolist()]
+    assert not counts[:, 1].any()
 
 
 def test_a_catalogue_that_grows_by_many_ads_is_followed() -> None:

@@ -150,7 +150,9 @@ class Settings(BaseSettings):
     ucb_alpha: float = Field(
         UCB_ALPHA, ge=0, le=10, description="Standard errors that linucb adds to an ad's click rate; 0 adds none."
     )
-    click_layer: bool = Field(True, description="Calibrate click rates by an online layer that learns every outcome.")
+    click_layer: bool = Field(
+        True, description="Learn online from every outcome: calibrate click rates, and tell models how ads are clicked."
+    )
     click_window_ms: int = Field(
         300_000, ge=1_000, le=86_400_000, description="A click counts for an impression within this."
     )

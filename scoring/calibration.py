@@ -113,8 +113,9 @@ class Calibrator:
         self._weights = {number: others.weights(number, one.model) for number, one in layer.learners.items()}
         self.learned, self._examined = layer.learned, others.examined(layer.examination)
         new = self.rates.follow(catalogue)
-        self._lift = np.append(self._lift, np.zeros(len(new), dtype=np.float32))
-        self._evidence = np.append(self._evidence, no_evidence(new.shape))
+        if len(new):
+            self._lift = np.append(self._lift, np.zeros(len(new), dtype=np.float32))
+            self._evidence = np.append(self._evidence, no_evidence(new.shape))
         touched = np.array([*layer.lifts.touched | others.news()], dtype=np.uint64)
         slots = catalogue.slots_of(touched)
         slots = slots[slots >= 0]

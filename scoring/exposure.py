@@ -18,7 +18,7 @@ from scoring.gathering import gather
 from scoring.ids import MISSING
 from scoring.inputs import CONTEXT_DIM, RATED, ModelInputs
 from scoring.models import ModelFailure, Models, Served
-from scoring.rates import RateTable, counts_of
+from scoring.rates import Counts, RateTable, counts_of
 from scoring.rows import RowStore
 from scoring.update import Applied, apply
 
@@ -31,10 +31,11 @@ cache."""
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
-    """What a batch did to the rows, and what the attention model says of its impressions."""
+    """What a batch did to the rows, what the attention model says of its impressions, what each event counts [E, 2]."""
 
     applied: Applied
     impressions: Impressions
+    counts: Counts
 
 
 Ids = npt.NDArray[np.uint64]
@@ -72,10 +73,12 @@ def apply_and_score(
         applied = apply(store, of_wave, catalogue, rules)
         outcome[wave] = applied.outcome
         unknown += applied.unknown_ads
-    told = rates.running(catalogue.slots_of(events["ad"]), counts_of(events, outcome))
+    slots = catalogue.slots_of(events["ad"])
+    counts = counts_of(events, outcome) * (slots != MISSING)[:, None]
+    told = rates.running(slots, counts)
     for look in looks:  # which events count is known only now
         look.inputs.candidate_stats[:, 0, RATED:] = told[look.place]
-    return Exposed(Applied.of(events, outcome, unknown), _impressions(looks, events, outcome, models))
+    return Exposed(Applied.of(events, outcome, unknown), _impressions(looks, events, outcome, models), counts)
 
 
 def _waves(events: Events) -> Iterator[Ints]:

@@ -25,13 +25,13 @@ from scoring.events import Events, Outcome
 from scoring.exposure import apply_and_score
 from scoring.features import specification_hash
 from scoring.feedback import ClickLayer, Learning
-from scoring.ids import MISSING, id64
+from scoring.ids import id64
 from scoring.learner import Evidence, Learner
 from scoring.models import Models
 from scoring.pending import PENDING
 from scoring.policies import in_control
 from scoring.pool import Others, Pool
-from scoring.rates import RateTable, counts_of
+from scoring.rates import Counts, RateTable
 from scoring.rows import RowStore
 from scoring.update import Applied
 from scoring.watch import Adwin, Alarm, Detector, Watch
@@ -191,7 +191,7 @@ class LaneClicks:
         users = users64[np.searchsorted(touched, events["row"])]
         self.follow(engine.catalogue)
         exposed = apply_and_score(store, events, users, engine.models, rules, engine.scorers, self.rates)
-        self.count(events, exposed.applied.outcome, engine.catalogue)
+        self.count(events["ad"], exposed.counts)
         counts = np.isin(exposed.applied.outcome, (Outcome.APPLIED, Outcome.REPLAYED))
         shown = exposed.impressions
         seen = replace(shown, place=np.cumsum(counts)[shown.place] - 1)
@@ -216,12 +216,11 @@ class LaneClicks:
         if len(new := self.rates.follow(catalogue)):
             self.rates.set(new, self.layer.lifts.records(catalogue.ad[new].tolist())[:, 2:])
 
-    def count(self, events: Events, outcome: npt.NDArray[np.uint8], catalogue: Catalogue) -> None:
-        """Add to the ads' records what ``rates`` has counted."""
-        counts = counts_of(events, outcome)
-        of = np.flatnonzero(counts.any(axis=1) & (catalogue.slots_of(events["ad"]) != MISSING))
-        ads, which = np.unique(events["ad"][of], return_inverse=True)
-        self.layer.lifts.count(ads, np.column_stack([np.bincount(which, each) for each in counts[of].T]))
+    def count(self, ads: npt.NDArray[np.uint64], counts: Counts) -> None:
+        """Add to the records of ``ads [E]`` what ``rates`` has counted of them, ``counts [E, 2]``."""
+        of = np.flatnonzero(counts.any(axis=1))
+        named, which = np.unique(ads[of], return_inverse=True)
+        self.layer.lifts.count(named, np.column_stack([np.bincount(which, each) for each in counts[of].T]))
 
     # --- what a slice has changed ----------------------------------------------------------------------------
 

@@ -255,10 +255,11 @@ class Step:
     def _apply(self, state: LaneState, events: Events) -> tuple[Applied, npt.NDArray[np.void], list[Message]]:
         """What the events did; the outcomes of impressions that they brought; the click layer's changes to be kept."""
         engine, clicks = self.engine, state.clicks
-        others = None if self.pool is None else self.pool.others(state.lane)
-        if self.learning is None or not self.scoring or not len(events):
-            if self.learning is not None:  # ads may have come since the last slice, and be placed in this one
-                clicks.serve(engine.catalogue, others)
+        learns = self.learning is not None and self.scoring
+        others = self.pool.others(state.lane) if learns and self.pool is not None else None
+        if learns and not len(events):
+            clicks.serve(engine.catalogue, others)  # ads may have come since the last slice, and be placed in this one
+        if not learns or not len(events):
             return apply(state.store, events, engine.catalogue, self.rules), np.zeros(0, dtype=OUTCOME), []
         applied, outcomes = clicks.apply(state.store, events, engine, self.rules)
         learned = [Message(key, value) for key, value in clicks.commit(engine.catalogue, others)]

@@ -59,16 +59,27 @@ PLATT_RIDGE = 1.0
 
 
 def platt(logit: Floats, labels: Floats) -> tuple[float, float]:
-    """Scale and shift of ``logit`` that fit ``labels`` best by log loss (Platt, 1999), by Newton's method."""
-    x = np.column_stack([logit, np.ones(len(logit))]).astype(np.float64)  # [E, 2]
-    start = np.array([1.0, 0.0])
-    weights = start.copy()
+    """Scale and shift of ``logit`` that fit ``labels`` best by log loss (Platt, 1999)."""
+    x = np.column_stack([logit, np.ones(len(logit))])  # [E, 2]
+    scale, shift = _least_loss(x, labels, np.zeros(len(logit)), np.array([1.0, 0.0]))
+    return float(scale), float(shift)
+
+
+def level(logit: Floats, labels: Floats) -> tuple[float, float]:
+    """Scale 1, and the shift of ``logit`` that fits ``labels`` best: as much is predicted as there is."""
+    (shift,) = _least_loss(np.ones((len(logit), 1)), labels, logit, np.zeros(1))
+    return 1.0, float(shift)
+
+
+def _least_loss(x: Floats, labels: Floats, offset: Floats, start: Floats) -> npt.NDArray[np.float64]:
+    """Weights of ``x [E, W]``, beside ``offset [E]``, that fit ``labels`` best by log loss, by Newton's method."""
+    weights, x = start.astype(np.float64), x.astype(np.float64)
     for _ in range(PLATT_ROUNDS):
-        p = 1 / (1 + np.exp(-np.clip(x @ weights, -50, 50)))
+        p = 1 / (1 + np.exp(-np.clip(x @ weights + offset, -50, 50)))
         gradient = x.T @ (p - labels) + PLATT_RIDGE * (weights - start)
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + PLATT_RIDGE * np.eye(2)
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + PLATT_RIDGE * np.eye(len(start))
         weights -= np.linalg.solve(hessian, gradient)
-    return float(weights[0]), float(weights[1])
+    return weights
 
 
 def normalised_entropy(labels: Floats, predicted: Floats) -> float:

@@ -1,5 +1,6 @@
 """Training finds what is there, says how well, and gives the same network for the same seed."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,7 @@ KINDS, ADS_EACH, USERS, NEW = 4, 12, 60, 2
 """Kinds of thing, ads of each kind, people, and ads of each kind that nobody is shown until the last fifth."""
 LIKED, OTHER = 0.8, 0.1
 """Chance of a click on the kind of thing that one likes, and on any other."""
-CONFIG = Config(vocabulary=256, epochs=6, batch=256, rate=5e-3, seed=3)
+CONFIG = Config(vocabulary=256, epochs=6, batch=256, rate=5e-3, last_rate=1e-3, seed=3)
 
 
 def planted(seed: int, moments: int = 30) -> tuple[Examples, Items]:
@@ -139,12 +140,38 @@ def test_the_network_of_the_best_epoch_is_kept(log: tuple[Examples, Items], trai
     assert trained.validation.calibration == pytest.approx(1, abs=0.01)
     early, _ = log[0].time_split(0.8)
     _, validation = early.time_split(1 - CONFIG.validation)
-    assert evaluate(trained.network, validation, log[1]) == trained.validation
+    untaught = train(early, log[1], replace(CONFIG, last_rate=0.0))
+    assert untaught.validation == trained.validation
+    found = evaluate(untaught.network, validation, log[1])
+    assert found.log_loss == pytest.approx(trained.validation.log_loss, abs=1e-4)  # its level is set once more
+    assert found.auc == trained.validation.auc
+
+
+def test_what_the_validation_part_tells_is_learnt_last_and_predicted_in_its_measure(
+    log: tuple[Examples, Items], trained: TrainResult
+) -> None:
+    early, _ = log[0].time_split(0.8)
+    _, validation = early.time_split(1 - CONFIG.validation)
+    now = evaluate(trained.network, validation, log[1])
+    assert now.log_loss < trained.validation.log_loss
+    assert now.calibration == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11])
+def test_a_lesson_may_have_any_number_of_steps(log: tuple[Examples, Items], steps: int) -> None:
+    some, _ = log[0].time_split(0.3)
+    learn, validation = some.time_split(1 - CONFIG.validation)
+    batches = {"batch": -(-len(learn) // steps), "last_batch": -(-len(validation) // steps)}
+    told: list[Step] = []
+    train(some, log[1], replace(CONFIG, epochs=1, **batches), told.append)
+    newest = -(-len(validation) // batches["last_batch"])
+    assert Counter(step.lesson for step in told) == {"Learning clicks": steps, "Learning the newest": newest}
 
 
 def test_progress_is_told_for_every_batch(log: tuple[Examples, Items]) -> None:
-    steps: list[Step] = []
-    train(log[0], log[1], Config(vocabulary=256, epochs=2, batch=512), steps.append)
+    told: list[Step] = []
+    train(log[0], log[1], Config(vocabulary=256, epochs=2, batch=512), told.append)
+    steps = [step for step in told if step.lesson == "Learning clicks"]
     assert {step.epoch for step in steps} == {0, 1}
     for epoch in (0, 1):
         of_epoch = [step for step in steps if step.epoch == epoch]

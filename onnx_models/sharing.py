@@ -81,7 +81,8 @@ class _Lane:
         examples = which[shown]
         context, everyone = test.context[examples], np.ones(len(examples), dtype=np.bool_)
         if len(examples):
-            calibration = self.calibrator.calibration(context, test.item[examples, None].astype(np.int64))
+            people, items = stream.users[at[shown]], test.item[examples, None].astype(np.int64)
+            calibration = self.calibrator.calibration(people, context, items)
             odds = calibration.log_odds(self.logit[examples, None], context, everyone)
             out[examples] = chance_of(odds)[:, 0]
         nobody = np.zeros(len(at), dtype=np.bool_)

@@ -17,6 +17,8 @@ from scoring.clicks import (
     NUMBERS,
     START_WEIGHTS,
     Floats,
+    Ids,
+    PersonLifts,
     person_numbers,
 )
 from scoring.examination import over
@@ -26,7 +28,8 @@ from scoring.pool import Others
 from scoring.rates import RateTable
 
 PERSONAL = ("bias", *NUMBERS, "surface")
-"""P: the weights that count for one person, whose place in the app is one of all."""
+"""P: the weights that count for one person, whose place in the app is one of all, and whose own lift is multiplied with
+its weight: what it adds to the log-odds of everything."""
 _AT = {name: place for place, name in enumerate(PERSONAL)}
 
 
@@ -58,6 +61,7 @@ class Calibration:
     def none(cls, people: int, candidates: int) -> Self:
         """The attention model's own click rates."""
         weights = np.tile(np.append(START_WEIGHTS[: len(PERSONAL) - 1], 0.0), (people, 1))
+        weights[:, _AT["person_lift"]] = 0.0
         return cls(weights, np.zeros((people, candidates), dtype=np.float32), no_evidence((people, candidates)))
 
     @property
@@ -73,7 +77,8 @@ class Calibration:
         For people not in ``control [B]`` an ad in a slot is one that the engine has chosen.
         """
         weights, (numbers, _) = self.weights, person_numbers(context)
-        person = weights[:, _AT["bias"]] + weights[:, _AT["chosen"]] * ~control + weights[:, _AT["surface"]]
+        person = weights[:, [_AT["bias"], _AT["surface"], _AT["person_lift"]]].sum(axis=1)
+        person += weights[:, _AT["chosen"]] * ~control
         person += (weights[:, [_AT["long_views"], _AT["clicks"], _AT["activity"]]] * numbers).sum(axis=1)
         odds: Floats = logit * weights[:, _AT["logit"], None] + self.lift * weights[:, _AT["lift"], None]
         odds += person[:, None]
@@ -97,12 +102,14 @@ def _lifts(records: Floats) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.flo
 class Calibrator:
     """What all lanes have learned, as one lane serves it; right between slices.
 
-    Weights by attention model, slots' examination, each ad's lift, and how often ads are clicked (``rates``).
+    Weights by attention model, slots' examination, each ad's lift, and how often ads are clicked (``rates``); of people
+    the lane's own.
     """
 
     def __init__(self) -> None:
         self._weights: Mapping[int, Floats] = {}
         self._lift, self._evidence = np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.float32)
+        self._people = PersonLifts()
         self._examined: Floats | None = None
         self.rates = RateTable()
         self.learned = 0
@@ -112,6 +119,7 @@ class Calibrator:
         """Take what ``layer`` and the ``others`` have learned: weights, slots, and records of ads touched or new."""
         self._weights = {number: others.weights(number, one.model) for number, one in layer.learners.items()}
         self.learned, self._examined = layer.learned, others.examined(layer.examination)
+        self._people = layer.people
         new = self.rates.follow(catalogue)
         if len(new):
             self._lift = np.append(self._lift, np.zeros(len(new), dtype=np.float32))
@@ -130,9 +138,9 @@ class Calibrator:
         return self.rates.at(candidates)
 
     def calibration(
-        self, context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], model: int = 0
+        self, people: Ids, context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], model: int = 0
     ) -> Calibration:
-        """For people with ``context [B, X]`` and candidates ``[B, C]``, which are slots of the catalogue.
+        """For ``people [B]`` with ``context [B, X]`` and candidates ``[B, C]``, which are slots of the catalogue.
 
         ``model``: the number of the attention model whose log-odds they are; one of which nothing was learned is
         believed as it is.
@@ -142,6 +150,7 @@ class Calibrator:
         weights = np.empty((len(context), len(PERSONAL)))
         weights[:, :-1] = learned[: len(PERSONAL) - 1]
         weights[:, -1] = learned[-SURFACES:][surface]
+        weights[:, _AT["person_lift"]] *= self._people.lifts(people)
         if len(self._lift):
             lift, evidence = self._lift.take(candidates), self._evidence.take(candidates)
         else:

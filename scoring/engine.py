@@ -37,9 +37,9 @@ class Calibrates(Protocol):
         """What `scoring.rates` tells of candidates ``[B, C]``, ``[B, C, RATES_DIM]``."""
 
     def calibration(
-        self, context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], model: int
+        self, people: Ids, context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], model: int
     ) -> Calibration:
-        """For people with context ``[B, X]`` and candidates ``[B, C]``, and a model by its number."""
+        """For ``people [B]`` with context ``[B, X]`` and candidates ``[B, C]``, and a model by its number."""
 
 
 UNCALIBRATED = Calibrator()
@@ -83,6 +83,7 @@ class _Question:
     """Whom to rank which candidates ``[B, C]`` for, whatever the model; offers as in `scoring.market.Asked`."""
 
     people: People
+    users: Ids
     seeds: Ids
     candidates: npt.NDArray[np.int64]
     rates: npt.NDArray[np.float32]
@@ -189,7 +190,7 @@ class Engine:
         latest_ms = int(people.now_ms.max())
         candidates = choose(self.catalogue, people.interest, seeds, latest_ms, group.policy.shares, control)
         offers = self.market.offers(self.catalogue, candidates)
-        question = _Question(people, seeds, candidates, learned.rated(candidates), group, control, offers)
+        question = _Question(people, users, seeds, candidates, learned.rated(candidates), group, control, offers)
         while True:
             try:
                 scored = self._score(question, learned, by)
@@ -214,7 +215,7 @@ class Engine:
         except ModelFailure as why:
             self.models.after(why)
             return None
-        calibration = learned.calibration(some.context, candidates, shadow.number)
+        calibration = learned.calibration(users[asked], some.context, candidates, shadow.number)
         pctr = chance_of(calibration.log_odds(logit, some.context, scored.control[asked]))
         return Beside(shadow.version, asked, pctr)
 
@@ -234,7 +235,7 @@ class Engine:
         """
         control = in_control(users, group.policy.control_share)
         rates = learned.rated(candidates)
-        question = _Question(self._people(rows), seeds, candidates, rates, group, control, offers)
+        question = _Question(self._people(rows), users, seeds, candidates, rates, group, control, offers)
         by = tuple(self.models.able(policy.model) or self.models.live for policy in group.policies)
         return self._score(question, learned, by)
 
@@ -274,7 +275,7 @@ class Engine:
     def _hear(self, question: _Question, learned: Calibrates, served: Served, policy: Policy) -> Heard:
         people, candidates = question.people, question.candidates
         logit, attentions = self._logits(people, candidates, question.rates, served)
-        calibration = learned.calibration(people.context, candidates, served.number)
+        calibration = learned.calibration(question.users, people.context, candidates, served.number)
         odds = calibration.log_odds(logit, people.context, question.control)
         asked = question.asked(chance_of(odds), policy, calibration)
         return Heard(served, calibration, odds, asked, attentions)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from scoring.clicks import NUMBERS, AdLifts, ClickModel, Example, example, person_numbers
+from scoring.clicks import LIFTS, NUMBERS, AdLifts, ClickModel, Example, PersonLifts, example, person_numbers
 from scoring.events import Events, Kind
 from scoring.examination import NOWHERE, SLOTS_MAX, Examination, looked
 from scoring.ids import uniform
@@ -30,6 +30,7 @@ from scoring.pending import (
     LAST,
     MODEL,
     OPEN,
+    PERSON,
     PREDICTED,
     SHADOW,
     SHADOW_LOGIT,
@@ -48,7 +49,7 @@ WINDOW_MS = 300_000
 """How long a click may take to count. On KuaiRand 99 of 100 come within 155 s; a window of 60 s loses a quarter of
 them and predicts 0.77 of the clicks there are."""
 PENDING_MAX = 100_000
-"""Impressions that wait for their outcome, per lane: 13 MB and their index."""
+"""Impressions that wait for their outcome, per lane: 14 MB and their index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class Observed:
 
 
 class ClickLayer:
-    """One lane's layer: what it has learned of each attention model, ads' lifts, slots' examination, and what is open.
+    """One lane's layer: what it has learned of each attention model, of ads, people and slots, and what is open.
 
     ``live``: the number of the attention model whose weights are `model`.
     """
@@ -125,6 +126,7 @@ class ClickLayer:
         self.live = 0
         self.learners: dict[int, Learner] = {}
         self.lifts = AdLifts()
+        self.people = PersonLifts()
         self.examination = Examination(self.learning.examination)
         self.pending = Pending(self.learning.pending_max)
         self.clock_ms = 0
@@ -175,7 +177,7 @@ class ClickLayer:
             return Observed(np.zeros(0), np.zeros(0, dtype=OUTCOME))
         outcomes: list[tuple[float, ...]] = []
         predicted: list[float] = []
-        shown = _shown(events, control, impressions)
+        shown = _shown(events, users, control, impressions)
         places = iter(impressions.place.tolist())
         following = next(places, -1)
         keys = keys_of(users, events["ad"], events["shown_ms"]).tolist()
@@ -185,10 +187,11 @@ class ClickLayer:
                 self.clock_ms = stream_ms
                 self._close_windows(outcomes)
             if place == following:
-                numbers, surface, ad, event, in_control, slot, model, known, *beside = next(shown)
-                ids = (keys[place], ad, event, time_ms)
+                numbers, surface, ad, event, person, in_control, slot, model, known, *beside = next(shown)
+                ids = (keys[place], ad, event, person, time_ms)
                 examined = self.examination.examined(slot)
-                liked, expected = self._predict(self.learner(model).model, ad, numbers, surface)
+                numbers[LIFTS] = self.lifts.lift(ad), self.people.lift(person)
+                liked, expected = _predict(self.learner(model).model, numbers, surface)
                 chance = examined * liked
                 predicted.append(chance)
                 if not known and not self.pending.holds(keys[place]):
@@ -199,18 +202,9 @@ class ClickLayer:
                 self._click(keys[place], outcomes)
         return Observed(np.array(predicted), np.array(outcomes, dtype=OUTCOME))
 
-    def _predict(self, model: ClickModel, ad: int, numbers: list[float], surface: int) -> tuple[float, float]:
-        """The chance of a click in the first slot, and the same without the ad's lift, which is filled in."""
-        x = example(numbers, surface)
-        expected = model.chance(x)
-        numbers[1] = lift = self.lifts.lift(ad)
-        if not lift:
-            return expected, expected
-        x["lift"] = lift
-        return model.chance(x), expected
-
-    def _wait(self, ids: tuple[int, int, int, int], told: tuple[float, ...]) -> None:
-        """Let an impression (key, ad, event, time) with what is known of it wait for its outcome."""
+    def _wait(self, ids: tuple[int, int, int, int, int], told: tuple[float, ...]) -> None:
+        """Let an impression (key, ad, event, person, time) with what is known of it wait for its outcome."""
+        self.people.meet(ids[PERSON])
         if self.pending.full:
             self.dropped += bool(self.pending.pop()[OPEN])
         row = (*ids, self.clock_ms + self.learning.window_ms, *told)
@@ -247,11 +241,12 @@ class ClickLayer:
             self._learned(row, 0, outcomes)
 
     def _count(self, row: Row, clicks: float, expected: float) -> None:
-        """Count an outcome for its ad, whose record knows the slot, and for its slot, whose record knows the ad.
+        """Count an outcome for its ad and person, whose records know the slot, and its slot, whose record knows them.
 
         ``expected``: 1 where the clicks expected of it are counted with it, else 0.
         """
         self.lifts.learn(int(row[AD]), clicks, expected * row[EXPECTED])
+        self.people.learn(int(row[PERSON]), clicks, expected * row[EXPECTED])
         self.examination.learn(int(row[SLOT]), clicks, expected * row[PREDICTED] / row[EXAMINED])
 
     def _weight(self, row: Row) -> float:
@@ -283,10 +278,23 @@ class ClickLayer:
         return int(row[SHADOW]), shadow.beside(x, clicked, row[PREDICTED], weight, row[EXAMINED])
 
 
+def _predict(model: ClickModel, numbers: list[float], surface: int) -> tuple[float, float]:
+    """The chance of a click in the first slot, and the same without lifts."""
+    x = example(numbers, surface)
+    chance = model.chance(x)
+    if not any(numbers[LIFTS]):
+        return chance, chance
+    x.update(_NO_LIFTS)
+    return chance, model.chance(x)
+
+
+_NO_LIFTS = dict.fromkeys(NUMBERS[LIFTS], 0.0)
+
+
 def _shown(
-    events: Events, control: npt.NDArray[np.bool_], impressions: Impressions
-) -> Iterator[tuple[list[float], int, int, int, int, int, int, bool, int, float]]:
-    """Numbers (the lift still 0), surface, ad, event, arm, slot, model, whether known, shadow, its log-odds.
+    events: Events, users: npt.NDArray[np.uint64], control: npt.NDArray[np.bool_], impressions: Impressions
+) -> Iterator[tuple[list[float], int, int, int, int, int, int, int, bool, int, float]]:
+    """Numbers (lifts still 0), surface, ad, event, person, arm, slot, model, whether known, shadow, its log-odds.
 
     Of each impression, built in arrays.
     """
@@ -294,7 +302,7 @@ def _shown(
     person, surface = person_numbers(impressions.context)
     of_control = control[impressions.place]
     placed = of["slot"] >= 0
-    numbers = np.column_stack([impressions.logit, np.zeros(len(of)), person, placed & ~of_control])
+    numbers = np.column_stack([impressions.logit, np.zeros((len(of), 2)), person, placed & ~of_control])
     beside = np.full(len(of), np.nan) if impressions.shadow_logit is None else impressions.shadow_logit
     asked = ~np.isnan(beside)
     columns = (
@@ -302,6 +310,7 @@ def _shown(
         surface,
         of["ad"],
         of["event"],
+        users[impressions.place],
         of_control.astype(int),
         np.where(placed, np.minimum(of["slot"], SLOTS_MAX - 1), NOWHERE),
         np.zeros(len(of), dtype=np.uint32) if impressions.model is None else impressions.model,

@@ -20,12 +20,13 @@ PENDING = np.dtype(
         ("key", "<u8"),  # of (user, ad, second shown)
         ("ad", "<u8"),
         ("event", "<u8"),  # the id of the impression
+        ("person", "<u8"),
         ("shown_ms", "<i8"),
         ("due_ms", "<i8"),  # the end of the window, by the layer's clock
         *((name, "<f8") for name in NUMBERS),
         ("examined", "<f8"),  # how likely the slot was looked at, by the first, as it was known when it was shown
         ("predicted", "<f8"),  # the chance of a click there, predicted when it was shown
-        ("expected", "<f8"),  # the same without the ad's lift
+        ("expected", "<f8"),  # the same without lifts
         ("surface", "u1"),
         ("control", "u1"),  # shown by the control arm
         ("open", "u1"),  # 0 where a click has answered
@@ -35,9 +36,10 @@ PENDING = np.dtype(
         ("shadow_logit", "<f4"),
     ]
 )
-"""128 bytes."""
+"""144 bytes."""
 _PLACE = {name: place for place, name in enumerate(PENDING.names or ())}
-KEY, AD, EVENT, SHOWN, DUE = (_PLACE[name] for name in ("key", "ad", "event", "shown_ms", "due_ms"))
+KEY, AD, EVENT, PERSON = (_PLACE[name] for name in ("key", "ad", "event", "person"))
+SHOWN, DUE = (_PLACE[name] for name in ("shown_ms", "due_ms"))
 FIRST, LAST = _PLACE[NUMBERS[0]], _PLACE[NUMBERS[-1]] + 1
 EXAMINED, PREDICTED, EXPECTED = (_PLACE[name] for name in ("examined", "predicted", "expected"))
 SURFACE, CONTROL, OPEN, SLOT, MODEL = (_PLACE[name] for name in ("surface", "control", "open", "slot", "model"))

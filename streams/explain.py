@@ -80,7 +80,11 @@ class _Kept:
         return self.rates
 
     def calibration(
-        self, _context: npt.NDArray[np.float32], _candidates: npt.NDArray[np.int64], model: int
+        self,
+        _people: npt.NDArray[np.uint64],
+        _context: npt.NDArray[np.float32],
+        _candidates: npt.NDArray[np.int64],
+        model: int,
     ) -> Calibration:
         return self.calibrations[model]
 

@@ -1,7 +1,6 @@
-"""Click layers as they were kept while the slot was one of the weights' features, read as those of today.
+"""Click layers as they were kept before a person's lift was among the weights' features, read as those of today.
 
-The weights go on without that one, and how likely slots are looked at is learned anew. A record of what was open had
-log1p of its slot where it now has how likely the slot was looked at, which its prediction knew in another way.
+Its weight begins anew, and nothing is known of anybody. What was open teaches nothing of people.
 """
 
 from typing import Any
@@ -9,24 +8,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scoring.clicks import FEATURES, NUMBERS
-from scoring.examination import NOWHERE
+from scoring.clicks import CAUTION, FEATURES, START
 from scoring.pending import PENDING
 
-LAYOUT = "1ed00b3a7ed45df6"
+LAYOUT = "516662e851ce3a32"
 """Of rows that are read so."""
-_SLOT = 1 + len(NUMBERS)
-"""Where the weight was: after the bias and the other numbers."""
+_NEW = "person_lift"
+_PENDING = np.dtype([(name, PENDING[name]) for name in PENDING.names or () if name not in (_NEW, "person")])
+
+Floats = npt.NDArray[np.float64]
 
 
-def floats(kept: bytes) -> npt.NDArray[np.float64]:
-    """Weights, or their sums of squares, ``[F]``, of today or of then."""
-    values = np.frombuffer(kept)
-    return values if len(values) == len(FEATURES) else np.delete(values, _SLOT)
+def weights(kept: bytes) -> Floats:
+    """Weights ``[F]`` of today or of then."""
+    return _with(np.frombuffer(kept), START[_NEW])
+
+
+def sums(kept: bytes) -> Floats:
+    """AdaGrad's sums of squares ``[F]`` of today or of then."""
+    return _with(np.frombuffer(kept), CAUTION)
+
+
+def _with(values: Floats, new: float) -> Floats:
+    return values if len(values) == len(FEATURES) else np.insert(values, FEATURES.index(_NEW), new)
 
 
 def opened(rows: bytes) -> npt.NDArray[Any]:
-    """Records of then as `PENDING`, ``[N]``; they teach nothing of slots."""
-    out = np.frombuffer(rows, dtype=PENDING).copy()
-    out["slot"], out["examined"] = NOWHERE, 1.0
+    """Records of then as `PENDING`, ``[N]``."""
+    former = np.frombuffer(rows, dtype=_PENDING)
+    out = np.zeros(len(former), dtype=PENDING)
+    for name in _PENDING.names or ():
+        out[name] = former[name]
     return out

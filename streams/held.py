@@ -5,15 +5,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
 from scoring.rows import ROW, RowError, decode_rows
 from streams import topics
 from streams.control_wire import Consent, Erasure
 from streams.decode import Record
+from streams.lane_clicks import person_key
 from streams.reading import read_topic
 from streams.settings import Settings
+from streams.snapshots import holds
 from streams.topics import CHANGELOG, CONTROL
+
+LIFT = np.dtype([("clicks", "<f8"), ("clicks_expected", "<f8")])
+"""What a click layer has learned of a person (`scoring.clicks.PersonLifts`)."""
 
 
 class Trace(Struct, frozen=True, kw_only=True):
@@ -54,7 +60,7 @@ class Search:
     """Finds a person, under all of their pseudonyms, in records: by the key, or by name inside the value."""
 
     def __init__(self, users: Sequence[str]) -> None:
-        self.keys = {user.encode() for user in users}
+        self.keys = {key for user in users for key in _keys(user.encode())}
         self.requests = {
             key for user in users for key in (Erasure(user_id=user, time_ms=0).key, _consent(user).key)
         }  # fmt: skip
@@ -64,6 +70,11 @@ class Search:
         """Whether the record is the person's, or names them."""
         key, value = record.key or b"", record.value or b""
         return key in self.keys or key in self.requests or any(name in value for name in self._quoted)
+
+
+def _keys(user: bytes) -> tuple[bytes, bytes]:
+    """Of what is kept of a person: the state, and what a click layer has learned beside it."""
+    return user, person_key(user)
 
 
 def _consent(user: str) -> Consent:
@@ -101,7 +112,7 @@ async def export(settings: Settings, users: Sequence[str]) -> list[Found]:
                 offset=record.offset,
                 time_ms=record.timestamp,
                 key=(record.key or b"").decode(errors="backslashreplace"),
-                value=_readable(topic, record.value),
+                value=readable(topic, record.value),
             )
         )
 
@@ -109,10 +120,13 @@ async def export(settings: Settings, users: Sequence[str]) -> list[Found]:
     return out
 
 
-def _readable(topic: str, value: bytes | None) -> object:
+def readable(topic: str, value: bytes | None) -> object:
+    """What a record says, in names and numbers where it can be."""
     if value is None:
         return None
     try:
+        if topic == CHANGELOG and len(value) == LIFT.itemsize:
+            return dict(zip(LIFT.names or (), np.frombuffer(value, dtype=LIFT)[0].tolist(), strict=True))
         if topic == CHANGELOG:
             (row,) = decode_rows([value])
             return {name: row[name].tolist() for name in ROW.names or ()}
@@ -166,10 +180,10 @@ def _trace(
 
 
 def snapshots_with(settings: Settings, users: Sequence[str]) -> list[Path]:
-    """Snapshots on this machine, unfinished ones too, that hold a row of the person: each goes with the lane's next."""
+    """Snapshots on this machine, unfinished ones too, with something of the person: each goes with the lane's next."""
     folder = settings.home / "snapshots" / f"{settings.topic_prefix}{settings.group}"
-    keys = [len(user.encode()).to_bytes(2, "little") + user.encode() for user in users]
-    return [path for path in sorted(folder.glob("lane-*")) if any(key in path.read_bytes() for key in keys)]
+    named = [user.encode() for user in users]
+    return [path for path in sorted(folder.glob("lane-*")) if holds(path, named)]
 
 
 def verdict(found: Sequence[Trace], snapshots: Sequence[Path]) -> bool:

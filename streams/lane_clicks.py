@@ -1,13 +1,13 @@
 """A lane's click layer, and how it is kept: in the lane's changelog, under reserved keys, in the slice's transaction.
 
-Under `KEY` stands what was learned of each attention model, once a slice; under a key per ad its record, where the
-slice has touched it. Impressions whose outcome is open are a log within the log: a *chunk* per slice holds those that
-were added and the numbers of those that clicks have answered, and gets its tombstone when all that it speaks of has
-left the queue. A snapshot holds the same keys and values.
+Under `KEY` stands what was learned of each attention model, once a slice; under a key per ad and per person their
+record, where the slice has touched it. Impressions whose outcome is open are a log within the log: a *chunk* per slice
+holds those that were added and the numbers of those that clicks have answered, and gets its tombstone when all that it
+speaks of has left the queue. A snapshot holds the same keys and values, but all people's records in one.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ import structlog
 from scoring.calibration import Calibrator
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
-from scoring.clicks import FEATURES
+from scoring.clicks import FEATURES, Lifts
 from scoring.engine import Engine
 from scoring.events import Events, Outcome
 from scoring.exposure import apply_and_score
@@ -36,7 +36,7 @@ from scoring.rows import RowStore
 from scoring.update import Applied
 from scoring.watch import Adwin, Alarm, Detector, Watch
 from streams import former_clicks
-from streams.former_clicks import floats
+from streams.former_clicks import sums, weights
 from streams.layer_feed import SHARE_MS, shares
 from streams.message import Message
 from streams.wire import RESERVED
@@ -44,10 +44,13 @@ from streams.wire import RESERVED
 log = structlog.get_logger()
 
 KEY = RESERVED + b"clicks"
-_AD, _CHUNK = KEY + b"/ad/", KEY + b"/open/"
-_ROWS_PER_CHUNK = 4_000
+_AD, _PERSON, _CHUNK = KEY + b"/ad/", KEY + b"/person/", KEY + b"/open/"
+_PEOPLE = KEY + b"/people"
+_RECORD = np.dtype([("person", ">u8"), ("record", "<f8", (2,))])
+"""Of a person among those of `_PEOPLE`."""
+_ROWS_PER_CHUNK = 3_500
 """At most half a megabyte: a chunk must fit a batch."""
-_CHUNK_LAYOUT = 2
+_CHUNK_LAYOUT = 3
 _MODELS_MAX = 32
 """Attention models whose names are kept for the outcomes that are open; a model lives longer than a window."""
 LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/2", "learners/1")
@@ -62,7 +65,7 @@ Change = tuple[bytes, bytes | None]
 class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     """What stands under `KEY`. ``head`` and ``tail`` are the queue's; ``learners`` go by number of attention model.
 
-    ``examined``: of slots, as `scoring.examination.Examination.record`; empty in a row of the former layout.
+    ``examined``: of slots, as `scoring.examination.Examination.record`.
     """
 
     layout: str
@@ -74,7 +77,7 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[int, str]
     live: int
     learners: dict[int, "LearnerRow"]
-    examined: bytes = b""
+    examined: bytes
 
 
 class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +103,7 @@ class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
     def learner(self) -> Learner:
         """What was kept."""
         out = Learner(watch=self.watch.watch(), learned=self.learned, evidence=self.evidence)
-        out.model.restore(floats(self.weights), floats(self.caution))
+        out.model.restore(weights(self.weights), sums(self.caution))
         return out
 
 
@@ -133,7 +136,7 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
         out = Watch()
         out.detectors = {Detector(name): Adwin.of(kept) for name, kept in self.detectors.items()}
         out.means = {Detector(name): mean for name, mean in self.means.items()}
-        out.good = None if self.good is None else (floats(self.good[0]), floats(self.good[1]))
+        out.good = None if self.good is None else (weights(self.good[0]), sums(self.good[1]))
         out.last_alarm, out.alarms_soon = self.last_alarm, self.alarms_soon
         out.clicked, out.predicted = self.clicked, self.predicted
         return out
@@ -142,14 +145,14 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
 class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
     """Records numbered from ``first``, and the numbers (int64) of records that were answered.
 
-    ``settled``: the queue's head from which on nothing of it matters. ``layout``: of the records, 1 is the former.
+    ``settled``: the queue's head from which on nothing of it matters. ``layout``: of the records, 2 is the former.
     """
 
     first: int
     settled: int
     rows: bytes
     answered: bytes
-    layout: int = 1
+    layout: int
 
     def opened(self) -> npt.NDArray[Any]:
         """The records, of `PENDING`."""
@@ -235,10 +238,8 @@ class LaneClicks:
         """Serve, and what the changelog is to hold, once after every slice that had events."""
         layer = self.layer
         self.serve(catalogue, others)
-        changes = self._ads(list(layer.lifts.touched))
         self._untold |= layer.lifts.touched
-        layer.lifts.touched.clear()
-        changes += self._new_chunks()
+        changes: list[Change] = [*_changed(_AD, layer.lifts), *_changed(_PERSON, layer.people), *self._new_chunks()]
         while self._chunks and self._chunks[0].settled <= layer.pending.head:
             changes.append((_chunk_key(self._chunks.popleft().number), None))
         return [*changes, (KEY, self._row())]
@@ -259,12 +260,6 @@ class LaneClicks:
                 examined=layer.examination.record.tobytes(),
             )
         )
-
-    def _ads(self, ads: list[int]) -> list[Change]:
-        """The records of ads."""
-        records = self.layer.lifts.records(ads).tobytes()
-        size = len(records) // max(len(ads), 1)
-        return [(_AD + ad.to_bytes(8, "big"), records[at * size : (at + 1) * size]) for at, ad in enumerate(ads)]
 
     def _new_chunks(self) -> Iterator[Change]:
         pending, answered = self.layer.pending, self.layer.answered
@@ -291,6 +286,10 @@ class LaneClicks:
             )
         )
 
+    def forget(self, users: Iterable[bytes]) -> list[Change]:
+        """Drop what was learned of ``users``; what that changes, at once."""
+        return [(person_key(user), None) for user in users if self.layer.people.forget(id64(user))]
+
     def alarms(self) -> list[Alarm]:
         """The drifts detected since this was last asked."""
         alarms, self.layer.alarms = self.layer.alarms, []
@@ -306,9 +305,10 @@ class LaneClicks:
     # --- all of it -------------------------------------------------------------------------------------------
 
     def parts(self) -> dict[bytes, bytes]:
-        """Everything, by key, as the changelog would have it after compaction."""
-        out = {KEY: self._row()}
-        out |= {key: value for key, value in self._ads(self.layer.lifts.arrays()[0].tolist()) if value is not None}
+        """Everything, by key, as a snapshot has it: what `spread` gives is what compaction leaves in the changelog."""
+        people = np.empty(len(self.layer.people), dtype=_RECORD)
+        people["person"], people["record"] = self.layer.people.arrays()
+        out = {KEY: self._row(), _PEOPLE: people.tobytes()} | dict(_records(_AD, self.layer.lifts, [*self.layer.lifts]))
         return out | {_chunk_key(chunk.number): self._chunk_row(chunk, []) for chunk in self._chunks}
 
     @classmethod
@@ -324,16 +324,12 @@ class LaneClicks:
         layer = out.layer
         layer.live, layer.learners = row.live, {number: kept.learner() for number, kept in row.learners.items()}
         layer.clock_ms, layer.learned, layer.dropped = row.clock_ms, row.learned, row.dropped
-        if row.examined:
-            layer.examination.restore(np.frombuffer(row.examined).reshape(2, -1))
+        layer.examination.restore(np.frombuffer(row.examined).reshape(2, -1))
         out.models = dict(row.models)
-        for key, value in parts.items():
-            if key.startswith(_AD):
-                # Of a former version they are the first two numbers.
-                layer.lifts.put(int.from_bytes(key[len(_AD) :], "big"), *np.frombuffer(value).tolist())
+        _take(_AD, layer.lifts, parts)
+        _take(_PERSON, layer.people, spread(parts))
         # Of what its former owner learned last the others may not have heard.
-        out._untold = set(layer.lifts.touched)
-        layer.lifts.touched.clear()
+        out._untold = set(layer.lifts)
         out._restore_pending(row, parts)
         return out
 
@@ -352,6 +348,43 @@ class LaneClicks:
             self._chunks.append(_Chunk(number, chunk.first, min(end, row.tail), chunk.settled))
             self._next_chunk = number + 1
         self.layer.pending.restore(row.head, rows)
+
+
+def person_key(user: bytes) -> bytes:
+    """Under what the record of a person stands."""
+    return _PERSON + id64(user).to_bytes(8, "big")
+
+
+def spread(parts: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """``parts`` of a snapshot as the changelog has them: who is forgotten later has a key to be forgotten by."""
+    out = dict(parts)
+    people = np.frombuffer(out.pop(_PEOPLE, b""), dtype=_RECORD)
+    keys, records = (people[name].tobytes() for name in ("person", "record"))
+    for at in range(len(people)):
+        out[_PERSON + keys[8 * at : 8 * at + 8]] = records[16 * at : 16 * at + 16]
+    return out
+
+
+def _records(prefix: bytes, lifts: Lifts, ids: list[int]) -> list[tuple[bytes, bytes]]:
+    """The records of ``ids``, by key."""
+    records = lifts.records(ids).tobytes()
+    size = 8 * lifts.numbers
+    return [(prefix + one.to_bytes(8, "big"), records[at * size : (at + 1) * size]) for at, one in enumerate(ids)]
+
+
+def _changed(prefix: bytes, lifts: Lifts) -> list[tuple[bytes, bytes]]:
+    """The records that have changed since this was last asked."""
+    ids = list(lifts.touched)
+    lifts.touched.clear()
+    return _records(prefix, lifts, ids)
+
+
+def _take(prefix: bytes, lifts: Lifts, parts: Mapping[bytes, bytes]) -> None:
+    """Let ``lifts`` have the records among ``parts``; what a shorter one of a former version did not know is 0."""
+    held = {key: record for key, record in parts.items() if key.startswith(prefix)}
+    keys = np.frombuffer(b"".join(key[len(prefix) :] for key in held), dtype=">u8")
+    records = b"".join(record.ljust(8 * lifts.numbers, b"\0") for record in held.values())
+    lifts.put(keys.astype(np.uint64), np.frombuffer(records).reshape(-1, lifts.numbers))
 
 
 def _chunk_key(number: int) -> bytes:

@@ -9,8 +9,10 @@ older than half of the changelog's ``delete.retention.ms``: tombstones compacted
 bring erased users back.
 """
 
+import io
 import os
 import struct
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +22,7 @@ import structlog
 
 from scoring.rows import LAYOUT_VERSION, ROW, ROW_BYTES, RowStore
 from streams.clock import wall_ms
+from streams.lane_clicks import person_key, spread
 from streams.recovery import Recovered
 from streams.settings import Settings
 from streams.step import LaneState
@@ -125,7 +128,7 @@ class Snapshots:
             log.info("snapshot refused and deleted, read the changelog instead", lane=lane, reason=reason)
             path.unlink()  # it may hold people who have been erased since
             return empty
-        return Recovered(store, None, header.changelog_offset, parts=header.parts)
+        return Recovered(store, None, header.changelog_offset, parts=spread(header.parts))
 
     def _refusal(self, header: Header, newest: int, begin: int, end: int) -> str:
         age_ms = wall_ms() - header.written_ms
@@ -142,35 +145,55 @@ class Snapshots:
     def _read(self, path: Path) -> tuple[Header, int, RowStore]:
         """The header, the offset that no row is newer than, and the rows."""
         with path.open("rb") as file:
-            if file.read(len(_MAGIC)) != _MAGIC:
-                raise ValueError("not a snapshot")
-            (size,) = _SIZE.unpack(file.read(_SIZE.size))
-            header = msgspec.msgpack.decode(file.read(size), type=Header)
+            header = _header(file)
             if header.layout != LAYOUT_VERSION:
                 return header, header.changelog_offset, RowStore(self._rows_max)
-            users, chunks = _walked(file)
+            chunks = list(_chunks(file))
             (newest,) = _OFFSET.unpack(file.read())
+            users = [user for named, _, _ in chunks for user in named]
             # Somebody who was forgotten and came back meanwhile may be there twice; the changelog has the last word.
             store = RowStore.of(list(dict.fromkeys(users)), self._rows_max)
             places, start = store.find_all(users), 0
-            for at, count in chunks:
+            for _, at, count in chunks:
                 file.seek(at)
                 store.rows[places[start : start + count]] = np.fromfile(file, ROW, count)
                 start += count
         return header, newest, store
 
 
-def _walked(file: BinaryIO) -> tuple[list[bytes], list[tuple[int, int]]]:
-    """All users; of each chunk where its rows stand and how many they are. Leaves ``file`` behind the last chunk."""
-    users: list[bytes] = []
-    chunks = []
-    while count := _SIZE.unpack(file.read(_SIZE.size))[0]:
+def holds(path: Path, users: Sequence[bytes]) -> bool:
+    """Whether a snapshot, or what is written of one, has something of ``users``.
+
+    Of another format their names anywhere count.
+    """
+    content = path.read_bytes()
+    try:
+        file = io.BytesIO(content)
+        parts = spread(_header(file).parts)
+        if any(person_key(user) in parts for user in users):
+            return True
+        return any(set(users) & set(named) for named, _, _ in _chunks(file))
+    except (ValueError, msgspec.MsgspecError, struct.error):
+        return any(user in content for user in users)
+
+
+def _header(file: BinaryIO) -> Header:
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise ValueError("not a snapshot")
+    (size,) = _SIZE.unpack(file.read(_SIZE.size))
+    return msgspec.msgpack.decode(file.read(size), type=Header)
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[list[bytes], int, int]]:
+    """Of each chunk its users, where their rows stand and how many they are; `ValueError` where it is cut short.
+
+    Leaves ``file`` behind the last.
+    """
+    while len(size := file.read(_SIZE.size)) == _SIZE.size and (count := _SIZE.unpack(size)[0]):
         lengths = np.frombuffer(file.read(2 * count), dtype="<u2")
-        if len(lengths) < count:
+        ends = np.cumsum(lengths, dtype=np.int64).tolist()
+        if len(ends) < count:
             raise ValueError("cut short")
-        ends = np.cumsum(lengths, dtype=np.int64)
-        keys = file.read(int(ends[-1]))
-        users.extend(keys[start:end] for start, end in zip([0, *ends.tolist()], ends.tolist(), strict=False))
-        chunks.append((file.tell(), count))
+        keys = file.read(ends[-1])
+        yield [keys[start:end] for start, end in zip([0, *ends], ends, strict=False)], file.tell(), count
         file.seek(count * ROW_BYTES, os.SEEK_CUR)
-    return users, chunks

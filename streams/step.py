@@ -12,6 +12,7 @@ The order of effects is the guarantee, so it is numbered; the lane (`streams.lan
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import starmap
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,7 @@ from streams.consent import Gate, Watermarks
 from streams.conservation import account, tally
 from streams.control_wire import HourlyTraffic
 from streams.decode import Decoded, Record, decode, unremembered
-from streams.lane_clicks import LaneClicks
+from streams.lane_clicks import Change, LaneClicks
 from streams.lane_ledger import Happened, LaneLedger
 from streams.letters import letter
 from streams.message import Message
@@ -161,6 +162,8 @@ class Step:
             gate=Gate(self.requests.answers if self.requests else {}, state.erased, self.consent_presumed),
         )
         lap("decode")
+        forgotten += decoded.withdrawn
+        unlearned = state.clicks.forget(forgotten)
         # 2. apply, and learn what came of impressions
         decoded.events["stream_ms"] = _stream_times(state, taken)[decoded.places]
         before = look(store.rows, decoded.events)
@@ -178,13 +181,11 @@ class Step:
         counts = account(len(taken.records), decoded, applied)
         counts.update(placements=len(published), outcomes=len(outcomes), expired=len(expired), misquoted=misquoted)
         score = state.flood.observe(int(rows["minute_count"][:, Source.CLICK].max(initial=0))) if len(rows) else 0.0
-        gone = _tombstones(store, [*forgotten, *decoded.withdrawn, *expired])
-        placed = {p.user for p in published} if gone else set()
-        marks = [Message(key, value) for key, value in state.erased.changes()]
+        gone = _tombstones(store, [*forgotten, *expired])
+        changes = [*unlearned, *learned, *state.clicks.forget(expired), *state.erased.changes()]
         kept, campaigns = state.ledger.commit(state.lane, self._budgets, time_ms)
         messages = {
-            "placements": [Message(p.user, p.placement) for p in published]
-            + [tombstone for tombstone in gone if tombstone.key not in placed],
+            "placements": _placements(published, gone),
             "decisions": [Message(p.user, p.decision) for p in published if p.decision is not None],
             "shadow-scores": [Message(None, encode_json(p.beside)) for p in published if p.beside is not None],
             "outcomes": [Message(None, told) for told in encoded(outcomes, self.engine.catalogue, state.clicks.models)],
@@ -192,7 +193,7 @@ class Step:
             "late-events": _late(taken, decoded, applied),
             "campaign-metrics": campaigns,
             "click-layers": state.clicks.share(state.lane) if self.pool is not None else [],
-            "state-changelog": list(map(Message, users, row_bytes(rows))) + learned + gone + marks + kept,
+            "state-changelog": [*map(Message, users, row_bytes(rows)), *gone, *starmap(Message, changes), *kept],
         }
         rerouted = self._rerouted(decoded.misplaced)
         lane_row = _advance(state, taken, counts, score)
@@ -252,7 +253,7 @@ class Step:
         counts["refused_ads"] = len(found)
         return found
 
-    def _apply(self, state: LaneState, events: Events) -> tuple[Applied, npt.NDArray[np.void], list[Message]]:
+    def _apply(self, state: LaneState, events: Events) -> tuple[Applied, npt.NDArray[np.void], list[Change]]:
         """What the events did; the outcomes of impressions that they brought; the click layer's changes to be kept."""
         engine, clicks = self.engine, state.clicks
         learns = self.learning is not None and self.scoring
@@ -262,8 +263,7 @@ class Step:
         if not learns or not len(events):
             return apply(state.store, events, engine.catalogue, self.rules), np.zeros(0, dtype=OUTCOME), []
         applied, outcomes = clicks.apply(state.store, events, engine, self.rules)
-        learned = [Message(key, value) for key, value in clicks.commit(engine.catalogue, others)]
-        return applied, outcomes, learned
+        return applied, outcomes, clicks.commit(engine.catalogue, others)
 
     @property
     def _budgets(self) -> Budgets:
@@ -320,6 +320,12 @@ def _late(taken: Slice, decoded: Decoded, applied: Applied) -> list[Message]:
 def _tombstones(store: RowStore, forgotten: list[bytes]) -> list[Message]:
     """One for each of ``forgotten`` who has not come back within the slice."""
     return [Message(user, None) for user in dict.fromkeys(forgotten) if user not in store]
+
+
+def _placements(published: list[Published], gone: list[Message]) -> list[Message]:
+    """What is placed, and tombstones for those ``gone`` for whom nothing is."""
+    placed = {p.user for p in published} if gone else set()
+    return [Message(p.user, p.placement) for p in published] + [each for each in gone if each.key not in placed]
 
 
 def row_bytes(rows: Rows) -> list[bytes]:

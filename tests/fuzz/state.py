@@ -117,7 +117,8 @@ def _share() -> Check:
             assert not pool.records
         calibrator = Calibrator()
         calibrator.update(layer, shop, pool.others(0))
-        served = calibrator.calibration(np.zeros((1, CONTEXT_DIM), np.float32), np.arange(20)[None])
+        context, everything = np.zeros((1, CONTEXT_DIM), np.float32), np.arange(20)[None]
+        served = calibrator.calibration(np.zeros(1, np.uint64), context, everything)
         examined = served.examined
         assert np.isfinite(served.weights).all()
         assert np.isfinite(served.lift).all()

@@ -28,6 +28,7 @@ from scoring.pool import Pool
 CURVE = np.array([1.0, 0.8, 0.6])
 NOBODY = Pool().others(0)
 """There is one lane."""
+PEOPLE = np.array([11, 12, 13, 14], dtype=np.uint64)
 
 
 def contexts(count: int, seed: int = 3) -> np.ndarray:
@@ -52,7 +53,7 @@ def test_the_docstrings_examples_hold() -> None:
 def test_before_the_first_outcome_the_prediction_is_the_attention_models_own() -> None:
     model = ClickModel()
     for logit in (-4.0, 0.0, 1.5):
-        assert model.chance(example([logit, 0, 0.3, 0.2, 1, 1], 3)) == pytest.approx(probability(logit))
+        assert model.chance(example([logit, 0, 0, 0.3, 0.2, 1, 1], 3)) == pytest.approx(probability(logit))
 
 
 def shop(ads: int) -> Catalogue:
@@ -69,12 +70,17 @@ def test_serving_predicts_from_arrays_what_river_predicts_from_dictionaries() ->
     layer.learner(0).model = model
     for ad in catalogue.ad.tolist()[:5]:
         layer.lifts.learn(ad, 1, ad % 7 / 3)
+    for at, person in enumerate(PEOPLE.tolist()[:3]):
+        layer.people.meet(person)
+        layer.people.learn(person, 1, at)
     calibrator.update(layer, catalogue, NOBODY)
-    served = chance_of(calibrator.calibration(context, np.tile(np.arange(6), (4, 1))).log_odds(logit, context, control))
+    everything = np.tile(np.arange(6), (4, 1))
+    served = chance_of(calibrator.calibration(PEOPLE, context, everything).log_odds(logit, context, control))
     numbers, surface = person_numbers(context)
     for person in range(4):
         for slot, ad in enumerate(catalogue.ad.tolist()):
-            values = [logit[person, slot], layer.lifts.lift(ad), *numbers[person], not control[person]]
+            lifts = layer.lifts.lift(ad), layer.people.lift(int(PEOPLE[person]))
+            values = [logit[person, slot], *lifts, *numbers[person], not control[person]]
             x = example([float(value) for value in values], int(surface[person]))
             assert served[person, slot] == pytest.approx(model.chance(x), abs=1e-6)
 
@@ -88,7 +94,7 @@ def test_lifts_follow_a_catalogue_that_grows_and_ads_that_learn() -> None:
     calibrator.update(layer, catalogue, NOBODY)
     lifts.touched.clear()
     calibrator.update(layer, catalogue, NOBODY)
-    lift = calibrator.calibration(contexts(1), np.array([[0, 1, 2]])).lift[0]
+    lift = calibrator.calibration(PEOPLE[:1], contexts(1), np.array([[0, 1, 2]])).lift[0]
     assert lift == pytest.approx([lifts.lift(int(catalogue.ad[0])), 0, 0])
     assert lift[0] > 0
 
@@ -162,5 +168,5 @@ def test_an_ads_record_forgets_what_is_older_than_its_memory() -> None:
     for clicks in (1.0, 0.0):
         for _ in range(2_000):
             lifts.learn(7, clicks, 0.5)
-        assert lifts.record(7)[1] == pytest.approx(LIFT_MEMORY)
+        assert lifts.records([7])[0, 1] == pytest.approx(LIFT_MEMORY)
     assert lifts.lift(7) < -1.9

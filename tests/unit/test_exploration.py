@@ -8,7 +8,7 @@ from river import bandit
 
 from scoring.calibration import PERSONAL, Calibration, Calibrator, no_evidence
 from scoring.catalogue import Catalogue, Entry
-from scoring.clicks import LIFT_PRIOR, START_WEIGHTS, AdLifts
+from scoring.clicks import LIFT_PRIOR, RECORD, START_WEIGHTS, AdLifts
 from scoring.exploration import EXPLORATIONS, Explore, doubt_of, spread_of
 from scoring.features import Content
 from scoring.feedback import ClickLayer
@@ -94,8 +94,9 @@ def test_what_a_uniform_policy_would_earn_is_estimated_from_a_log_of_thompson_sa
 def lifts_of(*records: tuple[float, float], stock: Catalogue = STOCK) -> AdLifts:
     """Clicks and expected clicks of ads, in the catalogue's order; those left out are new."""
     lifts = AdLifts()
-    for ad, record in zip(stock.ad.tolist(), records, strict=False):
-        lifts.put(ad, *record)
+    known = np.zeros((len(records), RECORD))
+    known[:, :2] = np.reshape(records, (-1, 2))
+    lifts.put(stock.ad[: len(records)], known)
     return lifts
 
 
@@ -105,7 +106,8 @@ def calibration_of(lifts: AdLifts, stock: Catalogue = STOCK, people: int = 1) ->
     layer.lifts = lifts
     calibrator.update(layer, stock, Pool().others(0))
     context = np.zeros((people, CONTEXT_DIM), dtype=np.float32)
-    return calibrator.calibration(context, np.broadcast_to(np.arange(len(stock)), (people, len(stock))))
+    everything = np.broadcast_to(np.arange(len(stock)), (people, len(stock)))
+    return calibrator.calibration(np.arange(people, dtype=np.uint64), context, everything)
 
 
 def test_the_upper_bounds_are_those_of_rivers_disjoint_linucb():

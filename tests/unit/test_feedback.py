@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoring.clicks import NUMBERS, AdLifts, probability
+from scoring.clicks import NUMBERS, AdLifts, PersonLifts, probability
 from scoring.events import EVENT, Events, Kind, Source
 from scoring.feedback import ClickLayer, Impressions, Learning, Observed
 from scoring.inputs import CONTEXT_DIM
@@ -164,7 +164,8 @@ def state(layer: ClickLayer) -> list[bytes | int]:
     pending = layer.pending
     return [
         layer.model.array.tobytes(), layer.model.caution.tobytes(), layer.clock_ms, layer.learned, layer.dropped,
-        *(column.tobytes() for column in layer.lifts.arrays()), layer.examination.record.tobytes(),
+        *(column.tobytes() for of in (layer.lifts, layer.people) for column in of.arrays()),
+        layer.examination.record.tobytes(),
         pending.head, pending.between(pending.head, pending.tail).tobytes(),
     ]  # fmt: skip
 
@@ -183,7 +184,7 @@ def test_neither_predictions_nor_state_depend_on_where_the_stream_is_cut(seed: i
 
 
 def row(key: int, due_ms: int) -> tuple[float, ...]:
-    return (key, 1, key, due_ms, due_ms, *([0.0] * len(NUMBERS)), 1.0, 0.5, 0.5, 0, 0, 1, 0, 0, 0, 0.0)
+    return (key, 1, key, 1, due_ms, due_ms, *([0.0] * len(NUMBERS)), 1.0, 0.5, 0.5, 0, 0, 1, 0, 0, 0, 0.0)
 
 
 def test_a_restored_queue_is_the_queue_it_was_taken_from() -> None:
@@ -206,7 +207,35 @@ def test_a_restored_queue_is_the_queue_it_was_taken_from() -> None:
 
 
 def test_what_waits_is_as_large_as_documented() -> None:
-    assert PENDING.itemsize == 128
+    assert PENDING.itemsize == 144
+
+
+def test_who_clicks_more_than_others_is_expected_to_go_on_so() -> None:
+    layer, ad = ClickLayer(LEARNING), itertools.count(1)
+    for moment in range(60):
+        start, keens, others = 1_000 + moment * WINDOW_MS, next(ad), next(ad)
+        keen, shown = (start, "shown", keens, start), (start + 1, "shown", others, start + 1)
+        events = events_of(keen, shown, (start + 500, "clicked", keens, start))
+        found = observe(layer, events, users=np.array([1, 2, 1], dtype=np.uint64))
+    of_keen, of_other = found.predicted
+    assert of_other < 0.3
+    assert of_keen > 0.7  # nothing else tells them apart, and no ad was seen before
+
+
+def test_a_record_that_is_forgotten_makes_room_and_is_no_others() -> None:
+    people = PersonLifts()
+    for person in (5, 6, 7):
+        people.meet(person)
+        people.learn(person, 1, person / 10)
+    assert people.forget(6)
+    assert not people.forget(6)
+    people.learn(6, 1, 0.5)
+    assert (people.lift(6), 6 in set(people)) == (0.0, False)
+    people.meet(8)
+    assert people.lift(8) == 0.0
+    ids, records = people.arrays()
+    assert dict(zip(ids.tolist(), records.tolist(), strict=True)) == {5: [1, 0.5], 7: [1, 0.7], 8: [0, 0]}
+    assert people.lifts(ids).tolist() == [people.lift(person) for person in ids.tolist()]
 
 
 def test_lifts_come_back_from_their_arrays() -> None:
@@ -214,9 +243,8 @@ def test_lifts_come_back_from_their_arrays() -> None:
     for ad in (9, 4, 9, 2**63 + 5):
         lifts.learn(ad, 1, 0.2)
     lifts.count(np.array([4], dtype=np.uint64), np.array([[3.0, 1.0]]))
-    for ad, record in zip(*(column.tolist() for column in lifts.arrays()), strict=True):
-        again.put(ad, *record)
-    assert again.record(4) == (1.0, 0.2, 3.0, 1.0)
-    assert again.records([9, 1]).tolist() == [[*lifts.record(9)], [0, 0, 0, 0]]
+    again.put(*lifts.arrays())
+    assert again.records([4]).tolist() == [[1.0, 0.2, 3.0, 1.0]]
+    assert again.records([9, 1]).tolist() == [lifts.records([9])[0].tolist(), [0, 0, 0, 0]]
     assert again.lift(9) == lifts.lift(9)
     assert again.lift(2**63 + 5) == lifts.lift(2**63 + 5)

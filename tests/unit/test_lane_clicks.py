@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.lib import recfunctions as structured
 
 from scoring import exposure
 from scoring.attention import AttentionModel, load
 from scoring.calibration import PERSONAL
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
-from scoring.clicks import LIFT_PRIOR
+from scoring.clicks import CAUTION, FEATURES, LIFT_PRIOR
 from scoring.engine import Engine
 from scoring.events import EVENT, Events, Kind, Source
-from scoring.examination import NOWHERE, assumed
+from scoring.examination import assumed
 from scoring.exploration import EXPLORATIONS, Explore
 from scoring.exposure import apply_and_score
 from scoring.feedback import Impressions, Learning
@@ -32,7 +33,7 @@ from scoring.update import Applied, apply
 from scoring.watch import Alarm, Answer, Detector
 from streams.control_wire import Drift, decode_control
 from streams.explain import recompute
-from streams.lane_clicks import KEY, LaneClicks, WatchRow
+from streams.lane_clicks import KEY, LaneClicks, WatchRow, person_key, spread
 from streams.logs import Event
 from streams.step import LaneState, Slice, Step
 from streams.wire import Click, Decision, Outcome
@@ -90,7 +91,7 @@ def state(clicks: LaneClicks) -> list[object]:
     layer, pending = clicks.layer, clicks.layer.pending
     return [
         layer.model.array.tobytes(), layer.model.caution.tobytes(), layer.clock_ms, layer.learned, layer.dropped,
-        sorted(zip(*(column.tolist() for column in layer.lifts.arrays()), strict=True)),
+        *(sorted(zip(*map(np.ndarray.tolist, of.arrays()), strict=True)) for of in (layer.lifts, layer.people)),
         layer.examination.record.tobytes(),
         WatchRow.of(layer.watch),
         pending.head, pending.tail, pending.between(pending.head, pending.tail).tobytes(), clicks.models,
@@ -116,7 +117,7 @@ def test_a_layer_restored_between_any_two_slices_goes_on_exactly_as_if_it_had_ne
     assert whole.layer.learned > 0
     restored.commit(SHOP)
     context, everything = np.zeros((1, CONTEXT_DIM), dtype=np.float32), np.arange(len(SHOP))[None]
-    now, before = (one.calibrator.calibration(context, everything) for one in (restored, whole))
+    now, before = (one.calibrator.calibration(users[:1], context, everything) for one in (restored, whole))
     assert (now.lift.tolist(), now.evidence.tolist()) == (before.lift.tolist(), before.evidence.tolist())
 
 
@@ -125,7 +126,7 @@ def test_what_has_left_the_queue_leaves_the_changelog() -> None:
     events, users = stream(3, 3_000)
     for start in range(0, len(events), 10):
         keep(kept, observe(clicks, events[start : start + 10], users[start : start + 10]))
-    assert len(kept) <= 1 + len(SHOP) + 10  # the model, the ads, and chunks of what may be open
+    assert len(kept) <= 1 + len(SHOP) + 5 + 10  # the model, the ads, the people, and chunks of what may be open
 
 
 def test_a_layer_kept_in_another_layout_begins_anew() -> None:
@@ -139,20 +140,19 @@ def test_a_layer_kept_in_another_layout_begins_anew() -> None:
 
 
 def as_formerly(parts: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """``parts`` as they were kept when the slot was a feature: log1p of it in records, and a weight of its own."""
-    out = dict(parts)
+    """``parts`` as they were kept before anything was learned of people: no lift of theirs anywhere."""
+    out = {key: value for key, value in parts.items() if b"/person/" not in key}
     row = msgspec.msgpack.decode(out[KEY])
-    del row["examined"]
     for learner in row["learners"].values():
-        for name, value in (("weights", -0.3), ("caution", 5.0)):
-            learner[name] = np.insert(np.frombuffer(learner[name]), 7, value).tobytes()
-    out[KEY] = msgspec.msgpack.encode(row | {"layout": "1ed00b3a7ed45df6"})
+        for name in ("weights", "caution"):
+            learner[name] = np.delete(np.frombuffer(learner[name]), FEATURES.index("person_lift")).tobytes()
+    out[KEY] = msgspec.msgpack.encode(row | {"layout": "516662e851ce3a32"})
+    names = [name for name in PENDING.names or () if name not in ("person", "person_lift")]
     for key in (key for key in out if b"/open/" in key):
         chunk = msgspec.msgpack.decode(out[key])
-        rows = np.frombuffer(chunk["rows"], dtype=PENDING).copy()
-        rows["examined"], rows["slot"] = np.log1p(np.where(rows["slot"] == NOWHERE, 0, rows["slot"])), 0
-        del chunk["layout"]
-        out[key] = msgspec.msgpack.encode(chunk | {"rows": rows.tobytes()})
+        rows = structured.repack_fields(np.frombuffer(chunk["rows"], dtype=PENDING)[names])
+        assert rows.itemsize == 128
+        out[key] = msgspec.msgpack.encode(chunk | {"rows": rows.tobytes(), "layout": 2})
     return out
 
 
@@ -162,12 +162,14 @@ def test_a_layer_of_the_former_layout_is_read_and_what_was_open_is_learned_where
     keep(kept, observe(clicks, events[:100], users[:100]))
     old = as_formerly(kept)
     read = LaneClicks.restore(LEARNING, old)
-    assert (read.layer.model.array == clicks.layer.model.array).all()
-    assert (read.layer.model.caution == clicks.layer.model.caution).all()
+    others = np.array([name != "person_lift" for name in FEATURES])
+    assert (read.layer.model.array[others] == clicks.layer.model.array[others]).all()
+    assert (read.layer.model.caution[others] == clicks.layer.model.caution[others]).all()
+    assert (read.layer.model.array[~others], read.layer.model.caution[~others]) == (1.0, CAUTION)
     pending = read.layer.pending
     rows = pending.between(pending.head, pending.tail)
     assert len(rows) == len(clicks.layer.pending) > 0
-    assert set(rows["examined"]) == {1.0}
+    assert set(rows["person"]) == {0}
     keep(old, observe(read, events[100:105], users[100:105]))  # chunks of both layouts now
     again = LaneClicks.restore(LEARNING, old)
     assert state(again) == state(read)
@@ -175,6 +177,33 @@ def test_a_layer_of_the_former_layout_is_read_and_what_was_open_is_learned_where
         observe(layer, events[105:], users[105:])
     assert state(again) == state(read)
     assert read.layer.learned > 100 - len(rows)
+    assert len(read.layer.people) == len(set(users[100:].tolist()))
+
+
+def test_a_person_is_forgotten_by_a_changelog_and_by_a_snapshot_and_what_was_open_brings_nobody_back() -> None:
+    user = b"user-1"
+    events, users = stream(3, 200)
+    users[users == 1] = id64(user)
+    clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
+    keep(kept, observe(clicks, events[:100], users[:100]))
+    snapshot = spread(clicks.parts())
+    assert id64(user) in set(clicks.layer.people)
+    assert person_key(user) in kept.keys() & snapshot.keys()
+
+    gone = clicks.forget([user, b"nobody"])
+    assert gone == [(person_key(user), None)]
+    for parts in (kept, snapshot):
+        keep(parts, gone)
+        restored = LaneClicks.restore(LEARNING, parts)
+        assert id64(user) not in set(restored.layer.people)
+        assert len(restored.layer.people) > 2
+    rest = events[100:].copy()
+    of = users[100:] != id64(user)
+    changes = observe(clicks, rest[of], users[100:][of])
+    assert not clicks.layer.pending.holds(0)
+    assert person_key(user) not in dict(changes)
+    assert id64(user) not in set(clicks.layer.people)
+    assert clicks.layer.learned > 100
 
 
 # --- the step drives it ------------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def heard(pool: Pool, messages: Sequence[Message]) -> int:
 
 def served(clicks: LaneClicks) -> tuple[list[float], list[float], list[float]]:
     everything = np.arange(len(SHOP))[None]
-    found = clicks.calibrator.calibration(context(1), everything)
+    found = clicks.calibrator.calibration(np.zeros(1, np.uint64), context(1), everything)
     return found.weights[0].tolist(), found.lift[0].tolist(), found.evidence[0].tolist()
 
 
@@ -291,7 +291,7 @@ def log_losses(lanes: int, *, share: bool) -> float:
             slice_ = events[part]
             impressions = part[slice_["source"] == Source.IMPRESSION]
             if start > len(events) // 2:
-                costs += _costs(clicks, SHOP, events, impressions, logit[shown[impressions]])
+                costs += _costs(clicks, SHOP, events, users, impressions, logit[shown[impressions]])
             others = pool.others(lane) if share else None
             observe(clicks, slice_, users[part], logit[shown[impressions]], others)
             if share:
@@ -299,10 +299,12 @@ def log_losses(lanes: int, *, share: bool) -> float:
     return float(np.mean(costs))
 
 
-def _costs(clicks: LaneClicks, shop: Catalogue, events: Events, at: np.ndarray, logit: np.ndarray) -> list[float]:
+def _costs(
+    clicks: LaneClicks, shop: Catalogue, events: Events, users: np.ndarray, at: np.ndarray, logit: np.ndarray
+) -> list[float]:
     """Log losses of what is served for the impressions ``at``; a click on one comes next in the stream."""
     candidates = shop.slots_of(events["ad"][at])[:, None]
-    found = clicks.calibrator.calibration(context(len(at)), candidates)
+    found = clicks.calibrator.calibration(users[at], context(len(at)), candidates)
     everyone = np.ones(len(at), dtype=bool)
     odds = found.log_odds(logit[:, None].astype(np.float32), context(len(at)), everyone)[:, 0]
     following = np.minimum(at + 1, len(events) - 1)

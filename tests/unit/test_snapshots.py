@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scoring.ids import id64
 from scoring.rows import ROW, RowStore
 from streams import snapshots
+from streams.lane_clicks import person_key
 from streams.settings import Settings
-from streams.snapshots import Snapshots
+from streams.snapshots import Snapshots, holds
 from streams.step import LaneState
 from streams.topics import TOMBSTONES_KEPT_MS
 
@@ -41,6 +43,23 @@ def test_every_user_and_row_comes_back_with_the_offset(kept: Snapshots) -> None:
         before, after = state.store, back.store
         assert before.rows[before.find(user)].tobytes() == after.rows[after.find(user)].tobytes()
     assert back.store.find(b"user-1") == -1
+
+
+def test_a_snapshot_holds_whose_row_or_whose_lift_it_has(kept: Snapshots) -> None:
+    state = lane_with(3)
+    state.clicks.layer.people.put(np.array([id64(b"lift-only")], dtype=np.uint64), np.array([[1.0, 2.0]]))
+    kept.save(state, OFFSET)
+    path = kept.path(3)
+    assert [holds(path, [user]) for user in (b"user-0", b"user-1", b"lift-only", b"nobody")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert holds(path, [b"nobody", b"user-2"])  # not the first of those that stand together
+    assert person_key(b"lift-only") in kept.load(3, 0, 100).parts
+    path.write_bytes(path.read_bytes()[:12])
+    assert not holds(path, [b"lift-only"])
 
 
 def test_an_empty_lane_has_a_snapshot_too(kept: Snapshots) -> None:

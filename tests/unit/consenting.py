@@ -1,0 +1,85 @@
+"""A lane with a control topic, driven by hand, and what people say on it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+
+from scoring.attention import load
+from scoring.candidates import Shares
+from scoring.catalogue import Catalogue
+from scoring.engine import Engine, Policy
+from streams.control import Control
+from streams.control_wire import Consent, ControlMessage, Erasure
+from streams.privacy import Requests
+from streams.step import Effects, Step
+from streams.wire import RESERVED, encode_json
+from tests.builders import START_MS, Record, entry
+from tests.unit.slices import NOW_MS, new_state, slice_of
+
+DAY_MS = 86_400_000
+
+
+def told(message: ControlMessage, offset: int) -> Record:
+    return Record("control", 0, offset, START_MS, message.key, encode_json(message))
+
+
+def refusal(user: str, time_ms: int = START_MS) -> Consent:
+    return Consent(user_id=user, granted=False, time_ms=time_ms)
+
+
+def grant(user: str, time_ms: int = START_MS) -> Consent:
+    return Consent(user_id=user, granted=True, time_ms=time_ms)
+
+
+def erasure(user: str, time_ms: int = START_MS) -> Erasure:
+    return Erasure(user_id=user, time_ms=time_ms)
+
+
+def opened(data_to_ms: int | None = None) -> Engine:
+    """A shop of its own, whose model was trained up to ``data_to_ms``."""
+    model = load()
+    if data_to_ms is not None:
+        model = replace(model, manifest=msgspec.structs.replace(model.manifest, data_to_ms=data_to_ms))
+    shop = Catalogue(model.encode, model.dim)
+    shop.upsert([entry(f"ad-{n}", category=f"c{n % 7}", bid_micros=100 + n) for n in range(40)])
+    return Engine(shop, model, Policy(slots=5, shares=Shares(count=20)))
+
+
+class Bench:
+    """A lane with a control topic, driven by hand."""
+
+    def __init__(self, engine: Engine, *, presumed: bool = True, scoring: bool = True) -> None:
+        self.control = Control()
+        self.requests = Requests(self.control, lambda _: 0)
+        self.step = Step(
+            engine,
+            lambda _: 0,
+            300_000,
+            30 * DAY_MS,
+            scoring=scoring,
+            requests=self.requests,
+            consent_presumed=presumed,
+        )
+        self.state = new_state()
+        self.changelog: dict[bytes, bytes] = {}
+
+    def tell(self, *messages: ControlMessage) -> None:
+        for message in messages:
+            assert self.control.take([told(message, self.control.next_offset)]) == 0
+
+    def run(self, taken: Sequence[Record] = (), now_ms: int = NOW_MS) -> Effects:
+        effects = self.step.run(self.state, slice_of(taken), now_ms)
+        for message in effects.messages["state-changelog"]:
+            assert message.key is not None
+            self.changelog.pop(message.key, None)
+            if message.value is not None:
+                self.changelog[message.key] = message.value
+        return effects
+
+    def kept(self) -> set[bytes]:
+        """Users with a row in the changelog."""
+        return {key for key in self.changelog if not key.startswith(RESERVED)}
+
+    def users(self) -> set[bytes]:
+        return {user for user in self.state.store.users if user is not None}

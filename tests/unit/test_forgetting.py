@@ -1,0 +1,52 @@
+"""What a click layer has learned of a person goes when their state goes."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from scoring.ids import id64
+from streams.lane_clicks import person_key
+from tests.builders import START_MS, Record, impression, record
+from tests.unit.consenting import DAY_MS, Bench, erasure, opened, refusal
+
+
+def shown_to(users: Sequence[str], at_ms: int, offset: int) -> list[Record]:
+    events = [impression(user, "ad-1", at_ms + place, surface="home") for place, user in enumerate(users)]
+    return [record(event, offset + place) for place, event in enumerate(events)]
+
+
+@pytest.mark.parametrize("how", ["erased", "refused", "refuses", "idle"])
+def test_what_was_learned_of_a_person_goes_with_their_state(how: str) -> None:
+    bench = Bench(opened(data_to_ms=-1))
+    bench.run(shown_to(["a", "b"], START_MS, 0))
+    learned = {person_key(b"a"), person_key(b"b")}
+    assert learned <= bench.changelog.keys()
+    taken: list[Record] = []
+    if how == "erased":
+        bench.tell(erasure("a", START_MS + 5))
+    elif how == "refused":
+        bench.tell(refusal("a", START_MS + 5))
+    elif how == "refuses":
+        taken = [record(impression("a", "ad-2", START_MS + 5, consent=False), 2)]
+    else:
+        taken = shown_to(["b"], START_MS + 31 * DAY_MS, 2)
+    bench.run(taken, START_MS + 31 * DAY_MS)
+    assert bench.kept() == bench.users() == {b"b"}
+    assert learned & bench.changelog.keys() == {person_key(b"b")}
+    assert list(bench.state.clicks.layer.people) == [id64(b"b")]
+
+    bench.run(shown_to(["b"], START_MS + 32 * DAY_MS, 3), START_MS + 32 * DAY_MS)  # what was open has its outcome now
+    assert bench.state.clicks.layer.learned >= 2
+    assert learned & bench.changelog.keys() == {person_key(b"b")}
+
+
+def test_who_is_erased_and_comes_back_in_one_slice_is_known_of_that_alone() -> None:
+    bench = Bench(opened(data_to_ms=-1))
+    bench.run(shown_to(["a"], START_MS, 0))
+    bench.run(shown_to(["a"], START_MS + 400_000, 1), START_MS + 400_000)
+    assert bench.state.clicks.layer.people.lift(id64(b"a")) < 0
+    bench.tell(erasure("a", START_MS + 500_000))
+    bench.run(shown_to(["a"], START_MS + 500_001, 2), START_MS + 500_001)
+    assert bench.users() == {b"a"}
+    assert bench.changelog[person_key(b"a")] == bytes(16)
+    assert bench.state.clicks.layer.people.lift(id64(b"a")) == 0

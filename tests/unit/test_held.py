@@ -1,0 +1,35 @@
+"""What is held of a person is found wherever it stands, and can be read."""
+
+import numpy as np
+import pytest
+
+from streams.held import Search, readable
+from streams.lane_clicks import person_key
+from streams.topics import CHANGELOG
+from tests.builders import Record
+
+
+def kept(key: bytes, value: bytes | None = b"{}") -> Record:
+    return Record(CHANGELOG, 0, 0, 0, key, value)
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        (kept(b"ann"), True),
+        (kept(person_key(b"ann")), True),
+        (kept(person_key(b"bob")), False),
+        (kept(b"ann-2"), False),
+        (kept(b"bob", b'{"user_id":"ann"}'), True),
+        (kept(b"bob", b'{"user_id":"ann-2"}'), False),
+    ],
+    ids=["state", "learned of her", "learned of another", "another's name", "named inside", "another named inside"],
+)
+def test_a_person_is_found_by_key_by_hash_and_by_name(record: Record, found: bool) -> None:
+    assert Search(["ann"]).finds(record) is found
+
+
+def test_what_a_click_layer_has_learned_of_a_person_is_told_in_words() -> None:
+    assert readable(CHANGELOG, np.array([2.0, 1.25]).tobytes()) == {"clicks": 2.0, "clicks_expected": 1.25}
+    assert readable(CHANGELOG, b"\xff torn") == "\\xff torn"
+    assert readable(CHANGELOG, None) is None

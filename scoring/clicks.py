@@ -209,16 +209,15 @@ class Lifts:
         for column, values in zip(self._columns, records.T, strict=True):
             np.frombuffer(column)[places] = values  # a view, gone before the column grows again
 
-    def forget(self, key: int) -> bool:
-        """Drop a record; whether there was one."""
+    def forget(self, key: int) -> None:
+        """Drop a record, if there is one."""
         place = self._place.pop(key, None)
         if place is None:
-            return False
+            return
         for column in self._columns:
             column[place] = 0.0
         self._free.append(place)
         self.touched.discard(key)
-        return True
 
     def _held(self, key: int) -> int:
         """The place of its record, which is made where there is none."""

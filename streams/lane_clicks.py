@@ -65,7 +65,7 @@ Change = tuple[bytes, bytes | None]
 class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     """What stands under `KEY`. ``head`` and ``tail`` are the queue's; ``learners`` go by number of attention model.
 
-    ``examined``: of slots, as `scoring.examination.Examination.record`.
+    ``examined``: of slots, as `scoring.examination.Examination.record`; rows older than the former layout lack it.
     """
 
     layout: str
@@ -77,7 +77,7 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[int, str]
     live: int
     learners: dict[int, "LearnerRow"]
-    examined: bytes
+    examined: bytes = b""
 
 
 class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +152,7 @@ class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
     settled: int
     rows: bytes
     answered: bytes
-    layout: int
+    layout: int = 1
 
     def opened(self) -> npt.NDArray[Any]:
         """The records, of `PENDING`."""
@@ -287,8 +287,14 @@ class LaneClicks:
         )
 
     def forget(self, users: Iterable[bytes]) -> list[Change]:
-        """Drop what was learned of ``users``; what that changes, at once."""
-        return [(person_key(user), None) for user in users if self.layer.people.forget(id64(user))]
+        """Drop what was learned of ``users``: tombstones, to be written at once, for all of them.
+
+        The changelog may hold a record of a layer of another layout, which this one does not know.
+        """
+        keys = [person_key(user) for user in users]
+        for key in keys:
+            self.layer.people.forget(int.from_bytes(key[-8:], "big"))
+        return [(key, None) for key in keys]
 
     def alarms(self) -> list[Alarm]:
         """The drifts detected since this was last asked."""

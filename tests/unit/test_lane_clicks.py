@@ -191,7 +191,7 @@ def test_a_person_is_forgotten_by_a_changelog_and_by_a_snapshot_and_what_was_ope
     assert person_key(user) in kept.keys() & snapshot.keys()
 
     gone = clicks.forget([user, b"nobody"])
-    assert gone == [(person_key(user), None)]
+    assert gone == [(person_key(user), None), (person_key(b"nobody"), None)]
     for parts in (kept, snapshot):
         keep(parts, gone)
         restored = LaneClicks.restore(LEARNING, parts)

@@ -193,7 +193,7 @@ class Step:
             "late-events": _late(taken, decoded, applied),
             "campaign-metrics": campaigns,
             "click-layers": state.clicks.share(state.lane) if self.pool is not None else [],
-            "state-changelog": [*map(Message, users, row_bytes(rows)), *gone, *starmap(Message, changes), *kept],
+            "state-changelog": [*map(Message, users, row_bytes(rows)), *starmap(Message, changes), *gone, *kept],
         }
         rerouted = self._rerouted(decoded.misplaced)
         lane_row = _advance(state, taken, counts, score)

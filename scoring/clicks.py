@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from river import linear_model, optim
+from river.utils import VectorDict
 
 from scoring.inputs import SURFACES
 
@@ -31,8 +32,7 @@ NUMBERS = ("logit", "lift", "person_lift", "long_views", "clicks", "activity", "
 and click rates and activity, as the attention model has them (`scoring.inputs.context_of`); and whether the engine
 chose it for a slot, which it does where it thinks too well of an ad rather than too ill. The slot itself is none of
 them: what they predict is a click on what is looked at as the first slot is (`scoring.examination`)."""
-LIFTS = slice(NUMBERS.index("lift"), NUMBERS.index("person_lift") + 1)
-"""Where the lifts are among the numbers: the ad's, the person's."""
+LIFT, PERSON_LIFT = NUMBERS.index("lift"), NUMBERS.index("person_lift")
 FEATURES = ("bias", *NUMBERS, *(f"surface_{place}" for place in range(SURFACES)))
 """All features, F in this order; the surface is one-hot, so an example has a bias, `NUMBERS` and one of these."""
 SURFACE_NAMES = FEATURES[-SURFACES:]
@@ -113,6 +113,25 @@ class ClickModel(linear_model.LogisticRegression):
         """The chance of a click. Learns nothing."""
         return probability(self._weights.dot(x))
 
+    def learn_one(self, x: Example, y: bool, w: float = 1.0) -> None:
+        """Step along the log loss's gradient.
+
+        River's step without what it does for an intercept, penalties and optimizers that look ahead, of which there are
+        none here: in half of the time.
+        """
+        slope = w * (self.chance(x) - y)
+        self.optimizer.step(self._weights, VectorDict.from_scaled(x, slope))
+
+    def chances(self, numbers: Sequence[float], surface: int) -> tuple[float, float]:
+        """The chance of a click on the example of these `NUMBERS`, and on the same without its lifts."""
+        weights = self._weights
+        log_odds = weights["bias"] + weights[SURFACE_NAMES[surface]]
+        for name, number in zip(NUMBERS, numbers, strict=True):
+            log_odds += weights[name] * number
+        lifted = weights["lift"] * numbers[LIFT] + weights["person_lift"] * numbers[PERSON_LIFT]
+        chance = probability(log_odds)
+        return chance, probability(log_odds - lifted) if lifted else chance
+
     @property
     def array(self) -> Floats:
         """The weights, ``[F]``, a copy."""
@@ -171,10 +190,14 @@ class Lifts:
     ``numbers``: of a record; what more there is than these two stands behind them.
     """
 
+    makes_room = True
+    """Whether an outcome of what has no record makes one."""
+
     def __init__(self, numbers: int = 2) -> None:
         self.numbers = numbers
         self._place: dict[int, int] = {}
         self._columns = tuple(array("d") for _ in range(numbers))
+        self._clicks, self._expected, *_ = self._columns
         self._free: list[int] = []
         self.touched: set[int] = set()
         """Ids whose record has changed since this was last emptied."""
@@ -190,17 +213,20 @@ class Lifts:
         place = self._place.get(key)
         if place is None:
             return 0.0
-        clicks, expected = self._columns[0][place], self._columns[1][place]
-        return math.log((clicks + LIFT_PRIOR) / (expected + LIFT_PRIOR))
+        return math.log((self._clicks[place] + LIFT_PRIOR) / (self._expected[place] + LIFT_PRIOR))
 
     def learn(self, key: int, clicks: float, expected: float) -> None:
         """Add an outcome, or a part of one."""
-        place = self._held(key)
-        clicks += self._columns[0][place]
-        expected += self._columns[1][place]
+        place = self._place.get(key)
+        if place is None:
+            if not self.makes_room:
+                return
+            place = self._held(key)
+        clicks += self._clicks[place]
+        expected += self._expected[place]
         if expected > LIFT_MEMORY:
             clicks, expected = clicks * LIFT_MEMORY / expected, LIFT_MEMORY
-        self._columns[0][place], self._columns[1][place] = clicks, expected
+        self._clicks[place], self._expected[place] = clicks, expected
         self.touched.add(key)
 
     def put(self, keys: Ids, records: Floats) -> None:
@@ -276,16 +302,13 @@ class PersonLifts(Lifts):
     Who is forgotten has no record, and what comes of what they were shown before makes none.
     """
 
+    makes_room = False
+
     def meet(self, person: int) -> None:
         """Let there be a record of whoever is shown something."""
         if person not in self._place:
             self._held(person)
             self.touched.add(person)
-
-    def learn(self, key: int, clicks: float, expected: float) -> None:
-        """Add an outcome, or a part of one, of a person who was met and not forgotten."""
-        if key in self._place:
-            super().learn(key, clicks, expected)
 
     def lifts(self, people: Ids) -> Floats:
         """The lift of each of ``people [B]``, ``[B]``."""

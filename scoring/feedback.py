@@ -14,7 +14,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from scoring.clicks import LIFTS, NUMBERS, AdLifts, ClickModel, Example, PersonLifts, example, person_numbers
+from scoring.clicks import (
+    LIFT,
+    NUMBERS,
+    PERSON_LIFT,
+    AdLifts,
+    ClickModel,
+    Example,
+    PersonLifts,
+    example,
+    person_numbers,
+)
 from scoring.events import Events, Kind
 from scoring.examination import NOWHERE, SLOTS_MAX, Examination, looked
 from scoring.ids import uniform
@@ -190,8 +200,8 @@ class ClickLayer:
                 numbers, surface, ad, event, person, in_control, slot, model, known, *beside = next(shown)
                 ids = (keys[place], ad, event, person, time_ms)
                 examined = self.examination.examined(slot)
-                numbers[LIFTS] = self.lifts.lift(ad), self.people.lift(person)
-                liked, expected = _predict(self.learner(model).model, numbers, surface)
+                numbers[LIFT], numbers[PERSON_LIFT] = self.lifts.lift(ad), self.people.lift(person)
+                liked, expected = self.learner(model).model.chances(numbers, surface)
                 chance = examined * liked
                 predicted.append(chance)
                 if not known and not self.pending.holds(keys[place]):
@@ -276,19 +286,6 @@ class ClickLayer:
         x = _example(row) | {NUMBERS[0]: row[SHADOW_LOGIT]}
         weight = 1.0 if clicked else self._weight(row)
         return int(row[SHADOW]), shadow.beside(x, clicked, row[PREDICTED], weight, row[EXAMINED])
-
-
-def _predict(model: ClickModel, numbers: list[float], surface: int) -> tuple[float, float]:
-    """The chance of a click in the first slot, and the same without lifts."""
-    x = example(numbers, surface)
-    chance = model.chance(x)
-    if not any(numbers[LIFTS]):
-        return chance, chance
-    x.update(_NO_LIFTS)
-    return chance, model.chance(x)
-
-
-_NO_LIFTS = dict.fromkeys(NUMBERS[LIFTS], 0.0)
 
 
 def _shown(

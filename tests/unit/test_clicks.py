@@ -4,7 +4,7 @@ import doctest
 
 import numpy as np
 import pytest
-from river import metrics
+from river import linear_model, metrics
 
 import scoring.clicks
 from scoring.calibration import PERSONAL, Calibration, Calibrator, chance_of, no_evidence
@@ -124,6 +124,17 @@ def test_predicting_changes_nothing_and_learning_is_rivers_own() -> None:
         model.learn_one(x, clicked)
     assert model.chance(x) == pytest.approx(1 / 3, abs=0.05)
     assert model.predict_proba_one(x)[True] == pytest.approx(model.chance(x))
+
+
+def test_a_step_is_the_one_that_river_takes() -> None:
+    own, rivers, rng = random_model(), random_model(), np.random.default_rng(2)
+    for step in range(300):
+        x = example(rng.normal(0, 2, size=len(NUMBERS)).tolist(), step % SURFACES)
+        told = bool(rng.random() < 0.3), float(rng.uniform(0.1, 3))
+        own.learn_one(x, *told)
+        linear_model.LogisticRegression.learn_one(rivers, x, *told)
+    assert own.array == pytest.approx(rivers.array, rel=1e-9)
+    assert own.caution == pytest.approx(rivers.caution, rel=1e-9)
 
 
 def test_a_restored_model_goes_on_exactly_as_the_one_it_was_taken_from() -> None:

@@ -314,6 +314,7 @@ class LaneClicks:
         """Everything, by key, as a snapshot has it: what `spread` gives is what compaction leaves in the changelog."""
         people = np.empty(len(self.layer.people), dtype=_RECORD)
         people["person"], people["record"] = self.layer.people.arrays()
+        people = people[np.argsort(people["person"])]  # the same whatever order they came in
         out = {KEY: self._row(), _PEOPLE: people.tobytes()} | dict(_records(_AD, self.layer.lifts, [*self.layer.lifts]))
         return out | {_chunk_key(chunk.number): self._chunk_row(chunk, []) for chunk in self._chunks}
 

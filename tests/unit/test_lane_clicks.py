@@ -190,6 +190,7 @@ def test_a_person_is_forgotten_by_a_changelog_and_by_a_snapshot_and_what_was_ope
     assert id64(user) in set(clicks.layer.people)
     assert person_key(user) in kept.keys() & snapshot.keys()
 
+    assert LaneClicks.restore(LEARNING, dict(sorted(kept.items()))).parts() == clicks.parts()
     gone = clicks.forget([user, b"nobody"])
     assert gone == [(person_key(user), None), (person_key(b"nobody"), None)]
     for parts in (kept, snapshot):

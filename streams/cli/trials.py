@@ -30,7 +30,7 @@ quarter million of them read once give .7466 and .7480 AUC with state that follo
 and .7505, twice .7502 and .7527.
 
 The last lesson is of a few thousand impressions, and five times as fast as the demo's of fifty thousand: worth .0001 to
-.0009 AUC with state that stands still and .0003 to .0010 with state that follows, and no more where it is twice as fast
+.0009 AUC with state that stands still and .0003 to .0011 with state that follows, and no more where it is twice as fast
 (learnt on the first fifth, half and four fifths and tested on the rest, two seeds each).
 
 Attention begins as drawn: on the same parts .7536, .7547, .7535 and .7531 (seeds 1 to 4), from the demo's similarity

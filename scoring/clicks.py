@@ -52,7 +52,7 @@ CAUTION_MAX = 2_000.0
 """The most that these sums count, some ten thousand outcomes' worth: so that learning never comes to a halt."""
 LIFT_PRIOR = 8.0
 """Expected clicks that a lift of 0 counts for: of an ad of 4 to 32 the best on KuaiRand, by .0004 AUC at most; of a
-person, of 2 to 16, by .0003 of log loss."""
+person, of 2 to 16, by .0005 of log loss at most."""
 LIFT_MEMORY = 50.0
 """Expected clicks that a lift rests on at most; beyond, what is older counts ever less."""
 RECORD = 4
@@ -117,7 +117,7 @@ class ClickModel(linear_model.LogisticRegression):
         """Step along the log loss's gradient.
 
         River's step without what it does for an intercept, penalties and optimizers that look ahead, of which there are
-        none here: in half of the time.
+        none here: in three quarters of the time (3.4 µs for 4.4).
         """
         slope = w * (self.chance(x) - y)
         self.optimizer.step(self._weights, VectorDict.from_scaled(x, slope))

@@ -55,8 +55,8 @@ LIFT_PRIOR = 8.0
 person, of 2 to 16, by .0005 of log loss at most."""
 LIFT_MEMORY = 50.0
 """Expected clicks that a lift rests on at most; beyond, what is older counts ever less."""
-RECORD = 4
-"""Numbers of an ad's record: see `AdLifts`."""
+RECORD, PERSON_RECORD = 4, 3
+"""Numbers of an ad's record and of a person's: see `AdLifts` and `PersonLifts`."""
 MARGIN = 30.0
 """Log-odds beyond this, either way, are as good as certain."""
 
@@ -185,15 +185,12 @@ def chance_of(log_odds: Floats) -> Floats:
 
 
 class Lifts:
-    """Clicks, and clicks expected, by 64-bit id, and the lifts that they make: a *record* of 16 bytes each, and its id.
+    """Clicks, and clicks expected, by 64-bit id, and the lifts that they make: a *record* each.
 
-    ``numbers``: of a record; what more there is than these two stands behind them.
+    ``numbers``: of a record, eight bytes each; what more there is than these two stands behind them.
     """
 
-    makes_room = True
-    """Whether an outcome of what has no record makes one."""
-
-    def __init__(self, numbers: int = 2) -> None:
+    def __init__(self, numbers: int) -> None:
         self.numbers = numbers
         self._place: dict[int, int] = {}
         self._columns = tuple(array("d") for _ in range(numbers))
@@ -215,13 +212,8 @@ class Lifts:
             return 0.0
         return math.log((self._clicks[place] + LIFT_PRIOR) / (self._expected[place] + LIFT_PRIOR))
 
-    def learn(self, key: int, clicks: float, expected: float) -> None:
-        """Add an outcome, or a part of one."""
-        place = self._place.get(key)
-        if place is None:
-            if not self.makes_room:
-                return
-            place = self._held(key)
+    def _add(self, key: int, place: int, clicks: float, expected: float) -> None:
+        """Add an outcome, or a part of one, to the record at ``place``, which is ``key``'s."""
         clicks += self._clicks[place]
         expected += self._expected[place]
         if expected > LIFT_MEMORY:
@@ -287,6 +279,10 @@ class AdLifts(Lifts):
     def __init__(self) -> None:
         super().__init__(RECORD)
 
+    def learn(self, ad: int, clicks: float, expected: float) -> None:
+        """Add an outcome, or a part of one."""
+        self._add(ad, self._held(ad), clicks, expected)
+
     def count(self, ads: Ids, counts: Floats) -> None:
         """Add to how often ``ads [N]``, each named once, were shown and clicked: ``counts [N, 2]``."""
         named = ads.tolist()
@@ -297,18 +293,28 @@ class AdLifts(Lifts):
 
 
 class PersonLifts(Lifts):
-    """What a lane has learned of each person beside their past. It holds people who are remembered.
+    """What a lane has learned of each person beside their past: 24 bytes a person and their id.
 
-    Who is forgotten has no record, and what comes of what they were shown before makes none.
+    It holds people who are remembered. Who is forgotten has no record, and one that is made of them later knows the
+    impression that it begins with: the third number is that one's in the queue (`scoring.pending`). What comes of what
+    they were shown before makes no record and goes into none.
     """
 
-    makes_room = False
+    def __init__(self) -> None:
+        super().__init__(PERSON_RECORD)
+        self._since = self._columns[2]
 
-    def meet(self, person: int) -> None:
-        """Let there be a record of whoever is shown something."""
+    def meet(self, person: int, number: int) -> None:
+        """Let there be a record of whoever is shown something; ``number``: of that impression."""
         if person not in self._place:
-            self._held(person)
+            self._since[self._held(person)] = number
             self.touched.add(person)
+
+    def learn(self, person: int, number: int, clicks: float, expected: float) -> None:
+        """Add what came of the impression of this ``number``, or a part of it."""
+        place = self._place.get(person)
+        if place is not None and number >= self._since[place]:
+            self._add(person, place, clicks, expected)
 
     def lifts(self, people: Ids) -> Floats:
         """The lift of each of ``people [B]``, ``[B]``."""

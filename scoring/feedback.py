@@ -214,15 +214,15 @@ class ClickLayer:
 
     def _wait(self, ids: tuple[int, int, int, int, int], told: tuple[float, ...]) -> None:
         """Let an impression (key, ad, event, person, time) with what is known of it wait for its outcome."""
-        self.people.meet(ids[PERSON])
         if self.pending.full:
             self.dropped += bool(self.pending.pop()[OPEN])
         row = (*ids, self.clock_ms + self.learning.window_ms, *told)
-        self.pending.push(row)
+        number = self.pending.push(row)
+        self.people.meet(ids[PERSON], number)
         if self.learning.feedback == "immediate":
             weight = (1 - row[PREDICTED]) * (1 + row[PREDICTED])
             self.learner(int(row[MODEL])).model.learn_one(_example(row), False, weight * _looked(row))
-            self._count(row, 0.0, expected=1.0)
+            self._count(number, row, 0.0, expected=1.0)
 
     def _click(self, key: int, outcomes: list[tuple[float, ...]]) -> None:
         found = self.pending.answer(key)
@@ -234,29 +234,30 @@ class ClickLayer:
         if learner := self.learners.get(int(row[MODEL])):
             x = _example(row)
             learner.model.learn_one(x, True, 1 + row[EXAMINED] * learner.model.chance(x) if immediate else 1.0)
-        self._count(row, 1.0, expected=0.0 if immediate else 1.0)
+        self._count(number, row, 1.0, expected=0.0 if immediate else 1.0)
         self._learned(row, 1, outcomes)
 
     def _close_windows(self, outcomes: list[tuple[float, ...]]) -> None:
         """Learn the non-clicks whose window has ended."""
         while self.pending.due_ms <= self.clock_ms:
-            row = self.pending.pop()
+            number, row = self.pending.head, self.pending.pop()
             if not row[OPEN]:
                 continue
             if self.learning.feedback == "window":
                 learner = self.learners.get(int(row[MODEL]))
                 if learner and (weight := self._weight(row)):
                     learner.model.learn_one(_example(row), False, weight * _looked(row))
-                self._count(row, 0.0, expected=1.0)
+                self._count(number, row, 0.0, expected=1.0)
             self._learned(row, 0, outcomes)
 
-    def _count(self, row: Row, clicks: float, expected: float) -> None:
+    def _count(self, number: int, row: Row, clicks: float, expected: float) -> None:
         """Count an outcome for its ad and person, whose records know the slot, and its slot, whose record knows them.
 
-        ``expected``: 1 where the clicks expected of it are counted with it, else 0.
+        ``number``: of the impression in the queue. ``expected``: 1 where the clicks expected of it are counted with it,
+        else 0.
         """
         self.lifts.learn(int(row[AD]), clicks, expected * row[EXPECTED])
-        self.people.learn(int(row[PERSON]), clicks, expected * row[EXPECTED])
+        self.people.learn(int(row[PERSON]), number, clicks, expected * row[EXPECTED])
         self.examination.learn(int(row[SLOT]), clicks, expected * row[PREDICTED] / row[EXAMINED])
 
     def _weight(self, row: Row) -> float:

@@ -77,15 +77,16 @@ class Pending:
         """Whether an open record has this key."""
         return key in self._at
 
-    def push(self, row: Row) -> None:
-        """Add a record whose key no open one has. Not to a full queue."""
+    def push(self, row: Row) -> int:
+        """Add a record whose key no open one has, to a queue that is not full. Its number."""
         if len(self) == len(self._rows):
             self._grow()
         if self.head == self.tail:
             self.due_ms = int(row[DUE])
         self._rows[self.tail % len(self._rows)] = row
-        self._at[int(row[KEY])] = self.tail
+        number = self._at[int(row[KEY])] = self.tail
         self.tail += 1
+        return number
 
     def _grow(self) -> None:
         held = self.between(self.head, self.tail)

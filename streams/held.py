@@ -18,8 +18,10 @@ from streams.settings import Settings
 from streams.snapshots import holds
 from streams.topics import CHANGELOG, CONTROL
 
-LIFT = np.dtype([("clicks", "<f8"), ("clicks_expected", "<f8")])
-"""What a click layer has learned of a person (`scoring.clicks.PersonLifts`)."""
+LIFT = np.dtype([("clicks", "<f8"), ("clicks_expected", "<f8"), ("since_impression", "<f8")])
+"""What a click layer has learned of a person (`scoring.clicks.PersonLifts`), since which impression of its lane."""
+_FORMER_LIFT_BYTES = 16
+"""Without the last."""
 
 
 class Trace(Struct, frozen=True, kw_only=True):
@@ -125,8 +127,9 @@ def readable(topic: str, value: bytes | None) -> object:
     if value is None:
         return None
     try:
-        if topic == CHANGELOG and len(value) == LIFT.itemsize:
-            return dict(zip(LIFT.names or (), np.frombuffer(value, dtype=LIFT)[0].tolist(), strict=True))
+        if topic == CHANGELOG and len(value) in (_FORMER_LIFT_BYTES, LIFT.itemsize):
+            (lift,) = np.frombuffer(value.ljust(LIFT.itemsize, b"\0"), dtype=LIFT).tolist()
+            return dict(zip(LIFT.names or (), lift, strict=True))
         if topic == CHANGELOG:
             (row,) = decode_rows([value])
             return {name: row[name].tolist() for name in ROW.names or ()}

@@ -19,7 +19,7 @@ import structlog
 from scoring.calibration import Calibrator
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
-from scoring.clicks import FEATURES, Lifts
+from scoring.clicks import FEATURES, PERSON_RECORD, Lifts
 from scoring.engine import Engine
 from scoring.events import Events, Outcome
 from scoring.exposure import apply_and_score
@@ -46,7 +46,7 @@ log = structlog.get_logger()
 KEY = RESERVED + b"clicks"
 _AD, _PERSON, _CHUNK = KEY + b"/ad/", KEY + b"/person/", KEY + b"/open/"
 _PEOPLE = KEY + b"/people"
-_RECORD = np.dtype([("person", ">u8"), ("record", "<f8", (2,))])
+_RECORD = np.dtype([("person", ">u8"), ("record", "<f8", (PERSON_RECORD,))])
 """Of a person among those of `_PEOPLE`."""
 _ROWS_PER_CHUNK = 3_500
 """At most half a megabyte: a chunk must fit a batch."""
@@ -367,8 +367,9 @@ def spread(parts: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     out = dict(parts)
     people = np.frombuffer(out.pop(_PEOPLE, b""), dtype=_RECORD)
     keys, records = (people[name].tobytes() for name in ("person", "record"))
+    size = 8 * PERSON_RECORD
     for at in range(len(people)):
-        out[_PERSON + keys[8 * at : 8 * at + 8]] = records[16 * at : 16 * at + 16]
+        out[_PERSON + keys[8 * at : 8 * at + 8]] = records[size * at : size * (at + 1)]
     return out
 
 

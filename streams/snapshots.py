@@ -30,7 +30,7 @@ from streams.topics import TOMBSTONES_KEPT_MS
 
 log = structlog.get_logger()
 
-_MAGIC = b"salience-3"
+_MAGIC = b"salience-4"
 """And the format's number: another one is no snapshot, and the changelog is read instead."""
 _ROWS_PER_WRITE = 1_024
 """1.5 MB, which a slice waits for: 1.2 ms, at the 99th percentile 2.7."""

@@ -71,8 +71,8 @@ def test_serving_predicts_from_arrays_what_river_predicts_from_dictionaries() ->
     for ad in catalogue.ad.tolist()[:5]:
         layer.lifts.learn(ad, 1, ad % 7 / 3)
     for at, person in enumerate(PEOPLE.tolist()[:3]):
-        layer.people.meet(person)
-        layer.people.learn(person, 1, at)
+        layer.people.meet(person, 0)
+        layer.people.learn(person, 0, 1, at)
     calibrator.update(layer, catalogue, NOBODY)
     everything = np.tile(np.arange(6), (4, 1))
     served = chance_of(calibrator.calibration(PEOPLE, context, everything).log_odds(logit, context, control))

@@ -225,16 +225,17 @@ def test_who_clicks_more_than_others_is_expected_to_go_on_so() -> None:
 def test_a_record_that_is_forgotten_makes_room_and_is_no_others() -> None:
     people = PersonLifts()
     for person in (5, 6, 7):
-        people.meet(person)
-        people.learn(person, 1, person / 10)
+        people.meet(person, 10)
+        people.learn(person, 10, 1, person / 10)
     for _ in range(2):
         people.forget(6)
-    people.learn(6, 1, 0.5)
+    people.learn(6, 11, 1, 0.5)
     assert (people.lift(6), 6 in set(people)) == (0.0, False)
-    people.meet(8)
+    people.meet(8, 12)
+    people.learn(8, 11, 1, 0.5)  # what came of an impression before its first
     assert people.lift(8) == 0.0
     ids, records = people.arrays()
-    assert dict(zip(ids.tolist(), records.tolist(), strict=True)) == {5: [1, 0.5], 7: [1, 0.7], 8: [0, 0]}
+    assert dict(zip(ids.tolist(), records.tolist(), strict=True)) == {5: [1, 0.5, 10], 7: [1, 0.7, 10], 8: [0, 0, 12]}
     assert people.lifts(ids).tolist() == [people.lift(person) for person in ids.tolist()]
 
 

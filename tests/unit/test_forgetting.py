@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from scoring.ids import id64
-from streams.lane_clicks import person_key
-from tests.builders import START_MS, Record, impression, record
+from streams.lane_clicks import LaneClicks, person_key
+from streams.wire import RESERVED
+from tests.builders import START_MS, Record, click, impression, record
 from tests.unit.consenting import DAY_MS, Bench, erasure, opened, refusal
 
 
@@ -48,5 +50,30 @@ def test_who_is_erased_and_comes_back_in_one_slice_is_known_of_that_alone() -> N
     bench.tell(erasure("a", START_MS + 500_000))
     bench.run(shown_to(["a"], START_MS + 500_001, 2), START_MS + 500_001)
     assert bench.users() == {b"a"}
-    assert bench.changelog[person_key(b"a")] == bytes(16)
     assert bench.state.clicks.layer.people.lift(id64(b"a")) == 0
+    assert learned_of(bench, "a") == (0, 0)
+
+
+def learned_of(bench: Bench, user: str) -> tuple[float, ...]:
+    """Clicks and clicks expected, as the changelog has them."""
+    return tuple(np.frombuffer(bench.changelog[person_key(user.encode())])[:2].tolist())
+
+
+@pytest.mark.parametrize("clicks", [False, True])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_is_open_when_a_person_is_erased_teaches_nothing_of_them_afterwards(clicks: bool, restarts: bool) -> None:
+    bench = Bench(opened(data_to_ms=-1))
+    bench.run(shown_to(["a", "b"], START_MS, 0))
+    bench.tell(erasure("a", START_MS + 5))
+    bench.run()
+    again, answers = shown_to(["a"], START_MS + 2_000, 2), []
+    if clicks:
+        answers = [record(click("a", "ad-1", START_MS + 3_000, impression_time_ms=START_MS), 3)]
+    bench.run([*again, *answers], START_MS + 3_000)
+    if restarts:
+        parts = {key: value for key, value in bench.changelog.items() if key.startswith(RESERVED)}
+        bench.state.clicks = LaneClicks.restore(None, parts)
+    bench.run(shown_to(["c"], START_MS + 400_000, 4), START_MS + 400_000)
+    once, other = learned_of(bench, "a"), learned_of(bench, "b")
+    assert bench.state.clicks.layer.learned == 3  # all are learned from
+    assert once == pytest.approx(other, rel=0.2)  # one impression each, and no click

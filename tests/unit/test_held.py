@@ -29,7 +29,12 @@ def test_a_person_is_found_by_key_by_hash_and_by_name(record: Record, found: boo
     assert Search(["ann"]).finds(record) is found
 
 
-def test_what_a_click_layer_has_learned_of_a_person_is_told_in_words() -> None:
-    assert readable(CHANGELOG, np.array([2.0, 1.25]).tobytes()) == {"clicks": 2.0, "clicks_expected": 1.25}
+@pytest.mark.parametrize("since", [[], [0.0], [7.0]], ids=["former", "first", "later"])
+def test_what_a_click_layer_has_learned_of_a_person_is_told_in_words(since: list[float]) -> None:
+    told = {"clicks": 2.0, "clicks_expected": 1.25, "since_impression": sum(since)}
+    assert readable(CHANGELOG, np.array([2.0, 1.25, *since]).tobytes()) == told
+
+
+def test_what_cannot_be_read_is_told_as_it_is() -> None:
     assert readable(CHANGELOG, b"\xff torn") == "\\xff torn"
     assert readable(CHANGELOG, None) is None

@@ -206,6 +206,21 @@ def test_a_person_is_forgotten_by_a_changelog_and_by_a_snapshot_and_what_was_ope
     assert clicks.layer.learned > 100
 
 
+def test_a_persons_record_that_does_not_say_since_when_counts_from_the_first() -> None:
+    events, users = stream(3, 200)
+    clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
+    keep(kept, observe(clicks, events[:100], users[:100]))
+    former = {key: value[:16] if key.startswith(person_key(b"")[:-8]) else value for key, value in kept.items()}
+    read = LaneClicks.restore(LEARNING, former)
+    ids, records = clicks.layer.people.arrays()
+    was = read.layer.people.records(ids.tolist())
+    assert was[:, :2].tolist() == records[:, :2].tolist()
+    assert set(was[:, 2]) == {0.0} < set(records[:, 2])
+    for layer in (clicks, read):
+        observe(layer, events[100:], users[100:])
+    assert read.layer.people.lifts(ids).tolist() == clicks.layer.people.lifts(ids).tolist()
+
+
 # --- the step drives it ------------------------------------------------------------------------------------------
 
 

@@ -47,7 +47,7 @@ def test_every_user_and_row_comes_back_with_the_offset(kept: Snapshots) -> None:
 
 def test_a_snapshot_holds_whose_row_or_whose_lift_it_has(kept: Snapshots) -> None:
     state = lane_with(3)
-    state.clicks.layer.people.put(np.array([id64(b"lift-only")], dtype=np.uint64), np.array([[1.0, 2.0]]))
+    state.clicks.layer.people.put(np.array([id64(b"lift-only")], dtype=np.uint64), np.array([[1.0, 2.0, 0.0]]))
     kept.save(state, OFFSET)
     path = kept.path(3)
     assert [holds(path, [user]) for user in (b"user-0", b"user-1", b"lift-only", b"nobody")] == [

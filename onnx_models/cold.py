@@ -5,14 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnx_models.metrics import Metrics, measure
+from onnx_models.metrics import Metrics, measure, tells
 from onnx_models.trial import Trial
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-
-FEWEST = 20
-"""Fewer examples, or only one kind of label, say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +45,10 @@ def segments(trial: Trial, chances: dict[str, Floats]) -> list[Segment]:
     return [
         Segment(name, int(mask.sum()), measure(test.label[mask], chances[mode][mask]))
         for name, mode, mask in wanted
-        if mode in chances and _tells(test.label[mask])
+        if mode in chances and tells(test.label[mask])
     ]
 
 
 def _met(rows: npt.NDArray[np.int32], trial: Trial) -> Mask:
     """Whether each was shown anything before the test."""
     return np.isin(rows, np.union1d(trial.learn.row, trial.before.row))
-
-
-def _tells(labels: npt.NDArray[np.float32]) -> bool:
-    return len(labels) >= FEWEST and bool(0 < labels.mean() < 1)

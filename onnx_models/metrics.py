@@ -9,6 +9,8 @@ Floats = npt.NDArray[np.floating]
 
 CLIP = 1e-7
 """Probabilities are kept this far from 0 and 1, so that one confident mistake does not make the loss infinite."""
+FEWEST = 20
+"""Fewer examples, or only one kind of label, say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,11 @@ class Metrics:
     def named(self, prefix: str) -> dict[str, float]:
         """As a flat dictionary, rounded, each name preceded by ``prefix``."""
         return {f"{prefix}{name}": round(value, 5) for name, value in asdict(self).items()}
+
+
+def tells(labels: Floats) -> bool:
+    """Whether anything can be said of so many."""
+    return len(labels) >= FEWEST and bool(0 < labels.mean() < 1)
 
 
 def measure(labels: Floats, predicted: Floats) -> Metrics:

@@ -1,6 +1,7 @@
 """``salience evaluate``: the attention model beside its alternatives, on a log's later part."""
 
 import json
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,9 @@ from streams.cli.failing import fail
 from streams.cli.options import Json
 
 if TYPE_CHECKING:
+    from onnx_models.ageing import Age
     from onnx_models.alternatives import Alternative
+    from onnx_models.bootstrap import Interval
     from onnx_models.cold import Segment
     from onnx_models.comparison import Comparison, Line, Outcome
     from onnx_models.sharing import Shared
@@ -26,6 +29,16 @@ DataOption = Annotated[Path, typer.Option("--data", exists=True, file_okay=False
 TestOption = Annotated[
     Path | None,
     typer.Option("--test", exists=True, dir_okay=False, help="A later file of impressions; all of --data trains then."),
+]
+ShareOption = Annotated[
+    float | None,
+    typer.Option(
+        "--train-share",
+        min=0.05,
+        max=0.95,
+        help="Of the impressions, by time, that train; the rest tests. Not with --test.",
+        show_default="0.8",
+    ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the networks, the trees and the bootstrap.")]
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Models fitted at once, a processor each.")]
@@ -40,32 +53,43 @@ NEEDS = ("torch", "lightgbm", "sklearn")
 def kuairand(
     data: DataOption,
     test: TestOption = None,
+    train_share: ShareOption = None,
     models: ModelsOption = None,
     seed: SeedOption = 1,
     jobs: JobsOption = 2,
     lanes: LanesOption = 8,
     as_json: Json = False,
 ) -> None:
-    """Train on the first 80 % of KuaiRand-Pure (or on all, with --test), and test on what comes after.
+    """Train on the first 80 % of KuaiRand-Pure (or on another share; or on all, with --test), and test on the rest.
 
     Three modes: frozen (state as it stood when the test began), stateful (it follows the stream), online (the click
     layer on top, as the worker runs it). gAUC and NDCG@10 are per user and for frozen state alone: over a stream they
-    are biased. 95 % intervals are paired, by users. Last comes what the click layer loses where a worker's lanes learn
-    apart, and gets back where they share. Needs the extras train and evaluate.
+    are biased. 95 % intervals are paired, by users. Then, what state and click layer add as the model ages: it becomes
+    five days old with --train-share 0.2. Last, what the layer loses where a worker's lanes learn apart, and gets back
+    where they share. Needs the extras train and evaluate.
     """
+    if test is not None and train_share is not None:
+        raise typer.BadParameter(
+            "--train-share parts --data, all of which trains where --test is given; give one of them"
+        )
     _require()
+    from onnx_models.ageing import ages
     from onnx_models.cold import segments
     from onnx_models.comparison import compare, fit_all
     from onnx_models.sharing import compare_lanes
-    from streams.cli.trials import kuairand_trial
+    from streams.cli.trials import TRAIN_SHARE, kuairand_trial
     from streams.logs import LogError
 
     console = Console(stderr=as_json, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("Applying events", total=None)
+
+        def applied(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
         try:
-            trial = kuairand_trial(data, test, lambda done, total: progress.update(task, completed=done, total=total))
+            trial = kuairand_trial(data, test, applied, train_share or TRAIN_SHARE)
         except LogError as error:
             fail(error)
         contestants = _chosen(_contestants(trial, seed), models)
@@ -76,9 +100,12 @@ def kuairand(
 
         outcomes = fit_all(contestants, trial, jobs, told)
     chances = outcomes["attention"].chances
-    cold = segments(trial, chances)
-    shared = compare_lanes(trial, chances["stateful"], lanes, seed) if lanes > 1 else []
-    _report(trial, compare(trial, outcomes, "attention", seed), cold, shared, console, as_json)
+    beside = _Beside(
+        segments(trial, chances),
+        ages(trial.stateful, trial.cut_ms, chances, seed),
+        compare_lanes(trial, chances["stateful"], lanes, seed) if lanes > 1 else [],
+    )
+    _report(trial, compare(trial, outcomes, "attention", seed), beside, console, as_json)
 
 
 ArmsOption = Annotated[
@@ -210,14 +237,16 @@ def _chosen(contestants: "list[Alternative]", names: str | None) -> "list[Altern
     return [model for model in contestants if model.name in wanted]
 
 
-def _report(
-    trial: "Trial",
-    found: "Comparison",
-    cold: "list[Segment]",
-    shared: "list[Shared]",
-    console: Console,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What is told of the chosen model beside the comparison."""
+
+    cold: "list[Segment]"
+    ages: "list[Age]"
+    shared: "list[Shared]"
+
+
+def _report(trial: "Trial", found: "Comparison", beside: _Beside, console: Console, as_json: bool) -> None:
     if as_json:
         about = {
             "learnt": len(trial.learn), "before": len(trial.before), "tested": len(trial.stateful),
@@ -225,24 +254,43 @@ def _report(
             "steps": {step: {name: each.named() for name, each in of.items()} for step, of in found.steps.items()},
         }  # fmt: skip
         told = {mode: {name: line.named() for name, line in of.items()} for mode, of in found.lines.items()}
-        strangers = {each.name: {"examples": each.examples, **each.metrics.named("")} for each in cold}
-        lanes = {each.name.replace(" ", "_"): _named(each) for each in shared}
-        typer.echo(json.dumps({**told, "cold_start": strangers, "lanes": lanes, "about": about}))
+        strangers = {each.name: {"examples": each.examples, **each.metrics.named("")} for each in beside.cold}
+        lanes = {each.name.replace(" ", "_"): _named(each) for each in beside.shared}
+        age = [each.named() for each in beside.ages]
+        typer.echo(json.dumps({**told, "cold_start": strangers, "age": age, "lanes": lanes, "about": about}))
     for mode, lines in found.lines.items():
         console.print(_table(mode, lines, found.chosen, len(trial.stateful)))
     console.print(_costs(found.lines["frozen"], found.chosen))
     for step, of in found.steps.items():
-        parts = [f"{name} {each.value:+.4f} [{each.low:+.4f}, {each.high:+.4f}]" for name, each in of.items()]
+        parts = [f"{name} {_sure(each)}" for name, each in of.items()]
         console.print(f"{found.chosen}, {step.replace('_', ' ')}: {', '.join(parts)}")
-    table = Table("of the test", "impressions", "AUC", "log loss", "calibration", title=f"Cold start: {found.chosen}")
+    console.print(_cold(beside.cold, found.chosen), _ages(beside.ages, found.chosen))
+    if beside.shared:
+        console.print(_lanes(beside.shared))
+
+
+def _cold(cold: "list[Segment]", chosen: str) -> Table:
+    table = Table("of the test", "impressions", "AUC", "log loss", "calibration", title=f"Cold start: {chosen}")
     for each in cold:
         of_it = each.metrics
         table.add_row(
             each.name, f"{each.examples:,}", f"{of_it.auc:.4f}", f"{of_it.log_loss:.4f}", f"{of_it.calibration:.3f}"
         )
-    console.print(table)
-    if shared:
-        console.print(_lanes(shared))
+    return table
+
+
+def _ages(ages: "list[Age]", chosen: str) -> Table:
+    table = Table(title=f"As it ages: {chosen}")
+    for name, least in (("hour", 4), ("shown", 6), ("AUC that state adds", 26), ("log loss that the layer adds", 26)):
+        table.add_column(name, justify="right", min_width=least)
+    for each in ages:
+        table.add_row(
+            f"{each.from_hours}",
+            f"{each.examples:,}",
+            _sure(each.state_adds_auc),
+            _sure(each.layer_adds_log_loss),
+        )
+    return table
 
 
 def _named(shared: "Shared") -> dict[str, Any]:
@@ -254,7 +302,7 @@ def _lanes(shared: "list[Shared]") -> Table:
     table = Table("lanes", "AUC", "log loss", "calibration", "log loss above one lane's", title="The click layer")
     for each in shared:
         of_it, gap = each.metrics, each.log_loss_difference
-        above = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]" if gap else ""
+        above = _sure(gap) if gap else ""
         table.add_row(each.name, f"{of_it.auc:.4f}", f"{of_it.log_loss:.4f}", f"{of_it.calibration:.3f}", above)
     return table
 
@@ -265,7 +313,7 @@ def _table(mode: str, lines: "dict[str, Line]", chosen: str, tested: int) -> Tab
     for name, line in sorted(lines.items(), key=lambda each: -each[1].auc):
         cells = [name, f"{line.auc:.4f}", f"{line.log_loss:.4f}", f"{line.normalised_entropy:.4f}"]
         gap = line.auc_difference
-        away = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]" if gap else ""
+        away = _sure(gap) if gap else ""
         table.add_row(*cells, f"{line.calibration:.3f}", away, style="bold" if name == chosen else None)
     return table
 
@@ -278,6 +326,10 @@ def _costs(lines: "dict[str, Line]", chosen: str) -> Table:
         cells += [f"{line.us_per_candidate:.1f}", f"{line.kflop_per_candidate:.3g}"]
         table.add_row(*cells, style="bold" if name == chosen else None)
     return table
+
+
+def _sure(gap: "Interval") -> str:
+    return f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
 
 
 def _numbers(title: str, *names: str) -> Table:

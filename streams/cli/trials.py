@@ -39,14 +39,19 @@ from the demo's similarity 45.5, and mean pooling does as well: in this feed it 
 it, and hardly which of it is like the candidate."""
 
 
-def kuairand_trial(data: Path, test: Path | None, progress: Callable[[int, int], None]) -> "Trial":
-    """KuaiRand, its histories first; the last fifth tests, or the later file ``test``. Raises `LogError`."""
+def kuairand_trial(
+    data: Path, test: Path | None, progress: Callable[[int, int], None], share: float = TRAIN_SHARE
+) -> "Trial":
+    """KuaiRand, its histories first; what comes after ``share`` of it tests, or the later file ``test``.
+
+    Raises `LogError`.
+    """
     from streams.logs.kuairand import IMPRESSIONS, first_time_ms, read
 
     log = read(data, later=test, histories=True)
     from_ms = first_time_ms(data / IMPRESSIONS)
     cut_ms = None if test is None else first_time_ms(test)
-    return trial_of(log.ads, log.events, from_ms, progress, cut_ms)
+    return trial_of(log.ads, log.events, from_ms, progress, cut_ms, share=share)
 
 
 def trial_of(
@@ -56,8 +61,9 @@ def trial_of(
     progress: Callable[[int, int], None],
     cut_ms: int | None = None,
     titles: "TextOf | None" = None,
+    share: float = TRAIN_SHARE,
 ) -> "Trial":
-    """A log parted at ``cut_ms``, or after `TRAIN_SHARE`; what is older than ``from_ms`` tells looks alone.
+    """A log parted at ``cut_ms``, or after ``share`` of its impressions; older ones than ``from_ms`` tell looks alone.
 
     ``titles``: vectors of the ads' titles, for a model that asks for them.
     """
@@ -72,5 +78,5 @@ def trial_of(
     catalogue.upsert([entry_of(ad) for ad in ads])
     events = columns(happened, [store.row_of(event.user_id.encode()) for event in happened])
     users = id64s([user.decode() for user in store.users if user is not None])
-    cut_ms = split_ms(events, from_ms, TRAIN_SHARE) if cut_ms is None else cut_ms
+    cut_ms = split_ms(events, from_ms, share) if cut_ms is None else cut_ms
     return prepare(events, users, store, catalogue, from_ms=from_ms, cut_ms=cut_ms, progress=progress)

@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from streams.cli import app
-from streams.cli.evaluate import _costs, _table
+from streams.cli.evaluate import _ages, _costs, _table
 from streams.logs.kuairand import HISTORIES, IMPRESSIONS, VIDEOS, first_time_ms, read
 from streams.wire import Click, Impression
 
@@ -61,7 +61,7 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
 
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    assert set(found) == {"frozen", "stateful", "online", "cold_start", "lanes", "about"}
+    assert set(found) == {"frozen", "stateful", "online", "cold_start", "age", "lanes", "about"}
     names = {
         "attention", "gbdt", "hashed_lr", "popularity", "matrix_factorisation", "hoeffding_tree", "adaptive_forest",
         "mean_pooling", "din", "no_history", "no_interest", "no_time_decay", "no_id",
@@ -84,6 +84,14 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
         above = found["lanes"][name]["log_loss_difference"]
         assert above["value"] == pytest.approx(losses[name] - losses["one_lane"], abs=2e-5)
         assert above["low"] <= above["value"] <= above["high"]
+    assert [each["examples"] for each in found["age"]] == [found["about"]["tested"]]  # ten hours: one part
+    (age,) = found["age"]
+    assert (age["from_hours"], age["to_hours"]) == (0, 12)
+    for mode in ("frozen", "stateful", "online"):
+        assert age["auc"][mode] == found[mode]["attention"]["auc"]
+        assert age["log_loss"][mode] == found[mode]["attention"]["log_loss"]
+    assert age["state_adds_auc"] == found["about"]["steps"]["stateful_over_frozen"]["auc"]
+    assert age["layer_adds_log_loss"] == found["about"]["steps"]["online_over_stateful"]["log_loss"]
     assert found["cold_start"]["known people"]["examples"] == found["about"]["tested"]
     # What people like here is a kind of video, which its content tells, so it hardly matters that ids are hidden.
     assert found["cold_start"]["all ads, content alone"]["auc"] > 0.7
@@ -101,19 +109,39 @@ def test_a_later_file_is_the_test_and_all_of_the_data_trains(data: Path) -> None
     assert set(found["online"]) == {"attention", "popularity"}
 
 
+def test_a_model_ages_in_parts_of_half_a_day_where_less_of_the_log_trains(data: Path) -> None:
+    arguments = ["evaluate", "kuairand", "--data", str(data), "--models", "popularity"]
+    result = CliRunner().invoke(app, [*arguments, "--train-share", "0.5", "--json"])
+
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["about"]["learnt"] == pytest.approx(1_500, abs=5)
+    of = [(each["from_hours"], each["to_hours"], each["examples"]) for each in found["age"]]
+    assert of[:2] == [(0, 12, 720), (12, 24, 720)]
+    assert sum(examples for *_, examples in of) == found["about"]["tested"]
+    both = CliRunner().invoke(app, [*arguments, "--train-share", "0.5", "--test", str(data / "later.csv.gz")])
+    assert both.exit_code == 2
+    assert "give one of them" in " ".join(both.stderr.split())
+
+
 def test_names_and_numbers_are_whole_in_eighty_columns() -> None:
+    from onnx_models.ageing import Age
     from onnx_models.bootstrap import Interval
     from onnx_models.comparison import Line
 
+    age = Age(108, 120, 19_999, {}, {}, Interval(0.0049, 0.0031, 0.0066), Interval(-0.0011, -0.0018, 0.0006))
     gap = Interval(-0.07455, -0.08014, -0.06765)
     line = Line(0.68448, 0.63808, 0.9234, 0.986, 0.60751, 0.82512, 78.25, 191.632, gap, gap)
     lines = {"matrix_factorisation": line, "no_time_decay": line, "attention": line}
     console = Console(width=80, file=io.StringIO(), record=True)
     console.print(_table("stateful", lines, "attention", 18_463), _costs(lines, "attention"))
+    console.print(_ages([age], "attention"))
     said = console.export_text()
     assert "…" not in said
     for number in ("0.6845", "0.6381", "0.9234", "0.986", "-0.0746", "0.6075", "0.8251", "78.2", "192"):
         assert said.count(number) == len(lines), number
+    for told in ("108", "19,999", "+0.0049 [+0.0031, +0.0066]", "-0.0011 [-0.0018, +0.0006]"):
+        assert told in said
 
 
 def test_an_unknown_model_ends_with_2_and_names_those_there_are(data: Path) -> None:

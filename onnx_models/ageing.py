@@ -1,0 +1,68 @@
+"""How a model does as it ages: the test by hours since it began, with what state and the click layer add in each part.
+
+A model that has just been trained leaves the layer little to correct; how much it leaves after days says how often to
+train, and what there is to lose by waiting.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_models.bootstrap import Draws, Interval, interval
+from onnx_models.examples import Examples
+from onnx_models.metrics import tells
+
+Floats = npt.NDArray[np.float64]
+
+PART_HOURS = 12
+"""By day and by night people differ; a day has one of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """A part of the test, ``from_hours`` after it began: AUC and log loss by mode, and what the modes add."""
+
+    from_hours: int
+    to_hours: int
+    examples: int
+    auc: dict[str, float]
+    log_loss: dict[str, float]
+    state_adds_auc: Interval
+    layer_adds_log_loss: Interval
+
+    def named(self) -> dict[str, Any]:
+        """As numbers by name."""
+        return {
+            "from_hours": self.from_hours,
+            "to_hours": self.to_hours,
+            "examples": self.examples,
+            "auc": {mode: round(value, 5) for mode, value in self.auc.items()},
+            "log_loss": {mode: round(value, 5) for mode, value in self.log_loss.items()},
+            "state_adds_auc": self.state_adds_auc.named(),
+            "layer_adds_log_loss": self.layer_adds_log_loss.named(),
+        }
+
+
+def ages(test: Examples, cut_ms: int, chances: dict[str, Floats], seed: int) -> list[Age]:
+    """The parts of ``test`` of which enough is known. ``chances [E]`` by mode: frozen, stateful, online."""
+    part = (test.time_ms - cut_ms) // (PART_HOURS * 3_600_000)
+    return [
+        _age(int(one), test, part == one, chances, seed) for one in np.unique(part) if tells(test.label[part == one])
+    ]
+
+
+def _age(part: int, test: Examples, of: npt.NDArray[np.bool_], chances: dict[str, Floats], seed: int) -> Age:
+    draws = Draws(test.label[of].astype(np.float64), test.row[of], seed)
+    auc = {mode: draws.auc(chance[of]) for mode, chance in chances.items()}
+    loss = {mode: draws.log_loss(chance[of]) for mode, chance in chances.items()}
+    return Age(
+        part * PART_HOURS,
+        (part + 1) * PART_HOURS,
+        int(of.sum()),
+        {mode: float(each[0]) for mode, each in auc.items()},
+        {mode: float(each[0]) for mode, each in loss.items()},
+        interval(auc["stateful"], auc["frozen"]),
+        interval(loss["online"], loss["stateful"]),
+    )

@@ -8,11 +8,18 @@ from dataclasses import dataclass
 
 from aiokafka.errors import KafkaError
 
-from streams import topics
+from streams import latest_events, topics
 from streams.outbox import Outbox
+from streams.reading import MissingTopicError
 from streams.settings import Settings
 
 PACKAGES = ("faust-streaming", "aiokafka", "onnxruntime", "numpy", "river", "confluent-kafka", "msgspec")
+FEWEST = 100
+"""Impressions and clicks below which their fields say nothing."""
+STRAYS_MAX = 0.01
+"""Of the latest events that are refused or misplaced, before something is wrong with who sends them."""
+APART_MAX = 0.1
+"""Between the shares of impressions and of clicks that tell their surface."""
 TRANSACTION_S = 10.0
 """A broker that has never had a transaction makes its log first, which takes seconds."""
 
@@ -37,6 +44,7 @@ def checkup(settings: Settings) -> Iterator[Check]:
         yield Check("topics", ok=False, found="not looked at: no broker", fix=broker.fix)
         return
     yield from _topics(settings)
+    yield from _events(settings)
     yield _guarded("guarantee", _guarantee, settings)
 
 
@@ -74,6 +82,46 @@ def _topics(settings: Settings) -> Iterator[Check]:
         yield Check(f"topic {problem.topic}", ok=not problem.fails, found=problem.message, fix=problem.fix)
     if not problems:
         yield Check("topics", ok=True, found=f"all {len(topics.TABLE)} there, {lanes} lanes")
+
+
+def _events(settings: Settings) -> Iterator[Check]:
+    try:
+        seen = latest_events.sample(settings)
+    except (MissingTopicError, KafkaError) as error:
+        yield Check("events", ok=False, found=f"not looked at: {type(error).__name__}", fix=str(error))
+        return
+    yield from events(seen)
+
+
+def events(seen: latest_events.Sample) -> Iterator[Check]:
+    """What the latest events lack that no dead letter tells of."""
+    if not seen.records:
+        yield Check("events", ok=True, found="none yet")
+        return
+    strays = f"{seen.refused:,} refused, {seen.misplaced:,} in another partition than their user's"
+    if seen.refused > STRAYS_MAX * seen.records:
+        fix = f"salience dead-letters list; the first: {seen.why}"
+    else:
+        fix = "partition by murmur2 of the key; with librdkafka partitioner=murmur2_random"
+    sound = max(seen.refused, seen.misplaced) <= STRAYS_MAX * seen.records
+    yield Check("events", ok=sound, found=f"of the latest {seen.records:,}: {strays}", fix="" if sound else fix)
+    if min(seen.impressions, seen.clicks) < FEWEST:
+        return
+    answered = f"{seen.answers:,} of {seen.clicks:,} clicks say which impression they answer"
+    fix = "" if seen.answers else "send clicks with impression_time_ms: without it none is learnt from, or charged"
+    yield Check("answers", ok=seen.answers > 0, found=answered, fix=fix)
+    if seen.answers:
+        yield _surfaces(seen)
+
+
+def _surfaces(seen: latest_events.Sample) -> Check:
+    shown, clicked = seen.impressions_placed / seen.impressions, seen.answers_placed / seen.answers
+    found = f"told by {shown:.0%} of impressions and {clicked:.0%} of the clicks that answer one"
+    if abs(shown - clicked) > APART_MAX:
+        fix = "send both with their surface: ads' click rates count the one without the other now"
+        return Check("surfaces", ok=False, found=found, fix=fix)
+    few = max(shown, clicked) < APART_MAX
+    return Check("surfaces", ok=True, found=found, fix="ads' click rates count those alone" if few else "")
 
 
 def _guarantee(settings: Settings) -> Check:

@@ -46,8 +46,12 @@ async def log_ends(bootstrap: str, partitions: Sequence[TopicPartition]) -> dict
     return ends
 
 
-async def read_topic(bootstrap: str, topic: str, *, committed: bool = True) -> AsyncIterator[Sequence[Record]]:
+async def read_topic(
+    bootstrap: str, topic: str, *, committed: bool = True, latest: int | None = None
+) -> AsyncIterator[Sequence[Record]]:
     """Batches of records of one partition each, up to the end taken first; read-committed unless told otherwise.
+
+    ``latest``: of each partition, the last so many offsets alone.
 
     Done when every *position* reaches the end: markers and compaction leave holes. Raises `MissingTopicError`.
     """
@@ -61,6 +65,9 @@ async def read_topic(bootstrap: str, topic: str, *, committed: bool = True) -> A
     ) as consumer:
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
+        if latest is not None:
+            for tp, begin in (await consumer.beginning_offsets(partitions)).items():
+                consumer.seek(tp, max(begin, ends[tp] - latest))
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
             batches = await consumer.getmany(timeout_ms=READ_TIMEOUT_MS, max_records=RECORDS_PER_READ)
             for records in batches.values():

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.brokers import Broker
 from streams import topics
-from tests.builders import ad, impression
+from tests.builders import START_MS, ad, click, impression
 from tests.integration.lanes import ADS, Owner, Shop, events, play, shop_on
 from tests.integration.workers import Worker, until
 
@@ -77,13 +77,21 @@ def test_what_is_on_the_topics_is_exported_whole_and_read_again(
 
 
 def test_doctor_finds_nothing_wrong_where_nothing_is_and_names_the_mending_command_where_something_is(
-    kafka: Broker, embedded: Broker, topic_prefix: str
+    kafka: Broker, embedded: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:
     topics.create(kafka.bootstrap, 2, topic_prefix)
     healthy = salience("doctor", "--bootstrap", kafka.bootstrap, "--prefix", topic_prefix, "--json")
     if kafka.transactions:
         assert healthy.returncode == 0, healthy.stdout
         assert json.loads(healthy.stdout)["ok"] is True
+    lacking = [click(f"user-{n}", time_ms=START_MS + n, impression_time_ms=START_MS) for n in range(100)]
+    told = [impression(f"user-{n}", surface="home") for n in range(100)]
+    play(lambda: shop_on(kafka, topic_prefix, tmp_path, "at_least_once").publish([*told, *lacking]))
+    skewed = salience("doctor", "--bootstrap", kafka.bootstrap, "--prefix", topic_prefix, "--json")
+    assert skewed.returncode == 1
+    (wrong,) = [check for check in json.loads(skewed.stdout)["checks"] if check["name"] == "surfaces"]
+    assert wrong["found"] == "told by 100% of impressions and 0% of the clicks that answer one"
+    assert "send both with their surface" in wrong["fix"]
     ill = salience("doctor", "--bootstrap", embedded.bootstrap, "--prefix", topic_prefix, "--json")
     assert ill.returncode == 1
     fixes = " ".join(check["fix"] for check in json.loads(ill.stdout)["checks"])

@@ -1,0 +1,95 @@
+"""What the latest impressions and clicks leave out: figures of a sample, for ``salience doctor``.
+
+What is malformed becomes a dead letter and can be read there. What is well-formed and lacks the field that joins it to
+something else is taken and taught from, a little wrong, and nothing says so.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from scoring.events import EVENT, Kind, Source
+from scoring.rows import RowStore
+from streams.clock import wall_ms
+from streams.decode import Decoded, Record, decode
+from streams.identity import partitioner
+from streams.reading import read_topic
+from streams.settings import Settings
+from streams.topics import AD_IMPRESSIONS, CLICKS, partition_counts
+
+PER_PARTITION = 500
+"""Of each topic's partitions: 300 KB of a topic with four."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Counts. ``refused``: malformed; ``why`` the first was. ``misplaced``: in a partition that is not their user's.
+
+    Of ``impressions`` so many told their surface; of ``clicks`` (no views, carts or purchases) so many ``answer`` an
+    impression, and of these so many told their surface.
+    """
+
+    records: int
+    refused: int
+    why: str
+    misplaced: int
+    impressions: int
+    impressions_placed: int
+    clicks: int
+    answers: int
+    answers_placed: int
+
+
+def sample(settings: Settings) -> Sample:
+    """The latest of both topics. Raises what `streams.reading.read_topic` does."""
+    topics = {settings.topic_prefix + AD_IMPRESSIONS: Source.IMPRESSION, settings.topic_prefix + CLICKS: Source.CLICK}
+    lanes = partition_counts(settings.bootstrap, topics)
+    latest_ms = wall_ms() + settings.time_tolerance_ms
+    return summed(
+        decoded(records, topics[records[0].topic], lanes[records[0].topic], latest_ms)
+        for records in asyncio.run(_read(settings, topics))
+    )
+
+
+async def _read(settings: Settings, topics: Iterable[str]) -> list[list[Record]]:
+    """Records, those of a partition together."""
+    out: dict[tuple[str, int], list[Record]] = {}
+    for topic in topics:
+        async for records in read_topic(settings.bootstrap, topic, latest=PER_PARTITION):
+            out.setdefault((topic, records[0].partition), []).extend(records)
+    return list(out.values())
+
+
+def decoded(records: list[Record], source: Source, lanes: int, latest_ms: int) -> Decoded:
+    """As a lane decodes its slice."""
+    belongs, lane = partitioner(lanes), records[0].partition
+    return decode(
+        records,
+        np.full(len(records), source, dtype=np.uint8),
+        RowStore(),
+        latest_ms=latest_ms,
+        belongs_here=lambda key: belongs(key) == lane,
+    )
+
+
+def summed(parts: Iterable[Decoded]) -> Sample:
+    """Of ``parts``, each of one partition of one topic."""
+    held = list(parts)
+    dead = [letter for part in held for letter in part.dead]
+    misplaced = sum(len(part.misplaced) for part in held)
+    found = np.concatenate([np.zeros(0, dtype=EVENT), *(told for part in held for told in (part.events, part.told))])
+    shown, clicked, placed = found["source"] == Source.IMPRESSION, found["kind"] == Kind.CLICKED, found["surface"] > 0
+    answers = clicked & found["answers"]
+    return Sample(
+        records=len(found) + len(dead) + misplaced,
+        refused=len(dead),
+        why=f"{dead[0][2]}: {dead[0][3]}" if dead else "",
+        misplaced=misplaced,
+        impressions=int(shown.sum()),
+        impressions_placed=int((shown & placed).sum()),
+        clicks=int(clicked.sum()),
+        answers=int(answers.sum()),
+        answers_placed=int((answers & placed).sum()),
+    )

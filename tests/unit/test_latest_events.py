@@ -1,0 +1,102 @@
+"""Doctor tells what events lack that are taken without an error."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from scoring.events import Source
+from streams.checkup import Check, events
+from streams.identity import partitioner
+from streams.latest_events import Sample, decoded, summed
+from streams.wire import Click, Impression
+from tests.builders import START_MS, click, impression, records
+
+LANES = 4
+HEALTHY = Sample(
+    records=1_000,
+    refused=0,
+    why="",
+    misplaced=0,
+    impressions=800,
+    impressions_placed=800,
+    clicks=200,
+    answers=150,
+    answers_placed=149,
+)
+
+
+def seen(happened: Sequence[Impression | Click], lane: int, spoilt: Sequence[bytes] = ()) -> Sample:
+    """What is seen of ``happened`` where all of it is in ``lane``, wherever its users belong."""
+    shown = records([event for event in happened if isinstance(event, Impression)], lane)
+    done = records([event for event in happened if isinstance(event, Click)], lane)
+    done += [replace(done[0], value=value) for value in spoilt]
+    parts = [(shown, Source.IMPRESSION), (done, Source.CLICK)]
+    return summed(decoded(part, source, LANES, START_MS + 60_000) for part, source in parts)
+
+
+def test_a_sample_counts_what_is_there_and_what_it_lacks() -> None:
+    lane, told = partitioner(LANES)(b"ann"), {"impression_time_ms": START_MS}
+    bob, stray = (
+        next(name for name in map(str, range(99)) if (partitioner(LANES)(name.encode()) == lane) is here)
+        for here in (True, False)
+    )
+    happened = [
+        impression("ann", surface="home"),
+        impression(bob, consent=False),
+        click("ann", **told, surface="home"),
+        click("ann", "ad-2", **told),
+        click("ann", "ad-3", surface="home"),
+        click("ann", "ad-4", **told, kind="cart"),
+        click(stray),
+    ]
+    assert seen(happened, lane, [b"{", b"[]"]) == Sample(
+        records=9,
+        refused=2,
+        why="DecodeError: Input data was truncated",
+        misplaced=1,
+        impressions=2,
+        impressions_placed=1,
+        clicks=3,
+        answers=2,
+        answers_placed=1,
+    )
+
+
+def found(sample: Sample) -> dict[str, Check]:
+    return {check.name: check for check in events(sample)}
+
+
+def test_nothing_is_wrong_with_events_that_lack_nothing_and_with_none() -> None:
+    checks = found(HEALTHY)
+    assert [*checks] == ["events", "answers", "surfaces"]
+    assert all(check.ok and not check.fix for check in checks.values())
+    none = found(summed([]))
+    assert [*none.values()] == [Check("events", ok=True, found="none yet")]
+
+
+def test_too_few_say_nothing_of_fields() -> None:
+    assert [*found(replace(HEALTHY, clicks=99, answers=0))] == ["events"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "check", "fix"),
+    [
+        ({"refused": 11, "why": "ValidationError: no ad_id"}, "events", "ValidationError: no ad_id"),
+        ({"misplaced": 11}, "events", "murmur2"),
+        ({"answers": 0, "answers_placed": 0}, "answers", "impression_time_ms"),
+        ({"answers_placed": 0}, "surfaces", "surface"),
+        ({"impressions_placed": 400}, "surfaces", "surface"),
+    ],
+    ids=["malformed", "misplaced", "no click answers", "clicks without surface", "impressions without surface"],
+)
+def test_what_is_wrong_is_told_with_what_helps(wrong: dict[str, object], check: str, fix: str) -> None:
+    checks = found(replace(HEALTHY, **wrong))  # type: ignore[arg-type] # counts, and a text
+    assert [name for name, each in checks.items() if not each.ok] == [check]
+    assert fix in checks[check].fix
+
+
+def test_a_shop_that_tells_no_surfaces_is_told_what_it_misses() -> None:
+    check = found(replace(HEALTHY, impressions_placed=0, answers_placed=0))["surfaces"]
+    assert check.ok
+    assert "count those alone" in check.fix

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from river import linear_model, optim
-from river.utils import VectorDict
 
 from scoring.inputs import SURFACES
 
@@ -63,7 +62,9 @@ MARGIN = 30.0
 
 def probability(log_odds: float) -> float:
     """The chance that has these log-odds, strictly between 0 and 1."""
-    return 1 / (1 + math.exp(-min(max(log_odds, -MARGIN), MARGIN)))
+    if abs(log_odds) > MARGIN:  # twice as fast as min and max
+        log_odds = math.copysign(MARGIN, log_odds)
+    return 1 / (1 + math.exp(-log_odds))
 
 
 def example(numbers: Iterable[float], surface: int) -> Example:
@@ -116,11 +117,11 @@ class ClickModel(linear_model.LogisticRegression):
     def learn_one(self, x: Example, y: bool, w: float = 1.0) -> None:
         """Step along the log loss's gradient.
 
-        River's step without what it does for an intercept, penalties and optimizers that look ahead, of which there are
-        none here: in three quarters of the time (3.4 µs for 4.4).
+        River's step without what it does for an intercept, penalties and optimizers that look ahead or take vectors, of
+        which there are none here, nor for numbers that are 0: in three fifths of the time (2.6 µs for 4.4).
         """
         slope = w * (self.chance(x) - y)
-        self.optimizer.step(self._weights, VectorDict.from_scaled(x, slope))
+        self.optimizer.step(self._weights, {name: slope * number for name, number in x.items() if number})
 
     def chances(self, numbers: Sequence[float], surface: int) -> tuple[float, float]:
         """The chance of a click on the example of these `NUMBERS`, and on the same without its lifts."""
@@ -156,7 +157,8 @@ class ClickModel(linear_model.LogisticRegression):
 class _BoundedAdaGrad(optim.AdaGrad):
     """River's AdaGrad with its sums held below `CAUTION_MAX`; the rate is constant and looked up once a step."""
 
-    def _step_with_dict(self, w: Any, g: Any) -> Any:
+    def step(self, w: Any, g: Any) -> Any:
+        """Move the weights ``w``, by name, along the gradient ``g``, which names some of them."""
         rate, squares = self.learning_rate, self.g2
         for name, slope in g.items():
             total = squares[name] + slope * slope

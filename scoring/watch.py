@@ -113,14 +113,13 @@ class Watch:
         residual = clicked - predicted
         # -log p(y) - H(p) = -(y - p) log(p / (1 - p))
         surprise = -residual * math.log(predicted / (1 - predicted))
-        found = [
-            self._alarm(detector, model, learned)
-            for detector, value in ((Detector.CALIBRATION, residual), (Detector.SURPRISE, surprise))
-            if self.detectors[detector].drifts(value)
-        ]
+        alarms = []
+        for detector, value in ((Detector.CALIBRATION, residual), (Detector.SURPRISE, surprise)):
+            if self.detectors[detector].drifts(value) and (alarm := self._alarm(detector, model, learned)):
+                alarms.append(alarm)
         if learned % LOOK_EVERY == 0:
             self._look(model, learned)
-        return [alarm for alarm in found if alarm is not None]
+        return alarms
 
     def _alarm(self, detector: Detector, model: ClickModel, learned: int) -> Alarm | None:
         """The alarm and its answer; None where nothing was known before, or where predictions got better."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_models.bootstrap import Draws, Interval, interval
+from onnx_models.comparison import MODES
 from onnx_models.examples import Examples
 from onnx_models.metrics import tells
 
@@ -46,7 +47,7 @@ class Age:
 
 
 def ages(test: Examples, cut_ms: int, chances: dict[str, Floats], seed: int) -> list[Age]:
-    """The parts of ``test`` of which enough is known. ``chances [E]`` by mode: frozen, stateful, online."""
+    """The parts of ``test`` of which enough is known. ``chances [E]`` by mode, those of `MODES` among them."""
     part = (test.time_ms - cut_ms) // (PART_HOURS * 3_600_000)
     return [
         _age(int(one), test, part == one, chances, seed) for one in np.unique(part) if tells(test.label[part == one])
@@ -55,8 +56,8 @@ def ages(test: Examples, cut_ms: int, chances: dict[str, Floats], seed: int) -> 
 
 def _age(part: int, test: Examples, of: npt.NDArray[np.bool_], chances: dict[str, Floats], seed: int) -> Age:
     draws = Draws(test.label[of].astype(np.float64), test.row[of], seed)
-    auc = {mode: draws.auc(chance[of]) for mode, chance in chances.items()}
-    loss = {mode: draws.log_loss(chance[of]) for mode, chance in chances.items()}
+    auc = {mode: draws.auc(chances[mode][of]) for mode in MODES}
+    loss = {mode: draws.log_loss(chances[mode][of]) for mode in MODES}
     return Age(
         part * PART_HOURS,
         (part + 1) * PART_HOURS,

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from onnx_models.alternatives import Alternative
 from onnx_models.alternatives.nets import Net
 from onnx_models.bootstrap import Draws, Interval, interval
+from onnx_models.drill import Drill, drill
 from onnx_models.examples import Examples
 from onnx_models.metrics import auc, calibration, grouped_auc, log_loss, ndcg, normalised_entropy
 from onnx_models.trial import Trial, logit_of
@@ -33,7 +34,7 @@ PEOPLE, CANDIDATES = 10, 100
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a model gave: chances by mode ``[E]`` (of a network also "unnamed": all ids hidden), microseconds and
-    thousand operations a candidate, seconds to fit.
+    thousand operations a candidate, seconds to fit; of the chosen model, how its click layer stood the drill.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Outcome:
     us: float
     kflop: float
     fit_s: float
+    drill: Drill | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,13 @@ class Comparison:
 
 
 def fit_all(
-    models: Sequence[Alternative], trial: Trial, jobs: int, done: Callable[[Outcome], None]
+    models: Sequence[Alternative], trial: Trial, chosen: str, jobs: int, done: Callable[[Outcome], None]
 ) -> dict[str, Outcome]:
     """Every model fitted, and its chances; ``done`` hears of each as it comes, the slowest first begun."""
     out: dict[str, Outcome] = {}
     # Forked, a process sees the trial without a copy.
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
-        _SHARED.update(trial=trial, models={model.name: model for model in models})
+        _SHARED.update(trial=trial, chosen=chosen, models={model.name: model for model in models})
         pending: list[Future[Outcome]] = [pool.submit(_outcome, model.name) for model in models]
         for future in as_completed(pending):
             outcome = future.result()
@@ -107,11 +109,12 @@ def _outcome(name: str) -> Outcome:
     frozen = model.predict(trial.frozen)
     us = _us_per_candidate(model, trial.frozen)
     stateful = model.predict(trial.stateful, follow=True)
-    online = trial.stream.predict(logit_of(stateful), trial.stateful.context)
-    chances = {"frozen": frozen, "stateful": stateful, "online": online.astype(np.float64)}
+    layer, online = trial.stream.observe(logit_of(stateful), trial.stateful.context)
+    chances = {"frozen": frozen, "stateful": stateful, "online": online.predicted}
     if isinstance(model, Net):
         chances["unnamed"] = model.predict_unnamed(trial.stateful)
-    return Outcome(name, chances, us, model.kflop, fit_s)
+    stood = drill(trial, model.predict, len(layer.alarms)) if name == _SHARED["chosen"] else None
+    return Outcome(name, chances, us, model.kflop, fit_s, stood)
 
 
 def _us_per_candidate(model: Alternative, examples: Examples) -> float:

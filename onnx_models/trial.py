@@ -9,7 +9,7 @@ import numpy.typing as npt
 from onnx_models.examples import Examples, Items, Progress, collect, in_time_order, unanswered
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Source
-from scoring.feedback import ClickLayer, Impressions
+from scoring.feedback import ClickLayer, Impressions, Observed
 from scoring.rates import RateTable
 from scoring.rows import RowStore
 
@@ -25,21 +25,22 @@ class Stream:
     users: npt.NDArray[np.uint64]
     place: Ints
 
-    def predict(self, logit: Floats, context: npt.NDArray[np.float32]) -> Floats:
-        """Chances of a click on the examples by a layer that begins with the stream and learns as it goes, ``[E]``.
+    def observe(self, logit: Floats, context: npt.NDArray[np.float32]) -> tuple[ClickLayer, Observed]:
+        """A layer that begins with the stream, and what it predicts of the examples, ``[E]``, and learns as it goes.
 
         It is the worker's own code: outcomes are learnt when they come in, or when their window ends.
         """
         shown = Impressions(self.place, logit.astype(np.float32), context)
         nobody = np.zeros(len(self.events), dtype=np.bool_)
-        return ClickLayer().observe(self.events, self.users, nobody, shown).predicted
+        layer = ClickLayer()
+        return layer, layer.observe(self.events, self.users, nobody, shown)
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
     """``before`` tells only what was looked at for long; ``learn`` all. ``frozen`` and ``stateful`` are the same test.
 
-    Of ``frozen`` the users' state is that of the moment when the test begins.
+    Of ``frozen`` the users' state is that of the moment when the test begins, as ``store`` and ``rates`` have it.
     """
 
     catalogue: Catalogue
@@ -50,6 +51,8 @@ class Trial:
     stateful: Examples
     stream: Stream
     cut_ms: int
+    store: RowStore
+    rates: RateTable
 
 
 def split_ms(events: Events, from_ms: int, share: float) -> int:
@@ -83,8 +86,7 @@ def prepare(
 
     rates = RateTable()
     learnt, _ = collect(early, store, catalogue, on, rates)
-    still, still_rates = RowStore(), copy.deepcopy(rates)
-    still.put([user for user in store.users if user is not None], store.rows[: len(store.users)])
+    still, still_rates = same_rows(store), copy.deepcopy(rates)
     stateful, place = collect(late, store, catalogue, lambda done, _: on(len(early) + done, 0), rates)
     frozen = unanswered(late[place], still, catalogue, still_rates)
     told = {name: getattr(stateful, name) for name in ("label", "converted", "viewed_s")}
@@ -98,7 +100,16 @@ def prepare(
         stateful=stateful,
         stream=Stream(late, users[late["row"]], place),
         cut_ms=cut_ms,
+        store=still,
+        rates=still_rates,
     )
+
+
+def same_rows(store: RowStore) -> RowStore:
+    """A copy of a store in which nobody was forgotten, each row in its place."""
+    out = RowStore()
+    out.put([user for user in store.users if user is not None], store.rows[: len(store.users)])
+    return out
 
 
 def logit_of(chance: Floats) -> Floats:

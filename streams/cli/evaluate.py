@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnx_models.bootstrap import Interval
     from onnx_models.cold import Segment
     from onnx_models.comparison import Comparison, Line, Outcome
+    from onnx_models.drill import Drill
     from onnx_models.sharing import Shared
     from onnx_models.trial import Trial
 
@@ -46,6 +47,8 @@ LanesOption = Annotated[int, typer.Option("--lanes", min=1, max=64, help="Lanes 
 ModelsOption = Annotated[
     str | None, typer.Option("--models", help="Only these, by name and comma; attention is always among them.")
 ]
+CHOSEN = "attention"
+"""The model that the others are compared with."""
 NEEDS = ("torch", "lightgbm", "sklearn")
 
 
@@ -98,14 +101,15 @@ def kuairand(
         def told(outcome: "Outcome") -> None:
             progress.update(fitting, advance=1, description=f"Fitted {outcome.name} in {outcome.fit_s:.0f} s")
 
-        outcomes = fit_all(contestants, trial, jobs, told)
-    chances = outcomes["attention"].chances
+        outcomes = fit_all(contestants, trial, CHOSEN, jobs, told)
+    chances = outcomes[CHOSEN].chances
     beside = _Beside(
+        outcomes[CHOSEN].drill,
         segments(trial, chances),
         ages(trial.stateful, trial.cut_ms, chances, seed),
         compare_lanes(trial, chances["stateful"], lanes, seed) if lanes > 1 else [],
     )
-    _report(trial, compare(trial, outcomes, "attention", seed), beside, console, as_json)
+    _report(trial, compare(trial, outcomes, CHOSEN, seed), beside, console, as_json)
 
 
 ArmsOption = Annotated[
@@ -231,7 +235,7 @@ def _chosen(contestants: "list[Alternative]", names: str | None) -> "list[Altern
     if names is None:
         return contestants
     known = {model.name for model in contestants}
-    wanted = {name.strip() for name in names.split(",")} | {"attention"}
+    wanted = {name.strip() for name in names.split(",")} | {CHOSEN}
     if unknown := wanted - known:
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}; expected some of {', '.join(sorted(known))}")
     return [model for model in contestants if model.name in wanted]
@@ -241,6 +245,7 @@ def _chosen(contestants: "list[Alternative]", names: str | None) -> "list[Altern
 class _Beside:
     """What is told of the chosen model beside the comparison."""
 
+    drill: "Drill | None"
     cold: "list[Segment]"
     ages: "list[Age]"
     shared: "list[Shared]"
@@ -257,7 +262,9 @@ def _report(trial: "Trial", found: "Comparison", beside: _Beside, console: Conso
         strangers = {each.name: {"examples": each.examples, **each.metrics.named("")} for each in beside.cold}
         lanes = {each.name.replace(" ", "_"): _named(each) for each in beside.shared}
         age = [each.named() for each in beside.ages]
-        typer.echo(json.dumps({**told, "cold_start": strangers, "age": age, "lanes": lanes, "about": about}))
+        drift = beside.drill.named() if beside.drill else {}
+        more = {"cold_start": strangers, "age": age, "drift": drift, "lanes": lanes, "about": about}
+        typer.echo(json.dumps(told | more))
     for mode, lines in found.lines.items():
         console.print(_table(mode, lines, found.chosen, len(trial.stateful)))
     console.print(_costs(found.lines["frozen"], found.chosen))
@@ -265,8 +272,22 @@ def _report(trial: "Trial", found: "Comparison", beside: _Beside, console: Conso
         parts = [f"{name} {_sure(each)}" for name, each in of.items()]
         console.print(f"{found.chosen}, {step.replace('_', ' ')}: {', '.join(parts)}")
     console.print(_cold(beside.cold, found.chosen), _ages(beside.ages, found.chosen))
+    if beside.drill:
+        console.print(_drift(beside.drill))
     if beside.shared:
         console.print(_lanes(beside.shared))
+
+
+def _drift(stood: "Drill") -> str:
+    from onnx_models.drill import BLOCK, TURNED
+
+    found = f"detected {stood.detected_after:,} outcomes after" if stood.detected_after else "not detected"
+    answers = f" and answered by {', '.join(stood.answers)}" if stood.answers else ""
+    blocks = " ".join(f"{each:.2f}" for each in stood.calibration)
+    return (
+        f"Drift: {stood.false_alarms} alarms on the test as it is. Where one in {TURNED} ads turns half-way, it is "
+        f"{found}{answers}; predicted clicks over clicks, by {BLOCK:,} outcomes since: {blocks}"
+    )
 
 
 def _cold(cold: "list[Segment]", chosen: str) -> Table:

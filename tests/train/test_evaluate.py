@@ -61,7 +61,7 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
 
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    assert set(found) == {"frozen", "stateful", "online", "cold_start", "age", "lanes", "about"}
+    assert set(found) == {"frozen", "stateful", "online", "cold_start", "age", "drift", "lanes", "about"}
     names = {
         "attention", "gbdt", "hashed_lr", "popularity", "matrix_factorisation", "hoeffding_tree", "adaptive_forest",
         "mean_pooling", "din", "no_history", "no_interest", "no_time_decay", "no_id",
@@ -88,10 +88,14 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
     (age,) = found["age"]
     assert (age["from_hours"], age["to_hours"]) == (0, 12)
     for mode in ("frozen", "stateful", "online"):
+        assert set(age["auc"]) == set(age["log_loss"]) == {"frozen", "stateful", "online"}
         assert age["auc"][mode] == found[mode]["attention"]["auc"]
         assert age["log_loss"][mode] == found[mode]["attention"]["log_loss"]
     assert age["state_adds_auc"] == found["about"]["steps"]["stateful_over_frozen"]["auc"]
     assert age["layer_adds_log_loss"] == found["about"]["steps"]["online_over_stateful"]["log_loss"]
+    drift = found["drift"]
+    assert (drift["false_alarms"], drift["block"]) == (0, 1_000)
+    assert drift["outcomes_before"] == pytest.approx(found["about"]["tested"] / 2, abs=10)
     assert found["cold_start"]["known people"]["examples"] == found["about"]["tested"]
     # What people like here is a kind of video, which its content tells, so it hardly matters that ids are hidden.
     assert found["cold_start"]["all ads, content alone"]["auc"] > 0.7

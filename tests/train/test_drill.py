@@ -1,0 +1,80 @@
+"""The drift drill: what turns, what does not, and what is told of it."""
+
+import copy
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'salience[train]'")
+
+from onnx_models.drill import BLOCK, BLOCKS, Drill, drill, turned, watched
+from onnx_models.examples import Examples, collect, in_time_order
+from onnx_models.trial import Trial, same_rows
+from scoring.events import Kind
+from scoring.feedback import OUTCOME
+from scoring.watch import Alarm, Answer, Detector
+from streams.cli.trials import trial_of
+from tests.builders import made_up_log
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def trial() -> Trial:
+    log = made_up_log(5, events=900, users=20, surface="home")
+    return trial_of(log.ads, log.events, 0, lambda _done, _total: None, share=0.4)
+
+
+def again(trial: Trial, ads: np.ndarray, from_ms: int) -> Examples:
+    store = same_rows(trial.store)
+    events = in_time_order(turned(trial.stream.events, ads, from_ms), store)
+    return collect(events, store, trial.catalogue, rates=copy.deepcopy(trial.rates))[0]
+
+
+def test_turned_ads_tell_the_opposite_and_all_else_what_it_told(trial: Trial) -> None:
+    was, from_ms, ads = trial.stateful, int(np.median(trial.stateful.time_ms)), trial.catalogue.ad[::3]
+    now = again(trial, ads, from_ms)
+    for name in ("time_ms", "row", "item"):
+        np.testing.assert_array_equal(getattr(now, name), getattr(was, name))
+    of = np.isin(trial.catalogue.ad[was.item], ads) & (was.time_ms >= from_ms)
+    assert 20 < of.sum() < len(was) - 20
+    np.testing.assert_array_equal(now.label[of], 1 - was.label[of])
+    np.testing.assert_array_equal(now.label[~of], was.label[~of])
+    earlier = was.time_ms < from_ms
+    np.testing.assert_array_equal(now.context[earlier], was.context[earlier])
+    assert (now.context[~earlier] != was.context[~earlier]).any()  # people's state follows what is told
+    assert (now.stats[~earlier] != was.stats[~earlier]).any()
+
+
+def test_an_impression_that_is_doubled_gets_one_click(trial: Trial) -> None:
+    events, ads = trial.stream.events, trial.catalogue.ad
+    doubled = events[events["kind"] == Kind.SHOWN].copy()
+    doubled["event"] += np.uint64(1)
+    assert len(turned(np.concatenate([events, doubled]), ads, 0)) == len(turned(events, ads, 0)) + len(doubled)
+
+
+def test_of_what_does_not_turn_nothing_is_changed(trial: Trial) -> None:
+    assert turned(trial.stream.events, trial.catalogue.ad[:0], 0).tobytes() == trial.stream.events.tobytes()
+
+
+def test_the_first_alarm_after_the_turn_counts_and_calibration_is_told_in_blocks() -> None:
+    outcomes = np.zeros(200 + BLOCK * (BLOCKS + 1), dtype=OUTCOME)
+    outcomes["shown_ms"] = np.arange(len(outcomes))
+    outcomes["predicted"], outcomes["clicked"] = 0.5, np.arange(len(outcomes)) % 2
+    outcomes["predicted"][200 : 200 + BLOCK] = 0.25
+    alarms = [
+        Alarm(Detector.SURPRISE, answer, learned, 0.0, 0.1)
+        for learned, answer in ((150, Answer.RETRAIN), (500, Answer.QUICKEN), (900, Answer.FALL_BACK))
+    ]
+    found = watched(alarms, outcomes, turn_ms=200, false_alarms=1)
+    assert found == Drill(1, 200, 300, ["quicken", "fall-back"], [0.5] + [1.0] * (BLOCKS - 1))
+    assert found.named()["block"] == BLOCK
+    assert watched([], outcomes[:700], turn_ms=200, false_alarms=0) == Drill(0, 200, None, [], [])
+
+
+def test_a_drill_leaves_the_trial_as_it_is(trial: Trial) -> None:
+    rows, rates, events = trial.store.rows.tobytes(), trial.rates.total.tolist(), trial.stream.events.tobytes()
+    first, second = (drill(trial, lambda examples: np.full(len(examples), 0.4), 0) for _ in range(2))
+    assert first == second
+    assert (trial.store.rows.tobytes(), trial.rates.total.tolist()) == (rows, rates)
+    assert trial.stream.events.tobytes() == events

@@ -4,13 +4,10 @@ Served as workers serve (`scoring.calibration`): by what was learned up to the s
 those of one lane: what it costs to count ads' clicks apart (`scoring.rates`) is not in it.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
-from onnx_models.bootstrap import Draws, Interval, interval
-from onnx_models.metrics import Metrics, measure
+from onnx_models.learning import Variant, variants
 from onnx_models.trial import Trial, logit_of
 from scoring.calibration import Calibrator, chance_of
 from scoring.feedback import ClickLayer, Impressions
@@ -22,30 +19,11 @@ SLICE_MS = 60_000
 """What is served and learned at once; a worker's slices are shorter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """How well so many lanes serve, and what it is above one that has all outcomes; None for that one."""
-
-    name: str
-    metrics: Metrics
-    log_loss_difference: Interval | None
-
-
-def compare_lanes(trial: Trial, stateful: Floats, lanes: int, seed: int) -> list[Shared]:
+def compare_lanes(trial: Trial, stateful: Floats, lanes: int, seed: int) -> list[Variant]:
     """One lane, ``lanes`` each by itself, and the same telling one another every slice; of chances ``[E]``."""
-    test = trial.stateful
-    draws = Draws(test.label.astype(np.float64), test.row, seed)
     ways = {"one lane": (1, False), f"{lanes} lanes alone": (lanes, False), f"{lanes} lanes sharing": (lanes, True)}
     served = {name: serve(trial, logit_of(stateful), of, share=share) for name, (of, share) in ways.items()}
-    losses = {name: draws.log_loss(chances) for name, chances in served.items()}
-    return [
-        Shared(
-            name,
-            measure(test.label, chances),
-            None if name == "one lane" else interval(losses[name], losses["one lane"]),
-        )
-        for name, chances in served.items()
-    ]
+    return variants(trial, served, seed)
 
 
 def serve(trial: Trial, logit: Floats, lanes: int, *, share: bool) -> npt.NDArray[np.float64]:

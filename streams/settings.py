@@ -160,13 +160,18 @@ class Settings(BaseSettings):
         100_000, ge=100, le=10_000_000, description="Impressions per lane whose outcome is open: 144 bytes each."
     )
     click_feedback: Literal["window", "immediate"] = Field(
-        "window", description="Or immediate: a non-click at once, taken back by a click; quicker and noisier."
+        "window",
+        description="Or immediate: a non-click at once, taken back by a click; on KuaiRand neither better nor worse.",
     )
     click_sharing: bool = Field(
         True, description="Serve by what the click layers of all lanes have learned, not by the lane's own alone."
     )
     click_negatives: float = Field(
-        1.0, gt=0, le=1, description="Share of non-clicks learned, each counted the more: saves time, adds noise."
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of non-clicks learned, each counted the more. Half of KuaiRand's cost .0004 of log loss at "
+        "most, a tenth .0012 to .0019.",
     )
     placement_ttl_ms: int = Field(600_000, ge=1, description="A placement is valid this long.")
     idle_ttl_ms: int = Field(

@@ -1,7 +1,6 @@
 """``salience evaluate``: the attention model beside its alternatives, on a log's later part."""
 
 import json
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,17 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from streams.cli.evaluated import Beside, report
 from streams.cli.failing import fail
 from streams.cli.options import Json
 
 if TYPE_CHECKING:
-    from onnx_models.ageing import Age
     from onnx_models.alternatives import Alternative
-    from onnx_models.bootstrap import Interval
-    from onnx_models.cold import Segment
-    from onnx_models.comparison import Comparison, Line, Outcome
-    from onnx_models.drill import Drill
-    from onnx_models.sharing import Shared
+    from onnx_models.comparison import Outcome
     from onnx_models.trial import Trial
 
 app = typer.Typer(help="Compare models on a log.", no_args_is_help=True)
@@ -67,9 +62,9 @@ def kuairand(
 
     Three modes: frozen (state as it stood when the test began), stateful (it follows the stream), online (the click
     layer on top, as the worker runs it). gAUC and NDCG@10 are per user and for frozen state alone: over a stream they
-    are biased. 95 % intervals are paired, by users. Then, what state and click layer add as the model ages: it becomes
-    five days old with --train-share 0.2. Last, what the layer loses where a worker's lanes learn apart, and gets back
-    where they share. Needs the extras train and evaluate.
+    are biased. 95 % intervals are paired, by users. Then come what state and click layer add as the model ages (it
+    becomes five days old with --train-share 0.2), a drift drill, other ways for the layer to learn, and what it loses
+    where a worker's lanes learn apart, and gets back where they share. Needs the extras train and evaluate.
     """
     if test is not None and train_share is not None:
         raise typer.BadParameter(
@@ -79,6 +74,7 @@ def kuairand(
     from onnx_models.ageing import ages
     from onnx_models.cold import segments
     from onnx_models.comparison import compare, fit_all
+    from onnx_models.learning import compare_learning
     from onnx_models.sharing import compare_lanes
     from streams.cli.trials import TRAIN_SHARE, kuairand_trial
     from streams.logs import LogError
@@ -103,13 +99,14 @@ def kuairand(
 
         outcomes = fit_all(contestants, trial, CHOSEN, jobs, told)
     chances = outcomes[CHOSEN].chances
-    beside = _Beside(
+    beside = Beside(
         outcomes[CHOSEN].drill,
         segments(trial, chances),
         ages(trial.stateful, trial.cut_ms, chances, seed),
+        compare_learning(trial, chances["stateful"], seed),
         compare_lanes(trial, chances["stateful"], lanes, seed) if lanes > 1 else [],
     )
-    _report(trial, compare(trial, outcomes, CHOSEN, seed), beside, console, as_json)
+    report(trial, compare(trial, outcomes, CHOSEN, seed), beside, console, as_json)
 
 
 ArmsOption = Annotated[
@@ -239,124 +236,3 @@ def _chosen(contestants: "list[Alternative]", names: str | None) -> "list[Altern
     if unknown := wanted - known:
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}; expected some of {', '.join(sorted(known))}")
     return [model for model in contestants if model.name in wanted]
-
-
-@dataclass(frozen=True, slots=True)
-class _Beside:
-    """What is told of the chosen model beside the comparison."""
-
-    drill: "Drill | None"
-    cold: "list[Segment]"
-    ages: "list[Age]"
-    shared: "list[Shared]"
-
-
-def _report(trial: "Trial", found: "Comparison", beside: _Beside, console: Console, as_json: bool) -> None:
-    if as_json:
-        about = {
-            "learnt": len(trial.learn), "before": len(trial.before), "tested": len(trial.stateful),
-            "cut_ms": trial.cut_ms, "chosen": found.chosen,
-            "steps": {step: {name: each.named() for name, each in of.items()} for step, of in found.steps.items()},
-        }  # fmt: skip
-        told = {mode: {name: line.named() for name, line in of.items()} for mode, of in found.lines.items()}
-        strangers = {each.name: {"examples": each.examples, **each.metrics.named("")} for each in beside.cold}
-        lanes = {each.name.replace(" ", "_"): _named(each) for each in beside.shared}
-        age = [each.named() for each in beside.ages]
-        drift = beside.drill.named() if beside.drill else {}
-        more = {"cold_start": strangers, "age": age, "drift": drift, "lanes": lanes, "about": about}
-        typer.echo(json.dumps(told | more))
-    for mode, lines in found.lines.items():
-        console.print(_table(mode, lines, found.chosen, len(trial.stateful)))
-    console.print(_costs(found.lines["frozen"], found.chosen))
-    for step, of in found.steps.items():
-        parts = [f"{name} {_sure(each)}" for name, each in of.items()]
-        console.print(f"{found.chosen}, {step.replace('_', ' ')}: {', '.join(parts)}")
-    console.print(_cold(beside.cold, found.chosen), _ages(beside.ages, found.chosen))
-    if beside.drill:
-        console.print(_drift(beside.drill))
-    if beside.shared:
-        console.print(_lanes(beside.shared))
-
-
-def _drift(stood: "Drill") -> str:
-    from onnx_models.drill import BLOCK, TURNED
-
-    found = f"detected {stood.detected_after:,} outcomes after" if stood.detected_after else "not detected"
-    answers = f" and answered by {', '.join(stood.answers)}" if stood.answers else ""
-    blocks = " ".join(f"{each:.2f}" for each in stood.calibration)
-    return (
-        f"Drift: {stood.false_alarms} alarms on the test as it is. Where one in {TURNED} ads turns half-way, it is "
-        f"{found}{answers}; predicted clicks over clicks, by {BLOCK:,} outcomes since: {blocks}"
-    )
-
-
-def _cold(cold: "list[Segment]", chosen: str) -> Table:
-    table = Table("of the test", "impressions", "AUC", "log loss", "calibration", title=f"Cold start: {chosen}")
-    for each in cold:
-        of_it = each.metrics
-        table.add_row(
-            each.name, f"{each.examples:,}", f"{of_it.auc:.4f}", f"{of_it.log_loss:.4f}", f"{of_it.calibration:.3f}"
-        )
-    return table
-
-
-def _ages(ages: "list[Age]", chosen: str) -> Table:
-    table = Table(title=f"As it ages: {chosen}")
-    for name, least in (("hour", 4), ("shown", 6), ("AUC that state adds", 26), ("log loss that the layer adds", 26)):
-        table.add_column(name, justify="right", min_width=least)
-    for each in ages:
-        table.add_row(
-            f"{each.from_hours}",
-            f"{each.examples:,}",
-            _sure(each.state_adds_auc),
-            _sure(each.layer_adds_log_loss),
-        )
-    return table
-
-
-def _named(shared: "Shared") -> dict[str, Any]:
-    above = shared.log_loss_difference
-    return shared.metrics.named("") | ({"log_loss_difference": above.named()} if above else {})
-
-
-def _lanes(shared: "list[Shared]") -> Table:
-    table = Table("lanes", "AUC", "log loss", "calibration", "log loss above one lane's", title="The click layer")
-    for each in shared:
-        of_it, gap = each.metrics, each.log_loss_difference
-        above = _sure(gap) if gap else ""
-        table.add_row(each.name, f"{of_it.auc:.4f}", f"{of_it.log_loss:.4f}", f"{of_it.calibration:.3f}", above)
-    return table
-
-
-def _table(mode: str, lines: "dict[str, Line]", chosen: str, tested: int) -> Table:
-    table = _numbers(f"{mode}: {tested:,} impressions", "AUC", "log loss", "norm. entropy", "calibration")
-    table.add_column(f"AUC less {chosen}'s")
-    for name, line in sorted(lines.items(), key=lambda each: -each[1].auc):
-        cells = [name, f"{line.auc:.4f}", f"{line.log_loss:.4f}", f"{line.normalised_entropy:.4f}"]
-        gap = line.auc_difference
-        away = _sure(gap) if gap else ""
-        table.add_row(*cells, f"{line.calibration:.3f}", away, style="bold" if name == chosen else None)
-    return table
-
-
-def _costs(lines: "dict[str, Line]", chosen: str) -> Table:
-    """What is told of frozen models alone."""
-    table = _numbers("frozen: a person's own order, and what a candidate costs", "gAUC", "NDCG@10", "µs", "kFLOP")
-    for name, line in sorted(lines.items(), key=lambda each: -(each[1].gauc or 0)):
-        cells = [name, f"{line.gauc:.4f}", f"{line.ndcg_10:.4f}"]
-        cells += [f"{line.us_per_candidate:.1f}", f"{line.kflop_per_candidate:.3g}"]
-        table.add_row(*cells, style="bold" if name == chosen else None)
-    return table
-
-
-def _sure(gap: "Interval") -> str:
-    return f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-
-
-def _numbers(title: str, *names: str) -> Table:
-    """A table of models whose names and numbers are whole in 80 columns."""
-    table = Table(title=title)
-    table.add_column("model", overflow="fold")
-    for name in names:
-        table.add_column(name, justify="right", min_width=6)
-    return table

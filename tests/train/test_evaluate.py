@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from streams.cli import app
-from streams.cli.evaluate import _ages, _costs, _table
+from streams.cli.evaluated import _ages, _costs, _layers, _table
 from streams.logs.kuairand import HISTORIES, IMPRESSIONS, VIDEOS, first_time_ms, read
 from streams.wire import Click, Impression
 
@@ -61,7 +61,7 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
 
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    assert set(found) == {"frozen", "stateful", "online", "cold_start", "age", "drift", "lanes", "about"}
+    assert set(found) == {"frozen", "stateful", "online", "cold_start", "age", "drift", "learning", "lanes", "about"}
     names = {
         "attention", "gbdt", "hashed_lr", "popularity", "matrix_factorisation", "hoeffding_tree", "adaptive_forest",
         "mean_pooling", "din", "no_history", "no_interest", "no_time_decay", "no_id",
@@ -93,6 +93,13 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
         assert age["log_loss"][mode] == found[mode]["attention"]["log_loss"]
     assert age["state_adds_auc"] == found["about"]["steps"]["stateful_over_frozen"]["auc"]
     assert age["layer_adds_log_loss"] == found["about"]["steps"]["online_over_stateful"]["log_loss"]
+    learning = found["learning"]
+    assert set(learning) == {
+        "as_a_worker_learns", "window_of_a_minute", "window_of_an_hour", "immediate", "half_of_the_non_clicks",
+        "a_tenth_of_the_non_clicks",
+    }  # fmt: skip
+    assert learning["as_a_worker_learns"]["log_loss"] == found["online"]["attention"]["log_loss"]
+    assert learning["a_tenth_of_the_non_clicks"]["log_loss_difference"]["value"] != 0
     drift = found["drift"]
     assert (drift["false_alarms"], drift["block"]) == (0, 1_000)
     assert drift["outcomes_before"] == pytest.approx(found["about"]["tested"] / 2, abs=10)
@@ -132,6 +139,8 @@ def test_names_and_numbers_are_whole_in_eighty_columns() -> None:
     from onnx_models.ageing import Age
     from onnx_models.bootstrap import Interval
     from onnx_models.comparison import Line
+    from onnx_models.learning import Variant
+    from onnx_models.metrics import Metrics
 
     age = Age(108, 120, 19_999, {}, {}, Interval(0.0049, 0.0031, 0.0066), Interval(-0.0011, -0.0018, 0.0006))
     gap = Interval(-0.07455, -0.08014, -0.06765)
@@ -140,11 +149,21 @@ def test_names_and_numbers_are_whole_in_eighty_columns() -> None:
     console = Console(width=80, file=io.StringIO(), record=True)
     console.print(_table("stateful", lines, "attention", 18_463), _costs(lines, "attention"))
     console.print(_ages([age], "attention"))
+    above, metrics = Interval(0.0020, 0.0014, 0.0025), Metrics(0.65432, 0.57654, 0.998)
+    console.print(
+        _layers("How", "way", [Variant("x", metrics, None), Variant("a tenth of the non-clicks", metrics, above)])
+    )
     said = console.export_text()
     assert "…" not in said
     for number in ("0.6845", "0.6381", "0.9234", "0.986", "-0.0746", "0.6075", "0.8251", "78.2", "192"):
         assert said.count(number) == len(lines), number
-    for told in ("108", "19,999", "+0.0049 [+0.0031, +0.0066]", "-0.0011 [-0.0018, +0.0006]"):
+    for told in (
+        "108",
+        "19,999",
+        "+0.0020 [+0.0014, +0.0025]",
+        "+0.0049 [+0.0031, +0.0066]",
+        "-0.0011 [-0.0018, +0.0006]",
+    ):
         assert told in said
 
 

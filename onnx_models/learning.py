@@ -1,0 +1,60 @@
+"""What the click layer's settings are worth on a log: each way of learning beside the way that a worker learns.
+
+``immediate`` is the fake-negative weighted loss of Ktena et al. (2019), a part of the non-clicks sampling as in He et
+al., "Practical Lessons from Predicting Clicks on Ads at Facebook" (2014), weighted instead of corrected afterwards.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_models.bootstrap import Draws, Interval, interval
+from onnx_models.metrics import Metrics, measure
+from onnx_models.trial import Trial, logit_of
+from scoring.feedback import Learning
+
+Floats = npt.NDArray[np.float64]
+
+AS_SERVED = "as a worker learns"
+WAYS = {
+    AS_SERVED: Learning(),
+    "window of a minute": Learning(window_ms=60_000),
+    "window of an hour": Learning(window_ms=3_600_000),
+    "immediate": Learning(feedback="immediate"),
+    "half of the non-clicks": Learning(negatives=0.5),
+    "a tenth of the non-clicks": Learning(negatives=0.1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How well a layer does, and what its log loss is above that of the one that all are compared with; None for it."""
+
+    name: str
+    metrics: Metrics
+    log_loss_difference: Interval | None
+
+    @property
+    def key(self) -> str:
+        """The name as a word."""
+        return self.name.replace(" ", "_").replace("-", "_")
+
+
+def variants(trial: Trial, chances: dict[str, Floats], seed: int) -> list[Variant]:
+    """Of the ways by name, their chances ``[E]``; the first is what the others are compared with."""
+    test = trial.stateful
+    draws = Draws(test.label.astype(np.float64), test.row, seed)
+    losses = {name: draws.log_loss(each) for name, each in chances.items()}
+    first, *_ = losses
+    return [
+        Variant(name, measure(test.label, each), None if name == first else interval(losses[name], losses[first]))
+        for name, each in chances.items()
+    ]
+
+
+def compare_learning(trial: Trial, stateful: Floats, seed: int) -> list[Variant]:
+    """Each of `WAYS` over the same log-odds, those of ``stateful [E]``."""
+    logit, context = logit_of(stateful), trial.stateful.context
+    learnt = {name: trial.stream.observe(logit, context, way)[1].predicted for name, way in WAYS.items()}
+    return variants(trial, learnt, seed)

@@ -1,0 +1,144 @@
+"""What ``salience evaluate kuairand`` tells, as tables for people and as one object for machines."""
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from onnx_models.ageing import Age
+    from onnx_models.bootstrap import Interval
+    from onnx_models.cold import Segment
+    from onnx_models.comparison import Comparison, Line
+    from onnx_models.drill import Drill
+    from onnx_models.learning import Variant
+    from onnx_models.trial import Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is told of the chosen model beside the comparison."""
+
+    drill: "Drill | None"
+    cold: "list[Segment]"
+    ages: "list[Age]"
+    learning: "list[Variant]"
+    lanes: "list[Variant]"
+
+
+def report(trial: "Trial", found: "Comparison", beside: Beside, console: Console, as_json: bool) -> None:
+    if as_json:
+        about = {
+            "learnt": len(trial.learn), "before": len(trial.before), "tested": len(trial.stateful),
+            "cut_ms": trial.cut_ms, "chosen": found.chosen,
+            "steps": {step: {name: each.named() for name, each in of.items()} for step, of in found.steps.items()},
+        }  # fmt: skip
+        told = {mode: {name: line.named() for name, line in of.items()} for mode, of in found.lines.items()}
+        strangers = {each.name: {"examples": each.examples, **each.metrics.named("")} for each in beside.cold}
+        lanes, ways = ({each.key: _named(each) for each in of} for of in (beside.lanes, beside.learning))
+        age = [each.named() for each in beside.ages]
+        drift = beside.drill.named() if beside.drill else {}
+        more = {"cold_start": strangers, "age": age, "drift": drift, "learning": ways, "lanes": lanes, "about": about}
+        typer.echo(json.dumps(told | more))
+    for mode, lines in found.lines.items():
+        console.print(_table(mode, lines, found.chosen, len(trial.stateful)))
+    console.print(_costs(found.lines["frozen"], found.chosen))
+    for step, of in found.steps.items():
+        parts = [f"{name} {_sure(each)}" for name, each in of.items()]
+        console.print(f"{found.chosen}, {step.replace('_', ' ')}: {', '.join(parts)}")
+    console.print(_cold(beside.cold, found.chosen), _ages(beside.ages, found.chosen))
+    if beside.drill:
+        console.print(_drift(beside.drill))
+    console.print(_layers("How the click layer learns", "way", beside.learning))
+    if beside.lanes:
+        console.print(_layers("The click layer of several lanes", "lanes", beside.lanes))
+
+
+def _drift(stood: "Drill") -> str:
+    from onnx_models.drill import BLOCK, TURNED
+
+    found = f"detected {stood.detected_after:,} outcomes after" if stood.detected_after else "not detected"
+    answers = f" and answered by {', '.join(stood.answers)}" if stood.answers else ""
+    blocks = " ".join(f"{each:.2f}" for each in stood.calibration)
+    return (
+        f"Drift: {stood.false_alarms} alarms on the test as it is. Where one in {TURNED} ads turns half-way, it is "
+        f"{found}{answers}; predicted clicks over clicks, by {BLOCK:,} outcomes since: {blocks}"
+    )
+
+
+def _cold(cold: "list[Segment]", chosen: str) -> Table:
+    table = Table("of the test", "impressions", "AUC", "log loss", "calibration", title=f"Cold start: {chosen}")
+    for each in cold:
+        of_it = each.metrics
+        table.add_row(
+            each.name, f"{each.examples:,}", f"{of_it.auc:.4f}", f"{of_it.log_loss:.4f}", f"{of_it.calibration:.3f}"
+        )
+    return table
+
+
+def _ages(ages: "list[Age]", chosen: str) -> Table:
+    table = Table(title=f"As it ages: {chosen}")
+    for name, least in (("hour", 4), ("shown", 6), ("AUC that state adds", 26), ("log loss that the layer adds", 26)):
+        table.add_column(name, justify="right", min_width=least)
+    for each in ages:
+        table.add_row(
+            f"{each.from_hours}",
+            f"{each.examples:,}",
+            _sure(each.state_adds_auc),
+            _sure(each.layer_adds_log_loss),
+        )
+    return table
+
+
+def _named(found: "Variant") -> dict[str, Any]:
+    above = found.log_loss_difference
+    return found.metrics.named("") | ({"log_loss_difference": above.named()} if above else {})
+
+
+def _layers(title: str, first: str, found: "list[Variant]") -> Table:
+    table = Table(title=title)
+    table.add_column(first, max_width=13)  # intervals are whole in 80 columns then
+    for name, width in (("AUC", 6), ("log loss", 8), ("calibration", 11), (f"log loss above {found[0].name}", 26)):
+        table.add_column(name, justify="right", width=width)
+    for each in found:
+        of_it, gap = each.metrics, each.log_loss_difference
+        figures = [f"{of_it.auc:.4f}", f"{of_it.log_loss:.4f}", f"{of_it.calibration:.3f}"]
+        table.add_row(each.name, *figures, _sure(gap) if gap else "")
+    return table
+
+
+def _table(mode: str, lines: "dict[str, Line]", chosen: str, tested: int) -> Table:
+    table = _numbers(f"{mode}: {tested:,} impressions", "AUC", "log loss", "norm. entropy", "calibration")
+    table.add_column(f"AUC less {chosen}'s")
+    for name, line in sorted(lines.items(), key=lambda each: -each[1].auc):
+        cells = [name, f"{line.auc:.4f}", f"{line.log_loss:.4f}", f"{line.normalised_entropy:.4f}"]
+        gap = line.auc_difference
+        away = _sure(gap) if gap else ""
+        table.add_row(*cells, f"{line.calibration:.3f}", away, style="bold" if name == chosen else None)
+    return table
+
+
+def _costs(lines: "dict[str, Line]", chosen: str) -> Table:
+    """What is told of frozen models alone."""
+    table = _numbers("frozen: a person's own order, and what a candidate costs", "gAUC", "NDCG@10", "µs", "kFLOP")
+    for name, line in sorted(lines.items(), key=lambda each: -(each[1].gauc or 0)):
+        cells = [name, f"{line.gauc:.4f}", f"{line.ndcg_10:.4f}"]
+        cells += [f"{line.us_per_candidate:.1f}", f"{line.kflop_per_candidate:.3g}"]
+        table.add_row(*cells, style="bold" if name == chosen else None)
+    return table
+
+
+def _sure(gap: "Interval") -> str:
+    return f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+
+
+def _numbers(title: str, *names: str) -> Table:
+    """A table of models whose names and numbers are whole in 80 columns."""
+    table = Table(title=title)
+    table.add_column("model", overflow="fold")
+    for name in names:
+        table.add_column(name, justify="right", min_width=6)
+    return table

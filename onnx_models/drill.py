@@ -23,8 +23,8 @@ Floats = npt.NDArray[np.floating]
 
 TURNED = 3
 """One in so many ads turns, by their order in the catalogue."""
-CLICK_AFTER_MS = 5_000
-"""When a click comes that was none: half of KuaiRand's come within ten seconds."""
+CLICK_AFTER_MS = 26_000
+"""When a click comes that was none: half of KuaiRand's come within this."""
 BLOCK = 1_000
 """Outcomes of which calibration is told: at a click rate of 44 % its standard error is .036."""
 BLOCKS = 10

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from onnx_models.alternatives import Alternative
 from onnx_models.alternatives.nets import Net
 from onnx_models.bootstrap import Draws, Interval, interval
-from onnx_models.drill import Drill, drill
+from onnx_models.drill import Drills, hold
 from onnx_models.examples import Examples
 from onnx_models.metrics import auc, calibration, grouped_auc, log_loss, ndcg, normalised_entropy
 from onnx_models.trial import Trial, logit_of
@@ -34,7 +34,7 @@ PEOPLE, CANDIDATES = 10, 100
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a model gave: chances by mode ``[E]`` (of a network also "unnamed": all ids hidden), microseconds and
-    thousand operations a candidate, seconds to fit; of the chosen model, how its click layer stood the drill.
+    thousand operations a candidate, seconds to fit; of the chosen model, how its click layer stood the drills.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Outcome:
     us: float
     kflop: float
     fit_s: float
-    drill: Drill | None = None
+    drills: Drills | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +109,11 @@ def _outcome(name: str) -> Outcome:
     frozen = model.predict(trial.frozen)
     us = _us_per_candidate(model, trial.frozen)
     stateful = model.predict(trial.stateful, follow=True)
-    layer, online = trial.stream.observe(logit_of(stateful), trial.stateful.context)
+    layer, online = trial.stream.observe(logit_of(stateful), trial.stateful)
     chances = {"frozen": frozen, "stateful": stateful, "online": online.predicted}
     if isinstance(model, Net):
         chances["unnamed"] = model.predict_unnamed(trial.stateful)
-    stood = drill(trial, model.predict, len(layer.alarms)) if name == _SHARED["chosen"] else None
+    stood = hold(trial, model.predict, len(layer.alarms)) if name == _SHARED["chosen"] else None
     return Outcome(name, chances, us, model.kflop, fit_s, stood)
 
 

@@ -1,7 +1,8 @@
-"""A drift drill: from the middle of the test on a third of the ads turn, and the click layer is watched finding out.
+"""Drift drills: from the middle of the test on the world is another, and the click layer is watched finding out.
 
-Of a turned ad clicked becomes not clicked and the other way round, in the stream itself: people's state and ads' counts
-follow what is told, as they would. The model is that of the test, which knows nothing of it.
+In one a third of the ads turn: clicked becomes not clicked and the other way round. In the other people change places:
+everybody does what somebody else did. Both are in the stream itself: people's state and ads' counts follow what is
+told, as they would. The model is that of the test, which knows nothing of it.
 """
 
 import copy
@@ -33,36 +34,53 @@ _MADE = np.uint64(0x7475726E)
 
 
 @dataclass(frozen=True, slots=True)
-class Drill:
-    """``false_alarms``: on the stream as it is. ``detected_after``: outcomes from the turn to the first alarm.
+class Found:
+    """An alarm, so many outcomes ``after`` the turn."""
 
-    None where there was none. ``answers``: to the alarms since the turn. ``calibration``: predicted clicks over clicks,
-    of every `BLOCK` outcomes since the turn.
-    """
+    after: int
+    detector: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """``alarms``: since the turn. ``calibration``: predicted clicks over clicks, of every `BLOCK` outcomes since."""
+
+    outcomes_before: int
+    alarms: list[Found]
+    calibration: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Drills:
+    """``false_alarms``: on the stream as it is."""
 
     false_alarms: int
-    outcomes_before: int
-    detected_after: int | None
-    answers: list[str]
-    calibration: list[float]
+    ads_turn: Drill
+    people_change_places: Drill
 
     def named(self) -> dict[str, Any]:
         """As numbers by name."""
-        return asdict(self) | {"block": BLOCK, "calibration": [round(each, 4) for each in self.calibration]}
+        return asdict(self) | {"block": BLOCK}
 
 
-def drill(trial: Trial, predict: Callable[[Examples], Floats], false_alarms: int) -> Drill:
-    """Turn the trial's stream at the middle of its impressions, and watch. ``predict``: the model's chances ``[E]``."""
-    stream = trial.stream
-    turn_ms = int(np.median(trial.stateful.time_ms))
-    store = same_rows(trial.store)
-    events = in_time_order(turned(stream.events, trial.catalogue.ad[::TURNED], turn_ms), store)
+def hold(trial: Trial, predict: Callable[[Examples], Floats], false_alarms: int) -> Drills:
+    """Both drills, from the middle of the trial's impressions on. ``predict``: the model's chances ``[E]``."""
+    events, turn_ms = trial.stream.events, int(np.median(trial.stateful.time_ms))
+    ads = turned(events, trial.catalogue.ad[::TURNED], turn_ms)
+    people = changed(events, turn_ms)
+    return Drills(false_alarms, *(_drill(trial, told, turn_ms, predict) for told in (ads, people)))
+
+
+def _drill(trial: Trial, events: Events, turn_ms: int, predict: Callable[[Examples], Floats]) -> Drill:
+    """What the layer makes of ``events`` in place of the trial's."""
+    store, stream = same_rows(trial.store), trial.stream
+    events = in_time_order(events, store)
     examples, place = collect(events, store, trial.catalogue, rates=copy.deepcopy(trial.rates))
     users = np.zeros(len(store.rows), dtype=np.uint64)
     users[stream.events["row"]] = stream.users
-    logit = logit_of(predict(examples))
-    layer, observed = Stream(events, users[events["row"]], place).observe(logit, examples.context)
-    return watched(layer.alarms, observed.outcomes, turn_ms, false_alarms)
+    layer, observed = Stream(events, users[events["row"]], place).observe(logit_of(predict(examples)), examples)
+    return watched(layer.alarms, observed.outcomes, turn_ms)
 
 
 def turned(events: Events, ads: npt.NDArray[np.uint64], from_ms: int) -> Events:
@@ -84,16 +102,21 @@ def turned(events: Events, ads: npt.NDArray[np.uint64], from_ms: int) -> Events:
     return np.concatenate([events[~clicks], made])
 
 
-def watched(alarms: list[Alarm], outcomes: npt.NDArray[Any], turn_ms: int, false_alarms: int) -> Drill:
+def changed(events: Events, from_ms: int) -> Events:
+    """``events`` where what is shown from ``from_ms`` on, and what answers it, are the next person's, by their rows."""
+    out, late = events.copy(), np.flatnonzero(events["shown_ms"] >= from_ms)
+    people, which = np.unique(events["row"][late], return_inverse=True)
+    out["row"][late] = np.roll(people, 1)[which]
+    return out
+
+
+def watched(alarms: list[Alarm], outcomes: npt.NDArray[Any], turn_ms: int) -> Drill:
     """What is told of ``alarms`` and ``outcomes [N]``, of `scoring.feedback.OUTCOME`, as they came."""
     before = int((outcomes["shown_ms"] < turn_ms).sum())
     since = outcomes[outcomes["shown_ms"] >= turn_ms][: BLOCK * BLOCKS]
-    told = [alarm for alarm in alarms if alarm.learned > before]
     blocks = [since[start : start + BLOCK] for start in range(0, len(since) - BLOCK + 1, BLOCK)]
     return Drill(
-        false_alarms,
         before,
-        told[0].learned - before if told else None,
-        [alarm.answer.value for alarm in told],
-        [float(block["predicted"].sum() / max(block["clicked"].sum(), 1)) for block in blocks],
+        [Found(a.learned - before, a.detector.value, a.answer.value) for a in alarms if a.learned > before],
+        [round(float(block["predicted"].sum() / max(block["clicked"].sum(), 1)), 4) for block in blocks],
     )

@@ -55,6 +55,6 @@ def variants(trial: Trial, chances: dict[str, Floats], seed: int) -> list[Varian
 
 def compare_learning(trial: Trial, stateful: Floats, seed: int) -> list[Variant]:
     """Each of `WAYS` over the same log-odds, those of ``stateful [E]``."""
-    logit, context = logit_of(stateful), trial.stateful.context
-    learnt = {name: trial.stream.observe(logit, context, way)[1].predicted for name, way in WAYS.items()}
+    logit = logit_of(stateful)
+    learnt = {name: trial.stream.observe(logit, trial.stateful, way)[1].predicted for name, way in WAYS.items()}
     return variants(trial, learnt, seed)

@@ -10,6 +10,7 @@ from onnx_models.examples import Examples, Items, Progress, collect, in_time_ord
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Source
 from scoring.feedback import ClickLayer, Impressions, Learning, Observed
+from scoring.inputs import closeness_of
 from scoring.rates import RateTable
 from scoring.rows import RowStore
 
@@ -26,13 +27,14 @@ class Stream:
     place: Ints
 
     def observe(
-        self, logit: Floats, context: npt.NDArray[np.float32], learning: Learning | None = None
+        self, logit: Floats, examples: Examples, learning: Learning | None = None
     ) -> tuple[ClickLayer, Observed]:
         """A layer that begins with the stream, and what it predicts of the examples, ``[E]``, and learns as it goes.
 
         It is the worker's own code: outcomes are learnt when they come in, or when their window ends.
         """
-        shown = Impressions(self.place, logit.astype(np.float32), context)
+        closeness = closeness_of(examples.stats)
+        shown = Impressions(self.place, logit.astype(np.float32), examples.context, closeness=closeness)
         nobody = np.zeros(len(self.events), dtype=np.bool_)
         layer = ClickLayer(learning)
         return layer, layer.observe(self.events, self.users, nobody, shown)

@@ -16,7 +16,7 @@ from scoring.events import Events, Outcome, Source
 from scoring.feedback import Impressions
 from scoring.gathering import gather
 from scoring.ids import MISSING
-from scoring.inputs import CONTEXT_DIM, RATED, ModelInputs
+from scoring.inputs import CONTEXT_DIM, RATED, STATS_DIM, ModelInputs, closeness_of
 from scoring.models import ModelFailure, Models, Served
 from scoring.rates import Counts, RateTable, counts_of
 from scoring.rows import RowStore
@@ -129,6 +129,7 @@ def _impressions(looks: list[_Look], events: Events, outcome: npt.NDArray[np.uin
         logit[places], model[places] = logits, by.number
         known[places] = by.knows(events["time_ms"][places]) | (by is not served)
     context = np.concatenate([np.zeros((0, CONTEXT_DIM), np.float32), *(look.inputs.context for look in heeded)])
+    stats = [look.inputs.candidate_stats[:, 0] for look in heeded]
     at = place[order]
     return Impressions(
         at,
@@ -137,6 +138,7 @@ def _impressions(looks: list[_Look], events: Events, outcome: npt.NDArray[np.uin
         model[at],
         known[at],
         *_beside([look for look in looks if look.served is shadow], at, outcome, models),
+        closeness_of(np.concatenate([np.zeros((0, STATS_DIM), np.float32), *stats])[order]),
     )
 
 

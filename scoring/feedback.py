@@ -31,6 +31,7 @@ from scoring.ids import uniform
 from scoring.learner import Learner
 from scoring.pending import (
     AD,
+    CLOSENESS,
     CONTROL,
     EVENT,
     EXAMINED,
@@ -87,6 +88,7 @@ class Impressions:
     ``place [N]``: their places among the events, ascending. ``model [N]``: the number of the model that scored, None
     for 0. ``known [N]``: it was trained on what came of them, None for nothing; such impressions are predicted and not
     learned from. ``shadow_logit [N]``: what the model ``shadow`` says beside, NaN or None where it was not asked.
+    ``closeness [N]``: the cosine of each ad with the person's long interest, NaN or None where there is none.
     """
 
     place: npt.NDArray[np.int64]
@@ -96,6 +98,7 @@ class Impressions:
     known: npt.NDArray[np.bool_] | None = None
     shadow_logit: npt.NDArray[np.float32] | None = None
     shadow: int = 0
+    closeness: npt.NDArray[np.float32] | None = None
 
 
 _TIMES = ("time_ms", "stream_ms")
@@ -274,7 +277,7 @@ class ClickLayer:
         outcome = (self.clock_ms, row[SHOWN], row[EVENT], row[AD], row[PREDICTED], row[FIRST], clicked)
         outcomes.append((*outcome, row[CONTROL], row[SLOT], row[MODEL], *beside))
         if learner := self.learners.get(int(row[MODEL])):
-            self.alarms += learner.outcome(clicked, row[PREDICTED])
+            self.alarms += learner.outcome(clicked, row[PREDICTED], row[CLOSENESS])
 
     def _beside(self, row: Row, clicked: int) -> tuple[int, float]:
         """Let the shadow that scored an impression learn what came of it: its number, and the chance that it gave.
@@ -291,8 +294,9 @@ class ClickLayer:
 
 def _shown(
     events: Events, users: npt.NDArray[np.uint64], control: npt.NDArray[np.bool_], impressions: Impressions
-) -> Iterator[tuple[list[float], int, int, int, int, int, int, int, bool, int, float]]:
-    """Numbers (lifts still 0), surface, ad, event, person, arm, slot, model, whether known, shadow, its log-odds.
+) -> Iterator[tuple[list[float], int, int, int, int, int, int, int, bool, int, float, float]]:
+    """Numbers (lifts still 0), surface, ad, event, person, arm, slot, model, whether known, shadow, its log-odds,
+    closeness.
 
     Of each impression, built in arrays.
     """
@@ -301,7 +305,8 @@ def _shown(
     of_control = control[impressions.place]
     placed = of["slot"] >= 0
     numbers = np.column_stack([impressions.logit, np.zeros((len(of), 2)), person, placed & ~of_control])
-    beside = np.full(len(of), np.nan) if impressions.shadow_logit is None else impressions.shadow_logit
+    none = np.full(len(of), np.nan)
+    beside = none if impressions.shadow_logit is None else impressions.shadow_logit
     asked = ~np.isnan(beside)
     columns = (
         numbers,
@@ -315,6 +320,7 @@ def _shown(
         np.zeros(len(of), dtype=np.bool_) if impressions.known is None else impressions.known,
         np.where(asked, impressions.shadow, 0),
         np.where(asked, beside, 0),
+        none if impressions.closeness is None else impressions.closeness,
     )
     return zip(*(column.tolist() for column in columns), strict=True)
 

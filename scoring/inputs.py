@@ -172,6 +172,12 @@ def interest_of(vectors: Floats) -> tuple[Floats, Floats]:
     return unit, unit.sum(axis=1, dtype=np.float32)
 
 
+def closeness_of(stats: Floats) -> Floats:
+    """The cosine of candidates with the long interest, ``[...]`` of ``stats [..., S]``; NaN where there is none yet."""
+    cosine = stats[..., HORIZONS - 1]
+    return np.where(cosine != 0, cosine, np.float32(np.nan))
+
+
 def cosines_of(unit_interest: Floats, features: Floats, stats: Floats) -> None:
     """Fill the cosines of interest and candidate in ``stats [B, C, S]``, those of `stats_of`.
 

@@ -68,11 +68,11 @@ class Learner:
     learned: int = 0
     evidence: Evidence = field(default_factory=Evidence)
 
-    def outcome(self, clicked: int, predicted: float) -> list[Alarm]:
-        """Note an outcome of what it scored itself; the drifts that it shows."""
+    def outcome(self, clicked: int, predicted: float, closeness: float) -> list[Alarm]:
+        """Note an outcome of what it scored itself; the drifts that it shows. ``closeness``: see `Watch.outcome`."""
         self.learned += 1
         self.evidence.add(clicked, predicted)
-        return self.watch.outcome(self.model, self.learned, clicked, predicted)
+        return self.watch.outcome(self.model, self.learned, clicked, predicted, closeness)
 
     def beside(self, x: Example, clicked: int, live: float, weight: float, examined: float) -> float:
         """Learn an outcome of what it scored as a shadow, in a slot ``examined`` so; the chance that it gave before."""

@@ -34,16 +34,17 @@ PENDING = np.dtype(
         ("model", "<u4"),  # the attention model that scored it, by number
         ("shadow", "<u4"),  # the one that scored it beside, or 0
         ("shadow_logit", "<f4"),
+        ("closeness", "<f4"),  # of the ad to the person's interest; NaN where there was none
     ]
 )
-"""144 bytes."""
+"""148 bytes."""
 _PLACE = {name: place for place, name in enumerate(PENDING.names or ())}
 KEY, AD, EVENT, PERSON = (_PLACE[name] for name in ("key", "ad", "event", "person"))
 SHOWN, DUE = (_PLACE[name] for name in ("shown_ms", "due_ms"))
 FIRST, LAST = _PLACE[NUMBERS[0]], _PLACE[NUMBERS[-1]] + 1
 EXAMINED, PREDICTED, EXPECTED = (_PLACE[name] for name in ("examined", "predicted", "expected"))
 SURFACE, CONTROL, OPEN, SLOT, MODEL = (_PLACE[name] for name in ("surface", "control", "open", "slot", "model"))
-SHADOW, SHADOW_LOGIT = _PLACE["shadow"], _PLACE["shadow_logit"]
+SHADOW, SHADOW_LOGIT, CLOSENESS = (_PLACE[name] for name in ("shadow", "shadow_logit", "closeness"))
 """Places in a `Row`, which is a record as a tuple."""
 NEVER_MS = np.iinfo(np.int64).max
 

@@ -146,7 +146,7 @@ class Drift(ControlMessage, frozen=True, kw_only=True, tag="drift"):
     """
 
     lane: int
-    detector: Literal["calibration", "surprise"]
+    detector: Literal["calibration", "surprise", "interest"]
     answer: Literal["quicken", "fall-back", "retrain"]
     was: float
     now: float

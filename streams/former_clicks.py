@@ -1,6 +1,7 @@
-"""Click layers as they were kept before a person's lift was among the weights' features, read as those of today.
+"""Click layers as they were kept by former versions, read as those of today.
 
-Its weight begins anew, and nothing is known of anybody. What was open teaches nothing of people.
+Before a person's lift was among the weights' features: its weight begins anew, and nothing is known of anybody; what
+was open teaches nothing of people. Before closeness was kept of what is open: nothing is known of that.
 """
 
 from typing import Any
@@ -11,10 +12,13 @@ import numpy.typing as npt
 from scoring.clicks import CAUTION, FEATURES, START
 from scoring.pending import PENDING
 
-LAYOUT = "516662e851ce3a32"
-"""Of rows that are read so."""
+LAYOUTS = ("516662e851ce3a32", "e278bd2fafa5158c")
+"""Of rows that are read so, the older first."""
 _NEW = "person_lift"
-_PENDING = np.dtype([(name, PENDING[name]) for name in PENDING.names or () if name not in (_NEW, "person")])
+_LACKING = {2: (_NEW, "person", "closeness"), 3: ("closeness",)}
+"""What records of what is open lack of `PENDING`, by the layout of their chunk."""
+_UNKNOWN = {"closeness": np.nan}
+"""What is not known, where it is not 0."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,10 +37,12 @@ def _with(values: Floats, new: float) -> Floats:
     return values if len(values) == len(FEATURES) else np.insert(values, FEATURES.index(_NEW), new)
 
 
-def opened(rows: bytes) -> npt.NDArray[Any]:
+def opened(rows: bytes, layout: int) -> npt.NDArray[Any]:
     """Records of then as `PENDING`, ``[N]``."""
-    former = np.frombuffer(rows, dtype=_PENDING)
+    lacking = _LACKING.get(layout, _LACKING[min(_LACKING)])
+    kept = [name for name in PENDING.names or () if name not in lacking]
+    former = np.frombuffer(rows, dtype=[(name, PENDING[name]) for name in kept])
     out = np.zeros(len(former), dtype=PENDING)
-    for name in _PENDING.names or ():
-        out[name] = former[name]
+    for name in PENDING.names or ():
+        out[name] = former[name] if name in kept else _UNKNOWN.get(name, 0)
     return out

@@ -50,11 +50,11 @@ _RECORD = np.dtype([("person", ">u8"), ("record", "<f8", (PERSON_RECORD,))])
 """Of a person among those of `_PEOPLE`."""
 _ROWS_PER_CHUNK = 3_500
 """At most half a megabyte: a chunk must fit a batch."""
-_CHUNK_LAYOUT = 3
+_CHUNK_LAYOUT = 4
 _MODELS_MAX = 32
 """Attention models whose names are kept for the outcomes that are open; a model lives longer than a window."""
 LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/2", "learners/1")
-"""A layer of another layout learns anew, in minutes; the former one is read (`streams.former_clicks`)."""
+"""A layer of another layout learns anew, in minutes; the two former ones are read (`streams.former_clicks`)."""
 
 Outcomes = npt.NDArray[Any]
 """Of `scoring.feedback.OUTCOME`, ``[N]``."""
@@ -134,7 +134,7 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
     def watch(self) -> Watch:
         """What was kept."""
         out = Watch()
-        out.detectors = {Detector(name): Adwin.of(kept) for name, kept in self.detectors.items()}
+        out.detectors |= {Detector(name): Adwin.of(kept) for name, kept in self.detectors.items()}
         out.means = {Detector(name): mean for name, mean in self.means.items()}
         out.good = None if self.good is None else (weights(self.good[0]), sums(self.good[1]))
         out.last_alarm, out.alarms_soon = self.last_alarm, self.alarms_soon
@@ -145,7 +145,7 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
 class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
     """Records numbered from ``first``, and the numbers (int64) of records that were answered.
 
-    ``settled``: the queue's head from which on nothing of it matters. ``layout``: of the records, 2 is the former.
+    ``settled``: the queue's head from which on nothing of it matters. ``layout``: of the records, 2 and 3 are former.
     """
 
     first: int
@@ -156,9 +156,9 @@ class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
 
     def opened(self) -> npt.NDArray[Any]:
         """The records, of `PENDING`."""
-        return (
-            np.frombuffer(self.rows, dtype=PENDING) if self.layout == _CHUNK_LAYOUT else former_clicks.opened(self.rows)
-        )
+        if self.layout == _CHUNK_LAYOUT:
+            return np.frombuffer(self.rows, dtype=PENDING)
+        return former_clicks.opened(self.rows, self.layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +325,7 @@ class LaneClicks:
         if KEY not in parts:
             return out
         row = msgspec.msgpack.decode(parts[KEY], type=LayerRow)
-        if row.layout not in (LAYOUT, former_clicks.LAYOUT):
+        if row.layout not in (LAYOUT, *former_clicks.LAYOUTS):
             log.warning("the click layer begins anew: it was kept in another layout", layout=row.layout)
             return out
         layer = out.layer

@@ -157,7 +157,7 @@ class Settings(BaseSettings):
         300_000, ge=1_000, le=86_400_000, description="A click counts for an impression within this."
     )
     click_pending_max: int = Field(
-        100_000, ge=100, le=10_000_000, description="Impressions per lane whose outcome is open: 144 bytes each."
+        100_000, ge=100, le=10_000_000, description="Impressions per lane whose outcome is open: 148 bytes each."
     )
     click_feedback: Literal["window", "immediate"] = Field(
         "window",

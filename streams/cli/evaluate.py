@@ -63,7 +63,7 @@ def kuairand(
     Three modes: frozen (state as it stood when the test began), stateful (it follows the stream), online (the click
     layer on top, as the worker runs it). gAUC and NDCG@10 are per user and for frozen state alone: over a stream they
     are biased. 95 % intervals are paired, by users. Then come what state and click layer add as the model ages (it
-    becomes five days old with --train-share 0.2), a drift drill, other ways for the layer to learn, and what it loses
+    becomes five days old with --train-share 0.2), drift drills, other ways for the layer to learn, and what it loses
     where a worker's lanes learn apart, and gets back where they share. Needs the extras train and evaluate.
     """
     if test is not None and train_share is not None:
@@ -100,7 +100,7 @@ def kuairand(
         outcomes = fit_all(contestants, trial, CHOSEN, jobs, told)
     chances = outcomes[CHOSEN].chances
     beside = Beside(
-        outcomes[CHOSEN].drill,
+        outcomes[CHOSEN].drills,
         segments(trial, chances),
         ages(trial.stateful, trial.cut_ms, chances, seed),
         compare_learning(trial, chances["stateful"], seed),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onnx_models.bootstrap import Interval
     from onnx_models.cold import Segment
     from onnx_models.comparison import Comparison, Line
-    from onnx_models.drill import Drill
+    from onnx_models.drill import Drills
     from onnx_models.learning import Variant
     from onnx_models.trial import Trial
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Beside:
     """What is told of the chosen model beside the comparison."""
 
-    drill: "Drill | None"
+    drills: "Drills | None"
     cold: "list[Segment]"
     ages: "list[Age]"
     learning: "list[Variant]"
@@ -40,7 +40,7 @@ def report(trial: "Trial", found: "Comparison", beside: Beside, console: Console
         strangers = {each.name: {"examples": each.examples, **each.metrics.named("")} for each in beside.cold}
         lanes, ways = ({each.key: _named(each) for each in of} for of in (beside.lanes, beside.learning))
         age = [each.named() for each in beside.ages]
-        drift = beside.drill.named() if beside.drill else {}
+        drift = beside.drills.named() if beside.drills else {}
         more = {"cold_start": strangers, "age": age, "drift": drift, "learning": ways, "lanes": lanes, "about": about}
         typer.echo(json.dumps(told | more))
     for mode, lines in found.lines.items():
@@ -50,23 +50,24 @@ def report(trial: "Trial", found: "Comparison", beside: Beside, console: Console
         parts = [f"{name} {_sure(each)}" for name, each in of.items()]
         console.print(f"{found.chosen}, {step.replace('_', ' ')}: {', '.join(parts)}")
     console.print(_cold(beside.cold, found.chosen), _ages(beside.ages, found.chosen))
-    if beside.drill:
-        console.print(_drift(beside.drill))
+    if beside.drills:
+        console.print(_drift(beside.drills))
     console.print(_layers("How the click layer learns", "way", beside.learning))
     if beside.lanes:
         console.print(_layers("The click layer of several lanes", "lanes", beside.lanes))
 
 
-def _drift(stood: "Drill") -> str:
+def _drift(stood: "Drills") -> Table:
     from onnx_models.drill import BLOCK, TURNED
 
-    found = f"detected {stood.detected_after:,} outcomes after" if stood.detected_after else "not detected"
-    answers = f" and answered by {', '.join(stood.answers)}" if stood.answers else ""
-    blocks = " ".join(f"{each:.2f}" for each in stood.calibration)
-    return (
-        f"Drift: {stood.false_alarms} alarms on the test as it is. Where one in {TURNED} ads turns half-way, it is "
-        f"{found}{answers}; predicted clicks over clicks, by {BLOCK:,} outcomes since: {blocks}"
-    )
+    table = Table(title=f"Drift: {stood.false_alarms} alarms on the test as it is")
+    for name in ("from half-way on", "outcomes until an alarm: what changed, the answer", f"calibration by {BLOCK:,}"):
+        table.add_column(name)
+    names = {f"one in {TURNED} ads turns": stood.ads_turn, "people change places": stood.people_change_places}
+    for name, drill in names.items():
+        alarms = "\n".join(f"{each.after:,}: {each.detector}, {each.answer}" for each in drill.alarms) or "none"
+        table.add_row(name, alarms, " ".join(f"{each:.2f}" for each in drill.calibration))
+    return table
 
 
 def _cold(cold: "list[Segment]", chosen: str) -> Table:

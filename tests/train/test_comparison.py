@@ -107,7 +107,7 @@ def test_the_layer_predicts_alike_in_one_go_and_slice_by_slice(trial: Trial) -> 
     """As in the worker, whose slices are cut by what has arrived."""
     stream, rng = trial.stream, np.random.default_rng(4)
     logit = rng.normal(size=len(trial.stateful))
-    whole, layer, parts = stream.observe(logit, trial.stateful.context)[1].predicted, ClickLayer(), []
+    whole, layer, parts = stream.observe(logit, trial.stateful)[1].predicted, ClickLayer(), []
     for start in range(0, len(stream.events), 7):
         cut = slice(start, start + 7)
         within = (stream.place >= start) & (stream.place < start + 7)
@@ -124,7 +124,7 @@ def test_the_layer_predicts_alike_in_one_go_and_slice_by_slice(trial: Trial) -> 
 def test_a_layer_that_has_learnt_nothing_says_what_the_model_says(trial: Trial) -> None:
     logit = logit_of(np.full(len(trial.stateful), 0.3))
 
-    assert trial.stream.observe(logit, trial.stateful.context)[1].predicted[0] == pytest.approx(0.3)
+    assert trial.stream.observe(logit, trial.stateful)[1].predicted[0] == pytest.approx(0.3)
 
 
 def test_the_frozen_and_the_following_test_are_of_the_same_impressions(trial: Trial) -> None:

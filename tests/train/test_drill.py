@@ -1,4 +1,4 @@
-"""The drift drill: what turns, what does not, and what is told of it."""
+"""The drift drills: what turns, what does not, and what is told of it."""
 
 import copy
 
@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'salience[train]'")
 
-from onnx_models.drill import BLOCK, BLOCKS, Drill, drill, turned, watched
+from onnx_models.drill import BLOCK, BLOCKS, Drill, Found, changed, hold, turned, watched
 from onnx_models.examples import Examples, collect, in_time_order
 from onnx_models.trial import Trial, same_rows
-from scoring.events import Kind
+from scoring.events import EVENT, Kind
 from scoring.feedback import OUTCOME
 from scoring.watch import Alarm, Answer, Detector
 from streams.cli.trials import trial_of
@@ -57,24 +57,35 @@ def test_of_what_does_not_turn_nothing_is_changed(trial: Trial) -> None:
     assert turned(trial.stream.events, trial.catalogue.ad[:0], 0).tobytes() == trial.stream.events.tobytes()
 
 
-def test_the_first_alarm_after_the_turn_counts_and_calibration_is_told_in_blocks() -> None:
+def test_people_change_places_with_their_answers_and_keep_their_past(trial: Trial) -> None:
+    events, from_ms = trial.stream.events, int(np.median(trial.stateful.time_ms))
+    now = changed(events, from_ms)
+    of = events["shown_ms"] >= from_ms
+    for name in EVENT.names or ():
+        assert name == "row" or (now[name] == events[name]).all(), name
+    assert (now["row"][~of] == events["row"][~of]).all()
+    assert (now["row"][of] != events["row"][of]).all()
+    pairs = set(zip(events["row"][of].tolist(), now["row"][of].tolist(), strict=True))
+    assert len(pairs) == len({old for old, _ in pairs}) == len({new for _, new in pairs})  # one to one
+
+
+def test_alarms_since_the_turn_are_told_and_calibration_in_blocks() -> None:
     outcomes = np.zeros(200 + BLOCK * (BLOCKS + 1), dtype=OUTCOME)
     outcomes["shown_ms"] = np.arange(len(outcomes))
     outcomes["predicted"], outcomes["clicked"] = 0.5, np.arange(len(outcomes)) % 2
     outcomes["predicted"][200 : 200 + BLOCK] = 0.25
-    alarms = [
-        Alarm(Detector.SURPRISE, answer, learned, 0.0, 0.1)
-        for learned, answer in ((150, Answer.RETRAIN), (500, Answer.QUICKEN), (900, Answer.FALL_BACK))
-    ]
-    found = watched(alarms, outcomes, turn_ms=200, false_alarms=1)
-    assert found == Drill(1, 200, 300, ["quicken", "fall-back"], [0.5] + [1.0] * (BLOCKS - 1))
-    assert found.named()["block"] == BLOCK
-    assert watched([], outcomes[:700], turn_ms=200, false_alarms=0) == Drill(0, 200, None, [], [])
+    told = [(150, Answer.RETRAIN), (500, Answer.QUICKEN), (900, Answer.FALL_BACK)]
+    alarms = [Alarm(Detector.SURPRISE, answer, learned, 0.0, 0.1) for learned, answer in told]
+    since = [Found(300, "surprise", "quicken"), Found(700, "surprise", "fall-back")]
+    assert watched(alarms, outcomes, 200) == Drill(200, since, [0.5] + [1.0] * (BLOCKS - 1))
+    assert watched([], outcomes[:700], 200) == Drill(200, [], [])
 
 
-def test_a_drill_leaves_the_trial_as_it_is(trial: Trial) -> None:
+def test_drills_leave_the_trial_as_it_is(trial: Trial) -> None:
     rows, rates, events = trial.store.rows.tobytes(), trial.rates.total.tolist(), trial.stream.events.tobytes()
-    first, second = (drill(trial, lambda examples: np.full(len(examples), 0.4), 0) for _ in range(2))
+    first, second = (hold(trial, lambda examples: np.full(len(examples), 0.4), 7) for _ in range(2))
     assert first == second
+    assert first.named()["false_alarms"] == 7
+    assert min(first.ads_turn.outcomes_before, first.people_change_places.outcomes_before) > 50
     assert (trial.store.rows.tobytes(), trial.rates.total.tolist()) == (rows, rates)
     assert trial.stream.events.tobytes() == events

@@ -12,6 +12,7 @@ from scoring.events import EVENT, Events, Kind, Source
 from scoring.feedback import ClickLayer, Impressions, Learning, Observed
 from scoring.inputs import CONTEXT_DIM
 from scoring.pending import PENDING, Pending
+from scoring.watch import Answer, Detector
 from streams.decode import columns
 from tests.builders import START_MS, click, impression
 
@@ -33,7 +34,12 @@ def events_of(*told: tuple[int, str, int, int]) -> Events:
 
 
 def observe(
-    layer: ClickLayer, events: Events, logit: float = 0.0, users: np.ndarray | None = None, trained_to_ms: int = -1
+    layer: ClickLayer,
+    events: Events,
+    logit: float = 0.0,
+    users: np.ndarray | None = None,
+    trained_to_ms: int = -1,
+    closeness: float = np.nan,
 ) -> Observed:
     """All impressions with one logit and an empty context."""
     place = np.flatnonzero(events["source"] == Source.IMPRESSION)
@@ -42,6 +48,7 @@ def observe(
         np.full(len(place), logit, dtype=np.float32),
         np.zeros((len(place), CONTEXT_DIM), dtype=np.float32),
         known=events["time_ms"][place] <= trained_to_ms,
+        closeness=np.full(len(place), closeness, dtype=np.float32),
     )
     users = np.ones(len(events), dtype=np.uint64) if users is None else users
     return layer.observe(events, users, np.zeros(len(events), dtype=bool), seen)
@@ -184,7 +191,7 @@ def test_neither_predictions_nor_state_depend_on_where_the_stream_is_cut(seed: i
 
 
 def row(key: int, due_ms: int) -> tuple[float, ...]:
-    return (key, 1, key, 1, due_ms, due_ms, *([0.0] * len(NUMBERS)), 1.0, 0.5, 0.5, 0, 0, 1, 0, 0, 0, 0.0)
+    return (key, 1, key, 1, due_ms, due_ms, *([0.0] * len(NUMBERS)), 1.0, 0.5, 0.5, 0, 0, 1, 0, 0, 0, 0.0, 0.0)
 
 
 def test_a_restored_queue_is_the_queue_it_was_taken_from() -> None:
@@ -206,8 +213,27 @@ def test_a_restored_queue_is_the_queue_it_was_taken_from() -> None:
     assert queue.pop() == again.pop()
 
 
+@pytest.mark.parametrize("now", [0.3, 0.9, np.nan])
+def test_a_new_model_is_asked_for_when_people_click_what_is_further_from_what_drew_them(now: float) -> None:
+    layer = ClickLayer(LEARNING)
+
+    def shown(first: int, count: int, *, clicked: bool) -> Events:
+        times = range(first, first + 10 * count, 10)
+        told = [(at, "shown", at, at) for at in times] + [(at + 1, "clicked", at, at) for at in times if clicked]
+        return events_of(*sorted(told))
+
+    observe(layer, shown(1_000, 2_000, clicked=True), logit=8.0, closeness=0.6)
+    observe(layer, shown(1_000_000, 2_000, clicked=False), logit=-8.0, closeness=0.1)  # what is not clicked is no sign
+    observe(layer, shown(2_000_000, 2_000, clicked=True), logit=8.0, closeness=now)
+    alarms = [alarm for alarm in layer.alarms if alarm.detector is Detector.INTEREST]
+    assert [alarm.answer for alarm in alarms[:1]] == ([Answer.RETRAIN] if now < 0.6 else [])
+    if alarms:
+        assert alarms[0].was == pytest.approx(0.6)
+        assert alarms[0].now < alarms[0].was
+
+
 def test_what_waits_is_as_large_as_documented() -> None:
-    assert PENDING.itemsize == 144
+    assert PENDING.itemsize == 148
 
 
 def test_who_clicks_more_than_others_is_expected_to_go_on_so() -> None:

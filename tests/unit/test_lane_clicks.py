@@ -9,23 +9,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.lib import recfunctions as structured
 
 from scoring import exposure
 from scoring.attention import AttentionModel, load
 from scoring.calibration import PERSONAL
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
-from scoring.clicks import CAUTION, FEATURES, LIFT_PRIOR
+from scoring.clicks import LIFT_PRIOR
 from scoring.engine import Engine
-from scoring.events import EVENT, Events, Kind, Source
+from scoring.events import EVENT, Events, Source
 from scoring.examination import assumed
 from scoring.exploration import EXPLORATIONS, Explore
 from scoring.exposure import apply_and_score
 from scoring.feedback import Impressions, Learning
 from scoring.ids import id64
 from scoring.inputs import CONTEXT_DIM
-from scoring.pending import PENDING
 from scoring.policies import Policy
 from scoring.rates import RATES_DIM, RateTable
 from scoring.rows import RowStore
@@ -33,15 +31,12 @@ from scoring.update import Applied, apply
 from scoring.watch import Alarm, Answer, Detector
 from streams.control_wire import Drift, decode_control
 from streams.explain import recompute
-from streams.lane_clicks import KEY, LaneClicks, WatchRow, person_key, spread
+from streams.lane_clicks import KEY, LaneClicks, person_key, spread
 from streams.logs import Event
 from streams.step import LaneState, Slice, Step
 from streams.wire import Click, Decision, Outcome
-from tests.builders import catalogue, click, columns_of, entry, impression, made_up_log, records
-
-MINUTE_MS = 60_000
-LEARNING = Learning(window_ms=20 * MINUTE_MS, pending_max=60)
-SHOP = catalogue(20)
+from tests.builders import click, columns_of, entry, impression, made_up_log, records
+from tests.unit.keeping import LEARNING, SHOP, keep, observe, state, stream
 
 
 @pytest.fixture(scope="module")
@@ -49,53 +44,6 @@ def model() -> AttentionModel:
     """The demo shop's, as if it had been trained before all of these tests' events."""
     found = load()
     return replace(found, manifest=msgspec.structs.replace(found.manifest, data_to_ms=-1))
-
-
-def stream(seed: int, count: int) -> tuple[Events, np.ndarray]:
-    """Impressions of known ads, a minute apart, and clicks on earlier ones; the users' ids."""
-    rng = np.random.default_rng(seed)
-    events = np.zeros(count, dtype=EVENT)
-    users = rng.integers(1, 6, size=count).astype(np.uint64)
-    for place in range(count):
-        each = events[place]
-        each["time_ms"] = each["shown_ms"] = MINUTE_MS * (1 + place)
-        each["event"], each["slot"] = place + 1, rng.integers(-1, 5)
-        each["ad"] = SHOP.ad[rng.integers(len(SHOP))]
-        each["kind"], each["source"] = Kind.SHOWN, Source.IMPRESSION
-        if place and rng.random() < 0.3:
-            shown = rng.integers(place)
-            users[place], each["ad"], each["shown_ms"] = users[shown], events[shown]["ad"], events[shown]["shown_ms"]
-            each["kind"], each["source"], each["answers"] = Kind.CLICKED, Source.CLICK, True
-    events["stream_ms"] = np.maximum.accumulate(events["time_ms"])
-    return events, users
-
-
-def observe(clicks: LaneClicks, events: Events, users: np.ndarray) -> list[tuple[bytes, bytes | None]]:
-    place = np.flatnonzero(events["source"] == Source.IMPRESSION)
-    logit = (users[place] - 3.0).astype(np.float32)
-    seen = Impressions(place, logit, np.zeros((len(place), CONTEXT_DIM), dtype=np.float32))
-    clicks.layer.observe(events, users, users == 2, seen)
-    return clicks.commit(SHOP)
-
-
-def keep(kept: dict[bytes, bytes], changes: Sequence[tuple[bytes, bytes | None]]) -> None:
-    """What compaction leaves."""
-    for key, value in changes:
-        if value is None:
-            kept.pop(key, None)
-        else:
-            kept[key] = value
-
-
-def state(clicks: LaneClicks) -> list[object]:
-    layer, pending = clicks.layer, clicks.layer.pending
-    return [
-        layer.model.array.tobytes(), layer.model.caution.tobytes(), layer.clock_ms, layer.learned, layer.dropped,
-        *(sorted(zip(*map(np.ndarray.tolist, of.arrays()), strict=True)) for of in (layer.lifts, layer.people)),
-        layer.examination.record.tobytes(),
-        WatchRow.of(layer.watch),
-        pending.head, pending.tail, pending.between(pending.head, pending.tail).tobytes(), clicks.models,
-    ]  # fmt: skip
 
 
 @settings(max_examples=40)
@@ -139,47 +87,6 @@ def test_a_layer_kept_in_another_layout_begins_anew() -> None:
     assert state(LaneClicks.restore(LEARNING, {KEY: other})) == state(LaneClicks(LEARNING))
 
 
-def as_formerly(parts: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """``parts`` as they were kept before anything was learned of people: no lift of theirs anywhere."""
-    out = {key: value for key, value in parts.items() if b"/person/" not in key}
-    row = msgspec.msgpack.decode(out[KEY])
-    for learner in row["learners"].values():
-        for name in ("weights", "caution"):
-            learner[name] = np.delete(np.frombuffer(learner[name]), FEATURES.index("person_lift")).tobytes()
-    out[KEY] = msgspec.msgpack.encode(row | {"layout": "516662e851ce3a32"})
-    names = [name for name in PENDING.names or () if name not in ("person", "person_lift")]
-    for key in (key for key in out if b"/open/" in key):
-        chunk = msgspec.msgpack.decode(out[key])
-        rows = structured.repack_fields(np.frombuffer(chunk["rows"], dtype=PENDING)[names])
-        assert rows.itemsize == 128
-        out[key] = msgspec.msgpack.encode(chunk | {"rows": rows.tobytes(), "layout": 2})
-    return out
-
-
-def test_a_layer_of_the_former_layout_is_read_and_what_was_open_is_learned_wherever_it_ends() -> None:
-    events, users = stream(3, 200)
-    clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
-    keep(kept, observe(clicks, events[:100], users[:100]))
-    old = as_formerly(kept)
-    read = LaneClicks.restore(LEARNING, old)
-    others = np.array([name != "person_lift" for name in FEATURES])
-    assert (read.layer.model.array[others] == clicks.layer.model.array[others]).all()
-    assert (read.layer.model.caution[others] == clicks.layer.model.caution[others]).all()
-    assert (read.layer.model.array[~others], read.layer.model.caution[~others]) == (1.0, CAUTION)
-    pending = read.layer.pending
-    rows = pending.between(pending.head, pending.tail)
-    assert len(rows) == len(clicks.layer.pending) > 0
-    assert set(rows["person"]) == {0}
-    keep(old, observe(read, events[100:105], users[100:105]))  # chunks of both layouts now
-    again = LaneClicks.restore(LEARNING, old)
-    assert state(again) == state(read)
-    for layer in (again, read):
-        observe(layer, events[105:], users[105:])
-    assert state(again) == state(read)
-    assert read.layer.learned > 100 - len(rows)
-    assert len(read.layer.people) == len(set(users[100:].tolist()))
-
-
 def test_a_person_is_forgotten_by_a_changelog_and_by_a_snapshot_and_what_was_open_brings_nobody_back() -> None:
     user = b"user-1"
     events, users = stream(3, 200)
@@ -204,21 +111,6 @@ def test_a_person_is_forgotten_by_a_changelog_and_by_a_snapshot_and_what_was_ope
     assert person_key(user) not in dict(changes)
     assert id64(user) not in set(clicks.layer.people)
     assert clicks.layer.learned > 100
-
-
-def test_a_persons_record_that_does_not_say_since_when_counts_from_the_first() -> None:
-    events, users = stream(3, 200)
-    clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
-    keep(kept, observe(clicks, events[:100], users[:100]))
-    former = {key: value[:16] if key.startswith(person_key(b"")[:-8]) else value for key, value in kept.items()}
-    read = LaneClicks.restore(LEARNING, former)
-    ids, records = clicks.layer.people.arrays()
-    was = read.layer.people.records(ids.tolist())
-    assert was[:, :2].tolist() == records[:, :2].tolist()
-    assert set(was[:, 2]) == {0.0} < set(records[:, 2])
-    for layer in (clicks, read):
-        observe(layer, events[100:], users[100:])
-    assert read.layer.people.lifts(ids).tolist() == clicks.layer.people.lifts(ids).tolist()
 
 
 # --- the step drives it ------------------------------------------------------------------------------------------
@@ -272,8 +164,12 @@ def test_every_impression_is_scored_from_its_users_row_strictly_before_it(model:
     columns = columns_of(one_by_one, events)
     columns_of(together, events)
     whole = exposed(together, columns, engine)
-    single = [exposed(one_by_one, columns[at : at + 1], engine).logit for at in range(len(columns))]
-    assert np.concatenate(single) == pytest.approx(whole.logit, abs=1e-5)
+    single = [exposed(one_by_one, columns[at : at + 1], engine) for at in range(len(columns))]
+    assert np.concatenate([each.logit for each in single]) == pytest.approx(whole.logit, abs=1e-5)
+    close = np.concatenate([each.closeness for each in single])
+    assert close == pytest.approx(whole.closeness, abs=1e-5, nan_ok=True)
+    assert np.isnan(close[:3]).any()  # nothing has drawn anybody yet
+    assert np.nanstd(close) > 0.1
     assert (columns["source"][whole.place] == Source.IMPRESSION).all()
 
 

@@ -69,6 +69,20 @@ def test_predictions_that_get_better_than_they_think_raise_no_alarm() -> None:
     assert Detector.SURPRISE not in {alarm.detector for alarm in alarms}
 
 
+def test_people_who_click_on_other_things_than_drew_them_ask_for_a_new_model_and_leave_the_weights() -> None:
+    watch, model, rng = Watch(), a_model(), np.random.default_rng(6)
+    weights, cautious = model.array, model.caution
+    alarms = []
+    for learned, (clicked, predicted) in enumerate(outcomes(20_000)):
+        close = rng.normal(0.56 if learned < 10_000 else 0.50, 0.16)
+        alarms += watch.outcome(model, learned, clicked, predicted, close)
+    assert [(alarm.detector, alarm.answer) for alarm in alarms] == [(Detector.INTEREST, Answer.RETRAIN)]
+    assert 10_000 < alarms[0].learned < 15_000
+    assert (model.array.tolist(), model.caution.tolist()) == (weights.tolist(), cautious.tolist())
+    closer = [watch.outcome(model, 20_000 + at, 1, 0.999, rng.normal(0.6, 0.16)) for at in range(5_000)]
+    assert Detector.INTEREST not in {alarm.detector for told in closer for alarm in told}
+
+
 def test_answers_go_from_learning_faster_to_the_last_good_weights_to_asking_for_a_new_model() -> None:
     watch, model = Watch(), a_model()
     run(watch, model, outcomes(GOOD_EVERY))

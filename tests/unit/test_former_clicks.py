@@ -1,0 +1,83 @@
+"""Click layers that former versions kept are read, and go on."""
+
+import msgspec
+import numpy as np
+from numpy.lib import recfunctions as structured
+
+from scoring.clicks import CAUTION, FEATURES
+from scoring.pending import PENDING
+from streams.lane_clicks import KEY, LaneClicks, person_key
+from tests.unit.keeping import LEARNING, keep, observe, state, stream
+
+FORMER = {2: ("516662e851ce3a32", ("person", "person_lift", "closeness")), 3: ("e278bd2fafa5158c", ("closeness",))}
+"""Layouts of chunks, with that of the row and what records of what is open lacked."""
+
+
+def as_formerly(parts: dict[bytes, bytes], layout: int) -> dict[bytes, bytes]:
+    """``parts`` as they were kept before closeness was, or before anything was learned of people."""
+    of_row, lacking = FORMER[layout]
+    people = "person" not in lacking
+    out = {key: value for key, value in parts.items() if people or b"/person/" not in key}
+    row = msgspec.msgpack.decode(out[KEY])
+    for learner in row["learners"].values():
+        del learner["watch"]["detectors"]["interest"]
+        for name in ("weights", "caution") if not people else ():
+            learner[name] = np.delete(np.frombuffer(learner[name]), FEATURES.index("person_lift")).tobytes()
+    out[KEY] = msgspec.msgpack.encode(row | {"layout": of_row})
+    names = [name for name in PENDING.names or () if name not in lacking]
+    for key in (key for key in out if b"/open/" in key):
+        chunk = msgspec.msgpack.decode(out[key])
+        rows = structured.repack_fields(np.frombuffer(chunk["rows"], dtype=PENDING)[names])
+        assert rows.itemsize == (144 if people else 128)
+        out[key] = msgspec.msgpack.encode(chunk | {"rows": rows.tobytes(), "layout": layout})
+    return out
+
+
+def test_a_layer_that_did_not_know_of_closeness_is_read_as_one_that_has_met_none() -> None:
+    events, users = stream(3, 200)
+    clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
+    keep(kept, observe(clicks, events[:100], users[:100]))
+    read = LaneClicks.restore(LEARNING, as_formerly(kept, 3))
+    assert state(read) == state(clicks)  # nobody's was told here
+    observe(clicks, events[100:], users[100:])
+    observe(read, events[100:], users[100:])
+    assert state(read) == state(clicks)
+
+
+def test_a_layer_of_the_former_layout_is_read_and_what_was_open_is_learned_wherever_it_ends() -> None:
+    events, users = stream(3, 200)
+    clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
+    keep(kept, observe(clicks, events[:100], users[:100]))
+    old = as_formerly(kept, 2)
+    read = LaneClicks.restore(LEARNING, old)
+    others = np.array([name != "person_lift" for name in FEATURES])
+    assert (read.layer.model.array[others] == clicks.layer.model.array[others]).all()
+    assert (read.layer.model.caution[others] == clicks.layer.model.caution[others]).all()
+    assert (read.layer.model.array[~others], read.layer.model.caution[~others]) == (1.0, CAUTION)
+    pending = read.layer.pending
+    rows = pending.between(pending.head, pending.tail)
+    assert len(rows) == len(clicks.layer.pending) > 0
+    assert set(rows["person"]) == {0}
+    keep(old, observe(read, events[100:105], users[100:105]))  # chunks of both layouts now
+    again = LaneClicks.restore(LEARNING, old)
+    assert state(again) == state(read)
+    for layer in (again, read):
+        observe(layer, events[105:], users[105:])
+    assert state(again) == state(read)
+    assert read.layer.learned > 100 - len(rows)
+    assert len(read.layer.people) == len(set(users[100:].tolist()))
+
+
+def test_a_persons_record_that_does_not_say_since_when_counts_from_the_first() -> None:
+    events, users = stream(3, 200)
+    clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
+    keep(kept, observe(clicks, events[:100], users[:100]))
+    former = {key: value[:16] if key.startswith(person_key(b"")[:-8]) else value for key, value in kept.items()}
+    read = LaneClicks.restore(LEARNING, former)
+    ids, records = clicks.layer.people.arrays()
+    was = read.layer.people.records(ids.tolist())
+    assert was[:, :2].tolist() == records[:, :2].tolist()
+    assert set(was[:, 2]) == {0.0} < set(records[:, 2])
+    for layer in (clicks, read):
+        observe(layer, events[100:], users[100:])
+    assert read.layer.people.lifts(ids).tolist() == clicks.layer.people.lifts(ids).tolist()

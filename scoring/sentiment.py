@@ -21,6 +21,8 @@ KEYS_MAX = 100_000
 """Items and brands watched: 1 KB each. Of more, those longest without a review are forgotten."""
 REVIEWS_MIN = 20
 """Reviews of a key before its tone can turn: there must be something to turn from."""
+MEMORY = 100
+"""Reviews that a tone is the mean of; of more the older ones count ever less."""
 TOLERANCE, THRESHOLD = 0.05, 6.0
 """Page-Hinkley: how far below its mean the tone may stay, and the sum of what is beyond that raises the alarm."""
 
@@ -50,23 +52,46 @@ class Sentiment:
         self._model.learn_one(grams(text), positive)
 
 
+@dataclass(slots=True)
+class Tone:
+    """``mean``: of the chances of being positive, of ``reviews`` of them; old ones fade once there are `MEMORY`."""
+
+    reviews: int = 0
+    mean: float = 0.0
+
+    def take(self, positive: float) -> None:
+        """Take a review's chance of being positive."""
+        self.reviews += 1
+        self.mean += (positive - self.mean) / min(self.reviews, MEMORY)
+
+
+def _test() -> drift.PageHinkley:
+    return drift.PageHinkley(min_instances=REVIEWS_MIN, delta=TOLERANCE, threshold=THRESHOLD, alpha=1.0, mode="down")
+
+
 class ToneWatch:
     """Follows the tone of many keys; says when one turned for the worse. The test then begins anew."""
 
     def __init__(self, keys_max: int = KEYS_MAX) -> None:
         self._keys_max = keys_max
-        self._tests: OrderedDict[str, drift.PageHinkley] = OrderedDict()
+        self._keys: OrderedDict[str, tuple[drift.PageHinkley, Tone]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._tests)
+        return len(self._keys)
 
     def update(self, key: str, positive: float) -> bool:
         """Take a review's chance of being positive; whether the key's tone has just turned."""
-        test = self._tests.pop(key, None) or drift.PageHinkley(
-            min_instances=REVIEWS_MIN, delta=TOLERANCE, threshold=THRESHOLD, alpha=1.0, mode="down"
-        )
-        self._tests[key] = test
-        if len(self._tests) > self._keys_max:
-            self._tests.popitem(last=False)
+        if key not in self._keys:
+            self._keys[key] = _test(), Tone()
+        self._keys.move_to_end(key)
+        test, tone = self._keys[key]
+        if len(self._keys) > self._keys_max:
+            self._keys.popitem(last=False)
+        tone.take(positive)
         test.update(positive)
         return bool(test.drift_detected)
+
+    def tone(self, key: str) -> Tone:
+        """How the key's reviews sound; nothing of one that is not watched."""
+        found = self._keys.get(key)
+        return Tone() if found is None else found[1]

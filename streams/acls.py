@@ -32,6 +32,7 @@ ROLES = {
     "adserver": "reads placements, sends back what was shown and what people did",
     "monitor": "measures lag from outside; sees no record",
     "analyst": "reports on what people did and what decisions earned; changes nothing",
+    "reviewer": "reads reviews, and tells how ads and brands sound",
     "console": "shows people who run it what the topics say: the live console",
     "admin": "makes topics, publishes ads and switches, answers people who ask what is held of them",
 }
@@ -62,18 +63,21 @@ def _lines() -> Iterator[Line]:
     for name in _READ_BY_WORKERS:
         yield Line("worker", "topic", name, "READ", "read whole by every worker")
     yield Line("worker", "topic", topics.CHANGELOG, "READ", "recovery")
-    others = (*_INPUTS, topics.ADS, topics.CONTROL, topics.EXPERIMENT_REPORTS)
+    beside = (topics.EXPERIMENT_REPORTS, topics.REVIEWS, topics.TONES)
+    others = (*_INPUTS, topics.ADS, topics.CONTROL, *beside)
     outputs = [each.name for each in topics.TABLE if each.name not in others]
     for name in outputs:
         yield Line("worker", "topic", name, "WRITE", "a slice's effects")
     yield Line("worker", "topic", topics.CONTROL, "WRITE", "drift of its click layer, and how models fare")
-    yield Line("worker", "topic", topics.EXPERIMENT_REPORTS, "DESCRIBE", "every topic is looked at before the start")
+    for name in beside:
+        yield Line("worker", "topic", name, "DESCRIBE", "every topic is looked at before the start")
     yield Line("worker", "group", "", "READ", "membership, and offsets for lag tools")
     yield Line("worker", "transactional_id", "", "WRITE", "a lane's producer fences its former owner")
 
     yield Line("adserver", "topic", topics.PLACEMENTS, "READ", "what it serves")
     for name in _INPUTS:
         yield Line("adserver", "topic", name, "WRITE", "what people were shown and did")
+    yield Line("adserver", "topic", topics.REVIEWS, "WRITE", "what people say of items")
 
     yield from _of_those_who_look()
 
@@ -83,7 +87,7 @@ def _lines() -> Iterator[Line]:
         yield Line("admin", "topic", topic.name, "ALTER_CONFIGS", "salience topics create --configure, topics check")
     for name in (topics.ADS, topics.CONTROL, topics.MODELS):
         yield Line("admin", "topic", name, "WRITE", "ads, switches and models")
-    for name in (*_INPUTS, topics.DEAD_LETTERS):
+    for name in (*_INPUTS, topics.REVIEWS, topics.DEAD_LETTERS):
         yield Line("admin", "topic", name, "WRITE", "salience dead-letters requeue, and its notes")
     yield Line("admin", "transactional_id", REQUEUE_ID, "WRITE", "salience dead-letters requeue")
     yield Line("admin", "topic", topics.EXPERIMENT_REPORTS, "WRITE", "salience experiment referee")
@@ -101,6 +105,10 @@ def _of_those_who_look() -> Iterator[Line]:
         yield Line("analyst", "topic", name, "READ", "salience report, export-log")
     yield Line("analyst", "topic", topics.DECISIONS, "READ", "salience report, ope: which placements, by which arm")
     yield Line("analyst", "topic", topics.OUTCOMES, "READ", "salience outcomes")
+    for name in (topics.REVIEWS, topics.ADS, topics.TONES, topics.DEAD_LETTERS):
+        yield Line("reviewer", "topic", name, "READ", "salience reviews follow, from the beginning")
+    for name in (topics.TONES, topics.DEAD_LETTERS):
+        yield Line("reviewer", "topic", name, "WRITE", "how ads and brands sound; what is no review")
     for name in _SHOWN:
         yield Line("console", "topic", name, "READ", "salience console")
     for name in _INPUTS:

@@ -161,6 +161,11 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
         Message("ExperimentReport", "The experiment's name.", examples.EXPERIMENT_REPORT),
         Message("Unreported", "The experiment's name.", summary="A tombstone drops it.", payload={"type": "null"}),
     ),
+    topics.REVIEWS: (Message("Review", "The ad_id, UTF-8.", examples.REVIEW),),
+    topics.TONES: (
+        Message("Tone", "`ad/` and the ad_id, or `brand/` and the brand.", examples.TONE),
+        Message("Unheard", "As before.", summary="A tombstone drops it.", payload={"type": "null"}),
+    ),
     topics.DEAD_LETTERS: (
         Message(
             "DeadLetter",
@@ -183,6 +188,7 @@ RECEIVED = (
     topics.CHANGELOG,
     topics.CAMPAIGN_METRICS,
     topics.CLICK_LAYERS,
+    topics.REVIEWS,
 )
 SENT = (
     topics.CONTROL,
@@ -196,6 +202,7 @@ SENT = (
     topics.EXPERIMENT_REPORTS,
     topics.CAMPAIGN_METRICS,
     topics.CLICK_LAYERS,
+    topics.TONES,
 )
 _IN_GROUP = (topics.CLICKS, topics.AD_IMPRESSIONS)
 

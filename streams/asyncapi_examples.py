@@ -28,6 +28,14 @@ IMPRESSION = wire.Impression(
     surface="home",
     seal="c01dbee5fade0ff1",
 )
+REVIEW = wire.Review(
+    review_id="r-40d1",
+    ad_id="ad-204",
+    time_ms=TIME_MS,
+    text="Light, and the soles still hold after 800 km.",
+    positive=True,
+)
+TONE = wire.Tone(of="brand", name="Arco", reviews=1_204, tone=0.81, turned_ms=None, time_ms=TIME_MS)
 AD = wire.Ad(
     ad_id="ad-204",
     campaign_id="spring",

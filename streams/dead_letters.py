@@ -24,7 +24,7 @@ REQUEUED = PREFIX + "requeued"
 NOTE = PREFIX + "note"
 """Header of a note on the dead-letters topic: the letter that was sent back, as ``PARTITION:OFFSET``."""
 REQUEUES_MAX = 3
-INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS)
+INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS, topics.REVIEWS)
 """Where letters may be sent to: an origin is a header, and whoever may write there may claim any."""
 PER_TRANSACTION = 200
 """Within a transaction's timeout, and 400 MB at the very most."""

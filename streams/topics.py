@@ -38,6 +38,8 @@ CAMPAIGN_METRICS = "campaign-metrics"
 MODELS = "models"
 SHADOW_SCORES = "shadow-scores"
 CLICK_LAYERS = "click-layers"
+REVIEWS = "reviews"
+TONES = "tones"
 
 CLEANUP = "cleanup.policy"
 RETENTION = "retention.ms"
@@ -163,6 +165,9 @@ TABLE: tuple[Topic, ...] = (
     # As long as the outcomes that it is compared with.
     Topic(SHADOW_SCORES, "what a shadow model says beside the live one", "delete", lanes=True, configs=_kept(7)),
     Topic(EXPERIMENT_REPORTS, "what each experiment shows, keyed by experiment", "compact", lanes=False),
+    # One partition: one reader learns from all of them. A quarter, read again at every start of it.
+    Topic(REVIEWS, "what people say of items, keyed by ad", "delete", lanes=False, configs=_kept(90)),
+    Topic(TONES, "how the reviews of an ad or a brand sound, keyed by it", "compact", lanes=False),
 )
 
 ANSWER_S = 10.0

@@ -32,6 +32,9 @@ Consented = bool | None
 TITLE_MAX = 512
 """Characters of an ad's title."""
 
+REVIEW_MAX = 4_096
+"""Characters of a review."""
+
 EventKind = Literal["click", "view", "cart", "purchase"]
 
 
@@ -101,6 +104,39 @@ class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: Literal["active", "paused", "ended"] = "active"
     start_ms: TimeMs = 0
     end_ms: TimeMs | None = None
+
+
+class Review(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """What somebody says of an item; who, is nobody's business. Topic ``reviews``, key ``ad_id``.
+
+    ``positive``: whether its stars say so, null where there are none.
+    """
+
+    review_id: Id
+    ad_id: Id
+    time_ms: TimeMs
+    text: Annotated[str, Meta(max_length=REVIEW_MAX)]
+    positive: bool | None = None
+
+
+class Tone(Struct, frozen=True, kw_only=True):
+    """How the reviews of an ad or a brand sound of late (`scoring.sentiment`). Topic ``tones`` (compacted).
+
+    ``tone``: mean chance that one is positive, over the last hundred or so of ``reviews``. ``turned_ms``: the time of
+    the review with which it last turned for the worse, null where it never did. The key: ``of/name``.
+    """
+
+    of: Literal["ad", "brand"]
+    name: Id
+    reviews: int
+    tone: Annotated[float, Meta(ge=0, le=1)]
+    turned_ms: TimeMs | None
+    time_ms: TimeMs
+
+    @property
+    def key(self) -> bytes:
+        """The record's key."""
+        return f"{self.of}/{self.name}".encode()
 
 
 class Attended(Struct, frozen=True, kw_only=True, gc=False):

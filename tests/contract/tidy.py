@@ -72,6 +72,7 @@ CONSUMERS: Mapping[str, str] = {
     "streams/referee_service.py": "the referee of experiments, which is another process",
     "streams/adopt.py": "log ends, for a command while no worker runs",
     "streams/reading.py": "whole topics, for commands and checks",
+    "streams/review_feed.py": "the reviews, which is another process",
     "streams/cli/tail.py": "a person who watches",
     "streams/console/tails.py": "the console, which is another process",
     "streams/console/receipts.py": "a receipt, when a person asks the console",

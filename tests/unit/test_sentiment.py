@@ -56,7 +56,7 @@ def test_of_too_many_keys_the_one_longest_without_a_review_is_forgotten():
     for key in ("a", "b", "a", "c"):
         watch.update(key, 0.5)
     assert len(watch) == 2
-    assert list(watch._tests) == ["a", "c"]
+    assert list(watch._keys) == ["a", "c"]
 
 
 def test_the_command_judges_a_file_and_names_what_is_wrong_with_one(tmp_path):

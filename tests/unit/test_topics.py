@@ -32,6 +32,8 @@ def test_the_lanes_topics_have_the_lanes_partitions_and_the_others_one() -> None
         "models": 1,
         "shadow-scores": 12,
         "experiment-reports": 1,
+        "reviews": 1,
+        "tones": 1,
     }
 
 
@@ -40,7 +42,7 @@ def test_what_is_a_latest_value_by_key_is_compacted_and_what_happened_is_not() -
 
     assert compacted == {
         "ads", "control", "placements", "state-changelog", "models", "experiment-reports", "campaign-metrics",
-        "click-layers",
+        "click-layers", "tones",
     }  # fmt: skip
 
 

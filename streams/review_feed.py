@@ -1,0 +1,184 @@
+"""Reviews as they come: read, learnt from where they are rated, and how each ad and brand sounds put on ``tones``.
+
+One process beside the workers. It keeps nothing: at its start it reads all reviews that there are, in the topic's
+order, and knows what it would if it had never ended; what it then says is published where it differs from what stands
+there. Ads of the catalogue and their brands are heard: of no more does it remember how they sound. Reviews of others
+teach, too.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from scoring.sentiment import Sentiment, ToneWatch
+from streams.connection import aiokafka_options
+from streams.dead_letters import Filter, read
+from streams.decode import Record, Refusal
+from streams.letters import letter
+from streams.message import Message
+from streams.reading import log_ends, partitions_of, read_topic
+from streams.settings import Settings
+from streams.topics import ADS, DEAD_LETTERS, REVIEWS, TONES
+from streams.wire import Ad, Review, Tone, encode_json
+
+STAGE = "review"
+"""Of its dead letters."""
+POLL_MS = 500
+RECORDS_PER_READ = 1_000
+"""A second's work at most: a review takes about half a millisecond."""
+STEP = 0.01
+"""A tone that has moved by less, and has not turned, is not worth a record."""
+
+_review = msgspec.json.Decoder(Review).decode
+_ad = msgspec.json.Decoder(Ad).decode
+_tone = msgspec.json.Decoder(Tone).decode
+
+
+class Reviewer:
+    """What reviews have taught, and what is to be said of it. No clock, no broker."""
+
+    def __init__(self) -> None:
+        self._sentiment, self._watch = Sentiment(), ToneWatch()
+        self._brands: dict[str, str] = {}
+        self._turned: dict[bytes, int] = {}
+        self._news: dict[bytes, Tone] = {}
+        self._told: dict[bytes, Tone] = {}
+        self.reviews = self.refused = 0
+        self.letters_to = -1
+        """Offset of the newest review that has a dead letter."""
+
+    def take_ads(self, records: Sequence[Record]) -> None:
+        """Learn the brands of ads; one that is withdrawn keeps its own."""
+        for record in records:
+            try:
+                ad = _ad(record.value) if record.value is not None else None
+            except msgspec.MsgspecError:
+                continue  # the workers make it a dead letter
+            if ad is not None:
+                self._brands[ad.ad_id] = ad.brand
+
+    def take_told(self, records: Sequence[Record]) -> None:
+        """Learn what stands on ``tones``."""
+        for record in records:
+            if record.value is not None:
+                tone = _tone(record.value)
+                self._told[tone.key] = tone
+
+    def take(self, records: Sequence[Record]) -> Iterator[Message]:
+        """Read reviews; dead letters of those that are none and have none yet."""
+        for record in records:
+            try:
+                review = _read(record)
+            except ValueError as error:
+                self.refused += 1
+                if record.offset > self.letters_to:
+                    yield letter(record, STAGE, *Refusal.of(error))
+                continue
+            self.reviews += 1
+            self._learn(review)
+
+    def _learn(self, review: Review) -> None:
+        chance = self._sentiment.predict_one(review.text)
+        if review.positive is not None:
+            self._sentiment.learn_one(review.text, review.positive)
+        brand = self._brands.get(review.ad_id)
+        if brand is not None:
+            self._hear("ad", review.ad_id, chance, review.time_ms)
+        if brand:
+            self._hear("brand", brand, chance, review.time_ms)
+
+    def _hear(self, of: Literal["ad", "brand"], name: str, chance: float, time_ms: int) -> None:
+        heard = f"{of}/{name}"
+        turned, tone = self._watch.update(heard, chance), self._watch.tone(heard)
+        key = heard.encode()
+        if turned:
+            self._turned[key] = time_ms
+        elif key not in self._turned and key in self._told and (before := self._told[key].turned_ms) is not None:
+            self._turned[key] = before  # by a review that the topic no longer holds
+        self._news[key] = Tone(
+            of=of,
+            name=name,
+            reviews=tone.reviews,
+            tone=round(tone.mean, 4),
+            turned_ms=self._turned.get(key),
+            time_ms=time_ms,
+        )
+
+    def news(self) -> list[Tone]:
+        """Tones that differ from what was said of them last."""
+        out = [tone for key, tone in self._news.items() if _worth_saying(tone, self._told.get(key))]
+        self._told |= {tone.key: tone for tone in out}
+        self._news.clear()
+        return out
+
+
+def _read(record: Record) -> Review:
+    """The review that a record is. Raises `ValueError`."""
+    review = _review(record.value or b"")
+    if record.key != review.ad_id.encode():
+        raise ValueError(f"key {record.key!r} is not the ad_id {review.ad_id!r}")
+    return review
+
+
+def _worth_saying(tone: Tone, told: Tone | None) -> bool:
+    return told is None or tone.turned_ms != told.turned_ms or abs(tone.tone - told.tone) >= STEP
+
+
+class ReviewFeed:
+    """Runs until cancelled, or until all that was there has been read (``follow`` False)."""
+
+    def __init__(self, settings: Settings, on_news: Callable[[Sequence[Tone]], None]) -> None:
+        self._settings, self._on_news = settings, on_news
+        self.reviewer = Reviewer()
+
+    async def run(self, *, follow: bool = True) -> None:
+        """Read, learn, publish. Raises `streams.reading.MissingTopicError`."""
+        settings = self._settings
+        bootstrap, prefix = settings.bootstrap, settings.topic_prefix
+        async for records in read_topic(bootstrap, prefix + TONES):
+            self.reviewer.take_told(records)
+        async for records in read_topic(bootstrap, prefix + ADS):
+            self.reviewer.take_ads(records)
+        async for dead in read(settings, Filter(stage=STAGE, topic=REVIEWS)):
+            self.reviewer.letters_to = max(self.reviewer.letters_to, int(dead.told("offset")))
+        ads, reviews = (partitions_of(bootstrap, prefix + name) for name in (ADS, REVIEWS))
+        ends = await log_ends(bootstrap, reviews)
+        options = aiokafka_options(bootstrap)
+        async with (
+            AIOKafkaConsumer(isolation_level="read_committed", enable_auto_commit=False, **options) as consumer,
+            AIOKafkaProducer(acks="all", enable_idempotence=True, **options) as producer,
+        ):
+            consumer.assign([*ads, *reviews])
+            await consumer.seek_to_end(*ads)
+            await consumer.seek_to_beginning(*reviews)
+            while True:
+                batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
+                letters = await asyncio.to_thread(self._take, batches)
+                caught_up = all([await consumer.position(tp) >= end for tp, end in ends.items()])
+                await self._publish(producer, letters, self.reviewer.news() if caught_up else [])
+                if caught_up and not follow and not batches:
+                    return
+
+    def _take(self, batches: Mapping[TopicPartition, list[Record]]) -> list[Message]:
+        letters: list[Message] = []
+        for tp, records in batches.items():
+            if tp.topic.endswith(ADS):
+                self.reviewer.take_ads(records)
+            else:
+                letters += self.reviewer.take(records)
+        return letters
+
+    async def _publish(self, producer: AIOKafkaProducer, letters: list[Message], tones: list[Tone]) -> None:
+        prefix = self._settings.topic_prefix
+        sent = [await producer.send(prefix + TONES, encode_json(tone), key=tone.key) for tone in tones]
+        sent += [
+            await producer.send(prefix + DEAD_LETTERS, each.value, key=each.key, headers=list(each.headers))
+            for each in letters
+        ]
+        for delivery in sent:
+            await delivery
+        if tones:
+            self._on_news(tones)

@@ -1,0 +1,115 @@
+"""Reviews followed through a broker: tones on their topic, dead letters, and nothing said twice."""
+
+import asyncio
+import itertools
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from deploy.brokers import Broker
+from streams.clock import wall_ms
+from streams.letters import PREFIX
+from streams.reading import read_topic
+from streams.wire import Review, Tone, encode_json
+from tests.builders import START_MS, ad
+from tests.integration.lanes import Shop, play, shop_on
+from tests.integration.workers import until
+from tests.unit.test_review_feed import stream
+
+pytestmark = pytest.mark.integration
+
+SHOP = [ad("shoe", brand="acme"), ad("boot", brand="acme")]
+
+
+def raw(reviews: Sequence[Review]) -> list[tuple[str, bytes, bytes, int]]:
+    """As a producer sends them today."""
+    return [("reviews", one.ad_id.encode(), encode_json(one), wall_ms()) for one in reviews]
+
+
+def command(shop: Shop, *words: str) -> list[str]:
+    at = ("--bootstrap", shop.settings.bootstrap, "--prefix", shop.settings.topic_prefix)
+    return [sys.executable, "-m", "streams.cli", "reviews", "follow", *words, *at]
+
+
+async def once(shop: Shop) -> tuple[list[Tone], str]:
+    """What one look at all that is there says, as JSON and to people."""
+    made = await asyncio.to_thread(
+        subprocess.run, command(shop, "--once", "--json"), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    return [msgspec.json.decode(line, type=Tone) for line in made.stdout.splitlines()], made.stderr
+
+
+async def tones(shop: Shop) -> dict[bytes, Tone]:
+    """What stands on the topic."""
+    return {key: msgspec.json.decode(value, type=Tone) for key, value in await shop.read("tones") if value is not None}
+
+
+async def letters(shop: Shop) -> list[tuple[str, str]]:
+    """Stage and error of every dead letter."""
+    batches = read_topic(shop.settings.bootstrap, shop.settings.topic_prefix + "dead-letters")
+    headers = [dict(record.headers) async for records in batches for record in records]
+    return [tuple(each[PREFIX + name].decode() for name in ("stage", "error")) for each in headers]  # type: ignore[misc] # two
+
+
+def test_a_turn_is_told_once_and_a_reader_goes_on_where_it_stood(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish([*SHOP, *raw(stream(400)), ("reviews", b"shoe", b"{", wall_ms())])
+        said, people = await once(shop)
+        assert {tone.key for tone in said} == {b"ad/shoe", b"brand/acme"}
+        assert "400 reviews read, 1 refused" in people
+        assert "has turned" not in people
+        assert await letters(shop) == [("review", "DecodeError")]
+
+        await shop.publish(raw(stream(50, share=0.1, seed=2, first=400)))
+        said, people = await once(shop)
+        assert "brand acme has turned" in people
+        found = await tones(shop)
+        assert found == {tone.key: tone for tone in said}
+        turned_ms = found[b"brand/acme"].turned_ms
+        assert turned_ms is not None
+        assert START_MS + 400 <= turned_ms < START_MS + 450
+
+        said, people = await once(shop)
+        assert (said, len(await letters(shop))) == ([], 1)
+        assert "has turned" not in people
+
+    play(scenario)
+
+
+def test_a_reader_that_follows_hears_of_new_ads_and_reviews_and_ends_when_told(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish([SHOP[0], *raw(stream(100, share=1.0))])
+        process = await asyncio.create_subprocess_exec(*command(shop, "--json"), stdout=subprocess.PIPE)
+
+        async def stands(key: bytes) -> bool:
+            assert process.returncode is None
+            return key in await tones(shop)
+
+        await until(lambda: stands(b"ad/shoe"), "the first tone")
+        await shop.publish([SHOP[1]])
+        numbers = itertools.count(100)
+
+        async def heard() -> bool:  # the ad and its reviews come by two topics
+            await shop.publish(raw(stream(1, ad_id="boot", share=0.0, first=next(numbers))))
+            return await stands(b"ad/boot")
+
+        await until(heard, "the tone of the new ad")
+        process.send_signal(signal.SIGTERM)
+        told, _ = await process.communicate()
+        assert process.returncode == 0
+        assert {json.loads(line)["name"] for line in told.splitlines()} == {"shoe", "boot", "acme"}
+
+    play(scenario)

@@ -1,0 +1,125 @@
+"""Reviews read as they come: what is learnt, what is heard of whom, and what is said again after a restart."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from streams.letters import PREFIX
+from streams.review_feed import STAGE, STEP, Reviewer
+from streams.wire import Review, Tone, encode_json
+from tests.builders import START_MS, Record, ad
+
+GOOD, BAD = "light and comfortable, would buy again", "broke after two days, a waste of money"
+
+
+def review(number: int, ad_id: str, *, good: bool, rated: bool = True) -> Review:
+    text = f"{GOOD if good else BAD} {number}"
+    return Review(
+        review_id=f"r-{number}", ad_id=ad_id, time_ms=START_MS + number, text=text, positive=good if rated else None
+    )
+
+
+def records(reviews: Sequence[Review], first: int = 0) -> list[Record]:
+    return [
+        Record("reviews", 0, first + at, one.time_ms, one.ad_id.encode(), encode_json(one))
+        for at, one in enumerate(reviews)
+    ]
+
+
+def told(tones: Sequence[Tone]) -> list[Record]:
+    return [Record("tones", 0, at, one.time_ms, one.key, encode_json(one)) for at, one in enumerate(tones)]
+
+
+def reviewer(tones: Sequence[Tone] = ()) -> Reviewer:
+    """Of a shop with two ads of one brand and one of none."""
+    out = Reviewer()
+    shop = [ad("shoe", brand="acme"), ad("boot", brand="acme"), ad("sock")]
+    out.take_ads([Record("ads", 0, at, 0, each.ad_id.encode(), encode_json(each)) for at, each in enumerate(shop)])
+    out.take_told(told(tones))
+    return out
+
+
+def stream(count: int, *, ad_id: str = "shoe", share: float = 0.8, seed: int = 1, first: int = 0) -> list[Review]:
+    rng = np.random.default_rng(seed)
+    return [review(first + at, ad_id, good=bool(rng.random() < share)) for at in range(count)]
+
+
+def test_an_ad_and_its_brand_sound_as_their_reviews_do_and_brands_as_those_of_all_their_ads() -> None:
+    one = reviewer()
+    assert list(one.take(records([*stream(200, share=1.0), *stream(200, ad_id="boot", share=0.0, first=200)]))) == []
+    tones = {tone.key: tone for tone in one.news()}
+    assert set(tones) == {b"ad/shoe", b"ad/boot", b"brand/acme"}
+    assert tones[b"ad/shoe"].tone > 0.9
+    assert tones[b"ad/boot"].tone < 0.2
+    assert tones[b"brand/acme"].reviews == 400
+    assert tones[b"ad/boot"].tone < tones[b"brand/acme"].tone < tones[b"ad/shoe"].tone
+    assert one.news() == []
+
+
+def test_reviews_without_stars_are_heard_and_ads_that_nobody_offers_teach_alone() -> None:
+    one = reviewer()
+    list(one.take(records(stream(300, ad_id="elsewhere", share=0.5))))
+    assert one.news() == []
+    list(one.take(records([review(300 + at, "sock", good=False, rated=False) for at in range(10)], first=300)))
+    (tone,) = one.news()
+    assert (tone.of, tone.name, tone.reviews) == ("ad", "sock", 10)
+    assert tone.tone < 0.2
+
+
+def test_a_turn_for_the_worse_is_told_within_fifty_reviews_with_the_time_of_the_review() -> None:
+    one = reviewer()
+    list(one.take(records(stream(600))))
+    assert {tone.turned_ms for tone in one.news()} == {None}
+    list(one.take(records(stream(50, share=0.2, seed=2, first=600), first=600)))
+    turned = {tone.key: tone.turned_ms for tone in one.news()}
+    assert set(turned) == {b"ad/shoe", b"brand/acme"}
+    for time_ms in turned.values():
+        assert time_ms is not None
+        assert START_MS + 600 <= time_ms < START_MS + 650
+
+
+def test_a_reader_that_begins_anew_says_nothing_twice() -> None:
+    reviews = [*stream(600), *stream(50, share=0.2, seed=2, first=600)]
+    first = reviewer()
+    list(first.take(records(reviews)))
+    said = first.news()
+    again = reviewer(said)
+    list(again.take(records(reviews)))
+    assert again.news() == []
+    list(again.take(records([review(650, "shoe", good=True)], first=650)))
+    assert all(abs(tone.tone - was.tone) >= STEP for tone, was in zip(again.news(), said, strict=False))
+
+
+def test_a_turn_is_remembered_though_its_reviews_have_left_the_topic() -> None:
+    before = Tone(of="ad", name="shoe", reviews=900, tone=0.3, turned_ms=START_MS - 5, time_ms=START_MS - 1)
+    one = reviewer([before])
+    list(one.take(records(stream(100, share=1.0))))
+    assert {tone.key: tone.turned_ms for tone in one.news()}[b"ad/shoe"] == START_MS - 5
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        (b"shoe", b"{", "DecodeError"),
+        (b"shoe", None, "DecodeError"),
+        (b"boot", encode_json(review(1, "shoe", good=True)), "ValueError"),
+        (b"shoe", encode_json(review(1, "shoe", good=True)).replace(b"light", b"x" * 4_096), "ValidationError"),
+    ],
+    ids=["no json", "a tombstone", "another ad's key", "too long"],
+)
+def test_what_is_no_review_becomes_one_dead_letter_and_the_stream_goes_on(
+    key: bytes, value: bytes | None, why: str
+) -> None:
+    wrong = Record("reviews", 0, 7, START_MS, key, value)
+    one = reviewer()
+    (letter,) = one.take([wrong, *records(stream(3), first=8)])
+    told_of = dict(letter.headers)
+    assert (letter.key, letter.value) == (key, value)
+    assert told_of[f"{PREFIX}stage"] == STAGE.encode()
+    assert told_of[f"{PREFIX}error"] == why.encode()
+    assert told_of[f"{PREFIX}offset"] == b"7"
+    assert (one.reviews, one.refused) == (3, 1)
+    again = reviewer()
+    again.letters_to = 7
+    assert list(again.take([wrong])) == []

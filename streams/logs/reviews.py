@@ -15,11 +15,16 @@ FILE = "reviews.csv.gz"
 BEFORE, AFTER = 0.8, 0.3
 """Share of positive reviews before and after a simulated turn."""
 TURNS, REVIEWS_BEFORE, WITHIN = 100, 100, 200
+STEADY, REVIEWS_STEADY = (0.5, BEFORE), 50_000
+"""Shares of positive reviews of keys that do not turn, each with so many: false alarms come with numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Of all reviews in one pass, each predicted before it was learnt from, and of simulated turns of tone."""
+    """Of all reviews in one pass, each predicted before it was learnt from, and of simulated turns of tone.
+
+    ``false_alarms``: before a turn. ``false_per_1000``: of a thousand reviews of keys that never turn.
+    """
 
     reviews: int
     accuracy: float
@@ -28,6 +33,7 @@ class Judged:
     delay_median: float
     delay_most: float
     false_alarms: int
+    false_per_1000: float
 
 
 def judge(directory: Path, seed: int, progress: Callable[[], None] = lambda: None) -> Judged:
@@ -44,7 +50,8 @@ def judge(directory: Path, seed: int, progress: Callable[[], None] = lambda: Non
         sentiment.learn_one(text, positive)
         progress()
     late = len(read) // 2  # what it says once it has learnt
-    found, false_alarms = _turns(draw, chances[late:][rated[late:]], chances[late:][~rated[late:]])
+    sound = chances[late:][rated[late:]], chances[late:][~rated[late:]]
+    found, false_alarms = _turns(draw, *sound)
     return Judged(
         reviews=len(read),
         accuracy=float(((chances > 0.5) == rated).mean()),
@@ -53,6 +60,7 @@ def judge(directory: Path, seed: int, progress: Callable[[], None] = lambda: Non
         delay_median=float(np.median(found)) if found else float("nan"),
         delay_most=float(max(found, default=np.nan)),
         false_alarms=false_alarms,
+        false_per_1000=1_000 * _steady(draw, *sound) / (len(STEADY) * REVIEWS_STEADY),
     )
 
 
@@ -63,8 +71,7 @@ def _turns(
     found, false_alarms = [], 0
 
     def stream(share: float, count: int) -> list[float]:
-        drawn = np.where(draw.random(count) < share, draw.choice(positive, count), draw.choice(negative, count))
-        return list(map(float, drawn))
+        return _drawn(draw, positive, negative, share, count)
 
     for number in range(TURNS if len(positive) and len(negative) else 0):
         watch, key = ToneWatch(), f"item-{number}"
@@ -72,3 +79,27 @@ def _turns(
         delay = next((at for at, chance in enumerate(stream(AFTER, WITHIN), 1) if watch.update(key, chance)), None)
         found += [] if delay is None else [delay]
     return found, false_alarms
+
+
+def _steady(draw: np.random.Generator, positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64]) -> int:
+    """Alarms of keys whose tone does not turn."""
+    if not (len(positive) and len(negative)):
+        return 0
+    watch = ToneWatch()
+    return sum(
+        watch.update(str(share), chance)
+        for share in STEADY
+        for chance in _drawn(draw, positive, negative, share, REVIEWS_STEADY)
+    )
+
+
+def _drawn(
+    draw: np.random.Generator,
+    positive: npt.NDArray[np.float64],
+    negative: npt.NDArray[np.float64],
+    share: float,
+    count: int,
+) -> list[float]:
+    """Chances of so many reviews, of which ``share`` are positive."""
+    drawn = np.where(draw.random(count) < share, draw.choice(positive, count), draw.choice(negative, count))
+    return list(map(float, drawn))

@@ -41,7 +41,7 @@ _INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS)
 _READ_BY_WORKERS = (topics.ADS, topics.CONTROL, topics.MODELS, topics.CAMPAIGN_METRICS, topics.CLICK_LAYERS)
 _SHOWN = (
     topics.ADS, topics.CONTROL, topics.CAMPAIGN_METRICS, topics.PLACEMENTS, topics.DECISIONS, topics.OUTCOMES,
-    topics.DEAD_LETTERS, topics.EXPERIMENT_REPORTS,
+    topics.DEAD_LETTERS, topics.EXPERIMENT_REPORTS, topics.TONES,
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from streams.metrics_table import Row, monitor_rows, worker_rows
+from streams.metrics_table import Row, monitor_rows, review_rows, worker_rows
 
 Unit = Literal["short", "s", "bytes", "reqps", "percentunit", "none"]
 Kind = Literal["timeseries", "stat", "table", "state-timeline"]
@@ -158,12 +158,22 @@ LAG = (
     Panel("Failed polls", {"{{outcome}}": "rate(salience_lag_polls_total[$__rate_interval])"}, "reqps"),
 )
 
+REVIEWS = (
+    Panel(
+        "Reviews",
+        {"{{outcome}}": "sum by (outcome) (rate(salience_reviews_total[$__rate_interval]))"},
+        "reqps",
+    ),
+    Panel("Tones turned", {"{{of}}s": "sum by (of) (increase(salience_tones_turned_total[$__rate_interval]))"}),
+)
+
 
 def dashboards() -> dict[str, str]:
     """JSON by file name. Raises `DashboardError`."""
     return {
         "workers.json": _dashboard("salience-workers", "salience: workers", WORKERS, worker_rows()),
         "lag.json": _dashboard("salience-lag", "salience: lag", LAG, monitor_rows()),
+        "reviews.json": _dashboard("salience-reviews", "salience: reviews", REVIEWS, review_rows()),
     }
 
 

@@ -39,6 +39,7 @@ LABELS = {
     "arm": f"the arms of experiments, at most {ARMS_MAX}, then `other`",
     "reason": "why a candidate lost: a fixed set",
     "among": "advertiser, category",
+    "of": "ad, brand",
     "slot": "slots of a placement, at most 100",
     "version": "the model in use: one",
     "specification": "of the model in use: one",

@@ -1,4 +1,4 @@
-"""``deploy/METRICS.md``: every metric of workers and of the lag monitor, read off what they export."""
+"""``deploy/METRICS.md``: every metric of workers, lag monitor and reader of reviews, read off what they export."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from streams.lag.board import Board, GroupSeen, Observation, Partition
 from streams.lag.exporter import LagCollector
 from streams.lag.monitor import News
 from streams.metrics import LABELS, Metrics, Standing
+from streams.review_feed import Reviewer
+from streams.review_web import ReviewCollector
 
 SUFFIX = {"counter": "_total", "info": "_info"}
 """What the text format adds to a name."""
@@ -43,6 +45,11 @@ def monitor_rows() -> list[Row]:
     return _rows(LagCollector(lambda: news).collect())
 
 
+def review_rows() -> list[Row]:
+    """Every metric of ``salience reviews follow``."""
+    return _rows(ReviewCollector(Reviewer()).collect())
+
+
 def _rows(families: Iterable[Metric]) -> list[Row]:
     rows = []
     for family in families:
@@ -73,6 +80,12 @@ def table() -> str:
             "`salience lag serve`, `/metrics`.",
             "",
             *_markdown(monitor_rows()),
+            "",
+            "## Reviews",
+            "",
+            "`salience reviews follow --port 9307`, `/metrics`.",
+            "",
+            *_markdown(review_rows()),
             "",
             "## Labels and their bounds",
             "",

@@ -7,6 +7,7 @@ teach, too.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -47,6 +48,8 @@ class Reviewer:
         self._news: dict[bytes, Tone] = {}
         self._told: dict[bytes, Tone] = {}
         self.reviews = self.refused = 0
+        self.turned = {"ad": 0, "brand": 0}
+        """Turns that were said for the first time."""
         self.letters_to = -1
         """Offset of the newest review that has a dead letter."""
 
@@ -61,10 +64,10 @@ class Reviewer:
                 self._brands[ad.ad_id] = ad.brand
 
     def take_told(self, records: Sequence[Record]) -> None:
-        """Learn what stands on ``tones``."""
+        """Learn what stands on ``tones``. What is none, of another version or another hand, is said anew."""
         for record in records:
-            if record.value is not None:
-                tone = _tone(record.value)
+            with contextlib.suppress(msgspec.MsgspecError):
+                tone = _tone(record.value or b"")
                 self._told[tone.key] = tone
 
     def take(self, records: Sequence[Record]) -> Iterator[Message]:
@@ -110,7 +113,12 @@ class Reviewer:
     def news(self) -> list[Tone]:
         """Tones that differ from what was said of them last."""
         out = [tone for key, tone in self._news.items() if _worth_saying(tone, self._told.get(key))]
-        self._told |= {tone.key: tone for tone in out}
+        for tone in out:
+            before = self._told.get(tone.key)
+            self.turned[tone.of] += tone.turned_ms is not None and (
+                before is None or before.turned_ms != tone.turned_ms
+            )
+            self._told[tone.key] = tone
         self._news.clear()
         return out
 

@@ -13,11 +13,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
+    from streams.review_feed import ReviewFeed
+    from streams.settings import Settings
     from streams.wire import Tone
 
 app = typer.Typer(help="The tone of reviews: followed live, and judged on a file.", no_args_is_help=True)
@@ -54,6 +57,9 @@ def follow(
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     once: Annotated[bool, typer.Option("--once", help="End when all that is there has been read.")] = False,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Serve /metrics and /healthz there, on SALIENCE_WEB_HOST.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Read the topic reviews until stopped, and put on tones how each ad and brand sounds; say when one turns.
@@ -64,26 +70,48 @@ def follow(
     """
     from streams.review_feed import ReviewFeed
 
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     people = Console(stderr=True, highlight=False)
-    turned: dict[bytes, int | None] = {}
-
-    def told(tones: "Sequence[Tone]") -> None:
-        for tone in tones:
-            if as_json:
-                typer.echo(msgspec.json.encode(tone))
-            if tone.turned_ms is not None and turned.get(tone.key) != tone.turned_ms:
-                turned[tone.key] = tone.turned_ms
-                people.print(f"{tone.of} {tone.name} has turned: {tone.tone:.2f} of late", markup=False)
-
-    feed = ReviewFeed(settings_of(bootstrap=bootstrap, topic_prefix=prefix), told)
-
-    async def run() -> None:
-        work = asyncio.ensure_future(feed.run(follow=not once))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-        await asyncio.wait([work])
-        if not work.cancelled():
-            work.result()
-
-    asyncio.run(run())
+    feed = ReviewFeed(settings, _Teller(people, as_json))
+    try:
+        asyncio.run(_until_told(_served(feed, settings, port, people, follow=not once)))
+    except OSError as error:
+        fail(f"cannot listen on {settings.web_host}:{port}: {error}. Another one: --port 0")
     people.print(f"{feed.reviewer.reviews:,} reviews read, {feed.reviewer.refused:,} refused")
+
+
+class _Teller:
+    """Says which tones have turned, to people once, and all of them to machines."""
+
+    def __init__(self, people: Console, as_json: bool) -> None:
+        self._people, self._as_json = people, as_json
+        self._turned: dict[bytes, int] = {}
+
+    def __call__(self, tones: "Sequence[Tone]") -> None:
+        for tone in tones:
+            if self._as_json:
+                typer.echo(msgspec.json.encode(tone))
+            if tone.turned_ms is not None and self._turned.get(tone.key) != tone.turned_ms:
+                self._turned[tone.key] = tone.turned_ms
+                self._people.print(f"{tone.of} {tone.name} has turned: {tone.tone:.2f} of late", markup=False)
+
+
+async def _served(feed: "ReviewFeed", settings: "Settings", port: int | None, people: Console, *, follow: bool) -> None:
+    if port is None:
+        await feed.run(follow=follow)
+        return
+    from streams.review_web import serving
+
+    async with serving(feed.reviewer, settings, port) as url:
+        people.print(f"{url}/metrics", markup=False)
+        await feed.run(follow=follow)
+
+
+async def _until_told(work: "Coroutine[None, None, None]") -> None:
+    """``work`` until it is done, or a signal tells it to end."""
+    task = asyncio.create_task(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()

@@ -14,6 +14,7 @@ from streams.control_wire import Drift
 from streams.lag.arithmetic import Status
 from streams.lag.board import GroupLag
 from streams.lag.monitor import News
+from streams.wire import Tone
 
 TIME_LAG_S = 30.0
 GROWING_S = 5.0
@@ -45,10 +46,18 @@ def alarms(
     models: Sequence[ModelQuality],
     drifts: Sequence[Drift],
     refused: Sequence[RefusedKind],
+    tones: Iterable[Tone],
     now_ms: int,
 ) -> list[Alarm]:
     """Everything that is wrong, the red first."""
     found = [*_told(_of_lag(news, group)), *_of_clicks(models, drifts, now_ms), *_of_letters(group, refused)]
+    found += [
+        Alarm(
+            name="SalienceToneTurned", red=False, about={"of": tone.of, "name": tone.name, "tone": round(tone.tone, 2)}
+        )
+        for tone in tones
+        if tone.turned_ms is not None and tone.turned_ms >= now_ms - DRIFT_RECENT_MS
+    ]
     return sorted(found, key=lambda alarm: not alarm.red)
 
 

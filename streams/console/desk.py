@@ -27,9 +27,13 @@ from streams.lag.arithmetic import Status
 from streams.lag.monitor import News
 from streams.layer_audit import decode_outcome
 from streams.settings import Settings
+from streams.wire import Tone
 
 LETTERS_READ = 5_000
+TURNED_MAX = 100
+"""Ads and brands whose reviews have turned, the latest."""
 
+_tone = msgspec.json.Decoder(Tone).decode
 _placed = msgspec.json.Decoder(Placed).decode
 
 
@@ -72,6 +76,7 @@ class Desk:
         self._flow, self._history = Flow(lanes), History(lanes)
         self._clicks, self._campaigns, self._refused = Clicks(), Campaigns(), Refused()
         self._trials = Trials()
+        self._turned: dict[bytes, Tone] = {}
         self._people_read = PEOPLE_MAX // lanes
         self._shown: list[LaneState] = []
         self.malformed = 0
@@ -85,6 +90,7 @@ class Desk:
             Tail(prefix + topics.CONTROL, self._take_control),
             Tail(prefix + topics.EXPERIMENT_REPORTS, self._take_reports),
             Tail(prefix + topics.CAMPAIGN_METRICS, self._campaigns.take),
+            Tail(prefix + topics.TONES, self._take_tones),
             Tail(prefix + topics.PLACEMENTS, self._take_placements, newest=self._people_read),
             Tail(prefix + topics.OUTCOMES, self._take_outcomes, newest=OUTCOMES_READ),
             Tail(prefix + topics.DEAD_LETTERS, self._take_letters, newest=LETTERS_READ),
@@ -110,6 +116,19 @@ class Desk:
                 self._trials.take((record.key or b"").decode(errors="replace"), record.value)
             except msgspec.MsgspecError:
                 self.malformed += 1
+
+    def _take_tones(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self._turned.pop(record.key or b"", None)
+            try:
+                tone = _tone(record.value) if record.value is not None else None
+            except msgspec.MsgspecError:
+                self.malformed += 1
+                continue
+            if tone is not None and tone.turned_ms is not None:
+                self._turned[tone.key] = tone
+                if len(self._turned) > TURNED_MAX:
+                    del self._turned[min(self._turned, key=lambda key: self._turned[key].turned_ms or 0)]
 
     def _take_placements(self, records: Sequence[Record]) -> None:
         placed, written_ms = [], []
@@ -147,7 +166,7 @@ class Desk:
         self._shown = shown(states)
         models, drifts, refused = self._clicks.models(), list(self._clicks.drifts), self._refused.told(now_ms)
         stream_ms = max((model.newest_ms for model in models), default=now_ms)  # drift is dated by the events' time
-        found = alarms(news, group, models, drifts, refused, stream_ms)
+        found = alarms(news, group, models, drifts, refused, self._turned.values(), stream_ms)
         return Snapshot(
             time_ms=now_ms,
             level="red" if any(alarm.red for alarm in found) else "amber" if found else "ok",

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from streams.dashboards import LAG, DashboardError, Panel, _dashboard, dashboards, metrics_in
-from streams.metrics_table import monitor_rows, worker_rows
+from streams.metrics_table import monitor_rows, review_rows, worker_rows
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
-METRICS = {row.name for row in (*worker_rows(), *monitor_rows())}
+METRICS = {row.name for row in (*worker_rows(), *monitor_rows(), *review_rows())}
 
 
 def alerts() -> list[dict[str, Any]]:

@@ -60,6 +60,7 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
         "streams/metrics_page.py": "a page of both",
         "streams/lag/serve.py": "the lag monitor's web server",
         "streams/console/serve.py": "the console's web server",
+        "streams/review_web.py": "the reader of reviews' web server",
     },
 }
 # Who makes a Kafka consumer. The lanes' events come through the intake alone; the others read something else.

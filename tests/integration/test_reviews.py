@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 import json
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,7 +94,12 @@ def test_a_reader_that_follows_hears_of_new_ads_and_reviews_and_ends_when_told(
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
         await shop.publish([SHOP[0], *raw(stream(100, share=1.0))])
-        process = await asyncio.create_subprocess_exec(*command(shop, "--json"), stdout=subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(
+            *command(shop, "--json", "--port", "0"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stderr is not None
+        url = (await process.stderr.readline()).decode().strip()
+        assert url.startswith("http://127.0.0.1:")
 
         async def stands(key: bytes) -> bool:
             assert process.returncode is None
@@ -107,6 +114,10 @@ def test_a_reader_that_follows_hears_of_new_ads_and_reviews_and_ends_when_told(
             return await stands(b"ad/boot")
 
         await until(heard, "the tone of the new ad")
+        page = (await asyncio.to_thread(urllib.request.urlopen, url)).read().decode()
+        assert 'salience_tones_turned_total{of="brand"} 0.0' in page
+        (read,) = re.findall(r'salience_reviews_total\{outcome="read"\} (\S+)', page)
+        assert float(read) > 100
         process.send_signal(signal.SIGTERM)
         told, _ = await process.communicate()
         assert process.returncode == 0

@@ -19,6 +19,7 @@ from streams.experiment_report import PREFERENCE
 from streams.lag.arithmetic import Status
 from streams.lag.board import GroupLag, Report
 from streams.lag.monitor import News
+from streams.wire import Tone
 from tests.builders import START_MS
 from tests.unit.consoles import group, letter, partition
 
@@ -47,6 +48,10 @@ def drift(time_ms: int) -> Drift:
     )
 
 
+def tone(turned_ms: int | None) -> Tone:
+    return Tone(of="brand", name="acme", reviews=90, tone=0.312, turned_ms=turned_ms, time_ms=START_MS)
+
+
 WELL = group(partition(0))
 CASES: list[tuple[dict[str, Any], list[tuple[str, bool]]]] = [
     ({}, []),
@@ -64,6 +69,8 @@ CASES: list[tuple[dict[str, Any], list[tuple[str, bool]]]] = [
     ({"models": [model(), model(calibration=9.0)]}, []),
     ({"drifts": [drift(START_MS)]}, [("SalienceDrift", False)]),
     ({"drifts": [drift(START_MS - 3_600_000)]}, []),
+    ({"tones": [tone(None), tone(START_MS - 1_000)]}, [("SalienceToneTurned", False)]),
+    ({"tones": [tone(START_MS - 3_600_000)]}, []),
     ({"letters": [letter()] * 90}, [("SalienceDeadLetters", False)]),
     ({"letters": [letter()] * 30}, []),  # half a record a second of a hundred
     ({"letters": [letter(at_ms=START_MS - 120_000)] * 90}, []),
@@ -80,6 +87,7 @@ def test_what_is_wrong_is_named_by_its_alert(given: dict[str, Any], expected: li
         given.get("models", [model()]),
         given.get("drifts", []),
         refused.told(START_MS),
+        given.get("tones", []),
         START_MS,
     )
     assert [(alarm.name, alarm.red) for alarm in found] == expected
@@ -87,7 +95,7 @@ def test_what_is_wrong_is_named_by_its_alert(given: dict[str, Any], expected: li
 
 def test_of_a_stopped_cluster_the_partitions_that_waited_longest_are_told_and_the_rest_counted() -> None:
     stopped = group(*(partition(at, Status.STOP, stuck_s=20.0 + at) for at in range(64)))
-    found = alarms(news(stopped), stopped, [], [], [], START_MS)
+    found = alarms(news(stopped), stopped, [], [], [], [], START_MS)
     assert [(alarm.about["partition"], alarm.more) for alarm in found] == [
         ("clicks[63]", 0), ("clicks[62]", 0), ("clicks[61]", 61),
     ]  # fmt: skip
@@ -123,6 +131,7 @@ def test_whatever_the_page_says_is_in_the_dictionaries() -> None:
     keys |= {f"status.{status}" for status in Status} | {f"kind.{kind.name.lower()}" for kind in Kind}
     keys |= {f"lost.{reason}" for reason in get_args(Reason)}
     keys |= {f"metric.{metric}" for metric in (*get_args(Metric), PREFERENCE)}
+    keys |= {f"of.{one}" for one in get_args(Tone.__annotations__["of"])}
     fields = {name: get_args(kind) for name, kind in Drift.__annotations__.items()}
     keys |= {f"detector.{one}" for one in fields["detector"]} | {f"answer.{one}" for one in fields["answer"]}
     for prefix, name in (("lanes", "lanes"), ("arms", "clicks"), ("campaigns", "campaigns"), ("models", "models")):

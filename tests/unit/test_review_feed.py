@@ -72,7 +72,9 @@ def test_a_turn_for_the_worse_is_told_within_fifty_reviews_with_the_time_of_the_
     list(one.take(records(stream(600))))
     assert {tone.turned_ms for tone in one.news()} == {None}
     list(one.take(records(stream(50, share=0.2, seed=2, first=600), first=600)))
+    assert one.turned == {"ad": 0, "brand": 0}
     turned = {tone.key: tone.turned_ms for tone in one.news()}
+    assert one.turned == {"ad": 1, "brand": 1}
     assert set(turned) == {b"ad/shoe", b"brand/acme"}
     for time_ms in turned.values():
         assert time_ms is not None
@@ -87,8 +89,18 @@ def test_a_reader_that_begins_anew_says_nothing_twice() -> None:
     again = reviewer(said)
     list(again.take(records(reviews)))
     assert again.news() == []
+    assert again.turned == {"ad": 0, "brand": 0}  # nor is it counted twice
     list(again.take(records([review(650, "shoe", good=True)], first=650)))
     assert all(abs(tone.tone - was.tone) >= STEP for tone, was in zip(again.news(), said, strict=False))
+
+
+def test_what_is_no_tone_among_those_that_stand_there_is_passed_over() -> None:
+    one = reviewer()
+    one.take_told(
+        [Record("tones", 0, 0, START_MS, b"ad/shoe", b"{"), Record("tones", 0, 1, START_MS, b"ad/boot", None)]
+    )
+    list(one.take(records(stream(10))))
+    assert {tone.key for tone in one.news()} == {b"ad/shoe", b"brand/acme"}
 
 
 def test_a_turn_is_remembered_though_its_reviews_have_left_the_topic() -> None:

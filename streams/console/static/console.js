@@ -80,11 +80,12 @@ const SHAPES = {
   seconds, behind: (value) => number(value, 0), calibration: number, auc: number,
   was: (value) => number(value, 4), now: (value) => number(value, 4), status: (value) => say(`status.${value}`), owner: (value) => value || say("nobody"),
   detector: (value) => say(`detector.${value}`), answer: (value) => say(`answer.${value}`),
+  of: (value) => say(`of.${value}`), tone: number,
 };
 
 const Alarms = {
   draw(snapshot) {
-    keyed(byId("alarms"), snapshot.alarms, (alarm) => `${alarm.name} ${alarm.about.partition ?? alarm.about.topic ?? alarm.about.lane ?? ""} ${alarm.about.detector ?? ""}`,
+    keyed(byId("alarms"), snapshot.alarms, (alarm) => `${alarm.name} ${alarm.about.partition ?? alarm.about.topic ?? alarm.about.lane ?? alarm.about.name ?? ""} ${alarm.about.detector ?? alarm.about.of ?? ""}`,
       () => make("li", {}, make("b"), make("span"), make("small")),
       (node, alarm) => {
         const about = Object.fromEntries(

@@ -1,0 +1,47 @@
+"""The console tells whose reviews have turned of late, and keeps the latest of many."""
+
+from streams.console.desk import TURNED_MAX, Desk
+from streams.lag.board import Report
+from streams.lag.monitor import News
+from streams.settings import Settings
+from streams.wire import Tone, encode_json
+from tests.builders import START_MS, Record
+
+NEWS = News(
+    time_ms=START_MS,
+    age_s=0.1,
+    stale=False,
+    polls=1,
+    failed=0,
+    poll_s=0.01,
+    error="",
+    report=Report(watched_s=60, groups=()),
+)
+
+
+def record(name: str, turned_ms: int | None) -> Record:
+    tone = Tone(of="brand", name=name, reviews=90, tone=0.3, turned_ms=turned_ms, time_ms=START_MS)
+    return Record("tones", 0, 0, START_MS, tone.key, encode_json(tone))
+
+
+def turned(desk: Desk) -> list[object]:
+    found = desk.tick(NEWS, START_MS, caught_up=True, skipped=0).alarms
+    return [alarm.about["name"] for alarm in found if alarm.name == "SalienceToneTurned"]
+
+
+def test_a_tone_is_an_alarm_for_half_an_hour_and_until_it_is_taken_back() -> None:
+    desk = Desk(Settings(), 1)
+    (tail,) = [tail for tail in desk.tails() if tail.topic == "tones"]
+    tail.take([record("acme", START_MS - 1_000), record("well", None), record("old", START_MS - 3_600_000)])
+    tail.take([Record("tones", 0, 0, START_MS, b"brand/odd", b"{")])
+    assert turned(desk) == ["acme"]
+    assert desk.malformed == 1
+    tail.take([Record("tones", 0, 0, START_MS, b"brand/acme", None)])
+    assert turned(desk) == []
+
+
+def test_of_too_many_turns_the_latest_are_told() -> None:
+    desk = Desk(Settings(), 1)
+    (tail,) = [tail for tail in desk.tails() if tail.topic == "tones"]
+    tail.take([record(f"b{at}", START_MS - at) for at in range(TURNED_MAX + 50)])
+    assert set(turned(desk)) == {f"b{at}" for at in range(TURNED_MAX)}

@@ -28,6 +28,7 @@ from onnx_models.trial import Trial, logit_of
 from scoring.attention import FORMAT, Manifest
 from scoring.feedback import ClickLayer, Impressions
 from scoring.rows import RING_SIZE
+from scoring.watch import Detector
 from streams.cli.trials import trial_of
 from tests.builders import made_up_log
 
@@ -107,7 +108,9 @@ def test_the_layer_predicts_alike_in_one_go_and_slice_by_slice(trial: Trial) -> 
     """As in the worker, whose slices are cut by what has arrived."""
     stream, rng = trial.stream, np.random.default_rng(4)
     logit = rng.normal(size=len(trial.stateful))
-    whole, layer, parts = stream.observe(logit, trial.stateful)[1].predicted, ClickLayer(), []
+    at_once, observed = stream.observe(logit, trial.stateful)
+    assert at_once.watch.detectors[Detector.INTEREST].width > 0
+    whole, layer, parts = observed.predicted, ClickLayer(), []
     for start in range(0, len(stream.events), 7):
         cut = slice(start, start + 7)
         within = (stream.place >= start) & (stream.place < start + 7)

@@ -22,6 +22,7 @@ from scoring.inputs import (
     History,
     HistoryKind,
     ModelInputs,
+    closeness_of,
     context_of,
     cosines_of,
     empty_inputs,
@@ -331,3 +332,10 @@ def test_the_specification_names_every_statistic_and_every_number_of_the_context
     assert len(specification["candidate_stats"]) == STATS_DIM  # type: ignore[arg-type]  # a JSON value
     assert len(specification["context"]) - 1 + SURFACES == CONTEXT_DIM  # type: ignore[arg-type]  # a JSON value
     assert specification_hash(specification) == SPEC_HASH
+
+
+def test_closeness_is_the_cosine_with_the_long_interest_and_none_where_there_is_no_interest() -> None:
+    stats = np.zeros((2, 3, STATS_DIM), dtype=np.float32)
+    stats[:, :, 0], stats[0, :, 1] = 0.9, (0.25, -0.5, 0.0)
+    assert closeness_of(stats)[0].tolist() == pytest.approx([0.25, -0.5, np.nan], nan_ok=True)
+    assert np.isnan(closeness_of(stats)[1]).all()

@@ -57,6 +57,16 @@ def test_an_ad_and_its_brand_sound_as_their_reviews_do_and_brands_as_those_of_al
     assert one.news() == []
 
 
+def test_a_tone_is_that_of_the_last_hundred_or_so() -> None:
+    one = reviewer()
+    list(one.take(records(stream(1_000, ad_id="sock", share=1.0))))
+    (tone,) = one.news()
+    assert tone.tone > 0.9
+    list(one.take(records(stream(200, ad_id="sock", share=0.0, first=1_000), first=1_000)))
+    (tone,) = one.news()
+    assert (tone.reviews, tone.tone < 0.3) == (1_200, True)
+
+
 def test_reviews_without_stars_are_heard_and_ads_that_nobody_offers_teach_alone() -> None:
     one = reviewer()
     list(one.take(records(stream(300, ad_id="elsewhere", share=0.5))))

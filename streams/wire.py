@@ -127,7 +127,7 @@ class Tone(Struct, frozen=True, kw_only=True):
     """
 
     of: Literal["ad", "brand"]
-    name: Id
+    name: Label
     reviews: int
     tone: Annotated[float, Meta(ge=0, le=1)]
     turned_ms: TimeMs | None

@@ -1,12 +1,14 @@
 """Cold start: how well strangers are served, people and ads apart, beside those who are known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from onnx_models.examples import Examples
 from onnx_models.metrics import Metrics, measure, tells
 from onnx_models.trial import Trial
+from scoring.inputs import RATED, REVIEWED
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -52,3 +54,17 @@ def segments(trial: Trial, chances: dict[str, Floats]) -> list[Segment]:
 def _met(rows: npt.NDArray[np.int32], trial: Trial) -> Mask:
     """Whether each was shown anything before the test."""
     return np.isin(rows, np.union1d(trial.learn.row, trial.before.row))
+
+
+def unmet(examples: Examples) -> Examples:
+    """As if none of the ads had been shown to anybody; of their brands it is known what came of it."""
+    stats = examples.stats.copy()
+    stats[:, RATED : RATED + 2] = 0
+    return replace(examples, stats=stats)
+
+
+def unreviewed(examples: Examples) -> Examples:
+    """As if nobody had said anything of the ads."""
+    stats = examples.stats.copy()
+    stats[:, REVIEWED:] = 0
+    return replace(examples, stats=stats)

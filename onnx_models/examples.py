@@ -15,9 +15,10 @@ from scoring.events import Events, Kind, Source
 from scoring.features import FEATURE_DIM
 from scoring.gathering import gather
 from scoring.ids import MISSING, mix64
-from scoring.inputs import CONTEXT_DIM, RATED, STATS_DIM
+from scoring.inputs import CONTEXT_DIM, RATED, REVIEWED, STATS_DIM
 from scoring.rates import RateTable, counts_of
 from scoring.rows import RING_SIZE, RowStore
+from scoring.tones import NOTHING_SAID, ToneHistory
 from scoring.update import apply
 
 Floats = npt.NDArray[np.float32]
@@ -87,12 +88,13 @@ def collect(
     catalogue: Catalogue,
     progress: Progress | None = None,
     rates: RateTable | None = None,
+    said: ToneHistory = NOTHING_SAID,
 ) -> tuple[Examples, Ints]:
     """An example for each impression of an ad that the catalogue knows, in time order; ``store`` ends as served.
 
-    So do ``rates``, which begin as what came before has left them. ``events["row"]`` are rows of ``store``. Offsets are
-    given anew, by time. An event id counts once. Beside the examples, their places ``[E]`` among the events in the
-    order of `in_time_order`.
+    So do ``rates``, which begin as what came before has left them. ``said`` is what reviews told, and when.
+    ``events["row"]`` are rows of ``store``. Offsets are given anew, by time. An event id counts once. Beside the
+    examples, their places ``[E]`` among the events in the order of `in_time_order`.
     """
     events = in_time_order(events, store)
     slots = catalogue.slots_of(events["ad"])
@@ -111,6 +113,7 @@ def collect(
     rates = RateTable() if rates is None else rates
     rates.follow(catalogue)
     out.stats[:, RATED:] = rates.running(slots, counts_of(events, outcome))[wanted]
+    out.stats[:, REVIEWED:] = said.before(events["ad"][wanted], out.time_ms)
     return out, np.flatnonzero(wanted)
 
 

@@ -140,7 +140,7 @@ class Attention(nn.Module):
         keys, values, scores = self.past(history, history_age, history_kind, history_mask)
         match_user = self.match_user(interest).unsqueeze(1)  # [B, 1, M]
         wide_user = self.wide_user(torch.cat([interest, context], 1)).unsqueeze(1)  # [B, 1, 128]
-        # Once a candidate: 2 × (2·(H+1)·D + K·M + (3D+M+S)·128 + 128·64 + 3·64) = 57 kFLOP.
+        # Once a candidate: 2 × (2·(H+1)·D + K·M + (3D+M+S)·128 + 128·64 + 3·64) = 58 kFLOP.
         weights = self.weigh(candidates, keys, scores)  # [B, C, 1+H]
         pooled = weights @ values  # [B, C, D]
         match = self.match_item(candidate_features) * match_user  # [B, C, M]

@@ -10,9 +10,10 @@ from onnx_models.examples import Examples, Items, Progress, collect, in_time_ord
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Source
 from scoring.feedback import ClickLayer, Impressions, Learning, Observed
-from scoring.inputs import closeness_of
+from scoring.inputs import REVIEWED, closeness_of
 from scoring.rates import RateTable
 from scoring.rows import RowStore
+from scoring.tones import NOTHING_SAID, ToneHistory
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
@@ -44,7 +45,8 @@ class Stream:
 class Trial:
     """``before`` tells only what was looked at for long; ``learn`` all. ``frozen`` and ``stateful`` are the same test.
 
-    Of ``frozen`` the users' state is that of the moment when the test begins, as ``store`` and ``rates`` have it.
+    Of ``frozen`` the users' state is that of the moment when the test begins, as ``store`` and ``rates`` have it. What
+    reviews told, and when, is ``said``.
     """
 
     catalogue: Catalogue
@@ -57,6 +59,7 @@ class Trial:
     cut_ms: int
     store: RowStore
     rates: RateTable
+    said: ToneHistory
 
 
 def split_ms(events: Events, from_ms: int, share: float) -> int:
@@ -75,6 +78,7 @@ def prepare(
     *,
     from_ms: int,
     cut_ms: int,
+    said: ToneHistory = NOTHING_SAID,
     progress: Progress | None = None,
 ) -> Trial:
     """Part ``events`` at ``cut_ms``; impressions before ``from_ms`` tell looks alone.
@@ -89,10 +93,11 @@ def prepare(
             progress(done, len(events))
 
     rates = RateTable()
-    learnt, _ = collect(early, store, catalogue, on, rates)
+    learnt, _ = collect(early, store, catalogue, on, rates, said)
     still, still_rates = same_rows(store), copy.deepcopy(rates)
-    stateful, place = collect(late, store, catalogue, lambda done, _: on(len(early) + done, 0), rates)
+    stateful, place = collect(late, store, catalogue, lambda done, _: on(len(early) + done, 0), rates, said)
     frozen = unanswered(late[place], still, catalogue, still_rates)
+    frozen.stats[:, REVIEWED:] = said.before(catalogue.ad[frozen.item], np.full(len(frozen), cut_ms))
     told = {name: getattr(stateful, name) for name in ("label", "converted", "viewed_s")}
     recent = learnt.time_ms >= from_ms
     return Trial(
@@ -106,6 +111,7 @@ def prepare(
         cut_ms=cut_ms,
         store=still,
         rates=still_rates,
+        said=said,
     )
 
 

@@ -4,10 +4,11 @@ Nothing here reads a clock, the environment, a topic or global randomness: time 
 and "now" is the timestamp of the record being applied. Modules import only those before them on the path
 
     ids → seal → features → text → events → order → rows → dedup → claims → cleaning → anomaly → ring → interest
-        → value → catalogue → update → candidates → examination → rates → inputs → gathering → graph → attention → proof
-        → clicks → pending → watch → learner → feedback → pool → calibration → exploration → assignment → policies
-        → models → auction → ranking → thompson → confidence → interleaving → variety → slate → columns → market
-        → fairness → shown → ledger → pacing → traffic → budgets → billing → touches → attribution → engine → exposure
+        → value → tones → catalogue → update → candidates → examination → rates → inputs → gathering → graph
+        → attention → proof → clicks → pending → watch → learner → feedback → pool → calibration → exploration
+        → assignment → policies → models → auction → ranking → thompson → confidence → interleaving → variety
+        → slate → columns → market → fairness → shown → ledger → pacing → traffic → budgets → billing → touches
+        → attribution → engine → exposure
 
 and beside it, the laboratory that judges what the engine did
 

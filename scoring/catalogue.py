@@ -19,6 +19,7 @@ from scoring.features import (
 )
 from scoring.ids import MISSING, IdMap, id64, id64s
 from scoring.text import WIDE_DIM, TextOf
+from scoring.tones import ToneTable
 from scoring.value import BID_TYPES
 
 Vectors = npt.NDArray[np.float32]
@@ -106,7 +107,7 @@ class Catalogue:
 
     ``encode`` and ``dim`` are the model's; without a model there are no learned vectors (``dim`` 0). Further models
     have columns of their own (`attach`); ``broken`` tells whose encoder has failed, and why. ``titles``: vectors of
-    titles, for models that ask for them; without it there are none.
+    titles, for models that ask for them; without it there are none. ``tones``: how ads are reviewed.
     """
 
     encode: Encoder = _no_encoder
@@ -117,11 +118,14 @@ class Catalogue:
     campaigns: list[str] = field(default_factory=list)
     version: int = 0
     titles: TextOf | None = None
+    tones: ToneTable = field(default_factory=ToneTable)
 
     def __post_init__(self) -> None:
         self._slots = IdMap()
         self._shelf: Shelf | None = None
         self._shelf_version = -1
+        self._tone: Vectors = self.tones.of(np.zeros(0, dtype=np.uint64))
+        self._tone_version = -1, -1
         self._encoders: dict[str, Encoder] = {}
         self.broken: dict[str, str] = {}
         dense = (np.float32, (DENSE_DIM if self.titles is None else WIDE_DIM,))
@@ -143,6 +147,14 @@ class Catalogue:
     def slots_of(self, ads: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Slots of 64-bit ad ids, any shape; `MISSING` where unknown."""
         return self._slots.get(ads)
+
+    @property
+    def tone(self) -> Vectors:
+        """What reviews tell of every ad, ``[len(self), TONES_DIM]``; kept until ads or tones change."""
+        version = self.version, self.tones.version
+        if self._tone_version != version:
+            self._tone, self._tone_version = self.tones.of(self.ad), version
+        return self._tone
 
     def upsert(self, entries: Sequence[Entry]) -> None:
         """Add or change ads. Raises `CatalogueError` where two ad ids share a 64-bit id or the bound is reached.

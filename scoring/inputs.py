@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from scoring.events import Kind
 from scoring.features import FEATURE_DIM, specification_hash
-from scoring.rates import RATES, RATES_DIM
+from scoring.rates import RATES, RATES_DIM, TONED
 from scoring.rows import HORIZONS, KIND_MASK, RING_SIZE, SHOWN_BIT, Rows, place_of, places_of
 
 Floats = npt.NDArray[np.float32]
@@ -23,6 +23,8 @@ SKIPPED_AFTER_S = 60
 
 RATED = 8
 """Where the numbers of `scoring.rates` begin in the candidate's stats."""
+REVIEWED = RATED + TONED
+"""Where those of `scoring.tones` do."""
 STATS_DIM = RATED + RATES_DIM
 COUNTED_MAX = 200
 """Impressions that tell how far a person's rates can be trusted; further ones tell nothing, and a number that only ever
@@ -56,7 +58,7 @@ class HistoryKind(IntEnum):
 
 
 INPUTS_SPECIFICATION = {
-    "version": 4,
+    "version": 5,
     "history": RING_SIZE,
     "history_kinds": [kind.name for kind in HistoryKind],
     "skipped_after_s": SKIPPED_AFTER_S,

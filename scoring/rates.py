@@ -1,5 +1,7 @@
 """How often ads, and brands, are clicked where they are shown: what the past of everybody tells of a candidate.
 
+Beside it stands what reviews tell (`scoring.tones`), as of when the catalogue was last followed.
+
 An impression at a told place counts once it is applied, a click that answers one as soon as it comes: plain sums, so
 that what lanes have counted adds up. In a slot an impression counts as much as such a slot is looked at, by the curve
 that is assumed before any is known, lest an ad that stands low for a while seem disliked and stay there. Of an ad, and
@@ -16,12 +18,15 @@ from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind, Outcome, Source
 from scoring.examination import SLOTS_MAX, assumed
 from scoring.ids import MISSING, IdMap, id64
+from scoring.tones import TONES, TONES_DIM
 
 Counts = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Slots = npt.NDArray[np.int64]
 
-RATES = ("ad_lift", "log_ad_expected", "brand_lift", "log_brand_expected")
+TONED = 4
+"""Where the numbers of `scoring.tones` begin."""
+RATES = ("ad_lift", "log_ad_expected", "brand_lift", "log_brand_expected", *TONES)
 RATES_DIM = len(RATES)
 RATE_PRIOR = 8.0
 """Expected clicks that a lift of 0 counts for."""
@@ -44,7 +49,7 @@ def counts_of(events: Events, outcome: npt.NDArray[np.uint8]) -> Counts:
 
 
 class RateTable:
-    """Counts (shown, clicked) of ads by their slot in a catalogue, of brands, and of everything. 28 bytes an ad."""
+    """Counts (shown, clicked) of ads by their slot in a catalogue, of brands, and of everything. 36 bytes an ad."""
 
     def __init__(self) -> None:
         self.ads: Counts = np.zeros((0, 2))
@@ -54,10 +59,12 @@ class RateTable:
         self._brands = IdMap()
         self._brands.set(_NO_BRAND, 0)
         self._of_brands: Counts = np.zeros((1, 2))
+        self._tone: Floats = np.zeros((0, TONES_DIM), dtype=np.float32)
         self._version = -1
 
     def follow(self, catalogue: Catalogue) -> Slots:
         """Make room for ads that are new, whose slots it gives, and let ads that have another brand count for that."""
+        self._tone = catalogue.tone
         known, now = len(self.ads), len(catalogue)
         if self._version == catalogue.version:
             return np.arange(0)
@@ -99,7 +106,8 @@ class RateTable:
         if not len(self.ads):
             return np.zeros((*slots.shape, RATES_DIM), dtype=np.float32)
         brand = self._brand.take(slots)
-        return _told(self.ads.take(slots, axis=0), self._of_brands.take(brand, axis=0), self.total)
+        counted = self.ads.take(slots, axis=0), self._of_brands.take(brand, axis=0), self.total
+        return _told(*counted, self._tone.take(slots, axis=0))
 
     def running(self, slots: Slots, counts: Counts) -> Floats:
         """What each of E events in order finds told of its ad, ``[E, RATES_DIM]``; their counts ``[E, 2]`` are added.
@@ -112,7 +120,7 @@ class RateTable:
         brand = self._brand[slots]
         ads = self.ads[slots] + _before(slots, counts)
         brands = self._of_brands[brand] + _before(brand, counts * (brand > 0)[:, None])
-        out[known] = _told(ads, brands, self.total + counts.cumsum(axis=0) - counts)
+        out[known] = _told(ads, brands, self.total + counts.cumsum(axis=0) - counts, self._tone[slots])
         self.add(slots, counts)
         return out
 
@@ -132,7 +140,7 @@ def _before(keys: npt.NDArray[np.integer], counts: Counts) -> Counts:
     return out
 
 
-def _told(ads: Counts, brands: Counts, total: Counts) -> Floats:
+def _told(ads: Counts, brands: Counts, total: Counts, tone: Floats) -> Floats:
     """`RATES` of counts ``[…, 2]``, in half precision: a receipt keeps them of every candidate."""
     rate = (total[..., 1] + 1) / (total[..., 0] + 10)
     out = np.empty((*ads.shape[:-1], RATES_DIM), dtype=np.float16)
@@ -141,4 +149,5 @@ def _told(ads: Counts, brands: Counts, total: Counts) -> Floats:
         lifted = ((counts[..., 1] + RATE_PRIOR) / (expected + RATE_PRIOR)).astype(np.float32)
         much = np.minimum(expected, EXPECTED_MAX).astype(np.float32)
         out[..., column], out[..., column + 1] = np.log(lifted), np.log1p(much) / 5
+    out[..., TONED:] = tone
     return out.astype(np.float32)

@@ -12,6 +12,8 @@ import numpy as np
 import xxhash
 from river import drift, linear_model, optim
 
+from scoring.tones import MEMORY
+
 FEATURES = 1 << 18
 """Buckets that n-grams are hashed into: at most 60 MB of weights and sums, however many reviews come."""
 CHARACTERS_MAX = 400
@@ -21,8 +23,6 @@ KEYS_MAX = 100_000
 """Items and brands watched: 1 KB each. Of more, those longest without a review are forgotten."""
 REVIEWS_MIN = 20
 """Reviews of a key before its tone can turn: there must be something to turn from."""
-MEMORY = 100
-"""Reviews that a tone is the mean of; of more the older ones count ever less."""
 TOLERANCE, THRESHOLD = 0.08, 5.5
 """Page-Hinkley: how far below its mean the tone may stay, and the sum of what is beyond that raises the alarm. A key
 half of whose reviews are good has .16 false alarms in a thousand, one with four fifths .11; of turns from that to three

@@ -38,7 +38,9 @@ ROLES = {
 }
 
 _INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS)
-_READ_BY_WORKERS = (topics.ADS, topics.CONTROL, topics.MODELS, topics.CAMPAIGN_METRICS, topics.CLICK_LAYERS)
+_READ_BY_WORKERS = (
+    topics.ADS, topics.TONES, topics.CONTROL, topics.MODELS, topics.CAMPAIGN_METRICS, topics.CLICK_LAYERS,
+)  # fmt: skip
 _SHOWN = (
     topics.ADS, topics.CONTROL, topics.CAMPAIGN_METRICS, topics.PLACEMENTS, topics.DECISIONS, topics.OUTCOMES,
     topics.DEAD_LETTERS, topics.EXPERIMENT_REPORTS, topics.TONES,
@@ -63,8 +65,8 @@ def _lines() -> Iterator[Line]:
     for name in _READ_BY_WORKERS:
         yield Line("worker", "topic", name, "READ", "read whole by every worker")
     yield Line("worker", "topic", topics.CHANGELOG, "READ", "recovery")
-    beside = (topics.EXPERIMENT_REPORTS, topics.REVIEWS, topics.TONES)
-    others = (*_INPUTS, topics.ADS, topics.CONTROL, *beside)
+    beside = (topics.EXPERIMENT_REPORTS, topics.REVIEWS)
+    others = (*_INPUTS, topics.ADS, topics.TONES, topics.CONTROL, *beside)
     outputs = [each.name for each in topics.TABLE if each.name not in others]
     for name in outputs:
         yield Line("worker", "topic", name, "WRITE", "a slice's effects")
@@ -103,6 +105,7 @@ def _of_those_who_look() -> Iterator[Line]:
 
     for name in (topics.ADS, *_INPUTS):
         yield Line("analyst", "topic", name, "READ", "salience report, export-log")
+    yield Line("analyst", "topic", topics.REVIEWS, "READ", "salience export-log: how they sounded")
     yield Line("analyst", "topic", topics.DECISIONS, "READ", "salience report, ope: which placements, by which arm")
     yield Line("analyst", "topic", topics.OUTCOMES, "READ", "salience outcomes")
     for name in (topics.REVIEWS, topics.ADS, topics.TONES, topics.DEAD_LETTERS):

@@ -48,6 +48,7 @@ from streams.snapshots import Snapshots
 from streams.standing import standing
 from streams.step import Step
 from streams.titles import Titles
+from streams.tone_feed import ToneFeed
 from streams.topic_feed import TopicFeed
 from streams.traces import Traces
 from streams.vitals import Vitals
@@ -187,6 +188,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     feeds: list[TopicFeed] = [
         ControlFeed(settings, control, compute, intake.fail),
         CatalogueFeed(settings, engine.catalogue, refused, compute, intake.fail),
+        ToneFeed(settings, engine.catalogue, compute, intake.fail),
         CampaignFeed(settings, budgets, compute, intake.fail),
     ]
     if pool is not None:

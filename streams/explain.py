@@ -112,7 +112,7 @@ def _second(policy: Policy, other: Interleaved) -> Policy:
     return replace(changed(policy, ranks), model=other.model)
 
 
-_WEIGHTS_BYTES = 8 * len(PERSONAL)
+_WEIGHTS_BYTES, _RATES_BYTES, _ID_BYTES = 8 * len(PERSONAL), 2 * RATES_DIM, 8
 _FIXES = {
     "rules": "name the file that decided in SALIENCE_RULES",
     "seal": "set the SALIENCE_SEAL_SECRET that sealed its prices",
@@ -128,6 +128,8 @@ def _versions(decision: Decision, engine: Engine) -> list[str]:
         )
     if len(decision.weights) != _WEIGHTS_BYTES:
         found.append("its click layer had weights of a former version; run the version that decided")
+    if len(decision.rates) not in (0, _RATES_BYTES * len(decision.candidates) // _ID_BYTES):
+        found.append("its candidates were told of in numbers of a former version; run the version that decided")
     explored = (decision.explore,) if decision.other is None else (decision.explore, decision.other.explore)
     found += [
         f"its slots were explored by {by!r}; known here are {', '.join(EXPLORATIONS)}; run the version that decided"

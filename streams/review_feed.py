@@ -15,6 +15,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from scoring.sentiment import Sentiment, ToneWatch
+from scoring.tones import MEMORY
 from streams.connection import aiokafka_options
 from streams.dead_letters import Filter, read
 from streams.decode import Record, Refusal
@@ -32,6 +33,8 @@ RECORDS_PER_READ = 1_000
 """A second's work at most: a review takes a fifth of a millisecond."""
 STEP = 0.01
 """A tone that has moved by less, and has not turned, is not worth a record."""
+SURER = 1.5
+"""But one is that rests on so many times the reviews, up to those that it remembers: models go by their number."""
 
 _review = msgspec.json.Decoder(Review).decode
 _ad = msgspec.json.Decoder(Ad).decode
@@ -64,8 +67,11 @@ class Reviewer:
                 self._brands.pop((record.key or b"").decode(errors="replace"), None)
                 continue
             with contextlib.suppress(msgspec.MsgspecError):  # the workers make it a dead letter
-                ad = _ad(record.value)
-                self._brands[ad.ad_id] = ad.brand
+                self.offer(_ad(record.value))
+
+    def offer(self, ad: Ad) -> None:
+        """Learn the brand of an ad."""
+        self._brands[ad.ad_id] = ad.brand
 
     def take_told(self, records: Sequence[Record]) -> None:
         """Learn what stands on ``tones``. What is none, of another version or another hand, is said anew."""
@@ -84,10 +90,11 @@ class Reviewer:
                 if record.offset > self.letters_to:
                     yield letter(record, STAGE, *Refusal.of(error))
                 continue
-            self.reviews += 1
-            self._learn(review)
+            self.hear(review)
 
-    def _learn(self, review: Review) -> None:
+    def hear(self, review: Review) -> None:
+        """Take a review: learn from its stars, and what it says of its ad and brand."""
+        self.reviews += 1
         chance = self._sentiment.predict_one(review.text)
         if review.positive is not None:
             self._sentiment.learn_one(review.text, review.positive)
@@ -148,7 +155,9 @@ def _read(record: Record) -> Review:
 
 
 def _worth_saying(tone: Tone, told: Tone | None) -> bool:
-    return told is None or tone.turned_ms != told.turned_ms or abs(tone.tone - told.tone) >= STEP
+    if told is None or tone.turned_ms != told.turned_ms or abs(tone.tone - told.tone) >= STEP:
+        return True
+    return min(tone.reviews, MEMORY) >= SURER * told.reviews
 
 
 class ReviewFeed:
@@ -170,10 +179,10 @@ class ReviewFeed:
             self.reviewer.letters_to = max(self.reviewer.letters_to, int(dead.told("offset")))
         ads, reviews = (partitions_of(bootstrap, prefix + name) for name in (ADS, REVIEWS))
         ends = await log_ends(bootstrap, reviews)
-        options = aiokafka_options(bootstrap)
+        options, idempotent = aiokafka_options(bootstrap), settings.guarantee == "exactly_once"
         async with (
             AIOKafkaConsumer(isolation_level="read_committed", enable_auto_commit=False, **options) as consumer,
-            AIOKafkaProducer(acks="all", enable_idempotence=True, **options) as producer,
+            AIOKafkaProducer(acks="all", enable_idempotence=idempotent, **options) as producer,
         ):
             consumer.assign([*ads, *reviews])
             await consumer.seek_to_end(*ads)

@@ -167,6 +167,7 @@ TABLE: tuple[Topic, ...] = (
     Topic(EXPERIMENT_REPORTS, "what each experiment shows, keyed by experiment", "compact", lanes=False),
     # One partition: one reader learns from all of them. A quarter, read again at every start of it.
     Topic(REVIEWS, "what people say of items, keyed by ad", "delete", lanes=False, configs=_kept(90)),
+    # One partition, read whole by every worker.
     Topic(TONES, "how the reviews of an ad or a brand sound, keyed by it", "compact", lanes=False),
 )
 

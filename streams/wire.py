@@ -128,9 +128,9 @@ class Tone(Struct, frozen=True, kw_only=True):
 
     of: Literal["ad", "brand"]
     name: Label
-    reviews: int
+    reviews: Annotated[int, Meta(ge=0)]
     tone: Annotated[float, Meta(ge=0, le=1)]
-    turned_ms: TimeMs | None
+    turned_ms: TimeMs | None = None
     time_ms: TimeMs
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from scoring.features import Content
 from scoring.rows import RowStore
 from streams.decode import columns
 from streams.logs import Event, Log, in_order
-from streams.wire import Ad, Click, Impression, encode_json
+from streams.wire import Ad, Click, Impression, Tone, encode_json
 
 START_MS = 1_700_000_000_000
 """A moment in November 2023: all tests happen around it."""
@@ -37,6 +37,14 @@ def ad(ad_id: str = "ad-1", **fields: Any) -> Ad:
     """An ad with a campaign behind it."""
     offer: dict[str, Any] = {"campaign_id": "campaign-1", "advertiser_id": "advertiser-1", "bid_micros": 1_000}
     return Ad(ad_id=ad_id, **(offer | fields))
+
+
+def tone(
+    of: Literal["ad", "brand"], name: str, reviews: int, time_ms: int = START_MS, sound: float = 0.75, **fields: Any
+) -> Tone:
+    """How ``reviews`` of an ad or a brand ``sound``, as of ``time_ms``."""
+    told: dict[str, Any] = {"of": of, "name": name, "reviews": reviews, "tone": sound, "turned_ms": None}
+    return Tone(time_ms=time_ms, **(told | fields))
 
 
 def impression(user: str = "user-1", ad_id: str = "ad-1", time_ms: int = START_MS, **fields: Any) -> Impression:

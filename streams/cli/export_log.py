@@ -15,6 +15,7 @@ from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 
 if TYPE_CHECKING:
     from streams.logs.parquet import Writer
+    from streams.review_feed import Reviewer
 
 OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Folder for the files; made where missing.")]
 
@@ -24,8 +25,9 @@ EPILOG = "Example: salience export-log --out log && salience train log --data lo
 def export_log(out: OutOption, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Write ads, impressions and clicks as they stand on the topics now, each to a Parquet file.
 
-    Records that are no valid messages are left out and counted, as the worker's dead letters are. Training reads the
-    files through the code that serves. Exit code 1 where a topic is missing or the broker cannot be reached.
+    Of reviews how ads and brands sounded after each, and not what was said. Records that are no valid messages are left
+    out and counted, as the worker's dead letters are. Training reads the files through the code that serves. Exit code
+    1 where a topic is missing or the broker cannot be reached.
     """
     if find_spec("pyarrow") is None:
         fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'")
@@ -51,13 +53,16 @@ async def _export(bootstrap: str, prefix: str, writer: "Writer", progress: Progr
 
     from streams import topics
     from streams.reading import read_topic
+    from streams.review_feed import Reviewer
     from streams.wire import Ad, Click, Impression
 
-    invalid = 0
+    invalid, reviewer = 0, Reviewer()
     kinds: dict[str, Any] = {topics.ADS: Ad, topics.AD_IMPRESSIONS: Impression, topics.CLICKS: Click}
     for name, kind in kinds.items():
         task, decode = progress.add_task(name, total=None), msgspec.json.Decoder(kind).decode
         async for records in read_topic(bootstrap, prefix + name):
+            if kind is Ad:
+                reviewer.take_ads(records)
             for record in records:
                 if record.value is None:
                     continue  # a withdrawn ad
@@ -66,4 +71,20 @@ async def _export(bootstrap: str, prefix: str, writer: "Writer", progress: Progr
                 except msgspec.MsgspecError:
                     invalid += 1
             progress.update(task, advance=len(records))
-    return invalid
+    return invalid + await _tones(bootstrap, prefix, reviewer, writer, progress)
+
+
+async def _tones(bootstrap: str, prefix: str, reviewer: "Reviewer", writer: "Writer", progress: Progress) -> int:
+    """What was told as each review came; the records that are none."""
+    from streams import topics
+    from streams.reading import read_topic
+
+    task = progress.add_task(topics.REVIEWS, total=None)
+    async for records in read_topic(bootstrap, prefix + topics.REVIEWS):
+        for record in records:
+            for _ in reviewer.take([record]):
+                pass  # the reader of reviews has written its dead letter
+            for tone in reviewer.news():
+                writer.add(tone)
+        progress.update(task, advance=len(records))
+    return reviewer.refused

@@ -80,7 +80,7 @@ def demo(
     data = f"demo shop: seed {seed}, {users} shoppers, {hours:g} hours"
     order = _Order("demo", data, Config(seed=seed), out, folds, console, as_json)
     titles = _titles() if text else None
-    _make(order, lambda progress: trial_of(log.ads, log.events, 0, progress, titles=titles))
+    _make(order, lambda progress: trial_of(log.ads, log.events, 0, progress, titles=titles, tones=log.tones))
 
 
 @app.command(epilog="Example: salience train kuairand --data ./kuairand --out models/kuairand")
@@ -129,7 +129,7 @@ def log(
         fail(error)
     order = _Order(out.name, f"the log in {data.name}", Config(seed=seed), out, folds, console, as_json)
     titles = _titles() if text else None
-    _make(order, lambda progress: trial_of(held.ads, held.events, 0, progress, titles=titles))
+    _make(order, lambda progress: trial_of(held.ads, held.events, 0, progress, titles=titles, tones=held.tones))
 
 
 def _require_torch() -> None:
@@ -170,14 +170,29 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
 
 
 def _measured(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
-    """The model with state that follows the stream, and that stood still; and what it must beat."""
+    """The model with state that follows the stream, and that stood still; what reviews tell; and what it must beat."""
     from onnx_models.baselines import baselines
     from onnx_models.training import evaluate
 
     return {
         "test": evaluate(result.network, trial.stateful, trial.items),
         "frozen": evaluate(result.network, trial.frozen, trial.items),
+        **(_of_reviews(trial, result) if len(trial.said) else {}),
         **baselines(trial.learn, trial.stateful),
+    }
+
+
+def _of_reviews(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
+    """What the model loses where it hears of no reviews, of these ads and of ads that are new."""
+    from onnx_models.alternatives.nets import nameless
+    from onnx_models.cold import unmet, unreviewed
+    from onnx_models.training import evaluate
+
+    test, names = trial.stateful, nameless(trial.items)
+    return {
+        "unreviewed": evaluate(result.network, unreviewed(test), trial.items),
+        "new": evaluate(result.network, unmet(test), names),
+        "new_unreviewed": evaluate(result.network, unreviewed(unmet(test)), names),
     }
 
 
@@ -229,7 +244,13 @@ def _describe(
     (order.out / CARD).write_text(card(manifest, result, told, across, pictured=pictured), encoding="utf-8")
 
 
-_LABELS = {"test": "the model", "frozen": "the model, state frozen"}
+_LABELS = {
+    "test": "the model",
+    "frozen": "the model, state frozen",
+    "unreviewed": "the model, no reviews heard",
+    "new": "the model, as if all ads were new",
+    "new_unreviewed": "the same, no reviews heard",
+}
 
 
 def _shown_in(progress: Progress) -> "Callable[[Step], None]":

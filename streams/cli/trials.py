@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from onnx_models.trial import Trial
     from scoring.text import TextOf
     from streams.logs import Event
-    from streams.wire import Ad
+    from streams.wire import Ad, Tone
 
 TRAIN_SHARE = 0.8
 """Of a log's impressions, by time; the rest tests."""
@@ -62,10 +62,11 @@ def trial_of(
     cut_ms: int | None = None,
     titles: "TextOf | None" = None,
     share: float = TRAIN_SHARE,
+    tones: "Sequence[Tone]" = (),
 ) -> "Trial":
     """A log parted at ``cut_ms``, or after ``share`` of its impressions; older ones than ``from_ms`` tell looks alone.
 
-    ``titles``: vectors of the ads' titles, for a model that asks for them.
+    ``titles``: vectors of the ads' titles, for a model that asks for them; ``tones``: what reviews told, and when.
     """
     from onnx_models.trial import prepare, split_ms
     from scoring.catalogue import Catalogue
@@ -73,10 +74,12 @@ def trial_of(
     from scoring.rows import RowStore
     from streams.catalogue_feed import entry_of
     from streams.decode import columns
+    from streams.tone_feed import history_of
 
     store, catalogue = RowStore(), Catalogue(titles=titles)
     catalogue.upsert([entry_of(ad) for ad in ads])
     events = columns(happened, [store.row_of(event.user_id.encode()) for event in happened])
     users = id64s([user.decode() for user in store.users if user is not None])
     cut_ms = split_ms(events, from_ms, share) if cut_ms is None else cut_ms
-    return prepare(events, users, store, catalogue, from_ms=from_ms, cut_ms=cut_ms, progress=progress)
+    said = history_of(tones)
+    return prepare(events, users, store, catalogue, from_ms=from_ms, cut_ms=cut_ms, said=said, progress=progress)

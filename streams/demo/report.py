@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from streams.demo.meter import Meter
-from streams.wire import Ad, Placement
+from streams.wire import Ad, Placement, Tone
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +69,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How a run stands: ``phase`` in words, the report so far, present rates, and a placement to look at."""
+    """How a run stands: ``phase`` in words, the report so far, present rates, and a placement to look at.
+
+    ``ads`` and ``tones`` by the ad's id.
+    """
 
     phase: str
     report: Report
@@ -77,6 +80,7 @@ class Snapshot:
     placements_per_s: float
     sample: Placement | None
     ads: Mapping[str, Ad]
+    tones: Mapping[str, Tone]
 
 
 def _rounded(interval: tuple[float, float]) -> tuple[float, float]:

@@ -1,9 +1,9 @@
-"""Runs the demo: broker, topics, ads, a worker, shoppers; and takes all of it down again."""
+"""Runs the demo: broker, topics, ads, reviews, a worker, shoppers; and takes all of it down again."""
 
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,18 @@ from streams.client import PlacementView
 from streams.connection import aiokafka_options
 from streams.demo.meter import Meter
 from streams.demo.report import Report, Snapshot
-from streams.demo.shop import Event, Shoppers
+from streams.demo.reviews import reviews
+from streams.demo.shop import SHOP, Event, Shoppers
 from streams.demo.stage import Stage
 from streams.demo.worker import LOG_LINES, WorkerDiedError, WorkerProcess
 from streams.layer_audit import decode_outcome
 from streams.reading import read_topic
-from streams.wire import Ad, Click, Impression, Placement, encode_json
+from streams.review_feed import ReviewFeed
+from streams.settings import Guarantee, Settings
+from streams.wire import Ad, Click, Impression, Placement, Review, Tone, encode_json
 
-GUARANTEE, BROKER = "at_least_once", "embedded"
+GUARANTEE: Guarantee = "at_least_once"
+BROKER = "embedded"
 LANES = 4
 """More than one, to be a fair picture; one worker has them all."""
 CONTROL_SHARE = 0.3
@@ -77,7 +81,7 @@ class Outbox:
         self._producer = producer
         self._failure: BaseException | None = None
 
-    async def send(self, topic: str, key: str, value: Ad | Event) -> None:
+    async def send(self, topic: str, key: str, value: Ad | Event | Review) -> None:
         """Hand one message to the producer. Raises what an earlier one failed with."""
         if self._failure is not None:
             raise self._failure
@@ -132,6 +136,7 @@ class Demo:
         self._stopped = asyncio.Event()
         self._seconds = 0.0
         self._ads = {ad.ad_id: ad for ad in self._shoppers.ads}
+        self._tones: dict[str, Tone] = {}
 
     async def run(self) -> Report:
         """Everything from the first ad to the last event."""
@@ -143,13 +148,21 @@ class Demo:
             dead_letters, outbox = DeadLetters(asking, LANES), Outbox(producer)
             for ad in self._shoppers.ads:
                 await outbox.send(topics.ADS, ad.ad_id, ad)
+            now_ms = time.time_ns() // 1_000_000
+            for review in reviews(SHOP, self._shoppers.ads, now_ms, now_ms):
+                await outbox.send(topics.REVIEWS, review.ad_id, review)
             await producer.flush()
+            settings = Settings(bootstrap=self._bootstrap, topic_prefix="", guarantee=GUARANTEE)
+            await ReviewFeed(settings, self._told).run(follow=False)
             with WorkerProcess(self._worker_settings(), self._log) as worker:
                 await self._play(worker, outbox, dead_letters)
                 await producer.flush()
             self._dead_letters = await dead_letters.count()
         self._calibrations = await calibrations(self._bootstrap)
         return self._report()
+
+    def _told(self, tones: Sequence[Tone]) -> None:
+        self._tones |= {tone.name: tone for tone in tones if tone.of == "ad"}
 
     def _worker_settings(self) -> dict[str, str]:
         return {
@@ -238,4 +251,5 @@ class Demo:
             placements_per_s=self._meter.placements.per_s(now),
             sample=stage.sample.placement if stage.sample else None,
             ads=self._ads,
+            tones=self._tones,
         )

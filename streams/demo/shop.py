@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.demo.catalogue import catalogue
+from streams.demo.reviews import reviews, tones
 from streams.demo.tastes import Floats, Ints, Tastes
-from streams.wire import Ad, Click, EventKind, Impression
+from streams.logs import Event, Log
+from streams.wire import Click, EventKind, Impression
 
 __all__ = ["Log", "Pace", "Shoppers", "catalogue", "simulate_log"]
 
-Event = Impression | Click
 Bools = npt.NDArray[np.bool_]
 
 BASE_LOG_ODDS = -3.55
@@ -46,14 +47,6 @@ class Pace:
     act_s: float = 6.0
     session_acts: float = 8.0
     away_s: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """A shop's past: its ads, and events in time order."""
-
-    ads: list[Ad]
-    events: list[Event]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +232,10 @@ def _viewed_ms(rng: np.random.Generator, liking: Floats) -> Ints:
 
 
 def simulate_log(seed: int, users: int, hours: float, *, slots: int = 10, start_ms: int = LOG_START_MS) -> Log:
-    """A log to learn from: shoppers over ``hours``, shown *random* placements, so that it favours no policy.
+    """A shop's past to learn from: shoppers over ``hours``, shown *random* placements, so that it favours no policy.
 
-    About 500 impressions per user and day. A round is everyone's next act, each in his own time.
+    With what was told of reviews. About 500 impressions per user and day. A round is everyone's next act, each in his
+    own time.
     """
     shoppers = Shoppers(seed, users, pace=Pace(away_s=3 * 3600))
     shoppers.start(start_ms)
@@ -255,4 +249,5 @@ def simulate_log(seed: int, users: int, hours: float, *, slots: int = 10, start_
         events += shoppers.see_many(active, placements, names, now_ms + 50)
         round_ += 1
     events.sort(key=lambda event: event.time_ms)
-    return Log(shoppers.ads, events)
+    told = tones(shoppers.ads, reviews(SHOP, shoppers.ads, start_ms, end_ms))
+    return Log(shoppers.ads, events, list(told))

@@ -38,8 +38,7 @@ class Tastes:
         self._category_of_shelf = np.array([categories.index(shelf.split("/")[0]) for shelf in shelves])
         self._shelf = np.array([shelves.index(ad.category) for ad in ads])
         self._price = _price_levels(ads, self._shelf)
-        common = np.random.default_rng([shop, 4]).normal(0, APPEAL_SPREAD, len(ads))
-        self._common = common.astype(np.float32)
+        self._common = appeal(shop, len(ads))
         self._slow = (rng.standard_normal((users, len(self._spread))) * self._spread).astype(np.float32)
         self._price_wanted = rng.normal(0, 1, users).astype(np.float32)
         self._drifted_ms = np.zeros(users, dtype=np.int64)
@@ -73,6 +72,11 @@ class Tastes:
         liking -= np.float32(PRICE_WEIGHT) * np.minimum(price, 9)
         liking += np.where(same_shelf, IN_MIND, np.where(near, NEAR_MIND, 0)).astype(np.float32)
         return liking
+
+
+def appeal(shop: int, ads: int) -> Floats:
+    """What each of the ``ads`` of a ``shop`` has for everybody, ``[A]``, in log-odds of a click."""
+    return np.random.default_rng([shop, 4]).normal(0, APPEAL_SPREAD, ads).astype(np.float32)
 
 
 def _features(ads: list[Ad], categories: list[str], shelves: list[str]) -> tuple[Floats, Floats]:

@@ -19,7 +19,7 @@ SLOTS_SHOWN = 3
 def render(snapshot: Snapshot) -> RenderableType:
     """The whole frame."""
     report, sample = snapshot.report, snapshot.sample
-    explained = _explained(sample, snapshot.ads) if sample else Text("no placement with a reason yet")
+    explained = _explained(sample, snapshot) if sample else Text("no placement with a reason yet")
     parts = [_flow(snapshot), Text(), _click_rates(report), Text(), explained]
     subtitle = f"{report.guarantee} on {report.broker} · Ctrl-C ends it"
     return Panel(Group(*parts), title=f"salience · {snapshot.phase}", subtitle=subtitle)
@@ -76,15 +76,18 @@ def _bar(rate: float, low: float, high: float, style: str) -> Text:
     return bar.append("░" * (place(high) - place(rate)), style)
 
 
-def _explained(placement: Placement, ads: Mapping[str, Ad]) -> RenderableType:
+def _explained(placement: Placement, snapshot: Snapshot) -> RenderableType:
     """The first slots of a placement, and why the first ad is the first."""
-    table = _table()
+    table, ads = _table(), snapshot.ads
     table.add_column(f"now for {placement.user_id}")
     table.add_column("in")
+    table.add_column("good reviews", justify="right")
     table.add_column("pCTR", justify="right")
     for slot in placement.slots[:SLOTS_SHOWN]:
         ad = ads.get(slot.ad_id)
-        table.add_row(_title(slot.ad_id, ads), ad.category if ad else "", f"{slot.pctr:.1%}")
+        tone = snapshot.tones.get(slot.ad_id)
+        heard = f"{tone.tone:.0%} of {tone.reviews}" if tone else "none yet"
+        table.add_row(_title(slot.ad_id, ads), ad.category if ad else "", heard, f"{slot.pctr:.1%}")
     because = Text("the first because of attention to ", style="dim")
     for place, item in enumerate(placement.slots[0].attention):
         because.append(", " if place else "").append(_title(item.ad_id, ads), "italic")

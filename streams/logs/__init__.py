@@ -9,7 +9,7 @@ default, or is invented by a rule that says so), and raises `LogError` where a f
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from streams.wire import Ad, Click, Impression
+from streams.wire import Ad, Click, Impression, Tone
 
 Event = Impression | Click
 
@@ -20,10 +20,14 @@ class LogError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What was on offer, and what happened: ``events`` stand in the order of `in_order`."""
+    """What was on offer, and what happened: ``events`` stand in the order of `in_order`.
+
+    ``tones``: what was told of reviews as they came, where there were any, by time.
+    """
 
     ads: Sequence[Ad]
     events: Sequence[Event]
+    tones: Sequence[Tone] = ()
 
 
 def in_order(events: Iterable[Event]) -> list[Event]:

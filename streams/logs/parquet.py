@@ -1,4 +1,4 @@
-"""A log of our own messages as Parquet: three files of one column a field, as ``salience export-log`` writes them.
+"""A log of our own messages as Parquet: a file a kind, a column a field, as ``salience export-log`` writes them.
 
 Columns are the fields of `streams.wire`; null stands for a field that was not told. Anything that reads Parquet reads
 them; `read` makes a `Log` of them again, and so do files that something else has written with these columns.
@@ -14,21 +14,22 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from streams.logs import Log, LogError, in_order
-from streams.wire import Ad, Click, Impression
+from streams.wire import Ad, Click, Impression, Tone
 
 ROWS_PER_GROUP = 20_000
 """Rows in memory while writing: some megabytes."""
 
-FILES: dict[type[Ad | Impression | Click], str] = {
+FILES: dict[type[Ad | Impression | Click | Tone], str] = {
     Ad: "ads.parquet",
     Impression: "impressions.parquet",
     Click: "clicks.parquet",
+    Tone: "tones.parquet",
 }
 _NUMBERS = {
     "time_ms", "slot", "price_micros", "value_micros", "impression_time_ms", "bid_micros", "attention_micros",
-    "budget_micros", "start_ms", "end_ms",
+    "budget_micros", "start_ms", "end_ms", "reviews", "turned_ms",
 }  # fmt: skip
-_OTHERS = {"viewed_s": pa.float64(), "tags": pa.list_(pa.string())}
+_OTHERS = {"viewed_s": pa.float64(), "tone": pa.float64(), "tags": pa.list_(pa.string())}
 
 
 def schema_of(kind: type[Any]) -> pa.Schema:
@@ -51,7 +52,7 @@ class Writer:
         self.written = dict.fromkeys(FILES, 0)
         """Messages of each kind so far."""
 
-    def add(self, message: Ad | Impression | Click) -> None:
+    def add(self, message: Ad | Impression | Click | Tone) -> None:
         """Write a message, now or with those that follow."""
         waiting = self._waiting[type(message)]
         waiting.append(msgspec.structs.asdict(message))
@@ -78,15 +79,19 @@ class Writer:
 def write(log: Log, directory: Path) -> None:
     """A whole log."""
     with Writer(directory) as writer:
-        for message in (*log.ads, *log.events):
+        for message in (*log.ads, *log.events, *log.tones):
             writer.add(message)
 
 
 def read(directory: Path) -> Log:
-    """The log in ``directory``, its events in time order. Raises `LogError`."""
+    """The log in ``directory``, its events in time order; of a log without reviews there need be no tones.
+
+    Raises `LogError`.
+    """
     ads: dict[str, Ad] = {ad.ad_id: ad for ad in _messages(directory, Ad)}
     events: Sequence[Impression | Click] = [*_messages(directory, Impression), *_messages(directory, Click)]
-    return Log(list(ads.values()), in_order(events))
+    tones = _messages(directory, Tone) if (directory / FILES[Tone]).exists() else ()
+    return Log(list(ads.values()), in_order(events), sorted(tones, key=lambda tone: tone.time_ms))
 
 
 def _messages(directory: Path, kind: type[Any]) -> Iterator[Any]:

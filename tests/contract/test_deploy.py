@@ -43,6 +43,9 @@ def workload(name: str) -> dict[str, Any]:
     return next(each for each in documents(K8S / f"{name}.yaml") if each["kind"] in ("StatefulSet", "Deployment"))
 
 
+WORKLOADS = ("worker", "lag", "reviews")
+
+
 @pytest.mark.parametrize("manifest", MANIFESTS)
 def test_kubernetes_would_take_the_manifest(manifest: dict[str, Any]) -> None:
     kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
@@ -63,7 +66,7 @@ def test_every_manifest_is_in_the_kustomization_and_kubectl_builds_it() -> None:
         assert {each["kind"] for each in yaml.safe_load_all(built.stdout)} >= {"StatefulSet", "ScaledObject"}
 
 
-@pytest.mark.parametrize("name", ["worker", "lag"])
+@pytest.mark.parametrize("name", WORKLOADS)
 def test_a_container_is_bounded_probed_and_has_no_rights(name: str) -> None:
     pod = workload(name)["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
@@ -118,7 +121,7 @@ def compose() -> dict[str, Any]:
 def images() -> Iterator[str]:
     yield from (line.split()[1] for line in (DEPLOY / "Dockerfile").read_text().splitlines() if line.startswith("FROM"))
     yield from (service["image"] for service in compose()["services"].values())
-    yield from (workload(name)["spec"]["template"]["spec"]["containers"][0]["image"] for name in ("worker", "lag"))
+    yield from (workload(name)["spec"]["template"]["spec"]["containers"][0]["image"] for name in WORKLOADS)
 
 
 def test_every_image_is_pinned() -> None:

@@ -18,7 +18,16 @@ from scoring.attention import (
     ModelError,
     load,
 )
-from scoring.inputs import CONTEXT_DIM, SPEC_HASH, ModelInputs
+from scoring.catalogue import Catalogue
+from scoring.gathering import gather
+from scoring.inputs import CONTEXT_DIM, REVIEWED, SPEC_HASH, ModelInputs
+from scoring.rows import RowStore
+from scoring.tones import told
+from scoring.update import apply
+from streams.catalogue_feed import entry_of
+from streams.demo.catalogue import catalogue
+from streams.demo.shop import SHOP
+from tests.builders import columns_of, made_up_log
 from tests.models import DIM, drawn_inputs, toy_model
 
 
@@ -43,6 +52,27 @@ def test_a_model_of_anyones_that_keeps_the_contract_is_taken(tmp_path: Path) -> 
     np.testing.assert_allclose(logit, inputs.candidates.sum(axis=2), atol=1e-6)
     assert attention.shape == (2, 3, inputs.history.shape[1])
     assert model.dim == DIM
+
+
+def test_the_demos_model_thinks_better_of_what_is_reviewed_better_and_no_flood_of_reviews_outweighs_the_rest(
+    demo: AttentionModel,
+) -> None:
+    """The shop's ads, for 50 people in one placement each; as deploy/OPERATIONS.md says."""
+    shop = Catalogue(demo.encode, demo.dim)
+    shop.upsert([entry_of(ad) for ad in catalogue(SHOP)])
+    store = RowStore()
+    apply(store, columns_of(store, made_up_log(1, events=500, users=50).events), shop)
+    rows, everything = store.rows[:50], np.broadcast_to(np.arange(len(shop)), (50, len(shop)))
+    inputs, _ = gather(shop, rows, rows["time_ms"], everything, rows["surface"])
+    odds = []
+    for good in (0.0, 0.75, 1.0):  # of a hundred, where three quarters are good
+        inputs.candidate_stats[:, :, REVIEWED:] = told(np.array([[100.0, good]]), 0.75)
+        odds.append(demo.score(inputs)[0])
+    bad, usual, best = odds
+    assert (bad < usual).all()
+    assert (usual < best).all()
+    share = np.exp([(best - usual).mean(), (bad - usual).mean()])
+    assert share == pytest.approx([1.25, 0.5], abs=0.1)
 
 
 def test_a_directory_without_a_manifest_is_refused(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ import pytest
 
 from deploy.brokers import Broker
 from streams import topics
+from streams.wire import encode_json
 from tests.builders import START_MS, ad, click, impression
 from tests.integration.lanes import ADS, Owner, Shop, events, play, shop_on
 from tests.integration.workers import Worker, until
+from tests.unit.test_review_feed import review
 
 pytestmark = pytest.mark.integration
 
@@ -60,7 +62,9 @@ def test_what_is_on_the_topics_is_exported_whole_and_read_again(
 
     shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
     happened = events()
-    play(lambda: shop.publish([*ADS, *happened]))
+    written = [review(number, ADS[0].ad_id, good=number % 3 > 0) for number in range(12)]
+    said = [("reviews", one.ad_id.encode(), encode_json(one), START_MS) for one in written]
+    play(lambda: shop.publish([*ADS, *happened, *said, ("reviews", b"ad-0", b"{", START_MS)]))
 
     told = salience("export-log", "--out", str(tmp_path / "log"), *at(shop), "--json")
 
@@ -68,8 +72,12 @@ def test_what_is_on_the_topics_is_exported_whole_and_read_again(
     found = json.loads(told.stdout)
     assert found["ads"] == len(ADS)
     assert found["impressions"] + found["clicks"] == len(happened)
-    assert found["invalid"] == 0
+    assert found["invalid"] == 1
     log = parquet.read(tmp_path / "log")
+    assert len(log.tones) == found["tones"]
+    of_ad = [tone for tone in log.tones if tone.of == "ad"]
+    assert {tone.name for tone in of_ad} == {ADS[0].ad_id}
+    assert [tone.time_ms for tone in of_ad] == sorted(one.time_ms for one in written)[: len(of_ad)]
     assert {event.event_id for event in log.events} == {event.event_id for event in happened}
     missing = salience("export-log", "--out", str(tmp_path / "none"), *at(shop)[:2], "--prefix", "nobodys-")
     assert missing.returncode == 1

@@ -12,16 +12,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from deploy.brokers import Broker
+from deploy.brokers.embedded import EmbeddedBroker
+from scoring.ids import id64
+from scoring.rates import RATES_DIM, TONED
 from streams.clock import wall_ms
 from streams.letters import PREFIX
 from streams.reading import read_topic
-from streams.wire import Review, Tone, encode_json
-from tests.builders import START_MS, ad
+from streams.review_feed import ReviewFeed
+from streams.wire import Decision, Review, Tone, encode_json
+from tests.builders import START_MS, ad, impression
 from tests.integration.lanes import Shop, play, shop_on
-from tests.integration.workers import until
+from tests.integration.test_commands import at, salience
+from tests.integration.workers import Worker, until
 from tests.unit.test_review_feed import stream
 
 pytestmark = pytest.mark.integration
@@ -86,6 +92,60 @@ def test_a_turn_is_told_once_and_a_reader_goes_on_where_it_stood(
         assert "has turned" not in people
 
     play(scenario)
+
+
+def test_a_broker_without_idempotent_producers_is_read_as_well_where_no_more_is_asked_of_it(
+    embedded: EmbeddedBroker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(embedded, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish([*SHOP, *raw(stream(40)), ("reviews", b"shoe", b"{", wall_ms())])
+        said: list[Tone] = []
+        await ReviewFeed(shop.settings, said.extend).run(follow=False)
+        assert {tone.key: tone for tone in said} == await tones(shop)
+        assert await letters(shop) == [("review", "DecodeError")]
+
+    play(scenario)
+
+
+def test_a_worker_goes_by_reviews_and_its_receipt_holds_when_they_have_changed(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    """What it was told by then is in the receipt; ads and brands that nobody has reviewed are told nothing of."""
+    shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+    ads = [*SHOP, ad("sock")]
+    found: list[Decision] = []
+
+    async def scenario() -> None:
+        good, bad = stream(30, share=1.0), stream(30, ad_id="boot", share=0.0, first=30)
+        await shop.publish([*ads, *raw([*good, *bad])])
+        await once(shop)
+        with Worker(shop, tmp_path / "log") as worker:
+
+            async def decided() -> bool:
+                await shop.publish([impression("user-1", "shoe", wall_ms())])
+                decisions = [value for _, value in await shop.read("decisions") if value is not None]
+                found.extend(msgspec.json.decode(value, type=Decision) for value in decisions[-1:])
+                return bool(found)
+
+            await until(decided, "a decision")
+            worker.signal(signal.SIGTERM)
+            assert worker.status() == 0, worker.said
+        await shop.publish(raw(stream(90, share=0.0, first=60)))
+        await once(shop)
+
+    play(scenario)
+    (decision,) = found
+    told = np.frombuffer(decision.rates, dtype=np.float16).reshape(len(ads), RATES_DIM)[:, TONED:]
+    of = dict(zip(np.frombuffer(decision.candidates, dtype=np.uint64).tolist(), told.tolist(), strict=True))
+    shoe, boot, sock = (of[id64(each.ad_id)] for each in ads)
+    assert shoe[0] > 0.2
+    assert boot[0] < -0.2
+    assert shoe[1] == boot[1] == pytest.approx(np.log1p(30) / 5, abs=1e-3)
+    assert sock == [0, 0]
+    told_again = salience("explain", decision.placement_id, *at(shop), "--json")
+    assert told_again.returncode == 0, told_again.stdout + told_again.stderr
+    assert json.loads(told_again.stdout)["identical"] is True
 
 
 def test_a_reader_that_follows_hears_of_new_ads_and_reviews_and_ends_when_told(

@@ -19,6 +19,7 @@ from onnx_models.alternatives.nets import (
 )
 from onnx_models.bootstrap import Draws, interval
 from onnx_models.card import card
+from onnx_models.cold import unreviewed
 from onnx_models.curves import curves
 from onnx_models.folds import folds, spread
 from onnx_models.metrics import Metrics, auc, grouped_auc, log_loss, ndcg
@@ -27,10 +28,11 @@ from onnx_models.training import Config, TrainResult
 from onnx_models.trial import Trial, logit_of
 from scoring.attention import FORMAT, Manifest
 from scoring.feedback import ClickLayer, Impressions
+from scoring.inputs import REVIEWED
 from scoring.rows import RING_SIZE
 from scoring.watch import Detector
 from streams.cli.trials import trial_of
-from tests.builders import made_up_log
+from tests.builders import made_up_log, tone
 
 pytestmark = pytest.mark.train
 
@@ -39,6 +41,20 @@ pytestmark = pytest.mark.train
 def trial() -> Trial:
     log = made_up_log(3, events=600, users=12)
     return trial_of(log.ads, log.events, 0, lambda _done, _total: None)
+
+
+def test_a_test_whose_state_stands_still_is_told_of_reviews_as_of_its_beginning() -> None:
+    log = made_up_log(3, events=600, users=12)
+    times = [event.time_ms for event in log.events]
+    said = [tone("ad", ad.ad_id, 40, times[100], 0.9) for ad in log.ads[::2]]
+    said += [tone("ad", ad.ad_id, 41, times[-50], 0.1) for ad in log.ads[::4]]
+    trial = trial_of(log.ads, log.events, 0, lambda _done, _total: None, tones=said)
+    frozen, stateful = trial.frozen.stats[:, REVIEWED:], trial.stateful.stats[:, REVIEWED:]
+    late = trial.stateful.time_ms > times[-50]
+    np.testing.assert_array_equal(frozen[~late], stateful[~late])
+    assert (frozen[late] != stateful[late]).any()
+    assert not unreviewed(trial.frozen).stats[:, REVIEWED:].any()
+    np.testing.assert_array_equal(unreviewed(trial.frozen).stats[:, :REVIEWED], trial.frozen.stats[:, :REVIEWED])
 
 
 def test_rates_know_what_came_before_and_nothing_else() -> None:

@@ -12,14 +12,15 @@ from scoring.catalogue import Catalogue
 from scoring.events import Events, Outcome, Source
 from scoring.gathering import gather
 from scoring.ids import id64
-from scoring.inputs import RATED
+from scoring.inputs import RATED, REVIEWED
 from scoring.rates import RateTable, counts_of
 from scoring.rows import RowStore
 from scoring.update import apply
 from streams.catalogue_feed import entry_of
 from streams.logs import Event, Log, in_order
+from streams.tone_feed import history_of
 from streams.wire import Click, Impression
-from tests.builders import START_MS, catalogue, click, columns_of, impression, made_up_log
+from tests.builders import START_MS, catalogue, click, columns_of, impression, made_up_log, tone
 
 ANSWERS = ("label", "converted", "viewed_s")
 INPUTS = [field.name for field in fields(Examples) if field.name not in ANSWERS]
@@ -199,7 +200,8 @@ def test_what_is_told_of_an_ads_clicks_is_what_had_come_in_by_then() -> None:
         earlier = ordered[:at]
         known.add(ads.slots_of(earlier["ad"]), counts_of(earlier, np.full(at, Outcome.APPLIED, dtype=np.uint8)))
         np.testing.assert_array_equal(example, known.at(ads.slots_of(ordered["ad"][at : at + 1]))[0])
-    assert examples.stats[-50:, RATED:].all()
+    assert examples.stats[-50:, RATED:REVIEWED].all()
+    assert not examples.stats[:, REVIEWED:].any()
     clicks = [event for event in log.events if isinstance(event, Click) and event.kind == "click"]
     assert rates.total.tolist() == [len(examples), len(clicks)]
 
@@ -218,7 +220,24 @@ def test_counts_that_stand_still_are_those_of_the_moment_before() -> None:
     np.testing.assert_array_equal(frozen.stats[:, RATED:], rates.at(ads.slots_of(shown["ad"])))
     stateful, _ = collect(late, store, ads, rates=rates)
     np.testing.assert_array_equal(stateful.stats[0, RATED:], frozen.stats[0, RATED:])
-    assert (stateful.stats[-1, RATED:] != frozen.stats[-1, RATED:]).all()
+    assert (stateful.stats[-1, RATED:REVIEWED] != frozen.stats[-1, RATED:REVIEWED]).all()
+
+
+def test_what_is_told_of_reviews_is_what_had_been_said_by_then_and_never_of_later() -> None:
+    log, ads = made_up_log(4, events=300, users=5, surface="feed"), catalogue()
+    store, other = RowStore(), RowStore()
+    events, again = columns_of(store, log.events), columns_of(other, log.events)
+    moments = [log.events[at].time_ms for at in (50, 100, 200)]
+    said = [tone("ad", f"ad-{at % 4}", 5 + at, moments[at % 3], at / 9) for at in range(9)]
+    cut_ms = moments[1]
+    reviewed, _ = collect(events, store, ads, said=history_of(said))
+    leaked, _ = collect(again, other, ads, said=history_of([one for one in said if one.time_ms < cut_ms]))
+    assert reviewed.stats[:, REVIEWED:].any()
+    before = reviewed.time_ms <= cut_ms  # what is said at the very moment is not heard by then
+    np.testing.assert_array_equal(reviewed.stats[before], leaked.stats[before])
+    assert (reviewed.stats[~before] != leaked.stats[~before]).any()
+    first = reviewed.time_ms <= moments[0]
+    assert not reviewed.stats[first, REVIEWED:].any()
 
 
 def test_the_state_in_the_end_is_the_one_of_serving() -> None:

@@ -68,20 +68,21 @@ def test_ads_that_came_since_the_lane_last_learned_are_placed_for_whoever_is_not
     assert placed[b"no"] is not None
 
 
-def test_two_people_without_consent_in_one_moment_are_told_apart_by_chance_alone(bench: Bench) -> None:
-    """Their placements follow from place and time, whatever either of them did before."""
-    bench.run(records([click("b", f"ad-{number}") for number in range(5)]))
-    bench.tell(refusal("a"), refusal("b"))
-    at = START_MS + 1
-    placed = placements(bench.run([record(click("a", "ad-1", at), 6), record(click("b", "ad-2", at), 7)]))
-    scores = []
-    for placement in placed.values():
+def test_people_without_consent_in_one_moment_are_told_apart_by_chance_alone(bench: Bench) -> None:
+    """Their placements follow from place and time, whatever any of them did before."""
+    bench.run(records([click("u-1", f"ad-{number}") for number in range(5)]))
+    people = [f"u-{number}" for number in range(9)]  # with 5 slots each, of 40 ads: some ad has two of them
+    bench.tell(*map(refusal, people))
+    acts = [record(click(user, f"ad-{at}", START_MS + 1), 6 + at) for at, user in enumerate(people)]
+    scores: dict[str, list[float]] = {}
+    for placement in placements(bench.run(acts)).values():
         assert placement is not None
         curve = assumed(len(placement.slots))
-        scores.append({slot.ad_id: slot.pctr / curve[slot.slot] for slot in placement.slots})
-    both = scores[0].keys() & scores[1].keys()
-    assert both
-    assert all(scores[0][ad] == pytest.approx(scores[1][ad], rel=1e-5) for ad in both)
+        for slot in placement.slots:
+            scores.setdefault(slot.ad_id, []).append(slot.pctr / curve[slot.slot])
+    assert sum(map(len, scores.values())) == 45
+    for same in scores.values():
+        assert same == pytest.approx([same[0]] * len(same), rel=1e-5)
 
 
 def test_a_withdrawal_forgets_what_was_held_and_what_comes_late_does_not_bring_it_back(bench: Bench) -> None:

@@ -208,6 +208,7 @@ def test_a_placement_of_a_layer_that_has_learned_is_computed_again_byte_for_byte
     model: AttentionModel, explore: Explore
 ) -> None:
     engine = engine_of(model, explore)
+    engine.catalogue.tones.take(engine.catalogue.ad[::2], np.array([[30, n % 10 / 10] for n in range(10)]))
     lane, outcomes, decisions = run(engine, made_up_log(seed=5, events=500, surface="feed").events, 50)
     assert len(outcomes) > 100
     weights = np.frombuffer(decisions[-1].weights)

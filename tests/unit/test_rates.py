@@ -11,7 +11,7 @@ from scoring.catalogue import Catalogue
 from scoring.events import EVENT, Kind, Outcome, Source
 from scoring.examination import SLOTS_MAX, assumed
 from scoring.ids import MISSING
-from scoring.rates import EXPECTED_MAX, RATE_PRIOR, RATES, RATES_DIM, RateTable, counts_of
+from scoring.rates import EXPECTED_MAX, RATE_PRIOR, RATES, RATES_DIM, TONED, RateTable, counts_of
 from tests.builders import catalogue, entry
 
 ADS = 9
@@ -56,7 +56,7 @@ class OneByOne:
             if name is not None:
                 was = self.counts.get(name, (0.0, 0.0))
                 self.counts[name] = was[0] + counts[0], was[1] + counts[1]
-        return [*expected_of(ad, total), *expected_of(of_brand, total)]
+        return [*expected_of(ad, total), *expected_of(of_brand, total), 0.0, 0.0]
 
 
 EVENTS = st.lists(st.tuples(st.integers(MISSING, ADS - 1), st.sampled_from([(0, 0), (1, 0), (0, 1)])), max_size=60)
@@ -88,7 +88,7 @@ def test_of_what_nobody_has_seen_nothing_is_told() -> None:
     assert told.shape == (3, 3, len(RATES))
     assert not told[0, 0].any()  # neither seen nor of a brand that was
     assert not told[1, 1, :2].any()  # itself unseen
-    assert told[1, 1, 2:].all()  # its brand was
+    assert told[1, 1, 2:TONED].all()  # its brand was
     assert not RateTable().at(np.arange(4)).any()
 
 

@@ -68,6 +68,16 @@ def test_a_tone_is_that_of_the_last_hundred_or_so() -> None:
     assert (tone.reviews, tone.tone < 0.3) == (1_200, True)
 
 
+def test_a_tone_that_stays_as_it_is_is_said_again_once_it_rests_on_half_as_many_reviews_more() -> None:
+    one = reviewer()
+    said = []
+    for at, each in enumerate([review(0, "sock", good=True, rated=False)] * 300):
+        list(one.take(records([each], first=at)))
+        said += one.news()
+    assert {tone.tone for tone in said} == {0.5}  # nobody has said how such reviews are meant
+    assert [tone.reviews for tone in said] == [1, 2, 3, 5, 8, 12, 18, 27, 41, 62, 93]  # 100 is what it remembers
+
+
 def test_reviews_without_stars_are_heard_and_ads_that_nobody_offers_teach_alone() -> None:
     one = reviewer()
     list(one.take(records(stream(300, ad_id="elsewhere", share=0.5))))

@@ -8,7 +8,7 @@ from streams.demo.report import Report, Snapshot
 from streams.demo.shop import Event, Pace, Shoppers
 from streams.demo.stage import PAGE_MS, Stage
 from streams.demo.view import render
-from streams.wire import Attended, Click, Impression, Placement, Slot
+from streams.wire import Attended, Click, Impression, Placement, Slot, Tone
 
 NOW_MS = 1_760_000_000_000
 
@@ -102,11 +102,15 @@ def test_a_frame_names_the_ads_the_reason_and_both_click_rates() -> None:
     assert stage.sample is not None
     console = Console(width=80, file=io.StringIO(), record=True)
     report = Report.of(meter, dead_letters=0, seconds=10, guarantee="at_least_once", broker="embedded")
-    console.print(render(Snapshot("phase", report, 400.0, 150.0, stage.sample.placement, stage.ads)))
+    tone = Tone(of="ad", name="ad-0001", reviews=42, tone=0.873, turned_ms=None, time_ms=NOW_MS)
+    tones = {tone.name: tone}
+    console.print(render(Snapshot("phase", report, 400.0, 150.0, stage.sample.placement, stage.ads, tones)))
     text = console.export_text()
     assert stage.ads["ad-0000"].title in text
     assert stage.ads["ad-0300"].title in text
     assert "[gone]" in text
+    assert "87% of 42" in text
+    assert text.count("none yet") == 2
     assert f"{meter.engine.ctr:.1%}" in text
     assert "chance" in text
     assert "…" not in text

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from onnx_models.examples import Examples
 from onnx_models.metrics import Metrics, measure, tells
 from onnx_models.trial import Trial
-from scoring.inputs import RATED, REVIEWED
+from scoring.inputs import RATED
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -60,11 +60,4 @@ def unmet(examples: Examples) -> Examples:
     """As if none of the ads had been shown to anybody; of their brands it is known what came of it."""
     stats = examples.stats.copy()
     stats[:, RATED : RATED + 2] = 0
-    return replace(examples, stats=stats)
-
-
-def unreviewed(examples: Examples) -> Examples:
-    """As if nobody had said anything of the ads."""
-    stats = examples.stats.copy()
-    stats[:, REVIEWED:] = 0
     return replace(examples, stats=stats)

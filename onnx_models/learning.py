@@ -1,7 +1,7 @@
 """What the click layer's settings are worth on a log: each way of learning beside the way that a worker learns.
 
-``immediate`` is the fake-negative weighted loss of Ktena et al. (2019), a part of the non-clicks sampling as in He et
-al., "Practical Lessons from Predicting Clicks on Ads at Facebook" (2014), weighted instead of corrected afterwards.
+A part of the non-clicks is sampled as in He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook"
+(2014), weighted instead of corrected afterwards.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from onnx_models.bootstrap import Draws, Interval, interval
 from onnx_models.metrics import Metrics, measure
 from onnx_models.trial import Trial, logit_of
-from scoring.feedback import Learning
+from scoring.feedback import WINDOW_MS, Learning
 
 Floats = npt.NDArray[np.float64]
 
@@ -21,7 +21,8 @@ WAYS = {
     AS_SERVED: Learning(),
     "window of a minute": Learning(window_ms=60_000),
     "window of an hour": Learning(window_ms=3_600_000),
-    "immediate": Learning(feedback="immediate"),
+    "non-clicks at once": Learning(wait_ms=0),
+    "non-clicks at the end": Learning(wait_ms=WINDOW_MS),
     "half of the non-clicks": Learning(negatives=0.5),
     "a tenth of the non-clicks": Learning(negatives=0.1),
 }

@@ -8,8 +8,7 @@ ad has that its content does not tell (`scoring.clicks.AdLifts`) is the ad's, wh
 import math
 from dataclasses import dataclass, field
 
-from scoring.clicks import ClickModel, Example
-from scoring.examination import looked
+from scoring.clicks import ClickModel
 from scoring.watch import Alarm, Watch
 
 SURE = 1e-7
@@ -74,11 +73,7 @@ class Learner:
         self.evidence.add(clicked, predicted)
         return self.watch.outcome(self.model, self.learned, clicked, predicted, closeness)
 
-    def beside(self, x: Example, clicked: int, live: float, weight: float, examined: float) -> float:
-        """Learn an outcome of what it scored as a shadow, in a slot ``examined`` so; the chance that it gave before."""
-        chance = examined * self.model.chance(x)
-        self.evidence.add_beside(clicked, chance, live)
-        if weight:
-            self.model.learn_one(x, bool(clicked), weight if clicked else weight * looked(examined, chance))
+    def beside(self, clicked: int, predicted: float, live: float) -> None:
+        """Note an outcome of what it scored as a shadow, and the live model's chance."""
         self.learned += 1
-        return chance
+        self.evidence.add_beside(clicked, predicted, live)

@@ -34,17 +34,19 @@ PENDING = np.dtype(
         ("model", "<u4"),  # the attention model that scored it, by number
         ("shadow", "<u4"),  # the one that scored it beside, or 0
         ("shadow_logit", "<f4"),
+        ("shadow_predicted", "<f4"),  # the chance of a click by that one; NaN where it is not known
         ("closeness", "<f4"),  # of the ad to the person's interest; NaN where there was none
     ]
 )
-"""148 bytes."""
+"""152 bytes."""
 _PLACE = {name: place for place, name in enumerate(PENDING.names or ())}
 KEY, AD, EVENT, PERSON = (_PLACE[name] for name in ("key", "ad", "event", "person"))
 SHOWN, DUE = (_PLACE[name] for name in ("shown_ms", "due_ms"))
 FIRST, LAST = _PLACE[NUMBERS[0]], _PLACE[NUMBERS[-1]] + 1
 EXAMINED, PREDICTED, EXPECTED = (_PLACE[name] for name in ("examined", "predicted", "expected"))
 SURFACE, CONTROL, OPEN, SLOT, MODEL = (_PLACE[name] for name in ("surface", "control", "open", "slot", "model"))
-SHADOW, SHADOW_LOGIT, CLOSENESS = (_PLACE[name] for name in ("shadow", "shadow_logit", "closeness"))
+SHADOW, SHADOW_LOGIT, SHADOW_PREDICTED = (_PLACE[name] for name in ("shadow", "shadow_logit", "shadow_predicted"))
+CLOSENESS = _PLACE["closeness"]
 """Places in a `Row`, which is a record as a tuple."""
 NEVER_MS = np.iinfo(np.int64).max
 
@@ -56,13 +58,16 @@ def keys_of(users: Ids, ads: Ids, shown_ms: npt.NDArray[np.int64]) -> Ids:
 
 
 class Pending:
-    """The queue. Records are numbered for ever, from ``head``, the oldest, to ``tail``, the next to come."""
+    """The queue. Records are numbered for ever, from ``head``, the oldest, to ``tail``, the next to come.
+
+    Each is asked for (`ask`) once before it is the oldest's turn to go, in order; ``asked`` is the next.
+    """
 
     def __init__(self, size_max: int) -> None:
         self.size_max = size_max
-        self.head = self.tail = 0
-        self.due_ms = NEVER_MS
-        """When the window of the oldest ends; `NEVER_MS` where nothing waits."""
+        self.head = self.asked = self.tail = 0
+        self.due_ms = self.asked_due_ms = NEVER_MS
+        """When the window of the oldest ends, and that of the next to be asked for; `NEVER_MS` where there is none."""
         self._rows = np.zeros(min(1024, size_max), dtype=PENDING)
         self._at: dict[int, int] = {}
 
@@ -84,6 +89,8 @@ class Pending:
             self._grow()
         if self.head == self.tail:
             self.due_ms = int(row[DUE])
+        if self.asked == self.tail:
+            self.asked_due_ms = int(row[DUE])
         self._rows[self.tail % len(self._rows)] = row
         number = self._at[int(row[KEY])] = self.tail
         self.tail += 1
@@ -100,12 +107,22 @@ class Pending:
         if row[OPEN]:
             del self._at[int(row[KEY])]
         self.head += 1
-        self._look()
+        if self.asked < self.head:
+            self.asked = self.head
+            self.asked_due_ms = self._due_of(self.asked)
+        self.due_ms = self._due_of(self.head)
         return row
 
-    def _look(self) -> None:
-        """Note when the oldest is due."""
-        self.due_ms = NEVER_MS if self.head == self.tail else int(self._rows["due_ms"][self.head % len(self._rows)])
+    def ask(self) -> tuple[int, Row]:
+        """The next that was not asked for, of which there is one: its number and what it is."""
+        number = self.asked
+        self.asked += 1
+        self.asked_due_ms = self._due_of(self.asked)
+        row: Row = self._rows[number % len(self._rows)].item()
+        return number, row
+
+    def _due_of(self, number: int) -> int:
+        return NEVER_MS if number == self.tail else int(self._rows["due_ms"][number % len(self._rows)])
 
     def answer(self, key: int) -> tuple[int, Row] | None:
         """Close the record that a click answers; its number and what it was, or None where none is open."""
@@ -122,11 +139,12 @@ class Pending:
         rows: npt.NDArray[Any] = self._rows[np.arange(start, end) % len(self._rows)]
         return rows
 
-    def restore(self, head: int, rows: npt.NDArray[Any]) -> None:
-        """Be a queue of ``rows``, numbered from ``head``."""
+    def restore(self, head: int, rows: npt.NDArray[Any], asked_until_ms: int) -> None:
+        """Be a queue of ``rows``, numbered from ``head``; those due until ``asked_until_ms`` have been asked for."""
         self.head, self.tail = head, head + len(rows)
         self._rows = np.zeros(max(len(rows), min(1024, self.size_max)), dtype=PENDING)
         self._rows[np.arange(self.head, self.tail) % len(self._rows)] = rows
-        self._look()
+        self.asked = head + int(np.searchsorted(rows["due_ms"], asked_until_ms, side="right"))
+        self.due_ms, self.asked_due_ms = self._due_of(self.head), self._due_of(self.asked)
         still = np.flatnonzero(rows["open"])
         self._at = dict(zip(rows["key"][still].tolist(), (head + still).tolist(), strict=True))

@@ -85,7 +85,7 @@ def learning(settings: Settings) -> Learning | None:
     return Learning(
         window_ms=settings.click_window_ms,
         pending_max=settings.click_pending_max,
-        feedback=settings.click_feedback,
+        wait_ms=settings.click_wait_ms,
         negatives=settings.click_negatives,
         examination=read(settings.rules).terms().examination,
     )

@@ -1,7 +1,8 @@
 """Click layers as they were kept by former versions, read as those of today.
 
 Before a person's lift was among the weights' features: its weight begins anew, and nothing is known of anybody; what
-was open teaches nothing of people. Before closeness was kept of what is open: nothing is known of that.
+was open teaches nothing of people. Before closeness was kept of what is open: nothing is known of that. Before the
+chance that a shadow gave was: what is open is no evidence of shadows.
 """
 
 from typing import Any
@@ -12,12 +13,16 @@ import numpy.typing as npt
 from scoring.clicks import CAUTION, FEATURES, START
 from scoring.pending import PENDING
 
-LAYOUTS = ("516662e851ce3a32", "e278bd2fafa5158c")
-"""Of rows that are read so, the older first."""
+LAYOUTS = ("516662e851ce3a32", "e278bd2fafa5158c", "dafb9a2dedd950b1")
+"""Of rows that are read so, the oldest first."""
 _NEW = "person_lift"
-_LACKING = {2: (_NEW, "person", "closeness"), 3: ("closeness",)}
+_LACKING = {
+    2: (_NEW, "person", "closeness", "shadow_predicted"),
+    3: ("closeness", "shadow_predicted"),
+    4: ("shadow_predicted",),
+}
 """What records of what is open lack of `PENDING`, by the layout of their chunk."""
-_UNKNOWN = {"closeness": np.nan}
+_UNKNOWN = {"closeness": np.nan, "shadow_predicted": np.nan}
 """What is not known, where it is not 0."""
 
 Floats = npt.NDArray[np.float64]

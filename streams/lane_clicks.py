@@ -50,11 +50,11 @@ _RECORD = np.dtype([("person", ">u8"), ("record", "<f8", (PERSON_RECORD,))])
 """Of a person among those of `_PEOPLE`."""
 _ROWS_PER_CHUNK = 3_500
 """At most half a megabyte: a chunk must fit a batch."""
-_CHUNK_LAYOUT = 4
+_CHUNK_LAYOUT = 5
 _MODELS_MAX = 32
 """Attention models whose names are kept for the outcomes that are open; a model lives longer than a window."""
 LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/2", "learners/1")
-"""A layer of another layout learns anew, in minutes; the two former ones are read (`streams.former_clicks`)."""
+"""A layer of another layout learns anew, in minutes; the three former ones are read (`streams.former_clicks`)."""
 
 Outcomes = npt.NDArray[Any]
 """Of `scoring.feedback.OUTCOME`, ``[N]``."""
@@ -145,7 +145,7 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
 class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
     """Records numbered from ``first``, and the numbers (int64) of records that were answered.
 
-    ``settled``: the queue's head from which on nothing of it matters. ``layout``: of the records, 2 and 3 are former.
+    ``settled``: the queue's head from which on nothing of it matters. ``layout``: of the records, 2 to 4 are former.
     """
 
     first: int
@@ -354,7 +354,7 @@ class LaneClicks:
             rows["open"][answered[(answered >= row.head) & (answered < row.tail)] - row.head] = 0
             self._chunks.append(_Chunk(number, chunk.first, min(end, row.tail), chunk.settled))
             self._next_chunk = number + 1
-        self.layer.pending.restore(row.head, rows)
+        self.layer.reopen(row.head, rows)
 
 
 def person_key(user: bytes) -> bytes:

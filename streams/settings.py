@@ -157,11 +157,13 @@ class Settings(BaseSettings):
         300_000, ge=1_000, le=86_400_000, description="A click counts for an impression within this."
     )
     click_pending_max: int = Field(
-        100_000, ge=100, le=10_000_000, description="Impressions per lane whose outcome is open: 148 bytes each."
+        100_000, ge=100, le=10_000_000, description="Impressions per lane whose outcome is open: 152 bytes each."
     )
-    click_feedback: Literal["window", "immediate"] = Field(
-        "window",
-        description="Or immediate: a non-click at once, taken back by a click; on KuaiRand neither better nor worse.",
+    click_wait_ms: int = Field(
+        30_000,
+        ge=0,
+        le=86_400_000,
+        description="What is not clicked by then is learned as a non-click; a click within the window takes it back.",
     )
     click_sharing: bool = Field(
         True, description="Serve by what the click layers of all lanes have learned, not by the lane's own alone."

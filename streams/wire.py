@@ -257,7 +257,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     click came or the window ended. ``predicted``: the chance of a click as the online click layer saw it when the
     impression was shown, before anything was learnt from it; ``attention``: the same by the attention model ``model``
     alone. ``shadow``: the model that scored it beside, if there was one, and ``shadow_predicted`` what that one would
-    have said of it when the outcome became known, before it was learnt.
+    have said of it then.
     """
 
     event: str

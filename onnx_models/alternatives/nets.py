@@ -12,7 +12,7 @@ from onnx_models.network import DIM, MATCH, NARROW, WIDE, Attention, Linear
 from onnx_models.training import Config, Progress, TrainResult, predict, train
 from scoring.features import FEATURE_DIM
 from scoring.ids import MISSING
-from scoring.inputs import STATS_DIM
+from scoring.inputs import REVIEWED, STATS_DIM
 from scoring.rows import RING_SIZE
 
 UNIT = 40
@@ -74,6 +74,13 @@ def without_time(examples: Examples) -> Examples:
     return replace(examples, age=np.zeros_like(examples.age), stats=stats)
 
 
+def without_reviews(examples: Examples) -> Examples:
+    """Nobody has said anything of an ad."""
+    stats = examples.stats.copy()
+    stats[:, REVIEWED:] = 0
+    return replace(examples, stats=stats)
+
+
 def unchanged(examples: Examples) -> Examples:
     """As they are."""
     return examples
@@ -120,8 +127,8 @@ class Net:
         return predict(self.result.network, self.change(examples), nameless(self._items)).astype(np.float64)
 
 
-def variants(config: Config, before: Examples | None) -> list[Net]:
-    """The other ways, and the ablations."""
+def variants(config: Config, before: Examples | None, *, reviewed: bool) -> list[Net]:
+    """The other ways, and the ablations; of a log that has reviews also theirs."""
     pooled = (_REST + _DOTS / 2) / 1000
     pair = DIM + 2 * DIM * UNIT + 2 * UNIT
     unit = (_REST + _DOTS / 2 + (RING_SIZE + 1) * pair + 2 * DIM * UNIT) / 1000
@@ -132,4 +139,5 @@ def variants(config: Config, before: Examples | None) -> list[Net]:
         Net("no_interest", config, before, change=without_interest),
         Net("no_time_decay", config, before, change=without_time),
         Net("no_id", config, before, ids=False),
+        *([Net("no_reviews", config, before, change=without_reviews)] if reviewed else []),
     ]

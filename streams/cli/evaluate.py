@@ -1,6 +1,8 @@
 """``salience evaluate``: the attention model beside its alternatives, on a log's later part."""
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +19,11 @@ from streams.cli.options import Json
 if TYPE_CHECKING:
     from onnx_models.alternatives import Alternative
     from onnx_models.comparison import Outcome
+    from onnx_models.training import Config
     from onnx_models.trial import Trial
+
+Told = Callable[[int, int], None]
+"""Called with events done and events in all."""
 
 app = typer.Typer(help="Compare models on a log.", no_args_is_help=True)
 
@@ -39,12 +45,25 @@ ShareOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the networks, the trees and the bootstrap.")]
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Models fitted at once, a processor each.")]
 LanesOption = Annotated[int, typer.Option("--lanes", min=1, max=64, help="Lanes whose layers are compared with one.")]
+UsersOption = Annotated[int, typer.Option("--users", min=2, help="Simulated shoppers.")]
+HoursOption = Annotated[float, typer.Option("--hours", min=1, help="Simulated hours.")]
 ModelsOption = Annotated[
     str | None, typer.Option("--models", help="Only these, by name and comma; attention is always among them.")
 ]
 CHOSEN = "attention"
 """The model that the others are compared with."""
 NEEDS = ("torch", "lightgbm", "sklearn")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """How the models of a log are to be compared."""
+
+    models: str | None
+    seed: int
+    jobs: int
+    lanes: int
+    as_json: bool
 
 
 @app.command(epilog="Example: salience evaluate kuairand --data ./kuairand --models attention,gbdt,hashed_lr")
@@ -71,15 +90,73 @@ def kuairand(
             "--train-share parts --data, all of which trains where --test is given; give one of them"
         )
     _require()
+    from streams.cli.trials import KUAIRAND, TRAIN_SHARE, kuairand_trial
+
+    share = train_share or TRAIN_SHARE
+    _compare(lambda told: kuairand_trial(data, test, told, share), KUAIRAND, _Asked(models, seed, jobs, lanes, as_json))
+
+
+@app.command(
+    epilog="Example: salience export-log --out log && salience evaluate log --data log --models attention,gbdt"
+)
+def log(
+    data: DataOption,
+    train_share: ShareOption = None,
+    models: ModelsOption = None,
+    seed: SeedOption = 1,
+    jobs: JobsOption = 2,
+    lanes: LanesOption = 8,
+    as_json: Json = False,
+) -> None:
+    """Train on the first 80 % (or another share) of a log of your own, and test on the rest: as kuairand, above.
+
+    The log is as ``salience export-log`` writes it. Where there are reviews, a further model hears of none.
+    """
+    _require("pyarrow")
+    from streams.cli.trials import TRAIN_SHARE, trial_of
+    from streams.logs.parquet import read
+
+    def prepare(told: "Told") -> "Trial":
+        held = read(data)
+        return trial_of(held.ads, held.events, 0, told, share=train_share or TRAIN_SHARE, tones=held.tones)
+
+    _compare(prepare, {}, _Asked(models, seed, jobs, lanes, as_json))
+
+
+@app.command(epilog="Example: salience evaluate demo --models attention,mean_pooling,no_reviews,gbdt")
+def demo(
+    users: UsersOption = 100,
+    hours: HoursOption = 48,
+    train_share: ShareOption = None,
+    models: ModelsOption = None,
+    seed: SeedOption = 1,
+    jobs: JobsOption = 2,
+    lanes: LanesOption = 8,
+    as_json: Json = False,
+) -> None:
+    """The same with the demo's shoppers, whose tastes are known: those drawn by --seed, shown ads at random."""
+    _require()
+    from streams.cli.trials import TRAIN_SHARE, trial_of
+    from streams.demo.shop import simulate_log
+
+    def prepare(told: "Told") -> "Trial":
+        held = simulate_log(seed, users, hours)
+        return trial_of(held.ads, held.events, 0, told, share=train_share or TRAIN_SHARE, tones=held.tones)
+
+    _compare(prepare, {}, _Asked(models, seed, jobs, lanes, as_json))
+
+
+def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked: _Asked) -> None:
+    """Fit all models on a log and report. ``differs``: from the usual configuration of the networks."""
     from onnx_models.ageing import ages
     from onnx_models.cold import segments
     from onnx_models.comparison import compare, fit_all
     from onnx_models.learning import compare_learning
     from onnx_models.sharing import compare_lanes
-    from streams.cli.trials import TRAIN_SHARE, kuairand_trial
+    from onnx_models.training import Config
     from streams.logs import LogError
 
-    console = Console(stderr=as_json, highlight=False)
+    console, seed = Console(stderr=asked.as_json, highlight=False), asked.seed
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("Applying events", total=None)
@@ -88,25 +165,25 @@ def kuairand(
             progress.update(task, completed=done, total=total)
 
         try:
-            trial = kuairand_trial(data, test, applied, train_share or TRAIN_SHARE)
-        except LogError as error:
+            trial = prepare(applied)
+        except (LogError, ValueError) as error:
             fail(error)
-        contestants = _chosen(_contestants(trial, seed), models)
+        contestants = _chosen(_contestants(trial, replace(Config(seed=seed), **differs)), asked.models)
         fitting = progress.add_task("Fitting models", total=len(contestants))
 
         def told(outcome: "Outcome") -> None:
             progress.update(fitting, advance=1, description=f"Fitted {outcome.name} in {outcome.fit_s:.0f} s")
 
-        outcomes = fit_all(contestants, trial, CHOSEN, jobs, told)
+        outcomes = fit_all(contestants, trial, CHOSEN, asked.jobs, told)
     chances = outcomes[CHOSEN].chances
     beside = Beside(
         outcomes[CHOSEN].drills,
         segments(trial, chances),
         ages(trial.stateful, trial.cut_ms, chances, seed),
         compare_learning(trial, chances["stateful"], seed),
-        compare_lanes(trial, chances["stateful"], lanes, seed) if lanes > 1 else [],
+        compare_lanes(trial, chances["stateful"], asked.lanes, seed) if asked.lanes > 1 else [],
     )
-    report(trial, compare(trial, outcomes, CHOSEN, seed), beside, console, as_json)
+    report(trial, compare(trial, outcomes, CHOSEN, seed), beside, console, asked.as_json)
 
 
 ArmsOption = Annotated[
@@ -201,31 +278,26 @@ def _headlines(data: Path, later: Path | None, z_min: float, seed: int, progress
     }
 
 
-def _require() -> None:
-    missing = [name for name in NEEDS if find_spec(name) is None]
+def _require(*further: str) -> None:
+    missing = [name for name in (*NEEDS, *further) if find_spec(name) is None]
     if missing:
         fail(f"{', '.join(missing)} missing, which evaluation needs: pip install 'salience[train,evaluate]'")
 
 
-def _contestants(trial: "Trial", seed: int) -> "list[Alternative]":
+def _contestants(trial: "Trial", config: "Config") -> "list[Alternative]":
     """All models, those that take longest first."""
-    from dataclasses import replace
-
     from onnx_models.alternatives.boosting import Boosting
     from onnx_models.alternatives.hashed import Hashed
     from onnx_models.alternatives.incremental import river_models
     from onnx_models.alternatives.nets import Net, variants
     from onnx_models.alternatives.popularity import Popularity
-    from onnx_models.training import Config
-    from streams.cli.trials import KUAIRAND
 
-    config = replace(Config(seed=seed), **KUAIRAND)
     before = trial.before if len(trial.before) else None
     chosen = Net("attention", config, before)
-    others = variants(config, before)
+    others = variants(config, before, reviewed=len(trial.said) > 0)
     din = [net for net in others if net.name == "din"]
     nets = [*din, chosen, *(net for net in others if net not in din)]
-    return [*nets, *river_models(seed)[::-1], Boosting(), Hashed(), Popularity()]
+    return [*nets, *river_models(config.seed)[::-1], Boosting(), Hashed(), Popularity()]
 
 
 def _chosen(contestants: "list[Alternative]", names: str | None) -> "list[Alternative]":

@@ -1,4 +1,4 @@
-"""What ``salience evaluate kuairand`` tells, as tables for people and as one object for machines."""
+"""What ``salience evaluate`` tells of a log's models, as tables for people and as one object for machines."""
 
 import json
 from dataclasses import dataclass

@@ -184,15 +184,15 @@ def _measured(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
 
 def _of_reviews(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
     """What the model loses where it hears of no reviews, of these ads and of ads that are new."""
-    from onnx_models.alternatives.nets import nameless
-    from onnx_models.cold import unmet, unreviewed
+    from onnx_models.alternatives.nets import nameless, without_reviews
+    from onnx_models.cold import unmet
     from onnx_models.training import evaluate
 
     test, names = trial.stateful, nameless(trial.items)
     return {
-        "unreviewed": evaluate(result.network, unreviewed(test), trial.items),
+        "unreviewed": evaluate(result.network, without_reviews(test), trial.items),
         "new": evaluate(result.network, unmet(test), names),
-        "new_unreviewed": evaluate(result.network, unreviewed(unmet(test)), names),
+        "new_unreviewed": evaluate(result.network, without_reviews(unmet(test)), names),
     }
 
 

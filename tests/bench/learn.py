@@ -1,6 +1,6 @@
 """How fast the online click layer learns, as a lane runs it: a slice of events at a time, one core, no broker.
 
-Each impression is predicted when it is shown and learned once, from a click or at the end of its window: one example.
+Each impression is predicted when it is shown and learned once, from a click or after the wait for one: one example.
 What is timed, in processor time of its one thread, begins with the columns of a slice and what the attention model
 said of it, and holds all of the layer's own work: features, prediction, waiting, learning, lifts of ads, outcomes, and
 what was shown and clicked; and, once a slice, its records for the changelog and the arrays that serving reads.

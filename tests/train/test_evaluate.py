@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from streams.cli import app
 from streams.cli.evaluated import _ages, _costs, _layers, _table
+from streams.demo.shop import simulate_log
 from streams.logs.kuairand import HISTORIES, IMPRESSIONS, VIDEOS, first_time_ms, read
 from streams.wire import Click, Impression
 
@@ -95,8 +96,8 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
     assert age["layer_adds_log_loss"] == found["about"]["steps"]["online_over_stateful"]["log_loss"]
     learning = found["learning"]
     assert set(learning) == {
-        "as_a_worker_learns", "window_of_a_minute", "window_of_an_hour", "immediate", "half_of_the_non_clicks",
-        "a_tenth_of_the_non_clicks",
+        "as_a_worker_learns", "window_of_a_minute", "window_of_an_hour", "non_clicks_at_once",
+        "non_clicks_at_the_end", "half_of_the_non_clicks", "a_tenth_of_the_non_clicks",
     }  # fmt: skip
     assert learning["as_a_worker_learns"]["log_loss"] == found["online"]["attention"]["log_loss"]
     assert learning["a_tenth_of_the_non_clicks"]["log_loss_difference"]["value"] != 0
@@ -134,6 +135,34 @@ def test_a_model_ages_in_parts_of_half_a_day_where_less_of_the_log_trains(data: 
     both = CliRunner().invoke(app, [*arguments, "--train-share", "0.5", "--test", str(data / "later.csv.gz")])
     assert both.exit_code == 2
     assert "give one of them" in " ".join(both.stderr.split())
+
+
+def test_the_demos_shoppers_are_evaluated_as_a_log_of_theirs_is(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'salience[evaluate]'")
+    from streams.logs.parquet import write
+
+    write(simulate_log(3, 20, 8), tmp_path)
+    asked = ["--models", "popularity,no_reviews", "--seed", "3", "--lanes", "1", "--json"]
+    shoppers, own = (
+        CliRunner().invoke(app, ["evaluate", *of, *asked])
+        for of in (["demo", "--users", "20", "--hours", "8"], ["log", "--data", str(tmp_path)])
+    )
+
+    assert (shoppers.exit_code, own.exit_code) == (0, 0), shoppers.stderr + own.stderr
+    found, again = json.loads(shoppers.stdout), json.loads(own.stdout)
+    assert set(found["online"]) == {"attention", "no_reviews", "popularity"}
+    assert found["frozen"]["attention"]["auc"] != found["frozen"]["no_reviews"]["auc"]
+    for mode in ("frozen", "stateful", "online"):
+        for name, line in found[mode].items():
+            assert again[mode][name]["log_loss"] == pytest.approx(line["log_loss"], abs=2e-5)
+    assert again["about"] == found["about"]
+
+
+def test_a_log_that_is_none_ends_with_what_to_do(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "log", "--data", str(tmp_path)])
+
+    assert result.exit_code == 1
+    assert "salience export-log" in result.stderr
 
 
 def test_names_and_numbers_are_whole_in_eighty_columns() -> None:

@@ -2,6 +2,7 @@
 
 import msgspec
 import numpy as np
+import pytest
 from numpy.lib import recfunctions as structured
 
 from scoring.clicks import CAUTION, FEATURES
@@ -9,18 +10,23 @@ from scoring.pending import PENDING
 from streams.lane_clicks import KEY, LaneClicks, person_key
 from tests.unit.keeping import LEARNING, keep, observe, state, stream
 
-FORMER = {2: ("516662e851ce3a32", ("person", "person_lift", "closeness")), 3: ("e278bd2fafa5158c", ("closeness",))}
-"""Layouts of chunks, with that of the row and what records of what is open lacked."""
+FORMER = {
+    2: ("516662e851ce3a32", ("person", "person_lift", "closeness", "shadow_predicted"), 128),
+    3: ("e278bd2fafa5158c", ("closeness", "shadow_predicted"), 144),
+    4: ("dafb9a2dedd950b1", ("shadow_predicted",), 148),
+}
+"""Layouts of chunks, with that of the row, and what records of what is open lacked and how long they were."""
 
 
 def as_formerly(parts: dict[bytes, bytes], layout: int) -> dict[bytes, bytes]:
-    """``parts`` as they were kept before closeness was, or before anything was learned of people."""
-    of_row, lacking = FORMER[layout]
+    """``parts`` as they were kept before shadows' chances were, or closeness, or anything was learned of people."""
+    of_row, lacking, size = FORMER[layout]
     people = "person" not in lacking
     out = {key: value for key, value in parts.items() if people or b"/person/" not in key}
     row = msgspec.msgpack.decode(out[KEY])
     for learner in row["learners"].values():
-        del learner["watch"]["detectors"]["interest"]
+        if "closeness" in lacking:
+            del learner["watch"]["detectors"]["interest"]
         for name in ("weights", "caution") if not people else ():
             learner[name] = np.delete(np.frombuffer(learner[name]), FEATURES.index("person_lift")).tobytes()
     out[KEY] = msgspec.msgpack.encode(row | {"layout": of_row})
@@ -28,16 +34,17 @@ def as_formerly(parts: dict[bytes, bytes], layout: int) -> dict[bytes, bytes]:
     for key in (key for key in out if b"/open/" in key):
         chunk = msgspec.msgpack.decode(out[key])
         rows = structured.repack_fields(np.frombuffer(chunk["rows"], dtype=PENDING)[names])
-        assert rows.itemsize == (144 if people else 128)
+        assert rows.itemsize == size
         out[key] = msgspec.msgpack.encode(chunk | {"rows": rows.tobytes(), "layout": layout})
     return out
 
 
-def test_a_layer_that_did_not_know_of_closeness_is_read_as_one_that_has_met_none() -> None:
+@pytest.mark.parametrize("layout", [3, 4])
+def test_a_layer_that_did_not_know_of_closeness_or_of_shadows_is_read_as_one_that_has_met_none(layout: int) -> None:
     events, users = stream(3, 200)
     clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
     keep(kept, observe(clicks, events[:100], users[:100]))
-    read = LaneClicks.restore(LEARNING, as_formerly(kept, 3))
+    read = LaneClicks.restore(LEARNING, as_formerly(kept, layout))
     assert state(read) == state(clicks)  # nobody's was told here
     observe(clicks, events[100:], users[100:])
     observe(read, events[100:], users[100:])

@@ -133,7 +133,8 @@ def run(engine: Engine, events: Sequence[Event], size: int) -> tuple[LaneState, 
     for start in range(0, len(given_), size):
         taken = given_[start : start + size]
         order = np.array([each.topic == "clicks" for each in taken], dtype=np.uint8)
-        effects = step.run(lane, Slice(taken, order, (0, 0)), 2**42)
+        newest_ms = max(each.timestamp for each in taken)
+        effects = step.run(lane, Slice(taken, order, (newest_ms, newest_ms)), 2**42)
         outcomes += [msgspec.json.decode(m.value or b"", type=Outcome) for m in effects.messages["outcomes"]]
         decisions += [msgspec.json.decode(m.value or b"", type=Decision) for m in effects.messages["decisions"]]
     return lane, outcomes, decisions

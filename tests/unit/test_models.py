@@ -11,10 +11,12 @@ from scoring.assignment import Arm, Experiment
 from scoring.attention import AttentionModel, load
 from scoring.catalogue import Catalogue, learned_column
 from scoring.engine import Engine
+from scoring.feedback import Learning
 from scoring.ids import id64
 from scoring.models import Models, Roles
 from scoring.policies import CONTROL_ARM, ENGINE_ARM, Policy
 from streams.explain import recompute
+from streams.lane_clicks import LaneClicks
 from streams.step import LaneState, Slice, Step
 from streams.wire import Decision, Outcome, Placement
 from tests.builders import entry, made_up_log, records
@@ -113,7 +115,8 @@ def run(
             engine.models.play(roles[number])
         taken = given[start : start + size]
         order = np.array([each.topic == "clicks" for each in taken], dtype=np.uint8)
-        effects = step.run(lane, Slice(taken, order, (0, 0)), 2**42)
+        newest_ms = max(each.timestamp for each in taken)
+        effects = step.run(lane, Slice(taken, order, (newest_ms, newest_ms)), 2**42)
         found = [msgspec.json.decode(m.value or b"", type=Decision) for m in effects.messages["decisions"]]
         outcomes += [msgspec.json.decode(m.value or b"", type=Outcome) for m in effects.messages["outcomes"]]
         decisions += found
@@ -122,7 +125,13 @@ def run(
 
 
 def lane() -> LaneState:
-    return LaneState(0, ("a", "b"), 1)
+    return LaneState(0, ("a", "b"), 1, clicks=LaneClicks(Learning(window_ms=60_000, wait_ms=5_000)))
+
+
+def judged(outcomes: Sequence[Outcome], state: LaneState) -> list[Outcome]:
+    """Those of impressions whose window has ended."""
+    ended_ms = state.clicks.layer.clock_ms - state.clicks.layer.learning.window_ms
+    return [one for one in outcomes if one.shown_ms <= ended_ms]
 
 
 def test_every_placement_names_the_model_that_scored_it_and_is_computed_again_by_that_one(
@@ -159,8 +168,10 @@ def test_a_shadow_changes_nothing_and_is_told_beside(old: AttentionModel, new: A
     assert differences.candidates > 100
     assert 0 < differences.total / differences.candidates < differences.largest < 1
     found = state.clicks.layer.learner(engine.models.shadow.number).evidence  # type: ignore[union-attr]  # it is there
-    assert (found.outcomes, found.beside) == (len(outcomes),) * 2
-    assert found.predicted == pytest.approx(sum(one.shadow_predicted for one in outcomes))
+    known = judged(outcomes, state)
+    assert (found.outcomes, found.beside) == (len(known),) * 2
+    assert found.clicks == sum(one.clicked for one in known) < len(known)
+    assert found.predicted == pytest.approx(sum(one.shadow_predicted for one in known))
 
 
 def test_what_a_shadow_has_learned_is_there_when_it_is_promoted(old: AttentionModel, new: AttentionModel) -> None:
@@ -260,7 +271,7 @@ def test_what_comes_of_an_arms_placements_is_learnt_by_the_arms_model(old: Atten
     learners = {one.version: state.clicks.layer.learner(one.number) for one in engine.models.held}
     assert engine.models.shadow is None  # whom an arm heeds, nobody asks beside it
     for version, learner in learners.items():
-        assert 0 < learner.evidence.outcomes == sum(one.model == version for one in outcomes)
+        assert 0 < learner.evidence.outcomes == sum(one.model == version for one in judged(outcomes, state))
         assert learner.model.array[1] != 1.0
     users = users_of(500)
     parts = {served.version: places for served, places in engine.scorers(users)}

@@ -143,6 +143,8 @@ class ClickLayer:
 
     def __init__(self, learning: Learning | None = None) -> None:
         self.learning = learning or Learning()
+        self._ahead_ms = max(self.learning.window_ms - self.learning.wait_ms, 0)
+        """How long before the end of its window no click is taken for none."""
         self.live = 0
         self.learners: dict[int, Learner] = {}
         self.lifts = AdLifts()
@@ -209,8 +211,10 @@ class ClickLayer:
         for place, (time_ms, stream_ms) in enumerate(zip(*(events[n].tolist() for n in _TIMES), strict=True)):
             if stream_ms > self.clock_ms:
                 self.clock_ms = stream_ms
-                self._end_waits()
-                self._close_windows(outcomes)
+                if self.pending.asked_due_ms <= stream_ms + self._ahead_ms:
+                    self._end_waits()
+                if self.pending.due_ms <= stream_ms:
+                    self._close_windows(outcomes)
             if place == following:
                 numbers, surface, ad, event, person, in_control, slot, model, known, shadow, beside, near = next(shown)
                 ids = (keys[place], ad, event, person, time_ms)
@@ -221,7 +225,8 @@ class ClickLayer:
                 predicted.append(chance)
                 if not known and not self.pending.holds(keys[place]):
                     chances = (examined, chance, examined * expected)
-                    told = (shadow, beside, examined * self._shadows(shadow, beside, numbers, surface), near)
+                    other = examined * self._shadows(shadow, beside, numbers, surface) if shadow else math.nan
+                    told = (shadow, beside, other, near)
                     self._wait(ids, (*numbers, *chances, surface, in_control, 1, slot, model, *told))
                 following = next(places, -1)
             elif clicked[place]:
@@ -229,8 +234,8 @@ class ClickLayer:
         return Observed(np.array(predicted), np.array(outcomes, dtype=OUTCOME))
 
     def _shadows(self, shadow: int, logit: float, numbers: list[float], surface: int) -> float:
-        """The chance of a click by the shadow that was asked; NaN where none was."""
-        learner = self.learners.get(shadow) if shadow else None
+        """The chance of a click by the shadow that was asked; NaN where it is not held."""
+        learner = self.learners.get(shadow)
         return learner.model.chances((logit, *numbers[1:]), surface)[0] if learner else math.nan
 
     def _wait(self, ids: tuple[int, int, int, int, int], told: tuple[float, ...]) -> None:
@@ -256,20 +261,15 @@ class ClickLayer:
         """Whether an impression has waited so long that it was learned as a non-click, unless a click came."""
         return bool(row[DUE] <= self.clock_ms + self._ahead_ms)
 
-    @property
-    def _ahead_ms(self) -> int:
-        """How long before the end of a window no click is taken for none."""
-        return max(self.learning.window_ms - self.learning.wait_ms, 0)
-
     def _end_waits(self) -> None:
         """Learn as non-clicks those impressions that have waited long enough."""
         pending = self.pending
         while pending.asked_due_ms <= self.clock_ms + self._ahead_ms:
             number, row = pending.ask()
             if row[OPEN]:
-                for model, x, chance in self._scored(row):
-                    if weight := self._weight(row) * looked(row[EXAMINED], chance):
-                        model.learn_one(x, False, weight)
+                if share := self._weight(row):
+                    for model, x, chance in self._scored(row):
+                        model.learn_one(x, False, share * looked(row[EXAMINED], chance))
                 self._count(number, row, 0.0, expected=1.0)
 
     def _taken_back(self, row: Row, chance: float, liked: float) -> float:
@@ -287,13 +287,14 @@ class ClickLayer:
                 self._tell(row, 0, outcomes)
             self._judge(row)
 
-    def _scored(self, row: Row) -> Iterator[tuple[ClickModel, Example, float]]:
+    def _scored(self, row: Row) -> list[tuple[ClickModel, Example, float]]:
         """The weights over each model that scored an impression, their example, and the chance that they gave."""
-        x = example(row[FIRST:LAST], int(row[SURFACE]))
+        x, out = example(row[FIRST:LAST], int(row[SURFACE])), []
         if learner := self.learners.get(int(row[MODEL])):
-            yield learner.model, x, row[PREDICTED]
-        if row[SHADOW] and (shadow := self.learners.get(int(row[SHADOW]))):
-            yield shadow.model, x | {NUMBERS[0]: row[SHADOW_LOGIT]}, row[SHADOW_PREDICTED]
+            out.append((learner.model, x, row[PREDICTED]))
+        if row[SHADOW] and _known(row) and (shadow := self.learners.get(int(row[SHADOW]))):
+            out.append((shadow.model, x | {NUMBERS[0]: row[SHADOW_LOGIT]}, row[SHADOW_PREDICTED]))
+        return out
 
     def _count(self, number: int, row: Row, clicks: float, expected: float) -> None:
         """Count an outcome for its ad and person, whose records know the slot, and its slot, whose record knows them.
@@ -316,7 +317,7 @@ class ClickLayer:
     def _tell(self, row: Row, clicked: int, outcomes: list[tuple[float, ...]]) -> None:
         """An outcome is known."""
         self.learned += 1
-        shadow, chance = (int(row[SHADOW]), row[SHADOW_PREDICTED]) if _beside(row) else (0, 0.0)
+        shadow, chance = (row[SHADOW], row[SHADOW_PREDICTED]) if row[SHADOW] and _known(row) else (0, 0.0)
         outcome = (self.clock_ms, row[SHOWN], row[EVENT], row[AD], row[PREDICTED], row[FIRST], clicked)
         outcomes.append((*outcome, row[CONTROL], row[SLOT], row[MODEL], shadow, chance))
 
@@ -325,13 +326,13 @@ class ClickLayer:
         clicked = 1 - int(row[OPEN])
         if learner := self.learners.get(int(row[MODEL])):
             self.alarms += learner.outcome(clicked, row[PREDICTED], row[CLOSENESS])
-        if _beside(row) and (shadow := self.learners.get(int(row[SHADOW]))):
+        if row[SHADOW] and _known(row) and (shadow := self.learners.get(int(row[SHADOW]))):
             shadow.beside(clicked, row[SHADOW_PREDICTED], row[PREDICTED])
 
 
-def _beside(row: Row) -> bool:
-    """Whether it is known what a shadow predicted."""
-    return bool(row[SHADOW]) and not math.isnan(row[SHADOW_PREDICTED])
+def _known(row: Row) -> bool:
+    """Whether it is known what the shadow predicted."""
+    return not math.isnan(row[SHADOW_PREDICTED])
 
 
 def _shown(

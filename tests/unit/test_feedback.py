@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoring.clicks import FEATURES, NUMBERS, AdLifts, PersonLifts, example, probability
+from scoring.clicks import FEATURES, NUMBERS, START_WEIGHTS, AdLifts, PersonLifts, example, probability
 from scoring.events import EVENT, Events, Kind, Source
 from scoring.feedback import ClickLayer, Impressions, Learning, Observed
 from scoring.inputs import CONTEXT_DIM
@@ -186,6 +186,25 @@ def test_a_shop_that_has_just_opened_is_no_alarm_though_its_clicks_are_known_bef
     assert len(told.outcomes) > 8_000
     assert layer.learner(0).learned > 8_000
     assert layer.alarms == []
+
+
+def test_a_shadow_whose_chance_is_not_known_learns_nothing_of_the_impression() -> None:
+    """It was not held yet when it was asked, or a former version did not keep what it said."""
+    layer = ClickLayer(LEARNING)
+    events = events_of((1_000, "shown", 7, 1_000), (1_100, "shown", 8, 1_100), (2_000, "clicked", 8, 1_100))
+    seen = Impressions(
+        np.array([0, 1]),
+        np.zeros(2, dtype=np.float32),
+        np.zeros((2, CONTEXT_DIM), dtype=np.float32),
+        shadow_logit=np.ones(2, dtype=np.float32),
+        shadow=5,
+    )
+    layer.observe(events[:2], np.ones(2, dtype=np.uint64), np.zeros(2, dtype=bool), seen)
+    shadow = layer.learner(5)
+    observe(layer, events_of((2_000, "clicked", 8, 1_100), (900_000, "shown", 9, 900_000)))
+    assert layer.learned == 2
+    assert (shadow.learned, shadow.evidence.outcomes) == (0, 0)
+    assert shadow.model.array.tolist() == START_WEIGHTS.tolist()
 
 
 def random_stream(seed: int, count: int) -> tuple[Events, np.ndarray]:

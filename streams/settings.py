@@ -154,10 +154,10 @@ class Settings(BaseSettings):
         True, description="Learn online from every outcome: calibrate click rates, and tell models how ads are clicked."
     )
     click_window_ms: int = Field(
-        300_000, ge=1_000, le=86_400_000, description="A click counts for an impression within this."
+        600_000, ge=1_000, le=86_400_000, description="A click counts for an impression within this."
     )
     click_pending_max: int = Field(
-        100_000, ge=100, le=10_000_000, description="Impressions per lane whose outcome is open: 152 bytes each."
+        200_000, ge=100, le=10_000_000, description="Impressions per lane whose outcome is open: 152 bytes each."
     )
     click_wait_ms: int = Field(
         30_000,

@@ -28,7 +28,7 @@ from tests.bench.score import shop_of
 
 IMPRESSIONS = 200_000
 EVERY_MS = 10
-"""Between impressions: a window of five minutes holds 30,000 of them open."""
+"""Between impressions: a window of ten minutes holds 60,000 of them open."""
 CLICK_RATE = 0.05
 CLICK_AFTER_MS = 20_000
 USERS, ADS = 50_000, 20_000

@@ -173,16 +173,16 @@ def quick_clicks(count: int, every_ms: int, share: float) -> Events:
 
 def test_first_clicks_are_not_taken_for_more_than_they_are_while_nobody_knows_what_else_will_be_clicked() -> None:
     """A click comes within a second, and that there is none is known minutes later."""
-    layer = ClickLayer(Learning(window_ms=300_000))
-    told = observe(layer, quick_clicks(2_900, 100, 0.05), logit=float(np.log(0.05 / 0.95)))
+    layer = ClickLayer()
+    told = observe(layer, quick_clicks(5_900, 100, 0.05), logit=float(np.log(0.05 / 0.95)))
     assert layer.clock_ms < 10_000 + layer.learning.window_ms  # the first window has not ended
     assert told.predicted[-1_000:].mean() == pytest.approx(0.05, rel=0.25)
     assert layer.people.lift(1) == pytest.approx(0, abs=0.3)
 
 
 def test_a_shop_that_has_just_opened_is_no_alarm_though_its_clicks_are_known_before_its_non_clicks() -> None:
-    layer = ClickLayer(Learning(window_ms=300_000))
-    told = observe(layer, quick_clicks(12_000, 100, 0.05), logit=float(np.log(0.05 / 0.95)))
+    layer = ClickLayer()
+    told = observe(layer, quick_clicks(15_000, 100, 0.05), logit=float(np.log(0.05 / 0.95)))
     assert len(told.outcomes) > 8_000
     assert layer.learner(0).learned > 8_000
     assert layer.alarms == []

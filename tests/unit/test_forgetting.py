@@ -5,11 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from scoring.feedback import WINDOW_MS
 from scoring.ids import id64
 from streams.lane_clicks import LaneClicks, person_key
 from streams.wire import RESERVED
 from tests.builders import START_MS, Record, click, impression, record
 from tests.unit.consenting import DAY_MS, Bench, erasure, opened, refusal
+
+LATER_MS = START_MS + WINDOW_MS + 100_000
+"""When the windows of all that was shown have ended."""
 
 
 def shown_to(users: Sequence[str], at_ms: int, offset: int) -> list[Record]:
@@ -45,10 +49,10 @@ def test_what_was_learned_of_a_person_goes_with_their_state(how: str) -> None:
 def test_who_is_erased_and_comes_back_in_one_slice_is_known_of_that_alone() -> None:
     bench = Bench(opened(data_to_ms=-1))
     bench.run(shown_to(["a"], START_MS, 0))
-    bench.run(shown_to(["a"], START_MS + 400_000, 1), START_MS + 400_000)
+    bench.run(shown_to(["a"], LATER_MS, 1), LATER_MS)
     assert bench.state.clicks.layer.people.lift(id64(b"a")) < 0
-    bench.tell(erasure("a", START_MS + 500_000))
-    bench.run(shown_to(["a"], START_MS + 500_001, 2), START_MS + 500_001)
+    bench.tell(erasure("a", LATER_MS + 100_000))
+    bench.run(shown_to(["a"], LATER_MS + 100_001, 2), LATER_MS + 100_001)
     assert bench.users() == {b"a"}
     assert bench.state.clicks.layer.people.lift(id64(b"a")) == 0
     assert learned_of(bench, "a") == (0, 0)
@@ -73,7 +77,7 @@ def test_what_is_open_when_a_person_is_erased_teaches_nothing_of_them_afterwards
     if restarts:
         parts = {key: value for key, value in bench.changelog.items() if key.startswith(RESERVED)}
         bench.state.clicks = LaneClicks.restore(None, parts)
-    bench.run(shown_to(["c"], START_MS + 400_000, 4), START_MS + 400_000)
+    bench.run(shown_to(["c"], LATER_MS, 4), LATER_MS)
     once, other = learned_of(bench, "a"), learned_of(bench, "b")
     assert bench.state.clicks.layer.learned == 3  # all are learned from
     assert once == pytest.approx(other, rel=0.2)  # one impression each, and no click

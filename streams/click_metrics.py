@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from streams.quality import KEPT, Quality
+from streams.quality import KEPT, Quality, Settled
 
 
 class ClickMetrics:
@@ -34,7 +34,7 @@ class ClickMetrics:
             "How likely a slot is looked at, by the first, as this worker's lanes have learned it: their mean.",
             ("slot",),
         )
-        self._quality = Quality()
+        self._quality, self._settled = Quality(), Settled()
         for clicked in ("false", "true"):
             self._outcomes.labels(clicked)
 
@@ -44,7 +44,7 @@ class ClickMetrics:
         self._outcomes.labels("true").inc(clicks)
         self._outcomes.labels("false").inc(len(outcomes) - clicks)
         before = self._quality.drifts
-        self._quality.observe(outcomes)
+        self._quality.observe(self._settled.take(outcomes))
         self._drifts.inc(self._quality.drifts - before)
 
     def stand(self, examined: Sequence[float]) -> None:

@@ -1,6 +1,7 @@
 """What came of impressions, for whoever watches, trains or evaluates: predicted before it was known, and known now."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,15 @@ def encoded(outcomes: npt.NDArray[np.void], catalogue: Catalogue, models: dict[i
             slots, outcomes.tolist(), strict=True
         )
     ]
+
+
+def columns(outcomes: Sequence[Outcome]) -> npt.NDArray[Any]:
+    """``outcomes [N]`` as `streams.quality.Settled` takes them."""
+    rows = np.empty(len(outcomes), dtype=[("shown_ms", "<i8"), ("clicked", "u1"), ("outcome", object)])
+    rows["shown_ms"] = [outcome.shown_ms for outcome in outcomes]
+    rows["clicked"] = [outcome.clicked for outcome in outcomes]
+    rows["outcome"] = outcomes
+    return rows
 
 
 def told(alarms: Iterable[Alarm], lane: int, model: str, time_ms: int) -> list[Drift]:

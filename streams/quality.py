@@ -19,6 +19,27 @@ BLOCK = 200
 """Outcomes per step of the drift detector, which is Python's pace."""
 
 
+class Settled:
+    """Holds clicks back that are known before it is known what else that was shown then is clicked.
+
+    A click is told when it comes, a non-click when its window ends, minutes later: whoever counts both as they come
+    counts too many clicks, in a shop that has just opened nothing else. Windows end in the order of what was shown, so
+    clicks up to the newest non-click have their time. At most `KEPT` are held.
+    """
+
+    def __init__(self) -> None:
+        self._early: npt.NDArray[Any] | None = None
+        self._ended_ms = 0
+
+    def take(self, outcomes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Of ``outcomes [N]``, with ``shown_ms`` and ``clicked``, and of those held back, the ones to be counted."""
+        self._ended_ms = int(outcomes["shown_ms"][outcomes["clicked"] == 0].max(initial=self._ended_ms))
+        known = outcomes if self._early is None else np.concatenate([self._early, outcomes])
+        early = np.flatnonzero((known["clicked"] != 0) & (known["shown_ms"] > self._ended_ms))[-KEPT:]
+        self._early = known[early]
+        return np.delete(known, early)
+
+
 class Quality:
     """The last `KEPT` outcomes of a worker's lanes."""
 

@@ -21,21 +21,26 @@ def outcomes(
 ) -> None:
     """Tell AUC, log loss and calibration of what was predicted when impressions were shown.
 
-    Beside the online click layer stands the attention model alone. Example: salience outcomes --latest 5000
+    Beside the online click layer stands the attention model alone. The newest clicks, of whose time it is not known yet
+    what else is clicked, are left out. Example: salience outcomes --latest 5000
     """
     import numpy as np
 
     from onnx_models.metrics import measure
     from streams.layer_audit import decode_outcome
+    from streams.outcomes import columns
+    from streams.quality import Settled
     from streams.reading import read_topic
     from streams.topics import OUTCOMES
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     found: dict[tuple[str, str], list[tuple[bool, float, float]]] = defaultdict(list)
+    settled = Settled()
 
     async def read() -> None:
         async for records in read_topic(settings.bootstrap, settings.topic_prefix + OUTCOMES):
-            for outcome in (decode_outcome(record.value or b"") for record in records):
+            read_now = [decode_outcome(record.value or b"") for record in records]
+            for outcome in settled.take(columns(read_now))["outcome"]:
                 found[outcome.model, outcome.arm].append((outcome.clicked, outcome.predicted, outcome.attention))
 
     asyncio.run(read())

@@ -9,7 +9,8 @@ import numpy as np
 
 from scoring.confidence import wilson
 from streams.control_wire import Drift
-from streams.quality import KEPT, Quality
+from streams.outcomes import columns
+from streams.quality import KEPT, Quality, Settled
 from streams.wire import Outcome
 
 ARMS_MAX, MODELS_MAX = 16, 8
@@ -134,11 +135,12 @@ class Clicks:
         self._arms: dict[str, Arm] = {}
         self._models: dict[str, Model] = {}
         self.drifts: deque[Drift] = deque(maxlen=DRIFTS_MAX)
+        self._settled = Settled()
 
     def take(self, outcomes: Sequence[Outcome]) -> None:
-        """What became known, oldest first."""
+        """What became known, oldest first; it is counted once the rest of its time is known."""
         by_model: dict[str, list[Outcome]] = {}
-        for outcome in outcomes:
+        for outcome in self._settled.take(columns(outcomes))["outcome"]:
             if (arm := self._arms.get(outcome.arm)) is None:
                 arm = self._arms[outcome.arm] = Arm()
             arm.add(clicked=outcome.clicked)

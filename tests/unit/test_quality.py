@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
 from scoring.feedback import OUTCOME
-from streams.quality import KEPT, LEAST, Quality
+from streams.quality import KEPT, LEAST, Quality, Settled
+
+SETTLING = np.dtype([("shown_ms", "<i8"), ("clicked", "u1"), ("number", "<i8")])
 
 
 def outcomes(predicted: np.ndarray, clicked: np.ndarray) -> np.ndarray:
@@ -77,3 +79,43 @@ def test_a_change_of_what_people_do_is_a_drift_and_a_steady_world_is_none() -> N
     changed.observe(world(60_000, 6))
     changed.observe(world(60_000, 7, factor=3.0))
     assert changed.drifts >= 1
+
+
+def test_clicks_wait_for_what_else_was_shown_in_their_time() -> None:
+    """A shop that has just opened: a click is told after a second, that there is none after ten minutes."""
+    random, count = np.random.default_rng(8), 60_000
+    found = outcomes(np.full(count, 0.05), random.random(count) < 0.05)
+    found["shown_ms"] = 15 * np.arange(count)
+    found["time_ms"] = found["shown_ms"] + np.where(found["clicked"], 1_000, 600_000)
+    told = found[np.argsort(found["time_ms"], kind="stable")]
+    as_they_come, settled, held_back = Quality(), Quality(), Settled()
+    highest = lowest = worst = 1.0
+    for part in np.array_split(told, 200):
+        as_they_come.observe(part)
+        settled.observe(held_back.take(part))
+        worst = np.nanmax([worst, as_they_come.figures()[0]])
+        calibration = settled.figures()[0]
+        if not math.isnan(calibration):
+            highest, lowest = max(highest, calibration), min(lowest, calibration)
+    assert 0.75 < lowest < highest < 1.3
+    assert worst == pytest.approx(20)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=40), st.lists(st.integers(0, 40), max_size=4))
+def test_what_is_held_back_is_only_what_has_come_too_soon_and_nothing_is_lost(
+    told: list[tuple[int, bool]], cuts: list[int]
+) -> None:
+    rows = np.array([(shown, clicked, at) for at, (shown, clicked) in enumerate(told)], dtype=SETTLING)
+    settled, counted = Settled(), []
+    for part in np.split(rows, sorted(cuts)):
+        counted += settled.take(part)["number"].tolist()
+    ended = max((shown for shown, clicked in told if not clicked), default=0)
+    early = {at for at, (shown, clicked) in enumerate(told) if clicked and shown > ended}
+    assert sorted(counted) == sorted(set(range(len(told))) - early)
+
+
+def test_where_everything_is_clicked_no_more_is_held_back_than_is_looked_back_on() -> None:
+    rows, settled = np.zeros(KEPT + 7, dtype=SETTLING), Settled()
+    rows["shown_ms"], rows["clicked"], rows["number"] = 5, 1, np.arange(len(rows))
+    assert len(settled.take(rows[:KEPT])) == 0
+    assert settled.take(rows[KEPT:])["number"].tolist() == list(range(7))

@@ -35,7 +35,6 @@ from scoring.pending import (
     AD,
     CLOSENESS,
     CONTROL,
-    DUE,
     EVENT,
     EXAMINED,
     EXPECTED,
@@ -252,15 +251,11 @@ class ClickLayer:
             return
         number, row = found
         self.answered.append(number)
-        late = self._taken_for_none(row)
+        late = number < self.pending.asked  # it was learned as a non-click
         for model, x, chance in self._scored(row):
             model.learn_one(x, True, 1 + self._taken_back(row, chance, model.chance(x)) if late else 1.0)
         self._count(number, row, 1.0, expected=0.0 if late else 1.0)
         self._tell(row, 1, outcomes)
-
-    def _taken_for_none(self, row: Row) -> bool:
-        """Whether an impression has waited so long that it was learned as a non-click, unless a click came."""
-        return bool(row[DUE] <= self.clock_ms + self._ahead_ms)
 
     def _end_waits(self) -> None:
         """Learn as non-clicks those impressions that have waited long enough."""

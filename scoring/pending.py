@@ -144,7 +144,8 @@ class Pending:
         self.head, self.tail = head, head + len(rows)
         self._rows = np.zeros(max(len(rows), min(1024, self.size_max)), dtype=PENDING)
         self._rows[np.arange(self.head, self.tail) % len(self._rows)] = rows
-        self.asked = head + int(np.searchsorted(rows["due_ms"], asked_until_ms, side="right"))
+        later = rows["due_ms"] > asked_until_ms  # not quite in order where windows have become shorter
+        self.asked = head + int(later.argmax() if later.any() else len(rows))
         self.due_ms, self.asked_due_ms = self._due_of(self.head), self._due_of(self.asked)
         still = np.flatnonzero(rows["open"])
         self._at = dict(zip(rows["key"][still].tolist(), (head + still).tolist(), strict=True))

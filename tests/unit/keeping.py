@@ -58,5 +58,5 @@ def state(clicks: LaneClicks) -> list[object]:
         *(sorted(zip(*map(np.ndarray.tolist, of.arrays()), strict=True)) for of in (layer.lifts, layer.people)),
         layer.examination.record.tobytes(),
         WatchRow.of(layer.watch),
-        pending.head, pending.tail, pending.between(pending.head, pending.tail).tobytes(), clicks.models,
+        pending.head, pending.asked, pending.tail, pending.between(pending.head, pending.tail).tobytes(), clicks.models,
     ]  # fmt: skip

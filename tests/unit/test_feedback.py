@@ -17,7 +17,7 @@ from streams.decode import columns
 from tests.builders import START_MS, click, impression
 
 WINDOW_MS = 10_000
-LEARNING = Learning(window_ms=WINDOW_MS, pending_max=50)
+LEARNING = Learning(window_ms=WINDOW_MS, wait_ms=4_000, pending_max=50)
 
 
 def events_of(*told: tuple[int, str, int, int]) -> Events:
@@ -234,7 +234,7 @@ def state(layer: ClickLayer) -> list[bytes | int]:
         layer.model.array.tobytes(), layer.model.caution.tobytes(), layer.clock_ms, layer.learned, layer.dropped,
         *(column.tobytes() for of in (layer.lifts, layer.people) for column in of.arrays()),
         layer.examination.record.tobytes(),
-        pending.head, pending.between(pending.head, pending.tail).tobytes(),
+        pending.head, pending.asked, pending.between(pending.head, pending.tail).tobytes(),
     ]  # fmt: skip
 
 

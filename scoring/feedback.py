@@ -68,7 +68,7 @@ shoppers (5 % clicked, within 3 s) the layer takes .0004 from the log loss after
 after five minutes. On KuaiRand (44 % clicked, 45 % of those later than 30 s) the three are within .0002. With no wait
 at all whoever has just been shown ten ads seems to like none of them, and the last ones least."""
 PENDING_MAX = 200_000
-"""Impressions that wait for their outcome, per lane, 333 a second at the most: 30 MB and their index."""
+"""Impressions that wait for their outcome, per lane: 30 MB and their index. Beyond 333 a second windows end early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +127,22 @@ OUTCOME = np.dtype(
 )
 
 
+JUDGED = np.dtype([("predicted", "<f8"), ("clicked", "u1")])
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """``predicted [N]``: the chance of a click on each of the impressions. ``outcomes``: of `OUTCOME`, as they came."""
+    """``predicted [N]``: the chance of a click on each of the impressions. ``outcomes``: of `OUTCOME`, as they came.
+
+    ``judged``: of `JUDGED`, impressions whose window has ended, clicked or not, in the order in which they were shown.
+    """
 
     predicted: npt.NDArray[np.float64]
     outcomes: npt.NDArray[Any]
+    judged: npt.NDArray[Any]
+
+
+NOTHING_OBSERVED = Observed(np.zeros(0), np.zeros(0, dtype=OUTCOME), np.zeros(0, dtype=JUDGED))
 
 
 class ClickLayer:
@@ -155,9 +165,10 @@ class ClickLayer:
         self.learned = 0
         """Outcomes learned since the layer's first."""
         self.dropped = 0
-        """Impressions whose outcome was not learned, since too many were open."""
+        """Impressions of which nothing was learned, since too many were waiting for a click."""
         self.alarms: list[Alarm] = []
         """Drifts detected since this was last emptied."""
+        self._judged: list[tuple[float, int]] = []
         self.answered: list[int] = []
         """Numbers of the pending records that clicks have closed since this was last emptied."""
 
@@ -183,9 +194,13 @@ class ClickLayer:
         for number in self.learners.keys() - set(numbers):
             del self.learners[number]
 
-    def reopen(self, head: int, rows: npt.NDArray[Any]) -> None:
-        """Let the impressions ``rows``, of `PENDING`, numbered from ``head``, be open, as they were at ``clock_ms``."""
-        self.pending.restore(head, rows, self.clock_ms + self._ahead_ms)
+    def reopen(self, head: int, rows: npt.NDArray[Any], asked: int) -> None:
+        """Let the impressions ``rows``, of `PENDING`, numbered from ``head``, wait on as they did at ``clock_ms``.
+
+        Those before ``asked`` were learned as non-clicks. None waits longer than it would today.
+        """
+        rows["due_ms"] = np.minimum(rows["due_ms"], self.clock_ms + self.learning.window_ms)
+        self.pending.restore(head, rows, asked)
 
     def observe(
         self,
@@ -200,7 +215,7 @@ class ClickLayer:
         Events that are no impressions among those given are read for clicks and time alone.
         """
         if not len(events):
-            return Observed(np.zeros(0), np.zeros(0, dtype=OUTCOME))
+            return NOTHING_OBSERVED
         outcomes: list[tuple[float, ...]] = []
         predicted: list[float] = []
         shown = _shown(events, users, control, impressions)
@@ -227,11 +242,14 @@ class ClickLayer:
                     chances = (examined, chance, examined * expected)
                     other = examined * self._shadows(shadow, beside, numbers, surface) if shadow else math.nan
                     told = (shadow, beside, other, near)
+                    if self.pending.full:
+                        self._make_room(outcomes)
                     self._wait(ids, (*numbers, *chances, surface, in_control, 1, slot, model, *told))
                 following = next(places, -1)
             elif clicked[place]:
                 self._click(keys[place], outcomes)
-        return Observed(np.array(predicted), np.array(outcomes, dtype=OUTCOME))
+        judged, self._judged = self._judged, []
+        return Observed(np.array(predicted), np.array(outcomes, dtype=OUTCOME), np.array(judged, dtype=JUDGED))
 
     def _shadows(self, shadow: int, logit: float, numbers: list[float], surface: int) -> float:
         """The chance of a click by the shadow that was asked; NaN where it is not held."""
@@ -240,8 +258,6 @@ class ClickLayer:
 
     def _wait(self, ids: tuple[int, int, int, int, int], told: tuple[float, ...]) -> None:
         """Let an impression (key, ad, event, person, time) with what is known of it wait for its outcome."""
-        if self.pending.full:
-            self.dropped += bool(self.pending.pop()[OPEN])
         row = (*ids, self.clock_ms + self.learning.window_ms, *told)
         self.people.meet(ids[PERSON], self.pending.push(row))
 
@@ -278,10 +294,21 @@ class ClickLayer:
     def _close_windows(self, outcomes: list[tuple[float, ...]]) -> None:
         """Tell the non-clicks whose window has ended, and judge what was predicted of all whose has."""
         while self.pending.due_ms <= self.clock_ms:
-            row = self.pending.pop()
-            if row[OPEN]:
-                self._tell(row, 0, outcomes)
-            self._judge(row)
+            self._close(outcomes)
+
+    def _close(self, outcomes: list[tuple[float, ...]]) -> None:
+        """Let the window of the oldest end."""
+        row = self.pending.pop()
+        if row[OPEN]:
+            self._tell(row, 0, outcomes)
+        self._judge(row)
+
+    def _make_room(self, outcomes: list[tuple[float, ...]]) -> None:
+        """Let the oldest go before its time: where it was learned its window ends, else nothing is known of it."""
+        if self.pending.head < self.pending.asked:
+            self._close(outcomes)
+        else:
+            self.dropped += bool(self.pending.pop()[OPEN])
 
     def _scored(self, row: Row) -> list[tuple[ClickModel, Example, float]]:
         """The weights over each model that scored an impression, their example, and the chance that they gave."""
@@ -320,6 +347,7 @@ class ClickLayer:
     def _judge(self, row: Row) -> None:
         """Hold what models predicted of an impression against what has come of it."""
         clicked = 1 - int(row[OPEN])
+        self._judged.append((row[PREDICTED], clicked))
         if learner := self.learners.get(int(row[MODEL])):
             self.alarms += learner.outcome(clicked, row[PREDICTED], row[CLOSENESS])
         if row[SHADOW] and _known(row) and (shadow := self.learners.get(int(row[SHADOW]))):

@@ -60,7 +60,7 @@ def keys_of(users: Ids, ads: Ids, shown_ms: npt.NDArray[np.int64]) -> Ids:
 class Pending:
     """The queue. Records are numbered for ever, from ``head``, the oldest, to ``tail``, the next to come.
 
-    Each is asked for (`ask`) once before it is the oldest's turn to go, in order; ``asked`` is the next.
+    Each is asked for (`ask`) once, in order, unless it goes before; ``asked`` is the next.
     """
 
     def __init__(self, size_max: int) -> None:
@@ -139,13 +139,12 @@ class Pending:
         rows: npt.NDArray[Any] = self._rows[np.arange(start, end) % len(self._rows)]
         return rows
 
-    def restore(self, head: int, rows: npt.NDArray[Any], asked_until_ms: int) -> None:
-        """Be a queue of ``rows``, numbered from ``head``; those due until ``asked_until_ms`` have been asked for."""
+    def restore(self, head: int, rows: npt.NDArray[Any], asked: int) -> None:
+        """Be a queue of ``rows``, numbered from ``head``; those before ``asked`` have been asked for."""
         self.head, self.tail = head, head + len(rows)
         self._rows = np.zeros(max(len(rows), min(1024, self.size_max)), dtype=PENDING)
         self._rows[np.arange(self.head, self.tail) % len(self._rows)] = rows
-        later = rows["due_ms"] > asked_until_ms  # not quite in order where windows have become shorter
-        self.asked = head + int(later.argmax() if later.any() else len(rows))
+        self.asked = min(max(asked, head), self.tail)
         self.due_ms, self.asked_due_ms = self._due_of(self.head), self._due_of(self.asked)
         still = np.flatnonzero(rows["open"])
         self._at = dict(zip(rows["key"][still].tolist(), (head + still).tolist(), strict=True))

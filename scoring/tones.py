@@ -45,11 +45,12 @@ _NOTHING: Floats = np.zeros((1, TONES_DIM), dtype=np.float32)
 class ToneTable:
     """The tone of each ad that has one, by 64-bit id, whether or not the ad is known yet: 48 bytes an ad.
 
-    It holds what the topic of tones does, and so no more ads than those that are offered, or were.
+    It holds what the topic of tones does: once half of the places are left by withdrawn ads, others have them.
     """
 
     def __init__(self) -> None:
         self._places = IdMap()
+        self._ads: Ids = np.zeros(0, dtype=np.uint64)
         self._said: Said = np.zeros((0, 2))
         self._told: Floats = _NOTHING
         self.version = 0
@@ -60,14 +61,22 @@ class ToneTable:
 
     def take(self, ads: Ids, said: Said) -> None:
         """Let ``ads [N]``, each named once, have been reviewed as ``said [N, 2]``."""
-        for ad in ads[self._places.get(ads) == MISSING].tolist():
-            self._places.set(ad, len(self._places))
-        new = len(self._places) - len(self)
-        self._said = np.append(self._said, np.zeros((new, 2)), axis=0)
+        new = ads[self._places.get(ads) == MISSING]
+        self._said = np.append(self._said, np.zeros((len(new), 2)), axis=0)
+        self._place(np.append(self._ads, new), len(self._ads))
         self._said[self._places.get(ads)] = said
+        if 2 * np.count_nonzero(left := self._said[:, 0] == 0) > len(self):
+            self._said, self._places = self._said[~left], IdMap()
+            self._place(self._ads[~left], 0)
         count, total = weight(self._said).sum(axis=0)
         self._told = np.append(told(self._said, total / max(count, 1)), _NOTHING, axis=0)
         self.version += 1
+
+    def _place(self, ads: Ids, first: int) -> None:
+        """Let ``ads`` have the places that they stand in, from the ``first`` on."""
+        self._ads = ads
+        for place, ad in enumerate(ads[first:].tolist(), first):
+            self._places.set(ad, place)
 
     def of(self, ads: Ids) -> Floats:
         """What is told of ``ads [N]``, ``[N, TONES_DIM]``."""

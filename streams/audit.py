@@ -167,9 +167,9 @@ def pure_core(
 def _learn(
     store: RowStore, events: Events, *, clicks: LaneClicks, layers: Layers, engine: Engine, rules: Rules
 ) -> Applied:
-    applied, outcomes = clicks.apply(store, events, engine, rules)
+    applied, observed = clicks.apply(store, events, engine, rules)
     clicks.commit(engine.catalogue)
-    layers.learned(outcomes)
+    layers.learned(observed.outcomes)
     return applied
 
 

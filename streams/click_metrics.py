@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from streams.quality import KEPT, Quality, Settled
+from scoring.feedback import Observed
+from streams.quality import KEPT, Quality
 
 
 class ClickMetrics:
@@ -34,17 +33,17 @@ class ClickMetrics:
             "How likely a slot is looked at, by the first, as this worker's lanes have learned it: their mean.",
             ("slot",),
         )
-        self._quality, self._settled = Quality(), Settled()
+        self._quality = Quality()
         for clicked in ("false", "true"):
             self._outcomes.labels(clicked)
 
-    def observe(self, outcomes: npt.NDArray[Any]) -> None:
-        """Count ``outcomes [N]`` of `scoring.feedback.OUTCOME`."""
-        clicks = int(np.count_nonzero(outcomes["clicked"]))
+    def observe(self, observed: Observed) -> None:
+        """Count outcomes, as they come; predictions are looked at once their windows have ended."""
+        clicks = int(np.count_nonzero(observed.outcomes["clicked"]))
         self._outcomes.labels("true").inc(clicks)
-        self._outcomes.labels("false").inc(len(outcomes) - clicks)
+        self._outcomes.labels("false").inc(len(observed.outcomes) - clicks)
         before = self._quality.drifts
-        self._quality.observe(self._settled.take(outcomes))
+        self._quality.observe(observed.judged)
         self._drifts.inc(self._quality.drifts - before)
 
     def stand(self, examined: Sequence[float]) -> None:

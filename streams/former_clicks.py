@@ -2,7 +2,8 @@
 
 Before a person's lift was among the weights' features: its weight begins anew, and nothing is known of anybody; what
 was open teaches nothing of people. Before closeness was kept of what is open: nothing is known of that. Before the
-chance that a shadow gave was: what is open is no evidence of shadows.
+chance that a shadow gave was: what is open is no evidence of shadows. All of them learned a non-click when its window
+ended, unless they were told to do so at once: then what is open is learned as one twice, once.
 """
 
 from typing import Any

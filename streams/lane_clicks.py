@@ -24,7 +24,7 @@ from scoring.engine import Engine
 from scoring.events import Events, Outcome
 from scoring.exposure import apply_and_score
 from scoring.features import specification_hash
-from scoring.feedback import ClickLayer, Learning
+from scoring.feedback import ClickLayer, Learning, Observed
 from scoring.ids import id64
 from scoring.learner import Evidence, Learner
 from scoring.models import Models
@@ -48,7 +48,7 @@ _AD, _PERSON, _CHUNK = KEY + b"/ad/", KEY + b"/person/", KEY + b"/open/"
 _PEOPLE = KEY + b"/people"
 _RECORD = np.dtype([("person", ">u8"), ("record", "<f8", (PERSON_RECORD,))])
 """Of a person among those of `_PEOPLE`."""
-_ROWS_PER_CHUNK = 3_500
+_ROWS_PER_CHUNK = 3_000
 """At most half a megabyte: a chunk must fit a batch."""
 _CHUNK_LAYOUT = 5
 _MODELS_MAX = 32
@@ -56,8 +56,6 @@ _MODELS_MAX = 32
 LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/2", "learners/1")
 """A layer of another layout learns anew, in minutes; the three former ones are read (`streams.former_clicks`)."""
 
-Outcomes = npt.NDArray[Any]
-"""Of `scoring.feedback.OUTCOME`, ``[N]``."""
 Change = tuple[bytes, bytes | None]
 """Key and value; None is a tombstone."""
 
@@ -65,7 +63,8 @@ Change = tuple[bytes, bytes | None]
 class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     """What stands under `KEY`. ``head`` and ``tail`` are the queue's; ``learners`` go by number of attention model.
 
-    ``examined``: of slots, as `scoring.examination.Examination.record`; rows older than the former layout lack it.
+    ``asked``: the next in it that waits for a click; former layouts learned non-clicks when windows ended, and had
+    asked for none. ``examined``: of slots, as `scoring.examination.Examination.record`; older rows lack it.
     """
 
     layout: str
@@ -77,6 +76,7 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[int, str]
     live: int
     learners: dict[int, "LearnerRow"]
+    asked: int = 0
     examined: bytes = b""
 
 
@@ -182,7 +182,7 @@ class LaneClicks:
         self._untold: set[int] = set()
         self._told_ms = 0
 
-    def apply(self, store: RowStore, events: Events, engine: Engine, rules: Rules) -> tuple[Applied, Outcomes]:
+    def apply(self, store: RowStore, events: Events, engine: Engine, rules: Rules) -> tuple[Applied, Observed]:
         """Apply ``events`` to ``store``, predict the impressions among them and learn the outcomes that they bring.
 
         What the rules kept from interest is no impression and answers none; what was applied before a crash may
@@ -200,7 +200,7 @@ class LaneClicks:
         seen = replace(shown, place=np.cumsum(counts)[shown.place] - 1)
         control = in_control(users, engine.policy.control_share)
         observed = self.layer.observe(events[counts], users[counts], control[counts], seen)
-        return exposed.applied, observed.outcomes
+        return exposed.applied, observed
 
     def _follow(self, models: Models) -> None:
         """Learn of the models that are held, and of no others; remember the names of those whose outcomes are open."""
@@ -254,6 +254,7 @@ class LaneClicks:
                 dropped=layer.dropped,
                 head=pending.head,
                 tail=pending.tail,
+                asked=pending.asked,
                 models=self.models,
                 live=layer.live,
                 learners={number: LearnerRow.of(learner) for number, learner in layer.learners.items()},
@@ -354,7 +355,7 @@ class LaneClicks:
             rows["open"][answered[(answered >= row.head) & (answered < row.tail)] - row.head] = 0
             self._chunks.append(_Chunk(number, chunk.first, min(end, row.tail), chunk.settled))
             self._next_chunk = number + 1
-        self.layer.reopen(row.head, rows)
+        self.layer.reopen(row.head, rows, row.asked)
 
 
 def person_key(user: bytes) -> bytes:

@@ -41,8 +41,11 @@ def encoded(outcomes: npt.NDArray[np.void], catalogue: Catalogue, models: dict[i
 
 def columns(outcomes: Sequence[Outcome]) -> npt.NDArray[Any]:
     """``outcomes [N]`` as `streams.quality.Settled` takes them."""
-    rows = np.empty(len(outcomes), dtype=[("shown_ms", "<i8"), ("clicked", "u1"), ("outcome", object)])
+    rows = np.empty(
+        len(outcomes), dtype=[("shown_ms", "<i8"), ("known_ms", "<i8"), ("clicked", "u1"), ("outcome", object)]
+    )
     rows["shown_ms"] = [outcome.shown_ms for outcome in outcomes]
+    rows["known_ms"] = [outcome.known_ms for outcome in outcomes]
     rows["clicked"] = [outcome.clicked for outcome in outcomes]
     rows["outcome"] = outcomes
     return rows

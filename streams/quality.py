@@ -13,6 +13,8 @@ from river.drift import ADWIN
 
 KEPT = 20_000
 """Outcomes looked back on: 240 KB; at a click rate of 2 % its standard error is a twentieth of it."""
+HELD_MAX = 100_000
+"""Clicks held back at most; of more the oldest are counted early."""
 LEAST = 1_000
 """Fewer tell nothing."""
 BLOCK = 200
@@ -22,20 +24,28 @@ BLOCK = 200
 class Settled:
     """Holds clicks back that are known before it is known what else that was shown then is clicked.
 
-    A click is told when it comes, a non-click when its window ends, minutes later: whoever counts both as they come
-    counts too many clicks, in a shop that has just opened nothing else. Windows end in the order of what was shown, so
-    clicks up to the newest non-click have their time. At most `KEPT` are held.
+    For readers of the topic of outcomes. A click is told when it comes, a non-click when its window ends, minutes
+    later: whoever counts both as they come counts too many clicks, in a shop that has just opened nothing else. Windows
+    end in the order of what was shown, so clicks up to the newest non-click have their time. What was shown before the
+    first that is heard of is left out: of its clicks some may have been told before.
     """
 
     def __init__(self) -> None:
         self._early: npt.NDArray[Any] | None = None
+        self._since_ms: int | None = None
         self._ended_ms = 0
 
     def take(self, outcomes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Of ``outcomes [N]``, with ``shown_ms`` and ``clicked``, and of those held back, the ones to be counted."""
+        """Of ``outcomes [N]`` and of those held back the ones to be counted.
+
+        They have ``shown_ms``, ``known_ms`` and ``clicked``.
+        """
+        if self._since_ms is None and len(outcomes):
+            self._since_ms = int(outcomes["known_ms"][0])
+        outcomes = outcomes[outcomes["shown_ms"] >= (self._since_ms or 0)]
         self._ended_ms = int(outcomes["shown_ms"][outcomes["clicked"] == 0].max(initial=self._ended_ms))
         known = outcomes if self._early is None else np.concatenate([self._early, outcomes])
-        early = np.flatnonzero((known["clicked"] != 0) & (known["shown_ms"] > self._ended_ms))[-KEPT:]
+        early = np.flatnonzero((known["clicked"] != 0) & (known["shown_ms"] > self._ended_ms))[-HELD_MAX:]
         self._early = known[early]
         return np.delete(known, early)
 
@@ -53,7 +63,7 @@ class Quality:
         """Times that the residual's mean has changed."""
 
     def observe(self, outcomes: npt.NDArray[Any]) -> None:
-        """Take in ``outcomes [N]`` of `scoring.feedback.OUTCOME`, oldest first."""
+        """Take in ``outcomes [N]`` of `scoring.feedback.JUDGED`, oldest first."""
         latest = outcomes[-KEPT:]
         places = (self._seen + np.arange(len(latest))) % KEPT
         self._predicted[places] = latest["predicted"]

@@ -24,7 +24,7 @@ from scoring.budgets import Budgets
 from scoring.cleaning import Rules
 from scoring.engine import Engine
 from scoring.events import Events, Outcome, Source
-from scoring.feedback import OUTCOME, Learning
+from scoring.feedback import NOTHING_OBSERVED, Learning, Observed
 from scoring.ledger import DAY_MS
 from scoring.order import stream_times
 from scoring.pool import Pool
@@ -66,8 +66,8 @@ class Effects:
     """Records by source and by what became of them."""
     arms: Counter[str]
     """Placements by arm."""
-    outcomes: npt.NDArray[np.void]
-    """What came of impressions, of `scoring.feedback.OUTCOME`."""
+    observed: Observed
+    """What came of impressions."""
     control: list[Message]
     """For the control topic, which is no lane's: drifts, and how models fare."""
 
@@ -167,7 +167,7 @@ class Step:
         # 2. apply, and learn what came of impressions
         decoded.events["stream_ms"] = _stream_times(state, taken)[decoded.places]
         before = look(store.rows, decoded.events)
-        applied, outcomes, learned = self._apply(state, decoded.events)
+        applied, seen, learned = self._apply(state, decoded.events)
         time_ms = max(state.stream_ms, *taken.watermarks_ms)
         misquoted = self._charge(state, Happened(decoded.events, applied.outcome, before, decoded.arms), time_ms)
         lap("apply")
@@ -179,7 +179,7 @@ class Step:
         # 4. the effects
         expired = self._expire(state, taken)
         counts = account(len(taken.records), decoded, applied)
-        counts.update(placements=len(published), outcomes=len(outcomes), expired=len(expired), misquoted=misquoted)
+        counts.update(placements=len(published), outcomes=len(seen.outcomes), expired=len(expired), misquoted=misquoted)
         score = state.flood.observe(int(rows["minute_count"][:, Source.CLICK].max(initial=0))) if len(rows) else 0.0
         gone = _tombstones(store, [*forgotten, *expired])
         changes = [*unlearned, *learned, *state.clicks.forget(expired), *state.erased.changes()]
@@ -188,7 +188,7 @@ class Step:
             "placements": _placements(published, gone),
             "decisions": [Message(p.user, p.decision) for p in published if p.decision is not None],
             "shadow-scores": [Message(None, encode_json(p.beside)) for p in published if p.beside is not None],
-            "outcomes": [Message(None, told) for told in encoded(outcomes, self.engine.catalogue, state.clicks.models)],
+            "outcomes": self._outcomes(state, seen),
             "dead-letters": [letter(*dead) for dead in [*decoded.dead, *self._refused_ads(state, counts)]],
             "late-events": _late(taken, decoded, applied),
             "campaign-metrics": campaigns,
@@ -199,7 +199,7 @@ class Step:
         lane_row = _advance(state, taken, counts, score)
         arms = Counter(p.arm for p in published)
         control = self._control(state, published) + self._traffic(state, decoded.events, applied, time_ms)
-        effects = Effects(messages, rerouted, lane_row, counts, tally(decoded, applied), arms, outcomes, control)
+        effects = Effects(messages, rerouted, lane_row, counts, tally(decoded, applied), arms, seen, control)
         lap("encode")
         return effects
 
@@ -253,17 +253,21 @@ class Step:
         counts["refused_ads"] = len(found)
         return found
 
-    def _apply(self, state: LaneState, events: Events) -> tuple[Applied, npt.NDArray[np.void], list[Change]]:
-        """What the events did; the outcomes of impressions that they brought; the click layer's changes to be kept."""
+    def _outcomes(self, state: LaneState, observed: Observed) -> list[Message]:
+        told = encoded(observed.outcomes, self.engine.catalogue, state.clicks.models)
+        return [Message(None, each) for each in told]
+
+    def _apply(self, state: LaneState, events: Events) -> tuple[Applied, Observed, list[Change]]:
+        """What the events did; what they told of impressions; the click layer's changes to be kept."""
         engine, clicks = self.engine, state.clicks
         learns = self.learning is not None and self.scoring
         others = self.pool.others(state.lane) if learns and self.pool is not None else None
         if learns and not len(events):
             clicks.serve(engine.catalogue, others)  # ads may have come since the last slice, and be placed in this one
         if not learns or not len(events):
-            return apply(state.store, events, engine.catalogue, self.rules), np.zeros(0, dtype=OUTCOME), []
-        applied, outcomes = clicks.apply(state.store, events, engine, self.rules)
-        return applied, outcomes, clicks.commit(engine.catalogue, others)
+            return apply(state.store, events, engine.catalogue, self.rules), NOTHING_OBSERVED, []
+        applied, observed = clicks.apply(state.store, events, engine, self.rules)
+        return applied, observed, clicks.commit(engine.catalogue, others)
 
     @property
     def _budgets(self) -> Budgets:

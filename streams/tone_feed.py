@@ -19,7 +19,7 @@ from streams.wire import Tone
 log = structlog.get_logger()
 
 RECORDS_PER_READ = 5_000
-"""Taken in one call, which a slice may have to wait for: about 15 ms."""
+"""Taken in one call, which a slice may have to wait for: about 15 ms, with a hundred thousand ads reviewed."""
 OF_AD = b"ad/"
 """What the keys of ads' tones begin with; those of brands are for people."""
 _decode = msgspec.json.Decoder(Tone).decode

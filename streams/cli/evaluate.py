@@ -114,10 +114,14 @@ def log(
     """
     _require("pyarrow")
     from streams.cli.trials import TRAIN_SHARE, trial_of
+    from streams.logs import LogError
     from streams.logs.parquet import read
+    from streams.wire import Impression
 
     def prepare(told: "Told") -> "Trial":
         held = read(data)
+        if not any(isinstance(event, Impression) for event in held.events):
+            raise LogError(f"{data} has no impressions; expected a log that has some")
         return trial_of(held.ads, held.events, 0, told, share=train_share or TRAIN_SHARE, tones=held.tones)
 
     _compare(prepare, {}, _Asked(models, seed, jobs, lanes, as_json))
@@ -166,7 +170,7 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
 
         try:
             trial = prepare(applied)
-        except (LogError, ValueError) as error:
+        except LogError as error:
             fail(error)
         contestants = _chosen(_contestants(trial, replace(Config(seed=seed), **differs)), asked.models)
         fitting = progress.add_task("Fitting models", total=len(contestants))

@@ -76,6 +76,8 @@ async def _export(bootstrap: str, prefix: str, writer: "Writer", progress: Progr
 
 async def _tones(bootstrap: str, prefix: str, reviewer: "Reviewer", writer: "Writer", progress: Progress) -> int:
     """What was told as each review came; the records that are none."""
+    import msgspec
+
     from streams import topics
     from streams.reading import read_topic
 
@@ -85,6 +87,6 @@ async def _tones(bootstrap: str, prefix: str, reviewer: "Reviewer", writer: "Wri
             for _ in reviewer.take([record]):
                 pass  # the reader of reviews has written its dead letter
             for tone in reviewer.news():
-                writer.add(tone)
+                writer.add(msgspec.structs.replace(tone, time_ms=record.timestamp))  # when it could be heard
         progress.update(task, advance=len(records))
     return reviewer.refused

@@ -12,7 +12,7 @@ from streams.demo.tastes import APPEAL_SPREAD, Floats, appeal
 from streams.review_feed import Reviewer
 from streams.wire import Ad, Review, Tone
 
-REVIEWS_MEAN, REVIEWS_SPREAD = 10.0, 1.0
+REVIEWS_MEDIAN, REVIEWS_SPREAD = 10.0, 1.0
 """Reviews of an ad: log-normal around so many, with so much spread of the log; one in nine has two at most."""
 GOOD_LOG_ODDS, GOOD_PER_SPREAD = 1.2, 0.9
 """Log-odds of a good review of what has the usual appeal, and what a standard deviation more adds."""
@@ -39,7 +39,7 @@ BAD = (
 def reviews(shop: int, ads: list[Ad], start_ms: int, end_ms: int) -> list[Review]:
     """Reviews of the ``ads`` of a ``shop`` until ``end_ms``, by time; most of them come before ``start_ms``."""
     rng = np.random.default_rng([shop, 5])
-    counts = (REVIEWS_MEAN * np.exp(rng.normal(0, REVIEWS_SPREAD, len(ads)))).astype(np.int64)
+    counts = (REVIEWS_MEDIAN * np.exp(rng.normal(0, REVIEWS_SPREAD, len(ads)))).astype(np.int64)
     of = np.repeat(np.arange(len(ads)), counts)
     liked: Floats = appeal(shop, len(ads)) / np.float32(APPEAL_SPREAD)
     chance = 1 / (1 + np.exp(-(GOOD_LOG_ODDS + GOOD_PER_SPREAD * liked[of])))

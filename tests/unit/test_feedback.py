@@ -120,6 +120,30 @@ def test_when_too_many_outcomes_are_open_the_oldest_is_dropped_unlearned() -> No
     assert (len(layer.pending), layer.dropped, layer.learned) == (3, 2, 0)
 
 
+def test_where_too_many_wait_the_window_of_the_oldest_that_was_learned_ends_early() -> None:
+    layer = ClickLayer(Learning(window_ms=60_000, wait_ms=1_500, pending_max=3))
+    told = [(1_000 * at, "shown", at, 1_000 * at) for at in range(1, 7)]
+    seen = observe(layer, events_of(*told[:2], (2_100, "clicked", 1, 1_000), *told[2:]))
+    assert (len(layer.pending), layer.dropped) == (3, 0)
+    assert seen.outcomes[["ad", "clicked"]].tolist() == [(1, 1), (2, 0), (3, 0)]
+    assert seen.judged["clicked"].tolist() == [1, 0, 0]
+    assert layer.learner(0).learned == 3
+
+
+@pytest.mark.parametrize(("window_ms", "wait_ms"), [(60_000, 5_000), (20_000, 5_000), (60_000, 30_000), (200_000, 0)])
+def test_a_restored_queue_stands_where_it_stood_whatever_the_settings_are_now(window_ms: int, wait_ms: int) -> None:
+    layer = ClickLayer(Learning(window_ms=60_000, wait_ms=5_000))
+    observe(layer, events_of(*((1_000 * at, "shown", at, 1_000 * at) for at in range(1, 41))))
+    queue, again = layer.pending, ClickLayer(Learning(window_ms=window_ms, wait_ms=wait_ms))
+    again.clock_ms = layer.clock_ms
+    again.reopen(queue.head, queue.between(queue.head, queue.tail), queue.asked)
+    assert (again.pending.head, again.pending.asked, again.pending.tail) == (0, 35, 40)
+    due_ms = again.pending.between(0, 40)["due_ms"]
+    assert due_ms.max() <= layer.clock_ms + window_ms
+    later = observe(again, events_of((layer.clock_ms + window_ms, "shown", 99, layer.clock_ms + window_ms)))
+    assert len(later.outcomes) == 40  # nothing waits longer than it would today
+
+
 def test_down_sampled_non_clicks_count_the_more() -> None:
     def level(negatives: float) -> float:
         layer = ClickLayer(Learning(window_ms=1_000, negatives=negatives))
@@ -265,7 +289,7 @@ def test_a_restored_queue_is_the_queue_it_was_taken_from() -> None:
         queue.pop()
     assert queue.answer(700) is not None
     assert queue.answer(700) is None
-    again.restore(queue.head, queue.between(queue.head, queue.tail), queue.asked - 1)
+    again.restore(queue.head, queue.between(queue.head, queue.tail), queue.asked)
     assert not again.holds(700)
     assert again.holds(701)
     for key in range(2_001, 4_000):

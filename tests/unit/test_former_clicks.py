@@ -1,5 +1,7 @@
 """Click layers that former versions kept are read, and go on."""
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from scoring.clicks import CAUTION, FEATURES
 from scoring.pending import PENDING
 from streams.lane_clicks import KEY, LaneClicks, person_key
 from tests.unit.keeping import LEARNING, keep, observe, state, stream
+
+AT_THE_END = replace(LEARNING, wait_ms=LEARNING.window_ms)
+"""How non-clicks were learned then."""
 
 FORMER = {
     2: ("516662e851ce3a32", ("person", "person_lift", "closeness", "shadow_predicted"), 128),
@@ -24,6 +29,7 @@ def as_formerly(parts: dict[bytes, bytes], layout: int) -> dict[bytes, bytes]:
     people = "person" not in lacking
     out = {key: value for key, value in parts.items() if people or b"/person/" not in key}
     row = msgspec.msgpack.decode(out[KEY])
+    del row["asked"]
     for learner in row["learners"].values():
         if "closeness" in lacking:
             del learner["watch"]["detectors"]["interest"]
@@ -42,13 +48,26 @@ def as_formerly(parts: dict[bytes, bytes], layout: int) -> dict[bytes, bytes]:
 @pytest.mark.parametrize("layout", [3, 4])
 def test_a_layer_that_did_not_know_of_closeness_or_of_shadows_is_read_as_one_that_has_met_none(layout: int) -> None:
     events, users = stream(3, 200)
-    clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
+    clicks, kept = LaneClicks(AT_THE_END), dict[bytes, bytes]()
     keep(kept, observe(clicks, events[:100], users[:100]))
-    read = LaneClicks.restore(LEARNING, as_formerly(kept, layout))
+    read = LaneClicks.restore(AT_THE_END, as_formerly(kept, layout))
     assert state(read) == state(clicks)  # nobody's was told here
     observe(clicks, events[100:], users[100:])
     observe(read, events[100:], users[100:])
     assert state(read) == state(clicks)
+
+
+def test_what_was_open_in_a_former_layout_is_learned_though_its_wait_is_over() -> None:
+    events, users = stream(3, 200)
+    clicks, kept = LaneClicks(AT_THE_END), dict[bytes, bytes]()
+    keep(kept, observe(clicks, events[:100], users[:100]))
+    read = LaneClicks.restore(LEARNING, as_formerly(kept, 4))
+    pending = read.layer.pending
+    assert pending.asked == pending.head < pending.tail
+    expected = read.layer.lifts.arrays()[1][:, 1].sum()
+    observe(read, events[100:101], users[100:101])
+    assert pending.asked > pending.head
+    assert read.layer.lifts.arrays()[1][:, 1].sum() > expected
 
 
 def test_a_layer_of_the_former_layout_is_read_and_what_was_open_is_learned_wherever_it_ends() -> None:

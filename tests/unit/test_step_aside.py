@@ -194,8 +194,8 @@ def test_what_a_slice_tells_prometheus_is_what_it_did(step: Step) -> None:
     assert told['salience_produced_records_total{topic="placements"}'] == published
     assert sum(n for name, n in told.items() if name.startswith("salience_placements_total")) == published
     known = [told[f'salience_impression_outcomes_total{{clicked="{clicked}"}}'] for clicked in ("false", "true")]
-    assert known == [np.sum(effects.outcomes["clicked"] == 0), np.sum(effects.outcomes["clicked"])]
-    assert len(effects.outcomes) == len(effects.messages["outcomes"]) > 0
+    assert known == [np.sum(effects.observed.outcomes["clicked"] == 0), np.sum(effects.observed.outcomes["clicked"])]
+    assert len(effects.observed.outcomes) == len(effects.messages["outcomes"]) > 0
 
 
 def test_refused_ads_are_letters_of_lane_0_once_and_no_records_of_its_own() -> None:

@@ -42,6 +42,18 @@ def test_of_ads_that_nobody_reviewed_or_that_are_withdrawn_nothing_is_told() -> 
     assert not ToneTable().of(id64s(["shoe", "boot"])).any()
 
 
+def test_ads_that_come_and_go_leave_no_more_places_than_twice_those_that_stay() -> None:
+    table = heard(("stays", 30, 0.9))
+    for at in range(50):
+        names = id64s([f"ad-{at}-{n}" for n in range(10)])
+        table.take(names, np.full((10, 2), [20, 0.4]))
+        assert table.of(names)[:, 0].max() < 0 < table.of(id64s(["stays"]))[0, 0]
+        table.take(names, np.zeros((10, 2)))
+        assert not table.of(names).any()
+        assert table.of(id64s(["stays"])).any()
+    assert len(table) < 25
+
+
 def test_more_reviews_than_a_tone_remembers_count_as_so_many() -> None:
     some, many = (heard(("shoe", count, 0.9), ("boot", 50, 0.2)) for count in (MEMORY, 1_000_000))
     np.testing.assert_array_equal(some.of(id64s(["shoe", "boot"])), many.of(id64s(["shoe", "boot"])))

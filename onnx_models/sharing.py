@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from onnx_models.learning import Variant, variants
 from onnx_models.trial import Trial, logit_of
-from scoring.calibration import Calibrator, chance_of
+from scoring.calibration import Calibration, Calibrator, chance_of
+from scoring.examination import SLOTS_MAX, over
 from scoring.feedback import ClickLayer, Impressions
 from scoring.pool import Learned, Pool
 
@@ -43,6 +44,14 @@ def serve(trial: Trial, logit: Floats, lanes: int, *, share: bool) -> npt.NDArra
     return out
 
 
+def _looked_at(calibration: Calibration, slots: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """How likely each of ``slots [N]`` is looked at, by the first; 1 where none is told."""
+    if calibration.examined is None:
+        return np.ones(len(slots))
+    curve = over(calibration.examined, SLOTS_MAX)
+    return np.where(slots >= 0, curve[np.minimum(slots, SLOTS_MAX - 1)], 1.0)
+
+
 class _Lane:
     """A lane's layer, and how it is served."""
 
@@ -62,7 +71,7 @@ class _Lane:
             people, items = stream.users[at[shown]], test.item[examples, None].astype(np.int64)
             calibration = self.calibrator.calibration(people, context, items)
             odds = calibration.log_odds(self.logit[examples, None], context, everyone)
-            out[examples] = chance_of(odds)[:, 0]
+            out[examples] = chance_of(odds)[:, 0] * _looked_at(calibration, stream.events["slot"][at[shown]])
         nobody = np.zeros(len(at), dtype=np.bool_)
         seen = Impressions(shown, self.logit[examples], context)
         self.layer.observe(stream.events[at], stream.users[at], nobody, seen)

@@ -142,7 +142,7 @@ def test_the_demos_shoppers_are_evaluated_as_a_log_of_theirs_is(tmp_path: Path) 
     from streams.logs.parquet import write
 
     write(simulate_log(3, 20, 8), tmp_path)
-    asked = ["--models", "popularity,no_reviews", "--seed", "3", "--lanes", "1", "--json"]
+    asked = ["--models", "popularity,no_reviews", "--seed", "3", "--lanes", "2", "--json"]
     shoppers, own = (
         CliRunner().invoke(app, ["evaluate", *of, *asked])
         for of in (["demo", "--users", "20", "--hours", "8"], ["log", "--data", str(tmp_path)])
@@ -156,6 +156,8 @@ def test_the_demos_shoppers_are_evaluated_as_a_log_of_theirs_is(tmp_path: Path) 
         for name, line in found[mode].items():
             assert again[mode][name]["log_loss"] == pytest.approx(line["log_loss"], abs=2e-5)
     assert again["about"] == found["about"]
+    (one, *_), online = found["lanes"].values(), found["online"]["attention"]
+    assert one["calibration"] == pytest.approx(online["calibration"], rel=0.03)  # in the slots where they were shown
 
 
 def test_a_log_that_is_none_ends_with_what_to_do(tmp_path: Path) -> None:

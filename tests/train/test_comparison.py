@@ -27,7 +27,7 @@ from onnx_models.network import Network
 from onnx_models.training import Config, TrainResult
 from onnx_models.trial import Trial, logit_of
 from scoring.attention import FORMAT, Manifest
-from scoring.feedback import ClickLayer, Impressions
+from scoring.feedback import ClickLayer, Impressions, Learning
 from scoring.inputs import REVIEWED
 from scoring.rows import RING_SIZE
 from scoring.watch import Detector
@@ -125,9 +125,10 @@ def test_the_layer_predicts_alike_in_one_go_and_slice_by_slice(trial: Trial) -> 
     """As in the worker, whose slices are cut by what has arrived."""
     stream, rng = trial.stream, np.random.default_rng(4)
     logit = rng.normal(size=len(trial.stateful))
-    at_once, observed = stream.observe(logit, trial.stateful)
+    learning = Learning(window_ms=20_000, wait_ms=5_000)
+    at_once, observed = stream.observe(logit, trial.stateful, learning)
     assert at_once.watch.detectors[Detector.INTEREST].width > 0
-    whole, layer, parts = observed.predicted, ClickLayer(), []
+    whole, layer, parts = observed.predicted, ClickLayer(learning), []
     for start in range(0, len(stream.events), 7):
         cut = slice(start, start + 7)
         within = (stream.place >= start) & (stream.place < start + 7)

@@ -49,7 +49,7 @@ def counts_of(events: Events, outcome: npt.NDArray[np.uint8]) -> Counts:
 
 
 class RateTable:
-    """Counts (shown, clicked) of ads by their slot in a catalogue, of brands, and of everything. 36 bytes an ad."""
+    """Counts (shown, clicked) of ads by their slot in a catalogue, of brands, and of everything. 28 bytes an ad."""
 
     def __init__(self) -> None:
         self.ads: Counts = np.zeros((0, 2))

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from streams.cli.evaluated import Beside, report
 from streams.cli.failing import fail
-from streams.cli.options import Json
+from streams.cli.options import Hours, Json, Users
 
 if TYPE_CHECKING:
     from onnx_models.alternatives import Alternative
@@ -45,8 +45,6 @@ ShareOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the networks, the trees and the bootstrap.")]
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Models fitted at once, a processor each.")]
 LanesOption = Annotated[int, typer.Option("--lanes", min=1, max=64, help="Lanes whose layers are compared with one.")]
-UsersOption = Annotated[int, typer.Option("--users", min=2, help="Simulated shoppers.")]
-HoursOption = Annotated[float, typer.Option("--hours", min=1, help="Simulated hours.")]
 ModelsOption = Annotated[
     str | None, typer.Option("--models", help="Only these, by name and comma; attention is always among them.")
 ]
@@ -129,8 +127,8 @@ def log(
 
 @app.command(epilog="Example: salience evaluate demo --models attention,mean_pooling,no_reviews,gbdt")
 def demo(
-    users: UsersOption = 100,
-    hours: HoursOption = 48,
+    users: Users = 100,
+    hours: Hours = 48,
     train_share: ShareOption = None,
     models: ModelsOption = None,
     seed: SeedOption = 1,

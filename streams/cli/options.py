@@ -16,6 +16,8 @@ Bootstrap = Annotated[str | None, typer.Option(help="Kafka brokers, host:port (S
 Prefix = Annotated[str | None, typer.Option(help="Put before every topic name (SALIENCE_TOPIC_PREFIX).")]
 Model = Annotated[Path | None, typer.Option(help="Folder of a model's manifest.json (SALIENCE_MODEL).")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
+Users = Annotated[int, typer.Option("--users", min=2, help="Simulated shoppers.")]
+Hours = Annotated[float, typer.Option("--hours", min=1, help="Simulated hours.")]
 
 
 def settings_of(**given: object) -> "Settings":

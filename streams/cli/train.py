@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from streams.cli.failing import fail
+from streams.cli.options import Hours, Users
 
 if TYPE_CHECKING:
     from onnx_models.export import About
@@ -30,8 +31,6 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="The same seed gi
 OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Folder for the model; made where missing.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
 DataOption = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of the log's files.")]
-UsersOption = Annotated[int, typer.Option("--users", min=2, help="Simulated shoppers.")]
-HoursOption = Annotated[float, typer.Option("--hours", min=1, help="Simulated hours.")]
 
 FoldsOption = Annotated[
     int, typer.Option("--folds", min=0, max=10, help="Cross-validate in time over so many folds (2 to 10); 0: do not.")
@@ -61,8 +60,8 @@ class _Order:
 @app.command(epilog="Example: salience train demo --out models/demo && salience worker --model models/demo")
 def demo(
     seed: SeedOption = 1,
-    users: UsersOption = 400,
-    hours: HoursOption = 72,
+    users: Users = 400,
+    hours: Hours = 72,
     out: OutOption = Path("models/demo"),
     folds: FoldsOption = 0,
     text: TextOption = False,

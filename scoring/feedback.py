@@ -35,6 +35,7 @@ from scoring.pending import (
     AD,
     CLOSENESS,
     CONTROL,
+    DUE,
     EVENT,
     EXAMINED,
     EXPECTED,
@@ -113,6 +114,7 @@ OUTCOME = np.dtype(
     [
         ("time_ms", "<i8"),  # the layer's clock
         ("shown_ms", "<i8"),
+        ("due_ms", "<i8"),  # the end of its window, by the layer's clock
         ("event", "<u8"),  # the id of the impression
         ("ad", "<u8"),
         ("predicted", "<f8"),
@@ -135,11 +137,13 @@ class Observed:
     """``predicted [N]``: the chance of a click on each of the impressions. ``outcomes``: of `OUTCOME`, as they came.
 
     ``judged``: of `JUDGED`, impressions whose window has ended, clicked or not, in the order in which they were shown.
+    ``cut``: impressions that had to go before, since too many were open.
     """
 
     predicted: npt.NDArray[np.float64]
     outcomes: npt.NDArray[Any]
     judged: npt.NDArray[Any]
+    cut: int = 0
 
 
 NOTHING_OBSERVED = Observed(np.zeros(0), np.zeros(0, dtype=OUTCOME), np.zeros(0, dtype=JUDGED))
@@ -218,6 +222,7 @@ class ClickLayer:
             return NOTHING_OBSERVED
         outcomes: list[tuple[float, ...]] = []
         predicted: list[float] = []
+        cut = 0
         shown = _shown(events, users, control, impressions)
         places = iter(impressions.place.tolist())
         following = next(places, -1)
@@ -243,13 +248,14 @@ class ClickLayer:
                     other = examined * self._shadows(shadow, beside, numbers, surface) if shadow else math.nan
                     told = (shadow, beside, other, near)
                     if self.pending.full:
+                        cut += 1
                         self._make_room(outcomes)
                     self._wait(ids, (*numbers, *chances, surface, in_control, 1, slot, model, *told))
                 following = next(places, -1)
             elif clicked[place]:
                 self._click(keys[place], outcomes)
         judged, self._judged = self._judged, []
-        return Observed(np.array(predicted), np.array(outcomes, dtype=OUTCOME), np.array(judged, dtype=JUDGED))
+        return Observed(np.array(predicted), np.array(outcomes, dtype=OUTCOME), np.array(judged, dtype=JUDGED), cut)
 
     def _shadows(self, shadow: int, logit: float, numbers: list[float], surface: int) -> float:
         """The chance of a click by the shadow that was asked; NaN where it is not held."""
@@ -341,7 +347,7 @@ class ClickLayer:
         """An outcome is known."""
         self.learned += 1
         shadow, chance = (row[SHADOW], row[SHADOW_PREDICTED]) if row[SHADOW] and _known(row) else (0, 0.0)
-        outcome = (self.clock_ms, row[SHOWN], row[EVENT], row[AD], row[PREDICTED], row[FIRST], clicked)
+        outcome = (self.clock_ms, row[SHOWN], row[DUE], row[EVENT], row[AD], row[PREDICTED], row[FIRST], clicked)
         outcomes.append((*outcome, row[CONTROL], row[SLOT], row[MODEL], shadow, chance))
 
     def _judge(self, row: Row) -> None:

@@ -74,6 +74,7 @@ OUTCOME = wire.Outcome(
     ad_id="ad-311",
     shown_ms=TIME_MS,
     known_ms=TIME_MS + 4_200,
+    ends_ms=TIME_MS + 600_000,
     predicted=0.031,
     attention=0.058,
     clicked=True,

@@ -28,6 +28,10 @@ class ClickMetrics:
             "salience_click_auc", f"Chance to rank a click above a non-click, of the last {KEPT:,} outcomes."
         )
         self._drifts = counter("salience_click_drifts", "Times that ADWIN has found the predictions' error changed.")
+        self._cut = counter(
+            "salience_click_windows_cut",
+            "Impressions whose window had to end early, since too many of their lane were open.",
+        )
         self._examined = gauge(
             "salience_slot_examination_ratio",
             "How likely a slot is looked at, by the first, as this worker's lanes have learned it: their mean.",
@@ -45,6 +49,7 @@ class ClickMetrics:
         before = self._quality.drifts
         self._quality.observe(observed.judged)
         self._drifts.inc(self._quality.drifts - before)
+        self._cut.inc(observed.cut)
 
     def stand(self, examined: Sequence[float]) -> None:
         """Set the gauges; ``examined``: slots' examination, from the first."""

@@ -60,11 +60,12 @@ WORKERS = (
         "AUC, log loss", {"{{instance}} AUC": "salience_click_auc", "{{instance}} log loss": "salience_click_log_loss"}
     ),
     Panel(
-        "Click rate, drifts",
+        "Click rate, drifts, windows cut",
         {
             "click rate": 'sum(rate(salience_impression_outcomes_total{clicked="true"}[$__rate_interval])) '
             "/ sum(rate(salience_impression_outcomes_total[$__rate_interval]))",
             "drifts": "sum(increase(salience_click_drifts_total[$__rate_interval]))",
+            "windows cut": "sum(increase(salience_click_windows_cut_total[$__rate_interval]))",
         },
     ),
     Panel("Lanes", {"{{instance}} {{stage}}": "salience_lanes"}),

@@ -24,6 +24,7 @@ def encoded(outcomes: npt.NDArray[np.void], catalogue: Catalogue, models: dict[i
                 ad_id=catalogue.entries[slot].content.item_id,
                 shown_ms=shown_ms,
                 known_ms=known_ms,
+                ends_ms=ends_ms,
                 predicted=predicted,
                 attention=probability(logit),
                 clicked=bool(clicked),
@@ -33,7 +34,7 @@ def encoded(outcomes: npt.NDArray[np.void], catalogue: Catalogue, models: dict[i
                 shadow_predicted=beside[1],
             )
         )
-        for slot, (known_ms, shown_ms, event, _, predicted, logit, clicked, control, _, model, *beside) in zip(
+        for slot, (known_ms, shown_ms, ends_ms, event, _, predicted, logit, clicked, control, _, model, *beside) in zip(
             slots, outcomes.tolist(), strict=True
         )
     ]
@@ -41,12 +42,10 @@ def encoded(outcomes: npt.NDArray[np.void], catalogue: Catalogue, models: dict[i
 
 def columns(outcomes: Sequence[Outcome]) -> npt.NDArray[Any]:
     """``outcomes [N]`` as `streams.quality.Settled` takes them."""
-    rows = np.empty(
-        len(outcomes), dtype=[("shown_ms", "<i8"), ("known_ms", "<i8"), ("clicked", "u1"), ("outcome", object)]
-    )
-    rows["shown_ms"] = [outcome.shown_ms for outcome in outcomes]
-    rows["known_ms"] = [outcome.known_ms for outcome in outcomes]
-    rows["clicked"] = [outcome.clicked for outcome in outcomes]
+    times = ("shown_ms", "known_ms", "ends_ms")
+    rows = np.empty(len(outcomes), dtype=[*((name, "<i8") for name in times), ("clicked", "u1"), ("outcome", object)])
+    for name in (*times, "clicked"):
+        rows[name] = [getattr(outcome, name) for outcome in outcomes]
     rows["outcome"] = outcomes
     return rows
 

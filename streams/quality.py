@@ -13,8 +13,8 @@ from river.drift import ADWIN
 
 KEPT = 20_000
 """Outcomes looked back on: 240 KB; at a click rate of 2 % its standard error is a twentieth of it."""
-HELD_MAX = 100_000
-"""Clicks held back at most; of more the oldest are counted early."""
+HELD_MAX = 20_000
+"""Clicks of a lane held back at most, 33 a second of ten minutes; of more the oldest are counted early."""
 LEAST = 1_000
 """Fewer tell nothing."""
 BLOCK = 200
@@ -25,28 +25,30 @@ class Settled:
     """Holds clicks back that are known before it is known what else that was shown then is clicked.
 
     For readers of the topic of outcomes. A click is told when it comes, a non-click when its window ends, minutes
-    later: whoever counts both as they come counts too many clicks, in a shop that has just opened nothing else. Windows
-    end in the order of what was shown, so clicks up to the newest non-click have their time. What was shown before the
-    first that is heard of is left out: of its clicks some may have been told before.
+    later: whoever counts both as they come counts too many clicks, in a shop that has just opened nothing else. A click
+    is counted when its window has ended, as that of a non-click that was shown with it. What was shown before the first
+    that is heard of a lane is left out: of its clicks some may have been told before.
     """
 
     def __init__(self) -> None:
-        self._early: npt.NDArray[Any] | None = None
-        self._since_ms: int | None = None
-        self._ended_ms = 0
+        self._early: dict[int, npt.NDArray[Any]] = {}
+        self._since_ms: dict[int, int] = {}
+        self._clock_ms: dict[int, int] = {}
 
-    def take(self, outcomes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Of ``outcomes [N]`` and of those held back the ones to be counted.
+    def take(self, lane: int, outcomes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Of ``outcomes [N]`` of a lane, in its order, and of those held back the ones to be counted.
 
-        They have ``shown_ms``, ``known_ms`` and ``clicked``.
+        They have ``shown_ms``, ``known_ms``, ``ends_ms`` and ``clicked``.
         """
-        if self._since_ms is None and len(outcomes):
-            self._since_ms = int(outcomes["known_ms"][0])
-        outcomes = outcomes[outcomes["shown_ms"] >= (self._since_ms or 0)]
-        self._ended_ms = int(outcomes["shown_ms"][outcomes["clicked"] == 0].max(initial=self._ended_ms))
-        known = outcomes if self._early is None else np.concatenate([self._early, outcomes])
-        early = np.flatnonzero((known["clicked"] != 0) & (known["shown_ms"] > self._ended_ms))[-HELD_MAX:]
-        self._early = known[early]
+        if not len(outcomes):
+            return outcomes
+        since_ms = self._since_ms.setdefault(lane, int(outcomes["known_ms"][0]))
+        clock_ms = self._clock_ms[lane] = int(outcomes["known_ms"].max(initial=self._clock_ms.get(lane, 0)))
+        known = outcomes[outcomes["shown_ms"] >= since_ms]
+        if lane in self._early:
+            known = np.concatenate([self._early[lane], known])
+        early = np.flatnonzero((known["clicked"] != 0) & (known["ends_ms"] > clock_ms))[-HELD_MAX:]
+        self._early[lane] = known[early]
         return np.delete(known, early)
 
 

@@ -254,10 +254,11 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """What came of an impression, once it is known. Topic ``outcomes``, no key: it names no person.
 
     ``event``: the 64-bit XXH3 of the impression's ``event_id``, in hex. ``known_ms``: the newest event time when a
-    click came or the window ended. ``predicted``: the chance of a click as the online click layer saw it when the
-    impression was shown, before anything was learnt from it; ``attention``: the same by the attention model ``model``
-    alone. ``shadow``: the model that scored it beside, if there was one, and ``shadow_predicted`` what that one would
-    have said of it then.
+    click came or the window ended; it ends where that is ``ends_ms`` (0: told by a former version). A click is told
+    before: all that was shown in its lane as early is known once a ``known_ms`` of its partition is as late.
+    ``predicted``: the chance of a click as the online click layer saw it when the impression was shown, before anything
+    was learnt from it; ``attention``: the same by the attention model ``model`` alone. ``shadow``: the model that
+    scored it beside, if there was one, and ``shadow_predicted`` what that one would have said of it then.
     """
 
     event: str
@@ -271,6 +272,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     model: str
     shadow: str = ""
     shadow_predicted: float = 0.0
+    ends_ms: int = 0
 
 
 class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -40,7 +40,7 @@ def outcomes(
     async def read() -> None:
         async for records in read_topic(settings.bootstrap, settings.topic_prefix + OUTCOMES):
             read_now = [decode_outcome(record.value or b"") for record in records]
-            for outcome in settled.take(columns(read_now))["outcome"]:
+            for outcome in settled.take(records[0].partition, columns(read_now))["outcome"]:
                 found[outcome.model, outcome.arm].append((outcome.clicked, outcome.predicted, outcome.attention))
 
     asyncio.run(read())

@@ -137,10 +137,10 @@ class Clicks:
         self.drifts: deque[Drift] = deque(maxlen=DRIFTS_MAX)
         self._settled = Settled()
 
-    def take(self, outcomes: Sequence[Outcome]) -> None:
-        """What became known, oldest first; it is counted once the rest of its time is known."""
+    def take(self, lane: int, outcomes: Sequence[Outcome]) -> None:
+        """What became known in ``lane``, oldest first; it is counted once the rest of its time is known."""
         by_model: dict[str, list[Outcome]] = {}
-        for outcome in self._settled.take(columns(outcomes))["outcome"]:
+        for outcome in self._settled.take(lane, columns(outcomes))["outcome"]:
             if (arm := self._arms.get(outcome.arm)) is None:
                 arm = self._arms[outcome.arm] = Arm()
             arm.add(clicked=outcome.clicked)

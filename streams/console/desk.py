@@ -153,7 +153,7 @@ class Desk:
                 outcomes.append(decode_outcome(record.value or b""))
             except msgspec.MsgspecError:
                 self.malformed += 1
-        self._clicks.take(outcomes)
+        self._clicks.take(records[0].partition, outcomes)
 
     def _take_letters(self, records: Sequence[Record]) -> None:
         self._refused.take([letter for record in records if (letter := letter_of(record)) is not None])

@@ -24,10 +24,12 @@ from streams.demo.shop import SHOP, Event, Shoppers
 from streams.demo.stage import Stage
 from streams.demo.worker import LOG_LINES, WorkerDiedError, WorkerProcess
 from streams.layer_audit import decode_outcome
+from streams.outcomes import columns
+from streams.quality import Settled
 from streams.reading import read_topic
 from streams.review_feed import ReviewFeed
 from streams.settings import Guarantee, Settings
-from streams.wire import Ad, Click, Impression, Placement, Review, Tone, encode_json
+from streams.wire import Ad, Click, Impression, Outcome, Placement, Review, Tone, encode_json
 
 GUARANTEE: Guarantee = "at_least_once"
 BROKER = "embedded"
@@ -106,11 +108,13 @@ class DeadLetters:
 
 async def calibrations(bootstrap: str) -> tuple[float | None, float | None]:
     """Clicks predicted over clicks, with the click layer and by attention alone; see `Report`."""
-    told = []
+    told: list[Outcome] = []
+    settled = Settled()
     async for records in read_topic(bootstrap, topics.OUTCOMES):
-        told += [decode_outcome(record.value or b"") for record in records]
+        read = columns([decode_outcome(record.value or b"") for record in records])
+        told += settled.take(records[0].partition, read)["outcome"].tolist()
     known = [outcome for outcome in told if outcome.arm == ENGINE_ARM]
-    known = sorted(known, key=lambda outcome: outcome.known_ms)[len(known) // 2 :]
+    known = sorted(known, key=lambda outcome: outcome.ends_ms)[len(known) // 2 :]
     clicks = sum(outcome.clicked for outcome in known)
     if not clicks:
         return None, None

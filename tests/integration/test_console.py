@@ -93,23 +93,17 @@ async def shown_lanes(page: Page) -> list[tuple[str, ...]]:
     return [(*row[:4], f"{float(row[4]):.1f}") for row in rows]
 
 
-async def settled(shop: Shop) -> list[list[Outcome]]:
-    """The outcomes that a reader counts, by which partition it heard of first.
-
-    Those shown since then, but for clicks that are newer than every non-click.
-    """
-    every: list[Outcome] = []
-    firsts: dict[int, int] = {}
+async def settled(shop: Shop) -> list[Outcome]:
+    """The outcomes that a reader counts: of each lane those shown since the first was told whose windows have ended."""
+    lanes: dict[int, list[Outcome]] = {}
     async for records in read_topic(shop.settings.bootstrap, shop.settings.topic_prefix + "outcomes"):
-        told = [decode_outcome(record.value or b"") for record in records]
-        firsts.setdefault(records[0].partition, told[0].known_ms)
-        every += told
-    out = []
-    for since_ms in firsts.values():
-        since = [one for one in every if one.shown_ms >= since_ms]
-        ended_ms = max(one.shown_ms for one in since if not one.clicked)
-        out.append([one for one in since if not one.clicked or one.shown_ms <= ended_ms])
-    return out
+        lanes.setdefault(records[0].partition, []).extend(decode_outcome(record.value or b"") for record in records)
+    return [
+        one
+        for told in lanes.values()
+        for one in told
+        if one.shown_ms >= told[0].known_ms and (not one.clicked or one.ends_ms <= told[-1].known_ms)
+    ]
 
 
 def arms_of(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
@@ -121,10 +115,8 @@ def arms_of(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
 async def assert_figures_are_the_topics(shop: Shop, page: Page) -> None:
     """Lanes, arms, models, campaigns and refused records, against a count of our own."""
     assert await shown_lanes(page) == await expected_lanes(shop)
-    ways = await settled(shop)
-    told_arms = await values(page, "arms", "arm", "impressions", "clicks")
-    assert told_arms in [arms_of(outcomes) for outcomes in ways]
-    outcomes = next(each for each in ways if arms_of(each) == told_arms)
+    outcomes = await settled(shop)
+    assert await values(page, "arms", "arm", "impressions", "clicks") == arms_of(outcomes)
     ((_, counted, calibration),) = await values(page, "models", "model", "outcomes", "calibration")
     assert int(counted) == len(outcomes) > 1_000
     ratio = sum(one.clicked for one in outcomes) / sum(one.predicted for one in outcomes)

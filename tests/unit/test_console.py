@@ -74,7 +74,7 @@ def test_a_tombstone_between_two_placements_of_one_read_forgets_the_first_alone(
 
 def test_an_arms_interval_is_wilsons_and_its_story_is_whole_and_bounded() -> None:
     clicks = Clicks()
-    clicks.take([outcome(clicked=at % 4 == 0) for at in range(10_000)])
+    clicks.take(0, [outcome(clicked=at % 4 == 0) for at in range(10_000)])
     (arm,) = clicks.arms()
     assert (arm.impressions, arm.clicks) == (10_000, 2_500)
     assert (arm.low, arm.high) == wilson(2_500, 10_000)
@@ -86,17 +86,17 @@ def test_an_arms_interval_is_wilsons_and_its_story_is_whole_and_bounded() -> Non
 def test_of_models_those_with_the_newest_outcomes_are_kept_and_the_serving_one_is_first() -> None:
     clicks = Clicks()
     for at in range(MODELS_MAX + 3):
-        clicks.take([outcome(model=f"m{at}", known_ms=START_MS + at)])
+        clicks.take(0, [outcome(model=f"m{at}", known_ms=START_MS + at)])
     told = [model.model for model in clicks.models()]
     assert told == [f"m{at}" for at in range(MODELS_MAX + 2, 2, -1)]
 
 
 def test_a_model_is_told_with_and_without_the_click_layer() -> None:
     clicks = Clicks()
-    clicks.take([outcome(0.25, clicked=at % 4 == 0, attention=0.5) for at in range(2_000)])
+    clicks.take(0, [outcome(0.25, clicked=at % 4 == 0, attention=0.5) for at in range(2_000)])
     (model,) = clicks.models()
     assert (model.layer.calibration, model.alone.calibration) == (1.0, 0.5)
-    clicks.take([])
+    clicks.take(0, [])
     assert clicks.models()[0].outcomes == 2_000
 
 

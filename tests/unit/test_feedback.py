@@ -116,15 +116,15 @@ def test_impressions_of_the_models_own_training_span_are_predicted_and_not_learn
 
 def test_when_too_many_outcomes_are_open_the_oldest_is_dropped_unlearned() -> None:
     layer = ClickLayer(Learning(window_ms=WINDOW_MS, pending_max=3))
-    observe(layer, events_of(*((1_000 + 1_000 * at, "shown", at, 1_000 + 1_000 * at) for at in range(5))))
-    assert (len(layer.pending), layer.dropped, layer.learned) == (3, 2, 0)
+    seen = observe(layer, events_of(*((1_000 + 1_000 * at, "shown", at, 1_000 + 1_000 * at) for at in range(5))))
+    assert (len(layer.pending), layer.dropped, layer.learned, seen.cut) == (3, 2, 0, 2)
 
 
 def test_where_too_many_wait_the_window_of_the_oldest_that_was_learned_ends_early() -> None:
     layer = ClickLayer(Learning(window_ms=60_000, wait_ms=1_500, pending_max=3))
     told = [(1_000 * at, "shown", at, 1_000 * at) for at in range(1, 7)]
     seen = observe(layer, events_of(*told[:2], (2_100, "clicked", 1, 1_000), *told[2:]))
-    assert (len(layer.pending), layer.dropped) == (3, 0)
+    assert (len(layer.pending), layer.dropped, seen.cut) == (3, 0, 3)
     assert seen.outcomes[["ad", "clicked"]].tolist() == [(1, 1), (2, 0), (3, 0)]
     assert seen.judged["clicked"].tolist() == [1, 0, 0]
     assert layer.learner(0).learned == 3

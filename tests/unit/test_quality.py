@@ -12,7 +12,11 @@ from scoring.feedback import JUDGED
 from streams.quality import HELD_MAX, KEPT, LEAST, Quality, Settled
 
 SETTLING = np.dtype(
-    [("predicted", "<f8"), ("clicked", "u1"), ("shown_ms", "<i8"), ("known_ms", "<i8"), ("number", "<i8")]
+    [
+        ("predicted", "<f8"),
+        ("clicked", "u1"),
+        *((name, "<i8") for name in ("shown_ms", "known_ms", "ends_ms", "number")),
+    ]
 )
 
 
@@ -90,37 +94,56 @@ def test_clicks_wait_for_what_else_was_shown_in_their_time_also_for_who_comes_la
     found = np.zeros(count, dtype=SETTLING)
     found["predicted"], found["clicked"] = 0.05, random.random(count) < 0.05
     found["shown_ms"] = 15 * np.arange(count)
-    found["known_ms"] = found["shown_ms"] + np.where(found["clicked"], 1_000, 600_000)
+    found["ends_ms"] = found["shown_ms"] + 600_000
+    found["known_ms"] = np.where(found["clicked"], found["shown_ms"] + 1_000, found["ends_ms"])
     told = found[np.argsort(found["known_ms"], kind="stable")]
     as_they_come, settled, held_back = Quality(), Quality(), Settled()
     seen, worst = [], 1.0
     for part in np.array_split(told, 200)[begins:]:
         as_they_come.observe(part)
         worst = float(np.nanmax([worst, as_they_come.figures()[0]]))
-        settled.observe(held_back.take(part))
+        settled.observe(held_back.take(0, part))
         seen.append(settled.figures()[0])
     assert 0.75 < np.nanmin(seen) <= np.nanmax(seen) < 1.3
     assert math.isfinite(seen[-1])
     assert worst == pytest.approx(20 if begins == 0 else 1, rel=0.2)
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=40), st.lists(st.integers(0, 40), max_size=4))
-def test_what_is_held_back_is_only_what_has_come_too_soon_and_nothing_is_lost(
-    told: list[tuple[int, bool]], cuts: list[int]
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9), st.integers(0, 2)), max_size=40),
+    st.lists(st.integers(0, 40), max_size=4),
+    st.integers(-20, 20),
+)
+def test_a_lanes_counted_outcomes_are_those_whose_windows_have_ended_whatever_devices_and_other_lanes_say(
+    shown: list[tuple[int, int, int]], cuts: list[int], skew: int
 ) -> None:
-    rows = np.zeros(len(told), dtype=SETTLING)
-    rows["number"] = np.arange(len(told))
-    rows["shown_ms"], rows["clicked"] = np.array(told, dtype=np.int64).reshape(-1, 2).T
-    settled, counted = Settled(), []
-    for part in np.split(rows, sorted(cuts)):
-        counted += settled.take(part)["number"].tolist()
-    ended = max((shown for shown, clicked in told if not clicked), default=0)
-    early = {at for at, (shown, clicked) in enumerate(told) if clicked and shown > ended}
-    assert sorted(counted) == sorted(set(range(len(told))) - early)
+    """Of each: when it was shown by its lane's clock, after how long it was clicked (9: not), its lane."""
+    rows, lane = np.zeros(len(shown), dtype=SETTLING), np.array([lane for *_, lane in shown], dtype=np.int64)
+    rows["number"] = np.arange(len(shown))
+    at, after = np.array(shown, dtype=np.int64).reshape(-1, 3).T[:2]
+    rows["shown_ms"], rows["ends_ms"], rows["known_ms"] = 100 + at + skew, 100 + at + 9, 100 + at + after
+    rows["clicked"] = after < 9
+    told, settled = np.argsort(rows["known_ms"], kind="stable"), Settled()
+    counted: list[int] = []
+    for part in np.split(told, sorted(cuts)):
+        for each in np.unique(lane[part]).tolist():
+            counted += settled.take(each, rows[part[lane[part] == each]])["number"].tolist()
+    expected: list[int] = []
+    for each in np.unique(lane).tolist():
+        of = rows[told[lane[told] == each]]
+        heard = of["shown_ms"] >= of["known_ms"][0]
+        expected += of["number"][heard & (of["ends_ms"] <= of["known_ms"].max())].tolist()
+    assert sorted(counted) == sorted(expected)
+
+
+def test_what_a_former_version_told_is_counted_as_it_comes() -> None:
+    rows = np.zeros(2, dtype=SETTLING)
+    rows["shown_ms"], rows["known_ms"], rows["clicked"] = 5, 5, (1, 0)
+    assert len(Settled().take(0, rows)) == 2
 
 
 def test_where_everything_is_clicked_no_more_is_held_back_than_the_bound() -> None:
     rows, settled = np.zeros(HELD_MAX + 7, dtype=SETTLING), Settled()
-    rows["shown_ms"], rows["clicked"], rows["number"] = 5, 1, np.arange(len(rows))
-    assert len(settled.take(rows[:HELD_MAX])) == 0
-    assert settled.take(rows[HELD_MAX:])["number"].tolist() == list(range(7))
+    rows["shown_ms"], rows["ends_ms"], rows["clicked"], rows["number"] = 5, 9, 1, np.arange(len(rows))
+    assert len(settled.take(0, rows[:HELD_MAX])) == 0
+    assert settled.take(0, rows[HELD_MAX:])["number"].tolist() == list(range(7))

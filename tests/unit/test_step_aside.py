@@ -1,6 +1,7 @@
 """What a slice sets aside, sends on, forgets and counts: nothing that comes in is lost sight of."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,16 @@ def test_what_a_slice_tells_prometheus_is_what_it_did(step: Step) -> None:
     known = [told[f'salience_impression_outcomes_total{{clicked="{clicked}"}}'] for clicked in ("false", "true")]
     assert known == [np.sum(effects.observed.outcomes["clicked"] == 0), np.sum(effects.observed.outcomes["clicked"])]
     assert len(effects.observed.outcomes) == len(effects.messages["outcomes"]) > 0
+    assert told["salience_click_windows_cut_total"] == 0
+
+
+def test_windows_that_ended_early_are_told(step: Step) -> None:
+    metrics = Metrics()
+    taken, state = slice_of(log_records()), new_state()
+    effects = step.run(state, taken, NOW_MS, Laps())
+    for cut in (2, 3):
+        metrics.committed(taken, replace(effects, observed=replace(effects.observed, cut=cut)), [], NOW_MS)
+    assert b"salience_click_windows_cut_total 5.0" in generate_latest(metrics.registry)
 
 
 def test_refused_ads_are_letters_of_lane_0_once_and_no_records_of_its_own() -> None:

@@ -208,7 +208,7 @@ def read_manifest(place: Traversable) -> Manifest:
         manifest = msgspec.json.decode((place / MANIFEST).read_bytes(), type=Manifest)
     except OSError as error:
         raise ModelError(f"{place}: no {MANIFEST} ({error})", "a model directory", export) from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{place}/{MANIFEST}: {error}", "the fields of a manifest", export) from error
     if manifest.format != FORMAT:
         raise ModelError(f"{place}: manifest format {manifest.format}", f"format {FORMAT}", export)

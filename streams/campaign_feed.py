@@ -15,7 +15,7 @@ from streams.lane_ledger import spending
 from streams.settings import Settings
 from streams.topic_feed import TopicFeed
 from streams.topics import CAMPAIGN_METRICS
-from streams.wire import CampaignMetrics
+from streams.wire import UNREADABLE, CampaignMetrics
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ def tell(budgets: Budgets, records: Sequence[Record]) -> int:
             continue
         try:
             told = _DECODE(record.value)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except UNREADABLE as error:
             refused += 1
             log.warning("campaign metrics refused", offset=record.offset, error=type(error).__name__)
             continue

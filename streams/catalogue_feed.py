@@ -15,7 +15,7 @@ from streams.settings import Settings
 from streams.titles import Titles
 from streams.topic_feed import TopicFeed
 from streams.topics import ADS
-from streams.wire import TITLE_MAX, Ad
+from streams.wire import TITLE_MAX, UNREADABLE, Ad
 
 log = structlog.get_logger()
 
@@ -66,7 +66,7 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedA
             continue
         try:
             entry = entry_of(_decode(record.key, record.value))
-        except (msgspec.MsgspecError, ValueError) as error:  # what is no UTF-8 is no MsgspecError
+        except UNREADABLE as error:
             failed.append((record, Refusal.of(error)))
             continue
         if last[record.key] is record:
@@ -100,7 +100,7 @@ def titles_in(records: Sequence[Record]) -> list[str]:
     for record in records:
         try:
             title = msgspec.json.decode(record.value or b"{}", type=_Titled).title
-        except ValueError:  # msgspec's errors are ValueErrors, and so is what is no UTF-8
+        except UNREADABLE:
             continue
         titles += [title] if len(title) <= TITLE_MAX else []
     return titles

@@ -18,7 +18,7 @@ from scoring.offpolicy import Logged
 from scoring.ranking import first_chances, slot_chances
 from streams.reading import read_topic
 from streams.topics import CLICKS, DECISIONS
-from streams.wire import Decision
+from streams.wire import UNREADABLE, Decision
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,7 +87,7 @@ class Choices:
         for value in values:
             try:
                 answer = msgspec.json.decode(value or b"{}", type=_Answer)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 continue
             if answer.placement_id and answer.kind == "click":
                 self.clicks.add((answer.placement_id, answer.ad_id))

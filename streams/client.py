@@ -20,7 +20,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.connection import aiokafka_options
-from streams.wire import Click, Impression, Placement
+from streams.wire import UNREADABLE, Click, Impression, Placement
 
 USERS_MAX = 100_000
 """Placements held: about 5 KB each with ten slots, so half a gigabyte at the most."""
@@ -101,7 +101,7 @@ class Latest:
         try:
             user = (key or b"").decode()
             placement = None if value is None else _decode(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             self.counts.malformed += 1
             return
         if placement is None:

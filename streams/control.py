@@ -19,6 +19,7 @@ from streams.reading import read_topic
 from streams.settings import Settings
 from streams.topic_feed import TopicFeed
 from streams.topics import CONTROL
+from streams.wire import UNREADABLE
 
 log = structlog.get_logger()
 
@@ -79,7 +80,7 @@ class Control:
                 continue
             try:
                 message = None if record.value is None else self._decode(record)
-            except (msgspec.MsgspecError, ValueError) as error:
+            except UNREADABLE as error:
                 refused += 1  # its error may quote the record, which may name a person
                 log.warning("control message refused", kind=kind, offset=record.offset, error=type(error).__name__)
                 continue

@@ -17,6 +17,7 @@ from streams import wire
 from streams.consent import Gate, Verdict
 from streams.message import Message
 from streams.topics import BATCH_BYTES
+from streams.wire import UNREADABLE
 
 Event = wire.Impression | wire.Click
 Places = npt.NDArray[np.int64]
@@ -205,14 +206,14 @@ def _read(source: Source, values: list[bytes]) -> list[Event | Refusal]:
     decoder = _DECODERS[source]
     try:
         return list(map(decoder, values))
-    except (msgspec.MsgspecError, ValueError):
+    except UNREADABLE:
         return [_event_or_refusal(decoder, value) for value in values]
 
 
 def _event_or_refusal(decoder: Callable[[bytes], Event], value: bytes) -> Event | Refusal:
     try:
         return decoder(value)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except UNREADABLE as error:
         return Refusal.of(error)
 
 

@@ -17,6 +17,7 @@ from streams.reading import read_topic
 from streams.settings import Settings
 from streams.snapshots import holds
 from streams.topics import CHANGELOG, CONTROL
+from streams.wire import UNREADABLE
 
 LIFT = np.dtype([("clicks", "<f8"), ("clicks_expected", "<f8"), ("since_impression", "<f8")])
 """What a click layer has learned of a person (`scoring.clicks.PersonLifts`), since which impression of its lane."""
@@ -134,7 +135,7 @@ def readable(topic: str, value: bytes | None) -> object:
             (row,) = decode_rows([value])
             return {name: row[name].tolist() for name in ROW.names or ()}
         return msgspec.json.decode(value)
-    except (msgspec.MsgspecError, RowError):
+    except (RowError, *UNREADABLE):
         return value.decode(errors="backslashreplace")
 
 

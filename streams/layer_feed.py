@@ -23,6 +23,7 @@ from streams.message import Message
 from streams.settings import Settings
 from streams.topic_feed import TopicFeed
 from streams.topics import CLICK_LAYERS
+from streams.wire import UNREADABLE
 
 log = structlog.get_logger()
 
@@ -81,7 +82,7 @@ def hear(pool: Pool, records: Sequence[Record]) -> int:
     for record in records:
         try:
             _hear(pool, record.key or b"", record.value)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except UNREADABLE as error:
             refused += 1
             log.warning("what a click layer told is refused", offset=record.offset, error=str(error))
     return refused

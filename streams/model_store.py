@@ -21,6 +21,7 @@ from streams.model_trial import RefusedModelError, try_model
 from streams.reading import MissingTopicError, read_topic
 from streams.settings import Settings
 from streams.topics import MODELS
+from streams.wire import UNREADABLE
 
 CHUNK_BYTES = 512 * 1024
 """Half of what a broker takes in one record by default."""
@@ -127,7 +128,7 @@ def manifest_of(pushed: PushedModel) -> Manifest:
     fix = "push it again: salience model push DIR"
     try:
         manifest = msgspec.json.decode(pushed.manifest, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ModelError(f"{pushed.model}: {error}", "the fields of a manifest", fix) from error
     if manifest.version != pushed.model:
         raise ModelError(f"{pushed.model} is {manifest.version} by its manifest", "one version", fix)

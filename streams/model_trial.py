@@ -18,6 +18,7 @@ from scoring.proof import Proof
 from streams import model_trial_child
 from streams.model_trial_child import Verdict
 from streams.settings import Settings
+from streams.wire import UNREADABLE
 
 NICENESS = 10
 """Added to the worker's. Of a core that the compute thread keeps busy a tenth is left to a trial: it is a fifth of a
@@ -51,7 +52,7 @@ async def try_model(directory: Path, settings: Settings) -> Proof:
             await child.wait()
     try:
         verdict = msgspec.json.decode(said, type=Verdict)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         raise ModelError(
             f"{directory}: the process that tried it ended with status {status}",
             f"one that needs no more than {settings.model_trial_bytes:,} bytes, and that onnxruntime survives",

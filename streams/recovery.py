@@ -14,7 +14,7 @@ from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.reading import log_ends
 from streams.settings import Settings
-from streams.wire import LANE_KEY, RESERVED, LaneRow
+from streams.wire import LANE_KEY, RESERVED, UNREADABLE, LaneRow
 
 log = structlog.get_logger()
 
@@ -97,7 +97,7 @@ def _load(base: Recovered, records: Sequence[Record]) -> None:
             base.lane_row = msgspec.msgpack.decode(lane_row, type=LaneRow)
         if last:
             base.store.put(list(last), decode_rows(value for value in last.values() if value is not None))
-    except (RowError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (RowError, *UNREADABLE) as error:
         raise RecoveryError(
             f"the changelog cannot be read: {error}. Run the version that wrote it, or begin anew under another "
             "SALIENCE_TOPIC_PREFIX"

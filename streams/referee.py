@@ -23,6 +23,7 @@ from scoring.trial import SUMS, USERS_MIN, Look, Trial
 from streams.control_wire import Allocation, ExperimentSetting
 from streams.duels import Credits, Drafted, side_of
 from streams.experiments import definition, next_cohort
+from streams.wire import UNREADABLE
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -153,7 +154,7 @@ class Referee:
                 continue
             try:
                 category = msgspec.json.decode(value, type=_Shelved).category
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 continue  # the engine refuses it too
             self._categories[key.decode(errors="replace")] = id64(category.partition("/")[0])
 
@@ -163,7 +164,7 @@ class Referee:
         for value in values:
             try:
                 shown.append(msgspec.json.decode(value or b"", type=_Shown))
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 self.malformed += 1
         if not shown:
             return
@@ -190,7 +191,7 @@ class Referee:
             try:
                 known = msgspec.json.decode(value or b"", type=_Known)
                 won = self.credits.settle(int(known.event, 16), clicked=known.clicked)
-            except (msgspec.DecodeError, ValueError):
+            except UNREADABLE:
                 self.malformed += 1
                 continue
             if won is not None and (watched := self.watched.get(won.number)) is not None and watched.duel is not None:

@@ -24,7 +24,7 @@ from streams.message import Message
 from streams.reading import log_ends, partitions_of, read_topic
 from streams.settings import Settings
 from streams.topics import ADS, DEAD_LETTERS, REVIEWS, TONES
-from streams.wire import Ad, Review, Tone, encode_json
+from streams.wire import UNREADABLE, Ad, Review, Tone, encode_json
 
 STAGE = "review"
 """Of its dead letters."""
@@ -66,7 +66,7 @@ class Reviewer:
                 self._withdrawn = True
                 self._brands.pop((record.key or b"").decode(errors="replace"), None)
                 continue
-            with contextlib.suppress(msgspec.MsgspecError):  # the workers make it a dead letter
+            with contextlib.suppress(*UNREADABLE):  # the workers make it a dead letter
                 self.offer(_ad(record.value))
 
     def offer(self, ad: Ad) -> None:
@@ -76,7 +76,7 @@ class Reviewer:
     def take_told(self, records: Sequence[Record]) -> None:
         """Learn what stands on ``tones``. What is none, of another version or another hand, is said anew."""
         for record in records:
-            with contextlib.suppress(msgspec.MsgspecError):
+            with contextlib.suppress(*UNREADABLE):
                 tone = _tone(record.value or b"")
                 self._told[tone.key] = tone
 
@@ -85,7 +85,7 @@ class Reviewer:
         for record in records:
             try:
                 review = _read(record)
-            except ValueError as error:
+            except UNREADABLE as error:
                 self.refused += 1
                 if record.offset > self.letters_to:
                     yield letter(record, STAGE, *Refusal.of(error))

@@ -27,6 +27,7 @@ from streams.recovery import Recovered
 from streams.settings import Settings
 from streams.step import LaneState
 from streams.topics import TOMBSTONES_KEPT_MS
+from streams.wire import UNREADABLE
 
 log = structlog.get_logger()
 
@@ -121,7 +122,7 @@ class Snapshots:
             return empty
         try:
             header, end_offset, store = self._read(path)
-        except (OSError, ValueError, MemoryError, msgspec.MsgspecError, struct.error) as error:
+        except (OSError, MemoryError, struct.error, *UNREADABLE) as error:
             log.warning("snapshot unreadable, read the changelog instead", lane=lane, error=str(error))
             return empty
         if reason := self._refusal(header, end_offset, begin, end):
@@ -173,7 +174,7 @@ def holds(path: Path, users: Sequence[bytes]) -> bool:
         if any(person_key(user) in parts for user in users):
             return True
         return any(set(users) & set(named) for named, _, _ in _chunks(file))
-    except (ValueError, msgspec.MsgspecError, struct.error):
+    except (struct.error, *UNREADABLE):
         return any(user in content for user in users)
 
 

@@ -14,7 +14,7 @@ from streams.decode import Record
 from streams.settings import Settings
 from streams.topic_feed import TopicFeed
 from streams.topics import TONES
-from streams.wire import Tone
+from streams.wire import UNREADABLE, Tone
 
 log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ def take(catalogue: Catalogue, records: Sequence[Record]) -> int:
             continue
         try:
             name, *said = _read(key, record.value)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except UNREADABLE as error:
             refused += 1
             log.warning("tone refused", offset=record.offset, error=str(error))
             continue

@@ -35,6 +35,10 @@ TITLE_MAX = 512
 REVIEW_MAX = 4_096
 """Characters of a review."""
 
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What the decoding of a record raises that is no message: of JSON nested a thousand deep, for which two kilobytes are
+enough, a RecursionError; of what is no UTF-8 a ValueError that is not msgspec's."""
+
 EventKind = Literal["click", "view", "cart", "purchase"]
 
 

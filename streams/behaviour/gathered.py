@@ -14,7 +14,7 @@ from streams.decode import columns
 from streams.logs import Event
 from streams.reading import read_topic
 from streams.topics import AD_IMPRESSIONS, ADS, CLICKS, DECISIONS
-from streams.wire import Ad, Click, Impression
+from streams.wire import UNREADABLE, Ad, Click, Impression
 
 EVENTS_MAX = 10_000_000
 """Impressions and actions of one report: 0.7 GB, and three times that while they are put in order."""
@@ -114,7 +114,7 @@ class Gatherer:
         told = [value for value in values if value is not None]
         try:
             return list(map(decode, told))
-        except ValueError:  # msgspec's errors are ValueErrors, and so is what is no UTF-8
+        except UNREADABLE:
             found = [message for value in told if (message := _or_none(decode, value)) is not None]
             self.invalid += len(told) - len(found)
             return found
@@ -146,7 +146,7 @@ _DECODERS: dict[type[Any], Callable[[bytes], Any]] = {
 def _or_none(decode: Callable[[bytes], Any], value: bytes) -> Any:
     try:
         return decode(value)
-    except ValueError:
+    except UNREADABLE:
         return None
 
 

@@ -54,7 +54,7 @@ async def _export(bootstrap: str, prefix: str, writer: "Writer", progress: Progr
     from streams import topics
     from streams.reading import read_topic
     from streams.review_feed import Reviewer
-    from streams.wire import Ad, Click, Impression
+    from streams.wire import UNREADABLE, Ad, Click, Impression
 
     invalid, reviewer = 0, Reviewer()
     kinds: dict[str, Any] = {topics.ADS: Ad, topics.AD_IMPRESSIONS: Impression, topics.CLICKS: Click}
@@ -68,7 +68,7 @@ async def _export(bootstrap: str, prefix: str, writer: "Writer", progress: Progr
                     continue  # a withdrawn ad
                 try:
                     writer.add(decode(record.value))
-                except msgspec.MsgspecError:
+                except UNREADABLE:
                     invalid += 1
             progress.update(task, advance=len(records))
     return invalid + await _tones(bootstrap, prefix, reviewer, writer, progress)

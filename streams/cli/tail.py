@@ -137,11 +137,13 @@ def as_object(record: Any) -> dict[str, Any]:
 
 
 def _value(value: bytes | None) -> Any:
+    from streams.wire import UNREADABLE
+
     if value is None:
         return None
     try:
         return json.loads(value)
-    except ValueError:
+    except UNREADABLE:
         return {"base64": base64.b64encode(value).decode()}
 
 
@@ -149,10 +151,10 @@ def for_people(topic: str, record: Any) -> RenderableType:
     """A record for people: a placement as a table, any other as a line of its own."""
     import msgspec
 
-    from streams.wire import Placement
+    from streams.wire import UNREADABLE, Placement
 
     if topic == "placements" and record.value is not None:
-        with suppress(msgspec.MsgspecError):
+        with suppress(*UNREADABLE):
             return _placement(msgspec.json.decode(record.value, type=Placement))
     found = as_object(record)
     line = Text(f"{_clock(record.timestamp)} {record.partition}:{record.offset} ", style="dim")

@@ -12,6 +12,7 @@ import numpy as np
 
 from scoring.pacing import DAY_MS, planned
 from streams.decode import Record
+from streams.wire import UNREADABLE
 
 CELLS_MAX = 200_000
 """Some 400 bytes each. Cells beyond it are not told, and counted."""
@@ -91,7 +92,7 @@ class Campaigns:
             key = record.key or b""
             try:
                 cell = None if record.value is None else _decode(record.value)
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 self.malformed += 1
                 continue
             before = self._cells.pop(key, None)

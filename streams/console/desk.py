@@ -27,7 +27,7 @@ from streams.lag.arithmetic import Status
 from streams.lag.monitor import News
 from streams.layer_audit import decode_outcome
 from streams.settings import Settings
-from streams.wire import Tone
+from streams.wire import UNREADABLE, Tone
 
 LETTERS_READ = 5_000
 TURNED_MAX = 100
@@ -104,7 +104,7 @@ class Desk:
             if (record.key or b"").startswith(b"drift/") and record.value is not None:
                 try:
                     message = decode_control(record.value)
-                except msgspec.MsgspecError:
+                except UNREADABLE:
                     self.malformed += 1
                     continue
                 if isinstance(message, Drift):
@@ -114,7 +114,7 @@ class Desk:
         for record in records:
             try:
                 self._trials.take((record.key or b"").decode(errors="replace"), record.value)
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 self.malformed += 1
 
     def _take_tones(self, records: Sequence[Record]) -> None:
@@ -122,7 +122,7 @@ class Desk:
             self._turned.pop(record.key or b"", None)
             try:
                 tone = _tone(record.value) if record.value is not None else None
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 self.malformed += 1
                 continue
             if tone is not None and tone.turned_ms is not None:
@@ -138,7 +138,7 @@ class Desk:
                 continue
             try:
                 one = _placed(record.value)
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 self.malformed += 1
                 continue
             self.people.add(Found(one, record.partition, record.timestamp))
@@ -151,7 +151,7 @@ class Desk:
         for record in records:
             try:
                 outcomes.append(decode_outcome(record.value or b""))
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 self.malformed += 1
         self._clicks.take(records[0].partition, outcomes)
 

@@ -30,6 +30,7 @@ from streams.lag.monitor import LagMonitor
 from streams.reading import MissingTopicError
 from streams.rules import RulesError
 from streams.settings import Settings, is_loopback
+from streams.wire import UNREADABLE
 
 log = structlog.get_logger()
 
@@ -212,7 +213,7 @@ async def _why(request: web.Request) -> web.Response:
         return json_response(400, {"error": f"user has {len(user)} characters, expected 1 to {USER_MAX}"})
     try:
         return await request.app[LIVE].why(user)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except UNREADABLE as error:
         return json_response(500, {"error": f"the receipt is not of this version: {type(error).__name__}"})
     except TimeoutError:
         return json_response(504, {"error": f"{user}: no broker has answered in time"})

@@ -132,6 +132,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated": (changed(ATTENTION, lambda content: content[:-100]), f"{ATTENTION} has the sha256"),
     "hash": (changed(ENCODER, lambda content: content[:-1] + b"\0"), f"{ENCODER} has the sha256"),
     "manifest": (changed(MANIFEST, lambda content: content[: len(content) // 2]), "the fields of a manifest"),
+    "nested manifest": (changed(MANIFEST, lambda _: b'{"x":' + 5_000 * b"["), "the fields of a manifest"),
     "no graph": (made(graphs=_junk), "expected an ONNX graph in one file"),
     "specification": (
         made(manifest=lambda fields: fields.update(spec_hash="0" * 16)),

@@ -44,6 +44,8 @@ IMPORTED = {
     for place in places
 }
 
+TRY = "try:\n    f()\n"
+
 # Rule, sources that break it in one place, and what the finding says.
 BROKEN: list[tuple[str, dict[str, str], str]] = [
     ("imports_go_one_way", {"scoring/a.py": "import streams.wire"}, "scoring/a.py:1: imports streams.wire"),
@@ -79,6 +81,8 @@ BROKEN: list[tuple[str, dict[str, str], str]] = [
     ("exceptions_to_rules_have_reasons", {"streams/a.py": "import a  # noqa: F401"}, "streams/a.py:1: '# noqa: F401'"),
     ("exceptions_to_rules_have_reasons", {"streams/a.py": "a = 1  # type: ignore  # untyped"}, "no rule"),
     ("exceptions_to_rules_have_reasons", {"streams/a.py": "a = 1  # type: ignore[misc]"}, "gives no reason"),
+    ("what_cannot_be_read_is_caught_whole", {"streams/a.py": f"{TRY}except (msgspec.DecodeError, E): ..."}, "a.py:3"),
+    ("what_cannot_be_read_is_caught_whole", {"streams/a.py": "with suppress(msgspec.MsgspecError): ..."}, "a.py:1"),
 ]
 
 
@@ -109,6 +113,7 @@ KEPT: list[tuple[str, dict[str, str]]] = [
     ("no_module_is_dead", {"streams/__init__.py": "from streams.a import x", "streams/a.py": ""}),
     ("scoring_says_what_it_does", {"scoring/a.py": "def _f(): ...\nclass _A: ...", "streams/a.py": "def f(): ..."}),
     ("exceptions_to_rules_have_reasons", {"streams/a.py": REASONED}),
+    ("what_cannot_be_read_is_caught_whole", {"streams/a.py": f"{TRY}except UNREADABLE: raise msgspec.DecodeError"}),
 ]
 
 

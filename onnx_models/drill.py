@@ -44,7 +44,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """``alarms``: since the turn. ``calibration``: predicted clicks over clicks, of every `BLOCK` outcomes since."""
+    """``alarms``: since the turn. ``calibration``: predicted clicks over clicks, of every `BLOCK` impressions since.
+
+    In the order in which they were shown, of those whose window has ended: clicks are known before the rest.
+    """
 
     outcomes_before: int
     alarms: list[Found]
@@ -113,7 +116,9 @@ def changed(events: Events, from_ms: int) -> Events:
 def watched(alarms: list[Alarm], outcomes: npt.NDArray[Any], turn_ms: int) -> Drill:
     """What is told of ``alarms`` and ``outcomes [N]``, of `scoring.feedback.OUTCOME`, as they came."""
     before = int((outcomes["shown_ms"] < turn_ms).sum())
-    since = outcomes[outcomes["shown_ms"] >= turn_ms][: BLOCK * BLOCKS]
+    ended = outcomes[outcomes["due_ms"] <= outcomes["time_ms"].max(initial=0)]
+    since = ended[ended["shown_ms"] >= turn_ms]
+    since = since[np.argsort(since["shown_ms"], kind="stable")][: BLOCK * BLOCKS]
     blocks = [since[start : start + BLOCK] for start in range(0, len(since) - BLOCK + 1, BLOCK)]
     return Drill(
         before,

@@ -66,12 +66,12 @@ class _Lane:
         which = np.searchsorted(stream.place, at)
         shown = np.flatnonzero(stream.place[np.minimum(which, len(stream.place) - 1)] == at)
         examples = which[shown]
-        context, everyone = test.context[examples], np.ones(len(examples), dtype=np.bool_)
+        context, slots = test.context[examples], stream.events["slot"][at[shown]]
         if len(examples):
             people, items = stream.users[at[shown]], test.item[examples, None].astype(np.int64)
             calibration = self.calibrator.calibration(people, context, items)
-            odds = calibration.log_odds(self.logit[examples, None], context, everyone)
-            out[examples] = chance_of(odds)[:, 0] * _looked_at(calibration, stream.events["slot"][at[shown]])
+            odds = calibration.log_odds(self.logit[examples, None], context, slots < 0)  # else it was chosen for one
+            out[examples] = chance_of(odds)[:, 0] * _looked_at(calibration, slots)
         nobody = np.zeros(len(at), dtype=np.bool_)
         seen = Impressions(shown, self.logit[examples], context)
         self.layer.observe(stream.events[at], stream.users[at], nobody, seen)

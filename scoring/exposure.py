@@ -1,8 +1,10 @@
 """Events applied, and every impression among them scored as it was shown: from its user's row strictly before it.
 
-Users do not depend on each other, so a batch is done in *waves*: a user's events are cut before every impression, and
-the n-th wave holds the n-th piece of everybody. Most batches in which hardly anyone acts twice are one wave. Before a
-wave is applied its impressions are looked at; the attention model scores what all waves have gathered in few calls.
+Users do not depend on each other, so a batch is done in *waves*: a user's events are cut before every screen, which is
+impressions of one moment, and the n-th wave holds the n-th piece of everybody. Most batches in which hardly anyone acts
+twice are one wave. Before a wave is applied its impressions are looked at; the attention model scores what all waves
+have gathered in few calls. What stands on one screen is no past of each other (`scoring.inputs.SCREEN_S`), so that it
+makes no difference where a batch ends, but for what a cut screen has pushed out of a full ring.
 """
 
 from collections.abc import Callable, Iterator
@@ -88,7 +90,9 @@ def _waves(events: Events) -> Iterator[Ints]:
         return
     by_row = np.argsort(events["row"], kind="stable")
     row = events["row"][by_row]
-    shown = np.cumsum(events["source"][by_row] == Source.IMPRESSION)
+    impression, time_ms = events["source"][by_row] == Source.IMPRESSION, events["time_ms"][by_row]
+    same = impression[1:] & impression[:-1] & (time_ms[1:] == time_ms[:-1]) & (row[1:] == row[:-1])
+    shown = np.cumsum(impression & ~np.append(False, same))
     starts = np.flatnonzero(np.diff(row, prepend=-1))
     turn = np.empty(len(row), dtype=np.int64)
     turn[by_row] = shown - np.repeat(shown[starts], np.diff(starts, append=len(row)))

@@ -29,15 +29,21 @@ class People:
 
     @classmethod
     def of(
-        cls, catalogue: Catalogue, rows: Rows, now_ms: npt.NDArray[np.int64], surface: npt.NDArray[np.uint16]
+        cls,
+        catalogue: Catalogue,
+        rows: Rows,
+        now_ms: npt.NDArray[np.int64],
+        surface: npt.NDArray[np.uint16],
+        *,
+        shown: bool = False,
     ) -> Self:
-        """``rows [B]`` at ``now_ms [B]``.
+        """``rows [B]`` at ``now_ms [B]``, when what is scored is ``shown``, or before it is.
 
         ``surface [B]`` is the place of what is scored. An impression that is learnt from or evaluated has its own; a
         placement is for the place where its user was seen last, ``rows["surface"]``.
         """
         unit, interest = interest_of(decayed(rows["interest"], rows["interest_ms"], now_ms))
-        past = history_of(rows, now_ms)
+        past = history_of(rows, now_ms, shown=shown)
         return cls(now_ms, unit, interest, context_of(rows, past, now_ms, surface), past, catalogue.slots_of(past.ad))
 
     def part(self, places: Slots) -> Self:
@@ -109,9 +115,9 @@ def gather(
     learned: Floats | None = None,
     rates: Floats | None = None,
 ) -> tuple[ModelInputs, Slots]:
-    """The model's inputs for ``rows [B]`` at ``now_ms [B]`` and candidates ``[B, C]``, all at once; slots ``[B, H]``.
+    """The model's inputs for ``rows [B]`` and candidates ``[B, C]`` that are shown at ``now_ms [B]``; slots ``[B, H]``.
 
-    ``surface``: see `People.of`; ``learned`` and ``rates``: see `Gathered`.
+    All at once. ``surface``: see `People.of`; ``learned`` and ``rates``: see `Gathered`.
     """
-    people = People.of(catalogue, rows, now_ms, surface)
+    people = People.of(catalogue, rows, now_ms, surface, shown=True)
     return Gathered(catalogue, people, candidates, learned, rates).inputs(slice(None)), people.slots

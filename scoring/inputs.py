@@ -21,6 +21,9 @@ Ints = npt.NDArray[np.int64]
 SKIPPED_AFTER_S = 60
 """An item shown this long ago and not acted on counts as skipped; until then its outcome is open."""
 
+SCREEN_S = 2
+"""What was shown less than so many seconds before and was not acted on stands on one screen with what is scored, and is
+none of its past: nobody has looked at either. Else an ad in the tenth slot were told of nine that nobody clicked."""
 RATED = 8
 """Where the numbers of `scoring.rates` begin in the candidate's stats."""
 REVIEWED = RATED + TONED
@@ -41,6 +44,8 @@ _RECENT = 8
 """Where the numbers of `recent_of` begin in the context."""
 _PLACE = 15
 """Where the places begin in the context."""
+OF_RING = slice(_RECENT, _PLACE)
+"""Numbers of the context that are made of the ring (`recent_of`)."""
 CONTEXT_DIM = _PLACE + SURFACES
 
 
@@ -58,10 +63,11 @@ class HistoryKind(IntEnum):
 
 
 INPUTS_SPECIFICATION = {
-    "version": 5,
+    "version": 6,
     "history": RING_SIZE,
     "history_kinds": [kind.name for kind in HistoryKind],
     "skipped_after_s": SKIPPED_AFTER_S,
+    "screen_s": SCREEN_S,
     "candidate_stats": [
         "session_cosine", "long_cosine", "log_times_in_ring", "recency_in_ring", "acted_in_ring", "skipped_in_ring",
         "log_ad_age_days", "ring_fill", *RATES,
@@ -103,7 +109,8 @@ class ModelInputs:
 class History:
     """What the ring says at a moment, before any model, ``[B, H]``: ids, ages, kinds, which were shown, and where.
 
-    ``place``: by `scoring.rows.place_of`.
+    ``place``: by `scoring.rows.place_of`. ``beside [B]``: how many items were left out, since they stand on the screen
+    of what is scored.
     """
 
     ad: npt.NDArray[np.uint64]
@@ -111,15 +118,20 @@ class History:
     kind: Ints
     shown: npt.NDArray[np.bool_]
     place: npt.NDArray[np.uint8]
+    beside: Ints
 
 
-def history_of(rows: Rows, now_ms: Ints) -> History:
-    """The rings of ``rows [B]`` as seen at ``now_ms [B]``."""
+def history_of(rows: Rows, now_ms: Ints, *, shown: bool = False) -> History:
+    """The rings of ``rows [B]`` as seen at ``now_ms [B]``, by what is ``shown`` then or by what is to be shown next."""
     age_s = np.maximum(now_ms[:, None] // 1000 - rows["ring_s"].astype(np.int64), 0)
     kind = (rows["ring_kind"] & KIND_MASK).astype(np.int64)
     kind[(kind == Kind.SHOWN) & (age_s >= SKIPPED_AFTER_S)] = HistoryKind.SKIPPED
-    shown = rows["ring_kind"] >= SHOWN_BIT
-    return History(rows["ring_ad"].copy(), age_s.astype(np.float32), kind, shown, places_of(rows["ring_place"]))
+    was_shown = rows["ring_kind"] >= SHOWN_BIT
+    beside = shown & was_shown & (kind == HistoryKind.OPEN) & (age_s < SCREEN_S)
+    kind[beside] = HistoryKind.PADDING
+    ad = np.where(beside, np.uint64(0), rows["ring_ad"])
+    place = places_of(rows["ring_place"])
+    return History(ad, age_s.astype(np.float32), kind, was_shown & ~beside, place, beside.sum(axis=1))
 
 
 def context_of(rows: Rows, past: History, now_ms: Ints, surface: npt.NDArray[np.uint16]) -> Floats:
@@ -128,7 +140,7 @@ def context_of(rows: Rows, past: History, now_ms: Ints, surface: npt.NDArray[np.
     ``past`` is the rows' own; ``surface [B]`` is where what is scored stands or would stand; 0, not said, is no place.
     """
     out = np.zeros((len(rows), CONTEXT_DIM), dtype=np.float32)
-    impressions = rows["impressions"].astype(np.float32)
+    impressions = np.maximum(rows["impressions"].astype(np.int64) - past.beside, 0).astype(np.float32)
     out[:, 0] = np.log1p(np.minimum(impressions, COUNTED_MAX)) / 5
     for column, counter in ((1, "clicks"), (2, "long_views"), (3, "views"), (6, "purchases")):
         out[:, column] = (rows[counter] + 1) / (impressions + 10)  # smoothed by ten impressions of one in ten

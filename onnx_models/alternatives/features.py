@@ -4,12 +4,13 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_models.examples import Examples, Items
+from scoring.feedback import WINDOW_MS
 from scoring.inputs import SURFACES, HistoryKind
 
 Floats = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.int64]
 
-DELAY_MS = 300_000
+DELAY_MS = WINDOW_MS
 """How long after an impression its outcome is known: the click layer's window."""
 PRIOR = 20
 """A click rate counts as if there had been so many more impressions, at the rate of everything."""
@@ -39,14 +40,14 @@ class Rates:
         self._order: Keys = np.zeros(0, dtype=np.int64)
         self.rate = 0.5
 
-    def fit(self, key: Keys, time_ms: Keys, label: npt.NDArray[np.floating]) -> None:
-        """Take note of impressions ``[E]``, of keys from 0."""
+    def fit(self, key: Keys, time_ms: Keys, label: npt.NDArray[np.floating], rate: float) -> None:
+        """Take note of impressions ``[E]``, of keys from 0. ``rate``: of everything, as it was known."""
         self._start_ms = int(time_ms.min())
         self._span = int(time_ms.max()) - self._start_ms + 2
         self._order = np.sort(self._code(key, time_ms))
         by_code = np.argsort(self._code(key, time_ms), kind="stable")
         self._clicks = np.concatenate([[0.0], np.cumsum(label[by_code], dtype=np.float64)])
-        self.rate = float(label.mean())
+        self.rate = rate
 
     def _code(self, key: Keys, time_ms: Keys) -> Keys:
         return key * self._span + np.clip(time_ms - self._start_ms, 0, self._span - 1)

@@ -7,16 +7,19 @@ import numpy as np
 from torch import Tensor, nn
 
 from onnx_models.alternatives import Chances
+from onnx_models.cold import unmet
 from onnx_models.examples import Examples, Items
 from onnx_models.network import DIM, MATCH, NARROW, WIDE, Attention, Linear
 from onnx_models.training import Config, Progress, TrainResult, predict, train
 from scoring.features import FEATURE_DIM
 from scoring.ids import MISSING
-from scoring.inputs import REVIEWED, STATS_DIM
+from scoring.inputs import OF_RING, REVIEWED, STATS_DIM
 from scoring.rows import RING_SIZE
 
 UNIT = 40
 """Width of the hidden layer of DIN's activation unit."""
+OF_TIME = slice(2, 6)
+"""Of `OF_RING`: outcomes of this session, how recent the newest item is, and the newest outcome."""
 
 
 class MeanPooling(Attention):
@@ -48,15 +51,16 @@ class ActivationUnit(Attention):
 
 
 def without_history(examples: Examples) -> Examples:
-    """Nobody has a past item; what was attended to is still in the interest."""
-    stats = examples.stats.copy()
-    stats[:, 2:6], stats[:, 7] = 0, 0
+    """Nobody has a past item; what was attended to is still in the interest, and how much in the counters."""
+    stats, context = examples.stats.copy(), examples.context.copy()
+    stats[:, 2:6], stats[:, 7], context[:, OF_RING] = 0, 0, 0
     return replace(
         examples,
         history=np.full_like(examples.history, MISSING),
         age=np.zeros_like(examples.age),
         kind=np.zeros_like(examples.kind),
         stats=stats,
+        context=context,
     )
 
 
@@ -69,9 +73,10 @@ def without_interest(examples: Examples) -> Examples:
 
 def without_time(examples: Examples) -> Examples:
     """All past items are of now: the order of the ring and its ages are gone. The interest still decays."""
-    stats = examples.stats.copy()
+    stats, context = examples.stats.copy(), examples.context.copy()
     stats[:, 3] = stats[:, 2] > 0
-    return replace(examples, age=np.zeros_like(examples.age), stats=stats)
+    context[:, OF_RING][:, OF_TIME] = 0
+    return replace(examples, age=np.zeros_like(examples.age), stats=stats, context=context)
 
 
 def without_reviews(examples: Examples) -> Examples:
@@ -124,7 +129,7 @@ class Net:
     def predict_unnamed(self, examples: Examples) -> Chances:
         """As `predict`, if nobody had met any of the items before: content alone, those of the past included."""
         assert self.result is not None, "fit comes first"
-        return predict(self.result.network, self.change(examples), nameless(self._items)).astype(np.float64)
+        return predict(self.result.network, self.change(unmet(examples)), nameless(self._items)).astype(np.float64)
 
 
 def variants(config: Config, before: Examples | None, *, reviewed: bool) -> list[Net]:

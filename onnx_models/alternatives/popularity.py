@@ -19,6 +19,7 @@ class ItemRates:
     def fit(self, learn: Examples) -> None:
         """Take note of what is learnt from."""
         self._learn = learn
+        self._rate = float(learn.label.mean())
         self._note([learn])
 
     def _note(self, parts: list[Examples]) -> None:
@@ -27,6 +28,7 @@ class ItemRates:
                 np.concatenate([key(part) for part in parts]),
                 np.concatenate([part.time_ms for part in parts]),
                 np.concatenate([part.label for part in parts]),
+                self._rate,  # what is followed would tell of its own end
             )
 
     def known(self, examples: Examples, *, follow: bool = False) -> npt.NDArray[np.float64]:

@@ -1,5 +1,8 @@
 """What models are compared with and by: rates without a future, intervals, folds, the layer as the worker runs it."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,27 +11,33 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 
 import torch
 
-from onnx_models.alternatives.features import PRIOR, Rates
+from onnx_models import sharing
+from onnx_models.alternatives import nets
+from onnx_models.alternatives.features import DELAY_MS, PRIOR, Rates
 from onnx_models.alternatives.nets import (
     ActivationUnit,
     MeanPooling,
+    Net,
     nameless,
     without_history,
     without_interest,
     without_reviews,
     without_time,
 )
+from onnx_models.alternatives.popularity import Popularity
 from onnx_models.bootstrap import Draws, interval
 from onnx_models.card import card
 from onnx_models.curves import curves
+from onnx_models.examples import Examples, Items
 from onnx_models.folds import folds, spread
 from onnx_models.metrics import Metrics, auc, grouped_auc, log_loss, ndcg
 from onnx_models.network import Network
-from onnx_models.training import Config, TrainResult
+from onnx_models.training import Config, TrainResult, predict
 from onnx_models.trial import Trial, logit_of
 from scoring.attention import FORMAT, Manifest
-from scoring.feedback import ClickLayer, Impressions, Learning
-from scoring.inputs import REVIEWED
+from scoring.events import Source
+from scoring.feedback import WINDOW_MS, ClickLayer, Impressions, Learning
+from scoring.inputs import OF_RING, RATED, REVIEWED
 from scoring.rows import RING_SIZE
 from scoring.watch import Detector
 from streams.cli.trials import trial_of
@@ -39,7 +48,7 @@ pytestmark = pytest.mark.train
 
 @pytest.fixture(scope="module")
 def trial() -> Trial:
-    log = made_up_log(3, events=600, users=12)
+    log = made_up_log(3, events=600, users=12, surface="home", brands=3)
     return trial_of(log.ads, log.events, 0, lambda _done, _total: None)
 
 
@@ -63,14 +72,43 @@ def test_rates_know_what_came_before_and_nothing_else() -> None:
     key, time_ms = rng.integers(0, 5, 300), np.sort(rng.integers(0, 1_000, 300))
     label = rng.integers(0, 2, 300).astype(float)
     rates = Rates()
-    rates.fit(key, time_ms, label)
+    rates.fit(key, time_ms, label, rate=0.3)
 
     known = rates.known(key, time_ms)
 
     for at in range(300):
         earlier = (key == key[at]) & (time_ms < time_ms[at])
-        expected = (label[earlier].sum() + PRIOR * label.mean()) / (earlier.sum() + PRIOR)
+        expected = (label[earlier].sum() + PRIOR * 0.3) / (earlier.sum() + PRIOR)
         assert known[at] == pytest.approx([np.log1p(earlier.sum()), expected])
+
+
+def test_what_is_followed_tells_nothing_of_its_own_end(trial: Trial) -> None:
+    model, asked = Popularity(), trial.stateful
+    model.fit(trial.learn, trial.items)
+    first = asked.time_ms < asked.time_ms[len(asked) // 2]
+    asked = replace(asked, time_ms=np.where(first, asked.time_ms, asked.time_ms + DELAY_MS))
+
+    def said(label: float) -> np.ndarray:
+        chances = model.predict(replace(asked, label=np.full_like(asked.label, label)), follow=True)
+        return np.asarray(chances[first])
+
+    assert DELAY_MS == WINDOW_MS
+    assert 0 < first.sum() < len(first)
+    np.testing.assert_array_equal(said(0.0), said(1.0))
+
+
+def test_a_lane_is_served_by_what_it_has_learned_of_ads_that_were_chosen(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "SLICE_MS", 100)
+    events = trial.stream.events.copy()
+    events["slot"] = np.where(events["source"] == Source.IMPRESSION, 0, -1)
+    told = replace(trial, stream=replace(trial.stream, events=events))
+    logit = np.full(len(told.stateful), 2.0)  # far too much, which the layer learns
+    _, layer = told.stream.observe(logit, told.stateful)
+    served, late = sharing.serve(told, logit, 1, share=False), slice(len(logit) // 2, None)
+    assert served[late].mean() == pytest.approx(layer.predicted[late].mean(), rel=0.05)
+    assert layer.predicted[late].mean() < 0.8
 
 
 def test_the_bootstraps_first_draw_is_everything_and_a_model_does_not_differ_from_itself() -> None:
@@ -159,11 +197,33 @@ def test_ablations_take_away_what_they_say(trial: Trial) -> None:
     examples = trial.stateful
 
     assert not (without_history(examples).history >= 0).any()
+    assert not without_history(examples).context[:, OF_RING].any()
     assert not without_interest(examples).interest.any()
     assert not without_time(examples).age.any()
+    of_ring = without_time(examples).context[:, OF_RING]
+    assert of_ring.any(axis=0).tolist() == [True, True, False, False, False, False, True]
+    assert examples.context[:, OF_RING].any(axis=0).all()
     assert not nameless(trial.items).tokens[:, 0].any()
     assert examples.interest.any()
     assert trial.items.tokens[:, 0].all()
+
+
+def test_by_content_alone_nothing_is_told_of_how_often_the_ad_was_clicked(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, asked = Net("attention", Config(epochs=1)), []
+    net.fit(trial.learn, trial.items)
+
+    def told(network: Network, examples: Examples, items: Items) -> Any:
+        asked.append((examples.stats, items.tokens))
+        return predict(network, examples, items)
+
+    monkeypatch.setattr(nets, "predict", told)
+    net.predict_unnamed(trial.stateful)
+    ((stats, tokens),) = asked
+    assert not stats[:, RATED : RATED + 2].any()
+    assert not tokens[:, 0].any()
+    assert trial.stateful.stats[:, RATED].any()
 
 
 def test_mean_pooling_weighs_past_items_alike_and_both_ways_leave_empty_places_out() -> None:

@@ -71,7 +71,7 @@ def test_people_change_places_with_their_answers_and_keep_their_past(trial: Tria
 
 def test_alarms_since_the_turn_are_told_and_calibration_in_blocks() -> None:
     outcomes = np.zeros(200 + BLOCK * (BLOCKS + 1), dtype=OUTCOME)
-    outcomes["shown_ms"] = np.arange(len(outcomes))
+    outcomes["shown_ms"] = outcomes["due_ms"] = outcomes["time_ms"] = np.arange(len(outcomes))
     outcomes["predicted"], outcomes["clicked"] = 0.5, np.arange(len(outcomes)) % 2
     outcomes["predicted"][200 : 200 + BLOCK] = 0.25
     told = [(150, Answer.RETRAIN), (500, Answer.QUICKEN), (900, Answer.FALL_BACK)]
@@ -79,6 +79,18 @@ def test_alarms_since_the_turn_are_told_and_calibration_in_blocks() -> None:
     since = [Found(300, "surprise", "quicken"), Found(700, "surprise", "fall-back")]
     assert watched(alarms, outcomes, 200) == Drill(200, since, [0.5] + [1.0] * (BLOCKS - 1))
     assert watched([], outcomes[:700], 200) == Drill(200, [], [])
+
+
+def test_clicks_that_are_known_before_the_rest_of_their_time_wait_for_it() -> None:
+    count, window_ms, rng = 4 * BLOCK, 5_000, np.random.default_rng(1)
+    shown = np.zeros(count, dtype=OUTCOME)
+    shown["shown_ms"], shown["clicked"] = np.arange(count), rng.random(count) < 0.5
+    shown["predicted"] = shown["clicked"].mean()
+    shown["due_ms"] = shown["shown_ms"] + window_ms
+    shown["time_ms"] = np.where(shown["clicked"], shown["shown_ms"] + 1, shown["due_ms"])
+    told = shown[np.argsort(shown["time_ms"], kind="stable")]
+    told = told[told["time_ms"] < 2.5 * BLOCK + window_ms]  # as far as the stream goes
+    assert watched([], told, 0).calibration == pytest.approx([1.0, 1.0], abs=0.1)
 
 
 def test_drills_leave_the_trial_as_it_is(trial: Trial) -> None:

@@ -124,7 +124,7 @@ def test_a_history_holds_what_others_did_for_nobody_but_them() -> None:
     events = [
         impression("user-1"),
         impression("user-2", "ad-5", START_MS + 1),
-        impression("user-1", time_ms=START_MS + 2),
+        impression("user-1", time_ms=START_MS + 5_000),
     ]
     assert (examples_of(events).history >= 0).sum(axis=1).tolist() == [0, 0, 1]
 

@@ -15,6 +15,7 @@ from scoring.features import FEATURE_DIM, specification_hash
 from scoring.ids import id64
 from scoring.inputs import (
     CONTEXT_DIM,
+    SCREEN_S,
     SKIPPED_AFTER_S,
     SPEC_HASH,
     STATS_DIM,
@@ -286,6 +287,27 @@ def test_people_of_one_call_do_not_see_each_others_past() -> None:
     assert out[:, :, 4].tolist() == [[1, 0], [0, 0]]
 
 
+def test_what_stands_on_the_same_screen_is_no_past_of_what_is_shown_but_of_what_is_shown_next() -> None:
+    before = (("a", 90, Kind.CLICKED), ("b", SCREEN_S, Kind.SHOWN))
+    screen = (("c", 1, Kind.SHOWN), ("d", 0, Kind.SHOWN))
+    alone = row_with_ring(*before, surface=FEED)
+    together = row_with_ring(*before, *screen, surface=FEED)
+    alone["impressions"], together["impressions"] = 7, 9
+
+    def seen(rows: Rows, *, shown: bool) -> tuple[Any, ...]:
+        past = history_of(rows, NOW, shown=shown)
+        met = past.kind[0] > 0
+        return past.ad[0, met].tolist(), past.kind[0, met].tolist(), context_of(rows, past, NOW, FEED)[0].tolist()
+
+    assert seen(together, shown=True) == seen(alone, shown=True) == seen(alone, shown=False)
+    assert seen(together, shown=False)[0] == [id64(ad) for ad in "abcd"]
+    assert seen(together, shown=False)[2] != seen(alone, shown=False)[2]
+    acted = row_with_ring(("a", 0, Kind.CLICKED), ("b", 1, Kind.VIEWED_LONG), surface=FEED)
+    found = row_with_ring(("a", 0, Kind.SHOWN), surface=FEED, shown=False)
+    assert (history_of(acted, NOW, shown=True).kind > 0).sum() == 2
+    assert (history_of(found, NOW, shown=True).kind > 0).sum() == 1
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_the_past_of_candidates_is_that_of_a_search_through_all_whatever_their_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -294,7 +316,8 @@ def test_the_past_of_candidates_is_that_of_a_search_through_all_whatever_their_o
     past_items = rng.integers(-1, among, (people, RING_SIZE))
     age_s = rng.integers(0, 1_000, past_items.shape).astype(np.float32)
     kind = rng.integers(1, len(HistoryKind), past_items.shape)
-    past = History(np.zeros(past_items.shape, dtype=np.uint64), age_s, kind, kind > 0, kind.astype(np.uint8))
+    ads, none = np.zeros(past_items.shape, dtype=np.uint64), np.zeros(people, dtype=np.int64)
+    past = History(ads, age_s, kind, kind > 0, kind.astype(np.uint8), none)
 
     out = stats_of(candidates, np.zeros(candidates.shape, dtype=np.int64), past, past_items)
 

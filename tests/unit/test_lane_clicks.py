@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_models.examples import Examples, collect
 from scoring import exposure
 from scoring.attention import AttentionModel, load
 from scoring.calibration import PERSONAL
@@ -23,7 +24,7 @@ from scoring.exploration import EXPLORATIONS, Explore
 from scoring.exposure import apply_and_score
 from scoring.feedback import Impressions, Learning
 from scoring.ids import id64
-from scoring.inputs import CONTEXT_DIM
+from scoring.inputs import CONTEXT_DIM, ModelInputs
 from scoring.policies import Policy
 from scoring.rates import RATES_DIM, RateTable
 from scoring.rows import RowStore
@@ -32,10 +33,10 @@ from scoring.watch import Alarm, Answer, Detector
 from streams.control_wire import Drift, decode_control
 from streams.explain import recompute
 from streams.lane_clicks import KEY, LaneClicks, person_key, spread
-from streams.logs import Event
+from streams.logs import Event, in_order
 from streams.step import LaneState, Slice, Step
 from streams.wire import Click, Decision, Outcome
-from tests.builders import click, columns_of, entry, impression, made_up_log, records
+from tests.builders import START_MS, click, columns_of, entry, impression, made_up_log, records
 from tests.unit.keeping import LEARNING, SHOP, keep, observe, state, stream
 
 
@@ -174,6 +175,62 @@ def test_every_impression_is_scored_from_its_users_row_strictly_before_it(model:
     assert (columns["source"][whole.place] == Source.IMPRESSION).all()
 
 
+def pages(seed: int, count: int = 60, users: int = 12) -> list[Event]:
+    """Pages of up to eight ads each, shown in one moment or one after the other within it; some are clicked."""
+    rng, out, time_ms = np.random.default_rng(seed), list[Event](), START_MS
+    for _ in range(count):
+        time_ms += int(rng.choice([700, 4_000, 90_000]))
+        user, apart_ms = f"user-{rng.integers(users)}", int(rng.choice([0, 0, 90]))
+        for slot, ad in enumerate(rng.choice(20, rng.integers(1, 9), replace=False).tolist()):
+            shown_ms = time_ms + apart_ms * slot
+            out.append(impression(user, f"ad-{ad}", shown_ms, slot=slot, surface="feed"))
+            if rng.random() < 0.2:
+                told = {"impression_time_ms": shown_ms, "surface": "feed"}
+                out.append(click(user, f"ad-{ad}", shown_ms + int(rng.choice([300, 5_000])), **told))
+    return in_order(out)
+
+
+@pytest.mark.parametrize("size", [1, 3, 10_000])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_layer_is_told_what_training_is_told_of_pages_too_wherever_the_stream_is_cut(
+    model: AttentionModel, seed: int, size: int
+) -> None:
+    events, engine = pages(seed), engine_of(model)
+    store, other, rates = RowStore(), RowStore(), RateTable()
+    columns = columns_of(store, events)
+    trained, _ = collect(columns_of(other, events), other, engine.catalogue, rates=rates)
+    users = np.array([id64(store.users[row] or b"") for row in columns["row"].tolist()], dtype=np.uint64)
+    served, logits, contexts = RateTable(), list[np.ndarray](), list[np.ndarray]()
+    served.follow(engine.catalogue)
+    for start in range(0, len(columns), size):
+        cut = slice(start, start + size)
+        of = (store, columns[cut], users[cut], engine.models, Rules(), engine.scorers, served)
+        told = apply_and_score(*of).impressions
+        logits.append(told.logit)
+        contexts.append(told.context)
+    np.testing.assert_allclose(np.concatenate(contexts), trained.context, atol=1e-6)
+    assert np.concatenate(logits) == pytest.approx(scores(engine, trained), abs=1e-4)
+
+
+def scores(engine: Engine, examples: Examples) -> np.ndarray:
+    """What the engine's model says of examples, one candidate each."""
+    learned, features = engine.catalogue.learned, engine.catalogue.features
+    met = examples.history >= 0
+    given = ModelInputs(
+        history=learned[np.where(met, examples.history, 0)] * met[:, :, None],
+        history_age=examples.age,
+        history_kind=examples.kind.astype(np.int64),
+        history_mask=met.astype(np.float32),
+        interest=examples.interest,
+        candidates=learned[examples.item][:, None],
+        candidate_features=features[examples.item][:, None],
+        candidate_stats=examples.stats[:, None],
+        context=examples.context,
+    )
+    logit, _ = engine.model.score(given)
+    return logit[:, 0]
+
+
 def test_a_batch_takes_as_many_turns_as_its_busiest_user_needs(
     model: AttentionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,10 +245,13 @@ def test_a_batch_takes_as_many_turns_as_its_busiest_user_needs(
     exposed(store, columns_of(store, once), engine_of(model))
     assert turns == [4]
     turns.clear()
-    exposed(
-        store, columns_of(store, [*once, click("u4"), impression("u4"), impression("u1", "ad-2")]), engine_of(model)
-    )
+    twice = [*once, click("u4"), impression("u4"), impression("u1", "ad-2", START_MS + 1)]
+    exposed(store, columns_of(store, twice), engine_of(model))
     assert turns == [5, 2]
+    turns.clear()
+    page = [impression("u1", f"ad-{n}", START_MS + 60_000) for n in range(9)]
+    exposed(store, columns_of(store, page), engine_of(model))
+    assert turns == [9]
 
 
 def test_a_repeated_impression_is_scored_and_learned_once(model: AttentionModel) -> None:

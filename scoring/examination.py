@@ -38,8 +38,11 @@ def over(curve: Sequence[float] | Floats, slots: int) -> Floats:
 
 
 def looked(examined: float, chance: float) -> float:
-    """How likely a slot was looked at that was not clicked: ``examined`` before, ``chance`` of a click there."""
-    return (examined - chance) / (1 - chance)
+    """How likely a slot was looked at that was not clicked: ``examined`` before, ``chance`` of a click there.
+
+    A chance that was kept in single precision may have been rounded up to 1.
+    """
+    return (examined - chance) / (1 - chance) if chance < examined else 0.0
 
 
 class Examination:

@@ -1,6 +1,7 @@
 """The click layer as a stream: what is learned when, and that it does not depend on where the stream is cut."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -229,6 +230,22 @@ def test_a_shadow_whose_chance_is_not_known_learns_nothing_of_the_impression() -
     assert layer.learned == 2
     assert (shadow.learned, shadow.evidence.outcomes) == (0, 0)
     assert shadow.model.array.tolist() == START_WEIGHTS.tolist()
+
+
+@pytest.mark.parametrize("logit", [-40.0, 16.0, 18.0, 40.0])
+def test_a_shadow_that_is_quite_sure_is_learned_from_like_any_other(logit: float) -> None:
+    layer = ClickLayer(LEARNING)
+    shadow = layer.learner(5)
+    events = events_of((1_000, "shown", 7, 1_000), (1_100, "shown", 8, 1_100))
+    sure = np.full(2, logit, dtype=np.float32)
+    context = np.zeros((2, CONTEXT_DIM), dtype=np.float32)
+    seen = Impressions(np.array([0, 1]), np.zeros(2, dtype=np.float32), context, shadow_logit=sure, shadow=5)
+    layer.observe(events, np.ones(2, dtype=np.uint64), np.zeros(2, dtype=bool), seen)
+    observe(layer, events_of((100_000, "shown", 9, 100_000), (100_100, "clicked", 8, 1_100)))
+    observe(layer, events_of((900_000, "shown", 9, 900_000)))
+    assert shadow.learned == 2
+    assert np.isfinite(shadow.model.array).all()
+    assert math.isfinite(shadow.evidence.log_loss)
 
 
 def random_stream(seed: int, count: int) -> tuple[Events, np.ndarray]:

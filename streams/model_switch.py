@@ -80,9 +80,11 @@ class ModelSwitch(Service):
         self.add_future(self._follow())
 
     async def _follow(self) -> None:
+        """Settle whenever there is news, some of which may be settled already: the compute thread tells beside it."""
         try:
             while not self.should_stop:
                 await self._news.wait()
+                self._news.clear()
                 await self._settle()
         except asyncio.CancelledError:
             raise
@@ -92,7 +94,6 @@ class ModelSwitch(Service):
     async def _settle(self) -> None:
         """Get what is wanted, as long as others are wanted meanwhile; then change roles."""
         while self._wanted is not None:
-            self._news.clear()
             roles, self._wanted = self._wanted, None
             for version in roles.versions:
                 if version not in self._models and version not in self._models.refused:

@@ -216,7 +216,7 @@ class Lane:
         state.stream_ms = row.stream_ms
         state.totals.update(row.totals)
         state.ads_next = row.ads_next
-        # Of a topic made anew everything is settled again; what was settled before changes nothing.
+        # Of a topic made anew everything is settled again: who came back since then is forgotten once more.
         state.control_next = row.control_next if row.control_id == identity.control else 0
         return state
 

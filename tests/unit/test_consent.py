@@ -1,6 +1,6 @@
 """Consent and erasure in a lane: no state and no personal placement without it, and nobody comes back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -15,7 +15,7 @@ from scoring.rows import RowStore
 from streams.audit import State, compare
 from streams.consent import ERASED_KEY, Gate, Verdict, Watermarks
 from streams.control import Control
-from streams.control_wire import Consent
+from streams.control_wire import Consent, Erasure
 from streams.privacy import Requests
 from streams.step import Effects, LaneState
 from streams.wire import Placement
@@ -178,13 +178,50 @@ def test_a_standing_refusal_holds_until_the_person_agrees_again(bench: Bench) ->
     assert bench.users() == {b"a"}
 
 
-def test_what_was_settled_is_not_settled_again(bench: Bench) -> None:
+@pytest.mark.parametrize("ask", [erasure, refusal])
+def test_a_second_request_is_met_though_a_clock_ahead_has_put_the_watermark_beyond_it(
+    bench: Bench, ask: Callable[[str, int], Consent | Erasure]
+) -> None:
+    bench.run([record(impression("a", "ad-1", START_MS + 240_000), 0, timestamp=START_MS)], START_MS)
+    bench.tell(ask("a", START_MS + 60_000))
+    bench.run(now_ms=START_MS + 60_000)
+    bench.tell(grant("a", START_MS + 70_000))
+    bench.run([record(impression("a", "ad-2", START_MS + 300_000), 1, timestamp=START_MS + 70_000)], START_MS + 70_000)
+    assert bench.users() == {b"a"}
+    bench.tell(ask("a", START_MS + 180_000))
+    effects = bench.run(now_ms=START_MS + 180_000)
+    assert bench.kept() == bench.users() == set()
+    assert placements(effects) == {b"a": None}
+    assert bench.state.erased.of(b"a") == START_MS + 300_000  # the newest that the row held
+
+
+def test_an_erasure_is_met_though_a_consent_dated_later_came_before_it(bench: Bench) -> None:
+    bench.tell(refusal("a"))
+    bench.run()
+    bench.tell(grant("a", START_MS + 600_000))
+    bench.run([record(click("a", time_ms=START_MS + 600_001), 0)])
+    assert bench.users() == {b"a"}
+    bench.tell(erasure("a", START_MS + 480_000))
+    bench.run()
+    assert bench.kept() == bench.users() == set()
+
+
+def test_who_agrees_again_after_an_erasure_is_remembered_from_then_on_though_both_come_at_once(bench: Bench) -> None:
+    bench.run(records([click("a")]))
+    bench.tell(erasure("a", START_MS + 5), grant("a", START_MS + 10))
+    bench.run([record(click("a", time_ms=START_MS + at), 1 + at) for at in (7, 11)])
+    row = bench.state.store.rows[bench.state.store.find(b"a")]
+    assert (int(row["clicks"]), int(row["time_ms"])) == (1, START_MS + 11)
+
+
+def test_a_request_that_is_settled_twice_forgets_twice(bench: Bench) -> None:
     bench.tell(erasure("a", START_MS + 5))
     bench.run()
     bench.run([record(click("a", time_ms=START_MS + 6), 1)])
     bench.state.control_next = 0  # as after a crash before the lane row was written, or of a control topic made anew
     bench.run()
-    assert bench.users() == {b"a"}
+    assert bench.kept() == bench.users() == set()
+    assert bench.run([record(click("a", time_ms=START_MS + 6), 1)]).counts["erased"] == 1
 
 
 def test_watermarks_survive_in_the_changelog_and_are_dropped_when_they_hold_nothing_back(bench: Bench) -> None:

@@ -13,8 +13,8 @@ from aiokafka import AIOKafkaProducer
 
 from streams.compute import Compute
 from streams.connection import aiokafka_options
-from streams.control_wire import KIND_NAMES, ControlMessage, decode_control, kind_of
-from streams.decode import Record
+from streams.control_wire import KIND_NAMES, Consent, ControlMessage, Erasure, decode_control, kind_of
+from streams.decode import Record, is_plain
 from streams.reading import read_topic
 from streams.settings import Settings
 from streams.topic_feed import TopicFeed
@@ -79,20 +79,13 @@ class Control:
             if kind not in KIND_NAMES:
                 continue
             try:
-                message = None if record.value is None else self._decode(record)
+                message = None if record.value is None else read_message(record.key, record.value)
             except UNREADABLE as error:
                 refused += 1  # its error may quote the record, which may name a person
                 log.warning("control message refused", kind=kind, offset=record.offset, error=type(error).__name__)
                 continue
             self._set(kind, name, message)
         return refused
-
-    @staticmethod
-    def _decode(record: Record) -> ControlMessage:
-        message: ControlMessage = decode_control(record.value or b"")
-        if message.key != record.key:
-            raise ValueError(f"the record's key is {record.key!r}, expected {message.key!r}")
-        return message
 
     def _set(self, kind: str, name: str, message: ControlMessage | None) -> None:
         held = self._held[kind]
@@ -106,6 +99,19 @@ class Control:
             held[name] = message
         for listener in self._listeners.get(kind, ()):
             listener(name, message)
+
+
+def read_message(key: bytes | None, value: bytes) -> ControlMessage:
+    """The message of a record. Raises one of `UNREADABLE` where it is none, or speaks of nobody who could act.
+
+    A user whose id begins as the lane's own keys do would have those erased.
+    """
+    message: ControlMessage = decode_control(value)
+    if message.key != key:
+        raise ValueError(f"the record's key is {key!r}, expected {message.key!r}")
+    if isinstance(message, Consent | Erasure) and not is_plain(message.user_id):
+        raise ValueError(f"user_id {message.user_id!r} holds a control character; no user's does")
+    return message
 
 
 class ControlFeed(TopicFeed):

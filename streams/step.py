@@ -44,7 +44,7 @@ from streams.outcomes import encoded, told
 from streams.placing import Published, place
 from streams.privacy import Requests, settle
 from streams.refused_ads import LANE, Refused, RefusedAds
-from streams.wire import LaneRow, encode_json
+from streams.wire import RESERVED, LaneRow, encode_json
 
 LANE_ROW_VERSION = 1
 EXPIRY_CHECK_MS = 3_600_000
@@ -322,8 +322,9 @@ def _late(taken: Slice, decoded: Decoded, applied: Applied) -> list[Message]:
 
 
 def _tombstones(store: RowStore, forgotten: list[bytes]) -> list[Message]:
-    """One for each of ``forgotten`` who has not come back within the slice."""
-    return [Message(user, None) for user in dict.fromkeys(forgotten) if user not in store]
+    """One for each of ``forgotten`` who has not come back within the slice; the lane's own keys are no user's."""
+    gone = [user for user in dict.fromkeys(forgotten) if user not in store]
+    return [Message(user, None) for user in gone if not user.startswith(RESERVED)]
 
 
 def _placements(published: list[Published], gone: list[Message]) -> list[Message]:

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -153,10 +154,13 @@ def _users(user: str, keys: Path | None) -> list[str]:
 def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_json: bool) -> None:
     import msgspec
 
-    from streams.control import publish
+    from streams.cli.failing import or_fail
+    from streams.control import publish, read_message
     from streams.reading import partitions_of
     from streams.topics import CONTROL
 
+    for message in messages:  # one that lanes refuse would never be met
+        or_fail(partial(read_message, message.key, msgspec.json.encode(message)))
     partitions_of(settings.bootstrap, settings.topic_prefix + CONTROL)  # before a producer waits for what is not there
     offsets = asyncio.run(publish(settings, messages))
     if as_json:

@@ -64,9 +64,9 @@ class Bench:
         self.state = new_state()
         self.changelog: dict[bytes, bytes] = {}
 
-    def tell(self, *messages: ControlMessage) -> None:
-        for message in messages:
-            assert self.control.take([told(message, self.control.next_offset)]) == 0
+    def tell(self, *messages: ControlMessage, refused: int = 0) -> None:
+        """Put ``messages`` on the control topic, as many of which are ``refused``."""
+        assert sum(self.control.take([told(message, self.control.next_offset)]) for message in messages) == refused
 
     def run(self, taken: Sequence[Record] = (), now_ms: int = NOW_MS) -> Effects:
         effects = self.step.run(self.state, slice_of(taken), now_ms)

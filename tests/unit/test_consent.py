@@ -17,7 +17,7 @@ from streams.consent import ERASED_KEY, Gate, Verdict, Watermarks
 from streams.control import Control
 from streams.control_wire import Consent, Erasure
 from streams.privacy import Requests
-from streams.step import Effects, LaneState
+from streams.step import Effects, LaneState, _tombstones
 from streams.wire import Placement
 from tests.builders import START_MS, Record, click, entry, impression, record, records
 from tests.unit.consenting import DAY_MS, Bench, erasure, grant, opened, refusal, told
@@ -222,6 +222,15 @@ def test_a_request_that_is_settled_twice_forgets_twice(bench: Bench) -> None:
     bench.run()
     assert bench.kept() == bench.users() == set()
     assert bench.run([record(click("a", time_ms=START_MS + 6), 1)]).counts["erased"] == 1
+
+
+def test_no_request_takes_what_the_lane_keeps_of_itself(bench: Bench) -> None:
+    bench.run(records([impression("a"), click("b")]))
+    held = bench.changelog.keys() - {b"a", b"b"}
+    bench.tell(*(erasure(key.decode(errors="ignore")) for key in held), refused=len(held))
+    bench.run()
+    assert held <= bench.changelog.keys()
+    assert [message.key for message in _tombstones(RowStore(), [*held, b"a"])] == [b"a"]
 
 
 def test_watermarks_survive_in_the_changelog_and_are_dropped_when_they_hold_nothing_back(bench: Bench) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from streams.control import Control, ControlFullError
-from streams.control_wire import Consent, ControlMessage
+from streams.control_wire import Consent, ControlMessage, Erasure
 from streams.wire import encode_json
 from tests.builders import START_MS, Record
 
@@ -46,6 +46,20 @@ def test_an_unknown_kind_is_passed_over_and_what_is_malformed_is_refused() -> No
     assert control.take(records) == 3
     assert dict(control.all(Consent)) == {"user-1": consent()}
     assert control.next_offset == 7
+
+
+@pytest.mark.parametrize("user", ["\x00lane", "\x00ledger/c\x00", "a\nb", "a\x7f"])
+def test_nobody_is_asked_for_whose_id_no_event_could_have(user: str) -> None:
+    control = Control()
+    messages = [consent(user), Erasure(user_id=user, time_ms=START_MS)]
+    assert control.take([told(message, offset) for offset, message in enumerate(messages)]) == 2
+    assert not len(control)
+
+
+def test_a_user_may_be_named_in_any_script() -> None:
+    control = Control()
+    control.take([told(consent("用户\u00a0\u200b"))])
+    assert len(control) == 1
 
 
 def test_a_listener_hears_what_is_held_and_then_each_change_in_order() -> None:

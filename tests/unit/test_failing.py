@@ -43,6 +43,13 @@ def test_a_command_without_a_broker_says_what_to_do_to_people_and_to_machines(
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("command", [["erase"], ["consent", "--refused"]])
+def test_a_person_whom_no_event_could_name_is_not_asked_for(command: list[str]) -> None:
+    result = CliRunner().invoke(app, ["privacy", *command, "a\nb", "--bootstrap", NOBODY])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "control character" in result.stderr
+
+
 def test_people_alone_are_told_where_no_machine_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topics, "ANSWER_S", 0.2)
     result = CliRunner().invoke(app, ["model", "list", "--bootstrap", NOBODY])

@@ -4,6 +4,9 @@ import msgspec
 
 Headers = tuple[tuple[str, bytes], ...]
 
+HEADER_BYTES = 10
+"""Of a header, beside its name and value, at most: the lengths of both, as varints of up to five bytes."""
+
 
 class Message(msgspec.Struct, frozen=True, gc=False):
     """``value`` None is a tombstone; ``timestamp_ms`` None is the broker's choice.
@@ -18,8 +21,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """Bytes of key, value and headers. A producer may send a header without a value."""
+        """Bytes of key, value and headers, as a batch holds them, at most; beside them a record has some fifty.
+
+        A producer may send a header without a value, and thousands of them.
+        """
         size = len(self.key or b"") + len(self.value or b"")
         if not self.headers:  # of rows and placements, which are many
             return size
-        return size + sum(len(name.encode()) + len(value or b"") for name, value in self.headers)
+        return size + sum(HEADER_BYTES + len(name.encode()) + len(value or b"") for name, value in self.headers)

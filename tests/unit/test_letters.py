@@ -1,10 +1,18 @@
 """Records set aside: whole where they fit, and whatever headers they came with."""
 
+import pytest
+from aiokafka.producer.message_accumulator import BatchBuilder
+
 from streams.decode import MESSAGE_CHARS_MAX, RECORD_BYTES_MAX
 from streams.letters import EXCERPT_BYTES, LETTER_BYTES_MAX, letter
+from streams.message import Message
 from streams.topics import BATCH_BYTES
 from tests.builders import START_MS, Record, click, record
 from tests.unit.test_decode import decoded
+
+
+def len_or_none(value: bytes | None) -> str:
+    return "none" if value is None else str(len(value))
 
 
 def refused(value: bytes | None = b"{", headers: list[tuple[str, bytes]] | None = None) -> Record:
@@ -28,11 +36,44 @@ def test_a_record_that_fits_no_letter_leaves_its_beginning_and_where_the_rest_is
     assert (headers["salience.topic"], headers["salience.offset"]) == (b"clicks", b"17")
 
 
-def test_a_header_without_a_value_is_kept_and_counted_as_nothing() -> None:
+def test_a_header_without_a_value_is_kept() -> None:
     told = letter(refused(headers=[("empty", None)]), "decode", "DecodeError", "no")  # type: ignore[list-item]  # as Kafka allows
 
     assert told.headers[0] == ("empty", None)
-    assert told.size > 0
+
+
+def in_a_batch(message: Message) -> int:
+    """Bytes of a batch with ``message`` alone, as the producer builds it."""
+    builder = BatchBuilder(BATCH_BYTES, 0)
+    headers = list(message.headers)
+    assert builder.append(timestamp=START_MS, key=message.key, value=message.value, headers=headers) is not None
+    builder.close()
+    return builder.size()
+
+
+@pytest.mark.parametrize("value", [None, b"", b"v", bytes(64), bytes(8_192), bytes(1_048_576)], ids=len_or_none)
+@pytest.mark.parametrize("name", ["", "x", "名" * 30, "n" * 64, "n" * 8_192])
+def test_a_message_counts_for_as_much_as_its_headers_take_in_a_batch(name: str, value: bytes | None) -> None:
+    bare = in_a_batch(Message(b"user-1", b"{"))
+    for count in (1, 70):
+        message = Message(b"user-1", b"{", ((name, value),) * count)  # type: ignore[arg-type]  # as Kafka allows
+        assert in_a_batch(message) - bare <= message.size
+
+
+def test_a_record_with_a_million_tiny_headers_leaves_a_letter_that_can_be_sent() -> None:
+    vast = letter(refused(headers=[("x", None)] * 1_000_000), "decode", "DecodeError", "no")  # type: ignore[list-item]
+
+    assert in_a_batch(vast) <= LETTER_BYTES_MAX
+    assert int(dict(vast.headers)["salience.truncated"]) > LETTER_BYTES_MAX
+
+
+def test_a_record_that_its_headers_make_too_large_to_be_sent_on_is_a_letter() -> None:
+    many = record(click("a"), headers=[("x", None)] * 500_000)
+
+    out = decoded([many], misplaced={b"a"})
+
+    assert [(stage, error) for _, stage, error, _ in out.dead] == [("reroute", "RecordTooLarge")]
+    assert not out.misplaced
 
 
 def test_a_letter_that_is_refused_again_tells_its_newest_origin_alone() -> None:

@@ -117,8 +117,9 @@ def credit(
 ) -> Credits:
     """Credits of ``purchases [P]``, of ``rows`` to which they have been applied already.
 
-    ``weights``: what was learned of touches; None: nothing.
+    ``weights``: what was learned of touches; None: nothing. None of an item that the catalogue does not know.
     """
+    purchases = purchases[catalogue.slots_of(purchases["ad"]) != MISSING]  # of no ads there are no columns to look in
     paths = _Paths.of(rows, purchases, catalogue, owed)
     slot, touch = paths.slot, paths.touch
     weight = _spread(paths, catalogue.campaign.take(paths.item), owed, weights)

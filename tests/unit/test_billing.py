@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.attribution import Attribution, credit
+from scoring.attribution import Attribution, credit, learn
 from scoring.billing import VIEW_MS_MAX, bill, look
 from scoring.catalogue import Catalogue
 from scoring.events import Kind, Outcome
@@ -15,6 +15,7 @@ from scoring.ids import id64, id64s
 from scoring.ledger import FIGURES, PARTS, Ledger, Period
 from scoring.rows import RowStore
 from scoring.seal import Seal
+from scoring.touches import TouchWeights
 from scoring.update import apply
 from scoring.value import BID_TYPES
 from streams.decode import columns
@@ -223,6 +224,17 @@ def test_a_click_of_itself_in_the_second_of_an_impression_earns_no_purchase() ->
 
     assert earned(impression_time_ms=START_MS) == 1
     assert earned() == 0
+
+
+def test_while_no_ad_is_known_purchases_earn_nobody_anything_and_teach_nothing() -> None:
+    events = [impression(ad_id="cpc"), click(ad_id="cpc", time_ms=START_MS + 400, impression_time_ms=START_MS),
+              click(ad_id="cpc", time_ms=START_MS + 60_000, kind="purchase", value_micros=5)]  # fmt: skip
+    store, nothing, weights = RowStore(), Catalogue(), TouchWeights()
+    batch = columns(events, [store.row_of(b"user-1")] * len(events))
+    apply(store, batch, nothing)
+    assert len(credit(store.rows, batch[-1:], nothing, Attribution(), weights).slot) == 0
+    learn(weights, store.rows, batch, nothing, Attribution(spread="learned"))
+    assert not weights.changed
 
 
 def test_a_ledger_keeps_days_apart_and_comes_back_from_its_bytes() -> None:

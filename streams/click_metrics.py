@@ -20,6 +20,9 @@ class ClickMetrics:
             "Impressions whose outcome is known, by whether they were clicked.",
             ("clicked",),
         )
+        self._unnamed = counter(
+            "salience_unnamed_outcomes", "Outcomes of ads that the catalogue holds no more; nobody is told of them."
+        )
         self._calibration = gauge(
             "salience_click_calibration_ratio", f"Clicks over predicted clicks, of the last {KEPT:,} outcomes."
         )
@@ -41,11 +44,12 @@ class ClickMetrics:
         for clicked in ("false", "true"):
             self._outcomes.labels(clicked)
 
-    def observe(self, observed: Observed) -> None:
-        """Count outcomes, as they come; predictions are looked at once their windows have ended."""
+    def observe(self, observed: Observed, told: int) -> None:
+        """Count outcomes, as they come, of which so many were ``told``; predictions once their windows have ended."""
         clicks = int(np.count_nonzero(observed.outcomes["clicked"]))
         self._outcomes.labels("true").inc(clicks)
         self._outcomes.labels("false").inc(len(observed.outcomes) - clicks)
+        self._unnamed.inc(len(observed.outcomes) - told)
         before = self._quality.drifts
         self._quality.observe(observed.judged)
         self._drifts.inc(self._quality.drifts - before)

@@ -87,10 +87,11 @@ WORKERS = (
     Panel("Unaccounted records (must be 0)", {"{{instance}}": "salience_unaccounted_records"}, kind="stat"),
     Panel("Users", {"{{instance}}": "salience_users"}),
     Panel(
-        "Ads, events for unknown ads",
+        "Ads, events and outcomes of unknown ads",
         {
             "ads": "max(salience_ads)",
             "unknown": "sum(rate(salience_unknown_ads_total[$__rate_interval]))",
+            "unnamed outcomes": "sum(rate(salience_unnamed_outcomes_total[$__rate_interval]))",
             "misquoted": "sum(rate(salience_misquoted_events_total[$__rate_interval]))",
         },
     ),

@@ -202,7 +202,7 @@ class Metrics:
             self.produced.labels(name).inc(len(messages))
         for arm, count in effects.arms.items():
             self.placements.labels(self._arm(arm)).inc(count)
-        self._clicks.observe(effects.observed)
+        self._clicks.observe(effects.observed, len(effects.messages["outcomes"]))
         self.unknown_ads.inc(effects.counts["unknown_ads"])
         self.misquoted.inc(effects.counts["misquoted"])
         self.expired.inc(effects.counts["expired"])

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
 from scoring.clicks import probability
+from scoring.ids import MISSING
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from scoring.watch import Alarm
 from streams.control_wire import Drift
@@ -15,8 +16,14 @@ from streams.wire import Outcome, encode_json
 
 
 def encoded(outcomes: npt.NDArray[np.void], catalogue: Catalogue, models: dict[int, str]) -> list[bytes]:
-    """``outcomes [N]`` of `scoring.feedback.OUTCOME` as messages; ``models``: names of the attention models."""
-    slots = catalogue.slots_of(outcomes["ad"]).tolist()
+    """``outcomes [N]`` of `scoring.feedback.OUTCOME` as messages; ``models``: names of the attention models.
+
+    Of an ad that the catalogue does not know, since it was withdrawn and the topic compacted while its impression was
+    open, there is no message: the layer keeps its 64-bit id, and only the catalogue has its name.
+    """
+    slot_of = catalogue.slots_of(outcomes["ad"])
+    named = slot_of != MISSING
+    slots, outcomes = slot_of[named].tolist(), outcomes[named]
     return [
         encode_json(
             Outcome(

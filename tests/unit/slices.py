@@ -30,12 +30,10 @@ def model() -> AttentionModel:
     return load()
 
 
-def step_of(partition_of: Callable[[bytes], int] = lambda _: 0, **fields: Any) -> Step:
+def step_of(partition_of: Callable[[bytes], int] = lambda _: 0, ads: Sequence[int] = range(ADS), **fields: Any) -> Step:
     """The step of a lane over a shop of forty ads; ``partition_of`` says whose keys they are, all lane 0's here."""
     shop = Catalogue(model().encode, model().dim)
-    shop.upsert(
-        [entry(f"ad-{n}", campaign_id=f"c{n % 3}", category=f"c{n % 7}", bid_micros=100 + n) for n in range(ADS)]
-    )
+    shop.upsert([entry(f"ad-{n}", campaign_id=f"c{n % 3}", category=f"c{n % 7}", bid_micros=100 + n) for n in ads])
     engine = Engine(shop, model(), Policy(slots=5, shares=Shares(count=20)))
     return Step(engine, partition_of, TOLERANCE_MS, IDLE_TTL_MS, **fields)
 

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from prometheus_client import generate_latest
@@ -11,11 +12,13 @@ from prometheus_client import generate_latest
 from scoring.rows import ROW
 from streams.decode import Refusal
 from streams.identity import partitioner
+from streams.lane_clicks import LaneClicks
 from streams.laps import Laps
 from streams.message import Message
 from streams.metrics import Metrics
 from streams.refused_ads import RefusedAds
 from streams.step import EXPIRY_CHECK_MS, Step
+from streams.wire import Outcome
 from tests.builders import START_MS, Record, click, impression, record, records
 from tests.unit.slices import (
     IDLE_TTL_MS,
@@ -207,6 +210,24 @@ def test_windows_that_ended_early_are_told(step: Step) -> None:
     for cut in (2, 3):
         metrics.committed(taken, replace(effects, observed=replace(effects.observed, cut=cut)), [], NOW_MS)
     assert b"salience_click_windows_cut_total 5.0" in generate_latest(metrics.registry)
+
+
+@pytest.mark.parametrize("known", [(1, 2, 3), ()])
+def test_an_outcome_of_an_ad_that_the_catalogue_has_lost_names_no_other_and_is_counted(known: tuple[int, ...]) -> None:
+    first, state, metrics = step_of(), new_state(), Metrics()
+    run(first, state, records([impression("a", "ad-7", START_MS), impression("a", "ad-2", START_MS)]))
+    moved = new_state()  # to a worker that has started since the ads went
+    moved.clicks = LaneClicks.restore(first.learning, state.clicks.parts())
+    taken = [record(impression("b", "ad-1", START_MS + 700_000), 5)]
+
+    effects = run(step_of(ads=known), moved, taken)
+
+    assert len(effects.observed.outcomes) == 2
+    told = [msgspec.json.decode(each.value or b"", type=Outcome).ad_id for each in effects.messages["outcomes"]]
+    assert told == ["ad-2"] * (2 in known)
+    metrics.committed(slice_of(taken), effects, [], NOW_MS)
+    unnamed = 2 - len(told)
+    assert f"salience_unnamed_outcomes_total {unnamed:.1f}".encode() in generate_latest(metrics.registry)
 
 
 def test_refused_ads_are_letters_of_lane_0_once_and_no_records_of_its_own() -> None:

@@ -18,7 +18,7 @@ from scoring.examination import assumed, over
 from scoring.exploration import Explore, spread_of
 from scoring.ids import MISSING
 from scoring.interleaving import picks
-from scoring.ranking import EMPTY_SLOT, Ranked, rank
+from scoring.ranking import EMPTY_SLOT, Ranked, rank, refuse_unknown
 from scoring.seal import Seal
 from scoring.slate import Limits, Slate, Turns, Wanted, fill
 from scoring.value import BidType, of_clicks, paid_chance, value_of
@@ -187,8 +187,12 @@ class _Stake:
 
     @classmethod
     def of(cls, catalogue: Catalogue, asked: Asked, seen_pctr: npt.NDArray[np.floating] | None = None) -> "_Stake":
-        """``seen_pctr`` in place of the asked one's, where an ad stands in another slot than the first."""
+        """``seen_pctr`` in place of the asked one's, where an ad stands in another slot than the first.
+
+        Raises `ValueError` where one is not a finite number: the best of such is nobody, or anybody who is barred.
+        """
         pctr = (asked.pctr if seen_pctr is None else seen_pctr).astype(np.float64)
+        refuse_unknown(pctr)
         bids: Ints = catalogue.bid_micros.take(asked.candidates)
         offers = asked.offers
         if offers is None:
@@ -309,7 +313,10 @@ class Market:
         )
 
     def values(self, catalogue: Catalogue, asked: Asked, chosen: Ints, slot_pctr: npt.NDArray[np.floating]) -> Floats:
-        """Expected micros of an impression of each slot's ad in its slot, ``[B, L]``; ``slot_pctr [B, L]``."""
+        """Expected micros of an impression of each slot's ad in its slot, ``[B, L]``; ``slot_pctr [B, L]``.
+
+        Raises `ValueError` where one of those is not a finite number.
+        """
         at = np.arange(len(chosen))[:, None], np.maximum(chosen, 0)
         offers = None if asked.offers is None else Offers(asked.offers.kept[at])
         of_slots = replace(asked, candidates=asked.candidates[at], offers=offers, doubt=None)

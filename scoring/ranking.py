@@ -47,8 +47,7 @@ def rank(
     alone, not on where the candidate stands. ``allowed [B, C]``: who may be shown; None: all. Raises `ValueError`
     where a value is not a finite number.
     """
-    if not np.isfinite(value).all():
-        raise ValueError("a predicted click rate is not a number; check the model with: salience verify")
+    refuse_unknown(value)
     key, slots = value.copy(), min(slots, value.shape[1])
     propensity = np.ones((len(value), slots))
     drawn = np.flatnonzero(temperatures != 0)
@@ -66,6 +65,12 @@ def rank(
         empty = ~np.take_along_axis(allowed, chosen, axis=1)
         chosen[empty], propensity[empty] = EMPTY_SLOT, 1.0
     return Ranked(chosen, propensity)
+
+
+def refuse_unknown(told: npt.NDArray[np.floating]) -> None:
+    """Raise `ValueError` where one of ``told``, click rates or what is made of them, any shape, is no finite number."""
+    if not np.isfinite(told).all():
+        raise ValueError("a predicted click rate is not a number; check the model with: salience verify")
 
 
 def utility_of(value: Floats, temperature: Floats) -> Floats:

@@ -1,6 +1,7 @@
 """The market of one decision: rules, prices, fates; pacing of budgets; what is billed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,17 +46,17 @@ ADS = shop(
 )
 
 
-def decide(market: Market, *, shown=(), ages=(), slots=4, temperature=0.0, stock=ADS, examined=None):
+def decide(market: Market, *, shown=(), ages=(), slots=4, temperature=0.0, stock=ADS, pctr=None, other=None, **told):
     among = len(stock)
     history = np.full((1, 50), MISSING)
     age = np.full((1, 50), 10**12)
     if len(shown):
         history[0, -len(shown) :], age[0, -len(shown) :] = shown, ages
-    half = np.full((1, among), 0.5)
+    pctr = np.full((1, among), 0.5) if pctr is None else pctr
     candidates = np.arange(among)[None]
     offers = market.offers(stock, candidates)
-    asked = Asked(candidates, half, SEED, np.full(1, temperature), history, age, offers, examined)
-    return market.decide(stock, asked, slots)
+    asked = Asked(candidates, pctr, SEED, np.full(1, temperature), history, age, offers, **told)
+    return market.decide(stock, asked, slots, None if other is None else replace(asked, pctr=other))
 
 
 def test_without_rules_the_most_valuable_stand_first_and_pay_the_next_ones_value():
@@ -120,6 +121,31 @@ def test_a_placement_shows_one_advertiser_of_rivals():
 def test_a_pinned_ad_stands_in_its_slot_and_nowhere_else():
     assert decide(Market(Terms(pinned=((id64("ad-3"), 1),)))).chosen.tolist() == [[0, 3, 1, 2]]
     assert decide(Market(Terms(pinned=((id64("ad-0"), 3),)))).chosen.tolist() == [[1, 2, 3, 0]]
+
+
+NAN, SOUND = np.array([[0.5, np.nan, 0.5, 0.5]]), np.full((1, 4), 0.5)
+BLOCKED = {"blocked_ads": frozenset([id64("ad-0")])}
+
+
+@pytest.mark.parametrize("ties", [
+    {}, {"caps": (Cap("ad", 3, HOUR_MS),)}, {"separate": "category"}, {"rivals": ((id64("brand-a1"), 7),)},
+    {"pinned": ((id64("ad-3"), 1),)}, {"diversity": 0.2}, {"category_share": 0.5},
+])  # fmt: skip
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_a_click_rate_that_is_no_number_is_refused_whatever_ties_the_slots(ties, temperature):
+    with pytest.raises(ValueError, match="not a number"):
+        decide(Market(Terms(**BLOCKED, **ties)), pctr=NAN, temperature=temperature)
+
+
+@pytest.mark.parametrize(("one", "two"), [(SOUND, NAN), (NAN, SOUND)])
+def test_a_click_rate_that_is_no_number_is_refused_of_either_ranking_that_takes_turns(one, two):
+    with pytest.raises(ValueError, match="not a number"):
+        decide(Market(Terms(**BLOCKED)), pctr=one, other=two)
+
+
+def test_a_click_rate_that_is_no_number_is_refused_where_its_doubt_is_explored():
+    with pytest.raises(ValueError, match="not a number"):
+        decide(Market(Terms(**BLOCKED)), pctr=NAN, explore="thompson", doubt=SOUND)
 
 
 def test_a_cap_of_an_unknown_scope_is_refused():

@@ -2,9 +2,10 @@
 
 Users do not depend on each other, so a batch is done in *waves*: a user's events are cut before every screen, which is
 impressions of one moment, and the n-th wave holds the n-th piece of everybody. Most batches in which hardly anyone acts
-twice are one wave. Before a wave is applied its impressions are looked at; the attention model scores what all waves
-have gathered in few calls. What stands on one screen is no past of each other (`scoring.inputs.SCREEN_S`), so that it
-makes no difference where a batch ends, but for what a cut screen has pushed out of a full ring.
+twice are one wave, and what the rules keep from interest is in none. Before a wave changes rows its impressions are
+looked at; the attention model scores what all waves have gathered in few calls. What stands on one screen is no past of
+each other (`scoring.inputs.SCREEN_S`), so that it makes no difference where a batch ends, but for what a cut screen has
+pushed out of a full ring.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from scoring.cleaning import Rules
+from scoring.cleaning import Rules, clean
 from scoring.events import Events, Outcome, Source
 from scoring.feedback import Impressions
 from scoring.gathering import gather
@@ -22,7 +23,7 @@ from scoring.inputs import CONTEXT_DIM, RATED, STATS_DIM, ModelInputs, closeness
 from scoring.models import ModelFailure, Models, Served
 from scoring.rates import Counts, RateTable, counts_of
 from scoring.rows import RowStore
-from scoring.update import Applied, apply
+from scoring.update import Applied, take
 
 Ints = npt.NDArray[np.int64]
 
@@ -63,30 +64,29 @@ def apply_and_score(
     in ``rates``, which follow the catalogue.
     """
     catalogue = models.base.catalogue
-    outcome = np.full(len(events), Outcome.REPLAYED, dtype=np.uint8)
+    outcome = clean(store.rows, events, rules)
+    applied = np.flatnonzero(outcome == Outcome.APPLIED)
     looks: list[_Look] = []
     unknown = 0
-    for wave in _waves(events):
+    for turn in _waves(events[applied]):
+        wave = applied[turn]
         of_wave = events[wave]
         shown = wave[(of_wave["source"] == Source.IMPRESSION)]
         slots = catalogue.slots_of(events["ad"][shown])
         shown, slots = shown[slots != MISSING], slots[slots != MISSING]
         looks += _looks(store, events, shown, slots, users, models, scorers)
-        applied = apply(store, of_wave, catalogue, rules)
-        outcome[wave] = applied.outcome
-        unknown += applied.unknown_ads
+        unknown += take(store.rows, of_wave, catalogue)
     slots = catalogue.slots_of(events["ad"])
     counts = counts_of(events, outcome) * (slots != MISSING)[:, None]
     told = rates.running(slots, counts)
-    for look in looks:  # which events count is known only now
+    for look in looks:
         look.inputs.candidate_stats[:, 0, RATED:] = told[look.place]
-    return Exposed(Applied.of(events, outcome, unknown), _impressions(looks, events, outcome, models), counts)
+    return Exposed(Applied.of(events, outcome, unknown), _impressions(looks, events, models), counts)
 
 
 def _waves(events: Events) -> Iterator[Ints]:
     """Places of the events of each wave, in order."""
     if not len(events):
-        yield np.zeros(0, dtype=np.int64)
         return
     by_row = np.argsort(events["row"], kind="stable")
     row = events["row"][by_row]
@@ -118,18 +118,17 @@ def _looks(
     return out
 
 
-def _impressions(looks: list[_Look], events: Events, outcome: npt.NDArray[np.uint8], models: Models) -> Impressions:
-    """Scores of all that was looked at and applied, in the order of the events."""
+def _impressions(looks: list[_Look], events: Events, models: Models) -> Impressions:
+    """Scores of all that was looked at, in the order of the events."""
     shadow = models.shadow
     heeded = [look for look in looks if look.served is not shadow]
     place = np.concatenate([np.zeros(0, dtype=np.int64), *(look.place for look in heeded)])
-    order = np.argsort(place, kind="stable")
-    order = order[outcome[place[order]] == Outcome.APPLIED]
+    order = np.argsort(place)
     logit, model = np.zeros(len(events), np.float32), np.zeros(len(events), np.uint32)
     known = np.zeros(len(events), np.bool_)
     for served in {look.served.version: look.served for look in heeded}.values():
         of = [look for look in heeded if look.served is served]
-        places, logits, by = _scored(of, outcome, models)
+        places, logits, by = _scored(of, models)
         logit[places], model[places] = logits, by.number
         known[places] = by.knows(events["time_ms"][places]) | (by is not served)
     context = np.concatenate([np.zeros((0, CONTEXT_DIM), np.float32), *(look.inputs.context for look in heeded)])
@@ -141,21 +140,19 @@ def _impressions(looks: list[_Look], events: Events, outcome: npt.NDArray[np.uin
         context[order],
         model[at],
         known[at],
-        *_beside([look for look in looks if look.served is shadow], at, outcome, models),
+        *_beside([look for look in looks if look.served is shadow], at, len(events), models),
         closeness_of(np.concatenate([np.zeros((0, STATS_DIM), np.float32), *stats])[order]),
     )
 
 
-def _beside(
-    looks: list[_Look], at: Ints, outcome: npt.NDArray[np.uint8], models: Models
-) -> tuple[npt.NDArray[np.float32] | None, int]:
-    """What the shadow says of the impressions ``at [N]``, NaN where it was not asked, and its number."""
+def _beside(looks: list[_Look], at: Ints, events: int, models: Models) -> tuple[npt.NDArray[np.float32] | None, int]:
+    """What the shadow says of the impressions ``at [N]`` of so many events, NaN where it was not asked; its number."""
     shadow = models.shadow
     if shadow is None or not looks:
         return None, 0
-    logit = np.full(len(outcome), np.nan, dtype=np.float32)
+    logit = np.full(events, np.nan, dtype=np.float32)
     try:
-        places, logits = _run(looks, outcome, shadow)
+        places, logits = _run(looks, shadow)
     except ModelFailure as why:
         models.after(why)
         return None, 0
@@ -163,24 +160,21 @@ def _beside(
     return logit[at], shadow.number
 
 
-def _scored(
-    looks: list[_Look], outcome: npt.NDArray[np.uint8], models: Models
-) -> tuple[Ints, npt.NDArray[np.float32], Served]:
+def _scored(looks: list[_Look], models: Models) -> tuple[Ints, npt.NDArray[np.float32], Served]:
     """Places, log-odds and who gave them; where the model fails, 0 in the name of the next, to learn nothing."""
     served = looks[0].served
     try:
-        return (*_run(looks, outcome, served), served)
+        return (*_run(looks, served), served)
     except ModelFailure as why:
         heir = models.after(why)
         places = np.concatenate([look.place for look in looks])
         return places, np.zeros(len(places), np.float32), heir
 
 
-def _run(looks: list[_Look], outcome: npt.NDArray[np.uint8], served: Served) -> tuple[Ints, npt.NDArray[np.float32]]:
-    """Places of what was applied, and the model's log-odds. Raises `ModelFailure`."""
+def _run(looks: list[_Look], served: Served) -> tuple[Ints, npt.NDArray[np.float32]]:
+    """Places of what was looked at, and the model's log-odds. Raises `ModelFailure`."""
     place = np.concatenate([look.place for look in looks])
-    order = np.argsort(place, kind="stable")
-    order = order[outcome[place[order]] == Outcome.APPLIED]
+    order = np.argsort(place)
     inputs = ModelInputs(
         *(np.concatenate([getattr(look.inputs, field.name) for look in looks])[order] for field in fields(ModelInputs))
     )

@@ -60,17 +60,20 @@ def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = 
     row's offset and what the rules remember. An event for an unknown ad counts, keeps its id in the ring, and adds
     nothing to interest.
     """
-    rows = store.rows
-    outcome = clean(rows, events, rules)
-    applied = only(events, outcome == Outcome.APPLIED)
-    row = applied["row"].astype(np.int64)
-    answer = np.where(applied["answers"], applied["kind"] << ANSWER_SHIFT, 0)
-    shown = np.where(applied["source"] == Source.IMPRESSION, SHOWN_BIT, 0)
-    told = told_of(applied["kind"] | answer | shown, place_of(applied["surface"]))
-    remember(rows, row, applied["ad"], (applied["shown_ms"] // 1000).astype(np.uint32), told)
-    _count(rows, row, applied)
-    unknown = _learn(rows, row, applied, catalogue)
+    outcome = clean(store.rows, events, rules)
+    unknown = take(store.rows, only(events, outcome == Outcome.APPLIED), catalogue)
     return Applied.of(events, outcome, unknown)
+
+
+def take(rows: Rows, events: Events, catalogue: Catalogue) -> int:
+    """Let ``events``, which the rules have let pass, change rows in place; how many are of unknown ads."""
+    row = events["row"].astype(np.int64)
+    answer = np.where(events["answers"], events["kind"] << ANSWER_SHIFT, 0)
+    shown = np.where(events["source"] == Source.IMPRESSION, SHOWN_BIT, 0)
+    told = told_of(events["kind"] | answer | shown, place_of(events["surface"]))
+    remember(rows, row, events["ad"], (events["shown_ms"] // 1000).astype(np.uint32), told)
+    _count(rows, row, events)
+    return _learn(rows, row, events, catalogue)
 
 
 def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:

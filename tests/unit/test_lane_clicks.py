@@ -27,8 +27,8 @@ from scoring.ids import id64
 from scoring.inputs import CONTEXT_DIM, ModelInputs
 from scoring.policies import Policy
 from scoring.rates import RATES_DIM, RateTable
-from scoring.rows import RowStore
-from scoring.update import Applied, apply
+from scoring.rows import Rows, RowStore
+from scoring.update import take
 from scoring.watch import Alarm, Answer, Detector
 from streams.control_wire import Drift, decode_control
 from streams.explain import recompute
@@ -236,22 +236,26 @@ def test_a_batch_takes_as_many_turns_as_its_busiest_user_needs(
 ) -> None:
     turns: list[int] = []
 
-    def counted(store: RowStore, events: Events, *rest: Any) -> Applied:
+    def counted(rows: Rows, events: Events, *rest: Any) -> int:
         turns.append(len(events))
-        return apply(store, events, *rest)
+        return take(rows, events, *rest)
 
-    monkeypatch.setattr(exposure, "apply", counted)
-    store, once = RowStore(), [impression("u1"), click("u2"), impression("u3"), click("u3")]
-    exposed(store, columns_of(store, once), engine_of(model))
-    assert turns == [4]
-    turns.clear()
-    twice = [*once, click("u4"), impression("u4"), impression("u1", "ad-2", START_MS + 1)]
-    exposed(store, columns_of(store, twice), engine_of(model))
-    assert turns == [5, 2]
-    turns.clear()
-    page = [impression("u1", f"ad-{n}", START_MS + 60_000) for n in range(9)]
-    exposed(store, columns_of(store, page), engine_of(model))
-    assert turns == [9]
+    monkeypatch.setattr(exposure, "take", counted)
+    store, offset = RowStore(), 0
+
+    def taken(told: list[Event]) -> list[int]:
+        nonlocal offset
+        turns.clear()
+        columns = columns_of(store, told)
+        columns["offset"] += offset
+        offset += len(told)
+        exposed(store, columns, engine_of(model))
+        return list(turns)
+
+    assert taken([impression("u1"), click("u2"), impression("u3"), click("u3")]) == [4]
+    assert taken([click("u4"), impression("u4"), impression("u1", "ad-2", START_MS + 1)]) == [2, 1]
+    assert taken([impression("u5", f"ad-{n}") for n in range(9)]) == [9]  # one screen
+    assert taken([impression("u5", f"ad-{n}") for n in range(9)] + [click("u6")]) == [1]  # what is known takes none
 
 
 def test_a_repeated_impression_is_scored_and_learned_once(model: AttentionModel) -> None:

@@ -27,6 +27,8 @@ SHOWN_BIT = 0x80
 """In ``ring_kind``: the impression itself was seen, not only an event that says it answers one."""
 PLACES = 15
 """Places in the app that a ring tells apart, by hash: as many as half a byte holds beside "not said"."""
+USERS_MAX = 2_000_000
+"""Users of a lane where nothing else is said: 3.2 GB of rows and index."""
 HORIZONS = 2
 """Interest vectors per user: the session's and the long one."""
 
@@ -201,7 +203,7 @@ class RowStore:
     ``rows`` is replaced when the store grows: take it anew after `row_of`, never keep it.
     """
 
-    def __init__(self, rows_max: int = 2_000_000) -> None:
+    def __init__(self, rows_max: int = USERS_MAX) -> None:
         self.rows_max = rows_max
         self.users: list[bytes | None] = []
         self._index: dict[bytes, int] = {}
@@ -209,7 +211,7 @@ class RowStore:
         self._rows = np.zeros(0, dtype=ROW)
 
     @classmethod
-    def of(cls, users: list[bytes], rows_max: int = 2_000_000) -> Self:
+    def of(cls, users: list[bytes], rows_max: int = USERS_MAX) -> Self:
         """A store of ``users``, in this order, whose ``rows [N]`` are zero, for the caller to fill.
 
         Raises `MemoryError` where they are too many, `ValueError` where one is named twice.

@@ -1,16 +1,18 @@
 """Who may become state, and what may not come back: consent and watermarks, asked for every event. No I/O.
 
 A refusal, on an event or on the control topic, and an erasure have the same effect: the row and the placement go, and
-a watermark stays under a hash of the user, so that nothing that happened until then is applied again, whoever
-replays it. The watermarks are rows of the lane's changelog under reserved keys.
+a watermark stays under a hash of the user, so that nothing that happened until then is applied, whether it is replayed
+or comes late. The watermarks are rows of the lane's changelog under reserved keys.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+import numpy as np
 import xxhash
 
+from scoring.rows import USERS_MAX
 from streams.control_wire import Consent
 from streams.wire import RESERVED
 
@@ -31,10 +33,15 @@ class Verdict(IntEnum):
 
 
 class Watermarks:
-    """Users forgotten, by digest, and until when; a dozen bytes a user, and none of them the user's name."""
+    """Users forgotten, by digest, and until when; 140 bytes a user, and none of them the user's name.
 
-    def __init__(self, until_ms: Mapping[bytes, int] | None = None) -> None:
+    Since anybody may say no on an event, they are bounded: by as many as a lane has rows for.
+    """
+
+    def __init__(self, until_ms: Mapping[bytes, int] | None = None, most: int = USERS_MAX) -> None:
+        """``most``: beyond it those that end first go, an eighth at a time."""
         self.until_ms = dict(until_ms or {})
+        self._most = most
         self._changed: set[bytes] = set()
 
     def of(self, user: bytes) -> int:
@@ -47,12 +54,24 @@ class Watermarks:
         if time_ms > self.until_ms.get(digest, -1):
             self.until_ms[digest] = time_ms
             self._changed.add(digest)
+            if len(self.until_ms) > self._most:
+                self._make_room()
 
     def expire(self, before_ms: int) -> None:
         """Drop watermarks before ``before_ms``: whatever they hold back is on no topic any more."""
-        for digest in [digest for digest, until_ms in self.until_ms.items() if until_ms < before_ms]:
+        self._drop([digest for digest, until_ms in self.until_ms.items() if until_ms < before_ms])
+
+    def _make_room(self) -> None:
+        """Drop those that end first: what they hold back is the likeliest to be on no topic any more."""
+        count = max(1, self._most // 8)
+        ends = np.fromiter(self.until_ms.values(), dtype=np.int64, count=len(self.until_ms))
+        digests = list(self.until_ms)
+        self._drop([digests[at] for at in np.argpartition(ends, count)[:count].tolist()])
+
+    def _drop(self, digests: list[bytes]) -> None:
+        for digest in digests:
             del self.until_ms[digest]
-            self._changed.add(digest)
+        self._changed.update(digests)
 
     def changes(self) -> Iterator[tuple[bytes, bytes | None]]:
         """Changelog keys and values of what has changed since the last call, in the order of the keys."""
@@ -66,13 +85,14 @@ class Watermarks:
         return {ERASED_KEY + digest: until_ms.to_bytes(8, "big") for digest, until_ms in self.until_ms.items()}
 
     @classmethod
-    def restore(cls, parts: Mapping[bytes, bytes]) -> "Watermarks":
+    def restore(cls, parts: Mapping[bytes, bytes], most: int = USERS_MAX) -> "Watermarks":
         """Those that ``parts``, what stands under the lane's reserved keys, speak of."""
-        return cls({
+        until_ms = {
             key.removeprefix(ERASED_KEY): int.from_bytes(value, "big")
             for key, value in parts.items()
             if key.startswith(ERASED_KEY)
-        })  # fmt: skip
+        }
+        return cls(until_ms, most)
 
 
 def _digest(user: bytes) -> bytes:

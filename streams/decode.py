@@ -172,11 +172,12 @@ def _judge(
             continue
         out.strangers.append((user, place))
         earlier = [at for at in range(place) if taken[at] and keys[at] == user] if verdict is Verdict.REFUSED else []
+        if verdict is Verdict.REFUSED:  # also of whom nothing is held: what they did before may come yet
+            gate.watermarks.raise_to(user, time_ms)
         if verdict is Verdict.REFUSED and (earlier or user in store):
             taken[earlier] = False
             out.erased += len(earlier)
             out.withdrawn.append(user)
-            gate.watermarks.raise_to(user, time_ms)
             store.remove(user)
     out.told = out.events[[place for _, place in out.strangers]]
 

@@ -203,7 +203,8 @@ class Lane:
         state.ledger = LaneLedger.restore(recovered.parts)
         if (budgets := self._shared.step.budgets) is not None:
             state.traffic = Traffic(budgets.traffic(self.number))
-        state.erased, state.control_id = Watermarks.restore(recovered.parts), identity.control
+        state.erased = Watermarks.restore(recovered.parts, settings.rows_per_lane_max)
+        state.control_id = identity.control
         row = recovered.lane_row
         if row is None:
             first = begin if settings.first_start == "earliest" else end

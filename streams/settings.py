@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scoring.cleaning import COUNT_MAX, Rules
 from scoring.exploration import UCB_ALPHA, Explore
+from scoring.rows import USERS_MAX
 from streams.connection import Security
 
 Guarantee = Literal["exactly_once", "at_least_once"]
@@ -75,7 +76,11 @@ class Settings(BaseSettings):
         10_000, ge=1, description="Records queued per lane and topic; a full lane is not fetched."
     )
     queue_bytes: int = Field(16_777_216, ge=65_536, description="Bytes queued per lane and topic.")
-    rows_per_lane_max: int = Field(2_000_000, ge=1, description="Users per lane: 3.2 GB of rows and index.")
+    rows_per_lane_max: int = Field(
+        USERS_MAX,
+        ge=1,
+        description="Users per lane, 3.2 GB of rows and index; and as many watermarks of the forgotten, 0.3 GB.",
+    )
     control_entries_max: int = Field(
         1_000_000, ge=1, description="Keys of the control topic, consents above all: 0.5 GB in every worker."
     )

@@ -99,6 +99,30 @@ def test_a_withdrawal_forgets_what_was_held_and_what_comes_late_does_not_bring_i
     assert int(bench.state.store.rows["clicks"][bench.state.store.find(b"a")]) == 1
 
 
+def test_what_somebody_did_before_refusing_is_no_state_though_it_comes_later_and_nothing_was_held(
+    bench: Bench,
+) -> None:
+    refused = bench.run([record(click("a", time_ms=START_MS + 10, consent=False), 0)])
+    assert refused.counts["without_consent"] == 1
+    late = bench.run([record(click("a", "ad-2", time_ms=START_MS + 9), 1)])
+    assert (late.counts["erased"], late.counts["applied"]) == (1, 0)
+    assert bench.kept() == bench.users() == set()
+    assert Watermarks.restore(bench.changelog).of(b"a") == START_MS + 10
+
+
+def test_of_more_watermarks_than_a_lane_may_have_those_that_end_first_go() -> None:
+    watermarks = Watermarks(most=80)
+    for number in range(81):
+        watermarks.raise_to(b"u%d" % number, START_MS + 100 - number)
+    gone = [number for number in range(81) if watermarks.of(b"u%d" % number) < 0]
+    assert gone == list(range(71, 81))
+    told = dict(watermarks.changes())
+    assert sum(value is None for value in told.values()) == 10
+    restored = Watermarks.restore({key: value for key, value in told.items() if value}, most=71)
+    restored.raise_to(b"more", START_MS)
+    assert len(restored.until_ms) == 71 - 71 // 8 + 1
+
+
 def test_silence_is_no_consent_where_people_opt_in(engine: Engine) -> None:
     bench = Bench(engine, presumed=False)
     bench.run(records([click("silent"), click("said", consent=True)]))

@@ -24,6 +24,16 @@ CHANGEABLE = (
     "slots", "candidates", "fresh_share", "random_share", "temperature", "explore", "ucb_alpha", "placement_ttl_ms",
 )  # fmt: skip
 """What an arm may change, by the settings' names."""
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "slots": (1, 100),
+    "candidates": (1, 1_000),
+    "fresh_share": (0, 1),
+    "random_share": (0, 1),
+    "temperature": (0, 10),
+    "ucb_alpha": (0, 10),
+    "placement_ttl_ms": (1, 365 * 86_400_000),
+}
+"""Least and most of the numbers among them, as the settings have them: an arm comes over a topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +60,14 @@ def in_control(users: Ids, share: float) -> npt.NDArray[np.bool_]:
 
 
 def changed(policy: Policy, changes: Mapping[str, float | str]) -> Policy:
-    """``policy`` with an arm's ``changes``. Raises `ValueError` for one that is not in `CHANGEABLE`, or cannot be."""
+    """``policy`` with an arm's ``changes``. Raises `ValueError` for one that is not in `CHANGEABLE` or in `BOUNDS`."""
     if unknown := sorted(changes.keys() - set(CHANGEABLE)):
         raise ValueError(f"an arm cannot change {', '.join(unknown)}; expected some of {', '.join(CHANGEABLE)}")
+    numbers = {name: _within(name, change) for name, change in changes.items() if name in BOUNDS}
     shares = Shares(
-        int(changes.get("candidates", policy.shares.count)),
-        float(changes.get("fresh_share", policy.shares.fresh)),
-        float(changes.get("random_share", policy.shares.random)),
+        int(numbers.get("candidates", policy.shares.count)),
+        numbers.get("fresh_share", policy.shares.fresh),
+        numbers.get("random_share", policy.shares.random),
     )
     explore = changes.get("explore", policy.explore)
     if explore not in EXPLORATIONS:
@@ -65,11 +76,20 @@ def changed(policy: Policy, changes: Mapping[str, float | str]) -> Policy:
         policy,
         shares=shares,
         explore=explore,
-        ucb_alpha=float(changes.get("ucb_alpha", policy.ucb_alpha)),
-        slots=int(changes.get("slots", policy.slots)),
-        temperature=float(changes.get("temperature", policy.temperature)),
-        placement_ttl_ms=int(changes.get("placement_ttl_ms", policy.placement_ttl_ms)),
+        ucb_alpha=numbers.get("ucb_alpha", policy.ucb_alpha),
+        slots=int(numbers.get("slots", policy.slots)),
+        temperature=numbers.get("temperature", policy.temperature),
+        placement_ttl_ms=int(numbers.get("placement_ttl_ms", policy.placement_ttl_ms)),
     )
+
+
+def _within(name: str, change: float | str) -> float:
+    """The number that ``name`` is changed to. Raises `ValueError` where it is none, or beyond its `BOUNDS`."""
+    least, most = BOUNDS[name]
+    value = float(change)
+    if not least <= value <= most:  # a NaN is not within any
+        raise ValueError(f"{name} {change!r}; expected {least} to {most}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,7 +180,9 @@ class Settings(BaseSettings):
         description="Share of non-clicks learned, each counted the more. Half of KuaiRand's cost .0004 of log loss at "
         "most, a tenth .0012 to .0019.",
     )
-    placement_ttl_ms: int = Field(600_000, ge=1, description="A placement is valid this long.")
+    placement_ttl_ms: int = Field(
+        600_000, ge=1, le=365 * 86_400_000, description="A placement is valid this long; a year at most."
+    )
     idle_ttl_ms: int = Field(
         90 * 86_400_000, ge=1, description="A user silent this long, in stream time, is forgotten."
     )

@@ -29,16 +29,17 @@ SealText = Annotated[str, Meta(max_length=16)]
 Consented = bool | None
 """Whether the person agrees to be remembered: null leaves it to the control topic and the shop's presumption."""
 
+Count = Annotated[int, Meta(ge=0, le=9_223_372_036_854_775_807)]
+"""What a lane has counted or summed up, within 64 bits."""
+Day = Annotated[int, Meta(ge=0, le=47_482)]
+"""Days of UTC since the epoch, to 2100."""
 TITLE_MAX = 512
 """Characters of an ad's title."""
-
 REVIEW_MAX = 4_096
 """Characters of a review."""
-
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """What the decoding of a record raises that is no message: of JSON nested a thousand deep, for which two kilobytes are
 enough, a RecursionError; of what is no UTF-8 a ValueError that is not msgspec's."""
-
 EventKind = Literal["click", "view", "cart", "purchase"]
 
 
@@ -132,7 +133,7 @@ class Tone(Struct, frozen=True, kw_only=True):
 
     of: Literal["ad", "brand"]
     name: Label
-    reviews: Annotated[int, Meta(ge=0)]
+    reviews: Count
     tone: Annotated[float, Meta(ge=0, le=1)]
     turned_ms: TimeMs | None = None
     time_ms: TimeMs
@@ -288,15 +289,15 @@ class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
     learned from purchases and from visits that came to none.
     """
 
-    impressions: int = 0
-    clicks: int = 0
+    impressions: Count = 0
+    clicks: Count = 0
     viewed_s: float = 0.0
-    spent_micros: int = 0
-    unpriced: int = 0
+    spent_micros: Count = 0
+    unpriced: Count = 0
     purchases: float = 0.0
-    value_micros: int = 0
+    value_micros: Count = 0
     spread_purchases: float = 0.0
-    spread_value_micros: int = 0
+    spread_value_micros: Count = 0
 
 
 class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -313,11 +314,11 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     lane: int
     campaign_id: str
     time_ms: int
-    day: int
+    day: Day
     today: Figures
     total: Figures
     arm: str = ""
-    before_day: int = 0
+    before_day: Day = 0
     before: Figures | None = None
     budget_micros: int | None = None
     level: float = 0.0
@@ -396,5 +397,4 @@ RESERVED = b"\x00"
 """The changelog's keys that are no user's begin with it; no user id holds a NUL, the decoder of events sees to that."""
 LANE_KEY = RESERVED + b"lane"
 """Key of the lane row."""
-
 encode_json = msgspec.json.Encoder().encode

@@ -1,6 +1,9 @@
 """Budgets of a worker: what lanes tell in any order is one figure, and what is spent stops."""
 
+import json
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,7 +11,8 @@ from scoring.budgets import Budgets, Spending
 from scoring.catalogue import Catalogue
 from scoring.market import Market
 from scoring.pacing import DAY_MS
-from tests.builders import entry
+from streams.campaign_feed import tell
+from tests.builders import Record, entry
 
 DAY = 20_000
 NOON_MS = DAY * DAY_MS + DAY_MS // 2
@@ -116,3 +120,30 @@ def test_it_tells_how_far_spending_is_from_the_plan_and_what_nobody_pays_for() -
     assert unbilled == 0
     budgets.tell(1, "", spent(630_000))
     assert abs(budgets.standing()[1] - 0.03) < 1e-9
+
+
+@pytest.mark.parametrize("field", ["spent_micros", "impressions", "clicks", "value_micros"])
+@pytest.mark.parametrize("number", [-1, 2**63, 2**64, 10**400])
+def test_figures_that_no_lane_can_have_counted_are_refused_and_change_nothing(field: str, number: int) -> None:
+    budgets = Budgets(Market(), shop())
+    budgets.tell(0, "", spent(400_000))
+    for period in ("today", "total"):
+        told = {"lane": 0, "campaign_id": "one", "time_ms": NOON_MS, "day": DAY + 1, "today": {}, "total": {}}
+        value = json.dumps(told | {period: {field: number}}).encode()
+        assert tell(budgets, [Record("campaign-metrics", 0, 0, NOON_MS, b"0/one/", value)]) == 1
+    assert budgets.spent_micros("one") == 400_000
+
+
+def test_a_day_that_never_comes_is_refused() -> None:
+    budgets = Budgets(Market(), shop())
+    value = json.dumps({"lane": 0, "campaign_id": "one", "time_ms": 1, "day": 10**30, "today": {}, "total": {}})
+    assert tell(budgets, [Record("campaign-metrics", 0, 0, NOON_MS, b"0/one/", value.encode())]) == 1
+
+
+def test_the_largest_figures_a_lane_can_have_are_taken() -> None:
+    budgets = Budgets(Market(), shop())
+    figures = dict.fromkeys(("spent_micros", "impressions", "clicks"), 2**63 - 1)
+    told = {"lane": 0, "campaign_id": "one", "time_ms": NOON_MS, "day": DAY, "today": figures, "total": figures}
+    assert tell(budgets, [Record("campaign-metrics", 0, 0, NOON_MS, b"0/one/", json.dumps(told).encode())]) == 0
+    budgets.pace(NOON_MS)
+    assert budgets.spent_micros("one") == 2**63 - 1

@@ -56,7 +56,7 @@ def test_drafts_of_one_layer_have_ranges_and_numbers_of_their_own():
         ({"arms": ARMS[:1]}, "two or more arms"),
         (
             {"arms": (ARMS[0], ArmSetting(arm="hot", share=0.5, changes={"temperature": 11.0}))},
-            "less than or equal to 10",
+            "expected 0 to 10",
         ),
         (
             {"arms": (ARMS[0], ArmSetting(arm="lucky", share=0.5, changes={"explore": "luck"}))},
@@ -64,7 +64,7 @@ def test_drafts_of_one_layer_have_ranges_and_numbers_of_their_own():
         ),
         (
             {"arms": (ARMS[0], ArmSetting(arm="bold", share=0.5, changes={"explore": "linucb", "ucb_alpha": 11.0}))},
-            "less than or equal to 10",
+            "expected 0 to 10",
         ),
         ({"arms": (ARMS[0], ArmSetting(arm="free", share=0.5, changes={"control_share": 0.0}))}, "cannot change"),
         ({"primary": "clicks"}, "Invalid enum value 'clicks'"),

@@ -5,7 +5,8 @@ import pytest
 
 from scoring.assignment import Arm, Experiment
 from scoring.candidates import Shares
-from scoring.policies import CONTROL_ARM, Experiments, Policy, arm_tag, arms_of, changed, in_control
+from scoring.policies import BOUNDS, CONTROL_ARM, Experiments, Policy, arm_tag, arms_of, changed, in_control
+from streams.settings import Settings
 
 USERS = np.arange(1, 2_001, dtype=np.uint64)
 POLICY = Policy(shares=Shares(count=50), control_share=0.1)
@@ -57,6 +58,42 @@ def test_an_arm_that_changes_what_it_may_not_is_refused_and_nothing_changes():
         experiments.set(1, bold)
     assert len(experiments) == 0
     assert changed(POLICY, {}) == POLICY
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("slots", 0),
+        ("slots", -1),
+        ("slots", 101),
+        ("slots", "inf"),
+        ("slots", "many"),
+        ("candidates", 0),
+        ("candidates", 1e300),
+        ("fresh_share", 5.0),
+        ("random_share", -0.1),
+        ("temperature", "nan"),
+        ("temperature", -1),
+        ("ucb_alpha", float("nan")),
+        ("placement_ttl_ms", 1e300),
+        ("placement_ttl_ms", 0.5),
+    ],
+)
+def test_an_arm_out_of_bounds_is_refused_and_the_experiment_as_it_ran_goes_on(name: str, change: float | str):
+    experiments = Experiments()
+    experiments.set(1, WIDTH)
+    wild = Experiment("width", "candidates", 0, 1, 1, (Arm("as-is", 0.5), Arm("wild", 0.5, {name: change})))
+    with pytest.raises(ValueError, match=name if change != "many" else "many"):
+        experiments.set(1, wild)
+    assert {group.arm for group in experiments.groups(USERS, POLICY)} == {"engine", "width/as-is", "width/wide"}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_an_arm_may_go_as_far_as_the_shops_own_settings_and_no_further(name: str):
+    limits = Settings.model_json_schema()["properties"][name]
+    assert BOUNDS[name] == (limits["minimum"], limits["maximum"])
+    for bound in BOUNDS[name]:
+        changed(POLICY, {name: bound})
 
 
 @pytest.mark.parametrize("name", ["0-1-2-ff", "made-up", "a.b", "x.1-", ""])

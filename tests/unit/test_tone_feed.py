@@ -55,6 +55,8 @@ def test_the_tones_of_brands_are_for_people_and_change_nothing() -> None:
         (b"ad/shoe", encode_json(tone("brand", "shoe", 5))),
         (b"ad/shoe", encode_json(tone("ad", "shoe", 5)).replace(b'"tone":0.75', b'"tone":7.5')),
         (b"ad/shoe", encode_json(tone("ad", "shoe", 5)).replace(b'"reviews":5', b'"reviews":-5')),
+        (b"ad/shoe", encode_json(tone("ad", "shoe", 5)).replace(b'"reviews":5', b'"reviews":%d' % 2**63)),
+        (b"ad/shoe", encode_json(tone("ad", "shoe", 5)).replace(b'"reviews":5', b'"reviews":%d' % 10**400)),
         (b"ad/\xff", encode_json(tone("ad", "shoe", 5))),
         (b"ad/\xff", None),
     ],

@@ -9,7 +9,7 @@ import structlog
 from scoring.catalogue import Catalogue, CatalogueError, Entry
 from scoring.features import Content
 from streams.compute import Compute
-from streams.decode import Record, Refusal
+from streams.decode import Record, Refusal, is_plain
 from streams.refused_ads import RefusedAds
 from streams.settings import Settings
 from streams.titles import Titles
@@ -47,6 +47,9 @@ def _decode(key: bytes | None, value: bytes) -> Ad:
     ad = _DECODE(value)
     if ad.ad_id.encode() != key:
         raise CatalogueError(f"the record's key is {key!r}, expected the ad_id {ad.ad_id!r}")
+    for name in (ad.ad_id, ad.campaign_id, ad.advertiser_id):
+        if not is_plain(name):  # keys are made of them, and parted by what it holds
+            raise CatalogueError(f"the id {name!r} holds a control character; give every ad plain ids")
     return ad
 
 

@@ -1,5 +1,7 @@
 """Records of the ads topic into the catalogue: one bad ad costs nobody else anything."""
 
+import pytest
+
 from scoring.catalogue import Catalogue
 from streams.catalogue_feed import apply_ads
 from streams.decode import Refusal
@@ -44,6 +46,16 @@ def test_what_is_no_ad_is_refused_and_the_others_are_taken() -> None:
     ]
     assert apply_ads(catalogue, records) == 2
     assert shown(catalogue) == {"a", "d"}
+
+
+@pytest.mark.parametrize("name", ["ad_id", "campaign_id", "advertiser_id"])
+def test_an_ad_whose_ids_could_part_a_key_is_refused(name: str) -> None:
+    catalogue = Catalogue()
+    refused = RefusedAds()
+    assert apply_ads(catalogue, [told(ad(**({"ad_id": "a"} | {name: "c1\x00x"}))), told(ad("b"))], refused) == 1
+    assert shown(catalogue) == {"b"}
+    ((_, _, _, message),) = refused.take(0)[0]
+    assert "'c1\\x00x' holds a control character" in message
 
 
 def test_ads_beyond_the_bound_are_refused_one_by_one() -> None:

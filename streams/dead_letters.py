@@ -14,13 +14,11 @@ from streams import topics
 from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.identity import partitioner
-from streams.letters import PREFIX, TRUNCATED, own_headers
+from streams.letters import PREFIX, REQUEUED, TRUNCATED, own_headers
 from streams.message import Headers
 from streams.reading import read_topic
 from streams.settings import Settings
 
-REQUEUED = PREFIX + "requeued"
-"""Header of a record sent back: how often."""
 NOTE = PREFIX + "note"
 """Header of a note on the dead-letters topic: the letter that was sent back, as ``PARTITION:OFFSET``."""
 REQUEUES_MAX = 3
@@ -87,7 +85,7 @@ def letter_of(record: Record) -> Letter | None:
         key=record.key,
         value=record.value,
         origin={name.removeprefix(PREFIX): text for name, text in headers.items() if name.startswith(PREFIX)},
-        headers=tuple((name, value) for name, value in own if name not in (REQUEUED, TRUNCATED)),
+        headers=tuple((name, value) for name, value in own if name != REQUEUED),
         requeued=int(count) if count.isascii() and count.isdigit() and len(count) < 4 else REQUEUES_MAX,
         truncated=TRUNCATED in headers,
     )

@@ -10,13 +10,18 @@ from streams.topics import BATCH_BYTES
 from streams.wire import DeadLetter
 
 PREFIX = "salience."
+REQUEUED = PREFIX + "requeued"
+"""Header of a record sent back: how often."""
+REROUTED = PREFIX + "rerouted"
+"""Header of a record that came in the wrong partition and was sent on to its own."""
 TRUNCATED = PREFIX + "truncated"
 """Header of a letter whose record was too large for it: what it had, in bytes. The origin says where the rest is."""
 LETTER_BYTES_MAX = 2 * BATCH_BYTES - 4_096
 """Of a letter: what its topic takes, less the batch's own bytes. An input of the full size and its origin fit."""
 EXCERPT_BYTES = 1_024
 """Kept of the key and the value of a record that does not fit."""
-ORIGIN = tuple(PREFIX + field.name for field in msgspec.structs.fields(DeadLetter))
+_TRAVEL = (REQUEUED, REROUTED)
+"""Of our headers those that a record brings along; the others say something of a letter."""
 
 
 def letter(record: Record, stage: str, error: str, message: str) -> Message:
@@ -45,5 +50,9 @@ def letter(record: Record, stage: str, error: str, message: str) -> Message:
 
 
 def own_headers(headers: Sequence[tuple[str, bytes]]) -> Headers:
-    """The record's headers but an origin: that of a letter requeued and refused again is the new one."""
-    return tuple((name, value) for name, value in headers if name not in ORIGIN)
+    """The record's headers without those of ours that are said of letters.
+
+    The origin of a letter that was sent back and is refused again is the new one; and no producer may have its letters
+    taken for notes, or for cut short.
+    """
+    return tuple((name, value) for name, value in headers if name in _TRAVEL or not name.startswith(PREFIX))

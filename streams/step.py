@@ -37,7 +37,7 @@ from streams.control_wire import HourlyTraffic
 from streams.decode import Decoded, Record, decode, unremembered
 from streams.lane_clicks import Change, LaneClicks
 from streams.lane_ledger import Happened, LaneLedger
-from streams.letters import letter
+from streams.letters import REROUTED, letter
 from streams.message import Message
 from streams.model_news import ModelNews
 from streams.outcomes import encoded, told
@@ -49,9 +49,6 @@ from streams.wire import RESERVED, LaneRow, encode_json
 LANE_ROW_VERSION = 1
 EXPIRY_CHECK_MS = 3_600_000
 """Stream time between two looks for idle users: one pass over the rows an hour."""
-
-REROUTED = ("salience.rerouted", b"1")
-"""Header of a record that came in the wrong partition and was sent on to its own."""
 
 
 @dataclass(slots=True)
@@ -288,7 +285,7 @@ class Step:
         """Records whose key belongs to another partition, by where they belong."""
         out: dict[tuple[str, int], list[Message]] = {}
         for record in misplaced:
-            headers = (*record.headers, REROUTED)
+            headers = (*record.headers, (REROUTED, b"1"))
             message = Message(record.key, record.value, headers, record.timestamp)
             out.setdefault((record.topic, self.partition_of(record.key or b"")), []).append(message)
         return out

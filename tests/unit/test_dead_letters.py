@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from streams.dead_letters import NOTE, REQUEUED, REQUEUES_MAX, Filter, Letter, letter_of, refusal
-from streams.letters import LETTER_BYTES_MAX, letter
+from streams.letters import LETTER_BYTES_MAX, PREFIX, TRUNCATED, letter
 from tests.builders import START_MS, Record
 
 
@@ -25,6 +25,16 @@ def test_a_letter_comes_back_with_its_origin_and_its_own_headers() -> None:
     assert [found.told(name) for name in ("stage", "error", "message")] == ["decode", "DecodeError", "no"]
     assert found.headers == (("ce_id", b"7"),)
     assert found.requeued == 0
+
+
+@pytest.mark.parametrize("name", [NOTE, TRUNCATED, PREFIX + "topic", PREFIX + "of-a-version-to-come"])
+def test_what_a_producer_says_in_headers_named_like_ours_is_not_said_of_its_letter(name: str) -> None:
+    found = read_back(((name, b"0:5"), ("ce_id", b"7")))
+
+    assert found.headers == (("ce_id", b"7"),)
+    assert found.origin.keys() == read_back().origin.keys()
+    assert found.told("topic") == "shop-clicks"
+    assert not found.truncated
 
 
 def test_a_note_is_no_letter() -> None:

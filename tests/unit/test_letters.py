@@ -4,7 +4,7 @@ import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streams.decode import MESSAGE_CHARS_MAX, RECORD_BYTES_MAX
-from streams.letters import EXCERPT_BYTES, LETTER_BYTES_MAX, letter
+from streams.letters import EXCERPT_BYTES, LETTER_BYTES_MAX, REQUEUED, REROUTED, letter
 from streams.message import Message
 from streams.topics import BATCH_BYTES
 from tests.builders import START_MS, Record, click, record
@@ -86,6 +86,12 @@ def test_a_letter_that_is_refused_again_tells_its_newest_origin_alone() -> None:
     assert len(names) == len(set(names))
     assert dict(second.headers)["salience.offset"] == b"99"
     assert dict(second.headers)["ce_id"] == b"7"
+
+
+def test_a_letter_tells_that_its_record_came_in_another_partition_and_was_sent_back() -> None:
+    told = letter(refused(headers=[(REROUTED, b"1"), (REQUEUED, b"2")]), "decode", "DecodeError", "no")
+
+    assert told.headers[:2] == ((REROUTED, b"1"), (REQUEUED, b"2"))
 
 
 def test_what_an_error_quotes_of_a_hostile_key_is_bounded() -> None:

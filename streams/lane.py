@@ -329,8 +329,26 @@ class Lane:
 
     async def _snapshot(self) -> None:
         """Write some more of the snapshot that is due, between two slices."""
-        if tick_ms() >= self._snapshot_due_ms and await self._shared.compute.run(self._write_some):
+        if tick_ms() >= self._snapshot_due_ms and await self._is_through(self._write_some):
             self._snapshot_due_ms = tick_ms() + self._shared.settings.snapshot_every_ms
+
+    async def _is_through(self, write: Callable[[], bool]) -> bool:
+        """Whether ``write`` has no more to write of a snapshot.
+
+        One that cannot be written, as on a full disk, is dropped until the next is due: it saves a recovery some time,
+        and a worker that ended for want of it would cost more.
+        """
+        try:
+            return await self._shared.compute.run(write)
+        except OSError as error:
+            log.warning("snapshot not written", lane=self.number, error=str(error))
+            self._writing = None
+            await self._shared.compute.run(self._shared.snapshots.drop, self.number)
+            return True
+
+    def _write_all(self) -> bool:
+        self._shared.snapshots.save(self.state, self._changelog_offset)
+        return True
 
     def _write_some(self) -> bool:
         """Whether that was all."""
@@ -353,7 +371,7 @@ class Lane:
             async with asyncio.timeout(deadline_ms / 1000):
                 await self.in_step.acquire()
                 if self._state is not None and self._committed:
-                    await self._shared.compute.run(self._shared.snapshots.save, self._state, self._changelog_offset)
+                    await self._is_through(self._write_all)
         except TimeoutError:
             log.warning("lane given up in mid-slice; its next owner redoes it", lane=self.number)
         self.queues.clear()

@@ -13,6 +13,7 @@ import io
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +36,8 @@ _MAGIC = b"salience-4"
 """And the format's number: another one is no snapshot, and the changelog is read instead."""
 _ROWS_PER_WRITE = 1_024
 """1.5 MB, which a slice waits for: 1.2 ms, at the 99th percentile 2.7."""
+_PART = ".part"
+"""Suffix of one that is being written."""
 _SIZE = struct.Struct("<I")
 _OFFSET = struct.Struct("<Q")
 
@@ -59,7 +62,7 @@ class Writing:
 
     def __init__(self, path: Path, header: Header, places: int) -> None:
         """``places``: rows of the store. Whoever comes later has a row in the changelog, beyond the header's offset."""
-        self._path, self._part = path, path.with_suffix(".part")
+        self._path, self._part = path, path.with_suffix(_PART)
         self._next, self._end = 0, places
         path.parent.mkdir(parents=True, exist_ok=True)
         encoded = msgspec.msgpack.encode(header)
@@ -111,6 +114,11 @@ class Snapshots:
         while not writing.advance(state.store, changelog_offset):
             pass
 
+    def drop(self, lane: int) -> None:
+        """Delete what was written of the lane's next snapshot, where that is possible; the one before stays."""
+        with suppress(OSError):
+            self.path(lane).with_suffix(_PART).unlink()
+
     def load(self, lane: int, begin: int, end: int) -> Recovered:
         """The lane's snapshot, or an empty start where there is none to be believed.
 
@@ -126,8 +134,11 @@ class Snapshots:
             log.warning("snapshot unreadable, read the changelog instead", lane=lane, error=str(error))
             return empty
         if reason := self._refusal(header, end_offset, begin, end):
-            log.info("snapshot refused and deleted, read the changelog instead", lane=lane, reason=reason)
-            path.unlink()  # it may hold people who have been erased since
+            log.info("snapshot refused, read the changelog instead", lane=lane, reason=reason)
+            try:
+                path.unlink()  # it may hold people who have been erased since
+            except OSError as error:
+                log.warning("snapshot not deleted", lane=lane, error=str(error))
             return empty
         return Recovered(store, None, header.changelog_offset, parts=spread(header.parts))
 

@@ -161,3 +161,14 @@ def slice_with(store: RowStore, changelog: list[tuple[bytes, bytes | None]], cha
 
 def rows_of(store: RowStore) -> dict[bytes, bytes]:
     return {user: store.rows[store.find(user)].tobytes() for user in store.users if user is not None}
+
+
+def test_a_refused_snapshot_that_cannot_be_deleted_is_none_all_the_same(
+    kept: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(_path: Path, *, missing_ok: bool = False) -> None:
+        raise PermissionError("read-only file system")
+
+    kept.save(lane_with(3), OFFSET)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    assert len(kept.load(3, 0, OFFSET - 1).store) == 0

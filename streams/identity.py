@@ -16,6 +16,10 @@ _REPARTITIONED = (
 )
 
 
+_CHECKED = (topics.AD_IMPRESSIONS, topics.CLICKS, topics.CHANGELOG, topics.CONTROL)
+"""Topics whose offsets a lane remembers."""
+
+
 @dataclass(frozen=True, slots=True)
 class TopicIdentity:
     """Topic ids of impressions and clicks, of the changelog and the control topic, and the number of lanes."""
@@ -67,19 +71,24 @@ def check_lanes(numbers: set[int], lanes: int) -> None:
         )
 
 
-def check_identity(identity: TopicIdentity, inputs: tuple[str, str], changelog: str) -> None:
-    """Raises `RecoveryError` where topics were recreated since ``identity``."""
-    names = (topics.AD_IMPRESSIONS, topics.CLICKS, topics.CHANGELOG)
-    found = [
-        f"{name} is another topic of that name"
-        for name, before, now in zip(names, (*identity.inputs, identity.changelog), (*inputs, changelog), strict=True)
-        if now != before
-    ]
-    if found:
+def check_identity(identity: TopicIdentity, inputs: tuple[str, str], changelog: str, control: str) -> None:
+    """Raises `RecoveryError` where topics were recreated since ``identity``.
+
+    Requests on another control topic would be passed over: a lane has settled those before its own offset.
+    """
+    before = (*identity.inputs, identity.changelog, identity.control)
+    other = [name for name, was, now in zip(_CHECKED, before, (*inputs, changelog, control), strict=True) if now != was]
+    if not other:
+        return
+    found = "; ".join(f"{name} is another topic of that name" for name in other)
+    if other == [topics.CONTROL]:
         raise RecoveryError(
-            f"{'; '.join(found)}, under a running worker. Restore the topics, or keep the state and go on from the "
-            "beginning of what is there: salience lanes adopt"
+            f"{found}, under a running worker. Start the workers again: they read it from its beginning"
         )
+    raise RecoveryError(
+        f"{found}, under a running worker. Restore the topics, or keep the state and go on from the "
+        "beginning of what is there: salience lanes adopt"
+    )
 
 
 def check_topics(settings: Settings, identity: TopicIdentity) -> bool:
@@ -87,11 +96,12 @@ def check_topics(settings: Settings, identity: TopicIdentity) -> bool:
 
     Raises `RecoveryError` where one was recreated, `TopicsError` where no broker answers.
     """
-    names = [settings.topic_prefix + name for name in (topics.AD_IMPRESSIONS, topics.CLICKS, topics.CHANGELOG)]
+    names = [settings.topic_prefix + name for name in _CHECKED]
     ids = topics.topic_ids(settings.bootstrap, names)
     if len(ids) < len(names):
         return False
-    check_identity(identity, (ids[names[0]], ids[names[1]]), ids[names[2]])
+    impressions, clicks, changelog, control = (ids[name] for name in names)
+    check_identity(identity, (impressions, clicks), changelog, control)
     return True
 
 

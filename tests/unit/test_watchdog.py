@@ -2,11 +2,14 @@
 
 import pytest
 
-from streams.identity import TopicIdentity, check_identity
+from streams import topics
+from streams.identity import TopicIdentity, check_identity, check_topics
 from streams.recovery import RecoveryError
+from streams.settings import Settings
 from streams.watchdog import LOOK_S, LoopPulse
 
-IDENTITY = TopicIdentity(("a", "b"), "c", 4)
+IDENTITY = TopicIdentity(("a", "b"), "c", 4, "d")
+NOW = {"ad-impressions": "a", "clicks": "b", "state-changelog": "c", "control": "d"}
 
 
 def test_a_loop_that_beats_lives_and_one_that_does_not_is_found() -> None:
@@ -18,19 +21,28 @@ def test_a_loop_that_beats_lives_and_one_that_does_not_is_found() -> None:
 
 
 def test_topics_that_are_as_they_were_are_believed() -> None:
-    check_identity(IDENTITY, ("a", "b"), "c")
+    check_identity(IDENTITY, ("a", "b"), "c", "d")
 
 
 @pytest.mark.parametrize(
-    ("inputs", "changelog", "said"),
+    ("recreated", "help_"),
     [
-        (("x", "b"), "c", "ad-impressions is another topic of that name"),
-        (("a", "x"), "c", "clicks is another topic"),
-        (("a", "b"), "x", "state-changelog is another topic"),
+        ("ad-impressions", "salience lanes adopt"),
+        ("clicks", "salience lanes adopt"),
+        ("state-changelog", "salience lanes adopt"),
+        ("control", "Start the workers again"),
     ],
 )
 def test_a_topic_recreated_under_a_running_worker_is_refused(
-    inputs: tuple[str, str], changelog: str, said: str
+    recreated: str, help_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RecoveryError, match=f"{said}.*salience lanes adopt"):
-        check_identity(IDENTITY, inputs, changelog)
+    ids = {f"shop-{name}": "x" if name == recreated else known for name, known in NOW.items()}
+    monkeypatch.setattr(topics, "topic_ids", lambda _bootstrap, names: {name: ids[name] for name in names})
+    with pytest.raises(RecoveryError, match=f"{recreated} is another topic of that name.*{help_}"):
+        check_topics(Settings(topic_prefix="shop-"), IDENTITY)
+
+
+@pytest.mark.parametrize("gone", NOW)
+def test_a_topic_that_is_gone_is_told_from_one_recreated(gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topics, "topic_ids", lambda *_: {name: known for name, known in NOW.items() if name != gone})
+    assert not check_topics(Settings(), IDENTITY)

@@ -351,7 +351,9 @@ class ClickLayer:
         outcomes.append((*outcome, row[CONTROL], row[SLOT], row[MODEL], shadow, chance))
 
     def _judge(self, row: Row) -> None:
-        """Hold what models predicted of an impression against what has come of it."""
+        """Hold what models predicted of an impression against what has come of it; nothing of one that was lost."""
+        if math.isnan(row[PREDICTED]):
+            return
         clicked = 1 - int(row[OPEN])
         self._judged.append((row[PREDICTED], clicked))
         if learner := self.learners.get(int(row[MODEL])):

@@ -25,7 +25,7 @@ PENDING = np.dtype(
         ("due_ms", "<i8"),  # the end of the window, by the layer's clock
         *((name, "<f8") for name in NUMBERS),
         ("examined", "<f8"),  # how likely the slot was looked at, by the first, as it was known when it was shown
-        ("predicted", "<f8"),  # the chance of a click there, predicted when it was shown
+        ("predicted", "<f8"),  # the chance of a click there, predicted when it was shown; NaN in `LOST`
         ("expected", "<f8"),  # the same without lifts
         ("surface", "u1"),
         ("control", "u1"),  # shown by the control arm
@@ -39,6 +39,9 @@ PENDING = np.dtype(
     ]
 )
 """152 bytes."""
+LOST = np.zeros((), dtype=PENDING)
+"""A record of which nothing is known any more: not open, so that nothing is learned or told of it, and not judged."""
+LOST["predicted"] = np.nan
 _PLACE = {name: place for place, name in enumerate(PENDING.names or ())}
 KEY, AD, EVENT, PERSON = (_PLACE[name] for name in ("key", "ad", "event", "person"))
 SHOWN, DUE = (_PLACE[name] for name in ("shown_ms", "due_ms"))

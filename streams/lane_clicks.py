@@ -28,7 +28,7 @@ from scoring.feedback import ClickLayer, Learning, Observed
 from scoring.ids import id64
 from scoring.learner import Evidence, Learner
 from scoring.models import Models
-from scoring.pending import PENDING
+from scoring.pending import LOST, PENDING
 from scoring.policies import in_control
 from scoring.pool import Others, Pool
 from scoring.rates import Counts, RateTable
@@ -342,8 +342,8 @@ class LaneClicks:
         return out
 
     def _restore_pending(self, row: LayerRow, parts: Mapping[bytes, bytes]) -> None:
-        """The queue from its chunks; without transactions some may tell of more than the model: that is left out."""
-        rows = np.zeros(row.tail - row.head, dtype=PENDING)
+        """The queue from its chunks. At least once, these may tell of more than the model (left out), or of less."""
+        rows = np.full(row.tail - row.head, LOST, dtype=PENDING)
         for key in sorted(key for key in parts if key.startswith(_CHUNK)):
             chunk = msgspec.msgpack.decode(parts[key], type=ChunkRow)
             added = chunk.opened()

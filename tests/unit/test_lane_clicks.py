@@ -78,6 +78,32 @@ def test_what_has_left_the_queue_leaves_the_changelog() -> None:
     assert len(kept) <= 1 + len(SHOP) + 5 + 10  # the model, the ads, the people, and chunks of what may be open
 
 
+def test_what_a_crash_without_transactions_has_lost_of_the_queue_is_neither_judged_nor_told_nor_learned() -> None:
+    clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
+    events, users = stream(3, 120)
+    for start in range(0, 100, 10):
+        changes = observe(clicks, events[start : start + 10], users[start : start + 10])
+        if start > 50 and any(value is None for _, value in changes):
+            assert changes[-1][0] == KEY
+            keep(kept, changes[:-1])  # chunks have got their tombstones, and the row that says so is not written
+            break
+        keep(kept, changes)
+
+    restored = LaneClicks.restore(LEARNING, kept)
+    layer, learned, held = restored.layer, restored.layer.learned, len(restored.layer.pending)
+    rows = layer.pending.between(layer.pending.head, layer.pending.tail)
+    lost = int((rows["key"] == 0).sum())
+    assert 0 < lost < held
+    assert state(LaneClicks.restore(LEARNING, restored.parts())) == state(restored)  # and from a snapshot
+    end = events[-1:].copy()
+    end["stream_ms"] = end["time_ms"] = events["time_ms"].max() + 10 * LEARNING.window_ms
+    nothing = Impressions(np.zeros(0, dtype=np.int64), np.zeros(0, np.float32), np.zeros((0, CONTEXT_DIM), np.float32))
+    observed = layer.observe(end, users[-1:], users[-1:] == 2, nothing)
+    assert len(observed.judged) == held - lost
+    assert (observed.judged["predicted"] > 0).all()
+    assert len(observed.outcomes) == int(rows["open"].sum()) == layer.learned - learned
+
+
 def test_a_layer_kept_in_another_layout_begins_anew() -> None:
     clicks = LaneClicks(LEARNING)
     observe(clicks, *stream(1, 100))

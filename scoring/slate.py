@@ -210,14 +210,14 @@ def _gumbel(ads: Ids, seeds: Ids, slot: int) -> Floats:
 
 def _open(left: Bools, slot: int, limits: Limits, last: Ids) -> Bools:
     """Candidates that may stand in ``slot``: a pinned one alone, else those that are not the neighbour's like."""
-    open_ = left
+    # A pinned ad waits for its own slot: what else is left is asked without it, or the slot might stay empty.
+    open_ = left if limits.pinned is None else left & (limits.pinned < 0)
     if limits.apart is not None:
-        apart: Bools = left & ((limits.apart != last[:, None]) | (last[:, None] == 0))
-        open_ = np.where(apart.any(axis=1, keepdims=True), apart, left)
+        apart: Bools = open_ & ((limits.apart != last[:, None]) | (last[:, None] == 0))
+        open_ = np.where(apart.any(axis=1, keepdims=True), apart, open_)
     if limits.pinned is not None:
         here: Bools = left & (limits.pinned == slot)
-        elsewhere = open_ & (limits.pinned < 0)  # a pinned ad waits for its own slot
-        open_ = np.where(here.any(axis=1, keepdims=True), here, elsewhere)
+        open_ = np.where(here.any(axis=1, keepdims=True), here, open_)
     return open_
 
 

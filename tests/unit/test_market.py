@@ -123,6 +123,12 @@ def test_a_pinned_ad_stands_in_its_slot_and_nowhere_else():
     assert decide(Market(Terms(pinned=((id64("ad-0"), 3),)))).chosen.tolist() == [[1, 2, 3, 0]]
 
 
+def test_no_slot_stays_empty_for_the_sake_of_an_ad_that_waits_for_its_own():
+    apart = Terms(separate="category", pinned=((id64("ad-3"), 3),))  # the only one of another category than ad-0
+    stock = shop(("c", "a", "red", 4), ("c", "a", "red", 3), ("c", "a", "red", 2), ("c", "a", "hats", 1))
+    assert decide(Market(apart), stock=stock).chosen.tolist() == [[0, 1, 2, 3]]
+
+
 NAN, SOUND = np.array([[0.5, np.nan, 0.5, 0.5]]), np.full((1, 4), 0.5)
 BLOCKED = {"blocked_ads": frozenset([id64("ad-0")])}
 

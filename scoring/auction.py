@@ -51,12 +51,15 @@ def externalities(value: Floats, chosen: Ints, examination: Floats) -> Floats:
 
     Without it everyone after moves up by one, and the best that had no slot takes the last: slot k pays
     Σ_{j>k} (α_{j-1} - α_j) v_j / α_k, with v_{L+1} the best without a slot and α_{L+1} = 0 (Varian & Harris 2014).
+    Their slots are ordered by how often they are looked at. A learned curve may rise, by chance or in truth: whoever
+    moves others down would then be paid for it, and ask less than what the best without a slot would have given. So α
+    is the curve's running minimum.
     """
     slots = chosen.shape[1]
     people = np.arange(len(value))[:, None]
     of_slot = np.where(chosen >= 0, value[people, np.where(chosen >= 0, chosen, 0)], 0.0)
     after = np.concatenate([of_slot[:, 1:], best_left(value, chosen)[:, -1:]], axis=1)
-    alpha = np.append(examination[:slots], 0.0)
+    alpha = np.append(np.minimum.accumulate(examination[:slots]), 0.0)
     lost = after * (alpha[:-1] - alpha[1:])
     total: Floats = np.cumsum(lost[:, ::-1], axis=1)[:, ::-1] / alpha[:-1]
     return total

@@ -62,6 +62,17 @@ def test_an_externality_is_what_the_others_lose_by_brute_force(values, slots):
         assert owed[slot] * alpha[slot] == pytest.approx(welfare(others, alpha) - with_it, abs=1e-6)
 
 
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=8), st.lists(st.floats(0.01, 1.0), min_size=1, max_size=5))
+def test_an_externality_is_at_least_the_best_that_got_no_slot_and_falls_whatever_curve_was_learned(values, curve):
+    slots = min(len(curve), len(values))
+    value = np.array([values])
+    chosen = np.argsort(-value[0], kind="stable")[None, :slots]
+    owed = externalities(value, chosen, np.array(curve))[0]
+    assert (owed >= best_left(value, chosen)[0, -1] - 1e-9).all()
+    assert (owed <= second_prices(value, chosen)[0] + 1e-9).all()
+    assert (np.diff(owed) <= 1e-9).all()
+
+
 @given(st.lists(st.floats(0.01, 100), min_size=2, max_size=8), st.data())
 def test_no_rule_makes_an_explored_slot_pay_more_than_its_bid(values, data):
     order = data.draw(st.permutations(range(len(values))))[:3]

@@ -1,7 +1,8 @@
 """What the winners pay: generalised second price, or Vickrey-Clarke-Groves, in integer micros of what is billed.
 
 Values are expected micros of one impression, weighed by the advertiser's quality; positions matter through the
-chance that a slot is examined. Nobody pays more than the bid, nor less than the reserve.
+chance that a slot is examined. Nobody pays more than the bid, nor less than the reserve. A price of attention is no
+bid: it is owed as it is named, and the bid has to make up for the rest alone.
 """
 
 from typing import Any, Literal
@@ -74,11 +75,13 @@ def prices(
     quality: Floats | None = None,
     reserve_micros: int = 0,
     examination: Floats | None = None,
+    attention: Floats | None = None,
 ) -> Ints:
     """Micros that each slot's ad pays for one paid event, ``[B, L]``; 0 for an empty slot.
 
     ``value [B, C]`` is what ranked them, quality included; ``chance [B, C]`` paid events per impression, ``quality
-    [B, C]``, None for 1. The price is what the bid would have had to be for the same place, rounded up, within
+    [B, C]``, None for 1; ``attention [B, C]`` micros of an impression that are owed whatever the bid, None for 0. The
+    price is what the bid would have had to be for the same place, rounded up, within
     [``reserve_micros``, bid]: an ad whose chance is 0 pays its bid for an event that will not come, if anyone was left.
     """
     bid, filled = _of_slots(bids_micros, chosen), chosen >= 0
@@ -89,9 +92,11 @@ def prices(
     else:
         owed = externalities(value, chosen, assumed(chosen.shape[1]) if examination is None else examination)
     per_bid = _of_slots(chance, chosen)
-    if quality is not None:
-        per_bid *= _of_slots(quality, chosen)
+    weight = 1.0 if quality is None else _of_slots(quality, chosen)
     # A hair less before rounding up: a price that is whole must not become the next one by a float's last bit.
-    needed = np.ceil(owed * (1 - 1e-12) / np.maximum(per_bid, CHANCE_MIN))
+    owed = owed * (1 - 1e-12)
+    if attention is not None:
+        owed = np.maximum(owed - weight * _of_slots(attention, chosen), 0.0)
+    needed = np.ceil(owed / np.maximum(per_bid * weight, CHANCE_MIN))
     paid: Ints = np.where(filled, np.minimum(np.maximum(needed, reserve_micros), bid), 0).astype(np.int64)
     return paid

@@ -4,7 +4,8 @@ The ring says what is known of an impression: whether it was seen, and the most 
 it *changes* there: the impression itself when it is first seen, a click or a purchase when impression and answer are
 first both known, and every view's seconds. Since a ring only gains, no event is charged again by another one of the
 same impression; what is older than a full ring holds is never charged. What names no impression answers none, though
-the ad was shown in that very second, and charges nothing. Prices are the placement's own, by their seal.
+the ad was shown in that very second, and charges nothing. Prices are the placement's own, by their seal; the price of
+attention is what the ad says now, asked for where the placement's is told, too.
 """
 
 from dataclasses import dataclass
@@ -96,11 +97,11 @@ def bill(before: Before, events: Events, outcome: npt.NDArray[np.uint8], catalog
     shown, clicked = is_shown & ~was_shown, new(Kind.CLICKED)
     viewed_ms[~is_shown] = 0
     slot = slot[first]
-    owed = charges(
-        catalogue.bid_type[slot], np.maximum(price, 0), shown, clicked, new(Kind.PURCHASED), viewed_ms
-    )  # what a price of 1 would charge, where none is known, tells whether one was wanted
-    wanted = charges(catalogue.bid_type[slot], np.ones_like(price), shown, clicked, new(Kind.PURCHASED), viewed_ms) > 0
-    return Bills(slot, arms, shown, clicked, viewed_ms, owed, wanted & (price < 0), misquoted)
+    # What a price of 1 would charge, where none is known, tells whether one was wanted.
+    unknown = price < 0
+    price, attention = np.where(unknown, 1, price), catalogue.attention_micros[slot]
+    owed = charges(catalogue.bid_type[slot], price, shown, clicked, new(Kind.PURCHASED), viewed_ms, attention)
+    return Bills(slot, arms, shown, clicked, viewed_ms, np.where(unknown, 0, owed), unknown & (owed > 0), misquoted)
 
 
 def _priced(events: Events, slot: Ints, catalogue: Catalogue, seal: Seal) -> tuple[Bools, int]:

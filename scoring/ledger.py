@@ -50,14 +50,18 @@ def charges(
     clicked: npt.NDArray[np.bool_],
     purchased: npt.NDArray[np.bool_],
     viewed_ms: Ints,
+    attention_micros: Ints,
 ) -> Ints:
-    """What each impression's news charge, ``[E]`` thousandths of a micro, by what its bid pays for."""
+    """What each impression's news charge, ``[E]`` thousandths of a micro, by what its bid pays for.
+
+    ``attention_micros``: the ads' price of a viewed second, beside that of what was bid for.
+    """
     owed: Ints = np.select(
         [bid_type == BidType.CPM, bid_type == BidType.CPC, bid_type == BidType.CPA],
         [price_micros * shown, price_micros * PARTS * clicked, price_micros * PARTS * purchased],
         price_micros * viewed_ms,
     )
-    return owed
+    return owed + attention_micros * viewed_ms
 
 
 def settle(charged: Ints, budget_micros: Ints) -> Settled:

@@ -174,6 +174,7 @@ class _Stake:
     chance: Floats
     value: Floats
     quality: Floats | None  # None: 1
+    attention: Floats | None = None  # of the value, what is owed beside the bid; None: 0
     spread: Floats | None = None  # of the log worth, for Thompson sampling
 
     @cached_property
@@ -201,8 +202,9 @@ class _Stake:
         seconds = offers.viewed_s.astype(np.float64)
         paid_for = catalogue.bid_type.take(asked.candidates)
         chance = paid_chance(paid_for, pctr, offers.conversion.astype(float), seconds)
-        value = value_of(bids, chance, catalogue.attention_micros.take(asked.candidates), seconds)
-        stake = cls(bids, chance, value, offers.quality.astype(np.float64))
+        beside = catalogue.attention_micros.take(asked.candidates)
+        value = value_of(bids, chance, beside, seconds)
+        stake = cls(bids, chance, value, offers.quality.astype(np.float64), beside * seconds)
         return stake.explored(asked, of_clicks(paid_for, bids * chance, value))
 
     def explored(self, asked: Asked, of_clicks: Floats | float) -> "_Stake":
@@ -307,10 +309,9 @@ class Market:
 
     def _prices(self, stake: _Stake, allowed: Bools | None, chosen: Ints, alpha: Floats) -> Ints:
         bidding = stake.worth if allowed is None else np.where(allowed, stake.worth, 0.0)
-        terms = self.terms
-        return prices(
-            terms.auction, bidding, chosen, stake.chance, stake.bids, stake.quality, terms.reserve_micros, alpha
-        )
+        rule, reserve = self.terms.auction, self.terms.reserve_micros
+        told = stake.chance, stake.bids, stake.quality
+        return prices(rule, bidding, chosen, *told, reserve, alpha, stake.attention)
 
     def values(self, catalogue: Catalogue, asked: Asked, chosen: Ints, slot_pctr: npt.NDArray[np.floating]) -> Floats:
         """Expected micros of an impression of each slot's ad in its slot, ``[B, L]``; ``slot_pctr [B, L]``.

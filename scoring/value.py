@@ -8,6 +8,9 @@
 | cpc | a click | pCTR |
 | cpa | a purchase | pCTR × pCVR |
 | attention | a second of viewing | expected viewed seconds |
+
+What ranks is what is owed: the bid's part at the auction's price (`scoring.auction`), and beside it the price of
+attention, as the ad names it, for each second viewed (`scoring.ledger`).
 """
 
 from enum import IntEnum

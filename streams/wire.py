@@ -68,7 +68,7 @@ class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     ``impression_time_ms`` and ``placement_id`` are those of the impression that it answers, where it answers
     one; they join the two whichever comes first. A click without ``impression_time_ms`` shapes interest, and is neither
     charged nor an outcome of what was shown. ``price_micros`` and ``seal``: as in `Impression`; a bid for clicks,
-    purchases or attention is charged by the event that it pays for.
+    purchases or attention is charged by the event that it pays for, and an ad's ``attention_micros`` by ``viewed_s``.
     """
 
     event_id: Id
@@ -90,8 +90,8 @@ class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An item with a campaign behind it. Topic ``ads`` (compacted), key ``ad_id``; a tombstone withdraws it.
 
     ``bid_micros`` is for a click, a thousand impressions (``cpm``), a purchase (``cpa``) or a second of viewing
-    (``attention``); ``attention_micros`` is added per second of viewing whatever the bid is for. ``budget_micros`` is
-    the campaign's for a day of UTC: of what its ads say the largest counts, null is no limit, 0 stops the ad.
+    (``attention``); ``attention_micros`` is offered and owed per second of viewing, too, whatever the bid is for.
+    ``budget_micros`` is the campaign's for a UTC day: the largest that its ads say, null is no limit, 0 stops the ad.
     """
 
     ad_id: Id
@@ -154,9 +154,9 @@ class Attended(Struct, frozen=True, kw_only=True, gc=False):
 class Slot(Struct, frozen=True, kw_only=True, gc=False):
     """One ad of a placement. ``propensity``: chance of this ad in this slot, given the slots before it.
 
-    ``price_micros``: what its campaign owes, by the auction, for one event of the kind that it bids for;
-    ``seal`` proves it, and comes back with it on events. ``ecpm_micros``: expected micros of a thousand impressions
-    here, at the offered bid. A slot that the rules leave empty is missing: ``slot`` tells where an ad stands.
+    ``price_micros``: what its campaign owes, by the auction, for one event of the kind that it bids for (an ad's
+    ``attention_micros`` come on top); ``seal`` proves it, and comes back with it on events. ``ecpm_micros``: expected
+    micros of a thousand impressions here, at the offered bid. A slot that the rules leave empty is missing (``slot``).
     """
 
     slot: int

@@ -190,7 +190,7 @@ class World:
         owed = charges(
             self.shop.catalogue.bid_type[ad], prices[person, slot], seen[person, slot], clicked[person, slot],
             bought[person, slot],
-            viewed_ms[person, slot],
+            viewed_ms[person, slot], self.shop.catalogue.attention_micros[ad],
         )  # fmt: skip
         np.add.at(self.ledger, (users[person] % LANES, self.shop.campaign[ad]), owed)
         for traffic, count in zip(self.traffic, np.bincount(users[person] % LANES, minlength=LANES), strict=True):

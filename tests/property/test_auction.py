@@ -41,6 +41,23 @@ def test_a_second_price_is_the_least_bid_that_keeps_the_place(bidders, slots, re
             assert paid[slot] * chance[0, place] * quality[0, place] >= owed * (1 - 1e-9)  # it would still win
 
 
+@given(BIDDERS, st.lists(st.integers(0, 1_000_000), min_size=6, max_size=6), st.integers(1, 4))
+def test_beside_a_price_of_attention_the_bid_makes_up_for_the_rest_alone(bidders, told, slots):
+    bids, chance, quality, _ = arrays(bidders)
+    beside = np.array([told[: len(bidders)]]) * 2.5
+    value = (bids * chance + beside) * quality
+    slots = min(slots, len(bidders))
+    chosen = np.argsort(-value[0], kind="stable")[None, :slots]
+    paid = prices("gsp", value, chosen, chance, bids, quality, attention=beside)[0]
+    for slot, place in enumerate(chosen[0].tolist()):
+        rivals = [v for at, v in enumerate(value[0].tolist()) if at not in chosen[0, : slot + 1].tolist()]
+        rival = max(rivals, default=0.0) / quality[0, place]
+        assert 0 <= paid[slot] <= bids[0, place]
+        assert paid[slot] * chance[0, place] + beside[0, place] >= rival * (1 - 1e-9)  # it would still win
+        one_less = (paid[slot] - 1) * chance[0, place] + beside[0, place]
+        assert paid[slot] == 0 or one_less < rival * (1 + 1e-9)
+
+
 def welfare(value, alpha):
     """The most that an assignment of bidders to slots is worth, by trying all."""
     count, best = min(len(value), len(alpha)), 0.0

@@ -53,7 +53,8 @@ def did(kind: str, ad: str = "cpc", at: int = 0, **told: object) -> Event:
 class Lane:
     """Events applied batch by batch, and all that was charged."""
 
-    def __init__(self) -> None:
+    def __init__(self, shop: Catalogue = SHOP) -> None:
+        self.shop = shop
         self.store, self.charged, self.counts = RowStore(), 0, {"shown": 0, "clicked": 0, "unpriced": 0, "misquoted": 0}
         self._offset = 0
 
@@ -62,8 +63,8 @@ class Lane:
         batch["offset"] += self._offset
         self._offset += len(events)
         before = look(self.store.rows, batch)
-        outcome = apply(self.store, batch, SHOP).outcome
-        bills = bill(before, batch, outcome, SHOP, SEAL)
+        outcome = apply(self.store, batch, self.shop).outcome
+        bills = bill(before, batch, outcome, self.shop, SEAL)
         self.charged += int(bills.charged.sum())
         for name in ("shown", "clicked", "unpriced"):
             self.counts[name] += int(getattr(bills, name).sum())
@@ -85,6 +86,18 @@ def test_each_bid_type_is_charged_by_the_event_that_it_pays_for() -> None:
     assert owed("cpc") == [0, 0, 500 * PARTS, 0, 0]
     assert owed("cpa") == [0, 0, 0, 0, 9_000 * PARTS]
     assert owed("attention") == [0, 2_500 * 30, 0, 0, 0]
+
+
+@pytest.mark.parametrize("ad", list(PRICES))
+def test_the_price_of_attention_is_owed_per_viewed_second_whatever_the_bid_is_for(ad: str) -> None:
+    events, shop = [shown(ad), did("view", ad, viewed_s=2.5), did("click", ad)], Catalogue()
+    shop.upsert([entry(ad, campaign_id="c", bid_micros=PRICES[ad], bid_type=ad, attention_micros=40)])
+    assert Lane(shop).take(events).charged == Lane().take(events).charged + 2_500 * 40
+    free = [sealed(event, price=0) for event in events]  # the auction may ask nothing, and the ad still pays its own
+    assert Lane(shop).take(free).charged == 2_500 * 40
+    bare = [impression(ad_id=ad), click(ad_id=ad, kind="view", viewed_s=2.5, impression_time_ms=START_MS)]
+    lane = Lane(shop).take(bare)
+    assert (lane.charged, lane.counts["unpriced"]) == (0, 1)
 
 
 def test_an_impression_is_charged_one_click_however_many_there_are() -> None:

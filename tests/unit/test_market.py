@@ -17,10 +17,11 @@ from scoring.market import Asked, Cap, Fate, Market, Terms
 from scoring.pacing import DAY_MS, LEAST, Pacer, planned
 from scoring.ranking import EMPTY_SLOT
 from scoring.slate import Limits, Wanted, fill
-from scoring.value import BidType
+from scoring.value import BID_TYPES, BidType
 from scoring.variety import Variety, intra_list_distance
 from streams.cli import app
 from streams.simulate.market import Shop, cap_violations
+from tests.builders import entry
 
 HOUR_MS = 3_600_000
 SEED = np.ones(1, dtype=np.uint64)
@@ -234,11 +235,34 @@ def test_a_paced_campaign_spends_its_budget_by_the_days_end_whatever_its_demand(
 def test_what_is_charged_follows_the_bid_type_and_what_is_billed_ends_at_the_budget():
     types = np.array([BidType.CPC, BidType.CPM, BidType.CPA, BidType.ATTENTION], dtype=np.uint8)
     yes, price = np.ones(4, dtype=np.bool_), np.array([500, 2_000, 9_000, 30])
-    owed = charges(types, price, yes, yes, ~yes, np.full(4, 1_500))
-    assert owed.tolist() == [500 * PARTS, 2_000, 0, 30 * 1_500]
+    owed = charges(types, price, yes, yes, ~yes, np.full(4, 1_500), np.array([0, 0, 7, 0]))
+    assert owed.tolist() == [500 * PARTS, 2_000, 7 * 1_500, 30 * 1_500]
     settled = settle(np.array([[600 * PARTS, 5_500], [700 * PARTS, 600]]), np.array([1_000, 0]))
     assert settled.billed_micros.tolist() == [1_000, 6]
     assert settled.unbilled_micros.tolist() == [300, 0]
+
+
+@pytest.mark.parametrize("bid_type", list(BID_TYPES))
+def test_what_ranks_an_ad_is_what_its_impressions_are_expected_to_owe(bid_type):
+    stock = Catalogue()
+    stock.upsert([entry("ad", bid_micros=3_000, bid_type=bid_type, attention_micros=40)])
+    made = decide(Market(Terms(auction="first", conversion=0.1, viewed_s=1.5)), stock=stock, slots=1)
+    many = 1_000
+    clicked = np.arange(many) % 2 == 0
+    owed = charges(
+        stock.bid_type[np.zeros(many, int)], np.full(many, made.prices_micros[0, 0]), np.ones(many, bool),
+        clicked, np.arange(many) % 20 == 0, np.full(many, 1_500), np.full(many, stock.attention_micros[0]),
+    )  # fmt: skip
+    assert owed.sum() / PARTS / many == pytest.approx(made.worth[0, 0])
+
+
+def test_an_ad_whose_price_of_attention_holds_its_place_pays_nothing_for_clicks():
+    stock = Catalogue()
+    stock.upsert([entry("x", bid_micros=500, attention_micros=20), entry("y", bid_micros=60)])
+    made = decide(Market(), stock=stock, slots=1)
+    assert (made.chosen.tolist(), made.prices_micros.tolist()) == ([[0]], [[0]])  # 20 a second, for 2 s: above 30
+    stock.upsert([entry("y", bid_micros=200)])
+    assert decide(Market(), stock=stock, slots=1).prices_micros.tolist() == [[120]]  # 60 more, at half a click
 
 
 def test_an_impression_beyond_a_cap_is_found_in_the_log():

@@ -2,10 +2,12 @@
 
 The ring says what is known of an impression: whether it was seen, and the most that answered it. A batch charges what
 it *changes* there: the impression itself when it is first seen, a click or a purchase when impression and answer are
-first both known, and every view's seconds. Since a ring only gains, no event is charged again by another one of the
-same impression; what is older than a full ring holds is never charged. What names no impression answers none, though
-the ad was shown in that very second, and charges nothing. Prices are the placement's own, by their seal; the price of
-attention is what the ad says now, asked for where the placement's is told, too.
+first both known, and the seconds of every view that comes after its impression. Of one that overtakes it the ring keeps
+no seconds, so that it would be chance whether it is charged: it is not, even where both come in one batch. Since a ring
+only gains, no event is charged again by another one of the same impression; what is older than a full ring holds is
+never charged. What names no impression answers none, though the ad was shown in that very second, and charges nothing.
+Prices are the placement's own, by their seal; the price of attention is what the ad says now, asked for where the
+placement's is told, too.
 """
 
 from dataclasses import dataclass
@@ -82,10 +84,13 @@ def bill(before: Before, events: Events, outcome: npt.NDArray[np.uint8], catalog
     _, first, of = np.unique(keys, return_index=True, return_inverse=True)
     size = len(first)
     was_shown, was = known[first] >= SHOWN_BIT, answered(known[first])
-    is_shown, now, viewed_ms = was_shown.copy(), was.copy(), np.zeros(size, dtype=np.int64)
-    is_shown[of[events["source"] == Source.IMPRESSION]] = True
+    now, viewed_ms = was.copy(), np.zeros(size, dtype=np.int64)
     np.maximum.at(now, of, events["kind"])
-    np.add.at(viewed_ms, of, np.minimum(events["viewed_ms"], VIEW_MS_MAX))
+    place, shows = np.arange(len(events)), np.flatnonzero(events["source"] == Source.IMPRESSION)
+    since = np.where(was_shown, -1, len(events))  # the place of the impression itself
+    np.minimum.at(since, of[shows], shows)
+    is_shown, after = since < len(events), place > since[of]
+    np.add.at(viewed_ms, of[after], np.minimum(events["viewed_ms"][after], VIEW_MS_MAX))
     price, arms = np.full(size, -1, dtype=np.int64), np.zeros(size, dtype=np.uint64)
     np.maximum.at(price, of[priced], events["price_micros"][priced])
     np.maximum.at(arms, of[priced], events["arms"][priced])
@@ -95,7 +100,6 @@ def bill(before: Before, events: Events, outcome: npt.NDArray[np.uint8], catalog
         return reached
 
     shown, clicked = is_shown & ~was_shown, new(Kind.CLICKED)
-    viewed_ms[~is_shown] = 0
     slot = slot[first]
     # What a price of 1 would charge, where none is known, tells whether one was wanted.
     unknown = price < 0

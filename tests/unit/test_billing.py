@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scoring.attribution import Attribution, credit, learn
@@ -154,6 +154,16 @@ def test_events_without_a_price_count_and_are_told() -> None:
     assert (lane.charged, lane.counts["shown"], lane.counts["unpriced"]) == (0, 2, 1)
 
 
+def test_a_view_that_overtakes_its_impression_is_charged_nothing_in_one_batch_or_in_two() -> None:
+    view, after = did("view", "attention", viewed_s=7.5), did("view", "attention", viewed_s=2.0, event_id="later")
+    for lane in (
+        Lane().take([view, shown("attention"), after]),
+        Lane().take([view]).take([shown("attention"), after]),
+        Lane().take([view, shown("attention")]).take([after]),
+    ):
+        assert lane.charged == 2_000 * 30
+
+
 def test_a_page_left_open_is_paid_for_a_minute() -> None:
     assert Lane().take([shown("attention"), did("view", "attention", viewed_s=4_000)]).charged == VIEW_MS_MAX * 30
 
@@ -165,15 +175,18 @@ def test_what_a_full_ring_has_forgotten_is_charged_nothing_more() -> None:
     assert lane.take([sealed(impression(ad_id="cpm", event_id="late again"))]).charged == 60 * 2_000
 
 
-KINDS = st.sampled_from(["shown", "click", "purchase"])
-EVENTS = st.lists(st.tuples(st.sampled_from(list(PRICES)), st.integers(0, 3), KINDS), min_size=1, max_size=12)
+KINDS = st.sampled_from(["shown", "view", "click", "purchase"])
+EVENTS = st.lists(st.tuples(st.sampled_from(list(PRICES)), st.integers(0, 1), KINDS), min_size=1, max_size=12)
 
 
+@example([("attention", 0, "view"), ("attention", 0, "shown")], [1])
 @given(EVENTS, st.lists(st.integers(1, 4), min_size=12, max_size=12))
 def test_what_is_charged_depends_neither_on_how_a_stream_is_cut_nor_on_repeats(told, cuts) -> None:
-    events = [
-        shown(ad, 1_000 * second) if what == "shown" else did(what, ad, 1_000 * second) for ad, second, what in told
-    ]
+    def event(ad: str, second: int, what: str) -> Event:
+        at, viewed_s = 1_000 * second, 2.5 if what == "view" else None
+        return shown(ad, at) if what == "shown" else did(what, ad, at, viewed_s=viewed_s)
+
+    events = [event(*each) for each in told]
     whole, parts, rest = Lane().take(events), Lane(), [*events, *events]  # all of it comes a second time
     for size in cuts:
         if rest:

@@ -40,9 +40,9 @@ class Spending:
     level: float = 0.0
 
     @property
-    def age(self) -> tuple[int, int, int, int]:
-        """What only grows, of one cell."""
-        return self.day, self.spent_micros, self.clicks, self.impressions
+    def age(self) -> tuple[int, int, int, int, float, float]:
+        """What only grows, of one cell: all that is told of it, so that nothing that has grown is taken for told."""
+        return self.day, self.spent_micros, self.clicks, self.impressions, self.purchases, self.viewed_s
 
 
 _NOTHING = Spending("", -1, 0, 0, 0, 0.0, 0.0)

@@ -1,6 +1,7 @@
 """Budgets of a worker: what lanes tell in any order is one figure, and what is spent stops."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,22 @@ def test_what_campaigns_sell_moves_what_a_bid_for_purchases_is_worth() -> None:
     assert offers is not None
     usual = budgets.market.terms.conversion
     np.testing.assert_allclose(offers.conversion[0], [(90 + 100 * usual) / 1_000] * 2 + [usual], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("purchases", "viewed_s"), [(7.0, 0.0), (0.0, 90.0)])
+def test_purchases_and_seconds_that_come_without_another_click_count(purchases: float, viewed_s: float) -> None:
+    def offers(*told: Spending) -> list[float]:
+        budgets = Budgets(Market(), shop(None, "cpa"))
+        for each in told:
+            budgets.tell(0, "", each)
+        budgets.pace(NOON_MS)
+        offers = budgets.market.offers(budgets.catalogue, np.zeros((1, 1), dtype=np.int64))
+        assert offers is not None
+        return [*offers.conversion[0].tolist(), *offers.viewed_s[0].tolist()]
+
+    before = Spending("one", DAY, 500, 1_000, 100, 0.0, 0.0)
+    after = replace(before, purchases=purchases, viewed_s=viewed_s)
+    assert offers(before, after) == offers(after, before) == offers(after) != offers(before)
 
 
 @given(

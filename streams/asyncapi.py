@@ -110,6 +110,15 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
             "application/octet-stream",
             _BYTES,
         ),
+        Message(
+            "Guest",
+            "A NUL, `guest/` and the user_id.",
+            None,
+            "When the placement of somebody who is not remembered ends: UTC epoch milliseconds, 8 bytes, big-endian. "
+            "It goes with the placement.",
+            "application/octet-stream",
+            _BYTES,
+        ),
         _FORGOTTEN,
     ),
     topics.LATE_EVENTS: (

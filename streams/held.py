@@ -12,6 +12,7 @@ from scoring.rows import ROW, RowError, decode_rows
 from streams import topics
 from streams.control_wire import Consent, Erasure
 from streams.decode import Record
+from streams.guests import guest_key
 from streams.lane_clicks import person_key
 from streams.reading import read_topic
 from streams.settings import Settings
@@ -75,9 +76,9 @@ class Search:
         return key in self.keys or key in self.requests or any(name in value for name in self._quoted)
 
 
-def _keys(user: bytes) -> tuple[bytes, bytes]:
-    """Of what is kept of a person: the state, and what a click layer has learned beside it."""
-    return user, person_key(user)
+def _keys(user: bytes) -> tuple[bytes, ...]:
+    """Of what is kept of a person: the state, and what a click layer has learned beside it; or that it is a guest."""
+    return user, person_key(user), guest_key(user)
 
 
 def _consent(user: str) -> Consent:

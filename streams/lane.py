@@ -21,6 +21,7 @@ from streams.clock import tick_ms, wall_ms
 from streams.compute import Compute
 from streams.consent import Watermarks
 from streams.group_offsets import GroupOffsets
+from streams.guests import Guests
 from streams.identity import TopicIdentity, check_resume, check_topics
 from streams.lane_clicks import LaneClicks
 from streams.lane_ledger import LaneLedger
@@ -203,7 +204,8 @@ class Lane:
         state.ledger = LaneLedger.restore(recovered.parts)
         if (budgets := self._shared.step.budgets) is not None:
             state.traffic = Traffic(budgets.traffic(self.number))
-        state.erased = Watermarks.restore(recovered.parts, settings.rows_per_lane_max)
+        most = settings.rows_per_lane_max
+        state.erased, state.guests = Watermarks.restore(recovered.parts, most), Guests.restore(recovered.parts, most)
         state.control_id = identity.control
         row = recovered.lane_row
         if row is None:

@@ -34,13 +34,14 @@ REASON_WEIGHT_MIN = 0.02
 class Published:
     """A user's key and arm with the encoded placement and decision; no decision of a placement of context alone.
 
-    ``beside``: what a shadow says of it, where it was asked.
+    ``beside``: what a shadow says of it, where it was asked. ``until_ms``: when it ends.
     """
 
     user: bytes
     arm: str
     placement: bytes
     decision: bytes | None
+    until_ms: int
     beside: ShadowScore | None = None
 
 
@@ -74,12 +75,13 @@ def place(
             placement = batch.placement(at, users[place_])
             if context_only:
                 bare = msgspec.structs.replace(placement, context_only=True)
-                published.append(Published(users[place_], placement.arm, encode_json(bare), None))
+                published.append(Published(users[place_], placement.arm, encode_json(bare), None, bare.valid_until_ms))
                 continue
             encoded = encode_json(placement)
             decision = batch.decision(at, placement, encoded, rows[place_].tobytes(), offsets[place_], lane)
             said = beside[at].of(placement) if at in beside else None
-            published.append(Published(users[place_], placement.arm, encoded, encode_decision(decision), said))
+            receipt, until_ms = encode_decision(decision), placement.valid_until_ms
+            published.append(Published(users[place_], placement.arm, encoded, receipt, until_ms, said))
     return published
 
 

@@ -23,6 +23,7 @@ import structlog
 
 from scoring.rows import LAYOUT_VERSION, ROW, ROW_BYTES, RowStore
 from streams.clock import wall_ms
+from streams.guests import guest_key
 from streams.lane_clicks import person_key, spread
 from streams.recovery import Recovered
 from streams.settings import Settings
@@ -104,7 +105,7 @@ class Snapshots:
             changelog_id=self._changelog_id,
             changelog_offset=changelog_offset,
             written_ms=wall_ms(),
-            parts=state.clicks.parts() | state.erased.parts() | state.ledger.parts(),
+            parts=state.clicks.parts() | state.erased.parts() | state.guests.parts() | state.ledger.parts(),
         )
         return Writing(self.path(state.lane), header, len(state.store.users))
 
@@ -182,7 +183,7 @@ def holds(path: Path, users: Sequence[bytes]) -> bool:
     try:
         file = io.BytesIO(content)
         parts = spread(_header(file).parts)
-        if any(person_key(user) in parts for user in users):
+        if any(key in parts for user in users for key in (person_key(user), guest_key(user))):
             return True
         return any(set(users) & set(named) for named, _, _ in _chunks(file))
     except (struct.error, *UNREADABLE):

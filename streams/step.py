@@ -35,6 +35,7 @@ from streams.consent import Gate, Watermarks
 from streams.conservation import account, tally
 from streams.control_wire import HourlyTraffic
 from streams.decode import Decoded, Record, decode, unremembered
+from streams.guests import Guests
 from streams.lane_clicks import Change, LaneClicks
 from streams.lane_ledger import Happened, LaneLedger
 from streams.letters import REROUTED, letter
@@ -92,6 +93,7 @@ class LaneState:
     store: RowStore = field(default_factory=RowStore)
     clicks: LaneClicks = field(default_factory=LaneClicks)
     erased: Watermarks = field(default_factory=Watermarks)
+    guests: Guests = field(default_factory=Guests)
     control_id: str = ""
     control_next: int = 0
     ledger: LaneLedger = field(default_factory=LaneLedger)
@@ -174,12 +176,12 @@ class Step:
         published = self._place(state, users, rows, applied.acted) + self._place_in_context(state, decoded)
         lap("place")
         # 4. the effects
-        expired = self._expire(state, taken)
+        expired, gone = self._leave(state, taken, forgotten, published)
         counts = account(len(taken.records), decoded, applied)
         counts.update(placements=len(published), outcomes=len(seen.outcomes), expired=len(expired), misquoted=misquoted)
         score = state.flood.observe(int(rows["minute_count"][:, Source.CLICK].max(initial=0))) if len(rows) else 0.0
-        gone = _tombstones(store, [*forgotten, *expired])
-        changes = [*unlearned, *learned, *state.clicks.forget(expired), *state.erased.changes()]
+        noted = [*state.guests.changes(), *state.erased.changes()]  # beyond a watermark a slice done again notes nobody
+        changes = [*unlearned, *learned, *state.clicks.forget(expired), *noted]
         kept, campaigns = state.ledger.commit(state.lane, self._budgets, time_ms)
         messages = {
             "placements": _placements(published, gone),
@@ -289,6 +291,18 @@ class Step:
             message = Message(record.key, record.value, headers, record.timestamp)
             out.setdefault((record.topic, self.partition_of(record.key or b"")), []).append(message)
         return out
+
+    def _leave(
+        self, state: LaneState, taken: Slice, forgotten: list[bytes], published: list[Published]
+    ) -> tuple[list[bytes], list[Message]]:
+        """Who has expired; tombstones of them, of the ``forgotten`` and of guests whose placements have ended."""
+        guests, hour = state.guests, state.stream_ms // EXPIRY_CHECK_MS
+        expired = self._expire(state, taken)
+        same = state.stream_ms // EXPIRY_CHECK_MS == hour
+        guests.drop(forgotten)
+        left = guests.drop(guests.surplus() if same else guests.before(state.stream_ms))
+        guests.note(published)
+        return expired, _tombstones(state.store, [*forgotten, *expired, *left])
 
     def _expire(self, state: LaneState, taken: Slice) -> list[bytes]:
         """Forget users who have been idle for `idle_ttl_ms` of stream time; looked for once an hour of it."""

@@ -1,0 +1,28 @@
+"""Who is not remembered and has a placement: noted until it has ended, so that the lane can take it back. No I/O.
+
+Their placements would stay for ever otherwise: no row of theirs expires, the topic is compacted, and what retention
+deletes ad servers are not told, who hold what they have read. Such a note is all that the lane keeps of them.
+"""
+
+from collections.abc import Iterable
+
+from streams.moments import Moments
+from streams.placing import Published
+from streams.wire import RESERVED
+
+
+class Guests(Moments):
+    """By user, when the placement of context alone ends."""
+
+    prefix = RESERVED + b"guest/"
+
+    def note(self, published: Iterable[Published]) -> None:
+        """Note those of ``published`` whose placements leave no receipt: they are of context alone."""
+        for each in published:
+            if each.decision is None:
+                self.put(each.user, each.until_ms)
+
+
+def guest_key(user: bytes) -> bytes:
+    """Under what the note of a person stands."""
+    return Guests.prefix + user

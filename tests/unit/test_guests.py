@@ -1,0 +1,106 @@
+"""Placements of people who are not remembered: they end, and the lane takes them back."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from scoring.engine import Engine
+from streams.consent import ERASED_KEY
+from streams.guests import Guests, guest_key
+from streams.held import Search
+from streams.settings import Settings
+from streams.snapshots import Snapshots, holds
+from streams.step import Effects
+from streams.wire import Placement
+from tests.builders import START_MS, Record, click, record, records
+from tests.unit.consenting import DAY_MS, Bench, erasure, opened
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return opened()
+
+
+def placements(effects: Effects) -> dict[bytes, Placement | None]:
+    return {
+        message.key or b"": None if message.value is None else msgspec.json.decode(message.value, type=Placement)
+        for message in effects.messages["placements"]
+    }
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_the_placement_of_somebody_who_is_not_remembered_is_taken_back_once_it_has_ended(
+    engine: Engine, restarts: bool
+) -> None:
+    bench = Bench(engine, presumed=False)
+    bench.run(records([click("yes", consent=True), click("no-1"), click("no-2"), click("soon")]))
+    assert set(Guests.restore(bench.changelog).until_ms) == {b"no-1", b"no-2", b"soon"}
+    if restarts:
+        bench.state.guests = Guests.restore(bench.changelog)
+    later_ms = START_MS + HOUR_MS
+    back = [click("no-2", "ad-2", later_ms), click("soon", "ad-2", later_ms, consent=True)]
+    effects = bench.run([record(event, 9 + at) for at, event in enumerate(back)], now_ms=later_ms)
+    placed = placements(effects)
+    assert placed[b"no-1"] is None
+    assert placed.keys() == {b"no-1", b"no-2", b"soon"}
+    assert None not in (placed[b"no-2"], placed[b"soon"])
+    assert set(Guests.restore(bench.changelog).until_ms) == {b"no-2"}
+    assert bench.kept() == bench.users() == {b"yes", b"soon"}
+
+    last = [record(click("yes", "ad-3", later_ms + HOUR_MS, consent=True), 20)]
+    placed = placements(bench.run(last, now_ms=later_ms + HOUR_MS))
+    assert placed[b"no-2"] is None
+    assert placed.keys() == {b"no-2", b"yes"}
+    assert not Guests.restore(bench.changelog).until_ms
+
+
+def test_a_placement_that_a_late_event_of_somebody_unremembered_caused_is_taken_back_an_hour_later(
+    engine: Engine,
+) -> None:
+    bench = Bench(engine, presumed=False)
+    bench.run([record(click("yes", consent=True), 0)])
+    later_ms = START_MS + DAY_MS
+    late = record(click("no", time_ms=START_MS), 1, timestamp=later_ms)
+    assert placements(bench.run([late], now_ms=later_ms))[b"no"] is not None
+    last = record(click("yes", "ad-2", later_ms + HOUR_MS, consent=True), 2)
+    assert placements(bench.run([last], now_ms=later_ms + HOUR_MS))[b"no"] is None
+
+
+def test_a_guest_who_refuses_is_noted_before_the_watermark_is(engine: Engine) -> None:
+    """Else a crash between the two, without transactions, would leave a placement that nothing takes back."""
+    bench = Bench(engine)
+    effects = bench.run(records([click("no", consent=False)]))
+    keys = [message.key or b"" for message in effects.messages["state-changelog"]]
+    (watermark,) = (at for at, key in enumerate(keys) if key.startswith(ERASED_KEY))
+    assert keys.index(guest_key(b"no")) < watermark
+
+
+def test_nothing_is_noted_of_a_guest_who_is_erased(engine: Engine) -> None:
+    bench = Bench(engine, presumed=False)
+    bench.run(records([click("no")]))
+    bench.tell(erasure("no", START_MS + 5))
+    assert placements(bench.run()) == {b"no": None}
+    assert not Guests.restore(bench.changelog).until_ms
+
+
+def test_of_more_guests_than_a_lane_may_have_placements_that_end_first_are_taken_back_early(engine: Engine) -> None:
+    bench = Bench(engine, presumed=False)
+    bench.state.guests = Guests(most=2)
+    bench.run(records([click(f"no-{at}", time_ms=START_MS + at) for at in range(3)]))
+    assert placements(bench.run([record(click("yes", consent=True), 9)]))[b"no-0"] is None
+    assert bench.state.guests.until_ms.keys() == {b"no-1", b"no-2"}
+
+
+def test_a_guest_is_found_by_who_looks_for_what_is_held_of_a_person(engine: Engine, tmp_path: Path) -> None:
+    bench = Bench(engine, presumed=False)
+    bench.run(records([click("no")]))
+    note = bench.changelog[guest_key(b"no")]
+    assert Search(["no"]).finds(Record("state-changelog", 0, 0, START_MS, guest_key(b"no"), note))
+    kept = Snapshots(Settings(home=tmp_path), "changelog")
+    kept.save(bench.state, 5)
+    assert holds(kept.path(0), [b"no"])
+    assert not holds(kept.path(0), [b"yes"])
+    assert Guests.restore(kept.load(0, 0, 9).parts).until_ms == bench.state.guests.until_ms

@@ -138,7 +138,7 @@ def free_range(taken: list[tuple[float, float]], width: float) -> tuple[float, f
     at, widest = 0.0, 0.0
     for low, high in [*sorted(taken), (1.0, 1.0)]:
         if low - at >= width - 1e-12:
-            return at, at + width
+            return at, min(at + width, low)  # by a float's last bit it would reach beyond the gap, or the layer
         widest, at = max(widest, low - at), max(at, high)
     raise ValueError(
         f"no {width:.3f} of the layer is free, the widest gap is {widest:.3f}; stop an experiment or use another layer"

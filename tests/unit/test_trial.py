@@ -51,6 +51,14 @@ def test_the_first_gap_that_fits_is_taken_and_a_full_layer_says_so():
         free_range([(0.0, 0.3), (0.5, 1.0)], 0.3)
 
 
+def test_the_last_gap_of_a_layer_is_taken_to_its_end_and_not_a_bit_beyond():
+    taken: list[tuple[float, float]] = []
+    for width in (0.05, 0.55, 0.3, 0.1):
+        taken.append(free_range(taken, width))
+    assert taken[-1][1] == 1.0  # which the sum of the widths is not
+    assert _experiment(low=taken[-1][0], high=taken[-1][1]).high == 1.0
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

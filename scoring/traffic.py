@@ -63,15 +63,21 @@ class Traffic:
 
 
 def day_curve(lanes: Iterable[Floats]) -> Floats:
-    """Share of a day's traffic in each hour, ``[24]``, by the lanes' means; what a lane does not know is even."""
+    """Share of a day's traffic in each hour, ``[24]``, by the lanes' means; what a lane does not know is even.
+
+    Hours that would have less than the least of it are given that, and the others share the rest.
+    """
     total = np.zeros(HOURS)
     for mean in lanes:
         known = ~np.isnan(mean)
         if known.any():
             total += np.where(known, mean, mean[known].mean())
-    even = np.full(HOURS, 1 / HOURS)
     if total.sum() <= 0:
-        return even
-    shares = np.maximum(total / total.sum(), LEAST * even)
-    curve: Floats = shares / shares.sum()
+        return np.full(HOURS, 1 / HOURS)
+    share, least = total / total.sum(), LEAST / HOURS
+    curve: Floats = share
+    raised = np.zeros(HOURS, dtype=np.bool_)
+    while (short := (curve < least) & ~raised).any():  # what the raised ones take may leave others short
+        raised |= short
+        curve = np.where(raised, least, share * (1 - least * raised.sum()) / share[~raised].sum())
     return curve

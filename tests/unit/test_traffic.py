@@ -63,7 +63,14 @@ def test_a_lane_without_time_learns_nothing():
 def test_a_day_is_shared_out_whole_and_every_hour_has_its_least(lanes: list[list[float | None]]) -> None:
     curve = day_curve(np.array([np.nan if hour is None else hour for hour in lane]) for lane in lanes)
     assert curve.sum() == pytest.approx(1)
-    assert curve.min() >= LEAST / HOURS / (1 + LEAST) - 1e-12
+    assert curve.min() >= LEAST / HOURS
+
+
+def test_one_hour_that_has_all_the_traffic_leaves_the_others_their_least():
+    curve = day_curve([np.where(np.arange(HOURS) == 3, 1_000.0, 0.0)])
+    assert (np.delete(curve, 3) == LEAST / HOURS).all()
+    short = np.array([0.0] * 20 + [4.15, 4.2, 1_000.0, 1_000.0])  # two are above the least until others are raised
+    assert day_curve([short]).min() == LEAST / HOURS
 
 
 def test_the_plan_follows_all_lanes_traffic():

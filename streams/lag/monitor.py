@@ -7,7 +7,6 @@ async with LagMonitor(Poller("127.0.0.1:9092")) as monitor:
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import TimeoutError as NoAnswerError
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -21,6 +20,8 @@ from streams.lag.poller import LagError, Poller
 
 POLL_EVERY_S = 1.0
 """Time lag is as exact as this; three small requests."""
+POLL_MAX_S = 60.0
+"""The client ends each of a poll's requests within seconds; a poll that lasts longer hangs, and the next one begins."""
 STALE_POLLS = 5
 """A report older than so many polls is not the present: whoever shows it says so."""
 
@@ -109,11 +110,12 @@ class LagMonitor:
         """One poll now; a failure is kept, not raised."""
         began_ms = self._clock()
         try:
-            seen = await asyncio.to_thread(self._poller.poll)
+            async with asyncio.timeout(POLL_MAX_S):
+                seen = await asyncio.to_thread(self._poller.poll)
             self._report = self._board.observe(seen)
             self._tick_ms, self._time_ms, self._error = seen.time_ms, wall_ms(), ""
-        except (LagError, NoAnswerError) as error:
-            why = str(error) or type(error).__name__
+        except (LagError, TimeoutError) as error:
+            why = str(error) or "the poll got no answer in time"
             if not self._error:  # once, not every second of an outage
                 self._failing(why)
             self._failed += 1

@@ -92,7 +92,7 @@ class Poller:
             return sorted(self._groups)
         listed = _within(self._admin.list_consumer_groups(request_timeout=ANSWER_S))
         for failure in listed.errors:  # a broker that does not answer may coordinate any group
-            raise failure
+            raise KafkaException(failure)
         return sorted(group.group_id for group in listed.valid)
 
     def _seen(self, names: list[str]) -> dict[str, GroupSeen]:

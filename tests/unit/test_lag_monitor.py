@@ -3,9 +3,14 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from confluent_kafka import KafkaError
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
@@ -17,6 +22,7 @@ from streams.lag.monitor import LagMonitor, News
 from streams.lag.poller import LagError, Poller
 
 HERE = Partition("clicks", 0)
+DEADLINE_S = 60.0
 
 
 class Broker(Poller):
@@ -74,6 +80,42 @@ def test_a_report_that_is_not_renewed_grows_stale_and_says_why() -> None:
     assert news.report.groups[0].total.lag == 10, "the last that was known"
     broker.committed_s = [95]
     assert (after(1, monitor).stale, monitor.latest.error) == (False, "")
+
+
+class SilentAdmin:
+    """An admin client whose one broker does not answer: groups that it may know cannot be listed."""
+
+    def list_consumer_groups(self, **_: object) -> Future[Any]:
+        listed: Future[Any] = Future()
+        listed.set_result(SimpleNamespace(valid=[], errors=[KafkaError(KafkaError._TIMED_OUT)]))
+        return listed
+
+
+def test_a_broker_that_cannot_list_its_groups_is_a_poll_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.lag.poller.AdminClient", lambda _: SilentAdmin())
+
+    with pytest.raises(LagError, match="nowhere:1 does not tell the groups' lag"):
+        Poller("nowhere:1").poll()
+
+
+def test_polls_go_on_after_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.lag.monitor.POLL_MAX_S", 0.01)
+    monitor, broker = monitor_of(90)
+    answers, release = broker.poll, Event()
+
+    async def run() -> tuple[News, News]:
+        broker.poll = lambda: release.wait(DEADLINE_S)  # type: ignore[method-assign, assignment, return-value]  # hangs
+        await monitor.poll()
+        hung = monitor.latest
+        release.set()
+        broker.poll = answers  # type: ignore[method-assign]  # answers again
+        monkeypatch.setattr("streams.lag.monitor.POLL_MAX_S", DEADLINE_S)
+        await monitor.poll()
+        return hung, monitor.latest
+
+    hung, after_it = asyncio.run(run())
+    assert (hung.failed, hung.error) == (1, "the poll got no answer in time")
+    assert (after_it.polls, after_it.failed, after_it.error) == (2, 1, "")
 
 
 def test_news_comes_at_once_and_after_every_poll() -> None:
@@ -191,6 +233,15 @@ def test_the_command_shows_a_row_per_partition_and_ends_with_1_where_nothing_is_
     assert run("--by", "topic", committed=[90])[0] == 0
     status, said = run("--json", committed=[None])
     assert (status, json.loads(said)["error"]) == (1, "nowhere:1 does not answer")
+
+
+def test_without_a_broker_the_command_ends_with_1_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.lag.poller.ANSWER_S", 0.2)
+
+    result = CliRunner().invoke(app, ["lag", "--bootstrap", "127.0.0.1:1", "--seconds", "0"])
+
+    assert result.exit_code == 1
+    assert "127.0.0.1:1 does not tell the groups' lag" in result.stderr
 
 
 def test_a_stuck_partition_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:

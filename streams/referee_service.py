@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, OffsetOutOfRangeError
 
 from scoring.rows import RowError, decode_rows
 from streams.clock import tick_ms, wall_ms
@@ -23,6 +23,7 @@ from streams.control_wire import Allocation, ExperimentSetting
 from streams.decode import Record
 from streams.experiment_report import ExperimentReport, breached, duel_report, encode_report, report
 from streams.experiments import stop
+from streams.fatal import describe
 from streams.reading import log_ends
 from streams.referee import Referee
 from streams.referee_store import Offsets, load, save
@@ -52,7 +53,9 @@ class RefereeService:
         self._control.on(Allocation, lambda _name, allocation: self._referee.allocate(allocation))
         self._offsets: Offsets = {}
         self._ends: dict[TopicPartition, int] = {}
-        """Log ends at the start, which are to be reached, though a busy broker may give nothing for a while."""
+        """Log ends at the start, or after an outage: to be reached, though a busy broker may give nothing at first."""
+        self._failed = 0
+        """Looks in a row at which the brokers failed."""
         self.file: Path = settings.home / "referee" / f"{settings.topic_prefix}experiments.npz"
 
     def _follow(self, _name: str, setting: ExperimentSetting | None) -> None:
@@ -60,7 +63,10 @@ class RefereeService:
             self._referee.follow(setting)
 
     async def run(self, *, follow: bool = True) -> None:
-        """Read, look, publish. Raises `RefereeError` where the saved offsets are no longer in the topics."""
+        """Read, look, publish; a look at which the brokers fail is left to the next one, where there is to be one.
+
+        Raises `RefereeError` where the saved offsets are no longer in the topics.
+        """
         settings = self._settings
         self._offsets = await asyncio.to_thread(load, self.file, self._referee)
         names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, OUTCOMES, CHANGELOG)]
@@ -81,7 +87,7 @@ class RefereeService:
             while True:
                 idle = not await self._read(consumer, groups)
                 if tick_ms() >= due_ms or (idle and not follow):
-                    await self._judge(producer, caught_up=await self._is_caught_up(consumer))
+                    await self._look(consumer, producer, last=not follow)
                     due_ms = tick_ms() + self._every_ms
                 if idle and not follow:
                     return
@@ -154,6 +160,26 @@ class RefereeService:
                 raise RefereeError(f"{error}; run the referee of the workers' version") from error
             self._referee.take_rows(list(newest), np.asarray(rows))
 
+    async def _look(self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, *, last: bool) -> None:
+        """Judge. An outage is said when it begins and when it is over, and ends nothing; raised at the ``last`` look.
+
+        A cohort may have been let in though the answer was lost: all that is there after an outage is to be read first.
+        """
+        try:
+            if self._failed:
+                self._ends = await log_ends(self._settings.bootstrap, list(self._ends))
+            await self._judge(producer, caught_up=await self._is_caught_up(consumer))
+        except (KafkaError, TimeoutError) as error:
+            if last or not _is_outage(error):
+                raise
+            if not self._failed:
+                log.warning("no experiment is judged: the brokers fail", error=describe(error), every_ms=self._every_ms)
+            self._failed += 1
+            return
+        if self._failed:
+            log.info("experiments are judged again", failed_looks=self._failed)
+            self._failed = 0
+
     async def _judge(self, producer: AIOKafkaProducer, *, caught_up: bool) -> None:
         """Look at everything, publish, end what breaks a guardrail, save.
 
@@ -164,8 +190,9 @@ class RefereeService:
             assert watched.last is not None, "look() looks at everything that is watched"
             setting = watched.setting
             if setting.status == "running" and (why := breached(setting, watched.last)) is not None:
-                setting = watched.setting = stop(setting, why, now_ms)
-                await publish(self._settings, [setting])
+                stopped = stop(setting, why, now_ms)
+                await publish(self._settings, [stopped])
+                setting = watched.setting = stopped  # not before it is told: else no later look would tell it
                 log.warning("experiment rolled back", experiment=setting.experiment, reason=why)
             if caught_up and (cohorts := watched.next_cohort(now_ms)) is not None:
                 await publish(self._settings, [cohorts])
@@ -181,3 +208,8 @@ class RefereeService:
             await delivery
         await asyncio.to_thread(save, self.file, self._referee, self._offsets)
         self._on_reports(reports)
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether it may pass by itself, unlike rights that are missing."""
+    return isinstance(error, KafkaTimeoutError | TimeoutError) or getattr(error, "retriable", False)

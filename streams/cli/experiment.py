@@ -186,12 +186,16 @@ def referee(
 ) -> None:
     """Judge the experiments while they run: publish reports, and end those that break a guardrail.
 
-    One process; it saves where it is in SALIENCE_HOME and goes on there.
+    One process; it saves where it is in SALIENCE_HOME and goes on there. While brokers fail it judges nothing, says so
+    once, and tries again at every look.
     """
     from streams.referee_service import RefereeError, RefereeService
     from streams.referee_store import StoreError
+    from streams.running import configure_logging
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    if not once:
+        configure_logging(log_json=False)
     console = Console(stderr=True, highlight=False)
 
     def tell(reports: "list[ExperimentReport]") -> None:

@@ -1,0 +1,137 @@
+"""The referee's process when brokers fail, on clients that follow a script."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+import msgspec
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError, NodeNotReadyError, TopicAuthorizationFailedError
+from typer.testing import CliRunner
+
+from streams.cli import app
+from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail
+from streams.experiment_report import ExperimentReport
+from streams.experiments import create, start
+from streams.referee_service import RefereeService
+from streams.settings import Settings
+from streams.topics import CONTROL
+
+ARMS = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}))
+GUARDRAILS = (Guardrail(metric="ctr", most_loss=0.1),)
+HERE = TopicPartition(CONTROL, 0)
+
+
+class EndError(Exception):
+    """Ends a service that would run for ever."""
+
+
+class Client:
+    """A consumer that gives one running experiment, and a producer."""
+
+    def __init__(self, **_: object) -> None:
+        draft = create({}, "warmth", ARMS, layer="r", width=1.0, primary="ctr", guardrails=GUARDRAILS, time_ms=1)
+        value = msgspec.json.encode(started := start(draft, 1.0, 2))
+        self._records = [SimpleNamespace(key=started.key, value=value, offset=0)]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def assign(self, _partitions: object) -> None: ...
+
+    def seek(self, _tp: object, _offset: int) -> None: ...
+
+    async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    async def position(self, _tp: TopicPartition) -> int:
+        return 1 - len(self._records)
+
+    async def getmany(self, *_partitions: TopicPartition, **_: object) -> dict[TopicPartition, list[Any]]:
+        records, self._records = self._records, []
+        return {HERE: records} if records else {}
+
+    async def send(self, *_: object, **__: object) -> "asyncio.Future[None]":
+        delivered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        delivered.set_result(None)
+        return delivered
+
+
+class Shop:
+    """What a referee sees and says, where publishing fails with ``errors`` first; every experiment breaks a rule."""
+
+    def __init__(self, errors: Sequence[KafkaError], monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+        self._errors = list(errors)
+        self.published: list[ExperimentSetting] = []
+        self.reported: list[str] = []
+        self.said: list[str] = []
+        at = "streams.referee_service"
+        monkeypatch.setattr(f"{at}.AIOKafkaConsumer", Client)
+        monkeypatch.setattr(f"{at}.AIOKafkaProducer", Client)
+        monkeypatch.setattr(f"{at}.partition_counts", lambda *_: {CONTROL: 1})
+        monkeypatch.setattr(f"{at}.log_ends", self._log_ends)
+        monkeypatch.setattr(f"{at}.publish", self._publish)
+        monkeypatch.setattr(f"{at}.breached", lambda *_: "warmer costs too much")
+        say = SimpleNamespace(
+            warning=lambda what, **_: self.said.append(what), info=lambda what, **_: self.said.append(what)
+        )
+        monkeypatch.setattr(f"{at}.log", say)
+        self.service = RefereeService(Settings(home=home), 0, self._report)
+
+    async def _log_ends(self, *_: object) -> dict[TopicPartition, int]:
+        return {HERE: 1}
+
+    async def _publish(self, _settings: Settings, messages: Sequence[ExperimentSetting]) -> None:
+        if self._errors:
+            raise self._errors.pop(0)
+        self.published += messages
+
+    def _report(self, reports: Sequence[ExperimentReport]) -> None:
+        self.reported += [one.status for one in reports]
+        if len(self.reported) == 2:
+            raise EndError
+
+
+def test_a_guardrail_that_breaks_in_an_outage_stops_its_experiment_when_the_brokers_are_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shop = Shop([NodeNotReadyError(), NodeNotReadyError()], monkeypatch, tmp_path)
+
+    with pytest.raises(EndError):
+        asyncio.run(shop.service.run())
+
+    assert [one.status for one in shop.published] == ["stopped"]
+    assert shop.reported == ["stopped", "stopped"]
+    assert shop.said == [
+        "no experiment is judged: the brokers fail",
+        "experiment rolled back",
+        "experiments are judged again",
+    ]
+
+
+def test_what_no_outage_explains_ends_the_referee_and_so_does_an_outage_at_its_only_look(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shop = Shop([TopicAuthorizationFailedError(CONTROL), NodeNotReadyError()], monkeypatch, tmp_path)
+
+    with pytest.raises(TopicAuthorizationFailedError):
+        asyncio.run(shop.service.run())
+    with pytest.raises(NodeNotReadyError):
+        asyncio.run(shop.service.run(follow=False))
+
+
+def test_the_command_keeps_the_clients_from_telling_an_outage_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured: list[bool] = []
+    monkeypatch.setattr("streams.running.configure_logging", lambda **_: configured.append(True))
+
+    async def run(_self: RefereeService, *, follow: bool = True) -> None: ...
+
+    monkeypatch.setattr(RefereeService, "run", run)
+
+    assert CliRunner().invoke(app, ["experiment", "referee"]).exit_code == 0
+    assert configured == [True]

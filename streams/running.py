@@ -13,6 +13,7 @@ from streams.fatal import EXIT_STATUS, describe, say_end
 from streams.identity import identify
 from streams.repeats import Repeats
 from streams.settings import Settings
+from streams.web import check_port
 
 
 def configure_logging(*, log_json: bool) -> None:
@@ -44,9 +45,10 @@ def configure_logging(*, log_json: bool) -> None:
 def run(settings: Settings, *, log_json: bool = False) -> int:
     """Run until stopped; the exit status: 0 after an orderly stop, `EXIT_STATUS` after a fatal error.
 
-    Raises before anything runs: `ModelError`, `RecoveryError`, `RulesError`, `TextEncoderError`,
+    Raises before anything runs: `ListenError`, `ModelError`, `RecoveryError`, `RulesError`, `TextEncoderError`,
     `TopicsError`.
     """
+    check_port(settings)
     configure_logging(log_json=log_json)
     identity = identify(settings)
     loop = asyncio.new_event_loop()

@@ -4,6 +4,8 @@ On loopback unless told otherwise, and then only with a bearer token. It answers
 a blocked worker answers nothing, which is the truth. Faust's server is not used: it binds every address.
 """
 
+import errno
+import socket
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -23,6 +25,23 @@ LINE_BYTES_MAX = 4_096
 KEEPALIVE_S = 30.0
 STOP_S = 1.0
 """What an answer under way gets when the worker stops."""
+
+
+class ListenError(RuntimeError):
+    """The worker cannot listen where its settings say; the message says what to do."""
+
+
+def check_port(settings: Settings) -> None:
+    """Whether the server could listen: better known before anything runs. Raises `ListenError`."""
+    host, port = settings.web_host, settings.web_port
+    try:
+        for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
+            socket.create_server(address, family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ListenError(f"SALIENCE_WEB_PORT={port} is taken; 0 takes a free one") from error
+        if error.errno != errno.EAFNOSUPPORT:  # a machine without IPv6 listens on a name's other addresses
+            raise ListenError(f"SALIENCE_WEB_HOST={host}, SALIENCE_WEB_PORT={port}: {error.strerror}") from error
 
 
 def make_app(vitals: Callable[[], Vitals], token: str | None, routes: Mapping[str, Handler] = {}) -> web.Application:

@@ -21,7 +21,7 @@ def worker(
 ) -> None:
     """Take lanes of clicks and impressions, and publish placements until stopped.
 
-    Every other setting comes from the environment as SALIENCE_<NAME>; see the table in the README. Stops in order
+    Every other setting comes from the environment as SALIENCE_<NAME>; salience settings tells them. Stops in order
     on SIGTERM and Ctrl-C. Exit status 1: it cannot start, and says why. 70: a fatal error, or it found that it no
     longer gets on; start it again, or have --supervise do so, and it goes on where it was. /healthz and /readyz
     answer on loopback, at the address that it logs (SALIENCE_WEB_PORT).
@@ -36,13 +36,14 @@ def worker(
     from streams.running import configure_logging, run
     from streams.topics import TopicsError
     from streams.traces import TracesError
+    from streams.web import ListenError
 
     if supervise:
         configure_logging(log_json=log_json)
         raise typer.Exit(_supervise())
     try:
         status = run(settings, log_json=log_json)
-    except (ModelError, RecoveryError, RulesError, TextEncoderError, TopicsError, TracesError) as error:
+    except (ListenError, ModelError, RecoveryError, RulesError, TextEncoderError, TopicsError, TracesError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     raise typer.Exit(status)

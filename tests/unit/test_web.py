@@ -1,17 +1,20 @@
 """What the worker's web server answers, and to whom."""
 
 import asyncio
+import socket
 from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from streams.cli import app
 from streams.guard import authorised
 from streams.settings import Settings
 from streams.vitals import LaneVitals, Vitals
-from streams.web import Web
+from streams.web import ListenError, Web, check_port
 
 WELL = Vitals(polls=1, caught_up=True, joined=True, lanes={0: LaneVitals("running", (1, 2), busy=False)})
 
@@ -53,6 +56,20 @@ def test_with_a_token_only_its_bearer_is_answered_and_it_is_never_told() -> None
         assert status == 401
         assert "s3cret" not in str(told)
     assert ask(WELL, "/readyz", {"Authorization": "Bearer s3cret"}, web_token="s3cret")[0] == 200
+
+
+def test_a_worker_whose_port_is_taken_does_not_start_and_says_so_in_a_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = CliRunner().invoke(app, ["worker"], env={"SALIENCE_WEB_PORT": str(port)})
+
+    assert (told.exit_code, told.stderr) == (1, f"SALIENCE_WEB_PORT={port} is taken; 0 takes a free one\n")
+
+
+def test_an_address_of_another_machine_is_named_as_one_that_cannot_be_listened_on() -> None:
+    with pytest.raises(ListenError, match=r"SALIENCE_WEB_HOST=203\.0\.113\.1, SALIENCE_WEB_PORT=0: .*assign"):
+        check_port(Settings(web_host="203.0.113.1", web_token="secret"))
+    check_port(Settings(web_host="localhost"))
 
 
 def test_a_token_that_is_not_ascii_is_compared_like_any_other() -> None:

@@ -1,12 +1,16 @@
 """``salience topics``: create and check the topics that the workers need."""
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from streams.topics import Problem
 
 app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
 
@@ -49,21 +53,33 @@ def create(
     configure: ConfigureOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Create the topics that are missing; those that are there keep their partitions and data."""
+    """Create the topics that are missing; those that are there keep their partitions and data.
+
+    Where those have other numbers of partitions none is created, and the exit code is 1: workers need the same.
+    """
     from streams import topics
 
     configured = topics.configure(bootstrap, prefix, replication) if configure else []
-    created = topics.create(bootstrap, partitions, prefix, replication)
+    counts = topics.partition_counts(bootstrap, topics.names(prefix))
+    seen = {name: topics.Seen(count, None) for name, count in counts.items()}
+    problems = topics.compare(seen, partitions, prefix, f"--bootstrap {bootstrap}")
+    differing = [problem for problem in problems if problem.what == "partitions"]
+    created = [] if differing else topics.create(bootstrap, partitions, prefix, replication)
     people = _people(as_json)
     table = Table("topic", "partitions", "cleanup", "", "what it is for")
     for topic in topics.TABLE:
         name = prefix + topic.name
         done = "created" if name in created else "configured" if name in configured else "was there"
-        table.add_row(name, str(topic.partitions(partitions)), topic.cleanup, done, topic.purpose)
+        if differing and name not in counts:
+            done = "not created"
+        table.add_row(name, str(counts.get(name, topic.partitions(partitions))), topic.cleanup, done, topic.purpose)
     people.print(table)
+    _tell(differing, people)
     if as_json:
-        there = [name for name in topics.names(prefix) if name not in created]
-        typer.echo(json.dumps({"created": created, "existing": there, "configured": configured}))
+        told = {"created": created, "existing": [name for name in topics.names(prefix) if name in counts]}
+        typer.echo(json.dumps({**told, "configured": configured, "problems": _objects(differing)}))
+    if differing:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: salience topics check --partitions 12 --json")
@@ -79,17 +95,11 @@ def check(
     problems = topics.check(bootstrap, partitions, prefix)
     failing = [problem for problem in problems if problem.fails]
     people = _people(as_json)
-    for problem in problems:
-        people.print(f"{'Error' if problem.fails else 'Note'}: {problem.message}", soft_wrap=True)
-    for fix in dict.fromkeys(problem.fix for problem in problems if problem.fix):
-        people.print(f"To resolve it: {fix}", soft_wrap=True)
+    _tell(problems, people)
     if not failing:
         people.print(f"All {len(topics.TABLE)} topics at {bootstrap} are as they should be.", soft_wrap=True)
     if as_json:
-        told = [
-            {"topic": p.topic, "what": p.what, "fails": p.fails, "message": p.message, "fix": p.fix} for p in problems
-        ]
-        typer.echo(json.dumps({"ok": not failing, "problems": told}))
+        typer.echo(json.dumps({"ok": not failing, "problems": _objects(problems)}))
     if failing:
         raise typer.Exit(1)
 
@@ -123,6 +133,18 @@ def acls(
         typer.echo(json.dumps({"lines": lines, "applied": apply}))
     elif not apply:
         typer.echo("\n".join(lines))
+
+
+def _tell(problems: "Sequence[Problem]", people: Console) -> None:
+    """What is wrong, then what resolves it."""
+    for problem in problems:
+        people.print(f"{'Error' if problem.fails else 'Note'}: {problem.message}", soft_wrap=True)
+    for fix in dict.fromkeys(problem.fix for problem in problems if problem.fix):
+        people.print(f"To resolve it: {fix}", soft_wrap=True)
+
+
+def _objects(problems: "Sequence[Problem]") -> list[dict[str, object]]:
+    return [{"topic": p.topic, "what": p.what, "fails": p.fails, "message": p.message, "fix": p.fix} for p in problems]
 
 
 def _people(as_json: bool) -> Console:

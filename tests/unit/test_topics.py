@@ -1,8 +1,12 @@
 """The table of topics, and what the check makes of what it sees."""
 
+import json
+
 import pytest
+from typer.testing import CliRunner
 
 from streams import topics
+from streams.cli import app
 from streams.topics import Seen, Topic, compare
 
 REACH = "--bootstrap broker:9092"
@@ -134,3 +138,35 @@ def test_several_problems_of_one_topic_are_all_told() -> None:
     seen = as_created(4) | {"placements": Seen(2, "delete")}
 
     assert [problem.what for problem in compare(seen, 4, "", REACH)] == ["partitions", "cleanup"]
+
+
+def test_topics_that_are_there_are_told_as_they_are_and_none_is_added_beside_another_number_of_lanes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = {name: seen.partitions for name, seen in as_created(4).items() if name != topics.OUTCOMES}
+    made: list[int] = []
+    monkeypatch.setattr(topics, "partition_counts", lambda *_: there)
+
+    def create(_bootstrap: str, lanes: int, *_: object) -> list[str]:
+        made.append(lanes)
+        return [topics.OUTCOMES]
+
+    monkeypatch.setattr(topics, "create", create)
+
+    refused = CliRunner().invoke(app, ["topics", "create", "--partitions", "8", "--json"], env={"COLUMNS": "160"})
+
+    assert refused.exit_code == 1
+    assert "clicks has 4 partitions, expected 8" in refused.stderr
+    rows = [line.split("│")[1:5] for line in refused.stderr.splitlines() if line.startswith("│")]
+    told = {name.strip(): (count.strip(), done.strip()) for name, count, _, done in rows}
+    assert (told["clicks"], told["ads"], told["outcomes"]) == (
+        ("4", "was there"),
+        ("1", "was there"),
+        ("8", "not created"),
+    )
+    problems = json.loads(refused.stdout)["problems"]
+    assert {one["what"] for one in problems} == {"partitions"}
+    assert made == []
+
+    same = CliRunner().invoke(app, ["topics", "create", "--partitions", "4", "--json"])
+    assert (same.exit_code, json.loads(same.stdout)["created"], made) == (0, ["outcomes"], [4])

@@ -276,7 +276,9 @@ async def require_topic(topic: str, options: Mapping[str, Any]) -> None:
     finally:
         await asking.stop()
     if topic not in names:
+        from streams.reading import remedy  # noqa: PLC0415 - an ad server that finds its topic loads none of it
+
+        bootstrap = options["bootstrap_servers"]
         raise ViewError(
-            f"{options['bootstrap_servers']} has no topic {topic!r}. Create it: salience topics create; "
-            "or name the prefix of yours."
+            f"{bootstrap} has no topic {topic!r}. Create it: {remedy(bootstrap, topic)}; or name the prefix of yours."
         )

@@ -6,7 +6,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.connection import aiokafka_options
 from streams.decode import Record
-from streams.topics import partition_counts
+from streams.topics import TABLE, partition_counts
 
 READ_TIMEOUT_MS = 500
 RECORDS_PER_READ = 5_000
@@ -18,13 +18,18 @@ class MissingTopicError(RuntimeError):
     """A topic that does not exist."""
 
 
+def remedy(bootstrap: str, topic: str) -> str:
+    """The command that makes a topic: with the prefix, which is what its name has before one of ours."""
+    ours = max((one.name for one in TABLE if topic.endswith(one.name)), key=len, default=topic)
+    prefix = topic.removesuffix(ours)
+    return f"salience topics create --bootstrap {bootstrap}" + (f" --prefix {prefix}" if prefix else "")
+
+
 def partitions_of(bootstrap: str, topic: str) -> list[TopicPartition]:
     """The topic's partitions. Raises `MissingTopicError`, and `streams.topics.TopicsError` where no broker answers."""
     counts = partition_counts(bootstrap, [topic])
     if topic not in counts:
-        raise MissingTopicError(
-            f"{bootstrap} has no topic {topic!r}; make it with: salience topics create --bootstrap {bootstrap}"
-        )
+        raise MissingTopicError(f"{bootstrap} has no topic {topic!r}; make it with: {remedy(bootstrap, topic)}")
     return [TopicPartition(topic, number) for number in range(counts[topic])]
 
 

@@ -27,7 +27,7 @@ from streams.console.tails import Tails
 from streams.console.why import Explainer
 from streams.guard import Handler, guard, json_response
 from streams.lag.monitor import LagMonitor
-from streams.reading import MissingTopicError
+from streams.reading import MissingTopicError, remedy
 from streams.rules import RulesError
 from streams.settings import Settings, is_loopback
 from streams.wire import UNREADABLE
@@ -243,8 +243,7 @@ async def serve(
     lanes = (await asyncio.to_thread(topics.partition_counts, settings.bootstrap, [clicks])).get(clicks)
     if lanes is None:
         raise MissingTopicError(
-            f"{settings.bootstrap} has no topic {clicks}; make it with: salience topics create --bootstrap "
-            f"{settings.bootstrap}"
+            f"{settings.bootstrap} has no topic {clicks}; make it with: {remedy(settings.bootstrap, clicks)}"
         )
     compute = Compute()
     desk = Desk(settings, lanes, _engine(settings))

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from streams.compute import Compute
 from streams.connection import aiokafka_options
 from streams.decode import Record
-from streams.reading import MissingTopicError, log_ends
+from streams.reading import MissingTopicError, log_ends, remedy
 from streams.topics import partition_counts
 
 POLL_MS = 200
@@ -54,7 +54,7 @@ class Tails:
         if missing := sorted(self._tails.keys() - counts.keys()):
             raise MissingTopicError(
                 f"{self._bootstrap} has no topic {', '.join(missing)}; make it with: "
-                f"salience topics create --bootstrap {self._bootstrap}"
+                f"{remedy(self._bootstrap, missing[0])}"
             )
         consumer = AIOKafkaConsumer(
             isolation_level="read_committed",

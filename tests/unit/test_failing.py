@@ -1,12 +1,16 @@
 """How commands fail: in words, for people and for machines, and never with a traceback."""
 
+import asyncio
 import json
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 from typer.testing import CliRunner
 
 from streams import topics
 from streams.cli import app
+from streams.client import ViewError, require_topic
 
 NOBODY = "127.0.0.1:1"
 ASKING = (
@@ -41,6 +45,28 @@ def test_a_command_without_a_broker_says_what_to_do_to_people_and_to_machines(
         assert f"No Kafka broker answers at {NOBODY}" in told
         assert "salience broker embedded up" in told
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["experiment list", "lanes show", "console"])
+def test_what_makes_a_topic_that_is_missing_is_told_with_its_prefix(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("reading", "topics"):  # first who takes it from the other
+        monkeypatch.setattr(f"streams.{module}.partition_counts", lambda *_: {})
+    monkeypatch.setattr("streams.running.configure_logging", lambda **_: None)
+
+    told = CliRunner().invoke(app, [*command.split(), "--bootstrap", NOBODY, "--prefix", "shop-"])
+
+    assert told.exit_code == 1
+    assert f"salience topics create --bootstrap {NOBODY} --prefix shop-" in told.output
+
+
+def test_a_view_of_a_topic_that_is_missing_names_its_prefix_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = SimpleNamespace(start=AsyncMock(), stop=AsyncMock(), topics=AsyncMock(return_value=set()))
+    monkeypatch.setattr("streams.client.AIOKafkaConsumer", lambda **_: asks)
+
+    with pytest.raises(ViewError, match=f"salience topics create --bootstrap {NOBODY} --prefix shop-;"):
+        asyncio.run(require_topic("shop-placements", {"bootstrap_servers": NOBODY}))
 
 
 @pytest.mark.parametrize("command", [["erase"], ["consent", "--refused"]])

@@ -2,6 +2,8 @@
 
 import os
 import threading
+import traceback
+from pathlib import Path
 
 import structlog
 
@@ -14,8 +16,13 @@ GRACE_S = 5.0
 
 
 def describe(error: BaseException) -> str:
-    """The error's kind and message, as the last line of a log tells it."""
-    return f"{type(error).__name__}: {error}"
+    """The error's kind and message, as the last line of a log tells it; where it has none, what was being done."""
+    name = type(error).__name__
+    if str(error):
+        return f"{name}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).parent)]
+    return f"{name} in {ours[-1].name} ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else name
 
 
 def say_end(reason: str) -> None:

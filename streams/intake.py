@@ -40,6 +40,10 @@ SUMMARY_S = 60.0
 Offer = Callable[[int], Awaitable[None]]
 
 
+class SilenceError(RuntimeError):
+    """The brokers do not answer; the message says to what, and since when."""
+
+
 def input_topics(settings: Settings) -> tuple[str, str]:
     """Impressions and clicks, in the order of `Source`."""
     return settings.topic_prefix + "ad-impressions", settings.topic_prefix + "clicks"
@@ -296,7 +300,7 @@ class Intake(Service, ConsumerRebalanceListener):
         counts = None
         try:
             if lane is not None:
-                counts = await asyncio.shield(lane.step())
+                counts = await asyncio.shield(self._slice(lane))
                 self.counts.update(counts or {})
         except BaseException as error:
             if lane is not None and lane.running and not self._stopping:
@@ -308,6 +312,16 @@ class Intake(Service, ConsumerRebalanceListener):
             self._freed.set()
         if lane is not None and counts is not None:  # there may be more; otherwise the pump looks again
             await self._offer_if_ready(lane)
+
+    async def _slice(self, lane: Lane) -> Counter[str] | None:
+        try:
+            return await lane.step()
+        except TimeoutError as error:
+            within_s = self._settings.slice_deadline_ms / 1000
+            raise SilenceError(
+                f"no answer from {self._settings.bootstrap} to a slice of lane {lane.number} within {within_s:g} s "
+                "(SALIENCE_SLICE_DEADLINE_MS)"
+            ) from error
 
     def _queued(self) -> int:
         return sum(len(lane.queues) for lane in self._lanes.values())

@@ -1,14 +1,19 @@
 """Which lanes an assignment makes, and how a process that must not go on ends."""
 
+import asyncio
+import re
 import subprocess
 import sys
 import time
+from unittest.mock import AsyncMock
 
 import pytest
 from aiokafka import TopicPartition
 
-from streams.fatal import EXIT_STATUS, GRACE_S
-from streams.intake import lanes_of
+from streams.fatal import EXIT_STATUS, GRACE_S, describe
+from streams.intake import Intake, SilenceError, lanes_of
+from streams.leaving import leave
+from streams.settings import Settings
 
 TOPICS = ("ad-impressions", "clicks")
 
@@ -43,3 +48,36 @@ def test_a_fatal_error_ends_a_process_that_hangs_while_it_stops() -> None:
     assert ended.returncode == EXIT_STATUS
     assert time.monotonic() - started >= GRACE_S  # it was given its time
     assert "ValueError: lost" in ended.stdout + ended.stderr
+
+
+def test_a_slice_that_brokers_do_not_answer_ends_the_worker_with_where_and_how_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Silent:
+        number, running = 3, True
+
+        async def step(self) -> None:
+            raise TimeoutError
+
+    said: list[str] = []
+    monkeypatch.setattr("streams.intake.arm_exit", lambda error: said.append(describe(error)))
+
+    async def scenario() -> None:
+        intake = Intake(Settings(bootstrap="broker:9092"), lambda _: pytest.fail("not started"), AsyncMock())
+        intake._lanes[3] = Silent()  # type: ignore[assignment]  # stands in for a lane
+        monkeypatch.setattr(intake, "crash", AsyncMock())
+        with pytest.raises(SilenceError):
+            await intake.step(3)
+
+    asyncio.run(scenario())
+    assert said == [
+        "SilenceError: no answer from broker:9092 to a slice of lane 3 within 12 s (SALIENCE_SLICE_DEADLINE_MS)"
+    ]
+
+
+def test_an_error_without_a_text_is_told_with_what_was_being_done() -> None:
+    with pytest.raises(ConnectionError) as raised:
+        asyncio.run(leave("a producer", AsyncMock(side_effect=ConnectionError)()))
+
+    assert re.fullmatch(r"ConnectionError in leave \(leaving.py, line \d+\)", describe(raised.value))
+    assert describe(ValueError()) == "ValueError"

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_models.examples import Examples, collect
+from onnx_models.examples import Examples, collect, in_time_order
+from onnx_models.trial import Stream
 from scoring import exposure
 from scoring.attention import AttentionModel, load
 from scoring.calibration import PERSONAL
@@ -236,6 +237,23 @@ def test_the_layer_is_told_what_training_is_told_of_pages_too_wherever_the_strea
         contexts.append(told.context)
     np.testing.assert_allclose(np.concatenate(contexts), trained.context, atol=1e-6)
     assert np.concatenate(logits) == pytest.approx(scores(engine, trained), abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [7, 10_000])
+def test_the_worker_predicts_what_evaluation_does_impression_by_impression(model: AttentionModel, size: int) -> None:
+    events = pages(3, count=150, users=20)
+    engine = replace(engine_of(model), policy=Policy(control_share=0.0))
+    _, outcomes, _ = run(engine, events, size)
+    store = RowStore()
+    ordered = in_time_order(columns_of(store, events), store)
+    examples, place = collect(ordered, store, engine.catalogue)
+    users = np.array([id64(store.users[row] or b"") for row in ordered["row"].tolist()], dtype=np.uint64)
+    stream = Stream(ordered, users, place)
+    _, evaluated = stream.observe(scores(engine, examples), examples, Learning(window_ms=40_000))
+    by_event = dict(zip(ordered["event"][place].tolist(), evaluated.predicted.tolist(), strict=True))
+    assert len(outcomes) > 0.9 * len(by_event)
+    for outcome in outcomes:
+        assert outcome.predicted == pytest.approx(by_event[int(outcome.event, 16)], abs=1e-6)
 
 
 def scores(engine: Engine, examples: Examples) -> np.ndarray:

@@ -4,11 +4,13 @@ Touches are the person's impressions that the ring holds and that a click named,
 advertiser. Last touch gives all to the newest. Beside it stands what is spread over all of them: by position, 40 % to
 the first, 40 % to the last and the rest to those between (one of two has half); by time, where a touch one half-life
 earlier counts half as much; or as it was learned (`scoring.touches`), which is by position while too little is known,
-and where none of the touches earns anything. Credits of a purchase sum to it exactly.
+and where none of the touches earns anything. Credits of a purchase sum to it exactly. What comes after a purchase in
+the stream changes nothing of its credits, so that they are the same wherever the stream is cut (`scoring.moments`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -17,6 +19,7 @@ import numpy.typing as npt
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind
 from scoring.ids import MISSING
+from scoring.moments import Moments
 from scoring.rows import SHOWN_BIT, Rows, answered
 from scoring.touches import TouchWeights
 
@@ -50,6 +53,11 @@ class Attribution:
     def learns(self) -> bool:
         """Whether any purchases are spread as it is learned."""
         return "learned" in (self.spread, *self.spreads.values())
+
+    @property
+    def kinds(self) -> Sequence[Kind]:
+        """Events of which it is to be known what lay before them."""
+        return (Kind.CLICKED, Kind.PURCHASED) if self.learns else (Kind.PURCHASED,)
 
     def by(self, asked: Spread, campaigns: Ids) -> npt.NDArray[np.bool_]:
         """Whether purchases of ads of ``campaigns [P]`` are spread as ``asked``."""
@@ -91,38 +99,69 @@ class _Paths:
     item: Ints  # [N] catalogue slot of what the event was with
 
     @classmethod
-    def of(cls, rows: Rows, events: Events, catalogue: Catalogue, owed: Attribution) -> "_Paths":
-        """Of ``events [N]``, by the ``rows`` to which they have been applied."""
-        row, item = events["row"], catalogue.slots_of(events["ad"])
-        slot = catalogue.slots_of(rows["ring_ad"][row])
-        kind = rows["ring_kind"][row]
+    def of(cls, rings: Rows, events: Events, catalogue: Catalogue, owed: Attribution) -> "_Paths":
+        """Of ``events [N]``, by the ``rings [N]`` after each."""
+        item = catalogue.slots_of(events["ad"])
+        slot = catalogue.slots_of(rings["ring_ad"])
+        kind = rings["ring_kind"]
         clicked = (kind >= SHOWN_BIT) & (answered(kind) >= Kind.CLICKED)
         known = (slot != MISSING) & (item != MISSING)[:, None]
         ours = catalogue.advertiser.take(slot) == catalogue.advertiser.take(item)[:, None]
-        age_ms = events["time_ms"][:, None] - 1_000 * rows["ring_s"][row].astype(np.int64)
+        age_ms = events["time_ms"][:, None] - 1_000 * rings["ring_s"].astype(np.int64)
         within = (age_ms >= 0) & (age_ms <= owed.of(catalogue.campaign.take(slot)))
         return cls(slot, clicked & known & ours & within, age_ms, item)
 
+    def only(self, chosen: slice | npt.NDArray[np.bool_]) -> "_Paths":
+        """Those of the chosen events."""
+        return _Paths(*(getattr(self, name)[chosen] for name in self.__slots__))
 
-def learn(weights: TouchWeights, rows: Rows, events: Events, catalogue: Catalogue, owed: Attribution) -> None:
-    """Let ``weights`` learn of the visits and purchases among ``events [E]``, which have been applied to ``rows``."""
+
+def earn(before: Moments, applied: Events, catalogue: Catalogue, owed: Attribution, weights: TouchWeights) -> Credits:
+    """Credits of the purchases among ``applied [E]``, the events of a batch that changed rows, in order.
+
+    ``before``: of before the batch, for ``owed.kinds``. Where it is asked for ``weights`` learn of what was visited and
+    bought, and a purchase is credited by what was learned of the events before it.
+    """
+    told = np.isin(applied["kind"], owed.kinds) & (catalogue.slots_of(applied["ad"]) != MISSING)
+    rings, events = before.at(applied, told), applied[told]
+    if not owed.learns:
+        return credit(rings, events, catalogue, owed)
+    bought = events["kind"] == Kind.PURCHASED
+    paths = _Paths.of(rings, events, catalogue, owed)
+    learned = np.zeros(paths.touch.shape)
+    for start, end in pairwise([0, *np.flatnonzero(bought).tolist(), len(events)]):
+        learned[start : start + 1] = _learned(paths.only(slice(start, start + 1)), weights)
+        part = slice(start, end)  # up to the next purchase
+        weights.learn(paths.touch[part], paths.age_ms[part], bought[part])
+    return _credits(paths.only(bought), events[bought], catalogue, owed, learned[bought])
+
+
+def learn(weights: TouchWeights, rings: Rows, events: Events, catalogue: Catalogue, owed: Attribution) -> None:
+    """Let ``weights`` learn of the visits and purchases among ``events [E]``, of the ``rings [E]`` after each."""
     told = np.isin(events["kind"], (Kind.CLICKED, Kind.PURCHASED)) & (catalogue.slots_of(events["ad"]) != MISSING)
     if told.any():
-        paths = _Paths.of(rows, events[told], catalogue, owed)
+        paths = _Paths.of(rings[told], events[told], catalogue, owed)
         weights.learn(paths.touch, paths.age_ms, events["kind"][told] == Kind.PURCHASED)
 
 
 def credit(
-    rows: Rows, purchases: Events, catalogue: Catalogue, owed: Attribution, weights: TouchWeights | None = None
+    rings: Rows, purchases: Events, catalogue: Catalogue, owed: Attribution, weights: TouchWeights | None = None
 ) -> Credits:
-    """Credits of ``purchases [P]``, of ``rows`` to which they have been applied already.
+    """Credits of ``purchases [P]``, of the ``rings [P]`` after each: rows, or what of them is the ring.
 
     ``weights``: what was learned of touches; None: nothing. None of an item that the catalogue does not know.
     """
-    purchases = purchases[catalogue.slots_of(purchases["ad"]) != MISSING]  # of no ads there are no columns to look in
-    paths = _Paths.of(rows, purchases, catalogue, owed)
+    known = catalogue.slots_of(purchases["ad"]) != MISSING  # of no ads there are no columns to look in
+    purchases = purchases[known]
+    paths = _Paths.of(rings[known], purchases, catalogue, owed)
+    learned = np.zeros(paths.touch.shape) if weights is None else _learned(paths, weights)
+    return _credits(paths, purchases, catalogue, owed, learned)
+
+
+def _credits(paths: _Paths, purchases: Events, catalogue: Catalogue, owed: Attribution, learned: Floats) -> Credits:
+    """Credits of ``purchases [P]``; ``learned [P, H]``: their shares as of `_learned`."""
     slot, touch = paths.slot, paths.touch
-    weight = _spread(paths, catalogue.campaign.take(paths.item), owed, weights)
+    weight = _spread(paths, catalogue.campaign.take(paths.item), owed, learned)
     last = np.zeros(touch.shape)
     led = np.flatnonzero(touch.any(axis=1))
     last[led, touch.shape[1] - 1 - touch[led, ::-1].argmax(axis=1)] = 1.0
@@ -133,15 +172,18 @@ def credit(
     return Credits(slot[at], purchases["arms"][at[0]], *parts)
 
 
-def _spread(paths: _Paths, campaigns: Ids, owed: Attribution, weights: TouchWeights | None) -> Floats:
+def _learned(paths: _Paths, weights: TouchWeights) -> Floats:
+    """The shares of touches ``[P, H]`` as they have been learned by now; all 0 where nothing is known."""
+    return weights.shares(paths.touch, paths.age_ms) if weights.known else np.zeros(paths.touch.shape)
+
+
+def _spread(paths: _Paths, campaigns: Ids, owed: Attribution, learned: Floats) -> Floats:
     """Weights ``[P, H]`` of touches before purchases of ads of ``campaigns [P]``; they sum to 1 where there are any."""
     weight = by_position(paths.touch)
     if len(by_time := np.flatnonzero(owed.by("time", campaigns))):
         weight[by_time] = _by_time(paths.touch[by_time], paths.age_ms[by_time], owed.half_life_ms)
-    if weights is not None and weights.known:
-        learned = weights.shares(paths.touch, paths.age_ms)
-        told = owed.by("learned", campaigns) & learned.any(axis=1)
-        weight[told] = learned[told]
+    told = owed.by("learned", campaigns) & learned.any(axis=1)
+    weight[told] = learned[told]
     return weight
 
 

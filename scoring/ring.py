@@ -13,7 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scoring.rows import ANSWER_MASK, KIND_MASK, PLACES, RING_SIZE, SHOWN_BIT, Rows, packed, places_of
+from scoring.events import Events, Source
+from scoring.rows import (
+    ANSWER_MASK,
+    ANSWER_SHIFT,
+    KIND_MASK,
+    PLACES,
+    RING_SIZE,
+    SHOWN_BIT,
+    Rows,
+    packed,
+    place_of,
+    places_of,
+)
 
 _FEW = 4
 """Rows with at most this many new entries merge in narrow arrays; hot users in arrays twice the ring's size."""
@@ -32,6 +44,14 @@ def told_of(ring_kind: npt.NDArray[Any], place: npt.NDArray[np.uint8]) -> Told:
     """What entries tell, of ``ring_kind`` and `scoring.rows.place_of`, of one shape."""
     told: Told = ring_kind.astype(np.uint16) + place * np.uint16(1 << PLACE_SHIFT)
     return told
+
+
+def meet(rows: Rows, row: Ints, events: Events) -> None:
+    """Put what ``events [E]``, which the rules have let pass, tell in the rings of ``row [E]``, in place."""
+    answer = np.where(events["answers"], events["kind"] << ANSWER_SHIFT, 0)
+    shown = np.where(events["source"] == Source.IMPRESSION, SHOWN_BIT, 0)
+    told = told_of(events["kind"] | answer | shown, place_of(events["surface"]))
+    remember(rows, row, events["ad"], (events["shown_ms"] // 1000).astype(np.uint32), told)
 
 
 def remember(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> None:

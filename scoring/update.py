@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules, clean
-from scoring.events import FILTERED, VIEWED_LONG_MS, Events, Kind, Outcome, Source, only
+from scoring.events import FILTERED, VIEWED_LONG_MS, Events, Kind, Outcome, only
 from scoring.ids import MISSING
 from scoring.interest import DecayedInterest, weight_of
-from scoring.ring import remember, told_of
-from scoring.rows import ANSWER_SHIFT, SHOWN_BIT, Rows, RowStore, place_of
+from scoring.ring import meet
+from scoring.rows import Rows, RowStore
 
 _NOBODY = np.isin(list(Outcome), [*FILTERED, Outcome.LATE])
 """A placement follows what a person does now; a duplicate or replayed event is one whose placement may be missing."""
@@ -68,10 +68,7 @@ def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = 
 def take(rows: Rows, events: Events, catalogue: Catalogue) -> int:
     """Let ``events``, which the rules have let pass, change rows in place; how many are of unknown ads."""
     row = events["row"].astype(np.int64)
-    answer = np.where(events["answers"], events["kind"] << ANSWER_SHIFT, 0)
-    shown = np.where(events["source"] == Source.IMPRESSION, SHOWN_BIT, 0)
-    told = told_of(events["kind"] | answer | shown, place_of(events["surface"]))
-    remember(rows, row, events["ad"], (events["shown_ms"] // 1000).astype(np.uint32), told)
+    meet(rows, row, events)
     _count(rows, row, events)
     return _learn(rows, row, events, catalogue)
 

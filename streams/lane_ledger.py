@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from scoring.attribution import MILLI, Attribution, credit, learn
-from scoring.billing import Before, bill
+from scoring.attribution import MILLI, Attribution, earn
+from scoring.billing import Before, bill, look
 from scoring.budgets import Budgets, Spending
 from scoring.engine import Engine
-from scoring.events import Events, Kind, Outcome
+from scoring.events import Events, Outcome
 from scoring.ledger import FIGURES, PARTS, Ledger, Period
-from scoring.rows import RowStore
+from scoring.moments import Moments
+from scoring.rows import Rows
 from scoring.touches import TouchWeights
 from streams.message import Message
 from streams.wire import RESERVED, CampaignMetrics, Figures, encode_json
@@ -30,12 +31,25 @@ _AT = {name: place for place, name in enumerate(FIGURES)}
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What rows knew before events were applied: of their impressions, and whatever purchases may be owed to."""
+
+    impressions: Before
+    rings: Moments
+
+    @classmethod
+    def of(cls, rows: Rows, events: Events, owed: Attribution) -> "Known":
+        """Of ``events [E]``, which are yet to be applied to ``rows``."""
+        return cls(look(rows, events), Moments.of(rows, events, owed.kinds))
+
+
+@dataclass(frozen=True, slots=True)
 class Happened:
     """Events ``[E]``, what became of them, and what was known before; ``arms``: names by the events' numbers."""
 
     events: Events
     outcome: npt.NDArray[np.uint8]
-    before: Before
+    before: Known
     arms: Mapping[int, str]
 
 
@@ -48,19 +62,15 @@ class LaneLedger:
     _news: list[int] = field(default_factory=list)
     _known: bool = False
 
-    def charge(self, store: RowStore, happened: "Happened", engine: Engine, owed: Attribution, day: int) -> int:
-        """Add what events charge and earn that have been applied to ``store``, on a ``day`` since the epoch.
+    def charge(self, happened: "Happened", engine: Engine, owed: Attribution, day: int) -> int:
+        """Add what events charge and earn that have been applied, on a ``day`` since the epoch.
 
         Returns how many told a price that is not their placement's.
         """
         events, outcome = happened.events, happened.outcome
         shop = engine.catalogue
-        bills = bill(happened.before, events, outcome, shop, engine.market.seal)
-        applied = events[outcome == Outcome.APPLIED]
-        bought = applied[applied["kind"] == Kind.PURCHASED]
-        credits_ = credit(store.rows, bought, shop, owed, self.touches)
-        if owed.learns:
-            learn(self.touches, store.rows, applied, shop, owed)
+        bills = bill(happened.before.impressions, events, outcome, shop, engine.market.seal)
+        credits_ = earn(happened.before.rings, events[outcome == Outcome.APPLIED], shop, owed, self.touches)
         size = len(bills.slot)
         figures = np.zeros((size + len(credits_.slot), len(FIGURES)), dtype=np.int64)
         figures[:size, : _AT["last"]] = np.column_stack(

@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from scoring.anomaly import FloodScore
 from scoring.attribution import Attribution
-from scoring.billing import look
 from scoring.budgets import Budgets
 from scoring.cleaning import Rules
 from scoring.engine import Engine
@@ -37,7 +36,7 @@ from streams.control_wire import HourlyTraffic
 from streams.decode import Decoded, Record, decode, unremembered
 from streams.guests import Guests
 from streams.lane_clicks import Change, LaneClicks
-from streams.lane_ledger import Happened, LaneLedger
+from streams.lane_ledger import Happened, Known, LaneLedger
 from streams.letters import REROUTED, letter
 from streams.message import Message
 from streams.model_news import ModelNews
@@ -165,7 +164,7 @@ class Step:
         unlearned = state.clicks.forget(forgotten)
         # 2. apply, and learn what came of impressions
         decoded.events["stream_ms"] = _stream_times(state, taken)[decoded.places]
-        before = look(store.rows, decoded.events)
+        before = Known.of(store.rows, decoded.events, self.attribution)
         applied, seen, learned = self._apply(state, decoded.events)
         time_ms = max(state.stream_ms, *taken.watermarks_ms)
         misquoted = self._charge(state, Happened(decoded.events, applied.outcome, before, decoded.arms), time_ms)
@@ -278,7 +277,7 @@ class Step:
         misquoted = 0
         if self.scoring and len(happened.events):
             day = time_ms // DAY_MS
-            misquoted = state.ledger.charge(state.store, happened, self.engine, self.attribution, day)
+            misquoted = state.ledger.charge(happened, self.engine, self.attribution, day)
         state.ledger.tell(state.lane, self._budgets)
         self._budgets.pace(time_ms)
         return misquoted

@@ -1,23 +1,101 @@
 """Credits of a purchase sum to it exactly, however it is spread and whatever was learned."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scoring.attribution import MILLI, Attribution, credit, learn
+from scoring.attribution import MILLI, Attribution, credit, earn, learn
 from scoring.catalogue import Catalogue
-from scoring.events import Kind
+from scoring.events import Kind, Outcome
+from scoring.moments import Moments
 from scoring.rows import RowStore
 from scoring.touches import FEATURES, PURCHASES_MIN, TouchWeights
 from scoring.update import apply
 from streams.decode import columns
-from tests.builders import START_MS, click, entry, impression
+from streams.logs import Event
+from tests.builders import START_MS, click, columns_of, entry, impression
 
-HOUR_MS = 3_600_000
+HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 SHOP = Catalogue()
 SHOP.upsert([entry(f"ad-{n}", campaign_id=f"c-{n}", advertiser_id="arco") for n in range(3)])
 TOUCHED = st.lists(st.tuples(st.integers(0, 160), st.integers(0, 2)), max_size=10, unique_by=lambda told: told[0])
 WEIGHTS = st.lists(st.floats(-3, 3), min_size=FEATURES, max_size=FEATURES)
+
+
+def earned(events: Sequence[Event], cuts: Sequence[int], owed: Attribution) -> tuple[list[Any], bytes]:
+    """Credits of all purchases among ``events``, in batches cut at ``cuts``, and what was learned of touches."""
+    store, weights, out = RowStore(), TouchWeights(), []
+    weights.weights[1:], weights.purchases = 0.5, PURCHASES_MIN - 1  # believed from the first purchase on
+    for batch in np.split(columns_of(store, events), sorted(cuts)):
+        before = Moments.of(store.rows, batch, owed.kinds)
+        applied = batch[apply(store, batch, SHOP).outcome == Outcome.APPLIED]
+        found = earn(before, applied, SHOP, owed, weights)
+        out += zip(*(getattr(found, name).tolist() for name in found.__slots__), strict=True)
+    return out, weights.kept
+
+
+def touch(ad: int, at_ms: int, user: str = "user-1") -> list[Event]:
+    told = {"user": user, "ad_id": f"ad-{ad}"}
+    return [
+        impression(**told, time_ms=START_MS + at_ms),
+        click(**told, time_ms=START_MS + at_ms + 9, impression_time_ms=START_MS + at_ms),
+    ]
+
+
+def purchase(ad: int, at_ms: int, user: str = "user-1") -> Event:
+    told = {"event_id": f"p-{user}-{ad}-{at_ms}", "kind": "purchase", "value_micros": 1_000_001}
+    return click(user, f"ad-{ad}", START_MS + at_ms, **told)
+
+
+def flood(ad: int, at_ms: int, user: str = "user-1") -> list[Event]:
+    """More impressions than a ring holds."""
+    return [impression(user, f"ad-{ad}", START_MS + at_ms + 1_000 * n) for n in range(55)]
+
+
+@pytest.mark.parametrize("spread", ["position", "time", "learned"])
+def test_what_comes_after_a_purchase_in_its_batch_changes_nothing_of_its_credits(spread) -> None:
+    open_, answer = touch(1, MINUTE_MS)
+    before, owed = [*touch(0, 0), open_, purchase(0, 2 * MINUTE_MS)], Attribution(spread=spread)
+    alone, _ = earned(before, [], owed)
+    assert [credit[0] for credit in alone] == [0]
+    for after in ([answer], flood(2, 3 * MINUTE_MS)):
+        assert earned([*before, *after], [], owed)[0] == alone
+
+
+DID = st.tuples(
+    st.sampled_from(["touch", "touch later", "purchase", "purchase", "flood"]),
+    st.integers(0, 2),
+    st.sampled_from(["a", "b"]),
+)
+
+
+@example([("touch", 0, "a"), ("purchase", 0, "a"), ("touch", 1, "a"), ("flood", 2, "a")], [3], "learned")
+@given(
+    st.lists(DID, min_size=1, max_size=12),
+    st.lists(st.integers(0, 120), max_size=4),
+    st.sampled_from(["position", "time", "learned"]),
+)
+def test_credits_and_what_is_learned_are_those_of_the_stream_wherever_it_is_cut(did, cuts, spread) -> None:
+    events: list[Event] = []
+    clicks: list[Event] = []
+    for nth, (what, ad, user) in enumerate(did):
+        at_ms = 2 * MINUTE_MS * nth
+        if what == "flood":
+            events += flood(ad, at_ms, user)
+        elif what == "purchase":
+            events.append(purchase(ad, at_ms, user))
+        else:
+            shown, click_ = touch(ad, at_ms, user)
+            events.append(shown)
+            (events if what == "touch" else clicks).append(click_)
+    events += clicks
+    owed = Attribution(spread=spread)
+    assert earned(events, cuts, owed) == earned(events, [], owed)
+    assert earned(events, range(len(events)), owed) == earned(events, [], owed)
 
 
 @given(
@@ -41,13 +119,14 @@ def test_credits_of_a_purchase_sum_to_it_exactly(touched, value, told, spread, p
     weights = TouchWeights()
     weights.weights, weights.purchases = np.array(told), purchases
     owed = Attribution(spread=spread)
-    found = credit(store.rows, batch[batch["kind"] == Kind.PURCHASED], SHOP, owed, weights)
+    rings, bought = store.rows[batch["row"]], batch["kind"] == Kind.PURCHASED
+    found = credit(rings[bought], batch[bought], SHOP, owed, weights)
     assert len(found.slot) == len(touched)
     for parts, whole in ((found.spread, MILLI), (found.spread_micros, value), (found.last_micros, value)):
         assert (parts >= 0).all()
         assert parts.sum() == (whole if touched else 0)
-    by_position = credit(store.rows, batch[batch["kind"] == Kind.PURCHASED], SHOP, Attribution())
+    by_position = credit(rings[bought], batch[bought], SHOP, Attribution())
     if spread == "learned" and not purchases:
         assert found.spread_micros.tolist() == by_position.spread_micros.tolist()
-    learn(weights, store.rows, batch, SHOP, owed)
+    learn(weights, rings, batch, SHOP, owed)
     assert weights.purchases == purchases + bool(touched)

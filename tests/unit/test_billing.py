@@ -217,26 +217,28 @@ def test_purchases_are_owed_to_the_clicks_before_them_within_their_windows() -> 
     apply(store, batch, shop)
     bought = batch[batch["kind"] == Kind.PURCHASED]
 
-    found = credit(store.rows, bought, shop, Attribution())
+    found = credit(store.rows[bought["row"]], bought, shop, Attribution())
     assert found.slot.tolist() == [0, 1, 0, 1]
     assert found.spread.tolist() == [400, 100, 100, 400]
     assert (found.last.tolist(), found.last_micros.tolist()) == ([0, 0, 0, 1_000], [0, 0, 0, 1_001])
     assert found.spread_micros.sum() == 1_001
 
-    by_time = credit(store.rows, bought, shop, Attribution(spreads={id64("two"): "time"}, half_life_ms=hour))
+    by_time = credit(
+        store.rows[bought["row"]], bought, shop, Attribution(spreads={id64("two"): "time"}, half_life_ms=hour)
+    )
     assert by_time.spread.tolist() == [66, 134, 266, 534]  # 1 : 2 : 4 : 8 of fifteen, in whole thousandths
     assert by_time.last.tolist() == found.last.tolist()
     assert by_time.spread_micros.sum() == 1_001
     others = Attribution(spread="time", spreads={id64("two"): "position"}, half_life_ms=hour)
-    assert credit(store.rows, bought, shop, others).spread.tolist() == found.spread.tolist()
-    sudden = credit(store.rows, bought, shop, Attribution(spread="time", half_life_ms=1))
+    assert credit(store.rows[bought["row"]], bought, shop, others).spread.tolist() == found.spread.tolist()
+    sudden = credit(store.rows[bought["row"]], bought, shop, Attribution(spread="time", half_life_ms=1))
     assert sudden.spread.tolist() == [0, 0, 0, 1_000]  # nothing of what is that much older is left, and nothing is lost
 
-    short = credit(store.rows, bought, shop, Attribution(campaigns={id64("two"): hour}))
+    short = credit(store.rows[bought["row"]], bought, shop, Attribution(campaigns={id64("two"): hour}))
     assert short.slot.tolist() == [0, 0]
     assert short.last.tolist() == [0, 1_000]
     assert short.spread.tolist() == [500, 500]
-    assert len(credit(store.rows, bought, shop, Attribution(usual_ms=hour)).slot) == 0
+    assert len(credit(store.rows[bought["row"]], bought, shop, Attribution(usual_ms=hour)).slot) == 0
 
 
 def test_a_click_of_itself_in_the_second_of_an_impression_earns_no_purchase() -> None:
@@ -246,7 +248,7 @@ def test_a_click_of_itself_in_the_second_of_an_impression_earns_no_purchase() ->
         store = RowStore()
         batch = columns(events, [store.row_of(b"user-1")] * len(events))
         apply(store, batch, SHOP)
-        return len(credit(store.rows, batch[-1:], SHOP, Attribution()).slot)
+        return len(credit(store.rows[batch["row"]][-1:], batch[-1:], SHOP, Attribution()).slot)
 
     assert earned(impression_time_ms=START_MS) == 1
     assert earned() == 0
@@ -258,8 +260,8 @@ def test_while_no_ad_is_known_purchases_earn_nobody_anything_and_teach_nothing()
     store, nothing, weights = RowStore(), Catalogue(), TouchWeights()
     batch = columns(events, [store.row_of(b"user-1")] * len(events))
     apply(store, batch, nothing)
-    assert len(credit(store.rows, batch[-1:], nothing, Attribution(), weights).slot) == 0
-    learn(weights, store.rows, batch, nothing, Attribution(spread="learned"))
+    assert len(credit(store.rows[batch["row"]][-1:], batch[-1:], nothing, Attribution(), weights).slot) == 0
+    learn(weights, store.rows[batch["row"]], batch, nothing, Attribution(spread="learned"))
     assert not weights.changed
 
 

@@ -152,6 +152,24 @@ def test_what_was_learned_of_touches_moves_with_the_lane_where_the_rules_ask_for
     assert not played.state.ledger.touches.changed
 
 
+@pytest.mark.parametrize("size", [1, 4, 5])
+def test_a_purchase_is_owed_to_the_click_before_it_and_not_to_the_next_one(model: AttentionModel, size: int) -> None:
+    played = Played(step_of(model))
+    played.step.engine.catalogue.upsert(
+        [entry(ad, campaign_id=campaign, advertiser_id="arco") for ad, campaign in (("x", "one"), ("y", "two"))]
+    )
+    open_, later = [
+        impression(ad_id="y", time_ms=START_MS + 2_000),
+        click(ad_id="y", time_ms=START_MS + 9_000, impression_time_ms=START_MS + 2_000),
+    ]
+    first = [impression(ad_id="x"), click(ad_id="x", time_ms=START_MS + 1_000, impression_time_ms=START_MS)]
+    bought = click(ad_id="x", event_id="p", time_ms=START_MS + 6_000, kind="purchase", value_micros=7)
+    events: list[Event] = [*first, open_, bought, later]
+    for start in range(0, len(events), size):
+        played.take(events[start : start + size])
+    assert {name: each.total.purchases for name, each in metrics(played).items()} == {"one": 1.0, "two": 0.0}
+
+
 def test_a_campaign_whose_budget_is_spent_is_in_no_placement_from_the_same_slice_on(model: AttentionModel) -> None:
     played = Played(step_of(model))
     played.take([impression(ad_id="ad-1")])

@@ -1,0 +1,67 @@
+"""Rings as they were when single events of a batch had been applied: what comes later in the batch is not in them.
+
+Rows tell what a whole batch has left. But a click after a purchase has nothing to do with it, and what is shown after
+it pushes out what came before. So the rings of whoever is asked for are kept from before the batch, and what was
+applied is put in them once more, piece by piece, everybody's at once: a piece ends with an event that is asked for. A
+ring is the same wherever a stream is cut (`scoring.ring`), and so is what is found here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.events import Events, Kind
+from scoring.ring import meet
+from scoring.rows import ROW, Rows
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+RING = np.dtype([each for each in ROW.descr if each[0].startswith("ring_")])
+"""What of a row is its ring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """The ``rings [U]`` of the rows ``row [U]``, ascending, before a batch."""
+
+    row: Ints
+    rings: Rows
+
+    @classmethod
+    def of(cls, rows: Rows, events: Events, kinds: Sequence[Kind]) -> "Moments":
+        """Of those of ``rows`` whose ``events [E]``, which are yet to be applied, have one of ``kinds`` among them."""
+        row = np.unique(events["row"][np.isin(events["kind"], kinds)]).astype(np.int64)
+        rings = np.zeros(len(row), dtype=RING)
+        for name in RING.names or ():
+            rings[name] = rows[name][row]
+        return cls(row, rings)
+
+    def at(self, applied: Events, asked: Bools) -> Rows:
+        """The rings ``[P]``, of `RING`, right after each event that is ``asked [E]`` for among ``applied [E]``.
+
+        ``applied``: the events of the batch that changed rows, in order. Those asked for are of the kinds told before.
+        """
+        found = np.zeros(np.count_nonzero(asked), dtype=RING)
+        if not len(found):
+            return found
+        nth = np.cumsum(asked) - 1
+        theirs = np.flatnonzero(np.isin(applied["row"], applied["row"][asked]))
+        events, asked, nth = applied[theirs], asked[theirs], nth[theirs]
+        rings, of = self.rings.copy(), np.searchsorted(self.row, events["row"])
+        for piece in _pieces(events["row"], asked):
+            meet(rings, of[piece], events[piece])
+            last = piece[asked[piece]]
+            found[nth[last]] = rings[of[last]]
+        return found
+
+
+def _pieces(row: npt.NDArray[np.int32], asked: Bools) -> Iterator[Ints]:
+    """Places of the events in the first piece of every ``row [E]``, in the second, …; it ends with one asked for."""
+    by_row = np.argsort(row, kind="stable")
+    before: Ints = np.cumsum(asked[by_row]) - asked[by_row]
+    turn = np.empty(len(row), dtype=np.int64)
+    turn[by_row] = before - before[np.searchsorted(row[by_row], row[by_row])]
+    yield from np.split(np.argsort(turn, kind="stable"), np.cumsum(np.bincount(turn))[:-1])

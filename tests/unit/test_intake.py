@@ -11,7 +11,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from streams.fatal import EXIT_STATUS, GRACE_S, describe
-from streams.intake import Intake, SilenceError, lanes_of
+from streams.intake import Intake, SilenceError, group_consumer, lanes_of, member_name
 from streams.leaving import leave
 from streams.settings import Settings
 
@@ -48,6 +48,20 @@ def test_a_fatal_error_ends_a_process_that_hangs_while_it_stops() -> None:
     assert ended.returncode == EXIT_STATUS
     assert time.monotonic() - started >= GRACE_S  # it was given its time
     assert "ValueError: lost" in ended.stdout + ended.stderr
+
+
+def test_workers_on_one_host_are_told_apart_in_their_group_by_legal_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "shop host_1.example")
+    monkeypatch.setattr("os.getpid", lambda: 4711)
+
+    async def told(settings: Settings) -> str:
+        consumer = group_consumer(settings)
+        await consumer.stop()
+        return str(consumer._client._client_id)
+
+    assert asyncio.run(told(Settings())) == "salience-shop-host_1.example-4711"
+    assert asyncio.run(told(Settings(instance_id="worker/ä-2"))) == "worker---2"
+    assert member_name(Settings(instance_id="x" * 300 + "-2")) == "x" * 247 + "-2"
 
 
 def test_a_slice_that_brokers_do_not_answer_ends_the_worker_with_where_and_how_long(

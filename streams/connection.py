@@ -88,10 +88,14 @@ def security() -> Security:
         return Security()
     except ValidationError as error:
         problems = (
-            ": ".join(filter(None, ("_".join(("SALIENCE", *map(str, p["loc"]))).upper() if p["loc"] else "", p["msg"])))
+            ": ".join(filter(None, (_setting(p["loc"]), p["msg"].removeprefix("Value error, "))))
             for p in error.errors(include_input=False, include_url=False)
         )
         raise ConnectionSettingsError("; ".join(problems)) from None
+
+
+def _setting(place: tuple[int | str, ...]) -> str:
+    return "_".join(("SALIENCE", *map(str, place))).upper() if place else ""
 
 
 def aiokafka_options(bootstrap: str) -> dict[str, Any]:

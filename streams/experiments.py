@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 import structlog
+from pydantic import ValidationError
 
 from scoring.assignment import Arm, Cohort, Experiment, free_range
 from scoring.policies import Experiments, Policy, changed
@@ -144,9 +145,9 @@ def create(
     taken = [(one.low, one.high) for one in known.values() if one.layer == layer and one.status != "stopped"]
     number = 1 + max((one.number for one in known.values()), default=0)
     try:
-        low, high = free_range(taken, width)
-        for arm in arms:
+        for arm in arms:  # before the layer: what is wrong with them no other layer mends
             _check_changes(arm)
+        low, high = _free(taken, width)
         setting = ExperimentSetting(
             experiment=name,
             number=number,
@@ -171,8 +172,18 @@ def create(
         if len(models := models_of([*known.values(), setting])) > MODELS_MAX:
             raise ExperimentError(f"experiments name {', '.join(models)}; {MODELS_MAX} models at most: stop one first")
         return msgspec.convert(msgspec.to_builtins(setting), ExperimentSetting)  # checks names and ranges
+    except ValidationError as error:
+        why = "; ".join(f"{'_'.join(map(str, each['loc']))} {each['input']}: {each['msg']}" for each in error.errors())
+        raise ExperimentError(f"{name}: {why}") from error
     except (ValueError, msgspec.ValidationError) as error:
         raise ExperimentError(f"{name}: {error}") from error
+
+
+def _free(taken: list[tuple[float, float]], width: float) -> tuple[float, float]:
+    try:
+        return free_range(taken, width)
+    except ValueError as error:
+        raise ExperimentError(f"{error}, or a smaller --width") from error
 
 
 def _check_changes(arm: ArmSetting) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -15,9 +16,8 @@ from streams.clock import wall_ms
 
 if TYPE_CHECKING:
     from streams.control import Control
-    from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail
+    from streams.control_wire import ExperimentSetting
     from streams.experiment_report import ExperimentReport
-    from streams.experiments import Bandit
     from streams.settings import Settings
 
 app = typer.Typer(help="Live experiments: create, start, ramp, stop, list, report, referee.", no_args_is_help=True)
@@ -65,26 +65,27 @@ def create(
     ready from now on.
     """
     from streams import experiments
+    from streams.cli import arms
     from streams.control_wire import ExperimentSetting
     from streams.experiments import models_of
     from streams.model_desk import tried
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    control = _control(settings)
-    made = or_fail(
-        lambda: experiments.create(
-            control.all(ExperimentSetting),
-            name,
-            [_arm(one) for one in arm],
-            layer=layer,
+    asked = or_fail(
+        lambda: partial(
+            experiments.create,
+            name=arms.named("NAME", name),
+            arms=[arms.arm(one) for one in arm],
+            layer=arms.named("--layer", layer),
             width=width,
-            primary=primary,  # type: ignore[arg-type]  # checked as the message is
-            guardrails=[_guardrail(one) for one in guardrail],
-            time_ms=wall_ms(),
-            bandit=_bandit(allocation, minimum, epoch),
+            primary=arms.metric("--primary", primary),  # type: ignore[arg-type]  # one of them
+            guardrails=[arms.guardrail(one) for one in guardrail],
+            bandit=arms.bandit(allocation, minimum, epoch),
             interleaved=interleave,
         )
     )
+    control = _control(settings)
+    made = or_fail(lambda: asked(control.all(ExperimentSetting), time_ms=wall_ms()))
     _check_models(made, control)
     or_fail(lambda: asyncio.run(tried(settings, control, models_of([made]))))
     _publish(settings, made, as_json)
@@ -235,32 +236,6 @@ def _print(found: "ExperimentReport") -> None:
         f"split p {found.split_p_value:.3g}, users who saw two arms {found.crossed_users}, "
         f"primary metric {found.primary}; differences to the first arm, 95 % at all times"
     )
-
-
-def _arm(text: str) -> "ArmSetting":
-    from streams.control_wire import ArmSetting
-
-    head, _, rest = text.partition(":")
-    name, _, share = head.partition("=")
-    changes = dict(part.partition("=")[::2] for part in rest.split(",")) if rest else {}
-    model = changes.pop("model", "")
-    values = {key: value if key == "explore" else float(value) for key, value in changes.items()}
-    return ArmSetting(arm=name, share=float(share), changes=values, model=model)
-
-
-def _bandit(allocation: str, minimum: float, epoch_s: int) -> "Bandit | None":
-    from streams.experiments import Bandit
-
-    if allocation not in ("fixed", "bandit"):
-        raise ValueError(f"--allocation {allocation}: expected fixed or bandit")
-    return Bandit(minimum, epoch_s) if allocation == "bandit" else None
-
-
-def _guardrail(text: str) -> "Guardrail":
-    from streams.control_wire import Guardrail
-
-    metric, _, loss = text.partition("=")
-    return Guardrail(metric=metric, most_loss=float(loss))  # type: ignore[arg-type]  # checked as the message is
 
 
 def _check_models(setting: "ExperimentSetting", control: "Control") -> None:

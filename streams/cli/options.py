@@ -34,4 +34,5 @@ def settings_of(**given: object) -> "Settings":
 
 def _told(problem: "ErrorDetails") -> str:
     name = "_".join(map(str, problem["loc"])).upper()
-    return f"SALIENCE_{name} is {problem['input']!r}: {problem['msg']}" if name else problem["msg"]
+    why = problem["msg"].removeprefix("Value error, ")
+    return f"SALIENCE_{name} is {problem['input']!r}: {why}" if name else why

@@ -32,16 +32,21 @@ Keys = Annotated[
 @app.command(epilog="Example: salience privacy consent user-1 --refused")
 def consent(
     user: User,
-    granted: Annotated[bool, typer.Option("--granted/--refused", help="The person's answer, until the next one.")],
+    granted: Annotated[
+        bool | None, typer.Option("--granted/--refused", help="The person's answer, until the next one.")
+    ] = None,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     keys: Keys = None,
     as_json: Json = False,
 ) -> None:
     """Record a person's answer. A refusal forgets what is held; from then on placements follow the context alone."""
+    from streams.cli.failing import fail
     from streams.clock import wall_ms
     from streams.control_wire import Consent
 
+    if granted is None:
+        fail(f"what {user} has answered is not said; expected --granted or --refused", 2)
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     messages = [Consent(user_id=each, granted=granted, time_ms=wall_ms()) for each in _users(user, keys)]
     _publish(settings, messages, as_json=as_json)

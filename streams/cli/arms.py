@@ -1,0 +1,81 @@
+"""An experiment's options read: what is wrong with one is told by the option's name, with what it may be."""
+
+import re
+from typing import TYPE_CHECKING, get_args
+
+if TYPE_CHECKING:
+    from streams.control_wire import ArmSetting, Guardrail
+    from streams.experiments import Bandit
+
+ARM = "NAME=SHARE, or NAME=SHARE:setting=value,model=VERSION"
+NAME = re.compile("[a-z0-9][a-z0-9-]{0,31}")
+"""As on the wire (`streams.control_wire.ExperimentName`)."""
+
+
+def named(option: str, name: str) -> str:
+    """A name that an experiment, a layer or an arm may have. Raises `ValueError`."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{option}: the name {name!r}; expected lower-case letters, digits and dashes, 32 at most")
+    return name
+
+
+def metric(option: str, name: str) -> str:
+    """A metric that is judged. Raises `ValueError`."""
+    from streams.control_wire import Metric
+
+    if name not in get_args(Metric):
+        raise ValueError(f"{option}: the metric {name!r}; expected one of {', '.join(get_args(Metric))}")
+    return name
+
+
+def arm(text: str) -> "ArmSetting":
+    """What ``--arm`` says; what the changes may be, the experiment checks. Raises `ValueError`."""
+    from streams.control_wire import ArmSetting
+
+    option = f"--arm {text}"
+    head, _, rest = text.partition(":")
+    name, _, share = head.partition("=")
+    changes = {}
+    for part in rest.split(",") if rest else ():
+        key, told, value = part.partition("=")
+        if not told:
+            raise ValueError(f"{option}: {part!r}; expected {ARM}")
+        changes[key] = value
+    model = changes.pop("model", "")
+    values = {
+        key: value if key == "explore" else _number(option, value, f"{key}=NUMBER") for key, value in changes.items()
+    }
+    return ArmSetting(arm=named(option, name), share=_share(option, share, ARM), changes=values, model=model)
+
+
+def guardrail(text: str) -> "Guardrail":
+    """What ``--guardrail`` says. Raises `ValueError`."""
+    from streams.control_wire import Guardrail
+
+    option = f"--guardrail {text}"
+    name, _, loss = text.partition("=")
+    found = metric(option, name)
+    return Guardrail(metric=found, most_loss=_share(option, loss, "METRIC=LOSS, such as ctr=0.05"))  # type: ignore[arg-type]  # one of them
+
+
+def bandit(allocation: str, minimum: float, epoch_s: int) -> "Bandit | None":
+    """What ``--allocation`` and a bandit's own options say. Raises `ValueError`."""
+    from streams.experiments import Bandit
+
+    if allocation not in ("fixed", "bandit"):
+        raise ValueError(f"--allocation {allocation}: expected fixed or bandit")
+    return Bandit(minimum, epoch_s) if allocation == "bandit" else None
+
+
+def _number(option: str, text: str, expected: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{option}: {text!r} is no number; expected {expected}") from None
+
+
+def _share(option: str, text: str, expected: str) -> float:
+    share = _number(option, text, expected)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{option}: {text} is no share; expected 0 to 1")
+    return share

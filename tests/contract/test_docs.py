@@ -2,15 +2,22 @@
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from streams.cli import app
+from streams.control import Control
+from streams.control_wire import ExperimentSetting
+from streams.settings import Settings
+from streams.wire import encode_json
+from tests.builders import Record
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -101,3 +108,24 @@ def test_the_readme_is_one_page_and_starts_with_the_two_commands() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 80
     assert [line.split("#")[0].strip() for line in lines if line.startswith("make ")][:2] == ["make demo", "make test"]
+
+
+def test_the_experiments_of_their_page_can_be_made_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "deploy/EXPERIMENTS.md").read_text().replace("\\\n", " ")
+    lines = re.findall(r"^salience experiment (?:create|start) .*", page, re.MULTILINE)
+    control = Control()
+
+    def publish(_settings: Settings, setting: ExperimentSetting, _as_json: bool) -> None:
+        control.take([Record("control", 0, 0, 1, setting.key, encode_json(setting))])
+
+    at = "streams.cli.experiment"
+    monkeypatch.setattr(f"{at}._control", lambda _settings: control)
+    monkeypatch.setattr(f"{at}._publish", publish)
+    monkeypatch.setattr(f"{at}._check_models", lambda *_: None)
+    monkeypatch.setattr("streams.model_desk.tried", AsyncMock())
+    for line in lines:
+        told = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
+        assert told.exit_code == 0, (line, told.output)
+    made = control.all(ExperimentSetting)
+    assert len(made) == len(lines) / 2 > 4
+    assert {one.status for one in made.values()} == {"running"}

@@ -11,8 +11,19 @@ log = structlog.get_logger()
 
 EXIT_STATUS = 70
 """EX_SOFTWARE of sysexits.h."""
+CANNOT_START = 1
+"""Of a worker that a person must help before it can run: it is not started again by itself."""
 GRACE_S = 5.0
 """What an orderly stop may take after a fatal error; a hanging one would keep a dead worker in the group."""
+
+
+class CannotStartError(RuntimeError):
+    """What keeps a worker from ever starting; the message says what a person must do."""
+
+
+def status_of(error: BaseException) -> int:
+    """With which a worker ends that the error ends."""
+    return CANNOT_START if isinstance(error, CannotStartError) else EXIT_STATUS
 
 
 def describe(error: BaseException) -> str:
@@ -25,15 +36,16 @@ def describe(error: BaseException) -> str:
     return f"{name} in {ours[-1].name} ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else name
 
 
-def say_end(reason: str) -> None:
-    """The last line of a worker that has failed."""
-    log.error("the worker ended", status=EXIT_STATUS, reason=reason)
+def say_end(error: BaseException) -> int:
+    """The last line of a worker that has failed; its exit status."""
+    status = status_of(error)
+    log.error("the worker ended", status=status, reason=describe(error))
+    return status
 
 
 def end_now(error: BaseException) -> None:
     """Say why, and end the process without anything further."""
-    say_end(describe(error))
-    os._exit(EXIT_STATUS)
+    os._exit(say_end(error))
 
 
 def arm_exit(error: BaseException) -> None:

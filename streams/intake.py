@@ -16,15 +16,15 @@ from contextlib import suppress
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, UnknownError
 from mode import Service
 
 from scoring.events import Source
 from streams.clock import tick_ms
 from streams.connection import aiokafka_options
-from streams.fatal import arm_exit, describe
+from streams.fatal import CannotStartError, arm_exit, describe
 from streams.identity import TopicIdentity, check_lanes
-from streams.lane import Lane, LaneLostError, Shared
+from streams.lane import FenceError, Lane, LaneLostError, Shared
 from streams.leaving import leave
 from streams.queues import SourceQueue
 from streams.settings import Settings
@@ -113,7 +113,7 @@ class Intake(Service, ConsumerRebalanceListener):
         self._closing: set[asyncio.Task[None]] = set()
         self._taking: dict[int, asyncio.Task[None]] = {}
         self._stopping = False
-        self._joined = False
+        self._joined = self._fenced = False
         self._polls = 0
         self._ending = ""
         self.counts: Counter[str] = Counter()
@@ -231,6 +231,13 @@ class Intake(Service, ConsumerRebalanceListener):
                 lane=lane.number,
                 error=str(error),
             )
+        except FenceError as error:
+            # A broker that does not know of transactions; one that had them and fails is a failure like any other.
+            if isinstance(error.__cause__, UnknownError) and not self._fenced:
+                raise CannotStartError(str(error)) from error
+            raise
+        else:
+            self._fenced = True
         self._taking.pop(lane.number, None)
 
     async def _guarded(self, work: Awaitable[None]) -> None:

@@ -9,7 +9,7 @@ import faust
 import structlog
 
 from streams.app import create_app
-from streams.fatal import EXIT_STATUS, describe, say_end
+from streams.fatal import say_end
 from streams.identity import identify
 from streams.repeats import Repeats
 from streams.settings import Settings
@@ -43,7 +43,7 @@ def configure_logging(*, log_json: bool) -> None:
 
 
 def run(settings: Settings, *, log_json: bool = False) -> int:
-    """Run until stopped; the exit status: 0 after an orderly stop, `EXIT_STATUS` after a fatal error.
+    """Run until stopped; the exit status: 0 after an orderly stop, `streams.fatal.status_of` after a fatal error.
 
     Raises before anything runs: `ListenError`, `ModelError`, `RecoveryError`, `RulesError`, `TextEncoderError`,
     `TopicsError`.
@@ -76,5 +76,4 @@ def run(settings: Settings, *, log_json: bool = False) -> int:
         error = worker.crash_reason or stop.__context__ or stop
     except Exception as raised:  # noqa: BLE001 - the process ends here, with a line that says why
         error = raised
-    say_end(describe(error))
-    return EXIT_STATUS
+    return say_end(error)

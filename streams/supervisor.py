@@ -9,10 +9,12 @@ from types import FrameType
 
 import structlog
 
+from streams.fatal import CANNOT_START
+
 log = structlog.get_logger()
 
-ORDERLY, CANNOT_START, USAGE = 0, 1, 2
-"""Exit statuses of a worker that are not failures of a running one."""
+ORDERLY, USAGE = 0, 2
+"""Exit statuses of a worker that, like `CANNOT_START`, are not failures of a running one."""
 PAUSE_S, PAUSE_S_MAX = 1.0, 30.0
 """Before the first start anew, and at most: doubled each time, since what fails at once will fail again."""
 WELL_S = 60.0

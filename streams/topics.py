@@ -368,7 +368,8 @@ def _answer(future: Any, failure: str) -> Any:
 def _silent(bootstrap: str, error: KafkaException) -> str:
     return (
         f"No Kafka broker answers at {bootstrap} within {ANSWER_S:.0f} s ({error.args[0].str()})."
-        " Start one: salience broker embedded up; or name yours: --bootstrap HOST:PORT (SALIENCE_BOOTSTRAP)."
+        " Start one: salience broker apache up (or embedded, with SALIENCE_GUARANTEE=at_least_once);"
+        " or name yours: --bootstrap HOST:PORT (SALIENCE_BOOTSTRAP)."
     )
 
 

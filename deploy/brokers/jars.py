@@ -73,7 +73,7 @@ def _copy_dependencies(maven: str, scratch: Path, into: Path) -> None:
             f"Maven could not fetch Apache Kafka {kafka_version()}, exit code {done.returncode}:\n"
             f"{_log_head(log)}\n"
             "Check that this machine reaches a Maven repository,"
-            " or use the embedded broker: salience broker embedded up."
+            " or use the embedded broker: salience broker embedded up (SALIENCE_GUARANTEE=at_least_once)."
         )
 
 

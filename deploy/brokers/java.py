@@ -13,7 +13,7 @@ NEEDED = 17
 
 INSTALL = (
     "Install a JDK 17: apt-get install openjdk-17-jre-headless maven (macOS: brew install openjdk@17 maven),"
-    " or use the embedded broker: salience broker embedded up."
+    " or use the embedded broker: salience broker embedded up (SALIENCE_GUARANTEE=at_least_once)."
 )
 
 

@@ -87,7 +87,7 @@ def _failures(bootstrap: str) -> Iterator[None]:
     except KafkaError as error:
         fail(
             f"{bootstrap} does not answer ({error!r})."
-            " Start a broker: salience broker embedded up; or name yours: --bootstrap HOST:PORT."
+            " Start a broker: salience broker apache up (or embedded); or name yours: --bootstrap HOST:PORT."
         )
     finally:
         library.setLevel(level)

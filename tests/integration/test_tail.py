@@ -99,4 +99,4 @@ def test_a_missing_topic_or_broker_fails_with_the_command_that_helps(embedded: B
     assert "salience topics create" in missing.output
     silent = CliRunner().invoke(app, ["tail", "clicks", "--bootstrap", "127.0.0.1:1"])
     assert silent.exit_code == 1
-    assert "salience broker embedded up" in silent.output
+    assert "salience broker apache up" in silent.output

@@ -43,7 +43,7 @@ def test_a_command_without_a_broker_says_what_to_do_to_people_and_to_machines(
     assert isinstance(result.exception, SystemExit)
     for told in (result.stderr, json.loads(result.stdout)["error"]):
         assert f"No Kafka broker answers at {NOBODY}" in told
-        assert "salience broker embedded up" in told
+        assert "salience broker apache up (or embedded, with SALIENCE_GUARANTEE=at_least_once)" in told
     assert "Traceback" not in result.output
 
 

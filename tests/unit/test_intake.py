@@ -5,13 +5,16 @@ import re
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from unittest.mock import AsyncMock
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError, NodeNotReadyError, UnknownError
 
-from streams.fatal import EXIT_STATUS, GRACE_S, describe
+from streams.fatal import CANNOT_START, EXIT_STATUS, GRACE_S, describe, status_of
 from streams.intake import Intake, SilenceError, group_consumer, lanes_of, member_name
+from streams.lane import FenceError
 from streams.leaving import leave
 from streams.settings import Settings
 
@@ -87,6 +90,27 @@ def test_a_slice_that_brokers_do_not_answer_ends_the_worker_with_where_and_how_l
     assert said == [
         "SilenceError: no answer from broker:9092 to a slice of lane 3 within 12 s (SALIENCE_SLICE_DEADLINE_MS)"
     ]
+
+
+def test_a_broker_that_never_had_transactions_keeps_a_worker_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[int, str]] = []
+    monkeypatch.setattr("streams.intake.arm_exit", lambda error: said.append((status_of(error), str(error))))
+
+    def failing(cause: KafkaError) -> SimpleNamespace:
+        error = FenceError("no transactions")
+        error.__cause__ = cause
+        return SimpleNamespace(number=0, take_over=AsyncMock(side_effect=error))
+
+    async def ends(*lanes: SimpleNamespace) -> None:
+        intake = Intake(Settings(), lambda _: pytest.fail("not started"), AsyncMock())
+        monkeypatch.setattr(intake, "crash", AsyncMock())
+        for lane in lanes:
+            await intake._guarded(intake._take_over(lane, set()))  # type: ignore[arg-type]  # stands in for a lane
+
+    asyncio.run(ends(failing(UnknownError())))
+    asyncio.run(ends(failing(NodeNotReadyError())))
+    asyncio.run(ends(SimpleNamespace(number=1, take_over=AsyncMock()), failing(UnknownError())))
+    assert said == [(status, "no transactions") for status in (CANNOT_START, EXIT_STATUS, EXIT_STATUS)]
 
 
 def test_an_error_without_a_text_is_told_with_what_was_being_done() -> None:

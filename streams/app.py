@@ -184,7 +184,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         snapshots = Snapshots(settings, identity.changelog)
         return Shared(settings, consumer, step, compute, identity, snapshots, metrics=metrics, traces=traces)
 
-    intake = Intake(settings, make_shared, offer)
+    intake = Intake(settings, make_shared, offer, lambda: app.should_stop)
     feeds: list[TopicFeed] = [
         ControlFeed(settings, control, compute, intake.fail),
         CatalogueFeed(settings, engine.catalogue, refused, compute, intake.fail),

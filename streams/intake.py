@@ -98,10 +98,20 @@ def lanes_of(partitions: Iterable[TopicPartition], topics: tuple[str, str], lane
 
 
 class Intake(Service, ConsumerRebalanceListener):
-    """Feeds lanes. ``offer(lane)`` puts a lane's token on the channel; whoever takes it calls `step`."""
+    """Feeds lanes. ``offer(lane)`` puts a lane's token on the channel; whoever takes it calls `step`.
 
-    def __init__(self, settings: Settings, make_shared: Callable[[AIOKafkaConsumer], Shared], offer: Offer) -> None:
+    ``stops``: whether the worker has been told to stop, as it can be before this service has started.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        make_shared: Callable[[AIOKafkaConsumer], Shared],
+        offer: Offer,
+        stops: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__()
+        self._stops = stops
         self._settings = settings
         self._make_shared = make_shared
         self._offer = offer
@@ -132,7 +142,9 @@ class Intake(Service, ConsumerRebalanceListener):
     # --- life --------------------------------------------------------------------------------------------
 
     async def on_started(self) -> None:
-        """Join the group and pump."""
+        """Join the group and pump, unless there is to be an end."""
+        if self._stops():
+            return
         consumer = group_consumer(self._settings)
         self._shared = self._make_shared(consumer)
         await consumer.start()
@@ -156,8 +168,11 @@ class Intake(Service, ConsumerRebalanceListener):
         await leave("the group's member", self._shared.consumer.stop())
 
     def fail(self, error: BaseException) -> None:
-        """A fatal error: the process ends, in order where it can, within seconds where it cannot."""
-        if not self._stopping:
+        """A fatal error: the process ends, in order where it can, within seconds where it cannot.
+
+        Nothing once the worker stops: parts that are closed under others' hands make errors that are none.
+        """
+        if not (self._stopping or self._stops()):
             self._stopping = True
             self._ending = describe(error)
             arm_exit(error)

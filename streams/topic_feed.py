@@ -6,10 +6,11 @@ half of it.
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import ConsumerStoppedError
 from mode import Service
 
 from streams.compute import Compute
@@ -66,12 +67,21 @@ class TopicFeed(Service):
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await log_ends(bootstrap, partitions)
-        records = 0
-        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
-            records += await self._read(consumer)
+        try:
+            records = await self._catch_up(consumer, ends)
+        except ConsumerStoppedError:
+            if self.should_stop:  # by `on_stop`, which does not wait for the start's end
+                return
+            raise
         self.caught_up = True
         log.info("topic caught up", topic=self._topic, records=records, refused=self.refused)
         self.add_future(self._follow(consumer))
+
+    async def _catch_up(self, consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> int:
+        records = 0
+        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+            records += await self._read(consumer)
+        return records
 
     async def _read(self, consumer: AIOKafkaConsumer) -> int:
         batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._records_per_read)

@@ -6,41 +6,44 @@ import os
 # cost of a placement on two busy cores. Read when numpy is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import typer
+try:
+    import typer
 
-from streams.cli import (
-    asyncapi,
-    bench,
-    broker,
-    campaigns,
-    console,
-    dead_letters,
-    demo,
-    doctor,
-    evaluate,
-    experiment,
-    explain,
-    export_log,
-    lag,
-    lanes,
-    metrics,
-    model,
-    ope,
-    outcomes,
-    privacy,
-    replay,
-    report,
-    reviews,
-    rules,
-    settings,
-    simulate,
-    tail,
-    topics,
-    train,
-    verify,
-    worker,
-)
-from streams.cli.failing import Salience
+    from streams.cli import (
+        asyncapi,
+        bench,
+        broker,
+        campaigns,
+        console,
+        dead_letters,
+        demo,
+        doctor,
+        evaluate,
+        experiment,
+        explain,
+        export_log,
+        lag,
+        lanes,
+        metrics,
+        model,
+        ope,
+        outcomes,
+        privacy,
+        replay,
+        report,
+        reviews,
+        rules,
+        settings,
+        simulate,
+        tail,
+        topics,
+        train,
+        verify,
+        worker,
+    )
+    from streams.cli.failing import Salience
+except KeyboardInterrupt:  # half a second of imports, in which Ctrl-C is no error
+    raise SystemExit(130) from None
 
 app = typer.Typer(
     name="salience",

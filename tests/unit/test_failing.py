@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 from unittest.mock import AsyncMock
 
@@ -95,3 +97,18 @@ def test_a_wrong_setting_ends_the_command_as_a_wrong_call_does(
     assert result.exit_code == 2
     assert setting in json.loads(result.stdout)["error"]
     assert setting in result.stderr
+
+
+@pytest.mark.parametrize(("command", "at"), [("settings", "streams.cli.lag"), ("lag", "streams.lag.monitor")])
+def test_ctrl_c_while_a_command_is_being_loaded_ends_it_without_a_word(command: str, at: str) -> None:
+    interrupted = (
+        "import runpy, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {at!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        f"sys.argv = ['salience', {command!r}]\n"
+        "runpy.run_module('streams.cli', run_name='__main__')"
+    )
+    ended = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")

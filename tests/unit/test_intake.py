@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from types import SimpleNamespace
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError, NodeNotReadyError, UnknownError
+from aiokafka.errors import ConsumerStoppedError, KafkaError, NodeNotReadyError, UnknownError
 
+from streams.control import Control, ControlFeed
 from streams.fatal import CANNOT_START, EXIT_STATUS, GRACE_S, describe, status_of
 from streams.intake import Intake, SilenceError, group_consumer, lanes_of, member_name
 from streams.lane import FenceError
@@ -111,6 +112,51 @@ def test_a_broker_that_never_had_transactions_keeps_a_worker_from_starting(monke
     asyncio.run(ends(failing(NodeNotReadyError())))
     asyncio.run(ends(SimpleNamespace(number=1, take_over=AsyncMock()), failing(UnknownError())))
     assert said == [(status, "no transactions") for status in (CANNOT_START, EXIT_STATUS, EXIT_STATUS)]
+
+
+def test_what_ends_once_the_worker_has_been_told_to_stop_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[BaseException] = []
+    monkeypatch.setattr("streams.intake.arm_exit", said.append)
+
+    async def scenario() -> None:
+        intake = Intake(Settings(), lambda _: pytest.fail("it joins"), AsyncMock(), stops=lambda: True)
+        monkeypatch.setattr(intake, "crash", AsyncMock())
+        await intake.on_started()
+        intake.ended("the pump")
+        intake.fail(ConsumerStoppedError())
+
+    asyncio.run(scenario())
+    assert said == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_feed_that_is_closed_while_it_reads_its_topic_ends_in_order_where_the_worker_stops(
+    told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tp = TopicPartition("control", 0)
+    consumer = AsyncMock(assign=Mock())
+    consumer.position.return_value = 0
+    monkeypatch.setattr("streams.topic_feed.AIOKafkaConsumer", lambda **_: consumer)
+    monkeypatch.setattr("streams.topic_feed.partitions_of", lambda *_: [tp])
+    monkeypatch.setattr("streams.topic_feed.log_ends", AsyncMock(return_value={tp: 1}))
+
+    async def scenario() -> bool:
+        feed = ControlFeed(Settings(), Control(), Mock(), pytest.fail)
+
+        async def closed(**_: object) -> None:
+            if told:
+                await feed.stop()
+            raise ConsumerStoppedError
+
+        consumer.getmany = closed
+        await feed.on_start()
+        return feed.caught_up
+
+    if told:
+        assert not asyncio.run(scenario())
+        return
+    with pytest.raises(ConsumerStoppedError):
+        asyncio.run(scenario())
 
 
 def test_an_error_without_a_text_is_told_with_what_was_being_done() -> None:

@@ -87,4 +87,7 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Entry point."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before typer, which makes the same of it, has found the command
+        raise SystemExit(130) from None

@@ -99,7 +99,9 @@ def test_a_wrong_setting_ends_the_command_as_a_wrong_call_does(
     assert setting in result.stderr
 
 
-@pytest.mark.parametrize(("command", "at"), [("settings", "streams.cli.lag"), ("lag", "streams.lag.monitor")])
+@pytest.mark.parametrize(
+    ("command", "at"), [("settings", "streams.cli.lag"), ("lag", "streams.lag.monitor"), ("lag", "no.module")]
+)
 def test_ctrl_c_while_a_command_is_being_loaded_ends_it_without_a_word(command: str, at: str) -> None:
     interrupted = (
         "import runpy, sys\n"
@@ -107,6 +109,9 @@ def test_ctrl_c_while_a_command_is_being_loaded_ends_it_without_a_word(command: 
         "    def find_spec(self, name, *_):\n"
         f"        if name == {at!r}: raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupt())\n"
+        f"if {at!r} == 'no.module':\n"
+        "    def interrupt(*_): raise KeyboardInterrupt\n"
+        "    import typer.main; typer.main.get_command = interrupt\n"
         f"sys.argv = ['salience', {command!r}]\n"
         "runpy.run_module('streams.cli', run_name='__main__')"
     )

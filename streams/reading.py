@@ -38,7 +38,9 @@ async def log_ends(bootstrap: str, partitions: Sequence[TopicPartition]) -> dict
 
     The embedded broker tells one more than its last batch's first offset, so that batch is read to see where it ends.
     """
-    async with AIOKafkaConsumer(enable_auto_commit=False, **aiokafka_options(bootstrap)) as consumer:
+    consumer = AIOKafkaConsumer(enable_auto_commit=False, **aiokafka_options(bootstrap))
+    try:  # not `async with`, which leaves it open where its start is cancelled
+        await consumer.start()
         ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
         unread = {tp for tp, end in ends.items() if end > 0}
         if unread:
@@ -48,6 +50,8 @@ async def log_ends(bootstrap: str, partitions: Sequence[TopicPartition]) -> dict
             while unread and (batches := await consumer.getmany(*unread, timeout_ms=LAST_BATCH_MS)):
                 ends |= {tp: max(ends[tp], records[-1].offset + 1) for tp, records in batches.items()}
                 unread -= batches.keys()
+    finally:
+        await consumer.stop()
     return ends
 
 

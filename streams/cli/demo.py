@@ -47,8 +47,8 @@ def demo(
         fail(error)
     if report.calibration is not None and report.calibration_attention is not None:
         people.print(
-            f"Clicks predicted over clicks, of what was chosen: {report.calibration:.2f} with the online click layer, "
-            f"{report.calibration_attention:.2f} by the attention model alone."
+            f"For every click there were {report.calibration:.2f} predicted with the online click layer, "
+            f"{report.calibration_attention:.2f} by the attention model alone; 1 is right."
         )
     if as_json:
         typer.echo(msgspec.json.encode(report).decode())

@@ -283,7 +283,8 @@ def _headlines(data: Path, later: Path | None, z_min: float, seed: int, progress
 def _require(*further: str) -> None:
     missing = [name for name in (*NEEDS, *further) if find_spec(name) is None]
     if missing:
-        fail(f"{', '.join(missing)} missing, which evaluation needs: pip install 'salience[train,evaluate]'")
+        helps = "make setup-train in a clone, else pip install 'salience[train,evaluate]'"
+        fail(f"{', '.join(missing)} missing, which evaluation needs: {helps}")
 
 
 def _contestants(trial: "Trial", config: "Config") -> "list[Alternative]":

@@ -30,6 +30,8 @@ Stuck = Annotated[
 
 COLOURS = {"OK": "green", "UNKNOWN": "dim", "WARN": "yellow", "STALL": "red", "STOP": "red", "REWIND": "red"}
 FAILING = ("STALL", "STOP", "REWIND")
+FALLING = ("WARN", *FAILING)
+"""What does not catch up as it goes; else the rates of a moment say nothing of that."""
 
 
 @app.callback(invoke_without_command=True, epilog="Example: salience lag --group salience --watch")
@@ -208,7 +210,7 @@ def _cells(lag: "PartitionLag | Sum") -> tuple[str, ...]:
         "-" if lag.time_lag_s is None else sign + _span(lag.time_lag_s),
         f"{lag.consumed_per_s:,.1f}",
         f"{lag.produced_per_s:,.1f}",
-        "-" if lag.lag is None else "never" if lag.catch_up_s is None else _span(lag.catch_up_s),
+        _span(lag.catch_up_s) if lag.catch_up_s is not None else "never" if lag.status in FALLING else "-",
     )
 
 

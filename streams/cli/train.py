@@ -133,7 +133,9 @@ def log(
 
 def _require_torch() -> None:
     if find_spec("torch") is None or find_spec("onnx") is None:
-        fail("PyTorch is not installed, and training needs it. To install it: pip install 'salience[train]'")
+        fail(
+            "PyTorch is missing, which training needs: make setup-train in a clone, else pip install 'salience[train]'"
+        )
 
 
 def _titles() -> "TextOf":

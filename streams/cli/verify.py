@@ -60,7 +60,8 @@ def verify(model: ModelOption = None, as_json: JsonOption = False) -> None:
 def _pytorch(directory: Path, manifest: "Manifest", out: Console) -> Callable[[str, Any], Any] | None:
     """The network in PyTorch with the graphs' weights; None, and why, where it cannot be had."""
     if find_spec("torch") is None or find_spec("onnx") is None:
-        out.print("PyTorch is not installed: golden tensors only. To compare with it: pip install 'salience\\[train]'")
+        helps = r"make setup-train in a clone, else pip install 'salience\[train]'"
+        out.print(f"PyTorch is not installed: golden tensors only. To compare with it: {helps}")
         return None
     from onnx_models.export import restore, run
 

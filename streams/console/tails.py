@@ -44,6 +44,7 @@ class Tails:
         self._bootstrap = bootstrap
         self._tails = {tail.topic: tail for tail in tails}
         self._compute = compute
+        self._consumer: AIOKafkaConsumer | None = None
         self.skipped = 0
         self.caught_up = False
         """Whether all that was there at the start has been read."""
@@ -63,6 +64,7 @@ class Tails:
             **aiokafka_options(self._bootstrap),
         )
         await consumer.start()
+        self._consumer = consumer
         self.task = asyncio.create_task(self._run(consumer, counts), name="tails")
         return self
 
@@ -72,6 +74,8 @@ class Tails:
         assert self.task is not None
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
+        if self._consumer is not None:
+            await self._consumer.stop()  # a task that is cancelled before its first step does not
 
     async def _run(self, consumer: AIOKafkaConsumer, counts: Mapping[str, int]) -> None:
         try:

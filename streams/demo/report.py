@@ -13,7 +13,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of a run; click rates are clicks per impression, intervals their 95 % (Wilson).
 
     ``ctr_random`` is the control arm's, whose placements are ranked at random. ``p50_ms`` and ``p99_ms``: from an
-    event handed to the producer until a subscriber has read the placement that it caused.
+    event handed to the producer until a subscriber has read the placement that it caused. ``calibration``: clicks that
+    were predicted for every click that came, the inverse of what metrics tell.
     """
 
     events: int

@@ -107,7 +107,7 @@ class DeadLetters:
 
 
 async def calibrations(bootstrap: str) -> tuple[float | None, float | None]:
-    """Clicks predicted over clicks, with the click layer and by attention alone; see `Report`."""
+    """Clicks predicted for every click, with the click layer and by attention alone; see `Report`."""
     told: list[Outcome] = []
     settled = Settled()
     async for records in read_topic(bootstrap, topics.OUTCOMES):

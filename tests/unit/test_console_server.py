@@ -1,6 +1,7 @@
 """To whom the console's server answers, and with what."""
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -85,3 +86,44 @@ def test_a_user_who_has_no_placement_and_a_question_without_one_get_a_clear_answ
     assert ask("/api/why")[0] == 400
     assert ask(f"/api/why?user={'u' * 65}")[0] == 400
     assert ask("/../pyproject.toml")[0] == 404
+
+
+class Slow:
+    """A consumer; one of those that are made after the first does not get on with its start."""
+
+    made: list["Slow"]
+    began: asyncio.Event
+
+    def __init__(self, **_: object) -> None:
+        self.made.append(self)
+        self.stopped = False
+
+    async def start(self) -> None:
+        if self is not self.made[0]:
+            self.began.set()
+            await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+    def assign(self, _partitions: object) -> None: ...
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_a_console_that_cannot_listen_leaves_no_consumer_open(began: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    Slow.made, Slow.began = [], asyncio.Event()
+    monkeypatch.setattr("streams.console.tails.AIOKafkaConsumer", Slow)
+    monkeypatch.setattr("streams.reading.AIOKafkaConsumer", Slow)
+    monkeypatch.setattr("streams.console.tails.partition_counts", lambda _bootstrap, names: dict.fromkeys(names, 1))
+
+    async def scenario() -> None:
+        compute = Compute()
+        with contextlib.suppress(OSError):
+            async with Tails("127.0.0.1:1", Desk(Settings(), 2).tails(), compute):
+                if began:
+                    await Slow.began.wait()
+                raise OSError("the port is taken")
+        compute.stop()
+
+    asyncio.run(scenario())
+    assert [one.stopped for one in Slow.made] == [True] * (1 + began)

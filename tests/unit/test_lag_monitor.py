@@ -244,6 +244,21 @@ def test_without_a_broker_the_command_ends_with_1_and_says_so(monkeypatch: pytes
     assert "127.0.0.1:1 does not tell the groups' lag" in result.stderr
 
 
+def test_what_is_well_is_not_said_never_to_catch_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(polls_before: int) -> str:
+        broker = Broker([90])
+        monitor = LagMonitor(broker, Rules(stuck_ms=1_000), clock=lambda: broker.now_ms)
+        after(polls_before, monitor)
+        monkeypatch.setattr("streams.cli.lag._monitor", lambda *_: monitor)
+        return CliRunner().invoke(app, ["lag", "--seconds", "0"], env={"COLUMNS": "160"}).stdout
+
+    said = {"OK": told(0), "STALL": told(2)}
+    assert "OK" in said["OK"]
+    assert "never" not in said["OK"]
+    assert "STALL" in said["STALL"]
+    assert "never" in said["STALL"]
+
+
 def test_a_stuck_partition_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = Broker([90])
     monitor = LagMonitor(broker, Rules(window_ms=3_000, stuck_ms=1_000), clock=lambda: broker.now_ms)

@@ -161,7 +161,7 @@ class Desk:
     def tick(self, news: News, now_ms: int, *, caught_up: bool, skipped: int) -> Snapshot:
         """The snapshot of this second."""
         group = next((group for group in news.report.groups if group.group == self._settings.group), None)
-        states = lane_states(group, self._inputs, self._flow.tick(now_ms))
+        states = lane_states(group, self._inputs, self._flow.tick(now_ms, caught_up=caught_up))
         self._history.add(states)
         self._shown = shown(states)
         models, drifts, refused = self._clicks.models(), list(self._clicks.drifts), self._refused.told(now_ms)

@@ -24,10 +24,13 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
 
 
 class LaneFlow(msgspec.Struct, frozen=True, kw_only=True):
-    """A lane's output. ``p50_ms`` and ``p99_ms``: from the event's own time until its placement was written."""
+    """A lane's output. ``p50_ms`` and ``p99_ms``: from the event's own time until its placement was written.
+
+    ``placements_per_s``: None while what was there before is still being read, at the reader's pace.
+    """
 
     placements: int
-    placements_per_s: float
+    placements_per_s: float | None
     p50_ms: float | None
     p99_ms: float | None
 
@@ -48,14 +51,15 @@ class Flow:
         self._latency_ms[lane, np.arange(end - len(latest), end) % LATENCIES_KEPT] = np.maximum(latest, 0)
         self._totals[lane] = end
 
-    def tick(self, now_ms: int) -> list[LaneFlow]:
-        """Each lane's output now; called once a second, since rates look back over the calls."""
-        self._ticks = [*self._ticks[-RATE_OVER_TICKS:], (now_ms, self._totals.copy())]
-        then_ms, then = self._ticks[0]
+    def tick(self, now_ms: int, *, caught_up: bool = True) -> list[LaneFlow]:
+        """Each lane's output now; called once a second, since rates look back over the calls, once it is caught up."""
+        now = now_ms, self._totals.copy()
+        self._ticks = [*self._ticks[-RATE_OVER_TICKS:], now] if caught_up else []
+        then_ms, then = (self._ticks or [now])[0]
         seconds = max(now_ms - then_ms, 1) / 1000
         rates = ((self._totals - then) / seconds).round(2).tolist()
         return [
-            LaneFlow(placements=total, placements_per_s=rate, **self._percentiles(lane))
+            LaneFlow(placements=total, placements_per_s=rate if caught_up else None, **self._percentiles(lane))
             for lane, (total, rate) in enumerate(zip(self._totals.tolist(), rates, strict=True))
         ]
 

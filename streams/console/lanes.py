@@ -35,7 +35,7 @@ class LaneState(msgspec.Struct, frozen=True, kw_only=True):
     stuck_s: float
     owner: str | None
     placements: int
-    placements_per_s: float
+    placements_per_s: float | None
     p50_ms: float | None
     p99_ms: float | None
 

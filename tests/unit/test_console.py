@@ -52,6 +52,18 @@ def test_latency_percentiles_are_of_the_newest_placements_and_rates_of_the_last_
     assert flow.tick(6_000)[1].placements_per_s == 10.0
 
 
+def test_what_was_there_before_the_console_is_no_rate() -> None:
+    flow = Flow(1)
+    for second in range(3):
+        flow.take(0, [placed("a")] * 2_000, [START_MS] * 2_000)
+        assert flow.tick(1_000 * second, caught_up=False)[0].placements_per_s is None
+    flow.take(0, [placed("a")] * 1_000, [START_MS] * 1_000)
+    assert flow.tick(3_000)[0].placements_per_s == 0.0, "its last part was read before the first look after it"
+    flow.take(0, [placed("a")] * 30, [START_MS] * 30)
+    assert flow.tick(4_000)[0].placements_per_s == 30.0
+    assert flow.tick(5_000)[0].placements == 7_030
+
+
 def test_people_are_bounded_the_newest_stay_and_the_forgotten_go_at_once() -> None:
     people = People(people_max=3)
     for user in ("a", "b", "c", "a", "d"):

@@ -173,6 +173,9 @@ def test_outcomes_and_layer_are_those_of_the_stream_wherever_it_is_cut(model: At
     whole, expected, _ = run(engine_of(model), events, len(events))
     parts, found, _ = run(engine_of(model), events, 7)
     assert [(each.event, each.clicked) for each in found] == [(each.event, each.clicked) for each in expected]
+    assert [each.ends_ms for each in found] == [each.ends_ms for each in expected]
+    assert all(each.ends_ms >= each.shown_ms + 40_000 for each in found)
+    assert all((each.known_ms >= each.ends_ms) != each.clicked for each in found)
     assert [each.predicted for each in found] == pytest.approx([each.predicted for each in expected], abs=1e-5)
     assert parts.clicks.layer.model.array == pytest.approx(whole.clicks.layer.model.array, abs=1e-4)
     answers = [each for each in events if isinstance(each, Click) and each.kind != "view"]

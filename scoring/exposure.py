@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.cleaning import Rules, clean
-from scoring.events import Events, Outcome, Source
+from scoring.events import Events, Outcome, Source, only
 from scoring.feedback import Impressions
 from scoring.gathering import gather
 from scoring.ids import MISSING
@@ -68,7 +68,7 @@ def apply_and_score(
     applied = np.flatnonzero(outcome == Outcome.APPLIED)
     looks: list[_Look] = []
     unknown = 0
-    for turn in _waves(events[applied]):
+    for turn in _waves(only(events, outcome == Outcome.APPLIED)):
         wave = applied[turn]
         of_wave = events[wave]
         shown = wave[(of_wave["source"] == Source.IMPRESSION)]

@@ -12,7 +12,7 @@ from enum import IntEnum
 import xxhash
 
 from streams.control_wire import Consent
-from streams.moments import Moments
+from streams.deadlines import Deadlines
 from streams.wire import RESERVED
 
 ERASED_KEY = RESERVED + b"erased/"
@@ -31,7 +31,7 @@ class Verdict(IntEnum):
     """It happened before the user's watermark: passed over."""
 
 
-class Watermarks(Moments):
+class Watermarks(Deadlines):
     """Users forgotten, by digest, and until when; none of them the user's name.
 
     Since anybody may say no on an event, they are bounded, by as many as a lane has rows for. Beyond it those go that

@@ -51,7 +51,8 @@ class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
         return self.user_id
 
 
-ExperimentName = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
+EXPERIMENT_NAME = "^[a-z0-9][a-z0-9-]{0,31}$"
+ExperimentName = Annotated[str, Meta(pattern=EXPERIMENT_NAME)]
 """Lower-case letters, digits and dashes, 32 at most: it stands in placements and reports."""
 ModelVersion = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{8}$")]
 """A model's name, and eight hex digits of what its files hash to."""

@@ -6,12 +6,12 @@ deletes ad servers are not told, who hold what they have read. Such a note is al
 
 from collections.abc import Iterable
 
-from streams.moments import Moments
+from streams.deadlines import Deadlines
 from streams.placing import Published
 from streams.wire import RESERVED
 
 
-class Guests(Moments):
+class Guests(Deadlines):
     """By user, when the placement of context alone ends."""
 
     prefix = RESERVED + b"guest/"

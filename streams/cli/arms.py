@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from streams.experiments import Bandit
 
 ARM = "NAME=SHARE, or NAME=SHARE:setting=value,model=VERSION"
-NAME = re.compile("[a-z0-9][a-z0-9-]{0,31}")
-"""As on the wire (`streams.control_wire.ExperimentName`)."""
 
 
 def named(option: str, name: str) -> str:
     """A name that an experiment, a layer or an arm may have. Raises `ValueError`."""
-    if not NAME.fullmatch(name):
+    from streams.control_wire import EXPERIMENT_NAME
+
+    if not re.fullmatch(EXPERIMENT_NAME, name):
         raise ValueError(f"{option}: the name {name!r}; expected lower-case letters, digits and dashes, 32 at most")
     return name
 

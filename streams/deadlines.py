@@ -1,4 +1,4 @@
-"""Moments at which something ends, as a lane keeps them in its changelog under a reserved prefix. No I/O."""
+"""Deadlines: when something ends, as a lane keeps them in its changelog under a reserved prefix. No I/O."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Self
@@ -8,8 +8,8 @@ import numpy as np
 from scoring.rows import USERS_MAX
 
 
-class Moments:
-    """Moments by key, 140 bytes each; at most ``most``, where whoever puts them there heeds `surplus`."""
+class Deadlines:
+    """Moments in ms by key, 140 bytes each; at most ``most``, where whoever puts them there heeds `surplus`."""
 
     prefix: ClassVar[bytes]
     """What their keys in the changelog begin with; the values are in ms, 8 bytes big-endian."""

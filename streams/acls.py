@@ -23,7 +23,7 @@ from streams.connection import librdkafka_options
 from streams.dead_letters import REQUEUE_ID
 from streams.outbox import LANE_ID
 from streams.settings import Settings
-from streams.topics import ANSWER_S, TopicsError
+from streams.topic_admin import ANSWER_S, TopicsError
 
 Kind = Literal["topic", "group", "transactional_id"]
 

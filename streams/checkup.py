@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aiokafka.errors import KafkaError
 
-from streams import latest_events, topics
+from streams import latest_events, topic_admin, topics
 from streams.outbox import Outbox
 from streams.reading import MissingTopicError
 from streams.settings import Settings
@@ -70,14 +70,14 @@ def _model(settings: Settings) -> Check:
 
 
 def _broker(settings: Settings) -> Check:
-    counts = topics.partition_counts(settings.bootstrap, topics.names(settings.topic_prefix))
+    counts = topic_admin.partition_counts(settings.bootstrap, topics.names(settings.topic_prefix))
     return Check("broker", ok=True, found=f"{settings.bootstrap} answers, {len(counts)} of our topics are there")
 
 
 def _topics(settings: Settings) -> Iterator[Check]:
     clicks = settings.topic_prefix + topics.CLICKS
-    lanes = topics.partition_counts(settings.bootstrap, [clicks]).get(clicks, 4)
-    problems = topics.check(settings.bootstrap, lanes, settings.topic_prefix)
+    lanes = topic_admin.partition_counts(settings.bootstrap, [clicks]).get(clicks, 4)
+    problems = topic_admin.check(settings.bootstrap, lanes, settings.topic_prefix)
     for problem in problems:
         yield Check(f"topic {problem.topic}", ok=not problem.fails, found=problem.message, fix=problem.fix)
     if not problems:

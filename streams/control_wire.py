@@ -51,12 +51,15 @@ class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
         return self.user_id
 
 
-EXPERIMENT_NAME = "^[a-z0-9][a-z0-9-]{0,31}$"
+_END = r"$(?!\n)"
+"""Of a pattern: `$` alone lets a line end follow; Python's \\Z is no regular expression of JSON Schema."""
+EXPERIMENT_NAME = f"^[a-z0-9][a-z0-9-]{{0,31}}{_END}"
 ExperimentName = Annotated[str, Meta(pattern=EXPERIMENT_NAME)]
 """Lower-case letters, digits and dashes, 32 at most: it stands in placements and reports."""
-ModelVersion = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{8}$")]
+_VERSION = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{8}"
+ModelVersion = Annotated[str, Meta(pattern=f"^{_VERSION}{_END}")]
 """A model's name, and eight hex digits of what its files hash to."""
-ModelOrNone = Annotated[str, Meta(pattern="^([A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{8})?$")]
+ModelOrNone = Annotated[str, Meta(pattern=f"^({_VERSION})?{_END}")]
 """The same, or "" for none."""
 Share = Annotated[float, Meta(ge=0, le=1)]
 Metric = Literal["ctr", "cvr", "revenue_micros", "viewed_s", "diversity"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
 
-from streams import topics
+from streams import topic_admin, topics
 from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.identity import partitioner
@@ -136,7 +136,7 @@ async def requeue(
     """Send the chosen letters to the topic they came from, to the partition of their key, at their own time."""
     prefix = settings.topic_prefix
     sent, refused, count = await noted(settings), dict[str, str](), 0
-    counts = topics.partition_counts(settings.bootstrap, [prefix + name for name in INPUTS])
+    counts = topic_admin.partition_counts(settings.bootstrap, [prefix + name for name in INPUTS])
     transactional = settings.guarantee == "exactly_once"
     async with AIOKafkaProducer(
         transactional_id=prefix + REQUEUE_ID if transactional else None,

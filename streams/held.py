@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from scoring.rows import ROW, RowError, decode_rows
-from streams import topics
+from streams import topic_admin, topics
 from streams.control_wire import Consent, Erasure
 from streams.decode import Record
 from streams.guests import guest_key
@@ -152,7 +152,7 @@ async def traces(
     await find(settings, users, take, progress)
     requests = Search(users).requests
     prefix = settings.topic_prefix
-    kept_ms = await asyncio.to_thread(topics.retentions_ms, settings.bootstrap, [prefix + name for name in found])
+    kept_ms = await asyncio.to_thread(topic_admin.retentions_ms, settings.bootstrap, [prefix + name for name in found])
     return [_trace(topic, found[topic.name], requests, kept_ms.get(prefix + topic.name)) for topic in topics.TABLE]
 
 

@@ -1,13 +1,14 @@
 """Whether the topics are those that the state was made from: a topic recreated under its name is refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka.partitioner import murmur2
 
-from streams import topics
+from streams import topic_admin, topics
 from streams.recovery import RecoveryError
 from streams.settings import Settings
+from streams.topic_admin import Found
 from streams.wire import LaneRow
 
 _REPARTITIONED = (
@@ -16,18 +17,38 @@ _REPARTITIONED = (
 )
 
 
-_CHECKED = (topics.AD_IMPRESSIONS, topics.CLICKS, topics.CHANGELOG, topics.CONTROL)
+_OF_LANES = (topics.AD_IMPRESSIONS, topics.CLICKS, topics.CHANGELOG)
 """Topics whose offsets a lane remembers."""
+_READ_WHOLE = (topics.CONTROL, topics.ADS, topics.TONES, topics.CAMPAIGN_METRICS, topics.CLICK_LAYERS)
+"""Topics that a worker reads from their beginning and then follows: it would keep what another one does not hold, and
+would hear nothing of partitions that came since."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicIdentity:
-    """Topic ids of impressions and clicks, of the changelog and the control topic, and the number of lanes."""
+    """The topics that a worker's memory is of, by name without prefix."""
 
-    inputs: tuple[str, str]
-    changelog: str
-    lanes: int
-    control: str = ""
+    found: Mapping[str, Found]
+
+    @property
+    def inputs(self) -> tuple[str, str]:
+        """Ids of impressions and clicks."""
+        return self.found[topics.AD_IMPRESSIONS].id, self.found[topics.CLICKS].id
+
+    @property
+    def changelog(self) -> str:
+        """Its id."""
+        return self.found[topics.CHANGELOG].id
+
+    @property
+    def control(self) -> str:
+        """Its id."""
+        return self.found[topics.CONTROL].id
+
+    @property
+    def lanes(self) -> int:
+        """How many there are."""
+        return self.found[topics.CLICKS].partitions
 
 
 def partitioner(lanes: int) -> Callable[[bytes], int]:
@@ -47,20 +68,17 @@ def identify(settings: Settings) -> TopicIdentity:
     where no broker answers.
     """
     prefix = settings.topic_prefix
-    counts = topics.partition_counts(settings.bootstrap, topics.names(prefix))
-    missing = [name for name in topics.names(prefix) if name not in counts]
-    lanes = {counts.get(prefix + topic.name) for topic in topics.TABLE if topic.lanes}
-    if missing or len(lanes) != 1:
-        found = f"topics {missing} are missing" if missing else f"topics differ in their partitions: {counts}"
+    found = _found(settings, topics.names())
+    missing = [prefix + name for name in topics.names() if name not in found]
+    counts = {prefix + name: one.partitions for name, one in found.items()}
+    if missing or len({counts[prefix + topic.name] for topic in topics.TABLE if topic.lanes}) != 1:
+        problem = f"topics {missing} are missing" if missing else f"topics differ in their partitions: {counts}"
         at = f"--bootstrap {settings.bootstrap}" + (f" --prefix {prefix}" if prefix else "")
         raise RecoveryError(
-            f"{found}; expected all, those with lanes with one number of partitions. "
+            f"{problem}; expected all, those with lanes with one number of partitions. "
             f"Make them with: salience topics create {at}; look with: salience topics check {at}"
         )
-    ids = topics.topic_ids(settings.bootstrap, topics.names(prefix))
-    inputs = ids[prefix + topics.AD_IMPRESSIONS], ids[prefix + topics.CLICKS]
-    changelog, control = ids[prefix + topics.CHANGELOG], ids[prefix + topics.CONTROL]
-    return TopicIdentity(inputs, changelog, counts[prefix + topics.CLICKS], control)
+    return TopicIdentity(found)
 
 
 def check_lanes(numbers: set[int], lanes: int) -> None:
@@ -71,24 +89,29 @@ def check_lanes(numbers: set[int], lanes: int) -> None:
         )
 
 
-def check_identity(identity: TopicIdentity, inputs: tuple[str, str], changelog: str, control: str) -> None:
-    """Raises `RecoveryError` where topics were recreated since ``identity``.
+def check_identity(identity: TopicIdentity, now: Mapping[str, Found]) -> None:
+    """Raises `RecoveryError` where topics were recreated, or have other partitions, since ``identity``.
 
     Requests on another control topic would be passed over: a lane has settled those before its own offset.
     """
-    before = (*identity.inputs, identity.changelog, identity.control)
-    other = [name for name, was, now in zip(_CHECKED, before, (*inputs, changelog, control), strict=True) if now != was]
-    if not other:
+    was, changes = identity.found, {}
+    for name in (*_OF_LANES, *_READ_WHOLE):
+        if now[name].id != was[name].id:
+            changes[name] = f"{name} is another topic of that name"
+        elif now[name].partitions != was[name].partitions:
+            changes[name] = f"{name} has {now[name].partitions} partitions and had {was[name].partitions}"
+    if not changes:
         return
-    found = "; ".join(f"{name} is another topic of that name" for name in other)
-    if other == [topics.CONTROL]:
-        raise RecoveryError(
-            f"{found}, under a running worker. Start the workers again: they read it from its beginning"
+    of_lanes = [name for name in changes if name in _OF_LANES]
+    if not of_lanes:
+        fix = "start the workers again, they read it from its beginning"
+    elif any(now[name].id != was[name].id for name in of_lanes):
+        fix = (
+            "restore the topics, or keep the state and go on from the beginning of what is there: salience lanes adopt"
         )
-    raise RecoveryError(
-        f"{found}, under a running worker. Restore the topics, or keep the state and go on from the "
-        "beginning of what is there: salience lanes adopt"
-    )
+    else:
+        fix = _REPARTITIONED
+    raise RecoveryError(f"{'; '.join(changes.values())}, under a running worker: {fix}")
 
 
 def check_topics(settings: Settings, identity: TopicIdentity) -> bool:
@@ -96,13 +119,18 @@ def check_topics(settings: Settings, identity: TopicIdentity) -> bool:
 
     Raises `RecoveryError` where one was recreated, `TopicsError` where no broker answers.
     """
-    names = [settings.topic_prefix + name for name in _CHECKED]
-    ids = topics.topic_ids(settings.bootstrap, names)
-    if len(ids) < len(names):
+    found = _found(settings, (*_OF_LANES, *_READ_WHOLE))
+    if len(found) < len(_OF_LANES) + len(_READ_WHOLE):
         return False
-    impressions, clicks, changelog, control = (ids[name] for name in names)
-    check_identity(identity, (impressions, clicks), changelog, control)
+    check_identity(identity, found)
     return True
+
+
+def _found(settings: Settings, names: Sequence[str]) -> dict[str, Found]:
+    """Those that exist, by name without prefix."""
+    prefix = settings.topic_prefix
+    found = topic_admin.found(settings.bootstrap, [prefix + name for name in names])
+    return {name: found[prefix + name] for name in names if prefix + name in found}
 
 
 def check_resume(

@@ -17,7 +17,8 @@ from streams.decode import Decoded, Record, decode
 from streams.identity import partitioner
 from streams.reading import read_topic
 from streams.settings import Settings
-from streams.topics import AD_IMPRESSIONS, CLICKS, partition_counts
+from streams.topic_admin import partition_counts
+from streams.topics import AD_IMPRESSIONS, CLICKS
 
 PER_PARTITION = 500
 """Of each topic's partitions: 300 KB of a topic with four."""

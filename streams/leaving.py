@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 FAREWELL_S = 5.0
 """A stop may take three of these, those of lanes side by side: of lanes being taken over, of lanes held, of the group's
-member. With the stop deadline and `topics.ANSWER_S`, for a question under way, `deploy/` has to give it as much."""
+member. With the stop deadline and `topic_admin.ANSWER_S`, for a question under way, `deploy/` must give it as much."""
 
 
 async def leave(who: str, farewell: Awaitable[object]) -> None:

@@ -6,7 +6,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.connection import aiokafka_options
 from streams.decode import Record
-from streams.topics import TABLE, partition_counts
+from streams.topic_admin import partition_counts
+from streams.topics import TABLE
 
 READ_TIMEOUT_MS = 500
 RECORDS_PER_READ = 5_000
@@ -26,7 +27,7 @@ def remedy(bootstrap: str, topic: str) -> str:
 
 
 def partitions_of(bootstrap: str, topic: str) -> list[TopicPartition]:
-    """The topic's partitions. Raises `MissingTopicError`, and `streams.topics.TopicsError` where no broker answers."""
+    """The topic's partitions. Raises `MissingTopicError`, and `TopicsError` where no broker answers."""
     counts = partition_counts(bootstrap, [topic])
     if topic not in counts:
         raise MissingTopicError(f"{bootstrap} has no topic {topic!r}; make it with: {remedy(bootstrap, topic)}")

@@ -28,7 +28,8 @@ from streams.reading import log_ends
 from streams.referee import Referee
 from streams.referee_store import Offsets, load, save
 from streams.settings import Settings
-from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, OUTCOMES, partition_counts
+from streams.topic_admin import partition_counts
+from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, OUTCOMES
 
 log = structlog.get_logger()
 

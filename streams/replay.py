@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from aiokafka import AIOKafkaProducer
 
-from streams import topics
+from streams import topic_admin, topics
 from streams.connection import aiokafka_options
 from streams.identity import partitioner
 from streams.logs import Event, Log
@@ -59,18 +59,18 @@ def prepare(log: Log, bootstrap: str, prefix: str, partitions: int, now_ms: int)
     """Make the topics that are missing, so that they keep the log for ever; returns their names.
 
     Raises `ReplayError` where a topic that is there would delete the log by its age, or has another number of
-    partitions; `topics.TopicsError` where the broker refuses.
+    partitions; `topic_admin.TopicsError` where the broker refuses.
     """
     named = {prefix + name: name for name in OLD_TIMES}
-    check_retention(log, topics.retentions_ms(bootstrap, named), now_ms)
-    there = topics.partition_counts(bootstrap, named)
+    check_retention(log, topic_admin.retentions_ms(bootstrap, named), now_ms)
+    there = topic_admin.partition_counts(bootstrap, named)
     wrong = {name: count for name, count in there.items() if count != partitions}
     if wrong:
         raise ReplayError(
             f"topics have {wrong} partitions, expected {partitions}; say --partitions {next(iter(wrong.values()))}, "
             "or use a prefix that no topic has"
         )
-    return topics.create(bootstrap, partitions, prefix, configs=KEPT_FOR_EVER)
+    return topic_admin.create(bootstrap, partitions, prefix, configs=KEPT_FOR_EVER)
 
 
 def check_retention(log: Log, retentions_ms: dict[str, int | None], now_ms: int) -> None:
@@ -103,7 +103,7 @@ async def fill(
     ``speed``: multiple of real time; None is as fast as the broker takes them. ``progress`` is told of every
     round how many records it delivered. ``clock`` in seconds, from anywhere.
     """
-    counts = await asyncio.to_thread(topics.partition_counts, bootstrap, [prefix + topics.CLICKS])
+    counts = await asyncio.to_thread(topic_admin.partition_counts, bootstrap, [prefix + topics.CLICKS])
     if not counts:
         raise ReplayError(
             f"{bootstrap} has no topic {prefix + topics.CLICKS}; make it with: "

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from mode import Service
 
-from streams import topics
+from streams import topic_admin
 from streams.clock import tick_ms
 from streams.connection import aiokafka_options
 from streams.fatal import end_now
@@ -130,7 +130,7 @@ class Watchdog(Service):
         """Raises `RecoveryError` where a topic is another than it was when the worker started, or gone."""
         try:
             there = await asyncio.to_thread(check_topics, self._settings, self._identity)
-        except topics.TopicsError as error:
+        except topic_admin.TopicsError as error:
             log.warning("topic ids unknown", error=str(error))
             return
         self._gone = 0 if there else self._gone + 1

@@ -12,6 +12,8 @@ from scoring.features import Content
 from scoring.rows import RowStore
 from streams.decode import columns
 from streams.logs import Event, Log, in_order
+from streams.topic_admin import Found
+from streams.topics import TABLE
 from streams.wire import Ad, Click, Impression, Tone, encode_json
 
 START_MS = 1_700_000_000_000
@@ -143,3 +145,8 @@ def catalogue(ads: int = 20) -> Catalogue:
         [entry(f"ad-{n}", category=f"c{n % 7}/s{n % 21}", brand=f"b{n % 5}", bid_micros=100 + n) for n in range(ads)]
     )
     return out
+
+
+def known_topics(lanes: int) -> dict[str, Found]:
+    """Every topic as a broker knows it, by name without prefix."""
+    return {topic.name: Found(f"{topic.name}-1", topic.partitions(lanes)) for topic in TABLE}

@@ -60,7 +60,7 @@ def _tell(error: Exception) -> None:
     from streams.connection import ConnectionSettingsError
     from streams.control import ControlFullError
     from streams.reading import MissingTopicError
-    from streams.topics import TopicsError
+    from streams.topic_admin import TopicsError
 
     if isinstance(error, ConnectionSettingsError):
         fail(error, 2)

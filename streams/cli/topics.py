@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from streams.topics import Problem
+    from streams.topic_admin import Problem
 
 app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
 
@@ -57,14 +57,14 @@ def create(
 
     Where those have other numbers of partitions none is created, and the exit code is 1: workers need the same.
     """
-    from streams import topics
+    from streams import topic_admin, topics
 
-    configured = topics.configure(bootstrap, prefix, replication) if configure else []
-    counts = topics.partition_counts(bootstrap, topics.names(prefix))
-    seen = {name: topics.Seen(count, None) for name, count in counts.items()}
-    problems = topics.compare(seen, partitions, prefix, f"--bootstrap {bootstrap}")
+    configured = topic_admin.configure(bootstrap, prefix, replication) if configure else []
+    counts = topic_admin.partition_counts(bootstrap, topics.names(prefix))
+    seen = {name: topic_admin.Seen(count, None) for name, count in counts.items()}
+    problems = topic_admin.compare(seen, partitions, prefix, f"--bootstrap {bootstrap}")
     differing = [problem for problem in problems if problem.what == "partitions"]
-    created = [] if differing else topics.create(bootstrap, partitions, prefix, replication)
+    created = [] if differing else topic_admin.create(bootstrap, partitions, prefix, replication)
     people = _people(as_json)
     table = Table("topic", "partitions", "cleanup", "", "what it is for")
     for topic in topics.TABLE:
@@ -90,9 +90,9 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Say what keeps workers from running on these topics: exit code 0 if nothing does, else 1."""
-    from streams import topics
+    from streams import topic_admin, topics
 
-    problems = topics.check(bootstrap, partitions, prefix)
+    problems = topic_admin.check(bootstrap, partitions, prefix)
     failing = [problem for problem in problems if problem.fails]
     people = _people(as_json)
     _tell(problems, people)

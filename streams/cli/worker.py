@@ -34,7 +34,7 @@ def worker(
     from streams.recovery import RecoveryError
     from streams.rules import RulesError
     from streams.running import configure_logging, run
-    from streams.topics import TopicsError
+    from streams.topic_admin import TopicsError
     from streams.traces import TracesError
     from streams.web import ListenError
 

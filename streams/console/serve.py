@@ -17,7 +17,7 @@ from aiohttp.typedefs import Middleware
 
 from scoring.attention import ModelError
 from scoring.engine import Engine
-from streams import topics
+from streams import topic_admin, topics
 from streams.app import make_engine
 from streams.clock import wall_ms
 from streams.compute import Compute
@@ -240,7 +240,7 @@ async def serve(
     Raises `OSError` where it cannot listen, `MissingTopicError` or `TopicsError` where there is nothing to show.
     """
     clicks = settings.topic_prefix + topics.CLICKS
-    lanes = (await asyncio.to_thread(topics.partition_counts, settings.bootstrap, [clicks])).get(clicks)
+    lanes = (await asyncio.to_thread(topic_admin.partition_counts, settings.bootstrap, [clicks])).get(clicks)
     if lanes is None:
         raise MissingTopicError(
             f"{settings.bootstrap} has no topic {clicks}; make it with: {remedy(settings.bootstrap, clicks)}"

@@ -16,7 +16,7 @@ from streams.compute import Compute
 from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.reading import MissingTopicError, log_ends, remedy
-from streams.topics import partition_counts
+from streams.topic_admin import partition_counts
 
 POLL_MS = 200
 RECORDS_PER_READ = 2_000

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.process import log_tail
 from scoring.policies import ENGINE_ARM
-from streams import topics
+from streams import topic_admin, topics
 from streams.client import PlacementView
 from streams.connection import aiokafka_options
 from streams.demo.meter import Meter
@@ -69,10 +69,10 @@ class Plan:
 def run_demo(plan: Plan, folder: Path, show: Show) -> Report:
     """Run ``plan`` with all files in ``folder``; SIGINT and SIGTERM end it early, in order.
 
-    Raises `WorkerDiedError`, `deploy.brokers.BrokerError` or `streams.topics.TopicsError`.
+    Raises `WorkerDiedError`, `deploy.brokers.BrokerError` or `streams.topic_admin.TopicsError`.
     """
     with EmbeddedBroker(folder / "broker") as broker:
-        topics.create(broker.bootstrap, LANES)
+        topic_admin.create(broker.bootstrap, LANES)
         return asyncio.run(Demo(plan, broker.bootstrap, folder, show).run())
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from streams import topics
+from streams import topic_admin, topics
 from streams.lag.board import Partition
 from streams.lag.poller import ANSWER_S, Poller
 
@@ -41,7 +41,7 @@ class LagWatch:
         self._poller = Poller(bootstrap)
 
     async def __aenter__(self) -> Self:
-        counts = await asyncio.to_thread(topics.partition_counts, self._bootstrap, self._topics)
+        counts = await asyncio.to_thread(topic_admin.partition_counts, self._bootstrap, self._topics)
         self._partitions = [Partition(name, number) for name in counts for number in range(counts[name])]
         return self
 

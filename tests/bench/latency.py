@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from streams import topics
+from streams import topic_admin, topics
 from streams.settings import Guarantee
 from tests.bench import drive, echo
 from tests.bench.bed import LANES, Bed, BenchError, Child, bed
@@ -144,7 +144,7 @@ def driven(there: Bed, plan: drive.Plan, children: Sequence[Child]) -> drive.Dri
 def _echoing(there: Bed, prefix: str, guarantee: Guarantee) -> Iterator[Child]:
     """A plain echo on the engines' core, reading what is produced from now on."""
     topic = prefix + drive.ECHO
-    if topic not in topics.partition_counts(there.bootstrap, [topic]):
+    if topic not in topic_admin.partition_counts(there.bootstrap, [topic]):
         admin: Any = AdminClient({"bootstrap.servers": there.bootstrap, "log_level": 2})
         admin.create_topics([NewTopic(topic, LANES, 1)])[topic].result()
     plan = echo.Plan(bootstrap=there.bootstrap, prefix=prefix, lanes=LANES, guarantee=guarantee)

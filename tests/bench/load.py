@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from aiokafka import AIOKafkaProducer
 
-from streams import topics
+from streams import topic_admin, topics
 from streams.identity import partitioner
 from streams.wire import Ad, Click, EventKind, Impression, encode_json
 
@@ -113,7 +113,7 @@ def _click(name: str, user: str, ad: str, time_ms: int, chosen: int) -> Click:
 async def fill(load: Load, bootstrap: str, prefix: str, lanes: int) -> int:
     """Make the topics under ``prefix`` and produce ads and events; the bytes of the events' values."""
     configs = {topics.CLICKS: KEPT_FOR_EVER, topics.AD_IMPRESSIONS: KEPT_FOR_EVER}  # they are of a fixed date
-    await asyncio.to_thread(topics.create, bootstrap, lanes, prefix, configs=configs)
+    await asyncio.to_thread(topic_admin.create, bootstrap, lanes, prefix, configs=configs)
     partition_of = partitioner(lanes)
     lane_of = [partition_of(user_id(user).encode()) for user in range(load.users)]
     async with AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=BATCH_BYTES) as producer:

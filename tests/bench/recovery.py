@@ -16,7 +16,7 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 
 from scoring.rows import LAYOUT_VERSION, ROW, ROW_BYTES
-from streams import topics
+from streams import topic_admin, topics
 from streams.identity import identify, partitioner
 from streams.settings import Settings
 from streams.step import LANE_ROW_VERSION
@@ -88,7 +88,7 @@ def taken_over(worker: Child, lanes: int) -> list[dict[str, int]]:
 async def fill_changelog(bootstrap: str, prefix: str, keys: Sequence[bytes], lanes: int) -> None:
     """Make the topics, and write the rows of users who did nothing since `START_MS`, and the lanes'."""
     configs = {topics.CLICKS: KEPT_FOR_EVER, topics.AD_IMPRESSIONS: KEPT_FOR_EVER}
-    await asyncio.to_thread(topics.create, bootstrap, lanes, prefix, configs=configs)
+    await asyncio.to_thread(topic_admin.create, bootstrap, lanes, prefix, configs=configs)
     row = np.zeros(1, dtype=ROW)
     row["version"], row["time_ms"], row["offset"] = LAYOUT_VERSION, START_MS, -1
     value = row.tobytes()

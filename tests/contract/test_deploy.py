@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from streams import topics
+from streams import topic_admin
 from streams.connection import Security
 from streams.leaving import FAREWELL_S
 from streams.settings import Settings
@@ -95,7 +95,7 @@ def test_a_worker_has_static_membership_and_settings_that_fit_one_another() -> N
 
 
 def test_a_worker_that_is_told_to_stop_has_the_time_that_it_takes_when_brokers_are_silent() -> None:
-    silent_s = Settings.model_fields["stop_deadline_ms"].default / 1000 + 3 * FAREWELL_S + topics.ANSWER_S
+    silent_s = Settings.model_fields["stop_deadline_ms"].default / 1000 + 3 * FAREWELL_S + topic_admin.ANSWER_S
     kubernetes = workload("worker")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["worker"]["stop_grace_period"]
     assert compose == f"{kubernetes}s" == f"{STOP_S:.0f}s"

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from deploy.brokers import Broker
 from scoring.events import Source
 from scoring.rows import decode_rows
-from streams import topics
+from streams import topic_admin, topics
 from streams.app import make_engine, make_step
 from streams.catalogue_feed import entry_of
 from streams.compute import Compute
@@ -72,7 +72,7 @@ class Shop:
     ) -> "Shop":
         for_ever = {topics.RETENTION: "-1"}  # the tests' events are of a fixed date
         configs = {topics.CLICKS: for_ever, topics.AD_IMPRESSIONS: for_ever}
-        topics.create(bootstrap, partitions, prefix, replication, configs=configs)
+        topic_admin.create(bootstrap, partitions, prefix, replication, configs=configs)
         return cls(Settings(bootstrap=bootstrap, topic_prefix=prefix, group=f"{prefix}group", home=home, **settings))
 
     async def publish(self, messages: Sequence[Impression | Click | Ad | tuple[str, bytes, bytes, int]]) -> None:
@@ -110,6 +110,11 @@ class Shop:
     async def state(self) -> dict[bytes, bytes]:
         """The newest committed row of each user."""
         return {key: value for key, value in (await self._kept()).items() if not key.startswith(RESERVED)}
+
+    async def applied(self) -> int:
+        """Events that the committed rows count."""
+        rows = decode_rows((await self.state()).values())
+        return int(rows["impressions"].sum() + rows["clicks"].sum())
 
     async def _kept(self) -> dict[bytes, bytes]:
         last = dict(await self.read("state-changelog"))
@@ -246,6 +251,14 @@ def counted(state: dict[bytes, bytes]) -> dict[str, int]:
     return {name: int(rows[name].sum()) for name in ("impressions", "clicks")}
 
 
+def repartition(bootstrap: str, name: str, partitions: int) -> None:
+    """Let a topic have more partitions than it has."""
+    from confluent_kafka.admin import AdminClient, NewPartitions
+
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_partitions([NewPartitions(name, partitions)])[name].result()
+
+
 def recreate(bootstrap: str, prefix: str) -> None:
     """Delete the topic of impressions and make it anew, of one partition."""
     from confluent_kafka.admin import AdminClient
@@ -253,6 +266,6 @@ def recreate(bootstrap: str, prefix: str) -> None:
     name = prefix + "ad-impressions"
     admin = AdminClient({"bootstrap.servers": bootstrap})
     admin.delete_topics([name])[name].result()
-    while name in topics.partition_counts(bootstrap, [name]):
+    while name in topic_admin.partition_counts(bootstrap, [name]):
         pass
-    topics.create(bootstrap, 1, prefix)
+    topic_admin.create(bootstrap, 1, prefix)

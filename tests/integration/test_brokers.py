@@ -15,7 +15,7 @@ from deploy.brokers import Broker, BrokerError, BrokerUnavailableError, running
 from deploy.brokers.apache import ApacheKafka
 from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.process import Process
-from streams import topics
+from streams import topic_admin, topics
 from tests.integration.lanes import DEADLINE_S
 
 pytestmark = pytest.mark.integration
@@ -98,7 +98,7 @@ def ends(pid: int) -> bool:
 
 
 def test_what_is_produced_is_consumed_in_order(broker: Broker, topic_prefix: str) -> None:
-    topics.create(broker.bootstrap, 2, topic_prefix)
+    topic_admin.create(broker.bootstrap, 2, topic_prefix)
     name = topic_prefix + topics.CLICKS
     values = [f"{n}".encode() for n in range(1_000)]
 
@@ -111,7 +111,7 @@ def test_what_is_produced_is_consumed_in_order(broker: Broker, topic_prefix: str
 def test_a_transaction_is_seen_when_committed_and_never_when_aborted(kafka: Broker, topic_prefix: str) -> None:
     if not kafka.transactions:
         pytest.skip("the embedded broker has no transactions")
-    topics.create(kafka.bootstrap, 1, topic_prefix)
+    topic_admin.create(kafka.bootstrap, 1, topic_prefix)
     name = topic_prefix + topics.PLACEMENTS
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic_prefix, "log_level": 0})
     producer.init_transactions(DEADLINE_S)
@@ -125,28 +125,28 @@ def test_a_transaction_is_seen_when_committed_and_never_when_aborted(kafka: Brok
 
 
 def test_creating_the_topics_twice_creates_them_once(broker: Broker, topic_prefix: str) -> None:
-    created = topics.create(broker.bootstrap, 4, topic_prefix)
-    before = topics.topic_ids(broker.bootstrap, created)
+    created = topic_admin.create(broker.bootstrap, 4, topic_prefix)
+    before = topic_admin.found(broker.bootstrap, created)
 
     assert sorted(created) == sorted(topics.names(topic_prefix))
-    assert topics.create(broker.bootstrap, 4, topic_prefix) == []
-    assert topics.topic_ids(broker.bootstrap, created) == before
+    assert topic_admin.create(broker.bootstrap, 4, topic_prefix) == []
+    assert topic_admin.found(broker.bootstrap, created) == before
     assert len(set(before.values())) == len(topics.TABLE)
 
 
 def test_created_topics_pass_the_check(broker: Broker, topic_prefix: str) -> None:
-    topics.create(broker.bootstrap, 4, topic_prefix)
+    topic_admin.create(broker.bootstrap, 4, topic_prefix)
 
-    assert topics.check(broker.bootstrap, 4, topic_prefix) == []
-    counts = topics.partition_counts(broker.bootstrap, topics.names(topic_prefix))
+    assert topic_admin.check(broker.bootstrap, 4, topic_prefix) == []
+    counts = topic_admin.partition_counts(broker.bootstrap, topics.names(topic_prefix))
     assert counts[topic_prefix + topics.CHANGELOG] == 4
     assert counts[topic_prefix + topics.ADS] == 1
 
 
 def test_the_check_finds_a_wrong_partition_count(broker: Broker, topic_prefix: str) -> None:
-    topics.create(broker.bootstrap, 3, topic_prefix)
+    topic_admin.create(broker.bootstrap, 3, topic_prefix)
 
-    problems = topics.check(broker.bootstrap, 4, topic_prefix)
+    problems = topic_admin.check(broker.bootstrap, 4, topic_prefix)
 
     assert {problem.what for problem in problems} == {"partitions"}
     assert {problem.topic for problem in problems} == {
@@ -157,9 +157,9 @@ def test_the_check_finds_a_wrong_partition_count(broker: Broker, topic_prefix: s
 def test_asking_for_topics_that_are_missing_creates_none(broker: Broker, topic_prefix: str) -> None:
     name = topic_prefix + topics.CLICKS
 
-    assert topics.topic_ids(broker.bootstrap, [name]) == {}
-    assert topics.partition_counts(broker.bootstrap, [name]) == {}
-    assert {p.what for p in topics.check(broker.bootstrap, 4, topic_prefix)} == {"missing"}
+    assert topic_admin.found(broker.bootstrap, [name]) == {}
+    assert topic_admin.partition_counts(broker.bootstrap, [name]) == {}
+    assert {p.what for p in topic_admin.check(broker.bootstrap, 4, topic_prefix)} == {"missing"}
 
 
 def test_configure_mends_a_cleanup_policy(broker: Broker, topic_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,17 +167,17 @@ def test_configure_mends_a_cleanup_policy(broker: Broker, topic_prefix: str, mon
         topics.Topic(t.name, t.purpose, "delete", t.lanes) if t.name == topics.ADS else t for t in topics.TABLE
     )
     with monkeypatch.context() as patched:
-        patched.setattr(topics, "TABLE", wrong)
-        topics.create(broker.bootstrap, 2, topic_prefix)
-    assert [p.what for p in topics.check(broker.bootstrap, 2, topic_prefix)] == ["cleanup"]
+        patched.setattr(topic_admin, "TABLE", wrong)
+        topic_admin.create(broker.bootstrap, 2, topic_prefix)
+    assert [p.what for p in topic_admin.check(broker.bootstrap, 2, topic_prefix)] == ["cleanup"]
 
-    topics.configure(broker.bootstrap, topic_prefix)
+    topic_admin.configure(broker.bootstrap, topic_prefix)
 
-    assert topics.check(broker.bootstrap, 2, topic_prefix) == []
+    assert topic_admin.check(broker.bootstrap, 2, topic_prefix) == []
 
 
 def test_a_lost_node_loses_no_data(three: ApacheKafka, topic_prefix: str) -> None:
-    topics.create(three.bootstrap, 3, topic_prefix, replication=3)
+    topic_admin.create(three.bootstrap, 3, topic_prefix, replication=3)
     name = topic_prefix + topics.CHANGELOG
     for partition in range(3):
         produce(three.bootstrap, name, [b"before"], partition)
@@ -239,14 +239,14 @@ def test_apache_kafka_keeps_its_topics_over_a_restart_on_other_ports(
     name = topic_prefix + topics.CLICKS
     with ApacheKafka(tmp_path) as first:
         pid = first.node_pids[0]
-        topics.create(first.bootstrap, 1, topic_prefix)
+        topic_admin.create(first.bootstrap, 1, topic_prefix)
         produce(first.bootstrap, name, [b"kept"])
-        ids = topics.topic_ids(first.bootstrap, [name])
+        found = topic_admin.found(first.bootstrap, [name])
     assert not Process.of(pid).alive()
 
     with ApacheKafka(tmp_path) as second:
         assert consume(second.bootstrap, name) == [b"kept"]
-        assert topics.topic_ids(second.bootstrap, [name]) == ids
+        assert topic_admin.found(second.bootstrap, [name]) == found
     with pytest.raises(BrokerError, match="data of 1 node"):
         ApacheKafka(tmp_path, 3).start()
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from deploy.brokers import Broker
-from streams import topics
+from streams import topic_admin
 from streams.wire import encode_json
 from tests.builders import START_MS, ad, click, impression
 from tests.integration.lanes import ADS, Owner, Shop, events, play, shop_on
@@ -87,7 +87,7 @@ def test_what_is_on_the_topics_is_exported_whole_and_read_again(
 def test_doctor_finds_nothing_wrong_where_nothing_is_and_names_the_mending_command_where_something_is(
     kafka: Broker, embedded: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:
-    topics.create(kafka.bootstrap, 2, topic_prefix)
+    topic_admin.create(kafka.bootstrap, 2, topic_prefix)
     healthy = salience("doctor", "--bootstrap", kafka.bootstrap, "--prefix", topic_prefix, "--json")
     if kafka.transactions:
         assert healthy.returncode == 0, healthy.stdout

@@ -10,7 +10,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from deploy.brokers import Broker
-from streams import topics
+from streams import topic_admin
 from streams.clock import tick_ms
 from streams.lag.arithmetic import Rules, Status
 from streams.lag.board import Board, Observation, Report
@@ -112,7 +112,7 @@ async def _transactional(bootstrap: str, topic: str, group: str) -> None:
 def test_the_lag_is_that_of_kafkas_own_tool_for_three_kinds_of_groups(kafka: Broker, topic_prefix: str) -> None:
     topic = f"{topic_prefix}clicks"
     names = [f"{topic_prefix}{kind}" for kind in ("member", "assigned", "transactional")]
-    topics.create(kafka.bootstrap, PARTITIONS, topic_prefix)
+    topic_admin.create(kafka.bootstrap, PARTITIONS, topic_prefix)
     board, poller = Board(Rules()), Poller(kafka.bootstrap, names)
 
     async def scenario() -> Report:
@@ -136,7 +136,7 @@ def test_the_lag_is_that_of_kafkas_own_tool_for_three_kinds_of_groups(kafka: Bro
 
 def test_all_groups_are_found_where_none_is_named(kafka: Broker, topic_prefix: str) -> None:
     topic = f"{topic_prefix}clicks"
-    topics.create(kafka.bootstrap, PARTITIONS, topic_prefix)
+    topic_admin.create(kafka.bootstrap, PARTITIONS, topic_prefix)
     asyncio.run(_assigned(kafka.bootstrap, topic, f"{topic_prefix}group"))
 
     report = Board(Rules()).observe(Poller(kafka.bootstrap, prefix=topic_prefix).poll())
@@ -170,7 +170,7 @@ def test_the_time_lag_of_a_paused_consumer_is_the_age_of_the_record_it_stands_at
     kafka: Broker, topic_prefix: str
 ) -> None:
     topic, group = f"{topic_prefix}clicks", f"{topic_prefix}group"
-    topics.create(kafka.bootstrap, PARTITIONS, topic_prefix)
+    topic_admin.create(kafka.bootstrap, PARTITIONS, topic_prefix)
     board, poller = Board(Rules()), Timed(kafka.bootstrap, [group])
     sent_ms: dict[tuple[int, int], int] = {}
     slowest_ms = 0
@@ -215,7 +215,7 @@ def test_the_time_lag_of_a_paused_consumer_is_the_age_of_the_record_it_stands_at
 
 def test_an_unowned_partition_is_stopped_and_an_owned_one_stalls(kafka: Broker, topic_prefix: str) -> None:
     topic, group = f"{topic_prefix}clicks", f"{topic_prefix}group"
-    topics.create(kafka.bootstrap, PARTITIONS, topic_prefix)
+    topic_admin.create(kafka.bootstrap, PARTITIONS, topic_prefix)
     board, poller = Board(Rules(window_ms=3_000, stuck_ms=1_000)), Poller(kafka.bootstrap, [group])
 
     def statuses(report: Report) -> set[Status]:

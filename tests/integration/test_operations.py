@@ -29,7 +29,7 @@ from streams.lag.monitor import LagMonitor, News
 from streams.lag.poller import Poller
 from tests.integration.consoles import CHROMIUM, Console, chromium, level_is, page_on, screenshot
 from tests.integration.lanes import ADS, Shop, _record, events, play, shop_on
-from tests.integration.test_worker import _has_applied, applied
+from tests.integration.test_worker import _has_applied
 from tests.integration.workers import DEADLINE_S, Worker, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # a minute each, where the machine is idle
@@ -244,7 +244,7 @@ def test_a_frozen_worker_shows_raises_the_alert_and_all_is_well_when_it_goes_on(
                 await page.is_("ok")
                 log.info("well again %d s after SIGCONT", exporter.scrapes - 1 - during)
             await until(lambda: _has_applied(shop, load.sent), "every event that was sent")
-            assert await applied(shop) == load.sent
+            assert await shop.applied() == load.sent
         assert stuck
         if PROMTOOL is None:
             log.warning("no promtool: whether the alert fires was not judged")
@@ -325,7 +325,7 @@ def test_two_workers_rolled_one_after_the_other_under_load_lose_and_double_nothi
                     before = load.sent
                     await until(lambda: _has_applied(shop, before + 100), "events after the upgrade")
                 await until(lambda: _has_applied(shop, load.sent), "every event that was sent")
-                assert await applied(shop) == load.sent
+                assert await shop.applied() == load.sent
             noting.cancel()
             await asyncio.gather(noting, return_exceptions=True)
         worst_s = max(group.total.time_lag_s for news in seen[begin:] for group in news.report.groups)

@@ -6,7 +6,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from deploy.brokers import Broker
-from streams import topics
+from streams import topic_admin
 from streams.client import PlacementView, ViewError
 from streams.wire import Placement, encode_json
 from tests.integration.lanes import DEADLINE_S
@@ -34,7 +34,7 @@ class Topic:
 
     def __init__(self, bootstrap: str, prefix: str) -> None:
         self.bootstrap, self.prefix = bootstrap, prefix
-        topics.create(bootstrap, PARTITIONS, prefix=prefix)
+        topic_admin.create(bootstrap, PARTITIONS, prefix=prefix)
 
     def producer(self, **options: Any) -> AIOKafkaProducer:
         return AIOKafkaProducer(bootstrap_servers=self.bootstrap, **options)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from deploy.brokers import Broker
 from deploy.brokers.embedded import EmbeddedBroker
-from streams import topics
+from streams import topic_admin, topics
 from streams.audit import audit, compare, pure_core
 from streams.cli import app
 from streams.clock import wall_ms
@@ -273,8 +273,8 @@ def place_of(record: Any) -> tuple[str, int, int]:
 def test_topics_that_would_delete_the_log_are_refused_before_anything_is_produced(
     kafka: Broker, topic_prefix: str
 ) -> None:
-    topics.create(kafka.bootstrap, LANES, topic_prefix)
-    if topics.retentions_ms(kafka.bootstrap, [topic_prefix + topics.CLICKS])[topic_prefix + topics.CLICKS] is None:
+    topic_admin.create(kafka.bootstrap, LANES, topic_prefix)
+    if topic_admin.retentions_ms(kafka.bootstrap, [topic_prefix + topics.CLICKS])[topic_prefix + topics.CLICKS] is None:
         pytest.skip("this broker does not tell how long a topic keeps its records")
 
     with pytest.raises(ReplayError, match=r"keeps records for 7\.0 days .* retention\.ms=-1"):

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollectio
 from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
 from deploy.brokers import BrokerUnavailableError
-from streams import acls, topics
+from streams import acls, topic_admin, topics
 from streams.client import PlacementView
 from streams.connection import aiokafka_options
 from streams.lag.watch import LagWatch
@@ -55,7 +55,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
                 acls.apply(settings_on(cluster), role, f"User:{role}")
             become(environment, cluster, "admin")  # whose first job it is
             for_ever = {name: {topics.RETENTION: "-1"} for name in (topics.CLICKS, topics.AD_IMPRESSIONS)}
-            made = topics.create(cluster.bootstrap, 1, PREFIX, replication=3, configs=for_ever)
+            made = topic_admin.create(cluster.bootstrap, 1, PREFIX, replication=3, configs=for_ever)
             assert set(made) == set(topics.names(PREFIX))
         yield cluster
     finally:
@@ -155,7 +155,7 @@ def test_no_role_may_change_or_see_the_cluster_or_its_rights(
     with contextlib.suppress(KafkaException):  # librdkafka answers a refusal with an error or with nothing
         assert not admin.describe_acls(everything).result()
     become(monkeypatch, secured, role)
-    with pytest.raises(topics.TopicsError, match="refuses the right"):
+    with pytest.raises(topic_admin.TopicsError, match="refuses the right"):
         acls.apply(settings_on(secured), "admin", f"User:{role}")
 
 
@@ -188,7 +188,7 @@ def test_every_role_does_its_job_with_no_other_right(
         row = await shop.lane_row()
         assert row is not None
         assert (row.totals["applied"], row.totals["dead"]) == (len(acted), 1)
-        assert topics.check(secured.bootstrap, 1, PREFIX) == []
+        assert topic_admin.check(secured.bootstrap, 1, PREFIX) == []
 
     play(scenario)
 
@@ -240,7 +240,7 @@ def connects(bootstrap: str) -> None:
             await consumer.topics()
 
     asyncio.run(asyncio.wait_for(ask(), DEADLINE_S))
-    topics.partition_counts(bootstrap, [PREFIX + topics.CLICKS])
+    topic_admin.partition_counts(bootstrap, [PREFIX + topics.CLICKS])
 
 
 def refused_by_both(bootstrap: str) -> None:
@@ -253,8 +253,8 @@ def refused_by_both(bootstrap: str) -> None:
 
     with pytest.raises((AioKafkaError, TimeoutError)):
         asyncio.run(asyncio.wait_for(ask(), 20))
-    with pytest.raises(topics.TopicsError):
-        topics.partition_counts(bootstrap, [PREFIX + topics.CLICKS])
+    with pytest.raises(topic_admin.TopicsError):
+        topic_admin.partition_counts(bootstrap, [PREFIX + topics.CLICKS])
 
 
 def test_a_broker_under_a_name_that_its_certificate_lacks_is_refused(

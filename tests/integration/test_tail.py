@@ -6,7 +6,7 @@ from aiokafka import AIOKafkaProducer
 from typer.testing import CliRunner, Result
 
 from deploy.brokers import Broker
-from streams import topics
+from streams import topic_admin
 from streams.cli import app
 from streams.wire import Attended, Placement, Slot, encode_json
 
@@ -41,7 +41,7 @@ class Shop:
 
     def __init__(self, bootstrap: str, prefix: str) -> None:
         self._where = ("--bootstrap", bootstrap, "--prefix", prefix)
-        topics.create(bootstrap, 1, prefix=prefix)
+        topic_admin.create(bootstrap, 1, prefix=prefix)
         asyncio.run(self._fill(bootstrap, prefix))
 
     async def _fill(self, bootstrap: str, prefix: str) -> None:

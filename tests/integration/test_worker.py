@@ -11,26 +11,19 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from deploy.brokers import Broker
-from scoring.rows import decode_rows
-from streams import topics
+from streams import topic_admin, topics
 from streams.lag.watch import LagWatch
 from streams.metrics_table import worker_rows
 from streams.settings import Settings
 from streams.wire import Impression, encode_json
 from tests.integration.chaos.cluster import Cluster
 from tests.integration.chaos.fleet import STOP_S
-from tests.integration.lanes import ADS, LAST_MS, Shop, events, play, recreate, shop_on
+from tests.integration.lanes import ADS, LAST_MS, Shop, events, play, shop_on
 from tests.integration.workers import STANDING, Worker, children, until
 
 pytestmark = pytest.mark.integration
 
 GUARANTEES = pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-
-
-async def applied(shop: Shop) -> int:
-    """Events that the recovered rows count."""
-    rows = decode_rows((await shop.state()).values())
-    return int(rows["impressions"].sum() + rows["clicks"].sum())
 
 
 @GUARANTEES
@@ -57,7 +50,7 @@ def test_a_stopped_worker_ends_in_order_and_its_successor_goes_on(
 
 
 async def _has_applied(shop: Shop, count: int) -> bool:
-    return await applied(shop) >= count
+    return await shop.applied() >= count
 
 
 def test_lanes_move_between_workers_without_losing_or_doubling(
@@ -79,7 +72,7 @@ def test_lanes_move_between_workers_without_losing_or_doubling(
             first.signal(signal.SIGTERM)
             assert first.status() == 0, first.said
         assert set((await shop.placement_ids()).values()) == {1}
-        assert await applied(shop) == 240
+        assert await shop.applied() == 240
 
     play(scenario)
 
@@ -108,7 +101,7 @@ def test_a_frozen_worker_that_wakes_after_its_lanes_went_to_another_changes_noth
                 await shop.publish(events(30, start=90))
                 await until(lambda: _has_applied(shop, 160), "160 events")
         assert set((await shop.placement_ids()).values()) == {1}
-        assert await applied(shop) == 160
+        assert await shop.applied() == 160
         row = await shop.lane_row()
         assert row is not None
         assert row.totals["events_in"] == row.totals["applied"] == 160
@@ -166,7 +159,7 @@ def test_a_worker_without_topics_says_which_command_makes_them(
     with Worker(shop, tmp_path / "log") as worker:
         assert worker.status() == 1
         assert f"salience topics create --bootstrap {kafka.bootstrap} --prefix {topic_prefix}" in worker.said
-    assert topics.partition_counts(kafka.bootstrap, topics.names(topic_prefix)) == {}
+    assert topic_admin.partition_counts(kafka.bootstrap, topics.names(topic_prefix)) == {}
 
 
 def test_a_worker_asked_for_transactions_that_the_broker_lacks_says_which_setting_helps(
@@ -226,7 +219,7 @@ def test_a_worker_stopped_in_the_middle_of_a_backlog_finishes_its_slices_and_not
         row = await shop.lane_row()
         assert row is not None
         assert (row.totals["applied"], row.totals["replayed"], row.totals["duplicate"]) == (4_000, 0, 0)
-        assert await applied(shop) == 4_000
+        assert await shop.applied() == 4_000
 
     play(scenario)
 
@@ -302,29 +295,7 @@ def test_a_supervised_worker_that_is_killed_is_started_again_and_loses_nothing(
             assert "another is started" in supervised.said
             supervised.signal(signal.SIGTERM)
             assert supervised.status() == 0, supervised.said
-        assert await applied(shop) == 120
-
-    play(scenario)
-
-
-def test_a_topic_recreated_under_a_running_worker_is_refused_with_a_clear_last_line(
-    kafka: Broker, topic_prefix: str, tmp_path: Path
-) -> None:
-    async def scenario() -> None:
-        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
-        await shop.publish([*ADS, *events()])
-        with Worker(shop, tmp_path / "log") as worker:
-            await until(lambda: _has_applied(shop, 80), "80 events")
-            await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
-            shop.adopted = True
-            assert worker.status() == 70
-            last = worker.said.rstrip().splitlines()[-1]
-            assert "the worker ended" in last
-            assert "status=70" in last
-        with Worker(shop, tmp_path / "next.log") as worker:
-            assert worker.status() == 70
-            assert "salience lanes adopt" in worker.said.rstrip().splitlines()[-1]
-        assert await applied(shop) == 80
+        assert await shop.applied() == 120
 
     play(scenario)
 
@@ -344,7 +315,7 @@ def test_a_lane_whose_last_record_was_rerouted_to_it_comes_to_a_lag_of_zero(
         with Worker(shop, tmp_path / "log"):
             async with LagWatch(kafka.bootstrap, topic_prefix, shop.settings.group) as watch:
                 await watch.until_zero(len(strays))
-        assert await applied(shop) == len(strays)
+        assert await shop.applied() == len(strays)
 
     play(scenario)
 

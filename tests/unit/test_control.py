@@ -3,7 +3,7 @@
 import pytest
 
 from streams.control import Control, ControlFullError
-from streams.control_wire import Consent, ControlMessage, Erasure
+from streams.control_wire import Allocation, Consent, ControlMessage, Erasure, ModelRoles, PushedModel
 from streams.wire import encode_json
 from tests.builders import START_MS, Record
 
@@ -54,6 +54,19 @@ def test_nobody_is_asked_for_whose_id_no_event_could_have(user: str) -> None:
     messages = [consent(user), Erasure(user_id=user, time_ms=START_MS)]
     assert control.take([told(message, offset) for offset, message in enumerate(messages)]) == 2
     assert not len(control)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Allocation(experiment="colours\n", number=1, cohorts=(), time_ms=START_MS),
+        PushedModel(model="net-01234567\n", manifest="", bytes=1, parity=0, score_ms=0, time_ms=START_MS),
+        ModelRoles(live="net-01234567\n"),
+        ModelRoles(former=("\n",)),
+    ],
+)
+def test_no_name_ends_in_a_line_end(message: ControlMessage) -> None:
+    assert Control().take([told(message)]) == 1
 
 
 def test_a_user_may_be_named_in_any_script() -> None:

@@ -10,7 +10,7 @@ from unittest.mock import AsyncMock
 import pytest
 from typer.testing import CliRunner
 
-from streams import topics
+from streams import topic_admin
 from streams.cli import app
 from streams.client import ViewError, require_topic
 
@@ -39,7 +39,7 @@ ASKING = (
 def test_a_command_without_a_broker_says_what_to_do_to_people_and_to_machines(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(topics, "ANSWER_S", 0.2)
+    monkeypatch.setattr(topic_admin, "ANSWER_S", 0.2)
     result = CliRunner().invoke(app, [*command.split(), "--bootstrap", NOBODY, "--json"])
     assert result.exit_code == 1, result.output
     assert isinstance(result.exception, SystemExit)
@@ -53,7 +53,7 @@ def test_a_command_without_a_broker_says_what_to_do_to_people_and_to_machines(
 def test_what_makes_a_topic_that_is_missing_is_told_with_its_prefix(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("reading", "topics"):  # first who takes it from the other
+    for module in ("reading", "topic_admin"):  # first who takes it from the other
         monkeypatch.setattr(f"streams.{module}.partition_counts", lambda *_: {})
     monkeypatch.setattr("streams.running.configure_logging", lambda **_: None)
 
@@ -79,7 +79,7 @@ def test_a_person_whom_no_event_could_name_is_not_asked_for(command: list[str]) 
 
 
 def test_people_alone_are_told_where_no_machine_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "ANSWER_S", 0.2)
+    monkeypatch.setattr(topic_admin, "ANSWER_S", 0.2)
     result = CliRunner().invoke(app, ["model", "list", "--bootstrap", NOBODY])
     assert result.exit_code == 1
     assert not result.stdout

@@ -6,8 +6,9 @@ import pytest
 from streams.identity import TopicIdentity, check_lanes, check_resume, partitioner
 from streams.recovery import RecoveryError
 from streams.wire import LaneRow
+from tests.builders import known_topics
 
-IDENTITY = TopicIdentity(("impressions-1", "clicks-1"), "changelog-1", 4)
+IDENTITY = TopicIdentity(known_topics(lanes=4))
 ROW = LaneRow(
     version=1,
     from_offsets=(0, 0),
@@ -43,8 +44,8 @@ def test_records_that_are_not_there_are_named_with_the_command(
 
 
 def test_a_topic_of_the_same_name_and_length_is_told_by_its_id() -> None:
-    row = msgspec.structs.replace(ROW, topic_ids=("impressions-0", "clicks-1"))
-    with pytest.raises(RecoveryError, match="impressions-0"):
+    row = msgspec.structs.replace(ROW, topic_ids=("ad-impressions-0", "clicks-1"))
+    with pytest.raises(RecoveryError, match="ad-impressions-0"):
         check_resume(0, row, IDENTITY, (0, 0), (90, 90))
 
 

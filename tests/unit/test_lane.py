@@ -15,10 +15,10 @@ from streams.lane import Lane, Shared
 from streams.message import Message
 from streams.settings import Settings
 from streams.snapshots import Snapshots
-from tests.builders import START_MS, impression, record
+from tests.builders import START_MS, impression, known_topics, record
 from tests.unit.slices import new_state, step_of
 
-IDENTITY = TopicIdentity(("topic-id-1", "topic-id-2"), "changelog", 4, "control")
+IDENTITY = TopicIdentity(known_topics(lanes=4))
 DEADLINE_MS = 60_000
 
 

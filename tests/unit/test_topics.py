@@ -5,9 +5,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from streams import topics
+from streams import topic_admin, topics
 from streams.cli import app
-from streams.topics import Seen, Topic, compare
+from streams.topic_admin import Seen, compare
+from streams.topics import Topic
 
 REACH = "--bootstrap broker:9092"
 BY_NAME = {topic.name: topic for topic in topics.TABLE}
@@ -145,13 +146,13 @@ def test_topics_that_are_there_are_told_as_they_are_and_none_is_added_beside_ano
 ) -> None:
     there = {name: seen.partitions for name, seen in as_created(4).items() if name != topics.OUTCOMES}
     made: list[int] = []
-    monkeypatch.setattr(topics, "partition_counts", lambda *_: there)
+    monkeypatch.setattr(topic_admin, "partition_counts", lambda *_: there)
 
     def create(_bootstrap: str, lanes: int, *_: object) -> list[str]:
         made.append(lanes)
         return [topics.OUTCOMES]
 
-    monkeypatch.setattr(topics, "create", create)
+    monkeypatch.setattr(topic_admin, "create", create)
 
     refused = CliRunner().invoke(app, ["topics", "create", "--partitions", "8", "--json"], env={"COLUMNS": "160"})
 

@@ -1,15 +1,21 @@
 """The event loop's pulse, and topics that are others than they were."""
 
+from dataclasses import replace
+
 import pytest
 
-from streams import topics
-from streams.identity import TopicIdentity, check_identity, check_topics
+from streams import topic_admin
+from streams.identity import TopicIdentity, check_topics
 from streams.recovery import RecoveryError
 from streams.settings import Settings
+from streams.topic_admin import Found
 from streams.watchdog import LOOK_S, LoopPulse
+from tests.builders import known_topics
 
-IDENTITY = TopicIdentity(("a", "b"), "c", 4, "d")
-NOW = {"ad-impressions": "a", "clicks": "b", "state-changelog": "c", "control": "d"}
+KNOWN = known_topics(lanes=4)
+IDENTITY = TopicIdentity(KNOWN)
+OF_LANES = ("ad-impressions", "clicks", "state-changelog")
+READ_WHOLE = ("control", "ads", "tones", "campaign-metrics", "click-layers")
 
 
 def test_a_loop_that_beats_lives_and_one_that_does_not_is_found() -> None:
@@ -20,29 +26,48 @@ def test_a_loop_that_beats_lives_and_one_that_does_not_is_found() -> None:
     assert [pulse.look() for _ in range(4)] == [False, False, False, True]
 
 
-def test_topics_that_are_as_they_were_are_believed() -> None:
-    check_identity(IDENTITY, ("a", "b"), "c", "d")
+def broker_knows(monkeypatch: pytest.MonkeyPatch, now: dict[str, Found]) -> None:
+    """Let the broker tell of ``now``, by full name, those that it is asked for."""
+    monkeypatch.setattr(topic_admin, "found", lambda _, names: {name: now[name] for name in names if name in now})
+
+
+def test_topics_that_are_as_they_were_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker_knows(monkeypatch, KNOWN)
+    assert check_topics(Settings(), IDENTITY)
 
 
 @pytest.mark.parametrize(
     ("recreated", "help_"),
     [
-        ("ad-impressions", "salience lanes adopt"),
-        ("clicks", "salience lanes adopt"),
-        ("state-changelog", "salience lanes adopt"),
-        ("control", "Start the workers again"),
+        *((name, "restore the topics.*salience lanes adopt") for name in OF_LANES),
+        *((name, "start the workers again") for name in READ_WHOLE),
     ],
 )
 def test_a_topic_recreated_under_a_running_worker_is_refused(
     recreated: str, help_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = {f"shop-{name}": "x" if name == recreated else known for name, known in NOW.items()}
-    monkeypatch.setattr(topics, "topic_ids", lambda _bootstrap, names: {name: ids[name] for name in names})
-    with pytest.raises(RecoveryError, match=f"{recreated} is another topic of that name.*{help_}"):
+    now = KNOWN | {recreated: replace(KNOWN[recreated], id="x")}
+    broker_knows(monkeypatch, {f"shop-{name}": found for name, found in now.items()})
+    with pytest.raises(RecoveryError, match=f"{recreated} is another topic of that name, under .*: {help_}"):
         check_topics(Settings(topic_prefix="shop-"), IDENTITY)
 
 
-@pytest.mark.parametrize("gone", NOW)
+@pytest.mark.parametrize(
+    ("name", "had", "help_"),
+    [
+        *((name, 4, "users have moved to other partitions") for name in OF_LANES),
+        *((name, 1, "start the workers again") for name in ("control", "ads", "tones")),
+    ],
+)
+def test_partitions_that_came_under_a_running_worker_are_not_overlooked(
+    name: str, had: int, help_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker_knows(monkeypatch, KNOWN | {name: replace(KNOWN[name], partitions=had + 2)})
+    with pytest.raises(RecoveryError, match=f"{name} has {had + 2} partitions and had {had}, under .*: {help_}"):
+        check_topics(Settings(), IDENTITY)
+
+
+@pytest.mark.parametrize("gone", [*OF_LANES, *READ_WHOLE])
 def test_a_topic_that_is_gone_is_told_from_one_recreated(gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "topic_ids", lambda *_: {name: known for name, known in NOW.items() if name != gone})
+    broker_knows(monkeypatch, {name: found for name, found in KNOWN.items() if name != gone})
     assert not check_topics(Settings(), IDENTITY)

@@ -1,0 +1,247 @@
+"""Topics at the broker: created, configured, checked against the table, and told from others of their name.
+
+Everything here blocks; asynchronous callers run it in a thread (``asyncio.to_thread``).
+"""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from streams.connection import librdkafka_options
+from streams.topics import CLEANUP, RETENTION, TABLE, names
+
+ANSWER_S = 10.0
+"""Long enough for a cluster electing a leader; an unreachable one is said to be so after it."""
+
+LOOK_AGAIN_S = 0.05
+"""A created topic reaches the broker's metadata within milliseconds."""
+
+
+class TopicsError(RuntimeError):
+    """The broker does not answer or refuses; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What ``check`` found of one topic."""
+
+    topic: str
+    what: Literal["missing", "partitions", "cleanup", "unreported"]
+    message: str
+    fix: str
+    """The command that resolves it; empty where nothing can or need be done."""
+
+    @property
+    def fails(self) -> bool:
+        """Whether the workers must not run on it; a config that the broker does not report is only said."""
+        return self.what != "unreported"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a broker tells of one topic. ``cleanup`` None: it reports no such config."""
+
+    partitions: int
+    cleanup: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A topic that exists. ``id``: Kafka's; a topic made anew under its name has another."""
+
+    id: str
+    partitions: int
+
+
+def create(
+    bootstrap: str,
+    partitions: int,
+    prefix: str = "",
+    replication: int = 1,
+    configs: Mapping[str, Mapping[str, str]] = {},
+) -> list[str]:
+    """Create the topics that are missing, return their names when the broker knows them.
+
+    Those that are there are left alone: ``check`` tells what differs, ``configure`` sets their configs.
+    ``configs``: of a topic, by its name without prefix, what is to differ from the table. Raises ``TopicsError``.
+    """
+    admin = _admin(bootstrap)
+    there = _describe(admin, bootstrap, names(prefix))
+    new = [
+        NewTopic(
+            prefix + topic.name,
+            num_partitions=topic.partitions(partitions),
+            replication_factor=replication,
+            config={**topic.settings(replication), **configs.get(topic.name, {})},
+        )
+        for topic in TABLE
+        if prefix + topic.name not in there
+    ]
+    if not new:
+        return []
+    created = []
+    for name, future in admin.create_topics(new, request_timeout=ANSWER_S).items():
+        try:
+            future.result()
+            created.append(name)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another was faster
+                raise TopicsError(f"{bootstrap} does not create {name}: {error.args[0].str()}") from error
+    _until(
+        lambda: len(_describe(admin, bootstrap, names(prefix))) == len(TABLE),
+        f"{bootstrap} does not know every topic {ANSWER_S:.0f} s after creating them.",
+    )
+    return created
+
+
+def configure(bootstrap: str, prefix: str = "", replication: int = 1) -> list[str]:
+    """Set the table's configs on the topics that are there; return their names when the broker reports them.
+
+    Raises ``TopicsError``.
+    """
+    admin = _admin(bootstrap)
+    there = _describe(admin, bootstrap, names(prefix))
+    resources = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            prefix + topic.name,
+            incremental_configs=[
+                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+                for name, value in topic.settings(replication).items()
+            ],
+        )
+        for topic in TABLE
+        if prefix + topic.name in there
+    ]
+    if resources:
+        for resource, future in admin.incremental_alter_configs(resources, request_timeout=ANSWER_S).items():
+            _answer(future, f"{bootstrap} does not configure {resource.name}")
+    wanted = {prefix + topic.name: topic.cleanup for topic in TABLE}
+    _until(
+        lambda: all(found in (None, wanted[name]) for name, found in _config(admin, bootstrap, there, CLEANUP).items()),
+        f"{bootstrap} does not report the configs {ANSWER_S:.0f} s after setting them.",
+    )
+    return [resource.name for resource in resources]
+
+
+def check(bootstrap: str, partitions: int, prefix: str = "") -> list[Problem]:
+    """What keeps workers from running on these topics, and what the broker does not tell.
+
+    Raises ``TopicsError`` where the broker does not answer.
+    """
+    admin = _admin(bootstrap)
+    there = _describe(admin, bootstrap, names(prefix))
+    cleanups = _config(admin, bootstrap, there, CLEANUP)
+    seen = {name: Seen(len(topic.partitions), cleanups[name]) for name, topic in there.items()}
+    return compare(seen, partitions, prefix, f"--bootstrap {bootstrap}")
+
+
+def compare(seen: Mapping[str, Seen], partitions: int, prefix: str, reach: str) -> list[Problem]:
+    """The table against what was seen, by full name. ``reach``: the options that lead to the broker."""
+    at = f"{reach} --prefix {prefix}" if prefix else reach
+    problems = []
+    for topic in TABLE:
+        name, wanted = prefix + topic.name, topic.partitions(partitions)
+        found = seen.get(name)
+        if found is None:
+            fix = f"salience topics create {at} --partitions {partitions}"
+            problems.append(Problem(name, "missing", f"{name} does not exist.", fix))
+            continue
+        if found.partitions != wanted:
+            message = (
+                f"{name} has {found.partitions} partitions, expected {wanted}. Another number would move"
+                " users to other lanes: begin a new set of topics under another prefix"
+                + (f", or say --partitions {found.partitions}." if topic.lanes else ".")
+            )
+            fix = f"salience topics create {reach} --prefix {prefix}new- --partitions {partitions}"
+            problems.append(Problem(name, "partitions", message, fix))
+        if found.cleanup is None:
+            message = f"The broker does not report {name}'s cleanup.policy; it should be {topic.cleanup}."
+            problems.append(Problem(name, "unreported", message, ""))
+        elif found.cleanup != topic.cleanup:
+            message = f"{name} has cleanup.policy={found.cleanup}, expected {topic.cleanup}."
+            problems.append(Problem(name, "cleanup", message, f"salience topics create {at} --configure"))
+    return problems
+
+
+def found(bootstrap: str, names: Collection[str]) -> dict[str, Found]:
+    """Each topic that exists, by full name."""
+    there = _describe(_admin(bootstrap), bootstrap, names)
+    return {name: Found(str(topic.topic_id), len(topic.partitions)) for name, topic in there.items()}
+
+
+def partition_counts(bootstrap: str, names: Collection[str]) -> dict[str, int]:
+    """Partitions of each topic that exists, by full name."""
+    return {name: topic.partitions for name, topic in found(bootstrap, names).items()}
+
+
+def retentions_ms(bootstrap: str, names: Collection[str]) -> dict[str, int | None]:
+    """How long each topic that exists keeps a record, by full name; None for ever, or where the broker does not say."""
+    admin = _admin(bootstrap)
+    found = _config(admin, bootstrap, _describe(admin, bootstrap, names), RETENTION)
+    return {name: int(value) if value not in (None, "-1") else None for name, value in found.items()}
+
+
+def _admin(bootstrap: str) -> Any:
+    # log_level 2: librdkafka would print every refused connection; the answer that fails says it once.
+    return AdminClient({**librdkafka_options(bootstrap), "log_level": 2})
+
+
+def _describe(admin: Any, bootstrap: str, wanted: Collection[str]) -> dict[str, Any]:
+    """Descriptions of those that exist. It creates none, as a plain metadata request may."""
+    found = {}
+    for name, future in admin.describe_topics(TopicCollection(list(wanted)), request_timeout=ANSWER_S).items():
+        try:
+            found[name] = future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise TopicsError(_silent(bootstrap, error)) from error
+    return found
+
+
+def _answer(future: Any, failure: str) -> Any:
+    try:
+        return future.result()
+    except KafkaException as error:
+        raise TopicsError(f"{failure}: {error.args[0].str()}") from error
+
+
+def _silent(bootstrap: str, error: KafkaException) -> str:
+    return (
+        f"No Kafka broker answers at {bootstrap} within {ANSWER_S:.0f} s ({error.args[0].str()})."
+        " Start one: salience broker apache up (or embedded, with SALIENCE_GUARANTEE=at_least_once);"
+        " or name yours: --bootstrap HOST:PORT (SALIENCE_BOOTSTRAP)."
+    )
+
+
+def _config(admin: Any, bootstrap: str, there: Collection[str], config: str) -> dict[str, str | None]:
+    """Each topic's value of one config; None where the broker reports none."""
+    if not there:
+        return {}
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in there]
+    found = {}
+    for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_S).items():
+        configs = _answer(future, f"{bootstrap} does not describe the configs of {resource.name}")
+        entry = configs.get(config)
+        found[resource.name] = entry.value if entry else None
+    return found
+
+
+def _until(holds: Callable[[], bool], failure: str) -> None:
+    """What a controller has accepted reaches its brokers' answers a little later."""
+    deadline = time.monotonic() + ANSWER_S
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TopicsError(failure)
+        time.sleep(LOOK_AGAIN_S)

@@ -18,10 +18,10 @@ _REPARTITIONED = (
 
 
 _OF_LANES = (topics.AD_IMPRESSIONS, topics.CLICKS, topics.CHANGELOG)
-"""Topics whose offsets a lane remembers."""
+"""Topics that a lane reads or writes where it stands; its row tells their offsets."""
 _READ_WHOLE = (topics.CONTROL, topics.ADS, topics.TONES, topics.CAMPAIGN_METRICS, topics.CLICK_LAYERS)
 """Topics that a worker reads from their beginning and then follows: it would keep what another one does not hold, and
-would hear nothing of partitions that came since."""
+would hear nothing of partitions that came since. While one is gone, what was read of it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +92,12 @@ def check_lanes(numbers: set[int], lanes: int) -> None:
 def check_identity(identity: TopicIdentity, now: Mapping[str, Found]) -> None:
     """Raises `RecoveryError` where topics were recreated, or have other partitions, since ``identity``.
 
+    ``now``: those that are there, by name without prefix.
+
     Requests on another control topic would be passed over: a lane has settled those before its own offset.
     """
     was, changes = identity.found, {}
-    for name in (*_OF_LANES, *_READ_WHOLE):
+    for name in now:
         if now[name].id != was[name].id:
             changes[name] = f"{name} is another topic of that name"
         elif now[name].partitions != was[name].partitions:
@@ -115,15 +117,13 @@ def check_identity(identity: TopicIdentity, now: Mapping[str, Found]) -> None:
 
 
 def check_topics(settings: Settings, identity: TopicIdentity) -> bool:
-    """Ask the broker whether the topics are still those of ``identity``; False where one is missing. Blocks.
+    """Ask the broker whether the topics are still those of ``identity``; False where one of lanes is gone. Blocks.
 
     Raises `RecoveryError` where one was recreated, `TopicsError` where no broker answers.
     """
     found = _found(settings, (*_OF_LANES, *_READ_WHOLE))
-    if len(found) < len(_OF_LANES) + len(_READ_WHOLE):
-        return False
     check_identity(identity, found)
-    return True
+    return found.keys() >= set(_OF_LANES)
 
 
 def _found(settings: Settings, names: Sequence[str]) -> dict[str, Found]:

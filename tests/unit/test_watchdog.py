@@ -67,7 +67,13 @@ def test_partitions_that_came_under_a_running_worker_are_not_overlooked(
         check_topics(Settings(), IDENTITY)
 
 
-@pytest.mark.parametrize("gone", [*OF_LANES, *READ_WHOLE])
+@pytest.mark.parametrize("gone", OF_LANES)
 def test_a_topic_that_is_gone_is_told_from_one_recreated(gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broker_knows(monkeypatch, {name: found for name, found in KNOWN.items() if name != gone})
     assert not check_topics(Settings(), IDENTITY)
+
+
+@pytest.mark.parametrize("gone", READ_WHOLE)
+def test_what_was_read_of_a_topic_holds_while_it_is_gone(gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker_knows(monkeypatch, {name: found for name, found in KNOWN.items() if name != gone})
+    assert check_topics(Settings(), IDENTITY)

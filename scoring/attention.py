@@ -262,6 +262,8 @@ def _session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Else bytes that begin as its own format does are read as that, which is another graph than the one looked at.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # An arena keeps the memory of the largest call: 8 MB for 32 people with 100 candidates, 55 MB with 500. Scoring 8

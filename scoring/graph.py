@@ -97,10 +97,8 @@ def _graph(content: memoryview, out: Graph, depth: int) -> None:
             _node(_message(value), out, depth)
         elif number == 5:  # GraphProto.initializer
             _tensor(_message(value), out)
-        elif number == 15:  # GraphProto.sparse_initializer: its values and indices
-            for inner, tensor in _fields(_message(value)):
-                if inner in (1, 2):
-                    _tensor(_message(tensor), out)
+        elif number == 15:  # GraphProto.sparse_initializer
+            _sparse(_message(value), out)
 
 
 def _node(content: memoryview, out: Graph, depth: int) -> None:
@@ -114,10 +112,18 @@ def _node(content: memoryview, out: Graph, depth: int) -> None:
             for inner, told in _fields(_message(value)):
                 if inner in (5, 10):  # AttributeProto.t, tensors
                     _tensor(_message(told), out)
+                elif inner in (22, 23):  # AttributeProto.sparse_tensor, sparse_tensors
+                    _sparse(_message(told), out)
                 elif inner in (6, 11):  # AttributeProto.g, graphs
                     _graph(_message(told), out, depth - 1)
     out.operators.add((domain, name))
     out.nodes += 1
+
+
+def _sparse(content: memoryview, out: Graph) -> None:
+    for number, value in _fields(content):
+        if number in (1, 2):  # SparseTensorProto.values, indices
+            _tensor(_message(value), out)
 
 
 def _tensor(content: memoryview, out: Graph) -> None:
@@ -125,7 +131,7 @@ def _tensor(content: memoryview, out: Graph) -> None:
     for number, value in _fields(content):
         if number == 8:  # TensorProto.name
             name = _text(value)
-        elif number == 13 or (number == 14 and value == 1):  # TensorProto.external_data, data_location EXTERNAL
+        elif number == 13 or (number == 14 and value != 0):  # TensorProto.external_data, data_location
             outside = True
     if outside:
         out.outside.append(name or "a constant")
@@ -146,6 +152,8 @@ def _fields(content: memoryview) -> "Iterator[tuple[int, int | memoryview]]":
     at = 0
     while at < len(content):
         tag, at = _varint(content, at)
+        if not 8 <= tag < 2**32:  # protobuf ends at field 0, and drops what is beyond 32 bits: another field to it
+            raise GraphError(f"the tag {tag:,} is no field's")
         number, wire = tag >> 3, tag & 7
         if wire == 0:
             value, at = _varint(content, at)

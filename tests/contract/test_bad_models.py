@@ -48,12 +48,15 @@ def made(**changes: Any) -> Callable[[Path], None]:
     return make
 
 
-def _junk(graphs: dict[str, Any]) -> None:
-    class Junk:
-        def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
-            return b"MZ\x90 this is a program"
+class Written(bytes):
+    """In place of a graph: what its file is to hold."""
 
-    graphs[ATTENTION] = Junk()
+    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
+        return bytes(self)
+
+
+def _junk(graphs: dict[str, Any]) -> None:
+    graphs[ATTENTION] = Written(b"MZ\x90 this is a program")
 
 
 def _elsewhere(graphs: Graphs) -> None:
@@ -67,6 +70,13 @@ def _elsewhere_in_a_constant(graphs: Graphs) -> None:
     tensor = onnx.TensorProto(name="hidden", data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="../secrets")
     graphs[ATTENTION].graph.node.append(helper.make_node("Constant", [], ["hidden"], value=tensor))
+
+
+def _elsewhere_in_a_sparse_constant(graphs: Graphs) -> None:
+    values = onnx.TensorProto(name="sparse", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    values.external_data.add(key="location", value="../secrets")
+    hidden = onnx.SparseTensorProto(values=values, indices=helper.make_tensor("at", onnx.TensorProto.INT64, [1], [0]))
+    graphs[ATTENTION].graph.node.append(helper.make_node("Constant", [], ["hidden"], sparse_value=hidden))
 
 
 def _opset(version: int) -> Callable[[Graphs], None]:
@@ -148,6 +158,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "golden shape": (made(golden=_deep), "logit has shape (3, 5); expected (3, 4)"),
     "files elsewhere": (made(graphs=_elsewhere), "keeps table in other files"),
     "constants elsewhere": (made(graphs=_elsewhere_in_a_constant), "keeps hidden in other files"),
+    "sparse constants elsewhere": (made(graphs=_elsewhere_in_a_sparse_constant), "keeps sparse in other files"),
     "custom operator": (made(graphs=operator("Steal", domain="evil.example")), "uses evil.example:Steal"),
     "runtime's own operator": (made(graphs=operator("Gelu", domain="com.microsoft")), "uses com.microsoft:Gelu"),
     "chance": (made(graphs=operator("RandomNormalLike")), "uses RandomNormalLike"),
@@ -209,6 +220,24 @@ def test_what_is_read_of_a_graph_is_what_onnx_reads(name: str) -> None:
     assert found.operators == {(node.domain, node.op_type) for node in proto.graph.node}
     assert found.opsets == {each.domain: each.version for each in proto.opset_import}
     assert (found.nodes, found.outside, found.functions) == (len(proto.graph.node), [], 0)
+
+
+@pytest.mark.parametrize("tag", [b"\xba\x80\x80\x80\x10", b"\x02"], ids=["graph, and a bit beyond 32", "no field"])
+def test_a_tag_that_protobuf_reads_in_another_way_is_no_graphs(tag: bytes) -> None:
+    loop = helper.make_graph([helper.make_node("Loop", [""], [""])], "g", [], []).SerializeToString()
+    harmless = helper.make_model(helper.make_graph([], "g", [], [])).SerializeToString()
+    with pytest.raises(GraphError, match="tag"):
+        read_graph(harmless + tag + bytes([len(loop)]) + loop)
+
+
+def test_a_graph_is_onnx_to_the_runtime_too_whatever_its_file_begins_with(tmp_path: Path) -> None:
+    unread = b"\xa2\x06\x05.ORTM"  # a field that ONNX does not have; at this place it is the mark of another format
+
+    def mark(graphs: dict[str, Any]) -> None:
+        graphs[ATTENTION] = Written(unread + graphs[ATTENTION].SerializeToString())
+
+    _, proof = prove(toy_model(tmp_path, graphs=mark), halt())
+    assert proof.parity < 1e-5
 
 
 @given(st.binary(max_size=200))

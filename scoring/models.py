@@ -16,6 +16,7 @@ from scoring.attention import AttentionModel
 from scoring.catalogue import LEARNED, Catalogue, learned_column
 from scoring.ids import id64, uniform
 from scoring.inputs import ModelInputs
+from scoring.rows import RING_SIZE
 
 Ids = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]
@@ -67,7 +68,7 @@ class Served:
         return (manifest.data_from_ms <= shown_ms) & (shown_ms <= manifest.data_to_ms)
 
     def score(self, inputs: ModelInputs) -> tuple[Floats, Floats]:
-        """`AttentionModel.score`. Raises `ModelFailure` where it cannot, or gives what is no number.
+        """`AttentionModel.score`. Raises `ModelFailure` where it cannot, or gives other shapes or what is no number.
 
         The numbers of the first model are not looked at: there is nobody to answer instead.
         """
@@ -75,8 +76,12 @@ class Served:
             logit, attention = self.model.score(inputs)
         except Exception as error:  # onnxruntime's errors share no base class of their own
             raise ModelFailure(self, f"it does not run: {error}") from error
-        if self.column != LEARNED and not np.isfinite(logit).all():
-            raise ModelFailure(self, "it gives scores that are no finite numbers")
+        asked = inputs.candidates.shape[:2]
+        for given, told, shape in (("scores", logit, asked), ("weights of the past", attention, (*asked, RING_SIZE))):
+            if told.shape != shape:
+                raise ModelFailure(self, f"it gives {given} of shape {told.shape}; expected {shape}")
+            if self.column != LEARNED and not np.isfinite(told).all():
+                raise ModelFailure(self, f"it gives {given} that are no finite numbers")
         return logit, attention
 
 

@@ -17,6 +17,8 @@ from scoring.inputs import SPEC_HASH, HistoryKind, ModelInputs, empty_inputs
 from scoring.text import TEXT_ENCODER, WIDE_DIM
 
 DIM, VOCABULARY = 4, 50
+FEW = 3
+"""People of the golden inputs."""
 TYPES = {"tensor(float)": TensorProto.FLOAT, "tensor(int64)": TensorProto.INT64}
 
 Graphs = dict[str, onnx.ModelProto]
@@ -141,7 +143,7 @@ def _model(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], contra
 def _golden(seed: int, text: bool = False) -> Arrays:
     """Inputs, and outputs computed with numpy: not by the graphs that they are to check."""
     rng = np.random.default_rng(1)
-    inputs, tokens = drawn_inputs(rng, 3, 5, DIM), drawn_tokens(rng, 4)
+    inputs, tokens = drawn_inputs(rng, FEW, 5, DIM), drawn_tokens(rng, 4)
     rows = np.where(tokens == 0, 0, 1 + (tokens % np.uint64(VOCABULARY - 1)).astype(np.int64))
     dense = rng.normal(0, 0.05, (4, WIDE_DIM)).astype(np.float32) if text else np.zeros((4, DENSE_DIM), np.float32)
     return {
@@ -154,17 +156,17 @@ def _golden(seed: int, text: bool = False) -> Arrays:
     }
 
 
-def fails_on_what_is_new(graphs: Graphs) -> None:
-    """A change of the graphs: scores are no numbers where a candidate's stats exceed those of the golden inputs."""
+def fails_on_what_is_new(graphs: Graphs, output: str = "logit") -> None:
+    """A change of the graphs: where a candidate's stats exceed those of the golden inputs this output is no number."""
     graph = graphs[ATTENTION].graph
-    graph.node[0].output[0] = "plain"
+    _source(graph, output).output[0] = "plain"
     graph.node.extend(
         [
-            helper.make_node("ReduceMax", ["candidate_stats"], ["most"], axes=[2], keepdims=0),
+            helper.make_node("ReduceMax", ["candidate_stats"], ["most"], axes=[2], keepdims=int(output == "attention")),
             helper.make_node("Sub", ["bound", "most"], ["left"]),
             helper.make_node("Sqrt", ["left"], ["root"]),
             helper.make_node("Mul", ["root", "nothing"], ["trap"]),
-            helper.make_node("Add", ["plain", "trap"], ["logit"]),
+            helper.make_node("Add", ["plain", "trap"], [output]),
         ]
     )
     constants = {"bound": 1.5, "nothing": 0.0}
@@ -172,6 +174,22 @@ def fails_on_what_is_new(graphs: Graphs) -> None:
         onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), name) for name, value in constants.items()
     )
     graphs[ATTENTION].opset_import[0].version = 17  # where axes are an attribute
+
+
+def gives_fewer(graphs: Graphs, output: str) -> None:
+    """A change of the graphs: this output is that of the first `FEW` people, of however many it is asked."""
+    graph = graphs[ATTENTION].graph
+    _source(graph, output).output[0] = "plain"
+    graph.node.append(helper.make_node("Slice", ["plain", "first", "few", "first"], [output]))
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.array([value]), name) for name, value in {"first": 0, "few": FEW}.items()
+    )
+
+
+def _source(graph: onnx.GraphProto, output: str) -> onnx.NodeProto:
+    """The node that makes ``output``."""
+    (node,) = (node for node in graph.node if output in node.output)
+    return node
 
 
 def operator(kind: str, *inputs: str, domain: str = "") -> Callable[[Graphs], None]:

@@ -1,6 +1,8 @@
 """Roles of models: who scores whom, what is logged beside, and who answers where a model cannot."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,7 +22,7 @@ from streams.lane_clicks import LaneClicks
 from streams.step import LaneState, Slice, Step
 from streams.wire import Decision, Outcome, Placement
 from tests.builders import entry, made_up_log, records
-from tests.models import fails_on_what_is_new, toy_model
+from tests.models import Graphs, fails_on_what_is_new, gives_fewer, toy_model
 
 ADS = 20
 
@@ -192,6 +194,16 @@ def test_what_a_shadow_has_learned_is_there_when_it_is_promoted(old: AttentionMo
 
 
 @pytest.mark.parametrize(
+    ("graphs", "reason"),
+    [
+        (fails_on_what_is_new, "it gives scores that are no finite numbers"),
+        (partial(fails_on_what_is_new, output="attention"), "it gives weights of the past that are no finite numbers"),
+        (partial(gives_fewer, output="logit"), r"it gives scores of shape \(3, \d+\); expected \(\d+, \d+\)"),
+        (partial(gives_fewer, output="attention"), r"weights of the past of shape \(3, \d+, 50\); expected"),
+    ],
+    ids=["scores", "attention", "fewer scores", "less attention"],
+)
+@pytest.mark.parametrize(
     "roles",
     [
         {"canary_share": 1.0, "canary": True},
@@ -200,14 +212,14 @@ def test_what_a_shadow_has_learned_is_there_when_it_is_promoted(old: AttentionMo
     ],
 )
 def test_a_model_that_fails_while_it_scores_is_refused_and_the_one_before_answers(
-    tmp_path: Path, old: AttentionModel, roles: dict[str, object]
+    tmp_path: Path, old: AttentionModel, roles: dict[str, object], graphs: Callable[[Graphs], None], reason: str
 ) -> None:
-    bad = load(toy_model(tmp_path / "bad", graphs=fails_on_what_is_new))
+    bad = load(toy_model(tmp_path / "bad", graphs=graphs))
     named = {name: bad.version if value is True else value for name, value in roles.items()}
     engine = engine_of(old, bad)
     decisions, _, _ = run(engine, lane(), roles=[Roles(former=(old.version,), **named)])  # type: ignore[arg-type]  # by name
     alone, _, _ = run(engine_of(old), lane())
-    assert "no finite numbers" in engine.models.refused[bad.version]
+    assert re.search(reason, engine.models.refused[bad.version])
     assert engine.models.live.version == old.version
     assert {one.versions["model"] for one in decisions} == {old.version}
     assert len(decisions) == len(alone)

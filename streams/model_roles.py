@@ -20,8 +20,8 @@ OUTCOMES_MIN = 1_000
 CLICKS_MIN = 30
 MISCALIBRATED_MAX = 0.25
 """How far clicks over predicted clicks may be from 1, in ratio: the click layer takes minutes to mend as much."""
-ITSELF = ""
-"""The model that workers were started with, among roles."""
+_Shared = Literal["canary", "shadow"]
+"""Roles that are played for a share of people."""
 
 
 class RolesError(ValueError):
@@ -106,16 +106,24 @@ def state_of(roles: ModelRoles, version: str) -> str:
 
 def with_shadow(roles: ModelRoles, version: str, share: float, time_ms: int) -> ModelRoles:
     """Ask ``version`` about a share of people, and heed it for none; a share of 0 ends it."""
-    _not_live(roles, version, "shadow")
-    kept = _without(roles, version, "canary")
-    return _changed(kept, time_ms, shadow=version if share > 0 else "", shadow_share=share)
+    return _shared(roles, version, "shadow", share, time_ms)
 
 
 def with_canary(roles: ModelRoles, version: str, share: float, time_ms: int) -> ModelRoles:
     """Heed ``version`` for a share of people; a share of 0 ends it."""
-    _not_live(roles, version, "canary")
-    kept = _without(roles, version, "shadow")
-    return _changed(kept, time_ms, canary=version if share > 0 else "", canary_share=share)
+    return _shared(roles, version, "canary", share, time_ms)
+
+
+def _shared(roles: ModelRoles, version: str, role: _Shared, share: float, time_ms: int) -> ModelRoles:
+    """The roles with ``version`` in this one and not in the other; with a share of 0 no longer in this one."""
+    _not_live(roles, version, role)
+    if share > 0:
+        kept = _without(roles, version, "canary" if role == "shadow" else "shadow")
+        changes: dict[str, Any] = {role: version, f"{role}_share": share}
+        return _changed(kept, time_ms, **changes)
+    if getattr(roles, role) != version:
+        raise RolesError(f"{version} is {state_of(roles, version)}, and no {role}: a share of 0 ends nothing")
+    return _changed(_without(roles, version, role), time_ms)
 
 
 def promoted(roles: ModelRoles, version: str, time_ms: int, reason: str = "", *, forced: bool = False) -> ModelRoles:
@@ -139,7 +147,7 @@ def _not_live(roles: ModelRoles, version: str, role: str) -> None:
         raise RolesError(f"{version} is live already; it cannot become {role}")
 
 
-def _without(roles: ModelRoles, version: str, role: Literal["canary", "shadow"]) -> ModelRoles:
+def _without(roles: ModelRoles, version: str, role: _Shared) -> ModelRoles:
     """The roles, and no longer this one where ``version`` has it."""
     if getattr(roles, role) != version:
         return roles

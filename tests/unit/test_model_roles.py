@@ -45,8 +45,20 @@ def test_a_model_goes_from_shadow_to_canary_to_live_and_back() -> None:
 def test_a_share_of_nothing_ends_a_shadow_and_a_canary_and_leaves_the_other() -> None:
     roles = with_canary(with_shadow(ModelRoles(), NEW, 0.2, 1), OTHER, 0.1, 2)
     assert (roles.shadow, roles.canary) == (NEW, OTHER)
-    assert with_shadow(roles, NEW, 0.0, 3).shadow == ""
-    assert with_canary(roles, OTHER, 0.0, 3).shadow == NEW
+    ended = with_shadow(roles, NEW, 0.0, 3)
+    assert (ended.shadow, ended.shadow_share, ended.canary, ended.canary_share) == ("", 0.0, OTHER, 0.1)
+    ended = with_canary(roles, OTHER, 0.0, 3)
+    assert (ended.shadow, ended.shadow_share, ended.canary, ended.canary_share) == (NEW, 0.2, "", 0.0)
+
+
+def test_a_share_of_nothing_takes_no_role_from_a_model_that_was_not_named_nor_another_role() -> None:
+    roles = with_canary(with_shadow(ModelRoles(), NEW, 0.2, 1), OTHER, 0.1, 2)
+    with pytest.raises(RolesError, match=f"{OTHER} is canary, and no shadow"):
+        with_shadow(roles, OTHER, 0.0, 3)
+    with pytest.raises(RolesError, match=f"{NEW} is shadow, and no canary"):
+        with_canary(roles, NEW, 0.0, 3)
+    with pytest.raises(RolesError, match="third-00000003 is pushed, and no canary"):
+        with_canary(roles, "third-00000003", 0.0, 3)
 
 
 def test_what_is_live_gets_no_other_role() -> None:

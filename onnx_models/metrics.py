@@ -65,11 +65,19 @@ PLATT_RIDGE = 1.0
 """Weight of staying at scale 1 and shift 0, in examples: what a few of them say is not believed."""
 
 
+PLATT_ROUNDING = 1e-9
+"""Share by which the loss may seem to rise where a step changes nothing any more."""
+
+
 def platt(logit: Floats, labels: Floats) -> tuple[float, float]:
-    """Scale and shift of ``logit`` that fit ``labels`` best by log loss (Platt, 1999)."""
+    """Scale and shift of ``logit`` that fit ``labels`` best by log loss (Platt, 1999).
+
+    Those of `level` where the scale would be 0 or less: an order that the labels contradict is not turned around, nor
+    made to tell nothing.
+    """
     x = np.column_stack([logit, np.ones(len(logit))])  # [E, 2]
     scale, shift = _least_loss(x, labels, np.zeros(len(logit)), np.array([1.0, 0.0]))
-    return float(scale), float(shift)
+    return (float(scale), float(shift)) if scale > 0 else level(logit, labels)
 
 
 def level(logit: Floats, labels: Floats) -> tuple[float, float]:
@@ -79,13 +87,25 @@ def level(logit: Floats, labels: Floats) -> tuple[float, float]:
 
 
 def _least_loss(x: Floats, labels: Floats, offset: Floats, start: Floats) -> npt.NDArray[np.float64]:
-    """Weights of ``x [E, W]``, beside ``offset [E]``, that fit ``labels`` best by log loss, by Newton's method."""
+    """Weights of ``x [E, W]``, beside ``offset [E]``, that fit ``labels`` best by log loss, by Newton's method.
+
+    A step is halved while it raises the loss, as far from the best it may: so they never fit worse than ``start``.
+    """
     weights, x = start.astype(np.float64), x.astype(np.float64)
+
+    def loss(weights: npt.NDArray[np.float64]) -> float:
+        odds, gone = x @ weights + offset, weights - start
+        return float(np.sum(np.logaddexp(0, odds) - labels * odds) + PLATT_RIDGE * (gone @ gone) / 2)
+
     for _ in range(PLATT_ROUNDS):
         p = 1 / (1 + np.exp(-np.clip(x @ weights + offset, -50, 50)))
         gradient = x.T @ (p - labels) + PLATT_RIDGE * (weights - start)
         hessian = (x * (p * (1 - p))[:, None]).T @ x + PLATT_RIDGE * np.eye(len(start))
-        weights -= np.linalg.solve(hessian, gradient)
+        step = np.linalg.solve(hessian, gradient)
+        most = loss(weights) * (1 + PLATT_ROUNDING)
+        while loss(weights - step) > most:
+            step /= 2
+        weights -= step
     return weights
 
 

@@ -10,7 +10,7 @@ estimators with a reward model q, q of what was chosen and the mean of q under t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import NormalDist
 
 import numpy as np
@@ -27,24 +27,30 @@ ONE_WEIGHT_MAX = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
-    """N logged choices as one policy asked about sees them; all arrays ``[N]``.
-
-    ``model_chosen`` is q of the logged choice, ``model_policy`` the mean of q under the policy asked about; fitted
-    on other choices than those they are used on. Zeros, where there is no model: DR is then IPS.
-    """
+class Weighted:
+    """N logged choices as one policy asked about sees them, without a reward model; all arrays ``[N]``."""
 
     reward: Floats
     weight: Floats
-    model_chosen: Floats
-    model_policy: Floats
 
     def __post_init__(self) -> None:
-        sizes = {len(values) for values in (self.reward, self.weight, self.model_chosen, self.model_policy)}
+        sizes = {len(getattr(self, each.name)) for each in fields(self)}
         if len(sizes) != 1 or sizes == {0}:
             raise ValueError(f"logged choices: arrays of {sorted(sizes)} choices; expected one length, above 0")
         if not (np.isfinite(self.weight).all() and (self.weight >= 0).all()):
             raise ValueError("logged choices: a weight is negative or infinite; was a propensity of 0 logged?")
+
+
+@dataclass(frozen=True, slots=True)
+class Logged(Weighted):
+    """The same beside a reward model.
+
+    ``model_chosen`` is q of the logged choice, ``model_policy`` the mean of q under the policy asked about; fitted
+    on other choices than those they are used on.
+    """
+
+    model_chosen: Floats
+    model_policy: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class Estimate:
     standard_error: float
 
 
-def ips(log: Logged) -> Floats:
+def ips(log: Weighted) -> Floats:
     """Terms of inverse propensity scoring, ``[N]``: unbiased where every choice had a chance."""
     return log.weight * log.reward
 
@@ -78,7 +84,7 @@ def switch_doubly_robust(log: Logged, most: float = SWITCH_WEIGHT) -> Floats:
     return log.model_policy + kept * (log.reward - log.model_chosen)
 
 
-def _self_normalised(log: Logged, plain: Floats, numerator: Floats) -> tuple[float, Floats]:
+def _self_normalised(log: Weighted, plain: Floats, numerator: Floats) -> tuple[float, Floats]:
     """Value and influence ``[N]`` of ``mean(plain) + Σ numerator / Σ weight`` (delta method)."""
     total = log.weight.mean()
     if total == 0:
@@ -88,24 +94,19 @@ def _self_normalised(log: Logged, plain: Floats, numerator: Floats) -> tuple[flo
     return value, plain + (numerator - ratio * log.weight) / total + ratio
 
 
-ESTIMATORS: dict[str, Callable[[Logged], Floats]] = {
-    "ips": ips,
-    "dm": direct,
-    "dr": doubly_robust,
-    "switch_dr": switch_doubly_robust,
-}
+MODELLED: dict[str, Callable[[Logged], Floats]] = {"dm": direct, "dr": doubly_robust, "switch_dr": switch_doubly_robust}
 
 
-def evaluate(log: Logged, confidence: float = 0.95) -> dict[str, Estimate]:
-    """Every estimator's value with a normal interval at ``confidence``."""
-    found = {name: _estimate(float(terms.mean()), terms, confidence) for name, of in ESTIMATORS.items()
-             for terms in (of(log),)}  # fmt: skip
-    for name, plain, numerator in (
-        ("snips", np.zeros_like(log.reward), log.weight * log.reward),
-        ("sndr", log.model_policy, log.weight * (log.reward - log.model_chosen)),
-    ):
-        found[name] = _estimate(*_self_normalised(log, plain, numerator), confidence)
-    return found
+def evaluate(log: Weighted, confidence: float = 0.95) -> dict[str, Estimate]:
+    """Every estimator's value with a normal interval at ``confidence``; those by a reward model, where there is one."""
+    terms = {"ips": ips(log)}
+    normalised = {"snips": _self_normalised(log, np.zeros_like(log.reward), terms["ips"])}
+    if isinstance(log, Logged):
+        terms |= {name: of(log) for name, of in MODELLED.items()}
+        residuals = log.weight * (log.reward - log.model_chosen)
+        normalised["sndr"] = _self_normalised(log, log.model_policy, residuals)
+    plain = {name: _estimate(float(each.mean()), each, confidence) for name, each in terms.items()}
+    return plain | {name: _estimate(*each, confidence) for name, each in normalised.items()}
 
 
 def _estimate(value: float, influence: Floats, confidence: float) -> Estimate:
@@ -120,7 +121,7 @@ def effective_size(weight: Floats) -> float:
     return float(weight.sum()) ** 2 / squares if squares else 0.0
 
 
-def doubts(log: Logged) -> list[str]:
+def doubts(log: Weighted) -> list[str]:
     """Why not to believe the weighted estimates; empty where nothing speaks against them."""
     found = []
     if (effective := effective_size(log.weight)) < EFFECTIVE_MIN:

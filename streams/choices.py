@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.market import Fate
-from scoring.offpolicy import Logged
+from scoring.offpolicy import Logged, Weighted
+from scoring.policies import CONTROL_ARM
 from scoring.ranking import first_chances, slot_chances
 from streams.reading import read_topic
 from streams.topics import CLICKS, DECISIONS
@@ -67,10 +68,15 @@ def temperature_of(policy: str) -> float:
 
 @dataclass
 class Choices:
-    """The log of the first ``slots`` slots, for a policy of ``temperature``; records may come in any order."""
+    """The log of the first ``slots`` slots, for a policy of ``temperature``; records may come in any order.
+
+    Without the control group, whose candidates are any ads that the rules let in, not what a policy draws from:
+    ``control`` counts its placements.
+    """
 
     temperature: float
     slots: int = 1
+    control: int = 0
     placed: dict[str, _Placed] = field(default_factory=dict)
     clicks: set[tuple[str, str]] = field(default_factory=set)
 
@@ -79,7 +85,9 @@ class Choices:
         for value in values:
             if value is not None and len(self.placed) < DECISIONS_MAX:
                 decision = msgspec.json.decode(value, type=Decision)
-                if decision.chosen:  # the rules may have left nobody
+                if decision.arm == CONTROL_ARM:
+                    self.control += 1
+                elif decision.chosen:  # the rules may have left nobody
                     self.placed[decision.placement_id] = self._placed(decision)
 
     def clicked(self, values: Iterable[bytes | None]) -> None:
@@ -104,19 +112,26 @@ class Choices:
             model_asked=float(first_chances(worth, self.temperature) @ pctr),
         )
 
-    def logged(self) -> list[Logged]:
-        """For each slot, the choices of all placements that have it; the first one's with the engine's own model."""
-        found = []
+    def logged(self) -> list[Weighted]:
+        """For each slot, the choices of all placements that have it; the first one's with the engine's own model.
+
+        Raises `ValueError` where there are none.
+        """
+        found: list[Weighted] = []
         for slot in range(self.slots):
             placed = [(name, one) for name, one in self.placed.items() if len(one.ads) > slot]
             if not placed:
-                raise ValueError("the log has no placements with this slot; is anything on the decisions topic?")
+                beside = f" beside {self.control} of the control group" if self.control else ""
+                raise ValueError(f"the log has no placements with this slot{beside}; is the decisions topic filled?")
             ratio = np.array([np.prod(one.asked[: slot + 1] / one.logged[: slot + 1]) for _, one in placed])
             reward = np.array([(name, one.ads[slot]) in self.clicks for name, one in placed], dtype=float)
-            first = 1.0 if slot == 0 else 0.0
-            model = first * np.array([one.model for _, one in placed])
-            found.append(Logged(reward, ratio, model, first * np.array([one.model_asked for _, one in placed])))
+            found.append(Weighted(reward, ratio) if slot else Logged(reward, ratio, *_modelled(placed)))
         return found
+
+
+def _modelled(placed: list[tuple[str, _Placed]]) -> tuple[Floats, Floats]:
+    """The model's click rates of the first slot's ads, and their means under the policy asked about, ``[N]`` each."""
+    return np.array([one.model for _, one in placed]), np.array([one.model_asked for _, one in placed])
 
 
 def _judged(decision: Decision) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:

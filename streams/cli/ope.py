@@ -14,6 +14,7 @@ from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 
 if TYPE_CHECKING:
     from scoring.offpolicy import Estimate
+    from streams.choices import Choices
 
 Log = Annotated[
     str, typer.Option("--log", help="topics (decisions and clicks of the broker), or hillstrom:DIR, or obd:DIR.")
@@ -33,6 +34,8 @@ def ope(
     as_json: Json = False,
 ) -> None:
     """Off-policy evaluation: IPS, SNIPS, DM, DR, switch-DR, with intervals and doubts.
+
+    Of topics, without the control group; of slots below the first by IPS and SNIPS alone, for no model tells of them.
 
     Example: salience ope --log topics --policy temperature=0.5 --slots 3
     """
@@ -89,15 +92,22 @@ def _obd(directory: Path) -> dict[str, Any]:
 def _topics(settings: Any, policy: str, slots: int) -> dict[str, Any]:
     import asyncio
 
-    from scoring.offpolicy import doubts, effective_size, evaluate
     from streams.choices import read_choices, temperature_of
 
-    choices = asyncio.run(read_choices(settings.bootstrap, settings.topic_prefix, temperature_of(policy), slots))
+    choices = read_choices(settings.bootstrap, settings.topic_prefix, temperature_of(policy), slots)
+    return told_of(asyncio.run(choices), policy)
+
+
+def told_of(choices: "Choices", policy: str) -> dict[str, Any]:
+    """What is told of each slot of the topics' choices. Raises `ValueError` where there are none."""
+    from scoring.offpolicy import doubts, effective_size, evaluate
+
     found = {}
     for slot, logged in enumerate(choices.logged()):
         found[f"{policy}: clicks in slot {slot + 1}"] = {
             "observed": float(logged.reward.mean()),
             "choices": len(logged.reward),
+            "control_left_out": choices.control,
             "effective_size": effective_size(logged.weight),
             "doubts": doubts(logged),
             "estimates": _figures(evaluate(logged)),
@@ -117,6 +127,8 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
         table.add_section()
     console = Console(highlight=False)
     console.print(table)
+    if control := max(part.get("control_left_out", 0) for part in found.values()):
+        console.print(f"Left out: {control:,} placements of the control group, which draws from other candidates")
     for what, part in found.items():
         for doubt in part.get("doubts", []):
             console.print(f"[yellow]{what}: {doubt}[/yellow]")

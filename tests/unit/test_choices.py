@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from scoring.offpolicy import evaluate
+from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from scoring.ranking import rank
 from streams.choices import Choices, temperature_of
 from streams.cli import app
+from streams.cli.ope import told_of
 from streams.logs import LogError
 from streams.logs.hillstrom import ARMS, values
 from streams.wire import Decision, Placement, Slot, encode_json
@@ -20,7 +23,7 @@ BIDS = np.full(4, 1_000_000)
 ADS = np.arange(1, 5, dtype=np.uint64)
 
 
-def _decision(seed: int, temperature: float) -> tuple[Decision, list[str]]:
+def _decision(seed: int, temperature: float, arm: str = ENGINE_ARM) -> tuple[Decision, list[str]]:
     ranked = rank((PCTR * BIDS)[None], ADS[None], np.array([seed], dtype=np.uint64), np.array([temperature]), 2)
     chosen, chances = ranked.chosen[0].tolist(), ranked.propensity[0].tolist()
     ads = [f"ad-{place}" for place in chosen]
@@ -29,11 +32,9 @@ def _decision(seed: int, temperature: float) -> tuple[Decision, list[str]]:
         for at, (ad, chance) in enumerate(zip(ads, chances, strict=True))
     )
     name = f"p-{seed}"
-    placement = Placement(
-        placement_id=name, user_id="u", time_ms=1, valid_until_ms=2, arm="engine", model="m", slots=slots
-    )
+    placement = Placement(placement_id=name, user_id="u", time_ms=1, valid_until_ms=2, arm=arm, model="m", slots=slots)
     return Decision(
-        placement_id=name, user_id="u", time_ms=1, lane=0, offsets=(0, 0), versions={}, arm="engine", seed=seed,
+        placement_id=name, user_id="u", time_ms=1, lane=0, offsets=(0, 0), versions={}, arm=arm, seed=seed,
         policy={}, row=b"", candidates=ADS.tobytes(), revisions=b"", weights=b"", lifts=b"",
             pctr=PCTR.tobytes(), bids_micros=BIDS.tobytes(),
         chosen=tuple(chosen), propensities=tuple(chances), placement=encode_json(placement),
@@ -55,6 +56,29 @@ def test_the_clicks_of_a_uniform_policy_are_estimated_slot_by_slot_from_the_topi
         assert logged.weight.mean() == pytest.approx(1, abs=0.1)
     first = choices.logged()[0]
     assert first.model_policy == pytest.approx(np.full(4_000, PCTR.mean()))
+
+
+def test_the_control_group_whose_candidates_no_policy_chose_is_left_out_and_told():
+    choices = Choices(1.0)
+    arms = [CONTROL_ARM if seed % 4 == 0 else ENGINE_ARM for seed in range(1, 41)]
+    choices.decided([encode_json(_decision(seed, 1.0, arm)[0]) for seed, arm in enumerate(arms, 1)])
+    assert len(choices.logged()[0].reward) == 30
+    assert told_of(choices, "temperature=1.0")["temperature=1.0: clicks in slot 1"]["control_left_out"] == 10
+
+
+def test_a_log_of_the_control_group_alone_says_so():
+    choices = Choices(1.0)
+    choices.decided([encode_json(_decision(1, 1.0, CONTROL_ARM)[0])])
+    with pytest.raises(ValueError, match="no placements with this slot beside 1 of the control group"):
+        choices.logged()
+
+
+def test_slots_of_which_no_model_tells_have_no_estimates_by_one():
+    choices = Choices(temperature_of("uniform"), slots=2)
+    choices.decided([encode_json(_decision(seed, 1.0)[0]) for seed in range(1, 201)])
+    first, second = (set(evaluate(logged)) for logged in choices.logged())
+    assert first == {"ips", "snips", "dm", "dr", "switch_dr", "sndr"}
+    assert second == {"ips", "snips"}
 
 
 def test_malformed_clicks_and_other_outcomes_say_nothing():

@@ -46,6 +46,7 @@ class Spending:
 
 
 _NOTHING = Spending("", -1, 0, 0, 0, 0.0, 0.0)
+_ON_PLAN = 0.0, 0.0
 
 
 @dataclass
@@ -71,6 +72,8 @@ class Budgets:
     _ids: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     _version: int = -1
     _due_ms: int = 0
+    _standing: tuple[float, float] = _ON_PLAN
+    """Replaced whole: the gauges are read on another thread."""
 
     def tell(self, lane: int, arm: str, news: Spending) -> None:
         """Take what a lane has spent; of two figures of a cell the one that has grown counts."""
@@ -139,14 +142,9 @@ class Budgets:
         """Of the campaigns with a budget, today: how far they are from the plan, and what was delivered unbilled.
 
         The mean distance of spending from the plan, in shares of a budget; and what was delivered beyond the budgets,
-        as a share of their sum. 0 where no campaign has one.
+        as a share of their sum. 0 where no campaign has one. As of the last `pace`; any thread may ask.
         """
-        pacer = self._pacer
-        if pacer is None or not (limited := pacer.budget_micros > 0).any():
-            return 0.0, 0.0
-        budget, spent = pacer.budget_micros[limited], self._spent[self._paced[limited]]
-        error = np.abs(np.minimum(spent / budget, 1.0) - (pacer.reached or 0.0)).mean()
-        return float(error), float(np.maximum(spent - budget, 0).sum() / budget.sum())
+        return self._standing
 
     def pace(self, now_ms: int) -> None:
         """Set the market's offers, at most once every `EVERY_MS` of the lanes' time ``now_ms``.
@@ -161,6 +159,7 @@ class Budgets:
         if now_ms // DAY_MS > self._day:
             self._turn(now_ms // DAY_MS)
         if self._pacer is None:
+            self._standing = _ON_PLAN
             return
         paced = self._paced
         self._pacer.update(now_ms if now_ms // DAY_MS == self._day else self._day * DAY_MS, self._spent[paced])
@@ -170,6 +169,7 @@ class Budgets:
         conversion = (purchases + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
         seconds = (viewed_s + PRIOR_IMPRESSIONS * terms.viewed_s) / (impressions + PRIOR_IMPRESSIONS)
         self.market.pace(self._ids, self._pacer.multiplier, np.minimum(conversion, 1.0), seconds)
+        self._standing = _standing(self._pacer, self._spent[paced])
 
     def _newly_spent(self) -> bool:
         """Whether a campaign that still bids has spent its budget."""
@@ -198,3 +198,13 @@ class Budgets:
         if self._pacer is not None:
             pacer.resume(self._pacer)
         self._pacer = pacer
+
+
+def _standing(pacer: Pacer, spent_micros: Ints) -> tuple[float, float]:
+    """As `Budgets.standing` has it, of campaigns that have spent ``spent_micros [M]``."""
+    limited = pacer.budget_micros > 0
+    if not limited.any():
+        return _ON_PLAN
+    budget, spent = pacer.budget_micros[limited], spent_micros[limited]
+    error = np.abs(np.minimum(spent / budget, 1.0) - (pacer.reached or 0.0)).mean()
+    return float(error), float(np.maximum(spent - budget, 0).sum() / budget.sum())

@@ -270,9 +270,13 @@ class Catalogue:
             self._columns[name] = grown
 
     def withdraw(self, ad_ids: Sequence[str]) -> None:
-        """Stop showing ads, as a tombstone on the topic asks; unknown ids change nothing."""
+        """Stop showing ads, as a tombstone on the topic asks; unknown ids change nothing.
+
+        Their budgets are their campaigns' no longer. What they offered stays: what was shown is still to be charged.
+        """
         slots = self._slots.get(np.array([id64(ad_id) for ad_id in ad_ids], dtype=np.uint64))
-        self._columns["active"][slots[slots != MISSING]] = False
+        for column in ("active", "budget_micros"):
+            self._columns[column][slots[slots != MISSING]] = 0
         self.version += 1
 
     def eligible(self, now_ms: int) -> npt.NDArray[np.int64]:

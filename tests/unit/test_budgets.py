@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.budgets import Budgets, Spending
+from scoring.budgets import EVERY_MS, Budgets, Spending
 from scoring.catalogue import Catalogue
 from scoring.market import Market
 from scoring.pacing import DAY_MS
@@ -136,7 +137,51 @@ def test_it_tells_how_far_spending_is_from_the_plan_and_what_nobody_pays_for() -
     assert abs(error - (0.5 / 0.95 - 0.4)) < 1e-9  # the plan is to have spent all by 0.95 of the day
     assert unbilled == 0
     budgets.tell(1, "", spent(630_000))
+    budgets.pace(NOON_MS + 1)
     assert abs(budgets.standing()[1] - 0.03) < 1e-9
+    budgets.catalogue.upsert([entry("a", campaign_id="one")])
+    budgets.pace(NOON_MS + 2 * EVERY_MS)
+    assert budgets.standing() == (0.0, 0.0)
+
+
+def test_who_asks_while_campaigns_are_paced_is_told_how_they_stood_before() -> None:
+    seen = []
+
+    class Watched(Market):
+        """Asked, as from another thread, half-way."""
+
+        def pace(self, *told: Any) -> None:
+            seen.append(budgets.standing())
+            super().pace(*told)
+
+    budgets = Budgets(Watched(), shop())
+    budgets.tell(0, "", spent(400_000))
+    budgets.pace(NOON_MS)
+    before = budgets.standing()
+    budgets.catalogue.upsert([entry("d", campaign_id="three", budget_micros=5)])
+    budgets.tell(0, "", spent(1_500_000))
+    assert budgets.standing() == before
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert seen == [(0.0, 0.0), before]
+    assert budgets.standing() != before
+
+
+def test_a_withdrawn_ads_budget_is_its_campaigns_no_longer_as_with_a_worker_that_starts() -> None:
+    before, after = entry("a", campaign_id="one", budget_micros=9_000), entry("b", campaign_id="one", budget_micros=5)
+    old, new = Catalogue(), Catalogue()
+    old.upsert([before])
+    old.withdraw(["a"])
+    for stock in (old, new):
+        stock.upsert([after])
+    standing = []
+    for stock in (old, new):
+        budgets = Budgets(Market(), stock)
+        budgets.tell(0, "", spent(10))
+        budgets.pace(NOON_MS)
+        offers = budgets.market.offers(stock, stock.eligible(NOON_MS))
+        assert offers is not None
+        standing.append((budgets.budget_micros("one"), offers.multiplier.tolist(), budgets.standing()))
+    assert standing[0] == standing[1] == (5, [0.0], standing[1][2])
 
 
 @pytest.mark.parametrize("field", ["spent_micros", "impressions", "clicks", "value_micros"])

@@ -314,7 +314,8 @@ def _fill(out: Events, places: Places, source: Source, events: list[Event]) -> d
         kind[(kind == Kind.VIEWED) & (viewed_ms >= VIEWED_LONG_MS)] = Kind.VIEWED_LONG
         column["kind"], column["slot"] = kind, -1
         column["viewed_ms"] = np.rint(viewed_ms)
-        column["value_micros"] = np.fromiter(told["value_micros"], dtype=np.int64, count=count)
+        value_micros = np.fromiter(told["value_micros"], dtype=np.int64, count=count)
+        column["value_micros"] = np.where(kind == Kind.PURCHASED, value_micros, 0)  # what is in a cart is not sold
         column["answers"] = [shown_ms is not None for shown_ms in told["impression_time_ms"]]
         column["shown_ms"] = [
             time_ms if shown_ms is None else shown_ms

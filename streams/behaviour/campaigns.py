@@ -4,8 +4,12 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from scoring.billing import VIEW_MS_MAX
 from scoring.confidence import wilson
 from scoring.events import Kind
+from scoring.ids import MISSING
+from scoring.ledger import PARTS, charges
+from scoring.value import BID_TYPES, BidType
 from streams.behaviour.joined import Behaviour
 
 CAMPAIGNS_MAX = 50
@@ -16,8 +20,9 @@ OTHERS = "(others)"
 class Campaign(Struct, frozen=True):
     """A campaign's impressions and what came of them. Click rates with 95 % intervals (Wilson).
 
-    ``cost_micros``: the prices that impressions told; where none did, the bid of the ad for each clicked one, which is
-    the most that it may have cost. ``return_on_cost``: value by cost; null where nothing was charged.
+    ``cost_micros``: what billing charges: the price of each event that a bid pays for, as impressions and actions told
+    it, and the ad's price of each viewed second. Where none told a price it is the bid, the most that it may have been;
+    ads that no catalogue knows cost nothing. ``return_on_cost``: value by cost; null where nothing was charged.
     """
 
     campaign: str
@@ -47,8 +52,8 @@ def campaigns(behaviour: Behaviour) -> Campaigns:
             np.ones(len(campaign), dtype=np.int64),
             behaviour.clicked,
             behaviour.stage >= Kind.PURCHASED,
-            cost_micros(behaviour),
-            behaviour.of_impressions("value_micros"),
+            charged(behaviour),
+            behaviour.bought_micros,
         ]
     )
     sums = np.zeros((len(columns), len(names)), dtype=np.int64)
@@ -61,16 +66,26 @@ def campaigns(behaviour: Behaviour) -> Campaigns:
     return Campaigns(total=_campaign("all", sums.sum(axis=1)), campaigns=told)
 
 
-def cost_micros(behaviour: Behaviour) -> npt.NDArray[np.int64]:
-    """What each impression cost at most, ``[I]``."""
-    bids = np.array([*(ad.bid_micros for ad in behaviour.gathered.ads), 0], dtype=np.int64)[behaviour.impression_ad]
-    told = behaviour.impressions["price_micros"]
-    cost: npt.NDArray[np.int64] = np.where(told > 0, told, bids * behaviour.clicked)
-    return cost
+def charged(behaviour: Behaviour) -> npt.NDArray[np.int64]:
+    """What each impression and its answers charge, ``[I]`` in `PARTS` of a micro (`scoring.ledger.charges`)."""
+    offered = [(BID_TYPES[ad.bid_type], ad.bid_micros, ad.attention_micros) for ad in behaviour.gathered.ads]
+    of_ad = np.array([*offered, (BidType.CPC, 0, 0)], dtype=np.int64)  # the last: of unknown ads
+    bid_type, bid, attention = of_ad[behaviour.impression_ad].T
+    told, known = behaviour.price_micros, behaviour.impression_ad != MISSING
+    return charges(
+        bid_type.astype(np.uint8),
+        np.where((told < 0) | ~known, bid, told),
+        np.ones(len(told), dtype=np.bool_),
+        behaviour.clicked,
+        behaviour.stage >= Kind.PURCHASED,
+        behaviour.of_impressions(np.minimum(behaviour.actions["viewed_ms"], VIEW_MS_MAX)),
+        attention,
+    )
 
 
 def _campaign(name: str, sums: npt.NDArray[np.int64]) -> Campaign:
-    impressions, clicks, purchases, cost, value = sums.tolist()
+    impressions, clicks, purchases, parts, value = sums.tolist()
+    cost = parts // PARTS
     low, high = wilson(clicks, impressions)
     return Campaign(
         campaign=name,

@@ -58,7 +58,7 @@ def fairness(behaviour: Behaviour) -> Fairness:
 
 def _division(behaviour: Behaviour, of: Names) -> Division:
     party = of.of_ad[behaviour.impression_ad]
-    columns = (np.ones(len(party)), behaviour.clicked, behaviour.of_impressions("value_micros"))
+    columns = (np.ones(len(party)), behaviour.clicked, behaviour.bought_micros)
     sums: list[Floats] = [np.bincount(party, weights=each, minlength=len(of.names)).astype(float) for each in columns]
     exposure, clicks, value = sums
     there = np.bincount(of.of_ad[:-1], minlength=len(of.names)) + exposure > 0

@@ -29,8 +29,8 @@ HAPPENED = np.dtype(
         ("ad", "<u8"),
         ("event", "<u8"),
         ("placement", "<u8"),  # id64 of the placement; 0 where none is named
-        ("price_micros", "<i8"),  # what the impression cost, where it says so
-        ("value_micros", "<i8"),
+        ("price_micros", "<i8"),  # of one event of the kind that its ad pays for; -1 where none is told
+        ("value_micros", "<i8"),  # of a purchase
         ("viewed_ms", "<i8"),
         ("kind", "u1"),  # of `scoring.events.Kind`
         ("slot", "<i2"),  # that an impression says it stood in; -1 where it does not
@@ -160,7 +160,8 @@ def _table(events: Sequence[Event]) -> Table:
         out[name] = engines[name]
     out["user"] = id64s([event.user_id for event in events])
     out["placement"] = [id64(event.placement_id) if event.placement_id else 0 for event in events]
-    out["price_micros"] = [event.price_micros if isinstance(event, Impression) else 0 for event in events]
+    # A price of 0 is one where the placement's seal says so.
+    out["price_micros"] = [event.price_micros if event.price_micros or event.seal else -1 for event in events]
     return out
 
 

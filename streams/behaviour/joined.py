@@ -103,12 +103,25 @@ class Behaviour:
         """Whether an impression was clicked, or led to more, ``[I]``."""
         return self.stage >= Kind.CLICKED
 
-    def of_impressions(self, column: str) -> Ints:
-        """What the actions that answer an impression say in ``column``, summed, ``[I]``."""
+    def of_impressions(self, figures: Ints) -> Ints:
+        """Sums, ``[I]``, of the ``figures [A]`` of the actions that answer an impression."""
         out = np.zeros(len(self.impressions), dtype=np.int64)
         told = self.answers != MISSING
-        np.add.at(out, self.answers[told], self.actions[column][told])
+        np.add.at(out, self.answers[told], figures[told])
         return out
+
+    @property
+    def bought_micros(self) -> Ints:
+        """What was bought in answer to each impression, ``[I]``."""
+        return self.of_impressions(self.actions["value_micros"])
+
+    @property
+    def price_micros(self) -> Ints:
+        """Of one event of the kind that an impression's ad pays for, ``[I]``; -1 where nobody told it."""
+        price: Ints = self.impressions["price_micros"].copy()
+        told = self.answers != MISSING
+        np.maximum.at(price, self.answers[told], self.actions["price_micros"][told])
+        return price
 
     def features(self) -> Floats:
         """Feature vectors of the ads, ``[A + 1, FEATURE_DIM]``; of an unknown ad, the last, nothing."""

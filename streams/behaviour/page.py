@@ -294,8 +294,9 @@ def _campaigns(report: Report) -> Section:
         "Campaign return",
         [
             (
-                "Value is what people bought in answer to impressions. Cost is the price that impressions told; where "
-                "none did, the ad's bid for each one clicked, which is the most that it may have cost."
+                "Value is what people bought in answer to impressions. Cost is what billing charges: the price of each "
+                "event that a bid pays for, and viewed seconds. Where no price was told it is the bid, which is the "
+                "most that it may have been."
             )
         ],
         _picture(plots.returned(found)) if found.campaigns else "",

@@ -75,13 +75,12 @@ def personalisation(behaviour: Behaviour) -> Personalisation | None:
 def _totals(behaviour: Behaviour, chosen: Ints) -> Floats:
     """What each person did with these impressions, ``[U, SUMS]``."""
     user, told = behaviour.impression_user[chosen], np.zeros((behaviour.users, len(SUMS)))
-    bought = behaviour.of_impressions("value_micros")[chosen]
     columns: dict[str, Floats] = {
         "impressions": np.ones(len(chosen)),
         "clicks": behaviour.clicked[chosen].astype(float),
         "conversions": (behaviour.stage[chosen] >= Kind.PURCHASED).astype(float),
-        "revenue_micros": bought.astype(float),
-        "viewed_s": behaviour.of_impressions("viewed_ms")[chosen] / 1000,
+        "revenue_micros": behaviour.bought_micros[chosen].astype(float),
+        "viewed_s": behaviour.of_impressions(behaviour.actions["viewed_ms"])[chosen] / 1000,
         "switches": _switches(behaviour, chosen).astype(float),
     }
     for name, values in columns.items():

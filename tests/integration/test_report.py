@@ -79,7 +79,7 @@ def test_a_report_from_the_topics_counts_what_their_records_say(
     assert {each["category"]: each["seconds"] for each in found["attention"]["categories"]} == pytest.approx(
         {name: total for name, total in seconds.items() if total}
     )
-    assert found["campaigns"]["total"]["value_micros"] == sum(each.get("value_micros", 0) for each in acts.values())
+    assert found["campaigns"]["total"]["value_micros"] == 1_000 * bought
     groups = _groups(shop)
     counted = Counter(groups[each["placement_id"]] for each in shown.values() if "placement_id" in each)
     assert found["personalisation"]["impressions"] == dict(counted)

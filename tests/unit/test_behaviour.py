@@ -3,11 +3,18 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
+from scoring.billing import bill, look
+from scoring.catalogue import Catalogue
+from scoring.ledger import PARTS
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
+from scoring.rows import RowStore
+from scoring.seal import Seal
+from scoring.update import apply
 from streams.behaviour.attention import attention
 from streams.behaviour.campaigns import campaigns
 from streams.behaviour.cohorts import cohorts
@@ -17,6 +24,8 @@ from streams.behaviour.funnels import STEPS, funnels
 from streams.behaviour.gathered import Gatherer, ReportError
 from streams.behaviour.joined import DAY_MS, HOUR_MS, MINUTE_MS, PERIODS_MAX, Behaviour, Periods, join
 from streams.behaviour.personal import Personalisation, personalisation
+from streams.catalogue_feed import entry_of
+from streams.decode import columns
 from streams.logs import Event, Log
 from streams.wire import Ad, Click, Impression, encode_json
 from tests import builders
@@ -229,28 +238,67 @@ def test_a_log_without_receipts_of_both_groups_tells_nothing_of_personalisation(
     assert personalisation(behaviour_of(events, ads, [each | {"arm": ENGINE_ARM} for each in decisions])) is None
 
 
-def test_a_campaign_costs_what_impressions_say_or_the_bid_of_a_click_and_returns_what_was_bought() -> None:
-    ads = [ad("dear", campaign_id="c", bid_micros=900), ad("cheap", campaign_id="c", bid_micros=100), ad("idle")]
-    bought = click(
-        "u", "cheap", START_MS + 1_600, kind="purchase", value_micros=321, impression_time_ms=START_MS + 1_000
-    )
-    events: list[Event] = [
-        impression("u", "dear", START_MS, price_micros=7),
-        impression("u", "cheap", START_MS + 1_000),
-        click("u", "cheap", START_MS + 1_500, impression_time_ms=START_MS + 1_000),
-        bought,
-        impression("u", "cheap", START_MS + 5_000),
-        click("u", "dear", START_MS + 9_000, kind="purchase", value_micros=5),
-        impression("u", "nowhere", START_MS + 6_000),
-    ]  # fmt: skip
-    found = {each.campaign: each for each in campaigns(behaviour_of(events, ads)).campaigns}
-    assert found.keys() == {"c", "(unknown)"}
-    one = found["c"]
-    assert (one.impressions, one.clicks, one.purchases) == (3, 1, 1)
-    assert (one.cost_micros, one.value_micros) == (7 + 100, 321)
-    assert one.return_on_cost == pytest.approx(321 / 107)
-    assert one.ctr_low < one.ctr < one.ctr_high
-    assert found["(unknown)"].return_on_cost is None
+PRICE, ATTENTION = 700, 3
+
+
+def _sold(bid_type: str, *, told: bool) -> tuple[list[Event], list[Ad]]:
+    """Ten impressions, of which three are clicked, two of these put in the cart and one of these bought."""
+    price: dict[str, Any] = {"placement_id": "p", "price_micros": PRICE, "seal": "1f"} if told else {}
+    events: list[Event] = []
+    for at in range(10):
+        shown = {"impression_time_ms": START_MS + 1_000 * at, "value_micros": 4_000, **price}
+        events.append(impression("u", "a", START_MS + 1_000 * at, **price))
+        for kind, most in (("click", 3), ("cart", 2), ("purchase", 1)):
+            if at < most:
+                answer = {"kind": kind, "event_id": f"{kind}-{at}", "viewed_s": 2.0 if kind == "click" else None}
+                events.append(click("u", "a", START_MS + 1_000 * at + 500, **answer, **shown))
+    return events, [ad("a", campaign_id="c", bid_micros=900, bid_type=bid_type, attention_micros=ATTENTION)]
+
+
+@pytest.mark.parametrize(("bid_type", "paid"), [("cpc", 3), ("cpm", 10 / 1_000), ("cpa", 1), ("attention", 6)])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_campaign_costs_the_price_of_each_event_that_is_paid_for_or_the_bid_and_viewed_seconds(
+    bid_type: str, paid: float, told: bool
+) -> None:
+    found = campaigns(behaviour_of(*_sold(bid_type, told=told))).total
+    assert (found.impressions, found.clicks, found.purchases) == (10, 3, 1)
+    assert found.cost_micros == (PRICE if told else 900) * paid + 6 * ATTENTION
+    assert found.value_micros == 4_000  # what is in a cart is not sold
+    assert found.return_on_cost == 4_000 / found.cost_micros
+    assert found.ctr_low < found.ctr < found.ctr_high
+
+
+@pytest.mark.parametrize("bid_type", ["cpc", "cpm", "cpa", "attention"])
+def test_a_campaign_costs_what_its_lane_bills(bid_type: str) -> None:
+    (events, ads), shop, store = _sold(bid_type, told=True), Catalogue(), RowStore()
+    shop.upsert([entry_of(each) for each in ads])
+    store.row_of(b"u")
+    told = columns(events, [0] * len(events))
+    told["seal"] = Seal().tags(told["placement"], told["ad"], told["price_micros"], shop.bid_type[[0] * len(events)])
+    before = look(store.rows, told)
+    outcome = apply(store, told, shop).outcome
+    billed = bill(before, told, outcome, shop, Seal())
+    assert campaigns(behaviour_of(events, ads)).total.cost_micros == billed.charged.sum() // PARTS > 0
+
+
+def test_a_price_of_nothing_is_one_that_was_told() -> None:
+    told = {"placement_id": "p", "price_micros": 0, "seal": "1f"}
+    events = [impression("u", "a", START_MS, **told), click("u", "a", START_MS + 9, impression_time_ms=START_MS)]
+    assert campaigns(behaviour_of(events, [ad("a", bid_micros=900)])).total.cost_micros == 0
+
+
+def test_what_answers_no_impression_and_ads_that_nobody_knows_cost_and_return_nothing() -> None:
+    events = [
+        impression("u", "a", START_MS),
+        click("u", "a", START_MS + 9_000, kind="purchase", value_micros=5),
+        impression("u", "nowhere", START_MS + 6_000, price_micros=5),
+        click("u", "nowhere", START_MS + 7_000, impression_time_ms=START_MS + 6_000),
+    ]
+    found = campaigns(behaviour_of(events, [ad("a", campaign_id="c")])).campaigns
+    assert {each.campaign: (each.clicks, each.cost_micros, each.return_on_cost) for each in found} == {
+        "c": (0, 0, None),
+        "(unknown)": (1, 0, None),
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from streams.cli.failing import fail
 from streams.cli.options import Json
+from streams.cli.screen import coloured, screen
 from streams.settings import Guarantee
 
 app = typer.Typer(help="Measure speed, as ratios to a reference in the same run.", no_args_is_help=True)
@@ -152,13 +152,13 @@ def _measuring() -> Iterator[Callable[[str], None]]:
     from tests.bench.bed import BenchError
 
     logging.getLogger("aiokafka").setLevel(logging.ERROR)  # a topic just made has no leader yet: it tries again
-    people = Console(stderr=True, highlight=False, markup=False)
+    people = screen(stderr=True)
     try:
         with people.status("measuring", spinner="line") as status:
 
             def say(line: str) -> None:
-                status.update(line)
-                people.print(f"[dim]{line}[/dim]", markup=True)
+                status.update(coloured(line))
+                people.print(coloured(line, "dim"))
 
             yield say
     except (BenchError, BrokerError, StalledError) as error:
@@ -179,7 +179,7 @@ def _tell(report: Mapping[str, Any], as_json: bool) -> None:
         else:
             others = [_text(found) if (found := _at(report.get(end), at)) is not None else "" for end in ("min", "max")]
             table.add_row(label, _text(value), *(others if ranged else []))
-    Console(highlight=False).print(table)
+    screen().print(table)
 
 
 def _rows(report: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int, Any]]:

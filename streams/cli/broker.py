@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
-from rich.console import Console
 
 from streams.cli.failing import fail
+from streams.cli.screen import screen
 
 if TYPE_CHECKING:
     from deploy.brokers import Broker
@@ -128,7 +128,7 @@ def _tell(kind: "Kind", running: "Running | None", home: Path, as_json: bool) ->
 
 def _say(text: str, told: dict[str, object], as_json: bool) -> None:
     """Text to people, on stderr where stdout is for machines."""
-    Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True).print(text)
+    screen(stderr=as_json, soft_wrap=True).print(text)
     if as_json:
         typer.echo(json.dumps(told))
 

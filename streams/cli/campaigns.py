@@ -5,10 +5,10 @@ import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.screen import screen
 
 if TYPE_CHECKING:
     from streams.campaigns import Campaign
@@ -42,9 +42,10 @@ def campaigns(
     if not found:
         typer.echo("No campaign has been shown yet.")
         return
-    table, here = _table(found, by_arm), Console()
+    table, here = _table(found, by_arm), screen(highlight=True)
     needed = here.measure(table, options=here.options.update(max_width=COLUMNS_MAX)).maximum
-    Console(width=max(here.width, needed)).print(table)  # a terminal may wrap a line; a number cut off tells nothing
+    # A terminal may wrap a line; a number cut off tells nothing.
+    screen(highlight=True, width=max(here.width, needed)).print(table)
 
 
 async def _read(bootstrap: str, prefix: str) -> "list[CampaignMetrics]":

@@ -8,10 +8,10 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.screen import screen
 
 if TYPE_CHECKING:
     from streams.dead_letters import Letter
@@ -60,10 +60,10 @@ def list_(
         message = letter.told("message")[:EXCERPT_CHARS]
         back = "yes" if letter.name in sent else str(letter.requeued or "")
         table.add_row(letter.name, came_from, letter.told("stage"), letter.told("error"), message, back)
-    people = Console()
+    people = screen(highlight=True)
     people.print(table)
     for kind, count in kinds.most_common():
-        people.print(f"{count:,} × {' / '.join(kind)}", markup=False)
+        people.print(f"{count:,} × {' / '.join(kind)}")
 
 
 @app.command(epilog="Example: salience dead-letters show 0:17")
@@ -93,7 +93,7 @@ def show(
     table = Table(show_header=False)
     for name, value in told.items():
         table.add_row(name, value if isinstance(value, str) else json.dumps(value))
-    Console().print(table)
+    screen(highlight=True).print(table)
 
 
 @app.command(epilog="Example: salience dead-letters requeue --stage state --error LaneFull")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 
 from streams.cli.failing import fail
+from streams.cli.screen import screen
 
 SecondsOption = Annotated[
     int | None, typer.Option("--seconds", min=1, help="End after so long, from when the worker is ready.")
@@ -34,7 +35,7 @@ def demo(
     from streams.demo.view import render
     from streams.demo.worker import WorkerDiedError
 
-    people = Console(stderr=as_json, highlight=False)
+    people = screen(stderr=as_json)
     people.print("Starting a broker and a worker, for a few seconds ...")
     try:
         with tempfile.TemporaryDirectory(prefix="salience-demo-") as folder, _live(people) as live:

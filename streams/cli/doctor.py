@@ -3,10 +3,10 @@
 import sys
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, Model, Prefix, settings_of
+from streams.cli.screen import coloured, screen
 
 
 def doctor(bootstrap: Bootstrap = None, prefix: Prefix = None, model: Model = None, as_json: Json = False) -> None:
@@ -26,6 +26,7 @@ def doctor(bootstrap: Bootstrap = None, prefix: Prefix = None, model: Model = No
     else:
         table = Table("", "check", "found", "what helps")
         for check in checks:
-            table.add_row("[green]✓[/]" if check.ok else "[red]✗[/]", check.name, check.found, check.fix)
-        Console().print(table)
+            mark = coloured("✓", "green") if check.ok else coloured("✗", "red")
+            table.add_row(mark, check.name, check.found, check.fix)
+        screen(highlight=True).print(table)
     raise typer.Exit(0 if healthy else 1)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from streams.cli.evaluated import Beside, report
 from streams.cli.failing import fail
 from streams.cli.options import Hours, Json, Users
+from streams.cli.screen import screen
 
 if TYPE_CHECKING:
     from onnx_models.alternatives import Alternative
@@ -158,7 +158,7 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
     from onnx_models.training import Config
     from streams.logs import LogError
 
-    console, seed = Console(stderr=asked.as_json, highlight=False), asked.seed
+    console, seed = screen(stderr=asked.as_json), asked.seed
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("Applying events", total=None)
@@ -209,7 +209,7 @@ def headlines(
     from scoring.text import TextEncoderError
     from streams.logs import LogError
 
-    console = Console(stderr=as_json, highlight=False)
+    console = screen(stderr=as_json)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console) as progress:

@@ -7,11 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.screen import coloured, screen
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
         rails = ", ".join(f"{rail.metric} {rail.most_loss:.0%}" for rail in one.guardrails)
         reserved = f"{one.low:.2f} to {one.high:.2f}"
         table.add_row(one.experiment, one.status, one.layer, reserved, f"{upto:.0%}", arms, rails, one.reason)
-    Console(highlight=False).print(table)
+    screen().print(table)
 
 
 @app.command(epilog="Example: salience experiment report warmth")
@@ -197,7 +197,7 @@ def referee(
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     if not once:
         configure_logging(log_json=False)
-    console = Console(stderr=True, highlight=False)
+    console = screen(stderr=True)
 
     def tell(reports: "list[ExperimentReport]") -> None:
         for one in reports:
@@ -214,15 +214,16 @@ def referee(
 
 
 def _print(found: "ExperimentReport") -> None:
-    console = Console(highlight=False)
+    console = screen()
     metrics = list(found.arms[0].metrics)
     table = Table("arm", "users", *metrics, title=f"{found.experiment}: {found.verdict}")
     for arm in found.arms:
         cells = []
         for metric in metrics:
-            text = f"{arm.metrics[metric]:.4g}"
+            text = coloured(f"{arm.metrics[metric]:.4g}")
             if (against := arm.against_first.get(metric)) is not None:
-                text += f"\n[dim]{against.value:+.3g} ({against.low:+.3g} to {against.high:+.3g})[/dim]"
+                told = f"\n{against.value:+.3g} ({against.low:+.3g} to {against.high:+.3g})"
+                text.append_text(coloured(told, "dim"))
             cells.append(text)
         table.add_row(arm.arm, f"{arm.users:,}", *cells)
     console.print(table)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, Model, Prefix, settings_of
+from streams.cli.screen import coloured, screen
 
 if TYPE_CHECKING:
     from scoring.attention import AttentionModel
@@ -65,7 +66,7 @@ def explain(
         }
         sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
     else:
-        _show(Console(soft_wrap=True), decision, result)
+        _show(screen(highlight=True, soft_wrap=True), decision, result)
     raise typer.Exit(0 if result.identical else 1)
 
 
@@ -120,10 +121,10 @@ def _show(console: Console, decision: "Decision", result: "Recomputed") -> None:
     from streams.wire import Placement
 
     placement = msgspec.json.decode(decision.placement, type=Placement)
-    verdict = "[green]the same, byte for byte[/]" if result.identical else "[red]not the same[/]"
-    console.print(f"Placement {placement.placement_id} for {placement.user_id}, arm {placement.arm}: {verdict}")
+    verdict = coloured("the same, byte for byte", "green") if result.identical else coloured("not the same", "red")
+    console.print(f"Placement {placement.placement_id} for {placement.user_id}, arm {placement.arm}:", verdict)
     for difference in result.differences:
-        console.print(f"  [red]{difference}[/]")
+        console.print(coloured(f"  {difference}", "red"))
     table = Table("slot", "ad", "looked at", "pCTR", "eCPM", "price", "propensity", "earned by")
     examined = np.frombuffer(decision.examined)
     for slot in placement.slots:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.screen import screen
 
 if TYPE_CHECKING:
     from streams.logs.parquet import Writer
@@ -33,7 +33,7 @@ def export_log(out: OutOption, bootstrap: Bootstrap = None, prefix: Prefix = Non
         fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'")
     from streams.logs.parquet import FILES, Writer
 
-    settings, console = settings_of(bootstrap=bootstrap, topic_prefix=prefix), Console(stderr=as_json, highlight=False)
+    settings, console = settings_of(bootstrap=bootstrap, topic_prefix=prefix), screen(stderr=as_json)
     columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,.0f} records"), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console) as progress, Writer(out) as writer:

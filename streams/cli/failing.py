@@ -6,8 +6,9 @@ from contextvars import ContextVar
 from typing import Any, NoReturn, TypeVar
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
+
+from streams.cli.screen import screen
 
 T = TypeVar("T")
 
@@ -17,7 +18,7 @@ _AS_JSON = ContextVar("as_json", default=False)
 
 def fail(error: Exception | str, status: int = 1) -> NoReturn:
     """End the command: the error on stderr and, under ``--json``, on stdout."""
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {error}")
+    screen(stderr=True, soft_wrap=True).print(f"Error: {error}")
     if _AS_JSON.get():
         typer.echo(json.dumps({"error": str(error)}))
     raise typer.Exit(status)

@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, settings_of
+from streams.cli.screen import coloured, screen
 
 if TYPE_CHECKING:
     from streams.lag.arithmetic import PartitionLag
@@ -58,14 +59,14 @@ def lag(
     if context.invoked_subcommand is not None:
         return
     monitor = _monitor(bootstrap, prefix, group, every, window, stuck_after)
-    people = Console(stderr=as_json, highlight=False)
+    people = screen(stderr=as_json)
     if watch:
         asyncio.run(_watch(monitor, people, by, as_json))
         return
     news = asyncio.run(_after(monitor, seconds))
     _tell(news, as_json)
     if news.time_ms == 0:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Error: {news.error}")
+        screen(stderr=True, soft_wrap=True).print(f"Error: {news.error}")
         raise typer.Exit(1)
     people.print(_table(news, by))
     if news.report.worst in FAILING:
@@ -176,11 +177,11 @@ def _tell(news: "News", as_json: bool) -> None:
 
 
 def _table(news: "News", by: By) -> RenderableType:
-    freshness = f"{news.age_s:.1f} s ago"
+    freshness = coloured(f"{news.age_s:.1f} s ago")
     if news.stale:
-        freshness = f"[bold red]not told for {news.age_s:.0f} s: {news.error}[/]"
+        freshness = coloured(f"not told for {news.age_s:.0f} s: {news.error}", "bold red")
     columns = {"group": ("group",), "topic": ("group", "topic"), "partition": ("group", "topic", "partition")}[by]
-    table = Table(title=f"Lag, {freshness}", title_justify="left", box=None)
+    table = Table(title=coloured("Lag, ", "table.title").append_text(freshness), title_justify="left", box=None)
     for name in columns:
         table.add_column(name, overflow="fold")
     table.add_column("status")
@@ -196,16 +197,16 @@ def _table(news: "News", by: By) -> RenderableType:
                 table.add_row(group.group, topic, *_cells(total), members)
         else:
             for each in group.partitions:
-                owner = "[red]nobody[/]" if each.owner is None and group.members else each.owner or "-"
+                nobody = each.owner is None and group.members
+                owner = coloured("nobody", "red") if nobody else coloured(each.owner or "-")
                 table.add_row(group.group, each.topic, str(each.partition), *_cells(each), owner)
     return table
 
 
-def _cells(lag: "PartitionLag | Sum") -> tuple[str, ...]:
-    colour = COLOURS[lag.status]
+def _cells(lag: "PartitionLag | Sum") -> tuple[RenderableType, ...]:
     sign = ">" if lag.time_lag_at_least else ""
     return (
-        f"[{colour}]{lag.status}[/]",
+        coloured(lag.status, COLOURS[lag.status]),
         "-" if lag.lag is None else f"{lag.lag:,}",
         "-" if lag.time_lag_s is None else sign + _span(lag.time_lag_s),
         f"{lag.consumed_per_s:,.1f}",

@@ -5,10 +5,10 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.screen import screen
 
 if TYPE_CHECKING:
     from streams.wire import LaneRow
@@ -44,7 +44,7 @@ def show(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fal
     if as_json:
         sys.stdout.write(msgspec.json.encode({str(lane): row for lane, row in lanes.items()}).decode() + "\n")
     else:
-        Console().print(_table(lanes))
+        screen(highlight=True).print(_table(lanes))
     if broken := {lane: lost for lane, row in lanes.items() if (lost := unaccounted(row.totals))}:
         typer.echo(f"Records without a fate, by lane: {broken}. This is a defect; please report it.", err=True)
         raise typer.Exit(1)

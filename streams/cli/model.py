@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.screen import screen
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
     if as_json:
         _print({"live": roles.live or None, "reason": roles.reason, "forced": roles.forced, "models": told})
         return
-    console = Console(highlight=False)
+    console = screen()
     table = Table("model", "state", "share", "outcomes", "clicks", "calibration", "log loss gained", "refused by")
     for one in told:
         figures = ("-" if one[name] is None else f"{one[name]:.3f}" for name in ("calibration", "log_loss_gain"))
@@ -48,7 +48,7 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
     if not roles.live:
         console.print("Live is the model that the workers were started with (SALIENCE_MODEL).")
     elif roles.reason:
-        console.print(f"Last change: {roles.reason}", markup=False)
+        console.print(f"Last change: {roles.reason}")
 
 
 @app.command(epilog="Example: salience model push ./my-model")

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.screen import coloured, screen
 
 if TYPE_CHECKING:
     from scoring.offpolicy import Estimate
@@ -125,10 +125,10 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
             interval = "its model alone" if name == "dm" else f"{estimate['low']:.4g} to {estimate['high']:.4g}"
             table.add_row(what, name, f"{estimate['value']:.4g}", interval, f"{part['observed']:.4g}")
         table.add_section()
-    console = Console(highlight=False)
+    console = screen()
     console.print(table)
     if control := max(part.get("control_left_out", 0) for part in found.values()):
         console.print(f"Left out: {control:,} placements of the control group, which draws from other candidates")
     for what, part in found.items():
         for doubt in part.get("doubts", []):
-            console.print(f"[yellow]{what}: {doubt}[/yellow]")
+            console.print(coloured(f"{what}: {doubt}", "yellow"))

@@ -6,10 +6,10 @@ from collections import defaultdict
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.screen import screen
 
 LatestOption = Annotated[
     int | None, typer.Option("--latest", min=1, help="Only the newest so many of each model and arm.")
@@ -57,4 +57,4 @@ def outcomes(
     for row in told:
         numbers = (f"{row[name]:.4f}" for name in ("auc", "log_loss", "calibration"))
         table.add_row(row["model"], row["arm"], row["predicted_by"], f"{row['outcomes']:,}", *numbers)
-    Console().print(table if told else "No outcome is known yet.")
+    screen(highlight=True).print(table if told else "No outcome is known yet.")

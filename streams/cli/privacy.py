@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.screen import screen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,12 +82,12 @@ def export(
     if as_json:
         sys.stdout.write(msgspec.json.encode({"records": found}).decode() + "\n")
         return
-    console = Console()
+    console = screen(highlight=True)
     for record in found:
         shown = "forgotten" if record.value is None else msgspec.json.encode(record.value).decode()
         console.print(
             f"{record.topic}/{record.partition}@{record.offset} {_time(record.time_ms)} {shown}",
-            markup=False, highlight=False, soft_wrap=True,
+            highlight=False, soft_wrap=True,
         )  # fmt: skip
     typer.echo(f"{len(found)} records", err=True)
 
@@ -181,7 +181,7 @@ def _show(found: "Sequence[Trace]", snapshots: "Sequence[Path]", *, gone: bool) 
         counts = (f"{count:,}" for count in (trace.current, trace.former, trace.tombstones, trace.requests))
         newest = "-" if trace.newest_ms is None else _time(trace.newest_ms)
         table.add_row(trace.topic, *counts, newest, goes)
-    console = Console()
+    console = screen(highlight=True)
     console.print(table)
     for path in snapshots:
         console.print(f"{path} holds a row; the lane's next snapshot replaces it, or delete it.", soft_wrap=True)

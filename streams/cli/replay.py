@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, settings_of
+from streams.cli.screen import coloured, screen
 
 if TYPE_CHECKING:
     from streams.logs import Log
@@ -91,7 +92,7 @@ def _replay(log: "Log", plan: "Plan", speed: float | None, worker: bool, as_json
     from streams.clock import wall_ms
     from streams.replay import ReplayError, fill, prepare
 
-    people = Console(stderr=as_json, highlight=False)
+    people = screen(stderr=as_json)
     created = prepare(log, plan.bootstrap, plan.prefix, plan.partitions, wall_ms())
     if worker and plan.prefix + topics.AD_IMPRESSIONS not in created:
         raise ReplayError(
@@ -143,28 +144,28 @@ def _bar(bars: Progress, name: str, total: int | None) -> Callable[[int], None]:
 
 def _show(people: Console, report: "Report") -> None:
     table = Table("", "", title="The log through one worker", title_justify="left", box=None, show_header=False)
-    rows = {
+    core, differs = "as the core without a broker", coloured("differs", "red")
+    rows: dict[str, RenderableType] = {
         "events": f"{report.events:,}: {report.applied:,} applied, {report.duplicates:,} duplicates; "
         f"{report.repeated:,} are repeated in the log",
         "dead letters, rerouted": f"{report.dead_letters:,}, {report.rerouted:,}",
         "users": f"{report.users:,}, without a placement {report.users_without_placement:,}",
         "placements": f"{report.placements:,}, doubled {report.placements_doubled:,}, "
         f"stale {report.placements_stale:,}",
-        "state": "as the core without a broker" if report.state_equal else "[red]differs[/red]",
-        "click layer": f"{report.outcomes:,} outcomes; "
-        + (
-            f"predictions as the core without a broker, apart by {report.prediction_difference:.1e} at most"
+        "state": core if report.state_equal else differs,
+        "click layer": coloured(f"{report.outcomes:,} outcomes; ").append_text(
+            coloured(f"predictions {core}, apart by {report.prediction_difference:.1e} at most")
             if report.predictions_equal
-            else "[red]differs[/red]"
+            else differs
         ),
-        "counts": "as the core without a broker" if report.totals_equal else "[red]differ[/red]",
+        "counts": core if report.totals_equal else coloured("differ", "red"),
         "speed": f"{report.events_per_s:,} events/s, {report.seconds:.1f} s from the first lane taken over to lag 0",
     }
     for name, text in rows.items():
         table.add_row(name, text)
     people.print(table)
     for each in report.differences:
-        people.print(f"user {each.user} {each.field or 'row'}: expected {each.expected}, got {each.got}", markup=False)
+        people.print(f"user {each.user} {each.field or 'row'}: expected {each.expected}, got {each.got}")
 
 
 def _print_json(told: dict[str, object], as_json: bool) -> None:

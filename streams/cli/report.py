@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.screen import screen
 
 if TYPE_CHECKING:
     from streams.behaviour.gathered import Gatherer
@@ -58,7 +58,7 @@ def report(
     from streams.logs import LogError
 
     gatherer = Gatherer(since_ms=since_ms(since, datetime.now(UTC)))
-    console = Console(stderr=as_json, highlight=False)
+    console = screen(stderr=as_json)
     try:
         with Progress(
             SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True

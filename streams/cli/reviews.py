@@ -15,6 +15,7 @@ from rich.table import Table
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.screen import screen
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -35,13 +36,13 @@ def evaluate(data: Data, seed: Seed = 1, as_json: Json = False) -> None:
     from streams.logs import LogError
     from streams.logs.reviews import judge
 
-    people = Console(stderr=True, highlight=False)
+    people = screen(stderr=True)
     try:
         with Progress(console=people, transient=True) as progress:
             task = progress.add_task("reviews", total=None)
             judged = judge(data, seed, lambda: progress.advance(task))
     except LogError as error:
-        people.print(f"Error: {error}", markup=False)
+        people.print(f"Error: {error}")
         raise typer.Exit(1) from error
     if as_json:
         typer.echo(json.dumps(asdict(judged)))
@@ -49,7 +50,7 @@ def evaluate(data: Data, seed: Seed = 1, as_json: Json = False) -> None:
     table = Table("figure", "value", title="The tone of reviews")
     for name, value in asdict(judged).items():
         table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.4g}")
-    Console(highlight=False).print(table)
+    screen().print(table)
 
 
 @app.command(epilog="Example: salience reviews follow")
@@ -71,7 +72,7 @@ def follow(
     from streams.review_feed import ReviewFeed
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    people = Console(stderr=True, highlight=False)
+    people = screen(stderr=True)
     feed = ReviewFeed(settings, _Teller(people, as_json))
     try:
         asyncio.run(_until_told(_served(feed, settings, port, people, follow=not once)))
@@ -93,7 +94,7 @@ class _Teller:
                 typer.echo(msgspec.json.encode(tone))
             if tone.turned_ms is not None and self._turned.get(tone.key) != tone.turned_ms:
                 self._turned[tone.key] = tone.turned_ms
-                self._people.print(f"{tone.of} {tone.name} has turned: {tone.tone:.2f} of late", markup=False)
+                self._people.print(f"{tone.of} {tone.name} has turned: {tone.tone:.2f} of late")
 
 
 async def _served(feed: "ReviewFeed", settings: "Settings", port: int | None, people: Console, *, follow: bool) -> None:
@@ -103,7 +104,7 @@ async def _served(feed: "ReviewFeed", settings: "Settings", port: int | None, pe
     from streams.review_web import serving
 
     async with serving(feed.reviewer, settings, port) as url:
-        people.print(f"{url}/metrics", markup=False)
+        people.print(f"{url}/metrics")
         await feed.run(follow=follow)
 
 

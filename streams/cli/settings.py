@@ -5,10 +5,10 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from streams.cli.options import Json, settings_of
+from streams.cli.screen import screen
 
 
 def settings(
@@ -36,4 +36,4 @@ def settings(
             value = getattr(section, name)
             style = "bold" if value != field.default else ""
             shown.add_row(f"SALIENCE_{name.upper()}", str(value), str(field.default), field.description, style=style)
-    Console().print(shown)
+    screen(highlight=True).print(shown)

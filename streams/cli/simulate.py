@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, track
 from rich.table import Table
 
 from streams.cli.options import Json
+from streams.cli.screen import screen
 
 app = typer.Typer(help="Hold the market and the laboratory against worlds whose truth is known.", no_args_is_help=True)
 
@@ -35,7 +35,7 @@ def aa(experiments: Experiments = 1_000, seed: Seed = 1, as_json: Json = False) 
     """
     from streams.simulate.experiments import bandit, bandits, one, summary, users_until_split_found
 
-    people = Console(stderr=True, highlight=False)
+    people = screen(stderr=True)
     null = [
         one(seed * 1_000_003 + number, NULL_USERS, 0.0)
         for number in track(range(experiments), "without a lift", console=people, transient=True)
@@ -79,7 +79,7 @@ def market(
     """
     from streams.simulate.market import run
 
-    people = Console(stderr=True, highlight=False)
+    people = screen(stderr=True)
     with Progress(console=people, transient=True) as progress:
         hours = progress.add_task("simulating", total=24 * days)
         found = run(seed, days, lambda: progress.advance(hours))
@@ -115,7 +115,7 @@ def diversity(
     if method not in ("mmr", "dpp"):
         raise typer.BadParameter(f"--method {method}: expected mmr or dpp")
     terms = Terms(diversity=DIVERSITY if strength is None else strength, diversify_by=method)  # type: ignore[arg-type]  # checked above
-    people = Console(stderr=True, highlight=False)
+    people = screen(stderr=True)
     with Progress(console=people, transient=True) as progress:
         batches = progress.add_task("placing", total=3 * (placements // PEOPLE))
         found = run(seed, placements, terms, lambda: progress.advance(batches))
@@ -138,4 +138,4 @@ def _tell(found: Mapping[str, Any], title: str, as_json: bool) -> None:
     table = Table("figure", "value", title=title)
     for name, value in found.items():
         table.add_row(name.replace("_", " "), f"{value:,}")
-    Console(highlight=False).print(table)
+    screen().print(table)

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from streams.cli.failing import fail
+from streams.cli.screen import coloured, screen
 
 if TYPE_CHECKING:
     from streams.wire import Placement
@@ -57,7 +57,7 @@ def tail(
     names = [each.name for each in TABLE]
     if topic not in names:
         raise typer.BadParameter(f"{topic!r} is no topic of ours; expected one of {', '.join(names)}")
-    out = Console(highlight=False, markup=False, soft_wrap=True)
+    out = screen(soft_wrap=True)
 
     def show(record: Any) -> None:
         if as_json:
@@ -157,15 +157,15 @@ def for_people(topic: str, record: Any) -> RenderableType:
         with suppress(*UNREADABLE):
             return _placement(msgspec.json.decode(record.value, type=Placement))
     found = as_object(record)
-    line = Text(f"{_clock(record.timestamp)} {record.partition}:{record.offset} ", style="dim")
-    line.append(str(found["key"]), style="bold")
+    line = coloured(f"{_clock(record.timestamp)} {record.partition}:{record.offset} ", "dim")
+    line.append_text(coloured(str(found["key"]), "bold"))
     origin = [f"{name.removeprefix(ORIGIN)}={text}" for name, text in found["headers"].items()]
-    line.append("".join(f" {each}" for each in origin), style="yellow")
+    line.append_text(coloured("".join(f" {each}" for each in origin), "yellow"))
     value = found["value"]
     shown = "(tombstone)" if value is None else value if isinstance(value, str) else json.dumps(value)
     if isinstance(value, dict) and value.keys() == {"base64"}:
         shown = f"({len(record.value)} bytes) {record.value[:60]!r}"
-    return line.append(f" {shown}", style="not bold")
+    return line.append_text(coloured(f" {shown}", "not bold"))
 
 
 def _placement(placement: "Placement") -> Table:

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli.screen import screen
+
 if TYPE_CHECKING:
     from streams.topic_admin import Problem
 
@@ -149,4 +151,4 @@ def _objects(problems: "Sequence[Problem]") -> list[dict[str, object]]:
 
 def _people(as_json: bool) -> Console:
     """Where people read: stdout, or stderr where stdout is for machines."""
-    return Console(stderr=as_json, highlight=False, markup=False)
+    return screen(stderr=as_json)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from streams.cli.failing import fail
 from streams.cli.options import Hours, Users
+from streams.cli.screen import screen
 
 if TYPE_CHECKING:
     from onnx_models.export import About
@@ -73,7 +74,7 @@ def demo(
     from streams.cli.trials import trial_of
     from streams.demo.shop import simulate_log
 
-    console = Console(stderr=as_json, highlight=False)
+    console = screen(stderr=as_json)
     with console.status(f"Simulating {users} shoppers for {hours:g} hours"):
         log = simulate_log(seed, users, hours)
     data = f"demo shop: seed {seed}, {users} shoppers, {hours:g} hours"
@@ -96,7 +97,7 @@ def kuairand(
     from onnx_models.training import Config
     from streams.cli.trials import KUAIRAND, kuairand_trial
 
-    console = Console(stderr=as_json, highlight=False)
+    console = screen(stderr=as_json)
     config = replace(Config(seed=seed), **KUAIRAND)
     order = _Order("kuairand", "KuaiRand-Pure", config, out, folds, console, as_json)
     _make(order, lambda progress: kuairand_trial(data, test, progress))
@@ -121,7 +122,7 @@ def log(
         fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'")
     from streams.logs.parquet import read
 
-    console = Console(stderr=as_json, highlight=False)
+    console = screen(stderr=as_json)
     try:
         held = read(data)
     except LogError as error:

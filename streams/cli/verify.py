@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.cli.failing import fail
+from streams.cli.screen import coloured, screen
 
 if TYPE_CHECKING:
     from onnx_models.verify import Case
@@ -37,7 +38,7 @@ def verify(model: ModelOption = None, as_json: JsonOption = False) -> None:
     from scoring.attention import ModelError, open_unproven
 
     directory = model or DEMO_MODEL
-    out = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    out = screen(stderr=as_json, soft_wrap=True)
     try:
         loaded, golden = open_unproven(directory)
     except ModelError as error:
@@ -49,9 +50,9 @@ def verify(model: ModelOption = None, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps(_as_object(loaded.version, cases)))
     else:
         out.print(_table(loaded.version, cases))
-    verdict = "[green]below[/green]" if passed else "[red]not below[/red]"
+    verdict = coloured("below", "green") if passed else coloured("not below", "red")
     out.print(
-        f"Largest difference {largest:.2e}, {verdict} {TOLERANCE:g}, over {len(cases)} cases of {loaded.version}."
+        f"Largest difference {largest:.2e},", verdict, f"{TOLERANCE:g}, over {len(cases)} cases of {loaded.version}."
     )
     if not passed:
         raise typer.Exit(1)
@@ -60,7 +61,7 @@ def verify(model: ModelOption = None, as_json: JsonOption = False) -> None:
 def _pytorch(directory: Path, manifest: "Manifest", out: Console) -> Callable[[str, Any], Any] | None:
     """The network in PyTorch with the graphs' weights; None, and why, where it cannot be had."""
     if find_spec("torch") is None or find_spec("onnx") is None:
-        helps = r"make setup-train in a clone, else pip install 'salience\[train]'"
+        helps = "make setup-train in a clone, else pip install 'salience[train]'"
         out.print(f"PyTorch is not installed: golden tensors only. To compare with it: {helps}")
         return None
     from onnx_models.export import restore, run
@@ -68,7 +69,7 @@ def _pytorch(directory: Path, manifest: "Manifest", out: Console) -> Callable[[s
     try:
         return partial(run, restore(directory, manifest))
     except ValueError as error:
-        out.print(f"Golden tensors only: {error}", markup=False)
+        out.print(f"Golden tensors only: {error}")
         return None
 
 
@@ -86,7 +87,7 @@ def _as_object(version: str, cases: "list[Case]") -> dict[str, Any]:
 def _table(version: str, cases: "list[Case]") -> Table:
     table = Table("graph", "against", "items, or people × candidates", "largest difference", title=version)
     for case in cases:
-        mark = "" if case.passed else " [red]above[/red]"
+        mark = coloured("") if case.passed else coloured(" above", "red")
         shape = " × ".join(map(str, case.shape))
-        table.add_row(case.graph, case.against, shape, f"{case.max_abs_diff:.2e}{mark}")
+        table.add_row(case.graph, case.against, shape, coloured(f"{case.max_abs_diff:.2e}").append_text(mark))
     return table

@@ -81,6 +81,9 @@ BROKEN: list[tuple[str, dict[str, str], str]] = [
     ("exceptions_to_rules_have_reasons", {"streams/a.py": "import a  # noqa: F401"}, "streams/a.py:1: '# noqa: F401'"),
     ("exceptions_to_rules_have_reasons", {"streams/a.py": "a = 1  # type: ignore  # untyped"}, "no rule"),
     ("exceptions_to_rules_have_reasons", {"streams/a.py": "a = 1  # type: ignore[misc]"}, "gives no reason"),
+    ("commands_print_on_the_screen", {"streams/cli/a.py": "\nrich.console.Console(markup=False)"}, "cli/a.py:2"),
+    ("commands_print_on_the_screen", {"streams/cli/a.py": "Text.from_markup('x')"}, "cli/a.py:1: Text.from_markup"),
+    ("commands_print_on_the_screen", {"streams/cli/a.py": "print('x')"}, "cli/a.py:1: print"),
     ("what_cannot_be_read_is_caught_whole", {"streams/a.py": f"{TRY}except (msgspec.DecodeError, E): ..."}, "a.py:3"),
     ("what_cannot_be_read_is_caught_whole", {"streams/a.py": "with suppress(msgspec.MsgspecError): ..."}, "a.py:1"),
 ]
@@ -113,6 +116,10 @@ KEPT: list[tuple[str, dict[str, str]]] = [
     ("no_module_is_dead", {"streams/__init__.py": "from streams.a import x", "streams/a.py": ""}),
     ("scoring_says_what_it_does", {"scoring/a.py": "def _f(): ...\nclass _A: ...", "streams/a.py": "def f(): ..."}),
     ("exceptions_to_rules_have_reasons", {"streams/a.py": REASONED}),
+    (
+        "commands_print_on_the_screen",
+        {"streams/cli/a.py": "c: Console\nc.print(x)", "streams/cli/screen.py": "Text(x)"},
+    ),
     ("what_cannot_be_read_is_caught_whole", {"streams/a.py": f"{TRY}except UNREADABLE: raise msgspec.DecodeError"}),
 ]
 

@@ -302,6 +302,21 @@ def exceptions_to_rules_have_reasons(sources: list[Source]) -> Findings:
                     )
 
 
+def commands_print_on_the_screen(sources: list[Source]) -> Findings:
+    """Commands print for people through one module, which obeys neither markup nor controls of what it shows."""
+    for source in sources:
+        if not source.path.startswith("streams/cli/") or source.path == "streams/cli/screen.py":
+            continue
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Call) and re.fullmatch(
+                r"(.*\.)?(Console|Text|Text\.\w+|get_console|escape)|(rich\.)?print", ast.unparse(node.func)
+            ):
+                yield (
+                    f"{source.path}:{node.lineno}: {ast.unparse(node.func)}; text of a topic would be obeyed as "
+                    "markup, or by the terminal; print with streams.cli.screen"
+                )
+
+
 def what_cannot_be_read_is_caught_whole(sources: list[Source]) -> Findings:
     """Who catches msgspec's errors catches all that a record of a stranger's hand can raise."""
     for source in sources:
@@ -333,6 +348,7 @@ RULES: dict[str, Rule] = {
         no_module_is_dead,
         scoring_says_what_it_does,
         exceptions_to_rules_have_reasons,
+        commands_print_on_the_screen,
         what_cannot_be_read_is_caught_whole,
     )
 }

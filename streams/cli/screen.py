@@ -1,0 +1,32 @@
+"""What people see: text is shown as it is, neither obeyed as markup nor passed to the terminal as control."""
+
+import re
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""All controls but tab and newline, and surrogates, which no terminal's encoding has."""
+
+
+def harmless(text: str) -> str:
+    """``text`` with its control characters spelled: a terminal obeys them, and anyone may write to a topic."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _Screen(Console):
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(harmless(text), **how)
+
+
+def screen(
+    *, stderr: bool = False, highlight: bool = False, soft_wrap: bool = False, width: int | None = None
+) -> Console:
+    """The one way to print for people; ``highlight`` colours numbers and names. Colours of texts: `coloured`."""
+    return _Screen(stderr=stderr, highlight=highlight, soft_wrap=soft_wrap, width=width, markup=False, emoji=False)
+
+
+def coloured(text: str, style: str = "") -> Text:
+    """Text in a style, such as ``bold red``."""
+    return Text(harmless(text), style)

@@ -1,0 +1,148 @@
+"""What commands show of strangers' records: as it is, whatever it looks like to Rich or to a terminal."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from streams import checkup, dead_letters
+from streams.cli import app, campaigns, experiment, explain, lag, tail
+from streams.cli.screen import harmless, screen
+from streams.lag.arithmetic import PartitionLag, Status
+from streams.wire import Placement
+
+NAMES = ("[/x]", "[link=http://elsewhere.example]here[/link]", ":smile:", "[red]")
+"""What Rich would raise at, make a link of, replace, or hide."""
+
+
+def _lag_table(name: str) -> Any:
+    part = PartitionLag(
+        topic="clicks", partition=0, status=Status.OK, committed=1, log_end=1, lag=0, time_lag_s=0.0,
+        time_lag_at_least=False, consumed_per_s=0.0, produced_per_s=0.0, catch_up_s=0.0, stuck_s=0.0, owner=name,
+    )  # fmt: skip
+    group = SimpleNamespace(group=name, members=1, partitions=[part])
+    news = SimpleNamespace(age_s=9.0, stale=True, error=name, report=SimpleNamespace(groups=[group]))
+    return lag._table(news, "partition")  # type: ignore[arg-type]  # what the table reads of news
+
+
+def _campaigns_table(name: str) -> Any:
+    figures = SimpleNamespace(impressions=1, clicks=1, spent_micros=1, purchases=1, value_micros=1)
+    one = SimpleNamespace(
+        campaign_id=name, total=figures, today=figures, budget_micros=0, billed_micros=0, unbilled_micros=0, roas=None,
+        spread_roas=None,
+    )  # fmt: skip
+    return campaigns._table([one], False)  # type: ignore[list-item]  # what the table reads of a campaign
+
+
+def _record(**given: Any) -> Any:
+    return SimpleNamespace(topic="ads", partition=0, offset=1, timestamp=1, headers=(), **given)
+
+
+def _tail_line(name: str) -> Any:
+    return tail.for_people("ads", _record(key=name.encode(), value=b"{}"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("renderable", [_lag_table, _campaigns_table, _tail_line])
+def test_names_are_shown_as_they_are(
+    renderable: Callable[[str], Any], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen(width=400).print(renderable(name))
+    assert name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_explanation_shows_a_user_and_what_differs_as_they_are(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    placement = Placement(
+        placement_id="p", user_id=name, time_ms=1, valid_until_ms=2, arm="default", model="m", slots=[]
+    )
+    decision: Any = SimpleNamespace(
+        placement=msgspec.json.encode(placement), examined=b"", candidates=b"", versions={"model": "m"}, explore="",
+        fates=b"",
+    )  # fmt: skip
+    result: Any = SimpleNamespace(identical=False, differences=[f"arm {name}"], pctr_difference=0.0)
+    explain._show(screen(width=400), decision, result)
+    told = capsys.readouterr().out
+    assert f"for {name}, arm" in told
+    assert f"arm {name}\n" in told
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_report_of_an_experiment_shows_arms_as_they_are(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    arm = SimpleNamespace(arm=name, users=1, share=1.0, metrics={"ctr": 0.5}, against_first={})
+    found: Any = SimpleNamespace(
+        experiment="e", verdict=name, arms=[arm], cohorts=1, split_p_value=0.5, crossed_users=0, primary="ctr"
+    )
+    experiment._print(found)
+    assert name in capsys.readouterr().out
+
+
+LETTER = dead_letters.Letter(
+    partition=0, offset=7, timestamp_ms=1, key=b"u\x1b]0;mine\x07", value=b"\x1b[2J", headers=(("h", b"\x9b2J"),),
+    origin={"topic": "clicks", "message": "the key is b'[/x]'"}, requeued=0, truncated=False,
+)  # fmt: skip
+
+
+@pytest.fixture
+def one_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def read(*_: object) -> AsyncIterator[dead_letters.Letter]:
+        yield LETTER
+        yield replace(LETTER, offset=8, origin={"topic": "clicks", "message": "[link=http://elsewhere.example]here[/]"})
+
+    async def noted(*_: object) -> set[str]:
+        return set()
+
+    monkeypatch.setattr(dead_letters, "read", read)
+    monkeypatch.setattr(dead_letters, "noted", noted)
+
+
+@pytest.mark.usefixtures("one_letter")
+def test_dead_letters_are_listed_whatever_their_reason_says() -> None:
+    told = CliRunner().invoke(app, ["dead-letters", "list"], env={"COLUMNS": "400"})
+    assert told.exit_code == 0, told.output
+    assert "the key is b'[/x]'" in told.output
+    assert "[link=http://elsewhere.example]here[/]" in told.output
+
+
+@pytest.mark.usefixtures("one_letter")
+def test_a_dead_letter_is_shown_without_the_controls_that_it_holds() -> None:
+    told = CliRunner().invoke(app, ["dead-letters", "show", "0:7"], env={"COLUMNS": "400"})
+    assert told.exit_code == 0, told.output
+    assert r"u\x1b]0;mine\x07" in told.output
+    assert r"\x1b[2J" in told.output
+    assert harmless(told.output) == told.output
+
+
+def test_the_doctor_tells_of_a_refused_key_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = checkup.Check("events", False, "the record's key is b'[/x]'", "")
+    monkeypatch.setattr(checkup, "checkup", lambda _settings: iter([found]))
+    told = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "400"})
+    assert told.exit_code == 1
+    assert isinstance(told.exception, SystemExit)
+    assert "b'[/x]'" in told.output
+
+
+@pytest.mark.parametrize("value", [rb'"\u001b[31mred\u0007"', rb'"\ud800"', b"\x9b31m", b"no json \x1b"])
+def test_no_control_of_a_record_reaches_the_terminal_that_tails_it(
+    value: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = _record(key=b"a\x1b]0;mine\x07\x1b[2J", value=value)
+    record.headers = (("h\x1b[1m", b"\x1b[5m"),)
+    screen(soft_wrap=True).print(tail.for_people("ads", record))
+    told = capsys.readouterr().out
+    assert harmless(told) == told
+    assert r"a\x1b]0;mine\x07\x1b[2J h\x1b[1m=\x1b[5m" in told
+
+
+def test_letters_of_every_script_tabs_and_lines_are_no_controls() -> None:
+    assert harmless("zoë\t東京\nשלום") == "zoë\t東京\nשלום"
+    assert harmless("a\rb\x7f\x85") == r"a\rb\x7f\x85"

@@ -136,14 +136,15 @@ class Models:
         return [self.base, *self._further.values()]
 
     def hold(self, model: AttentionModel) -> Served:
-        """Hold ``model``, whose vectors the catalogue has by now. It has no role yet."""
+        """Hold ``model``, whose vectors the catalogue has by now, refused before or not. It has no role yet."""
         column = learned_column(model.version)
         served = self._further[model.version] = Served(model, self.base.catalogue, column)
+        self.refused.pop(model.version, None)
         self.revision += 1
         return served
 
     def refuse(self, version: str, reason: str) -> None:
-        """Do not use ``version``, now or later: roles that name it are others' until its name is used no more."""
+        """Do not use ``version``: roles that name it are others' until its name is used no more, or it is held anew."""
         self.refused[version] = reason
         self.revision += 1
         self._cast()

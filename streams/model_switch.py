@@ -1,11 +1,12 @@
 """The worker's models follow the control topic: got and tried beside the hot path, switched between two slices.
 
 Until a model that is named has been tried and has vectors of every ad, all goes on with the roles as they were; then
-one call on the compute thread changes them. One that does not pass is refused, and its role stays with the one before.
+one call on the compute thread changes them. One that does not pass is refused, and its role stays with the one before;
+one that cannot be got for the moment is tried again, ever less often.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import numpy as np
 import structlog
@@ -26,6 +27,9 @@ log = structlog.get_logger()
 ADS_PER_CALL = 1_000
 """Encoded in one call of the encoder: some milliseconds of a core that is not the compute thread's."""
 REASON_MAX = 512
+PAUSE_S, PAUSE_S_MAX = 1.0, 60.0
+"""Before a model that could not be got is tried again, the first time and at the most: a broker that starts anew takes
+some seconds, and a trial a fifth of one."""
 
 
 def roles_of(message: ModelRoles, arms: tuple[str, ...]) -> Roles:
@@ -51,23 +55,27 @@ class ModelSwitch(Service):
         models: Models,
         compute: Compute,
         fail: Callable[[BaseException], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """``fail``: ends the process."""
         super().__init__()
-        self._fail = fail
+        self._fail, self._sleep = fail, sleep
         self._settings, self._control, self._models, self._compute = settings, control, models, compute
-        self._wanted: Roles | None = None
-        self._told_last = models.roles
+        self._wanted = models.roles  # written on the compute thread alone
+        self._settled: Roles | None = models.roles
         self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._missing: set[str] = set()
+        self._pause_s = PAUSE_S
+        self._again: asyncio.Future[None] | None = None
 
     def _told(self, _name: str, message: ControlMessage | None) -> None:
         """On the compute thread: other roles may be wanted. Experiments change often, and their models seldom."""
         roles = self._control.get(ModelRoles, "all") or ModelRoles()
         wanted = roles_of(roles, models_of(self._control.all(ExperimentSetting).values()))
-        if isinstance(message, ExperimentSetting) and wanted == self._told_last:
+        if isinstance(message, ExperimentSetting) and wanted == self._wanted:
             return
-        self._wanted = self._told_last = wanted
+        self._wanted = wanted
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._news.set)
 
@@ -93,13 +101,25 @@ class ModelSwitch(Service):
 
     async def _settle(self) -> None:
         """Get what is wanted, as long as others are wanted meanwhile; then change roles."""
-        while self._wanted is not None:
-            roles, self._wanted = self._wanted, None
+        while (roles := self._wanted) is not self._settled:
             for version in roles.versions:
-                if version not in self._models and version not in self._models.refused:
+                if version in self._missing or (version not in self._models and version not in self._models.refused):
                     await self._obtain(version)
             await self._compute.run(self._models.play, roles)
+            self._settled = roles
+            self._missing.intersection_update(roles.versions)
             log.info("models", live=self._models.live.version, canary=roles.canary, shadow=roles.shadow)
+        if not self._missing:
+            self._pause_s = PAUSE_S
+        elif self._again is None or self._again.done():
+            self._again = self.add_future(self._try_again(self._pause_s))
+            self._pause_s = min(2 * self._pause_s, PAUSE_S_MAX)
+
+    async def _try_again(self, pause_s: float) -> None:
+        """After a pause, settle as if roles were told anew."""
+        await self._sleep(pause_s)
+        self._settled = None
+        self._news.set()
 
     async def _obtain(self, version: str) -> None:
         """Hold a model, or refuse it: whatever goes wrong with one that is new must not touch those at work."""
@@ -107,10 +127,17 @@ class ModelSwitch(Service):
             model = await self._load(version)
             await self._encode(model)
             await self._compute.run(self._models.hold, model)
+            self._missing.discard(version)
+        except ModelError as error:
+            self._missing.discard(version)
+            await self._without(version, str(error))
         except Exception as error:  # noqa: BLE001 - see above; a cancelled task is no such exception
-            reason = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
-            log.warning("model refused", model=version, reason=reason)
-            await self._compute.run(self._refuse, version, reason[:REASON_MAX])
+            self._missing.add(version)
+            await self._without(version, f"not got yet, and tried again: {type(error).__name__}: {error}")
+
+    async def _without(self, version: str, reason: str) -> None:
+        log.warning("model refused", model=version, reason=reason)
+        await self._compute.run(self._refuse, version, reason[:REASON_MAX])
 
     def _refuse(self, version: str, reason: str) -> None:
         self._models.base.catalogue.detach(learned_column(version))
@@ -126,11 +153,14 @@ class ModelSwitch(Service):
 
     async def _encode(self, model: AttentionModel) -> None:
         """Give the catalogue the model's vectors, some ads at a time. Raises `ModelError`."""
-        catalogue, column = self._models.base.catalogue, learned_column(model.version)
+        catalogue, column, again = self._models.base.catalogue, learned_column(model.version), "train it again"
         await self._compute.run(catalogue.attach, column, model.encode, model.dim)
         for start in range(0, len(catalogue), ADS_PER_CALL):
             tokens, dense, revisions = await self._compute.run(catalogue.told, start, start + ADS_PER_CALL)
-            vectors = await asyncio.to_thread(model.encode, tokens, dense)
+            try:
+                vectors = await asyncio.to_thread(model.encode, tokens, dense)
+            except Exception as error:  # onnxruntime's errors share no base class of their own
+                raise ModelError(f"{model.version} does not encode an ad: {error}", "that it does", again) from error
             if not np.isfinite(vectors).all():
-                raise ModelError(f"{model.version}: vectors of ads are no numbers", "numbers", "train it again")
+                raise ModelError(f"{model.version}: vectors of ads are no numbers", "numbers", again)
             await self._compute.run(catalogue.encoded, column, start, vectors, revisions)

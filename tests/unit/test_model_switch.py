@@ -1,17 +1,24 @@
-"""The switch that follows the roles of models: what it does with news that comes while it settles."""
+"""The switch that follows the roles of models: news that comes while it settles, and models that it cannot get."""
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from scoring.models import Roles
+import numpy as np
+import pytest
+
+from scoring.attention import AttentionModel, ModelError, load
+from scoring.models import Models, Roles
 from streams.control import Control
 from streams.control_wire import ModelRoles
-from streams.model_switch import ModelSwitch
+from streams.model_switch import PAUSE_S, PAUSE_S_MAX, ModelSwitch
 from streams.settings import Settings
+from tests.models import toy_model
 from tests.unit.consenting import told
+from tests.unit.test_models import engine_of
 
 ROUNDS_MAX = 20
 
@@ -72,3 +79,92 @@ def test_roles_told_and_taken_while_others_are_settled_leave_the_event_loop_free
 
     asyncio.run(follow())
     assert not failures
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> AttentionModel:
+    return load(toy_model(tmp_path / "old"))
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> AttentionModel:
+    return load(toy_model(tmp_path / "new", seed=1))
+
+
+class Failing(ModelSwitch):
+    """Gets ``model`` after ``failures``, one a try; ``pauses``: how long it waits between, and why, as is told then."""
+
+    def __init__(self, models: Models, model: AttentionModel, failures: list[Exception]) -> None:
+        control = Control()
+        super().__init__(Settings(home=Path()), control, models, AtOnce(), self._ends, sleep=self._paused)
+        self.model, self.failures, self.pauses = model, failures, list[tuple[float, str]]()
+        self.control = control
+
+    async def _load(self, version: str) -> AttentionModel:
+        assert version == self.model.version
+        if self.failures:
+            raise self.failures.pop(0)
+        return self.model
+
+    async def _paused(self, pause_s: float) -> None:
+        assert self._models.live is self._models.base
+        self.pauses.append((pause_s, self._models.refused[self.model.version]))
+
+    def _ends(self, error: BaseException) -> None:
+        raise AssertionError("it ends the process") from error
+
+    def promote(self) -> None:
+        """Make the model live, and let the switch follow until it is, or is refused, and for a while."""
+
+        async def follow() -> None:
+            await self.on_start()
+            assert self.control.take([told(ModelRoles(live=self.model.version, former=("",)), 0)]) == 0
+            beats = 0
+            while beats < ROUNDS_MAX:
+                settled = self._models.roles.live == self.model.version and not self._missing
+                beats = beats + 1 if settled else 0
+                await asyncio.sleep(0)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+
+        asyncio.run(follow())
+
+
+def test_a_model_that_cannot_be_got_for_a_while_is_tried_again_and_why_is_told_meanwhile(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    models = engine_of(old).models
+    switch = Failing(models, new, [ConnectionError(f"no broker {number}") for number in range(9)])
+    switch.promote()
+    assert models.live.version == new.version
+    assert models.refused == {}
+    assert [reason for _, reason in switch.pauses] == [
+        f"not got yet, and tried again: ConnectionError: no broker {number}" for number in range(9)
+    ]
+    pauses = [pause_s for pause_s, _ in switch.pauses]
+    assert (pauses[0], pauses[-1]) == (PAUSE_S, PAUSE_S_MAX)
+    assert all(after == min(2 * before, PAUSE_S_MAX) for before, after in pairwise(pauses))
+
+
+def test_a_model_that_breaks_its_contract_is_refused_for_good(old: AttentionModel, new: AttentionModel) -> None:
+    models = engine_of(old).models
+    switch = Failing(models, new, [ModelError("it is slow", "a faster one", "train it")])
+    switch.promote()
+    assert models.live.version == old.version
+    assert models.refused == {new.version: "it is slow; expected a faster one; train it"}
+    assert not switch.pauses
+
+
+def test_a_model_that_cannot_encode_the_ads_that_are_there_is_refused_for_good(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    class Encodes(AttentionModel):
+        def encode(self, *_: object) -> np.ndarray:
+            raise RuntimeError("index out of range")
+
+    models = engine_of(old).models
+    switch = Failing(models, Encodes(new.manifest, new._encoder, new._attention), [])
+    switch.promote()
+    assert models.live.version == old.version
+    assert "does not encode an ad: index out of range" in models.refused[new.version]
+    assert not switch.pauses

@@ -153,7 +153,7 @@ class AttentionModel:
         """Learned vectors ``[N, D]`` of token hashes ``[N, T]`` (0 is padding) and dense features ``[N, R]``.
 
         The vectors of titles may stand behind the dense features, and must where the model asks for them; raises
-        `ModelError` where they do not.
+        `ModelError` where they do not, or vectors have another shape.
         """
         if dense.shape[1] < self.dense_dim:
             raise ModelError(
@@ -164,6 +164,8 @@ class AttentionModel:
         tokens = table_rows(token_ids, self.manifest.vocabulary)
         numbers = np.ascontiguousarray(dense[:, : self.dense_dim])
         (vector,) = self._encoder.run(["vector"], {"tokens": tokens, "dense": numbers})
+        if vector.shape != (len(dense), self.dim):
+            raise ModelError(f"it gives vectors of shape {vector.shape}", f"{(len(dense), self.dim)}", _FIX)
         return np.asarray(vector, dtype=np.float32)
 
     def score(self, inputs: ModelInputs) -> tuple[Floats, Floats]:

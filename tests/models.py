@@ -17,8 +17,8 @@ from scoring.inputs import SPEC_HASH, HistoryKind, ModelInputs, empty_inputs
 from scoring.text import TEXT_ENCODER, WIDE_DIM
 
 DIM, VOCABULARY = 4, 50
-FEW = 3
-"""People of the golden inputs."""
+FEW = 4
+"""Items of the golden inputs, whose people are fewer."""
 TYPES = {"tensor(float)": TensorProto.FLOAT, "tensor(int64)": TensorProto.INT64}
 
 Graphs = dict[str, onnx.ModelProto]
@@ -143,7 +143,7 @@ def _model(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], contra
 def _golden(seed: int, text: bool = False) -> Arrays:
     """Inputs, and outputs computed with numpy: not by the graphs that they are to check."""
     rng = np.random.default_rng(1)
-    inputs, tokens = drawn_inputs(rng, FEW, 5, DIM), drawn_tokens(rng, 4)
+    inputs, tokens = drawn_inputs(rng, 3, 5, DIM), drawn_tokens(rng, FEW)
     rows = np.where(tokens == 0, 0, 1 + (tokens % np.uint64(VOCABULARY - 1)).astype(np.int64))
     dense = rng.normal(0, 0.05, (4, WIDE_DIM)).astype(np.float32) if text else np.zeros((4, DENSE_DIM), np.float32)
     return {
@@ -177,8 +177,8 @@ def fails_on_what_is_new(graphs: Graphs, output: str = "logit") -> None:
 
 
 def gives_fewer(graphs: Graphs, output: str) -> None:
-    """A change of the graphs: this output is that of the first `FEW` people, of however many it is asked."""
-    graph = graphs[ATTENTION].graph
+    """A change of the graphs: this output is that of the first `FEW` people or items, of however many it is asked."""
+    graph = graphs[ENCODER if output == "vector" else ATTENTION].graph
     _source(graph, output).output[0] = "plain"
     graph.node.append(helper.make_node("Slice", ["plain", "first", "few", "first"], [output]))
     graph.initializer.extend(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from streams.control import Control
 from streams.control_wire import ModelRoles
 from streams.model_switch import PAUSE_S, PAUSE_S_MAX, ModelSwitch
 from streams.settings import Settings
-from tests.models import toy_model
+from tests.models import gives_fewer, toy_model
 from tests.unit.consenting import told
 from tests.unit.test_models import engine_of
 
@@ -127,7 +128,7 @@ class Failing(ModelSwitch):
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
 
-        asyncio.run(follow())
+        asyncio.run(asyncio.wait_for(follow(), 30))  # lest a test of one that tries again and again never ends
 
 
 def test_a_model_that_cannot_be_got_for_a_while_is_tried_again_and_why_is_told_meanwhile(
@@ -167,4 +168,14 @@ def test_a_model_that_cannot_encode_the_ads_that_are_there_is_refused_for_good(
     switch.promote()
     assert models.live.version == old.version
     assert "does not encode an ad: index out of range" in models.refused[new.version]
+    assert not switch.pauses
+
+
+def test_a_model_that_gives_vectors_of_some_ads_alone_is_refused_for_good(tmp_path: Path, old: AttentionModel) -> None:
+    models = engine_of(old).models
+    few = load(toy_model(tmp_path / "few", seed=1, graphs=partial(gives_fewer, output="vector")))
+    switch = Failing(models, few, [])
+    switch.promote()
+    assert models.live.version == old.version
+    assert "gives vectors of shape (4, 4); expected (20, 4)" in models.refused[few.version]
     assert not switch.pauses

@@ -198,8 +198,8 @@ def test_what_a_shadow_has_learned_is_there_when_it_is_promoted(old: AttentionMo
     [
         (fails_on_what_is_new, "it gives scores that are no finite numbers"),
         (partial(fails_on_what_is_new, output="attention"), "it gives weights of the past that are no finite numbers"),
-        (partial(gives_fewer, output="logit"), r"it gives scores of shape \(3, \d+\); expected \(\d+, \d+\)"),
-        (partial(gives_fewer, output="attention"), r"weights of the past of shape \(3, \d+, 50\); expected"),
+        (partial(gives_fewer, output="logit"), r"it gives scores of shape \(4, \d+\); expected \(\d+, \d+\)"),
+        (partial(gives_fewer, output="attention"), r"weights of the past of shape \(4, \d+, 50\); expected"),
     ],
     ids=["scores", "attention", "fewer scores", "less attention"],
 )

@@ -69,7 +69,7 @@ async def remove(settings: Settings, version: str) -> None:
     if version in models_of(control.all(ExperimentSetting).values()):
         raise RolesError(f"an experiment's arm names {version}; stop it first: salience experiment list")
     gone = known[version]
-    others = [one for name, one in known.items() if name != version]
+    parts = unshared(gone, [one for name, one in known.items() if name != version])
     statuses = [one.key for one in control.all(ModelStatus).values() if one.model == version]
     await publish(settings, [], [gone.key, *statuses])
-    await send(settings, dict.fromkeys(unshared(gone, others)))
+    await send(settings, dict.fromkeys(parts))

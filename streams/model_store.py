@@ -137,8 +137,15 @@ def manifest_of(pushed: PushedModel) -> Manifest:
 
 def unshared(gone: PushedModel, others: Iterable[PushedModel]) -> list[bytes]:
     """Keys of the parts of ``gone`` that none of ``others`` needs."""
-    needed = {digest for other in others for digest in manifest_of(other).files.values()}
     most = MODEL_BYTES_MAX // CHUNK_BYTES
     count = min(-(-gone.bytes // CHUNK_BYTES), most) + 1
-    digests = set(manifest_of(gone).files.values()) - needed
+    digests = _digests(gone).difference(*map(_digests, others))
     return [chunk_key(digest, number) for digest in sorted(digests) for number in range(count)]
+
+
+def _digests(pushed: PushedModel) -> set[str]:
+    """Of the files that a model needs; none where its message is bad, since nobody gets it."""
+    try:
+        return set(manifest_of(pushed).files.values())
+    except ModelError:
+        return set()

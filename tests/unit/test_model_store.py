@@ -61,6 +61,15 @@ def test_what_two_models_share_stays_when_one_goes(tmp_path: Path) -> None:
     assert {key.partition(b"/")[0].decode() for key in unshared(first, [])} == set(manifest_of(first).files.values())
 
 
+@pytest.mark.parametrize("changes", [{"manifest": "{}"}, {"model": "bad-00000000"}], ids=["no manifest", "another's"])
+def test_a_model_whose_message_is_bad_needs_no_parts_and_can_be_removed(
+    tmp_path: Path, changes: dict[str, str]
+) -> None:
+    good, bad = pushed(toy_model(tmp_path)), pushed(toy_model(tmp_path), **changes)
+    assert unshared(good, [bad]) == unshared(good, []) != []
+    assert unshared(bad, [good]) == []
+
+
 def test_a_file_that_changes_while_it_is_packed_is_not_sent(tmp_path: Path) -> None:
     directory = toy_model(tmp_path)
     manifest = msgspec.json.decode((directory / MANIFEST).read_bytes())

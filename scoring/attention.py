@@ -9,7 +9,7 @@ import hashlib
 import io
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import resources
@@ -44,6 +44,8 @@ GOLDEN_BYTES_MAX = 64 * 2**20
 """Largest golden array: those of the demo's model have some kilobytes."""
 FILE_BYTES_MAX = 256 * 2**20
 """Largest file that is read: two million tokens of 32 floats."""
+NAME_MAX = 63
+"""Characters of a file's name: file systems take 255 bytes, and a character has up to four."""
 DIM_MAX = 256
 """Widest learned vectors: those of a million ads are 1 GB."""
 
@@ -194,7 +196,7 @@ def open_unproven(place: Traversable) -> tuple[AttentionModel, Arrays]:
     Raises `ModelError`. To score people, use `load`.
     """
     manifest = read_manifest(place)
-    files = _checked_files(place, manifest)
+    files = dict(checked_files(place, manifest))
     model = AttentionModel(
         manifest,
         _session(place, ENCODER, files, encoder_contract(manifest.dim, manifest.dense_dim)),
@@ -231,12 +233,16 @@ def read_manifest(place: Traversable) -> Manifest:
     return manifest
 
 
-def _checked_files(place: Traversable, manifest: Manifest) -> dict[str, bytes]:
-    """The named files' bytes, read once: what is hashed is what is loaded."""
+def is_plain_name(name: str) -> bool:
+    """Whether a file of a model may have this name: one inside its directory, on any system."""
+    return name not in {"", ".", ".."} and len(name) <= NAME_MAX and not any(each in name for each in "/\\:\0")
+
+
+def checked_files(place: Traversable, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+    """The named files' bytes, one after the other, read once: what is hashed is what is loaded. Raises `ModelError`."""
     export = f"export it again: salience train demo --out {place}"
-    contents = {}
     for name, digest in manifest.files.items():
-        if name in {"", ".", ".."} or any(separator in name for separator in "/\\:\0"):
+        if not is_plain_name(name):
             raise ModelError(
                 f"{place}: the manifest names the file {name!r}", "a plain name inside the directory", export
             )
@@ -249,8 +255,7 @@ def _checked_files(place: Traversable, manifest: Manifest) -> dict[str, bytes]:
             raise ModelError(f"{place}: {name} is too large", f"at most {FILE_BYTES_MAX:,} bytes", export)
         if (found := hashlib.sha256(content).hexdigest()) != digest:
             raise ModelError(f"{place}: {name} has the sha256 {found}", f"{digest}, as the manifest says", export)
-        contents[name] = content
-    return contents
+        yield name, content
 
 
 def _session(

@@ -5,7 +5,6 @@ says what is missing. What two models have in common is there once.
 """
 
 import asyncio
-import hashlib
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,19 @@ from pathlib import Path
 import msgspec
 from aiokafka import AIOKafkaProducer
 
-from scoring.attention import MANIFEST, AttentionModel, Manifest, ModelError, load, read_manifest
+from scoring.attention import (
+    MANIFEST,
+    AttentionModel,
+    Manifest,
+    ModelError,
+    checked_files,
+    is_plain_name,
+    load,
+    read_manifest,
+)
 from streams.connection import aiokafka_options
 from streams.control_wire import PushedModel
+from streams.decode import Record
 from streams.model_trial import RefusedModelError, try_model
 from streams.reading import MissingTopicError, read_topic
 from streams.settings import Settings
@@ -27,8 +36,12 @@ CHUNK_BYTES = 512 * 1024
 """Half of what a broker takes in one record by default."""
 MODEL_BYTES_MAX = 64 * 2**20
 """All files of a model: the demo shop's has 0.8 MB; a table of 200,000 tokens of 64 floats, 51."""
+PARTS_MAX = MODEL_BYTES_MAX // CHUNK_BYTES + 1
+"""Parts of a file."""
 MODELS_MAX = 32
 """Models on the topic: 2 GB at the most, read in seconds by a worker that is given one."""
+
+_AGAIN = "push it again: salience model push DIR"
 
 
 def chunk_key(digest: str, number: int) -> bytes:
@@ -53,17 +66,50 @@ def pack(directory: Path) -> Packed:
     manifest = read_manifest(directory)
     parts: dict[bytes, bytes] = {}
     total = 0
-    for name, digest in manifest.files.items():
-        content = (directory / name).read_bytes()
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise ModelError(f"{directory}: {name} has changed", f"the sha256 {digest}", "push it again")
+    for name, content in checked_files(directory, manifest):
         total += len(content)
-        starts = range(0, max(len(content), 1), CHUNK_BYTES)
+        if total > MODEL_BYTES_MAX:
+            reason = f"{directory}: its files have {total:,} bytes or more"
+            fix = "train one with fewer tokens: salience train --help"
+            raise ModelError(reason, f"at most {MODEL_BYTES_MAX:,}", fix)
+        starts, digest = range(0, max(len(content), 1), CHUNK_BYTES), manifest.files[name]
         parts |= {chunk_key(digest, at): content[start : start + CHUNK_BYTES] for at, start in enumerate(starts)}
-    if total > MODEL_BYTES_MAX:
-        reason = f"{directory}: its files have {total:,} bytes"
-        raise ModelError(reason, f"at most {MODEL_BYTES_MAX:,}", "train one with fewer tokens: salience train --help")
     return Packed((directory / MANIFEST).read_text(), parts, total)
+
+
+class Parts:
+    """The parts of a model's files, as they come from the topic; no I/O."""
+
+    def __init__(self, pushed: PushedModel) -> None:
+        """Raises `ModelError` where its manifest is bad."""
+        self._model, self._digests = pushed.model, manifest_of(pushed).files
+        for name in self._digests:
+            if not is_plain_name(name):
+                raise ModelError(f"{self._model} names the file {name!r}", "a plain name inside the directory", _AGAIN)
+        self._wanted = {chunk_key(digest, at) for digest in self._digests.values() for at in range(PARTS_MAX)}
+        self._held: dict[bytes, bytes] = {}
+        self._bytes = 0
+
+    def take(self, records: Iterable[Record]) -> None:
+        """Take in what belongs to it, the newest of each part. Raises `ModelError` where it is too large."""
+        for record in records:
+            if record.key not in self._wanted:
+                continue
+            self._bytes -= len(self._held.pop(record.key, b""))
+            if record.value is None:
+                continue
+            self._held[record.key] = record.value
+            self._bytes += len(record.value)
+            if self._bytes > MODEL_BYTES_MAX:
+                raise ModelError(f"{self._model}: its files are too large", f"{MODEL_BYTES_MAX:,} bytes", _AGAIN)
+
+    def of(self, name: str) -> list[bytes]:
+        """Those of a file, in order. Raises `ModelError` where some are missing; whether its end is, its hash tells."""
+        digest = self._digests[name]
+        keys = [key for at in range(PARTS_MAX) if (key := chunk_key(digest, at)) in self._held]
+        if not keys or keys[-1] != chunk_key(digest, len(keys) - 1):
+            raise ModelError(f"{self._model}: {name} is not on {MODELS}", f"all parts of {digest}", _AGAIN)
+        return [self._held[key] for key in keys]
 
 
 async def send(settings: Settings, parts: Mapping[bytes, bytes | None]) -> None:
@@ -79,27 +125,14 @@ async def fetch(settings: Settings, pushed: PushedModel, into: Path) -> Path:
 
     Raises `ModelError` where some are missing or too large. What they hash to is checked where they are loaded.
     """
-    manifest = manifest_of(pushed)
-    found: dict[str, dict[int, bytes]] = {digest: {} for digest in manifest.files.values()}
-    again = "push it again: salience model push DIR"
+    parts, names = Parts(pushed), manifest_of(pushed).files
     try:
         async for records in read_topic(settings.bootstrap, settings.topic_prefix + MODELS):
-            for record in records:
-                digest, _, number = (record.key or b"").decode(errors="replace").partition("/")
-                if digest not in found or not number.isdecimal():
-                    continue
-                found[digest][int(number)] = record.value or b""
-                if sum(map(len, found[digest].values())) > MODEL_BYTES_MAX:
-                    raise ModelError(f"{pushed.model}: a file is too large", f"{MODEL_BYTES_MAX:,} bytes", again)
+            parts.take(records)
     except MissingTopicError as error:
-        raise ModelError(f"{pushed.model}: {error}", "its files there", again) from error
-    for name, digest in manifest.files.items():
-        if Path(name).name != name:
-            raise ModelError(f"{pushed.model} names the file {name!r}", "a plain name", again)
-        chunks = found[digest]
-        if not chunks or set(chunks) != set(range(len(chunks))):
-            raise ModelError(f"{pushed.model}: {name} is not on {MODELS}", f"all parts of {digest}", again)
-        await asyncio.to_thread(_write, into / name, [chunks[at] for at in range(len(chunks))])
+        raise ModelError(f"{pushed.model}: {error}", "its files there", _AGAIN) from error
+    for name in names:
+        await asyncio.to_thread(_write, into / name, parts.of(name))
     (into / MANIFEST).write_text(pushed.manifest)
     return into
 
@@ -125,20 +158,18 @@ async def obtain(settings: Settings, pushed: PushedModel, within: Path | None = 
 
 def manifest_of(pushed: PushedModel) -> Manifest:
     """The manifest that was pushed. Raises `ModelError` where it is none, or another model's."""
-    fix = "push it again: salience model push DIR"
     try:
         manifest = msgspec.json.decode(pushed.manifest, type=Manifest)
     except UNREADABLE as error:
-        raise ModelError(f"{pushed.model}: {error}", "the fields of a manifest", fix) from error
+        raise ModelError(f"{pushed.model}: {error}", "the fields of a manifest", _AGAIN) from error
     if manifest.version != pushed.model:
-        raise ModelError(f"{pushed.model} is {manifest.version} by its manifest", "one version", fix)
+        raise ModelError(f"{pushed.model} is {manifest.version} by its manifest", "one version", _AGAIN)
     return manifest
 
 
 def unshared(gone: PushedModel, others: Iterable[PushedModel]) -> list[bytes]:
     """Keys of the parts of ``gone`` that none of ``others`` needs."""
-    most = MODEL_BYTES_MAX // CHUNK_BYTES
-    count = min(-(-gone.bytes // CHUNK_BYTES), most) + 1
+    count = min(-(-gone.bytes // CHUNK_BYTES) + 1, PARTS_MAX)
     digests = _digests(gone).difference(*map(_digests, others))
     return [chunk_key(digest, number) for digest in sorted(digests) for number in range(count)]
 

@@ -1,5 +1,6 @@
 """Models as they are sent: parts that fit a record, and what a removed model leaves to the others."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -8,7 +9,8 @@ import pytest
 from scoring.attention import MANIFEST, ModelError, load, read_manifest
 from streams import model_store
 from streams.control_wire import PushedModel
-from streams.model_store import CHUNK_BYTES, chunk_key, manifest_of, pack, unshared
+from streams.model_store import CHUNK_BYTES, MODEL_BYTES_MAX, PARTS_MAX, Parts, chunk_key, manifest_of, pack, unshared
+from tests.builders import START_MS, Record
 from tests.models import toy_model
 
 
@@ -28,12 +30,6 @@ def test_parts_are_small_and_together_the_file(tmp_path: Path, monkeypatch: pyte
         count = -(-len(content) // 100)
         assert b"".join(packed.parts[chunk_key(digest, at)] for at in range(count)) == content
     assert CHUNK_BYTES <= 2**20
-
-
-def test_a_model_that_is_too_large_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_store, "MODEL_BYTES_MAX", 1_000)
-    with pytest.raises(ModelError, match=r"its files have [\d,]+ bytes; expected at most 1,000"):
-        pack(toy_model(tmp_path))
 
 
 def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -74,5 +70,71 @@ def test_a_file_that_changes_while_it_is_packed_is_not_sent(tmp_path: Path) -> N
     directory = toy_model(tmp_path)
     manifest = msgspec.json.decode((directory / MANIFEST).read_bytes())
     (directory / next(iter(manifest["files"]))).write_bytes(b"other")
-    with pytest.raises(ModelError, match="has changed"):
+    with pytest.raises(ModelError, match="has the sha256"):
         pack(directory)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../golden.npz", "..", "", "x" * 256])
+def test_no_file_is_read_nor_written_but_in_the_models_folder(tmp_path: Path, name: str) -> None:
+    directory = toy_model(tmp_path, manifest=lambda fields: fields["files"].update({name: "0" * 64}))
+    with pytest.raises(ModelError, match="expected a plain name inside the directory"):
+        pack(directory)
+    manifest = (directory / MANIFEST).read_text()
+    message = PushedModel(
+        model=read_manifest(directory).version, manifest=manifest, bytes=1, parity=0.0, score_ms=0.0, time_ms=1
+    )
+    with pytest.raises(ModelError, match="expected a plain name inside the directory"):
+        Parts(message)
+
+
+def test_a_model_that_is_too_large_is_not_sent_nor_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = toy_model(tmp_path)
+    monkeypatch.setattr(model_store, "MODEL_BYTES_MAX", 1_000)
+    for name in list(read_manifest(directory).files)[1:]:
+        (directory / name).unlink()
+    with pytest.raises(ModelError, match=r"bytes or more; expected at most 1,000"):
+        pack(directory)
+
+
+def taken(message: PushedModel, parts: Mapping[bytes, bytes | None]) -> Parts:
+    out = Parts(message)
+    out.take([Record("models", 0, at, START_MS, key, value) for at, (key, value) in enumerate(parts.items())])
+    return out
+
+
+def test_what_was_packed_is_what_is_fetched(tmp_path: Path) -> None:
+    directory = toy_model(tmp_path)
+    parts = taken(pushed(directory), {b"else/0": b"x", **pack(directory).parts, b"\xff": None})
+    for name in read_manifest(directory).files:
+        assert b"".join(parts.of(name)) == (directory / name).read_bytes()
+
+
+def test_a_part_that_was_taken_away_is_none_whether_it_came_before_or_not(tmp_path: Path) -> None:
+    directory = toy_model(tmp_path)
+    message, packed = pushed(directory), pack(directory).parts
+    removed: dict[bytes, bytes | None] = dict.fromkeys(unshared(message, []))
+    parts = taken(message, removed)
+    for name in read_manifest(directory).files:
+        with pytest.raises(ModelError, match=f"{name} is not on models"):
+            parts.of(name)
+    parts.take([Record("models", 0, at, START_MS, *part) for at, part in enumerate(packed.items())])
+    for name in read_manifest(directory).files:
+        assert b"".join(parts.of(name)) == (directory / name).read_bytes()
+    parts.take([Record("models", 0, at, START_MS, key, None) for at, key in enumerate(removed)])
+    with pytest.raises(ModelError, match="is not on models"):
+        parts.of(name)
+
+
+def test_a_models_files_together_are_not_fetched_beyond_their_bound(tmp_path: Path) -> None:
+    more = {f"more-{number}": f"{number:064x}" for number in range(2)}
+    message = pushed(toy_model(tmp_path))
+    manifest = msgspec.structs.replace(manifest_of(message), files=manifest_of(message).files | more)
+    message = msgspec.structs.replace(message, model=manifest.version, manifest=msgspec.json.encode(manifest).decode())
+    half = range(MODEL_BYTES_MAX // CHUNK_BYTES // 2)
+    first, second = ({chunk_key(digest, at): bytes(CHUNK_BYTES) for at in half} for digest in more.values())
+    parts = taken(message, first | first | second)
+    parts.take([Record("models", 0, 0, START_MS, key, value) for key, value in first.items()])  # the same once more
+    with pytest.raises(ModelError, match=f"its files are too large; expected {MODEL_BYTES_MAX:,} bytes"):
+        parts.take([Record("models", 0, 0, START_MS, chunk_key(more["more-0"], PARTS_MAX - 1), b"x")])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from scoring.offpolicy import evaluate
+from scoring.offpolicy import Logged, evaluate
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from scoring.ranking import rank
 from streams.choices import Choices, temperature_of
@@ -55,6 +55,7 @@ def test_the_clicks_of_a_uniform_policy_are_estimated_slot_by_slot_from_the_topi
         assert abs(terms.mean() - PCTR.mean()) < 3 * error
         assert logged.weight.mean() == pytest.approx(1, abs=0.1)
     first = choices.logged()[0]
+    assert isinstance(first, Logged)
     assert first.model_policy == pytest.approx(np.full(4_000, PCTR.mean()))
 
 

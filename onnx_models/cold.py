@@ -8,7 +8,7 @@ import numpy.typing as npt
 from onnx_models.examples import Examples
 from onnx_models.metrics import Metrics, measure, tells
 from onnx_models.trial import Trial
-from scoring.inputs import RATED
+from scoring.inputs import OF_AD, RATED
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -59,5 +59,5 @@ def _met(rows: npt.NDArray[np.int32], trial: Trial) -> Mask:
 def unmet(examples: Examples) -> Examples:
     """As if none of the ads had been shown to anybody; of their brands it is known what came of it."""
     stats = examples.stats.copy()
-    stats[:, RATED : RATED + 2] = 0
+    stats[:, OF_AD], stats[:, RATED : RATED + 2] = 0, 0
     return replace(examples, stats=stats)

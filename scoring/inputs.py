@@ -24,6 +24,8 @@ SKIPPED_AFTER_S = 60
 SCREEN_S = 2
 """What was shown less than so many seconds before and was not acted on stands on one screen with what is scored, and is
 none of its past: nobody has looked at either. Else an ad in the tenth slot were told of nine that nobody clicked."""
+OF_AD = slice(2, 6)
+"""Numbers of the candidate's stats that tell how the person met this very ad: times, recency, acted on, skipped."""
 RATED = 8
 """Where the numbers of `scoring.rates` begin in the candidate's stats."""
 REVIEWED = RATED + TONED
@@ -217,7 +219,7 @@ def stats_of(candidates: Ints, ad_age_ms: Ints, past: History, past_items: Ints,
 
 
 def _past_of_candidates(out: Floats, candidates: Ints, past: History, past_items: Ints) -> None:
-    """Fill stats 2 to 5: how often, how recently and with what outcome the person met this very ad.
+    """Fill `OF_AD`: how often, how recently and with what outcome the person met this very ad.
 
     Everyone's candidates are one sorted line of numbers, in which each past item is looked up.
     """
@@ -234,11 +236,11 @@ def _past_of_candidates(out: Floats, candidates: Ints, past: History, past_items
     met = line[at] == wanted
     at, kind, age = at[met], past.kind[known][met], past.age_s[known][met]
     acted = (kind >= HistoryKind.VIEWED_LONG) & (kind != HistoryKind.SKIPPED)
-    flat = out.reshape(people * count, STATS_DIM)
-    flat[:, 2] = np.log1p(np.bincount(at, minlength=people * count))
-    np.maximum.at(flat[:, 3], at, (1 / (1 + np.log1p(age))).astype(np.float32))
-    np.maximum.at(flat[:, 4], at, acted.astype(np.float32))
-    np.maximum.at(flat[:, 5], at, (kind == HistoryKind.SKIPPED).astype(np.float32))
+    times, recency, acted_on, skipped = out.reshape(people * count, STATS_DIM)[:, OF_AD].T
+    times[:] = np.log1p(np.bincount(at, minlength=people * count))
+    np.maximum.at(recency, at, (1 / (1 + np.log1p(age))).astype(np.float32))
+    np.maximum.at(acted_on, at, acted.astype(np.float32))
+    np.maximum.at(skipped, at, (kind == HistoryKind.SKIPPED).astype(np.float32))
 
 
 def empty_inputs(users: int, candidates: int, width: int) -> ModelInputs:

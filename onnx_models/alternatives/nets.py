@@ -13,7 +13,7 @@ from onnx_models.network import DIM, MATCH, NARROW, WIDE, Attention, Linear
 from onnx_models.training import Config, Progress, TrainResult, predict, train
 from scoring.features import FEATURE_DIM
 from scoring.ids import MISSING
-from scoring.inputs import OF_RING, REVIEWED, STATS_DIM
+from scoring.inputs import OF_AD, OF_RING, REVIEWED, STATS_DIM
 from scoring.rows import RING_SIZE
 
 UNIT = 40
@@ -53,7 +53,7 @@ class ActivationUnit(Attention):
 def without_history(examples: Examples) -> Examples:
     """Nobody has a past item; what was attended to is still in the interest, and how much in the counters."""
     stats, context = examples.stats.copy(), examples.context.copy()
-    stats[:, 2:6], stats[:, 7], context[:, OF_RING] = 0, 0, 0
+    stats[:, OF_AD], stats[:, 7], context[:, OF_RING] = 0, 0, 0
     return replace(
         examples,
         history=np.full_like(examples.history, MISSING),

@@ -37,7 +37,7 @@ from onnx_models.trial import Trial, logit_of
 from scoring.attention import FORMAT, Manifest
 from scoring.events import Source
 from scoring.feedback import WINDOW_MS, ClickLayer, Impressions, Learning
-from scoring.inputs import OF_RING, RATED, REVIEWED
+from scoring.inputs import OF_AD, OF_RING, RATED, REVIEWED
 from scoring.rows import RING_SIZE
 from scoring.watch import Detector
 from streams.cli.trials import trial_of
@@ -197,6 +197,7 @@ def test_ablations_take_away_what_they_say(trial: Trial) -> None:
     examples = trial.stateful
 
     assert not (without_history(examples).history >= 0).any()
+    assert not without_history(examples).stats[:, OF_AD].any()
     assert not without_history(examples).context[:, OF_RING].any()
     assert not without_interest(examples).interest.any()
     assert not without_time(examples).age.any()
@@ -208,7 +209,7 @@ def test_ablations_take_away_what_they_say(trial: Trial) -> None:
     assert trial.items.tokens[:, 0].all()
 
 
-def test_by_content_alone_nothing_is_told_of_how_often_the_ad_was_clicked(
+def test_by_content_alone_nothing_is_told_of_how_often_the_ad_was_clicked_and_by_whom_it_was_met(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net, asked = Net("attention", Config(epochs=1)), []
@@ -222,8 +223,10 @@ def test_by_content_alone_nothing_is_told_of_how_often_the_ad_was_clicked(
     net.predict_unnamed(trial.stateful)
     ((stats, tokens),) = asked
     assert not stats[:, RATED : RATED + 2].any()
+    assert not stats[:, OF_AD].any()
     assert not tokens[:, 0].any()
     assert trial.stateful.stats[:, RATED].any()
+    assert trial.stateful.stats[:, OF_AD].any(axis=0).all()
 
 
 def test_mean_pooling_weighs_past_items_alike_and_both_ways_leave_empty_places_out() -> None:

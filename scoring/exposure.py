@@ -140,23 +140,26 @@ def _impressions(looks: list[_Look], events: Events, models: Models) -> Impressi
         context[order],
         model[at],
         known[at],
-        *_beside([look for look in looks if look.served is shadow], at, len(events), models),
+        *_beside([look for look in looks if look.served is shadow], at, events, models),
         closeness_of(np.concatenate([np.zeros((0, STATS_DIM), np.float32), *stats])[order]),
     )
 
 
-def _beside(looks: list[_Look], at: Ints, events: int, models: Models) -> tuple[npt.NDArray[np.float32] | None, int]:
-    """What the shadow says of the impressions ``at [N]`` of so many events, NaN where it was not asked; its number."""
+def _beside(looks: list[_Look], at: Ints, events: Events, models: Models) -> tuple[npt.NDArray[np.float32] | None, int]:
+    """What the shadow says of the impressions ``at [N]`` of the events, and its number.
+
+    NaN where it was not asked, and where it was trained on what came of them: that is no evidence of it.
+    """
     shadow = models.shadow
     if shadow is None or not looks:
         return None, 0
-    logit = np.full(events, np.nan, dtype=np.float32)
+    logit = np.full(len(events), np.nan, dtype=np.float32)
     try:
         places, logits = _run(looks, shadow)
     except ModelFailure as why:
         models.after(why)
         return None, 0
-    logit[places] = logits
+    logit[places] = np.where(shadow.knows(events["time_ms"][places]), np.nan, logits)
     return logit[at], shadow.number
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from scoring.policies import CONTROL_ARM, ENGINE_ARM, Policy
 from streams.explain import recompute
 from streams.lane_clicks import LaneClicks
 from streams.step import LaneState, Slice, Step
-from streams.wire import Decision, Outcome, Placement
+from streams.wire import Decision, Impression, Outcome, Placement
 from tests.builders import entry, made_up_log, records
 from tests.models import Graphs, fails_on_what_is_new, gives_fewer, toy_model
 
@@ -174,6 +175,18 @@ def test_a_shadow_changes_nothing_and_is_told_beside(old: AttentionModel, new: A
     assert (found.outcomes, found.beside) == (len(known),) * 2
     assert found.clicks == sum(one.clicked for one in known) < len(known)
     assert found.predicted == pytest.approx(sum(one.shadow_predicted for one in known))
+
+
+def test_a_shadow_shows_nothing_by_what_it_was_trained_on(old: AttentionModel, new: AttentionModel) -> None:
+    shown_ms = [event.time_ms for event in made_up_log(seed=4, events=400).events if isinstance(event, Impression)]
+    until_ms = sorted(shown_ms)[len(shown_ms) // 2]
+    learnt = msgspec.structs.replace(new.manifest, data_from_ms=0, data_to_ms=until_ms)
+    engine, state = engine_of(old, replace(new, manifest=learnt)), lane()
+    _, outcomes, _ = run(engine, state, roles=[Roles(shadow=new.version, shadow_share=1.0)])
+    assert {bool(one.shadow) for one in outcomes if one.shown_ms <= until_ms} == {False}
+    assert {bool(one.shadow) for one in outcomes if one.shown_ms > until_ms} == {True}
+    found = state.clicks.layer.learner(engine.models.shadow.number).evidence  # type: ignore[union-attr]  # it is there
+    assert found.outcomes == sum(one.shown_ms > until_ms for one in judged(outcomes, state)) > 0
 
 
 def test_what_a_shadow_has_learned_is_there_when_it_is_promoted(old: AttentionModel, new: AttentionModel) -> None:

@@ -204,4 +204,4 @@ def arms_of(placement_id: str) -> list[tuple[int, int]]:
             found.append((int(number, 16), int(arm, 16)))
         except ValueError:
             return []
-    return found
+    return found if all(number >= 0 <= arm for number, arm in found) else []

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.allocation import allocation
-from scoring.assignment import OUTSIDE, Experiment
+from scoring.assignment import BOTH, OUTSIDE, Experiment
 from scoring.ids import MISSING, IdMap, id64, id64s
 from scoring.interleaving import Duel, Preference
 from scoring.policies import arms_of
@@ -23,7 +23,7 @@ from scoring.trial import SUMS, USERS_MIN, Look, Trial
 from streams.control_wire import Allocation, ExperimentSetting
 from streams.duels import Credits, Drafted, side_of
 from streams.experiments import definition, next_cohort
-from streams.wire import UNREADABLE
+from streams.wire import UNREADABLE, Id, SlotNumber, TimeMs
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -43,14 +43,14 @@ _SWITCHES = SUMS.index("switches")
 
 
 class _Shown(msgspec.Struct):
-    """What the referee reads of an impression."""
+    """What the referee reads of an impression, within the wire's bounds: what the engine refuses exposes nobody."""
 
-    user_id: str
-    ad_id: str
-    time_ms: int
-    placement_id: str | None = None
-    event_id: str = ""
-    slot: int | None = None
+    event_id: Id
+    user_id: Id
+    ad_id: Id
+    time_ms: TimeMs
+    placement_id: Id | None = None
+    slot: SlotNumber | None = None
 
 
 class _Known(msgspec.Struct):
@@ -176,12 +176,14 @@ class Referee:
             self.totals[place, _SWITCHES] += category not in (0, int(self.category[place]))
             self.category[place] = category or self.category[place]
             for number, arm in arms_of(one.placement_id or ""):
-                if (watched := self.watched.get(number)) is not None and watched.duel is not None:
-                    if one.slot is not None:
-                        drafted = Drafted(number, place, side_of(one.placement_id or "", one.slot))
-                        self.credits.show(watched.duel, id64(one.event_id), drafted)
-                else:
-                    self._expose(number, arm, place, one.time_ms)
+                watched = self.watched.get(number)
+                if watched is None or watched.setting.status != "running":
+                    continue
+                if watched.duel is None:
+                    self._expose(watched, arm, place, one.time_ms)
+                elif arm == BOTH and one.slot is not None:
+                    drafted = Drafted(number, place, side_of(one.placement_id or "", one.slot))
+                    self.credits.show(watched.duel, id64(one.event_id), drafted)
 
     def take_outcomes(self, values: Iterable[bytes | None]) -> None:
         """Learn what came of impressions, each once and filtered as the engine filters; for interleaved rankings."""
@@ -197,9 +199,8 @@ class Referee:
             if won is not None and (watched := self.watched.get(won.number)) is not None and watched.duel is not None:
                 watched.duel.take(won.person, won.side)  # one who was shown it is known
 
-    def _expose(self, number: int, arm: int, place: int, time_ms: int) -> None:
-        watched = self.watched.get(number)
-        if watched is None or watched.setting.status != "running" or arm >= watched.trial.arms:
+    def _expose(self, watched: Watched, arm: int, place: int, time_ms: int) -> None:
+        if not 0 <= arm < watched.trial.arms:
             return
         known = watched.trial.arm[place] if place < len(watched.trial.arm) else OUTSIDE
         if arm in (known, watched.exposed_arm[place]):

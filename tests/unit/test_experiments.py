@@ -209,7 +209,8 @@ def test_an_engine_follows_what_the_control_topic_says_and_refuses_what_cannot_r
 
 def shown(user: int, arm: int, time_ms: int, *, number: int = 1, ad: str = "ad-1") -> bytes:
     name = f"0-1-1-{user:x}" + arm_tag([(number, arm)])
-    return encode_json({"user_id": f"u{user}", "ad_id": ad, "time_ms": time_ms, "placement_id": name})
+    told = {"event_id": f"{user:x}-{time_ms}", "user_id": f"u{user}", "ad_id": ad}
+    return encode_json(told | {"time_ms": time_ms, "placement_id": name})
 
 
 def row(time_ms: int, impressions: int, clicks: int) -> np.ndarray:

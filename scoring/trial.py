@@ -37,6 +37,14 @@ METRICS: dict[str, tuple[str, str]] = {
 
 USERS_MIN = 100
 """Users an arm needs before anything is said of it: the intervals are asymptotic."""
+DOERS_MIN, EXPECTED_MIN = 5, 20
+"""Users of an arm who did what a metric counts, or who would have if both arms were alike, before it is compared.
+
+Where nobody of an arm has done it yet its variance is nothing, and so the first one's few make a certain loss of it: of
+20,000 users, 5 % in one arm and no difference, 27 to 43 % of revenue's intervals left out zero at some look (3 to 12
+buyers in a thousand; 7 % at 30). With 5 who did it in either arm none did in 150 each (1 at 30). Nor with 20 expected,
+so that an arm in which nobody does what many do in the other is still found out.
+"""
 FIRST_PLAN = 20.0
 """The interval is made smallest where so many times the information of the first look is reached."""
 
@@ -136,10 +144,11 @@ class Trial:
             columns = SUMS.index(above), SUMS.index(below)
             moments = _Moments.of(arm, self.arms, weight, *(part[:, at] for part in (after, before) for at in columns))
             values[metric], variances[metric] = moments.ratio.tolist(), moments.variance.tolist()
+            doers = np.bincount(arm[after[:, columns[0]] != 0], minlength=self.arms)
             differences[metric] = {
                 other: found
                 for other in range(1, self.arms)
-                if min(users[0], users[other]) >= USERS_MIN and (found := self._compare(metric, moments, other))
+                if _tell(users[[0, other]], doers[[0, other]]) and (found := self._compare(metric, moments, other))
             }
         return Look(users, int(self.crossed.sum()), _p_value(self.split_evidence), values, variances, differences)
 
@@ -214,6 +223,12 @@ class _Moments:
         covariance = float(self.covariance[pair].sum())
         slope = covariance / covariate if covariate > 0 else 0.0
         return plain, slope, max(plain - slope * covariance, 0.0)
+
+
+def _tell(users: Ints, doers: Ints) -> bool:
+    """Whether two arms' ``users [2]``, and those of them who did it, are enough for an interval."""
+    expected = users * doers.sum() / max(users.sum(), 1)
+    return bool(users.min() >= USERS_MIN and ((doers >= DOERS_MIN) | (expected >= EXPECTED_MIN)).all())
 
 
 def _p_value(log_evidence: float) -> float:

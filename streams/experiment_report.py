@@ -169,7 +169,7 @@ def verdict(setting: ExperimentSetting, look: Look) -> str:
         return f"{setting.arms[0].arm} is better than every other arm in {setting.primary}"
     if worse:
         return f"{', '.join(worse)} is worse than {setting.arms[0].arm} in {setting.primary}; the others are open"
-    return "no difference is certain yet" if found else "too few users yet"
+    return "no difference is certain yet" if found else "too little yet"
 
 
 def _relative(found: Difference) -> str:

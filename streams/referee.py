@@ -19,7 +19,7 @@ from scoring.ids import MISSING, IdMap, id64, id64s
 from scoring.interleaving import Duel, Preference
 from scoring.policies import arms_of
 from scoring.rows import Rows
-from scoring.trial import SUMS, USERS_MIN, Look, Trial
+from scoring.trial import SUMS, Look, Trial
 from streams.control_wire import Allocation, ExperimentSetting
 from streams.duels import Credits, Drafted, side_of
 from streams.experiments import definition, next_cohort
@@ -92,13 +92,13 @@ class Watched:
     def next_cohort(self, time_ms: int) -> Allocation | None:
         """A bandit's cohorts with one more, by what was seen last; None where it is not due.
 
-        The shares stay as they are until something is known of every arm.
+        The shares stay as they are until every arm can be compared with the first.
         """
         if self.setting.allocation != "bandit" or self.last is None:
             return None
-        means, variances = (np.array(of[self.setting.primary]) for of in (self.last.values, self.last.variances))
-        shares = self.trial.shares[-1]
-        if self.last.users.min() >= USERS_MIN and variances.min() > 0:
+        primary, shares = self.setting.primary, self.trial.shares[-1]
+        means, variances = (np.array(of[primary]) for of in (self.last.values, self.last.variances))
+        if len(self.last.differences[primary]) == self.trial.arms - 1 and variances.min() > 0:
             shares = allocation(means, variances, self.setting.minimum)
         return next_cohort(self.setting, self.allocation, shares.tolist(), time_ms)
 

@@ -220,7 +220,7 @@ def _personal(report: Report) -> Section:
             each.metric.replace("_", " "),
             f"{each.control:.5g}",
             f"{each.personalised:.5g}",
-            "too few people" if each.difference is None else f"{each.difference:+.4g}",
+            "too little yet" if each.difference is None else f"{each.difference:+.4g}",
             "" if each.low is None else f"{each.low:+.4g} to {each.high:+.4g}",
         ]
         for each in found.changes

@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Change(Struct, frozen=True):
-    """A metric of both groups, and personalised less control with its 95 % interval; null where too few people tell."""
+    """A metric of both groups, and personalised less control with its 95 % interval; null where too little tells."""
 
     metric: str
     control: float

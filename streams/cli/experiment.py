@@ -214,6 +214,8 @@ def referee(
 
 
 def _print(found: "ExperimentReport") -> None:
+    from scoring.trial import METRICS
+
     console = screen()
     metrics = list(found.arms[0].metrics)
     table = Table("arm", "users", *metrics, title=f"{found.experiment}: {found.verdict}")
@@ -224,6 +226,8 @@ def _print(found: "ExperimentReport") -> None:
             if (against := arm.against_first.get(metric)) is not None:
                 told = f"\n{against.value:+.3g} ({against.low:+.3g} to {against.high:+.3g})"
                 text.append_text(coloured(told, "dim"))
+            elif arm is not found.arms[0] and metric in METRICS:
+                text.append_text(coloured("\ntoo little yet", "dim"))
             cells.append(text)
         table.add_row(arm.arm, f"{arm.users:,}", *cells)
     console.print(table)

@@ -344,6 +344,18 @@ def test_arms_that_are_alike_break_nothing():
     assert verdict(watched.setting, watched.last) == "no difference is certain yet"
 
 
+def test_a_loss_beyond_a_guardrail_that_is_not_sure_ends_nothing():
+    (watched,) = played(5, users=210, rates=(0.35, 0.30)).look()
+    found = watched.last.differences["ctr"][1]
+    assert found.value < -RAIL.most_loss * watched.last.values["ctr"][0] < found.high
+    assert breached(watched.setting, watched.last) is None
+
+
+def test_an_arm_in_which_nobody_does_anything_breaks_a_guardrail_all_the_same():
+    (watched,) = played(6, rates=(0.3, 0.0)).look()
+    assert breached(watched.setting, watched.last) == "guardrail ctr: warmer loses 100.0%, surely more than 10.0%"
+
+
 def test_an_arm_that_loses_its_users_is_not_believed():
     referee = Referee()
     referee.follow(running())

@@ -122,3 +122,16 @@ def test_the_chances_of_recorded_slots_are_those_that_the_ranking_logs(temperatu
                   np.array([temperature]), slots=3)  # fmt: skip
     np.testing.assert_allclose(slot_chances(value[0], ranked.chosen[0], temperature), ranked.propensity[0], rtol=1e-9)
     assert first_chances(value[0], temperature)[ranked.chosen[0, 0]] == pytest.approx(ranked.propensity[0, 0])
+
+
+@pytest.mark.parametrize("estimator", ["ips", "snips", "dr", "sndr"])
+def test_an_estimates_standard_error_is_how_far_estimates_of_other_logs_lie_apart(estimator):
+    found = []
+    for seed in range(400):
+        draw = np.random.default_rng(seed)
+        weight = draw.choice([0.2, 0.6, 3.0], p=[0.4, 0.4, 0.2], size=500) / 0.92
+        reward = 0.6 + 0.1 * weight + 0.2 * draw.random(500)  # far from 0, where weights that vary tell the most
+        model = np.full(500, 0.2)
+        found.append(evaluate(Logged(reward, weight, model, model))[estimator])
+    apart = np.std([one.value for one in found])
+    assert np.mean([one.standard_error for one in found]) == pytest.approx(apart, rel=0.1)

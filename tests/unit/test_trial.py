@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from scoring.assignment import OUTSIDE, Arm, Experiment, free_range, in_holdout
 from scoring.confidence import log_e_value, mixture_width, radius, split_log_e_value
-from scoring.trial import SUMS, Trial
+from scoring.trial import DOERS_MIN, EXPECTED_MIN, FIRST_PLAN, SUMS, USERS_MIN, Look, Trial
 from streams.simulate.experiments import one, shoppers, users_until_split_found
 
 USERS = np.arange(1, 100_001, dtype=np.uint64)
@@ -148,3 +148,63 @@ def test_the_covariate_never_raises_the_variance_even_when_it_is_noise():
 def test_a_split_one_per_cent_off_is_found_and_a_fair_one_is_not():
     assert users_until_split_found(1, 0.505, 1_000_000) is not None
     assert users_until_split_found(1, 0.5, 1_000_000) is None
+
+
+def _acted(arms: list[int], acting: list[int], alpha: float = 0.05) -> Look:
+    """What a trial shows of ``arms`` users with an impression each, of whom ``acting`` clicked."""
+    arm = np.repeat(np.arange(len(arms)), arms)
+    totals = _totals(len(arm))
+    trial = Trial(shares=np.full(len(arms), 1 / len(arms)), alpha=alpha)
+    trial.expose(np.arange(len(arm)), arm, totals)
+    totals[:, SUMS.index("impressions")] = 1
+    totals[:, SUMS.index("clicks")] = np.concatenate(
+        [np.arange(of) < clicked for of, clicked in zip(arms, acting, strict=True)]
+    )
+    return trial.look(totals)
+
+
+def test_arms_of_few_users_or_in_which_few_did_it_are_not_compared():
+    few = DOERS_MIN - 1
+    for arms, acting, told in (
+        ([USERS_MIN, USERS_MIN], [DOERS_MIN, DOERS_MIN], True),
+        ([USERS_MIN, USERS_MIN], [DOERS_MIN, few], False),
+        ([USERS_MIN, USERS_MIN], [few, DOERS_MIN], False),
+        ([USERS_MIN, USERS_MIN - 1], [50, 50], False),
+        ([1_900, USERS_MIN], [40, 0], False),
+        ([USERS_MIN, USERS_MIN], [2 * EXPECTED_MIN, 0], True),  # that nobody does it is what tells something here
+    ):
+        assert (1 in _acted(arms, acting).differences["ctr"]) == told, (arms, acting)
+
+
+def test_a_rare_event_in_a_small_arm_raises_few_false_alarms_while_it_is_watched():
+    alarms = 0
+    for seed in range(25):
+        draw, users = np.random.default_rng(seed), 12_000
+        arm = (draw.random(users) < 0.05).astype(np.int64)
+        totals, trial = _totals(users), Trial(shares=np.array([0.95, 0.05]))
+        totals[:, SUMS.index("revenue_micros")] = 20e6 * (draw.random(users) < 0.006)
+        alarm = False
+        for until in range(2_200, users + 1, 700):
+            trial.expose(np.arange(until), arm[:until], np.zeros((until, len(SUMS))))
+            if found := trial.look(totals[:until]).differences["revenue_micros"].get(1):
+                alarm |= not found.low <= 0 <= found.high
+        alarms += alarm
+    assert alarms <= 2  # 5 %, and were 9
+
+
+def test_an_interval_is_as_wide_as_the_variance_between_users_makes_it():
+    found = _acted([200, 300], [60, 120]).differences["ctr"][1]
+    variance = sum(p * (1 - p) / (n - 1) for p, n in ((0.3, 200), (0.4, 300)))
+    assert found.value == pytest.approx(0.1)
+    assert (found.high - found.low) / 2 == pytest.approx(
+        radius(variance, mixture_width(FIRST_PLAN / variance, 0.05), 0.05)
+    )
+
+
+def test_arms_beside_the_first_share_the_chance_of_being_wrong():
+    three = _acted([200, 300, 300], [60, 180, 20]).differences["ctr"]
+    for arm, (users, acting) in enumerate(((300, 180), (300, 20)), start=1):
+        alone = _acted([200, users], [60, acting], alpha=0.05 / 2).differences["ctr"][1]
+        assert (three[arm].low, three[arm].high) == pytest.approx((alone.low, alone.high))
+        assert three[arm].p_value == pytest.approx(min(2 * alone.p_value, 1.0))
+        assert three[arm].p_value < 1

@@ -18,8 +18,10 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.uint64]
 
+ADJUST_EVERY = 64
+"""Placements between two moves of the weights."""
 KEPT = 0.999
-"""Of the sums, at each update: after a thousand, a third is left."""
+"""Of the sums, for so many placements: after a thousand times as many, a third is left."""
 PROPORTIONAL, INTEGRAL = 3.0, 0.02
 """Of the logarithm of a weight, per share of its merit that a group lacks, at strength 1: now, and each update. What is
 lacking is itself a sum over time, so that the first alone brings all but a remainder, and the second that."""
@@ -41,9 +43,10 @@ class Division:
     _base: Floats = field(default_factory=lambda: np.zeros(0))
 
     def observe(self, catalogue: Catalogue, candidates: Ints, worth: Floats, chosen: Ints, examined: Floats) -> None:
-        """Count placements: ``candidates, worth [B, C]``, 0 for who could not be shown; ``chosen [B, L]``.
+        """Count placements, and let what was before them fade.
 
-        ``examined [L]``: how likely the slots are looked at.
+        ``candidates, worth [B, C]``, 0 for who could not be shown; ``chosen [B, L]``; ``examined [L]``: how likely the
+        slots are looked at.
         """
         if catalogue.version != self._version:
             self._read(catalogue)
@@ -51,6 +54,7 @@ class Division:
         exposed = np.where(chosen != EMPTY_SLOT, examined, 0.0)
         total = worth.sum(axis=1, keepdims=True)
         deserved = worth / np.maximum(total, 1e-300) * exposed.sum(axis=1, keepdims=True)
+        self._sums *= KEPT ** (len(chosen) / ADJUST_EVERY)
         shown = np.take_along_axis(of, np.maximum(chosen, 0), axis=1)
         self._sums[0] += np.bincount(shown.ravel(), weights=exposed.ravel(), minlength=size)
         self._sums[1] += np.bincount(of.ravel(), weights=deserved.ravel(), minlength=size)
@@ -65,13 +69,12 @@ class Division:
         self._base = np.pad(self._base, (0, more))
 
     def adjust(self, strength: float) -> tuple[Ids, Floats]:
-        """Move the weights by what each group lacks, and let the sums fade; ids and weights ``[G]``."""
+        """Move the weights by what each group lacks; ids and weights ``[G]``."""
         exposure, merit = self._sums
         lacks = np.clip((merit - exposure) / np.maximum(merit, 1e-12), -1.0, 1.0) * (merit > 0)
         bound = np.log(WEIGHT_MAX)
         self._base = np.clip(self._base + INTEGRAL * strength * lacks, -bound, bound)
         weight = np.exp(np.clip(self._base + PROPORTIONAL * strength * lacks, -bound, bound))
-        self._sums *= KEPT
         return np.fromiter(self._codes, dtype=np.uint64, count=len(self._codes)), weight
 
     @property

@@ -157,7 +157,8 @@ class Decided:
 
     chosen: Ints
     propensity: Floats
-    worth: Floats  # [B, C] what ranked them: expected micros of an impression, by quality
+    worth: Floats  # [B, C] what ranked them: its value, by quality
+    value: Floats  # [B, C] expected micros of an impression, as models and campaigns have it
     bids_micros: Ints  # [B, C] as offered
     prices_micros: Ints  # [B, L] of one paid event
     fate: npt.NDArray[np.uint8]
@@ -298,8 +299,8 @@ class Market:
             # A slot costs what it would cost if the ranking that picked for it had made them all.
             second = turns.second
             paid = np.where(second, self._prices(rival, allowed, chosen, alpha), paid)
-        told = _told(fate, chosen)
-        return Decided(chosen, made.propensity, stake.worth, stake.bids, paid, told, alpha, second, stake.spread)
+        told, worth = _told(fate, chosen), (stake.worth, stake.value)
+        return Decided(chosen, made.propensity, *worth, stake.bids, paid, told, alpha, second, stake.spread)
 
     def _examined(self, asked: Asked, slots: int) -> Floats:
         """How likely each of the slots is looked at: as declared, or learned, or assumed."""

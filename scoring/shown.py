@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
-from scoring.fairness import Division
+from scoring.fairness import ADJUST_EVERY, Division
 from scoring.ids import MISSING
 from scoring.market import Asked, Decided, Fate
 from scoring.ranking import EMPTY_SLOT
@@ -19,8 +19,6 @@ SAMPLED, EVERY = 4, 8
 """People that are looked at for what takes time, in one part of so many; all, always, where fairness is asked for."""
 FADES = 0.999
 """Of the means, at each part that was looked at: they are of the last few thousand placements."""
-ADJUST_EVERY = 64
-"""Placements between two moves of the weights."""
 _LOSERS = [fate for fate in Fate if fate is not Fate.WON]
 
 
@@ -56,8 +54,7 @@ class Shown:
         chosen, candidates = decided.chosen[some], asked.candidates[some]
         fate = decided.fate[some]
         barred = (fate != Fate.OUTBID) & (fate != Fate.KEPT_APART) & (fate < Fate.WON)
-        merit = decided.worth[some] if asked.offers is None else decided.worth[some] / asked.offers.quality[some]
-        worth = np.where(barred, 0.0, merit)
+        worth = np.where(barred, 0.0, decided.value[some])  # what fairness and exploration add is no merit
         for division in (self.advertisers, self.categories):
             division.observe(catalogue, candidates, worth, chosen, decided.examined)
         self._distance = FADES * self._distance + _distance(catalogue, candidates[:SAMPLED], chosen[:SAMPLED])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from scoring.catalogue import Catalogue
-from scoring.fairness import WEIGHT_MAX, Division
-from scoring.ids import MISSING, id64
+from scoring.fairness import ADJUST_EVERY, WEIGHT_MAX, Division
+from scoring.ids import MISSING, id64, id64s
 from scoring.market import Asked, Fate, Market, Terms
 from scoring.shown import EVERY, SAMPLED, Shown
 from tests.builders import entry
@@ -69,6 +69,31 @@ def test_exposure_goes_by_how_likely_slots_are_looked_at_as_was_learned() -> Non
         figures.observe(stock, question, made, question.shown)
     assert shown[0].advertisers.ratio == pytest.approx(1)  # an ad of each of three advertisers, in three slots
     assert shown[1].advertisers.ratio == pytest.approx(0.25 / 0.5)
+
+
+def test_what_fairness_gave_and_what_exploration_adds_are_no_merit() -> None:
+    stock, market, question = shop(), Market(), asked(np.random.default_rng(1))
+    market.favour(id64s(["a-0"]), np.array([2.0]))
+    new = np.where(question.candidates % 3 == 1, 2.0, 0.0)  # of the second advertiser's ads nothing is known yet
+    explored = replace(question, explore="linucb", doubt=new, offers=market.offers(stock, question.candidates))
+    ratios = []
+    for each in (question, explored):
+        shown, made = Shown(1.0), market.decide(stock, each, SLOTS)
+        shown.observe(stock, each, replace(made, chosen=np.tile([0, 1, 2], (PEOPLE, 1))), question.shown)
+        ratios.append(shown.advertisers.ratio)
+    assert ratios[1] == pytest.approx(ratios[0])
+
+
+def test_what_was_long_ago_fades_whether_its_weights_are_adjusted_or_not() -> None:
+    division, stock = Division("advertiser"), shop()
+    everyone, slots = np.tile(np.arange(3), (ADJUST_EVERY, 1)), np.ones(1)
+    for number in range(4_000):
+        first = np.zeros((ADJUST_EVERY, 1), dtype=np.int64)
+        chosen = first if number < 1_000 else np.arange(ADJUST_EVERY)[:, None] % 3
+        division.observe(stock, everyone, np.ones(everyone.shape), chosen, slots)
+        if number == 999:
+            assert division.ratio == 0
+    assert division.ratio == pytest.approx(1, abs=0.06)
 
 
 def test_entropy_is_that_of_the_categories_attended_to() -> None:

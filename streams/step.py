@@ -89,6 +89,7 @@ class LaneState:
     watermarks_ms: tuple[int, int] = (0, 0)
     stream_ms: int = 0
     totals: Counter[str] = field(default_factory=Counter)
+    """Of all slices; replaced whole by each."""
     store: RowStore = field(default_factory=RowStore)
     clicks: LaneClicks = field(default_factory=LaneClicks)
     erased: Watermarks = field(default_factory=Watermarks)
@@ -357,7 +358,10 @@ def _advance(state: LaneState, taken: Slice, counts: Counter[str], flood_score: 
         after[source] = record.offset + 1
     state.next_offsets = after[Source.IMPRESSION], after[Source.CLICK]
     state.watermarks_ms = taken.watermarks_ms
-    state.totals.update(counts)
+    # A new one, in one go: the gauges are read on another thread.
+    totals = state.totals.copy()
+    totals.update(counts)
+    state.totals = totals
     return LaneRow(
         version=LANE_ROW_VERSION,
         from_offsets=before,

@@ -140,6 +140,6 @@ def category_entropy(behaviour: Behaviour, chosen: Ints) -> tuple[Floats, npt.ND
     owner = pairs // kinds
     total = np.bincount(user, minlength=behaviour.users)
     shares = counts / total[owner]
-    nats = np.bincount(owner, weights=-shares * np.log(shares), minlength=behaviour.users)
-    nats += (np.bincount(owner, minlength=behaviour.users) - 1).clip(0) / (2 * np.maximum(total, 1))
-    return nats / np.log(2), total >= IMPRESSIONS_MIN
+    told = np.bincount(owner, weights=-shares * np.log(shares), minlength=behaviour.users)
+    missed = (np.bincount(owner, minlength=behaviour.users) - 1).clip(0) / (2 * np.maximum(total, 1))
+    return (told + missed) / np.log(2), total >= IMPRESSIONS_MIN

@@ -232,6 +232,14 @@ def test_people_seen_in_both_groups_count_in_neither_and_few_people_tell_no_diff
     assert {each.low for each in found.changes if each.metric == "ctr"} == {None}
 
 
+def test_groups_of_whose_ads_none_is_known_are_told_apart_but_for_the_entropy() -> None:
+    events, _, decisions = _groups(40)
+    found = personalisation(behaviour_of(events, [ad("another")], decisions))
+    assert found is not None
+    assert "category_entropy_bits" not in {each.metric for each in found.changes}
+    assert found.impressions == {"control": 400, "personalised": 400}
+
+
 def test_a_log_without_receipts_of_both_groups_tells_nothing_of_personalisation() -> None:
     events, ads, decisions = _groups(10)
     assert personalisation(behaviour_of(events, ads)) is None

@@ -134,6 +134,18 @@ def test_what_was_handed_out_does_not_change_with_the_state(step: Step) -> None:
     assert [message.value for messages in effects.messages.values() for message in messages] == before
 
 
+def test_who_looks_at_the_totals_sees_those_after_one_slice_or_the_next(step: Step) -> None:
+    state = new_state()
+    run(step, state, records([click("a")]))
+    seen = state.totals
+    before = dict(seen)
+
+    run(step, state, [record(click("a", "ad-9"), 1)])
+
+    assert dict(seen) == before  # of a slice that came between, nothing is half there
+    assert (before["events_in"], state.totals["events_in"]) == (1, 2)
+
+
 def test_a_slice_done_again_after_a_crash_changes_no_row_and_publishes_the_same_placements(step: Step) -> None:
     given = log_records()
     state = new_state()

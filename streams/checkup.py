@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TransactionalIdAuthorizationFailed
 
 from streams import latest_events, topic_admin, topics
-from streams.outbox import Outbox
+from streams.outbox import Outbox, transactional_id
 from streams.reading import MissingTopicError
 from streams.settings import Settings
 
@@ -22,6 +22,9 @@ APART_MAX = 0.1
 """Between the shares of impressions and of clicks that tell their surface."""
 TRANSACTION_S = 10.0
 """A broker that has never had a transaction makes its log first, which takes seconds."""
+UNANSWERED = (MissingTopicError, KafkaError, topic_admin.TopicsError)
+"""What a broker that does not answer, or refuses, makes of a question."""
+RIGHTS = "the rights of each role: salience topics acls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def _guarded(name: str, check: Callable[[Settings], Check], settings: Settings) 
     try:
         return check(settings)
     except Exception as error:  # noqa: BLE001 - a check that fails is a finding, whatever it was
-        return Check(name, ok=False, found=f"{type(error).__name__}: {error}", fix="see the message")
+        return Check(name, ok=False, found=f"{type(error).__name__}: {error}", fix=_remedy(error))
 
 
 def _versions() -> Check:
@@ -76,8 +79,12 @@ def _broker(settings: Settings) -> Check:
 
 def _topics(settings: Settings) -> Iterator[Check]:
     clicks = settings.topic_prefix + topics.CLICKS
-    lanes = topic_admin.partition_counts(settings.bootstrap, [clicks]).get(clicks, 4)
-    problems = topic_admin.check(settings.bootstrap, lanes, settings.topic_prefix)
+    try:
+        lanes = topic_admin.partition_counts(settings.bootstrap, [clicks]).get(clicks, 4)
+        problems = topic_admin.check(settings.bootstrap, lanes, settings.topic_prefix)
+    except UNANSWERED as error:
+        yield _unseen("topics", error)
+        return
     for problem in problems:
         yield Check(f"topic {problem.topic}", ok=not problem.fails, found=problem.message, fix=problem.fix)
     if not problems:
@@ -87,10 +94,19 @@ def _topics(settings: Settings) -> Iterator[Check]:
 def _events(settings: Settings) -> Iterator[Check]:
     try:
         seen = latest_events.sample(settings)
-    except (MissingTopicError, KafkaError) as error:
-        yield Check("events", ok=False, found=f"not looked at: {type(error).__name__}", fix=str(error))
+    except UNANSWERED as error:
+        yield _unseen("events", error)
         return
     yield from events(seen)
+
+
+def _unseen(name: str, error: Exception) -> Check:
+    return Check(name, ok=False, found=f"not looked at: {error}", fix=_remedy(error))
+
+
+def _remedy(error: Exception) -> str:
+    """Who may, where a right is wanting; all else says itself what helps."""
+    return RIGHTS if "authorization" in f"{type(error).__name__} {error}".lower() else "see the message"
 
 
 def events(seen: latest_events.Sample) -> Iterator[Check]:
@@ -125,10 +141,14 @@ def _surfaces(seen: latest_events.Sample) -> Check:
 
 
 def _guarantee(settings: Settings) -> Check:
-    if settings.guarantee == "at_least_once":
+    name = transactional_id(settings, "doctor")
+    if name is None:
         return Check("guarantee", ok=True, found="at_least_once")
     try:
-        asyncio.run(_transaction(settings))
+        asyncio.run(_transaction(settings, name))
+    except TransactionalIdAuthorizationFailed:
+        found = f"exactly_once, but whoever asks may not use the transactional id {name}, as workers may"
+        return Check("guarantee", ok=False, found=found, fix=f"{RIGHTS} --role worker")
     except (KafkaError, TimeoutError) as error:
         return Check(
             "guarantee",
@@ -139,9 +159,9 @@ def _guarantee(settings: Settings) -> Check:
     return Check("guarantee", ok=True, found="exactly_once, and the broker has transactions")
 
 
-async def _transaction(settings: Settings) -> None:
+async def _transaction(settings: Settings, name: str) -> None:
     """Open a transaction as a lane does, and give it up. Raises what aiokafka does, or `TimeoutError`."""
-    outbox = Outbox(settings, f"{settings.topic_prefix}{settings.group}-doctor")
+    outbox = Outbox(settings, name)
     try:
         async with asyncio.timeout(TRANSACTION_S):
             await outbox.start()

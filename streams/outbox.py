@@ -21,11 +21,11 @@ from streams.settings import Settings
 from streams.topics import AD_IMPRESSIONS, BATCH_BYTES, CLICKS, DEAD_LETTERS, LATE_EVENTS
 
 LANE_ID = "-lane-"
-"""Between the group and the lane's number in a transactional id."""
+"""Between the group and the lane's number in a transactional id; workers have the right to all that begin so."""
 
 
-def transactional_id(settings: Settings, lane: int) -> str | None:
-    """The id by which a lane's owners fence one another; None without transactions."""
+def transactional_id(settings: Settings, lane: int | str) -> str | None:
+    """The id by which a lane's owners fence one another; None without transactions. A name's fences no lane."""
     if settings.guarantee == "at_least_once":
         return None
     return f"{settings.topic_prefix}{settings.group}{LANE_ID}{lane}"

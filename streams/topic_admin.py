@@ -205,7 +205,10 @@ def _describe(admin: Any, bootstrap: str, wanted: Collection[str]) -> dict[str, 
         try:
             found[name] = future.result()
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            code = error.args[0].code()
+            if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise TopicsError(f"{bootstrap} does not describe {name}: {error.args[0].str()}") from error
+            if code != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise TopicsError(_silent(bootstrap, error)) from error
     return found
 

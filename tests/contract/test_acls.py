@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from streams import acls, topics
+from streams.outbox import transactional_id
 from streams.settings import Settings
 
 COMMITTED = Path(__file__).parents[2] / "deploy" / "ACLS.md"
@@ -26,6 +27,7 @@ def test_a_right_on_transactions_covers_the_lanes_alone() -> None:
     settings = Settings(topic_prefix="shop-", group="engine")
     (line,) = [line for line in acls.of_role("worker") if line.kind == "transactional_id"]
     assert acls.resource(line, settings) == ("shop-engine-lane-", True)
+    assert (transactional_id(settings, "doctor") or "").startswith("shop-engine-lane-")
     assert acls.command(line, "User:w", settings) == (
         "kafka-acls.sh --add --allow-principal User:w --operation Write --transactional-id 'shop-engine-lane-' "
         "--resource-pattern-type prefixed"

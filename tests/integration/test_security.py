@@ -18,6 +18,7 @@ from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionT
 
 from deploy.brokers import BrokerUnavailableError
 from streams import acls, topic_admin, topics
+from streams.checkup import checkup
 from streams.client import PlacementView
 from streams.connection import aiokafka_options
 from streams.lag.watch import LagWatch
@@ -227,6 +228,25 @@ def test_a_worker_without_rights_ends_and_says_which_it_lacks(secured: SecuredKa
         assert worker.status() == 1
     assert "authorization" in worker.said.lower()
     assert secured.passwords["nobody"] not in worker.said
+
+
+@pytest.mark.parametrize(
+    ("role", "group", "wanting"),
+    [
+        ("admin", GROUP, set()),
+        ("worker", GROUP, {"topics"}),
+        ("worker", "other", {"topics", "guarantee"}),
+        ("adserver", GROUP, {"broker", "topics"}),
+    ],
+)
+def test_the_doctor_tells_what_a_role_may_not_look_at_and_who_may(
+    secured: SecuredKafka, monkeypatch: pytest.MonkeyPatch, role: str, group: str, wanting: set[str]
+) -> None:
+    become(monkeypatch, secured, role)
+    checks = list(checkup(settings_on(secured).model_copy(update={"group": group})))
+    wrong = {check.name: check for check in checks if not check.ok}
+    assert wrong.keys() == wanting, checks
+    assert all("salience topics acls" in check.fix for check in wrong.values()), checks
 
 
 # --- the connection --------------------------------------------------------------------------------------------

@@ -26,7 +26,16 @@ _KEY_NAME = re.compile(r"[a-z0-9]{1,16}")
 
 
 class PseudonymError(ValueError):
-    """Keys that would not keep names unknown; says which key, and never what it is."""
+    """Keys that would not keep names unknown; says which one, by its place, and never what it is."""
+
+
+def _refusal(name: str, key: bytes) -> str:
+    """Why a key would not do; of a line that lacks one of the two, the name may be the key, and is not told."""
+    if not _KEY_NAME.fullmatch(name):
+        return "expected a name of 1 to 16 lower-case letters and digits, and then the key"
+    if not KEY_BYTES_MIN <= len(key) <= KEY_BYTES_MAX:
+        return f"the key after the name has {len(key)} bytes; expected {KEY_BYTES_MIN} to {KEY_BYTES_MAX}"
+    return ""
 
 
 class Pseudonyms:
@@ -36,11 +45,9 @@ class Pseudonyms:
         """``keys``: secret bytes by name, the newest first. Raises `PseudonymError`."""
         if not keys:
             raise PseudonymError("no key is given; expected at least one, such as 32 bytes of `openssl rand -hex 32`")
-        for name, key in keys.items():
-            if not _KEY_NAME.fullmatch(name):
-                raise PseudonymError(f"key name {name!r}; expected 1 to 16 lower-case letters and digits")
-            if not KEY_BYTES_MIN <= len(key) <= KEY_BYTES_MAX:
-                raise PseudonymError(f"key {name} has {len(key)} bytes; expected {KEY_BYTES_MIN} to {KEY_BYTES_MAX}")
+        for number, (name, key) in enumerate(keys.items(), start=1):
+            if why := _refusal(name, key):
+                raise PseudonymError(f"key {number}: {why}")
         self._keys = dict(keys)
 
     @classmethod
@@ -54,7 +61,9 @@ class Pseudonyms:
             try:
                 keys[name] = bytes.fromhex(key)
             except ValueError:
-                raise PseudonymError(f"{path}:{number}: key {name} is not hexadecimal") from None
+                raise PseudonymError(f"{path}:{number}: the key is not hexadecimal") from None
+            if why := _refusal(name, keys[name]):
+                raise PseudonymError(f"{path}:{number}: {why}")
         return cls(keys)
 
     def of(self, person: str) -> str:

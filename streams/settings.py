@@ -18,7 +18,7 @@ Guarantee = Literal["exactly_once", "at_least_once"]
 class Settings(BaseSettings):
     """Read from the environment, ``SALIENCE_<NAME>``; command-line options come before it."""
 
-    model_config = SettingsConfigDict(env_prefix="SALIENCE_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="SALIENCE_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
     bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port, comma-separated.")
     topic_prefix: str = Field("", description="Put before every topic name, so that two shops share a cluster.")

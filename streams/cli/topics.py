@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli.failing import fail
+from streams.cli.options import settings_of
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
@@ -32,15 +33,6 @@ ConfigureOption = Annotated[
     bool, typer.Option("--configure", help="Also set the configs of topics that are there already.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-
-
-class Role(StrEnum):
-    """Whose rights."""
-
-    WORKER = "worker"
-    ADSERVER = "adserver"
-    MONITOR = "monitor"
-    ADMIN = "admin"
 
 
 BOOTSTRAP = "127.0.0.1:9092"
@@ -108,7 +100,7 @@ def check(
 
 @app.command(epilog="Example: salience topics acls --role worker --principal User:worker --apply")
 def acls(
-    role: Annotated[Role | None, typer.Option(help="Whose rights; all where not given.")] = None,
+    role: Annotated[str | None, typer.Option(help="Whose rights, as deploy/ACLS.md names them; else all.")] = None,
     principal: Annotated[str, typer.Option(help="Who gets them, as the brokers know them.")] = "User:ROLE",
     bootstrap: BootstrapOption = BOOTSTRAP,
     prefix: PrefixOption = "",
@@ -119,13 +111,14 @@ def acls(
 ) -> None:
     """Print the least rights of a role as kafka-acls.sh lines, or set them."""
     from streams import acls as rights
-    from streams.settings import Settings
 
     if markdown:
         typer.echo(rights.table(), nl=False)
         return
-    settings = Settings(bootstrap=bootstrap, topic_prefix=prefix, group=group)
-    given = {each: principal.replace("ROLE", each) for each in ([role.value] if role else rights.ROLES)}
+    if role is not None and role not in rights.ROLES:
+        fail(f"--role {role}: expected one of {', '.join(rights.ROLES)}", 2)
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, group=group)
+    given = {each: principal.replace("ROLE", each) for each in ([role] if role else rights.ROLES)}
     lines = [rights.command(line, who, settings) for each, who in given.items() for line in rights.of_role(each)]
     if apply:
         for each, who in given.items():

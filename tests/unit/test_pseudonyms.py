@@ -38,12 +38,26 @@ def test_keys_are_read_from_a_file_newest_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "why"),
-    [("", "no key"), ("a 00", "1 bytes"), ("a " + 65 * "00", "65 bytes"), ("A " + OLD.hex(), "'A'"), ("a zz", "hexa")],
+    [
+        ("", "no key"),
+        ("a 00", ":1: .* 1 bytes"),
+        ("a " + 65 * "00", ":1: .* 65 bytes"),
+        ("A " + OLD.hex(), ":1: expected a name"),
+        ("a zz", ":1: .* hexa"),
+        (OLD.hex(), ":1: expected a name"),
+        (OLD.hex()[:16], ":1: .* 0 bytes"),
+        (f"b {NEW.hex()}\n{OLD.hex()} zz", ":2: .* hexa"),
+    ],
 )
-def test_a_key_that_would_not_do_is_refused_by_name_alone(tmp_path: Path, line: str, why: str) -> None:
+def test_a_key_that_would_not_do_is_refused_by_its_line_alone(tmp_path: Path, line: str, why: str) -> None:
     path = tmp_path / "keys"
     path.write_text(line)
     with pytest.raises(PseudonymError, match=why) as refused:
         Pseudonyms.read(path)
     assert "zz" not in str(refused.value)
-    assert OLD.hex() not in str(refused.value)
+    assert OLD.hex()[:16] not in str(refused.value)
+
+
+def test_keys_given_in_code_are_refused_by_their_place() -> None:
+    with pytest.raises(PseudonymError, match="key 2: the key after the name has 1 bytes"):
+        Pseudonyms({"b": NEW, "a": b"k"})

@@ -31,6 +31,13 @@ def test_there_is_nothing_to_explore_without_a_click_layer() -> None:
         Settings(explore="thompson", click_layer=False)
 
 
+def test_what_is_wrong_with_a_setting_is_told_without_the_secrets_beside_it() -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(explore="thompson", click_layer=False, seal_secret="hush-hush", web_token="s3cret")
+    assert "hush-hush" not in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="Extra inputs"):
         Settings(no_such_thing=1)  # type: ignore[call-arg]  # the point

@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from streams import topic_admin, topics
+from streams import acls, topic_admin, topics
 from streams.cli import app
 from streams.topic_admin import Seen, compare
 from streams.topics import Topic
@@ -171,3 +171,26 @@ def test_topics_that_are_there_are_told_as_they_are_and_none_is_added_beside_ano
 
     same = CliRunner().invoke(app, ["topics", "create", "--partitions", "4", "--json"])
     assert (same.exit_code, json.loads(same.stdout)["created"], made) == (0, ["outcomes"], [4])
+
+
+@pytest.mark.parametrize("role", acls.ROLES)
+def test_the_rights_of_every_role_can_be_asked_for(role: str) -> None:
+    told = CliRunner().invoke(app, ["topics", "acls", "--role", role, "--json"])
+    assert told.exit_code == 0, told.output
+    assert len(json.loads(told.stdout)["lines"]) == len(acls.of_role(role))
+
+
+def test_a_role_that_is_none_is_refused_with_those_there_are() -> None:
+    told = CliRunner().invoke(app, ["topics", "acls", "--role", "king", "--json"])
+    assert told.exit_code == 2
+    assert json.loads(told.stdout)["error"] == f"--role king: expected one of {', '.join(acls.ROLES)}"
+
+
+def test_a_wrong_setting_is_told_for_rights_too_and_no_secret_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALIENCE_SEAL_SECRET", "hush-hush")
+    monkeypatch.setenv("SALIENCE_SLOTS", "-1")
+    told = CliRunner().invoke(app, ["topics", "acls", "--json"])
+    assert told.exit_code == 2
+    assert isinstance(told.exception, SystemExit)
+    assert "SALIENCE_SLOTS" in json.loads(told.stdout)["error"]
+    assert "hush-hush" not in told.output

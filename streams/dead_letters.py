@@ -133,9 +133,16 @@ class Requeued:
 async def requeue(
     settings: Settings, wanted: Filter, *, dry_run: bool = False, progress: Callable[[int], None] = lambda _sent: None
 ) -> Requeued:
-    """Send the chosen letters to the topic they came from, to the partition of their key, at their own time."""
-    prefix = settings.topic_prefix
-    sent, refused, count = await noted(settings), dict[str, str](), 0
+    """Send the chosen letters to the topic they came from, to the partition of their key, at their own time.
+
+    A dry run makes no producer, which would fence one that sends meanwhile, and keeps no letter.
+    """
+    prefix, refused, count = settings.topic_prefix, dict[str, str](), 0
+    letters = _sendable(settings, wanted, refused)
+    if dry_run:
+        async for _ in letters:
+            count += 1
+        return Requeued(count, refused)
     counts = topic_admin.partition_counts(settings.bootstrap, [prefix + name for name in INPUTS])
     transactional = settings.guarantee == "exactly_once"
     async with AIOKafkaProducer(
@@ -145,20 +152,27 @@ async def requeue(
         **aiokafka_options(settings.bootstrap),
     ) as producer:
         batch: list[Letter] = []
-        async for letter in read(settings, wanted):
-            if why := refusal(letter, sent, prefix):
-                refused[letter.name] = why
-                continue
+        async for letter in letters:
             count += 1
             batch.append(letter)
-            if len(batch) == PER_TRANSACTION and not dry_run:
+            if len(batch) == PER_TRANSACTION:
                 await _send(producer, settings, batch, counts, transactional=transactional)
                 batch = []
                 progress(count)
-        if batch and not dry_run:
+        if batch:
             await _send(producer, settings, batch, counts, transactional=transactional)
             progress(count)
     return Requeued(count, refused)
+
+
+async def _sendable(settings: Settings, wanted: Filter, refused: dict[str, str]) -> AsyncIterator[Letter]:
+    """The chosen letters that may be sent back; why each of the others may not goes to ``refused``."""
+    sent = await noted(settings)
+    async for letter in read(settings, wanted):
+        if why := refusal(letter, sent, settings.topic_prefix):
+            refused[letter.name] = why
+        else:
+            yield letter
 
 
 async def _send(

@@ -1,11 +1,16 @@
 """Letters read back from their topic: what they say, which are chosen, and which are not sent back."""
 
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
-from streams.dead_letters import NOTE, REQUEUED, REQUEUES_MAX, Filter, Letter, letter_of, refusal
+from streams import dead_letters
+from streams.dead_letters import NOTE, REQUEUED, REQUEUES_MAX, Filter, Letter, letter_of, refusal, requeue
 from streams.letters import LETTER_BYTES_MAX, PREFIX, TRUNCATED, letter
+from streams.settings import Settings
 from tests.builders import START_MS, Record
 
 
@@ -74,3 +79,26 @@ def test_what_was_sent_is_cut_short_or_claims_another_topic_is_not_sent_back() -
     assert "only its beginning" in refusal(read_back(value=bytes(LETTER_BYTES_MAX)), set(), "shop-")
     claims = replace(found, origin={**found.origin, "topic": "shop-state-changelog"})
     assert "is none of clicks" in refusal(claims, set(), "shop-")
+
+
+def test_a_dry_run_fences_nobody_and_keeps_no_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    letters, value_bytes = 300, 100_000
+
+    async def read(*_: object) -> AsyncIterator[Letter]:
+        for offset in range(letters):
+            yield replace(read_back(), offset=offset, value=bytes(value_bytes), truncated=offset == 7)
+
+    async def noted(*_: object) -> set[str]:
+        return {"3:5"}
+
+    monkeypatch.setattr(dead_letters, "read", read)
+    monkeypatch.setattr(dead_letters, "noted", noted)
+    monkeypatch.delattr(dead_letters, "AIOKafkaProducer")
+    tracemalloc.start()
+    try:
+        done = asyncio.run(requeue(Settings(topic_prefix="shop-"), Filter(), dry_run=True))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (done.sent, done.refused.keys()) == (letters - 2, {"3:5", "3:7"})
+    assert peak_bytes < 20 * value_bytes

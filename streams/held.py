@@ -1,6 +1,7 @@
 """What the topics and this machine hold of a person: shown, and shown to be gone. Read from the outside."""
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -72,8 +73,20 @@ class Search:
 
     def finds(self, record: Record) -> bool:
         """Whether the record is the person's, or names them."""
-        key, value = record.key or b"", record.value or b""
+        key, value = record.key or b"", _ESCAPES.sub(_spelled, record.value or b"")
         return key in self.keys or key in self.requests or any(name in value for name in self._quoted)
+
+
+_ESCAPES = re.compile(rb"\\[\\/]|(?:\\u[0-9a-fA-F]{4})+")
+"""What JSON may spell in more than one way; two backslashes are matched whole, so that neither begins another."""
+
+
+def _spelled(escapes: re.Match[bytes]) -> bytes:
+    """The spelling of `msgspec`; torn or senseless ones stay as they are, as does all else of a broken record."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(b'"%b"' % escapes[0]))[1:-1]
+    except UNREADABLE:
+        return escapes[0]
 
 
 def _keys(user: bytes) -> tuple[bytes, ...]:

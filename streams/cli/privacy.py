@@ -123,23 +123,10 @@ def prove(
 def prune(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Take back erasure requests older than SALIENCE_ERASED_KEPT_MS: no topic holds what they keep away any more."""
     from streams.clock import wall_ms
-    from streams.control import Control, publish
-    from streams.control_wire import Erasure
-    from streams.reading import read_topic
-    from streams.topics import CONTROL
+    from streams.pruning import prune as take_back
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-
-    async def take_back() -> int:
-        control = Control(settings.control_entries_max)
-        async for records in read_topic(settings.bootstrap, settings.topic_prefix + CONTROL):
-            control.take(records)
-        before_ms = wall_ms() - settings.erased_kept_ms
-        old = [erasure.key for erasure in control.all(Erasure).values() if erasure.time_ms < before_ms]
-        await publish(settings, [], gone=old)
-        return len(old)
-
-    count = asyncio.run(take_back())
+    count = asyncio.run(take_back(settings, wall_ms() - settings.erased_kept_ms))
     typer.echo(f'{{"taken_back":{count}}}' if as_json else f"{count} erasure requests taken back.")
 
 

@@ -29,6 +29,26 @@ def test_a_person_is_found_by_key_by_hash_and_by_name(record: Record, found: boo
     assert Search(["ann"]).finds(record) is found
 
 
+@pytest.mark.parametrize(
+    ("user", "value", "found"),
+    [
+        ("zoë", rb'{"user_id":"zo\u00eb"}', True),
+        ("zoë", rb'{"user_id":"zo\u00EB"}', True),
+        ("zoë", rb'{"user_id":"zo\u00eb", cut sh', True),
+        ("zoë", rb'{"user_id":"zo\\u00eb"}', False),
+        ("zoë", rb'{"user_id":"zo\u00ea"}', False),
+        ("shop/17", rb'{"user_id":"shop\/17"}', True),
+        ("ann", rb'{"user_id":"\u0061nn"}', True),
+        ("ann🙂", rb'{"user_id":"ann\ud83d\ude42"}', True),
+        ("ann", rb'{"title":"\ud83d","user_id":"ann"}', True),
+        ('an"n', rb'{"user_id":"an\u0022n"}', True),
+        ("a\\n", rb'{"user_id":"a\u005cn"}', True),
+    ],
+)
+def test_a_person_is_found_however_json_spells_the_name(user: str, value: bytes, found: bool) -> None:
+    assert Search([user]).finds(kept(b"bob", value)) is found
+
+
 @pytest.mark.parametrize("since", [[], [0.0], [7.0]], ids=["former", "first", "later"])
 def test_what_a_click_layer_has_learned_of_a_person_is_told_in_words(since: list[float]) -> None:
     told = {"clicks": 2.0, "clicks_expected": 1.25, "since_impression": sum(since)}

@@ -99,7 +99,7 @@ def make_engine(settings: Settings, model: AttentionModel | None = None) -> Engi
     """
     model = model or load(settings.model)
     experiments = Experiments(settings.holdout_share)
-    market = Market(read(settings.rules).terms(), Seal.of(settings.seal_secret.get_secret_value()))
+    market = Market(read(settings.rules).terms(), Seal.of(settings.sealing_secret()))
     titles = Titles(settings.home / "text", text_encoder().encode) if settings.text or model.manifest.text else None
     return Engine(Catalogue(model.encode, model.dim, titles=titles), model, policy(settings), experiments, market)
 

@@ -142,6 +142,7 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="The same for all workers: nobody else can then make a price to be charged.",
     )
+    seal_secret_file: Path | None = Field(None, description="Or a file that holds it.")
     slots: int = Field(10, ge=1, le=100, description="Ads per placement.")
     candidates: int = Field(100, ge=1, le=1_000, description="Ads scored per placement.")
     fresh_share: float = Field(0.05, ge=0, le=1, description="Share of candidates that are the newest ads.")
@@ -236,6 +237,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _secret_files_are_there(self) -> Self:
+        """Looked at before anything runs; who reads them later would fail where it says nothing of a setting."""
+        for name in ("web_token_file", "seal_secret_file"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise ValueError(f"SALIENCE_{name.upper()}={path} is no file; expected one that this process can read")
+        return self
+
+    @model_validator(mode="after")
     def _web_is_guarded(self) -> Self:
         """Beyond loopback anybody may ask."""
         if not is_loopback(self.web_host) and self.bearer_token() is None:
@@ -246,10 +256,19 @@ class Settings(BaseSettings):
         return self
 
     def bearer_token(self) -> str | None:
-        """The web server's token, from the setting or its file; a file's last line end is no part of it."""
-        if self.web_token_file is not None:
-            return self.web_token_file.read_text(encoding="utf-8").rstrip("\r\n") or None
-        return (self.web_token.get_secret_value() if self.web_token is not None else "") or None
+        """The web server's token, from the setting or its file; None where there is none."""
+        return _secret(self.web_token, self.web_token_file) or None
+
+    def sealing_secret(self) -> str:
+        """What prices are sealed with, from the setting or its file; "" where there is none."""
+        return _secret(self.seal_secret, self.seal_secret_file)
+
+
+def _secret(given: SecretStr | None, file: Path | None) -> str:
+    """A file's last line end is no part of it."""
+    if file is not None:
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
+    return given.get_secret_value() if given is not None else ""
 
 
 def is_loopback(host: str) -> bool:

@@ -89,9 +89,26 @@ def test_a_worker_has_static_membership_and_settings_that_fit_one_another() -> N
     fields = {name.removeprefix("SALIENCE_").lower(): value for name, value in (config | given).items()}
     settings = Settings(
         **{name: value for name, value in fields.items() if name in Settings.model_fields}
-        | {"instance_id": "salience-worker-0", "web_token": "token", "web_token_file": None}
+        | {"instance_id": "salience-worker-0", "web_token": "token", "web_token_file": None, "seal_secret_file": None}
     )
     assert settings.web_port == container["ports"][0]["containerPort"]
+
+
+def test_every_role_has_a_secret_of_its_own_with_all_that_its_settings_name() -> None:
+    there = {each["metadata"]["name"]: set(each["stringData"]) for each in documents(K8S / "secrets.example.yaml")}
+    shared = documents(K8S / "config.yaml")[0]["data"]
+    mounted = {}
+    for name in WORKLOADS:
+        pod = workload(name)["spec"]["template"]["spec"]
+        (mounted[name],) = (volume["secret"]["secretName"] for volume in pod["volumes"] if volume["name"] == "secrets")
+        given = shared | {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+        files = {
+            path.rpartition("/")[2] for path in given.values() if (path or "").startswith("/etc/salience/secrets/")
+        }
+        assert there[mounted[name]] == files, name
+    assert set(mounted.values()) == there.keys()
+    assert len(there) == len(WORKLOADS)
+    assert [name for name, keys in there.items() if "seal_secret" in keys] == [mounted["worker"]]
 
 
 def test_a_worker_that_is_told_to_stop_has_the_time_that_it_takes_when_brokers_are_silent() -> None:
@@ -110,6 +127,7 @@ def test_scaling_follows_the_lag_of_the_workers_group() -> None:
     trigger = scaled["spec"]["triggers"][0]
     assert {"serverAddress", "query", "threshold"} <= trigger["metadata"].keys()
     assert f'group="{Settings().group}"' in trigger["metadata"]["query"]
+    assert trigger["metricType"] == "Value", "a lag is no sum that workers share"
     assert 1 < scaled["spec"]["minReplicaCount"] <= scaled["spec"]["maxReplicaCount"]
 
 

@@ -1,5 +1,7 @@
 """Settings: from the environment, and refused where they would fail later."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -36,6 +38,22 @@ def test_what_is_wrong_with_a_setting_is_told_without_the_secrets_beside_it() ->
         Settings(explore="thompson", click_layer=False, seal_secret="hush-hush", web_token="s3cret")
     assert "hush-hush" not in str(refused.value)
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["web_token_file", "seal_secret_file"])
+def test_a_file_of_a_secret_that_is_not_there_is_told_by_its_setting(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=f"SALIENCE_{name.upper()}={tmp_path}/none is no file"):
+        Settings(**{name: tmp_path / "none"})  # type: ignore[arg-type]  # by name
+
+
+def test_secrets_come_from_a_file_without_its_line_end_or_from_the_setting(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("hush-hush\n")
+    assert Settings(web_token_file=file).bearer_token() == "hush-hush"
+    assert Settings(seal_secret_file=file).sealing_secret() == "hush-hush"
+    assert Settings(seal_secret="other").sealing_secret() == "other"
+    assert Settings().sealing_secret() == ""
+    assert Settings().bearer_token() is None
 
 
 def test_an_unknown_setting_is_refused() -> None:

@@ -4,7 +4,7 @@ A model goes from *pushed* to *shadow* (asked about some people and not heeded),
 *live*; each step can be left out by force, with a reason, and the last can be taken back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import msgspec
 
 from scoring.attention import GOLDEN_TOLERANCE
 from scoring.learner import Evidence
-from scoring.models import FORMER_MAX
+from scoring.models import FORMER_MAX, Roles
 from streams.control_wire import ModelRoles, ModelStatus, PushedModel
 
 OUTCOMES_MIN = 1_000
@@ -76,6 +76,28 @@ class Record:
         return (found.live_log_loss - found.beside_log_loss) / found.beside if found.beside else None
 
 
+def roles_of(message: ModelRoles, arms: tuple[str, ...]) -> Roles:
+    """The roles that a message gives, and the versions that arms of experiments name."""
+    return Roles(
+        live=message.live,
+        former=message.former,
+        canary=message.canary,
+        canary_share=message.canary_share,
+        shadow=message.shadow,
+        shadow_share=message.shadow_share,
+        arms=arms,
+    )
+
+
+def record_of(version: str, roles: ModelRoles, arms: tuple[str, ...], statuses: Iterable[ModelStatus]) -> Record:
+    """What lanes tell of a model in a role that it has, in an experiment's arm among them; else nothing.
+
+    What they told of one that has lost its role stays on the topic, and is forgotten by the lanes: they begin anew.
+    """
+    held = version in roles_of(roles, arms).versions
+    return Record.of([one for one in statuses if held and one.model == version])
+
+
 def objections(pushed: PushedModel, record: Record, limits: Limits) -> list[str]:
     """What speaks against promoting a model; nothing where all that is asked for is there."""
     found = [
@@ -87,7 +109,7 @@ def objections(pushed: PushedModel, record: Record, limits: Limits) -> list[str]
     if evidence.outcomes < limits.outcomes or evidence.clicks < limits.clicks:
         found.append(
             f"{evidence.outcomes:,} outcomes with {evidence.clicks:,} clicks; expected {limits.outcomes:,} with "
-            f"{limits.clicks:,}: let it be a shadow or a canary for longer, or for more people"
+            f"{limits.clicks:,} in a role that it has: let it be a shadow or a canary for longer, or for more people"
         )
     elif calibration is None or not 1 / (1 + limits.miscalibrated) <= calibration <= 1 + limits.miscalibrated:
         told = "none" if calibration is None else f"{calibration:.3f}"

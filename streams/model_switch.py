@@ -19,6 +19,7 @@ from streams.compute import Compute
 from streams.control import Control
 from streams.control_wire import ControlMessage, ExperimentSetting, ModelRoles, PushedModel
 from streams.experiments import models_of
+from streams.model_roles import roles_of
 from streams.model_store import obtain
 from streams.settings import Settings
 
@@ -30,19 +31,6 @@ REASON_MAX = 512
 PAUSE_S, PAUSE_S_MAX = 1.0, 60.0
 """Before a model that could not be got is tried again, the first time and at the most: a broker that starts anew takes
 some seconds, and a trial a fifth of one."""
-
-
-def roles_of(message: ModelRoles, arms: tuple[str, ...]) -> Roles:
-    """The roles that a message gives, and the versions that arms of experiments name."""
-    return Roles(
-        live=message.live,
-        former=message.former,
-        canary=message.canary,
-        canary_share=message.canary_share,
-        shadow=message.shadow,
-        shadow_share=message.shadow_share,
-        arms=arms,
-    )
 
 
 class ModelSwitch(Service):

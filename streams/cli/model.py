@@ -122,11 +122,13 @@ def promote(
 ) -> None:
     """Let a model decide for everybody, from the workers' next slice on.
 
-    It must still say what it said where it was made, be refused by nobody, and have enough outcomes, as many of them
-    clicks as it predicted. Exit status 1 where something is missing, with what.
+    It must still say what it said where it was made, be refused by nobody, and have enough outcomes in a role that it
+    has, as many of them clicks as it predicted. Exit status 1 where something is missing, with what.
     """
+    from streams.control_wire import ExperimentSetting, ModelStatus
+    from streams.experiments import models_of
     from streams.model_desk import parity
-    from streams.model_roles import Limits, objections, promoted
+    from streams.model_roles import Limits, objections, promoted, record_of
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     if force and not reason:
@@ -134,9 +136,11 @@ def promote(
     control = _control(settings)
     pushed = _pushed(control, version)
     limits = Limits(outcomes_min, clicks_min, miscalibrated_max)
+    arms = models_of(control.all(ExperimentSetting).values())
+    record = record_of(version, _roles(control), arms, control.all(ModelStatus).values())
     found = [
         *or_fail(lambda: asyncio.run(parity(settings, pushed))),
-        *objections(pushed, _record(control, version), limits),
+        *objections(pushed, record, limits),
     ]
     if found and not force:
         told = "\n  ".join(found)

@@ -10,6 +10,7 @@ from streams.model_roles import (
     RolesError,
     objections,
     promoted,
+    record_of,
     rolled_back,
     state_of,
     with_canary,
@@ -21,8 +22,8 @@ PUSHED = PushedModel(model=NEW, manifest="{}", bytes=1, parity=1e-6, score_ms=0.
 
 
 def status(lane: int = 0, **fields: object) -> ModelStatus:
-    told = {"outcomes": 600, "clicks": 30, "predicted": 30.0, "log_loss": 100.0}
-    return ModelStatus(lane=lane, model=NEW, worker="w", time_ms=1, **(told | fields))  # type: ignore[arg-type]  # by name
+    told = {"model": NEW, "outcomes": 600, "clicks": 30, "predicted": 30.0, "log_loss": 100.0}
+    return ModelStatus(lane=lane, worker="w", time_ms=1, **(told | fields))  # type: ignore[arg-type]  # by name
 
 
 def test_a_model_goes_from_shadow_to_canary_to_live_and_back() -> None:
@@ -96,6 +97,23 @@ def test_nothing_speaks_against_a_model_with_outcomes_as_predicted() -> None:
 def test_what_is_missing_speaks_against_a_model(statuses: list[ModelStatus], reason: str) -> None:
     (told,) = objections(PUSHED, Record.of(statuses), Limits())
     assert told.startswith(reason)
+
+
+def test_what_lanes_told_of_a_model_before_it_lost_its_role_speaks_for_it_no_more() -> None:
+    statuses = [status(0, refused="it is slow"), status(1)]
+    roles = promoted(with_canary(ModelRoles(), NEW, 0.1, 1), NEW, 2)
+    assert record_of(NEW, roles, (), statuses) == Record.of(statuses)
+    assert record_of(NEW, promoted(roles, OTHER, 3), (), statuses) == Record.of(statuses)  # what it goes back to
+    back = rolled_back(roles, 3)
+    assert record_of(NEW, back, (), statuses) == Record.of([])
+    assert record_of(NEW, back, (NEW,), statuses) == Record.of(statuses)
+    (told,) = objections(PUSHED, record_of(NEW, back, (), statuses), Limits())
+    assert "0 outcomes with 0 clicks; expected 1,000 with 30 in a role that it has" in told
+
+
+def test_a_record_is_of_one_model() -> None:
+    roles = with_canary(ModelRoles(), NEW, 0.1, 1)
+    assert record_of(NEW, roles, (), [status(0), status(1, model=OTHER)]) == Record.of([status(0)])
 
 
 def test_outputs_that_are_not_the_golden_ones_speak_against_a_model() -> None:

@@ -16,10 +16,11 @@ FOLDS_MAX = len(T_95) + 1
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean of a measure over folds, and half the width of its 95 % interval (Student's t)."""
+    """Mean of a measure over folds, half the width of its 95 % interval (Student's t), and how many folds."""
 
     mean: float
     half_width: float
+    folds: int
 
 
 def folds(examples: Examples, count: int) -> Iterator[tuple[Examples, Examples]]:
@@ -44,5 +45,5 @@ def spread(metrics: list[Metrics]) -> dict[str, Spread]:
     for name in ("auc", "log_loss", "calibration"):
         values = np.array([getattr(each, name) for each in metrics])
         half = T_95[len(values) - 2] * float(values.std(ddof=1)) / math.sqrt(len(values))
-        out[name] = Spread(float(values.mean()), half)
+        out[name] = Spread(float(values.mean()), half, len(values))
     return out

@@ -33,8 +33,22 @@ OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Folder 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
 DataOption = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of the log's files.")]
 
+
+def _folds(count: int) -> int:
+    if count == 1:
+        raise typer.BadParameter("1 fold; expected 0 or 2 to 10: one tells of no spread")
+    return count
+
+
 FoldsOption = Annotated[
-    int, typer.Option("--folds", min=0, max=10, help="Cross-validate in time over so many folds (2 to 10); 0: do not.")
+    int,
+    typer.Option(
+        "--folds",
+        min=0,
+        max=10,
+        callback=_folds,
+        help="Cross-validate in time over so many folds (2 to 10); 0: do not.",
+    ),
 ]
 TestOption = Annotated[
     Path | None,
@@ -149,7 +163,10 @@ def _titles() -> "TextOf":
 
 
 def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]") -> None:
-    """Prepare, train, measure, export, load what was written, describe, report."""
+    """Prepare, train, measure, export, cross-validate, load what was written, describe, report.
+
+    The model is written before folds are learnt, which take several times as long.
+    """
     from onnx_models.export import export
     from onnx_models.training import train
     from scoring.attention import load
@@ -162,11 +179,11 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
             trial = prepare(lambda done, total: progress.update(task, completed=done, total=total))
             before = trial.before if len(trial.before) else None
             result = train(trial.learn, trial.items, order.config, _shown_in(progress), before)
-            across = _across(order, trial, progress) if order.folds else None
         except (LogError, ValueError) as error:
             fail(error)
-    metrics = _measured(trial, result)
-    manifest = export(result.network, order.out, _about(order, trial, metrics))
+        metrics = _measured(trial, result)
+        manifest = export(result.network, order.out, _about(order, trial, metrics))
+        across = _across(order, trial, progress) if order.folds else {}
     _describe(order, manifest, result, metrics, across)
     _report(order, load(order.out), metrics, across, (len(trial.learn), len(trial.stateful)))
 
@@ -199,17 +216,22 @@ def _of_reviews(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
 
 
 def _across(order: _Order, trial: "Trial", progress: Progress) -> "dict[str, Spread]":
-    """Cross-validation in time over what was learnt from."""
+    """Cross-validation in time over what was learnt from; nothing where fewer than two folds can be learnt."""
     from onnx_models.folds import folds, spread
     from onnx_models.training import evaluate, train
 
     task = progress.add_task("Cross-validating", total=order.folds)
     found = []
-    for learn, test in folds(trial.learn, order.folds):
+    for number, (learn, test) in enumerate(folds(trial.learn, order.folds), 1):
         before = trial.before if len(trial.before) else None
-        found.append(evaluate(train(learn, trial.items, order.config, None, before).network, test, trial.items))
+        try:
+            network = train(learn, trial.items, order.config, None, before).network
+        except ValueError as error:
+            order.console.print(f"Fold {number} of {order.folds} is left out: {error}")
+        else:
+            found.append(evaluate(network, test, trial.items))
         progress.update(task, advance=1)
-    return spread(found)
+    return spread(found) if len(found) > 1 else {}
 
 
 def _about(order: _Order, trial: "Trial", metrics: "dict[str, Metrics]") -> "About":
@@ -232,7 +254,7 @@ def _describe(
     manifest: "Manifest",
     result: "TrainResult",
     metrics: "dict[str, Metrics]",
-    across: "dict[str, Spread] | None",
+    across: "dict[str, Spread]",
 ) -> None:
     """The model card beside the manifest and, where matplotlib is there, the learning curves."""
     from onnx_models.card import CARD, CURVES, card
@@ -285,7 +307,7 @@ def _report(
     order: _Order,
     model: "AttentionModel",
     metrics: "dict[str, Metrics]",
-    across: "dict[str, Spread] | None",
+    across: "dict[str, Spread]",
     counts: tuple[int, int],
 ) -> None:
     learnt, tested = counts
@@ -300,6 +322,6 @@ def _report(
         label = _LABELS.get(name, name)
         table.add_row(label, f"{value.auc:.4f}", f"{value.log_loss:.5f}", f"{value.calibration:.3f}")
     order.console.print(table)
-    for name, each in (across or {}).items():
-        order.console.print(f"Over {order.folds} folds in time: {name} {each.mean:.4f} ± {each.half_width:.4f}")
+    for name, each in across.items():
+        order.console.print(f"Over {each.folds} folds in time: {name} {each.mean:.4f} ± {each.half_width:.4f}")
     order.console.print(f"{model.version}, learnt from {learnt:,} impressions, is in {order.out}")

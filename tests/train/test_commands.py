@@ -136,6 +136,31 @@ def test_a_model_trained_on_a_simulated_log_can_be_loaded_and_says_how_good_it_i
 
 @TRAIN
 @NEEDS_TORCH
+def test_a_fold_that_cannot_be_learnt_is_left_out_and_the_model_is_there(tmp_path: Path) -> None:
+    result = salience(
+        "train", "demo", "--users", "4", "--hours", "6", "--folds", "10", "--out", str(tmp_path), "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stderr.split())
+    assert "Fold 1 of 10 is left out:" in said
+    assert "expected some with and some without a click" in said
+    assert "Over 10 folds" not in said
+    found = only_object(result)
+    assert load(tmp_path).version == found["model"]
+    assert found["folds"].keys() == {"auc", "log_loss", "calibration"}
+    assert "## Over folds in time" in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+@NEEDS_TORCH
+def test_one_fold_is_refused_before_anything_is_learnt(tmp_path: Path) -> None:
+    result = salience("train", "demo", "--folds", "1", "--out", str(tmp_path / "model"))
+    assert result.exit_code == 2
+    assert "1 fold; expected 0 or 2 to 10" in " ".join(result.stderr.split())
+    assert not (tmp_path / "model").exists()
+
+
+@TRAIN
+@NEEDS_TORCH
 def test_a_seed_gives_one_model_and_another_seed_another(tmp_path: Path) -> None:
     def version(seed: int, name: str) -> str:
         out = str(tmp_path / name)

@@ -41,7 +41,9 @@ class Draws:
         self._weights = [np.ones(len(labels)), *(times[self._user].astype(np.float64) for times in chosen)]
 
     def auc(self, predicted: Floats) -> Floats:
-        """AUC of all, first, and of each draw."""
+        """AUC of all, first, and of each draw; NaN of one with one kind of label alone, 0.5 where there is no other."""
+        if not 0 < self.labels.mean() < 1:
+            return np.full(len(self._weights), 0.5)
         values, place = np.unique(predicted, return_inverse=True)
         return np.array([self._auc(place, len(values), weight) for weight in self._weights])
 
@@ -49,7 +51,8 @@ class Draws:
         positive = np.bincount(place, weights=weight * self.labels, minlength=count)
         negative = np.bincount(place, weights=weight * (1 - self.labels), minlength=count)
         below = np.cumsum(negative) - negative / 2
-        return float(positive @ below / max(positive.sum() * negative.sum(), 1e-12))
+        pairs = positive.sum() * negative.sum()
+        return float(positive @ below / pairs) if pairs else np.nan
 
     def log_loss(self, predicted: Floats) -> Floats:
         """Log loss of all, first, and of each draw."""
@@ -59,7 +62,7 @@ class Draws:
 
 
 def interval(one: Floats, other: Floats) -> Interval:
-    """What ``one`` has above ``other``, of all and of each draw as `Draws` gives them."""
+    """What ``one`` has above ``other``, of all and of each draw that tells, as `Draws` gives them."""
     difference = one - other
-    low, high = np.quantile(difference[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.nanquantile(difference[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(difference[0]), float(low), float(high))

@@ -214,8 +214,8 @@ def _draws(test: Ints, seed: int) -> Floats:
 
 
 def _accuracies(predicted: Floats, z: Floats, weights: Floats) -> Floats:
-    """Accuracy of all, first, and of each draw; a tie is half right."""
-    right = np.where(predicted == 0, 0.5, (predicted > 0) == (z > 0))
+    """Accuracy of all, first, and of each draw; a tie, said or seen, is half right."""
+    right = np.where((predicted == 0) | (z == 0), 0.5, (predicted > 0) == (z > 0))
     found: Floats = weights @ right / weights.sum(axis=1)
     return found
 

@@ -19,7 +19,7 @@ ROUNDS_MAX = 400
 # One thread: models are fitted side by side, and on shared cores LightGBM's threads spin for each other.
 PARAMETERS = {
     "objective": "binary", "learning_rate": 0.04, "num_leaves": 31, "min_data_in_leaf": 100, "bagging_fraction": 0.8,
-    "bagging_freq": 1, "feature_fraction": 0.5, "lambda_l2": 5.0, "num_threads": 1, "seed": 1, "deterministic": True,
+    "bagging_freq": 1, "feature_fraction": 0.5, "lambda_l2": 5.0, "num_threads": 1, "deterministic": True,
     "force_row_wise": True, "verbosity": -1,
 }  # fmt: skip
 DEPTH = 8
@@ -31,8 +31,9 @@ class Boosting:
 
     name = "gbdt"
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int) -> None:
         self._rates = ItemRates()
+        self._parameters = PARAMETERS | {"seed": seed}
 
     @property
     def kflop(self) -> float:
@@ -46,9 +47,9 @@ class Boosting:
         halfway = lightgbm.Dataset(x[:early], y[:early])
         stop = lightgbm.early_stopping(30, verbose=False)
         tried = lightgbm.train(
-            PARAMETERS, halfway, ROUNDS_MAX, valid_sets=[lightgbm.Dataset(x[early:], y[early:])], callbacks=[stop]
+            self._parameters, halfway, ROUNDS_MAX, valid_sets=[lightgbm.Dataset(x[early:], y[early:])], callbacks=[stop]
         )
-        self._model = lightgbm.train(PARAMETERS, lightgbm.Dataset(x, y), max(tried.best_iteration, 20))
+        self._model = lightgbm.train(self._parameters, lightgbm.Dataset(x, y), max(tried.best_iteration, 20))
 
     def predict(self, examples: Examples, *, follow: bool = False) -> Chances:
         with warnings.catch_warnings():

@@ -176,7 +176,10 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
         def told(outcome: "Outcome") -> None:
             progress.update(fitting, advance=1, description=f"Fitted {outcome.name} in {outcome.fit_s:.0f} s")
 
-        outcomes = fit_all(contestants, trial, CHOSEN, asked.jobs, told)
+        try:
+            outcomes = fit_all(contestants, trial, CHOSEN, asked.jobs, told)
+        except ValueError as error:
+            fail(error)
     chances = outcomes[CHOSEN].chances
     beside = Beside(
         outcomes[CHOSEN].drills,
@@ -300,7 +303,7 @@ def _contestants(trial: "Trial", config: "Config") -> "list[Alternative]":
     others = variants(config, before, reviewed=len(trial.said) > 0)
     din = [net for net in others if net.name == "din"]
     nets = [*din, chosen, *(net for net in others if net not in din)]
-    return [*nets, *river_models(config.seed)[::-1], Boosting(), Hashed(), Popularity()]
+    return [*nets, *river_models(config.seed)[::-1], Boosting(config.seed), Hashed(), Popularity()]
 
 
 def _chosen(contestants: "list[Alternative]", names: str | None) -> "list[Alternative]":

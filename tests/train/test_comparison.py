@@ -124,6 +124,31 @@ def test_the_bootstraps_first_draw_is_everything_and_a_model_does_not_differ_fro
     assert 0 < gap.low < gap.value < gap.high
 
 
+def test_draws_without_a_click_tell_of_no_order_and_leave_the_interval_to_the_others() -> None:
+    """All clicks are of one of six people, of whom one model is right and the other wrong."""
+    labels, users = np.zeros(60), np.repeat(np.arange(6), 10)
+    labels[:5] = 1
+    draws, right = Draws(labels, users, seed=1), np.linspace(1, 0, 60)
+    found = draws.auc(right)
+    assert np.isnan(found).any()
+    assert np.nanmin(found) == 1
+    told = interval(found, draws.auc(right[::-1]))
+    assert (told.value, told.low, told.high) == (1, 1, 1)
+    assert (Draws(np.zeros(60), users, seed=1).auc(right) == 0.5).all()
+
+
+def test_trees_are_drawn_by_the_seed(trial: Trial) -> None:
+    lightgbm = pytest.importorskip("onnx_models.alternatives.boosting", reason="pip install 'salience[evaluate]'")
+
+    def chances(seed: int) -> np.ndarray:
+        trees = lightgbm.Boosting(seed)
+        trees.fit(trial.learn, trial.items)
+        return trees.predict(trial.frozen)
+
+    np.testing.assert_array_equal(chances(1), chances(1))
+    assert (chances(1) != chances(2)).any()
+
+
 def test_auc_within_groups_is_the_mean_of_theirs_by_size() -> None:
     rng = np.random.default_rng(3)
     group, labels = rng.integers(0, 20, 400), rng.integers(0, 2, 400).astype(float)

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,18 @@ def test_a_log_that_is_none_ends_with_what_to_do(tmp_path: Path) -> None:
 
     assert result.exit_code == 1
     assert "salience export-log" in result.stderr
+
+
+def test_a_log_without_clicks_ends_with_what_is_missing(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'salience[evaluate]'")
+    from streams.logs.parquet import write
+
+    log = simulate_log(1, 4, 6)
+    write(replace(log, events=[event for event in log.events if not isinstance(event, Click)]), tmp_path)
+    result = CliRunner().invoke(app, ["evaluate", "log", "--data", str(tmp_path), "--models", "popularity", "--json"])
+
+    assert result.exit_code == 1
+    assert "expected some with and some without a click" in json.loads(result.stdout)["error"]
 
 
 def test_names_and_numbers_are_whole_in_eighty_columns() -> None:

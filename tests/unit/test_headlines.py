@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from onnx_models.headlines import Duel, bag_of_words, compare, figures, longer, split
+from onnx_models.headlines import Duel, Split, bag_of_words, compare, figures, longer, split
 from streams.cli import app
 from streams.logs import LogError
 from streams.logs.upworthy import joined, read
@@ -126,6 +126,13 @@ def test_swapping_two_headlines_swaps_the_answer() -> None:
     one, other = (compare(headlines, features, split(each, week, 0.8, 3.0)) for each in (duel, swapped))
     assert one == other
     assert (longer(headlines, duel) == -longer(headlines, swapped)).all()
+
+
+def test_headlines_that_were_clicked_alike_are_half_right_whoever_is_said_to_win() -> None:
+    for one, other in ((0, 1), (1, 0)):
+        pair = Duel(np.array([one]), np.array([other]), np.zeros(1, dtype=np.int64), np.zeros(1))
+        lines = compare(["long enough", "short"], {}, Split(pair, pair, pair, 1, 2))
+        assert lines["longer wins"].accuracy.value == 0.5
 
 
 def test_the_command_compares_text_vectors_with_the_rest(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the manifest is to say of a model beside what the network itself tells."""
+    """What the manifest is to say of a model beside what the network tells; of metrics, those that are finite."""
 
     name: str
     data: str
@@ -76,7 +77,7 @@ def export(network: Network, directory: Path, about: About) -> Manifest:
         data=about.data,
         data_from_ms=about.data_from_ms,
         data_to_ms=about.data_to_ms,
-        metrics=about.metrics,
+        metrics={name: value for name, value in about.metrics.items() if math.isfinite(value)},
         git_revision=about.git_revision,
         files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         golden=GOLDEN,

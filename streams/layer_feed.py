@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from scoring.clicks import FEATURES, RECORD
+from scoring.clicks import CAUTION, FEATURES, RECORD
 from scoring.examination import SLOTS_MAX
 from scoring.features import specification_hash
 from scoring.feedback import ClickLayer
@@ -109,18 +109,18 @@ def _learned(value: bytes) -> Learned:
     told = _DECODE(value)
     if told.layout != LAYOUT:
         raise ValueError(f"layout {told.layout}; expected {LAYOUT}: a worker of another version tells it")
-    models = {number: _pair(pair, -LARGEST) for number, pair in told.models.items()}
+    models = {number: _pair(pair, -LARGEST, CAUTION) for number, pair in told.models.items()}
     if any(weights.shape != (len(FEATURES),) for weights, _ in models.values()):
         raise ValueError(f"weights of another number than {len(FEATURES)}")
-    clicks, expected = _pair(told.slots, 0.0)
+    clicks, expected = _pair(told.slots, 0.0, 0.0)
     if len(clicks) > SLOTS_MAX:
         raise ValueError(f"{len(clicks)} slots; expected at most {SLOTS_MAX}")
     return Learned(models, np.array([clicks, expected]))
 
 
-def _pair(told: tuple[bytes, bytes], least: float) -> tuple[Floats, Floats]:
-    one, other = _checked(np.array([np.frombuffer(each) for each in told]), least)
-    return one, other
+def _pair(told: tuple[bytes, bytes], least: float, least_of_other: float) -> tuple[Floats, Floats]:
+    one, other = np.array([np.frombuffer(each) for each in told])
+    return _checked(one, least), _checked(other, least_of_other)
 
 
 def _checked(values: Floats, least: float) -> Floats:

@@ -116,6 +116,11 @@ def test_one_network_is_exported_to_the_same_bytes_each_time(
     assert load(tmp_path).manifest.files == load(directory).manifest.files
 
 
+def test_a_measure_that_is_no_number_is_left_out_of_the_manifest(network: "Network", tmp_path: Path) -> None:
+    export(network, tmp_path, About(name="x", data="none", metrics={"auc": 0.5, "log_loss": np.nan, "most": np.inf}))
+    assert load(tmp_path).manifest.metrics == {"auc": 0.5}
+
+
 def test_export_leaves_the_network_as_it_was(network: "Network", tmp_path: Path) -> None:
     before = {name: weight.clone() for name, weight in network.state_dict().items()}
     export(network, tmp_path, About(name="again", data="none"))

@@ -234,10 +234,10 @@ def test_what_is_no_word_of_a_layer_is_refused_and_changes_nothing() -> None:
     row["record"] = np.nan
     negative = np.zeros(1, dtype=AD)
     negative["record"] = -1
-    weights, short = np.zeros(F).tobytes(), np.zeros(3).tobytes()
+    weights, short, sums = np.zeros(F).tobytes(), np.zeros(3).tobytes(), np.full(F, CAUTION)
 
     def layer(**fields: object) -> bytes:
-        whole = {"layout": LAYOUT, "models": {0: (weights, weights)}, "slots": (b"", b"")}
+        whole = {"layout": LAYOUT, "models": {0: (weights, sums.tobytes())}, "slots": (b"", b"")}
         return msgspec.msgpack.encode(whole | fields)
 
     refused = [
@@ -247,8 +247,10 @@ def test_what_is_no_word_of_a_layer_is_refused_and_changes_nothing() -> None:
         (b"1", layer(layout="another")),
         (b"1", layer(models={0: (short, short)})),
         (b"1", layer(models={0: (weights, short)})),
-        (b"1", layer(models={0: (b"1234567", weights)})),
-        (b"1", layer(models={0: (np.full(F, np.inf).tobytes(), weights)})),
+        (b"1", layer(models={0: (weights, (-sums).tobytes())})),
+        (b"1", layer(models={0: (weights, (sums / 2).tobytes())})),
+        (b"1", layer(models={0: (b"1234567", sums.tobytes())})),
+        (b"1", layer(models={0: (np.full(F, np.inf).tobytes(), sums.tobytes())})),
         (b"1", layer(slots=(short, b""))),
         (b"1", layer(slots=(np.zeros(101).tobytes(), np.zeros(101).tobytes()))),
         (b"1-3", row.tobytes()),

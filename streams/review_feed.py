@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from scoring.ids import id64
 from scoring.sentiment import Sentiment, ToneWatch
 from scoring.tones import MEMORY
 from streams.connection import aiokafka_options
@@ -36,6 +37,9 @@ STEP = 0.01
 SURER = 1.5
 """But one is that rests on so many times the reviews, up to those that it remembers: models go by their number."""
 
+IDS_MAX = 100_000
+"""Reviews by whose ids one is told that comes again: 10 MB. What is sent again after so many others is heard again."""
+
 _review = msgspec.json.Decoder(Review).decode
 _ad = msgspec.json.Decoder(Ad).decode
 _tone = msgspec.json.Decoder(Tone).decode
@@ -44,8 +48,11 @@ _tone = msgspec.json.Decoder(Tone).decode
 class Reviewer:
     """What reviews have taught, and what is to be said of it. No clock, no broker."""
 
-    def __init__(self) -> None:
+    def __init__(self, ids_max: int = IDS_MAX) -> None:
         self._sentiment, self._watch = Sentiment(), ToneWatch()
+        self._ids_max = ids_max
+        self._ids: dict[int, None] = {}
+        """Of the reviews of every ad, those read last, oldest first."""
         self._brands: dict[str, str] = {}
         """Of ads that are offered."""
         self._withdrawn = True
@@ -53,7 +60,7 @@ class Reviewer:
         self._turned: dict[bytes, int] = {}
         self._news: dict[bytes, Tone] = {}
         self._told: dict[bytes, Tone] = {}
-        self.reviews = self.refused = 0
+        self.reviews = self.refused = self.repeated = 0
         self.turned = {"ad": 0, "brand": 0}
         """Turns that were said for the first time."""
         self.letters_to = -1
@@ -81,7 +88,7 @@ class Reviewer:
                 self._told[tone.key] = tone
 
     def take(self, records: Sequence[Record]) -> Iterator[Message]:
-        """Read reviews; dead letters of those that are none and have none yet."""
+        """Read reviews, each once; dead letters of those that are none and have none yet."""
         for record in records:
             try:
                 review = _read(record)
@@ -90,7 +97,20 @@ class Reviewer:
                 if record.offset > self.letters_to:
                     yield letter(record, STAGE, *Refusal.of(error))
                 continue
-            self.hear(review)
+            if self._new(review):
+                self.hear(review)
+            else:
+                self.repeated += 1
+
+    def _new(self, review: Review) -> bool:
+        """Whether it is none of those remembered; then it is one of them."""
+        number = id64(f"{review.ad_id}\n{review.review_id}")
+        if number in self._ids:
+            return False
+        self._ids[number] = None
+        if len(self._ids) > self._ids_max:
+            del self._ids[next(iter(self._ids))]
+        return True
 
     def hear(self, review: Review) -> None:
         """Take a review: learn from its stars, and what it says of its ad and brand."""
@@ -146,6 +166,10 @@ class Reviewer:
         return out
 
 
+async def _reached(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:
+    return all([await consumer.position(tp) >= end for tp, end in ends.items()])
+
+
 def _read(record: Record) -> Review:
     """The review that a record is. Raises `ValueError`."""
     review = _review(record.value or b"")
@@ -173,24 +197,25 @@ class ReviewFeed:
         bootstrap, prefix = settings.bootstrap, settings.topic_prefix
         async for records in read_topic(bootstrap, prefix + TONES):
             self.reviewer.take_told(records)
-        async for records in read_topic(bootstrap, prefix + ADS):
-            self.reviewer.take_ads(records)
         async for dead in read(settings, Filter(stage=STAGE, topic=REVIEWS)):
             self.reviewer.letters_to = max(self.reviewer.letters_to, int(dead.told("offset")))
         ads, reviews = (partitions_of(bootstrap, prefix + name) for name in (ADS, REVIEWS))
-        ends = await log_ends(bootstrap, reviews)
+        ends, offered = await log_ends(bootstrap, reviews), await log_ends(bootstrap, ads)
         options, idempotent = aiokafka_options(bootstrap), settings.guarantee == "exactly_once"
         async with (
-            AIOKafkaConsumer(isolation_level="read_committed", enable_auto_commit=False, **options) as consumer,
+            AIOKafkaConsumer(
+                isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest", **options
+            ) as consumer,
             AIOKafkaProducer(acks="all", enable_idempotence=idempotent, **options) as producer,
         ):
             consumer.assign([*ads, *reviews])
-            await consumer.seek_to_end(*ads)
-            await consumer.seek_to_beginning(*reviews)
+            await consumer.seek_to_beginning()
+            while not await _reached(consumer, offered):  # of ads that are not known yet no review would be heard
+                self._take(await consumer.getmany(*ads, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ))
             while True:
                 batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
                 letters = await asyncio.to_thread(self._take, batches)
-                caught_up = all([await consumer.position(tp) >= end for tp, end in ends.items()])
+                caught_up = await _reached(consumer, ends)
                 await self._publish(producer, letters)
                 if caught_up:
                     await self._tell(producer, self.reviewer.gone(), self.reviewer.news())

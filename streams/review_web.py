@@ -24,10 +24,11 @@ class ReviewCollector(Collector):
         """Every metric, from 0 on: of what was never there no increase could be told."""
         reader = self._reviewer
         reviews = CounterMetricFamily(
-            "salience_reviews", "Reviews read since the start, or refused.", labels=["outcome"]
+            "salience_reviews", "Reviews read since the start, refused, or sent again.", labels=["outcome"]
         )
         reviews.add_metric(["read"], reader.reviews)
         reviews.add_metric(["refused"], reader.refused)
+        reviews.add_metric(["repeated"], reader.repeated)
         yield reviews
         turned = CounterMetricFamily(
             "salience_tones_turned", "Ads and brands whose reviews have turned for the worse.", labels=["of"]

@@ -114,7 +114,7 @@ class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Review(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What somebody says of an item; who, is nobody's business. Topic ``reviews``, key ``ad_id``.
 
-    ``positive``: whether its stars say so, null where there are none.
+    ``review_id`` is the ad's: the same again is passed over. ``positive``: what stars say, null where there are none.
     """
 
     review_id: Id

@@ -78,7 +78,8 @@ def follow(
         asyncio.run(_until_told(_served(feed, settings, port, people, follow=not once)))
     except OSError as error:
         fail(f"cannot listen on {settings.web_host}:{port}: {error}. Another one: --port 0")
-    people.print(f"{feed.reviewer.reviews:,} reviews read, {feed.reviewer.refused:,} refused")
+    read = feed.reviewer
+    people.print(f"{read.reviews:,} reviews read, {read.refused:,} refused, {read.repeated:,} sent again")
 
 
 class _Teller:

@@ -14,15 +14,17 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from confluent_kafka import Producer
 
 from deploy.brokers import Broker
 from deploy.brokers.embedded import EmbeddedBroker
 from scoring.ids import id64
 from scoring.rates import RATES_DIM, TONED
 from streams.clock import wall_ms
+from streams.decode import Record
 from streams.letters import PREFIX
 from streams.reading import read_topic
-from streams.review_feed import ReviewFeed
+from streams.review_feed import Reviewer, ReviewFeed
 from streams.wire import Decision, Review, Tone, encode_json
 from tests.builders import START_MS, ad, impression
 from tests.integration.lanes import Shop, play, shop_on
@@ -104,6 +106,46 @@ def test_a_broker_without_idempotent_producers_is_read_as_well_where_no_more_is_
         await ReviewFeed(shop.settings, said.extend).run(follow=False)
         assert {tone.key: tone for tone in said} == await tones(shop)
         assert await letters(shop) == [("review", "DecodeError")]
+
+    play(scenario)
+
+
+class _WhileItStarts(Reviewer):
+    """Of a shop that publishes another ad when its ads are being read."""
+
+    def __init__(self, shop: Shop) -> None:
+        super().__init__()
+        self._topic, self._waiting = shop.settings.topic_prefix + "ads", [SHOP[1]]
+        self._producer = Producer({"bootstrap.servers": shop.settings.bootstrap})
+
+    def take_ads(self, records: Sequence[Record]) -> None:
+        super().take_ads(records)
+        while self._waiting:
+            one = self._waiting.pop()
+            self._producer.produce(self._topic, encode_json(one), one.ad_id)
+            self._producer.flush()
+
+
+def test_an_ad_that_is_published_while_the_reader_starts_is_known(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish([SHOP[0], *raw(stream(5))])
+        said: list[Tone] = []
+        feed = ReviewFeed(shop.settings, said.extend)
+        feed.reviewer = _WhileItStarts(shop)
+        following, numbers = asyncio.create_task(feed.run()), itertools.count(100)
+
+        async def heard() -> bool:
+            assert not following.done()
+            await shop.publish(raw(stream(1, ad_id="boot", first=next(numbers))))
+            return b"ad/boot" in {tone.key for tone in said}
+
+        try:
+            await until(heard, "the tone of the new ad")
+        finally:
+            following.cancel()
 
     play(scenario)
 

@@ -71,11 +71,30 @@ def test_a_tone_is_that_of_the_last_hundred_or_so() -> None:
 def test_a_tone_that_stays_as_it_is_is_said_again_once_it_rests_on_half_as_many_reviews_more() -> None:
     one = reviewer()
     said = []
-    for at, each in enumerate([review(0, "sock", good=True, rated=False)] * 300):
-        list(one.take(records([each], first=at)))
+    for at in range(300):
+        list(one.take(records([review(at, "sock", good=True, rated=False)], first=at)))
         said += one.news()
     assert {tone.tone for tone in said} == {0.5}  # nobody has said how such reviews are meant
     assert [tone.reviews for tone in said] == [1, 2, 3, 5, 8, 12, 18, 27, 41, 62, 93]  # 100 is what it remembers
+
+
+def test_a_review_that_comes_again_is_passed_over_and_counted() -> None:
+    one = reviewer()
+    list(one.take(records(stream(600))))
+    one.news()
+    bad = review(600, "shoe", good=False)
+    list(one.take(records([bad] * 40, first=600)))
+    assert one.news() == []  # of one review, there is nothing worth saying
+    assert (one.reviews, one.repeated, one.turned) == (601, 39, {"ad": 0, "brand": 0})
+    list(one.take(records([msgspec.structs.replace(bad, ad_id="boot")], first=640)))  # ids are of an ad's reviews
+    assert (one.reviews, one.repeated) == (602, 39)
+
+
+def test_of_the_ids_of_reviews_the_newest_are_remembered() -> None:
+    one = Reviewer(ids_max=3)
+    for number, again in ((0, 0), (1, 0), (0, 1), (2, 1), (3, 1), (0, 1), (3, 2)):
+        list(one.take(records([review(number, "sock", good=True)])))
+        assert one.repeated == again
 
 
 def test_reviews_without_stars_are_heard_and_ads_that_nobody_offers_teach_alone() -> None:

@@ -278,7 +278,6 @@ def run(seed: int, days: int, tick: Callable[[], None] = lambda: None) -> dict[s
         "spend_error_median": float(np.median(errors)),
         "off_traffic_first_day": float(ends[0].off_traffic[could[0] & ~coarse].mean()),
         "off_traffic_last_day": float(ends[-1].off_traffic[could[-1] & ~coarse].mean()),
-        "overspend_micros": int(sum(np.maximum(day.billed - budgets, 0).sum() for day in ends)),
         "unbilled_share": float(sum(day.unbilled.sum() for day in ends) / (days * budgets.sum())),
         "unbilled_share_worst": float(unbilled.max()),
         "cap_violations": cap_violations(world.impressions, shop),

@@ -276,3 +276,9 @@ def test_the_command_says_what_it_simulates():
     told = CliRunner().invoke(app, ["simulate", "market", "--help"])
     assert told.exit_code == 0
     assert json.loads(CliRunner().invoke(app, ["simulate", "market", "--days", "0", "--json"]).stdout or "{}") == {}
+
+
+def test_figures_of_every_kind_are_told_as_a_table():
+    told = CliRunner().invoke(app, ["simulate", "diversity", "--placements", "1000", "--method", "dpp"])
+    assert isinstance(told.exception, SystemExit | None)  # so few placements may keep no promise
+    assert "dpp" in told.stdout

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from streams.guard import guard
+from streams.listening import listen
 from streams.metrics_page import metrics_page
 from streams.review_feed import Reviewer
 from streams.settings import Settings
@@ -40,7 +41,7 @@ class ReviewCollector(Collector):
 
 @asynccontextmanager
 async def serving(reviewer: Reviewer, settings: Settings, port: int) -> AsyncIterator[str]:
-    """The pages' address while they are served, on ``settings.web_host``. Raises `OSError` where it cannot listen."""
+    """The pages' address while they are served, on ``settings.web_host``. Raises `ListenError`."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -53,8 +54,6 @@ async def serving(reviewer: Reviewer, settings: Settings, port: int) -> AsyncIte
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.web_host, port).start()
-        host, bound = runner.addresses[0][:2]
-        yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+        yield await listen(runner, settings.web_host, port)
     finally:
         await runner.cleanup()

@@ -13,6 +13,7 @@ from aiohttp import web
 from mode import Service
 
 from streams.guard import Handler, guard, json_response
+from streams.listening import ListenError, listen
 from streams.settings import Settings
 from streams.vitals import Vitals
 
@@ -25,10 +26,6 @@ LINE_BYTES_MAX = 4_096
 KEEPALIVE_S = 30.0
 STOP_S = 1.0
 """What an answer under way gets when the worker stops."""
-
-
-class ListenError(RuntimeError):
-    """The worker cannot listen where its settings say; the message says what to do."""
 
 
 def check_port(settings: Settings) -> None:
@@ -84,11 +81,9 @@ class Web(Service):
         self.url = ""
 
     async def on_start(self) -> None:
-        """Listen. Raises `OSError` where the port is taken."""
+        """Listen. Raises `ListenError` where the port is taken."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.url = await listen(self._runner, self._host, self._port)
         log.info("web", url=self.url, routes=self._routes)
 
     async def on_stop(self) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Model, Prefix, settings_of
 
 EPILOG = "Example: salience console --port 9310"
@@ -62,7 +61,4 @@ def console(
 
         await server.serve(settings, monitor, port, ready, stop.wait)
 
-    try:
-        asyncio.run(run())
-    except OSError as error:
-        fail(f"cannot listen on {settings.web_host}:{port}: {error}. Another one: --port 0")
+    asyncio.run(run())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 from streams.cli.screen import screen
 
@@ -84,8 +85,7 @@ def show(
 
     found, sent = asyncio.run(look())
     if found is None:
-        typer.echo(f"There is no letter {letter}. Those that are there: salience dead-letters list", err=True)
-        raise typer.Exit(1)
+        fail(f"There is no letter {letter}. Those that are there: salience dead-letters list")
     told = _object(found, sent, whole=True)
     if as_json:
         sys.stdout.write(json.dumps(told) + "\n")
@@ -117,8 +117,7 @@ def requeue(
     from streams.dead_letters import requeue as send_back
 
     if not (letters or stage or error or topic or every):
-        typer.echo("Say which: letters by name, --stage, --error, --topic, or --all.", err=True)
-        raise typer.Exit(2)
+        fail("Say which: letters by name, --stage, --error, --topic, or --all.", 2)
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     done = asyncio.run(send_back(settings, Filter(stage, error, topic, letters or ()), dry_run=dry_run))
     for name, why in done.refused.items():

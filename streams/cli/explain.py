@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Model, Prefix, settings_of
 from streams.cli.screen import coloured, screen
 
@@ -43,18 +44,15 @@ def explain(
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
     decision = asyncio.run(_find(settings.bootstrap, settings.topic_prefix, placement_id))
     if decision is None:
-        typer.echo(
+        fail(
             f"No decision {placement_id!r} on {settings.topic_prefix}decisions at {settings.bootstrap}; "
-            "ids are in: salience tail placements --from-beginning",
-            err=True,
+            "ids are in: salience tail placements --from-beginning"
         )
-        raise typer.Exit(1)
     try:
         other = decision.other.model if decision.other is not None else None
         engine = asyncio.run(_engine(settings, decision.versions["model"], other))
     except (ModelError, RulesError, TextEncoderError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
+        fail(error)
     result = recompute(decision, engine)
     if as_json:
         answer = {

@@ -54,18 +54,26 @@ class Salience(TyperGroup):
 
 
 def _tell(error: Exception) -> None:
-    """End the command with the error's own words, where it is one that its caller can mend."""
+    """End the command with the error's own words, where it is one that its caller can mend.
+
+    A wrong call is told to machines here, and to people by typer.
+    """
+    if isinstance(error, typer.BadParameter):
+        if _AS_JSON.get():
+            typer.echo(json.dumps({"error": error.format_message()}))
+        return
     from aiokafka.errors import KafkaError
     from confluent_kafka import KafkaException
 
     from streams.connection import ConnectionSettingsError
     from streams.control import ControlFullError
+    from streams.listening import ListenError
     from streams.reading import MissingTopicError
     from streams.topic_admin import TopicsError
 
     if isinstance(error, ConnectionSettingsError):
         fail(error, 2)
-    if isinstance(error, TopicsError | MissingTopicError | ControlFullError):
+    if isinstance(error, TopicsError | MissingTopicError | ControlFullError | ListenError):
         fail(error)
     if isinstance(error, KafkaError | KafkaException):
         fail(f"the broker failed: {error}. Look closer: salience doctor")

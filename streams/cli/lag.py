@@ -112,13 +112,7 @@ def serve(
 
         await server.serve(monitor, (settings.web_host, port), settings.bearer_token(), ready, stop.wait)
 
-    try:
-        asyncio.run(run())
-    except OSError as error:
-        typer.echo(
-            f"Error: cannot listen on {settings.web_host}:{port}: {error.strerror}. Another one: --port 0", err=True
-        )
-        raise typer.Exit(1) from error
+    asyncio.run(run())
 
 
 def _monitor(

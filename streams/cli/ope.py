@@ -50,8 +50,7 @@ def ope(
         elif log == "topics":
             _tell(_topics(settings_of(bootstrap=bootstrap, topic_prefix=prefix), policy, slots), as_json)
         else:
-            typer.echo(f"--log {log}: expected topics, hillstrom:DIR or obd:DIR", err=True)
-            raise typer.Exit(2)
+            fail(f"--log {log}: expected topics, hillstrom:DIR or obd:DIR", 2)
     except (LogError, ValueError) as error:
         fail(error)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 from streams.cli.screen import screen
 
@@ -41,7 +42,6 @@ def consent(
     as_json: Json = False,
 ) -> None:
     """Record a person's answer. A refusal forgets what is held; from then on placements follow the context alone."""
-    from streams.cli.failing import fail
     from streams.clock import wall_ms
     from streams.control_wire import Consent
 
@@ -139,14 +139,12 @@ def _users(user: str, keys: Path | None) -> list[str]:
     try:
         return Pseudonyms.read(keys).all(user)
     except (OSError, PseudonymError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from error
+        fail(error, 2)
 
 
 def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_json: bool) -> None:
     import msgspec
 
-    from streams.cli.failing import or_fail
     from streams.control import publish, read_message
     from streams.reading import partitions_of
     from streams.topics import CONTROL

@@ -87,10 +87,7 @@ def since_ms(text: str | None, now: datetime) -> int:
     try:
         told = datetime.fromisoformat(text)
     except ValueError:
-        typer.echo(
-            f"--since {text}: expected a date as 2026-11-01, a moment as 2026-11-01T12:00, or 90m, 24h, 7d", err=True
-        )
-        raise typer.Exit(2) from None
+        fail(f"--since {text}: expected a date as 2026-11-01, a moment as 2026-11-01T12:00, or 90m, 24h, 7d", 2)
     return max(round((told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp() * 1000), 0)
 
 
@@ -109,8 +106,7 @@ def _gather(gatherer: "Gatherer", log: str, bootstrap: str | None, prefix: str |
         asyncio.run(read_topics(settings.bootstrap, settings.topic_prefix, gatherer, told))
         return "the topics"
     if not place or kind not in ("kuairand", "parquet"):
-        typer.echo(f"--log {log}: expected topics, kuairand:DIR or parquet:DIR", err=True)
-        raise typer.Exit(2)
+        fail(f"--log {log}: expected topics, kuairand:DIR or parquet:DIR", 2)
     progress.add_task(f"Reading {kind}", total=None)
     recorded = _recorded(kind, Path(place))
     gatherer.offer(recorded.ads)

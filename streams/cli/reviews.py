@@ -42,8 +42,7 @@ def evaluate(data: Data, seed: Seed = 1, as_json: Json = False) -> None:
             task = progress.add_task("reviews", total=None)
             judged = judge(data, seed, lambda: progress.advance(task))
     except LogError as error:
-        people.print(f"Error: {error}")
-        raise typer.Exit(1) from error
+        fail(error)
     if as_json:
         typer.echo(json.dumps(asdict(judged)))
         return
@@ -74,10 +73,7 @@ def follow(
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     people = screen(stderr=True)
     feed = ReviewFeed(settings, _Teller(people, as_json))
-    try:
-        asyncio.run(_until_told(_served(feed, settings, port, people, follow=not once)))
-    except OSError as error:
-        fail(f"cannot listen on {settings.web_host}:{port}: {error}. Another one: --port 0")
+    asyncio.run(_until_told(_served(feed, settings, port, people, follow=not once)))
     read = feed.reviewer
     people.print(f"{read.reviews:,} reviews read, {read.refused:,} refused, {read.repeated:,} sent again")
 

@@ -137,12 +137,14 @@ def as_object(record: Any) -> dict[str, Any]:
 
 
 def _value(value: bytes | None) -> Any:
+    import msgspec
+
     from streams.wire import UNREADABLE
 
     if value is None:
         return None
     try:
-        return json.loads(value)
+        return msgspec.json.decode(value)  # the standard library takes NaN and infinities for JSON, and writes them
     except UNREADABLE:
         return {"base64": base64.b64encode(value).decode()}
 

@@ -27,6 +27,7 @@ from streams.console.tails import Tails
 from streams.console.why import Explainer
 from streams.guard import Handler, guard, json_response
 from streams.lag.monitor import LagMonitor
+from streams.listening import listen
 from streams.reading import MissingTopicError, remedy
 from streams.rules import RulesError
 from streams.settings import Settings, is_loopback
@@ -237,7 +238,7 @@ async def serve(
 ) -> None:
     """Run the console until ``until`` returns; ``ready`` is told the port.
 
-    Raises `OSError` where it cannot listen, `MissingTopicError` or `TopicsError` where there is nothing to show.
+    Raises `ListenError` where it cannot listen, `MissingTopicError` or `TopicsError` where there is nothing to show.
     """
     clicks = settings.topic_prefix + topics.CLICKS
     lanes = (await asyncio.to_thread(topic_admin.partition_counts, settings.bootstrap, [clicks])).get(clicks)
@@ -255,7 +256,7 @@ async def serve(
             running = [asyncio.create_task(live.run()), asyncio.ensure_future(until())]
             assert tails.task is not None
             try:
-                await web.TCPSite(runner, settings.web_host, port).start()
+                await listen(runner, settings.web_host, port)
                 ready(runner.addresses[0][1])
                 done, _ = await asyncio.wait([*running, tails.task], return_when=asyncio.FIRST_COMPLETED)
                 for task in done:

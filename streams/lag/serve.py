@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from streams.guard import guard
 from streams.lag.exporter import LagCollector
 from streams.lag.monitor import LagMonitor
+from streams.listening import listen
 from streams.metrics_page import metrics_page
 
 LISTENERS_MAX = 64
@@ -76,14 +77,13 @@ async def serve(
 ) -> None:
     """Run the monitor and its pages ``at`` host and port until ``until`` returns; ``ready`` is told the port.
 
-    Raises `OSError` where it cannot listen.
+    Raises `ListenError` where it cannot listen.
     """
     runner = web.AppRunner(make_app(monitor, token), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         async with monitor:
-            site = web.TCPSite(runner, *at)
-            await site.start()
+            await listen(runner, *at)
             ready(runner.addresses[0][1])
             with suppress(asyncio.CancelledError):
                 await until()

@@ -57,6 +57,7 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
     "aiohttp": {
         "streams/web.py": "the worker's own web server",
         "streams/guard.py": "who may ask a web server of ours",
+        "streams/listening.py": "where they listen",
         "streams/metrics_page.py": "a page of both",
         "streams/lag/serve.py": "the lag monitor's web server",
         "streams/console/serve.py": "the console's web server",

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import AsyncMock
 
@@ -47,6 +50,66 @@ def test_a_command_without_a_broker_says_what_to_do_to_people_and_to_machines(
         assert f"No Kafka broker answers at {NOBODY}" in told
         assert "salience broker apache up (or embedded, with SALIENCE_GUARANTEE=at_least_once)" in told
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("dead-letters requeue", "Say which: letters by name"),
+        ("privacy export anna --keys no-such-file", "no-such-file"),
+        ("tail nosuch", "'nosuch' is no topic of ours"),
+        ("report --since never", "--since never: expected a date"),
+        ("report --log nowhere", "--log nowhere: expected topics"),
+        ("ope --log nowhere", "--log nowhere: expected topics"),
+        ("simulate diversity --method best", "--method best: expected mmr or dpp"),
+        ("topics create --partitions many", "--partitions"),
+    ],
+)
+def test_a_wrong_call_is_told_to_machines_too(command: str, said: str) -> None:
+    told = CliRunner().invoke(app, [*command.split(), "--json"])
+    assert told.exit_code == 2, told.output
+    assert said in json.loads(told.stdout)["error"]
+    assert "--json" not in told.stdout
+    assert told.stderr
+
+
+@pytest.mark.parametrize("command", ["dead-letters show 0:7", "explain 0-1a22"])
+def test_what_is_not_there_is_told_to_machines_too(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(*_: object, **__: object) -> AsyncIterator[object]:
+        return
+        yield
+
+    for module in ("streams.reading", "streams.dead_letters"):
+        monkeypatch.setattr(f"{module}.read_topic", nothing)
+    told = CliRunner().invoke(app, [*command.split(), "--json"])
+    assert told.exit_code == 1, told.output
+    assert command.rpartition(" ")[2] in json.loads(told.stdout)["error"]
+    assert command.rpartition(" ")[2] in told.stderr
+
+
+def test_reviews_that_are_not_there_are_told_to_machines_too(tmp_path: Path) -> None:
+    told = CliRunner().invoke(app, ["reviews", "evaluate", "--data", str(tmp_path), "--json"])
+    assert told.exit_code == 1, told.output
+    assert str(tmp_path) in json.loads(told.stdout)["error"]
+
+
+@pytest.mark.parametrize("command", ["lag serve", "reviews follow", "doctor --json"])
+def test_a_file_of_the_token_that_is_not_there_is_no_port_that_is_taken(command: str) -> None:
+    told = CliRunner().invoke(app, command.split(), env={"SALIENCE_WEB_TOKEN_FILE": "no-such-file"})
+    assert told.exit_code == 2, told.output
+    assert isinstance(told.exception, SystemExit)
+    assert "SALIENCE_WEB_TOKEN_FILE=no-such-file is no file" in told.stderr
+
+
+def test_a_port_that_is_taken_is_told_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.running.configure_logging", lambda **_: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = CliRunner().invoke(app, ["lag", "serve", "--port", str(port), "--bootstrap", NOBODY])
+    assert told.exit_code == 1
+    assert isinstance(told.exception, SystemExit)
+    assert f"cannot listen on 127.0.0.1:{port}" in told.stderr
+    assert "Another one: --port 0" in told.stderr
 
 
 @pytest.mark.parametrize("command", ["experiment list", "lanes show", "console"])

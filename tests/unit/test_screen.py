@@ -1,5 +1,7 @@
 """What commands show of strangers' records: as it is, whatever it looks like to Rich or to a terminal."""
 
+import base64
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -141,6 +143,12 @@ def test_no_control_of_a_record_reaches_the_terminal_that_tails_it(
     told = capsys.readouterr().out
     assert harmless(told) == told
     assert r"a\x1b]0;mine\x07\x1b[2J h\x1b[1m=\x1b[5m" in told
+
+
+@pytest.mark.parametrize("value", [b'{"a":NaN}', b"[Infinity]", b"-Infinity", b"1e999"])
+def test_what_is_no_json_is_not_passed_on_as_json(value: bytes) -> None:
+    told = json.dumps(tail.as_object(_record(key=b"a", value=value)), allow_nan=False)
+    assert json.loads(told)["value"] == {"base64": base64.b64encode(value).decode()}
 
 
 def test_letters_of_every_script_tabs_and_lines_are_no_controls() -> None:

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from streams.cli import app
 from streams.guard import authorised
+from streams.listening import ListenError
 from streams.settings import Settings
 from streams.vitals import LaneVitals, Vitals
-from streams.web import ListenError, Web, check_port
+from streams.web import Web, check_port
 
 WELL = Vitals(polls=1, caught_up=True, joined=True, lanes={0: LaneVitals("running", (1, 2), busy=False)})
 

@@ -1,4 +1,4 @@
-"""Who may ask our web servers: anyone on loopback; beyond it, whoever bears the token."""
+"""Who may ask our web servers: anyone on loopback, by this machine's names; beyond it, whoever bears the token."""
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
@@ -7,6 +7,9 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from streams.settings import is_loopback
+
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -25,6 +28,24 @@ def _bytes(text: str) -> bytes:
 def json_response(status: int, told: Mapping[str, object]) -> web.Response:
     """``told`` as JSON."""
     return web.Response(status=status, body=msgspec.json.encode(told), content_type="application/json")
+
+
+def named(host: str) -> Middleware:
+    """On a loopback ``host`` answers 403 to a name that is not this machine's, and lets everyone pass elsewhere.
+
+    Any web site could ask through a name of its own otherwise, and read the answer (DNS rebinding).
+    """
+    names = LOOPBACK_NAMES | {host}
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        name, _, port = request.host.rpartition(":")
+        name = name if port.isdigit() else request.host
+        if is_loopback(host) and name.lower() not in names:
+            return json_response(403, {"error": f"the host {name!r} is not this machine's; use http://127.0.0.1"})
+        return await handler(request)
+
+    return middleware
 
 
 def guard(token: str | None) -> Middleware:

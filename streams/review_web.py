@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from streams.guard import guard
+from streams.guard import guard, named
 from streams.listening import listen
 from streams.metrics_page import metrics_page
 from streams.review_feed import Reviewer
@@ -48,7 +48,7 @@ async def serving(reviewer: Reviewer, settings: Settings, port: int) -> AsyncIte
 
     registry = CollectorRegistry()
     registry.register(ReviewCollector(reviewer))
-    app = web.Application(middlewares=[guard(settings.bearer_token())])
+    app = web.Application(middlewares=[named(settings.web_host), guard(settings.bearer_token())])
     app.router.add_get("/metrics", metrics_page(registry))
     app.router.add_get("/healthz", healthz)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

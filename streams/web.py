@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 from mode import Service
 
-from streams.guard import Handler, guard, json_response
+from streams.guard import Handler, guard, json_response, named
 from streams.listening import ListenError, listen
 from streams.settings import Settings
 from streams.vitals import Vitals
@@ -41,8 +41,10 @@ def check_port(settings: Settings) -> None:
             raise ListenError(f"SALIENCE_WEB_HOST={host}, SALIENCE_WEB_PORT={port}: {error.strerror}") from error
 
 
-def make_app(vitals: Callable[[], Vitals], token: str | None, routes: Mapping[str, Handler] = {}) -> web.Application:
-    """The routes over ``vitals``, as it is at each request; further ``routes`` by their path."""
+def make_app(
+    vitals: Callable[[], Vitals], token: str | None, host: str, routes: Mapping[str, Handler] = {}
+) -> web.Application:
+    """The routes over ``vitals``, as it is at each request, on ``host``; further ``routes`` by their path."""
 
     async def healthz(_request: web.Request) -> web.Response:
         """200 while the process goes on, 503 with the reason while it ends."""
@@ -56,7 +58,7 @@ def make_app(vitals: Callable[[], Vitals], token: str | None, routes: Mapping[st
         lanes = {str(number): lane.stage for number, lane in sorted(now.lanes.items())}
         return json_response(503 if reason else 200, {"ready": not reason, "reason": reason, "lanes": lanes})
 
-    app = web.Application(middlewares=[guard(token)], client_max_size=REQUEST_BYTES_MAX)
+    app = web.Application(middlewares=[named(host), guard(token)], client_max_size=REQUEST_BYTES_MAX)
     for path, handler in {"/healthz": healthz, "/readyz": readyz, **routes}.items():
         app.router.add_get(path, handler)
     return app
@@ -68,7 +70,7 @@ class Web(Service):
     def __init__(self, settings: Settings, vitals: Callable[[], Vitals], routes: Mapping[str, Handler] = {}) -> None:
         super().__init__()
         self._host, self._port = settings.web_host, settings.web_port
-        app = make_app(vitals, settings.bearer_token(), routes)
+        app = make_app(vitals, settings.bearer_token(), settings.web_host, routes)
         self._routes = sorted({resource.canonical for resource in app.router.resources()})
         self._runner = web.AppRunner(
             app,

@@ -2,7 +2,7 @@
 
 On loopback unless told otherwise, and then whatever tells of the shop wants the bearer token; the page's own files tell
 nothing. Nothing is loaded from elsewhere, and the browser is told to refuse it (Content-Security-Policy). On loopback a
-request must name this machine, or any web site could ask through a name of its own (DNS rebinding).
+request must name this machine (`streams.guard.named`).
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from importlib.resources.abc import Traversable
 import msgspec
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 
 from scoring.attention import ModelError
 from scoring.engine import Engine
@@ -25,12 +24,12 @@ from streams.console.desk import Desk, Snapshot
 from streams.console.receipts import find_receipt
 from streams.console.tails import Tails
 from streams.console.why import Explainer
-from streams.guard import Handler, guard, json_response
+from streams.guard import Handler, guard, json_response, named
 from streams.lag.monitor import LagMonitor
 from streams.listening import listen
 from streams.reading import MissingTopicError, remedy
 from streams.rules import RulesError
-from streams.settings import Settings, is_loopback
+from streams.settings import Settings
 from streams.wire import UNREADABLE
 
 log = structlog.get_logger()
@@ -58,7 +57,6 @@ TYPES = {
     ".js": "text/javascript",
     ".json": "application/json",
 }
-LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
 class Live:
@@ -119,7 +117,7 @@ LIVE: web.AppKey[Live] = web.AppKey("live", Live)
 
 def make_app(live: Live, settings: Settings) -> web.Application:
     """The page for everyone who may connect; under ``/api`` what it shows, for whoever bears the token."""
-    app = web.Application(middlewares=[_careful(settings.web_host)])
+    app = web.Application(middlewares=[named(settings.web_host)])
     for path, handler in _static().items():
         app.router.add_get(path, handler)
     app.router.add_get("/healthz", _healthz(live))
@@ -133,20 +131,8 @@ def make_app(live: Live, settings: Settings) -> web.Application:
     return app
 
 
-def _careful(host: str) -> Middleware:
-    """Headers that keep the page to itself, and no answer to a name that is not this machine's."""
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        name = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
-        if is_loopback(host) and name not in LOOPBACK_NAMES | {host}:
-            return json_response(403, {"error": f"the host {name!r} is not this machine's; use http://127.0.0.1"})
-        return await handler(request)
-
-    return middleware
-
-
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """Headers that keep the page to itself."""
     response.headers.update(HEADERS)
 
 

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from streams.guard import guard
+from streams.guard import guard, named
 from streams.lag.exporter import LagCollector
 from streams.lag.monitor import LagMonitor
 from streams.listening import listen
@@ -24,9 +24,9 @@ MONITOR: web.AppKey[LagMonitor] = web.AppKey("monitor", LagMonitor)
 LISTENERS: web.AppKey[set[web.StreamResponse]] = web.AppKey("listeners", set)
 
 
-def make_app(monitor: LagMonitor, token: str | None = None) -> web.Application:
-    """The pages, for whoever bears ``token`` where there is one; the caller runs the monitor."""
-    app = web.Application(middlewares=[guard(token)])
+def make_app(monitor: LagMonitor, token: str | None = None, host: str = "127.0.0.1") -> web.Application:
+    """The pages on ``host``, for whoever bears ``token`` where there is one; the caller runs the monitor."""
+    app = web.Application(middlewares=[named(host), guard(token)])
     app[MONITOR] = monitor
     app[LISTENERS] = set()
     registry = CollectorRegistry()
@@ -79,7 +79,7 @@ async def serve(
 
     Raises `ListenError` where it cannot listen.
     """
-    runner = web.AppRunner(make_app(monitor, token), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(make_app(monitor, token, at[0]), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         async with monitor:

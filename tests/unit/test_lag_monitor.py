@@ -168,6 +168,16 @@ def test_the_pages_tell_the_lag_and_health() -> None:
     browse(monitor, visit)
 
 
+def test_on_loopback_a_foreign_name_is_refused() -> None:
+    monitor, _ = monitor_of(90)
+
+    async def visit(client: TestClient) -> None:  # type: ignore[type-arg]  # its request type is of no interest
+        assert (await client.get("/lag", headers={"Host": "rebound.example"})).status == 403
+        assert (await client.get("/lag", headers={"Host": "localhost:9308"})).status == 200
+
+    browse(monitor, visit)
+
+
 def test_beyond_loopback_only_the_bearer_of_the_token_is_told() -> None:
     monitor, _ = monitor_of(90)
 

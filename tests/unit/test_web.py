@@ -78,6 +78,13 @@ def test_a_token_that_is_not_ascii_is_compared_like_any_other() -> None:
     assert authorised({"Authorization": "bearer ä"}, "ä")
 
 
+def test_on_loopback_a_foreign_name_is_refused_and_the_machines_own_are_not() -> None:
+    assert ask(WELL, "/readyz", {"Host": "rebound.example:9309"})[0] == 403
+    assert ask(WELL, "/readyz", {"Host": "LOCALHOST:9309"})[0] == 200
+    beyond = {"Host": "worker.example:9309", "Authorization": "Bearer s3cret"}
+    assert ask(WELL, "/readyz", beyond, web_host="0.0.0.0", web_token="s3cret")[0] == 200
+
+
 def test_other_paths_and_methods_are_not_there() -> None:
     assert ask(WELL, "/")[0] == 404
     assert ask(WELL, "/router")[0] == 404

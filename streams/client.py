@@ -57,6 +57,7 @@ class Counts:
     tombstones: int = 0
     malformed: int = 0
     evicted: int = 0
+    older: int = 0
 
 
 class Latest:
@@ -118,6 +119,9 @@ class Latest:
         if held is not None and held.placement_id == placement.placement_id:
             self.counts.repeats += 1
             return
+        if held is not None and placement.time_ms < held.time_ms:  # of a worker that does not know yet that it is none
+            self.counts.older += 1
+            return
         self.counts.placements += 1
         self._held[user] = placement
         self._held.move_to_end(user)
@@ -141,7 +145,8 @@ class PlacementView:
     - ``isolation``: with ``read_committed`` nothing is seen of a transaction that is open or was aborted.
 
     A record that repeats the placement held (the same ``placement_id``), as a failover in ``at_least_once``
-    brings about, is skipped. Malformed records, and those whose key is not their user, are counted.
+    brings about, is skipped, and so is one whose event is older than that of the placement held. Malformed records, and
+    those whose key is not their user, are counted.
     When partitions are added, all are read from their beginning again.
     """
 

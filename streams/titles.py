@@ -20,7 +20,7 @@ from scoring.ids import EMPTY, id64s
 from scoring.text import TEXT_DIM, TEXT_ENCODER, TextOf, Vectors
 
 TITLES_MAX = 1_000_000
-"""Rows of the file, 2 GB, as many as a catalogue has ads; a longer one is begun anew when it is opened."""
+"""Rows of the file, 2 GB, as many as a catalogue has ads; one that would get longer is begun anew."""
 _ROW = np.dtype([("title", "<u8"), ("check", "<u8"), ("vector", "<f4", (TEXT_DIM,))])
 _ROWS_PER_READ = 4_096
 """8 MB."""
@@ -34,7 +34,7 @@ class Titles:
 
     def __init__(self, folder: Path, encode: TextOf, most: int = TITLES_MAX) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._encode = encode
+        self._encode, self._most = encode, most
         self._lock = Lock()
         self._file = os.open(folder / f"{TEXT_ENCODER}.vectors", os.O_RDWR | os.O_CREAT, 0o600)
         with self._alone():
@@ -78,6 +78,9 @@ class Titles:
         with self._alone():
             end = os.fstat(self._file).st_size
             end -= end % _ROW.itemsize  # a row that a process began and did not end
+            if max(end // _ROW.itemsize, len(self._places)) + len(rows) > self._most:
+                os.ftruncate(self._file, end := 0)  # others find their rows gone, and go on
+                self._places.clear()
             os.pwrite(self._file, rows.tobytes(), end)
             self._places |= {number: end + at * _ROW.itemsize for at, number in enumerate(rows["title"].tolist())}
         place = {title: at for at, title in enumerate(told)}

@@ -6,6 +6,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from streams.wire import TimeMs
+
 LATENCIES_KEPT = 512
 """Newest placements of each lane that the percentiles are of: 2 KB a lane; five are beyond the 99th."""
 RATE_OVER_TICKS = 5
@@ -17,7 +19,7 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
 
     placement_id: str
     user_id: str
-    time_ms: int
+    time_ms: TimeMs
     arm: str
     model: str
     context_only: bool = False

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from streams.client import Latest, PlacementView, ViewError
@@ -30,6 +31,22 @@ def test_the_latest_placement_of_a_user_wins() -> None:
     assert held == placement("u", "p3")
     assert latest.get("nobody", NOW_MS) is None
     assert len(latest) == 2
+
+
+def test_an_older_placement_that_comes_later_is_counted_and_does_not_replace_a_newer_one() -> None:
+    called: list[str] = []
+    latest = Latest(on_placement=lambda each: called.append(each.placement_id))
+    newer, older = placement("u", "p2"), msgspec.structs.replace(placement("u", "p1"), time_ms=NOW_MS - 1)
+    same = placement("u", "p3")
+    take(latest, newer, older)
+    assert latest.get("u", NOW_MS) == newer
+    take(latest, same)
+    assert latest.get("u", NOW_MS) == same
+    assert called == ["p2", "p3"]
+    assert (latest.counts.placements, latest.counts.older) == (2, 1)
+    latest.take(b"u", None)
+    take(latest, older)
+    assert latest.get("u", NOW_MS) == older
 
 
 def test_a_repeat_is_counted_and_not_called_back() -> None:

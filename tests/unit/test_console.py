@@ -52,6 +52,16 @@ def test_latency_percentiles_are_of_the_newest_placements_and_rates_of_the_last_
     assert flow.tick(6_000)[1].placements_per_s == 10.0
 
 
+def test_a_placement_of_no_time_is_malformed_and_the_console_goes_on() -> None:
+    desk = Desk(Settings(), 1)
+    (tail,) = [tail for tail in desk.tails() if tail.topic == "placements"]
+    value = encode_json({"placement_id": "p", "user_id": "u", "arm": "a", "model": "m", "time_ms": START_MS})
+    for time_ms in (b"9" * 400, b"-1"):
+        tail.take([Record("placements", 0, 0, START_MS, b"u", value.replace(str(START_MS).encode(), time_ms))])
+    tail.take([Record("placements", 0, 2, START_MS, b"u", value)])
+    assert desk.malformed == 2
+
+
 def test_what_was_there_before_the_console_is_no_rate() -> None:
     flow = Flow(1)
     for second in range(3):

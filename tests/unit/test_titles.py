@@ -118,6 +118,18 @@ def test_a_file_beyond_its_bound_is_begun_anew_and_others_go_on(opened: Open) ->
     assert encoder.asked == ["a", "b", "c", "a"]
 
 
+def test_a_file_that_is_full_is_begun_anew_while_it_is_open(opened: Open, tmp_path: Path) -> None:
+    (one, encoder), (other, _) = opened(most=3), opened(most=3)
+    for number in range(20):
+        (one if number % 4 else other).learn([f"title {number}"])
+        assert len(one) <= 3
+        assert len(other) <= 3
+        assert file_of(tmp_path).stat().st_size <= 3 * _ROW.itemsize
+    encoder.asked.clear()
+    assert (one(["title 19", "title 0"]) == Counting()(["title 19", "title 0"])).all()
+    assert encoder.asked == ["title 0"]
+
+
 def test_a_model_that_asks_for_text_is_given_titles_and_others_are_not(opened: Open, tmp_path: Path) -> None:
     wants, plain = load(toy_model(tmp_path / "wants", text=True)), load(toy_model(tmp_path / "plain"))
     titles, _ = opened()

@@ -23,15 +23,17 @@ from scoring.confidence import log_e_value, mixture_width, radius, split_log_e_v
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-SUMS = ("users", "impressions", "clicks", "conversions", "revenue_micros", "viewed_s", "switches")
-"""What is summed per user; "users" is 1 for everyone, "switches" impressions of another category than the last."""
+SUMS = ("users", "impressions", "clicks", "conversions", "revenue_micros", "viewed_s", "switches", "shown")
+"""What is summed per user; "users" is 1 for everyone, "switches" impressions of another category than the last among
+those "shown", which are as many as the "impressions" or are counted elsewhere than these.
+"""
 
 METRICS: dict[str, tuple[str, str]] = {
     "ctr": ("clicks", "impressions"),
     "cvr": ("conversions", "clicks"),
     "revenue_micros": ("revenue_micros", "users"),
     "viewed_s": ("viewed_s", "impressions"),
-    "diversity": ("switches", "impressions"),
+    "diversity": ("switches", "shown"),
 }
 """Each metric as what is divided by what, sums over users both."""
 
@@ -101,17 +103,19 @@ class Trial:
         """How many there are."""
         return int(self.shares.shape[-1])
 
-    def expose(self, users: Ints, arms: Ints, totals: Floats) -> None:
+    def expose(self, users: Ints, arms: Ints, totals: Floats) -> Ints:
         """Users ``[E]`` (places, each once) saw their arm's policy; ``totals [U, sums]`` are those before it.
 
-        Who was exposed to one arm before and now to another has crossed, and counts no more.
+        Who was exposed to one arm before and now to another has crossed, and counts no more. Returns those of the
+        users who count from here on.
         """
         self._grow(len(totals))
         known = self.arm[users] != OUTSIDE
         self.crossed[users[known & (self.arm[users] != arms)]] = True
-        new = users[~known]
+        new: Ints = users[~known]
         self.arm[new] = arms[~known]
         self.before[new] = totals[new]
+        return new
 
     def _grow(self, users: int) -> None:
         if (more := users - len(self.arm)) > 0:

@@ -2,7 +2,8 @@
 
 Exposure is an impression whose placement's id names an arm. What a user did is read off their row on the changelog,
 whose counters are exact: each event once, filtered as the engine filters. A user counts from the row that holds the
-exposing impression on; the counters before it are what came before.
+exposing impression on; the counters before it are what came before. How varied what they were shown was is read off
+the impressions themselves, from the exposing one on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,8 +30,10 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 USERS_MAX = 2_000_000
-"""Users watched: 90 bytes each, and 75 for every experiment. Later ones count nowhere, and that is counted."""
+"""Users watched: 190 bytes each, and 100 for every experiment. Later ones count nowhere, and that is counted."""
 ADS_MAX = 1_000_000
+REPEATS_MAX = 100_000
+"""Impressions whose repeats are known: a producer's come within a few events, of which another's are in between."""
 _FIRST_SLAB = 1_024
 _OF_ROW = {
     "impressions": ("impressions", 1.0),
@@ -39,7 +42,12 @@ _OF_ROW = {
     "revenue_micros": ("value_micros", 1.0),
     "viewed_s": ("viewed_ms", 1e-3),
 }
-_SWITCHES = SUMS.index("switches")
+FROM_ROWS = [SUMS.index(name) for name in _OF_ROW]
+"""Sums that users' rows tell; the others but the first, impressions do."""
+ROUNDING = 0.5
+"""By less a sum of counters that never fell may seem to have fallen: seconds have fractions."""
+_SWITCHES, _SHOWN = SUMS.index("switches"), SUMS.index("shown")
+FROM_IMPRESSIONS = [_SWITCHES, _SHOWN]
 
 
 class _Shown(msgspec.Struct):
@@ -68,7 +76,10 @@ class _Shelved(msgspec.Struct):
 
 @dataclass
 class Watched:
-    """An experiment's trial, and exposures whose row has not been seen yet."""
+    """An experiment's trial, and exposures whose row has not been seen yet.
+
+    ``exposed_after [U, 2]``: what impressions had told of the user before the exposing one.
+    """
 
     setting: ExperimentSetting
     trial: Trial
@@ -76,6 +87,7 @@ class Watched:
     duel: Duel | None = None
     exposed_arm: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, dtype=np.int8))
     exposed_ms: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    exposed_after: Floats = field(default_factory=lambda: np.empty((0, len(FROM_IMPRESSIONS))))
     last: Look | None = None
     preference: Preference | None = None
 
@@ -107,6 +119,7 @@ class Watched:
         more = users - len(self.exposed_arm)
         self.exposed_arm = np.concatenate([self.exposed_arm, np.full(more, OUTSIDE, dtype=np.int8)])
         self.exposed_ms = np.concatenate([self.exposed_ms, np.zeros(more, dtype=np.int64)])
+        self.exposed_after = np.concatenate([self.exposed_after, np.zeros((more, len(FROM_IMPRESSIONS)))])
 
 
 class Referee:
@@ -119,11 +132,15 @@ class Referee:
         self.ids = np.zeros(_FIRST_SLAB, dtype=np.uint64)
         self.users = 0
         self.totals = np.zeros((_FIRST_SLAB, len(SUMS)))
+        self.gone = np.zeros((_FIRST_SLAB, len(FROM_ROWS)))
+        """What users' rows had counted that are no more: who is forgotten and comes back begins with a new row."""
         self.category = np.zeros(_FIRST_SLAB, dtype=np.uint64)
         self.seen = np.zeros(_FIRST_SLAB, dtype=np.bool_)
         self.watched: dict[int, Watched] = {}
         self._allocations: dict[str, Allocation] = {}
         self.credits = Credits()
+        self.latest: dict[int, None] = {}
+        """Impressions by their event's 64-bit id, `REPEATS_MAX` of them, oldest first."""
         self.unwatched_users = 0
         self.malformed = 0
 
@@ -166,15 +183,13 @@ class Referee:
                 shown.append(msgspec.json.decode(value or b"", type=_Shown))
             except UNREADABLE:
                 self.malformed += 1
+        shown = [one for one in shown if not self._is_repeat(id64(one.event_id))]
         if not shown:
             return
         places = self._places_of(id64s([one.user_id for one in shown]))
         for one, place in zip(shown, places.tolist(), strict=True):
             if place == MISSING:
                 continue
-            category = self._categories.get(one.ad_id, 0)
-            self.totals[place, _SWITCHES] += category not in (0, int(self.category[place]))
-            self.category[place] = category or self.category[place]
             for number, arm in arms_of(one.placement_id or ""):
                 watched = self.watched.get(number)
                 if watched is None or watched.setting.status != "running":
@@ -184,6 +199,23 @@ class Referee:
                 elif arm == BOTH and one.slot is not None:
                     drafted = Drafted(number, place, side_of(one.placement_id or "", one.slot))
                     self.credits.show(watched.duel, id64(one.event_id), drafted)
+            self._count(place, self._categories.get(one.ad_id, 0))
+
+    def _is_repeat(self, event: int) -> bool:
+        """Whether the impression is one of the latest; it is from now on."""
+        if event in self.latest:
+            return True
+        self.latest[event] = None
+        if len(self.latest) > REPEATS_MAX:
+            del self.latest[next(iter(self.latest))]
+        return False
+
+    def _count(self, place: int, category: int) -> None:
+        """Count an impression, and whether its ``category`` is another than the last; 0 is none that is known."""
+        last = int(self.category[place])
+        self.totals[place, _SHOWN] += 1
+        self.totals[place, _SWITCHES] += 0 not in (category, last) and category != last
+        self.category[place] = category or last
 
     def take_outcomes(self, values: Iterable[bytes | None]) -> None:
         """Learn what came of impressions, each once and filtered as the engine filters; for interleaved rankings."""
@@ -207,6 +239,7 @@ class Referee:
             return
         watched.exposed_arm[place] = arm
         watched.exposed_ms[place] = time_ms
+        watched.exposed_after[place] = self.totals[place, FROM_IMPRESSIONS]
 
     def take_rows(self, users: Sequence[bytes], rows: Rows) -> None:
         """Take users' new rows, each user once: exposures that they hold begin to count, then come the new totals."""
@@ -215,8 +248,7 @@ class Referee:
         places, rows = places[held], rows[held]
         now = self.totals[places]
         now[:, 0] = 1.0
-        for name, (column, scale) in _OF_ROW.items():
-            now[:, SUMS.index(name)] = rows[column] * scale
+        now[:, FROM_ROWS] = self._lifetime(places, np.stack([rows[of] * by for of, by in _OF_ROW.values()], axis=1))
         # Whose past was not seen counts from here: all that the row holds came before.
         strangers = ~self.seen[places] & (rows["impressions"] > 1)
         self.totals[places[strangers]] = now[strangers]
@@ -225,9 +257,22 @@ class Referee:
             begins = (watched.exposed_arm[places] != OUTSIDE) & (rows["time_ms"] >= watched.exposed_ms[places])
             at = places[begins]
             if len(at):
-                watched.trial.expose(at, watched.exposed_arm[at].astype(np.int64), self.totals[: self.users])
+                arms = watched.exposed_arm[at].astype(np.int64)
+                new = watched.trial.expose(at, arms, self.totals[: self.users])
+                watched.trial.before[new[:, None], FROM_IMPRESSIONS] = watched.exposed_after[new]
                 watched.exposed_arm[at] = OUTSIDE
         self.totals[places] = now
+
+    def _lifetime(self, places: Ints, counted: Floats) -> Floats:
+        """What users have done in all, of what their rows have ``counted [N, columns]``.
+
+        Counters only grow: a row with less is a new one, of a user who was erased, or idle, and came back.
+        """
+        known = self.totals[places][:, FROM_ROWS]
+        anew = self.seen[places] & (counted + self.gone[places] < known - ROUNDING).any(axis=1)
+        self.gone[places[anew]] = known[anew]
+        found: Floats = counted + self.gone[places]
+        return found
 
     def _places_of(self, ids: npt.NDArray[np.uint64]) -> Ints:
         """Places of users, new ones given the next; `MISSING` beyond the bound."""
@@ -251,9 +296,10 @@ class Referee:
         return self.users - 1
 
     def _grow(self) -> None:
-        more = len(self.ids)
+        more = max(len(self.ids), _FIRST_SLAB)
         self.ids = np.concatenate([self.ids, np.zeros(more, dtype=np.uint64)])
         self.totals = np.concatenate([self.totals, np.zeros((more, len(SUMS)))])
+        self.gone = np.concatenate([self.gone, np.zeros((more, len(FROM_ROWS)))])
         self.category = np.concatenate([self.category, np.zeros(more, dtype=np.uint64)])
         self.seen = np.concatenate([self.seen, np.zeros(more, dtype=np.bool_)])
         for watched in self.watched.values():
@@ -262,23 +308,27 @@ class Referee:
     # --- what it shows -------------------------------------------------------------------------------------
 
     def look(self) -> list[Watched]:
-        """Look at every experiment that runs; those that were stopped keep what was seen last."""
+        """Look at every experiment that runs; those that were stopped keep what was seen last.
+
+        What users do after the end is the shop's own policy's. One that ended before any look is not told.
+        """
         for watched in self.watched.values():
-            if watched.setting.status == "running" or watched.last is None:
+            if watched.setting.status == "running":
                 watched.preference = watched.duel.look() if watched.duel else None
                 cohort = watched.experiment.cohort(self.ids[: self.users]) if watched.allocation else None
                 watched.last = watched.trial.look(self.totals[: self.users], cohort)
-        return [self.watched[number] for number in sorted(self.watched)]
+        return [self.watched[number] for number in sorted(self.watched) if self.watched[number].last is not None]
 
     def restore(
         self,
         ids: npt.NDArray[np.uint64],
         totals: Floats,
+        gone: Floats,
         category: npt.NDArray[np.uint64],
         seen: npt.NDArray[np.bool_],
     ) -> None:
-        """Take back users as they were saved: ``ids, category, seen [U]``, ``totals [U, sums]``."""
-        self.ids, self.totals, self.category, self.seen = ids, totals, category, seen
+        """Take back users as they were saved: ``ids, category, seen [U]``, ``totals [U, sums]``, ``gone [U, 5]``."""
+        self.ids, self.totals, self.gone, self.category, self.seen = ids, totals, gone, category, seen
         self.users = len(ids)
         self._places = IdMap(max(self.users, _FIRST_SLAB))
         for place, user in enumerate(ids.tolist()):

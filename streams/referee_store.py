@@ -1,21 +1,25 @@
 """What the referee knows, as one file: written whole or not at all, read back to go on where it was."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from scoring.interleaving import Duel
-from scoring.trial import Trial
+from scoring.interleaving import Duel, Preference
+from scoring.trial import SUMS, Difference, Look, Trial
 from streams.control_wire import ExperimentSetting
 from streams.duels import Drafted
 from streams.experiments import definition
-from streams.referee import Referee, Watched
+from streams.referee import FROM_IMPRESSIONS, FROM_ROWS, Referee, Watched
 
-VERSION = 1
+VERSION = 2
+"""A file of version 1 is read: impressions were what diversity was of, and no last look was kept."""
 Offsets = dict[tuple[str, int], int]
 """Next offset by topic and partition."""
 
@@ -30,6 +34,7 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int]) -
     arrays = {
         "ids": referee.ids[:users],
         "totals": referee.totals[:users],
+        "gone": referee.gone[:users],
         "category": referee.category[:users],
         "seen": referee.seen[:users],
     }
@@ -42,17 +47,21 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int]) -
             f"{number}.crossed": trial.crossed[:size],
             f"{number}.exposed_arm": watched.exposed_arm[:users],
             f"{number}.exposed_ms": watched.exposed_ms[:users],
+            f"{number}.exposed_after": watched.exposed_after[:users],
         }
         experiments[number] = {
             "setting": json.loads(msgspec.json.encode(watched.setting)),
             "widths": [[metric, arm, width] for (metric, arm), width in trial.widths.items()],
             "evidence": [[metric, arm, most] for (metric, arm), most in trial.evidence.items()],
             "split_evidence": trial.split_evidence,
+            "last": None if watched.last is None else _told(watched.last),
+            "preference": None if watched.preference is None else dataclasses.asdict(watched.preference),
         }
         if (duel := watched.duel) is not None:
             arrays |= {f"{number}.credit": duel.credit[:users], f"{number}.shown": duel.shown[:users]}
             experiments[number] |= {"width": duel.width, "duel_evidence": duel.evidence}
     arrays["pending"] = np.array([(event, *one) for event, one in referee.credits.pending.items()], dtype=np.uint64)
+    arrays["latest"] = np.fromiter(referee.latest, dtype=np.uint64)
     about = {
         "version": VERSION,
         "offsets": [[topic, partition, offset] for (topic, partition), offset in offsets.items()],
@@ -74,36 +83,73 @@ def load(file: Path, referee: Referee) -> Offsets:
     if not file.exists():
         return {}
     try:
-        with np.load(file, allow_pickle=False) as saved:
-            about = json.loads(saved["about"].tobytes())
-            if about["version"] != VERSION:
+        with np.load(file, allow_pickle=False) as npz:
+            about = json.loads(npz["about"].tobytes())
+            if about["version"] not in (1, VERSION):
                 raise StoreError(f"{file} has version {about['version']}, expected {VERSION}; delete it to start anew")
-            referee.restore(saved["ids"], saved["totals"], saved["category"], saved["seen"])
-            for event, *drafted in saved["pending"].reshape(-1, 4).tolist() if "pending" in saved else []:
-                referee.credits.pending[event] = Drafted(*drafted)
-            for number, told in about["experiments"].items():
-                setting = msgspec.convert(told["setting"], ExperimentSetting)
-                trial = Trial(
-                    definition(setting).shares,
-                    arm=saved[f"{number}.arm"],
-                    before=saved[f"{number}.before"],
-                    crossed=saved[f"{number}.crossed"],
-                    widths={(metric, arm): width for metric, arm, width in told["widths"]},
-                    evidence={(metric, arm): most for metric, arm, most in told["evidence"]},
-                    split_evidence=told["split_evidence"],
-                )
-                duel = None
-                if setting.interleaved:
-                    duel = Duel(credit=saved[f"{number}.credit"], shown=saved[f"{number}.shown"])
-                    duel.width, duel.evidence = told["width"], told["duel_evidence"]
-                referee.watched[int(number)] = Watched(
-                    setting,
-                    trial,
-                    duel=duel,
-                    exposed_arm=saved[f"{number}.exposed_arm"],
-                    exposed_ms=saved[f"{number}.exposed_ms"],
-                )
-    except (OSError, ValueError, KeyError, msgspec.ValidationError) as error:
+            saved = dict(npz) if about["version"] == VERSION else _of_version_1(dict(npz), about["experiments"])
+        referee.restore(saved["ids"], saved["totals"], saved["gone"], saved["category"], saved["seen"])
+        referee.latest = dict.fromkeys(saved["latest"].tolist())
+        for event, *drafted in saved["pending"].reshape(-1, 4).tolist() if "pending" in saved else []:
+            referee.credits.pending[event] = Drafted(*drafted)
+        for number, told in about["experiments"].items():
+            referee.watched[int(number)] = _watched(number, told, saved)
+    except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
         raise StoreError(f"{file} cannot be read ({error}); delete it to start anew from the topics") from error
     referee.unwatched_users, referee.malformed = about["unwatched_users"], about["malformed"]
     return {(topic, partition): offset for topic, partition, offset in about["offsets"]}
+
+
+def _watched(number: str, told: dict[str, Any], saved: Mapping[str, npt.NDArray[Any]]) -> Watched:
+    """The experiment as it was saved."""
+    setting = msgspec.convert(told["setting"], ExperimentSetting)
+    trial = Trial(
+        definition(setting).shares,
+        arm=saved[f"{number}.arm"],
+        before=saved[f"{number}.before"],
+        crossed=saved[f"{number}.crossed"],
+        widths={(metric, arm): width for metric, arm, width in told["widths"]},
+        evidence={(metric, arm): most for metric, arm, most in told["evidence"]},
+        split_evidence=told["split_evidence"],
+    )
+    duel = None
+    if setting.interleaved:
+        duel = Duel(credit=saved[f"{number}.credit"], shown=saved[f"{number}.shown"])
+        duel.width, duel.evidence = told["width"], told["duel_evidence"]
+    return Watched(
+        setting,
+        trial,
+        duel=duel,
+        exposed_arm=saved[f"{number}.exposed_arm"],
+        exposed_ms=saved[f"{number}.exposed_ms"],
+        exposed_after=saved[f"{number}.exposed_after"],
+        last=None if told["last"] is None else _look(told["last"]),
+        preference=None if told["preference"] is None else Preference(**told["preference"]),
+    )
+
+
+def _told(look: Look) -> dict[str, Any]:
+    return dataclasses.asdict(look) | {"users": look.users.tolist()}
+
+
+def _look(told: dict[str, Any]) -> Look:
+    differences = {
+        metric: {int(arm): Difference(**found) for arm, found in arms.items()}
+        for metric, arms in told["differences"].items()
+    }
+    return Look(**told | {"users": np.array(told["users"], dtype=np.int64), "differences": differences})
+
+
+def _of_version_1(
+    saved: dict[str, npt.NDArray[Any]], experiments: dict[str, dict[str, Any]]
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a file of version 1 as those of this one; ``experiments`` are told what they lack."""
+    impressions = SUMS.index("impressions")
+    users = len(saved["ids"])
+    out = saved | {"gone": np.zeros((users, len(FROM_ROWS))), "latest": np.empty(0, dtype=np.uint64)}
+    for name in ("totals", *(f"{number}.before" for number in experiments)):
+        out[name] = np.column_stack([saved[name], saved[name][:, impressions]])
+    for number, told in experiments.items():
+        out[f"{number}.exposed_after"] = out["totals"][:, FROM_IMPRESSIONS]
+        told |= {"last": None, "preference": None}
+    return out

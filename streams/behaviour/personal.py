@@ -82,6 +82,7 @@ def _totals(behaviour: Behaviour, chosen: Ints) -> Floats:
         "revenue_micros": behaviour.bought_micros[chosen].astype(float),
         "viewed_s": behaviour.of_impressions(behaviour.actions["viewed_ms"])[chosen] / 1000,
         "switches": _switches(behaviour, chosen).astype(float),
+        "shown": np.ones(len(chosen)),
     }
     for name, values in columns.items():
         told[:, SUMS.index(name)] = np.bincount(user, weights=values, minlength=behaviour.users)

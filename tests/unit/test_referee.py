@@ -1,16 +1,31 @@
 """The referee against what topics really hold: what is malformed, told twice, read late, begun anew or taken back."""
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from scoring.policies import arms_of
+from scoring.trial import SUMS
 from streams.control_wire import ExperimentSetting
-from streams.experiments import start
+from streams.experiment_report import report
+from streams.experiments import start, stop
 from streams.referee import Referee
+from streams.referee_store import load, save
 from streams.wire import encode_json
 from tests.unit.test_duels import draft as duel_draft
-from tests.unit.test_experiments import row, running
+from tests.unit.test_experiments import played, row, running, shown
 
 SHOWN = {"event_id": "e", "user_id": "u", "ad_id": "a", "time_ms": 10, "slot": 0}
+
+
+def restarted(referee: Referee, home: Path) -> Referee:
+    """One that goes on from the other's file."""
+    save(home / "x.npz", referee, {})
+    again = Referee()
+    load(home / "x.npz", again)
+    return again
 
 
 @pytest.mark.parametrize(
@@ -43,3 +58,106 @@ def test_an_impression_that_no_shop_means_exposes_nobody_and_ends_no_referee(
 
 def test_a_placement_whose_arm_is_negative_names_none() -> None:
     assert arms_of("0.1--2") == []
+
+
+def test_a_referee_that_had_seen_nobody_goes_on_after_a_restart(tmp_path: Path) -> None:
+    referee = Referee()
+    referee.follow(running())
+    again = restarted(referee, tmp_path)
+    again.take_impressions([shown(user, 0, 10) for user in range(1_500)])
+    assert again.users == 1_500
+
+
+def test_a_user_who_was_forgotten_and_comes_back_keeps_what_they_did_in_the_experiment(tmp_path: Path) -> None:
+    referee = Referee()
+    referee.follow(running())
+    referee.take_rows([b"u1"], row(5, 400, 40))
+    referee.take_impressions([shown(1, 0, 10)])
+    referee.take_rows([b"u1"], row(10, 410, 45))
+    for at, (impressions, clicks) in enumerate(((0, 1), (5, 2), (8, 2)), start=30):
+        referee.take_rows([b"u1"], row(at, impressions, clicks))
+        referee = restarted(referee, tmp_path)
+    (watched,) = referee.look()
+    assert watched.last is not None
+    assert watched.last.values["ctr"][0] == pytest.approx((5 + 2) / (10 + 8))
+    assert watched.trial.before[0, SUMS.index("impressions")] == 400  # the covariate is what came before
+
+
+def test_what_was_seen_last_of_a_stopped_experiment_stands_whatever_users_do_after_it(tmp_path: Path) -> None:
+    referee = played(1)
+    (watched,) = referee.look()
+    assert watched.last is not None
+    told = report(watched.setting, watched.last, 9)
+    for referee_, looks in ((referee, 1), (restarted(referee, tmp_path), 1), (played(1), 0)):
+        referee_.follow(stop(running(), "", 9))
+        later = np.concatenate([row(99, 900, 0)] * 400)
+        referee_.take_rows([f"u{user}".encode() for user in range(400)], later)
+        looked = referee_.look()
+        assert len(looked) == looks  # of one that was never looked at nothing is told
+        assert [report(running(), one.last, 9) for one in looked if one.last] == [told] * looks
+
+
+STEPS, VIEWERS = 20, 60
+
+
+def diversity(reads: list[list[int]], *, repeats: bool = False, restarts: Path | None = None) -> list[float]:
+    """What a referee says that reads the steps of ``reads`` before the rows that hold them."""
+    draw, referee = np.random.default_rng(3), Referee()
+    referee.follow(running())
+    referee.take_ads([(f"ad-{at}".encode(), encode_json({"category": f"kind-{at}/x"})) for at in range(4)])
+    ads = draw.integers(0, 4, (STEPS, VIEWERS))
+    users = [f"u{user}".encode() for user in range(VIEWERS)]
+    steps = [
+        [shown(user, user % 2, 100 + step, ad=f"ad-{ads[step, user]}") for user in range(VIEWERS)]
+        for step in range(STEPS)
+    ]
+    for steps_read in reads:
+        for step in steps_read:
+            referee.take_impressions(steps[step] * (1 + repeats))
+        if restarts:
+            referee = restarted(referee, restarts)
+            referee.take_ads([(f"ad-{at}".encode(), encode_json({"category": f"kind-{at}/x"})) for at in range(4)])
+        if repeats:
+            referee.take_impressions(steps[steps_read[-1]])
+        for step in steps_read:
+            rows = np.concatenate([row(100 + step, step + 1, 0)] * VIEWERS)
+            referee.take_rows(users, rows)
+    (watched,) = referee.look()
+    assert watched.last is not None
+    switched = ads[1:] != ads[:-1]
+    assert watched.last.values["diversity"] == pytest.approx(
+        [switched[:, arm::2].sum() / ads[:, arm::2].size for arm in (0, 1)]
+    )
+    return watched.last.values["diversity"]
+
+
+def test_diversity_is_the_same_however_impressions_and_rows_are_read_and_repeated(tmp_path: Path) -> None:
+    one_by_one = [[step] for step in range(STEPS)]
+    live = diversity(one_by_one)
+    assert diversity([list(range(STEPS))]) == live
+    assert diversity(one_by_one, repeats=True) == live
+    assert diversity(one_by_one, repeats=True, restarts=tmp_path) == live
+
+
+def test_a_file_of_the_former_version_is_read(tmp_path: Path) -> None:
+    referee, file = played(1), tmp_path / "x.npz"
+    before = referee.look()[0].last
+    save(file, referee, {("impressions", 0): 7})
+    with np.load(file) as npz:
+        saved = dict(npz)
+    about = json.loads(saved["about"].tobytes()) | {"version": 1}
+    for told in about["experiments"].values():
+        del told["last"], told["preference"]
+    former = {name: array[:, :-1] if name in ("totals", "1.before") else array for name, array in saved.items()}
+    for name in ("gone", "latest", "1.exposed_after"):
+        del former[name]
+    np.savez(file, allow_pickle=False, **former | {"about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)})
+    again = Referee()
+    assert load(file, again) == {("impressions", 0): 7}
+    after = again.look()[0].last
+    assert before is not None
+    assert after is not None
+    assert after.values["ctr"] == before.values["ctr"]
+    again.take_impressions([shown(1, 0, 99)])
+    again.take_rows([b"u1"], row(99, 99, 0))
+    again.look()

@@ -32,6 +32,8 @@ MODELS_MAX = 8
 """Models that all experiments name, drafts among them: every worker holds them, with vectors of every ad."""
 
 
+COHORT = 0.1
+"""Of its range, that each of a bandit's cohorts has where nothing is said."""
 COHORT_MIN = 1 / 64
 """Of its range, that a bandit's cohort has at least: so many fit an `Allocation`."""
 MINIMUM_MIN = 0.01
@@ -258,13 +260,20 @@ def _check_interleaved(setting: ExperimentSetting) -> None:
         )
 
 
-def start(setting: ExperimentSetting, ramp: float, time_ms: int) -> ExperimentSetting:
-    """Run it with ``ramp`` of its range. Raises `ExperimentError` where it ran before."""
+def start(setting: ExperimentSetting, ramp: float | None, time_ms: int) -> ExperimentSetting:
+    """Run it with ``ramp`` of its range; None: with all of it, or a bandit's `COHORT`.
+
+    Raises `ExperimentError` where it ran before.
+    """
     if setting.status != "draft":
         raise ExperimentError(f"{setting.experiment} is {setting.status}; only a draft can be started")
-    if setting.allocation == "bandit" and ramp < COHORT_MIN:
+    bandit = setting.allocation == "bandit"
+    if ramp is None:
+        ramp = COHORT if bandit else 1.0
+    if bandit and not COHORT_MIN <= ramp < 1:
         raise ExperimentError(
-            f"ramp {ramp}; of a bandit it is the size of each of its cohorts, {COHORT_MIN} at least and 0.1 for ten"
+            f"ramp {ramp}; of a bandit it is the size of each of its cohorts, {COHORT_MIN} at least, 0.1 for ten, "
+            "and below 1, which leaves nobody to share out"
         )
     return msgspec.structs.replace(setting, status="running", ramp=_share(ramp), time_ms=time_ms)
 

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from streams.control_wire import ArmSetting, Guardrail
     from streams.experiments import Bandit
 
+MINIMUM, EPOCH_S = 0.1, 3_600
+"""Of a bandit where nothing is said: the share that it leaves every arm, and the seconds between its cohorts."""
 ARM = "NAME=SHARE, or NAME=SHARE:setting=value,model=VERSION"
 
 
@@ -58,13 +60,19 @@ def guardrail(text: str) -> "Guardrail":
     return Guardrail(metric=found, most_loss=_share(option, loss, "METRIC=LOSS, such as ctr=0.05"))  # type: ignore[arg-type]  # one of them
 
 
-def bandit(allocation: str, minimum: float, epoch_s: int) -> "Bandit | None":
-    """What ``--allocation`` and a bandit's own options say. Raises `ValueError`."""
+def bandit(allocation: str, minimum: float | None, epoch_s: int | None) -> "Bandit | None":
+    """What ``--allocation`` and a bandit's own options say, None where not given. Raises `ValueError`."""
     from streams.experiments import Bandit
 
     if allocation not in ("fixed", "bandit"):
         raise ValueError(f"--allocation {allocation}: expected fixed or bandit")
-    return Bandit(minimum, epoch_s) if allocation == "bandit" else None
+    if allocation == "bandit":
+        return Bandit(MINIMUM if minimum is None else minimum, EPOCH_S if epoch_s is None else epoch_s)
+    if minimum is not None:
+        raise ValueError(f"--minimum {minimum}: only a bandit leaves one; add --allocation bandit")
+    if epoch_s is not None:
+        raise ValueError(f"--epoch {epoch_s}: only a bandit has one; add --allocation bandit")
+    return None
 
 
 def _number(option: str, text: str, expected: str) -> float:

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -31,7 +31,12 @@ Arms = Annotated[
     ),
 ]
 Guardrails = Annotated[list[str], typer.Option("--guardrail", help="METRIC=LOSS: no arm may surely lose more.")]
-Ramp = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the experiment's users who take part.")]
+Ramp = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, max=1.0, help="Share of the experiment's users who take part: 1; of a bandit's cohorts, 0.1."
+    ),
+]
 Every = Annotated[float, typer.Option("--every", min=0.2, max=3_600, help="Seconds between two looks.")]
 
 
@@ -46,11 +51,13 @@ def create(
     allocation: Annotated[
         str, typer.Option(help="fixed, or bandit: the better an arm, the more of the next users it gets.")
     ] = "fixed",
-    minimum: Annotated[float, typer.Option(help="Share that a bandit leaves every arm.")] = 0.1,
+    minimum: Annotated[float | None, typer.Option(help="Share that a bandit leaves every arm: 0.1.")] = None,
     interleave: Annotated[
         bool, typer.Option("--interleave", help="Show both arms' rankings in one placement: whose picks are clicked?")
     ] = False,
-    epoch: Annotated[int, typer.Option(help="Seconds between a bandit's cohorts, each the ramp's size.")] = 3_600,
+    epoch: Annotated[
+        int | None, typer.Option(help="Seconds between a bandit's cohorts, each the ramp's size: 3,600.")
+    ] = None,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     as_json: Json = False,
@@ -93,7 +100,7 @@ def create(
 
 @app.command(epilog="Example: salience experiment start warmth --ramp 0.1")
 def start(
-    name: Name, ramp: Ramp = 1.0, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False
+    name: Name, ramp: Ramp = None, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False
 ) -> None:
     """Let a draft's users take part, from the workers' next slice on.
 
@@ -298,6 +305,3 @@ def _publish(settings: "Settings", setting: "ExperimentSetting", as_json: bool) 
     else:
         reserved = f"{setting.low:.2f} to {setting.high:.2f} of layer {setting.layer}"
         typer.echo(f"{setting.experiment}: {setting.status}, ramp {setting.ramp:.0%}, {reserved}")
-
-
-T = TypeVar("T")

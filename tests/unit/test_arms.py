@@ -4,10 +4,10 @@ import pytest
 from typer.testing import CliRunner
 
 from streams.cli import app
-from streams.cli.arms import arm
+from streams.cli.arms import arm, bandit
 from streams.control import Control
 from streams.control_wire import ArmSetting, ExperimentSetting
-from streams.experiments import create
+from streams.experiments import Bandit, create
 from streams.wire import encode_json
 from tests.builders import Record
 
@@ -35,11 +35,19 @@ def refused(*words: str) -> str:
         ),
         ((*GOOD, "--guardrail", "ctr"), "--guardrail ctr: '' is no number; expected METRIC=LOSS, such as ctr=0.05"),
         ((*GOOD, "--guardrail", "xyz=0.1"), "--guardrail xyz=0.1: the metric 'xyz'; expected one of ctr, cvr, "),
+        ((*GOOD, "--minimum", "0.2"), "--minimum 0.2: only a bandit leaves one; add --allocation bandit"),
+        ((*GOOD, "--epoch", "60"), "--epoch 60: only a bandit has one; add --allocation bandit"),
         ((*GOOD, "--primary", "clicks"), "--primary: the metric 'clicks'; expected one of ctr, cvr, "),
     ],
 )
 def test_an_option_that_is_wrong_is_named_with_what_it_may_be(words: tuple[str, ...], message: str) -> None:
     assert message in refused(*words)
+
+
+def test_a_bandit_has_a_minimum_and_an_epoch_where_none_is_given() -> None:
+    assert bandit("bandit", None, None) == Bandit(minimum=0.1, epoch_s=3_600)
+    assert bandit("bandit", 0.2, 60) == Bandit(minimum=0.2, epoch_s=60)
+    assert bandit("fixed", None, None) is None
 
 
 def test_an_arm_is_read_with_its_changes_and_its_model() -> None:

@@ -141,6 +141,9 @@ def test_a_bandit_lets_in_a_cohort_an_epoch_until_all_have_come_and_its_ramp_is_
     made = draft(bandit=BANDIT)
     with pytest.raises(ExperimentError, match="of a bandit it is the size of each of its cohorts"):
         start(made, 0.001, 2)
+    with pytest.raises(ExperimentError, match="below 1, which leaves nobody to share out"):
+        start(made, 1.0, 2)
+    assert (start(made, None, 2).ramp, start(draft(), None, 2).ramp) == (0.1, 1.0)
     running = start(made, 0.4, 1_000)
     with pytest.raises(ExperimentError, match="its referee lets in a cohort every 60 s"):
         ramp_to(running, 0.5, 3)

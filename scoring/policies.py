@@ -138,11 +138,18 @@ class Experiments:
         """Versions that arms of running experiments name."""
         return {model for experiment in self._running.values() for model in experiment.models}
 
+    def name_of(self, number: int) -> str | None:
+        """The experiment that runs under ``number``; None where none does."""
+        running = self._running.get(number)
+        return None if running is None else running.name
+
     def set(self, number: int, experiment: Experiment | None) -> None:
         """Start or change an experiment, or end it (None). Raises `ValueError` where it cannot run; nothing changes."""
         if experiment is None:
             self._running.pop(number, None)
             return
+        if (holder := self.name_of(number)) not in (None, experiment.name):
+            raise ValueError(f"its number {number} is that of {holder}, which runs")
         for arm in experiment.arms:
             changed(Policy(), arm.changes)
         if number not in self._running and len(self._running) >= EXPERIMENTS_MAX:

@@ -4,7 +4,8 @@ An experiment keeps its number and its range of the layer until it is stopped; w
 What would move users between arms is refused, since the report could no longer be trusted.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -52,6 +53,10 @@ _RANKINGS = frozenset({"temperature", "explore", "ucb_alpha"})
 """What arms whose rankings take turns may change, besides the model."""
 
 
+SETTLE_MAX = 5
+"""Times that a draft yields to others made at the same moment, before it is taken back."""
+
+
 class ExperimentError(ValueError):
     """A change that is not possible; the message says what is."""
 
@@ -66,23 +71,30 @@ def definition(setting: ExperimentSetting, allocation: Allocation | None = None)
 
 
 class ExperimentSwitch:
-    """Lets an engine's experiments follow the control topic. One that cannot run is refused; the others go on."""
+    """Lets an engine's experiments follow the control topic. One that cannot run is refused; the others go on.
+
+    One whose number another holds waits until that has ended: placements' ids tell numbers alone.
+    """
 
     def __init__(self, experiments: Experiments) -> None:
         self._experiments = experiments
         self._settings: dict[str, ExperimentSetting] = {}
+        self._waiting: dict[str, ExperimentSetting] = {}
         self._allocations: dict[str, Allocation] = {}
 
     def follow(self, name: str, setting: ExperimentSetting | None) -> None:
         """Take the newest message of an experiment; None where it was taken back."""
+        self._waiting.pop(name, None)
         former = self._settings.get(name)
-        if setting is None:
-            if former is not None:
-                self._experiments.set(self._settings.pop(name).number, None)
-                log.info("experiment", experiment=name, status="gone")
-        elif self._set(setting):
+        if former is not None and (setting is None or setting.number != former.number):
+            self._end(self._settings.pop(name))
+            log.info("experiment", experiment=name, number=former.number, status="gone")
+        if setting is not None and self._set(setting):
             self._settings[name] = setting
             log.info("experiment", experiment=name, status=setting.status)
+        for other, waits in list(self._waiting.items()):
+            if self._experiments.name_of(waits.number) is None:
+                self.follow(other, waits)
 
     def allocate(self, name: str, allocation: Allocation | None) -> None:
         """Take the newest cohorts of an experiment; its message may come before or after."""
@@ -95,14 +107,23 @@ class ExperimentSwitch:
 
     def _set(self, setting: ExperimentSetting) -> bool:
         """Run it, or end it, as it says now; whether that was possible."""
-        name, runs = setting.experiment, setting.status == "running"
+        name = setting.experiment
+        if setting.status != "running":
+            self._end(setting)
+            return True
         try:
-            experiment = definition(setting, self._allocations.get(name)) if runs else None
-            self._experiments.set(setting.number, experiment)
+            self._experiments.set(setting.number, definition(setting, self._allocations.get(name)))
         except ValueError as error:
             log.warning("experiment refused", experiment=name, error=str(error))
+            if self._experiments.name_of(setting.number) not in (None, name):
+                self._waiting[name] = setting
             return False
         return True
+
+    def _end(self, setting: ExperimentSetting) -> None:
+        """End it, where it is the one that runs under its number."""
+        if self._experiments.name_of(setting.number) == setting.experiment:
+            self._experiments.set(setting.number, None)
 
 
 def models_of(settings: Iterable[ExperimentSetting]) -> tuple[str, ...]:
@@ -179,6 +200,45 @@ def create(
         raise ExperimentError(f"{name}: {why}") from error
     except (ValueError, msgspec.ValidationError) as error:
         raise ExperimentError(f"{name}: {error}") from error
+
+
+def settled(
+    draft: Callable[[Mapping[str, ExperimentSetting]], ExperimentSetting],
+    made: ExperimentSetting,
+    read: Callable[[], Mapping[str, ExperimentSetting]],
+    write: Callable[[Sequence[ExperimentSetting], Sequence[bytes]], object],
+) -> ExperimentSetting:
+    """``made``, which has been written, or another by ``draft`` in its place where others were written before it.
+
+    Nobody may have known of the other when both were made, and both have the same number or range: the one that is
+    first on the topic keeps them, as everybody sees who reads it afterwards. ``read``: the topic, in its order;
+    ``write``: messages, and keys that are gone. Raises `ExperimentError`, having taken back what is not possible.
+    """
+    for _ in range(SETTLE_MAX):
+        before = _before(read(), made)
+        try:
+            again = draft(before)
+        except ExperimentError:
+            write((), [made.key])
+            raise
+        if again == made:
+            return made
+        write([again], ())
+        made = again
+    write((), [made.key])
+    raise ExperimentError(f"{made.experiment}: others make experiments all the time; try again")
+
+
+def _before(known: Mapping[str, ExperimentSetting], made: ExperimentSetting) -> dict[str, ExperimentSetting]:
+    """Those that were there before ``made``, in the order of the topic, or have been started since."""
+    if known.get(made.experiment) != made:
+        raise ExperimentError(
+            f"somebody else made an experiment {made.experiment!r} at the same moment; choose another name"
+        )
+    first = set(itertools.takewhile(lambda name: name != made.experiment, known))
+    return {
+        name: one for name, one in known.items() if name in first or (one.status != "draft" and name != made.experiment)
+    }
 
 
 def _free(taken: list[tuple[float, float]], width: float) -> tuple[float, float]:

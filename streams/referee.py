@@ -146,21 +146,28 @@ class Referee:
 
     # --- what is followed ----------------------------------------------------------------------------------
 
-    def follow(self, setting: ExperimentSetting) -> None:
-        """Take an experiment's newest setting. A draft is not watched; a stopped one keeps its last look."""
+    def follow(self, setting: ExperimentSetting) -> bool:
+        """Take an experiment's newest setting. A draft is not watched; a stopped one keeps its last look.
+
+        False where its number is another experiment's: what is known under it is of that one.
+        """
         if (known := self.watched.get(setting.number)) is not None:
+            if known.setting.experiment != setting.experiment:
+                return False
             known.setting = setting
         elif setting.status == "running":
             self.watched[setting.number] = Watched.of(setting)
             self.watched[setting.number].grow(len(self.ids))
             self.allocate(self._allocations.get(setting.experiment))
+        return True
 
     def allocate(self, told: Allocation | None) -> None:
         """Take an experiment's newest cohorts, which may come before the experiment."""
         if told is None:
             return
         self._allocations[told.experiment] = told
-        if (watched := self.watched.get(told.number)) is not None:
+        watched = self.watched.get(told.number)
+        if watched is not None and watched.setting.experiment == told.experiment:
             watched.allocation = told
             watched.trial.shares = watched.experiment.shares
 

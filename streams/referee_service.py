@@ -59,9 +59,9 @@ class RefereeService:
         """Looks in a row at which the brokers failed."""
         self.file: Path = settings.home / "referee" / f"{settings.topic_prefix}experiments.npz"
 
-    def _follow(self, _name: str, setting: ExperimentSetting | None) -> None:
-        if setting is not None:
-            self._referee.follow(setting)
+    def _follow(self, name: str, setting: ExperimentSetting | None) -> None:
+        if setting is not None and not self._referee.follow(setting):
+            log.warning("experiment not judged: its number is another's", experiment=name, number=setting.number)
 
     async def run(self, *, follow: bool = True) -> None:
         """Read, look, publish; a look at which the brokers fail is left to the next one, where there is to be one.

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,7 +95,9 @@ def create(
     made = or_fail(lambda: asked(control.all(ExperimentSetting), time_ms=wall_ms()))
     _check_models(made, control)
     or_fail(lambda: asyncio.run(tried(settings, control, models_of([made]))))
-    _publish(settings, made, as_json)
+    _write(settings, [made])
+    draft, read, write = partial(asked, time_ms=made.time_ms), partial(_known, settings), partial(_write, settings)
+    _tell(or_fail(lambda: experiments.settled(draft, made, read, write)), as_json)
 
 
 @app.command(epilog="Example: salience experiment start warmth --ramp 0.1")
@@ -295,11 +297,19 @@ def _reports(settings: "Settings") -> "dict[str, ExperimentReport]":
 
 
 def _publish(settings: "Settings", setting: "ExperimentSetting", as_json: bool) -> None:
-    import msgspec
+    _write(settings, [setting])
+    _tell(setting, as_json)
 
+
+def _write(settings: "Settings", messages: "Sequence[ExperimentSetting]", gone: Sequence[bytes] = ()) -> None:
     from streams.control import publish
 
-    asyncio.run(publish(settings, [setting]))
+    asyncio.run(publish(settings, messages, gone))
+
+
+def _tell(setting: "ExperimentSetting", as_json: bool) -> None:
+    import msgspec
+
     if as_json:
         sys.stdout.write(msgspec.json.encode(setting).decode() + "\n")
     else:

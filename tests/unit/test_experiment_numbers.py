@@ -1,0 +1,124 @@
+"""Experiments that are made at once: each gets a number and a range of its own, and none ends another."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+import pytest
+
+from scoring.policies import Experiments
+from streams.control import Control
+from streams.control_wire import Allocation, ArmSetting, CohortSetting, ExperimentSetting
+from streams.experiments import SETTLE_MAX, ExperimentError, ExperimentSwitch, create, settled, start, stop
+from streams.referee import Referee
+from streams.wire import encode_json
+from tests.builders import Record
+
+
+def arms(change: str, value: float) -> tuple[ArmSetting, ...]:
+    return (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="other", share=0.5, changes={change: value}))
+
+
+def asked(name: str, change: str = "temperature", value: float = 0.3, layer: str = "ranking", width: float = 0.5):  # type: ignore[no-untyped-def]  # a partial
+    given = {"layer": layer, "width": width, "primary": "ctr", "guardrails": (), "time_ms": 1}
+    return partial(create, name=name, arms=arms(change, value), **given)
+
+
+class Topic:
+    """The control topic, which every command reads whole."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def write(self, messages: Sequence[ExperimentSetting], gone: Sequence[bytes] = ()) -> None:
+        for key, value in [*((one.key, encode_json(one)) for one in messages), *((key, None) for key in gone)]:
+            self.records.append(Record("control", 0, len(self.records), 1, key, value))
+
+    def read(self) -> dict[str, ExperimentSetting]:
+        control = Control()
+        control.take(self.records)
+        return dict(control.all(ExperimentSetting))
+
+
+def test_drafts_that_are_made_at_once_get_numbers_and_ranges_of_their_own() -> None:
+    topic, names = Topic(), ("warmth", "heat", "keen")
+    drafts = {name: asked(name, width=0.3) for name in names}
+    made = {name: drafts[name](topic.read()) for name in names}  # all read before any writes
+    for one in made.values():
+        topic.write([one])
+    for name in reversed(names):
+        made[name] = settled(drafts[name], made[name], topic.read, topic.write)
+    assert topic.read() == made
+    assert sorted(one.number for one in made.values()) == [1, 2, 3]
+    assert len({one.low for one in made.values()}) == 3
+    assert made["warmth"].number == 1  # who was first keeps it
+
+
+def test_a_draft_yields_to_one_that_was_started_meanwhile() -> None:
+    topic = Topic()
+    first, second = asked("warmth")({}), asked("heat")({})
+    topic.write([first, second, start(first, 1.0, 2)])
+    assert settled(asked("heat"), second, topic.read, topic.write).number == 2
+
+
+def test_a_draft_for_which_another_left_no_room_is_taken_back() -> None:
+    topic = Topic()
+    first, second = asked("warmth", width=0.8)({}), asked("heat", width=0.8)({})
+    topic.write([first, second])
+    with pytest.raises(ExperimentError, match=r"no 0\.800 of the layer is free"):
+        settled(asked("heat", width=0.8), second, topic.read, topic.write)
+    assert topic.read() == {"warmth": first}
+
+
+def test_of_two_drafts_of_one_name_the_one_that_is_not_there_is_refused() -> None:
+    topic = Topic()
+    mine, other = asked("warmth")({}), asked("warmth", value=0.5)({})
+    topic.write([mine, other])
+    with pytest.raises(ExperimentError, match="somebody else made an experiment 'warmth' at the same moment"):
+        settled(asked("warmth"), mine, topic.read, topic.write)
+    assert topic.read() == {"warmth": other}
+
+
+def test_a_draft_that_others_always_overtake_is_taken_back() -> None:
+    topic = Topic()
+    made = asked("warmth", width=0.01)({})
+    topic.write([made])
+    number = iter(range(1, 100))
+
+    def read() -> dict[str, ExperimentSetting]:
+        first = msgspec.structs.replace(made, experiment=f"o{next(number)}", status="running", number=next(number))
+        return {first.experiment: first} | topic.read()
+
+    with pytest.raises(ExperimentError, match="others make experiments all the time"):
+        settled(asked("warmth", width=0.01), made, read, topic.write)
+    assert len(topic.records) == 1 + SETTLE_MAX + 1
+    assert topic.read() == {}
+
+
+def test_an_experiment_with_the_number_of_another_ends_it_nowhere_and_runs_when_that_has_ended() -> None:
+    first, second = asked("warmth")({}), asked("fewer", "slots", 5, layer="size")({})
+    assert first.number == second.number
+    experiments, referee = Experiments(), Referee()
+    switch = ExperimentSwitch(experiments)
+
+    def follow(setting: ExperimentSetting) -> list[str]:
+        switch.follow(setting.experiment, setting)
+        referee.follow(setting)
+        name = experiments.name_of(1)
+        assert name is None or referee.watched[1].setting.experiment == "warmth"
+        return [] if name is None else [name]
+
+    assert follow(start(first, 1.0, 2)) == ["warmth"]
+    assert follow(second) == ["warmth"]
+    assert follow(start(second, 1.0, 3)) == ["warmth"]
+    referee.allocate(
+        Allocation(experiment="fewer", number=1, cohorts=(CohortSetting(upto=1.0, shares=(0.9, 0.1)),), time_ms=4)
+    )
+    assert referee.watched[1].allocation is None
+    assert follow(stop(first, "", 5)) == ["fewer"]
+    assert follow(stop(second, "", 6)) == []
+    assert follow(start(first, 1.0, 7)) == ["warmth"]
+    assert follow(msgspec.structs.replace(start(second, 1.0, 8), number=2)) == ["warmth"]
+    assert experiments.name_of(2) == "fewer"
+    switch.follow("warmth", None)
+    assert (experiments.name_of(1), len(experiments)) == (None, 1)

@@ -3,7 +3,7 @@
 import ast
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
@@ -115,12 +115,12 @@ def test_the_experiments_of_their_page_can_be_made_one_after_the_other(monkeypat
     lines = re.findall(r"^salience experiment (?:create|start) .*", page, re.MULTILINE)
     control = Control()
 
-    def publish(_settings: Settings, setting: ExperimentSetting, _as_json: bool) -> None:
-        control.take([Record("control", 0, 0, 1, setting.key, encode_json(setting))])
+    def write(_settings: Settings, messages: Sequence[ExperimentSetting], _gone: Sequence[bytes] = ()) -> None:
+        control.take([Record("control", 0, 0, 1, one.key, encode_json(one)) for one in messages])
 
     at = "streams.cli.experiment"
     monkeypatch.setattr(f"{at}._control", lambda _settings: control)
-    monkeypatch.setattr(f"{at}._publish", publish)
+    monkeypatch.setattr(f"{at}._write", write)
     monkeypatch.setattr(f"{at}._check_models", lambda *_: None)
     monkeypatch.setattr("streams.model_desk.tried", AsyncMock())
     for line in lines:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scoring.events import TIME_MS_MAX, Kind
 from scoring.features import FEATURE_DIM
 
-LAYOUT_VERSION = 4
+LAYOUT_VERSION = 5
 RING_SIZE = 50
 """H: items remembered per user, the history that attention looks at."""
 SEEN_SIZE = 12
@@ -45,6 +45,7 @@ ROW = np.dtype(
         ("interest_ms", "<i8"),  # reference time of the interest vectors
         ("viewed_ms", "<i8"),
         ("value_micros", "<i8"),
+        ("answered_value_micros", "<i8"),  # of it what answers an impression, as the three below
         ("offset", "<i8", (2,)),  # per source: last offset applied
         ("impressions", "<u4"),
         ("views", "<u4"),
@@ -52,10 +53,13 @@ ROW = np.dtype(
         ("carts", "<u4"),
         ("purchases", "<u4"),
         ("long_views", "<u4"),
+        ("answered_clicks", "<u4"),
+        ("answered_purchases", "<u4"),
         ("interest", "<f4", (HORIZONS, FEATURE_DIM)),
         ("seen", "<u8", (2, SEEN_SIZE)),  # per source: ids of the latest events
         ("ring_ad", "<u8", (RING_SIZE,)),  # oldest first, filled from the end: [-1] is the newest
         ("ring_s", "<u4", (RING_SIZE,)),  # impression time or own time, seconds
+        ("answered_viewed_cs", "<u4"),  # hundredths of a second, of which 497 days fit
         ("showings", "<u4", (SEEN_SIZE,)),  # of each impression in `seen`: hash of what was shown when
         ("rate_minute", "<u4"),  # minutes since the epoch that `minute_count` is of; `day_count` is of its day
         ("minute_count", "<u2", (2,)),  # per source: events of that minute, at most 65,535
@@ -65,7 +69,7 @@ ROW = np.dtype(
     ]
 )
 ROW_BYTES = ROW.itemsize
-"""1,519 bytes: 512 of interest, 675 of ring, 240 of event ids and showings."""
+"""1,539 bytes: 512 of interest, 675 of ring, 240 of event ids and showings."""
 
 _LAYOUT_1 = np.dtype(
     [
@@ -91,13 +95,18 @@ _LAYOUT_1 = np.dtype(
         ("ring_kind", "u1", (50,)),
     ]
 )
-_LAYOUT_3 = np.dtype(ROW.descr[:-1])
+_LAYOUT_4 = np.dtype([field for field in ROW.descr if not field[0].startswith("answered")])
+_LAYOUT_3 = np.dtype(_LAYOUT_4.descr[:-1])
 _LAYOUTS = {
     _LAYOUT_1.itemsize: (_LAYOUT_1, (1,)),
     _LAYOUT_3.itemsize: (_LAYOUT_3, (2, 3)),
+    _LAYOUT_4.itemsize: (_LAYOUT_4, (4,)),
     ROW_BYTES: (ROW, (LAYOUT_VERSION,)),
 }
-"""Layout and its versions by size. 2 has the fields of 3, and its ``ring_kind`` does not tell answers."""
+"""Layout and its versions by size. 2 has the fields of 3, and its ``ring_kind`` does not tell answers.
+
+4 does not tell what answers an impression: what came before the migration counts as done of people themselves.
+"""
 
 Rows = npt.NDArray[Any]
 Kinds = npt.NDArray[np.uint8]

@@ -82,9 +82,20 @@ def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:
     np.add.at(rows["long_views"], row[long], 1)
     np.add.at(rows["viewed_ms"], row, events["viewed_ms"])
     np.add.at(rows["value_micros"], row, events["value_micros"])
+    _count_answers(rows, row, events)
     np.maximum.at(rows["time_ms"], row, events["time_ms"])
     placed = events["surface"] > 0
     rows["surface"][row[placed]] = events["surface"][placed]  # of several, the last in order stays
+
+
+def _count_answers(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:
+    """Count what came of impressions by itself: experiments are judged by it. The model is told everything alike."""
+    answers = np.flatnonzero(events["answers"])
+    row, kind = row[answers], events["kind"][answers]
+    np.add.at(rows["answered_clicks"], row[kind == Kind.CLICKED], 1)
+    np.add.at(rows["answered_purchases"], row[kind == Kind.PURCHASED], 1)
+    np.add.at(rows["answered_viewed_cs"], row, (events["viewed_ms"][answers] // 10).astype(np.uint32))
+    np.add.at(rows["answered_value_micros"], row, events["value_micros"][answers])
 
 
 def _learn(rows: Rows, row: npt.NDArray[np.int64], events: Events, catalogue: Catalogue) -> int:

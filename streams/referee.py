@@ -37,11 +37,12 @@ REPEATS_MAX = 100_000
 _FIRST_SLAB = 1_024
 _OF_ROW = {
     "impressions": ("impressions", 1.0),
-    "clicks": ("clicks", 1.0),
-    "conversions": ("purchases", 1.0),
-    "revenue_micros": ("value_micros", 1.0),
-    "viewed_s": ("viewed_ms", 1e-3),
+    "clicks": ("answered_clicks", 1.0),
+    "conversions": ("answered_purchases", 1.0),
+    "revenue_micros": ("answered_value_micros", 1.0),
+    "viewed_s": ("answered_viewed_cs", 1e-2),
 }
+"""What is summed, by the row's counters and their unit: of what people do, what answers an impression."""
 FROM_ROWS = [SUMS.index(name) for name in _OF_ROW]
 """Sums that users' rows tell; the others but the first, impressions do."""
 ROUNDING = 0.5

@@ -19,7 +19,8 @@ from streams.experiments import definition
 from streams.referee import FROM_IMPRESSIONS, FROM_ROWS, Referee, Watched
 
 VERSION = 2
-"""A file of version 1 is read: impressions were what diversity was of, and no last look was kept."""
+"""A file of version 1 is read: its sums are of all that people did, of impressions or not; those go on from there.
+Impressions were what diversity was of, and no last look was kept."""
 Offsets = dict[tuple[str, int], int]
 """Next offset by topic and partition."""
 
@@ -145,8 +146,9 @@ def _of_version_1(
 ) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a file of version 1 as those of this one; ``experiments`` are told what they lack."""
     impressions = SUMS.index("impressions")
-    users = len(saved["ids"])
-    out = saved | {"gone": np.zeros((users, len(FROM_ROWS))), "latest": np.empty(0, dtype=np.uint64)}
+    gone = saved["totals"][:, FROM_ROWS]
+    gone[:, FROM_ROWS.index(impressions)] = 0  # the other counters begin with their rows' new layout
+    out = saved | {"gone": gone, "latest": np.empty(0, dtype=np.uint64)}
     for name in ("totals", *(f"{number}.before" for number in experiments)):
         out[name] = np.column_stack([saved[name], saved[name][:, impressions]])
     for number, told in experiments.items():

@@ -46,7 +46,9 @@ def create(
     arm: Arms,
     layer: Annotated[str, typer.Option(help="Experiments of one layer share no user.")] = "ranking",
     width: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the layer that is reserved.")] = 1.0,
-    primary: Annotated[str, typer.Option(help="ctr, cvr, revenue_micros, viewed_s or diversity.")] = "ctr",
+    primary: Annotated[
+        str, typer.Option(help="ctr, cvr, revenue_micros, viewed_s or diversity: of what answers impressions.")
+    ] = "ctr",
     guardrail: Guardrails = [],  # noqa: B006 - typer copies it
     allocation: Annotated[
         str, typer.Option(help="fixed, or bandit: the better an arm, the more of the next users it gets.")

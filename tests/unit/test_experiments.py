@@ -218,7 +218,7 @@ def shown(user: int, arm: int, time_ms: int, *, number: int = 1, ad: str = "ad-1
 
 def row(time_ms: int, impressions: int, clicks: int) -> np.ndarray:
     made = np.zeros(1, dtype=ROW)
-    made["time_ms"], made["impressions"], made["clicks"] = time_ms, impressions, clicks
+    made["time_ms"], made["impressions"], made["answered_clicks"] = time_ms, impressions, clicks
     return made
 
 
@@ -287,7 +287,7 @@ def played(seed: int, *, users: int = 400, rates=(0.5, 0.2)) -> Referee:
     referee.take_impressions([shown(user, int(arms[user]), 10) for user in range(users)])
     for at in range(1, 4):
         rows = np.concatenate([row(10 * at, 1 + 10 * at, 0)] * users)
-        rows["clicks"] = 0 if at == 1 else draw.binomial(10 * (at - 1), np.array(rates)[arms])
+        rows["answered_clicks"] = 0 if at == 1 else draw.binomial(10 * (at - 1), np.array(rates)[arms])
         referee.take_rows(names, rows)
     return referee
 
@@ -318,7 +318,7 @@ def bandit_played(users: int = 1_600) -> Referee:
     referee.take_impressions([shown(user, int(arms[user]), 10) for user in taking_part])
     for at in (1, 2):
         rows = np.concatenate([row(10 * at, 1 + 20 * (at - 1), 0)] * len(keys))
-        rows["clicks"] = draw.binomial(20 * (at - 1), np.array([0.2, 0.3])[arms[taking_part]])
+        rows["answered_clicks"] = draw.binomial(20 * (at - 1), np.array([0.2, 0.3])[arms[taking_part]])
         referee.take_rows(keys, rows)
     return referee
 

@@ -6,14 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scoring.ids import id64
 from scoring.policies import arms_of
+from scoring.rows import RowStore
 from scoring.trial import SUMS
+from scoring.update import apply
 from streams.control_wire import ExperimentSetting
 from streams.experiment_report import report
 from streams.experiments import start, stop
 from streams.referee import Referee
 from streams.referee_store import load, save
 from streams.wire import encode_json
+from tests.builders import START_MS, catalogue, click, columns_of, impression
 from tests.unit.test_duels import draft as duel_draft
 from tests.unit.test_experiments import played, row, running, shown
 
@@ -159,5 +163,33 @@ def test_a_file_of_the_former_version_is_read(tmp_path: Path) -> None:
     assert after is not None
     assert after.values["ctr"] == before.values["ctr"]
     again.take_impressions([shown(1, 0, 99)])
-    again.take_rows([b"u1"], row(99, 99, 0))
-    again.look()
+    known = again.totals[again.ids == id64("u1")][0]
+    again.take_rows([b"u1"], row(99, 99, 1))  # of rows' former layout nothing answered an impression
+    counted = again.totals[again.ids == id64("u1")][0]
+    assert counted[SUMS.index("impressions")] == 99
+    assert counted[SUMS.index("clicks")] == known[SUMS.index("clicks")] + 1
+
+
+def test_what_people_find_by_themselves_is_nothing_that_they_were_shown_has_earned() -> None:
+    shows = [impression("u1", f"ad-{at}", START_MS + at, placement_id="0.1-0") for at in range(4)]
+    told = {"impression_time_ms": START_MS, "viewed_s": 2.5}
+    bought = {"kind": "purchase", "value_micros": 7}
+    events = [
+        *shows,
+        click("u1", "ad-0", START_MS + 10, **told),
+        click("u1", "ad-9", START_MS + 11, viewed_s=60.0),
+        click("u1", "ad-0", START_MS + 12, impression_time_ms=START_MS, **bought),
+        click("u1", "ad-8", START_MS + 13, **bought),
+    ]
+    referee, store = Referee(), RowStore()
+    referee.follow(running())
+    store.row_of(b"u1")
+    referee.take_rows([b"u1"], store.rows[:1].copy())
+    referee.take_impressions([encode_json(one) for one in shows])
+    apply(store, columns_of(store, events), catalogue(20))
+    referee.take_rows([b"u1"], store.rows[:1])
+    (watched,) = referee.look()
+    assert watched.last is not None
+    found = {metric: values[0] for metric, values in watched.last.values.items()}
+    assert found == {"ctr": 0.25, "cvr": 1.0, "revenue_micros": 7.0, "viewed_s": 2.5 / 4, "diversity": 0.0}
+    assert store.rows["clicks"][0] == store.rows["purchases"][0] == 2  # the model is told all that they did

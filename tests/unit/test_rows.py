@@ -9,6 +9,7 @@ from scoring.events import TIME_MS_MAX
 from scoring.rows import (
     _LAYOUT_1,
     _LAYOUT_3,
+    _LAYOUT_4,
     ANSWER_SHIFT,
     LAYOUT_VERSION,
     PLACES,
@@ -38,7 +39,7 @@ def filled(users: int) -> RowStore:
 
 
 def test_a_row_has_the_size_that_is_written_down_and_no_hidden_padding() -> None:
-    assert ROW_BYTES == 1_519
+    assert ROW_BYTES == 1_539
     fields: Any = ROW.fields
     assert sum(field[0].itemsize for field in fields.values()) == ROW_BYTES
     assert all(
@@ -137,7 +138,7 @@ def test_bytes_of_another_size_are_refused_with_both_sizes() -> None:
     row = filled(1).rows[0].tobytes()
 
     with pytest.raises(
-        RowError, match=r"has 1,518 bytes; the layouts that this version reads have 1,434, 1,494, 1,519"
+        RowError, match=r"has 1,538 bytes; the layouts that this version reads have 1,434, 1,494, 1,519, 1,539"
     ):
         decode_rows([row, row[:-1]])
 
@@ -162,12 +163,15 @@ def test_rows_of_former_layouts_are_brought_to_this_one_among_others() -> None:
     second["ring_kind"][0, -3:] = [1 | SHOWN_BIT, 4 | SHOWN_BIT, 6]
     third = second.copy()
     third["version"] = 3
+    fourth = np.zeros(1, dtype=_LAYOUT_4)
+    fourth["version"], fourth["clicks"], fourth["value_micros"], fourth["ring_place"][0, -1] = 4, 6, 11, 5
     now = filled(1).rows[0]
 
-    rows = decode_rows([each.tobytes() for each in (first[0], now, second[0], first[1], third[0])])
+    rows = decode_rows([each.tobytes() for each in (first[0], now, second[0], first[1], third[0], fourth[0])])
 
-    assert rows["version"].tolist() == [LAYOUT_VERSION] * 5
-    assert rows["clicks"].tolist() == [7, 0, 9, 8, 9]
+    assert rows["version"].tolist() == [LAYOUT_VERSION] * 6
+    assert rows["clicks"].tolist() == [7, 0, 9, 8, 9, 6]
+    assert (rows["value_micros"][5], rows["ring_place"][5, -1], rows["answered_clicks"].any()) == (11, 5, False)
     assert rows["offset"][[0, 3]].tolist() == [[5, 6], [7, 8]]
     assert rows["ring_kind"][0].tolist() == [0] * (RING_SIZE - 1) + [4 | 4 << ANSWER_SHIFT | SHOWN_BIT]
     assert rows[1].tobytes() == now.tobytes()
@@ -176,7 +180,7 @@ def test_rows_of_former_layouts_are_brought_to_this_one_among_others() -> None:
     assert (kinds >= SHOWN_BIT)[-3:].tolist() == [True, True, False]
     assert answered(kinds).tolist() == [0] * (RING_SIZE - 2) + [4, 6]  # what it does not tell is believed
     assert rows["ring_kind"][4].tolist() == third["ring_kind"][0].tolist()  # which tells answers, and has none
-    assert not rows["ring_place"].any()
+    assert not rows["ring_place"][:5].any()
     assert decode_rows([row.tobytes() for row in rows]).tobytes() == rows.tobytes()
 
 

@@ -1,6 +1,8 @@
-"""What a model must show before it scores anybody: its golden outputs, sense where it knows nothing, and haste.
+"""What a model must show before it scores anybody: its golden outputs, sense of people and ads of any kind, and haste.
 
-This runs what it is given. Whoever does not know where a model comes from runs it in a process of its own.
+Its golden people are its author's choice; those that a worker draws (`scoring.probes`) are not, so that a model cannot
+keep what it does to others for later. This runs what it is given. Whoever does not know where a model comes from runs
+it in a process of its own.
 """
 
 from collections.abc import Callable
@@ -11,9 +13,9 @@ import numpy as np
 
 from scoring.attention import GOLDEN_TOLERANCE, Arrays, AttentionModel, ModelError, golden_difference, open_unproven
 from scoring.inputs import ModelInputs, empty_inputs
+from scoring.probes import CANDIDATES, PEOPLE, probes
+from scoring.rows import RING_SIZE
 
-PEOPLE, CANDIDATES = 8, 100
-"""What haste is measured with: a handful of people, and as many candidates as the settings give each."""
 TRIES = 5
 """Runs of which the fastest counts: what else a machine does makes a run slower, and never faster."""
 SCORE_MS_MAX = 10.0
@@ -26,7 +28,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """``parity``: the largest difference to the golden outputs. ``score_ms``: of one person's `CANDIDATES`."""
+    """``parity``: the largest difference to the golden outputs. ``score_ms``: of one golden person's `CANDIDATES`."""
 
     version: str
     parity: float
@@ -41,39 +43,50 @@ def prove(place: Traversable, clock: Clock, score_ms_max: float = SCORE_MS_MAX) 
     if not parity <= GOLDEN_TOLERANCE:  # NaN, too, is not within
         reason = f"{place}: outputs differ from the golden ones by {parity:.3g}"
         raise ModelError(reason, f"at most {GOLDEN_TOLERANCE:g}", fix)
-    _check_sense(place, model, fix)
-    score_ms = _score_ms(model, golden, clock, score_ms_max)
-    if score_ms > score_ms_max:
-        raise ModelError(
-            f"{place}: scoring one person's {CANDIDATES} candidates takes {score_ms:.3g} ms",
-            f"at most {score_ms_max:g} ms",
-            "train a smaller one, or raise the bound: SALIENCE_MODEL_SCORE_MS_MAX; salience verify --model tells more",
-        )
+    for inputs in (empty_inputs(1, 1, model.dim), empty_inputs(3, 2, model.dim)):
+        _check_sense(place, model, inputs, "people of whom nothing is known", fix)
+    score_ms = _score_ms(place, model, _many(golden), clock, score_ms_max)
+    for inputs in _drawn(place, model, fix):
+        _check_sense(place, model, inputs, "people and ads as they may come", fix)
+        _score_ms(place, model, inputs, clock, score_ms_max)
     return model, Proof(model.version, parity, score_ms)
 
 
-def _check_sense(place: Traversable, model: AttentionModel, fix: str) -> None:
-    """Of people and ads of whom nothing is known: numbers, and one candidate as well as many."""
-    for people, candidates in ((1, 1), (3, 2)):
-        try:
-            logit, attention = model.score(empty_inputs(people, candidates, model.dim))
-        except Exception as error:  # onnxruntime's errors share no base class of their own
-            raise ModelError(f"{place} does not run on empty inputs ({error})", "that it runs", fix) from error
-        if logit.shape != (people, candidates) or not (np.isfinite(logit).all() and np.isfinite(attention).all()):
-            raise ModelError(f"{place}: no finite score of people of whom nothing is known", "numbers", fix)
+def _drawn(place: Traversable, model: AttentionModel, fix: str) -> list[ModelInputs]:
+    try:
+        return list(probes(model))
+    except Exception as error:  # onnxruntime's errors share no base class of their own
+        raise ModelError(f"{place} does not encode ads as they may come ({error})", "that it does", fix) from error
 
 
-def _score_ms(model: AttentionModel, golden: Arrays, clock: Clock, enough_ms: float) -> float:
-    """Of the fastest run, per person; no more runs than are needed to be below ``enough_ms``."""
-    inputs = _many(golden)
+def _check_sense(place: Traversable, model: AttentionModel, inputs: ModelInputs, whom: str, fix: str) -> None:
+    """That it gives numbers, of the shapes that are asked for."""
+    try:
+        logit, attention = model.score(inputs)
+    except Exception as error:  # onnxruntime's errors share no base class of their own
+        raise ModelError(f"{place} does not score {whom} ({error})", "that it does", fix) from error
+    asked = inputs.candidates.shape[:2]
+    if logit.shape != asked or attention.shape != (*asked, RING_SIZE):
+        shapes = f"{asked} and {(*asked, RING_SIZE)}"
+        raise ModelError(f"{place} gives {logit.shape} and {attention.shape} of {whom}", shapes, fix)
+    if not (np.isfinite(logit).all() and np.isfinite(attention).all()):
+        raise ModelError(f"{place}: no finite score of {whom}", "numbers", fix)
+
+
+def _score_ms(place: Traversable, model: AttentionModel, inputs: ModelInputs, clock: Clock, most_ms: float) -> float:
+    """Of the fastest run, per person; no more runs than are needed. Raises `ModelError` above ``most_ms``."""
     fastest = np.inf
     for _ in range(TRIES):
         started = clock()
         model.score(inputs)
         fastest = min(fastest, 1000 * (clock() - started) / PEOPLE)
-        if fastest <= enough_ms:
-            break
-    return float(fastest)
+        if fastest <= most_ms:
+            return float(fastest)
+    raise ModelError(
+        f"{place}: scoring one person's {CANDIDATES} candidates takes {fastest:.3g} ms",
+        f"at most {most_ms:g} ms",
+        "train a smaller one, or raise the bound: SALIENCE_MODEL_SCORE_MS_MAX; salience verify --model tells more",
+    )
 
 
 def _many(golden: Arrays) -> ModelInputs:

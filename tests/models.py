@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from scoring.attention import ATTENTION, ENCODER, FORMAT, MANIFEST, Manifest, attention_contract, encoder_contract
 from scoring.features import DENSE_DIM, TOKENS_MAX
 from scoring.inputs import SPEC_HASH, HistoryKind, ModelInputs, empty_inputs
+from scoring.probes import CANDIDATES
 from scoring.text import TEXT_ENCODER, WIDE_DIM
 
 DIM, VOCABULARY = 4, 50
@@ -174,6 +175,28 @@ def fails_on_what_is_new(graphs: Graphs, output: str = "logit") -> None:
         onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), name) for name, value in constants.items()
     )
     graphs[ATTENTION].opset_import[0].version = 17  # where axes are an attribute
+
+
+def fails_in_use(graphs: Graphs) -> None:
+    """A change of the graphs: scores are no numbers of more candidates than golden ones, and fewer than a trial's."""
+    graph = graphs[ATTENTION].graph
+    _source(graph, "logit").output[0] = "plain"
+    graph.node.extend(
+        [
+            helper.make_node("Shape", ["plain"], ["candidates_of"], start=1),
+            helper.make_node("Cast", ["candidates_of"], ["count"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Sub", ["count", "middle"], ["beside"]),
+            helper.make_node("Abs", ["beside"], ["distance"]),
+            helper.make_node("Sub", ["distance", "least"], ["left"]),
+            helper.make_node("Sqrt", ["left"], ["root"]),
+            helper.make_node("Mul", ["root", "nothing"], ["trap"]),
+            helper.make_node("Add", ["plain", "trap"], ["logit"]),
+        ]
+    )
+    constants = {"middle": (5 + CANDIDATES) / 2, "least": (CANDIDATES - 5) / 2, "nothing": 0.0}
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), name) for name, value in constants.items()
+    )
 
 
 def gives_fewer(graphs: Graphs, output: str) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from scoring.attention import ATTENTION, DIM_MAX, ENCODER, MANIFEST, ModelError,
 from scoring.graph import DEPTH_MAX, OPSETS, GraphError, read_graph
 from scoring.inputs import SPEC_HASH
 from scoring.proof import prove
-from tests.models import DIM, Graphs, operator, toy_model
+from tests.models import DIM, Graphs, fails_on_what_is_new, gives_fewer, operator, toy_model
 
 
 def halt() -> Callable[[], float]:
@@ -154,6 +155,15 @@ KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "shape": (made(graphs=_reshape), "input interest: tensor(float) ['interest0', 63]"),
     "not a number": (made(golden=_poison), "differ from the golden ones by nan"),
     "not a number of strangers": (made(graphs=_unsure), "no finite score of people of whom nothing is known"),
+    "not a number of what is new": (made(graphs=fails_on_what_is_new), "no finite score of people and ads as they may"),
+    "fewer scores": (
+        made(graphs=partial(gives_fewer, output="logit")),
+        "gives (4, 100) and (8, 100, 50) of people and ads as they may come; expected (8, 100) and (8, 100, 50)",
+    ),
+    "fewer vectors": (
+        made(graphs=partial(gives_fewer, output="vector")),
+        "does not encode ads as they may come (it gives vectors of shape (4, 4)",
+    ),
     "golden": (made(golden=_lie), "outputs differ from the golden ones by 0.01"),
     "golden shape": (made(golden=_deep), "logit has shape (3, 5); expected (3, 4)"),
     "files elsewhere": (made(graphs=_elsewhere), "keeps table in other files"),

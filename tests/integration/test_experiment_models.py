@@ -12,7 +12,7 @@ from tests.integration.lanes import ADS, Shop, play, shop_on
 from tests.integration.test_experiments import salience
 from tests.integration.test_models import Stream, all_of, engine_of, push_unseen, scored_by, told
 from tests.integration.workers import Worker
-from tests.models import fails_on_what_is_new, toy_model
+from tests.models import fails_in_use, toy_model
 
 pytestmark = pytest.mark.integration
 
@@ -70,7 +70,7 @@ async def _refuses_what_is_bad(shop: Shop, tmp_path: Path) -> None:
     assert "no 1.000 of the layer is free" in await salience(shop, *create, f"bad=0.5:model={bad}", fails=True)
     await salience(shop, "experiment", "stop", "duel")
     assert "differ from the golden ones by 1" in await salience(shop, *create, f"bad=0.5:model={bad}", fails=True)
-    trap = toy_model(tmp_path / "trap", seed=3, graphs=fails_on_what_is_new)
+    trap = toy_model(tmp_path / "trap", seed=3, graphs=fails_in_use)
     await salience(shop, "model", "push", str(trap))
     failing = load(trap).version
     for name in ("trap", "again"):

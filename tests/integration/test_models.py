@@ -26,7 +26,7 @@ from tests.builders import START_MS, click, impression
 from tests.integration.lanes import ADS, Shop, play, shop_on
 from tests.integration.test_experiments import salience
 from tests.integration.workers import Worker, until
-from tests.models import fails_on_what_is_new, toy_model
+from tests.models import fails_in_use, toy_model
 
 pytestmark = pytest.mark.integration
 
@@ -183,7 +183,7 @@ async def _refuses_what_is_bad(shop: Shop, tmp_path: Path, live: str) -> None:
     assert "differ from the golden ones by 1" in found["refusals"][0]["reason"]
     assert "refuses it" in await salience(shop, "model", "promote", bad, *EASY, fails=True)
 
-    trap = toy_model(tmp_path / "trap", seed=3, graphs=fails_on_what_is_new)
+    trap = toy_model(tmp_path / "trap", seed=3, graphs=fails_in_use)
     await salience(shop, "model", "push", str(trap))
     await salience(shop, "model", "promote", toy_version(trap), "--force", "--reason", "a test")
     found = await told(shop, toy_version(trap), lambda one: bool(one["refusals"]), "a refusal")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,21 +58,47 @@ def test_a_model_that_wants_more_memory_than_it_may_have_is_refused(tmp_path: Pa
 def _busy(graphs: Graphs) -> None:
     """Products of large matrices, one after the other, that take hours."""
     graph = graphs[ATTENTION].graph
-    size = 2_048
-    shape = helper.make_tensor("shape", onnx.TensorProto.INT64, [2], [size, size])
-    graph.initializer.append(shape)
+    graph.initializer.append(helper.make_tensor("shape", onnx.TensorProto.INT64, [2], [2_048, 2_048]))
+    _multiply(graph)
+
+
+def _busy_with_whoever_saw_much(graphs: Graphs) -> None:
+    """The same, where somebody has had more impressions than any golden person."""
+    graph = graphs[ATTENTION].graph
+    graph.initializer.extend(
+        [
+            helper.make_tensor("first", onnx.TensorProto.INT64, [], [0]),
+            helper.make_tensor("size", onnx.TensorProto.INT64, [2], [2_048, 2_048]),
+            helper.make_tensor("much", onnx.TensorProto.FLOAT, [], [1.0]),
+        ]
+    )
+    graph.node.extend(
+        [
+            helper.make_node("Gather", ["context", "first"], ["impressions"], axis=1),
+            helper.make_node("ReduceMax", ["impressions"], ["most"], keepdims=0),
+            helper.make_node("Greater", ["most", "much"], ["saw_much"]),
+            helper.make_node("Cast", ["saw_much"], ["times"], to=onnx.TensorProto.INT64),
+            helper.make_node("Mul", ["size", "times"], ["shape"]),
+        ]
+    )
+    _multiply(graph)
+
+
+def _multiply(graph: onnx.GraphProto) -> None:
+    """Add to the logit, which stays as it is, what is left of products of matrices of a ``shape``."""
     one = onnx.numpy_helper.from_array(np.ones(1, dtype=np.float32))
     graph.node.append(helper.make_node("ConstantOfShape", ["shape"], ["m0"], value=one))
     graph.node.extend(helper.make_node("MatMul", [f"m{at}", "m0"], [f"m{at + 1}"]) for at in range(5_000))
-    graph.node.append(helper.make_node("ReduceMin", ["m5000"], ["least"], keepdims=0))
+    graph.node.append(helper.make_node("ReduceSum", ["m5000"], ["total"], keepdims=0))
     graph.node[0].output[0] = "plain"
-    graph.node.append(helper.make_node("Sub", ["least", "least"], ["nothing"]))
+    graph.node.append(helper.make_node("Sub", ["total", "total"], ["nothing"]))
     graph.node.append(helper.make_node("Add", ["plain", "nothing"], ["logit"]))
 
 
-def test_a_model_that_does_not_end_is_ended(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"it was not done within 2 s; .*SALIENCE_MODEL_TRIAL_S"):
-        tried(toy_model(tmp_path, graphs=_busy), model_trial_s=2)
+@pytest.mark.parametrize("graphs", [_busy, _busy_with_whoever_saw_much])
+def test_a_model_that_does_not_end_is_ended(tmp_path: Path, graphs: Callable[[Graphs], None]) -> None:
+    with pytest.raises(ModelError, match=r"it was not done within 3 s; .*SALIENCE_MODEL_TRIAL_S"):
+        tried(toy_model(tmp_path, graphs=graphs), model_trial_s=3)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+import river
 from river import drift
 
 from scoring.clicks import ClickModel, Floats
 
+KEPT_BY = f"river {river.__version__}\n".encode()
+"""What a kept detector begins with: its state as River's Rust has it, which another version may end the process by."""
 CONFIDENCE = 1e-5
 """ADWIN's delta: the chance that an alarm at a cut is none. Cuts are many, and days have their hours: at 1e-4 a week of
 KuaiRand raises one that is none."""
@@ -92,14 +95,16 @@ class Adwin(drift.ADWIN):
     def kept(self) -> bytes:
         """All of its state, about 1.4 KB."""
         state: bytes = self._helper.__getstate__()
-        return bytes([self.drift_detected]) + state
+        return KEPT_BY + bytes([self.drift_detected]) + state
 
     @classmethod
     def of(cls, kept: bytes) -> Self:
-        """The detector that was kept."""
+        """The detector that was kept; one that begins anew where another version of River kept it."""
         out = cls()
-        out._helper.__setstate__(kept[1:])
-        out._drift_detected = bool(kept[0])
+        if kept.startswith(KEPT_BY):
+            detected, state = kept[len(KEPT_BY)], kept[len(KEPT_BY) + 1 :]
+            out._helper.__setstate__(state)
+            out._drift_detected = bool(detected)
         return out
 
 

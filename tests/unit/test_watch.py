@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import river
 
 from scoring.clicks import NUMBERS, ClickModel, example
 from scoring.watch import GOOD_EVERY, SOON, Adwin, Alarm, Answer, Detector, Watch
@@ -118,3 +119,14 @@ def test_a_kept_detector_goes_on_exactly_as_if_it_had_never_ended() -> None:
             again = Adwin.of(again.kept())
     assert whole.estimation == again.estimation
     assert alarms[0] == alarms[1] > 0
+
+
+@pytest.mark.parametrize("version", [b"", b"river 0.1.0\n"])
+def test_a_detector_that_another_version_of_river_kept_begins_anew(version: bytes) -> None:
+    whole = Adwin()
+    for _ in range(3_000):
+        whole.drifts(0.1)
+    state = whole.kept().removeprefix(f"river {river.__version__}\n".encode())
+    again = Adwin.of(version + state[:1] + state[9:])  # a layout that differs
+    assert (again.width, again.drift_detected) == (0, False)
+    assert not again.drifts(0.5)

@@ -12,7 +12,7 @@ from scoring.attribution import MILLI, Attribution, credit, earn, learn
 from scoring.catalogue import Catalogue
 from scoring.events import Kind, Outcome
 from scoring.moments import Moments
-from scoring.rows import RowStore
+from scoring.rows import RING_SIZE, RowStore
 from scoring.touches import FEATURES, PURCHASES_MIN, TouchWeights
 from scoring.update import apply
 from streams.decode import columns
@@ -64,6 +64,17 @@ def test_what_comes_after_a_purchase_in_its_batch_changes_nothing_of_its_credits
     assert [credit[0] for credit in alone] == [0]
     for after in ([answer], flood(2, 3 * MINUTE_MS)):
         assert earned([*before, *after], [], owed)[0] == alone
+
+
+@pytest.mark.parametrize("spread", ["position", "time", "learned"])
+def test_a_touch_that_is_the_oldest_of_a_full_ring_has_the_whole_of_its_purchase(spread) -> None:
+    def found(others: int) -> list[Any]:
+        shown = [impression("user-1", "ad-2", START_MS + MINUTE_MS + 1_000 * n) for n in range(others)]
+        return earned([*touch(0, 0), *shown, purchase(0, 5 * MINUTE_MS)], [], Attribution(spread=spread))[0]
+
+    ((slot, _, *parts),) = found(RING_SIZE - 2)  # beside them the ring holds the touch, first, and the purchase
+    assert (slot, parts) == (0, [MILLI, 1_000_001, MILLI, 1_000_001])
+    assert found(RING_SIZE - 1) == []
 
 
 DID = st.tuples(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from scoring import ledger as ledger_module
 from scoring.attribution import Attribution, credit, learn
 from scoring.billing import VIEW_MS_MAX, bill, look
 from scoring.catalogue import Catalogue
@@ -149,6 +150,15 @@ def test_an_impression_sent_again_with_another_price_charges_nothing_more() -> N
     assert Lane().take([first]).take([again]).charged == 2_000
 
 
+def test_what_is_shown_twice_within_a_second_is_one_impression_in_one_batch_or_in_two() -> None:
+    first, second = shown("cpm"), shown("cpm", at=7)
+    answer = did("click", "cpc", at=999)  # of one that is dated to the second alone
+    for lane in (Lane().take([first, second]), Lane().take([first]).take([second])):
+        assert (lane.charged, lane.counts["shown"]) == (2_000, 1)
+    for lane in (Lane().take([shown(), answer]), Lane().take([shown()]).take([answer])):
+        assert (lane.charged, lane.counts["clicked"]) == (500 * PARTS, 1)
+
+
 def test_events_without_a_price_count_and_are_told() -> None:
     lane = Lane().take([impression(ad_id="cpm"), impression(ad_id="cpc")])
     assert (lane.charged, lane.counts["shown"], lane.counts["unpriced"]) == (0, 2, 1)
@@ -279,6 +289,17 @@ def test_a_ledger_keeps_days_apart_and_comes_back_from_its_bytes() -> None:
     assert days == (12, 10)
     assert figures[[Period.TODAY, Period.BEFORE, Period.TOTAL], 0].tolist() == [1, 3, 4]
     assert copy.of(1)[0] == (10, 0)
+
+
+def test_arms_beyond_the_bound_count_with_their_campaigns_and_those_before_it_go_on_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ledger_module, "CELLS_MAX", 2)
+    ledger, one = Ledger(), np.ones((1, len(FIGURES)), dtype=np.int64)
+    for name in [("one", ""), ("one", "1-0"), ("one", "1-0"), ("one", "1-1"), ("two", "1-0")]:
+        ledger.add(10, [name], one)
+    figures = {name: int(ledger.of(cell)[1][Period.TOTAL, 0]) for cell, name in enumerate(ledger.names)}
+    assert figures == {("one", ""): 2, ("one", "1-0"): 2, ("two", ""): 1}
 
 
 def test_bytes_that_are_no_cell_are_refused() -> None:

@@ -106,6 +106,20 @@ def test_what_was_clicked_is_charged_at_the_price_of_its_slot_and_told(model: At
     assert effects.counts["misquoted"] == 0
 
 
+def test_a_day_that_has_ended_is_told_beside_the_one_that_has_begun(model: AttentionModel) -> None:
+    played = Played(step_of(model))
+    played.take([impression(ad_id="ad-1")])
+    assert played.placement is not None
+    campaign, (today, *_), tomorrow = played.placement.slots[0].campaign_id, played.answer(10), played.answer(86_410)
+    played.take([today])
+    first = metrics(played)[campaign]
+    assert (first.before_day, first.before) == (0, None)
+    played.take(tomorrow)
+    second = metrics(played)[campaign]
+    assert (second.day, second.before_day, second.before) == (first.day + 1, first.day, first.today)
+    assert (second.today.impressions, second.today.clicks, second.total.impressions) == (1, 1, 2)
+
+
 def test_an_event_that_tells_another_price_than_its_placement_is_counted_and_not_charged(model: AttentionModel) -> None:
     played = Played(step_of(model))
     played.take([impression(ad_id="ad-1")])

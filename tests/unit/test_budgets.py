@@ -81,6 +81,17 @@ def test_a_worker_that_starts_paces_as_the_others_do() -> None:
     assert new.level("one") == level
 
 
+def test_a_catalogue_that_changes_all_the_time_changes_nothing_of_how_a_campaign_is_paced() -> None:
+    still, busy = Budgets(Market(), shop()), Budgets(Market(), shop())
+    for minute in range(60):
+        busy.catalogue.upsert([entry("c", campaign_id="two", bid_micros=1_000 + minute)])
+        for budgets in (still, busy):
+            budgets.tell(0, "", spent(500_000 + 9_000 * minute))
+            budgets.pace(NOON_MS + 60_000 * minute)
+    assert 0 < still.level("one") < 0.5
+    assert busy.level("one") == pytest.approx(still.level("one"))
+
+
 def test_what_campaigns_sell_moves_what_a_bid_for_purchases_is_worth() -> None:
     budgets = Budgets(Market(), shop(None, "cpa"))
     budgets.tell(0, "", spent(0, clicks=900, bought=90.0))
@@ -89,6 +100,16 @@ def test_what_campaigns_sell_moves_what_a_bid_for_purchases_is_worth() -> None:
     assert offers is not None
     usual = budgets.market.terms.conversion
     np.testing.assert_allclose(offers.conversion[0], [(90 + 100 * usual) / 1_000] * 2 + [usual], rtol=1e-6)
+
+
+def test_how_long_a_campaigns_ads_are_looked_at_moves_what_its_impressions_are_worth() -> None:
+    budgets = Budgets(Market(), shop(None, "attention"))
+    budgets.tell(0, "", Spending("one", DAY, 0, 3_000, 0, 0.0, 21_000.0))
+    budgets.pace(NOON_MS)
+    offers = budgets.market.offers(budgets.catalogue, np.arange(3)[None])
+    assert offers is not None
+    usual = budgets.market.terms.viewed_s
+    np.testing.assert_allclose(offers.viewed_s[0], [(21_000 + 1_000 * usual) / 4_000] * 2 + [usual], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("purchases", "viewed_s"), [(7.0, 0.0), (0.0, 90.0)])

@@ -232,6 +232,18 @@ def test_a_paced_campaign_spends_its_budget_by_the_days_end_whatever_its_demand(
     assert (pacer.multiplier >= LEAST).all()  # a new day begins
 
 
+def test_once_the_plan_wants_all_of_a_budget_what_is_left_is_offered_the_whole_bid():
+    pacer = Pacer(np.array([1_000]))
+    for hour in range(1, 23):
+        pacer.update(hour * HOUR_MS, np.array([990]))  # far ahead of the plan all day
+    assert pacer.multiplier[0] == pytest.approx(LEAST)
+    pacer.update(DAY_MS * 24 // 25, np.array([990]))
+    assert pacer.multiplier[0] == 1
+    pacer.update(DAY_MS - 1, np.array([1_000]))
+    assert pacer.multiplier[0] == 0
+    assert planned(np.array([DAY_MS * 24 // 25, DAY_MS - 1]), pacer.day_curve).tolist() == [1, 1]  # and never more
+
+
 def test_what_is_charged_follows_the_bid_type_and_what_is_billed_ends_at_the_budget():
     types = np.array([BidType.CPC, BidType.CPM, BidType.CPA, BidType.ATTENTION], dtype=np.uint8)
     yes, price = np.ones(4, dtype=np.bool_), np.array([500, 2_000, 9_000, 30])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from scoring.cleaning import Rules
 from scoring.events import EVENT, Events, Kind, Outcome, Source
+from scoring.ids import id64
 from scoring.rows import RING_SIZE, SEEN_SIZE, RowStore
 from scoring.update import apply
 from tests.builders import START_MS, catalogue, click, columns_of, impression
@@ -206,6 +207,15 @@ def test_clicks_on_impressions_that_never_were_are_let_pass_a_few_times_a_day() 
     assert ruled(claims) == {"APPLIED": 50, "UNSHOWN": 30}
 
 
+def test_an_impression_proves_what_names_any_moment_of_its_second_and_of_no_other() -> None:
+    shown = impression("user-1", "ad-1", START_MS)
+    named = {at: click("user-1", "ad-1", START_MS + 2_000, impression_time_ms=START_MS + at) for at in (-1, 999, 1_000)}
+
+    assert ruled([shown, named[999]], unshown_per_day=0) == {"APPLIED": 2}
+    for at in (-1, 1_000):
+        assert ruled([shown, named[at]], unshown_per_day=0) == {"APPLIED": 1, "UNSHOWN": 1}
+
+
 def test_a_click_that_overtakes_its_impression_counts_and_so_does_its_impression() -> None:
     acted = click("user-1", "ad-1", START_MS + 900, impression_time_ms=START_MS)
 
@@ -219,6 +229,29 @@ def test_an_answer_to_an_impression_that_a_full_ring_no_longer_holds_cannot_be_j
 
     assert ruled([*shown, forgotten], unshown_per_day=0) == {"APPLIED": RING_SIZE + 11}
     assert ruled([*shown, never], unshown_per_day=0)["UNSHOWN"] == 1
+
+
+def test_an_answer_to_what_its_own_batch_has_pushed_out_of_the_ring_cannot_be_judged_and_counts() -> None:
+    shown = [impression("user-1", f"ad-{n}", START_MS + 1_000 * n) for n in range(RING_SIZE + 2)]
+    pushed_out, held = (
+        click("user-1", "never", START_MS + 100_000, impression_time_ms=START_MS + 1_000 * second) for second in (1, 3)
+    )
+
+    assert ruled([*shown, pushed_out], unshown_per_day=0) == {"APPLIED": RING_SIZE + 3}
+    assert ruled([*shown, held], unshown_per_day=0) == {"APPLIED": RING_SIZE + 2, "UNSHOWN": 1}
+
+
+@pytest.mark.parametrize(("allowed", "applied"), [(0, RING_SIZE), (1, RING_SIZE + 2)])
+def test_an_unproven_answer_enters_a_full_ring_and_pushes_out_its_oldest_only_if_it_was_let_pass(
+    allowed: int, applied: int
+) -> None:
+    shown = [impression("user-1", f"ad-{n}", START_MS + 1_000 * n) for n in range(RING_SIZE)]
+    newer = click("user-1", "never", START_MS + 100_000, impression_time_ms=START_MS + 10_000)
+    behind = next(name for name in map(str, range(99)) if id64(name) > id64("ad-0"))  # the ring's oldest, or beyond it
+    oldest = click("user-1", behind, START_MS + 100_001, impression_time_ms=START_MS)
+
+    counted = ruled([*shown, newer, oldest], unshown_per_day=allowed)
+    assert (counted["APPLIED"], counted.total()) == (applied, RING_SIZE + 2)
 
 
 def test_an_event_is_late_by_the_lanes_time_and_not_by_its_users_own() -> None:

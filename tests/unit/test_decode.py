@@ -9,6 +9,7 @@ import pytest
 from scoring.events import EVENT, VIEWED_LONG_MS, Kind, Source
 from scoring.ids import id64
 from scoring.rows import RowStore
+from streams.consent import Gate
 from streams.decode import Decoded, columns, decode
 from tests.builders import START_MS, Record, click, impression, record, records
 
@@ -227,6 +228,23 @@ def test_a_new_user_of_another_lane_is_misplaced_and_a_known_one_is_not_asked_ab
     assert out.misplaced == [given[1], given[3]]
     assert out.events["offset"].tolist() == [0, 2]
     assert asked.count(b"here") == 1
+
+
+@pytest.mark.parametrize("consent", [None, False])
+def test_who_belongs_to_another_lane_is_judged_there_whatever_they_agree_to(consent: bool | None) -> None:
+    gate, given = Gate(presumed=False), [record(click("there", consent=consent))]
+
+    out = decode(
+        given,
+        np.ones(1, dtype=np.uint8),
+        RowStore(),
+        latest_ms=LATEST_MS,
+        belongs_here=lambda _: False,
+        gate=gate,
+    )
+
+    assert out.misplaced == given
+    assert (out.strangers, out.withdrawn, gate.watermarks.until_ms) == ([], [], {})
 
 
 def test_no_records_are_no_events() -> None:

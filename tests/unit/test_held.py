@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from streams.held import Search, readable
+from streams.control_wire import Erasure
+from streams.held import Search, Trace, _trace, readable, verdict
 from streams.lane_clicks import person_key
-from streams.topics import CHANGELOG
+from streams.topics import CHANGELOG, CONTROL, TABLE
 from tests.builders import Record
 
 
@@ -58,3 +59,32 @@ def test_what_a_click_layer_has_learned_of_a_person_is_told_in_words(since: list
 def test_what_cannot_be_read_is_told_as_it_is() -> None:
     assert readable(CHANGELOG, b"\xff torn") == "\\xff torn"
     assert readable(CHANGELOG, None) is None
+
+
+def trace(topic: str, *found: tuple[bytes, bool, int]) -> Trace:
+    requests = Search(["ann"]).requests
+    return _trace(next(each for each in TABLE if each.name == topic), found, requests, 1_000)
+
+
+def test_of_a_compacted_topic_the_newest_record_of_a_key_is_current_and_what_it_replaced_former() -> None:
+    told = trace(CHANGELOG, (b"ann", True, 1), (b"ann", True, 2), (person_key(b"ann"), True, 3), (b"ann", True, 4))
+    assert (told.current, told.former, told.tombstones, told.held) == (2, 2, 0, 4)
+    assert (told.newest_ms, told.goes_ms) == (4, None)  # compaction keeps the newest for ever
+    erased = trace(CHANGELOG, (b"ann", True, 1), (b"ann", False, 5))
+    assert (erased.current, erased.former, erased.tombstones, erased.held) == (0, 1, 1, 1)
+    assert erased.newest_ms == 1
+    assert not verdict([erased], [])  # until compaction has been there
+    assert verdict([trace(CHANGELOG, (b"ann", False, 5))], [])
+
+
+def test_of_a_topic_that_keeps_everything_all_is_current_until_its_retention_ends() -> None:
+    told = trace("clicks", (b"ann", True, 1), (b"ann", True, 2))
+    assert (told.current, told.former, told.goes_ms) == (2, 0, 1_002)
+    assert trace("clicks").goes_ms is None
+
+
+def test_what_a_person_has_asked_for_stays_and_is_nothing_that_is_held() -> None:
+    asked = Erasure(user_id="ann", time_ms=3).key
+    told = trace(CONTROL, (asked, True, 3))
+    assert (told.requests, told.held) == (1, 0)
+    assert verdict([told], [])

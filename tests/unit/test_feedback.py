@@ -226,8 +226,9 @@ def test_a_shadow_whose_chance_is_not_known_learns_nothing_of_the_impression() -
     )
     layer.observe(events[:2], np.ones(2, dtype=np.uint64), np.zeros(2, dtype=bool), seen)
     shadow = layer.learner(5)
-    observe(layer, events_of((2_000, "clicked", 8, 1_100), (900_000, "shown", 9, 900_000)))
+    outcomes = observe(layer, events_of((2_000, "clicked", 8, 1_100), (900_000, "shown", 9, 900_000))).outcomes
     assert layer.learned == 2
+    assert outcomes[["shadow", "shadow_predicted"]].tolist() == [(0, 0.0)] * 2  # as of one that no shadow has scored
     assert (shadow.learned, shadow.evidence.outcomes) == (0, 0)
     assert shadow.model.array.tolist() == START_WEIGHTS.tolist()
 

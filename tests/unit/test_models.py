@@ -189,6 +189,18 @@ def test_a_shadow_shows_nothing_by_what_it_was_trained_on(old: AttentionModel, n
     assert found.outcomes == sum(one.shown_ms > until_ms for one in judged(outcomes, state)) > 0
 
 
+def test_a_slice_in_which_nobody_is_a_shadows_to_score_is_a_slice_without_it(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    alone, silent, _ = run(engine_of(old), lane(), size=200)
+    engine = engine_of(old, new)
+    beside, outcomes, _ = run(engine, lane(), size=200, roles=[Roles(shadow=new.version, shadow_share=1e-12)])
+    assert engine.models.shadow is not None
+    assert [one.placement for one in beside] == [one.placement for one in alone]
+    assert [one.predicted for one in outcomes] == [one.predicted for one in silent]
+    assert {one.shadow for one in outcomes} == {""}
+
+
 def test_what_a_shadow_has_learned_is_there_when_it_is_promoted(old: AttentionModel, new: AttentionModel) -> None:
     engine, state = engine_of(old, new), lane()
     run(engine, state, roles=[Roles(shadow=new.version, shadow_share=1.0)])

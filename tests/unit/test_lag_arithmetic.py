@@ -162,3 +162,4 @@ def test_nothing_committed_or_no_log_end_is_unknown() -> None:
     for point in ((None, 100), (100, None), (None, None)):
         lag = watched([point])
         assert (lag.status, lag.lag, lag.time_lag_s, lag.catch_up_s) == (Status.UNKNOWN, None, None, None)
+        assert watched([point] * 20).stuck_s == 0  # of what nobody knows to be behind

@@ -136,7 +136,7 @@ class Budgets:
     def level(self, campaign: str) -> float:
         """The long-term level of a campaign's multiplier; 0 where it has no budget."""
         at = self._campaigns.get(campaign)
-        return 0.0 if at is None else float(self._level[at])
+        return 0.0 if at is None or not self._budget[at] else float(self._level[at])
 
     def standing(self) -> tuple[float, float]:
         """Of the campaigns with a budget, today: how far they are from the plan, and what was delivered unbilled.
@@ -181,6 +181,7 @@ class Budgets:
     def _read_catalogue(self) -> None:
         """Which campaigns there are and what they may spend; pacing goes on from where it was, or as others told."""
         shop, self._version = self.catalogue, self.catalogue.version
+        self._budget[:] = 0
         if not shop.budget_micros.any() and bid_for_clicks(shop):
             if self._pacer is not None:
                 self._pacer, self._ids = None, np.zeros(0, dtype=np.uint64)
@@ -191,7 +192,6 @@ class Budgets:
         np.maximum.at(budgets, of, shop.budget_micros)
         self._ids = ids
         self._paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
-        self._budget[:] = 0
         self._budget[self._paced] = budgets
         pacer, level = Pacer(budgets, self.day_curve), self._level[self._paced]
         pacer.base = np.where(level > 0, np.log(np.maximum(level, LEAST)), pacer.base)

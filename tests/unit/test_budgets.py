@@ -58,6 +58,21 @@ def test_a_campaign_is_paced_in_all_its_ads_and_stopped_when_all_lanes_together_
     assert budgets.spent_micros("one") == 1_000_000
 
 
+@pytest.mark.parametrize("other", [None, 5_000_000])
+def test_a_campaign_whose_limit_is_lifted_has_none_whether_or_not_another_has(other: int | None) -> None:
+    budgets = Budgets(Market(), shop())
+    budgets.catalogue.upsert([entry("c", campaign_id="two", budget_micros=other)])
+    budgets.tell(0, "", spent(400_000))
+    budgets.pace(NOON_MS)
+    assert (budgets.budget_micros("one"), budgets.level("one")) == (1_000_000, 0.5)
+    budgets.catalogue.upsert([entry("a", campaign_id="one")])
+    budgets.pace(NOON_MS + 1_000)
+    assert (budgets.budget_micros("one"), budgets.level("one")) == (0, 0.0)
+    budgets.tell(1, "", Spending("one", DAY, 100_000, 0, 0, 0.0, 0.0, 0.25))  # another worker's, from before
+    assert budgets.level("one") == 0.0
+    assert budgets.budget_micros("two") == (other or 0)
+
+
 def test_a_new_day_begins_with_nothing_spent() -> None:
     budgets = Budgets(Market(), shop())
     budgets.tell(0, "", spent(2_000_000))

@@ -304,7 +304,7 @@ def _fill(out: Events, places: Places, source: Source, events: list[Event]) -> d
     column["ad"], column["event"] = id64s(told["ad_id"]), id64s(told["event_id"])
     surfaces = {name: _surface(name) for name in set(told["surface"])}
     column["surface"] = np.fromiter(map(surfaces.__getitem__, told["surface"]), dtype=np.uint16, count=count)
-    arms = _sold(column, told) if any(told["seal"]) else {}
+    arms = _sold(column, told) if any(told["seal"]) or any(told["placement_id"]) else {}
     if source == Source.IMPRESSION:
         column["kind"] = Kind.SHOWN
         column["slot"] = [-1 if slot is None else slot for slot in told["slot"]]

@@ -67,6 +67,16 @@ def test_what_is_no_seal_is_none(seal: str) -> None:
     assert int(column["seal"]) == (255 if seal == "ff" else 0)
 
 
+def test_what_an_event_says_of_experiments_is_read_whatever_comes_with_it() -> None:
+    bare = record(click("a", placement_id="0-1-2-3.1-0"))
+    sealed = record(click("b", placement_id="0-1-2-4.1-1", price_micros=5, seal="ff"), offset=1)
+
+    for given in ([bare], [bare, sealed]):
+        out = decoded(given)
+        assert int(out.events["arms"][0]) == id64("1-0")
+        assert out.arms[id64("1-0")] == "1-0"
+
+
 def test_a_purchase_becomes_a_row_of_columns_as_of_the_impression_it_answers() -> None:
     told: dict[str, Any] = {
         "kind": "purchase",

@@ -169,7 +169,8 @@ async def _explores_by_thompson_sampling(shop: Shop, rounds: Iterator[int]) -> N
     answer = await salience(shop, "explain", sampled.placement_id, "--json")
     assert (answer["identical"], answer["explore"]) == (True, "thompson"), answer
     estimates = await salience(shop, "ope", "--log", "topics", "--policy", "uniform", "--json")
-    assert estimates["uniform: clicks in slot 1"]["choices"] == len({one.placement_id for one in told if one.chosen})
+    judged = {one.placement_id for one in told if one.chosen and one.arm != "control"}
+    assert estimates["uniform: clicks in slot 1"]["choices"] == len(judged)
 
 
 def _arms(made: dict[str, Placement], experiment: str = "warmth") -> dict[str, str]:

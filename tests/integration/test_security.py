@@ -244,7 +244,8 @@ def test_the_doctor_tells_what_a_role_may_not_look_at_and_who_may(
 ) -> None:
     become(monkeypatch, secured, role)
     checks = list(checkup(settings_on(secured).model_copy(update={"group": group})))
-    wrong = {check.name: check for check in checks if not check.ok}
+    # Events that could be looked at may well be none: other tests write here, too.
+    wrong = {check.name: check for check in checks if not check.ok and not check.found.startswith("of the latest")}
     assert wrong.keys() == wanting, checks
     assert all("salience topics acls" in check.fix for check in wrong.values()), checks
 

@@ -190,7 +190,7 @@ def _spread(paths: _Paths, campaigns: Ids, owed: Attribution, learned: Floats) -
 def _by_time(touch: npt.NDArray[np.bool_], age_ms: Ints, half_life_ms: int) -> Floats:
     """Weights ``[P, H]`` that halve with every half-life of age, against that of the newest touch."""
     newest = np.where(touch, age_ms, np.iinfo(np.int64).max).min(axis=1, keepdims=True)
-    weight = np.where(touch, np.exp2((newest - age_ms) / half_life_ms, where=touch, out=np.zeros(touch.shape)), 0.0)
+    weight: Floats = np.exp2((newest - age_ms) / half_life_ms, where=touch, out=np.zeros(touch.shape))
     total = weight.sum(axis=1, keepdims=True)
     shares: Floats = np.divide(weight, total, out=weight, where=total > 0)
     return shares

@@ -50,8 +50,8 @@ class Pacer:
         self.base = np.full(len(self.budget_micros), np.log(0.5))  # neither all nor nothing: either is soon reached
         self.multiplier = np.where(self.budget_micros > 0, 0.5, 1.0)
 
-    def update(self, now_ms: int, spent_micros: Ints, ahead_micros: Ints | int = 0) -> None:
-        """Take what each campaign has spent today, ``[M]``, and what placements on the way may still cost.
+    def update(self, now_ms: int, spent_micros: Ints) -> None:
+        """Take what each campaign has spent today, ``[M]``.
 
         A multiplier of 0 is a stop: the budget is spent. A day begins where the plan does.
         """
@@ -62,7 +62,7 @@ class Pacer:
         self.base = np.clip(self.base + INTEGRAL * behind * progress, np.log(LEAST), 0.0)
         wanted = np.clip(self.base + PROPORTIONAL * behind, np.log(LEAST), 0.0)
         wanted = np.zeros_like(wanted) if plan >= 1 else wanted  # what is late has no more time
-        spent = spent_micros + ahead_micros >= self.budget_micros
+        spent = spent_micros >= self.budget_micros
         self.multiplier = np.where(limited, np.where(spent, 0.0, np.exp(wanted)), 1.0)
         self.reached = plan
 

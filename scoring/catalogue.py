@@ -17,7 +17,7 @@ from scoring.features import (
     feature_vector,
     token_ids,
 )
-from scoring.ids import MISSING, IdMap, id64, id64s
+from scoring.ids import EMPTY, MISSING, IdMap, id64, id64s
 from scoring.text import WIDE_DIM, TextOf
 from scoring.tones import ToneTable
 from scoring.value import BID_TYPES
@@ -78,6 +78,7 @@ def _no_encoder(_tokens: npt.NDArray[np.uint64], dense: Vectors) -> Vectors:
     return np.zeros((len(dense), 0), dtype=np.float32)
 
 
+_UNNAMED = id64("")
 _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "ad": (np.uint64, ()),
     "revision": (np.uint64, ()),
@@ -278,6 +279,14 @@ class Catalogue:
         for column in ("active", "budget_micros"):
             self._columns[column][slots[slots != MISSING]] = 0
         self.version += 1
+
+    def groups(self, of: str, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        """Category, brand, campaign or advertiser of the ads in ``slots``, as 64-bit ids; `EMPTY` where they tell none.
+
+        What two ads do not tell they have not in common.
+        """
+        ids: npt.NDArray[np.uint64] = self._columns[of].take(slots)
+        return np.where(ids == _UNNAMED, EMPTY, ids)
 
     def eligible(self, now_ms: int) -> npt.NDArray[np.int64]:
         """Slots of ads that may be shown at ``now_ms``, in slot order."""

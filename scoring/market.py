@@ -354,8 +354,8 @@ class Market:
         scopes = _capped(terms, catalogue, asked, fate)
         if terms.category_share < 1:
             most = max(int(terms.category_share * slots), 1)
-            scopes.append((catalogue.category.take(candidates), np.full(candidates.shape, most)))
-        apart = None if terms.separate is None else getattr(catalogue, terms.separate).take(candidates)
+            scopes.append((catalogue.groups("category", candidates), np.full(candidates.shape, most)))
+        apart = None if terms.separate is None else catalogue.groups(terms.separate, candidates)
         rivals = owner = None
         if terms.rivals:
             rivals = _mapped(catalogue.brand.take(candidates), terms.rivals, 0).astype(np.uint64)

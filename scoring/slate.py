@@ -185,7 +185,8 @@ def fill(
         placed[at] = True
         left[at] = False
         for (group, _), room in zip(limits.scopes, remaining, strict=True):
-            room[filled] -= group[filled] == group[at][:, None]
+            placed_of = group[at][:, None]
+            room[filled] -= (group[filled] == placed_of) & (placed_of != 0)
             left &= room > 0
         if limits.rivals is not None and limits.owner is not None:
             left[filled] &= ~_rival(limits.rivals[filled], limits.owner[filled], limits.rivals[at], limits.owner[at])

@@ -124,6 +124,15 @@ def test_a_pinned_ad_stands_in_its_slot_and_nowhere_else():
     assert decide(Market(Terms(pinned=((id64("ad-0"), 3),)))).chosen.tolist() == [[1, 2, 3, 0]]
 
 
+@pytest.mark.parametrize("terms", [{"category_share": 0.25}, {"separate": "category"}, {"separate": "brand"}])
+def test_ads_that_tell_no_category_or_brand_have_none_in_common(terms):
+    stock = Catalogue()
+    stock.upsert([Entry(Content(f"ad-{at}"), f"c{at}", "a1", 400 - 100 * at) for at in range(2)])
+    stock.upsert([Entry(Content(f"ad-{at}", "shoes", "arco"), f"c{at}", "a1", 400 - 100 * at) for at in (2, 3)])
+    chosen = decide(Market(Terms(**terms)), stock=stock).chosen.tolist()
+    assert chosen == ([[0, 1, 2, EMPTY_SLOT]] if "category_share" in terms else [[0, 1, 2, 3]])
+
+
 def test_no_slot_stays_empty_for_the_sake_of_an_ad_that_waits_for_its_own():
     apart = Terms(separate="category", pinned=((id64("ad-3"), 3),))  # the only one of another category than ad-0
     stock = shop(("c", "a", "red", 4), ("c", "a", "red", 3), ("c", "a", "red", 2), ("c", "a", "hats", 1))

@@ -4,7 +4,7 @@ import re
 from typing import TYPE_CHECKING, get_args
 
 if TYPE_CHECKING:
-    from streams.control_wire import ArmSetting, Guardrail
+    from streams.control_wire import ArmSetting, Guardrail, Metric
     from streams.experiments import Bandit
 
 MINIMUM, EPOCH_S = 0.1, 3_600
@@ -21,13 +21,15 @@ def named(option: str, name: str) -> str:
     return name
 
 
-def metric(option: str, name: str) -> str:
+def metric(option: str, name: str) -> "Metric":
     """A metric that is judged. Raises `ValueError`."""
     from streams.control_wire import Metric
 
-    if name not in get_args(Metric):
-        raise ValueError(f"{option}: the metric {name!r}; expected one of {', '.join(get_args(Metric))}")
-    return name
+    known: tuple[Metric, ...] = get_args(Metric)
+    for one in known:
+        if one == name:
+            return one
+    raise ValueError(f"{option}: the metric {name!r}; expected one of {', '.join(known)}")
 
 
 def arm(text: str) -> "ArmSetting":
@@ -56,8 +58,8 @@ def guardrail(text: str) -> "Guardrail":
 
     option = f"--guardrail {text}"
     name, _, loss = text.partition("=")
-    found = metric(option, name)
-    return Guardrail(metric=found, most_loss=_share(option, loss, "METRIC=LOSS, such as ctr=0.05"))  # type: ignore[arg-type]  # one of them
+    found, most = metric(option, name), _share(option, loss, "METRIC=LOSS, such as ctr=0.05")
+    return Guardrail(metric=found, most_loss=most)
 
 
 def bandit(allocation: str, minimum: float | None, epoch_s: int | None) -> "Bandit | None":

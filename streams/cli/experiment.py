@@ -87,7 +87,7 @@ def create(
             arms=[arms.arm(one) for one in arm],
             layer=arms.named("--layer", layer),
             width=width,
-            primary=arms.metric("--primary", primary),  # type: ignore[arg-type]  # one of them
+            primary=arms.metric("--primary", primary),
             guardrails=[arms.guardrail(one) for one in guardrail],
             bandit=arms.bandit(allocation, minimum, epoch),
             interleaved=interleave,

@@ -116,6 +116,10 @@ class Shop:
         rows = decode_rows((await self.state()).values())
         return int(rows["impressions"].sum() + rows["clicks"].sum())
 
+    async def has_applied(self, count: int) -> bool:
+        """Whether the committed rows count so many events at least."""
+        return await self.applied() >= count
+
     async def _kept(self) -> dict[bytes, bytes]:
         last = dict(await self.read("state-changelog"))
         return {key: value for key, value in last.items() if value is not None}

@@ -29,7 +29,6 @@ from streams.lag.monitor import LagMonitor, News
 from streams.lag.poller import Poller
 from tests.integration.consoles import CHROMIUM, Console, chromium, level_is, page_on, screenshot
 from tests.integration.lanes import ADS, Shop, _record, events, play, shop_on
-from tests.integration.test_worker import _has_applied
 from tests.integration.workers import DEADLINE_S, Worker, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # a minute each, where the machine is idle
@@ -224,7 +223,7 @@ def test_a_frozen_worker_shows_raises_the_alert_and_all_is_well_when_it_goes_on(
             Worker(shop, tmp_path / "worker.log", "--supervise") as worker,
         ):
             async with Load(shop).on() as load, Watched.on(console) as page:
-                await until(lambda: _has_applied(shop, 50), "50 events")
+                await until(lambda: shop.has_applied(50), "50 events")
                 await exporter.scrape_until(well, scrapes=3)
                 await page.is_("ok")
                 before = exporter.scrapes - 1
@@ -243,7 +242,7 @@ def test_a_frozen_worker_shows_raises_the_alert_and_all_is_well_when_it_goes_on(
                 await exporter.scrape_until(well, scrapes=2)
                 await page.is_("ok")
                 log.info("well again %d s after SIGCONT", exporter.scrapes - 1 - during)
-            await until(lambda: _has_applied(shop, load.sent), "every event that was sent")
+            await until(lambda: shop.has_applied(load.sent), "every event that was sent")
             assert await shop.applied() == load.sent
         assert stuck
         if PROMTOOL is None:
@@ -313,7 +312,7 @@ def test_two_workers_rolled_one_after_the_other_under_load_lose_and_double_nothi
             with contextlib.ExitStack() as running:
                 old = [running.enter_context(_worker(shop, tmp_path, f"old-{number}")) for number in range(2)]
                 async with Load(shop).on() as load:
-                    await until(lambda: _has_applied(shop, 50), "50 events")
+                    await until(lambda: shop.has_applied(50), "50 events")
                     for worker in old:
                         await until(_is_ready(worker), "the old worker is ready")
                     begin = len(seen)
@@ -323,8 +322,8 @@ def test_two_workers_rolled_one_after_the_other_under_load_lose_and_double_nothi
                         new = running.enter_context(_worker(shop, tmp_path, f"new-{number}"))
                         await until(_is_ready(new), "the new worker is ready")
                     before = load.sent
-                    await until(lambda: _has_applied(shop, before + 100), "events after the upgrade")
-                await until(lambda: _has_applied(shop, load.sent), "every event that was sent")
+                    await until(lambda: shop.has_applied(before + 100), "events after the upgrade")
+                await until(lambda: shop.has_applied(load.sent), "every event that was sent")
                 assert await shop.applied() == load.sent
             noting.cancel()
             await asyncio.gather(noting, return_exceptions=True)

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from deploy.brokers import Broker
 from streams.wire import encode_json
 from tests.builders import ad
-from tests.integration.lanes import ADS, Shop, events, play, recreate, repartition, shop_on
+from tests.integration.lanes import ADS, events, play, recreate, repartition, shop_on
 from tests.integration.workers import Worker, until
 
 pytestmark = pytest.mark.integration
@@ -23,7 +23,7 @@ def test_a_topic_recreated_under_a_running_worker_is_refused_with_a_clear_last_l
         shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
         await shop.publish([*ADS, *events()])
         with Worker(shop, tmp_path / "log") as worker:
-            await until(_applied(shop, 80), "80 events")
+            await until(lambda: shop.has_applied(80), "80 events")
             await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
             shop.adopted = True
             assert worker.status() == 70
@@ -65,10 +65,3 @@ def _logs(worker: Worker, *words: str) -> Callable[[], Awaitable[bool]]:
         return any(all(word in line for word in words) for line in worker.said.splitlines())
 
     return logs
-
-
-def _applied(shop: Shop, count: int) -> Callable[[], Awaitable[bool]]:
-    async def applied() -> bool:
-        return await shop.applied() >= count
-
-    return applied

@@ -34,12 +34,12 @@ def test_a_stopped_worker_ends_in_order_and_its_successor_goes_on(
         shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
         await shop.publish([*ADS, *events()])
         with Worker(shop, tmp_path / "first.log") as worker:
-            await until(lambda: _has_applied(shop, 80), "80 events applied")
+            await until(lambda: shop.has_applied(80), "80 events applied")
             worker.signal(signal.SIGTERM)
             assert worker.status() == 0, worker.said
         await shop.publish(events(30, start=60))
         with Worker(shop, tmp_path / "second.log") as worker:
-            await until(lambda: _has_applied(shop, 120), "120 events applied")
+            await until(lambda: shop.has_applied(120), "120 events applied")
             worker.signal(signal.SIGTERM)
             assert worker.status() == 0, worker.said
         row = await shop.lane_row()
@@ -49,10 +49,6 @@ def test_a_stopped_worker_ends_in_order_and_its_successor_goes_on(
     play(scenario)
 
 
-async def _has_applied(shop: Shop, count: int) -> bool:
-    return await shop.applied() >= count
-
-
 def test_lanes_move_between_workers_without_losing_or_doubling(
     kafka: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:
@@ -60,15 +56,15 @@ def test_lanes_move_between_workers_without_losing_or_doubling(
         shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once", partitions=4)
         await shop.publish([*ADS, *events(60)])
         with Worker(shop, tmp_path / "first.log", home=tmp_path / "a") as first:
-            await until(lambda: _has_applied(shop, 80), "the first worker's 80 events")
+            await until(lambda: shop.has_applied(80), "the first worker's 80 events")
             with Worker(shop, tmp_path / "second.log", home=tmp_path / "b") as second:
                 await until(_says(second, "lane taken over"), "the second worker has lanes")
                 await shop.publish(events(60, start=60))
-                await until(lambda: _has_applied(shop, 160), "160 events by two workers")
+                await until(lambda: shop.has_applied(160), "160 events by two workers")
                 second.signal(signal.SIGTERM)
                 assert second.status() == 0, second.said
             await shop.publish(events(60, start=120))
-            await until(lambda: _has_applied(shop, 240), "240 events")
+            await until(lambda: shop.has_applied(240), "240 events")
             first.signal(signal.SIGTERM)
             assert first.status() == 0, first.said
         assert set((await shop.placement_ids()).values()) == {1}
@@ -92,14 +88,14 @@ def test_a_frozen_worker_that_wakes_after_its_lanes_went_to_another_changes_noth
         shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
         await shop.publish([*ADS, *events()])
         with Worker(shop, tmp_path / "zombie.log", home=tmp_path / "a") as zombie:
-            await until(lambda: _has_applied(shop, 80), "80 events")
+            await until(lambda: shop.has_applied(80), "80 events")
             zombie.signal(signal.SIGSTOP)
             await shop.publish(events(30, start=60))
             with Worker(shop, tmp_path / "owner.log", home=tmp_path / "b"):
-                await until(lambda: _has_applied(shop, 120), "120 events, by the new owner")
+                await until(lambda: shop.has_applied(120), "120 events, by the new owner")
                 zombie.signal(signal.SIGCONT)
                 await shop.publish(events(30, start=90))
-                await until(lambda: _has_applied(shop, 160), "160 events")
+                await until(lambda: shop.has_applied(160), "160 events")
         assert set((await shop.placement_ids()).values()) == {1}
         assert await shop.applied() == 160
         row = await shop.lane_row()
@@ -142,7 +138,7 @@ def test_a_lane_held_back_by_tiny_bounds_loses_nothing(kafka: Broker, topic_pref
         with Worker(
             shop, tmp_path / "log", queue_records=5, queue_bytes=65_536, slice_records=3, lanes_in_step=1
         ) as worker:
-            await until(lambda: _has_applied(shop, 400), "400 events through a queue of five")
+            await until(lambda: shop.has_applied(400), "400 events through a queue of five")
             worker.signal(signal.SIGTERM)
             assert worker.status() == 0, worker.said
         row = await shop.lane_row()
@@ -179,13 +175,13 @@ def test_a_worker_restarted_on_the_embedded_broker_goes_on_where_it_was(
         await shop.publish([*ADS])
         await shop.publish_in_batches(events(300))  # the broker counts a batch as one record of its log's end
         with Worker(shop, tmp_path / "first.log", session_timeout_ms=2_000) as worker:
-            await until(lambda: _has_applied(shop, 400), "400 events")
+            await until(lambda: shop.has_applied(400), "400 events")
             worker.signal(signal.SIGTERM)
             assert worker.status() == 0, worker.said
         shutil.rmtree(tmp_path / "snapshots")
         await shop.publish_in_batches(events(30, start=300))
         with Worker(shop, tmp_path / "second.log", session_timeout_ms=2_000) as worker:
-            await until(lambda: _has_applied(shop, 440), "440 events")
+            await until(lambda: shop.has_applied(440), "440 events")
             worker.signal(signal.SIGTERM)
             assert worker.status() == 0, worker.said
         row = await shop.lane_row()
@@ -213,7 +209,7 @@ def test_a_worker_stopped_in_the_middle_of_a_backlog_finishes_its_slices_and_not
         assert row is not None
         assert row.totals["applied"] < 4_000, "it was to be stopped before the end"
         with Worker(shop, tmp_path / "second.log") as worker:
-            await until(lambda: _has_applied(shop, 4_000), "all events")
+            await until(lambda: shop.has_applied(4_000), "all events")
             worker.signal(signal.SIGTERM)
             assert worker.status() == 0, worker.said
         row = await shop.lane_row()
@@ -247,14 +243,14 @@ def test_a_worker_whose_brokers_have_fallen_silent_is_stopped_in_order_and_its_s
         await shop.publish([*ADS, *events()])
         through_the_door = Shop(shop.settings.model_copy(update={"bootstrap": cluster.workers_bootstrap}))
         with Worker(through_the_door, tmp_path / "first.log", stop_deadline_ms=1_000) as worker:
-            await until(lambda: _has_applied(shop, 80), "80 events applied")
+            await until(lambda: shop.has_applied(80), "80 events applied")
             cluster.doors[0].shut()
             await shop.publish(events(30, start=60))
             worker.signal(signal.SIGTERM)
             assert worker.process.wait(STOP_S) == 0, worker.said
         cluster.doors[0].open()
         with Worker(shop, tmp_path / "second.log") as worker:
-            await until(lambda: _has_applied(shop, 120), "120 events applied")
+            await until(lambda: shop.has_applied(120), "120 events applied")
         row = await shop.lane_row()
         assert row is not None
         assert (row.totals["applied"], row.totals["replayed"], row.totals["duplicate"]) == (120, 0, 0)
@@ -270,7 +266,7 @@ def test_a_worker_listens_on_loopback_alone_and_tells_whether_it_is_ready(
         shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
         await shop.publish([*ADS, *events(3)])
         with Worker(shop, tmp_path / "log") as worker:
-            await until(lambda: _has_applied(shop, 4), "4 events")
+            await until(lambda: shop.has_applied(4), "4 events")
             (address,) = listening(worker.process.pid)
             assert address.startswith("0100007F:")
             assert await asyncio.to_thread(worker.ask, "/healthz") == (200, {"healthy": True, "reason": ""})
@@ -287,11 +283,11 @@ def test_a_supervised_worker_that_is_killed_is_started_again_and_loses_nothing(
         shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
         await shop.publish([*ADS, *events()])
         with Worker(shop, tmp_path / "log", "--supervise") as supervised:
-            await until(lambda: _has_applied(shop, 80), "80 events")
+            await until(lambda: shop.has_applied(80), "80 events")
             (first,) = children(supervised.process.pid)
             os.kill(first, signal.SIGKILL)
             await shop.publish(events(30, start=60))
-            await until(lambda: _has_applied(shop, 120), "120 events, by the one started again")
+            await until(lambda: shop.has_applied(120), "120 events, by the one started again")
             assert "another is started" in supervised.said
             supervised.signal(signal.SIGTERM)
             assert supervised.status() == 0, supervised.said
@@ -349,7 +345,7 @@ def test_a_live_workers_metrics_are_those_of_the_table_and_no_other(
         shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
         await shop.publish([*ADS, *events()])
         with Worker(shop, tmp_path / "log") as worker:
-            await until(lambda: _has_applied(shop, 80), "80 events applied")
+            await until(lambda: shop.has_applied(80), "80 events applied")
             status, told = await asyncio.to_thread(worker.ask, "/metrics")
         assert status == 200
         families = [line.split()[2:4] for line in told.decode().splitlines() if line.startswith("# TYPE")]

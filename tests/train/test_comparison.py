@@ -138,10 +138,11 @@ def test_draws_without_a_click_tell_of_no_order_and_leave_the_interval_to_the_ot
 
 
 def test_trees_are_drawn_by_the_seed(trial: Trial) -> None:
-    lightgbm = pytest.importorskip("onnx_models.alternatives.boosting", reason="pip install 'salience[evaluate]'")
+    pytest.importorskip("lightgbm", reason="LightGBM is not installed: pip install 'salience[evaluate]'")
+    from onnx_models.alternatives.boosting import Boosting
 
     def chances(seed: int) -> np.ndarray:
-        trees = lightgbm.Boosting(seed)
+        trees = Boosting(seed)
         trees.fit(trial.learn, trial.items)
         return trees.predict(trial.frozen)
 

@@ -19,9 +19,19 @@ def arms(change: str, value: float) -> tuple[ArmSetting, ...]:
     return (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="other", share=0.5, changes={change: value}))
 
 
-def asked(name: str, change: str = "temperature", value: float = 0.3, layer: str = "ranking", width: float = 0.5):  # type: ignore[no-untyped-def]  # a partial
-    given = {"layer": layer, "width": width, "primary": "ctr", "guardrails": (), "time_ms": 1}
-    return partial(create, name=name, arms=arms(change, value), **given)
+def asked(
+    name: str, change: str = "temperature", value: float = 0.3, layer: str = "ranking", width: float = 0.5
+) -> partial[ExperimentSetting]:
+    return partial(
+        create,
+        name=name,
+        arms=arms(change, value),
+        layer=layer,
+        width=width,
+        primary="ctr",
+        guardrails=(),
+        time_ms=1,
+    )
 
 
 class Topic:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from confluent_kafka import KafkaError
 from prometheus_client.parser import text_string_to_metric_families
@@ -55,7 +56,10 @@ def after(polls: int, monitor: LagMonitor) -> News:
     return asyncio.run(run())
 
 
-def browse(monitor: LagMonitor, visit: Callable[[TestClient], Awaitable[None]]) -> None:  # type: ignore[type-arg]  # its request type is of no interest
+Client = TestClient[web.Request, web.Application]
+
+
+def browse(monitor: LagMonitor, visit: Callable[[Client], Awaitable[None]]) -> None:
     async def run() -> None:
         async with TestClient(TestServer(serve.make_app(monitor))) as client:
             await visit(client)
@@ -151,7 +155,7 @@ def test_what_ends_the_polling_is_raised_and_not_taken_for_silence() -> None:
 def test_the_pages_tell_the_lag_and_health() -> None:
     monitor, broker = monitor_of(90)
 
-    async def visit(client: TestClient) -> None:  # type: ignore[type-arg]  # its request type is of no interest
+    async def visit(client: Client) -> None:
         assert (await client.get("/healthz")).status == 503
         await monitor.poll()
         assert (await client.get("/healthz")).status == 200
@@ -171,7 +175,7 @@ def test_the_pages_tell_the_lag_and_health() -> None:
 def test_on_loopback_a_foreign_name_is_refused() -> None:
     monitor, _ = monitor_of(90)
 
-    async def visit(client: TestClient) -> None:  # type: ignore[type-arg]  # its request type is of no interest
+    async def visit(client: Client) -> None:
         assert (await client.get("/lag", headers={"Host": "rebound.example"})).status == 403
         assert (await client.get("/lag", headers={"Host": "localhost:9308"})).status == 200
 
@@ -195,7 +199,7 @@ def test_beyond_loopback_only_the_bearer_of_the_token_is_told() -> None:
 def test_a_stale_report_is_not_exported_but_its_age_is() -> None:
     monitor, broker = monitor_of(90)
 
-    async def visit(client: TestClient) -> None:  # type: ignore[type-arg]  # its request type is of no interest
+    async def visit(client: Client) -> None:
         await monitor.poll()
         fresh = await _samples(client)
         labels = (("group", "salience"), ("partition", "0"), ("topic", "clicks"))
@@ -213,7 +217,7 @@ def test_a_stale_report_is_not_exported_but_its_age_is() -> None:
     browse(monitor, visit)
 
 
-async def _samples(client: TestClient) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:  # type: ignore[type-arg]  # its request type is of no interest
+async def _samples(client: Client) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     text = await (await client.get("/metrics")).text()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value

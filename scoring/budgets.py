@@ -179,20 +179,25 @@ class Budgets:
         return bool((over & (self._pacer.multiplier > 0)).any())
 
     def _read_catalogue(self) -> None:
-        """Which campaigns there are and what they may spend; pacing goes on from where it was, or as others told."""
+        """Which campaigns there are and what they may spend; pacing goes on from where it was, or as others told.
+
+        Of whom no ad is offered any more the budget stays: what was delivered beyond it is not to be billed for that.
+        """
         shop, self._version = self.catalogue, self.catalogue.version
+        ids, first, of = np.unique(shop.campaign, return_index=True, return_inverse=True)
+        budgets, offered = np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=np.bool_)
+        np.maximum.at(budgets, of, shop.budget_micros)
+        np.logical_or.at(offered, of, shop.active)
+        paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
+        budgets = np.where(offered | (budgets > 0), budgets, self._budget[paced])
         self._budget[:] = 0
-        if not shop.budget_micros.any() and bid_for_clicks(shop):
+        self._budget[paced] = budgets
+        if not budgets.any() and bid_for_clicks(shop):
             if self._pacer is not None:
                 self._pacer, self._ids = None, np.zeros(0, dtype=np.uint64)
                 self.market.pace(self._ids, np.zeros(0))
             return
-        ids, first, of = np.unique(shop.campaign, return_index=True, return_inverse=True)
-        budgets = np.zeros(len(ids), dtype=np.int64)
-        np.maximum.at(budgets, of, shop.budget_micros)
-        self._ids = ids
-        self._paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
-        self._budget[self._paced] = budgets
+        self._ids, self._paced = ids, paced
         pacer, level = Pacer(budgets, self.day_curve), self._level[self._paced]
         pacer.base = np.where(level > 0, np.log(np.maximum(level, LEAST)), pacer.base)
         if self._pacer is not None:

@@ -220,6 +220,26 @@ def test_a_withdrawn_ads_budget_is_its_campaigns_no_longer_as_with_a_worker_that
     assert standing[0] == standing[1] == (5, [0.0], standing[1][2])
 
 
+@pytest.mark.parametrize("other", [None, 5_000])
+def test_what_was_delivered_beyond_a_budget_is_not_billed_once_the_campaigns_last_ad_is_withdrawn(
+    other: int | None,
+) -> None:
+    stock = Catalogue()
+    stock.upsert(
+        [entry("a", campaign_id="one", budget_micros=1_000), entry("b", campaign_id="two", budget_micros=other)]
+    )
+    budgets = Budgets(Market(), stock)
+    budgets.tell(0, "", spent(1_400))
+    budgets.pace(NOON_MS)
+    stock.withdraw(["a"])
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert budgets.budget_micros("one") == 1_000
+    assert budgets.standing()[1] == pytest.approx(400 / (1_000 + (other or 0)))
+    stock.upsert([entry("c", campaign_id="one", budget_micros=2_000)])
+    budgets.pace(NOON_MS + 2 * EVERY_MS)
+    assert budgets.budget_micros("one") == 2_000
+
+
 @pytest.mark.parametrize("field", ["spent_micros", "impressions", "clicks", "value_micros"])
 @pytest.mark.parametrize("number", [-1, 2**63, 2**64, 10**400])
 def test_figures_that_no_lane_can_have_counted_are_refused_and_change_nothing(field: str, number: int) -> None:

@@ -1,13 +1,14 @@
-"""What a batch of events makes campaigns owe: each impression's charge once, whatever comes twice or in which order.
+"""What each event makes a campaign owe: what it completes of its impression, once, whatever comes twice or late.
 
-The ring says what is known of an impression: whether it was seen, and the most that answered it. A batch charges what
-it *changes* there: the impression itself when it is first seen, a click or a purchase when impression and answer are
-first both known, and the seconds of every view that comes after its impression. Of one that overtakes it the ring keeps
-no seconds, so that it would be chance whether it is charged: it is not, even where both come in one batch. Since a ring
-only gains, no event is charged again by another one of the same impression; what is older than a full ring holds is
-never charged. What names no impression answers none, though the ad was shown in that very second, and charges nothing.
-Prices are the placement's own, by their seal; the price of attention is what the ad says now, asked for where the
-placement's is told, too.
+An impression is complete when it was seen, its click when impression and click are both known, its purchase likewise;
+each is charged to the event that completes it, at the price which this event tells and under its arm. The seconds of
+every view that comes after its impression are charged to the view. The ring says what was known of an impression
+before a batch: whether it was seen, and the most that answered it. So a charge depends on the order of the lane's
+events, not on where a batch ends, and since a ring only gains, nothing is charged again by another event of the same
+impression. Of a view that overtakes its impression the ring keeps no seconds: it charges nothing, even where both come
+in one batch. What is older than a full ring holds as a batch begins is never charged. What names no impression answers
+none, though the ad was shown in that very second, and charges nothing. Prices are the placement's own, by their seal;
+the price of attention is what the ad says now, asked for where the placement's is told, too.
 """
 
 from dataclasses import dataclass
@@ -56,10 +57,10 @@ def look(rows: Rows, events: Events) -> Before:
 
 @dataclass(frozen=True, slots=True)
 class Bills:
-    """What N impressions gained in a batch. ``slot``: of the ad; ``charged``: thousandths of a micro.
+    """What each of N events completes. ``slot``: of the ad; ``charged``: thousandths of a micro.
 
-    ``unpriced``: it would have been charged, and no event of it told a price of its placement. ``misquoted``: events
-    of the batch that told a price which is not their placement's.
+    ``unpriced``: it would have been charged, and told no price of its placement. ``misquoted``: how many told a price
+    which is not their placement's.
     """
 
     slot: Ints
@@ -82,30 +83,40 @@ def bill(before: Before, events: Events, outcome: npt.NDArray[np.uint8], catalog
     second = (events["shown_ms"] // 1000).astype(np.uint64)
     keys = mix64(mix64(events["row"].astype(np.uint64)) ^ events["ad"]) ^ mix64(second)
     _, first, of = np.unique(keys, return_index=True, return_inverse=True)
-    size = len(first)
-    was_shown, was = known[first] >= SHOWN_BIT, answered(known[first])
-    now, viewed_ms = was.copy(), np.zeros(size, dtype=np.int64)
-    np.maximum.at(now, of, events["kind"])
-    place, shows = np.arange(len(events)), np.flatnonzero(events["source"] == Source.IMPRESSION)
-    since = np.where(was_shown, -1, len(events))  # the place of the impression itself
-    np.minimum.at(since, of[shows], shows)
-    is_shown, after = since < len(events), place > since[of]
-    np.add.at(viewed_ms, of[after], np.minimum(events["viewed_ms"][after], VIEW_MS_MAX))
-    price, arms = np.full(size, -1, dtype=np.int64), np.zeros(size, dtype=np.uint64)
-    np.maximum.at(price, of[priced], events["price_micros"][priced])
-    np.maximum.at(arms, of[priced], events["arms"][priced])
+    was = answered(known[first])
+    shown_at = _first(of, events["source"] == Source.IMPRESSION, known[first] >= SHOWN_BIT)
 
-    def new(kind: Kind) -> Bools:
-        reached: Bools = is_shown & (now >= kind) & ~(was_shown & (was >= kind))
-        return reached
+    def completed(at: Ints) -> Bools:
+        """Which events are the last of what an impression and something else at ``at`` need."""
+        done, out = np.maximum(shown_at, at), np.zeros(len(events), dtype=np.bool_)
+        out[done[(done > _BEFORE) & (done < len(events))]] = True
+        return out
 
-    shown, clicked = is_shown & ~was_shown, new(Kind.CLICKED)
-    slot = slot[first]
+    shown = completed(shown_at)
+    clicked, purchased = (
+        completed(_first(of, events["kind"] >= kind, was >= kind)) for kind in (Kind.CLICKED, Kind.PURCHASED)
+    )
+    after = np.arange(len(events)) > shown_at[of]
+    viewed_ms = np.where(after, np.minimum(events["viewed_ms"], VIEW_MS_MAX), 0)
     # What a price of 1 would charge, where none is known, tells whether one was wanted.
-    unknown = price < 0
-    price, attention = np.where(unknown, 1, price), catalogue.attention_micros[slot]
-    owed = charges(catalogue.bid_type[slot], price, shown, clicked, new(Kind.PURCHASED), viewed_ms, attention)
-    return Bills(slot, arms, shown, clicked, viewed_ms, np.where(unknown, 0, owed), unknown & (owed > 0), misquoted)
+    price = np.where(priced, events["price_micros"], 1)
+    attention = catalogue.attention_micros[slot]
+    owed = charges(catalogue.bid_type[slot], price, shown, clicked, purchased, viewed_ms, attention)
+    charged, unpriced = np.where(priced, owed, 0), ~priced & (owed > 0)
+    arms = np.where(priced, events["arms"], 0)  # a cell each: nobody else can make them up
+    return Bills(slot, arms, shown, clicked, viewed_ms, charged, unpriced, misquoted)
+
+
+_BEFORE = -1
+"""The place of what was known before the batch; that of what is not known yet is its length."""
+
+
+def _first(of: Ints, does: Bools, before: Bools) -> Ints:
+    """The place in a batch of the first event that ``does [E]``, ``[I]``, by each event's impression ``of [E]``."""
+    place = np.flatnonzero(does)
+    at = np.where(before, _BEFORE, len(of))
+    np.minimum.at(at, of[place], place)
+    return at
 
 
 def _priced(events: Events, slot: Ints, catalogue: Catalogue, seal: Seal) -> tuple[Bools, int]:

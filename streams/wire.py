@@ -67,8 +67,8 @@ class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
     ``impression_time_ms`` and ``placement_id`` are those of the impression that it answers, where it answers
     one; they join the two whichever comes first. A click without ``impression_time_ms`` shapes interest, and is neither
-    charged nor an outcome of what was shown. ``price_micros`` and ``seal``: as in `Impression`; a bid for clicks,
-    purchases or attention is charged by the event that it pays for, and an ad's ``attention_micros`` by ``viewed_s``.
+    charged nor an outcome of what was shown. ``price_micros`` and ``seal``: as in `Impression`; both tell them, since
+    of an impression and its answer the later one is charged. An ad's ``attention_micros`` are, by ``viewed_s``.
     """
 
     event_id: Id

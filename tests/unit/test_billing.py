@@ -1,11 +1,13 @@
 """What is owed for what happened: once, whatever comes twice, out of order or with a price of its own making."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from scoring import ledger as ledger_module
 from scoring.attribution import Attribution, credit, learn
@@ -32,14 +34,13 @@ SHOP.upsert([
 ])  # fmt: skip
 
 
-def sealed(event: Event, price: int | None = None, told: int | None = None) -> Event:
+def sealed(event: Event, price: int | None = None, told: int | None = None, arm: str = "") -> Event:
     """``event`` with the seal of ``price``; ``told`` in its place is what it says."""
     price = PRICES[event.ad_id] if price is None else price
     kind = np.array([BID_TYPES[event.ad_id]], dtype=np.uint8)
-    (tag,) = SEAL.tags(id64s(["p"]), id64s([event.ad_id]), np.array([price]), kind).tolist()
-    return type(event)(**{
-        name: getattr(event, name) for name in event.__struct_fields__
-    } | {"placement_id": "p", "price_micros": price if told is None else told, "seal": f"{tag:016x}"})  # fmt: skip
+    placement = f"p.{arm}"
+    (tag,) = SEAL.tags(id64s([placement]), id64s([event.ad_id]), np.array([price]), kind).tolist()
+    return replace(event, placement_id=placement, price_micros=price if told is None else told, seal=f"{tag:016x}")
 
 
 def shown(ad: str = "cpc", at: int = 0) -> Event:
@@ -56,7 +57,8 @@ class Lane:
 
     def __init__(self, shop: Catalogue = SHOP) -> None:
         self.shop = shop
-        self.store, self.charged, self.counts = RowStore(), 0, {"shown": 0, "clicked": 0, "unpriced": 0, "misquoted": 0}
+        self.store, self.charged, self.arms = RowStore(), 0, Counter[int]()
+        self.counts = {"shown": 0, "clicked": 0, "unpriced": 0, "misquoted": 0}
         self._offset = 0
 
     def take(self, events: Sequence[Event]) -> "Lane":
@@ -67,6 +69,9 @@ class Lane:
         outcome = apply(self.store, batch, self.shop).outcome
         bills = bill(before, batch, outcome, self.shop, SEAL)
         self.charged += int(bills.charged.sum())
+        owed = bills.charged > 0
+        for arm, charged in zip(bills.arms[owed].tolist(), bills.charged[owed].tolist(), strict=True):
+            self.arms[arm] += charged
         for name in ("shown", "clicked", "unpriced"):
             self.counts[name] += int(getattr(bills, name).sum())
         self.counts["misquoted"] += bills.misquoted
@@ -98,7 +103,7 @@ def test_the_price_of_attention_is_owed_per_viewed_second_whatever_the_bid_is_fo
     assert Lane(shop).take(free).charged == 2_500 * 40
     bare = [impression(ad_id=ad), click(ad_id=ad, kind="view", viewed_s=2.5, impression_time_ms=START_MS)]
     lane = Lane(shop).take(bare)
-    assert (lane.charged, lane.counts["unpriced"]) == (0, 1)
+    assert (lane.charged, lane.counts["unpriced"]) == (0, 2 if ad == "cpm" else 1)
 
 
 def test_an_impression_is_charged_one_click_however_many_there_are() -> None:
@@ -137,8 +142,8 @@ def test_what_comes_of_itself_in_the_second_of_an_impression_is_charged_nothing(
 
 def test_a_price_of_the_events_own_making_is_caught_and_charged_nothing() -> None:
     dear = sealed(click(ad_id="cpc", time_ms=START_MS, impression_time_ms=START_MS), told=10**6)
-    lane = Lane().take([shown(), dear])
-    assert (lane.charged, lane.counts["misquoted"]) == (500 * PARTS, 1)  # by the price that the impression told
+    lane = Lane().take([shown(), dear])  # nor by the price that the impression told: what it pays for is not its click
+    assert (lane.charged, lane.counts["misquoted"], lane.counts["unpriced"]) == (0, 1, 1)
     alone = Lane().take([sealed(impression(ad_id="cpm"), told=1)])
     assert (alone.charged, alone.counts["misquoted"], alone.counts["unpriced"]) == (0, 1, 1)
 
@@ -164,6 +169,19 @@ def test_events_without_a_price_count_and_are_told() -> None:
     assert (lane.charged, lane.counts["shown"], lane.counts["unpriced"]) == (0, 2, 1)
 
 
+def test_what_an_event_completes_is_charged_at_the_price_that_it_tells_itself_in_one_batch_or_in_two() -> None:
+    bare = click(ad_id="cpc", time_ms=START_MS + 5_000, kind="click", event_id="bare", impression_time_ms=START_MS)
+    for events, owed in (
+        ([shown(), bare], (0, 1)),  # the click, which told none
+        ([bare, shown()], (500 * PARTS, 0)),  # the impression, which came after its click
+        ([impression(ad_id="cpc"), did("click")], (500 * PARTS, 0)),
+        ([did("click"), impression(ad_id="cpc")], (0, 1)),
+        ([shown(), bare, did("click")], (0, 1)),  # what was completed without a price stays so
+    ):
+        for lane in (Lane().take(events), Lane().take(events[:1]).take(events[1:])):
+            assert (lane.charged, lane.counts["unpriced"]) == owed
+
+
 def test_a_view_that_overtakes_its_impression_is_charged_nothing_in_one_batch_or_in_two() -> None:
     view, after = did("view", "attention", viewed_s=7.5), did("view", "attention", viewed_s=2.0, event_id="later")
     for lane in (
@@ -186,15 +204,24 @@ def test_what_a_full_ring_has_forgotten_is_charged_nothing_more() -> None:
 
 
 KINDS = st.sampled_from(["shown", "view", "click", "purchase"])
-EVENTS = st.lists(st.tuples(st.sampled_from(list(PRICES)), st.integers(0, 1), KINDS), min_size=1, max_size=12)
+TOLD = st.sampled_from([None, 400, 700])
+"""The price that an event tells, if it does: an impression and what answers it may tell different ones."""
+EVENTS = st.lists(
+    st.tuples(st.sampled_from(list(PRICES)), st.integers(0, 1), KINDS, TOLD, st.sampled_from(["", "1-0", "1-1"])),
+    min_size=1,
+    max_size=12,
+)
 
 
-@example([("attention", 0, "view"), ("attention", 0, "shown")], [1])
+@example([("attention", 0, "view", 400, ""), ("attention", 0, "shown", 700, "")], [1])
+@example([("cpc", 0, "shown", 400, "1-0"), ("cpc", 0, "click", None, "1-1")], [1])
 @given(EVENTS, st.lists(st.integers(1, 4), min_size=12, max_size=12))
-def test_what_is_charged_depends_neither_on_how_a_stream_is_cut_nor_on_repeats(told, cuts) -> None:
-    def event(ad: str, second: int, what: str) -> Event:
-        at, viewed_s = 1_000 * second, 2.5 if what == "view" else None
-        return shown(ad, at) if what == "shown" else did(what, ad, at, viewed_s=viewed_s)
+def test_what_is_charged_and_to_which_arm_depends_neither_on_how_a_stream_is_cut_nor_on_repeats(told, cuts) -> None:
+    def event(ad: str, second: int, what: str, price: int | None, arm: str) -> Event:
+        at, viewed_s = START_MS + 1_000 * second, 2.5 if what == "view" else None
+        says = {"kind": what, "viewed_s": viewed_s, "event_id": f"{what}-{ad}-{at}", "impression_time_ms": at}
+        bare = impression(ad_id=ad, time_ms=at) if what == "shown" else click(ad_id=ad, time_ms=at + 5_000, **says)
+        return bare if price is None else sealed(bare, price=price, arm=arm)
 
     events = [event(*each) for each in told]
     whole, parts, rest = Lane().take(events), Lane(), [*events, *events]  # all of it comes a second time
@@ -204,7 +231,7 @@ def test_what_is_charged_depends_neither_on_how_a_stream_is_cut_nor_on_repeats(t
             rest = rest[size:]
     if rest:
         parts.take(rest)
-    assert parts.charged == whole.charged
+    assert (parts.charged, parts.counts, parts.arms) == (whole.charged, whole.counts, whole.arms)
 
 
 def test_purchases_are_owed_to_the_clicks_before_them_within_their_windows() -> None:

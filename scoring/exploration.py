@@ -19,12 +19,13 @@ River's `bandit` holds an object for every arm and asks one after the other; her
 them to River's ThompsonSampling and LinUCBDisjoint.
 """
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from scoring.calibration import Calibration
+if TYPE_CHECKING:  # settings know the names of explorations; they need not load River
+    from scoring.calibration import Calibration
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,7 +36,7 @@ UCB_ALPHA = 2.0
 a good new one is found in 4 rounds; with 1 in 190, or never."""
 
 
-def doubt_of(explore: Explore, calibration: Calibration, ucb_alpha: float = UCB_ALPHA) -> Floats | None:
+def doubt_of(explore: Explore, calibration: "Calibration", ucb_alpha: float = UCB_ALPHA) -> Floats | None:
     """How uncertain each candidate's click rate is, ``[B, C]``, as a share of it; None where that does not matter.
 
     For Thompson sampling a standard deviation, for LinUCB ``ucb_alpha`` standard errors. It counts as far as the click

@@ -1,6 +1,8 @@
 """The command ``salience``. Commands import what they need when they run, so that ``--help`` answers at once."""
 
 import os
+from importlib.metadata import version
+from typing import Annotated
 
 # The worker computes on one thread: a pool of BLAS threads would only spin against it, and did, at six times the
 # cost of a placement on two busy cores. Read when numpy is first imported.
@@ -48,11 +50,25 @@ except KeyboardInterrupt:  # half a second of imports, in which Ctrl-C is no err
 app = typer.Typer(
     name="salience",
     cls=Salience,
-    help="The real-time engine that decides which ads deserve a person's attention next.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"salience {version('salience')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)] = False,
+) -> None:
+    """The real-time engine that decides which ads deserve a person's attention next."""
+
+
 app.command(epilog=demo.EPILOG)(demo.demo)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")

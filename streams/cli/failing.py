@@ -42,15 +42,22 @@ class Salience(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note whether machines read."""
         _AS_JSON.set("--json" in args)
-        return super().parse_args(ctx, args)
+        return _told(lambda: super(Salience, self).parse_args(ctx, args))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the subcommand."""
-        try:
-            return super().invoke(ctx)
-        except Exception as error:
-            _tell(error)
-            raise
+        return _told(lambda: super(Salience, self).invoke(ctx))
+
+
+def _told(call: Callable[[], T]) -> T:
+    """What ``call`` returns; what it fails of is told."""
+    try:
+        return call()
+    except typer.Exit:
+        raise
+    except Exception as error:
+        _tell(error)
+        raise
 
 
 def _tell(error: Exception) -> None:
@@ -58,7 +65,7 @@ def _tell(error: Exception) -> None:
 
     A wrong call is told to machines here, and to people by typer.
     """
-    if isinstance(error, typer.BadParameter):
+    if isinstance(error, typer.TyperException):
         if _AS_JSON.get():
             typer.echo(json.dumps({"error": error.format_message()}))
         return

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import AsyncMock
@@ -63,6 +64,10 @@ def test_a_command_without_a_broker_says_what_to_do_to_people_and_to_machines(
         ("ope --log nowhere", "--log nowhere: expected topics"),
         ("simulate diversity --method best", "--method best: expected mmr or dpp"),
         ("topics create --partitions many", "--partitions"),
+        ("campaigns --limit 3", "No such option: --limit"),
+        ("campaigns all", "unexpected extra argument(s) (all)"),
+        ("campaign", "No such command 'campaign'. Did you mean 'campaigns'?"),
+        ("--quiet campaigns", "No such option: --quiet"),
     ],
 )
 def test_a_wrong_call_is_told_to_machines_too(command: str, said: str) -> None:
@@ -71,6 +76,21 @@ def test_a_wrong_call_is_told_to_machines_too(command: str, said: str) -> None:
     assert said in json.loads(told.stdout)["error"]
     assert "--json" not in told.stdout
     assert told.stderr
+
+
+def test_help_and_version_answer_without_loading_what_commands_need() -> None:
+    heavy = "river scipy pandas onnxruntime pyarrow faust aiokafka confluent_kafka"
+    asked = (
+        f"import sys; from streams.cli import app; app(sys.argv[1:], standalone_mode=False); "
+        f"print(*{{name.partition('.')[0] for name in sys.modules}} & set('{heavy}'.split()))"
+    )
+    for option, said in (
+        ("--help", "deserve a person's attention next"),
+        ("--version", f"salience {version('salience')}"),
+    ):
+        told = subprocess.run([sys.executable, "-c", asked, option], capture_output=True, text=True, check=True).stdout
+        assert said in told
+        assert told.splitlines()[-1] == ""
 
 
 @pytest.mark.parametrize("command", ["dead-letters show 0:7", "explain 0-1a22"])

@@ -15,7 +15,7 @@ from scoring.ids import id64, id64s
 from scoring.rows import ROW, Rows, RowStore
 from streams import wire
 from streams.consent import Gate, Verdict
-from streams.message import Message
+from streams.message import size_of
 from streams.topics import BATCH_BYTES
 from streams.wire import UNREADABLE
 
@@ -88,7 +88,7 @@ class Decoded:
 
     def misplace(self, record: Record) -> None:
         """Send ``record`` on, if it can be sent."""
-        size = Message(record.key, record.value, tuple(record.headers)).size
+        size = size_of(record.key, record.value, record.headers)
         if size > RECORD_BYTES_MAX:
             message = f"{size:,} bytes, at most {RECORD_BYTES_MAX:,} can be sent on; partition by murmur2 of the key"
             self.dead.append((record, "reroute", "RecordTooLarge", message))
@@ -160,18 +160,20 @@ def _judge(
 
     What a user did earlier in the same call is then left out as well: it would have been forgotten.
     """
+    admitted: dict[bytes, list[int]] = {}
     times_ms = out.events["time_ms"].tolist()
     for place in np.flatnonzero(taken).tolist():
         user, time_ms = keys[place] or b"", times_ms[place]
         verdict = gate.judge(user, said.get(place), time_ms)
         if verdict is Verdict.ADMITTED or (user not in store and not belongs_here(user)):
+            admitted.setdefault(user, []).append(place)
             continue
         taken[place] = False
         if verdict is Verdict.ERASED:
             out.erased += 1
             continue
         out.strangers.append((user, place))
-        earlier = [at for at in range(place) if taken[at] and keys[at] == user] if verdict is Verdict.REFUSED else []
+        earlier = admitted.pop(user, []) if verdict is Verdict.REFUSED else []
         if verdict is Verdict.REFUSED:  # also of whom nothing is held: what they did before may come yet
             gate.watermarks.raise_to(user, time_ms)
         if verdict is Verdict.REFUSED and (earlier or user in store):

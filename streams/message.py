@@ -1,5 +1,7 @@
 """A record to be produced."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -21,11 +23,13 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """Bytes of key, value and headers, as a batch holds them, at most; beside them a record has some fifty.
+        """Bytes of key, value and headers, as a batch holds them, at most; beside them a record has some fifty."""
+        return size_of(self.key, self.value, self.headers)
 
-        A producer may send a header without a value, and thousands of them.
-        """
-        size = len(self.key or b"") + len(self.value or b"")
-        if not self.headers:  # of rows and placements, which are many
-            return size
-        return size + sum(HEADER_BYTES + len(name.encode()) + len(value or b"") for name, value in self.headers)
+
+def size_of(key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> int:
+    """Bytes of a record's key, value and headers: a producer may send headers of megabytes, and thousands of them."""
+    size = len(key or b"") + len(value or b"")
+    if not headers:  # of rows and placements, which are many
+        return size
+    return size + sum(HEADER_BYTES + len(name.encode()) + len(told or b"") for name, told in headers)

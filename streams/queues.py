@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scoring.events import Source
 from scoring.order import Taken, take
 from streams.decode import Record
+from streams.message import size_of
 from streams.step import Slice
 
 Numbers = npt.NDArray[np.int64]
@@ -105,4 +106,4 @@ class LaneQueues:
 
 
 def _size(record: Record) -> int:
-    return len(record.key or b"") + len(record.value or b"")
+    return size_of(record.key, record.value, record.headers)

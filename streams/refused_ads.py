@@ -7,6 +7,7 @@ made, in the transaction that holds them. A worker that comes to own the lane ha
 from collections import deque
 
 from streams.decode import Record, Refusal
+from streams.message import size_of
 
 LANE = 0
 """The lane whose owner makes the letters."""
@@ -37,10 +38,10 @@ class RefusedAds:
         if record.partition != 0:
             return
         self._held.append((record, "catalogue", *reason))
-        self._bytes += len(record.value or b"")
+        self._bytes += _size(record)
         while len(self._held) > HELD_MAX or (self._bytes > HELD_BYTES_MAX and len(self._held) > 1):
             dropped, *_ = self._held.popleft()
-            self._bytes -= len(dropped.value or b"")
+            self._bytes -= _size(dropped)
 
     def beyond(self, offset: int) -> bool:
         """Whether letters are to be made from ``offset`` on."""
@@ -56,3 +57,7 @@ class RefusedAds:
     def _since(self, offset: int) -> int:
         """``offset``, or 0 where the topic was made anew and does not reach it."""
         return offset if offset <= self.next_offset else 0
+
+
+def _size(record: Record) -> int:
+    return size_of(record.key, record.value, record.headers)

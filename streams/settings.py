@@ -85,7 +85,9 @@ class Settings(BaseSettings):
         1_000_000, ge=1, description="Keys of the control topic, consents above all: 0.5 GB in every worker."
     )
     batch_bytes: int = Field(
-        900_000, ge=16_384, description="Bytes per produced batch, below the broker's message.max.bytes."
+        900_000,
+        ge=524_288,
+        description="Bytes per produced batch, below the broker's message.max.bytes; records have to fit.",
     )
     fetch_wait_ms: int = Field(100, ge=1, description="How long a broker may hold a fetch that has nothing to give.")
     wait_other_topic_ms: int = Field(

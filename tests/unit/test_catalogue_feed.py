@@ -130,9 +130,9 @@ def test_letters_begin_anew_where_the_topic_does_not_reach_what_was_written_of_i
 
 def test_refused_ads_are_bounded_in_number_and_bytes_and_the_newest_stay() -> None:
     refused = RefusedAds()
-    for offset in range(40):
-        refused.refuse(
-            Record("ads", 0, offset, START_MS, b"a", bytes(HELD_BYTES_MAX // 10)), Refusal("ValueError", "no")
-        )
+    large = bytes(HELD_BYTES_MAX // 10 - 30)
+    for offset in range(40):  # wherever a record is large
+        key, value, headers = ((large, b"{", ()), (b"a", large, ()), (b"a", b"{", [("h", large)]))[offset % 3]
+        refused.refuse(Record("ads", 0, offset, START_MS, key, value, headers), Refusal("ValueError", "no"))
 
     assert [record.offset for record, *_ in refused.take(0)[0]] == list(range(30, 40))

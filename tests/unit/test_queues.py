@@ -126,6 +126,14 @@ def test_records_and_bytes_are_bounded_each_topic_by_itself() -> None:
     assert not narrow.has_room(Source.CLICK)
 
 
+def test_headers_count_in_what_a_lane_holds() -> None:
+    of = queues(bytes_max=1_000_000)
+    of.put(Source.CLICK, [Record("clicks", 0, 0, START_MS, b"user-1", b"{}", [("trace", bytes(999_000))])])
+    assert of.has_room(Source.CLICK)
+    of.put(Source.CLICK, [Record("clicks", 0, 1, START_MS, b"user-1", b"{}", [("trace", bytes(1_000))])])
+    assert not of.has_room(Source.CLICK)
+
+
 def test_what_is_taken_makes_room_to_the_byte() -> None:
     of = queues()
     of.put(Source.CLICK, [*clicked(1, 2, 3), Record("clicks", 0, 3, START_MS + 3_000, None, None)])

@@ -14,8 +14,18 @@ from streams.wire import Ad, Click, Impression, Tone
 Event = Impression | Click
 
 
+SHOWN_MAX = 200
+"""Characters of a value that an error quotes."""
+
+
 class LogError(ValueError):
     """A log that is not what its format says: which file and line, the value there, and what was expected."""
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it: whole, or as much as can be read at a glance."""
+    text = str(value) if isinstance(value, Exception) else repr(value)
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,19 @@ Columns are the fields of `streams.wire`; null stands for a field that was not t
 them; `read` makes a `Log` of them again, and so do files that something else has written with these columns.
 """
 
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 import pyarrow as pa
+from msgspec import inspect
 from pyarrow import parquet
 
-from streams.logs import Log, LogError, in_order
+from streams.logs import Log, LogError, in_order, shown
 from streams.wire import Ad, Click, Impression, Tone
 
 ROWS_PER_GROUP = 20_000
@@ -25,28 +28,47 @@ FILES: dict[type[Ad | Impression | Click | Tone], str] = {
     Click: "clicks.parquet",
     Tone: "tones.parquet",
 }
-_NUMBERS = {
-    "time_ms", "slot", "price_micros", "value_micros", "impression_time_ms", "bid_micros", "attention_micros",
-    "budget_micros", "start_ms", "end_ms", "reviews", "turned_ms",
-}  # fmt: skip
-_OTHERS = {"viewed_s": pa.float64(), "tone": pa.float64(), "tags": pa.list_(pa.string())}
+_COLUMNS: dict[type[inspect.Type], pa.DataType] = {
+    inspect.BoolType: pa.bool_(),
+    inspect.IntType: pa.int64(),
+    inspect.FloatType: pa.float64(),
+    inspect.StrType: pa.string(),
+    inspect.LiteralType: pa.string(),
+}
 
 
 def schema_of(kind: type[Any]) -> pa.Schema:
-    """The columns of a kind of message."""
-    return pa.schema(
-        [(name, pa.int64() if name in _NUMBERS else _OTHERS.get(name, pa.string())) for name in kind.__struct_fields__]
-    )
+    """The columns of a kind of message. Raises `TypeError` where a field is of a type that has none here."""
+    told = inspect.type_info(kind)
+    assert isinstance(told, inspect.StructType)
+    return pa.schema([(field.name, _column(field.type, f"{kind.__name__}.{field.name}")) for field in told.fields])
+
+
+def _column(told: inspect.Type, name: str) -> pa.DataType:
+    if isinstance(told, inspect.UnionType) and told.includes_none and len(told.types) == 2:  # None is a null
+        return _column(next(each for each in told.types if not isinstance(each, inspect.NoneType)), name)
+    if isinstance(told, inspect.VarTupleType):
+        return pa.list_(_column(told.item_type, name))
+    if type(told) not in _COLUMNS:
+        raise TypeError(f"{name} is of {told}, which has no column; expected one of those in _COLUMNS, or a new one")
+    return _COLUMNS[type(told)]
+
+
+SCHEMAS = {kind: schema_of(kind) for kind in FILES}
 
 
 class Writer:
-    """Writes messages of all kinds into a folder as they come; a context manager, whole when left."""
+    """Writes messages of all kinds into a folder as they come; a context manager, whole when left.
+
+    Until then they stand beside under names of their own: whoever does not come to the end leaves what was there.
+    """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self._files = {directory / f"{name}.part": directory / name for name in FILES.values()}
         self._writers = {
-            kind: parquet.ParquetWriter(directory / name, schema_of(kind), compression="zstd")
-            for kind, name in FILES.items()
+            kind: parquet.ParquetWriter(part, SCHEMAS[kind], compression="zstd")
+            for kind, part in zip(FILES, self._files, strict=True)
         }
         self._waiting: dict[type[Any], list[dict[str, Any]]] = {kind: [] for kind in FILES}
         self.written = dict.fromkeys(FILES, 0)
@@ -61,7 +83,7 @@ class Writer:
             self._flush(type(message))
 
     def _flush(self, kind: type[Any]) -> None:
-        self._writers[kind].write_table(pa.Table.from_pylist(self._waiting[kind], schema_of(kind)))
+        self._writers[kind].write_table(pa.Table.from_pylist(self._waiting[kind], SCHEMAS[kind]))
         self._waiting[kind].clear()
 
     def __enter__(self) -> Self:
@@ -70,10 +92,18 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for each, writer in self._writers.items():
+        try:
+            with ExitStack() as closed:
+                for each, writer in self._writers.items():
+                    closed.callback(writer.close)
+                    if error is None:
+                        self._flush(each)
             if error is None:
-                self._flush(each)
-            writer.close()
+                for part, file in self._files.items():
+                    part.replace(file)
+        finally:
+            for part in self._files:
+                part.unlink(missing_ok=True)
 
 
 def write(log: Log, directory: Path) -> None:
@@ -96,14 +126,24 @@ def read(directory: Path) -> Log:
 
 def _messages(directory: Path, kind: type[Any]) -> Iterator[Any]:
     file = directory / FILES[kind]
+    for number, row in enumerate(_rows(file), 1):
+        try:
+            yield msgspec.convert({name: value for name, value in row.items() if value is not None}, kind)
+        except msgspec.ValidationError as error:
+            wrong = {name: value for name, value in row.items() if f"$.{name}" in re.split(r"[`\[]", str(error))}
+            raise LogError(f"{file}, row {number}: {error}, in {shown(wrong or row)}") from error
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    expected = "expected the columns that salience export-log writes"
     try:
-        with parquet.ParquetFile(file) as rows:
-            for batch in rows.iter_batches(ROWS_PER_GROUP):
-                for row in batch.to_pylist():
-                    yield msgspec.convert({name: value for name, value in row.items() if value is not None}, kind)
+        with parquet.ParquetFile(file) as table:
+            names = table.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise LogError(f"{file} has the columns {shown(names)}, one of them twice; {expected}")
+            for batch in table.iter_batches(ROWS_PER_GROUP):
+                yield from batch.to_pylist()
     except FileNotFoundError as error:
-        raise LogError(f"{file} does not exist; write one with: salience export-log --out {directory}") from error
-    except (OSError, pa.ArrowException, msgspec.ValidationError) as error:
-        raise LogError(f"{file} cannot be read ({error}); expected the columns that salience export-log writes") from (
-            error
-        )
+        raise LogError(f"{file} does not exist; write one with: salience export-log --out {file.parent}") from error
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise LogError(f"{file} cannot be read ({shown(error)}); {expected}") from error

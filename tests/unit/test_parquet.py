@@ -1,13 +1,15 @@
 """A log of our own messages goes to Parquet and comes back the same."""
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'salience[evaluate]'")
 
 from streams.logs import Log, LogError, in_order  # noqa: E402 - only where pyarrow is
-from streams.logs.parquet import FILES, read, schema_of, write  # noqa: E402 - as above
+from streams.logs.parquet import FILES, SCHEMAS, Writer, read, schema_of, write  # noqa: E402 - as above
 from streams.wire import Ad, Click, Impression, Tone  # noqa: E402 - as above
 from tests.builders import START_MS, ad, click, impression, tone  # noqa: E402 - as above
 from tests.logs import busy_log  # noqa: E402 - as above
@@ -43,14 +45,75 @@ def test_a_log_without_reviews_needs_no_file_of_them(tmp_path: Path) -> None:
     assert read(tmp_path) == Log([ad("ad-1")], [], [])
 
 
-@pytest.mark.parametrize("kind", [Ad, Impression, Click, Tone])
-def test_every_field_is_a_column_and_numbers_are_numbers(kind: type) -> None:
-    schema = schema_of(kind)
+LEAST: dict[type[Any], dict[str, Any]] = {
+    Ad: {"ad_id": "a", "campaign_id": "c", "advertiser_id": "v", "bid_micros": 5},
+    Impression: {"event_id": "i", "user_id": "u", "ad_id": "a", "time_ms": START_MS},
+    Click: {"event_id": "c", "user_id": "u", "ad_id": "a", "time_ms": START_MS},
+    Tone: {"of": "ad", "name": "a", "reviews": 3, "tone": 0.5, "time_ms": START_MS},
+}
+"""What each kind of message must tell."""
 
-    assert schema.names == list(kind.__struct_fields__)  # type: ignore[attr-defined]  # a Struct's
-    for name in schema.names:
-        is_whole = name.endswith(("_ms", "_micros")) or name in ("slot", "reviews")
-        assert pa.types.is_int64(schema.field(name).type) == is_whole
+
+def value_of(column: Any) -> Any:
+    """Something that a column of this type may hold, and no field's default."""
+    return {pa.bool_(): True, pa.int64(): 7, pa.float64(): 0.25, pa.list_(pa.string()): ("x", "y")}.get(column, "x")
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_every_field_of_every_kind_comes_back_told_or_not(kind: type[Any], tmp_path: Path) -> None:
+    named = {"kind": "purchase", "bid_type": "cpm", "status": "paused", "of": "brand"}
+    told = {name: named.get(name, value_of(SCHEMAS[kind].field(name).type)) for name in SCHEMAS[kind].names}
+    most = kind(**told)
+    least = kind(**{**LEAST[kind], **({"ad_id": "b"} if kind is Ad else {})})
+    assert not [
+        name for name, value in msgspec.structs.asdict(least).items() if value == told[name] and name != "ad_id"
+    ]
+
+    with Writer(tmp_path) as writer:
+        writer.add(most)
+        writer.add(least)
+
+    log = read(tmp_path)
+    came = [*log.ads, *log.events, *log.tones]
+    assert sorted(came, key=str) == sorted([most, least], key=str)
+
+
+def test_a_field_of_a_type_that_has_no_column_is_an_error_at_once() -> None:
+    class Strange(msgspec.Struct):
+        parts: dict[str, int]
+
+    with pytest.raises(TypeError, match=r"Strange\.parts"):
+        schema_of(Strange)
+
+
+class Interrupted(BaseException):
+    """As Ctrl-C, or a broker that fails."""
+
+
+def write_half(directory: Path) -> None:
+    """What is interrupted after its first event."""
+    with Writer(directory) as writer:
+        writer.add(impression("v", "ad-1"))
+        raise Interrupted
+
+
+def test_an_export_that_does_not_end_leaves_the_one_before_as_it_was(tmp_path: Path) -> None:
+    log = Log([ad("ad-1")], [impression("u", "ad-1"), click("u", "ad-1", START_MS + 5)], [])
+    write(log, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    with pytest.raises(Interrupted):
+        write_half(tmp_path)
+
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert read(tmp_path) == log
+
+
+def test_a_first_export_that_does_not_end_leaves_nothing_that_could_be_taken_for_one(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        write_half(tmp_path / "log")
+
+    assert list((tmp_path / "log").iterdir()) == []
 
 
 def test_a_folder_without_the_files_says_which_command_writes_them(tmp_path: Path) -> None:
@@ -64,3 +127,35 @@ def test_a_file_that_is_none_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(LogError, match=r"clicks\.parquet cannot be read"):
         read(tmp_path)
+
+
+IMPRESSIONS: dict[str, Any] = {"event_id": ["i-1", "i-2"], "user_id": ["u", "u"], "ad_id": ["a", "a"]}
+
+
+def refusal(directory: Path, columns: Any) -> str:
+    """What is said of a log whose impressions are ``columns``."""
+    write(Log([], []), directory)
+    pa.parquet.write_table(pa.table(columns) if isinstance(columns, dict) else columns, directory / FILES[Impression])
+    with pytest.raises(LogError) as error:
+        read(directory)
+    return str(error.value)
+
+
+def test_a_row_that_is_no_message_is_told_with_its_number_and_its_values(tmp_path: Path) -> None:
+    said = refusal(tmp_path, {**IMPRESSIONS, "time_ms": [1000.0, 1000.5]})
+    assert "impressions.parquet, row 1" in said
+    assert "`$.time_ms`" in said
+    assert "{'time_ms': 1000.0}" in said
+    assert "u" * 201 not in refusal(tmp_path, {**IMPRESSIONS, "user_id": ["u" * 5_000] * 2, "time_ms": [1, 2]})
+
+
+def test_text_that_is_no_utf_8_is_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    bytes_ = pa.array([b"\xff\xfe", b"u"], pa.binary())
+    users = pa.Array.from_buffers(pa.string(), 2, bytes_.buffers())
+    assert "cannot be read" in refusal(tmp_path, {**IMPRESSIONS, "user_id": users, "time_ms": [1, 2]})
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    names = [*IMPRESSIONS, "time_ms", "time_ms"]
+    twice = pa.Table.from_arrays([*map(pa.array, IMPRESSIONS.values()), pa.array([1, 2]), pa.array([3, 4])], names)
+    assert "time_ms" in refusal(tmp_path, twice)

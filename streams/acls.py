@@ -106,6 +106,7 @@ def _of_those_who_look() -> Iterator[Line]:
     for name in (topics.ADS, *_INPUTS):
         yield Line("analyst", "topic", name, "READ", "salience report, export-log")
     yield Line("analyst", "topic", topics.REVIEWS, "READ", "salience export-log: how they sounded")
+    yield Line("analyst", "topic", topics.CONTROL, "READ", "salience export-log: who is not to be learnt from")
     yield Line("analyst", "topic", topics.DECISIONS, "READ", "salience report, ope: which placements, by which arm")
     yield Line("analyst", "topic", topics.OUTCOMES, "READ", "salience outcomes")
     for name in (topics.REVIEWS, topics.ADS, topics.TONES, topics.DEAD_LETTERS):

@@ -43,7 +43,8 @@ def entry_of(ad: Ad) -> Entry:
     )
 
 
-def _decode(key: bytes | None, value: bytes) -> Ad:
+def read_ad(key: bytes | None, value: bytes) -> Ad:
+    """The ad of a record. Raises one of `UNREADABLE` where it is none, or not the one that the key says."""
     ad = _DECODE(value)
     if ad.ad_id.encode() != key:
         raise CatalogueError(f"the record's key is {key!r}, expected the ad_id {ad.ad_id!r}")
@@ -68,7 +69,7 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedA
         if record.value is None:
             continue
         try:
-            entry = entry_of(_decode(record.key, record.value))
+            entry = entry_of(read_ad(record.key, record.value))
         except UNREADABLE as error:
             failed.append((record, Refusal.of(error)))
             continue

@@ -35,10 +35,11 @@ class Record(Protocol):
     headers: Sequence[tuple[str, bytes]]
 
 
-_DECODERS: dict[int, Callable[[bytes], Event]] = {
+DECODERS: dict[int, Callable[[bytes], Event]] = {
     Source.IMPRESSION: msgspec.json.Decoder(wire.Impression).decode,
     Source.CLICK: msgspec.json.Decoder(wire.Click).decode,
 }
+"""Of a record's value; they raise one of `UNREADABLE`."""
 MESSAGE_CHARS_MAX = 500
 """Kept of an error's text, which may quote a key or value of any size."""
 RECORD_BYTES_MAX = BATCH_BYTES - 1_024
@@ -206,7 +207,7 @@ def unremembered(decoded: Decoded, store: RowStore) -> tuple[list[bytes], Rows]:
 
 def _read(source: Source, values: list[bytes]) -> list[Event | Refusal]:
     """Each value's event, or why it is none: in one go, unless there is a value that is none."""
-    decoder = _DECODERS[source]
+    decoder = DECODERS[source]
     try:
         return list(map(decoder, values))
     except UNREADABLE:

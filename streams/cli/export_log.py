@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -14,8 +15,14 @@ from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from streams.decode import Record
+    from streams.learnable import Learnable
     from streams.logs.parquet import Writer
     from streams.review_feed import Reviewer
+    from streams.settings import Settings
+    from streams.wire import Tone
 
 OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Folder for the files; made where missing.")]
 
@@ -25,68 +32,102 @@ EPILOG = "Example: salience export-log --out log && salience train log --data lo
 def export_log(out: OutOption, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Write ads, impressions and clicks as they stand on the topics now, each to a Parquet file.
 
-    Of reviews how ads and brands sounded after each, and not what was said. Records that are no valid messages are left
-    out and counted, as the worker's dead letters are. Training reads the files through the code that serves. Exit code
-    1 where a topic is missing or the broker cannot be reached.
+    What workers would not learn from is left out, and counted: records that they make dead letters (invalid), and
+    events of people who are not remembered (refused), because they said no, on an event or on the control topic, have
+    been erased, or said nothing where SALIENCE_CONSENT_PRESUMED is false. Give it the workers' settings.
+
+    Of an ad the last version is written. A withdrawn one, which was shown before, has the status ended, until the
+    broker has compacted it away. Of reviews how ads and brands sounded after each, and not what was said. The files
+    take the place of those before once all are whole. Training reads them through the code that serves. Exit code 1
+    where a topic is missing or the broker cannot be reached.
     """
     if find_spec("pyarrow") is None:
         fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'")
     from streams.logs.parquet import FILES, Writer
 
     settings, console = settings_of(bootstrap=bootstrap, topic_prefix=prefix), screen(stderr=as_json)
-    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,.0f} records"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}: {task.completed:,.0f} records"), TimeElapsedColumn())
     try:
-        with Progress(*columns, console=console) as progress, Writer(out) as writer:
-            invalid = asyncio.run(_export(settings.bootstrap, settings.topic_prefix, writer, progress))
+        with Progress(SpinnerColumn(), *columns, console=console) as progress, Writer(out) as writer:
+            left_out = asyncio.run(_export(settings, writer, progress))
     except OSError as error:
         fail(error)
     counts = {FILES[kind].removesuffix(".parquet"): count for kind, count in writer.written.items()}
     if as_json:
-        typer.echo(json.dumps({**counts, "invalid": invalid, "directory": str(out)}))
+        typer.echo(json.dumps({**counts, **left_out, "directory": str(out)}))
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    console.print(f"{told} are in {out}; {invalid:,} records were no valid messages")
+    console.print(
+        f"{told} are in {out}; left out: {left_out['invalid']:,} records that are no valid messages, "
+        f"{left_out['refused']:,} events of people who are not remembered"
+    )
 
 
-async def _export(bootstrap: str, prefix: str, writer: "Writer", progress: Progress) -> int:
-    """Every topic to its end as it is now; the records that were left out."""
-    import msgspec
-
+async def _export(settings: "Settings", writer: "Writer", progress: Progress) -> dict[str, int]:
+    """Every topic to its end as it is now; how many records were left out, by why."""
     from streams import topics
-    from streams.reading import read_topic
+    from streams.learnable import Offered
     from streams.review_feed import Reviewer
-    from streams.wire import UNREADABLE, Ad, Click, Impression
 
-    invalid, reviewer = 0, Reviewer()
-    kinds: dict[str, Any] = {topics.ADS: Ad, topics.AD_IMPRESSIONS: Impression, topics.CLICKS: Click}
-    for name, kind in kinds.items():
-        task, decode = progress.add_task(name, total=None), msgspec.json.Decoder(kind).decode
-        async for records in read_topic(bootstrap, prefix + name):
-            if kind is Ad:
-                reviewer.take_ads(records)
-            for record in records:
-                if record.value is None:
-                    continue  # a withdrawn ad
-                try:
-                    writer.add(decode(record.value))
-                except UNREADABLE:
-                    invalid += 1
-            progress.update(task, advance=len(records))
-    return invalid + await _tones(bootstrap, prefix, reviewer, writer, progress)
+    read = partial(_read, settings, progress)
+    reviewer, offered = Reviewer(), Offered()
+    async for records in read(topics.ADS):
+        reviewer.take_ads(records)
+        offered.take(records)
+    for ad in offered.ads.values():
+        writer.add(ad)
+    learnable = await _events(settings, read, writer)
+    async for records in read(topics.REVIEWS):
+        for tone in _heard(reviewer, records):
+            writer.add(tone)
+    return {"invalid": offered.invalid + learnable.invalid + reviewer.refused, "refused": learnable.refused}
 
 
-async def _tones(bootstrap: str, prefix: str, reviewer: "Reviewer", writer: "Writer", progress: Progress) -> int:
-    """What was told as each review came; the records that are none."""
-    import msgspec
-
+async def _events(
+    settings: "Settings", read: "Callable[..., AsyncIterator[Sequence[Record]]]", writer: "Writer"
+) -> "Learnable":
+    """Events, read twice: to hear who says no, and to write them; what tells who was left out."""
+    from scoring.events import Source
     from streams import topics
+    from streams.clock import wall_ms
+    from streams.learnable import Learnable
+
+    learnable = Learnable(
+        presumed=settings.consent_presumed,
+        latest_ms=wall_ms() + settings.time_tolerance_ms,
+        entries_max=settings.control_entries_max,
+    )
+    async for records in read(topics.CONTROL):
+        learnable.control.take(records)
+    inputs = {topics.AD_IMPRESSIONS: Source.IMPRESSION, topics.CLICKS: Source.CLICK}
+    for name, source in inputs.items():
+        async for records in read(name, " (consent)"):
+            learnable.hear(source, records)
+    learnable.settle()
+    for name, source in inputs.items():
+        async for records in read(name):
+            for event in learnable.take(source, records):
+                writer.add(event)
+    return learnable
+
+
+async def _read(
+    settings: "Settings", progress: Progress, name: str, why: str = ""
+) -> "AsyncIterator[Sequence[Record]]":
+    """A topic's records, counted on the screen."""
     from streams.reading import read_topic
 
-    task = progress.add_task(topics.REVIEWS, total=None)
-    async for records in read_topic(bootstrap, prefix + topics.REVIEWS):
-        for record in records:
-            for _ in reviewer.take([record]):
-                pass  # the reader of reviews has written its dead letter
-            for tone in reviewer.news():
-                writer.add(msgspec.structs.replace(tone, time_ms=record.timestamp))  # when it could be heard
+    task = progress.add_task(name + why, total=None)
+    async for records in read_topic(settings.bootstrap, settings.topic_prefix + name):
+        yield records
         progress.update(task, advance=len(records))
-    return reviewer.refused
+
+
+def _heard(reviewer: "Reviewer", records: "Sequence[Record]") -> "Iterator[Tone]":
+    """What was told as each review came."""
+    from msgspec.structs import replace
+
+    for record in records:
+        for _ in reviewer.take([record]):
+            pass  # the reader of reviews has written its dead letter
+        for tone in reviewer.news():
+            yield replace(tone, time_ms=record.timestamp)  # when it could be heard

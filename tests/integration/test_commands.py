@@ -12,6 +12,7 @@ import pytest
 
 from deploy.brokers import Broker
 from streams import topic_admin
+from streams.control_wire import Erasure
 from streams.wire import encode_json
 from tests.builders import START_MS, ad, click, impression
 from tests.integration.lanes import ADS, Owner, Shop, events, play, shop_on
@@ -64,7 +65,10 @@ def test_what_is_on_the_topics_is_exported_whole_and_read_again(
     happened = events()
     written = [review(number, ADS[0].ad_id, good=number % 3 > 0) for number in range(12)]
     said = [("reviews", one.ad_id.encode(), encode_json(one), one.time_ms + 7) for one in written]
-    play(lambda: shop.publish([*ADS, *happened, *said, ("reviews", b"ad-0", b"{", START_MS)]))
+    no = click("says-no", time_ms=START_MS + 1, consent=False)
+    asked = Erasure(user_id="erased", time_ms=START_MS + 5)
+    forgotten = [impression("says-no"), no, impression("erased"), ("control", asked.key, encode_json(asked), START_MS)]
+    play(lambda: shop.publish([*ADS, *happened, *forgotten, *said, ("reviews", b"ad-0", b"{", START_MS)]))
 
     told = salience("export-log", "--out", str(tmp_path / "log"), *at(shop), "--json")
 
@@ -72,7 +76,8 @@ def test_what_is_on_the_topics_is_exported_whole_and_read_again(
     found = json.loads(told.stdout)
     assert found["ads"] == len(ADS)
     assert found["impressions"] + found["clicks"] == len(happened)
-    assert found["invalid"] == 1
+    assert (found["invalid"], found["refused"]) == (1, 3)
+    assert "3 events of people who are not remembered" in " ".join(told.stderr.split())
     log = parquet.read(tmp_path / "log")
     assert len(log.tones) == found["tones"]
     of_ad = [tone for tone in log.tones if tone.of == "ad"]

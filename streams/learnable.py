@@ -1,0 +1,101 @@
+"""What may be learnt from the topics, by the workers' own checks and their rule of who is remembered. No I/O.
+
+The rule is of people as they stand now, and what they say last may stand anywhere on the topics. So all events are
+heard first, then the requests are settled, and then all events are judged.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from scoring.events import Source
+from scoring.rows import RowStore
+from streams.catalogue_feed import read_ad
+from streams.consent import Gate, Watermarks
+from streams.control import Control
+from streams.control_wire import Erasure
+from streams.decode import DECODERS, Decoded, Event, Record, decode
+from streams.privacy import Requests, settle
+from streams.wire import UNREADABLE, Ad
+
+
+class Learnable:
+    """Takes the control topic whole (``control``), then events: `hear` all of them, `settle`, and `take` all again.
+
+    ``presumed``: what a person's silence means; ``latest_ms``: the newest time that an event may have; ``entries_max``:
+    of the control topic (`Control`).
+    """
+
+    def __init__(self, *, presumed: bool, latest_ms: int, entries_max: int) -> None:
+        self.control = Control(entries_max)
+        self._requests = Requests(self.control, lambda _user: 0)
+        # As many watermarks as people on the topics: if one were dropped, somebody would be learnt from after all.
+        self._gate = Gate(self._requests.answers, Watermarks(most=sys.maxsize), presumed)
+        self._erasures, self._erased = self.control.all(Erasure), RowStore(entries_max)
+        self._latest_ms = latest_ms
+        self.invalid = 0
+        """Events that the workers make dead letters."""
+        self.refused = 0
+        """Events of people who are not remembered, or whose events of then are not."""
+
+    def hear(self, source: Source, records: Sequence[Record]) -> None:
+        """Note who says no on an event, and up to when an erasure reaches: it takes all that had come by then."""
+        decoded = self._judged(source, records)
+        for place, time_ms in zip(decoded.places.tolist(), decoded.events["time_ms"].tolist(), strict=True):
+            user = records[place].key or b""
+            erasure = self._erasures.get(user.decode()) if self._erasures else None
+            if erasure is not None and records[place].timestamp <= erasure.time_ms:
+                row = self._erased.row_of(user)
+                self._erased.rows["time_ms"][row] = max(time_ms, self._erased.rows["time_ms"][row])
+
+    def settle(self) -> None:
+        """Meet all requests, once all events have been heard.
+
+        A consent that stands may have taken the place of a refusal, which the compacted topic then tells no more: what
+        came before it is taken for forgotten.
+        """
+        for answer in self._requests.answers.values():
+            if answer.granted:
+                self._gate.watermarks.raise_to(answer.user_id.encode(), 0)
+        settle(self._requests.since(0, 0), self._erased, self._gate.watermarks)
+
+    def take(self, source: Source, records: Sequence[Record]) -> list[Event]:
+        """The events that may be learnt from; the others are counted."""
+        decoded = self._judged(source, records)
+        self.invalid += len(decoded.dead)
+        self.refused += len(decoded.strangers) + decoded.erased
+        return [DECODERS[source](records[place].value or b"") for place in decoded.places.tolist()]
+
+    def _judged(self, source: Source, records: Sequence[Record]) -> Decoded:
+        return decode(
+            records,
+            np.full(len(records), source, dtype=np.uint8),
+            RowStore(),
+            latest_ms=self._latest_ms,
+            belongs_here=lambda _user: True,
+            gate=self._gate,
+        )
+
+
+class Offered:
+    """Ads as the topic tells them last. One that is withdrawn was shown before: it stays, and has ended."""
+
+    def __init__(self) -> None:
+        self.ads: dict[bytes, Ad] = {}
+        self.invalid = 0
+        """Records that the workers make dead letters."""
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Take records in order."""
+        for record in records:
+            key = record.key or b""
+            if record.value is None:
+                if key in self.ads:
+                    self.ads[key] = msgspec.structs.replace(self.ads[key], status="ended")
+                continue
+            try:
+                self.ads[key] = read_ad(record.key, record.value)
+            except UNREADABLE:
+                self.invalid += 1

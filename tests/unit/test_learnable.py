@@ -1,0 +1,110 @@
+"""What may be learnt from the topics: what workers refuse is left out, and so are people who are not remembered."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from scoring.events import Source
+from streams.control_wire import ControlMessage
+from streams.decode import Event
+from streams.learnable import Learnable, Offered
+from streams.pseudonyms import Pseudonyms
+from streams.wire import encode_json
+from tests.builders import START_MS, Record, ad, click, impression, record
+from tests.unit.consenting import erasure, grant, refusal, told
+
+LATEST_MS = START_MS + 300_000
+
+
+def learnt(
+    happened: Sequence[Event | Record], *requests: ControlMessage, presumed: bool = True
+) -> tuple[list[str], Learnable]:
+    """The ids of what may be learnt, and what counted the rest; every event in a batch of its own."""
+    learnable = Learnable(presumed=presumed, latest_ms=LATEST_MS, entries_max=100)
+    learnable.control.take([told(request, offset) for offset, request in enumerate(requests)])
+    records = [each if isinstance(each, Record) else record(each) for each in happened]
+    batches = [(Source.CLICK if each.topic == "clicks" else Source.IMPRESSION, [each]) for each in records]
+    for source, batch in batches:
+        learnable.hear(source, batch)
+    learnable.settle()
+    return [event.event_id for source, batch in batches for event in learnable.take(source, batch)], learnable
+
+
+def test_who_says_no_on_an_event_is_not_learnt_from_up_to_then_whichever_topic_is_read_first() -> None:
+    happened = [
+        impression("a", event_id="before"),
+        impression("b", event_id="other"),
+        click("a", time_ms=START_MS + 5, event_id="no", consent=False),
+        click("a", time_ms=START_MS + 6, event_id="after"),
+    ]
+    for order in (happened, happened[::-1]):
+        found, learnable = learnt(order)
+        assert sorted(found) == ["after", "other"]
+        assert (learnable.refused, learnable.invalid) == (2, 0)
+
+
+def test_who_refused_on_the_control_topic_is_not_learnt_from_at_all() -> None:
+    found, learnable = learnt([click("a", consent=True), impression("b", event_id="b")], refusal("a", START_MS - 5))
+    assert (found, learnable.refused) == (["b"], 1)
+
+
+def test_who_was_erased_is_learnt_from_only_by_what_came_after_it() -> None:
+    ahead = record(click("a", time_ms=START_MS + 200_000, event_id="a clock ahead"), timestamp=START_MS)
+    late = record(click("a", time_ms=START_MS - 1, event_id="late"), timestamp=START_MS + 90_000)
+    back = record(click("a", time_ms=START_MS + 250_000, event_id="back"), timestamp=START_MS + 250_000)
+    found, learnable = learnt([click("a", event_id="before"), ahead, late, back], erasure("a", START_MS + 60_000))
+    assert (found, learnable.refused) == (["back"], 3)
+
+
+def test_who_agrees_again_is_learnt_from_since_then_though_compaction_took_the_refusal() -> None:
+    happened = [click("a", time_ms=START_MS + at, event_id=str(at)) for at in (4, 5, 6)]
+    for requests in ([grant("a", START_MS + 5)], [erasure("a", START_MS), grant("a", START_MS + 5)]):
+        assert learnt(happened, *requests)[0] == ["6"]
+    assert learnt(happened, grant("a", START_MS + 5), erasure("a", START_MS + 4))[0] == ["6"]
+
+
+def test_where_people_opt_in_silence_is_not_learnt_from() -> None:
+    happened = [click("silent"), click("said", event_id="yes", consent=True), click("said", "ad-2")]
+    found, learnable = learnt(happened, presumed=False)
+    assert (found, learnable.refused) == (["yes"], 2)
+
+
+def test_an_erasure_under_every_key_of_a_person_finds_all_of_their_pseudonyms() -> None:
+    names = Pseudonyms({"new": bytes(range(32, 64)), "old": bytes(range(32))})
+    happened = [click(user, event_id=user) for user in (*names.all("alice"), names.of("bob"))]
+    found, learnable = learnt(happened, *(erasure(user, START_MS + 5) for user in names.all("alice")))
+    assert (found, learnable.refused) == ([names.of("bob")], 2)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        record(click("a"), key=b"b"),
+        record(impression("a", time_ms=LATEST_MS + 1)),
+        record(click("a", impression_time_ms=LATEST_MS + 1)),
+        record(click("a\n")),
+        record(click("a"), value=b"{"),
+        record(click("a"), value=None),
+        record(click("a", consent=False, time_ms=LATEST_MS + 1)),
+    ],
+)
+def test_what_workers_make_a_dead_letter_is_left_out_and_says_nothing_of_anybody(bad: Record) -> None:
+    found, learnable = learnt([click("a", event_id="good"), bad])
+    assert (found, learnable.invalid, learnable.refused) == (["good"], 1, 0)
+
+
+def test_of_an_ad_the_last_version_is_kept_and_one_that_was_withdrawn_has_ended() -> None:
+    offered = Offered()
+    versions = [ad("a", title="one"), ad("a", title="two"), ad("gone", title="shown"), ad("back")]
+    records = [
+        Record("ads", 0, at, START_MS, each.ad_id.encode(), encode_json(each)) for at, each in enumerate(versions)
+    ]
+    gone = [Record("ads", 0, 4 + at, START_MS, key, None) for at, key in enumerate([b"gone", b"back", b"never"])]
+    again = Record("ads", 0, 9, START_MS, b"back", encode_json(ad("back", title="again")))
+    offered.take([*records, *gone, again, Record("ads", 0, 10, START_MS, b"a", encode_json(ad("b")))])
+    assert offered.invalid == 1
+    assert list(offered.ads.values()) == [
+        ad("a", title="two"),
+        ad("gone", title="shown", status="ended"),
+        ad("back", title="again"),
+    ]

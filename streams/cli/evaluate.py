@@ -236,12 +236,15 @@ def _headlines(data: Path, later: Path | None, z_min: float, seed: int, progress
 
     from onnx_models.headlines import Duel, bag_of_words, compare, figures, split
     from scoring.text import TEXT_DIM, TEXT_ENCODER, text_encoder
+    from streams.cli.trials import require_later
     from streams.logs.upworthy import FILE, joined, read
 
     pairs, test_from = read(data / FILE), None
     if later is not None:
         after = read(later)
         test_from = int(after.week.min())
+        spans = f"{later} begins in week {test_from}, --data ends in {pairs.week.max()}"
+        require_later(spans, int((pairs.week >= test_from).sum()), len(pairs), "pairs of headlines")
         pairs = joined(pairs.at(pairs.week < test_from), after)
     parts = split(Duel(pairs.one, pairs.other, pairs.test, pairs.z), pairs.week, TRAIN_SHARE, z_min, test_from)
     encoder, task = text_encoder(), progress.add_task("Encoding headlines", total=len(pairs.headlines))

@@ -1,8 +1,12 @@
 """Logs made ready to learn from and to test on, for the commands that train and evaluate."""
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from streams.cli.screen import screen
+from streams.logs import LogError
 
 if TYPE_CHECKING:
     from onnx_models.trial import Trial
@@ -12,6 +16,8 @@ if TYPE_CHECKING:
 
 TRAIN_SHARE = 0.8
 """Of a log's impressions, by time; the rest tests."""
+OVERLAP_MAX = 0.05
+"""Of what ``--data`` is to teach, that a file that tests may begin before: files meet on a day, or in a week."""
 KUAIRAND: dict[str, Any] = {
     "similarity": 0.0,
     "vocabulary": 65_536,
@@ -46,12 +52,29 @@ def kuairand_trial(
 
     Raises `LogError`.
     """
-    from streams.logs.kuairand import IMPRESSIONS, first_time_ms, read
+    from streams.logs.kuairand import IMPRESSIONS, read, times_ms
 
+    given_ms, cut_ms = times_ms(data / IMPRESSIONS), None
+    if test is not None:
+        cut_ms = min(times_ms(test))
+        late = sum(time_ms >= cut_ms for time_ms in given_ms)
+        ends, begins = (datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (max(given_ms), cut_ms))
+        require_later(f"{test} begins {begins}, --data ends {ends}", late, len(given_ms), "impressions")
     log = read(data, later=test, histories=True)
-    from_ms = first_time_ms(data / IMPRESSIONS)
-    cut_ms = None if test is None else first_time_ms(test)
-    return trial_of(log.ads, log.events, from_ms, progress, cut_ms, share=share)
+    return trial_of(log.ads, log.events, min(given_ms), progress, cut_ms, share=share)
+
+
+def require_later(spans: str, late: int, given: int, what: str) -> None:
+    """A file that tests must not take away what ``--data`` is to teach: ``late`` of its ``given`` are not before it.
+
+    The few of the day on which both meet are said on stderr. Raises `LogError` where they are more, with the ``spans``
+    of both.
+    """
+    told = f"{spans}: {late:,} of {given:,} {what} in --data are not before it"
+    if late > OVERLAP_MAX * given:
+        raise LogError(f"{told}; expected a later file to test on, or what came before it as --data")
+    if late:
+        screen(stderr=True).print(f"{told}, and are not learnt")
 
 
 def trial_of(

@@ -42,8 +42,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from scoring.ids import id64
-from streams.logs import Event, Log, in_order
+from streams.logs import Event, Log, LogError, in_order
 from streams.logs.table import Row, rows
 from streams.wire import Ad, Click, Impression
 
@@ -64,6 +66,7 @@ VIDEO_COLUMNS = (
 IMPRESSION_COLUMNS = ("time_ms", "user_id", "video_id", "tab", "is_click", "play_time_ms")
 
 HISTORY_COLUMNS = ("user_id", "last_time_ms", "videos", "long_view")
+VIDEO_CHARS = 20
 HISTORY_MAX = 50
 HISTORY_STEP_MS = 3_600_000
 LONG_S = 18
@@ -91,17 +94,22 @@ def read(directory: Path, *, later: Path | None = None, histories: bool = False)
     return Log(list(ads.values()), in_order(events))
 
 
-def first_time_ms(file: Path) -> int:
-    """When a file of impressions begins. Raises `LogError`."""
-    return min((row.integer("time_ms", 0, TIME_MAX_MS) for row in rows(file, IMPRESSION_COLUMNS)), default=0)
+def times_ms(file: Path) -> list[int]:
+    """When the impressions of a file were shown, in its order. Raises `LogError`."""
+    return [row.integer("time_ms", 0, TIME_MAX_MS) for row in rows(file, IMPRESSION_COLUMNS)]
 
 
 def _history(row: Row) -> Iterator[Event]:
     """What a user was shown before, and watched for long."""
     user, last_ms = row.text("user_id", longest=20), row.integer("last_time_ms", 0, TIME_MAX_MS)
-    videos, long = row.text("videos", longest=21 * HISTORY_MAX).split(), row.text("long_view", longest=HISTORY_MAX)
-    if len(videos) != len(long):
-        raise row.error("long_view", f"a digit for each of {len(videos)} videos")
+    videos, long = (
+        row.text("videos", longest=(VIDEO_CHARS + 1) * HISTORY_MAX).split(),
+        row.text("long_view", longest=HISTORY_MAX),
+    )
+    if len(videos) != len(long) or not set(long) <= {"0", "1"}:
+        raise row.error("long_view", f"0 or 1 for each of {len(videos)} videos")
+    if max(map(len, videos)) > VIDEO_CHARS:
+        raise row.error("videos", f"ids of at most {VIDEO_CHARS} characters")
     for place, (video, digit) in enumerate(zip(videos, long, strict=True)):
         time_ms = max(last_ms - HISTORY_STEP_MS * (len(videos) - 1 - place), 0)
         name = f"{user}-{video}-{time_ms}"
@@ -120,7 +128,7 @@ def _history(row: Row) -> Iterator[Event]:
 
 def _events(file: Path) -> Iterator[Event]:
     for row in rows(file, IMPRESSION_COLUMNS):
-        user, video = row.text("user_id", longest=20), row.text("video_id", longest=20)
+        user, video = row.text("user_id", longest=20), row.text("video_id", longest=VIDEO_CHARS)
         time_ms = row.integer("time_ms", 0, TIME_MAX_MS)
         surface = f"tab-{row.integer('tab', 0, 999)}"
         name = f"{user}-{video}-{time_ms}"
@@ -139,7 +147,7 @@ def _events(file: Path) -> Iterator[Event]:
 
 
 def _ad(row: Row) -> Ad:
-    video, author = row.text("video_id", longest=20), row.text("author_id")
+    video, author = row.text("video_id", longest=VIDEO_CHARS), row.text("author_id")
     kind, topics = row.values["video_type"], [topic for topic in row.values["tag"].split(",") if topic]
     tags = [f"tag-{topic}" for topic in topics]
     if duration_ms := row.number("video_duration"):
@@ -148,7 +156,7 @@ def _ad(row: Row) -> Ad:
         tags.append(f"upload-{uploaded}")
     if (music := row.number("music_type")) is not None:
         tags.append(f"music-{music:.0f}")
-    return Ad(
+    ad = Ad(
         ad_id=video,
         campaign_id=author,
         advertiser_id=author,
@@ -158,6 +166,10 @@ def _ad(row: Row) -> Ad:
         tags=tuple(tags),
         start_ms=_midnight_ms(row),
     )
+    try:
+        return msgspec.convert(msgspec.structs.asdict(ad), Ad)
+    except msgspec.ValidationError as error:
+        raise LogError(f"{row.file}, line {row.line}: the video makes no ad: {error}") from error
 
 
 def _unknown(video: str) -> Ad:

@@ -2,11 +2,16 @@
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
-from streams.logs import LogError
+from streams.logs import LogError, shown
+
+DIGITS_MAX = 20
+"""Of an integer: 64 bits have no more, and Python reads no number of thousands of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +30,12 @@ class Row:
         return value
 
     def integer(self, column: str, least: int, most: int) -> int:
-        """A whole number within a range."""
+        """A whole number within a range that begins at 0 or above."""
         value = self.values[column]
-        if not (value.isascii() and value.isdigit() and least <= int(value) <= most):
+        number = int(value) if value.isascii() and value.isdigit() and len(value) <= DIGITS_MAX else -1
+        if not least <= number <= most:
             raise self.error(column, f"an integer from {least} to {most}")
-        return int(value)
+        return number
 
     def number(self, column: str) -> float | None:
         """A number that is not negative, or None where the field is empty."""
@@ -46,22 +52,32 @@ class Row:
 
     def error(self, column: str, expected: str) -> LogError:
         """What is wrong with a field of this row."""
-        return LogError(f"{self.file}, line {self.line}: {column} is {self.values[column]!r}; expected {expected}")
+        return LogError(f"{self.file}, line {self.line}: {column} is {shown(self.values[column])}; expected {expected}")
 
 
 def rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of ``file``, which must have ``columns`` and may have more. Raises `LogError`."""
+    """Rows of ``file``, one at least, which must have ``columns`` and may have more. Raises `LogError`."""
     try:
         with gzip.open(file, "rt", encoding="utf-8", newline="") as text:
-            lines = csv.reader(text)
-            header = next(lines, [])
-            if missing := [column for column in columns if column not in header]:
-                raise LogError(f"{file}, line 1: the columns are {header}; expected also {missing}")
-            for values in lines:
-                if len(values) != len(header):
-                    raise LogError(f"{file}, line {lines.line_num}: {values!r}; expected {len(header)} fields")
-                yield Row(file, lines.line_num, dict(zip(header, values, strict=True)))
+            yield from _rows(file, text, columns)
     except FileNotFoundError as error:
         raise LogError(f"{file} does not exist; expected in the log's folder (--data)") from error
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise LogError(f"{file} cannot be read ({error}); expected a gzipped CSV file in UTF-8") from error
+
+
+def _rows(file: Path, text: TextIO, columns: Sequence[str]) -> Iterator[Row]:
+    lines = csv.reader(text)
+    header = next(lines, [])
+    if missing := [column for column in columns if column not in header]:
+        raise LogError(f"{file}, line 1: the columns are {shown(header)}; expected also {missing}")
+    if len(set(header)) < len(header):
+        raise LogError(f"{file}, line 1: the columns are {shown(header)}; expected each once")
+    found = False
+    for values in filter(None, lines):  # a blank line, as at the end, says nothing
+        if len(values) != len(header):
+            raise LogError(f"{file}, line {lines.line_num}: {shown(values)}; expected {len(header)} fields")
+        found = True
+        yield Row(file, lines.line_num, dict(zip(header, values, strict=True)))
+    if not found:
+        raise LogError(f"{file} has no rows; expected some after the columns")

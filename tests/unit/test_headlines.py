@@ -154,6 +154,10 @@ def test_the_command_compares_text_vectors_with_the_rest(tmp_path: Path) -> None
     again = CliRunner().invoke(app, ["evaluate", "headlines", "--data", str(tmp_path), "--test", str(later), "--json"])
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout)["test_from_week"] == 201510
+    same = str(tmp_path / "arms.csv.gz")
+    again = CliRunner().invoke(app, ["evaluate", "headlines", "--data", str(tmp_path), "--test", same, "--json"])
+    assert again.exit_code == 1
+    assert "begins in week 201401, --data ends in 201410: 60 of 60 pairs" in json.loads(again.stdout)["error"]
     missing = CliRunner().invoke(app, ["evaluate", "headlines", "--data", str(tmp_path / ".."), "--json"])
     assert missing.exit_code == 1
     assert "does not exist" in json.loads(missing.stdout)["error"]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from streams.logs import LogError, in_order
-from streams.logs.kuairand import BID_LEAST_MICROS, BID_MOST_MICROS, IMPRESSIONS, VIDEOS, bid_micros, read
+from streams.logs.kuairand import BID_LEAST_MICROS, BID_MOST_MICROS, HISTORIES, IMPRESSIONS, VIDEOS, bid_micros, read
 from streams.wire import Ad, Click, Impression, encode_json
 from tests.builders import click, impression
 
@@ -169,6 +169,8 @@ def test_what_is_read_passes_the_wires_own_checks(folder: Folder) -> None:
         (f"{SHOWN_MS},12,7,1,2,0,1,0,0,0,0", "line 3: is_click is '2'; expected an integer from 0 to 1"),
         (f"{SHOWN_MS},12,7,1,1,1.5,1,0,0,0,0", "line 3: play_time_ms is '1.5'; expected an integer"),
         (f"{SHOWN_MS},12,7", "line 3: .*; expected 11 fields"),
+        (f"{'1' * 5_000},12,7,1,0,0,1,0,0,0,0", "line 3: time_ms is '1{199}…; expected an integer"),
+        (f"{SHOWN_MS},{'u' * 9_999}", "line 3: .{,201}; expected 11 fields"),
     ],
 )
 def test_a_malformed_impression_is_told_by_file_line_value_and_expectation(folder: Folder, row: str, told: str) -> None:
@@ -183,11 +185,29 @@ def test_a_malformed_impression_is_told_by_file_line_value_and_expectation(folde
         ("7,900,NORMAL,2022-04-10,Web,long,9.0,39,720.0", "line 2: video_duration is 'long'; expected a number"),
         ("7,900,NORMAL,2022-04-10,Web,nan,9.0,39,720.0", "line 2: video_duration is 'nan'; expected a number"),
         ("7,,NORMAL,2022-04-10,Web,1.0,9.0,39,720.0", "line 2: author_id is ''; expected 1 to 64 characters"),
+        (f'7,900,NORMAL,2022-04-10,Web,1.0,9.0,"{",".join("3" * 40)}",1', r"line 2: .* length <= 32 - at `\$.tags`"),
+        (f"7,900,{'N' * 300},2022-04-10,Web,1.0,9.0,39,720.0", r"line 2: .* length <= 256 - at `\$.category`"),
+        ("7,900,NORMAL,2022-04-10,Web,1.0,1e300,39,720.0", r"line 2: .* length <= 128 - at `\$.tags"),
+        ("7,900,NORMAL,9999-12-31,Web,1.0,9.0,39,720.0", r"line 2: .* at `\$.start_ms`"),
     ],
 )
 def test_a_malformed_video_is_told_by_file_line_value_and_expectation(folder: Folder, row: str, told: str) -> None:
     with pytest.raises(LogError, match=f"{VIDEOS}, {told}"):
         read(folder(videos=(row,)))
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (f"12,{SHOWN_MS},7 8,1", "long_view is '1'; expected 0 or 1 for each of 2 videos"),
+        (f"12,{SHOWN_MS},7 8,1x", "long_view is '1x'; expected 0 or 1 for each of 2 videos"),
+        (f"12,{SHOWN_MS},7 {'8' * 21},11", "videos is '7 8{21}'; expected ids of at most 20 characters"),
+    ],
+)
+def test_a_malformed_history_is_told_by_file_line_value_and_expectation(folder: Folder, row: str, told: str) -> None:
+    (folder() / HISTORIES).write_bytes(gzip.compress(f"user_id,last_time_ms,videos,long_view\n{row}\n".encode()))
+    with pytest.raises(LogError, match=f"{HISTORIES}, line 2: {told}"):
+        read(folder(), histories=True)
 
 
 def test_a_missing_column_is_named(folder: Folder) -> None:
@@ -200,7 +220,23 @@ def test_a_missing_file_is_named_with_the_option_that_leads_to_it(tmp_path: Path
         read(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"plain" + data, lambda data: data[:-12]], ids=["no-gzip", "cut-off"])
+def test_a_column_that_is_there_twice_is_named(folder: Folder) -> None:
+    with pytest.raises(LogError, match=r"line 1: the columns are .*; expected each once"):
+        read(folder(impression_header=IMPRESSION_HEADER.replace("duration_ms", "user_id")))
+
+
+def test_blank_lines_say_nothing(folder: Folder) -> None:
+    assert read(folder(impressions=(CLICKED, "", ""))) == read(folder(impressions=(CLICKED,)))
+
+
+DAMAGES = {
+    "no gzip": lambda data: b"plain" + data,
+    "cut off": lambda data: data[:-12],
+    "another byte": lambda data: data[:12] + b"\xff" * 40 + data[52:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_file_is_named(folder: Folder, damage: Callable[[bytes], bytes]) -> None:
     file = folder() / IMPRESSIONS
     file.write_bytes(damage(file.read_bytes()))

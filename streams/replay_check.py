@@ -69,10 +69,11 @@ class Report(msgspec.Struct, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Whether every event counted once, every user has a placement, and nothing else happened."""
+        """Whether there were events, each counted once, every user has a placement, and nothing else happened."""
         doubled = self.placements_doubled if self.guarantee == "exactly_once" else 0
         failures = self.dead_letters + self.users_without_placement + self.placements_stale + doubled
-        return self.state_equal and self.totals_equal and self.predictions_equal and not failures
+        equal = self.state_equal and self.totals_equal and self.predictions_equal
+        return self.events > 0 and equal and not failures
 
 
 async def run_worker(log: Log, plan: Plan, home: Path, progress: Callable[[Lag], None]) -> float:

@@ -155,6 +155,12 @@ def test_a_run_that_went_well_is_ok(log: Log, expected: Expected) -> None:
     assert result.events_per_s == len(log.events) / 2
 
 
+def test_a_run_of_nothing_is_not_ok() -> None:
+    nothing = pure_core(Log([], []), LANES)
+
+    assert not report(nothing, seen_of(nothing)).ok
+
+
 def test_a_user_without_a_placement_is_not_ok(expected: Expected) -> None:
     seen = seen_of(expected)
     del seen.placed[expected.state.users[0]]

@@ -1,12 +1,15 @@
 """The KuaiRand reader, on files small enough to see whole."""
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
+from streams.cli import app
 from streams.logs import LogError, in_order
 from streams.logs.kuairand import BID_LEAST_MICROS, BID_MOST_MICROS, HISTORIES, IMPRESSIONS, VIDEOS, bid_micros, read
 from streams.wire import Ad, Click, Impression, encode_json
@@ -208,6 +211,13 @@ def test_a_malformed_history_is_told_by_file_line_value_and_expectation(folder: 
     (folder() / HISTORIES).write_bytes(gzip.compress(f"user_id,last_time_ms,videos,long_view\n{row}\n".encode()))
     with pytest.raises(LogError, match=f"{HISTORIES}, line 2: {told}"):
         read(folder(), histories=True)
+
+
+def test_a_replay_of_nothing_ends_before_anything_is_filled(folder: Folder) -> None:
+    data = folder(impressions=())
+    told = CliRunner().invoke(app, ["replay", "kuairand", "--data", str(data), "--bootstrap", "127.0.0.1:1", "--json"])
+    assert told.exit_code == 1
+    assert "has no rows" in json.loads(told.stdout)["error"]
 
 
 def test_a_missing_column_is_named(folder: Folder) -> None:

@@ -1,6 +1,7 @@
 """``salience ope``: what another policy would have earned, from the log of the one that ran."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,8 +56,16 @@ def ope(
         fail(error)
 
 
-def _figures(estimates: "Mapping[str, Estimate]") -> dict[str, dict[str, float]]:
-    return {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in sorted(estimates.items())}
+def _figures(estimates: "Mapping[str, Estimate]") -> dict[str, dict[str, float | None]]:
+    """Estimates by name; the ends of an interval are None where it has none, as of one choice."""
+    return {
+        name: {
+            "value": e.value,
+            "low": e.low if math.isfinite(e.low) else None,
+            "high": e.high if math.isfinite(e.high) else None,
+        }
+        for name, e in sorted(estimates.items())
+    }
 
 
 def _hillstrom(directory: Path) -> dict[str, Any]:
@@ -121,7 +130,8 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
     table = Table("policy and outcome", "estimator", "value", "95 % interval", "observed")
     for what, part in found.items():
         for name, estimate in part["estimates"].items():
-            interval = "its model alone" if name == "dm" else f"{estimate['low']:.4g} to {estimate['high']:.4g}"
+            known = "unknown" if estimate["low"] is None else f"{estimate['low']:.4g} to {estimate['high']:.4g}"
+            interval = "its model alone" if name == "dm" else known
             table.add_row(what, name, f"{estimate['value']:.4g}", interval, f"{part['observed']:.4g}")
         table.add_section()
     console = screen()

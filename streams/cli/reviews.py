@@ -48,7 +48,8 @@ def evaluate(data: Data, seed: Seed = 1, as_json: Json = False) -> None:
         return
     table = Table("figure", "value", title="The tone of reviews")
     for name, value in asdict(judged).items():
-        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.4g}")
+        shown = "unknown" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        table.add_row(name.replace("_", " "), shown)
     screen().print(table)
 
 

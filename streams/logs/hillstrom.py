@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from scoring.ids import mix64, uniform
 from scoring.offpolicy import Estimate, Logged, evaluate, fitted_means
+from streams.logs import LogError
 from streams.logs.table import rows
 
 FILE = "half_a.csv.gz"
@@ -47,6 +48,9 @@ def values(directory: Path) -> Iterator[ArmValue]:
     favoured = np.where(newbie == 1, ARMS.index("Womens E-Mail"), ARMS.index("Mens E-Mail"))
     propensity = np.where(arm == favoured, FAVOURED, (1 - FAVOURED) / 2)
     kept = uniform(customers) < propensity / FAVOURED
+    for number, name in enumerate(ARMS):
+        if not (arm[kept] == number).any():
+            raise LogError(f"{directory / FILE}: nobody got {name} in the log made of it; expected the whole trial")
     fold = (mix64(customers) % np.uint64(FOLDS)).astype(np.int64)
     for outcome, column in zip(OUTCOMES, outcomes.T, strict=True):
         means = fitted_means(arm[kept], column[kept], fold[kept], len(ARMS))
@@ -69,5 +73,8 @@ def _read(file: Path) -> tuple[npt.NDArray[np.uint64], Ints, Ints, Floats]:
         customers.append(row.integer("row", 0, 2**62))
         newbie.append(row.integer("newbie", 0, 1))
         arm.append(ARMS.index(row.values["treatment"]))
-        outcomes.append([row.number(name) or 0.0 for name in OUTCOMES])
-    return np.array(customers, dtype=np.uint64), np.array(newbie), np.array(arm), np.array(outcomes)
+        spend = row.number("spend")
+        if spend is None:
+            raise row.error("spend", "a number from 0")
+        outcomes.append([row.integer("visit", 0, 1), row.integer("conversion", 0, 1), spend])
+    return np.array(customers, dtype=np.uint64), np.array(newbie), np.array(arm), np.array(outcomes, dtype=float)

@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from scoring.ids import mix64
 from scoring.offpolicy import Estimate, Logged, doubts, evaluate, fitted_means
+from streams.logs import LogError
 from streams.logs.table import rows
 
+RANDOM, BTS = "random_all.csv.gz", "bts_all.csv.gz"
 ITEMS, POSITIONS, FOLDS = 80, 3, 2
 _COLUMNS = ("item_id", "position", "click", "propensity_score")
 
@@ -43,7 +45,9 @@ class _Log:
 
 def random_to_bts(directory: Path) -> Policies:
     """Estimate the Thompson policy from the random one's log. Raises `LogError` for files that are not these."""
-    logged, other = _read(directory / "random_all.csv.gz"), _read(directory / "bts_all.csv.gz")
+    logged, other = _read(directory / RANDOM), _read(directory / BTS)
+    if missing := set(range(POSITIONS)) - set(other.position.tolist()):
+        raise LogError(f"{directory / BTS} has no choices in position {min(missing) + 1}; expected some in each")
     counts = np.bincount(other.position * ITEMS + other.item, minlength=POSITIONS * ITEMS).reshape(POSITIONS, ITEMS)
     policy = counts / counts.sum(axis=1, keepdims=True)
     fold = (mix64(np.arange(len(logged.item), dtype=np.uint64)) % np.uint64(FOLDS)).astype(np.int64)
@@ -63,8 +67,8 @@ def _read(file: Path) -> _Log:
     columns: list[tuple[int, int, int, float]] = []
     for row in rows(file, _COLUMNS):
         propensity = row.number("propensity_score")
-        if not propensity:
-            raise row.error("propensity_score", "a chance above 0")
+        if not propensity or propensity > 1:
+            raise row.error("propensity_score", "a chance above 0, at most 1")
         item, position = row.integer("item_id", 0, ITEMS - 1), row.integer("position", 1, POSITIONS) - 1
         columns.append((item, position, row.integer("click", 0, 1), propensity))
     items, positions, clicks, propensities = zip(*columns, strict=True)

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.sentiment import Sentiment, ToneWatch
-from streams.logs import LogError
 from streams.logs.table import rows
 
 FILE = "reviews.csv.gz"
@@ -23,25 +22,24 @@ STEADY, REVIEWS_STEADY = (0.5, BEFORE), 50_000
 class Judged:
     """Of all reviews in one pass, each predicted before it was learnt from, and of simulated turns of tone.
 
-    ``false_alarms``: before a turn. ``false_per_1000``: of a thousand reviews of keys that never turn.
+    ``false_alarms``: before a turn. ``false_per_1000``: of a thousand reviews of keys that never turn. Where the later
+    half of the reviews has none of one kind no turn is simulated, and what would be known of them is None.
     """
 
     reviews: int
     accuracy: float
     turns: int
     found: int
-    delay_median: float
-    delay_most: float
+    delay_median: float | None
+    delay_most: float | None
     false_alarms: int
-    false_per_1000: float
+    false_per_1000: float | None
 
 
 def judge(directory: Path, seed: int, progress: Callable[[], None] = lambda: None) -> Judged:
     """Read the file in an order drawn by ``seed`` (it comes sorted by rating). Raises `LogError`."""
     lines = rows(directory / FILE, ("positive", "text"))
     read = [(row.values["text"], row.integer("positive", 0, 1) == 1) for row in lines]
-    if not read:
-        raise LogError(f"{directory / FILE} has no reviews")
     draw, sentiment = np.random.default_rng(seed), Sentiment()
     chances, rated = np.empty(len(read)), np.empty(len(read), dtype=np.bool_)
     for at, place in enumerate(draw.permutation(len(read)).tolist()):
@@ -51,16 +49,17 @@ def judge(directory: Path, seed: int, progress: Callable[[], None] = lambda: Non
         progress()
     late = len(read) // 2  # what it says once it has learnt
     sound = chances[late:][rated[late:]], chances[late:][~rated[late:]]
-    found, false_alarms = _turns(draw, *sound)
+    can_turn = all(map(len, sound))
+    found, false_alarms = _turns(draw, *sound) if can_turn else ([], 0)
     return Judged(
         reviews=len(read),
         accuracy=float(((chances > 0.5) == rated).mean()),
-        turns=TURNS,
+        turns=TURNS if can_turn else 0,
         found=len(found),
-        delay_median=float(np.median(found)) if found else float("nan"),
-        delay_most=float(max(found, default=np.nan)),
+        delay_median=float(np.median(found)) if found else None,
+        delay_most=float(max(found)) if found else None,
         false_alarms=false_alarms,
-        false_per_1000=1_000 * _steady(draw, *sound) / (len(STEADY) * REVIEWS_STEADY),
+        false_per_1000=1_000 * _steady(draw, *sound) / (len(STEADY) * REVIEWS_STEADY) if can_turn else None,
     )
 
 
@@ -73,7 +72,7 @@ def _turns(
     def stream(share: float, count: int) -> list[float]:
         return _drawn(draw, positive, negative, share, count)
 
-    for number in range(TURNS if len(positive) and len(negative) else 0):
+    for number in range(TURNS):
         watch, key = ToneWatch(), f"item-{number}"
         false_alarms += any(watch.update(key, chance) for chance in stream(BEFORE, REVIEWS_BEFORE))
         delay = next((at for at, chance in enumerate(stream(AFTER, WITHIN), 1) if watch.update(key, chance)), None)
@@ -83,8 +82,6 @@ def _turns(
 
 def _steady(draw: np.random.Generator, positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64]) -> int:
     """Alarms of keys whose tone does not turn."""
-    if not (len(positive) and len(negative)):
-        return 0
     watch = ToneWatch()
     return sum(
         watch.update(str(share), chance)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.process import log_tail
@@ -26,7 +26,7 @@ from streams.demo.worker import LOG_LINES, WorkerDiedError, WorkerProcess
 from streams.layer_audit import decode_outcome
 from streams.outcomes import columns
 from streams.quality import Settled
-from streams.reading import read_topic
+from streams.reading import log_ends, read_topic
 from streams.review_feed import ReviewFeed
 from streams.settings import Guarantee, Settings
 from streams.wire import Ad, Click, Impression, Outcome, Placement, Review, Tone, encode_json
@@ -95,15 +95,10 @@ class Outbox:
             self._failure = self._failure or future.exception()
 
 
-class DeadLetters:
-    """Counts the records on the dead-letters topic, from its offsets: there are no transactions here."""
-
-    def __init__(self, consumer: AIOKafkaConsumer, partitions: int) -> None:
-        self._consumer = consumer
-        self._partitions = [TopicPartition(topics.DEAD_LETTERS, number) for number in range(partitions)]
-
-    async def count(self) -> int:
-        return sum((await self._consumer.end_offsets(self._partitions)).values())
+async def count_dead_letters(bootstrap: str) -> int:
+    """Records on the dead-letters topic, from where its logs end: there are no transactions here."""
+    partitions = [TopicPartition(topics.DEAD_LETTERS, number) for number in range(LANES)]
+    return sum((await log_ends(bootstrap, partitions)).values())
 
 
 async def calibrations(bootstrap: str) -> tuple[float | None, float | None]:
@@ -147,9 +142,8 @@ class Demo:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopped.set)
-        options = aiokafka_options(self._bootstrap)
-        async with AIOKafkaProducer(**options, acks="all") as producer, AIOKafkaConsumer(**options) as asking:
-            dead_letters, outbox = DeadLetters(asking, LANES), Outbox(producer)
+        async with AIOKafkaProducer(acks="all", **aiokafka_options(self._bootstrap)) as producer:
+            outbox = Outbox(producer)
             for ad in self._shoppers.ads:
                 await outbox.send(topics.ADS, ad.ad_id, ad)
             now_ms = time.time_ns() // 1_000_000
@@ -159,9 +153,9 @@ class Demo:
             settings = Settings(bootstrap=self._bootstrap, topic_prefix="", guarantee=GUARANTEE)
             await ReviewFeed(settings, self._told).run(follow=False)
             with WorkerProcess(self._worker_settings(), self._log) as worker:
-                await self._play(worker, outbox, dead_letters)
+                await self._play(worker, outbox)
                 await producer.flush()
-            self._dead_letters = await dead_letters.count()
+        self._dead_letters = await count_dead_letters(self._bootstrap)
         self._calibrations = await calibrations(self._bootstrap)
         return self._report()
 
@@ -182,7 +176,7 @@ class Demo:
             "click_window_ms": str(CLICK_WINDOW_MS),
         }
 
-    async def _play(self, worker: WorkerProcess, outbox: Outbox, dead_letters: DeadLetters) -> None:
+    async def _play(self, worker: WorkerProcess, outbox: Outbox) -> None:
         """Wait for the worker, then let the shoppers in."""
         async with PlacementView(self._bootstrap, on_placement=self._arrived, fetch_wait_ms=FETCH_WAIT_MS) as view:
             await self._warm_up(worker, outbox, view)
@@ -195,7 +189,7 @@ class Demo:
                 await self._send(outbox, pending)
                 now = time.monotonic()
                 if now - counted >= COUNT_EVERY_S:
-                    self._dead_letters, counted = await dead_letters.count(), now
+                    self._dead_letters, counted = await count_dead_letters(self._bootstrap), now
                 if now - shown >= SHOW_EVERY_S:
                     self._show(self._snapshot(stage))
                     shown = now

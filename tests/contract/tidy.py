@@ -78,7 +78,6 @@ CONSUMERS: Mapping[str, str] = {
     "streams/cli/tail.py": "a person who watches",
     "streams/console/tails.py": "the console, which is another process",
     "streams/console/receipts.py": "a receipt, when a person asks the console",
-    "streams/demo/run.py": "the demo shop, which is the ad server there",
 }
 
 # Modules that nothing imports and no command names.

@@ -6,7 +6,8 @@
   the truth ever leaves estimate ± radius is at most α.
 - The test of a split is the sequential multinomial test of Lindon & Malek 2022.
 
-Beside them stands Wilson's interval of a share, for a look taken once.
+Beside them stand intervals of a share, for a look taken once: Wilson's, where all trials are independent, and that of
+a ratio of sums, where those of one person are alike.
 """
 
 import math
@@ -81,3 +82,18 @@ def wilson(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
     half = z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
     scale = 1 + z2 / trials
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def by_person(successes: npt.NDArray[np.int64], trials: npt.NDArray[np.int64], z: float = Z_95) -> tuple[float, float]:
+    """Interval of the share Σ successes / Σ trials of people ``[U]``, who differ; (0, 1) where nothing was tried.
+
+    A ratio of sums, with the variance of its linearised form (delta method: Deng, Knoblich & Lu 2018). It is never
+    narrower than `wilson`, which stands for what few people, or nobody's success, cannot tell of their spread.
+    """
+    people, succeeded, tried = len(trials), int(successes.sum()), int(trials.sum())
+    low, high = wilson(succeeded, tried, z)
+    if people < 2 or tried == 0:
+        return low, high
+    share = succeeded / tried
+    half = z * math.sqrt(people / (people - 1) * float(((successes - share * trials) ** 2).sum())) / tried
+    return max(0.0, min(low, share - half)), min(1.0, max(high, share + half))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from scoring.confidence import wilson
+from scoring.confidence import by_person
 
 LATENCIES_MAX = 20_000
 """Latencies kept for the percentiles: the latest, a few minutes' worth."""
@@ -21,20 +21,37 @@ RATE_OVER_S = 5.0
 
 @dataclass(slots=True)
 class Arm:
-    """Impressions and clicks of one way of choosing ads."""
+    """Impressions and clicks of one way of choosing ads, by user: two numbers for each shopper."""
 
-    impressions: int = 0
-    clicks: int = 0
+    _of: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def see(self, user: str, impressions: int, clicks: int) -> None:
+        """``user`` was shown so many ads more, and clicked so many of them."""
+        before = self._of.get(user, (0, 0))
+        self._of[user] = before[0] + impressions, before[1] + clicks
 
     @property
-    def ctr(self) -> float:
-        """Clicks per impression, 0 before the first."""
-        return self.clicks / self.impressions if self.impressions else 0.0
+    def impressions(self) -> int:
+        """Of all users."""
+        return sum(impressions for impressions, _ in self._of.values())
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the click rate."""
-        return wilson(self.clicks, self.impressions)
+    def clicks(self) -> int:
+        """Of all users."""
+        return sum(clicks for _, clicks in self._of.values())
+
+    @property
+    def ctr(self) -> float | None:
+        """Clicks per impression; None before the first."""
+        return self.clicks / self.impressions if self.impressions else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the click rate, by user: tastes are, and so is the arm. None before the first look."""
+        if not self.impressions:
+            return None
+        impressions, clicks = np.array(list(self._of.values()), dtype=np.int64).T
+        return by_person(clicks, impressions)
 
 
 @dataclass(slots=True)
@@ -79,11 +96,10 @@ class Meter:
         if sent_s is not None:
             self._latencies_s.append(now_s - sent_s)
 
-    def seen(self, arm: str, impressions: int, clicks: int) -> None:
-        """A placement of ``arm`` ("engine" or "control") was looked at."""
+    def seen(self, user: str, arm: str, impressions: int, clicks: int) -> None:
+        """``user`` looked at a placement of ``arm`` ("engine" or "control")."""
         counted = self.control if arm == "control" else self.engine
-        counted.impressions += impressions
-        counted.clicks += clicks
+        counted.see(user, impressions, clicks)
 
     def latency_ms(self, percents: Sequence[float]) -> list[float | None]:
         """Percentiles of the time from event produced to placement consumed; None before the first."""

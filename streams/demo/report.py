@@ -10,8 +10,10 @@ from streams.wire import Ad, Placement, Tone
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of a run; click rates are clicks per impression, intervals their 95 % (Wilson).
+    """The outcome of a run; click rates are clicks per impression, None without an impression.
 
+    Intervals are their 95 %, by user, whose tastes and arm make what they see and click alike; they are at least
+    Wilson's, for the first few users (`scoring.confidence.by_person`).
     ``ctr_random`` is the control arm's, whose placements are ranked at random. ``p50_ms`` and ``p99_ms``: from an
     event handed to the producer until a subscriber has read the placement that it caused. ``calibration``: clicks that
     were predicted for every click that came, the inverse of what metrics tell.
@@ -21,10 +23,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     placements: int
     p50_ms: float | None
     p99_ms: float | None
-    ctr_engine: float
-    ctr_random: float
-    ctr_engine_interval: tuple[float, float]
-    ctr_random_interval: tuple[float, float]
+    ctr_engine: float | None
+    ctr_random: float | None
+    ctr_engine_interval: tuple[float, float] | None
+    ctr_random_interval: tuple[float, float] | None
     impressions_engine: int
     impressions_random: int
     calibration: float | None
@@ -53,10 +55,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             placements=meter.placements.total,
             p50_ms=p50,
             p99_ms=p99,
-            ctr_engine=round(engine.ctr, 5),
-            ctr_random=round(control.ctr, 5),
-            ctr_engine_interval=_rounded(engine.interval),
-            ctr_random_interval=_rounded(control.interval),
+            ctr_engine=_rounded(engine.ctr),
+            ctr_random=_rounded(control.ctr),
+            ctr_engine_interval=_both_rounded(engine.interval),
+            ctr_random_interval=_both_rounded(control.interval),
             impressions_engine=engine.impressions,
             impressions_random=control.impressions,
             calibration=calibrations[0],
@@ -84,5 +86,9 @@ class Snapshot:
     tones: Mapping[str, Tone]
 
 
-def _rounded(interval: tuple[float, float]) -> tuple[float, float]:
-    return round(interval[0], 5), round(interval[1], 5)
+def _rounded(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, 5)
+
+
+def _both_rounded(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (round(interval[0], 5), round(interval[1], 5))

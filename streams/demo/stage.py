@@ -62,7 +62,7 @@ class Stage:
         answers = [priced(event, placement) for event in seen]
         impressions = sum(isinstance(event, Impression) for event in answers)
         clicks = sum(not isinstance(event, Impression) and event.kind == "click" for event in answers)
-        self._meter.seen(placement.arm, impressions, clicks)
+        self._meter.seen(user, placement.arm, impressions, clicks)
         self._plan(answers)
         self._pick_sample(placement, now_ms)
 

@@ -52,16 +52,20 @@ def _ms(value: float | None) -> str:
 def _click_rates(report: Report) -> Table:
     table = _table()
     table.add_column("ranked by")
-    for heading in ("impressions", "click rate", "95 % interval"):
+    for heading in ("impressions", "click rate", "95 % by user"):
         table.add_column(heading, justify="right")
     table.add_column(f"0 to {BAR_FULL:.0%}")
     arms = [
         ("salience", "green", report.impressions_engine, report.ctr_engine, report.ctr_engine_interval),
         ("chance", "yellow", report.impressions_random, report.ctr_random, report.ctr_random_interval),
     ]
-    for name, style, impressions, rate, (low, high) in arms:
-        interval = f"{low:.1%} to {high:.1%}"
-        table.add_row(Text(name, style), f"{impressions:,}", f"{rate:.1%}", interval, _bar(rate, low, high, style))
+    for name, style, impressions, rate, interval in arms:
+        if rate is None or interval is None:
+            table.add_row(Text(name, style), "0", "-", "nothing shown")
+            continue
+        low, high = interval
+        told = f"{low:.1%} to {high:.1%}"
+        table.add_row(Text(name, style), f"{impressions:,}", f"{rate:.1%}", told, _bar(rate, low, high, style))
     return table
 
 

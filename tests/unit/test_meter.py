@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
 
-from scoring.confidence import wilson
+from scoring.confidence import by_person, wilson
 from streams.demo.meter import Arm, Meter, Rate
 from streams.demo.report import Report
+from streams.demo.shop import LOG_START_MS, Shoppers
+from streams.wire import Impression
 
 
 @pytest.mark.parametrize(
@@ -19,8 +22,46 @@ def test_wilsons_interval_is_that_of_the_tables(successes: int, trials: int, low
     assert wilson(successes, trials) == pytest.approx((low, high), abs=1e-6)
 
 
+def test_an_interval_by_person_is_that_of_the_ratios_linearised_form() -> None:
+    clicks, impressions = np.array([0, 6, 2, 0, 4]), np.array([5, 10, 20, 5, 10])
+    # .24 of 50; residuals -1.2, 3.6, -2.8, -1.2, 1.6: .24 ± 1.959964 × √(5/4 × 26.24) / 50
+    assert by_person(clicks, impressions) == pytest.approx((0.0155007, 0.4644993), abs=1e-6)
+
+
+def test_few_people_or_none_who_clicked_are_as_unsure_as_if_all_impressions_were_independent() -> None:
+    assert by_person(np.array([1]), np.array([10])) == wilson(1, 10)
+    assert by_person(np.zeros(50, dtype=np.int64), np.full(50, 3)) == pytest.approx(wilson(0, 150))
+    assert by_person(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)) == (0.0, 1.0)
+
+
+def crowd(seed: int, users: int = 40, looks: int = 6) -> Meter:
+    """What a crowd of its own does about the ads that each of it likes, as an engine would place them."""
+    meter, shoppers, everyone = Meter(), Shoppers(seed, users), np.arange(users)
+    draw = np.random.default_rng([seed, 9])
+    for look in range(looks):
+        liking = shoppers.tastes.log_odds(everyone)
+        slots = np.argsort(-liking - draw.gumbel(size=liking.shape), axis=1)[:, :10]
+        now_ms = np.full(users, LOG_START_MS + 6_000 * look)
+        for event in shoppers.see_many(everyone, slots, [""] * users, now_ms):
+            clicked = not isinstance(event, Impression) and event.kind == "click"
+            meter.seen(event.user_id, "engine", int(isinstance(event, Impression)), int(clicked))
+    return meter
+
+
+def test_of_many_crowds_intervals_at_least_nine_in_ten_hold_the_true_click_rate() -> None:
+    arms = [crowd(seed).engine for seed in range(60)]
+    truth = sum(arm.clicks for arm in arms) / sum(arm.impressions for arm in arms)
+
+    def covered(intervals: list[tuple[float, float] | None]) -> float:
+        held = [found is not None and found[0] <= truth <= found[1] for found in intervals]
+        return sum(held) / len(held)
+
+    assert covered([arm.interval for arm in arms]) >= 0.9
+    assert covered([wilson(arm.clicks, arm.impressions) for arm in arms]) < 0.8
+
+
 def test_an_arm_without_impressions_knows_nothing() -> None:
-    assert (Arm().ctr, Arm().interval) == (0.0, (0.0, 1.0))
+    assert (Arm().ctr, Arm().interval) == (None, None)
 
 
 def test_latency_is_from_the_first_sending_of_an_events_time_to_the_first_placement_it_caused() -> None:
@@ -59,11 +100,12 @@ def test_a_rate_follows_the_last_seconds() -> None:
 
 def test_a_report_tells_the_arms_apart() -> None:
     meter = Meter()
-    meter.seen("engine", 100, 10)
-    meter.seen("control", 50, 1)
-    meter.seen("engine", 100, 11)
+    meter.seen("anna", "engine", 100, 10)
+    meter.seen("bert", "control", 50, 1)
+    meter.seen("anna", "engine", 100, 11)
     report = Report.of(meter, dead_letters=3, seconds=1.234, guarantee="at_least_once", broker="embedded")
     assert (report.impressions_engine, report.ctr_engine) == (200, 0.105)
     assert (report.impressions_random, report.ctr_random) == (50, 0.02)
+    assert report.ctr_random_interval is not None
     assert report.ctr_random_interval[0] < 0.02 < report.ctr_random_interval[1]
     assert (report.dead_letters, report.seconds, report.p50_ms) == (3, 1.2, None)

@@ -97,20 +97,32 @@ def test_without_placements_shoppers_browse_and_see_nothing() -> None:
     assert meter.engine.impressions == 0
 
 
-def test_a_frame_names_the_ads_the_reason_and_both_click_rates() -> None:
-    stage, meter, _, _ = played(10, "engine")
-    assert stage.sample is not None
+def frame(stage: Stage, meter: Meter) -> str:
+    """What the view shows of it, 80 characters wide."""
     console = Console(width=80, file=io.StringIO(), record=True)
     report = Report.of(meter, dead_letters=0, seconds=10, guarantee="at_least_once", broker="embedded")
     tone = Tone(of="ad", name="ad-0001", reviews=42, tone=0.873, turned_ms=None, time_ms=NOW_MS)
-    tones = {tone.name: tone}
-    console.print(render(Snapshot("phase", report, 400.0, 150.0, stage.sample.placement, stage.ads, tones)))
-    text = console.export_text()
+    sample = stage.sample.placement if stage.sample else None
+    console.print(render(Snapshot("phase", report, 400.0, 150.0, sample, stage.ads, {tone.name: tone})))
+    return console.export_text()
+
+
+def test_where_nothing_was_shown_click_rates_are_unknown() -> None:
+    stage, meter, _, _ = played(10, None)
+    text = frame(stage, meter)
+    assert text.count("nothing shown") == 2
+    assert "0.0%" not in text
+
+
+def test_a_frame_names_the_ads_the_reason_and_both_click_rates() -> None:
+    stage, meter, _, _ = played(10, "engine")
+    text = frame(stage, meter)
     assert stage.ads["ad-0000"].title in text
     assert stage.ads["ad-0300"].title in text
     assert "[gone]" in text
     assert "87% of 42" in text
     assert text.count("none yet") == 2
     assert f"{meter.engine.ctr:.1%}" in text
+    assert "95 % by user" in text
     assert "chance" in text
     assert "…" not in text

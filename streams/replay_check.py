@@ -79,7 +79,7 @@ class Report(msgspec.Struct, kw_only=True):
 async def run_worker(log: Log, plan: Plan, home: Path, progress: Callable[[Lag], None]) -> float:
     """Run a worker until it has consumed the whole log, and stop it; the seconds it took (`LagWatch.until_zero`).
 
-    Settings in the environment reach it; those of ``plan`` come before them. Raises `WorkerDiedError`,
+    Settings in the environment reach it; those of ``plan`` come before them. Raises `WorkerFailedError`,
     `StalledError`.
     """
     span_ms = log.events[-1].time_ms - log.events[0].time_ms if log.events else 0

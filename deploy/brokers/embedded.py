@@ -84,7 +84,7 @@ class EmbeddedBroker:
         command += ["--listener-url", address, "--advertised-listener-url", address]
         self._child = spawn(command, self.log, detached=self._detached)
         try:
-            wait_until_answers(self.bootstrap, 1, READY_S, self._check)
+            wait_until_answers(self.bootstrap, 1, READY_S, self.check)
         except BaseException:
             self.stop()
             raise
@@ -96,6 +96,12 @@ class EmbeddedBroker:
             self._child.wait()
             self._child = None
 
+    def check(self) -> None:
+        """Raise ``BrokerError`` if it has ended by itself."""
+        if self._child is not None and self._child.poll() is not None:
+            code = self._child.returncode
+            raise BrokerError(f"The embedded broker ended with code {code}. The end of its log:\n{log_tail(self.log)}")
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -104,10 +110,6 @@ class EmbeddedBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-    def _check(self) -> None:
-        if self._child is not None and self._child.poll() is not None:
-            raise BrokerError(f"Tansu ended with code {self._child.returncode}:\n{log_tail(self.log)}")
 
 
 def find_program() -> str:

@@ -1,6 +1,9 @@
 """``salience demo``: the whole engine on this machine, with made-up shoppers, in one command."""
 
+import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -26,15 +29,19 @@ def demo(
 ) -> None:
     """Start a broker, a worker and a shop full of simulated shoppers, and watch salience beat chance.
 
-    Everything runs on loopback, with all files in a temporary folder, until Ctrl-C or --seconds.
+    Everything runs on loopback, with all files in a temporary folder, until Ctrl-C or --seconds. Ends with exit code 1
+    where something failed, and where nothing was shown to anybody.
     """
     import msgspec
 
     from deploy.brokers import BrokerError
+    from streams.client import ViewError
     from streams.demo.run import Plan, run_demo
     from streams.demo.view import render
-    from streams.demo.worker import WorkerDiedError
+    from streams.demo.worker import WorkerFailedError
 
+    for library in ("aiokafka", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # what fails is raised, and told here
     people = screen(stderr=as_json)
     people.print("Starting a broker and a worker, for a few seconds ...")
     try:
@@ -44,7 +51,7 @@ def demo(
                 Path(folder),
                 lambda snapshot: live.update(render(snapshot), refresh=True),
             )
-    except (BrokerError, WorkerDiedError) as error:
+    except (BrokerError, WorkerFailedError, ViewError) as error:
         fail(error)
     if report.calibration is not None and report.calibration_attention is not None:
         people.print(
@@ -53,7 +60,16 @@ def demo(
         )
     if as_json:
         typer.echo(msgspec.json.encode(report).decode())
+    if not report.impressions_engine + report.impressions_random:
+        people.print("Nothing was shown to anybody, so this says nothing of salience: run it longer.")
+        raise typer.Exit(1)
 
 
-def _live(people: Console) -> Live:
-    return Live(console=people, auto_refresh=False, vertical_overflow="visible")
+@contextmanager
+def _live(people: Console) -> Iterator[Live]:
+    try:
+        with Live(console=people, auto_refresh=False, vertical_overflow="visible") as live:
+            yield live
+    finally:
+        if not people.is_terminal:
+            people.print()  # elsewhere rich leaves the last line open

@@ -176,7 +176,7 @@ def _print_json(told: dict[str, object], as_json: bool) -> None:
 @contextmanager
 def _failures() -> Iterator[None]:
     """What cannot be done becomes a message and exit code 1."""
-    from streams.demo.worker import WorkerDiedError
+    from streams.demo.worker import WorkerFailedError
     from streams.lag.watch import StalledError
     from streams.logs import LogError
     from streams.replay import ReplayError
@@ -184,5 +184,5 @@ def _failures() -> Iterator[None]:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what fails is raised, and told here
     try:
         yield
-    except (LogError, ReplayError, WorkerDiedError, StalledError) as error:
+    except (LogError, ReplayError, WorkerFailedError, StalledError) as error:
         fail(error)

@@ -15,6 +15,8 @@ LATENCIES_MAX = 20_000
 """Latencies kept for the percentiles: the latest, a few minutes' worth."""
 SENT_MAX = 50_000
 """Events remembered that no placement has answered yet; the oldest go first."""
+UNANSWERED_S = 5.0
+"""Who has waited so long is told as unanswered: ten times the slowest of a hundred answers on a busy machine."""
 RATE_OVER_S = 5.0
 """Rates are means over this time."""
 
@@ -78,6 +80,9 @@ class Meter:
         self.engine, self.control = Arm(), Arm()
         self._latencies_s: deque[float] = deque(maxlen=LATENCIES_MAX)
         self._sent_s: dict[tuple[str, int], float] = {}
+        self._waiting: dict[str, tuple[int, float]] = {}
+        """By user, the newest event's time that no placement has yet, and since when they have heard nothing."""
+        self._silent_from_s: float | None = None
 
     def sent(self, user: str, time_ms: int, now_s: float) -> None:
         """An event of ``user``, dated ``time_ms``, was handed to the producer."""
@@ -85,6 +90,10 @@ class Meter:
         self._sent_s.setdefault((user, time_ms), now_s)
         if len(self._sent_s) > SENT_MAX:
             del self._sent_s[next(iter(self._sent_s))]
+        newest_ms, since_s = self._waiting.get(user, (time_ms, now_s))
+        self._waiting[user] = max(newest_ms, time_ms), since_s
+        if self._silent_from_s is None:
+            self._silent_from_s = now_s
 
     def arrived(self, user: str, time_ms: int, now_s: float) -> None:
         """A placement for ``user`` was consumed, caused by the event of ``time_ms``.
@@ -95,6 +104,18 @@ class Meter:
         sent_s = self._sent_s.pop((user, time_ms), None)
         if sent_s is not None:
             self._latencies_s.append(now_s - sent_s)
+        newest_ms, _ = self._waiting.pop(user, (time_ms, now_s))
+        if newest_ms > time_ms:
+            self._waiting[user] = newest_ms, now_s
+        self._silent_from_s = None
+
+    def unanswered(self, now_s: float) -> int:
+        """Users whose newest event has no placement of its time or later, and who got none for `UNANSWERED_S`."""
+        return sum(now_s - since_s > UNANSWERED_S for _, since_s in self._waiting.values())
+
+    def silent_s(self, now_s: float) -> float:
+        """How long events have been sent without any placement; 0 where the last one came after them all."""
+        return 0.0 if self._silent_from_s is None else now_s - self._silent_from_s
 
     def seen(self, user: str, arm: str, impressions: int, clicks: int) -> None:
         """``user`` looked at a placement of ``arm`` ("engine" or "control")."""

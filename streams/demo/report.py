@@ -12,17 +12,21 @@ from streams.wire import Ad, Placement, Tone
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of a run; click rates are clicks per impression, None without an impression.
 
-    Intervals are their 95 %, by user, whose tastes and arm make what they see and click alike; they are at least
-    Wilson's, for the first few users (`scoring.confidence.by_person`).
-    ``ctr_random`` is the control arm's, whose placements are ranked at random. ``p50_ms`` and ``p99_ms``: from an
-    event handed to the producer until a subscriber has read the placement that it caused. ``calibration``: clicks that
-    were predicted for every click that came, the inverse of what metrics tell.
+    Intervals are their 95 %, by user: tastes and arms are. For the first few users they are Wilson's, at least
+    (`scoring.confidence.by_person`). ``ctr_random`` is the control arm's, whose placements are ranked at random.
+
+    ``p50_ms`` and ``p99_ms``: from an event handed to the producer until a subscriber has read the placement that it
+    caused; of events that have one, without the warm-up's. ``unanswered``: users whose newest event has no placement of
+    its time or later, and who got none for the last 5 s (`streams.demo.meter.UNANSWERED_S`) before the end.
+
+    ``calibration``: clicks that were predicted for every click that came, the inverse of what metrics tell.
     """
 
     events: int
     placements: int
     p50_ms: float | None
     p99_ms: float | None
+    unanswered: int
     ctr_engine: float | None
     ctr_random: float | None
     ctr_engine_interval: tuple[float, float] | None
@@ -40,6 +44,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def of(
         cls,
         meter: Meter,
+        now_s: float,
         *,
         dead_letters: int,
         seconds: float,
@@ -47,7 +52,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         broker: str,
         calibrations: tuple[float | None, float | None] = (None, None),
     ) -> "Report":
-        """The report of what ``meter`` has counted."""
+        """The report of what ``meter`` has counted until ``now_s``."""
         p50, p99 = meter.latency_ms([50, 99])
         engine, control = meter.engine, meter.control
         return cls(
@@ -55,6 +60,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             placements=meter.placements.total,
             p50_ms=p50,
             p99_ms=p99,
+            unanswered=meter.unanswered(now_s),
             ctr_engine=_rounded(engine.ctr),
             ctr_random=_rounded(control.ctr),
             ctr_engine_interval=_both_rounded(engine.interval),

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from deploy.brokers.embedded import EmbeddedBroker
-from deploy.brokers.process import log_tail
 from scoring.policies import ENGINE_ARM
 from streams import topic_admin, topics
 from streams.client import PlacementView
@@ -22,7 +22,7 @@ from streams.demo.report import Report, Snapshot
 from streams.demo.reviews import reviews
 from streams.demo.shop import SHOP, Event, Shoppers
 from streams.demo.stage import Stage
-from streams.demo.worker import LOG_LINES, WorkerDiedError, WorkerProcess
+from streams.demo.worker import WorkerProcess
 from streams.layer_audit import decode_outcome
 from streams.outcomes import columns
 from streams.quality import Settled
@@ -47,7 +47,13 @@ CLICK_WINDOW_MS = 5_000
 """Shoppers click within 3 s; with the usual window of minutes, a demo would end before the first non-click is known."""
 TICK_S = 0.01
 """Between two looks at what is due; adds as much to the latency at most."""
-SHOW_EVERY_S, COUNT_EVERY_S = 0.25, 1.0
+SHOW_EVERY_S, CHECK_EVERY_S, COUNT_EVERY_S = 0.25, 0.1, 1.0
+COUNT_WITHIN_S = 5.0
+"""Counting dead letters takes 5 ms; a broker that takes so long is asked again."""
+SILENT_MAX_S = 15.0
+"""So long a worker may leave all events without a placement: three times its session timeout, after which it is out."""
+CLOSE_WITHIN_S = 2.0
+"""What has failed is closed so long; a producer would wait for a dead broker for 40 s."""
 READY_WITHIN_S = 90.0
 """A worker on a busy two-core machine takes ten seconds."""
 WARM_UP_USERS = 32
@@ -69,11 +75,12 @@ class Plan:
 def run_demo(plan: Plan, folder: Path, show: Show) -> Report:
     """Run ``plan`` with all files in ``folder``; SIGINT and SIGTERM end it early, in order.
 
-    Raises `WorkerDiedError`, `deploy.brokers.BrokerError` or `streams.topic_admin.TopicsError`.
+    Raises `WorkerFailedError`, `deploy.brokers.BrokerError`, `streams.client.ViewError`,
+    `streams.topic_admin.TopicsError` or aiokafka's ``KafkaError``.
     """
     with EmbeddedBroker(folder / "broker") as broker:
         topic_admin.create(broker.bootstrap, LANES)
-        return asyncio.run(Demo(plan, broker.bootstrap, folder, show).run())
+        return asyncio.run(Demo(plan, broker, folder, show).run())
 
 
 class Outbox:
@@ -120,28 +127,56 @@ async def calibrations(bootstrap: str) -> tuple[float | None, float | None]:
 
 
 class Demo:
-    """One run against the broker at ``bootstrap``."""
+    """One run against ``broker``."""
 
-    def __init__(self, plan: Plan, bootstrap: str, folder: Path, show: Show) -> None:
+    def __init__(self, plan: Plan, broker: EmbeddedBroker, folder: Path, show: Show) -> None:
         self._plan = plan
-        self._bootstrap = bootstrap
-        self._log = folder / "worker.log"
+        self._broker, self._bootstrap = broker, broker.bootstrap
         self._folder = folder
+        self._worker = WorkerProcess(self._worker_settings(), folder / "worker.log")
         self._show = show
         self._shoppers = Shoppers(plan.seed, plan.users)
         self._meter = Meter()
         self._dead_letters = 0
         self._calibrations: tuple[float | None, float | None] = None, None
         self._stopped = asyncio.Event()
-        self._seconds = 0.0
+        self._answers_due = False
+        """Whether the worker is to answer events: it is ready, and has not been told to end."""
+        self._now_s = self._seconds = 0.0
         self._ads = {ad.ad_id: ad for ad in self._shoppers.ads}
         self._tones: dict[str, Tone] = {}
 
     async def run(self) -> Report:
-        """Everything from the first ad to the last event."""
+        """Everything from the first ad to the last event, while broker and worker live.
+
+        They are watched apart, for what is waited for from the dead may be waited for long.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stopped.set)
+            loop.add_signal_handler(number, self._stop, number)
+        performing = loop.create_task(self._perform())
+        tasks = [performing, loop.create_task(self._watch()), loop.create_task(self._count())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if any(task.exception() for task in done):
+                self._check()  # whatever failed: of a death, if there was one
+            for task in done:
+                task.result()
+            return performing.result()
+        except BaseException:
+            self._worker.kill()
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=CLOSE_WITHIN_S)
+
+    def _stop(self, number: int) -> None:
+        """End early, in order; the second signal of its kind ends it at once, as ever."""
+        self._stopped.set()
+        asyncio.get_running_loop().remove_signal_handler(number)
+
+    async def _perform(self) -> Report:
         async with AIOKafkaProducer(acks="all", **aiokafka_options(self._bootstrap)) as producer:
             outbox = Outbox(producer)
             for ad in self._shoppers.ads:
@@ -152,12 +187,32 @@ class Demo:
             await producer.flush()
             settings = Settings(bootstrap=self._bootstrap, topic_prefix="", guarantee=GUARANTEE)
             await ReviewFeed(settings, self._told).run(follow=False)
-            with WorkerProcess(self._worker_settings(), self._log) as worker:
-                await self._play(worker, outbox)
+            with self._worker:
+                await self._play(outbox)
                 await producer.flush()
+                self._answers_due = False
         self._dead_letters = await count_dead_letters(self._bootstrap)
         self._calibrations = await calibrations(self._bootstrap)
         return self._report()
+
+    async def _watch(self) -> NoReturn:
+        while True:
+            self._check()
+            await asyncio.sleep(CHECK_EVERY_S)
+
+    def _check(self) -> None:
+        """Raise what makes going on useless."""
+        self._broker.check()
+        self._worker.check()
+        if self._answers_due and self._meter.silent_s(time.monotonic()) > SILENT_MAX_S:
+            raise self._worker.failed(f"Events were sent, and no placement came for {SILENT_MAX_S:.0f} s.")
+
+    async def _count(self) -> NoReturn:
+        while True:
+            with suppress(TimeoutError, KafkaError):  # it is asked again; whether the broker lives is watched
+                async with asyncio.timeout(COUNT_WITHIN_S):
+                    self._dead_letters = await count_dead_letters(self._bootstrap)
+            await asyncio.sleep(COUNT_EVERY_S)
 
     def _told(self, tones: Sequence[Tone]) -> None:
         self._tones |= {tone.name: tone for tone in tones if tone.of == "ad"}
@@ -176,28 +231,26 @@ class Demo:
             "click_window_ms": str(CLICK_WINDOW_MS),
         }
 
-    async def _play(self, worker: WorkerProcess, outbox: Outbox) -> None:
+    async def _play(self, outbox: Outbox) -> None:
         """Wait for the worker, then let the shoppers in."""
         async with PlacementView(self._bootstrap, on_placement=self._arrived, fetch_wait_ms=FETCH_WAIT_MS) as view:
-            await self._warm_up(worker, outbox, view)
+            await self._warm_up(outbox, view)
+            self._answers_due = True
             pending: list[Event] = []
             stage = Stage(self._shoppers, self._meter, view.get, pending.append)
-            began = shown = counted = time.monotonic()
+            began = shown = time.monotonic()
             while not self._over(began):
-                worker.check()
                 stage.tick(time.time_ns() // 1_000_000)
                 await self._send(outbox, pending)
-                now = time.monotonic()
-                if now - counted >= COUNT_EVERY_S:
-                    self._dead_letters, counted = await count_dead_letters(self._bootstrap), now
-                if now - shown >= SHOW_EVERY_S:
+                if self._now_s - shown >= SHOW_EVERY_S:
                     self._show(self._snapshot(stage))
-                    shown = now
+                    shown = self._now_s
                 await asyncio.sleep(TICK_S)
             self._show(self._snapshot(stage))
 
     def _over(self, began: float) -> bool:
-        self._seconds = time.monotonic() - began
+        self._now_s = time.monotonic()
+        self._seconds = self._now_s - began
         return self._stopped.is_set() or (self._plan.seconds is not None and self._seconds >= self._plan.seconds)
 
     async def _send(self, outbox: Outbox, events: list[Event]) -> None:
@@ -211,7 +264,7 @@ class Demo:
         if not placement.user_id.startswith(WARM_UP):
             self._meter.arrived(placement.user_id, placement.time_ms, time.monotonic())
 
-    async def _warm_up(self, worker: WorkerProcess, outbox: Outbox, view: PlacementView) -> None:
+    async def _warm_up(self, outbox: Outbox, view: PlacementView) -> None:
         """Click once for some users outside the count, and wait until every one has a placement."""
         users = [f"{WARM_UP}{number}" for number in range(WARM_UP_USERS)]
         now_ms = time.time_ns() // 1_000_000
@@ -220,18 +273,15 @@ class Demo:
             await outbox.send(topics.CLICKS, user, click)
         deadline = time.monotonic() + READY_WITHIN_S
         while not self._stopped.is_set() and not all(map(view.get, users)):
-            worker.check()
             if time.monotonic() > deadline:
-                raise WorkerDiedError(
-                    f"The worker published nothing within {READY_WITHIN_S:.0f} s. The end of its log:\n"
-                    f"{log_tail(self._log, LOG_LINES)}"
-                )
+                raise self._worker.failed(f"The worker published nothing within {READY_WITHIN_S:.0f} s.")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), SHOW_EVERY_S / 5)
 
     def _report(self) -> Report:
         return Report.of(
             self._meter,
+            self._now_s,
             calibrations=self._calibrations,
             dead_letters=self._dead_letters,
             seconds=self._seconds,
@@ -240,13 +290,12 @@ class Demo:
         )
 
     def _snapshot(self, stage: Stage) -> Snapshot:
-        now = time.monotonic()
         of = "" if self._plan.seconds is None else f" of {self._plan.seconds}"
         return Snapshot(
             phase=f"{self._plan.users:,} shoppers, {self._seconds:.0f}{of} s",
             report=self._report(),
-            events_per_s=self._meter.events.per_s(now),
-            placements_per_s=self._meter.placements.per_s(now),
+            events_per_s=self._meter.events.per_s(self._now_s),
+            placements_per_s=self._meter.placements.per_s(self._now_s),
             sample=stage.sample.placement if stage.sample else None,
             ads=self._ads,
             tones=self._tones,

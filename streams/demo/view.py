@@ -28,16 +28,22 @@ def render(snapshot: Snapshot) -> RenderableType:
 def _flow(snapshot: Snapshot) -> Table:
     report = snapshot.report
     table = _table()
-    for heading in ("events/s", "placements/s", "latency p50", "p99", "dead letters"):
+    for heading in ("events/s", "placements/s", "latency p50", "p99", "unanswered", "dead letters"):
         table.add_column(heading, justify="right")
     table.add_row(
         f"{snapshot.events_per_s:,.0f}",
         f"{snapshot.placements_per_s:,.0f}",
         _ms(report.p50_ms),
         _ms(report.p99_ms),
-        Text(f"{report.dead_letters:,}", style="red" if report.dead_letters else ""),
+        _alarming(report.unanswered),
+        _alarming(report.dead_letters),
     )
     return table
+
+
+def _alarming(count: int) -> Text:
+    """Of what there should be none."""
+    return Text(f"{count:,}", style="red" if count else "")
 
 
 def _table() -> Table:

@@ -16,8 +16,8 @@ LOG_LINES = 30
 """Lines of its log that are shown when it dies."""
 
 
-class WorkerDiedError(RuntimeError):
-    """The worker ended by itself; the message holds the end of its log."""
+class WorkerFailedError(RuntimeError):
+    """The worker ended by itself, or says nothing more; the message holds the end of its log."""
 
 
 class WorkerProcess:
@@ -51,17 +51,27 @@ class WorkerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._child is not None and self._child.poll() is None:
-            self._child.terminate()
+        child, self._child = self._child, None
+        if child is not None and child.poll() is None:
+            child.terminate()
             try:
-                self._child.wait(GRACE_S)
+                child.wait(GRACE_S)
             except subprocess.TimeoutExpired:
-                self._child.kill()
-                self._child.wait()
+                child.kill()
+                child.wait()
+
+    def kill(self) -> None:
+        """End it at once, as where it cannot end in order; does nothing when it does not run."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
 
     def check(self) -> None:
-        """Raise `WorkerDiedError` if it has ended."""
+        """Raise `WorkerFailedError` if it has ended by itself."""
         code = None if self._child is None else self._child.poll()
         if code is not None:
-            tail = process.log_tail(self._log, LOG_LINES)
-            raise WorkerDiedError(f"The worker ended with status {code}. The end of its log:\n{tail}")
+            raise self.failed(f"The worker ended with status {code}.")
+
+    def failed(self, why: str) -> WorkerFailedError:
+        """The error that says ``why``, and the end of its log."""
+        return WorkerFailedError(f"{why} The end of its log:\n{process.log_tail(self._log, LOG_LINES)}")

@@ -1,25 +1,36 @@
 """Parts of the demo on a broker of their own: there its topics have no prefix."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from deploy.brokers import BrokerError
 from deploy.brokers.embedded import EmbeddedBroker
 from streams import topic_admin, topics
-from streams.demo.run import LANES, count_dead_letters
+from streams.demo.report import Snapshot
+from streams.demo.run import LANES, Demo, Plan, count_dead_letters
+from streams.demo.worker import WorkerFailedError
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def bootstrap(tmp_path: Path) -> Iterator[str]:
-    """Of an embedded broker with the topics and nothing on them."""
+def broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
+    """An embedded one with the topics and nothing on them."""
     with EmbeddedBroker(tmp_path / "broker") as broker:
         topic_admin.create(broker.bootstrap, LANES)
-        yield broker.bootstrap
+        yield broker
+
+
+@pytest.fixture
+def bootstrap(broker: EmbeddedBroker) -> str:
+    """Its address."""
+    return broker.bootstrap
 
 
 async def put(bootstrap: str, topic: str, partition: int, values: list[bytes]) -> None:
@@ -37,3 +48,30 @@ def test_every_dead_letter_of_a_batch_is_counted(bootstrap: str) -> None:
     assert asyncio.run(count_dead_letters(bootstrap)) == 50
     asyncio.run(put(bootstrap, topics.DEAD_LETTERS, LANES - 1, [b"bad"] * 7))
     assert asyncio.run(count_dead_letters(bootstrap)) == 57
+
+
+@pytest.mark.parametrize(
+    ("whose", "number", "error", "said"),
+    [
+        ("worker", signal.SIGSTOP, WorkerFailedError, r"no placement came for 2 s. The end of its log:\n.*\S"),
+        ("worker", signal.SIGKILL, WorkerFailedError, "The worker ended with status -9"),
+        ("broker", signal.SIGKILL, BrokerError, "The embedded broker ended with code -9"),
+    ],
+)
+def test_a_demo_ends_with_the_reason_where_its_worker_or_broker_answers_no_more(
+    whose: str, number: int, error: type[Exception], said: str,
+    broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("streams.demo.run.SILENT_MAX_S", 2.0)
+    killed = []
+
+    def show(snapshot: Snapshot) -> None:
+        if snapshot.report.placements and not killed:
+            assert demo._worker._child is not None
+            killed.append(demo._worker._child.pid if whose == "worker" else broker.pids[0])
+            os.kill(killed[0], number)
+
+    demo = Demo(Plan(None, 200, 1), broker, tmp_path, show)
+    with pytest.raises(error, match=said):
+        asyncio.run(demo.run())
+    assert demo._worker._child is None

@@ -76,6 +76,33 @@ def test_latency_is_from_the_first_sending_of_an_events_time_to_the_first_placem
     assert (meter.events.total, meter.placements.total) == (2, 3)
 
 
+def test_who_waits_long_for_an_answer_of_the_newest_event_is_unanswered() -> None:
+    meter = Meter()
+    for user in ("anna", "bert", "carl", "dora"):
+        meter.sent(user, 1_000, 0.0)
+    meter.arrived("anna", 1_000, 0.1)
+    meter.arrived("bert", 1_001, 0.1)
+    meter.sent("carl", 6_000, 5.0)  # whoever acts again and again waits since the first time
+    meter.sent("dora", 2_000, 1.0)
+    meter.arrived("dora", 1_000, 1.1)  # of the event before
+    assert [meter.unanswered(now_s) for now_s in (5.0, 5.5, 6.5)] == [0, 1, 2]
+    meter.arrived("dora", 2_000, 7.0)
+    assert meter.unanswered(99.0) == 1
+    assert Report.of(meter, 99.0, dead_letters=0, seconds=99, guarantee="g", broker="b").unanswered == 1
+
+
+def test_silence_is_from_the_first_event_after_the_last_placement() -> None:
+    meter = Meter()
+    assert meter.silent_s(9.0) == 0
+    meter.sent("anna", 1_000, 10.0)
+    meter.sent("bert", 2_000, 11.0)
+    assert meter.silent_s(12.0) == 2
+    meter.arrived("bert", 2_000, 12.0)
+    assert meter.silent_s(20.0) == 0
+    meter.sent("anna", 3_000, 20.0)
+    assert meter.silent_s(21.0) == 1
+
+
 def test_events_without_an_answer_are_forgotten_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.demo.meter.SENT_MAX", 2)
     meter = Meter()
@@ -103,7 +130,7 @@ def test_a_report_tells_the_arms_apart() -> None:
     meter.seen("anna", "engine", 100, 10)
     meter.seen("bert", "control", 50, 1)
     meter.seen("anna", "engine", 100, 11)
-    report = Report.of(meter, dead_letters=3, seconds=1.234, guarantee="at_least_once", broker="embedded")
+    report = Report.of(meter, 9.0, dead_letters=3, seconds=1.234, guarantee="at_least_once", broker="embedded")
     assert (report.impressions_engine, report.ctr_engine) == (200, 0.105)
     assert (report.impressions_random, report.ctr_random) == (50, 0.02)
     assert report.ctr_random_interval is not None

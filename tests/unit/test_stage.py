@@ -100,7 +100,7 @@ def test_without_placements_shoppers_browse_and_see_nothing() -> None:
 def frame(stage: Stage, meter: Meter) -> str:
     """What the view shows of it, 80 characters wide."""
     console = Console(width=80, file=io.StringIO(), record=True)
-    report = Report.of(meter, dead_letters=0, seconds=10, guarantee="at_least_once", broker="embedded")
+    report = Report.of(meter, 0.0, dead_letters=0, seconds=10, guarantee="at_least_once", broker="embedded")
     tone = Tone(of="ad", name="ad-0001", reviews=42, tone=0.873, turned_ms=None, time_ms=NOW_MS)
     sample = stage.sample.placement if stage.sample else None
     console.print(render(Snapshot("phase", report, 400.0, 150.0, sample, stage.ads, {tone.name: tone})))

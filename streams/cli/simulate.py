@@ -24,7 +24,12 @@ LIFTED_SHARE = 5
 """One experiment in so many is run again with a true lift: five times the users, so that it costs the same."""
 FALSE_POSITIVES_MAX, COVERAGE_MIN, CUT_MIN = 0.05, 0.95, 0.40
 SPEND_ERROR_MAX, UNBILLED_MAX = 0.01, 0.01
-NDCG_COST_MAX, US_MAX, UNFAIR_MAX = 0.005, 100.0, 0.05
+NDCG_COST_MAX, UNFAIR_MAX = 0.005, 0.05
+DAYS_MIN = 2
+"""The rebalance is on the second day."""
+PLACEMENTS_MIN = 8_000
+"""Fairness settles: exposure of the worst off is .92 to .96 of what it deserves over 1,000 placements, .96 to .99 over
+4,000 and .97 to .99 over 8,000 (four seeds)."""
 
 
 @app.command(epilog="Example: salience simulate aa --experiments 200 --json")
@@ -67,11 +72,11 @@ def aa(experiments: Experiments = 1_000, seed: Seed = 1, as_json: Json = False) 
 
 @app.command(epilog="Example: salience simulate market --days 3 --json")
 def market(
-    days: Annotated[int, typer.Option(min=1, max=30, help="Simulated days; about a minute each.")] = 3,
+    days: Annotated[int, typer.Option(min=DAYS_MIN, max=30, help="Simulated days; about a minute each.")] = 3,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """200 campaigns with budgets, caps and an auction, two workers, and a rebalance in the middle.
+    """200 campaigns with budgets, caps and an auction, two workers, and a rebalance on the second day.
 
     Ends with exit code 1 where a figure misses what is promised: budgets met within 1 % (or one paid event, where that
     is more), at most 1 % delivered beyond them, which nobody is billed for, no cap broken, every sampled price that of
@@ -97,33 +102,38 @@ def market(
 
 @app.command(epilog="Example: salience simulate diversity --json")
 def diversity(
-    placements: Annotated[int, typer.Option(min=1_000, max=10_000_000, help="Placements of each rule.")] = 40_000,
+    placements: Annotated[
+        int,
+        typer.Option(min=PLACEMENTS_MIN, max=10_000_000, help="Placements of each rule; whole batches of 32."),
+    ] = 40_000,
     method: Annotated[str, typer.Option(help="mmr or dpp.")] = "mmr",
-    strength: Annotated[float | None, typer.Option(min=0, max=10, help="The default's where not given.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(min=0, max=10, help="0: none. The default's where not given.")
+    ] = None,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
     """What variety within placements costs, in NDCG and time, and how fair exposure gets with the constraint on.
 
-    Ends with exit code 1 where a figure misses what is promised: at most 0.5 % of NDCG and 100 µs a placement, lists
-    more varied than without, exposure of the worst off within 5 % of what it deserves.
+    Ends with exit code 1 where a figure misses what is promised: at most 0.5 % of NDCG, lists more varied than without
+    (where any variety is asked for), exposure of the worst off within 5 % of what it deserves. Time is told, and no
+    promise: it is the machine's.
     """
     from scoring.market import Terms
     from streams.rules import DIVERSITY
-    from streams.simulate.diversity import PEOPLE, run
+    from streams.simulate.diversity import RULES, rounds, run
 
     if method not in ("mmr", "dpp"):
         raise typer.BadParameter(f"--method {method}: expected mmr or dpp")
     terms = Terms(diversity=DIVERSITY if strength is None else strength, diversify_by=method)  # type: ignore[arg-type]  # checked above
     people = screen(stderr=True)
     with Progress(console=people, transient=True) as progress:
-        batches = progress.add_task("placing", total=3 * (placements // PEOPLE))
+        batches = progress.add_task("placing", total=RULES * rounds(placements))
         found = run(seed, placements, terms, lambda: progress.advance(batches))
     _tell(found, "Variety and fairness", as_json)
     kept = (
         found["ndcg_cost"] <= NDCG_COST_MAX
-        and found["us_per_placement"] < US_MAX
-        and found["intra_list_distance_on"] > found["intra_list_distance_off"]
+        and (terms.diversity == 0 or found["intra_list_distance_on"] > found["intra_list_distance_off"])
         and abs(found["fairness_ratio"] - 1) <= UNFAIR_MAX
     )
     if not kept:

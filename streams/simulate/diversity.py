@@ -28,6 +28,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 PEOPLE, CANDIDATES, SLOTS, HISTORY = 32, 100, 10, 50
+RULES, ROUNDS_MIN = 3, 4
+"""Without either rule, with variety, with fairness; and the least batches of each, of `PEOPLE` placements."""
 USERS = 1_600
 NOISE = 0.15
 """Standard deviation of the engine's error in log-odds."""
@@ -71,15 +73,20 @@ def ndcg(true: Floats, chosen: Ints) -> Floats:
     return found
 
 
+def rounds(placements: int) -> int:
+    """Batches that so many placements take."""
+    return max(-(-placements // PEOPLE), ROUNDS_MIN)
+
+
 def run(seed: int, placements: int, terms: Terms, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """The figures of ``salience simulate diversity`` for ``terms`` with diversity; ``tick``: every batch and rule."""
-    rounds = max(placements // PEOPLE, 4)
+    batches = rounds(placements)
     plain = replace(terms, diversity=0.0, fairness=0.0)
-    off = _played(seed, rounds, plain, tick)
-    on = _played(seed, rounds, replace(terms, fairness=0.0), tick)
-    fair = _played(seed, rounds, replace(plain, fairness=terms.fairness or 1.0), tick)
+    off = _played(seed, batches, plain, tick)
+    on = _played(seed, batches, replace(terms, fairness=0.0), tick)
+    fair = _played(seed, batches, replace(plain, fairness=terms.fairness or 1.0), tick)
     return {
-        "placements": rounds * PEOPLE,
+        "placements": batches * PEOPLE,
         "diversity": terms.diversity,
         "method": terms.diversify_by,
         "ndcg_off": off["ndcg"],
@@ -94,12 +101,12 @@ def run(seed: int, placements: int, terms: Terms, tick: Callable[[], None] = lam
     }
 
 
-def _played(seed: int, rounds: int, terms: Terms, tick: Callable[[], None]) -> dict[str, float]:
+def _played(seed: int, batches: int, terms: Terms, tick: Callable[[], None]) -> dict[str, float]:
     """One rule's means over all placements; its fairness over the settled part; median µs a placement."""
     world, market = World(seed), Market(terms)
     shown, judge = Shown(terms.fairness, terms.fair_among), Shown(1.0, terms.fair_among)
     quality, distance, spent = [], [], []
-    for number in range(rounds):
+    for number in range(batches):
         if (weights := shown.adjusted()) is not None:
             market.favour(*weights)
         asked, true = world.ask(number)
@@ -111,7 +118,7 @@ def _played(seed: int, rounds: int, terms: Terms, tick: Callable[[], None]) -> d
         slots = np.take_along_axis(asked.candidates, np.maximum(made.chosen, 0), axis=1)
         distance.append(float(intra_list_distance(world.shop.features[slots]).mean()))
         shown.observe(world.shop, asked, made, asked.shown)
-        if number >= SETTLED * rounds:
+        if number >= SETTLED * batches:
             judge.observe(world.shop, asked, made, asked.shown)
         tick()
     division = judge.advertisers if terms.fair_among == "advertiser" else judge.categories

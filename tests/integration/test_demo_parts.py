@@ -13,8 +13,9 @@ from deploy.brokers import BrokerError
 from deploy.brokers.embedded import EmbeddedBroker
 from streams import topic_admin, topics
 from streams.demo.report import Snapshot
-from streams.demo.run import LANES, Demo, Plan, count_dead_letters
+from streams.demo.run import LANES, Demo, Plan, calibrations, count_dead_letters
 from streams.demo.worker import WorkerFailedError
+from streams.wire import Outcome, encode_json
 
 pytestmark = pytest.mark.integration
 
@@ -48,6 +49,25 @@ def test_every_dead_letter_of_a_batch_is_counted(bootstrap: str) -> None:
     assert asyncio.run(count_dead_letters(bootstrap)) == 50
     asyncio.run(put(bootstrap, topics.DEAD_LETTERS, LANES - 1, [b"bad"] * 7))
     assert asyncio.run(count_dead_letters(bootstrap)) == 57
+
+
+def outcome(ends_ms: int, *, clicked: bool, predicted: float, arm: str = "engine") -> bytes:
+    """Of an impression whose window has ended; attention alone predicts twice as much."""
+    return encode_json(
+        Outcome(
+            event="e", ad_id="a", shown_ms=ends_ms, known_ms=ends_ms, ends_ms=ends_ms, clicked=clicked, arm=arm,
+            model="m", predicted=predicted, attention=2 * predicted,
+        )
+    )  # fmt: skip
+
+
+def test_calibration_is_predicted_clicks_for_every_click_of_the_engines_later_half(bootstrap: str) -> None:
+    assert asyncio.run(calibrations(bootstrap)) == (None, None)
+    learning = [outcome(ends_ms, clicked=True, predicted=0.01) for ends_ms in range(1_000, 1_004)]
+    learnt = [outcome(ends_ms, clicked=ends_ms % 2 == 0, predicted=0.375) for ends_ms in range(1_004, 1_008)]
+    chance = [outcome(1_008, clicked=True, predicted=0.9, arm="control")]
+    asyncio.run(put(bootstrap, topics.OUTCOMES, 1, learning + learnt + chance))
+    assert asyncio.run(calibrations(bootstrap)) == (0.75, 1.5)
 
 
 @pytest.mark.parametrize(

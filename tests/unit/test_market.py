@@ -1,13 +1,11 @@
 """The market of one decision: rules, prices, fates; pacing of budgets; what is billed."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from scoring.catalogue import Catalogue, Entry
 from scoring.features import Content
@@ -19,8 +17,6 @@ from scoring.ranking import EMPTY_SLOT
 from scoring.slate import Limits, Wanted, fill
 from scoring.value import BID_TYPES, BidType
 from scoring.variety import Variety, intra_list_distance
-from streams.cli import app
-from streams.simulate.market import Shop, cap_violations
 from tests.builders import entry
 
 HOUR_MS = 3_600_000
@@ -284,23 +280,3 @@ def test_an_ad_whose_price_of_attention_holds_its_place_pays_nothing_for_clicks(
     assert (made.chosen.tolist(), made.prices_micros.tolist()) == ([[0]], [[0]])  # 20 a second, for 2 s: above 30
     stock.upsert([entry("y", bid_micros=200)])
     assert decide(Market(), stock=stock, slots=1).prices_micros.tolist() == [[120]]  # 60 more, at half a click
-
-
-def test_an_impression_beyond_a_cap_is_found_in_the_log():
-    world = Shop.of(1)
-    log = [(7, 3, 0), (7, 3, 10), (7, 3, HOUR_MS + 50), (8, 3, 20)]
-    assert cap_violations(log, world) == 0
-    assert cap_violations([*log, (7, 3, 20)], world) == 1
-
-
-def test_the_command_says_what_it_simulates():
-    told = CliRunner().invoke(app, ["simulate", "market", "--help"])
-    assert told.exit_code == 0
-    wrong = CliRunner().invoke(app, ["simulate", "market", "--days", "0", "--json"])
-    assert json.loads(wrong.stdout).keys() == {"error"}
-
-
-def test_figures_of_every_kind_are_told_as_a_table():
-    told = CliRunner().invoke(app, ["simulate", "diversity", "--placements", "1000", "--method", "dpp"])
-    assert isinstance(told.exception, SystemExit | None)  # so few placements may keep no promise
-    assert "dpp" in told.stdout

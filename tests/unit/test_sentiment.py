@@ -4,10 +4,12 @@ import gzip
 import json
 
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from scoring.sentiment import FEATURES, REVIEWS_MIN, Sentiment, ToneWatch, grams
 from streams.cli import app
+from streams.logs.reviews import judge
 
 GOOD, BAD = ("很好 喜欢", "质量不错，推荐", "great, love it"), ("太差了 失望", "质量很差，退货", "poor, sent it back")
 
@@ -59,11 +61,28 @@ def test_of_too_many_keys_the_one_longest_without_a_review_is_forgotten():
     assert list(watch._keys) == ["a", "c"]
 
 
-def test_the_command_judges_a_file_and_names_what_is_wrong_with_one(tmp_path):
-    with gzip.open(tmp_path / "reviews.csv.gz", "wt", encoding="utf-8") as file:
+def write_reviews(folder):
+    """240 of them, half of them good."""
+    with gzip.open(folder / "reviews.csv.gz", "wt", encoding="utf-8") as file:
         file.write("positive,text\n")
         for good, bad in list(zip(GOOD, BAD, strict=True)) * 40:
             file.write(f'1,"{good}"\n0,"{bad}"\n')
+
+
+@pytest.mark.parametrize(("alarming", "false_per_1000"), [(True, 1_000.0), (False, 0.0)])
+def test_false_alarms_are_of_a_thousand_reviews_of_steady_keys(alarming, false_per_1000, tmp_path, monkeypatch):
+    class Watch(ToneWatch):
+        def update(self, *_):
+            return alarming
+
+    write_reviews(tmp_path)
+    monkeypatch.setattr("streams.logs.reviews.ToneWatch", Watch)
+    monkeypatch.setattr("streams.logs.reviews.REVIEWS_STEADY", 50)
+    assert judge(tmp_path, 1).false_per_1000 == false_per_1000
+
+
+def test_the_command_judges_a_file_and_names_what_is_wrong_with_one(tmp_path):
+    write_reviews(tmp_path)
     told = CliRunner().invoke(app, ["reviews", "evaluate", "--data", str(tmp_path), "--json"])
     assert told.exit_code == 0, told.output
     judged = json.loads(told.stdout)

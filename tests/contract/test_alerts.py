@@ -11,6 +11,7 @@ import yaml
 
 from streams.dashboards import LAG, DashboardError, Panel, _dashboard, dashboards, metrics_in
 from streams.metrics_table import monitor_rows, review_rows, worker_rows
+from tests.needs import lacking
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
@@ -26,7 +27,7 @@ NAMES = [alert["alert"] for alert in alerts()]
 
 def promtool(*arguments: str) -> None:
     if shutil.which("promtool") is None:
-        pytest.skip("promtool is not installed: apt-get install prometheus")
+        lacking("promtool", "promtool is not installed: apt-get install prometheus")
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -9,6 +9,7 @@ import pytest
 from deploy.brokers import Broker, BrokerUnavailableError
 from deploy.brokers.apache import ApacheKafka
 from deploy.brokers.embedded import EmbeddedBroker
+from tests.needs import needed
 
 _FALLBACK = pytest.StashKey[str]()
 
@@ -17,13 +18,16 @@ _FALLBACK = pytest.StashKey[str]()
 def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Broker]:
     """One node of Apache Kafka; without Java, Maven or the jars the embedded broker, which the summary says.
 
-    A test of transactions asks ``kafka.transactions`` and skips without them.
+    Where Kafka is needed (`tests.needs`) that is an error. A test of transactions asks ``kafka.transactions`` and skips
+    without them.
     """
     folder = tmp_path_factory.mktemp("kafka")
     broker: Broker = ApacheKafka(folder)
     try:
         broker.start()
     except BrokerUnavailableError as error:
+        if needed("kafka"):
+            raise
         request.config.stash[_FALLBACK] = str(error).splitlines()[0]
         broker = EmbeddedBroker(folder)
         broker.start()

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 from tests.integration.lanes import Shop
 from tests.integration.workers import DEADLINE_S, until
+from tests.needs import lacking
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "console"
@@ -64,9 +64,9 @@ class Console:
 
 @contextlib.asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """The browser, headless; without one the test is skipped, and says so."""
+    """The browser, headless; without one the test is skipped, or fails (`tests.needs`)."""
     if CHROMIUM is None:
-        pytest.skip("wants Chromium: apt-get install chromium")
+        lacking("chromium", "wants Chromium: apt-get install chromium")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:

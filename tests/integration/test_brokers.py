@@ -17,6 +17,7 @@ from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.process import Process
 from streams import topic_admin, topics
 from tests.integration.lanes import DEADLINE_S
+from tests.needs import lacking
 
 pytestmark = pytest.mark.integration
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc, prctl and pidfd")
@@ -33,7 +34,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
     try:
         cluster.start()
     except BrokerUnavailableError as error:
-        pytest.skip(str(error).splitlines()[0])
+        lacking("kafka", str(error).splitlines()[0])
     try:
         yield cluster
     finally:

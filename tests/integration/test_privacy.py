@@ -20,6 +20,7 @@ from streams.pseudonyms import Pseudonyms
 from streams.wire import Click, Impression
 from tests.integration.lanes import ADS, Shop, play
 from tests.integration.workers import Worker, until
+from tests.needs import lacking
 
 pytestmark = pytest.mark.integration
 
@@ -46,7 +47,7 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
     try:
         broker.start()
     except BrokerUnavailableError as error:
-        pytest.skip(f"segment files are Apache Kafka's: {error}")
+        lacking("kafka", f"segment files are Apache Kafka's: {error}")
     try:
         yield broker
     finally:

@@ -29,6 +29,7 @@ from tests.builders import START_MS, ad, click
 from tests.integration.lanes import ADS, DEADLINE_S, Shop, events, play
 from tests.integration.secured import OWNER, SecuredKafka
 from tests.integration.workers import Worker, until
+from tests.needs import lacking
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -48,7 +49,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     try:
         cluster.__enter__()
     except BrokerUnavailableError as error:
-        pytest.skip(f"ACLs are Apache Kafka's: {error}")
+        lacking("kafka", f"ACLs are Apache Kafka's: {error}")
     try:
         with pytest.MonkeyPatch.context() as environment:
             become(environment, cluster, OWNER)

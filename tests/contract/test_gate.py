@@ -1,0 +1,93 @@
+"""What must pass before anything lands does not pass without what it is to try."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.needs import VARIABLE, lacking
+
+ROOT = Path(__file__).parents[2]
+BASH = shutil.which("bash")
+
+pytestmark = pytest.mark.skipif(BASH is None, reason="the gate is a bash script")
+
+
+class Machine:
+    """Nothing but bash and what a test puts there; ``make`` notes how it was called, and what tests need then."""
+
+    def __init__(self, folder: Path) -> None:
+        self._programs, self._calls = folder / "bin", folder / "calls"
+        self._programs.mkdir()
+        self._calls.touch()
+        for name in ("bash", "dirname", "mkdir", "touch"):
+            (self._programs / name).symlink_to(str(shutil.which(name)))
+        self.has("make", f'echo "$1 needs$SALIENCE_TESTS_NEED" >> {self._calls}')
+
+    def has(self, name: str, shell: str = "exit 0") -> None:
+        program = self._programs / name
+        program.write_text(f"#!{BASH}\n{shell}\n")
+        program.chmod(0o755)
+
+    def gate(self, **variables: str) -> int:
+        environment = {"PATH": str(self._programs), **variables}
+        command = [str(BASH), str(ROOT / ".ci" / "run")]
+        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+
+    @property
+    def made(self) -> list[str]:
+        return self._calls.read_text().splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+EVERYTHING = [f"{target} needs kafka promtool chromium" for target in ("test", "test-train", "chaos")]
+
+
+def test_the_gate_tries_everything_where_everything_is_there(machine: Machine) -> None:
+    for name in ("java", "mvn", "promtool", "chromium"):
+        machine.has(name)
+    assert (machine.gate(), machine.made) == (0, EVERYTHING)
+
+
+def test_the_gate_installs_what_is_missing(machine: Machine) -> None:
+    machine.has("apt-get")
+    assert (machine.gate(), machine.made) == (0, EVERYTHING)
+
+
+@pytest.mark.parametrize("fails", ["update", "install"])
+def test_the_gate_fails_where_what_is_missing_cannot_be_installed(machine: Machine, fails: str) -> None:
+    machine.has("apt-get", f"[[ $1 != {fails} ]] || exit 100")
+    assert machine.gate() != 0
+    assert machine.made == []
+
+
+def test_the_gate_does_without_what_it_is_told_to(machine: Machine) -> None:
+    assert machine.gate(SALIENCE_CI_WITHOUT="kafka promtool chromium") == 0
+    assert machine.made == ["test needs", "test-train needs"]
+
+
+def test_what_is_lacking_skips_a_test_and_fails_it_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "promtool")
+    with pytest.raises(pytest.skip.Exception, match="no Java"):
+        lacking("kafka", "no Java")
+    with pytest.raises(pytest.fail.Exception, match="not installed"):
+        lacking("promtool", "not installed")
+
+
+@pytest.mark.parametrize(("need", "status", "said"), [("kafka", 1, "no `java` is found"), ("", 0, "embedded broker:")])
+def test_without_java_tests_run_on_the_embedded_broker_unless_they_must_not(
+    tmp_path: Path, need: str, status: int, said: str
+) -> None:
+    environment = os.environ | {"PATH": str(tmp_path), VARIABLE: need, "PYTHONPATH": str(ROOT)}
+    environment.pop("JAVA_HOME", None)
+    test = "tests/integration/test_brokers.py::test_created_topics_pass_the_check"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test, "-k", "kafka"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, said in done.stdout) == (status, True), done.stdout

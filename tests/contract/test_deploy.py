@@ -13,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from deploy import probe
 from streams import topic_admin
 from streams.connection import Security
 from streams.leaving import FAREWELL_S
@@ -155,6 +156,24 @@ def test_every_setting_that_is_given_exists() -> None:
     assert words <= FIELDS
 
 
+def test_compose_mounts_secrets_into_read_only_services_as_files() -> None:
+    told = compose()
+    for name, service in told["services"].items():
+        for kind in ("secrets", "configs"):
+            for each in service.get(kind, []) if service.get("read_only") else []:
+                source = told[kind][each["source"] if isinstance(each, dict) else each]
+                assert source.keys() == {"file"}, f"{name}: compose refuses to write {each} into a read-only service"
+
+
+def test_compose_tells_how_to_make_the_files_of_its_secrets_which_stay_out_of_the_repository_and_the_image() -> None:
+    head = (DEPLOY / "compose.yaml").read_text().partition("\nname:")[0]
+    for secret in compose()["secrets"].values():
+        path = f"deploy/{secret['file'].removeprefix('./')}"
+        assert f"> {path}" in head, path
+        for ignored in (".gitignore", ".dockerignore"):
+            assert "deploy/secrets/" in (ROOT / ignored).read_text().splitlines(), ignored
+
+
 def test_every_file_that_compose_mounts_is_there_and_every_service_that_it_waits_for() -> None:
     told = compose()
     for service in told["services"].values():
@@ -181,7 +200,13 @@ def test_docker_compose_takes_the_file_where_it_is_installed() -> None:
     if found is None or found.returncode:
         pytest.skip("docker compose is not installed")
     command = ["docker", "compose", "-f", str(DEPLOY / "compose.yaml"), "config", "--quiet"]
-    subprocess.run(command, check=True, env=os.environ | {"SALIENCE_WEB_TOKEN": "token"})
+    subprocess.run(command, check=True)
+
+
+def test_the_images_health_is_asked_at_the_port_where_it_serves() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    given = dict(word.split("=", 1) for line in lines for word in line.split() if word.startswith("SALIENCE_"))
+    assert given["SALIENCE_WEB_PORT"] == probe.DEFAULT_PORT
 
 
 def test_the_probe_fails_where_nobody_answers() -> None:

@@ -7,6 +7,7 @@ finds its topics again, on other ports if need be.
 """
 
 import base64
+import shlex
 import subprocess
 import sys
 import uuid
@@ -20,7 +21,7 @@ from deploy.brokers.jars import default_cache, fetch
 from deploy.brokers.java import java_command
 from deploy.brokers.kraft import Ports, node_properties, stop_grace_s, write_properties
 from deploy.brokers.process import Process, end, kill, log_tail, spawn
-from deploy.brokers.ready import HOST, free_port, is_free, wait_until_answers
+from deploy.brokers.ready import HOST, free_port, is_free, start_on_free_ports, wait_until_answers
 
 READY_S = 120.0
 """2.5 s for one node, 6 s for three on 2 cores; a busy machine may need ten times that."""
@@ -75,6 +76,7 @@ class ApacheKafka:
         self._say = say
         self._ports: list[Ports] = []
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._jars = self._cache
         self._java: list[str] = []
 
     @property
@@ -100,16 +102,9 @@ class ApacheKafka:
         self._refuse_other_size()
         self._java = [java_command(), f"-Xmx{self._heap_mb}m", f"-Xms{self._heap_mb}m"]
         self._java += ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
-        self._java += ["-Djava.awt.headless=true", "-cp", f"{fetch(self._cache, self._say)}/*"]
-        self._ports = self._plan_ports()
-        try:
-            self._format()
-            for node in range(self._nodes):
-                self._spawn(node)
-            wait_until_answers(self.bootstrap, self._nodes, READY_S, self._check, self._client)
-        except BaseException:
-            self.stop()
-            raise
+        self._jars = fetch(self._cache, self._say)
+        self._java += ["-Djava.awt.headless=true", "-cp", f"{self._jars}/*"]
+        start_on_free_ports(self._start, lambda: [port for ports in self._ports for port in ports])
 
     def stop(self) -> None:
         """Stop every node; what does not stop in time is killed, which Kafka's log survives."""
@@ -117,9 +112,7 @@ class ApacheKafka:
 
     def kill_node(self, node: int) -> None:
         """End a node as a power cut would."""
-        child = self._child(node)
-        kill(Process.of(child.pid))
-        child.wait()
+        kill(self._child(node))
         del self._children[node]
 
     def stop_node(self, node: int) -> None:
@@ -137,7 +130,7 @@ class ApacheKafka:
             if node in self._children:
                 raise BrokerError(f"Node {node} runs already, as process {self._children[node].pid}.")
             self._spawn(node)
-        wait_until_answers(self.bootstrap_of(self._children), len(self._children), READY_S, self._check, self._client)
+        self._wait()
 
     def bootstrap_of(self, nodes: Mapping[int, object]) -> str:
         """Addresses of these nodes only."""
@@ -155,6 +148,22 @@ class ApacheKafka:
     ) -> None:
         self.stop()
 
+    def _start(self) -> None:
+        self._ports = self._plan_ports()
+        try:
+            self._format()
+            for node in range(self._nodes):
+                self._spawn(node)
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self) -> None:
+        """Until every node that runs is counted by the others."""
+        bootstrap, nodes = self.bootstrap_of(self._children), len(self._children)
+        wait_until_answers(bootstrap, self._cluster_id(), nodes, READY_S, self._check, self._client)
+
     def _folder(self, node: int) -> Path:
         return self.directory / f"node-{node}"
 
@@ -168,7 +177,7 @@ class ApacheKafka:
         if held not in (0, self._nodes):
             raise BrokerError(
                 f"{self.directory} holds the data of {held} nodes, not {self._nodes}."
-                f" Start it with {held} nodes, or drop its data: rm -r {self.directory}"
+                f" Start it with {held} nodes, or drop its data: rm -r {shlex.quote(str(self.directory))}"
             )
 
     def _plan_ports(self) -> list[Ports]:
@@ -184,21 +193,31 @@ class ApacheKafka:
         """Write every node's configuration, and format the new ones, all at once."""
         cluster = self._cluster_id()
         formatting: dict[int, subprocess.Popen[bytes]] = {}
-        for node in range(self._nodes):
-            folder = self._folder(node)
-            folder.mkdir(parents=True, exist_ok=True)
-            ours = node_properties(node, self._ports, folder / "data")
-            of_node = dict(self._properties_of(node, self._ports[node]))
-            write_properties(folder / "server.properties", ours | self._properties | of_node)
-            if not (folder / "data" / "meta.properties").exists():
-                command = [*self._java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster]
-                command += ["--config", str(folder / "server.properties"), *self._format_options]
-                formatting[node] = spawn(command, folder / "console.log", detached=False)
-        for node, child in formatting.items():
-            if child.wait(timeout=READY_S) != 0:
-                raise BrokerError(
-                    f"Node {node} could not be formatted:\n{log_tail(self._folder(node) / 'console.log')}"
-                )
+        try:
+            for node in range(self._nodes):
+                folder = self._folder(node)
+                folder.mkdir(parents=True, exist_ok=True)
+                ours = node_properties(node, self._ports, folder / "data")
+                of_node = dict(self._properties_of(node, self._ports[node]))
+                write_properties(folder / "server.properties", ours | self._properties | of_node)
+                if not (folder / "data" / "meta.properties").exists():
+                    command = [*self._java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster]
+                    command += ["--config", str(folder / "server.properties"), *self._format_options]
+                    formatting[node] = spawn(command, folder / "console.log", detached=False)
+            for node, child in formatting.items():
+                self._hear_formatted(node, child)
+        finally:
+            for child in formatting.values():
+                kill(child)
+
+    def _hear_formatted(self, node: int, formatter: subprocess.Popen[bytes]) -> None:
+        try:
+            status = formatter.wait(READY_S)
+        except subprocess.TimeoutExpired:
+            status = None
+        if status != 0:
+            failed = f"was not formatted in {READY_S:.0f} s" if status is None else "could not be formatted"
+            raise BrokerError(f"Node {node} {failed}:\n{self._console(node)}")
 
     def _cluster_id(self) -> str:
         """Drawn once per directory. A leading ``x`` rather than ``-``, which would be read as an option."""
@@ -217,12 +236,21 @@ class ApacheKafka:
         self._children[node] = spawn(command, folder / "console.log", detached=self._detached)
 
     def _end(self, nodes: list[int]) -> None:
-        end([Process.of(self._children[node].pid) for node in nodes], stop_grace_s(len(nodes)))
+        # The number of one that was heard to end may be a stranger's.
+        left = [child.pid for node in nodes if (child := self._children[node]).poll() is None]
+        end([Process.of(pid) for pid in left], stop_grace_s(len(nodes)))
         for node in nodes:
             self._children.pop(node).wait()
 
     def _check(self) -> None:
         for node, child in self._children.items():
             if child.poll() is not None:
-                tails = log_tail(self._folder(node) / "console.log"), log_tail(self.node_log(node))
-                raise BrokerError(f"Node {node} ended with code {child.returncode}:\n" + "\n".join(tails))
+                said = f"{self._console(node)}\n{log_tail(self.node_log(node))}"
+                raise BrokerError(f"Node {node} ended with code {child.returncode}:\n{said}")
+
+    def _console(self, node: int) -> str:
+        """The last that a node wrote to its console, and what helps where classes are missing."""
+        said = log_tail(self._folder(node) / "console.log")
+        if "ClassNotFoundException" in said or "NoClassDefFoundError" in said:
+            said += f"\nThe jars are not whole; have them fetched anew: rm -r {shlex.quote(str(self._jars))}"
+        return said

@@ -31,13 +31,14 @@ import importlib
 import importlib.resources
 import os
 import subprocess
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from deploy.brokers import BrokerError, BrokerUnavailableError
-from deploy.brokers.process import Process, kill, log_tail, spawn
-from deploy.brokers.ready import HOST, free_port, is_free, wait_until_answers
+from deploy.brokers.process import kill, log_tail, spawn
+from deploy.brokers.ready import HOST, free_port, is_free, start_on_free_ports, wait_until_answers
 
 READY_S = 20.0
 """It takes 70 ms; a machine busy compiling may need a hundred times that."""
@@ -51,7 +52,7 @@ class EmbeddedBroker:
     def __init__(self, directory: Path, port: int | None = None, *, detached: bool = False) -> None:
         """``port`` None: a free one. ``detached``: it outlives this process."""
         self.directory = directory
-        self._port = port
+        self._given = self._port = port
         self._detached = detached
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -75,25 +76,13 @@ class EmbeddedBroker:
         Raises ``BrokerUnavailableError`` without the extra or its wheel.
         """
         program = find_program()
-        if self._port is not None and not is_free(self._port):
-            raise BrokerError(f"Port {self._port} on {HOST} is taken; choose another.")
-        self._port = self._port or free_port()
         self.directory.mkdir(parents=True, exist_ok=True)
-        address = f"tcp://{self.bootstrap}"
-        command = [program, "broker", "--storage-engine", "memory://tansu/"]
-        command += ["--listener-url", address, "--advertised-listener-url", address]
-        self._child = spawn(command, self.log, detached=self._detached)
-        try:
-            wait_until_answers(self.bootstrap, 1, READY_S, self.check)
-        except BaseException:
-            self.stop()
-            raise
+        start_on_free_ports(lambda: self._start(program), lambda: [self._port or 0])
 
     def stop(self) -> None:
         """Kill it: there is nothing to save, and asked politely it would wait for its clients."""
         if self._child is not None:
-            kill(Process.of(self._child.pid))
-            self._child.wait()
+            kill(self._child)
             self._child = None
 
     def check(self) -> None:
@@ -110,6 +99,20 @@ class EmbeddedBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _start(self, program: str) -> None:
+        if self._given is not None and not is_free(self._given):
+            raise BrokerError(f"Port {self._given} on {HOST} is taken; choose another.")
+        self._port = self._given or free_port()
+        address, cluster = f"tcp://{self.bootstrap}", uuid.uuid4().hex
+        command = [program, "broker", "--cluster-id", cluster, "--storage-engine", "memory://tansu/"]
+        command += ["--listener-url", address, "--advertised-listener-url", address]
+        try:
+            self._child = spawn(command, self.log, detached=self._detached)
+            wait_until_answers(self.bootstrap, cluster, 1, READY_S, self.check)
+        except BaseException:
+            self.stop()
+            raise
 
 
 def find_program() -> str:

@@ -17,6 +17,8 @@ GOAL = "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies"
 
 POM = Path(__file__).with_name("pom.xml")
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
 FETCH_S = 900.0
 """43 MB and Maven's own plugins: seconds on a fast line, minutes on a slow one."""
 
@@ -61,7 +63,8 @@ def fetch(cache: Path, say: Callable[[str], None]) -> Path:
 def _copy_dependencies(maven: str, scratch: Path, into: Path) -> None:
     shutil.copy(POM, scratch / "pom.xml")  # the package's own folder may be read-only
     log = scratch / "maven.log"
-    command = [maven, "--batch-mode", "--quiet", "-Dstyle.color=never", GOAL]
+    # Maven takes a jar whose checksum is wrong with a warning, unless it is told not to.
+    command = [maven, "--batch-mode", "--quiet", "--strict-checksums", "-Dstyle.color=never", GOAL]
     command += ["-DincludeScope=runtime", f"-DoutputDirectory={into}"]
     with log.open("wb") as output:
         try:
@@ -78,5 +81,5 @@ def _copy_dependencies(maven: str, scratch: Path, into: Path) -> None:
 
 
 def _log_head(log: Path, lines: int = 5) -> str:
-    """What Maven says first is the cause; the rest is advice."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[:lines])
+    """What Maven says first is the cause; the rest is advice. It colours some of it whatever it is told."""
+    return "\n".join(COLOUR.sub("", log.read_text(errors="replace")).splitlines()[:lines])

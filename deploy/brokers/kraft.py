@@ -1,9 +1,12 @@
 """``server.properties`` of KRaft nodes on one machine, each deviation with its reason."""
 
+import re
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from deploy.brokers import BrokerError
 from deploy.brokers.ready import HOST
 
 
@@ -15,7 +18,12 @@ class Ports(NamedTuple):
 
 
 def node_properties(node: int, ports: Sequence[Ports], data: Path) -> dict[str, str]:
-    """Node ``node`` (its ``node.id``) of ``len(ports)``, each of them broker and controller."""
+    """Node ``node`` (its ``node.id``) of ``len(ports)``, each of them broker and controller.
+
+    Raises ``BrokerError`` for a folder that Kafka cannot be told of.
+    """
+    if "," in str(data):
+        raise BrokerError(f"Apache Kafka reads a comma in {data} as the end of a path; choose a folder without one.")
     copies = str(len(ports))
     enough = "2" if len(ports) > 1 else "1"
     return {
@@ -49,9 +57,19 @@ def node_properties(node: int, ports: Sequence[Ports], data: Path) -> dict[str, 
 
 
 def write_properties(path: Path, properties: Mapping[str, str]) -> None:
-    """As Java reads them: backslashes doubled, one ``name=value`` a line."""
-    lines = (f"{name}={value.replace(chr(92), 2 * chr(92))}\n" for name, value in properties.items())
-    path.write_text("".join(lines), encoding="utf-8")
+    """One ``name=value`` a line, as Java reads them: Latin-1, in which a backslash begins an escape."""
+    lines = (f"{name}={_escaped(value)}\n" for name, value in properties.items())
+    path.write_text("".join(lines), encoding="ascii")
+
+
+def _escaped(value: str) -> str:
+    """Backslashes doubled, and what is not printable ASCII in UTF-16, as Java's characters are."""
+    return re.sub(r"[^ -~]", _in_utf16, value.replace("\\", "\\\\"))
+
+
+def _in_utf16(letter: re.Match[str]) -> str:
+    units = struct.iter_unpack(">H", letter[0].encode("utf-16-be", "surrogatepass"))
+    return "".join(f"\\u{unit:04x}" for (unit,) in units)
 
 
 def stop_grace_s(nodes: int) -> float:

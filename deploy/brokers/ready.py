@@ -3,7 +3,7 @@
 import random
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -14,6 +14,9 @@ from deploy.brokers.process import POLL_S
 HOST = "127.0.0.1"
 PORTS = range(20_000, 30_000)
 """Below Linux's ephemeral range (32768 up): no outgoing connection takes the port of a node that is down."""
+
+DRAWS = 3
+"""Two programs may draw the same port at the same time; not three times in a row."""
 
 ANSWER_S = 2.0
 """A started broker answers in milliseconds; a node of a cluster still electing is asked again after this."""
@@ -38,14 +41,35 @@ def free_port(besides: Collection[int] = ()) -> int:
     raise BrokerError(f"No free port on {HOST} in 200 drawn from {PORTS.start}-{PORTS.stop - 1}.")
 
 
-def wait_until_answers(
-    bootstrap: str, nodes: int, deadline_s: float, check: Callable[[], None], client: Mapping[str, str] = {}
-) -> None:
-    """Return when the broker at ``bootstrap`` answers and names ``nodes`` live brokers.
+def start_on_free_ports(start: Callable[[], None], ports: Callable[[], Iterable[int]]) -> None:
+    """Call ``start``, which draws its ports; again where it fails and others have one of ``ports()`` by then.
 
-    ``client``: librdkafka's options, for a broker that does not let everyone in. ``check`` is called between attempts
-    and raises when waiting is pointless (the process has died).
-    Raises ``BrokerError`` after ``deadline_s``.
+    Between the draw and the broker that listens is a moment in which anybody may take them. ``start`` leaves nothing
+    running where it raises ``BrokerError``.
+    """
+    for draw in range(DRAWS):
+        try:
+            start()
+        except BrokerError:
+            if draw == DRAWS - 1 or all(map(is_free, ports())):
+                raise
+        else:
+            return
+
+
+def wait_until_answers(
+    bootstrap: str,
+    cluster: str,
+    nodes: int,
+    deadline_s: float,
+    check: Callable[[], None],
+    client: Mapping[str, str] = {},
+) -> None:
+    """Return when the broker at ``bootstrap`` answers, is of ``cluster`` (an id) and names ``nodes`` live brokers.
+
+    ``client``: librdkafka's options, for a broker that does not let everyone in. ``check`` is called between attempts,
+    and after the answer, and raises when waiting is pointless (the process has died).
+    Raises ``BrokerError`` after ``deadline_s``, and where somebody else's broker answers.
     """
     deadline = time.monotonic() + deadline_s
     _wait_for_listeners(bootstrap, deadline, check)
@@ -57,11 +81,26 @@ def wait_until_answers(
         if time.monotonic() > deadline:
             raise BrokerError(f"{found} of {nodes} brokers at {bootstrap} are ready after {deadline_s:.0f} s.")
         try:
-            found = len(admin.describe_cluster(request_timeout=ANSWER_S).result().nodes)
+            told = admin.describe_cluster(request_timeout=ANSWER_S).result()
         except KafkaException:
             found = 0
+        else:
+            if told.cluster_id != cluster:
+                raise BrokerError(f"Another broker has {bootstrap}: of cluster {told.cluster_id}, not {cluster}.")
+            found = len(told.nodes)
         if found < nodes:
             time.sleep(POLL_S)
+    check()
+
+
+def answers(bootstrap: str) -> bool:
+    """Whether a broker at ``bootstrap`` answers within ``ANSWER_S``."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    try:
+        admin.describe_cluster(request_timeout=ANSWER_S).result()
+    except KafkaException:
+        return False
+    return True
 
 
 def _wait_for_listeners(bootstrap: str, deadline: float, check: Callable[[], None]) -> None:

@@ -1,8 +1,11 @@
 """Brokers that outlive the shell that started them: started, found again and stopped by their state file."""
 
+import fcntl
 import os
+import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +14,10 @@ import msgspec
 from deploy.brokers import Broker, BrokerError
 from deploy.brokers.kraft import stop_grace_s
 from deploy.brokers.process import Process, end
-from deploy.brokers.ready import HOST, free_port, is_free
+from deploy.brokers.ready import HOST, answers, free_port, is_free
 
 Kind = Literal["embedded", "apache"]
-State = Literal["up", "degraded", "stale"]
+State = Literal["up", "silent", "degraded", "stale"]
 
 TANSU_GRACE_S = 0.5
 """It waits for its clients, and has nothing to save."""
@@ -36,39 +39,54 @@ class Running(msgspec.Struct, frozen=True):
         alive = sum(process.alive() for process in self.processes)
         return "up" if alive == len(self.processes) else "degraded" if alive else "stale"
 
+    def asked(self) -> State:
+        """`state`, and silent where all of it runs and nothing answers: frozen, or busy beyond measure."""
+        return "silent" if self.state == "up" and not answers(self.bootstrap) else self.state
+
 
 def start(home: Path, kind: Kind, ports: Sequence[int], make: Callable[[Path], Broker]) -> Running:
     """Start what ``make`` makes in its folder, detached, and write its state file.
 
     The one that runs on these very ports already is returned as it is. Raises ``BrokerError`` for another one
-    that runs, for a taken port, and where the broker does not start.
+    that runs, for a taken port, and where the broker does not start. Nothing runs that the state file does not tell of:
+    a start that is interrupted, or cannot be written down, is undone.
     """
-    there = load(home, kind)
-    if there is not None and there.state != "stale":
-        if there.state == "up" and there.bootstrap == ",".join(f"{HOST}:{port}" for port in ports):
-            return there
-        raise BrokerError(
-            f"The {kind} broker of {home} is {there.state} already, at {there.bootstrap}."
-            f" Stop it first: salience broker {kind} down --home {home}"
-        )
-    for port in ports:
-        if not is_free(port):
+    with _alone(home):
+        there = load(home, kind)
+        state = "stale" if there is None else there.asked()
+        if there is not None and state != "stale":
+            if state == "up" and there.bootstrap == ",".join(f"{HOST}:{port}" for port in ports):
+                return there
             raise BrokerError(
-                f"Port {port} on {HOST} is taken; name another:"
-                f" salience broker {kind} up --port {free_port()} --home {home}"
+                f"The {kind} broker of {home} is {state} already, at {there.bootstrap}."
+                f" Stop it first: salience broker {kind} down --home {_quoted(home)}"
             )
-    folder = (home / "broker" / kind).absolute()
-    broker = make(folder)
-    broker.start()
-    running = Running(
+        for port in ports:
+            if not is_free(port):
+                raise BrokerError(
+                    f"Port {port} on {HOST} is taken; name another:"
+                    f" salience broker {kind} up --port {free_port()} --home {_quoted(home)}"
+                )
+        folder = (home / "broker" / kind).absolute()
+        broker = make(folder)
+        try:
+            broker.start()
+            running = _running(kind, broker, folder)
+            save(home, running)
+        except BaseException:
+            broker.stop()
+            raise
+        return running
+
+
+def _running(kind: Kind, broker: Broker, folder: Path) -> Running:
+    return Running(
         kind=kind,
         bootstrap=broker.bootstrap,
         directory=str(folder),
         processes=tuple(Process.of(pid) for pid in broker.pids),
         started_ms=int(time.time() * 1000),
     )
-    save(home, running)
-    return running
 
 
 def stop(home: Path, kind: Kind) -> Running | None:
@@ -76,13 +94,16 @@ def stop(home: Path, kind: Kind) -> Running | None:
 
     Strangers that have its processes' numbers now are left alone. Raises ``BrokerError`` if a process stays.
     """
-    there = load(home, kind)
-    if there is None:
+    if not (home / "broker").is_dir():
         return None
-    alive = [process for process in there.processes if process.alive()]
-    end(alive, stop_grace_s(len(alive)) if kind == "apache" else TANSU_GRACE_S)
-    state_file(home, kind).unlink(missing_ok=True)
-    return there if alive else None
+    with _alone(home):
+        there = load(home, kind)
+        if there is None:
+            return None
+        alive = [process for process in there.processes if process.alive()]
+        end(alive, stop_grace_s(len(alive)) if kind == "apache" else TANSU_GRACE_S)
+        state_file(home, kind).unlink(missing_ok=True)
+        return there if alive else None
 
 
 def load(home: Path, kind: Kind) -> Running | None:
@@ -97,7 +118,7 @@ def load(home: Path, kind: Kind) -> Running | None:
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BrokerError(
-            f"{path} is not the state of a broker ({error}). End its processes, if any; then: rm {path}"
+            f"{path} is not the state of a broker ({error}). End its processes, if any; then: rm {_quoted(path)}"
         ) from error
 
 
@@ -108,6 +129,21 @@ def save(home: Path, running: Running) -> None:
     whole = path.with_suffix(f".{os.getpid()}.tmp")
     whole.write_bytes(msgspec.json.format(msgspec.json.encode(running), indent=2))
     whole.replace(path)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """No other start or stop of this home in the block; they wait."""
+    folder = home / "broker"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        yield
+
+
+def _quoted(path: Path) -> str:
+    """For a line that people paste into their shell."""
+    return shlex.quote(str(path))
 
 
 def state_file(home: Path, kind: Kind) -> Path:

@@ -1,6 +1,7 @@
 """``salience broker``: a Kafka broker on this machine, started in one shell and stopped in another."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from streams.cli.ending import undone_when_told_to_end
 from streams.cli.failing import fail
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
     from deploy.brokers import Broker
-    from deploy.brokers.running import Kind, Running
+    from deploy.brokers.running import Kind, Running, State
 
 DEFAULT_PORT = 9092
 HOME = Path(".salience")
@@ -75,13 +77,14 @@ def _add_down_and_status(group: typer.Typer, kind: "Kind") -> None:
 
     @group.command(epilog=f"Example: salience broker {kind} status --json")
     def status(home: HomeOption = HOME, as_json: JsonOption = False) -> None:
-        """Say whether it runs: exit code 0 if the whole of it does, else 1."""
+        """Say whether it runs: exit code 0 if the whole of it does and it answers, else 1."""
         from deploy.brokers.running import load
 
         with _failures():
             running = load(home, kind)
-        _tell(kind, running, home, as_json)
-        if running is None or running.state != "up":
+        state = running.asked() if running else "stale"
+        _tell(kind, running, state, home, as_json)
+        if state != "up":
             raise typer.Exit(1)
 
 
@@ -92,15 +95,15 @@ _add_down_and_status(apache, "apache")
 def _up(kind: "Kind", ports: list[int], make: "Callable[[Path], Broker]", home: Path, as_json: bool) -> None:
     from deploy.brokers.running import start
 
-    with _failures():
+    with _failures(), undone_when_told_to_end():
         running = start(home, kind, ports, make)
-    _tell(kind, running, home, as_json)
+    _tell(kind, running, "up", home, as_json)
 
 
-def _tell(kind: "Kind", running: "Running | None", home: Path, as_json: bool) -> None:
+def _tell(kind: "Kind", running: "Running | None", state: "State", home: Path, as_json: bool) -> None:
     """How the broker is: for people with what to do next."""
     command = f"salience broker {kind}"
-    here = "" if home == HOME else f" --home {home}"
+    here = "" if home == HOME else f" --home {shlex.quote(str(home))}"
     if running is None:
         text = f"No {kind} broker runs. Start one: {command} up{here}"
         _say(text, {"kind": kind, "state": "down"}, as_json)
@@ -108,7 +111,7 @@ def _tell(kind: "Kind", running: "Running | None", home: Path, as_json: bool) ->
     alive = [process.pid for process in running.processes if process.alive()]
     told = {
         "kind": kind,
-        "state": running.state,
+        "state": state,
         "bootstrap": running.bootstrap,
         "pids": alive,
         "directory": running.directory,
@@ -116,11 +119,12 @@ def _tell(kind: "Kind", running: "Running | None", home: Path, as_json: bool) ->
     }
     next_step = {
         "up": f"Stop it: {command} down{here}",
+        "silent": f"Its processes run and do not answer. Stop it: {command} down{here}",
         "degraded": f"Of {len(running.processes)} processes these are left. Stop it: {command} down{here}",
         "stale": f"Its processes are gone. Start it anew: {command} up{here}",
-    }[running.state]
+    }[state]
     text = (
-        f"The {kind} broker at {running.bootstrap} is {running.state}.\n"
+        f"The {kind} broker at {running.bootstrap} is {state}.\n"
         f"Processes {alive}; logs in {running.directory}\n{next_step}"
     )
     _say(text, told, as_json)
@@ -140,5 +144,5 @@ def _failures() -> Iterator[None]:
 
     try:
         yield
-    except BrokerError as error:
+    except (BrokerError, OSError) as error:
         fail(error)

@@ -1,14 +1,17 @@
 """The parts of the brokers that need none: what is missing is said with the command that brings it."""
 
 import json
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from deploy.brokers import BrokerError, BrokerUnavailableError, running
-from deploy.brokers.embedded import find_program
+from deploy.brokers.apache import ApacheKafka
+from deploy.brokers.embedded import EmbeddedBroker, find_program
 from deploy.brokers.jars import fetch, kafka_version
 from deploy.brokers.java import java_command, java_major, maven_command
 from deploy.brokers.kraft import Ports, node_properties, write_properties
@@ -70,6 +73,13 @@ def test_a_maven_that_fails_is_quoted_and_leaves_no_half_a_cache(bare: Path) -> 
     assert list((bare / "cache").iterdir()) == []
 
 
+def test_maven_is_quoted_without_colours_and_asked_to_refuse_what_has_another_checksum(bare: Path) -> None:
+    a_program(bare / "mvn", r"""printf '\033[1;31m[ERROR]\033[m asked %s\n' "$*"; exit 1""")
+
+    with pytest.raises(BrokerUnavailableError, match=r"\n\[ERROR\] asked .*--strict-checksums"):
+        fetch(bare / "cache", lambda _: None)
+
+
 def test_jars_that_are_there_need_no_maven(bare: Path) -> None:
     jars = bare / "jars"
     a_program(
@@ -106,6 +116,60 @@ def test_a_path_with_a_backslash_reaches_java_whole(tmp_path: Path) -> None:
     write_properties(tmp_path / "p", {"log.dirs": "C:\\data"})
 
     assert (tmp_path / "p").read_text() == "log.dirs=C:\\\\data\n"
+
+
+def test_letters_beyond_ascii_reach_java_as_its_escapes(tmp_path: Path) -> None:
+    write_properties(tmp_path / "p", {"log.dirs": "/Büro/東京/😀"})
+
+    assert (tmp_path / "p").read_bytes() == rb"log.dirs=/B\u00fcro/\u6771\u4eac/\ud83d\ude00" + b"\n"
+
+
+def test_a_comma_in_the_path_of_the_data_is_refused() -> None:
+    with pytest.raises(BrokerError, match="a comma in /home/a,b as the end of a path"):
+        node_properties(0, [Ports(1, 2)], Path("/home/a,b"))
+
+
+def test_what_is_run_to_drop_a_clusters_data_names_one_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "my shop"
+    for node in range(3):
+        (folder / f"node-{node}" / "data").mkdir(parents=True)
+        (folder / f"node-{node}" / "data" / "meta.properties").touch()
+
+    with pytest.raises(BrokerError, match=f"rm -r '{folder}'"):
+        ApacheKafka(folder).start()
+
+
+def kill_embedded(child: subprocess.Popen[bytes], folder: Path) -> None:
+    broker = EmbeddedBroker(folder)
+    broker._child = child
+    broker.stop()
+
+
+def stop_apache(child: subprocess.Popen[bytes], folder: Path) -> None:
+    broker = ApacheKafka(folder)
+    broker._children[0] = child
+    broker.stop()
+
+
+def kill_a_node_of_apache(child: subprocess.Popen[bytes], folder: Path) -> None:
+    broker = ApacheKafka(folder)
+    broker._children[0] = child
+    broker.kill_node(0)
+
+
+@pytest.mark.parametrize("stop", [kill_embedded, stop_apache, kill_a_node_of_apache])
+def test_a_stranger_with_the_number_of_a_child_that_has_ended_is_left_alone(
+    stop: Callable[[subprocess.Popen[bytes], Path], None], tmp_path: Path
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        child = subprocess.Popen(["true"])
+        child.wait()
+        child.pid = stranger.pid
+
+        stop(child, tmp_path)
+
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 def test_a_state_file_that_is_not_ours_is_refused_with_its_path(tmp_path: Path) -> None:

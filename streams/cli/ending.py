@@ -1,0 +1,31 @@
+"""A command that is told to end undoes what it has begun, as on Ctrl-C."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def undone_when_told_to_end() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise ``SystemExit`` in the block, of the main thread; status 128 and the signal's number.
+
+    Once: what is undone then is undone whole. A signal that is ignored (``nohup``) stays so.
+    """
+    former = {number: signal.getsignal(number) for number in ENDING}
+    heard = [number for number in ENDING if former[number] != signal.SIG_IGN]
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        for each in heard:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in heard:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, former[number])

@@ -63,7 +63,8 @@ lint: setup
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --editable '.[demo,dev,report,text,train,evaluate,trace,fuzz]'
-	build/lock/bin/python -m pip freeze --exclude-editable --exclude salience > constraints.txt
+	build/lock/bin/python -m pip freeze --exclude-editable --exclude salience > build/lock/constraints.txt
+	mv build/lock/constraints.txt constraints.txt
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from streams import topics
-from streams.lag.watch import LagWatch
+from streams.lag.watch import Lag, LagWatch
 from streams.settings import Guarantee
 from tests.bench import drive
 from tests.bench.bed import Bed, BenchError, Child, bed
@@ -52,7 +52,7 @@ def run(seconds: float, runs: int, say: Say) -> Report:
 
 
 def measure(there: Bed, *, seconds: float, events: int = CAPACITY_EVENTS) -> Report:
-    """Memory, lag and the time to drain it."""
+    """Memory, lag and the time to drain it. Raises `BenchError` and `streams.lag.watch.StalledError`."""
     load = Load(events=events, users=USERS, exponent=0, start_ms=int(time.time() * 1000) - events)
     prefix, _ = there.filled(load)
     there.say("salience: capacity")
@@ -61,30 +61,38 @@ def measure(there: Bed, *, seconds: float, events: int = CAPACITY_EVENTS) -> Rep
         plan = plan_of(there, prefix, topics.PLACEMENTS, OVERLOAD * capacity, seconds, 0.0, seed=2, users=USERS)
         there.say(f"salience: {OVERLOAD:.0%} of {capacity:,.0f} events/s for {seconds:.0f} s")
         generator = driving(there, plan)
-        looks = asyncio.run(_watch(there, prefix, worker, generator, events + plan.events))
+        watch = LagWatch(there.bootstrap, prefix, f"{prefix}group")
+        looks = asyncio.run(_watch(watch, worker, generator, events + plan.events))
         found = msgspec.json.decode(there.said(generator, drive.ANSWERED_WITHIN_S + GRACE_S), type=drive.Driven)
     if found.answered != plan.events:
         raise BenchError(f"of {plan.events:,} events sent at an overload {found.answered:,} were answered")
     return {"capacity_events_per_s": rounded(capacity), "events_per_s": rounded(plan.rate)} | _of(looks)
 
 
-async def _watch(there: Bed, prefix: str, worker: Child, generator: Child, events: int) -> list[Look]:
-    """Looks from the first event until all are consumed."""
-    looks: list[Look] = []
-    async with LagWatch(there.bootstrap, prefix, f"{prefix}group") as watch:
-        idle, began_s = await watch.look(), None
-        while True:
-            worker.check()
-            if generator.process.poll() not in (None, 0):
-                generator.check()
-            lag, now_s = await watch.look(), time.perf_counter()
-            if began_s is None and lag != idle:
-                began_s = now_s
-            if began_s is not None:
-                looks.append(Look(now_s - began_s, resident_bytes(worker.process.pid) or 0, lag.behind))
-                if lag.consumed >= events and not lag.behind:
-                    return looks
-            await asyncio.sleep(LOOK_EVERY_S)
+async def _watch(watch: LagWatch, worker: Child, generator: Child, events: int) -> list[Look]:
+    """Looks, wherever the lag has changed, from the first event until all are consumed.
+
+    Raises `BenchError` where one of the two has died, and `streams.lag.watch.StalledError` where the worker lives and
+    does nothing.
+    """
+    seen: list[tuple[float, int, Lag]] = []
+
+    def check() -> None:
+        worker.check()
+        if generator.process.poll() not in (None, 0):
+            generator.check()
+
+    def note(lag: Lag) -> None:
+        seen.append((time.perf_counter(), resident_bytes(worker.process.pid) or 0, lag))
+
+    async def pause(_seconds: float) -> None:
+        await asyncio.sleep(LOOK_EVERY_S)
+
+    async with watch:
+        await watch.until_zero(events, check, note, sleep=pause)
+    _idle, *looks = seen
+    began_s = looks[0][0]
+    return [Look(at_s - began_s, resident, lag.behind) for at_s, resident, lag in looks]
 
 
 def _of(looks: list[Look]) -> Report:

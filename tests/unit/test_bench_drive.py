@@ -1,13 +1,21 @@
 """The load generator knows which events an answer answers, whatever order word of things comes in."""
 
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
 import numpy as np
 import pytest
 
+from streams.lag.watch import Lag, LagWatch, StalledError
 from streams.placing import placement_id
 from streams.wire import Impression, encode_json
-from tests.bench import learn
+from tests.bench import learn, overload
+from tests.bench.bed import Child
 from tests.bench.drive import Echoes, Events, Placements, Plan
-from tests.bench.overload import Look, _of
+from tests.bench.overload import Look, _of, _watch
 
 PLAN = Plan(
     bootstrap="",
@@ -82,6 +90,33 @@ def test_every_impression_of_the_learning_benchmark_is_learned_once() -> None:
     assert (found["examples"], found["dropped"]) == (3_000, 0)
     assert found["clicked"] == pytest.approx(3_000 * learn.CLICK_RATE, rel=0.4)
     assert found["examples_per_s"] > 0
+
+
+class Frozen(LagWatch):
+    """The lag of a worker that lives and does nothing, from the first events on; a look takes ten seconds."""
+
+    def __init__(self) -> None:
+        super().__init__("nowhere:1", "t-", "group")
+        self.now_s = 0.0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def look(self) -> Lag:
+        self.now_s += 10
+        return Lag(10, 5_000 if self.now_s > 20 else 0, 4)
+
+    async def until_zero(self, *arguments: Any, **options: Any) -> float:
+        return await super().until_zero(*arguments, **options, clock=lambda: self.now_s)
+
+
+def test_an_overload_that_nobody_works_on_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(overload, "LOOK_EVERY_S", 0)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        worker = Child("worker", process, tmp_path / "log", 0)
+        with pytest.raises(StalledError, match="5000 behind, and has not moved for 60 s"):
+            asyncio.run(_watch(Frozen(), worker, worker, 100_000))
+        process.communicate(b"\n")
 
 
 def test_growth_of_memory_is_that_of_the_second_half_of_the_overload() -> None:

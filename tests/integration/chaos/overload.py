@@ -34,6 +34,10 @@ USERS = 20_000
 """Enough that nearly every event asks for a placement of its own."""
 BACKLOG = 40_000
 FACTOR = 1.5
+REACHED = 0.95
+"""Of the events that were to come during the overload: so many must have been taken."""
+BEHIND = 0.5
+"""Of what must wait at its end if the worker can do no more than on the backlog, when it had just started."""
 FLAT = 1.10
 """Memory in the last fifth of the overload, by that in its second."""
 SAMPLE_S = 1.0
@@ -42,12 +46,17 @@ LIMITED = {"retention.bytes": str(256 << 20), "segment.bytes": str(64 << 20)}
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """``memory_growth``: of the worker's resident memory. ``takeovers``: of lanes, once each when all is well."""
+    """``memory_growth``: of the worker's resident memory. ``takeovers``: of lanes, once each when all is well.
+
+    ``events_offered``, ``undelivered``: what the brokers took during the overload, and what they did not.
+    """
 
     capacity_per_s: float
     offered_per_s: float
     minutes: float
     events: int
+    events_offered: int
+    undelivered: int
     events_in: int
     unprocessed: int
     most_behind: int
@@ -59,9 +68,18 @@ class Report(msgspec.Struct, kw_only=True):
     worker_status: int
 
     @property
+    def overloaded(self) -> bool:
+        """Whether it was given what this is about."""
+        seconds = 60 * self.minutes
+        too_many = (self.offered_per_s - self.capacity_per_s) * seconds
+        return self.events_offered >= REACHED * self.offered_per_s * seconds and self.most_behind >= BEHIND * too_many
+
+    @property
     def ok(self) -> bool:
         return (
-            not self.unprocessed
+            self.overloaded
+            and not self.undelivered
+            and not self.unprocessed
             and not self.placements_doubled
             and self.memory_growth <= FLAT
             and self.takeovers == LANES
@@ -134,6 +152,8 @@ def overload(minutes: float, folder: Path) -> Report:
             offered_per_s=round(FACTOR * capacity),
             minutes=minutes,
             events=records,
+            events_offered=load.acknowledged.records,
+            undelivered=filled.acknowledged.failed.total() + load.acknowledged.failed.total(),
             events_in=seen.totals["events_in"],
             unprocessed=records + seen.totals["rerouted"] - seen.totals["events_in"],
             most_behind=samples.most_behind,

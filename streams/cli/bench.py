@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from streams.cli.ending import undone_when_told_to_end
 from streams.cli.failing import fail
 from streams.cli.options import Json
 from streams.cli.screen import coloured, screen
@@ -154,7 +155,7 @@ def _measuring() -> Iterator[Callable[[str], None]]:
     logging.getLogger("aiokafka").setLevel(logging.ERROR)  # a topic just made has no leader yet: it tries again
     people = screen(stderr=True)
     try:
-        with people.status("measuring", spinner="line") as status:
+        with undone_when_told_to_end(), people.status("measuring", spinner="line") as status:
 
             def say(line: str) -> None:
                 status.update(coloured(line))

@@ -3,7 +3,11 @@
 No test looks at a time, nor at a ratio of times: on a busy machine those of a small run are noise.
 """
 
+import contextlib
 import math
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -91,3 +95,18 @@ def test_every_event_is_answered_while_models_change(bed: Bed, monkeypatch: pyte
     for figure in ("p50_ms", "p99_ms", "max_ms"):
         assert report[figure]["before"] > 0
         assert report[figure]["during"] > 0
+
+
+def test_a_benchmark_that_is_told_to_end_leaves_no_folder_and_no_broker(bed: Bed, tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "streams.cli", "bench", "ingest", "--events", "1000"]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as benchmark:
+        while not list(temporary.glob("*/broker/node-0/server.log")) and benchmark.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                benchmark.wait(0.02)
+        benchmark.terminate()
+        said, _ = benchmark.communicate()
+    assert benchmark.returncode == 128 + signal.SIGTERM, said
+    assert list(temporary.glob("salience-bench-*")) == []

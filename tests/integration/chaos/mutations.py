@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from scoring import update
+from scoring import exposure, update
 from scoring.cleaning import Rules
 from scoring.events import Events
 from scoring.rows import Rows
@@ -69,7 +69,7 @@ def no_offset_in_row() -> None:
         rows["offset"] = before
         return outcome
 
-    update.clean = forgetful
+    exposure.clean = update.clean = forgetful  # of a worker that scores, and of one that does not
 
 
 def lane_row_first() -> None:

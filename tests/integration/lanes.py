@@ -1,6 +1,7 @@
 """A lane on a real broker, driven by hand: for tests of what happens between two of its steps."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ LAST_MS = 1_790_000_000_000 + 58_500
 GUARANTEES = pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 DEADLINE_S = 120.0
 """For what comes within a second where the machine is idle."""
+LOOK_AGAIN_S = 0.05
+"""Between two questions to a broker, which has other things to do."""
 _ALIVE: list["Owner"] = []
 _OPEN: list["Shop"] = []
 
@@ -270,6 +273,8 @@ def recreate(bootstrap: str, prefix: str) -> None:
     name = prefix + "ad-impressions"
     admin = AdminClient({"bootstrap.servers": bootstrap})
     admin.delete_topics([name])[name].result()
+    deadline = time.monotonic() + DEADLINE_S
     while name in topic_admin.partition_counts(bootstrap, [name]):
-        pass
+        assert time.monotonic() < deadline, f"{name} is still there {DEADLINE_S:.0f} s after it was deleted"
+        time.sleep(LOOK_AGAIN_S)
     topic_admin.create(bootstrap, 1, prefix)

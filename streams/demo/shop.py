@@ -14,7 +14,7 @@ import numpy.typing as npt
 from streams.demo.catalogue import catalogue
 from streams.demo.reviews import reviews, tones
 from streams.demo.tastes import Floats, Ints, Tastes
-from streams.logs import Event, Log
+from streams.logs import Event, Log, in_order
 from streams.wire import Click, EventKind, Impression
 
 __all__ = ["Log", "Pace", "Shoppers", "catalogue", "simulate_log"]
@@ -248,6 +248,5 @@ def simulate_log(seed: int, users: int, hours: float, *, slots: int = 10, start_
         names = [f"log-{seed}-{round_}-{user}" for user in active.tolist()]
         events += shoppers.see_many(active, placements, names, now_ms + 50)
         round_ += 1
-    events.sort(key=lambda event: event.time_ms)
     told = tones(shoppers.ads, reviews(SHOP, shoppers.ads, start_ms, end_ms))
-    return Log(shoppers.ads, events, list(told))
+    return Log(shoppers.ads, in_order(events), list(told))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from streams.demo.shop import Shoppers, catalogue, simulate_log
+from streams.logs import in_order
 from streams.wire import Ad, Click, Impression
 
 NOW_MS = 1_760_000_000_000
@@ -66,6 +67,7 @@ def test_every_outcome_answers_an_impression_of_the_same_placement() -> None:
 
 def test_lower_slots_are_seen_less_and_clicked_less() -> None:
     log = simulate_log(5, users=300, hours=12)
+    assert log.events == in_order(log.events)  # many enough that clicks and impressions share a millisecond
     impressions = [event for event in log.events if isinstance(event, Impression)]
     slot_of = {(event.placement_id, event.ad_id): event.slot for event in impressions}
     shown = Counter(event.slot for event in impressions)

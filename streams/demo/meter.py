@@ -16,7 +16,7 @@ LATENCIES_MAX = 20_000
 SENT_MAX = 50_000
 """Events remembered that no placement has answered yet; the oldest go first."""
 UNANSWERED_S = 5.0
-"""Who has waited so long is told as unanswered: ten times the slowest of a hundred answers on a busy machine."""
+"""Who has waited so long is told as unanswered. At a load of five for each processor p99 is 2 s."""
 RATE_OVER_S = 5.0
 """Rates are means over this time."""
 

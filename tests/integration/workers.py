@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from deploy.brokers import tied
 from tests.integration.lanes import DEADLINE_S, Shop
 
 SALIENCE_WORKER = (sys.executable, "-m", "streams.cli", "worker")
@@ -23,7 +24,10 @@ STANDING = (sys.executable, "-m", "tests.integration.standing")
 
 
 class Worker:
-    """``salience worker`` on a shop's topics; killed, if need be, when the block ends."""
+    """``salience worker`` on a shop's topics; killed, if need be, when the block ends.
+
+    It does not outlive the thread that entered the block, however that ends. Ctrl-C reaches this process alone.
+    """
 
     def __init__(
         self, shop: Shop, log: Path, *options: str, command: Sequence[str] = SALIENCE_WORKER, **settings: Any
@@ -31,13 +35,15 @@ class Worker:
         fast = {"session_timeout_ms": 6_000, "heartbeat_ms": 500}  # Kafka's least session timeout by default
         given = shop.settings.model_dump(exclude_none=True, exclude_defaults=True) | fast | settings
         self.log = log
-        self._command = [*command, *options]
+        self._command = [sys.executable, "-I", tied.__file__, str(os.getpid()), *command, *options]
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("SALIENCE_")}
         self._environment |= {f"SALIENCE_{name.upper()}": str(value) for name, value in given.items()}
 
     def __enter__(self) -> Self:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
         return self
 
     def __exit__(

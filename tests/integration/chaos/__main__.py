@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tests.integration.chaos import faults
+from tests.integration.chaos import end_in_order, faults
+from tests.integration.chaos.cluster import can_mount_small_disk
 from tests.integration.chaos.mutations import MUTATIONS
 from tests.integration.chaos.run import Plan, Report, run
 
@@ -36,11 +37,12 @@ def chaos(
 
     Exit status 1 where something was found. Example: make chaos ARGS="--minutes 20 --seed 7"
     """
-    chosen = set(filter(None, only.split(","))) or set(FAULTS)
-    if unknown := chosen - FAULTS.keys() - {RECREATED}:
-        raise typer.BadParameter(f"{sorted(unknown)}; there are {[*FAULTS, RECREATED]}", param_hint="--only")
-    if guarantee == "at_least_once":
-        chosen -= faults.TWO_OWNERS
+    if mutation not in ("none", *MUTATIONS):
+        raise typer.BadParameter(f"{mutation}; there are {['none', *MUTATIONS]}", param_hint="--mutation")
+    console = Console(stderr=True, highlight=False)
+    chosen, left_out = choose(only, guarantee, small_disk=can_mount_small_disk())
+    for kind, why in left_out.items():
+        console.print(f"{kind} is left out: {why}")
     plan = Plan(
         seed=seed,
         minutes=minutes,
@@ -49,11 +51,11 @@ def chaos(
         mutation=mutation,
         of_workers=tuple(fault for fault in faults.OF_WORKERS if fault.__name__ in chosen),
         of_brokers=tuple(fault for fault in faults.OF_BROKERS if fault.__name__ in chosen),
-        recreate=RECREATED in chosen or not only,
+        recreate=RECREATED in chosen,
     )
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     logging.disable(logging.WARNING)  # the clients' own, of brokers that are being killed
-    console = Console(stderr=True, highlight=False)
+    end_in_order()
     console.print(f"seed {seed}, {minutes:g} minutes of faults, {guarantee}, mutation {mutation}")
     folder = Path(tempfile.mkdtemp(prefix="salience-chaos-"))
     try:
@@ -69,6 +71,24 @@ def chaos(
     raise typer.Exit(0 if report.ok else 1)
 
 
+def choose(only: str, guarantee: str, *, small_disk: bool) -> tuple[set[str], dict[str, str]]:
+    """The kinds of faults of a run, and why others that were asked for are not among them.
+
+    ``only``: names by comma, empty for all. ``small_disk``: whether one can be mounted. Raises `typer.BadParameter`
+    where there is no such kind, or none is left.
+    """
+    asked = set(filter(None, only.split(","))) or {*FAULTS, RECREATED}
+    if unknown := asked - {*FAULTS, RECREATED}:
+        raise typer.BadParameter(f"{sorted(unknown)}; there are {[*FAULTS, RECREATED]}", param_hint="--only")
+    cannot = {} if small_disk else {"disk_full": "no tmpfs can be mounted here"}
+    if guarantee == "at_least_once":
+        cannot |= dict.fromkeys(faults.TWO_OWNERS, f"{guarantee} does not fence a former owner")
+    left_out = {kind: cannot[kind] for kind in sorted(asked & cannot.keys())}
+    if not (chosen := asked - left_out.keys()):
+        raise typer.BadParameter(f"no fault is left: {left_out}", param_hint="--only")
+    return chosen, left_out
+
+
 def _tell(console: Console, report: Report) -> None:
     table = Table("what", "count", title=f"chaos, seed {report.seed}")
     for kind, count in report.faults.items():
@@ -78,7 +98,7 @@ def _tell(console: Console, report: Report) -> None:
         table.add_row(f"workers ended with status {status}", str(count))
     for name in ("events", "dead_letters", "placements", "slices", "lag"):
         table.add_row(name, f"{getattr(report, name):,}")
-    for name in ("lost", "doubled", "reordered", "other", "left_open"):
+    for name in ("lost", "doubled", "reordered", "other", "ended", "left_open", "unmet"):
         count = getattr(report, name)
         table.add_row(name.replace("_", " "), f"[red]{count}[/red]" if count else "0")
     console.print(table)

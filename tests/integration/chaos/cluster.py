@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -48,6 +49,7 @@ class Cluster:
         )
         self._small_disk = directory / f"node-{SMALL_DISK_NODE}"
         self.has_small_disk = False
+        self._stack = contextlib.ExitStack()
 
     def _listeners(self, node: int, ports: Ports) -> Mapping[str, str]:
         """The workers' listener is told as the door's address, so that they never find another way in."""
@@ -68,28 +70,21 @@ class Cluster:
         return ",".join(f"{HOST}:{door.port}" for door in self.doors)
 
     def __enter__(self) -> Self:
-        if self.nodes > SMALL_DISK_NODE:
-            self.has_small_disk = _mount(self._small_disk)
-        try:
-            self.kafka.start()
+        with contextlib.ExitStack() as stack:
+            if self.nodes > SMALL_DISK_NODE:
+                stack.callback(unmount, self._small_disk)
+                self.has_small_disk = mount(self._small_disk)
+            stack.enter_context(self.kafka)
             for door in self.doors:
                 door.start()
-        except BaseException:
-            self._unmount()
-            raise
+                stack.callback(door.stop)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for door in self.doors:
-            door.stop()
-        self.kafka.stop()
-        self._unmount()
-
-    def _unmount(self) -> None:
-        if self.has_small_disk:
-            subprocess.run(["umount", "--lazy", str(self._small_disk)], check=True)
+        self._stack.close()
 
     # --- looked at and changed by the harness ---------------------------------------------------------------
 
@@ -165,10 +160,31 @@ class Cluster:
             ballast.unlink()
 
 
-def _mount(folder: Path) -> bool:
+def mount(folder: Path) -> bool:
     """A small disk in memory at ``folder``; whether this machine lets us."""
     if os.geteuid() != 0:
         return False
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", str(folder)]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def unmount(folder: Path) -> None:
+    """Take away what is mounted there, if anything. Raises `RuntimeError` where it stays."""
+    if not folder.is_mount():
+        return
+    ended = subprocess.run(["umount", "--lazy", str(folder)], check=False, capture_output=True, text=True)
+    if ended.returncode != 0:
+        raise RuntimeError(
+            f"{folder} is still mounted, with up to {SMALL_DISK} of memory: {ended.stderr.strip()}."
+            f" Try: umount {folder}"
+        )
+
+
+def can_mount_small_disk() -> bool:
+    """Whether this machine lets us, tried out."""
+    with tempfile.TemporaryDirectory(prefix="salience-chaos-disk-") as folder:
+        try:
+            return mount(Path(folder))
+        finally:
+            unmount(Path(folder))

@@ -19,13 +19,14 @@ class Door:
     def __init__(self, port: int, target: int) -> None:
         self.port = port
         self._target = target
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"door-{port}")
+        self._loop: asyncio.AbstractEventLoop
         self._passable = asyncio.Event()
         self._relays: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     def start(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"door-{self.port}")
         self._thread.start()
         self._passable.set()
         self._server = self._call(asyncio.start_server(self._accept, "127.0.0.1", self.port))

@@ -1,13 +1,24 @@
 """What a run leaves behind that it should not: processes, threads, sockets, files."""
 
+import contextlib
 import os
 import threading
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 CLIENT_THREADS = ("ThreadPoolExecutor", "asyncio_", "rdk:", "Dummy-")
 """Threads of pools and of librdkafka, which end with their interpreter."""
+STANDARD_FILES = 3
+"""Standard input, output and error."""
+READERS = 8
+"""A worker's consumers beside its lanes: the group's, five of topics that it reads whole, the watchdog's, and one that
+asks for the ends of logs or recovers a lane."""
+OF_LOOPS = 12
+"""Event loops and web server: a selector and a pair of sockets for each of two loops, what wakes librdkafka's threads,
+the socket that listens, and who is being answered there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +67,39 @@ def listening_sockets() -> int:
             continue
     lines = Path("/proc/self/net/tcp").read_text().splitlines()[1:]
     return sum(fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes for fields in map(str.split, lines))
+
+
+def descriptors(pid: int) -> Counter[str]:
+    """Open descriptors of a process: ``files``, and ``sockets``, pipes and selectors among them. Empty: it is gone."""
+    found: Counter[str] = Counter()
+    try:
+        fds = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return found
+    for fd in fds:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found["files" if str(fd.readlink()).startswith("/") else "sockets"] += 1
+    return found
+
+
+def descriptors_allowed(lanes: int, nodes: int) -> dict[str, int]:
+    """As many as a worker needs that has all ``lanes`` of a cluster of so many ``nodes``.
+
+    A snapshot is written for each lane. Each client, which are `READERS` and a producer of each lane, has a connection
+    to each node and one more to its coordinator.
+    """
+    return {"files": STANDARD_FILES + lanes, "sockets": (READERS + lanes) * (nodes + 1) + OF_LOOPS}
+
+
+def look_for_descriptors(workers: Mapping[str, int], lanes: int, nodes: int) -> list[str]:
+    """In words, one for each of the ``workers`` (process ids by name) and kind that is kept open beyond its bound."""
+    allowed = descriptors_allowed(lanes, nodes)
+    return [
+        f"{count} {kind} of {name}, at most {allowed[kind]} are needed"
+        for name, pid in workers.items()
+        for kind, count in descriptors(pid).items()
+        if count > allowed[kind]
+    ]
 
 
 def look_for_leftovers(before: Left, folder: Path) -> list[str]:

@@ -24,6 +24,7 @@ import typer
 from streams import topics
 from streams.audit import audit
 from streams.lag.watch import LagWatch
+from tests.integration.chaos import end_in_order
 from tests.integration.chaos.cluster import Cluster
 from tests.integration.chaos.fleet import Fleet
 from tests.integration.chaos.run import GROUP, LANES
@@ -184,6 +185,7 @@ def main(
     """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     logging.disable(logging.WARNING)
+    end_in_order()
     folder = Path(tempfile.mkdtemp(prefix="salience-overload-"))
     try:
         report = overload(minutes, folder)

@@ -7,9 +7,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -27,9 +26,9 @@ from streams.reading import read_topic
 from streams.step import Step
 from tests.builders import TOPICS
 from tests.integration.chaos.cluster import Cluster
-from tests.integration.chaos.faults import OF_BROKERS, OF_WORKERS, Bench, Fault, draw
+from tests.integration.chaos.faults import AT_WORK, OF_BROKERS, OF_WORKERS, Bench, Fault, draw
 from tests.integration.chaos.fleet import ALLOWED, Fleet
-from tests.integration.chaos.left import Left, look_for_leftovers
+from tests.integration.chaos.left import Left, look_for_descriptors, look_for_leftovers
 from tests.integration.chaos.recorder import Recorder
 from tests.integration.chaos.recreated import recreate_and_watch
 from tests.integration.chaos.verdict import Evidence, Verdict, judge
@@ -40,6 +39,8 @@ LANES = 4
 WORKERS = 2
 GAP_S = (0.5, 4.0)
 """Between two faults of one kind: shorter than a recovery, so that faults meet each other's."""
+ENOUGH = 2
+"""Tries of a kind that one of them must meet a worker at work: one in ten waits for none (`faults.WAITING`)."""
 SAID = 6_000
 """Characters of what a worker said last, where it does not get on."""
 QUIET_S = 240.0
@@ -67,7 +68,11 @@ class Plan:
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """The result: ``faults`` by kind, and what must be 0."""
+    """The result: ``faults`` that happened, by kind, and what must be 0.
+
+    ``ended``: workers that ended as none should.
+    ``unmet``: kinds of faults that were tried again and met no worker at work; 1 where no fault happened at all.
+    """
 
     seed: int
     minutes: float
@@ -84,13 +89,21 @@ class Report(msgspec.Struct, kw_only=True):
     doubled: int
     reordered: int
     other: int
+    ended: int
     left_open: int
+    unmet: int
     findings: list[str]
     notes: list[str]
 
     @property
     def ok(self) -> bool:
-        return not (self.lag or self.lost or self.doubled or self.reordered or self.other or self.left_open)
+        wrong = self.lost or self.doubled or self.reordered or self.other
+        return not (wrong or self.lag or self.ended or self.left_open or self.unmet)
+
+    def leave_open(self, findings: list[str]) -> None:
+        """Add what was left open, in words."""
+        self.left_open += len(findings)
+        self.findings += [f"left open: {what}" for what in findings]
 
 
 def run(plan: Plan, folder: Path) -> Report:
@@ -101,9 +114,7 @@ def run(plan: Plan, folder: Path) -> Report:
         report = _on(cluster, plan, folder, stack)
         open_transactions = look_for_open_transactions(cluster)
     left = look_for_leftovers(before, folder)
-    findings = [*open_transactions, *left]
-    report.left_open += len(findings)
-    report.findings += [f"left open: {what}" for what in findings]
+    report.leave_open([*open_transactions, *left])
     return report
 
 
@@ -125,9 +136,10 @@ def _on(cluster: Cluster, plan: Plan, folder: Path, stack: ExitStack) -> Report:
     fleet.start(WORKERS)
     bench = Bench(cluster, fleet, recorder, LANES, folder)
     faults = _disturb(bench, plan)
-    log.info("faults are over", faults=sum(faults.values()))
+    log.info("faults are over", faults=faults.happened.total())
     workload.stop()
     lag = _until_quiet(cluster, fleet, workload.acknowledged.records)
+    kept_open = look_for_descriptors(fleet.pids, LANES, cluster.nodes)
     statuses = fleet.pause()
     bench.notes += [
         f"a worker ended with status {status} in the end" for status in statuses if status not in (0, -signal.SIGTERM)
@@ -142,21 +154,39 @@ def _on(cluster: Cluster, plan: Plan, folder: Path, stack: ExitStack) -> Report:
     if plan.recreate:
         for what in recreate_and_watch(cluster, fleet, recorder, LANES, WORKERS):
             verdict.add("other", 1, what)
-        faults["topic_recreated"] += 1
+        faults.happened["topic_recreated"] += 1
     fleet.stop()
     _judge_ends(fleet, verdict)
-    return _report(plan, evidence, verdict, faults, fleet, lag, bench.notes)
+    report = _report(plan, evidence, verdict, faults, fleet, lag, bench.notes)
+    report.leave_open(kept_open)
+    return report
 
 
 # --- faults ----------------------------------------------------------------------------------------------------
 
 
-def _disturb(bench: Bench, plan: Plan) -> Counter[str]:
-    """Faults of workers and of brokers side by side until the time is over; how many of each.
+@dataclass(slots=True)
+class Disturbed:
+    """How often: ``happened`` by kind and how it met a worker; ``tried`` by kind, of workers' faults alone."""
+
+    happened: Counter[str] = field(default_factory=Counter)
+    tried: Counter[str] = field(default_factory=Counter)
+
+    def unmet(self) -> list[str]:
+        """In words, each kind that was to meet workers at work and never did; or that nothing happened."""
+        if not self.happened:
+            return ["no fault happened"]
+        often = sorted(kind for kind, count in self.tried.items() if count >= ENOUGH)
+        missed = [kind for kind in often if not self.happened[f"{kind} {AT_WORK}"]]
+        return [f"{kind} never met a worker that was {AT_WORK}" for kind in missed]
+
+
+def _disturb(bench: Bench, plan: Plan) -> Disturbed:
+    """Faults of workers and of brokers side by side until the time is over.
 
     Those of brokers in this thread: a node is tied to the thread that started it, and dies with it.
     """
-    faults: Counter[str] = Counter()
+    faults = Disturbed()
     failures: list[BaseException] = []
 
     def one_after_another(kinds: tuple[Fault, ...], seed: str) -> None:
@@ -166,8 +196,11 @@ def _disturb(bench: Bench, plan: Plan) -> Counter[str]:
                 if bench.over.wait(rng.uniform(*GAP_S)):
                     return
                 log.info("fault", kind=fault.__name__)
-                fault(bench, rng)
-                faults[fault.__name__] += 1
+                how = fault(bench, rng)
+                if how is not None:
+                    faults.happened[f"{fault.__name__} {how}".rstrip()] += 1
+                if kinds is plan.of_workers and not (how is None and bench.over.is_set()):
+                    faults.tried[fault.__name__] += 1
             bench.over.wait()
         except BaseException as error:  # noqa: BLE001 - raised where the run is
             failures.append(error)
@@ -240,9 +273,11 @@ def _gather(shop: Shop, recorder: Recorder, workload: Workload) -> Evidence:
 def _judge_ends(fleet: Fleet, verdict: Verdict) -> None:
     for status, count in fleet.statuses.items():
         if status not in ALLOWED:
-            verdict.add("other", count, f"workers ended with status {status}; allowed are {sorted(ALLOWED)}")
+            verdict.add("ended", count, f"workers ended with status {status}; allowed are {sorted(ALLOWED)}")
+    for what in fleet.unexplained:
+        verdict.add("ended", 1, f"worker ended with status 1: {what}")
     for what in fleet.hung:
-        verdict.add("other", 1, f"a worker that was told to stop hung: {what}")
+        verdict.add("ended", 1, f"a worker that was told to stop hung: {what}")
 
 
 def look_for_open_transactions(cluster: Cluster) -> list[str]:
@@ -261,18 +296,18 @@ def _report(
     plan: Plan,
     evidence: Evidence,
     verdict: Verdict,
-    faults: Mapping[str, int],
+    faults: Disturbed,
     fleet: Fleet,
     lag: int,
     notes: list[str],
 ) -> Report:
-    recorded = evidence.recorded
+    recorded, unmet = evidence.recorded, faults.unmet()
     return Report(
         seed=plan.seed,
         minutes=plan.minutes,
         guarantee=plan.guarantee,
         mutation=plan.mutation,
-        faults=dict(sorted(faults.items())),
+        faults=dict(sorted(faults.happened.items())),
         events=sum(len(records) for records in evidence.inputs.values()),
         dead_letters=recorded.dead.total(),
         placements=recorded.placements.total(),
@@ -283,7 +318,9 @@ def _report(
         doubled=verdict.doubled,
         reordered=verdict.reordered,
         other=verdict.other,
+        ended=verdict.ended,
         left_open=0,
-        findings=verdict.findings,
+        unmet=len(unmet),
+        findings=[*verdict.findings, *unmet],
         notes=notes,
     )

@@ -58,6 +58,8 @@ class Verdict:
     reordered: int = 0
     other: int = 0
     """What is none of the three: a state that is not the replayed one, offsets that were ahead of the output."""
+    ended: int = 0
+    """Workers that ended as none should."""
     findings: list[str] = field(default_factory=list)
 
     def add(self, kind: str, count: int, what: str) -> None:

@@ -119,3 +119,14 @@ MUTATIONS: dict[str, Callable[[], None]] = {
         transactions_off,
     )
 }
+
+FOUND_BY: dict[str, frozenset[str]] = {
+    "commit_before_delivery": frozenset({"other"}),  # a sample of the group's offsets is ahead
+    "deliveries_not_awaited": frozenset({"lost"}),
+    "no_fence": frozenset({"doubled", "reordered"}),  # a slice of the former owner's, and rows written over
+    "no_seek": frozenset({"reordered", "other"}),  # slices hold other records than their lane rows say
+    "no_offset_in_row": frozenset({"doubled", "other"}),  # rows are not the replay's, and names of placements repeat
+    "lane_row_first": frozenset({"lost"}),
+    "transactions_off": frozenset({"doubled"}),
+}
+"""The kinds of findings (`verdict.Verdict`) that tell of each; what else is found may have other causes."""

@@ -129,6 +129,7 @@ EXPERIMENT = control_wire.ExperimentSetting(
     status="running",
     time_ms=TIME_MS,
     guardrails=(control_wire.Guardrail(metric="ctr", most_loss=0.05),),
+    revision=2,
 )
 EXPERIMENT_REPORT = experiment_report.ExperimentReport(
     experiment="warmth",

@@ -13,7 +13,15 @@ from aiokafka import AIOKafkaProducer
 
 from streams.compute import Compute
 from streams.connection import aiokafka_options
-from streams.control_wire import KIND_NAMES, Consent, ControlMessage, Erasure, decode_control, kind_of
+from streams.control_wire import (
+    KIND_NAMES,
+    Consent,
+    ControlMessage,
+    Erasure,
+    ExperimentSetting,
+    decode_control,
+    kind_of,
+)
 from streams.decode import Record, is_plain
 from streams.reading import read_topic
 from streams.settings import Settings
@@ -38,7 +46,8 @@ class Control:
     """The newest message of each ``kind/name``; no I/O.
 
     A message of an unknown kind is passed over, so that commands may run ahead of workers; one that is malformed, or
-    whose key is not its own, is refused and leaves what was there.
+    whose key is not its own, is refused and leaves what was there. So does a change of an experiment that another
+    overtook; one that is repeated keeps its place in the order.
     """
 
     def __init__(self, entries_max: int = 1_000_000) -> None:
@@ -89,9 +98,15 @@ class Control:
 
     def _set(self, kind: str, name: str, message: ControlMessage | None) -> None:
         held = self._held[kind]
-        held.pop(name, None)
+        repeated = False
+        if isinstance(message, ExperimentSetting) and isinstance(before := held.get(name), ExperimentSetting):
+            if not message.stands_after(before):
+                return
+            repeated = message.repeats(before)
+        if not repeated:
+            held.pop(name, None)
         if message is not None:
-            if len(self) >= self._entries_max:
+            if name not in held and len(self) >= self._entries_max:
                 raise ControlFullError(
                     f"the control topic has more than {self._entries_max:,} keys; "
                     "raise SALIENCE_CONTROL_ENTRIES_MAX, and see to who writes there"

@@ -90,6 +90,7 @@ class ExperimentSetting(ControlMessage, frozen=True, kw_only=True, tag="experime
     ``low`` to ``high`` of ``layer`` is reserved while it is not stopped; ``ramp`` of that takes part. Of a ``bandit``
     that is the first cohort; every ``epoch_s`` another as large comes in, in shares of ``minimum`` at least
     (`Allocation`). ``interleaved``: whoever takes part is shown both of two arms, whose rankings take turns.
+    ``revision``: one more than that of the message it was made from, 1 at first; 0 where its writer tells none.
     """
 
     experiment: ExperimentName
@@ -108,11 +109,27 @@ class ExperimentSetting(ControlMessage, frozen=True, kw_only=True, tag="experime
     minimum: Share = 0.0
     epoch_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 0
     interleaved: bool = False
+    revision: Annotated[int, Meta(ge=0)] = 0
 
     @property
     def name(self) -> str:
         """The experiment."""
         return self.experiment
+
+    def stands_after(self, before: "ExperimentSetting") -> bool:
+        """Whether it is the experiment from now on, ``before`` being it until now.
+
+        Of two changes made from one message the first on the topic stands, and every reader passes over the other. What
+        was stopped stays so, and a stop stands whatever came meanwhile. Where the newest message stands, compaction
+        changes nothing: its revision is above all others'.
+        """
+        if "stopped" in (self.status, before.status):
+            return self.status == "stopped"
+        return self.revision == 0 or self.revision > before.revision
+
+    def repeats(self, before: "ExperimentSetting") -> bool:
+        """Whether it says what ``before`` did, as another revision."""
+        return before == msgspec.structs.replace(self, revision=before.revision)
 
 
 class CohortSetting(Struct, frozen=True, kw_only=True):

@@ -4,8 +4,7 @@ An experiment keeps its number and its range of the layer until it is stopped; w
 What would move users between arms is refused, since the report could no longer be trusted.
 """
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -51,10 +50,6 @@ class Bandit:
 
 _RANKINGS = frozenset({"temperature", "explore", "ucb_alpha"})
 """What arms whose rankings take turns may change, besides the model."""
-
-
-SETTLE_MAX = 5
-"""Times that a draft yields to others made at the same moment, before it is taken back."""
 
 
 class ExperimentError(ValueError):
@@ -181,6 +176,7 @@ def create(
             arms=tuple(arms),
             status="draft",
             time_ms=time_ms,
+            revision=1,
             primary=primary,
             guardrails=tuple(guardrails),
             allocation="fixed" if bandit is None else "bandit",
@@ -200,45 +196,6 @@ def create(
         raise ExperimentError(f"{name}: {why}") from error
     except (ValueError, msgspec.ValidationError) as error:
         raise ExperimentError(f"{name}: {error}") from error
-
-
-def settled(
-    draft: Callable[[Mapping[str, ExperimentSetting]], ExperimentSetting],
-    made: ExperimentSetting,
-    read: Callable[[], Mapping[str, ExperimentSetting]],
-    write: Callable[[Sequence[ExperimentSetting], Sequence[bytes]], object],
-) -> ExperimentSetting:
-    """``made``, which has been written, or another by ``draft`` in its place where others were written before it.
-
-    Nobody may have known of the other when both were made, and both have the same number or range: the one that is
-    first on the topic keeps them, as everybody sees who reads it afterwards. ``read``: the topic, in its order;
-    ``write``: messages, and keys that are gone. Raises `ExperimentError`, having taken back what is not possible.
-    """
-    for _ in range(SETTLE_MAX):
-        before = _before(read(), made)
-        try:
-            again = draft(before)
-        except ExperimentError:
-            write((), [made.key])
-            raise
-        if again == made:
-            return made
-        write([again], ())
-        made = again
-    write((), [made.key])
-    raise ExperimentError(f"{made.experiment}: others make experiments all the time; try again")
-
-
-def _before(known: Mapping[str, ExperimentSetting], made: ExperimentSetting) -> dict[str, ExperimentSetting]:
-    """Those that were there before ``made``, in the order of the topic, or have been started since."""
-    if known.get(made.experiment) != made:
-        raise ExperimentError(
-            f"somebody else made an experiment {made.experiment!r} at the same moment; choose another name"
-        )
-    first = set(itertools.takewhile(lambda name: name != made.experiment, known))
-    return {
-        name: one for name, one in known.items() if name in first or (one.status != "draft" and name != made.experiment)
-    }
 
 
 def _free(taken: list[tuple[float, float]], width: float) -> tuple[float, float]:
@@ -335,7 +292,7 @@ def start(setting: ExperimentSetting, ramp: float | None, time_ms: int) -> Exper
             f"ramp {ramp}; of a bandit it is the size of each of its cohorts, {COHORT_MIN} at least, 0.1 for ten, "
             "and below 1, which leaves nobody to share out"
         )
-    return msgspec.structs.replace(setting, status="running", ramp=_share(ramp), time_ms=time_ms)
+    return _changed(setting, time_ms, status="running", ramp=_share(ramp))
 
 
 def ramp_to(setting: ExperimentSetting, ramp: float, time_ms: int) -> ExperimentSetting:
@@ -350,14 +307,18 @@ def ramp_to(setting: ExperimentSetting, ramp: float, time_ms: int) -> Experiment
         raise ExperimentError(
             f"{setting.experiment} has a ramp of {setting.ramp}, {ramp} is less; a ramp only grows, or stop it"
         )
-    return msgspec.structs.replace(setting, ramp=_share(ramp), time_ms=time_ms)
+    return _changed(setting, time_ms, ramp=_share(ramp))
 
 
 def stop(setting: ExperimentSetting, reason: str, time_ms: int) -> ExperimentSetting:
     """End it for good: everyone has the shop's policy from the next slice on. Raises `ExperimentError` if it has."""
     if setting.status == "stopped":
         raise ExperimentError(f"{setting.experiment} has been stopped already: {setting.reason or 'no reason given'}")
-    return msgspec.structs.replace(setting, status="stopped", reason=reason[:512], time_ms=time_ms)
+    return _changed(setting, time_ms, status="stopped", reason=reason[:512])
+
+
+def _changed(setting: ExperimentSetting, time_ms: int, **fields: float | str) -> ExperimentSetting:
+    return msgspec.structs.replace(setting, revision=setting.revision + 1, time_ms=time_ms, **fields)
 
 
 def _share(ramp: float) -> float:

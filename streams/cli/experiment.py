@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +76,7 @@ def create(
     from streams import experiments
     from streams.cli import arms
     from streams.control_wire import ExperimentSetting
+    from streams.experiment_changes import settled
     from streams.experiments import models_of
     from streams.model_desk import tried
 
@@ -99,7 +100,7 @@ def create(
     or_fail(lambda: asyncio.run(tried(settings, control, models_of([made]))))
     _write(settings, [made])
     draft, read, write = partial(asked, time_ms=made.time_ms), partial(_known, settings), partial(_write, settings)
-    _tell(or_fail(lambda: experiments.settled(draft, made, read, write)), as_json)
+    _tell(or_fail(lambda: settled(draft, made, read, write)), as_json)
 
 
 @app.command(epilog="Example: salience experiment start warmth --ramp 0.1")
@@ -113,9 +114,13 @@ def start(
     from streams import experiments
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    started = or_fail(lambda: experiments.start(_find(settings, name), ramp, wall_ms()))
-    _check_models(started, _control(settings))
-    _publish(settings, started, as_json)
+
+    def started(setting: "ExperimentSetting") -> "ExperimentSetting":
+        made = experiments.start(setting, ramp, wall_ms())
+        _check_models(made, _control(settings))
+        return made
+
+    _alter(settings, name, started, as_json)
 
 
 @app.command(epilog="Example: salience experiment ramp warmth 0.5")
@@ -130,7 +135,7 @@ def ramp(
     from streams import experiments
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _publish(settings, or_fail(lambda: experiments.ramp_to(_find(settings, name), to, wall_ms())), as_json)
+    _alter(settings, name, lambda setting: experiments.ramp_to(setting, to, wall_ms()), as_json)
 
 
 @app.command(epilog="Example: salience experiment stop warmth --reason 'warmer won'")
@@ -145,7 +150,7 @@ def stop(
     from streams import experiments
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _publish(settings, or_fail(lambda: experiments.stop(_find(settings, name), reason, wall_ms())), as_json)
+    _alter(settings, name, lambda setting: experiments.stop(setting, reason, wall_ms()), as_json)
 
 
 @app.command("list", epilog="Example: salience experiment list --json")
@@ -273,15 +278,6 @@ def _known(settings: "Settings") -> "Mapping[str, ExperimentSetting]":
     return _control(settings).all(ExperimentSetting)
 
 
-def _find(settings: "Settings", name: str) -> "ExperimentSetting":
-    from streams.experiments import ExperimentError
-
-    known = _known(settings)
-    if name not in known:
-        raise ExperimentError(f"there is no experiment {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
-    return known[name]
-
-
 def _reports(settings: "Settings") -> "dict[str, ExperimentReport]":
     from streams.experiment_report import decode_report
     from streams.reading import read_topic
@@ -298,9 +294,13 @@ def _reports(settings: "Settings") -> "dict[str, ExperimentReport]":
     return or_fail(lambda: asyncio.run(read()))
 
 
-def _publish(settings: "Settings", setting: "ExperimentSetting", as_json: bool) -> None:
-    _write(settings, [setting])
-    _tell(setting, as_json)
+def _alter(
+    settings: "Settings", name: str, change: Callable[["ExperimentSetting"], "ExperimentSetting"], as_json: bool
+) -> None:
+    from streams.experiment_changes import alter
+
+    read, write = partial(_known, settings), partial(_write, settings)
+    _tell(or_fail(lambda: alter(name, change, read, write)), as_json)
 
 
 def _write(settings: "Settings", messages: "Sequence[ExperimentSetting]", gone: Sequence[bytes] = ()) -> None:

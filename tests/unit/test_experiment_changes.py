@@ -1,0 +1,218 @@
+"""Experiments that several people change at once: one change stands, for every reader, and whose does not is told."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import msgspec
+import pytest
+
+from streams.control import Control
+from streams.control_wire import ExperimentSetting
+from streams.experiment_changes import alter, settled
+from streams.experiments import ExperimentError, ramp_to, start, stop
+from streams.wire import encode_json
+from tests.builders import Record
+from tests.unit.test_experiment_numbers import Topic, asked
+
+Command = Callable[[Topic], ExperimentSetting]
+
+
+class Crowded(Topic):
+    """Before its operation number ``at`` somebody else does something, from beginning to end."""
+
+    def __init__(self, at: int, other: Command, records: Sequence[Record] = ()) -> None:
+        super().__init__()
+        self.records = list(records)
+        self._left, self._other = at, other
+        self._outcome: ExperimentSetting | str = ""
+
+    def read(self) -> dict[str, ExperimentSetting]:
+        self._step()
+        return super().read()
+
+    def write(self, messages: Sequence[ExperimentSetting], gone: Sequence[bytes] = ()) -> None:
+        self._step()
+        super().write(messages, gone)
+
+    def _step(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._outcome = outcome(self._other, self)
+
+    def other(self) -> ExperimentSetting | str:
+        """What came of the other, who comes afterwards where there were fewer operations."""
+        while not self._outcome:
+            self._step()
+        return self._outcome
+
+
+def outcome(command: Command, topic: Topic) -> ExperimentSetting | str:
+    """What the command returned, or why it was refused."""
+    try:
+        return command(topic)
+    except ExperimentError as error:
+        return str(error)
+
+
+def creates(value: float) -> Command:
+    def command(topic: Topic) -> ExperimentSetting:
+        draft = asked("warmth", value=value)
+        made = draft(topic.read())
+        topic.write([made])
+        return settled(draft, made, topic.read, topic.write)
+
+    return command
+
+
+def changes(change: Callable[[ExperimentSetting], ExperimentSetting]) -> Command:
+    return lambda topic: alter("warmth", change, topic.read, topic.write)
+
+
+starts, stops = (
+    changes(partial(start, ramp=0.2, time_ms=2)),
+    changes(partial(stop, reason="costs too much", time_ms=3)),
+)
+ramps = changes(partial(ramp_to, ramp=0.5, time_ms=4))
+
+
+def in_turn(*commands: Command) -> Command:
+    def command(topic: Topic) -> ExperimentSetting:
+        return [each(topic) for each in commands][-1]
+
+    return command
+
+
+def records_of(*commands: Command) -> list[Record]:
+    in_turn(*commands)(topic := Topic())
+    return topic.records
+
+
+def told(records: Sequence[Record]) -> list[ExperimentSetting | None]:
+    """What a worker that reads them is told of the experiment, one after the other."""
+    heard: list[ExperimentSetting | None] = []
+    control = Control()
+    control.on(ExperimentSetting, lambda _, setting: heard.append(setting))
+    control.take(records)
+    return heard
+
+
+def assert_all_read_alike(topic: Topic) -> Mapping[str, ExperimentSetting]:
+    """Whoever reads the topic compacted, as far as it may be, finds what those do who were there all the time."""
+    stands = Topic.read(topic)
+    for end in range(len(topic.records) + 1):
+        newest = {record.key: record for record in topic.records[:end]}
+        compacted = Topic()
+        compacted.records = [*newest.values(), *topic.records[end:]]
+        assert {name: content(one) for name, one in compacted.read().items()} == {
+            name: content(one) for name, one in stands.items()
+        }
+    return stands
+
+
+def content(setting: ExperimentSetting) -> ExperimentSetting:
+    return msgspec.structs.replace(setting, revision=0)
+
+
+AT = pytest.mark.parametrize("at", range(1, 6))
+
+
+@AT
+@pytest.mark.parametrize("other", [creates(0.9), in_turn(creates(0.9), starts), in_turn(creates(0.9), starts, stops)])
+def test_of_two_who_create_one_name_at_once_one_has_it_and_the_other_is_told(at: int, other: Command) -> None:
+    topic = Crowded(at, other)
+    both = [outcome(creates(0.3), topic), topic.other()]
+    (created,) = [one for one in both if isinstance(one, ExperimentSetting)]
+    (refused,) = [one for one in both if isinstance(one, str)]
+    assert "an experiment 'warmth'" in refused
+    stands = assert_all_read_alike(topic)
+    assert content(stands["warmth"]) == content(created)
+    assert all(one is not None and one.arms == created.arms for one in told(topic.records))  # nobody saw the other
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_of_many_drafts_of_one_name_the_first_stands_in_whatever_order_the_others_find_out(order: list[int]) -> None:
+    topic, drafts = Topic(), [asked("warmth", value=value) for value in (0.3, 0.5, 0.9)]
+    made = [draft({}) for draft in drafts]
+    for one in made:
+        topic.write([one])
+    for mine in order:
+        if mine:
+            with pytest.raises(ExperimentError, match="somebody else made or changed an experiment 'warmth'"):
+                settled(drafts[mine], made[mine], topic.read, topic.write)
+        else:
+            assert content(settled(drafts[0], made[0], topic.read, topic.write)) == content(made[0])
+    assert content(assert_all_read_alike(topic)["warmth"]) == content(made[0])
+
+
+@AT
+def test_an_experiment_that_is_started_while_another_finds_its_name_taken_goes_on(at: int) -> None:
+    taken = asked("warmth", value=0.9)({})
+    topic = Crowded(at, starts, records_of(creates(0.3)))
+    Topic.write(topic, [taken])
+    with pytest.raises(ExperimentError, match="somebody else"):
+        settled(asked("warmth", value=0.9), taken, topic.read, topic.write)
+    started = topic.other()
+    assert isinstance(started, ExperimentSetting)
+    assert content(assert_all_read_alike(topic)["warmth"]) == content(started)
+
+
+@AT
+@pytest.mark.parametrize(("mine", "other"), [(ramps, stops), (stops, ramps)])
+def test_what_is_stopped_while_it_is_ramped_stays_stopped(at: int, mine: Command, other: Command) -> None:
+    topic = Crowded(at, other, records_of(creates(0.3), starts))
+    both = [outcome(mine, topic), topic.other()]
+    assert assert_all_read_alike(topic)["warmth"].status == "stopped"
+    statuses = [one.status for one in told(topic.records) if one is not None]
+    assert statuses == sorted(statuses, key=["draft", "running", "stopped"].index)  # it was revived for nobody
+    ramped = {one if isinstance(one, str) else one.status for one in both} - {"stopped"}
+    assert ramped <= {"running", "warmth is stopped; start it first: salience experiment start"}
+
+
+def test_a_stop_stands_though_it_was_made_from_a_message_that_no_longer_did() -> None:
+    topic = Topic()
+    topic.records = records_of(creates(0.3), starts)
+    seen = topic.read()["warmth"]
+    ramps(topic)
+    topic.write([stop(seen, "costs too much", 5)])
+    assert assert_all_read_alike(topic)["warmth"].status == "stopped"
+
+
+@AT
+def test_of_two_who_start_a_draft_at_once_one_does_and_the_other_is_told(at: int) -> None:
+    topic = Crowded(at, changes(partial(start, ramp=1.0, time_ms=9)), records_of(creates(0.3)))
+    both = [outcome(starts, topic), topic.other()]
+    (started,) = [one for one in both if isinstance(one, ExperimentSetting)]
+    assert "warmth is running; only a draft can be started" in both
+    assert content(assert_all_read_alike(topic)["warmth"]) == content(started)
+    assert {one.ramp for one in told(topic.records) if one is not None and one.status == "running"} == {started.ramp}
+
+
+def test_a_draft_that_is_written_again_keeps_its_place_before_those_that_yield_to_it() -> None:
+    topic = Topic()
+    first, taken, later = asked("warmth")({}), asked("warmth", value=0.9)({}), asked("heat")({})
+    topic.write([first, later, taken])
+    with pytest.raises(ExperimentError, match="somebody else"):
+        settled(asked("warmth", value=0.9), taken, topic.read, topic.write)
+    yielded = settled(asked("heat"), later, topic.read, topic.write)
+    assert (yielded.number, yielded.low) == (2, 0.5)
+    assert settled(asked("warmth"), first, topic.read, topic.write).number == 1
+
+
+def test_messages_of_who_tells_no_revision_stand_as_they_come() -> None:
+    topic = Topic()
+    draft = msgspec.structs.replace(asked("warmth")({}), revision=0)
+    written = msgspec.json.decode(encode_json(draft))
+    del written["revision"]
+    topic.records = [Record("control", 0, 0, 1, draft.key, msgspec.json.encode(written))]
+    assert starts(topic).revision == 1
+    topic.write([msgspec.structs.replace(ramp_to(topic.read()["warmth"], 0.4, 3), revision=0)])
+    assert assert_all_read_alike(topic)["warmth"].ramp == 0.4
+    assert ramps(topic).ramp == 0.5
+
+
+def test_who_changes_what_is_not_there_is_told_what_is() -> None:
+    topic = Topic()
+    topic.records = records_of(creates(0.3))
+    with pytest.raises(ExperimentError, match="there is no experiment 'heat'; there are: warmth"):
+        alter("heat", partial(stop, reason="", time_ms=3), topic.read, topic.write)

@@ -118,6 +118,7 @@ def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], now_ms: 
                     "answer": drift.answer,
                     "was": round(drift.was, 4),
                     "now": round(drift.now, 4),
+                    "time_ms": drift.time_ms,
                 },
             )
 

@@ -1,6 +1,6 @@
 // Click rates by arm with their intervals, and the experiments that the referee reports.
 
-import { byId, cell, head, keyed, make, put, relabel, row } from "./dom.js";
+import { byId, cell, head, keyed, keyOf, make, put, relabel, row } from "./dom.js";
 import { moment, number, percent, say } from "./text.js";
 import { Band } from "./charts.js";
 
@@ -17,7 +17,7 @@ export class Clicks {
 
   draw(snapshot) {
     keyed(this.arms.tBodies[0], snapshot.arms, (arm) => arm.arm, () => this.create(ARMS), (node, arm) => this.updateArm(node, arm));
-    keyed(byId("experiments"), snapshot.experiments, (trial) => trial.report.number, () => this.createTrial(), (node, trial) => this.updateTrial(node, trial));
+    keyed(byId("experiments"), snapshot.experiments, ({ report }) => keyOf(report.experiment, report.number), () => this.createTrial(), (node, trial) => this.updateTrial(node, trial));
   }
 
   create(columns, zero = false) {

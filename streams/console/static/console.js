@@ -1,6 +1,6 @@
 // The console: listens to the server's events, draws each snapshot, and turns red by itself when nothing comes.
 
-import { byId, keyed, make, put } from "./dom.js";
+import { byId, keyed, keyOf, make, put } from "./dom.js";
 import { number, preferred, say, seconds, speak } from "./text.js";
 import { Campaigns } from "./campaigns.js";
 import { Clicks } from "./clicks.js";
@@ -83,9 +83,12 @@ const SHAPES = {
   of: (value) => say(`of.${value}`), tone: number,
 };
 
+/** Of what an alarm is about, that which tells it from others of its name; the rest changes while it lasts. */
+const WHICH = ["partition", "topic", "lane", "detector", "time_ms", "of", "name"];
+
 const Alarms = {
   draw(snapshot) {
-    keyed(byId("alarms"), snapshot.alarms, (alarm) => `${alarm.name} ${alarm.about.partition ?? alarm.about.topic ?? alarm.about.lane ?? alarm.about.name ?? ""} ${alarm.about.detector ?? alarm.about.of ?? ""}`,
+    keyed(byId("alarms"), snapshot.alarms, (alarm) => keyOf(alarm.name, ...WHICH.map((field) => alarm.about[field])),
       () => make("li", {}, make("b"), make("span"), make("small")),
       (node, alarm) => {
         const about = Object.fromEntries(

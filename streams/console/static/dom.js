@@ -20,22 +20,28 @@ export function put(node, text, raw) {
   if (raw !== undefined) node.dataset.value = raw === null ? "" : String(raw);
 }
 
-/** One child of `parent` for each item, made once by its key, kept in the items' order; focus and charts stay. */
-export function keyed(parent, items, keyOf, create, update) {
+/**
+ * One child of `parent` for each item, made once by its key, kept in the items' order; focus and charts stay.
+ * Of items with one key each has a child all the same; all but one are made anew.
+ */
+export function keyed(parent, items, key, create, update) {
   const known = new Map([...parent.children].map((node) => [node.dataset.key, node]));
   items.forEach((item, at) => {
-    const key = String(keyOf(item, at));
-    let node = known.get(key);
-    known.delete(key);
+    const name = String(key(item, at));
+    let node = known.get(name);
+    known.delete(name);
     if (!node) {
       node = create(item);
-      node.dataset.key = key;
+      node.dataset.key = name;
     }
     if (parent.children[at] !== node) parent.insertBefore(node, parent.children[at] ?? null);
     update(node, item);
   });
-  for (const node of known.values()) node.remove();
+  while (parent.children.length > items.length) parent.lastElementChild.remove();
 }
+
+/** One key of several parts, of which any may hold any character. */
+export const keyOf = (...parts) => JSON.stringify(parts);
 
 /** Fill a table's head; `columns`: [field, whether it is a number]. */
 export function head(table, columns, label) {

@@ -1,6 +1,6 @@
 // How good each model's predictions are, and what the lanes say of drift.
 
-import { byId, cell, head, keyed, make, put, relabel, row } from "./dom.js";
+import { byId, cell, head, keyed, keyOf, make, put, relabel, row } from "./dom.js";
 import { moment, number, say } from "./text.js";
 import { Spark } from "./charts.js";
 
@@ -20,7 +20,7 @@ export class Models {
 
   draw(snapshot, again = false) {
     keyed(this.table.tBodies[0], snapshot.models, (model) => model.model, () => this.create(), (node, model) => this.update(node, model, again));
-    keyed(this.drifts.tBodies[0], snapshot.drifts, (drift) => `${drift.lane} ${drift.detector} ${drift.time_ms}`, () => row(DRIFTS, ofDrift), (node, drift) => {
+    keyed(this.drifts.tBodies[0], snapshot.drifts, (drift) => keyOf(drift.lane, drift.detector, drift.time_ms), () => row(DRIFTS, ofDrift), (node, drift) => {
       put(cell(node, "time"), moment(drift.time_ms), drift.time_ms);
       put(cell(node, "lane"), String(drift.lane), drift.lane);
       put(cell(node, "detector"), say(`detector.${drift.detector}`));

@@ -1,6 +1,6 @@
 // What could not be read, by where it came from and why.
 
-import { byId, cell, head, keyed, put, relabel, row } from "./dom.js";
+import { byId, cell, head, keyed, keyOf, put, relabel, row } from "./dom.js";
 import { moment, number, say } from "./text.js";
 
 const COLUMNS = [["topic", false], ["error", false], ["count", true], ["recent", true], ["message", false], ["at", false], ["time", false]];
@@ -13,7 +13,7 @@ export class Refused {
   }
 
   draw(snapshot) {
-    keyed(this.table.tBodies[0], snapshot.refused, (kind) => `${kind.topic} ${kind.stage} ${kind.error}`, () => row(COLUMNS, label), (node, kind) => {
+    keyed(this.table.tBodies[0], snapshot.refused, (kind) => keyOf(kind.topic, kind.stage, kind.error), () => row(COLUMNS, label), (node, kind) => {
       put(cell(node, "topic"), kind.topic, kind.topic);
       put(cell(node, "error"), `${kind.stage}: ${kind.error}`, kind.error);
       put(cell(node, "count"), number(kind.count, 0), kind.count);

@@ -13,7 +13,8 @@ export class Why {
   constructor(ask) {
     this.ask = ask;
     this.told = null;
-    this.slot = 0;
+    this.asked = 0;
+    this.chosen = 0; // of the slots told: where rules left one empty, its number is no place in the list
     byId("why-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.look(byId("why-user").value);
@@ -30,17 +31,24 @@ export class Why {
   }
 
   async look(user) {
+    const mine = ++this.asked;
     byId("why").setAttribute("aria-busy", "true");
+    const told = await this.answer(user);
+    if (mine !== this.asked) return; // somebody else was asked for since
+    this.told = told;
+    this.chosen = 0;
+    this.show();
+    byId("why").removeAttribute("aria-busy");
+  }
+
+  async answer(user) {
     try {
       const response = await this.ask(`why?user=${encodeURIComponent(user)}`);
       const answer = await response.json();
-      this.told = response.ok ? answer : { error: answer.error, user };
+      return response.ok ? answer : { error: answer.error, user };
     } catch {
-      this.told = { error: "unreachable", user };
+      return { error: "unreachable", user };
     }
-    this.slot = 0;
-    this.show();
-    byId("why").removeAttribute("aria-busy");
   }
 
   show() {
@@ -63,10 +71,10 @@ export class Why {
     Object.assign(byId("why").dataset, { user: told.user, placement: told.placement_id });
   }
 
-  table(id, columns, items, keyOf, update) {
+  table(id, columns, items, key, update) {
     const table = make("table", { id }, make("thead"), make("tbody"));
     head(table, columns, label);
-    keyed(table.tBodies[0], items, keyOf, () => row(columns, label), update);
+    keyed(table.tBodies[0], items, key, () => row(columns, label), update);
     return table;
   }
 
@@ -78,7 +86,7 @@ export class Why {
   slots(told) {
     return this.table("why-slots", SLOTS, told.slots, (slot) => slot.slot, (node, slot) => {
       const button = make("button", { type: "button", "aria-pressed": "false", "aria-label": say("why.choose", { slot: slot.slot + 1 }) }, String(slot.slot + 1));
-      button.addEventListener("click", () => { this.slot = slot.slot; this.attend(); });
+      button.addEventListener("click", () => { this.chosen = told.slots.indexOf(slot); this.attend(); });
       cell(node, "slot").append(button);
       put(cell(node, "ad"), named(slot.ad), slot.ad.ad_id);
       put(cell(node, "campaign"), slot.campaign_id);
@@ -126,10 +134,10 @@ export class Why {
 
   /** Show what the history did for the slot chosen. */
   attend() {
-    const won = this.told.slots[this.slot];
+    const won = this.told.slots[this.chosen];
     put(byId("why-of"), won ? say("why.of", { slot: won.slot + 1, ad: named(won.ad) }) : "");
     [...byId("why-slots").tBodies[0].rows].forEach((node, at) =>
-      node.querySelector("button").setAttribute("aria-pressed", String(at === this.slot)));
+      node.querySelector("button").setAttribute("aria-pressed", String(at === this.chosen)));
     [...byId("why-history").tBodies[0].rows].forEach((node, at) => {
       const share = won?.by_item?.[at];
       cell(node, "attention").replaceChildren(share === undefined ? say("why.unknown") : this.weight(share, ""));

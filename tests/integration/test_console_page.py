@@ -1,0 +1,228 @@
+"""The console's page in Chromium, on snapshots and answers that the test hands out: no broker, and nothing waits."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+from playwright.async_api import Page
+
+from streams.console.desk import Desk
+from streams.console.serve import Live, make_app
+from streams.console.why import Attention, Named, Past, Why, Won
+from streams.control_wire import Drift
+from streams.settings import Settings
+from tests.builders import START_MS, Record
+from tests.integration.consoles import chromium, page_on, values
+from tests.integration.workers import until
+from tests.unit.consoles import group, partition
+from tests.unit.test_console_alarms import news
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+WELL = news(group(*(partition(0, topic=topic) for topic in ("ad-impressions", "clicks"))))
+ANSWERED = """() => {
+const json = Response.prototype.json;
+window.answered = 0;
+Response.prototype.json = async function () {
+  try { return await json.call(this); } finally { setTimeout(() => { window.answered += 1; }); }
+};
+}"""
+"""Counts the answers that the page has read and dealt with: what follows an answer runs before any timeout does."""
+
+
+class HandedOut(Live):
+    """Snapshots when the test draws one, and answers about people when it lets them go."""
+
+    def __init__(self) -> None:
+        self.listeners = set()
+        self.desk = Desk(Settings(), 1)
+        self.answers: dict[str, Why] = {}
+        self.gates: dict[str, asyncio.Event] = {}
+        self._drawn = 0
+        self._snapshots: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def next(self) -> bytes:
+        return await self._snapshots.get()
+
+    async def history(self) -> bytes:
+        return b"{}"
+
+    async def why(self, user: str) -> web.Response:
+        if user in self.gates:
+            await self.gates[user].wait()
+        return web.Response(body=msgspec.json.encode(self.answers[user]), content_type="application/json")
+
+    def drifted(self, *drifts: Drift) -> None:
+        (control,) = [tail for tail in self.desk.tails() if tail.topic == "control"]
+        control.take([Record("control", 0, 0, START_MS, drift.key, msgspec.json.encode(drift)) for drift in drifts])
+
+    def tell(self, now_ms: int = START_MS) -> int:
+        """Send a snapshot; its number, which the page's facts tell as records skipped."""
+        self._drawn += 1
+        snapshot = self.desk.tick(WELL, now_ms, caught_up=True, skipped=self._drawn)
+        self._snapshots.put_nowait(msgspec.json.encode(snapshot))
+        return self._drawn
+
+    async def draw(self, page: Page, now_ms: int = START_MS) -> None:
+        """Send a snapshot and wait until it is on the page."""
+        number = self.tell(now_ms)
+
+        async def drawn() -> bool:
+            return f"Records skipped: {number}," in await page.inner_text("#facts")
+
+        await until(drawn, f"snapshot {number} is drawn")
+
+
+@contextlib.asynccontextmanager
+async def page_of(live: HandedOut) -> AsyncIterator[Page]:
+    """The page, with a first snapshot on it."""
+    runner = web.AppRunner(make_app(live, Settings()), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    live.tell()
+    try:
+        async with (
+            chromium() as browser,
+            page_on(browser, f"http://127.0.0.1:{runner.addresses[0][1]}/") as page,
+        ):
+            yield page
+    finally:
+        await runner.cleanup()
+
+
+def drift(time_ms: int, was: float, answer: Any = "quicken") -> Drift:
+    return Drift(lane=0, detector="calibration", answer=answer, was=was, now=0.5, learnt=5, model="m", time_ms=time_ms)
+
+
+async def texts(page: Page, selector: str) -> list[str]:
+    return await page.locator(selector).all_inner_texts()
+
+
+def test_two_alarms_of_one_lane_and_detector_are_two_lines_however_often_they_are_drawn_and_go_when_over() -> None:
+    async def scenario() -> None:
+        live = HandedOut()
+        live.drifted(drift(START_MS - 1_200_000, was=0.1), drift(START_MS, was=0.2))
+        async with page_of(live) as page:
+            for _ in range(3):
+                await live.draw(page)
+            assert [line.count("0.1 ") + 2 * line.count("0.2 ") for line in await texts(page, "#alarms li")] == [2, 1]
+            assert await page.locator("#drifts tbody tr").count() == 2
+            await live.draw(page, now_ms=START_MS + 900_000)
+            (left,) = await texts(page, "#alarms li")
+            assert "0.2 " in left
+            await live.draw(page, now_ms=START_MS + 9_000_000)
+            assert await texts(page, "#alarms li") == []
+
+    asyncio.run(scenario())
+
+
+def test_what_is_told_twice_is_drawn_twice_and_no_more() -> None:
+    async def scenario() -> None:
+        live = HandedOut()
+        live.drifted(drift(START_MS, was=0.1), drift(START_MS, was=0.1))
+        async with page_of(live) as page:
+            for _ in range(3):
+                await live.draw(page)
+            assert await page.locator("#alarms li").count() == 2
+            assert await page.locator("#drifts tbody tr").count() == 2
+            await live.draw(page, now_ms=START_MS + 9_000_000)
+            assert await texts(page, "#alarms li") == []
+
+    asyncio.run(scenario())
+
+
+def why(user: str, *slots: int) -> Why:
+    """An answer with ads in ``slots``, each for an item of its own in the history."""
+    past = [Named(ad_id=f"past-{slot}", title="", category="") for slot in slots]
+    won = [
+        Won(
+            slot=slot,
+            ad=Named(ad_id=f"ad-{slot}", title="", category=""),
+            campaign_id="c",
+            pctr=0.1,
+            ecpm_micros=1_000,
+            price_micros=1_000,
+            propensity=1.0,
+            attention=[Attention(ad=past[at], weight=1.0)],
+            by_item=[float(other == at) for other in range(len(slots))],
+        )
+        for at, slot in enumerate(slots)
+    ]
+    return Why(
+        user=user,
+        placement_id=f"p-{user}",
+        time_ms=START_MS,
+        arm="engine",
+        model="m",
+        lane=0,
+        temperature=1.0,
+        candidates=9,
+        identical=True,
+        differences=[],
+        session=[],
+        long=[],
+        history=[Past(ad=ad, kind="click", shown=True, time_s=START_MS // 1_000) for ad in past],
+        slots=won,
+        lost=[],
+        lost_by={},
+        needed_ecpm_micros=0,
+    )
+
+
+async def ask(page: Page, user: str) -> None:
+    await page.fill("#why-user", user)
+    await page.press("#why-user", "Enter")
+
+
+async def explained(page: Page) -> str:
+    return str(await page.evaluate("document.querySelector('#why').dataset.user ?? ''"))
+
+
+def test_each_slots_button_shows_what_that_slots_ad_was_attended_for_though_rules_left_others_empty() -> None:
+    async def scenario() -> None:
+        live = HandedOut()
+        live.answers["u"] = why("u", 1, 2, 4)
+        async with page_of(live) as page:
+            await ask(page, "u")
+            await page.wait_for_selector("#why-slots tbody tr")
+
+            async def shown() -> tuple[str, list[str], list[str]]:
+                pressed = await texts(page, "#why-slots button[aria-pressed=true]")
+                attended = [ad for ad, share in await values(page, "why-history", "ad", "attention") if share == "1"]
+                return await page.inner_text("#why-of"), pressed, attended
+
+            first = await shown()
+            assert ("ad-1" in first[0], first[1:]) == (True, (["2"], ["past-1"]))
+            for slot in (4, 2, 1):
+                await page.click(f"#why-slots button:text-is('{slot + 1}')")
+                of, pressed, attended = await shown()
+                assert f"ad-{slot}" in of
+                assert (pressed, attended) == ([str(slot + 1)], [f"past-{slot}"])
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_comes_after_somebody_else_was_asked_for_is_not_shown() -> None:
+    async def scenario() -> None:
+        live = HandedOut()
+        live.answers = {"slow": why("slow", 0), "quick": why("quick", 0)}
+        live.gates["slow"] = asyncio.Event()
+        async with page_of(live) as page:
+            await page.evaluate(ANSWERED)
+            await ask(page, "slow")
+            await ask(page, "quick")
+            await page.wait_for_selector("#why[data-user=quick]:not([aria-busy])")
+            live.gates["slow"].set()
+
+            async def both() -> bool:
+                return bool(await page.evaluate("window.answered === 2"))
+
+            await until(both, "both answers are dealt with")
+            assert await explained(page) == "quick"
+            assert await page.get_attribute("#why", "aria-busy") is None
+
+    asyncio.run(scenario())

@@ -47,6 +47,7 @@ def test_partitions_of_ads_that_came_under_a_running_worker_are_read_by_the_next
         name = topic_prefix + "ads"
         with Worker(shop, tmp_path / "log") as worker:
             await until(_logs(worker, "topic caught up", name, f"records={len(ADS)}"), "a whole catalogue")
+            await until(_logs(worker, "lane taken over"), "its lane")  # which looks at the topics itself
             await asyncio.to_thread(repartition, kafka.bootstrap, name, 2)
             assert worker.status() == 70
             assert "ads has 2 partitions and had 1" in worker.said

@@ -1,6 +1,8 @@
 """The event loop's pulse, and topics that are others than they were."""
 
+import asyncio
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
@@ -9,7 +11,8 @@ from streams.identity import TopicIdentity, check_topics
 from streams.recovery import RecoveryError
 from streams.settings import Settings
 from streams.topic_admin import Found
-from streams.watchdog import LOOK_S, LoopPulse
+from streams.vitals import Vitals
+from streams.watchdog import GONE_LOOKS, LOOK_S, LoopPulse, Watchdog, WatchdogError
 from tests.builders import known_topics
 
 KNOWN = known_topics(lanes=4)
@@ -77,3 +80,49 @@ def test_a_topic_that_is_gone_is_told_from_one_recreated(gone: str, monkeypatch:
 def test_what_was_read_of_a_topic_holds_while_it_is_gone(gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broker_knows(monkeypatch, {name: found for name, found in KNOWN.items() if name != gone})
     assert check_topics(Settings(), IDENTITY)
+
+
+def found_by(watchdog: Watchdog) -> BaseException | None:
+    """What the watchdog ends the worker for, if it does."""
+    asyncio.run(watchdog._watch())
+    fail = watchdog._fail
+    assert isinstance(fail, Mock)
+    return fail.call_args.args[0] if fail.called else None
+
+
+@pytest.fixture
+def watchdog(monkeypatch: pytest.MonkeyPatch) -> Watchdog:
+    """One that looks without pause at a worker that holds no lanes."""
+    out = Watchdog(Settings(), IDENTITY, lambda _: Vitals(joined=True, polls=1), list, Mock())
+    monkeypatch.setattr("streams.watchdog.LOOK_S", 0)
+    return out
+
+
+@pytest.mark.parametrize("name", OF_LANES + READ_WHOLE)
+def test_a_topic_made_anew_ends_the_worker(name: str, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker_knows(monkeypatch, KNOWN | {name: replace(KNOWN[name], id="x")})
+    found = found_by(watchdog)
+    assert isinstance(found, RecoveryError)
+    assert f"{name} is another topic of that name" in str(found)
+
+
+def test_a_topic_that_stays_gone_ends_the_worker(watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+
+    def without_clicks(_: object, names: list[str]) -> dict[str, Found]:
+        looks.append(names)
+        return {name: KNOWN[name] for name in names if name != "clicks"}
+
+    monkeypatch.setattr(topic_admin, "found", without_clicks)
+    found = found_by(watchdog)
+    assert isinstance(found, RecoveryError)
+    assert "a topic is gone" in str(found)
+    assert len(looks) == GONE_LOOKS
+
+
+def test_a_worker_that_does_not_get_on_is_ended(watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker_knows(monkeypatch, KNOWN)
+    monkeypatch.setattr(watchdog._judge, "look", lambda *_: "the poll loop is silent")
+    found = found_by(watchdog)
+    assert isinstance(found, WatchdogError)
+    assert str(found) == "the poll loop is silent"

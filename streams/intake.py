@@ -313,7 +313,12 @@ class Intake(Service, ConsumerRebalanceListener):
                 await self._note_position(lane.queues.sources[source], tp)
 
     async def _note_position(self, queue: SourceQueue, tp: TopicPartition) -> None:
-        """Whether the position has reached the end that the broker last told; unknown is no."""
+        """Whether the position has reached the end that the broker last told; unknown is no.
+
+        The end is the last stable offset and not the high watermark: no read-committed position passes what a
+        transaction has open, and the lane would wait for as long as its producer may keep it open. Those records
+        follow in the order of their arrival, as all that comes live.
+        """
         queue.caught_up = False
         if tp not in self.consumer.assignment():  # revoked while we waited
             return

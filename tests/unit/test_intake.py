@@ -18,12 +18,7 @@ from streams.intake import Intake, SilenceError, group_consumer, lanes_of, membe
 from streams.lane import FenceError
 from streams.leaving import leave
 from streams.settings import Settings
-
-TOPICS = ("ad-impressions", "clicks")
-
-
-def assigned(impressions: set[int], clicks: set[int]) -> list[TopicPartition]:
-    return [TopicPartition(TOPICS[0], n) for n in impressions] + [TopicPartition(TOPICS[1], n) for n in clicks]
+from tests.unit.lanes import TOPICS, assigned
 
 
 def test_a_lane_is_one_partition_of_both_topics() -> None:

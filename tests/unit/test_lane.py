@@ -1,73 +1,19 @@
 """A lane's step and its end, without a broker: what it does where a disk fails it."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from scoring.events import Source
-from streams.compute import Compute
-from streams.identity import TopicIdentity
-from streams.lane import Lane, Shared
-from streams.message import Message
-from streams.settings import Settings
-from streams.snapshots import Snapshots
-from tests.builders import START_MS, impression, known_topics, record
-from tests.unit.slices import new_state, step_of
-
-IDENTITY = TopicIdentity(known_topics(lanes=4))
-DEADLINE_MS = 60_000
-
-
-class Outbox:
-    """Delivers everything, nowhere."""
-
-    transactional = True
-
-    def __init__(self) -> None:
-        self.commits = 0
-        self._sent: set[tuple[str, int]] = set()
-
-    async def begin(self) -> None: ...
-
-    async def send(self, topic: str, partition: int, _messages: Iterable[Message]) -> None:
-        self._sent.add((topic, partition))
-
-    async def delivered(self) -> dict[tuple[str, int], int]:
-        return dict.fromkeys(self._sent, 0)
-
-    async def commit(self) -> None:
-        self.commits += 1
-
-    async def stop(self) -> None: ...
-
-
-class Group:
-    """A consumer whose commits succeed."""
-
-    async def commit(self, offsets: object) -> None: ...
+from streams.lane import Lane
+from tests.unit.lanes import DEADLINE_MS, Group, Outbox, shared_of, step, taken_over
 
 
 @pytest.fixture
 def lane(tmp_path: Path) -> Lane:
     """A lane that has been taken over, and whose snapshots would be under ``tmp_path / "home"``."""
-    settings = Settings(home=tmp_path / "home")
-    snapshots = Snapshots(settings, IDENTITY.changelog)
-    out = Lane(0, Shared(settings, Group(), step_of(), Compute(), IDENTITY, snapshots))
-    out._state, out._outbox, out.running = new_state(), Outbox(), True
-    return out
-
-
-async def step(lane: Lane, number: int) -> Counter[str] | None:
-    """A slice of one impression, after which a snapshot is due."""
-    lane._snapshot_due_ms = 0
-    lane.queues.put(Source.IMPRESSION, [record(impression(time_ms=START_MS + number), number)])
-    for queue in lane.queues.sources:
-        queue.caught_up = True
-    return await lane.step()
+    return taken_over(shared_of(tmp_path / "home", Group()), Outbox())
 
 
 def test_a_lane_whose_snapshot_cannot_be_written_goes_on_and_tries_again_when_it_is_due(
@@ -89,7 +35,7 @@ def test_a_lane_whose_snapshot_cannot_be_written_goes_on_and_tries_again_when_it
     assert [(each["event"], each["lane"]) for each in told if each["log_level"] == "warning"] == [
         ("snapshot not written", 0)
     ]
-    assert lane._outbox.commits == 2
+    assert lane._outbox.did.count("commit") == 2
 
 
 def test_a_snapshot_that_fails_at_its_end_leaves_nothing_of_itself(lane: Lane) -> None:

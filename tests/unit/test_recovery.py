@@ -1,11 +1,17 @@
 """What a changelog may hold: rows, a lane row, tombstones; anything else is refused with the way out."""
 
+import asyncio
+from typing import Any, Self
+from unittest.mock import AsyncMock
+
 import msgspec
 import pytest
+from aiokafka import TopicPartition
 
 from scoring.rows import ROW_BYTES, RowStore
 from streams.lane_clicks import person_key
-from streams.recovery import Recovered, RecoveryError, _load
+from streams.recovery import Recovered, RecoveryError, _load, recover
+from streams.settings import Settings
 from streams.wire import LANE_KEY
 from tests.builders import Record
 
@@ -41,3 +47,50 @@ def test_what_the_lane_kept_of_somebody_is_gone_with_its_tombstone_in_the_same_r
         assert base.parts == {}
     _load(base, [gone, kept])
     assert base.parts == {person_key(b"ann"): b"learned"}
+
+
+class Changelog:
+    """A reader of a log that gives a record a read; a marker, which is none, moves it on and gives nothing."""
+
+    def __init__(self, log: list[Record | None]) -> None:
+        self._log = log
+        self._at = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def assign(self, *_: object) -> None: ...
+
+    def seek(self, _: object, offset: int) -> None:
+        self._at = offset
+
+    async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    async def position(self, _: object) -> int:
+        return self._at
+
+    async def getmany(self, tp: TopicPartition, **_: object) -> dict[TopicPartition, list[Record]]:
+        self._at += 1
+        found = self._log[self._at - 1]
+        return {} if found is None else {tp: [found]}
+
+
+def test_a_recovery_reads_until_its_position_is_at_the_end_and_waits_for_no_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[Record | None] = [
+        None,
+        *(Record("state-changelog", 0, n, 0, person_key(b"p%d" % n), b"x") for n in (1, 2)),
+    ]
+    changelog = TopicPartition("state-changelog", 0)
+    told: dict[str, Any] = {}
+    monkeypatch.setattr("streams.recovery.AIOKafkaConsumer", lambda **options: told.update(options) or Changelog(log))
+    for end in (2, 3, 4):  # behind a record, behind another, behind a marker
+        log += [None] * (end - len(log))
+        monkeypatch.setattr("streams.recovery.log_ends", AsyncMock(return_value={changelog: end}))
+        whole = asyncio.run(recover(Settings(), changelog, Recovered(RowStore(), None, 0)))
+        assert (whole.offset, len(whole.parts)) == (end, min(end, 3) - 1)
+    assert told["isolation_level"] == "read_committed"

@@ -1,0 +1,95 @@
+"""A lane's steps without a broker: what a slice takes, how long it may take, and what is told when."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from scoring.events import Source
+from tests.builders import START_MS, impression, record
+from tests.unit.lanes import (
+    CHANGELOG_OFFSET,
+    DEADLINE_MS,
+    Group,
+    Outbox,
+    queue_one,
+    shared_of,
+    step,
+    taken_over,
+    within_deadline,
+)
+
+DAY_MS = 86_400_000
+
+
+def test_a_record_dated_in_the_future_moves_its_lanes_time_no_further_than_the_tolerance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.lane.wall_ms", lambda: START_MS)
+    lane = taken_over(shared_of(tmp_path, Group(), time_tolerance_ms=5_000), Outbox())
+    lane.queues.put(Source.IMPRESSION, [record(impression(time_ms=START_MS + DAY_MS))])
+    lane.queues.sources[Source.CLICK].caught_up = True
+
+    assert asyncio.run(lane.step())
+    assert lane.state.watermarks_ms[Source.IMPRESSION] == START_MS + 5_000
+
+
+def test_a_slice_takes_the_records_of_the_settings_and_leaves_the_rest(tmp_path: Path) -> None:
+    lane = taken_over(shared_of(tmp_path, Group(), slice_records=2), Outbox())
+    for number in range(5):
+        queue_one(lane, number)
+
+    async def left() -> list[int]:
+        return [len(lane.queues) for _ in range(3) if await lane.step()]
+
+    assert asyncio.run(left()) == [3, 1, 0]
+
+
+def test_a_slice_whose_deliveries_get_no_answer_is_given_up_at_its_deadline_and_not_committed(tmp_path: Path) -> None:
+    lane = taken_over(shared_of(tmp_path, Group(), slice_deadline_ms=0), Outbox())
+    lane._outbox.answers.clear()
+
+    async def hang() -> None:
+        with pytest.raises(TimeoutError):
+            await within_deadline(step(lane))
+
+    asyncio.run(hang())
+    assert "commit" not in lane._outbox.did
+
+
+def test_a_lane_left_in_mid_slice_is_given_up_at_its_deadline_with_its_producer_closed(tmp_path: Path) -> None:
+    lane = taken_over(shared_of(tmp_path, Group(), slice_deadline_ms=DEADLINE_MS), Outbox())
+    lane._outbox.answers.clear()
+
+    async def leave() -> None:
+        stepping = asyncio.create_task(step(lane))
+        await within_deadline(lane._outbox.begun.wait())
+        await within_deadline(lane.close(deadline_ms=0))
+        stepping.cancel()
+
+    asyncio.run(leave())
+    assert "commit" not in lane._outbox.did
+    assert lane._outbox.did[-1] == "stop"
+    assert lane.held is None
+
+
+def test_without_transactions_the_lane_row_goes_once_all_that_it_speaks_for_is_delivered(tmp_path: Path) -> None:
+    lane = taken_over(shared_of(tmp_path, Group()), Outbox(transactional=False))
+    asyncio.run(step(lane))
+    assert "placements" in lane._outbox.did
+    assert lane._outbox.did[-5:] == ["state-changelog", "delivered", "lane row", "delivered", "commit"]
+
+
+def test_in_a_transaction_the_lane_row_shares_the_rows_batch(tmp_path: Path) -> None:
+    lane = taken_over(shared_of(tmp_path, Group()), Outbox())
+    asyncio.run(step(lane))
+    assert lane._outbox.did.count("lane row") == 1
+    assert "state-changelog" not in lane._outbox.did
+    assert lane._outbox.did[-2:] == ["delivered", "commit"]
+
+
+def test_a_snapshot_between_two_slices_holds_up_to_the_batch_of_the_last_which_is_read_again(tmp_path: Path) -> None:
+    shared = shared_of(tmp_path, Group())
+    asyncio.run(step(taken_over(shared, Outbox())))
+    loaded = shared.snapshots.load(0, 0, end=CHANGELOG_OFFSET)
+    assert (loaded.offset, len(loaded.store)) == (CHANGELOG_OFFSET, 1)

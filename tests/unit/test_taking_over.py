@@ -1,0 +1,98 @@
+"""How a lane is taken over, without a broker: in which order, and where it goes on."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import CommitFailedError
+
+from scoring.events import Source
+from streams import topic_admin
+from streams.lane import Lane, LaneLostError
+from streams.recovery import Recovered
+from tests.builders import impression, known_topics, record
+from tests.unit.lanes import Group, Outbox, shared_of
+
+ENDS = {"ad-impressions": 110, "clicks": 120}
+TAKING = ["member", "start", "begin", "abort", "member", "recover"]
+
+
+class Member(Group):
+    """A member whose first ``commits`` are accepted, by which a lane knows that it is one."""
+
+    def __init__(self, did: list[str], commits: int = 10) -> None:
+        super().__init__(did)
+        self._commits = commits
+
+    async def committed(self, *_: object) -> int:
+        return 0
+
+    async def commit(self, *_: object) -> None:
+        self.did.append("member")
+        self._commits -= 1
+        if self._commits < 0:
+            raise CommitFailedError("generation")
+
+
+@pytest.fixture
+def did(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done, in order; the changelog is empty and the topics are as they were."""
+    out: list[str] = []
+
+    async def log_ends(_bootstrap: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return {tp: ENDS.get(tp.topic, 0) for tp in partitions}
+
+    async def recover(_settings: object, _changelog: object, base: Recovered) -> Recovered:
+        out.append("recover")
+        return base
+
+    found = known_topics(lanes=4)
+    monkeypatch.setattr(topic_admin, "found", lambda _, names: {name: found[name] for name in names})
+    monkeypatch.setattr("streams.lane.log_ends", log_ends)
+    monkeypatch.setattr("streams.lane.recover", recover)
+    return out
+
+
+def lane_of(home: Path, group: Group, **settings: Any) -> Lane:
+    return Lane(0, shared_of(home, group, lambda *_: Outbox(group.did), **settings))
+
+
+def test_a_lane_is_recovered_once_its_former_owner_is_fenced_by_one_who_is_a_member_before_and_after(
+    did: list[str], tmp_path: Path
+) -> None:
+    lane = lane_of(tmp_path, Member(did))
+    asyncio.run(lane.take_over())
+    assert did[: len(TAKING)] == TAKING
+    assert lane.running
+
+
+@pytest.mark.parametrize(("commits", "done"), [(0, TAKING[:1]), (1, TAKING[:5])])
+def test_who_is_no_member_before_fencing_or_after_it_does_not_take_the_lane(
+    commits: int, done: list[str], did: list[str], tmp_path: Path
+) -> None:
+    lane = lane_of(tmp_path, Member(did, commits))
+    with pytest.raises(LaneLostError, match="lane 0 was given to another worker"):
+        asyncio.run(lane.take_over())
+    assert did == done
+    assert not lane.running
+
+
+@pytest.mark.parametrize(("first_start", "offsets"), [("earliest", [10, 20]), ("latest", [110, 120])])
+def test_a_lane_that_never_ran_begins_where_the_setting_says(
+    first_start: str, offsets: list[int], did: list[str], tmp_path: Path
+) -> None:
+    group = Member(did)
+    lane = lane_of(tmp_path, group, first_start=first_start)
+    asyncio.run(lane.take_over())
+    assert [group.sought[tp] for tp in lane.inputs] == offsets
+    assert [queue.position for queue in lane.queues.sources] == offsets
+
+
+def test_what_was_queued_before_a_lane_goes_to_its_offsets_is_dropped(did: list[str], tmp_path: Path) -> None:
+    lane = lane_of(tmp_path, Member(did))
+    lane.queues.put(Source.IMPRESSION, [record(impression())])
+    asyncio.run(lane.take_over())
+    assert len(lane.queues) == 0

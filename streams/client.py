@@ -20,6 +20,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.connection import aiokafka_options
+from streams.fetching import fetch
 from streams.wire import UNREADABLE, Click, Impression, Placement
 
 USERS_MAX = 100_000
@@ -168,6 +169,7 @@ class PlacementView:
         self._topic = f"{topic_prefix}placements"
         self._ready_within_s = ready_within_s
         self._options = {**aiokafka_options(bootstrap), "isolation_level": isolation, **(security or {})}
+        self._committed = isolation == "read_committed"
         self._fetch_wait_ms = fetch_wait_ms
         self._ready = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -247,7 +249,10 @@ class PlacementView:
                     del waiting[partition]
             if not waiting:
                 self._ready.set()
-            fetched = await self._consumer.getmany(timeout_ms=FETCH_WAIT_MS, max_records=RECORDS_PER_READ)
+            fetched = await fetch(
+                self._consumer, [*self._consumer.assignment()], self._bootstrap,
+                timeout_ms=FETCH_WAIT_MS, max_records=RECORDS_PER_READ, committed=self._committed,
+            )  # fmt: skip
             for records in fetched.values():
                 for record in records:
                     self._latest.take(record.key, record.value)

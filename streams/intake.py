@@ -23,6 +23,7 @@ from scoring.events import Source
 from streams.clock import tick_ms
 from streams.connection import aiokafka_options
 from streams.fatal import CannotStartError, arm_exit, describe
+from streams.fetching import fetch
 from streams.identity import TopicIdentity, check_lanes
 from streams.lane import FenceError, Lane, LaneLostError, Shared
 from streams.leaving import leave
@@ -303,10 +304,18 @@ class Intake(Service, ConsumerRebalanceListener):
         # A lane that waits for its other topic's older records is to be looked at when it has waited.
         waits = any(len(lane.queues) and lane.number not in self._offered for lane in self._lanes.values())
         timeout_ms = min(POLL_MS, self._settings.wait_other_topic_ms) if waits else POLL_MS
-        records = await consumer.getmany(*wanted, timeout_ms=timeout_ms, max_records=self._settings.queue_records)
+
+        def ours(tp: TopicPartition) -> bool:  # not revoked while we waited
+            lane, _ = wanted[tp]
+            return lane.running and self._lanes.get(lane.number) is lane
+
+        records = await fetch(
+            consumer, [*wanted], self._settings.bootstrap,
+            timeout_ms=timeout_ms, max_records=self._settings.queue_records, ours=ours,
+        )  # fmt: skip
         for tp, batch in records.items():
-            lane, source = wanted[tp]
-            if lane.running and self._lanes.get(lane.number) is lane:  # not revoked while we waited
+            if ours(tp):
+                lane, source = wanted[tp]
                 lane.queues.put(source, batch)
         for tp, (lane, source) in wanted.items():
             if lane.running:

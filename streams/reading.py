@@ -6,6 +6,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.connection import aiokafka_options
 from streams.decode import Record
+from streams.fetching import fetch
 from streams.topic_admin import partition_counts
 from streams.topics import TABLE
 
@@ -48,7 +49,9 @@ async def log_ends(bootstrap: str, partitions: Sequence[TopicPartition]) -> dict
             consumer.assign(unread)
             for tp in unread:
                 consumer.seek(tp, ends[tp] - 1)
-            while unread and (batches := await consumer.getmany(*unread, timeout_ms=LAST_BATCH_MS)):
+            while unread and (
+                batches := await fetch(consumer, [*unread], bootstrap, timeout_ms=LAST_BATCH_MS, committed=False)
+            ):
                 ends |= {tp: max(ends[tp], records[-1].offset + 1) for tp, records in batches.items()}
                 unread -= batches.keys()
     finally:
@@ -79,6 +82,9 @@ async def read_topic(
             for tp, begin in (await consumer.beginning_offsets(partitions)).items():
                 consumer.seek(tp, max(begin, ends[tp] - latest))
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
-            batches = await consumer.getmany(timeout_ms=READ_TIMEOUT_MS, max_records=RECORDS_PER_READ)
+            batches = await fetch(
+                consumer, partitions, bootstrap,
+                timeout_ms=READ_TIMEOUT_MS, max_records=RECORDS_PER_READ, committed=committed,
+            )  # fmt: skip
             for records in batches.values():
                 yield records

@@ -12,6 +12,7 @@ from scoring.rows import RowError, RowStore, decode_rows
 from streams.clock import tick_ms
 from streams.connection import aiokafka_options
 from streams.decode import Record
+from streams.fetching import fetch
 from streams.reading import log_ends
 from streams.settings import Settings
 from streams.wire import LANE_KEY, RESERVED, UNREADABLE, LaneRow
@@ -66,7 +67,9 @@ async def recover(settings: Settings, changelog: TopicPartition, base: Recovered
         consumer.seek(changelog, start)
         due_ms = tick_ms() + SAY_EVERY_MS
         while await consumer.position(changelog) < end:
-            records = await consumer.getmany(changelog, timeout_ms=READ_TIMEOUT_MS, max_records=RECORDS_PER_READ)
+            records = await fetch(
+                consumer, [changelog], settings.bootstrap, timeout_ms=READ_TIMEOUT_MS, max_records=RECORDS_PER_READ
+            )
             _load(base, records.get(changelog, []))
             base.offset = await consumer.position(changelog)
             if tick_ms() >= due_ms:

@@ -24,6 +24,7 @@ from streams.decode import Record
 from streams.experiment_report import ExperimentReport, breached, duel_report, encode_report, report
 from streams.experiments import stop
 from streams.fatal import describe
+from streams.fetching import fetch
 from streams.reading import log_ends
 from streams.referee import Referee
 from streams.referee_store import Offsets, load, save
@@ -115,7 +116,10 @@ class RefereeService:
             for partitions, take in zip(groups, takers, strict=True):
                 last = take == self._take_rows
                 while partitions:
-                    batches = await consumer.getmany(*partitions, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
+                    batches = await fetch(
+                        consumer, partitions, self._settings.bootstrap,
+                        timeout_ms=POLL_MS, max_records=RECORDS_PER_READ,
+                    )  # fmt: skip
                     if not batches:
                         if any([await consumer.position(tp) < self._ends.get(tp, 0) for tp in partitions]):
                             continue

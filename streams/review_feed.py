@@ -20,6 +20,7 @@ from scoring.tones import MEMORY
 from streams.connection import aiokafka_options
 from streams.dead_letters import Filter, read
 from streams.decode import Record, Refusal
+from streams.fetching import Batches, fetch
 from streams.letters import letter
 from streams.message import Message
 from streams.reading import log_ends, partitions_of, read_topic
@@ -211,9 +212,9 @@ class ReviewFeed:
             consumer.assign([*ads, *reviews])
             await consumer.seek_to_beginning()
             while not await _reached(consumer, offered):  # of ads that are not known yet no review would be heard
-                self._take(await consumer.getmany(*ads, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ))
+                self._take(await self._read(consumer, ads))
             while True:
-                batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
+                batches = await self._read(consumer, [*ads, *reviews])
                 letters = await asyncio.to_thread(self._take, batches)
                 caught_up = await _reached(consumer, ends)
                 await self._publish(producer, letters)
@@ -221,6 +222,10 @@ class ReviewFeed:
                     await self._tell(producer, self.reviewer.gone(), self.reviewer.news())
                 if caught_up and not follow and not batches:
                     return
+
+    async def _read(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> Batches:
+        bootstrap = self._settings.bootstrap
+        return await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
 
     def _take(self, batches: Mapping[TopicPartition, list[Record]]) -> list[Message]:
         letters: list[Message] = []

@@ -16,6 +16,7 @@ from mode import Service
 from streams.compute import Compute
 from streams.connection import aiokafka_options
 from streams.decode import Record
+from streams.fetching import fetch
 from streams.reading import log_ends, partitions_of
 from streams.settings import Settings
 
@@ -43,6 +44,7 @@ class TopicFeed(Service):
         self._fail = fail
         self._records_per_read = records_per_read
         self._consumer: AIOKafkaConsumer | None = None
+        self._partitions: Sequence[TopicPartition] = ()
         self.refused = 0
         self.caught_up = False
 
@@ -56,7 +58,7 @@ class TopicFeed(Service):
     async def on_start(self) -> None:
         """Read to the end as it is now. Raises `MissingTopicError`: a topic not known yet is not read in part."""
         bootstrap = self._settings.bootstrap
-        partitions = await asyncio.to_thread(partitions_of, bootstrap, self._topic)
+        partitions = self._partitions = await asyncio.to_thread(partitions_of, bootstrap, self._topic)
         consumer = self._consumer = AIOKafkaConsumer(
             isolation_level="read_committed",
             enable_auto_commit=False,
@@ -84,7 +86,10 @@ class TopicFeed(Service):
         return records
 
     async def _read(self, consumer: AIOKafkaConsumer) -> int:
-        batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._records_per_read)
+        batches = await fetch(
+            consumer, self._partitions, self._settings.bootstrap,
+            timeout_ms=POLL_MS, max_records=self._records_per_read,
+        )  # fmt: skip
         for records in batches.values():
             await self.prepare(records)
             self.refused += await self._compute.run(self.take, records)

@@ -35,6 +35,8 @@ BeginningOption = Annotated[
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="End after this many records.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a record, one a line.")]
 
+POLL_MS = 500
+
 ORIGIN = "salience."
 """Header names of a dead letter's origin begin with this."""
 
@@ -113,14 +115,18 @@ async def _records(bootstrap: str, topic: str, from_beginning: bool) -> AsyncGen
 
     from streams.client import require_topic
     from streams.connection import aiokafka_options
+    from streams.fetching import fetch
 
     await require_topic(topic, aiokafka_options(bootstrap))
     async with AIOKafkaConsumer(
         topic, isolation_level="read_committed", enable_auto_commit=False, **aiokafka_options(bootstrap),
         auto_offset_reset="earliest" if from_beginning else "latest",
     ) as consumer:  # fmt: skip
-        async for record in consumer:
-            yield record
+        partitions = [*consumer.assignment()]
+        while True:
+            for records in (await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS)).values():
+                for record in records:
+                    yield record
 
 
 def as_object(record: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.connection import aiokafka_options
 from streams.console.people import Found
+from streams.fetching import fetch
 from streams.topics import DECISIONS
 from streams.wire import Decision
 
@@ -41,7 +42,7 @@ async def find_receipt(bootstrap: str, prefix: str, found: Found) -> Decision | 
         consumer.seek(tp, since.offset)
         user, wanted = found.placed.user_id.encode(), found.placed.placement_id
         while await consumer.position(tp) < end:
-            for record in (await consumer.getmany(tp, timeout_ms=POLL_MS)).get(tp, []):
+            for record in (await fetch(consumer, [tp], bootstrap, timeout_ms=POLL_MS)).get(tp, []):
                 if record.timestamp > found.written_ms + AFTER_MS:
                     return None
                 if record.key == user and record.value is not None:

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from streams.compute import Compute
 from streams.connection import aiokafka_options
 from streams.decode import Record
+from streams.fetching import fetch
 from streams.reading import MissingTopicError, log_ends, remedy
 from streams.topic_admin import partition_counts
 
@@ -104,7 +105,7 @@ class Tails:
             await self._read(consumer, behind)
 
     async def _read(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
-        batches = await consumer.getmany(*partitions, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
+        batches = await fetch(consumer, partitions, self._bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
         for tp, records in batches.items():
             await self._compute.run(self._tails[tp.topic].take, records)
 

@@ -138,7 +138,7 @@ def test_a_feed_that_is_closed_while_it_reads_its_topic_ends_in_order_where_the_
     async def scenario() -> bool:
         feed = ControlFeed(Settings(), Control(), Mock(), pytest.fail)
 
-        async def closed(**_: object) -> None:
+        async def closed(*_: object, **__: object) -> None:
             if told:
                 await feed.stop()
             raise ConsumerStoppedError

@@ -1,0 +1,110 @@
+"""Records fetched whatever their headers are named: a name that is not UTF-8 must not end its reader for ever.
+
+A broker takes any bytes for a header's name; aiokafka parses names with the record, fails on such a one, and again
+wherever it goes on. librdkafka hands over the record, and its headers only where it is asked for them.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from operator import methodcaller
+from typing import Any
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.structs import ConsumerRecord
+
+from streams.connection import librdkafka_options
+
+log = structlog.get_logger()
+
+ANSWER_S = 10.0
+"""Long enough for another connection to a broker that has answered a moment ago."""
+RECORDS_MAX = 1_000
+"""Read apart in one go where the caller has no bound of its own."""
+
+_headers = methodcaller("headers")
+"""Of a message, called from C: where a name is no text it leaves an error behind, which Python raises there; a call
+from here would pass over it, to some later line, once the interpreter has specialised it."""
+Batches = dict[TopicPartition, list[Any]]
+
+
+async def fetch(
+    consumer: Any,
+    partitions: Sequence[TopicPartition],
+    bootstrap: str,
+    *,
+    timeout_ms: int,
+    max_records: int | None = None,
+    committed: bool = True,
+    ours: Callable[[TopicPartition], bool] = lambda _: True,
+) -> Batches:
+    """Return aiokafka's ``getmany`` of ``partitions`` (none would mean all); unreadable headers are left out.
+
+    ``committed``: whether the consumer reads committed records alone. ``ours``: asked after waiting, whether the
+    consumer still reads a partition for the caller; of others nothing is returned and no position changed.
+    Raises `UnicodeDecodeError` where the records cannot be read in another way either.
+    """
+    positions = {tp: await consumer.position(tp) for tp in partitions}
+    try:
+        batches: Batches = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+    except UnicodeDecodeError:
+        for tp in filter(ours, partitions):  # past what the call took of other partitions before it failed
+            consumer.seek(tp, positions[tp])
+        read = await asyncio.to_thread(_read_apart, bootstrap, positions, max_records or RECORDS_MAX, committed)
+        if not read:
+            raise
+        batches = {tp: records for tp, records in read.items() if ours(tp)}
+        for tp, records in batches.items():
+            consumer.seek(tp, records[-1].offset + 1)
+    return batches
+
+
+def _read_apart(bootstrap: str, positions: Mapping[TopicPartition, int], most: int, committed: bool) -> Batches:
+    """Records from ``positions`` on, as far as they have come when one with unreadable headers has; blocks."""
+    from confluent_kafka import Consumer  # noqa: PLC0415 - an ad server that never meets such a record loads none of it
+    from confluent_kafka import TopicPartition as Place  # noqa: PLC0415 - as above
+
+    options = {
+        "group.id": "none",  # wanted, and never joined
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed" if committed else "read_uncommitted",
+        "log_level": 2,
+    }
+    consumer = Consumer({**librdkafka_options(bootstrap), **options})
+    read: Batches = {}
+    left_out: list[ConsumerRecord] = []
+    deadline_s = time.monotonic() + ANSWER_S
+    try:
+        consumer.assign([Place(tp.topic, tp.partition, offset) for tp, offset in positions.items()])
+        while most > 0 and (left_s := deadline_s - time.monotonic()) > 0:
+            message = consumer.poll(0 if left_out else left_s)
+            if message is None:
+                break
+            if message.error():  # of the group, which it asks for and may not see
+                continue
+            record, readable = _record(message)
+            read.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+            if not readable:
+                left_out.append(record)
+            most -= 1
+    finally:
+        consumer.close()
+    for first in left_out[:1]:
+        at = {"topic": first.topic, "partition": first.partition, "offset": first.offset}
+        log.warning("headers left out, a name is not UTF-8", **at, records=len(left_out))
+    return read
+
+
+def _record(message: Any) -> tuple[ConsumerRecord, bool]:
+    """A message of librdkafka as aiokafka has it, and whether its headers could be read."""
+    try:
+        headers, readable = tuple(_headers(message) or ()), True
+    except SystemError:
+        headers, readable = (), False
+    key, value = message.key(), message.value()
+    timestamp_type, timestamp_ms = message.timestamp()
+    sizes = [-1 if part is None else len(part) for part in (key, value)]
+    place = message.topic(), message.partition(), message.offset()
+    return ConsumerRecord(*place, timestamp_ms, timestamp_type, key, value, None, *sizes, headers), readable

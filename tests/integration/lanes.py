@@ -266,15 +266,15 @@ def repartition(bootstrap: str, name: str, partitions: int) -> None:
     admin.create_partitions([NewPartitions(name, partitions)])[name].result()
 
 
-def recreate(bootstrap: str, prefix: str) -> None:
-    """Delete the topic of impressions and make it anew, of one partition."""
+def recreate(bootstrap: str, prefix: str, topic: str = "ad-impressions", partitions: int = 1) -> None:
+    """Delete a topic and make it anew."""
     from confluent_kafka.admin import AdminClient
 
-    name = prefix + "ad-impressions"
+    name = prefix + topic
     admin = AdminClient({"bootstrap.servers": bootstrap})
     admin.delete_topics([name])[name].result()
     deadline = time.monotonic() + DEADLINE_S
     while name in topic_admin.partition_counts(bootstrap, [name]):
         assert time.monotonic() < deadline, f"{name} is still there {DEADLINE_S:.0f} s after it was deleted"
         time.sleep(LOOK_AGAIN_S)
-    topic_admin.create(bootstrap, 1, prefix)
+    topic_admin.create(bootstrap, partitions, prefix)

@@ -9,7 +9,7 @@ from deploy.brokers import Broker
 from streams import topic_admin
 from streams.client import PlacementView, ViewError
 from streams.wire import Placement, encode_json
-from tests.integration.lanes import DEADLINE_S
+from tests.integration.lanes import DEADLINE_S, recreate
 
 pytestmark = pytest.mark.integration
 
@@ -166,6 +166,27 @@ def test_a_topic_that_is_not_there_is_named_and_not_created(topic: Topic) -> Non
             with pytest.raises(ViewError, match="salience topics create"):
                 async with PlacementView(topic.bootstrap, topic_prefix=f"{topic.prefix}no-"):
                     pass
+
+    run(scenario)
+
+
+def test_a_topic_that_is_made_anew_ends_the_view_and_is_told(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.client.LOOK_S", 0.5)
+
+    async def scenario() -> None:
+        async with topic.producer() as producer:
+            await topic.send(producer, placement("u", "p1"))
+        view = await topic.view().__aenter__()
+        try:
+            assert view.get("u", NOW_MS) == placement("u", "p1")
+            await asyncio.to_thread(recreate, topic.bootstrap, topic.prefix, "placements", PARTITIONS)
+            with pytest.raises(ViewError, match="deleted or made anew"):
+                await asyncio.wait_for(view.until_stopped(), DEADLINE_S)
+            with pytest.raises(ViewError, match="deleted or made anew"):
+                view.get("u", NOW_MS)
+        finally:
+            with pytest.raises(ViewError):
+                await view.__aexit__(None, None, None)
 
     run(scenario)
 

@@ -7,11 +7,13 @@ wherever it goes on. librdkafka hands over the record, and its headers only wher
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from operator import methodcaller
 from typing import Any
 
 import structlog
 from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError
 from aiokafka.structs import ConsumerRecord
 
 from streams.connection import librdkafka_options
@@ -45,11 +47,14 @@ async def fetch(
     consumer still reads a partition for the caller; of others nothing is returned and no position changed.
     Raises `UnicodeDecodeError` where the records cannot be read in another way either.
     """
-    positions = {tp: await consumer.position(tp) for tp in partitions}
+    positions: dict[TopicPartition, int] = {}
+    for tp in partitions:
+        with suppress(IllegalStateError):  # revoked while we asked
+            positions[tp] = await consumer.position(tp)
     try:
         batches: Batches = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
     except UnicodeDecodeError:
-        for tp in filter(ours, partitions):  # past what the call took of other partitions before it failed
+        for tp in filter(ours, positions):  # past what the call took of other partitions before it failed
             consumer.seek(tp, positions[tp])
         read = await asyncio.to_thread(_read_apart, bootstrap, positions, max_records or RECORDS_MAX, committed)
         if not read:

@@ -22,11 +22,11 @@ from mode import Service
 from scoring.events import Source
 from streams.clock import tick_ms
 from streams.connection import aiokafka_options
-from streams.fatal import CannotStartError, arm_exit, describe
+from streams.fatal import CannotStartError, arm_exit, describe, end_now
 from streams.fetching import fetch
 from streams.identity import TopicIdentity, check_lanes
 from streams.lane import FenceError, Lane, LaneLostError, Shared
-from streams.leaving import leave
+from streams.leaving import MembershipLostError, check_member, leave
 from streams.queues import SourceQueue
 from streams.settings import Settings
 from streams.vitals import Vitals
@@ -201,10 +201,14 @@ class Intake(Service, ConsumerRebalanceListener):
 
     def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         """Mark the lanes; their own tasks end or abort the slice under way, then forget."""
-        self._joined = False
+        joined, self._joined = self._joined, False
         try:
+            if joined:
+                check_member(self.consumer, self._settings)
             for number in {tp.partition for tp in revoked}:
                 self._release(number)
+        except MembershipLostError as error:
+            end_now(error)  # aiokafka joins again as soon as this returns: an orderly stop would come too late
         except BaseException as error:  # noqa: BLE001 - aiokafka would swallow it
             self.fail(error)
 

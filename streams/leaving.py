@@ -8,12 +8,30 @@ import asyncio
 from collections.abc import Awaitable
 
 import structlog
+from aiokafka import AIOKafkaConsumer
+
+from streams.settings import Settings
 
 log = structlog.get_logger()
 
 FAREWELL_S = 5.0
 """A stop may take three of these, those of lanes side by side: of lanes being taken over, of lanes held, of the group's
 member. With the stop deadline and `topic_admin.ANSWER_S`, for a question under way, `deploy/` must give it as much."""
+
+
+class MembershipLostError(RuntimeError):
+    """A member with a name of its own was put out of its group; joining again would put out who has the name now."""
+
+
+def check_member(consumer: AIOKafkaConsumer, settings: Settings) -> None:
+    """Raises `MembershipLostError` where the group no longer knows the member that has joined it under a name."""
+    # aiokafka tells nobody: it forgets its id when the coordinator does not know it, and keeps it while lanes move.
+    if settings.instance_id and not consumer._coordinator.member_id:  # noqa: SLF001 - as above
+        raise MembershipLostError(
+            f"the group {settings.group} no longer has this worker as {settings.instance_id!r}: another live process "
+            "has the same SALIENCE_INSTANCE_ID, or this one was not heard for SALIENCE_SESSION_TIMEOUT_MS. "
+            "Give each live worker a SALIENCE_INSTANCE_ID of its own, or none"
+        )
 
 
 async def leave(who: str, farewell: Awaitable[object]) -> None:

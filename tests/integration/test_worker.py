@@ -81,6 +81,35 @@ def _says(worker: Worker, line: str) -> Callable[[], Awaitable[bool]]:
     return said
 
 
+def test_a_worker_whose_name_another_process_takes_ends_and_says_so_and_others_may_come_and_go(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once", partitions=2)
+        await shop.publish([*ADS, *events()])
+
+        def worker(log: str, name: str) -> Worker:
+            return Worker(shop, tmp_path / f"{log}.log", home=tmp_path / log, instance_id=name)
+
+        with worker("first", "w0") as first:
+            await until(lambda: shop.has_applied(80), "the first worker's 80 events")
+            with worker("second", "w0") as second:
+                assert first.status() == 70
+                assert "SALIENCE_INSTANCE_ID" in first.said.rstrip().splitlines()[-1]
+                await shop.publish(events(30, start=60))
+                await until(lambda: shop.has_applied(120), "the second worker's 40 events")
+                with worker("other", "w1") as other:
+                    await until(_says(other, "lane taken over"), "a lane of the other worker")
+                    second.signal(signal.SIGTERM)
+                    assert second.status() == 0, second.said
+                    with worker("third", "w0") as third:
+                        await shop.publish(events(30, start=90))
+                        await until(lambda: shop.has_applied(160), "another 40 events")
+                        assert (other.process.poll(), third.process.poll()) == (None, None)
+
+    play(scenario)
+
+
 def test_a_frozen_worker_that_wakes_after_its_lanes_went_to_another_changes_nothing(
     kafka: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 
 from scoring.rows import RowError, RowStore, decode_rows
 from streams.clock import tick_ms
@@ -46,24 +47,40 @@ class Recovered:
     """The watermark that recovery reads up to; 0 before it is known."""
     parts: dict[bytes, bytes] = field(default_factory=dict)
 
+    def discard(self, rows_max: int) -> None:
+        """Begin anew, in place: the lane tells from it how far its recovery is."""
+        self.store, self.lane_row, self.parts = RowStore(rows_max), None, {}
+        self.offset = self.lane_row_offset = 0
+
 
 async def recover(settings: Settings, changelog: TopicPartition, base: Recovered) -> Recovered:
     """Bring ``base`` (empty, or a snapshot) up to the changelog's high watermark, taken now.
 
     Reads committed records only; markers and compaction leave holes, so it is done when the *position* reaches
-    the watermark. To be called after the lane's former owner was fenced. Raises `RecoveryError` where the
-    changelog holds what is not a row.
+    the watermark. To be called after the lane's former owner was fenced. ``base`` is discarded where the log begins
+    behind it, or comes to do so meanwhile: what went with its beginning is in neither. Raises `RecoveryError` where
+    the changelog holds what is not a row.
     """
+    while True:
+        try:
+            return await _read_on(settings, changelog, base)
+        except OffsetOutOfRangeError as error:
+            log.warning("changelog deleted under its reader, read anew", lane=changelog.partition, error=str(error))
+            base.discard(settings.rows_per_lane_max)
+
+
+async def _read_on(settings: Settings, changelog: TopicPartition, base: Recovered) -> Recovered:
     end = base.end = (await log_ends(settings.bootstrap, [changelog]))[changelog]
     async with AIOKafkaConsumer(
         isolation_level="read_committed",
         enable_auto_commit=False,
+        auto_offset_reset="none",
         max_partition_fetch_bytes=16 * 1024 * 1024,
         fetch_max_bytes=64 * 1024 * 1024,
         **aiokafka_options(settings.bootstrap),
     ) as consumer:
         consumer.assign([changelog])
-        start = max(base.offset, (await consumer.beginning_offsets([changelog]))[changelog])
+        start = base.offset or (await consumer.beginning_offsets([changelog]))[changelog]
         consumer.seek(changelog, start)
         due_ms = tick_ms() + SAY_EVERY_MS
         while await consumer.position(changelog) < end:

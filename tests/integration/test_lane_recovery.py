@@ -3,15 +3,19 @@
 import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 from aiokafka import TopicPartition
+from confluent_kafka import TopicPartition as Place
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from deploy.brokers import Broker
+from scoring.rows import ROW, RowStore
 from streams.adopt import adopt
 from streams.lane import Lane
 from streams.lane_clicks import KEY
 from streams.reading import log_ends
-from streams.recovery import RecoveryError
+from streams.recovery import Recovered, RecoveryError, recover
 from tests.integration.lanes import (
     ADS,
     GUARANTEES,
@@ -66,6 +70,40 @@ def test_a_lane_recovers_its_rows_from_snapshot_and_changelog_alike(
         assert stores[0] == stores[1] == await shop.state()
 
     play(scenario)
+
+
+def test_a_snapshot_is_discarded_where_the_changelog_has_lost_what_followed_it(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
+        await shop.publish(events())
+        owner = Owner(shop, ADS)
+        await owner.take_over()
+        await owner.step_all()
+        await owner.vanish()
+        changelog = TopicPartition(topic_prefix + "state-changelog", 0)
+        end = (await log_ends(kafka.bootstrap, [changelog]))[changelog]
+        await asyncio.to_thread(delete_before, kafka.bootstrap, changelog.topic, end - 1)
+        store = RowStore()
+        store.put([b"erased"], np.zeros(1, dtype=ROW))
+
+        recovered = await recover(shop.settings, changelog, Recovered(store, None, 1, 1, parts={b"\0": b"kept"}))
+
+        assert b"erased" not in recovered.store
+        assert (recovered.parts, recovered.lane_row, recovered.offset) == ({}, None, end)
+
+    asyncio.run(scenario())
+
+
+def delete_before(bootstrap: str, name: str, offset: int) -> None:
+    """Let the topic's first partition begin at ``offset``; compaction alone may not do so, retention may."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    both = ConfigEntry("cleanup.policy", "compact,delete", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[both])
+    admin.incremental_alter_configs([resource])[resource].result()
+    place = Place(name, 0, offset)
+    admin.delete_records([place])[place].result()
 
 
 @GUARANTEES

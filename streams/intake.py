@@ -304,19 +304,17 @@ class Intake(Service, ConsumerRebalanceListener):
         if not wanted:
             await asyncio.sleep(POLL_MS / 1000)
             return
-        consumer = self.consumer
+        settings = self._settings
         # A lane that waits for its other topic's older records is to be looked at when it has waited.
         waits = any(len(lane.queues) and lane.number not in self._offered for lane in self._lanes.values())
-        timeout_ms = min(POLL_MS, self._settings.wait_other_topic_ms) if waits else POLL_MS
+        timeout_ms = min(POLL_MS, settings.wait_other_topic_ms) if waits else POLL_MS
 
         def ours(tp: TopicPartition) -> bool:  # not revoked while we waited
             lane, _ = wanted[tp]
             return lane.running and self._lanes.get(lane.number) is lane
 
-        records = await fetch(
-            consumer, [*wanted], self._settings.bootstrap,
-            timeout_ms=timeout_ms, max_records=self._settings.queue_records, ours=ours,
-        )  # fmt: skip
+        most, at = settings.queue_records, settings.bootstrap
+        records = await fetch(self.consumer, [*wanted], at, timeout_ms=timeout_ms, max_records=most, ours=ours)
         for tp, batch in records.items():
             if ours(tp):
                 lane, source = wanted[tp]

@@ -92,15 +92,14 @@ def test_a_run_of_which_no_fault_is_left_is_refused(only: str, guarantee: str, *
         choose(only, guarantee, small_disk=small_disk)
 
 
-def test_a_kind_that_never_met_a_worker_at_work_is_found_and_so_is_a_run_without_faults() -> None:
-    assert Disturbed().unmet() == ["no fault happened"]
-    faults = Disturbed(tried=Counter(killed=21, frozen=3, stopped=1))
-    faults.happened.update(
-        {"killed while starting": 21, "frozen at work": 1, "frozen while starting": 2, "stopped while starting": 1}
-    )
-    assert faults.unmet() == ["killed never met a worker that was at work"]
-    faults.happened["killed at work"] += 1
-    assert not faults.unmet()
+def test_faults_that_hardly_met_workers_at_work_are_found_and_so_is_a_run_without_faults() -> None:
+    assert Disturbed().unmet() == (1, "no fault happened")
+    faults = Disturbed(tried=21)
+    faults.happened.update({"killed while starting": 14, "frozen at work": 6, "leader_killed": 9})
+    assert faults.unmet() == (15, "6 of 21 faults of workers met one that was at work")
+    faults.happened["stopped at work"] += 1
+    assert faults.unmet() == (0, "")
+    assert Disturbed(Counter(leader_killed=9)).unmet() == (0, "")
 
 
 TRACEBACK = "Traceback (most recent call last):\nRuntimeError: half of all starts\n"

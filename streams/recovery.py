@@ -80,7 +80,9 @@ async def _read_on(settings: Settings, changelog: TopicPartition, base: Recovere
         **aiokafka_options(settings.bootstrap),
     ) as consumer:
         consumer.assign([changelog])
-        start = base.offset or (await consumer.beginning_offsets([changelog]))[changelog]
+        # Asked in any case: a consumer that is left before it has waited for anything fails of it.
+        beginning = (await consumer.beginning_offsets([changelog]))[changelog]
+        start = base.offset or beginning
         consumer.seek(changelog, start)
         due_ms = tick_ms() + SAY_EVERY_MS
         while await consumer.position(changelog) < end:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.connection import aiokafka_options
 from streams.conservation import unaccounted
 from streams.reading import MissingTopicError, read_topic
 from streams.settings import Settings
@@ -50,6 +51,6 @@ async def _done(settings: Settings, topic: str) -> dict[int, int]:
     """The offset of each partition before which the group says that it is done; 0 where it has said nothing."""
     partitions = await asyncio.to_thread(partition_counts, settings.bootstrap, [topic])
     async with AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap, group_id=settings.group, enable_auto_commit=False
+        group_id=settings.group, enable_auto_commit=False, **aiokafka_options(settings.bootstrap)
     ) as asking:
         return {each: await asking.committed(TopicPartition(topic, each)) or 0 for each in range(partitions[topic])}

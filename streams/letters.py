@@ -49,7 +49,7 @@ def letter(record: Record, stage: str, error: str, message: str) -> Message:
     )
 
 
-def own_headers(headers: Sequence[tuple[str, bytes]]) -> Headers:
+def own_headers(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
     """The record's headers without those of ours that are said of letters.
 
     The origin of a letter that was sent back and is refused again is the new one; and no producer may have its letters

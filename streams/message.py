@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-Headers = tuple[tuple[str, bytes], ...]
+Headers = tuple[tuple[str, bytes | None], ...]
+"""A header may have no value."""
 
 HEADER_BYTES = 10
 """Of a header, beside its name and value, at most: the lengths of both, as varints of up to five bytes."""

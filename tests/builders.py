@@ -32,7 +32,7 @@ class Record:
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 def ad(ad_id: str = "ad-1", **fields: Any) -> Ad:

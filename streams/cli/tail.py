@@ -122,8 +122,8 @@ async def _records(bootstrap: str, topic: str, from_beginning: bool) -> AsyncGen
         topic, isolation_level="read_committed", enable_auto_commit=False, **aiokafka_options(bootstrap),
         auto_offset_reset="earliest" if from_beginning else "latest",
     ) as consumer:  # fmt: skip
-        partitions = [*consumer.assignment()]
         while True:
+            partitions = [*consumer.assignment()]  # anew: some may have been added
             for records in (await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS)).values():
                 for record in records:
                     yield record

@@ -11,21 +11,12 @@ import pytest
 
 from deploy.brokers import Broker
 from tests.builders import START_MS, click, impression
-from tests.integration.lanes import ADS, Owner, Shop, play, shop_on
+from tests.integration.lanes import Shop, play, shop_on, stepped
 from tests.integration.test_commands import at
 
 pytestmark = pytest.mark.integration
 
 GUARANTEES = pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-
-
-async def stepped(shop: Shop) -> dict[str, int]:
-    """What a new owner of the lane makes of what the topics hold."""
-    owner = Owner(shop, ADS)
-    await owner.take_over()
-    counts = await owner.step_all()
-    await owner.vanish()
-    return counts
 
 
 def asked(shop: Shop, *arguments: str) -> subprocess.CompletedProcess[str]:

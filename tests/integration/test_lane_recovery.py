@@ -30,6 +30,7 @@ from tests.integration.lanes import (
     play,
     recreate,
     shop_on,
+    stepped,
 )
 
 pytestmark = pytest.mark.integration
@@ -78,10 +79,7 @@ def test_a_snapshot_is_discarded_where_the_changelog_has_lost_what_followed_it(
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
         await shop.publish(events())
-        owner = Owner(shop, ADS)
-        await owner.take_over()
-        await owner.step_all()
-        await owner.vanish()
+        await stepped(shop)
         changelog = TopicPartition(topic_prefix + "state-changelog", 0)
         end = (await log_ends(kafka.bootstrap, [changelog]))[changelog]
         await asyncio.to_thread(delete_before, kafka.bootstrap, changelog.topic, end - 1)
@@ -198,10 +196,7 @@ def test_arecreated_topic_is_refused_with_the_command_that_resolves_it(
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
         await shop.publish(events())
-        first = Owner(shop, ADS)
-        await first.take_over()
-        await first.step_all()
-        await first.vanish()
+        await stepped(shop)
         await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
         shop.adopted = True
         await shop.publish(events(80))  # longer than before: only the id tells it from the old one
@@ -212,10 +207,7 @@ def test_arecreated_topic_is_refused_with_the_command_that_resolves_it(
 
         adopted = await adopt(shop.settings)
         assert [(lane.lane, lane.users, lane.next_offsets) for lane in adopted] == [(0, USERS, (0, 0))]
-        third = Owner(shop, ADS)
-        await third.take_over()
-        await third.step_all()
-        await third.vanish()
+        await stepped(shop)
         # The 20 impressions that only the new topic holds are new; the others' ids are forgotten but for the last.
         counts = counted(await shop.state())
         assert counts["impressions"] >= 60 + 20

@@ -26,6 +26,7 @@ from tests.integration.lanes import (
     events,
     play,
     shop_on,
+    stepped,
 )
 
 pytestmark = pytest.mark.integration
@@ -50,10 +51,7 @@ def test_a_crash_between_any_two_deliveries_loses_and_doubles_nothing(
         # Placements, decisions, dead letters, rows; the lane row is in the rows' batch, or a fifth where nothing else
         # makes it the last.
         assert killed or deliveries > (4 if guarantee == "exactly_once" else 5)
-        second = Owner(shop, ADS)
-        await second.take_over()
-        await second.step_all()
-        await second.vanish()
+        await stepped(shop)
 
         assert counted(await shop.state()) == {"impressions": 60, "clicks": 20}
         row = await shop.lane_row()
@@ -104,10 +102,7 @@ def test_a_bad_record_larger_than_a_batch_is_one_dead_letter_and_stops_nothing(
         shop = shop_on(kafka, topic_prefix, tmp_path, guarantee, batch_bytes=524_288)
         bad = b"{" + b"x" * 900_000
         await shop.publish([*events(), ("clicks", b"user-1", bad, LAST_MS)])
-        owner = Owner(shop, ADS)
-        await owner.take_over()
-        counts = await owner.step_all()
-        await owner.vanish()
+        counts = await stepped(shop)
         assert (counts["applied"], counts["dead"], counts["unaccounted"]) == (80, 1, 0)
         assert await shop.read("dead-letters") == [(b"user-1", bad)]
 
@@ -183,10 +178,7 @@ def test_the_recorded_receipt_is_the_state_that_was_scored(kafka: Broker, topic_
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
         await shop.publish(events())
-        owner = Owner(shop, ADS)
-        await owner.take_over()
-        await owner.step_all()
-        await owner.vanish()
+        await stepped(shop)
         rows = await shop.state()
         for user, value in dict(await shop.read("decisions")).items():
             assert value is not None

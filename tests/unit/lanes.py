@@ -132,6 +132,15 @@ def taken_over(shared: Shared, outbox: Outbox, number: int = 0) -> Lane:
     return lane
 
 
+async def stepping(intake: Intake, lane: Lane, outbox: Outbox) -> asyncio.Task[None]:
+    """A step of the lane that has begun, and whose deliveries wait for ``outbox.answers``."""
+    queue_one(lane)
+    outbox.answers.clear()
+    task = asyncio.create_task(intake.step(lane.number))
+    await within_deadline(outbox.begun.wait())
+    return task
+
+
 def intake_of(shared: Shared, *lanes: Lane) -> Intake:
     """An intake that has started, with these lanes; it puts its tokens nowhere."""
     intake = Intake(shared.settings, lambda _: shared, AsyncMock())

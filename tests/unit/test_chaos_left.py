@@ -27,11 +27,11 @@ sys.stdin.read()
 """
 CLEARS = """
 import signal
-from tests.integration.chaos import end_in_order
-end_in_order()
+from streams.cli.ending import undone_when_told_to_end
 try:
-    print("ready", flush=True)
-    signal.pause()
+    with undone_when_told_to_end():
+        print("ready", flush=True)
+        signal.pause()
 finally:
     print("cleared", flush=True)
 """

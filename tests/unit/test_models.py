@@ -41,6 +41,12 @@ def engine_of(model: AttentionModel, *further: AttentionModel) -> Engine:
     return engine
 
 
+def number_of(engine: Engine) -> int:
+    """The shadow's, among the click layer's learners."""
+    assert engine.models.shadow is not None
+    return engine.models.shadow.number
+
+
 def hold(engine: Engine, model: AttentionModel) -> None:
     column = learned_column(model.version)
     engine.catalogue.attach(column, model.encode, model.dim)
@@ -170,7 +176,7 @@ def test_a_shadow_changes_nothing_and_is_told_beside(old: AttentionModel, new: A
     differences = state.models.differences[new.version]
     assert differences.candidates > 100
     assert 0 < differences.total / differences.candidates < differences.largest < 1
-    found = state.clicks.layer.learner(engine.models.shadow.number).evidence  # type: ignore[union-attr]  # it is there
+    found = state.clicks.layer.learner(number_of(engine)).evidence
     known = judged(outcomes, state)
     assert (found.outcomes, found.beside) == (len(known),) * 2
     assert found.clicks == sum(one.clicked for one in known) < len(known)
@@ -185,7 +191,7 @@ def test_a_shadow_shows_nothing_by_what_it_was_trained_on(old: AttentionModel, n
     _, outcomes, _ = run(engine, state, roles=[Roles(shadow=new.version, shadow_share=1.0)])
     assert {bool(one.shadow) for one in outcomes if one.shown_ms <= until_ms} == {False}
     assert {bool(one.shadow) for one in outcomes if one.shown_ms > until_ms} == {True}
-    found = state.clicks.layer.learner(engine.models.shadow.number).evidence  # type: ignore[union-attr]  # it is there
+    found = state.clicks.layer.learner(number_of(engine)).evidence
     assert found.outcomes == sum(one.shown_ms > until_ms for one in judged(outcomes, state)) > 0
 
 
@@ -204,7 +210,7 @@ def test_a_slice_in_which_nobody_is_a_shadows_to_score_is_a_slice_without_it(
 def test_what_a_shadow_has_learned_is_there_when_it_is_promoted(old: AttentionModel, new: AttentionModel) -> None:
     engine, state = engine_of(old, new), lane()
     run(engine, state, roles=[Roles(shadow=new.version, shadow_share=1.0)])
-    number = engine.models.shadow.number  # type: ignore[union-attr]  # it is there
+    number = number_of(engine)
     learned = state.clicks.layer.learner(number).model.array
     former = state.clicks.layer.model.array
     engine.models.play(Roles(live=new.version, former=(old.version,)))

@@ -11,11 +11,10 @@ from tests.unit.lanes import (
     Outbox,
     assigned,
     intake_of,
-    queue_one,
     shared_of,
+    stepping,
     taken_over,
     turns,
-    within_deadline,
 )
 
 BOTH = assigned({0}, {0})
@@ -81,17 +80,14 @@ def test_a_lane_that_comes_back_is_taken_over_once_its_slice_under_way_has_ended
         shared = shared_of(tmp_path, group)
         lane = taken_over(shared, outbox)
         intake = intake_of(shared, lane)
-        queue_one(lane)
-        outbox.answers.clear()
-        stepping = asyncio.create_task(intake.step(0))
-        await within_deadline(outbox.begun.wait())
+        step = await stepping(intake, lane, outbox)
         intake.on_partitions_revoked(BOTH)
         closing = list(intake._closing)
         intake.on_partitions_assigned(BOTH)
         await turns()
         assert "look up" not in did  # the first thing that a lane asks when it is taken over
         outbox.answers.set()
-        await asyncio.gather(stepping, *closing)
+        await asyncio.gather(step, *closing)
         await turns()
         intake.on_partitions_revoked(BOTH)
         await asyncio.gather(*intake._closing)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.lanes import Group, Outbox, intake_of, queue_one, shared_of, taken_over, turns, within_deadline
+from tests.unit.lanes import Group, Outbox, intake_of, shared_of, stepping, taken_over, turns
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -35,10 +35,7 @@ def test_a_stop_lets_a_slice_under_way_be_committed_though_the_agent_is_cut_then
         shared = shared_of(tmp_path, Group(did))
         lane = taken_over(shared, outbox)
         intake = intake_of(shared, lane)
-        queue_one(lane)
-        outbox.answers.clear()
-        agent = asyncio.create_task(intake.step(0))
-        await within_deadline(outbox.begun.wait())
+        agent = await stepping(intake, lane, outbox)
         stopping = asyncio.create_task(intake.on_stop())
         await turns()
         agent.cancel()  # as Faust does with agents, once its services stop

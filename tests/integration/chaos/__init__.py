@@ -5,22 +5,3 @@ door in front of each, `fleet` the workers, `workload` the events, `faults` what
 that keeps what compaction will take, `verdict` what follows from all that is there in the end, `left` what should not
 be, and `mutations` the mistakes that the harness must notice.
 """
-
-import signal
-import sys
-from types import FrameType
-
-
-def end_in_order() -> None:
-    """Let SIGTERM and SIGHUP end this process as an error does: nodes, mounts, workers and folders are cleared away.
-
-    The first of them does; others that follow do not disturb it. From the main thread.
-    """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
-
-
-def _end(number: int, _frame: FrameType | None) -> None:
-    for each in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, lambda *_: None)
-    sys.exit(128 + number)

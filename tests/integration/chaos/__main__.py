@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tests.integration.chaos import end_in_order, faults
+from streams.cli.ending import undone_when_told_to_end
+from tests.integration.chaos import faults
 from tests.integration.chaos.cluster import can_mount_small_disk
 from tests.integration.chaos.mutations import MUTATIONS
 from tests.integration.chaos.run import Plan, Report, run
@@ -55,16 +56,16 @@ def chaos(
     )
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     logging.disable(logging.WARNING)  # the clients' own, of brokers that are being killed
-    end_in_order()
     console.print(f"seed {seed}, {minutes:g} minutes of faults, {guarantee}, mutation {mutation}")
     folder = Path(tempfile.mkdtemp(prefix="salience-chaos-"))
-    try:
-        report = run(plan, folder)
-    finally:
-        if keep:
-            console.print(f"kept: {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+    with undone_when_told_to_end():
+        try:
+            report = run(plan, folder)
+        finally:
+            if keep:
+                console.print(f"kept: {folder}")
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
     _tell(console, report)
     if as_json:
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")

@@ -23,8 +23,8 @@ import typer
 
 from streams import topics
 from streams.audit import audit
+from streams.cli.ending import undone_when_told_to_end
 from streams.lag.watch import LagWatch
-from tests.integration.chaos import end_in_order
 from tests.integration.chaos.cluster import Cluster
 from tests.integration.chaos.fleet import Fleet
 from tests.integration.chaos.run import GROUP, LANES
@@ -185,12 +185,12 @@ def main(
     """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     logging.disable(logging.WARNING)
-    end_in_order()
     folder = Path(tempfile.mkdtemp(prefix="salience-overload-"))
-    try:
-        report = overload(minutes, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with undone_when_told_to_end():
+        try:
+            report = overload(minutes, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     told = msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
     (sys.stdout if as_json else sys.stderr).write(told + "\n")
     raise typer.Exit(0 if report.ok else 1)

@@ -161,27 +161,28 @@ def _judge(
 
     What a user did earlier in the same call is then left out as well: it would have been forgotten.
     """
-    admitted: dict[bytes, list[int]] = {}
+    refused: dict[bytes, int] = {}
     times_ms = out.events["time_ms"].tolist()
     for place in np.flatnonzero(taken).tolist():
         user, time_ms = keys[place] or b"", times_ms[place]
         verdict = gate.judge(user, said.get(place), time_ms)
         if verdict is Verdict.ADMITTED or (user not in store and not belongs_here(user)):
-            admitted.setdefault(user, []).append(place)
             continue
         taken[place] = False
         if verdict is Verdict.ERASED:
             out.erased += 1
             continue
         out.strangers.append((user, place))
-        earlier = admitted.pop(user, []) if verdict is Verdict.REFUSED else []
         if verdict is Verdict.REFUSED:  # also of whom nothing is held: what they did before may come yet
             gate.watermarks.raise_to(user, time_ms)
-        if verdict is Verdict.REFUSED and (earlier or user in store):
-            taken[earlier] = False
-            out.erased += len(earlier)
-            out.withdrawn.append(user)
-            store.remove(user)
+            refused[user] = place
+            if store.remove(user):
+                out.withdrawn.append(user)
+    if refused:
+        earlier = [at for at in np.flatnonzero(taken).tolist() if at < refused.get(keys[at] or b"", 0)]
+        taken[earlier] = False
+        out.erased += len(earlier)
+        out.withdrawn = [*dict.fromkeys([*out.withdrawn, *(keys[at] or b"" for at in earlier)])]
     out.told = out.events[[place for _, place in out.strangers]]
 
 

@@ -29,9 +29,13 @@ PeersPython = Annotated[
     Path | None, typer.Option(exists=True, dir_okay=False, help="An interpreter that has Quix Streams; else this one.")
 ]
 
+INGESTED = 500_000
+RECOVERED = 1_000_000
+"""Events and users of which goals speak; smaller runs are cheaper in what they share, and are held to none."""
+
 
 @app.command(epilog="Example: salience bench ingest --events 100000 --runs 3 --json")
-def ingest(events: Events = 500_000, runs: Runs = 1, peers_python: PeersPython = None, as_json: Json = False) -> None:
+def ingest(events: Events = INGESTED, runs: Runs = 1, peers_python: PeersPython = None, as_json: Json = False) -> None:
     """Drain a backlog into state, unscored, beside aiokafka alone, stock Faust and Quix Streams.
 
     Starts Apache Kafka by itself, in a temporary folder (2 GB a run); worker and peers share one core.
@@ -40,7 +44,7 @@ def ingest(events: Events = 500_000, runs: Runs = 1, peers_python: PeersPython =
         from tests.bench import ingest as benchmark
 
         python = str(peers_python or sys.executable)
-        _tell(benchmark.run(events, runs, say, python), as_json)
+        _tell(benchmark.run(events, runs, say, python), as_json, whole=events >= INGESTED)
 
 
 @app.command(epilog="Example: salience bench e2e --runs 3 --json")
@@ -101,7 +105,7 @@ def scale(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
     with _measuring() as say:
         from tests.bench import scale as benchmark
 
-        _tell(benchmark.run(runs, say, quick=quick), as_json)
+        _tell(benchmark.run(runs, say, quick=quick), as_json, whole=not quick)
 
 
 @app.command(epilog="Example: salience bench learn --runs 5 --json")
@@ -121,11 +125,11 @@ def score(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
         from tests.bench import score as benchmark
         from tests.bench.report import repeated
 
-        _tell(repeated("score", runs, lambda: benchmark.run(quick=quick), say), as_json)
+        _tell(repeated("score", runs, lambda: benchmark.run(quick=quick), say), as_json, whole=not quick)
 
 
 @app.command(epilog="Example: salience bench state --users 100000 --json")
-def state(users: Users = 1_000_000, runs: Runs = 1, as_json: Json = False) -> None:
+def state(users: Users = RECOVERED, runs: Runs = 1, as_json: Json = False) -> None:
     """Bytes of a user's state, and the time to have it back: in memory alone, and through a broker on one core.
 
     Starts Apache Kafka by itself, in a temporary folder (6 GB for a million users).
@@ -133,7 +137,7 @@ def state(users: Users = 1_000_000, runs: Runs = 1, as_json: Json = False) -> No
     with _measuring() as say:
         from tests.bench import recovery as benchmark
 
-        _tell(benchmark.run(users, runs, say), as_json)
+        _tell(benchmark.run(users, runs, say), as_json, whole=users >= RECOVERED)
 
 
 @contextmanager
@@ -166,11 +170,23 @@ def _measuring() -> Iterator[Callable[[str], None]]:
         fail(error)
 
 
-def _tell(report: Mapping[str, Any], as_json: bool) -> None:
-    """The report as one object, or as a table for people: medians, and where there are several runs their range."""
+def _tell(report: Mapping[str, Any], as_json: bool, *, whole: bool = True) -> None:
+    """The report as one object, or as tables for people: medians, where there are several runs their range, and goals.
+
+    ``whole``: of the size that the goals are of.
+    """
+    from tests.bench.goals import judged
+
+    goals = judged(report) if whole else {}
     if as_json:
-        typer.echo(json.dumps(report))
+        typer.echo(json.dumps({**report, "goals": goals}))
         return
+    screen().print(_table(report))
+    if goals:
+        screen().print(_goals_table(goals))
+
+
+def _table(report: Mapping[str, Any]) -> Table:
     ranged = "min" in report
     table = Table("", *(["median", "least", "most"] if ranged else [""]), box=None, show_header=ranged)
     for at, depth, value in _rows({name: part for name, part in report.items() if name not in ("min", "max")}):
@@ -180,7 +196,17 @@ def _tell(report: Mapping[str, Any], as_json: bool) -> None:
         else:
             others = [_text(found) if (found := _at(report.get(end), at)) is not None else "" for end in ("min", "max")]
             table.add_row(label, _text(value), *(others if ranged else []))
-    screen().print(table)
+    return table
+
+
+def _goals_table(goals: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table("goal", "found", "wanted", "", box=None)
+    for at, goal in goals.items():
+        words = {True: coloured("reached", "green"), False: coloured("not reached", "red")}
+        table.add_row(
+            at.replace("_", " ").replace(".", ", "), _text(goal["found"]), goal["wanted"], words.get(goal["reached"])
+        )
+    return table
 
 
 def _rows(report: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int, Any]]:

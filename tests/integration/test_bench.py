@@ -16,11 +16,24 @@ import pytest
 from deploy.brokers import Broker
 from tests.bench import e2e, ingest, latency, overload, recovery, scale, swap
 from tests.bench.bed import Bed
+from tests.bench.goals import GOALS
 from tests.bench.load import Load
+from tests.bench.report import Report
 
 pytestmark = pytest.mark.integration
 
 LOAD = Load(events=2_000, users=200, ads=2_000)
+
+
+def places(report: Report, above: str = "") -> set[str]:
+    """Where a report has anything, as goals name it."""
+    return {above + name for name in report}.union(
+        *(places(part, f"{above}{name}.") for name, part in report.items() if isinstance(part, dict))
+    )
+
+
+def goals_of(benchmark: str) -> set[str]:
+    return {goal.at for goal in GOALS[benchmark]}
 
 
 @pytest.fixture
@@ -40,6 +53,7 @@ def test_ingest_tells_every_engines_pace_and_leaves_out_those_that_are_not_there
         "aiokafka",
     }
     assert 150 < report["bytes_per_event"] < 170
+    assert goals_of("ingest") <= places(report)
 
 
 def test_every_touched_user_gets_a_placement_in_the_e2e_benchmark(bed: Bed) -> None:
@@ -55,6 +69,7 @@ def test_the_generator_has_every_event_answered_by_placements_and_by_the_echo(
     monkeypatch.setattr(latency, "capped", lambda _capacity: 100.0)
     monkeypatch.setattr(latency, "LOADS", (0.5,))
     report = latency.measure(bed, seconds=2, events=400, warm_s=1)
+    assert {place for place in goals_of("latency") if "load_50" in place} <= places(report)
     for guarantee in ("at_least_once", "exactly_once"):
         found = report["latency"][guarantee]["load_50"]
         assert found["events"] == 50 * 2
@@ -73,6 +88,7 @@ def test_an_overload_is_answered_to_the_last_event(bed: Bed, monkeypatch: pytest
 def test_recovery_brings_every_user_back_from_the_changelog_and_from_a_snapshot(bed: Bed) -> None:
     report = recovery.measure(bed, users=500)
     assert set(report) == {"recover_s", "recover_snapshot_s", "from_process_start_s"}
+    assert goals_of("state") - {"bytes_per_user"} <= places(report)
 
 
 def test_the_scale_benchmark_has_a_cell_of_every_size(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +96,7 @@ def test_the_scale_benchmark_has_a_cell_of_every_size(bed: Bed, monkeypatch: pyt
     monkeypatch.setattr(scale, "USERS", (100,))
     monkeypatch.setattr(scale, "PARTITIONS", (4,))
     report = scale.measure(bed, ingest_events=600, e2e_events=300)
+    assert goals_of("scale") <= places(report)
     assert list(report["workers"]["e2e"]) == ["1", "2"]
     assert list(report["partitions"]["ingest"]) == ["4"]
     assert list(report["ads"]) == ["1000", "20000"]
@@ -90,6 +107,7 @@ def test_the_scale_benchmark_has_a_cell_of_every_size(bed: Bed, monkeypatch: pyt
 def test_every_event_is_answered_while_models_change(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swap, "capped", lambda _capacity: 100.0)
     report = swap.measure(bed, seconds=3, events=400, warm_s=1)
+    assert goals_of("swap") <= places(report)
     assert report["events"] == 50 * 3
     assert report["changes"] >= 2
     for figure in ("p50_ms", "p99_ms", "max_ms"):

@@ -15,9 +15,11 @@ from scoring.engine import Engine
 from scoring.events import Source
 from scoring.policies import Policy
 from streams.cli import app
+from streams.cli.bench import INGESTED
 from streams.step import LaneState, Slice, Step
 from streams.wire import Click, encode_json
-from tests.bench import peers
+from tests.bench import ingest, peers
+from tests.bench.goals import GOALS, judged
 from tests.bench.load import ANSWERED_AFTER_MS, START_MS, Load, user_id
 from tests.bench.pace import pace
 from tests.bench.report import medians, ratio, repeated
@@ -94,6 +96,36 @@ def test_a_report_of_several_runs_has_least_and_most_beside_the_medians_and_that
 def test_a_ratio_to_nothing_is_nothing() -> None:
     assert ratio(30, 20) == 1.5
     assert ratio(30, None) is None
+
+
+def test_a_number_at_its_bound_reaches_its_goal_and_one_beyond_or_missing_does_not() -> None:
+    report = {"benchmark": "scale", "cost_ratio_users": 1.301, "cost_ratio_ads": 2, "two_workers_ratio": {"e2e": None}}
+    assert judged(report) == {
+        "cost_ratio_users": {"found": 1.301, "wanted": "<= 1.3", "reached": False},
+        "cost_ratio_ads": {"found": 2, "wanted": "<= 2", "reached": True},
+        "two_workers_ratio.e2e": {"found": None, "wanted": ">= 1.6", "reached": None},
+    }
+    assert judged({"benchmark": "learn", "examples_per_s": 40_000})["examples_per_s"]["reached"]
+    assert judged({"benchmark": "e2e"}) == {}
+
+
+def test_a_run_of_the_goals_size_is_held_to_them_and_a_smaller_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"benchmark": "ingest", "ratio_vs_quix": None} | dict.fromkeys(
+        ("exactly_once_ratio", "ratio_vs_aiokafka", "ratio_vs_faust_stock"), 1.0
+    )
+    monkeypatch.setattr(ingest, "run", lambda *_: found)
+
+    def told(events: int, *how: str) -> str:
+        return CliRunner().invoke(app, ["bench", "ingest", "--events", str(events), *how]).stdout
+
+    goals = json.loads(told(INGESTED, "--json"))["goals"]
+    assert goals["ratio_vs_faust_stock"] == {"found": 1.0, "wanted": ">= 8", "reached": False}
+    assert goals.keys() == {goal.at for goal in GOALS["ingest"]}
+    assert json.loads(told(INGESTED - 1, "--json"))["goals"] == {}
+    table = [line.split() for line in told(INGESTED).splitlines()]
+    assert ["ratio", "vs", "faust", "stock", "1.0", ">=", "8", "not", "reached"] in table
+    assert ["ratio", "vs", "aiokafka", "1.0", ">=", "0.25", "reached"] in table
+    assert ["ratio", "vs", "quix", "not", "measured", ">=", "1.5"] in table
 
 
 def test_the_peers_state_counts_and_remembers_the_last_fifty() -> None:

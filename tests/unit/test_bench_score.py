@@ -17,6 +17,7 @@ from scoring.ranking import rank
 from scoring.rows import ROW_BYTES
 from streams.placing import REASONS_MAX, _most_attended
 from tests.bench import score, state
+from tests.bench.goals import GOALS
 from tests.builders import START_MS, catalogue
 from tests.models import drawn_inputs
 
@@ -32,6 +33,7 @@ def test_the_score_benchmark_reports_every_key_and_its_stages_add_up_to_the_whol
     ratios = ("overhead_ratio", "total_ratio_500", "placements_per_s_100", "placements_per_s_500")
     assert all(isinstance(found[name], int | float) and found[name] > 0 for name in ratios)  # type: ignore[operator] # just checked
     assert found["ads"] == 800
+    assert {goal.at for goal in GOALS["score"]} <= found.keys()
     for count in (100, 500):
         stages = found[f"stages_us_{count}"]
         assert isinstance(stages, dict)

@@ -1,6 +1,7 @@
 """A log parted in time: what may be learnt from, and what tests it, with state that stood still or that followed."""
 
 import copy
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,11 +64,15 @@ class Trial:
 
 
 def split_ms(events: Events, from_ms: int, share: float) -> int:
-    """The moment before which ``share`` of the impressions since ``from_ms`` were shown."""
+    """The moment at which ``share`` is over of the time from the first impression since ``from_ms`` to the last.
+
+    Raises `ValueError` where there are none.
+    """
     shown = events["time_ms"][(events["source"] == Source.IMPRESSION) & (events["time_ms"] >= from_ms)]
     if not len(shown):
         raise ValueError(f"no impressions since {from_ms}; expected a log that has some")
-    return int(np.sort(shown)[min(int(share * len(shown)), len(shown) - 1)])
+    first_ms, last_ms = int(shown.min()), int(shown.max())
+    return first_ms + math.ceil(share * (last_ms - first_ms))
 
 
 def prepare(

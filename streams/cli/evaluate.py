@@ -38,7 +38,7 @@ ShareOption = Annotated[
         "--train-share",
         min=0.05,
         max=0.95,
-        help="Of the impressions, by time, that train; the rest tests. Not with --test.",
+        help="Of the log's time, from the first impression on, that trains; the rest tests. Not with --test.",
         show_default="0.8",
     ),
 ]
@@ -75,7 +75,7 @@ def kuairand(
     lanes: LanesOption = 8,
     as_json: Json = False,
 ) -> None:
-    """Train on the first 80 % of KuaiRand-Pure (or on another share; or on all, with --test), and test on the rest.
+    """Train on the first 80 % of KuaiRand-Pure's time (or another share; or all, with --test), and test on the rest.
 
     Three modes: frozen (state as it stood when the test began), stateful (it follows the stream), online (the click
     layer on top, as the worker runs it). gAUC and NDCG@10 are per user and for frozen state alone: over a stream they
@@ -106,7 +106,7 @@ def log(
     lanes: LanesOption = 8,
     as_json: Json = False,
 ) -> None:
-    """Train on the first 80 % (or another share) of a log of your own, and test on the rest: as kuairand, above.
+    """Train on the first 80 % of the time of a log of your own, or another share, and test on the rest: as kuairand.
 
     The log is as ``salience export-log`` writes it. Where there are reviews, a further model hears of none.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from streams.wire import Ad, Tone
 
 TRAIN_SHARE = 0.8
-"""Of a log's impressions, by time; the rest tests."""
+"""Of the time of a log's impressions; the rest tests."""
 OVERLAP_MAX = 0.05
 """Of what ``--data`` is to teach, that a file that tests may begin before: files meet on a day, or in a week."""
 KUAIRAND: dict[str, Any] = {
@@ -87,7 +87,7 @@ def trial_of(
     share: float = TRAIN_SHARE,
     tones: "Sequence[Tone]" = (),
 ) -> "Trial":
-    """A log parted at ``cut_ms``, or after ``share`` of its impressions; older ones than ``from_ms`` tell looks alone.
+    """A log parted at ``cut_ms``, or after ``share`` of its time; older ones than ``from_ms`` tell looks alone.
 
     ``titles``: vectors of the ads' titles, for a model that asks for them; ``tones``: what reviews told, and when.
     """

@@ -41,7 +41,7 @@ from scoring.inputs import OF_AD, OF_RING, RATED, REVIEWED
 from scoring.rows import RING_SIZE
 from scoring.watch import Detector
 from streams.cli.trials import trial_of
-from tests.builders import made_up_log, tone
+from tests.builders import START_MS, impression, made_up_log, tone
 
 pytestmark = pytest.mark.train
 
@@ -50,6 +50,15 @@ pytestmark = pytest.mark.train
 def trial() -> Trial:
     log = made_up_log(3, events=600, users=12, surface="home", brands=3)
     return trial_of(log.ads, log.events, 0, lambda _done, _total: None)
+
+
+def test_a_log_is_parted_by_its_time_however_many_impressions_its_days_have() -> None:
+    crowd = [impression("user-1", f"ad-{number}", START_MS + 1_000 * number) for number in range(90)]
+    late = [impression("user-1", "ad-0", START_MS + 1_000 * (100 + 10 * number)) for number in range(11)]
+    old = impression("user-1", "ad-0", START_MS - 1_000_000)  # tells looks alone
+    trial = trial_of([], [old, *crowd, *late], START_MS, lambda _done, _total: None, share=0.8)
+    assert trial.cut_ms == START_MS + 160_000
+    assert trial_of([], crowd[:1], 0, lambda _done, _total: None, share=0.8).cut_ms == START_MS
 
 
 def test_a_test_whose_state_stands_still_is_told_of_reviews_as_of_its_beginning() -> None:

@@ -22,6 +22,7 @@ from streams import topics
 from streams.connection import librdkafka_options
 from streams.dead_letters import REQUEUE_ID
 from streams.outbox import LANE_ID
+from streams.pruning import PRUNE_ID
 from streams.settings import Settings
 from streams.topic_admin import ANSWER_S, TopicsError
 
@@ -92,6 +93,7 @@ def _lines() -> Iterator[Line]:
     for name in (*_INPUTS, topics.REVIEWS, topics.DEAD_LETTERS):
         yield Line("admin", "topic", name, "WRITE", "salience dead-letters requeue, and its notes")
     yield Line("admin", "transactional_id", REQUEUE_ID, "WRITE", "salience dead-letters requeue")
+    yield Line("admin", "transactional_id", PRUNE_ID, "WRITE", "salience privacy prune")
     yield Line("admin", "topic", topics.EXPERIMENT_REPORTS, "WRITE", "salience experiment referee")
     yield Line("admin", "topic", topics.CHANGELOG, "WRITE", "salience lanes adopt, while no worker runs")
     yield Line("admin", "group", "", "READ", "salience lanes adopt")

@@ -72,7 +72,13 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
         Message("Allocation", "`allocation/` and the experiment's name.", examples.ALLOCATION),
         Message("ModelRoles", "`model-roles/all`.", examples.MODEL_ROLES),
         Message("ModelStatus", "`model-status/`, the version, a slash and the lane.", examples.MODEL_STATUS),
-        Message("Unset", "The key of what is taken back.", summary="A tombstone.", payload={"type": "null"}),
+        Message(
+            "Unset",
+            "The key of what is taken back.",
+            summary="A tombstone. With the header `salience.upto` it takes nothing back that goes further: an erasure "
+            "whose `time_ms` is later.",
+            payload={"type": "null"},
+        ),
     ),
     topics.PLACEMENTS: (Message("Placement", _USER, examples.PLACEMENT), _FORGOTTEN),
     topics.DECISIONS: (Message("Decision", _USER, examples.DECISION, "The example's arrays are shortened."),),

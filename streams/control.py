@@ -4,8 +4,9 @@
 ready and changed on the compute thread alone, between slices: within a slice it stands still.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -18,11 +19,12 @@ from streams.control_wire import (
     Consent,
     ControlMessage,
     Erasure,
-    ExperimentSetting,
     decode_control,
     kind_of,
 )
 from streams.decode import Record, is_plain
+from streams.letters import PREFIX
+from streams.message import Message
 from streams.reading import read_topic
 from streams.settings import Settings
 from streams.topic_feed import TopicFeed
@@ -33,6 +35,9 @@ log = structlog.get_logger()
 
 RECORDS_PER_READ = 5_000
 """Decoded in one call: about 10 ms."""
+
+UPTO = PREFIX + "upto"
+"""Header of a tombstone: how far it takes its key's messages back (`ControlMessage.sequence`). Without it, all."""
 
 M = TypeVar("M", bound=ControlMessage)
 Listener = Callable[[str, M | None], None]
@@ -46,8 +51,8 @@ class Control:
     """The newest message of each ``kind/name``; no I/O.
 
     A message of an unknown kind is passed over, so that commands may run ahead of workers; one that is malformed, or
-    whose key is not its own, is refused and leaves what was there. So does a change of an experiment that another
-    overtook; one that is repeated keeps its place in the order.
+    whose key is not its own, is refused and leaves what was there. So does one that does not stand after that, and a
+    tombstone that does not go so far. One that repeats what stands keeps its place in the order.
     """
 
     def __init__(self, entries_max: int = 1_000_000) -> None:
@@ -55,6 +60,7 @@ class Control:
         self._entries_max = entries_max
         self._held: dict[str, dict[str, ControlMessage]] = {kind: {} for kind in KIND_NAMES}
         self._listeners: dict[str, list[Callable[[str, ControlMessage | None], None]]] = {}
+        self._hidden: set[tuple[str, str]] = set()
         self.next_offset = 0
         """Offset after the last record taken."""
 
@@ -68,6 +74,10 @@ class Control:
     def all(self, kind: type[M]) -> Mapping[str, M]:
         """The newest messages of ``kind`` by name; the mapping itself, which changes."""
         return self._held[kind_of(kind)]  # type: ignore[return-value]  # a kind's messages are of its type
+
+    def hidden(self, kind: type[M]) -> list[M]:
+        """Messages of ``kind`` that stand, and are not the newest record of their key: compaction will lose them."""
+        return [message for name, message in self.all(kind).items() if (kind_of(kind), name) in self._hidden]
 
     def on(self, kind: type[M], listener: Listener[M]) -> None:
         """Call ``listener(name, message)`` for each message of ``kind``, at once for those held; None is taken back.
@@ -89,21 +99,22 @@ class Control:
                 continue
             try:
                 message = None if record.value is None else read_message(record.key, record.value)
+                upto = _upto(record) if message is None else None
             except UNREADABLE as error:
                 refused += 1  # its error may quote the record, which may name a person
                 log.warning("control message refused", kind=kind, offset=record.offset, error=type(error).__name__)
                 continue
-            self._set(kind, name, message)
+            self._set(kind, name, message, upto)
         return refused
 
-    def _set(self, kind: str, name: str, message: ControlMessage | None) -> None:
+    def _set(self, kind: str, name: str, message: ControlMessage | None, upto: int | None) -> None:
         held = self._held[kind]
-        repeated = False
-        if isinstance(message, ExperimentSetting) and isinstance(before := held.get(name), ExperimentSetting):
-            if not message.stands_after(before):
-                return
-            repeated = message.repeats(before)
-        if not repeated:
+        before = held.get(name)
+        if before is not None and not _stands_after(message, upto, before):
+            self._hidden.add((kind, name))
+            return
+        self._hidden.discard((kind, name))
+        if message is None or before is None or not message.repeats(before):
             held.pop(name, None)
         if message is not None:
             if name not in held and len(self) >= self._entries_max:
@@ -114,6 +125,18 @@ class Control:
             held[name] = message
         for listener in self._listeners.get(kind, ()):
             listener(name, message)
+
+
+def _upto(record: Record) -> int | None:
+    """How far a tombstone goes; None: all the way. Raises `ValueError` where its header tells no number."""
+    told = dict(record.headers).get(UPTO)
+    return None if told is None else int(told)
+
+
+def _stands_after(message: ControlMessage | None, upto: int | None, before: ControlMessage) -> bool:
+    if message is None:
+        return upto is None or before.sequence <= upto
+    return message.stands_after(before)
 
 
 def read_message(key: bytes | None, value: bytes) -> ControlMessage:
@@ -143,21 +166,52 @@ class ControlFeed(TopicFeed):
         return self._control.take(records)
 
 
-async def publish(settings: Settings, messages: Sequence[ControlMessage], gone: Sequence[bytes] = ()) -> list[int]:
-    """Write ``messages``, then tombstones for the keys ``gone``; their offsets, once all are delivered."""
+class Write(Protocol):
+    """Writes ``messages``, then tombstones for those ``gone``; their offsets, once all are delivered."""
+
+    async def __call__(
+        self, messages: Sequence[ControlMessage], gone: Sequence[ControlMessage] = ()
+    ) -> list[int]: ...  # fmt: skip
+
+
+@asynccontextmanager
+async def writing(settings: Settings, transactional_id: str | None = None) -> AsyncIterator[Write]:
+    """A writer on the control topic. A tombstone takes back its message and those before, and none that is newer.
+
+    With a ``transactional_id`` all that is written within is read by others at the end, or never; whoever is at it
+    under the same id is stopped first. None: it is read as it comes.
+    """
     topic = settings.topic_prefix + CONTROL
-    records = [(message.key, msgspec.json.encode(message)) for message in messages]
-    async with AIOKafkaProducer(acks="all", **aiokafka_options(settings.bootstrap)) as producer:
-        sent = [
-            await producer.send(topic, value, key=key, partition=0)
-            for key, value in [*records, *((key, None) for key in gone)]
-        ]
-        return [(await delivery).offset for delivery in sent]
+    options = aiokafka_options(settings.bootstrap)
+    async with AIOKafkaProducer(transactional_id=transactional_id, acks="all", **options) as producer:
+
+        async def write(messages: Sequence[ControlMessage], gone: Sequence[ControlMessage] = ()) -> list[int]:
+            records = [Message(message.key, msgspec.json.encode(message)) for message in messages]
+            records += [Message(one.key, None, ((UPTO, str(one.sequence).encode()),)) for one in gone]
+            sent = [
+                await producer.send(topic, each.value, key=each.key, partition=0, headers=list(each.headers))
+                for each in records
+            ]
+            return [(await delivery).offset for delivery in sent]
+
+        async with producer.transaction() if transactional_id is not None else nullcontext():
+            yield write
 
 
-async def read_control(settings: Settings) -> Control:
-    """What the control topic says now. Raises `MissingTopicError`."""
+async def publish(
+    settings: Settings, messages: Sequence[ControlMessage], gone: Sequence[ControlMessage] = ()
+) -> list[int]:
+    """Write ``messages``, then tombstones for those ``gone``; their offsets, once all are delivered."""
+    async with writing(settings) as write:
+        return await write(messages, gone)
+
+
+async def read_control(settings: Settings, *, committed: bool = True) -> Control:
+    """What the control topic says now; transactions that are open or were aborted are read unless ``committed``.
+
+    Raises `MissingTopicError`.
+    """
     control = Control(settings.control_entries_max)
-    async for records in read_topic(settings.bootstrap, settings.topic_prefix + CONTROL):
+    async for records in read_topic(settings.bootstrap, settings.topic_prefix + CONTROL, committed=committed):
         control.take(records)
     return control

@@ -4,7 +4,7 @@ The topic is compacted; a record's key is ``kind/name``, so that of each name th
 tombstone takes it back. A new kind is a subclass of `ControlMessage` with a ``tag`` and a ``name``, in `KINDS`.
 """
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -25,6 +25,19 @@ class ControlMessage(Struct, frozen=True, kw_only=True, tag_field="kind"):
         """The record's key."""
         return f"{kind_of(type(self))}/{self.name}".encode()
 
+    @property
+    def sequence(self) -> int:
+        """Where it is in the order of its key's messages: what takes this one back leaves alone those further on."""
+        return 0
+
+    def stands_after(self, before: Self) -> bool:  # noqa: ARG002 - kinds that have an order heed it
+        """Whether it holds from now on, ``before`` having held until now; else every reader passes over it."""
+        return True
+
+    def repeats(self, before: Self) -> bool:
+        """Whether it says what ``before`` did, once more."""
+        return self == before
+
 
 class Consent(ControlMessage, frozen=True, kw_only=True, tag="consent"):
     """A person's own answer, until the next one. ``time_ms``: when it was given."""
@@ -40,15 +53,28 @@ class Consent(ControlMessage, frozen=True, kw_only=True, tag="consent"):
 
 
 class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
-    """Everything held of a person is to be forgotten: what happened until ``time_ms``, and never comes back."""
+    """Everything held of a person is to be forgotten: what happened until ``time_ms``, and never comes back.
+
+    ``repeated``: asked for once more by who took an older request back, and passed over where a later one stands.
+    """
 
     user_id: Id
     time_ms: TimeMs
+    repeated: bool = False
 
     @property
     def name(self) -> str:
         """The user."""
         return self.user_id
+
+    @property
+    def sequence(self) -> int:
+        """Its time."""
+        return self.time_ms
+
+    def stands_after(self, before: Self) -> bool:
+        """Whether the person asks, or nothing later is asked: a device's clock decides nothing."""
+        return not self.repeated or self.time_ms >= before.time_ms
 
 
 _END = r"$(?!\n)"
@@ -116,7 +142,7 @@ class ExperimentSetting(ControlMessage, frozen=True, kw_only=True, tag="experime
         """The experiment."""
         return self.experiment
 
-    def stands_after(self, before: "ExperimentSetting") -> bool:
+    def stands_after(self, before: Self) -> bool:
         """Whether it is the experiment from now on, ``before`` being it until now.
 
         Of two changes made from one message the first on the topic stands, and every reader passes over the other. What
@@ -127,7 +153,7 @@ class ExperimentSetting(ControlMessage, frozen=True, kw_only=True, tag="experime
             return self.status == "stopped"
         return self.revision == 0 or self.revision > before.revision
 
-    def repeats(self, before: "ExperimentSetting") -> bool:
+    def repeats(self, before: Self) -> bool:
         """Whether it says what ``before`` did, as another revision."""
         return before == msgspec.structs.replace(self, revision=before.revision)
 

@@ -2,7 +2,7 @@
 
 No write there depends on what stands, so two may be made from one message. The first of them stands, for every reader
 (`ExperimentSetting.stands_after`); whoever wrote the other one finds that, and writes what stands once more. ``read``
-gives the topic's experiments in its order, ``write`` takes messages and keys that are gone.
+gives the topic's experiments in its order, ``write`` takes messages, and those that are taken back.
 """
 
 import itertools
@@ -18,7 +18,7 @@ TRIES_MAX = 5
 
 Known = Mapping[str, ExperimentSetting]
 Read = Callable[[], Known]
-Write = Callable[[Sequence[ExperimentSetting], Sequence[bytes]], object]
+Write = Callable[[Sequence[ExperimentSetting], Sequence[ExperimentSetting]], object]
 
 
 def alter(
@@ -60,14 +60,14 @@ def settled(
         try:
             again = msgspec.structs.replace(draft(_before(known, made.experiment)), revision=stands.revision)
         except ExperimentError:
-            write((), [made.key])
+            write((), [made])
             raise
         if again == stands:
             return stands
         again = msgspec.structs.replace(again, revision=stands.revision + 1)
         write([again], ())
         known = _after(again, read, write)
-    write((), [made.key])
+    write((), [made])
     raise ExperimentError(f"{made.experiment}: others make experiments all the time; try again")
 
 

@@ -70,6 +70,6 @@ async def remove(settings: Settings, version: str) -> None:
         raise RolesError(f"an experiment's arm names {version}; stop it first: salience experiment list")
     gone = known[version]
     parts = unshared(gone, [one for name, one in known.items() if name != version])
-    statuses = [one.key for one in control.all(ModelStatus).values() if one.model == version]
-    await publish(settings, [], [gone.key, *statuses])
+    statuses = [one for one in control.all(ModelStatus).values() if one.model == version]
+    await publish(settings, [], [gone, *statuses])
     await send(settings, dict.fromkeys(parts))

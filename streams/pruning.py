@@ -1,60 +1,51 @@
 """Old requests of erasure taken back from the control topic, and no new one with them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
-from streams.control import Control, publish, read_control, read_message
+import msgspec
+
+from streams.control import Control, read_control, writing
 from streams.control_wire import Erasure
-from streams.decode import Record
-from streams.reading import read_topic
 from streams.settings import Settings
-from streams.topics import CONTROL
-from streams.wire import UNREADABLE
+
+PRUNE_ID = "privacy-prune"
+"""After the topics' prefix, the transactional id of who takes requests back."""
 
 
 async def prune(settings: Settings, before_ms: int) -> int:
     """Take back the requests older than ``before_ms``; how many. Raises `MissingTopicError`.
 
-    Who asks again after the topic was read and before the tombstone stands there is asked for once more: a worker that
-    starts then would not hear of it. That request comes after our tombstones, so that one more look is enough.
+    Who asks again after the topic was read and before the tombstone is there would go with it: everybody who reads both
+    lets the request stand, yet compaction leaves the tombstone alone. So the request is written once more, after it.
+
+    In `exactly_once` both are one transaction: killed between them, nothing was done. In `at_least_once` the request
+    stands as long as it is on the topic, whose segment is closed after an hour, and the next call writes it once more.
     """
-    gone = old_requests(await read_control(settings), before_ms)
-    await publish(settings, [], gone=gone)
-    overtaken = Overtaken(gone, before_ms)
-    async for records in read_topic(settings.bootstrap, settings.topic_prefix + CONTROL):
-        overtaken.take(records)
-    if overtaken.requests:
-        await publish(settings, list(overtaken.requests.values()))
+    transactional_id = settings.topic_prefix + PRUNE_ID if settings.guarantee == "exactly_once" else None
+    async with writing(settings, transactional_id) as write:  # first: it ends what a killed one has left open
+        control = await read_control(settings)
+        gone = old_requests(control, before_ms)
+        left = [erasure for erasure in control.hidden(Erasure) if erasure.time_ms >= before_ms]
+        if not gone and not left:
+            return 0
+        await write(_repeated(left), gone)
+        users = {erasure.user_id for erasure in (*gone, *left)}
+        while overtaken := await _overtaken(settings, users):
+            await write(_repeated(overtaken))
     return len(gone)
 
 
-def old_requests(control: Control, before_ms: int) -> list[bytes]:
-    """Keys of the standing requests older than that."""
-    return [erasure.key for erasure in control.all(Erasure).values() if erasure.time_ms < before_ms]
+def old_requests(control: Control, before_ms: int) -> list[Erasure]:
+    """The standing requests older than that."""
+    return [erasure for erasure in control.all(Erasure).values() if erasure.time_ms < before_ms]
 
 
-class Overtaken:
-    """Requests that are not old and that a tombstone of their key follows, among ``keys``; no I/O."""
+async def _overtaken(settings: Settings, users: AbstractSet[str]) -> list[Erasure]:
+    """Requests of ``users`` that came before what was just written, which may not have been committed yet."""
+    control = await read_control(settings, committed=False)
+    return [erasure for erasure in control.hidden(Erasure) if erasure.user_id in users]
 
-    def __init__(self, keys: Sequence[bytes], before_ms: int) -> None:
-        self.requests: dict[bytes, Erasure] = {}
-        self._keys, self._before_ms = set(keys), before_ms
-        self._standing: dict[bytes, Erasure] = {}
 
-    def take(self, records: Sequence[Record]) -> None:
-        """Take records in order."""
-        for record in records:
-            key = record.key or b""
-            if key not in self._keys:
-                continue
-            if record.value is None:
-                erasure = self._standing.pop(key, None)
-                if erasure is not None and erasure.time_ms >= self._before_ms:
-                    self.requests[key] = erasure
-                continue
-            try:
-                message = read_message(key, record.value)
-            except UNREADABLE:
-                continue  # nobody heeds it
-            if isinstance(message, Erasure):
-                self._standing[key] = message
-                self.requests.pop(key, None)
+def _repeated(erasures: Iterable[Erasure]) -> list[Erasure]:
+    return [msgspec.structs.replace(erasure, repeated=True) for erasure in erasures]

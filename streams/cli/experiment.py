@@ -303,7 +303,9 @@ def _alter(
     _tell(or_fail(lambda: alter(name, change, read, write)), as_json)
 
 
-def _write(settings: "Settings", messages: "Sequence[ExperimentSetting]", gone: Sequence[bytes] = ()) -> None:
+def _write(
+    settings: "Settings", messages: "Sequence[ExperimentSetting]", gone: "Sequence[ExperimentSetting]" = ()
+) -> None:
     from streams.control import publish
 
     asyncio.run(publish(settings, messages, gone))

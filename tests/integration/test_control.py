@@ -32,7 +32,7 @@ def test_a_feed_has_read_everything_when_it_has_started_and_then_follows(
         await feed.start()
         try:
             assert (len(control), control.next_offset) == (300, 300)
-            await publish(shop.settings, [refusal("late")], gone=[refusal("user-0").key])
+            await publish(shop.settings, [refusal("late")], gone=[refusal("user-0")])
 
             async def followed() -> bool:
                 return control.next_offset == 302

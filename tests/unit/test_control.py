@@ -2,7 +2,7 @@
 
 import pytest
 
-from streams.control import Control, ControlFullError
+from streams.control import UPTO, Control, ControlFullError
 from streams.control_wire import Allocation, Consent, ControlMessage, Erasure, ModelRoles, PushedModel
 from streams.wire import encode_json
 from tests.builders import START_MS, Record
@@ -24,6 +24,31 @@ def test_of_one_key_the_newest_message_holds_and_a_tombstone_takes_it_back() -> 
     assert control.get(Consent, "user-1") is None
     assert list(control.all(Consent)) == ["user-2"]
     assert control.next_offset == 4
+
+
+def erasure(time_ms: int, *, repeated: bool = False) -> Erasure:
+    return Erasure(user_id="user-1", time_ms=time_ms, repeated=repeated)
+
+
+def tombstone(upto: bytes | None) -> Record:
+    return Record("control", 0, 1, START_MS, erasure(0).key, None, [(UPTO, upto)])
+
+
+def test_a_tombstone_takes_back_what_it_goes_as_far_as() -> None:
+    for upto, stands in ((b"4", True), (b"5", False), (b"6", False), (None, False)):
+        control = Control()
+        assert control.take([told(erasure(5)), tombstone(upto)]) == 0
+        assert control.get(Erasure, "user-1") == (erasure(5) if stands else None)
+        assert control.hidden(Erasure) == ([erasure(5)] if stands else [])
+    assert control.take([tombstone(b"all")]) == 1
+
+
+def test_a_request_that_is_repeated_takes_the_place_of_none_that_is_later() -> None:
+    control = Control()
+    control.take([told(erasure(6)), told(erasure(5, repeated=True))])
+    assert control.hidden(Erasure) == [control.get(Erasure, "user-1")] == [erasure(6)]
+    control.take([told(erasure(5))])  # by the person, whose device's clock is late
+    assert (control.get(Erasure, "user-1"), control.hidden(Erasure)) == (erasure(5), [])
 
 
 def test_a_name_may_hold_the_separator() -> None:

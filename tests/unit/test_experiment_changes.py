@@ -31,7 +31,7 @@ class Crowded(Topic):
         self._step()
         return super().read()
 
-    def write(self, messages: Sequence[ExperimentSetting], gone: Sequence[bytes] = ()) -> None:
+    def write(self, messages: Sequence[ExperimentSetting], gone: Sequence[ExperimentSetting] = ()) -> None:
         self._step()
         super().write(messages, gone)
 

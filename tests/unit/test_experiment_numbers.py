@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from scoring.policies import Experiments
-from streams.control import Control
+from streams.control import UPTO, Control
 from streams.control_wire import Allocation, ArmSetting, CohortSetting, ExperimentSetting
 from streams.experiment_changes import TRIES_MAX, settled
 from streams.experiments import ExperimentError, ExperimentSwitch, create, start, stop
@@ -41,9 +41,14 @@ class Topic:
     def __init__(self) -> None:
         self.records: list[Record] = []
 
-    def write(self, messages: Sequence[ExperimentSetting], gone: Sequence[bytes] = ()) -> None:
-        for key, value in [*((one.key, encode_json(one)) for one in messages), *((key, None) for key in gone)]:
-            self.records.append(Record("control", 0, len(self.records), 1, key, value))
+    def write(self, messages: Sequence[ExperimentSetting], gone: Sequence[ExperimentSetting] = ()) -> None:
+        for message in messages:
+            self._append(message.key, encode_json(message))
+        for message in gone:
+            self._append(message.key, None, (UPTO, str(message.sequence).encode()))
+
+    def _append(self, key: bytes, value: bytes | None, *headers: tuple[str, bytes]) -> None:
+        self.records.append(Record("control", 0, len(self.records), 1, key, value, headers))
 
     def read(self) -> dict[str, ExperimentSetting]:
         control = Control()

@@ -2,76 +2,75 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
 from streams import pruning
-from streams.control import Control
+from streams.control import UPTO, Control, Write
 from streams.control_wire import ControlMessage, Erasure
 from streams.settings import Settings
 from streams.wire import encode_json
 from tests.builders import START_MS, Record
 
 OLD, NEW = Erasure(user_id="anna", time_ms=START_MS), Erasure(user_id="anna", time_ms=START_MS + 100)
-OTHER = Erasure(user_id="bert", time_ms=START_MS + 100)
+NEWER, OTHER = Erasure(user_id="anna", time_ms=START_MS + 200), Erasure(user_id="bert", time_ms=START_MS + 100)
 BEFORE_MS = START_MS + 50
 
 
 class Topic:
-    """The control topic; ``meanwhile`` comes to it between the first reading and the first writing."""
+    """The control topic; before each of the writings the next of ``meanwhile`` come to it."""
 
-    def __init__(self, standing: Sequence[Erasure], meanwhile: Sequence[Erasure]) -> None:
+    def __init__(self, standing: Sequence[Erasure], *meanwhile: Sequence[Erasure]) -> None:
         self.records: list[Record] = []
-        self._meanwhile = meanwhile
+        self._meanwhile = list(meanwhile)
         for message in standing:
-            self._append(message.key, message)
+            self._append(message)
 
-    def _append(self, key: bytes, message: ControlMessage | None) -> None:
-        value = None if message is None else encode_json(message)
-        self.records.append(Record("control", 0, len(self.records), START_MS, key, value))
+    def _append(self, message: ControlMessage, *, gone: bool = False) -> None:
+        value, headers = (None, [(UPTO, b"%d" % message.sequence)]) if gone else (encode_json(message), [])
+        self.records.append(Record("control", 0, len(self.records), START_MS, message.key, value, headers))
 
-    async def read_topic(self, *_: object) -> AsyncIterator[Sequence[Record]]:
+    async def read_topic(self, *_: object, **__: object) -> AsyncIterator[Sequence[Record]]:
         yield list(self.records)
 
-    async def publish(self, _: Settings, messages: Sequence[ControlMessage], gone: Sequence[bytes] = ()) -> list[int]:
-        for message in self._meanwhile:
-            self._append(message.key, message)
-        self._meanwhile = ()
-        for message in messages:
-            self._append(message.key, message)
-        for key in gone:
-            self._append(key, None)
+    @asynccontextmanager
+    async def writing(self, *_: object) -> AsyncIterator[Write]:
+        yield self._write
+
+    async def _write(self, messages: Sequence[ControlMessage], gone: Sequence[ControlMessage] = ()) -> list[int]:
+        for message in [*(self._meanwhile.pop(0) if self._meanwhile else ()), *messages]:
+            self._append(message)
+        for message in gone:
+            self._append(message, gone=True)
         return []
 
-    def standing(self) -> dict[str, Erasure]:
+    def compacted(self) -> dict[str, int]:
+        """Times of the requests that are left when of each key the newest record is."""
         control = Control()
-        control.take(self.records)
-        return dict(control.all(Erasure))
+        control.take(list({record.key: record for record in self.records}.values()))
+        return {user: erasure.time_ms for user, erasure in control.all(Erasure).items()}
 
 
 @pytest.mark.parametrize(
-    ("standing", "meanwhile", "count", "left"),
+    ("topic", "count", "left"),
     [
-        ([OLD], [], 1, {}),
-        ([OLD, OTHER], [], 1, {"bert": OTHER}),
-        ([OLD], [NEW], 1, {"anna": NEW}),
-        ([OLD], [NEW, OTHER], 1, {"anna": NEW, "bert": OTHER}),
-        ([NEW], [], 0, {"anna": NEW}),
+        (Topic([OLD]), 1, []),
+        (Topic([OLD, OTHER]), 1, [OTHER]),
+        (Topic([OLD], [NEW]), 1, [NEW]),
+        (Topic([OLD], [NEW, OTHER]), 1, [NEW, OTHER]),
+        (Topic([OLD], [NEW], [NEWER]), 1, [NEWER]),
+        (Topic([NEW]), 0, [NEW]),
     ],
+    ids=["old", "old and another's", "anew", "anew and another's", "anew while it is asked for anew", "new"],
 )
 def test_what_is_old_goes_and_what_came_meanwhile_stands(
-    standing: list[Erasure],
-    meanwhile: list[Erasure],
-    count: int,
-    left: dict[str, Erasure],
-    monkeypatch: pytest.MonkeyPatch,
+    topic: Topic, count: int, left: list[Erasure], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    topic = Topic(standing, meanwhile)
     monkeypatch.setattr("streams.control.read_topic", topic.read_topic)
-    monkeypatch.setattr(pruning, "read_topic", topic.read_topic)
-    monkeypatch.setattr(pruning, "publish", topic.publish)
+    monkeypatch.setattr(pruning, "writing", topic.writing)
     assert asyncio.run(pruning.prune(Settings(), BEFORE_MS)) == count
-    assert topic.standing() == left
+    assert topic.compacted() == {erasure.user_id: erasure.time_ms for erasure in left}
     written = len(topic.records)
     assert asyncio.run(pruning.prune(Settings(), BEFORE_MS)) == 0
     assert len(topic.records) == written

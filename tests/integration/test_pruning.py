@@ -1,0 +1,71 @@
+"""Old requests of erasure taken back by a process that is killed on the way: no newer request is lost."""
+
+import asyncio
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from deploy.brokers import Broker
+from streams import pruning
+from streams.control import Control, publish, read_control, writing
+from streams.control_wire import Erasure
+from streams.settings import Settings
+from tests.builders import START_MS
+from tests.integration.lanes import DEADLINE_S, GUARANTEES, Shop, play, shop_on
+
+pytestmark = pytest.mark.integration
+
+KILLED = 9
+OLD, NEW = Erasure(user_id="anna", time_ms=START_MS), Erasure(user_id="anna", time_ms=START_MS + 100)
+OTHER = Erasure(user_id="bert", time_ms=START_MS)
+BEFORE_MS = START_MS + 50
+
+
+def overtaken(settings: Settings) -> None:
+    """Prune; anna asks anew between reading and writing, and at the next look the process is gone."""
+
+    async def read(settings: Settings, *, committed: bool = True) -> Control:
+        if not committed:
+            os._exit(KILLED)
+        control = await read_control(settings)
+        await publish(settings, [NEW])
+        return control
+
+    pruning.read_control = read
+    asyncio.run(pruning.prune(settings, BEFORE_MS))
+
+
+async def standing(shop: Shop) -> dict[str, int]:
+    return {user: one.time_ms for user, one in (await read_control(shop.settings)).all(Erasure).items()}
+
+
+async def bury(shop: Shop) -> None:
+    """End what the dead process has begun, as the next one does: read-committed readers would wait for it."""
+    transactional_id = shop.settings.topic_prefix + pruning.PRUNE_ID
+    async with writing(shop.settings, transactional_id if shop.settings.guarantee == "exactly_once" else None):
+        pass
+
+
+@GUARANTEES
+def test_who_asks_anew_is_forgotten_by_workers_that_start_after_an_older_request_was_half_taken_back(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
+        await publish(shop.settings, [OLD, OTHER])
+        process = multiprocessing.get_context("spawn").Process(target=overtaken, args=(shop.settings,))
+        process.start()
+        await asyncio.to_thread(process.join, DEADLINE_S)
+        assert process.exitcode == KILLED
+
+        await bury(shop)
+        undone = {"bert": OTHER.time_ms} if guarantee == "exactly_once" else {}
+        assert await standing(shop) == {"anna": NEW.time_ms} | undone
+        assert await pruning.prune(shop.settings, BEFORE_MS) == len(undone)
+        assert await standing(shop) == {"anna": NEW.time_ms}
+        assert dict(await shop.read("control"))[NEW.key] is not None  # what compaction leaves
+        assert await pruning.prune(shop.settings, BEFORE_MS) == 0
+
+    play(scenario)

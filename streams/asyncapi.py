@@ -76,7 +76,7 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
             "Unset",
             "The key of what is taken back.",
             summary="A tombstone. With the header `salience.upto` it takes nothing back that goes further: an erasure "
-            "whose `time_ms` is later.",
+            "whose `time_ms` is later, another message whose `revision` is.",
             payload={"type": "null"},
         ),
     ),

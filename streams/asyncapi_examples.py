@@ -198,7 +198,7 @@ PUSHED_MODEL = control_wire.PushedModel(
     model=_NEXT, manifest='{"format":1}', bytes=764_538, parity=5.1e-7, score_ms=0.19, time_ms=TIME_MS
 )
 MODEL_ROLES = control_wire.ModelRoles(
-    live=_MODEL, former=("",), canary=_NEXT, canary_share=0.05, time_ms=TIME_MS, reason="calibration holds"
+    live=_MODEL, former=("",), canary=_NEXT, canary_share=0.05, time_ms=TIME_MS, reason="calibration holds", revision=2
 )
 MODEL_STATUS = control_wire.ModelStatus(
     lane=3,

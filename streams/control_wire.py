@@ -39,6 +39,32 @@ class ControlMessage(Struct, frozen=True, kw_only=True, tag_field="kind"):
         return self == before
 
 
+class Revised(ControlMessage, frozen=True, kw_only=True):
+    """What several people change, each message made from the one that stands (`streams.control_changes`).
+
+    ``revision``: one more than that of the message it was made from, 1 at first; 0 where its writer tells none.
+    """
+
+    revision: Annotated[int, Meta(ge=0)] = 0
+
+    @property
+    def sequence(self) -> int:
+        """Its revision."""
+        return self.revision
+
+    def stands_after(self, before: Self) -> bool:
+        """Whether it holds from now on, ``before`` having held until now.
+
+        Of two changes made from one message the first on the topic stands, and every reader passes over the other.
+        Where the newest message stands, compaction changes nothing: its revision is above all others'.
+        """
+        return self.revision == 0 or self.revision > before.revision
+
+    def repeats(self, before: Self) -> bool:
+        """Whether it says what ``before`` did, perhaps as another revision."""
+        return before == msgspec.structs.replace(self, revision=before.revision)
+
+
 class Consent(ControlMessage, frozen=True, kw_only=True, tag="consent"):
     """A person's own answer, until the next one. ``time_ms``: when it was given."""
 
@@ -110,7 +136,7 @@ class Guardrail(Struct, frozen=True, kw_only=True):
     most_loss: Share
 
 
-class ExperimentSetting(ControlMessage, frozen=True, kw_only=True, tag="experiment"):
+class ExperimentSetting(Revised, frozen=True, kw_only=True, tag="experiment"):
     """An experiment, as it is to run from now on. ``number`` is its own for good and stands in placements' ids.
 
     ``low`` to ``high`` of ``layer`` is reserved while it is not stopped; ``ramp`` of that takes part. Of a ``bandit``
@@ -135,7 +161,6 @@ class ExperimentSetting(ControlMessage, frozen=True, kw_only=True, tag="experime
     minimum: Share = 0.0
     epoch_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 0
     interleaved: bool = False
-    revision: Annotated[int, Meta(ge=0)] = 0
 
     @property
     def name(self) -> str:
@@ -143,19 +168,10 @@ class ExperimentSetting(ControlMessage, frozen=True, kw_only=True, tag="experime
         return self.experiment
 
     def stands_after(self, before: Self) -> bool:
-        """Whether it is the experiment from now on, ``before`` being it until now.
-
-        Of two changes made from one message the first on the topic stands, and every reader passes over the other. What
-        was stopped stays so, and a stop stands whatever came meanwhile. Where the newest message stands, compaction
-        changes nothing: its revision is above all others'.
-        """
+        """Likewise; yet what was stopped stays so, and a stop stands whatever came meanwhile."""
         if "stopped" in (self.status, before.status):
             return self.status == "stopped"
-        return self.revision == 0 or self.revision > before.revision
-
-    def repeats(self, before: Self) -> bool:
-        """Whether it says what ``before`` did, as another revision."""
-        return before == msgspec.structs.replace(self, revision=before.revision)
+        return Revised.stands_after(self, before)
 
 
 class CohortSetting(Struct, frozen=True, kw_only=True):
@@ -242,10 +258,11 @@ class PushedModel(ControlMessage, frozen=True, kw_only=True, tag="model"):
         return self.model
 
 
-class ModelRoles(ControlMessage, frozen=True, kw_only=True, tag="model-roles"):
+class ModelRoles(Revised, frozen=True, kw_only=True, tag="model-roles"):
     """Who scores whom from now on (`scoring.models.Roles`): one message, so that no worker sees half of a change.
 
-    ``forced``: without the evidence that is asked for; ``reason``: why, in the words of who did it.
+    ``forced``: without the evidence that is asked for; ``reason``: why, in the words of who did it. ``revision``: one
+    more than that of the roles it was made from, 1 at first; 0 where its writer tells none.
     """
 
     live: ModelOrNone = ""

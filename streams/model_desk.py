@@ -6,9 +6,9 @@ from pathlib import Path
 from scoring.attention import ModelError
 from streams.clock import wall_ms
 from streams.control import Control, publish, read_control
-from streams.control_wire import ExperimentSetting, ModelRoles, ModelStatus, PushedModel
+from streams.control_wire import ExperimentSetting, ModelStatus, PushedModel
 from streams.experiments import models_of
-from streams.model_roles import RolesError, state_of
+from streams.model_roles import RolesError, roles_told, state_of
 from streams.model_store import MODELS_MAX, manifest_of, obtain, pack, send, unshared
 from streams.model_trial import try_model
 from streams.settings import Settings
@@ -64,7 +64,7 @@ async def remove(settings: Settings, version: str) -> None:
     known = control.all(PushedModel)
     if version not in known:
         raise RolesError(f"there is no model {version!r}; there are: {', '.join(sorted(known)) or 'none'}")
-    if (state := state_of(control.get(ModelRoles, "all") or ModelRoles(), version)) != "pushed":
+    if (state := state_of(roles_told(control), version)) != "pushed":
         raise RolesError(f"{version} is {state}; it can be removed when it has no role and cannot come back")
     if version in models_of(control.all(ExperimentSetting).values()):
         raise RolesError(f"an experiment's arm names {version}; stop it first: salience experiment list")

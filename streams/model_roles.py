@@ -13,6 +13,8 @@ import msgspec
 from scoring.attention import GOLDEN_TOLERANCE
 from scoring.learner import Evidence
 from scoring.models import FORMER_MAX, Roles
+from streams.control import Control
+from streams.control_changes import Read, Write, after
 from streams.control_wire import ModelRoles, ModelStatus, PushedModel
 
 OUTCOMES_MIN = 1_000
@@ -74,6 +76,11 @@ class Record:
         """How much lower its log loss is than that of the model it was beside; None where it was beside none."""
         found = self.evidence
         return (found.live_log_loss - found.beside_log_loss) / found.beside if found.beside else None
+
+
+def roles_told(control: Control) -> ModelRoles:
+    """The roles that stand; nobody's before the first change."""
+    return control.get(ModelRoles, "all") or ModelRoles()
 
 
 def roles_of(message: ModelRoles, arms: tuple[str, ...]) -> Roles:
@@ -161,7 +168,7 @@ def rolled_back(roles: ModelRoles, time_ms: int, reason: str = "") -> ModelRoles
     if not roles.former:
         raise RolesError("no model was live before this one; nothing to go back to")
     live, *former = roles.former
-    return ModelRoles(live=live, former=tuple(former), time_ms=time_ms, reason=reason[:512])
+    return _changed(ModelRoles(live=live, former=tuple(former), revision=roles.revision), time_ms, reason)
 
 
 def _not_live(roles: ModelRoles, version: str, role: str) -> None:
@@ -177,4 +184,26 @@ def _without(roles: ModelRoles, version: str, role: _Shared) -> ModelRoles:
 
 
 def _changed(roles: ModelRoles, time_ms: int, reason: str = "", *, forced: bool = False, **changes: Any) -> ModelRoles:
-    return msgspec.structs.replace(roles, time_ms=time_ms, reason=reason[:512], forced=forced, **changes)
+    made: dict[str, Any] = {
+        "revision": roles.revision + 1,
+        "time_ms": time_ms,
+        "reason": reason[:512],
+        "forced": forced,
+    }
+    return msgspec.structs.replace(roles, **(made | changes))
+
+
+def settled(made: ModelRoles, read: Read, write: Write[ModelRoles]) -> ModelRoles:
+    """Write a change; the roles as they stand now. Raises `RolesError` where others changed what it was made from.
+
+    It is not made anew: what speaks for a promotion or a rollback was said of the roles as they were.
+    """
+    write([made], ())
+    stands = roles_told(after(made, read, write))
+    if not made.repeats(stands):
+        live = stands.live or "the workers' own"
+        raise RolesError(
+            f"not done: somebody else has changed roles meanwhile; live is {live}. Look at salience model list, and do "
+            "it again where it is still meant"
+        )
+    return stands

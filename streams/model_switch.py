@@ -19,7 +19,7 @@ from streams.compute import Compute
 from streams.control import Control
 from streams.control_wire import ControlMessage, ExperimentSetting, ModelRoles, PushedModel
 from streams.experiments import models_of
-from streams.model_roles import roles_of
+from streams.model_roles import roles_of, roles_told
 from streams.model_store import obtain
 from streams.settings import Settings
 
@@ -59,8 +59,7 @@ class ModelSwitch(Service):
 
     def _told(self, _name: str, message: ControlMessage | None) -> None:
         """On the compute thread: other roles may be wanted. Experiments change often, and their models seldom."""
-        roles = self._control.get(ModelRoles, "all") or ModelRoles()
-        wanted = roles_of(roles, models_of(self._control.all(ExperimentSetting).values()))
+        wanted = roles_of(roles_told(self._control), models_of(self._control.all(ExperimentSetting).values()))
         if isinstance(message, ExperimentSetting) and wanted == self._wanted:
             return
         self._wanted = wanted

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -99,7 +99,7 @@ def create(
     _check_models(made, control)
     or_fail(lambda: asyncio.run(tried(settings, control, models_of([made]))))
     _write(settings, [made])
-    draft, read, write = partial(asked, time_ms=made.time_ms), partial(_known, settings), partial(_write, settings)
+    draft, read, write = partial(asked, time_ms=made.time_ms), partial(_control, settings), partial(_write, settings)
     _tell(or_fail(lambda: settled(draft, made, read, write)), as_json)
 
 
@@ -272,12 +272,6 @@ def _control(settings: "Settings") -> "Control":
     return or_fail(lambda: asyncio.run(read_control(settings)))
 
 
-def _known(settings: "Settings") -> "Mapping[str, ExperimentSetting]":
-    from streams.control_wire import ExperimentSetting
-
-    return _control(settings).all(ExperimentSetting)
-
-
 def _reports(settings: "Settings") -> "dict[str, ExperimentReport]":
     from streams.experiment_report import decode_report
     from streams.reading import read_topic
@@ -299,7 +293,7 @@ def _alter(
 ) -> None:
     from streams.experiment_changes import alter
 
-    read, write = partial(_known, settings), partial(_write, settings)
+    read, write = partial(_control, settings), partial(_write, settings)
     _tell(or_fail(lambda: alter(name, change, read, write)), as_json)
 
 

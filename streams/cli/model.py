@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -88,7 +88,9 @@ def shadow(
     from streams.model_roles import with_shadow
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _change(settings, version, lambda roles: with_shadow(roles, version, share, wall_ms()), as_json)
+    control = _control(settings)
+    _pushed(control, version)
+    _change(settings, control, lambda roles: with_shadow(roles, version, share, wall_ms()), as_json)
 
 
 @app.command(epilog="Example: salience model canary my-model-1a2b3c4d --share 0.05")
@@ -103,7 +105,9 @@ def canary(
     from streams.model_roles import with_canary
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _change(settings, version, lambda roles: with_canary(roles, version, share, wall_ms()), as_json)
+    control = _control(settings)
+    _pushed(control, version)
+    _change(settings, control, lambda roles: with_canary(roles, version, share, wall_ms()), as_json)
 
 
 @app.command(epilog="Example: salience model promote my-model-1a2b3c4d")
@@ -147,7 +151,7 @@ def promote(
         fail(f"{version} is not promoted:\n  {told}\nIf it must be: --force --reason '...'")
     _change(
         settings,
-        version,
+        control,
         lambda roles: promoted(roles, version, wall_ms(), reason, forced=bool(found)),
         as_json,
         {"overruled": found},
@@ -160,7 +164,7 @@ def rollback(reason: Reason = "", bootstrap: Bootstrap = None, prefix: Prefix = 
     from streams.model_roles import rolled_back
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _change(settings, None, lambda roles: rolled_back(roles, wall_ms(), reason), as_json)
+    _change(settings, _control(settings), lambda roles: rolled_back(roles, wall_ms(), reason), as_json)
 
 
 @app.command(epilog="Example: salience model remove my-model-1a2b3c4d")
@@ -178,21 +182,21 @@ def remove(version: Version, bootstrap: Bootstrap = None, prefix: Prefix = None,
 
 def _change(
     settings: "Settings",
-    version: str | None,
+    control: "Control",
     change: "Callable[[ModelRoles], ModelRoles]",
     as_json: bool,
     more: dict[str, Any] = {},  # noqa: B006 - only read
 ) -> None:
-    """Make a change of roles and say what they are now."""
+    """Make a change of the roles that ``control`` tells, and say what they are now."""
     import msgspec
 
     from streams.control import publish
+    from streams.model_roles import settled
 
-    control = _control(settings)
-    if version is not None:
-        _pushed(control, version)
-    roles = or_fail(lambda: change(_roles(control)))
-    asyncio.run(publish(settings, [roles]))
+    def write(messages: "Sequence[ModelRoles]", gone: "Sequence[ModelRoles]") -> None:
+        asyncio.run(publish(settings, messages, gone))
+
+    roles = or_fail(lambda: settled(change(_roles(control)), lambda: _control(settings), write))
     if as_json:
         _print(msgspec.to_builtins(roles) | more)
         return
@@ -254,9 +258,9 @@ def _record(control: "Control", version: str) -> Any:
 
 
 def _roles(control: "Control") -> "ModelRoles":
-    from streams.control_wire import ModelRoles
+    from streams.model_roles import roles_told
 
-    return control.get(ModelRoles, "all") or ModelRoles()
+    return roles_told(control)
 
 
 def _pushed(control: "Control", version: str) -> "PushedModel":

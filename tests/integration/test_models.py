@@ -18,8 +18,9 @@ from scoring.engine import Engine
 from streams.app import make_engine
 from streams.catalogue_feed import entry_of
 from streams.control import publish, read_control
-from streams.control_wire import ModelStatus, PushedModel
+from streams.control_wire import ModelRoles, ModelStatus, PushedModel
 from streams.explain import recompute
+from streams.model_roles import promoted, roles_told
 from streams.model_store import pack, send
 from streams.wire import Decision, Outcome, Placement, ShadowScore
 from tests.builders import START_MS, click, impression
@@ -244,5 +245,31 @@ def test_a_promoted_model_outlasts_a_restart_and_every_lane_tells(
             assert f'version="{new}"' in worker.ask("/metrics")[1].decode()
         statuses = (await read_control(shop.settings)).all(ModelStatus)
         assert {(one.lane, one.model, one.refused) for one in statuses.values()} == {(0, new, "")}
+
+    play(scenario)
+
+
+def test_who_promotes_while_somebody_else_changes_roles_is_told_and_changes_nothing(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        new, other = [
+            await push_unseen(shop, toy_model(tmp_path / name, seed=seed)) for seed, name in enumerate(("new", "other"))
+        ]
+        await salience(shop, "model", "canary", new, "--share", "0.1")
+
+        async def parity(*_: object) -> list[str]:
+            """What takes the time in which somebody takes the canary back and lets another model live."""
+            await salience(shop, "model", "canary", new, "--share", "0")
+            await publish(shop.settings, [promoted(roles_told(await read_control(shop.settings)), other, START_MS)])
+            return []
+
+        monkeypatch.setattr("streams.model_desk.parity", parity)
+        told = await salience(shop, "model", "promote", new, "--force", "--reason", "a test", "--json", fails=True)
+        assert f"somebody else has changed roles meanwhile; live is {other}" in told["error"]
+        stands = roles_told(await read_control(shop.settings))
+        assert (stands.live, stands.canary) == (other, "")
+        assert msgspec.json.decode((await shop.read("control"))[-1][1] or b"", type=ModelRoles) == stands
 
     play(scenario)

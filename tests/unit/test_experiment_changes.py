@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from streams.control import Control
-from streams.control_wire import ExperimentSetting
+from streams.control_wire import ControlMessage, ExperimentSetting
 from streams.experiment_changes import alter, settled
 from streams.experiments import ExperimentError, ramp_to, start, stop
 from streams.wire import encode_json
@@ -27,11 +27,11 @@ class Crowded(Topic):
         self._left, self._other = at, other
         self._outcome: ExperimentSetting | str = ""
 
-    def read(self) -> dict[str, ExperimentSetting]:
+    def read(self) -> Control:
         self._step()
         return super().read()
 
-    def write(self, messages: Sequence[ExperimentSetting], gone: Sequence[ExperimentSetting] = ()) -> None:
+    def write(self, messages: Sequence[ControlMessage], gone: Sequence[ControlMessage] = ()) -> None:
         self._step()
         super().write(messages, gone)
 
@@ -58,7 +58,7 @@ def outcome(command: Command, topic: Topic) -> ExperimentSetting | str:
 def creates(value: float) -> Command:
     def command(topic: Topic) -> ExperimentSetting:
         draft = asked("warmth", value=value)
-        made = draft(topic.read())
+        made = draft(topic.read().all(ExperimentSetting))
         topic.write([made])
         return settled(draft, made, topic.read, topic.write)
 
@@ -97,14 +97,17 @@ def told(records: Sequence[Record]) -> list[ExperimentSetting | None]:
     return heard
 
 
-def assert_all_read_alike(topic: Topic) -> Mapping[str, ExperimentSetting]:
-    """Whoever reads the topic compacted, as far as it may be, finds what those do who were there all the time."""
-    stands = Topic.read(topic)
-    for end in range(len(topic.records) + 1):
+def assert_all_read_alike(topic: Topic, since: int = 0) -> Mapping[str, ExperimentSetting]:
+    """Whoever reads the topic compacted, as far as it may be, finds what those do who were there all the time.
+
+    ``since``: how much of it has been compacted at least.
+    """
+    stands = topic.known()
+    for end in range(since, len(topic.records) + 1):
         newest = {record.key: record for record in topic.records[:end]}
         compacted = Topic()
         compacted.records = [*newest.values(), *topic.records[end:]]
-        assert {name: content(one) for name, one in compacted.read().items()} == {
+        assert {name: content(one) for name, one in compacted.known().items()} == {
             name: content(one) for name, one in stands.items()
         }
     return stands
@@ -128,6 +131,37 @@ def test_of_two_who_create_one_name_at_once_one_has_it_and_the_other_is_told(at:
     stands = assert_all_read_alike(topic)
     assert content(stands["warmth"]) == content(created)
     assert all(one is not None and one.arms == created.arms for one in told(topic.records))  # nobody saw the other
+
+
+def test_a_change_that_does_not_stand_is_not_the_newest_though_its_writer_was_killed() -> None:
+    topic = Topic()
+    topic.records = records_of(creates(0.3))
+    started = partial(start, time_ms=2)
+
+    def write(messages: Sequence[ControlMessage], gone: Sequence[ControlMessage]) -> None:
+        first = len(topic.records) == 1
+        topic.write(messages, gone)
+        if first:  # another is made from the same message, and nothing more of it comes
+            topic.write([started(draft, 0.9)])
+
+    draft = topic.known()["warmth"]
+    assert alter("warmth", lambda setting: started(setting, 0.2), topic.read, write).ramp == 0.2
+    assert assert_all_read_alike(topic, since=len(topic.records))["warmth"].ramp == 0.2
+
+
+def test_who_gives_a_draft_up_takes_nothing_back_that_another_made_of_it_meanwhile() -> None:
+    topic = Topic()
+    first, second = asked("warmth", width=0.8)({}), asked("heat", width=0.8)({})
+    topic.write([first, second])
+
+    def write(messages: Sequence[ControlMessage], gone: Sequence[ControlMessage]) -> None:
+        if gone:
+            topic.write([start(topic.known()["heat"], 1.0, 2)])
+        topic.write(messages, gone)
+
+    with pytest.raises(ExperimentError, match=r"no 0\.800 of the layer is free.*has changed it: it is running"):
+        settled(asked("heat", width=0.8), second, topic.read, write)
+    assert assert_all_read_alike(topic, since=len(topic.records))["heat"].status == "running"
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
@@ -172,7 +206,7 @@ def test_what_is_stopped_while_it_is_ramped_stays_stopped(at: int, mine: Command
 def test_a_stop_stands_though_it_was_made_from_a_message_that_no_longer_did() -> None:
     topic = Topic()
     topic.records = records_of(creates(0.3), starts)
-    seen = topic.read()["warmth"]
+    seen = topic.known()["warmth"]
     ramps(topic)
     topic.write([stop(seen, "costs too much", 5)])
     assert assert_all_read_alike(topic)["warmth"].status == "stopped"
@@ -206,7 +240,7 @@ def test_messages_of_who_tells_no_revision_stand_as_they_come() -> None:
     del written["revision"]
     topic.records = [Record("control", 0, 0, 1, draft.key, msgspec.json.encode(written))]
     assert starts(topic).revision == 1
-    topic.write([msgspec.structs.replace(ramp_to(topic.read()["warmth"], 0.4, 3), revision=0)])
+    topic.write([msgspec.structs.replace(ramp_to(topic.known()["warmth"], 0.4, 3), revision=0)])
     assert assert_all_read_alike(topic)["warmth"].ramp == 0.4
     assert ramps(topic).ramp == 0.5
 

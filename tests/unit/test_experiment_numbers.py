@@ -8,8 +8,9 @@ import pytest
 
 from scoring.policies import Experiments
 from streams.control import UPTO, Control
-from streams.control_wire import Allocation, ArmSetting, CohortSetting, ExperimentSetting
-from streams.experiment_changes import TRIES_MAX, settled
+from streams.control_changes import TRIES_MAX
+from streams.control_wire import Allocation, ArmSetting, CohortSetting, ControlMessage, ExperimentSetting
+from streams.experiment_changes import settled
 from streams.experiments import ExperimentError, ExperimentSwitch, create, start, stop
 from streams.referee import Referee
 from streams.wire import encode_json
@@ -41,7 +42,7 @@ class Topic:
     def __init__(self) -> None:
         self.records: list[Record] = []
 
-    def write(self, messages: Sequence[ExperimentSetting], gone: Sequence[ExperimentSetting] = ()) -> None:
+    def write(self, messages: Sequence[ControlMessage], gone: Sequence[ControlMessage] = ()) -> None:
         for message in messages:
             self._append(message.key, encode_json(message))
         for message in gone:
@@ -50,21 +51,24 @@ class Topic:
     def _append(self, key: bytes, value: bytes | None, *headers: tuple[str, bytes]) -> None:
         self.records.append(Record("control", 0, len(self.records), 1, key, value, headers))
 
-    def read(self) -> dict[str, ExperimentSetting]:
+    def read(self) -> Control:
         control = Control()
         control.take(self.records)
-        return dict(control.all(ExperimentSetting))
+        return control
+
+    def known(self) -> dict[str, ExperimentSetting]:
+        return dict(Topic.read(self).all(ExperimentSetting))
 
 
 def test_drafts_that_are_made_at_once_get_numbers_and_ranges_of_their_own() -> None:
     topic, names = Topic(), ("warmth", "heat", "keen")
     drafts = {name: asked(name, width=0.3) for name in names}
-    made = {name: drafts[name](topic.read()) for name in names}  # all read before any writes
+    made = {name: drafts[name](topic.known()) for name in names}  # all read before any writes
     for one in made.values():
         topic.write([one])
     for name in reversed(names):
         made[name] = settled(drafts[name], made[name], topic.read, topic.write)
-    assert topic.read() == made
+    assert topic.known() == made
     assert sorted(one.number for one in made.values()) == [1, 2, 3]
     assert len({one.low for one in made.values()}) == 3
     assert made["warmth"].number == 1  # who was first keeps it
@@ -83,7 +87,7 @@ def test_a_draft_for_which_another_left_no_room_is_taken_back() -> None:
     topic.write([first, second])
     with pytest.raises(ExperimentError, match=r"no 0\.800 of the layer is free"):
         settled(asked("heat", width=0.8), second, topic.read, topic.write)
-    assert topic.read() == {"warmth": first}
+    assert topic.known() == {"warmth": first}
 
 
 def test_a_draft_that_others_always_overtake_is_taken_back() -> None:
@@ -92,14 +96,17 @@ def test_a_draft_that_others_always_overtake_is_taken_back() -> None:
     topic.write([made])
     number = iter(range(1, 100))
 
-    def read() -> dict[str, ExperimentSetting]:
+    def read() -> Control:
         first = msgspec.structs.replace(made, experiment=f"o{next(number)}", status="running", number=next(number))
-        return {first.experiment: first} | topic.read()
+        crowded = Topic()
+        crowded.write([first])
+        crowded.records += topic.records
+        return crowded.read()
 
     with pytest.raises(ExperimentError, match="others make experiments all the time"):
         settled(asked("warmth", width=0.01), made, read, topic.write)
     assert len(topic.records) == 1 + TRIES_MAX + 1
-    assert topic.read() == {}
+    assert topic.known() == {}
 
 
 def test_an_experiment_with_the_number_of_another_ends_it_nowhere_and_runs_when_that_has_ended() -> None:

@@ -1,9 +1,12 @@
 """Changes of roles, and what speaks against a promotion."""
 
+from collections.abc import Sequence
+
+import msgspec
 import pytest
 
 from scoring.learner import Evidence
-from streams.control_wire import ModelRoles, ModelStatus, PushedModel
+from streams.control_wire import ControlMessage, ModelRoles, ModelStatus, PushedModel
 from streams.model_roles import (
     Limits,
     Record,
@@ -11,11 +14,15 @@ from streams.model_roles import (
     objections,
     promoted,
     record_of,
+    roles_told,
     rolled_back,
+    settled,
     state_of,
     with_canary,
     with_shadow,
 )
+from tests.builders import Record as Read
+from tests.unit.test_experiment_numbers import Topic
 
 NEW, OTHER = "new-00000001", "other-00000002"
 PUSHED = PushedModel(model=NEW, manifest="{}", bytes=1, parity=1e-6, score_ms=0.2, time_ms=1)
@@ -133,3 +140,49 @@ def test_a_record_is_the_sum_of_its_lanes() -> None:
     assert record.calibration == pytest.approx(1.0)
     assert record.gain == pytest.approx(0.1)
     assert (record.candidates, record.mean_difference, record.largest_difference) == (400, 0.02, 0.4)
+
+
+def newest(topic: Topic) -> ModelRoles:
+    """The roles that compaction leaves."""
+    compacted = Topic()
+    compacted.records = topic.records[-1:]
+    return roles_told(compacted.read())
+
+
+@pytest.mark.parametrize("before", [ModelRoles(), promoted(ModelRoles(), "old-00000003", 1)])
+def test_of_two_changes_at_once_the_first_stands_for_every_reader_and_the_other_is_told(before: ModelRoles) -> None:
+    topic = Topic()
+    topic.write([before])
+    first, second = promoted(before, NEW, 2, "it is better"), with_canary(before, OTHER, 0.1, 3)
+    topic.write([first])
+    with pytest.raises(RolesError, match=f"somebody else has changed roles meanwhile; live is {NEW}"):
+        settled(second, topic.read, topic.write)
+    assert first.repeats(roles_told(topic.read()))
+    assert first.repeats(newest(topic))
+    again = with_canary(roles_told(topic.read()), OTHER, 0.1, 4)
+    assert settled(again, topic.read, topic.write) == again == newest(topic)
+    assert (again.live, again.canary) == (NEW, OTHER)
+
+
+def test_a_change_stands_though_another_that_does_not_was_written_after_it_by_who_was_killed() -> None:
+    topic = Topic()
+    first, second = promoted(ModelRoles(), NEW, 2), with_canary(ModelRoles(), OTHER, 0.1, 3)
+
+    def write(messages: Sequence[ControlMessage], gone: Sequence[ControlMessage]) -> None:
+        topic.write(messages, gone)
+        if len(topic.records) == 1:
+            topic.write([second])
+
+    assert first.repeats(settled(first, topic.read, write))
+    assert first.repeats(newest(topic))
+
+
+def test_changes_of_roles_by_who_tells_no_revision_stand_as_they_come() -> None:
+    topic, former = Topic(), msgspec.to_builtins(promoted(ModelRoles(), NEW, 1))
+    del former["revision"]
+    for live in (NEW, OTHER):
+        value = msgspec.json.encode(former | {"live": live})
+        topic.records.append(Read("control", 0, len(topic.records), 1, b"model-roles/all", value))
+    assert (roles_told(topic.read()).live, roles_told(topic.read()).revision) == (OTHER, 0)
+    back = rolled_back(roles_told(topic.read()), 3)
+    assert settled(back, topic.read, topic.write) == back == roles_told(topic.read())

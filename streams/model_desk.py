@@ -1,5 +1,10 @@
-"""What the commands do with models on the topics: push one, look at it again, take one away."""
+"""What the commands do with models on the topics: push one, look at it again, take one away.
 
+No write there depends on what others write meanwhile, so whoever has written looks again: of those who push or give a
+role, and those who remove, the last to write looks after both have written, and finds what is missing.
+"""
+
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,7 +14,7 @@ from streams.control import Control, publish, read_control
 from streams.control_wire import ExperimentSetting, ModelStatus, PushedModel
 from streams.experiments import models_of
 from streams.model_roles import RolesError, roles_told, state_of
-from streams.model_store import MODELS_MAX, manifest_of, obtain, pack, send, unshared
+from streams.model_store import MODELS_MAX, fetch, manifest_of, obtain, pack, send, unshared
 from streams.model_trial import try_model
 from streams.settings import Settings
 
@@ -17,7 +22,8 @@ from streams.settings import Settings
 async def push(settings: Settings, directory: Path) -> PushedModel:
     """Try the model in ``directory`` and publish it: its files first, then the manifest that speaks of them.
 
-    Raises `ModelError` where it is refused, and `RolesError` where there is no room for it or its version is another's.
+    Raises `ModelError` where it is refused, or somebody removed files of it meanwhile, and `RolesError` where there is
+    no room for it or its version is another's.
     """
     packed = pack(directory)
     proof = await try_model(directory, settings)
@@ -38,6 +44,10 @@ async def push(settings: Settings, directory: Path) -> PushedModel:
         raise RolesError(f"{len(known)} models are on the topic, as many as may be; salience model remove VERSION")
     await send(settings, packed.parts)
     await publish(settings, [pushed])
+    if (await read_control(settings)).get(PushedModel, pushed.model) != pushed:
+        raise RolesError(f"somebody pushed or removed {pushed.model} meanwhile; push it again")
+    with tempfile.TemporaryDirectory(prefix="salience-model-") as folder:
+        await fetch(settings, pushed, Path(folder))
     return pushed
 
 
@@ -59,17 +69,36 @@ async def tried(settings: Settings, control: Control, versions: Iterable[str]) -
 
 
 async def remove(settings: Settings, version: str) -> None:
-    """Take a model off the topics. Raises `RolesError` where it has a role or is not there."""
+    """Take a model off the topics: its message first, so that who gives it a role from then on finds it gone.
+
+    Raises `RolesError` where it has a role or is not there, having put it back where it was given one meanwhile, and
+    where a model that was pushed meanwhile lacks files now.
+    """
     control = await read_control(settings)
-    known = control.all(PushedModel)
-    if version not in known:
-        raise RolesError(f"there is no model {version!r}; there are: {', '.join(sorted(known)) or 'none'}")
+    _check_removable(control, version)
+    gone = control.all(PushedModel).get(version)
+    if gone is None:
+        there = ", ".join(sorted(control.all(PushedModel))) or "none"
+        raise RolesError(f"there is no model {version!r}; there are: {there}")
+    await publish(settings, [], [gone])
+    control = await read_control(settings)
+    try:
+        _check_removable(control, version)
+    except RolesError:
+        await publish(settings, [control.get(PushedModel, version) or gone])
+        raise
+    known = dict(control.all(PushedModel))
+    parts = dict.fromkeys(unshared(gone, known.values()))
+    await publish(settings, [], [one for one in control.all(ModelStatus).values() if one.model == version])
+    await send(settings, parts)
+    for name, pushed in (await read_control(settings)).all(PushedModel).items():
+        if name not in known and parts.keys() - unshared(gone, [pushed]):
+            raise RolesError(f"{name} was pushed meanwhile and lacks files of {version}; push it again")
+
+
+def _check_removable(control: Control, version: str) -> None:
+    """Raises `RolesError` where the model has a role, or an experiment's arm names it."""
     if (state := state_of(roles_told(control), version)) != "pushed":
         raise RolesError(f"{version} is {state}; it can be removed when it has no role and cannot come back")
     if version in models_of(control.all(ExperimentSetting).values()):
         raise RolesError(f"an experiment's arm names {version}; stop it first: salience experiment list")
-    gone = known[version]
-    parts = unshared(gone, [one for name, one in known.items() if name != version])
-    statuses = [one for one in control.all(ModelStatus).values() if one.model == version]
-    await publish(settings, [], [gone, *statuses])
-    await send(settings, dict.fromkeys(parts))

@@ -194,16 +194,21 @@ def _changed(roles: ModelRoles, time_ms: int, reason: str = "", *, forced: bool 
 
 
 def settled(made: ModelRoles, read: Read, write: Write[ModelRoles]) -> ModelRoles:
-    """Write a change; the roles as they stand now. Raises `RolesError` where others changed what it was made from.
+    """Write a change; the roles as they stand now.
 
-    It is not made anew: what speaks for a promotion or a rollback was said of the roles as they were.
+    Raises `RolesError` where others changed what it was made from: it is not made anew, since what speaks for a
+    promotion or a rollback was said of the roles as they were. And where a model in it was removed.
     """
     write([made], ())
-    stands = roles_told(after(made, read, write))
+    control = after(made, read, write)
+    stands = roles_told(control)
     if not made.repeats(stands):
         live = stands.live or "the workers' own"
         raise RolesError(
             f"not done: somebody else has changed roles meanwhile; live is {live}. Look at salience model list, and do "
             "it again where it is still meant"
         )
+    for version in filter(None, (made.live, made.canary, made.shadow)):
+        if control.get(PushedModel, version) is None:
+            raise RolesError(f"{version} was removed meanwhile, and workers refuse it; push it again, or end its role")
     return stands

@@ -17,6 +17,7 @@ from streams.clock import wall_ms
 if TYPE_CHECKING:
     from streams.control import Control
     from streams.control_wire import ExperimentSetting
+    from streams.experiment_changes import Known
     from streams.experiment_report import ExperimentReport
     from streams.settings import Settings
 
@@ -76,7 +77,6 @@ def create(
     from streams import experiments
     from streams.cli import arms
     from streams.control_wire import ExperimentSetting
-    from streams.experiment_changes import settled
     from streams.experiments import models_of
     from streams.model_desk import tried
 
@@ -98,9 +98,7 @@ def create(
     made = or_fail(lambda: asked(control.all(ExperimentSetting), time_ms=wall_ms()))
     _check_models(made, control)
     or_fail(lambda: asyncio.run(tried(settings, control, models_of([made]))))
-    _write(settings, [made])
-    draft, read, write = partial(asked, time_ms=made.time_ms), partial(_control, settings), partial(_write, settings)
-    _tell(or_fail(lambda: settled(draft, made, read, write)), as_json)
+    _tell(_written(settings, partial(asked, time_ms=made.time_ms), made), as_json)
 
 
 @app.command(epilog="Example: salience experiment start warmth --ramp 0.1")
@@ -257,6 +255,18 @@ def _print(found: "ExperimentReport") -> None:
         f"split p {found.split_p_value:.3g}, users who saw two arms {found.crossed_users}, "
         f"primary metric {found.primary}; differences to the first arm, 95 % at all times"
     )
+
+
+def _written(
+    settings: "Settings", draft: "Callable[[Known], ExperimentSetting]", made: "ExperimentSetting"
+) -> "ExperimentSetting":
+    """Write a draft; as it stands beside those that were written meanwhile."""
+    from streams.experiment_changes import settled
+
+    _write(settings, [made])
+    stands = or_fail(lambda: settled(draft, made, partial(_control, settings), partial(_write, settings)))
+    _check_models(stands, _control(settings))  # again: one may have been removed before the draft was there
+    return stands
 
 
 def _check_models(setting: "ExperimentSetting", control: "Control") -> None:

@@ -24,7 +24,7 @@ from streams.model_roles import (
 from tests.builders import Record as Read
 from tests.unit.test_experiment_numbers import Topic
 
-NEW, OTHER = "new-00000001", "other-00000002"
+NEW, OTHER, FORMER = "new-00000001", "other-00000002", "former-00000003"
 PUSHED = PushedModel(model=NEW, manifest="{}", bytes=1, parity=1e-6, score_ms=0.2, time_ms=1)
 
 
@@ -142,6 +142,12 @@ def test_a_record_is_the_sum_of_its_lanes() -> None:
     assert (record.candidates, record.mean_difference, record.largest_difference) == (400, 0.02, 0.4)
 
 
+def topic_of(*messages: ControlMessage) -> Topic:
+    topic = Topic()
+    topic.write([*messages, *(msgspec.structs.replace(PUSHED, model=version) for version in (NEW, OTHER, FORMER))])
+    return topic
+
+
 def newest(topic: Topic) -> ModelRoles:
     """The roles that compaction leaves."""
     compacted = Topic()
@@ -149,10 +155,9 @@ def newest(topic: Topic) -> ModelRoles:
     return roles_told(compacted.read())
 
 
-@pytest.mark.parametrize("before", [ModelRoles(), promoted(ModelRoles(), "old-00000003", 1)])
+@pytest.mark.parametrize("before", [ModelRoles(), promoted(ModelRoles(), FORMER, 1)])
 def test_of_two_changes_at_once_the_first_stands_for_every_reader_and_the_other_is_told(before: ModelRoles) -> None:
-    topic = Topic()
-    topic.write([before])
+    topic = topic_of(before)
     first, second = promoted(before, NEW, 2, "it is better"), with_canary(before, OTHER, 0.1, 3)
     topic.write([first])
     with pytest.raises(RolesError, match=f"somebody else has changed roles meanwhile; live is {NEW}"):
@@ -165,12 +170,13 @@ def test_of_two_changes_at_once_the_first_stands_for_every_reader_and_the_other_
 
 
 def test_a_change_stands_though_another_that_does_not_was_written_after_it_by_who_was_killed() -> None:
-    topic = Topic()
+    topic = topic_of()
+    pushed = len(topic.records)
     first, second = promoted(ModelRoles(), NEW, 2), with_canary(ModelRoles(), OTHER, 0.1, 3)
 
     def write(messages: Sequence[ControlMessage], gone: Sequence[ControlMessage]) -> None:
         topic.write(messages, gone)
-        if len(topic.records) == 1:
+        if len(topic.records) == pushed + 1:
             topic.write([second])
 
     assert first.repeats(settled(first, topic.read, write))
@@ -178,7 +184,7 @@ def test_a_change_stands_though_another_that_does_not_was_written_after_it_by_wh
 
 
 def test_changes_of_roles_by_who_tells_no_revision_stand_as_they_come() -> None:
-    topic, former = Topic(), msgspec.to_builtins(promoted(ModelRoles(), NEW, 1))
+    topic, former = topic_of(), msgspec.to_builtins(promoted(ModelRoles(), NEW, 1))
     del former["revision"]
     for live in (NEW, OTHER):
         value = msgspec.json.encode(former | {"live": live})

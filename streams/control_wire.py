@@ -187,7 +187,7 @@ class CohortSetting(Struct, frozen=True, kw_only=True):
 class Allocation(ControlMessage, frozen=True, kw_only=True, tag="allocation"):
     """The cohorts of a bandit after its first, oldest first. The referee alone writes it, and only adds to it.
 
-    ``number``: that of the experiment.
+    ``number``: that of the experiment. Where two referees run, the first to let a cohort in has let it in for all.
     """
 
     experiment: ExperimentName
@@ -199,6 +199,10 @@ class Allocation(ControlMessage, frozen=True, kw_only=True, tag="allocation"):
     def name(self) -> str:
         """The experiment."""
         return self.experiment
+
+    def stands_after(self, before: Self) -> bool:
+        """Whether it only adds to the cohorts of ``before``, or is another experiment's: nobody is moved."""
+        return self.number != before.number or self.cohorts[: len(before.cohorts)] == before.cohorts
 
 
 class Drift(ControlMessage, frozen=True, kw_only=True, tag="drift"):

@@ -19,7 +19,7 @@ from scoring.rows import RowError, decode_rows
 from streams.clock import tick_ms, wall_ms
 from streams.connection import aiokafka_options
 from streams.control import Control, publish
-from streams.control_wire import Allocation, ExperimentSetting
+from streams.control_wire import Allocation, ControlMessage, ExperimentSetting
 from streams.decode import Record
 from streams.experiment_report import ExperimentReport, breached, duel_report, encode_report, report
 from streams.experiments import stop
@@ -55,7 +55,7 @@ class RefereeService:
         self._control.on(Allocation, lambda _name, allocation: self._referee.allocate(allocation))
         self._offsets: Offsets = {}
         self._ends: dict[TopicPartition, int] = {}
-        """Log ends at the start, or after an outage: to be reached, though a busy broker may give nothing at first."""
+        """Log ends at the start, after an outage or a word of our own: to be reached, though a broker gives nothing."""
         self._failed = 0
         """Looks in a row at which the brokers failed."""
         self.file: Path = settings.home / "referee" / f"{settings.topic_prefix}experiments.npz"
@@ -190,17 +190,19 @@ class RefereeService:
 
         Not before all is read that was there does a bandit let a cohort in: its shares cannot be taken back.
         """
+        for stands in self._control.hidden(Allocation) if caught_up else ():  # another referee let people in, too late
+            await self._tell(stands)
         now_ms, reports = wall_ms(), []
         for watched in await asyncio.to_thread(self._referee.look):
             assert watched.last is not None, "look() looks at everything that is watched"
             setting = watched.setting
             if setting.status == "running" and (why := breached(setting, watched.last)) is not None:
                 stopped = stop(setting, why, now_ms)
-                await publish(self._settings, [stopped])
+                await self._tell(stopped)
                 setting = watched.setting = stopped  # not before it is told: else no later look would tell it
                 log.warning("experiment rolled back", experiment=setting.experiment, reason=why)
             if caught_up and (cohorts := watched.next_cohort(now_ms)) is not None:
-                await publish(self._settings, [cohorts])
+                await self._tell(cohorts)
                 self._referee.allocate(cohorts)
                 log.info("cohort let in", experiment=setting.experiment, shares=cohorts.cohorts[-1].shares)
             if watched.duel is not None:
@@ -213,6 +215,11 @@ class RefereeService:
             await delivery
         await asyncio.to_thread(save, self.file, self._referee, self._offsets)
         self._on_reports(reports)
+
+    async def _tell(self, message: ControlMessage) -> None:
+        """Write to the control topic, and be behind until that is read: what stands there is known only then."""
+        offsets = await publish(self._settings, [message])
+        self._ends[TopicPartition(self._settings.topic_prefix + CONTROL, 0)] = offsets[-1] + 1
 
 
 def _is_outage(error: Exception) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from streams.control import UPTO, Control, ControlFullError
-from streams.control_wire import Allocation, Consent, ControlMessage, Erasure, ModelRoles, PushedModel
+from streams.control_wire import Allocation, CohortSetting, Consent, ControlMessage, Erasure, ModelRoles, PushedModel
 from streams.wire import encode_json
 from tests.builders import START_MS, Record
 
@@ -49,6 +49,26 @@ def test_a_request_that_is_repeated_takes_the_place_of_none_that_is_later() -> N
     assert control.hidden(Erasure) == [control.get(Erasure, "user-1")] == [erasure(6)]
     control.take([told(erasure(5))])  # by the person, whose device's clock is late
     assert (control.get(Erasure, "user-1"), control.hidden(Erasure)) == (erasure(5), [])
+
+
+def test_cohorts_are_only_added_to_those_that_stand() -> None:
+    def allocation(*shares: float, number: int = 1) -> Allocation:
+        cohorts = [CohortSetting(upto=(at + 1) / 10, shares=(one, 1 - one)) for at, one in enumerate(shares)]
+        return Allocation(experiment="warmth", number=number, cohorts=tuple(cohorts), time_ms=1)
+
+    control = Control()
+    for made, stands in (
+        (allocation(0.5), True),
+        (allocation(0.4), False),
+        (allocation(0.4, 0.3), False),
+        (allocation(0.5, 0.3), True),
+        (allocation(0.5), False),
+        (allocation(0.4, number=2), True),
+    ):
+        before = control.get(Allocation, "warmth")
+        control.take([told(made)])
+        assert control.get(Allocation, "warmth") == (made if stands else before)
+        assert control.hidden(Allocation) == ([] if stands else [before])
 
 
 def test_a_name_may_hold_the_separator() -> None:

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError, NodeNotReadyError, TopicAuthorizationFai
 from typer.testing import CliRunner
 
 from streams.cli import app
-from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail
+from streams.control_wire import Allocation, ArmSetting, CohortSetting, ControlMessage, ExperimentSetting, Guardrail
 from streams.experiment_report import ExperimentReport
 from streams.experiments import create, start
 from streams.referee_service import RefereeService
@@ -29,13 +29,21 @@ class EndError(Exception):
     """Ends a service that would run for ever."""
 
 
+def cohort(upto: float, *shares: float) -> Allocation:
+    return Allocation(experiment="warmth", number=1, cohorts=(CohortSetting(upto=upto, shares=shares),), time_ms=3)
+
+
 class Client:
-    """A consumer that gives one running experiment, and a producer."""
+    """A consumer that gives one running experiment, and ``further`` messages, and a producer."""
+
+    further: Sequence[ControlMessage] = ()
 
     def __init__(self, **_: object) -> None:
         draft = create({}, "warmth", ARMS, layer="r", width=1.0, primary="ctr", guardrails=GUARDRAILS, time_ms=1)
-        value = msgspec.json.encode(started := start(draft, 1.0, 2))
-        self._records = [SimpleNamespace(key=started.key, value=value, offset=0)]
+        messages = [start(draft, 1.0, 2), *self.further]
+        self._records = [
+            SimpleNamespace(key=one.key, value=msgspec.json.encode(one), offset=at) for at, one in enumerate(messages)
+        ]
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,7 +75,7 @@ class Shop:
 
     def __init__(self, errors: Sequence[KafkaError], monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         self._errors = list(errors)
-        self.published: list[ExperimentSetting] = []
+        self.published: list[ControlMessage] = []
         self.reported: list[str] = []
         self.said: list[str] = []
         at = "streams.referee_service"
@@ -86,10 +94,11 @@ class Shop:
     async def _log_ends(self, *_: object) -> dict[TopicPartition, int]:
         return {HERE: 1}
 
-    async def _publish(self, _settings: Settings, messages: Sequence[ExperimentSetting]) -> None:
+    async def _publish(self, _settings: Settings, messages: Sequence[ControlMessage]) -> list[int]:
         if self._errors:
             raise self._errors.pop(0)
         self.published += messages
+        return [0]
 
     def _report(self, reports: Sequence[ExperimentReport]) -> None:
         self.reported += [one.status for one in reports]
@@ -105,7 +114,7 @@ def test_a_guardrail_that_breaks_in_an_outage_stops_its_experiment_when_the_brok
     with pytest.raises(EndError):
         asyncio.run(shop.service.run())
 
-    assert [one.status for one in shop.published] == ["stopped"]
+    assert [one.status for one in shop.published if isinstance(one, ExperimentSetting)] == ["stopped"]
     assert shop.reported == ["stopped", "stopped"]
     assert shop.said == [
         "no experiment is judged: the brokers fail",
@@ -123,6 +132,19 @@ def test_what_no_outage_explains_ends_the_referee_and_so_does_an_outage_at_its_o
         asyncio.run(shop.service.run())
     with pytest.raises(NodeNotReadyError):
         asyncio.run(shop.service.run(follow=False))
+
+
+def test_of_two_referees_the_first_lets_a_cohort_in_and_its_word_is_made_the_newest_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first, other = cohort(0.4, 0.8, 0.2), cohort(0.4, 0.2, 0.8)
+    monkeypatch.setattr(Client, "further", [first, other])
+    shop = Shop([], monkeypatch, tmp_path)
+
+    with pytest.raises(EndError):
+        asyncio.run(shop.service.run())
+
+    assert shop.published[0] == first
 
 
 def test_the_command_keeps_the_clients_from_telling_an_outage_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,5 +210,5 @@ def settled(made: ModelRoles, read: Read, write: Write[ModelRoles]) -> ModelRole
         )
     for version in filter(None, (made.live, made.canary, made.shadow)):
         if control.get(PushedModel, version) is None:
-            raise RolesError(f"{version} was removed meanwhile, and workers refuse it; push it again, or end its role")
+            raise RolesError(f"{version} was removed meanwhile, workers do without it: push it again, or end its role")
     return stands

@@ -131,10 +131,10 @@ class ModelSwitch(Service):
         self._models.refuse(version, reason)
 
     async def _load(self, version: str) -> AttentionModel:
-        """From the topic, tried. Raises `ModelError`."""
+        """From the topic, tried. Raises `ModelError`, and `LookupError` where it is not there, which may be mended."""
         pushed = self._control.get(PushedModel, version)
         if pushed is None:
-            raise ModelError(f"{version} is not on the control topic", "it there", "push it: salience model push DIR")
+            raise LookupError(f"{version} is not on the control topic; push it: salience model push DIR")
         self._settings.home.mkdir(parents=True, exist_ok=True)
         return await obtain(self._settings, pushed, self._settings.home)
 

@@ -14,7 +14,7 @@ import pytest
 from scoring.attention import AttentionModel, ModelError, load
 from scoring.models import Models, Roles
 from streams.control import Control
-from streams.control_wire import ModelRoles
+from streams.control_wire import ModelRoles, PushedModel
 from streams.model_switch import PAUSE_S, PAUSE_S_MAX, ModelSwitch
 from streams.settings import Settings
 from tests.models import gives_fewer, toy_model
@@ -145,6 +145,30 @@ def test_a_model_that_cannot_be_got_for_a_while_is_tried_again_and_why_is_told_m
     pauses = [pause_s for pause_s, _ in switch.pauses]
     assert (pauses[0], pauses[-1]) == (PAUSE_S, PAUSE_S_MAX)
     assert all(after == min(2 * before, PAUSE_S_MAX) for before, after in pairwise(pauses))
+
+
+def test_a_model_that_was_removed_and_is_pushed_again_is_got_though_it_had_its_role_meanwhile(
+    old: AttentionModel, new: AttentionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Removed(Failing):
+        async def _load(self, version: str) -> AttentionModel:
+            return await ModelSwitch._load(self, version)
+
+        async def _paused(self, pause_s: float) -> None:
+            await super()._paused(pause_s)
+            pushed = PushedModel(model=new.version, manifest="{}", bytes=1, parity=0, score_ms=1, time_ms=1)
+            assert self.control.take([told(pushed, self.control.next_offset)]) == 0
+
+    async def obtain(*_: object) -> AttentionModel:
+        return new
+
+    monkeypatch.setattr("streams.model_switch.obtain", obtain)
+    models = engine_of(old).models
+    switch = Removed(models, new, [])
+    switch.promote()
+    assert models.live.version == new.version
+    ((_, reason),) = switch.pauses
+    assert f"{new.version} is not on the control topic; push it: salience model push DIR" in reason
 
 
 def test_a_model_that_breaks_its_contract_is_refused_for_good(old: AttentionModel, new: AttentionModel) -> None:

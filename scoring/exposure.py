@@ -2,14 +2,14 @@
 
 Users do not depend on each other, so a batch is done in *waves*: a user's events are cut before every screen, which is
 impressions of one moment, and the n-th wave holds the n-th piece of everybody. Most batches in which hardly anyone acts
-twice are one wave, and what the rules keep from interest is in none. Before a wave changes rows its impressions are
-looked at; the attention model scores what all waves have gathered in few calls. What stands on one screen is no past of
-each other (`scoring.inputs.SCREEN_S`), so that it makes no difference where a batch ends, but for what a cut screen has
-pushed out of a full ring.
+twice are one wave, and what the rules keep from interest is in none. Before a wave changes rows those of its
+impressions are copied; what the attention models are to see is made of all copies together, and scored in few calls.
+What stands on one screen is no past of each other (`scoring.inputs.SCREEN_S`), so that it makes no difference where a
+batch ends, but for what a cut screen has pushed out of a full ring.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,14 @@ from scoring.events import Events, Outcome, Source, only
 from scoring.feedback import Impressions
 from scoring.gathering import gather
 from scoring.ids import MISSING
-from scoring.inputs import CONTEXT_DIM, RATED, STATS_DIM, ModelInputs, closeness_of
+from scoring.inputs import CONTEXT_DIM, STATS_DIM, ModelInputs, closeness_of
 from scoring.models import ModelFailure, Models, Served
 from scoring.rates import Counts, RateTable, counts_of
-from scoring.rows import RowStore
+from scoring.rows import Rows, RowStore
 from scoring.update import Applied, take
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 PEOPLE_PER_RUN = 64
 """Impressions scored in one run of the model: about 10 KiB of inputs each, so that they stay in the processor's
@@ -48,11 +49,11 @@ Scorers = Callable[[Ids], list[tuple[Served, Ints]]]
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Impressions of one wave as one model is to see them: their places, and its inputs, one candidate each."""
+    """Impressions as one model is to see them: their places, ascending, and its inputs, a run after the other."""
 
     served: Served
     place: Ints
-    inputs: ModelInputs
+    runs: list[ModelInputs]  # one candidate each
 
 
 def apply_and_score(
@@ -65,23 +66,22 @@ def apply_and_score(
     """
     catalogue = models.base.catalogue
     outcome = clean(store.rows, events, rules)
-    applied = np.flatnonzero(outcome == Outcome.APPLIED)
-    looks: list[_Look] = []
-    unknown = 0
-    for turn in _waves(only(events, outcome == Outcome.APPLIED)):
-        wave = applied[turn]
-        of_wave = events[wave]
-        shown = wave[(of_wave["source"] == Source.IMPRESSION)]
-        slots = catalogue.slots_of(events["ad"][shown])
-        shown, slots = shown[slots != MISSING], slots[slots != MISSING]
-        looks += _looks(store, events, shown, slots, users, models, scorers)
-        unknown += take(store.rows, of_wave, catalogue)
     slots = catalogue.slots_of(events["ad"])
+    applied = outcome == Outcome.APPLIED
+    seen = applied & (events["source"] == Source.IMPRESSION) & (slots != MISSING)
+    shown, to_copy = np.flatnonzero(seen), np.cumsum(seen) - 1
+    before = np.empty(len(shown), dtype=store.rows.dtype)
+    places, unknown = np.flatnonzero(applied), 0
+    for turn in _waves(only(events, applied)):
+        wave = places[turn]
+        of_wave = events[wave]
+        copied = seen[wave]
+        before[to_copy[wave[copied]]] = store.rows[of_wave["row"][copied]]
+        unknown += take(store.rows, of_wave, catalogue)
     counts = counts_of(events, outcome) * (slots != MISSING)[:, None]
     told = rates.running(slots, counts)
-    for look in looks:
-        look.inputs.candidate_stats[:, 0, RATED:] = told[look.place]
-    return Exposed(Applied.of(events, outcome, unknown), _impressions(looks, events, models), counts)
+    looks = _looks(before, events[shown], slots[shown], told[shown], users[shown], models, scorers)
+    return Exposed(Applied.of(events, outcome, unknown), _impressions(looks, events, shown, models), counts)
 
 
 def _waves(events: Events) -> Iterator[Ints]:
@@ -102,85 +102,75 @@ def _waves(events: Events) -> Iterator[Ints]:
 
 
 def _looks(
-    store: RowStore, events: Events, shown: Ints, slots: Ints, users: Ids, models: Models, scorers: Scorers
+    before: Rows, events: Events, slots: Ints, rates: Floats, users: Ids, models: Models, scorers: Scorers
 ) -> list[_Look]:
-    """What impressions ``shown [N]`` of one wave, of ads in ``slots [N]``, are to each model that is asked of them."""
-    asked = [*scorers(users[shown])] if len(shown) else []
-    if models.shadow is not None and len(beside := models.shadowed(users[shown])):
-        asked.append((models.shadow, beside))
-    out = []
-    for served, part in asked:
-        of = events[shown[part]]
-        catalogue = served.catalogue
-        rows, moment, candidates = store.rows[of["row"]], of["time_ms"], slots[part][:, None]
-        inputs, _ = gather(catalogue, rows, moment, candidates, of["surface"], served.learned)
-        out.append(_Look(served, shown[part], inputs))
-    return out
+    """What impressions ``events [N]`` of ads in ``slots [N]`` are to each model that is asked of them.
+
+    ``before [N]``: their users' rows, and ``rates [N, RATES_DIM]`` what was told of their ads, just before them. Places
+    are among the N.
+    """
+    asked = [*scorers(users)] if len(users) else []
+    if models.shadow is not None:
+        asked.append((models.shadow, models.shadowed(users)))
+    return [_look(served, np.sort(part), before, events, slots, rates) for served, part in asked if len(part)]
 
 
-def _impressions(looks: list[_Look], events: Events, models: Models) -> Impressions:
-    """Scores of all that was looked at, in the order of the events."""
+def _look(served: Served, place: Ints, before: Rows, events: Events, slots: Ints, rates: Floats) -> _Look:
+    """Those at ``place`` as one model is to see them."""
+    moment, candidates, surface = events["time_ms"], slots[:, None], events["surface"]
+    runs = []
+    for start in range(0, len(place), PEOPLE_PER_RUN):
+        run = place[start : start + PEOPLE_PER_RUN]
+        of_run = before[run], moment[run], candidates[run], surface[run], served.learned, rates[run, None]
+        runs.append(gather(served.catalogue, *of_run)[0])
+    return _Look(served, place, runs)
+
+
+def _impressions(looks: list[_Look], events: Events, shown: Ints, models: Models) -> Impressions:
+    """Scores of the impressions at the places ``shown [N]`` of the events, of which all were looked at."""
+    count, time_ms = len(shown), events["time_ms"][shown]
+    logit, model = np.zeros(count, np.float32), np.zeros(count, np.uint32)
+    known = np.zeros(count, np.bool_)
+    context, stats = np.zeros((count, CONTEXT_DIM), np.float32), np.zeros((count, STATS_DIM), np.float32)
     shadow = models.shadow
-    heeded = [look for look in looks if look.served is not shadow]
-    place = np.concatenate([np.zeros(0, dtype=np.int64), *(look.place for look in heeded)])
-    order = np.argsort(place)
-    logit, model = np.zeros(len(events), np.float32), np.zeros(len(events), np.uint32)
-    known = np.zeros(len(events), np.bool_)
-    for served in {look.served.version: look.served for look in heeded}.values():
-        of = [look for look in heeded if look.served is served]
-        places, logits, by = _scored(of, models)
-        logit[places], model[places] = logits, by.number
-        known[places] = by.knows(events["time_ms"][places]) | (by is not served)
-    context = np.concatenate([np.zeros((0, CONTEXT_DIM), np.float32), *(look.inputs.context for look in heeded)])
-    stats = [look.inputs.candidate_stats[:, 0] for look in heeded]
-    at = place[order]
-    return Impressions(
-        at,
-        logit[at],
-        context[order],
-        model[at],
-        known[at],
-        *_beside([look for look in looks if look.served is shadow], at, events, models),
-        closeness_of(np.concatenate([np.zeros((0, STATS_DIM), np.float32), *stats])[order]),
-    )
+    for look in looks:
+        if look.served is shadow:
+            continue
+        at = look.place
+        context[at] = np.concatenate([inputs.context for inputs in look.runs])
+        stats[at] = np.concatenate([inputs.candidate_stats[:, 0] for inputs in look.runs])
+        logit[at], by = _scored(look, models)
+        model[at], known[at] = by.number, by.knows(time_ms[at]) | (by is not look.served)
+    # A shadow that by now answers in the name of one that failed is none any more.
+    beside = _beside(next((look for look in looks if look.served is models.shadow), None), time_ms, models)
+    return Impressions(shown, logit, context, model, known, *beside, closeness_of(stats))
 
 
-def _beside(looks: list[_Look], at: Ints, events: Events, models: Models) -> tuple[npt.NDArray[np.float32] | None, int]:
-    """What the shadow says of the impressions ``at [N]`` of the events, and its number.
+def _beside(look: _Look | None, time_ms: Ints, models: Models) -> tuple[Floats | None, int]:
+    """What the shadow says of impressions of ``time_ms [N]``, and its number.
 
     NaN where it was not asked, and where it was trained on what came of them: that is no evidence of it.
     """
-    shadow = models.shadow
-    if shadow is None or not looks:
+    if look is None:
         return None, 0
-    logit = np.full(len(events), np.nan, dtype=np.float32)
     try:
-        places, logits = _run(looks, shadow)
+        logits = _run(look)
     except ModelFailure as why:
         models.after(why)
         return None, 0
-    logit[places] = np.where(shadow.knows(events["time_ms"][places]), np.nan, logits)
-    return logit[at], shadow.number
+    logit = np.full(len(time_ms), np.nan, dtype=np.float32)
+    logit[look.place] = np.where(look.served.knows(time_ms[look.place]), np.nan, logits)
+    return logit, look.served.number
 
 
-def _scored(looks: list[_Look], models: Models) -> tuple[Ints, npt.NDArray[np.float32], Served]:
-    """Places, log-odds and who gave them; where the model fails, 0 in the name of the next, to learn nothing."""
-    served = looks[0].served
+def _scored(look: _Look, models: Models) -> tuple[Floats, Served]:
+    """Log-odds and who gave them; where the model fails, 0 in the name of the next, to learn nothing."""
     try:
-        return (*_run(looks, served), served)
+        return _run(look), look.served
     except ModelFailure as why:
-        heir = models.after(why)
-        places = np.concatenate([look.place for look in looks])
-        return places, np.zeros(len(places), np.float32), heir
+        return np.zeros(len(look.place), np.float32), models.after(why)
 
 
-def _run(looks: list[_Look], served: Served) -> tuple[Ints, npt.NDArray[np.float32]]:
-    """Places of what was looked at, and the model's log-odds. Raises `ModelFailure`."""
-    place = np.concatenate([look.place for look in looks])
-    order = np.argsort(place)
-    inputs = ModelInputs(
-        *(np.concatenate([getattr(look.inputs, field.name) for look in looks])[order] for field in fields(ModelInputs))
-    )
-    runs = (slice(start, start + PEOPLE_PER_RUN) for start in range(0, len(order), PEOPLE_PER_RUN))
-    logits = [served.score(inputs.part(run))[0][:, 0] for run in runs]
-    return place[order], np.concatenate(logits) if logits else np.zeros(0, np.float32)
+def _run(look: _Look) -> Floats:
+    """The model's log-odds of what was looked at. Raises `ModelFailure`."""
+    return np.concatenate([look.served.score(inputs)[0][:, 0] for inputs in look.runs])

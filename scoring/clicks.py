@@ -14,6 +14,7 @@ predicts all candidates at once (`scoring.calibration`).
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -118,10 +119,9 @@ class ClickModel(linear_model.LogisticRegression):
         """Step along the log loss's gradient.
 
         River's step without what it does for an intercept, penalties and optimizers that look ahead or take vectors, of
-        which there are none here, nor for numbers that are 0: in three fifths of the time (2.6 µs for 4.4).
+        which there are none here, nor for numbers that are 0: in a third of the time.
         """
-        slope = w * (self.chance(x) - y)
-        self.optimizer.step(self._weights, {name: slope * number for name, number in x.items() if number})
+        self.optimizer.along(self._weights, x, w * (self.chance(x) - y))
 
     def chances(self, numbers: Sequence[float], surface: int) -> tuple[float, float]:
         """The chance of a click on the example of these `NUMBERS`, and on the same without its lifts."""
@@ -159,12 +159,18 @@ class _BoundedAdaGrad(optim.AdaGrad):
 
     def step(self, w: Any, g: Any) -> Any:
         """Move the weights ``w``, by name, along the gradient ``g``, which names some of them."""
-        rate, squares = self.learning_rate, self.g2
-        for name, slope in g.items():
-            total = squares[name] + slope * slope
-            squares[name] = total = total if total < CAUTION_MAX else CAUTION_MAX  # noqa: FURB136 - min takes twice as long
-            w[name] -= rate / math.sqrt(total) * slope
+        self.along(w, g, 1.0)
         return w
+
+    def along(self, w: Any, x: Any, slope: float) -> None:
+        """Move the weights ``w`` along the gradient ``slope`` × ``x``, of which no dictionary is made."""
+        rate, squares, sqrt = self.learning_rate, self.g2, math.sqrt
+        for name, number in x.items():
+            if number:
+                part = slope * number
+                total = squares[name] + part * part
+                squares[name] = total = total if total < CAUTION_MAX else CAUTION_MAX  # noqa: FURB136 - min takes twice as long
+                w[name] -= rate / sqrt(total) * part
 
 
 START_WEIGHTS: Floats = np.array([START.get(name, 0.0) for name in FEATURES])
@@ -253,12 +259,20 @@ class Lifts:
         self._place[key] = place
         return place
 
+    def _found(self, keys: Sequence[int]) -> npt.NDArray[np.int64]:
+        """The places of the records of ``keys [N]``, -1 of those that have none."""
+        return np.fromiter(map(self._place.get, keys, repeat(-1)), dtype=np.int64, count=len(keys))
+
     def _places(self, keys: Sequence[int]) -> npt.NDArray[np.int64]:
-        return np.fromiter(map(self._held, keys), dtype=np.int64, count=len(keys))
+        """The same, once those that have none have one."""
+        places = self._found(keys)
+        for new in np.flatnonzero(places < 0).tolist():
+            places[new] = self._held(keys[new])
+        return places
 
     def records(self, keys: Sequence[int]) -> Floats:
         """The record of each of ``keys [N]``, ``[N, numbers]``; of one of which nothing is known zeros."""
-        places = np.fromiter((self._place.get(key, -1) for key in keys), dtype=np.int64, count=len(keys))
+        places = self._found(keys)
         out, known = np.zeros((len(keys), self.numbers)), places >= 0
         for number, column in enumerate(self._columns):
             out[known, number] = np.frombuffer(column)[places[known]]

@@ -71,16 +71,17 @@ def apply_and_score(
     seen = applied & (events["source"] == Source.IMPRESSION) & (slots != MISSING)
     shown, to_copy = np.flatnonzero(seen), np.cumsum(seen) - 1
     before = np.empty(len(shown), dtype=store.rows.dtype)
-    places, unknown = np.flatnonzero(applied), 0
+    places = np.flatnonzero(applied)
     for turn in _waves(only(events, applied)):
         wave = places[turn]
         of_wave = events[wave]
         copied = seen[wave]
         before[to_copy[wave[copied]]] = store.rows[of_wave["row"][copied]]
-        unknown += take(store.rows, of_wave, catalogue)
+        take(store.rows, of_wave, slots[wave], catalogue)
     counts = counts_of(events, outcome) * (slots != MISSING)[:, None]
     told = rates.running(slots, counts)
     looks = _looks(before, events[shown], slots[shown], told[shown], users[shown], models, scorers)
+    unknown = int((applied & (slots == MISSING)).sum())
     return Exposed(Applied.of(events, outcome, unknown), _impressions(looks, events, shown, models), counts)
 
 

@@ -102,7 +102,8 @@ def _insert(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> Non
     """Merge new entries, sorted by (row, seconds, ad), into the rings."""
     if not len(row):
         return
-    _, start, count = np.unique(row, return_index=True, return_counts=True)
+    start = np.flatnonzero(np.diff(row, prepend=-1))
+    count = np.diff(start, append=len(row))
     from_end = np.repeat(start + count, count) - np.arange(len(row))  # 1 for a row's newest entry
     count = np.repeat(count, count)
     for chosen, width in (((count <= _FEW), _FEW), ((count > _FEW) & (from_end <= RING_SIZE), RING_SIZE)):
@@ -112,7 +113,8 @@ def _insert(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> Non
 
 def _merge(rows: Rows, row: Ints, column: Ints, width: int, ad: Ids, seconds: Seconds, told: Told) -> None:
     """Sort each ring with its new entries (put at ``column`` of ``width`` further places) and keep the newest."""
-    users, user = np.unique(row, return_inverse=True)
+    first = np.diff(row, prepend=-1) != 0
+    users, user = row[first], np.cumsum(first) - 1
     ads = np.zeros((len(users), RING_SIZE + width), dtype=np.uint64)
     times = np.zeros(ads.shape, dtype=np.uint32)
     tell = np.zeros(ads.shape, dtype=np.uint16)
@@ -122,7 +124,6 @@ def _merge(rows: Rows, row: Ints, column: Ints, width: int, ad: Ids, seconds: Se
     ads[at], times[at], tell[at] = ad, seconds, told
     # Ties in seconds are ordered by the id's high half; empty places (0, 0) sort first and fall off.
     key = (times.astype(np.uint64) << np.uint64(32)) | (ads >> np.uint64(32))
-    newest = np.argsort(key, axis=1, kind="stable")[:, width:]
-    rows["ring_ad"][users] = np.take_along_axis(ads, newest, axis=1)
-    rows["ring_s"][users] = np.take_along_axis(times, newest, axis=1)
-    _tell(rows, users, np.take_along_axis(tell, newest, axis=1))
+    newest = np.arange(len(users))[:, None], np.argsort(key, axis=1, kind="stable")[:, width:]
+    rows["ring_ad"][users], rows["ring_s"][users] = ads[newest], times[newest]
+    _tell(rows, users, tell[newest])

@@ -61,22 +61,23 @@ def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = 
     nothing to interest.
     """
     outcome = clean(store.rows, events, rules)
-    unknown = take(store.rows, only(events, outcome == Outcome.APPLIED), catalogue)
-    return Applied.of(events, outcome, unknown)
+    applied = only(events, outcome == Outcome.APPLIED)
+    slots = catalogue.slots_of(applied["ad"])
+    take(store.rows, applied, slots, catalogue)
+    return Applied.of(events, outcome, int((slots == MISSING).sum()))
 
 
-def take(rows: Rows, events: Events, catalogue: Catalogue) -> int:
-    """Let ``events``, which the rules have let pass, change rows in place; how many are of unknown ads."""
+def take(rows: Rows, events: Events, slots: npt.NDArray[np.int64], catalogue: Catalogue) -> None:
+    """Let ``events [E]``, which the rules have let pass, change rows in place; ``slots [E]``: of their ads."""
     row = events["row"].astype(np.int64)
     meet(rows, row, events)
     _count(rows, row, events)
-    return _learn(rows, row, events, catalogue)
+    _learn(rows, row, events, slots, catalogue)
 
 
 def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:
-    for kind, counter in _COUNTERS.items():
-        of_kind = row[events["kind"] == kind]
-        np.add.at(rows[counter], of_kind, 1)
+    for kind in _COUNTERS.keys() & set(events["kind"].tolist()):
+        np.add.at(rows[_COUNTERS[kind]], row[events["kind"] == kind], 1)
     # A click may tell how long was looked, too: a long look is one whatever else happened.
     long = (events["kind"] == Kind.VIEWED_LONG) | (events["viewed_ms"] >= VIEWED_LONG_MS)
     np.add.at(rows["long_views"], row[long], 1)
@@ -91,6 +92,8 @@ def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:
 def _count_answers(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:
     """Count what came of impressions by itself: experiments are judged by it. The model is told everything alike."""
     answers = np.flatnonzero(events["answers"])
+    if not len(answers):
+        return
     row, kind = row[answers], events["kind"][answers]
     np.add.at(rows["answered_clicks"], row[kind == Kind.CLICKED], 1)
     np.add.at(rows["answered_purchases"], row[kind == Kind.PURCHASED], 1)
@@ -98,11 +101,13 @@ def _count_answers(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> No
     np.add.at(rows["answered_value_micros"], row, events["value_micros"][answers])
 
 
-def _learn(rows: Rows, row: npt.NDArray[np.int64], events: Events, catalogue: Catalogue) -> int:
-    """Add what was attended to, to interest; the number of events whose ad is unknown."""
-    slot = catalogue.slots_of(events["ad"])
+def _learn(
+    rows: Rows, row: npt.NDArray[np.int64], events: Events, slots: npt.NDArray[np.int64], catalogue: Catalogue
+) -> None:
+    """Add what was attended to, to interest, but for ads that are unknown."""
     weight = weight_of(events["kind"], events["viewed_ms"])
-    learns = (weight > 0) & (slot != MISSING)
-    interest = DecayedInterest.over(rows["interest"], rows["interest_ms"])
-    interest.learn_arrays(row[learns], events["time_ms"][learns], weight[learns], catalogue.features[slot[learns]])
-    return int((slot == MISSING).sum())
+    learns = np.flatnonzero((weight > 0) & (slots != MISSING))
+    if len(learns):
+        interest = DecayedInterest.over(rows["interest"], rows["interest_ms"])
+        content = catalogue.features[slots[learns]]
+        interest.learn_arrays(row[learns], events["time_ms"][learns], weight[learns], content)

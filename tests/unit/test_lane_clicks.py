@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,14 +11,13 @@ from hypothesis import strategies as st
 
 from onnx_models.examples import Examples, collect, in_time_order
 from onnx_models.trial import Stream
-from scoring import exposure
 from scoring.attention import AttentionModel, load
 from scoring.calibration import PERSONAL
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
 from scoring.clicks import LIFT_PRIOR
 from scoring.engine import Engine
-from scoring.events import EVENT, Events, Source
+from scoring.events import EVENT
 from scoring.examination import assumed
 from scoring.exploration import EXPLORATIONS, Explore
 from scoring.exposure import apply_and_score
@@ -28,8 +26,7 @@ from scoring.ids import id64
 from scoring.inputs import CONTEXT_DIM, ModelInputs
 from scoring.policies import Policy
 from scoring.rates import RATES_DIM, RateTable
-from scoring.rows import Rows, RowStore
-from scoring.update import take
+from scoring.rows import RowStore
 from scoring.watch import Alarm, Answer, Detector
 from streams.control_wire import Drift, decode_control
 from streams.explain import recompute
@@ -183,28 +180,6 @@ def test_outcomes_and_layer_are_those_of_the_stream_wherever_it_is_cut(model: At
     assert sum(each.clicked for each in found) == len(answered) > 0
 
 
-def exposed(store: RowStore, events: Events, engine: Engine) -> Impressions:
-    users = np.array([id64(store.users[row] or b"") for row in events["row"].tolist()], dtype=np.uint64)
-    rates = RateTable()
-    rates.follow(engine.catalogue)
-    return apply_and_score(store, events, users, engine.models, Rules(), engine.scorers, rates).impressions
-
-
-def test_every_impression_is_scored_from_its_users_row_strictly_before_it(model: AttentionModel) -> None:
-    events = made_up_log(seed=6, events=300, users=3).events
-    engine, one_by_one, together = engine_of(model), RowStore(), RowStore()
-    columns = columns_of(one_by_one, events)
-    columns_of(together, events)
-    whole = exposed(together, columns, engine)
-    single = [exposed(one_by_one, columns[at : at + 1], engine) for at in range(len(columns))]
-    assert np.concatenate([each.logit for each in single]) == pytest.approx(whole.logit, abs=1e-5)
-    close = np.concatenate([each.closeness for each in single])
-    assert close == pytest.approx(whole.closeness, abs=1e-5, nan_ok=True)
-    assert np.isnan(close[:3]).any()  # nothing has drawn anybody yet
-    assert np.nanstd(close) > 0.1
-    assert (columns["source"][whole.place] == Source.IMPRESSION).all()
-
-
 def pages(seed: int, count: int = 60, users: int = 12) -> list[Event]:
     """Pages of up to eight ads each, shown in one moment or one after the other within it; some are clicked."""
     rng, out, time_ms = np.random.default_rng(seed), list[Event](), START_MS
@@ -276,43 +251,6 @@ def scores(engine: Engine, examples: Examples) -> np.ndarray:
     )
     logit, _ = engine.model.score(given)
     return logit[:, 0]
-
-
-def test_a_batch_takes_as_many_turns_as_its_busiest_user_needs(
-    model: AttentionModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    turns: list[int] = []
-
-    def counted(rows: Rows, events: Events, *rest: Any) -> None:
-        turns.append(len(events))
-        take(rows, events, *rest)
-
-    monkeypatch.setattr(exposure, "take", counted)
-    store, offset = RowStore(), 0
-
-    def taken(told: list[Event]) -> list[int]:
-        nonlocal offset
-        turns.clear()
-        columns = columns_of(store, told)
-        columns["offset"] += offset
-        offset += len(told)
-        exposed(store, columns, engine_of(model))
-        return list(turns)
-
-    assert taken([impression("u1"), click("u2"), impression("u3"), click("u3")]) == [4]
-    assert taken([click("u4"), impression("u4"), impression("u1", "ad-2", START_MS + 1)]) == [2, 1]
-    assert taken([impression("u5", f"ad-{n}") for n in range(9)]) == [9]  # one screen
-    assert taken([impression("u5", f"ad-{n}") for n in range(9)] + [click("u6")]) == [1]  # what is known takes none
-
-
-def test_a_repeated_impression_is_scored_and_learned_once(model: AttentionModel) -> None:
-    events = made_up_log(seed=6, events=60, users=2).events
-    engine, store = engine_of(model), RowStore()
-    columns = columns_of(store, [*events[:5], events[0], *events[5:]])
-    columns["offset"] = np.arange(len(columns))
-    scored = exposed(store, columns, engine)
-    assert 5 not in scored.place
-    assert len(scored.place) == int((columns["source"] == Source.IMPRESSION).sum()) - 1
 
 
 @pytest.mark.parametrize("explore", EXPLORATIONS)

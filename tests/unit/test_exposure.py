@@ -1,0 +1,93 @@
+"""`scoring.exposure`: a batch's impressions as the model is to see them, turn by turn of their users."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scoring import exposure
+from scoring.catalogue import Catalogue
+from scoring.cleaning import Rules
+from scoring.engine import Engine
+from scoring.events import Events, Source
+from scoring.exposure import apply_and_score
+from scoring.feedback import Impressions
+from scoring.gathering import gather
+from scoring.ids import id64
+from scoring.rates import RateTable
+from scoring.rows import Rows, RowStore
+from scoring.update import take
+from streams.logs import Event
+from tests.builders import START_MS, click, columns_of, impression, made_up_log
+from tests.unit.slices import step_of
+
+
+def exposed(store: RowStore, events: Events, engine: Engine) -> Impressions:
+    users = np.array([id64(store.users[row] or b"") for row in events["row"].tolist()], dtype=np.uint64)
+    rates = RateTable()
+    rates.follow(engine.catalogue)
+    return apply_and_score(store, events, users, engine.models, Rules(), engine.scorers, rates).impressions
+
+
+def test_every_impression_is_scored_from_its_users_row_strictly_before_it() -> None:
+    events = made_up_log(seed=6, events=300, users=3).events
+    engine, one_by_one, together = step_of().engine, RowStore(), RowStore()
+    columns = columns_of(one_by_one, events)
+    columns_of(together, events)
+    whole = exposed(together, columns, engine)
+    single = [exposed(one_by_one, columns[at : at + 1], engine) for at in range(len(columns))]
+    assert np.concatenate([each.logit for each in single]) == pytest.approx(whole.logit, abs=1e-5)
+    close = np.concatenate([each.closeness for each in single])
+    assert close == pytest.approx(whole.closeness, abs=1e-5, nan_ok=True)
+    assert np.isnan(close[:3]).any()  # nothing has drawn anybody yet
+    assert np.nanstd(close) > 0.1
+    assert (columns["source"][whole.place] == Source.IMPRESSION).all()
+
+
+def test_a_batch_takes_as_many_turns_as_its_busiest_user_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[int] = []
+
+    def counted(rows: Rows, events: Events, *rest: Any) -> None:
+        turns.append(len(events))
+        take(rows, events, *rest)
+
+    monkeypatch.setattr(exposure, "take", counted)
+    store, offset = RowStore(), 0
+
+    def taken(told: list[Event]) -> list[int]:
+        nonlocal offset
+        turns.clear()
+        columns = columns_of(store, told)
+        columns["offset"] += offset
+        offset += len(told)
+        exposed(store, columns, step_of().engine)
+        return list(turns)
+
+    assert taken([impression("u1"), click("u2"), impression("u3"), click("u3")]) == [4]
+    assert taken([click("u4"), impression("u4"), impression("u1", "ad-2", START_MS + 1)]) == [2, 1]
+    assert taken([impression("u5", f"ad-{n}") for n in range(9)]) == [9]  # one screen
+    assert taken([impression("u5", f"ad-{n}") for n in range(9)] + [click("u6")]) == [1]  # what is known takes none
+
+
+def test_what_the_model_sees_of_a_batch_is_gathered_of_all_turns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered: list[int] = []
+
+    def counted(shop: Catalogue, rows: Rows, *rest: Any) -> Any:
+        gathered.append(len(rows))
+        return gather(shop, rows, *rest)
+
+    monkeypatch.setattr(exposure, "gather", counted)
+    store, count = RowStore(), exposure.PEOPLE_PER_RUN + 6
+    seen = [impression("u1", f"ad-{n % 20}", START_MS + 3_000 * n) for n in range(count)]  # a screen each
+    assert len(exposed(store, columns_of(store, seen), step_of().engine).logit) == count
+    assert gathered == [exposure.PEOPLE_PER_RUN, 6]
+
+
+def test_a_repeated_impression_is_scored_and_learned_once() -> None:
+    events = made_up_log(seed=6, events=60, users=2).events
+    engine, store = step_of().engine, RowStore()
+    columns = columns_of(store, [*events[:5], events[0], *events[5:]])
+    columns["offset"] = np.arange(len(columns))
+    scored = exposed(store, columns, engine)
+    assert 5 not in scored.place
+    assert len(scored.place) == int((columns["source"] == Source.IMPRESSION).sum()) - 1

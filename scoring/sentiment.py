@@ -5,12 +5,15 @@ English, hashed into a bounded number of features. The classifier is River's log
 watch is River's Page-Hinkley test (Page 1954) on the chance of being positive, which needs no ratings.
 """
 
+import struct
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import numpy as np
 import xxhash
 from river import drift, linear_model, optim
+from river.utils import VectorDict
 
 from scoring.tones import MEMORY
 
@@ -27,6 +30,11 @@ TOLERANCE, THRESHOLD = 0.08, 5.5
 """Page-Hinkley: how far below its mean the tone may stay, and the sum of what is beyond that raises the alarm. A key
 half of whose reviews are good has .16 false alarms in a thousand, one with four fifths .11; of turns from that to three
 tenths 1.2 % take more than 50 reviews (0.05 and 6: .64, .28 and 1.5 %; 0.1 and 5: .07, .03 and 2.3 %)."""
+
+_HEAD = struct.Struct("<dQ")
+"""Of a classifier as bytes: intercept, and reviews learnt from."""
+_WEIGHT = np.dtype([("bucket", "<u4"), ("weight", "<f8"), ("squares", "<f8")])
+"""And of each bucket that was met, in the order in which it was: sums are taken in it. ``squares``: AdaGrad's."""
 
 
 def grams(text: str) -> dict[int, float]:
@@ -53,6 +61,33 @@ class Sentiment:
         """Learn from a review whose rating is known."""
         self._model.learn_one(grams(text), positive)
 
+    def to_bytes(self) -> bytes:
+        """All that was learnt: 20 bytes a bucket, at most 5.2 MB."""
+        weights, optimizer = self._model.weights, self._model.optimizer
+        rows = np.empty(len(weights), dtype=_WEIGHT)
+        rows["bucket"], rows["weight"] = list(weights), list(weights.values())
+        rows["squares"] = [optimizer.g2[bucket] for bucket in weights]
+        return _HEAD.pack(self._model.intercept, optimizer.n_iterations) + rows.tobytes()
+
+    @classmethod
+    def of_bytes(cls, content: bytes) -> Self:
+        """What `to_bytes` gave, to the last bit. Raises `ValueError`."""
+        if len(content) < _HEAD.size:
+            raise ValueError(f"a classifier has {_HEAD.size} bytes or more, not {len(content)}")
+        intercept, learnt = _HEAD.unpack_from(content)
+        rows = np.frombuffer(content, dtype=_WEIGHT, offset=_HEAD.size)
+        buckets, finite = rows["bucket"].tolist(), [np.isfinite(rows[name]).all() for name in ("weight", "squares")]
+        if len({*buckets}) < len(rows) or max(buckets, default=0) >= FEATURES:
+            raise ValueError(f"a classifier's weights are each of a bucket of its own, of {FEATURES:,}")
+        if not all((np.isfinite(intercept), *finite)):
+            raise ValueError("a classifier's numbers are finite")
+        one = cls()
+        optimizer = one._model.optimizer
+        one._model._weights = VectorDict(dict(zip(buckets, rows["weight"].tolist(), strict=True)))  # noqa: SLF001 - River has no other way to set them
+        one._model.intercept, optimizer.n_iterations = intercept, learnt
+        optimizer.g2.update(zip(buckets, rows["squares"].tolist(), strict=True))
+        return one
+
 
 @dataclass(slots=True)
 class Tone:
@@ -67,6 +102,22 @@ class Tone:
         self.mean += (positive - self.mean) / min(self.reviews, MEMORY)
 
 
+class Watched(NamedTuple):
+    """What is kept of a key: its tone, and how far its test has come since it began.
+
+    ``seen`` and ``usual``: numbers that the test has seen, and their mean; ``sum`` and ``highest``: its cumulative sum
+    and the largest one; ``turned``: whether the last review turned it.
+    """
+
+    reviews: int
+    mean: float
+    seen: float
+    usual: float
+    sum: float
+    highest: float
+    turned: bool
+
+
 def _test() -> drift.PageHinkley:
     return drift.PageHinkley(min_instances=REVIEWS_MIN, delta=TOLERANCE, threshold=THRESHOLD, alpha=1.0, mode="down")
 
@@ -77,6 +128,7 @@ class ToneWatch:
     def __init__(self, keys_max: int = KEYS_MAX) -> None:
         self._keys_max = keys_max
         self._keys: OrderedDict[str, tuple[drift.PageHinkley, Tone]] = OrderedDict()
+        self._changed: dict[str, None] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -88,7 +140,8 @@ class ToneWatch:
         self._keys.move_to_end(key)
         test, tone = self._keys[key]
         if len(self._keys) > self._keys_max:
-            self._keys.popitem(last=False)
+            self.forget(next(iter(self._keys)))
+        self._changed[key] = None
         tone.take(positive)
         test.update(positive)
         return bool(test.drift_detected)
@@ -97,3 +150,29 @@ class ToneWatch:
         """How the key's reviews sound; nothing of one that is not watched."""
         found = self._keys.get(key)
         return Tone() if found is None else found[1]
+
+    def forget(self, key: str) -> None:
+        """Watch a key no more."""
+        if self._keys.pop(key, None) is not None:
+            self._changed[key] = None
+
+    def changed(self) -> dict[str, Watched | None]:
+        """What is to be kept of the keys that have changed since it was last asked; None of those forgotten."""
+        changed, self._changed = self._changed, {}
+        return {key: self._kept(key) for key in changed}
+
+    def _kept(self, key: str) -> Watched | None:
+        if key not in self._keys:
+            return None
+        test, tone = self._keys[key]
+        seen = test._x_mean  # noqa: SLF001 - River keeps a test to itself, here and in `resume`
+        sums = test._sum_decrease, test._max_decrease  # noqa: SLF001 - as above
+        return Watched(tone.reviews, tone.mean, seen.n, seen.get(), *sums, turned=test.drift_detected)
+
+    def resume(self, key: str, kept: Watched) -> None:
+        """Watch a key from where it was; of several, those first that were heard of longest ago."""
+        test = _test()
+        test._x_mean = type(test._x_mean)._from_state(kept.seen, kept.usual)  # noqa: SLF001 - as above
+        test._sum_decrease, test._max_decrease = kept.sum, kept.highest  # noqa: SLF001 - as above
+        test._drift_detected = kept.turned  # noqa: SLF001 - as above
+        self._keys[key] = test, Tone(kept.reviews, kept.mean)

@@ -23,6 +23,7 @@ from streams.connection import librdkafka_options
 from streams.dead_letters import REQUEUE_ID
 from streams.outbox import LANE_ID
 from streams.pruning import PRUNE_ID
+from streams.review_feed import REVIEWS_ID
 from streams.settings import Settings
 from streams.topic_admin import ANSWER_S, TopicsError
 
@@ -66,7 +67,7 @@ def _lines() -> Iterator[Line]:
     for name in _READ_BY_WORKERS:
         yield Line("worker", "topic", name, "READ", "read whole by every worker")
     yield Line("worker", "topic", topics.CHANGELOG, "READ", "recovery")
-    beside = (topics.EXPERIMENT_REPORTS, topics.REVIEWS)
+    beside = (topics.EXPERIMENT_REPORTS, topics.REVIEWS, topics.REVIEW_STATE)
     others = (*_INPUTS, topics.ADS, topics.TONES, topics.CONTROL, *beside)
     outputs = [each.name for each in topics.TABLE if each.name not in others]
     for name in outputs:
@@ -111,10 +112,12 @@ def _of_those_who_look() -> Iterator[Line]:
     yield Line("analyst", "topic", topics.CONTROL, "READ", "salience export-log: who is not to be learnt from")
     yield Line("analyst", "topic", topics.DECISIONS, "READ", "salience report, ope: which placements, by which arm")
     yield Line("analyst", "topic", topics.OUTCOMES, "READ", "salience outcomes")
-    for name in (topics.REVIEWS, topics.ADS, topics.TONES, topics.DEAD_LETTERS):
-        yield Line("reviewer", "topic", name, "READ", "salience reviews follow, from the beginning")
+    for name in (topics.REVIEWS, topics.ADS, topics.TONES, topics.DEAD_LETTERS, topics.REVIEW_STATE):
+        yield Line("reviewer", "topic", name, "READ", "salience reviews follow")
     for name in (topics.TONES, topics.DEAD_LETTERS):
         yield Line("reviewer", "topic", name, "WRITE", "how ads and brands sound; what is no review")
+    yield Line("reviewer", "topic", topics.REVIEW_STATE, "WRITE", "where it stands, and what it has learnt")
+    yield Line("reviewer", "transactional_id", REVIEWS_ID, "WRITE", "a reader that begins ends the one before")
     for name in _SHOWN:
         yield Line("console", "topic", name, "READ", "salience console")
     for name in _INPUTS:

@@ -181,6 +181,18 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
         Message("Tone", "`ad/` and the ad_id, or `brand/` and the brand.", examples.TONE),
         Message("Unheard", "As before.", summary="A tombstone drops it.", payload={"type": "null"}),
     ),
+    topics.REVIEW_STATE: (
+        Message(
+            "ReviewState",
+            "`at`, a tone's, or `lesson/`, an offset, a slash and a part's number.",
+            None,
+            "Up to which review it is, what is known of an ad or a brand, or a part of what reviews teach: "
+            "the reader's own, `streams.review_state`.",
+            "application/octet-stream",
+            _BYTES,
+        ),
+        Message("Replaced", "As before.", summary="A tombstone: it counts no more.", payload={"type": "null"}),
+    ),
     topics.DEAD_LETTERS: (
         Message(
             "DeadLetter",
@@ -204,6 +216,7 @@ RECEIVED = (
     topics.CAMPAIGN_METRICS,
     topics.CLICK_LAYERS,
     topics.REVIEWS,
+    topics.REVIEW_STATE,
 )
 SENT = (
     topics.CONTROL,
@@ -218,6 +231,7 @@ SENT = (
     topics.CAMPAIGN_METRICS,
     topics.CLICK_LAYERS,
     topics.TONES,
+    topics.REVIEW_STATE,
 )
 _IN_GROUP = (topics.CLICKS, topics.AD_IMPRESSIONS)
 

@@ -10,8 +10,8 @@ from streams.lag.board import Board, GroupSeen, Observation, Partition
 from streams.lag.exporter import LagCollector
 from streams.lag.monitor import News
 from streams.metrics import LABELS, Metrics, Standing
-from streams.review_feed import Reviewer
 from streams.review_web import ReviewCollector
+from streams.reviewer import Reviewer
 
 SUFFIX = {"counter": "_total", "info": "_info"}
 """What the text format adds to a name."""

@@ -1,227 +1,148 @@
 """Reviews as they come: read, learnt from where they are rated, and how each ad and brand sounds put on ``tones``.
 
-One process beside the workers. It keeps nothing: at its start it reads all reviews that there are, in the topic's
-order, and knows what it would if it had never ended; what it then says is published where it differs from what stands
-there. Ads of the catalogue and their brands are heard: of no more does it remember how they sound. Reviews of others
-teach, too.
+One process beside the workers. What it knows is on ``review-state``, with the offset up to which it has read: whoever
+comes after it goes on there, though reviews leave their topic. Its effects have an order:
+
+1. dead letters
+2. what it knows, what it is about to tell included
+3. tones
+
+What stands in 2 and not in 3 is told by whoever goes on. In `exactly_once` the three are one transaction.
 """
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Self
 
-import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import ProducerFenced
 
-from scoring.ids import id64
-from scoring.sentiment import Sentiment, ToneWatch
-from scoring.tones import MEMORY
 from streams.connection import aiokafka_options
 from streams.dead_letters import Filter, read
-from streams.decode import Record, Refusal
+from streams.decode import Record
 from streams.fetching import Batches, fetch
-from streams.letters import letter
 from streams.message import Message
+from streams.outbox import Outbox
 from streams.reading import log_ends, partitions_of, read_topic
+from streams.review_state import AT, StateError, known
+from streams.reviewer import STAGE, Reviewer
 from streams.settings import Settings
-from streams.topics import ADS, DEAD_LETTERS, REVIEWS, TONES
-from streams.wire import UNREADABLE, Ad, Review, Tone, encode_json
+from streams.topic_admin import found
+from streams.topics import ADS, DEAD_LETTERS, REVIEW_STATE, REVIEWS, TONES
+from streams.wire import Tone, encode_json
 
-STAGE = "review"
-"""Of its dead letters."""
+log = structlog.get_logger()
+
 POLL_MS = 500
 RECORDS_PER_READ = 1_000
 """A second's work at most: a review takes a fifth of a millisecond."""
-STEP = 0.01
-"""A tone that has moved by less, and has not turned, is not worth a record."""
-SURER = 1.5
-"""But one is that rests on so many times the reviews, up to those that it remembers: models go by their number."""
-
-IDS_MAX = 100_000
-"""Reviews by whose ids one is told that comes again: 10 MB. What is sent again after so many others is heard again."""
-
-_review = msgspec.json.Decoder(Review).decode
-_ad = msgspec.json.Decoder(Ad).decode
-_tone = msgspec.json.Decoder(Tone).decode
+REVIEWS_ID = "review-reader"
+"""Transactional id: a reader that begins ends the one before."""
 
 
-class Reviewer:
-    """What reviews have taught, and what is to be said of it. No clock, no broker."""
-
-    def __init__(self, ids_max: int = IDS_MAX) -> None:
-        self._sentiment, self._watch = Sentiment(), ToneWatch()
-        self._ids_max = ids_max
-        self._ids: dict[int, None] = {}
-        """Of the reviews of every ad, those read last, oldest first."""
-        self._brands: dict[str, str] = {}
-        """Of ads that are offered."""
-        self._withdrawn = True
-        """Whether ads may have gone since it was last asked."""
-        self._turned: dict[bytes, int] = {}
-        self._news: dict[bytes, Tone] = {}
-        self._told: dict[bytes, Tone] = {}
-        self.reviews = self.refused = self.repeated = 0
-        self.turned = {"ad": 0, "brand": 0}
-        """Turns that were said for the first time."""
-        self.letters_to = -1
-        """Offset of the newest review that has a dead letter."""
-
-    def take_ads(self, records: Sequence[Record]) -> None:
-        """Learn the brands of ads, and which are withdrawn."""
-        for record in records:
-            if record.value is None:
-                self._withdrawn = True
-                self._brands.pop((record.key or b"").decode(errors="replace"), None)
-                continue
-            with contextlib.suppress(*UNREADABLE):  # the workers make it a dead letter
-                self.offer(_ad(record.value))
-
-    def offer(self, ad: Ad) -> None:
-        """Learn the brand of an ad."""
-        self._brands[ad.ad_id] = ad.brand
-
-    def take_told(self, records: Sequence[Record]) -> None:
-        """Learn what stands on ``tones``. What is none, of another version or another hand, is said anew."""
-        for record in records:
-            with contextlib.suppress(*UNREADABLE):
-                tone = _tone(record.value or b"")
-                self._told[tone.key] = tone
-
-    def take(self, records: Sequence[Record]) -> Iterator[Message]:
-        """Read reviews, each once; dead letters of those that are none and have none yet."""
-        for record in records:
-            try:
-                review = _read(record)
-            except UNREADABLE as error:
-                self.refused += 1
-                if record.offset > self.letters_to:
-                    yield letter(record, STAGE, *Refusal.of(error))
-                continue
-            if self._new(review):
-                self.hear(review)
-            else:
-                self.repeated += 1
-
-    def _new(self, review: Review) -> bool:
-        """Whether it is none of those remembered; then it is one of them."""
-        number = id64(f"{review.ad_id}\n{review.review_id}")
-        if number in self._ids:
-            return False
-        self._ids[number] = None
-        if len(self._ids) > self._ids_max:
-            del self._ids[next(iter(self._ids))]
-        return True
-
-    def hear(self, review: Review) -> None:
-        """Take a review: learn from its stars, and what it says of its ad and brand."""
-        self.reviews += 1
-        chance = self._sentiment.predict_one(review.text)
-        if review.positive is not None:
-            self._sentiment.learn_one(review.text, review.positive)
-        brand = self._brands.get(review.ad_id)
-        if brand is not None:
-            self._hear("ad", review.ad_id, chance, review.time_ms)
-        if brand:
-            self._hear("brand", brand, chance, review.time_ms)
-
-    def _hear(self, of: Literal["ad", "brand"], name: str, chance: float, time_ms: int) -> None:
-        heard = f"{of}/{name}"
-        turned, tone = self._watch.update(heard, chance), self._watch.tone(heard)
-        key = heard.encode()
-        if turned:
-            self._turned[key] = time_ms
-        elif key not in self._turned and key in self._told and (before := self._told[key].turned_ms) is not None:
-            self._turned[key] = before  # by a review that the topic no longer holds
-        self._news[key] = Tone(
-            of=of,
-            name=name,
-            reviews=tone.reviews,
-            tone=round(tone.mean, 4),
-            turned_ms=self._turned.get(key),
-            time_ms=time_ms,
-        )
-
-    def gone(self) -> list[bytes]:
-        """Keys of tones that are to go, of ads that are offered no more; brands keep theirs."""
-        if not self._withdrawn:
-            return []
-        self._withdrawn = False
-        known = self._told | self._news
-        keys = [key for key, tone in known.items() if tone.of == "ad" and tone.name not in self._brands]
-        for key in keys:
-            for of in (self._told, self._news, self._turned):
-                of.pop(key, None)
-        return keys
-
-    def news(self) -> list[Tone]:
-        """Tones that differ from what was said of them last."""
-        out = [tone for key, tone in self._news.items() if _worth_saying(tone, self._told.get(key))]
-        for tone in out:
-            before = self._told.get(tone.key)
-            self.turned[tone.of] += tone.turned_ms is not None and (
-                before is None or before.turned_ms != tone.turned_ms
-            )
-            self._told[tone.key] = tone
-        self._news.clear()
-        return out
-
-
-async def _reached(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:
-    return all([await consumer.position(tp) >= end for tp, end in ends.items()])
-
-
-def _read(record: Record) -> Review:
-    """The review that a record is. Raises `ValueError`."""
-    review = _review(record.value or b"")
-    if record.key != review.ad_id.encode():
-        raise ValueError(f"key {record.key!r} is not the ad_id {review.ad_id!r}")
-    return review
-
-
-def _worth_saying(tone: Tone, told: Tone | None) -> bool:
-    if told is None or tone.turned_ms != told.turned_ms or abs(tone.tone - told.tone) >= STEP:
-        return True
-    return min(tone.reviews, MEMORY) >= SURER * told.reviews
+class ReviewError(RuntimeError):
+    """The reader cannot go on; the message says what to do."""
 
 
 class ReviewFeed:
-    """Runs until cancelled, or until all that was there has been read (``follow`` False)."""
+    """A reader: in its block it knows what is known, and may `run`. Another one may not at the same time."""
 
-    def __init__(self, settings: Settings, on_news: Callable[[Sequence[Tone]], None]) -> None:
-        self._settings, self._on_news = settings, on_news
+    def __init__(
+        self,
+        settings: Settings,
+        on_news: Callable[[Sequence[Tone]], None],
+        outbox: Callable[[Settings, str | None], Outbox] = Outbox,
+    ) -> None:
+        self._settings, self._on_news, self._outbox_of = settings, on_news, outbox
+        self._prefix = settings.topic_prefix
+        self._outbox: Outbox
+        self._reviews, self._reviews_id = TopicPartition(self._prefix + REVIEWS, 0), ""
+        self.end = 0
+        """Of the reviews that were there as it began: what comes before is heard before anything is told."""
         self.reviewer = Reviewer()
 
-    async def run(self, *, follow: bool = True) -> None:
-        """Read, learn, publish. Raises `streams.reading.MissingTopicError`."""
-        settings = self._settings
-        bootstrap, prefix = settings.bootstrap, settings.topic_prefix
-        async for records in read_topic(bootstrap, prefix + TONES):
+    async def __aenter__(self) -> Self:
+        """Take over. Raises `MissingTopicError`, `ReviewError`, and `TopicsError` where no broker answers."""
+        self._reviews_id = self._identify()
+        transactional = self._settings.guarantee == "exactly_once"
+        self._outbox = self._outbox_of(self._settings, self._prefix + REVIEWS_ID if transactional else None)
+        await self._outbox.start()  # first: what the one before has begun is over then
+        try:
+            await self._recover()
+        except BaseException:
+            await self._outbox.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._outbox.stop()
+
+    def _identify(self) -> str:
+        """The id of the topic of reviews."""
+        bootstrap, name = self._settings.bootstrap, self._reviews.topic
+        for each in (name, self._prefix + REVIEW_STATE):
+            if (count := len(partitions_of(bootstrap, each))) != 1:
+                raise ReviewError(f"{each} has {count} partitions, expected 1; look closer: salience topics check")
+        return found(bootstrap, [name])[name].id
+
+    async def _recover(self) -> None:
+        """Read what stands on the topics; what is no state to go on from is deleted there."""
+        settings, bootstrap = self._settings, self._settings.bootstrap
+        async for records in read_topic(bootstrap, self._prefix + TONES):
             self.reviewer.take_told(records)
         async for dead in read(settings, Filter(stage=STAGE, topic=REVIEWS)):
             self.reviewer.letters_to = max(self.reviewer.letters_to, int(dead.told("offset")))
-        ads, reviews = (partitions_of(bootstrap, prefix + name) for name in (ADS, REVIEWS))
-        ends, offered = await log_ends(bootstrap, reviews), await log_ends(bootstrap, ads)
-        options, idempotent = aiokafka_options(bootstrap), settings.guarantee == "exactly_once"
-        async with (
-            AIOKafkaConsumer(
-                isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest", **options
-            ) as consumer,
-            AIOKafkaProducer(acks="all", enable_idempotence=idempotent, **options) as producer,
-        ):
-            consumer.assign([*ads, *reviews])
-            await consumer.seek_to_beginning()
+        self.end = (await log_ends(bootstrap, [self._reviews]))[self._reviews]
+        held: dict[bytes, bytes | None] = {}
+        async for records in read_topic(bootstrap, self._prefix + REVIEW_STATE):
+            held |= {record.key or b"": record.value for record in records}
+        standing = {key: value for key, value in held.items() if value is not None}
+        if not standing:
+            return
+        try:
+            self.reviewer.go_on(await asyncio.to_thread(known, standing, self._reviews_id, self.end))
+        except StateError as error:
+            log.warning("what was learnt of reviews is refused, it begins anew", reason=str(error))
+            keys = sorted(standing, key=lambda key: key != AT)  # at first what speaks of the others
+            await self._write({REVIEW_STATE: [Message(key, None) for key in keys]})
+
+    async def run(self, *, follow: bool = True, on_read: Callable[[int], None] = lambda _: None) -> None:
+        """Read, learn, publish: until cancelled, or until all that was there has been read (``follow`` False).
+
+        ``on_read`` is told the offset after the last review. Raises `ReviewError`.
+        """
+        bootstrap = self._settings.bootstrap
+        ads = partitions_of(bootstrap, self._prefix + ADS)
+        offered = await log_ends(bootstrap, ads)
+        async with AIOKafkaConsumer(
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            **aiokafka_options(bootstrap),
+        ) as consumer:
+            consumer.assign([*ads, self._reviews])
+            await self._seek(consumer, ads)
             while not await _reached(consumer, offered):  # of ads that are not known yet no review would be heard
                 self._take(await self._read(consumer, ads))
             while True:
-                batches = await self._read(consumer, [*ads, *reviews])
+                batches = await self._read(consumer, [*ads, self._reviews])
                 letters = await asyncio.to_thread(self._take, batches)
-                caught_up = await _reached(consumer, ends)
-                await self._publish(producer, letters)
-                if caught_up:
-                    await self._tell(producer, self.reviewer.gone(), self.reviewer.news())
+                caught_up = await _reached(consumer, {self._reviews: self.end})
+                await _whole(self._tell(letters, caught_up=caught_up))
+                on_read(self.reviewer.next_offset)
                 if caught_up and not follow and not batches:
                     return
+
+    async def _seek(self, consumer: AIOKafkaConsumer, ads: Sequence[TopicPartition]) -> None:
+        await consumer.seek_to_beginning(*ads)
+        first, wanted = (await consumer.beginning_offsets([self._reviews]))[self._reviews], self.reviewer.begin
+        if first > wanted > 0:
+            log.warning("reviews have left their topic before they were learnt from", first=first, expected=wanted)
+        consumer.seek(self._reviews, max(first, wanted))
 
     async def _read(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> Batches:
         bootstrap = self._settings.bootstrap
@@ -230,23 +151,54 @@ class ReviewFeed:
     def _take(self, batches: Mapping[TopicPartition, list[Record]]) -> list[Message]:
         letters: list[Message] = []
         for tp, records in batches.items():
-            if tp.topic.endswith(ADS):
+            if tp != self._reviews:
                 self.reviewer.take_ads(records)
+            elif records[0].offset < self.reviewer.next_offset:
+                raise ReviewError(f"{tp.topic} is another topic of that name: start again, what was learnt begins anew")
             else:
                 letters += self.reviewer.take(records)
         return letters
 
-    async def _publish(self, producer: AIOKafkaProducer, letters: list[Message]) -> None:
-        topic = self._settings.topic_prefix + DEAD_LETTERS
-        sent = [await producer.send(topic, each.value, key=each.key, headers=list(each.headers)) for each in letters]
-        for delivery in sent:
-            await delivery
-
-    async def _tell(self, producer: AIOKafkaProducer, gone: list[bytes], tones: list[Tone]) -> None:
-        topic = self._settings.topic_prefix + TONES
-        sent = [await producer.send(topic, None, key=key) for key in gone]
-        sent += [await producer.send(topic, encode_json(tone), key=tone.key) for tone in tones]
-        for delivery in sent:
-            await delivery
+    async def _tell(self, letters: Sequence[Message], *, caught_up: bool) -> None:
+        """The effects of what was read, in their order. While it catches up it would tell what is long past."""
+        told: list[Message] = []
+        state: list[Message] = []
+        tones: list[Tone] = []
+        if caught_up:
+            told = [Message(key, None) for key in self.reviewer.gone()]
+            tones = self.reviewer.news()
+            told += [Message(tone.key, encode_json(tone)) for tone in tones]
+            state = await asyncio.to_thread(self.reviewer.state, self._reviews_id)
+        await self._write({DEAD_LETTERS: letters, REVIEW_STATE: state, TONES: told})
         if tones:
             self._on_news(tones)
+
+    async def _write(self, messages: Mapping[str, Sequence[Message]]) -> None:
+        """All of them, those of one topic when those of the one before are there."""
+        if not any(messages.values()):
+            return
+        try:
+            await self._outbox.begin()
+            for name, of_topic in messages.items():
+                await self._outbox.send(self._prefix + name, 0, of_topic)
+                await self._outbox.delivered()
+            await self._outbox.commit()
+        except ProducerFenced as error:
+            raise ReviewError(
+                "another reader of reviews has begun, or this one stood still for SALIENCE_TRANSACTION_TIMEOUT_MS; "
+                "start one, and one alone"
+            ) from error
+
+
+async def _reached(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:
+    return all([await consumer.position(tp) >= end for tp, end in ends.items()])
+
+
+async def _whole(work: Coroutine[None, None, None]) -> None:
+    """Do ``work``; who is cancelled meanwhile ends when it is done, and leaves no transaction that others wait for."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

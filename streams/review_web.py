@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from streams.guard import guard, named
 from streams.listening import listen
 from streams.metrics_page import metrics_page
-from streams.review_feed import Reviewer
+from streams.reviewer import Reviewer
 from streams.settings import Settings
 
 

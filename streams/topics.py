@@ -24,6 +24,7 @@ SHADOW_SCORES = "shadow-scores"
 CLICK_LAYERS = "click-layers"
 REVIEWS = "reviews"
 TONES = "tones"
+REVIEW_STATE = "review-state"
 
 CLEANUP = "cleanup.policy"
 RETENTION = "retention.ms"
@@ -149,10 +150,18 @@ TABLE: tuple[Topic, ...] = (
     # As long as the outcomes that it is compared with.
     Topic(SHADOW_SCORES, "what a shadow model says beside the live one", "delete", lanes=True, configs=_kept(7)),
     Topic(EXPERIMENT_REPORTS, "what each experiment shows, keyed by experiment", "compact", lanes=False),
-    # One partition: one reader learns from all of them. A quarter, read again at every start of it.
+    # One partition: one reader learns from all of them. A quarter: what begins anew learns from so much.
     Topic(REVIEWS, "what people say of items, keyed by ad", "delete", lanes=False, configs=_kept(90)),
     # One partition, read whole by every worker.
     Topic(TONES, "how the reviews of an ad or a brand sound, keyed by it", "compact", lanes=False),
+    # One partition: read whole by one reader, at its start.
+    Topic(
+        REVIEW_STATE,
+        "what the reader of reviews goes on from, keyed by what it is of",
+        "compact",
+        lanes=False,
+        configs=_COMPACTED_SOON,
+    ),
 )
 
 

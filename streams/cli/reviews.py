@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,20 +62,26 @@ def follow(
     port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="Serve /metrics and /healthz there, on SALIENCE_WEB_HOST.")
     ] = None,
+    log_json: Annotated[bool, typer.Option(help="Log lines as JSON.")] = False,
     as_json: Json = False,
 ) -> None:
     """Read the topic reviews until stopped, and put on tones how each ad and brand sounds; say when one turns.
 
-    It learns from reviews with stars as they come, and hears those without. All reviews there are, a quarter's, are
-    read at every start. A tone is said where it has moved by 0.01, or turned for the worse. With --json a line of JSON
-    per tone.
+    It learns from reviews with stars as they come, and hears those without. It goes on where the one before ended
+    (topic review-state); the first reads all reviews there are. A tone is said where it has moved by 0.01, or turned
+    for the worse. With --json a line of JSON per tone.
     """
-    from streams.review_feed import ReviewFeed
+    from streams.review_feed import ReviewError, ReviewFeed
+    from streams.running import configure_logging
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    configure_logging(log_json=log_json)
     people = screen(stderr=True)
     feed = ReviewFeed(settings, _Teller(people, as_json))
-    asyncio.run(_until_told(_served(feed, settings, port, people, follow=not once)))
+    try:
+        asyncio.run(_until_told(_served(feed, settings, port, people, follow=not once)))
+    except ReviewError as error:
+        fail(error)
     read = feed.reviewer
     people.print(f"{read.reviews:,} reviews read, {read.refused:,} refused, {read.repeated:,} sent again")
 
@@ -96,14 +103,33 @@ class _Teller:
 
 
 async def _served(feed: "ReviewFeed", settings: "Settings", port: int | None, people: Console, *, follow: bool) -> None:
-    if port is None:
-        await feed.run(follow=follow)
-        return
-    from streams.review_web import serving
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(feed)
+        if port is not None:
+            from streams.review_web import serving
 
-    async with serving(feed.reviewer, settings, port) as url:
-        people.print(f"{url}/metrics")
-        await feed.run(follow=follow)
+            people.print(f"{await stack.enter_async_context(serving(feed.reviewer, settings, port))}/metrics")
+        with Progress(console=people, transient=True) as progress:
+            await feed.run(follow=follow, on_read=_Start(feed, people, progress))
+
+
+class _Start:
+    """Says from where the reader goes on, how far it has come, and when it has read what was there."""
+
+    def __init__(self, feed: "ReviewFeed", people: Console, progress: Progress) -> None:
+        self._begin, self._end = feed.reviewer.next_offset, feed.end
+        self._people, self._progress = people, progress
+        where = f"goes on after what {self._begin:,} taught" if self._begin else "begins with the first review there is"
+        people.print(f"{where}, up to review {self._end:,}")
+        self._task = progress.add_task("reviews", total=max(self._end - self._begin, 0))
+        self._waits = True
+
+    def __call__(self, next_offset: int) -> None:
+        self._progress.update(self._task, completed=next_offset - self._begin)
+        if self._waits and next_offset >= self._end:
+            self._waits = False
+            self._progress.stop()
+            self._people.print("has read what was there")
 
 
 async def _until_told(work: "Coroutine[None, None, None]") -> None:

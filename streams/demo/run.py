@@ -186,7 +186,8 @@ class Demo:
                 await outbox.send(topics.REVIEWS, review.ad_id, review)
             await producer.flush()
             settings = Settings(bootstrap=self._bootstrap, topic_prefix="", guarantee=GUARANTEE)
-            await ReviewFeed(settings, self._told).run(follow=False)
+            async with ReviewFeed(settings, self._told) as feed:
+                await feed.run(follow=False)
             with self._worker:
                 await self._play(outbox)
                 await producer.flush()

@@ -3,17 +3,19 @@
 import asyncio
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from confluent_kafka import Producer
 
 from deploy.brokers import Broker
@@ -23,14 +25,18 @@ from scoring.rates import RATES_DIM, TONED
 from streams.clock import wall_ms
 from streams.decode import Record
 from streams.letters import PREFIX
+from streams.message import Message
+from streams.outbox import Outbox
 from streams.reading import read_topic
-from streams.review_feed import Reviewer, ReviewFeed
+from streams.review_feed import ReviewError, ReviewFeed
+from streams.reviewer import Reviewer
 from streams.wire import Decision, Review, Tone, encode_json
 from tests.builders import START_MS, ad, impression
-from tests.integration.lanes import Shop, play, shop_on
+from tests.integration.lanes import DEADLINE_S, GUARANTEES, Shop, play, recreate, shop_on
 from tests.integration.test_commands import at, salience
+from tests.integration.test_lane_recovery import delete_before
 from tests.integration.workers import Worker, until
-from tests.unit.test_review_feed import stream
+from tests.unit.test_review_feed import records, stream
 
 pytestmark = pytest.mark.integration
 
@@ -50,7 +56,13 @@ def command(shop: Shop, *words: str) -> list[str]:
 async def once(shop: Shop) -> tuple[list[Tone], str]:
     """What one look at all that is there says, as JSON and to people."""
     made = await asyncio.to_thread(
-        subprocess.run, command(shop, "--once", "--json"), capture_output=True, text=True, timeout=120, check=False
+        subprocess.run,
+        command(shop, "--once", "--json"),
+        env=os.environ | {"SALIENCE_GUARANTEE": shop.settings.guarantee},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert made.returncode == 0, made.stderr
     return [msgspec.json.decode(line, type=Tone) for line in made.stdout.splitlines()], made.stderr
@@ -59,6 +71,12 @@ async def once(shop: Shop) -> tuple[list[Tone], str]:
 async def tones(shop: Shop) -> dict[bytes, Tone]:
     """What stands on the topic."""
     return {key: msgspec.json.decode(value, type=Tone) for key, value in await shop.read("tones") if value is not None}
+
+
+async def followed(feed: ReviewFeed, *, follow: bool = True) -> None:
+    """A reader from its beginning to its end."""
+    async with feed:
+        await feed.run(follow=follow)
 
 
 async def letters(shop: Shop) -> list[tuple[str, str]]:
@@ -103,9 +121,128 @@ def test_a_broker_without_idempotent_producers_is_read_as_well_where_no_more_is_
         shop = shop_on(embedded, topic_prefix, tmp_path, "at_least_once")
         await shop.publish([*SHOP, *raw(stream(40)), ("reviews", b"shoe", b"{", wall_ms())])
         said: list[Tone] = []
-        await ReviewFeed(shop.settings, said.extend).run(follow=False)
+        await followed(ReviewFeed(shop.settings, said.extend), follow=False)
         assert {tone.key: tone for tone in said} == await tones(shop)
         assert await letters(shop) == [("review", "DecodeError")]
+
+    play(scenario)
+
+
+def never_ended(*batches: Sequence[Review]) -> list[list[Tone]]:
+    """What one reader that has never ended says after each of ``batches``."""
+    one = Reviewer()
+    for each in SHOP:
+        one.offer(each)
+    said, first = [], 0
+    for batch in batches:
+        list(one.take(records(batch, first=first)))
+        first += len(batch)
+        said.append(one.news())
+    return said
+
+
+@GUARANTEES
+def test_a_reader_goes_on_to_the_last_bit_where_the_one_before_stood_though_its_reviews_are_gone(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    batches = stream(400), stream(50, share=0.1, seed=2, first=400)
+    first, second = never_ended(*batches)
+
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
+        await shop.publish([*SHOP, *raw(batches[0])])
+        said, people = await once(shop)
+        assert (said, "begins with the first review there is, up to review 400" in people) == (first, True)
+        await asyncio.to_thread(delete_before, kafka.bootstrap, f"{topic_prefix}reviews", 400)
+        await shop.publish(raw(batches[1]))
+        said, people = await once(shop)
+        assert said == second
+        assert "goes on after what 400 taught, up to review 450" in people
+        assert "50 reviews read" in people
+        assert (await once(shop))[0] == []
+
+    play(scenario)
+
+
+class _Dies(Outbox):
+    """Before it has sent any tone."""
+
+    async def send(self, topic: str, partition: int, messages: Iterable[Message]) -> None:
+        if topic.endswith("tones"):
+            raise KafkaConnectionError("the broker is gone")
+        await super().send(topic, partition, messages)
+
+
+@GUARANTEES
+def test_what_a_reader_did_not_come_to_tell_the_next_one_tells(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
+) -> None:
+    ((*first,),) = never_ended(stream(30))
+
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
+        await shop.publish([*SHOP, *raw(stream(30))])
+        said: list[Tone] = []
+        with pytest.raises(KafkaConnectionError):
+            await followed(ReviewFeed(shop.settings, said.extend, _Dies), follow=False)
+        assert said == []
+        assert bool(await shop.read("review-state")) is (guarantee == "at_least_once")
+        for tell in (first, []):
+            said.clear()
+            await followed(ReviewFeed(shop.settings, said.extend), follow=False)
+            assert said == tell
+        assert await tones(shop) == {tone.key: tone for tone in first}
+
+    play(scenario)
+
+
+def test_a_reader_of_a_topic_that_is_made_anew_says_so_and_begins_anew(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    ((*_, acme),) = never_ended(stream(20, share=0.1, seed=3))
+
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish([*SHOP, *raw(stream(100))])
+        reading = ReviewFeed(shop.settings, lambda _: None)
+        following = asyncio.create_task(followed(reading))
+        try:
+            await until(lambda: _reads(shop, following), "its state")
+            await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix, "reviews")
+            await shop.publish(raw(stream(20, share=0.1, seed=3)))
+            with pytest.raises(ReviewError, match="is another topic of that name"):
+                await asyncio.wait_for(following, DEADLINE_S)
+        finally:
+            following.cancel()
+        said, people = await once(shop)
+        assert "what was learnt of reviews is refused, it begins anew" in people
+        assert "of another topic of reviews" in people
+        assert "begins with the first review there is" in people
+        assert acme in said
+        said, people = await once(shop)
+        assert (said, "goes on after what 20 taught" in people) == ([], True)
+
+    play(scenario)
+
+
+async def _reads(shop: Shop, following: "asyncio.Task[None]") -> bool:
+    assert not following.done()
+    return bool(await shop.read("review-state"))
+
+
+def test_a_reader_that_begins_ends_the_one_before(kafka: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
+        await shop.publish([*SHOP, *raw(stream(10))])
+        former = asyncio.create_task(followed(ReviewFeed(shop.settings, lambda _: None)))
+        try:
+            await until(lambda: _reads(shop, former), "its state")
+            await followed(ReviewFeed(shop.settings, lambda _: None), follow=False)
+            await shop.publish(raw(stream(10, first=10)))
+            with pytest.raises(ReviewError, match="another reader of reviews has begun"):
+                await asyncio.wait_for(former, DEADLINE_S)
+        finally:
+            former.cancel()
 
     play(scenario)
 
@@ -135,7 +272,7 @@ def test_an_ad_that_is_published_while_the_reader_starts_is_known(
         said: list[Tone] = []
         feed = ReviewFeed(shop.settings, said.extend)
         feed.reviewer = _WhileItStarts(shop)
-        following, numbers = asyncio.create_task(feed.run()), itertools.count(100)
+        following, numbers = asyncio.create_task(followed(feed)), itertools.count(100)
 
         async def heard() -> bool:
             assert not following.done()

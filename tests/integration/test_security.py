@@ -23,13 +23,16 @@ from streams.client import PlacementView
 from streams.connection import aiokafka_options
 from streams.lag.watch import LagWatch
 from streams.outbox import LANE_ID
+from streams.review_feed import ReviewFeed
 from streams.settings import Settings
-from streams.wire import Ad, Click, encode_json
+from streams.wire import Ad, Click, Tone, encode_json
 from tests.builders import START_MS, ad, click
 from tests.integration.lanes import ADS, DEADLINE_S, Shop, events, play
 from tests.integration.secured import OWNER, SecuredKafka
+from tests.integration.test_reviews import raw
 from tests.integration.workers import Worker, until
 from tests.needs import lacking
+from tests.unit.test_review_feed import stream
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -193,6 +196,23 @@ def test_every_role_does_its_job_with_no_other_right(
         assert topic_admin.check(secured.bootstrap, 1, PREFIX) == []
 
     play(scenario)
+
+
+def test_the_reader_of_reviews_learns_and_goes_on_with_its_own_rights(
+    secured: SecuredKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        shop = Shop(settings_on(secured, home=tmp_path))
+        for first, said in ((0, 10), (10, 20)):
+            become(monkeypatch, secured, "admin")
+            await produce(shop, [ADS[0], *raw(stream(10, ad_id=ADS[0].ad_id, first=first))])
+            become(monkeypatch, secured, "reviewer")
+            told: list[Tone] = []
+            async with ReviewFeed(shop.settings, told.extend) as feed:
+                await feed.run(follow=False)
+            assert {tone.reviews for tone in told} == {said}
+
+    asyncio.run(scenario())
 
 
 async def produce(shop: Shop, messages: list[Any]) -> None:

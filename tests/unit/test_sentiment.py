@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from scoring.sentiment import FEATURES, REVIEWS_MIN, Sentiment, ToneWatch, grams
+from scoring.sentiment import _HEAD, _WEIGHT, FEATURES, REVIEWS_MIN, Sentiment, ToneWatch, grams
 from streams.cli import app
 from streams.logs.reviews import judge
 
@@ -59,6 +59,49 @@ def test_of_too_many_keys_the_one_longest_without_a_review_is_forgotten():
         watch.update(key, 0.5)
     assert len(watch) == 2
     assert list(watch._keys) == ["a", "c"]
+
+
+def test_what_was_learnt_comes_back_to_the_last_bit_and_goes_on_alike():
+    draw, whole = np.random.default_rng(5), Sentiment()
+    assert Sentiment.of_bytes(whole.to_bytes()).predict_one("很好") == 0.5
+    for _ in range(300):
+        kept = Sentiment.of_bytes(whole.to_bytes())
+        text = " ".join(draw.choice([*GOOD, *BAD, "so so", "twice"], 3))
+        assert kept.predict_one(text) == whole.predict_one(text)
+        for each in (whole, kept):
+            each.learn_one(text, positive=len(text) % 2 == 0)
+        assert kept.to_bytes() == whole.to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "has 16 bytes or more"),
+        (_HEAD.pack(0.0, 1) + b"x", "buffer size must be a multiple"),
+        (_HEAD.pack(float("nan"), 1), "finite"),
+        (_HEAD.pack(0.0, 1) + np.array([(1, np.inf, 1.0)], dtype=_WEIGHT).tobytes(), "finite"),
+        (_HEAD.pack(0.0, 1) + np.array([(FEATURES, 1.0, 1.0)], dtype=_WEIGHT).tobytes(), "a bucket of its own"),
+        (_HEAD.pack(0.0, 1) + np.array([(1, 1.0, 1.0)] * 2, dtype=_WEIGHT).tobytes(), "a bucket of its own"),
+    ],
+)
+def test_what_is_no_classifier_is_refused(content, why):
+    with pytest.raises(ValueError, match=why):
+        Sentiment.of_bytes(content)
+
+
+def test_a_watch_that_goes_on_turns_when_one_that_never_ended_does():
+    draw, whole, watch = np.random.default_rng(3), ToneWatch(), ToneWatch()
+    turns = 0
+    for at in range(600):
+        chance = float(draw.random() < (0.9 if at % 200 < 120 else 0.2))
+        turned = whole.update("a", chance)
+        assert watch.update("a", chance) is turned
+        assert watch.tone("a") == whole.tone("a")
+        turns += turned
+        former, watch = watch, ToneWatch()
+        for key, kept in former.changed().items():
+            watch.resume(key, kept)
+    assert turns == 3
 
 
 def write_reviews(folder):

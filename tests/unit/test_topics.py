@@ -39,6 +39,7 @@ def test_the_lanes_topics_have_the_lanes_partitions_and_the_others_one() -> None
         "experiment-reports": 1,
         "reviews": 1,
         "tones": 1,
+        "review-state": 1,
     }
 
 
@@ -47,7 +48,7 @@ def test_what_is_a_latest_value_by_key_is_compacted_and_what_happened_is_not() -
 
     assert compacted == {
         "ads", "control", "placements", "state-changelog", "models", "experiment-reports", "campaign-metrics",
-        "click-layers", "tones",
+        "click-layers", "tones", "review-state",
     }  # fmt: skip
 
 

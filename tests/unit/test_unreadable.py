@@ -16,7 +16,7 @@ from streams.client import Latest
 from streams.console.campaigns import Campaigns
 from streams.console.desk import Desk
 from streams.control import Control
-from streams.review_feed import Reviewer
+from streams.reviewer import Reviewer
 from streams.settings import Settings
 from streams.wire import Ad
 from tests.builders import START_MS, Record

@@ -1,0 +1,175 @@
+"""What the reader of reviews knows, as records of ``review-state``: so that another goes on where it stood. No I/O.
+
+The record `AT` says up to which review all of it is. Ads and brands have a record each (`Heard`), written as their
+reviews come. What reviews teach changes all over with each of them: it is written whole now and then, in parts
+(`Lesson`), and whoever goes on learns again from the reviews since. So what stands there has 40 MB at most: `KEYS_MAX`
+ads and brands of 0.3 KB, and a lesson of 6 MB, two of them where a writer ends before he is through.
+"""
+
+import hashlib
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from scoring.sentiment import KEYS_MAX, Sentiment, Watched
+from streams.message import Message
+from streams.wire import UNREADABLE, Count, TimeMs, Tone
+
+VERSION = 1
+AT = b"at"
+"""Key of the record that is written last."""
+PART_BYTES = 256 * 1024
+"""Half of the smallest batch that settings allow (``batch_bytes``)."""
+LESSON_BYTES_MAX = 8 * 2**20
+"""Above what a classifier and the ids remembered have."""
+PARTS_MAX = LESSON_BYTES_MAX // PART_BYTES
+_IDS = struct.Struct("<I")
+
+Said = tuple[Count, float, TimeMs | None, TimeMs]
+"""Of a `Tone`: reviews, tone, turned_ms, time_ms; whose it is says the key."""
+
+
+class StateError(ValueError):
+    """Why a reader cannot go on from what is there."""
+
+
+class Heard(msgspec.Struct, frozen=True, array_like=True):
+    """Of an ad or a brand, under the key of its tone.
+
+    ``next_offset``: of the first review that is not in it; ``said``: its tone as it stands, or is to stand, on
+    ``tones``.
+    """
+
+    watched: Watched
+    turned_ms: TimeMs | None
+    time_ms: TimeMs
+    next_offset: int
+    said: Said | None
+
+    def tone(self, key: bytes) -> Tone:
+        """How it sounds now."""
+        watched = self.watched
+        return tone_of(key, (watched.reviews, round(watched.mean, 4), self.turned_ms, self.time_ms))
+
+
+class Lesson(msgspec.Struct, frozen=True, kw_only=True):
+    """Where what reviews teach is found: all of those before ``next_offset``, the newest of them of ``time_ms``."""
+
+    next_offset: int
+    time_ms: int
+    parts: int
+    digest: str
+
+    def part_keys(self) -> list[bytes]:
+        """Of its parts, in order."""
+        return [f"lesson/{self.next_offset}/{number}".encode() for number in range(self.parts)]
+
+
+class At(msgspec.Struct, frozen=True, kw_only=True):
+    """What all else belongs to: reviews before ``next_offset`` of the topic of this id.
+
+    ``turned``: turns counted so far, of ads and of brands.
+    """
+
+    version: int = VERSION
+    reviews_id: str
+    next_offset: int
+    lesson: Lesson
+    turned: dict[str, Count]
+
+
+class _Versioned(msgspec.Struct):
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a reader goes on from. ``heard``: those first that were heard of longest ago."""
+
+    at: At
+    sentiment: Sentiment
+    ids: Sequence[int]
+    heard: Mapping[bytes, Heard]
+    unneeded: Sequence[bytes] = field(default_factory=list)
+    """Keys of parts that a writer left who ended before he was through."""
+
+
+def tone_of(key: bytes, said: Said) -> Tone:
+    """The tone that ``key`` stands for. Raises `ValueError`."""
+    of, _, name = key.decode().partition("/")
+    reviews, tone, turned_ms, time_ms = said
+    fields = {"of": of, "name": name, "reviews": reviews, "tone": tone, "turned_ms": turned_ms, "time_ms": time_ms}
+    return msgspec.convert(fields, Tone)
+
+
+def said_of(tone: Tone) -> Said:
+    """What a tone says beside whose it is."""
+    return tone.reviews, tone.tone, tone.turned_ms, tone.time_ms
+
+
+def teach(sentiment: Sentiment, ids: Iterable[int], next_offset: int, time_ms: int) -> tuple[Lesson, list[Message]]:
+    """A lesson, and its parts. ``ids``: of the reviews remembered, oldest first."""
+    numbers = np.fromiter(ids, dtype="<u8")
+    content = _IDS.pack(len(numbers)) + numbers.tobytes() + sentiment.to_bytes()
+    cut = [content[start : start + PART_BYTES] for start in range(0, len(content), PART_BYTES)]
+    lesson = Lesson(next_offset=next_offset, time_ms=time_ms, parts=len(cut), digest=_digest(content))
+    return lesson, [Message(key, part) for key, part in zip(lesson.part_keys(), cut, strict=True)]
+
+
+def known(held: Mapping[bytes, bytes], reviews_id: str, end: int) -> Known:
+    """What the records ``held``, the newest of each key, let a reader go on from. Raises `StateError`.
+
+    ``reviews_id``, ``end``: of the topic of reviews that is there.
+    """
+    try:
+        at = _at(held, reviews_id, end)
+        sentiment, ids = _learnt(held, at.lesson)
+        heard = {key: _heard(key, value) for key, value in held.items() if key.startswith((b"ad/", b"brand/"))}
+    except StateError:
+        raise
+    except (struct.error, *UNREADABLE) as error:
+        raise StateError(f"damaged: {error}") from error
+    if len(heard) > KEYS_MAX:
+        raise StateError(f"of {len(heard):,} ads and brands, at most {KEYS_MAX:,} are watched")
+    in_order = sorted(heard.items(), key=lambda one: (one[1].next_offset, one[0]))  # a review's ad before its brand
+    return Known(at, sentiment, ids, dict(in_order), [*held.keys() - heard.keys() - {AT, *at.lesson.part_keys()}])
+
+
+def _at(held: Mapping[bytes, bytes], reviews_id: str, end: int) -> At:
+    if AT not in held:
+        raise StateError("not written to its end")
+    if (version := msgspec.msgpack.decode(held[AT], type=_Versioned).version) != VERSION:
+        raise StateError(f"of version {version}, this one has {VERSION}")
+    at = msgspec.msgpack.decode(held[AT], type=At)
+    if at.reviews_id != reviews_id:
+        raise StateError("of another topic of reviews")
+    if not 0 <= at.lesson.next_offset <= at.next_offset <= end:
+        raise StateError(f"learnt up to {at.lesson.next_offset}, read up to {at.next_offset}, and reviews end at {end}")
+    return at
+
+
+def _learnt(held: Mapping[bytes, bytes], lesson: Lesson) -> tuple[Sentiment, list[int]]:
+    if not 0 < lesson.parts <= PARTS_MAX:
+        raise StateError(f"damaged: a lesson of {lesson.parts} parts, at most {PARTS_MAX}")
+    content = b"".join(held.get(key, b"") for key in lesson.part_keys())
+    if _digest(content) != lesson.digest:
+        raise StateError("damaged: what was learnt is not what was written")
+    (count,) = _IDS.unpack_from(content)
+    ids = np.frombuffer(content, dtype="<u8", count=count, offset=_IDS.size)
+    return Sentiment.of_bytes(content[_IDS.size + ids.nbytes :]), ids.tolist()
+
+
+def _heard(key: bytes, value: bytes) -> Heard:
+    heard = msgspec.msgpack.decode(value, type=Heard)
+    if not all(map(math.isfinite, heard.watched)):
+        raise ValueError(f"{key!r} has numbers that are not finite")
+    heard.tone(key)
+    return heard
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

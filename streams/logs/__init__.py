@@ -3,6 +3,7 @@
 A format is a module here with one function, ``read(directory: Path) -> Log``. It opens the files, states the
 rule by which each field of a wire message comes from the log (where the log does not say, the field keeps its
 default, or is invented by a rule that says so), and raises `LogError` where a file is not what it expects.
+Times are UTC epoch milliseconds: one that tells of another unit (`SECONDS`) is no time.
 `kuairand` is the example. Replay, training and benchmarks take any `Log`, so they take the new format with it.
 """
 
@@ -16,6 +17,15 @@ Event = Impression | Click
 
 SHOWN_MAX = 200
 """Characters of a value that an error quotes."""
+
+
+SECONDS = range(946_684_800, 4_102_444_800)
+"""Seconds of the years 2000 to 2100. Read as milliseconds they are days of January and February 1970, of which no log
+is: such a time is in seconds. Microseconds of these years exceed the latest time that the wire takes, in 2100."""
+EXPECTED_TIME = (
+    "milliseconds of UTC since 1970, as 1700000000000 for November 2023: "
+    "multiply seconds by 1,000, divide microseconds by 1,000"
+)
 
 
 class LogError(ValueError):

@@ -96,12 +96,12 @@ def read(directory: Path, *, later: Path | None = None, histories: bool = False)
 
 def times_ms(file: Path) -> list[int]:
     """When the impressions of a file were shown, in its order. Raises `LogError`."""
-    return [row.integer("time_ms", 0, TIME_MAX_MS) for row in rows(file, IMPRESSION_COLUMNS)]
+    return [row.time_ms("time_ms", TIME_MAX_MS) for row in rows(file, IMPRESSION_COLUMNS)]
 
 
 def _history(row: Row) -> Iterator[Event]:
     """What a user was shown before, and watched for long."""
-    user, last_ms = row.text("user_id", longest=20), row.integer("last_time_ms", 0, TIME_MAX_MS)
+    user, last_ms = row.text("user_id", longest=20), row.time_ms("last_time_ms", TIME_MAX_MS)
     videos, long = (
         row.text("videos", longest=(VIDEO_CHARS + 1) * HISTORY_MAX).split(),
         row.text("long_view", longest=HISTORY_MAX),
@@ -129,7 +129,7 @@ def _history(row: Row) -> Iterator[Event]:
 def _events(file: Path) -> Iterator[Event]:
     for row in rows(file, IMPRESSION_COLUMNS):
         user, video = row.text("user_id", longest=20), row.text("video_id", longest=VIDEO_CHARS)
-        time_ms = row.integer("time_ms", 0, TIME_MAX_MS)
+        time_ms = row.time_ms("time_ms", TIME_MAX_MS)
         surface = f"tab-{row.integer('tab', 0, 999)}"
         name = f"{user}-{video}-{time_ms}"
         yield Impression(event_id=f"i-{name}", user_id=user, ad_id=video, time_ms=time_ms, surface=surface)

@@ -1,7 +1,8 @@
 """A log of our own messages as Parquet: a file a kind, a column a field, as ``salience export-log`` writes them.
 
 Columns are the fields of `streams.wire`; null stands for a field that was not told. Anything that reads Parquet reads
-them; `read` makes a `Log` of them again, and so do files that something else has written with these columns.
+them; `read` makes a `Log` of them again, and so do files that something else has written with these columns. Times may
+also be Arrow's timestamps, whatever their unit and zone; integers are milliseconds, and seconds are refused.
 """
 
 import re
@@ -16,7 +17,7 @@ import pyarrow as pa
 from msgspec import inspect
 from pyarrow import parquet
 
-from streams.logs import Log, LogError, in_order, shown
+from streams.logs import EXPECTED_TIME, SECONDS, Log, LogError, in_order, shown
 from streams.wire import Ad, Click, Impression, Tone
 
 ROWS_PER_GROUP = 20_000
@@ -125,13 +126,17 @@ def read(directory: Path) -> Log:
 
 
 def _messages(directory: Path, kind: type[Any]) -> Iterator[Any]:
-    file = directory / FILES[kind]
+    file, times = directory / FILES[kind], [name for name in kind.__struct_fields__ if name.endswith("_ms")]
     for number, row in enumerate(_rows(file), 1):
         try:
-            yield msgspec.convert({name: value for name, value in row.items() if value is not None}, kind)
+            message = msgspec.convert({name: value for name, value in row.items() if value is not None}, kind)
         except msgspec.ValidationError as error:
             wrong = {name: value for name, value in row.items() if f"$.{name}" in re.split(r"[`\[]", str(error))}
-            raise LogError(f"{file}, row {number}: {error}, in {shown(wrong or row)}") from error
+            expected = f"; expected {EXPECTED_TIME}" if wrong.keys() & set(times) else ""
+            raise LogError(f"{file}, row {number}: {error}, in {shown(wrong or row)}{expected}") from error
+        if wrong := {name: row[name] for name in times if (row.get(name) or 0) in SECONDS}:
+            raise LogError(f"{file}, row {number}: a time in seconds, in {shown(wrong)}; expected {EXPECTED_TIME}")
+        yield message
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
@@ -142,8 +147,16 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
             if len(set(names)) < len(names):
                 raise LogError(f"{file} has the columns {shown(names)}, one of them twice; {expected}")
             for batch in table.iter_batches(ROWS_PER_GROUP):
-                yield from batch.to_pylist()
+                told = [_milliseconds(column) for column in batch.columns]
+                yield from pa.RecordBatch.from_arrays(told, names).to_pylist()
     except FileNotFoundError as error:
         raise LogError(f"{file} does not exist; write one with: salience export-log --out {file.parent}") from error
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise LogError(f"{file} cannot be read ({shown(error)}); {expected}") from error
+
+
+def _milliseconds(column: pa.Array) -> pa.Array:
+    """A column of timestamps as integers, without what is finer than a millisecond; any other as it is."""
+    if not pa.types.is_timestamp(column.type):
+        return column
+    return column.cast(pa.timestamp("ms", column.type.tz), safe=False).cast(pa.int64())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from streams.logs import LogError, shown
+from streams.logs import EXPECTED_TIME, SECONDS, LogError, shown
 
 DIGITS_MAX = 20
 """Of an integer: 64 bits have no more, and Python reads no number of thousands of them."""
@@ -31,11 +31,17 @@ class Row:
 
     def integer(self, column: str, least: int, most: int) -> int:
         """A whole number within a range that begins at 0 or above."""
-        value = self.values[column]
-        number = int(value) if value.isascii() and value.isdigit() and len(value) <= DIGITS_MAX else -1
+        number = _whole(self.values[column])
         if not least <= number <= most:
             raise self.error(column, f"an integer from {least} to {most}")
         return number
+
+    def time_ms(self, column: str, most: int) -> int:
+        """A time in milliseconds, and not in another unit."""
+        time_ms = _whole(self.values[column])
+        if not 0 <= time_ms <= most or time_ms in SECONDS:
+            raise self.error(column, EXPECTED_TIME)
+        return time_ms
 
     def number(self, column: str) -> float | None:
         """A number that is not negative, or None where the field is empty."""
@@ -53,6 +59,11 @@ class Row:
     def error(self, column: str, expected: str) -> LogError:
         """What is wrong with a field of this row."""
         return LogError(f"{self.file}, line {self.line}: {column} is {shown(self.values[column])}; expected {expected}")
+
+
+def _whole(value: str) -> int:
+    """The integer that ``value`` writes out; -1 where it does not, or has a sign."""
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= DIGITS_MAX else -1
 
 
 def rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:

@@ -166,13 +166,15 @@ def test_what_is_read_passes_the_wires_own_checks(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ("soon,12,7,1,0,0,1,0,0,0,0", "line 3: time_ms is 'soon'; expected an integer from 0 to"),
+        ("soon,12,7,1,0,0,1,0,0,0,0", "line 3: time_ms is 'soon'; expected milliseconds of UTC since 1970"),
+        (f"{SHOWN_MS // 1000},12,7,1,0,0,1,0,0,0,0", f"line 3: time_ms is '{SHOWN_MS // 1000}'; .*multiply seconds"),
+        (f"{SHOWN_MS}000,12,7,1,0,0,1,0,0,0,0", f"line 3: time_ms is '{SHOWN_MS}000'; .*divide microseconds"),
         (f"{SHOWN_MS},,7,1,0,0,1,0,0,0,0", "line 3: user_id is ''; expected 1 to 20 characters"),
         (f"{SHOWN_MS},12,7,-1,0,0,1,0,0,0,0", "line 3: tab is '-1'; expected an integer from 0 to 999"),
         (f"{SHOWN_MS},12,7,1,2,0,1,0,0,0,0", "line 3: is_click is '2'; expected an integer from 0 to 1"),
         (f"{SHOWN_MS},12,7,1,1,1.5,1,0,0,0,0", "line 3: play_time_ms is '1.5'; expected an integer"),
         (f"{SHOWN_MS},12,7", "line 3: .*; expected 11 fields"),
-        (f"{'1' * 5_000},12,7,1,0,0,1,0,0,0,0", "line 3: time_ms is '1{199}…; expected an integer"),
+        (f"{'1' * 5_000},12,7,1,0,0,1,0,0,0,0", "line 3: time_ms is '1{199}…; expected milliseconds"),
         (f"{SHOWN_MS},{'u' * 9_999}", "line 3: .{,201}; expected 11 fields"),
     ],
 )
@@ -202,6 +204,7 @@ def test_a_malformed_video_is_told_by_file_line_value_and_expectation(folder: Fo
 @pytest.mark.parametrize(
     ("row", "told"),
     [
+        (f"12,{SHOWN_MS // 1000},7,1", f"last_time_ms is '{SHOWN_MS // 1000}'; expected milliseconds of UTC"),
         (f"12,{SHOWN_MS},7 8,1", "long_view is '1'; expected 0 or 1 for each of 2 videos"),
         (f"12,{SHOWN_MS},7 8,1x", "long_view is '1x'; expected 0 or 1 for each of 2 videos"),
         (f"12,{SHOWN_MS},7 {'8' * 21},11", "videos is '7 8{21}'; expected ids of at most 20 characters"),

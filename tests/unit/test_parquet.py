@@ -149,6 +149,32 @@ def test_a_row_that_is_no_message_is_told_with_its_number_and_its_values(tmp_pat
     assert "u" * 201 not in refusal(tmp_path, {**IMPRESSIONS, "user_id": ["u" * 5_000] * 2, "time_ms": [1, 2]})
 
 
+@pytest.mark.parametrize("time", [1_700_000_000, 1_700_000_000_000_000, 1_700_000_000.5])
+def test_a_time_in_another_unit_than_milliseconds_is_refused_with_the_fix(tmp_path: Path, time: float) -> None:
+    said = refusal(tmp_path, {**IMPRESSIONS, "time_ms": [time, time]})
+    assert "impressions.parquet, row 1: " in said
+    assert f"{{'time_ms': {time}}}" in said
+    assert "expected milliseconds of UTC since 1970" in said
+    assert "multiply seconds by 1,000, divide microseconds by 1,000" in said
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Click, "impression_time_ms"), (Ad, "end_ms"), (Tone, "turned_ms")])
+def test_every_time_of_every_kind_is_looked_at(tmp_path: Path, kind: type[Any], name: str) -> None:
+    write(Log([], []), tmp_path)
+    rows = [LEAST[kind], {**LEAST[kind], name: START_MS // 1000}]
+    pa.parquet.write_table(pa.Table.from_pylist(rows, SCHEMAS[kind]), tmp_path / FILES[kind])
+    with pytest.raises(LogError, match=rf"{FILES[kind]}, row 2: .*'{name}': {START_MS // 1000}"):
+        read(tmp_path)
+
+
+def test_a_column_of_timestamps_is_read_whatever_its_unit(tmp_path: Path) -> None:
+    write(Log([], []), tmp_path)
+    for unit, zone in (("s", None), ("ms", "UTC"), ("us", None), ("ns", "Asia/Shanghai")):
+        times = pa.array([START_MS, START_MS + 1000], pa.timestamp("ms", zone)).cast(pa.timestamp(unit, zone))
+        pa.parquet.write_table(pa.table({**IMPRESSIONS, "time_ms": times}), tmp_path / FILES[Impression])
+        assert [event.time_ms for event in read(tmp_path).events] == [START_MS, START_MS + 1000]
+
+
 def test_text_that_is_no_utf_8_is_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     bytes_ = pa.array([b"\xff\xfe", b"u"], pa.binary())
     users = pa.Array.from_buffers(pa.string(), 2, bytes_.buffers())

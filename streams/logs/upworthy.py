@@ -74,7 +74,7 @@ class _Arm:
 
 
 def read(file: Path) -> Pairs:
-    """Every pair in ``file``. Raises `LogError` for one that is not what it says, or has no pair."""
+    """Every pair in ``file`` that people saw. Raises `LogError` for one that is not what it says, or has none."""
     groups: dict[tuple[str, str], dict[str, _Arm]] = defaultdict(lambda: defaultdict(_Arm))
     weeks: dict[str, int] = {}
     for row in rows(file, COLUMNS):
@@ -102,7 +102,13 @@ def read(file: Path) -> Pairs:
         test=np.array([tests[pair[3]] for pair in found]),
         z=np.array([_z(one, other) for *_, one, other in found]),
     )
-    return pairs.at(np.isfinite(pairs.z))
+    seen = np.isfinite(pairs.z)
+    if not seen.any():
+        raise LogError(
+            f"{file} has {len(pairs):,} pairs of headlines, and of none impressions of both with some clicked and some "
+            "not; expected the columns impressions and clicks filled as in the archive"
+        )
+    return pairs.at(seen)
 
 
 def _z(one: _Arm, other: _Arm) -> float:

@@ -54,9 +54,26 @@ def test_a_file_that_is_not_headline_tests_is_told_by_line(tmp_path: Path, line:
         read(arms(tmp_path / "arms.csv.gz", line))
 
 
+UNSEEN = ("t,201401,p,A,0,0", "t,201401,p,B,5,1", "u,201401,p,A,9,0", "u,201401,p,C,9,0")
+
+
 def test_pairs_that_nobody_saw_or_clicked_say_nothing(tmp_path: Path) -> None:
-    lines = ["t,201401,p,A,0,0", "t,201401,p,B,5,1", "u,201401,p,A,9,0", "u,201401,p,C,9,0"]
-    assert not len(read(arms(tmp_path / "arms.csv.gz", *lines)))
+    told = read(arms(tmp_path / "arms.csv.gz", *UNSEEN, "v,201401,p,A,90,9", "v,201401,p,D,90,19"))
+    assert [(told.headlines[one], told.headlines[other]) for one, other in zip(told.one, told.other, strict=True)] == [
+        ("A", "D")
+    ]
+
+
+def test_a_file_in_which_nobody_saw_any_pair_is_refused_as_data_and_as_test(tmp_path: Path) -> None:
+    unseen = arms(tmp_path / "arms.csv.gz", *UNSEEN)
+    (tmp_path / "seen").mkdir()
+    arms(tmp_path / "seen" / "arms.csv.gz", "t,201401,p,A,90,9", "t,201401,p,B,90,19")
+    for asked in (["--data", str(tmp_path)], ["--data", str(tmp_path / "seen"), "--test", str(unseen)]):
+        told = CliRunner().invoke(app, ["evaluate", "headlines", *asked, "--json"])
+        assert told.exit_code == 1
+        error = json.loads(told.stdout)["error"]
+        assert f"{unseen} has 2 pairs of headlines, and of none impressions of both" in error
+        assert "expected the columns impressions and clicks filled" in error
 
 
 def test_two_files_are_joined_by_headline_and_their_tests_stay_apart(tmp_path: Path) -> None:

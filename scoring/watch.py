@@ -21,12 +21,16 @@ from enum import StrEnum
 from typing import Self
 
 import river
+import xxhash
 from river import drift
 
 from scoring.clicks import ClickModel, Floats
 
-KEPT_BY = f"river {river.__version__}\n".encode()
-"""What a kept detector begins with: its state as River's Rust has it, which another version may end the process by."""
+KEPT_BY = f"river {river.__version__}, checked\n".encode()
+"""What a kept detector begins with. The XXH3 of what follows comes next, since River's Rust ends the process, or hangs,
+by a state that is not whole or of another version's layout: it must see none."""
+_CHECK = 8
+"""Bytes of the XXH3."""
 CONFIDENCE = 1e-5
 """ADWIN's delta: the chance that an alarm at a cut is none. Cuts are many, and days have their hours: at 1e-4 a week of
 KuaiRand raises one that is none."""
@@ -77,6 +81,10 @@ class Alarm:
     now: float
 
 
+class KeptError(ValueError):
+    """Bytes that are no detector that this version of River kept, whole."""
+
+
 class Adwin(drift.ADWIN):
     """River's ADWIN, which can be kept."""
 
@@ -94,17 +102,20 @@ class Adwin(drift.ADWIN):
 
     def kept(self) -> bytes:
         """All of its state, about 1.4 KB."""
-        state: bytes = self._helper.__getstate__()
-        return KEPT_BY + bytes([self.drift_detected]) + state
+        state: bytes = bytes([self.drift_detected]) + self._helper.__getstate__()
+        return KEPT_BY + xxhash.xxh3_64_digest(state) + state
 
     @classmethod
     def of(cls, kept: bytes) -> Self:
-        """The detector that was kept; one that begins anew where another version of River kept it."""
+        """The detector that was kept. Raises `KeptError` for other bytes."""
+        if not kept.startswith(KEPT_BY):
+            raise KeptError(f"kept by {kept[: len(KEPT_BY)]!r}; expected {KEPT_BY!r}")
+        check, state = kept[len(KEPT_BY) :][:_CHECK], kept[len(KEPT_BY) + _CHECK :]
+        if not state or check != xxhash.xxh3_64_digest(state):
+            raise KeptError(f"{len(kept)} bytes, cut short or changed; expected all that was kept, unchanged")
         out = cls()
-        if kept.startswith(KEPT_BY):
-            detected, state = kept[len(KEPT_BY)], kept[len(KEPT_BY) + 1 :]
-            out._helper.__setstate__(state)
-            out._drift_detected = bool(detected)
+        out._drift_detected = bool(state[0])
+        out._helper.__setstate__(state[1:])
         return out
 
 

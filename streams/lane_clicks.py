@@ -26,7 +26,6 @@ from scoring.exposure import apply_and_score
 from scoring.features import specification_hash
 from scoring.feedback import ClickLayer, Learning, Observed
 from scoring.ids import id64
-from scoring.learner import Evidence, Learner
 from scoring.models import Models
 from scoring.pending import LOST, PENDING
 from scoring.policies import in_control
@@ -34,10 +33,10 @@ from scoring.pool import Others, Pool
 from scoring.rates import Counts, RateTable
 from scoring.rows import RowStore
 from scoring.update import Applied
-from scoring.watch import Adwin, Alarm, Detector, Watch
+from scoring.watch import Alarm
 from streams import former_clicks
-from streams.former_clicks import sums, weights
 from streams.layer_feed import SHARE_MS, shares
+from streams.learner_rows import LearnerRow
 from streams.message import Message
 from streams.wire import RESERVED
 
@@ -75,71 +74,9 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     tail: int
     models: dict[int, str]
     live: int
-    learners: dict[int, "LearnerRow"]
+    learners: dict[int, LearnerRow]
     asked: int = 0
     examined: bytes = b""
-
-
-class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """`scoring.learner.Learner`. Arrays are little-endian float64."""
-
-    weights: bytes
-    caution: bytes
-    learned: int
-    watch: "WatchRow"
-    evidence: Evidence
-
-    @classmethod
-    def of(cls, learner: Learner) -> "LearnerRow":
-        """What there is to keep."""
-        return cls(
-            weights=learner.model.array.tobytes(),
-            caution=learner.model.caution.tobytes(),
-            learned=learner.learned,
-            watch=WatchRow.of(learner.watch),
-            evidence=learner.evidence,
-        )
-
-    def learner(self) -> Learner:
-        """What was kept."""
-        out = Learner(watch=self.watch.watch(), learned=self.learned, evidence=self.evidence)
-        out.model.restore(weights(self.weights), sums(self.caution))
-        return out
-
-
-class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
-    """`scoring.watch.Watch`: detectors and their means by name; arrays of the weights last seen good, or none."""
-
-    detectors: dict[str, bytes]
-    means: dict[str, float]
-    good: tuple[bytes, bytes] | None
-    last_alarm: int
-    alarms_soon: int
-    clicked: float
-    predicted: float
-
-    @classmethod
-    def of(cls, watch: Watch) -> "WatchRow":
-        """What there is to keep."""
-        return cls(
-            detectors={each.value: adwin.kept() for each, adwin in watch.detectors.items()},
-            means={each.value: mean for each, mean in watch.means.items()},
-            good=None if watch.good is None else (watch.good[0].tobytes(), watch.good[1].tobytes()),
-            last_alarm=watch.last_alarm,
-            alarms_soon=watch.alarms_soon,
-            clicked=watch.clicked,
-            predicted=watch.predicted,
-        )
-
-    def watch(self) -> Watch:
-        """What was kept."""
-        out = Watch()
-        out.detectors |= {Detector(name): Adwin.of(kept) for name, kept in self.detectors.items()}
-        out.means = {Detector(name): mean for name, mean in self.means.items()}
-        out.good = None if self.good is None else (weights(self.good[0]), sums(self.good[1]))
-        out.last_alarm, out.alarms_soon = self.last_alarm, self.alarms_soon
-        out.clicked, out.predicted = self.clicked, self.predicted
-        return out
 
 
 class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,11 +1,15 @@
 """Drift of the click layer: what is detected, what is not, and what is done about it."""
 
+import re
+
 import numpy as np
 import pytest
 import river
+from structlog.testing import capture_logs
 
 from scoring.clicks import NUMBERS, ClickModel, example
-from scoring.watch import GOOD_EVERY, SOON, Adwin, Alarm, Answer, Detector, Watch
+from scoring.watch import GOOD_EVERY, KEPT_BY, SOON, Adwin, Alarm, Answer, Detector, KeptError, Watch
+from streams.learner_rows import WatchRow
 
 
 def outcomes(count: int, seed: int = 1, turned: float = 0.0) -> list[tuple[int, float]]:
@@ -121,12 +125,27 @@ def test_a_kept_detector_goes_on_exactly_as_if_it_had_never_ended() -> None:
     assert alarms[0] == alarms[1] > 0
 
 
-@pytest.mark.parametrize("version", [b"", b"river 0.1.0\n"])
-def test_a_detector_that_another_version_of_river_kept_begins_anew(version: bytes) -> None:
+@pytest.mark.parametrize("version", [b"", b"river 0.1.0\n", f"river {river.__version__}\n".encode()])
+def test_a_detector_that_another_version_kept_is_refused(version: bytes) -> None:
     whole = Adwin()
     for _ in range(3_000):
         whole.drifts(0.1)
-    state = whole.kept().removeprefix(f"river {river.__version__}\n".encode())
-    again = Adwin.of(version + state[:1] + state[9:])  # a layout that differs
-    assert (again.width, again.drift_detected) == (0, False)
-    assert not again.drifts(0.5)
+    with pytest.raises(KeptError, match=re.escape(f"expected {KEPT_BY!r}")):
+        Adwin.of(version + whole.kept().removeprefix(KEPT_BY))
+
+
+def test_a_detector_that_cannot_be_taken_begins_anew_and_the_log_says_which_and_why() -> None:
+    watch = Watch()
+    for _ in range(3_000):
+        watch.detectors[Detector.SURPRISE].drifts(0.1)
+        watch.detectors[Detector.CALIBRATION].drifts(0.1)
+    row = WatchRow.of(watch)
+    row.detectors["surprise"] = row.detectors["surprise"][:-1]
+    with capture_logs() as told:
+        again = row.watch()
+    assert again.detectors[Detector.SURPRISE].width == 0
+    assert not again.detectors[Detector.SURPRISE].drifts(0.5)
+    assert again.detectors[Detector.CALIBRATION].width == 3_000
+    (line,) = told
+    assert (line["event"], line["detector"]) == ("a drift detector begins anew: what was kept is none", "surprise")
+    assert "cut short or changed" in line["error"]

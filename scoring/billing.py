@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
 from scoring.claims import ring_key
-from scoring.events import Events, Kind, Outcome, Source
+from scoring.events import Events, Kind, Outcome, Source, only
 from scoring.ids import MISSING, mix64
 from scoring.ledger import charges
 from scoring.rows import SHOWN_BIT, Rows, answered
@@ -77,9 +77,9 @@ def bill(before: Before, events: Events, outcome: npt.NDArray[np.uint8], catalog
     """Bill ``events [E]``, of which those with `Outcome.APPLIED` count; ``before [E]`` is what `look` found."""
     slot = catalogue.slots_of(events["ad"])
     told = events["answers"] | (events["source"] == Source.IMPRESSION)
-    counts = np.flatnonzero((outcome == Outcome.APPLIED) & told & ~before.gone & (slot != MISSING))
-    events, slot, known = events[counts], slot[counts], before.kind[counts]
-    priced, misquoted = _priced(events, slot, catalogue, seal)
+    counts = (outcome == Outcome.APPLIED) & told & ~before.gone & (slot != MISSING)
+    events, slot, known = only(events, counts), slot[counts], before.kind[counts]
+    priced, misquoted = proven(events, slot, catalogue, seal)
     second = (events["shown_ms"] // 1000).astype(np.uint64)
     keys = mix64(mix64(events["row"].astype(np.uint64)) ^ events["ad"]) ^ mix64(second)
     _, first, of = np.unique(keys, return_index=True, return_inverse=True)
@@ -119,8 +119,8 @@ def _first(of: Ints, does: Bools, before: Bools) -> Ints:
     return at
 
 
-def _priced(events: Events, slot: Ints, catalogue: Catalogue, seal: Seal) -> tuple[Bools, int]:
-    """Which events tell a price that their placement asked, and how many tell another."""
+def proven(events: Events, slot: Ints, catalogue: Catalogue, seal: Seal) -> tuple[Bools, int]:
+    """Which of ``events [E]``, of ads in ``slot [E]``, tell a price that their placement asked; how many another."""
     sealed = np.flatnonzero(events["seal"])
     told = events[sealed]
     tags = seal.tags(told["placement"], told["ad"], told["price_micros"], catalogue.bid_type[slot[sealed]])

@@ -1,28 +1,30 @@
-"""Campaign return: what campaigns were charged, and what people bought after it."""
+"""Campaign return: what campaigns were charged, by the lanes' own billing, and what people bought after it."""
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from scoring.billing import VIEW_MS_MAX
+from scoring.billing import Before, Bills, bill, proven
 from scoring.confidence import wilson
-from scoring.events import Kind
+from scoring.events import EVENT, Events, Kind, Outcome, Source, only
 from scoring.ids import MISSING
-from scoring.ledger import PARTS, charges
-from scoring.value import BID_TYPES, BidType
+from scoring.ledger import PARTS
+from scoring.seal import Seal
 from streams.behaviour.joined import Behaviour
 
 CAMPAIGNS_MAX = 50
 """Campaigns told of one by one: those most shown. The others are one line."""
 OTHERS = "(others)"
+_TOLD = ("time_ms", "shown_ms", "ad", "placement", "price_micros", "seal", "viewed_ms", "kind", "answers")
+_BILLED = np.dtype([(name, EVENT[name]) for name in (*_TOLD, "arms", "row", "source")])
+"""What billing looks at of an event."""
 
 
 class Campaign(Struct, frozen=True):
     """A campaign's impressions and what came of them. Click rates with 95 % intervals (Wilson).
 
-    ``cost_micros``: what billing charges: the price of each event that a bid pays for, as impressions and actions told
-    it, and the ad's price of each viewed second. Where none told a price it is the bid, the most that it may have been;
-    ads that no catalogue knows cost nothing. ``return_on_cost``: value by cost; null where nothing was charged.
+    ``cost_micros``: what billing charges (`scoring.billing`), before the day's budget is settled; ads that no catalogue
+    knows cost nothing. ``return_on_cost``: value by cost; null where nothing was charged.
     """
 
     campaign: str
@@ -38,49 +40,85 @@ class Campaign(Struct, frozen=True):
 
 
 class Campaigns(Struct, frozen=True):
-    """All together, and campaign by campaign."""
+    """All together, and campaign by campaign.
+
+    ``verified``: some seals were told that fit the secret at hand, so that prices count as they do in billing: with the
+    placement's seal. ``unpriced`` events would have been charged and brought none; ``misquoted`` ones told a price that
+    is not their placement's. Else prices are as events told them, and the bid, the most that it may have been, where
+    none did: then the secret is not at hand, or the log has no seals.
+    """
 
     total: Campaign
     campaigns: list[Campaign]
+    verified: bool
+    unpriced: int
+    misquoted: int
+
+    @property
+    def prices(self) -> str:
+        """What the costs rest on, in a sentence."""
+        if self.verified:
+            return (
+                f"Prices count where their placement's seal proves them: {self.unpriced:,} events that would have been "
+                f"charged brought no such price, and {self.misquoted:,} told another."
+            )
+        return (
+            "No seal fits the secret at hand (SALIENCE_SEAL_SECRET), so prices are unverified: as events told them, "
+            "and the bid, the most that it may have been, where none did."
+        )
 
 
 def campaigns(behaviour: Behaviour) -> Campaigns:
     """Value is that of purchases which answer an impression."""
     names, campaign = behaviour.campaigns.names, behaviour.campaigns.of_ad[behaviour.impression_ad]
-    columns = np.stack(
-        [
-            np.ones(len(campaign), dtype=np.int64),
-            behaviour.clicked,
-            behaviour.stage >= Kind.PURCHASED,
-            charged(behaviour),
-            behaviour.bought_micros,
-        ]
+    bills, verified = billed(behaviour)
+    columns = (
+        (campaign, np.ones(len(campaign), dtype=np.int64)),
+        (campaign, behaviour.clicked),
+        (campaign, behaviour.stage >= Kind.PURCHASED),
+        (behaviour.campaigns.of_ad[bills.slot], bills.charged),
+        (campaign, behaviour.bought_micros),
     )
     sums = np.zeros((len(columns), len(names)), dtype=np.int64)
-    for column, total in zip(columns, sums, strict=True):
-        np.add.at(total, campaign, column)
+    for (of, column), total in zip(columns, sums, strict=True):
+        np.add.at(total, of, column)
     order = [at for at in np.argsort(-sums[0], kind="stable").tolist() if sums[0, at]]
     told = [_campaign(names[at], sums[:, at]) for at in order[:CAMPAIGNS_MAX]]
     if others := order[CAMPAIGNS_MAX:]:
         told.append(_campaign(f"{OTHERS}: {len(others)}", sums[:, others].sum(axis=1)))
-    return Campaigns(total=_campaign("all", sums.sum(axis=1)), campaigns=told)
+    unpriced = int(bills.unpriced.sum())
+    return Campaigns(_campaign("all", sums.sum(axis=1)), told, verified, unpriced, bills.misquoted)
 
 
-def charged(behaviour: Behaviour) -> npt.NDArray[np.int64]:
-    """What each impression and its answers charge, ``[I]`` in `PARTS` of a micro (`scoring.ledger.charges`)."""
-    offered = [(BID_TYPES[ad.bid_type], ad.bid_micros, ad.attention_micros) for ad in behaviour.gathered.ads]
-    of_ad = np.array([*offered, (BidType.CPC, 0, 0)], dtype=np.int64)  # the last: of unknown ads
-    bid_type, bid, attention = of_ad[behaviour.impression_ad].T
-    told, known = behaviour.price_micros, behaviour.impression_ad != MISSING
-    return charges(
-        bid_type.astype(np.uint8),
-        np.where((told < 0) | ~known, bid, told),
-        np.ones(len(told), dtype=np.bool_),
-        behaviour.clicked,
-        behaviour.stage >= Kind.PURCHASED,
-        behaviour.of_impressions(np.minimum(behaviour.actions["viewed_ms"], VIEW_MS_MAX)),
-        attention,
-    )
+def billed(behaviour: Behaviour) -> tuple[Bills, bool]:
+    """What the events of known ads charge, as if a lane took them in one batch, in which no ring forgets; whether their
+    prices were verified.
+    """
+    shop, seal, events = behaviour.shop, behaviour.gathered.seal, _events(behaviour)
+    slot = shop.slots_of(events["ad"])
+    events, slot = only(events, slot != MISSING), slot[slot != MISSING]
+    right, _ = proven(events, slot, shop, seal)
+    if not (verified := bool(right.any())):  # taken at their word: sealed here
+        price, seal = events["price_micros"], Seal()
+        events["price_micros"] = np.where(price < 0, shop.bid_micros[slot], price)
+        events["seal"] = seal.tags(events["placement"], events["ad"], events["price_micros"], shop.bid_type[slot])
+    nothing = Before(np.zeros(len(events), dtype=np.uint8), np.zeros(len(events), dtype=np.bool_))
+    return bill(nothing, events, np.full(len(events), Outcome.APPLIED, dtype=np.uint8), shop, seal), verified
+
+
+def _events(behaviour: Behaviour) -> Events:
+    """Impressions and actions in the order in which lanes take them; what tells no price has that of its impression."""
+    impressions, actions = behaviour.impressions, behaviour.actions
+    out = np.zeros(len(impressions) + len(actions), dtype=_BILLED)
+    for name in _TOLD:
+        out[name] = np.concatenate([impressions[name], actions[name]])
+    out["row"] = np.concatenate([behaviour.impression_user, behaviour.action_user])
+    out["source"][len(impressions) :] = Source.CLICK
+    told, answered = behaviour.price_micros, behaviour.answers != MISSING
+    asked = np.concatenate([told, np.full(len(actions), -1)])
+    asked[len(impressions) :][answered] = told[behaviour.answers[answered]]
+    out["price_micros"] = np.where(out["price_micros"] < 0, asked, out["price_micros"])
+    return out[np.lexsort((out["source"], out["time_ms"]))]
 
 
 def _campaign(name: str, sums: npt.NDArray[np.int64]) -> Campaign:

@@ -1,4 +1,8 @@
-"""Messages of the topics, or of a recorded log, as columns: each event once, people as numbers told to nobody."""
+"""Messages of the topics, or of a recorded log, as columns: each event once, people as numbers told to nobody.
+
+What is shown to a person twice within a second is one impression, as it is to the engine, which finds the impression of
+a click by person, ad and second, and bills it once.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +12,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from scoring.ids import id64, id64s
+from scoring.ids import IdArray, id64, id64s
+from scoring.pending import keys_of
 from scoring.policies import CONTROL_ARM
+from scoring.seal import Seal
 from streams.decode import columns
 from streams.logs import Event
 from streams.reading import read_topic
@@ -17,7 +23,7 @@ from streams.topics import AD_IMPRESSIONS, ADS, CLICKS, DECISIONS
 from streams.wire import UNREADABLE, Ad, Click, Impression
 
 EVENTS_MAX = 10_000_000
-"""Impressions and actions of one report: 0.7 GB, and three times that while they are put in order."""
+"""Impressions and actions of one report: 0.9 GB, and five times that while they are billed."""
 DECISIONS_MAX = 10_000_000
 """Receipts that are remembered, 17 bytes each."""
 
@@ -30,6 +36,7 @@ HAPPENED = np.dtype(
         ("event", "<u8"),
         ("placement", "<u8"),  # id64 of the placement; 0 where none is named
         ("price_micros", "<i8"),  # of one event of the kind that its ad pays for; -1 where none is told
+        ("seal", "<u8"),  # of that price; 0 where none is told
         ("value_micros", "<i8"),  # of a purchase
         ("viewed_ms", "<i8"),
         ("kind", "u1"),  # of `scoring.events.Kind`
@@ -59,13 +66,14 @@ class _Decided(msgspec.Struct):
 class Gathered:
     """All that a report is made of. ``impressions`` and ``actions`` are of `HAPPENED` in time order, each event once;
     ``decisions`` of `DECIDED`, by placement. ``invalid``: records that were no valid messages; ``repeated``: events
-    that came again.
+    that came again, and impressions in the second of another. ``seal``: of the secret at hand.
     """
 
     impressions: Table
     actions: Table
     decisions: Table
     ads: list[Ad]
+    seal: Seal
     invalid: int = 0
     repeated: int = 0
 
@@ -82,10 +90,13 @@ class Gathered:
 
 @dataclass
 class Gatherer:
-    """Takes messages in any order. ``since_ms``: events before it are left out. ``most``: `EVENTS_MAX`."""
+    """Takes messages in any order. ``since_ms``: events before it are left out. ``most``: `EVENTS_MAX`. ``seal``: by
+    which prices are to be verified.
+    """
 
     since_ms: int = 0
     most: int = EVENTS_MAX
+    seal: Seal = field(default_factory=Seal)
     ads: dict[str, Ad] = field(default_factory=dict)
     invalid: int = 0
 
@@ -131,11 +142,14 @@ class Gatherer:
 
     def gathered(self) -> Gathered:
         """What has been taken."""
-        impressions, again = _once(self._parts[Impression])
-        actions, repeated = _once(self._parts[Click])
+        came = {kind: _in_time(parts) for kind, parts in self._parts.items()}
+        impressions, actions = (_once(each, each["event"]) for each in came.values())
+        impressions = _once(impressions, keys_of(impressions["user"], impressions["ad"], impressions["shown_ms"]))
+        repeated = sum(map(len, came.values())) - len(impressions) - len(actions)
         decisions = np.concatenate([np.zeros(0, dtype=DECIDED), *self._decided])
         _, first = np.unique(decisions["placement"], return_index=True)
-        return Gathered(impressions, actions, decisions[first], list(self.ads.values()), self.invalid, again + repeated)
+        ads = list(self.ads.values())
+        return Gathered(impressions, actions, decisions[first], ads, self.seal, self.invalid, repeated)
 
 
 _DECODERS: dict[type[Any], Callable[[bytes], Any]] = {
@@ -156,7 +170,7 @@ def _table(events: Sequence[Event]) -> Table:
     if not events:
         return out
     engines = columns(events, np.zeros(len(events), dtype=np.int32).tolist())
-    for name in ("time_ms", "shown_ms", "ad", "event", "value_micros", "viewed_ms", "kind", "slot", "answers"):
+    for name in ("time_ms", "shown_ms", "ad", "event", "value_micros", "viewed_ms", "kind", "slot", "answers", "seal"):
         out[name] = engines[name]
     out["user"] = id64s([event.user_id for event in events])
     out["placement"] = [id64(event.placement_id) if event.placement_id else 0 for event in events]
@@ -165,12 +179,16 @@ def _table(events: Sequence[Event]) -> Table:
     return out
 
 
-def _once(parts: Sequence[Table]) -> tuple[Table, int]:
-    """All events by time, of one id the first; how many came again."""
+def _in_time(parts: Sequence[Table]) -> Table:
+    """All events by time."""
     events = np.concatenate([np.zeros(0, dtype=HAPPENED), *parts])
-    events = events[np.argsort(events["time_ms"], kind="stable")]
-    _, first = np.unique(events["event"], return_index=True)
-    return events[np.sort(first)], len(events) - len(first)
+    return events[np.argsort(events["time_ms"], kind="stable")]
+
+
+def _once(events: Table, ids: IdArray) -> Table:
+    """Of each of ``ids [E]`` the first event, in order."""
+    _, first = np.unique(ids, return_index=True)
+    return events[np.sort(first)]
 
 
 async def read_topics(bootstrap: str, prefix: str, gatherer: Gatherer, progress: Callable[[str, int], None]) -> None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from scoring.catalogue import Catalogue
 from scoring.events import Kind
-from scoring.features import FEATURE_DIM, feature_vector
-from scoring.ids import MISSING, id64s
+from scoring.features import FEATURE_DIM
+from scoring.ids import MISSING
 from scoring.pending import keys_of
 from streams.behaviour.gathered import Gathered, Table
 from streams.catalogue_feed import entry_of
@@ -69,13 +70,14 @@ class Names:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """I impressions and A actions of U people, joined. ``*_ad`` are places in ``ads``, `MISSING` where unknown.
+    """I impressions and A actions of U people, joined. ``*_ad`` are slots of ``shop``, `MISSING` where unknown.
 
     ``answers [A]``: the impression that an action names, `MISSING` where it names none or one that is not here.
     ``stage [I]``: the most that came of an impression, of `Kind`.
     """
 
     gathered: Gathered
+    shop: Catalogue
     periods: Periods
     users: int
     impression_user: Ints
@@ -125,8 +127,7 @@ class Behaviour:
 
     def features(self) -> Floats:
         """Feature vectors of the ads, ``[A + 1, FEATURE_DIM]``; of an unknown ad, the last, nothing."""
-        vectors = [feature_vector(entry_of(ad).content) for ad in self.gathered.ads]
-        return np.stack([*vectors, np.zeros(FEATURE_DIM, dtype=np.float32)])
+        return np.concatenate([self.shop.features, np.zeros((1, FEATURE_DIM), dtype=np.float32)])
 
 
 def top_category(ad: Ad) -> str:
@@ -143,15 +144,17 @@ def join(gathered: Gathered) -> Behaviour:
     stage = np.full(len(impressions), Kind.SHOWN, dtype=np.uint8)
     told = answers != MISSING
     np.maximum.at(stage, answers[told], actions["kind"][told])
-    ids = id64s([ad.ad_id for ad in ads])
+    shop = Catalogue(ads_max=len(ads))
+    shop.upsert([entry_of(ad) for ad in ads])
     return Behaviour(
         gathered=gathered,
+        shop=shop,
         periods=periods,
         users=len(users),
         impression_user=place[: len(impressions)].astype(np.int64),
         action_user=place[len(impressions) :].astype(np.int64),
-        impression_ad=places(ids, impressions["ad"]),
-        action_ad=places(ids, actions["ad"]),
+        impression_ad=shop.slots_of(impressions["ad"]),
+        action_ad=shop.slots_of(actions["ad"]),
         answers=answers,
         stage=stage,
         categories=Names.of([top_category(ad) for ad in ads]),

@@ -47,8 +47,9 @@ def page(report: Report) -> str:
     left_out = f" {about.invalid:,} records were no valid messages." if about.invalid else ""
     lead = (
         f"{about.impressions:,} impressions and {about.actions:,} actions of {about.people:,} people, "
-        f"{moment(about.from_ms)} to {moment(about.to_ms)} UTC, from {about.source}. Repeated events count once "
-        f"({about.repeated:,} were left out).{left_out} What the engine filters (bursts, bots) is counted here."
+        f"{moment(about.from_ms)} to {moment(about.to_ms)} UTC, from {about.source}. Repeated events, and an "
+        f"ad shown again within the second, count once ({about.repeated:,} were left out).{left_out} What the engine "
+        "filters (bursts, bots) is counted here."
     )
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("streams.behaviour", ""), autoescape=True, undefined=jinja2.StrictUndefined
@@ -295,9 +296,9 @@ def _campaigns(report: Report) -> Section:
         [
             (
                 "Value is what people bought in answer to impressions. Cost is what billing charges: the price of each "
-                "event that a bid pays for, and viewed seconds. Where no price was told it is the bid, which is the "
-                "most that it may have been."
-            )
+                "event that a bid pays for, and viewed seconds."
+            ),
+            found.prices,
         ],
         _picture(plots.returned(found)) if found.campaigns else "",
         f"Value and cost of the campaigns most shown; of all, {found.total.value_micros / 1e6:,.0f} was bought for "

@@ -17,6 +17,7 @@ from streams.cli.screen import screen
 if TYPE_CHECKING:
     from streams.behaviour.gathered import Gatherer
     from streams.logs import Log
+    from streams.settings import Settings
 
 OutOption = Annotated[Path, typer.Option("--out", dir_okay=False, help="The file; its folder is made where missing.")]
 LogOption = Annotated[
@@ -46,24 +47,27 @@ def report(
     changed, which slots are looked at, campaigns, fairness of exposure.
 
     It holds sums over people and no person's id, asks for nothing from the network, and has a table behind every
-    picture. --json prints the same numbers as well. Exit code 1 where there is nothing to report on, a topic is
-    missing or the broker cannot be reached; 2 where an option makes no sense.
+    picture. What is an impression, clicked, and charged is so by the rules of billing; give it the workers'
+    SALIENCE_SEAL_SECRET, by which prices are verified. --json prints the same numbers as well. Exit code 1 where there
+    is nothing to report on, a topic is missing or the broker cannot be reached; 2 where an option makes no sense.
     """
     if missing := [name for name in NEEDS if find_spec(name) is None]:
         fail(f"{', '.join(missing)} missing, which draws the page: pip install 'salience[report]'")
 
+    from scoring.seal import Seal
     from streams.behaviour.gathered import Gatherer, ReportError
     from streams.behaviour.page import page
     from streams.behaviour.report import report as report_of
     from streams.logs import LogError
 
-    gatherer = Gatherer(since_ms=since_ms(since, datetime.now(UTC)))
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    gatherer = Gatherer(since_ms=since_ms(since, datetime.now(UTC)), seal=Seal.of(settings.sealing_secret()))
     console = screen(stderr=as_json)
     try:
         with Progress(
             SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
         ) as progress:
-            source = _gather(gatherer, log, bootstrap, prefix, progress)
+            source = _gather(gatherer, log, settings, progress)
             progress.add_task("Counting and drawing")
             found = report_of(gatherer.gathered(), source)
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +80,7 @@ def report(
         typer.echo(msgspec.json.encode(found).decode())
     about = found.about
     console.print(f"{out}: {about.impressions:,} impressions and {about.actions:,} actions of {about.people:,} people")
+    console.print(found.campaigns.prices)
 
 
 def since_ms(text: str | None, now: datetime) -> int:
@@ -91,13 +96,12 @@ def since_ms(text: str | None, now: datetime) -> int:
     return max(round((told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp() * 1000), 0)
 
 
-def _gather(gatherer: "Gatherer", log: str, bootstrap: str | None, prefix: str | None, progress: Progress) -> str:
+def _gather(gatherer: "Gatherer", log: str, settings: "Settings", progress: Progress) -> str:
     """Read the log into ``gatherer``; what it was, in words that name no path and no host."""
     kind, _, place = log.partition(":")
     if log == "topics":
         from streams.behaviour.gathered import read_topics
 
-        settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
         task = progress.add_task("Reading")
 
         def told(name: str, records: int) -> None:

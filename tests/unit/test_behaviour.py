@@ -3,20 +3,13 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
 
-from scoring.billing import bill, look
-from scoring.catalogue import Catalogue
-from scoring.ledger import PARTS
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
-from scoring.rows import RowStore
 from scoring.seal import Seal
-from scoring.update import apply
 from streams.behaviour.attention import attention
-from streams.behaviour.campaigns import campaigns
 from streams.behaviour.cohorts import cohorts
 from streams.behaviour.drift import drift
 from streams.behaviour.fairness import fairness, gini, lorenz
@@ -24,20 +17,22 @@ from streams.behaviour.funnels import STEPS, funnels
 from streams.behaviour.gathered import Gatherer, ReportError
 from streams.behaviour.joined import DAY_MS, HOUR_MS, MINUTE_MS, PERIODS_MAX, Behaviour, Periods, join
 from streams.behaviour.personal import Personalisation, personalisation
-from streams.catalogue_feed import entry_of
-from streams.decode import columns
 from streams.logs import Event, Log
 from streams.wire import Ad, Click, Impression, encode_json
 from tests import builders
 from tests.builders import START_MS, ad, click, impression
 
+SEAL_OF_NOBODY = Seal.of("nobody has sealed with this")
 MIDNIGHT_MS = START_MS - START_MS % DAY_MS
 
 
 def behaviour_of(
-    events: Sequence[Event], ads: Sequence[Ad] = (), decisions: Sequence[dict[str, object]] = ()
+    events: Sequence[Event],
+    ads: Sequence[Ad] = (),
+    decisions: Sequence[dict[str, object]] = (),
+    seal: Seal = SEAL_OF_NOBODY,
 ) -> Behaviour:
-    gatherer = Gatherer()
+    gatherer = Gatherer(seal=seal)
     gatherer.offer(ads)
     gatherer.add(events)
     gatherer.decided([encode_json(each) for each in decisions])
@@ -53,10 +48,10 @@ def test_a_funnel_counts_impressions_by_the_most_that_came_of_them_as_a_plain_lo
     best: dict[tuple[str, str, int], int] = {}
     for event in log.events:
         if isinstance(event, Impression):
-            best.setdefault((event.user_id, event.ad_id, event.time_ms), 0)
+            best.setdefault((event.user_id, event.ad_id, event.time_ms // 1_000), 0)
     for event in log.events:
         if isinstance(event, Click):
-            key = (event.user_id, event.ad_id, event.impression_time_ms or 0)
+            key = (event.user_id, event.ad_id, (event.impression_time_ms or 0) // 1_000)
             best[key] = max(best[key], level[event.kind])
     furthest: dict[str, int] = defaultdict(int)
     for (user, _, _), most in best.items():
@@ -86,10 +81,21 @@ def test_an_action_that_names_no_impression_stands_in_no_funnel() -> None:
 
 def test_repeated_events_count_once_and_what_is_no_message_is_counted() -> None:
     gatherer = Gatherer()
-    values = [encode_json(impression(time_ms=START_MS + at)) for at in (1, 2, 1)]
+    values = [encode_json(impression(time_ms=START_MS + 1_000 * at)) for at in (1, 2, 1)]
     gatherer.add(gatherer.decode(Impression, [*values, b"{", b"\xff", None, b'{"event_id": "x"}']))
     found = gatherer.gathered()
     assert (len(found.impressions), found.repeated, found.invalid) == (2, 1, 3)
+
+
+def test_what_is_shown_twice_within_a_second_is_one_impression_as_it_is_to_billing() -> None:
+    shown = [impression(time_ms=START_MS + at, event_id=f"i-{at}") for at in (0, 400, 999, 1_000)]
+    answers = [
+        click(time_ms=START_MS + 5_000 + at, event_id=f"c-{at}", impression_time_ms=START_MS + at) for at in (0, 999)
+    ]
+    found = behaviour_of([*shown, *answers], [ad()])
+    assert found.impressions["time_ms"].tolist() == [START_MS, START_MS + 1_000]
+    assert [step.count for step in funnels(found).impressions] == [2, 1, 1, 0, 0]
+    assert found.gathered.repeated == 2
 
 
 def test_what_is_older_than_since_is_left_out() -> None:
@@ -244,69 +250,6 @@ def test_a_log_without_receipts_of_both_groups_tells_nothing_of_personalisation(
     events, ads, decisions = _groups(10)
     assert personalisation(behaviour_of(events, ads)) is None
     assert personalisation(behaviour_of(events, ads, [each | {"arm": ENGINE_ARM} for each in decisions])) is None
-
-
-PRICE, ATTENTION = 700, 3
-
-
-def _sold(bid_type: str, *, told: bool) -> tuple[list[Event], list[Ad]]:
-    """Ten impressions, of which three are clicked, two of these put in the cart and one of these bought."""
-    price: dict[str, Any] = {"placement_id": "p", "price_micros": PRICE, "seal": "1f"} if told else {}
-    events: list[Event] = []
-    for at in range(10):
-        shown = {"impression_time_ms": START_MS + 1_000 * at, "value_micros": 4_000, **price}
-        events.append(impression("u", "a", START_MS + 1_000 * at, **price))
-        for kind, most in (("click", 3), ("cart", 2), ("purchase", 1)):
-            if at < most:
-                answer = {"kind": kind, "event_id": f"{kind}-{at}", "viewed_s": 2.0 if kind == "click" else None}
-                events.append(click("u", "a", START_MS + 1_000 * at + 500, **answer, **shown))
-    return events, [ad("a", campaign_id="c", bid_micros=900, bid_type=bid_type, attention_micros=ATTENTION)]
-
-
-@pytest.mark.parametrize(("bid_type", "paid"), [("cpc", 3), ("cpm", 10 / 1_000), ("cpa", 1), ("attention", 6)])
-@pytest.mark.parametrize("told", [True, False])
-def test_a_campaign_costs_the_price_of_each_event_that_is_paid_for_or_the_bid_and_viewed_seconds(
-    bid_type: str, paid: float, told: bool
-) -> None:
-    found = campaigns(behaviour_of(*_sold(bid_type, told=told))).total
-    assert (found.impressions, found.clicks, found.purchases) == (10, 3, 1)
-    assert found.cost_micros == (PRICE if told else 900) * paid + 6 * ATTENTION
-    assert found.value_micros == 4_000  # what is in a cart is not sold
-    assert found.return_on_cost == 4_000 / found.cost_micros
-    assert found.ctr_low < found.ctr < found.ctr_high
-
-
-@pytest.mark.parametrize("bid_type", ["cpc", "cpm", "cpa", "attention"])
-def test_a_campaign_costs_what_its_lane_bills(bid_type: str) -> None:
-    (events, ads), shop, store = _sold(bid_type, told=True), Catalogue(), RowStore()
-    shop.upsert([entry_of(each) for each in ads])
-    store.row_of(b"u")
-    told = columns(events, [0] * len(events))
-    told["seal"] = Seal().tags(told["placement"], told["ad"], told["price_micros"], shop.bid_type[[0] * len(events)])
-    before = look(store.rows, told)
-    outcome = apply(store, told, shop).outcome
-    billed = bill(before, told, outcome, shop, Seal())
-    assert campaigns(behaviour_of(events, ads)).total.cost_micros == billed.charged.sum() // PARTS > 0
-
-
-def test_a_price_of_nothing_is_one_that_was_told() -> None:
-    told = {"placement_id": "p", "price_micros": 0, "seal": "1f"}
-    events = [impression("u", "a", START_MS, **told), click("u", "a", START_MS + 9, impression_time_ms=START_MS)]
-    assert campaigns(behaviour_of(events, [ad("a", bid_micros=900)])).total.cost_micros == 0
-
-
-def test_what_answers_no_impression_and_ads_that_nobody_knows_cost_and_return_nothing() -> None:
-    events = [
-        impression("u", "a", START_MS),
-        click("u", "a", START_MS + 9_000, kind="purchase", value_micros=5),
-        impression("u", "nowhere", START_MS + 6_000, price_micros=5),
-        click("u", "nowhere", START_MS + 7_000, impression_time_ms=START_MS + 6_000),
-    ]
-    found = campaigns(behaviour_of(events, [ad("a", campaign_id="c")])).campaigns
-    assert {each.campaign: (each.clicks, each.cost_micros, each.return_on_cost) for each in found} == {
-        "c": (0, 0, None),
-        "(unknown)": (1, 0, None),
-    }
 
 
 @pytest.mark.parametrize(

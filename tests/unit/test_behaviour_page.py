@@ -55,7 +55,7 @@ def whole() -> Report:
     decisions = []
     for number in range(240):
         for at in range(12):
-            name, time_ms = f"placement-{number}-{at}", START_MS + 86_400_000 * (at % 3) + 1_000 * number
+            name, time_ms = f"placement-{number}-{at}", START_MS + 86_400_000 * (at % 3) + 1_000 * number + 2_000 * at
             user, shown = f"person-{number}", f"ad-{(at + number) % 2}"
             arm = CONTROL_ARM if number % 3 == 0 else ENGINE_ARM
             decisions.append(encode_json({"placement_id": name, "arm": arm, "policy": {"control_share": 0.33}}))

@@ -1,0 +1,142 @@
+"""What the behaviour report says that campaigns cost, against the billing of lanes."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from scoring.billing import bill, look
+from scoring.catalogue import Catalogue
+from scoring.ids import id64s
+from scoring.ledger import PARTS
+from scoring.rows import RowStore
+from scoring.seal import Seal
+from scoring.update import apply
+from scoring.value import BID_TYPES
+from streams.behaviour.campaigns import campaigns
+from streams.catalogue_feed import entry_of
+from streams.decode import columns
+from streams.logs import Event, Log, in_order
+from streams.wire import Ad
+from tests.builders import START_MS, ad, click, impression
+from tests.unit.test_behaviour import behaviour_of, happened
+
+PRICE, ATTENTION = 700, 3
+
+
+def _sold(bid_type: str, *, told: bool) -> tuple[list[Event], list[Ad]]:
+    """Ten impressions, of which three are clicked, two of these put in the cart and one of these bought."""
+    price: dict[str, Any] = {"placement_id": "p", "price_micros": PRICE, "seal": "1f"} if told else {}
+    events: list[Event] = []
+    for at in range(10):
+        shown = {"impression_time_ms": START_MS + 1_000 * at, "value_micros": 4_000, **price}
+        events.append(impression("u", "a", START_MS + 1_000 * at, **price))
+        for kind, most in (("click", 3), ("cart", 2), ("purchase", 1)):
+            if at < most:
+                answer = {"kind": kind, "event_id": f"{kind}-{at}", "viewed_s": 2.0 if kind == "click" else None}
+                events.append(click("u", "a", START_MS + 1_000 * at + 500, **answer, **shown))
+    return events, [ad("a", campaign_id="c", bid_micros=900, bid_type=bid_type, attention_micros=ATTENTION)]
+
+
+@pytest.mark.parametrize(("bid_type", "paid"), [("cpc", 3), ("cpm", 10 / 1_000), ("cpa", 1), ("attention", 6)])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_campaign_costs_the_price_of_each_event_that_is_paid_for_or_the_bid_and_viewed_seconds(
+    bid_type: str, paid: float, told: bool
+) -> None:
+    found = campaigns(behaviour_of(*_sold(bid_type, told=told))).total
+    assert (found.impressions, found.clicks, found.purchases) == (10, 3, 1)
+    assert found.cost_micros == (PRICE if told else 900) * paid + 6 * ATTENTION
+    assert found.value_micros == 4_000  # what is in a cart is not sold
+    assert found.return_on_cost == 4_000 / found.cost_micros
+    assert found.ctr_low < found.ctr < found.ctr_high
+
+
+SEAL = Seal.of("a secret")
+
+
+def _sealed(event: Event, ads: dict[str, Ad], draw: np.random.Generator) -> Event:
+    """``event`` with its placement's price and seal; some with a price of its own making, some with neither."""
+    fate, price, of = draw.random(), int(draw.integers(1, PRICE)), ads[event.ad_id]
+    kind = np.array([BID_TYPES[of.bid_type]], dtype=np.uint8)
+    (tag,) = SEAL.tags(id64s(["p"]), id64s([of.ad_id]), np.array([price]), kind).tolist()
+    told = {"placement_id": "p", "price_micros": price + (fate < 0.2), "seal": f"{tag:016x}" if fate < 0.8 else ""}
+    return replace(event, **told)
+
+
+def _sold_over_and_over(seed: int) -> Log:
+    """A made-up log, sealed, in which one in five events comes again, as it is or under another id in its second."""
+    draw, log = np.random.default_rng(seed), happened()
+    types = ["cpc", "cpm", "cpa", "attention"]
+    ads = {
+        each.ad_id: replace(each, campaign_id=f"c-{at % 5}", bid_type=types[at % 4], attention_micros=at % 3)
+        for at, each in enumerate(log.ads)
+    }
+    events = [_sealed(event, ads, draw) for event in log.events]
+    for event in [event for event in events if draw.random() < 0.2]:
+        other = {"event_id": f"{event.event_id}-again", "time_ms": event.time_ms + int(draw.integers(900))}
+        events.append(replace(event, **other) if draw.random() < 0.7 else event)
+    return Log(list(ads.values()), in_order(events))
+
+
+def _billed(log: Log, batch: int) -> tuple[dict[str, list[int]], int, int]:
+    """Impressions, clicks, thousandths of a micro by campaign as lanes have them; events of no price, of another."""
+    shop, store = Catalogue(), RowStore()
+    shop.upsert([entry_of(each) for each in log.ads])
+    figures: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    unpriced = misquoted = 0
+    for at in range(0, len(log.events), batch):
+        part = log.events[at : at + batch]
+        events = columns(part, [store.row_of(event.user_id.encode()) for event in part])
+        events["offset"] += at
+        before = look(store.rows, events)
+        bills = bill(before, events, apply(store, events, shop).outcome, shop, SEAL)
+        for place, slot in enumerate(bills.slot.tolist()):
+            of = figures[shop.campaigns[slot]]
+            of[0] += int(bills.shown[place])
+            of[1] += int(bills.clicked[place])
+            of[2] += int(bills.charged[place])
+        unpriced, misquoted = unpriced + int(bills.unpriced.sum()), misquoted + bills.misquoted
+    return dict(figures), unpriced, misquoted
+
+
+@pytest.mark.parametrize("batch", [7, 10_000])
+def test_click_rates_and_costs_are_those_that_lanes_bill(batch: int) -> None:
+    log = _sold_over_and_over(3)
+    found = campaigns(behaviour_of(log.events, log.ads, seal=SEAL))
+    figures, unpriced, misquoted = _billed(log, batch)
+    assert found.verified
+    assert {each.campaign: (each.impressions, each.clicks, each.ctr, each.cost_micros) for each in found.campaigns} == {
+        name: (shown, clicked, clicked / shown, parts // PARTS) for name, (shown, clicked, parts) in figures.items()
+    }
+    assert found.unpriced == unpriced > 0
+    assert 0 < found.misquoted <= misquoted  # of one impression shown again it tells once
+
+
+@pytest.mark.parametrize("seal", [Seal(), Seal.of("another")])
+def test_prices_whose_secret_is_not_at_hand_are_taken_at_their_word_and_the_report_says_so(seal: Seal) -> None:
+    events, ads = _sold("cpc", told=True)
+    found = campaigns(behaviour_of(events, ads, seal=seal))
+    assert not found.verified
+    assert found.total.cost_micros == 3 * PRICE + 6 * ATTENTION
+
+
+def test_a_price_of_nothing_is_one_that_was_told() -> None:
+    told = {"placement_id": "p", "price_micros": 0, "seal": "1f"}
+    events = [impression("u", "a", START_MS, **told), click("u", "a", START_MS + 9, impression_time_ms=START_MS)]
+    assert campaigns(behaviour_of(events, [ad("a", bid_micros=900)])).total.cost_micros == 0
+
+
+def test_what_answers_no_impression_and_ads_that_nobody_knows_cost_and_return_nothing() -> None:
+    events = [
+        impression("u", "a", START_MS),
+        click("u", "a", START_MS + 9_000, kind="purchase", value_micros=5),
+        impression("u", "nowhere", START_MS + 6_000, price_micros=5),
+        click("u", "nowhere", START_MS + 7_000, impression_time_ms=START_MS + 6_000),
+    ]
+    found = campaigns(behaviour_of(events, [ad("a", campaign_id="c")])).campaigns
+    assert {each.campaign: (each.clicks, each.cost_micros, each.return_on_cost) for each in found} == {
+        "c": (0, 0, None),
+        "(unknown)": (1, 0, None),
+    }

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
-from playwright.async_api import Page
+from playwright.async_api import Page, Route
 
 from streams.console.desk import Desk
 from streams.console.serve import Live, make_app
@@ -224,5 +224,32 @@ def test_an_answer_that_comes_after_somebody_else_was_asked_for_is_not_shown() -
             await until(both, "both answers are dealt with")
             assert await explained(page) == "quick"
             assert await page.get_attribute("#why", "aria-busy") is None
+
+    asyncio.run(scenario())
+
+
+def test_of_languages_chosen_one_after_another_the_last_is_spoken_whichever_comes_first() -> None:
+    async def scenario() -> None:
+        async with page_of(HandedOut()) as page:
+            held = asyncio.Event()
+
+            async def late(route: Route) -> None:
+                await held.wait()
+                await route.continue_()
+
+            await page.route("**/i18n/zh.json", late)
+            await page.evaluate(ANSWERED)
+            await page.select_option("#language", "zh")
+            await page.select_option("#language", "en")
+
+            async def answered(count: int) -> bool:
+                return bool(await page.evaluate(f"window.answered === {count}"))
+
+            await until(lambda: answered(1), "the words of the language chosen last are there")
+            held.set()
+            await until(lambda: answered(2), "those of the language chosen before come, too")
+            spoken = "[document.documentElement.lang, document.getElementById('language').value]"
+            assert await page.evaluate(spoken) == ["en", "en"]
+            assert "Records skipped" in await page.inner_text("#facts")
 
     asyncio.run(scenario())

@@ -105,7 +105,7 @@ const Alarms = {
 };
 
 async function choose(language) {
-  await speak(language);
+  if (!(await speak(language))) return;
   byId("language").value = language;
   parts.forEach((part) => part.relabel());
   if (latest) parts.forEach((part) => part.draw(latest, true));

@@ -4,6 +4,7 @@ const LANGUAGES = ["en", "zh"];
 let words = {};
 let language = "en";
 let numbers = new Map();
+let asked = 0;
 
 export const current = () => language;
 
@@ -14,13 +15,18 @@ export function preferred() {
   return navigator.language.startsWith("zh") ? "zh" : "en";
 }
 
+/** Speak the language chosen; false where another was chosen before its words had come, which is spoken instead. */
 export async function speak(chosen) {
+  const mine = ++asked;
   const response = await fetch(`i18n/${chosen}.json`);
-  words = await response.json();
+  const told = await response.json();
+  if (mine !== asked) return false;
+  words = told;
   language = chosen;
   numbers = new Map();
   document.documentElement.lang = chosen === "zh" ? "zh-Hans" : "en";
   for (const node of document.querySelectorAll("[data-i18n]")) node.textContent = say(node.dataset.i18n);
+  return true;
 }
 
 /** The sentence of `key`; one that is missing says its key. */

@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams import followed
 from streams.connection import aiokafka_options
 from streams.fetching import fetch
 from streams.wire import UNREADABLE, Click, Impression, Placement
@@ -29,9 +30,6 @@ RECORDS_PER_READ = 1_000
 """Decoding so many keeps the event loop for about 10 ms."""
 FETCH_WAIT_MS = 500
 """As long as Kafka's own clients: two fetches a second and broker when nothing comes."""
-
-LOOK_S = 5.0
-"""Between two looks whether the topic is still the one that is followed."""
 
 OnPlacement = Callable[[Placement], None]
 _decode = msgspec.json.Decoder(Placement).decode
@@ -175,8 +173,7 @@ class PlacementView:
         self._options = {**aiokafka_options(bootstrap), "isolation_level": isolation, **(security or {})}
         self._committed = isolation == "read_committed"
         self._fetch_wait_ms = fetch_wait_ms
-        self._asks_id = security is None
-        self._id = ""
+        self._followed = None if security is not None else followed.Followed(bootstrap, [self._topic])
         self._ready = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._consumer: Any = None
@@ -211,7 +208,7 @@ class PlacementView:
 
     async def __aenter__(self) -> Self:
         await require_topic(self._topic, self._options)
-        self._id = await self._topic_id()
+        await self._check_id()
         self._consumer = AIOKafkaConsumer(
             self._topic, auto_offset_reset="earliest", enable_auto_commit=False,
             fetch_max_wait_ms=self._fetch_wait_ms, **self._options,
@@ -250,11 +247,11 @@ class PlacementView:
     async def _read(self, ends: dict[TopicPartition, int]) -> None:
         """Read for ever. The end is a position, not a record: markers and compaction leave holes."""
         waiting = dict(ends)
-        due_s = time.monotonic() + LOOK_S
+        due_s = time.monotonic() + followed.LOOK_S
         while True:
             if time.monotonic() >= due_s:
                 await self._check_topic()
-                due_s = time.monotonic() + LOOK_S
+                due_s = time.monotonic() + followed.LOOK_S
             for partition, end in list(waiting.items()):
                 if await self._consumer.position(partition) >= end:
                     del waiting[partition]
@@ -269,21 +266,14 @@ class PlacementView:
                     self._latest.take(record.key, record.value)
 
     async def _check_topic(self) -> None:
-        """Raises `ViewError` where the topic is gone or another one of its name: aiokafka would wait, or read on."""
-        if not self._consumer.assignment() or await self._topic_id() != self._id:
-            raise ViewError(f"{self._topic} was deleted or made anew; what is held was read from the former one")
+        """Raises where the topic is gone or another one of its name: aiokafka would wait, or read on."""
+        if not self._consumer.assignment():
+            raise ViewError(f"{self._topic}: deleted or made anew; what is held was read from the former one")
+        await self._check_id()
 
-    async def _topic_id(self) -> str:
-        """Kafka's, which aiokafka does not tell; "" where there is no topic, the former where no broker answers."""
-        if not self._asks_id:
-            return self._id
-        from streams.topic_admin import TopicsError, found  # noqa: PLC0415 - librdkafka, which takes a while to load
-
-        try:
-            there = await asyncio.to_thread(found, self._bootstrap, [self._topic])
-        except TopicsError:  # the reader waits for it, too
-            return self._id
-        return there[self._topic].id if self._topic in there else ""
+    async def _check_id(self) -> None:
+        if self._followed is not None:
+            await self._followed.check()
 
     def _raise_if_stopped(self) -> None:
         if self._reader is None or self._consumer is None:

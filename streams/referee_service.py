@@ -25,6 +25,7 @@ from streams.experiment_report import ExperimentReport, breached, duel_report, e
 from streams.experiments import stop
 from streams.fatal import describe
 from streams.fetching import fetch
+from streams.followed import Followed, MadeAnewError
 from streams.reading import log_ends
 from streams.referee import Referee
 from streams.referee_store import Offsets, load, save
@@ -54,6 +55,7 @@ class RefereeService:
         self._control.on(ExperimentSetting, self._follow)
         self._control.on(Allocation, lambda _name, allocation: self._referee.allocate(allocation))
         self._offsets: Offsets = {}
+        self._followed = Followed(settings.bootstrap, ())
         self._ends: dict[TopicPartition, int] = {}
         """Log ends at the start, after an outage or a word of our own: to be reached, though a broker gives nothing."""
         self._failed = 0
@@ -67,11 +69,12 @@ class RefereeService:
     async def run(self, *, follow: bool = True) -> None:
         """Read, look, publish; a look at which the brokers fail is left to the next one, where there is to be one.
 
-        Raises `RefereeError` where the saved offsets are no longer in the topics.
+        Raises `RefereeError` where the saved offsets are no longer in the topics, or a topic is another than it was.
         """
         settings = self._settings
-        self._offsets = await asyncio.to_thread(load, self.file, self._referee)
+        self._offsets, ids = await asyncio.to_thread(load, self.file, self._referee)
         names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, OUTCOMES, CHANGELOG)]
+        self._followed = Followed(settings.bootstrap, names, ids)
         counts = partition_counts(settings.bootstrap, names)
         groups = [[TopicPartition(name, number) for number in range(counts.get(name, 0))] for name in names]
         self._ends = await log_ends(settings.bootstrap, [tp for group in groups for tp in group])
@@ -116,6 +119,7 @@ class RefereeService:
             for partitions, take in zip(groups, takers, strict=True):
                 last = take == self._take_rows
                 while partitions:
+                    await self._followed.look()
                     batches = await fetch(
                         consumer, partitions, self._settings.bootstrap,
                         timeout_ms=POLL_MS, max_records=RECORDS_PER_READ,
@@ -130,6 +134,8 @@ class RefereeService:
                         self._offsets[tp.topic, tp.partition] = records[-1].offset + 1
                     if last:
                         break  # impressions first, again
+        except MadeAnewError as error:
+            raise RefereeError(f"{error}; delete {self.file} to judge anew from the topics as they are") from error
         except OffsetOutOfRangeError as error:
             raise RefereeError(
                 f"{error}: the topics no longer hold what {self.file} was to go on from; delete it to start anew"
@@ -213,7 +219,7 @@ class RefereeService:
         sent = [await producer.send(topic, encode_report(one), key=one.experiment.encode()) for one in reports]
         for delivery in sent:
             await delivery
-        await asyncio.to_thread(save, self.file, self._referee, self._offsets)
+        await asyncio.to_thread(save, self.file, self._referee, self._offsets, self._followed.ids)
         self._on_reports(reports)
 
     async def _tell(self, message: ControlMessage) -> None:

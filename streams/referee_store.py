@@ -23,13 +23,15 @@ VERSION = 2
 Impressions were what diversity was of, and no last look was kept."""
 Offsets = dict[tuple[str, int], int]
 """Next offset by topic and partition."""
+Ids = dict[str, str]
+"""Ids of the topics that the offsets are of, by name."""
 
 
 class StoreError(RuntimeError):
     """A file that is not the referee's, or of another version."""
 
 
-def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int]) -> None:
+def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], ids: Mapping[str, str]) -> None:
     """Write the file; a crash leaves the former one."""
     users = referee.users
     arrays = {
@@ -66,6 +68,7 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int]) -
     about = {
         "version": VERSION,
         "offsets": [[topic, partition, offset] for (topic, partition), offset in offsets.items()],
+        "topics": dict(ids),
         "experiments": experiments,
         "unwatched_users": referee.unwatched_users,
         "malformed": referee.malformed,
@@ -79,10 +82,13 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int]) -
     half.replace(file)
 
 
-def load(file: Path, referee: Referee) -> Offsets:
-    """Fill an empty ``referee``; where to go on. Nothing where there is no file. Raises `StoreError`."""
+def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
+    """Fill an empty ``referee``; where to go on, and in which topics: files of former versions do not say that.
+
+    Nothing where there is no file. Raises `StoreError`.
+    """
     if not file.exists():
-        return {}
+        return {}, {}
     try:
         with np.load(file, allow_pickle=False) as npz:
             about = json.loads(npz["about"].tobytes())
@@ -98,7 +104,8 @@ def load(file: Path, referee: Referee) -> Offsets:
     except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
         raise StoreError(f"{file} cannot be read ({error}); delete it to start anew from the topics") from error
     referee.unwatched_users, referee.malformed = about["unwatched_users"], about["malformed"]
-    return {(topic, partition): offset for topic, partition, offset in about["offsets"]}
+    offsets = {(topic, partition): offset for topic, partition, offset in about["offsets"]}
+    return offsets, about.get("topics", {})
 
 
 def _watched(number: str, told: dict[str, Any], saved: Mapping[str, npt.NDArray[Any]]) -> Watched:

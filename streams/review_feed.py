@@ -23,6 +23,7 @@ from streams.connection import aiokafka_options
 from streams.dead_letters import Filter, read
 from streams.decode import Record
 from streams.fetching import Batches, fetch
+from streams.followed import Followed
 from streams.message import Message
 from streams.outbox import Outbox
 from streams.reading import log_ends, partitions_of, read_topic
@@ -59,12 +60,15 @@ class ReviewFeed:
         self._prefix = settings.topic_prefix
         self._outbox: Outbox
         self._reviews, self._reviews_id = TopicPartition(self._prefix + REVIEWS, 0), ""
+        names = [self._prefix + name for name in (ADS, REVIEWS, TONES, REVIEW_STATE)]
+        self._followed = Followed(settings.bootstrap, names)
         self.end = 0
         """Of the reviews that were there as it began: what comes before is heard before anything is told."""
         self.reviewer = Reviewer()
 
     async def __aenter__(self) -> Self:
         """Take over. Raises `MissingTopicError`, `ReviewError`, and `TopicsError` where no broker answers."""
+        await self._followed.look()  # before anything is read
         self._reviews_id = self._identify()
         transactional = self._settings.guarantee == "exactly_once"
         self._outbox = self._outbox_of(self._settings, self._prefix + REVIEWS_ID if transactional else None)
@@ -113,7 +117,8 @@ class ReviewFeed:
     async def run(self, *, follow: bool = True, on_read: Callable[[int], None] = lambda _: None) -> None:
         """Read, learn, publish: until cancelled, or until all that was there has been read (``follow`` False).
 
-        ``on_read`` is told the offset after the last review. Raises `ReviewError`.
+        ``on_read`` is told the offset after the last review. Raises `ReviewError`, and `streams.followed.MadeAnewError`
+        where what was read, or told, stands on its topic no more.
         """
         bootstrap = self._settings.bootstrap
         ads = partitions_of(bootstrap, self._prefix + ADS)
@@ -146,6 +151,7 @@ class ReviewFeed:
 
     async def _read(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> Batches:
         bootstrap = self._settings.bootstrap
+        await self._followed.look()
         return await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
 
     def _take(self, batches: Mapping[TopicPartition, list[Record]]) -> list[Message]:

@@ -74,13 +74,14 @@ def _tell(error: Exception) -> None:
 
     from streams.connection import ConnectionSettingsError
     from streams.control import ControlFullError
+    from streams.followed import MadeAnewError
     from streams.listening import ListenError
     from streams.reading import MissingTopicError
     from streams.topic_admin import TopicsError
 
     if isinstance(error, ConnectionSettingsError):
         fail(error, 2)
-    if isinstance(error, TopicsError | MissingTopicError | ControlFullError | ListenError):
+    if isinstance(error, TopicsError | MissingTopicError | MadeAnewError | ControlFullError | ListenError):
         fail(error)
     if isinstance(error, KafkaError | KafkaException):
         fail(f"the broker failed: {error}. Look closer: salience doctor")

@@ -1,5 +1,7 @@
 """Topics followed from the outside: some whole, of others the newest records. No group, nothing committed.
 
+Topics that are made anew under it end it: what is shown would be of the former ones, for ever.
+
 A console must not be the slowest reader of a busy cluster: where it falls behind it jumps ahead and says how many
 records it has not seen.
 """
@@ -16,8 +18,9 @@ from streams.compute import Compute
 from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fetching import fetch
+from streams.followed import Followed
 from streams.reading import MissingTopicError, log_ends, remedy
-from streams.topic_admin import partition_counts
+from streams.topic_admin import found
 
 POLL_MS = 200
 RECORDS_PER_READ = 2_000
@@ -39,12 +42,17 @@ class Tail:
 
 
 class Tails:
-    """Follows ``tails`` while its block lasts. ``skipped``: records jumped over, of all topics."""
+    """Follows ``tails`` while its block lasts. ``skipped``: records jumped over, of all topics.
+
+    ``task`` ends with `streams.followed.MadeAnewError` where one of the topics is another than it was.
+    """
 
     def __init__(self, bootstrap: str, tails: Sequence[Tail], compute: Compute) -> None:
         self._bootstrap = bootstrap
         self._tails = {tail.topic: tail for tail in tails}
         self._compute = compute
+        self._followed = Followed(bootstrap, self._tails.keys())
+        """Of the topics as they were when the block was entered."""
         self._consumer: AIOKafkaConsumer | None = None
         self.skipped = 0
         self.caught_up = False
@@ -52,12 +60,14 @@ class Tails:
         self.task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        counts = await asyncio.to_thread(partition_counts, self._bootstrap, list(self._tails))
-        if missing := sorted(self._tails.keys() - counts.keys()):
+        there = await asyncio.to_thread(found, self._bootstrap, self._tails.keys())
+        if missing := sorted(self._tails.keys() - there.keys()):
             raise MissingTopicError(
                 f"{self._bootstrap} has no topic {', '.join(missing)}; make it with: "
                 f"{remedy(self._bootstrap, missing[0])}"
             )
+        self._followed.ids = {name: topic.id for name, topic in there.items()}
+        counts = {name: topic.partitions for name, topic in there.items()}
         consumer = AIOKafkaConsumer(
             isolation_level="read_committed",
             enable_auto_commit=False,
@@ -105,6 +115,7 @@ class Tails:
             await self._read(consumer, behind)
 
     async def _read(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
+        await self._followed.look()
         batches = await fetch(consumer, partitions, self._bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
         for tp, records in batches.items():
             await self._compute.run(self._tails[tp.topic].take, records)

@@ -171,7 +171,7 @@ def test_a_topic_that_is_not_there_is_named_and_not_created(topic: Topic) -> Non
 
 
 def test_a_topic_that_is_made_anew_ends_the_view_and_is_told(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.client.LOOK_S", 0.5)
+    monkeypatch.setattr("streams.followed.LOOK_S", 0.5)
 
     async def scenario() -> None:
         async with topic.producer() as producer:

@@ -16,6 +16,7 @@ from streams.console.tails import Tails
 from streams.lag.monitor import LagMonitor
 from streams.lag.poller import Poller
 from streams.settings import Settings
+from streams.topic_admin import Found
 
 
 def ask(path: str, headers: dict[str, str] | None = None, **settings: Any) -> tuple[int, Any, Any]:
@@ -114,7 +115,7 @@ def test_a_console_that_cannot_listen_leaves_no_consumer_open(began: bool, monke
     Slow.made, Slow.began = [], asyncio.Event()
     monkeypatch.setattr("streams.console.tails.AIOKafkaConsumer", Slow)
     monkeypatch.setattr("streams.reading.AIOKafkaConsumer", Slow)
-    monkeypatch.setattr("streams.console.tails.partition_counts", lambda _bootstrap, names: dict.fromkeys(names, 1))
+    monkeypatch.setattr("streams.console.tails.found", lambda _, names: dict.fromkeys(names, Found("an-id", 1)))
 
     async def scenario() -> None:
         compute = Compute()

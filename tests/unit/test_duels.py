@@ -129,7 +129,7 @@ def test_the_referee_credits_clicks_tells_who_is_preferred_and_goes_on_after_a_r
     assert [arm.metrics["clicks"] for arm in told.arms] == watched.duel.credit.sum(axis=0).tolist()
     assert sum(arm.metrics["clicks"] for arm in told.arms) == 300
     assert told.arms[0].users == 301
-    save(tmp_path / "x.npz", referee, {})
+    save(tmp_path / "x.npz", referee, {}, {})
     again = Referee()
     load(tmp_path / "x.npz", again)
     for one in (referee, again):

@@ -333,7 +333,7 @@ def test_a_bandits_next_cohort_goes_to_the_arm_that_did_better_and_outlasts_a_re
     (watched,) = referee.look()
     told = report(watched.setting, watched.last, 9, watched.allocation)
     assert (told.cohorts, told.arms[1].share) == (2, cohorts.cohorts[0].shares[1])
-    save(tmp_path / "x.npz", referee, {})
+    save(tmp_path / "x.npz", referee, {}, {})
     again = Referee()
     load(tmp_path / "x.npz", again)
     again.allocate(cohorts)  # the control topic is read whole, every time
@@ -373,9 +373,9 @@ def test_a_referee_that_starts_again_goes_on_with_the_same_evidence(tmp_path):
     file, referee = tmp_path / "referee" / "x.npz", played(3)
     referee.take_impressions([shown(399, 0, 99)])
     before = referee.look()[0].last
-    save(file, referee, {("impressions", 0): 7, ("changelog", 3): 9})
+    save(file, referee, {("impressions", 0): 7, ("changelog", 3): 9}, {"impressions": "an-id"})
     again = Referee()
-    assert load(file, again) == {("impressions", 0): 7, ("changelog", 3): 9}
+    assert load(file, again) == ({("impressions", 0): 7, ("changelog", 3): 9}, {"impressions": "an-id"})
     assert again.look()[0].last.values == before.values
     assert again.watched[1].trial.evidence == referee.watched[1].trial.evidence
     for one in (referee, again):
@@ -388,7 +388,7 @@ def test_a_file_that_is_not_the_referees_says_what_to_do(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"not a file of arrays")
     with pytest.raises(StoreError, match="delete it to start anew"):
         load(tmp_path / "x.npz", Referee())
-    assert load(tmp_path / "none.npz", Referee()) == {}
+    assert load(tmp_path / "none.npz", Referee()) == ({}, {})
 
 
 def test_a_running_message_is_the_experiment_that_the_core_runs():

@@ -18,6 +18,7 @@ from streams.experiment_report import ExperimentReport
 from streams.experiments import create, start
 from streams.referee_service import RefereeService
 from streams.settings import Settings
+from streams.topic_admin import Found
 from streams.topics import CONTROL
 
 ARMS = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}))
@@ -81,7 +82,7 @@ class Shop:
         at = "streams.referee_service"
         monkeypatch.setattr(f"{at}.AIOKafkaConsumer", Client)
         monkeypatch.setattr(f"{at}.AIOKafkaProducer", Client)
-        monkeypatch.setattr(f"{at}.partition_counts", lambda *_: {CONTROL: 1})
+        monkeypatch.setattr("streams.topic_admin.found", lambda *_: {CONTROL: Found("id-of-control", 1)})
         monkeypatch.setattr(f"{at}.log_ends", self._log_ends)
         monkeypatch.setattr(f"{at}.publish", self._publish)
         monkeypatch.setattr(f"{at}.breached", lambda *_: "warmer costs too much")

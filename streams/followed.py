@@ -1,0 +1,49 @@
+"""Whether topics that are followed are still those that they were when their reader began.
+
+Of a topic that is deleted aiokafka waits for more; of one that is made anew it reads on where the former one was.
+Either way its reader hears nothing and does not know. Kafka gives every topic an id, which aiokafka does not tell.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping
+
+LOOK_S = 5.0
+"""Between two looks: a metadata request each."""
+GONE_LOOKS = 2
+"""A broker that has just started may not know every topic yet."""
+
+
+class MadeAnewError(RuntimeError):
+    """A topic that is followed was deleted or made anew."""
+
+
+class Followed:
+    """Looks at ``topics``, full names. ``ids``: by name as they were; of others the first that a broker tells."""
+
+    def __init__(self, bootstrap: str, topics: Collection[str], ids: Mapping[str, str] | None = None) -> None:
+        self._bootstrap, self._topics = bootstrap, topics
+        self.ids = dict(ids or {})
+        self._gone = 0
+        self._due_s = 0.0
+
+    async def look(self) -> None:
+        """Check, where the last look is `LOOK_S` ago."""
+        if time.monotonic() >= self._due_s:
+            self._due_s = time.monotonic() + LOOK_S
+            await self.check()
+
+    async def check(self) -> None:
+        """Raises `MadeAnewError`. While no broker answers nothing is concluded."""
+        from streams import topic_admin  # noqa: PLC0415 - librdkafka, which takes an ad server a while to load
+
+        try:
+            there = await asyncio.to_thread(topic_admin.found, self._bootstrap, self._topics)
+        except topic_admin.TopicsError:  # the reader waits for it, too
+            return
+        others = [name for name, topic in there.items() if self.ids.setdefault(name, topic.id) != topic.id]
+        gone = [name for name in self.ids if name in self._topics and name not in there]
+        self._gone = self._gone + 1 if gone else 0
+        if others or self._gone >= GONE_LOOKS:
+            names = ", ".join(sorted(others or gone))
+            raise MadeAnewError(f"{names}: deleted or made anew; what is known was read from the former one")

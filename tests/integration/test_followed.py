@@ -1,0 +1,98 @@
+"""Whoever follows topics beside the workers ends where one of them is made anew, and says so."""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+
+import pytest
+
+from deploy.brokers import Broker
+from streams.compute import Compute
+from streams.console.desk import Desk
+from streams.console.tails import Tails
+from streams.followed import MadeAnewError
+from streams.referee_service import RefereeError, RefereeService
+from streams.review_feed import ReviewFeed
+from tests.builders import ad, impression
+from tests.integration.lanes import DEADLINE_S, Shop, play, recreate, shop_on
+from tests.integration.workers import until
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def shop(kafka: Broker, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """Of which a topic is to be made anew, under whoever looks often."""
+    monkeypatch.setattr("streams.followed.LOOK_S", 0.2)
+    out = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+    out.adopted = True
+    return out
+
+
+async def made_anew(shop: Shop, topic: str, task: asyncio.Task[None]) -> None:
+    """Make ``topic`` anew under ``task``, and wait for its end; raises what that raises."""
+    await asyncio.to_thread(recreate, shop.settings.bootstrap, shop.settings.topic_prefix, topic)
+    await asyncio.wait_for(task, DEADLINE_S)
+
+
+def test_the_consoles_tails_end_where_a_topic_is_made_anew(shop: Shop) -> None:
+    async def scenario() -> None:
+        compute = Compute()
+        try:
+            async with Tails(shop.settings.bootstrap, Desk(shop.settings, 1).tails(), compute) as tails:
+
+                async def caught_up() -> bool:
+                    return tails.caught_up
+
+                await until(caught_up, "the topics are read")
+                assert tails.task is not None
+                with pytest.raises(MadeAnewError, match="placements: deleted or made anew"):
+                    await made_anew(shop, "placements", tails.task)
+        finally:
+            compute.stop()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("topic", ["reviews", "tones", "ads", "review-state"])
+def test_the_follower_of_reviews_ends_where_a_topic_is_made_anew(shop: Shop, topic: str) -> None:
+    async def scenario() -> None:
+        await shop.publish([ad("shoe")])
+        feed = ReviewFeed(shop.settings, lambda _: None)
+
+        async def followed() -> bool:
+            return bool(feed.reviewer._brands)
+
+        async with feed:
+            task = asyncio.create_task(feed.run())
+            await until(followed, "the ads are read")
+            with pytest.raises(MadeAnewError, match=f"{topic}: deleted or made anew"):
+                await made_anew(shop, topic, task)
+
+    play(scenario)
+
+
+def test_the_referee_ends_where_a_topic_is_made_anew_and_does_not_go_on_from_its_file(shop: Shop) -> None:
+    def refuses(work: Coroutine[None, None, None], service: RefereeService) -> Coroutine[None, None, None]:
+        async def refused() -> None:
+            with pytest.raises(RefereeError, match=f"ad-impressions: deleted or made anew.*delete {service.file}"):
+                await work
+
+        return refused()
+
+    async def scenario() -> None:
+        await shop.publish([impression()])
+        service, again = (RefereeService(shop.settings, 100, lambda _: None) for _ in range(2))
+
+        async def saved() -> bool:
+            return service.file.exists()
+
+        task = asyncio.create_task(service.run())
+        await until(saved, "it has looked and saved")
+        await refuses(made_anew(shop, "ad-impressions", task), service)
+        await refuses(again.run(follow=False), again)
+        service.file.unlink()
+        await RefereeService(shop.settings, 100, lambda _: None).run(follow=False)
+        assert service.file.exists()
+
+    play(scenario)

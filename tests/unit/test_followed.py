@@ -1,0 +1,50 @@
+"""What a reader concludes from the ids of its topics, and what it does not."""
+
+import asyncio
+
+import pytest
+
+from streams.followed import GONE_LOOKS, Followed, MadeAnewError
+from streams.topic_admin import Found, TopicsError
+
+HERE = {"ads": Found("id-1", 1), "clicks": Found("id-2", 1)}
+
+
+def check(followed: Followed, there: dict[str, Found] | TopicsError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at what a broker tells, or at none."""
+
+    def found(_: str, names: list[str]) -> dict[str, Found]:
+        if isinstance(there, TopicsError):
+            raise there
+        return {name: there[name] for name in names if name in there}
+
+    monkeypatch.setattr("streams.topic_admin.found", found)
+    asyncio.run(followed.check())
+
+
+def test_an_outage_from_the_first_look_on_concludes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = Followed("b", list(HERE))
+    for there in (TopicsError("silent"), HERE, TopicsError("silent"), HERE):
+        check(followed, there, monkeypatch)
+    assert followed.ids == {"ads": "id-1", "clicks": "id-2"}
+
+
+def test_a_topic_is_gone_once_a_broker_has_not_known_it_at_several_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed, less = Followed("b", list(HERE)), {"ads": HERE["ads"]}
+    for there in (HERE, *[less] * (GONE_LOOKS - 1), HERE, *[less] * (GONE_LOOKS - 1)):
+        check(followed, there, monkeypatch)
+    with pytest.raises(MadeAnewError, match=r"^clicks: deleted or made anew"):
+        check(followed, less, monkeypatch)
+
+
+def test_another_topic_of_the_name_is_told_at_once_by_the_id_that_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = Followed("b", list(HERE), {"ads": "id-of-another-time"})
+    with pytest.raises(MadeAnewError, match=r"^ads: deleted or made anew"):
+        check(followed, HERE, monkeypatch)
+
+
+def test_a_topic_that_was_not_there_at_first_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = Followed("b", list(HERE))
+    for there in ({"ads": HERE["ads"]}, HERE, HERE):
+        check(followed, there, monkeypatch)
+    assert followed.ids["clicks"] == "id-2"

@@ -5,7 +5,7 @@ A model goes from *pushed* to *shadow* (asked about some people and not heeded),
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -41,7 +41,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """All that lanes tell of one model. ``refusals``: reasons by lane, with the worker."""
+    """All that lanes tell of one model. ``refusals``: reasons by lane, with the worker. ``told_ms``: when each lane
+    told it, by the time of its events: of one that is down it is old.
+    """
 
     evidence: Evidence
     refusals: Mapping[int, tuple[str, str]]
@@ -49,6 +51,7 @@ class Record:
     candidates: int = 0
     mean_difference: float = 0.0
     largest_difference: float = 0.0
+    told_ms: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, statuses: Sequence[ModelStatus]) -> "Record":
@@ -64,6 +67,7 @@ class Record:
             candidates,
             sum(status.difference for status in statuses) / max(candidates, 1),
             max((status.largest_difference for status in statuses), default=0.0),
+            {status.lane: status.time_ms for status in statuses},
         )
 
     @property

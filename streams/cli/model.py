@@ -30,20 +30,26 @@ Reason = Annotated[str, typer.Option(help="Why; kept with the change.")]
 
 @app.command("list", epilog="Example: salience model list --json")
 def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Every model, what it does, what outcomes say of it, and who refuses it and why."""
+    """Every model, what it does, what outcomes say of it, and who refuses it and why.
+
+    Lanes tell it where something changes, and one that is down tells nothing: "told" says how long ago the lane told
+    that did so last, and the one that did so first (--json: every lane). Whether a lane is down says: salience lag.
+    """
     control = _control(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
     roles, told = _roles(control), [_told(control, version) for version in _versions(control)]
     if as_json:
         _print({"live": roles.live or None, "reason": roles.reason, "forced": roles.forced, "models": told})
         return
     console = screen()
-    table = Table("model", "state", "share", "outcomes", "clicks", "calibration", "log loss gained", "refused by")
+    table = Table(
+        "model", "state", "share", "outcomes", "clicks", "calibration", "log loss gained", "told", "refused by"
+    )
     for one in told:
         figures = ("-" if one[name] is None else f"{one[name]:.3f}" for name in ("calibration", "log_loss_gain"))
         refusals = "\n".join(f"lane {each['lane']}: {each['reason']}" for each in one["refusals"])
         share = f"{one['share']:.0%}" if one["share"] else ""
         counts = (f"{one['outcomes']:,}", f"{one['clicks']:,}")
-        table.add_row(one["model"], one["state"], share, *counts, *figures, refusals)
+        table.add_row(one["model"], one["state"], share, *counts, *figures, _last_told(one["told"]), refusals)
     console.print(table)
     if not roles.live:
         console.print("Live is the model that the workers were started with (SALIENCE_MODEL).")
@@ -226,6 +232,10 @@ def _told(control: "Control", version: str) -> dict[str, Any]:
         "parity": pushed.parity if pushed else None,
         "score_ms": pushed.score_ms if pushed else None,
         "lanes": record.lanes,
+        "told": [
+            {"lane": lane, "age_s": max(0, wall_ms() - time_ms) / 1_000}
+            for lane, time_ms in sorted(record.told_ms.items(), key=lambda each: each[1])
+        ],
         "outcomes": evidence.outcomes,
         "clicks": evidence.clicks,
         "calibration": record.calibration,
@@ -239,6 +249,24 @@ def _told(control: "Control", version: str) -> dict[str, Any]:
             for lane, (worker, reason) in sorted(record.refusals.items())
         ],
     }
+
+
+def _last_told(told: list[dict[str, Any]]) -> str:
+    """How long ago lanes told of a model, ``told`` oldest first, for people."""
+    if not told:
+        return "never"
+    oldest, newest = told[0], told[-1]
+    others = f", lane {oldest['lane']} {_age(oldest['age_s'])} ago" if len(told) > 1 else ""
+    return f"{_age(newest['age_s'])} ago{others}"
+
+
+def _age(seconds: float) -> str:
+    """In the largest unit of which there is one whole."""
+    whole, unit = next((size, name) for size, name in _UNITS if seconds >= size or size == 1)
+    return f"{seconds // whole:,.0f} {unit}"
+
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def _versions(control: "Control") -> list[str]:

@@ -15,10 +15,12 @@ from streams.console.serve import Live, make_app
 from streams.console.why import Attention, Named, Past, Why, Won
 from streams.control_wire import Drift
 from streams.settings import Settings
+from streams.wire import encode_json
 from tests.builders import START_MS, Record
 from tests.integration.consoles import chromium, page_on, values
 from tests.integration.workers import until
 from tests.unit.consoles import group, partition
+from tests.unit.test_console import outcome
 from tests.unit.test_console_alarms import news
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -251,5 +253,20 @@ def test_of_languages_chosen_one_after_another_the_last_is_spoken_whichever_come
             spoken = "[document.documentElement.lang, document.getElementById('language').value]"
             assert await page.evaluate(spoken) == ["en", "en"]
             assert "Records skipped" in await page.inner_text("#facts")
+
+    asyncio.run(scenario())
+
+
+def test_a_model_says_how_old_its_latest_outcome_is() -> None:
+    async def scenario() -> None:
+        live = HandedOut()
+        (tail,) = [tail for tail in live.desk.tails() if tail.topic == "outcomes"]
+        told = [outcome(clicked=at % 4 == 0) for at in range(2_000)]
+        tail.take([Record("outcomes", 0, at, START_MS, None, encode_json(one)) for at, one in enumerate(told)])
+        async with page_of(live) as page:
+            newest_ms = max(one.known_ms for one in told)
+            for later_ms, shown in ((5_000, "5 s ago"), (7_200_000, "2 h 00 ago")):
+                await live.draw(page, newest_ms + later_ms)
+                assert await texts(page, "#models [data-field=latest]") == [shown]
 
     asyncio.run(scenario())

@@ -1,11 +1,15 @@
 """Changes of roles, and what speaks against a promotion."""
 
+import json
 from collections.abc import Sequence
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from scoring.learner import Evidence
+from streams.cli import app
+from streams.control import Control
 from streams.control_wire import ControlMessage, ModelRoles, ModelStatus, PushedModel
 from streams.model_roles import (
     Limits,
@@ -21,7 +25,9 @@ from streams.model_roles import (
     with_canary,
     with_shadow,
 )
-from tests.builders import Record as Read
+from streams.wire import encode_json
+from tests.builders import START_MS
+from tests.builders import Record as Kept
 from tests.unit.test_experiment_numbers import Topic
 
 NEW, OTHER, FORMER = "new-00000001", "other-00000002", "former-00000003"
@@ -29,8 +35,8 @@ PUSHED = PushedModel(model=NEW, manifest="{}", bytes=1, parity=1e-6, score_ms=0.
 
 
 def status(lane: int = 0, **fields: object) -> ModelStatus:
-    told = {"model": NEW, "outcomes": 600, "clicks": 30, "predicted": 30.0, "log_loss": 100.0}
-    return ModelStatus(lane=lane, worker="w", time_ms=1, **(told | fields))  # type: ignore[arg-type]  # by name
+    told = {"model": NEW, "outcomes": 600, "clicks": 30, "predicted": 30.0, "log_loss": 100.0, "time_ms": 1}
+    return ModelStatus(lane=lane, worker="w", **(told | fields))  # type: ignore[arg-type]  # by name
 
 
 def test_a_model_goes_from_shadow_to_canary_to_live_and_back() -> None:
@@ -188,7 +194,28 @@ def test_changes_of_roles_by_who_tells_no_revision_stand_as_they_come() -> None:
     del former["revision"]
     for live in (NEW, OTHER):
         value = msgspec.json.encode(former | {"live": live})
-        topic.records.append(Read("control", 0, len(topic.records), 1, b"model-roles/all", value))
+        topic.records.append(Kept("control", 0, len(topic.records), 1, b"model-roles/all", value))
     assert (roles_told(topic.read()).live, roles_told(topic.read()).revision) == (OTHER, 0)
     back = rolled_back(roles_told(topic.read()), 3)
     assert settled(back, topic.read, topic.write) == back == roles_told(topic.read())
+
+
+def test_the_list_of_models_says_how_long_ago_lanes_told_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    pushed = [PUSHED, msgspec.structs.replace(PUSHED, model=OTHER, time_ms=2)]
+    told = [
+        status(0, time_ms=START_MS - 5_000),
+        status(3, time_ms=START_MS - 7_200_000, refused="it is bad"),
+    ]
+    control = Control()
+    control.take([Kept("control", 0, 0, START_MS, one.key, encode_json(one)) for one in (*pushed, *told)])
+    monkeypatch.setattr("streams.cli.model._control", lambda _: control)
+    monkeypatch.setattr("streams.cli.model.wall_ms", lambda: START_MS)
+
+    listed = json.loads(CliRunner().invoke(app, ["model", "list", "--json"]).stdout)["models"]
+    assert [one["told"] for one in listed] == [[{"lane": 3, "age_s": 7_200.0}, {"lane": 0, "age_s": 5.0}], []]
+
+    people = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["model", "list"]).stdout
+    (told_of,), (untold,) = ([line for line in people.splitlines() if name in line] for name in (NEW, OTHER))
+    assert "5 s ago, lane 3 2 h ago" in told_of
+    assert "lane 3: it is bad" in told_of
+    assert "never" in untold

@@ -1,10 +1,10 @@
 // How good each model's predictions are, and what the lanes say of drift.
 
 import { byId, cell, head, keyed, keyOf, make, put, relabel, row } from "./dom.js";
-import { moment, number, say } from "./text.js";
+import { moment, number, say, seconds } from "./text.js";
 import { Spark } from "./charts.js";
 
-const COLUMNS = [["model", false], ["outcomes", true], ["calibration", true], ["auc", true], ["log_loss", true], ["alone", false], ["drifts", true]];
+const COLUMNS = [["model", false], ["outcomes", true], ["latest", true], ["calibration", true], ["auc", true], ["log_loss", true], ["alone", false], ["drifts", true]];
 const DRIFTS = [["time", false], ["lane", true], ["detector", false], ["change", true], ["answer", false], ["model", false]];
 const label = (field) => say(`models.${field}`);
 const ofDrift = (field) => say(`drifts.${field}`);
@@ -19,7 +19,7 @@ export class Models {
   }
 
   draw(snapshot, again = false) {
-    keyed(this.table.tBodies[0], snapshot.models, (model) => model.model, () => this.create(), (node, model) => this.update(node, model, again));
+    keyed(this.table.tBodies[0], snapshot.models, (model) => model.model, () => this.create(), (node, model) => this.update(node, model, snapshot.time_ms, again));
     keyed(this.drifts.tBodies[0], snapshot.drifts, (drift) => keyOf(drift.lane, drift.detector, drift.time_ms), () => row(DRIFTS, ofDrift), (node, drift) => {
       put(cell(node, "time"), moment(drift.time_ms), drift.time_ms);
       put(cell(node, "lane"), String(drift.lane), drift.lane);
@@ -38,9 +38,11 @@ export class Models {
     return node;
   }
 
-  update(node, model, again) {
+  update(node, model, now_ms, again) {
     put(cell(node, "model"), model.model, model.model);
     put(cell(node, "outcomes"), number(model.outcomes, 0), model.outcomes);
+    const age_s = Math.max(0, now_ms - model.newest_ms) / 1000; // of a model that serves nobody, or no lane that lives
+    put(cell(node, "latest"), say("models.ago", { age: seconds(age_s) }), age_s);
     const { layer, alone } = model;
     cell(node, "calibration").dataset.value = layer.calibration ?? "";
     put(cell(node, "calibration").firstChild, layer.calibration === null ? say("models.few") : number(layer.calibration, 3));

@@ -26,11 +26,10 @@ from streams.experiments import stop
 from streams.fatal import describe
 from streams.fetching import fetch
 from streams.followed import Followed, MadeAnewError
-from streams.reading import log_ends
+from streams.reading import log_ends, partitions_of
 from streams.referee import Referee
 from streams.referee_store import Offsets, load, save
 from streams.settings import Settings
-from streams.topic_admin import partition_counts
 from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, OUTCOMES
 
 log = structlog.get_logger()
@@ -69,14 +68,14 @@ class RefereeService:
     async def run(self, *, follow: bool = True) -> None:
         """Read, look, publish; a look at which the brokers fail is left to the next one, where there is to be one.
 
-        Raises `RefereeError` where the saved offsets are no longer in the topics, or a topic is another than it was.
+        Raises `RefereeError` where the saved offsets are no longer in the topics, or a topic is another than it was,
+        and `MissingTopicError` where there is none.
         """
         settings = self._settings
         self._offsets, ids = await asyncio.to_thread(load, self.file, self._referee)
         names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, OUTCOMES, CHANGELOG)]
         self._followed = Followed(settings.bootstrap, names, ids)
-        counts = partition_counts(settings.bootstrap, names)
-        groups = [[TopicPartition(name, number) for number in range(counts.get(name, 0))] for name in names]
+        groups = [partitions_of(settings.bootstrap, name) for name in names]
         self._ends = await log_ends(settings.bootstrap, [tp for group in groups for tp in group])
         async with (
             AIOKafkaConsumer(

@@ -77,11 +77,13 @@ def _tell(error: Exception) -> None:
     from streams.followed import MadeAnewError
     from streams.listening import ListenError
     from streams.reading import MissingTopicError
+    from streams.recovery import RecoveryError
     from streams.topic_admin import TopicsError
 
     if isinstance(error, ConnectionSettingsError):
         fail(error, 2)
-    if isinstance(error, TopicsError | MissingTopicError | MadeAnewError | ControlFullError | ListenError):
+    known = TopicsError | MissingTopicError | MadeAnewError | RecoveryError | ControlFullError | ListenError
+    if isinstance(error, known):
         fail(error)
     if isinstance(error, KafkaError | KafkaException):
         fail(f"the broker failed: {error}. Look closer: salience doctor")

@@ -143,3 +143,12 @@ async def _shows(shop: Shop, ads: set[str]) -> bool:
         for slot in msgspec.json.decode(value)["slots"]
     }
     return ads <= shown
+
+
+@pytest.mark.parametrize("command", ["lanes adopt", "experiment referee --once", "lanes show"])
+def test_a_command_whose_topics_are_missing_names_the_command_that_makes_them(embedded: Broker, command: str) -> None:
+    told = salience(*command.split(), "--bootstrap", embedded.bootstrap, "--prefix", "nobodys-")
+    assert told.returncode == 1
+    made = f"salience topics create --bootstrap {embedded.bootstrap} --prefix nobodys-"
+    assert made in " ".join(told.stderr.split()), told.stderr
+    assert "Traceback" not in told.stderr

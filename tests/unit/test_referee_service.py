@@ -83,6 +83,7 @@ class Shop:
         monkeypatch.setattr(f"{at}.AIOKafkaConsumer", Client)
         monkeypatch.setattr(f"{at}.AIOKafkaProducer", Client)
         monkeypatch.setattr("streams.topic_admin.found", lambda *_: {CONTROL: Found("id-of-control", 1)})
+        monkeypatch.setattr(f"{at}.partitions_of", lambda _, name: [TopicPartition(name, 0)] if name == CONTROL else [])
         monkeypatch.setattr(f"{at}.log_ends", self._log_ends)
         monkeypatch.setattr(f"{at}.publish", self._publish)
         monkeypatch.setattr(f"{at}.breached", lambda *_: "warmer costs too much")

@@ -2,19 +2,20 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from streams.cli.options import Bootstrap, Json, settings_of
 from streams.cli.screen import coloured, screen
 
 if TYPE_CHECKING:
     from streams.lag.arithmetic import PartitionLag
-    from streams.lag.board import Sum
+    from streams.lag.board import GroupLag, Sum
     from streams.lag.monitor import LagMonitor, News
 
 app = typer.Typer()
@@ -33,6 +34,8 @@ COLOURS = {"OK": "green", "UNKNOWN": "dim", "WARN": "yellow", "STALL": "red", "S
 FAILING = ("STALL", "STOP", "REWIND")
 FALLING = ("WARN", *FAILING)
 """What does not catch up as it goes; else the rates of a moment say nothing of that."""
+RATES_FIT = 110
+"""Columns of a terminal from which on partitions show their rates; owners need the place in narrower ones."""
 
 
 @app.callback(invoke_without_command=True, epilog="Example: salience lag --group salience --watch")
@@ -54,7 +57,8 @@ def lag(
     Status by Burrow's rules: OK; WARN, consumes and falls behind; STALL, a live member makes no progress; STOP, nobody
     does; REWIND, offsets went back; UNKNOWN, nothing committed. Rates and statuses need time: --seconds, --watch.
     Time lag marked > is older than the watch. Exit status 1 where a partition is STALL, STOP or REWIND, or the lag
-    cannot be told. With --watch, --json prints an object after every poll.
+    cannot be told, as of a group that is not there. With --watch, --json prints an object after every poll. Terminals
+    of less than 110 columns show rates by topic and group alone.
     """
     if context.invoked_subcommand is not None:
         return
@@ -68,7 +72,11 @@ def lag(
     if news.time_ms == 0:
         screen(stderr=True, soft_wrap=True).print(f"Error: {news.error}")
         raise typer.Exit(1)
-    people.print(_table(news, by))
+    people.print(_table(news, by, people.width))
+    if unknown := sorted({*(group or ())} - {one.group for one in news.report.groups}):
+        told = "has committed no offset that is there, or does not exist"
+        screen(stderr=True, soft_wrap=True).print(f"Error: {', '.join(unknown)} {told}; all groups: salience lag")
+        raise typer.Exit(1)
     if news.report.worst in FAILING:
         raise typer.Exit(1)
 
@@ -159,7 +167,7 @@ async def _watch(monitor: "LagMonitor", people: Console, by: By, as_json: bool) 
         return
     with Live(console=people, auto_refresh=False, screen=people.is_terminal) as live:
         async for news in told():
-            live.update(_table(news, by), refresh=True)
+            live.update(_table(news, by, people.width), refresh=True)
 
 
 def _tell(news: "News", as_json: bool) -> None:
@@ -170,41 +178,55 @@ def _tell(news: "News", as_json: bool) -> None:
         typer.echo(msgspec.json.encode(told).decode())
 
 
-def _table(news: "News", by: By) -> RenderableType:
-    freshness = coloured(f"{news.age_s:.1f} s ago")
-    if news.stale:
-        freshness = coloured(f"not told for {news.age_s:.0f} s: {news.error}", "bold red")
-    columns = {"group": ("group",), "topic": ("group", "topic"), "partition": ("group", "topic", "partition")}[by]
-    table = Table(title=coloured("Lag, ", "table.title").append_text(freshness), title_justify="left", box=None)
-    for name in columns:
+def _table(news: "News", by: By, width: int) -> RenderableType:
+    """A row per group, topic or partition: a line each, of ``width`` characters."""
+    groups = news.report.groups
+    if not groups and not news.stale:
+        return coloured("No consumer group has committed an offset yet; workers do with their first slice.")
+    named = by == "group" or len(groups) != 1
+    rates = by != "partition" or width >= RATES_FIT
+    title = coloured("Lag, " if named else f"Lag of {groups[0].group}, ", "table.title").append_text(_freshness(news))
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for name in ("group", by) if named and by != "group" else (by,):
         table.add_column(name, overflow="fold")
     table.add_column("status")
-    for name in ("behind", "time lag", "consumed/s", "produced/s", "catch up"):
-        table.add_column(name, justify="right")
+    for name in ("behind", "time lag", *(("consumed/s", "produced/s") if rates else ()), "catch up"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("owner" if by == "partition" else "members", overflow="fold")
-    for group in news.report.groups:
-        members = str(group.members)
-        if by == "group":
-            table.add_row(group.group, *_cells(group.total), members)
-        elif by == "topic":
-            for topic, total in group.topics.items():
-                table.add_row(group.group, topic, *_cells(total), members)
-        else:
-            for each in group.partitions:
-                nobody = each.owner is None and group.members
-                owner = coloured("nobody", "red") if nobody else coloured(each.owner or "-")
-                table.add_row(group.group, each.topic, str(each.partition), *_cells(each), owner)
+    for group in groups:
+        of = (group.group,) if named and by != "group" else ()
+        for name, lag, who in _rows(group, by):
+            table.add_row(*of, name, *_cells(lag, rates), who)
     return table
 
 
-def _cells(lag: "PartitionLag | Sum") -> tuple[RenderableType, ...]:
+def _freshness(news: "News") -> Text:
+    if news.stale:
+        return coloured(f"not told for {news.age_s:.0f} s: {news.error}", "bold red")
+    return coloured(f"{news.age_s:.1f} s ago")
+
+
+def _rows(group: "GroupLag", by: By) -> "Iterator[tuple[str, PartitionLag | Sum, RenderableType]]":
+    """Name, lag, and members or owner."""
+    if by == "group":
+        yield group.group, group.total, str(group.members)
+    elif by == "topic":
+        for topic, total in group.topics.items():
+            yield topic, total, str(group.members)
+    else:
+        for each in group.partitions:
+            nobody = each.owner is None and group.members
+            owner = coloured("nobody", "red") if nobody else coloured(each.owner or "-")
+            yield f"{each.topic}[{each.partition}]", each, owner
+
+
+def _cells(lag: "PartitionLag | Sum", rates: bool) -> tuple[RenderableType, ...]:
     sign = ">" if lag.time_lag_at_least else ""
     return (
         coloured(lag.status, COLOURS[lag.status]),
         "-" if lag.lag is None else f"{lag.lag:,}",
         "-" if lag.time_lag_s is None else sign + _span(lag.time_lag_s),
-        f"{lag.consumed_per_s:,.1f}",
-        f"{lag.produced_per_s:,.1f}",
+        *((f"{lag.consumed_per_s:,.1f}", f"{lag.produced_per_s:,.1f}") if rates else ()),
         _span(lag.catch_up_s) if lag.catch_up_s is not None else "never" if lag.status in FALLING else "-",
     )
 

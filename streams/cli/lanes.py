@@ -5,10 +5,11 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import RenderableType
 from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import screen
+from streams.cli.screen import coloured, screen
 
 if TYPE_CHECKING:
     from streams.wire import LaneRow
@@ -50,16 +51,25 @@ def show(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fal
         raise typer.Exit(1)
 
 
-def _table(lanes: "dict[int, LaneRow]") -> Table:
-    """Where each lane stands; fates, which add up to what came in, and of the filtered the rules."""
+def _table(lanes: "dict[int, LaneRow]") -> RenderableType:
+    """Where each lane stands, and what came about: fates, which add up to what came in, and of the filtered the rules.
+
+    What no lane has had is left out: there are fifteen columns otherwise, more than most terminals are wide.
+    """
     from streams.conservation import FATES, RULES, unaccounted
 
-    table = Table("lane", "next impression", "next click", "events in", *FATES, "unaccounted", "by rule", "flood score")
+    if not lanes:
+        return coloured("No lane has begun: a worker's first slice writes its row (salience worker).")
+    fates = [name for name in FATES if any(row.totals.get(name) for row in lanes.values())]
+    rules = [name for name in RULES if any(row.totals.get(name) for row in lanes.values())]
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in ("lane", "next impression", "next click", "in", *fates, "unaccounted", *rules, "flood score"):
+        table.add_column(name.replace("_", " "), justify="right", overflow="fold")
     for lane, row in lanes.items():
-        counts = (f"{row.totals.get(name, 0):,}" for name in ("events_in", *FATES))
-        rules = ", ".join(f"{name} {count:,}" for name in RULES if (count := row.totals.get(name, 0)))
-        offsets = (f"{offset:,}" for offset in row.next_offsets)
-        table.add_row(str(lane), *offsets, *counts, f"{unaccounted(row.totals):,}", rules, f"{row.flood_score:.3f}")
+        counts = [row.totals.get(name, 0) for name in ("events_in", *fates)]
+        filtered = [row.totals.get(name, 0) for name in rules]
+        numbers = (*row.next_offsets, *counts, unaccounted(row.totals), *filtered)
+        table.add_row(str(lane), *(f"{number:,}" for number in numbers), f"{row.flood_score:.3f}")
     return table
 
 

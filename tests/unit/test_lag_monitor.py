@@ -245,6 +245,8 @@ def test_the_command_shows_a_row_per_partition_and_ends_with_1_where_nothing_is_
     assert (status, told["worst"], told["report"]["groups"][0]["total"]["lag"]) == (0, "OK", 0)
     assert run("--by", "group", committed=[90])[0] == 0
     assert run("--by", "topic", committed=[90])[0] == 0
+    status, said = run("--group", "salience", "--group", "salence", committed=[90])
+    assert (status, "clicks" in said) == (1, True)
     status, said = run("--json", committed=[None])
     assert (status, json.loads(said)["error"]) == (1, "nowhere:1 does not answer")
 

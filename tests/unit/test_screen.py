@@ -28,7 +28,7 @@ def _lag_table(name: str) -> Any:
     )  # fmt: skip
     group = SimpleNamespace(group=name, members=1, partitions=[part])
     news = SimpleNamespace(age_s=9.0, stale=True, error=name, report=SimpleNamespace(groups=[group]))
-    return lag._table(news, "partition")  # type: ignore[arg-type]  # what the table reads of news
+    return lag._table(news, "partition", 400)  # type: ignore[arg-type]  # what the table reads of news
 
 
 def _campaigns_table(name: str) -> Any:

@@ -1,0 +1,64 @@
+"""What operators look at first fits a terminal of eighty columns, a line for each lane and partition."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from streams.cli import lag, lanes
+from streams.cli.screen import screen
+from streams.lag.arithmetic import PartitionLag, Status
+
+OWNER = "salience-vm-8644@127.0.0.1"
+
+
+def _news(*groups: str) -> Any:
+    part = PartitionLag(
+        topic="ad-impressions", partition=3, status=Status.STALL, committed=1, log_end=1_001, lag=1_000,
+        time_lag_s=754.0, time_lag_at_least=True, consumed_per_s=0.0, produced_per_s=23.5, catch_up_s=None, stuck_s=9.0,
+        owner=OWNER,
+    )  # fmt: skip
+    found = [SimpleNamespace(group=name, members=1, partitions=[part]) for name in groups]
+    return SimpleNamespace(age_s=0.0, stale=False, error="", report=SimpleNamespace(groups=found))
+
+
+def _printed(capsys: pytest.CaptureFixture[str], renderable: Any, width: int) -> list[str]:
+    screen(width=width).print(renderable)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_partitions_lag_and_its_owner_take_one_line_of_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _printed(capsys, lag._table(_news("salience"), "partition", 80), 80)
+    (row,) = [line for line in said if "ad-impressions[3]" in line]
+    assert all(cell in row for cell in ("STALL", "1,000", ">12:34", "never", OWNER))
+    assert "salience" in said[0]
+
+
+def test_a_wide_terminal_shows_rates_too_and_several_groups_each_row_s_own(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _printed(capsys, lag._table(_news("salience", "ad-server"), "partition", 140), 140)
+    rows = [line for line in said if "ad-impressions[3]" in line]
+    assert [row.split()[0] for row in rows] == ["salience", "ad-server"]
+    assert all("23.5" in row and OWNER in row for row in rows)
+
+
+def test_where_no_group_has_committed_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "No consumer group" in _printed(capsys, lag._table(_news(), "partition", 80), 80)[0]
+
+
+def _lane(**totals: int) -> Any:
+    return SimpleNamespace(next_offsets=(1_234_567, 765_432), totals=totals, flood_score=0.25)
+
+
+def test_lanes_show_the_fates_that_came_about_whole_in_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {0: _lane(events_in=1_999_999, applied=1_999_990, dead=9), 1: _lane(events_in=10, applied=10)}
+    said = _printed(capsys, lanes._table(found), 80)
+    row = next(line for line in said if "1,999,999" in line)
+    assert all(cell in row for cell in ("1,234,567", "765,432", "1,999,990", "9", "0.250"))
+    heading = " ".join(said[1:3])
+    assert "dead" in heading
+    assert "erased" not in heading
+    assert "…" not in " ".join(said)
+
+
+def test_where_no_lane_has_begun_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "No lane has begun" in _printed(capsys, lanes._table({}), 80)[0]

@@ -24,6 +24,8 @@ NOTE = PREFIX + "note"
 REQUEUES_MAX = 3
 INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS, topics.REVIEWS)
 """Where letters may be sent to: an origin is a header, and whoever may write there may claim any."""
+STAGES = ("decode", "state", "reroute", "catalogue", "review")
+"""Where records are refused."""
 PER_TRANSACTION = 200
 """Within a transaction's timeout, and 400 MB at the very most."""
 
@@ -167,12 +169,14 @@ async def requeue(
 
 async def _sendable(settings: Settings, wanted: Filter, refused: dict[str, str]) -> AsyncIterator[Letter]:
     """The chosen letters that may be sent back; why each of the others may not goes to ``refused``."""
-    sent = await noted(settings)
+    sent, missing = await noted(settings), set(wanted.names)
     async for letter in read(settings, wanted):
+        missing.discard(letter.name)
         if why := refusal(letter, sent, settings.topic_prefix):
             refused[letter.name] = why
         else:
             yield letter
+    refused |= dict.fromkeys(sorted(missing), "no such letter, or not of what else was asked for")
 
 
 async def _send(

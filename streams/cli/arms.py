@@ -34,7 +34,7 @@ def metric(option: str, name: str) -> "Metric":
 
 def arm(text: str) -> "ArmSetting":
     """What ``--arm`` says; what the changes may be, the experiment checks. Raises `ValueError`."""
-    from streams.control_wire import ArmSetting
+    from streams.control_wire import ArmSetting, ModelOrNone
 
     option = f"--arm {text}"
     head, _, rest = text.partition(":")
@@ -46,6 +46,8 @@ def arm(text: str) -> "ArmSetting":
             raise ValueError(f"{option}: {part!r}; expected {ARM}")
         changes[key] = value
     model = changes.pop("model", "")
+    if not re.fullmatch(get_args(ModelOrNone)[1].pattern, model):
+        raise ValueError(f"{option}: the model {model!r}; expected a version, as salience model list tells them")
     values = {
         key: value if key == "explore" else _number(option, value, f"{key}=NUMBER") for key, value in changes.items()
     }

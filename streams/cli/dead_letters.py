@@ -5,6 +5,7 @@ import base64
 import json
 import sys
 from collections import Counter, deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,11 +16,11 @@ from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
-    from streams.dead_letters import Letter
+    from streams.dead_letters import Filter, Letter
 
 app = typer.Typer(help="Records that could not be read: list, show, send back.", no_args_is_help=True)
 
-Stage = Annotated[str | None, typer.Option(help="Only of this stage: decode, state, reroute, catalogue.")]
+Stage = Annotated[str | None, typer.Option(help="Only of this stage: decode, state, reroute, catalogue, review.")]
 Error = Annotated[str | None, typer.Option(help="Only of this error class, such as ValidationError.")]
 Origin = Annotated[str | None, typer.Option("--topic", help="Only from this topic, without prefix, such as clicks.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Show the last so many.")]
@@ -37,14 +38,15 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Letters with their origin and reason, and how many there are of each kind."""
-    from streams.dead_letters import Filter, noted, read
+    from streams.dead_letters import noted, read
 
+    wanted = _filter(stage, error, topic)
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     kept: deque[Letter] = deque(maxlen=limit)
     kinds: Counter[tuple[str, str, str]] = Counter()
 
     async def look() -> set[str]:
-        async for letter in read(settings, Filter(stage, error, topic)):
+        async for letter in read(settings, wanted):
             kept.append(letter)
             kinds[letter.told("topic"), letter.told("stage"), letter.told("error")] += 1
         return await noted(settings)
@@ -62,7 +64,7 @@ def list_(
         back = "yes" if letter.name in sent else str(letter.requeued or "")
         table.add_row(letter.name, came_from, letter.told("stage"), letter.told("error"), message, back)
     people = screen(highlight=True)
-    people.print(table)
+    people.print(table if kept else "There is no such letter.")
     for kind, count in kinds.most_common():
         people.print(f"{count:,} × {' / '.join(kind)}")
 
@@ -113,13 +115,13 @@ def requeue(
     To the partition of their key, at their own time, with the header salience.requeued. Mend the cause first: what is
     refused again is a new letter. Exit status 1 where a letter was not sent; the reasons are told.
     """
-    from streams.dead_letters import Filter
     from streams.dead_letters import requeue as send_back
 
     if not (letters or stage or error or topic or every):
         fail("Say which: letters by name, --stage, --error, --topic, or --all.", 2)
+    wanted = _filter(stage, error, topic, letters or ())
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    done = asyncio.run(send_back(settings, Filter(stage, error, topic, letters or ()), dry_run=dry_run))
+    done = asyncio.run(send_back(settings, wanted, dry_run=dry_run))
     for name, why in done.refused.items():
         typer.echo(f"{name} is not sent back: {why}", err=True)
     typer.echo(f"{done.sent:,} {'would be' if dry_run else 'were'} sent back", err=as_json)
@@ -127,6 +129,16 @@ def requeue(
         sys.stdout.write(json.dumps({"requeued": 0 if dry_run else done.sent, "refused": done.refused}) + "\n")
     if done.refused:
         raise typer.Exit(1)
+
+
+def _filter(stage: str | None, error: str | None, topic: str | None, names: Collection[str] = ()) -> "Filter":
+    """Which letters; a stage or a topic that no letter can be of ends the command."""
+    from streams.dead_letters import INPUTS, STAGES, Filter
+
+    for option, given, known in (("--stage", stage, STAGES), ("--topic", topic, INPUTS)):
+        if given is not None and given not in known:
+            fail(f"{option} {given}: expected one of {', '.join(known)}", 2)
+    return Filter(stage, error, topic, names)
 
 
 def _object(letter: "Letter", sent: set[str], *, whole: bool) -> dict[str, Any]:

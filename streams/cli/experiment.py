@@ -185,6 +185,9 @@ def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_js
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     found = _reports(settings).get(name)
     if found is None:
+        known = _known(settings)
+        if name not in known:
+            fail(f"there is no experiment {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
         fail(f"no report of {name!r} yet; reports are written by: salience experiment referee")
     elif as_json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")

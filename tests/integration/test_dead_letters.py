@@ -84,6 +84,8 @@ def test_without_a_word_of_which_nothing_is_sent_and_a_missing_letter_is_said_to
 
     nothing, missing = asked(shop, "requeue"), asked(shop, "show", "0:7")
     assert (nothing.returncode, missing.returncode) == (2, 1)
+    unsent = command(shop, "requeue", "0:7", status=1)
+    assert unsent == {"requeued": 0, "refused": {"0:7": "no such letter, or not of what else was asked for"}}
     assert "--all" in nothing.stderr
     assert "There is no letter 0:7" in missing.stderr
     assert command(shop, "list") == {"total": 0, "kinds": [], "letters": []}

@@ -30,6 +30,10 @@ def refused(*words: str) -> str:
         ((*GOOD, "--arm", "B=0.5"), "--arm B=0.5: the name 'B'; expected lower-case letters"),
         ((*GOOD, "--arm", "b=0.5:slots"), "--arm b=0.5:slots: 'slots'; expected NAME=SHARE, or NAME=SHARE:setting"),
         (
+            (*GOOD, "--arm", "b=0.5:model=newer"),
+            "--arm b=0.5:model=newer: the model 'newer'; expected a version, as salience model list tells them",
+        ),
+        (
             (*GOOD, "--arm", "b=0.5:temperature=hot"),
             "--arm b=0.5:temperature=hot: 'hot' is no number; expected temperature=NUMBER",
         ),

@@ -102,3 +102,17 @@ def test_a_dry_run_fences_nobody_and_keeps_no_letter(monkeypatch: pytest.MonkeyP
         tracemalloc.stop()
     assert (done.sent, done.refused.keys()) == (letters - 2, {"3:5", "3:7"})
     assert peak_bytes < 20 * value_bytes
+
+
+def test_a_letter_that_is_not_there_is_told_to_whoever_would_send_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def read(*_: object) -> AsyncIterator[Letter]:
+        yield read_back()
+
+    async def noted(*_: object) -> set[str]:
+        return set()
+
+    monkeypatch.setattr(dead_letters, "read", read)
+    monkeypatch.setattr(dead_letters, "noted", noted)
+    wanted = Filter(names=[read_back().name, "9:9"])
+    done = asyncio.run(requeue(Settings(topic_prefix="shop-"), wanted, dry_run=True))
+    assert (done.sent, done.refused) == (1, {"9:9": "no such letter, or not of what else was asked for"})

@@ -57,6 +57,8 @@ def test_a_command_without_a_broker_says_what_to_do_to_people_and_to_machines(
     ("command", "said"),
     [
         ("dead-letters requeue", "Say which: letters by name"),
+        ("dead-letters requeue --topic clickss", "--topic clickss: expected one of clicks, ad-impressions, ads"),
+        ("dead-letters list --stage decoding", "--stage decoding: expected one of decode, state, reroute, catalogue"),
         ("privacy export anna --keys no-such-file", "no-such-file"),
         ("tail nosuch", "'nosuch' is no topic of ours"),
         ("report --since never", "--since never: expected a date"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.metadata
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from aiokafka.errors import KafkaError, TransactionalIdAuthorizationFailed
 from streams import latest_events, topic_admin, topics
 from streams.outbox import Outbox, transactional_id
 from streams.reading import MissingTopicError
-from streams.settings import Settings
+from streams.settings import Settings, misspelt
 
 PACKAGES = ("faust-streaming", "aiokafka", "onnxruntime", "numpy", "river", "confluent-kafka", "msgspec")
 FEWEST = 100
@@ -40,6 +41,7 @@ class Check:
 def checkup(settings: Settings) -> Iterator[Check]:
     """All checks, one after the other; those that need what failed before say so."""
     yield _versions()
+    yield _settings()
     yield _guarded("model", _model, settings)
     broker = _guarded("broker", _broker, settings)
     yield broker
@@ -62,6 +64,16 @@ def _versions() -> Check:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     python = ".".join(map(str, sys.version_info[:3]))
     return Check("versions", ok=sys.version_info >= (3, 11), found=f"Python {python}, {versions}", fix="")
+
+
+def _settings() -> Check:
+    """A mistyped variable is no error to workers, which look for those that they know."""
+    wrong = misspelt(os.environ)
+    if not wrong:
+        return Check("settings", ok=True, found="no variable is almost one")
+    found = f"{', '.join(wrong)} is no setting, and has no effect"
+    meant = ", ".join(wrong.values())
+    return Check("settings", ok=False, found=found, fix=f"did you mean {meant}? salience settings tells all")
 
 
 def _model(settings: Settings) -> Check:

@@ -1,5 +1,7 @@
 """Every setting, its default, its bound and the reason: the table in the README is made from this class."""
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, Self
@@ -13,6 +15,10 @@ from scoring.rows import USERS_MAX
 from streams.connection import Security
 
 Guarantee = Literal["exactly_once", "at_least_once"]
+
+
+NEAR = 0.85
+"""Share of letters in common from which on a variable was meant for a setting: a few are wrong, and no word is."""
 
 
 class Settings(BaseSettings):
@@ -278,6 +284,18 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that are almost settings, each with the setting it is nearest to; they have no effect.
+
+    Others of the prefix are not ours to judge: Kubernetes makes some for every Service, such as SALIENCE_LAG_PORT.
+    """
+    prefix = Settings.model_config["env_prefix"]
+    known = [name.upper() for name in Settings.model_fields | Security.model_fields]
+    names = (name.removeprefix(prefix) for name in map(str.upper, environment) if name.startswith(prefix))
+    near = {name: get_close_matches(name, known, 1, NEAR) for name in names if name not in known}
+    return {prefix + name: prefix + found[0] for name, found in near.items() if found}
 
 
 def table() -> str:

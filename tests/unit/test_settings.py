@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from streams.settings import Settings
+from streams.checkup import checkup
+from streams.settings import Settings, misspelt
 
 
 def test_a_setting_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,3 +60,20 @@ def test_secrets_come_from_a_file_without_its_line_end_or_from_the_setting(tmp_p
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="Extra inputs"):
         Settings(no_such_thing=1)  # type: ignore[call-arg]  # the point
+
+
+def test_a_variable_that_is_almost_a_setting_is_found_and_others_of_the_prefix_are_left_alone() -> None:
+    others = {"SALIENCE_REVIEWS_PORT": "tcp://10.0.0.1:9307", "SALIENCE_LAG_SERVICE_HOST": "10.0.0.1", "HOME": "/root"}
+    mistyped = {"SALIENCE_SLOTSS": "3", "SALIENCE_CONSENT_PRESUMEED": "false", "SALIENCE_SSL_CA_FILE": "ca.pem"}
+    assert misspelt({**others, **mistyped}) == {
+        "SALIENCE_SLOTSS": "SALIENCE_SLOTS",
+        "SALIENCE_CONSENT_PRESUMEED": "SALIENCE_CONSENT_PRESUMED",
+    }
+
+
+def test_doctor_names_the_setting_that_a_variable_was_meant_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALIENCE_SEAL_SECRETS", "hush")
+    (check,) = [one for one in checkup(Settings(bootstrap="127.0.0.1:1")) if one.name == "settings"]
+    assert not check.ok
+    assert check.found == "SALIENCE_SEAL_SECRETS is no setting, and has no effect"
+    assert check.fix == "did you mean SALIENCE_SEAL_SECRET? salience settings tells all"

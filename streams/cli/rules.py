@@ -24,7 +24,9 @@ def check(
 
     try:
         version, errors = parse(file.read_text(encoding="utf-8")).terms().version, []
-    except (OSError, UnicodeDecodeError, RulesError) as error:
+    except OSError as error:
+        version, errors = "", [f"{file} cannot be read: {error.strerror}. One to begin with: salience rules example"]
+    except (UnicodeDecodeError, RulesError) as error:
         version, errors = "", str(error).splitlines()
     if as_json:
         typer.echo(json.dumps({"valid": not errors, "version": version, "errors": errors}))

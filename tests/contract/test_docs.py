@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
 
+import msgspec
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -16,7 +17,7 @@ from streams.cli import app
 from streams.control import Control
 from streams.control_wire import ExperimentSetting
 from streams.settings import Settings
-from streams.wire import encode_json
+from streams.wire import Ad, encode_json
 from tests.builders import Record
 
 ROOT = Path(__file__).parents[2]
@@ -89,13 +90,14 @@ def test_every_make_target_in_the_documents_exists() -> None:
     assert said <= targets
 
 
-def test_the_readmes_python_imports_what_there_is() -> None:
+def test_the_readmes_python_imports_and_makes_what_there_is() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
+    found: dict[str, Any] = {}
     for block in blocks:
         tree = ast.parse(block)
-        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        exec(compile(ast.Module(imports, []), "README.md", "exec"), {})
+        made = [node for node in tree.body if isinstance(node, ast.ImportFrom | ast.Assign)]
+        exec(compile(ast.Module(made, []), "README.md", "exec"), found)
+    assert msgspec.json.decode(encode_json(found["tent"]), type=Ad) == found["tent"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -101,6 +101,9 @@ def test_the_command_tells_whether_a_file_can_be_followed(tmp_path: Path) -> Non
 
     assert (good.exit_code, json.loads(good.stdout)["valid"]) == (0, True)
     assert (bad.exit_code, len(json.loads(bad.stdout)["errors"])) == (1, 2)
+    missing = CliRunner().invoke(app, ["rules", "check", "no-such.yaml"])
+    assert missing.exit_code == 1
+    assert "no-such.yaml cannot be read: No such file or directory. One to begin with: salience" in missing.stderr
 
 
 def test_a_worker_that_cannot_follow_its_rules_says_all_that_is_wrong_and_ends(tmp_path: Path) -> None:

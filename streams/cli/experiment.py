@@ -174,7 +174,7 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
         rails = ", ".join(f"{rail.metric} {rail.most_loss:.0%}" for rail in one.guardrails)
         reserved = f"{one.low:.2f} to {one.high:.2f}"
         table.add_row(one.experiment, one.status, one.layer, reserved, f"{upto:.0%}", arms, rails, one.reason)
-    screen().print(table)
+    screen().print(table if known else "There is no experiment yet; one begins with: salience experiment create")
 
 
 @app.command(epilog="Example: salience experiment report warmth")

@@ -59,7 +59,8 @@ class Poller:
         except KafkaException as error:
             raise LagError(
                 f"{self._bootstrap} does not tell the groups' lag: {error.args[0].str()}. It needs a broker that "
-                "answers, and Describe on the groups, on their topics and, to list all groups, on the cluster"
+                "answers (one to begin with: salience broker apache up), and Describe on the groups, on their topics "
+                "and, to list all groups, on the cluster"
             ) from error
 
     def committed(self, group: str) -> dict[Partition, int]:

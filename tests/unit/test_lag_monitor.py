@@ -258,6 +258,7 @@ def test_without_a_broker_the_command_ends_with_1_and_says_so(monkeypatch: pytes
 
     assert result.exit_code == 1
     assert "127.0.0.1:1 does not tell the groups' lag" in result.stderr
+    assert "salience broker apache up" in result.stderr
 
 
 def test_what_is_well_is_not_said_never_to_catch_up(monkeypatch: pytest.MonkeyPatch) -> None:

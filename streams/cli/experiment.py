@@ -182,10 +182,12 @@ def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_js
     """What an experiment shows now, from the referee's reports. The intervals hold however often you look."""
     import msgspec
 
+    from streams.control_wire import ExperimentSetting
+
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     found = _reports(settings).get(name)
     if found is None:
-        known = _known(settings)
+        known = _control(settings).all(ExperimentSetting)
         if name not in known:
             fail(f"there is no experiment {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
         fail(f"no report of {name!r} yet; reports are written by: salience experiment referee")

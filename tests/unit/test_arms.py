@@ -79,6 +79,24 @@ def test_an_arm_that_cannot_be_is_told_before_a_layer_that_is_full_and_of_that_w
     assert full.endswith("stop an experiment or use another layer, or a smaller --width\n")
 
 
+def test_a_report_that_is_not_there_is_told_by_whether_there_is_such_an_experiment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = create(
+        {}, "warmth", [arm("a=0.5"), arm("b=0.5")], layer="x", width=1, primary="ctr", guardrails=(), time_ms=1
+    )
+    control = Control()
+    control.take([Record("control", 0, 0, 1, made.key, encode_json(made))])
+    monkeypatch.setattr("streams.cli.experiment._control", lambda _settings: control)
+    monkeypatch.setattr("streams.cli.experiment._reports", lambda _settings: {})
+
+    said = [CliRunner().invoke(app, ["experiment", "report", name]).stderr for name in ("warmht", "warmth")]
+    assert said == [
+        "Error: there is no experiment 'warmht'; there are: warmth\n",
+        "Error: no report of 'warmth' yet; reports are written by: salience experiment referee\n",
+    ]
+
+
 def test_whether_a_person_has_consented_must_be_said() -> None:
     told = CliRunner().invoke(app, ["privacy", "consent", "user-2", "--bootstrap", "127.0.0.1:1"])
 

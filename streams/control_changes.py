@@ -34,7 +34,7 @@ def after(written: M, read: Read, write: Write[M]) -> Control:
     for _ in range(TRIES_MAX):
         control = read()
         stands = control.get(kind, name)
-        if stands is None or (written == stands and stands not in control.hidden(kind)):
+        if stands is None or stands not in control.hidden(kind):
             break
         written = msgspec.structs.replace(stands, revision=stands.revision + 1)
         write([written], ())

@@ -55,10 +55,11 @@ class Revised(ControlMessage, frozen=True, kw_only=True):
     def stands_after(self, before: Self) -> bool:
         """Whether it holds from now on, ``before`` having held until now.
 
-        Of two changes made from one message the first on the topic stands, and every reader passes over the other.
-        Where the newest message stands, compaction changes nothing: its revision is above all others'.
+        Of two changes made from one message the first on the topic stands, and every reader passes over the other,
+        unless it is the same: two may write what stands once more. Where the newest message stands, compaction changes
+        nothing: no other's revision is above its own.
         """
-        return self.revision == 0 or self.revision > before.revision
+        return self.revision == 0 or self.revision > before.revision or self == before
 
     def repeats(self, before: Self) -> bool:
         """Whether it says what ``before`` did, perhaps as another revision."""

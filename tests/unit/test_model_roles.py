@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from scoring.learner import Evidence
 from streams.cli import app
 from streams.control import Control
+from streams.control_changes import after
 from streams.control_wire import ControlMessage, ModelRoles, ModelStatus, PushedModel
 from streams.model_roles import (
     Limits,
@@ -187,6 +188,31 @@ def test_a_change_stands_though_another_that_does_not_was_written_after_it_by_wh
 
     assert first.repeats(settled(first, topic.read, write))
     assert first.repeats(newest(topic))
+
+
+def test_two_who_make_what_stands_the_newest_at_once_do_so_once_each() -> None:
+    topic = topic_of()
+    first, second = promoted(ModelRoles(), NEW, 2), with_canary(ModelRoles(), OTHER, 0.1, 3)
+    topic.write([first, second])
+    written = len(topic.records)
+
+    def write(messages: Sequence[ControlMessage], gone: Sequence[ControlMessage]) -> None:
+        topic.write([*messages, *messages], gone)
+
+    assert first.repeats(roles_told(after(second, topic.read, write)))
+    assert first.repeats(newest(topic))
+    assert not topic.read().hidden(ModelRoles)
+    assert len(topic.records) == written + 2
+
+
+def test_who_wrote_what_another_has_changed_since_writes_nothing_more() -> None:
+    topic = topic_of()
+    first = promoted(ModelRoles(), NEW, 2)
+    further = with_canary(first, OTHER, 0.1, 3)
+    topic.write([first, further])
+    written = len(topic.records)
+    assert roles_told(after(first, topic.read, topic.write)) == further
+    assert len(topic.records) == written
 
 
 def test_changes_of_roles_by_who_tells_no_revision_stand_as_they_come() -> None:

@@ -179,11 +179,16 @@ async def writing(settings: Settings, transactional_id: str | None = None) -> As
     """A writer on the control topic. A tombstone takes back its message and those before, and none that is newer.
 
     With a ``transactional_id`` all that is written within is read by others at the end, or never; whoever is at it
-    under the same id is stopped first. None: it is read as it comes.
+    under the same id is stopped first. It has as long as a slice's: every reader of the topic waits for its end. None:
+    it is read as it comes.
     """
     topic = settings.topic_prefix + CONTROL
-    options = aiokafka_options(settings.bootstrap)
-    async with AIOKafkaProducer(transactional_id=transactional_id, acks="all", **options) as producer:
+    async with AIOKafkaProducer(
+        transactional_id=transactional_id,
+        transaction_timeout_ms=settings.transaction_timeout_ms,
+        acks="all",
+        **aiokafka_options(settings.bootstrap),
+    ) as producer:
 
         async def write(messages: Sequence[ControlMessage], gone: Sequence[ControlMessage] = ()) -> list[int]:
             records = [Message(message.key, msgspec.json.encode(message)) for message in messages]

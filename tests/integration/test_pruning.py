@@ -21,6 +21,8 @@ KILLED = 9
 OLD, NEW = Erasure(user_id="anna", time_ms=START_MS), Erasure(user_id="anna", time_ms=START_MS + 100)
 OTHER = Erasure(user_id="bert", time_ms=START_MS)
 BEFORE_MS = START_MS + 50
+ABORTED_WITHIN_S = 30.0
+"""Brokers look every 10 s for transactions that are past their time; aiokafka's own is 60 s."""
 
 
 def overtaken(settings: Settings) -> None:
@@ -67,5 +69,23 @@ def test_who_asks_anew_is_forgotten_by_workers_that_start_after_an_older_request
         assert await standing(shop) == {"anna": NEW.time_ms}
         assert dict(await shop.read("control"))[NEW.key] is not None  # what compaction leaves
         assert await pruning.prune(shop.settings, BEFORE_MS) == 0
+
+    play(scenario)
+
+
+def test_who_is_killed_within_its_transaction_lets_the_control_topics_readers_wait_no_longer_than_a_dead_lane_does(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(
+            kafka, topic_prefix, tmp_path, "exactly_once", slice_deadline_ms=900, transaction_timeout_ms=1_000
+        )
+        await publish(shop.settings, [OLD, OTHER])
+        process = multiprocessing.get_context("spawn").Process(target=overtaken, args=(shop.settings,))
+        process.start()
+        await asyncio.to_thread(process.join, DEADLINE_S)
+        assert process.exitcode == KILLED
+        async with asyncio.timeout(ABORTED_WITHIN_S):
+            assert await standing(shop) == {"anna": NEW.time_ms, "bert": OTHER.time_ms}
 
     play(scenario)

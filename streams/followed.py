@@ -15,7 +15,12 @@ GONE_LOOKS = 2
 
 
 class MadeAnewError(RuntimeError):
-    """A topic that is followed was deleted or made anew."""
+    """Topics that are followed were deleted or made anew: ``topics``, their full names."""
+
+    def __init__(self, topics: Collection[str]) -> None:
+        self.topics = frozenset(topics)
+        told = ", ".join(sorted(self.topics))
+        super().__init__(f"{told}: deleted or made anew; what is known was read from the former one")
 
 
 class Followed:
@@ -45,5 +50,4 @@ class Followed:
         gone = [name for name in self.ids if name in self._topics and name not in there]
         self._gone = self._gone + 1 if gone else 0
         if others or self._gone >= GONE_LOOKS:
-            names = ", ".join(sorted(others or gone))
-            raise MadeAnewError(f"{names}: deleted or made anew; what is known was read from the former one")
+            raise MadeAnewError(others or gone)

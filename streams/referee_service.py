@@ -74,6 +74,7 @@ class RefereeService:
         settings = self._settings
         self._offsets, ids = await asyncio.to_thread(load, self.file, self._referee)
         names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, OUTCOMES, CHANGELOG)]
+        ids.pop(settings.topic_prefix + ADS, None)
         self._followed = Followed(settings.bootstrap, names, ids)
         groups = [partitions_of(settings.bootstrap, name) for name in names]
         self._ends = await log_ends(settings.bootstrap, [tp for group in groups for tp in group])
@@ -134,6 +135,8 @@ class RefereeService:
                     if last:
                         break  # impressions first, again
         except MadeAnewError as error:
+            if error.topics == {self._settings.topic_prefix + ADS}:  # read whole at every start
+                raise RefereeError(f"{error}; start the referee again: it goes on from {self.file}") from error
             raise RefereeError(f"{error}; delete {self.file} to judge anew from the topics as they are") from error
         except OffsetOutOfRangeError as error:
             raise RefereeError(

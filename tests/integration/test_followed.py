@@ -96,3 +96,21 @@ def test_the_referee_ends_where_a_topic_is_made_anew_and_does_not_go_on_from_its
         assert service.file.exists()
 
     play(scenario)
+
+
+def test_a_referee_whose_ads_were_made_anew_goes_on_from_its_file_when_it_is_started_again(shop: Shop) -> None:
+    async def scenario() -> None:
+        await shop.publish([impression()])
+        service, again = (RefereeService(shop.settings, 100, lambda _: None) for _ in range(2))
+
+        async def saved() -> bool:
+            return service.file.exists()
+
+        task = asyncio.create_task(service.run())
+        await until(saved, "it has looked and saved")
+        with pytest.raises(RefereeError, match=r"ads: deleted or made anew.*start the referee again"):
+            await made_anew(shop, "ads", task)
+        await again.run(follow=False)
+        assert again._referee.users == 1
+
+    play(scenario)

@@ -69,14 +69,14 @@ class RefereeService:
         """Read, look, publish; a look at which the brokers fail is left to the next one, where there is to be one.
 
         Raises `RefereeError` where the saved offsets are no longer in the topics, or a topic is another than it was,
-        and `MissingTopicError` where there is none.
+        and `MissingTopicError`: one that comes later would not be read.
         """
         settings = self._settings
         self._offsets, ids = await asyncio.to_thread(load, self.file, self._referee)
         names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, OUTCOMES, CHANGELOG)]
         ids.pop(settings.topic_prefix + ADS, None)
         self._followed = Followed(settings.bootstrap, names, ids)
-        groups = [partitions_of(settings.bootstrap, name) for name in names]
+        groups = [await asyncio.to_thread(partitions_of, settings.bootstrap, name) for name in names]
         self._ends = await log_ends(settings.bootstrap, [tp for group in groups for tp in group])
         async with (
             AIOKafkaConsumer(

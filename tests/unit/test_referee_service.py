@@ -1,7 +1,7 @@
 """The referee's process when brokers fail, on clients that follow a script."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -16,10 +16,11 @@ from streams.cli import app
 from streams.control_wire import Allocation, ArmSetting, CohortSetting, ControlMessage, ExperimentSetting, Guardrail
 from streams.experiment_report import ExperimentReport
 from streams.experiments import create, start
+from streams.reading import MissingTopicError
 from streams.referee_service import RefereeService
 from streams.settings import Settings
 from streams.topic_admin import Found
-from streams.topics import CONTROL
+from streams.topics import CHANGELOG, CONTROL, OUTCOMES
 
 ARMS = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}))
 GUARDRAILS = (Guardrail(metric="ctr", most_loss=0.1),)
@@ -76,14 +77,14 @@ class Shop:
 
     def __init__(self, errors: Sequence[KafkaError], monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         self._errors = list(errors)
+        self.missing = ""
         self.published: list[ControlMessage] = []
         self.reported: list[str] = []
         self.said: list[str] = []
         at = "streams.referee_service"
         monkeypatch.setattr(f"{at}.AIOKafkaConsumer", Client)
         monkeypatch.setattr(f"{at}.AIOKafkaProducer", Client)
-        monkeypatch.setattr("streams.topic_admin.found", lambda *_: {CONTROL: Found("id-of-control", 1)})
-        monkeypatch.setattr(f"{at}.partitions_of", lambda _, name: [TopicPartition(name, 0)] if name == CONTROL else [])
+        monkeypatch.setattr("streams.topic_admin.found", self._found)
         monkeypatch.setattr(f"{at}.log_ends", self._log_ends)
         monkeypatch.setattr(f"{at}.publish", self._publish)
         monkeypatch.setattr(f"{at}.breached", lambda *_: "warmer costs too much")
@@ -92,6 +93,9 @@ class Shop:
         )
         monkeypatch.setattr(f"{at}.log", say)
         self.service = RefereeService(Settings(home=home), 0, self._report)
+
+    def _found(self, _: str, names: Collection[str]) -> dict[str, Found]:
+        return {name: Found(f"id-of-{name}", 1) for name in names if name != self.missing}
 
     async def _log_ends(self, *_: object) -> dict[TopicPartition, int]:
         return {HERE: 1}
@@ -123,6 +127,16 @@ def test_a_guardrail_that_breaks_in_an_outage_stops_its_experiment_when_the_brok
         "experiment rolled back",
         "experiments are judged again",
     ]
+
+
+@pytest.mark.parametrize("topic", [CONTROL, OUTCOMES, CHANGELOG])
+def test_a_topic_that_is_not_there_yet_is_not_left_out_for_good(
+    topic: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shop = Shop([], monkeypatch, tmp_path)
+    shop.missing = topic
+    with pytest.raises(MissingTopicError, match=f"no topic '{topic}'; make it with: salience topics create"):
+        asyncio.run(shop.service.run())
 
 
 def test_what_no_outage_explains_ends_the_referee_and_so_does_an_outage_at_its_only_look(

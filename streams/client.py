@@ -272,8 +272,12 @@ class PlacementView:
         await self._check_id()
 
     async def _check_id(self) -> None:
-        if self._followed is not None:
-            await self._followed.check()
+        """Raises `ViewError` where the topic is another than it was at the first look."""
+        try:
+            if self._followed is not None:
+                await self._followed.check()
+        except followed.MadeAnewError as error:
+            raise ViewError(str(error)) from error
 
     def _raise_if_stopped(self) -> None:
         if self._reader is None or self._consumer is None:

@@ -191,6 +191,18 @@ def test_a_topic_that_is_made_anew_ends_the_view_and_is_told(topic: Topic, monke
     run(scenario)
 
 
+def test_a_view_that_is_entered_again_after_its_topic_was_made_anew_tells_so_as_it_tells_all(topic: Topic) -> None:
+    async def scenario() -> None:
+        view = topic.view()
+        async with view:
+            pass
+        await asyncio.to_thread(recreate, topic.bootstrap, topic.prefix, "placements", PARTITIONS)
+        with pytest.raises(ViewError, match="deleted or made anew"):
+            await view.__aenter__()
+
+    run(scenario)
+
+
 def test_aborted_transactions_are_not_seen_and_do_not_keep_the_view_from_being_ready(
     transactional_topic: Topic,
 ) -> None:

@@ -209,8 +209,8 @@ def settled(made: ModelRoles, read: Read, write: Write[ModelRoles]) -> ModelRole
     if not made.repeats(stands):
         live = stands.live or "the workers' own"
         raise RolesError(
-            f"not done: somebody else has changed roles meanwhile; live is {live}. Look at salience model list, and do "
-            "it again where it is still meant"
+            f"somebody else has changed roles meanwhile; live is {live}. Look at salience model list, and do it again "
+            "where it is still meant and has not become so"
         )
     for version in filter(None, (made.live, made.canary, made.shadow)):
         if control.get(PushedModel, version) is None:

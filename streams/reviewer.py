@@ -209,11 +209,12 @@ class Reviewer:
         changed, upto = self._watch.changed(), max(self.next_offset, self._known_to)
         if not changed and upto == self._kept_to:
             return []
-        out: list[Message] = []
-        unneeded = self._unneeded
+        out = [Message(key, None) for key in self._unneeded]  # first: a lesson up to the same review has their names
+        former: list[bytes] = []
         if self._is_to_teach(upto):
-            unneeded = [*unneeded, *self._lesson.part_keys()]
-            self._lesson, out = teach(self._sentiment, self._ids, upto, self._newest_ms)
+            former = self._lesson.part_keys()
+            self._lesson, parts = teach(self._sentiment, self._ids, upto, self._newest_ms)
+            out += parts
         for heard, watched in changed.items():
             key = heard.encode()
             if watched is None:
@@ -227,7 +228,7 @@ class Reviewer:
         at = At(reviews_id=reviews_id, next_offset=upto, lesson=self._lesson, turned=self.turned)
         out.append(Message(AT, msgspec.msgpack.encode(at)))
         self._kept_to, self._unneeded = upto, []
-        return out + [Message(key, None) for key in unneeded]  # after what no longer speaks of them
+        return out + [Message(key, None) for key in former]  # after what no longer speaks of them
 
     def _is_to_teach(self, upto: int) -> bool:
         """Whether what reviews before ``upto`` teach is to be written again."""

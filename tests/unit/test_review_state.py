@@ -276,6 +276,25 @@ def test_what_was_left_by_who_ended_before_he_was_through_is_deleted_with_the_ne
     assert all(message.value is not None for message in again.state(ID))  # and not again
 
 
+def test_a_lesson_of_which_parts_were_left_is_not_deleted_when_the_next_writes_it_up_to_the_same_review(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reviewer, "LESSON_REVIEWS", 100)
+    broker, one = follow()
+    list(one.take(later := records(stream(100, first=300), first=300)))
+    (part,) = (message for message in one.state(ID) if message.key == b"lesson/400/0")
+    write(broker.state, {b"lesson/400/0": part.value, b"lesson/400/1": b"more"})  # and no more
+    again = broker.reader()
+    list(again.take(later))
+    again.news()
+    state = again.state(ID)
+    assert {message.key for message in state[:2] if message.value is None} == {b"lesson/400/0", b"lesson/400/1"}
+    for message in state:  # never more than two lessons, wherever this one ends
+        write(broker.state, {message.key or b"": message.value})
+    assert [key for key in broker.state if key.startswith(b"lesson/")] == [b"lesson/400/0"]
+    assert known(broker.state, ID, 400).at.lesson.next_offset == 400
+
+
 def test_the_largest_lesson_has_a_bound_and_comes_back_in_parts_that_batches_hold() -> None:
     weights = np.zeros(FEATURES, dtype=sentiment._WEIGHT)
     weights["bucket"], weights["weight"] = np.arange(FEATURES), np.linspace(-1, 1, FEATURES)

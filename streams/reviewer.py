@@ -112,9 +112,11 @@ class Reviewer:
         for key, heard in known.heard.items():
             self._watch.resume(key.decode(), heard.watched)
             self._tones[key], self._heard_to[key] = heard.tone(key), heard.next_offset
-            if heard.said is not None and self._told.get(key) != (said := tone_of(key, heard.said)):
+            if heard.said is not None and (before := self._told.get(key)) != (said := tone_of(key, heard.said)):
                 self._owed.append(said)
                 self._told[key] = said
+                if key in self._ahead:  # of others `turned` has it
+                    self._count_turn(said, before)
 
     def take(self, records: Sequence[Record]) -> Iterator[Message]:
         """Read reviews, each once; dead letters of those that are none and have none yet."""
@@ -192,14 +194,15 @@ class Reviewer:
         """Tones that differ from what was said of them last."""
         out = [self._tones[key] for key in self._news if _worth_saying(self._tones[key], self._told.get(key))]
         for tone in out:
-            before = self._told.get(tone.key)
-            self.turned[tone.of] += tone.turned_ms is not None and (
-                before is None or before.turned_ms != tone.turned_ms
-            )
+            self._count_turn(tone, self._told.get(tone.key))
             self._told[tone.key] = tone
         owed, self._owed = self._owed, []
         self._news.clear()
         return owed + out
+
+    def _count_turn(self, tone: Tone, before: Tone | None) -> None:
+        """Count it where ``tone`` tells of a turn that the tone ``before`` did not."""
+        self.turned[tone.of] += tone.turned_ms is not None and (before is None or before.turned_ms != tone.turned_ms)
 
     def state(self, reviews_id: str) -> list[Message]:
         """What another goes on from, as far as it has changed since it was last asked; once its news are told.

@@ -158,6 +158,21 @@ def test_a_turn_is_counted_once_whoever_counts() -> None:
     assert again.turned == one.turned
 
 
+def test_a_turn_is_counted_though_who_noticed_it_ended_before_he_had_written_all() -> None:
+    broker = Broker()
+    one = play(broker, records(stream(600)), [600], {})
+    list(one.take(later := records(stream(50, share=0.1, seed=2, first=600), first=600)))
+    one.news()
+    for message in one.state(ID):
+        if message.key in {b"ad/shoe", b"brand/acme"}:
+            write(broker.state, {message.key: message.value})  # and no more
+    again = broker.reader()
+    list(again.take(later))
+    broker.tell(again)
+    assert again.turned == one.turned == {"ad": 1, "brand": 1}
+    assert broker.reader().turned == one.turned
+
+
 def test_what_is_no_review_has_one_dead_letter_though_nobody_holds_it_any_more() -> None:
     broker = Broker()
     wrong = Record("reviews", 0, 0, START_MS, b"shoe", b"{")

@@ -117,8 +117,8 @@ class ReviewFeed:
     async def run(self, *, follow: bool = True, on_read: Callable[[int], None] = lambda _: None) -> None:
         """Read, learn, publish: until cancelled, or until all that was there has been read (``follow`` False).
 
-        ``on_read`` is told the offset after the last review. Raises `ReviewError`, and `streams.followed.MadeAnewError`
-        where what was read, or told, stands on its topic no more.
+        ``on_read`` is told how far it has come, beyond markers that end what was there. Raises `ReviewError`, and
+        `streams.followed.MadeAnewError` where what was read, or told, stands on its topic no more.
         """
         bootstrap = self._settings.bootstrap
         ads = partitions_of(bootstrap, self._prefix + ADS)
@@ -138,7 +138,7 @@ class ReviewFeed:
                 letters = await asyncio.to_thread(self._take, batches)
                 caught_up = await _reached(consumer, {self._reviews: self.end})
                 await _whole(self._tell(letters, caught_up=caught_up))
-                on_read(self.reviewer.next_offset)
+                on_read(max(self.reviewer.next_offset, self.end if caught_up else 0))
                 if caught_up and not follow and not batches:
                     return
 

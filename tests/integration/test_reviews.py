@@ -164,6 +164,25 @@ def test_a_reader_goes_on_to_the_last_bit_where_the_one_before_stood_though_its_
     play(scenario)
 
 
+def test_a_reader_says_that_it_has_read_what_was_there_where_that_ends_in_a_transaction(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
+        await shop.publish([*SHOP])
+        producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": f"{topic_prefix}requeue"})
+        producer.init_transactions()
+        producer.begin_transaction()
+        for one in stream(5):
+            producer.produce(f"{topic_prefix}reviews", encode_json(one), one.ad_id)
+        producer.commit_transaction()
+        _, people = await once(shop)
+        assert "up to review 6" in people  # the marker is one
+        assert "has read what was there" in people
+
+    play(scenario)
+
+
 class _Dies(Outbox):
     """Before it has sent any tone."""
 

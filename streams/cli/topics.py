@@ -21,7 +21,13 @@ BootstrapOption = Annotated[
     str, typer.Option("--bootstrap", help="Kafka brokers, host:port.", envvar="SALIENCE_BOOTSTRAP")
 ]
 PartitionsOption = Annotated[
-    int, typer.Option("--partitions", min=1, help="Lanes: the most workers that can share the work.")
+    int | None,
+    typer.Option(
+        "--partitions",
+        min=1,
+        help="Lanes: the most workers that can share the work.",
+        show_default="as many as clicks has, else 4",
+    ),
 ]
 PrefixOption = Annotated[
     str, typer.Option("--prefix", help="Before every topic's name.", envvar="SALIENCE_TOPIC_PREFIX")
@@ -36,12 +42,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 
 BOOTSTRAP = "127.0.0.1:9092"
+LANES = 4
+"""Of topics that nobody has made yet."""
 
 
 @app.command(epilog="Example: salience topics create --partitions 12 --replication 3")
 def create(
     bootstrap: BootstrapOption = BOOTSTRAP,
-    partitions: PartitionsOption = 4,
+    partitions: PartitionsOption = None,
     prefix: PrefixOption = "",
     replication: ReplicationOption = 1,
     configure: ConfigureOption = False,
@@ -55,6 +63,7 @@ def create(
 
     configured = topic_admin.configure(bootstrap, prefix, replication) if configure else []
     counts = topic_admin.partition_counts(bootstrap, topics.names(prefix))
+    partitions = partitions or counts.get(prefix + topics.CLICKS, LANES)
     seen = {name: topic_admin.Seen(count, None) for name, count in counts.items()}
     problems = topic_admin.compare(seen, partitions, prefix, f"--bootstrap {bootstrap}")
     differing = [problem for problem in problems if problem.what == "partitions"]
@@ -79,13 +88,15 @@ def create(
 @app.command(epilog="Example: salience topics check --partitions 12 --json")
 def check(
     bootstrap: BootstrapOption = BOOTSTRAP,
-    partitions: PartitionsOption = 4,
+    partitions: PartitionsOption = None,
     prefix: PrefixOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Say what keeps workers from running on these topics: exit code 0 if nothing does, else 1."""
     from streams import topic_admin, topics
 
+    clicks = prefix + topics.CLICKS
+    partitions = partitions or topic_admin.partition_counts(bootstrap, [clicks]).get(clicks, LANES)
     problems = topic_admin.check(bootstrap, partitions, prefix)
     failing = [problem for problem in problems if problem.fails]
     people = _people(as_json)

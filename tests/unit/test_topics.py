@@ -1,6 +1,8 @@
 """The table of topics, and what the check makes of what it sees."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -172,6 +174,31 @@ def test_topics_that_are_there_are_told_as_they_are_and_none_is_added_beside_ano
 
     same = CliRunner().invoke(app, ["topics", "create", "--partitions", "4", "--json"])
     assert (same.exit_code, json.loads(same.stdout)["created"], made) == (0, ["outcomes"], [4])
+
+
+def test_a_topic_that_a_new_version_brings_is_made_beside_others_without_a_word_of_their_lanes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = {name: seen.partitions for name, seen in as_created(12).items() if name != topics.REVIEW_STATE}
+    asked: list[int] = []
+    monkeypatch.setattr(topic_admin, "partition_counts", lambda *_: there)
+
+    def answer(found: list[Any]) -> Callable[..., list[Any]]:
+        def asked_of(_bootstrap: str, lanes: int, *_: object) -> list[Any]:
+            asked.append(lanes)
+            return found
+
+        return asked_of
+
+    monkeypatch.setattr(topic_admin, "create", answer([topics.REVIEW_STATE]))
+    monkeypatch.setattr(topic_admin, "check", answer([]))
+
+    made = CliRunner().invoke(app, ["topics", "create", "--json"])
+    assert (made.exit_code, json.loads(made.stdout)["created"]) == (0, ["review-state"])
+    assert CliRunner().invoke(app, ["topics", "check"]).exit_code == 0
+    there.clear()
+    assert CliRunner().invoke(app, ["topics", "create"]).exit_code == 0
+    assert asked == [12, 12, 4]
 
 
 @pytest.mark.parametrize("role", acls.ROLES)

@@ -17,7 +17,7 @@ from typing import Self
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import ProducerFenced
+from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerFenced
 
 from streams.connection import aiokafka_options
 from streams.dead_letters import Filter, read
@@ -72,13 +72,27 @@ class ReviewFeed:
         self._reviews_id = self._identify()
         transactional = self._settings.guarantee == "exactly_once"
         self._outbox = self._outbox_of(self._settings, self._prefix + REVIEWS_ID if transactional else None)
-        await self._outbox.start()  # first: what the one before has begun is over then
         try:
+            await self._begin()  # first: what the one before has begun is over then
             await self._recover()
         except BaseException:
             await self._outbox.stop()
             raise
         return self
+
+    async def _begin(self) -> None:
+        """Connect, and end the one before."""
+        try:
+            await self._outbox.start()
+        except KafkaConnectionError:
+            raise
+        except KafkaError as error:
+            if not self._outbox.transactional:
+                raise
+            raise ReviewError(
+                f"the broker opens no transaction for {self._prefix}{REVIEWS_ID}: {error}. A broker without "
+                "transactions, such as the embedded one, wants SALIENCE_GUARANTEE=at_least_once"
+            ) from error
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -128,6 +128,18 @@ def test_a_broker_without_idempotent_producers_is_read_as_well_where_no_more_is_
     play(scenario)
 
 
+def test_a_reader_on_a_broker_without_transactions_says_which_guarantee_it_wants(
+    embedded: EmbeddedBroker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(embedded, topic_prefix, tmp_path, "at_least_once")
+        asked = shop.settings.model_copy(update={"guarantee": "exactly_once"})
+        with pytest.raises(ReviewError, match=r"no transaction.*SALIENCE_GUARANTEE=at_least_once"):
+            await followed(ReviewFeed(asked, lambda _: None), follow=False)
+
+    play(scenario)
+
+
 def never_ended(*batches: Sequence[Review]) -> list[list[Tone]]:
     """What one reader that has never ended says after each of ``batches``."""
     one = Reviewer()

@@ -165,7 +165,7 @@ class Reviewer:
     def _hear(self, of: Literal["ad", "brand"], name: str, chance: float, time_ms: int) -> None:
         heard = f"{of}/{name}"
         key = heard.encode()
-        if self.next_offset <= self._ahead.get(key, 0):
+        if self.next_offset <= self._ahead.get(key, -1):
             return
         turned, tone = self._watch.update(heard, chance), self._watch.tone(heard)
         before = self._tones.get(key, self._told.get(key))  # a turn is remembered though its review was long ago

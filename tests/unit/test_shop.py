@@ -140,3 +140,9 @@ def test_organic_acts_come_when_due_and_only_then() -> None:
 def test_shoppers_who_have_not_begun_say_how_to_begin() -> None:
     with pytest.raises(RuntimeError, match="start"):
         _ = Shoppers(4, 5).next_ms
+
+
+def test_the_past_of_a_shop_tells_how_its_ads_are_reviewed() -> None:
+    told = simulate_log(3, 2, 1).tones
+    assert {tone.of for tone in told} == {"ad", "brand"}
+    assert len({tone.name for tone in told if tone.of == "ad"}) > 10

@@ -114,10 +114,10 @@ class ReviewFeed:
             self.reviewer.take_told(records)
         async for dead in read(settings, Filter(stage=STAGE, topic=REVIEWS)):
             self.reviewer.letters_to = max(self.reviewer.letters_to, int(dead.told("offset")))
-        self.end = (await log_ends(bootstrap, [self._reviews]))[self._reviews]
         held: dict[bytes, bytes | None] = {}
         async for records in read_topic(bootstrap, self._prefix + REVIEW_STATE):
             held |= {record.key or b"": record.value for record in records}
+        self.end = (await log_ends(bootstrap, [self._reviews]))[self._reviews]  # after: no state is ahead of it
         standing = {key: value for key, value in held.items() if value is not None}
         if not standing:
             return

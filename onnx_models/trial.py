@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from scoring.tones import NOTHING_SAID, ToneHistory
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
+PART_MIN = 0.01
+"""Of a log's impressions, that must be there to learn from and to test on: one wrong time, and nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,21 @@ class Trial:
 def split_ms(events: Events, from_ms: int, share: float) -> int:
     """The moment at which ``share`` is over of the time from the first impression since ``from_ms`` to the last.
 
-    Raises `ValueError` where there are none.
+    Raises `ValueError` where there are none, or next to none (`PART_MIN`) on either side of it.
     """
     shown = events["time_ms"][(events["source"] == Source.IMPRESSION) & (events["time_ms"] >= from_ms)]
     if not len(shown):
         raise ValueError(f"no impressions since {from_ms}; expected a log that has some")
     first_ms, last_ms = int(shown.min()), int(shown.max())
-    return first_ms + math.ceil(share * (last_ms - first_ms))
+    cut_ms = first_ms + math.ceil(share * (last_ms - first_ms))
+    early = int((shown < cut_ms).sum())
+    if not PART_MIN <= early / len(shown) <= 1 - PART_MIN:
+        ends = " to ".join(datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (first_ms, last_ms))
+        raise ValueError(
+            f"{early:,} of {len(shown):,} impressions are of the first {share:.0%} of the log's time, {ends}; expected "
+            f"{PART_MIN:.0%} on either side. Has one of them a wrong time? Else part it elsewhere, with --train-share"
+        )
+    return cut_ms
 
 
 def prepare(

@@ -58,7 +58,14 @@ def test_a_log_is_parted_by_its_time_however_many_impressions_its_days_have() ->
     old = impression("user-1", "ad-0", START_MS - 1_000_000)  # tells looks alone
     trial = trial_of([], [old, *crowd, *late], START_MS, lambda _done, _total: None, share=0.8)
     assert trial.cut_ms == START_MS + 160_000
-    assert trial_of([], crowd[:1], 0, lambda _done, _total: None, share=0.8).cut_ms == START_MS
+
+
+def test_a_log_that_one_wrong_time_would_part_is_refused_with_both_counts() -> None:
+    crowd = [impression("user-1", f"ad-{number}", START_MS + 1_000 * number) for number in range(150)]
+    late, early = (impression("user-1", "ad-0", START_MS + away * 10**10) for away in (1, -1))
+    for log, count in (([*crowd, late], 150), ([early, *crowd], 1), (crowd[:1], 0)):
+        with pytest.raises(ValueError, match=rf"^{count} of {len(log)} impressions are of the first 80% of the log's"):
+            trial_of([], log, 0, lambda _done, _total: None, share=0.8)
 
 
 def test_a_test_whose_state_stands_still_is_told_of_reviews_as_of_its_beginning() -> None:

@@ -58,10 +58,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A topic that exists. ``id``: Kafka's; a topic made anew under its name has another."""
+    """A topic that exists. ``id``: Kafka's; a topic made anew under its name has another. ``copies`` of a partition."""
 
     id: str
     partitions: int
+    copies: int = 1
 
 
 def create(
@@ -178,7 +179,10 @@ def compare(seen: Mapping[str, Seen], partitions: int, prefix: str, reach: str) 
 def found(bootstrap: str, names: Collection[str]) -> dict[str, Found]:
     """Each topic that exists, by full name."""
     there = _describe(_admin(bootstrap), bootstrap, names)
-    return {name: Found(str(topic.topic_id), len(topic.partitions)) for name, topic in there.items()}
+    return {
+        name: Found(str(topic.topic_id), len(topic.partitions), max(len(each.replicas) for each in topic.partitions))
+        for name, topic in there.items()
+    }
 
 
 def partition_counts(bootstrap: str, names: Collection[str]) -> dict[str, int]:

@@ -33,7 +33,13 @@ PrefixOption = Annotated[
     str, typer.Option("--prefix", help="Before every topic's name.", envvar="SALIENCE_TOPIC_PREFIX")
 ]
 ReplicationOption = Annotated[
-    int, typer.Option("--replication", min=1, help="Copies of each partition; 3 in production.")
+    int | None,
+    typer.Option(
+        "--replication",
+        min=1,
+        help="Copies of each partition; 3 in production.",
+        show_default="as many as clicks has, else 1",
+    ),
 ]
 ConfigureOption = Annotated[
     bool, typer.Option("--configure", help="Also set the configs of topics that are there already.")
@@ -51,7 +57,7 @@ def create(
     bootstrap: BootstrapOption = BOOTSTRAP,
     partitions: PartitionsOption = None,
     prefix: PrefixOption = "",
-    replication: ReplicationOption = 1,
+    replication: ReplicationOption = None,
     configure: ConfigureOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,9 +67,11 @@ def create(
     """
     from streams import topic_admin, topics
 
+    there = topic_admin.found(bootstrap, topics.names(prefix))
+    beside = there.get(prefix + topics.CLICKS, topic_admin.Found("", LANES))
+    partitions, replication = partitions or beside.partitions, replication or beside.copies
     configured = topic_admin.configure(bootstrap, prefix, replication) if configure else []
-    counts = topic_admin.partition_counts(bootstrap, topics.names(prefix))
-    partitions = partitions or counts.get(prefix + topics.CLICKS, LANES)
+    counts = {name: topic.partitions for name, topic in there.items()}
     seen = {name: topic_admin.Seen(count, None) for name, count in counts.items()}
     problems = topic_admin.compare(seen, partitions, prefix, f"--bootstrap {bootstrap}")
     differing = [problem for problem in problems if problem.what == "partitions"]

@@ -275,15 +275,19 @@ def repartition(bootstrap: str, name: str, partitions: int) -> None:
     admin.create_partitions([NewPartitions(name, partitions)])[name].result()
 
 
-def recreate(bootstrap: str, prefix: str, topic: str = "ad-impressions", partitions: int = 1) -> None:
-    """Delete a topic and make it anew."""
+def delete(bootstrap: str, name: str) -> None:
+    """Delete a topic, and wait until it is gone."""
     from confluent_kafka.admin import AdminClient
 
-    name = prefix + topic
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # to be held: with it goes the answer
     admin.delete_topics([name])[name].result()
     deadline = time.monotonic() + DEADLINE_S
     while name in topic_admin.partition_counts(bootstrap, [name]):
         assert time.monotonic() < deadline, f"{name} is still there {DEADLINE_S:.0f} s after it was deleted"
         time.sleep(LOOK_AGAIN_S)
+
+
+def recreate(bootstrap: str, prefix: str, topic: str = "ad-impressions", partitions: int = 1) -> None:
+    """Delete a topic and make it anew."""
+    delete(bootstrap, prefix + topic)
     topic_admin.create(bootstrap, partitions, prefix)

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource
+from typer.testing import CliRunner
 
 from deploy.brokers import Broker, BrokerError, BrokerUnavailableError, running
 from deploy.brokers.apache import ApacheKafka
 from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.process import Process
 from streams import topic_admin, topics
-from tests.integration.lanes import DEADLINE_S
+from streams.cli import app
+from tests.integration.lanes import DEADLINE_S, delete
 from tests.needs import lacking
 
 pytestmark = pytest.mark.integration
@@ -175,6 +178,26 @@ def test_configure_mends_a_cleanup_policy(broker: Broker, topic_prefix: str, mon
     topic_admin.configure(broker.bootstrap, topic_prefix)
 
     assert topic_admin.check(broker.bootstrap, 2, topic_prefix) == []
+
+
+def test_topics_made_or_configured_later_have_as_many_copies_as_those_beside_them(
+    three: ApacheKafka, topic_prefix: str
+) -> None:
+    def salience_topics(*words: str) -> None:
+        at = ("--bootstrap", three.bootstrap, "--prefix", topic_prefix)
+        told = CliRunner().invoke(app, ["topics", *words, *at])
+        assert told.exit_code == 0, told.output
+
+    salience_topics("create", "--partitions", "2", "--replication", "3")
+    clicks, reviews = topic_prefix + topics.CLICKS, topic_prefix + topics.REVIEWS
+    delete(three.bootstrap, reviews)
+    salience_topics("create", "--configure")
+
+    there = topic_admin.found(three.bootstrap, topics.names(topic_prefix))
+    assert {(name, topic.copies) for name, topic in there.items()} == {(n, 3) for n in topics.names(topic_prefix)}
+    resource = ConfigResource(ConfigResource.Type.TOPIC, clicks)
+    admin = AdminClient({"bootstrap.servers": three.bootstrap})
+    assert admin.describe_configs([resource])[resource].result()["min.insync.replicas"].value == "2"
 
 
 def test_a_lost_node_loses_no_data(three: ApacheKafka, topic_prefix: str) -> None:

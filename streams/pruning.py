@@ -29,7 +29,7 @@ async def prune(settings: Settings, before_ms: int) -> int:
         left = [erasure for erasure in control.hidden(Erasure) if erasure.time_ms >= before_ms]
         if not gone and not left:
             return 0
-        await write(_repeated(left), gone)
+        await write([], gone)
         users = {erasure.user_id for erasure in (*gone, *left)}
         while overtaken := await _overtaken(settings, users):
             await write(_repeated(overtaken))

@@ -35,6 +35,17 @@ async def made_anew(shop: Shop, topic: str, task: asyncio.Task[None]) -> None:
     await asyncio.wait_for(task, DEADLINE_S)
 
 
+async def started(service: RefereeService) -> asyncio.Task[None]:
+    """A referee at work, which has looked and saved."""
+
+    async def saved() -> bool:
+        return service.file.exists()
+
+    task = asyncio.create_task(service.run())
+    await until(saved, "it has looked and saved")
+    return task
+
+
 def test_the_consoles_tails_end_where_a_topic_is_made_anew(shop: Shop) -> None:
     async def scenario() -> None:
         compute = Compute()
@@ -84,11 +95,7 @@ def test_the_referee_ends_where_a_topic_is_made_anew_and_does_not_go_on_from_its
         await shop.publish([impression()])
         service, again = (RefereeService(shop.settings, 100, lambda _: None) for _ in range(2))
 
-        async def saved() -> bool:
-            return service.file.exists()
-
-        task = asyncio.create_task(service.run())
-        await until(saved, "it has looked and saved")
+        task = await started(service)
         await refuses(made_anew(shop, "ad-impressions", task), service)
         await refuses(again.run(follow=False), again)
         service.file.unlink()
@@ -103,11 +110,7 @@ def test_a_referee_whose_ads_were_made_anew_goes_on_from_its_file_when_it_is_sta
         await shop.publish([impression()])
         service, again = (RefereeService(shop.settings, 100, lambda _: None) for _ in range(2))
 
-        async def saved() -> bool:
-            return service.file.exists()
-
-        task = asyncio.create_task(service.run())
-        await until(saved, "it has looked and saved")
+        task = await started(service)
         with pytest.raises(RefereeError, match=r"ads: deleted or made anew.*start the referee again"):
             await made_anew(shop, "ads", task)
         await again.run(follow=False)

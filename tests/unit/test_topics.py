@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from streams import acls, topic_admin, topics
 from streams.cli import app
-from streams.topic_admin import Seen, compare
+from streams.topic_admin import Found, Seen, compare
 from streams.topics import Topic
 
 REACH = "--bootstrap broker:9092"
@@ -147,9 +147,9 @@ def test_several_problems_of_one_topic_are_all_told() -> None:
 def test_topics_that_are_there_are_told_as_they_are_and_none_is_added_beside_another_number_of_lanes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    there = {name: seen.partitions for name, seen in as_created(4).items() if name != topics.OUTCOMES}
+    there = {name: Found("", seen.partitions) for name, seen in as_created(4).items() if name != topics.OUTCOMES}
     made: list[int] = []
-    monkeypatch.setattr(topic_admin, "partition_counts", lambda *_: there)
+    monkeypatch.setattr(topic_admin, "found", lambda *_: there)
 
     def create(_bootstrap: str, lanes: int, *_: object) -> list[str]:
         made.append(lanes)
@@ -179,9 +179,9 @@ def test_topics_that_are_there_are_told_as_they_are_and_none_is_added_beside_ano
 def test_a_topic_that_a_new_version_brings_is_made_beside_others_without_a_word_of_their_lanes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    there = {name: seen.partitions for name, seen in as_created(12).items() if name != topics.REVIEW_STATE}
+    there = {name: Found("", seen.partitions) for name, seen in as_created(12).items() if name != topics.REVIEW_STATE}
     asked: list[int] = []
-    monkeypatch.setattr(topic_admin, "partition_counts", lambda *_: there)
+    monkeypatch.setattr(topic_admin, "found", lambda *_: there)
 
     def answer(found: list[Any]) -> Callable[..., list[Any]]:
         def asked_of(_bootstrap: str, lanes: int, *_: object) -> list[Any]:

@@ -26,8 +26,9 @@ def best_chances(means: Floats, variances: Floats) -> Floats:
     chances = np.empty(len(means))
     for arm in range(len(means)):
         value = means[arm] + spread[arm] * _GRID
-        below = [_below((value - means[other]) / spread[other]) for other in range(len(means)) if other != arm]
-        chances[arm] = float(_DENSITY @ np.prod(below, axis=0))
+        others = [other for other in range(len(means)) if other != arm]
+        below = [_below((value - means[other]) / spread[other]) for other in others]
+        chances[arm] = float(_DENSITY @ np.prod([np.ones_like(value), *below], axis=0))
     total: Floats = chances / chances.sum()
     return total
 

@@ -16,6 +16,10 @@ USERS = np.random.default_rng(1).integers(0, 2**64, 40_000, dtype=np.uint64)
 ARMS = (Arm("a", 0.5), Arm("b", 0.5))
 
 
+def test_an_only_arm_is_the_best():
+    assert best_chances(np.array([0.3]), np.array([1e-4])) == pytest.approx(1)
+
+
 def test_the_better_of_two_arms_is_known_by_the_normal_distribution_of_their_difference():
     means, variances = np.array([0.30, 0.32]), np.array([1e-4, 3e-4])
     wanted = NormalDist().cdf(0.02 / 4e-4**0.5)

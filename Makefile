@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
 
-.PHONY: setup setup-train demo test test-train chaos chaos-mutations overload audit fuzz lint lock clean
+.PHONY: setup setup-train demo test test-train explore chaos chaos-mutations overload audit fuzz lint lock clean
 
 setup: $(VENV)/.installed
 
@@ -31,6 +31,10 @@ test: setup lint
 # Training and export, with PyTorch.
 test-train: setup-train
 	$(BIN)/python -m pytest -m train $(ARGS)
+
+# Property tests with examples that nobody has tried: make explore ARGS="tests/property -x"
+explore: setup
+	$(BIN)/python -m pytest -m "hypothesis and not integration and not train" --hypothesis-profile explore $(ARGS)
 
 # What PyPI's advisory service knows against the pinned dependencies; needs the network.
 audit: setup

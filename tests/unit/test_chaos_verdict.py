@@ -13,7 +13,7 @@ from scoring.events import Source
 from streams.placing import placement_id
 from streams.step import LaneState, Slice, Step
 from tests.builders import Record, catalogue, click, impression, record, source_of
-from tests.integration.chaos.recorder import Recorded
+from tests.integration.chaos.recorder import READ_WITHIN_S, Recorded
 from tests.integration.chaos.verdict import FAR_MS, Evidence, Verdict, judge
 
 USERS = ("user-0", "user-1", "user-2")
@@ -134,6 +134,10 @@ def older_placement_came_last(evidence: Evidence) -> None:
     evidence.recorded.placements_went_back += 1
 
 
+def recorder_came_late(evidence: Evidence) -> None:
+    evidence.recorded.slowest_s = READ_WITHIN_S + 1
+
+
 @pytest.mark.parametrize(
     ("crime", "kind"),
     [
@@ -152,6 +156,7 @@ def older_placement_came_last(evidence: Evidence) -> None:
         (offsets_end_before_the_lane, "other"),
         (older_row_came_last, "reordered"),
         (older_placement_came_last, "reordered"),
+        (recorder_came_late, "other"),
     ],
 )
 def test_it_finds_and_names_each_crime(crime: Callable[[Evidence], None], kind: str) -> None:

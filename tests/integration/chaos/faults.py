@@ -14,7 +14,7 @@ from aiokafka import TopicPartition
 from streams import topics
 from tests.integration.chaos.cluster import SMALL_DISK_NODE, Cluster
 from tests.integration.chaos.fleet import Fleet, Slot
-from tests.integration.chaos.recorder import Recorder
+from tests.integration.chaos.recorder import READ_WITHIN_S, Recorder
 
 SESSION_S = 6.0
 """The workers' session timeout, as `tests.integration.workers` sets it."""
@@ -22,6 +22,9 @@ UNREACHABLE_S = 90.0
 CLOCK_BACK_MS = 240_000
 """Below the tolerance for events of the future (five minutes): beyond it every event would be one."""
 COMPACTED_S = 30.0
+MIN_COMPACTION_LAG = "min.compaction.lag.ms"
+UNREAD_STAYS = {MIN_COMPACTION_LAG: str(int(1000 * READ_WITHIN_S))}
+"""Of the changelog: compaction takes nothing that the recorder may not have read."""
 WAITING = 0.9
 """Share of faults that wait for a worker that is at work."""
 AT_WORK_WITHIN_S = 60.0
@@ -211,11 +214,12 @@ def compacted_between_runs(bench: Bench, rng: random.Random) -> str | None:
         wanted = [slot for slot in bench.fleet.slots if slot.wanted]
         bench.fleet.pause()
         bench.recorder.catch_up(bench.cluster.ends([topic], committed=True))
-        bench.cluster.set_config(topic, {"min.cleanable.dirty.ratio": "0.001"})
+        bench.cluster.set_config(topic, {"min.cleanable.dirty.ratio": "0.001", MIN_COMPACTION_LAG: "0"})
         compacted = _wait_for_compaction(bench, topic)
         if not compacted:
             bench.notes.append(f"the changelog was not compacted within {COMPACTED_S:.0f} s")
-        bench.cluster.set_config(topic, {"segment.ms": str(topics.HOUR_MS), "min.cleanable.dirty.ratio": "0.2"})
+        as_before = {"segment.ms": str(topics.HOUR_MS), "min.cleanable.dirty.ratio": "0.2"}
+        bench.cluster.set_config(topic, as_before | UNREAD_STAYS)
         for snapshots in bench.folder.glob("worker-*/snapshots"):
             if rng.random() < 0.5:
                 shutil.rmtree(snapshots)

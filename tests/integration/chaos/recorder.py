@@ -20,6 +20,9 @@ FOLLOWED = (topics.CHANGELOG, topics.PLACEMENTS, topics.DEAD_LETTERS)
 SAMPLE_S = 0.25
 ANSWER_S = 5.0
 CATCH_UP_S = 90.0
+READ_WITHIN_S = 90.0
+"""What is younger, compaction leaves alone: a lane row that it took before the recorder came, after a change of leaders
+say, would be told as lost."""
 
 Offsets = tuple[int, int]
 
@@ -39,6 +42,8 @@ class Recorded:
     placements_went_back: int = 0
     dead: Counter[tuple[str, int, int]] = field(default_factory=Counter)
     """Topic, partition and offset of the origin of each dead letter."""
+    slowest_s: float = 0.0
+    """Between the making of a record of the changelog and its reading, at most."""
     samples: list[tuple[int, Offsets, int]] = field(default_factory=list)
     """Lane, its committed offsets, and an offset of the changelog read after them: all that it says lies before."""
 
@@ -121,6 +126,7 @@ class Recorder:
 
     def _take_changelog(self, message: Message) -> None:
         recorded, key, value = self.recorded, message.key() or b"", message.value()
+        recorded.slowest_s = max(recorded.slowest_s, time.time() - message.timestamp()[1] / 1000)
         if key.startswith(RESERVED) and key != LANE_KEY:
             return  # the click layer's
         if key == LANE_KEY:

@@ -26,7 +26,7 @@ from streams.reading import read_topic
 from streams.step import Step
 from tests.builders import TOPICS
 from tests.integration.chaos.cluster import Cluster
-from tests.integration.chaos.faults import AT_WORK, OF_BROKERS, OF_WORKERS, Bench, Fault, draw
+from tests.integration.chaos.faults import AT_WORK, OF_BROKERS, OF_WORKERS, UNREAD_STAYS, Bench, Fault, draw
 from tests.integration.chaos.fleet import ALLOWED, Fleet
 from tests.integration.chaos.left import Left, look_for_descriptors, look_for_leftovers
 from tests.integration.chaos.recorder import Recorder
@@ -122,7 +122,7 @@ def _on(cluster: Cluster, plan: Plan, folder: Path, stack: ExitStack) -> Report:
     shop = Shop.open(
         cluster.bootstrap, "", folder, partitions=LANES, replication=cluster.nodes, guarantee=plan.guarantee
     )
-    cluster.set_config(topics.CHANGELOG, {"segment.bytes": str(1 << 20)})
+    cluster.set_config(topics.CHANGELOG, {"segment.bytes": str(1 << 20)} | UNREAD_STAYS)
     asyncio.run(shop.publish(offered()))
     shop.settings = shop.settings.model_copy(update={"bootstrap": cluster.workers_bootstrap, "group": GROUP})
     recorder = Recorder(cluster.bootstrap, "", GROUP, LANES)

@@ -16,7 +16,7 @@ from streams.identity import partitioner
 from streams.placing import placement_id
 from streams.step import LaneState, Slice, Step
 from streams.wire import Click, Impression, LaneRow
-from tests.integration.chaos.recorder import Recorded, placement_offsets
+from tests.integration.chaos.recorder import READ_WITHIN_S, Recorded, placement_offsets
 
 Inputs = Mapping[tuple[Source, int], Sequence[Record]]
 FAR_MS = 4_000_000_000_000
@@ -71,6 +71,10 @@ class Verdict:
 def judge(evidence: Evidence) -> Verdict:
     """All checks over ``evidence``."""
     verdict = Verdict()
+    slowest_s = evidence.recorded.slowest_s
+    verdict.add(
+        "other", slowest_s > READ_WITHIN_S, f"recorder was {slowest_s:.0f} s late: rows may have been compacted"
+    )
     there = _events(evidence)
     for source, ids in evidence.acknowledged.items():
         missing = ids - there[source].keys()
@@ -114,14 +118,15 @@ def _check_slices(evidence: Evidence, verdict: Verdict) -> None:
     """Every record is in one slice: the lane rows that were committed cover the inputs without gap or overlap."""
     for lane in range(evidence.lanes):
         rows = evidence.recorded.lane_rows.get(lane, [])
-        before = (0, 0)
-        for _offset, row in rows:
+        before, after = (0, 0), -1
+        for offset, row in rows:
             for source in Source:
                 start, end = row.from_offsets[source], before[source]
                 name = f"records of lane {lane}, {source.name.lower()}s,"
-                verdict.add("lost", max(0, start - end), f"{name} are in no slice before {start}")
+                where = f"{start}; the changelog's rows are {after} and {offset}"
+                verdict.add("lost", max(0, start - end), f"{name} are in no slice before {where}")
                 verdict.add("doubled", max(0, end - start), f"{name} are in two slices after {start}")
-            before = row.next_offsets
+            before, after = row.next_offsets, offset
         for source in Source:
             left = int((evidence.offsets[source, lane] >= before[source]).sum())
             verdict.add("lost", left, f"records of lane {lane}, {source.name.lower()}s, are in no slice at the end")

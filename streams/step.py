@@ -165,10 +165,10 @@ class Step:
         unlearned = state.clicks.forget(forgotten)
         # 2. apply, and learn what came of impressions
         decoded.events["stream_ms"] = _stream_times(state, taken)[decoded.places]
-        before = Known.of(store.rows, decoded.events, self.attribution)
+        before = Known.of(store.rows, decoded.events, self.attribution) if self.scoring else None
         applied, seen, learned = self._apply(state, decoded.events)
         time_ms = max(state.stream_ms, *taken.watermarks_ms)
-        misquoted = self._charge(state, Happened(decoded.events, applied.outcome, before, decoded.arms), time_ms)
+        misquoted = self._charge(state, decoded, applied, before, time_ms)
         lap("apply")
         # 3. score again whoever did something
         rows = store.rows[applied.touched]
@@ -273,12 +273,15 @@ class Step:
         assert self.budgets is not None
         return self.budgets
 
-    def _charge(self, state: LaneState, happened: Happened, time_ms: int) -> int:
-        """Charge campaigns for what happened, and let what they have spent by now change what they offer."""
+    def _charge(self, state: LaneState, decoded: Decoded, applied: Applied, before: Known | None, time_ms: int) -> int:
+        """Charge campaigns for what happened, and let what they have spent by now change what they offer.
+
+        ``before`` None: nothing is charged where nothing is scored.
+        """
         misquoted = 0
-        if self.scoring and len(happened.events):
-            day = time_ms // DAY_MS
-            misquoted = state.ledger.charge(happened, self.engine, self.attribution, day)
+        if before is not None and len(decoded.events):
+            happened = Happened(decoded.events, applied.outcome, before, decoded.arms)
+            misquoted = state.ledger.charge(happened, self.engine, self.attribution, time_ms // DAY_MS)
         state.ledger.tell(state.lane, self._budgets)
         self._budgets.pace(time_ms)
         return misquoted
@@ -354,8 +357,9 @@ def _advance(state: LaneState, taken: Slice, counts: Counter[str], flood_score: 
     """Move the lane past the slice; the lane row that says so."""
     before = state.next_offsets
     after = list(before)
-    for record, source in zip(taken.records, taken.order.tolist(), strict=True):
-        after[source] = record.offset + 1
+    for source in Source:
+        for last in np.flatnonzero(taken.order == source)[-1:].tolist():
+            after[source] = taken.records[last].offset + 1
     state.next_offsets = after[Source.IMPRESSION], after[Source.CLICK]
     state.watermarks_ms = taken.watermarks_ms
     # A new one, in one go: the gauges are read on another thread.

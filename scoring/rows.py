@@ -257,24 +257,31 @@ class RowStore:
 
     def row_of(self, user: bytes) -> int:
         """The user's row, made where there is none. Raises `MemoryError` when the lane is full."""
-        row = self._index.get(user, -1)
-        return row if row >= 0 else self._add(user)
+        if user not in self._index and not self.add([user]):
+            raise MemoryError(self.full)
+        return self._index[user]
 
-    def _add(self, user: bytes) -> int:
-        if self._free:
-            row = self._free.pop()
+    def add(self, users: Sequence[bytes]) -> int:
+        """Make rows for ``users``, distinct and without one, in order; how many of them there was room for."""
+        again = self._free[: -1 - len(users) : -1]
+        del self._free[len(self._free) - len(again) :]
+        start = len(self.users)
+        rows = [*again, *range(start, min(start + len(users) - len(again), self.rows_max))]
+        added = users[: len(rows)]
+        for row, user in zip(again, added, strict=False):
             self.users[row] = user
-        else:
-            row = len(self.users)
-            if row >= self.rows_max:
-                raise MemoryError(_full(row))
-            if row >= len(self._rows):
-                self._grow()
-            self.users.append(user)
-        self._index[user] = row
-        self._rows[row]["version"] = LAYOUT_VERSION
-        self._rows[row]["offset"] = -1
-        return row
+        self.users.extend(added[len(again) :])
+        while len(self._rows) < len(self.users):
+            self._grow()
+        self._index.update(zip(added, rows, strict=True))
+        self._rows["version"][rows] = LAYOUT_VERSION
+        self._rows["offset"][rows] = -1
+        return len(rows)
+
+    @property
+    def full(self) -> str:
+        """What to do when there is no more room."""
+        return _full(len(self.users))
 
     def _grow(self) -> None:
         """One slab more: a thirty-second of what is there, so that at most 3 % stand empty."""
@@ -282,9 +289,11 @@ class RowStore:
         self._rows.resize(min(capacity, self.rows_max), refcheck=False)  # realloc: no second copy, new rows zero
 
     def put(self, users: list[bytes], rows: Rows) -> None:
-        """Set whole rows, as recovery does; of one user's rows the last counts."""
-        index = np.array([self.row_of(user) for user in users], dtype=np.int64)
-        self._rows[index] = rows
+        """Set whole rows, as recovery does; of one user's rows the last counts. Raises `MemoryError` as `row_of`."""
+        new = [user for user in dict.fromkeys(users) if user not in self._index]
+        if self.add(new) < len(new):
+            raise MemoryError(self.full)
+        self._rows[self.find_all(users)] = rows
 
     def remove(self, user: bytes) -> bool:
         """Forget a user; true if there was one."""

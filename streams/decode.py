@@ -3,12 +3,11 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec.structs import astuple
 
 from scoring.events import EVENT, VIEWED_LONG_MS, Events, Kind, Source, only
 from scoring.ids import id64, id64s
@@ -131,21 +130,32 @@ def decode(
     if not gate.stands_open(bool(said)):
         _judge(gate, out, keys, said, taken, store, belongs_here)
     rows = store.find_all(keys)
-    for place in np.flatnonzero(taken & (rows < 0)).tolist():
-        key = keys[place] or b""  # the user of an event that was taken
-        rows[place] = store.find(key)  # there, where an earlier record of this call made it
-        if rows[place] < 0 and belongs_here(key):
-            try:
-                rows[place] = store.row_of(key)
-            except MemoryError as error:  # those who are known go on
-                out.dead.append((records[place], "state", "LaneFull", str(error)))
-        elif rows[place] < 0:
-            out.misplace(records[place])
+    unknown = np.flatnonzero(taken & (rows < 0))
+    rows[unknown] = _rows_of_new(out, [records[place] for place in unknown.tolist()], store, belongs_here)
     out.events["row"] = rows
     out.places = np.flatnonzero(taken & (rows >= 0))
     out.events = only(out.events, taken & (rows >= 0))
     out.events["stream_ms"] = np.maximum.accumulate(out.events["time_ms"])
     return out
+
+
+def _rows_of_new(
+    out: Decoded, records: list[Record], store: RowStore, belongs_here: Callable[[bytes], bool]
+) -> npt.NDArray[np.int64]:
+    """Rows of the users of ``records [N]``, who have none, made where they belong here; -1 of the others.
+
+    What is another lane's is sent on; what finds the lane full is dead, and those who are known go on.
+    """
+    keys = [record.key or b"" for record in records]  # the users of events that were taken
+    here = [key for key in dict.fromkeys(keys) if belongs_here(key)]
+    left = set(here[store.add(here) :])
+    rows = store.find_all(keys)
+    for record in (records[at] for at in np.flatnonzero(rows < 0).tolist()):
+        if record.key in left:
+            out.dead.append((record, "state", "LaneFull", store.full))
+        else:
+            out.misplace(record)
+    return rows
 
 
 def _judge(
@@ -300,43 +310,57 @@ def _fill(out: Events, places: Places, source: Source, events: list[Event]) -> d
     """
     if not events:
         return {}
-    count = len(events)
-    told = dict(zip(events[0].__struct_fields__, zip(*map(astuple, events), strict=True), strict=True))
-    column = np.zeros(count, dtype=EVENT)
+    column = np.zeros(len(events), dtype=EVENT)
     column["source"] = source
-    column["time_ms"] = column["shown_ms"] = np.fromiter(told["time_ms"], dtype=np.int64, count=count)
-    column["ad"], column["event"] = id64s(told["ad_id"]), id64s(told["event_id"])
-    surfaces = {name: _surface(name) for name in set(told["surface"])}
-    column["surface"] = np.fromiter(map(surfaces.__getitem__, told["surface"]), dtype=np.uint16, count=count)
-    arms = _sold(column, told) if any(told["seal"]) or any(told["placement_id"]) else {}
+    column["time_ms"] = [event.time_ms for event in events]
+    column["shown_ms"] = column["time_ms"]
+    column["ad"] = id64s([event.ad_id for event in events])
+    column["event"] = id64s([event.event_id for event in events])
+    said = [event.surface for event in events]
+    surfaces = {name: _surface(name) for name in set(said)}
+    column["surface"] = [surfaces[name] for name in said]
+    arms = _fill_sold(column, events)
     if source == Source.IMPRESSION:
-        column["kind"] = Kind.SHOWN
-        column["slot"] = [-1 if slot is None else slot for slot in told["slot"]]
+        _fill_shown(column, cast("list[wire.Impression]", events))
     else:
-        viewed_ms = 1000 * np.array([seconds or 0.0 for seconds in told["viewed_s"]])
-        kind = np.fromiter(map(_KINDS.__getitem__, told["kind"]), dtype=np.uint8, count=count)
-        kind[(kind == Kind.VIEWED) & (viewed_ms >= VIEWED_LONG_MS)] = Kind.VIEWED_LONG
-        column["kind"], column["slot"] = kind, -1
-        column["viewed_ms"] = np.rint(viewed_ms)
-        value_micros = np.fromiter(told["value_micros"], dtype=np.int64, count=count)
-        column["value_micros"] = np.where(kind == Kind.PURCHASED, value_micros, 0)  # what is in a cart is not sold
-        column["answers"] = [shown_ms is not None for shown_ms in told["impression_time_ms"]]
-        column["shown_ms"] = [
-            time_ms if shown_ms is None else shown_ms
-            for time_ms, shown_ms in zip(told["time_ms"], told["impression_time_ms"], strict=True)
-        ]
+        _fill_done(column, cast("list[wire.Click]", events))
     out[places] = column
     return arms
 
 
-def _sold(column: Events, told: dict[str, tuple[Any, ...]]) -> dict[int, str]:
+def _fill_shown(column: Events, events: list[wire.Impression]) -> None:
+    """Write what impressions alone say."""
+    column["kind"] = Kind.SHOWN
+    column["slot"] = [-1 if event.slot is None else event.slot for event in events]
+
+
+def _fill_done(column: Events, events: list[wire.Click]) -> None:
+    """Write what clicks and their like alone say, and which impressions they answer."""
+    viewed_ms = 1000 * np.array([event.viewed_s or 0.0 for event in events])
+    kind = np.array([_KINDS[event.kind] for event in events], dtype=np.uint8)
+    kind[(kind == Kind.VIEWED) & (viewed_ms >= VIEWED_LONG_MS)] = Kind.VIEWED_LONG
+    column["kind"], column["slot"] = kind, -1
+    column["viewed_ms"] = np.rint(viewed_ms)
+    value_micros = [event.value_micros for event in events]
+    column["value_micros"] = np.where(kind == Kind.PURCHASED, value_micros, 0)  # what is in a cart is not sold
+    answered_ms = [event.impression_time_ms for event in events]
+    column["answers"] = [shown_ms is not None for shown_ms in answered_ms]
+    column["shown_ms"] = [
+        event.time_ms if shown_ms is None else shown_ms for event, shown_ms in zip(events, answered_ms, strict=True)
+    ]
+
+
+def _fill_sold(column: Events, events: list[Event]) -> dict[int, str]:
     """Write what events say of prices; what their placements' ids say of experiments, by its id64."""
-    names = [name or "" for name in told["placement_id"]]
-    column["placement"], column["price_micros"] = id64s(names), told["price_micros"]
-    column["seal"] = [_sealed(text) for text in told["seal"]]
+    names = [event.placement_id or "" for event in events]
+    seals = [event.seal for event in events]
+    if not (any(seals) or any(names)):
+        return {}
+    column["placement"], column["price_micros"] = id64s(names), [event.price_micros for event in events]
+    column["seal"] = [_sealed(text) if text else 0 for text in seals]
     said = [name.partition(".")[2] for name in names]
     arms = {arm: id64(arm) if arm else 0 for arm in set(said)}
-    column["arms"] = np.fromiter(map(arms.__getitem__, said), dtype=np.uint64, count=len(said))
+    column["arms"] = [arms[name] for name in said]
     return {number: arm for arm, number in arms.items() if arm}
 
 

@@ -97,12 +97,13 @@ class LaneQueues:
         return self._pop(taken, tick_ms) if len(taken.order) else None
 
     def _pop(self, taken: Taken, tick_ms: int) -> Slice:
-        records = np.empty(len(taken.order), dtype=object)
-        for source, queue, count in zip(Source, self.sources, taken.counts, strict=True):
-            records[taken.order == source] = queue.pop(count)
+        parts = []
+        for queue, count in zip(self.sources, taken.counts, strict=True):
+            parts.append(iter(queue.pop(count)))
             if count and not queue.records:
                 queue.empty_since_ms = tick_ms
-        return Slice(records.tolist(), taken.order, taken.watermarks_ms)
+        records = [next(parts[source]) for source in taken.order.tolist()]
+        return Slice(records, taken.order, taken.watermarks_ms)
 
 
 def _size(record: Record) -> int:

@@ -92,6 +92,35 @@ def test_a_full_lane_says_which_setting_bounds_it() -> None:
     assert store.row_of(b"a") == 0
 
 
+@pytest.mark.parametrize(
+    ("held", "removed", "new"), [(0, 0, 700), (5, 3, 2), (5, 3, 4), (2, 2, 9), (8, 0, 1), (3, 3, 0)]
+)
+def test_users_added_at_once_have_the_rows_that_they_would_have_one_by_one(held: int, removed: int, new: int) -> None:
+    stores = RowStore(rows_max=700), RowStore(rows_max=700)
+    for store in stores:
+        store.put([key(number) for number in range(held)], np.zeros(held, dtype=ROW))
+        for number in range(removed):
+            store.remove(key(number))
+    users = [f"new-{number}".encode() for number in range(new)]
+    expected = [stores[0].row_of(user) for user in users]
+
+    assert stores[1].add(users) == new
+
+    assert stores[1].find_all(users).tolist() == expected
+    assert stores[1].users == stores[0].users
+    assert stores[1].rows.tobytes() == stores[0].rows.tobytes()
+
+
+def test_of_users_added_at_once_a_full_lane_takes_the_first() -> None:
+    store = RowStore(rows_max=3)
+    store.add([b"a", b"b"])
+    store.remove(b"a")
+
+    assert store.add([b"c", b"d", b"e"]) == 2
+    assert store.find_all([b"b", b"c", b"d", b"e"]).tolist() == [1, 0, 2, -1]
+    assert store.users == [b"c", b"b", b"d"]
+
+
 def test_a_removed_user_leaves_nothing_and_his_row_is_used_again() -> None:
     store = filled(3)
     row = store.find(key(1))

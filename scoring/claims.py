@@ -5,7 +5,6 @@ the impressions that prove one. A claim is *unproven* where the ring holds no su
 claim is not older than the oldest of a full ring. Within a batch the answer is that of one event after another.
 """
 
-from bisect import insort
 from collections import Counter
 
 import numpy as np
@@ -76,27 +75,42 @@ def one_by_one(ring: Rows, events: Events, day: Ints, allowed: Ints) -> list[boo
     """Unproven of the events of one row, in order; ``ring`` is the row before them.
 
     ``allowed [E]``: how many unproven ones may still pass on each event's ``day [E]``; those that do not enter no ring.
+    Entries are told apart by their rank among all that are in the ring or may enter it. As each that enters pushes out
+    the oldest, the ring is what has entered from the rank of its oldest on, which only rises.
     """
-    ads = ring["ring_ad"]
-    ring_entries = list(zip(ring_key(ring["ring_s"], ads).tolist(), ads.tolist(), strict=True))
-    proofs = {entry for entry, kind in zip(ring_entries, ring["ring_kind"].tolist(), strict=True) if kind >= SHOWN_BIT}
-    held = set(ring_entries)  # a list of pairs takes a microsecond to look through
-    keys = ring_key((events["shown_ms"] // 1000).astype(np.uint32), events["ad"])
-    columns = (keys, events["ad"], events["answers"], events["source"] == Source.IMPRESSION, day, allowed)
+    key, rank = _ranked(ring, events)
+    entered, proofs = bytearray(len(key)), bytearray(len(key))
+    for at, kind in zip(rank[:RING_SIZE], ring["ring_kind"].tolist(), strict=True):
+        entered[at], proofs[at] = True, kind >= SHOWN_BIT
+    oldest = entered.index(True)
+    columns = (events["answers"], events["source"] == Source.IMPRESSION, day, allowed)
     spent: Counter[int] = Counter()
     unproven = []
-    for key, ad, claims, shown, today, most in zip(*(column.tolist() for column in columns), strict=True):
-        entry = (key, ad)
-        unproven.append(claims and entry not in proofs and key >= ring_entries[0][0])
-        spent[today] += unproven[-1]
-        if unproven[-1] and spent[today] > most:
-            continue
-        if entry not in held:
-            insort(ring_entries, entry)
-            held.add(entry)
-            pushed = ring_entries.pop(0)
-            held.discard(pushed)
-            proofs.discard(pushed)
-        if shown and entry in held:
-            proofs.add(entry)
+    for at, claims, shown, today, most in zip(rank[RING_SIZE:], *(column.tolist() for column in columns), strict=True):
+        doubted = claims and not (proofs[at] and at >= oldest) and key[at] >= key[oldest]
+        unproven.append(doubted)
+        if doubted:
+            spent[today] += 1
+            if spent[today] > most:
+                continue
+        if at > oldest and not entered[at]:
+            entered[at] = True
+            oldest = entered.index(True, oldest + 1)
+        if shown and at >= oldest:
+            proofs[at] = True
     return unproven
+
+
+def _ranked(ring: Rows, events: Events) -> tuple[list[int], list[int]]:
+    """`ring_key` by rank, and the rank of each of a ring's places and of ``events [E]``, oldest first.
+
+    Entries that are the same are of one rank, but for places of the ring, which may be empty.
+    """
+    ad = np.concatenate([ring["ring_ad"], events["ad"]])
+    key = ring_key(np.concatenate([ring["ring_s"], (events["shown_ms"] // 1000).astype(np.uint32)]), ad)
+    order = np.lexsort((ad, key))  # stable: where an event is in the ring already, the ring's place comes first
+    key, ad, first = key[order], ad[order], np.ones(len(order), dtype=bool)
+    first[1:] = (order[1:] < RING_SIZE) | (key[1:] != key[:-1]) | (ad[1:] != ad[:-1])
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.cumsum(first) - 1
+    return key[first].tolist(), rank.tolist()

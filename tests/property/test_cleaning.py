@@ -1,5 +1,6 @@
 """The cleaning rules are what one event after another gives, however a stream is cut; filtered events move nothing."""
 
+from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from scoring.claims import one_by_one, ring_key
 from scoring.cleaning import Rules
 from scoring.events import EVENT, Events, Kind, Outcome, Source
 from scoring.ids import id64
-from scoring.rows import RING_SIZE, SEEN_SIZE, RowStore
+from scoring.rows import RING_SIZE, SEEN_SIZE, SHOWN_BIT, RowStore
 from scoring.update import apply
 from tests.builders import START_MS, catalogue, click, columns_of, impression
 
@@ -169,6 +171,44 @@ def test_what_is_filtered_or_late_leaves_the_rows_of_a_stream_without_it(events:
         "value_micros",
     ):
         assert store.rows[name].tobytes() == clean.rows[name].tobytes(), name
+
+
+class ListedRing:
+    """The ring as a sorted list of pairs, and what each event of it claims, looked up in there."""
+
+    def __init__(self, ring: Any) -> None:
+        key = ring_key(ring["ring_s"], ring["ring_ad"]).tolist()
+        self.entries = list(zip(key, ring["ring_ad"].tolist(), strict=True))
+        shown = (ring["ring_kind"] >= SHOWN_BIT).tolist()
+        self.proofs = {entry for entry, proves in zip(self.entries, shown, strict=True) if proves}
+        self.spent: Counter[int] = Counter()
+
+    def unproven(self, event: Any, day: int, allowed: int) -> bool:
+        seconds = np.uint32(event["shown_ms"] // 1000)
+        entry = (int(ring_key(seconds, event["ad"])), int(event["ad"]))
+        unproven = bool(event["answers"]) and entry not in self.proofs and entry[0] >= self.entries[0][0]
+        self.spent[day] += unproven
+        if unproven and self.spent[day] > allowed:
+            return True
+        if entry not in self.entries:
+            insort(self.entries, entry)
+            self.proofs.discard(self.entries.pop(0))
+        if event["source"] == Source.IMPRESSION and entry in self.entries:
+            self.proofs.add(entry)
+        return unproven
+
+
+@given(streams(), st.integers(0, 250), st.integers(0, 4))
+def test_claims_taken_by_the_ranks_of_entries_are_those_of_a_ring_that_is_a_sorted_list(
+    events: Events, cut: int, allowed: int
+) -> None:
+    events["row"] = 0
+    before, after = np.split(events, [min(cut, len(events))])
+    store, _ = outcomes_of(before, [], Rules(unshown_per_day=1_000))
+    ring, day = ListedRing(store.rows[0]), after["stream_ms"] // (1_440 * MINUTE_MS)
+    expected = [ring.unproven(event, today, allowed) for event, today in zip(after, day.tolist(), strict=True)]
+
+    assert one_by_one(store.rows[0], after, day, np.full(len(after), allowed)) == expected
 
 
 def ruled(history: Sequence[Any], **rules: int) -> Counter[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,9 @@ LIFT = np.dtype([("clicks", "<f8"), ("clicks_expected", "<f8"), ("since_impressi
 """What a click layer has learned of a person (`scoring.clicks.PersonLifts`), since which impression of its lane."""
 _FORMER_LIFT_BYTES = 16
 """Without the last."""
+
+Progress = Callable[[str, int, int], None]
+"""Told of a topic how many of its offsets have been read, and how many there are."""
 
 
 class Trace(Struct, frozen=True, kw_only=True):
@@ -102,7 +106,7 @@ async def find(
     settings: Settings,
     users: Sequence[str],
     take: Callable[[str, Record], None],
-    progress: Callable[[str, int], None] = lambda _topic, _records: None,
+    progress: Progress = lambda _topic, _read, _there: None,
 ) -> None:
     """Give ``take(topic, record)`` every record of the person, aborted ones included, topic by topic.
 
@@ -110,14 +114,16 @@ async def find(
     """
     search = Search(users)
     for topic in topics.TABLE:
-        async for records in read_topic(settings.bootstrap, settings.topic_prefix + topic.name, committed=False):
+        name, told = settings.topic_prefix + topic.name, partial(progress, topic.name)
+        async for records in read_topic(settings.bootstrap, name, committed=False, progress=told):
             for record in records:
                 if search.finds(record):
                     take(topic.name, record)
-            progress(topic.name, len(records))
 
 
-async def export(settings: Settings, users: Sequence[str]) -> list[Found]:
+async def export(
+    settings: Settings, users: Sequence[str], progress: Progress = lambda _topic, _read, _there: None
+) -> list[Found]:
     """Everything that is held of the person, as it is."""
     out: list[Found] = []
 
@@ -133,7 +139,7 @@ async def export(settings: Settings, users: Sequence[str]) -> list[Found]:
             )
         )
 
-    await find(settings, users, take)
+    await find(settings, users, take, progress)
     return out
 
 
@@ -154,7 +160,7 @@ def readable(topic: str, value: bytes | None) -> object:
 
 
 async def traces(
-    settings: Settings, users: Sequence[str], progress: Callable[[str, int], None] = lambda _topic, _records: None
+    settings: Settings, users: Sequence[str], progress: Progress = lambda _topic, _read, _there: None
 ) -> list[Trace]:
     """What each topic holds of the person, every topic in the table's order."""
     found: dict[str, list[tuple[bytes, bool, int]]] = {topic.name: [] for topic in topics.TABLE}

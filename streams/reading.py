@@ -1,6 +1,6 @@
 """Topics read from the outside, once, from their beginning to their end as it is now: for commands and checks."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -60,11 +60,17 @@ async def log_ends(bootstrap: str, partitions: Sequence[TopicPartition]) -> dict
 
 
 async def read_topic(
-    bootstrap: str, topic: str, *, committed: bool = True, latest: int | None = None
+    bootstrap: str,
+    topic: str,
+    *,
+    committed: bool = True,
+    latest: int | None = None,
+    progress: Callable[[int, int], None] = lambda _read, _there: None,
 ) -> AsyncIterator[Sequence[Record]]:
     """Batches of records of one partition each, up to the end taken first; read-committed unless told otherwise.
 
-    ``latest``: of each partition, the last so many offsets alone.
+    ``latest``: of each partition, the last so many offsets alone. ``progress`` is told how many offsets have been read,
+    of how many, at first and as they are.
 
     Done when every *position* reaches the end: markers and compaction leave holes. Raises `MissingTopicError`.
     """
@@ -81,10 +87,19 @@ async def read_topic(
         if latest is not None:
             for tp, begin in (await consumer.beginning_offsets(partitions)).items():
                 consumer.seek(tp, max(begin, ends[tp] - latest))
-        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+        there = left = await _left(consumer, ends)
+        progress(0, there)
+        while left:
             batches = await fetch(
                 consumer, partitions, bootstrap,
                 timeout_ms=READ_TIMEOUT_MS, max_records=RECORDS_PER_READ, committed=committed,
             )  # fmt: skip
             for records in batches.values():
                 yield records
+            left = await _left(consumer, ends)
+            progress(there - left, there)
+
+
+async def _left(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> int:
+    """Offsets before ``ends`` that have not been read."""
+    return sum([max(0, end - await consumer.position(tp)) for tp, end in ends.items()])

@@ -1,0 +1,69 @@
+"""Topics read whole by commands: how far they have come is told to who looks on, and to nobody else."""
+
+import asyncio
+import json
+import re
+from itertools import pairwise
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from typer.testing import CliRunner, Result
+
+from deploy.brokers import Broker
+from streams import topic_admin
+from streams.cli import app
+from streams.reading import read_topic
+
+pytestmark = pytest.mark.integration
+
+PREFIX, RECORDS = "reading-", 7_000
+"""Of two looks at the topic, at least."""
+
+
+@pytest.fixture(scope="module")
+def shop(embedded: Broker) -> Broker:
+    """Clicks of two lanes, and nothing else."""
+    topic_admin.create(embedded.bootstrap, 2, prefix=PREFIX)
+
+    async def fill() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=embedded.bootstrap) as producer:
+            for number in range(RECORDS):
+                await producer.send(f"{PREFIX}clicks", b"{}", key=b"ann", partition=number % 2)
+
+    asyncio.run(fill())
+    return embedded
+
+
+@pytest.mark.parametrize(("latest", "there"), [(None, RECORDS), (10, 20)])
+def test_who_reads_a_topic_is_told_of_all_offsets_how_many_have_been_read(
+    shop: Broker, latest: int | None, there: int
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    async def read() -> int:
+        batches = read_topic(
+            shop.bootstrap, f"{PREFIX}clicks", latest=latest, progress=lambda *numbers: told.append(numbers)
+        )
+        return sum([len(records) async for records in batches])
+
+    assert asyncio.run(read()) == there
+    assert (told[0], told[-1]) == ((0, there), (there, there))
+    assert all(before <= after for before, after in pairwise(told))
+
+
+def without_colours(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+@pytest.mark.parametrize("command", ["prove", "export"])
+def test_people_at_a_terminal_see_which_topic_is_read_for_privacy_and_others_do_not(shop: Broker, command: str) -> None:
+    def asked(*options: str, terminal: bool) -> Result:
+        at = ["--bootstrap", shop.bootstrap, "--prefix", PREFIX]
+        shown = {"FORCE_COLOR": "1" if terminal else None, "COLUMNS": "100"}
+        return CliRunner().invoke(app, ["privacy", command, "bob", *at, *options], env=shown)
+
+    assert re.search(rf"Reading clicks.* {RECORDS}/{RECORDS} ", without_colours(asked(terminal=True).stderr))
+    assert "Reading" not in asked(terminal=False).stderr
+    machines = asked("--json", terminal=True)
+    assert machines.stderr == ""
+    json.loads(machines.stdout)

@@ -52,6 +52,8 @@ def tail(
 ) -> None:
     """Print the records of a topic until Ctrl-C, or until there have been --limit of them.
 
+    Says on stderr, once, when it waits for more.
+
     Example: salience tail dead-letters --from-beginning --limit 20
     """
     from streams.topics import TABLE
@@ -67,9 +69,13 @@ def tail(
         else:
             out.print(for_people(topic, record))
 
+    def waits() -> None:
+        whose = "" if user is None else f" with key {user}"
+        screen(stderr=True, soft_wrap=True).print(f"waits for records of {prefix}{topic}{whose}; Ctrl-C ends it")
+
     key = None if user is None else user.encode()
     with _failures(bootstrap), suppress(KeyboardInterrupt):
-        asyncio.run(_follow(_records(bootstrap, prefix + topic, from_beginning), key, limit, show))
+        asyncio.run(_follow(_records(bootstrap, prefix + topic, from_beginning, waits), key, limit, show))
 
 
 @contextmanager
@@ -109,8 +115,13 @@ async def _follow(
                     return
 
 
-async def _records(bootstrap: str, topic: str, from_beginning: bool) -> AsyncGenerator[Any, None]:
-    """Committed records of all partitions, for ever. Raises `ViewError` where the topic does not exist."""
+async def _records(
+    bootstrap: str, topic: str, from_beginning: bool, waits: Callable[[], None]
+) -> AsyncGenerator[Any, None]:
+    """Committed records of all partitions, for ever; ``waits`` is called once, when there are none for the first time.
+
+    Raises `ViewError` where the topic does not exist.
+    """
     from aiokafka import AIOKafkaConsumer
 
     from streams.client import require_topic
@@ -122,9 +133,14 @@ async def _records(bootstrap: str, topic: str, from_beginning: bool) -> AsyncGen
         topic, isolation_level="read_committed", enable_auto_commit=False, **aiokafka_options(bootstrap),
         auto_offset_reset="earliest" if from_beginning else "latest",
     ) as consumer:  # fmt: skip
+        told = False
         while True:
             partitions = [*consumer.assignment()]  # anew: some may have been added
-            for records in (await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS)).values():
+            batches = await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS)
+            if not batches and not told:
+                told = True
+                waits()
+            for records in batches.values():
                 for record in records:
                     yield record
 

@@ -1,5 +1,7 @@
 import asyncio
 import json
+import subprocess
+import sys
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -55,6 +57,11 @@ class Shop:
     def tail(self, *options: str) -> Result:
         return CliRunner().invoke(app, ["tail", *options, *self._where])
 
+    def tailing(self, *options: str) -> subprocess.Popen[str]:
+        """One that runs meanwhile."""
+        command = [sys.executable, "-m", "streams.cli", "tail", *options, *self._where]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
 
 @pytest.fixture(scope="module")
 def shop(embedded: Broker) -> Shop:
@@ -85,6 +92,23 @@ def test_a_dead_letter_shows_its_origin_and_raw_bytes(shop: Shop) -> None:
     machines = json.loads(shop.tail("dead-letters", "--from-beginning", "--limit", "1", "--json").stdout)
     assert machines["headers"] == {"salience.stage": "decode"}
     assert machines["value"] == {"base64": "AFtyZWRd"}
+
+
+def test_who_waits_for_records_is_told_so_once_and_not_among_them(shop: Shop, embedded: Broker) -> None:
+    async def click(key: bytes) -> None:
+        async with AIOKafkaProducer(bootstrap_servers=embedded.bootstrap) as producer:
+            await producer.send_and_wait("tail-clicks", b"{}", key=key)
+
+    with shop.tailing("clicks", "--user", "ann", "--limit", "2", "--json") as tail:
+        assert tail.stdout is not None
+        assert tail.stderr is not None
+        said = tail.stderr.readline()
+        for key in (b"ann", b"bob", b"ann"):
+            asyncio.run(click(key))
+        printed, more = tail.communicate(timeout=60)
+    assert said == "waits for records of tail-clicks with key ann; Ctrl-C ends it\n"
+    assert more == ""
+    assert [json.loads(line)["key"] for line in printed.splitlines()] == ["ann", "ann"]
 
 
 def test_a_name_that_is_no_topic_is_wrong_usage_and_the_names_are_told() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from aiokafka.errors import KafkaError, TransactionalIdAuthorizationFailed
@@ -30,12 +30,16 @@ RIGHTS = "the rights of each role: salience topics acls"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report. ``fix``: the command or setting that helps; empty where nothing is wrong."""
+    """One line of the report. ``fix``: the command or setting that helps; empty where nothing is wrong.
+
+    ``topics``: full names of those that it is about, where it is about some of them.
+    """
 
     name: str
     ok: bool
     found: str
     fix: str = ""
+    topics: Sequence[str] = ()
 
 
 def checkup(settings: Settings) -> Iterator[Check]:
@@ -97,8 +101,21 @@ def _topics(settings: Settings) -> Iterator[Check]:
     except UNANSWERED as error:
         yield _unseen("topics", error)
         return
-    for problem in problems:
-        yield Check(f"topic {problem.topic}", ok=not problem.fails, found=problem.message, fix=problem.fix)
+    yield from of_topics(problems, lanes)
+
+
+def of_topics(problems: Sequence[topic_admin.Problem], lanes: int) -> Iterator[Check]:
+    """A line for each kind of problem: one command mends all of a kind."""
+    for what in dict.fromkeys(problem.what for problem in problems):
+        kind = [problem for problem in problems if problem.what == what]
+        names = [problem.topic for problem in kind]
+        if what == "missing":
+            found = f"not there: {', '.join(names)}"
+        elif what == "unreported":
+            found = f"the broker reports no cleanup.policy of {', '.join(names)}"
+        else:
+            found = " ".join(problem.message for problem in kind)
+        yield Check("topics", ok=not kind[0].fails, found=found, fix=kind[0].fix, topics=names)
     if not problems:
         yield Check("topics", ok=True, found=f"all {len(topics.TABLE)} there, {lanes} lanes")
 
@@ -106,6 +123,9 @@ def _topics(settings: Settings) -> Iterator[Check]:
 def _events(settings: Settings) -> Iterator[Check]:
     try:
         seen = latest_events.sample(settings)
+    except MissingTopicError:  # with the command, above
+        yield Check("events", ok=False, found="not looked at: not all topics are there", fix="what helps with topics")
+        return
     except UNANSWERED as error:
         yield _unseen("events", error)
         return

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from deploy.brokers import Broker
-from streams import topic_admin
+from streams import topic_admin, topics
 from streams.control_wire import Erasure
 from streams.wire import encode_json
 from tests.builders import START_MS, ad, click, impression
@@ -107,7 +107,10 @@ def test_doctor_finds_nothing_wrong_where_nothing_is_and_names_the_mending_comma
     assert "send both with their surface" in wrong["fix"]
     ill = salience("doctor", "--bootstrap", embedded.bootstrap, "--prefix", topic_prefix, "--json")
     assert ill.returncode == 1
-    fixes = " ".join(check["fix"] for check in json.loads(ill.stdout)["checks"])
+    checks = json.loads(ill.stdout)["checks"]
+    (missing,) = [check for check in checks if check["name"] == "topics"]
+    assert missing["topics"] == topics.names(topic_prefix)
+    fixes = " ".join(check["fix"] for check in checks)
     assert f"salience topics create --bootstrap {embedded.bootstrap}" in fixes
     assert "SALIENCE_GUARANTEE=at_least_once" in fixes
 

@@ -1,0 +1,41 @@
+"""What the doctor says of topics: a row for each thing that is wrong, whatever the number of topics."""
+
+from collections.abc import Mapping
+
+from streams import topics
+from streams.checkup import Check, of_topics
+from streams.topic_admin import Seen, compare
+
+MADE = {topic.name: Seen(topic.partitions(4), topic.cleanup) for topic in topics.TABLE}
+
+
+def told(seen: Mapping[str, Seen]) -> list[Check]:
+    return list(of_topics(compare(seen, 4, "", "--bootstrap b:9092"), 4))
+
+
+def test_topics_that_are_missing_take_one_row_with_all_their_names_and_the_command_that_makes_them() -> None:
+    (row,) = told({})
+    names = [topic.name for topic in topics.TABLE]
+    assert (row.name, row.ok, [*row.topics]) == ("topics", False, names)
+    assert row.found == f"not there: {', '.join(names)}"
+    assert row.fix == "salience topics create --bootstrap b:9092 --partitions 4"
+
+
+def test_a_broker_that_reports_no_configs_takes_one_row_and_nothing_is_wrong() -> None:
+    (row,) = told({name: Seen(seen.partitions, None) for name, seen in MADE.items()})
+    assert (row.ok, len(row.topics), row.fix) == (True, len(MADE), "")
+
+
+def test_what_is_wrong_in_other_ways_takes_other_rows_and_each_topic_is_told_with_what_it_has() -> None:
+    seen = MADE | {"control": Seen(1, "delete"), "state-changelog": Seen(4, "delete"), "placements": Seen(2, "compact")}
+    partitions, cleanup = sorted(told(seen), key=lambda row: len(row.topics))
+    assert [*partitions.topics] == ["placements"]
+    assert "placements has 2 partitions, expected 4" in partitions.found
+    assert [*cleanup.topics] == ["control", "state-changelog"]
+    for name in cleanup.topics:
+        assert f"{name} has cleanup.policy=delete, expected compact" in cleanup.found
+    assert cleanup.fix.endswith("--configure")
+
+
+def test_where_nothing_is_wrong_one_row_says_so() -> None:
+    assert told(MADE) == [Check("topics", ok=True, found=f"all {len(MADE)} there, 4 lanes")]

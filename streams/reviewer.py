@@ -62,6 +62,10 @@ class Reviewer:
         self._told: dict[bytes, Tone] = {}
         self._owed: list[Tone] = []
         """Tones that were to be told by who was here before, and are not."""
+        self._owed_turns: list[Tone] = []
+        """Those of them that tell of a turn for the first time."""
+        self.newly_turned: list[Tone] = []
+        """Those of the last `news` that do."""
         self.next_offset = self._known_to = self._kept_to = 0
         """Offset after the last review; up to which it only learns, and up to which its state has been asked for."""
         self._newest_ms = 0
@@ -115,8 +119,9 @@ class Reviewer:
             if heard.said is not None and (before := self._told.get(key)) != (said := tone_of(key, heard.said)):
                 self._owed.append(said)
                 self._told[key] = said
-                if key in self._ahead:  # of others `turned` has it
-                    self._count_turn(said, before)
+                if _turns(said, before):
+                    self._owed_turns.append(said)
+                    self.turned[said.of] += key in self._ahead  # of others it is counted
 
     def take(self, records: Sequence[Record]) -> Iterator[Message]:
         """Read reviews, each once; dead letters of those that are none and have none yet."""
@@ -187,22 +192,21 @@ class Reviewer:
             self._watch.forget(key.decode())
             for of in (self._told, self._tones, self._news):
                 of.pop(key, None)
-        self._owed = [tone for tone in self._owed if tone.key in self._told]
+        for owed in (self._owed, self._owed_turns):
+            owed[:] = [tone for tone in owed if tone.key in self._told]
         return keys
 
     def news(self) -> list[Tone]:
         """Tones that differ from what was said of them last."""
         out = [self._tones[key] for key in self._news if _worth_saying(self._tones[key], self._told.get(key))]
-        for tone in out:
-            self._count_turn(tone, self._told.get(tone.key))
-            self._told[tone.key] = tone
+        turns = [tone for tone in out if _turns(tone, self._told.get(tone.key))]
+        for tone in turns:
+            self.turned[tone.of] += 1
+        self._told |= {tone.key: tone for tone in out}
         owed, self._owed = self._owed, []
+        self.newly_turned, self._owed_turns = self._owed_turns + turns, []
         self._news.clear()
         return owed + out
-
-    def _count_turn(self, tone: Tone, before: Tone | None) -> None:
-        """Count it where ``tone`` tells of a turn that the tone ``before`` did not."""
-        self.turned[tone.of] += tone.turned_ms is not None and (before is None or before.turned_ms != tone.turned_ms)
 
     def state(self, reviews_id: str) -> list[Message]:
         """What another goes on from, as far as it has changed since it was last asked; once its news are told.
@@ -246,6 +250,11 @@ def _read(record: Record) -> Review:
     if record.key != review.ad_id.encode():
         raise ValueError(f"key {record.key!r} is not the ad_id {review.ad_id!r}")
     return review
+
+
+def _turns(tone: Tone, before: Tone | None) -> bool:
+    """Whether ``tone`` tells of a turn that the tone ``before`` did not."""
+    return tone.turned_ms is not None and (before is None or before.turned_ms != tone.turned_ms)
 
 
 def _worth_saying(tone: Tone, told: Tone | None) -> bool:

@@ -40,6 +40,7 @@ def configure_logging(*, log_json: bool) -> None:
     )
     handler.addFilter(Repeats())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
 
 
 def run(settings: Settings, *, log_json: bool = False) -> int:

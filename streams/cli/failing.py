@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -14,11 +15,17 @@ T = TypeVar("T")
 
 _AS_JSON = ContextVar("as_json", default=False)
 """Whether the command that runs was asked for ``--json``."""
+_LOG_JSON = ContextVar("log_json", default=False)
+"""Whether it was asked for ``--log-json``."""
 
 
 def fail(error: Exception | str, status: int = 1) -> NoReturn:
-    """End the command: the error on stderr and, under ``--json``, on stdout."""
-    screen(stderr=True, soft_wrap=True).print(f"Error: {error}")
+    """End the command: the error on stderr and, under ``--json``, on stdout. Under ``--log-json`` a line of the log."""
+    if _LOG_JSON.get():  # as `streams.running.configure_logging` has them written, but nothing may have called it yet
+        line = {"event": str(error), "level": "error", "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
+        typer.echo(json.dumps(line), err=True)
+    else:
+        screen(stderr=True, soft_wrap=True).print(f"Error: {error}")
     if _AS_JSON.get():
         typer.echo(json.dumps({"error": str(error)}))
     raise typer.Exit(status)
@@ -42,6 +49,7 @@ class Salience(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note whether machines read."""
         _AS_JSON.set("--json" in args)
+        _LOG_JSON.set("--log-json" in args)
         return _told(lambda: super(Salience, self).parse_args(ctx, args))
 
     def invoke(self, ctx: Any) -> Any:
@@ -66,6 +74,8 @@ def _tell(error: Exception) -> None:
     A wrong call is told to machines here, and to people by typer.
     """
     if isinstance(error, typer.TyperException):
+        if _LOG_JSON.get():
+            fail(error.format_message(), error.exit_code)
         if _AS_JSON.get():
             typer.echo(json.dumps({"error": error.format_message()}))
         return

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The tone of reviews: followed live, and judged on a file.", no_args_is_help=True)
 
 Data = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of reviews.csv.gz.")]
+Say = Callable[[str], None]
+"""To people, or as a line of the log."""
 Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Of the order that the reviews come in.")]
 
 
@@ -71,56 +73,53 @@ def follow(
     (topic review-state); the first reads all reviews there are. A tone is said where it has moved by 0.01, or turned
     for the worse. With --json a line of JSON per tone.
     """
+    import structlog
+
     from streams.review_feed import ReviewError, ReviewFeed
     from streams.running import configure_logging
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     configure_logging(log_json=log_json)
     people = screen(stderr=True)
-    feed = ReviewFeed(settings, _Teller(people, as_json))
+    say: Say = structlog.get_logger().info if log_json else people.print
+    progress = Progress(console=people, transient=True, disable=log_json or not people.is_terminal)
+
+    def tell(tones: "Sequence[Tone]") -> None:
+        for tone in tones if as_json else ():
+            typer.echo(msgspec.json.encode(tone))
+        for tone in feed.reviewer.newly_turned:
+            say(f"{tone.of} {tone.name} has turned: {tone.tone:.2f} of late")
+
+    feed = ReviewFeed(settings, tell)
     try:
-        asyncio.run(_until_told(_served(feed, settings, port, people, follow=not once)))
+        asyncio.run(_until_told(_served(feed, settings, port, say, progress, follow=not once)))
     except ReviewError as error:
         fail(error)
     read = feed.reviewer
-    people.print(f"{read.reviews:,} reviews read, {read.refused:,} refused, {read.repeated:,} sent again")
+    say(f"{read.reviews:,} reviews read, {read.refused:,} refused, {read.repeated:,} sent again")
 
 
-class _Teller:
-    """Says which tones have turned, to people once, and all of them to machines."""
-
-    def __init__(self, people: Console, as_json: bool) -> None:
-        self._people, self._as_json = people, as_json
-        self._turned: dict[bytes, int] = {}
-
-    def __call__(self, tones: "Sequence[Tone]") -> None:
-        for tone in tones:
-            if self._as_json:
-                typer.echo(msgspec.json.encode(tone))
-            if tone.turned_ms is not None and self._turned.get(tone.key) != tone.turned_ms:
-                self._turned[tone.key] = tone.turned_ms
-                self._people.print(f"{tone.of} {tone.name} has turned: {tone.tone:.2f} of late")
-
-
-async def _served(feed: "ReviewFeed", settings: "Settings", port: int | None, people: Console, *, follow: bool) -> None:
+async def _served(
+    feed: "ReviewFeed", settings: "Settings", port: int | None, say: Say, progress: Progress, *, follow: bool
+) -> None:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(feed)
         if port is not None:
             from streams.review_web import serving
 
-            people.print(f"{await stack.enter_async_context(serving(feed.reviewer, settings, port))}/metrics")
-        with Progress(console=people, transient=True) as progress:
-            await feed.run(follow=follow, on_read=_Start(feed, people, progress))
+            say(f"{await stack.enter_async_context(serving(feed.reviewer, settings, port))}/metrics")
+        with progress:
+            await feed.run(follow=follow, on_read=_Start(feed, say, progress))
 
 
 class _Start:
     """Says from where the reader goes on, how far it has come, and when it has read what was there."""
 
-    def __init__(self, feed: "ReviewFeed", people: Console, progress: Progress) -> None:
+    def __init__(self, feed: "ReviewFeed", say: Say, progress: Progress) -> None:
         self._begin, self._end = feed.reviewer.next_offset, feed.end
-        self._people, self._progress = people, progress
+        self._say, self._progress = say, progress
         where = f"goes on after what {self._begin:,} taught" if self._begin else "begins with the first review there is"
-        people.print(f"{where}, up to review {self._end:,}")
+        say(f"{where}, up to review {self._end:,}")
         self._task = progress.add_task("reviews", total=max(self._end - self._begin, 0))
         self._waits = True
 
@@ -129,7 +128,7 @@ class _Start:
         if self._waits and next_offset >= self._end:
             self._waits = False
             self._progress.stop()
-            self._people.print("has read what was there")
+            self._say("has read what was there")
 
 
 async def _until_told(work: "Coroutine[None, None, None]") -> None:

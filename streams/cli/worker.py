@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Model, Prefix, settings_of
 
 
@@ -44,8 +45,7 @@ def worker(
     try:
         status = run(settings, log_json=log_json)
     except (ListenError, ModelError, RecoveryError, RulesError, TextEncoderError, TopicsError, TracesError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
+        fail(error)
     raise typer.Exit(status)
 
 

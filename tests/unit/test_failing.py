@@ -123,6 +123,20 @@ def test_a_file_of_the_token_that_is_not_there_is_no_port_that_is_taken(command:
     assert "SALIENCE_WEB_TOKEN_FILE=no-such-file is no file" in told.stderr
 
 
+@pytest.mark.parametrize("command", ["worker", "console", "lag serve", "reviews follow"])
+@pytest.mark.parametrize(
+    ("option", "said"), [("", "no-such-file is no file"), ("--nosuch", "No such option: --nosuch")]
+)
+def test_under_log_json_why_a_command_ends_is_a_line_of_the_log(command: str, option: str, said: str) -> None:
+    asked = [*command.split(), "--log-json", *option.split()]
+    told = CliRunner().invoke(app, asked, env={"SALIENCE_WEB_TOKEN_FILE": "no-such-file"})
+    assert (told.exit_code, told.stdout) == (2, "")
+    (line,) = map(json.loads, told.stderr.splitlines())
+    assert said in line["event"]
+    assert line["level"] == "error"
+    assert line["timestamp"].endswith("Z")
+
+
 def test_a_port_that_is_taken_is_told_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.running.configure_logging", lambda **_: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -29,12 +29,16 @@ BRANDS = {"shoe": "acme", "boot": "acme", "sock": ""}
 
 @dataclass
 class Broker:
-    """The topics, as far as readers of reviews see them; ``told``: all that was ever put on ``tones``, by key."""
+    """The topics, as far as readers of reviews see them; ``told``: all that was ever put on ``tones``, by key.
+
+    ``turned``: those with which somebody was told of a turn, likewise.
+    """
 
     ads: dict[str, str] = field(default_factory=dict)
     state: dict[bytes, bytes] = field(default_factory=dict)
     tones: dict[bytes, Tone] = field(default_factory=dict)
     told: dict[bytes, list[Tone | None]] = field(default_factory=lambda: defaultdict(list))
+    turned: dict[bytes, list[Tone]] = field(default_factory=lambda: defaultdict(list))
 
     def reader(self, end: int = 10_000) -> Reviewer:
         """A new one, which has read what stands here."""
@@ -62,6 +66,8 @@ class Broker:
             self.told[key].append(tone)
         write(self.tones, dict.fromkeys(gone))
         self.tones |= {tone.key: tone for tone in news}
+        for tone in one.newly_turned:
+            self.turned[tone.key].append(tone)
 
 
 def write(topic: dict[bytes, bytes], messages: Mapping[bytes, bytes | None]) -> None:
@@ -125,6 +131,7 @@ def test_who_goes_on_anywhere_knows_and_tells_to_the_last_bit_what_one_who_never
         play(whole, log, cuts, {})
         play(cut, log, cuts, endings)
     assert cut.told == whole.told  # nothing twice, nothing left out, in the same order
+    assert cut.turned == whole.turned
     assert cut.tones == whole.tones
     assert cut.state == whole.state  # weights, tones, tests and counts alike
 
@@ -156,6 +163,23 @@ def test_a_turn_is_counted_once_whoever_counts() -> None:
     owed = again.news()
     assert {tone.key for tone in owed if tone.turned_ms is not None} == {b"ad/shoe", b"brand/acme"}
     assert again.turned == one.turned
+
+
+@pytest.mark.parametrize("ending", get_args(Ending))
+def test_a_turn_that_was_told_is_not_told_again_after_a_restart_and_one_that_was_not_is(ending: Ending) -> None:
+    broker = Broker()
+    one = play(broker, records(stream(600)), [600], {})
+    list(one.take(worse := records(stream(50, share=0.1, seed=2, first=600), first=600)))
+    broker.tell(one, ending)
+    before = set(broker.turned)
+    again = broker.reader()
+    list(again.take(worse[again.begin - 600 :]))
+    broker.tell(again)
+    list(again.take(records(stream(50, share=0.1, seed=3, first=650), first=650)))
+    broker.tell(again)
+    assert {key: len(tones) for key, tones in broker.turned.items()} == {b"ad/shoe": 1, b"brand/acme": 1}
+    assert before == ({b"ad/shoe", b"brand/acme"} if ending == "in order" else set())
+    assert [tone for tone in broker.told[b"ad/shoe"] if tone and tone.turned_ms][1:]  # said again, as it is
 
 
 def test_a_turn_is_counted_though_who_noticed_it_ended_before_he_had_written_all() -> None:

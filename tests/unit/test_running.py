@@ -10,7 +10,7 @@ import pytest
 from streams.repeats import KINDS_MAX, REPEAT_MS, Repeats
 
 SAYS = """
-import logging, structlog
+import logging, structlog, warnings
 from streams.running import configure_logging
 configure_logging(log_json={json})
 structlog.get_logger().info("lane taken over", lane=3)
@@ -19,6 +19,7 @@ try:
     1 / 0
 except ZeroDivisionError:
     logging.getLogger("faust").exception("it failed")
+warnings.warn("this will go", RuntimeWarning)
 """
 
 
@@ -28,11 +29,12 @@ def lines(*, log_json: bool) -> list[str]:
 
 
 def test_every_line_is_an_object_the_libraries_lines_too() -> None:
-    ours, theirs, failed = map(json.loads, lines(log_json=True))
+    ours, theirs, failed, warned = map(json.loads, lines(log_json=True))
     assert (ours["event"], ours["level"], ours["lane"]) == ("lane taken over", "info", 3)
     assert (theirs["event"], theirs["level"], theirs["logger"]) == ("a broker is away", "warning", "aiokafka.consumer")
     assert "ZeroDivisionError" in failed["exception"]
-    assert all(line["timestamp"].endswith("Z") for line in (ours, theirs, failed))
+    assert "RuntimeWarning: this will go" in warned["event"]
+    assert all(line["timestamp"].endswith("Z") for line in (ours, theirs, failed, warned))
 
 
 def test_for_people_a_line_says_what_and_with_which_values() -> None:

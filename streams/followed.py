@@ -1,13 +1,21 @@
 """Whether topics that are followed are still those that they were when their reader began.
 
 Of a topic that is deleted aiokafka waits for more; of one that is made anew it reads on where the former one was.
-Either way its reader hears nothing and does not know. Kafka gives every topic an id, which aiokafka does not tell.
+Either way its reader hears nothing and does not know. Kafka gives every topic an id, which aiokafka does not tell. Of
+a broker that gives none (Kafka before 2.8) a topic made anew cannot be told from the former one, which is said once:
+its log's end may go back though it is the same, as when another replica leads.
 """
 
 import asyncio
 import time
 from collections.abc import Collection, Mapping
 
+import structlog
+
+log = structlog.get_logger()
+
+NO_ID = 22 * "A"
+"""Sixteen bytes of 0, as `streams.topic_admin.found` tells ids."""
 LOOK_S = 5.0
 """Between two looks: a metadata request each."""
 GONE_LOOKS = 2
@@ -30,6 +38,7 @@ class Followed:
         self._bootstrap, self._topics = bootstrap, topics
         self.ids = dict(ids or {})
         self._gone = 0
+        self._said = False
         self._due_s = 0.0
 
     async def look(self) -> None:
@@ -46,8 +55,18 @@ class Followed:
             there = await asyncio.to_thread(topic_admin.found, self._bootstrap, self._topics)
         except topic_admin.TopicsError:  # the reader waits for it, too
             return
-        others = [name for name, topic in there.items() if self.ids.setdefault(name, topic.id) != topic.id]
+        unknown = sorted(name for name, topic in there.items() if topic.id == NO_ID)
+        if unknown and not self._said:
+            self._said = True
+            log.warning("the broker gives topics no ids: whether one is made anew cannot be told", topics=unknown)
+        others = [name for name, topic in there.items() if self._is_other(name, topic.id)]
         gone = [name for name in self.ids if name in self._topics and name not in there]
         self._gone = self._gone + 1 if gone else 0
         if others or self._gone >= GONE_LOOKS:
             raise MadeAnewError(others or gone)
+
+    def _is_other(self, name: str, found: str) -> bool:
+        """Whether the topic of this id is another than that of its name was; an id that was not known is kept."""
+        known = self.ids.get(name, NO_ID)
+        self.ids[name] = known if found == NO_ID else found
+        return NO_ID not in (known, found) and known != found

@@ -3,8 +3,10 @@
 import asyncio
 
 import pytest
+from confluent_kafka import Uuid
+from structlog.testing import capture_logs
 
-from streams.followed import GONE_LOOKS, Followed, MadeAnewError
+from streams.followed import GONE_LOOKS, NO_ID, Followed, MadeAnewError
 from streams.topic_admin import Found, TopicsError
 
 HERE = {"ads": Found("id-1", 1), "clicks": Found("id-2", 1)}
@@ -48,3 +50,26 @@ def test_a_topic_that_was_not_there_at_first_may_come(monkeypatch: pytest.Monkey
     for there in ({"ads": HERE["ads"]}, HERE, HERE):
         check(followed, there, monkeypatch)
     assert followed.ids["clicks"] == "id-2"
+
+
+def test_of_topics_without_ids_it_is_said_once_that_one_made_anew_cannot_be_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert str(Uuid(0, 0)) == NO_ID
+    followed, nameless = Followed("b", list(HERE)), HERE | {"clicks": Found(NO_ID, 1)}
+    with capture_logs() as said:
+        for there in (nameless, nameless, HERE, nameless, HERE):  # as while brokers are upgraded, one after the other
+            check(followed, there, monkeypatch)
+    (line,) = said
+    assert (line["log_level"], line["topics"]) == ("warning", ["clicks"])
+    assert followed.ids == {"ads": "id-1", "clicks": "id-2"}
+    with pytest.raises(MadeAnewError, match=r"^clicks: deleted or made anew"):
+        check(followed, HERE | {"clicks": Found("id-3", 1)}, monkeypatch)
+
+
+def test_a_topic_without_an_id_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = Followed("b", ["ads"])
+    for there in ({"ads": Found(NO_ID, 1)}, *[dict[str, Found]()] * (GONE_LOOKS - 1)):
+        check(followed, there, monkeypatch)
+    with pytest.raises(MadeAnewError, match=r"^ads: deleted or made anew"):
+        check(followed, {}, monkeypatch)

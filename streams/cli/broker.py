@@ -25,6 +25,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 PortOption = Annotated[
     int, typer.Option("--port", min=1, max=65_533, help="On 127.0.0.1; further nodes take the next ones.")
 ]
+OnePortOption = Annotated[int, typer.Option("--port", min=1, max=65_535, help="On 127.0.0.1.")]
 NodesOption = Annotated[int, typer.Option("--nodes", help="1, or 3: then one may be lost.")]
 
 
@@ -38,7 +39,7 @@ app.add_typer(apache, name="apache")
 
 
 @embedded.command("up", epilog="Example: salience broker embedded up --port 9192")
-def embedded_up(port: PortOption = DEFAULT_PORT, home: HomeOption = HOME, as_json: JsonOption = False) -> None:
+def embedded_up(port: OnePortOption = DEFAULT_PORT, home: HomeOption = HOME, as_json: JsonOption = False) -> None:
     """Start the embedded broker and leave it running."""
     from deploy.brokers.embedded import EmbeddedBroker
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from streams.cli.options import Bootstrap, Model, Prefix, settings_of
+from streams.cli.options import Bootstrap, Host, LogJson, Model, Prefix, settings_of
 
 EPILOG = "Example: salience console --port 9310"
 
@@ -16,16 +16,16 @@ def console(
     prefix: Prefix = None,
     group: Annotated[str | None, typer.Option(help="The workers' consumer group (SALIENCE_GROUP).")] = None,
     model: Model = None,
-    host: Annotated[
-        str | None, typer.Option(help="Beyond loopback with SALIENCE_WEB_TOKEN (SALIENCE_WEB_HOST).")
-    ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one, which is printed.")] = 9310,
+    host: Host = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="To listen on; 0: any free one, which is logged.")
+    ] = 9310,
     every: Annotated[float, typer.Option("--every", min=0.1, max=60, help="Seconds between two looks at the lag.")] = 1,
     stuck_after: Annotated[
         float,
         typer.Option("--stuck-after", min=1, max=3_600, help="Seconds behind without progress that are STALL or STOP."),
     ] = 10.0,
-    log_json: Annotated[bool, typer.Option(help="Log lines as JSON.")] = False,
+    log_json: LogJson = False,
 ) -> None:
     """Serve the live console until stopped: throughput, latency, lag, click rates, campaigns, models, "why this ad?".
 

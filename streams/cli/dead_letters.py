@@ -100,7 +100,9 @@ def show(
 
 @app.command(epilog="Example: salience dead-letters requeue --stage state --error LaneFull")
 def requeue(
-    letters: Annotated[list[str] | None, typer.Argument(metavar="[PARTITION:OFFSET]...", help="Only these.")] = None,
+    letters: Annotated[
+        list[str] | None, typer.Argument(metavar="PARTITION:OFFSET", help="Only these, as list names them.")
+    ] = None,
     stage: Stage = None,
     error: Error = None,
     topic: Origin = None,

@@ -30,7 +30,12 @@ app = typer.Typer(help="Compare models on a log.", no_args_is_help=True)
 DataOption = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of the log's files.")]
 TestOption = Annotated[
     Path | None,
-    typer.Option("--test", exists=True, dir_okay=False, help="A later file of impressions; all of --data trains then."),
+    typer.Option(
+        "--test",
+        exists=True,
+        dir_okay=False,
+        help="A later file of impressions; all of --data trains then, without a share.",
+    ),
 ]
 ShareOption = Annotated[
     float | None,
@@ -38,7 +43,7 @@ ShareOption = Annotated[
         "--train-share",
         min=0.05,
         max=0.95,
-        help="Of the log's time, from the first impression on, that trains; the rest tests. Not with --test.",
+        help="Of the log's time, from the first impression on, that trains; the rest tests.",
         show_default="0.8",
     ),
 ]
@@ -108,7 +113,7 @@ def log(
 ) -> None:
     """Train on the first 80 % of the time of a log of your own, or another share, and test on the rest: as kuairand.
 
-    The log is as ``salience export-log`` writes it. Where there are reviews, a further model hears of none.
+    The log is as salience export-log writes it. Where there are reviews, a further model hears of none.
     """
     _require("pyarrow")
     from streams.cli.trials import TRAIN_SHARE, trial_of
@@ -136,7 +141,7 @@ def demo(
     lanes: LanesOption = 8,
     as_json: Json = False,
 ) -> None:
-    """The same with the demo's shoppers, whose tastes are known: those drawn by --seed, shown ads at random."""
+    """As kuairand, with the demo's shoppers, whose tastes are known: those drawn by --seed, shown ads at random."""
     _require()
     from streams.cli.trials import TRAIN_SHARE, trial_of
     from streams.demo.shop import simulate_log
@@ -192,8 +197,10 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
 
 
 ArmsOption = Annotated[
-    Path | None, typer.Option("--test", exists=True, dir_okay=False, help="A later file of arms; all of --data trains.")
+    Path | None,
+    typer.Option("--test", exists=True, dir_okay=False, help="A later file of arms; --data before it trains."),
 ]
+DrawsOption = Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")]
 ZOption = Annotated[float, typer.Option("--z-min", min=0.0, help="Test pairs whose |z| is this or more.")]
 TRAIN_SHARE = 0.8
 """Of a log's tests, by week; the weeks after them test."""
@@ -201,7 +208,7 @@ TRAIN_SHARE = 0.8
 
 @app.command(epilog="Example: salience evaluate headlines --data ./upworthy --json")
 def headlines(
-    data: DataOption, test: ArmsOption = None, z_min: ZOption = 3.0, seed: SeedOption = 1, as_json: Json = False
+    data: DataOption, test: ArmsOption = None, z_min: ZOption = 3.0, seed: DrawsOption = 1, as_json: Json = False
 ) -> None:
     """Tell which of two headlines is clicked more: text vectors beside plain figures, words, and "longer wins".
 

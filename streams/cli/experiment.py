@@ -35,7 +35,9 @@ Guardrails = Annotated[list[str], typer.Option("--guardrail", help="METRIC=LOSS:
 Ramp = Annotated[
     float | None,
     typer.Option(
-        min=0.0, max=1.0, help="Share of the experiment's users who take part: 1; of a bandit's cohorts, 0.1."
+        min=0.0,
+        max=1.0,
+        help="Share of the experiment's users who take part, or of each of a bandit's cohorts; else 1, or 0.1.",
     ),
 ]
 Every = Annotated[float, typer.Option("--every", min=0.2, max=3_600, help="Seconds between two looks.")]
@@ -54,12 +56,12 @@ def create(
     allocation: Annotated[
         str, typer.Option(help="fixed, or bandit: the better an arm, the more of the next users it gets.")
     ] = "fixed",
-    minimum: Annotated[float | None, typer.Option(help="Share that a bandit leaves every arm: 0.1.")] = None,
+    minimum: Annotated[float | None, typer.Option(help="Share that a bandit leaves every arm; else 0.1.")] = None,
     interleave: Annotated[
         bool, typer.Option("--interleave", help="Show both arms' rankings in one placement: whose picks are clicked?")
     ] = False,
     epoch: Annotated[
-        int | None, typer.Option(help="Seconds between a bandit's cohorts, each the ramp's size: 3,600.")
+        int | None, typer.Option(help="Seconds between a bandit's cohorts, each the ramp's size; else 3,600.")
     ] = None,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from streams.cli.options import Bootstrap, Json, settings_of
+from streams.cli.options import Bootstrap, Host, Json, LogJson, settings_of
 from streams.cli.screen import coloured, screen
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 By = Literal["partition", "topic", "group"]
-Groups = Annotated[list[str] | None, typer.Option("--group", help="Only this group; may be given again. All else.")]
+Groups = Annotated[list[str] | None, typer.Option("--group", help="Only this group; may be given again; else all.")]
 Prefix = Annotated[str | None, typer.Option(help="Only topics that begin so (SALIENCE_TOPIC_PREFIX).")]
 Every = Annotated[float, typer.Option("--every", min=0.1, max=60, help="Seconds between two polls.")]
 Window = Annotated[float, typer.Option("--window", min=2, max=3_600, help="Seconds that rates and trends look back.")]
@@ -86,14 +86,14 @@ def serve(
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     group: Groups = None,
-    host: Annotated[
-        str | None, typer.Option(help="Beyond loopback with SALIENCE_WEB_TOKEN (SALIENCE_WEB_HOST).")
-    ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one, which is printed.")] = 9308,
+    host: Host = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="To listen on; 0: any free one, which is logged.")
+    ] = 9308,
     every: Every = 1.0,
     window: Window = 30.0,
     stuck_after: Stuck = 10.0,
-    log_json: Annotated[bool, typer.Option(help="Log lines as JSON.")] = False,
+    log_json: LogJson = False,
 ) -> None:
     """Serve the lag for Prometheus (/metrics), pages (/lag, /events) and probes (/healthz), until stopped."""
     import structlog

@@ -16,6 +16,12 @@ Bootstrap = Annotated[str | None, typer.Option(help="Kafka brokers, host:port (S
 Prefix = Annotated[str | None, typer.Option(help="Put before every topic name (SALIENCE_TOPIC_PREFIX).")]
 Model = Annotated[Path | None, typer.Option(help="Folder of a model's manifest.json (SALIENCE_MODEL).")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
+LogJson = Annotated[bool, typer.Option("--log-json", help="Log lines as JSON objects on stderr.")]
+Host = Annotated[
+    str | None,
+    typer.Option(help="Address to listen on; beyond loopback with SALIENCE_WEB_TOKEN alone (SALIENCE_WEB_HOST)."),
+]
+Guarantee = Annotated[str | None, typer.Option(help="exactly_once or at_least_once (SALIENCE_GUARANTEE).")]
 Users = Annotated[int, typer.Option("--users", min=2, help="Simulated shoppers.")]
 Hours = Annotated[float, typer.Option("--hours", min=1, help="Simulated hours.")]
 

@@ -22,7 +22,9 @@ def outcomes(
     """Tell AUC, log loss and calibration of what was predicted when impressions were shown.
 
     Beside the online click layer stands the attention model alone. The newest clicks, of whose time it is not known yet
-    what else is clicked, are left out. Example: salience outcomes --latest 5000
+    what else is clicked, are left out.
+
+    Example: salience outcomes --latest 5000
     """
     import numpy as np
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, settings_of
+from streams.cli.options import Bootstrap, Guarantee, Json, settings_of
 from streams.cli.screen import coloured, screen
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ SpeedOption = Annotated[
     str, typer.Option("--speed", help="full, or a multiple of real time such as 60 (with --no-worker).")
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many events.")]
-GuaranteeOption = Annotated[str | None, typer.Option("--guarantee", help="exactly_once or at_least_once.")]
 WorkerOption = Annotated[bool, typer.Option("--worker/--no-worker", help="Run a worker and check, or only fill.")]
 
 
@@ -46,7 +45,7 @@ def kuairand(
     partitions: PartitionsOption = 4,
     speed: SpeedOption = "full",
     limit: LimitOption = None,
-    guarantee: GuaranteeOption = None,
+    guarantee: Guarantee = None,
     worker: WorkerOption = True,
     as_json: Json = False,
 ) -> None:

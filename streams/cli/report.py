@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 OutOption = Annotated[Path, typer.Option("--out", dir_okay=False, help="The file; its folder is made where missing.")]
-LogOption = Annotated[
-    str, typer.Option("--log", help="topics, kuairand:DIR, or parquet:DIR (of `salience export-log`).")
-]
+LogOption = Annotated[str, typer.Option("--log", help="topics, kuairand:DIR, or parquet:DIR (of salience export-log).")]
 SinceOption = Annotated[
     str | None,
     typer.Option(

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, LogJson, Prefix, settings_of
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
@@ -62,16 +62,21 @@ def follow(
     prefix: Prefix = None,
     once: Annotated[bool, typer.Option("--once", help="End when all that is there has been read.")] = False,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65_535, help="Serve /metrics and /healthz there, on SALIENCE_WEB_HOST.")
+        int | None,
+        typer.Option(
+            min=0, max=65_535, help="Serve /metrics and /healthz there, on SALIENCE_WEB_HOST; 0: any free one."
+        ),
     ] = None,
-    log_json: Annotated[bool, typer.Option(help="Log lines as JSON.")] = False,
-    as_json: Json = False,
+    log_json: LogJson = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout for every tone, one a line.")
+    ] = False,
 ) -> None:
     """Read the topic reviews until stopped, and put on tones how each ad and brand sounds; say when one turns.
 
     It learns from reviews with stars as they come, and hears those without. It goes on where the one before ended
     (topic review-state); the first reads all reviews there are. A tone is said where it has moved by 0.01, or turned
-    for the worse. With --json a line of JSON per tone.
+    for the worse.
     """
     import structlog
 

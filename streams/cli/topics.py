@@ -125,7 +125,7 @@ def acls(
     prefix: PrefixOption = "",
     group: Annotated[str, typer.Option(help="Group of the workers.", envvar="SALIENCE_GROUP")] = "salience",
     apply: Annotated[bool, typer.Option("--apply", help="Set them on the brokers, as who may.")] = False,
-    markdown: Annotated[bool, typer.Option(help="The table of deploy/ACLS.md.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table of deploy/ACLS.md.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print the least rights of a role as kafka-acls.sh lines, or set them."""

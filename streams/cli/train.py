@@ -126,7 +126,7 @@ def log(
     text: TextOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn from a log of your own, as ``salience export-log`` writes it: Parquet files with the messages' fields."""
+    """Learn from a log of your own, as salience export-log writes it: Parquet files with the messages' fields."""
     _require_torch()
     from onnx_models.training import Config
     from streams.cli.trials import trial_of

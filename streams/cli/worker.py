@@ -8,17 +8,17 @@ from typing import Annotated
 import typer
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Model, Prefix, settings_of
+from streams.cli.options import Bootstrap, Guarantee, LogJson, Model, Prefix, settings_of
 
 
 def worker(
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
-    guarantee: Annotated[str | None, typer.Option(help="exactly_once or at_least_once.")] = None,
+    guarantee: Guarantee = None,
     model: Model = None,
-    home: Annotated[Path | None, typer.Option(help="Snapshots and logs of this machine.")] = None,
-    log_json: Annotated[bool, typer.Option(help="Log lines as JSON.")] = False,
-    supervise: Annotated[bool, typer.Option(help="Start it again whenever it fails.")] = False,
+    home: Annotated[Path | None, typer.Option(help="Folder of snapshots and logs (SALIENCE_HOME).")] = None,
+    log_json: LogJson = False,
+    supervise: Annotated[bool, typer.Option("--supervise", help="Start it again whenever it fails.")] = False,
 ) -> None:
     """Take lanes of clicks and impressions, and publish placements until stopped.
 

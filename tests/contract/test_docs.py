@@ -68,6 +68,20 @@ def test_every_command_helps_with_an_example_that_names_it(path: tuple[str, ...]
     assert f"salience {' '.join(path)}" in said.rpartition("Example")[2]
 
 
+@pytest.mark.parametrize("path", list(_leaves(get_command(app))), ids=" ".join)
+def test_help_speaks_of_options_that_the_command_has_and_as_terminals_show_it(path: tuple[str, ...]) -> None:
+    command: Any = get_command(app)
+    for word in path:
+        beside, command = command.commands, command.commands[word]
+    said = " ".join([command.help or "", *(getattr(one, "help", None) or "" for one in command.params)])
+    assert "``" not in said
+    own = {option for one in command.params for option in one.opts + one.secondary_opts}
+    others = rf"\b(?:{'|'.join(beside)}) --[a-z-]+"
+    assert set(re.findall(r"--[a-z][a-z-]+", re.sub(others, "", said.partition("Example")[0]))) <= own
+    switches = {option for one in command.params for option in one.secondary_opts}
+    assert switches <= {"--refused", "--no-worker"}  # who leaves a flag away has said no
+
+
 def test_shells_can_complete_commands() -> None:
     script = CliRunner().invoke(app, [], prog_name="salience", env={"_SALIENCE_COMPLETE": "source_bash"})
     assert "complete" in script.output

@@ -1,6 +1,7 @@
 """The referee's process when brokers fail, on clients that follow a script."""
 
 import asyncio
+import itertools
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from streams.cli import app
 from streams.control_wire import Allocation, ArmSetting, CohortSetting, ControlMessage, ExperimentSetting, Guardrail
 from streams.experiment_report import ExperimentReport
-from streams.experiments import create, start
+from streams.experiments import Bandit, create, start
 from streams.reading import MissingTopicError
 from streams.referee_service import RefereeService
 from streams.settings import Settings
@@ -24,6 +25,8 @@ from streams.topics import CHANGELOG, CONTROL, OUTCOMES
 
 ARMS = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}))
 GUARDRAILS = (Guardrail(metric="ctr", most_loss=0.1),)
+DRAFT = create({}, "warmth", ARMS, layer="r", width=1.0, primary="ctr", guardrails=GUARDRAILS, time_ms=1)
+RUNNING = start(DRAFT, 1.0, 2)
 HERE = TopicPartition(CONTROL, 0)
 
 
@@ -35,17 +38,34 @@ def cohort(upto: float, *shares: float) -> Allocation:
     return Allocation(experiment="warmth", number=1, cohorts=(CohortSetting(upto=upto, shares=shares),), time_ms=3)
 
 
-class Client:
-    """A consumer that gives one running experiment, and ``further`` messages, and a producer."""
+class Broker:
+    """The control topic, of which a reader's first poll after a write gives nothing yet."""
 
-    further: Sequence[ControlMessage] = ()
+    def __init__(self, messages: Sequence[ControlMessage]) -> None:
+        self.written = list(messages)
+        self._given = 0
 
-    def __init__(self, **_: object) -> None:
-        draft = create({}, "warmth", ARMS, layer="r", width=1.0, primary="ctr", guardrails=GUARDRAILS, time_ms=1)
-        messages = [start(draft, 1.0, 2), *self.further]
-        self._records = [
-            SimpleNamespace(key=one.key, value=msgspec.json.encode(one), offset=at) for at, one in enumerate(messages)
+    def write(self, messages: Sequence[ControlMessage]) -> list[int]:
+        """Their offsets."""
+        self.written += messages
+        return [*range(len(self.written) - len(messages), len(self.written))]
+
+    def poll(self, after: int) -> list[Any]:
+        """Records from the offset ``after`` on, of what was there at the poll before."""
+        given, self._given = self._given, len(self.written)
+        return [
+            SimpleNamespace(key=one.key, value=msgspec.json.encode(one), offset=at)
+            for at, one in enumerate(self.written[:given])
+            if at >= after
         ]
+
+
+class Client:
+    """A consumer of the broker's topic, and of others that hold nothing; and a producer."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._at = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,11 +79,12 @@ class Client:
     async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(partitions, 0)
 
-    async def position(self, _tp: TopicPartition) -> int:
-        return 1 - len(self._records)
+    async def position(self, tp: TopicPartition) -> int:
+        return self._at if tp == HERE else 0
 
-    async def getmany(self, *_partitions: TopicPartition, **_: object) -> dict[TopicPartition, list[Any]]:
-        records, self._records = self._records, []
+    async def getmany(self, *partitions: TopicPartition, **_: object) -> dict[TopicPartition, list[Any]]:
+        records = self._broker.poll(self._at) if HERE in partitions else []
+        self._at += len(records)
         return {HERE: records} if records else {}
 
     async def send(self, *_: object, **__: object) -> "asyncio.Future[None]":
@@ -73,17 +94,28 @@ class Client:
 
 
 class Shop:
-    """What a referee sees and says, where publishing fails with ``errors`` first; every experiment breaks a rule."""
+    """What a referee sees and says, where publishing fails with ``errors`` first; every experiment breaks a rule.
 
-    def __init__(self, errors: Sequence[KafkaError], monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    ``others``: messages that others write just before the referee's first.
+    """
+
+    def __init__(
+        self,
+        errors: Sequence[KafkaError],
+        monkeypatch: pytest.MonkeyPatch,
+        home: Path,
+        messages: Sequence[ControlMessage] = (RUNNING,),
+    ) -> None:
         self._errors = list(errors)
+        self.broker = Broker(messages)
+        self.others: list[ControlMessage] = []
         self.missing = ""
         self.published: list[ControlMessage] = []
         self.reported: list[str] = []
         self.said: list[str] = []
         at = "streams.referee_service"
-        monkeypatch.setattr(f"{at}.AIOKafkaConsumer", Client)
-        monkeypatch.setattr(f"{at}.AIOKafkaProducer", Client)
+        monkeypatch.setattr(f"{at}.AIOKafkaConsumer", lambda **_: Client(self.broker))
+        monkeypatch.setattr(f"{at}.AIOKafkaProducer", lambda **_: Client(self.broker))
         monkeypatch.setattr("streams.topic_admin.found", self._found)
         monkeypatch.setattr(f"{at}.log_ends", self._log_ends)
         monkeypatch.setattr(f"{at}.publish", self._publish)
@@ -98,13 +130,15 @@ class Shop:
         return {name: Found(f"id-of-{name}", 1) for name in names if name != self.missing}
 
     async def _log_ends(self, *_: object) -> dict[TopicPartition, int]:
-        return {HERE: 1}
+        return {HERE: len(self.broker.written)}
 
     async def _publish(self, _settings: Settings, messages: Sequence[ControlMessage]) -> list[int]:
         if self._errors:
             raise self._errors.pop(0)
         self.published += messages
-        return [0]
+        self.broker.write(self.others)
+        self.others.clear()
+        return self.broker.write(messages)
 
     def _report(self, reports: Sequence[ExperimentReport]) -> None:
         self.reported += [one.status for one in reports]
@@ -154,13 +188,33 @@ def test_of_two_referees_the_first_lets_a_cohort_in_and_its_word_is_made_the_new
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     first, other = cohort(0.4, 0.8, 0.2), cohort(0.4, 0.2, 0.8)
-    monkeypatch.setattr(Client, "further", [first, other])
-    shop = Shop([], monkeypatch, tmp_path)
+    shop = Shop([], monkeypatch, tmp_path, [RUNNING, first, other])
 
     with pytest.raises(EndError):
         asyncio.run(shop.service.run())
 
     assert shop.published[0] == first
+
+
+def test_a_referee_lets_nobody_in_before_it_has_read_its_last_word_and_what_others_wrote_before_that(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bandit = Bandit(minimum=0.1, epoch_s=1)
+    draft = create({}, "warmth", ARMS, layer="r", width=1.0, primary="ctr", guardrails=(), time_ms=1, bandit=bandit)
+    shop = Shop([], monkeypatch, tmp_path, [start(draft, 0.2, 2)])
+    monkeypatch.setattr("streams.referee_service.breached", lambda *_: None)
+    monkeypatch.setattr("streams.referee_service.wall_ms", itertools.count(10_000, 1_000 * bandit.epoch_s).__next__)
+    shop.others.append(others := cohort(0.4, 0.8, 0.2))
+
+    with pytest.raises(EndError):
+        asyncio.run(shop.service.run())
+
+    ours, again, further = shop.published
+    assert isinstance(ours, Allocation)
+    assert isinstance(further, Allocation)
+    assert not ours.stands_after(others)
+    assert again == others
+    assert further.cohorts[:-1] == others.cohorts
 
 
 def test_the_command_keeps_the_clients_from_telling_an_outage_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:

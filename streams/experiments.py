@@ -243,7 +243,8 @@ def next_cohort(
 ) -> Allocation | None:
     """A bandit's cohorts with one more, whose users come to the arms in ``shares``; None before its time, or after all.
 
-    The cohorts before it stay as they are: a user who was moved would have seen two arms, and count for neither.
+    The cohorts before it stay as they are: a user who was moved would have seen two arms, and count for neither. None,
+    too, where a setting that no command makes leaves no such cohort.
     """
     cohorts = allocation.cohorts if allocation is not None and allocation.number == setting.number else ()
     since_ms = allocation.time_ms if allocation is not None and cohorts else setting.time_ms
@@ -251,9 +252,14 @@ def next_cohort(
     if setting.status != "running" or time_ms - since_ms < 1_000 * setting.epoch_s or upto >= 1:
         return None
     further = CohortSetting(upto=min(upto + setting.ramp, 1.0), shares=tuple(shares))
-    return Allocation(
+    made = Allocation(
         experiment=setting.experiment, number=setting.number, cohorts=(*cohorts, further), time_ms=time_ms
     )
+    try:
+        definition(setting, made)
+    except ValueError:
+        return None
+    return made
 
 
 def _changed_by(setting: ExperimentSetting) -> set[str]:

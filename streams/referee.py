@@ -147,30 +147,35 @@ class Referee:
 
     # --- what is followed ----------------------------------------------------------------------------------
 
-    def follow(self, setting: ExperimentSetting) -> bool:
+    def follow(self, setting: ExperimentSetting) -> None:
         """Take an experiment's newest setting. A draft is not watched; a stopped one keeps its last look.
 
-        False where its number is another experiment's: what is known under it is of that one.
+        Raises `ValueError`, and what was known stays, where it cannot be, where its number is another experiment's or
+        its arms are others: what is known is of those.
         """
         if (known := self.watched.get(setting.number)) is not None:
             if known.setting.experiment != setting.experiment:
-                return False
+                raise ValueError(f"its number {setting.number} is that of {known.setting.experiment}")
+            if (known.setting.arms, known.setting.interleaved) != (setting.arms, setting.interleaved):
+                raise ValueError("its arms are others than those that are judged")
+            definition(setting, known.allocation)
             known.setting = setting
         elif setting.status == "running":
             self.watched[setting.number] = Watched.of(setting)
             self.watched[setting.number].grow(len(self.ids))
-            self.allocate(self._allocations.get(setting.experiment))
-        return True
+            if (told := self._allocations.get(setting.experiment)) is not None:
+                self.allocate(told)
 
-    def allocate(self, told: Allocation | None) -> None:
-        """Take an experiment's newest cohorts, which may come before the experiment."""
-        if told is None:
-            return
+    def allocate(self, told: Allocation) -> None:
+        """Take an experiment's newest cohorts, which may come before the experiment.
+
+        Raises `ValueError`, and the experiment keeps those it had, where these cannot be.
+        """
         self._allocations[told.experiment] = told
         watched = self.watched.get(told.number)
         if watched is not None and watched.setting.experiment == told.experiment:
+            watched.trial.shares = definition(watched.setting, told).shares
             watched.allocation = told
-            watched.trial.shares = watched.experiment.shares
 
     def take_ads(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
         """Learn the categories of ads: the first level of the path."""

@@ -7,8 +7,10 @@ that file it begins where the topics do.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -37,6 +39,8 @@ log = structlog.get_logger()
 POLL_MS = 100
 RECORDS_PER_READ = 5_000
 
+M = TypeVar("M", bound=ControlMessage)
+
 
 class RefereeError(RuntimeError):
     """The referee cannot go on; the message says what to do."""
@@ -51,8 +55,8 @@ class RefereeService:
         self._settings, self._every_ms, self._on_reports = settings, every_ms, on_reports
         self._control = Control(settings.control_entries_max)
         self._referee = Referee()
-        self._control.on(ExperimentSetting, self._follow)
-        self._control.on(Allocation, lambda _name, allocation: self._referee.allocate(allocation))
+        self._control.on(ExperimentSetting, partial(self._heed, self._referee.follow))
+        self._control.on(Allocation, partial(self._heed, self._referee.allocate))
         self._offsets: Offsets = {}
         self._followed = Followed(settings.bootstrap, ())
         self._ends: dict[TopicPartition, int] = {}
@@ -61,9 +65,13 @@ class RefereeService:
         """Looks in a row at which the brokers failed."""
         self.file: Path = settings.home / "referee" / f"{settings.topic_prefix}experiments.npz"
 
-    def _follow(self, name: str, setting: ExperimentSetting | None) -> None:
-        if setting is not None and not self._referee.follow(setting):
-            log.warning("experiment not judged: its number is another's", experiment=name, number=setting.number)
+    def _heed(self, take: Callable[[M], None], name: str, message: M | None) -> None:
+        """What cannot be is refused, as the workers refuse it, and ends nothing."""
+        try:
+            if message is not None:
+                take(message)
+        except ValueError as error:
+            log.warning("experiment's message refused", experiment=name, error=str(error))
 
     async def run(self, *, follow: bool = True) -> None:
         """Read, look, publish; a look at which the brokers fail is left to the next one, where there is to be one.
@@ -90,11 +98,12 @@ class RefereeService:
             await self._seek(consumer, groups)
             due_ms = tick_ms()
             while True:
-                idle = not await self._read(consumer, groups)
-                if tick_ms() >= due_ms or (idle and not follow):
+                await self._read(consumer, groups)
+                ended = not follow and await self._is_caught_up(consumer)
+                if ended or tick_ms() >= due_ms:
                     await self._look(consumer, producer, last=not follow)
                     due_ms = tick_ms() + self._every_ms
-                if idle and not follow:
+                if ended:
                     return
 
     async def _seek(self, consumer: AIOKafkaConsumer, groups: list[list[TopicPartition]]) -> None:
@@ -109,9 +118,13 @@ class RefereeService:
     async def _is_caught_up(self, consumer: AIOKafkaConsumer) -> bool:
         return all([await consumer.position(tp) >= end for tp, end in self._ends.items()])
 
-    async def _read(self, consumer: AIOKafkaConsumer, groups: list[list[TopicPartition]]) -> int:
-        """Read each topic as far as it gives, in the order of ``groups``; the number of records."""
-        total = 0
+    async def _is_read(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> bool:
+        """Whether all that was committed at the last fetch has been read: a busy topic never gives nothing."""
+        ends = {tp: max(self._ends.get(tp, 0), consumer.last_stable_offset(tp) or 0) for tp in partitions}
+        return all([await consumer.position(tp) >= end for tp, end in ends.items()])
+
+    async def _read(self, consumer: AIOKafkaConsumer, groups: list[list[TopicPartition]]) -> None:
+        """Read each topic to its end as it is then, in the order of ``groups``."""
         takers: tuple[Callable[[Mapping[TopicPartition, list[Record]]], None], ...] = (
             self._take_control, self._take_ads, self._take_impressions, self._take_outcomes, self._take_rows,
         )  # fmt: skip
@@ -129,10 +142,9 @@ class RefereeService:
                             continue
                         break
                     await asyncio.to_thread(take, batches)
-                    total += sum(map(len, batches.values()))
                     for tp, records in batches.items():
                         self._offsets[tp.topic, tp.partition] = records[-1].offset + 1
-                    if last:
+                    if last or await self._is_read(consumer, partitions):
                         break  # impressions first, again
         except MadeAnewError as error:
             if error.topics == {self._settings.topic_prefix + ADS}:  # read whole at every start
@@ -142,7 +154,6 @@ class RefereeService:
             raise RefereeError(
                 f"{error}: the topics no longer hold what {self.file} was to go on from; delete it to start anew"
             ) from error
-        return total
 
     def _take_control(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
         for records in batches.values():

@@ -16,7 +16,7 @@ from streams.clock import wall_ms
 
 if TYPE_CHECKING:
     from streams.control import Control
-    from streams.control_wire import ExperimentSetting
+    from streams.control_wire import Allocation, ExperimentSetting
     from streams.experiment_changes import Known
     from streams.experiment_report import ExperimentReport
     from streams.settings import Settings
@@ -159,7 +159,6 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
     import msgspec
 
     from streams.control_wire import Allocation, ExperimentSetting
-    from streams.experiments import definition
 
     control = _control(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
     known = control.all(ExperimentSetting)
@@ -168,15 +167,25 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
         return
     table = Table("experiment", "status", "layer", "range", "ramp", "arms", "guardrails", "reason")
     for one in sorted(known.values(), key=lambda setting: setting.number):
-        runs = definition(one, control.get(Allocation, one.experiment))
-        shares = [f"{share:.0%}" if not one.interleaved else "in turns" for share in runs.shares[-1].tolist()]
-        models = [f" by {arm.model}" if arm.model else "" for arm in runs.arms]
-        arms = ", ".join(f"{arm.name}{by} {share}" for arm, by, share in zip(runs.arms, models, shares, strict=True))
-        upto = runs.later[-1].upto if runs.later else runs.ramp
+        ramp, arms = _as_it_runs(one, control.get(Allocation, one.experiment))
         rails = ", ".join(f"{rail.metric} {rail.most_loss:.0%}" for rail in one.guardrails)
         reserved = f"{one.low:.2f} to {one.high:.2f}"
-        table.add_row(one.experiment, one.status, one.layer, reserved, f"{upto:.0%}", arms, rails, one.reason)
+        table.add_row(one.experiment, one.status, one.layer, reserved, ramp, arms, rails, one.reason)
     screen().print(table if known else "There is no experiment yet; one begins with: salience experiment create")
+
+
+def _as_it_runs(setting: "ExperimentSetting", allocation: "Allocation | None") -> tuple[str, str]:
+    """How far an experiment has come, and its arms; or why nobody runs what other hands have written."""
+    from streams.experiments import definition
+
+    try:
+        runs = definition(setting, allocation)
+    except ValueError as error:
+        return "", f"refused: {error}"
+    shares = [f"{share:.0%}" if not runs.interleaved else "in turns" for share in runs.shares[-1].tolist()]
+    models = [f" by {arm.model}" if arm.model else "" for arm in runs.arms]
+    arms = ", ".join(f"{arm.name}{by} {share}" for arm, by, share in zip(runs.arms, models, shares, strict=True))
+    return f"{runs.later[-1].upto if runs.later else runs.ramp:.0%}", arms
 
 
 @app.command(epilog="Example: salience experiment report warmth")

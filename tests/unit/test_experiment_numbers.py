@@ -117,7 +117,11 @@ def test_an_experiment_with_the_number_of_another_ends_it_nowhere_and_runs_when_
 
     def follow(setting: ExperimentSetting) -> list[str]:
         switch.follow(setting.experiment, setting)
-        referee.follow(setting)
+        if (setting.experiment, setting.number) == ("fewer", 1):
+            with pytest.raises(ValueError, match="its number 1 is that of warmth"):
+                referee.follow(setting)
+        else:
+            referee.follow(setting)
         name = experiments.name_of(1)
         assert name is None or referee.watched[1].setting.experiment == "warmth"
         return [] if name is None else [name]

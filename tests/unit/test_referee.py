@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,13 +14,13 @@ from scoring.trial import SUMS
 from scoring.update import apply
 from streams.control_wire import ExperimentSetting
 from streams.experiment_report import report
-from streams.experiments import start, stop
+from streams.experiments import Bandit, next_cohort, start, stop
 from streams.referee import Referee
 from streams.referee_store import load, save
 from streams.wire import encode_json
 from tests.builders import START_MS, catalogue, click, columns_of, impression
 from tests.unit.test_duels import draft as duel_draft
-from tests.unit.test_experiments import played, row, running, shown
+from tests.unit.test_experiments import draft, played, row, running, shown
 
 SHOWN = {"event_id": "e", "user_id": "u", "ad_id": "a", "time_ms": 10, "slot": 0}
 
@@ -62,6 +63,12 @@ def test_an_impression_that_no_shop_means_exposes_nobody_and_ends_no_referee(
 
 def test_a_placement_whose_arm_is_negative_names_none() -> None:
     assert arms_of("0.1--2") == []
+
+
+@pytest.mark.parametrize(("ramp", "shares"), [(0.0, (0.5, 0.5)), (0.2, (1.1, -0.1))])
+def test_a_bandit_that_no_command_makes_lets_nobody_in(ramp: float, shares: tuple[float, ...]) -> None:
+    setting = msgspec.structs.replace(start(draft(bandit=Bandit(0.1, 60)), 0.2, 1), ramp=ramp)
+    assert next_cohort(setting, None, shares, 60_001) is None
 
 
 def test_a_referee_that_had_seen_nobody_goes_on_after_a_restart(tmp_path: Path) -> None:

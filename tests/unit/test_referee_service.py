@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError, NodeNotReadyError, TopicAuthorizationFai
 from typer.testing import CliRunner
 
 from streams.cli import app
+from streams.control import Control
 from streams.control_wire import Allocation, ArmSetting, CohortSetting, ControlMessage, ExperimentSetting, Guardrail
 from streams.experiment_report import ExperimentReport
 from streams.experiments import Bandit, create, start
@@ -21,13 +22,14 @@ from streams.reading import MissingTopicError
 from streams.referee_service import RefereeService
 from streams.settings import Settings
 from streams.topic_admin import Found
-from streams.topics import CHANGELOG, CONTROL, OUTCOMES
+from streams.topics import AD_IMPRESSIONS, CHANGELOG, CONTROL, OUTCOMES
 
 ARMS = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}))
 GUARDRAILS = (Guardrail(metric="ctr", most_loss=0.1),)
 DRAFT = create({}, "warmth", ARMS, layer="r", width=1.0, primary="ctr", guardrails=GUARDRAILS, time_ms=1)
 RUNNING = start(DRAFT, 1.0, 2)
-HERE = TopicPartition(CONTROL, 0)
+HERE, IMPRESSIONS = TopicPartition(CONTROL, 0), TopicPartition(AD_IMPRESSIONS, 0)
+POLLS_MAX = 100
 
 
 class EndError(Exception):
@@ -39,11 +41,23 @@ def cohort(upto: float, *shares: float) -> Allocation:
 
 
 class Broker:
-    """The control topic, of which a reader's first poll after a write gives nothing yet."""
+    """The control topic, of which a reader's first poll after a write gives nothing yet.
+
+    Where the shop is ``busy``, another impression comes at every poll; the first `POLLS_MAX` are answered.
+    """
 
     def __init__(self, messages: Sequence[ControlMessage]) -> None:
         self.written = list(messages)
+        self.busy = False
+        self.impressions = 0
         self._given = 0
+
+    def impression(self) -> list[Any]:
+        """One that names nobody."""
+        self.impressions += 1
+        if self.impressions > POLLS_MAX:
+            raise AssertionError("impressions are read for ever")
+        return [SimpleNamespace(key=b"u", value=b"{}", offset=self.impressions - 1)]
 
     def write(self, messages: Sequence[ControlMessage]) -> list[int]:
         """Their offsets."""
@@ -53,10 +67,13 @@ class Broker:
     def poll(self, after: int) -> list[Any]:
         """Records from the offset ``after`` on, of what was there at the poll before."""
         given, self._given = self._given, len(self.written)
+        return self.records()[after:given]
+
+    def records(self) -> list[Any]:
+        """All of them."""
         return [
             SimpleNamespace(key=one.key, value=msgspec.json.encode(one), offset=at)
-            for at, one in enumerate(self.written[:given])
-            if at >= after
+            for at, one in enumerate(self.written)
         ]
 
 
@@ -80,9 +97,14 @@ class Client:
         return dict.fromkeys(partitions, 0)
 
     async def position(self, tp: TopicPartition) -> int:
-        return self._at if tp == HERE else 0
+        return self._at if tp == HERE else self._broker.impressions
+
+    def last_stable_offset(self, tp: TopicPartition) -> int:
+        return len(self._broker.written) if tp == HERE else self._broker.impressions
 
     async def getmany(self, *partitions: TopicPartition, **_: object) -> dict[TopicPartition, list[Any]]:
+        if self._broker.busy and IMPRESSIONS in partitions:
+            return {IMPRESSIONS: self._broker.impression()}
         records = self._broker.poll(self._at) if HERE in partitions else []
         self._at += len(records)
         return {HERE: records} if records else {}
@@ -217,6 +239,54 @@ def test_a_referee_lets_nobody_in_before_it_has_read_its_last_word_and_what_othe
     assert further.cohorts[:-1] == others.cohorts
 
 
+TASTE = msgspec.structs.replace(RUNNING, experiment="taste", number=2)
+BANDIT = msgspec.structs.replace(TASTE, allocation="bandit", epoch_s=1, minimum=0.1, ramp=0.2)
+BACKWARDS = msgspec.structs.replace(cohort(0.1, 0.5, 0.5), experiment="taste", number=2)
+THREE = tuple(ArmSetting(arm=name, share=1 / 3) for name in ("as-is", "warmer", "third"))
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        [msgspec.structs.replace(TASTE, high=0.0)],
+        [msgspec.structs.replace(TASTE, number=RUNNING.number)],
+        [msgspec.structs.replace(RUNNING, high=0.0, revision=9)],
+        [msgspec.structs.replace(RUNNING, arms=THREE, revision=9)],
+        [msgspec.structs.replace(RUNNING, interleaved=True, revision=9)],
+        [BANDIT, BACKWARDS],
+        [BACKWARDS, BANDIT],
+    ],
+)
+def test_what_cannot_be_is_refused_and_ends_no_referee(
+    refused: Sequence[ControlMessage], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shop = Shop([], monkeypatch, tmp_path, [RUNNING, *refused])
+
+    with pytest.raises(EndError):
+        asyncio.run(shop.service.run())
+
+    assert shop.said[0] == "experiment's message refused"
+
+
+def test_a_shop_that_is_never_quiet_is_judged_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shop = Shop([], monkeypatch, tmp_path)
+    shop.broker.busy = True
+
+    with pytest.raises(EndError):
+        asyncio.run(shop.service.run())
+
+    assert shop.reported == ["stopped", "stopped"]
+
+
+def test_a_single_look_at_a_shop_that_is_never_quiet_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shop = Shop([], monkeypatch, tmp_path)
+    shop.broker.busy = True
+
+    asyncio.run(shop.service.run(follow=False))
+
+    assert shop.reported == ["stopped"]
+
+
 def test_the_command_keeps_the_clients_from_telling_an_outage_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     configured: list[bool] = []
     monkeypatch.setattr("streams.running.configure_logging", lambda **_: configured.append(True))
@@ -227,3 +297,15 @@ def test_the_command_keeps_the_clients_from_telling_an_outage_again_and_again(mo
 
     assert CliRunner().invoke(app, ["experiment", "referee"]).exit_code == 0
     assert configured == [True]
+
+
+def test_the_list_shows_an_experiment_that_cannot_be_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    control = Control()
+    control.take(Broker([RUNNING, msgspec.structs.replace(TASTE, high=0.0)]).records())
+    monkeypatch.setattr("streams.cli.experiment._control", lambda _: control)
+
+    listed = CliRunner().invoke(app, ["experiment", "list"], env={"COLUMNS": "200"})
+
+    assert listed.exit_code == 0
+    assert "warmer 50%" in listed.output
+    assert "refused: experiment taste: range 0.0 to 0.0" in listed.output

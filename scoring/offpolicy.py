@@ -1,6 +1,7 @@
 """What another policy would have earned, from the log of the one that ran: IPS, SNIPS, DM, DR, SNDR, switch-DR.
 
-Each estimate is a mean over N independent logged choices. For a choice: the reward seen, the weight
+Each estimate is a mean over N logged choices. Those of one person are alike, as who clicks clicks often, so that what
+is independent, and what intervals go by, is the person. For a choice: the reward seen, the weight
 w = π(chosen | context) / π₀(chosen | context) of the policy asked about over the one that logged it, and, for the
 estimators with a reward model q, q of what was chosen and the mean of q under the policy asked about.
 
@@ -10,35 +11,53 @@ estimators with a reward model q, q of what was chosen and the mean of q under t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 SWITCH_WEIGHT = 10.0
 """Default τ of switch-DR: a choice that counts more than ten times says more about chance than about the policy."""
 EFFECTIVE_MIN = 200
 """Below so many effective choices the normal interval is not to be believed."""
 ONE_WEIGHT_MAX = 0.1
-"""One choice with more than this share of all weight decides the estimate by itself."""
+"""Who has more than this share of all weight decides the estimate alone."""
+PEOPLE_MIN, REWARDED_MIN = 30, 20
+"""People, and choices that earned anything, below whom the normal interval is too narrow: at a nominal 95 % it covers
+88 % with 10 people of very different tastes, 92 % with 30; 90 % with 5 clicks, 93 % with 20."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """N logged choices as one policy asked about sees them, without a reward model; all arrays ``[N]``."""
+    """N logged choices as one policy asked about sees them, without a reward model; all arrays ``[N]``.
+
+    ``person``: a number of whoever each was made for; None: everyone came once.
+    """
 
     reward: Floats
     weight: Floats
+    person: Ints | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        sizes = {len(getattr(self, each.name)) for each in fields(self)}
+        told = (getattr(self, each.name) for each in fields(self))
+        sizes = {len(each) for each in told if each is not None}
         if len(sizes) != 1 or sizes == {0}:
             raise ValueError(f"logged choices: arrays of {sorted(sizes)} choices; expected one length, above 0")
         if not (np.isfinite(self.weight).all() and (self.weight >= 0).all()):
             raise ValueError("logged choices: a weight is negative or infinite; was a propensity of 0 logged?")
+
+    def of_people(self, values: Floats) -> Floats:
+        """Sums of ``values [N]`` over each person's choices, ``[P]``."""
+        if self.person is None:
+            return values
+        people, of = np.unique(self.person, return_inverse=True)
+        sums = np.zeros(len(people))
+        np.add.at(sums, of, values)
+        return sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +124,15 @@ def evaluate(log: Weighted, confidence: float = 0.95) -> dict[str, Estimate]:
         terms |= {name: of(log) for name, of in MODELLED.items()}
         residuals = log.weight * (log.reward - log.model_chosen)
         normalised["sndr"] = _self_normalised(log, log.model_policy, residuals)
-    plain = {name: _estimate(float(each.mean()), each, confidence) for name, each in terms.items()}
-    return plain | {name: _estimate(*each, confidence) for name, each in normalised.items()}
+    influences = {name: (float(each.mean()), each) for name, each in terms.items()} | normalised
+    return {name: _estimate(log, *each, confidence) for name, each in influences.items()}
 
 
-def _estimate(value: float, influence: Floats, confidence: float) -> Estimate:
-    spread = float(influence.std(ddof=1) / np.sqrt(len(influence))) if len(influence) > 1 else np.inf
+def _estimate(log: Weighted, value: float, influence: Floats, confidence: float) -> Estimate:
+    """The interval is unbounded where nothing tells of a spread: of one person, or where all terms are the same."""
+    off = log.of_people(influence - value)
+    known = len(off) > 1 and off.any()
+    spread = float(np.sqrt(len(off) / (len(off) - 1) * (off**2).sum()) / len(influence)) if known else np.inf
     reach = NormalDist().inv_cdf(0.5 + confidence / 2) * spread
     return Estimate(value, value - reach, value + reach, spread)
 
@@ -129,9 +151,21 @@ def doubts(log: Weighted) -> list[str]:
             f"effective sample size {effective:.0f} of {len(log.weight)} choices; expected {EFFECTIVE_MIN} or more: "
             "log more, explore more, or ask about a policy closer to the logged one"
         )
-    total = float(log.weight.sum())
-    if total and (share := float(log.weight.max()) / total) > ONE_WEIGHT_MAX:
-        found.append(f"one choice has {share:.0%} of all weight; expected {ONE_WEIGHT_MAX:.0%} at most")
+    weight = log.of_people(log.weight)
+    if log.person is not None and (people := len(weight)) < PEOPLE_MIN:
+        found.append(
+            f"choices of {people} {'person' if people == 1 else 'people'}; expected {PEOPLE_MIN} or more people, since "
+            "those of one are alike"
+        )
+    if (rewarded := int(np.count_nonzero(log.weight * log.reward))) < REWARDED_MIN:
+        found.append(
+            f"{rewarded} of {len(log.reward)} choices earned anything; expected {REWARDED_MIN} or more: the interval "
+            "may be far too narrow"
+        )
+    total = float(weight.sum())
+    if total and (share := float(weight.max()) / total) > ONE_WEIGHT_MAX:
+        who = "choice" if log.person is None else "person"
+        found.append(f"one {who} has {share:.0%} of all weight; expected {ONE_WEIGHT_MAX:.0%} at most")
     if (mean := float(log.weight.mean())) < 0.9 or mean > 1.1:
         found.append(
             f"mean weight {mean:.3f}; expected 1: propensities are wrong, or the policy chooses what was never logged"
@@ -139,9 +173,7 @@ def doubts(log: Weighted) -> list[str]:
     return found
 
 
-def fitted_means(
-    action: npt.NDArray[np.int64], reward: Floats, fold: npt.NDArray[np.int64], actions: int, prior: float = 20.0
-) -> Floats:
+def fitted_means(action: Ints, reward: Floats, fold: Ints, actions: int, prior: float = 20.0) -> Floats:
     """A plain reward model, cross-fitted: per fold the mean reward of each action in the *other* folds.
 
     ``action, reward, fold [N]`` → ``[folds, actions]``; each mean is shrunk to the overall one as by ``prior``

@@ -37,10 +37,11 @@ class _Answer(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """One placement's first slots: ads, logged chances, those of the policy asked about;
+    """One placement's first slots: whose, ads, logged chances, those of the policy asked about;
     the model's click rate of the first slot's ad, and its mean under the policy asked about.
     """
 
+    person: int
     ads: tuple[str, ...]
     logged: Floats
     asked: Floats
@@ -79,6 +80,7 @@ class Choices:
     control: int = 0
     placed: dict[str, _Placed] = field(default_factory=dict)
     clicks: set[tuple[str, str]] = field(default_factory=set)
+    _people: dict[str, int] = field(default_factory=dict)
 
     def decided(self, values: Iterable[bytes | None]) -> None:
         """Take records of the decisions topic."""
@@ -105,6 +107,7 @@ class Choices:
         chosen = chosen[: self.slots]
         shown = msgspec.json.decode(decision.placement, type=_Slots).slots
         return _Placed(
+            person=self._people.setdefault(decision.user_id, len(self._people)),
             ads=tuple(slot.ad_id for slot in shown[: self.slots]),
             logged=np.array(decision.propensities[: self.slots]),
             asked=slot_chances(worth, chosen, self.temperature),
@@ -125,7 +128,12 @@ class Choices:
                 raise ValueError(f"the log has no placements with this slot{beside}; is the decisions topic filled?")
             ratio = np.array([np.prod(one.asked[: slot + 1] / one.logged[: slot + 1]) for _, one in placed])
             reward = np.array([(name, one.ads[slot]) in self.clicks for name, one in placed], dtype=float)
-            found.append(Weighted(reward, ratio) if slot else Logged(reward, ratio, *_modelled(placed)))
+            person = np.array([one.person for _, one in placed])
+            found.append(
+                Weighted(reward, ratio, person=person)
+                if slot
+                else Logged(reward, ratio, *_modelled(placed), person=person)
+            )
         return found
 
 

@@ -36,7 +36,8 @@ def ope(
 ) -> None:
     """Off-policy evaluation: IPS, SNIPS, DM, DR, switch-DR, with intervals and doubts.
 
-    Of topics, without the control group; of slots below the first by IPS and SNIPS alone, for no model tells of them.
+    Of topics, without the control group; intervals go by people, whose choices are alike. Of slots below the first by
+    IPS and SNIPS alone, for no model tells of them.
 
     Example: salience ope --log topics --policy temperature=0.5 --slots 3
     """
@@ -57,7 +58,7 @@ def ope(
 
 
 def _figures(estimates: "Mapping[str, Estimate]") -> dict[str, dict[str, float | None]]:
-    """Estimates by name; the ends of an interval are None where it has none, as of one choice."""
+    """Estimates by name; the ends of an interval are None where it has none, as of one person."""
     return {
         name: {
             "value": e.value,
@@ -115,6 +116,7 @@ def told_of(choices: "Choices", policy: str) -> dict[str, Any]:
         found[f"{policy}: clicks in slot {slot + 1}"] = {
             "observed": float(logged.reward.mean()),
             "choices": len(logged.reward),
+            "people": len(logged.of_people(logged.weight)),
             "control_left_out": choices.control,
             "effective_size": effective_size(logged.weight),
             "doubts": doubts(logged),

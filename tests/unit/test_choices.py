@@ -23,7 +23,7 @@ BIDS = np.full(4, 1_000_000)
 ADS = np.arange(1, 5, dtype=np.uint64)
 
 
-def _decision(seed: int, temperature: float, arm: str = ENGINE_ARM) -> tuple[Decision, list[str]]:
+def _decision(seed: int, temperature: float, arm: str = ENGINE_ARM, user: str = "u") -> tuple[Decision, list[str]]:
     ranked = rank((PCTR * BIDS)[None], ADS[None], np.array([seed], dtype=np.uint64), np.array([temperature]), 2)
     chosen, chances = ranked.chosen[0].tolist(), ranked.propensity[0].tolist()
     ads = [f"ad-{place}" for place in chosen]
@@ -32,9 +32,9 @@ def _decision(seed: int, temperature: float, arm: str = ENGINE_ARM) -> tuple[Dec
         for at, (ad, chance) in enumerate(zip(ads, chances, strict=True))
     )
     name = f"p-{seed}"
-    placement = Placement(placement_id=name, user_id="u", time_ms=1, valid_until_ms=2, arm=arm, model="m", slots=slots)
+    placement = Placement(placement_id=name, user_id=user, time_ms=1, valid_until_ms=2, arm=arm, model="m", slots=slots)
     return Decision(
-        placement_id=name, user_id="u", time_ms=1, lane=0, offsets=(0, 0), versions={}, arm=arm, seed=seed,
+        placement_id=name, user_id=user, time_ms=1, lane=0, offsets=(0, 0), versions={}, arm=arm, seed=seed,
         policy={}, row=b"", candidates=ADS.tobytes(), revisions=b"", weights=b"", lifts=b"",
             pctr=PCTR.tobytes(), bids_micros=BIDS.tobytes(),
         chosen=tuple(chosen), propensities=tuple(chances), placement=encode_json(placement),
@@ -57,6 +57,17 @@ def test_the_clicks_of_a_uniform_policy_are_estimated_slot_by_slot_from_the_topi
     first = choices.logged()[0]
     assert isinstance(first, Logged)
     assert first.model_policy == pytest.approx(np.full(4_000, PCTR.mean()))
+
+
+def test_placements_of_one_person_are_told_to_be_alike():
+    choices = Choices(1.0, slots=2)
+    choices.decided([encode_json(_decision(seed, 1.0, user=f"u{seed % 3}")[0]) for seed in range(1, 41)])
+    for logged in choices.logged():
+        assert logged.person is not None
+        assert np.unique(logged.person, return_counts=True)[1].tolist() == [14, 13, 13]
+    told = told_of(choices, "temperature=1.0")["temperature=1.0: clicks in slot 1"]
+    assert told["people"] == 3
+    assert any("choices of 3 people" in doubt for doubt in told["doubts"])
 
 
 def test_the_control_group_whose_candidates_no_policy_chose_is_left_out_and_told():

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from scoring.offpolicy import Logged, doubts, effective_size, evaluate, fitted_means, switch_doubly_robust
+from scoring.offpolicy import (
+    Logged,
+    Weighted,
+    doubts,
+    effective_size,
+    evaluate,
+    fitted_means,
+    switch_doubly_robust,
+)
 from scoring.ranking import first_chances, rank, slot_chances
 
 CHOICES, ACTIONS = 60, 4
@@ -57,6 +65,40 @@ def test_few_effective_choices_and_wrong_propensities_are_doubted():
     assert any("effective sample size 2 of 1000" in doubt for doubt in found)
     assert any("80% of all weight" in doubt for doubt in found)
     assert any("mean weight 0.5" in doubt for doubt in doubts(Logged(*np.full((4, 300), 0.5))))
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say_where_people_come_again_and_again():
+    draw, people, truth = np.random.default_rng(4), 200, 0.05
+    covered: dict[str, list[bool]] = {"ips": [], "snips": [], "dr": [], "sndr": []}
+    for _ in range(200):
+        readiness = draw.beta(0.5, 9.5, people)  # who clicks clicks often
+        person = draw.permutation(np.repeat(np.arange(people), draw.integers(1, 60, people)))
+        reward = (draw.random(len(person)) < readiness[person]).astype(float)
+        weight, model = draw.choice([0.5, 1.5], len(person)), np.full(len(person), 0.03)
+        found = evaluate(Logged(reward, weight, model, model, person=person))
+        for name, hits in covered.items():
+            hits.append(found[name].low <= truth <= found[name].high)
+    assert {name: np.mean(hits) >= 0.9 for name, hits in covered.items()} == dict.fromkeys(covered, True)
+
+
+def test_choices_of_as_many_people_have_the_interval_of_independent_ones():
+    log = _choices()
+    beside = Logged(log.reward, log.weight, log.model_chosen, log.model_policy, person=np.arange(CHOICES)[::-1])
+    for name, estimate in evaluate(log).items():
+        spread = evaluate(beside)[name].standard_error
+        assert spread == pytest.approx(estimate.standard_error), name
+    assert evaluate(log)["ips"].standard_error == pytest.approx((log.weight * log.reward).std(ddof=1) / CHOICES**0.5)
+
+
+def test_a_log_of_one_person_or_without_any_reward_has_no_interval_and_is_doubted_in_words():
+    clicks = np.random.default_rng(5).integers(0, 2, 1_000).astype(float)
+    one = Weighted(clicks, np.ones(1_000), person=np.full(1_000, 7))
+    nothing = Weighted(np.zeros(1_000), np.ones(1_000))
+    for log in (one, nothing):
+        assert all(np.isinf(estimate.high - estimate.low) for estimate in evaluate(log).values())
+    assert any("choices of 1 person; expected 30 or more people" in doubt for doubt in doubts(one))
+    assert any("one person has 100% of all weight" in doubt for doubt in doubts(one))
+    assert [doubt for doubt in doubts(nothing) if doubt.startswith("0 of 1000 choices earned anything")]
 
 
 def test_a_choice_that_had_no_chance_is_refused():

@@ -97,3 +97,10 @@ def by_person(successes: npt.NDArray[np.int64], trials: npt.NDArray[np.int64], z
     share = succeeded / tried
     half = z * math.sqrt(people / (people - 1) * float(((successes - share * trials) ** 2).sum())) / tried
     return max(0.0, min(low, share - half)), min(1.0, max(high, share + half))
+
+
+def of_trials(succeeded: npt.NDArray[np.bool_], person: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """`by_person` of single trials ``[N]``: whether each ``succeeded``, and the number of whose it was, from 0."""
+    tried = np.bincount(person)
+    people = np.flatnonzero(tried)
+    return by_person(np.bincount(person[succeeded], minlength=len(tried))[people], tried[people])

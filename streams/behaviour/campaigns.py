@@ -5,7 +5,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from scoring.billing import Before, Bills, bill, proven
-from scoring.confidence import wilson
+from scoring.confidence import of_trials
 from scoring.events import EVENT, Events, Kind, Outcome, Source, only
 from scoring.ids import MISSING
 from scoring.ledger import PARTS
@@ -21,7 +21,7 @@ _BILLED = np.dtype([(name, EVENT[name]) for name in (*_TOLD, "arms", "row", "sou
 
 
 class Campaign(Struct, frozen=True):
-    """A campaign's impressions and what came of them. Click rates with 95 % intervals (Wilson).
+    """A campaign's impressions and what came of them. Click rates with 95 % intervals, by people (`by_person`).
 
     ``cost_micros``: what billing charges (`scoring.billing`), before the day's budget is settled; ads that no catalogue
     knows cost nothing. ``return_on_cost``: value by cost; null where nothing was charged.
@@ -83,11 +83,17 @@ def campaigns(behaviour: Behaviour) -> Campaigns:
     for (of, column), total in zip(columns, sums, strict=True):
         np.add.at(total, of, column)
     order = [at for at in np.argsort(-sums[0], kind="stable").tolist() if sums[0, at]]
-    told = [_campaign(names[at], sums[:, at]) for at in order[:CAMPAIGNS_MAX]]
+
+    def told_of(name: str, those: list[int]) -> Campaign:
+        theirs = np.isin(campaign, those)
+        interval = of_trials(behaviour.clicked[theirs], behaviour.impression_user[theirs])
+        return _campaign(name, sums[:, those].sum(axis=1), interval)
+
+    told = [told_of(names[at], [at]) for at in order[:CAMPAIGNS_MAX]]
     if others := order[CAMPAIGNS_MAX:]:
-        told.append(_campaign(f"{OTHERS}: {len(others)}", sums[:, others].sum(axis=1)))
+        told.append(told_of(f"{OTHERS}: {len(others)}", others))
     unpriced = int(bills.unpriced.sum())
-    return Campaigns(_campaign("all", sums.sum(axis=1)), told, verified, unpriced, bills.misquoted)
+    return Campaigns(told_of("all", [*range(len(names))]), told, verified, unpriced, bills.misquoted)
 
 
 def billed(behaviour: Behaviour) -> tuple[Bills, bool]:
@@ -121,18 +127,17 @@ def _events(behaviour: Behaviour) -> Events:
     return out[np.lexsort((out["source"], out["time_ms"]))]
 
 
-def _campaign(name: str, sums: npt.NDArray[np.int64]) -> Campaign:
+def _campaign(name: str, sums: npt.NDArray[np.int64], interval: tuple[float, float]) -> Campaign:
     impressions, clicks, purchases, parts, value = sums.tolist()
     cost = parts // PARTS
-    low, high = wilson(clicks, impressions)
     return Campaign(
         campaign=name,
         impressions=impressions,
         clicks=clicks,
         purchases=purchases,
         ctr=clicks / impressions if impressions else 0.0,
-        ctr_low=low,
-        ctr_high=high,
+        ctr_low=interval[0],
+        ctr_high=interval[1],
         cost_micros=cost,
         value_micros=value,
         return_on_cost=value / cost if cost else None,

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from scoring.confidence import wilson
+from scoring.confidence import of_trials, wilson
 from scoring.events import Kind
 from scoring.ids import MISSING
 from streams.behaviour.joined import Behaviour
@@ -22,7 +22,10 @@ CATEGORIES_MAX = 20
 
 
 class Step(Struct, frozen=True):
-    """A step, how many came so far, and their share of the first step with its 95 % interval (Wilson)."""
+    """A step, how many came so far, and their share of the first step with its 95 % interval.
+
+    That of impressions goes by people, whose own are alike (`scoring.confidence.by_person`).
+    """
 
     step: str
     count: int
@@ -48,18 +51,26 @@ def funnels(behaviour: Behaviour) -> Funnels:
     shown = np.bincount(category, minlength=len(names))
     most = [at for at in np.argsort(-shown, kind="stable").tolist() if shown[at]][:CATEGORIES_MAX]
     return Funnels(
-        impressions=_steps(behaviour.stage),
+        impressions=_steps(behaviour.stage, behaviour.impression_user),
         people=_steps(furthest),
-        categories={names[at]: _steps(behaviour.stage[category == at]) for at in most},
+        categories={
+            names[at]: _steps(behaviour.stage[category == at], behaviour.impression_user[category == at]) for at in most
+        },
         unasked=int((behaviour.answers == MISSING).sum()),
     )
 
 
-def _steps(stage: npt.NDArray[np.uint8]) -> list[Step]:
+def _steps(stage: npt.NDArray[np.uint8], person: npt.NDArray[np.int64] | None = None) -> list[Step]:
+    """Of what came furthest to ``stage [N]``, each of ``person [N]``; None: of people themselves."""
     counts = {step: int((stage >= kind).sum()) for step, kind in STEPS.items()}
     first = counts["shown"]
     told = [
-        Step(step, count, count / first if first else 0.0, *wilson(count, first))
+        Step(
+            step,
+            count,
+            count / first if first else 0.0,
+            *(wilson(count, first) if person is None else of_trials(stage >= STEPS[step], person)),
+        )
         for step, count in counts.items()
         if step != "shown"
     ]

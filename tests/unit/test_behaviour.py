@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from scoring.confidence import Z_95, wilson
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from scoring.seal import Seal
 from streams.behaviour.attention import attention
@@ -69,6 +70,29 @@ def test_a_funnel_counts_impressions_by_the_most_that_came_of_them_as_a_plain_lo
     for name, count in shown.items():
         by_category[category[name]] += count
     assert {name: steps[0].count for name, steps in found.categories.items()} == dict(by_category)
+
+
+def alike(people: int = 40, each: int = 30) -> list[Event]:
+    """Half of the people click all that they are shown, and half nothing."""
+    events: list[Event] = []
+    for user in range(people):
+        for at in range(each):
+            shown = START_MS + 2_000 * at
+            events.append(impression(f"u-{user}", "a", shown))
+            if user % 2:
+                events.append(click(f"u-{user}", "a", shown + 500, impression_time_ms=shown))
+    return events
+
+
+def test_the_interval_of_a_funnel_of_impressions_is_as_wide_as_that_of_people_who_differ() -> None:
+    found = funnels(behaviour_of(alike(), [ad("a", category="shoes")]))
+    of_people = Z_95 * math.sqrt(0.25 / 39)
+    for steps in (found.impressions, found.categories["shoes"]):
+        told = next(step for step in steps if step.step == "clicked")
+        assert (told.count, told.share) == (600, 0.5)
+        assert (told.low, told.high) == pytest.approx((0.5 - of_people, 0.5 + of_people))
+    told = next(step for step in found.people if step.step == "clicked")
+    assert (told.low, told.high) == pytest.approx(wilson(20, 40))
 
 
 def test_an_action_that_names_no_impression_stands_in_no_funnel() -> None:

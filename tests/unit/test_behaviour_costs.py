@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from scoring.billing import bill, look
 from scoring.catalogue import Catalogue
+from scoring.confidence import Z_95
 from scoring.ids import id64s
 from scoring.ledger import PARTS
 from scoring.rows import RowStore
@@ -21,7 +22,7 @@ from streams.decode import columns
 from streams.logs import Event, Log, in_order
 from streams.wire import Ad
 from tests.builders import START_MS, ad, click, impression
-from tests.unit.test_behaviour import behaviour_of, happened
+from tests.unit.test_behaviour import alike, behaviour_of, happened
 
 PRICE, ATTENTION = 700, 3
 
@@ -51,6 +52,13 @@ def test_a_campaign_costs_the_price_of_each_event_that_is_paid_for_or_the_bid_an
     assert found.value_micros == 4_000  # what is in a cart is not sold
     assert found.return_on_cost == 4_000 / found.cost_micros
     assert found.ctr_low < found.ctr < found.ctr_high
+
+
+def test_the_interval_of_a_campaigns_click_rate_is_as_wide_as_that_of_people_who_differ() -> None:
+    found = campaigns(behaviour_of(alike(), [ad("a", campaign_id="c")]))
+    of_people = Z_95 * np.sqrt(0.25 / 39)
+    for told in (found.total, *found.campaigns):
+        assert (told.ctr_low, told.ctr_high) == pytest.approx((0.5 - of_people, 0.5 + of_people))
 
 
 SEAL = Seal.of("a secret")

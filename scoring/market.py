@@ -353,7 +353,7 @@ class Market:
         terms, candidates = self.terms, asked.candidates
         scopes = _capped(terms, catalogue, asked, fate)
         if terms.category_share < 1:
-            most = max(int(terms.category_share * slots), 1)
+            most = max(int(terms.category_share * slots + 1e-9), 1)  # 0.58 of 50 is 29, by floats a hair less
             scopes.append((catalogue.groups("category", candidates), np.full(candidates.shape, most)))
         apart = None if terms.separate is None else catalogue.groups(terms.separate, candidates)
         rivals = owner = None

@@ -19,6 +19,9 @@ EMPTY_SLOT = -1
 """Where nobody stands: nobody is left who may."""
 _VALUE_MIN = 1e-12
 """Micros below which a value counts as this: an ad with no bid can still be ranked by whoever explores."""
+TEMPERATURE_MIN = 1e-9
+"""Temperatures above 0 count as this at least. Utilities are then below 1e11, and the noise that they are drawn by is
+not lost to rounding, nor they to infinity: of equal values each would be as likely, and one be sure to stand."""
 _LOWEST = -1e300
 """Below every utility, and finite."""
 
@@ -75,7 +78,7 @@ def refuse_unknown(told: npt.NDArray[np.floating]) -> None:
 
 def utility_of(value: Floats, temperature: Floats) -> Floats:
     """What Plackett-Luce draws by, for values in micros; temperatures above 0, infinity draws evenly."""
-    utility: Floats = np.log(np.maximum(value, _VALUE_MIN)) / temperature
+    utility: Floats = np.log(np.maximum(value, _VALUE_MIN)) / np.maximum(temperature, TEMPERATURE_MIN)
     return utility
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.ids import mix64, uniform
-from scoring.ranking import EMPTY_SLOT, utility_of
+from scoring.ranking import EMPTY_SLOT, TEMPERATURE_MIN, utility_of
 from scoring.thompson import Thompson
 from scoring.variety import Variety
 
@@ -65,7 +65,7 @@ class _PlackettLuce:
     """By worth and temperature; at temperature 0 utilities are those of 1, and the largest stands."""
 
     def __init__(self, value: Floats, temperatures: Floats) -> None:
-        self._heat = np.where(temperatures != 0, temperatures, 1.0)[:, None]
+        self._heat = np.where(temperatures != 0, np.maximum(temperatures, TEMPERATURE_MIN), 1.0)[:, None]
         self._utility = utility_of(value, self._heat)
 
     def utilities(self, open_: Bools, cost: Floats | None, _slot: int) -> Floats:

@@ -60,11 +60,14 @@ def unit(vectors: Vectors) -> Vectors:
 
 
 def intra_list_distance(features: Vectors) -> Floats:
-    """Mean cosine distance between the items of each list, ``[B]``, of ``features [B, L, K]``; 0 for one item."""
+    """Mean cosine distance between the items of each list, ``[B]``, of ``features [B, L, K]``; 0 for one item.
+
+    A vector of zeros, of an item without content, is at a distance of 1 from any.
+    """
     directions = unit(features)
     size = features.shape[1]
     if size < 2:
         return np.zeros(len(features))
-    similarity = np.einsum("bik,bjk->b", directions, directions) - size
+    similarity = np.einsum("bik,bjk->b", directions, directions) - np.einsum("bik,bik->b", directions, directions)
     distance: Floats = 1 - similarity / (size * (size - 1))
     return distance

@@ -56,6 +56,21 @@ def decide(market: Market, *, shown=(), ages=(), slots=4, temperature=0.0, stock
     return market.decide(stock, asked, slots, None if other is None else replace(asked, pctr=other))
 
 
+@pytest.mark.parametrize("temperature", [1e-12, 1e-15, 1e-17, 5e-324])
+@pytest.mark.parametrize("terms", [Terms(), Terms(diversity=0.2)])
+def test_slots_are_drawn_with_the_chance_that_is_logged_however_cold_it_is(temperature, terms):
+    people = 2_000
+    nobody = np.full((people, 1), MISSING)
+    alike = Asked(
+        np.tile([0, 3, 1], (people, 1)), np.tile([0.25, 1.0, 0.01], (people, 1)), np.arange(people, dtype=np.uint64),
+        np.full(people, temperature), nobody, np.full(nobody.shape, 10**12),
+    )  # fmt: skip
+    made = Market(terms).decide(ADS, alike, 1)
+    assert made.propensity == pytest.approx(np.full((people, 1), 0.5), abs=1e-4)
+    assert set(made.chosen[:, 0].tolist()) == {0, 1}  # of the same value; the third is worth less
+    assert made.chosen.mean() == pytest.approx(0.5, abs=0.05)
+
+
 def test_without_rules_the_most_valuable_stand_first_and_pay_the_next_ones_value():
     made = decide(Market(), slots=3)
     assert made.chosen.tolist() == [[0, 1, 2]]
@@ -129,6 +144,14 @@ def test_ads_that_tell_no_category_or_brand_have_none_in_common(terms):
     assert chosen == ([[0, 1, 2, EMPTY_SLOT]] if "category_share" in terms else [[0, 1, 2, 3]])
 
 
+@pytest.mark.parametrize(("share", "slots", "most"), [(0.58, 50, 29), (0.57, 100, 57), (0.25, 10, 2), (0.05, 10, 1)])
+def test_a_category_has_the_whole_share_that_it_may_have_and_no_more(share, slots, most):
+    stock = shop(*(("c", "a", "hats" if at < 100 else "", 1_000 - at) for at in range(200)))
+    chosen = decide(Market(Terms(category_share=share)), slots=slots, stock=stock).chosen[0]
+    assert chosen[:most].tolist() == [*range(most)]
+    assert (chosen < 100).sum() == most
+
+
 def test_no_slot_stays_empty_for_the_sake_of_an_ad_that_waits_for_its_own():
     apart = Terms(separate="category", pinned=((id64("ad-3"), 3),))  # the only one of another category than ad-0
     stock = shop(("c", "a", "red", 4), ("c", "a", "red", 3), ("c", "a", "red", 2), ("c", "a", "hats", 1))
@@ -185,6 +208,12 @@ def test_variety_raises_the_distance_within_lists_and_costs_little_value(method,
     (plain, best), (varied, value) = listed(0.0), listed(strength)
     assert varied > plain + 0.03
     assert best - value < 0.1
+
+
+def test_an_ad_without_content_is_at_a_right_angle_to_every_other():
+    lists = np.array([[[1, 0], [1, 0]], [[1, 0], [0, 2]], [[1, 0], [0, 0]], [[0, 0], [0, 0]]], dtype=np.float32)
+    assert intra_list_distance(lists).tolist() == [0, 1, 1, 1]
+    assert intra_list_distance(lists[:, :1]).tolist() == [0, 0, 0, 0]
 
 
 @given(st.integers(0, 2**32), st.floats(0.2, 3.0))

@@ -32,9 +32,10 @@ test: setup lint
 test-train: setup-train
 	$(BIN)/python -m pytest -m train $(ARGS)
 
-# Property tests with examples that nobody has tried: make explore ARGS="tests/property -x"
+# Property tests with examples that nobody has tried: make explore ARGS="tests/property -x". A thousand examples may take
+# longer than a test is given; whoever has less patience says so.
 explore: setup
-	$(BIN)/python -m pytest -m "hypothesis and not integration and not train" --hypothesis-profile explore $(ARGS)
+	$(BIN)/python -m pytest -m "hypothesis and not integration and not train" --hypothesis-profile explore --timeout 3600 $(ARGS)
 
 # What PyPI's advisory service knows against the pinned dependencies; needs the network.
 audit: setup

@@ -35,8 +35,8 @@ def radius(variance: float, width: float, alpha: float) -> float:
     """
     if not (0 < variance < math.inf):
         return math.inf
-    spread = 1 + width / variance
-    return math.sqrt(variance * spread / (spread - 1) * math.log(spread / alpha**2))
+    grown = math.log1p(width / variance) - 2 * math.log(alpha)
+    return math.sqrt(variance * (1 + variance / width) * grown)
 
 
 def log_e_value(estimate: float, variance: float, width: float) -> float:
@@ -46,8 +46,7 @@ def log_e_value(estimate: float, variance: float, width: float) -> float:
     """
     if not (0 < variance < math.inf):
         return 0.0
-    spread = 1 + width / variance
-    return 0.5 * (estimate**2 / variance * (spread - 1) / spread - math.log(spread))
+    return 0.5 * (estimate**2 / variance / (1 + variance / width) - math.log1p(width / variance))
 
 
 SPLIT_CONCENTRATION = 1_000.0

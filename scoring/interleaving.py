@@ -26,6 +26,10 @@ FIRST, SECOND = 0, 1
 _COIN_SALT = np.uint64(0x636F696E)
 CLICKERS_MIN = 30
 """People who clicked, before anything is said: the interval is asymptotic."""
+EACH_MIN = 10
+"""Of them, those who clicked a pick of each ranking. Where nearly all prefer one, its variance is told by the few who
+do not: with one of them, 11 to 22 % of intervals left out the truth at some look where people who are each of one mind
+prefer one by 9 to 1, or by 97 to 3; with 10, 4 %."""
 FIRST_PLAN = 20.0
 """The interval is made smallest where so many times the information of the first look is reached."""
 
@@ -75,19 +79,20 @@ class Duel:
         self.credit[person, side] += 1
 
     def look(self) -> Preference | None:
-        """What is known now; None while too few have clicked. Looking remembers the strongest evidence yet.
+        """What is known now; None while too few have clicked, or clicked the picks of one of them.
 
-        The unit is the person: clicks of one are alike. A ratio of sums, with the variance of its linearised form.
+        Looking remembers the strongest evidence yet. The unit is the person: clicks of one are alike. A ratio of sums,
+        with the variance of its linearised form.
         """
         credit = self.credit[self.credit.any(axis=1)]
-        if len(credit) < CLICKERS_MIN:
+        if len(credit) < CLICKERS_MIN or (credit > 0).sum(axis=0).min() < EACH_MIN:
             return None
         clicks, won = credit.sum(axis=1), credit[:, SECOND] - credit[:, FIRST]
         value = won.sum() / clicks.sum()
         linear = (won - value * clicks) / clicks.mean()
         variance = float((linear**2).sum() / (len(linear) - 1) / len(linear))
         if not variance > 0:
-            return None  # everybody prefers one: an interval needs one who does not
+            return None  # everybody divides their clicks alike
         if self.width is None:
             self.width = mixture_width(FIRST_PLAN / variance, self.alpha)
         self.evidence = max(self.evidence, log_e_value(value, variance, self.width))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scoring.assignment import OUTSIDE, Arm, Experiment, free_range, in_holdout
@@ -75,6 +75,8 @@ def test_a_definition_that_cannot_be_is_refused(fields, message):
 
 
 @given(variance=st.floats(1e-9, 1e3), alpha=st.floats(0.001, 0.2), information=st.floats(1e-3, 1e9))
+@example(variance=1.0, alpha=0.05, information=1e18)  # far more was hoped for than is known
+@example(variance=1e-30, alpha=0.05, information=1e-3)
 def test_zero_is_outside_the_interval_exactly_when_the_evidence_says_so(variance, alpha, information):
     width = mixture_width(information, alpha)
     edge = radius(variance, width, alpha)

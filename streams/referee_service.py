@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -209,8 +210,11 @@ class RefereeService:
 
         Not before all is read that was there does a bandit let a cohort in: its shares cannot be taken back.
         """
-        for stands in self._control.hidden(Allocation) if caught_up else ():  # another referee let people in, too late
-            await self._tell(stands)
+        if caught_up:
+            for cohorts in self._control.hidden(Allocation):  # another referee let people in, too late
+                await self._tell(cohorts)
+            for stands in self._control.hidden(ExperimentSetting):  # whoever wrote the other may have been killed
+                await self._tell(msgspec.structs.replace(stands, revision=stands.revision + 1))
         now_ms, reports = wall_ms(), []
         for watched in await asyncio.to_thread(self._referee.look):
             assert watched.last is not None, "look() looks at everything that is watched"
@@ -220,10 +224,10 @@ class RefereeService:
                 await self._tell(stopped)
                 setting = watched.setting = stopped  # not before it is told: else no later look would tell it
                 log.warning("experiment rolled back", experiment=setting.experiment, reason=why)
-            if caught_up and (cohorts := watched.next_cohort(now_ms)) is not None:
-                await self._tell(cohorts)
-                self._referee.allocate(cohorts)
-                log.info("cohort let in", experiment=setting.experiment, shares=cohorts.cohorts[-1].shares)
+            if caught_up and (further := watched.next_cohort(now_ms)) is not None:
+                await self._tell(further)
+                self._referee.allocate(further)
+                log.info("cohort let in", experiment=setting.experiment, shares=further.cohorts[-1].shares)
             if watched.duel is not None:
                 reports.append(duel_report(setting, watched.duel, watched.preference, now_ms))
             else:

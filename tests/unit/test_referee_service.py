@@ -239,6 +239,22 @@ def test_a_referee_lets_nobody_in_before_it_has_read_its_last_word_and_what_othe
     assert further.cohorts[:-1] == others.cohorts
 
 
+def test_of_two_changes_of_an_experiment_the_one_that_stands_is_made_the_newest_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first, other = start(DRAFT, 0.2, 2), start(DRAFT, 1.0, 2)
+    shop = Shop([], monkeypatch, tmp_path, [DRAFT, first, other])
+
+    with pytest.raises(EndError):
+        asyncio.run(shop.service.run())
+
+    again, stopped = shop.published
+    assert again == msgspec.structs.replace(first, revision=first.revision + 1)
+    assert again.stands_after(other)  # all that compaction leaves
+    assert isinstance(stopped, ExperimentSetting)
+    assert (stopped.status, stopped.ramp) == ("stopped", first.ramp)
+
+
 TASTE = msgspec.structs.replace(RUNNING, experiment="taste", number=2)
 BANDIT = msgspec.structs.replace(TASTE, allocation="bandit", epoch_s=1, minimum=0.1, ramp=0.2)
 BACKWARDS = msgspec.structs.replace(cohort(0.1, 0.5, 0.5), experiment="taste", number=2)

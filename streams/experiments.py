@@ -24,6 +24,7 @@ from streams.control_wire import (
     ModelStatus,
     PushedModel,
 )
+from streams.model_roles import record_of, roles_told
 from streams.settings import Settings
 
 log = structlog.get_logger()
@@ -129,19 +130,26 @@ def models_of(settings: Iterable[ExperimentSetting]) -> tuple[str, ...]:
     return tuple(sorted({arm.model for one in settings if one.status != "stopped" for arm in one.arms if arm.model}))
 
 
+def absences(setting: ExperimentSetting, control: Control) -> list[str]:
+    """What speaks against its arms' models: one that is not there."""
+    there = ", ".join(sorted(control.all(PushedModel))) or "none"
+    return [
+        f"there is no model {arm.model!r}; there are: {there}; push it: salience model push DIR"
+        for arm in setting.arms
+        if arm.model and control.get(PushedModel, arm.model) is None
+    ]
+
+
 def objections(setting: ExperimentSetting, control: Control) -> list[str]:
-    """What speaks against its arms' models: one that is not there, or that a lane refuses."""
-    found = []
-    for arm in setting.arms:
-        if arm.model and control.get(PushedModel, arm.model) is None:
-            there = ", ".join(sorted(control.all(PushedModel))) or "none"
-            found.append(f"there is no model {arm.model!r}; there are: {there}; push it: salience model push DIR")
-        found += [
-            f"lane {status.lane} ({status.worker}) refuses {arm.model}: {status.refused}"
-            for status in control.all(ModelStatus).values()
-            if status.model == arm.model and status.refused
-        ]
-    return found
+    """Likewise, and one that a lane refuses which has it: of others it may have said so long ago."""
+    roles, arms = roles_told(control), models_of(control.all(ExperimentSetting).values())
+    told = control.all(ModelStatus).values()
+    refused = {version: record_of(version, roles, arms, told).refusals for version in models_of([setting])}
+    return absences(setting, control) + [
+        f"lane {lane} ({worker}) refuses {version}: {reason}"
+        for version, refusals in refused.items()
+        for lane, (worker, reason) in refusals.items()
+    ]
 
 
 def create(

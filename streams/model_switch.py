@@ -89,9 +89,8 @@ class ModelSwitch(Service):
     async def _settle(self) -> None:
         """Get what is wanted, as long as others are wanted meanwhile; then change roles."""
         while (roles := self._wanted) is not self._settled:
-            for version in roles.versions:
-                if version in self._missing or (version not in self._models and version not in self._models.refused):
-                    await self._obtain(version)
+            if not await self._got(roles):
+                continue
             await self._compute.run(self._models.play, roles)
             self._settled = roles
             self._missing.intersection_update(roles.versions)
@@ -101,6 +100,17 @@ class ModelSwitch(Service):
         elif self._again is None or self._again.done():
             self._again = self.add_future(self._try_again(self._pause_s))
             self._pause_s = min(2 * self._pause_s, PAUSE_S_MAX)
+
+    async def _got(self, roles: Roles) -> bool:
+        """Get what ``roles`` name, or refuse it. False as soon as others are wanted: who takes a model back waits for
+        none but the one that is being got, and that one is never heeded.
+        """
+        for version in roles.versions:
+            if version in self._missing or (version not in self._models and version not in self._models.refused):
+                await self._obtain(version)
+            if self._wanted is not roles:
+                return False
+        return True
 
     async def _try_again(self, pause_s: float) -> None:
         """After a pause, settle as if roles were told anew."""

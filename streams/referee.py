@@ -248,8 +248,8 @@ class Referee:
         if not 0 <= arm < watched.trial.arms:
             return
         known = watched.trial.arm[place] if place < len(watched.trial.arm) else OUTSIDE
-        if arm in (known, watched.exposed_arm[place]):
-            return
+        if arm == known or (arm == watched.exposed_arm[place] and time_ms >= watched.exposed_ms[place]):
+            return  # of two the earlier: one dated in the future, which the engine refuses, is in no row
         watched.exposed_arm[place] = arm
         watched.exposed_ms[place] = time_ms
         watched.exposed_after[place] = self.totals[place, FROM_IMPRESSIONS]

@@ -98,7 +98,7 @@ def create(
     )
     control = _control(settings)
     made = or_fail(lambda: asked(control.all(ExperimentSetting), time_ms=wall_ms()))
-    _check_models(made, control)
+    _check_models(made, experiments.objections(made, control))
     or_fail(lambda: asyncio.run(tried(settings, control, models_of([made]))))
     _tell(_written(settings, partial(asked, time_ms=made.time_ms), made), as_json)
 
@@ -117,7 +117,7 @@ def start(
 
     def started(setting: "ExperimentSetting") -> "ExperimentSetting":
         made = experiments.start(setting, ramp, wall_ms())
-        _check_models(made, _control(settings))
+        _check_models(made, experiments.objections(made, _control(settings)))
         return made
 
     _alter(settings, name, started, as_json)
@@ -278,17 +278,17 @@ def _written(
 ) -> "ExperimentSetting":
     """Write a draft; as it stands beside those that were written meanwhile."""
     from streams.experiment_changes import settled
+    from streams.experiments import absences
 
     _write(settings, [made])
     stands = or_fail(lambda: settled(draft, made, partial(_control, settings), partial(_write, settings)))
-    _check_models(stands, _control(settings))  # again: one may have been removed before the draft was there
+    # Again: one may have been removed before the draft was there.
+    _check_models(stands, absences(stands, _control(settings)))
     return stands
 
 
-def _check_models(setting: "ExperimentSetting", control: "Control") -> None:
-    from streams.experiments import objections
-
-    if found := objections(setting, control):
+def _check_models(setting: "ExperimentSetting", found: Sequence[str]) -> None:
+    if found:
         fail(f"{setting.experiment}: {'; '.join(found)}")
 
 

@@ -80,7 +80,7 @@ def by_models(*versions: str) -> tuple[ArmSetting, ...]:
     return tuple(ArmSetting(arm=f"arm-{at}", share=0.5, model=version) for at, version in enumerate(versions))
 
 
-def test_an_arm_names_a_model_that_is_on_the_topic_and_that_no_lane_refuses():
+def test_an_arm_names_a_model_that_is_on_the_topic_and_that_no_lane_refuses_now():
     made = draft(arms=by_models("", "new-00c0ffee"))
     assert definition(made).arms[1].model == "new-00c0ffee"
     control = Control()
@@ -91,10 +91,10 @@ def test_an_arm_names_a_model_that_is_on_the_topic_and_that_no_lane_refuses():
     pushed = PushedModel(model="new-00c0ffee", manifest="{}", bytes=1, parity=0.0, score_ms=0.1, time_ms=1)
     refusal = ModelStatus(lane=3, model="new-00c0ffee", worker="w", refused="it is bad", time_ms=1)
     said = []
-    for offset, message in enumerate((pushed, refusal)):
+    for offset, message in enumerate((pushed, refusal, made)):  # until then no lane has it, and what it said is old
         control.take([Record("control", 0, offset, 1, message.key, encode_json(message))])
         said.append(objections(made, control))
-    assert said == [[], ["lane 3 (w) refuses new-00c0ffee: it is bad"]]
+    assert said == [[], [], ["lane 3 (w) refuses new-00c0ffee: it is bad"]]
     with pytest.raises(ExperimentError, match="matching regex"):
         draft(arms=by_models("", "no version"))
 

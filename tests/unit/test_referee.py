@@ -65,6 +65,16 @@ def test_a_placement_whose_arm_is_negative_names_none() -> None:
     assert arms_of("0.1--2") == []
 
 
+def test_an_impression_dated_in_the_future_keeps_nobody_from_counting_from_the_next_on() -> None:
+    referee = Referee()
+    referee.follow(running())
+    referee.take_impressions([shown(1, 1, 10**12), shown(1, 1, 30)])
+    referee.take_rows([b"u1"], row(30, 1, 0))
+    (watched,) = referee.look()
+    assert watched.last is not None
+    assert watched.last.users.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(("ramp", "shares"), [(0.0, (0.5, 0.5)), (0.2, (1.1, -0.1))])
 def test_a_bandit_that_no_command_makes_lets_nobody_in(ramp: float, shares: tuple[float, ...]) -> None:
     setting = msgspec.structs.replace(start(draft(bandit=Bandit(0.1, 60)), 0.2, 1), ramp=ramp)

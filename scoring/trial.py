@@ -133,7 +133,8 @@ class Trial:
         cohort = np.zeros(size, dtype=np.int64) if cohort is None else cohort[:size]
         taking_part = np.flatnonzero((self.arm[:size] != OUTSIDE) & (cohort != OUTSIDE) & ~self.crossed[:size])
         arm, cohort = self.arm[taking_part].astype(np.int64), cohort[taking_part]
-        weight = 1 / shares[cohort, arm]
+        share = shares[cohort, arm]
+        weight = 1 / np.where(share > 0, share, 1.0)  # who was not to be in an arm is told by the split
         before = self.before[taking_part]
         after = totals[taking_part] - before
         before[:, 0] = after[:, 0] = 1.0

@@ -102,6 +102,16 @@ def _totals(users: int) -> np.ndarray:
     return totals
 
 
+def test_users_of_an_arm_without_a_share_are_told_beside_a_split_that_is_not_to_be_believed():
+    trial, arm, totals = Trial(np.array([1.0, 0.0])), np.arange(400) % 2, np.zeros((400, len(SUMS)))
+    trial.expose(np.arange(400), arm, totals)
+    totals[:, SUMS.index("impressions")] = 10
+    totals[:, SUMS.index("clicks")] = 1 + arm
+    look = trial.look(totals)
+    assert look.values["ctr"] == pytest.approx([0.1, 0.2])
+    assert look.split_p_value == 0
+
+
 def test_only_what_a_user_does_after_exposure_is_outcome_and_what_came_before_is_not():
     totals, clicks = _totals(400), SUMS.index("clicks")
     totals[:, SUMS.index("impressions")] = 10

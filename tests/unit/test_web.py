@@ -64,7 +64,7 @@ def test_a_worker_whose_port_is_taken_does_not_start_and_says_so_in_a_line() -> 
         port = taken.getsockname()[1]
         told = CliRunner().invoke(app, ["worker"], env={"SALIENCE_WEB_PORT": str(port)})
 
-    assert (told.exit_code, told.stderr) == (1, f"SALIENCE_WEB_PORT={port} is taken; 0 takes a free one\n")
+    assert (told.exit_code, told.stderr) == (1, f"Error: SALIENCE_WEB_PORT={port} is taken; 0 takes a free one\n")
 
 
 def test_an_address_of_another_machine_is_named_as_one_that_cannot_be_listened_on() -> None:

@@ -146,7 +146,7 @@ def _duel_verdict(setting: ExperimentSetting, found: Preference | None) -> str:
     if setting.status == "stopped" and setting.reason:
         return f"stopped: {setting.reason}"
     if found is None:
-        return "too few clicks yet"
+        return "too few people clicked picks of each yet"
     if found.low <= 0 <= found.high:
         return "neither ranking is surely preferred yet"
     preferred = setting.arms[int(found.value > 0)].arm

@@ -151,11 +151,15 @@ class Referee:
         """Take an experiment's newest setting. A draft is not watched; a stopped one keeps its last look.
 
         Raises `ValueError`, and what was known stays, where it cannot be, where its number is another experiment's or
-        its arms are others: what is known is of those.
+        its arms are others: what is known is of those. A stop is one whatever else it says, as for the workers.
         """
         if (known := self.watched.get(setting.number)) is not None:
             if known.setting.experiment != setting.experiment:
                 raise ValueError(f"its number {setting.number} is that of {known.setting.experiment}")
+            if setting.status == "stopped":
+                end = {field: getattr(setting, field) for field in ("status", "reason", "time_ms", "revision")}
+                known.setting = msgspec.structs.replace(known.setting, **end)
+                return
             if (known.setting.arms, known.setting.interleaved) != (setting.arms, setting.interleaved):
                 raise ValueError("its arms are others than those that are judged")
             definition(setting, known.allocation)
@@ -248,8 +252,11 @@ class Referee:
         if not 0 <= arm < watched.trial.arms:
             return
         known = watched.trial.arm[place] if place < len(watched.trial.arm) else OUTSIDE
-        if arm == known or (arm == watched.exposed_arm[place] and time_ms >= watched.exposed_ms[place]):
-            return  # of two the earlier: one dated in the future, which the engine refuses, is in no row
+        if arm == known:
+            return
+        if arm == watched.exposed_arm[place]:  # the earlier: one dated in the future, which is refused, is in no row
+            watched.exposed_ms[place] = min(watched.exposed_ms[place], time_ms)
+            return
         watched.exposed_arm[place] = arm
         watched.exposed_ms[place] = time_ms
         watched.exposed_after[place] = self.totals[place, FROM_IMPRESSIONS]

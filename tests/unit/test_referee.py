@@ -75,6 +75,25 @@ def test_an_impression_dated_in_the_future_keeps_nobody_from_counting_from_the_n
     assert watched.last.users.tolist() == [0, 1]
 
 
+def test_impressions_of_one_placement_all_count_in_whatever_order_they_come() -> None:
+    referee = Referee()
+    referee.follow(running())
+    referee.take_impressions([shown(1, 0, time_ms) for time_ms in (12, 10, 11)])
+    referee.take_rows([b"u1"], row(12, 3, 0))
+    (watched,) = referee.look()
+    assert referee.totals[0, SUMS.index("shown")] == 3
+    assert watched.trial.before[0, SUMS.index("shown")] == 0
+
+
+def test_an_experiment_that_is_stopped_is_over_whatever_else_its_message_says() -> None:
+    referee, bandit = Referee(), start(draft(bandit=Bandit(0.1, 60)), 0.2, 1)
+    referee.follow(bandit)
+    ended = stop(bandit, "by hand", 9)
+    referee.follow(msgspec.structs.replace(ended, arms=running().arms[::-1], high=0.0))
+    (watched,) = referee.watched.values()
+    assert watched.setting == ended
+
+
 @pytest.mark.parametrize(("ramp", "shares"), [(0.0, (0.5, 0.5)), (0.2, (1.1, -0.1))])
 def test_a_bandit_that_no_command_makes_lets_nobody_in(ramp: float, shares: tuple[float, ...]) -> None:
     setting = msgspec.structs.replace(start(draft(bandit=Bandit(0.1, 60)), 0.2, 1), ramp=ramp)

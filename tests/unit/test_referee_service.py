@@ -13,13 +13,16 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, NodeNotReadyError, TopicAuthorizationFailedError
 from typer.testing import CliRunner
 
+from scoring.rows import RowStore
 from streams.cli import app
 from streams.control import Control
 from streams.control_wire import Allocation, ArmSetting, CohortSetting, ControlMessage, ExperimentSetting, Guardrail
 from streams.experiment_report import ExperimentReport
 from streams.experiments import Bandit, create, start
 from streams.reading import MissingTopicError
+from streams.referee import Referee
 from streams.referee_service import RefereeService
+from streams.referee_store import load
 from streams.settings import Settings
 from streams.topic_admin import Found
 from streams.topics import AD_IMPRESSIONS, CHANGELOG, CONTROL, OUTCOMES
@@ -28,8 +31,11 @@ ARMS = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="warmer", share=0.5, 
 GUARDRAILS = (Guardrail(metric="ctr", most_loss=0.1),)
 DRAFT = create({}, "warmth", ARMS, layer="r", width=1.0, primary="ctr", guardrails=GUARDRAILS, time_ms=1)
 RUNNING = start(DRAFT, 1.0, 2)
-HERE, IMPRESSIONS = TopicPartition(CONTROL, 0), TopicPartition(AD_IMPRESSIONS, 0)
+HERE, IMPRESSIONS, ROWS = (TopicPartition(name, 0) for name in (CONTROL, AD_IMPRESSIONS, CHANGELOG))
 POLLS_MAX = 100
+STORE = RowStore()
+STORE.add([b"u"])
+ROW = STORE.rows[:1].tobytes()
 
 
 class EndError(Exception):
@@ -43,12 +49,14 @@ def cohort(upto: float, *shares: float) -> Allocation:
 class Broker:
     """The control topic, of which a reader's first poll after a write gives nothing yet.
 
-    Where the shop is ``busy``, another impression comes at every poll; the first `POLLS_MAX` are answered.
+    Where the shop is ``busy``, another impression comes at every poll; the first `POLLS_MAX` are answered. A poll gives
+    one of the users' ``rows``.
     """
 
     def __init__(self, messages: Sequence[ControlMessage]) -> None:
         self.written = list(messages)
         self.busy = False
+        self.rows = 0
         self.impressions = 0
         self._given = 0
 
@@ -82,7 +90,7 @@ class Client:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._at = 0
+        self._at = self._row = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,14 +105,17 @@ class Client:
         return dict.fromkeys(partitions, 0)
 
     async def position(self, tp: TopicPartition) -> int:
-        return self._at if tp == HERE else self._broker.impressions
+        return {HERE: self._at, ROWS: self._row}.get(tp, self._broker.impressions)
 
     def last_stable_offset(self, tp: TopicPartition) -> int:
-        return len(self._broker.written) if tp == HERE else self._broker.impressions
+        return {HERE: len(self._broker.written), ROWS: self._broker.rows}.get(tp, self._broker.impressions)
 
     async def getmany(self, *partitions: TopicPartition, **_: object) -> dict[TopicPartition, list[Any]]:
         if self._broker.busy and IMPRESSIONS in partitions:
             return {IMPRESSIONS: self._broker.impression()}
+        if ROWS in partitions and self._row < self._broker.rows:
+            self._row += 1
+            return {ROWS: [SimpleNamespace(key=b"u", value=ROW, offset=self._row - 1)]}
         records = self._broker.poll(self._at) if HERE in partitions else []
         self._at += len(records)
         return {HERE: records} if records else {}
@@ -152,7 +163,7 @@ class Shop:
         return {name: Found(f"id-of-{name}", 1) for name in names if name != self.missing}
 
     async def _log_ends(self, *_: object) -> dict[TopicPartition, int]:
-        return {HERE: len(self.broker.written)}
+        return {HERE: len(self.broker.written), ROWS: self.broker.rows}
 
     async def _publish(self, _settings: Settings, messages: Sequence[ControlMessage]) -> list[int]:
         if self._errors:
@@ -301,6 +312,18 @@ def test_a_single_look_at_a_shop_that_is_never_quiet_ends(monkeypatch: pytest.Mo
     asyncio.run(shop.service.run(follow=False))
 
     assert shop.reported == ["stopped"]
+
+
+def test_a_single_look_is_taken_when_all_rows_are_read_that_were_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shop = Shop([], monkeypatch, tmp_path, messages=[])
+    shop.broker.rows = 3
+
+    asyncio.run(shop.service.run(follow=False))
+
+    offsets, _ = load(shop.service.file, Referee())
+    assert offsets[CHANGELOG, 0] == 3
 
 
 def test_the_command_keeps_the_clients_from_telling_an_outage_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,16 +263,16 @@ class RowStore:
 
     def add(self, users: Sequence[bytes]) -> int:
         """Make rows for ``users``, distinct and without one, in order; how many of them there was room for."""
-        again = self._free[: -1 - len(users) : -1]
+        again, start = self._free[: -1 - len(users) : -1], len(self.users)
+        end = min(start + len(users) - len(again), self.rows_max)
+        while len(self._rows) < end:  # first: where there is no memory, nothing has changed
+            self._grow()
         del self._free[len(self._free) - len(again) :]
-        start = len(self.users)
-        rows = [*again, *range(start, min(start + len(users) - len(again), self.rows_max))]
+        rows = [*again, *range(start, end)]
         added = users[: len(rows)]
         for row, user in zip(again, added, strict=False):
             self.users[row] = user
         self.users.extend(added[len(again) :])
-        while len(self._rows) < len(self.users):
-            self._grow()
         self._index.update(zip(added, rows, strict=True))
         self._rows["version"][rows] = LAYOUT_VERSION
         self._rows["offset"][rows] = -1

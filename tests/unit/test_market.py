@@ -13,7 +13,7 @@ from scoring.ids import MISSING, id64, id64s
 from scoring.ledger import PARTS, charges, settle
 from scoring.market import Asked, Cap, Fate, Market, Terms
 from scoring.pacing import DAY_MS, LEAST, Pacer, planned
-from scoring.ranking import EMPTY_SLOT
+from scoring.ranking import EMPTY_SLOT, TEMPERATURE_MIN
 from scoring.slate import Limits, Wanted, fill
 from scoring.value import BID_TYPES, BidType
 from scoring.variety import Variety, intra_list_distance
@@ -69,6 +69,10 @@ def test_slots_are_drawn_with_the_chance_that_is_logged_however_cold_it_is(tempe
     assert made.propensity == pytest.approx(np.full((people, 1), 0.5), abs=1e-4)
     assert set(made.chosen[:, 0].tolist()) == {0, 1}  # of the same value; the third is worth less
     assert made.chosen.mean() == pytest.approx(0.5, abs=0.05)
+    coldest = replace(alike, temperatures=np.full(people, TEMPERATURE_MIN))
+    two, of_coldest = (Market(terms).decide(ADS, each, 2) for each in (alike, coldest))
+    assert two.chosen.tolist() == of_coldest.chosen.tolist()
+    assert two.propensity.tolist() == of_coldest.propensity.tolist()
 
 
 def test_without_rules_the_most_valuable_stand_first_and_pay_the_next_ones_value():

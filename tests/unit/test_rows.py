@@ -121,6 +121,24 @@ def test_of_users_added_at_once_a_full_lane_takes_the_first() -> None:
     assert store.users == [b"c", b"b", b"d"]
 
 
+def test_a_store_that_cannot_grow_is_as_it_was() -> None:
+    class Full(RowStore):
+        def _grow(self) -> None:
+            if self._rows.size:
+                raise MemoryError
+            super()._grow()
+
+    store = Full()
+    store.add([b"a", b"b"])
+    store.remove(b"a")
+
+    with pytest.raises(MemoryError):
+        store.add([key(number) for number in range(300)])
+
+    assert store.users == [None, b"b"]
+    assert [store.row_of(user) for user in (b"c", b"d")] == [0, 2]
+
+
 def test_a_removed_user_leaves_nothing_and_his_row_is_used_again() -> None:
     store = filled(3)
     row = store.find(key(1))

@@ -101,6 +101,13 @@ def test_a_log_of_one_person_or_without_any_reward_has_no_interval_and_is_doubte
     assert [doubt for doubt in doubts(nothing) if doubt.startswith("0 of 1000 choices earned anything")]
 
 
+def test_terms_that_are_all_the_same_tell_of_no_spread_though_their_mean_is_rounded():
+    model, weight = np.full(1_000, 0.03), np.random.default_rng(6).choice([0.5, 1.5], 1_000)
+    assert model.mean() != 0.03
+    for person in (None, np.arange(1_000) // 3):
+        assert np.isinf(evaluate(Logged(model, weight, model, model, person=person))["dm"].standard_error)
+
+
 def test_a_choice_that_had_no_chance_is_refused():
     with pytest.raises(ValueError, match="propensity of 0"):
         Logged(np.ones(1), np.array([np.inf]), np.zeros(1), np.zeros(1))

@@ -1,6 +1,7 @@
 """How a command fails: a message for people, the same as JSON where machines read, and exit status 1."""
 
 import json
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -53,7 +54,10 @@ class Salience(TyperGroup):
         return _told(lambda: super(Salience, self).parse_args(ctx, args))
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the subcommand."""
+        """Run the subcommand. What it logs goes to stderr: by itself structlog writes to stdout, among the answers."""
+        import structlog
+
+        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
         return _told(lambda: super(Salience, self).invoke(ctx))
 
 

@@ -1,4 +1,4 @@
-"""Topics read whole by commands: how far they have come is told to who looks on, and to nobody else."""
+"""Topics read whole by commands: how far they have come, and what was odd, is told beside what was asked for."""
 
 import asyncio
 import json
@@ -22,13 +22,14 @@ PREFIX, RECORDS = "reading-", 7_000
 
 @pytest.fixture(scope="module")
 def shop(embedded: Broker) -> Broker:
-    """Clicks of two lanes, and nothing else."""
+    """Clicks of two lanes, and a control message that is none."""
     topic_admin.create(embedded.bootstrap, 2, prefix=PREFIX)
 
     async def fill() -> None:
         async with AIOKafkaProducer(bootstrap_servers=embedded.bootstrap) as producer:
             for number in range(RECORDS):
                 await producer.send(f"{PREFIX}clicks", b"{}", key=b"ann", partition=number % 2)
+            await producer.send(f"{PREFIX}control", b"{", key=b"experiment/warmth")
 
     asyncio.run(fill())
     return embedded
@@ -67,3 +68,9 @@ def test_people_at_a_terminal_see_which_topic_is_read_for_privacy_and_others_do_
     machines = asked("--json", terminal=True)
     assert machines.stderr == ""
     json.loads(machines.stdout)
+
+
+def test_what_a_command_logs_stands_on_stderr_and_not_among_what_machines_are_told(shop: Broker) -> None:
+    told = CliRunner().invoke(app, ["experiment", "list", "--bootstrap", shop.bootstrap, "--prefix", PREFIX, "--json"])
+    assert json.loads(told.stdout) == {}
+    assert "control message refused" in told.stderr

@@ -114,7 +114,8 @@ def of_topics(problems: Sequence[topic_admin.Problem], lanes: int) -> Iterator[C
         elif what == "unreported":
             found = f"the broker reports no cleanup.policy of {', '.join(names)}"
         else:
-            found = " ".join(problem.message for problem in kind)
+            told = [problem.seen for problem in kind] + [problem.why for problem in kind]
+            found = " ".join(dict.fromkeys(told)).rstrip()
         yield Check("topics", ok=not kind[0].fails, found=found, fix=kind[0].fix, topics=names)
     if not problems:
         yield Check("topics", ok=True, found=f"all {len(topics.TABLE)} there, {lanes} lanes")

@@ -38,9 +38,16 @@ class Problem:
 
     topic: str
     what: Literal["missing", "partitions", "cleanup", "unreported"]
-    message: str
+    seen: str
     fix: str
     """The command that resolves it; empty where nothing can or need be done."""
+    why: str = ""
+    """What more is to be known, alike of all topics that are so."""
+
+    @property
+    def message(self) -> str:
+        """All of it, of this topic alone."""
+        return f"{self.seen} {self.why}".rstrip()
 
     @property
     def fails(self) -> bool:
@@ -160,13 +167,12 @@ def compare(seen: Mapping[str, Seen], partitions: int, prefix: str, reach: str) 
             problems.append(Problem(name, "missing", f"{name} does not exist.", fix))
             continue
         if found.partitions != wanted:
-            message = (
-                f"{name} has {found.partitions} partitions, expected {wanted}. Another number would move"
-                " users to other lanes: begin a new set of topics under another prefix"
-                + (f", or say --partitions {found.partitions}." if topic.lanes else ".")
+            has = f"{name} has {found.partitions} partitions, expected {wanted}."
+            why = "Another number would move users to other lanes: begin a new set of topics under another prefix" + (
+                f", or say --partitions {found.partitions}." if topic.lanes else "."
             )
             fix = f"salience topics create {reach} --prefix {prefix}new- --partitions {partitions}"
-            problems.append(Problem(name, "partitions", message, fix))
+            problems.append(Problem(name, "partitions", has, fix, why))
         if found.cleanup is None:
             message = f"The broker does not report {name}'s cleanup.policy; it should be {topic.cleanup}."
             problems.append(Problem(name, "unreported", message, ""))

@@ -37,5 +37,14 @@ def test_what_is_wrong_in_other_ways_takes_other_rows_and_each_topic_is_told_wit
     assert cleanup.fix.endswith("--configure")
 
 
+def test_what_another_number_of_partitions_means_is_told_once_whatever_the_number_of_topics() -> None:
+    lanes = {topic.name for topic in topics.TABLE if topic.lanes}
+    (row,) = told(MADE | {name: Seen(8, MADE[name].cleanup) for name in lanes})
+    assert {*row.topics} == lanes
+    assert all(f"{name} has 8 partitions, expected 4. " in row.found for name in lanes)
+    assert row.found.count("Another number would move users") == 1
+    assert row.found.endswith("or say --partitions 8.")
+
+
 def test_where_nothing_is_wrong_one_row_says_so() -> None:
     assert told(MADE) == [Check("topics", ok=True, found=f"all {len(MADE)} there, 4 lanes")]

@@ -34,7 +34,7 @@ TestOption = Annotated[
         "--test",
         exists=True,
         dir_okay=False,
-        help="A later file of impressions; all of --data trains then, without a share.",
+        help="A later file of impressions; all of --data trains then. Not with --train-share.",
     ),
 ]
 ShareOption = Annotated[

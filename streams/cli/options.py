@@ -19,7 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, f
 LogJson = Annotated[bool, typer.Option("--log-json", help="Log lines as JSON objects on stderr.")]
 Host = Annotated[
     str | None,
-    typer.Option(help="Address to listen on; beyond loopback with SALIENCE_WEB_TOKEN alone (SALIENCE_WEB_HOST)."),
+    typer.Option(help="Address to listen on; beyond loopback only with SALIENCE_WEB_TOKEN (SALIENCE_WEB_HOST)."),
 ]
 Guarantee = Annotated[str | None, typer.Option(help="exactly_once or at_least_once (SALIENCE_GUARANTEE).")]
 Users = Annotated[int, typer.Option("--users", min=2, help="Simulated shoppers.")]

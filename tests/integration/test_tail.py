@@ -2,6 +2,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from contextlib import aclosing
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -9,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from deploy.brokers import Broker
 from streams import topic_admin
-from streams.cli import app
+from streams.cli import app, tail
 from streams.wire import Attended, Placement, Slot, encode_json
 
 pytestmark = pytest.mark.integration
@@ -99,16 +100,43 @@ def test_who_waits_for_records_is_told_so_once_and_not_among_them(shop: Shop, em
         async with AIOKafkaProducer(bootstrap_servers=embedded.bootstrap) as producer:
             await producer.send_and_wait("tail-clicks", b"{}", key=key)
 
-    with shop.tailing("clicks", "--user", "ann", "--limit", "2", "--json") as tail:
-        assert tail.stdout is not None
-        assert tail.stderr is not None
-        said = tail.stderr.readline()
+    with shop.tailing("clicks", "--user", "ann", "--limit", "2", "--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said = process.stderr.readline()
         for key in (b"ann", b"bob", b"ann"):
             asyncio.run(click(key))
-        printed, more = tail.communicate(timeout=60)
+        printed, more = process.communicate(timeout=60)
     assert said == "waits for records of tail-clicks with key ann; Ctrl-C ends it\n"
     assert more == ""
     assert [json.loads(line)["key"] for line in printed.splitlines()] == ["ann", "ann"]
+
+
+def test_it_waits_when_all_that_is_there_has_been_told_and_says_so_once_however_long_it_does(
+    shop: Shop, embedded: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bytes] = []
+    said: list[int] = []
+    sent: list[asyncio.Task[None]] = []
+
+    async def send(value: bytes) -> None:
+        async with AIOKafkaProducer(bootstrap_servers=embedded.bootstrap) as producer:
+            await producer.send_and_wait("tail-outcomes", value)
+
+    def waits() -> None:
+        said.append(len(seen))
+        monkeypatch.setattr(tail, "POLL_MS", 1)  # a producer takes longer to begin than many looks from now on
+        sent.append(asyncio.create_task(send(b"second")))
+
+    async def scenario() -> None:
+        await send(b"first")
+        async with aclosing(tail._records(embedded.bootstrap, "tail-outcomes", True, waits)) as records:
+            while len(seen) < 2:
+                seen.append((await anext(records)).value)
+        await asyncio.gather(*sent)
+
+    asyncio.run(scenario())
+    assert (seen, said) == ([b"first", b"second"], [1])
 
 
 def test_a_name_that_is_no_topic_is_wrong_usage_and_the_names_are_told() -> None:

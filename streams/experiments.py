@@ -141,7 +141,7 @@ def absences(setting: ExperimentSetting, control: Control) -> list[str]:
 
 
 def objections(setting: ExperimentSetting, control: Control) -> list[str]:
-    """Likewise, and one that a lane refuses which has it: of others it may have said so long ago."""
+    """`absences`, and what lanes refuse of models that they hold now: of others they may have said so long ago."""
     roles, arms = roles_told(control), models_of(control.all(ExperimentSetting).values())
     told = control.all(ModelStatus).values()
     refused = {version: record_of(version, roles, arms, told).refusals for version in models_of([setting])}

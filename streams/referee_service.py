@@ -224,7 +224,8 @@ class RefereeService:
                 await self._tell(stopped)
                 setting = watched.setting = stopped  # not before it is told: else no later look would tell it
                 log.warning("experiment rolled back", experiment=setting.experiment, reason=why)
-            if caught_up and (further := watched.next_cohort(now_ms)) is not None:
+            further, told = watched.next_cohort(now_ms), self._control.get(Allocation, setting.experiment)
+            if caught_up and further is not None and further.stands_after(told or further):  # else it lets nobody in
                 await self._tell(further)
                 self._referee.allocate(further)
                 log.info("cohort let in", experiment=setting.experiment, shares=further.cohorts[-1].shares)

@@ -295,6 +295,18 @@ def test_what_cannot_be_is_refused_and_ends_no_referee(
     assert shop.said[0] == "experiment's message refused"
 
 
+def test_no_cohort_is_let_in_after_cohorts_that_cannot_be_for_it_would_not_stand(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shop = Shop([], monkeypatch, tmp_path, [BANDIT, BACKWARDS])
+    monkeypatch.setattr("streams.referee_service.breached", lambda *_: None)
+
+    with pytest.raises(EndError):
+        asyncio.run(shop.service.run())
+
+    assert shop.published == []
+
+
 def test_a_shop_that_is_never_quiet_is_judged_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shop = Shop([], monkeypatch, tmp_path)
     shop.broker.busy = True

@@ -27,7 +27,9 @@ sys.stdin.read()
 """
 CLEARS = """
 import signal
-from streams.cli.ending import undone_when_told_to_end
+from streams.cli.ending import ENDING, undone_when_told_to_end
+for number in ENDING:
+    signal.signal(number, signal.SIG_DFL)  # tests that run under nohup ignore one of them, and what they start
 try:
     with undone_when_told_to_end():
         print("ready", flush=True)

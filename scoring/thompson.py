@@ -25,9 +25,8 @@ REACH = 4.0
 WIDTH_MAX = 10.0
 """Length of a grid in the largest standard deviation: a step is at most a quarter of that."""
 NARROWEST = 0.6
-"""Of a step: no density is narrower, so that ads of which more is known are told apart within that. A sum over points
-1/0.6 standard deviations apart is off the integral by 2 exp(-2 (0.6 π)²) = 0.0016 of it at most (Poisson summation),
-and alike for all candidates, so that their shares of the total are off by less."""
+"""Of a step: no density is narrower, so that ads of which more is known are told apart within that. The sum of such a
+density over the points is off by 2 exp(-2 (0.6 π)²) = 0.0016 of it at most (Poisson summation)."""
 SPREAD_MIN = 1e-6
 """Who is known wholly: as good as greedy, and values within a millionth of each other share a slot."""
 BELOW_MAX = 1e-3

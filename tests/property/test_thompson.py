@@ -71,6 +71,13 @@ def test_ads_of_which_much_is_known_are_told_apart_on_a_grid_laid_for_one_of_whi
     np.testing.assert_allclose(chances[last], best_chances(mean[last], spread[last] ** 2), atol=OFF_MAX)
 
 
+@pytest.mark.parametrize("mean", np.linspace(0.3, 0.5, 11).tolist())
+def test_who_is_known_well_has_the_chance_against_who_is_not_wherever_it_lies_between_points(mean: float) -> None:
+    means, spread = np.array([0.0, mean]), np.array([0.5, 0.005])
+    found = chances_of_most(np.exp(means + spread**2 / 2), spread)
+    np.testing.assert_allclose(found, best_chances(means, spread**2), atol=2 * OFF_MAX)
+
+
 @given(KNOWN, st.randoms(use_true_random=False))
 def test_they_do_not_depend_on_where_the_candidates_stand(known: list[tuple[float, float]], random: Any) -> None:
     order = list(range(len(known)))

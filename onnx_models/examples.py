@@ -18,6 +18,7 @@ from scoring.ids import MISSING, mix64
 from scoring.inputs import CONTEXT_DIM, RATED, REVIEWED, STATS_DIM
 from scoring.rates import RateTable, counts_of
 from scoring.rows import RING_SIZE, RowStore
+from scoring.runs import begins, runs
 from scoring.tones import NOTHING_SAID, ToneHistory
 from scoring.update import apply
 
@@ -177,11 +178,10 @@ def _slices(events: Events) -> Iterator[Ints]:
     """
     order = np.lexsort((events["time_ms"], events["row"]))
     row, time_ms = events["row"][order], events["time_ms"][order]
-    new_row = np.append(True, row[1:] != row[:-1])[: len(row)]
-    new_time = new_row | np.append(True, time_ms[1:] != time_ms[:-1])[: len(row)]
-    rank = np.cumsum(new_time)
+    rank = np.cumsum(begins(row, time_ms))
+    start, count = runs(row)
     turn = np.empty(len(row), dtype=np.int64)
-    turn[order] = rank - np.maximum.accumulate(np.where(new_row, rank, 0))
+    turn[order] = rank - np.repeat(rank[start], count)
     by_turn = np.argsort(turn, kind="stable")
     edges = np.searchsorted(turn[by_turn], np.arange(turn.max(initial=-1) + 2))
     for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):

@@ -3,8 +3,8 @@
 Nothing here reads a clock, the environment, a topic or global randomness: time and seeds are arguments,
 and "now" is the timestamp of the record being applied. Modules import only those before them on the path
 
-    ids → seal → features → text → events → order → rows → dedup → claims → cleaning → anomaly → ring → interest
-        → value → tones → catalogue → update → candidates → examination → rates → inputs → gathering → graph
+    ids → runs → seal → features → text → events → order → rows → dedup → claims → cleaning → anomaly → ring
+        → interest → value → tones → catalogue → update → candidates → examination → rates → inputs → gathering → graph
         → attention → probes → proof → clicks → pending → watch → learner → feedback → pool → calibration
         → exploration → assignment → policies → models → auction → ranking → thompson → confidence
         → interleaving → variety → slate → columns → market → fairness → shown → ledger → pacing → traffic

@@ -20,6 +20,7 @@ from scoring.claims import judge, one_by_one
 from scoring.dedup import Outcomes, mark_repeats
 from scoring.events import Events, Outcome, only
 from scoring.rows import Rows
+from scoring.runs import runs
 
 Ints = npt.NDArray[np.int64]
 
@@ -140,8 +141,7 @@ def _by_claim(rows: Rows, events: Events, windows: _Windows, rules: Rules) -> Ou
 def _nth(group: Ints, window: Ints, before: Ints) -> Ints:
     """The place of each event ``[E]``, from 1, among those of its group and window; ``before`` came earlier."""
     order = np.argsort(group, kind="stable")
-    starts = (np.diff(group[order], prepend=-1) != 0) | (np.diff(window[order], prepend=-1) != 0)
-    place = np.arange(len(group))
+    start, count = runs(group[order], window[order])
     nth = np.empty_like(group)
-    nth[order] = place - np.maximum.accumulate(np.where(starts, place, 0)) + 1
+    nth[order] = np.arange(1, len(group) + 1) - np.repeat(start, count)
     return nth + before

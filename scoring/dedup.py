@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scoring.events import Events, Outcome, Source, only
 from scoring.ids import IdArray, mix64
 from scoring.rows import SEEN_SIZE, Rows
+from scoring.runs import begins, runs
 
 Outcomes = npt.NDArray[np.uint8]
 _NO_SHOWING = 0
@@ -35,7 +36,7 @@ def mark_repeats(rows: Rows, events: Events) -> Outcomes:
     outcome = np.full(len(events), Outcome.APPLIED, dtype=np.uint8)
     if suspect.any():
         places = np.flatnonzero(suspect)
-        for of_group in _runs(group[places]):
+        for of_group in _places_by(group[places]):
             outcome[places[of_group]] = _one_by_one(rows, events[places[of_group]], showing[places[of_group]])
     return outcome
 
@@ -51,17 +52,18 @@ def _repeated(group: npt.NDArray[np.int64], what: IdArray) -> npt.NDArray[np.boo
     """Events whose ``what`` occurs more than once in its group (or, rarely, looks so: the exact path then decides)."""
     key = mix64(group.astype(np.uint64)) ^ what
     order = np.argsort(key)
-    same = np.diff(key[order], prepend=key[order[:1]] + np.uint64(1)) == 0
+    same = ~begins(key[order])
     same[:-1] |= same[1:]
     repeated = np.empty(len(key), dtype=bool)
     repeated[order] = same
     return repeated
 
 
-def _runs(group: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+def _places_by(group: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     """Places of each group, in order of occurrence."""
     order = np.argsort(group, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    starts, _ = runs(group[order])
+    return np.split(order, starts[1:])
 
 
 def _remember(rows: Rows, events: Events, showing: npt.NDArray[np.uint32]) -> None:
@@ -69,7 +71,7 @@ def _remember(rows: Rows, events: Events, showing: npt.NDArray[np.uint32]) -> No
         return
     group = events["row"].astype(np.int64) * 2 + events["source"]
     order = np.argsort(group, kind="stable")
-    _, starts, counts = np.unique(group[order], return_index=True, return_counts=True)
+    starts, counts = runs(group[order])
     row, source, ids = events["row"][order], events["source"][order], events["event"][order]
     rank = np.arange(len(order)) - np.repeat(starts, counts)
     place = (rows["seen_next"][row, source] + rank) % SEEN_SIZE

@@ -23,6 +23,7 @@ from scoring.inputs import CONTEXT_DIM, STATS_DIM, ModelInputs, closeness_of
 from scoring.models import ModelFailure, Models, Served
 from scoring.rates import Counts, RateTable, counts_of
 from scoring.rows import Rows, RowStore
+from scoring.runs import begins, runs
 from scoring.update import Applied, take
 
 Ints = npt.NDArray[np.int64]
@@ -92,11 +93,10 @@ def _waves(events: Events) -> Iterator[Ints]:
     by_row = np.argsort(events["row"], kind="stable")
     row = events["row"][by_row]
     impression, time_ms = events["source"][by_row] == Source.IMPRESSION, events["time_ms"][by_row]
-    same = impression[1:] & impression[:-1] & (time_ms[1:] == time_ms[:-1]) & (row[1:] == row[:-1])
-    shown = np.cumsum(impression & ~np.append(False, same))
-    starts = np.flatnonzero(np.diff(row, prepend=-1))
+    shown = np.cumsum(impression & begins(row, time_ms, impression))  # screens so far
+    starts, counts = runs(row)
     turn = np.empty(len(row), dtype=np.int64)
-    turn[by_row] = shown - np.repeat(shown[starts], np.diff(starts, append=len(row)))
+    turn[by_row] = shown - np.repeat(shown[starts], counts)
     in_turn = np.argsort(turn, kind="stable")
     edges = np.searchsorted(turn[in_turn], np.arange(1, turn.max() + 1))
     yield from np.split(in_turn, edges)

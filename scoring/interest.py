@@ -18,6 +18,7 @@ from river import base
 
 from scoring.events import TIME_MS_MAX, Kind
 from scoring.features import FEATURE_DIM, Vector, add_token
+from scoring.runs import runs
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -67,10 +68,10 @@ def accumulate(
         return
     learned = learned[np.argsort(index[learned], kind="stable")]
     index, time_ms = index[learned], time_ms[learned]
-    starts = np.flatnonzero(np.diff(index, prepend=-1))  # [R] where each touched row's events begin
+    starts, counts = runs(index)  # [R] where each touched row's events begin, and how many they are
     rows = index[starts]
     reference = np.maximum(reference_ms[rows], np.maximum.reduceat(time_ms, starts))
-    ages = np.repeat(reference, np.diff(starts, append=len(index))) - time_ms
+    ages = np.repeat(reference, counts) - time_ms
     added = _decay(ages, half_lives_ms) * weight[learned, None]  # [E, L]
     kept = vectors[rows] * _decay(reference - reference_ms[rows], half_lives_ms)[:, :, None]  # [R, L, K]
     content = features[learned]

@@ -26,6 +26,7 @@ from scoring.rows import (
     place_of,
     places_of,
 )
+from scoring.runs import begins, runs
 
 _FEW = 4
 """Rows with at most this many new entries merge in narrow arrays; hot users in arrays twice the ring's size."""
@@ -102,8 +103,7 @@ def _insert(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> Non
     """Merge new entries, sorted by (row, seconds, ad), into the rings."""
     if not len(row):
         return
-    start = np.flatnonzero(np.diff(row, prepend=-1))
-    count = np.diff(start, append=len(row))
+    start, count = runs(row)
     from_end = np.repeat(start + count, count) - np.arange(len(row))  # 1 for a row's newest entry
     count = np.repeat(count, count)
     for chosen, width in (((count <= _FEW), _FEW), ((count > _FEW) & (from_end <= RING_SIZE), RING_SIZE)):
@@ -113,7 +113,7 @@ def _insert(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> Non
 
 def _merge(rows: Rows, row: Ints, column: Ints, width: int, ad: Ids, seconds: Seconds, told: Told) -> None:
     """Sort each ring with its new entries (put at ``column`` of ``width`` further places) and keep the newest."""
-    first = np.diff(row, prepend=-1) != 0
+    first = begins(row)
     users, user = row[first], np.cumsum(first) - 1
     ads = np.zeros((len(users), RING_SIZE + width), dtype=np.uint64)
     times = np.zeros(ads.shape, dtype=np.uint32)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.ids import MISSING, IdMap
+from scoring.runs import begins
 
 Ids = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
@@ -108,7 +109,7 @@ class ToneHistory:
         is_said = at < said
         order = np.lexsort((is_said, when, ad))  # who asks comes before what is said at the very moment
         ad, is_said = ad[order], is_said[order]
-        first = np.maximum.accumulate(np.where(np.append(True, ad[1:] != ad[:-1])[: len(ad)], at, 0))
+        first = np.maximum.accumulate(np.where(begins(ad), at, 0))
         last = np.maximum.accumulate(np.where(is_said, at, MISSING))
         found = np.empty_like(at)
         found[order] = np.where(last >= first, order[last], MISSING)
@@ -118,7 +119,7 @@ class ToneHistory:
         """How all reviews sounded, ``[T]``, once each of them was said."""
         by_ad = np.argsort(self.ads, kind="stable")
         counted = weight(self.said)[by_ad]
-        again = np.flatnonzero(np.diff(self.ads[by_ad]) == 0) + 1
+        again = np.flatnonzero(~begins(self.ads[by_ad]))
         more = counted.copy()
         more[again] -= counted[again - 1]
         counted[by_ad] = more

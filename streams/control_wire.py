@@ -185,10 +185,12 @@ class CohortSetting(Struct, frozen=True, kw_only=True):
     shares: tuple[Share, ...]
 
 
-class Allocation(ControlMessage, frozen=True, kw_only=True, tag="allocation"):
+class Allocation(Revised, frozen=True, kw_only=True, tag="allocation"):
     """The cohorts of a bandit after its first, oldest first. The referee alone writes it, and only adds to it.
 
     ``number``: that of the experiment. Where two referees run, the first to let a cohort in has let it in for all.
+    ``revision``: one more than that of the cohorts it was made from, another's of this name too, 1 at first; 0 where
+    its writer tells none.
     """
 
     experiment: ExperimentName
@@ -202,7 +204,9 @@ class Allocation(ControlMessage, frozen=True, kw_only=True, tag="allocation"):
         return self.experiment
 
     def stands_after(self, before: Self) -> bool:
-        """Whether it only adds to the cohorts of ``before``, or is another experiment's: nobody is moved."""
+        """Likewise; without a revision where it only adds to cohorts, or is another experiment's: nobody is moved."""
+        if self.revision:
+            return Revised.stands_after(self, before)
         return self.number != before.number or self.cohorts[: len(before.cohorts)] == before.cohorts
 
 

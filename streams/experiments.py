@@ -251,8 +251,9 @@ def next_cohort(
 ) -> Allocation | None:
     """A bandit's cohorts with one more, whose users come to the arms in ``shares``; None before its time, or after all.
 
-    The cohorts before it stay as they are: a user who was moved would have seen two arms, and count for neither. None,
-    too, where a setting that no command makes leaves no such cohort.
+    ``allocation``: what stands on the topic, perhaps of another experiment. The cohorts before it stay as they are: a
+    user who was moved would have seen two arms, and count for neither. None, too, where a setting that no command makes
+    leaves no such cohort.
     """
     cohorts = allocation.cohorts if allocation is not None and allocation.number == setting.number else ()
     since_ms = allocation.time_ms if allocation is not None and cohorts else setting.time_ms
@@ -261,7 +262,11 @@ def next_cohort(
         return None
     further = CohortSetting(upto=min(upto + setting.ramp, 1.0), shares=tuple(shares))
     made = Allocation(
-        experiment=setting.experiment, number=setting.number, cohorts=(*cohorts, further), time_ms=time_ms
+        experiment=setting.experiment,
+        number=setting.number,
+        cohorts=(*cohorts, further),
+        time_ms=time_ms,
+        revision=1 + (allocation.revision if allocation is not None else 0),
     )
     try:
         definition(setting, made)

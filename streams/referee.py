@@ -102,8 +102,8 @@ class Watched:
         """As the workers run it."""
         return definition(self.setting, self.allocation)
 
-    def next_cohort(self, time_ms: int) -> Allocation | None:
-        """A bandit's cohorts with one more, by what was seen last; None where it is not due.
+    def next_cohort(self, stands: Allocation | None, time_ms: int) -> Allocation | None:
+        """The cohorts that stand with one more, by what was seen last; None where it is not due.
 
         The shares stay as they are until every arm can be compared with the first.
         """
@@ -113,7 +113,7 @@ class Watched:
         means, variances = (np.array(of[primary]) for of in (self.last.values, self.last.variances))
         if len(self.last.differences[primary]) == self.trial.arms - 1 and variances.min() > 0:
             shares = allocation(means, variances, self.setting.minimum)
-        return next_cohort(self.setting, self.allocation, shares.tolist(), time_ms)
+        return next_cohort(self.setting, stands, shares.tolist(), time_ms)
 
     def grow(self, users: int) -> None:
         """Room for ``users``."""

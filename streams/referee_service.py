@@ -210,11 +210,10 @@ class RefereeService:
 
         Not before all is read that was there does a bandit let a cohort in: its shares cannot be taken back.
         """
-        if caught_up:
-            for cohorts in self._control.hidden(Allocation):  # another referee let people in, too late
-                await self._tell(cohorts)
-            for stands in self._control.hidden(ExperimentSetting):  # whoever wrote the other may have been killed
+        if caught_up:  # whoever wrote what does not stand may have been killed, or be a referee that was too late
+            for stands in (*self._control.hidden(ExperimentSetting), *self._control.hidden(Allocation)):
                 await self._tell(msgspec.structs.replace(stands, revision=stands.revision + 1))
+                caught_up = False
         now_ms, reports = wall_ms(), []
         for watched in await asyncio.to_thread(self._referee.look):
             assert watched.last is not None, "look() looks at everything that is watched"
@@ -224,8 +223,8 @@ class RefereeService:
                 await self._tell(stopped)
                 setting = watched.setting = stopped  # not before it is told: else no later look would tell it
                 log.warning("experiment rolled back", experiment=setting.experiment, reason=why)
-            further, told = watched.next_cohort(now_ms), self._control.get(Allocation, setting.experiment)
-            if caught_up and further is not None and further.stands_after(told or further):  # else it lets nobody in
+            cohorts = self._control.get(Allocation, setting.experiment)
+            if caught_up and (further := watched.next_cohort(cohorts, now_ms)) is not None:
                 await self._tell(further)
                 self._referee.allocate(further)
                 log.info("cohort let in", experiment=setting.experiment, shares=further.cohorts[-1].shares)

@@ -1,5 +1,8 @@
 """What workers make of the control topic: of each key the newest message, and nothing that is malformed."""
 
+from collections.abc import Sequence
+
+import msgspec
 import pytest
 
 from streams.control import UPTO, Control, ControlFullError
@@ -69,6 +72,37 @@ def test_cohorts_are_only_added_to_those_that_stand() -> None:
         control.take([told(made)])
         assert control.get(Allocation, "warmth") == (made if stands else before)
         assert control.hidden(Allocation) == ([] if stands else [before])
+
+
+def compacted(records: Sequence[Record], upto: int) -> list[Record]:
+    """What a log keeps whose segments before the offset ``upto`` have been compacted."""
+    newest = {record.key: record for record in records[:upto]}
+    return [*newest.values(), *records[upto:]]
+
+
+@pytest.mark.parametrize("revision", [0, 3])
+def test_wherever_a_segment_ends_that_was_compacted_the_same_cohorts_stand(revision: int) -> None:
+    def allocation(share: float, revision: int) -> Allocation:
+        cohorts = (CohortSetting(upto=0.1, shares=(share, 1 - share)),)
+        return Allocation(experiment="warmth", number=1, cohorts=cohorts, time_ms=1, revision=revision)
+
+    first, other = allocation(0.5, revision), allocation(0.4, revision)
+    again = msgspec.structs.replace(first, revision=revision + 1)
+    records = [told(message, offset) for offset, message in enumerate((first, other, again))]
+
+    for upto in range(len(records) + 1):
+        control = Control()
+        control.take(compacted(records, upto))
+        assert (control.get(Allocation, "warmth"), control.hidden(Allocation)) == (again, [])
+
+
+def test_an_experiment_of_the_same_name_that_has_ended_lets_nobody_in_any_more() -> None:
+    """Its referee was paused, and had read its own cohorts alone."""
+    control = Control()
+    cohorts = (CohortSetting(upto=0.1, shares=(0.5, 0.5)),)
+    ours = Allocation(experiment="warmth", number=2, cohorts=cohorts, time_ms=1, revision=2)
+    control.take([told(ours), told(msgspec.structs.replace(ours, number=1), 1)])
+    assert control.get(Allocation, "warmth") == ours
 
 
 def test_a_name_may_hold_the_separator() -> None:

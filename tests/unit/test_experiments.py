@@ -314,7 +314,7 @@ def bandit_played(users: int = 1_600) -> Referee:
     taking_part = np.flatnonzero(arms != OUTSIDE)
     keys = [names[user].encode() for user in taking_part]
     referee.take_rows(keys, np.concatenate([row(1, 1, 0)] * len(keys)))
-    assert referee.look()[0].next_cohort(61_000).cohorts[0].shares == (0.5, 0.5)  # nothing is known yet
+    assert referee.look()[0].next_cohort(None, 61_000).cohorts[0].shares == (0.5, 0.5)  # nothing is known yet
     referee.take_impressions([shown(user, int(arms[user]), 10) for user in taking_part])
     for at in (1, 2):
         rows = np.concatenate([row(10 * at, 1 + 20 * (at - 1), 0)] * len(keys))
@@ -326,8 +326,8 @@ def bandit_played(users: int = 1_600) -> Referee:
 def test_a_bandits_next_cohort_goes_to_the_arm_that_did_better_and_outlasts_a_restart(tmp_path):
     referee = bandit_played()
     (watched,) = referee.look()
-    assert watched.next_cohort(60_000) is None
-    cohorts = watched.next_cohort(61_000)
+    assert watched.next_cohort(None, 60_000) is None
+    cohorts = watched.next_cohort(None, 61_000)
     assert cohorts.cohorts[0].shares[1] == pytest.approx(0.9, abs=1e-3)
     referee.allocate(cohorts)
     (watched,) = referee.look()
@@ -338,7 +338,7 @@ def test_a_bandits_next_cohort_goes_to_the_arm_that_did_better_and_outlasts_a_re
     load(tmp_path / "x.npz", again)
     again.allocate(cohorts)  # the control topic is read whole, every time
     assert again.look()[0].last.values == watched.last.values
-    assert again.watched[1].next_cohort(10**6).cohorts[0] == cohorts.cohorts[0]
+    assert again.watched[1].next_cohort(cohorts, 10**6).cohorts[0] == cohorts.cohorts[0]
 
 
 def test_arms_that_are_alike_break_nothing():

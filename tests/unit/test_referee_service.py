@@ -42,8 +42,9 @@ class EndError(Exception):
     """Ends a service that would run for ever."""
 
 
-def cohort(upto: float, *shares: float) -> Allocation:
-    return Allocation(experiment="warmth", number=1, cohorts=(CohortSetting(upto=upto, shares=shares),), time_ms=3)
+def cohort(upto: float, *shares: float, revision: int = 0) -> Allocation:
+    cohorts = (CohortSetting(upto=upto, shares=shares),)
+    return Allocation(experiment="warmth", number=1, cohorts=cohorts, time_ms=3, revision=revision)
 
 
 class Broker:
@@ -142,6 +143,7 @@ class Shop:
         self._errors = list(errors)
         self.broker = Broker(messages)
         self.others: list[ControlMessage] = []
+        self.looks = 2
         self.missing = ""
         self.published: list[ControlMessage] = []
         self.reported: list[str] = []
@@ -175,7 +177,7 @@ class Shop:
 
     def _report(self, reports: Sequence[ExperimentReport]) -> None:
         self.reported += [one.status for one in reports]
-        if len(self.reported) == 2:
+        if len(self.reported) == self.looks:
             raise EndError
 
 
@@ -217,16 +219,19 @@ def test_what_no_outage_explains_ends_the_referee_and_so_does_an_outage_at_its_o
         asyncio.run(shop.service.run(follow=False))
 
 
+@pytest.mark.parametrize("revision", [0, 1])
 def test_of_two_referees_the_first_lets_a_cohort_in_and_its_word_is_made_the_newest_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    revision: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    first, other = cohort(0.4, 0.8, 0.2), cohort(0.4, 0.2, 0.8)
+    first, other = (cohort(0.4, *shares, revision=revision) for shares in ((0.8, 0.2), (0.2, 0.8)))
     shop = Shop([], monkeypatch, tmp_path, [RUNNING, first, other])
 
     with pytest.raises(EndError):
         asyncio.run(shop.service.run())
 
-    assert shop.published[0] == first
+    again = shop.published[0]
+    assert again == msgspec.structs.replace(first, revision=revision + 1)
+    assert again.stands_after(other)  # all that compaction leaves
 
 
 def test_a_referee_lets_nobody_in_before_it_has_read_its_last_word_and_what_others_wrote_before_that(
@@ -237,7 +242,8 @@ def test_a_referee_lets_nobody_in_before_it_has_read_its_last_word_and_what_othe
     shop = Shop([], monkeypatch, tmp_path, [start(draft, 0.2, 2)])
     monkeypatch.setattr("streams.referee_service.breached", lambda *_: None)
     monkeypatch.setattr("streams.referee_service.wall_ms", itertools.count(10_000, 1_000 * bandit.epoch_s).__next__)
-    shop.others.append(others := cohort(0.4, 0.8, 0.2))
+    shop.others.append(others := cohort(0.4, 0.8, 0.2, revision=1))
+    shop.looks = 3
 
     with pytest.raises(EndError):
         asyncio.run(shop.service.run())
@@ -246,8 +252,9 @@ def test_a_referee_lets_nobody_in_before_it_has_read_its_last_word_and_what_othe
     assert isinstance(ours, Allocation)
     assert isinstance(further, Allocation)
     assert not ours.stands_after(others)
-    assert again == others
+    assert again == msgspec.structs.replace(others, revision=2)
     assert further.cohorts[:-1] == others.cohorts
+    assert further.stands_after(again)
 
 
 def test_of_two_changes_of_an_experiment_the_one_that_stands_is_made_the_newest_again(

@@ -10,7 +10,7 @@ from scoring.events import EVENT, Events, Kind, Outcome, Source, only
 from scoring.ids import MISSING
 from scoring.ledger import PARTS
 from scoring.seal import Seal
-from streams.behaviour.joined import Behaviour
+from streams.behaviour.joined import Behaviour, Ints, by_rank
 
 CAMPAIGNS_MAX = 50
 """Campaigns told of one by one: those most shown. The others are one line."""
@@ -82,18 +82,17 @@ def campaigns(behaviour: Behaviour) -> Campaigns:
     sums = np.zeros((len(columns), len(names)), dtype=np.int64)
     for (of, column), total in zip(columns, sums, strict=True):
         np.add.at(total, of, column)
-    order = [at for at in np.argsort(-sums[0], kind="stable").tolist() if sums[0, at]]
+    order, members = by_rank(campaign, sums[0], CAMPAIGNS_MAX)
 
-    def told_of(name: str, those: list[int]) -> Campaign:
-        theirs = np.isin(campaign, those)
+    def told_of(name: str, those: list[int], theirs: Ints | slice) -> Campaign:
         interval = of_trials(behaviour.clicked[theirs], behaviour.impression_user[theirs])
         return _campaign(name, sums[:, those].sum(axis=1), interval)
 
-    told = [told_of(names[at], [at]) for at in order[:CAMPAIGNS_MAX]]
+    told = [told_of(names[at], [at], theirs) for at, theirs in zip(order[:CAMPAIGNS_MAX], members[:-1], strict=True)]
     if others := order[CAMPAIGNS_MAX:]:
-        told.append(told_of(f"{OTHERS}: {len(others)}", others))
+        told.append(told_of(f"{OTHERS}: {len(others)}", others, members[-1]))
     unpriced = int(bills.unpriced.sum())
-    return Campaigns(told_of("all", [*range(len(names))]), told, verified, unpriced, bills.misquoted)
+    return Campaigns(told_of("all", [*range(len(names))], slice(None)), told, verified, unpriced, bills.misquoted)
 
 
 def billed(behaviour: Behaviour) -> tuple[Bills, bool]:

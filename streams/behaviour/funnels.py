@@ -7,7 +7,7 @@ from msgspec import Struct
 from scoring.confidence import of_trials, wilson
 from scoring.events import Kind
 from scoring.ids import MISSING
-from streams.behaviour.joined import Behaviour
+from streams.behaviour.joined import Behaviour, by_rank
 
 STEPS = {
     "shown": Kind.SHOWN,
@@ -48,13 +48,13 @@ def funnels(behaviour: Behaviour) -> Funnels:
     furthest = np.zeros(behaviour.users, dtype=np.uint8)
     np.maximum.at(furthest, behaviour.impression_user, behaviour.stage)
     names, category = behaviour.categories.names, behaviour.categories.of_ad[behaviour.impression_ad]
-    shown = np.bincount(category, minlength=len(names))
-    most = [at for at in np.argsort(-shown, kind="stable").tolist() if shown[at]][:CATEGORIES_MAX]
+    order, members = by_rank(category, np.bincount(category, minlength=len(names)), CATEGORIES_MAX)
     return Funnels(
         impressions=_steps(behaviour.stage, behaviour.impression_user),
         people=_steps(furthest),
         categories={
-            names[at]: _steps(behaviour.stage[category == at], behaviour.impression_user[category == at]) for at in most
+            names[at]: _steps(behaviour.stage[theirs], behaviour.impression_user[theirs])
+            for at, theirs in zip(order[:CATEGORIES_MAX], members[:-1], strict=True)
         },
         unasked=int((behaviour.answers == MISSING).sum()),
     )

@@ -16,7 +16,7 @@ from streams.behaviour.drift import drift
 from streams.behaviour.fairness import fairness, gini, lorenz
 from streams.behaviour.funnels import STEPS, funnels
 from streams.behaviour.gathered import Gatherer, ReportError
-from streams.behaviour.joined import DAY_MS, HOUR_MS, MINUTE_MS, PERIODS_MAX, Behaviour, Periods, join
+from streams.behaviour.joined import DAY_MS, HOUR_MS, MINUTE_MS, PERIODS_MAX, Behaviour, Periods, by_rank, join
 from streams.behaviour.personal import Personalisation, personalisation
 from streams.logs import Event, Log
 from streams.wire import Ad, Click, Impression, encode_json
@@ -146,6 +146,21 @@ def test_periods_cover_the_span_and_are_few(span_ms: int) -> None:
     assert periods.of(np.array([START_MS, START_MS + span_ms - 1])).tolist()[1] == periods.count - 1
     assert periods.of(np.array([START_MS])).tolist() == [0]
     assert periods.count <= PERIODS_MAX
+
+
+@pytest.mark.parametrize("told", [1, 2, 9])
+def test_groups_are_ranked_by_what_is_shown_of_them_and_told_apart_in_one_pass(told: int) -> None:
+    group, shown = np.array([3, 0, 2, 2, 0, 2]), np.array([2, 0, 3, 1])
+    order, members = by_rank(group, shown, told)
+    assert order == [2, 0, 3]
+    own = [[2, 3, 5], [1, 4], [0]]
+    left = sorted(place for each in own[told:] for place in each)
+    assert [each.tolist() for each in members] == [*own[:told], left]
+
+
+def test_nothing_that_is_shown_is_no_group() -> None:
+    order, members = by_rank(np.zeros(0, dtype=np.int64), np.zeros(2, dtype=np.int64), 5)
+    assert (order, [each.tolist() for each in members]) == ([], [[]])
 
 
 def test_cohorts_are_people_by_their_first_day_and_who_was_there_again() -> None:

@@ -1,6 +1,6 @@
 """What the behaviour report says that campaigns cost, against the billing of lanes."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
@@ -9,14 +9,14 @@ from msgspec.structs import replace
 
 from scoring.billing import bill, look
 from scoring.catalogue import Catalogue
-from scoring.confidence import Z_95
+from scoring.confidence import Z_95, by_person
 from scoring.ids import id64s
 from scoring.ledger import PARTS
 from scoring.rows import RowStore
 from scoring.seal import Seal
 from scoring.update import apply
 from scoring.value import BID_TYPES
-from streams.behaviour.campaigns import campaigns
+from streams.behaviour.campaigns import CAMPAIGNS_MAX, campaigns
 from streams.catalogue_feed import entry_of
 from streams.decode import columns
 from streams.logs import Event, Log, in_order
@@ -59,6 +59,38 @@ def test_the_interval_of_a_campaigns_click_rate_is_as_wide_as_that_of_people_who
     of_people = Z_95 * np.sqrt(0.25 / 39)
     for told in (found.total, *found.campaigns):
         assert (told.ctr_low, told.ctr_high) == pytest.approx((0.5 - of_people, 0.5 + of_people))
+
+
+@pytest.mark.parametrize("most", [1, 3, CAMPAIGNS_MAX])
+def test_each_campaigns_figures_are_those_of_its_own_impressions_alone(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ads without a campaign are told with those that no catalogue knows; the others, beyond the most shown, as one."""
+    monkeypatch.setattr("streams.behaviour.campaigns.CAMPAIGNS_MAX", most)
+    draw, names = np.random.default_rng(3), ["c1", "", "c2", "c3", "idle"]
+    events: list[Event] = []
+    for at in range(600):
+        ad_id = f"a{min(int(draw.geometric(0.5)), 5) - 1}"  # the fifth is not known, and the idle one never shown
+        shown = (f"u{draw.integers(20)}", ad_id if ad_id != "a4" else "stranger", START_MS + 1_000 * at)
+        events.append(impression(*shown))
+        if draw.random() < 0.3:
+            events.append(click(*shown, impression_time_ms=shown[2], event_id=f"click-{at}"))
+    behaviour = behaviour_of(events, [ad(f"a{at}", campaign_id=name) for at, name in enumerate(names)])
+    found = campaigns(behaviour)
+
+    campaign = np.array(behaviour.campaigns.names)[behaviour.campaigns.of_ad[behaviour.impression_ad]]
+    counts = Counter(campaign.tolist()).most_common()
+    plain = {name: campaign == name for name, _ in counts[:most]} | {"all": np.ones(len(campaign), dtype=np.bool_)}
+    if left := [name for name, _ in counts[most:]]:
+        plain[f"(others): {len(left)}"] = np.isin(campaign, left)
+    assert sorted(plain) == sorted(told.campaign for told in (found.total, *found.campaigns))
+    for told in (found.total, *found.campaigns):
+        clicked, person = (of[plain[told.campaign]] for of in (behaviour.clicked, behaviour.impression_user))
+        tried = np.bincount(person)
+        people = tried > 0
+        interval = by_person(np.bincount(person, weights=clicked)[people].astype(np.int64), tried[people])
+        assert (told.impressions, told.clicks) == (len(clicked), clicked.sum())
+        assert (told.ctr_low, told.ctr_high) == interval
 
 
 SEAL = Seal.of("a secret")

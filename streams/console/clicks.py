@@ -23,6 +23,7 @@ DRIFTS_MAX = 20
 class ArmRate(msgspec.Struct, frozen=True, kw_only=True):
     """Clicks over impressions whose outcome is known, with Wilson's 95 % interval at this one look.
 
+    It goes by impressions, since outcomes name no person: a person's are alike, so it is narrower than one by people.
     ``lows``, ``highs``: the interval as it was, oldest first, `POINTS` at most, at even distances of what is known.
     """
 

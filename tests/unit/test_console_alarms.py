@@ -8,8 +8,10 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from scoring.events import Kind
+from streams.cli import app
 from streams.console.alarms import AUC_LEAST, alarms
 from streams.console.clicks import Accuracy, ModelQuality
 from streams.console.refused import Refused
@@ -121,6 +123,13 @@ def test_both_languages_have_the_same_words_with_the_same_values_in_them() -> No
     for key, text in english.items():
         assert set(re.findall(r"\{(\w+)\}", text)) == set(re.findall(r"\{(\w+)\}", chinese[key])), key
         assert chinese[key].strip()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_page_says_that_intervals_by_impressions_compare_no_arms_and_which_command_does(language: str) -> None:
+    command = "salience experiment report"
+    assert command in words(language)["arms.hint"]
+    assert CliRunner().invoke(app, [*command.split()[1:], "--help"]).exit_code == 0
 
 
 def test_whatever_the_page_says_is_in_the_dictionaries() -> None:

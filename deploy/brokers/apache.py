@@ -8,6 +8,7 @@ finds its topics again, on other ports if need be.
 
 import base64
 import shlex
+import shutil
 import subprocess
 import sys
 import uuid
@@ -25,6 +26,10 @@ from deploy.brokers.ready import HOST, free_port, is_free, start_on_free_ports, 
 
 READY_S = 120.0
 """2.5 s for one node, 6 s for three on 2 cores; a busy machine may need ten times that."""
+
+ROOM_MIN_BYTES = 500_000_000
+"""Free where the data is. A node that cannot write gives up its partitions, and whoever asks for them hears only that
+they have no leader; a benchmark writes 2 to 10 GB."""
 
 NO_PROPERTIES: Mapping[str, str] = MappingProxyType({})
 
@@ -100,11 +105,27 @@ class ApacheKafka:
         Raises ``BrokerUnavailableError`` without Java, Maven or the jars; ``BrokerError`` where a node fails.
         """
         self._refuse_other_size()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.check()
         self._java = [java_command(), f"-Xmx{self._heap_mb}m", f"-Xms{self._heap_mb}m"]
         self._java += ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
         self._jars = fetch(self._cache, self._say)
         self._java += ["-Djava.awt.headless=true", "-cp", f"{self._jars}/*"]
         start_on_free_ports(self._start, lambda: [port for ports in self._ports for port in ports])
+
+    def check(self) -> None:
+        """Raise ``BrokerError`` where a node has ended by itself, or there is hardly any room for its data."""
+        free = shutil.disk_usage(self.directory).free
+        if free < ROOM_MIN_BYTES:
+            raise BrokerError(
+                f"{free / 1e6:,.0f} MB are free where {self.directory} is; expected {ROOM_MIN_BYTES / 1e6:,.0f} at"
+                " least, or Apache Kafka's partitions lose their leaders. Make room, or take a folder on another file"
+                " system: --home, or TMPDIR where it is a temporary one."
+            )
+        for node, child in self._children.items():
+            if child.poll() is not None:
+                said = f"{self._console(node)}\n{log_tail(self.node_log(node))}"
+                raise BrokerError(f"Node {node} ended with code {child.returncode}:\n{said}")
 
     def stop(self) -> None:
         """Stop every node; what does not stop in time is killed, which Kafka's log survives."""
@@ -162,7 +183,7 @@ class ApacheKafka:
     def _wait(self) -> None:
         """Until every node that runs is counted by the others."""
         bootstrap, nodes = self.bootstrap_of(self._children), len(self._children)
-        wait_until_answers(bootstrap, self._cluster_id(), nodes, READY_S, self._check, self._client)
+        wait_until_answers(bootstrap, self._cluster_id(), nodes, READY_S, self.check, self._client)
 
     def _folder(self, node: int) -> Path:
         return self.directory / f"node-{node}"
@@ -223,7 +244,6 @@ class ApacheKafka:
         """Drawn once per directory. A leading ``x`` rather than ``-``, which would be read as an option."""
         path = self.directory / "cluster-id"
         if not path.exists():
-            self.directory.mkdir(parents=True, exist_ok=True)
             drawn = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             path.write_text(drawn.replace("-", "x", 1) if drawn.startswith("-") else drawn)
         return path.read_text()
@@ -241,12 +261,6 @@ class ApacheKafka:
         end([Process.of(pid) for pid in left], stop_grace_s(len(nodes)))
         for node in nodes:
             self._children.pop(node).wait()
-
-    def _check(self) -> None:
-        for node, child in self._children.items():
-            if child.poll() is not None:
-                said = f"{self._console(node)}\n{log_tail(self.node_log(node))}"
-                raise BrokerError(f"Node {node} ended with code {child.returncode}:\n{said}")
 
     def _console(self, node: int) -> str:
         """The last that a node wrote to its console, and what helps where classes are missing."""

@@ -264,7 +264,8 @@ def steady(looks: Sequence[Look], workers: int = 1) -> Steady:
 def bed(folder: Path, say: Say) -> Iterator[Bed]:
     """A broker and this process on all cores but the last, which is the engines'. From the main thread.
 
-    Raises `deploy.brokers.BrokerError`.
+    Raises `deploy.brokers.BrokerError`, also in place of what clients and engines said of a broker that has ended, or
+    has no more room: that was why.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     pinned = len(cores) > 1
@@ -273,7 +274,11 @@ def bed(folder: Path, say: Say) -> Iterator[Bed]:
     try:
         say("starting Apache Kafka")
         with ApacheKafka(folder / "broker", say=say) as broker:
-            yield Bed(broker.bootstrap, folder, cores[-1] if pinned else None, say, tuple(broker.pids))
+            try:
+                yield Bed(broker.bootstrap, folder, cores[-1] if pinned else None, say, tuple(broker.pids))
+            except Exception:
+                broker.check()
+                raise
     finally:
         if pinned:
             os.sched_setaffinity(0, cores)

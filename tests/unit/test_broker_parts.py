@@ -139,6 +139,15 @@ def test_what_is_run_to_drop_a_clusters_data_names_one_folder(tmp_path: Path) ->
         ApacheKafka(folder).start()
 
 
+def test_where_there_is_hardly_any_room_nothing_is_started_and_it_is_said_how_much_there_is(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.brokers.apache.ROOM_MIN_BYTES", 2**60)
+
+    with pytest.raises(BrokerError, match=r"[\d,]+ MB are free .*expected 1,152,921,504,607 at least.* another file"):
+        ApacheKafka(bare / "data").start()
+
+
 def kill_embedded(child: subprocess.Popen[bytes], folder: Path) -> None:
     broker = EmbeddedBroker(folder)
     broker._child = child

@@ -86,20 +86,20 @@ class Wanted:
     temperatures: Floats
     spread: Floats | None = None
 
-    def exploration(self, slots: int) -> tuple[_Exploration, Bools]:
-        """What ``slots`` are drawn by, and for whom ``[B]`` they are drawn rather than given to the best."""
+    def exploration(self) -> tuple[_Exploration, Bools]:
+        """What slots are drawn by, and for whom ``[B]`` they are drawn rather than given to the best."""
         if self.spread is None:
             return _PlackettLuce(self.value, self.temperatures), self.temperatures != 0
-        by = Thompson(self.value, self.spread, np.isinf(self.temperatures), slots)
+        by = Thompson(self.value, self.spread, np.isinf(self.temperatures))
         return by, np.ones(len(self.value), dtype=np.bool_)
 
 
 class _Ranking:
     """One ranking: its pick of a slot, and the chance of it."""
 
-    def __init__(self, wanted: Wanted, ads: Ids, seeds: Ids, slots: int, variety: Variety | None) -> None:
+    def __init__(self, wanted: Wanted, ads: Ids, seeds: Ids, variety: Variety | None) -> None:
         self._ads, self._seeds, self._variety = ads, seeds, variety
-        self._by, drawn = wanted.exploration(slots)
+        self._by, drawn = wanted.exploration()
         self._warm = np.flatnonzero(drawn)
 
     def pick(self, open_: Bools, slot: int) -> tuple[Ints, Floats]:
@@ -165,10 +165,10 @@ def fill(
     people, count = np.arange(len(ads)), ads.shape[1]
     left, placed = limits.allowed.copy(), np.zeros(ads.shape, dtype=np.bool_)
     remaining = [room.copy() for _, room in limits.scopes]
-    ranking = _Ranking(wanted, ads, seeds, slots, variety)
+    ranking = _Ranking(wanted, ads, seeds, variety)
     draft = None
     if turns is not None:
-        draft = _Draft(ranking, _Ranking(turns.wanted, ads, seeds, slots, variety), turns.second)
+        draft = _Draft(ranking, _Ranking(turns.wanted, ads, seeds, variety), turns.second)
     chosen = np.full((len(ads), slots), EMPTY_SLOT, dtype=np.int64)
     propensity = np.ones((len(ads), slots))
     last = np.zeros(len(ads), dtype=np.uint64)

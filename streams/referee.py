@@ -97,6 +97,14 @@ class Watched:
         """Nobody has been exposed yet."""
         return cls(setting, Trial(definition(setting).shares), duel=Duel() if setting.interleaved else None)
 
+    def ended(self, setting: ExperimentSetting) -> "Watched":
+        """As it stays once stopped: what was seen last, without what was kept of its users to judge it by."""
+        end = {field: getattr(setting, field) for field in ("status", "reason", "time_ms", "revision")}
+        told = msgspec.structs.replace(self.setting, **end)
+        return Watched(
+            told, Trial(self.trial.shares), self.allocation, self.duel, last=self.last, preference=self.preference
+        )
+
     @property
     def experiment(self) -> Experiment:
         """As the workers run it."""
@@ -145,6 +153,10 @@ class Referee:
         self.unwatched_users = 0
         self.malformed = 0
 
+    def _going_on(self) -> list[Watched]:
+        """Experiments whose users are kept."""
+        return [watched for watched in self.watched.values() if watched.setting.status != "stopped"]
+
     # --- what is followed ----------------------------------------------------------------------------------
 
     def follow(self, setting: ExperimentSetting) -> None:
@@ -157,9 +169,10 @@ class Referee:
             if known.setting.experiment != setting.experiment:
                 raise ValueError(f"its number {setting.number} is that of {known.setting.experiment}")
             if setting.status == "stopped":
-                end = {field: getattr(setting, field) for field in ("status", "reason", "time_ms", "revision")}
-                known.setting = msgspec.structs.replace(known.setting, **end)
+                self.watched[setting.number] = known.ended(setting)
                 return
+            if known.setting.status == "stopped":
+                return  # for good: the topic is read whole, at every start
             if (known.setting.arms, known.setting.interleaved) != (setting.arms, setting.interleaved):
                 raise ValueError("its arms are others than those that are judged")
             definition(setting, known.allocation)
@@ -273,7 +286,7 @@ class Referee:
         strangers = ~self.seen[places] & (rows["impressions"] > 1)
         self.totals[places[strangers]] = now[strangers]
         self.seen[places] = True
-        for watched in self.watched.values():
+        for watched in self._going_on():
             begins = (watched.exposed_arm[places] != OUTSIDE) & (rows["time_ms"] >= watched.exposed_ms[places])
             at = places[begins]
             if len(at):
@@ -322,7 +335,7 @@ class Referee:
         self.gone = np.concatenate([self.gone, np.zeros((more, len(FROM_ROWS)))])
         self.category = np.concatenate([self.category, np.zeros(more, dtype=np.uint64)])
         self.seen = np.concatenate([self.seen, np.zeros(more, dtype=np.bool_)])
-        for watched in self.watched.values():
+        for watched in self._going_on():
             watched.grow(len(self.ids))
 
     # --- what it shows -------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from scoring.update import apply
 from streams.control_wire import ExperimentSetting
 from streams.experiment_report import report
 from streams.experiments import Bandit, next_cohort, start, stop
-from streams.referee import Referee
+from streams.referee import Referee, Watched
 from streams.referee_store import load, save
 from streams.wire import encode_json
 from tests.builders import START_MS, catalogue, click, columns_of, impression
@@ -138,6 +138,31 @@ def test_what_was_seen_last_of_a_stopped_experiment_stands_whatever_users_do_aft
 
 
 STEPS, VIEWERS = 20, 60
+
+
+def bytes_of(watched: Watched) -> int:
+    """What is kept of an experiment's users."""
+    users = (watched.exposed_arm, watched.exposed_ms, watched.exposed_after)
+    return sum(each.nbytes for each in (*users, watched.trial.arm, watched.trial.before, watched.trial.crossed))
+
+
+def test_a_stopped_experiment_keeps_what_was_seen_last_and_none_of_its_users(tmp_path: Path) -> None:
+    referee = played(1)
+    (watched,) = referee.look()
+    ended, told = stop(watched.setting, "enough", 2), watched.last
+    assert bytes_of(watched) > 0
+    referee.follow(ended)
+    for again in (referee, restarted(referee, tmp_path)):
+        for setting in (running(), ended):  # the topic is read whole, every time
+            again.follow(setting)
+        more = [f"late{user}".encode() for user in range(2_000)]  # more than there was room for
+        again.take_impressions([shown(user, 1, 40) for user in range(10)])
+        again.take_rows(more, np.concatenate([row(50, 1, 0)] * len(more)))
+        (watched,) = again.look()
+        assert (watched.setting, bytes_of(watched)) == (ended, 0)
+        assert watched.last is not None
+        assert told is not None
+        assert (watched.last.values, watched.last.users.tolist()) == (told.values, told.users.tolist())
 
 
 def diversity(reads: list[list[int]], *, repeats: bool = False, restarts: Path | None = None) -> list[float]:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from streams.cli.ending import undone_when_told_to_end
 from streams.cli.failing import fail
 from streams.cli.options import Json
-from streams.cli.screen import coloured, screen
+from streams.cli.screen import Table, coloured, screen
 from streams.settings import Guarantee
 
 app = typer.Typer(help="Measure speed, as ratios to a reference in the same run.", no_args_is_help=True)

@@ -5,10 +5,9 @@ import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import screen
+from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
     from streams.campaigns import Campaign

@@ -9,11 +9,10 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import screen
+from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
     from streams.dead_letters import Filter, Letter

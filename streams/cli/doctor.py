@@ -3,10 +3,9 @@
 import sys
 
 import typer
-from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, Model, Prefix, settings_of
-from streams.cli.screen import coloured, screen
+from streams.cli.screen import Table, coloured, screen
 
 
 def doctor(bootstrap: Bootstrap = None, prefix: Prefix = None, model: Model = None, as_json: Json = False) -> None:

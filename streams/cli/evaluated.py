@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+
+from streams.cli.screen import Table
 
 if TYPE_CHECKING:
     from onnx_models.ageing import Age
@@ -139,7 +140,7 @@ def _sure(gap: "Interval") -> str:
 def _numbers(title: str, *names: str) -> Table:
     """A table of models whose names and numbers are whole in 80 columns."""
     table = Table(title=title)
-    table.add_column("model", overflow="fold")
+    table.add_column("model")
     for name in names:
         table.add_column(name, justify="right", min_width=6)
     return table

@@ -7,11 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import coloured, screen
+from streams.cli.screen import Table, coloured, screen
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Model, Prefix, settings_of
-from streams.cli.screen import coloured, screen
+from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
     from scoring.attention import AttentionModel

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from streams.cli.options import Bootstrap, Host, Json, LogJson, settings_of
-from streams.cli.screen import coloured, screen
+from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
     from streams.lag.arithmetic import PartitionLag
@@ -188,11 +187,11 @@ def _table(news: "News", by: By, width: int) -> RenderableType:
     title = coloured("Lag, " if named else f"Lag of {groups[0].group}, ", "table.title").append_text(_freshness(news))
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for name in ("group", by) if named and by != "group" else (by,):
-        table.add_column(name, overflow="fold")
+        table.add_column(name)
     table.add_column("status")
     for name in ("behind", "time lag", *(("consumed/s", "produced/s") if rates else ()), "catch up"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("owner" if by == "partition" else "members", overflow="fold")
+    table.add_column("owner" if by == "partition" else "members")
     for group in groups:
         of = (group.group,) if named and by != "group" else ()
         for name, lag, who in _rows(group, by):

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
-from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import coloured, screen
+from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
     from streams.wire import LaneRow
@@ -64,7 +63,7 @@ def _table(lanes: "dict[int, LaneRow]") -> RenderableType:
     rules = [name for name in RULES if any(row.totals.get(name) for row in lanes.values())]
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("lane", "next impression", "next click", "in", *fates, "unaccounted", *rules, "flood score"):
-        table.add_column(name.replace("_", " "), justify="right", overflow="fold")
+        table.add_column(name.replace("_", " "), justify="right")
     for lane, row in lanes.items():
         counts = [row.totals.get(name, 0) for name in ("events_in", *fates)]
         filtered = [row.totals.get(name, 0) for name in rules]

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import coloured, screen
+from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
     from scoring.offpolicy import Estimate

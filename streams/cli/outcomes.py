@@ -6,10 +6,9 @@ from collections import defaultdict
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import screen
+from streams.cli.screen import Table, screen
 
 LatestOption = Annotated[
     int | None, typer.Option("--latest", min=1, help="Only the newest so many of each model and arm.")

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Guarantee, Json, settings_of
-from streams.cli.screen import coloured, screen
+from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
     from streams.logs import Log

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 from rich.progress import Progress
-from rich.table import Table
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, LogJson, Prefix, settings_of
-from streams.cli.screen import screen
+from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from rich import table
 from rich.console import Console
 from rich.text import Text
 
@@ -13,6 +14,13 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 def harmless(text: str) -> str:
     """``text`` with its control characters spelled: a terminal obeys them, and anyone may write to a topic."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class Table(table.Table):
+    """Rich's, but where it does not fit its cells are folded: half a number is another, half a name is nobody's."""
+
+    def add_column(self, *header: Any, **how: Any) -> None:
+        super().add_column(*header, **{"overflow": "fold", **how})
 
 
 class _Screen(Console):

@@ -5,10 +5,9 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from streams.cli.options import Json, settings_of
-from streams.cli.screen import screen
+from streams.cli.screen import Table, screen
 
 
 def settings(

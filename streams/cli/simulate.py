@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress, track
-from rich.table import Table
 
 from streams.cli.options import Json
-from streams.cli.screen import screen
+from streams.cli.screen import Table, screen
 
 app = typer.Typer(help="Hold the market and the laboratory against worlds whose truth is known.", no_args_is_help=True)
 

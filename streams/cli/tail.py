@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
-from rich.table import Table
 
 from streams.cli.failing import fail
-from streams.cli.screen import coloured, screen
+from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
     from streams.wire import Placement

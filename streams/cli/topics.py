@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from streams.cli.failing import fail
 from streams.cli.options import settings_of
-from streams.cli.screen import screen
+from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
     from streams.topic_admin import Problem

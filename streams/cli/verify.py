@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from streams.cli.failing import fail
-from streams.cli.screen import coloured, screen
+from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
     from onnx_models.verify import Case

@@ -84,6 +84,7 @@ BROKEN: list[tuple[str, dict[str, str], str]] = [
     ("commands_print_on_the_screen", {"streams/cli/a.py": "\nrich.console.Console(markup=False)"}, "cli/a.py:2"),
     ("commands_print_on_the_screen", {"streams/cli/a.py": "Text.from_markup('x')"}, "cli/a.py:1: Text.from_markup"),
     ("commands_print_on_the_screen", {"streams/cli/a.py": "print('x')"}, "cli/a.py:1: print"),
+    ("commands_print_on_the_screen", {"streams/cli/a.py": "from rich.table import Table"}, "cli/a.py:1: rich.table"),
     ("what_cannot_be_read_is_caught_whole", {"streams/a.py": f"{TRY}except (msgspec.DecodeError, E): ..."}, "a.py:3"),
     ("what_cannot_be_read_is_caught_whole", {"streams/a.py": "with suppress(msgspec.MsgspecError): ..."}, "a.py:1"),
 ]

@@ -303,7 +303,7 @@ def exceptions_to_rules_have_reasons(sources: list[Source]) -> Findings:
 
 
 def commands_print_on_the_screen(sources: list[Source]) -> Findings:
-    """Commands print for people through one module, which obeys neither markup nor controls of what it shows."""
+    """Commands print for people through one module: it obeys nothing of what it shows, and leaves no end away."""
     for source in sources:
         if not source.path.startswith("streams/cli/") or source.path == "streams/cli/screen.py":
             continue
@@ -314,6 +314,11 @@ def commands_print_on_the_screen(sources: list[Source]) -> Findings:
                 yield (
                     f"{source.path}:{node.lineno}: {ast.unparse(node.func)}; text of a topic would be obeyed as "
                     "markup, or by the terminal; print with streams.cli.screen"
+                )
+            if isinstance(node, ast.ImportFrom) and node.module == "rich.table":
+                yield (
+                    f"{source.path}:{node.lineno}: rich.table; a narrow terminal would show half a number; take Table "
+                    "of streams.cli.screen"
                 )
 
 

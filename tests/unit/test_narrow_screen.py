@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from streams.cli import lag, lanes
-from streams.cli.screen import screen
+from streams.cli.screen import Table, screen
 from streams.lag.arithmetic import PartitionLag, Status
 
 OWNER = "salience-vm-8644@127.0.0.1"
@@ -58,6 +58,17 @@ def test_lanes_show_the_fates_that_came_about_whole_in_a_narrow_terminal(capsys:
     assert "dead" in heading
     assert "erased" not in heading
     assert "…" not in " ".join(said)
+
+
+def test_no_table_leaves_the_end_of_a_name_or_number_away(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("model", "calibration", "by")
+    table.add_column("experiment", justify="right")
+    cells = ("demo-fdab3c9d", "0.9612", "salience-vm-8644", "cold-start")
+    table.add_row(*cells)
+    said = _printed(capsys, table, 36)
+    assert "…" not in " ".join(said)
+    columns = zip(*(line.split("│")[1:-1] for line in said if "│" in line), strict=True)
+    assert ["".join(map(str.strip, column)) for column in columns] == list(cells)
 
 
 def test_where_no_lane_has_begun_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:

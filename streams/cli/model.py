@@ -41,7 +41,7 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
         return
     console = screen()
     table = Table(
-        "model", "state", "share", "outcomes", "clicks", "calibration", "log loss gained", "told", "refused by"
+        "model", "state", "share", "outcomes", "clicks", "clicks / predicted", "log loss gained", "told", "refused by"
     )
     for one in told:
         figures = ("-" if one[name] is None else f"{one[name]:.3f}" for name in ("calibration", "log_loss_gain"))

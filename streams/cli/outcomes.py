@@ -11,7 +11,7 @@ from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 from streams.cli.screen import Table, screen
 
 LatestOption = Annotated[
-    int | None, typer.Option("--latest", min=1, help="Only the newest so many of each model and arm.")
+    int | None, typer.Option("--latest", min=1, help="Only the so many shown last of each model and arm.")
 ]
 
 
@@ -21,7 +21,7 @@ def outcomes(
     """Tell AUC, log loss and calibration of what was predicted when impressions were shown.
 
     Beside the online click layer stands the attention model alone. The newest clicks, of whose time it is not known yet
-    what else is clicked, are left out.
+    what else is clicked, are left out. Calibration here is predicted clicks over clicks; 1 is right on average.
 
     Example: salience outcomes --latest 5000
     """
@@ -35,26 +35,28 @@ def outcomes(
     from streams.topics import OUTCOMES
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    found: dict[tuple[str, str], list[tuple[bool, float, float]]] = defaultdict(list)
+    found: dict[tuple[str, str], list[tuple[int, bool, float, float]]] = defaultdict(list)
     settled = Settled()
 
     async def read() -> None:
         async for records in read_topic(settings.bootstrap, settings.topic_prefix + OUTCOMES):
             read_now = [decode_outcome(record.value or b"") for record in records]
             for outcome in settled.take(records[0].partition, columns(read_now))["outcome"]:
-                found[outcome.model, outcome.arm].append((outcome.clicked, outcome.predicted, outcome.attention))
+                which, chances = (outcome.model, outcome.arm), (outcome.predicted, outcome.attention)
+                found[which].append((outcome.shown_ms, outcome.clicked, *chances))
 
     asyncio.run(read())
     told: list[dict[str, Any]] = []
     for (model, arm), each in sorted(found.items()):
-        clicked, predicted, attention = np.array(each[-latest:] if latest else each, dtype=np.float64).T
+        each.sort()  # by when they were shown: clicks are told minutes before non-clicks of the same time
+        _, clicked, predicted, attention = np.array(each[-latest:] if latest else each, dtype=np.float64).T
         for name, chances in (("online layer", predicted), ("attention alone", attention)):
             metrics = measure(clicked, chances).named("")
             told.append({"model": model, "arm": arm, "predicted_by": name, "outcomes": len(clicked), **metrics})
     if as_json:
         typer.echo(json.dumps({"outcomes": told}))
         return
-    table = Table("model", "arm", "predicted by", "outcomes", "AUC", "log loss", "calibration")
+    table = Table("model", "arm", "predicted by", "outcomes", "AUC", "log loss", "predicted / clicks")
     for row in told:
         numbers = (f"{row[name]:.4f}" for name in ("auc", "log_loss", "calibration"))
         table.add_row(row["model"], row["arm"], row["predicted_by"], f"{row['outcomes']:,}", *numbers)

@@ -10,7 +10,7 @@ import typer
 
 from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import Table, coloured, screen
+from streams.cli.screen import Table, screen
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from streams.experiment_changes import Known
     from streams.experiment_report import ExperimentReport
     from streams.settings import Settings
+
+WHOLE_FROM = 10_000
+"""From here on no number is told in powers of ten: micros of a shop's revenue are read as money."""
 
 app = typer.Typer(help="Live experiments: create, start, ramp, stop, list, report, referee.", no_args_is_help=True)
 
@@ -246,20 +249,24 @@ def _print(found: "ExperimentReport") -> None:
     from scoring.trial import METRICS
 
     console = screen()
-    metrics = list(found.arms[0].metrics)
-    table = Table("arm", "users", *metrics, title=f"{found.experiment}: {found.verdict}")
-    for arm in found.arms:
-        cells = []
-        for metric in metrics:
-            text = coloured(f"{arm.metrics[metric]:.4g}")
+    first, *others = found.arms
+    title = f"{found.experiment}: {found.verdict}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("metric", no_wrap=True)
+    table.add_column("arm")
+    for name in ("value", f"less {first.arm}"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("its interval", justify="right")
+    for metric in first.metrics:
+        table.add_row(metric, first.arm, _number(first.metrics[metric]))
+        for arm in others:
             if (against := arm.against_first.get(metric)) is not None:
-                told = f"\n{against.value:+.3g} ({against.low:+.3g} to {against.high:+.3g})"
-                text.append_text(coloured(told, "dim"))
-            elif arm is not found.arms[0] and metric in METRICS:
-                text.append_text(coloured("\ntoo little yet", "dim"))
-            cells.append(text)
-        table.add_row(arm.arm, f"{arm.users:,}", *cells)
+                told = (_number(against.value, "+"), f"{_number(against.low, '+')} to {_number(against.high, '+')}")
+            else:
+                told = ("", "too little yet" if metric in METRICS else "")
+            table.add_row("", arm.arm, _number(arm.metrics[metric]), *told)
     console.print(table)
+    console.print(f"users: {', '.join(f'{arm.arm} {arm.users:,}' for arm in found.arms)}")
     if found.cohorts > 1:
         shares = ", ".join(f"{arm.arm} {arm.share:.0%}" for arm in found.arms)
         console.print(
@@ -268,8 +275,13 @@ def _print(found: "ExperimentReport") -> None:
         )
     console.print(
         f"split p {found.split_p_value:.3g}, users who saw two arms {found.crossed_users}, "
-        f"primary metric {found.primary}; differences to the first arm, 95 % at all times"
+        f"primary metric {found.primary}; intervals hold 95 % at all times"
     )
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Four digits, and of what is larger the whole of it: a shop's money is told in micros."""
+    return f"{value:{sign},.0f}" if abs(value) >= WHOLE_FROM else f"{value:{sign}.4g}"
 
 
 def _written(

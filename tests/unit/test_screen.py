@@ -88,6 +88,33 @@ def test_a_report_of_an_experiment_shows_arms_as_they_are(
     assert name in capsys.readouterr().out
 
 
+def test_a_report_of_an_experiment_tells_whole_numbers_on_a_line_each_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    against = SimpleNamespace(value=-1_234_567.0, low=-2_000_000.4, high=31_000.25)
+    arms = [
+        SimpleNamespace(arm="as-is", users=12, metrics={"ctr": 0.25, "revenue_micros": 20_600_000.0}, against_first={}),
+        SimpleNamespace(
+            arm="warmer", users=9, metrics={"ctr": 0.24, "revenue_micros": 19_365_433.0},
+            against_first={"revenue_micros": against},
+        ),
+    ]  # fmt: skip
+    found: Any = SimpleNamespace(
+        experiment="e", verdict="too little yet", arms=arms, cohorts=1, split_p_value=0.5, crossed_users=0,
+        primary="ctr",
+    )  # fmt: skip
+    experiment._print(found)
+    told = capsys.readouterr().out.splitlines()
+    (first,) = [line for line in told if "revenue_micros" in line]
+    assert "20,600,000" in first
+    (second,) = [line for line in told if "19,365,433" in line]
+    assert "-1,234,567" in second
+    assert "-2,000,000 to" in second
+    assert any("+31,000" in line for line in told)
+    assert any("as-is 12, warmer 9" in line for line in told)
+
+
 LETTER = dead_letters.Letter(
     partition=0, offset=7, timestamp_ms=1, key=b"u\x1b]0;mine\x07", value=b"\x1b[2J", headers=(("h", b"\x9b2J"),),
     origin={"topic": "clicks", "message": "the key is b'[/x]'"}, requeued=0, truncated=False,

@@ -24,14 +24,14 @@ AUC_LEAST = 0.55
 DEAD_SHARE = 0.01
 DRIFT_RECENT_MS = 1_800_000
 """The times and shares are those of deploy/prometheus/alerts.yml."""
-PARTITIONS_TOLD = 3
-"""Of one alert, those that have waited longest; a cluster that has stopped has one for every partition."""
+SAME_TOLD = 3
+"""Of one alert, those that have waited longest, or the newest: a cluster that stops has one for every partition."""
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     """``name``: of the alert. ``red``: shoppers see old or no placements now. ``about``: what its sentence needs.
 
-    ``more``: further partitions that the same is true of, and that are not told.
+    ``more``: how many more there are of the alert, which are not told.
     """
 
     name: str
@@ -50,25 +50,18 @@ def alarms(
     now_ms: int,
 ) -> list[Alarm]:
     """Everything that is wrong, the red first."""
-    found = [*_told(_of_lag(news, group)), *_of_clicks(models, drifts, now_ms), *_of_letters(group, refused)]
-    found += [
-        Alarm(
-            name="SalienceToneTurned", red=False, about={"of": tone.of, "name": tone.name, "tone": round(tone.tone, 2)}
-        )
-        for tone in tones
-        if tone.turned_ms is not None and tone.turned_ms >= now_ms - DRIFT_RECENT_MS
-    ]
-    return sorted(found, key=lambda alarm: not alarm.red)
+    found = [*_of_lag(news, group), *_of_clicks(models, drifts, now_ms), *_of_tones(tones, now_ms)]
+    return sorted([*_told(found), *_of_letters(group, refused)], key=lambda alarm: not alarm.red)
 
 
 def _told(found: Iterable[Alarm]) -> Iterator[Alarm]:
-    """Of each alert the partitions that have waited longest; the last of them says how many more there are."""
+    """Of each alert those that have waited longest, else the first; the last of them says how many more there are."""
     by_name: dict[str, list[Alarm]] = {}
     for alarm in found:
         by_name.setdefault(alarm.name, []).append(alarm)
     for same in by_name.values():
         longest = sorted(same, key=lambda alarm: -float(alarm.about.get("seconds", 0)))
-        *most, last = longest[:PARTITIONS_TOLD]
+        *most, last = longest[:SAME_TOLD]
         yield from most
         yield msgspec.structs.replace(last, more=len(same) - len(most) - 1)
 
@@ -121,6 +114,15 @@ def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], now_ms: 
                     "time_ms": drift.time_ms,
                 },
             )
+
+
+def _of_tones(tones: Iterable[Tone], now_ms: int) -> Iterator[Alarm]:
+    """The newest first."""
+    turned = [(tone.turned_ms, tone) for tone in tones if tone.turned_ms is not None]
+    for turned_ms, tone in sorted(turned, key=lambda each: -each[0]):
+        if turned_ms >= now_ms - DRIFT_RECENT_MS:
+            about: dict[str, str | int | float] = {"of": tone.of, "name": tone.name, "tone": round(tone.tone, 2)}
+            yield Alarm(name="SalienceToneTurned", red=False, about=about)
 
 
 def _of_letters(group: GroupLag | None, refused: Sequence[RefusedKind]) -> Iterator[Alarm]:

@@ -103,6 +103,16 @@ def test_of_a_stopped_cluster_the_partitions_that_waited_longest_are_told_and_th
     ]  # fmt: skip
 
 
+def test_of_many_that_have_drifted_or_turned_the_newest_are_told_and_the_rest_counted() -> None:
+    drifts = [drift(START_MS - at) for at in range(13)]
+    turned = [tone(START_MS - 5 + at) for at in range(5)]
+    found = alarms(news(WELL), WELL, [model()], drifts, [], turned, START_MS)
+    assert [(alarm.name, alarm.about["time_ms"], alarm.more) for alarm in found if alarm.name == "SalienceDrift"] == [
+        ("SalienceDrift", START_MS, 0), ("SalienceDrift", START_MS - 1, 0), ("SalienceDrift", START_MS - 2, 10),
+    ]  # fmt: skip
+    assert [alarm.more for alarm in found if alarm.name == "SalienceToneTurned"] == [0, 0, 2]
+
+
 def test_every_alarm_is_an_alert_with_a_runbook_red_where_it_is_critical() -> None:
     rules = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text()
     severity = dict(re.findall(r"alert: (\w+)\n(?:.*\n)*?.*severity: (\w+)", rules))

@@ -10,6 +10,7 @@ ARGS ?=
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@echo 'installs into $(VENV), which takes minutes the first time' >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --editable '.[demo,dev,report,text]' >&2
 	@touch $@
@@ -17,6 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 setup-train: $(VENV)/.installed-train
 
 $(VENV)/.installed-train: $(VENV)/.installed
+	@echo 'installs PyTorch and more into $(VENV), which takes minutes the first time' >&2
 	@$(PIP) --editable '.[demo,dev,report,text,train,evaluate]' >&2
 	@touch $@
 

@@ -26,7 +26,9 @@ def check(
         version, errors = parse(file.read_text(encoding="utf-8")).terms().version, []
     except OSError as error:
         version, errors = "", [f"{file} cannot be read: {error.strerror}. One to begin with: salience rules example"]
-    except (UnicodeDecodeError, RulesError) as error:
+    except UnicodeDecodeError as error:
+        version, errors = "", [f"{file} is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8"]
+    except RulesError as error:
         version, errors = "", str(error).splitlines()
     if as_json:
         typer.echo(json.dumps({"valid": not errors, "version": version, "errors": errors}))

@@ -104,6 +104,10 @@ def test_the_command_tells_whether_a_file_can_be_followed(tmp_path: Path) -> Non
     missing = CliRunner().invoke(app, ["rules", "check", "no-such.yaml"])
     assert missing.exit_code == 1
     assert "no-such.yaml cannot be read: No such file or directory. One to begin with: salience" in missing.stderr
+    file.write_bytes(b"auction: second # \xe9t\xe9")
+    latin = CliRunner().invoke(app, ["rules", "check", str(file)])
+    assert latin.exit_code == 1
+    assert f"{file} is not UTF-8 (byte 18: invalid continuation byte); save it as UTF-8" in latin.stderr
 
 
 def test_a_worker_that_cannot_follow_its_rules_says_all_that_is_wrong_and_ends(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """State after events is a function of the events: not of how they were cut into batches, nor of a crash between."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -113,22 +113,32 @@ def test_a_row_past_an_offset_is_not_applied_again(history: list[Any], crash: in
 
 
 @given(histories())
-def test_every_event_has_one_outcome_and_is_counted_once(history: list[Any]) -> None:
+def test_every_event_has_one_outcome_and_is_counted_once_as_what_it_was(history: list[Any]) -> None:
     store = new_store()
     events = columns_of(store, history)
 
     applied: Applied = apply(store, events, CATALOGUE)
 
-    counters = ("impressions", "views", "clicks", "carts", "purchases")
-    counted = sum(int(store.rows[name].sum()) for name in counters)
-    assert counted == applied.outcome.tolist().count(Outcome.APPLIED)
     assert applied.touched.tolist() == sorted({int(row) for row in events["row"]})
+    counted = [event for event, outcome in zip(history, applied.outcome, strict=True) if outcome == Outcome.APPLIED]
+    for number, row in enumerate(store.rows[:USERS], 1):
+        done = [event for event in counted if isinstance(event, Click) and event.user_id == f"user-{number}"]
+        assert row["impressions"] == sum(event.user_id == f"user-{number}" for event in counted) - len(done)
+        kinds = Counter(event.kind for event in done)
+        assert [row[f"{kind}s"] for kind in KINDS] == [kinds[kind] for kind in KINDS]
+        assert row["long_views"] == sum((event.viewed_s or 0) >= 10 for event in done)
+        assert row["viewed_ms"] == 1_000 * sum(event.viewed_s or 0 for event in done)
+        bought = [event for event in done if event.kind == "purchase"]
+        assert row["value_micros"] == sum(event.value_micros for event in bought)
+        answers = [event for event in done if event.impression_time_ms is not None]
+        kinds = Counter(event.kind for event in answers)
+        assert (row["answered_clicks"], row["answered_purchases"]) == (kinds["click"], kinds["purchase"])
+        assert row["answered_viewed_cs"] == 100 * sum(event.viewed_s or 0 for event in answers)
+        assert row["answered_value_micros"] == sum(event.value_micros for event in bought if event in answers)
     by_id = {event.event_id: event for event in history}
     if len(history) <= SEEN_SIZE:  # none is forgotten yet
         showings = {(e.user_id, e.ad_id, e.time_ms) for e in by_id.values() if isinstance(e, Impression)}
-        assert counted == len(showings) + sum(isinstance(event, Click) for event in by_id.values())
-        bought = [event for event in by_id.values() if isinstance(event, Click) and event.kind == "purchase"]
-        assert int(store.rows["value_micros"].sum()) == sum(event.value_micros for event in bought)
+        assert len(counted) == len(showings) + sum(isinstance(event, Click) for event in by_id.values())
 
 
 @given(st.booleans(), st.sampled_from(KINDS), st.booleans())

@@ -102,6 +102,14 @@ def test_the_order_of_features_does_not_matter(make: Make) -> None:
 
 
 @every_estimator
+@pytest.mark.parametrize("size", [1e-3, 0.25, 1, 90, -5e5])
+def test_a_number_of_any_size_counts_by_the_examples_weight_alone(make: Make, size: float) -> None:
+    model = make()
+    model.learn_one({"size": size, "time_ms": START_MS, "weight": 2})
+    assert list(model.transform_one({"size": size}).values()) == pytest.approx([2] * len(model.half_lives_ms))
+
+
+@every_estimator
 @pytest.mark.parametrize(
     "x",
     [

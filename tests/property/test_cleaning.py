@@ -81,7 +81,7 @@ class OneByOne:
 
 @st.composite
 def streams(draw: st.DrawFn) -> Events:
-    """Many events of two users within minutes or a few days: repeated ids and showings, floods, claims true and false."""
+    """Events of two users within minutes or a few days: repeated ids and showings, floods, claims true and false."""
     count = draw(st.integers(1, 200))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     pace_ms = draw(st.sampled_from([500, 4_000, 1_000_000]))

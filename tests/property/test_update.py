@@ -31,12 +31,12 @@ from scoring.rows import (
     places_of,
 )
 from scoring.update import Applied, apply
-from streams.wire import Click, Impression
+from streams.wire import Click, EventKind, Impression
 from tests.builders import START_MS, catalogue, click, columns_of, impression
 
 CATALOGUE = catalogue(20)
 USERS = 3
-KINDS = ["click", "view", "cart", "purchase"]
+KINDS: list[EventKind] = ["click", "view", "cart", "purchase"]
 
 
 @st.composite

@@ -186,12 +186,6 @@ def person_numbers(context: npt.NDArray[np.float32]) -> tuple[Floats, npt.NDArra
     return numbers, context[:, -SURFACES:].argmax(axis=1)
 
 
-def chance_of(log_odds: Floats) -> Floats:
-    """`probability` of an array."""
-    chance: Floats = 1 / (1 + np.exp(-np.clip(log_odds, -MARGIN, MARGIN)))
-    return chance
-
-
 class Lifts:
     """Clicks, and clicks expected, by 64-bit id, and the lifts that they make: a *record* each.
 

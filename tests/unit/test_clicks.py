@@ -22,8 +22,10 @@ from scoring.clicks import (
 )
 from scoring.features import Content
 from scoring.feedback import ClickLayer
-from scoring.inputs import CONTEXT_DIM, SURFACES
+from scoring.inputs import CONTEXT_DIM, SURFACES, context_of, history_of
 from scoring.pool import Pool
+from scoring.rows import ROW
+from tests.builders import START_MS
 
 CURVE = np.array([1.0, 0.8, 0.6])
 NOBODY = Pool().others(0)
@@ -54,6 +56,25 @@ def test_before_the_first_outcome_the_prediction_is_the_attention_models_own() -
     model = ClickModel()
     for logit in (-4.0, 0.0, 1.5):
         assert model.chance(example([logit, 0, 0, 0.3, 0.2, 1, 1], 3)) == pytest.approx(probability(logit))
+
+
+def test_what_is_expected_without_lifts_is_the_chance_of_an_ad_and_a_person_like_any_other() -> None:
+    model = random_model()
+    for numbers in ([0.4, 0.7, -0.5, 0.3, 0.2, 1.0, 1.0], [0.4, 0.0, 0.0, 0.3, 0.2, 1.0, 1.0]):
+        plain = [numbers[0], 0.0, 0.0, *numbers[3:]]
+        expected = [model.chance(example(each, 3)) for each in (numbers, plain)]
+        assert model.chances(numbers, 3) == pytest.approx(expected)
+
+
+def test_of_a_person_it_is_told_how_often_they_look_long_and_click_and_how_much_they_were_shown() -> None:
+    row = np.zeros(1, dtype=ROW)
+    row["impressions"], row["long_views"], row["clicks"] = 90, 19, 29
+    now_ms, place = np.array([START_MS]), np.array([5], dtype=np.uint16)
+
+    numbers, surface = person_numbers(context_of(row, history_of(row, now_ms), now_ms, place))
+
+    assert numbers[0].tolist() == pytest.approx([0.2 - 0.1, 0.3 - 0.1, np.log1p(90) / 5])
+    assert surface.tolist() == [5]
 
 
 def shop(ads: int) -> Catalogue:
@@ -152,16 +173,19 @@ def test_a_restored_model_goes_on_exactly_as_the_one_it_was_taken_from() -> None
     assert (model.caution == again.caution).all()
 
 
-def test_quickening_lets_the_next_outcomes_count_more() -> None:
+def test_quickened_five_times_the_next_outcome_counts_five_times_as_much() -> None:
     slow, quick = ClickModel(), ClickModel()
     x = example([0.0] * len(NUMBERS), 0)
     for model in (slow, quick):
-        for step in range(500):
+        for step in range(2_000):
             model.learn_one(x, step % 2 == 0)
+    before = slow.array
     quick.quicken(5)
     for model in (slow, quick):
         model.learn_one(x, True)
     assert quick.chance(x) > slow.chance(x) > 0.5
+    moved = slow.array != before
+    assert (quick.array - before)[moved] == pytest.approx(5 * (slow.array - before)[moved], rel=0.05)
 
 
 def test_an_ads_lift_is_drawn_to_nothing_until_outcomes_speak() -> None:

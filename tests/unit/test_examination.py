@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.clicks import chance_of
+from scoring.calibration import chance_of
 from scoring.events import EVENT, Kind, Source
 from scoring.examination import (
     MEMORY,

@@ -131,7 +131,11 @@ def test_neighbours_are_of_different_categories_where_that_is_possible():
 
 def test_a_placement_shows_one_advertiser_of_rivals():
     rivals = tuple((id64(f"brand-{name}"), 7) for name in ("a1", "a2"))
-    assert decide(Market(Terms(rivals=rivals))).chosen.tolist() == [[0, 1, 3, EMPTY_SLOT]]
+    made = decide(Market(Terms(rivals=rivals)))
+    assert made.chosen.tolist() == [[0, 1, 3, EMPTY_SLOT]]
+    assert made.fate.tolist() == [[Fate.WON, Fate.WON + 1, Fate.KEPT_APART, Fate.WON + 2]]
+    fewer = decide(Market(Terms(rivals=rivals)), slots=2)
+    assert fewer.fate.tolist() == [[Fate.WON, Fate.WON + 1, Fate.KEPT_APART, Fate.OUTBID]]
 
 
 def test_a_pinned_ad_stands_in_its_slot_and_nowhere_else():
@@ -187,9 +191,11 @@ def test_a_click_rate_that_is_no_number_is_refused_where_its_doubt_is_explored()
         decide(Market(Terms(**BLOCKED)), pctr=NAN, explore="thompson", doubt=SOUND)
 
 
-def test_a_cap_of_an_unknown_scope_is_refused():
-    with pytest.raises(ValueError, match="expected one of"):
-        Cap("brand", 1, 1)
+def test_a_cap_of_an_unknown_scope_or_of_nothing_is_refused():
+    assert Cap("ad", 1, 1)
+    for wrong in (("brand", 1, 1), ("ad", 0, 1), ("ad", 1, 0)):
+        with pytest.raises(ValueError, match="expected one of"):
+            Cap(*wrong)
 
 
 @pytest.mark.parametrize(("method", "strength"), [("mmr", 0.1), ("dpp", 0.2)])

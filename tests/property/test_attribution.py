@@ -77,6 +77,28 @@ def test_a_touch_that_is_the_oldest_of_a_full_ring_has_the_whole_of_its_purchase
     assert found(RING_SIZE - 1) == []
 
 
+@pytest.mark.parametrize(
+    ("purchases", "worth", "shares"),
+    [
+        (PURCHASES_MIN, 1.0, [333, 167, 500]),  # 1 + 1 for the first, 1, 1 + 2 for the last
+        (PURCHASES_MIN, -1.0, [400, 200, 400]),  # no touch earns anything: by position
+        (PURCHASES_MIN - 1, 1.0, [400, 200, 400]),  # nor is what was learned of so few believed
+    ],
+)
+def test_a_purchase_is_divided_by_what_was_learned_of_touches_once_that_is_believed(purchases, worth, shares) -> None:
+    times_ms = (0, 70 * HOUR_MS, 99 * HOUR_MS)
+    events = [event for ad, at_ms in enumerate(times_ms) for event in touch(ad, at_ms)]
+    store, weights = RowStore(), TouchWeights()
+    weights.weights, weights.purchases = np.full(FEATURES, worth), purchases
+    weights.weights[2] *= 2  # of the last touch
+    batch = columns_of(store, [*events, purchase(0, 100 * HOUR_MS)])
+    apply(store, batch, SHOP)
+
+    found = credit(store.rows[batch["row"][-1:]], batch[-1:], SHOP, Attribution(spread="learned"), weights)
+
+    assert (found.slot.tolist(), found.spread.tolist()) == ([0, 1, 2], shares)
+
+
 DID = st.tuples(
     st.sampled_from(["touch", "touch later", "purchase", "purchase", "flood"]),
     st.integers(0, 2),

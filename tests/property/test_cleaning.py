@@ -283,6 +283,19 @@ def test_an_answer_to_what_its_own_batch_has_pushed_out_of_the_ring_cannot_be_ju
     assert ruled([*shown, held], unshown_per_day=0) == {"APPLIED": RING_SIZE + 2, "UNSHOWN": 1}
 
 
+@pytest.mark.parametrize("pushed", [1, RING_SIZE - 2, RING_SIZE - 1])
+def test_what_a_batch_pushes_out_of_a_full_ring_is_judged_no_longer_and_what_it_leaves_is(pushed: int) -> None:
+    def outcome(named_s: int) -> int:
+        held = [impression("user-1", f"ad-{n}", START_MS + 2_000 * n) for n in range(RING_SIZE)]
+        newer = [impression("user-1", f"ad-{n}", START_MS + 200_000 + 1_000 * n) for n in range(pushed)]
+        claim = click("user-1", "never", START_MS + 300_000, impression_time_ms=START_MS + 1_000 * named_s)
+        events = columns_of(RowStore(), [*held, *newer, claim])
+        return outcomes_of(events, [len(held)], Rules(unshown_per_day=0))[1][-1]
+
+    oldest_s = 2 * pushed  # of what is held then
+    assert (outcome(oldest_s - 1), outcome(oldest_s + 1)) == (Outcome.APPLIED, Outcome.UNSHOWN)
+
+
 @pytest.mark.parametrize(("allowed", "applied"), [(0, RING_SIZE), (1, RING_SIZE + 2)])
 def test_an_unproven_answer_enters_a_full_ring_and_pushes_out_its_oldest_only_if_it_was_let_pass(
     allowed: int, applied: int

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring.events import Source
-from scoring.order import Taken, take
+from scoring.order import Taken, stream_times, take
 
 LIMIT_MS = 60
 """Now and tolerance; some times lie beyond it, and are clamped to it."""
@@ -106,3 +106,10 @@ def test_the_way_in_which_records_arrive_does_not_change_their_order(
 @given(TIMES, TIMES)
 def test_everything_is_taken_once_nothing_older_is_to_be_waited_for(impressions: list[int], clicks: list[int]) -> None:
     assert taken((impressions, clicks), (0, 0), (True, True), 1_000).counts == (len(impressions), len(clicks))
+
+
+@given(TIMES, st.integers(0, 50))
+def test_the_lanes_time_is_that_of_the_newest_record_so_far_and_never_goes_back(times: list[int], from_ms: int) -> None:
+    expected = [time for time, *_ in effective(times, from_ms, 0)]
+
+    assert stream_times(array(times), from_ms, LIMIT_MS).tolist() == expected

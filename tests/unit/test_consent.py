@@ -99,6 +99,13 @@ def test_a_withdrawal_forgets_what_was_held_and_what_comes_late_does_not_bring_i
     assert int(bench.state.store.rows["clicks"][bench.state.store.find(b"a")]) == 1
 
 
+def test_a_refusal_takes_with_it_what_its_own_batch_did_before_it(bench: Bench) -> None:
+    done = [click("a"), click("b"), click("a", "ad-2"), click("a", time_ms=START_MS + 1, consent=False)]
+    effects = bench.run(records(done))
+    assert bench.users() == bench.kept() == {b"b"}
+    assert [effects.counts[fate] for fate in ("applied", "erased", "without_consent")] == [1, 2, 1]
+
+
 def test_what_somebody_did_before_refusing_is_no_state_though_it_comes_later_and_nothing_was_held(
     bench: Bench,
 ) -> None:
@@ -312,14 +319,16 @@ def test_state_and_watermarks_do_not_depend_on_where_the_stream_is_cut(
     engine: Engine, drawn: list[tuple[str, int, bool | None, bool]], cuts: list[int], presumed: bool
 ) -> None:
     given_records = stream(drawn)
-    whole, parts = (Bench(engine, presumed=presumed, scoring=False) for _ in range(2))
+    whole = Bench(engine, presumed=presumed, scoring=False)
     whole.run(given_records)
-    places = sorted({0, len(given_records), *(cut for cut in cuts if cut < len(given_records))})
-    for start, end in pairwise(places):
-        parts.run(given_records[start:end])
-    assert compare(state_of(whole.state), state_of(parts.state)) == []
-    assert whole.state.erased.until_ms == parts.state.erased.until_ms
-    assert whole.kept() == whole.users() == parts.kept() == parts.users()
+    for edges in (cuts, range(len(given_records))):
+        parts = Bench(engine, presumed=presumed, scoring=False)
+        places = sorted({0, len(given_records), *(cut for cut in edges if cut < len(given_records))})
+        for start, end in pairwise(places):
+            parts.run(given_records[start:end])
+        assert compare(state_of(whole.state), state_of(parts.state)) == []
+        assert whole.state.erased.until_ms == parts.state.erased.until_ms
+        assert whole.kept() == whole.users() == parts.kept() == parts.users()
 
 
 @settings(max_examples=60, deadline=None)

@@ -75,6 +75,7 @@ def test_what_an_event_says_of_experiments_is_read_whatever_comes_with_it() -> N
         out = decoded(given)
         assert int(out.events["arms"][0]) == id64("1-0")
         assert out.arms[id64("1-0")] == "1-0"
+        assert out.events["seal"].tolist() == [0, 255][: len(given)]
 
 
 def test_a_purchase_becomes_a_row_of_columns_as_of_the_impression_it_answers() -> None:
@@ -120,6 +121,15 @@ def test_a_view_is_long_from_ten_seconds_and_other_kinds_are_what_they_say(
 def test_a_click_that_answers_no_impression_is_remembered_at_its_own_time() -> None:
     assert columns([click(time_ms=START_MS)], [0])["shown_ms"].tolist() == [START_MS]
     assert columns([click(time_ms=START_MS, impression_time_ms=0)], [0])["shown_ms"].tolist() == [0]
+
+
+def test_the_slot_is_the_impressions_and_none_is_none() -> None:
+    assert columns([impression(slot=0), impression(), impression(slot=7), click()], [0] * 4)["slot"].tolist() == [
+        0,
+        -1,
+        7,
+        -1,
+    ]
 
 
 def test_what_names_its_impression_answers_it_though_the_two_were_at_one_moment() -> None:
@@ -194,6 +204,16 @@ def test_a_key_that_is_not_the_user_is_refused_with_the_fix(key: bytes | None) -
     assert error == "ValueError"
     assert repr(key) in message
     assert "key both topics by user" in message
+
+
+@pytest.mark.parametrize("user", ["\x00", "\x00erased/anna", "an\nna", "anna\x7f"])
+def test_a_user_whose_id_holds_a_control_character_is_refused_and_others_go_on(user: str) -> None:
+    out = decoded(records([click(user), click("anna"), click("Ànna\u200b")]))
+
+    ((error, message),) = reasons(out)
+    assert error == "ValueError"
+    assert message == f"user_id {user!r} holds a control character; give every user a plain id"
+    assert out.events["offset"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(

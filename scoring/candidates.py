@@ -11,8 +11,14 @@ from scoring.ids import mix64
 Slots = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
-_BLOCKS_PER_PLACE = 2
-"""Blocks per place asked for, in `largest`: more make its first pass longer, fewer leave more to the second."""
+PRODUCTS_TOGETHER = 1_280_000
+"""Products of ads and people that are made before they are looked through, 5 MB: then they are still in the processor's
+cache, and with many people each ad is read from memory once. Fewer are more of numpy's calls."""
+_BLOCK_MAX, _BLOCKS_PER_PLACE = 32, 4
+"""Ads of which the nearest is looked at before the others, and such blocks per place asked for, where there are so many
+ads. Larger blocks make the first look shorter, and leave more to the second."""
+_KEPT_MAX = 2
+"""Ads kept per ad asked for, in `_Search`, before those that are too many are sorted out."""
 _PRODUCT_MAX = 1_000_000
 """Multiplications that OpenBLAS does in one go without first copying both matrices into its own layout; the copy of
 20,000 ads takes a third of the time of their product with 16 people (measured)."""
@@ -48,82 +54,132 @@ def choose(
     if count == among:
         return np.broadcast_to(shelf.slots, (len(interest), count))
     one = np.ones((len(interest), 1), dtype=np.float32)
-    nearness = _product(shelf.vectors, np.ascontiguousarray(np.hstack([interest, one]).T))
-    if fresh := round(shares.fresh * count):
-        nearness[shelf.by_start[-fresh:]] = np.inf
-    drawn = _draws(seeds, round(shares.random * count), among)
-    nearness[drawn, np.arange(len(seeds))[:, None]] = np.inf
-    chosen = largest(nearness, count)
+    newest = shelf.by_start[among - round(shares.fresh * count) :]
+    marked = np.hstack(
+        [np.broadcast_to(newest, (len(interest), len(newest))), _draws(seeds, round(shares.random * count), among)]
+    )
+    chosen = nearest(shelf.vectors, np.hstack([interest, one]), marked, count)
     if control is not None:
         for person in np.flatnonzero(control).tolist():
             chosen[person] = _sample(seeds[person : person + 1], count, among)
     return shelf.slots[chosen]
 
 
-def _product(ads: Vectors, people: Vectors) -> Vectors:
-    """``ads [N, K]`` times ``people [K, B]``, ``[N, B]``, some hundred ads at a time: see `_PRODUCT_MAX`."""
+def nearest(ads: Vectors, people: Vectors, marked: Slots, count: int, *, together: int = PRODUCTS_TOGETHER) -> Slots:
+    """Places of the ``count`` of ``ads [N, K]`` that have the largest products with ``people [B, K]``, ``[B, count]``.
+
+    Ascending; of equal products the first. Places ``marked [B, M]`` come before all others; ``count`` is at most N.
+    Exact, and many times as fast as a partition of all products: these are made ``together``, so many at a time, and
+    an ad counts only if it is nearer than ``count`` before it.
+    """
+    search = _Search(people, marked, count)
+    step = max(together // len(people), 1)
+    for start in range(0, len(ads), step):
+        search.look(ads[start : start + step], start)
+    return search.found()
+
+
+class _Search:
+    """The ``count`` nearest to each of B people among the ads looked at so far, and perhaps some more."""
+
+    def __init__(self, people: Vectors, marked: Slots, count: int) -> None:
+        self._people, self._count = np.ascontiguousarray(people.T), count
+        order = np.argsort(marked, axis=None)
+        self._marked, self._marked_by = marked.ravel()[order], order // max(marked.shape[1], 1)
+        self._least = np.full(len(people), np.finfo(np.float32).min)  # [B] what an ad of a further place must reach
+        self._kept: list[tuple[Slots, Slots, Vectors]] = []  # person, place, product: each person's in order of place
+
+    def look(self, ads: Vectors, start: int) -> None:
+        """At ``ads [S, K]``, whose places begin with ``start``."""
+        deep = min(_BLOCK_MAX, max(len(ads) // (_BLOCKS_PER_PLACE * self._count), 1))
+        values = _product(ads, self._people, deep)
+        first, last = np.searchsorted(self._marked, (start, start + len(ads)))
+        values[self._marked[first:last] - start, self._marked_by[first:last]] = np.inf
+        person, place, value = self._passing(values, deep)
+        self._kept.append((person, place + start, value))
+        if sum(len(each) for each, _, _ in self._kept) > _KEPT_MAX * self._count * len(self._least):
+            self._settle()
+
+    def found(self) -> Slots:
+        """Their places, ``[B, count]`` ascending."""
+        self._settle()
+        return self._kept[0][1].reshape(-1, self._count)
+
+    def _passing(self, values: Vectors, deep: int) -> tuple[Slots, Slots, Vectors]:
+        """Which of ``values [S, B]`` may be among the largest: whose they are, their places in order, and they.
+
+        ``S`` is a multiple of ``deep``. One value in so many, the largest of a block, is compared first. Where more
+        pass than can be chosen, as from the first ads all do, it is found out what is wanted.
+        """
+        people, count = len(self._least), self._count
+        layers = values.reshape(deep, -1)  # each column is a block of one person
+        peaks, least = layers.max(axis=0).reshape(-1, people), self._least
+        near = peaks >= least
+        if len(peaks) >= count and np.count_nonzero(near) > count * people:
+            least = self._raise(values, peaks)
+            near = peaks >= least
+        column = np.flatnonzero(near)
+        block = column // people
+        person = column - block * people  # by 1 byte or 2 numpy sorts several times as fast as by 8
+        inside = layers.take(column, axis=1)
+        passed = np.flatnonzero(inside >= least[person])
+        layer = passed // max(len(column), 1)
+        at = passed - layer * len(column)
+        return person.astype(np.min_scalar_type(people))[at], layer * len(peaks) + block[at], inside.ravel()[passed]
+
+    def _raise(self, values: Vectors, peaks: Vectors) -> Vectors:
+        """What ``values [S, B]`` must reach, given the maxima of their blocks; those of further places, to exceed it.
+
+        As many blocks as ads are asked for have a maximum at or above the ``count``-th largest of the maxima, so no
+        smaller value can be among the largest; nor can, of those equal to it, any but the first ``count``. Many are
+        equal for a person of whom nothing is known, in a shop where all bids are equal: such are struck out here.
+        """
+        blocks, count = len(peaks), self._count
+        bound = np.partition(peaks.T, blocks - count, axis=1)[:, blocks - count]
+        crowded = (peaks >= bound).sum(axis=0) > 2 * count - count // 2
+        for person in np.flatnonzero(crowded).tolist():
+            values[np.flatnonzero(values[:, person] == bound[person])[count:], person] = -np.inf
+        least = np.maximum(self._least, bound)
+        self._least = np.maximum(self._least, _next(bound))
+        return least
+
+    def _settle(self) -> None:
+        """Keep the ``count`` largest of each alone, of equals the first, and want more of further places."""
+        people, count = len(self._least), self._count
+        person, place, value = (np.concatenate(each) for each in zip(*self._kept, strict=True))
+        order = np.argsort(person, kind="stable")
+        counts = np.bincount(person, minlength=people)
+        held = np.arange(counts.max()) < counts[:, None]
+        ragged = np.full(held.shape, -np.inf, dtype=np.float32)  # person after person
+        ragged[held] = value[order]
+        least = np.partition(ragged, held.shape[1] - count, axis=1)[:, held.shape[1] - count, None]
+        chosen = ragged >= least
+        if np.count_nonzero(chosen) > people * count:
+            above, equal = ragged > least, ragged == least
+            chosen = above | (equal & (equal.cumsum(axis=1) <= count - above.sum(axis=1, keepdims=True)))
+        largest = order[chosen[held]]
+        self._kept, self._least = [(person[largest], place[largest], value[largest])], _next(least[:, 0])
+
+
+def _product(ads: Vectors, people: Vectors, deep: int) -> Vectors:
+    """``ads [N, K]`` times ``people [K, B]``, some hundred ads at a time: see `_PRODUCT_MAX`.
+
+    ``[S, B]``, where S is the next multiple of ``deep``; below the products it is infinitely low.
+    """
     among, width = ads.shape
-    out = np.empty((among, people.shape[1]), dtype=np.float32)
+    out = np.empty((-(-among // deep) * deep, people.shape[1]), dtype=np.float32)
+    out[among:] = -np.inf
     rows = max(_PRODUCT_MAX // people.size, 1)
     cut = among - among % rows
     np.matmul(ads[:cut].reshape(-1, rows, width), people, out=out[:cut].reshape(-1, rows, people.shape[1]))
-    np.matmul(ads[cut:], people, out=out[cut:])
+    np.matmul(ads[cut:], people, out=out[cut:among])
     return out
 
 
-def largest(values: Vectors, count: int) -> Slots:
-    """Places of the ``count`` largest of each column of ``values [N, B]``, ``[B, count]`` ascending.
-
-    Of equal values the first. Exact, and many times as fast as a partition of whole columns: a column is cut into
-    blocks, and as many blocks as are asked for have a maximum at or above the ``count``-th largest of the blocks'
-    maxima, so no smaller value can be among the largest. A handful more than ``count`` pass; those alone are sorted
-    out.
-    """
-    among, people = values.shape
-    deep = max(among // (_BLOCKS_PER_PLACE * count), 1)
-    blocks = among // deep
-    peaks = values[: deep * blocks].reshape(deep, blocks, people).max(axis=0)
-    bound = np.partition(peaks.T, blocks - count, axis=1)[:, blocks - count]
-    crowded = (peaks >= bound).sum(axis=0) > 2 * count - count // 2
-    if crowded.any():
-        return _largest_of_some_crowded(values, count, crowded, bound)
-    passes = np.empty(values.shape, dtype=np.bool_)
-    cut = deep * blocks  # as rows of all blocks: a comparison of a few people at a time would be loop, not work
-    np.greater_equal(values[:cut].reshape(deep, -1), np.tile(bound, blocks), out=passes[:cut].reshape(deep, -1))
-    passes[cut:] = values[cut:] >= bound
-    passed = np.flatnonzero(passes)
-    place, person = np.divmod(passed, people)
-    person = person.astype(np.min_scalar_type(people))
-    order = np.argsort(person, kind="stable")
-    counts = np.bincount(person, minlength=people)
-    held = np.arange(counts.max()) < counts[:, None]
-    ragged = np.full(held.shape, -np.inf, dtype=np.float32)  # person after person, each in order of place
-    ragged[held] = values.ravel()[passed[order]]
-    least = np.partition(ragged, held.shape[1] - count, axis=1)[:, held.shape[1] - count, None]
-    above, equal = ragged > least, ragged == least
-    chosen = above | (equal & (equal.cumsum(axis=1) <= count - above.sum(axis=1, keepdims=True)))
-    kept: Slots = place[order][chosen[held]].reshape(people, count)
-    return kept
-
-
-def _largest_of_some_crowded(values: Vectors, count: int, crowded: npt.NDArray[np.bool_], bound: Vectors) -> Slots:
-    """`largest`, where so many of the ``crowded [B]`` columns' values equal their ``bound [B]`` that all would pass it.
-
-    So it is for a person of whom nothing is known, in a shop where all bids are equal.
-    """
-    chosen = np.empty((len(crowded), count), dtype=np.int64)
-    if not crowded.all():
-        chosen[~crowded] = largest(np.ascontiguousarray(values[:, ~crowded]), count)
-    for person in np.flatnonzero(crowded).tolist():
-        column, least = values[:, person].copy(), bound[person]
-        kept = column > least
-        if (above := int(kept.sum())) > count:
-            least = np.partition(column, len(column) - count)[len(column) - count]
-            kept = column > least
-            above = int(kept.sum())
-        kept[np.flatnonzero(column == least)[: count - above]] = True
-        chosen[person] = np.flatnonzero(kept)
-    return chosen
+def _next(values: Vectors) -> Vectors:
+    """The least number above each of ``values``."""
+    above: Vectors = np.nextafter(values, np.float32(np.inf))
+    return above
 
 
 def _draws(seeds: npt.NDArray[np.uint64], count: int, among: int) -> npt.NDArray[np.int64]:

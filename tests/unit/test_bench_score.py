@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring.attention import AttentionModel, load
-from scoring.candidates import Shares, choose, largest
+from scoring.candidates import Shares, choose
 from scoring.engine import CANDIDATES_PER_RUN, Engine
 from scoring.features import FEATURE_DIM
 from scoring.ids import MISSING, id64s
@@ -71,21 +71,6 @@ def test_users_of_the_state_benchmark_are_all_different() -> None:
 
     assert len(set(keys)) == len(keys) == 50_000
     assert {len(key) for key in keys} == {36}
-
-
-@given(st.integers(1, 300), st.integers(1, 4), st.integers(0, 10**6), st.sampled_from([1, 3, 10**6]))
-def test_the_largest_are_those_of_a_whole_sort_of_equals_the_first(
-    among: int, people: int, seed: int, different: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    values = (rng.integers(-different, different, (among, people)) / 7).astype(np.float32)
-    values[rng.random(values.shape) < 0.05] = np.inf
-    values[rng.random(values.shape) < 0.05] = -0.0
-    count = int(rng.integers(1, among + 1))
-
-    expected = np.sort(np.argsort(-values, axis=0, kind="stable")[:count].T, axis=1)
-
-    assert largest(values, count).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("count", [1, 20, 99])

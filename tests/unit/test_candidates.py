@@ -3,10 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from scoring.candidates import Shares, choose, largest
+from scoring.candidates import Shares, choose
 from scoring.catalogue import Catalogue
 from scoring.features import FEATURE_DIM
 from tests.builders import START_MS, catalogue, entry
@@ -100,33 +98,6 @@ def test_the_random_share_reaches_every_ad_alike_and_is_repeated_by_its_seed() -
     assert counts.max() < 1.3 * counts.mean()
     again = choose(shop, nobody[:3], seeds(3), START_MS, Shares(count=20, fresh=0, random=0.5))
     assert again.tolist() == chosen[:3].tolist()
-
-
-@pytest.mark.parametrize("count", [5, 19])
-def test_who_is_in_the_control_arm_gets_every_ad_as_likely_and_none_twice(count: int) -> None:
-    people, shares = 4_000, Shares(count, fresh=0.5, random=0)
-    control = np.arange(people) % 2 == 0
-
-    chosen = choose(catalogue(20), interests(people), seeds(people), START_MS, shares, control)
-
-    assert (np.diff(chosen, axis=1) > 0).all()
-    counts = np.bincount(chosen[control].ravel(), minlength=20)
-    assert counts == pytest.approx(np.full(20, people / 2 * count / 20), rel=0.2)
-    assert (
-        chosen[~control].tolist()
-        == choose(catalogue(20), interests(people), seeds(people), START_MS, shares)[~control].tolist()
-    )
-
-
-@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 5, 10**6]), st.integers(1, 60))
-def test_the_largest_are_those_of_a_sort_and_of_equal_ones_the_first(seed: int, different: int, count: int) -> None:
-    rng = np.random.default_rng(seed)
-    values = rng.integers(0, different, (int(rng.integers(count, 10 * count + 1)), int(rng.integers(1, 6))))
-    values[:, 0] = 0  # beside others a person of whom nothing is known
-
-    found = largest(values.astype(np.float32), count)
-
-    assert found.tolist() == np.sort(np.argsort(-values, axis=0, kind="stable")[:count].T, axis=1).tolist()
 
 
 def test_a_persons_candidates_do_not_depend_on_who_else_is_in_the_call() -> None:

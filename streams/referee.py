@@ -6,7 +6,7 @@ exposing impression on; the counters before it are what came before. How varied 
 the impressions themselves, from the exposing one on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -182,6 +182,14 @@ class Referee:
             self.watched[setting.number].grow(len(self.ids))
             if (told := self._allocations.get(setting.experiment)) is not None:
                 self.allocate(told)
+
+    def keep(self, settings: Mapping[str, ExperimentSetting]) -> None:
+        """End what is none of ``settings``, all of the topic by name: taken back, or its name is another's now."""
+        for watched in self._going_on():
+            told = settings.get(watched.setting.experiment)
+            if told is None or told.number != watched.setting.number:
+                over = msgspec.structs.replace(watched.setting, status="stopped", reason="taken back")
+                self.watched[over.number] = watched.ended(over)
 
     def allocate(self, told: Allocation) -> None:
         """Take an experiment's newest cohorts, which may come before the experiment.

@@ -210,7 +210,9 @@ class RefereeService:
 
         Not before all is read that was there does a bandit let a cohort in: its shares cannot be taken back.
         """
-        if caught_up:  # whoever wrote what does not stand may have been killed, or be a referee that was too late
+        if caught_up:
+            self._referee.keep(self._control.all(ExperimentSetting))  # before, what is read may be older than the file
+            # Whoever wrote what does not stand may have been killed, or be a referee that was too late.
             for stands in (*self._control.hidden(ExperimentSetting), *self._control.hidden(Allocation)):
                 await self._tell(msgspec.structs.replace(stands, revision=stands.revision + 1))
                 caught_up = False

@@ -94,6 +94,22 @@ def test_an_experiment_that_is_stopped_is_over_whatever_else_its_message_says() 
     assert watched.setting == ended
 
 
+@pytest.mark.parametrize("another", [{}, {"warmth": 2}])
+def test_an_experiment_that_is_taken_back_or_whose_name_is_anothers_now_is_over(
+    another: dict[str, int], tmp_path: Path
+) -> None:
+    referee, bandit = Referee(), start(draft(bandit=Bandit(0.1, 60)), 0.2, 1)
+    settings = {name: msgspec.structs.replace(bandit, number=number) for name, number in another.items()}
+    for again in (referee, restarted(referee, tmp_path)):
+        for setting in (bandit, *settings.values()):  # the topic is read whole, every time
+            again.follow(setting)
+        again.keep(settings)
+        again.look()
+        running = [one.setting.number for one in again.watched.values() if one.setting.status == "running"]
+        assert running == [*another.values()]
+        assert again.watched[bandit.number].next_cohort(None, 10**6) is None
+
+
 @pytest.mark.parametrize(("ramp", "shares"), [(0.0, (0.5, 0.5)), (0.2, (1.1, -0.1))])
 def test_a_bandit_that_no_command_makes_lets_nobody_in(ramp: float, shares: tuple[float, ...]) -> None:
     setting = msgspec.structs.replace(start(draft(bandit=Bandit(0.1, 60)), 0.2, 1), ramp=ramp)

@@ -56,6 +56,8 @@ class Broker:
 
     def __init__(self, messages: Sequence[ControlMessage]) -> None:
         self.written = list(messages)
+        self.tombstones: set[int] = set()
+        """Offsets of records that take back what is written there."""
         self.busy = False
         self.rows = 0
         self.impressions = 0
@@ -81,8 +83,9 @@ class Broker:
     def records(self) -> list[Any]:
         """All of them."""
         return [
-            SimpleNamespace(key=one.key, value=msgspec.json.encode(one), offset=at)
+            SimpleNamespace(key=one.key, value=value, offset=at, headers=())
             for at, one in enumerate(self.written)
+            for value in (None if at in self.tombstones else msgspec.json.encode(one),)
         ]
 
 
@@ -206,6 +209,15 @@ def test_a_topic_that_is_not_there_yet_is_not_left_out_for_good(
     shop.missing = topic
     with pytest.raises(MissingTopicError, match=f"no topic '{topic}'; make it with: salience topics create"):
         asyncio.run(shop.service.run())
+
+
+def test_an_experiment_that_is_taken_back_is_judged_no_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shop = Shop([], monkeypatch, tmp_path, [RUNNING, RUNNING])
+    shop.broker.tombstones.add(1)
+
+    asyncio.run(shop.service.run(follow=False))
+
+    assert shop.published == []
 
 
 def test_what_no_outage_explains_ends_the_referee_and_so_does_an_outage_at_its_only_look(

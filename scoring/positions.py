@@ -38,22 +38,29 @@ def examination(slot: Ints, clicked: npt.NDArray[np.bool_], person: Ints) -> lis
 
     The interval is of the logarithm of the ratio, by the delta method; the unit is the person, whose clicks are alike.
     """
-    slots = int(slot.max(initial=-1)) + 1
-    of, people = np.unique(person, return_inverse=True)
-    shown, clicks = np.zeros((len(of), slots)), np.zeros((len(of), slots))
-    np.add.at(shown, (people, slot), 1)
-    np.add.at(clicks, (people, slot), clicked)
-    impressions, total = shown.sum(axis=0), clicks.sum(axis=0)
+    if not len(slot):
+        return []
+    slots, (of, people) = int(slot.max()) + 1, np.unique(person, return_inverse=True)
+    # What a person did in a slot, where they were shown it: few are shown the last ones.
+    pairs, pair = np.unique(people * slots + slot, return_inverse=True)
+    shown, clicks = np.bincount(pair), np.bincount(pair, weights=clicked)
+    owner, place = np.divmod(pairs, slots)
+    impressions, total = (np.bincount(place, weights=each, minlength=slots) for each in (shown, clicks))
     rate = total / np.maximum(impressions, 1)
-    # What each person adds to the logarithm of each slot's rate.
-    share = (clicks - rate * shown) / np.maximum(total, 1)
-    spread = len(of) / max(len(of) - 1, 1)
+    # What each person adds to the logarithm of each slot's rate, and the squares of how far that is from the first's.
+    share = (clicks - rate[place] * shown) / np.maximum(total[place], 1)
+    of_first = np.zeros(len(of))
+    of_first[owner[place == 0]] = share[place == 0]
+    beyond = (share - of_first[owner]) ** 2 - of_first[owner] ** 2
+    squares = np.maximum(np.bincount(place, weights=beyond, minlength=slots) + (of_first**2).sum(), 0)
+    errors = np.sqrt(squares * len(of) / max(len(of) - 1, 1))
+    errors[0] = 0.0  # by itself
     found = []
     for at in range(slots):
         told = min(total[at], total[0]) >= CLICKS_MIN
         ratio = float(rate[at] / rate[0]) if told else None
-        error = float(np.sqrt(((share[:, at] - share[:, 0]) ** 2).sum() * spread))
-        low, high = (None, None) if ratio is None else (ratio * np.exp(-Z_95 * error), ratio * np.exp(Z_95 * error))
+        reach = np.exp(Z_95 * errors[at])
+        low, high = (None, None) if ratio is None else (ratio / reach, ratio * reach)
         found.append(
             Position(
                 at,

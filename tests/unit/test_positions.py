@@ -1,8 +1,11 @@
 """Position bias from random placements: the curve that is there is found, with intervals that cover it."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from scoring.confidence import Z_95
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from scoring.positions import CLICKS_MIN, examination
 from streams.behaviour.positions import positions
@@ -68,3 +71,33 @@ def test_a_report_tells_of_the_control_groups_impressions_alone():
     assert [one.clicks for one in found.slots] == [99, 50]
     assert found.slots[1].examined == pytest.approx(50 / 99)
     assert positions(behaviour_of(events, [])) is None
+
+
+def test_an_interval_is_that_of_the_definition_person_by_person() -> None:
+    slot, clicked, person = shop(5)
+    found = examination(slot, clicked, person)
+    people, slots = int(person.max()) + 1, int(slot.max()) + 1
+    shown, clicks = np.zeros((people, slots)), np.zeros((people, slots))
+    np.add.at(shown, (person, slot), 1)
+    np.add.at(clicks, (person, slot), clicked)
+    part = (clicks - clicks.sum(0) / shown.sum(0) * shown) / clicks.sum(0)  # of the logarithm of a slot's rate
+    error = np.sqrt(((part - part[:, :1]) ** 2).sum(0) * people / (people - 1))
+    assert [(one.impressions, one.clicks) for one in found] == [*zip(shown.sum(0), clicks.sum(0), strict=True)]
+    for one, off in zip(found, error.tolist(), strict=True):
+        assert one.examined is not None
+        assert (one.low, one.high) == pytest.approx(
+            (one.examined * np.exp(-Z_95 * off), one.examined * np.exp(Z_95 * off))
+        )
+    assert (found[0].low, found[0].high) == (1, 1)
+
+
+def test_an_impression_that_tells_a_far_slot_takes_no_room_for_everybody() -> None:
+    people = 20_000
+    slot, person = np.arange(people) % 5, np.arange(people)
+    slot[7] = 999
+    tracemalloc.start()
+    found = examination(slot, np.zeros(people, dtype=np.bool_), person)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found) == 1_000
+    assert most < 500 * people  # bytes: of 999 slots each takes thirty times that

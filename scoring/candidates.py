@@ -108,14 +108,14 @@ class _Search:
     def _passing(self, values: Vectors, deep: int) -> tuple[Slots, Slots, Vectors]:
         """Which of ``values [S, B]`` may be among the largest: whose they are, their places in order, and they.
 
-        ``S`` is a multiple of ``deep``. One value in so many, the largest of a block, is compared first. Where more
-        pass than can be chosen, as from the first ads all do, it is found out what is wanted.
+        ``S`` is a multiple of ``deep``. One value in so many, the largest of a block, is compared first. Where many
+        more pass than can be chosen, as of the first ads all do, more is wanted.
         """
         people, count = len(self._least), self._count
         layers = values.reshape(deep, -1)  # each column is a block of one person
         peaks, least = layers.max(axis=0).reshape(-1, people), self._least
         near = peaks >= least
-        if len(peaks) >= count and np.count_nonzero(near) > count * people:
+        if near.sum(axis=0).max() > 2 * count:
             least = self._raise(values, peaks)
             near = peaks >= least
         column = np.flatnonzero(near)
@@ -132,13 +132,13 @@ class _Search:
 
         As many blocks as ads are asked for have a maximum at or above the ``count``-th largest of the maxima, so no
         smaller value can be among the largest; nor can, of those equal to it, any but the first ``count``. Many are
-        equal for a person of whom nothing is known, in a shop where all bids are equal: such are struck out here.
+        equal for a person of whom nothing is known, in a shop where all bids are equal: most such are struck out.
         """
         blocks, count = len(peaks), self._count
         bound = np.partition(peaks.T, blocks - count, axis=1)[:, blocks - count]
         crowded = (peaks >= bound).sum(axis=0) > 2 * count - count // 2
         for person in np.flatnonzero(crowded).tolist():
-            values[np.flatnonzero(values[:, person] == bound[person])[count:], person] = -np.inf
+            _strike(values.reshape(-1, *peaks.shape)[:, :, person], peaks[:, person], bound[person], count)
         least = np.maximum(self._least, bound)
         self._least = np.maximum(self._least, _next(bound))
         return least
@@ -159,6 +159,19 @@ class _Search:
             chosen = above | (equal & (equal.cumsum(axis=1) <= count - above.sum(axis=1, keepdims=True)))
         largest = order[chosen[held]]
         self._kept, self._least = [(person[largest], place[largest], value[largest])], _next(least[:, 0])
+
+
+def _strike(layers: Vectors, peaks: Vectors, bound: np.float32, count: int) -> None:
+    """Of the values equal to ``bound`` in one person's ``layers [·, blocks]`` let the first ``count`` alone pass.
+
+    The others are struck out, by the block from ``peaks [blocks]``, and one by one where the first are.
+    """
+    layer, block = np.divmod(np.flatnonzero(layers == bound)[:count], len(peaks))
+    inside = layers[:, block]
+    layers[:, block] = np.where(inside == bound, np.float32(-np.inf), inside)
+    layers[layer, block] = bound
+    peaks[peaks == bound] = -np.inf
+    peaks[block] = np.maximum(peaks[block], bound)
 
 
 def _product(ads: Vectors, people: Vectors, deep: int) -> Vectors:

@@ -63,13 +63,13 @@ def test_many_people_and_ads_of_whom_many_are_alike_find_the_same_as_one_by_one(
 
 
 def test_an_ad_a_hair_nearer_is_found_beside_a_person_who_likes_every_ad_more_than_those_before() -> None:
-    count, step = 8, 72
+    count, step, nearer = 8, 72, 2 * 72 + 39  # beside one of the first that are equal
     values = np.zeros((3 * step, 2), dtype=np.float32)
     values[:, 1] = np.arange(1, len(values) + 1)  # so that what they want of an ad is raised again and again
     values[:count, 0] = 1
-    values[-1, 0] = np.nextafter(np.float32(1), np.float32(2))
+    values[nearer, 0] = np.nextafter(np.float32(1), np.float32(2))
     nobody = np.zeros((2, 0), dtype=np.int64)
 
     found = nearest(values, np.eye(2, dtype=np.float32), nobody, count, together=2 * step)
 
-    assert found[0].tolist() == [*range(count - 1), len(values) - 1]
+    assert found[0].tolist() == [*range(count - 1), nearer]

@@ -181,7 +181,7 @@ def breached(setting: ExperimentSetting, look: Look) -> str | None:
     for rail in setting.guardrails:
         first = look.values[rail.metric][0]
         for at, found in look.differences[rail.metric].items():
-            if found.high < -rail.most_loss * first:
+            if first > 0 and found.high < -rail.most_loss * first:  # of nothing no share is lost
                 loss = f"loses {-found.value / first:.1%}, surely more than {rail.most_loss:.1%}"
                 return f"guardrail {rail.metric}: {setting.arms[at].arm} {loss}"
     return None

@@ -359,6 +359,14 @@ def test_an_arm_in_which_nobody_does_anything_breaks_a_guardrail_all_the_same():
     assert breached(watched.setting, watched.last) == "guardrail ctr: warmer loses 100.0%, surely more than 10.0%"
 
 
+def test_of_a_first_arm_that_has_nothing_no_share_can_be_lost():
+    """A covariate may take its value to 0, and what is surely less than that below."""
+    (watched,) = played(1).look()
+    watched.last.values["ctr"][0] = 0.0
+    assert watched.last.differences["ctr"][1].high < 0
+    assert breached(watched.setting, watched.last) is None
+
+
 def test_an_arm_that_loses_its_users_is_not_believed():
     referee = Referee()
     referee.follow(running())

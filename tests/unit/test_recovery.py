@@ -7,6 +7,7 @@ from unittest.mock import AsyncMock
 import msgspec
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 
 from scoring.rows import ROW_BYTES, RowStore
 from streams.lane_clicks import person_key
@@ -50,10 +51,13 @@ def test_what_the_lane_kept_of_somebody_is_gone_with_its_tombstone_in_the_same_r
 
 
 class Changelog:
-    """A reader of a log that gives a record a read; a marker, which is none, moves it on and gives nothing."""
+    """A reader of a log that gives a record a read; a marker, which is none, moves it on and gives nothing.
 
-    def __init__(self, log: list[Record | None]) -> None:
-        self._log = log
+    ``begins``: the first offset that has not been deleted.
+    """
+
+    def __init__(self, log: list[Record | None], begins: int = 0) -> None:
+        self._log, self._begins = log, begins
         self._at = 0
 
     async def __aenter__(self) -> Self:
@@ -67,12 +71,14 @@ class Changelog:
         self._at = offset
 
     async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        return dict.fromkeys(partitions, 0)
+        return dict.fromkeys(partitions, self._begins)
 
     async def position(self, _: object) -> int:
         return self._at
 
     async def getmany(self, tp: TopicPartition, **_: object) -> dict[TopicPartition, list[Record]]:
+        if self._at < self._begins:
+            raise OffsetOutOfRangeError({tp: self._at})
         self._at += 1
         found = self._log[self._at - 1]
         return {} if found is None else {tp: [found]}
@@ -94,3 +100,19 @@ def test_a_recovery_reads_until_its_position_is_at_the_end_and_waits_for_no_reco
         whole = asyncio.run(recover(Settings(), changelog, Recovered(RowStore(), None, 0)))
         assert (whole.offset, len(whole.parts)) == (end, min(end, 3) - 1)
     assert told["isolation_level"] == "read_committed"
+
+
+def test_where_the_log_begins_behind_a_snapshot_it_is_read_from_there_and_the_snapshot_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[Record | None] = [Record("state-changelog", 0, n, 0, person_key(b"p%d" % n), b"x") for n in range(5)]
+    changelog, base = TopicPartition("state-changelog", 0), Recovered(RowStore(), None, 1, lane_row_offset=1)
+    base.store.row_of(b"gone since")
+    base.parts[person_key(b"gone since")] = b"x"
+    monkeypatch.setattr("streams.recovery.AIOKafkaConsumer", lambda **_: Changelog(log, begins=3))
+    monkeypatch.setattr("streams.recovery.log_ends", AsyncMock(return_value={changelog: 5}))
+
+    whole = asyncio.run(recover(Settings(), changelog, base))
+
+    assert (whole.offset, whole.lane_row_offset, len(whole.store)) == (5, 0, 0)
+    assert whole.parts.keys() == {person_key(b"p3"), person_key(b"p4")}

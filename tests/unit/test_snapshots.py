@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring.ids import id64
-from scoring.rows import ROW, RowStore
+from scoring.rows import LAYOUT_VERSION, ROW, RowStore
 from streams import snapshots
 from streams.lane_clicks import person_key
 from streams.settings import Settings
@@ -109,11 +109,32 @@ def test_one_that_was_not_finished_leaves_the_one_before(kept: Snapshots, monkey
     assert (kept.load(3, 0, 100).offset, len(kept.load(3, 0, 100).store)) == (OFFSET, 4)
 
 
-@pytest.mark.parametrize("bytes_left", [0, 1, 9, 200, -1, -9])
-def test_a_file_cut_short_is_no_snapshot(kept: Snapshots, bytes_left: int) -> None:
+def test_a_file_cut_short_anywhere_is_no_snapshot(kept: Snapshots) -> None:
     kept.save(lane_with(5), OFFSET)
-    kept.path(3).write_bytes(kept.path(3).read_bytes()[:bytes_left])
-    assert len(kept.load(3, 0, 100).store) == 0
+    whole = kept.path(3).read_bytes()
+    assert len(kept.load(3, 0, 100).store) == 4
+    for length in [*range(300), *range(len(whole) - 12, len(whole))]:
+        kept.path(3).write_bytes(whole[:length])
+        assert len(kept.load(3, 0, 100).store) == 0
+
+
+def test_a_snapshot_of_another_layout_is_refused_and_deleted_with_whom_it_names(
+    kept: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as former:
+        former.setattr(snapshots, "LAYOUT_VERSION", LAYOUT_VERSION - 1)
+        kept.save(lane_with(5), OFFSET)
+    assert (kept.load(3, 0, 100).offset, len(kept.load(3, 0, 100).store)) == (0, 0)  # the changelog from its beginning
+    assert not kept.path(3).exists()
+
+
+def test_one_that_is_given_up_leaves_nothing_of_itself_and_the_one_before(kept: Snapshots) -> None:
+    kept.save(lane_with(5), OFFSET)
+    kept.begin(lane_with(9), OFFSET + 1)
+    kept.drop(3)
+    kept.drop(4)  # of which nothing was written
+    assert [path.name for path in kept.path(3).parent.iterdir()] == [kept.path(3).name]
+    assert kept.load(3, 0, 100).offset == OFFSET
 
 
 Change = tuple[Literal["set", "forget", "write"], int]

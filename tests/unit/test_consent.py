@@ -117,6 +117,13 @@ def test_what_somebody_did_before_refusing_is_no_state_though_it_comes_later_and
     assert Watermarks.restore(bench.changelog).of(b"a") == START_MS + 10
 
 
+def test_a_watermark_never_falls() -> None:
+    watermarks = Watermarks()
+    for time_ms in (START_MS, START_MS - 1, START_MS + 1, 0):
+        watermarks.raise_to(b"a", time_ms)
+    assert watermarks.of(b"a") == START_MS + 1
+
+
 def test_of_more_watermarks_than_a_lane_may_have_those_that_end_first_go() -> None:
     watermarks = Watermarks(most=80)
     for number in range(81):

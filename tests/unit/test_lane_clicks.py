@@ -25,6 +25,7 @@ from scoring.feedback import Impressions, Learning
 from scoring.ids import id64
 from scoring.inputs import CONTEXT_DIM, ModelInputs
 from scoring.policies import Policy
+from scoring.pool import Pool
 from scoring.rates import RATES_DIM, RateTable
 from scoring.rows import RowStore
 from scoring.watch import Alarm, Answer, Detector
@@ -36,6 +37,7 @@ from streams.step import LaneState, Slice, Step
 from streams.wire import Click, Decision, Outcome
 from tests.builders import START_MS, click, columns_of, entry, impression, made_up_log, records
 from tests.unit.keeping import LEARNING, SHOP, keep, observe, state, stream
+from tests.unit.slices import slice_of
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +305,15 @@ def told_of_all(clicks: LaneClicks) -> tuple[list[list[float]], list[list[float]
     """What the lane's own and what all lanes' counts tell of every ad."""
     everything = np.arange(len(SHOP))
     return clicks.rates.at(everything).tolist(), clicks.calibrator.rated(everything).tolist()
+
+
+def test_a_lane_tells_the_others_what_its_layer_has_learned_where_layers_are_shared(model: AttentionModel) -> None:
+    taken, told = slice_of(records(made_up_log(seed=5, events=60).events)), []
+    for pool in (Pool(), None):
+        step = Step(engine_of(model), lambda _: 0, 0, 10**12, pool=pool)
+        told.append(step.run(LaneState(0, ("a", "b"), 1), taken, 2**42).messages["click-layers"])
+    assert told[0][0].key == b"0"
+    assert told[1] == []
 
 
 def test_what_was_shown_and_clicked_is_kept_and_goes_on_where_it_stood(model: AttentionModel) -> None:

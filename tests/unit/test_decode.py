@@ -231,8 +231,11 @@ def test_a_time_in_the_future_is_refused_with_both_times(event: Any, field: str)
     assert message.startswith(f"{field} {LATEST_MS + 1} is in the future (at most {LATEST_MS})")
 
 
-def test_a_time_at_the_limit_is_taken() -> None:
-    assert len(decoded([record(click(time_ms=LATEST_MS, impression_time_ms=LATEST_MS))]).events) == 1
+def test_a_time_at_the_limit_is_taken_whatever_comes_with_it() -> None:
+    latest = record(click(time_ms=LATEST_MS, impression_time_ms=LATEST_MS))
+    later = record(click("b", time_ms=LATEST_MS + 1), offset=1)
+    for given in ([latest], [latest, later]):
+        assert decoded(given).events["offset"].tolist() == [0]
 
 
 def test_what_is_refused_makes_no_row() -> None:

@@ -13,6 +13,7 @@ from scoring.rows import ROW_BYTES, RowStore
 from streams.lane_clicks import person_key
 from streams.recovery import Recovered, RecoveryError, _load, recover
 from streams.settings import Settings
+from streams.step import row_bytes
 from streams.wire import LANE_KEY
 from tests.builders import Record
 
@@ -48,6 +49,24 @@ def test_what_the_lane_kept_of_somebody_is_gone_with_its_tombstone_in_the_same_r
         assert base.parts == {}
     _load(base, [gone, kept])
     assert base.parts == {person_key(b"ann"): b"learned"}
+
+
+def test_a_person_is_gone_with_their_tombstone_in_the_same_read_or_a_later_one_and_may_come_back() -> None:
+    store = RowStore()
+    at = store.row_of(b"ann")
+    store.rows["clicks"][at] = 7
+    (row,) = row_bytes(store.rows[[at]])
+    kept, gone, other = (
+        Record("state-changelog", 0, 0, 0, user, value)
+        for user, value in ((b"ann", row), (b"ann", None), (b"bob", row))
+    )
+    for reads in ([[kept, other, gone]], [[kept, other], [gone]]):
+        base = Recovered(RowStore(), None, 0)
+        for read in reads:
+            _load(base, read)
+        assert (base.store.find(b"ann") >= 0, base.store.find(b"bob") >= 0) == (False, True)
+    _load(base, [gone, kept])
+    assert base.store.rows["clicks"][base.store.find(b"ann")] == 7
 
 
 class Changelog:

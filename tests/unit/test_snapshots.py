@@ -60,6 +60,8 @@ def test_a_snapshot_holds_whose_row_or_whose_lift_it_has(kept: Snapshots) -> Non
     assert person_key(b"lift-only") in kept.load(3, 0, 100).parts
     path.write_bytes(path.read_bytes()[:12])
     assert not holds(path, [b"lift-only"])
+    path.write_bytes(b"of another format, with user-2 in it")
+    assert [holds(path, users) for users in ([b"nobody", b"user-2"], [b"nobody"])] == [True, False]
 
 
 def test_an_empty_lane_has_a_snapshot_too(kept: Snapshots) -> None:

@@ -318,6 +318,14 @@ def test_a_ledger_keeps_days_apart_and_comes_back_from_its_bytes() -> None:
     assert copy.of(1)[0] == (10, 0)
 
 
+def test_of_hundreds_of_cells_each_has_its_own_figures() -> None:
+    ledger, names = Ledger(), [(f"c{number}", "") for number in range(300)]
+    for part in (names[:3], names):
+        ledger.add(10, part, np.full((len(part), len(FIGURES)), 1, dtype=np.int64))
+    figures = [int(ledger.of(cell)[1][Period.TOTAL, 0]) for cell in range(len(ledger))]
+    assert (ledger.names, figures) == (names, [2] * 3 + [1] * 297)
+
+
 def test_arms_beyond_the_bound_count_with_their_campaigns_and_those_before_it_go_on_apart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scoring.budgets import EVERY_MS, Budgets, Spending
 from scoring.catalogue import Catalogue
 from scoring.market import Market
-from scoring.pacing import DAY_MS
+from scoring.pacing import DAY_MS, planned
+from scoring.traffic import day_curve
 from streams.campaign_feed import tell
 from tests.builders import Record, entry
 
@@ -84,6 +85,26 @@ def test_a_new_day_begins_with_nothing_spent() -> None:
     assert budgets.spent_micros("one") == 5
 
 
+def test_a_day_is_planned_by_the_traffic_that_was_learnt_before_it_began() -> None:
+    budgets, mean = Budgets(Market(), shop()), np.where(np.arange(24) < 12, 9.0, 1.0)
+    budgets.pace(NOON_MS)
+    even = budgets.standing()[0]  # nothing is spent: what the plan wants by noon
+    budgets.learn(0, mean)
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert budgets.standing()[0] == pytest.approx(even, abs=1e-3)
+    budgets.pace(NOON_MS + DAY_MS)
+    assert budgets.standing()[0] == pytest.approx(float(planned(NOON_MS, day_curve([mean]))))
+    assert budgets.standing()[0] > even + 0.2
+
+
+def test_of_hundreds_of_campaigns_each_has_its_own_figures() -> None:
+    budgets = Budgets(Market(), shop())
+    for number in range(300):
+        budgets.tell(0, "", spent(number, campaign=f"c{number}"))
+    budgets.pace(NOON_MS)
+    assert [budgets.spent_micros(f"c{number}") for number in range(300)] == list(range(300))
+
+
 def test_a_worker_that_starts_paces_as_the_others_do() -> None:
     old, new = Budgets(Market(), shop()), Budgets(Market(), shop())
     for minute in range(60):
@@ -115,6 +136,11 @@ def test_what_campaigns_sell_moves_what_a_bid_for_purchases_is_worth() -> None:
     assert offers is not None
     usual = budgets.market.terms.conversion
     np.testing.assert_allclose(offers.conversion[0], [(90 + 100 * usual) / 1_000] * 2 + [usual], rtol=1e-6)
+    budgets.tell(1, "", spent(0, clicks=1_000, bought=5_000.0))  # more than one with a click: no click is worth more
+    budgets.pace(NOON_MS + EVERY_MS)
+    offers = budgets.market.offers(budgets.catalogue, np.arange(3)[None])
+    assert offers is not None
+    np.testing.assert_allclose(offers.conversion[0], [1.0, 1.0, usual], rtol=1e-6)
 
 
 def test_how_long_a_campaigns_ads_are_looked_at_moves_what_its_impressions_are_worth() -> None:
@@ -168,7 +194,9 @@ def test_it_tells_how_far_spending_is_from_the_plan_and_what_nobody_pays_for() -
     budgets = Budgets(Market(), shop())
     budgets.tell(0, "", spent(400_000))
     budgets.tell(0, "", spent(9_000_000, campaign="two"))  # which has no budget
+    budgets.tell(1, "", spent(5, campaign="of ads that are not known here"))
     budgets.pace(NOON_MS)
+    assert [budgets.budget_micros(name) for name in ("two", "of ads that are not known here", "nobody")] == [0, 0, 0]
     error, unbilled = budgets.standing()
     assert abs(error - (0.5 / 0.95 - 0.4)) < 1e-9  # the plan is to have spent all by 0.95 of the day
     assert unbilled == 0

@@ -16,6 +16,7 @@ from scoring.clicks import (
     NUMBERS,
     AdLifts,
     ClickModel,
+    PersonLifts,
     example,
     person_numbers,
     probability,
@@ -205,3 +206,15 @@ def test_an_ads_record_forgets_what_is_older_than_its_memory() -> None:
             lifts.learn(7, clicks, 0.5)
         assert lifts.records([7])[0, 1] == pytest.approx(LIFT_MEMORY)
     assert lifts.lift(7) < -1.9
+
+
+def test_of_a_person_all_counts_from_the_first_impression_on_until_they_are_forgotten() -> None:
+    lifts = PersonLifts()
+    lifts.meet(7, 3)
+    lifts.meet(7, 9)
+    for number in (2, 3, 5):
+        lifts.learn(7, number, 1.0, 0.5)
+    assert lifts.records([7]).tolist() == [[2.0, 1.0, 3.0]]
+    lifts.forget(7)
+    lifts.learn(7, 9, 1.0, 0.5)
+    assert (len(lifts), lifts.touched, lifts.lift(7)) == (0, set(), 0.0)

@@ -8,6 +8,7 @@ Carterette 2020, "Counterfactual evaluation of slate recommendations").
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ from scoring.market import Fate
 from scoring.offpolicy import Logged, Weighted
 from scoring.policies import CONTROL_ARM
 from scoring.ranking import first_chances, slot_chances
-from streams.reading import read_topic
+from streams.reading import Progress, read_topic
 from streams.topics import CLICKS, DECISIONS
 from streams.wire import UNREADABLE, Decision
 
@@ -156,11 +157,12 @@ def _judged(decision: Decision) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
     return pctr[stays], worth[stays], chosen
 
 
-async def read_choices(bootstrap: str, prefix: str, temperature: float, slots: int) -> Choices:
+async def read_choices(
+    bootstrap: str, prefix: str, temperature: float, slots: int, progress: Progress = lambda _topic, _read, _there: None
+) -> Choices:
     """The choices that the topics hold now. Raises `MissingTopicError`."""
     choices = Choices(temperature, slots)
-    async for records in read_topic(bootstrap, prefix + DECISIONS):
-        choices.decided(record.value for record in records)
-    async for records in read_topic(bootstrap, prefix + CLICKS):
-        choices.clicked(record.value for record in records)
+    for topic, take in ((DECISIONS, choices.decided), (CLICKS, choices.clicked)):
+        async for records in read_topic(bootstrap, prefix + topic, progress=partial(progress, topic)):
+            take(record.value for record in records)
     return choices

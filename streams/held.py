@@ -16,7 +16,7 @@ from streams.control_wire import Consent, Erasure
 from streams.decode import Record
 from streams.guests import guest_key
 from streams.lane_clicks import person_key
-from streams.reading import read_topic
+from streams.reading import Progress, read_topic
 from streams.settings import Settings
 from streams.snapshots import holds
 from streams.topics import CHANGELOG, CONTROL
@@ -26,9 +26,6 @@ LIFT = np.dtype([("clicks", "<f8"), ("clicks_expected", "<f8"), ("since_impressi
 """What a click layer has learned of a person (`scoring.clicks.PersonLifts`), since which impression of its lane."""
 _FORMER_LIFT_BYTES = 16
 """Without the last."""
-
-Progress = Callable[[str, int, int], None]
-"""Told of a topic how many of its offsets have been read, and how many there are."""
 
 
 class Trace(Struct, frozen=True, kw_only=True):

@@ -12,6 +12,8 @@ from streams.topics import TABLE
 
 READ_TIMEOUT_MS = 500
 RECORDS_PER_READ = 5_000
+Progress = Callable[[str, int, int], None]
+"""Told of a topic how many of its offsets have been read, and how many there are."""
 LAST_BATCH_MS = 100
 """A last batch that is there comes at once; where the log ends in a transaction's marker, nothing does."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -64,14 +65,16 @@ def lag(
     monitor = _monitor(bootstrap, prefix, group, every, window, stuck_after)
     people = screen(stderr=as_json)
     if watch:
-        asyncio.run(_watch(monitor, people, by, as_json))
+        with suppress(KeyboardInterrupt):  # which is how a watch is meant to end
+            asyncio.run(_watch(monitor, people, by, as_json))
         return
     news = asyncio.run(_after(monitor, seconds))
     _tell(news, as_json)
     if news.time_ms == 0:
         screen(stderr=True, soft_wrap=True).print(f"Error: {news.error}")
         raise typer.Exit(1)
-    people.print(_table(news, by, people.width))
+    if news.report.groups or not group:
+        people.print(_table(news, by, people.width))
     if unknown := sorted({*(group or ())} - {one.group for one in news.report.groups}):
         told = "has committed no offset that is there, or does not exist"
         screen(stderr=True, soft_wrap=True).print(f"Error: {', '.join(unknown)} {told}; all groups: salience lag")

@@ -10,11 +10,12 @@ import typer
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import Table, coloured, screen
+from streams.cli.screen import Table, coloured, reading, screen
 
 if TYPE_CHECKING:
     from scoring.offpolicy import Estimate
     from streams.choices import Choices
+    from streams.reading import Progress
 
 Log = Annotated[
     str, typer.Option("--log", help="topics (decisions and clicks of the broker), or hillstrom:DIR, or obd:DIR.")
@@ -49,7 +50,10 @@ def ope(
         elif kind == "obd" and place:
             _tell(_obd(Path(place)), as_json)
         elif log == "topics":
-            _tell(_topics(settings_of(bootstrap=bootstrap, topic_prefix=prefix), policy, slots), as_json)
+            settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+            with reading(as_json) as progress:
+                found = _topics(settings, policy, slots, progress)
+            _tell(found, as_json)
         else:
             fail(f"--log {log}: expected topics, hillstrom:DIR or obd:DIR", 2)
     except (LogError, ValueError) as error:
@@ -97,12 +101,12 @@ def _obd(directory: Path) -> dict[str, Any]:
     }
 
 
-def _topics(settings: Any, policy: str, slots: int) -> dict[str, Any]:
+def _topics(settings: Any, policy: str, slots: int, progress: "Progress") -> dict[str, Any]:
     import asyncio
 
     from streams.choices import read_choices, temperature_of
 
-    choices = read_choices(settings.bootstrap, settings.topic_prefix, temperature_of(policy), slots)
+    choices = read_choices(settings.bootstrap, settings.topic_prefix, temperature_of(policy), slots, progress)
     return told_of(asyncio.run(choices), policy)
 
 

@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import Table, screen
+from streams.cli.screen import Table, reading, screen
 
 LatestOption = Annotated[
     int | None, typer.Option("--latest", min=1, help="Only the so many shown last of each model and arm.")
@@ -38,14 +40,15 @@ def outcomes(
     found: dict[tuple[str, str], list[tuple[int, bool, float, float]]] = defaultdict(list)
     settled = Settled()
 
-    async def read() -> None:
-        async for records in read_topic(settings.bootstrap, settings.topic_prefix + OUTCOMES):
+    async def read(progress: Callable[[int, int], None]) -> None:
+        async for records in read_topic(settings.bootstrap, settings.topic_prefix + OUTCOMES, progress=progress):
             read_now = [decode_outcome(record.value or b"") for record in records]
             for outcome in settled.take(records[0].partition, columns(read_now))["outcome"]:
                 which, chances = (outcome.model, outcome.arm), (outcome.predicted, outcome.attention)
                 found[which].append((outcome.shown_ms, outcome.clicked, *chances))
 
-    asyncio.run(read())
+    with reading(as_json) as progress:
+        asyncio.run(read(partial(progress, OUTCOMES)))
     told: list[dict[str, Any]] = []
     for (model, arm), each in sorted(found.items()):
         each.sort()  # by when they were shown: clicks are told minutes before non-clicks of the same time

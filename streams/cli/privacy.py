@@ -2,24 +2,20 @@
 
 import asyncio
 import sys
-from collections import defaultdict
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import Table, screen
+from streams.cli.screen import Table, reading, screen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from streams import held
     from streams.control_wire import ControlMessage
     from streams.held import Trace
     from streams.settings import Settings
@@ -81,7 +77,7 @@ def export(
     from streams.held import export as export_records
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    with _progress(as_json) as progress:
+    with reading(as_json) as progress:
         found = asyncio.run(export_records(settings, _users(user, keys), progress))
     if as_json:
         sys.stdout.write(msgspec.json.encode({"records": found}).decode() + "\n")
@@ -111,7 +107,7 @@ def prove(
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     users = _users(user, keys)
-    with _progress(as_json) as progress:
+    with reading(as_json) as progress:
         found = asyncio.run(traces(settings, users, progress))
     snapshots = snapshots_with(settings, users)
     gone = verdict(found, snapshots)
@@ -145,16 +141,6 @@ def _users(user: str, keys: Path | None) -> list[str]:
         return Pseudonyms.read(keys).all(user)
     except (OSError, PseudonymError) as error:
         fail(error, 2)
-
-
-@contextmanager
-def _progress(as_json: bool) -> "Iterator[held.Progress]":
-    """How far each topic has been read, to people who look on: a shop's take minutes."""
-    people = screen(stderr=True)
-    columns = (TextColumn("Reading {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=people, transient=True, disable=as_json or not people.is_terminal) as bars:
-        tasks = defaultdict[str, TaskID](partial(bars.add_task, "", total=None))
-        yield lambda topic, read, there: bars.update(tasks[topic], description=topic, completed=read, total=there)
 
 
 def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_json: bool) -> None:

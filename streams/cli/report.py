@@ -62,16 +62,18 @@ def report(
     gatherer = Gatherer(since_ms=since_ms(since, datetime.now(UTC)), seal=Seal.of(settings.sealing_secret()))
     console = screen(stderr=as_json)
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)  # before the log is read, which may take minutes
         with Progress(
             SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
         ) as progress:
             source = _gather(gatherer, log, settings, progress)
             progress.add_task("Counting and drawing")
             found = report_of(gatherer.gathered(), source)
-            out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(page(found), encoding="utf-8")
-    except (LogError, ReportError, OSError) as error:
+    except (LogError, ReportError) as error:
         fail(error)
+    except OSError as error:
+        fail(f"--out {out} cannot be written ({error.strerror}); name a file in a folder that is yours")
     if as_json:
         import msgspec
 

@@ -1,10 +1,15 @@
 """What people see: text is shown as it is, neither obeyed as markup nor passed to the terminal as control."""
 
 import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from rich import table
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -38,3 +43,13 @@ def screen(
 def coloured(text: str, style: str = "") -> Text:
     """Text in a style, such as ``bold red``."""
     return Text(harmless(text), style)
+
+
+@contextmanager
+def reading(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """How far each topic has been read, to people who look on: a shop's take minutes."""
+    people = screen(stderr=True)
+    columns = (TextColumn("Reading {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=people, transient=True, disable=as_json or not people.is_terminal) as bars:
+        tasks = defaultdict[str, TaskID](partial(bars.add_task, "", total=None))
+        yield lambda topic, read, there: bars.update(tasks[topic], description=topic, completed=read, total=there)

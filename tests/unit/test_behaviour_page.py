@@ -173,6 +173,13 @@ def test_the_command_reports_on_a_recorded_log(tmp_path: Path) -> None:
 
 
 def test_the_command_refuses_what_makes_no_sense(tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    out.touch()
+    beneath = CliRunner().invoke(
+        app, ["report", "--log", f"kuairand:{tmp_path / 'none'}", "--out", str(out / "x.html")]
+    )
+    assert beneath.exit_code == 1  # before the log is read, which may take minutes
+    assert f"--out {out / 'x.html'} cannot be written (File exists); name a file in a folder" in beneath.output
     assert CliRunner().invoke(app, ["report", "--log", "kuairand"]).exit_code == 2
     assert CliRunner().invoke(app, ["report", "--log", "other:x"]).exit_code == 2
     missing = CliRunner().invoke(app, ["report", "--log", f"kuairand:{tmp_path}", "--json"])

@@ -1,5 +1,6 @@
 """Choices read from decisions and clicks, and the trial logs that come as files."""
 
+import asyncio
 import gzip
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from scoring.offpolicy import Logged, evaluate
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from scoring.ranking import rank
+from streams import choices
 from streams.choices import Choices, temperature_of
 from streams.cli import app
 from streams.cli.ope import told_of
@@ -142,6 +144,19 @@ def test_the_command_prints_one_object_and_refuses_a_log_it_does_not_know(tmp_pa
     missing = CliRunner().invoke(app, ["ope", "--log", f"obd:{tmp_path}"])
     assert missing.exit_code == 1
     assert "random_all.csv.gz does not exist" in missing.output
+
+
+def test_what_takes_minutes_is_told_while_it_is_read(monkeypatch):
+    async def read(_bootstrap, topic, *, progress):
+        progress(1, 2)
+        progress(2, 2)
+        yield []
+        assert topic in ("shop-decisions", "shop-clicks")
+
+    seen = []
+    monkeypatch.setattr(choices, "read_topic", read)
+    asyncio.run(choices.read_choices("b:1", "shop-", 0.0, 1, lambda *told: seen.append(told)))
+    assert seen == [("decisions", 1, 2), ("decisions", 2, 2), ("clicks", 1, 2), ("clicks", 2, 2)]
 
 
 def test_a_small_simulation_of_experiments_keeps_what_is_promised():

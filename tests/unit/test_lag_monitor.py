@@ -251,6 +251,25 @@ def test_the_command_shows_a_row_per_partition_and_ends_with_1_where_nothing_is_
     assert (status, json.loads(said)["error"]) == (1, "nowhere:1 does not answer")
 
 
+def test_of_a_group_that_is_not_there_alone_nothing_is_said_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Broker([90])
+    monkeypatch.setattr(broker, "poll", lambda: Observation(1_000_000, {}, {}))
+    monkeypatch.setattr("streams.cli.lag._monitor", lambda *_: LagMonitor(broker, clock=lambda: broker.now_ms))
+    result = CliRunner().invoke(app, ["lag", "--seconds", "0", "--group", "salence"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: salence has committed no offset that is there, or does not exist;")
+
+
+def test_ctrl_c_is_how_a_watch_ends_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> Observation:
+        raise KeyboardInterrupt
+
+    broker = Broker([90])
+    monkeypatch.setattr(broker, "poll", interrupted)
+    monkeypatch.setattr("streams.cli.lag._monitor", lambda *_: LagMonitor(broker, clock=lambda: broker.now_ms))
+    assert CliRunner().invoke(app, ["lag", "--watch", "--json"]).exit_code == 0
+
+
 def test_without_a_broker_the_command_ends_with_1_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.lag.poller.ANSWER_S", 0.2)
 

@@ -30,7 +30,7 @@ def test_the_newest_outcomes_are_those_shown_last_and_not_those_told_last(monkey
     late = [value for value, click in zip(told, clicked.values(), strict=True) if not click]
     late.append(_outcome(401, 20_401, False))  # by now it is known of all before it
 
-    async def read(*_: object) -> AsyncIterator[list[Record]]:
+    async def read(*_: object, **__: object) -> AsyncIterator[list[Record]]:
         values = [_outcome(0, 0, False), *early, *late]
         yield [Record("outcomes", 0, at, 0, None, value) for at, value in enumerate(values)]
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,19 +63,20 @@ def report(
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     gatherer = Gatherer(since_ms=since_ms(since, datetime.now(UTC)), seal=Seal.of(settings.sealing_secret()))
     console = screen(stderr=as_json)
-    try:
+    with _writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)  # before the log is read, which may take minutes
+    try:
         with Progress(
             SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
         ) as progress:
             source = _gather(gatherer, log, settings, progress)
             progress.add_task("Counting and drawing")
             found = report_of(gatherer.gathered(), source)
-            out.write_text(page(found), encoding="utf-8")
-    except (LogError, ReportError) as error:
+            drawn = page(found)
+    except (LogError, ReportError, OSError) as error:
         fail(error)
-    except OSError as error:
-        fail(f"--out {out} cannot be written ({error.strerror}); name a file in a folder that is yours")
+    with _writing(out):
+        out.write_text(drawn, encoding="utf-8")
     if as_json:
         import msgspec
 
@@ -81,6 +84,15 @@ def report(
     about = found.about
     console.print(f"{out}: {about.impressions:,} impressions and {about.actions:,} actions of {about.people:,} people")
     console.print(found.campaigns.prices)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Ends the command where the page cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        fail(f"--out {out} cannot be written ({error.strerror}); name a file in a folder that is yours")
 
 
 def since_ms(text: str | None, now: datetime) -> int:

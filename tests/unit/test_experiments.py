@@ -357,13 +357,7 @@ def test_a_loss_beyond_a_guardrail_that_is_not_sure_ends_nothing():
 def test_an_arm_in_which_nobody_does_anything_breaks_a_guardrail_all_the_same():
     (watched,) = played(6, rates=(0.3, 0.0)).look()
     assert breached(watched.setting, watched.last) == "guardrail ctr: warmer loses 100.0%, surely more than 10.0%"
-
-
-def test_of_a_first_arm_that_has_nothing_no_share_can_be_lost():
-    """A covariate may take its value to 0, and what is surely less than that below."""
-    (watched,) = played(1).look()
-    watched.last.values["ctr"][0] = 0.0
-    assert watched.last.differences["ctr"][1].high < 0
+    watched.last.values["ctr"][0] = 0.0  # as a covariate may make it, and then no share of it can be lost
     assert breached(watched.setting, watched.last) is None
 
 

@@ -8,12 +8,14 @@ The integral is a sum over a grid of each person's own, and F the logistic appro
 Khasawneh, Kaewkuekool & Cho 2009, which is a distribution function itself, at most 0.00014 off: a fifth of the time of
 the normal's own.
 
-The grid begins at the last of the points from which one candidate is sure to lie upwards: who ends below it is never
-the largest, and all others begin at it or before. So at a distance u from it there are only candidates whose standard
-deviation is u / (2 `REACH`) at least, and steps that grow with the distance are fine enough for each of them.
+The grid begins at the last of the points from which one candidate is sure to lie upwards, or one of `_AMONG` so many:
+who ends below it is never the largest, and all others begin at it or before. So at a distance u from it there are only
+candidates whose standard deviation is u / (2 `REACH`) at least, and steps that grow with the distance are fine enough
+for each of them; and for the largest of many alike, which varies less than they do, since it is not far from there.
 """
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -24,17 +26,20 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-NODES = 32
+NODES = 40
 """Points of a grid. More make no chance better, even of spreads that differ a thousandfold: what is off is the F."""
 REACH = 4.0
 """Standard deviations from its mean at which a candidate's grid begins and ends; beyond either end lies 3e-5."""
-DOUBLED = 2.0
+DOUBLED = 1.0
 """Distance from its beginning, in the smallest standard deviation, at which a grid's steps are twice the first."""
 SPREAD_MIN, SPREAD_LEAST = 1e-6, 1e-3
 """Who is known wholly: as good as greedy, and values within a millionth of each other share a slot; and within so much
 of the largest spread, for which there are points enough."""
 BELOW_MAX = 1e-3
 """Chance that all samples fall below the grid, above which it is laid anew: the rules have shut out who was above."""
+_AMONG = [(count, NormalDist().inv_cdf(NormalDist().cdf(-REACH) ** (1 / count))) for count in (1, 4, 16, 64, 256)]
+"""Numbers of candidates, and standard deviations: where a point is no further above the mean of each of so many, one of
+them lies beyond it as surely as one alone whose mean is `REACH` above it."""
 _EVEN = np.linspace(0.0, 1.0, NODES)
 _CUBE, _LINE = 0.07056, 1.5976
 _FAR = 8.0
@@ -112,9 +117,9 @@ class _Contest:
 
     def _lay(self, open_: Bools, cost: Floats | None) -> None:
         """Lay the grid from where one of the open is sure to lie upwards to where none does."""
-        mean, reach = self._mean if cost is None else self._mean - cost, REACH * self._spread
-        low = float((mean - reach)[open_].max())
-        top = np.where(open_, mean + reach, -np.inf)
+        mean = self._mean if cost is None else self._mean - cost
+        low = _sure(mean[open_], self._spread[open_])
+        top = np.where(open_, mean + REACH * self._spread, -np.inf)
         self._laid_for, self._rivals = open_, np.flatnonzero(top > low)
         spread = self._spread[self._rivals]
         doubled = DOUBLED * float(spread.min())
@@ -136,3 +141,9 @@ class _Contest:
         np.reciprocal(rest, out=rest)
         slope -= slope * rest
         self._rise = slope
+
+
+def _sure(mean: Floats, spread: Floats) -> float:
+    """From where one of the candidates ``[C]`` is sure to lie upwards."""
+    points = ((len(mean) - count, mean + at * spread) for count, at in _AMONG)
+    return max(float(np.partition(each, last)[last]) for last, each in points if last >= 0)

@@ -80,6 +80,19 @@ def test_who_is_known_well_has_the_chance_against_who_is_not_wherever_it_lies_be
     np.testing.assert_allclose(found, [of_the_difference.cdf(mean) for mean in means.tolist()], atol=OFF_MAX)
 
 
+@pytest.mark.parametrize("alike", [2, 3, 5, 10, 40, 100, 300])
+@pytest.mark.parametrize("known", [0.05, 0.005, 0.0005])
+def test_of_many_alike_the_largest_varies_less_than_they_do_and_has_its_chance_against_who_is_known_little(
+    alike: int, known: float
+) -> None:
+    spread = np.array([0.5, *[known] * alike])
+    found = chances_of_most(np.exp(spread**2 / 2), spread)
+    levels = (np.arange(1_000) + 0.5) / 1_000
+    largest = [known * NormalDist().inv_cdf(level ** (1 / alike)) for level in levels.tolist()]
+    above = np.mean([NormalDist().cdf(-each / 0.5) for each in largest])
+    np.testing.assert_allclose(found, [above, *[(1 - above) / alike] * alike], atol=0.0012)
+
+
 @given(KNOWN, st.randoms(use_true_random=False))
 def test_they_do_not_depend_on_where_the_candidates_stand(known: list[tuple[float, float]], random: Any) -> None:
     order = list(range(len(known)))

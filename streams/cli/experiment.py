@@ -252,10 +252,10 @@ def _print(found: "ExperimentReport") -> None:
     first, *others = found.arms
     title = f"{found.experiment}: {found.verdict}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("metric", no_wrap=True)
+    table.add_column("metric")
     table.add_column("arm")
     for name in ("value", f"less {first.arm}"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right")
     table.add_column("its interval", justify="right")
     for metric in first.metrics:
         table.add_row(metric, first.arm, _number(first.metrics[metric]))

@@ -193,7 +193,7 @@ def _table(news: "News", by: By, width: int) -> RenderableType:
         table.add_column(name)
     table.add_column("status")
     for name in ("behind", "time lag", *(("consumed/s", "produced/s") if rates else ()), "catch up"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right")
     table.add_column("owner" if by == "partition" else "members")
     for group in groups:
         of = (group.group,) if named and by != "group" else ()

@@ -1,5 +1,6 @@
 """What operators look at first fits a terminal of eighty columns, a line for each lane and partition."""
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,6 +70,13 @@ def test_no_table_leaves_the_end_of_a_name_or_number_away(capsys: pytest.Capture
     assert "…" not in " ".join(said)
     columns = zip(*(line.split("│")[1:-1] for line in said if "│" in line), strict=True)
     assert ["".join(map(str.strip, column)) for column in columns] == list(cells)
+
+
+@pytest.mark.parametrize("width", [30, 40, 60])
+def test_a_table_of_lag_leaves_nothing_away_however_narrow(capsys: pytest.CaptureFixture[str], width: int) -> None:
+    table = lag._table(_news("salience", "ad-server"), "partition", 80)
+    narrow, wide = ("".join("".join(_printed(capsys, table, columns)).split()) for columns in (width, 120))
+    assert Counter(narrow) == Counter(wide)
 
 
 def test_where_no_lane_has_begun_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -113,6 +114,10 @@ def test_a_report_of_an_experiment_tells_whole_numbers_on_a_line_each_in_a_narro
     assert "-2,000,000 to" in second
     assert any("+31,000" in line for line in told)
     assert any("as-is 12, warmer 9" in line for line in told)
+
+    monkeypatch.setenv("COLUMNS", "40")
+    experiment._print(found)
+    assert Counter("".join(capsys.readouterr().out.split())) == Counter("".join("".join(told).split()))
 
 
 LETTER = dead_letters.Letter(

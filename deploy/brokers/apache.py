@@ -102,15 +102,16 @@ class ApacheKafka:
     def start(self) -> None:
         """Fetch what is missing, format what is new, start every node and wait until all of them answer.
 
-        Raises ``BrokerUnavailableError`` without Java, Maven or the jars; ``BrokerError`` where a node fails.
+        Raises ``BrokerUnavailableError`` without Java, Maven or the jars; ``BrokerError`` where a node fails or
+        there is no room.
         """
         self._refuse_other_size()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.check()
         self._java = [java_command(), f"-Xmx{self._heap_mb}m", f"-Xms{self._heap_mb}m"]
         self._java += ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
         self._jars = fetch(self._cache, self._say)
         self._java += ["-Djava.awt.headless=true", "-cp", f"{self._jars}/*"]
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.check()
         start_on_free_ports(self._start, lambda: [port for ports in self._ports for port in ports])
 
     def check(self) -> None:

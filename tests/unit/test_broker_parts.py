@@ -32,6 +32,14 @@ def a_program(path: Path, shell: str) -> None:
     path.chmod(0o755)
 
 
+def a_maven(folder: Path) -> None:
+    """One that fetches an empty jar."""
+    a_program(
+        folder / "mvn",
+        "for a; do case $a in -DoutputDirectory=*) d=${a#*=};; esac; done\n/bin/mkdir -p $d; : > $d/kafka_2.13-x.jar",
+    )
+
+
 @pytest.mark.parametrize(
     ("said", "major"),
     [
@@ -82,10 +90,7 @@ def test_maven_is_quoted_without_colours_and_asked_to_refuse_what_has_another_ch
 
 def test_jars_that_are_there_need_no_maven(bare: Path) -> None:
     jars = bare / "jars"
-    a_program(
-        bare / "mvn",
-        "for a; do case $a in -DoutputDirectory=*) d=${a#*=};; esac; done\n/bin/mkdir -p $d; : > $d/kafka_2.13-x.jar",
-    )
+    a_maven(bare)
     first = fetch(jars, lambda _: None)
     (bare / "mvn").unlink()
     said: list[str] = []
@@ -143,9 +148,27 @@ def test_where_there_is_hardly_any_room_nothing_is_started_and_it_is_said_how_mu
     bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deploy.brokers.apache.ROOM_MIN_BYTES", 2**60)
+    a_program(bare / "java", "echo 'openjdk version \"17.0.1\"' >&2")
+    a_maven(bare)
+    kafka = ApacheKafka(bare / "data", cache=bare / "jars")
 
     with pytest.raises(BrokerError, match=r"[\d,]+ MB are free .*expected 1,152,921,504,607 at least.* another file"):
-        ApacheKafka(bare / "data").start()
+        kafka.start()
+    assert list((bare / "data").iterdir()) == []
+
+
+@pytest.mark.parametrize("java", [False, True])
+def test_a_machine_that_lacks_what_kafka_needs_is_told_that_whatever_room_it_has_and_keeps_no_folder(
+    java: bool, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests go on with the embedded broker there."""
+    monkeypatch.setattr("deploy.brokers.apache.ROOM_MIN_BYTES", 2**60)
+    if java:
+        a_program(bare / "java", "echo 'openjdk version \"17.0.1\"' >&2")
+
+    with pytest.raises(BrokerUnavailableError):
+        ApacheKafka(bare / "data", cache=bare / "jars").start()
+    assert not (bare / "data").exists()
 
 
 def kill_embedded(child: subprocess.Popen[bytes], folder: Path) -> None:

@@ -13,7 +13,7 @@ from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 from streams.cli.screen import Table, reading, screen
 
 LatestOption = Annotated[
-    int | None, typer.Option("--latest", min=1, help="Only the so many shown last of each model and arm.")
+    int | None, typer.Option("--latest", min=1, help="Only so many of each model and arm: those shown last.")
 ]
 
 

@@ -1,5 +1,7 @@
 """The nearest ads, looked for a few at a time, are those of a whole sort of all products."""
 
+import tracemalloc
+
 import numpy as np
 import numpy.typing as npt
 from hypothesis import given
@@ -73,3 +75,21 @@ def test_an_ad_a_hair_nearer_is_found_beside_a_person_who_likes_every_ad_more_th
     found = nearest(values, np.eye(2, dtype=np.float32), nobody, count, together=2 * step)
 
     assert found[0].tolist() == [*range(count - 1), nearer]
+
+
+def most_memory(ads: int, count: int) -> int:
+    """Bytes that looking for the nearest to 128 people takes at most."""
+    rng = np.random.default_rng(2)
+    values, people = (rng.normal(size=(size, 4)).astype(np.float32) for size in (ads, 128))
+    tracemalloc.start()
+    try:
+        nearest(values, people, rng.integers(ads, size=(128, count // 10)), count)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_ads() -> None:
+    assert most_memory(40_000, 100) < 10e6
+    assert most_memory(160_000, 100) < 10e6
+    assert most_memory(160_000, 500) < 20e6

@@ -50,7 +50,8 @@ class Thompson:
     """The chances of B people's candidates, of mean ``value [B, C]`` micros; asked slot after slot.
 
     ``spread [B, C]``: standard deviation of each log value. For people ``even [B]`` every candidate is as likely. Each
-    person's chances are worked out alone, so that they are the same in whatever batch.
+    person's chances are worked out alone, so that they are the same in whatever batch. 640 bytes are held a candidate
+    that may be the largest: at most 41 MB for 128 people with 500 each.
     """
 
     def __init__(self, value: Floats, spread: Floats, even: Bools) -> None:

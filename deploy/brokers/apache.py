@@ -28,8 +28,8 @@ READY_S = 120.0
 """2.5 s for one node, 6 s for three on 2 cores; a busy machine may need ten times that."""
 
 ROOM_MIN_BYTES = 500_000_000
-"""Free where the data is. A node that cannot write gives up its partitions, and whoever asks for them hears only that
-they have no leader; a benchmark writes 2 to 10 GB."""
+"""Free where the data is: a benchmark writes gigabytes (18 KB a placement), and a node that cannot write gives up its
+partitions, of which whoever asks hears only that they have no leader."""
 
 NO_PROPERTIES: Mapping[str, str] = MappingProxyType({})
 

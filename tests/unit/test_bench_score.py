@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring.attention import AttentionModel, load
-from scoring.candidates import Shares, choose
 from scoring.engine import CANDIDATES_PER_RUN, Engine
-from scoring.features import FEATURE_DIM
 from scoring.ids import MISSING, id64s
 from scoring.policies import Group, Policy
 from scoring.ranking import rank
@@ -18,7 +16,6 @@ from scoring.rows import ROW_BYTES
 from streams.placing import REASONS_MAX, _most_attended
 from tests.bench import score, state
 from tests.bench.goals import GOALS
-from tests.builders import START_MS, catalogue
 from tests.models import drawn_inputs
 
 
@@ -71,24 +68,6 @@ def test_users_of_the_state_benchmark_are_all_different() -> None:
 
     assert len(set(keys)) == len(keys) == 50_000
     assert {len(key) for key in keys} == {36}
-
-
-@pytest.mark.parametrize("count", [1, 20, 99])
-def test_the_control_arm_gets_every_ad_alike_none_twice_and_the_same_for_a_seed(count: int) -> None:
-    shop, people = catalogue(100), 3_000
-    seeds, nobody = np.arange(people, dtype=np.uint64), np.zeros((people, FEATURE_DIM), dtype=np.float32)
-    control = np.ones(people, dtype=np.bool_)
-
-    chosen = choose(shop, nobody, seeds, START_MS, Shares(count), control)
-
-    assert (np.diff(chosen, axis=1) > 0).all()
-    expected = people * count / 100
-    spread = np.sqrt(expected * (1 - count / 100))
-    assert np.abs(np.bincount(chosen.ravel(), minlength=100) - expected).max() < 5 * spread
-    control[1:] = False
-    one = choose(shop, nobody[:2], seeds[:2], START_MS, Shares(count), control[:2])
-    assert one[0].tolist() == chosen[0].tolist()
-    assert one[1].tolist() == choose(shop, nobody[:2], seeds[:2], START_MS, Shares(count))[1].tolist()
 
 
 @given(st.integers(0, 10**6))

@@ -100,6 +100,24 @@ def test_the_random_share_reaches_every_ad_alike_and_is_repeated_by_its_seed() -
     assert again.tolist() == chosen[:3].tolist()
 
 
+@pytest.mark.parametrize("count", [1, 20, 99])
+def test_the_control_arm_gets_every_ad_alike_none_twice_and_the_same_for_a_seed(count: int) -> None:
+    shop, people = catalogue(100), 3_000
+    who, nobody = seeds(people), np.zeros((people, FEATURE_DIM), dtype=np.float32)
+    control = np.ones(people, dtype=np.bool_)
+
+    chosen = choose(shop, nobody, who, START_MS, Shares(count), control)
+
+    assert (np.diff(chosen, axis=1) > 0).all()
+    expected = people * count / 100
+    spread = np.sqrt(expected * (1 - count / 100))
+    assert np.abs(np.bincount(chosen.ravel(), minlength=100) - expected).max() < 5 * spread
+    control[1:] = False
+    one = choose(shop, nobody[:2], who[:2], START_MS, Shares(count), control[:2])
+    assert one[0].tolist() == chosen[0].tolist()
+    assert one[1].tolist() == choose(shop, nobody[:2], who[:2], START_MS, Shares(count))[1].tolist()
+
+
 def test_a_persons_candidates_do_not_depend_on_who_else_is_in_the_call() -> None:
     shop, people = shop_of(500), interests(6)
 

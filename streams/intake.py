@@ -11,7 +11,6 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -29,14 +28,13 @@ from streams.lane import FenceError, Lane, LaneLostError, Shared
 from streams.leaving import MembershipLostError, check_member, leave
 from streams.queues import SourceQueue
 from streams.settings import Settings
+from streams.tokens import Tokens
 from streams.vitals import Vitals
 
 log = structlog.get_logger()
 
 POLL_MS = 20
 """Longest wait for records: a lane that has room again is seen after it."""
-ALL_BUSY_MS = 8
-"""Between two fetches while all lanes are in step, a fraction of a step: their next records are there when they end."""
 IDLE_S = 1.0
 """Between two looks for idle lanes, whose lag may stand at a marker for as long."""
 SUMMARY_S = 60.0
@@ -119,8 +117,7 @@ class Intake(Service, ConsumerRebalanceListener):
         self._topics = input_topics(settings)
         self._shared: Shared | None = None
         self._lanes: dict[int, Lane] = {}
-        self._offered: set[int] = set()
-        self._freed = asyncio.Event()
+        self._tokens = Tokens()
         self._closing: set[asyncio.Task[None]] = set()
         self._taking: dict[int, asyncio.Task[None]] = {}
         self._stopping = False
@@ -275,7 +272,7 @@ class Intake(Service, ConsumerRebalanceListener):
         try:
             while not self._stopping:
                 self._polls += 1
-                await self._lane_free()
+                await self._tokens.wait_for_one(self._lanes.keys())
                 await self._fetch()
                 for lane in list(self._lanes.values()):
                     await self._offer_if_ready(lane)
@@ -285,13 +282,6 @@ class Intake(Service, ConsumerRebalanceListener):
             self.fail(error)
         finally:
             self.ended("the pump")
-
-    async def _lane_free(self) -> None:
-        """Wait while all lanes are in step: what came could not be taken, and every fetch costs the core 0.4 ms."""
-        if self._lanes and self._offered >= self._lanes.keys():
-            self._freed.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._freed.wait(), ALL_BUSY_MS / 1000)
 
     async def _fetch(self) -> None:
         wanted = {
@@ -306,7 +296,7 @@ class Intake(Service, ConsumerRebalanceListener):
             return
         settings = self._settings
         # A lane that waits for its other topic's older records is to be looked at when it has waited.
-        waits = any(len(lane.queues) and lane.number not in self._offered for lane in self._lanes.values())
+        waits = any(len(lane.queues) and lane.number not in self._tokens for lane in self._lanes.values())
         timeout_ms = min(POLL_MS, settings.wait_other_topic_ms) if waits else POLL_MS
 
         def ours(tp: TopicPartition) -> bool:  # not revoked while we waited
@@ -342,8 +332,8 @@ class Intake(Service, ConsumerRebalanceListener):
 
     async def _offer_if_ready(self, lane: Lane) -> None:
         """Put the lane's token on the channel unless it is there already or the lane is in step."""
-        if lane.running and lane.number not in self._offered and lane.has_work:
-            self._offered.add(lane.number)
+        if lane.running and lane.number not in self._tokens and lane.has_work:
+            self._tokens.put(lane.number)
             await self._offer(lane.number)
 
     async def step(self, number: int) -> None:
@@ -360,8 +350,7 @@ class Intake(Service, ConsumerRebalanceListener):
                 raise
             log.warning("slice given up with its lane", lane=number, error=str(error))
         finally:
-            self._offered.discard(number)
-            self._freed.set()
+            self._tokens.end(number)
         if lane is not None and counts is not None:  # there may be more; otherwise the pump looks again
             await self._offer_if_ready(lane)
 
@@ -383,7 +372,7 @@ class Intake(Service, ConsumerRebalanceListener):
         while not self._stopping:
             await self.sleep(IDLE_S)
             # A lane on offer may have cut a slice that is in no queue any more and not yet in step.
-            idle = [lane for number, lane in self._lanes.items() if number not in self._offered]
+            idle = [lane for number, lane in self._lanes.items() if number not in self._tokens]
             for lane in idle:
                 lane.pass_markers()
 

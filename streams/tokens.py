@@ -1,0 +1,47 @@
+"""Which lanes have a token out, and how long the pump leaves them alone while all have one."""
+
+import asyncio
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+from streams.clock import tick_ms
+
+FETCHES_A_STEP = 8
+"""While all lanes are in step: a record comes to its lane's queue within an eighth of what it has to wait anyway."""
+BUSY_MIN_MS = 8
+"""Between two of these: where steps are shorter, one fetch brings the next records of several."""
+
+
+class Tokens:
+    """Lanes on the channel or in step, each once."""
+
+    def __init__(self, clock: Callable[[], int] = tick_ms) -> None:
+        self._clock = clock
+        self._since_ms: dict[int, int] = {}
+        self._step_ms = 0
+        self._freed = asyncio.Event()
+
+    def __contains__(self, lane: int) -> bool:
+        return lane in self._since_ms
+
+    def put(self, lane: int) -> None:
+        """A lane's token goes on the channel."""
+        self._since_ms[lane] = self._clock()
+
+    def end(self, lane: int) -> None:
+        """A lane's token has been used."""
+        now_ms = self._clock()
+        self._step_ms = now_ms - self._since_ms.pop(lane, now_ms)
+        self._freed.set()
+
+    @property
+    def patience_ms(self) -> float:
+        """How long to leave the lanes alone: the busier the core the longer, since a fetch takes it 1 ms."""
+        return max(BUSY_MIN_MS, self._step_ms / FETCHES_A_STEP)
+
+    async def wait_for_one(self, lanes: Collection[int]) -> None:
+        """While all ``lanes`` have a token out, `patience_ms`: what came could not be taken."""
+        if lanes and self._since_ms.keys() >= set(lanes):
+            self._freed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._freed.wait(), self.patience_ms / 1000)

@@ -1,6 +1,7 @@
 """Topics read from the outside, once, from their beginning to their end as it is now: for commands and checks."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -78,6 +79,35 @@ async def read_topic(
     """
     partitions = partitions_of(bootstrap, topic)
     ends = await log_ends(bootstrap, partitions)
+    async with _reader(bootstrap, partitions, committed) as consumer:
+        await consumer.seek_to_beginning(*partitions)
+        if latest is not None:
+            for tp, begin in (await consumer.beginning_offsets(partitions)).items():
+                consumer.seek(tp, max(begin, ends[tp] - latest))
+        async for records in _until(consumer, bootstrap, ends, committed, progress):
+            yield records
+
+
+async def read_between(
+    bootstrap: str, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> AsyncIterator[Sequence[Record]]:
+    """Batches of committed records of one partition each, from ``begins`` on and before ``ends``."""
+    begun = {tp: begin for tp, begin in begins.items() if begin < ends[tp]}
+    if not begun:
+        return
+    async with _reader(bootstrap, [*begun], committed=True) as consumer:
+        for tp, begin in begun.items():
+            consumer.seek(tp, begin)
+        async for records in _until(consumer, bootstrap, {tp: ends[tp] for tp in begun}):
+            end = ends[TopicPartition(records[0].topic, records[0].partition)]
+            if told := [record for record in records if record.offset < end]:
+                yield told
+
+
+@asynccontextmanager
+async def _reader(
+    bootstrap: str, partitions: Sequence[TopicPartition], committed: bool
+) -> AsyncIterator[AIOKafkaConsumer]:
     async with AIOKafkaConsumer(
         isolation_level="read_committed" if committed else "read_uncommitted",
         enable_auto_commit=False,
@@ -85,21 +115,27 @@ async def read_topic(
         **aiokafka_options(bootstrap),
     ) as consumer:
         consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        if latest is not None:
-            for tp, begin in (await consumer.beginning_offsets(partitions)).items():
-                consumer.seek(tp, max(begin, ends[tp] - latest))
-        there = left = await _left(consumer, ends)
-        progress(0, there)
-        while left:
-            batches = await fetch(
-                consumer, partitions, bootstrap,
-                timeout_ms=READ_TIMEOUT_MS, max_records=RECORDS_PER_READ, committed=committed,
-            )  # fmt: skip
-            for records in batches.values():
-                yield records
-            left = await _left(consumer, ends)
-            progress(there - left, there)
+        yield consumer
+
+
+async def _until(
+    consumer: AIOKafkaConsumer,
+    bootstrap: str,
+    ends: Mapping[TopicPartition, int],
+    committed: bool = True,
+    progress: Callable[[int, int], None] = lambda _read, _there: None,
+) -> AsyncIterator[Sequence[Record]]:
+    there = left = await _left(consumer, ends)
+    progress(0, there)
+    while left:
+        batches = await fetch(
+            consumer, [*ends], bootstrap,
+            timeout_ms=READ_TIMEOUT_MS, max_records=RECORDS_PER_READ, committed=committed,
+        )  # fmt: skip
+        for records in batches.values():
+            yield records
+        left = await _left(consumer, ends)
+        progress(there - left, there)
 
 
 async def _left(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> int:

@@ -1,11 +1,11 @@
-"""``salience demo``: the whole engine on this machine, with made-up shoppers, in one command."""
+"""``salience demo``: the whole engine on this machine, with made-up shoppers"""
 
 import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +13,10 @@ from rich.live import Live
 
 from streams.cli.failing import fail
 from streams.cli.screen import screen
+
+if TYPE_CHECKING:
+    from streams.demo.report import Report
+    from streams.demo.shopping import Show
 
 SecondsOption = Annotated[
     int | None, typer.Option("--seconds", min=1, help="End after so long, from when the worker is ready.")
@@ -32,27 +36,26 @@ def demo(
     Everything runs on loopback, with all files in a temporary folder, until Ctrl-C or --seconds. Ends with exit code 1
     where something failed, and where nothing was shown to anybody.
     """
-    import msgspec
-
     from deploy.brokers import BrokerError
     from streams.client import ViewError
-    from streams.demo.run import Plan, run_demo
-    from streams.demo.view import render
+    from streams.demo.run import run_demo
+    from streams.demo.shopping import Plan
     from streams.demo.worker import WorkerFailedError
 
-    for library in ("aiokafka", "asyncio"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)  # what fails is raised, and told here
     people = screen(stderr=as_json)
     people.print("Starting a broker and a worker, for a few seconds ...")
     try:
-        with tempfile.TemporaryDirectory(prefix="salience-demo-") as folder, _live(people) as live:
-            report = run_demo(
-                Plan(seconds, users, seed),
-                Path(folder),
-                lambda snapshot: live.update(render(snapshot), refresh=True),
-            )
+        with tempfile.TemporaryDirectory(prefix="salience-demo-") as folder, _live(people) as show:
+            report = run_demo(Plan(seconds, users, seed), Path(folder), show)
     except (BrokerError, WorkerFailedError, ViewError) as error:
         fail(error)
+    _tell(report, people, as_json)
+
+
+def _tell(report: "Report", people: Console, as_json: bool) -> None:
+    """The end, for people and for machines."""
+    import msgspec
+
     if report.calibration is not None and report.calibration_attention is not None:
         people.print(
             f"For every click there were {report.calibration:.2f} predicted with the online click layer, "
@@ -66,10 +69,15 @@ def demo(
 
 
 @contextmanager
-def _live(people: Console) -> Iterator[Live]:
+def _live(people: Console) -> Iterator["Show"]:
+    """Where frames are shown."""
+    from streams.demo.view import render
+
+    for library in ("aiokafka", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # what fails is raised, and told by the command
     try:
         with Live(console=people, auto_refresh=False, vertical_overflow="visible") as live:
-            yield live
+            yield lambda snapshot: live.update(render(snapshot), refresh=True)
     finally:
         if not people.is_terminal:
             people.print()  # elsewhere rich leaves the last line open

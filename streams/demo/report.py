@@ -19,6 +19,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     caused; of events that have one, without the warm-up's. ``unanswered``: users whose newest event has no placement of
     its time or later, and who got none for the last 5 s (`streams.demo.meter.UNANSWERED_S`) before the end.
 
+    ``guarantee``: of the workers; None where they are others', who do not say.
+
     ``calibration``: clicks that were predicted for every click that came, the inverse of what metrics tell.
     """
 
@@ -37,7 +39,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     calibration_attention: float | None
     dead_letters: int
     seconds: float
-    guarantee: str
+    guarantee: str | None
     broker: str
 
     @classmethod
@@ -48,7 +50,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         *,
         dead_letters: int,
         seconds: float,
-        guarantee: str,
+        guarantee: str | None,
         broker: str,
         calibrations: tuple[float | None, float | None] = (None, None),
     ) -> "Report":

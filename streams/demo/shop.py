@@ -63,19 +63,23 @@ class _Answers:
 
 
 class Shoppers:
-    """``users`` shoppers of the shop ``catalogue(shop)``, called ``user-0000`` and so on.
+    """``users`` shoppers of the shop ``catalogue(shop)``, called ``user-0000`` and so on, or as the ``crowd`` is.
 
+    ``run`` begins the ids of their events: whoever lets the same people in once more must name another one.
     ``organic`` says who acts of his own accord until now; ``see`` what a shopper does when shown a placement.
     Bounded: users × (ads × 8 + 500) bytes for who saw what when.
     """
 
-    def __init__(self, seed: int, users: int, *, shop: int = SHOP, pace: Pace | None = None) -> None:
+    def __init__(
+        self, seed: int, users: int, *, shop: int = SHOP, pace: Pace | None = None, crowd: str = "user",
+        run: str = "demo",
+    ) -> None:  # fmt: skip
         self.ads = catalogue(shop)
-        self.names = [f"user-{number:04d}" for number in range(users)]
+        self.names = [f"{crowd}-{number:04d}" for number in range(users)]
         self.tastes = Tastes(self.ads, users, shop, np.random.default_rng([seed, 1]))
         self._pace = pace or Pace()
         self._rng = np.random.default_rng([seed, 2])
-        self._seed = seed
+        self._run = f"{run}-{seed}"
         self._events = 0
         self._number = {name: number for number, name in enumerate(self.names)}
         self._ad_number = {ad.ad_id: number for number, ad in enumerate(self.ads)}
@@ -220,7 +224,7 @@ class Shoppers:
 
     def _next_id(self) -> str:
         self._events += 1
-        return f"demo-{self._seed}-{self._events}"
+        return f"{self._run}-{self._events}"
 
 
 def _viewed_ms(rng: np.random.Generator, liking: Floats) -> Ints:

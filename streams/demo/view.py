@@ -21,7 +21,7 @@ def render(snapshot: Snapshot) -> RenderableType:
     report, sample = snapshot.report, snapshot.sample
     explained = _explained(sample, snapshot) if sample else Text("no placement with a reason yet")
     parts = [_flow(snapshot), Text(), _click_rates(report), Text(), explained]
-    subtitle = f"{report.guarantee} on {report.broker} · Ctrl-C ends it"
+    subtitle = f"{report.guarantee or 'your workers'} on {report.broker} · Ctrl-C ends it"
     return Panel(Group(*parts), title=f"salience · {snapshot.phase}", subtitle=subtitle)
 
 

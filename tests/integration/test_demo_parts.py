@@ -13,8 +13,11 @@ from deploy.brokers import BrokerError
 from deploy.brokers.embedded import EmbeddedBroker
 from streams import topic_admin, topics
 from streams.demo.report import Snapshot
-from streams.demo.run import LANES, Demo, Plan, calibrations, count_dead_letters
+from streams.demo.run import LANES, Demo
+from streams.demo.shopping import Plan
+from streams.demo.tally import DeadLetters, Since, calibrations
 from streams.demo.worker import WorkerFailedError
+from streams.settings import Settings
 from streams.wire import Outcome, encode_json
 
 pytestmark = pytest.mark.integration
@@ -43,12 +46,21 @@ async def put(bootstrap: str, topic: str, partition: int, values: list[bytes]) -
         await (await producer.send_batch(batch, topic, partition=partition))
 
 
-def test_every_dead_letter_of_a_batch_is_counted(bootstrap: str) -> None:
-    assert asyncio.run(count_dead_letters(bootstrap)) == 0
+def test_every_dead_letter_of_a_batch_is_counted_once_and_none_of_before(bootstrap: str) -> None:
+    letters = DeadLetters(Settings(bootstrap=bootstrap))
+
+    async def counted() -> int:
+        await letters.look()
+        return letters.count
+
+    asyncio.run(put(bootstrap, topics.DEAD_LETTERS, 0, [b"bad"] * 20))
+    asyncio.run(letters.begin())
+    assert asyncio.run(counted()) == 0
     asyncio.run(put(bootstrap, topics.DEAD_LETTERS, 0, [b"bad"] * 50))
-    assert asyncio.run(count_dead_letters(bootstrap)) == 50
+    assert asyncio.run(counted()) == 50
     asyncio.run(put(bootstrap, topics.DEAD_LETTERS, LANES - 1, [b"bad"] * 7))
-    assert asyncio.run(count_dead_letters(bootstrap)) == 57
+    assert asyncio.run(counted()) == 57
+    assert asyncio.run(counted()) == 57
 
 
 def outcome(ends_ms: int, *, clicked: bool, predicted: float, arm: str = "engine") -> bytes:
@@ -62,12 +74,14 @@ def outcome(ends_ms: int, *, clicked: bool, predicted: float, arm: str = "engine
 
 
 def test_calibration_is_predicted_clicks_for_every_click_of_the_engines_later_half(bootstrap: str) -> None:
-    assert asyncio.run(calibrations(bootstrap)) == (None, None)
+    outcomes = Since(Settings(bootstrap=bootstrap), topics.OUTCOMES)
+    asyncio.run(outcomes.begin())
+    assert asyncio.run(calibrations(outcomes)) == (None, None)
     learning = [outcome(ends_ms, clicked=True, predicted=0.01) for ends_ms in range(1_000, 1_004)]
     learnt = [outcome(ends_ms, clicked=ends_ms % 2 == 0, predicted=0.375) for ends_ms in range(1_004, 1_008)]
     chance = [outcome(1_008, clicked=True, predicted=0.9, arm="control")]
     asyncio.run(put(bootstrap, topics.OUTCOMES, 1, learning + learnt + chance))
-    assert asyncio.run(calibrations(bootstrap)) == (0.75, 1.5)
+    assert asyncio.run(calibrations(outcomes)) == (0.75, 1.5)
 
 
 @pytest.mark.parametrize(

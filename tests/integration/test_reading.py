@@ -6,13 +6,13 @@ import re
 from itertools import pairwise
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from typer.testing import CliRunner, Result
 
 from deploy.brokers import Broker
 from streams import topic_admin
 from streams.cli import app
-from streams.reading import read_topic
+from streams.reading import read_between, read_topic
 
 pytestmark = pytest.mark.integration
 
@@ -50,6 +50,18 @@ def test_who_reads_a_topic_is_told_of_all_offsets_how_many_have_been_read(
     assert asyncio.run(read()) == there
     assert (told[0], told[-1]) == ((0, there), (there, there))
     assert all(before <= after for before, after in pairwise(told))
+
+
+def test_what_is_read_between_two_places_ends_where_it_was_told_though_more_is_there(shop: Broker) -> None:
+    lanes = [TopicPartition(f"{PREFIX}clicks", number) for number in range(2)]
+
+    async def read(begins: tuple[int, int], ends: tuple[int, int]) -> list[tuple[int, int]]:
+        places = dict(zip(lanes, begins, strict=True)), dict(zip(lanes, ends, strict=True))
+        batches = [records async for records in read_between(shop.bootstrap, *places)]
+        return [(record.partition, record.offset) for records in batches for record in records]
+
+    assert sorted(asyncio.run(read((2, 7), (5, 8)))) == [(0, 2), (0, 3), (0, 4), (1, 7)]
+    assert asyncio.run(read((5, 8), (5, 8))) == []
 
 
 def without_colours(text: str) -> str:

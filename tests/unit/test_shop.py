@@ -42,6 +42,18 @@ def test_the_same_seed_gives_the_same_log_and_another_seed_another_crowd_in_the_
     assert [event.time_ms for event in log.events] != [event.time_ms for event in other.events]
 
 
+def test_a_crowd_that_comes_again_is_the_same_people_doing_other_things_than_before() -> None:
+    def acts(run: str) -> list[Click]:
+        shoppers = Shoppers(1, 50, crowd="shopper-1", run=run)
+        shoppers.organic(NOW_MS)
+        return [event for event in shoppers.organic(NOW_MS + 60_000) if isinstance(event, Click)]
+
+    monday, tuesday = acts("monday"), acts("tuesday")
+    assert {click.user_id for click in monday} <= {f"shopper-1-{number:04d}" for number in range(50)}
+    assert [click.user_id for click in monday] == [click.user_id for click in tuesday]
+    assert len({click.event_id for click in monday + tuesday}) == 2 * len(monday) > 50
+
+
 def test_a_log_is_in_time_order_and_valid_on_the_wire() -> None:
     log = simulate_log(7, users=50, hours=3)
     assert all(a.time_ms <= b.time_ms for a, b in itertools.pairwise(log.events))

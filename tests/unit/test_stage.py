@@ -1,5 +1,6 @@
 import io
 
+from msgspec import structs
 from rich.console import Console
 
 from streams.demo.agenda import Agenda
@@ -97,10 +98,19 @@ def test_without_placements_shoppers_browse_and_see_nothing() -> None:
     assert meter.engine.impressions == 0
 
 
-def frame(stage: Stage, meter: Meter) -> str:
+def test_a_placement_without_ads_is_nothing_to_look_at() -> None:
+    meter, sent = Meter(), list[Event]()
+    stage = Stage(Shoppers(1, 50), meter, lambda user: structs.replace(placement(user), slots=()), sent.append)
+    for now_ms in range(NOW_MS, NOW_MS + 10_000, 10):
+        stage.tick(now_ms)
+    assert sent
+    assert (meter.engine.impressions, stage.sample) == (0, None)
+
+
+def frame(stage: Stage, meter: Meter, guarantee: str | None = "at_least_once") -> str:
     """What the view shows of it, 80 characters wide."""
     console = Console(width=80, file=io.StringIO(), record=True)
-    report = Report.of(meter, 0.0, dead_letters=0, seconds=10, guarantee="at_least_once", broker="embedded")
+    report = Report.of(meter, 0.0, dead_letters=0, seconds=10, guarantee=guarantee, broker="127.0.0.1:9092")
     tone = Tone(of="ad", name="ad-0001", reviews=42, tone=0.873, turned_ms=None, time_ms=NOW_MS)
     sample = stage.sample.placement if stage.sample else None
     console.print(render(Snapshot("phase", report, 400.0, 150.0, sample, stage.ads, {tone.name: tone})))
@@ -124,5 +134,7 @@ def test_a_frame_names_the_ads_the_reason_and_both_click_rates() -> None:
     assert text.count("none yet") == 2
     assert f"{meter.engine.ctr:.1%}" in text
     assert "95 % by user" in text
+    assert "at_least_once on 127.0.0.1:9092" in text
+    assert "your workers on 127.0.0.1:9092" in frame(stage, meter, None)
     assert "chance" in text
     assert "…" not in text

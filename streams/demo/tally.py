@@ -1,0 +1,74 @@
+"""What the topics tell of a run, beside the meter: of what came on them since it began."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from aiokafka import TopicPartition
+
+from scoring.policies import ENGINE_ARM
+from streams import topics
+from streams.dead_letters import letter_of
+from streams.decode import Record
+from streams.layer_audit import decode_outcome
+from streams.outcomes import columns
+from streams.quality import Settled
+from streams.reading import log_ends, partitions_of, read_between
+from streams.settings import Settings
+from streams.wire import Outcome
+
+
+class Since:
+    """A topic from where it ended at first; every record is told once."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._bootstrap, self._topic = settings.bootstrap, settings.topic_prefix + topic
+        self._read_to: Mapping[TopicPartition, int] = {}
+
+    async def begin(self) -> None:
+        """What is there now is not told. Raises `streams.reading.MissingTopicError`."""
+        partitions = await asyncio.to_thread(partitions_of, self._bootstrap, self._topic)
+        self._read_to = await log_ends(self._bootstrap, partitions)
+
+    async def news(self) -> AsyncIterator[Sequence[Record]]:
+        """What has come since the last time that this was read to its end."""
+        ends = await log_ends(self._bootstrap, [*self._read_to])
+        async for records in read_between(self._bootstrap, self._read_to, ends):
+            yield records
+        self._read_to = ends
+
+
+class DeadLetters:
+    """How many have come."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._since = Since(settings, topics.DEAD_LETTERS)
+        self.count = 0
+
+    async def begin(self) -> None:
+        """Count from here on."""
+        await self._since.begin()
+
+    async def look(self) -> None:
+        """Count those that have come since the last look."""
+        come = 0
+        async for records in self._since.news():
+            come += sum(letter_of(record) is not None for record in records)
+        self.count += come
+
+
+async def calibrations(since: Since) -> tuple[float | None, float | None]:
+    """Clicks predicted for every click, with the click layer and by attention alone; see `Report`."""
+    told: list[Outcome] = []
+    settled = Settled()
+    async for records in since.news():
+        read = columns([decode_outcome(record.value or b"") for record in records])
+        told += settled.take(records[0].partition, read)["outcome"].tolist()
+    known = [outcome for outcome in told if outcome.arm == ENGINE_ARM]
+    known = sorted(known, key=lambda outcome: outcome.ends_ms)[len(known) // 2 :]
+    clicks = sum(outcome.clicked for outcome in known)
+    if not clicks:
+        return None, None
+    return (
+        round(sum(outcome.predicted for outcome in known) / clicks, 3),
+        round(sum(outcome.attention for outcome in known) / clicks, 3),
+    )

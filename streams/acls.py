@@ -87,11 +87,13 @@ def _lines() -> Iterator[Line]:
 
     for topic in topics.TABLE:
         yield Line("admin", "topic", topic.name, "CREATE", "salience topics create")
-        yield Line("admin", "topic", topic.name, "READ", "salience privacy, tail, explain, lanes show")
+        yield Line("admin", "topic", topic.name, "READ", "salience privacy, tail, explain, lanes show, shoppers")
         yield Line("admin", "topic", topic.name, "ALTER_CONFIGS", "salience topics create --configure, topics check")
     for name in (topics.ADS, topics.CONTROL, topics.MODELS):
         yield Line("admin", "topic", name, "WRITE", "ads, switches and models")
-    for name in (*_INPUTS, topics.REVIEWS, topics.DEAD_LETTERS):
+    for name in _INPUTS:
+        yield Line("admin", "topic", name, "WRITE", "salience dead-letters requeue, salience shoppers")
+    for name in (topics.REVIEWS, topics.DEAD_LETTERS):
         yield Line("admin", "topic", name, "WRITE", "salience dead-letters requeue, and its notes")
     yield Line("admin", "transactional_id", REQUEUE_ID, "WRITE", "salience dead-letters requeue")
     yield Line("admin", "transactional_id", PRUNE_ID, "WRITE", "salience privacy prune")

@@ -1,4 +1,4 @@
-"""``salience demo``: the whole engine on this machine, with made-up shoppers"""
+"""``salience demo``: the whole engine on this machine, with made-up shoppers; ``salience shoppers``: they alone."""
 
 import logging
 import tempfile
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from streams.cli.failing import fail
+from streams.cli.options import Bootstrap, Prefix, settings_of
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the shoppers:
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout at the end.")]
 
 EPILOG = "Example: salience demo --seconds 45 --json"
+SHOPPERS_EPILOG = "Example: salience shoppers --seconds 60 --users 2000"
 
 
 def demo(
@@ -48,6 +50,49 @@ def demo(
         with tempfile.TemporaryDirectory(prefix="salience-demo-") as folder, _live(people) as show:
             report = run_demo(Plan(seconds, users, seed), Path(folder), show)
     except (BrokerError, WorkerFailedError, ViewError) as error:
+        fail(error)
+    _tell(report, people, as_json)
+
+
+def shoppers(
+    seconds: SecondsOption = None,
+    users: UsersOption = 500,
+    seed: SeedOption = 1,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let simulated shoppers in on a broker of yours, to see what your workers do for them.
+
+    Puts the demo's ads on the topic ads, sends what people do about what the workers place, and shows what the demo
+    shows, until Ctrl-C or --seconds. Who is ranked by chance is the workers' SALIENCE_CONTROL_SHARE: of 500 people 25,
+    so let more in, or wait longer, to be sure. At the end the ads are withdrawn; what people did stays. Does not begin
+    where ads are that are not the demo's, and ends when some come. Needs the rights of admin (salience topics acls).
+    Ends with exit code 1 where something failed, no worker answers, or nothing was shown to anybody.
+    """
+    import asyncio
+
+    from streams.client import ViewError
+    from streams.demo.shopping import NoPlacementError, Plan, StrangeAdsError
+    from streams.demo.visit import visit
+
+    settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+    at = f"--bootstrap {settings.bootstrap} --prefix "
+    people = screen(stderr=as_json)
+    people.print(f"Waiting for the workers of {settings.bootstrap} to place ads for the first shoppers ...")
+    try:
+        with _live(people) as show:
+            report = asyncio.run(visit(Plan(seconds, users, seed), settings, show))
+    except StrangeAdsError as error:
+        other = f"{at}{settings.topic_prefix}demo-"
+        fail(
+            f"{error}. Give them topics and a worker of their own: salience topics create {other}; SALIENCE_GROUP=demo "
+            f"salience worker {other}; salience shoppers {other}"
+        )
+    except NoPlacementError as error:
+        here = f"{at}{settings.topic_prefix}" if settings.topic_prefix else at.removesuffix(" --prefix ")
+        fail(f"{error} Does a worker run? salience worker {here}. If one does: salience doctor {here}")
+    except ViewError as error:
         fail(error)
     _tell(report, people, as_json)
 

@@ -5,6 +5,8 @@ Three nodes, since they also speak to one another by SASL_SSL; two of them must 
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,9 @@ from streams import acls, topic_admin, topics
 from streams.checkup import checkup
 from streams.client import PlacementView
 from streams.connection import aiokafka_options
+from streams.demo.report import Report, Snapshot
+from streams.demo.shopping import Plan
+from streams.demo.visit import visit
 from streams.lag.watch import LagWatch
 from streams.outbox import LANE_ID
 from streams.review_feed import ReviewFeed
@@ -211,6 +216,35 @@ def test_the_reader_of_reviews_learns_and_goes_on_with_its_own_rights(
             async with ReviewFeed(shop.settings, told.extend) as feed:
                 await feed.run(follow=False)
             assert {tone.reviews for tone in told} == {said}
+
+    asyncio.run(scenario())
+
+
+def test_whoever_may_publish_ads_may_let_shoppers_in_and_an_ad_server_may_not(
+    secured: SecuredKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(settings_on(secured, home=tmp_path))
+
+    async def shopped() -> Report:
+        told = list[Snapshot]()
+
+        def until_looked(snapshot: Snapshot) -> None:
+            if snapshot.report.impressions_engine and not told:
+                told.append(snapshot)
+                os.kill(os.getpid(), signal.SIGTERM)  # once: the second of its kind ends a process at once
+
+        return await visit(Plan(None, 200, 1), shop.settings, until_looked)
+
+    async def scenario() -> None:
+        become(monkeypatch, secured, "admin")
+        await produce(shop, [("ads", key, None, None) for key in dict(await shop.read("ads"))])
+        with Worker(shop, tmp_path / "worker.log", **secured.settings("worker")):
+            report = await shopped()
+        assert report.impressions_engine > 0
+        assert report.dead_letters == 0
+        become(monkeypatch, secured, "adserver")
+        with pytest.raises(topic_admin.TopicsError, match=r"shop-ads: .*[aA]uthorization"):
+            await shopped()
 
     asyncio.run(scenario())
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, async_playwright
 
+from tests.contrast import contrast
 from tests.integration.lanes import Shop
 from tests.integration.workers import DEADLINE_S, until
 from tests.needs import lacking
@@ -21,7 +23,7 @@ from tests.needs import lacking
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "console"
 """Not in the repository: each run makes them anew."""
-DESK, PHONE = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}
+DESK, PHONE, SMALL = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}, {"width": 375, "height": 667}
 
 
 class Console:
@@ -92,7 +94,7 @@ async def page_on(browser: Browser, url: str, language: str = "en", **context: A
         await page.goto(f"{url}?lang={language}")
         await page.wait_for_selector("#lanes tbody tr")
         yield page
-        assert complaints == []
+        assert complaints == [], complaints
 
 
 async def level_is(page: Page, level: str) -> float:
@@ -115,6 +117,47 @@ async def values(page: Page, table: str, *fields: str) -> list[tuple[str, ...]]:
         list(fields),
     )
     return [tuple(row) for row in found]
+
+
+async def assert_accessible(page: Page) -> None:
+    """axe-core finds nothing wrong (names, roles, contrast, order, language), and the page does not scroll sideways."""
+    found = await Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, "the page scrolls sideways"
+
+
+FOCUSED = """() => {
+  const node = document.activeElement;
+  if (node === document.body) return null;
+  const { outlineStyle, outlineWidth, outlineColor } = getComputedStyle(node);
+  let around = node.parentElement;
+  while (getComputedStyle(around).backgroundColor === "rgba(0, 0, 0, 0)") around = around.parentElement;
+  const { left, right, top, bottom } = node.getBoundingClientRect();
+  node.dataset.reached = "";
+  return {
+    what: node.outerHTML.slice(0, 90), ring: outlineStyle === "none" ? 0 : parseFloat(outlineWidth),
+    colour: outlineColor, ground: getComputedStyle(around).backgroundColor,
+    seen: right > 0 && left < innerWidth && bottom > 0 && top < innerHeight,
+  };
+}"""
+REACHABLE = "a[href], button, select, input, summary, [tabindex='0']"
+
+
+async def assert_reached_by_keyboard(page: Page) -> None:
+    """Tab comes to all that can be operated or scrolled, and a ring of contrast 3 or more shows where it is."""
+    for _ in range(await page.locator(REACHABLE).count() + 1):  # once round, over the end of the page
+        await page.keyboard.press("Tab")
+        at = await page.evaluate(FOCUSED)
+        if at is None:
+            continue
+        assert at["seen"], at
+        assert at["ring"] >= 2, at
+        assert contrast(at["colour"], at["ground"]) >= 3, at
+    missed = f":is({REACHABLE}):not([data-reached])"
+    left = await page.locator(missed).evaluate_all(
+        "nodes => nodes.filter(node => node.checkVisibility()).map(node => node.outerHTML)"
+    )
+    assert left == []
 
 
 async def screenshot(page: Page, name: str) -> None:

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
-from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page
 
 from deploy.brokers import Broker
@@ -22,7 +21,17 @@ from streams.layer_audit import decode_outcome
 from streams.reading import read_topic
 from streams.wire import Ad, Decision, Outcome, Placement
 from tests.builders import ad, click, impression
-from tests.integration.consoles import PHONE, Console, chromium, level_is, not_red, page_on, screenshot, values
+from tests.integration.consoles import (
+    PHONE,
+    Console,
+    assert_accessible,
+    chromium,
+    level_is,
+    not_red,
+    page_on,
+    screenshot,
+    values,
+)
 from tests.integration.lanes import Shop, _record, play
 from tests.integration.test_experiments import placements, salience
 from tests.integration.workers import Worker, until
@@ -182,12 +191,6 @@ async def assert_explains(page: Page, user: str, receipts: dict[str, Decision]) 
     }
 
 
-async def assert_accessible(page: Page) -> None:
-    """Nothing that axe-core finds wrong: names, roles, contrast, order, language."""
-    found = await Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-
-
 def test_the_page_tells_what_the_topics_hold_in_two_languages_and_explains_ten_people(
     kafka: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:
@@ -221,8 +224,6 @@ def test_the_page_tells_what_the_topics_hold_in_two_languages_and_explains_ten_p
                     await screenshot(page, "zh-dark")
                 async with page_on(browser, url, "zh", color_scheme="light", viewport=PHONE) as page:
                     await assert_explains(page, USERS[4], receipts)
-                    wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
-                    assert wide <= 0, "the page scrolls sideways on a phone"
                     await assert_accessible(page)
                     await screenshot(page, "zh-light-phone")
 

@@ -1,4 +1,4 @@
-// Sparklines and bands, by uPlot (vendor/). Colours are the page's own; a chart says in words what it shows.
+// Sparklines and bands, by uPlot (vendor/). Colours are the page's own; a canvas says in words what it shows.
 
 /* global uPlot */
 import { make } from "./dom.js";
@@ -11,17 +11,30 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 
 const PLAIN = { legend: { show: false }, cursor: { show: false }, axes: [{ show: false }, { show: false }], padding: [2, 2, 2, 2] };
 
-/** A line of the newest `POINTS` values: push one, and it is drawn. */
+/** A plot whose canvas is an image: its name, and what stands in its place where none is drawn, tell what it shows. */
+function plotted(options, node) {
+  const plot = new uPlot({ ...PLAIN, ...options }, options.series.map(() => []), node);
+  plot.ctx.canvas.setAttribute("role", "img");
+  return plot;
+}
+
+function tell({ ctx: { canvas } }, label) {
+  if (canvas.textContent === label) return;
+  canvas.textContent = label;
+  canvas.setAttribute("aria-label", label);
+}
+
+/** A line of the newest `POINTS` values. */
 export class Spark {
   constructor() {
-    this.node = make("span", { class: "spark", role: "img" });
+    this.node = make("span", { class: "spark" });
     this.values = [];
     this.pushed = 0;
-    this.plot = new uPlot({
-      ...PLAIN, width: 88, height: 28,
+    this.plot = plotted({
+      width: 88, height: 28,
       scales: { x: { time: false }, y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
       series: [{}, { stroke: () => colour("--ink"), fill: () => colour("--wash"), width: 1.5, points: { show: false } }],
-    }, [[], []], this.node);
+    }, this.node);
   }
 
   /** What was before. */
@@ -30,12 +43,15 @@ export class Spark {
     this.draw();
   }
 
-  push(value, label) {
-    this.values.push(value);
-    if (this.values.length > POINTS) this.values.shift();
-    this.pushed += 1;
-    this.node.setAttribute("aria-label", label);
-    if (!calm.matches || this.pushed % CALM_EVERY === 0) this.draw();
+  /** A second more; `again`: the same in other words or colours. */
+  show(value, label, again) {
+    if (!again) {
+      this.values.push(value);
+      if (this.values.length > POINTS) this.values.shift();
+      this.pushed += 1;
+    }
+    tell(this.plot, label);
+    if (again || !calm.matches || this.pushed % CALM_EVERY === 0) this.draw();
   }
 
   draw() {
@@ -46,19 +62,19 @@ export class Spark {
 /** An interval over time: the space between its two ends, with a line at 0 where `zero`. */
 export class Band {
   constructor(zero = false) {
-    this.node = make("div", { class: "band", role: "img" });
+    this.node = make("div", { class: "band" });
     const edge = { stroke: () => colour("--ink"), width: 1, points: { show: false } };
-    this.plot = new uPlot({
-      ...PLAIN, width: 220, height: 60,
+    this.plot = plotted({
+      width: 220, height: 60,
       scales: { x: { time: false }, y: { range: (_plot, low, high) => (zero ? [Math.min(low, 0), Math.max(high, 0)] : [low, high]) } },
       series: [{}, edge, edge, { stroke: () => colour("--text"), width: 1, dash: [3, 3], points: { show: false } }],
       bands: [{ series: [2, 1], fill: () => colour("--wash") }],
-    }, [[], [], [], []], this.node);
+    }, this.node);
     this.zero = zero;
   }
 
   draw(lows, highs, label) {
-    this.node.setAttribute("aria-label", label);
+    tell(this.plot, label);
     const places = lows.map((_low, at) => at);
     this.plot.setData([places, lows, highs, places.map(() => (this.zero ? 0 : null))]);
   }

@@ -57,7 +57,7 @@ export class Clicks {
       put(cell(line, "difference"), against ? `${number(against.value, 4)} (${interval})` : say("experiments.first"), against?.value ?? null);
       const band = bands.find((each) => each.arm === arm.arm);
       this.bands.get(line).node.hidden = !band?.lows.length;
-      if (band?.lows.length) this.bands.get(line).draw(band.lows, band.highs, say("chart.band", { what: arm.arm, interval }));
+      if (band?.lows.length) this.bands.get(line).draw(band.lows, band.highs, say("chart.band", { what: `${report.experiment}, ${arm.arm}`, interval }));
     });
   }
 

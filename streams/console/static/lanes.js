@@ -8,7 +8,7 @@ const COLUMNS = [
   ["lane", false], ["status", false], ["owner", false], ["behind", true], ["time_lag_s", true], ["consumed_per_s", true],
   ["placements_per_s", true], ["p99_ms", true], ["consumed", true], ["placements", true],
 ];
-const DRAWN = { time_lag_s: seconds, consumed_per_s: number, placements_per_s: number, p99_ms: milliseconds };
+const DRAWN = ["time_lag_s", "consumed_per_s", "placements_per_s", "p99_ms"];
 const label = (field) => say(`lanes.${field}`);
 
 export class Lanes {
@@ -32,7 +32,7 @@ export class Lanes {
   create() {
     const node = row(COLUMNS, label);
     const sparks = {};
-    for (const field of Object.keys(DRAWN)) {
+    for (const field of DRAWN) {
       sparks[field] = new Spark();
       cell(node, field).append(make("span", { class: "now" }), sparks[field].node);
     }
@@ -61,12 +61,12 @@ export class Lanes {
       placements_per_s: number(lane.placements_per_s),
       p99_ms: say("lanes.latency", { p50: milliseconds(lane.p50_ms), p99: milliseconds(lane.p99_ms) }),
     };
-    for (const [field, shape] of Object.entries(DRAWN)) {
+    for (const field of DRAWN) {
       const at = cell(node, field);
       at.dataset.value = lane[field] ?? "";
       put(at.firstChild, now[field]);
-      const spark = this.sparks.get(node)[field];
-      if (!again) spark.push(lane[field], say("chart.line", { what: label(field), now: shape(lane[field]) }));
+      const told = say("chart.line", { of: say("lanes.one", { lane: lane.lane }), what: label(field), now: now[field] });
+      this.sparks.get(node)[field].show(lane[field], told, again);
     }
     cell(node, "p99_ms").dataset.p50 = lane.p50_ms ?? "";
     put(cell(node, "consumed"), `${number(lane.consumed, 0)} / ${number(lane.end, 0)}`, lane.consumed);

@@ -45,8 +45,9 @@ export class Models {
     put(cell(node, "latest"), say("models.ago", { age: seconds(age_s) }), age_s);
     const { layer, alone } = model;
     cell(node, "calibration").dataset.value = layer.calibration ?? "";
-    put(cell(node, "calibration").firstChild, layer.calibration === null ? say("models.few") : number(layer.calibration, 3));
-    if (!again) this.sparks.get(node).push(layer.calibration, say("chart.line", { what: label("calibration"), now: number(layer.calibration, 3) }));
+    const now = layer.calibration === null ? say("models.few") : number(layer.calibration, 3);
+    put(cell(node, "calibration").firstChild, now);
+    this.sparks.get(node).show(layer.calibration, say("chart.line", { of: model.model, what: label("calibration"), now }), again);
     put(cell(node, "auc"), number(layer.auc, 3), layer.auc);
     put(cell(node, "log_loss"), number(layer.log_loss, 4), layer.log_loss);
     put(cell(node, "alone"), say("models.both", { calibration: number(alone.calibration, 3), auc: number(alone.auc, 3) }));

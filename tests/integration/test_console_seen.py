@@ -1,0 +1,91 @@
+"""What a person sees of a full console, hears of it and reaches by keyboard, in both schemes, wide and narrow."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+from playwright.async_api import Page
+
+from streams.console.serve import make_app
+from streams.settings import Settings
+from tests.integration.consoles import (
+    chromium,
+    page_on,
+)
+from tests.integration.full_console import history, snapshot, why
+from tests.integration.test_console_page import HandedOut, ask
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+CANVASES = """nodes => nodes.map(node => ({
+  role: node.getAttribute("role"), name: node.getAttribute("aria-label"), instead: node.textContent,
+}))"""
+
+
+class Full(HandedOut):
+    """Snapshots with something in every place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers["shopper-1"] = why("shopper-1")
+        self.late_s = 0.4
+
+    async def history(self) -> bytes:
+        return msgspec.json.encode(history())
+
+    def tell(self, _now_ms: int = 0) -> int:
+        self._drawn += 1
+        self._snapshots.put_nowait(msgspec.json.encode(snapshot(self._drawn, self.late_s)))
+        return self._drawn
+
+
+@contextlib.asynccontextmanager
+async def full_page(live: Full, language: str = "en", **context: Any) -> AsyncIterator[Page]:
+    """The page with a snapshot on it, and an answer about a person."""
+    runner = web.AppRunner(make_app(live, Settings()), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    live.tell()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    try:
+        async with chromium() as browser, page_on(browser, url, language, **context) as page:
+            await ask(page, "shopper-1")
+            await page.wait_for_selector("#why-lost tbody tr")
+            yield page
+    finally:
+        await runner.cleanup()
+
+
+async def named(page: Page) -> list[str]:
+    """The names of all charts; each is an image, and says the same where it cannot be drawn."""
+    found = await page.locator("canvas:visible").evaluate_all(CANVASES)
+    assert [each["role"] for each in found] == ["img"] * len(found)
+    assert [each["instead"] for each in found] == [each["name"] for each in found]
+    return [each["name"] for each in found]
+
+
+def test_every_chart_says_what_it_shows_of_whom_and_its_latest_value() -> None:
+    async def scenario() -> None:
+        live = Full()
+        async with full_page(live) as page:
+            names = await named(page)
+            assert len(names) == len(set(names)) == 6 * 4 + 3 + 1 + 2
+            assert "Lane 3, Time lag: over the last three minutes, now 3.4 s" in names
+            assert "Lane 3, Event to placement: over the last three minutes, now p50 11 ms, p99 49 ms" in names
+            assert (
+                "before, Clicks / predicted clicks: over the last three minutes, now fewer than 1,000 outcomes" in names
+            )
+            assert "Interval of control as it narrows, now 3.77 % to 4.32 %" in names
+            assert "Interval of warmth, warmer as it narrows, now -0.0004 to 0.0046" in names
+            live.late_s = 60.4
+            await live.draw(page)
+            assert "Lane 3, Time lag: over the last three minutes, now 1 min 03" in await named(page)
+            await page.select_option("#language", "zh")
+            await page.wait_for_selector("html[lang=zh-Hans]")
+            assert all("当前" in name for name in await named(page))
+
+    asyncio.run(scenario())

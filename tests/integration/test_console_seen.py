@@ -13,8 +13,13 @@ from playwright.async_api import Page
 from streams.console.serve import make_app
 from streams.settings import Settings
 from tests.integration.consoles import (
+    DESK,
+    SMALL,
+    assert_accessible,
+    assert_reached_by_keyboard,
     chromium,
     page_on,
+    screenshot,
 )
 from tests.integration.full_console import history, snapshot, why
 from tests.integration.test_console_page import HandedOut, ask
@@ -24,6 +29,19 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 CANVASES = """nodes => nodes.map(node => ({
   role: node.getAttribute("role"), name: node.getAttribute("aria-label"), instead: node.textContent,
 }))"""
+INKS = """nodes => nodes.map(node => {
+  const copy = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  copy.drawImage(node, 0, 0);
+  const { data } = copy.getImageData(0, 0, node.width, node.height);
+  const seen = new Map();
+  for (let at = 0; at < data.length; at += 4)
+    if (data[at + 3] === 255) {
+      const ink = `rgb(${data[at]}, ${data[at + 1]}, ${data[at + 2]})`;
+      seen.set(ink, (seen.get(ink) ?? 0) + 1);
+    }
+  return [...seen].sort((one, other) => other[1] - one[1])[0]?.[0] ?? "";
+})"""
+"""Of each canvas the colour that most of its opaque pixels have."""
 
 
 class Full(HandedOut):
@@ -87,5 +105,46 @@ def test_every_chart_says_what_it_shows_of_whom_and_its_latest_value() -> None:
             await page.select_option("#language", "zh")
             await page.wait_for_selector("html[lang=zh-Hans]")
             assert all("当前" in name for name in await named(page))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("viewport", [DESK, SMALL], ids=["wide", "narrow"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_of_it_can_be_read_and_reached(scheme: str, viewport: dict[str, int]) -> None:
+    async def scenario() -> None:
+        async with full_page(Full(), color_scheme=scheme, viewport=viewport) as page:
+            await assert_accessible(page)
+            cut = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).map(node => node.outerHTML)"
+            assert await page.locator(".wide, .long").evaluate_all(cut) == []
+            await assert_reached_by_keyboard(page)
+            await screenshot(page, f"full-{scheme}-{viewport['width']}")
+
+    asyncio.run(scenario())
+
+
+def test_the_colours_follow_the_system_at_once_charts_too_unless_they_were_chosen() -> None:
+    async def scenario() -> None:
+        async with full_page(Full(), color_scheme="light") as page:
+
+            async def colours() -> tuple[str, set[str]]:
+                ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+                return ground, set(await page.locator("#lanes canvas").evaluate_all(INKS))
+
+            light = await colours()
+            await page.emulate_media(color_scheme="dark")
+            dark = await colours()
+            assert (len(light[1]), len(dark[1])) == (1, 1)
+            assert (light[0] != dark[0], light[1] != dark[1]) == (True, True)
+            await page.select_option("#theme", "light")
+            assert await colours() == light
+            await page.select_option("#theme", "dark")
+            await page.emulate_media(color_scheme="light")
+            assert await colours() == dark
+            await page.select_option("#theme", "auto")
+            assert await colours() == light
+            await page.select_option("#theme", "dark")
+            await page.emulate_media(media="print")
+            assert (await colours())[0] == light[0], "paper is white"
 
     asyncio.run(scenario())

@@ -108,21 +108,28 @@ async function choose(language) {
   if (!(await speak(language))) return;
   byId("language").value = language;
   parts.forEach((part) => part.relabel());
-  if (latest) parts.forEach((part) => part.draw(latest, true));
+  repaint();
   judge();
 }
 
-/** `auto` follows the system; charts take the colours up when they are next drawn. */
+/** Where the dark colours hold; paper is always light. */
+const DARK = { auto: byId("dark").media, light: "not all", dark: "screen" };
+
 function dress() {
   const chosen = localStorage.getItem("theme") ?? "auto";
-  const dark = chosen === "dark" || (chosen === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
-  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  byId("dark").media = DARK[chosen];
   byId("theme").value = chosen;
+  repaint();
+}
+
+/** All of the latest snapshot again: in other words or colours. */
+function repaint() {
+  if (latest) parts.forEach((part) => part.draw(latest, true));
 }
 
 async function main() {
   dress();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", dress);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   byId("theme").addEventListener("change", (event) => { localStorage.setItem("theme", event.target.value); dress(); });
   byId("language").addEventListener("change", (event) => { localStorage.setItem("language", event.target.value); choose(event.target.value); });
   byId("token").addEventListener("submit", (event) => {

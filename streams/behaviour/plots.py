@@ -8,9 +8,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
+from streams.behaviour import colours
 from streams.behaviour.attention import HOURS, Attention
 from streams.behaviour.campaigns import Campaigns
 from streams.behaviour.cohorts import Cohorts
@@ -21,22 +24,23 @@ from streams.behaviour.joined import DAY_MS
 from streams.behaviour.personal import Personalisation
 from streams.behaviour.positions import Positions
 
-INK, PALE, SECOND = "#0b5394", "#9fc5e8", "#b45309"
-"""Blue and orange: apart for every kind of colour sight, and from white by more than 4.5 : 1."""
+GROUND, TEXT, INK, SECOND = (colours.DRAWN[name] for name in ("ground", "text", "ink", "second"))
 BARS_MAX = 15
+_WORDS = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.edgecolor")
 _STYLE = {"svg.hashsalt": "salience", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False,
-          "axes.spines.right": False}  # fmt: skip
+          "axes.spines.right": False, "figure.facecolor": GROUND, "axes.facecolor": GROUND,
+          **dict.fromkeys(_WORDS, TEXT)}  # fmt: skip
 
 
-def draw(paint: Callable[[Figure], None], height: float = 3.2) -> bytes:
-    """A picture 8 inches wide, the same bytes for the same numbers."""
+def draw(paint: Callable[[Figure], None], height: float = 3.2) -> str:
+    """A picture 8 inches wide, the same bytes for the same numbers, in the colours of the reader's scheme."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8, height), layout="constrained")
         FigureCanvasSVG(figure)
         paint(figure)
         out = io.BytesIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-        return out.getvalue()
+        figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        return colours.follow(out.getvalue().decode())
 
 
 def _words(text: str) -> str:
@@ -50,7 +54,7 @@ def moment(time_ms: int, width_ms: int = 0) -> str:
     return f"{datetime.fromtimestamp(time_ms / 1000, UTC):{'%Y-%m-%d' if width_ms >= DAY_MS else '%Y-%m-%d %H:%M'}}"
 
 
-def funnel(found: Funnels) -> bytes:
+def funnel(found: Funnels) -> str:
     """Two rows of bars: impressions and people."""
 
     def paint(figure: Figure) -> None:
@@ -64,14 +68,14 @@ def funnel(found: Funnels) -> bytes:
 
 
 def _bars(axes: Axes, steps: list[Step]) -> None:
-    bars = axes.barh([step.step for step in steps], [step.share for step in steps], color=PALE)
+    bars = axes.barh([step.step for step in steps], [step.share for step in steps], color=INK)
     axes.bar_label(bars, [f"{step.count:,} ({step.share:.1%})" for step in steps], padding=3)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.35)
     axes.xaxis.set_visible(False)
 
 
-def cohort(found: Cohorts) -> bytes:
+def cohort(found: Cohorts) -> str:
     """A triangle of shares: cohorts by periods since their first."""
     told = [each for each in found.cohorts if each.people]
     most = max(len(each.active) for each in told)
@@ -81,45 +85,57 @@ def cohort(found: Cohorts) -> bytes:
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+        _heat(figure, axes, shares, 0.5, vmax=1).ax.yaxis.set_major_formatter(PercentFormatter(1))
         for (at, later), share in np.ndenumerate(shares):
             if not np.isnan(share):
-                axes.text(
-                    later, at, f"{share:.0%}", ha="center", va="center", color="white" if share > 0.6 else "black"
-                )
+                axes.text(later, at, f"{share:.0%}", ha="center", va="center")
         axes.set_yticks(
             range(len(told)), [f"{moment(each.from_ms, found.width_ms)} ({each.people:,})" for each in told]
         )
         axes.set_xticks(range(most))
         axes.set_xlabel("periods since the first")
-        figure.colorbar(image, format=PercentFormatter(1))
 
     return draw(paint, 1.2 + 0.3 * len(told))
 
 
-def attended(found: Attention) -> bytes:
-    """Seconds by category and hour, dark where they are many."""
+def _heat(figure: Figure, axes: Axes, values: np.ndarray, full: float, vmax: float | None = None) -> Colorbar:
+    """A cell for each value, from above, that takes more of the ink on the ground the more it is, up to ``full``.
+
+    Words stand on it where it is half ink at most. Fewer than 50 steps, which matplotlib would make pixels of, and a
+    pixel has the colours of one scheme.
+    """
+    steps = ListedColormap([(*to_rgb(INK), full * step / 20) for step in range(21)])
+    rows, columns = (np.arange(length + 1) - 0.5 for length in values.shape)
+    cells = axes.pcolormesh(columns, rows, values, cmap=steps, vmin=0, vmax=vmax, clip_on=False)
+    axes.invert_yaxis()
+    return figure.colorbar(cells)
+
+
+def attended(found: Attention) -> str:
+    """Seconds by category and hour, more ink where they are many."""
     told = found.categories[:BARS_MAX]
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        image = axes.imshow([each.by_hour for each in told], cmap="Blues", aspect="auto")
+        bar = _heat(figure, axes, np.array([each.by_hour for each in told]), 1.0)
+        bar.set_label("seconds looked")
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set_yticks(range(len(told)), [_words(each.category) for each in told])
         axes.set_xticks(range(0, HOURS, 2))
         axes.set_xlabel("hour of the day, UTC")
-        figure.colorbar(image, label="seconds looked", format=FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
     return draw(paint, 1.4 + 0.25 * len(told))
 
 
-def turned(found: Drift, width_ms: int) -> bytes:
+def turned(found: Drift, width_ms: int) -> str:
     """The median turn of each period with its quartiles."""
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         places = range(len(found.turns))
         quartiles = [each.low_quartile for each in found.turns], [each.high_quartile for each in found.turns]
-        axes.fill_between(places, *quartiles, color=PALE, label="half of the people, long interest")
+        half = "half of the people, long interest"
+        axes.fill_between(places, *quartiles, facecolor=(INK, 0.25), edgecolor=INK, linewidth=0.5, label=half)
         axes.plot(places, [each.median for each in found.turns], "o-", color=INK, label="median, long interest")
         axes.plot(places, [each.session_median for each in found.turns], "s--", color=SECOND, label="median, session")
         axes.set_xticks(places, [moment(each.from_ms, width_ms) for each in found.turns], rotation=30, ha="right")
@@ -130,7 +146,7 @@ def turned(found: Drift, width_ms: int) -> bytes:
     return draw(paint)
 
 
-def changed(found: Personalisation) -> bytes:
+def changed(found: Personalisation) -> str:
     """Differences relative to the control group, with their intervals."""
     told = [each for each in found.changes if each.low is not None and each.high is not None and each.control]
 
@@ -140,7 +156,7 @@ def changed(found: Personalisation) -> bytes:
             low, value, high = (float(number or 0) / each.control for number in (each.low, each.difference, each.high))
             axes.plot([low, high], [at, at], color=INK, linewidth=2)
             axes.plot([value], [at], "o", color=INK)
-        axes.axvline(0, color="black", linewidth=0.8)
+        axes.axvline(0, color=TEXT, linewidth=0.8)
         axes.set_yticks(range(len(told)), [each.metric.replace("_", " ") for each in told])
         axes.set_ylim(len(told) - 0.5, -0.5)
         axes.xaxis.set_major_formatter(PercentFormatter(1))
@@ -149,7 +165,7 @@ def changed(found: Personalisation) -> bytes:
     return draw(paint, 1.2 + 0.35 * max(len(told), 1))
 
 
-def examined(found: Positions) -> bytes:
+def examined(found: Positions) -> str:
     """How likely each slot is looked at, with intervals."""
     told = [each for each in found.slots if each.examined is not None]
 
@@ -165,7 +181,7 @@ def examined(found: Positions) -> bytes:
     return draw(paint)
 
 
-def returned(found: Campaigns) -> bytes:
+def returned(found: Campaigns) -> str:
     """Value and cost of the campaigns most shown."""
     told = found.campaigns[:BARS_MAX]
 
@@ -181,7 +197,7 @@ def returned(found: Campaigns) -> bytes:
     return draw(paint, 1.4 + 0.3 * len(told))
 
 
-def divided(found: Fairness) -> bytes:
+def divided(found: Fairness) -> str:
     """Lorenz curves of exposure, among advertisers and among categories."""
 
     def paint(figure: Figure) -> None:
@@ -191,7 +207,7 @@ def divided(found: Fairness) -> bytes:
             (found.categories, "categories", "--"),
         ):
             axes.plot(np.linspace(0, 1, len(division.curve)), division.curve, line, color=INK, label=name)
-        axes.plot([0, 1], [0, 1], ":", color="black", label="everyone alike")
+        axes.plot([0, 1], [0, 1], ":", color=TEXT, label="everyone alike")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel("of them, the least shown first")

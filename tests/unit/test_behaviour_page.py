@@ -1,12 +1,12 @@
 """The report's page: safe, whole, readable without its pictures, and about nobody."""
 
-import base64
 import gzip
 import json
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import typer
@@ -17,6 +17,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 import msgspec
 
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
+from streams.behaviour import colours
 from streams.behaviour.gathered import Gatherer
 from streams.behaviour.page import page
 from streams.behaviour.report import Report, report
@@ -45,6 +46,14 @@ class _Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def pictures(html: str) -> list[str]:
+    """The SVG of each picture."""
+    start = "data:image/svg+xml,"
+    sources = [attributes["src"] or "" for tag, attributes in _Reader(html).tags if tag == "img"]
+    assert all(source.startswith(start) for source in sources)
+    return [unquote(source.removeprefix(start)) for source in sources]
 
 
 def whole() -> Report:
@@ -84,20 +93,29 @@ def test_the_page_asks_for_nothing(made: tuple[Report, str]) -> None:
     read = _Reader(made[1])
     for _, attributes in read.tags:
         for name in ("src", "href", "action", "data", "srcset", "poster"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:image/svg+xml;base64,"))
-    assert "http" not in re.sub(r"base64,[^\"]*|http-equiv", "", made[1])
+            assert (attributes.get(name) or "#").startswith(("#", "data:image/svg+xml,"))
+    assert "http" not in re.sub(r"svg\+xml,[^\"]*|http-equiv", "", made[1])
     assert any("default-src 'none'" in (attributes.get("content") or "") for _, attributes in read.tags)
-    for picture in re.findall(r"base64,([^\"]*)", made[1]):
-        svg = base64.b64decode(picture).decode()
+    for svg in pictures(made[1]):
         assert "<script" not in svg
-        assert not re.findall(r"href=\"(?!#|data:image/png)", svg)
+        assert not re.findall(r"href=\"(?!#)", svg)
+
+
+def test_pictures_have_no_colour_and_no_pixel_that_does_not_follow_the_scheme(made: tuple[Report, str]) -> None:
+    for svg in pictures(made[1]):
+        assert svg.count(colours.SHEET) == 1
+        drawn = svg.replace(colours.SHEET, "")
+        assert "<image" not in drawn
+        assert set(re.findall(r"(?:fill|stroke): ([^;\"]+)", drawn)) <= {
+            *("none", "var(--ground)", "var(--text)", "var(--ink)", "var(--second)"),
+        }
 
 
 def test_every_picture_has_words_and_its_numbers_behind_it(made: tuple[Report, str]) -> None:
     read = _Reader(made[1])
-    pictures = [attributes for tag, attributes in read.tags if tag == "img"]
-    assert len(pictures) == 7
-    assert all(len(attributes.get("alt") or "") > 30 for attributes in pictures)
+    shown = [attributes for tag, attributes in read.tags if tag == "img"]
+    assert len(shown) == 7
+    assert all(len(attributes.get("alt") or "") > 30 for attributes in shown)
     kinds = [tag for tag, _ in read.tags if tag in ("section", "img", "table")]
     for place, kind in enumerate(kinds):
         assert kind != "img" or kinds[place + 1] == "table"
@@ -110,7 +128,7 @@ def test_every_picture_has_words_and_its_numbers_behind_it(made: tuple[Report, s
 
 def test_the_page_and_the_numbers_name_nobody(made: tuple[Report, str]) -> None:
     told = made[1] + encode_json(made[0]).decode()
-    told += "".join(base64.b64decode(each).decode() for each in re.findall(r"base64,([^\"]*)", made[1]))
+    told += "".join(pictures(made[1]))
     assert "person-" not in told
     assert "placement-" not in told
 

@@ -110,10 +110,10 @@ def test_every_chart_says_what_it_shows_of_whom_and_its_latest_value() -> None:
 
 
 @pytest.mark.parametrize("viewport", [DESK, SMALL], ids=["wide", "narrow"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_of_it_can_be_read_and_reached(scheme: str, viewport: dict[str, int]) -> None:
+@pytest.mark.parametrize(("scheme", "language"), [("light", "en"), ("dark", "zh")])
+def test_all_of_it_can_be_read_and_reached(scheme: str, language: str, viewport: dict[str, int]) -> None:
     async def scenario() -> None:
-        async with full_page(Full(), color_scheme=scheme, viewport=viewport) as page:
+        async with full_page(Full(), language, color_scheme=scheme, viewport=viewport) as page:
             await assert_accessible(page)
             cut = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).map(node => node.outerHTML)"
             assert await page.locator(".wide, .long").evaluate_all(cut) == []

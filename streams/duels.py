@@ -10,9 +10,10 @@ import numpy as np
 
 from scoring.ids import id64
 from scoring.interleaving import Duel, picks
+from streams.oldest import give_up_oldest
 
 PENDING_MAX = 1_000_000
-"""Impressions whose outcome is not known, some 200 bytes each; beyond, the oldest is given up."""
+"""Impressions whose outcome is not known, some 200 bytes each; beyond, the oldest are given up."""
 EARLY_MAX = 100_000
 """Clicked outcomes whose impression has not been read; all but a moment's are of no interleaved placement."""
 
@@ -46,14 +47,12 @@ class Credits:
             duel.take(drafted.person, drafted.side)
             return
         self.pending[event] = drafted
-        if len(self.pending) > PENDING_MAX:
-            del self.pending[next(iter(self.pending))]
+        give_up_oldest(self.pending, PENDING_MAX)
 
     def settle(self, event: int, *, clicked: bool) -> Drafted | None:
         """Take an outcome; the impression that is to be credited for it, if there is one."""
         drafted = self.pending.pop(event, None)
         if drafted is None and clicked:
             self._early[event] = None
-            if len(self._early) > EARLY_MAX:
-                del self._early[next(iter(self._early))]
+            give_up_oldest(self._early, EARLY_MAX)
         return drafted if clicked else None

@@ -24,6 +24,7 @@ from scoring.trial import SUMS, Look, Trial
 from streams.control_wire import Allocation, ExperimentSetting
 from streams.duels import Credits, Drafted, side_of
 from streams.experiments import definition, next_cohort
+from streams.oldest import give_up_oldest
 from streams.wire import UNREADABLE, Id, SlotNumber, TimeMs
 
 Floats = npt.NDArray[np.float64]
@@ -149,7 +150,7 @@ class Referee:
         self._allocations: dict[str, Allocation] = {}
         self.credits = Credits()
         self.latest: dict[int, None] = {}
-        """Impressions by their event's 64-bit id, `REPEATS_MAX` of them, oldest first."""
+        """Impressions by their event's 64-bit id, `REPEATS_MAX` of them at most, oldest first."""
         self.unwatched_users = 0
         self.malformed = 0
 
@@ -244,8 +245,7 @@ class Referee:
         if event in self.latest:
             return True
         self.latest[event] = None
-        if len(self.latest) > REPEATS_MAX:
-            del self.latest[next(iter(self.latest))]
+        give_up_oldest(self.latest, REPEATS_MAX)
         return False
 
     def _count(self, place: int, category: int) -> None:

@@ -16,6 +16,7 @@ from scoring.tones import MEMORY
 from streams.decode import Record, Refusal
 from streams.letters import letter
 from streams.message import Message
+from streams.oldest import give_up_oldest
 from streams.review_state import AT, At, Heard, Known, Lesson, said_of, teach, tone_of
 from streams.topics import DAY_MS
 from streams.wire import UNREADABLE, Ad, Review, Tone
@@ -148,8 +149,7 @@ class Reviewer:
         if number in self._ids:
             return False
         self._ids[number] = None
-        if len(self._ids) > self._ids_max:
-            del self._ids[next(iter(self._ids))]
+        give_up_oldest(self._ids, self._ids_max)
         return True
 
     def hear(self, review: Review) -> None:

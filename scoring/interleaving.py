@@ -53,6 +53,15 @@ class Preference:
     p_value: float
 
 
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A moment of a duel: people who were shown both, clicks on the picks of either, and what these say."""
+
+    people: int
+    clicks: tuple[float, float]
+    preference: Preference | None
+
+
 @dataclass
 class Duel:
     """Clicks credited to each ranking, person by person: ``credit [U, 2]``; ``shown [U]``: who has seen both.
@@ -77,6 +86,11 @@ class Duel:
     def take(self, person: int, side: int) -> None:
         """A click of theirs on what ``side`` had picked; they were shown it."""
         self.credit[person, side] += 1
+
+    def score(self) -> Score:
+        """What is counted and known now, as `look` tells it."""
+        first, second = self.credit.sum(axis=0).tolist()
+        return Score(int(self.shown.sum()), (first, second), self.look())
 
     def look(self) -> Preference | None:
         """What is known now; None while too few have clicked, or clicked the picks of one of them.

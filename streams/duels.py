@@ -49,6 +49,10 @@ class Credits:
         self.pending[event] = drafted
         give_up_oldest(self.pending, PENDING_MAX)
 
+    def give_up(self, number: int) -> None:
+        """Wait no more for the outcomes of an experiment's impressions."""
+        self.pending = {event: drafted for event, drafted in self.pending.items() if drafted.number != number}
+
     def settle(self, event: int, *, clicked: bool) -> Drafted | None:
         """Take an outcome; the impression that is to be credited for it, if there is one."""
         drafted = self.pending.pop(event, None)

@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import Struct
 
-from scoring.interleaving import Duel, Preference
+from scoring.interleaving import Preference, Score
 from scoring.trial import Difference, Look
 from streams.control_wire import Allocation, ExperimentSetting
 from streams.experiments import definition
@@ -102,9 +102,9 @@ PREFERENCE = "preference"
 """The one metric of interleaved arms: the share of the clicks that each one's picks won."""
 
 
-def duel_report(setting: ExperimentSetting, duel: Duel, found: Preference | None, time_ms: int) -> ExperimentReport:
+def duel_report(setting: ExperimentSetting, score: Score, time_ms: int) -> ExperimentReport:
     """What an interleaved experiment shows: clicks and their share for each ranking, and which is preferred."""
-    clicks = duel.credit.sum(axis=0)
+    clicks, found = score.clicks, score.preference
     against = (
         {}
         if found is None
@@ -122,9 +122,9 @@ def duel_report(setting: ExperimentSetting, duel: Duel, found: Preference | None
     arms = tuple(
         ArmReport(
             arm=arm.arm,
-            users=int(duel.shown.sum()),
+            users=score.people,
             share=arm.share,
-            metrics={PREFERENCE: float(clicks[at] / max(clicks.sum(), 1)), "clicks": float(clicks[at])},
+            metrics={PREFERENCE: clicks[at] / max(sum(clicks), 1), "clicks": clicks[at]},
             against_first=against if at else {},
         )
         for at, arm in enumerate(setting.arms)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scoring.allocation import allocation
 from scoring.assignment import BOTH, OUTSIDE, Experiment
 from scoring.ids import MISSING, IdMap, id64, id64s
-from scoring.interleaving import Duel, Preference
+from scoring.interleaving import Duel, Score
 from scoring.policies import arms_of
 from scoring.rows import Rows
 from scoring.trial import SUMS, Look, Trial
@@ -91,7 +91,8 @@ class Watched:
     exposed_ms: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     exposed_after: Floats = field(default_factory=lambda: np.empty((0, len(FROM_IMPRESSIONS))))
     last: Look | None = None
-    preference: Preference | None = None
+    score: Score | None = None
+    """Of an interleaved one: what was seen last of its clicks."""
 
     @classmethod
     def of(cls, setting: ExperimentSetting) -> Self:
@@ -102,9 +103,7 @@ class Watched:
         """As it stays once stopped: what was seen last, without what was kept of its users to judge it by."""
         end = {field: getattr(setting, field) for field in ("status", "reason", "time_ms", "revision")}
         told = msgspec.structs.replace(self.setting, **end)
-        return Watched(
-            told, Trial(self.trial.shares), self.allocation, self.duel, last=self.last, preference=self.preference
-        )
+        return Watched(told, Trial(self.trial.shares), self.allocation, last=self.last, score=self.score)
 
     @property
     def experiment(self) -> Experiment:
@@ -170,7 +169,7 @@ class Referee:
             if known.setting.experiment != setting.experiment:
                 raise ValueError(f"its number {setting.number} is that of {known.setting.experiment}")
             if setting.status == "stopped":
-                self.watched[setting.number] = known.ended(setting)
+                self._end(known, setting)
                 return
             if known.setting.status == "stopped":
                 return  # for good: the topic is read whole, at every start
@@ -190,7 +189,12 @@ class Referee:
             told = settings.get(watched.setting.experiment)
             if told is None or told.number != watched.setting.number:
                 over = msgspec.structs.replace(watched.setting, status="stopped", reason="taken back")
-                self.watched[over.number] = watched.ended(over)
+                self._end(watched, over)
+
+    def _end(self, watched: Watched, setting: ExperimentSetting) -> None:
+        """Let go of its users, and of impressions of theirs whose outcome is not known."""
+        self.watched[setting.number] = watched.ended(setting)
+        self.credits.give_up(setting.number)
 
     def allocate(self, told: Allocation) -> None:
         """Take an experiment's newest cohorts, which may come before the experiment.
@@ -355,7 +359,7 @@ class Referee:
         """
         for watched in self.watched.values():
             if watched.setting.status == "running":
-                watched.preference = watched.duel.look() if watched.duel else None
+                watched.score = watched.duel.score() if watched.duel else None
                 cohort = watched.experiment.cohort(self.ids[: self.users]) if watched.allocation else None
                 watched.last = watched.trial.look(self.totals[: self.users], cohort)
         return [self.watched[number] for number in sorted(self.watched) if self.watched[number].last is not None]

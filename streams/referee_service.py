@@ -230,8 +230,8 @@ class RefereeService:
                 await self._tell(further)
                 self._referee.allocate(further)
                 log.info("cohort let in", experiment=setting.experiment, shares=further.cohorts[-1].shares)
-            if watched.duel is not None:
-                reports.append(duel_report(setting, watched.duel, watched.preference, now_ms))
+            if watched.score is not None:
+                reports.append(duel_report(setting, watched.score, now_ms))
             else:
                 reports.append(report(setting, watched.last, now_ms, watched.allocation))
         topic = self._settings.topic_prefix + EXPERIMENT_REPORTS

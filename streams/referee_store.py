@@ -11,16 +11,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from scoring.interleaving import Duel, Preference
+from scoring.interleaving import Duel, Preference, Score
 from scoring.trial import SUMS, Difference, Look, Trial
 from streams.control_wire import ExperimentSetting
 from streams.duels import Drafted
 from streams.experiments import definition
 from streams.referee import FROM_IMPRESSIONS, FROM_ROWS, Referee, Watched
 
-VERSION = 2
-"""A file of version 1 is read: its sums are of all that people did, of impressions or not; those go on from there.
-Impressions were what diversity was of, and no last look was kept."""
+VERSION = 3
+"""Files of former versions are read. In one of version 1 sums are of all that people did, of impressions or not; those
+go on from there. Impressions were what diversity was of, and no last look was kept. Up to version 2 interleaved
+experiments that had ended kept their users, and of clicks was told what they say alone."""
 Offsets = dict[tuple[str, int], int]
 """Next offset by topic and partition."""
 Ids = dict[str, str]
@@ -58,7 +59,7 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
             "evidence": [[metric, arm, most] for (metric, arm), most in trial.evidence.items()],
             "split_evidence": trial.split_evidence,
             "last": None if watched.last is None else _told(watched.last),
-            "preference": None if watched.preference is None else dataclasses.asdict(watched.preference),
+            "score": None if watched.score is None else dataclasses.asdict(watched.score),
         }
         if (duel := watched.duel) is not None:
             arrays |= {f"{number}.credit": duel.credit[:users], f"{number}.shown": duel.shown[:users]}
@@ -92,14 +93,18 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
     try:
         with np.load(file, allow_pickle=False) as npz:
             about = json.loads(npz["about"].tobytes())
-            if about["version"] not in (1, VERSION):
+            if about["version"] not in (1, 2, VERSION):
                 raise StoreError(f"{file} has version {about['version']}, expected {VERSION}; delete it to start anew")
-            saved = dict(npz) if about["version"] == VERSION else _of_version_1(dict(npz), about["experiments"])
+            saved, experiments = dict(npz), about["experiments"]
+            if about["version"] == 1:
+                saved = _of_version_1(saved, experiments)
+            if about["version"] < VERSION:
+                _of_version_2(saved, experiments)
         referee.restore(saved["ids"], saved["totals"], saved["gone"], saved["category"], saved["seen"])
         referee.latest = dict.fromkeys(saved["latest"].tolist())
         for event, *drafted in saved["pending"].reshape(-1, 4).tolist() if "pending" in saved else []:
             referee.credits.pending[event] = Drafted(*drafted)
-        for number, told in about["experiments"].items():
+        for number, told in experiments.items():
             referee.watched[int(number)] = _watched(number, told, saved)
     except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
         raise StoreError(f"{file} cannot be read ({error}); delete it to start anew from the topics") from error
@@ -121,7 +126,7 @@ def _watched(number: str, told: dict[str, Any], saved: Mapping[str, npt.NDArray[
         split_evidence=told["split_evidence"],
     )
     duel = None
-    if setting.interleaved:
+    if f"{number}.credit" in saved:
         duel = Duel(credit=saved[f"{number}.credit"], shown=saved[f"{number}.shown"])
         duel.width, duel.evidence = told["width"], told["duel_evidence"]
     return Watched(
@@ -132,7 +137,7 @@ def _watched(number: str, told: dict[str, Any], saved: Mapping[str, npt.NDArray[
         exposed_ms=saved[f"{number}.exposed_ms"],
         exposed_after=saved[f"{number}.exposed_after"],
         last=None if told["last"] is None else _look(told["last"]),
-        preference=None if told["preference"] is None else Preference(**told["preference"]),
+        score=None if told["score"] is None else _score(**told["score"]),
     )
 
 
@@ -146,6 +151,11 @@ def _look(told: dict[str, Any]) -> Look:
         for metric, arms in told["differences"].items()
     }
     return Look(**told | {"users": np.array(told["users"], dtype=np.int64), "differences": differences})
+
+
+def _score(people: int, clicks: list[float], preference: dict[str, float] | None) -> Score:
+    first, second = clicks
+    return Score(people, (first, second), None if preference is None else Preference(**preference))
 
 
 def _of_version_1(
@@ -162,3 +172,20 @@ def _of_version_1(
         out[f"{number}.exposed_after"] = out["totals"][:, FROM_IMPRESSIONS]
         told |= {"last": None, "preference": None}
     return out
+
+
+def _of_version_2(saved: dict[str, npt.NDArray[Any]], experiments: dict[str, dict[str, Any]]) -> None:
+    """Bring ``saved`` and ``experiments``, of a file of version 2, to this one."""
+    ended = [int(number) for number, told in experiments.items() if told["setting"]["status"] == "stopped"]
+    for number, told in experiments.items():
+        preference, told["score"] = told.pop("preference"), None
+        if (credit := saved.get(f"{number}.credit")) is None:
+            continue
+        if told["last"] is not None:  # it was looked at
+            people, clicks = int(saved[f"{number}.shown"].sum()), credit.sum(axis=0).tolist()
+            told["score"] = {"people": people, "clicks": clicks, "preference": preference}
+        if int(number) in ended:
+            del saved[f"{number}.credit"], saved[f"{number}.shown"]
+    if "pending" in saved:
+        waiting = saved["pending"].reshape(-1, 4)
+        saved["pending"] = waiting[~np.isin(waiting[:, 1], ended)]

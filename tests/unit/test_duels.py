@@ -122,7 +122,7 @@ def test_the_referee_credits_clicks_tells_who_is_preferred_and_goes_on_after_a_r
     played(referee, range(10, 310), 0.7)
     assert referee.malformed == 1
     (watched,) = referee.look()
-    told = duel_report(setting, watched.duel, watched.preference, 9)
+    told = duel_report(setting, watched.score, 9)
     assert decode_report(encode_report(told)) == told
     assert "warmer is preferred: its picks win 7" in told.verdict
     assert told.arms[1].against_first["preference"].low > 0
@@ -135,18 +135,87 @@ def test_the_referee_credits_clicks_tells_who_is_preferred_and_goes_on_after_a_r
     for one in (referee, again):
         one.take_outcomes([outcome("waits", True)])
         played(one, range(400, 450), 0.7)
-    assert again.look()[0].preference == referee.look()[0].preference
+    assert again.look()[0].score == referee.look()[0].score
     assert again.watched[1].duel.credit.sum() == 351
     ended = stop(setting, "warmer won", 9)
-    assert duel_report(ended, watched.duel, watched.preference, 9).verdict == "stopped: warmer won"
+    assert duel_report(ended, watched.score, 9).verdict == "stopped: warmer won"
 
 
 def test_rankings_that_are_alike_are_not_told_apart():
     referee = Referee()
     referee.follow(start(draft(), 1.0, 2))
     (watched,) = referee.look()
-    assert duel_report(watched.setting, watched.duel, None, 9).verdict == "too few people clicked picks of each yet"
+    assert duel_report(watched.setting, watched.score, 9).verdict == "too few people clicked picks of each yet"
     played(referee, range(200), 0.5)
     (watched,) = referee.look()
-    told = duel_report(watched.setting, watched.duel, watched.preference, 9)
+    told = duel_report(watched.setting, watched.score, 9)
     assert told.verdict == "neither ranking is surely preferred yet"
+
+
+def looked_at() -> tuple[Referee, ExperimentSetting]:
+    """A referee that looked at a duel with a winner, one impression of which has no outcome yet."""
+    referee, setting = Referee(), start(draft(), 1.0, 2)
+    referee.follow(setting)
+    referee.take_impressions([shown(1, 0, "waits")])
+    played(referee, range(10, 310), 0.7)
+    referee.look()
+    return referee, setting
+
+
+def restarted(referee: Referee, file: Path) -> Referee:
+    save(file, referee, {}, {})
+    again = Referee()
+    load(file, again)
+    return again
+
+
+@pytest.mark.parametrize("why", ["warmer won", "taken back"])
+def test_a_duel_that_is_over_keeps_its_score_and_none_of_its_people(why: str, tmp_path: Path) -> None:
+    referee, setting = looked_at()
+    told = referee.watched[1].score
+    assert told is not None
+    assert told.preference is not None
+    if why == "taken back":
+        referee.keep({})
+    else:
+        referee.follow(stop(setting, why, 9))
+    for again in (referee, restarted(referee, tmp_path / "x.npz")):
+        again.follow(setting)  # the topic is read whole, every time
+        assert again.credits.pending == {}
+        played(again, range(310, 320), 0.0)
+        again.take_outcomes([outcome("waits", True)])
+        (watched,) = again.look()
+        assert (watched.duel, watched.score) == (None, told)
+        assert again.credits.pending == {}
+        assert duel_report(watched.setting, told, 9).verdict == f"stopped: {why}"
+
+
+def test_the_end_of_a_duel_takes_nothing_from_another(tmp_path: Path) -> None:
+    referee, setting = looked_at()
+    other = msgspec.structs.replace(setting, experiment="colder", number=2)
+    referee.follow(other)
+    name = {"placement_id": "0-1-1-5.2-2", "slot": 1}
+    referee.take_impressions([encode_json(msgspec.json.decode(shown(5, 0, "others")) | name)])
+    referee.follow(stop(setting, "warmer won", 9))
+    again = restarted(referee, tmp_path / "x.npz")
+    again.take_outcomes([outcome("others", True), outcome("waits", True)])
+    assert [one.score and sum(one.score.clicks) for one in again.look()] == [300, 1]
+
+
+def test_of_a_duel_that_was_over_in_a_file_of_version_2_the_score_stays(tmp_path: Path) -> None:
+    referee, _ = looked_at()
+    told, file = referee.watched[1].score, tmp_path / "x.npz"
+    save(file, referee, {}, {})
+    with np.load(file) as npz:
+        saved = dict(npz)
+    about = msgspec.json.decode(saved["about"].tobytes()) | {"version": 2}
+    about["experiments"]["1"]["preference"] = about["experiments"]["1"].pop("score")["preference"]
+    for status, people in (("running", True), ("stopped", False)):
+        about["experiments"]["1"]["setting"]["status"] = status
+        np.savez(file, allow_pickle=False, **saved | {"about": np.frombuffer(encode_json(about), dtype=np.uint8)})
+        again = Referee()
+        load(file, again)
+        assert again.watched[1].score == told
+        assert (again.watched[1].duel is not None) == people == bool(again.credits.pending)
+        (watched,) = again.look()
+        assert watched.score == told

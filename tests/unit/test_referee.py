@@ -229,7 +229,7 @@ def test_a_file_of_the_former_version_is_read(tmp_path: Path) -> None:
     about = json.loads(saved["about"].tobytes()) | {"version": 1}
     del about["topics"]
     for told in about["experiments"].values():
-        del told["last"], told["preference"]
+        del told["last"], told["score"]
     former = {name: array[:, :-1] if name in ("totals", "1.before") else array for name, array in saved.items()}
     for name in ("gone", "latest", "1.exposed_after"):
         del former[name]

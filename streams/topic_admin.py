@@ -132,15 +132,18 @@ def configure(bootstrap: str, prefix: str = "", replication: int = 1) -> list[st
         for topic in TABLE
         if prefix + topic.name in there
     ]
-    if resources:
-        for resource, future in admin.incremental_alter_configs(resources, request_timeout=ANSWER_S).items():
-            _answer(future, f"{bootstrap} does not configure {resource.name}")
+    if not resources:
+        return []
+    answers = admin.incremental_alter_configs(resources, request_timeout=ANSWER_S)
+    configured = _answers(answers, f"{bootstrap} does not configure")
     wanted = {prefix + topic.name: topic.cleanup for topic in TABLE}
     _until(
-        lambda: all(found in (None, wanted[name]) for name, found in _config(admin, bootstrap, there, CLEANUP).items()),
+        lambda: all(
+            found in (None, wanted[name]) for name, found in _config(admin, bootstrap, configured, CLEANUP).items()
+        ),
         f"{bootstrap} does not report the configs {ANSWER_S:.0f} s after setting them.",
     )
-    return [resource.name for resource in resources]
+    return [*configured]
 
 
 def check(bootstrap: str, partitions: int, prefix: str = "") -> list[Problem]:
@@ -151,7 +154,7 @@ def check(bootstrap: str, partitions: int, prefix: str = "") -> list[Problem]:
     admin = _admin(bootstrap)
     there = _describe(admin, bootstrap, names(prefix))
     cleanups = _config(admin, bootstrap, there, CLEANUP)
-    seen = {name: Seen(len(topic.partitions), cleanups[name]) for name, topic in there.items()}
+    seen = {name: Seen(len(there[name].partitions), cleanup) for name, cleanup in cleanups.items()}
     return compare(seen, partitions, prefix, f"--bootstrap {bootstrap}")
 
 
@@ -223,11 +226,16 @@ def _describe(admin: Any, bootstrap: str, wanted: Collection[str]) -> dict[str, 
     return found
 
 
-def _answer(future: Any, failure: str) -> Any:
-    try:
-        return future.result()
-    except KafkaException as error:
-        raise TopicsError(f"{failure}: {error.args[0].str()}") from error
+def _answers(futures: Mapping[Any, Any], failure: str) -> dict[str, Any]:
+    """What is said of each topic, by full name; of those that were deleted since they were described, nothing."""
+    found = {}
+    for resource, future in futures.items():
+        try:
+            found[resource.name] = future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise TopicsError(f"{failure} {resource.name}: {error.args[0].str()}") from error
+    return found
 
 
 def _silent(bootstrap: str, error: KafkaException) -> str:
@@ -239,16 +247,13 @@ def _silent(bootstrap: str, error: KafkaException) -> str:
 
 
 def _config(admin: Any, bootstrap: str, there: Collection[str], config: str) -> dict[str, str | None]:
-    """Each topic's value of one config; None where the broker reports none."""
+    """Value of one config of each topic that is still there; None where the broker reports none."""
     if not there:
         return {}
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in there]
-    found = {}
-    for resource, future in admin.describe_configs(resources, request_timeout=ANSWER_S).items():
-        configs = _answer(future, f"{bootstrap} does not describe the configs of {resource.name}")
-        entry = configs.get(config)
-        found[resource.name] = entry.value if entry else None
-    return found
+    answers = admin.describe_configs(resources, request_timeout=ANSWER_S)
+    found = _answers(answers, f"{bootstrap} does not describe the configs of")
+    return {name: entry.value if (entry := configs.get(config)) else None for name, configs in found.items()}
 
 
 def _until(holds: Callable[[], bool], failure: str) -> None:

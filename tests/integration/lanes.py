@@ -1,7 +1,6 @@
 """A lane on a real broker, driven by hand: for tests of what happens between two of its steps."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from deploy.brokers import Broker
 from scoring.events import Source
@@ -276,15 +278,32 @@ def repartition(bootstrap: str, name: str, partitions: int) -> None:
 
 
 def delete(bootstrap: str, name: str) -> None:
-    """Delete a topic, and wait until it is gone."""
+    """Delete a topic, and wait until it is gone; in a thread of its own."""
     from confluent_kafka.admin import AdminClient
 
     admin = AdminClient({"bootstrap.servers": bootstrap})  # to be held: with it goes the answer
     admin.delete_topics([name])[name].result()
-    deadline = time.monotonic() + DEADLINE_S
-    while name in topic_admin.partition_counts(bootstrap, [name]):
-        assert time.monotonic() < deadline, f"{name} is still there {DEADLINE_S:.0f} s after it was deleted"
-        time.sleep(LOOK_AGAIN_S)
+    asyncio.run(_gone(bootstrap, name))
+
+
+async def _gone(bootstrap: str, name: str) -> None:
+    """Wait until no node tells of the topic, each asked by itself: they do not hear of its end at the same moment."""
+    client = AIOKafkaClient(bootstrap_servers=bootstrap)
+    try:
+        await client.bootstrap()
+        async with asyncio.timeout(DEADLINE_S):
+            for node in client.cluster.brokers():
+                while await _tells(client, node.nodeId, name):  # noqa: ASYNC110 - a broker: no event to await
+                    await asyncio.sleep(LOOK_AGAIN_S)
+    finally:
+        await client.close()
+
+
+async def _tells(client: AIOKafkaClient, node: int, name: str) -> bool:
+    """Whether a node tells of a topic."""
+    told = await client.send(node, MetadataRequest([name], allow_auto_topic_creation=False))
+    ((error, *_),) = told.topics
+    return bool(error != UnknownTopicOrPartitionError.errno)
 
 
 def recreate(bootstrap: str, prefix: str, topic: str = "ad-impressions", partitions: int = 1) -> None:

@@ -5,8 +5,9 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -19,7 +20,7 @@ from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.process import Process
 from streams import topic_admin, topics
 from streams.cli import app
-from tests.integration.lanes import DEADLINE_S
+from tests.integration.lanes import DEADLINE_S, delete
 from tests.needs import lacking
 
 pytestmark = pytest.mark.integration
@@ -178,6 +179,31 @@ def test_configure_mends_a_cleanup_policy(broker: Broker, topic_prefix: str, mon
     topic_admin.configure(broker.bootstrap, topic_prefix)
 
     assert topic_admin.check(broker.bootstrap, 2, topic_prefix) == []
+
+
+def test_a_topic_that_is_deleted_while_it_is_configured_or_checked_is_missing_and_made_anew(
+    kafka: Broker, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kafka.transactions:
+        pytest.skip("the embedded broker takes configs of topics that it does not have")
+    topic_admin.create(kafka.bootstrap, 2, topic_prefix)
+    clicks, describe = topic_prefix + topics.CLICKS, topic_admin._describe
+
+    def described(admin: AdminClient, bootstrap: str, wanted: Collection[str]) -> dict[str, Any]:
+        there = describe(admin, bootstrap, wanted)
+        if clicks in there:
+            delete(bootstrap, clicks)
+        return there
+
+    with monkeypatch.context() as hasty:
+        hasty.setattr(topic_admin, "_describe", described)
+        configured = topic_admin.configure(kafka.bootstrap, topic_prefix)
+    assert {*configured} == {*topics.names(topic_prefix)} - {clicks}
+    assert topic_admin.create(kafka.bootstrap, 2, topic_prefix) == [clicks]
+    with monkeypatch.context() as hasty:
+        hasty.setattr(topic_admin, "_describe", described)
+        (problem,) = topic_admin.check(kafka.bootstrap, 2, topic_prefix)
+    assert (problem.topic, problem.what) == (clicks, "missing")
 
 
 def test_topics_made_or_configured_later_have_as_many_copies_as_those_beside_them(

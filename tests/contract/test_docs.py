@@ -50,6 +50,12 @@ def test_every_command_in_the_documents_exists(said: str) -> None:
     assert CliRunner().invoke(app, [*_path(words), "--help"]).exit_code == 0
 
 
+@pytest.mark.parametrize("page", PAGES[:3], ids=lambda page: page.name)
+def test_lines_that_every_change_may_touch_are_as_long_as_those_of_the_source(page: Path) -> None:
+    long = [number for number, line in enumerate(page.read_text().splitlines(), start=1) if len(line) > 120]
+    assert long == []
+
+
 def _leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Paths of all commands that do something."""
     below = getattr(command, "commands", {})

@@ -30,6 +30,13 @@ def test_a_person_is_found_by_key_by_hash_and_by_name(record: Record, found: boo
     assert Search(["ann"]).finds(record) is found
 
 
+def test_a_person_is_found_by_any_of_their_pseudonyms() -> None:
+    for name in ("ann", "a-ann"):
+        found = Search(["ann", "a-ann"]).finds
+        assert found(kept(name.encode()))
+        assert found(kept(b"bob", b'{"user_id":"%b"}' % name.encode()))
+
+
 @pytest.mark.parametrize(
     ("user", "value", "found"),
     [
@@ -73,8 +80,9 @@ def test_of_a_compacted_topic_the_newest_record_of_a_key_is_current_and_what_it_
     erased = trace(CHANGELOG, (b"ann", True, 1), (b"ann", False, 5))
     assert (erased.current, erased.former, erased.tombstones, erased.held) == (0, 1, 1, 1)
     assert erased.newest_ms == 1
-    assert not verdict([erased], [])  # until compaction has been there
-    assert verdict([trace(CHANGELOG, (b"ann", False, 5))], [])
+    gone = trace(CHANGELOG, (b"ann", False, 5))
+    assert not verdict([erased, gone], [])  # until compaction has been there
+    assert verdict([gone], [])
 
 
 def test_of_a_topic_that_keeps_everything_all_is_current_until_its_retention_ends() -> None:
@@ -88,3 +96,7 @@ def test_what_a_person_has_asked_for_stays_and_is_nothing_that_is_held() -> None
     told = trace(CONTROL, (asked, True, 3))
     assert (told.requests, told.held) == (1, 0)
     assert verdict([told], [])
+    named = trace(CONTROL, (asked, True, 3), (b"another", True, 4))
+    assert (named.requests, named.held) == (1, 1)
+    elsewhere = trace("dead-letters", (asked, True, 3))  # one that was refused, say
+    assert (elsewhere.requests, elsewhere.held) == (0, 1)

@@ -13,6 +13,8 @@ from streams.control import Control
 from streams.control_changes import after
 from streams.control_wire import ControlMessage, ModelRoles, ModelStatus, PushedModel
 from streams.model_roles import (
+    CLICKS_MIN,
+    OUTCOMES_MIN,
     Limits,
     Record,
     RolesError,
@@ -52,7 +54,7 @@ def test_a_model_goes_from_shadow_to_canary_to_live_and_back() -> None:
     roles = rolled_back(roles, 6, "it was not")
     assert (roles.live, roles.former, state_of(roles, OTHER)) == (NEW, ("",), "pushed")
     roles = rolled_back(roles, 7)
-    assert (roles.live, roles.former) == ("", ())
+    assert (roles.live, roles.former, roles.revision) == ("", (), 7)
     with pytest.raises(RolesError, match="nothing to go back to"):
         rolled_back(roles, 8)
 
@@ -92,8 +94,18 @@ def test_no_more_promotions_are_remembered_than_can_be_taken_back() -> None:
     assert roles.former == tuple(f"m-{number:08x}" for number in range(10, 2, -1))
 
 
-def test_nothing_speaks_against_a_model_with_outcomes_as_predicted() -> None:
-    assert objections(PUSHED, Record.of([status(0), status(1)]), Limits()) == []
+@pytest.mark.parametrize(
+    "statuses",
+    [
+        [status(0), status(1)],
+        [status(0, outcomes=OUTCOMES_MIN, clicks=CLICKS_MIN)],
+        [status(0, outcomes=OUTCOMES_MIN, clicks=50, predicted=40.0)],
+        [status(0, outcomes=OUTCOMES_MIN, clicks=40, predicted=50.0)],
+    ],
+    ids=["two lanes", "no more than is asked for", "as many clicks as may be", "as few"],
+)
+def test_nothing_speaks_against_a_model_with_outcomes_as_predicted(statuses: list[ModelStatus]) -> None:
+    assert objections(PUSHED, Record.of(statuses), Limits()) == []
 
 
 @pytest.mark.parametrize(
@@ -147,6 +159,8 @@ def test_a_record_is_the_sum_of_its_lanes() -> None:
     assert record.calibration == pytest.approx(1.0)
     assert record.gain == pytest.approx(0.1)
     assert (record.candidates, record.mean_difference, record.largest_difference) == (400, 0.02, 0.4)
+    nobody = Record.of([])
+    assert (nobody.calibration, nobody.gain, nobody.mean_difference, nobody.largest_difference) == (None, None, 0, 0)
 
 
 def topic_of(*messages: ControlMessage) -> Topic:

@@ -14,7 +14,8 @@ import pytest
 from scoring.attention import AttentionModel, ModelError, load
 from scoring.models import Models, Roles
 from streams.control import Control
-from streams.control_wire import ModelRoles, PushedModel
+from streams.control_wire import ArmSetting, ModelRoles, PushedModel
+from streams.experiments import create, ramp_to, start, stop
 from streams.model_switch import PAUSE_S, PAUSE_S_MAX, ModelSwitch
 from streams.settings import Settings
 from tests.models import gives_fewer, toy_model
@@ -82,6 +83,30 @@ def test_roles_told_and_taken_while_others_are_settled_leave_the_event_loop_free
     assert not failures
 
 
+def test_models_that_arms_of_experiments_name_are_played_and_other_news_of_experiments_are_none() -> None:
+    control, models, played = Control(), Held(), list[tuple[str, ...]]()
+    arms = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="newer", share=0.5, model="m-00000001"))
+    draft = create({}, "newer", arms=arms, layer="ranking", width=1.0, primary="ctr", guardrails=(), time_ms=1)
+    running = start(draft, 0.1, 2)
+
+    async def follow() -> None:
+        await Counted(Settings(home=Path()), control, models, AtOnce(), _ends).on_start()
+        models.on_play = lambda roles: played.append(roles.arms)
+        for news in (running, ramp_to(running, 0.5, 3), stop(ramp_to(running, 0.5, 3), "enough", 4)):
+            assert control.take([told(news, control.next_offset)]) == 0
+            for _ in range(ROUNDS_MAX):
+                await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    asyncio.run(follow())
+    assert played == [("m-00000001",), ()]
+
+
+def _ends(error: BaseException) -> None:
+    raise AssertionError("it ends the process") from error
+
+
 @pytest.fixture
 def old(tmp_path: Path) -> AttentionModel:
     return load(toy_model(tmp_path / "old"))
@@ -97,7 +122,7 @@ class Failing(ModelSwitch):
 
     def __init__(self, models: Models, model: AttentionModel, failures: list[Exception]) -> None:
         control = Control()
-        super().__init__(Settings(home=Path()), control, models, AtOnce(), self._ends, sleep=self._paused)
+        super().__init__(Settings(home=Path()), control, models, AtOnce(), _ends, sleep=self._paused)
         self.model, self.failures, self.pauses = model, failures, list[tuple[float, str]]()
         self.control = control
 
@@ -110,9 +135,6 @@ class Failing(ModelSwitch):
     async def _paused(self, pause_s: float) -> None:
         assert self._models.live is self._models.base
         self.pauses.append((pause_s, self._models.refused[self.model.version]))
-
-    def _ends(self, error: BaseException) -> None:
-        raise AssertionError("it ends the process") from error
 
     def promote(self) -> None:
         """Make the model live, and let the switch follow until it is, or is refused, and for a while."""

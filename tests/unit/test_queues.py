@@ -119,7 +119,7 @@ def test_records_and_bytes_are_bounded_each_topic_by_itself() -> None:
 
     one = clicked(1)
     size = len(one[0].key or b"") + len(one[0].value or b"")
-    narrow = queues(bytes_max=size + 1)
+    narrow = queues(bytes_max=2 * size)
     narrow.put(Source.CLICK, one)
     assert narrow.has_room(Source.CLICK)
     narrow.put(Source.CLICK, one)

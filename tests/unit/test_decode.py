@@ -78,6 +78,24 @@ def test_what_an_event_says_of_experiments_is_read_whatever_comes_with_it() -> N
         assert out.events["seal"].tolist() == [0, 255][: len(given)]
 
 
+@pytest.mark.parametrize(
+    ("says", "column", "number"),
+    [({"placement_id": "0-1-2-3.1-0"}, "placement", id64("0-1-2-3.1-0")), ({"seal": "ff"}, "seal", 255)],
+    ids=["placement", "seal"],
+)
+def test_what_one_event_says_of_its_price_is_read_beside_another_that_says_nothing(
+    says: dict[str, str], column: str, number: int
+) -> None:
+    out = decoded([record(impression("a", **says)), record(impression("b", event_id="e2"), offset=1)])
+    assert int(out.events[column][0]) == number
+
+
+def test_the_lanes_time_is_the_newest_event_so_far() -> None:
+    times_ms = [START_MS, START_MS + 5, START_MS + 2, START_MS + 9]
+    given = [record(impression("a", event_id=f"e{ms}", time_ms=ms), offset=at) for at, ms in enumerate(times_ms)]
+    assert decoded(given).events["stream_ms"].tolist() == [START_MS, START_MS + 5, START_MS + 5, START_MS + 9]
+
+
 def test_a_purchase_becomes_a_row_of_columns_as_of_the_impression_it_answers() -> None:
     told: dict[str, Any] = {
         "kind": "purchase",

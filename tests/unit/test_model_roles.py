@@ -49,10 +49,12 @@ def test_a_model_goes_from_shadow_to_canary_to_live_and_back() -> None:
     assert (roles.shadow, roles.shadow_share, roles.canary, roles.canary_share) == ("", 0.0, NEW, 0.1)
     roles = promoted(roles, NEW, 3, "it is better")
     assert (roles.live, roles.former, roles.canary, roles.reason) == (NEW, ("",), "", "it is better")
+    assert not roles.forced
     roles = promoted(with_shadow(roles, OTHER, 0.5, 4), OTHER, 5)
     assert (roles.live, roles.former, state_of(roles, NEW)) == (OTHER, (NEW, ""), "former")
     roles = rolled_back(roles, 6, "it was not")
     assert (roles.live, roles.former, state_of(roles, OTHER)) == (NEW, ("",), "pushed")
+    assert not roles.forced
     roles = rolled_back(roles, 7)
     assert (roles.live, roles.former, roles.revision) == ("", (), 7)
     with pytest.raises(RolesError, match="nothing to go back to"):

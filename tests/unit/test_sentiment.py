@@ -80,7 +80,10 @@ def test_what_was_learnt_comes_back_to_the_last_bit_and_goes_on_alike():
         (_HEAD.pack(0.0, 1) + b"x", "buffer size must be a multiple"),
         (_HEAD.pack(float("nan"), 1), "finite"),
         (_HEAD.pack(0.0, 1) + np.array([(1, np.inf, 1.0)], dtype=_WEIGHT).tobytes(), "finite"),
-        (_HEAD.pack(0.0, 1) + np.array([(FEATURES, 1.0, 1.0)], dtype=_WEIGHT).tobytes(), "a bucket of its own"),
+        (
+            _HEAD.pack(0.0, 1) + np.array([(1, 1.0, 1.0), (FEATURES, 1.0, 1.0)], dtype=_WEIGHT).tobytes(),
+            "a bucket of its own",
+        ),
         (_HEAD.pack(0.0, 1) + np.array([(1, 1.0, 1.0)] * 2, dtype=_WEIGHT).tobytes(), "a bucket of its own"),
     ],
 )

@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from streams import topics
 from streams.connection import aiokafka_options
+from streams.leaving import leave
 from streams.settings import Settings
 from streams.wire import Ad, Click, Impression, Review, encode_json
 
@@ -28,7 +29,7 @@ class Outbox:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._producer.stop()
+        await leave("the producer of the demo", self._producer.stop())
 
     async def send(self, topic: str, key: str, value: Ad | Click | Impression | Review | None) -> None:
         """Hand one message to the producer; None is a tombstone. Raises what an earlier one failed with."""

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 WRITTEN = (topics.ADS, topics.CLICKS, topics.AD_IMPRESSIONS)
 """Topics that must be there: to write to one that is not might make it, as no shop has it."""
 TAKE_OFF_WITHIN_S = 10.0
-"""Of a broker that is there it takes milliseconds; one that is not is waited for no longer."""
+"""Of a broker that is there it takes milliseconds; one that is not is waited for no longer, but for the farewell."""
 
 
 async def visit(plan: Plan, settings: Settings, show: Show) -> Report:

@@ -12,6 +12,8 @@ from aiokafka import AIOKafkaProducer
 from deploy.brokers import BrokerError
 from deploy.brokers.embedded import EmbeddedBroker
 from streams import topic_admin, topics
+from streams.client import ViewError
+from streams.demo.outbox import Outbox
 from streams.demo.report import Snapshot
 from streams.demo.run import LANES, Demo
 from streams.demo.shopping import Plan
@@ -109,3 +111,20 @@ def test_a_demo_ends_with_the_reason_where_its_worker_or_broker_answers_no_more(
     with pytest.raises(error, match=said):
         asyncio.run(demo.run())
     assert demo._worker._child is None
+
+
+def test_whoever_sends_to_a_broker_that_is_gone_ends_with_the_reason_and_does_not_wait_for_deliveries(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.leaving.FAREWELL_S", 0.5)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(20), Outbox(Settings(bootstrap=broker.bootstrap)) as outbox:
+            await outbox.send(topics.CLICKS, "user-1", None)
+            await outbox.flush()
+            os.kill(broker.pids[0], signal.SIGKILL)
+            await outbox.send(topics.CLICKS, "user-1", None)
+            raise ViewError("the view stopped reading")
+
+    with pytest.raises(ViewError, match="stopped reading"):
+        asyncio.run(scenario())

@@ -9,7 +9,7 @@ from streams.clock import tick_ms
 FETCHES_A_STEP = 8
 """While all lanes are in step: a record comes to its lane's queue within an eighth of what it has to wait anyway."""
 BUSY_MIN_MS = 8
-"""Between two of these: where steps are shorter, one fetch brings the next records of several."""
+"""Left alone so long at least, unless a step ends first: a fetch takes the core 1 ms, so an eighth of it at most."""
 
 
 class Tokens:
@@ -36,7 +36,7 @@ class Tokens:
 
     @property
     def patience_ms(self) -> float:
-        """How long to leave the lanes alone: the busier the core the longer, since a fetch takes it 1 ms."""
+        """How long to leave the lanes alone where no step ends: the busier the core the longer."""
         return max(BUSY_MIN_MS, self._step_ms / FETCHES_A_STEP)
 
     async def wait_for_one(self, lanes: Collection[int]) -> None:

@@ -66,9 +66,11 @@ def shoppers(
 
     Puts the demo's ads on the topic ads, sends what people do about what the workers place, and shows what the demo
     shows, until Ctrl-C or --seconds. Who is ranked by chance is the workers' SALIENCE_CONTROL_SHARE: of 500 people 25,
-    so let more in, or wait longer, to be sure. At the end the ads are withdrawn; what people did stays. Does not begin
-    where ads are that are not the demo's, and ends when some come. Needs the rights of admin (salience topics acls).
-    Ends with exit code 1 where something failed, no worker answers, or nothing was shown to anybody.
+    so let more in, or wait longer, to be sure. At the end the ads are withdrawn; what people did stays. One at a time:
+    the first of two that ends withdraws the other's ads too. Does not begin where ads are that are not the demo's, and
+    ends when the workers place one. Needs the rights of admin (salience topics acls).
+    Ends with exit code 1 where something failed, no worker answers at first, or nothing was shown to anybody; one that
+    falls silent later is waited for, and who waits for an answer is counted.
     """
     import asyncio
 
@@ -77,20 +79,20 @@ def shoppers(
     from streams.demo.visit import visit
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    at = f"--bootstrap {settings.bootstrap} --prefix "
+    at, prefixed = f"--bootstrap {settings.bootstrap}", settings.topic_prefix
     people = screen(stderr=as_json)
     people.print(f"Waiting for the workers of {settings.bootstrap} to place ads for the first shoppers ...")
     try:
         with _live(people) as show:
             report = asyncio.run(visit(Plan(seconds, users, seed), settings, show))
     except StrangeAdsError as error:
-        other = f"{at}{settings.topic_prefix}demo-"
+        other = f"{at} --prefix {prefixed}demo-"
         fail(
             f"{error}. Give them topics and a worker of their own: salience topics create {other}; SALIENCE_GROUP=demo "
             f"salience worker {other}; salience shoppers {other}"
         )
     except NoPlacementError as error:
-        here = f"{at}{settings.topic_prefix}" if settings.topic_prefix else at.removesuffix(" --prefix ")
+        here = f"{at} --prefix {prefixed}" if prefixed else at
         fail(f"{error} Does a worker run? salience worker {here}. If one does: salience doctor {here}")
     except ViewError as error:
         fail(error)

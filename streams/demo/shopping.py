@@ -68,7 +68,7 @@ class Plan:
 class Shopping:
     """One run. ``broker`` and ``guarantee`` are what the report says; ``tones`` what customers have heard of ads.
 
-    The same ``plan.seed`` is the same crowd whenever it comes: people by name, and what they like.
+    The same ``plan.seed`` and ``plan.users`` are the same crowd whenever it comes: people by name, and what they like.
     """
 
     def __init__(

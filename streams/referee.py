@@ -194,7 +194,8 @@ class Referee:
     def _end(self, watched: Watched, setting: ExperimentSetting) -> None:
         """Let go of its users, and of impressions of theirs whose outcome is not known."""
         self.watched[setting.number] = watched.ended(setting)
-        self.credits.give_up(setting.number)
+        if watched.duel is not None:  # not when its end is read again, at every start: all that waits is gone through
+            self.credits.give_up(setting.number)
 
     def allocate(self, told: Allocation) -> None:
         """Take an experiment's newest cohorts, which may come before the experiment.

@@ -202,6 +202,20 @@ def test_the_end_of_a_duel_takes_nothing_from_another(tmp_path: Path) -> None:
     assert [one.score and sum(one.score.clicks) for one in again.look()] == [300, 1]
 
 
+def test_what_waits_is_gone_through_once_when_a_duel_ends_and_at_no_other_experiments_end() -> None:
+    referee, setting = looked_at()
+    alone = create({}, "alone", arms=ARMS, layer="ranking", width=1.0, primary="ctr", guardrails=(), time_ms=1)
+    other = msgspec.structs.replace(start(alone, 1.0, 2), number=2)
+    referee.follow(other)
+    waiting = referee.credits.pending
+    referee.follow(stop(other, "enough", 9))
+    assert referee.credits.pending is waiting
+    referee.follow(stop(setting, "warmer won", 9))
+    waiting = referee.credits.pending
+    referee.follow(stop(setting, "warmer won", 9))  # the topic is read whole, every time
+    assert referee.credits.pending is waiting
+
+
 def test_of_a_duel_that_was_over_in_a_file_of_version_2_the_score_stays(tmp_path: Path) -> None:
     referee, _ = looked_at()
     told, file = referee.watched[1].score, tmp_path / "x.npz"

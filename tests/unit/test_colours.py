@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from streams.behaviour.colours import DRAWN as DRAWN_IN
 from tests.contrast import contrast
 
 STREAMS = Path(__file__).parents[2] / "streams"
@@ -25,6 +26,10 @@ def test_words_and_lines_stand_out_from_whatever_they_stand_on(scheme: str) -> N
     of = colours(scheme)
     assert [pair for pair in READ if contrast(of[pair[0]], of[pair[1]]) < 4.5] == []
     assert [pair for pair in DRAWN if contrast(of[pair[0]], of[pair[1]]) < 3] == []
+
+
+def test_no_two_colours_that_pictures_are_drawn_in_are_alike_on_light_ground() -> None:
+    assert len({*DRAWN_IN.values()}) == len(DRAWN_IN) == 4  # each is given its name by what it is there
 
 
 def test_both_schemes_have_every_colour_that_a_page_asks_for() -> None:

@@ -51,7 +51,7 @@ def test_every_command_in_the_documents_exists(said: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES[:3], ids=lambda page: page.name)
-def test_lines_that_every_change_may_touch_are_as_long_as_those_of_the_source(page: Path) -> None:
+def test_lines_that_every_change_may_touch_are_no_longer_than_those_of_the_source(page: Path) -> None:
     long = [number for number, line in enumerate(page.read_text().splitlines(), start=1) if len(line) > 120]
     assert long == []
 

@@ -5,7 +5,9 @@ expected and what to do. To allow what a rule forbids, add it to the rule's tabl
 """
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -130,6 +132,13 @@ class Source:
                 root, _, rest = ast.unparse(node).partition(".")
                 found += [(node.lineno, f"{names[root]}.{rest}")] if root in names else []
         return found
+
+    @property
+    def comments(self) -> Iterator[tuple[int, str]]:
+        """Line and text of each comment; what only looks like one in a string is none."""
+        for token in tokenize.generate_tokens(io.StringIO(self.text).readline):
+            if token.type == tokenize.COMMENT:
+                yield token.start[0], token.string
 
     def functions(self) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
         for node in ast.walk(self.tree):
@@ -293,8 +302,8 @@ def scoring_says_what_it_does(sources: list[Source]) -> Findings:
 def exceptions_to_rules_have_reasons(sources: list[Source]) -> Findings:
     """A ``noqa`` or ``type: ignore`` is followed by a reason on its line."""
     for source in sources:
-        for number, line in enumerate(source.text.splitlines(), start=1):
-            for mark in re.findall(r"# noqa\b.*|# type: ignore\b.*", line):
+        for number, comment in source.comments:
+            for mark in re.findall(r"# noqa\b.*|# type: ignore\b.*", comment):
                 if not re.search(r"^# (noqa: [A-Z0-9, ]+|type: ignore\[[\w, -]+\]) +(#|-) \w+", mark):
                     yield (
                         f"{source.path}:{number}: {mark!r} gives no reason or no rule; a reader should not have to "

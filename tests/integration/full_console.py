@@ -1,6 +1,7 @@
 """A console's snapshot and an answer with something in every place: what a person may see, all at once."""
 
 import math
+from typing import Any
 
 from scoring.confidence import wilson
 from streams.console.alarms import Alarm
@@ -21,15 +22,15 @@ TENT = Named(ad_id="tent-1", title="A tent for two & their dog", category="outdo
 BOOTS = Named(ad_id="boots-7", title="", category="boots/hiking")
 
 
-def lane(number: int, status: Status, **fields: object) -> LaneState:
+def lane(number: int, status: Status, **fields: Any) -> LaneState:
     """A lane that keeps up but for what ``fields`` say."""
-    told: dict[str, object] = {
+    told: dict[str, Any] = {
         "behind": 12 * number, "consumed": 1_234_567, "end": 1_234_567 + 12 * number, "time_lag_s": 0.4,
         "time_lag_at_least": False, "consumed_per_s": 812.5, "produced_per_s": 820.25, "stuck_s": 0.0,
         "owner": f"worker-{number}@shop-7f9c", "placements": 98_765, "placements_per_s": 71.5, "p50_ms": 11.0,
         "p99_ms": 48.5,
     }  # fmt: skip
-    return LaneState(lane=number, status=status, **(told | fields))  # type: ignore[arg-type]
+    return LaneState(lane=number, status=status, **(told | fields))
 
 
 def history() -> dict[int, dict[str, list[float]]]:

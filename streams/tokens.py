@@ -7,7 +7,8 @@ from contextlib import suppress
 from streams.clock import tick_ms
 
 FETCHES_A_STEP = 8
-"""While all lanes are in step: a record comes to its lane's queue within an eighth of what it has to wait anyway."""
+"""While all lanes are in step, whose records wait for it anyway. One comes to its lane's queue by the second fetch at
+the latest, within a quarter of a step: what the first finds may have been fetched ahead, before it came."""
 BUSY_MIN_MS = 8
 """Left alone so long at least, unless a step ends first: a fetch takes the core 1 ms, so an eighth of it at most."""
 

@@ -69,37 +69,47 @@ def root(
     """The real-time engine that decides which ads deserve a person's attention next."""
 
 
-app.command(epilog=demo.EPILOG)(demo.demo)
-app.add_typer(broker.app, name="broker")
-app.add_typer(topics.app, name="topics")
-app.command()(worker.worker)
-app.command(epilog=demo.SHOPPERS_EPILOG)(demo.shoppers)
-app.add_typer(lag.app, name="lag")
-app.command(epilog=console.EPILOG)(console.console)
-app.add_typer(lanes.app, name="lanes")
-app.add_typer(dead_letters.app, name="dead-letters")
-app.add_typer(privacy.app, name="privacy")
-app.command()(tail.tail)
-app.command()(explain.explain)
-app.command()(doctor.doctor)
-app.command()(settings.settings)
-app.command()(metrics.metrics)
-app.add_typer(replay.app, name="replay")
-app.command(epilog=export_log.EPILOG)(export_log.export_log)
-app.add_typer(train.app, name="train")
-app.add_typer(evaluate.app, name="evaluate")
-app.command()(verify.verify)
-app.add_typer(experiment.app, name="experiment")
-app.add_typer(model.app, name="model")
-app.command()(ope.ope)
-app.command()(outcomes.outcomes)
-app.command()(campaigns.campaigns)
-app.command(epilog=report.EPILOG)(report.report)
-app.add_typer(rules.app, name="rules")
-app.add_typer(simulate.app, name="simulate")
-app.add_typer(reviews.app, name="reviews")
-app.command()(asyncapi.asyncapi)
-app.add_typer(bench.app, name="bench")
+# By what one comes for, as `salience --help` shows them.
+_RUN = "Run"
+app.command(epilog=demo.EPILOG, rich_help_panel=_RUN)(demo.demo)
+app.add_typer(broker.app, name="broker", rich_help_panel=_RUN)
+app.add_typer(topics.app, name="topics", rich_help_panel=_RUN)
+app.command(rich_help_panel=_RUN)(worker.worker)
+app.command(epilog=demo.SHOPPERS_EPILOG, rich_help_panel=_RUN)(demo.shoppers)
+app.command(epilog=console.EPILOG, rich_help_panel=_RUN)(console.console)
+
+_WATCH = "Watch and mend"
+app.command(rich_help_panel=_WATCH)(doctor.doctor)
+app.add_typer(lag.app, name="lag", rich_help_panel=_WATCH)
+app.add_typer(lanes.app, name="lanes", rich_help_panel=_WATCH)
+app.command(rich_help_panel=_WATCH)(tail.tail)
+app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=_WATCH)
+app.command(rich_help_panel=_WATCH)(settings.settings)
+app.command(rich_help_panel=_WATCH)(metrics.metrics)
+app.command(rich_help_panel=_WATCH)(asyncapi.asyncapi)
+
+_TELL = "See what came of it"
+app.command(rich_help_panel=_TELL)(explain.explain)
+app.command(rich_help_panel=_TELL)(outcomes.outcomes)
+app.command(rich_help_panel=_TELL)(campaigns.campaigns)
+app.command(epilog=report.EPILOG, rich_help_panel=_TELL)(report.report)
+app.add_typer(reviews.app, name="reviews", rich_help_panel=_TELL)
+
+_STEER = "Steer"
+app.add_typer(experiment.app, name="experiment", rich_help_panel=_STEER)
+app.add_typer(model.app, name="model", rich_help_panel=_STEER)
+app.add_typer(rules.app, name="rules", rich_help_panel=_STEER)
+app.add_typer(privacy.app, name="privacy", rich_help_panel=_STEER)
+
+_LEARN = "Train and measure"
+app.command(epilog=export_log.EPILOG, rich_help_panel=_LEARN)(export_log.export_log)
+app.add_typer(replay.app, name="replay", rich_help_panel=_LEARN)
+app.add_typer(train.app, name="train", rich_help_panel=_LEARN)
+app.add_typer(evaluate.app, name="evaluate", rich_help_panel=_LEARN)
+app.command(rich_help_panel=_LEARN)(verify.verify)
+app.command(rich_help_panel=_LEARN)(ope.ope)
+app.add_typer(simulate.app, name="simulate", rich_help_panel=_LEARN)
+app.add_typer(bench.app, name="bench", rich_help_panel=_LEARN)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,13 @@ def test_help_speaks_of_options_that_the_command_has_and_as_terminals_show_it(pa
     assert set(re.findall(r"--[a-z][a-z-]+", re.sub(others, "", said.partition("Example")[0]))) <= own
     switches = {option for one in command.params for option in one.secondary_opts}
     assert switches <= {"--refused", "--no-worker"}  # who leaves a flag away has said no
+
+
+def test_the_first_help_groups_commands_by_what_one_comes_for() -> None:
+    group: Any = get_command(app)
+    groups = Counter(command.rich_help_panel for command in group.commands.values())
+    assert all(isinstance(name, str) and 3 <= size <= 8 for name, size in groups.items()), groups
+    assert [name for name in groups if name in CliRunner().invoke(app, ["--help"]).output] == list(groups)
 
 
 def test_shells_can_complete_commands() -> None:

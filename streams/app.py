@@ -134,6 +134,7 @@ def make_step(
         attribution=read(settings.rules).owed(),
         budgets=budgets,
         pool=pool,
+        receipts_share=settings.receipts_share,
         worker=settings.instance_id or f"{socket.gethostname()}:{os.getpid()}",
     )
 

@@ -17,9 +17,9 @@ class Guests(Deadlines):
     prefix = RESERVED + b"guest/"
 
     def note(self, published: Iterable[Published]) -> None:
-        """Note those of ``published`` whose placements leave no receipt: they are of context alone."""
+        """Note the guests among those of ``published``."""
         for each in published:
-            if each.decision is None:
+            if each.guest:
                 self.put(each.user, each.until_ms)
 
 

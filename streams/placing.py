@@ -21,7 +21,7 @@ from scoring.policies import CONTROL_ARM, Policy, changed
 from scoring.ranking import EMPTY_SLOT
 from scoring.rows import LAYOUT_VERSION, Rows
 from streams.beside import beside_of
-from streams.receipts import encode_decision
+from streams.receipts import encode_decision, kept
 from streams.wire import Attended, Decision, Interleaved, Placement, ShadowScore, Slot, encode_json
 
 REASONS_MAX = 3
@@ -32,9 +32,10 @@ REASON_WEIGHT_MIN = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A user's key and arm with the encoded placement and decision; no decision of a placement of context alone.
+    """A user's key and arm with the encoded placement, and the encoded decision where it leaves one.
 
-    ``beside``: what a shadow says of it, where it was asked. ``until_ms``: when it ends.
+    ``beside``: what a shadow says of it, where it was asked. ``until_ms``: when it ends. ``guest``: it is of context
+    alone, since the user is not remembered.
     """
 
     user: bytes
@@ -43,6 +44,7 @@ class Published:
     decision: bytes | None
     until_ms: int
     beside: ShadowScore | None = None
+    guest: bool = False
 
 
 def placement_id(lane: int, user: bytes, offsets: tuple[int, int]) -> str:
@@ -58,8 +60,9 @@ def place(
     learned: Calibrates = UNCALIBRATED,
     *,
     context_only: bool = False,
+    receipts_share: float = 1.0,
 ) -> list[Published]:
-    """Placements and receipts for ``users`` with their ``rows [B]`` (copies).
+    """Placements for ``users`` with their ``rows [B]`` (copies), and receipts of a share of them (`receipts.kept`).
 
     ``context_only``: the rows hold nothing but the moment, and no receipt is made, since it would remember that.
     """
@@ -71,17 +74,20 @@ def place(
     for scored in engine.place(rows, users64, seeds, learned):
         batch = _Batch.of(engine, scored, [ids[person] + scored.group.tag for person in scored.group.people.tolist()])
         beside = beside_of(scored) if scored.beside and not context_only else {}
+        receipted = kept(batch.names, receipts_share).tolist()
         for at, place_ in enumerate(scored.group.people.tolist()):
             placement = batch.placement(at, users[place_])
             if context_only:
                 bare = msgspec.structs.replace(placement, context_only=True)
-                published.append(Published(users[place_], placement.arm, encode_json(bare), None, bare.valid_until_ms))
+                encoded, until_ms = encode_json(bare), bare.valid_until_ms
+                published.append(Published(users[place_], placement.arm, encoded, None, until_ms, guest=True))
                 continue
-            encoded = encode_json(placement)
-            decision = batch.decision(at, placement, encoded, rows[place_].tobytes(), offsets[place_], lane)
+            encoded, receipt = encode_json(placement), None
+            if receipted[at]:
+                row, pair = rows[place_].tobytes(), offsets[place_]
+                receipt = encode_decision(batch.decision(at, placement, encoded, row, pair, lane))
             said = beside[at].of(placement) if at in beside else None
-            receipt, until_ms = encode_decision(decision), placement.valid_until_ms
-            published.append(Published(users[place_], placement.arm, encoded, receipt, until_ms, said))
+            published.append(Published(users[place_], placement.arm, encoded, receipt, placement.valid_until_ms, said))
     return published
 
 

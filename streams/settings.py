@@ -157,6 +157,9 @@ class Settings(BaseSettings):
     random_share: float = Field(0.10, ge=0, le=1, description="Share of candidates drawn at random.")
     control_share: float = Field(0.05, ge=0, le=1, description="Share of users in the control arm, ranked at random.")
     holdout_share: float = Field(0.0, ge=0, le=1, description="Share of users whom no experiment may touch.")
+    receipts_share: float = Field(
+        1.0, ge=0, le=1, description="Share of placements that leave a receipt; of others nobody can tell why they are."
+    )
     temperature: float = Field(0.0, ge=0, le=10, description="Plackett-Luce temperature over log eCPM; 0 is greedy.")
     explore: Explore = Field(
         "plackett-luce", description="Or thompson, or linucb: try ads of which the click layer knows little."

@@ -118,7 +118,8 @@ class Step:
     ``rules``: what is kept from interest. ``scoring`` False: state only, no placements and no click layer.
     ``learning`` None: no click layer. ``requests``: what people ask for on the control topic, which stands still
     during a step. ``consent_presumed``: what a person's silence means. ``worker``: its name, for those who look on.
-    ``pool``: what all lanes' click layers have learned, None where each serves by its own alone.
+    ``pool``: what all lanes' click layers have learned, None where each serves by its own alone. ``receipts_share``:
+    of placements that leave a receipt.
     """
 
     engine: Engine
@@ -136,6 +137,7 @@ class Step:
     budgets: Budgets | None = None
     worker: str = ""
     pool: Pool | None = None
+    receipts_share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.budgets is None:
@@ -227,7 +229,9 @@ class Step:
         if not acted.all():
             users, rows = [users[at] for at in np.flatnonzero(acted).tolist()], rows[acted]
         learned = state.clicks.calibrator
-        return place(self.engine, state.lane, users, rows, learned) if users and self.scoring else []
+        if not users or not self.scoring:
+            return []
+        return place(self.engine, state.lane, users, rows, learned, receipts_share=self.receipts_share)
 
     def _place_in_context(self, state: LaneState, decoded: Decoded) -> list[Published]:
         """Placements of those who acted and are not remembered: of place and time alone."""

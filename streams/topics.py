@@ -103,7 +103,7 @@ TABLE: tuple[Topic, ...] = (
         configs=_COMPACTED_SOON,
     ),
     # A month, to answer complaints and evaluate policies offline; the largest topic, so no longer.
-    Topic(DECISIONS, "the receipt of every placement, keyed by user", "delete", lanes=True, configs=_kept(30)),
+    Topic(DECISIONS, "receipts of placements, keyed by user", "delete", lanes=True, configs=_kept(30)),
     # As long as the events they are of, and small: to train, to evaluate, to watch.
     Topic(OUTCOMES, "what came of impressions, and what was predicted", "delete", lanes=True, configs=_kept(7)),
     Topic(

@@ -43,10 +43,7 @@ def explain(
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
     decision = asyncio.run(_find(settings.bootstrap, settings.topic_prefix, placement_id))
     if decision is None:
-        fail(
-            f"No decision {placement_id!r} on {settings.topic_prefix}decisions at {settings.bootstrap}; "
-            "ids are in: salience tail placements --from-beginning"
-        )
+        fail(_missing(settings, placement_id))
     try:
         other = decision.other.model if decision.other is not None else None
         engine = asyncio.run(_engine(settings, decision.versions["model"], other))
@@ -65,6 +62,16 @@ def explain(
     else:
         _show(screen(highlight=True, soft_wrap=True), decision, result)
     raise typer.Exit(0 if result.identical else 1)
+
+
+def _missing(settings: "Settings", placement_id: str) -> str:
+    """Why there may be no such receipt, and what helps."""
+    from streams.receipts import kept
+
+    missing = f"No decision {placement_id!r} on {settings.topic_prefix}decisions at {settings.bootstrap}"
+    if not kept([placement_id], settings.receipts_share).all():
+        return f"{missing}: this placement leaves none where SALIENCE_RECEIPTS_SHARE is {settings.receipts_share}"
+    return f"{missing}; ids are in: salience tail placements --from-beginning"
 
 
 async def _find(bootstrap: str, prefix: str, placement_id: str) -> "Decision | None":

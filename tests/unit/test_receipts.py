@@ -1,0 +1,70 @@
+"""Receipts of a share of all placements: which ones, and that nothing else goes by it."""
+
+import msgspec
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from streams.cli import app
+from streams.receipts import kept
+from streams.step import Effects
+from streams.wire import Decision
+from tests.unit.slices import log_records, new_state, placements, run, step_of
+
+NAMES = [f"0-{n:x}-{n * n:x}-ab" for n in range(20_000)]
+
+
+def receipts(effects: Effects) -> list[str]:
+    return [
+        msgspec.json.decode(each.value or b"", type=Decision).placement_id for each in effects.messages["decisions"]
+    ]
+
+
+def played(share: float) -> list[Effects]:
+    step, state, log = step_of(receipts_share=share), new_state(), log_records()
+    return [run(step, state, log[at : at + 30]) for at in range(0, len(log), 30)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_placements_leaves_receipts_and_all_else_is_as_it_was(share: float) -> None:
+    some, every = played(share), played(1.0)
+    for few, whole in zip(some, every, strict=True):
+        assert few.messages | {"decisions": []} == whole.messages | {"decisions": []}
+        names = receipts(whole)
+        assert names == [placement.placement_id for placement in placements(whole).values()]
+        assert receipts(few) == [name for name, drawn in zip(names, kept(names, share), strict=True) if drawn]
+    counts = [sum(len(each.messages["decisions"]) for each in one) for one in (some, every)]
+    assert counts[0] == pytest.approx(share * counts[1], abs=25)
+    assert counts[1] > 80
+
+
+def test_who_leaves_a_receipt_goes_by_the_placements_name_alone() -> None:
+    few, more = kept(NAMES, 0.05), kept(NAMES, 0.5)
+    assert few.mean() == pytest.approx(0.05, abs=0.01)
+    assert more.mean() == pytest.approx(0.5, abs=0.02)
+    assert more[few].all()
+    assert kept(NAMES[::-1], 0.5)[::-1].tolist() == more.tolist()
+    assert kept(NAMES, 1.0).all()
+    assert not kept(NAMES, 0.0).any()
+    assert kept([], 0.5).tolist() == np.zeros(0, dtype=bool).tolist()
+
+
+def test_a_person_whose_placement_leaves_no_receipt_is_no_guest() -> None:
+    step, state = step_of(receipts_share=0.0), new_state()
+    effects = run(step, state, log_records(60))
+    assert effects.messages["placements"]
+    assert not state.guests.until_ms
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [("0.0", "SALIENCE_RECEIPTS_SHARE is 0.0"), ("1", "salience tail placements")]
+)
+def test_who_asks_for_a_receipt_that_was_never_left_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, share: str, said: str
+) -> None:
+    async def nowhere(*_: str) -> None: ...
+
+    monkeypatch.setattr("streams.cli.explain._find", nowhere)
+    told = CliRunner().invoke(app, ["explain", NAMES[0]], env={"SALIENCE_RECEIPTS_SHARE": share})
+    assert told.exit_code == 1
+    assert said in told.stderr

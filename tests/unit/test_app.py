@@ -9,11 +9,12 @@ import faust
 import pytest
 
 from scoring.feedback import Learning
-from streams.app import create_app, learning
+from streams.app import create_app, learning, make_step
 from streams.intake import Intake
 from streams.rules import read
 from streams.settings import Settings
 from tests.unit.lanes import IDENTITY, Group
+from tests.unit.slices import step_of
 
 LANES = (3, 1)
 
@@ -36,6 +37,22 @@ def test_every_token_reaches_the_agent_since_the_channel_is_opened_once(tmp_path
         return [reader.queue.get_nowait() for _ in range(reader.queue.qsize())]
 
     assert asyncio.run(scenario()) == list(LANES)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("time_tolerance_ms", 7),
+        ("idle_ttl_ms", 8),
+        ("erased_kept_ms", 9),
+        ("receipts_share", 0.25),
+        ("scoring", False),
+        ("consent_presumed", False),
+    ],
+)
+def test_a_step_is_as_the_settings_say(name: str, value: float) -> None:
+    made = make_step(Settings(**{name: value}), step_of().engine, 4)
+    assert getattr(made, name) == value
 
 
 @pytest.mark.parametrize("readers", [0, 2])

@@ -229,7 +229,7 @@ class Market:
     seal: Seal = field(default_factory=Seal)
     _campaigns: Column = field(init=False)
     _favoured: Column = field(init=False)
-    _table: Singles = field(init=False)
+    _table: Singles = field(init=False, repr=False)  # made of the first ads
     _version: int = -1
     _plain: bool = True
 

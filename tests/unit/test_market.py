@@ -319,3 +319,7 @@ def test_an_ad_whose_price_of_attention_holds_its_place_pays_nothing_for_clicks(
     assert (made.chosen.tolist(), made.prices_micros.tolist()) == ([[0]], [[0]])  # 20 a second, for 2 s: above 30
     stock.upsert([entry("y", bid_micros=200)])
     assert decide(Market(), stock=stock, slots=1).prices_micros.tolist() == [[120]]  # 60 more, at half a click
+
+
+def test_a_market_can_be_looked_at_before_it_knows_any_ad() -> None:
+    assert repr(Market()).startswith("Market(terms=Terms(")

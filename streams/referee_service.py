@@ -30,7 +30,7 @@ from streams.fatal import describe
 from streams.fetching import fetch
 from streams.followed import Followed, MadeAnewError
 from streams.reading import log_ends, partitions_of
-from streams.referee import Referee
+from streams.referee import Referee, Watched
 from streams.referee_store import Offsets, load, save
 from streams.settings import Settings
 from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, OUTCOMES
@@ -217,19 +217,15 @@ class RefereeService:
                 await self._tell(msgspec.structs.replace(stands, revision=stands.revision + 1))
                 caught_up = False
         now_ms, reports = wall_ms(), []
-        for watched in await asyncio.to_thread(self._referee.look):
-            assert watched.last is not None, "look() looks at everything that is watched"
+        for looked in await asyncio.to_thread(self._referee.look):
+            watched = await self._guarded(looked, now_ms)
             setting = watched.setting
-            if setting.status == "running" and (why := breached(setting, watched.last)) is not None:
-                stopped = stop(setting, why, now_ms)
-                await self._tell(stopped)
-                setting = watched.setting = stopped  # not before it is told: else no later look would tell it
-                log.warning("experiment rolled back", experiment=setting.experiment, reason=why)
             cohorts = self._control.get(Allocation, setting.experiment)
             if caught_up and (further := watched.next_cohort(cohorts, now_ms)) is not None:
                 await self._tell(further)
                 self._referee.allocate(further)
                 log.info("cohort let in", experiment=setting.experiment, shares=further.cohorts[-1].shares)
+            assert watched.last is not None, "look() looks at everything that is watched"
             if watched.score is not None:
                 reports.append(duel_report(setting, watched.score, now_ms))
             else:
@@ -240,6 +236,17 @@ class RefereeService:
             await delivery
         await asyncio.to_thread(save, self.file, self._referee, self._offsets, self._followed.ids)
         self._on_reports(reports)
+
+    async def _guarded(self, watched: Watched, now_ms: int) -> Watched:
+        """The experiment, ended where an arm breaks a guardrail."""
+        setting, last = watched.setting, watched.last
+        if setting.status != "running" or last is None or (why := breached(setting, last)) is None:
+            return watched
+        stopped = stop(setting, why, now_ms)
+        await self._tell(stopped)
+        self._referee.follow(stopped)  # not before it is told: else no later look would tell it
+        log.warning("experiment rolled back", experiment=setting.experiment, reason=why)
+        return self._referee.watched[setting.number]
 
     async def _tell(self, message: ControlMessage) -> None:
         """Write to the control topic, and be behind until that is read: what stands there is known only then."""

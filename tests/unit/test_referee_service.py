@@ -357,6 +357,21 @@ def test_a_single_look_is_taken_when_all_rows_are_read_that_were_there(
     assert offsets[CHANGELOG, 0] == 3
 
 
+def test_an_experiment_that_is_rolled_back_keeps_none_of_its_people_in_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shop = Shop([], monkeypatch, tmp_path)
+    shop.broker.rows = 1
+
+    asyncio.run(shop.service.run(follow=False))
+
+    load(shop.service.file, referee := Referee())
+    over = referee.watched[RUNNING.number]
+    assert (referee.users, over.setting.reason, shop.reported) == (1, "warmer costs too much", ["stopped"])
+    assert len(over.exposed_arm) == len(over.trial.arm) == 0
+    assert over.last is not None
+
+
 def test_the_command_keeps_the_clients_from_telling_an_outage_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     configured: list[bool] = []
     monkeypatch.setattr("streams.running.configure_logging", lambda **_: configured.append(True))

@@ -66,6 +66,14 @@ def definition(setting: ExperimentSetting, allocation: Allocation | None = None)
     return Experiment(setting.experiment, *place, arms, later, setting.interleaved)
 
 
+def shared_number(setting: ExperimentSetting, holder: str) -> str:
+    """What is wrong with an experiment whose number ``holder`` had first, and what to do about it."""
+    return (
+        f"its number {setting.number} is that of {holder}, and placements' ids tell numbers alone: nobody judges it; "
+        "make it anew under another name: salience experiment create"
+    )
+
+
 class ExperimentSwitch:
     """Lets an engine's experiments follow the control topic. One that cannot run is refused; the others go on.
 
@@ -110,9 +118,11 @@ class ExperimentSwitch:
         try:
             self._experiments.set(setting.number, definition(setting, self._allocations.get(name)))
         except ValueError as error:
-            log.warning("experiment refused", experiment=name, error=str(error))
-            if self._experiments.name_of(setting.number) not in (None, name):
+            why, holder = str(error), self._experiments.name_of(setting.number)
+            if holder is not None and holder != name:
                 self._waiting[name] = setting
+                why = f"{shared_number(setting, holder)}; it waits until that has ended"
+            log.warning("experiment refused", experiment=name, error=why)
             return False
         return True
 
@@ -141,14 +151,23 @@ def absences(setting: ExperimentSetting, control: Control) -> list[str]:
 
 
 def objections(setting: ExperimentSetting, control: Control) -> list[str]:
-    """`absences`, and what lanes refuse of models that they hold now: of others they may have said so long ago."""
-    roles, arms = roles_told(control), models_of(control.all(ExperimentSetting).values())
+    """What speaks against a draft: a number that another had first, `absences`, and what lanes refuse of models.
+
+    Of models that they hold now: of others they may have said so long ago.
+    """
+    known = control.all(ExperimentSetting).values()
+    holders = [one.experiment for one in known if one.number == setting.number and one.status != "draft"]
+    roles, arms = roles_told(control), models_of(known)
     told = control.all(ModelStatus).values()
     refused = {version: record_of(version, roles, arms, told).refusals for version in models_of([setting])}
-    return absences(setting, control) + [
-        f"lane {lane} ({worker}) refuses {version}: {reason}"
-        for version, refusals in refused.items()
-        for lane, (worker, reason) in refusals.items()
+    return [
+        *(shared_number(setting, holder) for holder in holders if holder != setting.experiment),
+        *absences(setting, control),
+        *(
+            f"lane {lane} ({worker}) refuses {version}: {reason}"
+            for version, refusals in refused.items()
+            for lane, (worker, reason) in refusals.items()
+        ),
     ]
 
 

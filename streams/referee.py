@@ -23,7 +23,7 @@ from scoring.rows import Rows
 from scoring.trial import SUMS, Look, Trial
 from streams.control_wire import Allocation, ExperimentSetting
 from streams.duels import Credits, Drafted, side_of
-from streams.experiments import definition, next_cohort
+from streams.experiments import definition, next_cohort, shared_number
 from streams.oldest import give_up_oldest
 from streams.wire import UNREADABLE, Id, SlotNumber, TimeMs
 
@@ -146,6 +146,8 @@ class Referee:
         self.category = np.zeros(_FIRST_SLAB, dtype=np.uint64)
         self.seen = np.zeros(_FIRST_SLAB, dtype=np.bool_)
         self.watched: dict[int, Watched] = {}
+        self._over: dict[int, str] = {}
+        """Experiments that had ended before they could be watched, by number: their placements may still be read."""
         self._allocations: dict[str, Allocation] = {}
         self.credits = Credits()
         self.latest: dict[int, None] = {}
@@ -165,9 +167,11 @@ class Referee:
         Raises `ValueError`, and what was known stays, where it cannot be, where its number is another experiment's or
         its arms are others: what is known is of those. A stop is one whatever else it says, as for the workers.
         """
-        if (known := self.watched.get(setting.number)) is not None:
-            if known.setting.experiment != setting.experiment:
-                raise ValueError(f"its number {setting.number} is that of {known.setting.experiment}")
+        known = self.watched.get(setting.number)
+        holder = self._over.get(setting.number) if known is None else known.setting.experiment
+        if holder is not None and holder != setting.experiment:
+            raise ValueError(shared_number(setting, holder))
+        if known is not None:
             if setting.status == "stopped":
                 self._end(known, setting)
                 return
@@ -177,6 +181,8 @@ class Referee:
                 raise ValueError("its arms are others than those that are judged")
             definition(setting, known.allocation)
             known.setting = setting
+        elif setting.status == "stopped":
+            self._over[setting.number] = setting.experiment
         elif setting.status == "running":
             self.watched[setting.number] = Watched.of(setting)
             self.watched[setting.number].grow(len(self.ids))

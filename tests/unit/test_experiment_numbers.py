@@ -2,17 +2,22 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
 from scoring.policies import Experiments
+from streams.cli import app
 from streams.control import UPTO, Control
 from streams.control_changes import TRIES_MAX
 from streams.control_wire import Allocation, ArmSetting, CohortSetting, ControlMessage, ExperimentSetting
 from streams.experiment_changes import settled
 from streams.experiments import ExperimentError, ExperimentSwitch, create, start, stop
 from streams.referee import Referee
+from streams.referee_store import load, save
 from streams.wire import encode_json
 from tests.builders import Record
 
@@ -140,3 +145,56 @@ def test_an_experiment_with_the_number_of_another_ends_it_nowhere_and_runs_when_
     assert experiments.name_of(2) == "fewer"
     switch.follow("warmth", None)
     assert (experiments.name_of(1), len(experiments)) == (None, 1)
+
+
+WORDS = (
+    "its number 1 is that of warmth, and placements' ids tell numbers alone: nobody judges it; "
+    "make it anew under another name: salience experiment create"
+)
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_draft_with_the_number_of_another_is_not_started_and_the_command_tells_what_to_do(
+    over: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = Topic()
+    first, second = asked("warmth")({}), asked("fewer", "slots", 5, layer="size")({})
+    topic.write([first, second, start(first, 1.0, 2), *([stop(first, "", 3)] if over else [])])
+    monkeypatch.setattr("streams.cli.experiment._control", lambda _: topic.read())
+    monkeypatch.setattr("streams.cli.experiment._write", lambda _, messages, gone=(): topic.write(messages, gone))
+
+    told = CliRunner().invoke(app, ["experiment", "start", "fewer"], env={"COLUMNS": "400"})
+
+    assert (told.exit_code, topic.known()["fewer"]) == (1, second)
+    assert f"fewer: {WORDS}" in told.output
+
+
+@pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize("restart", ["none", "with its file", "without its file"])
+def test_a_referee_refuses_a_number_twice_in_the_commands_words_whenever_it_was_started(
+    over: bool, restart: str, tmp_path: Path
+) -> None:
+    first, second = (start(one, 1.0, 2) for one in (asked("warmth")({}), asked("fewer", "slots", 5, layer="size")({})))
+    ended = [stop(first, "", 3)] if over else []
+    referee = Referee()
+    for setting in (first, *ended):
+        referee.follow(setting)
+    if restart != "none":
+        save(tmp_path / "x.npz", referee, {}, {})
+        referee = Referee()
+        if restart == "with its file":
+            load(tmp_path / "x.npz", referee)
+        for setting in ended or [first]:  # compaction left the newest
+            referee.follow(setting)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=WORDS):
+            referee.follow(second)
+
+
+def test_a_worker_tells_what_to_do_about_a_number_that_is_anothers() -> None:
+    first, second = (start(one, 1.0, 2) for one in (asked("warmth")({}), asked("fewer", "slots", 5, layer="size")({})))
+    switch = ExperimentSwitch(Experiments())
+    switch.follow("warmth", first)
+    with capture_logs() as said:
+        switch.follow("fewer", second)
+    assert [one["error"] for one in said] == [f"{WORDS}; it waits until that has ended"]

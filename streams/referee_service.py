@@ -31,7 +31,7 @@ from streams.fetching import fetch
 from streams.followed import Followed, MadeAnewError
 from streams.reading import log_ends, partitions_of
 from streams.referee import Referee, Watched
-from streams.referee_store import Offsets, load, save
+from streams.referee_store import Offsets, alone, load, save
 from streams.settings import Settings
 from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, OUTCOMES
 
@@ -78,8 +78,13 @@ class RefereeService:
         """Read, look, publish; a look at which the brokers fail is left to the next one, where there is to be one.
 
         Raises `RefereeError` where the saved offsets are no longer in the topics, or a topic is another than it was,
-        and `MissingTopicError`: one that comes later would not be read.
+        `StoreError` where another referee is at the file, and `MissingTopicError`: one that comes later would not be
+        read.
         """
+        with alone(self.file):
+            await self._run(follow=follow)
+
+    async def _run(self, *, follow: bool) -> None:
         settings = self._settings
         self._offsets, ids = await asyncio.to_thread(load, self.file, self._referee)
         names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, OUTCOMES, CHANGELOG)]

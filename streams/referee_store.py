@@ -1,9 +1,11 @@
 """What the referee knows, as one file: written whole or not at all, read back to go on where it was."""
 
 import dataclasses
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,18 @@ Ids = dict[str, str]
 
 class StoreError(RuntimeError):
     """A file that is not the referee's, or of another version."""
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Within, no other process is at the file: they would write over each other's. Raises `StoreError` where one is."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(f"another referee is at {file}; one judges for all: end that one first") from error
+        yield  # closing lets go of it, as does the end of the process
 
 
 def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], ids: Mapping[str, str]) -> None:
@@ -74,7 +88,6 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
         "unwatched_users": referee.unwatched_users,
         "malformed": referee.malformed,
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
     half = file.with_suffix(".half.npz")
     with half.open("wb") as out:
         np.savez(out, allow_pickle=False, **arrays, about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8))

@@ -219,8 +219,8 @@ def referee(
 ) -> None:
     """Judge the experiments while they run: publish reports, and end those that break a guardrail.
 
-    One process; it saves where it is in SALIENCE_HOME and goes on there. While brokers fail it judges nothing, says so
-    once, and tries again at every look.
+    One process; it saves where it is in SALIENCE_HOME, where no other may be, and goes on there. While brokers fail it
+    judges nothing, says so once, and tries again at every look.
     """
     from streams.referee_service import RefereeError, RefereeService
     from streams.referee_store import StoreError

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ VERSION = 3
 """Files of former versions are read. In one of version 1 sums are of all that people did, of impressions or not; those
 go on from there. Impressions were what diversity was of, and no last look was kept. Up to version 2 interleaved
 experiments that had ended kept their users, and of clicks was told what they say alone."""
+_UNREADABLE = (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, msgspec.ValidationError)
 Offsets = dict[tuple[str, int], int]
 """Next offset by topic and partition."""
 Ids = dict[str, str]
@@ -88,6 +90,7 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
         "unwatched_users": referee.unwatched_users,
         "malformed": referee.malformed,
     }
+    file.parent.mkdir(parents=True, exist_ok=True)
     half = file.with_suffix(".half.npz")
     with half.open("wb") as out:
         np.savez(out, allow_pickle=False, **arrays, about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8))
@@ -104,7 +107,7 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
     if not file.exists():
         return {}, {}
     try:
-        with np.load(file, allow_pickle=False) as npz:
+        with file.open("rb") as whole, np.load(whole, allow_pickle=False) as npz:
             about = json.loads(npz["about"].tobytes())
             if about["version"] not in (1, 2, VERSION):
                 raise StoreError(f"{file} has version {about['version']}, expected {VERSION}; delete it to start anew")
@@ -119,7 +122,7 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
             referee.credits.pending[event] = Drafted(*drafted)
         for number, told in experiments.items():
             referee.watched[int(number)] = _watched(number, told, saved)
-    except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+    except _UNREADABLE as error:
         raise StoreError(f"{file} cannot be read ({error}); delete it to start anew from the topics") from error
     referee.unwatched_users, referee.malformed = about["unwatched_users"], about["malformed"]
     offsets = {(topic, partition): offset for topic, partition, offset in about["offsets"]}

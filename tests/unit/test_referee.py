@@ -16,7 +16,7 @@ from streams.control_wire import ExperimentSetting
 from streams.experiment_report import report
 from streams.experiments import Bandit, next_cohort, start, stop
 from streams.referee import Referee, Watched
-from streams.referee_store import load, save
+from streams.referee_store import StoreError, load, save
 from streams.wire import encode_json
 from tests.builders import START_MS, catalogue, click, columns_of, impression
 from tests.unit.test_duels import draft as duel_draft
@@ -271,3 +271,12 @@ def test_what_people_find_by_themselves_is_nothing_that_they_were_shown_has_earn
     found = {metric: values[0] for metric, values in watched.last.values.items()}
     assert found == {"ctr": 0.25, "cvr": 1.0, "revenue_micros": 7.0, "viewed_s": 2.5 / 4, "diversity": 0.0}
     assert store.rows["clicks"][0] == store.rows["purchases"][0] == 2  # the model is told all that they did
+
+
+@pytest.mark.parametrize("left", [0, 1, 0.1, 0.5, 0.99])
+def test_a_file_that_was_cut_short_or_is_none_is_told_with_what_to_do(left: float, tmp_path: Path) -> None:
+    save(file := tmp_path / "x.npz", played(1), {}, {})
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(left * len(whole))] if left < 1 else whole[:30] + bytes(len(whole) - 30))
+    with pytest.raises(StoreError, match=r"cannot be read .*; delete it to start anew from the topics"):
+        load(file, Referee())

@@ -7,24 +7,21 @@ the impressions themselves, from the exposing one on.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Self
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from scoring.allocation import allocation
-from scoring.assignment import BOTH, OUTSIDE, Experiment
+from scoring.assignment import BOTH, OUTSIDE
 from scoring.ids import MISSING, IdMap, id64, id64s
-from scoring.interleaving import Duel, Score
 from scoring.policies import arms_of
 from scoring.rows import Rows
-from scoring.trial import SUMS, Look, Trial
+from scoring.trial import SUMS
 from streams.control_wire import Allocation, ExperimentSetting
 from streams.duels import Credits, Drafted, side_of
-from streams.experiments import definition, next_cohort, shared_number
+from streams.experiments import definition, shared_number
 from streams.oldest import give_up_oldest
+from streams.watched import FROM_IMPRESSIONS, Watched
 from streams.wire import UNREADABLE, Id, SlotNumber, TimeMs
 
 Floats = npt.NDArray[np.float64]
@@ -48,8 +45,7 @@ FROM_ROWS = [SUMS.index(name) for name in _OF_ROW]
 """Sums that users' rows tell; the others but the first, impressions do."""
 ROUNDING = 0.5
 """By less a sum of counters that never fell may seem to have fallen: seconds have fractions."""
-_SWITCHES, _SHOWN = SUMS.index("switches"), SUMS.index("shown")
-FROM_IMPRESSIONS = [_SWITCHES, _SHOWN]
+_SWITCHES, _SHOWN = FROM_IMPRESSIONS
 
 
 class _Shown(msgspec.Struct):
@@ -74,61 +70,6 @@ class _Shelved(msgspec.Struct):
     """What the referee reads of an ad."""
 
     category: str = ""
-
-
-@dataclass
-class Watched:
-    """An experiment's trial, and exposures whose row has not been seen yet.
-
-    ``exposed_after [U, 2]``: what impressions had told of the user before the exposing one.
-    """
-
-    setting: ExperimentSetting
-    trial: Trial
-    allocation: Allocation | None = None
-    duel: Duel | None = None
-    exposed_arm: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, dtype=np.int8))
-    exposed_ms: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    exposed_after: Floats = field(default_factory=lambda: np.empty((0, len(FROM_IMPRESSIONS))))
-    last: Look | None = None
-    score: Score | None = None
-    """Of an interleaved one: what was seen last of its clicks."""
-
-    @classmethod
-    def of(cls, setting: ExperimentSetting) -> Self:
-        """Nobody has been exposed yet."""
-        return cls(setting, Trial(definition(setting).shares), duel=Duel() if setting.interleaved else None)
-
-    def ended(self, setting: ExperimentSetting) -> "Watched":
-        """As it stays once stopped: what was seen last, without what was kept of its users to judge it by."""
-        end = {field: getattr(setting, field) for field in ("status", "reason", "time_ms", "revision")}
-        told = msgspec.structs.replace(self.setting, **end)
-        return Watched(told, Trial(self.trial.shares), self.allocation, last=self.last, score=self.score)
-
-    @property
-    def experiment(self) -> Experiment:
-        """As the workers run it."""
-        return definition(self.setting, self.allocation)
-
-    def next_cohort(self, stands: Allocation | None, time_ms: int) -> Allocation | None:
-        """The cohorts that stand with one more, by what was seen last; None where it is not due.
-
-        The shares stay as they are until every arm can be compared with the first.
-        """
-        if self.setting.allocation != "bandit" or self.last is None:
-            return None
-        primary, shares = self.setting.primary, self.trial.shares[-1]
-        means, variances = (np.array(of[primary]) for of in (self.last.values, self.last.variances))
-        if len(self.last.differences[primary]) == self.trial.arms - 1 and variances.min() > 0:
-            shares = allocation(means, variances, self.setting.minimum)
-        return next_cohort(self.setting, stands, shares.tolist(), time_ms)
-
-    def grow(self, users: int) -> None:
-        """Room for ``users``."""
-        more = users - len(self.exposed_arm)
-        self.exposed_arm = np.concatenate([self.exposed_arm, np.full(more, OUTSIDE, dtype=np.int8)])
-        self.exposed_ms = np.concatenate([self.exposed_ms, np.zeros(more, dtype=np.int64)])
-        self.exposed_after = np.concatenate([self.exposed_after, np.zeros((more, len(FROM_IMPRESSIONS)))])
 
 
 class Referee:

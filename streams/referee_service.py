@@ -30,10 +30,11 @@ from streams.fatal import describe
 from streams.fetching import fetch
 from streams.followed import Followed, MadeAnewError
 from streams.reading import log_ends, partitions_of
-from streams.referee import Referee, Watched
+from streams.referee import Referee
 from streams.referee_store import Offsets, alone, load, save
 from streams.settings import Settings
 from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, OUTCOMES
+from streams.watched import Watched
 
 log = structlog.get_logger()
 

@@ -19,7 +19,8 @@ from scoring.trial import SUMS, Difference, Look, Trial
 from streams.control_wire import ExperimentSetting
 from streams.duels import Drafted
 from streams.experiments import definition
-from streams.referee import FROM_IMPRESSIONS, FROM_ROWS, Referee, Watched
+from streams.referee import FROM_ROWS, Referee
+from streams.watched import FROM_IMPRESSIONS, Watched
 
 VERSION = 3
 """Files of former versions are read. In one of version 1 sums are of all that people did, of impressions or not; those

@@ -87,6 +87,11 @@ class Duel:
         """A click of theirs on what ``side`` had picked; they were shown it."""
         self.credit[person, side] += 1
 
+    def forget(self, people: Ints) -> None:
+        """Let people, by their places, leave, as if they had never come."""
+        held = people[people < len(self.shown)]
+        self.credit[held], self.shown[held] = 0, False
+
     def score(self) -> Score:
         """What is counted and known now, as `look` tells it."""
         first, second = self.credit.sum(axis=0).tolist()

@@ -117,6 +117,11 @@ class Trial:
         self.before[new] = totals[new]
         return new
 
+    def forget(self, users: Ints) -> None:
+        """Let users (places) leave, as if they had never come; what was seen while they were there stays evidence."""
+        held = users[users < len(self.arm)]
+        self.arm[held], self.before[held], self.crossed[held] = OUTSIDE, 0, False
+
     def _grow(self, users: int) -> None:
         if (more := users - len(self.arm)) > 0:
             more = max(more, len(self.arm))  # doubling: growing costs O(users) in all

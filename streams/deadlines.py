@@ -24,6 +24,16 @@ class Deadlines:
         self.until_ms[key] = until_ms
         self._changed.add(key)
 
+    def take(self, key: bytes, value: bytes | None) -> None:
+        """What a changelog tells under ``key``, with its prefix: there is nothing to tell it of that."""
+        name = key.removeprefix(self.prefix)
+        if value is None:
+            self.until_ms.pop(name, None)
+            return
+        self.until_ms[name] = int.from_bytes(value, "big")
+        for surplus in self.surplus():
+            del self.until_ms[surplus]
+
     def before(self, time_ms: int) -> list[bytes]:
         """Those that end before ``time_ms``. Looks at all of them."""
         return [key for key, until_ms in self.until_ms.items() if until_ms < time_ms]

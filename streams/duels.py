@@ -4,6 +4,7 @@ An impression tells its placement and slot, and with them whose turn it was; its
 later or, read from another topic, a moment earlier.
 """
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +53,11 @@ class Credits:
     def give_up(self, number: int) -> None:
         """Wait no more for the outcomes of an experiment's impressions."""
         self.pending = {event: drafted for event, drafted in self.pending.items() if drafted.number != number}
+
+    def forget(self, people: Collection[int]) -> None:
+        """Wait no more for the outcomes of people's impressions."""
+        if any(drafted.person in people for drafted in self.pending.values()):
+            self.pending = {event: drafted for event, drafted in self.pending.items() if drafted.person not in people}
 
     def settle(self, event: int, *, clicked: bool) -> Drafted | None:
         """Take an outcome; the impression that is to be credited for it, if there is one."""

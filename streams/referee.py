@@ -7,22 +7,25 @@ the impressions themselves, from the exposing one on.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from scoring.assignment import BOTH, OUTSIDE
-from scoring.ids import MISSING, IdMap, id64, id64s
+from scoring.ids import EMPTY, MISSING, IdMap, id64, id64s
 from scoring.policies import arms_of
 from scoring.rows import Rows
 from scoring.trial import SUMS
-from streams.control_wire import Allocation, ExperimentSetting
+from streams.consent import Gate, Verdict, Watermarks
+from streams.control_wire import Allocation, Consent, ExperimentSetting
 from streams.duels import Credits, Drafted, side_of
 from streams.experiments import definition, shared_number
 from streams.oldest import give_up_oldest
+from streams.privacy import Request
 from streams.watched import FROM_IMPRESSIONS, Watched
-from streams.wire import UNREADABLE, Id, SlotNumber, TimeMs
+from streams.wire import UNREADABLE, Consented, Id, SlotNumber, TimeMs
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -57,6 +60,7 @@ class _Shown(msgspec.Struct):
     time_ms: TimeMs
     placement_id: Id | None = None
     slot: SlotNumber | None = None
+    consent: Consented = None
 
 
 class _Known(msgspec.Struct):
@@ -73,11 +77,19 @@ class _Shelved(msgspec.Struct):
 
 
 class Referee:
-    """Follows impressions, rows, ads and experiments, and looks."""
+    """Follows impressions, rows, ads, experiments and what people ask for, and looks.
 
-    def __init__(self, users_max: int = USERS_MAX) -> None:
+    ``gate``: who may be in its books, by the workers' rule.
+    """
+
+    def __init__(self, users_max: int = USERS_MAX, gate: Gate | None = None) -> None:
         self._users_max = users_max
+        self._gate = gate or Gate()
+        self.settled = 0
+        """Offset on the control topic up to which people's requests have been met."""
         self._places = IdMap()
+        self._free: list[int] = []
+        """Places of people who have left."""
         self._categories: dict[str, int] = {}
         self.ids = np.zeros(_FIRST_SLAB, dtype=np.uint64)
         self.users = 0
@@ -174,7 +186,7 @@ class Referee:
                 shown.append(msgspec.json.decode(value or b"", type=_Shown))
             except UNREADABLE:
                 self.malformed += 1
-        shown = [one for one in shown if not self._is_repeat(id64(one.event_id))]
+        shown = [one for one in shown if self._may_count(one) and not self._is_repeat(id64(one.event_id))]
         if not shown:
             return
         places = self._places_of(id64s([one.user_id for one in shown]))
@@ -191,6 +203,10 @@ class Referee:
                     drafted = Drafted(number, place, side_of(one.placement_id or "", one.slot))
                     self.credits.show(watched.duel, id64(one.event_id), drafted)
             self._count(place, self._categories.get(one.ad_id, 0))
+
+    def _may_count(self, shown: _Shown) -> bool:
+        """Whether the person may be in the books: else nothing of them is kept, and no row tells of them."""
+        return self._gate.judge(shown.user_id.encode(), shown.consent, shown.time_ms) is Verdict.ADMITTED
 
     def _is_repeat(self, event: int) -> bool:
         """Whether the impression is one of the latest; it is from now on."""
@@ -236,6 +252,9 @@ class Referee:
 
     def take_rows(self, users: Sequence[bytes], rows: Rows) -> None:
         """Take users' new rows, each user once: exposures that they hold begin to count, then come the new totals."""
+        if self.erased.until_ms:  # rows of before, of people who have asked to be forgotten
+            kept = [row_ms > self.erased.of(user) for user, row_ms in zip(users, rows["time_ms"].tolist(), strict=True)]
+            users, rows = [*compress(users, kept)], rows[kept]
         places = self._places_of(id64s([user.decode(errors="replace") for user in users]))
         held = places != MISSING
         places, rows = places[held], rows[held]
@@ -255,6 +274,48 @@ class Referee:
                 watched.trial.before[new[:, None], FROM_IMPRESSIONS] = watched.exposed_after[new]
                 watched.exposed_arm[at] = OUTSIDE
         self.totals[places] = now
+
+    # --- who leaves ----------------------------------------------------------------------------------------
+
+    @property
+    def erased(self) -> Watermarks:
+        """Until when what people did is forgotten, as the lanes' changelog and requests tell."""
+        return self._gate.watermarks
+
+    def settle(self, requests: Iterable[Request], upto: int) -> None:
+        """Meet what people ask for on the control topic, all of which before the offset ``upto`` has been met then.
+
+        Their lanes do likewise (`streams.privacy`), later: until then rows of theirs may still come.
+        """
+        gone = []
+        for request in requests:
+            user, granted = request.user_id.encode(), isinstance(request, Consent) and request.granted
+            if not granted:
+                gone.append(user)
+            if not granted or self.erased.of(user) >= 0:
+                self.erased.raise_to(user, request.time_ms)
+        for _ in self.erased.changes():
+            pass  # which no changelog is told
+        self.forget(gone)
+        self.settled = upto
+
+    def forget(self, users: Sequence[bytes]) -> None:
+        """Let people leave the books of every experiment, as if they had never come."""
+        ids = np.unique(id64s([user.decode(errors="replace") for user in users]))
+        places = self._places.get(ids)
+        ids, places = ids[places != MISSING], places[places != MISSING]
+        if not len(places):
+            return
+        for of in (self.ids, self.totals, self.gone, self.category, self.seen):
+            of[places] = 0
+        for watched in self._going_on():
+            watched.forget(places)
+        self.credits.forget(set(places.tolist()))
+        self._free += places.tolist()
+        for user in ids.tolist():
+            self._places.set(user, MISSING)
+        if len(self._places) > 2 * self.users + _FIRST_SLAB:
+            self._index()
 
     def _lifetime(self, places: Ints, counted: Floats) -> Floats:
         """What users have done in all, of what their rows have ``counted [N, columns]``.
@@ -278,15 +339,18 @@ class Referee:
         place = int(self._places.get(np.array([user], dtype=np.uint64))[0])
         if place != MISSING:
             return place
-        if self.users >= self._users_max:
+        if not self._free and self.users >= self._users_max:
             self.unwatched_users += 1
             return MISSING
-        if self.users == len(self.ids):
-            self._grow()
-        self.ids[self.users] = user
-        self._places.set(user, self.users)
-        self.users += 1
-        return self.users - 1
+        if self._free:
+            place = self._free.pop()
+        else:
+            place, self.users = self.users, self.users + 1
+            if place == len(self.ids):
+                self._grow()
+        self.ids[place] = user
+        self._places.set(user, place)
+        return place
 
     def _grow(self) -> None:
         more = max(len(self.ids), _FIRST_SLAB)
@@ -323,6 +387,11 @@ class Referee:
         """Take back users as they were saved: ``ids, category, seen [U]``, ``totals [U, sums]``, ``gone [U, 5]``."""
         self.ids, self.totals, self.gone, self.category, self.seen = ids, totals, gone, category, seen
         self.users = len(ids)
+        self._free = np.flatnonzero(ids == EMPTY).tolist()
+        self._index()
+
+    def _index(self) -> None:
+        """Make the map of places anew: it gives up no id by itself."""
         self._places = IdMap(max(self.users, _FIRST_SLAB))
-        for place, user in enumerate(ids.tolist()):
-            self._places.set(user, place)
+        for place in np.flatnonzero(self.ids[: self.users] != EMPTY).tolist():
+            self._places.set(int(self.ids[place]), place)

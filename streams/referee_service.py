@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError, OffsetOutOfRangeError
 from scoring.rows import RowError, decode_rows
 from streams.clock import tick_ms, wall_ms
 from streams.connection import aiokafka_options
+from streams.consent import ERASED_KEY, Gate
 from streams.control import Control, publish
 from streams.control_wire import Allocation, ControlMessage, ExperimentSetting
 from streams.decode import Record
@@ -29,12 +30,14 @@ from streams.experiments import stop
 from streams.fatal import describe
 from streams.fetching import fetch
 from streams.followed import Followed, MadeAnewError
+from streams.privacy import Requests
 from streams.reading import log_ends, partitions_of
 from streams.referee import Referee
 from streams.referee_store import Offsets, alone, load, save
 from streams.settings import Settings
 from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, OUTCOMES
 from streams.watched import Watched
+from streams.wire import RESERVED
 
 log = structlog.get_logger()
 
@@ -56,7 +59,8 @@ class RefereeService:
     ) -> None:
         self._settings, self._every_ms, self._on_reports = settings, every_ms, on_reports
         self._control = Control(settings.control_entries_max)
-        self._referee = Referee()
+        self._requests = Requests(self._control, lambda _user: 0)
+        self._referee = Referee(gate=Gate(self._requests.answers, presumed=settings.consent_presumed))
         self._control.on(ExperimentSetting, partial(self._heed, self._referee.follow))
         self._control.on(Allocation, partial(self._heed, self._referee.allocate))
         self._offsets: Offsets = {}
@@ -165,6 +169,7 @@ class RefereeService:
     def _take_control(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
         for records in batches.values():
             self._control.take(records)
+        self._referee.settle(self._requests.since(0, self._referee.settled), self._control.next_offset)
 
     def _take_ads(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
         for records in batches.values():
@@ -180,11 +185,19 @@ class RefereeService:
 
     def _take_rows(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
         for records in batches.values():
-            newest = {  # reserved keys begin with a NUL, tombstones leave what was seen
-                record.key: record.value
-                for record in records
-                if record.key and not record.key.startswith(b"\x00") and record.value is not None
-            }
+            newest: dict[bytes, bytes] = {}
+            forgotten = []
+            for record in records:
+                user, value = record.key or b"", record.value
+                if user.startswith(ERASED_KEY):
+                    self._referee.erased.take(user, value)
+                elif not user or user.startswith(RESERVED):
+                    continue
+                elif value is not None:
+                    newest[user] = value
+                elif self._referee.erased.of(user) >= 0:  # by request: who is idle leaves what was seen
+                    forgotten.append(user)
+            self._referee.forget(forgotten)
             try:
                 rows = decode_rows(newest.values())
             except RowError as error:

@@ -83,6 +83,9 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
             experiments[number] |= {"width": duel.width, "duel_evidence": duel.evidence}
     arrays["pending"] = np.array([(event, *one) for event, one in referee.credits.pending.items()], dtype=np.uint64)
     arrays["latest"] = np.fromiter(referee.latest, dtype=np.uint64)
+    until_ms = referee.erased.until_ms
+    arrays["erased"] = np.frombuffer(b"".join(until_ms), dtype=np.uint64).reshape(-1, 2)
+    arrays["erased_ms"] = np.fromiter(until_ms.values(), dtype=np.int64)
     about = {
         "version": VERSION,
         "offsets": [[topic, partition, offset] for (topic, partition), offset in offsets.items()],
@@ -90,6 +93,7 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
         "experiments": experiments,
         "unwatched_users": referee.unwatched_users,
         "malformed": referee.malformed,
+        "settled": referee.settled,
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     half = file.with_suffix(".half.npz")
@@ -123,6 +127,10 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
             referee.credits.pending[event] = Drafted(*drafted)
         for number, told in experiments.items():
             referee.watched[int(number)] = _watched(number, told, saved)
+        if "erased" in saved:  # else all requests are met anew
+            digests = [digest.tobytes() for digest in saved["erased"]]
+            referee.erased.until_ms.update(zip(digests, saved["erased_ms"].tolist(), strict=True))
+            referee.settled = about["settled"]
     except _UNREADABLE as error:
         raise StoreError(f"{file} cannot be read ({error}); delete it to start anew from the topics") from error
     referee.unwatched_users, referee.malformed = about["unwatched_users"], about["malformed"]

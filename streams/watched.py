@@ -68,6 +68,13 @@ class Watched:
             shares = allocation(means, variances, self.setting.minimum)
         return next_cohort(self.setting, stands, shares.tolist(), time_ms)
 
+    def forget(self, people: Ints) -> None:
+        """Let people, by their places, leave, as if they had never come."""
+        self.exposed_arm[people], self.exposed_ms[people], self.exposed_after[people] = OUTSIDE, 0, 0
+        self.trial.forget(people)
+        if self.duel is not None:
+            self.duel.forget(people)
+
     def grow(self, users: int) -> None:
         """Room for ``users``."""
         more = users - len(self.exposed_arm)

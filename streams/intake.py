@@ -24,6 +24,7 @@ from streams.connection import aiokafka_options
 from streams.fatal import CannotStartError, arm_exit, describe, end_now
 from streams.fetching import fetch
 from streams.identity import TopicIdentity, check_lanes
+from streams.joining import meet_coordinator
 from streams.lane import FenceError, Lane, LaneLostError, Shared
 from streams.leaving import MembershipLostError, check_member, leave
 from streams.queues import SourceQueue
@@ -142,6 +143,9 @@ class Intake(Service, ConsumerRebalanceListener):
     async def on_started(self) -> None:
         """Join the group and pump, unless there is to be an end."""
         if self._stops():
+            return
+        await meet_coordinator(self._settings)
+        if self._stops():  # meanwhile
             return
         consumer = group_consumer(self._settings)
         self._shared = self._make_shared(consumer)

@@ -1,6 +1,5 @@
 """One worker on a filled log: run to the end of it, stopped, and what it did held against the pure core."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,12 +82,7 @@ async def run_worker(log: Log, plan: Plan, home: Path, progress: Callable[[Lag],
     `StalledError`.
     """
     span_ms = log.events[-1].time_ms - log.events[0].time_ms if log.events else 0
-    inherited = {
-        name.removeprefix("SALIENCE_").lower(): value
-        for name, value in os.environ.items()
-        if name.startswith("SALIENCE_")
-    }
-    settings = inherited | {
+    settings = {
         "bootstrap": plan.bootstrap,
         "topic_prefix": plan.prefix,
         "group": plan.group,

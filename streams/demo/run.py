@@ -11,6 +11,7 @@ from streams import topic_admin, topics
 from streams.demo.outbox import Outbox, put_ads
 from streams.demo.report import Report
 from streams.demo.reviews import reviews
+from streams.demo.sealed import sealed
 from streams.demo.shop import SHOP
 from streams.demo.shopping import NoPlacementError, Plan, Shopping, Show
 from streams.demo.worker import WorkerProcess
@@ -42,10 +43,12 @@ CLOSE_WITHIN_S = 2.0
 def run_demo(plan: Plan, folder: Path, show: Show) -> Report:
     """Run ``plan`` with all files in ``folder``; SIGINT and SIGTERM end it early, in order.
 
+    The caller's settings (``SALIENCE_<NAME>``) have no part in it.
+
     Raises `WorkerFailedError`, `deploy.brokers.BrokerError`, `streams.client.ViewError`,
     `streams.topic_admin.TopicsError` or aiokafka's ``KafkaError``.
     """
-    with EmbeddedBroker(folder / "broker") as broker:
+    with sealed(), EmbeddedBroker(folder / "broker") as broker:
         topic_admin.create(broker.bootstrap, LANES)
         return asyncio.run(Demo(plan, broker, folder, show).run())
 

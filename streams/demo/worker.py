@@ -20,8 +20,19 @@ class WorkerFailedError(RuntimeError):
     """The worker ended by itself, or says nothing more; the message holds the end of its log."""
 
 
+def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker: ours, and ``settings`` in place of what it says of them in whatever case."""
+    given = {f"SALIENCE_{name.upper()}": value for name, value in settings.items()}
+    kept = {name: value for name, value in os.environ.items() if name.upper() not in given}
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    return kept | given | {"PYTHONPATH": path, "ORT_DISABLE_TELEMETRY": "1"}  # onnxruntime reports to its maker
+
+
 class WorkerProcess:
-    """A worker with ``settings``, by their names without ``SALIENCE_``; its log is ``log``."""
+    """A worker with ``settings``, by their names without ``SALIENCE_``; its log is ``log``.
+
+    Other settings it has from the environment.
+    """
 
     def __init__(self, settings: Mapping[str, str], log: Path) -> None:
         self._settings = settings
@@ -29,18 +40,12 @@ class WorkerProcess:
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        root = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        # Nothing of the caller's own settings: the demo must not reach out to a shop that runs.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SALIENCE_")}
-        environment |= {f"SALIENCE_{name.upper()}": value for name, value in self._settings.items()}
         tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]  # it dies with the demo, come what may
         worker = [sys.executable, "-P", "-m", "streams.cli", "worker"]
         with self._log.open("ab") as output:
             self._child = subprocess.Popen(
                 [*tie, *worker],
-                env=environment
-                | {"PYTHONPATH": path, "ORT_DISABLE_TELEMETRY": "1"},  # onnxruntime reports to its maker
+                env=environment_with(self._settings),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

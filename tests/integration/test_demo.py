@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,12 @@ KEYS = {
     "ctr_random_interval", "impressions_engine", "impressions_random", "dead_letters", "seconds", "guarantee",
     "broker", "calibration", "calibration_attention", "unanswered",
 }  # fmt: skip
+
+OF_A_SHOP = {
+    "SALIENCE_SECURITY_PROTOCOL": "SASL_SSL", "SALIENCE_SASL_USERNAME": "ads", "SALIENCE_SASL_PASSWORD": "secret",
+    "SALIENCE_WEB_HOST": "0.0.0.0", "SALIENCE_SLOTS": "1", "salience_topic_prefix": "shop-",
+}  # fmt: skip
+"""Settings of a caller's own shop, that the demo would not start with, or sell little; in lower case they hold too."""
 
 
 def demo(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -44,9 +51,13 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def test_the_demo_beats_chance_loses_nothing_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    # A setting of the caller's own shop must not reach the demo's worker.
-    done = demo(tmp_path, "--seconds", "15", "--json", SALIENCE_BOOTSTRAP="127.0.0.1:1", SALIENCE_SLOTS="1")
-    assert done.returncode == 0, done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as shop:
+        shop.setblocking(False)
+        at = "{}:{}".format(*shop.getsockname())
+        done = demo(tmp_path, "--seconds", "15", "--json", SALIENCE_BOOTSTRAP=at, salience_bootstrap=at, **OF_A_SHOP)
+        assert done.returncode == 0, done.stderr
+        with pytest.raises(BlockingIOError):  # nobody has asked the caller's own broker for anything
+            shop.accept()
     report = json.loads(done.stdout)
     assert report.keys() == KEYS
     assert report["dead_letters"] == report["unanswered"] == 0

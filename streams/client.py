@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from streams import followed
 from streams.connection import aiokafka_options
 from streams.fetching import fetch
+from streams.leaving import end_reading
 from streams.wire import UNREADABLE, Click, Impression, Placement
 
 USERS_MAX = 100_000
@@ -292,7 +293,7 @@ class PlacementView:
             with suppress(asyncio.CancelledError, Exception):  # told by `get` and on leaving the context
                 await self._reader
         if self._consumer is not None:
-            await self._consumer.stop()
+            await end_reading(self._consumer)
             self._consumer = None
 
 

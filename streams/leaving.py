@@ -6,11 +6,13 @@ ever. A broker's own time-outs do what an unheard farewell would have done.
 
 import asyncio
 from collections.abc import Awaitable
+from typing import TYPE_CHECKING
 
 import structlog
 from aiokafka import AIOKafkaConsumer
 
-from streams.settings import Settings
+if TYPE_CHECKING:
+    from streams.settings import Settings
 
 log = structlog.get_logger()
 
@@ -23,7 +25,7 @@ class MembershipLostError(RuntimeError):
     """A member with a name of its own was put out of its group; joining again would put out who has the name now."""
 
 
-def check_member(consumer: AIOKafkaConsumer, settings: Settings) -> None:
+def check_member(consumer: AIOKafkaConsumer, settings: "Settings") -> None:
     """Raises `MembershipLostError` where the group no longer knows the member that has joined it under a name."""
     # aiokafka tells nobody: it forgets its id when the coordinator does not know it, and keeps it while lanes move.
     if settings.instance_id and not consumer._coordinator.member_id:  # noqa: SLF001 - as above
@@ -40,3 +42,18 @@ async def leave(who: str, farewell: Awaitable[object]) -> None:
         await asyncio.wait_for(farewell, FAREWELL_S)
     except TimeoutError:
         log.warning("left without an answer, the broker gave none", who=who, waited_s=FAREWELL_S)
+
+
+async def end_reading(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer, also one that reads from a broker that is away.
+
+    There aiokafka's stop cancels a fetch that waits to ask again, takes that for a cancellation of its caller's, and
+    leaves its connections open.
+    """
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        ours = asyncio.current_task()
+        if ours is not None and ours.cancelling():
+            raise
+        await consumer._client.close()  # noqa: SLF001 - what the stop did not come to

@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fetching import fetch
+from streams.leaving import end_reading
 from streams.topic_admin import partition_counts
 from streams.topics import TABLE
 
@@ -38,12 +39,16 @@ def partitions_of(bootstrap: str, topic: str) -> list[TopicPartition]:
     return [TopicPartition(topic, number) for number in range(counts[topic])]
 
 
-async def log_ends(bootstrap: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    """Where each partition's log ends, open transactions included.
+async def log_ends(
+    bootstrap: str, partitions: Sequence[TopicPartition], *, committed: bool = False
+) -> dict[TopicPartition, int]:
+    """Where each partition's log ends, open transactions included; ``committed``: before the first that is open.
 
     The embedded broker tells one more than its last batch's first offset, so that batch is read to see where it ends.
     """
-    consumer = AIOKafkaConsumer(enable_auto_commit=False, **aiokafka_options(bootstrap))
+    consumer = AIOKafkaConsumer(
+        isolation_level=_isolation(committed=committed), enable_auto_commit=False, **aiokafka_options(bootstrap)
+    )
     try:  # not `async with`, which leaves it open where its start is cancelled
         await consumer.start()
         ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
@@ -53,12 +58,12 @@ async def log_ends(bootstrap: str, partitions: Sequence[TopicPartition]) -> dict
             for tp in unread:
                 consumer.seek(tp, ends[tp] - 1)
             while unread and (
-                batches := await fetch(consumer, [*unread], bootstrap, timeout_ms=LAST_BATCH_MS, committed=False)
+                batches := await fetch(consumer, [*unread], bootstrap, timeout_ms=LAST_BATCH_MS, committed=committed)
             ):
                 ends |= {tp: max(ends[tp], records[-1].offset + 1) for tp, records in batches.items()}
                 unread -= batches.keys()
     finally:
-        await consumer.stop()
+        await end_reading(consumer)
     return ends
 
 
@@ -104,18 +109,26 @@ async def read_between(
                 yield told
 
 
+def _isolation(*, committed: bool) -> str:
+    return "read_committed" if committed else "read_uncommitted"
+
+
 @asynccontextmanager
 async def _reader(
     bootstrap: str, partitions: Sequence[TopicPartition], committed: bool
 ) -> AsyncIterator[AIOKafkaConsumer]:
-    async with AIOKafkaConsumer(
-        isolation_level="read_committed" if committed else "read_uncommitted",
+    consumer = AIOKafkaConsumer(
+        isolation_level=_isolation(committed=committed),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         **aiokafka_options(bootstrap),
-    ) as consumer:
+    )
+    try:
+        await consumer.start()
         consumer.assign(partitions)
         yield consumer
+    finally:
+        await end_reading(consumer)
 
 
 async def _until(

@@ -41,7 +41,7 @@ def demo(
     from deploy.brokers import BrokerError
     from streams.client import ViewError
     from streams.demo.run import run_demo
-    from streams.demo.shopping import Plan
+    from streams.demo.shopping import Plan, SilentBrokerError
     from streams.demo.worker import WorkerFailedError
 
     people = screen(stderr=as_json)
@@ -49,7 +49,7 @@ def demo(
     try:
         with tempfile.TemporaryDirectory(prefix="salience-demo-") as folder, _live(people) as show:
             report = run_demo(Plan(seconds, users, seed), Path(folder), show)
-    except (BrokerError, WorkerFailedError, ViewError) as error:
+    except (BrokerError, WorkerFailedError, SilentBrokerError, ViewError) as error:
         fail(error)
     _tell(report, people, as_json)
 
@@ -75,7 +75,7 @@ def shoppers(
     import asyncio
 
     from streams.client import ViewError
-    from streams.demo.shopping import NoPlacementError, Plan, StrangeAdsError
+    from streams.demo.shopping import NoPlacementError, Plan, SilentBrokerError, StrangeAdsError
     from streams.demo.visit import visit
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -88,13 +88,13 @@ def shoppers(
     except StrangeAdsError as error:
         other = f"{at} --prefix {prefixed}demo-"
         fail(
-            f"{error}. Give them topics and a worker of their own: salience topics create {other}; SALIENCE_GROUP=demo "
-            f"salience worker {other}; salience shoppers {other}"
+            f"{error}. Or give these shoppers topics and a worker of their own: salience topics create {other}; "
+            f"SALIENCE_GROUP=demo salience worker {other}; salience shoppers {other}"
         )
     except NoPlacementError as error:
         here = f"{at} --prefix {prefixed}" if prefixed else at
         fail(f"{error} Does a worker run? salience worker {here}. If one does: salience doctor {here}")
-    except ViewError as error:
+    except (SilentBrokerError, ViewError) as error:
         fail(error)
     _tell(report, people, as_json)
 
@@ -107,6 +107,11 @@ def _tell(report: "Report", people: Console, as_json: bool) -> None:
         people.print(
             f"For every click there were {report.calibration:.2f} predicted with the online click layer, "
             f"{report.calibration_attention:.2f} by the attention model alone; 1 is right."
+        )
+    if report.unread:
+        people.print(
+            f"Not all of {', '.join(report.unread)} could be read: a transaction is open there, as of a worker that "
+            "was killed, or the broker did not answer. Dead letters and predictions are told of what could be."
         )
     if as_json:
         typer.echo(msgspec.json.encode(report).decode())

@@ -8,6 +8,9 @@ import msgspec
 from streams.demo.meter import Meter
 from streams.wire import Ad, Placement, Tone
 
+UNHEARD_SAID_S = 1.0
+"""A broker answers within milliseconds, and is asked every second."""
+
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of a run; click rates are clicks per impression, None without an impression.
@@ -22,6 +25,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ``guarantee``: of the workers; None where they are others', who do not say.
 
     ``calibration``: clicks that were predicted for every click that came, the inverse of what metrics tell.
+
+    ``unread``: topics of which ``dead_letters`` and ``calibration`` do not have all that was there at the end.
     """
 
     events: int
@@ -41,6 +46,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     guarantee: str | None
     broker: str
+    unread: tuple[str, ...]
 
     @classmethod
     def of(
@@ -53,6 +59,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         guarantee: str | None,
         broker: str,
         calibrations: tuple[float | None, float | None] = (None, None),
+        unread: tuple[str, ...] = (),
     ) -> "Report":
         """The report of what ``meter`` has counted until ``now_s``."""
         p50, p99 = meter.latency_ms([50, 99])
@@ -75,6 +82,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             seconds=round(seconds, 1),
             guarantee=guarantee,
             broker=broker,
+            unread=unread,
         )
 
 
@@ -82,7 +90,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class Snapshot:
     """How a run stands: ``phase`` in words, the report so far, present rates, and a placement to look at.
 
-    ``ads`` and ``tones`` by the ad's id.
+    ``ads`` and ``tones`` by the ad's id. ``unheard_s``: for how long the broker has been asked in vain; 0 where it
+    answers.
     """
 
     phase: str
@@ -92,6 +101,7 @@ class Snapshot:
     sample: Placement | None
     ads: Mapping[str, Ad]
     tones: Mapping[str, Tone]
+    unheard_s: float = 0.0
 
 
 def _rounded(rate: float | None) -> float | None:

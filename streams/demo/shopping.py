@@ -7,11 +7,11 @@ Whose the workers are does not matter, so that what they are set to does not eit
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from aiokafka.errors import KafkaError
 
@@ -19,7 +19,7 @@ from streams import topics
 from streams.client import PlacementView
 from streams.demo.meter import Meter
 from streams.demo.outbox import Outbox
-from streams.demo.report import Report, Snapshot
+from streams.demo.report import UNHEARD_SAID_S, Report, Snapshot
 from streams.demo.shop import Event, Shoppers
 from streams.demo.stage import Stage
 from streams.demo.tally import DeadLetters, Since, calibrations
@@ -33,6 +33,12 @@ COUNT_WITHIN_S = 5.0
 """Counting dead letters takes 4 to 20 ms; a broker that takes so long is asked again."""
 READY_WITHIN_S = 90.0
 """A worker on a busy two-core machine takes ten seconds."""
+SILENT_MAX_S = 30.0
+"""So long a broker may be away: as its clients do not tell that a delivery fails before 40 s, nothing fails by then."""
+FLUSH_WITHIN_S = 10.0
+"""What is under way at the end is delivered in milliseconds."""
+REPORT_WITHIN_S = 15.0
+"""Beyond what is waited for on purpose (`streams.demo.tally.SETTLE_S`) a busy machine takes a second."""
 WARM_UP_USERS = 32
 """With four lanes, all but one in 2,000 draws of so many users reach every lane."""
 SAID_MAX = 3
@@ -43,6 +49,16 @@ Show = Callable[[Snapshot], None]
 
 class NoPlacementError(RuntimeError):
     """Shoppers act, and nobody publishes a placement for them."""
+
+
+class SilentBrokerError(RuntimeError):
+    """The broker is asked, and does not answer."""
+
+    def __init__(self, bootstrap: str, seconds: float) -> None:
+        super().__init__(
+            f"{bootstrap} has not answered for {seconds:.0f} s; what was sent last may be lost. "
+            f"Is the broker up, and can it be reached? salience doctor --bootstrap {bootstrap}"
+        )
 
 
 class StrangeAdsError(RuntimeError):
@@ -88,6 +104,9 @@ class Shopping:
         self._stopped = asyncio.Event()
         self._answers_due = False
         """Whether events are to be answered: workers have shown that they are there, and more are sent."""
+        self._asked_s: float | None = None
+        """Since when the broker has been asked in vain; None where it has answered."""
+        self._began_s: float | None = None
         self._now_s = self._seconds = 0.0
 
     def heed_signals(self) -> None:
@@ -109,8 +128,8 @@ class Shopping:
     async def run(self) -> None:
         """From the first click to the last event's delivery; the ads must be on their topic.
 
-        Raises `NoPlacementError`, `StrangeAdsError`, `streams.client.ViewError`, `streams.reading.MissingTopicError`,
-        `streams.topic_admin.TopicsError` or aiokafka's ``KafkaError``.
+        Raises `NoPlacementError`, `SilentBrokerError`, `StrangeAdsError`, `streams.client.ViewError`,
+        `streams.reading.MissingTopicError`, `streams.topic_admin.TopicsError` or aiokafka's ``KafkaError``.
         """
         await self._dead_letters.begin()
         await self._outcomes.begin()
@@ -118,23 +137,46 @@ class Shopping:
         try:
             async with Outbox(self._settings) as outbox:
                 await self._play(outbox)
-                await outbox.flush()
+                await self._flush(outbox)
         finally:
             self._answers_due = False
             counting.cancel()
             await asyncio.wait([counting])
 
     async def report(self) -> Report:
-        """What came of it, once it is over; what workers write of it later is not in it."""
-        await self._dead_letters.look()
-        return self._report(await calibrations(self._outcomes))
+        """What came of it, once it is over; what workers write of it later is not in it.
+
+        Comes within `REPORT_WITHIN_S`, without what could not be read by then; `Report.unread` says so.
+        """
+        looked_at = self._dead_letters.since, self._outcomes
+        told: tuple[float | None, float | None] = (None, None)
+        unread = tuple(since.topic for since in looked_at)
+        with suppress(TimeoutError, KafkaError):
+            async with asyncio.timeout(REPORT_WITHIN_S):
+                settled = await asyncio.gather(*(since.settles() for since in looked_at))
+                await self._dead_letters.look()
+                told = await calibrations(self._outcomes)
+                unread = tuple(since.topic for since, whole in zip(looked_at, settled, strict=True) if not whole)
+        return self._report(told, unread)
 
     async def _count(self) -> NoReturn:
+        """Count dead letters, again and again: it tells as well whether the broker answers."""
         while True:
-            with suppress(TimeoutError, KafkaError):  # it is asked again; whether the broker lives is seen elsewhere
+            self._asked_s = self._asked_s or time.monotonic()
+            with suppress(TimeoutError, KafkaError):  # it is asked again
                 async with asyncio.timeout(COUNT_WITHIN_S):
                     await self._dead_letters.look()
+                    self._asked_s = None
             await asyncio.sleep(COUNT_EVERY_S)
+
+    @property
+    def _unheard_s(self) -> float:
+        """For how long the broker has been asked in vain."""
+        return 0.0 if self._asked_s is None else time.monotonic() - self._asked_s
+
+    def _check_broker(self, silent_max_s: float = SILENT_MAX_S) -> None:
+        if self._unheard_s > silent_max_s:
+            raise SilentBrokerError(self._settings.bootstrap, self._unheard_s)
 
     async def _play(self, outbox: Outbox) -> None:
         """Wait for workers, then let the shoppers in."""
@@ -146,23 +188,49 @@ class Shopping:
             only={*self._shoppers.names, *warming},
             fetch_wait_ms=self._settings.fetch_wait_ms,
         ) as view:
-            await self._warm_up(outbox, warming, view)
-            self._answers_due = True
             pending: list[Event] = []
             stage = Stage(self._shoppers, self._meter, partial(self._held, view), pending.append)
-            began = shown = time.monotonic()
-            while not self._over(began):
-                stage.tick(time.time_ns() // 1_000_000)
-                await self._send(outbox, pending)
-                if self._now_s - shown >= SHOW_EVERY_S:
-                    self._show(self._snapshot(stage))
-                    shown = self._now_s
-                await asyncio.sleep(TICK_S)
-            self._show(self._snapshot(stage))
+            await self._watched(self._warm_up(outbox, warming, view), stage)
+            self._answers_due = True
+            await self._watched(self._act(outbox, stage, pending), stage)
 
-    def _over(self, began: float) -> bool:
+    async def _watched(self, work: Coroutine[Any, Any, None], stage: Stage) -> None:
+        """Do ``work``, and show meanwhile how it stands: to send waits for a broker that is away.
+
+        Raises what the work does, and `SilentBrokerError`: when the broker has been away for too long, and soon where
+        it is away and the work is to end.
+        """
+        doing = asyncio.create_task(work)
+        try:
+            while not doing.done():
+                await asyncio.wait([doing], timeout=SHOW_EVERY_S)
+                self._show(self._snapshot(stage))
+                if not doing.done():
+                    self._check_broker(UNHEARD_SAID_S if self._over() else SILENT_MAX_S)
+            doing.result()
+        finally:
+            doing.cancel()
+            await asyncio.wait([doing])
+
+    async def _act(self, outbox: Outbox, stage: Stage, pending: list[Event]) -> None:
+        """What the shoppers do, as it is due, until it is over."""
+        self._began_s = time.monotonic()
+        while not self._over():
+            stage.tick(time.time_ns() // 1_000_000)
+            await self._send(outbox, pending)
+            await asyncio.sleep(TICK_S)
+
+    async def _flush(self, outbox: Outbox) -> None:
+        try:
+            async with asyncio.timeout(FLUSH_WITHIN_S):
+                await outbox.flush()
+        except TimeoutError as error:
+            raise SilentBrokerError(self._settings.bootstrap, max(FLUSH_WITHIN_S, self._unheard_s)) from error
+
+    def _over(self) -> bool:
         self._now_s = time.monotonic()
-        self._seconds = self._now_s - began
+        if self._began_s is not None:
+            self._seconds = self._now_s - self._began_s
         return self._stopped.is_set() or (self._plan.seconds is not None and self._seconds >= self._plan.seconds)
 
     async def _send(self, outbox: Outbox, events: list[Event]) -> None:
@@ -193,23 +261,29 @@ class Shopping:
         deadline = time.monotonic() + READY_WITHIN_S
         while not self._stopped.is_set() and not all(self._held(view, user) for user in users):
             if time.monotonic() > deadline:
+                self._check_broker(UNHEARD_SAID_S)
                 raise NoPlacementError(f"No placements came within {READY_WITHIN_S:.0f} s of the first clicks.")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), SHOW_EVERY_S / 5)
 
-    def _report(self, calibrations: tuple[float | None, float | None] = (None, None)) -> Report:
+    def _report(
+        self, calibrations: tuple[float | None, float | None] = (None, None), unread: tuple[str, ...] = ()
+    ) -> Report:
         return self._describe(
-            self._now_s, calibrations=calibrations, dead_letters=self._dead_letters.count, seconds=self._seconds
-        )
+            self._now_s, calibrations=calibrations, dead_letters=self._dead_letters.count, seconds=self._seconds,
+            unread=unread,
+        )  # fmt: skip
 
     def _snapshot(self, stage: Stage) -> Snapshot:
         of = "" if self._plan.seconds is None else f" of {self._plan.seconds}"
+        shopping = f"{self._plan.users:,} shoppers, {self._seconds:.0f}{of} s"
         return Snapshot(
-            phase=f"{self._plan.users:,} shoppers, {self._seconds:.0f}{of} s",
+            phase="waiting for first placements" if self._began_s is None else shopping,
             report=self._report(),
             events_per_s=self._meter.events.per_s(self._now_s),
             placements_per_s=self._meter.placements.per_s(self._now_s),
             sample=stage.sample.placement if stage.sample else None,
             ads=self.ads,
             tones=self._tones,
+            unheard_s=self._unheard_s,
         )

@@ -1,6 +1,7 @@
 """What the topics tell of a run, beside the meter: of what came on them since it began."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from aiokafka import TopicPartition
@@ -16,42 +17,65 @@ from streams.reading import log_ends, partitions_of, read_between
 from streams.settings import Settings
 from streams.wire import Outcome
 
+SETTLE_S = 5.0
+"""A slice is committed within milliseconds; the transaction of a worker that was killed stays open for long."""
+LOOK_AGAIN_S = 0.1
+
 
 class Since:
-    """A topic from where it ended at first; every record is told once."""
+    """A topic from where it ended at first; every record is told once.
+
+    What an open transaction holds back is not waited for: it is news when the transaction has ended.
+    """
 
     def __init__(self, settings: Settings, topic: str) -> None:
-        self._bootstrap, self._topic = settings.bootstrap, settings.topic_prefix + topic
+        self.topic = settings.topic_prefix + topic
+        self._bootstrap = settings.bootstrap
         self._read_to: Mapping[TopicPartition, int] = {}
 
     async def begin(self) -> None:
         """What is there now is not told. Raises `streams.reading.MissingTopicError`."""
-        partitions = await asyncio.to_thread(partitions_of, self._bootstrap, self._topic)
+        partitions = await asyncio.to_thread(partitions_of, self._bootstrap, self.topic)
         self._read_to = await log_ends(self._bootstrap, partitions)
 
     async def news(self) -> AsyncIterator[Sequence[Record]]:
         """What has come since the last time that this was read to its end."""
-        ends = await log_ends(self._bootstrap, [*self._read_to])
+        ends = await log_ends(self._bootstrap, [*self._read_to], committed=True)
+        ends = {tp: max(end, self._read_to[tp]) for tp, end in ends.items()}
         async for records in read_between(self._bootstrap, self._read_to, ends):
             yield records
         self._read_to = ends
+
+    async def settles(self) -> bool:
+        """Whether no transaction holds back what is there now, or none does any more within `SETTLE_S`."""
+        there = await log_ends(self._bootstrap, [*self._read_to])
+        deadline = time.monotonic() + SETTLE_S
+        while await self._holds_back(there):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(LOOK_AGAIN_S)
+        return True
+
+    async def _holds_back(self, there: Mapping[TopicPartition, int]) -> bool:
+        ends = await log_ends(self._bootstrap, [*there], committed=True)
+        return any(ends[tp] < end for tp, end in there.items())
 
 
 class DeadLetters:
     """How many have come."""
 
     def __init__(self, settings: Settings) -> None:
-        self._since = Since(settings, topics.DEAD_LETTERS)
+        self.since = Since(settings, topics.DEAD_LETTERS)
         self.count = 0
 
     async def begin(self) -> None:
         """Count from here on."""
-        await self._since.begin()
+        await self.since.begin()
 
     async def look(self) -> None:
         """Count those that have come since the last look."""
         come = 0
-        async for records in self._since.news():
+        async for records in self.since.news():
             come += sum(letter_of(record) is not None for record in records)
         self.count += come
 

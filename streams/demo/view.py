@@ -7,7 +7,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from streams.demo.report import Report, Snapshot
+from streams.demo.report import UNHEARD_SAID_S, Report, Snapshot
 from streams.wire import Ad, Placement
 
 BAR_WIDTH = 22
@@ -20,9 +20,15 @@ def render(snapshot: Snapshot) -> RenderableType:
     """The whole frame."""
     report, sample = snapshot.report, snapshot.sample
     explained = _explained(sample, snapshot) if sample else Text("no placement with a reason yet")
-    parts = [_flow(snapshot), Text(), _click_rates(report), Text(), explained]
+    parts = [*_unheard(snapshot), _flow(snapshot), Text(), _click_rates(report), Text(), explained]
     subtitle = f"{report.guarantee or 'your workers'} on {report.broker} · Ctrl-C ends it"
     return Panel(Group(*parts), title=f"salience · {snapshot.phase}", subtitle=subtitle)
+
+
+def _unheard(snapshot: Snapshot) -> list[Text]:
+    if snapshot.unheard_s < UNHEARD_SAID_S:
+        return []
+    return [Text(f"the broker has not answered for {snapshot.unheard_s:.0f} s", "bold red")]
 
 
 def _flow(snapshot: Snapshot) -> Table:

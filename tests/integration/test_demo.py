@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 KEYS = {
     "events", "placements", "p50_ms", "p99_ms", "ctr_engine", "ctr_random", "ctr_engine_interval",
     "ctr_random_interval", "impressions_engine", "impressions_random", "dead_letters", "seconds", "guarantee",
-    "broker", "calibration", "calibration_attention", "unanswered",
+    "broker", "calibration", "calibration_attention", "unanswered", "unread",
 }  # fmt: skip
 
 OF_A_SHOP = {
@@ -61,6 +61,7 @@ def test_the_demo_beats_chance_loses_nothing_and_leaves_nothing_behind(tmp_path:
     report = json.loads(done.stdout)
     assert report.keys() == KEYS
     assert report["dead_letters"] == report["unanswered"] == 0
+    assert report["unread"] == []
     assert report["seconds"] >= 15
     assert report["events"] > 1_000
     assert report["placements"] > 300

@@ -107,13 +107,13 @@ def test_a_placement_without_ads_is_nothing_to_look_at() -> None:
     assert (meter.engine.impressions, stage.sample) == (0, None)
 
 
-def frame(stage: Stage, meter: Meter, guarantee: str | None = "at_least_once") -> str:
+def frame(stage: Stage, meter: Meter, guarantee: str | None = "at_least_once", unheard_s: float = 0.0) -> str:
     """What the view shows of it, 80 characters wide."""
     console = Console(width=80, file=io.StringIO(), record=True)
     report = Report.of(meter, 0.0, dead_letters=0, seconds=10, guarantee=guarantee, broker="127.0.0.1:9092")
     tone = Tone(of="ad", name="ad-0001", reviews=42, tone=0.873, turned_ms=None, time_ms=NOW_MS)
     sample = stage.sample.placement if stage.sample else None
-    console.print(render(Snapshot("phase", report, 400.0, 150.0, sample, stage.ads, {tone.name: tone})))
+    console.print(render(Snapshot("phase", report, 400.0, 150.0, sample, stage.ads, {tone.name: tone}, unheard_s)))
     return console.export_text()
 
 
@@ -138,3 +138,9 @@ def test_a_frame_names_the_ads_the_reason_and_both_click_rates() -> None:
     assert "your workers on 127.0.0.1:9092" in frame(stage, meter, None)
     assert "chance" in text
     assert "…" not in text
+
+
+def test_a_frame_says_for_how_long_the_broker_has_been_asked_in_vain_once_that_is_long() -> None:
+    stage, meter, _, _ = played(1, None)
+    assert "the broker has not answered for 3 s" in frame(stage, meter, unheard_s=3.2)
+    assert "not answered" not in frame(stage, meter, unheard_s=0.9)

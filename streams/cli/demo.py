@@ -67,7 +67,8 @@ def shoppers(
     Puts the demo's ads on the topic ads, sends what people do about what the workers place, and shows what the demo
     shows, until Ctrl-C or --seconds. Who is ranked by chance is the workers' SALIENCE_CONTROL_SHARE: of 500 people 25,
     so let more in, or wait longer, to be sure. At the end the ads are withdrawn; what people did stays. One at a time:
-    the first of two that ends withdraws the other's ads too. Does not begin where ads are that are not the demo's, and
+    a second one ends at once; one that was killed leaves its ads to the next, which looks for six seconds whether
+    somebody is there. Does not begin where ads are that are not the demo's, and
     ends when the workers place one. Needs the rights of admin (salience topics acls).
     Ends with exit code 1 where something failed, no worker answers at first, or nothing was shown to anybody; one that
     falls silent later is waited for, and who waits for an answer is counted.
@@ -76,7 +77,7 @@ def shoppers(
 
     from streams.client import ViewError
     from streams.demo.shopping import NoPlacementError, Plan, SilentBrokerError, StrangeAdsError
-    from streams.demo.visit import visit
+    from streams.demo.visit import OthersShopError, visit
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     at, prefixed = f"--bootstrap {settings.bootstrap}", settings.topic_prefix
@@ -85,7 +86,7 @@ def shoppers(
     try:
         with _live(people) as show:
             report = asyncio.run(visit(Plan(seconds, users, seed), settings, show))
-    except StrangeAdsError as error:
+    except (OthersShopError, StrangeAdsError) as error:
         other = f"{at} --prefix {prefixed}demo-"
         fail(
             f"{error}. Or give these shoppers topics and a worker of their own: salience topics create {other}; "

@@ -1,17 +1,20 @@
 """Shoppers on a broker that runs already, beside workers of its own: the demo's ads are up for as long as they shop."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import structlog
 from aiokafka.errors import KafkaError
 
 from streams import topics
 from streams.catalogue_feed import read_ad
-from streams.demo.outbox import put_ads
+from streams.demo.outbox import Outbox, put_ads
 from streams.demo.report import Report
 from streams.demo.shopping import Plan, Shopping, Show, StrangeAdsError
+from streams.demo.tally import Since
 from streams.reading import partitions_of, read_topic
 from streams.settings import Settings
 from streams.wire import UNREADABLE, Ad
@@ -20,27 +23,44 @@ log = structlog.get_logger()
 
 WRITTEN = (topics.ADS, topics.CLICKS, topics.AD_IMPRESSIONS)
 """Topics that must be there: to write to one that is not might make it, as no shop has it."""
+SIGN, SIGN_EVERY_S = "shoppers-are-here", 2.0
+"""Key of a tombstone among the ads that shoppers leave again and again: it is no ad's, and workers pass over it."""
+LISTEN_S = 6.0
+"""Three signs. Who was killed gives none: the ads that were left so are there for those who come next."""
+LISTEN_AGAIN_S = 0.5
 TAKE_OFF_WITHIN_S = 10.0
 """Of a broker that is there it takes milliseconds; one that is not is waited for no longer, but for the farewell."""
+
+
+class OthersShopError(RuntimeError):
+    """Shoppers of another run are there."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        super().__init__(
+            f"Other shoppers are there already, with their ads on {topic} of {bootstrap}: another salience shoppers "
+            "runs. End it, or wait for its end"
+        )
 
 
 async def visit(plan: Plan, settings: Settings, show: Show) -> Report:
     """Let the shoppers of ``plan`` in; SIGINT and SIGTERM end it early, in order.
 
-    Raises `StrangeAdsError` where ads are put up that are not the demo's, and what `Shopping.run` does.
+    Raises `StrangeAdsError` where ads are put up that are not the demo's, `OthersShopError` where other shoppers are
+    there, and what `Shopping.run` does.
     """
     shopping = Shopping(plan, settings, show, broker=settings.bootstrap)
     shopping.heed_signals()
     for name in WRITTEN:
         await asyncio.to_thread(partitions_of, settings.bootstrap, settings.topic_prefix + name)
-    await _refuse_strange(settings, shopping.ads)
+    if await _are_up(settings, shopping.ads):
+        await _refuse_others(settings)
     async with _put_up(settings, shopping.ads):
         await shopping.run()
     return await shopping.report()
 
 
-async def _refuse_strange(settings: Settings, ours: Mapping[str, Ad]) -> None:
-    """Ads of ours may stand there: of a run that was killed."""
+async def _are_up(settings: Settings, ours: Mapping[str, Ad]) -> bool:
+    """Whether ads of ours stand there: of a run that goes on, or was killed. Raises `StrangeAdsError` for others."""
     topic = settings.topic_prefix + topics.ADS
     standing: dict[bytes | None, bytes] = {}
     async for records in read_topic(settings.bootstrap, topic):
@@ -51,6 +71,26 @@ async def _refuse_strange(settings: Settings, ours: Mapping[str, Ad]) -> None:
     strange = [key for key, value in standing.items() if not _is_ours(ours, key, value)]
     if strange:
         raise StrangeAdsError(topic, [(key or b"").decode(errors="replace") for key in strange])
+    return bool(standing)
+
+
+async def _refuse_others(settings: Settings) -> None:
+    """Raises `OthersShopError` where somebody gives signs: whoever ended first would take the other's ads off."""
+    ads = Since(settings, topics.ADS)
+    await ads.begin()
+    deadline = time.monotonic() + LISTEN_S
+    while time.monotonic() < deadline:
+        async for records in ads.news():
+            if any(record.key == SIGN.encode() for record in records):
+                raise OthersShopError(settings.bootstrap, ads.topic)
+        await asyncio.sleep(LISTEN_AGAIN_S)
+
+
+async def _give_signs(settings: Settings) -> NoReturn:
+    async with Outbox(settings) as outbox:
+        while True:
+            await outbox.send(topics.ADS, SIGN, None)
+            await asyncio.sleep(SIGN_EVERY_S)
 
 
 def _is_ours(ours: Mapping[str, Ad], key: bytes | None, value: bytes) -> bool:
@@ -63,11 +103,14 @@ def _is_ours(ours: Mapping[str, Ad], key: bytes | None, value: bytes) -> bool:
 
 @asynccontextmanager
 async def _put_up(settings: Settings, ads: Mapping[str, Ad]) -> AsyncIterator[None]:
-    """The ads are on their topic in the block, and withdrawn after it, however it ends."""
+    """The ads are on their topic in the block, and somebody is there; withdrawn after it, however it ends."""
+    signs = asyncio.create_task(_give_signs(settings))
     try:
         await put_ads(settings, ads)
         yield
     finally:
+        signs.cancel()
+        await asyncio.gather(signs, return_exceptions=True)  # a broker that is lost is told by those who shop
         try:
             async with asyncio.timeout(TAKE_OFF_WITHIN_S):
                 await put_ads(settings, dict.fromkeys(ads))

@@ -78,8 +78,13 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @contextlib.asynccontextmanager
-async def page_on(browser: Browser, url: str, language: str = "en", **context: Any) -> AsyncIterator[Page]:
-    """The console's page, with a snapshot on it; whatever the page complains of fails the test."""
+async def page_on(
+    browser: Browser, url: str, language: str = "en", first: str = "", **context: Any
+) -> AsyncIterator[Page]:
+    """The console's page, with a snapshot on it; whatever the page complains of fails the test.
+
+    ``first``: a script that runs before any of the page's.
+    """
     complaints: list[str] = []
 
     def asked(address: str) -> None:
@@ -88,6 +93,7 @@ async def page_on(browser: Browser, url: str, language: str = "en", **context: A
 
     async with await browser.new_context(**{"viewport": DESK, "reduced_motion": "reduce", **context}) as opened:
         page = await opened.new_page()
+        await page.add_init_script(first)
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
         page.on("request", lambda request: asked(request.url))
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -35,6 +35,11 @@ Response.prototype.json = async function () {
 }"""
 """Counts the answers that the page has read and dealt with: what follows an answer runs before any timeout does."""
 
+FORGETFUL = """for (const area of ["localStorage", "sessionStorage"])
+  Object.defineProperty(window, area, { get() { throw new DOMException("blocked", "SecurityError"); } });
+"""
+"""As of a browser that blocks storage."""
+
 
 class HandedOut(Live):
     """Snapshots when the test draws one, and answers about people when it lets them go."""
@@ -80,7 +85,7 @@ class HandedOut(Live):
 
 
 @contextlib.asynccontextmanager
-async def page_of(live: HandedOut) -> AsyncIterator[Page]:
+async def page_of(live: HandedOut, **of_page: Any) -> AsyncIterator[Page]:
     """The page, with a first snapshot on it."""
     runner = web.AppRunner(make_app(live, Settings()), shutdown_timeout=0.1)
     await runner.setup()
@@ -89,7 +94,7 @@ async def page_of(live: HandedOut) -> AsyncIterator[Page]:
     try:
         async with (
             chromium() as browser,
-            page_on(browser, f"http://127.0.0.1:{runner.addresses[0][1]}/") as page,
+            page_on(browser, f"http://127.0.0.1:{runner.addresses[0][1]}/", **of_page) as page,
         ):
             yield page
     finally:
@@ -268,5 +273,33 @@ def test_a_model_says_how_old_its_latest_outcome_is() -> None:
             for later_ms, shown in ((5_000, "5 s ago"), (7_200_000, "2 h 00 ago")):
                 await live.draw(page, newest_ms + later_ms)
                 assert await texts(page, "#models [data-field=latest]") == [shown]
+
+    asyncio.run(scenario())
+
+
+def test_where_the_browser_blocks_storage_the_page_works_and_remembers_nothing() -> None:
+    async def scenario() -> None:
+        live = HandedOut()
+        live.answers["u"] = why("u", 0)
+        async with page_of(live, first=FORGETFUL, color_scheme="light") as page:
+            chosen = "['theme', 'language'].map(id => document.getElementById(id).value)"
+            dark = "matchMedia(document.getElementById('dark').media).matches"
+            assert (await page.evaluate(chosen), await page.evaluate(dark)) == (["auto", "en"], False)
+
+            await page.select_option("#theme", "dark")
+            await page.select_option("#language", "zh")
+            await page.wait_for_selector("html[lang=zh-Hans]")
+            assert (await page.evaluate(chosen), await page.evaluate(dark)) == (["dark", "zh"], True)
+
+            await page.evaluate("document.getElementById('token').hidden = false")
+            await page.fill("#token-value", "secret")
+            await page.press("#token-value", "Enter")
+            await page.wait_for_selector("#token", state="hidden")
+            async with page.expect_request("**/api/why*") as asked:
+                await ask(page, "u")
+            assert (await (await asked.value).all_headers())["authorization"] == "Bearer secret"
+
+            await page.reload()
+            assert (await page.evaluate(chosen), await page.evaluate(dark)) == (["auto", "en"], False)
 
     asyncio.run(scenario())

@@ -1,6 +1,7 @@
 // The console: listens to the server's events, draws each snapshot, and turns red by itself when nothing comes.
 
 import { byId, keyed, keyOf, make, put } from "./dom.js";
+import { recall, remember } from "./memory.js";
 import { number, preferred, say, seconds, speak } from "./text.js";
 import { Campaigns } from "./campaigns.js";
 import { Clicks } from "./clicks.js";
@@ -13,7 +14,7 @@ const SILENT_MS = 5000; // five snapshots missed (EVERY_S in serve.py): the pres
 const AGAIN_MS = 1000;
 const BUFFER_MAX = 16 * 1024 * 1024; // characters; a snapshot has some hundred thousand at the most
 
-let token = sessionStorage.getItem("token");
+let token = recall("sessionStorage", "token");
 let heard = performance.now();
 let latest = null;
 let parts = [];
@@ -115,8 +116,7 @@ async function choose(language) {
 /** Where the dark colours hold; paper is always light. */
 const DARK = { auto: byId("dark").media, light: "not all", dark: "screen" };
 
-function dress() {
-  const chosen = localStorage.getItem("theme") ?? "auto";
+function dress(chosen) {
   byId("dark").media = DARK[chosen];
   byId("theme").value = chosen;
   repaint();
@@ -128,14 +128,14 @@ function repaint() {
 }
 
 async function main() {
-  dress();
+  dress(recall("localStorage", "theme") ?? "auto");
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
-  byId("theme").addEventListener("change", (event) => { localStorage.setItem("theme", event.target.value); dress(); });
-  byId("language").addEventListener("change", (event) => { localStorage.setItem("language", event.target.value); choose(event.target.value); });
+  byId("theme").addEventListener("change", ({ target: { value } }) => { remember("localStorage", "theme", value); dress(value); });
+  byId("language").addEventListener("change", ({ target: { value } }) => { remember("localStorage", "language", value); choose(value); });
   byId("token").addEventListener("submit", (event) => {
     event.preventDefault();
     token = byId("token-value").value;
-    sessionStorage.setItem("token", token);
+    remember("sessionStorage", "token", token);
     byId("token").hidden = true;
   });
   parts = [Alarms, new Lanes(), new Clicks(), new Campaigns(), new Models(), new Refused(), new Why(ask)];

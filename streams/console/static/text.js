@@ -1,5 +1,7 @@
 // Words and numbers in the language chosen. A dictionary is one flat JSON object; {name} stands for a value.
 
+import { recall } from "./memory.js";
+
 const LANGUAGES = ["en", "zh"];
 let words = {};
 let language = "en";
@@ -10,7 +12,7 @@ export const current = () => language;
 
 /** The language asked for in the address, chosen before, or the browser's. */
 export function preferred() {
-  const asked = new URLSearchParams(location.search).get("lang") ?? localStorage.getItem("language");
+  const asked = new URLSearchParams(location.search).get("lang") ?? recall("localStorage", "language");
   if (LANGUAGES.includes(asked)) return asked;
   return navigator.language.startsWith("zh") ? "zh" : "en";
 }

@@ -22,7 +22,7 @@ from tests.integration.consoles import (
     screenshot,
 )
 from tests.integration.full_console import history, snapshot, why
-from tests.integration.test_console_page import HandedOut, ask
+from tests.integration.test_console_page import HandedOut, ask, page_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -42,6 +42,17 @@ INKS = """nodes => nodes.map(node => {
   return [...seen].sort((one, other) => other[1] - one[1])[0]?.[0] ?? "";
 })"""
 """Of each canvas the colour that most of its opaque pixels have."""
+
+ANNOUNCED = """() => {
+  window.announced = [];
+  window.now_ms = window.began_ms = Math.ceil(performance.now());
+  performance.now = () => window.now_ms;
+  const regions = "[role=status], [role=alert], [aria-live]:not([aria-live=off])";
+  for (const region of document.querySelectorAll(regions))
+    new MutationObserver(() => { window.announced.push(region.textContent); })
+      .observe(region, { childList: true, characterData: true, subtree: true });
+}"""
+"""From now on notes what is read out, by the clock ``window.now_ms``."""
 
 
 class Full(HandedOut):
@@ -146,5 +157,24 @@ def test_the_colours_follow_the_system_at_once_charts_too_unless_they_were_chose
             await page.select_option("#theme", "dark")
             await page.emulate_media(media="print")
             assert (await colours())[0] == light[0], "paper is white"
+
+    asyncio.run(scenario())
+
+
+def test_a_change_of_state_is_read_out_once_and_how_long_nothing_has_come_is_shown_alone() -> None:
+    async def scenario() -> None:
+        live = HandedOut()
+        async with page_of(live) as page:
+            await page.evaluate(ANNOUNCED)
+            for _ in range(3):
+                await live.draw(page)
+            for silent_s in (6, 7, 8):
+                await page.evaluate(f"window.now_ms = window.began_ms + {1_000 * silent_s}")
+                await page.wait_for_selector(f"#state:has-text('{silent_s} s')")
+            (said,) = await page.evaluate("window.announced")
+            assert "nothing" in said
+            await live.draw(page)
+            assert await page.inner_text("#state") == "✓ everything keeps up"
+            assert await page.evaluate("window.announced") == [said, "✓ everything keeps up"]
 
     asyncio.run(scenario())

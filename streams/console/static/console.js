@@ -68,7 +68,8 @@ function judge() {
   const level = isSilent ? "red" : latest ? (latest.caught_up || latest.level === "red" ? latest.level : "waiting") : "waiting";
   root.toggleAttribute("data-silent", isSilent);
   root.dataset.level = level;
-  put(byId("state"), say(isSilent ? "state.silent" : `state.${level}`, { seconds: number(Math.floor(silent / 1000), 0) }));
+  put(byId("said"), say(isSilent ? "state.silent" : `state.${level}`)); // read out at every change
+  put(byId("since"), isSilent ? say("state.since", { seconds: number(Math.floor(silent / 1000), 0) }) : "");
   document.title = `${level === "red" ? "■ " : ""}${say(`title.${level}`)} · salience`;
   if (!latest) return;
   put(byId("facts"), say("facts", {

@@ -23,7 +23,8 @@ from tests.needs import lacking
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "console"
 """Not in the repository: each run makes them anew."""
-DESK, PHONE, SMALL = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}, {"width": 375, "height": 667}
+DESK, TABLET = {"width": 1280, "height": 1000}, {"width": 800, "height": 1280}
+PHONE, SMALL = {"width": 390, "height": 844}, {"width": 375, "height": 667}
 
 
 class Console:

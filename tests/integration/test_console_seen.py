@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 from playwright.async_api import Page
 
+from streams.console.desk import Snapshot
 from streams.console.serve import make_app
 from streams.settings import Settings
 from tests.integration.consoles import (
@@ -69,8 +71,21 @@ class Full(HandedOut):
 
     def tell(self, _now_ms: int = 0) -> int:
         self._drawn += 1
-        self._snapshots.put_nowait(msgspec.json.encode(snapshot(self._drawn, self.late_s)))
+        self._snapshots.put_nowait(msgspec.json.encode(self.made(self._drawn)))
         return self._drawn
+
+    def made(self, number: int) -> Snapshot:
+        return snapshot(number, self.late_s)
+
+
+class Uncompared(Full):
+    """The newest report of the experiment has too few people to compare; those before had more."""
+
+    def made(self, number: int) -> Snapshot:
+        (told,) = super().made(number).experiments
+        arms = tuple(replace(arm, against_first={}) for arm in told.report.arms)
+        told = replace(told, report=replace(told.report, arms=arms))
+        return replace(super().made(number), experiments=[told])
 
 
 @contextlib.asynccontextmanager
@@ -117,6 +132,20 @@ def test_every_chart_says_what_it_shows_of_whom_and_its_latest_value() -> None:
             await page.select_option("#language", "zh")
             await page.wait_for_selector("html[lang=zh-Hans]")
             assert all("当前" in name for name in await named(page))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("language", "first", "other"),
+    [("en", "compared with", "too little to compare"), ("zh", "比较基准", "数据太少，无法比较")],
+)
+def test_an_arm_that_the_newest_report_does_not_compare_says_so(language: str, first: str, other: str) -> None:
+    async def scenario() -> None:
+        async with full_page(Uncompared(), language) as page:
+            assert await page.locator("#experiments [data-field=difference]").all_inner_texts() == [first, other]
+            (name,) = [name for name in await named(page) if "warmth, warmer" in name]
+            assert name.endswith(other)
 
     asyncio.run(scenario())
 

@@ -53,8 +53,9 @@ export class Clicks {
       put(cell(line, "users"), number(arm.users, 0), arm.users);
       put(cell(line, "metric"), `${say(`metric.${report.primary}`)}: ${number(arm.metrics[report.primary], 4)}`, arm.metrics[report.primary]);
       const against = arm.against_first[report.primary];
-      const interval = against ? say("interval", { low: number(against.low, 4), high: number(against.high, 4) }) : "";
-      put(cell(line, "difference"), against ? `${number(against.value, 4)} (${interval})` : say("experiments.first"), against?.value ?? null);
+      const none = say(arm === report.arms[0] ? "experiments.first" : "experiments.few");
+      const interval = against ? say("interval", { low: number(against.low, 4), high: number(against.high, 4) }) : none;
+      put(cell(line, "difference"), against ? `${number(against.value, 4)} (${interval})` : none, against?.value ?? null);
       const band = bands.find((each) => each.arm === arm.arm);
       this.bands.get(line).node.hidden = !band?.lows.length;
       if (band?.lows.length) this.bands.get(line).draw(band.lows, band.highs, say("chart.band", { what: `${report.experiment}, ${arm.arm}`, interval }));

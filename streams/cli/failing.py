@@ -100,4 +100,4 @@ def _tell(error: Exception) -> None:
     if isinstance(error, known):
         fail(error)
     if isinstance(error, KafkaError | KafkaException):
-        fail(f"the broker failed: {error}. Look closer: salience doctor")
+        fail(f"the broker failed: {str(error).removesuffix('.')}. Look closer: salience doctor")

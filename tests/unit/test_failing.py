@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from unittest.mock import AsyncMock
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from typer.testing import CliRunner
 
 from streams import topic_admin
@@ -93,6 +94,19 @@ def test_help_and_version_answer_without_loading_what_commands_need() -> None:
         told = subprocess.run([sys.executable, "-c", asked, option], capture_output=True, text=True, check=True).stdout
         assert said in told
         assert told.splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize("reason", ["Connection closed", "Connection closed."])
+def test_what_the_broker_says_ends_with_one_full_stop(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing(*_: object) -> AsyncIterator[object]:
+        raise KafkaConnectionError(reason)
+        yield
+
+    monkeypatch.setattr("streams.reading.read_topic", failing)
+    told = CliRunner().invoke(app, ["lanes", "show", "--json"])
+    assert told.exit_code == 1, told.output
+    said = "the broker failed: KafkaConnectionError: Connection closed. Look closer: salience doctor"
+    assert json.loads(told.stdout)["error"] == said
 
 
 @pytest.mark.parametrize("command", ["dead-letters show 0:7", "explain 0-1a22"])

@@ -26,6 +26,8 @@ from streams.behaviour.positions import Positions
 
 GROUND, TEXT, INK, SECOND = (colours.DRAWN[name] for name in ("ground", "text", "ink", "second"))
 BARS_MAX = 15
+TURN_AXIS_MIN = 0.01
+"""An axis of turns is no shorter: what rounding left of zero lies on zero, and is not drawn to fill the picture."""
 _WORDS = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.edgecolor")
 _STYLE = {"svg.hashsalt": "salience", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False,
           "axes.spines.right": False, "figure.facecolor": GROUND, "axes.facecolor": GROUND,
@@ -140,7 +142,7 @@ def turned(found: Drift, width_ms: int) -> str:
         axes.plot(places, [each.session_median for each in found.turns], "s--", color=SECOND, label="median, session")
         axes.set_xticks(places, [moment(each.from_ms, width_ms) for each in found.turns], rotation=30, ha="right")
         axes.set_ylabel("1 − cosine")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, max(TURN_AXIS_MIN, axes.get_ylim()[1]))
         axes.legend()
 
     return draw(paint)

@@ -17,8 +17,10 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 import msgspec
 
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
-from streams.behaviour import colours
+from streams.behaviour import colours, plots
+from streams.behaviour.drift import Drift, Turn
 from streams.behaviour.gathered import Gatherer
+from streams.behaviour.joined import DAY_MS
 from streams.behaviour.page import page
 from streams.behaviour.report import Report, report
 from streams.cli import app
@@ -144,6 +146,14 @@ def test_a_log_of_impressions_alone_makes_a_page_that_says_what_is_not_there() -
     assert "Nobody attended to anything" in text
     assert "has no receipts of both" in text
     assert "nothing to divide" in text
+
+
+def test_interest_that_turned_by_rounding_alone_is_drawn_at_zero_of_an_axis_in_plain_numbers() -> None:
+    turns = [Turn(START_MS + DAY_MS * at, 3, 1e-17 * at, 0.0, 2e-17, 1e-17) for at in range(3)]
+    words = re.findall(r"<!-- (.*?) -->", plots.turned(Drift(3, 3, turns), DAY_MS))
+    numbers = words[len(turns) : words.index("1 − cosine")]
+    assert [float(number) for number in numbers] == [0, 0.002, 0.004, 0.006, 0.008, 0.01]
+    assert words[len(turns) + len(numbers) + 1].startswith("half of the people")
 
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

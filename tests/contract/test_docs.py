@@ -27,15 +27,41 @@ PAGES = [
     for name in (
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
         *("deploy/OPERATIONS.md", "deploy/WALKTHROUGH.md", "deploy/EXPERIMENTS.md"),
+        *("deploy/PERFORMANCE.md", "deploy/PRIVACY.md", "deploy/SECURITY.md"),
     )
 ]
-COMMANDS = sorted(
-    {
-        " ".join(match)
-        for page in PAGES
-        for match in re.findall(r"(?:^|`)salience ([a-z][a-z-]*)(?: ([a-z]+))?", page.read_text(), re.MULTILINE)
-    }
-)
+BLOCKS = re.compile(r"^```\w*\n(.*?)^```$|((?:^ {4}[^\n]*\n)+)", re.DOTALL | re.MULTILINE)
+"""What stands as code: between fences, or indented."""
+
+
+def commands_in(text: str) -> set[str]:
+    """The words after ``salience`` in code, and in backticks wherever their line breaks: a command and arguments."""
+    code = "\n".join(fenced or indented for fenced, indented in BLOCKS.findall(text)).replace("\\\n", " ")
+    lines = [*code.splitlines(), *re.findall(r"`([^`]+)`", BLOCKS.sub("", text))]
+    said = (" ".join(line.partition(" #")[0].split()) for line in lines)
+    found = (re.findall(r"(?:^|[\s/])salience ((?:[a-z][a-z0-9-]*(?!\S) ?)+)", line) for line in said)
+    return {words.strip() for one in found for words in one}
+
+
+COMMANDS = sorted(set().union(*(commands_in(page.read_text()) for page in PAGES)))
+
+
+def test_commands_are_found_however_their_lines_break() -> None:
+    text = """Of `salience` the parts: `salience
+train log`, and of `salience train
+kuairand --data DIR` the rest; `a = 1`.
+
+    .venv/bin/salience bench e2e
+    salience broker apache up    # the command salience runs
+```
+SALIENCE_SLOTS=3 salience \\
+  model \\
+  push ./my-model
+make demo
+```
+A salience that is a word.
+"""
+    assert commands_in(text) == {"train log", "train kuairand", "bench e2e", "broker apache up", "model push"}
 
 
 @pytest.mark.parametrize("said", COMMANDS)

@@ -49,6 +49,7 @@ class HandedOut(Live):
         self.desk = Desk(Settings(), 1)
         self.answers: dict[str, Why] = {}
         self.gates: dict[str, asyncio.Event] = {}
+        self.caught_up = True
         self._drawn = 0
         self._snapshots: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -70,7 +71,7 @@ class HandedOut(Live):
     def tell(self, now_ms: int = START_MS) -> int:
         """Send a snapshot; its number, which the page's facts tell as records skipped."""
         self._drawn += 1
-        snapshot = self.desk.tick(WELL, now_ms, caught_up=True, skipped=self._drawn)
+        snapshot = self.desk.tick(WELL, now_ms, caught_up=self.caught_up, skipped=self._drawn)
         self._snapshots.put_nowait(msgspec.json.encode(snapshot))
         return self._drawn
 
@@ -301,5 +302,30 @@ def test_where_the_browser_blocks_storage_the_page_works_and_remembers_nothing()
 
             await page.reload()
             assert (await page.evaluate(chosen), await page.evaluate(dark)) == (["auto", "en"], False)
+
+    asyncio.run(scenario())
+
+
+EMPTY = ["arms", "experiments", "campaigns", "models", "drifts", "refused"]
+
+
+def test_where_there_is_nothing_the_page_says_that_there_is_none_and_not_before_it_knows() -> None:
+    async def scenario() -> None:
+        live = HandedOut()
+        async with page_of(live) as page:
+            said = page.locator(".none:visible")
+            assert await said.count() == len(EMPTY)
+            assert all(await said.all_inner_texts())
+            for each in EMPTY:
+                assert not await page.locator(f"table#{each}").is_visible(), "heads alone say nothing"
+            live.drifted(drift(START_MS, was=0.1))
+            await live.draw(page)
+            assert await said.count() == len(EMPTY) - 1
+            assert await page.locator("#drifts").is_visible()
+            live.caught_up = False
+            live.desk = Desk(Settings(), 1)
+            await live.draw(page)
+            await page.wait_for_selector("html[data-level=waiting]")
+            assert await said.count() == 0
 
     asyncio.run(scenario())

@@ -13,9 +13,8 @@ export class Campaigns {
   }
 
   draw({ day }) {
-    put(byId("campaigns-day"), day.now_ms
-      ? say("campaigns.day", { now: moment(day.now_ms), elapsed: percent(day.elapsed, 0), more: day.more })
-      : say("campaigns.none"));
+    const { now_ms, elapsed, more } = day;
+    put(byId("campaigns-day"), now_ms ? say("campaigns.day", { now: moment(now_ms), elapsed: percent(elapsed, 0), more }) : "");
     keyed(this.table.tBodies[0], day.campaigns, (one) => one.campaign, () => row(COLUMNS, label), (node, one) => this.update(node, one, day.planned));
   }
 

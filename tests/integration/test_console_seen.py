@@ -175,6 +175,16 @@ def test_nothing_scrolls_sideways_however_wide_the_page_is(language: str) -> Non
     asyncio.run(scenario())
 
 
+def test_no_card_has_a_name_without_a_value() -> None:
+    async def scenario() -> None:
+        async with full_page(Full(), viewport=SMALL) as page:
+            blank = """nodes => nodes.filter(node => node.checkVisibility() && !node.innerText.trim()
+              && ![...node.querySelectorAll("canvas")].some(each => each.checkVisibility())).map(node => node.outerHTML)"""
+            assert await page.locator("tbody td").evaluate_all(blank) == []
+
+    asyncio.run(scenario())
+
+
 def test_the_colours_follow_the_system_at_once_charts_too_unless_they_were_chosen() -> None:
     async def scenario() -> None:
         async with full_page(Full(), color_scheme="light") as page:

@@ -21,9 +21,9 @@ from confluent_kafka.admin import (
 from streams import topics
 from streams.connection import librdkafka_options
 from streams.dead_letters import REQUEUE_ID
-from streams.outbox import LANE_ID
-from streams.pruning import PRUNE_ID
-from streams.review_feed import REVIEWS_ID
+from streams.lanes.outbox import LANE_ID
+from streams.privacy.pruning import PRUNE_ID
+from streams.reviews.feed import REVIEWS_ID
 from streams.settings import Settings
 from streams.topic_admin import ANSWER_S, TopicsError
 

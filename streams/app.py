@@ -27,29 +27,29 @@ from scoring.pool import Pool
 from scoring.rows import LAYOUT_VERSION
 from scoring.seal import Seal
 from scoring.text import text_encoder
-from streams.campaign_feed import CampaignFeed, learn
-from streams.catalogue_feed import CatalogueFeed
 from streams.compute import Compute
 from streams.control import Control, ControlFeed
 from streams.control_wire import Allocation, ExperimentSetting, HourlyTraffic
-from streams.experiments import ExperimentSwitch
+from streams.experiments.registry import ExperimentSwitch
+from streams.feeds.campaigns import CampaignFeed, learn
+from streams.feeds.catalogue import CatalogueFeed
+from streams.feeds.layers import LayerFeed
+from streams.feeds.refused_ads import RefusedAds
+from streams.feeds.tones import ToneFeed
+from streams.feeds.topic import TopicFeed
 from streams.identity import TopicIdentity, partitioner
 from streams.intake import Intake
-from streams.lane import Shared
-from streams.layer_feed import LayerFeed
-from streams.metrics import Metrics
-from streams.metrics_page import metrics_page
-from streams.model_switch import ModelSwitch
-from streams.privacy import Requests
-from streams.refused_ads import RefusedAds
+from streams.lanes.lane import Shared
+from streams.lanes.snapshots import Snapshots
+from streams.metrics.page import metrics_page
+from streams.metrics.worker import Metrics
+from streams.models.switch import ModelSwitch
+from streams.privacy.requests import Requests
 from streams.rules import read
 from streams.settings import Settings
-from streams.snapshots import Snapshots
 from streams.standing import standing
 from streams.step import Step
 from streams.titles import Titles
-from streams.tone_feed import ToneFeed
-from streams.topic_feed import TopicFeed
 from streams.traces import Traces
 from streams.vitals import Vitals
 from streams.watchdog import Watchdog

@@ -1,6 +1,7 @@
 """One record of each kind, as the AsyncAPI document shows it."""
 
-from streams import control_wire, experiment_report, wire
+from streams import control_wire, wire
+from streams.experiments import report
 
 TIME_MS = 1_700_000_000_000
 
@@ -131,7 +132,7 @@ EXPERIMENT = control_wire.ExperimentSetting(
     guardrails=(control_wire.Guardrail(metric="ctr", most_loss=0.05),),
     revision=2,
 )
-EXPERIMENT_REPORT = experiment_report.ExperimentReport(
+EXPERIMENT_REPORT = report.ExperimentReport(
     experiment="warmth",
     number=1,
     status="running",
@@ -141,13 +142,13 @@ EXPERIMENT_REPORT = experiment_report.ExperimentReport(
     split_p_value=1.0,
     crossed_users=0,
     arms=(
-        experiment_report.ArmReport(arm="as-is", users=4_112, metrics={"ctr": 0.211}),
-        experiment_report.ArmReport(
+        report.ArmReport(arm="as-is", users=4_112, metrics={"ctr": 0.211}),
+        report.ArmReport(
             arm="warmer",
             users=4_087,
             metrics={"ctr": 0.214},
             against_first={
-                "ctr": experiment_report.Against(
+                "ctr": report.Against(
                     value=0.003, low=-0.004, high=0.010, relative=0.014, p_value=0.6, variance_cut=0.31
                 )
             },

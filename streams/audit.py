@@ -22,11 +22,11 @@ from scoring.order import FOREVER, stream_times, take
 from scoring.rows import ROW, Rows, RowStore, decode_rows
 from scoring.update import Applied, apply
 from streams import topics
-from streams.catalogue_feed import entry_of
 from streams.conservation import account
 from streams.decode import Record, decode
+from streams.feeds.catalogue import entry_of
 from streams.identity import partitioner
-from streams.lane_clicks import LaneClicks
+from streams.lanes.clicks import LaneClicks
 from streams.layer_audit import Core, Layers, decode_outcome
 from streams.logs import Event, Log
 from streams.placing import placement_id

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiokafka.errors import KafkaError, TransactionalIdAuthorizationFailed
 
 from streams import latest_events, topic_admin, topics
-from streams.outbox import Outbox, transactional_id
+from streams.lanes.outbox import Outbox, transactional_id
 from streams.reading import MissingTopicError
 from streams.settings import Settings, misspelt
 

@@ -23,11 +23,11 @@ from streams.control_wire import (
     kind_of,
 )
 from streams.decode import Record, is_plain
+from streams.feeds.topic import TopicFeed
 from streams.letters import PREFIX
 from streams.message import Message
 from streams.reading import read_topic
 from streams.settings import Settings
-from streams.topic_feed import TopicFeed
 from streams.topics import CONTROL
 from streams.wire import UNREADABLE
 

@@ -13,8 +13,8 @@ from scoring.events import EVENT, VIEWED_LONG_MS, Events, Kind, Source, only
 from scoring.ids import id64, id64s
 from scoring.rows import ROW, Rows, RowStore
 from streams import wire
-from streams.consent import Gate, Verdict
 from streams.message import size_of
+from streams.privacy.consent import Gate, Verdict
 from streams.topics import BATCH_BYTES
 from streams.wire import UNREADABLE
 

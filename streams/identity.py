@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from aiokafka.partitioner import murmur2
 
 from streams import topic_admin, topics
-from streams.recovery import RecoveryError
+from streams.lanes.recovery import RecoveryError
 from streams.settings import Settings
 from streams.topic_admin import Found
 from streams.wire import LaneRow

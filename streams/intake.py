@@ -25,11 +25,11 @@ from streams.fatal import CannotStartError, arm_exit, describe, end_now
 from streams.fetching import fetch
 from streams.identity import TopicIdentity, check_lanes
 from streams.joining import meet_coordinator
-from streams.lane import FenceError, Lane, LaneLostError, Shared
+from streams.lanes.lane import FenceError, Lane, LaneLostError, Shared
+from streams.lanes.queues import SourceQueue
+from streams.lanes.tokens import Tokens
 from streams.leaving import MembershipLostError, check_member, leave
-from streams.queues import SourceQueue
 from streams.settings import Settings
-from streams.tokens import Tokens
 from streams.vitals import Vitals
 
 log = structlog.get_logger()

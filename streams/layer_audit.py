@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from scoring.engine import Engine
 from scoring.feedback import OUTCOME, Learning
-from streams.lane_clicks import LaneClicks
+from streams.lanes.clicks import LaneClicks
 from streams.wire import Outcome
 
 PREDICTION_TOLERANCE = 1e-5

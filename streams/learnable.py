@@ -12,12 +12,12 @@ import numpy as np
 
 from scoring.events import Source
 from scoring.rows import RowStore
-from streams.catalogue_feed import read_ad
-from streams.consent import Gate, Watermarks
 from streams.control import Control
 from streams.control_wire import Erasure
 from streams.decode import DECODERS, Decoded, Event, Record, decode
-from streams.privacy import Requests, settle
+from streams.feeds.catalogue import read_ad
+from streams.privacy.consent import Gate, Watermarks
+from streams.privacy.requests import Requests, settle
 from streams.wire import UNREADABLE, Ad
 
 

@@ -20,7 +20,7 @@ from scoring.market import Asked
 from scoring.policies import CONTROL_ARM, Policy, changed
 from scoring.ranking import EMPTY_SLOT
 from scoring.rows import LAYOUT_VERSION, Rows
-from streams.beside import beside_of
+from streams.models.beside import beside_of
 from streams.receipts import encode_decision, kept
 from streams.wire import Attended, Decision, Interleaved, Placement, ShadowScore, Slot, encode_json
 

@@ -7,8 +7,8 @@ import numpy as np
 from scoring.budgets import Budgets
 from scoring.engine import Engine
 from streams.conservation import unaccounted
-from streams.lane import Lane
-from streams.metrics import Standing
+from streams.lanes.lane import Lane
+from streams.metrics.worker import Standing
 
 
 def standing(lanes: Collection[Lane], engine: Engine, budgets: Budgets, *, ready: bool) -> Standing:

@@ -1,6 +1,6 @@
 """A slice of a lane as a pure function: records and state in, effects out. No topic, no clock.
 
-The order of effects is the guarantee, so it is numbered; the lane (`streams.lane`) does the last three:
+The order of effects is the guarantee, so it is numbered; the lane (`streams.lanes.lane`) does the last three:
  0. settle what people have asked for since: erasures, and consent withdrawn
  1. decode and validate; what fails becomes a dead letter, and who does not consent no state
  2. apply the events to the rows, in order
@@ -30,20 +30,20 @@ from scoring.pool import Pool
 from scoring.rows import Rows, RowStore
 from scoring.traffic import Traffic
 from scoring.update import Applied, apply
-from streams.consent import Gate, Watermarks
 from streams.conservation import account, tally
 from streams.control_wire import HourlyTraffic
 from streams.decode import Decoded, Record, decode, unremembered
-from streams.guests import Guests
-from streams.lane_clicks import Change, LaneClicks
-from streams.lane_ledger import Happened, Known, LaneLedger
+from streams.feeds.refused_ads import LANE, Refused, RefusedAds
+from streams.lanes.clicks import Change, LaneClicks
+from streams.lanes.ledger import Happened, Known, LaneLedger
 from streams.letters import REROUTED, letter
 from streams.message import Message
-from streams.model_news import ModelNews
+from streams.models.news import ModelNews
 from streams.outcomes import encoded, told
 from streams.placing import Published, place
-from streams.privacy import Requests, settle
-from streams.refused_ads import LANE, Refused, RefusedAds
+from streams.privacy.consent import Gate, Watermarks
+from streams.privacy.guests import Guests
+from streams.privacy.requests import Requests, settle
 from streams.wire import RESERVED, LaneRow, encode_json
 
 LANE_ROW_VERSION = 1

@@ -21,7 +21,7 @@ from streams.clock import tick_ms
 from streams.connection import aiokafka_options
 from streams.fatal import end_now
 from streams.identity import TopicIdentity, check_topics
-from streams.recovery import RecoveryError
+from streams.lanes.recovery import RecoveryError
 from streams.settings import Settings
 from streams.vitals import Judge, Vitals
 

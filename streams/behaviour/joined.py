@@ -11,7 +11,7 @@ from scoring.features import FEATURE_DIM
 from scoring.ids import MISSING
 from scoring.pending import keys_of
 from streams.behaviour.gathered import Gathered, Table
-from streams.catalogue_feed import entry_of
+from streams.feeds.catalogue import entry_of
 from streams.wire import Ad
 
 Ints = npt.NDArray[np.int64]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, get_args
 
 if TYPE_CHECKING:
     from streams.control_wire import ArmSetting, Guardrail, Metric
-    from streams.experiments import Bandit
+    from streams.experiments.registry import Bandit
 
 MINIMUM, EPOCH_S = 0.1, 3_600
 """Of a bandit where nothing is said: the share that it leaves every arm, and the seconds between its cohorts."""
@@ -66,7 +66,7 @@ def guardrail(text: str) -> "Guardrail":
 
 def bandit(allocation: str, minimum: float | None, epoch_s: int | None) -> "Bandit | None":
     """What ``--allocation`` and a bandit's own options say, None where not given. Raises `ValueError`."""
-    from streams.experiments import Bandit
+    from streams.experiments.registry import Bandit
 
     if allocation not in ("fixed", "bandit"):
         raise ValueError(f"--allocation {allocation}: expected fixed or bandit")

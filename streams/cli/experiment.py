@@ -16,8 +16,8 @@ from streams.clock import wall_ms
 if TYPE_CHECKING:
     from streams.control import Control
     from streams.control_wire import Allocation, ExperimentSetting
-    from streams.experiment_changes import Known
-    from streams.experiment_report import ExperimentReport
+    from streams.experiments.changes import Known
+    from streams.experiments.report import ExperimentReport
     from streams.settings import Settings
 
 WHOLE_FROM = 10_000
@@ -78,16 +78,16 @@ def create(
     Nobody takes part yet. A model must have been pushed (salience model push); it is tried here, and workers get it
     ready from now on.
     """
-    from streams import experiments
     from streams.cli import arms
     from streams.control_wire import ExperimentSetting
-    from streams.experiments import models_of
-    from streams.model_desk import tried
+    from streams.experiments import registry
+    from streams.experiments.registry import models_of
+    from streams.models.desk import tried
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     asked = or_fail(
         lambda: partial(
-            experiments.create,
+            registry.create,
             name=arms.named("NAME", name),
             arms=[arms.arm(one) for one in arm],
             layer=arms.named("--layer", layer),
@@ -100,7 +100,7 @@ def create(
     )
     control = _control(settings)
     made = or_fail(lambda: asked(control.all(ExperimentSetting), time_ms=wall_ms()))
-    _check_models(made, experiments.objections(made, control))
+    _check_models(made, registry.objections(made, control))
     or_fail(lambda: asyncio.run(tried(settings, control, models_of([made]))))
     _tell(_written(settings, partial(asked, time_ms=made.time_ms), made), as_json)
 
@@ -113,13 +113,13 @@ def start(
 
     A worker that has not got an arm's model yet, or refuses it, lets nobody take part; salience model list tells.
     """
-    from streams import experiments
+    from streams.experiments import registry
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
 
     def started(setting: "ExperimentSetting") -> "ExperimentSetting":
-        made = experiments.start(setting, ramp, wall_ms())
-        _check_models(made, experiments.objections(made, _control(settings)))
+        made = registry.start(setting, ramp, wall_ms())
+        _check_models(made, registry.objections(made, _control(settings)))
         return made
 
     _alter(settings, name, started, as_json)
@@ -134,10 +134,10 @@ def ramp(
     as_json: Json = False,
 ) -> None:
     """Let more users take part; those who do stay in their arms."""
-    from streams import experiments
+    from streams.experiments import registry
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _alter(settings, name, lambda setting: experiments.ramp_to(setting, to, wall_ms()), as_json)
+    _alter(settings, name, lambda setting: registry.ramp_to(setting, to, wall_ms()), as_json)
 
 
 @app.command(epilog="Example: salience experiment stop warmth --reason 'warmer won'")
@@ -149,10 +149,10 @@ def stop(
     as_json: Json = False,
 ) -> None:
     """End an experiment for good: everyone has the shop's policy again."""
-    from streams import experiments
+    from streams.experiments import registry
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _alter(settings, name, lambda setting: experiments.stop(setting, reason, wall_ms()), as_json)
+    _alter(settings, name, lambda setting: registry.stop(setting, reason, wall_ms()), as_json)
 
 
 @app.command("list", epilog="Example: salience experiment list --json")
@@ -178,7 +178,7 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
 
 def _as_it_runs(setting: "ExperimentSetting", allocation: "Allocation | None") -> tuple[str, str]:
     """How far an experiment has come, and its arms; or why nobody runs what other hands have written."""
-    from streams.experiments import definition
+    from streams.experiments.registry import definition
 
     try:
         runs = definition(setting, allocation)
@@ -222,8 +222,8 @@ def referee(
     One process; it saves where it is in SALIENCE_HOME, where no other may be, and goes on there. While brokers fail it
     judges nothing, says so once, and tries again at every look.
     """
-    from streams.referee_service import RefereeError, RefereeService
-    from streams.referee_store import StoreError
+    from streams.experiments.service import RefereeError, RefereeService
+    from streams.experiments.store import StoreError
     from streams.running import configure_logging
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -288,8 +288,8 @@ def _written(
     settings: "Settings", draft: "Callable[[Known], ExperimentSetting]", made: "ExperimentSetting"
 ) -> "ExperimentSetting":
     """Write a draft; as it stands beside those that were written meanwhile."""
-    from streams.experiment_changes import settled
-    from streams.experiments import absences
+    from streams.experiments.changes import settled
+    from streams.experiments.registry import absences
 
     _write(settings, [made])
     stands = or_fail(lambda: settled(draft, made, partial(_control, settings), partial(_write, settings)))
@@ -310,7 +310,7 @@ def _control(settings: "Settings") -> "Control":
 
 
 def _reports(settings: "Settings") -> "dict[str, ExperimentReport]":
-    from streams.experiment_report import decode_report
+    from streams.experiments.report import decode_report
     from streams.reading import read_topic
     from streams.topics import EXPERIMENT_REPORTS
 
@@ -328,7 +328,7 @@ def _reports(settings: "Settings") -> "dict[str, ExperimentReport]":
 def _alter(
     settings: "Settings", name: str, change: Callable[["ExperimentSetting"], "ExperimentSetting"], as_json: bool
 ) -> None:
-    from streams.experiment_changes import alter
+    from streams.experiments.changes import alter
 
     read, write = partial(_control, settings), partial(_write, settings)
     _tell(or_fail(lambda: alter(name, change, read, write)), as_json)

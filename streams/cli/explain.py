@@ -96,10 +96,10 @@ async def _engine(settings: "Settings", version: str, other: str | None) -> "Eng
     from scoring.attention import load
     from scoring.catalogue import learned_column
     from streams.app import make_engine
-    from streams.catalogue_feed import apply_ads
     from streams.control import read_control
     from streams.control_wire import PushedModel
-    from streams.model_store import obtain
+    from streams.feeds.catalogue import apply_ads
+    from streams.models.store import obtain
     from streams.reading import read_topic
 
     given, control = load(settings.model), await read_control(settings)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streams.decode import Record
     from streams.learnable import Learnable
     from streams.logs.parquet import Writer
-    from streams.reviewer import Reviewer
+    from streams.reviews.reviewer import Reviewer
     from streams.settings import Settings
     from streams.wire import Tone
 
@@ -66,7 +66,7 @@ async def _export(settings: "Settings", writer: "Writer", progress: Progress) ->
     """Every topic to its end as it is now; how many records were left out, by why."""
     from streams import topics
     from streams.learnable import Offered
-    from streams.reviewer import Reviewer
+    from streams.reviews.reviewer import Reviewer
 
     read = partial(_read, settings, progress)
     reviewer, offered = Reviewer(), Offered()

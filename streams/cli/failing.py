@@ -89,9 +89,9 @@ def _tell(error: Exception) -> None:
     from streams.connection import ConnectionSettingsError
     from streams.control import ControlFullError
     from streams.followed import MadeAnewError
+    from streams.lanes.recovery import RecoveryError
     from streams.listening import ListenError
     from streams.reading import MissingTopicError
-    from streams.recovery import RecoveryError
     from streams.topic_admin import TopicsError
 
     if isinstance(error, ConnectionSettingsError):

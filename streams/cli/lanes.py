@@ -83,7 +83,7 @@ def adopt(bootstrap: Bootstrap = None, prefix: Prefix = None, group: Group = Non
     """
     import msgspec
 
-    from streams.adopt import adopt as adopt_topics
+    from streams.lanes.adopt import adopt as adopt_topics
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, group=group)
     adopted = asyncio.run(adopt_topics(settings))

@@ -18,8 +18,8 @@ def metrics(dashboards: Dashboards = None) -> None:
 
     Example: salience metrics --dashboards deploy/grafana/dashboards
     """
-    from streams import dashboards as grafana
-    from streams.metrics_table import table
+    from streams.metrics import dashboards as grafana
+    from streams.metrics.table import table
 
     if dashboards is None:
         sys.stdout.write(table())

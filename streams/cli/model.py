@@ -67,7 +67,7 @@ def push(
 
     Exit status 1 where it is refused, with the reason.
     """
-    from streams.model_desk import push as push_model
+    from streams.models.desk import push as push_model
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     pushed = or_fail(lambda: asyncio.run(push_model(settings, directory)))
@@ -90,7 +90,7 @@ def shadow(
     as_json: Json = False,
 ) -> None:
     """Let workers ask a model beside the live one, and log both scores on shadow-scores; it decides nothing."""
-    from streams.model_roles import with_shadow
+    from streams.models.roles import with_shadow
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     control = _control(settings)
@@ -107,7 +107,7 @@ def canary(
     as_json: Json = False,
 ) -> None:
     """Let a model decide for some people; a larger share only adds to them."""
-    from streams.model_roles import with_canary
+    from streams.models.roles import with_canary
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     control = _control(settings)
@@ -135,9 +135,9 @@ def promote(
     has, as many of them clicks as it predicted. Exit status 1 where something is missing, with what.
     """
     from streams.control_wire import ExperimentSetting, ModelStatus
-    from streams.experiments import models_of
-    from streams.model_desk import parity
-    from streams.model_roles import Limits, objections, promoted, record_of
+    from streams.experiments.registry import models_of
+    from streams.models.desk import parity
+    from streams.models.roles import Limits, objections, promoted, record_of
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     if force and not reason:
@@ -166,7 +166,7 @@ def promote(
 @app.command(epilog="Example: salience model rollback --reason 'calibration is off'")
 def rollback(reason: Reason = "", bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Go back to the model that was live before, from the workers' next slice on; canary and shadow end."""
-    from streams.model_roles import rolled_back
+    from streams.models.roles import rolled_back
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     _change(settings, _control(settings), lambda roles: rolled_back(roles, wall_ms(), reason), as_json)
@@ -175,7 +175,7 @@ def rollback(reason: Reason = "", bootstrap: Bootstrap = None, prefix: Prefix = 
 @app.command(epilog="Example: salience model remove my-model-1a2b3c4d")
 def remove(version: Version, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Take a model that does nothing off the topics. Its placements can then no longer be explained."""
-    from streams.model_desk import remove as remove_model
+    from streams.models.desk import remove as remove_model
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     or_fail(lambda: asyncio.run(remove_model(settings, version)))
@@ -196,7 +196,7 @@ def _change(
     import msgspec
 
     from streams.control import publish
-    from streams.model_roles import settled
+    from streams.models.roles import settled
 
     def write(messages: "Sequence[ModelRoles]", gone: "Sequence[ModelRoles]") -> None:
         asyncio.run(publish(settings, messages, gone))
@@ -214,8 +214,8 @@ def _change(
 def _told(control: "Control", version: str) -> dict[str, Any]:
     """A model as JSON tells it."""
     from streams.control_wire import ExperimentSetting, PushedModel
-    from streams.experiments import models_of
-    from streams.model_roles import state_of
+    from streams.experiments.registry import models_of
+    from streams.models.roles import state_of
 
     roles, record, pushed = _roles(control), _record(control, version), control.get(PushedModel, version)
     state = state_of(roles, version)
@@ -279,13 +279,13 @@ def _versions(control: "Control") -> list[str]:
 
 def _record(control: "Control", version: str) -> Any:
     from streams.control_wire import ModelStatus
-    from streams.model_roles import Record
+    from streams.models.roles import Record
 
     return Record.of([one for one in control.all(ModelStatus).values() if one.model == version])
 
 
 def _roles(control: "Control") -> "ModelRoles":
-    from streams.model_roles import roles_told
+    from streams.models.roles import roles_told
 
     return roles_told(control)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streams.control_wire import ControlMessage
-    from streams.held import Trace
+    from streams.privacy.held import Trace
     from streams.settings import Settings
 
 app = typer.Typer(help="What is held of a person; consent; erasure and its proof.", no_args_is_help=True)
@@ -25,7 +25,9 @@ app = typer.Typer(help="What is held of a person; consent; erasure and its proof
 User = Annotated[str, typer.Argument(help="A user_id; with --keys, the person's name before it was replaced.")]
 Keys = Annotated[
     Path | None,
-    typer.Option(help="File of pseudonym keys, newest first (streams/pseudonyms.py): every pseudonym is meant."),
+    typer.Option(
+        help="File of pseudonym keys, newest first (streams/privacy/pseudonyms.py): every pseudonym is meant."
+    ),
 ]
 
 
@@ -74,7 +76,7 @@ def export(
     """Show everything that the topics hold of a person: events, state, placements, receipts, requests."""
     import msgspec
 
-    from streams.held import export as export_records
+    from streams.privacy.held import export as export_records
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     with reading(as_json) as progress:
@@ -103,7 +105,7 @@ def prove(
     """
     import msgspec
 
-    from streams.held import snapshots_with, traces, verdict
+    from streams.privacy.held import snapshots_with, traces, verdict
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     users = _users(user, keys)
@@ -124,7 +126,7 @@ def prove(
 def prune(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Take back erasure requests older than SALIENCE_ERASED_KEPT_MS: no topic holds what they keep away any more."""
     from streams.clock import wall_ms
-    from streams.pruning import prune as take_back
+    from streams.privacy.pruning import prune as take_back
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     count = asyncio.run(take_back(settings, wall_ms() - settings.erased_kept_ms))
@@ -135,7 +137,7 @@ def _users(user: str, keys: Path | None) -> list[str]:
     """The user_ids that are meant."""
     if keys is None:
         return [user]
-    from streams.pseudonyms import PseudonymError, Pseudonyms
+    from streams.privacy.pseudonyms import PseudonymError, Pseudonyms
 
     try:
         return Pseudonyms.read(keys).all(user)

@@ -20,7 +20,7 @@ from streams.cli.screen import Table, screen
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from streams.review_feed import ReviewFeed
+    from streams.reviews.feed import ReviewFeed
     from streams.settings import Settings
     from streams.wire import Tone
 
@@ -79,7 +79,7 @@ def follow(
     """
     import structlog
 
-    from streams.review_feed import ReviewError, ReviewFeed
+    from streams.reviews.feed import ReviewError, ReviewFeed
     from streams.running import configure_logging
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -109,7 +109,7 @@ async def _served(
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(feed)
         if port is not None:
-            from streams.review_web import serving
+            from streams.reviews.web import serving
 
             say(f"{await stack.enter_async_context(serving(feed.reviewer, settings, port))}/metrics")
         with progress:

@@ -95,9 +95,9 @@ def trial_of(
     from scoring.catalogue import Catalogue
     from scoring.ids import id64s
     from scoring.rows import RowStore
-    from streams.catalogue_feed import entry_of
     from streams.decode import columns
-    from streams.tone_feed import history_of
+    from streams.feeds.catalogue import entry_of
+    from streams.feeds.tones import history_of
 
     store, catalogue = RowStore(), Catalogue(titles=titles)
     catalogue.upsert([entry_of(ad) for ad in ads])

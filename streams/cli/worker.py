@@ -32,8 +32,8 @@ def worker(
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, guarantee=guarantee, model=model, home=home)
     from scoring.attention import ModelError
     from scoring.text import TextEncoderError
+    from streams.lanes.recovery import RecoveryError
     from streams.listening import ListenError
-    from streams.recovery import RecoveryError
     from streams.rules import RulesError
     from streams.running import configure_logging, run
     from streams.topic_admin import TopicsError

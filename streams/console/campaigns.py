@@ -1,4 +1,4 @@
-"""What campaigns spend against their pace, as the lanes' ledgers tell it (`streams.lane_ledger`). No I/O.
+"""What campaigns spend against their pace, as the lanes' ledgers tell it (`streams.lanes.ledger`). No I/O.
 
 The topic holds a cell for each lane, campaign and arm; a campaign's day is the sum of its cells. Sums are kept as cells
 change, so that a second's snapshot costs as much as the campaigns shown.

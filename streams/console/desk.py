@@ -10,7 +10,6 @@ import msgspec
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
 from streams import topics
-from streams.catalogue_feed import apply_ads
 from streams.console.alarms import Alarm, alarms
 from streams.console.campaigns import Campaigns, Day
 from streams.console.clicks import OUTCOMES_READ, ArmRate, Clicks, ModelQuality
@@ -23,6 +22,7 @@ from streams.console.trials import Trials, TrialState
 from streams.control_wire import Drift, decode_control
 from streams.dead_letters import letter_of
 from streams.decode import Record
+from streams.feeds.catalogue import apply_ads
 from streams.lag.arithmetic import Status
 from streams.lag.monitor import News
 from streams.layer_audit import decode_outcome

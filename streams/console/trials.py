@@ -4,7 +4,7 @@ from collections import deque
 
 import msgspec
 
-from streams.experiment_report import ExperimentReport, decode_report
+from streams.experiments.report import ExperimentReport, decode_report
 
 SHOWN = 20
 """Experiments kept: those reported last."""

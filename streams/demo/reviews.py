@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from streams.demo.tastes import APPEAL_SPREAD, Floats, appeal
-from streams.reviewer import Reviewer
+from streams.reviews.reviewer import Reviewer
 from streams.wire import Ad, Review, Tone
 
 REVIEWS_MEDIAN, REVIEWS_SPREAD = 10.0, 1.0

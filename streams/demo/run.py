@@ -15,7 +15,7 @@ from streams.demo.sealed import sealed
 from streams.demo.shop import SHOP
 from streams.demo.shopping import NoPlacementError, Plan, Shopping, Show
 from streams.demo.worker import WorkerProcess
-from streams.review_feed import ReviewFeed
+from streams.reviews.feed import ReviewFeed
 from streams.settings import Guarantee, Settings
 from streams.wire import Tone
 

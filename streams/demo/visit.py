@@ -10,11 +10,11 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from streams import topics
-from streams.catalogue_feed import read_ad
 from streams.demo.outbox import Outbox, put_ads
 from streams.demo.report import Report
 from streams.demo.shopping import Plan, Shopping, Show, StrangeAdsError
 from streams.demo.tally import Since
+from streams.feeds.catalogue import read_ad
 from streams.reading import partitions_of, read_topic
 from streams.settings import Settings
 from streams.wire import UNREADABLE, Ad

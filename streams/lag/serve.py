@@ -15,7 +15,7 @@ from streams.guard import guard, named
 from streams.lag.exporter import LagCollector
 from streams.lag.monitor import LagMonitor
 from streams.listening import listen
-from streams.metrics_page import metrics_page
+from streams.metrics.page import metrics_page
 
 LISTENERS_MAX = 64
 """Pages that listen to ``/events``; each holds a connection for as long as it is open."""

@@ -19,10 +19,10 @@ from scoring.market import Asked, Decided, Market, Terms
 from scoring.ranking import EMPTY_SLOT
 from scoring.shown import Shown
 from scoring.variety import intra_list_distance
-from streams.catalogue_feed import entry_of
 from streams.demo.catalogue import catalogue
 from streams.demo.shop import BASE_LOG_ODDS
 from streams.demo.tastes import Tastes
+from streams.feeds.catalogue import entry_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -19,7 +19,7 @@ from scoring.feedback import Impressions
 from scoring.ids import mix64
 from scoring.inputs import CONTEXT_DIM, SURFACES
 from scoring.rates import counts_of
-from streams.lane_clicks import LaneClicks
+from streams.lanes.clicks import LaneClicks
 from streams.settings import Settings
 from tests.bench.fresh import in_fresh_process, main
 from tests.bench.load import START_MS

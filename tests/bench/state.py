@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from scoring.rows import LAYOUT_VERSION, ROW, ROW_BYTES, RowStore, decode_rows
-from streams.recovery import RECORDS_PER_READ
+from streams.lanes.recovery import RECORDS_PER_READ
+from streams.lanes.snapshots import Snapshots
 from streams.settings import Settings
-from streams.snapshots import Snapshots
 from streams.step import LaneState
 from tests.bench.fresh import in_fresh_process, main
 from tests.bench.load import START_MS

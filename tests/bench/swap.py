@@ -23,8 +23,8 @@ from streams import topics
 from streams.clock import wall_ms
 from streams.control import publish
 from streams.control_wire import ModelRoles
-from streams.model_desk import push
-from streams.model_roles import promoted, rolled_back
+from streams.models.desk import push
+from streams.models.roles import promoted, rolled_back
 from streams.settings import Guarantee, Settings
 from tests.bench import drive
 from tests.bench.bed import Bed, BenchError, Child, bed

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from streams import acls, topics
-from streams.outbox import transactional_id
+from streams.lanes.outbox import transactional_id
 from streams.settings import Settings
 
 COMMITTED = Path(__file__).parents[2] / "deploy" / "ACLS.md"

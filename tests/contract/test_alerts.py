@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from streams.dashboards import LAG, DashboardError, Panel, _dashboard, dashboards, metrics_in
-from streams.metrics_table import monitor_rows, review_rows, worker_rows
+from streams.metrics.dashboards import LAG, DashboardError, Panel, _dashboard, dashboards, metrics_in
+from streams.metrics.table import monitor_rows, review_rows, worker_rows
 from tests.needs import lacking
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

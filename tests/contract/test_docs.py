@@ -178,7 +178,7 @@ def test_the_experiments_of_their_page_can_be_made_one_after_the_other(monkeypat
     monkeypatch.setattr(f"{at}._control", lambda _settings: control)
     monkeypatch.setattr(f"{at}._write", write)
     monkeypatch.setattr(f"{at}._check_models", lambda *_: None)
-    monkeypatch.setattr("streams.model_desk.tried", AsyncMock())
+    monkeypatch.setattr("streams.models.desk.tried", AsyncMock())
     for line in lines:
         told = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
         assert told.exit_code == 0, (line, told.output)

@@ -24,9 +24,9 @@ from scoring.inputs import CONTEXT_DIM, REVIEWED, SPEC_HASH, ModelInputs
 from scoring.rows import RowStore
 from scoring.tones import told
 from scoring.update import apply
-from streams.catalogue_feed import entry_of
 from streams.demo.catalogue import catalogue
 from streams.demo.shop import SHOP
+from streams.feeds.catalogue import entry_of
 from tests.builders import columns_of, made_up_log
 from tests.models import DIM, drawn_inputs, toy_model
 

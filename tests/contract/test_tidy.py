@@ -117,7 +117,10 @@ KEPT: list[tuple[str, dict[str, str]]] = [
     ("scoring_is_pure", {"streams/a.py": "import os"}),
     ("scoring_follows_its_path", PATH | {"scoring/engine.py": "from scoring import ids\nimport scoring.rows"}),
     ("few_import_what_few_should", IMPORTED),
-    ("few_make_consumers", MADE | {"streams/lane.py": "from aiokafka import AIOKafkaConsumer\nc: AIOKafkaConsumer"}),
+    (
+        "few_make_consumers",
+        MADE | {"streams/lanes/lane.py": "from aiokafka import AIOKafkaConsumer\nc: AIOKafkaConsumer"},
+    ),
     ("clients_connect_as_the_environment_says", {"streams/a.py": "AIOKafkaConsumer(x, **aiokafka_options(b))"}),
     ("clients_connect_as_the_environment_says", {"streams/a.py": "AdminClient({**librdkafka_options(b), 'x': 2})"}),
     ("clients_connect_as_the_environment_says", {"deploy/a.py": "AdminClient({'bootstrap.servers': b})"}),

@@ -9,12 +9,12 @@ from scoring.catalogue import Catalogue
 from scoring.engine import Engine
 from scoring.events import Source
 from scoring.rows import RowStore
-from streams.catalogue_feed import apply_ads
 from streams.client import Latest
 from streams.conservation import unaccounted
 from streams.control import Control
 from streams.control_wire import Consent
 from streams.decode import MESSAGE_CHARS_MAX, decode
+from streams.feeds.catalogue import apply_ads
 from streams.step import LaneState, Slice, Step
 from streams.wire import Ad, Click, Impression, Placement, Slot, encode_json
 from tests.builders import START_MS, TOPICS, Record, ad, catalogue, click, impression, record

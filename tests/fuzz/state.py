@@ -14,10 +14,10 @@ from scoring.interest import decayed
 from scoring.pool import Pool
 from scoring.rows import ROW_BYTES, RowStore
 from scoring.update import apply
-from streams.layer_feed import hear, shares
-from streams.recovery import Recovered, RecoveryError, _load
+from streams.feeds.layers import hear, shares
+from streams.lanes.recovery import Recovered, RecoveryError, _load
+from streams.lanes.snapshots import Snapshots
 from streams.settings import Settings
-from streams.snapshots import Snapshots
 from streams.step import LaneState
 from streams.wire import LANE_KEY, LaneRow
 from tests.builders import START_MS, Record, catalogue, click, columns_of, impression

@@ -14,7 +14,7 @@ from streams.console.tastes import Taste
 from streams.console.trials import Band, TrialState
 from streams.console.why import Attention, Lost, Named, Past, Why, Won
 from streams.control_wire import Drift
-from streams.experiment_report import Against, ArmReport, ExperimentReport
+from streams.experiments.report import Against, ArmReport, ExperimentReport
 from streams.lag.arithmetic import Status
 from tests.builders import START_MS
 

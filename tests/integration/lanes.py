@@ -19,15 +19,15 @@ from scoring.events import Source
 from scoring.rows import decode_rows
 from streams import topic_admin, topics
 from streams.app import make_engine, make_step
-from streams.catalogue_feed import entry_of
 from streams.compute import Compute
+from streams.feeds.catalogue import entry_of
 from streams.identity import identify
 from streams.intake import group_consumer
-from streams.lane import Lane, Shared
-from streams.outbox import Outbox
+from streams.lanes.lane import Lane, Shared
+from streams.lanes.outbox import Outbox
+from streams.lanes.snapshots import Snapshots
 from streams.reading import read_topic
 from streams.settings import Settings
-from streams.snapshots import Snapshots
 from streams.wire import LANE_KEY, RESERVED, Ad, Click, Impression, LaneRow, encode_json
 from tests.builders import ad, click, impression
 from tests.integration.conserved import assert_conserved

@@ -9,7 +9,7 @@ import signal
 import sys
 
 from streams.cli import app
-from streams.outbox import Outbox
+from streams.lanes.outbox import Outbox
 
 
 def stand_still_at(number: int) -> None:

@@ -179,7 +179,8 @@ def test_no_card_has_a_name_without_a_value() -> None:
     async def scenario() -> None:
         async with full_page(Full(), viewport=SMALL) as page:
             blank = """nodes => nodes.filter(node => node.checkVisibility() && !node.innerText.trim()
-              && ![...node.querySelectorAll("canvas")].some(each => each.checkVisibility())).map(node => node.outerHTML)"""
+              && ![...node.querySelectorAll("canvas")].some(each => each.checkVisibility())
+              ).map(node => node.outerHTML)"""
             assert await page.locator("tbody td").evaluate_all(blank) == []
 
     asyncio.run(scenario())

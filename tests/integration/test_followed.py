@@ -10,9 +10,9 @@ from deploy.brokers import Broker
 from streams.compute import Compute
 from streams.console.desk import Desk
 from streams.console.tails import Tails
+from streams.experiments.service import RefereeError, RefereeService
 from streams.followed import MadeAnewError
-from streams.referee_service import RefereeError, RefereeService
-from streams.review_feed import ReviewFeed
+from streams.reviews.feed import ReviewFeed
 from tests.builders import ad, impression
 from tests.integration.lanes import DEADLINE_S, Shop, play, recreate, shop_on
 from tests.integration.workers import until

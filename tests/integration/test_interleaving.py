@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deploy.brokers import Broker
-from streams.duels import side_of
+from streams.experiments.duels import side_of
 from streams.wire import Decision, Placement
 from tests.builders import click, impression
 from tests.integration.lanes import Shop, play

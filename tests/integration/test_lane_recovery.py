@@ -11,11 +11,11 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from deploy.brokers import Broker
 from scoring.rows import ROW, RowStore
-from streams.adopt import adopt
-from streams.lane import Lane
-from streams.lane_clicks import KEY
+from streams.lanes.adopt import adopt
+from streams.lanes.clicks import KEY
+from streams.lanes.lane import Lane
+from streams.lanes.recovery import Recovered, RecoveryError, recover
 from streams.reading import log_ends
-from streams.recovery import Recovered, RecoveryError, recover
 from tests.integration.lanes import (
     ADS,
     GUARANTEES,

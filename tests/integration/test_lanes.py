@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from deploy.brokers import Broker
-from streams.lane import LaneLostError
-from streams.outbox import DeliveryError, Outbox
+from streams.lanes.lane import LaneLostError
+from streams.lanes.outbox import DeliveryError, Outbox
 from streams.wire import Decision
 from tests.builders import ad
 from tests.integration.lanes import (

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from deploy.brokers import Broker
 from streams.app import make_engine
-from streams.catalogue_feed import entry_of
 from streams.cli import app
 from streams.client import priced
 from streams.control_wire import HourlyTraffic
 from streams.explain import recompute
+from streams.feeds.catalogue import entry_of
 from streams.wire import CampaignMetrics, Decision, Placement, Slot
 from tests.builders import ad, click, impression
 from tests.integration.lanes import Shop, play, shop_on

@@ -11,11 +11,11 @@ import pytest
 
 from deploy.brokers import Broker
 from scoring.attention import ModelError
-from streams import model_desk
 from streams.control import publish, read_control
 from streams.control_wire import PushedModel
-from streams.model_roles import RolesError, roles_told, with_canary
-from streams.model_store import fetch
+from streams.models import desk
+from streams.models.roles import RolesError, roles_told, with_canary
+from streams.models.store import fetch
 from tests.builders import START_MS
 from tests.integration.lanes import Shop, play, shop_on
 from tests.integration.test_experiments import salience
@@ -48,14 +48,14 @@ def namesake(model: Path, tmp_path: Path) -> Path:
 
 def before_first(monkeypatch: pytest.MonkeyPatch, call: str, act: Act) -> None:
     """Let somebody else act before the desk's first ``call``."""
-    original, acts = getattr(model_desk, call), [act]
+    original, acts = getattr(desk, call), [act]
 
     async def preceded(*arguments: Any) -> Any:
         if acts:
             await acts.pop()()
         return await original(*arguments)
 
-    monkeypatch.setattr(model_desk, call, preceded)
+    monkeypatch.setattr(desk, call, preceded)
 
 
 async def pushed(shop: Shop, version: str) -> PushedModel | None:
@@ -75,7 +75,7 @@ def test_a_model_that_is_given_a_role_while_it_is_removed_stays(
         there = await pushed(shop, version)
         before_first(monkeypatch, "publish", lambda: give_role(shop, version))
         with pytest.raises(RolesError, match=f"{version} is canary"):
-            await model_desk.remove(shop.settings, version)
+            await desk.remove(shop.settings, version)
         assert there is not None
         assert await pushed(shop, version) == there
         await fetch(shop.settings, there, tmp_path)
@@ -90,10 +90,10 @@ def test_who_gives_a_role_to_a_model_that_was_just_removed_is_told(
         version = await push_unseen(shop, model)
 
         def overtaken(*arguments: Any) -> Any:
-            asyncio.run(model_desk.remove(shop.settings, version))
+            asyncio.run(desk.remove(shop.settings, version))
             return with_canary(*arguments)
 
-        monkeypatch.setattr("streams.model_roles.with_canary", overtaken)
+        monkeypatch.setattr("streams.models.roles.with_canary", overtaken)
         told = await salience(shop, "model", "canary", version, "--json", fails=True)
         assert f"{version} was removed meanwhile" in told["error"]
 
@@ -106,7 +106,7 @@ def test_a_model_that_is_pushed_while_one_of_the_same_files_is_removed_keeps_the
     async def scenario() -> None:
         version = await push_unseen(shop, model)
         before_first(monkeypatch, "publish", lambda: push_unseen(shop, namesake))
-        await model_desk.remove(shop.settings, version)
+        await desk.remove(shop.settings, version)
         (there,) = (await read_control(shop.settings)).all(PushedModel).values()
         assert there.model.startswith("namesake")
         await fetch(shop.settings, there, tmp_path)
@@ -121,7 +121,7 @@ def test_who_removes_the_files_of_a_model_that_was_just_pushed_is_told_which(
         version = await push_unseen(shop, model)
         before_first(monkeypatch, "send", lambda: push_unseen(shop, namesake))
         with pytest.raises(RolesError, match=r"namesake-[0-9a-f]{8} was pushed meanwhile.* push it again"):
-            await model_desk.remove(shop.settings, version)
+            await desk.remove(shop.settings, version)
 
     play(scenario)
 
@@ -131,9 +131,9 @@ def test_who_pushes_a_model_whose_files_are_just_removed_is_told(
 ) -> None:
     async def scenario() -> None:
         version = await push_unseen(shop, model)
-        remove = model_desk.remove
+        remove = desk.remove
         before_first(monkeypatch, "publish", lambda: remove(shop.settings, version))
         with pytest.raises(ModelError, match="push it again"):
-            await model_desk.push(shop.settings, namesake)
+            await desk.push(shop.settings, namesake)
 
     play(scenario)

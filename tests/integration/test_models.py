@@ -16,12 +16,12 @@ from deploy.brokers import Broker
 from scoring.attention import load, read_manifest
 from scoring.engine import Engine
 from streams.app import make_engine
-from streams.catalogue_feed import entry_of
 from streams.control import publish, read_control
 from streams.control_wire import ModelRoles, ModelStatus, PushedModel
 from streams.explain import recompute
-from streams.model_roles import promoted, roles_told
-from streams.model_store import pack, send
+from streams.feeds.catalogue import entry_of
+from streams.models.roles import promoted, roles_told
+from streams.models.store import pack, send
 from streams.wire import Decision, Outcome, Placement, ShadowScore
 from tests.builders import START_MS, click, impression
 from tests.integration.lanes import ADS, Shop, play, shop_on
@@ -265,7 +265,7 @@ def test_who_promotes_while_somebody_else_changes_roles_is_told_and_changes_noth
             await publish(shop.settings, [promoted(roles_told(await read_control(shop.settings)), other, START_MS)])
             return []
 
-        monkeypatch.setattr("streams.model_desk.parity", parity)
+        monkeypatch.setattr("streams.models.desk.parity", parity)
         told = await salience(shop, "model", "promote", new, "--force", "--reason", "a test", "--json", fails=True)
         assert f"somebody else has changed roles meanwhile; live is {other}" in told["error"]
         stands = roles_told(await read_control(shop.settings))

@@ -16,7 +16,7 @@ from streams import topics
 from streams.cli import app
 from streams.control import publish
 from streams.control_wire import Consent
-from streams.pseudonyms import Pseudonyms
+from streams.privacy.pseudonyms import Pseudonyms
 from streams.wire import Click, Impression
 from tests.integration.lanes import ADS, Shop, play
 from tests.integration.workers import Worker, until

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from deploy.brokers import Broker
-from streams import pruning
 from streams.control import Control, publish, read_control, writing
 from streams.control_wire import Erasure
+from streams.privacy import pruning
 from streams.settings import Settings
 from tests.builders import START_MS
 from tests.integration.lanes import DEADLINE_S, GUARANTEES, Shop, play, shop_on

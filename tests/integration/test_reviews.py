@@ -22,12 +22,12 @@ from scoring.ids import id64
 from scoring.rates import RATES_DIM, TONED
 from streams.clock import wall_ms
 from streams.decode import Record
+from streams.lanes.outbox import Outbox
 from streams.letters import PREFIX
 from streams.message import Message
-from streams.outbox import Outbox
 from streams.reading import read_topic
-from streams.review_feed import ReviewError, ReviewFeed
-from streams.reviewer import Reviewer
+from streams.reviews.feed import ReviewError, ReviewFeed
+from streams.reviews.reviewer import Reviewer
 from streams.wire import Decision, Review, Tone, encode_json
 from tests.builders import START_MS, ad, impression
 from tests.integration.lanes import DEADLINE_S, GUARANTEES, Shop, play, recreate, shop_on

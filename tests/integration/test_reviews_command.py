@@ -14,7 +14,7 @@ import pytest
 
 from deploy.brokers import Broker
 from deploy.brokers.embedded import EmbeddedBroker
-from streams.review_feed import ReviewFeed
+from streams.reviews.feed import ReviewFeed
 from tests.integration.lanes import play, shop_on
 from tests.integration.test_reviews import SHOP, command, followed, raw, tones
 from tests.integration.workers import until

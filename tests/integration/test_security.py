@@ -27,8 +27,8 @@ from streams.demo.report import Report, Snapshot
 from streams.demo.shopping import Plan
 from streams.demo.visit import visit
 from streams.lag.watch import LagWatch
-from streams.outbox import LANE_ID
-from streams.review_feed import ReviewFeed
+from streams.lanes.outbox import LANE_ID
+from streams.reviews.feed import ReviewFeed
 from streams.settings import Settings
 from streams.wire import Ad, Click, Tone, encode_json
 from tests.builders import START_MS, ad, click

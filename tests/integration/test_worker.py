@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer
 from deploy.brokers import Broker
 from streams import topic_admin, topics
 from streams.lag.watch import LagWatch
-from streams.metrics_table import worker_rows
+from streams.metrics.table import worker_rows
 from streams.settings import Settings
 from streams.wire import Impression, encode_json
 from tests.integration.chaos.cluster import Cluster

@@ -16,9 +16,9 @@ from scoring.inputs import RATED, REVIEWED
 from scoring.rates import RateTable, counts_of
 from scoring.rows import RowStore
 from scoring.update import apply
-from streams.catalogue_feed import entry_of
+from streams.feeds.catalogue import entry_of
+from streams.feeds.tones import history_of
 from streams.logs import Event, Log, in_order
-from streams.tone_feed import history_of
 from streams.wire import Click, Impression
 from tests.builders import START_MS, catalogue, click, columns_of, impression, made_up_log, tone
 

@@ -11,7 +11,7 @@ from scoring.catalogue import Catalogue
 from scoring.engine import Engine, Policy
 from streams.control import Control
 from streams.control_wire import Consent, ControlMessage, Erasure
-from streams.privacy import Requests
+from streams.privacy.requests import Requests
 from streams.step import Effects, Step
 from streams.wire import RESERVED, encode_json
 from tests.builders import START_MS, Record, entry

@@ -7,8 +7,8 @@ import numpy as np
 from scoring.events import EVENT, Events, Kind, Source
 from scoring.feedback import Impressions, Learning
 from scoring.inputs import CONTEXT_DIM
-from streams.lane_clicks import LaneClicks
-from streams.learner_rows import WatchRow
+from streams.lanes.clicks import LaneClicks
+from streams.lanes.learner_rows import WatchRow
 from tests.builders import catalogue
 
 MINUTE_MS = 60_000

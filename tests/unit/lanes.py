@@ -13,10 +13,10 @@ from scoring.events import Source
 from streams.compute import Compute
 from streams.identity import TopicIdentity
 from streams.intake import Intake
-from streams.lane import Lane, Shared
+from streams.lanes.lane import Lane, Shared
+from streams.lanes.snapshots import Snapshots
 from streams.message import Message
 from streams.settings import Settings
-from streams.snapshots import Snapshots
 from streams.wire import LANE_KEY
 from tests.builders import START_MS, Record, impression, known_topics, record
 from tests.unit.slices import new_state, step_of

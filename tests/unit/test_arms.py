@@ -7,7 +7,7 @@ from streams.cli import app
 from streams.cli.arms import arm, bandit
 from streams.control import Control
 from streams.control_wire import ArmSetting, ExperimentSetting
-from streams.experiments import Bandit, create
+from streams.experiments.registry import Bandit, create
 from streams.wire import encode_json
 from tests.builders import Record
 

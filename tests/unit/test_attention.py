@@ -12,8 +12,8 @@ import pytest
 from scoring.attention import AttentionModel, Manifest, load, table_rows
 from scoring.features import DENSE_DIM, TOKENS_MAX, Content, dense_features, token_ids
 from scoring.inputs import ModelInputs, empty_inputs
-from streams.catalogue_feed import entry_of
 from streams.demo.catalogue import catalogue as shop
+from streams.feeds.catalogue import entry_of
 from tests.models import VOCABULARY, drawn_inputs, drawn_tokens, toy_model
 
 

@@ -17,8 +17,8 @@ from scoring.seal import Seal
 from scoring.update import apply
 from scoring.value import BID_TYPES
 from streams.behaviour.campaigns import CAMPAIGNS_MAX, campaigns
-from streams.catalogue_feed import entry_of
 from streams.decode import columns
+from streams.feeds.catalogue import entry_of
 from streams.logs import Event, Log, in_order
 from streams.wire import Ad
 from tests.builders import START_MS, ad, click, impression

@@ -14,7 +14,7 @@ from scoring.catalogue import Catalogue
 from scoring.market import Market
 from scoring.pacing import DAY_MS, planned
 from scoring.traffic import day_curve
-from streams.campaign_feed import tell
+from streams.feeds.campaigns import tell
 from tests.builders import Record, entry
 
 DAY = 20_000

@@ -3,9 +3,9 @@
 import pytest
 
 from scoring.catalogue import Catalogue
-from streams.catalogue_feed import apply_ads
 from streams.decode import Refusal
-from streams.refused_ads import HELD_BYTES_MAX, RefusedAds
+from streams.feeds.catalogue import apply_ads
+from streams.feeds.refused_ads import HELD_BYTES_MAX, RefusedAds
 from streams.wire import Ad, encode_json
 from tests.builders import START_MS, Record, ad
 from tests.unit.garbage import cycles

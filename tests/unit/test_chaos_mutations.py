@@ -11,13 +11,13 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from scoring import exposure, update
 from scoring.events import Source
-from streams import lane, outbox
 from streams.compute import Compute
 from streams.identity import TopicIdentity
-from streams.lane import Lane, Shared
-from streams.outbox import Outbox
+from streams.lanes import lane, outbox
+from streams.lanes.lane import Lane, Shared
+from streams.lanes.outbox import Outbox
+from streams.lanes.snapshots import Snapshots
 from streams.settings import Settings
-from streams.snapshots import Snapshots
 from tests.builders import START_MS, Record, impression, known_topics, record
 from tests.integration.chaos.mutations import MUTATIONS
 from tests.unit.slices import new_state, slice_of, step_of

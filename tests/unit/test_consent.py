@@ -13,10 +13,10 @@ from scoring.engine import Engine
 from scoring.examination import assumed
 from scoring.rows import RowStore
 from streams.audit import State, compare
-from streams.consent import ERASED_KEY, Gate, Verdict, Watermarks
 from streams.control import Control
 from streams.control_wire import Consent, Erasure
-from streams.privacy import Requests
+from streams.privacy.consent import ERASED_KEY, Gate, Verdict, Watermarks
+from streams.privacy.requests import Requests
 from streams.step import Effects, LaneState, _tombstones
 from streams.wire import Placement
 from tests.builders import START_MS, Record, click, entry, impression, record, records

@@ -10,7 +10,6 @@ from scoring.catalogue import Catalogue
 from scoring.confidence import wilson
 from scoring.market import Fate
 from scoring.pacing import DAY_MS, FINISH
-from streams.catalogue_feed import entry_of
 from streams.console.campaigns import Campaigns
 from streams.console.clicks import MODELS_MAX, POINTS, Clicks
 from streams.console.desk import Desk
@@ -21,7 +20,8 @@ from streams.console.refused import KINDS_MAX, Refused
 from streams.console.tastes import Vocabulary
 from streams.console.trials import Trials
 from streams.console.why import Judged
-from streams.experiment_report import Against, ArmReport, ExperimentReport, encode_report
+from streams.experiments.report import Against, ArmReport, ExperimentReport, encode_report
+from streams.feeds.catalogue import entry_of
 from streams.lag.arithmetic import Status
 from streams.settings import Settings
 from streams.wire import CampaignMetrics, Decision, Figures, Outcome, encode_json

@@ -17,7 +17,7 @@ from streams.console.clicks import Accuracy, ModelQuality
 from streams.console.refused import Refused
 from streams.console.why import Reason
 from streams.control_wire import Drift, Metric
-from streams.experiment_report import PREFERENCE
+from streams.experiments.report import PREFERENCE
 from streams.lag.arithmetic import Status
 from streams.lag.board import GroupLag, Report
 from streams.lag.monitor import News

@@ -9,8 +9,8 @@ import pytest
 from scoring.events import EVENT, VIEWED_LONG_MS, Kind, Source
 from scoring.ids import id64
 from scoring.rows import RowStore
-from streams.consent import Gate
 from streams.decode import Decoded, columns, decode
+from streams.privacy.consent import Gate
 from tests.builders import START_MS, Record, click, impression, record, records
 
 LATEST_MS = START_MS + 300_000

@@ -12,12 +12,12 @@ from scoring.ids import id64
 from scoring.interleaving import picks
 from scoring.models import Roles
 from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail
-from streams.duels import side_of
-from streams.experiment_report import decode_report, duel_report, encode_report
-from streams.experiments import Bandit, ExperimentError, create, definition, start, stop
+from streams.experiments.duels import side_of
+from streams.experiments.referee import Referee
+from streams.experiments.registry import Bandit, ExperimentError, create, definition, start, stop
+from streams.experiments.report import decode_report, duel_report, encode_report
+from streams.experiments.store import load, save
 from streams.explain import recompute
-from streams.referee import Referee
-from streams.referee_store import load, save
 from streams.wire import Placement, encode_json
 from tests.models import fails_on_what_is_new, toy_model
 from tests.unit.test_models import engine_of, lane, run, toy, users_of

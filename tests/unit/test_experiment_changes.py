@@ -9,8 +9,8 @@ import pytest
 
 from streams.control import Control
 from streams.control_wire import ControlMessage, ExperimentSetting
-from streams.experiment_changes import alter, settled
-from streams.experiments import ExperimentError, ramp_to, start, stop
+from streams.experiments.changes import alter, settled
+from streams.experiments.registry import ExperimentError, ramp_to, start, stop
 from streams.wire import encode_json
 from tests.builders import Record
 from tests.unit.test_experiment_numbers import Topic, asked

@@ -14,10 +14,10 @@ from streams.cli import app
 from streams.control import UPTO, Control
 from streams.control_changes import TRIES_MAX
 from streams.control_wire import Allocation, ArmSetting, CohortSetting, ControlMessage, ExperimentSetting
-from streams.experiment_changes import settled
-from streams.experiments import ExperimentError, ExperimentSwitch, create, start, stop
-from streams.referee import Referee
-from streams.referee_store import load, save
+from streams.experiments.changes import settled
+from streams.experiments.referee import Referee
+from streams.experiments.registry import ExperimentError, ExperimentSwitch, create, start, stop
+from streams.experiments.store import load, save
 from streams.wire import encode_json
 from tests.builders import Record
 

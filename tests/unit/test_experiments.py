@@ -10,8 +10,8 @@ from scoring.policies import Experiments, Policy, arm_tag
 from scoring.rows import ROW
 from streams.control import Control
 from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail, ModelStatus, PushedModel
-from streams.experiment_report import breached, decode_report, encode_report, report, verdict
-from streams.experiments import (
+from streams.experiments.referee import Referee
+from streams.experiments.registry import (
     MODELS_MAX,
     Bandit,
     ExperimentError,
@@ -25,8 +25,8 @@ from streams.experiments import (
     start,
     stop,
 )
-from streams.referee import Referee
-from streams.referee_store import StoreError, load, save
+from streams.experiments.report import breached, decode_report, encode_report, report, verdict
+from streams.experiments.store import StoreError, load, save
 from streams.wire import encode_json
 from tests.builders import Record
 

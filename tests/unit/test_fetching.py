@@ -10,7 +10,7 @@ from aiokafka.errors import IllegalStateError
 
 from scoring.events import Source
 from streams.intake import Intake
-from streams.lane import Lane
+from streams.lanes.lane import Lane
 from tests.builders import START_MS, click, impression, record
 from tests.unit.lanes import Group, Outbox, assigned, intake_of, shared_of, taken_over
 

@@ -7,7 +7,7 @@ import pytest
 
 from scoring.feedback import WINDOW_MS
 from scoring.ids import id64
-from streams.lane_clicks import LaneClicks, person_key
+from streams.lanes.clicks import LaneClicks, person_key
 from streams.wire import RESERVED
 from tests.builders import START_MS, Record, click, impression, record
 from tests.unit.consenting import DAY_MS, Bench, erasure, opened, refusal

@@ -9,7 +9,7 @@ from numpy.lib import recfunctions as structured
 
 from scoring.clicks import CAUTION, FEATURES
 from scoring.pending import PENDING
-from streams.lane_clicks import KEY, LaneClicks, person_key
+from streams.lanes.clicks import KEY, LaneClicks, person_key
 from tests.unit.keeping import LEARNING, keep, observe, state, stream
 
 AT_THE_END = replace(LEARNING, wait_ms=LEARNING.window_ms)

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from scoring.engine import Engine
-from streams.consent import ERASED_KEY
-from streams.guests import Guests, guest_key
-from streams.held import Search
+from streams.lanes.snapshots import Snapshots, holds
+from streams.privacy.consent import ERASED_KEY
+from streams.privacy.guests import Guests, guest_key
+from streams.privacy.held import Search
 from streams.settings import Settings
-from streams.snapshots import Snapshots, holds
 from streams.step import Effects
 from streams.wire import Placement
 from tests.builders import START_MS, Record, click, record, records

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from streams.control_wire import Erasure
-from streams.held import Search, Trace, _trace, readable, verdict
-from streams.lane_clicks import person_key
+from streams.lanes.clicks import person_key
+from streams.privacy.held import Search, Trace, _trace, readable, verdict
 from streams.topics import CHANGELOG, CONTROL, TABLE
 from tests.builders import Record
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from streams.identity import TopicIdentity, check_lanes, check_resume, partitioner
-from streams.recovery import RecoveryError
+from streams.lanes.recovery import RecoveryError
 from streams.wire import LaneRow
 from tests.builders import known_topics
 

@@ -15,7 +15,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError, NodeNotReadyError,
 from streams.control import Control, ControlFeed
 from streams.fatal import CANNOT_START, EXIT_STATUS, GRACE_S, describe, status_of
 from streams.intake import Intake, SilenceError, group_consumer, lanes_of, member_name
-from streams.lane import FenceError
+from streams.lanes.lane import FenceError
 from streams.leaving import leave
 from streams.settings import Settings
 from tests.unit.lanes import TOPICS, assigned
@@ -131,9 +131,9 @@ def test_a_feed_that_is_closed_while_it_reads_its_topic_ends_in_order_where_the_
     tp = TopicPartition("control", 0)
     consumer = AsyncMock(assign=Mock())
     consumer.position.return_value = 0
-    monkeypatch.setattr("streams.topic_feed.AIOKafkaConsumer", lambda **_: consumer)
-    monkeypatch.setattr("streams.topic_feed.partitions_of", lambda *_: [tp])
-    monkeypatch.setattr("streams.topic_feed.log_ends", AsyncMock(return_value={tp: 1}))
+    monkeypatch.setattr("streams.feeds.topic.AIOKafkaConsumer", lambda **_: consumer)
+    monkeypatch.setattr("streams.feeds.topic.partitions_of", lambda *_: [tp])
+    monkeypatch.setattr("streams.feeds.topic.log_ends", AsyncMock(return_value={tp: 1}))
 
     async def scenario() -> bool:
         feed = ControlFeed(Settings(), Control(), Mock(), pytest.fail)

@@ -15,7 +15,7 @@ from scoring.market import Asked, Cap, Market, Terms
 from scoring.policies import Experiments, Policy
 from scoring.ranking import EMPTY_SLOT
 from scoring.slate import Limits, Turns, Wanted, fill
-from streams.duels import Credits, Drafted, side_of
+from streams.experiments.duels import Credits, Drafted, side_of
 from tests.unit.test_market import ADS
 
 SEEDS = np.random.default_rng(3).integers(0, 2**64, 200_000, dtype=np.uint64)

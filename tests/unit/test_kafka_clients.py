@@ -8,7 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from streams.intake import group_consumer, lanes_of
-from streams.outbox import Outbox
+from streams.lanes.outbox import Outbox
 from streams.settings import Settings
 
 TOPICS = ("ad-impressions", "clicks")
@@ -39,7 +39,7 @@ def member(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.fixture
 def producer(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What a lane's producer is told."""
-    monkeypatch.setattr("streams.outbox.AIOKafkaProducer", Made)
+    monkeypatch.setattr("streams.lanes.outbox.AIOKafkaProducer", Made)
     return Outbox(SETTINGS, "salience-lane-0")._producer.told
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from streams.lane import Lane
+from streams.lanes.lane import Lane
 from tests.unit.lanes import DEADLINE_MS, Group, Outbox, shared_of, step, taken_over
 
 

@@ -31,7 +31,7 @@ from scoring.rows import RowStore
 from scoring.watch import Alarm, Answer, Detector
 from streams.control_wire import Drift, decode_control
 from streams.explain import recompute
-from streams.lane_clicks import KEY, LaneClicks, person_key, spread
+from streams.lanes.clicks import KEY, LaneClicks, person_key, spread
 from streams.logs import Event, in_order
 from streams.step import LaneState, Slice, Step
 from streams.wire import Click, Decision, Outcome

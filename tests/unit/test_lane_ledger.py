@@ -15,9 +15,9 @@ from scoring.catalogue import Catalogue
 from scoring.engine import Engine
 from scoring.market import Fate
 from scoring.policies import Policy
-from streams.campaign_feed import tell
 from streams.client import priced
-from streams.lane_ledger import KEY, TOUCHES, LaneLedger
+from streams.feeds.campaigns import tell
+from streams.lanes.ledger import KEY, TOUCHES, LaneLedger
 from streams.logs import Event
 from streams.step import Effects, LaneState, Slice, Step
 from streams.wire import CampaignMetrics, Click, Decision, Placement

@@ -25,7 +25,7 @@ DAY_MS = 86_400_000
 def test_a_record_dated_in_the_future_moves_its_lanes_time_no_further_than_the_tolerance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.lane.wall_ms", lambda: START_MS)
+    monkeypatch.setattr("streams.lanes.lane.wall_ms", lambda: START_MS)
     lane = taken_over(shared_of(tmp_path, Group(), time_tolerance_ms=5_000), Outbox())
     lane.queues.put(Source.IMPRESSION, [record(impression(time_ms=START_MS + DAY_MS))])
     lane.queues.sources[Source.CLICK].caught_up = True

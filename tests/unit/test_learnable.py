@@ -8,7 +8,7 @@ from scoring.events import Source
 from streams.control_wire import ControlMessage
 from streams.decode import Event
 from streams.learnable import Learnable, Offered
-from streams.pseudonyms import Pseudonyms
+from streams.privacy.pseudonyms import Pseudonyms
 from streams.wire import encode_json
 from tests.builders import START_MS, Record, ad, click, impression, record
 from tests.unit.consenting import erasure, grant, refusal, told

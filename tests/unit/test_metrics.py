@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from streams.laps import Laps
-from streams.metrics import AGES_S, ARMS_MAX, LABELS, TIMES_S, ArrayHistogram, Metrics, Standing
-from streams.metrics_table import monitor_rows, review_rows, table, worker_rows
+from streams.metrics.table import monitor_rows, review_rows, table, worker_rows
+from streams.metrics.worker import AGES_S, ARMS_MAX, LABELS, TIMES_S, ArrayHistogram, Metrics, Standing
 
 PAGE = Path(__file__).parents[2] / "deploy" / "METRICS.md"
 

@@ -12,7 +12,7 @@ from streams.cli import app
 from streams.control import Control
 from streams.control_changes import after
 from streams.control_wire import ControlMessage, ModelRoles, ModelStatus, PushedModel
-from streams.model_roles import (
+from streams.models.roles import (
     CLICKS_MIN,
     OUTCOMES_MIN,
     Limits,

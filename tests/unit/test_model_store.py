@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from scoring.attention import MANIFEST, ModelError, load, read_manifest
-from streams import model_store
 from streams.control_wire import PushedModel
-from streams.model_store import CHUNK_BYTES, MODEL_BYTES_MAX, PARTS_MAX, Parts, chunk_key, manifest_of, pack, unshared
+from streams.models import store
+from streams.models.store import CHUNK_BYTES, MODEL_BYTES_MAX, PARTS_MAX, Parts, chunk_key, manifest_of, pack, unshared
 from tests.builders import START_MS, Record
 from tests.models import toy_model
 
@@ -21,7 +21,7 @@ def pushed(directory: Path, **changes: object) -> PushedModel:
 
 
 def test_parts_are_small_and_together_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_store, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(store, "CHUNK_BYTES", 100)
     directory = toy_model(tmp_path)
     packed = pack(directory)
     assert max(map(len, packed.parts.values())) == 100
@@ -91,7 +91,7 @@ def test_a_model_that_is_too_large_is_not_sent_nor_read_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = toy_model(tmp_path)
-    monkeypatch.setattr(model_store, "MODEL_BYTES_MAX", 1_000)
+    monkeypatch.setattr(store, "MODEL_BYTES_MAX", 1_000)
     for name in list(read_manifest(directory).files)[1:]:
         (directory / name).unlink()
     with pytest.raises(ModelError, match=r"bytes or more; expected at most 1,000"):

@@ -15,8 +15,8 @@ from scoring.attention import AttentionModel, ModelError, load
 from scoring.models import Models, Roles
 from streams.control import Control
 from streams.control_wire import ArmSetting, ModelRoles, PushedModel
-from streams.experiments import create, ramp_to, start, stop
-from streams.model_switch import PAUSE_S, PAUSE_S_MAX, ModelSwitch
+from streams.experiments.registry import create, ramp_to, start, stop
+from streams.models.switch import PAUSE_S, PAUSE_S_MAX, ModelSwitch
 from streams.settings import Settings
 from tests.models import gives_fewer, toy_model
 from tests.unit.consenting import told
@@ -184,7 +184,7 @@ def test_a_model_that_was_removed_and_is_pushed_again_is_got_though_it_had_its_r
     async def obtain(*_: object) -> AttentionModel:
         return new
 
-    monkeypatch.setattr("streams.model_switch.obtain", obtain)
+    monkeypatch.setattr("streams.models.switch.obtain", obtain)
     models = engine_of(old).models
     switch = Removed(models, new, [])
     switch.promote()

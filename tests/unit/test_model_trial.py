@@ -13,8 +13,8 @@ from onnx import helper
 
 from scoring.attention import ATTENTION, ModelError
 from scoring.proof import Proof
-from streams import model_trial
-from streams.model_trial import try_model
+from streams.models import trial
+from streams.models.trial import try_model
 from streams.settings import Settings
 from tests.models import Graphs, toy_model
 
@@ -113,19 +113,19 @@ def test_a_model_that_kills_its_process_is_refused_and_nobody_else_is_hurt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, status: str
 ) -> None:
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {model_trial.sys.executable} -c "{textwrap.dedent(program)}"\n')
+    python.write_text(f'#!/bin/sh\nexec {trial.sys.executable} -c "{textwrap.dedent(program)}"\n')
     python.chmod(0o755)
-    monkeypatch.setattr(model_trial.sys, "executable", str(python))
+    monkeypatch.setattr(trial.sys, "executable", str(python))
     with pytest.raises(ModelError, match=f"the process that tried it ended with {status}"):
         tried(tmp_path)
 
 
 def test_the_process_that_tries_gives_way_whatever_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = min(os.getpriority(os.PRIO_PROCESS, 0) + model_trial.NICENESS, 19)
+    usual = min(os.getpriority(os.PRIO_PROCESS, 0) + trial.NICENESS, 19)
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nuntil [ "$(nice)" = {usual} ]; do :; done\nprintf \'{{"refused": "gave way"}}\'\n')
     python.chmod(0o755)
-    monkeypatch.setattr(model_trial.sys, "executable", str(python))
+    monkeypatch.setattr(trial.sys, "executable", str(python))
     with pytest.raises(ModelError, match=r"^gave way$"):
         tried(tmp_path, model_trial_s=10)
 
@@ -134,7 +134,7 @@ def test_the_process_that_tries_has_no_secrets(tmp_path: Path, monkeypatch: pyte
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\nprintf \'{"refused": "%s"}\' "$SALIENCE_KAFKA_SASL_PASSWORD.$PATH"\n')
     python.chmod(0o755)
-    monkeypatch.setattr(model_trial.sys, "executable", str(python))
+    monkeypatch.setattr(trial.sys, "executable", str(python))
     monkeypatch.setenv("SALIENCE_KAFKA_SASL_PASSWORD", "hunter2")
     with pytest.raises(ModelError) as refused:
         tried(tmp_path)

@@ -19,7 +19,7 @@ from scoring.ids import id64
 from scoring.models import Models, Roles
 from scoring.policies import CONTROL_ARM, ENGINE_ARM, Policy
 from streams.explain import recompute
-from streams.lane_clicks import LaneClicks
+from streams.lanes.clicks import LaneClicks
 from streams.step import LaneState, Slice, Step
 from streams.wire import Decision, Impression, Outcome, Placement
 from tests.builders import entry, made_up_log, records

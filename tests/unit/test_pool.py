@@ -16,8 +16,8 @@ from scoring.feedback import Impressions, Learning
 from scoring.inputs import CONTEXT_DIM, SURFACES
 from scoring.pool import Learned, Others, Pool
 from scoring.rates import RateTable
-from streams.lane_clicks import LaneClicks
-from streams.layer_feed import AD, BUCKETS, LAYOUT, SHARE_MS, hear
+from streams.feeds.layers import AD, BUCKETS, LAYOUT, SHARE_MS, hear
+from streams.lanes.clicks import LaneClicks
 from streams.message import Message
 from tests.builders import Record, catalogue
 

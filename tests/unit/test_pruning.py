@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from streams import pruning
 from streams.control import UPTO, Control, Write
 from streams.control_wire import ControlMessage, Erasure
+from streams.privacy import pruning
 from streams.settings import Settings
 from streams.wire import encode_json
 from tests.builders import START_MS, Record

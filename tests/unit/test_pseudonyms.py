@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from streams.pseudonyms import PseudonymError, Pseudonyms
+from streams.privacy.pseudonyms import PseudonymError, Pseudonyms
 from streams.wire import Click
 
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))

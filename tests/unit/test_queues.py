@@ -1,7 +1,7 @@
 """What a lane has fetched: bounded, cut into slices in order, and how long it waits for its other topic."""
 
 from scoring.events import Source
-from streams.queues import LaneQueues
+from streams.lanes.queues import LaneQueues
 from streams.step import Slice
 from tests.builders import START_MS, Record, record
 from tests.builders import click as click_event

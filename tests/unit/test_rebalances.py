@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.lane import Lane
+from streams.lanes.lane import Lane
 from tests.unit.lanes import (
     Group,
     Outbox,

@@ -10,8 +10,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from scoring.rows import ROW_BYTES, RowStore
-from streams.lane_clicks import person_key
-from streams.recovery import Recovered, RecoveryError, _load, recover
+from streams.lanes.clicks import person_key
+from streams.lanes.recovery import Recovered, RecoveryError, _load, recover
 from streams.settings import Settings
 from streams.step import row_bytes
 from streams.wire import LANE_KEY
@@ -112,10 +112,12 @@ def test_a_recovery_reads_until_its_position_is_at_the_end_and_waits_for_no_reco
     ]
     changelog = TopicPartition("state-changelog", 0)
     told: dict[str, Any] = {}
-    monkeypatch.setattr("streams.recovery.AIOKafkaConsumer", lambda **options: told.update(options) or Changelog(log))
+    monkeypatch.setattr(
+        "streams.lanes.recovery.AIOKafkaConsumer", lambda **options: told.update(options) or Changelog(log)
+    )
     for end in (2, 3, 4):  # behind a record, behind another, behind a marker
         log += [None] * (end - len(log))
-        monkeypatch.setattr("streams.recovery.log_ends", AsyncMock(return_value={changelog: end}))
+        monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: end}))
         whole = asyncio.run(recover(Settings(), changelog, Recovered(RowStore(), None, 0)))
         assert (whole.offset, len(whole.parts)) == (end, min(end, 3) - 1)
     assert told["isolation_level"] == "read_committed"
@@ -128,8 +130,8 @@ def test_where_the_log_begins_behind_a_snapshot_it_is_read_from_there_and_the_sn
     changelog, base = TopicPartition("state-changelog", 0), Recovered(RowStore(), None, 1, lane_row_offset=1)
     base.store.row_of(b"gone since")
     base.parts[person_key(b"gone since")] = b"x"
-    monkeypatch.setattr("streams.recovery.AIOKafkaConsumer", lambda **_: Changelog(log, begins=3))
-    monkeypatch.setattr("streams.recovery.log_ends", AsyncMock(return_value={changelog: 5}))
+    monkeypatch.setattr("streams.lanes.recovery.AIOKafkaConsumer", lambda **_: Changelog(log, begins=3))
+    monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: 5}))
 
     whole = asyncio.run(recover(Settings(), changelog, base))
 

@@ -13,11 +13,11 @@ from scoring.rows import RowStore
 from scoring.trial import SUMS
 from scoring.update import apply
 from streams.control_wire import ExperimentSetting
-from streams.experiment_report import report
-from streams.experiments import Bandit, next_cohort, start, stop
-from streams.referee import Referee
-from streams.referee_store import StoreError, load, save
-from streams.watched import Watched
+from streams.experiments.referee import Referee
+from streams.experiments.registry import Bandit, next_cohort, start, stop
+from streams.experiments.report import report
+from streams.experiments.store import StoreError, load, save
+from streams.experiments.watched import Watched
 from streams.wire import encode_json
 from tests.builders import START_MS, catalogue, click, columns_of, impression
 from tests.unit.test_duels import draft as duel_draft

@@ -10,12 +10,12 @@ from aiokafka import TopicPartition
 
 from scoring.ids import id64
 from scoring.rows import LAYOUT_VERSION
-from streams.consent import Watermarks
 from streams.control_wire import Consent, ControlMessage, Erasure
-from streams.experiments import start
-from streams.referee import Referee
-from streams.referee_service import RefereeService
-from streams.referee_store import load, save
+from streams.experiments.referee import Referee
+from streams.experiments.registry import start
+from streams.experiments.service import RefereeService
+from streams.experiments.store import load, save
+from streams.privacy.consent import Watermarks
 from streams.settings import Settings
 from streams.topics import CHANGELOG, CONTROL
 from streams.wire import encode_json

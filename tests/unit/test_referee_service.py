@@ -17,12 +17,12 @@ from scoring.rows import RowStore
 from streams.cli import app
 from streams.control import Control
 from streams.control_wire import Allocation, ArmSetting, CohortSetting, ControlMessage, ExperimentSetting, Guardrail
-from streams.experiment_report import ExperimentReport
-from streams.experiments import Bandit, create, start
+from streams.experiments.referee import Referee
+from streams.experiments.registry import Bandit, create, start
+from streams.experiments.report import ExperimentReport
+from streams.experiments.service import RefereeService
+from streams.experiments.store import load
 from streams.reading import MissingTopicError
-from streams.referee import Referee
-from streams.referee_service import RefereeService
-from streams.referee_store import load
 from streams.settings import Settings
 from streams.topic_admin import Found
 from streams.topics import AD_IMPRESSIONS, CHANGELOG, CONTROL, OUTCOMES
@@ -151,7 +151,7 @@ class Shop:
         self.published: list[ControlMessage] = []
         self.reported: list[str] = []
         self.said: list[str] = []
-        at = "streams.referee_service"
+        at = "streams.experiments.service"
         monkeypatch.setattr(f"{at}.AIOKafkaConsumer", lambda **_: Client(self.broker))
         monkeypatch.setattr(f"{at}.AIOKafkaProducer", lambda **_: Client(self.broker))
         monkeypatch.setattr("streams.topic_admin.found", self._found)
@@ -252,8 +252,8 @@ def test_a_referee_lets_nobody_in_before_it_has_read_its_last_word_and_what_othe
     bandit = Bandit(minimum=0.1, epoch_s=1)
     draft = create({}, "warmth", ARMS, layer="r", width=1.0, primary="ctr", guardrails=(), time_ms=1, bandit=bandit)
     shop = Shop([], monkeypatch, tmp_path, [start(draft, 0.2, 2)])
-    monkeypatch.setattr("streams.referee_service.breached", lambda *_: None)
-    monkeypatch.setattr("streams.referee_service.wall_ms", itertools.count(10_000, 1_000 * bandit.epoch_s).__next__)
+    monkeypatch.setattr("streams.experiments.service.breached", lambda *_: None)
+    monkeypatch.setattr("streams.experiments.service.wall_ms", itertools.count(10_000, 1_000 * bandit.epoch_s).__next__)
     shop.others.append(others := cohort(0.4, 0.8, 0.2, revision=1))
     shop.looks = 3
 
@@ -318,7 +318,7 @@ def test_no_cohort_is_let_in_after_cohorts_that_cannot_be_for_it_would_not_stand
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     shop = Shop([], monkeypatch, tmp_path, [BANDIT, BACKWARDS])
-    monkeypatch.setattr("streams.referee_service.breached", lambda *_: None)
+    monkeypatch.setattr("streams.experiments.service.breached", lambda *_: None)
 
     with pytest.raises(EndError):
         asyncio.run(shop.service.run())

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from streams.cli import app
-from streams.referee import Referee
-from streams.referee_store import StoreError, alone, load
+from streams.experiments.referee import Referee
+from streams.experiments.store import StoreError, alone, load
 from tests.unit.test_referee_service import RUNNING, Shop
 
 

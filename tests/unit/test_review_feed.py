@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from streams.letters import PREFIX
-from streams.reviewer import STAGE, Reviewer
+from streams.reviews.reviewer import STAGE, Reviewer
 from streams.wire import Review, Tone, encode_json
 from tests.builders import START_MS, Record, ad
 

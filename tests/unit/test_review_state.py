@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from scoring import sentiment
 from scoring.sentiment import FEATURES, Sentiment
-from streams import reviewer
-from streams.review_state import AT, LESSON_BYTES_MAX, PART_BYTES, Heard, StateError, known, teach
-from streams.reviewer import IDS_MAX, Reviewer
+from streams.reviews import reviewer
+from streams.reviews.reviewer import IDS_MAX, Reviewer
+from streams.reviews.state import AT, LESSON_BYTES_MAX, PART_BYTES, Heard, StateError, known, teach
 from streams.topics import DAY_MS
 from streams.wire import Tone, encode_json
 from tests.builders import START_MS, Record, ad
@@ -394,6 +394,6 @@ def test_what_is_damaged_or_of_another_version_or_topic_is_refused_with_the_reas
 
 def test_more_ads_and_brands_than_are_watched_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     broker, _ = follow()
-    monkeypatch.setattr("streams.review_state.KEYS_MAX", 2)
+    monkeypatch.setattr("streams.reviews.state.KEYS_MAX", 2)
     with pytest.raises(StateError, match="at most 2 are watched"):
         broker.reader()

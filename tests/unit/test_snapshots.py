@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from scoring.ids import id64
 from scoring.rows import LAYOUT_VERSION, ROW, RowStore
-from streams import snapshots
-from streams.lane_clicks import person_key
+from streams.lanes import snapshots
+from streams.lanes.clicks import person_key
+from streams.lanes.snapshots import Snapshots, holds
 from streams.settings import Settings
-from streams.snapshots import Snapshots, holds
 from streams.step import LaneState
 from streams.topics import TOMBSTONES_KEPT_MS
 

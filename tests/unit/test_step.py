@@ -6,7 +6,7 @@ import pytest
 
 from scoring.events import Source
 from scoring.rows import RowStore, decode_rows
-from streams.lane_clicks import LaneClicks
+from streams.lanes.clicks import LaneClicks
 from streams.step import LaneState, Slice, Step
 from streams.wire import Decision, LaneRow
 from tests.builders import START_MS, Record, click, impression, record, records

@@ -11,8 +11,8 @@ from aiokafka.errors import CommitFailedError
 
 from scoring.events import Source
 from streams import topic_admin
-from streams.lane import Lane, LaneLostError
-from streams.recovery import Recovered
+from streams.lanes.lane import Lane, LaneLostError
+from streams.lanes.recovery import Recovered
 from tests.builders import impression, known_topics, record
 from tests.unit.lanes import Group, Outbox, shared_of
 
@@ -51,8 +51,8 @@ def did(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     found = known_topics(lanes=4)
     monkeypatch.setattr(topic_admin, "found", lambda _, names: {name: found[name] for name in names})
-    monkeypatch.setattr("streams.lane.log_ends", log_ends)
-    monkeypatch.setattr("streams.lane.recover", recover)
+    monkeypatch.setattr("streams.lanes.lane.log_ends", log_ends)
+    monkeypatch.setattr("streams.lanes.lane.recover", recover)
     return out
 
 

@@ -12,9 +12,9 @@ from scoring.attention import ModelError, load
 from scoring.catalogue import Catalogue
 from scoring.features import DENSE_DIM
 from scoring.text import TEXT_DIM, TEXT_ENCODER, WIDE_DIM
-from streams.catalogue_feed import CatalogueFeed, apply_ads, titles_in
 from streams.compute import Compute
-from streams.refused_ads import RefusedAds
+from streams.feeds.catalogue import CatalogueFeed, apply_ads, titles_in
+from streams.feeds.refused_ads import RefusedAds
 from streams.settings import Settings
 from streams.titles import _ROW, Titles
 from streams.wire import encode_json

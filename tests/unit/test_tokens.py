@@ -2,7 +2,7 @@
 
 import asyncio
 
-from streams.tokens import BUSY_MIN_MS, FETCHES_A_STEP, Tokens
+from streams.lanes.tokens import BUSY_MIN_MS, FETCHES_A_STEP, Tokens
 
 
 def stepped(step_ms: int) -> Tokens:

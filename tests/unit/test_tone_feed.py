@@ -9,7 +9,7 @@ import pytest
 from scoring.catalogue import Catalogue
 from scoring.ids import id64s
 from scoring.tones import TONES_DIM
-from streams.tone_feed import history_of, take
+from streams.feeds.tones import history_of, take
 from streams.wire import Tone, encode_json
 from tests.builders import START_MS, Record, entry, tone
 

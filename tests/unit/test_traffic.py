@@ -12,8 +12,8 @@ from scoring.budgets import Budgets, Spending
 from scoring.market import Market
 from scoring.pacing import DAY_MS, FINISH, planned
 from scoring.traffic import HOUR_MS, HOURS, LEAST, Traffic, day_curve, unknown
-from streams.campaign_feed import learn
 from streams.control_wire import HourlyTraffic
+from streams.feeds.campaigns import learn
 from streams.step import Effects, LaneState, Step
 from tests.builders import START_MS, impression, records
 from tests.unit.slices import slice_of

@@ -8,15 +8,15 @@ from scoring.budgets import Budgets
 from scoring.catalogue import Catalogue
 from scoring.market import Market
 from scoring.pool import Pool
-from streams import campaign_feed, layer_feed, tone_feed
 from streams.behaviour.gathered import Gatherer
-from streams.catalogue_feed import apply_ads, titles_in
 from streams.cli.tail import as_object
 from streams.client import Latest
 from streams.console.campaigns import Campaigns
 from streams.console.desk import Desk
 from streams.control import Control
-from streams.reviewer import Reviewer
+from streams.feeds import campaigns, layers, tones
+from streams.feeds.catalogue import apply_ads, titles_in
+from streams.reviews.reviewer import Reviewer
 from streams.settings import Settings
 from streams.wire import Ad
 from tests.builders import START_MS, Record
@@ -74,12 +74,10 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "ads": lambda value: apply_ads(Catalogue(), [_bad("ads", b"a", value)]),
     "titles": lambda value: titles_in([_bad("ads", b"a", value)]) in ([], [""]),
     "control": lambda value: Control().take([_bad("control", b"consent/a", value)]),
-    "tones": lambda value: tone_feed.take(Catalogue(), [_bad("tones", b"ad/a", value)]),
-    "campaigns": lambda value: campaign_feed.tell(
-        Budgets(Market(), Catalogue()), [_bad("campaign-metrics", b"a", value)]
-    ),
+    "tones": lambda value: tones.take(Catalogue(), [_bad("tones", b"ad/a", value)]),
+    "campaigns": lambda value: campaigns.tell(Budgets(Market(), Catalogue()), [_bad("campaign-metrics", b"a", value)]),
     "reviews": lambda value: [*Reviewer().take([_bad("reviews", b"a", value)])],
-    "layers": lambda value: layer_feed.hear(Pool(), [_bad("click-layers", b"0", value)]),
+    "layers": lambda value: layers.hear(Pool(), [_bad("click-layers", b"0", value)]),
     "client": _client,
     "report": _gathered,
     "tail": lambda value: as_object(_bad("ads", b"a", value))["value"],

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from scoring.clicks import NUMBERS, ClickModel, example
 from scoring.watch import GOOD_EVERY, KEPT_BY, SOON, Adwin, Alarm, Answer, Detector, KeptError, Watch
-from streams.learner_rows import WatchRow
+from streams.lanes.learner_rows import WatchRow
 
 
 def outcomes(count: int, seed: int = 1, turned: float = 0.0) -> list[tuple[int, float]]:

@@ -8,7 +8,7 @@ import pytest
 
 from streams import topic_admin
 from streams.identity import TopicIdentity, check_topics
-from streams.recovery import RecoveryError
+from streams.lanes.recovery import RecoveryError
 from streams.settings import Settings
 from streams.topic_admin import Found
 from streams.vitals import Vitals

@@ -10,10 +10,10 @@ from scoring import exposure, update
 from scoring.cleaning import Rules
 from scoring.events import Events
 from scoring.rows import Rows
-from streams import lane, outbox
-from streams.lane import Lane
+from streams.lanes import lane, outbox
+from streams.lanes.lane import Lane
+from streams.lanes.outbox import Outbox
 from streams.laps import Laps
-from streams.outbox import Outbox
 from streams.settings import Settings
 from streams.step import Effects, Message
 from streams.wire import LANE_KEY

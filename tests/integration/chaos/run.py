@@ -18,8 +18,8 @@ import structlog
 from scoring.events import Source
 from streams import topics
 from streams.app import make_engine, make_step
-from streams.catalogue_feed import entry_of
 from streams.decode import Record
+from streams.feeds.catalogue import entry_of
 from streams.lag.watch import LagWatch, StalledError
 from streams.placing import Published
 from streams.reading import read_topic

@@ -1,0 +1,397 @@
+"""The referee of experiments: who was exposed to which arm, what they did, and what that shows. No I/O.
+
+Exposure is an impression whose placement's id names an arm. What a user did is read off their row on the changelog,
+whose counters are exact: each event once, filtered as the engine filters. A user counts from the row that holds the
+exposing impression on; the counters before it are what came before. How varied what they were shown was is read off
+the impressions themselves, from the exposing one on.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from scoring.assignment import BOTH, OUTSIDE
+from scoring.ids import EMPTY, MISSING, IdMap, id64, id64s
+from scoring.policies import arms_of
+from scoring.rows import Rows
+from scoring.trial import SUMS
+from streams.control_wire import Allocation, Consent, ExperimentSetting
+from streams.experiments.duels import Credits, Drafted, side_of
+from streams.experiments.registry import definition, shared_number
+from streams.experiments.watched import FROM_IMPRESSIONS, Watched
+from streams.oldest import give_up_oldest
+from streams.privacy.consent import Gate, Verdict, Watermarks
+from streams.privacy.requests import Request
+from streams.wire import UNREADABLE, Consented, Id, SlotNumber, TimeMs
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+USERS_MAX = 2_000_000
+"""Users watched: 190 bytes each, and 100 for every experiment. Later ones count nowhere, and that is counted."""
+ADS_MAX = 1_000_000
+REPEATS_MAX = 100_000
+"""Impressions whose repeats are known: a producer's come within a few events, of which another's are in between."""
+_FIRST_SLAB = 1_024
+_OF_ROW = {
+    "impressions": ("impressions", 1.0),
+    "clicks": ("answered_clicks", 1.0),
+    "conversions": ("answered_purchases", 1.0),
+    "revenue_micros": ("answered_value_micros", 1.0),
+    "viewed_s": ("answered_viewed_cs", 1e-2),
+}
+"""What is summed, by the row's counters and their unit: of what people do, what answers an impression."""
+FROM_ROWS = [SUMS.index(name) for name in _OF_ROW]
+"""Sums that users' rows tell; the others but the first, impressions do."""
+ROUNDING = 0.5
+"""By less a sum of counters that never fell may seem to have fallen: seconds have fractions."""
+_SWITCHES, _SHOWN = FROM_IMPRESSIONS
+
+
+class _Shown(msgspec.Struct):
+    """What the referee reads of an impression, within the wire's bounds: what the engine refuses exposes nobody."""
+
+    event_id: Id
+    user_id: Id
+    ad_id: Id
+    time_ms: TimeMs
+    placement_id: Id | None = None
+    slot: SlotNumber | None = None
+    consent: Consented = None
+
+
+class _Known(msgspec.Struct):
+    """What the referee reads of an outcome."""
+
+    event: str
+    clicked: bool
+
+
+class _Shelved(msgspec.Struct):
+    """What the referee reads of an ad."""
+
+    category: str = ""
+
+
+class Referee:
+    """Follows impressions, rows, ads, experiments and what people ask for, and looks.
+
+    ``gate``: who may be in its books, by the workers' rule.
+    """
+
+    def __init__(self, users_max: int = USERS_MAX, gate: Gate | None = None) -> None:
+        self._users_max = users_max
+        self._gate = gate or Gate()
+        self.settled = 0
+        """Offset on the control topic up to which people's requests have been met."""
+        self._places = IdMap()
+        self._free: list[int] = []
+        """Places of people who have left."""
+        self._categories: dict[str, int] = {}
+        self.ids = np.zeros(_FIRST_SLAB, dtype=np.uint64)
+        self.users = 0
+        self.totals = np.zeros((_FIRST_SLAB, len(SUMS)))
+        self.gone = np.zeros((_FIRST_SLAB, len(FROM_ROWS)))
+        """What users' rows had counted that are no more: who is forgotten and comes back begins with a new row."""
+        self.category = np.zeros(_FIRST_SLAB, dtype=np.uint64)
+        self.seen = np.zeros(_FIRST_SLAB, dtype=np.bool_)
+        self.watched: dict[int, Watched] = {}
+        self._over: dict[int, str] = {}
+        """Experiments that had ended before they could be watched, by number: their placements may still be read."""
+        self._allocations: dict[str, Allocation] = {}
+        self.credits = Credits()
+        self.latest: dict[int, None] = {}
+        """Impressions by their event's 64-bit id, `REPEATS_MAX` of them at most, oldest first."""
+        self.unwatched_users = 0
+        self.malformed = 0
+
+    def _going_on(self) -> list[Watched]:
+        """Experiments whose users are kept."""
+        return [watched for watched in self.watched.values() if watched.setting.status != "stopped"]
+
+    # --- what is followed ----------------------------------------------------------------------------------
+
+    def follow(self, setting: ExperimentSetting) -> None:
+        """Take an experiment's newest setting. A draft is not watched; a stopped one keeps its last look.
+
+        Raises `ValueError`, and what was known stays, where it cannot be, where its number is another experiment's or
+        its arms are others: what is known is of those. A stop is one whatever else it says, as for the workers.
+        """
+        known = self.watched.get(setting.number)
+        holder = self._over.get(setting.number) if known is None else known.setting.experiment
+        if holder is not None and holder != setting.experiment:
+            raise ValueError(shared_number(setting, holder))
+        if known is not None:
+            if setting.status == "stopped":
+                self._end(known, setting)
+                return
+            if known.setting.status == "stopped":
+                return  # for good: the topic is read whole, at every start
+            if (known.setting.arms, known.setting.interleaved) != (setting.arms, setting.interleaved):
+                raise ValueError("its arms are others than those that are judged")
+            definition(setting, known.allocation)
+            known.setting = setting
+        elif setting.status == "stopped":
+            self._over[setting.number] = setting.experiment
+        elif setting.status == "running":
+            self.watched[setting.number] = Watched.of(setting)
+            self.watched[setting.number].grow(len(self.ids))
+            if (told := self._allocations.get(setting.experiment)) is not None:
+                self.allocate(told)
+
+    def keep(self, settings: Mapping[str, ExperimentSetting]) -> None:
+        """End what is none of ``settings``, all of the topic by name: taken back, or its name is another's now."""
+        for watched in self._going_on():
+            told = settings.get(watched.setting.experiment)
+            if told is None or told.number != watched.setting.number:
+                over = msgspec.structs.replace(watched.setting, status="stopped", reason="taken back")
+                self._end(watched, over)
+
+    def _end(self, watched: Watched, setting: ExperimentSetting) -> None:
+        """Let go of its users, and of impressions of theirs whose outcome is not known."""
+        self.watched[setting.number] = watched.ended(setting)
+        if watched.duel is not None:  # not when its end is read again, at every start: all that waits is gone through
+            self.credits.give_up(setting.number)
+
+    def allocate(self, told: Allocation) -> None:
+        """Take an experiment's newest cohorts, which may come before the experiment.
+
+        Raises `ValueError`, and the experiment keeps those it had, where these cannot be.
+        """
+        self._allocations[told.experiment] = told
+        watched = self.watched.get(told.number)
+        if watched is not None and watched.setting.experiment == told.experiment:
+            watched.trial.shares = definition(watched.setting, told).shares
+            watched.allocation = told
+
+    def take_ads(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
+        """Learn the categories of ads: the first level of the path."""
+        for key, value in records:
+            if key is None or value is None or len(self._categories) >= ADS_MAX:
+                continue
+            try:
+                category = msgspec.json.decode(value, type=_Shelved).category
+            except UNREADABLE:
+                continue  # the engine refuses it too
+            self._categories[key.decode(errors="replace")] = id64(category.partition("/")[0])
+
+    def take_impressions(self, values: Iterable[bytes | None]) -> None:
+        """Learn of exposures, and count changes of category; what is malformed is a dead letter elsewhere."""
+        shown = []
+        for value in values:
+            try:
+                shown.append(msgspec.json.decode(value or b"", type=_Shown))
+            except UNREADABLE:
+                self.malformed += 1
+        shown = [one for one in shown if self._may_count(one) and not self._is_repeat(id64(one.event_id))]
+        if not shown:
+            return
+        places = self._places_of(id64s([one.user_id for one in shown]))
+        for one, place in zip(shown, places.tolist(), strict=True):
+            if place == MISSING:
+                continue
+            for number, arm in arms_of(one.placement_id or ""):
+                watched = self.watched.get(number)
+                if watched is None or watched.setting.status != "running":
+                    continue
+                if watched.duel is None:
+                    self._expose(watched, arm, place, one.time_ms)
+                elif arm == BOTH and one.slot is not None:
+                    drafted = Drafted(number, place, side_of(one.placement_id or "", one.slot))
+                    self.credits.show(watched.duel, id64(one.event_id), drafted)
+            self._count(place, self._categories.get(one.ad_id, 0))
+
+    def _may_count(self, shown: _Shown) -> bool:
+        """Whether the person may be in the books: else nothing of them is kept, and no row tells of them."""
+        return self._gate.judge(shown.user_id.encode(), shown.consent, shown.time_ms) is Verdict.ADMITTED
+
+    def _is_repeat(self, event: int) -> bool:
+        """Whether the impression is one of the latest; it is from now on."""
+        if event in self.latest:
+            return True
+        self.latest[event] = None
+        give_up_oldest(self.latest, REPEATS_MAX)
+        return False
+
+    def _count(self, place: int, category: int) -> None:
+        """Count an impression, and whether its ``category`` is another than the last; 0 is none that is known."""
+        last = int(self.category[place])
+        self.totals[place, _SHOWN] += 1
+        self.totals[place, _SWITCHES] += 0 not in (category, last) and category != last
+        self.category[place] = category or last
+
+    def take_outcomes(self, values: Iterable[bytes | None]) -> None:
+        """Learn what came of impressions, each once and filtered as the engine filters; for interleaved rankings."""
+        if not any(watched.duel for watched in self.watched.values()):
+            return
+        for value in values:
+            try:
+                known = msgspec.json.decode(value or b"", type=_Known)
+                won = self.credits.settle(int(known.event, 16), clicked=known.clicked)
+            except UNREADABLE:
+                self.malformed += 1
+                continue
+            if won is not None and (watched := self.watched.get(won.number)) is not None and watched.duel is not None:
+                watched.duel.take(won.person, won.side)  # one who was shown it is known
+
+    def _expose(self, watched: Watched, arm: int, place: int, time_ms: int) -> None:
+        if not 0 <= arm < watched.trial.arms:
+            return
+        known = watched.trial.arm[place] if place < len(watched.trial.arm) else OUTSIDE
+        if arm == known:
+            return
+        if arm == watched.exposed_arm[place]:  # the earlier: one dated in the future, which is refused, is in no row
+            watched.exposed_ms[place] = min(watched.exposed_ms[place], time_ms)
+            return
+        watched.exposed_arm[place] = arm
+        watched.exposed_ms[place] = time_ms
+        watched.exposed_after[place] = self.totals[place, FROM_IMPRESSIONS]
+
+    def take_rows(self, users: Sequence[bytes], rows: Rows) -> None:
+        """Take users' new rows, each user once: exposures that they hold begin to count, then come the new totals."""
+        if self.erased.until_ms:  # rows of before, of people who have asked to be forgotten
+            kept = [row_ms > self.erased.of(user) for user, row_ms in zip(users, rows["time_ms"].tolist(), strict=True)]
+            users, rows = [*compress(users, kept)], rows[kept]
+        places = self._places_of(id64s([user.decode(errors="replace") for user in users]))
+        held = places != MISSING
+        places, rows = places[held], rows[held]
+        now = self.totals[places]
+        now[:, 0] = 1.0
+        now[:, FROM_ROWS] = self._lifetime(places, np.stack([rows[of] * by for of, by in _OF_ROW.values()], axis=1))
+        # Whose past was not seen counts from here: all that the row holds came before.
+        strangers = ~self.seen[places] & (rows["impressions"] > 1)
+        self.totals[places[strangers]] = now[strangers]
+        self.seen[places] = True
+        for watched in self._going_on():
+            begins = (watched.exposed_arm[places] != OUTSIDE) & (rows["time_ms"] >= watched.exposed_ms[places])
+            at = places[begins]
+            if len(at):
+                arms = watched.exposed_arm[at].astype(np.int64)
+                new = watched.trial.expose(at, arms, self.totals[: self.users])
+                watched.trial.before[new[:, None], FROM_IMPRESSIONS] = watched.exposed_after[new]
+                watched.exposed_arm[at] = OUTSIDE
+        self.totals[places] = now
+
+    # --- who leaves ----------------------------------------------------------------------------------------
+
+    @property
+    def erased(self) -> Watermarks:
+        """Until when what people did is forgotten, as the lanes' changelog and requests tell."""
+        return self._gate.watermarks
+
+    def settle(self, requests: Iterable[Request], upto: int) -> None:
+        """Meet what people ask for on the control topic, all of which before the offset ``upto`` has been met then.
+
+        Their lanes do likewise (`streams.privacy.requests`), later: until then rows of theirs may still come.
+        """
+        gone = []
+        for request in requests:
+            user, granted = request.user_id.encode(), isinstance(request, Consent) and request.granted
+            if not granted:
+                gone.append(user)
+            if not granted or self.erased.of(user) >= 0:
+                self.erased.raise_to(user, request.time_ms)
+        for _ in self.erased.changes():
+            pass  # which no changelog is told
+        self.forget(gone)
+        self.settled = upto
+
+    def forget(self, users: Sequence[bytes]) -> None:
+        """Let people leave the books of every experiment, as if they had never come."""
+        ids = np.unique(id64s([user.decode(errors="replace") for user in users]))
+        places = self._places.get(ids)
+        ids, places = ids[places != MISSING], places[places != MISSING]
+        if not len(places):
+            return
+        for of in (self.ids, self.totals, self.gone, self.category, self.seen):
+            of[places] = 0
+        for watched in self._going_on():
+            watched.forget(places)
+        self.credits.forget(set(places.tolist()))
+        self._free += places.tolist()
+        for user in ids.tolist():
+            self._places.set(user, MISSING)
+        if len(self._places) > 2 * self.users + _FIRST_SLAB:
+            self._index()
+
+    def _lifetime(self, places: Ints, counted: Floats) -> Floats:
+        """What users have done in all, of what their rows have ``counted [N, columns]``.
+
+        Counters only grow: a row with less is a new one, of a user who was erased, or idle, and came back.
+        """
+        known = self.totals[places][:, FROM_ROWS]
+        anew = self.seen[places] & (counted + self.gone[places] < known - ROUNDING).any(axis=1)
+        self.gone[places[anew]] = known[anew]
+        found: Floats = counted + self.gone[places]
+        return found
+
+    def _places_of(self, ids: npt.NDArray[np.uint64]) -> Ints:
+        """Places of users, new ones given the next; `MISSING` beyond the bound."""
+        places = self._places.get(ids)
+        for at in np.flatnonzero(places == MISSING).tolist():
+            places[at] = self._place(int(ids[at]))
+        return places
+
+    def _place(self, user: int) -> int:
+        place = int(self._places.get(np.array([user], dtype=np.uint64))[0])
+        if place != MISSING:
+            return place
+        if not self._free and self.users >= self._users_max:
+            self.unwatched_users += 1
+            return MISSING
+        if self._free:
+            place = self._free.pop()
+        else:
+            place, self.users = self.users, self.users + 1
+            if place == len(self.ids):
+                self._grow()
+        self.ids[place] = user
+        self._places.set(user, place)
+        return place
+
+    def _grow(self) -> None:
+        more = max(len(self.ids), _FIRST_SLAB)
+        self.ids = np.concatenate([self.ids, np.zeros(more, dtype=np.uint64)])
+        self.totals = np.concatenate([self.totals, np.zeros((more, len(SUMS)))])
+        self.gone = np.concatenate([self.gone, np.zeros((more, len(FROM_ROWS)))])
+        self.category = np.concatenate([self.category, np.zeros(more, dtype=np.uint64)])
+        self.seen = np.concatenate([self.seen, np.zeros(more, dtype=np.bool_)])
+        for watched in self._going_on():
+            watched.grow(len(self.ids))
+
+    # --- what it shows -------------------------------------------------------------------------------------
+
+    def look(self) -> list[Watched]:
+        """Look at every experiment that runs; those that were stopped keep what was seen last.
+
+        What users do after the end is the shop's own policy's. One that ended before any look is not told.
+        """
+        for watched in self.watched.values():
+            if watched.setting.status == "running":
+                watched.score = watched.duel.score() if watched.duel else None
+                cohort = watched.experiment.cohort(self.ids[: self.users]) if watched.allocation else None
+                watched.last = watched.trial.look(self.totals[: self.users], cohort)
+        return [self.watched[number] for number in sorted(self.watched) if self.watched[number].last is not None]
+
+    def restore(
+        self,
+        ids: npt.NDArray[np.uint64],
+        totals: Floats,
+        gone: Floats,
+        category: npt.NDArray[np.uint64],
+        seen: npt.NDArray[np.bool_],
+    ) -> None:
+        """Take back users as they were saved: ``ids, category, seen [U]``, ``totals [U, sums]``, ``gone [U, 5]``."""
+        self.ids, self.totals, self.gone, self.category, self.seen = ids, totals, gone, category, seen
+        self.users = len(ids)
+        self._free = np.flatnonzero(ids == EMPTY).tolist()
+        self._index()
+
+    def _index(self) -> None:
+        """Make the map of places anew: it gives up no id by itself."""
+        self._places = IdMap(max(self.users, _FIRST_SLAB))
+        for place in np.flatnonzero(self.ids[: self.users] != EMPTY).tolist():
+            self._places.set(int(self.ids[place]), place)

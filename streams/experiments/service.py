@@ -1,0 +1,278 @@
+"""The referee at work: reads the topics, publishes reports, and ends experiments that break a guardrail.
+
+It is one process beside the workers and needs none of them. Impressions are read before rows and outcomes, so that an
+exposure is known before the row that holds it. What it knows is saved with the offsets up to which it read; without
+that file it begins where the topics do.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, KafkaTimeoutError, OffsetOutOfRangeError
+
+from scoring.rows import RowError, decode_rows
+from streams.clock import tick_ms, wall_ms
+from streams.connection import aiokafka_options
+from streams.control import Control, publish
+from streams.control_wire import Allocation, ControlMessage, ExperimentSetting
+from streams.decode import Record
+from streams.experiments.referee import Referee
+from streams.experiments.registry import stop
+from streams.experiments.report import ExperimentReport, breached, duel_report, encode_report, report
+from streams.experiments.store import Offsets, alone, load, save
+from streams.experiments.watched import Watched
+from streams.fatal import describe
+from streams.fetching import fetch
+from streams.followed import Followed, MadeAnewError
+from streams.privacy.consent import ERASED_KEY, Gate
+from streams.privacy.requests import Requests
+from streams.reading import log_ends, partitions_of
+from streams.settings import Settings
+from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, OUTCOMES
+from streams.wire import RESERVED
+
+log = structlog.get_logger()
+
+POLL_MS = 100
+RECORDS_PER_READ = 5_000
+
+M = TypeVar("M", bound=ControlMessage)
+
+
+class RefereeError(RuntimeError):
+    """The referee cannot go on; the message says what to do."""
+
+
+class RefereeService:
+    """Runs until cancelled, or until all that was there has been read (``follow`` False)."""
+
+    def __init__(
+        self, settings: Settings, every_ms: int, on_reports: Callable[[Sequence[ExperimentReport]], None]
+    ) -> None:
+        self._settings, self._every_ms, self._on_reports = settings, every_ms, on_reports
+        self._control = Control(settings.control_entries_max)
+        self._requests = Requests(self._control, lambda _user: 0)
+        self._referee = Referee(gate=Gate(self._requests.answers, presumed=settings.consent_presumed))
+        self._control.on(ExperimentSetting, partial(self._heed, self._referee.follow))
+        self._control.on(Allocation, partial(self._heed, self._referee.allocate))
+        self._offsets: Offsets = {}
+        self._followed = Followed(settings.bootstrap, ())
+        self._ends: dict[TopicPartition, int] = {}
+        """Log ends at the start, after an outage or a word of our own: to be reached, though a broker gives nothing."""
+        self._failed = 0
+        """Looks in a row at which the brokers failed."""
+        self.file: Path = settings.home / "referee" / f"{settings.topic_prefix}experiments.npz"
+
+    def _heed(self, take: Callable[[M], None], name: str, message: M | None) -> None:
+        """What cannot be is refused, as the workers refuse it, and ends nothing."""
+        try:
+            if message is not None:
+                take(message)
+        except ValueError as error:
+            log.warning("experiment's message refused", experiment=name, error=str(error))
+
+    async def run(self, *, follow: bool = True) -> None:
+        """Read, look, publish; a look at which the brokers fail is left to the next one, where there is to be one.
+
+        Raises `RefereeError` where the saved offsets are no longer in the topics, or a topic is another than it was,
+        `StoreError` where another referee is at the file, and `MissingTopicError`: one that comes later would not be
+        read.
+        """
+        with alone(self.file):
+            await self._run(follow=follow)
+
+    async def _run(self, *, follow: bool) -> None:
+        settings = self._settings
+        self._offsets, ids = await asyncio.to_thread(load, self.file, self._referee)
+        names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, OUTCOMES, CHANGELOG)]
+        ids.pop(settings.topic_prefix + ADS, None)
+        self._followed = Followed(settings.bootstrap, names, ids)
+        groups = [await asyncio.to_thread(partitions_of, settings.bootstrap, name) for name in names]
+        self._ends = await log_ends(settings.bootstrap, [tp for group in groups for tp in group])
+        async with (
+            AIOKafkaConsumer(
+                isolation_level="read_committed",
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                **aiokafka_options(settings.bootstrap),
+            ) as consumer,
+            AIOKafkaProducer(acks="all", **aiokafka_options(settings.bootstrap)) as producer,
+        ):
+            await self._seek(consumer, groups)
+            due_ms = tick_ms()
+            while True:
+                await self._read(consumer, groups)
+                ended = not follow and await self._is_caught_up(consumer)
+                if ended or tick_ms() >= due_ms:
+                    await self._look(consumer, producer, last=not follow)
+                    due_ms = tick_ms() + self._every_ms
+                if ended:
+                    return
+
+    async def _seek(self, consumer: AIOKafkaConsumer, groups: list[list[TopicPartition]]) -> None:
+        partitions = [tp for group in groups for tp in group]
+        consumer.assign(partitions)
+        begin = await consumer.beginning_offsets(partitions)
+        for tp in partitions:
+            # Ads and switches are small and not saved: they are read whole each time.
+            known = self._offsets.get((tp.topic, tp.partition)) if tp in [*chain(*groups[2:])] else None
+            consumer.seek(tp, begin[tp] if known is None else known)
+
+    async def _is_caught_up(self, consumer: AIOKafkaConsumer) -> bool:
+        return all([await consumer.position(tp) >= end for tp, end in self._ends.items()])
+
+    async def _is_read(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> bool:
+        """Whether all that was committed at the last fetch has been read: a busy topic never gives nothing."""
+        ends = {tp: max(self._ends.get(tp, 0), consumer.last_stable_offset(tp) or 0) for tp in partitions}
+        return all([await consumer.position(tp) >= end for tp, end in ends.items()])
+
+    async def _read(self, consumer: AIOKafkaConsumer, groups: list[list[TopicPartition]]) -> None:
+        """Read each topic to its end as it is then, in the order of ``groups``."""
+        takers: tuple[Callable[[Mapping[TopicPartition, list[Record]]], None], ...] = (
+            self._take_control, self._take_ads, self._take_impressions, self._take_outcomes, self._take_rows,
+        )  # fmt: skip
+        try:
+            for partitions, take in zip(groups, takers, strict=True):
+                last = take == self._take_rows
+                while partitions:
+                    await self._followed.look()
+                    batches = await fetch(
+                        consumer, partitions, self._settings.bootstrap,
+                        timeout_ms=POLL_MS, max_records=RECORDS_PER_READ,
+                    )  # fmt: skip
+                    if not batches:
+                        if any([await consumer.position(tp) < self._ends.get(tp, 0) for tp in partitions]):
+                            continue
+                        break
+                    await asyncio.to_thread(take, batches)
+                    for tp, records in batches.items():
+                        self._offsets[tp.topic, tp.partition] = records[-1].offset + 1
+                    if last or await self._is_read(consumer, partitions):
+                        break  # impressions first, again
+        except MadeAnewError as error:
+            if error.topics == {self._settings.topic_prefix + ADS}:  # read whole at every start
+                raise RefereeError(f"{error}; start the referee again: it goes on from {self.file}") from error
+            raise RefereeError(f"{error}; delete {self.file} to judge anew from the topics as they are") from error
+        except OffsetOutOfRangeError as error:
+            raise RefereeError(
+                f"{error}: the topics no longer hold what {self.file} was to go on from; delete it to start anew"
+            ) from error
+
+    def _take_control(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
+        for records in batches.values():
+            self._control.take(records)
+        self._referee.settle(self._requests.since(0, self._referee.settled), self._control.next_offset)
+
+    def _take_ads(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
+        for records in batches.values():
+            self._referee.take_ads((record.key, record.value) for record in records)
+
+    def _take_impressions(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
+        for records in batches.values():
+            self._referee.take_impressions(record.value for record in records)
+
+    def _take_outcomes(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
+        for records in batches.values():
+            self._referee.take_outcomes(record.value for record in records)
+
+    def _take_rows(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
+        for records in batches.values():
+            newest: dict[bytes, bytes] = {}
+            forgotten = []
+            for record in records:
+                user, value = record.key or b"", record.value
+                if user.startswith(ERASED_KEY):
+                    self._referee.erased.take(user, value)
+                elif not user or user.startswith(RESERVED):
+                    continue
+                elif value is not None:
+                    newest[user] = value
+                elif self._referee.erased.of(user) >= 0:  # by request: who is idle leaves what was seen
+                    forgotten.append(user)
+            self._referee.forget(forgotten)
+            try:
+                rows = decode_rows(newest.values())
+            except RowError as error:
+                raise RefereeError(f"{error}; run the referee of the workers' version") from error
+            self._referee.take_rows(list(newest), np.asarray(rows))
+
+    async def _look(self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, *, last: bool) -> None:
+        """Judge. An outage is said when it begins and when it is over, and ends nothing; raised at the ``last`` look.
+
+        A cohort may have been let in though the answer was lost: all that is there after an outage is to be read first.
+        """
+        try:
+            if self._failed:
+                self._ends = await log_ends(self._settings.bootstrap, list(self._ends))
+            await self._judge(producer, caught_up=await self._is_caught_up(consumer))
+        except (KafkaError, TimeoutError) as error:
+            if last or not _is_outage(error):
+                raise
+            if not self._failed:
+                log.warning("no experiment is judged: the brokers fail", error=describe(error), every_ms=self._every_ms)
+            self._failed += 1
+            return
+        if self._failed:
+            log.info("experiments are judged again", failed_looks=self._failed)
+            self._failed = 0
+
+    async def _judge(self, producer: AIOKafkaProducer, *, caught_up: bool) -> None:
+        """Look at everything, publish, end what breaks a guardrail, save.
+
+        Not before all is read that was there does a bandit let a cohort in: its shares cannot be taken back.
+        """
+        if caught_up:
+            self._referee.keep(self._control.all(ExperimentSetting))  # before, what is read may be older than the file
+            # Whoever wrote what does not stand may have been killed, or be a referee that was too late.
+            for stands in (*self._control.hidden(ExperimentSetting), *self._control.hidden(Allocation)):
+                await self._tell(msgspec.structs.replace(stands, revision=stands.revision + 1))
+                caught_up = False
+        now_ms, reports = wall_ms(), []
+        for looked in await asyncio.to_thread(self._referee.look):
+            watched = await self._guarded(looked, now_ms)
+            setting = watched.setting
+            cohorts = self._control.get(Allocation, setting.experiment)
+            if caught_up and (further := watched.next_cohort(cohorts, now_ms)) is not None:
+                await self._tell(further)
+                self._referee.allocate(further)
+                log.info("cohort let in", experiment=setting.experiment, shares=further.cohorts[-1].shares)
+            assert watched.last is not None, "look() looks at everything that is watched"
+            if watched.score is not None:
+                reports.append(duel_report(setting, watched.score, now_ms))
+            else:
+                reports.append(report(setting, watched.last, now_ms, watched.allocation))
+        topic = self._settings.topic_prefix + EXPERIMENT_REPORTS
+        sent = [await producer.send(topic, encode_report(one), key=one.experiment.encode()) for one in reports]
+        for delivery in sent:
+            await delivery
+        await asyncio.to_thread(save, self.file, self._referee, self._offsets, self._followed.ids)
+        self._on_reports(reports)
+
+    async def _guarded(self, watched: Watched, now_ms: int) -> Watched:
+        """The experiment, ended where an arm breaks a guardrail."""
+        setting, last = watched.setting, watched.last
+        if setting.status != "running" or last is None or (why := breached(setting, last)) is None:
+            return watched
+        stopped = stop(setting, why, now_ms)
+        await self._tell(stopped)
+        self._referee.follow(stopped)  # not before it is told: else no later look would tell it
+        log.warning("experiment rolled back", experiment=setting.experiment, reason=why)
+        return self._referee.watched[setting.number]
+
+    async def _tell(self, message: ControlMessage) -> None:
+        """Write to the control topic, and be behind until that is read: what stands there is known only then."""
+        offsets = await publish(self._settings, [message])
+        self._ends[TopicPartition(self._settings.topic_prefix + CONTROL, 0)] = offsets[-1] + 1
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether it may pass by itself, unlike rights that are missing."""
+    return isinstance(error, KafkaTimeoutError | TimeoutError) or getattr(error, "retriable", False)

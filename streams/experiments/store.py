@@ -1,0 +1,216 @@
+"""What the referee knows, as one file: written whole or not at all, read back to go on where it was."""
+
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from scoring.interleaving import Duel, Preference, Score
+from scoring.trial import SUMS, Difference, Look, Trial
+from streams.control_wire import ExperimentSetting
+from streams.experiments.duels import Drafted
+from streams.experiments.referee import FROM_ROWS, Referee
+from streams.experiments.registry import definition
+from streams.experiments.watched import FROM_IMPRESSIONS, Watched
+
+VERSION = 3
+"""Files of former versions are read. In one of version 1 sums are of all that people did, of impressions or not; those
+go on from there. Impressions were what diversity was of, and no last look was kept. Up to version 2 interleaved
+experiments that had ended kept their users, and of clicks was told what they say alone."""
+_UNREADABLE = (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, msgspec.ValidationError)
+Offsets = dict[tuple[str, int], int]
+"""Next offset by topic and partition."""
+Ids = dict[str, str]
+"""Ids of the topics that the offsets are of, by name."""
+
+
+class StoreError(RuntimeError):
+    """A file that is not the referee's, or of another version."""
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Within, no other process is at the file: they would write over each other's. Raises `StoreError` where one is."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(f"another referee is at {file}; one judges for all: end that one first") from error
+        yield  # closing lets go of it, as does the end of the process
+
+
+def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], ids: Mapping[str, str]) -> None:
+    """Write the file; a crash leaves the former one."""
+    users = referee.users
+    arrays = {
+        "ids": referee.ids[:users],
+        "totals": referee.totals[:users],
+        "gone": referee.gone[:users],
+        "category": referee.category[:users],
+        "seen": referee.seen[:users],
+    }
+    experiments = {}
+    for number, watched in referee.watched.items():
+        trial, size = watched.trial, min(users, len(watched.trial.arm))
+        arrays |= {
+            f"{number}.arm": trial.arm[:size],
+            f"{number}.before": trial.before[:size],
+            f"{number}.crossed": trial.crossed[:size],
+            f"{number}.exposed_arm": watched.exposed_arm[:users],
+            f"{number}.exposed_ms": watched.exposed_ms[:users],
+            f"{number}.exposed_after": watched.exposed_after[:users],
+        }
+        experiments[number] = {
+            "setting": json.loads(msgspec.json.encode(watched.setting)),
+            "widths": [[metric, arm, width] for (metric, arm), width in trial.widths.items()],
+            "evidence": [[metric, arm, most] for (metric, arm), most in trial.evidence.items()],
+            "split_evidence": trial.split_evidence,
+            "last": None if watched.last is None else _told(watched.last),
+            "score": None if watched.score is None else dataclasses.asdict(watched.score),
+        }
+        if (duel := watched.duel) is not None:
+            arrays |= {f"{number}.credit": duel.credit[:users], f"{number}.shown": duel.shown[:users]}
+            experiments[number] |= {"width": duel.width, "duel_evidence": duel.evidence}
+    arrays["pending"] = np.array([(event, *one) for event, one in referee.credits.pending.items()], dtype=np.uint64)
+    arrays["latest"] = np.fromiter(referee.latest, dtype=np.uint64)
+    until_ms = referee.erased.until_ms
+    arrays["erased"] = np.frombuffer(b"".join(until_ms), dtype=np.uint64).reshape(-1, 2)
+    arrays["erased_ms"] = np.fromiter(until_ms.values(), dtype=np.int64)
+    about = {
+        "version": VERSION,
+        "offsets": [[topic, partition, offset] for (topic, partition), offset in offsets.items()],
+        "topics": dict(ids),
+        "experiments": experiments,
+        "unwatched_users": referee.unwatched_users,
+        "malformed": referee.malformed,
+        "settled": referee.settled,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    half = file.with_suffix(".half.npz")
+    with half.open("wb") as out:
+        np.savez(out, allow_pickle=False, **arrays, about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8))
+        out.flush()
+        os.fsync(out.fileno())
+    half.replace(file)
+
+
+def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
+    """Fill an empty ``referee``; where to go on, and in which topics: files of former versions do not say that.
+
+    Nothing where there is no file. Raises `StoreError`.
+    """
+    if not file.exists():
+        return {}, {}
+    try:
+        with file.open("rb") as whole, np.load(whole, allow_pickle=False) as npz:
+            about = json.loads(npz["about"].tobytes())
+            if about["version"] not in (1, 2, VERSION):
+                raise StoreError(f"{file} has version {about['version']}, expected {VERSION}; delete it to start anew")
+            saved, experiments = dict(npz), about["experiments"]
+            if about["version"] == 1:
+                saved = _of_version_1(saved, experiments)
+            if about["version"] < VERSION:
+                _of_version_2(saved, experiments)
+        referee.restore(saved["ids"], saved["totals"], saved["gone"], saved["category"], saved["seen"])
+        referee.latest = dict.fromkeys(saved["latest"].tolist())
+        for event, *drafted in saved["pending"].reshape(-1, 4).tolist() if "pending" in saved else []:
+            referee.credits.pending[event] = Drafted(*drafted)
+        for number, told in experiments.items():
+            referee.watched[int(number)] = _watched(number, told, saved)
+        if "erased" in saved:  # else all requests are met anew
+            digests = [digest.tobytes() for digest in saved["erased"]]
+            referee.erased.until_ms.update(zip(digests, saved["erased_ms"].tolist(), strict=True))
+            referee.settled = about["settled"]
+    except _UNREADABLE as error:
+        raise StoreError(f"{file} cannot be read ({error}); delete it to start anew from the topics") from error
+    referee.unwatched_users, referee.malformed = about["unwatched_users"], about["malformed"]
+    offsets = {(topic, partition): offset for topic, partition, offset in about["offsets"]}
+    return offsets, about.get("topics", {})
+
+
+def _watched(number: str, told: dict[str, Any], saved: Mapping[str, npt.NDArray[Any]]) -> Watched:
+    """The experiment as it was saved."""
+    setting = msgspec.convert(told["setting"], ExperimentSetting)
+    trial = Trial(
+        definition(setting).shares,
+        arm=saved[f"{number}.arm"],
+        before=saved[f"{number}.before"],
+        crossed=saved[f"{number}.crossed"],
+        widths={(metric, arm): width for metric, arm, width in told["widths"]},
+        evidence={(metric, arm): most for metric, arm, most in told["evidence"]},
+        split_evidence=told["split_evidence"],
+    )
+    duel = None
+    if f"{number}.credit" in saved:
+        duel = Duel(credit=saved[f"{number}.credit"], shown=saved[f"{number}.shown"])
+        duel.width, duel.evidence = told["width"], told["duel_evidence"]
+    return Watched(
+        setting,
+        trial,
+        duel=duel,
+        exposed_arm=saved[f"{number}.exposed_arm"],
+        exposed_ms=saved[f"{number}.exposed_ms"],
+        exposed_after=saved[f"{number}.exposed_after"],
+        last=None if told["last"] is None else _look(told["last"]),
+        score=None if told["score"] is None else _score(**told["score"]),
+    )
+
+
+def _told(look: Look) -> dict[str, Any]:
+    return dataclasses.asdict(look) | {"users": look.users.tolist()}
+
+
+def _look(told: dict[str, Any]) -> Look:
+    differences = {
+        metric: {int(arm): Difference(**found) for arm, found in arms.items()}
+        for metric, arms in told["differences"].items()
+    }
+    return Look(**told | {"users": np.array(told["users"], dtype=np.int64), "differences": differences})
+
+
+def _score(people: int, clicks: list[float], preference: dict[str, float] | None) -> Score:
+    first, second = clicks
+    return Score(people, (first, second), None if preference is None else Preference(**preference))
+
+
+def _of_version_1(
+    saved: dict[str, npt.NDArray[Any]], experiments: dict[str, dict[str, Any]]
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a file of version 1 as those of this one; ``experiments`` are told what they lack."""
+    impressions = SUMS.index("impressions")
+    gone = saved["totals"][:, FROM_ROWS]
+    gone[:, FROM_ROWS.index(impressions)] = 0  # the other counters begin with their rows' new layout
+    out = saved | {"gone": gone, "latest": np.empty(0, dtype=np.uint64)}
+    for name in ("totals", *(f"{number}.before" for number in experiments)):
+        out[name] = np.column_stack([saved[name], saved[name][:, impressions]])
+    for number, told in experiments.items():
+        out[f"{number}.exposed_after"] = out["totals"][:, FROM_IMPRESSIONS]
+        told |= {"last": None, "preference": None}
+    return out
+
+
+def _of_version_2(saved: dict[str, npt.NDArray[Any]], experiments: dict[str, dict[str, Any]]) -> None:
+    """Bring ``saved`` and ``experiments``, of a file of version 2, to this one."""
+    ended = [int(number) for number, told in experiments.items() if told["setting"]["status"] == "stopped"]
+    for number, told in experiments.items():
+        preference, told["score"] = told.pop("preference"), None
+        if (credit := saved.get(f"{number}.credit")) is None:
+            continue
+        if told["last"] is not None:  # it was looked at
+            people, clicks = int(saved[f"{number}.shown"].sum()), credit.sum(axis=0).tolist()
+            told["score"] = {"people": people, "clicks": clicks, "preference": preference}
+        if int(number) in ended:
+            del saved[f"{number}.credit"], saved[f"{number}.shown"]
+    if "pending" in saved:
+        waiting = saved["pending"].reshape(-1, 4)
+        saved["pending"] = waiting[~np.isin(waiting[:, 1], ended)]

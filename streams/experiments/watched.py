@@ -1,0 +1,83 @@
+"""An experiment that the referee judges, and what it keeps of the people who see it. No I/O."""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from scoring.allocation import allocation
+from scoring.assignment import OUTSIDE, Experiment
+from scoring.interleaving import Duel, Score
+from scoring.trial import SUMS, Look, Trial
+from streams.control_wire import Allocation, ExperimentSetting
+from streams.experiments.registry import definition, next_cohort
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+FROM_IMPRESSIONS = [SUMS.index(name) for name in ("switches", "shown")]
+"""Sums that impressions tell themselves."""
+
+
+@dataclass
+class Watched:
+    """An experiment's trial, and exposures whose row has not been seen yet.
+
+    ``exposed_after [U, 2]``: what impressions had told of the user before the exposing one.
+    """
+
+    setting: ExperimentSetting
+    trial: Trial
+    allocation: Allocation | None = None
+    duel: Duel | None = None
+    exposed_arm: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, dtype=np.int8))
+    exposed_ms: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    exposed_after: Floats = field(default_factory=lambda: np.empty((0, len(FROM_IMPRESSIONS))))
+    last: Look | None = None
+    score: Score | None = None
+    """Of an interleaved one: what was seen last of its clicks."""
+
+    @classmethod
+    def of(cls, setting: ExperimentSetting) -> Self:
+        """Nobody has been exposed yet."""
+        return cls(setting, Trial(definition(setting).shares), duel=Duel() if setting.interleaved else None)
+
+    def ended(self, setting: ExperimentSetting) -> "Watched":
+        """As it stays once stopped: what was seen last, without what was kept of its users to judge it by."""
+        end = {field: getattr(setting, field) for field in ("status", "reason", "time_ms", "revision")}
+        told = msgspec.structs.replace(self.setting, **end)
+        return Watched(told, Trial(self.trial.shares), self.allocation, last=self.last, score=self.score)
+
+    @property
+    def experiment(self) -> Experiment:
+        """As the workers run it."""
+        return definition(self.setting, self.allocation)
+
+    def next_cohort(self, stands: Allocation | None, time_ms: int) -> Allocation | None:
+        """The cohorts that stand with one more, by what was seen last; None where it is not due.
+
+        The shares stay as they are until every arm can be compared with the first.
+        """
+        if self.setting.allocation != "bandit" or self.last is None:
+            return None
+        primary, shares = self.setting.primary, self.trial.shares[-1]
+        means, variances = (np.array(of[primary]) for of in (self.last.values, self.last.variances))
+        if len(self.last.differences[primary]) == self.trial.arms - 1 and variances.min() > 0:
+            shares = allocation(means, variances, self.setting.minimum)
+        return next_cohort(self.setting, stands, shares.tolist(), time_ms)
+
+    def forget(self, people: Ints) -> None:
+        """Let people, by their places, leave, as if they had never come."""
+        self.exposed_arm[people], self.exposed_ms[people], self.exposed_after[people] = OUTSIDE, 0, 0
+        self.trial.forget(people)
+        if self.duel is not None:
+            self.duel.forget(people)
+
+    def grow(self, users: int) -> None:
+        """Room for ``users``."""
+        more = users - len(self.exposed_arm)
+        self.exposed_arm = np.concatenate([self.exposed_arm, np.full(more, OUTSIDE, dtype=np.int8)])
+        self.exposed_ms = np.concatenate([self.exposed_ms, np.zeros(more, dtype=np.int64)])
+        self.exposed_after = np.concatenate([self.exposed_after, np.zeros((more, len(FROM_IMPRESSIONS)))])

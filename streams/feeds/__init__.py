@@ -1,0 +1,1 @@
+"""Compacted topics that every worker reads whole and follows: catalogue, campaigns, click layers, tones."""

@@ -1,0 +1,137 @@
+"""The ads topic as every worker's catalogue: no placement sees half an update (`streams.feeds.topic`)."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from scoring.catalogue import Catalogue, CatalogueError, Entry
+from scoring.features import Content
+from streams.compute import Compute
+from streams.decode import Record, Refusal, is_plain
+from streams.feeds.refused_ads import RefusedAds
+from streams.feeds.topic import TopicFeed
+from streams.settings import Settings
+from streams.titles import Titles
+from streams.topics import ADS
+from streams.wire import TITLE_MAX, UNREADABLE, Ad
+
+log = structlog.get_logger()
+
+ADS_PER_READ = 5_000
+"""Ads encoded in one call: the longest that a placement may wait for the catalogue, about 100 ms."""
+TITLES_PER_READ = 100
+"""The same where titles are encoded first, 6 ms each: the longest that a new ad waits for others' titles, 0.6 s."""
+_DECODE = msgspec.json.Decoder(Ad).decode
+
+
+def entry_of(ad: Ad) -> Entry:
+    """A wire ad as the catalogue takes it."""
+    content = Content(ad.ad_id, ad.category, ad.brand, ad.price_micros, ad.tags, ad.title)
+    return Entry(
+        content=content,
+        campaign_id=ad.campaign_id,
+        advertiser_id=ad.advertiser_id,
+        bid_micros=ad.bid_micros,
+        bid_type=ad.bid_type,
+        attention_micros=ad.attention_micros,
+        budget_micros=ad.budget_micros,
+        active=ad.status == "active",
+        start_ms=ad.start_ms,
+        end_ms=ad.end_ms,
+    )
+
+
+def read_ad(key: bytes | None, value: bytes) -> Ad:
+    """The ad of a record. Raises one of `UNREADABLE` where it is none, or not the one that the key says."""
+    ad = _DECODE(value)
+    if ad.ad_id.encode() != key:
+        raise CatalogueError(f"the record's key is {key!r}, expected the ad_id {ad.ad_id!r}")
+    for name in (ad.ad_id, ad.campaign_id, ad.advertiser_id):
+        if not is_plain(name):  # keys are made of them, and parted by what it holds
+            raise CatalogueError(f"the id {name!r} holds a control character; give every ad plain ids")
+    return ad
+
+
+def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedAds | None = None) -> int:
+    """Apply ``records`` of the ads topic, of one key the last; the number of those that were refused.
+
+    A refused ad leaves what the catalogue had; its owner sees it missing from placements and, where ``refused`` holds
+    it, among the dead letters. Nobody else is affected.
+    """
+    refused = RefusedAds() if refused is None else refused
+    last = {record.key: record for record in records}
+    decoded: dict[bytes | None, tuple[Record, Entry]] = {}
+    failed: list[tuple[Record, Refusal]] = []
+    for record in records:
+        refused.read(record)
+        if record.value is None:
+            continue
+        try:
+            entry = entry_of(read_ad(record.key, record.value))
+        except UNREADABLE as error:
+            failed.append((record, Refusal.of(error)))
+            continue
+        if last[record.key] is record:
+            decoded[record.key] = record, entry
+    catalogue.withdraw([(key or b"").decode(errors="replace") for key, record in last.items() if record.value is None])
+    failed += _upsert(catalogue, [decoded[key] for key in last if key in decoded])
+    for record, reason in sorted(failed, key=lambda each: each[0].offset):
+        refused.refuse(record, reason)
+        log.warning("ad refused", partition=record.partition, offset=record.offset, error=reason.error)
+    return len(failed)
+
+
+def _upsert(catalogue: Catalogue, taken: Sequence[tuple[Record, Entry]]) -> list[tuple[Record, Refusal]]:
+    """Upsert together, and where one of them is refused one by one; those refused."""
+    try:
+        catalogue.upsert([entry for _, entry in taken])
+    except CatalogueError as error:
+        if len(taken) == 1:
+            return [(taken[0][0], Refusal.of(error))]
+        return [failure for each in taken for failure in _upsert(catalogue, [each])]
+    return []
+
+
+class _Titled(msgspec.Struct):
+    title: str = ""
+
+
+def titles_in(records: Sequence[Record]) -> list[str]:
+    """Titles of ads, none where a record is no ad: that it is none is told when it is taken."""
+    titles = []
+    for record in records:
+        try:
+            title = msgspec.json.decode(record.value or b"{}", type=_Titled).title
+        except UNREADABLE:
+            continue
+        titles += [title] if len(title) <= TITLE_MAX else []
+    return titles
+
+
+class CatalogueFeed(TopicFeed):
+    """Keeps ``catalogue`` in step with the topic."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        refused: RefusedAds,
+        compute: Compute,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        titles = catalogue.titles
+        self._titles = titles if isinstance(titles, Titles) else None
+        super().__init__(settings, ADS, compute, fail, TITLES_PER_READ if self._titles else ADS_PER_READ)
+        self._catalogue = catalogue
+        self._refused = refused
+
+    async def prepare(self, records: Sequence[Record]) -> None:
+        """Have the titles of ``records`` encoded, on a thread of its own: placements go on meanwhile."""
+        if self._titles is not None:
+            await asyncio.to_thread(self._titles.learn, titles_in(records))
+
+    def take(self, records: Sequence[Record]) -> int:
+        """Apply a batch; the number of ads that were refused."""
+        return apply_ads(self._catalogue, records, self._refused)

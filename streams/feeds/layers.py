@@ -1,0 +1,141 @@
+"""The click-layers topic: what each lane's click layer has learned, told to all, and read by every worker.
+
+Under its lane's number stands what a layer has learned beside ads; under the number, a dash and a bucket the records
+of all its ads in that bucket. Each word stands alone and the newest counts (`scoring.pool`). A former version told
+shorter records under a slash; they are passed over, since a lane that is taken over tells all of its ads anew.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from scoring.clicks import CAUTION, FEATURES, RECORD
+from scoring.examination import SLOTS_MAX
+from scoring.features import specification_hash
+from scoring.feedback import ClickLayer
+from scoring.pool import Learned, Pool
+from streams.compute import Compute
+from streams.decode import Record
+from streams.feeds.topic import TopicFeed
+from streams.message import Message
+from streams.settings import Settings
+from streams.topics import CLICK_LAYERS
+from streams.wire import UNREADABLE
+
+log = structlog.get_logger()
+
+Floats = npt.NDArray[np.float64]
+
+SHARE_MS = 10_000
+"""Of a lane's time, between two words of it. On KuaiRand five minutes cost nothing that could be measured."""
+BUCKETS = 64
+"""What was learned of ads is told by buckets: one of 26,000 ads fits a batch, so 1.6 million ads a lane do."""
+AD = np.dtype([("ad", "<u8"), ("record", "<f8", (RECORD,))])
+"""An ad's 64-bit id, and its record as `scoring.clicks.AdLifts` has it."""
+LARGEST = 1e9
+"""No weight, sum of squares or record is larger."""
+LAYOUT = specification_hash(FEATURES)
+"""Weights of another layout are no weights of this version's."""
+RECORDS_PER_READ = 2_000
+"""Decoded in one call: the words of some thirty lanes with all their buckets."""
+
+
+class LayerShare(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lane tells of its layer beside ads. Arrays are little-endian float64.
+
+    ``models``: weights and AdaGrad's sums by number of attention model; ``slots``: clicks, and clicks expected.
+    """
+
+    layout: str
+    models: dict[int, tuple[bytes, bytes]]
+    slots: tuple[bytes, bytes]
+
+
+_DECODE = msgspec.msgpack.Decoder(LayerShare).decode
+
+
+def shares(lane: int, layer: ClickLayer, ads: Collection[int]) -> list[Message]:
+    """What ``lane`` tells of its layer, and of those buckets that ``ads``, touched since it last told, are in."""
+    learned = Learned.of(layer)
+    told = LayerShare(
+        layout=LAYOUT,
+        models={number: (one.tobytes(), other.tobytes()) for number, (one, other) in learned.models.items()},
+        slots=(learned.slots[0].tobytes(), learned.slots[1].tobytes()),
+    )
+    out = [Message(b"%d" % lane, msgspec.msgpack.encode(told))]
+    if ads:
+        ids, of_ads = layer.lifts.arrays()
+        records = np.zeros(len(ids), dtype=AD)
+        records["ad"], records["record"] = ids, of_ads
+        bucket = ids % BUCKETS
+        touched = np.unique(np.fromiter(ads, np.uint64, len(ads)) % BUCKETS).tolist()
+        out += [Message(b"%d-%d" % (lane, one), records[bucket == one].tobytes()) for one in touched]
+    return out
+
+
+def hear(pool: Pool, records: Sequence[Record]) -> int:
+    """Take ``records`` of the topic; the number of those that are none, or another layout's, which change nothing."""
+    refused = 0
+    for record in records:
+        try:
+            _hear(pool, record.key or b"", record.value)
+        except UNREADABLE as error:
+            refused += 1
+            log.warning("what a click layer told is refused", offset=record.offset, error=str(error))
+    return refused
+
+
+def _hear(pool: Pool, key: bytes, value: bytes | None) -> None:
+    if b"/" in key:
+        return
+    name, dash, bucket = key.partition(b"-")
+    lane = int(name)
+    if dash and value is not None:
+        records = np.frombuffer(value, dtype=AD)
+        pool.tell_ads(lane, records["ad"], _checked(records["record"], least=0.0))
+    elif dash:
+        ads = np.array([ad for ad in pool.place if ad % BUCKETS == int(bucket)], dtype=np.uint64)
+        pool.tell_ads(lane, ads, np.zeros((len(ads), RECORD)))
+    elif value is not None:
+        pool.tell(lane, _learned(value))
+    else:
+        pool.learned.pop(lane, None)
+
+
+def _learned(value: bytes) -> Learned:
+    told = _DECODE(value)
+    if told.layout != LAYOUT:
+        raise ValueError(f"layout {told.layout}; expected {LAYOUT}: a worker of another version tells it")
+    models = {number: _pair(pair, -LARGEST, CAUTION) for number, pair in told.models.items()}
+    if any(weights.shape != (len(FEATURES),) for weights, _ in models.values()):
+        raise ValueError(f"weights of another number than {len(FEATURES)}")
+    clicks, expected = _pair(told.slots, 0.0, 0.0)
+    if len(clicks) > SLOTS_MAX:
+        raise ValueError(f"{len(clicks)} slots; expected at most {SLOTS_MAX}")
+    return Learned(models, np.array([clicks, expected]))
+
+
+def _pair(told: tuple[bytes, bytes], least: float, least_of_other: float) -> tuple[Floats, Floats]:
+    one, other = np.array([np.frombuffer(each) for each in told])
+    return _checked(one, least), _checked(other, least_of_other)
+
+
+def _checked(values: Floats, least: float) -> Floats:
+    if not ((values >= least) & (values <= LARGEST)).all():
+        raise ValueError(f"a number that is not within {least:g} to {LARGEST:g}")
+    return values
+
+
+class LayerFeed(TopicFeed):
+    """Keeps ``pool`` in step with the topic."""
+
+    def __init__(self, settings: Settings, pool: Pool, compute: Compute, fail: Callable[[BaseException], None]) -> None:
+        super().__init__(settings, CLICK_LAYERS, compute, fail, RECORDS_PER_READ)
+        self._pool = pool
+
+    def take(self, records: Sequence[Record]) -> int:
+        """Take a batch; the number of records refused."""
+        return hear(self._pool, records)

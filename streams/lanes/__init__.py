@@ -1,0 +1,1 @@
+"""A lane and what belongs to it: queues, tokens, state from changelog and snapshots, click layer, ledger, effects."""

@@ -1,0 +1,102 @@
+"""Lanes adopt recreated or shortened topics: state is kept, and what is there is read from its beginning.
+
+Each row holds the last offset applied per source; those mean nothing in another topic and would make the lane
+skip its first events, so all rows are written again without them before the lane row names the new topics.
+Interrupted, the lane row still names the old ones, workers still refuse, and the command can be run again.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from scoring.rows import RowStore
+from streams.connection import aiokafka_options
+from streams.identity import TopicIdentity, identify
+from streams.lanes.outbox import Outbox, transactional_id
+from streams.lanes.recovery import Recovered, recover
+from streams.message import Message
+from streams.settings import Settings
+from streams.wire import LANE_KEY, LaneRow
+
+ROWS_PER_TRANSACTION = 20_000
+"""About 30 MB, written well within a transaction's timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A lane that now stands at ``next_offsets`` of the topics as they are."""
+
+    lane: int
+    users: int
+    next_offsets: tuple[int, int]
+
+
+async def adopt(settings: Settings) -> list[Adopted]:
+    """Adopt the topics in every lane that cannot go on in them. No worker may run: each lane is fenced."""
+    identity = await asyncio.to_thread(identify, settings)
+    adopted = [await _adopt_lane(settings, identity, lane) for lane in range(identity.lanes)]
+    return [lane for lane in adopted if lane is not None]
+
+
+async def _adopt_lane(settings: Settings, identity: TopicIdentity, lane: int) -> Adopted | None:
+    outbox = Outbox(settings, transactional_id(settings, lane))
+    await outbox.start()
+    try:
+        await outbox.begin()
+        await outbox.abort()
+        changelog = TopicPartition(f"{settings.topic_prefix}state-changelog", lane)
+        recovered = await recover(settings, changelog, Recovered(RowStore(settings.rows_per_lane_max), None, 0))
+        row = recovered.lane_row
+        begin = await _begin(settings, lane)
+        if row is None or (row.topic_ids == identity.inputs and not _deleted(row, begin)):
+            return None
+        if row.topic_ids != identity.inputs:
+            rows = _rows_without_offsets(recovered.store)
+            for start in range(0, len(rows), ROWS_PER_TRANSACTION):
+                await _write(outbox, changelog, rows[start : start + ROWS_PER_TRANSACTION])
+        else:
+            begin = max(begin[0], row.next_offsets[0]), max(begin[1], row.next_offsets[1])
+        lane_row = msgspec.structs.replace(
+            row,
+            from_offsets=begin,
+            next_offsets=begin,
+            records=0,
+            order=b"",
+            topic_ids=identity.inputs,
+        )
+        await _write(outbox, changelog, [_lane_message(lane_row)])
+        return Adopted(lane, len(recovered.store), begin)
+    finally:
+        await outbox.stop()
+
+
+def _deleted(row: LaneRow, begin: tuple[int, int]) -> bool:
+    """Whether retention has deleted records that the lane had not read."""
+    return row.next_offsets[0] < begin[0] or row.next_offsets[1] < begin[1]
+
+
+async def _begin(settings: Settings, lane: int) -> tuple[int, int]:
+    impressions, clicks = (TopicPartition(settings.topic_prefix + name, lane) for name in ("ad-impressions", "clicks"))
+    async with AIOKafkaConsumer(**aiokafka_options(settings.bootstrap)) as consumer:
+        begin = await consumer.beginning_offsets([impressions, clicks])
+    return begin[impressions], begin[clicks]
+
+
+def _rows_without_offsets(store: RowStore) -> list[Message]:
+    rows = store.rows.copy()
+    rows["offset"] = -1
+    return [Message(user, rows[place].tobytes()) for place, user in enumerate(store.users) if user is not None]
+
+
+def _lane_message(row: LaneRow) -> Message:
+    return Message(LANE_KEY, msgspec.msgpack.encode(row))
+
+
+async def _write(outbox: Outbox, changelog: TopicPartition, messages: Sequence[Message]) -> None:
+    await outbox.begin()
+    await outbox.send(changelog.topic, changelog.partition, messages)
+    await outbox.delivered()
+    await outbox.commit()

@@ -1,0 +1,337 @@
+"""A lane's click layer, and how it is kept: in the lane's changelog, under reserved keys, in the slice's transaction.
+
+Under `KEY` stands what was learned of each attention model, once a slice; under a key per ad and per person their
+record, where the slice has touched it. Impressions whose outcome is open are a log within the log: a *chunk* per slice
+holds those that were added and the numbers of those that clicks have answered, and gets its tombstone when all that it
+speaks of has left the queue. A snapshot holds the same keys and values, but all people's records in one.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from scoring.calibration import Calibrator
+from scoring.catalogue import Catalogue
+from scoring.cleaning import Rules
+from scoring.clicks import FEATURES, PERSON_RECORD, Lifts
+from scoring.engine import Engine
+from scoring.events import Events, Outcome
+from scoring.exposure import apply_and_score
+from scoring.features import specification_hash
+from scoring.feedback import ClickLayer, Learning, Observed
+from scoring.ids import id64
+from scoring.models import Models
+from scoring.pending import LOST, PENDING
+from scoring.policies import in_control
+from scoring.pool import Others, Pool
+from scoring.rates import Counts, RateTable
+from scoring.rows import RowStore
+from scoring.update import Applied
+from scoring.watch import Alarm
+from streams.feeds.layers import SHARE_MS, shares
+from streams.lanes import former_clicks
+from streams.lanes.learner_rows import LearnerRow
+from streams.message import Message
+from streams.wire import RESERVED
+
+log = structlog.get_logger()
+
+KEY = RESERVED + b"clicks"
+_AD, _PERSON, _CHUNK = KEY + b"/ad/", KEY + b"/person/", KEY + b"/open/"
+_PEOPLE = KEY + b"/people"
+_RECORD = np.dtype([("person", ">u8"), ("record", "<f8", (PERSON_RECORD,))])
+"""Of a person among those of `_PEOPLE`."""
+_ROWS_PER_CHUNK = 3_000
+"""At most half a megabyte: a chunk must fit a batch."""
+_CHUNK_LAYOUT = 5
+_MODELS_MAX = 32
+"""Attention models whose names are kept for the outcomes that are open; a model lives longer than a window."""
+LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/2", "learners/1")
+"""A layer of another layout learns anew, in minutes; the three former ones are read (`streams.lanes.former_clicks`)."""
+
+Change = tuple[bytes, bytes | None]
+"""Key and value; None is a tombstone."""
+
+
+class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands under `KEY`. ``head`` and ``tail`` are the queue's; ``learners`` go by number of attention model.
+
+    ``asked``: the next in it that waits for a click; former layouts learned non-clicks when windows ended, and had
+    asked for none. ``examined``: of slots, as `scoring.examination.Examination.record`; older rows lack it.
+    """
+
+    layout: str
+    clock_ms: int
+    learned: int
+    dropped: int
+    head: int
+    tail: int
+    models: dict[int, str]
+    live: int
+    learners: dict[int, LearnerRow]
+    asked: int = 0
+    examined: bytes = b""
+
+
+class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Records numbered from ``first``, and the numbers (int64) of records that were answered.
+
+    ``settled``: the queue's head from which on nothing of it matters. ``layout``: of the records, 2 to 4 are former.
+    """
+
+    first: int
+    settled: int
+    rows: bytes
+    answered: bytes
+    layout: int = 1
+
+    def opened(self) -> npt.NDArray[Any]:
+        """The records, of `PENDING`."""
+        if self.layout == _CHUNK_LAYOUT:
+            return np.frombuffer(self.rows, dtype=PENDING)
+        return former_clicks.opened(self.rows, self.layout)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    number: int
+    first: int
+    end: int
+    settled: int
+
+
+class LaneClicks:
+    """The layer of one lane, its serving side, and its log."""
+
+    def __init__(self, learning: Learning | None = None) -> None:
+        self.layer = ClickLayer(learning)
+        self.calibrator = Calibrator()
+        self.rates = RateTable()
+        self.models: dict[int, str] = {}
+        self._chunks: deque[_Chunk] = deque()
+        self._next_chunk = 0
+        self._untold: set[int] = set()
+        self._told_ms = 0
+
+    def apply(self, store: RowStore, events: Events, engine: Engine, rules: Rules) -> tuple[Applied, Observed]:
+        """Apply ``events`` to ``store``, predict the impressions among them and learn the outcomes that they bring.
+
+        What the rules kept from interest is no impression and answers none; what was applied before a crash may
+        answer one that is still open.
+        """
+        self._follow(engine.models)
+        touched = np.unique(events["row"])
+        users64 = np.array([id64(store.users[row] or b"") for row in touched.tolist()], dtype=np.uint64)
+        users = users64[np.searchsorted(touched, events["row"])]
+        self.follow(engine.catalogue)
+        exposed = apply_and_score(store, events, users, engine.models, rules, engine.scorers, self.rates)
+        self.count(events["ad"], exposed.counts)
+        counts = np.isin(exposed.applied.outcome, (Outcome.APPLIED, Outcome.REPLAYED))
+        shown = exposed.impressions
+        seen = replace(shown, place=np.cumsum(counts)[shown.place] - 1)
+        control = in_control(users, engine.policy.control_share)
+        observed = self.layer.observe(events[counts], users[counts], control[counts], seen)
+        return exposed.applied, observed
+
+    def _follow(self, models: Models) -> None:
+        """Learn of the models that are held, and of no others; remember the names of those whose outcomes are open."""
+        self.layer.live = models.live.number
+        held = {served.number: served.version for served in models.held}
+        self.layer.keep(held)
+        for number, version in held.items():
+            self.layer.learner(number)
+            if number not in self.models:
+                self.models[number] = version
+                if len(self.models) > _MODELS_MAX:
+                    del self.models[next(iter(self.models))]
+
+    def follow(self, catalogue: Catalogue) -> None:
+        """Let ``rates``, the lane's own, have what the records tell of ads that are new in the catalogue."""
+        if len(new := self.rates.follow(catalogue)):
+            self.rates.set(new, self.layer.lifts.records(catalogue.ad[new].tolist())[:, 2:])
+
+    def count(self, ads: npt.NDArray[np.uint64], counts: Counts) -> None:
+        """Add to the records of ``ads [E]`` what ``rates`` has counted of them, ``counts [E, 2]``."""
+        of = np.flatnonzero(counts.any(axis=1))
+        named, which = np.unique(ads[of], return_inverse=True)
+        self.layer.lifts.count(named, np.column_stack([np.bincount(which, each) for each in counts[of].T]))
+
+    # --- what a slice has changed ----------------------------------------------------------------------------
+
+    def serve(self, catalogue: Catalogue, others: Others | None = None) -> None:
+        """Bring the serving side up to date.
+
+        ``others``: what other lanes have learned, None where nothing is to be joined.
+        """
+        self.calibrator.update(self.layer, catalogue, others or Pool().others(0))
+
+    def commit(self, catalogue: Catalogue, others: Others | None = None) -> list[Change]:
+        """Serve, and what the changelog is to hold, once after every slice that had events."""
+        layer = self.layer
+        self.serve(catalogue, others)
+        self._untold |= layer.lifts.touched
+        changes: list[Change] = [*_changed(_AD, layer.lifts), *_changed(_PERSON, layer.people), *self._new_chunks()]
+        while self._chunks and self._chunks[0].settled <= layer.pending.head:
+            changes.append((_chunk_key(self._chunks.popleft().number), None))
+        return [*changes, (KEY, self._row())]
+
+    def _row(self) -> bytes:
+        layer, pending = self.layer, self.layer.pending
+        return msgspec.msgpack.encode(
+            LayerRow(
+                layout=LAYOUT,
+                clock_ms=layer.clock_ms,
+                learned=layer.learned,
+                dropped=layer.dropped,
+                head=pending.head,
+                tail=pending.tail,
+                asked=pending.asked,
+                models=self.models,
+                live=layer.live,
+                learners={number: LearnerRow.of(learner) for number, learner in layer.learners.items()},
+                examined=layer.examination.record.tobytes(),
+            )
+        )
+
+    def _new_chunks(self) -> Iterator[Change]:
+        pending, answered = self.layer.pending, self.layer.answered
+        first = max(self._chunks[-1].end if self._chunks else pending.head, pending.head)
+        while first < pending.tail or answered:
+            end = min(first + _ROWS_PER_CHUNK, pending.tail)
+            told, answered = answered[:_ROWS_PER_CHUNK], answered[_ROWS_PER_CHUNK:]
+            chunk = _Chunk(self._next_chunk, first, end, pending.tail)
+            yield _chunk_key(chunk.number), self._chunk_row(chunk, told)
+            self._chunks.append(chunk)
+            self._next_chunk += 1
+            first = end
+        self.layer.answered = []
+
+    def _chunk_row(self, chunk: _Chunk, answered: list[int]) -> bytes:
+        rows = self.layer.pending.between(max(chunk.first, self.layer.pending.head), chunk.end)
+        return msgspec.msgpack.encode(
+            ChunkRow(
+                first=chunk.end - len(rows),
+                settled=chunk.settled,
+                rows=rows.tobytes(),
+                answered=np.array(answered, dtype=np.int64).tobytes(),
+                layout=_CHUNK_LAYOUT,
+            )
+        )
+
+    def forget(self, users: Iterable[bytes]) -> list[Change]:
+        """Drop what was learned of ``users``: tombstones, to be written at once, for all of them.
+
+        The changelog may hold a record of a layer of another layout, which this one does not know.
+        """
+        keys = [person_key(user) for user in users]
+        for key in keys:
+            self.layer.people.forget(int.from_bytes(key[-8:], "big"))
+        return [(key, None) for key in keys]
+
+    def alarms(self) -> list[Alarm]:
+        """The drifts detected since this was last asked."""
+        alarms, self.layer.alarms = self.layer.alarms, []
+        return alarms
+
+    def share(self, lane: int) -> list[Message]:
+        """What the other lanes are to hear, where it is time."""
+        if self.layer.clock_ms < self._told_ms + SHARE_MS:
+            return []
+        self._told_ms, untold, self._untold = self.layer.clock_ms, self._untold, set()
+        return shares(lane, self.layer, untold)
+
+    # --- all of it -------------------------------------------------------------------------------------------
+
+    def parts(self) -> dict[bytes, bytes]:
+        """Everything, by key, as a snapshot has it: what `spread` gives is what compaction leaves in the changelog."""
+        people = np.empty(len(self.layer.people), dtype=_RECORD)
+        people["person"], people["record"] = self.layer.people.arrays()
+        people = people[np.argsort(people["person"])]  # the same whatever order they came in
+        out = {KEY: self._row(), _PEOPLE: people.tobytes()} | dict(_records(_AD, self.layer.lifts, [*self.layer.lifts]))
+        return out | {_chunk_key(chunk.number): self._chunk_row(chunk, []) for chunk in self._chunks}
+
+    @classmethod
+    def restore(cls, learning: Learning | None, parts: Mapping[bytes, bytes]) -> "LaneClicks":
+        """The layer that ``parts``, what stands under the lane's reserved keys, speak of; a new one where none is."""
+        out = cls(learning)
+        if KEY not in parts:
+            return out
+        row = msgspec.msgpack.decode(parts[KEY], type=LayerRow)
+        if row.layout not in (LAYOUT, *former_clicks.LAYOUTS):
+            log.warning("the click layer begins anew: it was kept in another layout", layout=row.layout)
+            return out
+        layer = out.layer
+        layer.live, layer.learners = row.live, {number: kept.learner() for number, kept in row.learners.items()}
+        layer.clock_ms, layer.learned, layer.dropped = row.clock_ms, row.learned, row.dropped
+        layer.examination.restore(np.frombuffer(row.examined).reshape(2, -1))
+        out.models = dict(row.models)
+        _take(_AD, layer.lifts, parts)
+        _take(_PERSON, layer.people, spread(parts))
+        # Of what its former owner learned last the others may not have heard.
+        out._untold = set(layer.lifts)
+        out._restore_pending(row, parts)
+        return out
+
+    def _restore_pending(self, row: LayerRow, parts: Mapping[bytes, bytes]) -> None:
+        """The queue from its chunks. At least once, these may tell of more than the model (left out), or of less."""
+        rows = np.full(row.tail - row.head, LOST, dtype=PENDING)
+        for key in sorted(key for key in parts if key.startswith(_CHUNK)):
+            chunk = msgspec.msgpack.decode(parts[key], type=ChunkRow)
+            added = chunk.opened()
+            number, end = int.from_bytes(key[len(_CHUNK) :], "big"), chunk.first + len(added)
+            numbers = np.arange(chunk.first, end)
+            held = (numbers >= row.head) & (numbers < row.tail)
+            rows[numbers[held] - row.head] = added[held]
+            answered = np.frombuffer(chunk.answered, dtype=np.int64)
+            rows["open"][answered[(answered >= row.head) & (answered < row.tail)] - row.head] = 0
+            self._chunks.append(_Chunk(number, chunk.first, min(end, row.tail), chunk.settled))
+            self._next_chunk = number + 1
+        self.layer.reopen(row.head, rows, row.asked)
+
+
+def person_key(user: bytes) -> bytes:
+    """Under what the record of a person stands."""
+    return _PERSON + id64(user).to_bytes(8, "big")
+
+
+def spread(parts: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """``parts`` of a snapshot as the changelog has them: who is forgotten later has a key to be forgotten by."""
+    out = dict(parts)
+    people = np.frombuffer(out.pop(_PEOPLE, b""), dtype=_RECORD)
+    keys, records = (people[name].tobytes() for name in ("person", "record"))
+    size = 8 * PERSON_RECORD
+    for at in range(len(people)):
+        out[_PERSON + keys[8 * at : 8 * at + 8]] = records[size * at : size * (at + 1)]
+    return out
+
+
+def _records(prefix: bytes, lifts: Lifts, ids: list[int]) -> list[tuple[bytes, bytes]]:
+    """The records of ``ids``, by key."""
+    records = lifts.records(ids).tobytes()
+    size = 8 * lifts.numbers
+    return [(prefix + one.to_bytes(8, "big"), records[at * size : (at + 1) * size]) for at, one in enumerate(ids)]
+
+
+def _changed(prefix: bytes, lifts: Lifts) -> list[tuple[bytes, bytes]]:
+    """The records that have changed since this was last asked."""
+    ids = list(lifts.touched)
+    lifts.touched.clear()
+    return _records(prefix, lifts, ids)
+
+
+def _take(prefix: bytes, lifts: Lifts, parts: Mapping[bytes, bytes]) -> None:
+    """Let ``lifts`` have the records among ``parts``; what a shorter one of a former version did not know is 0."""
+    held = {key: record for key, record in parts.items() if key.startswith(prefix)}
+    keys = np.frombuffer(b"".join(key[len(prefix) :] for key in held), dtype=">u8")
+    records = b"".join(record.ljust(8 * lifts.numbers, b"\0") for record in held.values())
+    lifts.put(keys.astype(np.uint64), np.frombuffer(records).reshape(-1, lifts.numbers))
+
+
+def _chunk_key(number: int) -> bytes:
+    return _CHUNK + number.to_bytes(8, "big")

@@ -1,0 +1,384 @@
+"""A lane: everything of one partition number. It is taken over, steps slice by slice, and is forgotten.
+
+A lane is never in two steps at once. Its state lives in memory and in its changelog; the lane row in there, not
+the group's offsets, is where it resumes. A failure anywhere ends the process: a restart recovers from the log.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from scoring.rows import RowStore
+from scoring.traffic import Traffic
+from streams.clock import tick_ms, wall_ms
+from streams.compute import Compute
+from streams.feeds.refused_ads import LANE
+from streams.group_offsets import GroupOffsets
+from streams.identity import TopicIdentity, check_resume, check_topics
+from streams.lanes.clicks import LaneClicks
+from streams.lanes.ledger import LaneLedger
+from streams.lanes.outbox import Outbox, transactional_id
+from streams.lanes.queues import LaneQueues
+from streams.lanes.recovery import Recovered, recover
+from streams.lanes.snapshots import Snapshots, Writing
+from streams.laps import Laps
+from streams.message import Message
+from streams.metrics.worker import Metrics
+from streams.privacy.consent import Watermarks
+from streams.privacy.guests import Guests
+from streams.reading import log_ends
+from streams.settings import Settings
+from streams.step import Effects, LaneState, Slice, Step
+from streams.topics import CONTROL
+from streams.traces import Traces
+from streams.vitals import LaneVitals, Stage
+from streams.wire import LANE_KEY
+
+log = structlog.get_logger()
+
+
+class LaneLostError(RuntimeError):
+    """The group no longer counts this worker as the lane's owner."""
+
+
+class FenceError(RuntimeError):
+    """The lane's former owner could not be fenced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all lanes of a worker use. ``outbox`` makes a lane's producer."""
+
+    settings: Settings
+    consumer: AIOKafkaConsumer
+    step: Step
+    compute: Compute
+    identity: TopicIdentity
+    snapshots: Snapshots
+    outbox: Callable[[Settings, str | None], Outbox] = Outbox
+    metrics: Metrics = field(default_factory=Metrics)
+    traces: Traces | None = None
+
+
+class Lane:
+    """Lane ``number``. `take_over` first; then `step` whenever `ready`; `close` last."""
+
+    def __init__(self, number: int, shared: Shared) -> None:
+        self.number = number
+        self._shared = shared
+        settings = shared.settings
+        self.inputs = tuple(
+            TopicPartition(settings.topic_prefix + name, number) for name in ("ad-impressions", "clicks")
+        )
+        self.queues = LaneQueues(settings.queue_records, settings.queue_bytes, settings.wait_other_topic_ms)
+        self.running = False
+        self.stage: Stage = "taking over"
+        self.in_step = asyncio.Lock()
+        self._state: LaneState | None = None
+        self._recovering: Recovered | None = None
+        self._outbox: Outbox | None = None
+        self._offsets = GroupOffsets(shared.consumer, number)
+        self._changelog_offset = 0
+        self._committed = False
+        self._passed: dict[TopicPartition, int] = {}
+        self._snapshot_due_ms = tick_ms() + settings.snapshot_every_ms
+        self._writing: Writing | None = None
+
+    @property
+    def state(self) -> LaneState:
+        """The lane's rows and offsets. Only after `take_over`."""
+        assert self._state is not None, "the lane has not been taken over"
+        return self._state
+
+    @property
+    def held(self) -> LaneState | None:
+        """The lane's rows and totals; None while it is being taken over."""
+        return self._state
+
+    @property
+    def recovery_left(self) -> int:
+        """Changelog offsets that its recovery has still to read."""
+        return max(0, self._recovering.end - self._recovering.offset) if self._recovering else 0
+
+    def vitals(self, ends: Mapping[TopicPartition, int]) -> LaneVitals:
+        """Where it stands, and whether it has what to do: records queued, or records that it has not fetched."""
+        if not self.running or self._state is None:
+            recovered = self._recovering.offset if self._recovering else 0
+            return LaneVitals(self.stage, (recovered,), busy=True)
+        positions = tuple(queue.position for queue in self.queues.sources)
+        unread = any(at < ends.get(tp, 0) for at, tp in zip(positions, self.inputs, strict=True))
+        return LaneVitals(self.stage, (*self._state.next_offsets, *positions), busy=unread or len(self.queues) > 0)
+
+    # --- taking over -------------------------------------------------------------------------------------
+
+    async def take_over(self) -> None:
+        """Fence the former owner, recover, seek. Raises `LaneLostError` where the lane is no longer ours."""
+        started_ms = tick_ms()
+        # 1. still a member, fence, and still a member: a zombie must not fence the lane's new owner
+        await self._check_membership()
+        self._outbox = await self._fence()
+        await self._check_membership()
+        # 2. rows
+        base = await self._base()
+        kept = len(base.store)
+        recovered = await self._recover(base)
+        if recovered.lane_row is None and len(recovered.store):  # without it the lane would begin anew, over old rows
+            log.warning("snapshot beyond its lane row, read the changelog instead", lane=self.number)
+            kept = 0
+            recovered = await self._recover(Recovered(RowStore(self._shared.settings.rows_per_lane_max), None, 0))
+        self._changelog_offset = recovered.lane_row_offset
+        self._state = await self._resume(recovered)
+        self._committed = True
+        # 3. where to go on
+        self.seek()
+        self._offsets.put(self._next_offsets())
+        self._recovering = None
+        self.running, self.stage = True, "running"
+        self._shared.metrics.recovery_seconds.observe((tick_ms() - started_ms) / 1000)
+        log.info(
+            "lane taken over",
+            lane=self.number,
+            users=len(recovered.store),
+            from_snapshot=kept,
+            next_offsets=self._state.next_offsets,
+            first_start=recovered.lane_row is None,
+            ms=tick_ms() - started_ms,
+        )
+
+    async def _fence(self) -> Outbox:
+        """A producer that has fenced the former owner's, whose transaction has ended when this returns."""
+        settings = self._shared.settings
+        outbox = self._shared.outbox(settings, transactional_id(settings, self.number))
+        try:
+            await outbox.start()
+            await outbox.begin()
+            await outbox.abort()
+        except asyncio.CancelledError:
+            await outbox.stop()
+            raise
+        except KafkaError as error:
+            await outbox.stop()
+            raise FenceError(
+                f"the broker does not open a transaction for lane {self.number}: {error}. A broker without "
+                "transactions, such as the embedded one, wants SALIENCE_GUARANTEE=at_least_once"
+            ) from error
+        return outbox
+
+    async def _check_membership(self) -> None:
+        """Ask the group's coordinator: a commit carries the generation, and is refused from a former member."""
+        consumer = self._shared.consumer
+        try:
+            offsets = {tp: await consumer.committed(tp) for tp in self.inputs}
+            missing = [tp for tp, offset in offsets.items() if offset is None]
+            offsets |= await consumer.beginning_offsets(missing) if missing else {}
+            await consumer.commit(offsets)
+        except (CommitFailedError, IllegalStateError) as error:
+            raise LaneLostError(f"lane {self.number} was given to another worker: {error}") from error
+
+    async def _recover(self, base: Recovered) -> Recovered:
+        self._recovering = base
+        return await recover(self._shared.settings, self._topic("state-changelog"), base)
+
+    async def _base(self) -> Recovered:
+        """A snapshot of this lane, or nothing."""
+        changelog = self._topic("state-changelog")
+        begin = (await self._shared.consumer.beginning_offsets([changelog]))[changelog]
+        end = (await log_ends(self._shared.settings.bootstrap, [changelog]))[changelog]
+        return await asyncio.to_thread(self._shared.snapshots.load, self.number, begin, end)
+
+    async def _resume(self, recovered: Recovered) -> LaneState:
+        settings, identity = self._shared.settings, self._shared.identity
+        begin = await self._shared.consumer.beginning_offsets(list(self.inputs))
+        end = await log_ends(settings.bootstrap, list(self.inputs))
+        # A rebalance may bring the lane back after its topics were recreated: the offsets alone would not tell.
+        await asyncio.to_thread(check_topics, settings, identity)
+        clicks = LaneClicks.restore(self._shared.step.learning, recovered.parts)
+        state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store, clicks=clicks)
+        state.ledger = LaneLedger.restore(recovered.parts)
+        if (budgets := self._shared.step.budgets) is not None:
+            state.traffic = Traffic(budgets.traffic(self.number))
+        most = settings.rows_per_lane_max
+        state.erased, state.guests = Watermarks.restore(recovered.parts, most), Guests.restore(recovered.parts, most)
+        state.control_id = identity.control
+        row = recovered.lane_row
+        if row is None:
+            first = begin if settings.first_start == "earliest" else end
+            state.next_offsets = first[self.inputs[0]], first[self.inputs[1]]
+            return state
+        first, second = self.inputs
+        check_resume(self.number, row, identity, (begin[first], begin[second]), (end[first], end[second]))
+        state.next_offsets = row.next_offsets
+        state.watermarks_ms = row.watermarks_ms
+        state.stream_ms = row.stream_ms
+        state.totals.update(row.totals)
+        state.ads_next = row.ads_next
+        # Of a topic made anew everything is settled again: who came back since then is forgotten once more.
+        state.control_next = row.control_next if row.control_id == identity.control else 0
+        return state
+
+    def seek(self) -> None:
+        """Go to the lane's own offsets; what was queued or fetched before is dropped."""
+        self.queues.clear()
+        for tp, offset in zip(self.inputs, self.state.next_offsets, strict=True):
+            self._shared.consumer.seek(tp, offset)
+        for queue, offset in zip(self.queues.sources, self.state.next_offsets, strict=True):
+            queue.position = offset
+
+    def _topic(self, name: str) -> TopicPartition:
+        return TopicPartition(self._shared.settings.topic_prefix + name, self.number)
+
+    # --- stepping ----------------------------------------------------------------------------------------
+
+    def _cut(self) -> Slice | None:
+        """The next slice, or None where there is none yet."""
+        if not self.running:
+            return None
+        settings = self._shared.settings
+        limit_ms = wall_ms() + settings.time_tolerance_ms
+        taken = self.queues.take(self.state.watermarks_ms, limit_ms, tick_ms(), settings.records_per_slice)
+        if taken is None and self._is_asked:
+            return Slice([], np.zeros(0, dtype=np.uint8), self.state.watermarks_ms)
+        return taken
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a slice may be cut."""
+        return len(self.queues) > 0 or self._is_asked
+
+    @property
+    def _is_asked(self) -> bool:
+        """Whether there is something to do that no record of the lane may bring along: requests, letters, news."""
+        state, step = self._state, self._shared.step
+        if state is None:
+            return False
+        asked = step.requests is not None and step.requests.waits(self.number, state.control_next)
+        asked = asked or state.models.waits(step.engine.models)
+        return asked or (self.number == LANE and step.refused.beyond(state.ads_next))
+
+    async def step(self) -> Counter[str] | None:
+        """Steps 1 to 6 for one slice (`streams.step`); returns what it counted, None where there is no slice yet.
+
+        The slice is cut when its turn to be computed has come: it takes along what came while other lanes computed.
+        """
+        async with self.in_step:
+            laps = Laps()
+            async with self._shared.compute.turn:
+                taken = self._cut()
+                if taken is None:
+                    return None
+                self._committed = False
+                effects = await self._shared.compute.run(self._shared.step.run, self.state, taken, wall_ms(), laps)
+            # From here a transaction is open; waiting for the compute thread, which other lanes share, it was not.
+            async with asyncio.timeout(self._shared.settings.slice_deadline_ms / 1000):
+                await self._deliver(effects, laps)
+            self._committed = True
+            self._shared.metrics.committed(taken, effects, laps.times, wall_ms())
+            if self._shared.traces is not None:
+                self._shared.traces.slice(self.number, len(taken.records), laps.times, 1_000_000 * wall_ms())
+            await self._snapshot()
+        return effects.counts
+
+    async def _deliver(self, effects: Effects, laps: Laps) -> None:
+        outbox = self._outbox
+        assert outbox is not None, "the lane has not been taken over"
+        await outbox.begin()
+        # 4. produce. At least once, the lane row goes last, when all it speaks for is delivered; in a transaction it
+        # shares the rows' batch, which saves a round trip.
+        changelog = self._topic("state-changelog").topic
+        lane_row = [Message(LANE_KEY, msgspec.msgpack.encode(effects.lane_row))]
+        for name, messages in effects.messages.items():
+            with_row = lane_row if outbox.transactional and name == "state-changelog" else []
+            await outbox.send(self._topic(name).topic, self.number, [*messages, *with_row])
+        for (topic, partition), messages in effects.rerouted.items():
+            await outbox.send(topic, partition, messages)
+        await outbox.send(self._topic(CONTROL).topic, 0, effects.control)
+        if not outbox.transactional:
+            await outbox.delivered()
+            await outbox.send(changelog, self.number, lane_row)
+        # 5. every delivery
+        last = await outbox.delivered()
+        laps("deliver")
+        # 6. commit
+        await outbox.commit()
+        laps("commit")
+        self._offsets.put(self._next_offsets())
+        # A snapshot holds all before the last batch, and whoever loads it reads that batch again.
+        self._changelog_offset = last[changelog, self.number]
+
+    def _next_offsets(self) -> dict[TopicPartition, int]:
+        return dict(zip(self.inputs, self.state.next_offsets, strict=True))
+
+    def pass_markers(self) -> None:
+        """While nothing is to be done, the group's offsets pass markers of transactions, which are no records.
+
+        A rerouted record is followed by one: the lag would never be 0 where it is the last.
+        """
+        if not self.running or len(self.queues) or self.in_step.locked():
+            return
+        delivered = self._next_offsets()
+        positions = dict(zip(self.inputs, (queue.position for queue in self.queues.sources), strict=True))
+        at = {tp: max(positions[tp], offset) for tp, offset in delivered.items()}
+        if at not in (delivered, self._passed):
+            self._offsets.put(at)
+            self._passed = at
+
+    async def _snapshot(self) -> None:
+        """Write some more of the snapshot that is due, between two slices."""
+        if tick_ms() >= self._snapshot_due_ms and await self._is_through(self._write_some):
+            self._snapshot_due_ms = tick_ms() + self._shared.settings.snapshot_every_ms
+
+    async def _is_through(self, write: Callable[[], bool]) -> bool:
+        """Whether ``write`` has no more to write of a snapshot.
+
+        One that cannot be written, as on a full disk, is dropped until the next is due: it saves a recovery some time,
+        and a worker that ended for want of it would cost more.
+        """
+        try:
+            return await self._shared.compute.run(write)
+        except OSError as error:
+            log.warning("snapshot not written", lane=self.number, error=str(error))
+            self._writing = None
+            await self._shared.compute.run(self._shared.snapshots.drop, self.number)
+            return True
+
+    def _write_all(self) -> bool:
+        self._shared.snapshots.save(self.state, self._changelog_offset)
+        return True
+
+    def _write_some(self) -> bool:
+        """Whether that was all."""
+        if self._writing is None:
+            self._writing = self._shared.snapshots.begin(self.state, self._changelog_offset)
+        whole = self._writing.advance(self.state.store, self._changelog_offset)
+        self._writing = None if whole else self._writing
+        return whole
+
+    # --- leaving -----------------------------------------------------------------------------------------
+
+    async def close(self, deadline_ms: int) -> None:
+        """Let a step under way end within ``deadline_ms``, then close the producer and forget everything.
+
+        A slice that has not ended by then is given up: its transaction is ended by the lane's next owner. Committed
+        state leaves a snapshot, since the next owner may well be this worker again.
+        """
+        self.running = False
+        try:
+            async with asyncio.timeout(deadline_ms / 1000):
+                await self.in_step.acquire()
+                if self._state is not None and self._committed:
+                    await self._is_through(self._write_all)
+        except TimeoutError:
+            log.warning("lane given up in mid-slice; its next owner redoes it", lane=self.number)
+        self.queues.clear()
+        self._state = None
+        farewells = [self._offsets.flush()]
+        if self._outbox is not None:
+            farewells.append(self._outbox.stop())
+        await asyncio.gather(*farewells)

@@ -1,0 +1,76 @@
+"""What a lane's click layer has learned of one attention model, as its changelog keeps it, within `LayerRow`."""
+
+import msgspec
+import structlog
+
+from scoring.learner import Evidence, Learner
+from scoring.watch import Adwin, Detector, KeptError, Watch
+from streams.lanes.former_clicks import sums, weights
+
+log = structlog.get_logger()
+
+
+class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
+    """`scoring.watch.Watch`: detectors and their means by name; arrays of the weights last seen good, or none."""
+
+    detectors: dict[str, bytes]
+    means: dict[str, float]
+    good: tuple[bytes, bytes] | None
+    last_alarm: int
+    alarms_soon: int
+    clicked: float
+    predicted: float
+
+    @classmethod
+    def of(cls, watch: Watch) -> "WatchRow":
+        """What there is to keep."""
+        return cls(
+            detectors={each.value: adwin.kept() for each, adwin in watch.detectors.items()},
+            means={each.value: mean for each, mean in watch.means.items()},
+            good=None if watch.good is None else (watch.good[0].tobytes(), watch.good[1].tobytes()),
+            last_alarm=watch.last_alarm,
+            alarms_soon=watch.alarms_soon,
+            clicked=watch.clicked,
+            predicted=watch.predicted,
+        )
+
+    def watch(self) -> Watch:
+        """What was kept."""
+        out = Watch()
+        for name, kept in self.detectors.items():
+            try:
+                out.detectors[Detector(name)] = Adwin.of(kept)
+            except KeptError as error:
+                log.warning("a drift detector begins anew: what was kept is none", detector=name, error=str(error))
+        out.means = {Detector(name): mean for name, mean in self.means.items()}
+        out.good = None if self.good is None else (weights(self.good[0]), sums(self.good[1]))
+        out.last_alarm, out.alarms_soon = self.last_alarm, self.alarms_soon
+        out.clicked, out.predicted = self.clicked, self.predicted
+        return out
+
+
+class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """`scoring.learner.Learner`. Arrays are little-endian float64."""
+
+    weights: bytes
+    caution: bytes
+    learned: int
+    watch: WatchRow
+    evidence: Evidence
+
+    @classmethod
+    def of(cls, learner: Learner) -> "LearnerRow":
+        """What there is to keep."""
+        return cls(
+            weights=learner.model.array.tobytes(),
+            caution=learner.model.caution.tobytes(),
+            learned=learner.learned,
+            watch=WatchRow.of(learner.watch),
+            evidence=learner.evidence,
+        )
+
+    def learner(self) -> Learner:
+        """What was kept."""
+        out = Learner(watch=self.watch.watch(), learned=self.learned, evidence=self.evidence)
+        out.model.restore(weights(self.weights), sums(self.caution))
+        return out

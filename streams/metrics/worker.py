@@ -1,0 +1,232 @@
+"""What a worker tells Prometheus: every metric once, with its meaning; ``deploy/METRICS.md`` is made from here.
+
+Counters and histograms move a handful of times per slice, never per event; gauges are read off the worker when they
+are asked for. Base units (seconds, bytes, records); labels are bounded, and `LABELS` says by what.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from scoring.events import Outcome
+from scoring.shown import Shown
+from streams import topics
+from streams.metrics.clicks import ClickMetrics
+from streams.metrics.market import MarketMetrics
+from streams.step import Effects, Slice
+from streams.vitals import Stage
+
+INPUTS = (topics.AD_IMPRESSIONS, topics.CLICKS)
+"""In the order of `scoring.events.Source`."""
+OUTCOMES = (*(outcome.name.lower() for outcome in Outcome), "dead", "rerouted")
+STAGES = ("wait", "decode", "apply", "place", "encode", "deliver", "commit")
+LANE_STAGES: tuple[Stage, ...] = ("taking over", "running", "lost")
+ARMS_MAX = 64
+"""Arms told apart; those beyond are counted as ``other``."""
+
+LABELS = {
+    "topic": "the topic's name without prefix, of those that there are",
+    "outcome": "what can become of an event: a fixed set",
+    "stage": "the steps of a slice, or of a lane's life: a fixed set",
+    "clicked": "true or false",
+    "arm": f"the arms of experiments, at most {ARMS_MAX}, then `other`",
+    "reason": "why a candidate lost: a fixed set",
+    "among": "advertiser, category",
+    "of": "ad, brand",
+    "slot": "slots of a placement, at most 100",
+    "version": "the model in use: one",
+    "specification": "of the model in use: one",
+    "layout": "of rows: one",
+    "group": "consumer groups watched",
+    "partition": "partitions of the topics that those groups read, at most 20,000 in all",
+    "status": "Burrow's statuses: a fixed set",
+}
+
+TIMES_S = (
+    *(1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3),
+    *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+"""From 10 µs, where decoding begins, to 10 s, just below a slice's deadline."""
+AGES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600)
+"""From a millisecond, which no broker undercuts, to an hour, an outage's backlog."""
+RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+RECOVERY_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class ArrayHistogram(Collector):
+    """A histogram that takes arrays: a slice's ages in one go. ``buckets``: upper bounds, ascending."""
+
+    def __init__(self, name: str, text: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
+        self._name, self._text = name, text
+        self._bounds = np.array(buckets)
+        self._counts = np.zeros(len(buckets) + 1, dtype=np.int64)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, values: npt.NDArray[np.float64]) -> None:
+        """Count all of ``values [N]``."""
+        places = np.searchsorted(self._bounds, values, side="left")
+        self._counts += np.bincount(places, minlength=len(self._counts))
+        self._sum += float(values.sum())
+
+    def collect(self) -> Iterator[Metric]:
+        """Cumulative counts, as Prometheus wants them."""
+        cumulative = np.cumsum(self._counts).tolist()
+        names = [*(repr(float(bound)) for bound in self._bounds), "+Inf"]
+        family = HistogramMetricFamily(self._name, self._text)
+        family.add_metric((), buckets=list(zip(names, cumulative, strict=True)), sum_value=self._sum)
+        yield family
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A worker at one moment, as its gauges tell it. Records and bytes queued are of impressions and of clicks."""
+
+    lanes: tuple[Stage, ...] = ()
+    queued_records: tuple[int, int] = (0, 0)
+    queued_bytes: tuple[int, int] = (0, 0)
+    users: int = 0
+    recovery_left: int = 0
+    unaccounted: int = 0
+    ads: int = 0
+    shown: Shown | None = None
+    pacing_error: float = 0.0
+    unbilled_share: float = 0.0
+    ready: bool = False
+    models_refused: int = 0
+    examined: tuple[float, ...] = ()
+    """How likely each slot is looked at, by the first; nothing where no lane is held."""
+
+
+class Metrics:
+    """One worker's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        # When a counter began is nobody's question, and would be a metric of its own.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
+        self.registry = CollectorRegistry()
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        arrays = partial(ArrayHistogram, registry=self.registry)
+        # --- slices
+        self.events = counter(
+            "salience_events", "Records taken, by input topic and by what became of them.", ("topic", "outcome")
+        )
+        self.slice_records = histogram("salience_slice_records", "Records in a slice.", buckets=RECORDS)
+        self.stage_seconds = histogram(
+            "salience_stage_seconds",
+            "Time of each step of a slice; wait is for the compute thread, which lanes share.",
+            ("stage",),
+            buckets=TIMES_S,
+        )
+        self.event_to_placement = arrays(
+            "salience_event_to_placement_seconds",
+            "From an event's own time to when what follows from it was committed.",
+            AGES_S,
+        )
+        self.last_commit = gauge(
+            "salience_last_commit_timestamp_seconds", "When this worker last committed a slice; 0 before the first."
+        )
+        # --- what comes out
+        self.produced = counter("salience_produced_records", "Records delivered, by output topic.", ("topic",))
+        self.placements = counter("salience_placements", "Placements published, by arm.", ("arm",))
+        self.unknown_ads = counter("salience_unknown_ads", "Events for ads that the catalogue does not hold.")
+        self.misquoted = counter(
+            "salience_misquoted_events", "Events that told a price which is not their placement's; they charge nothing."
+        )
+        self.expired = counter("salience_expired_users", "Users forgotten because they were idle.")
+        self._clicks = ClickMetrics(self.registry)
+        self._market = MarketMetrics(self.registry)
+        # --- lanes
+        self.lanes = gauge("salience_lanes", "Lanes that this worker holds, by stage.", ("stage",))
+        self.ready = gauge("salience_ready", "1 where every lane held is scored, as /readyz tells.")
+        self.rebalances = counter("salience_rebalances", "Times that the group gave this worker its lanes.")
+        self.recovery_seconds = histogram(
+            "salience_recovery_seconds", "From being given a lane to running it.", buckets=RECOVERY_S
+        )
+        self.recovery_left = gauge(
+            "salience_recovery_records_left", "Changelog offsets still to be read by lanes being taken over."
+        )
+        self.queued_records = gauge("salience_queued_records", "Records fetched and not yet taken.", ("topic",))
+        self.queued_bytes = gauge("salience_queued_bytes", "Bytes fetched and not yet taken.", ("topic",))
+        self.users = gauge("salience_users", "Users whose rows this worker holds.")
+        self.ads = gauge("salience_ads", "Ads in the catalogue.")
+        self.unaccounted = gauge(
+            "salience_unaccounted_records", "Records in, less those whose fate is known, since the lanes' first; 0."
+        )
+        self.model = Info("salience_model", "The live model.", registry=self.registry)
+        self.models_refused = gauge(
+            "salience_models_refused", "Models that were given a role and that this worker does not use."
+        )
+        ProcessCollector(registry=self.registry)
+        self._arms: set[str] = set()
+        self._show_all()
+
+    def _show_all(self) -> None:
+        """Every label set that is known beforehand, so that a rate begins at 0 and not at the first event."""
+        for name in INPUTS:
+            self.queued_records.labels(name)
+            self.queued_bytes.labels(name)
+            for outcome in OUTCOMES:
+                self.events.labels(name, outcome)
+        for stage in STAGES:
+            self.stage_seconds.labels(stage)
+        for lane_stage in LANE_STAGES:
+            self.lanes.labels(lane_stage)
+        for topic in topics.TABLE:
+            if topic.name not in (*INPUTS, topics.ADS, topics.CONTROL, topics.MODELS):
+                self.produced.labels(topic.name)
+
+    def describe_model(self, version: str, specification: str, layout: int) -> None:
+        """Which model scores."""
+        self.model.info({"version": version, "specification": specification, "layout": str(layout)})
+
+    def committed(self, taken: Slice, effects: Effects, laps: Sequence[tuple[str, float]], now_ms: int) -> None:
+        """A slice was committed at ``now_ms``; ``laps``: seconds of each stage."""
+        for (source, outcome), count in effects.tally.items():
+            self.events.labels(INPUTS[source], outcome).inc(count)
+        self.slice_records.observe(len(taken.records))
+        for stage, seconds in laps:
+            self.stage_seconds.labels(stage).observe(seconds)
+        times_ms = np.array([record.timestamp for record in taken.records], dtype=np.float64)
+        self.event_to_placement.observe(np.maximum(now_ms - times_ms, 0) / 1000)
+        self.last_commit.set(now_ms / 1000)
+        for name, messages in effects.messages.items():
+            self.produced.labels(name).inc(len(messages))
+        for arm, count in effects.arms.items():
+            self.placements.labels(self._arm(arm)).inc(count)
+        self._clicks.observe(effects.observed, len(effects.messages["outcomes"]))
+        self.unknown_ads.inc(effects.counts["unknown_ads"])
+        self.misquoted.inc(effects.counts["misquoted"])
+        self.expired.inc(effects.counts["expired"])
+
+    def _arm(self, arm: str) -> str:
+        if arm not in self._arms and len(self._arms) >= ARMS_MAX:
+            return "other"
+        self._arms.add(arm)
+        return arm
+
+    def stands(self, now: Standing) -> None:
+        """Set the gauges to the worker as it is now."""
+        for stage in LANE_STAGES:
+            self.lanes.labels(stage).set(now.lanes.count(stage))
+        for name, records, size in zip(INPUTS, now.queued_records, now.queued_bytes, strict=True):
+            self.queued_records.labels(name).set(records)
+            self.queued_bytes.labels(name).set(size)
+        self.users.set(now.users)
+        self.ads.set(now.ads)
+        self.recovery_left.set(now.recovery_left)
+        self.unaccounted.set(now.unaccounted)
+        self.ready.set(now.ready)
+        self.models_refused.set(now.models_refused)
+        self._clicks.stand(now.examined)
+        if now.shown is not None:
+            self._market.stand(now.shown)
+        self._market.pace(now.pacing_error, now.unbilled_share)

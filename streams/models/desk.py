@@ -1,0 +1,104 @@
+"""What the commands do with models on the topics: push one, look at it again, take one away.
+
+No write there depends on what others write meanwhile, so whoever has written looks again: of those who push or give a
+role, and those who remove, the last to write looks after both have written, and finds what is missing.
+"""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from scoring.attention import ModelError
+from streams.clock import wall_ms
+from streams.control import Control, publish, read_control
+from streams.control_wire import ExperimentSetting, ModelStatus, PushedModel
+from streams.experiments.registry import models_of
+from streams.models.roles import RolesError, roles_told, state_of
+from streams.models.store import MODELS_MAX, fetch, manifest_of, obtain, pack, send, unshared
+from streams.models.trial import try_model
+from streams.settings import Settings
+
+
+async def push(settings: Settings, directory: Path) -> PushedModel:
+    """Try the model in ``directory`` and publish it: its files first, then the manifest that speaks of them.
+
+    Raises `ModelError` where it is refused, or somebody removed files of it meanwhile, and `RolesError` where there is
+    no room for it or its version is another's.
+    """
+    packed = pack(directory)
+    proof = await try_model(directory, settings)
+    pushed = PushedModel(
+        model=proof.version,
+        manifest=packed.manifest,
+        bytes=packed.bytes,
+        parity=proof.parity,
+        score_ms=proof.score_ms,
+        time_ms=wall_ms(),
+    )
+    manifest_of(pushed)
+    known = (await read_control(settings)).all(PushedModel)
+    there = known.get(pushed.model)
+    if there is not None and there.manifest != pushed.manifest:
+        raise RolesError(f"{pushed.model} is on the topic with another manifest; give this one a name of its own")
+    if there is None and len(known) >= MODELS_MAX:
+        raise RolesError(f"{len(known)} models are on the topic, as many as may be; salience model remove VERSION")
+    await send(settings, packed.parts)
+    await publish(settings, [pushed])
+    if (await read_control(settings)).get(PushedModel, pushed.model) != pushed:
+        raise RolesError(f"somebody pushed or removed {pushed.model} meanwhile; push it again")
+    with tempfile.TemporaryDirectory(prefix="salience-model-") as folder:
+        await fetch(settings, pushed, Path(folder))
+    return pushed
+
+
+async def parity(settings: Settings, pushed: PushedModel) -> list[str]:
+    """Get a model from the topic and try it again; what speaks against it."""
+    try:
+        await obtain(settings, pushed)
+    except ModelError as error:
+        return [str(error)]
+    return []
+
+
+async def tried(settings: Settings, control: Control, versions: Iterable[str]) -> None:
+    """Get models that are on the topics, and try them as a worker would. Raises `ModelError` of the first refused."""
+    for version in versions:
+        pushed = control.get(PushedModel, version)
+        assert pushed is not None, f"{version} is on the topics"
+        await obtain(settings, pushed)
+
+
+async def remove(settings: Settings, version: str) -> None:
+    """Take a model off the topics: its message first, so that who gives it a role from then on finds it gone.
+
+    Raises `RolesError` where it has a role or is not there, having put it back where it was given one meanwhile, and
+    where a model that was pushed meanwhile lacks files now.
+    """
+    control = await read_control(settings)
+    _check_removable(control, version)
+    gone = control.all(PushedModel).get(version)
+    if gone is None:
+        there = ", ".join(sorted(control.all(PushedModel))) or "none"
+        raise RolesError(f"there is no model {version!r}; there are: {there}")
+    await publish(settings, [], [gone])
+    control = await read_control(settings)
+    try:
+        _check_removable(control, version)
+    except RolesError:
+        await publish(settings, [control.get(PushedModel, version) or gone])
+        raise
+    known = dict(control.all(PushedModel))
+    parts = dict.fromkeys(unshared(gone, known.values()))
+    await publish(settings, [], [one for one in control.all(ModelStatus).values() if one.model == version])
+    await send(settings, parts)
+    for name, pushed in (await read_control(settings)).all(PushedModel).items():
+        if name not in known and parts.keys() - unshared(gone, [pushed]):
+            raise RolesError(f"{name} was pushed meanwhile and lacks files of {version}; push it again")
+
+
+def _check_removable(control: Control, version: str) -> None:
+    """Raises `RolesError` where the model has a role, or an experiment's arm names it."""
+    if (state := state_of(roles_told(control), version)) != "pushed":
+        raise RolesError(f"{version} is {state}; it can be removed when it has no role and cannot come back")
+    if version in models_of(control.all(ExperimentSetting).values()):
+        raise RolesError(f"an experiment's arm names {version}; stop it first: salience experiment list")

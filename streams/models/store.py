@@ -1,0 +1,182 @@
+"""Models on topics: files in parts on ``models``, by what they hash to, and their manifest on the control topic.
+
+A part never changes and is sent before the manifest that speaks of it, so whoever reads a manifest finds all of it or
+says what is missing. What two models have in common is there once.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+
+from scoring.attention import (
+    MANIFEST,
+    AttentionModel,
+    Manifest,
+    ModelError,
+    checked_files,
+    is_plain_name,
+    load,
+    read_manifest,
+)
+from streams.connection import aiokafka_options
+from streams.control_wire import PushedModel
+from streams.decode import Record
+from streams.models.trial import RefusedModelError, try_model
+from streams.reading import MissingTopicError, read_topic
+from streams.settings import Settings
+from streams.topics import MODELS
+from streams.wire import UNREADABLE
+
+CHUNK_BYTES = 512 * 1024
+"""Half of what a broker takes in one record by default."""
+MODEL_BYTES_MAX = 64 * 2**20
+"""All files of a model: the demo shop's has 0.8 MB; a table of 200,000 tokens of 64 floats, 51."""
+PARTS_MAX = MODEL_BYTES_MAX // CHUNK_BYTES + 1
+"""Parts of a file."""
+MODELS_MAX = 32
+"""Models on the topic: 2 GB at the most, read in seconds by a worker that is given one."""
+
+_AGAIN = "push it again: salience model push DIR"
+
+
+def chunk_key(digest: str, number: int) -> bytes:
+    """Key of a part of the file that hashes to ``digest``, numbered from 0."""
+    return f"{digest}/{number}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A model as it is sent: its manifest as it is, and the parts of its files by key."""
+
+    manifest: str
+    parts: Mapping[bytes, bytes]
+    bytes: int
+
+
+def pack(directory: Path) -> Packed:
+    """The files that the manifest in ``directory`` names, as it says they are. Raises `ModelError`.
+
+    They are hashed, not run: that is `streams.models.trial`'s.
+    """
+    manifest = read_manifest(directory)
+    parts: dict[bytes, bytes] = {}
+    total = 0
+    for name, content in checked_files(directory, manifest):
+        total += len(content)
+        if total > MODEL_BYTES_MAX:
+            reason = f"{directory}: its files have {total:,} bytes or more"
+            fix = "train one with fewer tokens: salience train --help"
+            raise ModelError(reason, f"at most {MODEL_BYTES_MAX:,}", fix)
+        starts, digest = range(0, max(len(content), 1), CHUNK_BYTES), manifest.files[name]
+        parts |= {chunk_key(digest, at): content[start : start + CHUNK_BYTES] for at, start in enumerate(starts)}
+    return Packed((directory / MANIFEST).read_text(), parts, total)
+
+
+class Parts:
+    """The parts of a model's files, as they come from the topic; no I/O."""
+
+    def __init__(self, pushed: PushedModel) -> None:
+        """Raises `ModelError` where its manifest is bad."""
+        self._model, self._digests = pushed.model, manifest_of(pushed).files
+        for name in self._digests:
+            if not is_plain_name(name):
+                raise ModelError(f"{self._model} names the file {name!r}", "a plain name inside the directory", _AGAIN)
+        self._wanted = {chunk_key(digest, at) for digest in self._digests.values() for at in range(PARTS_MAX)}
+        self._held: dict[bytes, bytes] = {}
+        self._bytes = 0
+
+    def take(self, records: Iterable[Record]) -> None:
+        """Take in what belongs to it, the newest of each part. Raises `ModelError` where it is too large."""
+        for record in records:
+            if record.key not in self._wanted:
+                continue
+            self._bytes -= len(self._held.pop(record.key, b""))
+            if record.value is None:
+                continue
+            self._held[record.key] = record.value
+            self._bytes += len(record.value)
+            if self._bytes > MODEL_BYTES_MAX:
+                raise ModelError(f"{self._model}: its files are too large", f"{MODEL_BYTES_MAX:,} bytes", _AGAIN)
+
+    def of(self, name: str) -> list[bytes]:
+        """Those of a file, in order. Raises `ModelError` where some are missing; whether its end is, its hash tells."""
+        digest = self._digests[name]
+        keys = [key for at in range(PARTS_MAX) if (key := chunk_key(digest, at)) in self._held]
+        if not keys or keys[-1] != chunk_key(digest, len(keys) - 1):
+            raise ModelError(f"{self._model}: {name} is not on {MODELS}", f"all parts of {digest}", _AGAIN)
+        return [self._held[key] for key in keys]
+
+
+async def send(settings: Settings, parts: Mapping[bytes, bytes | None]) -> None:
+    """Write parts, or tombstones for them; done when all are delivered."""
+    topic = settings.topic_prefix + MODELS
+    async with AIOKafkaProducer(acks="all", **aiokafka_options(settings.bootstrap)) as producer:
+        for delivery in [await producer.send(topic, value, key=key, partition=0) for key, value in parts.items()]:
+            await delivery
+
+
+async def fetch(settings: Settings, pushed: PushedModel, into: Path) -> Path:
+    """The model's files, from the topic, in the folder ``into``, which is empty.
+
+    Raises `ModelError` where some are missing or too large. What they hash to is checked where they are loaded.
+    """
+    parts, names = Parts(pushed), manifest_of(pushed).files
+    try:
+        async for records in read_topic(settings.bootstrap, settings.topic_prefix + MODELS):
+            parts.take(records)
+    except MissingTopicError as error:
+        raise ModelError(f"{pushed.model}: {error}", "its files there", _AGAIN) from error
+    for name in names:
+        await asyncio.to_thread(_write, into / name, parts.of(name))
+    (into / MANIFEST).write_text(pushed.manifest)
+    return into
+
+
+def _write(file: Path, parts: Sequence[bytes]) -> None:
+    with file.open("wb") as out:
+        out.writelines(parts)
+
+
+async def obtain(settings: Settings, pushed: PushedModel, within: Path | None = None) -> AttentionModel:
+    """A pushed model from the topic, tried in a process of its own, then loaded. Raises `ModelError`.
+
+    Its files are for a moment in a folder of their own ``within`` another, the system's where not given.
+    """
+    with tempfile.TemporaryDirectory(dir=within, prefix="salience-model-") as name:
+        try:
+            directory = await fetch(settings, pushed, Path(name))
+            await try_model(directory, settings)
+            return await asyncio.to_thread(load, directory)
+        except ModelError as error:  # the folder is gone by the time that anybody reads of it
+            raise RefusedModelError(str(error).replace(name, pushed.model)) from error
+
+
+def manifest_of(pushed: PushedModel) -> Manifest:
+    """The manifest that was pushed. Raises `ModelError` where it is none, or another model's."""
+    try:
+        manifest = msgspec.json.decode(pushed.manifest, type=Manifest)
+    except UNREADABLE as error:
+        raise ModelError(f"{pushed.model}: {error}", "the fields of a manifest", _AGAIN) from error
+    if manifest.version != pushed.model:
+        raise ModelError(f"{pushed.model} is {manifest.version} by its manifest", "one version", _AGAIN)
+    return manifest
+
+
+def unshared(gone: PushedModel, others: Iterable[PushedModel]) -> list[bytes]:
+    """Keys of the parts of ``gone`` that none of ``others`` needs."""
+    count = min(-(-gone.bytes // CHUNK_BYTES) + 1, PARTS_MAX)
+    digests = _digests(gone).difference(*map(_digests, others))
+    return [chunk_key(digest, number) for digest in sorted(digests) for number in range(count)]
+
+
+def _digests(pushed: PushedModel) -> set[str]:
+    """Of the files that a model needs; none where its message is bad, since nobody gets it."""
+    try:
+        return set(manifest_of(pushed).files.values())
+    except ModelError:
+        return set()

@@ -1,0 +1,52 @@
+"""The child process of `streams.models.trial`: ``python -m streams.models.trial_child DIRECTORY …``.
+
+A worker's core pays for what this imports, so it is what running a model takes and no more.
+"""
+
+import contextlib
+import resource
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from scoring.attention import ModelError
+from scoring.proof import prove
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the child says: ``refused`` "" for a model that keeps its contract."""
+
+    refused: str = ""
+    version: str = ""
+    parity: float = 0.0
+    score_ms: float = 0.0
+
+
+def main(directory: str, score_ms_max: str, memory_bytes: str, cpu_s: str) -> None:
+    """Try, within bounds, and say what was found."""
+    with contextlib.suppress(OSError):  # where memory ends all the same, this process goes first
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    for kind, most in (
+        (resource.RLIMIT_AS, int(memory_bytes)),
+        (resource.RLIMIT_CPU, int(cpu_s)),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        with contextlib.suppress(ValueError, OSError):  # macOS has no bound of address space
+            resource.setrlimit(kind, (most, most))
+    try:
+        _, proof = prove(Path(directory), time.process_time, float(score_ms_max))
+        verdict = Verdict("", proof.version, proof.parity, proof.score_ms)
+    except ModelError as error:
+        verdict = Verdict(str(error))
+    except MemoryError:
+        verdict = Verdict(
+            f"{directory}: it needs too much; expected {int(memory_bytes):,} bytes at most; train a smaller"
+        )
+    sys.stdout.buffer.write(msgspec.json.encode(verdict))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

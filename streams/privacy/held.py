@@ -1,0 +1,212 @@
+"""What the topics and this machine hold of a person: shown, and shown to be gone. Read from the outside."""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from scoring.rows import ROW, RowError, decode_rows
+from streams import topic_admin, topics
+from streams.control_wire import Consent, Erasure
+from streams.decode import Record
+from streams.lanes.clicks import person_key
+from streams.lanes.snapshots import holds
+from streams.privacy.guests import guest_key
+from streams.reading import Progress, read_topic
+from streams.settings import Settings
+from streams.topics import CHANGELOG, CONTROL
+from streams.wire import UNREADABLE
+
+LIFT = np.dtype([("clicks", "<f8"), ("clicks_expected", "<f8"), ("since_impression", "<f8")])
+"""What a click layer has learned of a person (`scoring.clicks.PersonLifts`), since which impression of its lane."""
+_FORMER_LIFT_BYTES = 16
+"""Without the last."""
+
+
+class Trace(Struct, frozen=True, kw_only=True):
+    """What one topic holds of a person.
+
+    ``current``: records that a reader takes for true, in a compacted topic the newest of its key; ``former``: those
+    that a newer one or a tombstone has replaced, until compaction removes them. ``newest_ms``: the newest record's
+    time. ``goes_ms``: when the topic's own retention has removed the last of them, None where a person must ask.
+    ``requests``: consent and erasure themselves, kept so that they are heeded.
+    """
+
+    topic: str
+    current: int
+    former: int
+    tombstones: int
+    requests: int
+    newest_ms: int | None
+    goes_ms: int | None
+
+    @property
+    def held(self) -> int:
+        """Records with something of the person in them."""
+        return self.current + self.former
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    """One record as it is exported; ``value`` parsed where it can be, None a tombstone."""
+
+    topic: str
+    partition: int
+    offset: int
+    time_ms: int
+    key: str
+    value: object
+
+
+class Search:
+    """Finds a person, under all of their pseudonyms, in records: by the key, or by name inside the value."""
+
+    def __init__(self, users: Sequence[str]) -> None:
+        self.keys = {key for user in users for key in _keys(user.encode())}
+        self.requests = {
+            key for user in users for key in (Erasure(user_id=user, time_ms=0).key, _consent(user).key)
+        }  # fmt: skip
+        self._quoted = [msgspec.json.encode(user) for user in users]
+
+    def finds(self, record: Record) -> bool:
+        """Whether the record is the person's, or names them."""
+        key, value = record.key or b"", _ESCAPES.sub(_spelled, record.value or b"")
+        return key in self.keys or key in self.requests or any(name in value for name in self._quoted)
+
+
+_ESCAPES = re.compile(rb"\\[\\/]|(?:\\u[0-9a-fA-F]{4})+")
+"""What JSON may spell in more than one way; two backslashes are matched whole, so that neither begins another."""
+
+
+def _spelled(escapes: re.Match[bytes]) -> bytes:
+    """The spelling of `msgspec`; torn or senseless ones stay as they are, as does all else of a broken record."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(b'"%b"' % escapes[0]))[1:-1]
+    except UNREADABLE:
+        return escapes[0]
+
+
+def _keys(user: bytes) -> tuple[bytes, ...]:
+    """Of what is kept of a person: the state, and what a click layer has learned beside it; or that it is a guest."""
+    return user, person_key(user), guest_key(user)
+
+
+def _consent(user: str) -> Consent:
+    return Consent(user_id=user, granted=False, time_ms=0)
+
+
+async def find(
+    settings: Settings,
+    users: Sequence[str],
+    take: Callable[[str, Record], None],
+    progress: Progress = lambda _topic, _read, _there: None,
+) -> None:
+    """Give ``take(topic, record)`` every record of the person, aborted ones included, topic by topic.
+
+    All partitions are read: a producer with another partitioner may have put a record anywhere.
+    """
+    search = Search(users)
+    for topic in topics.TABLE:
+        name, told = settings.topic_prefix + topic.name, partial(progress, topic.name)
+        async for records in read_topic(settings.bootstrap, name, committed=False, progress=told):
+            for record in records:
+                if search.finds(record):
+                    take(topic.name, record)
+
+
+async def export(
+    settings: Settings, users: Sequence[str], progress: Progress = lambda _topic, _read, _there: None
+) -> list[Found]:
+    """Everything that is held of the person, as it is."""
+    out: list[Found] = []
+
+    def take(topic: str, record: Record) -> None:
+        out.append(
+            Found(
+                topic=topic,
+                partition=record.partition,
+                offset=record.offset,
+                time_ms=record.timestamp,
+                key=(record.key or b"").decode(errors="backslashreplace"),
+                value=readable(topic, record.value),
+            )
+        )
+
+    await find(settings, users, take, progress)
+    return out
+
+
+def readable(topic: str, value: bytes | None) -> object:
+    """What a record says, in names and numbers where it can be."""
+    if value is None:
+        return None
+    try:
+        if topic == CHANGELOG and len(value) in (_FORMER_LIFT_BYTES, LIFT.itemsize):
+            (lift,) = np.frombuffer(value.ljust(LIFT.itemsize, b"\0"), dtype=LIFT).tolist()
+            return dict(zip(LIFT.names or (), lift, strict=True))
+        if topic == CHANGELOG:
+            (row,) = decode_rows([value])
+            return {name: row[name].tolist() for name in ROW.names or ()}
+        return msgspec.json.decode(value)
+    except (RowError, *UNREADABLE):
+        return value.decode(errors="backslashreplace")
+
+
+async def traces(
+    settings: Settings, users: Sequence[str], progress: Progress = lambda _topic, _read, _there: None
+) -> list[Trace]:
+    """What each topic holds of the person, every topic in the table's order."""
+    found: dict[str, list[tuple[bytes, bool, int]]] = {topic.name: [] for topic in topics.TABLE}
+
+    def take(topic: str, record: Record) -> None:
+        found[topic].append((record.key or b"", record.value is not None, record.timestamp))
+
+    await find(settings, users, take, progress)
+    requests = Search(users).requests
+    prefix = settings.topic_prefix
+    kept_ms = await asyncio.to_thread(topic_admin.retentions_ms, settings.bootstrap, [prefix + name for name in found])
+    return [_trace(topic, found[topic.name], requests, kept_ms.get(prefix + topic.name)) for topic in topics.TABLE]
+
+
+def _trace(
+    topic: topics.Topic, found: Sequence[tuple[bytes, bool, int]], requests: set[bytes], kept_ms: int | None
+) -> Trace:
+    """``found``: key, whether there is a value, and time, in the order of the topic."""
+    last = {key: place for place, (key, _, _) in enumerate(found)}
+    compacted = topic.cleanup == "compact"
+    current = former = asked = 0
+    for place, (key, has_value, _) in enumerate(found):
+        if key in requests and topic.name == CONTROL:
+            asked += has_value
+        elif has_value and (not compacted or last[key] == place):
+            current += 1
+        elif has_value:
+            former += 1
+    times = [time_ms for _, has_value, time_ms in found if has_value]
+    newest_ms = max(times, default=None)
+    goes_ms = None if newest_ms is None or compacted or kept_ms is None else newest_ms + kept_ms
+    return Trace(
+        topic=topic.name,
+        current=current,
+        former=former,
+        tombstones=sum(not has_value for _, has_value, _ in found),
+        requests=asked,
+        newest_ms=newest_ms,
+        goes_ms=goes_ms,
+    )
+
+
+def snapshots_with(settings: Settings, users: Sequence[str]) -> list[Path]:
+    """Snapshots on this machine, unfinished ones too, with something of the person: each goes with the lane's next."""
+    folder = settings.home / "snapshots" / f"{settings.topic_prefix}{settings.group}"
+    named = [user.encode() for user in users]
+    return [path for path in sorted(folder.glob("lane-*")) if holds(path, named)]
+
+
+def verdict(found: Sequence[Trace], snapshots: Sequence[Path]) -> bool:
+    """Whether nothing is left but the requests themselves and tombstones."""
+    return not snapshots and not any(trace.held for trace in found)

@@ -1,0 +1,71 @@
+"""What people ask for on the control topic, settled lane by lane between two slices. No I/O."""
+
+from collections.abc import Callable
+
+from scoring.rows import RowStore
+from streams.control import Control
+from streams.control_wire import Consent, Erasure
+from streams.privacy.consent import Watermarks
+
+Request = Consent | Erasure
+
+
+class Requests:
+    """What people have asked for on the control topic, by lane, in its order; of each user and kind the newest.
+
+    A lane follows by offset: between two slices it settles what has come since, and its lane row says how far it is.
+    """
+
+    def __init__(self, control: Control, partition_of: Callable[[bytes], int]) -> None:
+        self.control = control
+        self.answers = control.all(Consent)
+        """Standing answers by user."""
+        self._partition_of = partition_of
+        self._of_lane: dict[int, dict[tuple[type[Request], str], tuple[int, Request]]] = {}
+        self._newest: dict[int, int] = {}
+        control.on(Consent, lambda user, answer: self._note(Consent, user, answer))
+        control.on(Erasure, lambda user, erasure: self._note(Erasure, user, erasure))
+
+    def _note(self, kind: type[Request], user: str, request: Request | None) -> None:
+        lane = self._partition_of(user.encode())
+        requests = self._of_lane.setdefault(lane, {})
+        requests.pop((kind, user), None)
+        if request is not None:
+            self._newest[lane] = self.control.next_offset - 1
+            requests[kind, user] = self._newest[lane], request
+
+    def waits(self, lane: int, offset: int) -> bool:
+        """Whether there are requests for ``lane`` from ``offset`` on. Safe to ask from any thread."""
+        return self._newest.get(lane, -1) >= offset
+
+    def since(self, lane: int, offset: int) -> list[Request]:
+        """The lane's requests from ``offset`` on, oldest first."""
+        found: list[Request] = []
+        for at, request in reversed(self._of_lane.get(lane, {}).values()):
+            if at < offset:
+                break
+            found.append(request)
+        return found[::-1]
+
+
+def settle(requests: list[Request], store: RowStore, watermarks: Watermarks) -> list[bytes]:
+    """Apply ``requests`` to a lane, in place; the users who asked to be forgotten.
+
+    The watermark covers everything that the row held, since nothing of it may come back. A consent given again
+    counts from its own time on. Whoever asks loses the row that is there, wherever the watermark stands: a device's
+    clock, or a consent's own time, may have put it ahead of the request. So a request that is settled twice, as after
+    a crash, forgets twice: the safer of the two errors.
+    """
+    forgotten = []
+    for request in requests:
+        user = request.user_id.encode()
+        if isinstance(request, Consent) and request.granted:
+            if watermarks.of(user) >= 0:
+                watermarks.raise_to(user, request.time_ms)
+            continue
+        forgotten.append(user)
+        row = store.find(user)
+        newest_ms = int(store.rows["time_ms"][row]) if row >= 0 else 0
+        watermarks.raise_to(user, max(request.time_ms, newest_ms))
+        store.remove(user)
+    return forgotten

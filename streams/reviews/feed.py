@@ -1,0 +1,224 @@
+"""Reviews as they come: read, learnt from where they are rated, and how each ad and brand sounds put on ``tones``.
+
+One process beside the workers. What it knows is on ``review-state``, with the offset up to which it has read: whoever
+comes after it goes on there, though reviews leave their topic. Its effects have an order:
+
+1. dead letters
+2. what it knows, what it is about to tell included
+3. tones
+
+What stands in 2 and not in 3 is told by whoever goes on. In `exactly_once` the three are one transaction.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerFenced
+
+from streams.connection import aiokafka_options
+from streams.dead_letters import Filter, read
+from streams.decode import Record
+from streams.fetching import Batches, fetch
+from streams.followed import Followed
+from streams.lanes.outbox import Outbox
+from streams.message import Message
+from streams.reading import log_ends, partitions_of, read_topic
+from streams.reviews.reviewer import STAGE, Reviewer
+from streams.reviews.state import AT, StateError, known
+from streams.settings import Settings
+from streams.topic_admin import found
+from streams.topics import ADS, DEAD_LETTERS, REVIEW_STATE, REVIEWS, TONES
+from streams.wire import Tone, encode_json
+
+log = structlog.get_logger()
+
+POLL_MS = 500
+RECORDS_PER_READ = 1_000
+"""A second's work at most: a review takes a fifth of a millisecond."""
+REVIEWS_ID = "review-reader"
+"""Transactional id: a reader that begins ends the one before."""
+
+
+class ReviewError(RuntimeError):
+    """The reader cannot go on; the message says what to do."""
+
+
+class ReviewFeed:
+    """A reader: in its block it knows what is known, and may `run`. Another one may not at the same time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        on_news: Callable[[Sequence[Tone]], None],
+        outbox: Callable[[Settings, str | None], Outbox] = Outbox,
+    ) -> None:
+        self._settings, self._on_news, self._outbox_of = settings, on_news, outbox
+        self._prefix = settings.topic_prefix
+        self._outbox: Outbox
+        self._reviews, self._reviews_id = TopicPartition(self._prefix + REVIEWS, 0), ""
+        names = [self._prefix + name for name in (ADS, REVIEWS, TONES, REVIEW_STATE)]
+        self._followed = Followed(settings.bootstrap, names)
+        self.end = 0
+        """Of the reviews that were there as it began: what comes before is heard before anything is told."""
+        self.reviewer = Reviewer()
+
+    async def __aenter__(self) -> Self:
+        """Take over. Raises `MissingTopicError`, `ReviewError`, and `TopicsError` where no broker answers."""
+        await self._followed.look()  # before anything is read
+        self._reviews_id = self._identify()
+        transactional = self._settings.guarantee == "exactly_once"
+        self._outbox = self._outbox_of(self._settings, self._prefix + REVIEWS_ID if transactional else None)
+        try:
+            await self._begin()  # first: what the one before has begun is over then
+            await self._recover()
+        except BaseException:
+            await self._outbox.stop()
+            raise
+        return self
+
+    async def _begin(self) -> None:
+        """Connect, and end the one before."""
+        try:
+            await self._outbox.start()
+        except KafkaConnectionError:
+            raise
+        except KafkaError as error:
+            if not self._outbox.transactional:
+                raise
+            raise ReviewError(
+                f"the broker opens no transaction for {self._prefix}{REVIEWS_ID}: {error}. A broker without "
+                "transactions, such as the embedded one, wants SALIENCE_GUARANTEE=at_least_once"
+            ) from error
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._outbox.stop()
+
+    def _identify(self) -> str:
+        """The id of the topic of reviews."""
+        bootstrap, name = self._settings.bootstrap, self._reviews.topic
+        for each in (name, self._prefix + REVIEW_STATE):
+            if (count := len(partitions_of(bootstrap, each))) != 1:
+                raise ReviewError(f"{each} has {count} partitions, expected 1; look closer: salience topics check")
+        return found(bootstrap, [name])[name].id
+
+    async def _recover(self) -> None:
+        """Read what stands on the topics; what is no state to go on from is deleted there."""
+        settings, bootstrap = self._settings, self._settings.bootstrap
+        async for records in read_topic(bootstrap, self._prefix + TONES):
+            self.reviewer.take_told(records)
+        async for dead in read(settings, Filter(stage=STAGE, topic=REVIEWS)):
+            self.reviewer.letters_to = max(self.reviewer.letters_to, int(dead.told("offset")))
+        held: dict[bytes, bytes | None] = {}
+        async for records in read_topic(bootstrap, self._prefix + REVIEW_STATE):
+            held |= {record.key or b"": record.value for record in records}
+        self.end = (await log_ends(bootstrap, [self._reviews]))[self._reviews]  # after: no state is ahead of it
+        standing = {key: value for key, value in held.items() if value is not None}
+        if not standing:
+            return
+        try:
+            self.reviewer.go_on(await asyncio.to_thread(known, standing, self._reviews_id, self.end))
+        except StateError as error:
+            log.warning("what was learnt of reviews is refused, it begins anew", reason=str(error))
+            keys = sorted(standing, key=lambda key: key != AT)  # at first what speaks of the others
+            await self._write({REVIEW_STATE: [Message(key, None) for key in keys]})
+
+    async def run(self, *, follow: bool = True, on_read: Callable[[int], None] = lambda _: None) -> None:
+        """Read, learn, publish: until cancelled, or until all that was there has been read (``follow`` False).
+
+        ``on_read`` is told how far it has come, beyond markers that end what was there. Raises `ReviewError`, and
+        `streams.followed.MadeAnewError` where what was read, or told, stands on its topic no more.
+        """
+        bootstrap = self._settings.bootstrap
+        ads = partitions_of(bootstrap, self._prefix + ADS)
+        offered = await log_ends(bootstrap, ads)
+        async with AIOKafkaConsumer(
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            **aiokafka_options(bootstrap),
+        ) as consumer:
+            consumer.assign([*ads, self._reviews])
+            await self._seek(consumer, ads)
+            while not await _reached(consumer, offered):  # of ads that are not known yet no review would be heard
+                self._take(await self._read(consumer, ads))
+            while True:
+                batches = await self._read(consumer, [*ads, self._reviews])
+                letters = await asyncio.to_thread(self._take, batches)
+                caught_up = await _reached(consumer, {self._reviews: self.end})
+                await _whole(self._tell(letters, caught_up=caught_up))
+                on_read(max(self.reviewer.next_offset, self.end if caught_up else 0))
+                if caught_up and not follow and not batches:
+                    return
+
+    async def _seek(self, consumer: AIOKafkaConsumer, ads: Sequence[TopicPartition]) -> None:
+        await consumer.seek_to_beginning(*ads)
+        first, wanted = (await consumer.beginning_offsets([self._reviews]))[self._reviews], self.reviewer.begin
+        if first > wanted > 0:
+            log.warning("reviews have left their topic before they were learnt from", first=first, expected=wanted)
+        consumer.seek(self._reviews, max(first, wanted))
+
+    async def _read(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> Batches:
+        bootstrap = self._settings.bootstrap
+        await self._followed.look()
+        return await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
+
+    def _take(self, batches: Mapping[TopicPartition, list[Record]]) -> list[Message]:
+        letters: list[Message] = []
+        for tp, records in batches.items():
+            if tp != self._reviews:
+                self.reviewer.take_ads(records)
+            elif records[0].offset < self.reviewer.next_offset:
+                raise ReviewError(f"{tp.topic} is another topic of that name: start again, what was learnt begins anew")
+            else:
+                letters += self.reviewer.take(records)
+        return letters
+
+    async def _tell(self, letters: Sequence[Message], *, caught_up: bool) -> None:
+        """The effects of what was read, in their order. While it catches up it would tell what is long past."""
+        told: list[Message] = []
+        state: list[Message] = []
+        tones: list[Tone] = []
+        if caught_up:
+            told = [Message(key, None) for key in self.reviewer.gone()]
+            tones = self.reviewer.news()
+            told += [Message(tone.key, encode_json(tone)) for tone in tones]
+            state = await asyncio.to_thread(self.reviewer.state, self._reviews_id)
+        await self._write({DEAD_LETTERS: letters, REVIEW_STATE: state, TONES: told})
+        if tones:
+            self._on_news(tones)
+
+    async def _write(self, messages: Mapping[str, Sequence[Message]]) -> None:
+        """All of them, those of one topic when those of the one before are there."""
+        if not any(messages.values()):
+            return
+        try:
+            await self._outbox.begin()
+            for name, of_topic in messages.items():
+                await self._outbox.send(self._prefix + name, 0, of_topic)
+                await self._outbox.delivered()
+            await self._outbox.commit()
+        except ProducerFenced as error:
+            raise ReviewError(
+                "another reader of reviews has begun, or this one stood still for SALIENCE_TRANSACTION_TIMEOUT_MS; "
+                "start one, and one alone"
+            ) from error
+
+
+async def _reached(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:
+    return all([await consumer.position(tp) >= end for tp, end in ends.items()])
+
+
+async def _whole(work: Coroutine[None, None, None]) -> None:
+    """Do ``work``; who is cancelled meanwhile ends when it is done, and leaves no transaction that others wait for."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

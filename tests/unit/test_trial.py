@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from scoring.assignment import OUTSIDE, Arm, Experiment, free_range, in_holdout
 from scoring.confidence import log_e_value, mixture_width, radius, split_log_e_value
 from scoring.trial import DOERS_MIN, EXPECTED_MIN, FIRST_PLAN, SUMS, USERS_MIN, Look, Trial
-from streams.simulate.experiments import one, shoppers, users_until_split_found
+from streams.control_wire import ArmSetting, Guardrail
+from streams.experiments.registry import create, start
+from streams.experiments.report import breached
+from streams.simulate.experiments import one, shoppers, users_until_split_found, watch
 
 USERS = np.arange(1, 100_001, dtype=np.uint64)
 HALVES = (Arm("control", 0.5), Arm("warmer", 0.5, {"temperature": 0.3}))
@@ -144,6 +147,40 @@ def test_a_lift_is_found_covered_and_its_variance_cut_by_what_came_before():
 
 def test_watching_experiments_without_a_lift_raises_few_false_alarms():
     assert sum(one(seed, users=1_000, lift=0.0).found for seed in range(60)) <= 3
+
+
+RAIL = Guardrail(metric="ctr", most_loss=0.1)
+RAILED = start(
+    create(
+        {},
+        "warmth",
+        (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="other", share=0.5, changes={"temperature": 0.3})),
+        layer="ranking",
+        width=1.0,
+        primary="ctr",
+        guardrails=(RAIL,),
+        time_ms=1,
+    ),
+    1.0,
+    2,
+)
+
+
+def _is_ended(seed: int, users: int, lift: float) -> bool:
+    """Whether the guardrail ends an experiment at some look."""
+    found: list[str] = []
+
+    def seen(look: Look) -> bool:
+        found.extend(why for why in [breached(RAILED, look)] if why)
+        return bool(found)
+
+    watch(shoppers(seed, users, lift), seen)
+    return bool(found)
+
+
+def test_a_guardrail_ends_few_experiments_that_lose_just_what_it_allows_and_those_that_lose_more():
+    assert sum(_is_ended(seed, users=600, lift=-RAIL.most_loss) for seed in range(20)) <= 1
+    assert all(_is_ended(seed, users=1_200, lift=-0.35) for seed in range(4))
 
 
 def test_the_covariate_never_raises_the_variance_even_when_it_is_noise():

@@ -15,6 +15,9 @@ from streams.repeats import Repeats
 from streams.settings import Settings
 from streams.web import check_port
 
+CANCELLED_S = 1.0
+"""What is cancelled when all has stopped gets so long to end."""
+
 
 def configure_logging(*, log_json: bool) -> None:
     """Structured lines on stderr; the libraries' warnings are made into such lines, none said again and again."""
@@ -43,6 +46,17 @@ def configure_logging(*, log_json: bool) -> None:
     logging.captureWarnings(True)
 
 
+async def wait_for_cancelled() -> None:
+    """Wait for the other tasks to end, for `CANCELLED_S` at most."""
+    if cancelled := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(cancelled, timeout=CANCELLED_S)
+
+
+class _Worker(faust.Worker):
+    async def _sentinel_task(self) -> None:  # mode's own waits for a second, whatever there is
+        await wait_for_cancelled()
+
+
 def run(settings: Settings, *, log_json: bool = False) -> int:
     """Run until stopped; the exit status: 0 after an orderly stop, `streams.fatal.status_of` after a fatal error.
 
@@ -54,7 +68,7 @@ def run(settings: Settings, *, log_json: bool = False) -> int:
     identity = identify(settings)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    worker = faust.Worker(
+    worker = _Worker(
         create_app(settings, identity),
         loop=loop,
         loglevel=logging.WARNING,

@@ -1,5 +1,6 @@
-"""How a worker's process logs."""
+"""How a worker's process logs, and ends."""
 
+import asyncio
 import json
 import logging
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 
+from streams import running
 from streams.repeats import KINDS_MAX, REPEAT_MS, Repeats
 
 SAYS = """
@@ -93,3 +95,28 @@ def test_kinds_of_lines_without_end_are_not_remembered_without_end() -> None:
         say(f"offset {number} is out of range")
     assert len(say.lines) == 3 * KINDS_MAX
     assert len(say._repeats._said) <= KINDS_MAX
+
+
+async def ended_of(turns: int) -> bool:
+    """Whether a task that takes so many turns to end, once it is cancelled, has ended when its worker has."""
+
+    async def works() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+    task = asyncio.create_task(works())
+    await asyncio.sleep(0)
+    task.cancel()
+    await running.wait_for_cancelled()
+    return task.done()
+
+
+def test_a_worker_that_has_stopped_waits_for_what_is_cancelled_then_and_no_longer_than_the_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert asyncio.run(ended_of(turns=20))
+    monkeypatch.setattr(running, "CANCELLED_S", 0.0)
+    assert not asyncio.run(ended_of(turns=20))

@@ -276,9 +276,10 @@ class Catalogue:
         Their budgets are their campaigns' no longer. What they offered stays: what was shown is still to be charged.
         """
         slots = self._slots.get(np.array([id64(ad_id) for ad_id in ad_ids], dtype=np.uint64))
+        known = slots[slots != MISSING]
         for column in ("active", "budget_micros"):
-            self._columns[column][slots[slots != MISSING]] = 0
-        self.version += 1
+            self._columns[column][known] = 0
+        self.version += len(known) > 0
 
     def groups(self, of: str, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         """Category, brand, campaign or advertiser of the ads in ``slots``, as 64-bit ids; `EMPTY` where they tell none.

@@ -87,6 +87,15 @@ def test_a_withdrawn_ad_is_no_longer_shown_and_keeps_its_slot_for_the_histories_
     assert eligible_ids(shop) == ["ad-0", "ad-1", "ad-2"]
 
 
+def test_to_withdraw_what_nobody_knows_has_nothing_made_anew() -> None:
+    shop = catalogue(3)
+    before = shop.version
+    shop.withdraw(["nobody-knows"])
+    assert shop.version == before
+    shop.withdraw(["nobody-knows", "ad-1"])
+    assert shop.version > before
+
+
 def test_an_ad_without_budget_or_not_active_is_not_shown() -> None:
     shop = Catalogue()
 

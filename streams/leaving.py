@@ -53,7 +53,7 @@ async def end_reading(consumer: AIOKafkaConsumer) -> None:
     try:
         await consumer.stop()
     except asyncio.CancelledError:
+        await consumer._client.close()  # noqa: SLF001 - what the stop did not come to
         ours = asyncio.current_task()
         if ours is not None and ours.cancelling():
             raise
-        await consumer._client.close()  # noqa: SLF001 - what the stop did not come to

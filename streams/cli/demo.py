@@ -67,11 +67,11 @@ def shoppers(
     Puts the demo's ads on the topic ads, sends what people do about what the workers place, and shows what the demo
     shows, until Ctrl-C or --seconds. Who is ranked by chance is the workers' SALIENCE_CONTROL_SHARE: of 500 people 25,
     so let more in, or wait longer, to be sure. At the end the ads are withdrawn; what people did stays. One at a time:
-    a second one ends at once; one that was killed leaves its ads to the next, which looks for six seconds whether
-    somebody is there. Does not begin where ads are that are not the demo's, and
-    ends when the workers place one. Needs the rights of admin (salience topics acls).
-    Ends with exit code 1 where something failed, no worker answers at first, or nothing was shown to anybody; one that
-    falls silent later is waited for, and who waits for an answer is counted.
+    where the demo's ads are up already it listens for six seconds whether somebody shops, and ends where it hears them;
+    else they were left by one that was killed. (Two that begin in the same second do not hear each other.) Does not
+    begin where ads are that are not the demo's, and ends when the workers place one. Needs the rights of admin
+    (salience topics acls). Ends with exit code 1 where something failed, no worker answers at first, or nothing was
+    shown to anybody; one that falls silent later is waited for, and who waits for an answer is counted.
     """
     import asyncio
 

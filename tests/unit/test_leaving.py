@@ -34,8 +34,10 @@ def test_a_stop_that_ends_cancelled_by_nobody_is_done_to_its_end() -> None:
 
 
 def test_whoever_is_cancelled_while_a_reader_stops_is_cancelled() -> None:
+    consumer = Consumer(asyncio.Event().wait)
+
     async def scenario() -> None:
-        task = asyncio.create_task(end_reading(Consumer(asyncio.Event().wait)))
+        task = asyncio.create_task(end_reading(consumer))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()
@@ -43,3 +45,19 @@ def test_whoever_is_cancelled_while_a_reader_stops_is_cancelled() -> None:
             await task
 
     asyncio.run(scenario())
+    assert consumer.closed
+
+
+def test_a_reader_that_ends_since_its_task_was_cancelled_leaves_no_connection() -> None:
+    consumer = Consumer()
+
+    async def scenario() -> None:
+        async with asyncio.timeout(0):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await end_reading(consumer)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(scenario())
+    assert consumer.closed

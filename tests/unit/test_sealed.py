@@ -30,6 +30,8 @@ def test_a_sealed_block_that_fails_gives_the_settings_back(monkeypatch: pytest.M
 
 
 def test_a_workers_own_settings_come_before_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("SALIENCE_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("SALIENCE_SLOTS", "3")
     monkeypatch.setenv("salience_bootstrap", "shop:9092")
     told = environment_with({"bootstrap": "127.0.0.1:1"})

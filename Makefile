@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Tests of brokers and processes wait as often as they compute.
+PROCESSES ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
 ARGS ?=
 
 .PHONY: setup setup-train demo test test-train explore chaos chaos-mutations overload audit fuzz lint lock clean
@@ -28,7 +30,7 @@ demo: setup
 
 # Everything but training; the integration tests start Apache Kafka themselves.
 test: setup lint
-	$(BIN)/python -m pytest -m "not train" --numprocesses auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not train" --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 # Training and export, with PyTorch.
 test-train: setup-train

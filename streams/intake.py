@@ -144,7 +144,7 @@ class Intake(Service, ConsumerRebalanceListener):
         """Join the group and pump, unless there is to be an end."""
         if self._stops():
             return
-        await meet_coordinator(self._settings)
+        await meet_coordinator(self._settings, self._stops)
         if self._stops():  # meanwhile
             return
         consumer = group_consumer(self._settings)

@@ -5,6 +5,7 @@ leader has read it. aiokafka asks again, as it should, and logs an error each ti
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -25,8 +26,8 @@ COORDINATOR_S = 10.0
 ASK_AGAIN_S = 0.1
 
 
-async def meet_coordinator(settings: Settings) -> None:
-    """Return when the group's coordinator answers.
+async def meet_coordinator(settings: Settings, stops: Callable[[], bool]) -> None:
+    """Return when the group's coordinator answers, or the worker ``stops``.
 
     Returns as well where that takes more than `COORDINATOR_S` or fails of something else: to join then tells why.
     """
@@ -35,7 +36,7 @@ async def meet_coordinator(settings: Settings) -> None:
         with suppress(TimeoutError, KafkaError):
             async with asyncio.timeout(COORDINATOR_S):
                 await admin.start()
-                while not await _answers(admin, settings.group):  # noqa: ASYNC110 - of a broker: no event to await
+                while not (await _answers(admin, settings.group) or stops()):  # noqa: ASYNC110 - of a broker: no event to await
                     await asyncio.sleep(ASK_AGAIN_S)
     finally:
         await admin.close()

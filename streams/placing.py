@@ -74,7 +74,7 @@ def place(
     for scored in engine.place(rows, users64, seeds, learned):
         batch = _Batch.of(engine, scored, [ids[person] + scored.group.tag for person in scored.group.people.tolist()])
         beside = beside_of(scored) if scored.beside and not context_only else {}
-        receipted = kept(batch.names, receipts_share).tolist()
+        receipted = kept(batch.ids, receipts_share).tolist()
         for at, place_ in enumerate(scored.group.people.tolist()):
             placement = batch.placement(at, users[place_])
             if context_only:
@@ -103,6 +103,7 @@ class _Batch:
     engine: Engine
     scored: Scored
     names: list[str]
+    ids: npt.NDArray[np.uint64]  # 64-bit ones of the names
     slots: list[tuple[Slot, ...]]  # per person
     chosen: list[list[int]]
     propensities: list[list[float]]
@@ -115,12 +116,13 @@ class _Batch:
 
     @classmethod
     def of(cls, engine: Engine, scored: Scored, names: list[str]) -> "_Batch":
-        catalogue = engine.catalogue
+        catalogue, ids = engine.catalogue, id64s(names)
         return cls(
             engine,
             scored,
             names,
-            slots=_slots_of(engine, scored, names),
+            ids,
+            slots=_slots_of(engine, scored, ids),
             chosen=_of_filled(scored.decided.chosen, scored.decided.chosen),
             propensities=_of_filled(scored.decided.propensity, scored.decided.chosen),
             ads=catalogue.ad.take(scored.asked.candidates),
@@ -240,7 +242,7 @@ def _of_filled(values: npt.NDArray[Any], chosen: npt.NDArray[np.int64]) -> list[
     return [row[here].tolist() for row, here in zip(values, filled, strict=True)]
 
 
-def _slots_of(engine: Engine, scored: Scored, placements: list[str]) -> list[tuple[Slot, ...]]:
+def _slots_of(engine: Engine, scored: Scored, placements: npt.NDArray[np.uint64]) -> list[tuple[Slot, ...]]:
     """The slots of each person that are not empty; numbers are rounded while they are arrays."""
     names, campaigns, decided = engine.catalogue.names, engine.catalogue.campaigns, scored.decided
     filled = decided.chosen != EMPTY_SLOT
@@ -254,7 +256,7 @@ def _slots_of(engine: Engine, scored: Scored, placements: list[str]) -> list[tup
         prices.tolist(),
         decided.propensity[filled].round(9).tolist(),
         _reasons_of(engine, scored, np.flatnonzero(filled)),
-        _seals_of(engine, id64s(placements)[person], ads, prices),
+        _seals_of(engine, placements[person], ads, prices),
         strict=True,
     )
     slots = iter(

@@ -3,8 +3,6 @@
 Most of that is base64, which takes msgspec longer than all the rest of a message.
 """
 
-from collections.abc import Sequence
-
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +10,7 @@ from msgspec import Raw
 from msgspec.structs import astuple
 from pybase64 import b64encode
 
-from scoring.ids import id64, id64s, uniform
+from scoring.ids import id64, uniform
 from streams.wire import Decision, encode_json
 
 _APART = np.uint64(id64("receipts"))
@@ -22,12 +20,12 @@ _Encoded = msgspec.defstruct("_Encoded", Decision.__struct_fields__, gc=False)
 """A `Decision` whose bytes are JSON already."""
 
 
-def kept(placements: Sequence[str], share: float) -> npt.NDArray[np.bool_]:
-    """Which of ``placements [N]``, by their ids, leave a receipt where a ``share`` of all do.
+def kept(placements: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
+    """Which of ``placements [N]``, 64-bit ids of theirs, leave a receipt where a ``share`` of all do.
 
     The id alone decides, so that a slice that is done again leaves the same ones, and whoever looks for one knows.
     """
-    return uniform(id64s(placements) ^ _APART) < share
+    return uniform(placements ^ _APART) < share
 
 
 def encode_decision(decision: Decision) -> bytes:

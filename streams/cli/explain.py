@@ -66,10 +66,11 @@ def explain(
 
 def _missing(settings: "Settings", placement_id: str) -> str:
     """Why there may be no such receipt, and what helps."""
+    from scoring.ids import id64s
     from streams.receipts import kept
 
     missing = f"No decision {placement_id!r} on {settings.topic_prefix}decisions at {settings.bootstrap}"
-    if not kept([placement_id], settings.receipts_share).all():
+    if not kept(id64s([placement_id]), settings.receipts_share).all():
         return f"{missing}: this placement leaves none where SALIENCE_RECEIPTS_SHARE is {settings.receipts_share}"
     return f"{missing}; ids are in: salience tail placements --from-beginning"
 

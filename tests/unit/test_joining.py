@@ -53,7 +53,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, *answers: KafkaError | int) -> int:
     """How often such brokers are asked."""
     admin = Admin(*answers)
     monkeypatch.setattr(joining, "AIOKafkaAdminClient", lambda **_: admin)
-    asyncio.run(meet_coordinator(Settings(group="shop")))
+    asyncio.run(meet_coordinator(Settings(group="shop"), stops=lambda: False))
     assert admin.closed
     return admin.asked
 
@@ -70,6 +70,13 @@ def test_a_coordinator_that_comes_later_is_waited_for(monkeypatch: pytest.Monkey
 def test_a_coordinator_that_never_comes_is_waited_for_no_longer_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "COORDINATOR_S", 0.05)
     assert asked(monkeypatch, AWAY) > 1
+
+
+def test_a_worker_that_is_told_to_stop_waits_for_no_coordinator(monkeypatch: pytest.MonkeyPatch) -> None:
+    admin = Admin(AWAY)
+    monkeypatch.setattr(joining, "AIOKafkaAdminClient", lambda **_: admin)
+    asyncio.run(meet_coordinator(Settings(group="shop"), stops=lambda: admin.asked == 3))
+    assert (admin.asked, admin.closed) == (3, True)
 
 
 def test_another_failure_is_left_to_the_consumer_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,10 @@
 """Receipts of a share of all placements: which ones, and that nothing else goes by it."""
 
 import msgspec
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from scoring.ids import id64s
 from streams.cli import app
 from streams.receipts import kept
 from streams.step import Effects
@@ -12,6 +12,7 @@ from streams.wire import Decision
 from tests.unit.slices import log_records, new_state, placements, run, step_of
 
 NAMES = [f"0-{n:x}-{n * n:x}-ab" for n in range(20_000)]
+IDS = id64s(NAMES)
 
 
 def receipts(effects: Effects) -> list[str]:
@@ -32,21 +33,21 @@ def test_a_share_of_placements_leaves_receipts_and_all_else_is_as_it_was(share: 
         assert few.messages | {"decisions": []} == whole.messages | {"decisions": []}
         names = receipts(whole)
         assert names == [placement.placement_id for placement in placements(whole).values()]
-        assert receipts(few) == [name for name, drawn in zip(names, kept(names, share), strict=True) if drawn]
+        assert receipts(few) == [name for name, drawn in zip(names, kept(id64s(names), share), strict=True) if drawn]
     counts = [sum(len(each.messages["decisions"]) for each in one) for one in (some, every)]
     assert counts[0] == pytest.approx(share * counts[1], abs=25)
     assert counts[1] > 80
 
 
 def test_who_leaves_a_receipt_goes_by_the_placements_name_alone() -> None:
-    few, more = kept(NAMES, 0.05), kept(NAMES, 0.5)
+    few, more = kept(IDS, 0.05), kept(IDS, 0.5)
     assert few.mean() == pytest.approx(0.05, abs=0.01)
     assert more.mean() == pytest.approx(0.5, abs=0.02)
     assert more[few].all()
-    assert kept(NAMES[::-1], 0.5)[::-1].tolist() == more.tolist()
-    assert kept(NAMES, 1.0).all()
-    assert not kept(NAMES, 0.0).any()
-    assert kept([], 0.5).tolist() == np.zeros(0, dtype=bool).tolist()
+    assert kept(IDS[::-1], 0.5)[::-1].tolist() == more.tolist()
+    assert kept(IDS, 1.0).all()
+    assert not kept(IDS, 0.0).any()
+    assert kept(IDS[:0], 0.5).shape == (0,)
 
 
 def test_a_person_whose_placement_leaves_no_receipt_is_no_guest() -> None:

@@ -11,44 +11,24 @@ from itertools import compress
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from scoring.assignment import BOTH, OUTSIDE
-from scoring.ids import EMPTY, MISSING, IdMap, id64, id64s
+from scoring.ids import MISSING, id64, id64s
 from scoring.policies import arms_of
 from scoring.rows import Rows
-from scoring.trial import SUMS
 from streams.control_wire import Allocation, Consent, ExperimentSetting
 from streams.experiments.duels import Credits, Drafted, side_of
+from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS, USERS_MAX, Ids, Ints, People, counted, ids_of
 from streams.experiments.registry import definition, shared_number
-from streams.experiments.watched import FROM_IMPRESSIONS, Watched
+from streams.experiments.watched import Watched
 from streams.oldest import give_up_oldest
 from streams.privacy.consent import Gate, Verdict, Watermarks
 from streams.privacy.requests import Request
 from streams.wire import UNREADABLE, Consented, Id, SlotNumber, TimeMs
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-USERS_MAX = 2_000_000
-"""Users watched: 190 bytes each, and 100 for every experiment. Later ones count nowhere, and that is counted."""
 ADS_MAX = 1_000_000
 REPEATS_MAX = 100_000
 """Impressions whose repeats are known: a producer's come within a few events, of which another's are in between."""
-_FIRST_SLAB = 1_024
-_OF_ROW = {
-    "impressions": ("impressions", 1.0),
-    "clicks": ("answered_clicks", 1.0),
-    "conversions": ("answered_purchases", 1.0),
-    "revenue_micros": ("answered_value_micros", 1.0),
-    "viewed_s": ("answered_viewed_cs", 1e-2),
-}
-"""What is summed, by the row's counters and their unit: of what people do, what answers an impression."""
-FROM_ROWS = [SUMS.index(name) for name in _OF_ROW]
-"""Sums that users' rows tell; the others but the first, impressions do."""
-ROUNDING = 0.5
-"""By less a sum of counters that never fell may seem to have fallen: seconds have fractions."""
-_SWITCHES, _SHOWN = FROM_IMPRESSIONS
 
 
 class _Shown(msgspec.Struct):
@@ -83,21 +63,11 @@ class Referee:
     """
 
     def __init__(self, users_max: int = USERS_MAX, gate: Gate | None = None) -> None:
-        self._users_max = users_max
         self._gate = gate or Gate()
         self.settled = 0
         """Offset on the control topic up to which people's requests have been met."""
-        self._places = IdMap()
-        self._free: list[int] = []
-        """Places of people who have left."""
+        self.people = People(users_max)
         self._categories: dict[str, int] = {}
-        self.ids = np.zeros(_FIRST_SLAB, dtype=np.uint64)
-        self.users = 0
-        self.totals = np.zeros((_FIRST_SLAB, len(SUMS)))
-        self.gone = np.zeros((_FIRST_SLAB, len(FROM_ROWS)))
-        """What users' rows had counted that are no more: who is forgotten and comes back begins with a new row."""
-        self.category = np.zeros(_FIRST_SLAB, dtype=np.uint64)
-        self.seen = np.zeros(_FIRST_SLAB, dtype=np.bool_)
         self.watched: dict[int, Watched] = {}
         self._over: dict[int, str] = {}
         """Experiments that had ended before they could be watched, by number: their placements may still be read."""
@@ -105,7 +75,6 @@ class Referee:
         self.credits = Credits()
         self.latest: dict[int, None] = {}
         """Impressions by their event's 64-bit id, `REPEATS_MAX` of them at most, oldest first."""
-        self.unwatched_users = 0
         self.malformed = 0
 
     def _going_on(self) -> list[Watched]:
@@ -138,7 +107,7 @@ class Referee:
             self._over[setting.number] = setting.experiment
         elif setting.status == "running":
             self.watched[setting.number] = Watched.of(setting)
-            self.watched[setting.number].grow(len(self.ids))
+            self.watched[setting.number].grow(self.people.room)
             if (told := self._allocations.get(setting.experiment)) is not None:
                 self.allocate(told)
 
@@ -189,7 +158,7 @@ class Referee:
         shown = [one for one in shown if self._may_count(one) and not self._is_repeat(id64(one.event_id))]
         if not shown:
             return
-        places = self._places_of(id64s([one.user_id for one in shown]))
+        places = self._places(id64s([one.user_id for one in shown]))
         for one, place in zip(shown, places.tolist(), strict=True):
             if place == MISSING:
                 continue
@@ -202,7 +171,7 @@ class Referee:
                 elif arm == BOTH and one.slot is not None:
                     drafted = Drafted(number, place, side_of(one.placement_id or "", one.slot))
                     self.credits.show(watched.duel, id64(one.event_id), drafted)
-            self._count(place, self._categories.get(one.ad_id, 0))
+            self.people.show(place, self._categories.get(one.ad_id, 0))
 
     def _may_count(self, shown: _Shown) -> bool:
         """Whether the person may be in the books: else nothing of them is kept, and no row tells of them."""
@@ -215,13 +184,6 @@ class Referee:
         self.latest[event] = None
         give_up_oldest(self.latest, REPEATS_MAX)
         return False
-
-    def _count(self, place: int, category: int) -> None:
-        """Count an impression, and whether its ``category`` is another than the last; 0 is none that is known."""
-        last = int(self.category[place])
-        self.totals[place, _SHOWN] += 1
-        self.totals[place, _SWITCHES] += 0 not in (category, last) and category != last
-        self.category[place] = category or last
 
     def take_outcomes(self, values: Iterable[bytes | None]) -> None:
         """Learn what came of impressions, each once and filtered as the engine filters; for interleaved rankings."""
@@ -248,34 +210,54 @@ class Referee:
             return
         watched.exposed_arm[place] = arm
         watched.exposed_ms[place] = time_ms
-        watched.exposed_after[place] = self.totals[place, FROM_IMPRESSIONS]
+        watched.exposed_after[place] = self.people.totals[place, FROM_IMPRESSIONS]
 
     def take_rows(self, users: Sequence[bytes], rows: Rows) -> None:
         """Take users' new rows, each user once: exposures that they hold begin to count, then come the new totals."""
-        if self.erased.until_ms:  # rows of before, of people who have asked to be forgotten
-            kept = [row_ms > self.erased.of(user) for user, row_ms in zip(users, rows["time_ms"].tolist(), strict=True)]
-            users, rows = [*compress(users, kept)], rows[kept]
-        places = self._places_of(id64s([user.decode(errors="replace") for user in users]))
+        if self.erased.until_ms:
+            users, rows = self._since_erased(users, rows)
+        people, places = self.people, self._places(ids_of(users))
         held = places != MISSING
         places, rows = places[held], rows[held]
-        now = self.totals[places]
+        now = people.totals[places]
         now[:, 0] = 1.0
-        now[:, FROM_ROWS] = self._lifetime(places, np.stack([rows[of] * by for of, by in _OF_ROW.values()], axis=1))
+        now[:, FROM_ROWS] = people.lifetime(places, counted(rows))
         # Whose past was not seen counts from here: all that the row holds came before.
-        strangers = ~self.seen[places] & (rows["impressions"] > 1)
-        self.totals[places[strangers]] = now[strangers]
-        self.seen[places] = True
+        strangers = ~people.seen[places] & (rows["impressions"] > 1)
+        people.totals[places[strangers]] = now[strangers]
+        people.seen[places] = True
         for watched in self._going_on():
             begins = (watched.exposed_arm[places] != OUTSIDE) & (rows["time_ms"] >= watched.exposed_ms[places])
             at = places[begins]
             if len(at):
                 arms = watched.exposed_arm[at].astype(np.int64)
-                new = watched.trial.expose(at, arms, self.totals[: self.users])
+                new = watched.trial.expose(at, arms, people.totals[: people.number])
                 watched.trial.before[new[:, None], FROM_IMPRESSIONS] = watched.exposed_after[new]
                 watched.exposed_arm[at] = OUTSIDE
-        self.totals[places] = now
+        people.totals[places] = now
+
+    def _places(self, ids: Ids) -> Ints:
+        """Places of people, and room for them in every experiment."""
+        places = self.people.places(ids)
+        for watched in self._going_on():
+            watched.grow(self.people.room)
+        return places
 
     # --- who leaves ----------------------------------------------------------------------------------------
+
+    def _since_erased(self, users: Sequence[bytes], rows: Rows) -> tuple[Sequence[bytes], Rows]:
+        """Without rows of before, of people who have asked to be forgotten.
+
+        Whose row begins anew leaves first: who asks and comes back within a slice has no tombstone.
+        """
+        until_ms = np.array([self.erased.of(user) for user in users], dtype=np.int64)
+        kept = rows["time_ms"] > until_ms
+        users, rows = [*compress(users, kept)], rows[kept]
+        places = self.people.known(ids_of(users))
+        fell = (places != MISSING) & (until_ms[kept] >= 0)
+        fell[fell] = self.people.fell(places[fell], counted(rows[fell]))
+        self.forget([*compress(users, fell)])
+        return users, rows
 
     @property
     def erased(self) -> Watermarks:
@@ -301,66 +283,12 @@ class Referee:
 
     def forget(self, users: Sequence[bytes]) -> None:
         """Let people leave the books of every experiment, as if they had never come."""
-        ids = np.unique(id64s([user.decode(errors="replace") for user in users]))
-        places = self._places.get(ids)
-        ids, places = ids[places != MISSING], places[places != MISSING]
+        places = self.people.forget(ids_of(users))
         if not len(places):
             return
-        for of in (self.ids, self.totals, self.gone, self.category, self.seen):
-            of[places] = 0
         for watched in self._going_on():
             watched.forget(places)
         self.credits.forget(set(places.tolist()))
-        self._free += places.tolist()
-        for user in ids.tolist():
-            self._places.set(user, MISSING)
-        if len(self._places) > 2 * self.users + _FIRST_SLAB:
-            self._index()
-
-    def _lifetime(self, places: Ints, counted: Floats) -> Floats:
-        """What users have done in all, of what their rows have ``counted [N, columns]``.
-
-        Counters only grow: a row with less is a new one, of a user who was erased, or idle, and came back.
-        """
-        known = self.totals[places][:, FROM_ROWS]
-        anew = self.seen[places] & (counted + self.gone[places] < known - ROUNDING).any(axis=1)
-        self.gone[places[anew]] = known[anew]
-        found: Floats = counted + self.gone[places]
-        return found
-
-    def _places_of(self, ids: npt.NDArray[np.uint64]) -> Ints:
-        """Places of users, new ones given the next; `MISSING` beyond the bound."""
-        places = self._places.get(ids)
-        for at in np.flatnonzero(places == MISSING).tolist():
-            places[at] = self._place(int(ids[at]))
-        return places
-
-    def _place(self, user: int) -> int:
-        place = int(self._places.get(np.array([user], dtype=np.uint64))[0])
-        if place != MISSING:
-            return place
-        if not self._free and self.users >= self._users_max:
-            self.unwatched_users += 1
-            return MISSING
-        if self._free:
-            place = self._free.pop()
-        else:
-            place, self.users = self.users, self.users + 1
-            if place == len(self.ids):
-                self._grow()
-        self.ids[place] = user
-        self._places.set(user, place)
-        return place
-
-    def _grow(self) -> None:
-        more = max(len(self.ids), _FIRST_SLAB)
-        self.ids = np.concatenate([self.ids, np.zeros(more, dtype=np.uint64)])
-        self.totals = np.concatenate([self.totals, np.zeros((more, len(SUMS)))])
-        self.gone = np.concatenate([self.gone, np.zeros((more, len(FROM_ROWS)))])
-        self.category = np.concatenate([self.category, np.zeros(more, dtype=np.uint64)])
-        self.seen = np.concatenate([self.seen, np.zeros(more, dtype=np.bool_)])
-        for watched in self._going_on():
-            watched.grow(len(self.ids))
 
     # --- what it shows -------------------------------------------------------------------------------------
 
@@ -372,26 +300,8 @@ class Referee:
         for watched in self.watched.values():
             if watched.setting.status == "running":
                 watched.score = watched.duel.score() if watched.duel else None
-                cohort = watched.experiment.cohort(self.ids[: self.users]) if watched.allocation else None
-                watched.last = watched.trial.look(self.totals[: self.users], cohort)
+                cohort = (
+                    watched.experiment.cohort(self.people.ids[: self.people.number]) if watched.allocation else None
+                )
+                watched.last = watched.trial.look(self.people.totals[: self.people.number], cohort)
         return [self.watched[number] for number in sorted(self.watched) if self.watched[number].last is not None]
-
-    def restore(
-        self,
-        ids: npt.NDArray[np.uint64],
-        totals: Floats,
-        gone: Floats,
-        category: npt.NDArray[np.uint64],
-        seen: npt.NDArray[np.bool_],
-    ) -> None:
-        """Take back users as they were saved: ``ids, category, seen [U]``, ``totals [U, sums]``, ``gone [U, 5]``."""
-        self.ids, self.totals, self.gone, self.category, self.seen = ids, totals, gone, category, seen
-        self.users = len(ids)
-        self._free = np.flatnonzero(ids == EMPTY).tolist()
-        self._index()
-
-    def _index(self) -> None:
-        """Make the map of places anew: it gives up no id by itself."""
-        self._places = IdMap(max(self.users, _FIRST_SLAB))
-        for place in np.flatnonzero(self.ids[: self.users] != EMPTY).tolist():
-            self._places.set(int(self.ids[place]), place)

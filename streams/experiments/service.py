@@ -197,6 +197,7 @@ class RefereeService:
                     newest[user] = value
                 elif self._referee.erased.of(user) >= 0:  # by request: who is idle leaves what was seen
                     forgotten.append(user)
+                    newest.pop(user, None)  # of before, however late the request was dated
             self._referee.forget(forgotten)
             try:
                 rows = decode_rows(newest.values())

@@ -18,9 +18,10 @@ from scoring.interleaving import Duel, Preference, Score
 from scoring.trial import SUMS, Difference, Look, Trial
 from streams.control_wire import ExperimentSetting
 from streams.experiments.duels import Drafted
-from streams.experiments.referee import FROM_ROWS, Referee
+from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS
+from streams.experiments.referee import Referee
 from streams.experiments.registry import definition
-from streams.experiments.watched import FROM_IMPRESSIONS, Watched
+from streams.experiments.watched import Watched
 
 VERSION = 3
 """Files of former versions are read. In one of version 1 sums are of all that people did, of impressions or not; those
@@ -51,13 +52,13 @@ def alone(file: Path) -> Iterator[None]:
 
 def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], ids: Mapping[str, str]) -> None:
     """Write the file; a crash leaves the former one."""
-    users = referee.users
+    people, users = referee.people, referee.people.number
     arrays = {
-        "ids": referee.ids[:users],
-        "totals": referee.totals[:users],
-        "gone": referee.gone[:users],
-        "category": referee.category[:users],
-        "seen": referee.seen[:users],
+        "ids": people.ids[:users],
+        "totals": people.totals[:users],
+        "gone": people.gone[:users],
+        "category": people.category[:users],
+        "seen": people.seen[:users],
     }
     experiments = {}
     for number, watched in referee.watched.items():
@@ -91,7 +92,7 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
         "offsets": [[topic, partition, offset] for (topic, partition), offset in offsets.items()],
         "topics": dict(ids),
         "experiments": experiments,
-        "unwatched_users": referee.unwatched_users,
+        "unwatched_users": people.unwatched,
         "malformed": referee.malformed,
         "settled": referee.settled,
     }
@@ -121,7 +122,7 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
                 saved = _of_version_1(saved, experiments)
             if about["version"] < VERSION:
                 _of_version_2(saved, experiments)
-        referee.restore(saved["ids"], saved["totals"], saved["gone"], saved["category"], saved["seen"])
+        referee.people.restore(saved["ids"], saved["totals"], saved["gone"], saved["category"], saved["seen"])
         referee.latest = dict.fromkeys(saved["latest"].tolist())
         for event, *drafted in saved["pending"].reshape(-1, 4).tolist() if "pending" in saved else []:
             referee.credits.pending[event] = Drafted(*drafted)
@@ -133,7 +134,7 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
             referee.settled = about["settled"]
     except _UNREADABLE as error:
         raise StoreError(f"{file} cannot be read ({error}); delete it to start anew from the topics") from error
-    referee.unwatched_users, referee.malformed = about["unwatched_users"], about["malformed"]
+    referee.people.unwatched, referee.malformed = about["unwatched_users"], about["malformed"]
     offsets = {(topic, partition): offset for topic, partition, offset in about["offsets"]}
     return offsets, about.get("topics", {})
 

@@ -10,15 +10,10 @@ import numpy.typing as npt
 from scoring.allocation import allocation
 from scoring.assignment import OUTSIDE, Experiment
 from scoring.interleaving import Duel, Score
-from scoring.trial import SUMS, Look, Trial
+from scoring.trial import Look, Trial
 from streams.control_wire import Allocation, ExperimentSetting
+from streams.experiments.people import FROM_IMPRESSIONS, Floats, Ints
 from streams.experiments.registry import definition, next_cohort
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-FROM_IMPRESSIONS = [SUMS.index(name) for name in ("switches", "shown")]
-"""Sums that impressions tell themselves."""
 
 
 @dataclass
@@ -78,6 +73,8 @@ class Watched:
     def grow(self, users: int) -> None:
         """Room for ``users``."""
         more = users - len(self.exposed_arm)
+        if more <= 0:
+            return
         self.exposed_arm = np.concatenate([self.exposed_arm, np.full(more, OUTSIDE, dtype=np.int8)])
         self.exposed_ms = np.concatenate([self.exposed_ms, np.zeros(more, dtype=np.int64)])
         self.exposed_after = np.concatenate([self.exposed_after, np.zeros((more, len(FROM_IMPRESSIONS)))])

@@ -8,10 +8,15 @@ from streams.control_wire import Consent, Erasure
 from streams.privacy.consent import Watermarks
 
 Request = Consent | Erasure
+_Kind = tuple[str, type[Request], bool]
+"""Whose it is, what it is and whether it grants something."""
 
 
 class Requests:
     """What people have asked for on the control topic, by lane, in its order; of each user and kind the newest.
+
+    A consent is another kind than a refusal, which it does not undo: what was held until then is to be forgotten
+    though both come at once.
 
     A lane follows by offset: between two slices it settles what has come since, and its lane row says how far it is.
     """
@@ -21,7 +26,7 @@ class Requests:
         self.answers = control.all(Consent)
         """Standing answers by user."""
         self._partition_of = partition_of
-        self._of_lane: dict[int, dict[tuple[type[Request], str], tuple[int, Request]]] = {}
+        self._of_lane: dict[int, dict[_Kind, tuple[int, Request]]] = {}
         self._newest: dict[int, int] = {}
         control.on(Consent, lambda user, answer: self._note(Consent, user, answer))
         control.on(Erasure, lambda user, erasure: self._note(Erasure, user, erasure))
@@ -29,10 +34,14 @@ class Requests:
     def _note(self, kind: type[Request], user: str, request: Request | None) -> None:
         lane = self._partition_of(user.encode())
         requests = self._of_lane.setdefault(lane, {})
-        requests.pop((kind, user), None)
-        if request is not None:
-            self._newest[lane] = self.control.next_offset - 1
-            requests[kind, user] = self._newest[lane], request
+        if request is None:
+            for granted in (False, True):
+                requests.pop((user, kind, granted), None)
+            return
+        of = user, kind, isinstance(request, Consent) and request.granted
+        requests.pop(of, None)  # it comes last now
+        self._newest[lane] = self.control.next_offset - 1
+        requests[of] = self._newest[lane], request
 
     def waits(self, lane: int, offset: int) -> bool:
         """Whether there are requests for ``lane`` from ``offset`` on. Safe to ask from any thread."""

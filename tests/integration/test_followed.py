@@ -114,6 +114,6 @@ def test_a_referee_whose_ads_were_made_anew_goes_on_from_its_file_when_it_is_sta
         with pytest.raises(RefereeError, match=r"ads: deleted or made anew.*start the referee again"):
             await made_anew(shop, "ads", task)
         await again.run(follow=False)
-        assert again._referee.users == 1
+        assert again._referee.people.number == 1
 
     play(scenario)

@@ -13,14 +13,12 @@ from scoring.engine import Engine
 from scoring.examination import assumed
 from scoring.rows import RowStore
 from streams.audit import State, compare
-from streams.control import Control
 from streams.control_wire import Consent, Erasure
 from streams.privacy.consent import ERASED_KEY, Gate, Verdict, Watermarks
-from streams.privacy.requests import Requests
 from streams.step import Effects, LaneState, _tombstones
 from streams.wire import Placement
 from tests.builders import START_MS, Record, click, entry, impression, record, records
-from tests.unit.consenting import DAY_MS, Bench, erasure, grant, opened, refusal, told
+from tests.unit.consenting import DAY_MS, Bench, erasure, grant, opened, refusal
 from tests.unit.slices import slice_of
 
 
@@ -252,6 +250,14 @@ def test_who_agrees_again_after_an_erasure_is_remembered_from_then_on_though_bot
     assert (int(row["clicks"]), int(row["time_ms"])) == (1, START_MS + 11)
 
 
+def test_a_refusal_is_met_though_consent_is_given_again_before_the_lanes_next_slice(bench: Bench) -> None:
+    bench.run(records([click("a"), click("a", "ad-2")]))
+    bench.tell(refusal("a", START_MS + 5), grant("a", START_MS + 10))
+    bench.run([record(click("a", time_ms=START_MS + at), 2 + at) for at in (7, 11)])
+    row = bench.state.store.rows[bench.state.store.find(b"a")]
+    assert (int(row["clicks"]), int(row["time_ms"])) == (1, START_MS + 11)
+
+
 def test_a_request_that_is_settled_twice_forgets_twice(bench: Bench) -> None:
     bench.tell(erasure("a", START_MS + 5))
     bench.run()
@@ -281,17 +287,6 @@ def test_watermarks_survive_in_the_changelog_and_are_dropped_when_they_hold_noth
     late_ms = START_MS + bench.step.erased_kept_ms + DAY_MS
     bench.step.run(bench.state, slice_of([record(click("z", time_ms=late_ms), 1)]), late_ms)
     assert not bench.state.erased.until_ms
-
-
-def test_a_lane_hears_of_its_own_users_alone() -> None:
-    control = Control()
-    requests = Requests(control, lambda user: user[0] % 2)
-    control.take([told(erasure(user), offset) for offset, user in enumerate("abc")])
-    assert requests.since(0, 0) == [erasure("b")]
-    assert requests.since(1, 0) == [erasure("a"), erasure("c")]
-    assert requests.since(1, 1) == [erasure("c")]
-    assert requests.waits(0, 1)
-    assert not requests.waits(0, 2)
 
 
 # --- invariants ----------------------------------------------------------------------------------------------

@@ -275,7 +275,7 @@ def test_users_beyond_the_bound_count_nowhere_and_are_counted():
     referee = Referee(users_max=2)
     referee.follow(running())
     referee.take_impressions([shown(user, 0, 5) for user in range(4)])
-    assert (referee.users, referee.unwatched_users) == (2, 2)
+    assert (referee.people.number, referee.people.unwatched) == (2, 2)
 
 
 def played(seed: int, *, users: int = 400, rates=(0.5, 0.2)) -> Referee:
@@ -382,7 +382,7 @@ def test_a_referee_that_starts_again_goes_on_with_the_same_evidence(tmp_path):
     assert again.watched[1].trial.evidence == referee.watched[1].trial.evidence
     for one in (referee, again):
         one.take_rows([b"u399", b"new"], np.concatenate([row(100, 50, 25), row(100, 1, 0)]))
-    np.testing.assert_array_equal(again.totals[: again.users], referee.totals[: referee.users])
+    np.testing.assert_array_equal(*(one.people.totals[: one.people.number] for one in (again, referee)))
     assert again.look()[0].last.values == referee.look()[0].last.values
 
 

@@ -82,7 +82,7 @@ def test_impressions_of_one_placement_all_count_in_whatever_order_they_come() ->
     referee.take_impressions([shown(1, 0, time_ms) for time_ms in (12, 10, 11)])
     referee.take_rows([b"u1"], row(12, 3, 0))
     (watched,) = referee.look()
-    assert referee.totals[0, SUMS.index("shown")] == 3
+    assert referee.people.totals[0, SUMS.index("shown")] == 3
     assert watched.trial.before[0, SUMS.index("shown")] == 0
 
 
@@ -122,7 +122,7 @@ def test_a_referee_that_had_seen_nobody_goes_on_after_a_restart(tmp_path: Path) 
     referee.follow(running())
     again = restarted(referee, tmp_path)
     again.take_impressions([shown(user, 0, 10) for user in range(1_500)])
-    assert again.users == 1_500
+    assert again.people.number == 1_500
 
 
 def test_a_user_who_was_forgotten_and_comes_back_keeps_what_they_did_in_the_experiment(tmp_path: Path) -> None:
@@ -242,9 +242,9 @@ def test_a_file_of_the_former_version_is_read(tmp_path: Path) -> None:
     assert after is not None
     assert after.values["ctr"] == before.values["ctr"]
     again.take_impressions([shown(1, 0, 99)])
-    known = again.totals[again.ids == id64("u1")][0]
+    known = again.people.totals[again.people.ids == id64("u1")][0]
     again.take_rows([b"u1"], row(99, 99, 1))  # of rows' former layout nothing answered an impression
-    counted = again.totals[again.ids == id64("u1")][0]
+    counted = again.people.totals[again.people.ids == id64("u1")][0]
     assert counted[SUMS.index("impressions")] == 99
     assert counted[SUMS.index("clicks")] == known[SUMS.index("clicks")] + 1
 

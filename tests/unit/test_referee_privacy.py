@@ -97,12 +97,12 @@ class Books:
     def held(self) -> list[str]:
         """Where there is anything of ``u1``."""
         referee, (metrics, turns) = self.referee, (self.referee.watched[number] for number in (1, 2))
-        places = np.flatnonzero(referee.ids == id64("u1")).tolist()
+        places = np.flatnonzero(referee.people.ids == id64("u1")).tolist()
         (look,) = (one.last for one in referee.look() if one.setting.number == 1 and one.last is not None)
         assert turns.score is not None
         found = {
             "an id": places,
-            "sums": referee.totals.sum() - referee.totals[referee.ids == id64("other")].sum(),
+            "sums": referee.people.totals.sum() - referee.people.totals[referee.people.ids == id64("other")].sum(),
             "an arm": look.users.sum(),
             "an exposure": (metrics.exposed_arm >= 0).sum(),
             "people of a duel": turns.score.people,
@@ -142,7 +142,7 @@ def test_who_asks_on_the_control_topic_leaves_the_books_of_metrics_and_duels(
         books.restart()
     books.referee.take_outcomes([outcome(f"both-{OLD_MS + 1}", True)])
     assert books.held() == []
-    assert books.referee.seen.sum() == 1  # somebody else is where they were
+    assert books.referee.people.seen.sum() == 1  # somebody else is where they were
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -162,17 +162,34 @@ def test_who_says_no_on_an_event_leaves_the_books_with_the_lanes_tombstone(
     assert books.held() == []
 
 
+def test_a_refusal_dated_before_the_newest_row_takes_that_row_too(tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    books.plays(OLD_MS)
+    books.change((b"u1", kept(ASKED_MS + 5, 9, 9)), watermark(b"u1", ASKED_MS), (b"u1", None))
+    assert books.held() == []
+
+
+def test_who_says_no_and_comes_back_within_a_slice_is_somebody_new(tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    books.plays(OLD_MS)
+    books.change((b"u1", kept(NEW_MS, 1, 0)), watermark(b"u1", ASKED_MS))  # no tombstone: there is a row
+    assert books.held() == ["an id", "sums"]
+    assert books.referee.people.totals[books.referee.people.ids == id64("u1")][0, :2].tolist() == [1, 1]
+    books.plays(NEW_MS + 1)
+    assert books.held() == ALL
+
+
 def test_who_was_forgotten_and_comes_back_is_somebody_new_and_stays_after_a_restart(tmp_path: Path) -> None:
     books = Books(tmp_path)
     books.plays(OLD_MS)
     books.hear(erasure("u1", ASKED_MS), refusal("u1", ASKED_MS), grant("u1", ASKED_MS + 1))
     assert books.held() == []
-    users = books.referee.users
+    users = books.referee.people.number
     books.plays(NEW_MS)
     for _ in range(2):
         assert books.held() == ALL
-        assert books.referee.totals[books.referee.ids == id64("u1")][0, 1] == 2  # nothing of what was
-        assert books.referee.users == users  # their place was free
+        assert books.referee.people.totals[books.referee.people.ids == id64("u1")][0, 1] == 2  # nothing of what was
+        assert books.referee.people.number == users  # their place was free
         books.restart()
 
 
@@ -188,9 +205,9 @@ def test_whoever_comes_next_to_the_place_of_who_left_has_it_alone_and_empty(tmp_
         books.change((name.encode(), kept(NEW_MS, 1, 0)))
     books.referee.take_impressions([shown(at, 1, NEW_MS + 1, ad="ad-2") for at in (2, 3)])
     for name in ("u2", "u3"):
-        sums = books.referee.totals[books.referee.ids == id64(name)]
+        sums = books.referee.people.totals[books.referee.people.ids == id64(name)]
         assert sums.sum(axis=1).tolist() == [1 + 1 + 1]  # one person, one impression that a row told, and one shown
-    assert books.referee.users == 3
+    assert books.referee.people.number == 3
 
 
 def test_a_consent_given_again_counts_from_its_own_time_on(tmp_path: Path) -> None:
@@ -213,7 +230,7 @@ def test_a_referee_that_may_hold_nobody_more_takes_in_who_comes_after_somebody_l
     load(tmp_path / "x.npz", again := Referee(users_max=1))
     for each in (referee, again):
         each.take_rows([b"u2"], row(OLD_MS, 1, 0))
-        assert (each.ids[: each.users].tolist(), each.unwatched_users) == ([id64("u2")], 0)
+        assert (each.people.ids[: each.people.number].tolist(), each.people.unwatched) == ([id64("u2")], 0)
 
 
 def test_the_map_of_people_holds_no_more_than_twice_who_is_there(tmp_path: Path) -> None:
@@ -221,7 +238,7 @@ def test_the_map_of_people_holds_no_more_than_twice_who_is_there(tmp_path: Path)
     for at in range(3_000):
         referee.take_rows([user := f"u{at}".encode()], row(OLD_MS, 1, 0))
         referee.forget([user])
-    assert (referee.users, len(referee._places) < 1_100) == (1, True)
+    assert (referee.people.number, len(referee.people._places) < 1_100) == (1, True)
 
 
 def test_who_consents_and_has_asked_for_nothing_else_stays_in_the_books(tmp_path: Path) -> None:
@@ -230,7 +247,7 @@ def test_who_consents_and_has_asked_for_nothing_else_stays_in_the_books(tmp_path
     books.hear(grant("u1", NEW_MS))
     assert books.held() == ALL
     books.change((b"u1", kept(ASKED_MS + 1, 3, 2)))
-    assert books.referee.totals[books.referee.ids == id64("u1")][0, 1] == 3
+    assert books.referee.people.totals[books.referee.people.ids == id64("u1")][0, 1] == 3
 
 
 def test_a_row_and_an_impression_of_the_moment_up_to_which_all_is_forgotten_are_passed_over(tmp_path: Path) -> None:

@@ -367,7 +367,7 @@ def test_an_experiment_that_is_rolled_back_keeps_none_of_its_people_in_the_file(
 
     load(shop.service.file, referee := Referee())
     over = referee.watched[RUNNING.number]
-    assert (referee.users, over.setting.reason, shop.reported) == (1, "warmer costs too much", ["stopped"])
+    assert (referee.people.number, over.setting.reason, shop.reported) == (1, "warmer costs too much", ["stopped"])
     assert len(over.exposed_arm) == len(over.trial.arm) == 0
     assert over.last is not None
 

@@ -1,7 +1,7 @@
 """One record of each kind, as the AsyncAPI document shows it."""
 
 from streams import control_wire, wire
-from streams.experiments import report
+from streams.experiments import findings, report
 
 TIME_MS = 1_700_000_000_000
 
@@ -139,6 +139,7 @@ EXPERIMENT_REPORT = report.ExperimentReport(
     time_ms=TIME_MS,
     primary="ctr",
     verdict="no difference is certain yet",
+    finding=findings.Finding(code="open", first="as-is", metric="ctr"),
     split_p_value=1.0,
     crossed_users=0,
     arms=(

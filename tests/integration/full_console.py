@@ -14,6 +14,7 @@ from streams.console.tastes import Taste
 from streams.console.trials import Band, TrialState
 from streams.console.why import Attention, Lost, Named, Past, Why, Won
 from streams.control_wire import Drift
+from streams.experiments.findings import Finding
 from streams.experiments.report import Against, ArmReport, ExperimentReport
 from streams.lag.arithmetic import Status
 from tests.builders import START_MS
@@ -53,9 +54,10 @@ def trial() -> TrialState:
         ArmReport(arm="as-is", users=4_021, metrics={"ctr": 0.0512}),
         ArmReport(arm="warmer", users=3_987, metrics={"ctr": 0.0533}, against_first={"ctr": against}),
     )
+    shows = Finding(code="open", first="as-is", metric="ctr")
     report = ExperimentReport(
         experiment="warmth", number=1, status="running", time_ms=START_MS, primary="ctr", split_p_value=0.7,
-        verdict="Not decided yet: the interval holds 0.", crossed_users=0, arms=arms,
+        verdict=shows.sentence, finding=shows, crossed_users=0, arms=arms,
     )  # fmt: skip
     wide = [0.04 / math.sqrt(at) for at in range(1, 61)]
     return TrialState(

@@ -17,7 +17,7 @@ from streams.console.clicks import Accuracy, ModelQuality
 from streams.console.refused import Refused
 from streams.console.why import Reason
 from streams.control_wire import Drift, Metric
-from streams.experiments.report import PREFERENCE
+from streams.experiments.findings import PREFERENCE, SENTENCES
 from streams.lag.arithmetic import Status
 from streams.lag.board import GroupLag, Report
 from streams.lag.monitor import News
@@ -150,6 +150,7 @@ def test_whatever_the_page_says_is_in_the_dictionaries() -> None:
     keys |= {f"status.{status}" for status in Status} | {f"kind.{kind.name.lower()}" for kind in Kind}
     keys |= {f"lost.{reason}" for reason in get_args(Reason)}
     keys |= {f"metric.{metric}" for metric in (*get_args(Metric), PREFERENCE)}
+    keys |= {f"finding.{code}" for code in SENTENCES}
     keys |= {f"of.{one}" for one in get_args(Tone.__annotations__["of"])}
     fields = {name: get_args(kind) for name, kind in Drift.__annotations__.items()}
     keys |= {f"detector.{one}" for one in fields["detector"]} | {f"answer.{one}" for one in fields["answer"]}
@@ -157,6 +158,12 @@ def test_whatever_the_page_says_is_in_the_dictionaries() -> None:
         columns = re.findall(r'\["(\w+)", (?:true|false)\]', sources[f"{name}.js"])
         keys |= {f"{prefix}.{column}" for column in columns if name != "models" or f"models.{column}" in words("en")}
     assert keys <= words("en").keys(), sorted(keys - words("en").keys())
+
+
+def test_what_an_experiment_shows_is_said_of_the_same_arms_on_the_page_and_by_the_commands() -> None:
+    for code, sentence in SENTENCES.items():
+        assert words("en")[f"finding.{code}"] == sentence
+        assert set(re.findall(r"{(\w+)}", words("zh")[f"finding.{code}"])) == set(re.findall(r"{(\w+)}", sentence))
 
 
 def test_the_vendored_library_is_the_one_that_is_written_down() -> None:

@@ -10,6 +10,7 @@ from scoring.policies import Experiments, Policy, arm_tag
 from scoring.rows import ROW
 from streams.control import Control
 from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail, ModelStatus, PushedModel
+from streams.experiments.findings import trial_finding
 from streams.experiments.referee import Referee
 from streams.experiments.registry import (
     MODELS_MAX,
@@ -25,7 +26,7 @@ from streams.experiments.registry import (
     start,
     stop,
 )
-from streams.experiments.report import breached, decode_report, encode_report, report, verdict
+from streams.experiments.report import breached, decode_report, encode_report, report
 from streams.experiments.store import StoreError, load, save
 from streams.wire import encode_json
 from tests.builders import Record
@@ -297,9 +298,9 @@ def test_an_arm_that_loses_more_than_a_guardrail_allows_ends_the_experiment():
     why = breached(watched.setting, watched.last)
     assert why is not None
     assert "guardrail ctr: warmer loses" in why
-    assert "as-is is better than every other arm in ctr" in verdict(watched.setting, watched.last)
+    assert "as-is is better than every other arm in ctr" in trial_finding(watched.setting, watched.last).sentence
     ended = stop(watched.setting, why, 9)
-    assert verdict(ended, watched.last) == f"stopped: {why}"
+    assert trial_finding(ended, watched.last).sentence == f"stopped: {why}"
     told = report(ended, watched.last, 9)
     assert decode_report(encode_report(told)) == told
     assert told.arms[1].against_first["ctr"].high < 0
@@ -344,7 +345,7 @@ def test_a_bandits_next_cohort_goes_to_the_arm_that_did_better_and_outlasts_a_re
 def test_arms_that_are_alike_break_nothing():
     (watched,) = played(2, rates=(0.3, 0.3)).look()
     assert breached(watched.setting, watched.last) is None
-    assert verdict(watched.setting, watched.last) == "no difference is certain yet"
+    assert trial_finding(watched.setting, watched.last).sentence == "no difference is certain yet"
 
 
 def test_a_loss_beyond_a_guardrail_that_is_not_sure_ends_nothing():
@@ -368,7 +369,7 @@ def test_an_arm_that_loses_its_users_is_not_believed():
     referee.take_impressions([shown(user, int(user > 500), 10) for user in range(600)])
     referee.take_rows(names, np.concatenate([row(10, 1, 0)] * 600))
     (watched,) = referee.look()
-    assert "do not have their shares" in verdict(watched.setting, watched.last)
+    assert "do not have their shares" in trial_finding(watched.setting, watched.last).sentence
 
 
 def test_a_referee_that_starts_again_goes_on_with_the_same_evidence(tmp_path):
@@ -394,7 +395,6 @@ def test_a_file_that_is_not_the_referees_says_what_to_do(tmp_path):
 
 
 def test_a_running_message_is_the_experiment_that_the_core_runs():
-    setting = running()
-    experiment = definition(setting)
+    experiment = definition(running())
     assert experiment.shares.tolist() == [[0.5, 0.5]]
     assert experiment.arms[1].changes == {"temperature": 0.3}

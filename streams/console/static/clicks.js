@@ -8,6 +8,13 @@ const ARMS = [["arm", false], ["impressions", true], ["clicks", true], ["rate", 
 const TRIAL = [["arm", false], ["users", true], ["metric", true], ["difference", true], ["narrowing", false]];
 const label = (field) => say(`arms.${field}`);
 
+/** What an experiment shows; a referee of before has told the sentence alone. */
+function shows({ finding, verdict }) {
+  if (!finding) return verdict;
+  const by = finding.relative ? percent(finding.by, 1) : number(finding.by, 4);
+  return say(`finding.${finding.code}`, { ...finding, arms: finding.arms.join(", "), metric: say(`metric.${finding.metric}`), by });
+}
+
 export class Clicks {
   constructor() {
     this.arms = byId("arms");
@@ -47,7 +54,7 @@ export class Clicks {
   updateTrial(node, { report, bands }) {
     const [title, verdict, table] = node.children;
     put(title, say("experiments.one", { name: report.experiment, status: say(`experiments.${report.status}`), time: moment(report.time_ms) }));
-    put(verdict, report.verdict);
+    put(verdict, shows(report));
     keyed(table.tBodies[0], report.arms, (arm) => arm.arm, () => this.create(TRIAL, true), (line, arm) => {
       put(cell(line, "arm"), arm.arm, arm.arm);
       put(cell(line, "users"), number(arm.users, 0), arm.users);

@@ -1,0 +1,110 @@
+"""What an experiment shows, in a word for machines and in a sentence for whoever decides. No I/O."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from scoring.interleaving import Preference
+from scoring.trial import Difference, Look
+from streams.control_wire import ExperimentSetting
+
+SPLIT_P_MIN = 0.001
+"""Below this the arms do not have the shares that they were given: something loses users of one of them."""
+PREFERENCE = "preference"
+"""The one metric of interleaved arms: the share of the clicks that each one's picks won."""
+
+Code = Literal[
+    "stopped",
+    "unequal_shares",
+    "better",
+    "first_is_better",
+    "worse",
+    "open",
+    "too_little",
+    "preferred",
+    "neither_preferred",
+    "too_few_clicks",
+]
+SENTENCES: Mapping[Code, str] = {
+    "stopped": "stopped: {reason}",
+    "unequal_shares": "the arms do not have their shares of the users: find out why before believing anything here",
+    "better": "{arms} is better by {by} in {metric}",
+    "first_is_better": "{first} is better than every other arm in {metric}",
+    "worse": "{arms} is worse than {first} in {metric}; the others are open",
+    "open": "no difference is certain yet",
+    "too_little": "too little yet",
+    "preferred": "{arms} is preferred: its picks win {by} of the clicks",
+    "neither_preferred": "neither ranking is surely preferred yet",
+    "too_few_clicks": "too few people clicked picks of each yet",
+}
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """What an experiment shows of ``arms``, beside the ``first``, in ``metric``.
+
+    ``by``: of a better arm the difference, relative to the first arm's where ``relative``; of a preferred ranking its
+    share of the clicks. ``reason``: why it was stopped.
+    """
+
+    code: Code
+    first: str
+    metric: str
+    arms: tuple[str, ...] = ()
+    by: float | None = None
+    relative: bool = True
+    reason: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What it says, in English."""
+        by = "" if self.by is None else f"{self.by:.1%}" if self.relative else f"{self.by:.4g}"
+        told = {"first": self.first, "metric": self.metric, "reason": self.reason}
+        return SENTENCES[self.code].format(arms=", ".join(self.arms), by=by, **told)
+
+
+def trial_finding(setting: ExperimentSetting, look: Look) -> Finding:
+    """What ``look`` shows of an experiment."""
+    first, metric = setting.arms[0].arm, setting.primary
+    if (ended := _stopped(setting, metric)) is not None:
+        return ended
+    if look.split_p_value < SPLIT_P_MIN:
+        return Finding(code="unequal_shares", first=first, metric=metric)
+    found = look.differences[metric]
+    better = {at: one for at, one in found.items() if one.low > 0}
+    if better:
+        best = max(better, key=lambda at: better[at].value)
+        by, relative = _size(better[best])
+        return Finding(
+            code="better", first=first, metric=metric, arms=(setting.arms[best].arm,), by=by, relative=relative
+        )
+    worse = tuple(setting.arms[at].arm for at, one in found.items() if one.high < 0)
+    if worse:
+        code: Code = "first_is_better" if len(worse) == len(setting.arms) - 1 else "worse"
+        return Finding(code=code, first=first, metric=metric, arms=worse)
+    return Finding(code="open" if found else "too_little", first=first, metric=metric)
+
+
+def duel_finding(setting: ExperimentSetting, found: Preference | None) -> Finding:
+    """What an interleaved experiment shows; ``found`` None: too little."""
+    first, metric = setting.arms[0].arm, PREFERENCE
+    if (ended := _stopped(setting, metric)) is not None:
+        return ended
+    if found is None:
+        return Finding(code="too_few_clicks", first=first, metric=metric)
+    if found.low <= 0 <= found.high:
+        return Finding(code="neither_preferred", first=first, metric=metric)
+    preferred = setting.arms[int(found.value > 0)].arm
+    return Finding(code="preferred", first=first, metric=metric, arms=(preferred,), by=(1 + abs(found.value)) / 2)
+
+
+def _stopped(setting: ExperimentSetting, metric: str) -> Finding | None:
+    if setting.status != "stopped" or not setting.reason:
+        return None
+    return Finding(code="stopped", first=setting.arms[0].arm, metric=metric, reason=setting.reason)
+
+
+def _size(found: Difference) -> tuple[float, bool]:
+    """How large a difference is, and whether relative to the first arm's: to nothing, nothing is (NaN)."""
+    relative = found.relative == found.relative
+    return (found.relative, True) if relative else (found.value, False)

@@ -1,0 +1,88 @@
+"""What an experiment shows: one code for each case, and the sentence that it makes."""
+
+import numpy as np
+import pytest
+
+from scoring.interleaving import Preference
+from scoring.trial import Difference, Look
+from streams.control_wire import ExperimentSetting
+from streams.experiments.findings import SENTENCES, Finding, duel_finding, trial_finding
+from streams.experiments.registry import stop
+from tests.unit.test_duels import draft as duel_draft
+from tests.unit.test_experiments import running
+
+NAN = float("nan")
+
+
+def between(low: float, high: float, relative: float = 0.25) -> Difference:
+    value = (low + high) / 2
+    return Difference(value=value, low=low, high=high, relative=relative, p_value=0.5, variance_cut=0.0)
+
+
+def look(*against: Difference | None, split_p_value: float = 1.0) -> Look:
+    """Arms beside the first, None where there is too little of one."""
+    found = {at: one for at, one in enumerate(against, 1) if one is not None}
+    arms = 1 + len(against)
+    nothing = {"ctr": [0.0] * arms}
+    return Look(np.zeros(arms, dtype=np.int64), 0, split_p_value, nothing, nothing, {"ctr": found})
+
+
+def of_arms(*names: str) -> ExperimentSetting:
+    """A running experiment of these arms."""
+    setting = running()
+    arms = tuple(type(setting.arms[0])(arm=name, share=1 / len(names)) for name in names)
+    return type(setting)(**{name: getattr(setting, name) for name in setting.__struct_fields__} | {"arms": arms})
+
+
+WORSE, OPEN, BETTER, BEST = between(-0.3, -0.1), between(-0.1, 0.2), between(0.1, 0.2), between(0.3, 0.5, 0.75)
+TRIALS = {
+    "too_little": (look(None, None), "too little yet"),
+    "open": (look(OPEN, None), "no difference is certain yet"),
+    "better": (look(BETTER, BEST), "c is better by 75.0% in ctr"),
+    "worse": (look(WORSE, OPEN), "b is worse than a in ctr; the others are open"),
+    "first_is_better": (look(WORSE, WORSE), "a is better than every other arm in ctr"),
+    "unequal_shares": (look(BEST, BEST, split_p_value=0.0009), "the arms do not have their shares of the users"),
+}
+DUELS = {
+    "too_few_clicks": (None, "too few people clicked picks of each yet"),
+    "neither_preferred": (Preference(0.1, -0.1, 0.3, 0.5), "neither ranking is surely preferred yet"),
+    "preferred": (Preference(-0.2, -0.3, -0.1, 0.0), "as-is is preferred: its picks win 60.0% of the clicks"),
+}
+
+
+@pytest.mark.parametrize("code", TRIALS)
+def test_a_trial_has_one_finding_and_its_sentence(code: str) -> None:
+    seen, sentence = TRIALS[code]
+    found = trial_finding(of_arms("a", "b", "c"), seen)
+    assert (found.code, found.metric, found.first) == (code, "ctr", "a")
+    assert found.sentence.startswith(sentence)
+
+
+@pytest.mark.parametrize("code", DUELS)
+def test_a_duel_has_one_finding_and_its_sentence(code: str) -> None:
+    seen, sentence = DUELS[code]
+    found = duel_finding(duel_draft(), seen)
+    assert (found.code, found.metric) == (code, "preference")
+    assert found.sentence == sentence
+
+
+def test_whichever_ranking_wins_more_clicks_is_the_one_preferred() -> None:
+    found = duel_finding(duel_draft(), Preference(0.2, 0.1, 0.3, 0.0))
+    assert (found.arms, found.by) == (("warmer",), pytest.approx(0.6))
+
+
+def test_an_end_is_told_before_what_was_seen_and_cases_and_sentences_are_the_same() -> None:
+    stopped = stop(of_arms("a", "b"), "enough seen", 9)
+    for found in (trial_finding(stopped, look(BEST)), duel_finding(stopped, None)):
+        assert (found.code, found.sentence) == ("stopped", "stopped: enough seen")
+    assert SENTENCES.keys() == {"stopped", *TRIALS, *DUELS}
+
+
+def test_what_is_better_than_nothing_is_told_by_how_much_and_not_by_what_share() -> None:
+    found = trial_finding(of_arms("a", "b"), look(between(0.1, 0.2, NAN)))
+    assert (found.by, found.relative) == (pytest.approx(0.15), False)
+    assert found.sentence == "b is better by 0.15 in ctr"
+
+
+def test_an_arms_name_is_told_as_it_is() -> None:
+    assert Finding(code="better", first="a", metric="ctr", arms=("{b}",), by=0.1).sentence.startswith("{b} is better")

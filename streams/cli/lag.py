@@ -210,11 +210,12 @@ def _freshness(news: "News") -> Text:
 
 def _rows(group: "GroupLag", by: By) -> "Iterator[tuple[str, PartitionLag | Sum, RenderableType]]":
     """Name, lag, and members or owner."""
+    members = "-" if group.members is None else str(group.members)
     if by == "group":
-        yield group.group, group.total, str(group.members)
+        yield group.group, group.total, members
     elif by == "topic":
         for topic, total in group.topics.items():
-            yield topic, total, str(group.members)
+            yield topic, total, members
     else:
         for each in group.partitions:
             nobody = each.owner is None and group.members

@@ -38,14 +38,17 @@ _placed = msgspec.json.Decoder(Placed).decode
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The console at ``time_ms``. ``level``: red, amber or ok. ``skipped``: records that the reader jumped over."""
+    """The console at ``time_ms``. ``level``: red, amber or ok. ``skipped``: records that the reader jumped over.
+
+    ``members``: None where the broker does not tell, as the embedded one.
+    """
 
     time_ms: int
     level: str
     worst: Status
     alarms: list[Alarm]
     group: str
-    members: int
+    members: int | None
     poll_age_s: float
     caught_up: bool
     skipped: int

@@ -19,10 +19,13 @@ class Partition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GroupSeen:
-    """A group in one poll. ``owners``: client id and host per partition; None where the broker does not tell."""
+    """A group in one poll. ``owners``: client id and host per partition.
+
+    They and the number of ``members`` are None where the broker does not tell.
+    """
 
     state: str
-    members: int
+    members: int | None
     committed: Mapping[Partition, int]
     owners: Mapping[Partition, str] | None
 
@@ -50,11 +53,11 @@ class Sum(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GroupLag(msgspec.Struct, frozen=True, kw_only=True):
-    """A group's lag: in all, per topic, per partition."""
+    """A group's lag: in all, per topic, per partition. ``members``: None where the broker does not tell."""
 
     group: str
     state: str
-    members: int
+    members: int | None
     total: Sum
     topics: dict[str, Sum]
     partitions: tuple[PartitionLag, ...]

@@ -53,7 +53,8 @@ class LagCollector(Collector):
         )
         members = GaugeMetricFamily("salience_lag_group_members", "Live members of the group.", labels=("group",))
         for group in groups:
-            members.add_metric((group.group,), group.members)
+            if group.members is not None:
+                members.add_metric((group.group,), group.members)
             for lag in group.partitions:
                 for status in Status:
                     labels = (group.group, lag.topic, str(lag.partition), status.value)

@@ -130,9 +130,8 @@ class Poller:
         }
         # The embedded broker calls a group stable and names no member.
         told = described.members or described.state in _NO_MEMBERS
-        return GroupSeen(
-            described.state.name.lower(), len(described.members), self._offsets(offsets), owners if told else None
-        )
+        members, known = (len(described.members), owners) if told else (None, None)
+        return GroupSeen(described.state.name.lower(), members, self._offsets(offsets), known)
 
     def _offsets(self, answer: Any) -> dict[Partition, int]:
         return {

@@ -136,6 +136,23 @@ def test_every_chart_says_what_it_shows_of_whom_and_its_latest_value() -> None:
     asyncio.run(scenario())
 
 
+class Untold(Full):
+    """On a broker that tells no members of a group, as the embedded one."""
+
+    def made(self, number: int) -> Snapshot:
+        told = super().made(number)
+        return replace(told, members=None, lanes=[replace(lane, owner=None) for lane in told.lanes])
+
+
+def test_of_owners_that_the_broker_does_not_tell_nothing_is_said() -> None:
+    async def scenario() -> None:
+        async with full_page(Untold()) as page:
+            assert set(await page.locator("#lanes [data-field=owner]").all_inner_texts()) == {"–"}
+            assert "Group salience, – members." in await page.locator("#facts").inner_text()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("language", "first", "other"),
     [("en", "compared with", "too little to compare"), ("zh", "比较基准", "数据太少，无法比较")],
@@ -146,6 +163,15 @@ def test_an_arm_that_the_newest_report_does_not_compare_says_so(language: str, f
             assert await page.locator("#experiments [data-field=difference]").all_inner_texts() == [first, other]
             (name,) = [name for name in await named(page) if "warmth, warmer" in name]
             assert name.endswith(other)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "no difference is certain yet"), ("zh", "尚无确定的差异。")])
+def test_what_an_experiment_shows_is_said_in_the_pages_language(language: str, said: str) -> None:
+    async def scenario() -> None:
+        async with full_page(Full(), language) as page:
+            assert await page.locator("#experiments article p").all_inner_texts() == [said]
 
     asyncio.run(scenario())
 

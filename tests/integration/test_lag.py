@@ -134,6 +134,24 @@ def test_the_lag_is_that_of_kafkas_own_tool_for_three_kinds_of_groups(kafka: Bro
     assert sorted(names) == [group.group for group in report.groups]
 
 
+def test_the_embedded_broker_tells_a_groups_offsets_and_not_who_its_members_are(
+    embedded: Broker, topic_prefix: str
+) -> None:
+    topic, group = f"{topic_prefix}clicks", f"{topic_prefix}group"
+    topic_admin.create(embedded.bootstrap, PARTITIONS, topic_prefix)
+
+    async def scenario() -> Report:
+        async with consumer(embedded.bootstrap, group, topic) as member, producing(embedded.bootstrap, topic):
+            while not sum(map(len, (await member.getmany(timeout_ms=500)).values())):
+                pass
+            await member.commit()
+            return Board(Rules()).observe(await asyncio.to_thread(Poller(embedded.bootstrap, [group]).poll))
+
+    (seen,) = asyncio.run(scenario()).groups
+    assert seen.members is None
+    assert [(lag.owner, lag.committed is None) for lag in seen.partitions] == [(None, False)] * len(seen.partitions)
+
+
 def test_all_groups_are_found_where_none_is_named(kafka: Broker, topic_prefix: str) -> None:
     topic = f"{topic_prefix}clicks"
     topic_admin.create(kafka.bootstrap, PARTITIONS, topic_prefix)

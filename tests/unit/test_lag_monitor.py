@@ -27,10 +27,13 @@ DEADLINE_S = 60.0
 
 
 class Broker(Poller):
-    """Answers with a script, of what a group has committed (None: it does not answer); the last for ever."""
+    """Answers with a script, of what a group has committed (None: it does not answer); the last for ever.
 
-    def __init__(self, committed: list[int | None]) -> None:
-        self.committed_s = committed
+    ``told``: whether it tells members.
+    """
+
+    def __init__(self, committed: list[int | None], *, told: bool = True) -> None:
+        self.committed_s, self.told = committed, told
         self.now_ms = 1_000_000
 
     def poll(self) -> Observation:
@@ -38,7 +41,8 @@ class Broker(Poller):
         committed = self.committed_s.pop(0) if len(self.committed_s) > 1 else self.committed_s[0]
         if committed is None:
             raise LagError("nowhere:1 does not answer")
-        seen = GroupSeen("stable", 1, {HERE: committed}, {HERE: "worker@10.0.0.1"})
+        members, owners = (1, {HERE: "worker@10.0.0.1"}) if self.told else (None, None)
+        seen = GroupSeen("stable", members, {HERE: committed}, owners)
         return Observation(self.now_ms, {"salience": seen}, {HERE: 100})
 
 
@@ -215,6 +219,29 @@ def test_a_stale_report_is_not_exported_but_its_age_is() -> None:
         assert stale["salience_lag_poll_age_seconds", ()] == 60
 
     browse(monitor, visit)
+
+
+def test_of_members_that_the_broker_does_not_tell_none_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor, broker = monitor_of(90)
+    broker.told = False
+
+    async def visit(client: Client) -> None:
+        await monitor.poll()
+        assert {name for name, _ in await _samples(client)} >= {"salience_lag_records", "salience_lag_status"}
+        assert "salience_lag_group_members" not in {name for name, _ in await _samples(client)}
+        told = await (await client.get("/lag")).json()
+        assert told["report"]["groups"][0]["members"] is None
+
+    browse(monitor, visit)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr("streams.cli.lag._monitor", lambda *_: LagMonitor(broker, clock=lambda: broker.now_ms))
+    for by in ("group", "topic", "partition"):
+        shown = CliRunner().invoke(app, ["lag", "--seconds", "0", "--by", by])
+        (line,) = [
+            line for line in shown.stdout.splitlines() if "OK" in line and ("salience" in line or "clicks" in line)
+        ]
+        assert "nobody" not in line
+        assert " - " in line
 
 
 async def _samples(client: Client) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -73,7 +73,7 @@ function judge() {
   document.title = `${level === "red" ? "■ " : ""}${say(`title.${level}`)} · salience`;
   if (!latest) return;
   put(byId("facts"), say("facts", {
-    group: latest.group, members: latest.members, age: seconds(latest.poll_age_s),
+    group: latest.group, members: latest.members ?? "–", age: seconds(latest.poll_age_s),
     skipped: latest.skipped, malformed: latest.malformed,
   }));
 }

@@ -25,7 +25,7 @@ export class Lanes {
   }
 
   draw(snapshot, again = false) {
-    keyed(this.table.tBodies[0], snapshot.lanes, (lane) => lane.lane, () => this.create(), (node, lane) => this.update(node, lane, again));
+    keyed(this.table.tBodies[0], snapshot.lanes, (lane) => lane.lane, () => this.create(), (node, lane) => this.update(node, lane, snapshot, again));
     put(byId("lanes-hidden"), snapshot.lanes_hidden ? say("lanes.hidden", { count: snapshot.lanes_hidden }) : "");
   }
 
@@ -47,7 +47,7 @@ export class Lanes {
     delete this.before[node.dataset.key];
   }
 
-  update(node, lane, again) {
+  update(node, lane, { members }, again) {
     this.fill(node);
     put(cell(node, "lane"), String(lane.lane), lane.lane);
     const status = cell(node, "status");
@@ -72,7 +72,7 @@ export class Lanes {
     put(cell(node, "consumed"), `${number(lane.consumed, 0)} / ${number(lane.end, 0)}`, lane.consumed);
     cell(node, "consumed").dataset.end = lane.end;
     put(cell(node, "placements"), number(lane.placements, 0), lane.placements);
-    put(cell(node, "owner"), lane.owner ?? say("nobody"), lane.owner);
+    put(cell(node, "owner"), lane.owner ?? (members === null ? "–" : say("nobody")), lane.owner); // a broker may not tell
   }
 
   relabel() {

@@ -1,5 +1,10 @@
 """What holds for every test."""
 
+import os
+
+# As every command has it (`streams.cli`): the threads of several processes wait for each other at full speed.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import hypothesis
 
 # No test asserts a time: on a busy machine a deadline fails what is right. The examples follow from the test, so that a

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from deploy.brokers import tied
-from tests.integration.lanes import DEADLINE_S, Shop
+from tests.integration.lanes import DEADLINE_S, LOOK_AGAIN_S, Shop
 
 SALIENCE_WORKER = (sys.executable, "-m", "streams.cli", "worker")
 STANDING = (sys.executable, "-m", "tests.integration.standing")
@@ -97,6 +97,6 @@ async def until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
     try:
         async with asyncio.timeout(DEADLINE_S):
             while not await holds():  # noqa: ASYNC110 - in another process: no event to await
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(LOOK_AGAIN_S)
     except TimeoutError:
         raise AssertionError(f"not within {DEADLINE_S:.0f} s: {what}") from None

@@ -1,5 +1,7 @@
 """What an experiment shows: one code for each case, and the sentence that it makes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,11 @@ def test_an_end_is_told_before_what_was_seen_and_cases_and_sentences_are_the_sam
     for found in (trial_finding(stopped, look(BEST)), duel_finding(stopped, None)):
         assert (found.code, found.sentence) == ("stopped", "stopped: enough seen")
     assert SENTENCES.keys() == {"stopped", *TRIALS, *DUELS}
+
+
+def test_the_guide_names_every_code() -> None:
+    guide = (Path(__file__).parents[2] / "deploy" / "EXPERIMENTS.md").read_text()
+    assert {code for code in SENTENCES if f"`{code}`" not in guide} == set()
 
 
 def test_what_is_better_than_nothing_is_told_by_how_much_and_not_by_what_share() -> None:

@@ -56,6 +56,8 @@ class Effects:
     """What a slice asks the world to do, per topic in the order of production, and what it counted."""
 
     messages: dict[str, list[Message]]
+    watermarks: list[Message]
+    """For ``state-changelog``, when all else is delivered: what is refused before one is passed over, done again."""
     rerouted: dict[tuple[str, int], list[Message]]
     lane_row: LaneRow
     counts: Counter[str]
@@ -182,8 +184,7 @@ class Step:
         counts = account(len(taken.records), decoded, applied)
         counts.update(placements=len(published), outcomes=len(seen.outcomes), expired=len(expired), misquoted=misquoted)
         score = state.flood.observe(int(rows["minute_count"][:, Source.CLICK].max(initial=0))) if len(rows) else 0.0
-        noted = [*state.guests.changes(), *state.erased.changes()]  # beyond a watermark a slice done again notes nobody
-        changes = [*unlearned, *learned, *state.clicks.forget(expired), *noted]
+        changes = [*unlearned, *learned, *state.clicks.forget(expired), *state.guests.changes()]
         kept, campaigns = state.ledger.commit(state.lane, self._budgets, time_ms)
         messages = {
             "placements": _placements(published, gone),
@@ -196,11 +197,11 @@ class Step:
             "click-layers": state.clicks.share(state.lane) if self.pool is not None else [],
             "state-changelog": [*map(Message, users, row_bytes(rows)), *starmap(Message, changes), *gone, *kept],
         }
-        rerouted = self._rerouted(decoded.misplaced)
+        rerouted, marks = self._rerouted(decoded.misplaced), [*starmap(Message, state.erased.changes())]
         lane_row = _advance(state, taken, counts, score)
         arms = Counter(p.arm for p in published)
         control = self._control(state, published) + self._traffic(state, decoded.events, applied, time_ms)
-        effects = Effects(messages, rerouted, lane_row, counts, tally(decoded, applied), arms, seen, control)
+        effects = Effects(messages, marks, rerouted, lane_row, counts, tally(decoded, applied), arms, seen, control)
         lap("encode")
         return effects
 

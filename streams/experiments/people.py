@@ -107,16 +107,10 @@ class People:
 
         Counters only grow: a row with less is a new one, of a user who was idle and forgotten, and came back.
         """
-        anew = places[self.fell(places, counted)]
-        self.gone[anew] = self.totals[anew][:, FROM_ROWS]
-        found: Floats = counted + self.gone[places]
-        return found
-
-    def fell(self, places: Ints, counted: Floats) -> npt.NDArray[np.bool_]:
-        """Whose rows have ``counted [N, columns]`` less than before."""
         known = self.totals[places][:, FROM_ROWS]
-        less = (counted + self.gone[places] < known - ROUNDING).any(axis=1)
-        found: npt.NDArray[np.bool_] = self.seen[places] & less
+        anew = self.seen[places] & (counted + self.gone[places] < known - ROUNDING).any(axis=1)
+        self.gone[places[anew]] = known[anew]
+        found: Floats = counted + self.gone[places]
         return found
 
     def forget(self, ids: Ids) -> Ints:

@@ -214,8 +214,9 @@ class Referee:
 
     def take_rows(self, users: Sequence[bytes], rows: Rows) -> None:
         """Take users' new rows, each user once: exposures that they hold begin to count, then come the new totals."""
-        if self.erased.until_ms:
-            users, rows = self._since_erased(users, rows)
+        if self.erased.until_ms:  # rows of before, of people who have asked to be forgotten
+            kept = [row_ms > self.erased.of(user) for user, row_ms in zip(users, rows["time_ms"].tolist(), strict=True)]
+            users, rows = [*compress(users, kept)], rows[kept]
         people, places = self.people, self._places(ids_of(users))
         held = places != MISSING
         places, rows = places[held], rows[held]
@@ -244,20 +245,6 @@ class Referee:
         return places
 
     # --- who leaves ----------------------------------------------------------------------------------------
-
-    def _since_erased(self, users: Sequence[bytes], rows: Rows) -> tuple[Sequence[bytes], Rows]:
-        """Without rows of before, of people who have asked to be forgotten.
-
-        Whose row begins anew leaves first: who asks and comes back within a slice has no tombstone.
-        """
-        until_ms = np.array([self.erased.of(user) for user in users], dtype=np.int64)
-        kept = rows["time_ms"] > until_ms
-        users, rows = [*compress(users, kept)], rows[kept]
-        places = self.people.known(ids_of(users))
-        fell = (places != MISSING) & (until_ms[kept] >= 0)
-        fell[fell] = self.people.fell(places[fell], counted(rows[fell]))
-        self.forget([*compress(users, fell)])
-        return users, rows
 
     @property
     def erased(self) -> Watermarks:

@@ -24,6 +24,7 @@ from streams.connection import aiokafka_options
 from streams.control import Control, publish
 from streams.control_wire import Allocation, ControlMessage, ExperimentSetting
 from streams.decode import Record
+from streams.experiments.changelog import Changelog
 from streams.experiments.referee import Referee
 from streams.experiments.registry import stop
 from streams.experiments.report import ExperimentReport, breached, duel_report, encode_report, report
@@ -32,12 +33,11 @@ from streams.experiments.watched import Watched
 from streams.fatal import describe
 from streams.fetching import fetch
 from streams.followed import Followed, MadeAnewError
-from streams.privacy.consent import ERASED_KEY, Gate
+from streams.privacy.consent import Gate
 from streams.privacy.requests import Requests
 from streams.reading import log_ends, partitions_of
 from streams.settings import Settings
 from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, OUTCOMES
-from streams.wire import RESERVED
 
 log = structlog.get_logger()
 
@@ -64,6 +64,7 @@ class RefereeService:
         self._control.on(ExperimentSetting, partial(self._heed, self._referee.follow))
         self._control.on(Allocation, partial(self._heed, self._referee.allocate))
         self._offsets: Offsets = {}
+        self._changelogs: dict[TopicPartition, Changelog] = {}
         self._followed = Followed(settings.bootstrap, ())
         self._ends: dict[TopicPartition, int] = {}
         """Log ends at the start, after an outage or a word of our own: to be reached, though a broker gives nothing."""
@@ -184,26 +185,21 @@ class RefereeService:
             self._referee.take_outcomes(record.value for record in records)
 
     def _take_rows(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
-        for records in batches.values():
-            newest: dict[bytes, bytes] = {}
-            forgotten = []
-            for record in records:
-                user, value = record.key or b"", record.value
-                if user.startswith(ERASED_KEY):
-                    self._referee.erased.take(user, value)
-                elif not user or user.startswith(RESERVED):
-                    continue
-                elif value is not None:
-                    newest[user] = value
-                elif self._referee.erased.of(user) >= 0:  # by request: who is idle leaves what was seen
-                    forgotten.append(user)
-                    newest.pop(user, None)  # of before, however late the request was dated
+        for tp, records in batches.items():
+            changelog = self._changelogs.setdefault(tp, Changelog(self._referee.erased))
+            newest, forgotten = changelog.take(records)
             self._referee.forget(forgotten)
             try:
                 rows = decode_rows(newest.values())
             except RowError as error:
                 raise RefereeError(f"{error}; run the referee of the workers' version") from error
             self._referee.take_rows(list(newest), np.asarray(rows))
+
+    @property
+    def offsets(self) -> Offsets:
+        """Where to go on after a restart: of the changelog, where a slice begins."""
+        begun = {tp: changelog.whole for tp, changelog in self._changelogs.items()}
+        return self._offsets | {(tp.topic, tp.partition): at for tp, at in begun.items() if at is not None}
 
     async def _look(self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, *, last: bool) -> None:
         """Judge. An outage is said when it begins and when it is over, and ends nothing; raised at the ``last`` look.
@@ -254,7 +250,7 @@ class RefereeService:
         sent = [await producer.send(topic, encode_report(one), key=one.experiment.encode()) for one in reports]
         for delivery in sent:
             await delivery
-        await asyncio.to_thread(save, self.file, self._referee, self._offsets, self._followed.ids)
+        await asyncio.to_thread(save, self.file, self._referee, self.offsets, self._followed.ids)
         self._on_reports(reports)
 
     async def _guarded(self, watched: Watched, now_ms: int) -> Watched:

@@ -289,28 +289,28 @@ class Lane:
         outbox = self._outbox
         assert outbox is not None, "the lane has not been taken over"
         await outbox.begin()
-        # 4. produce. At least once, the lane row goes last, when all it speaks for is delivered; in a transaction it
-        # shares the rows' batch, which saves a round trip.
+        # 4. produce. At least once, watermarks and the lane row go last, when all they speak for is delivered; in a
+        # transaction they share the rows' batch, which saves a round trip.
         changelog = self._topic("state-changelog").topic
-        lane_row = [Message(LANE_KEY, msgspec.msgpack.encode(effects.lane_row))]
+        closing = [*effects.watermarks, Message(LANE_KEY, msgspec.msgpack.encode(effects.lane_row))]
         for name, messages in effects.messages.items():
-            with_row = lane_row if outbox.transactional and name == "state-changelog" else []
-            await outbox.send(self._topic(name).topic, self.number, [*messages, *with_row])
+            last = closing if outbox.transactional and name == "state-changelog" else []
+            await outbox.send(self._topic(name).topic, self.number, [*messages, *last])
         for (topic, partition), messages in effects.rerouted.items():
             await outbox.send(topic, partition, messages)
         await outbox.send(self._topic(CONTROL).topic, 0, effects.control)
         if not outbox.transactional:
             await outbox.delivered()
-            await outbox.send(changelog, self.number, lane_row)
+            await outbox.send(changelog, self.number, closing)
         # 5. every delivery
-        last = await outbox.delivered()
+        begun = await outbox.delivered()
         laps("deliver")
         # 6. commit
         await outbox.commit()
         laps("commit")
         self._offsets.put(self._next_offsets())
         # A snapshot holds all before the last batch, and whoever loads it reads that batch again.
-        self._changelog_offset = last[changelog, self.number]
+        self._changelog_offset = begun[changelog, self.number]
 
     def _next_offsets(self) -> dict[TopicPartition, int]:
         return dict(zip(self.inputs, self.state.next_offsets, strict=True))

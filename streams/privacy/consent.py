@@ -56,6 +56,11 @@ class Watermarks(Deadlines):
         self.drop(self.before(before_ms))
 
 
+def watermark_key(user: bytes) -> bytes:
+    """Under which a changelog holds the user's watermark."""
+    return ERASED_KEY + _digest(user)
+
+
 def _digest(user: bytes) -> bytes:
     return xxhash.xxh3_128_digest(user)
 

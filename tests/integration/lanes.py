@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from streams.intake import group_consumer
 from streams.lanes.lane import Lane, Shared
 from streams.lanes.outbox import Outbox
 from streams.lanes.snapshots import Snapshots
+from streams.message import Message
 from streams.reading import read_topic
 from streams.settings import Settings
 from streams.wire import LANE_KEY, RESERVED, Ad, Click, Impression, LaneRow, encode_json
@@ -226,11 +227,18 @@ class Killed(Exception):  # noqa: N818 - not an error: the process is gone
     """The process ends here."""
 
 
-def dying_outbox(deliveries: int) -> type[Outbox]:
-    """An outbox whose process is killed after that many batches have been handed over and delivered."""
+def dying_outbox(deliveries: int, *, one_by_one: bool = False) -> type[Outbox]:
+    """An outbox whose process is killed after that many batches have been handed over and delivered.
+
+    ``one_by_one``: each record is a batch of its own.
+    """
 
     class Dying(Outbox):
         left = deliveries
+
+        async def send(self, topic: str, partition: int, messages: Iterable[Message]) -> None:
+            for part in [[message] for message in messages] if one_by_one else [messages]:
+                await super().send(topic, partition, part)
 
         async def _send(self, builder: Any, topic: str, partition: int) -> None:
             await super()._send(builder, topic, partition)

@@ -70,7 +70,7 @@ class Bench:
 
     def run(self, taken: Sequence[Record] = (), now_ms: int = NOW_MS) -> Effects:
         effects = self.step.run(self.state, slice_of(taken), now_ms)
-        for message in effects.messages["state-changelog"]:
+        for message in [*effects.messages["state-changelog"], *effects.watermarks]:
             assert message.key is not None
             self.changelog.pop(message.key, None)
             if message.value is not None:

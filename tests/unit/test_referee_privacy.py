@@ -18,7 +18,7 @@ from streams.experiments.store import load, save
 from streams.privacy.consent import Watermarks
 from streams.settings import Settings
 from streams.topics import CHANGELOG, CONTROL
-from streams.wire import encode_json
+from streams.wire import LANE_KEY, encode_json
 from tests.builders import Record
 from tests.unit.consenting import erasure, grant, refusal
 from tests.unit.test_duels import draft as duel_draft
@@ -45,17 +45,18 @@ class Books:
     def __init__(self, home: Path, *, presumed: bool = True) -> None:
         self._settings = Settings(home=home, consent_presumed=presumed)
         self._control: list[ControlMessage] = []
-        self._changed = 0
+        self._changed: list[Record] = []
         self.restart(save_first=False)
         self.hear(running(), DUEL)
 
     def restart(self, *, save_first: bool = True) -> None:
-        """Go on from the file, and read the control topic whole."""
+        """Go on from the file, read the control topic whole, and the changelog from where it was."""
         if save_first:
-            save(self.service.file, self.referee, {}, {})
+            save(self.service.file, self.referee, self.service.offsets, {})
         self.service = RefereeService(self._settings, 0, lambda _: None)
-        load(self.service.file, self.referee)
+        offsets, _ = load(self.service.file, self.referee)
         self._take_control(self._control, 0)
+        self._take_changes(offsets.get((CHANGELOG, 0), 0))
 
     @property
     def referee(self) -> Referee:
@@ -80,11 +81,15 @@ class Books:
             ]
         )
 
-    def change(self, *changes: tuple[bytes, bytes | None]) -> None:
-        """Read further records of the changelog."""
-        told = [Record(CHANGELOG, 0, self._changed + at, 1, *change) for at, change in enumerate(changes)]
-        self._changed += len(changes)
-        self.service._take_rows({TopicPartition(CHANGELOG, 0): [*told]})
+    def change(self, *changes: tuple[bytes, bytes | None], whole: bool = True) -> None:
+        """Read further records of the changelog: those of a slice, or as many of them as a fetch gave."""
+        closed = [*changes, (LANE_KEY, b"")] if whole else changes
+        begin = len(self._changed)
+        self._changed += [Record(CHANGELOG, 0, begin + at, 1, *change) for at, change in enumerate(closed)]
+        self._take_changes(begin)
+
+    def _take_changes(self, offset: int) -> None:
+        self.service._take_rows({TopicPartition(CHANGELOG, 0): [*self._changed[offset:]]})
 
     def plays(self, time_ms: int) -> None:
         """``u1`` is shown an ad of either and clicks on both, and somebody else does too."""
@@ -152,9 +157,9 @@ def test_who_says_no_on_an_event_leaves_the_books_with_the_lanes_tombstone(
 ) -> None:
     books = Books(tmp_path)
     books.plays(OLD_MS)
-    changes = [(b"u1", kept(50, 9, 9)), watermark(b"u1", ASKED_MS), (b"u1", None)]
+    changes = [(b"u1", kept(50, 9, 9)), (b"u1", None), watermark(b"u1", ASKED_MS)]
     for part in [changes[:2], changes[2:]] if split else [changes]:
-        books.change(*part)
+        books.change(*part, whole=part[-1] == changes[-1])
         if restarts:
             books.restart()
     assert books.held() == []
@@ -165,7 +170,8 @@ def test_who_says_no_on_an_event_leaves_the_books_with_the_lanes_tombstone(
 def test_a_refusal_dated_before_the_newest_row_takes_that_row_too(tmp_path: Path) -> None:
     books = Books(tmp_path)
     books.plays(OLD_MS)
-    books.change((b"u1", kept(ASKED_MS + 5, 9, 9)), watermark(b"u1", ASKED_MS), (b"u1", None))
+    books.change((b"u1", kept(ASKED_MS + 5, 9, 9)))
+    books.change((b"u1", kept(ASKED_MS + 6, 9, 9)), (b"u1", None), watermark(b"u1", ASKED_MS))
     assert books.held() == []
 
 

@@ -1,0 +1,72 @@
+"""A lane's changelog as the referee reads it: people's newest rows, and who leaves. No I/O."""
+
+from collections.abc import Sequence
+
+from streams.decode import Record
+from streams.privacy.consent import ERASED_KEY, Watermarks, watermark_key
+from streams.wire import LANE_KEY, RESERVED
+
+
+class Changelog:
+    """What has been read of it, a slice at a time; ``erased``: watermarks of all lanes, which it raises.
+
+    Who refuses or is erased has a tombstone, or within the same slice a row that begins anew, and a watermark after
+    it. Who has been idle has a tombstone alone, and stays in what was seen. Where compaction has been, which the gaps
+    between offsets tell, slices are not told apart any more: whoever has a tombstone there and a watermark leaves.
+    """
+
+    def __init__(self, erased: Watermarks) -> None:
+        self._erased = erased
+        self.whole: int | None = None
+        """Where the last whole slice ends: who reads on from there misses nothing of the next."""
+        self._next = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing has been read of the slice yet."""
+        self._rows: set[bytes] = set()
+        self._tombstones: set[bytes] = set()
+        self._raised: set[bytes] = set()
+        """Keys of watermarks."""
+        self._torn = False
+
+    def take(self, records: Sequence[Record]) -> tuple[dict[bytes, bytes], list[bytes]]:
+        """People's newest rows, and who is to be forgotten before these are taken."""
+        newest: dict[bytes, bytes] = {}
+        forgotten: list[bytes] = []
+        for record in records:
+            key, value = record.key or b"", record.value
+            self._look_for_gap(record.offset)
+            if key == LANE_KEY:
+                self.whole = record.offset + 1
+                forgotten += self._close(newest)
+            elif key.startswith(ERASED_KEY):
+                self._erased.take(key, value)
+                (self._raised.discard if value is None else self._raised.add)(key)
+            elif key and not key.startswith(RESERVED):
+                there, gone = (self._tombstones, self._rows) if value is None else (self._rows, self._tombstones)
+                there.add(key)
+                gone.discard(key)
+                if value is not None:
+                    newest[key] = value
+        return newest, forgotten
+
+    def _look_for_gap(self, offset: int) -> None:
+        """Rows before a gap may be of any slice, and as many as there are people."""
+        if offset != self._next and (self._rows or self._tombstones):
+            self._torn = True
+            self._rows.clear()
+        self._next = offset + 1
+
+    def _close(self, newest: dict[bytes, bytes]) -> list[bytes]:
+        """End the slice; who is forgotten in it, and has no row of before in ``newest`` any more."""
+        if self._torn:
+            left = [user for user in self._tombstones if self._erased.of(user) >= 0]
+        elif self._raised:
+            left = [user for user in self._rows | self._tombstones if watermark_key(user) in self._raised]
+        else:
+            left = []
+        for user in self._tombstones.intersection(left):
+            newest.pop(user, None)  # however late the request was dated
+        self._begin()
+        return left

@@ -28,8 +28,6 @@ FROM_ROWS = [SUMS.index(name) for name in _OF_ROW]
 """Sums that users' rows tell; the others but the first, impressions do."""
 FROM_IMPRESSIONS = [SUMS.index(name) for name in ("switches", "shown")]
 """Sums that impressions tell themselves."""
-ROUNDING = 0.5
-"""By less a sum of counters that never fell may seem to have fallen: seconds have fractions."""
 _SWITCHES, _SHOWN = FROM_IMPRESSIONS
 
 
@@ -108,7 +106,7 @@ class People:
         Counters only grow: a row with less is a new one, of a user who was idle and forgotten, and came back.
         """
         known = self.totals[places][:, FROM_ROWS]
-        anew = self.seen[places] & (counted + self.gone[places] < known - ROUNDING).any(axis=1)
+        anew = np.any(counted + self.gone[places] < known, axis=1)  # sums of counters that never fall never do
         self.gone[places[anew]] = known[anew]
         found: Floats = counted + self.gone[places]
         return found

@@ -139,13 +139,16 @@ class Referee:
     def take_ads(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
         """Learn the categories of ads: the first level of the path."""
         for key, value in records:
-            if key is None or value is None or len(self._categories) >= ADS_MAX:
+            if key is None or value is None:
+                continue
+            ad = key.decode(errors="replace")
+            if len(self._categories) >= ADS_MAX and ad not in self._categories:
                 continue
             try:
                 category = msgspec.json.decode(value, type=_Shelved).category
             except UNREADABLE:
                 continue  # the engine refuses it too
-            self._categories[key.decode(errors="replace")] = id64(category.partition("/")[0])
+            self._categories[ad] = id64(category.partition("/")[0])
 
     def take_impressions(self, values: Iterable[bytes | None]) -> None:
         """Learn of exposures, and count changes of category; what is malformed is a dead letter elsewhere."""

@@ -7,12 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from scoring.ids import id64
+from scoring.ids import id64, id64s
 from scoring.policies import arms_of
 from scoring.rows import RowStore
 from scoring.trial import SUMS
 from scoring.update import apply
-from streams.control_wire import ExperimentSetting
+from streams.control_wire import Allocation, CohortSetting, ExperimentSetting
+from streams.experiments.people import FROM_IMPRESSIONS
 from streams.experiments.referee import Referee
 from streams.experiments.registry import Bandit, next_cohort, start, stop
 from streams.experiments.report import report
@@ -60,6 +61,16 @@ def test_an_impression_that_no_shop_means_exposes_nobody_and_ends_no_referee(
     assert watched.last is not None
     assert watched.last.users.sum() == 0
     assert watched.duel is None or not watched.duel.shown.any()
+
+
+def test_an_arm_that_an_experiment_does_not_have_exposes_nobody_and_ends_no_referee() -> None:
+    referee = Referee()
+    referee.follow(running())
+    referee.take_impressions([shown(1, 2, 10), shown(2, 1, 10)])
+    referee.take_rows([b"u1", b"u2"], np.concatenate([row(20, 1, 0)] * 2))
+    (watched,) = referee.look()
+    assert watched.last is not None
+    assert watched.last.users.tolist() == [0, 1]
 
 
 def test_a_placement_whose_arm_is_negative_names_none() -> None:
@@ -111,6 +122,13 @@ def test_an_experiment_that_is_taken_back_or_whose_name_is_anothers_now_is_over(
         assert again.watched[bandit.number].next_cohort(None, 10**6) is None
 
 
+def test_experiments_are_looked_at_in_the_order_of_their_numbers() -> None:
+    referee = Referee()
+    for number in (3, 1, 2):
+        referee.follow(msgspec.structs.replace(running(), number=number, experiment=f"x{number}"))
+    assert [one.setting.number for one in referee.look()] == [1, 2, 3]
+
+
 @pytest.mark.parametrize(("ramp", "shares"), [(0.0, (0.5, 0.5)), (0.2, (1.1, -0.1))])
 def test_a_bandit_that_no_command_makes_lets_nobody_in(ramp: float, shares: tuple[float, ...]) -> None:
     setting = msgspec.structs.replace(start(draft(bandit=Bandit(0.1, 60)), 0.2, 1), ramp=ramp)
@@ -140,6 +158,34 @@ def test_a_user_who_was_forgotten_and_comes_back_keeps_what_they_did_in_the_expe
     assert watched.trial.before[0, SUMS.index("impressions")] == 400  # the covariate is what came before
 
 
+def test_what_a_user_does_at_the_first_impression_that_they_ever_saw_counts() -> None:
+    referee = Referee()
+    referee.follow(running())
+    referee.take_impressions([shown(1, 0, 30)])
+    referee.take_rows([b"u1"], row(30, 1, 1))
+    (watched,) = referee.look()
+    assert watched.last is not None
+    assert watched.last.values["ctr"][0] == 1.0
+
+
+def test_what_users_did_before_each_time_that_they_were_forgotten_counts_once() -> None:
+    referee = Referee()
+    referee.follow(running())
+    for at, (impressions, clicks) in enumerate(((1, 0), (7, 3), (2, 1), (1, 0), (4, 2)), start=10):
+        referee.take_rows([b"u1"], row(at, impressions, clicks))
+    assert referee.people.totals[0, 1:3].tolist() == [7 + 2 + 4, 3 + 1 + 2]
+
+
+def test_a_row_that_is_less_by_a_moments_watching_alone_is_a_new_one() -> None:
+    referee = Referee()
+    for at, viewed_cs in enumerate((40, 10, 33), start=10):
+        made = row(at, 1, 0)
+        made["answered_viewed_cs"] = viewed_cs
+        referee.take_rows([b"u1"], made)
+    assert referee.people.totals[0, SUMS.index("impressions")] == 2
+    assert referee.people.totals[0, SUMS.index("viewed_s")] == pytest.approx(0.4 + 0.33)
+
+
 def test_what_was_seen_last_of_a_stopped_experiment_stands_whatever_users_do_after_it(tmp_path: Path) -> None:
     referee = played(1)
     (watched,) = referee.look()
@@ -152,6 +198,32 @@ def test_what_was_seen_last_of_a_stopped_experiment_stands_whatever_users_do_aft
         looked = referee_.look()
         assert len(looked) == looks  # of one that was never looked at nothing is told
         assert [report(running(), one.last, 9) for one in looked if one.last] == [told] * looks
+
+
+def switches(referee: Referee, *ads: str) -> float:
+    """How often the category changes for somebody who is shown ``ads``, one after the other."""
+    referee.take_impressions([shown(1, 0, at, ad=ad) for at, ad in enumerate(ads, start=10)])
+    return float(referee.people.totals[0, SUMS.index("switches")])
+
+
+def test_a_change_within_the_first_level_of_a_category_is_none_and_an_ad_that_is_not_known_hides_none() -> None:
+    told = {"red": "shoes/red", "blue": "shoes/blue", "hat": "hats"}
+    for ads, changes in ((("red", "blue"), 0), (("red", "?", "hat"), 1), (("red", "?", "blue"), 0), (("?", "hat"), 0)):
+        referee = Referee()
+        referee.take_ads([(ad.encode(), encode_json({"category": category})) for ad, category in told.items()])
+        assert switches(referee, *ads) == changes, ads
+
+
+def test_changes_of_category_before_an_experiment_are_no_part_of_its_diversity() -> None:
+    referee = Referee()
+    referee.follow(running())
+    referee.take_ads([(ad, encode_json({"category": ad.decode()})) for ad in (b"shoes", b"hats")])
+    shows = [shown(1, 0, 10 + at, number=9, ad=("shoes", "hats")[at % 2]) for at in range(4)]
+    referee.take_impressions([*shows, shown(1, 0, 14, ad="hats"), shown(1, 0, 15, ad="shoes")])
+    referee.take_rows([b"u1"], row(15, 6, 0))
+    (watched,) = referee.look()
+    assert watched.last is not None
+    assert watched.last.values["diversity"] == [1 / 2, 0]
 
 
 STEPS, VIEWERS = 20, 60
@@ -237,6 +309,9 @@ def test_a_file_of_the_former_version_is_read(tmp_path: Path) -> None:
     np.savez(file, allow_pickle=False, **former | {"about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)})
     again = Referee()
     assert load(file, again) == ({("impressions", 0): 7}, {})
+    told = again.people.totals[:, FROM_IMPRESSIONS]  # what came before exposures that no row holds yet
+    np.testing.assert_array_equal(again.watched[1].exposed_after, told)
+    assert told.any()
     after = again.look()[0].last
     assert before is not None
     assert after is not None
@@ -247,6 +322,27 @@ def test_a_file_of_the_former_version_is_read(tmp_path: Path) -> None:
     counted = again.people.totals[again.people.ids == id64("u1")][0]
     assert counted[SUMS.index("impressions")] == 99
     assert counted[SUMS.index("clicks")] == known[SUMS.index("clicks")] + 1
+
+
+def test_a_bandits_users_weigh_what_the_chances_of_their_own_cohort_say() -> None:
+    referee, names = Referee(), [f"u{user}" for user in range(2_000)]
+    referee.follow(start(draft(bandit=Bandit(0.1, 60), width=1.0), 0.25, 1))
+    later = (CohortSetting(upto=0.5, shares=(0.9, 0.1)),)
+    referee.allocate(Allocation(experiment="warmth", number=1, cohorts=later, time_ms=2))
+    experiment = referee.watched[1].experiment
+    cohort, (arm, chance) = experiment.cohort(id64s(names)), experiment.allocate(id64s(names))
+    users = [name.encode() for name in names]
+    referee.take_rows(users, np.concatenate([row(1, 1, 0)] * len(users)))
+    referee.take_impressions([shown(user, max(int(arm[user]), 0), 10) for user in range(len(users))])
+    rows = np.concatenate([row(10, 2, 0)] * len(users))
+    rows["answered_clicks"] = cohort == 0  # whom the second arm has most of
+    referee.take_rows(users, rows)
+    (watched,) = referee.look()
+    assert watched.last is not None
+    weighed = [((arm == at) * (cohort == 0) / chance).sum() / ((arm == at) / chance).sum() for at in (0, 1)]
+    assert watched.last.users.tolist() == [(arm == 0).sum(), (arm == 1).sum()]  # and nobody who takes no part
+    assert watched.last.values["ctr"] == pytest.approx(weighed)
+    assert watched.last.split_p_value > 0.01
 
 
 def test_what_people_find_by_themselves_is_nothing_that_they_were_shown_has_earned() -> None:

@@ -148,6 +148,7 @@ def test_who_asks_on_the_control_topic_leaves_the_books_of_metrics_and_duels(
     books.referee.take_outcomes([outcome(f"both-{OLD_MS + 1}", True)])
     assert books.held() == []
     assert books.referee.people.seen.sum() == 1  # somebody else is where they were
+    assert not [*books.referee.erased.changes()]  # it has no changelog to tell
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -276,6 +277,15 @@ def test_who_is_idle_and_forgotten_by_nobodys_request_stays_in_the_books(tmp_pat
     assert books.held() == ALL
 
 
+def test_whose_row_begins_anew_stays_in_the_books_though_others_have_asked_to_be_forgotten(tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    books.plays(OLD_MS)
+    books.hear(erasure("other", ASKED_MS))
+    books.change((b"u1", kept(NEW_MS, 1, 0)))  # idle, forgotten by nobody's request, and back
+    assert books.held() == ALL
+    assert books.referee.people.totals[books.referee.people.ids == id64("u1")][0, 1] == 2 + 1
+
+
 @pytest.mark.parametrize(
     ("presumed", "said", "answer", "held"),
     [
@@ -316,6 +326,15 @@ def test_who_was_in_no_experiment_is_forgotten_too(tmp_path: Path) -> None:
     books.change((b"u1", kept(OLD_MS, 3, 2)))
     books.hear(erasure("u1", ASKED_MS))
     assert books.held() == []
+
+
+def test_who_leaves_before_anybody_was_shown_an_experiment_that_has_just_begun_ends_no_referee() -> None:
+    referee = Referee()
+    referee.take_rows([b"u1"], row(OLD_MS, 1, 0))
+    for setting in (running(), DUEL):
+        referee.follow(setting)
+    referee.forget([b"u1"])
+    assert referee.people.totals.sum() == 0
 
 
 def test_of_more_watermarks_than_may_be_held_those_go_that_end_first() -> None:

@@ -1,0 +1,67 @@
+"""The referee's memories at their bounds: what is beyond one changes nothing of what is within."""
+
+import numpy as np
+import pytest
+
+from scoring.interleaving import Duel
+from streams.experiments.duels import Credits, Drafted
+from streams.experiments.referee import Referee
+from streams.wire import encode_json
+from tests.unit.test_experiments import row, shown
+from tests.unit.test_referee import switches
+
+
+def test_an_ad_beyond_the_bound_has_no_category_and_one_within_it_may_change_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.experiments.referee.ADS_MAX", 2)
+    referee = Referee()
+    for ad, category in (("a", "shoes"), ("b", "hats"), ("c", "maps"), ("b", "shoes")):
+        referee.take_ads([(ad.encode(), encode_json({"category": category}))])
+    assert switches(referee, "a", "c", "b") == 0
+
+
+def test_who_is_beyond_the_bound_adds_nothing_to_what_the_last_within_it_did() -> None:
+    referee = Referee(users_max=1_024)  # as many as there is room for
+    names = [f"u{user}".encode() for user in range(1_024)]
+    referee.take_rows(names, np.concatenate([row(1, 1, 0)] * len(names)))
+    known = referee.people.totals.copy()
+    assert len(known) == len(names)
+    referee.take_rows([b"more"], row(2, 90, 80))
+    referee.take_impressions([shown(5_000, 0, 3)])
+    np.testing.assert_array_equal(referee.people.totals, known)
+    assert referee.people.unwatched == 2
+
+
+def test_of_repeats_no_more_impressions_are_known_than_the_bound_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.experiments.referee.REPEATS_MAX", 10)
+    referee = Referee()
+    for time_ms in range(100):
+        referee.take_impressions([shown(1, 0, time_ms)])
+        assert len(referee.latest) <= 10
+    referee.take_impressions([shown(1, 0, 99)])
+    assert referee.people.totals[0, -1] == 100
+
+
+def test_impressions_and_clicks_that_wait_for_each_other_are_given_up_beyond_their_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.experiments.duels.PENDING_MAX", 10)
+    monkeypatch.setattr("streams.experiments.duels.EARLY_MAX", 10)
+    credits_, duel = Credits(), Duel()
+    for event in range(100):
+        credits_.show(duel, event, Drafted(1, 0, 1))
+        credits_.settle(1_000 + event, clicked=True)
+    for event in range(100):
+        credits_.show(duel, 1_000 + event, Drafted(1, 0, 1))
+    assert duel.credit[0, 1] <= 10  # of clicks that came first, those that were not given up
+    assert sum(credits_.settle(event, clicked=True) is not None for event in range(2_000)) <= 10
+
+
+def test_of_outcomes_that_come_before_their_impressions_clicks_are_credited_once_and_others_never() -> None:
+    credits_, duel = Credits(), Duel()
+    for event in (5, 6):
+        credits_.settle(event, clicked=event == 5)
+    for event in (5, 5, 6):
+        credits_.show(duel, event, Drafted(1, 0, 1))
+    assert duel.credit.sum() == 1

@@ -62,11 +62,11 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
     }
     experiments = {}
     for number, watched in referee.watched.items():
-        trial, size = watched.trial, min(users, len(watched.trial.arm))
+        trial = watched.trial
         arrays |= {
-            f"{number}.arm": trial.arm[:size],
-            f"{number}.before": trial.before[:size],
-            f"{number}.crossed": trial.crossed[:size],
+            f"{number}.arm": trial.arm[:users],
+            f"{number}.before": trial.before[:users],
+            f"{number}.crossed": trial.crossed[:users],
             f"{number}.exposed_arm": watched.exposed_arm[:users],
             f"{number}.exposed_ms": watched.exposed_ms[:users],
             f"{number}.exposed_after": watched.exposed_after[:users],

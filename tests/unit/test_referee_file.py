@@ -1,0 +1,146 @@
+"""The referee's file: what is read back is all that was known, to the last user and bit."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+import pytest
+
+from streams.control_wire import ExperimentSetting
+from streams.experiments.referee import Referee
+from streams.experiments.registry import start, stop
+from streams.experiments.store import load, save
+from streams.wire import encode_json
+from tests.unit.consenting import grant, refusal
+from tests.unit.test_duels import draft as duel_draft
+from tests.unit.test_duels import outcome, played
+from tests.unit.test_duels import shown as shown_both
+from tests.unit.test_experiments import row, running, shown
+
+DUEL = start(duel_draft(), 1.0, 1)
+METRICS = msgspec.structs.replace(running(), experiment="metrics", number=2)
+ENDED = msgspec.structs.replace(running(), experiment="ended", number=3)
+
+
+def settings() -> tuple[ExperimentSetting, ...]:
+    return DUEL, METRICS, ENDED
+
+
+def busy() -> Referee:
+    """One that has something of everything in its books."""
+    referee, draw = Referee(users_max=900), np.random.default_rng(5)
+    for setting in settings():
+        referee.follow(setting)
+    referee.take_ads([(ad, encode_json({"category": ad.decode()})) for ad in (b"shoes", b"hats")])
+    played(referee, range(300, 600), 0.7)  # who are in no row
+    names, arms = (
+        [f"u{user}".encode() for user in range(300)],
+        (draw.random(300) < 0.65).astype(int),
+    )  # more than are meant for it
+    referee.take_rows(names, np.concatenate([row(1, 5, 2)] * 300))
+    for number in (2, 3):
+        told = [shown(user, int(arms[user]), 10 + number, number=number, ad="shoes") for user in range(300)]
+        referee.take_impressions(told)
+    rows = np.concatenate([row(20, 15, 0)] * 300)
+    rows["answered_clicks"] = 2 + draw.binomial(8, np.array([0.5, 0.2])[arms])
+    referee.take_rows(names, rows)
+    referee.take_rows(names[:5], np.concatenate([row(30, 1, 1)] * 5))  # forgotten while idle, and back
+    referee.take_impressions([shown(1, 1 - int(arms[1]), 40, number=2, ad="hats")])
+    referee.take_rows(names[1:2], row(41, 3, 1))  # who has crossed
+    told = [shown(user, 1, 50 + at, number=2, ad=("hats", "shoes")[at]) for user in range(600, 610) for at in (0, 1)]
+    referee.take_impressions([shown(user, 0, 45, number=2) for user in range(600, 610)])
+    referee.take_impressions([*told, shown_both(1, 0, "waits"), b"{", b"{", b"{"])
+    referee.take_rows([f"more{user}".encode() for user in range(300)], np.concatenate([row(60, 1, 0)] * 300))
+    referee.look()
+    referee.follow(stop(ENDED, "enough", 70))
+    referee.settle([refusal("u9", 80), refusal("u8", 81), grant("u9", 90)], 17)
+    referee.look()
+    return referee
+
+
+def kept(referee: Referee) -> dict[str, Any]:
+    """All that a referee is to know again."""
+    people = referee.people
+    found: dict[str, Any] = {
+        name: getattr(people, name)[: people.number] for name in ("ids", "totals", "gone", "category", "seen")
+    }
+    found |= {
+        name: getattr(referee.watched[2], name)[: people.number]
+        for name in ("exposed_arm", "exposed_ms", "exposed_after")
+    }
+    trial, duel = referee.watched[2].trial, referee.watched[1].duel
+    assert duel is not None
+    found |= {name: getattr(trial, name)[: people.number] for name in ("arm", "before", "crossed")}
+    found |= {name: getattr(trial, name) for name in ("widths", "evidence", "split_evidence", "shares")}
+    found |= {name: getattr(duel, name)[: people.number] for name in ("credit", "shown")}
+    found |= {"width": duel.width, "duel's evidence": duel.evidence, "pending": referee.credits.pending}
+    found |= {"latest": [*referee.latest], "until": referee.erased.until_ms, "settled": referee.settled}
+    return found | {"malformed": referee.malformed, "unwatched": people.unwatched}
+
+
+def test_all_that_a_referee_knows_is_read_back_from_its_file(tmp_path: Path) -> None:
+    referee = busy()
+    save(tmp_path / "x.npz", referee, {}, {})
+    load(tmp_path / "x.npz", again := Referee(users_max=900))
+    before, after = kept(referee), kept(again)
+    for name, one in before.items():
+        known = one if np.ndim(one) else [one]
+        assert np.any(np.asarray(known) != 0), f"nothing of {name} is known: it may be lost"
+        np.testing.assert_array_equal(after[name], one, err_msg=name)
+    assert before["malformed"] != before["unwatched"]
+    for number, watched in referee.watched.items():
+        other = again.watched[number]
+        assert (other.setting, other.score) == (watched.setting, watched.score)
+        assert watched.last is not None
+        assert other.last is not None
+        assert other.last.users.tolist() == watched.last.users.tolist()
+        assert msgspec.structs.astuple(other.setting) == msgspec.structs.astuple(watched.setting)
+        assert (other.last.values, other.last.differences) == (watched.last.values, watched.last.differences)
+        assert (other.last.crossed, other.last.variances) == (watched.last.crossed, watched.last.variances)
+
+
+def test_a_referee_that_is_restarted_judges_what_comes_as_the_one_that_was_not(tmp_path: Path) -> None:
+    referee = busy()
+    save(tmp_path / "x.npz", referee, {}, {})
+    load(tmp_path / "x.npz", again := Referee(users_max=900))
+    names = [f"u{user}".encode() for user in range(610)]
+    for one in (referee, again):
+        one.take_ads([(ad, encode_json({"category": ad.decode()})) for ad in (b"shoes", b"hats")])
+        one.take_rows(names, np.concatenate([row(49, 4, 1)] * 610))  # before some exposures
+        one.take_rows(names, np.concatenate([row(90, 9, 5)] * 610))
+        one.take_impressions([shown(user, 1, 95, number=2, ad="hats") for user in range(610)])
+        one.take_outcomes([outcome("waits", True)])
+        one.look()
+    for name, known in kept(referee).items():
+        np.testing.assert_array_equal(kept(again)[name], known, err_msg=name)
+    for number, watched in referee.watched.items():
+        other = again.watched[number]
+        assert other.score == watched.score
+        assert other.last is not None
+        assert watched.last is not None
+        assert other.last.values == watched.last.values
+
+
+def test_what_cannot_be_written_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    file, unwritable = tmp_path / "x.npz", {"impressions": cast("str", object())}
+    save(file, busy(), {("impressions", 0): 7}, {})
+    with pytest.raises(TypeError):
+        save(file, Referee(), {}, unwritable)
+    assert load(file, again := Referee()) == ({("impressions", 0): 7}, {})
+    assert again.people.number == 900
+
+
+def test_of_a_duel_that_was_never_looked_at_a_file_of_version_2_tells_no_score(tmp_path: Path) -> None:
+    referee, file = Referee(), tmp_path / "x.npz"
+    referee.follow(DUEL)
+    played(referee, range(20), 0.7)
+    save(file, referee, {}, {})
+    with np.load(file) as npz:
+        saved = dict(npz)
+    about = msgspec.json.decode(saved["about"].tobytes()) | {"version": 2}
+    about["experiments"]["1"]["preference"] = about["experiments"]["1"].pop("score")
+    np.savez(file, allow_pickle=False, **saved | {"about": np.frombuffer(encode_json(about), dtype=np.uint8)})
+    load(file, again := Referee())
+    assert again.watched[1].score is None
+    assert again.look()[0].score == referee.look()[0].score

@@ -250,3 +250,33 @@ def test_who_changes_what_is_not_there_is_told_what_is() -> None:
     topic.records = records_of(creates(0.3))
     with pytest.raises(ExperimentError, match="there is no experiment 'heat'; there are: warmth"):
         alter("heat", partial(stop, reason="", time_ms=3), topic.read, topic.write)
+
+
+def test_who_changes_a_draft_that_is_taken_back_at_that_moment_is_told_that_there_is_none() -> None:
+    topic = Topic()
+    topic.records = records_of(creates(0.3))
+
+    def write(messages: Sequence[ControlMessage], gone: Sequence[ControlMessage]) -> None:
+        topic.write(messages, gone)
+        topic.write([], messages)
+
+    with pytest.raises(ExperimentError, match="there is no experiment 'warmth'; there are: none"):
+        alter("warmth", partial(start, ramp=0.2, time_ms=2), topic.read, write)
+
+
+def test_who_made_a_draft_that_another_has_taken_back_is_told() -> None:
+    topic, made = Topic(), asked("warmth")({})
+    topic.write([made])
+    topic.write([], [made])
+    with pytest.raises(ExperimentError, match="somebody else made or changed an experiment 'warmth'"):
+        settled(asked("warmth"), made, topic.read, topic.write)
+    assert topic.known() == {}
+
+
+def test_a_draft_without_room_is_taken_back_though_another_has_written_it_again() -> None:
+    topic = Topic()
+    first, second = asked("warmth", width=0.8)({}), asked("heat", width=0.8)({})
+    topic.write([first, second, msgspec.structs.replace(second, revision=second.revision + 1)])
+    with pytest.raises(ExperimentError, match=r"no 0\.800 of the layer is free, .* smaller --width$"):
+        settled(asked("heat", width=0.8), second, topic.read, topic.write)
+    assert topic.known() == {"warmth": first}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scoring.assignment import OUTSIDE, Arm, Experiment, free_range, in_holdout
+from scoring.assignment import OUTSIDE, Arm, Cohort, Experiment, free_range, in_holdout
 from scoring.confidence import log_e_value, mixture_width, radius, split_log_e_value
 from scoring.trial import DOERS_MIN, EXPECTED_MIN, FIRST_PLAN, SUMS, USERS_MIN, Look, Trial
 from streams.control_wire import ArmSetting, Guardrail
@@ -50,6 +50,7 @@ def test_the_holdout_has_its_share_and_is_independent_of_every_layer():
 def test_the_first_gap_that_fits_is_taken_and_a_full_layer_says_so():
     assert free_range([], 0.2) == (0.0, 0.2)
     assert free_range([(0.5, 1.0), (0.0, 0.3)], 0.2) == (0.3, 0.5)
+    assert free_range([(0.0, 0.6), (0.1, 0.2)], 0.4) == (0.6, 1.0)  # drafts that were made at once may overlap
     with pytest.raises(ValueError, match=r"widest gap is 0.200"):
         free_range([(0.0, 0.3), (0.5, 1.0)], 0.3)
 
@@ -69,6 +70,14 @@ def test_the_last_gap_of_a_layer_is_taken_to_its_end_and_not_a_bit_beyond():
         ({"ramp": 1.5}, "ramp 1.5"),
         ({"arms": HALVES[:1]}, "two or more arms"),
         ({"arms": (Arm("a", 0.5), Arm("b", 0.6))}, "1 in total"),
+        ({"arms": (Arm("a", 1.5), Arm("b", -0.5))}, "all above 0"),
+        ({"arms": (Arm("a", 0.5), Arm("a", 0.5))}, "names of their own"),
+        ({"low": -0.1}, "range"),
+        ({"high": 1.1}, "range"),
+        ({"ramp": -0.1}, "ramp -0.1"),
+        ({"ramp": 0.5, "later": (Cohort(1.0, (0.5, 0.5)),), "interleaved": True}, "to interleave"),
+        ({"ramp": 0.5, "later": (Cohort(1.0, (0.3, 0.3, 0.4)),)}, "one above 0 an arm"),
+        ({"ramp": 0.5, "later": (Cohort(1.0, (0.5, 0.6)),)}, "one above 0 an arm"),
     ],
 )
 def test_a_definition_that_cannot_be_is_refused(fields, message):

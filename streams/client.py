@@ -307,7 +307,7 @@ async def require_topic(topic: str, options: Mapping[str, Any]) -> None:
         await asking.start()
         names = await asking.topics()
     finally:
-        await asking.stop()
+        await end_reading(asking)
     if topic not in names:
         from streams.reading import remedy  # noqa: PLC0415 - an ad server that finds its topic loads none of it
 

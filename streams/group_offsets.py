@@ -51,6 +51,7 @@ class GroupOffsets:
                     "the group's offsets were not written; the lane row holds", lane=self._lane, error=str(error)
                 )
             try:
-                await asyncio.wait_for(self._leaving.wait(), PAUSE_S)
+                async with asyncio.timeout(PAUSE_S):
+                    await self._leaving.wait()
             except TimeoutError:
                 continue

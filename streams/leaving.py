@@ -37,19 +37,31 @@ def check_member(consumer: AIOKafkaConsumer, settings: "Settings") -> None:
 
 
 async def leave(who: str, farewell: Awaitable[object]) -> None:
-    """Await ``farewell``, for `FAREWELL_S` at most; then a warning names ``who`` has left without."""
+    """Await ``farewell``, for `FAREWELL_S` at most; then a warning names ``who`` has left without.
+
+    It has a task of its own: aiokafka's clients cancel their parts when they close, and take a cancellation that comes
+    meanwhile for one of these. Whoever awaited them would go on as if never cancelled, a loop for ever.
+    """
+    leaving = asyncio.ensure_future(farewell)
     try:
-        await asyncio.wait_for(farewell, FAREWELL_S)
-    except TimeoutError:
+        await asyncio.wait([leaving], timeout=FAREWELL_S)
+    finally:
+        late = leaving.cancel()
+        await asyncio.wait([leaving])
+        failure = None if leaving.cancelled() else leaving.exception()
+    if failure is not None:
+        raise failure
+    if late:
         log.warning("left without an answer, the broker gave none", who=who, waited_s=FAREWELL_S)
 
 
 async def end_reading(consumer: AIOKafkaConsumer) -> None:
-    """Stop a consumer, also one that reads from a broker that is away.
+    """Stop a consumer, also one that reads from a broker that is away, and where the caller is cancelled meanwhile."""
+    await leave("a reader", _stop(consumer))
 
-    There aiokafka's stop cancels a fetch that waits to ask again, takes that for a cancellation of its caller's, and
-    leaves its connections open.
-    """
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """As aiokafka does, which cancels a fetch that waits to ask again, and takes that for its caller's cancellation."""
     try:
         await consumer.stop()
     except asyncio.CancelledError:

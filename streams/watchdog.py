@@ -22,6 +22,7 @@ from streams.connection import aiokafka_options
 from streams.fatal import end_now
 from streams.identity import TopicIdentity, check_topics
 from streams.lanes.recovery import RecoveryError
+from streams.leaving import end_reading
 from streams.settings import Settings
 from streams.vitals import Judge, Vitals
 
@@ -78,7 +79,7 @@ class Watchdog(Service):
         """Look no more."""
         self._pulse.stop()
         if self._consumer is not None:
-            await self._consumer.stop()
+            await end_reading(self._consumer)
 
     async def _beat(self) -> None:
         while not self.should_stop:
@@ -117,7 +118,7 @@ class Watchdog(Service):
                     try:
                         await consumer.start()
                     except BaseException:
-                        await consumer.stop()
+                        await end_reading(consumer)
                         raise
                     self._consumer = consumer
                 ends: dict[TopicPartition, int] = await self._consumer.end_offsets(partitions)

@@ -19,6 +19,7 @@ from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fetching import fetch
 from streams.followed import Followed
+from streams.leaving import end_reading
 from streams.reading import MissingTopicError, log_ends, remedy
 from streams.topic_admin import found
 
@@ -86,7 +87,7 @@ class Tails:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
         if self._consumer is not None:
-            await self._consumer.stop()  # a task that is cancelled before its first step does not
+            await end_reading(self._consumer)  # a task that is cancelled before its first step does not
 
     async def _run(self, consumer: AIOKafkaConsumer, counts: Mapping[str, int]) -> None:
         try:
@@ -105,7 +106,7 @@ class Tails:
                 await self._keep_up(consumer, partitions)
                 await self._read(consumer, partitions)
         finally:
-            await consumer.stop()
+            await end_reading(consumer)
 
     async def _read_to(
         self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], ends: Mapping[TopicPartition, int]

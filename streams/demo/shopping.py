@@ -264,7 +264,8 @@ class Shopping:
                 self._check_broker(UNHEARD_SAID_S)
                 raise NoPlacementError(f"No placements came within {READY_WITHIN_S:.0f} s of the first clicks.")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), SHOW_EVERY_S / 5)
+                async with asyncio.timeout(SHOW_EVERY_S / 5):
+                    await self._stopped.wait()
 
     def _report(
         self, calibrations: tuple[float | None, float | None] = (None, None), unread: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from streams.compute import Compute
 from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fetching import fetch
+from streams.leaving import end_reading
 from streams.reading import log_ends, partitions_of
 from streams.settings import Settings
 
@@ -107,4 +108,4 @@ class TopicFeed(Service):
     async def on_stop(self) -> None:
         """Close the consumer."""
         if self._consumer is not None:
-            await self._consumer.stop()
+            await end_reading(self._consumer)

@@ -103,7 +103,8 @@ class LagMonitor:
         while True:
             turn = self._turn
             with suppress(TimeoutError):
-                await asyncio.wait_for(turn.wait(), max(2 * self.every_s, 1.0))
+                async with asyncio.timeout(max(2 * self.every_s, 1.0)):
+                    await turn.wait()
             yield self.latest
 
     async def poll(self) -> None:

@@ -45,4 +45,5 @@ class Tokens:
         if lanes and self._since_ms.keys() >= set(lanes):
             self._freed.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._freed.wait(), self.patience_ms / 1000)
+                async with asyncio.timeout(self.patience_ms / 1000):
+                    await self._freed.wait()

@@ -6,18 +6,20 @@ import re
 from itertools import pairwise
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from typer.testing import CliRunner, Result
 
 from deploy.brokers import Broker
 from streams import topic_admin
 from streams.cli import app
-from streams.reading import read_between, read_topic
+from streams.reading import log_ends, read_between, read_topic
 
 pytestmark = pytest.mark.integration
 
 PREFIX, RECORDS = "reading-", 7_000
 """Of two looks at the topic, at least."""
+STEPS, CLOSING_STEPS = 30, 3
+"""Steps of the event loop: more than a client's closing takes, and some that it does at least."""
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,37 @@ def test_what_is_read_between_two_places_ends_where_it_was_told_though_more_is_t
 
     assert sorted(asyncio.run(read((2, 7), (5, 8)))) == [(0, 2), (0, 3), (0, 4), (1, 7)]
     assert asyncio.run(read((5, 8), (5, 8))) == []
+
+
+def test_who_reads_is_cancelled_at_whatever_step_of_its_client_s_closing_that_comes(
+    shop: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes = [TopicPartition(f"{PREFIX}clicks", number) for number in range(2)]
+    stop, closing = AIOKafkaConsumer.stop, asyncio.Event()
+
+    async def told(consumer: AIOKafkaConsumer) -> None:
+        closing.set()
+        await stop(consumer)
+
+    async def cancelled_after(steps: int) -> bool | None:
+        """Whether the reader has ended as cancelled; None where it had ended before."""
+        closing.clear()
+        reading = asyncio.create_task(log_ends(shop.bootstrap, lanes))
+        await closing.wait()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if not reading.cancel():
+            return None
+        await asyncio.wait([reading])
+        return reading.cancelled()
+
+    async def scenario() -> list[bool | None]:
+        return [await cancelled_after(steps) for steps in range(STEPS)]
+
+    monkeypatch.setattr(AIOKafkaConsumer, "stop", told)
+    ended = asyncio.run(scenario())
+    assert False not in ended
+    assert ended.count(True) > CLOSING_STEPS
 
 
 def without_colours(text: str) -> str:

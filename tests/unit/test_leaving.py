@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
-from streams.leaving import end_reading
+from streams.leaving import end_reading, leave
 
 
 class Consumer:
@@ -61,3 +62,40 @@ def test_a_reader_that_ends_since_its_task_was_cancelled_leaves_no_connection() 
     with pytest.raises(TimeoutError):
         asyncio.run(scenario())
     assert consumer.closed
+
+
+async def takes_a_cancellation_for_its_own() -> None:
+    """As a client of aiokafka does that closes, and goes on."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    await asyncio.sleep(0)
+
+
+def test_whoever_is_cancelled_during_a_farewell_that_takes_it_for_its_own_is_cancelled() -> None:
+    async def scenario() -> bool:
+        task = asyncio.create_task(leave("a producer", takes_a_cancellation_for_its_own()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert asyncio.run(scenario())
+
+
+def test_a_farewell_that_is_late_is_ended_and_one_that_fails_then_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    async def late(failure: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(failure)
+            if failure:
+                raise ConnectionError(failure)
+
+    monkeypatch.setattr("streams.leaving.FAREWELL_S", 0.0)
+    asyncio.run(leave("a producer", late("")))
+    with pytest.raises(ConnectionError, match="gone"):
+        asyncio.run(leave("a producer", late("gone")))
+    assert ended == ["", "gone"]

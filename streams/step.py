@@ -156,14 +156,7 @@ class Step:
         # 0. settle what people have asked for
         forgotten = self._settle(state)
         # 1. decode and validate
-        decoded = decode(
-            taken.records,
-            taken.order,
-            store,
-            latest_ms=now_ms + self.time_tolerance_ms,
-            belongs_here=lambda key: self.partition_of(key) == state.lane,
-            gate=Gate(self.requests.answers if self.requests else {}, state.erased, self.consent_presumed),
-        )
+        decoded = self._decode(state, taken, now_ms)
         lap("decode")
         forgotten += decoded.withdrawn
         unlearned = state.clicks.forget(forgotten)
@@ -197,13 +190,25 @@ class Step:
             "click-layers": state.clicks.share(state.lane) if self.pool is not None else [],
             "state-changelog": [*map(Message, users, row_bytes(rows)), *starmap(Message, changes), *gone, *kept],
         }
-        rerouted, marks = self._rerouted(decoded.misplaced), [*starmap(Message, state.erased.changes())]
+        marks = [*starmap(Message, state.erased.changes())]
+        rerouted = self._rerouted(decoded.misplaced)
         lane_row = _advance(state, taken, counts, score)
         arms = Counter(p.arm for p in published)
         control = self._control(state, published) + self._traffic(state, decoded.events, applied, time_ms)
         effects = Effects(messages, marks, rerouted, lane_row, counts, tally(decoded, applied), arms, seen, control)
         lap("encode")
         return effects
+
+    def _decode(self, state: LaneState, taken: Slice, now_ms: int) -> Decoded:
+        """The slice's records: those that may be applied, and what becomes of the others."""
+        return decode(
+            taken.records,
+            taken.order,
+            state.store,
+            latest_ms=now_ms + self.time_tolerance_ms,
+            belongs_here=lambda key: self.partition_of(key) == state.lane,
+            gate=Gate(self.requests.answers if self.requests else {}, state.erased, self.consent_presumed),
+        )
 
     def _control(self, state: LaneState, published: list[Published]) -> list[Message]:
         """What the lane has to say to all: drifts of its click layer, and how models fare."""

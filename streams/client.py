@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -288,13 +287,14 @@ class PlacementView:
             raise ViewError(f"The view stopped reading {self._topic}: {error!r}. Open a new one.") from error
 
     async def _close(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-            with suppress(asyncio.CancelledError, Exception):  # told by `get` and on leaving the context
-                await self._reader
-        if self._consumer is not None:
-            await end_reading(self._consumer)
-            self._consumer = None
+        try:
+            if self._reader is not None:
+                self._reader.cancel()
+                await asyncio.gather(self._reader, return_exceptions=True)  # told by `get` and on leaving the context
+        finally:
+            if self._consumer is not None:
+                await end_reading(self._consumer)
+                self._consumer = None
 
 
 async def require_topic(topic: str, options: Mapping[str, Any]) -> None:

@@ -243,3 +243,23 @@ def test_an_open_transaction_is_not_seen_and_does_not_keep_the_view_from_being_r
             await producer.abort_transaction()
 
     run(scenario)
+
+
+def test_whoever_is_cancelled_while_a_view_closes_is_cancelled_at_whatever_step_that_comes(topic: Topic) -> None:
+    async def cancelled_after(steps: int) -> bool | None:
+        """Whether closing has ended as cancelled; None where it was over before."""
+        view = await topic.view().__aenter__()
+        closing = asyncio.create_task(view.__aexit__(None, None, None))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if not closing.cancel():
+            return None
+        await asyncio.wait([closing])
+        return closing.cancelled()
+
+    async def scenario() -> list[bool | None]:
+        return [await cancelled_after(steps) for steps in range(1, 15)]
+
+    ended = asyncio.run(scenario())
+    assert False not in ended
+    assert ended.count(True) > 3

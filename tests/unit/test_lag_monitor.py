@@ -332,3 +332,17 @@ def test_a_stuck_partition_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) ->
 
     assert result.exit_code == 1
     assert "STALL" in result.stdout
+
+
+def test_whoever_is_cancelled_while_a_monitor_ends_is_cancelled() -> None:
+    monitor, _ = monitor_of(90)
+
+    async def scenario() -> bool:
+        await monitor.__aenter__()
+        ending = asyncio.create_task(monitor.__aexit__(None, None, None))
+        await asyncio.sleep(0)
+        ending.cancel()
+        await asyncio.wait([ending])
+        return ending.cancelled()
+
+    assert asyncio.run(scenario())

@@ -80,9 +80,9 @@ def stopped(bench: Bench, rng: random.Random) -> str | None:
     with bench.fleet.lock:
         if (slot := _one(bench, rng)) is None:
             return None
-        met, status = bench.met(slot), bench.fleet.leave(slot)
+        met, failing, status = bench.met(slot), bench.fleet.failing(slot), bench.fleet.leave(slot)
         slot.wanted = True
-    if status not in (0, None, -signal.SIGTERM):
+    if not failing and status not in (0, None, -signal.SIGTERM):
         bench.notes.append(f"{slot.name} ended with status {status} when it was stopped")
     return None if status is None else met
 

@@ -26,6 +26,8 @@ RECOVERED_S = 15.0
 """After brokers were away a start may still find none: it waits ten seconds for an answer before it says so."""
 TOLD_END = "the worker ended"
 """A worker's last line where it fails; libraries may have logged tracebacks before it."""
+TOLD_FAILURE = "fatal, the worker ends"
+"""What a worker says first where it fails; its orderly stop may take five seconds more."""
 LAUNCHER = (sys.executable, "-m", "tests.integration.chaos.launcher")
 
 
@@ -131,6 +133,10 @@ class Fleet:
     def at_work(self, slot: Slot) -> bool:
         """Whether the worker has had a lane: on a busy machine it takes long to start."""
         return slot.alive and "lane taken over" in self.said(slot)
+
+    def failing(self, slot: Slot) -> bool:
+        """Whether the worker ends already, since another fault has met it."""
+        return TOLD_FAILURE in self.said(slot)
 
     def wait(self, holds: Callable[[], bool], within_s: float) -> bool:
         """Wait, with the lock, which is given up meanwhile, until something holds of the workers; whether it does."""

@@ -81,7 +81,7 @@ def wait_for_workers(broker: EmbeddedBroker, show: Callable[[Snapshot], None]) -
 def test_a_broker_that_is_lost_before_the_first_placement_is_named_and_not_a_missing_worker(
     broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.demo.shopping.SILENT_MAX_S", 2.0)
+    monkeypatch.setattr("streams.demo.shopping.SILENT_MAX_S", 3.0)
     monkeypatch.setattr("streams.leaving.FAREWELL_S", 0.5)
     unheard: list[float] = []
 
@@ -90,9 +90,9 @@ def test_a_broker_that_is_lost_before_the_first_placement_is_named_and_not_a_mis
             kill(broker)
         unheard.append(snapshot.unheard_s)
 
-    with pytest.raises(SilentBrokerError, match=f"{broker.bootstrap} has not answered for [23] s"):
+    with pytest.raises(SilentBrokerError, match=f"{broker.bootstrap} has not answered for \\d+ s"):
         asyncio.run(wait_for_workers(broker, show).run())
-    assert any(UNHEARD_SAID_S < seconds < 2 for seconds in unheard)
+    assert any(UNHEARD_SAID_S < seconds < 3 for seconds in unheard)
     assert unheard == sorted(unheard)
 
 

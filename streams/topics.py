@@ -35,6 +35,10 @@ TOMBSTONES_KEPT_MS = 7 * DAY_MS
 ERASED_WITHIN_MS = DAY_MS
 """Compaction must reach an erased user's former rows and placements within a day of the segment's end."""
 
+REQUESTS_KEPT_MS = DAY_MS
+"""A refusal stays so long beside the consent that follows it, for lanes that are down meanwhile: a consent alone
+forgets nothing."""
+
 BATCH_BYTES = 1_048_588
 """Kafka's own default, written down: the lanes' batches (``batch_bytes``) are made to fit it."""
 
@@ -93,7 +97,11 @@ TABLE: tuple[Topic, ...] = (
         "experiments, models, consent, keyed by what they set",
         "compact",
         lanes=False,
-        configs=_COMPACTED_SOON,
+        configs=_COMPACTED_SOON
+        | {
+            "min.compaction.lag.ms": str(REQUESTS_KEPT_MS),
+            "max.compaction.lag.ms": str(REQUESTS_KEPT_MS + ERASED_WITHIN_MS),
+        },
     ),
     Topic(
         PLACEMENTS,

@@ -34,6 +34,7 @@ HASTY = {
 SHORT = {"segment.ms": "1000", "file.delete.delay.ms": "100"}
 SHORT_COMPACTION = SHORT | {
     "delete.retention.ms": "500",
+    "min.compaction.lag.ms": "0",
     "max.compaction.lag.ms": "1000",
     "min.cleanable.dirty.ratio": "0.01",
 }

@@ -80,6 +80,12 @@ def test_erased_rows_leave_the_changelog_before_their_tombstones_do() -> None:
     assert int(settings["max.compaction.lag.ms"]) < int(settings["delete.retention.ms"])
 
 
+def test_a_refusal_is_told_for_a_day_though_a_consent_follows_it() -> None:
+    settings = BY_NAME[topics.CONTROL].settings(1)
+
+    assert topics.DAY_MS <= int(settings["min.compaction.lag.ms"]) < int(settings["max.compaction.lag.ms"])
+
+
 def test_every_topic_carries_the_prefix() -> None:
     assert topics.names("shop-") == [f"shop-{name}" for name in BY_NAME]
 

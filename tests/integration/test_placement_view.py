@@ -9,6 +9,7 @@ from deploy.brokers import Broker
 from streams import topic_admin
 from streams.client import PlacementView, ViewError
 from streams.wire import Placement, encode_json
+from tests.cancelling import cancelled_after
 from tests.integration.lanes import DEADLINE_S, recreate
 
 pytestmark = pytest.mark.integration
@@ -246,19 +247,12 @@ def test_an_open_transaction_is_not_seen_and_does_not_keep_the_view_from_being_r
 
 
 def test_whoever_is_cancelled_while_a_view_closes_is_cancelled_at_whatever_step_that_comes(topic: Topic) -> None:
-    async def cancelled_after(steps: int) -> bool | None:
-        """Whether closing has ended as cancelled; None where it was over before."""
+    async def closing_view() -> asyncio.Task[None]:
         view = await topic.view().__aenter__()
-        closing = asyncio.create_task(view.__aexit__(None, None, None))
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        if not closing.cancel():
-            return None
-        await asyncio.wait([closing])
-        return closing.cancelled()
+        return asyncio.create_task(view.__aexit__(None, None, None))
 
     async def scenario() -> list[bool | None]:
-        return [await cancelled_after(steps) for steps in range(1, 15)]
+        return [await cancelled_after(steps, await closing_view()) for steps in range(1, 15)]
 
     ended = asyncio.run(scenario())
     assert False not in ended

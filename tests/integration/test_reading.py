@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -13,6 +14,7 @@ from deploy.brokers import Broker
 from streams import topic_admin
 from streams.cli import app
 from streams.reading import log_ends, read_between, read_topic
+from tests.cancelling import cancelled_after
 
 pytestmark = pytest.mark.integration
 
@@ -76,20 +78,14 @@ def test_who_reads_is_cancelled_at_whatever_step_of_its_client_s_closing_that_co
         closing.set()
         await stop(consumer)
 
-    async def cancelled_after(steps: int) -> bool | None:
-        """Whether the reader has ended as cancelled; None where it had ended before."""
+    async def closing_reader() -> asyncio.Task[Any]:
         closing.clear()
         reading = asyncio.create_task(log_ends(shop.bootstrap, lanes))
         await closing.wait()
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        if not reading.cancel():
-            return None
-        await asyncio.wait([reading])
-        return reading.cancelled()
+        return reading
 
     async def scenario() -> list[bool | None]:
-        return [await cancelled_after(steps) for steps in range(STEPS)]
+        return [await cancelled_after(steps, await closing_reader()) for steps in range(STEPS)]
 
     monkeypatch.setattr(AIOKafkaConsumer, "stop", told)
     ended = asyncio.run(scenario())

@@ -21,6 +21,7 @@ from streams.lag.arithmetic import Rules, Status
 from streams.lag.board import GroupSeen, Observation, Partition
 from streams.lag.monitor import LagMonitor, News
 from streams.lag.poller import LagError, Poller
+from tests.cancelling import cancelled_after
 
 HERE = Partition("clicks", 0)
 DEADLINE_S = 60.0
@@ -337,12 +338,8 @@ def test_a_stuck_partition_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) ->
 def test_whoever_is_cancelled_while_a_monitor_ends_is_cancelled() -> None:
     monitor, _ = monitor_of(90)
 
-    async def scenario() -> bool:
+    async def scenario() -> bool | None:
         await monitor.__aenter__()
-        ending = asyncio.create_task(monitor.__aexit__(None, None, None))
-        await asyncio.sleep(0)
-        ending.cancel()
-        await asyncio.wait([ending])
-        return ending.cancelled()
+        return await cancelled_after(1, asyncio.create_task(monitor.__aexit__(None, None, None)))
 
     assert asyncio.run(scenario())

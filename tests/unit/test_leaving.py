@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 
 from streams.leaving import end_reading, leave
+from tests.cancelling import cancelled_after
 
 
 class Consumer:
@@ -72,13 +73,8 @@ async def takes_a_cancellation_for_its_own() -> None:
 
 
 def test_whoever_is_cancelled_during_a_farewell_that_takes_it_for_its_own_is_cancelled() -> None:
-    async def scenario() -> bool:
-        task = asyncio.create_task(leave("a producer", takes_a_cancellation_for_its_own()))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait([task])
-        return task.cancelled()
+    async def scenario() -> bool | None:
+        return await cancelled_after(2, asyncio.create_task(leave("a producer", takes_a_cancellation_for_its_own())))
 
     assert asyncio.run(scenario())
 

@@ -1,8 +1,9 @@
 """What reviews say: positive or not, learnt one after the other; and when an item's or a brand's tone turns.
 
-A review is its characters' one- and two-grams, which needs no word boundaries and so reads Chinese as well as
+A review is its characters' one- to three-grams, which needs no word boundaries and so reads Chinese as well as
 English, hashed into a bounded number of features. The classifier is River's logistic regression under AdaGrad; the
-watch is River's Page-Hinkley test (Page 1954) on the chance of being positive, which needs no ratings.
+watch is River's Page-Hinkley test (Page 1954) on how sure it is that each review is good: by its stars where it has
+some, else by its text.
 """
 
 import struct
@@ -19,6 +20,9 @@ from scoring.tones import MEMORY
 
 FEATURES = 1 << 18
 """Buckets that n-grams are hashed into: at most 60 MB of weights and sums, however many reviews come."""
+GRAMS = (1, 2, 3)
+"""Characters of a feature. Of 27,992 Chinese reviews, in one pass, .905 are told right, and .831 of those whose text
+had not come before; without threes .890 and .827, with fours .907 and .827."""
 CHARACTERS_MAX = 400
 """Of a longer review the beginning is read: opinions come first, and a review costs a bounded time."""
 RATE = 0.5
@@ -26,10 +30,14 @@ KEYS_MAX = 100_000
 """Items and brands watched: 1 KB each. Of more, those longest without a review are forgotten."""
 REVIEWS_MIN = 20
 """Reviews of a key before its tone can turn: there must be something to turn from."""
+STARS = 0.9
+"""How sure stars are: about as sure as a classifier is, on average, of what it knows well (.88), so that reviews with
+stars and without can be told of in one tone."""
 TOLERANCE, THRESHOLD = 0.08, 5.5
-"""Page-Hinkley: how far below its mean the tone may stay, and the sum of what is beyond that raises the alarm. A key
-half of whose reviews are good has .16 false alarms in a thousand, one with four fifths .11; of turns from that to three
-tenths 1.2 % take more than 50 reviews (0.05 and 6: .64, .28 and 1.5 %; 0.1 and 5: .07, .03 and 2.3 %)."""
+"""Page-Hinkley: how far below its mean the tone may stay, and the sum of what is beyond that raises the alarm. Of a key
+half of whose reviews are good, .38 in a thousand raise a false one (of one with four fifths .13); of turns from that to
+three tenths .4 % take more than 50 reviews. By stars it is .18, .04 and .1 %; where every text is new, of which it is
+less sure, .08, .06 and 12 %. `salience reviews evaluate` measures them."""
 
 _HEAD = struct.Struct("<dQ")
 """Of a classifier as bytes: intercept, and reviews learnt from."""
@@ -40,9 +48,14 @@ _WEIGHT = np.dtype([("bucket", "<u4"), ("weight", "<f8"), ("squares", "<f8")])
 def grams(text: str) -> dict[int, float]:
     """The review's features, by bucket, of unit length; none for an empty text."""
     text = "".join(text.lower().split())[:CHARACTERS_MAX]
-    found = {text[at : at + size] for size in (1, 2) for at in range(len(text) - size + 1)}
+    found = {text[at : at + size] for size in GRAMS for at in range(len(text) - size + 1)}
     weight = 1 / np.sqrt(max(len(found), 1))
     return {xxhash.xxh3_64_intdigest(gram.encode()) % FEATURES: float(weight) for gram in found}
+
+
+def by_stars(*, positive: bool) -> float:
+    """How sure it is that a review is good, by its stars."""
+    return STARS if positive else 1 - STARS
 
 
 @dataclass
@@ -91,13 +104,13 @@ class Sentiment:
 
 @dataclass(slots=True)
 class Tone:
-    """``mean``: of the chances of being positive, of ``reviews`` of them; old ones fade once there are `MEMORY`."""
+    """``mean``: how sure it is of ``reviews`` that they are good; old ones fade once there are `MEMORY`."""
 
     reviews: int = 0
     mean: float = 0.0
 
     def take(self, positive: float) -> None:
-        """Take a review's chance of being positive."""
+        """Take how sure it is that a review is good."""
         self.reviews += 1
         self.mean += (positive - self.mean) / min(self.reviews, MEMORY)
 
@@ -134,7 +147,7 @@ class ToneWatch:
         return len(self._keys)
 
     def update(self, key: str, positive: float) -> bool:
-        """Take a review's chance of being positive; whether the key's tone has just turned."""
+        """Take how sure it is that a review is good; whether the key's tone has just turned."""
         if key not in self._keys:
             self._keys[key] = _test(), Tone()
         self._keys.move_to_end(key)

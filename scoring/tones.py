@@ -1,8 +1,9 @@
 """How ads are reviewed: what a candidate's reviews tell, which they may tell before anyone was shown it here.
 
-A *tone* is the mean chance that an ad's latest reviews are positive (`scoring.sentiment`). A model is told how far it
-lies above that of all reviews, drawn towards 0 by `TONE_PRIOR` reviews, and how many there are. It is told beside the
-click rates (`scoring.rates`), and not as content: reviews come daily, and nothing has to be encoded for them.
+A *tone* is how sure it is of an ad's latest reviews, on average, that they are good (`scoring.sentiment`). A model is
+told how far it lies above that of all reviews, drawn towards 0 by `TONE_PRIOR` reviews, and how many there are. It is
+told beside the click rates (`scoring.rates`), and not as content: reviews come daily, and nothing has to be encoded
+for them.
 """
 
 from dataclasses import dataclass

@@ -127,7 +127,7 @@ class Review(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 class Tone(Struct, frozen=True, kw_only=True):
     """How the reviews of an ad or a brand sound of late (`scoring.sentiment`). Topic ``tones`` (compacted).
 
-    ``tone``: mean chance that one is positive, over the last hundred or so of ``reviews``. ``turned_ms``: the time of
+    ``tone``: how sure it is that one is good, on average, of the last hundred or so of ``reviews``. ``turned_ms``: of
     the review with which it last turned for the worse, null where it never did. The key: ``of/name``.
     """
 

@@ -34,7 +34,7 @@ Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Of the order that the
 
 @app.command(epilog="Example: salience reviews evaluate --data ./reviews --json")
 def evaluate(data: Data, seed: Seed = 1, as_json: Json = False) -> None:
-    """One pass over rated reviews, each predicted before it is learnt from; then a hundred simulated turns of tone."""
+    """One pass over rated reviews, each predicted before it is learnt from; then a thousand simulated turns of tone."""
     from streams.logs import LogError
     from streams.logs.reviews import judge
 
@@ -46,13 +46,20 @@ def evaluate(data: Data, seed: Seed = 1, as_json: Json = False) -> None:
     except LogError as error:
         fail(error)
     if as_json:
-        typer.echo(json.dumps(asdict(judged)))
+        typer.echo(json.dumps(judged.as_json()))
         return
-    table = Table("figure", "value", title="The tone of reviews")
-    for name, value in asdict(judged).items():
-        shown = "unknown" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-        table.add_row(name.replace("_", " "), shown)
+    copies = f"{judged.copies:,} have the text of one before"
+    screen().print(f"{judged.reviews:,} reviews, of which {copies}.", soft_wrap=True)
+    table = Table("figure", "by text", "by text that is new", "by stars", title="The tone of reviews")
+    table.add_row("told right", f"{judged.accuracy:.4f}", f"{judged.accuracy_new:.4f}", "")
+    heard = [asdict(noticed) for noticed in (judged.by_text, judged.by_new_text, judged.by_stars)]
+    for name in heard[0]:
+        table.add_row(name.replace("_", " "), *(_figure(noticed[name]) for noticed in heard))
     screen().print(table)
+
+
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 @app.command(epilog="Example: salience reviews follow")
@@ -73,7 +80,7 @@ def follow(
 ) -> None:
     """Read the topic reviews until stopped, and put on tones how each ad and brand sounds; say when one turns.
 
-    It learns from reviews with stars as they come, and hears those without. It goes on where the one before ended
+    It learns from reviews with stars, and of those without it hears the text. It goes on where the one before ended
     (topic review-state); the first reads all reviews there are. A tone is said where it has moved by 0.01, or turned
     for the worse.
     """

@@ -1,39 +1,67 @@
 """Rated reviews from a file, ``reviews.csv.gz``: ``positive`` (1 or 0) and ``text``, judged one after the other."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from scoring.sentiment import Sentiment, ToneWatch
+from scoring.sentiment import Sentiment, ToneWatch, by_stars
 from streams.logs.table import rows
 
 FILE = "reviews.csv.gz"
 BEFORE, AFTER = 0.8, 0.3
 """Share of positive reviews before and after a simulated turn."""
-TURNS, REVIEWS_BEFORE, WITHIN = 100, 100, 200
+TURNS, REVIEWS_BEFORE, WITHIN = 1_000, 100, 200
+SOON = 50
+"""Reviews within which a turn should be noticed."""
 STEADY, REVIEWS_STEADY = (0.5, BEFORE), 50_000
 """Shares of positive reviews of keys that do not turn, each with so many: false alarms come with numbers."""
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Of simulated turns of tone: how many are found at all and within `SOON` reviews, and after how many.
+
+    ``false_alarms``: before a turn. ``false_per_1000``: of a thousand reviews of keys that never turn. Where there are
+    no reviews of one kind no turn is simulated, and what would be known of them is None.
+    """
+
+    turns: int = 0
+    found: int = 0
+    within_50: int = 0
+    delay_median: float | None = None
+    delay_most: float | None = None
+    false_alarms: int = 0
+    false_per_1000: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Of all reviews in one pass, each predicted before it was learnt from, and of simulated turns of tone.
+    """Of all reviews in one pass, each predicted before it was learnt from.
 
-    ``false_alarms``: before a turn. ``false_per_1000``: of a thousand reviews of keys that never turn. Where the later
-    half of the reviews has none of one kind no turn is simulated, and what would be known of them is None.
+    ``copies``: reviews whose text had come before, which are told by heart; ``accuracy_new``: of the others. Turns are
+    simulated of what was made of the later half's texts, of those that had not come before, and of stars.
     """
 
     reviews: int
+    copies: int
     accuracy: float
-    turns: int
-    found: int
-    delay_median: float | None
-    delay_most: float | None
-    false_alarms: int
-    false_per_1000: float | None
+    accuracy_new: float
+    by_text: Noticed
+    by_new_text: Noticed
+    by_stars: Noticed
+
+    def as_json(self) -> dict[str, Any]:
+        """Turns heard by all texts stand beside the accuracy, the others by name."""
+        told = asdict(self)
+        by_text: dict[str, Any] = told.pop("by_text")
+        return told | by_text
 
 
 def judge(directory: Path, seed: int, progress: Callable[[], None] = lambda: None) -> Judged:
@@ -41,62 +69,52 @@ def judge(directory: Path, seed: int, progress: Callable[[], None] = lambda: Non
     lines = rows(directory / FILE, ("positive", "text"))
     read = [(row.values["text"], row.integer("positive", 0, 1) == 1) for row in lines]
     draw, sentiment = np.random.default_rng(seed), Sentiment()
-    chances, rated = np.empty(len(read)), np.empty(len(read), dtype=np.bool_)
+    chances, rated, new = np.empty(len(read)), np.empty(len(read), dtype=np.bool_), np.empty(len(read), dtype=np.bool_)
+    texts: set[str] = set()
     for at, place in enumerate(draw.permutation(len(read)).tolist()):
         text, positive = read[place]
-        chances[at], rated[at] = sentiment.predict_one(text), positive
+        chances[at], rated[at], new[at] = sentiment.predict_one(text), positive, text not in texts
         sentiment.learn_one(text, positive)
+        texts.add(text)
         progress()
-    late = len(read) // 2  # what it says once it has learnt
-    sound = chances[late:][rated[late:]], chances[late:][~rated[late:]]
-    can_turn = all(map(len, sound))
-    found, false_alarms = _turns(draw, *sound) if can_turn else ([], 0)
+    right = (chances > 0.5) == rated
+    late = np.arange(len(read)) >= len(read) // 2  # what it says once it has learnt
+    stars = np.where(rated, by_stars(positive=True), by_stars(positive=False))
     return Judged(
         reviews=len(read),
-        accuracy=float(((chances > 0.5) == rated).mean()),
-        turns=TURNS if can_turn else 0,
+        copies=int(np.count_nonzero(~new)),
+        accuracy=float(right.mean()),
+        accuracy_new=float(right[new].mean()),
+        by_text=_noticed(draw, chances[late], rated[late]),
+        by_new_text=_noticed(draw, chances[late & new], rated[late & new]),
+        by_stars=_noticed(draw, stars, rated),
+    )
+
+
+def _noticed(draw: np.random.Generator, heard: Floats, rated: Bools) -> Noticed:
+    """Turns of keys whose reviews are drawn from those ``heard [N]`` of which ``rated [N]`` are good."""
+    good, bad = heard[rated], heard[~rated]
+    if not (len(good) and len(bad)):
+        return Noticed()
+
+    def stream(share: float, count: int) -> Iterator[float]:
+        yield from np.where(draw.random(count) < share, draw.choice(good, count), draw.choice(bad, count)).tolist()
+
+    found, false_alarms = [], 0
+    for number in range(TURNS):
+        watch, key = ToneWatch(), f"item-{number}"
+        before = [watch.update(key, chance) for chance in stream(BEFORE, REVIEWS_BEFORE)]
+        false_alarms += any(before)
+        delay = next((at for at, chance in enumerate(stream(AFTER, WITHIN), 1) if watch.update(key, chance)), None)
+        found += [] if delay is None else [delay]
+    steady = ToneWatch()
+    false = sum(steady.update(str(share), chance) for share in STEADY for chance in stream(share, REVIEWS_STEADY))
+    return Noticed(
+        turns=TURNS,
         found=len(found),
+        within_50=sum(delay <= SOON for delay in found),
         delay_median=float(np.median(found)) if found else None,
         delay_most=float(max(found)) if found else None,
         false_alarms=false_alarms,
-        false_per_1000=1_000 * _steady(draw, *sound) / (len(STEADY) * REVIEWS_STEADY) if can_turn else None,
+        false_per_1000=1_000 * false / (len(STEADY) * REVIEWS_STEADY),
     )
-
-
-def _turns(
-    draw: np.random.Generator, positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64]
-) -> tuple[list[int], int]:
-    """Reviews from each simulated turn until its alarm, and items that alarmed before they turned."""
-    found, false_alarms = [], 0
-
-    def stream(share: float, count: int) -> list[float]:
-        return _drawn(draw, positive, negative, share, count)
-
-    for number in range(TURNS):
-        watch, key = ToneWatch(), f"item-{number}"
-        false_alarms += any(watch.update(key, chance) for chance in stream(BEFORE, REVIEWS_BEFORE))
-        delay = next((at for at, chance in enumerate(stream(AFTER, WITHIN), 1) if watch.update(key, chance)), None)
-        found += [] if delay is None else [delay]
-    return found, false_alarms
-
-
-def _steady(draw: np.random.Generator, positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64]) -> int:
-    """Alarms of keys whose tone does not turn."""
-    watch = ToneWatch()
-    return sum(
-        watch.update(str(share), chance)
-        for share in STEADY
-        for chance in _drawn(draw, positive, negative, share, REVIEWS_STEADY)
-    )
-
-
-def _drawn(
-    draw: np.random.Generator,
-    positive: npt.NDArray[np.float64],
-    negative: npt.NDArray[np.float64],
-    share: float,
-    count: int,
-) -> list[float]:
-    """Chances of so many reviews, of which ``share`` are positive."""
-    drawn = np.where(draw.random(count) < share, draw.choice(positive, count), draw.choice(negative, count))
-    return list(map(float, drawn))

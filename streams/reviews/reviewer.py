@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from scoring.ids import id64
-from scoring.sentiment import Sentiment, ToneWatch
+from scoring.sentiment import Sentiment, ToneWatch, by_stars
 from scoring.tones import MEMORY
 from streams.decode import Record, Refusal
 from streams.letters import letter
@@ -155,13 +155,14 @@ class Reviewer:
     def hear(self, review: Review) -> None:
         """Take a review: learn from its stars, and what it says of its ad and brand."""
         self.reviews += 1
-        chance = self._sentiment.predict_one(review.text)
+        rated = review.positive
+        heard = self._sentiment.predict_one(review.text) if rated is None else by_stars(positive=rated)
         self._learn(review)
         brand = self._brands.get(review.ad_id)
         if brand is not None:
-            self._hear("ad", review.ad_id, chance, review.time_ms)
+            self._hear("ad", review.ad_id, heard, review.time_ms)
         if brand:
-            self._hear("brand", brand, chance, review.time_ms)
+            self._hear("brand", brand, heard, review.time_ms)
 
     def _learn(self, review: Review) -> None:
         if review.positive is not None:

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from scoring.sentiment import by_stars
 from streams.letters import PREFIX
 from streams.reviews.reviewer import STAGE, Reviewer
 from streams.wire import Review, Tone, encode_json
@@ -51,18 +52,29 @@ def test_an_ad_and_its_brand_sound_as_their_reviews_do_and_brands_as_those_of_al
     assert list(one.take(records([*stream(200, share=1.0), *stream(200, ad_id="boot", share=0.0, first=200)]))) == []
     tones = {tone.key: tone for tone in one.news()}
     assert set(tones) == {b"ad/shoe", b"ad/boot", b"brand/acme"}
-    assert tones[b"ad/shoe"].tone > 0.9
-    assert tones[b"ad/boot"].tone < 0.2
+    assert tones[b"ad/shoe"].tone == 0.9
+    assert tones[b"ad/boot"].tone == 0.1
     assert tones[b"brand/acme"].reviews == 400
     assert tones[b"ad/boot"].tone < tones[b"brand/acme"].tone < tones[b"ad/shoe"].tone
     assert one.news() == []
+
+
+def test_a_review_with_stars_is_heard_by_them_and_one_without_by_its_text() -> None:
+    one = reviewer()
+    list(one.take(records(stream(200, ad_id="boot", share=0.5))))  # which tells how the texts are meant
+    bad = [msgspec.structs.replace(review(200 + at, "shoe", good=False), positive=True) for at in range(100)]
+    list(one.take(records(bad, first=200)))
+    list(one.take(records([review(300 + at, "sock", good=False, rated=False) for at in range(20)], first=300)))
+    tones = {tone.key: tone.tone for tone in one.news()}
+    assert tones[b"ad/shoe"] == by_stars(positive=True) == 0.9
+    assert tones[b"ad/sock"] != by_stars(positive=False)
 
 
 def test_a_tone_is_that_of_the_last_hundred_or_so() -> None:
     one = reviewer()
     list(one.take(records(stream(1_000, ad_id="sock", share=1.0))))
     (tone,) = one.news()
-    assert tone.tone > 0.9
+    assert tone.tone == 0.9
     list(one.take(records(stream(200, ad_id="sock", share=0.0, first=1_000), first=1_000)))
     (tone,) = one.news()
     assert (tone.reviews, tone.tone < 0.3) == (1_200, True)

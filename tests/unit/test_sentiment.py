@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from scoring.sentiment import _HEAD, _WEIGHT, FEATURES, REVIEWS_MIN, Sentiment, ToneWatch, grams
+from scoring.sentiment import _HEAD, _WEIGHT, FEATURES, REVIEWS_MIN, Sentiment, ToneWatch, by_stars, grams
 from streams.cli import app
 from streams.logs.reviews import judge
 
@@ -19,7 +19,8 @@ def test_a_review_is_read_by_its_characters_whatever_the_script_and_the_spacing(
     assert len(grams("很好")) == 3  # two characters and their pair
     assert abs(sum(weight**2 for weight in grams("great, love it").values()) - 1) < 1e-9
     assert all(0 <= bucket < FEATURES for bucket in grams("很好" * 10_000))
-    assert len(grams("ab" * 10_000)) == 4
+    assert len(grams("不好吃")) == 6  # and what three of them say together
+    assert len(grams("ab" * 10_000)) == 6
     assert grams("") == {}
 
 
@@ -38,13 +39,14 @@ def test_the_tone_is_learnt_one_review_after_the_other_and_predicting_changes_no
 
 
 def test_a_turn_for_the_worse_is_noticed_within_fifty_reviews_and_a_steady_tone_is_none():
-    draw, steady = np.random.default_rng(1), ToneWatch()
-    assert not any(steady.update("a", float(draw.random() < 0.8)) for _ in range(300))
-    watch = ToneWatch()
-    for _ in range(100):
-        watch.update("a", float(draw.random() < 0.8))
-    delays = [at for at in range(1, 51) if watch.update("a", float(draw.random() < 0.3))]
-    assert delays
+    draw, steady, watch = np.random.default_rng(1), ToneWatch(), ToneWatch()
+
+    def heard(share):
+        return by_stars(positive=bool(draw.random() < share))
+
+    assert not any(steady.update("a", heard(0.8)) for _ in range(300))
+    assert not any(watch.update("a", heard(0.8)) for _ in range(100))
+    assert any(watch.update("a", heard(0.3)) for _ in range(50))
 
 
 def test_a_turn_for_the_better_and_the_first_reviews_are_no_alarm():
@@ -124,7 +126,7 @@ def test_false_alarms_are_of_a_thousand_reviews_of_steady_keys(alarming, false_p
     write_reviews(tmp_path)
     monkeypatch.setattr("streams.logs.reviews.ToneWatch", Watch)
     monkeypatch.setattr("streams.logs.reviews.REVIEWS_STEADY", 50)
-    assert judge(tmp_path, 1).false_per_1000 == false_per_1000
+    assert judge(tmp_path, 1).by_text.false_per_1000 == false_per_1000
 
 
 def test_the_command_judges_a_file_and_names_what_is_wrong_with_one(tmp_path):
@@ -132,9 +134,14 @@ def test_the_command_judges_a_file_and_names_what_is_wrong_with_one(tmp_path):
     told = CliRunner().invoke(app, ["reviews", "evaluate", "--data", str(tmp_path), "--json"])
     assert told.exit_code == 0, told.output
     judged = json.loads(told.stdout)
-    assert judged["reviews"] == 240
+    assert (judged["reviews"], judged["copies"]) == (240, 234)  # there are six texts
     assert judged["accuracy"] > 0.9
-    assert judged["found"] >= 0.95 * judged["turns"]
+    assert judged["accuracy_new"] < 0.9  # of what it has not read it knows little
+    for heard in (judged, judged["by_stars"]):
+        assert heard["turns"] == 1_000
+        assert heard["within_50"] >= 0.95 * heard["turns"]
+        assert heard["within_50"] <= heard["found"]
+    assert judged["by_new_text"]["turns"] == 0  # the later half has none
     assert CliRunner().invoke(app, ["reviews", "evaluate", "--data", str(tmp_path)]).exit_code == 0
     with gzip.open(tmp_path / "reviews.csv.gz", "wt", encoding="utf-8") as file:
         file.write("positive,text\n2,x\n")

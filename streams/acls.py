@@ -4,14 +4,10 @@ Operations imply others on the broker's side: READ and WRITE imply DESCRIBE, ALT
 No role may change ACLs, users or the cluster, or delete a topic: that is the cluster's owner.
 """
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, for_code
-from aiokafka.protocol.admin import DescribeAclsRequest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
     AclBinding,
@@ -22,14 +18,14 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from streams import topics
-from streams.connection import aiokafka_options, librdkafka_options
+from streams import nodes, topics
+from streams.connection import librdkafka_options
 from streams.dead_letters import REQUEUE_ID
 from streams.lanes.outbox import LANE_ID
 from streams.privacy.pruning import PRUNE_ID
 from streams.reviews.feed import REVIEWS_ID
 from streams.settings import Settings
-from streams.topic_admin import ANSWER_S, LOOK_AGAIN_S, TopicsError
+from streams.topic_admin import ANSWER_S, TopicsError, wait_for_nodes
 
 Kind = Literal["topic", "group", "transactional_id"]
 
@@ -173,50 +169,12 @@ def apply(settings: Settings, role: str, principal: str) -> int:
             raise TopicsError(
                 f"{settings.bootstrap} refuses the right on {binding.name}: {error.args[0].str()}"
             ) from error
-    asyncio.run(_spread(settings.bootstrap, principal, {_right(binding) for binding in bindings}))
+    given = {_right(binding) for binding in bindings}
+    wait_for_nodes(settings.bootstrap, nodes.giving(principal, given), f"give {principal} its rights")
     return len(bindings)
 
 
-Right = tuple[int, str, int, int]
-"""Resource type, name, pattern type and operation, in Kafka's numbers, which librdkafka's are as well."""
-
-
-async def _spread(bootstrap: str, principal: str, rights: set[Right]) -> None:
-    """Wait until every node has ``rights``: those that did not take them from us read of them a little later."""
-    client = AIOKafkaClient(**aiokafka_options(bootstrap), request_timeout_ms=int(ANSWER_S * 1000))
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            await client.bootstrap()
-            lacking = {node.nodeId for node in client.cluster.brokers()}
-            while lacking:
-                lacking = {node for node in lacking if not rights <= await _held(client, node, principal)}
-                await asyncio.sleep(LOOK_AGAIN_S if lacking else 0)
-    except (KafkaError, TimeoutError) as error:
-        raise TopicsError(
-            f"Not every node of {bootstrap} was seen to have the rights of {principal} within {ANSWER_S:.0f} s of "
-            f"their being given: {error!r}. Are all nodes up? Giving them again does no harm"
-        ) from error
-    finally:
-        await client.close()
-
-
-async def _held(client: AIOKafkaClient, node: int, principal: str) -> set[Right]:
-    """What a node says that ``principal`` may do."""
-    any_kind, any_pattern, any_operation = ResourceType.ANY, ResourcePatternType.ANY, AclOperation.ANY
-    asked = DescribeAclsRequest(
-        any_kind.value, None, any_pattern.value, principal, None, any_operation.value, AclPermissionType.ALLOW.value
-    )
-    answer = await client.send(node, asked)
-    if answer.error_code:
-        raise for_code(answer.error_code)(answer.error_message)
-    return {
-        (kind, name, pattern, operation)
-        for kind, name, pattern, held in answer.resources
-        for _principal, _host, operation, _permission in held
-    }
-
-
-def _right(binding: AclBinding) -> Right:
+def _right(binding: AclBinding) -> nodes.Right:
     return binding.restype.value, binding.name, binding.resource_pattern_type.value, binding.operation.value
 
 

@@ -3,11 +3,12 @@
 Everything here blocks; asynchronous callers run it in a thread (``asyncio.to_thread``).
 """
 
-import time
-from collections.abc import Callable, Collection, Mapping
+import asyncio
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from aiokafka.errors import KafkaError as NodeError
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
     AdminClient,
@@ -18,14 +19,12 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from streams import nodes
 from streams.connection import librdkafka_options
 from streams.topics import CLEANUP, RETENTION, TABLE, names
 
 ANSWER_S = 10.0
 """Long enough for a cluster electing a leader; an unreachable one is said to be so after it."""
-
-LOOK_AGAIN_S = 0.05
-"""A created topic reaches the broker's metadata within milliseconds."""
 
 
 class TopicsError(RuntimeError):
@@ -79,7 +78,7 @@ def create(
     replication: int = 1,
     configs: Mapping[str, Mapping[str, str]] = {},
 ) -> list[str]:
-    """Create the topics that are missing, return their names when the broker knows them.
+    """Create the topics that are missing, return their names when every node knows them.
 
     Those that are there are left alone: ``check`` tells what differs, ``configure`` sets their configs.
     ``configs``: of a topic, by its name without prefix, what is to differ from the table. Raises ``TopicsError``.
@@ -106,15 +105,12 @@ def create(
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another was faster
                 raise TopicsError(f"{bootstrap} does not create {name}: {error.args[0].str()}") from error
-    _until(
-        lambda: len(_describe(admin, bootstrap, names(prefix))) == len(TABLE),
-        f"{bootstrap} does not know every topic {ANSWER_S:.0f} s after creating them.",
-    )
+    wait_for_nodes(bootstrap, nodes.knowing([topic.topic for topic in new]), "know the topics made")
     return created
 
 
 def configure(bootstrap: str, prefix: str = "", replication: int = 1) -> list[str]:
-    """Set the table's configs on the topics that are there; return their names when the broker reports them.
+    """Set the table's configs on the topics that are there; return their names when every node reports them.
 
     Raises ``TopicsError``.
     """
@@ -136,13 +132,8 @@ def configure(bootstrap: str, prefix: str = "", replication: int = 1) -> list[st
         return []
     answers = admin.incremental_alter_configs(resources, request_timeout=ANSWER_S)
     configured = _answers(answers, f"{bootstrap} does not configure")
-    wanted = {prefix + topic.name: topic.cleanup for topic in TABLE}
-    _until(
-        lambda: all(
-            found in (None, wanted[name]) for name, found in _config(admin, bootstrap, configured, CLEANUP).items()
-        ),
-        f"{bootstrap} does not report the configs {ANSWER_S:.0f} s after setting them.",
-    )
+    wanted = {prefix + topic.name: topic.cleanup for topic in TABLE if prefix + topic.name in configured}
+    wait_for_nodes(bootstrap, nodes.holding(CLEANUP, wanted), "report the configs set")
     return [*configured]
 
 
@@ -206,6 +197,17 @@ def retentions_ms(bootstrap: str, names: Collection[str]) -> dict[str, int | Non
     return {name: int(value) if value not in (None, "-1") else None for name, value in found.items()}
 
 
+def wait_for_nodes(bootstrap: str, says: nodes.Says, what: str) -> None:
+    """Wait until every node says so; ``what``: what that is, for people. Raises `TopicsError`."""
+    try:
+        asyncio.run(nodes.until_all(bootstrap, says, ANSWER_S))
+    except (NodeError, TimeoutError) as error:
+        raise TopicsError(
+            f"Not every node of {bootstrap} was seen to {what} within {ANSWER_S:.0f} s: {error!r}. "
+            "Are all nodes up? Saying it again does no harm."
+        ) from error
+
+
 def _admin(bootstrap: str) -> Any:
     # log_level 2: librdkafka would print every refused connection; the answer that fails says it once.
     return AdminClient({**librdkafka_options(bootstrap), "log_level": 2})
@@ -254,12 +256,3 @@ def _config(admin: Any, bootstrap: str, there: Collection[str], config: str) -> 
     answers = admin.describe_configs(resources, request_timeout=ANSWER_S)
     found = _answers(answers, f"{bootstrap} does not describe the configs of")
     return {name: entry.value if (entry := configs.get(config)) else None for name, configs in found.items()}
-
-
-def _until(holds: Callable[[], bool], failure: str) -> None:
-    """What a controller has accepted reaches its brokers' answers a little later."""
-    deadline = time.monotonic() + ANSWER_S
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TopicsError(failure)
-        time.sleep(LOOK_AGAIN_S)

@@ -17,9 +17,9 @@ macOS (x86-64, arm64); not for Windows, nor for musl (Alpine). What follows was 
   aiokafka make such requests, confluent's consumer and ``DescribeTopics`` do not. Topic ids are given,
   and a recreated topic gets another. A replication factor and unknown configs are accepted and mean
   nothing, ``validate_only`` creates, ``CreatePartitions`` is missing, ``DeleteRecords`` drops the connection.
-- ``DescribeConfigs`` gives what was set at creation, and no defaults. None of it is enforced: compacted
-  topics keep every record, ``retention.ms`` deletes nothing, 8 MB pass ``max.message.bytes=1000``.
-  Every compression works.
+- ``DescribeConfigs`` gives what was set at creation, and no defaults; asked for configs by name it drops the
+  connection. None of it is enforced: compacted topics keep every record, ``retention.ms`` deletes nothing, 8 MB pass
+  ``max.message.bytes=1000``. Every compression works.
 - Idempotence works with librdkafka (duplicates and gaps in the sequence are refused), but **aiokafka's
   idempotent and transactional producers cannot start** (``InitProducerId`` answers ``UnknownError``).
 - Transactions: librdkafka's are taken, fence a former owner and hide what is open, but **aborted records

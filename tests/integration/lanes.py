@@ -17,7 +17,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from deploy.brokers import Broker
 from scoring.events import Source
 from scoring.rows import decode_rows
-from streams import topic_admin, topics
+from streams import nodes, topic_admin, topics
 from streams.app import make_engine, make_step
 from streams.compute import Compute
 from streams.feeds.catalogue import entry_of
@@ -291,27 +291,13 @@ def delete(bootstrap: str, name: str) -> None:
 
     admin = AdminClient({"bootstrap.servers": bootstrap})  # to be held: with it goes the answer
     admin.delete_topics([name])[name].result()
-    asyncio.run(_gone(bootstrap, name))
 
+    async def tells_no_more(client: AIOKafkaClient, node: int) -> bool:
+        told = await client.send(node, MetadataRequest([name], allow_auto_topic_creation=False))
+        ((error, *_),) = told.topics
+        return bool(error == UnknownTopicOrPartitionError.errno)
 
-async def _gone(bootstrap: str, name: str) -> None:
-    """Wait until no node tells of the topic, each asked by itself: they do not hear of its end at the same moment."""
-    client = AIOKafkaClient(bootstrap_servers=bootstrap)
-    try:
-        await client.bootstrap()
-        async with asyncio.timeout(DEADLINE_S):
-            for node in client.cluster.brokers():
-                while await _tells(client, node.nodeId, name):  # noqa: ASYNC110 - a broker: no event to await
-                    await asyncio.sleep(LOOK_AGAIN_S)
-    finally:
-        await client.close()
-
-
-async def _tells(client: AIOKafkaClient, node: int, name: str) -> bool:
-    """Whether a node tells of a topic."""
-    told = await client.send(node, MetadataRequest([name], allow_auto_topic_creation=False))
-    ((error, *_),) = told.topics
-    return bool(error != UnknownTopicOrPartitionError.errno)
+    asyncio.run(nodes.until_all(bootstrap, tells_no_more, DEADLINE_S))
 
 
 def recreate(bootstrap: str, prefix: str, topic: str = "ad-impressions", partitions: int = 1) -> None:

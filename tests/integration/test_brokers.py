@@ -1,6 +1,5 @@
 """The brokers do what the rest of the tests rely on."""
 
-import asyncio
 import os
 import select
 import signal
@@ -22,7 +21,6 @@ from deploy.brokers.process import Process
 from streams import topic_admin, topics
 from streams.cli import app
 from tests.integration.lanes import DEADLINE_S, delete
-from tests.integration.workers import until
 from tests.needs import lacking
 
 pytestmark = pytest.mark.integration
@@ -222,12 +220,8 @@ def test_topics_made_or_configured_later_have_as_many_copies_as_those_beside_the
         salience_topics("create", "--partitions", "2", "--replication", "3")
     assert topic_admin.found(three.bootstrap, [reviews]) == {}
     salience_topics("create", "--configure")
-
-    async def copied() -> bool:  # by whichever node is asked: the others hear of a new topic a moment after one has
-        there = topic_admin.found(three.bootstrap, topics.names(topic_prefix))
-        return {name: topic.copies for name, topic in there.items()} == dict.fromkeys(topics.names(topic_prefix), 3)
-
-    asyncio.run(until(copied, "every topic has three copies"))
+    there = topic_admin.found(three.bootstrap, topics.names(topic_prefix))
+    assert {name: topic.copies for name, topic in there.items()} == dict.fromkeys(topics.names(topic_prefix), 3)
     resource = ConfigResource(ConfigResource.Type.TOPIC, clicks)
     admin = AdminClient({"bootstrap.servers": three.bootstrap})
     assert admin.describe_configs([resource])[resource].result()["min.insync.replicas"].value == "2"

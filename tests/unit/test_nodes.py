@@ -1,0 +1,118 @@
+"""What a node has late: the controller's answer comes before the other nodes have heard of it."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import ClusterAuthorizationFailedError, UnknownTopicOrPartitionError
+from aiokafka.protocol.api import Request
+
+from streams import nodes, topic_admin
+from streams.nodes import Says
+from streams.topic_admin import TopicsError
+
+RIGHTS = {(2, "clicks", 3, 3), (2, "clicks", 3, 4), (3, "salience", 3, 3)}
+
+
+def rights(*held: tuple[int, str, Sequence[tuple[str, str, int, int]]], error_code: int = 0) -> Any:
+    return SimpleNamespace(
+        error_code=error_code,
+        error_message="",
+        resources=[(kind, name, 3, operations) for kind, name, operations in held],
+    )
+
+
+def metadata(*topics: tuple[int, str, Sequence[int]]) -> Any:
+    """Of topics: an error, the name, and each partition's leader; -1 is none."""
+    return SimpleNamespace(
+        topics=[
+            (error, name, False, [(0, number, leader, [0], [0]) for number, leader in enumerate(leaders)])
+            for error, name, leaders in topics
+        ]
+    )
+
+
+def configs(**values: str) -> Any:
+    return SimpleNamespace(
+        resources=[(0, None, 2, name, [("cleanup.policy", value)]) for name, value in values.items()]
+    )
+
+
+ALL_RIGHTS = rights(
+    (2, "clicks", [("User:w", "*", 3, 3), ("User:w", "*", 4, 3)]), (3, "salience", [("User:w", "*", 3, 3)])
+)
+SOME_RIGHTS = rights((2, "clicks", [("User:w", "*", 3, 3), ("User:w", "*", 4, 3)]))
+MADE = metadata((0, "clicks", [0, 1]), (0, "ads", [1]), (0, "another's", [0]))
+LATER = {
+    "rights": (nodes.giving("User:w", RIGHTS), [SOME_RIGHTS, ALL_RIGHTS]),
+    "topics": (
+        nodes.knowing(["clicks", "ads"]),
+        [
+            metadata(),
+            metadata((0, "clicks", [0, 1])),
+            metadata((0, "clicks", [0, -1]), (0, "ads", [1])),
+            metadata((0, "clicks", [0, 1]), (UnknownTopicOrPartitionError.errno, "ads", [])),
+            MADE,
+        ],
+    ),
+    "configs": (
+        nodes.holding("cleanup.policy", {"clicks": "delete", "ads": "compact"}),
+        [
+            configs(clicks="compact", ads="delete"),
+            configs(clicks="delete", ads="delete"),
+            configs(clicks="delete", ads="compact"),
+        ],
+    ),
+    "configs of topics that are gone": (nodes.holding("cleanup.policy", {"clicks": "delete"}), [configs()]),
+}
+
+
+class Nodes:
+    """What aiokafka's client is of a cluster: each node gives its ``answers`` in turn, and the last for good."""
+
+    def __init__(self, answers: dict[int, Sequence[Any]]) -> None:
+        self.cluster = SimpleNamespace(brokers=lambda: [SimpleNamespace(nodeId=node) for node in answers])
+        self.asked = dict.fromkeys(answers, 0)
+        self.closed = False
+        self._answers = answers
+
+    async def bootstrap(self) -> None:
+        pass
+
+    async def send(self, node: int, _request: Request[Any]) -> Any:
+        answers = self._answers[node]
+        self.asked[node] += 1
+        return answers[min(self.asked[node], len(answers)) - 1]
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def wait(monkeypatch: pytest.MonkeyPatch, asked: Nodes, says: Says) -> None:
+    monkeypatch.setattr(nodes, "AIOKafkaClient", lambda **_options: asked)
+    monkeypatch.setattr(nodes, "LOOK_AGAIN_S", 0.0)
+    topic_admin.wait_for_nodes("there:9092", says, "do it")
+
+
+@pytest.mark.parametrize("of", LATER)
+def test_each_node_is_asked_until_it_says_so(of: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    says, answers = LATER[of]
+    asked = Nodes({0: answers[-1:], 1: answers, 2: answers[-2:]})
+    wait(monkeypatch, asked, says)
+    assert asked.asked == {0: 1, 1: len(answers), 2: min(2, len(answers))}
+    assert asked.closed
+
+
+def test_a_node_that_never_does_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Nodes({0: [ALL_RIGHTS], 1: [SOME_RIGHTS]})
+    monkeypatch.setattr(topic_admin, "ANSWER_S", 0.05)
+    with pytest.raises(TopicsError, match=r"Not every node of there:9092 was seen to do it"):
+        wait(monkeypatch, asked, nodes.giving("User:w", RIGHTS))
+    assert asked.closed
+
+
+def test_a_node_that_does_not_say_what_it_has_is_told_of_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = Nodes({0: [rights(error_code=ClusterAuthorizationFailedError.errno)]})
+    with pytest.raises(TopicsError, match=ClusterAuthorizationFailedError.__name__):
+        wait(monkeypatch, refused, nodes.giving("User:w", RIGHTS))

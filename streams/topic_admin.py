@@ -5,6 +5,7 @@ Everything here blocks; asynchronous callers run it in a thread (``asyncio.to_th
 
 import asyncio
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -200,7 +201,8 @@ def retentions_ms(bootstrap: str, names: Collection[str]) -> dict[str, int | Non
 def wait_for_nodes(bootstrap: str, says: nodes.Says, what: str) -> None:
     """Wait until every node says so; ``what``: what that is, for people. Raises `TopicsError`."""
     try:
-        asyncio.run(nodes.until_all(bootstrap, says, ANSWER_S))
+        with ThreadPoolExecutor(1) as beside:  # a loop may run here, as it does in a notebook
+            beside.submit(asyncio.run, nodes.until_all(bootstrap, says, ANSWER_S)).result()
     except (NodeError, TimeoutError) as error:
         raise TopicsError(
             f"Not every node of {bootstrap} was seen to {what} within {ANSWER_S:.0f} s: {error!r}. "

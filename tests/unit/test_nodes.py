@@ -1,5 +1,6 @@
 """What a node has late: the controller's answer comes before the other nodes have heard of it."""
 
+import asyncio
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -116,3 +117,12 @@ def test_a_node_that_does_not_say_what_it_has_is_told_of_with_its_reason(monkeyp
     refused = Nodes({0: [rights(error_code=ClusterAuthorizationFailedError.errno)]})
     with pytest.raises(TopicsError, match=ClusterAuthorizationFailedError.__name__):
         wait(monkeypatch, refused, nodes.giving("User:w", RIGHTS))
+
+
+def test_it_is_waited_for_where_a_loop_runs_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def in_a_loop(asked: Nodes) -> None:
+        wait(monkeypatch, asked, nodes.giving("User:w", RIGHTS))
+
+    asked = Nodes({0: [SOME_RIGHTS, ALL_RIGHTS]})
+    asyncio.run(in_a_loop(asked))
+    assert asked.asked == {0: 2}

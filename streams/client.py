@@ -235,8 +235,10 @@ class PlacementView:
     async def _wait_until_ready(self) -> None:
         assert self._reader is not None
         ready = asyncio.create_task(self._ready.wait())
-        await asyncio.wait({ready, self._reader}, timeout=self._ready_within_s, return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
+        try:
+            await asyncio.wait({ready, self._reader}, timeout=self._ready_within_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
         self._raise_if_stopped()
         if not self.ready:
             raise ViewError(

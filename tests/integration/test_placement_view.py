@@ -257,3 +257,22 @@ def test_whoever_is_cancelled_while_a_view_closes_is_cancelled_at_whatever_step_
     ended = asyncio.run(scenario())
     assert False not in ended
     assert ended.count(True) > 3
+
+
+def test_whoever_is_cancelled_while_a_view_opens_leaves_no_task_behind(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> set[asyncio.Task[object]]:
+        view, reading = topic.view(), asyncio.Event()
+
+        async def never_at_the_end(_ends: object) -> None:
+            reading.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(view, "_read", never_at_the_end)
+        opening = asyncio.create_task(view.__aenter__())
+        await reading.wait()
+        assert await cancelled_after(0, opening)
+        return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+    assert asyncio.run(scenario()) == set()

@@ -4,6 +4,7 @@ Operations imply others on the broker's side: READ and WRITE imply DESCRIBE, ALT
 No role may change ACLs, users or the cluster, or delete a topic: that is the cluster's owner.
 """
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -152,7 +153,8 @@ def command(line: Line, principal: str, settings: Settings) -> str:
     option = line.kind.replace("_", "-")
     operation = "".join(word.capitalize() for word in line.operation.split("_"))
     pattern = " --resource-pattern-type prefixed" if prefixed else ""
-    return f"kafka-acls.sh --add --allow-principal {principal} --operation {operation} --{option} '{name}'{pattern}"
+    who = shlex.quote(principal)  # the subject of a certificate has spaces
+    return f"kafka-acls.sh --add --allow-principal {who} --operation {operation} --{option} '{name}'{pattern}"
 
 
 def apply(settings: Settings, role: str, principal: str) -> int:

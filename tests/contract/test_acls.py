@@ -1,5 +1,6 @@
 """The table of rights: committed as it is, for every topic there is, and never more than a role's job."""
 
+import shlex
 from pathlib import Path
 
 from streams import acls, topics
@@ -32,3 +33,9 @@ def test_a_right_on_transactions_covers_the_lanes_alone() -> None:
         "kafka-acls.sh --add --allow-principal User:w --operation Write --transactional-id 'shop-engine-lane-' "
         "--resource-pattern-type prefixed"
     )
+
+
+def test_a_principal_of_several_words_is_one_word_to_the_shell() -> None:
+    line, *_ = acls.of_role("monitor")
+    words = shlex.split(acls.command(line, "User:CN=a shop's worker", Settings()))
+    assert words[words.index("--allow-principal") + 1] == "User:CN=a shop's worker"

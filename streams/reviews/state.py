@@ -128,7 +128,7 @@ def known(held: Mapping[bytes, bytes], reviews_id: str, end: int) -> Known:
     try:
         at = _at(held, reviews_id, end)
         sentiment, ids = _learnt(held, at.lesson)
-        heard = {key: _heard(key, value) for key, value in held.items() if key.startswith((b"ad/", b"brand/"))}
+        heard = {key: _heard(key, value, end) for key, value in held.items() if key.startswith((b"ad/", b"brand/"))}
     except StateError:
         raise
     except (struct.error, *UNREADABLE) as error:
@@ -163,11 +163,15 @@ def _learnt(held: Mapping[bytes, bytes], lesson: Lesson) -> tuple[Sentiment, lis
     return Sentiment.of_bytes(content[_IDS.size + ids.nbytes :]), ids.tolist()
 
 
-def _heard(key: bytes, value: bytes) -> Heard:
+def _heard(key: bytes, value: bytes, end: int) -> Heard:
     heard = msgspec.msgpack.decode(value, type=Heard)
     if not all(map(math.isfinite, heard.watched)):
         raise ValueError(f"{key!r} has numbers that are not finite")
+    if heard.next_offset > end:
+        raise StateError(f"{key!r} was read up to {heard.next_offset}, and reviews end at {end}")
     heard.tone(key)
+    if heard.said is not None:
+        tone_of(key, heard.said)
     return heard
 
 

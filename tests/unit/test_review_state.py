@@ -1,12 +1,11 @@
 """A reader of reviews that goes on where another stood: as if nobody had ended, and not at all where it cannot."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Literal, get_args
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +15,7 @@ from scoring import sentiment
 from scoring.sentiment import FEATURES, Sentiment
 from streams.reviews import reviewer
 from streams.reviews.reviewer import IDS_MAX, Reviewer
-from streams.reviews.state import AT, LESSON_BYTES_MAX, PART_BYTES, Heard, StateError, known, teach
+from streams.reviews.state import AT, LESSON_BYTES_MAX, PART_BYTES, known, teach
 from streams.topics import DAY_MS
 from streams.wire import Tone, encode_json
 from tests.builders import START_MS, Record, ad
@@ -342,58 +341,3 @@ def test_the_largest_lesson_has_a_bound_and_comes_back_in_parts_that_batches_hol
     assert sum(len(part.value or b"") for part in parts) < LESSON_BYTES_MAX
     assert max(part.size for part in parts) <= PART_BYTES + 100
     assert lesson.part_keys() == [part.key for part in parts]
-
-
-def _changed(key: bytes, **fields: object) -> Callable[[dict[bytes, bytes]], None]:
-    """Damage that sets fields of a record."""
-
-    def damage(state: dict[bytes, bytes]) -> None:
-        state[key] = msgspec.msgpack.encode(msgspec.msgpack.decode(state[key]) | fields)
-
-    return damage
-
-
-def _cut(key: bytes) -> Callable[[dict[bytes, bytes]], None]:
-    return lambda state: state.update({key: state[key][:-1]})
-
-
-def _not_finite(state: dict[bytes, bytes]) -> None:
-    heard = msgspec.msgpack.decode(state[b"ad/shoe"], type=Heard)
-    watched = heard.watched._replace(sum=float("nan"))
-    state[b"ad/shoe"] = msgspec.msgpack.encode(msgspec.structs.replace(heard, watched=watched))
-
-
-@pytest.mark.parametrize(
-    ("damage", "why"),
-    [
-        (lambda state: state.pop(AT), "not written to its end"),
-        (_changed(AT, version=2, reviews_id=None), "of version 2, this one has 1"),
-        (_changed(AT, reviews_id="reviews-2"), "of another topic of reviews"),
-        (_changed(AT, next_offset=301), "read up to 301, and reviews end at 300"),
-        (_changed(AT, next_offset=12), "learnt up to 300, read up to 12"),
-        (_changed(AT, lesson={"next_offset": 300, "time_ms": 0, "parts": 33, "digest": ""}), "a lesson of 33 parts"),
-        (_changed(AT, lesson=None), "damaged"),
-        (_cut(AT), "damaged"),
-        (_cut(b"lesson/300/0"), "damaged: what was learnt is not what was written"),
-        (lambda state: state.pop(b"lesson/300/0"), "damaged: what was learnt is not what was written"),
-        (_cut(b"brand/acme"), "damaged"),
-        (_not_finite, "damaged: b'ad/shoe' has numbers that are not finite"),
-        (lambda state: state.update({b"brand/" + b"x" * 129: state[b"brand/acme"]}), "damaged"),
-        (lambda state: state.update({b"ad/\xff": state[b"ad/shoe"]}), "damaged"),
-    ],
-)
-def test_what_is_damaged_or_of_another_version_or_topic_is_refused_with_the_reason(
-    damage: Callable[[dict[bytes, bytes]], None], why: str
-) -> None:
-    broker, _ = follow()
-    damage(broker.state)
-    with pytest.raises(StateError) as refused:
-        broker.reader(end=300)
-    assert why in str(refused.value)
-
-
-def test_more_ads_and_brands_than_are_watched_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    broker, _ = follow()
-    monkeypatch.setattr("streams.reviews.state.KEYS_MAX", 2)
-    with pytest.raises(StateError, match="at most 2 are watched"):
-        broker.reader()

@@ -14,6 +14,7 @@ from scoring.ids import id64
 from scoring.sentiment import Sentiment, ToneWatch, by_stars
 from scoring.tones import MEMORY
 from streams.decode import Record, Refusal
+from streams.feeds.catalogue import read_ad
 from streams.letters import letter
 from streams.message import Message
 from streams.oldest import give_up_oldest
@@ -36,7 +37,6 @@ LESSON_REVIEWS, LESSON_MS = 10_000, DAY_MS
 learnt from again by who goes on: two seconds' work, and long before they leave their topic."""
 
 _review = msgspec.json.Decoder(Review).decode
-_ad = msgspec.json.Decoder(Ad).decode
 _tone = msgspec.json.Decoder(Tone).decode
 
 
@@ -86,7 +86,7 @@ class Reviewer:
                 self._brands.pop((record.key or b"").decode(errors="replace"), None)
                 continue
             with contextlib.suppress(*UNREADABLE):  # the workers make it a dead letter
-                self.offer(_ad(record.value))
+                self.offer(read_ad(record.key, record.value))
 
     def offer(self, ad: Ad) -> None:
         """Learn the brand of an ad."""
@@ -95,9 +95,12 @@ class Reviewer:
     def take_told(self, records: Sequence[Record]) -> None:
         """Learn what stands on ``tones``. What is none, of another version or another hand, is said anew."""
         for record in records:
+            key = record.key or b""
+            self._told.pop(key, None)
             with contextlib.suppress(*UNREADABLE):
                 tone = _tone(record.value or b"")
-                self._told[tone.key] = tone
+                if tone.key == key:
+                    self._told[key] = tone
 
     @property
     def begin(self) -> int:

@@ -179,6 +179,25 @@ def test_what_is_no_tone_among_those_that_stand_there_is_passed_over() -> None:
     assert {tone.key for tone in one.news()} == {b"ad/shoe", b"brand/acme"}
 
 
+def test_of_a_tone_that_was_deleted_or_overwritten_or_stands_under_another_key_nothing_has_been_told() -> None:
+    first = reviewer()
+    list(first.take(records(stream(100, share=1.0))))
+    shoe, acme = first.news()
+    turned = msgspec.structs.replace(shoe, turned_ms=START_MS)
+    for last in (None, b"{", encode_json(acme)):
+        one = reviewer([turned, acme])
+        one.take_told([Record("tones", 0, 2, START_MS, shoe.key, last)])
+        list(one.take(records(stream(100, share=1.0))))
+        assert one.news() == [shoe]
+
+
+def test_an_ad_under_the_key_of_another_is_none_here_as_it_is_none_to_the_workers() -> None:
+    one = reviewer()
+    one.take_ads([Record("ads", 0, 9, 0, b"boot", encode_json(ad("shoe", brand="evil")))])
+    list(one.take(records(stream(3))))
+    assert {tone.key for tone in one.news()} == {b"ad/shoe", b"brand/acme"}
+
+
 def test_a_turn_is_remembered_though_its_reviews_have_left_the_topic() -> None:
     before = Tone(of="ad", name="shoe", reviews=900, tone=0.3, turned_ms=START_MS - 5, time_ms=START_MS - 1)
     one = reviewer([before])

@@ -113,7 +113,7 @@ class ReviewFeed:
         async for records in read_topic(bootstrap, self._prefix + TONES):
             self.reviewer.take_told(records)
         async for dead in read(settings, Filter(stage=STAGE, topic=REVIEWS)):
-            self.reviewer.letters_to = max(self.reviewer.letters_to, int(dead.told("offset")))
+            self.reviewer.take_letter(dead.told("offset"), dead.told("timestamp_ms"))
         held: dict[bytes, bytes | None] = {}
         async for records in read_topic(bootstrap, self._prefix + REVIEW_STATE):
             held |= {record.key or b"": record.value for record in records}

@@ -75,8 +75,9 @@ class Reviewer:
         self.reviews = self.refused = self.repeated = 0
         self.turned = {"ad": 0, "brand": 0}
         """Turns that were said for the first time."""
-        self.letters_to = -1
-        """Offset of the newest review that has a dead letter."""
+        self._lettered_to: tuple[int, ...] = (-1, -1)
+        """The last offset and the newest time of reviews that have dead letters. Where their topic is made anew offsets
+        begin again; times do not."""
 
     def take_ads(self, records: Sequence[Record]) -> None:
         """Learn the brands of ads, and which are withdrawn."""
@@ -101,6 +102,11 @@ class Reviewer:
                 tone = _tone(record.value or b"")
                 if tone.key == key:
                     self._told[key] = tone
+
+    def take_letter(self, offset: str, time_ms: str) -> None:
+        """Learn that the review at ``offset``, of ``time_ms``, has a dead letter; what is no number says nothing."""
+        with contextlib.suppress(ValueError):
+            self._lettered_to = tuple(map(max, self._lettered_to, (int(offset), int(time_ms))))
 
     @property
     def begin(self) -> int:
@@ -136,7 +142,8 @@ class Reviewer:
                 review = _read(record)
             except UNREADABLE as error:
                 self.refused += not known
-                if record.offset > self.letters_to and not known:
+                offset, time_ms = self._lettered_to
+                if (record.offset > offset or record.timestamp > time_ms) and not known:
                     yield letter(record, STAGE, *Refusal.of(error))
                 continue
             if not self._new(review):

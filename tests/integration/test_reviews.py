@@ -237,13 +237,13 @@ def test_a_reader_of_a_topic_that_is_made_anew_says_so_and_begins_anew(
 
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
-        await shop.publish([*SHOP, *raw(stream(100))])
+        await shop.publish([*SHOP, *raw(stream(100)), ("reviews", b"shoe", b"{", wall_ms())])
         reading = ReviewFeed(shop.settings, lambda _: None)
         following = asyncio.create_task(followed(reading))
         try:
             await until(lambda: _reads(shop, following), "its state")
             await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix, "reviews")
-            await shop.publish(raw(stream(20, share=0.1, seed=3)))
+            await shop.publish([("reviews", b"shoe", b"{", wall_ms()), *raw(stream(20, share=0.1, seed=3))])
             with pytest.raises(ReviewError, match="is another topic of that name"):
                 await asyncio.wait_for(following, DEADLINE_S)
         finally:
@@ -253,8 +253,9 @@ def test_a_reader_of_a_topic_that_is_made_anew_says_so_and_begins_anew(
         assert "of another topic of reviews" in people
         assert "begins with the first review there is" in people
         assert acme in said
+        assert len(await letters(shop)) == 2  # one of either topic
         said, people = await once(shop)
-        assert (said, "goes on after what 20 taught" in people) == ([], True)
+        assert (said, "goes on after what 21 taught" in people) == ([], True)
 
     play(scenario)
 

@@ -55,7 +55,7 @@ class Reviewer:
         self._tones: dict[bytes, Tone] = {}
         """Of all who are watched."""
         self._heard_to: dict[bytes, int] = {}
-        """And of each the offset after its last review."""
+        """And of each that it has heard itself the offset after its last review."""
         self._ahead: dict[bytes, int] = {}
         """Likewise, of those that were written by who ended before he had written all."""
         self._news: dict[bytes, None] = {}
@@ -125,7 +125,7 @@ class Reviewer:
         }
         for key, heard in known.heard.items():
             self._watch.resume(key.decode(), heard.watched)
-            self._tones[key], self._heard_to[key] = heard.tone(key), heard.next_offset
+            self._tones[key] = heard.tone(key)
             if heard.said is not None and (before := self._told.get(key)) != (said := tone_of(key, heard.said)):
                 self._owed.append(said)
                 self._told[key] = said

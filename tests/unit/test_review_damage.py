@@ -1,5 +1,6 @@
 """States that no reader of reviews goes on from: damaged, of another version, of another topic, or too large."""
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -33,9 +34,14 @@ def _of_shoe(**fields: object) -> Callable[[dict[bytes, bytes]], None]:
     return damage
 
 
-def _not_finite(state: dict[bytes, bytes]) -> None:
-    watched = msgspec.msgpack.decode(state[b"ad/shoe"], type=Heard).watched._replace(sum=float("nan"))
-    _of_shoe(watched=watched)(state)
+def _watched(**fields: float) -> Callable[[dict[bytes, bytes]], None]:
+    """Likewise, of what is watched of it."""
+
+    def damage(state: dict[bytes, bytes]) -> None:
+        watched = msgspec.msgpack.decode(state[b"ad/shoe"], type=Heard).watched._replace(**fields)  # type: ignore[arg-type] # all are numbers
+        _of_shoe(watched=watched)(state)
+
+    return damage
 
 
 @pytest.mark.parametrize(
@@ -52,7 +58,8 @@ def _not_finite(state: dict[bytes, bytes]) -> None:
         (_cut(b"lesson/300/0"), "damaged: what was learnt is not what was written"),
         (lambda state: state.pop(b"lesson/300/0"), "damaged: what was learnt is not what was written"),
         (_cut(b"brand/acme"), "damaged"),
-        (_not_finite, "damaged: b'ad/shoe' has numbers that are not finite"),
+        (_watched(sum=math.nan), "damaged: b'ad/shoe' has numbers that are not finite"),
+        (_watched(mean=2.0), "damaged"),
         (_of_shoe(said=(1, 2.0, None, START_MS)), "damaged"),
         (_of_shoe(next_offset=301), "b'ad/shoe' was read up to 301, and reviews end at 300"),
         (lambda state: state.update({b"brand/" + b"x" * 129: state[b"brand/acme"]}), "damaged"),
@@ -71,6 +78,9 @@ def test_what_is_damaged_or_of_another_version_or_topic_is_refused_with_the_reas
 
 def test_more_ads_and_brands_than_are_watched_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     broker, _ = follow()
+    heard = sum(key.startswith((b"ad/", b"brand/")) for key in broker.state)
+    monkeypatch.setattr("streams.reviews.state.KEYS_MAX", heard)
+    broker.reader()
     monkeypatch.setattr("streams.reviews.state.KEYS_MAX", 2)
     with pytest.raises(StateError, match="at most 2 are watched"):
         broker.reader()

@@ -70,6 +70,12 @@ def test_a_review_with_stars_is_heard_by_them_and_one_without_by_its_text() -> N
     assert tones[b"ad/sock"] != by_stars(positive=False)
 
 
+def test_a_tone_is_told_to_four_digits() -> None:
+    one = reviewer()
+    list(one.take(records([review(at, "sock", good=at < 2) for at in range(3)])))
+    assert [tone.tone for tone in one.news()] == [0.6333]
+
+
 def test_a_tone_is_that_of_the_last_hundred_or_so() -> None:
     one = reviewer()
     list(one.take(records(stream(1_000, ad_id="sock", share=1.0))))
@@ -78,6 +84,16 @@ def test_a_tone_is_that_of_the_last_hundred_or_so() -> None:
     list(one.take(records(stream(200, ad_id="sock", share=0.0, first=1_000), first=1_000)))
     (tone,) = one.news()
     assert (tone.reviews, tone.tone < 0.3) == (1_200, True)
+
+
+def test_a_tone_is_said_again_where_it_has_moved_by_a_hundredth() -> None:
+    one = reviewer()
+    for good, bad, said in ((60, 1, 1), (60, 0, 0), (60, 1, 0)):  # the more there are, the less one of them moves it
+        first = one.next_offset
+        list(one.take(records([review(first + at, "sock", good=True) for at in range(good)], first=first)))
+        one.news()
+        list(one.take(records([review(first + good, "sock", good=False)] * bad, first=first + good)))
+        assert len(one.news()) == said
 
 
 def test_a_tone_that_stays_as_it_is_is_said_again_once_it_rests_on_half_as_many_reviews_more() -> None:
@@ -138,6 +154,7 @@ def test_a_reader_that_begins_anew_says_nothing_twice() -> None:
     first = reviewer()
     list(first.take(records(reviews)))
     said = first.news()
+    assert first.turned == {"ad": 1, "brand": 1}
     again = reviewer(said)
     list(again.take(records(reviews)))
     assert again.news() == []
@@ -160,9 +177,12 @@ def test_the_tone_of_an_ad_that_is_withdrawn_goes_and_its_brands_stays() -> None
     list(one.take(records(stream(50))))
     said = one.news()
     assert one.gone() == []
+    list(one.take(records(stream(40, share=0.0, first=50), first=50)))  # which is not told yet
     one.take_ads([Record("ads", 0, 9, 0, b"shoe", None)])
-    list(one.take(records(stream(50, first=50), first=50)))
-    assert (one.gone(), one.news()) == ([b"ad/shoe"], [])
+    list(one.take(records(stream(10, first=90), first=90)))
+    one.take_ads([Record("ads", 0, 10, 0, key, None) for key in (b"\xff", None)])
+    assert one.gone() == [b"ad/shoe"]
+    assert [(tone.key, tone.reviews) for tone in one.news()] == [(b"brand/acme", 90)]
     assert one.gone() == []
     absent = Reviewer()  # it was withdrawn while nobody read
     absent.take_told(told(said))

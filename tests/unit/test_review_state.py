@@ -209,9 +209,13 @@ def test_what_is_no_review_has_one_dead_letter_though_nobody_holds_it_any_more()
 
 def test_a_review_that_comes_again_after_a_restart_is_passed_over() -> None:
     broker, _ = follow()
-    again = broker.reader()
-    list(again.take(records(stream(1, first=12), first=300)))
+    again, came = broker.reader(), records(stream(1, first=12), first=300)
+    list(again.take(came))
     assert (again.reviews, again.repeated) == (0, 1)
+    broker.tell(again)
+    later = broker.reader()
+    list(later.take(came))
+    assert (later.reviews, later.repeated) == (0, 0)  # it was counted
 
 
 def test_who_has_not_written_all_of_a_state_leaves_no_review_heard_twice() -> None:
@@ -225,6 +229,7 @@ def test_who_has_not_written_all_of_a_state_leaves_no_review_heard_twice() -> No
     list(again.take(later))
     assert {tone.key: tone for tone in again.news()} == {tone.key: tone for tone in news}
     written = {message.key: message.value for message in again.state(ID)}
+    assert b"ad/shoe" not in written
     assert written | {b"ad/shoe": shoe.value} == {message.key: message.value for message in state}
 
 
@@ -241,6 +246,10 @@ def test_of_too_many_ads_those_longest_without_a_review_are_forgotten_wherever_t
     changes = {message.key: message.value for message in again.state(ID)}
     assert changes[b"ad/ad-2"] is None
     assert changes.keys() == {b"ad/ad-2", b"ad/ad-4", AT}
+    list(again.take(records([review(at, f"ad-{at % 5}", good=True) for at in (5, 6, 8)], first=5)))
+    again.news()
+    assert {message.key for message in again.state(ID) if message.value is None} == {b"ad/ad-4"}
+    assert again.news() == []
 
 
 def test_an_ad_that_is_withdrawn_leaves_nothing_and_begins_anew_when_it_comes_back() -> None:
@@ -259,13 +268,24 @@ def test_an_ad_that_is_withdrawn_leaves_nothing_and_begins_anew_when_it_comes_ba
 def test_what_the_one_before_did_not_tell_of_an_ad_is_not_told_once_it_is_withdrawn() -> None:
     broker = Broker()
     one = play(broker, [], [], {})
-    list(one.take(records(stream(20))))
+    list(one.take(records([*stream(600), *stream(50, share=0.1, seed=2, first=600)])))
     broker.tell(one, "before its tones")
     broker.offer(one, "shoe", None)
     again = broker.reader()
     broker.tell(again)
+    assert [tone.key for tone in again.newly_turned] == [b"brand/acme"]
     assert {key: broker.tones.get(key) is not None for key in broker.told} == {b"ad/shoe": False, b"brand/acme": True}
     assert broker.told[b"ad/shoe"] == [None]
+
+
+def test_what_the_one_before_did_not_tell_is_told_before_what_has_come_since() -> None:
+    broker = Broker()
+    one = play(broker, [], [], {})
+    list(one.take(records(stream(20, share=1.0))))
+    broker.tell(one, "before its tones")
+    again = broker.reader()
+    list(again.take(records(stream(20, share=0.0, first=20), first=20)))
+    assert [tone.reviews for tone in again.news() if tone.of == "ad"] == [20, 40]
 
 
 def test_a_state_is_of_all_reviews_that_were_heard_though_none_of_them_is_left() -> None:
@@ -300,6 +320,17 @@ def test_a_lesson_is_written_when_many_reviews_have_come_or_the_former_is_a_day_
     assert lessons(100, 101) == [b"lesson/101/0"]
     assert lessons(101, 102, DAY_MS - 1) == []
     assert lessons(102, 103, DAY_MS) == [b"lesson/103/0"]
+    late = [Record("reviews", 0, 103 + at, START_MS + ms, b"x", b"{") for at, ms in enumerate((2 * DAY_MS, 0))]
+    list(one.take(late))
+    assert lessons(105, 106) == [b"lesson/106/0"]  # though the newest is not the last
+
+
+def test_the_first_lesson_is_written_though_reviews_have_no_time() -> None:
+    broker = Broker()
+    one = broker.reader()
+    list(one.take([Record("reviews", 0, 0, -1, b"x", b"{")]))
+    broker.tell(one)
+    assert broker.reader().begin == 1
 
 
 def test_what_was_left_by_who_ended_before_he_was_through_is_deleted_with_the_next_state() -> None:

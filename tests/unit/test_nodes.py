@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiokafka.errors import ClusterAuthorizationFailedError, UnknownTopicOrPartitionError
 from aiokafka.protocol.api import Request
+from confluent_kafka.admin import AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
 from streams import nodes, topic_admin
 from streams.nodes import Says
@@ -35,9 +36,8 @@ def metadata(*topics: tuple[int, str, Sequence[int]]) -> Any:
 
 
 def configs(**values: str) -> Any:
-    return SimpleNamespace(
-        resources=[(0, None, 2, name, [("cleanup.policy", value)]) for name, value in values.items()]
-    )
+    every = {name: [("retention.ms", "1"), ("cleanup.policy", value)] for name, value in values.items()}
+    return SimpleNamespace(resources=[(0, None, 2, name, entries) for name, entries in every.items()])
 
 
 ALL_RIGHTS = rights(
@@ -75,13 +75,16 @@ class Nodes:
     def __init__(self, answers: dict[int, Sequence[Any]]) -> None:
         self.cluster = SimpleNamespace(brokers=lambda: [SimpleNamespace(nodeId=node) for node in answers])
         self.asked = dict.fromkeys(answers, 0)
+        self.request: dict[str, Any] = {}
+        self.options: dict[str, Any] = {}
         self.closed = False
         self._answers = answers
 
     async def bootstrap(self) -> None:
         pass
 
-    async def send(self, node: int, _request: Request[Any]) -> Any:
+    async def send(self, node: int, request: Request[Any]) -> Any:
+        self.request = request.prepare({request.API_KEY: (0, 9)}).to_object()
         answers = self._answers[node]
         self.asked[node] += 1
         return answers[min(self.asked[node], len(answers)) - 1]
@@ -91,7 +94,7 @@ class Nodes:
 
 
 def wait(monkeypatch: pytest.MonkeyPatch, asked: Nodes, says: Says) -> None:
-    monkeypatch.setattr(nodes, "AIOKafkaClient", lambda **_options: asked)
+    monkeypatch.setattr(nodes, "AIOKafkaClient", lambda **options: asked.options.update(options) or asked)
     monkeypatch.setattr(nodes, "LOOK_AGAIN_S", 0.0)
     topic_admin.wait_for_nodes("there:9092", says, "do it")
 
@@ -103,6 +106,48 @@ def test_each_node_is_asked_until_it_says_so(of: str, monkeypatch: pytest.Monkey
     wait(monkeypatch, asked, says)
     assert asked.asked == {0: 1, 1: len(answers), 2: min(2, len(answers))}
     assert asked.closed
+
+
+@pytest.mark.parametrize(
+    ("of", "request_of"),
+    [
+        ("topics", {"topics": None, "allow_auto_topic_creation": False}),
+        ("configs", {"resources": [(2, "clicks", None), (2, "ads", None)], "include_synonyms": False}),
+        (
+            "rights",
+            {
+                "resource_type": ResourceType.ANY.value,
+                "resource_name": None,
+                "resource_pattern_type_filter": ResourcePatternType.ANY.value,
+                "principal": "User:w",
+                "host": None,
+                "operation": AclOperation.ANY.value,
+                "permission_type": AclPermissionType.ALLOW.value,
+            },
+        ),
+    ],
+)
+def test_a_node_makes_nothing_for_being_asked_and_tells_of_all_configs_and_of_what_one_is_allowed(
+    of: str, request_of: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says, answers = LATER[of]
+    asked = Nodes({0: answers[-1:]})
+    wait(monkeypatch, asked, says)
+    told = asked.request
+    told |= {name: [tuple(one.values()) for one in told[name]] for name in told.keys() & {"resources"}}
+    assert told == request_of
+    assert asked.options["request_timeout_ms"] == 1_000 * topic_admin.ANSWER_S
+
+
+def test_rights_are_of_their_pattern_and_more_of_them_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    more = rights((2, "clicks", [("User:w", "*", 3, 3), ("User:w", "*", 4, 3), ("User:w", "*", 8, 3)]))
+    wait(monkeypatch, Nodes({0: [more]}), nodes.giving("User:w", {(2, "clicks", 3, 3)}))
+    literal, prefixed = ResourcePatternType.LITERAL.value, ResourcePatternType.PREFIXED.value
+    more.resources[0] = 2, "clicks", prefixed, more.resources[0][3]
+    wait(monkeypatch, Nodes({0: [more]}), nodes.giving("User:w", {(2, "clicks", prefixed, 3)}))
+    monkeypatch.setattr(topic_admin, "ANSWER_S", 0.05)
+    with pytest.raises(TopicsError):
+        wait(monkeypatch, Nodes({0: [more]}), nodes.giving("User:w", {(2, "clicks", literal, 3)}))
 
 
 def test_a_node_that_never_does_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

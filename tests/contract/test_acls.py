@@ -35,6 +35,18 @@ def test_a_right_on_transactions_covers_the_lanes_alone() -> None:
     )
 
 
+def test_topics_and_transactions_carry_the_prefix_and_the_group_is_as_it_is_set() -> None:
+    settings = Settings(topic_prefix="shop-", group="engine")
+    of_reviewer = {acls.resource(line, settings) for line in acls.of_role("reviewer")}
+    assert of_reviewer >= {("shop-reviews", False), ("shop-review-reader", False)}
+    assert ("engine", False) in {acls.resource(line, settings) for line in acls.of_role("monitor")}
+
+
+def test_an_operation_of_two_words_is_written_as_kafka_acls_reads_it() -> None:
+    line = next(line for line in acls.of_role("admin") if line.operation == "ALTER_CONFIGS")
+    assert "--operation AlterConfigs --topic" in acls.command(line, "User:a", Settings())
+
+
 def test_a_principal_of_several_words_is_one_word_to_the_shell() -> None:
     line, *_ = acls.of_role("monitor")
     words = shlex.split(acls.command(line, "User:CN=a shop's worker", Settings()))

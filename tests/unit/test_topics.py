@@ -101,6 +101,7 @@ def test_a_missing_topic_is_named_with_the_command_that_creates_it() -> None:
     (problem,) = compare(seen, 4, "shop-", REACH)
 
     assert (problem.topic, problem.what, problem.fails) == ("shop-control", "missing", True)
+    assert problem.message == "shop-control does not exist."
     assert problem.fix == f"salience topics create {REACH} --prefix shop- --partitions 4"
 
 

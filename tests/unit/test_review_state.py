@@ -16,6 +16,7 @@ from scoring.sentiment import FEATURES, Sentiment
 from streams.reviews import reviewer
 from streams.reviews.reviewer import IDS_MAX, Reviewer
 from streams.reviews.state import AT, LESSON_BYTES_MAX, PART_BYTES, known, teach
+from streams.settings import Settings
 from streams.topics import DAY_MS
 from streams.wire import Tone, encode_json
 from tests.builders import START_MS, Record, ad
@@ -372,3 +373,5 @@ def test_the_largest_lesson_has_a_bound_and_comes_back_in_parts_that_batches_hol
     assert sum(len(part.value or b"") for part in parts) < LESSON_BYTES_MAX
     assert max(part.size for part in parts) <= PART_BYTES + 100
     assert lesson.part_keys() == [part.key for part in parts]
+    with pytest.raises(ValueError, match="batch_bytes"):
+        Settings(batch_bytes=2 * PART_BYTES - 1)

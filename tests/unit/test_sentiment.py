@@ -200,7 +200,11 @@ def test_the_command_judges_a_file_and_names_what_is_wrong_with_one(tmp_path):
         assert heard["within_50"] >= 0.95 * heard["turns"]
         assert heard["within_50"] <= heard["found"]
     assert judged["by_new_text"]["turns"] == 0  # the later half has none
-    assert CliRunner().invoke(app, ["reviews", "evaluate", "--data", str(tmp_path)]).exit_code == 0
+    people = CliRunner().invoke(app, ["reviews", "evaluate", "--data", str(tmp_path)], env={"COLUMNS": "160"})
+    assert people.exit_code == 0
+    rows = [line.replace("│", " ").split() for line in people.stdout.splitlines()]
+    assert ["turns", "1,000", "0", "1,000"] in rows  # by text, by text that is new, by stars
+    assert ["told", "right", *(f"{judged[name]:.4f}" for name in ("accuracy", "accuracy_new"))] in rows
     write(tmp_path, ["2,x\n"])
     refused = CliRunner().invoke(app, ["reviews", "evaluate", "--data", str(tmp_path)])
     assert refused.exit_code == 1

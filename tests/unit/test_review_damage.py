@@ -1,5 +1,6 @@
 """States that no reader of reviews goes on from: damaged, of another version, of another topic, or too large."""
 
+import hashlib
 import math
 from collections.abc import Callable
 
@@ -18,6 +19,16 @@ def _changed(key: bytes, **fields: object) -> Callable[[dict[bytes, bytes]], Non
         state[key] = msgspec.msgpack.encode(msgspec.msgpack.decode(state[key]) | fields)
 
     return damage
+
+
+def _lesson(**fields: object) -> Callable[[dict[bytes, bytes]], None]:
+    return _changed(AT, lesson={"next_offset": 300, "time_ms": 0, "parts": 1, "digest": ""} | fields)
+
+
+def _short(state: dict[bytes, bytes]) -> None:
+    """A lesson that ends before its number of ids, as it was written."""
+    state[b"lesson/300/0"] = b"x"
+    _lesson(digest=hashlib.sha256(b"x").hexdigest())(state)
 
 
 def _cut(key: bytes) -> Callable[[dict[bytes, bytes]], None]:
@@ -52,7 +63,11 @@ def _watched(**fields: float) -> Callable[[dict[bytes, bytes]], None]:
         (_changed(AT, reviews_id="reviews-2"), "of another topic of reviews"),
         (_changed(AT, next_offset=301), "read up to 301, and reviews end at 300"),
         (_changed(AT, next_offset=12), "learnt up to 300, read up to 12"),
-        (_changed(AT, lesson={"next_offset": 300, "time_ms": 0, "parts": 33, "digest": ""}), "a lesson of 33 parts"),
+        (_lesson(parts=33), "a lesson of 33 parts"),
+        (_lesson(parts=32), "damaged: what was learnt is not what was written"),
+        (_lesson(parts=0), "a lesson of 0 parts"),
+        (_lesson(next_offset=-1), "learnt up to -1, read up to 300"),
+        (_short, "damaged: unpack_from requires"),
         (_changed(AT, lesson=None), "damaged"),
         (_cut(AT), "damaged"),
         (_cut(b"lesson/300/0"), "damaged: what was learnt is not what was written"),

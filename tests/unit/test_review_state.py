@@ -251,6 +251,7 @@ def test_of_too_many_ads_those_longest_without_a_review_are_forgotten_wherever_t
     again.news()
     assert {message.key for message in again.state(ID) if message.value is None} == {b"ad/ad-4"}
     assert again.news() == []
+    assert b"ad/ad-4" not in again._tones | again._heard_to
 
 
 def test_an_ad_that_is_withdrawn_leaves_nothing_and_begins_anew_when_it_comes_back() -> None:

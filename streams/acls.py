@@ -150,11 +150,10 @@ def resource(line: Line, settings: Settings) -> tuple[str, bool]:
 def command(line: Line, principal: str, settings: Settings) -> str:
     """The line as options of ``kafka-acls.sh``."""
     name, prefixed = resource(line, settings)
-    option = line.kind.replace("_", "-")
     operation = "".join(word.capitalize() for word in line.operation.split("_"))
-    pattern = " --resource-pattern-type prefixed" if prefixed else ""
-    who = shlex.quote(principal)  # the subject of a certificate has spaces
-    return f"kafka-acls.sh --add --allow-principal {who} --operation {operation} --{option} '{name}'{pattern}"
+    words = ["kafka-acls.sh", "--add", "--allow-principal", principal, "--operation", operation]
+    words += ["--" + line.kind.replace("_", "-"), name, *(["--resource-pattern-type", "prefixed"] if prefixed else [])]
+    return shlex.join(words)  # the subject of a certificate has spaces
 
 
 def apply(settings: Settings, role: str, principal: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import for_code
+from aiokafka.errors import NoError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.admin import DescribeAclsRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from confluent_kafka.admin import AclOperation, AclPermissionType, ResourcePatternType, ResourceType
@@ -58,15 +58,15 @@ def holding(config: str, values: Mapping[str, str]) -> Says:
     """Whether it reports these ``values`` of a config by topic; of a topic or config that it does not have, any."""
 
     async def says(client: AIOKafkaClient, node: int) -> bool:
-        every = None  # by name the embedded broker tells of none
+        every = None  # asked for one by its name the embedded broker hangs up
         asked = DescribeConfigsRequest([(ResourceType.TOPIC.value, name, every) for name in values])
         answer = await client.send(node, asked)
-        return all(
-            value == values[topic]
-            for _error_code, _error, _kind, topic, entries in answer.resources
-            for name, value, *_ in entries
-            if name == config
-        )
+        reported = set()
+        for error_code, error, _kind, topic, entries in answer.resources:
+            if error_code not in (NoError.errno, UnknownTopicOrPartitionError.errno):
+                raise for_code(error_code)(error)
+            reported |= {value == values[topic] for name, value, *_ in entries if name == config}
+        return False not in reported
 
     return says
 

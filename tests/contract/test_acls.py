@@ -30,7 +30,7 @@ def test_a_right_on_transactions_covers_the_lanes_alone() -> None:
     assert acls.resource(line, settings) == ("shop-engine-lane-", True)
     assert (transactional_id(settings, "doctor") or "").startswith("shop-engine-lane-")
     assert acls.command(line, "User:w", settings) == (
-        "kafka-acls.sh --add --allow-principal User:w --operation Write --transactional-id 'shop-engine-lane-' "
+        "kafka-acls.sh --add --allow-principal User:w --operation Write --transactional-id shop-engine-lane- "
         "--resource-pattern-type prefixed"
     )
 
@@ -47,7 +47,8 @@ def test_an_operation_of_two_words_is_written_as_kafka_acls_reads_it() -> None:
     assert "--operation AlterConfigs --topic" in acls.command(line, "User:a", Settings())
 
 
-def test_a_principal_of_several_words_is_one_word_to_the_shell() -> None:
-    line, *_ = acls.of_role("monitor")
-    words = shlex.split(acls.command(line, "User:CN=a shop's worker", Settings()))
+def test_a_principal_and_a_group_of_several_words_are_one_word_each_to_the_shell() -> None:
+    (line,) = [line for line in acls.of_role("monitor") if line.kind == "group"]
+    words = shlex.split(acls.command(line, "User:CN=a shop's worker", Settings(group="a shop's")))
     assert words[words.index("--allow-principal") + 1] == "User:CN=a shop's worker"
+    assert words[words.index("--group") + 1] == "a shop's"

@@ -6,7 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import ClusterAuthorizationFailedError, UnknownTopicOrPartitionError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 from aiokafka.protocol.api import Request
 from confluent_kafka.admin import AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
@@ -158,10 +162,31 @@ def test_a_node_that_never_does_is_told_of(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked.closed
 
 
-def test_a_node_that_does_not_say_what_it_has_is_told_of_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    refused = Nodes({0: [rights(error_code=ClusterAuthorizationFailedError.errno)]})
-    with pytest.raises(TopicsError, match=ClusterAuthorizationFailedError.__name__):
-        wait(monkeypatch, refused, nodes.giving("User:w", RIGHTS))
+@pytest.mark.parametrize(
+    ("says", "answer", "why"),
+    [
+        (
+            nodes.giving("User:w", RIGHTS),
+            rights(error_code=ClusterAuthorizationFailedError.errno),
+            ClusterAuthorizationFailedError,
+        ),
+        (
+            nodes.holding("cleanup.policy", {"clicks": "delete"}),
+            SimpleNamespace(resources=[(TopicAuthorizationFailedError.errno, "no", 2, "clicks", [])]),
+            TopicAuthorizationFailedError,
+        ),
+    ],
+)
+def test_a_node_that_does_not_say_what_it_has_is_told_of_with_its_reason(
+    says: Says, answer: Any, why: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TopicsError, match=why.__name__):
+        wait(monkeypatch, Nodes({0: [answer]}), says)
+
+
+def test_a_topic_that_is_deleted_meanwhile_has_any_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = SimpleNamespace(resources=[(UnknownTopicOrPartitionError.errno, "gone", 2, "clicks", [])])
+    wait(monkeypatch, Nodes({0: [gone]}), nodes.holding("cleanup.policy", {"clicks": "delete"}))
 
 
 def test_it_is_waited_for_where_a_loop_runs_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,9 @@ class ToneWatch:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
     def update(self, key: str, positive: float) -> bool:
         """Take how sure it is that a review is good; whether the key's tone has just turned."""
         if key not in self._keys:

@@ -223,10 +223,10 @@ def _describe(admin: Any, bootstrap: str, wanted: Collection[str]) -> dict[str, 
             found[name] = future.result()
         except KafkaException as error:
             code = error.args[0].code()
-            if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                raise TopicsError(f"{bootstrap} does not describe {name}: {error.args[0].str()}") from error
-            if code != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            if code < 0:  # the client's own, and no broker's
                 raise TopicsError(_silent(bootstrap, error)) from error
+            if code != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise TopicsError(f"{bootstrap} does not describe {name}: {error.args[0].str()}") from error
     return found
 
 

@@ -33,8 +33,9 @@ IDS_MAX = 100_000
 """Reviews by whose ids one is told that comes again: 10 MB. What is sent again after so many others is heard again."""
 
 LESSON_REVIEWS, LESSON_MS = 10_000, DAY_MS
-"""What reviews teach is written whole once so many have come, or when the newest is so much younger. Reviews since are
-learnt from again by who goes on: two seconds' work, and long before they leave their topic."""
+"""What reviews teach is written whole once so many have come, or when the last one's time is so far from that of the
+last in it, either way: one of a wrong time costs two lessons, and ends none. Reviews since are learnt from again by who
+goes on: two seconds' work, and long before they leave their topic."""
 
 _review = msgspec.json.Decoder(Review).decode
 _tone = msgspec.json.Decoder(Tone).decode
@@ -50,8 +51,8 @@ class Reviewer:
         """Of the reviews of every ad, those read last, oldest first."""
         self._brands: dict[str, str] = {}
         """Of ads that are offered."""
-        self._withdrawn = True
-        """Whether ads may have gone since it was last asked."""
+        self._leaving = True
+        """Whether ads may have gone, or brands lost an ad, since it was last asked."""
         self._tones: dict[bytes, Tone] = {}
         """Of all who are watched."""
         self._heard_to: dict[bytes, int] = {}
@@ -69,7 +70,7 @@ class Reviewer:
         """Those of the last `news` that do."""
         self.next_offset = self._known_to = self._kept_to = 0
         """Offset after the last review; up to which it only learns, and up to which its state has been asked for."""
-        self._newest_ms = 0
+        self._last_ms = 0
         self._lesson = Lesson(next_offset=0, time_ms=0, parts=0, digest="")
         self._unneeded: list[bytes] = []
         self.reviews = self.refused = self.repeated = 0
@@ -83,7 +84,7 @@ class Reviewer:
         """Learn the brands of ads, and which are withdrawn."""
         for record in records:
             if record.value is None:
-                self._withdrawn = True
+                self._leaving = True
                 self._brands.pop((record.key or b"").decode(errors="replace"), None)
                 continue
             with contextlib.suppress(*UNREADABLE):  # the workers make it a dead letter
@@ -91,6 +92,7 @@ class Reviewer:
 
     def offer(self, ad: Ad) -> None:
         """Learn the brand of an ad."""
+        self._leaving |= self._brands.get(ad.ad_id, ad.brand) != ad.brand
         self._brands[ad.ad_id] = ad.brand
 
     def take_told(self, records: Sequence[Record]) -> None:
@@ -117,7 +119,7 @@ class Reviewer:
         """Go on from where another stood, with the tones that it has read on ``tones``; before any review."""
         at = known.at
         self._sentiment, self._ids = known.sentiment, dict.fromkeys(known.ids)
-        self._lesson, self._unneeded, self._newest_ms = at.lesson, [*known.unneeded], at.lesson.time_ms
+        self._lesson, self._unneeded, self._last_ms = at.lesson, [*known.unneeded], at.lesson.time_ms
         self.next_offset, self._known_to, self._kept_to = at.lesson.next_offset, at.next_offset, at.next_offset
         self.turned.update(at.turned)
         self._ahead = {
@@ -137,7 +139,7 @@ class Reviewer:
         """Read reviews, each once; dead letters of those that are none and have none yet."""
         for record in records:
             known = record.offset < self._known_to
-            self.next_offset, self._newest_ms = record.offset + 1, max(self._newest_ms, record.timestamp)
+            self.next_offset, self._last_ms = record.offset + 1, record.timestamp
             try:
                 review = _read(record)
             except UNREADABLE as error:
@@ -193,12 +195,21 @@ class Reviewer:
         self._news[key] = None
 
     def gone(self) -> list[bytes]:
-        """Keys of tones that are to go, of ads that are offered no more; brands keep theirs."""
-        if not self._withdrawn:
+        """Keys of tones that are to go: of ads that are offered no more, of brands if they are forgotten, too.
+
+        So beside those of what is offered there are at most twice `scoring.sentiment.KEYS_MAX`: of brands that were
+        watched when one last left, and of those that are.
+        """
+        if not self._leaving:
             return []
-        self._withdrawn = False
+        self._leaving = False
         known = self._told | self._tones
-        keys = [key for key, tone in known.items() if tone.of == "ad" and tone.name not in self._brands]
+        offered = {"ad": self._brands.keys(), "brand": set(self._brands.values())}
+        keys = [
+            key
+            for key, tone in known.items()
+            if tone.name not in offered[tone.of] and (tone.of == "ad" or key.decode() not in self._watch)
+        ]
         for key in keys:
             self._watch.forget(key.decode())
             for of in (self._told, self._tones, self._news):
@@ -231,7 +242,7 @@ class Reviewer:
         former: list[bytes] = []
         if self._is_to_teach(upto):
             former = self._lesson.part_keys()
-            self._lesson, parts = teach(self._sentiment, self._ids, upto, self._newest_ms)
+            self._lesson, parts = teach(self._sentiment, self._ids, upto, self._last_ms)
             out += parts
         for heard, watched in changed.items():
             key = heard.encode()
@@ -252,7 +263,7 @@ class Reviewer:
         """Whether what reviews before ``upto`` teach is to be written again."""
         lesson = self._lesson
         many = upto - lesson.next_offset >= LESSON_REVIEWS
-        return many or lesson.parts == 0 or self._newest_ms - lesson.time_ms >= LESSON_MS
+        return many or lesson.parts == 0 or abs(self._last_ms - lesson.time_ms) >= LESSON_MS
 
 
 def _read(record: Record) -> Review:

@@ -57,7 +57,7 @@ class Heard(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Lesson(msgspec.Struct, frozen=True, kw_only=True):
-    """Where what reviews teach is found: all of those before ``next_offset``, the newest of them of ``time_ms``."""
+    """Where what reviews teach is found: all of those before ``next_offset``, the last of them of ``time_ms``."""
 
     next_offset: int
     time_ms: int
@@ -95,7 +95,7 @@ class Known:
     ids: Sequence[int]
     heard: Mapping[bytes, Heard]
     unneeded: Sequence[bytes] = field(default_factory=list)
-    """Keys of parts that a writer left who ended before he was through."""
+    """Keys of what a writer left who ended before he was through."""
 
 
 def tone_of(key: bytes, said: Said) -> Tone:
@@ -133,10 +133,9 @@ def known(held: Mapping[bytes, bytes], reviews_id: str, end: int) -> Known:
         raise
     except (struct.error, *UNREADABLE) as error:
         raise StateError(f"damaged: {error}") from error
-    if len(heard) > KEYS_MAX:
-        raise StateError(f"of {len(heard):,} ads and brands, at most {KEYS_MAX:,} are watched")
     in_order = sorted(heard.items(), key=lambda one: (one[1].next_offset, one[0]))  # a review's ad before its brand
-    return Known(at, sentiment, ids, dict(in_order), [*held.keys() - heard.keys() - {AT, *at.lesson.part_keys()}])
+    watched = dict(in_order[-KEYS_MAX:])  # a writer who ended before he was through leaves one more
+    return Known(at, sentiment, ids, watched, [*held.keys() - watched.keys() - {AT, *at.lesson.part_keys()}])
 
 
 def _at(held: Mapping[bytes, bytes], reviews_id: str, end: int) -> At:

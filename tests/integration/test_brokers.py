@@ -167,6 +167,11 @@ def test_asking_for_topics_that_are_missing_creates_none(broker: Broker, topic_p
     assert {p.what for p in topic_admin.check(broker.bootstrap, 4, topic_prefix)} == {"missing"}
 
 
+def test_what_a_broker_says_of_a_topic_is_not_told_as_its_silence(broker: Broker) -> None:
+    with pytest.raises(topic_admin.TopicsError, match=r"does not describe not a name: .*[Ii]nvalid topic"):
+        topic_admin.found(broker.bootstrap, ["not a name"])
+
+
 def test_configure_mends_a_cleanup_policy(broker: Broker, topic_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = tuple(
         topics.Topic(t.name, t.purpose, "delete", t.lanes) if t.name == topics.ADS else t for t in topics.TABLE

@@ -89,13 +89,3 @@ def test_what_is_damaged_or_of_another_version_or_topic_is_refused_with_the_reas
     with pytest.raises(StateError) as refused:
         broker.reader(end=300)
     assert why in str(refused.value)
-
-
-def test_more_ads_and_brands_than_are_watched_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    broker, _ = follow()
-    heard = sum(key.startswith((b"ad/", b"brand/")) for key in broker.state)
-    monkeypatch.setattr("streams.reviews.state.KEYS_MAX", heard)
-    broker.reader()
-    monkeypatch.setattr("streams.reviews.state.KEYS_MAX", 2)
-    with pytest.raises(StateError, match="at most 2 are watched"):
-        broker.reader()

@@ -11,12 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoring import sentiment
-from scoring.sentiment import FEATURES, Sentiment
 from streams.reviews import reviewer
-from streams.reviews.reviewer import IDS_MAX, Reviewer
-from streams.reviews.state import AT, LESSON_BYTES_MAX, PART_BYTES, known, teach
-from streams.settings import Settings
+from streams.reviews.reviewer import Reviewer
+from streams.reviews.state import known
 from streams.topics import DAY_MS
 from streams.wire import Tone, encode_json
 from tests.builders import START_MS, Record, ad
@@ -234,26 +231,6 @@ def test_who_has_not_written_all_of_a_state_leaves_no_review_heard_twice() -> No
     assert written | {b"ad/shoe": shoe.value} == {message.key: message.value for message in state}
 
 
-def test_of_too_many_ads_those_longest_without_a_review_are_forgotten_wherever_they_were_heard() -> None:
-    broker, log = Broker(), [review(at, f"ad-{at % 5}", good=True) for at in range(5)]
-    broker.ads = {f"ad-{at}": "" for at in range(5)}
-    one = broker.reader()
-    list(one.take(records([log[2], log[0], log[1], log[3]])))
-    broker.tell(one)
-    again = broker.reader()
-    again._watch._keys_max = 3
-    list(again.take(records([log[4]], first=4)))
-    again.news()
-    changes = {message.key: message.value for message in again.state(ID)}
-    assert changes[b"ad/ad-2"] is None
-    assert changes.keys() == {b"ad/ad-2", b"ad/ad-4", AT}
-    list(again.take(records([review(at, f"ad-{at % 5}", good=True) for at in (5, 6, 8)], first=5)))
-    again.news()
-    assert {message.key for message in again.state(ID) if message.value is None} == {b"ad/ad-4"}
-    assert again.news() == []
-    assert b"ad/ad-4" not in again._tones | again._heard_to
-
-
 def test_an_ad_that_is_withdrawn_leaves_nothing_and_begins_anew_when_it_comes_back() -> None:
     broker, one = follow()
     broker.offer(one, "shoe", None)
@@ -324,7 +301,24 @@ def test_a_lesson_is_written_when_many_reviews_have_come_or_the_former_is_a_day_
     assert lessons(102, 103, DAY_MS) == [b"lesson/103/0"]
     late = [Record("reviews", 0, 103 + at, START_MS + ms, b"x", b"{") for at, ms in enumerate((2 * DAY_MS, 0))]
     list(one.take(late))
-    assert lessons(105, 106) == [b"lesson/106/0"]  # though the newest is not the last
+    assert lessons(105, 106) == [b"lesson/106/0"]  # though the oldest of them is the last
+
+
+def test_one_review_of_a_far_future_does_not_end_daily_lessons() -> None:
+    broker = Broker()
+    one = broker.reader()
+
+    def taught(offset: int, time_ms: int) -> bool:
+        before = set(broker.state)
+        list(one.take([Record("reviews", 0, offset, time_ms, b"x", b"{")]))
+        broker.tell(one)
+        return any(key.startswith(b"lesson/") for key in broker.state.keys() - before)
+
+    assert taught(0, START_MS)
+    taught(1, 4_102_444_800_000)  # the year 2100
+    assert taught(2, START_MS + 1)
+    assert not taught(3, START_MS + DAY_MS)
+    assert taught(4, START_MS + DAY_MS + 1)
 
 
 def test_the_first_lesson_is_written_though_reviews_have_no_time() -> None:
@@ -364,15 +358,3 @@ def test_a_lesson_of_which_parts_were_left_is_not_deleted_when_the_next_writes_i
         write(broker.state, {message.key or b"": message.value})
     assert [key for key in broker.state if key.startswith(b"lesson/")] == [b"lesson/400/0"]
     assert known(broker.state, ID, 400).at.lesson.next_offset == 400
-
-
-def test_the_largest_lesson_has_a_bound_and_comes_back_in_parts_that_batches_hold() -> None:
-    weights = np.zeros(FEATURES, dtype=sentiment._WEIGHT)
-    weights["bucket"], weights["weight"] = np.arange(FEATURES), np.linspace(-1, 1, FEATURES)
-    full = Sentiment.of_bytes(sentiment._HEAD.pack(0.5, 7) + weights.tobytes())
-    lesson, parts = teach(full, range(IDS_MAX), 7, START_MS)
-    assert sum(len(part.value or b"") for part in parts) < LESSON_BYTES_MAX
-    assert max(part.size for part in parts) <= PART_BYTES + 100
-    assert lesson.part_keys() == [part.key for part in parts]
-    with pytest.raises(ValueError, match="batch_bytes"):
-        Settings(batch_bytes=2 * PART_BYTES - 1)

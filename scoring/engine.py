@@ -147,7 +147,7 @@ class Engine:
     def place(self, rows: Rows, users: Ids, seeds: Ids, learned: Calibrates = UNCALIBRATED) -> list[Scored]:
         """Decide for ``rows [B]`` (copies), each as of its newest event; in parts of `PEOPLE_PER_CALL`.
 
-        Empty where no ad may be shown.
+        Empty where no ad may be shown, and without the parts whose newest event came before the first that may.
         """
         if not len(self.catalogue.eligible(int(rows["time_ms"].max(initial=0)))):
             return []
@@ -157,6 +157,7 @@ class Engine:
             self._place(rows[part.people], users[part.people], seeds[part.people], part, by, learned)
             for by, group in self._split(users)
             for part in group.parts(PEOPLE_PER_CALL)
+            if len(self.catalogue.eligible(int(rows["time_ms"][part.people].max())))
         ]
 
     def scorers(self, users: Ids) -> list[tuple[Served, npt.NDArray[np.int64]]]:

@@ -4,12 +4,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from scoring.engine import PEOPLE_PER_CALL
 from scoring.events import Source
 from scoring.rows import RowStore, decode_rows
 from streams.lanes.clicks import LaneClicks
 from streams.step import LaneState, Slice, Step
 from streams.wire import Decision, LaneRow
-from tests.builders import START_MS, Record, click, impression, record, records
+from tests.builders import START_MS, Record, click, entry, impression, record, records
 from tests.unit.garbage import cycles
 from tests.unit.slices import (
     ADS,
@@ -144,6 +145,14 @@ def test_who_looks_at_the_totals_sees_those_after_one_slice_or_the_next(step: St
 
     assert dict(seen) == before  # of a slice that came between, nothing is half there
     assert (before["events_in"], state.totals["events_in"]) == (1, 2)
+
+
+def test_who_did_something_before_the_shops_first_ad_begins_gets_no_placement_and_who_came_after_does() -> None:
+    step = step_of(ads=())
+    step.engine.catalogue.upsert([entry("ad-0", start_ms=START_MS + 1_000)])
+    early = [impression(f"early-{n}", "ad-0", START_MS) for n in range(PEOPLE_PER_CALL)]
+    late = [impression(f"late-{n}", "ad-0", START_MS + 1_000) for n in range(3)]
+    assert set(placements(run(step, new_state(), records([*early, *late])))) == {"late-0", "late-1", "late-2"}
 
 
 def test_a_slice_done_again_after_a_crash_changes_no_row_and_publishes_the_same_placements(step: Step) -> None:

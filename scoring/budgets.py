@@ -181,7 +181,8 @@ class Budgets:
     def _read_catalogue(self) -> None:
         """Which campaigns there are and what they may spend; pacing goes on from where it was, or as others told.
 
-        Of whom no ad is offered any more the budget stays: what was delivered beyond it is not to be billed for that.
+        Of whom no ad is offered any more, or all are another campaign's by now, the budget stays: what was delivered
+        beyond it is not to be billed for that.
         """
         shop, self._version = self.catalogue, self.catalogue.version
         ids, first, of = np.unique(shop.campaign, return_index=True, return_inverse=True)
@@ -190,7 +191,6 @@ class Budgets:
         np.logical_or.at(offered, of, shop.active)
         paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
         budgets = np.where(offered | (budgets > 0), budgets, self._budget[paced])
-        self._budget[:] = 0
         self._budget[paced] = budgets
         if not budgets.any() and bid_for_clicks(shop):
             if self._pacer is not None:

@@ -69,6 +69,7 @@ def test_a_campaign_whose_limit_is_lifted_has_none_whether_or_not_another_has(ot
     budgets.catalogue.upsert([entry("a", campaign_id="one")])
     budgets.pace(NOON_MS + 1_000)
     assert (budgets.budget_micros("one"), budgets.level("one")) == (0, 0.0)
+    assert offered(budgets) is None if other is None else (offered(budgets) or [])[:2] == [1, 1]
     budgets.tell(1, "", Spending("one", DAY, 100_000, 0, 0, 0.0, 0.0, 0.25))  # another worker's, from before
     assert budgets.level("one") == 0.0
     assert budgets.budget_micros("two") == (other or 0)
@@ -95,6 +96,55 @@ def test_a_day_is_planned_by_the_traffic_that_was_learnt_before_it_began() -> No
     budgets.pace(NOON_MS + DAY_MS)
     assert budgets.standing()[0] == pytest.approx(float(planned(NOON_MS, day_curve([mean]))))
     assert budgets.standing()[0] > even + 0.2
+
+
+def test_what_is_told_of_a_day_that_a_lane_has_yet_to_reach_is_planned_from_that_days_beginning() -> None:
+    budgets = Budgets(Market(), shop())
+    budgets.tell(1, "", spent(5, DAY + 1))
+    budgets.pace(NOON_MS)  # of a lane that is behind
+    assert budgets.spent_micros("one") == 5
+    assert budgets.standing()[0] == pytest.approx(5 / 1_000_000)  # as of midnight the plan wants nothing
+
+
+def test_a_lanes_new_owner_may_go_on_with_its_traffic_without_changing_what_was_told() -> None:
+    budgets = Budgets(Market(), shop())
+    budgets.learn(3, np.ones(24))
+    budgets.traffic(3)[:] = 9.0
+    assert budgets.traffic(3).tolist() == [1.0] * 24
+    assert np.isnan(budgets.traffic(4)).all()
+
+
+def test_a_campaign_that_is_given_a_budget_begins_as_any_other_whatever_it_spent_without_one() -> None:
+    budgets = Budgets(Market(), shop())
+    budgets.tell(0, "", spent(9_000_000, campaign="two"))
+    for minute in range(3):
+        budgets.pace(NOON_MS + 60_000 * minute)
+    budgets.catalogue.upsert([entry("c", campaign_id="two", budget_micros=10**9)])
+    budgets.pace(NOON_MS + 180_000)
+    assert budgets.level("two") > 0.4
+
+
+def test_a_campaign_that_has_stopped_lets_the_others_be_paced_no_oftener() -> None:
+    budgets = Budgets(Market(), shop())
+    budgets.catalogue.upsert([entry("c", campaign_id="two", budget_micros=1_000_000)])
+    budgets.tell(0, "", spent(1_000_000))
+    budgets.pace(NOON_MS)
+    before = offered(budgets)
+    budgets.tell(0, "", spent(600_000, campaign="two"))
+    budgets.pace(NOON_MS + EVERY_MS - 1)
+    assert offered(budgets) == before
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert offered(budgets) != before
+
+
+@pytest.mark.parametrize("other", [None, 5_000])
+def test_the_budget_of_a_campaign_stays_where_its_last_ad_has_become_anothers(other: int | None) -> None:
+    budgets = Budgets(Market(), shop())
+    budgets.tell(0, "", spent(1_400_000))
+    budgets.pace(NOON_MS)
+    budgets.catalogue.upsert([entry(ad, campaign_id="three", budget_micros=other) for ad in ("a", "b")])
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert (budgets.budget_micros("one"), budgets.budget_micros("three")) == (1_000_000, other or 0)
 
 
 def test_of_hundreds_of_campaigns_each_has_its_own_figures() -> None:
@@ -153,8 +203,8 @@ def test_how_long_a_campaigns_ads_are_looked_at_moves_what_its_impressions_are_w
     np.testing.assert_allclose(offers.viewed_s[0], [(21_000 + 1_000 * usual) / 4_000] * 2 + [usual], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("purchases", "viewed_s"), [(7.0, 0.0), (0.0, 90.0)])
-def test_purchases_and_seconds_that_come_without_another_click_count(purchases: float, viewed_s: float) -> None:
+@pytest.mark.parametrize("more", [{"purchases": 7.0}, {"viewed_s": 90.0}, {"clicks": 150}, {"impressions": 4_000}])
+def test_whatever_of_a_campaigns_figures_grows_alone_counts(more: dict[str, float]) -> None:
     def offers(*told: Spending) -> list[float]:
         budgets = Budgets(Market(), shop(None, "cpa"))
         for each in told:
@@ -164,8 +214,8 @@ def test_purchases_and_seconds_that_come_without_another_click_count(purchases: 
         assert offers is not None
         return [*offers.conversion[0].tolist(), *offers.viewed_s[0].tolist()]
 
-    before = Spending("one", DAY, 500, 1_000, 100, 0.0, 0.0)
-    after = replace(before, purchases=purchases, viewed_s=viewed_s)
+    before = Spending("one", DAY, 500, 1_000, 100, 3.0, 40.0)
+    after = replace(before, **more)
     assert offers(before, after) == offers(after, before) == offers(after) != offers(before)
 
 
@@ -206,6 +256,16 @@ def test_it_tells_how_far_spending_is_from_the_plan_and_what_nobody_pays_for() -
     budgets.catalogue.upsert([entry("a", campaign_id="one")])
     budgets.pace(NOON_MS + 2 * EVERY_MS)
     assert budgets.standing() == (0.0, 0.0)
+
+
+def test_a_campaign_beyond_its_budget_is_no_farther_from_the_plan_than_one_that_has_spent_it() -> None:
+    budgets = Budgets(Market(), shop())
+    budgets.catalogue.upsert([entry("c", campaign_id="two", budget_micros=1_000)])
+    budgets.tell(0, "", spent(3_000_000))
+    budgets.tell(0, "", spent(400, campaign="two"))
+    budgets.pace(NOON_MS)
+    plan = float(planned(NOON_MS, day_curve([])))
+    assert budgets.standing()[0] == pytest.approx(((1 - plan) + (plan - 0.4)) / 2)
 
 
 def test_who_asks_while_campaigns_are_paced_is_told_how_they_stood_before() -> None:

@@ -50,8 +50,8 @@ def look(rows: Rows, events: Events) -> Before:
     same = (rows["ring_ad"][row] == ad[:, None]) & (rows["ring_s"][row] == seconds[:, None])
     place = same.argmax(axis=1)
     found = same[np.arange(len(events)), place]
-    oldest_s, oldest_ad = rows["ring_s"][row, 0], rows["ring_ad"][row, 0]
-    gone = ~found & (oldest_ad != 0) & (ring_key(seconds, ad) < ring_key(oldest_s, oldest_ad))
+    # Of a ring that is not full the first place is empty, whose key nothing is below.
+    gone = ring_key(seconds, ad) < ring_key(rows["ring_s"][row, 0], rows["ring_ad"][row, 0])
     return Before(np.where(found, rows["ring_kind"][row, place], 0).astype(np.uint8), gone)
 
 

@@ -11,12 +11,12 @@ from msgspec.structs import replace
 
 from scoring import ledger as ledger_module
 from scoring.attribution import Attribution, credit, learn
-from scoring.billing import VIEW_MS_MAX, bill, look
+from scoring.billing import bill, look
 from scoring.catalogue import Catalogue
 from scoring.events import Kind, Outcome
 from scoring.ids import id64, id64s
 from scoring.ledger import FIGURES, PARTS, Ledger, Period
-from scoring.rows import RowStore
+from scoring.rows import RING_SIZE, RowStore
 from scoring.seal import Seal
 from scoring.touches import TouchWeights
 from scoring.update import apply
@@ -193,7 +193,7 @@ def test_a_view_that_overtakes_its_impression_is_charged_nothing_in_one_batch_or
 
 
 def test_a_page_left_open_is_paid_for_a_minute() -> None:
-    assert Lane().take([shown("attention"), did("view", "attention", viewed_s=4_000)]).charged == VIEW_MS_MAX * 30
+    assert Lane().take([shown("attention"), did("view", "attention", viewed_s=4_000)]).charged == 60_000 * 30
 
 
 def test_what_a_full_ring_has_forgotten_is_charged_nothing_more() -> None:
@@ -201,6 +201,33 @@ def test_what_a_full_ring_has_forgotten_is_charged_nothing_more() -> None:
     lane.take([shown("cpm", at=1_000 * n) for n in range(1, 60)])
     assert lane.charged == 60 * 2_000
     assert lane.take([sealed(impression(ad_id="cpm", event_id="late again"))]).charged == 60 * 2_000
+
+
+def test_the_oldest_that_a_full_ring_still_holds_is_charged_its_click() -> None:
+    lane = Lane().take([shown(at=1_000 * n) for n in range(RING_SIZE)])
+    assert lane.take([did("click")]).charged == 500 * PARTS
+
+
+def test_people_who_see_an_ad_in_the_same_second_are_charged_for_apart() -> None:
+    events = [sealed(impression(user, "cpm")) for user in ("one", "two")]
+    assert Lane().take(events).charged == 2 * 2_000
+
+
+def test_an_ad_that_is_not_known_is_neither_counted_nor_charged() -> None:
+    lane = Lane().take([impression(ad_id="never told of"), click(ad_id="never told of", impression_time_ms=START_MS)])
+    assert (lane.charged, set(lane.counts.values())) == (0, {0})
+
+
+@pytest.mark.parametrize(
+    "event", [impression(ad_id="cpc", placement_id="p.1-0"), sealed(impression(ad_id="cpc"), told=1, arm="1-0")]
+)
+def test_an_arm_is_counted_under_only_by_what_proves_its_placement(event: Event) -> None:
+    for each, wanted in ((event, False), (sealed(impression(ad_id="cpc"), arm="1-0"), True)):
+        store = RowStore()
+        batch = columns([each], [store.row_of(b"user-1")])
+        outcome = np.array([Outcome.APPLIED], dtype=np.uint8)
+        bills = bill(look(store.rows, batch), batch, outcome, SHOP, SEAL)
+        assert (bills.shown.tolist(), bool(bills.arms[0])) == ([True], wanted)
 
 
 KINDS = st.sampled_from(["shown", "view", "click", "purchase"])

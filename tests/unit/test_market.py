@@ -276,11 +276,17 @@ def test_a_paced_campaign_spends_its_budget_by_the_days_end_whatever_its_demand(
     assert (pacer.multiplier >= LEAST).all()  # a new day begins
 
 
+def test_a_day_is_planned_from_nothing_and_begins_with_half_of_every_limited_bid():
+    assert Pacer(np.array([1_000, 0])).multiplier.tolist() == [0.5, 1]
+    wanted = planned(np.array([0, HOUR_MS // 2, 12 * HOUR_MS, DAY_MS]), np.full(24, 1 / 24))
+    assert wanted == pytest.approx([0, 0.5 / 24 / 0.95, 0.5 / 0.95, 0])
+
+
 def test_once_the_plan_wants_all_of_a_budget_what_is_left_is_offered_the_whole_bid():
     pacer = Pacer(np.array([1_000]))
     for hour in range(1, 23):
         pacer.update(hour * HOUR_MS, np.array([990]))  # far ahead of the plan all day
-    assert pacer.multiplier[0] == pytest.approx(LEAST)
+    assert pacer.multiplier[0] == pytest.approx(0.001)
     pacer.update(DAY_MS * 24 // 25, np.array([990]))
     assert pacer.multiplier[0] == 1
     pacer.update(DAY_MS - 1, np.array([1_000]))

@@ -84,5 +84,5 @@ class Division:
         judged = merit >= MERIT_MIN * max(float(merit.sum()), 1e-12)
         if not judged.any():
             return 1.0
-        scale = exposure.sum() / merit.sum()
-        return float((exposure[judged] / merit[judged]).min() / scale) if scale else 1.0
+        scale = exposure.sum() / merit.sum()  # above 0: merit is a share of what was exposed
+        return float((exposure[judged] / merit[judged]).min() / scale)

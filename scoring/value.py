@@ -51,5 +51,5 @@ def value_of(
 def of_clicks(bid_type: npt.NDArray[np.uint8], paid: Floats, value: Floats) -> Floats:
     """Share of a ``value`` that its click rate is a factor of, any shape; ``paid``: the bid's part of the value."""
     clicked = (bid_type == BidType.CPC) | (bid_type == BidType.CPA)
-    share: Floats = np.where(clicked & (value > 0), paid / np.maximum(value, np.finfo(float).tiny), 0.0)
+    share: Floats = np.where(clicked, paid / np.maximum(value, np.finfo(float).tiny), 0.0)
     return share

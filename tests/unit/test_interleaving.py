@@ -93,6 +93,21 @@ def test_rules_hold_for_both_and_a_slot_costs_what_its_rankings_own_order_would(
     assert 3 in turned.chosen[0, turned.second[0]].tolist()
 
 
+def test_without_rules_a_slot_goes_to_who_picks_it_and_costs_what_that_ranking_asks():
+    people, nobody = 40, np.full((40, 1), -1)
+    first, second = np.full((people, 4), 0.5), np.tile([0.1, 0.1, 0.1, 0.9], (people, 1))
+    asked, other = (
+        Asked(np.tile(np.arange(4), (people, 1)), pctr, SEEDS[:people], np.zeros(people), nobody, nobody + 10**12)
+        for pctr in (first, second)
+    )
+    made = Market().decide(ADS, asked, 1, other)
+    assert made.second is not None
+    picked = made.second[:, 0]
+    assert 0 < picked.sum() < people
+    assert made.chosen[:, 0].tolist() == np.where(picked, 3, 0).tolist()
+    assert made.prices_micros[:, 0].tolist() == np.where(picked, 45, 300).tolist()  # 40 / 0.9 rounded up, or 150 / 0.5
+
+
 EITHER = Experiment("duel", "x", 0, 0.5, 1, (Arm("a", 0.5), Arm("b", 0.5, {"temperature": 0.4})), interleaved=True)
 
 

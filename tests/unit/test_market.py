@@ -117,12 +117,58 @@ def test_a_stopped_campaign_a_blocked_ad_and_a_bid_below_the_reserve_lose_for_th
     assert made.prices_micros[0, 0] == 150  # nobody else: the reserve
 
 
+def test_a_bid_of_the_reserve_is_enough_and_a_campaign_that_all_but_stops_is_not_spent():
+    assert decide(Market(Terms(reserve_micros=200))).prices_micros.tolist() == [[300, 200, 200, 0]]
+    market = Market()
+    market.pace(id64s(["c1"]), np.array([LEAST]))
+    assert decide(market).fate.tolist() == [[Fate.WON + 2, Fate.WON + 3, Fate.WON, Fate.WON + 1]]
+
+
+def test_who_is_blocked_by_category_or_advertiser_is_so_whatever_a_cap_says():
+    caps = (Cap("campaign", 1, HOUR_MS),)
+    for blocked in (
+        {"blocked_categories": frozenset([id64("hats")])},
+        {"blocked_advertisers": frozenset([id64("a3")])},
+    ):
+        made = decide(Market(Terms(caps=caps, **blocked)), shown=[2, 3], ages=[5, 5])
+        assert made.fate.tolist() == [[Fate.WON, Fate.KEPT_APART, Fate.CAPPED, Fate.BLOCKED]]
+
+
 def test_a_paced_campaign_bids_less():
     market = Market()
     market.pace(id64s(["c1"]), np.array([0.4]))
     made = decide(market, slots=2)
     assert made.chosen.tolist() == [[2, 0]]
     assert made.prices_micros.tolist() == [[160, 120]]
+
+
+def test_what_an_impression_is_worth_in_its_slot_goes_by_the_offer_and_not_by_doubt():
+    market = Market()
+    market.pace(id64s(["c1"]), np.array([0.4]))
+    nobody, candidates = np.full((1, 1), MISSING), np.array([[3, 2, 1, 0]])
+    asked = Asked(
+        candidates, np.full((1, 4), 0.5), SEED, np.zeros(1), nobody, np.full((1, 1), 10**12),
+        market.offers(ADS, candidates), explore="linucb", doubt=np.ones((1, 4)),
+    )  # fmt: skip
+    worth = market.values(ADS, asked, np.array([[3, 1, EMPTY_SLOT]]), np.array([[0.5, 0.25, 0.5]]))
+    assert worth[0, :2].tolist() == [400 * 0.4 // 1 * 0.5, 200 * 0.25]
+
+
+def test_ads_that_come_after_offers_were_laid_out_have_theirs():
+    stock, market = shop(("c1", "a1", "hats", 400)), Market()
+    market.pace(id64s(["c1"]), np.array([0.5]))
+    for among in (1, 2):
+        offers = market.offers(stock, np.arange(among)[None])
+        assert offers is not None
+        assert offers.multiplier.tolist() == [[0.5] * among]
+        stock.upsert([Entry(Content("ad-1", "hats", "b"), "c1", "a1", 300)])
+
+
+def test_an_ad_like_the_one_above_it_gives_way_to_another_that_is_worth_nearly_as_much():
+    pctr = np.array([[0.5, 0.01, 0.5, 0.9]])  # 200, 3, 100 of the first's category, and 90 of another
+    assert decide(Market(), pctr=pctr).chosen.tolist() == [[0, 2, 3, 1]]
+    for other in (None, pctr):  # where two rankings take turns, either has it so
+        assert decide(Market(Terms(diversity=0.5)), pctr=pctr, other=other).chosen.tolist() == [[0, 3, 2, 1]]
 
 
 def test_neighbours_are_of_different_categories_where_that_is_possible():
@@ -136,6 +182,11 @@ def test_a_placement_shows_one_advertiser_of_rivals():
     assert made.fate.tolist() == [[Fate.WON, Fate.WON + 1, Fate.KEPT_APART, Fate.WON + 2]]
     fewer = decide(Market(Terms(rivals=rivals)), slots=2)
     assert fewer.fate.tolist() == [[Fate.WON, Fate.WON + 1, Fate.KEPT_APART, Fate.OUTBID]]
+
+
+def test_brands_that_no_rule_names_are_nobodys_rivals():
+    rivals = ((id64("brand-of nobody here"), 7), (id64("brand-a3"), 7))
+    assert decide(Market(Terms(rivals=rivals))).chosen.tolist() == [[0, 1, 2, 3]]
 
 
 def test_a_pinned_ad_stands_in_its_slot_and_nowhere_else():

@@ -1,6 +1,7 @@
 """The rules file: what it declares, and all that is wrong with one told at once."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_the_example_says_all_that_a_file_may_say() -> None:
 def test_an_empty_file_is_as_no_file_but_for_its_name() -> None:
     assert parse("").terms().version == parse("auction: gsp").terms().version
     assert not parse("").terms().ties_slots
-    assert Terms() == Terms(version="none")
+    assert replace(parse("").terms(), version="none") == Terms()
 
 
 def test_rules_that_differ_have_another_version() -> None:

@@ -1,0 +1,25 @@
+"""Slots under rules, by example: what is drawn evenly, what is left as it was, and what is shut."""
+
+import numpy as np
+
+from scoring.ranking import EMPTY_SLOT
+from scoring.slate import Limits, Wanted, fill
+
+ADS = np.array([[1, 2, 3]], dtype=np.uint64)
+SEED = np.ones(1, dtype=np.uint64)
+ALL = np.ones((1, 3), dtype=np.bool_)
+VALUE = np.array([[9.0, 1.0, 1.0]])
+GREEDY = np.zeros(1)
+
+
+def test_who_is_ranked_at_random_is_so_where_others_are_drawn_by_thompson_sampling() -> None:
+    wanted = Wanted(VALUE, np.array([np.inf]), np.full((1, 3), 0.01))
+    np.testing.assert_allclose(fill(wanted, ADS, SEED, 3, Limits(ALL)).propensity, [[1 / 3, 1 / 2, 1]])
+
+
+def test_what_the_rules_say_of_people_is_not_changed_by_filling_their_slots() -> None:
+    room, allowed = np.full((1, 3), 2), ALL.copy()
+    scopes = ((np.full((1, 3), 7, dtype=np.uint64), room),)
+    made = fill(Wanted(VALUE, GREEDY), ADS, SEED, 3, Limits(allowed, scopes))
+    assert made.chosen.tolist() == [[0, 1, EMPTY_SLOT]]
+    assert (made.shut.tolist(), room.tolist(), allowed.all()) == ([[False, False, True]], [[2, 2, 2]], True)

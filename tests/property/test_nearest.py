@@ -52,6 +52,13 @@ def test_the_nearest_are_those_of_a_whole_sort_of_equals_the_first(
     assert found.tolist() == sorted_out(values, marked, count).tolist()
 
 
+def test_where_nobody_likes_any_ad_only_ads_that_there_are_are_found() -> None:
+    for ads in range(16, 100):  # in blocks of two and more, of which the last is not always full
+        values = -1 - np.random.default_rng(ads).random((ads, 2), dtype=np.float32)
+        found = nearest(values, np.eye(2, dtype=np.float32), np.zeros((2, 0), dtype=np.int64), 2)
+        assert found.tolist() == sorted_out(values, np.zeros((2, 0), dtype=np.int64), 2).tolist()
+
+
 def test_many_people_and_ads_of_whom_many_are_alike_find_the_same_as_one_by_one() -> None:
     rng = np.random.default_rng(1)
     ads = rng.integers(-2, 3, (9_000, 6)).astype(np.float32)

@@ -72,6 +72,13 @@ def test_ads_of_which_much_is_known_are_told_apart_on_a_grid_laid_for_one_of_whi
     np.testing.assert_allclose(chances[last], best_chances(mean[last], spread[last] ** 2), atol=OFF_MAX)
 
 
+def test_where_who_was_above_is_shut_the_others_are_told_apart_below_where_its_grid_began() -> None:
+    mean, spread = np.array([1.0, 0.0, -0.1]), np.array([0.25, 0.1, 0.3])
+    last = np.array([False, True, True])
+    _, chances = slots_of(np.exp(mean + spread**2 / 2), spread, np.ones(3, dtype=np.bool_), last)
+    np.testing.assert_allclose(chances[last], best_chances(mean[last], spread[last] ** 2), atol=OFF_MAX)
+
+
 @pytest.mark.parametrize("known", [0.05, 0.005, 0.0005, 0.0])
 def test_who_is_known_well_has_the_chance_against_who_is_not_wherever_it_lies_between_points(known: float) -> None:
     means, spread = np.linspace(-1, 1, 81), np.array([0.5, known])

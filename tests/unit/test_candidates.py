@@ -86,6 +86,19 @@ def test_a_share_is_the_newest() -> None:
     assert all(set(newest) <= set(person.tolist()) for person in chosen)
 
 
+def test_shares_are_of_the_nearest_whole_number_of_candidates() -> None:
+    shop, people = shop_of(500), interests(100)
+
+    newest = choose(shop, people, seeds(100), START_MS, Shares(count=100, fresh=0.29, random=0))  # 28.999999999999996
+    some = choose(shop, people, seeds(100), START_MS, Shares(count=10, fresh=0, random=0.29))
+
+    near = choose(shop, people, seeds(100), START_MS, NEAR_ONLY)
+    last = set(np.sort(shop.eligible(START_MS))[-29:].tolist())
+    assert all(last <= set(person) for person in newest.tolist())
+    drawn = [len(set(person) - set(nearest)) for person, nearest in zip(some.tolist(), near.tolist(), strict=True)]
+    assert max(drawn) == 3
+
+
 def test_the_random_share_reaches_every_ad_alike_and_is_repeated_by_its_seed() -> None:
     shop, people = catalogue(200), 4_000
     nobody = np.zeros((people, FEATURE_DIM), dtype=np.float32)

@@ -71,12 +71,12 @@ def test_clicks_of_ads_and_slots_are_added_up_and_the_last_word_of_a_lane_counts
     told_of = ((1, [[1, 2, 9, 1], [3, 4, 9, 2]]), (2, [[10, 20, 8, 3], [0] * 4]), (1, [[2, 3, 7, 1], [3, 4, 9, 2]]))
     for lane, records in told_of:
         pool.tell_ads(lane, SHOP.ad[:2], np.array(records, dtype=float))
-    pool.tell(1, Learned({}, np.array([[10.0, 20.0], [20.0, 25.0]])))
+    pool.tell(1, Learned({}, np.array([[10.0, 2.0], [20.0, 25.0]])))
     others = pool.others(0)
     assert others.records([*SHOP.ad[:3].tolist(), 77]).tolist() == [[12, 23, 15, 4], [3, 4, 9, 2], [0] * 4, [0] * 4]
     assert pool.others(2).records(SHOP.ad[:1].tolist()).tolist() == [[2, 3, 7, 1]]
     joined = Examination()
-    joined.restore(np.array([[10.0, 25.0], [20.0, 35.0]]))
+    joined.restore(np.array([[10.0, 7.0], [20.0, 35.0]]))
     assert others.examined(own).tolist() == joined.curve.tolist()
     declared = Examination((1.0, 0.5))
     assert others.examined(declared).tolist() == declared.curve.tolist()
@@ -89,6 +89,9 @@ def test_news_is_what_has_changed_and_is_told_once() -> None:
         pool.tell_ads(1, SHOP.ad[:2], np.array([[0.0, 0.0, 1.0, 0.0], [0.0] * 4]))
     assert others.news() == {int(SHOP.ad[0])}
     assert others.news() == set()
+    assert pool.others(1).news() == {int(ad) for ad in SHOP.ad[:2]}
+    pool.tell_ads(1, SHOP.ad[:2], np.ones((2, 4)))
+    assert pool.others(1).news() == set()  # its own words are none to a lane that has heard all
 
 
 # --- as lanes tell it ---------------------------------------------------------------------------------------------

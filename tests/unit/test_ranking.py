@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from scoring.ids import id64s
-from scoring.ranking import Ranked, rank
+from scoring.ranking import EMPTY_SLOT, Ranked, first_chances, rank, slot_chances
 
 ADS = id64s([f"ad-{number}" for number in range(12)])
 
@@ -63,3 +63,32 @@ def test_one_seed_gives_one_ranking_and_another_another() -> None:
 
     assert one == same != other
     assert sorted(other) == list(range(12))
+
+
+def test_among_values_that_are_next_to_nothing_the_later_slots_have_their_chances_too() -> None:
+    out = ranked([1e-6] * 3, [1] * 3, np.array([1], dtype=np.uint64), 0.001, 2)
+
+    assert out.propensity[0].tolist() == pytest.approx([1 / 3, 1 / 2])
+
+
+def test_chances_are_by_value_down_to_a_millionth_of_a_millionth_of_a_micro() -> None:
+    assert first_chances(np.array([3e-12, 1e-12, 0.0]), 1.0).tolist() == pytest.approx([0.6, 0.2, 0.2])
+    assert first_chances(np.array([1e-300, 1e300]), 0.01).tolist() == [0, 1]
+    assert first_chances(np.array([5.0, 5.0, 4.9]), 0.0).tolist() == [0.5, 0.5, 0]
+    assert slot_chances(np.array([5.0, 4.9, 4.9]), np.array([0, 2, 1]), 0.0).tolist() == [1, 0.5, 1]
+    assert slot_chances(np.array([1.0, 1.0 + 1e-12]), np.array([1, 0]), 0.0).tolist() == [1, 1]  # best by a hair
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_who_is_not_allowed_stands_nowhere_and_an_empty_slot_was_sure(temperature: float) -> None:
+    value, allowed = np.array([[3.0, 2.0, 1.0]]), np.array([[False, True, False]])
+
+    out = rank(value, ADS[None, :3], np.ones(1, dtype=np.uint64), np.array([temperature]), 2, allowed)
+
+    assert (out.chosen.tolist(), out.propensity.tolist()) == ([[1, EMPTY_SLOT]], [[1.0, 1.0]])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_finite_number_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="not a number"):
+        rank(np.array([[1.0, wrong]]), ADS[None, :2], np.ones(1, dtype=np.uint64), np.zeros(1), 1)

@@ -36,7 +36,7 @@ def best_left(value: Floats, chosen: Ints) -> Floats:
     rest, best = value.copy(), np.empty(chosen.shape)
     at = chosen + np.arange(len(chosen))[:, None] * value.shape[1]
     rest.ravel()[at[~empty]] = 0.0
-    best[:, -1] = rest.max(axis=1, initial=0.0)
+    best[:, -1] = rest.max(axis=1)
     best[:, :-1] = np.where(empty, 0.0, _of_slots(value, chosen))[:, 1:]
     np.maximum.accumulate(best[:, ::-1], axis=1, out=best[:, ::-1])
     return best

@@ -12,7 +12,7 @@ from scoring.clicks import LIFT_PRIOR, RECORD, START_WEIGHTS, AdLifts
 from scoring.exploration import EXPLORATIONS, Explore, doubt_of, spread_of
 from scoring.features import Content
 from scoring.feedback import ClickLayer
-from scoring.ids import MISSING
+from scoring.ids import MISSING, id64s
 from scoring.inputs import CONTEXT_DIM
 from scoring.market import Asked, Decided, Market, Offers
 from scoring.offpolicy import Logged, evaluate
@@ -153,6 +153,17 @@ def test_only_what_a_click_is_paid_for_is_doubted(explore: Explore) -> None:
         assert made.spread[0] == pytest.approx([spread_of(np.array(0.5)), 0, spread_of(np.array(0.5)), 0])
 
 
+def test_of_an_ad_that_pays_for_attention_as_well_the_clicks_part_alone_is_doubted_whoever_is_favoured() -> None:
+    stock, market, pctr, doubt = Catalogue(), Market(), np.full(1, 0.1), np.full(1, 0.5)
+    stock.upsert([Entry(Content("ad-0"), "c", "a", 1_000, attention_micros=20)])
+    for favour in (1.0, 2.0):
+        market.favour(id64s(["a"]), np.array([favour]))
+        offers = market.offers(stock, np.zeros((1, 1), dtype=np.int64))  # 2 s of attention
+        made = market.decide(stock, asked(1, "linucb", doubt, pctr, offers=offers), 1)
+        assert made.value[0, 0] == pytest.approx(100 + 40)
+        assert made.worth[0, 0] == pytest.approx(favour * (1.5 * 100 + 40))
+
+
 def test_doubt_is_of_ads_with_little_evidence_and_counts_as_far_as_lifts_do():
     prior, calibration = LIFT_PRIOR, calibration_of(lifts_of((8.0, 4.0), (0.0, 20.0), (45.0, 45.0)))
     assert doubt_of("plackett-luce", calibration) is None
@@ -197,6 +208,11 @@ def test_a_good_new_ad_is_found_that_greedy_never_tries():
     assert max(found["thompson"]) < 300
     assert np.median(found["linucb"]) < 30
     assert sum(rounds == 300 for rounds in found["linucb"]) <= 2  # what had no luck at first, it gives up
+
+
+def test_a_spread_is_that_of_the_log_normal_value_with_the_doubt_for_its_relative_deviation():
+    doubt = np.array([0.0, 1e-9, 0.1, 0.5, 5.0])
+    np.testing.assert_allclose(np.sqrt(np.expm1(spread_of(doubt) ** 2)), doubt, rtol=1e-9)
 
 
 def test_where_all_is_known_thompson_sampling_is_greedy():

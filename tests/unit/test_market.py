@@ -104,6 +104,11 @@ def test_a_cap_counts_what_was_shown_within_its_window_and_what_this_placement_s
     assert full.prices_micros[0, 2:].tolist() == [0, 0]
 
 
+def test_what_a_person_was_shown_of_ads_that_are_no_longer_known_counts_for_no_cap():
+    once = Market(Terms(caps=(Cap("ad", 1, HOUR_MS),)))
+    assert decide(once, shown=[MISSING], ages=[5]).chosen.tolist() == [[0, 1, 2, 3]]
+
+
 def test_who_may_have_seen_more_than_the_ring_holds_is_shown_nothing_capped():
     made = decide(Market(Terms(caps=(Cap("ad", 40, HOUR_MS),))), shown=[3] * 50, ages=[1] * 50)
     assert (made.chosen == EMPTY_SLOT).all()
@@ -122,6 +127,8 @@ def test_a_bid_of_the_reserve_is_enough_and_a_campaign_that_all_but_stops_is_not
     market = Market()
     market.pace(id64s(["c1"]), np.array([LEAST]))
     assert decide(market).fate.tolist() == [[Fate.WON + 2, Fate.WON + 3, Fate.WON, Fate.WON + 1]]
+    market.pace(id64s(["c1"]), np.array([1.0]))  # from the next decision on
+    assert decide(market).chosen.tolist() == [[0, 1, 2, 3]]
 
 
 def test_who_is_blocked_by_category_or_advertiser_is_so_whatever_a_cap_says():

@@ -163,7 +163,7 @@ def catch_up_s(lag: int | None, consumed_per_s: float, produced_per_s: float) ->
 def status(samples: Sequence[Sample], stuck_ms: int, rules: Rules) -> Status:
     """Burrow's rules on what polls can see, in its order; ``samples`` cover the window, oldest first, not empty.
 
-    ``stuck_ms``: how long there has been neither progress nor lag 0.
+    ``stuck_ms``: how long there has been neither progress nor lag 0. Polls that were not told both offsets say nothing.
 
     A poll sees no commit that says what the one before said, by which Burrow tells a consumer that is alive and does
     not get on (STALL) from one that is gone (STOP): here the group's own word decides, whether a live member owns the
@@ -177,13 +177,14 @@ def status(samples: Sequence[Sample], stuck_ms: int, rules: Rules) -> Status:
         return Status.OK
     if stuck_ms >= rules.stuck_ms:
         return Status.STALL if now.owned else Status.STOP
-    behind = _since_lag_0(samples)
+    known = [sample for sample in samples if sample.lag is not None]
+    behind = _since_lag_0(known)
     commits = [after for before, after in pairwise(behind) if before.committed != after.committed]
     if any((after.committed or 0) < (before.committed or 0) for before, after in pairwise(behind)):
         return Status.REWIND
     lags = [sample.lag or 0 for sample in commits]
     never_shrinks = all(later >= earlier for earlier, later in pairwise(lags))
-    if len(behind) == len(samples) and len(commits) >= COMMITS_MIN and never_shrinks:
+    if len(behind) == len(known) and len(commits) >= COMMITS_MIN and never_shrinks:
         return Status.WARN
     return Status.OK
 
@@ -205,12 +206,15 @@ class Track:
         self._rules = rules
         self._samples: deque[Sample] = deque(maxlen=SAMPLES_MAX)
         self._moved_ms = 0
+        self._committed: int | None = None
 
     def add(self, sample: Sample) -> None:
         """A newer sample; those before the window go, but for the one on its edge."""
         samples = self._samples
-        if not samples or sample.lag == 0 or sample.committed != samples[-1].committed:
+        if sample.lag == 0 or sample.committed not in (None, self._committed):
             self._moved_ms = sample.time_ms
+        if sample.committed is not None:  # a poll that is not told it saw no progress
+            self._committed = sample.committed
         samples.append(sample)
         while len(samples) > 2 and samples[1].time_ms <= sample.time_ms - self._rules.window_ms:
             samples.popleft()

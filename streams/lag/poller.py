@@ -78,19 +78,19 @@ class Poller:
         if not partitions:
             return {}
         wanted = {TopicPartition(*partition): OffsetSpec.latest() for partition in partitions}
-        found, failure = {}, None
+        found, failure = dict[Partition, int](), None
         for tp, future in self._admin.list_offsets(wanted, request_timeout=ANSWER_S).items():
             try:
                 found[Partition(tp.topic, tp.partition)] = _within(future).offset
             except KafkaException as error:
                 failure = error
         if failure is not None and not found and self._unreachable():
-            raise KafkaException(failure)
+            raise failure
         return found
 
     def _names(self) -> list[str]:
         if self._groups is not None:
-            return sorted(self._groups)
+            return sorted(set(self._groups))  # the client takes none twice
         listed = _within(self._admin.list_consumer_groups(request_timeout=ANSWER_S))
         for failure in listed.errors:  # a broker that does not answer may coordinate any group
             raise KafkaException(failure)

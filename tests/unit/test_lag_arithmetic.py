@@ -1,11 +1,13 @@
 """Lag from samples: interpolated time, rates, and Burrow's statuses one by one."""
 
+import math
 from collections.abc import Sequence
 
 import pytest
 
 from streams.lag.arithmetic import (
     COMMITS_MIN,
+    POINTS_MAX,
     LogEnds,
     PartitionLag,
     Rules,
@@ -163,3 +165,83 @@ def test_nothing_committed_or_no_log_end_is_unknown() -> None:
         lag = watched([point])
         assert (lag.status, lag.lag, lag.time_lag_s, lag.catch_up_s) == (Status.UNKNOWN, None, None, None)
         assert watched([point] * 20).stuck_s == 0  # of what nobody knows to be behind
+
+
+@pytest.mark.parametrize("untold", [(None, 100), (50, None), (None, None)])
+def test_a_poll_that_was_not_told_an_offset_is_no_rewind_and_no_progress(untold: Point) -> None:
+    assert watched([(50, 100), untold, (51, 100)]).status is Status.OK
+    frozen: list[Point] = [(50, 100)] * 9
+    lag = watched([*frozen, untold, (50, 100)])
+    assert (lag.status, lag.stuck_s) == (Status.STALL, 10.0)
+    assert watched([(50, 100), untold, (20, 100)]).status is Status.REWIND
+    falling: list[Point] = [(10 * second, 100 + 30 * second) for second in range(20)]
+    assert watched([*falling[:10], untold, *falling[11:]]).status is Status.WARN
+
+
+def test_who_stands_before_the_offsets_that_are_kept_is_stuck_since_the_first_that_was_told() -> None:
+    lag = watched([(None, 100), (None, 100), (50, 100), (50, 100)])
+    assert (lag.status, lag.stuck_s) == (Status.OK, 1.0)
+
+
+def test_a_consumer_beyond_the_log_end_is_not_behind() -> None:
+    lag = watched([(120, 100)])
+    assert (lag.status, lag.lag, lag.time_lag_s) == (Status.OK, 0, 0.0)
+
+
+def test_a_partition_is_stuck_from_the_bound_on_and_not_before() -> None:
+    frozen: list[Point] = [(50, 100)] * 11
+    assert watched(frozen[:10]).status is Status.OK
+    assert watched(frozen).status is Status.STALL
+    assert (Rules().window_ms, Rules().stuck_ms) == (30_000, 10_000)
+
+
+def test_a_trend_takes_as_many_commits_as_are_called_one() -> None:
+    falling: list[Point] = [(10 * second, 100 + 30 * second) for second in range(40)]
+    assert watched(falling[: COMMITS_MIN + 1]).status is Status.WARN
+    assert watched(falling[:COMMITS_MIN]).status is Status.OK
+    assert math.factorial(COMMITS_MIN) == 120
+
+
+def test_a_lag_that_begins_within_the_window_is_no_trend() -> None:
+    falling: list[Point] = [(100, 100), *[(100 + 10 * second, 100 + 30 * second) for second in range(1, 20)]]
+    assert watched(falling).status is Status.OK
+    assert watched([(90, 100), *falling[1:]]).status is Status.WARN
+
+
+def test_rates_go_back_to_the_sample_on_the_edge_of_the_window_and_no_further() -> None:
+    # A poll each ten seconds, and a window of thirty: the first within it stands on its edge.
+    steps = [0, 0, 500, 600, 700, 800]
+    lag = watched([(offset, 1_000) for offset in steps], every_ms=10_000)
+    assert lag.consumed_per_s == 10.0
+    lag = watched([(offset, 1_000) for offset in steps], every_ms=31_000)
+    assert lag.consumed_per_s == round(100 / 31, 3)
+
+
+def test_samples_of_one_moment_tell_no_rate() -> None:
+    assert rates([Sample(5, 5, 10, True), Sample(5, 9, 10, True)]) == (0.0, 0.0)
+
+
+def test_offsets_that_go_back_are_no_consumption() -> None:
+    lag = watched([(90, 100), (40, 100), (60, 100)])
+    assert lag.consumed_per_s == 10.0
+
+
+def test_a_record_that_was_appended_after_the_poll_is_no_younger_than_nothing() -> None:
+    ends = LogEnds()
+    ends.add(0, 0)
+    ends.add(2_000, 100)
+    assert time_lag(ends, 50, 100, 500) == (0, True)
+
+
+def test_of_a_history_that_grows_sparse_the_newer_half_stays_and_of_the_older_every_second_point() -> None:
+    ends = LogEnds()
+    moments = [(1_000 * second, 10 * second * second) for second in range(POINTS_MAX + 1)]
+    for time_ms, end in moments[:-1]:
+        ends.add(time_ms, end)
+    assert len(ends) == POINTS_MAX
+    ends.add(*moments[-1])
+    assert len(ends) == POINTS_MAX - POINTS_MAX // 4 + 1
+    half = POINTS_MAX // 2
+    kept = {time_ms for time_ms, end in moments[:-1] if ends.reached_ms(end) == (time_ms, True)}
+    assert {1_000 * second for second in (0, *range(half, POINTS_MAX))} <= kept
+    assert {1_000 * second for second in range(1, half, 2)}.isdisjoint(kept)

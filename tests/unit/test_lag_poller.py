@@ -1,0 +1,188 @@
+"""What a poll asks of a broker, and what it makes of the answers, among them that there is none."""
+
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+
+from streams.lag import poller
+from streams.lag.board import Partition
+from streams.lag.poller import LagError, Poller
+from streams.lag.watch import LagWatch, StalledError
+
+CLICKS, MORE = Partition("shop-clicks", 0), Partition("shop-clicks", 1)
+UNKNOWN = KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+SILENT = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
+def answer(found: Any) -> "Future[Any]":
+    future: Future[Any] = Future()
+    if isinstance(found, Exception):
+        future.set_exception(found)
+    else:
+        future.set_result(found)
+    return future
+
+
+def member(*partitions: Partition, host: str = "/10.0.0.1", joined: bool = True) -> SimpleNamespace:
+    assigned = SimpleNamespace(topic_partitions=[TopicPartition(*each) for each in partitions]) if joined else None
+    return SimpleNamespace(client_id="w", host=host, assignment=assigned)
+
+
+class Admin:
+    """An admin client with groups, what they have committed, and where logs end: a number or what is wrong."""
+
+    def __init__(
+        self,
+        committed: Mapping[str, Mapping[Partition, int] | Exception],
+        ends: Mapping[Partition, int | Exception],
+        members: Collection[SimpleNamespace] = (),
+        state: ConsumerGroupState = ConsumerGroupState.STABLE,
+        *,
+        reached: bool = True,
+    ) -> None:
+        self.committed, self.ends, self.members, self.state = committed, ends, members, state
+        self.reached, self.asked = reached, list[str]()
+
+    def list_consumer_groups(self, **_: object) -> "Future[Any]":
+        return answer(SimpleNamespace(valid=[SimpleNamespace(group_id=name) for name in self.committed], errors=[]))
+
+    def describe_consumer_groups(self, names: list[str], **_: object) -> dict[str, "Future[Any]"]:
+        assert len(names) == len(set(names)), "the client takes none twice"
+        self.asked += names
+        return {name: answer(SimpleNamespace(members=self.members, state=self.state)) for name in names}
+
+    def list_consumer_group_offsets(
+        self, groups: list[ConsumerGroupTopicPartitions], **_: object
+    ) -> dict[str, "Future[Any]"]:
+        (name,) = (group.group_id for group in groups)
+        assert name in self.asked, "its coordinator is to be known"
+        found = self.committed.get(name, {})
+        if isinstance(found, Exception):
+            return {name: answer(found)}
+        offsets = [TopicPartition(*partition, offset) for partition, offset in found.items()]
+        return {name: answer(SimpleNamespace(topic_partitions=offsets))}
+
+    def list_offsets(self, wanted: Mapping[TopicPartition, object], **_: object) -> dict[Any, "Future[Any]"]:
+        found = {tp: self.ends[Partition(tp.topic, tp.partition)] for tp in wanted}
+        return {
+            tp: answer(end if isinstance(end, Exception) else SimpleNamespace(offset=end)) for tp, end in found.items()
+        }
+
+    def list_topics(self, **_: object) -> None:
+        if not self.reached:
+            raise SILENT
+
+
+Ask = Callable[..., Poller]
+
+
+@pytest.fixture
+def asking(monkeypatch: pytest.MonkeyPatch) -> Ask:
+    def ask(admin: Admin, groups: Collection[str] | None = None, prefix: str = "") -> Poller:
+        monkeypatch.setattr("streams.lag.poller.AdminClient", lambda _: admin)
+        moments = iter((1_000, 1_500))
+        return Poller("nowhere:1", groups, prefix, lambda: next(moments))
+
+    return ask
+
+
+def test_a_poll_tells_members_owners_offsets_and_log_ends_of_the_moment_between(asking: Ask) -> None:
+    admin = Admin({"g": {CLICKS: 0, MORE: -1001}}, {CLICKS: 9, MORE: 5}, [member(CLICKS, MORE), member(joined=False)])
+    seen = asking(admin).poll()
+    assert (seen.time_ms, seen.ends) == (1_250, {CLICKS: 9, MORE: 5})
+    group = seen.groups["g"]
+    assert (group.state, group.members, group.committed) == ("stable", 2, {CLICKS: 0})
+    assert group.owners == {CLICKS: "w@10.0.0.1", MORE: "w@10.0.0.1"}
+
+
+def test_topics_without_the_prefix_are_not_looked_at(asking: Ask) -> None:
+    other = Partition("other", 0)
+    admin = Admin({"g": {CLICKS: 1, other: 2}}, {CLICKS: 9}, [member(CLICKS, other)])
+    seen = asking(admin, prefix="shop-").poll()
+    assert (seen.groups["g"].committed, list(seen.groups["g"].owners or ())) == ({CLICKS: 1}, [CLICKS])
+    assert seen.ends == {CLICKS: 9}
+
+
+def test_a_group_that_is_named_twice_is_asked_for_once_and_one_that_does_nothing_is_not_told(asking: Ask) -> None:
+    admin = Admin({"g": {CLICKS: 1}}, {CLICKS: 9}, state=ConsumerGroupState.DEAD)
+    assert list(asking(admin, ["g", "idle", "g"]).poll().groups) == ["g"]
+    assert admin.asked == ["g", "idle"]
+    assert asking(Admin({}, {})).poll().groups == {}
+    assert asking(Admin({"g": {CLICKS: 1}}, {}), []).poll().groups == {}
+    assert list(asking(Admin({"new": {}}, {}, [member()])).poll().groups) == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("state", "members", "told"),
+    [
+        (ConsumerGroupState.STABLE, [], (None, None)),
+        (ConsumerGroupState.EMPTY, [], (0, {})),
+        (ConsumerGroupState.DEAD, [], (0, {})),
+        (ConsumerGroupState.STABLE, [member(MORE)], (1, {MORE: "w@10.0.0.1"})),
+    ],
+)
+def test_a_broker_that_calls_a_group_stable_and_names_nobody_does_not_tell_members(
+    asking: Ask, state: ConsumerGroupState, members: list[SimpleNamespace], told: tuple[object, object]
+) -> None:
+    group = asking(Admin({"g": {CLICKS: 1}}, {CLICKS: 9, MORE: 9}, members, state)).poll().groups["g"]
+    assert (group.members, group.owners) == told
+
+
+def test_partitions_that_are_gone_or_have_no_leader_have_no_log_end(asking: Ask) -> None:
+    committed = {"g": {CLICKS: 1, MORE: 1}}
+    assert asking(Admin(committed, {CLICKS: UNKNOWN, MORE: 5})).poll().ends == {MORE: 5}
+    assert asking(Admin(committed, {CLICKS: UNKNOWN, MORE: UNKNOWN})).poll().ends == {}
+    assert asking(Admin(committed, {CLICKS: UNKNOWN, MORE: 5}, reached=False)).poll().ends == {MORE: 5}
+
+
+def test_brokers_that_fall_silent_before_they_tell_the_log_ends_are_a_poll_that_failed(asking: Ask) -> None:
+    admin = Admin({"g": {CLICKS: 1}}, {CLICKS: SILENT}, reached=False)
+    with pytest.raises(LagError, match="nowhere:1 does not tell the groups' lag: Local: Timed out"):
+        asking(admin).poll()
+
+
+def test_a_coordinator_that_does_not_answer_is_a_poll_that_failed_and_nothing_committed_for_a_watch(
+    asking: Ask,
+) -> None:
+    with pytest.raises(LagError, match="Timed out"):
+        asking(Admin({"g": SILENT}, {})).poll()
+    assert asking(Admin({"g": SILENT}, {})).committed("g") == {}
+    assert asking(Admin({"g": {CLICKS: 7}}, {})).committed("g") == {CLICKS: 7}
+
+
+def test_more_partitions_than_are_kept_are_refused_and_so_many_are_not(
+    asking: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller, "PARTITIONS_MAX", 2)
+    ends = {Partition("shop-clicks", number): 9 for number in range(3)}
+    assert len(asking(Admin({"g": {CLICKS: 1}, "h": {MORE: 1}}, ends)).poll().ends) == 2
+    with pytest.raises(LagError, match="3 partitions of 1 groups, at most 2"):
+        asking(Admin({"g": {CLICKS: 1}}, ends, [member(MORE, Partition("shop-clicks", 2))])).poll()
+
+
+def watching(admin: Admin, asking: Ask, partitions: list[Partition]) -> LagWatch:
+    asking(admin)
+    watch = LagWatch("nowhere:1", "shop-", "g")
+    watch._partitions = partitions
+    return watch
+
+
+def test_a_watch_counts_what_the_event_topics_lanes_have_consumed_and_are_behind(asking: Ask) -> None:
+    imps = Partition("shop-ad-impressions", 0)
+    committed = {"g": {CLICKS: 7, imps: 12, Partition("shop-ads", 3): 50}}
+    watch = watching(Admin(committed, {CLICKS: 9, MORE: 4, imps: 10}), asking, [CLICKS, MORE, imps])
+    lag = watch._look()
+    assert (lag.consumed, lag.behind, lag.lanes) == (19, 6, 1)
+
+
+def test_a_watch_of_partitions_that_stay_without_a_leader_says_which(
+    asking: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.lag.watch.ANSWER_S", 0.0)
+    watch = watching(Admin({"g": {CLICKS: 7}}, {CLICKS: 9, MORE: UNKNOWN}), asking, [CLICKS, MORE])
+    with pytest.raises(StalledError, match=r"no leader for \[Partition\(topic='shop-clicks', number=1\)\]"):
+        watch._look()

@@ -5,7 +5,7 @@ sent twice. How often its record has been sent back travels with it, in a header
 fourth time fails for a reason that sending does not mend.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
@@ -15,17 +15,21 @@ from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.identity import partitioner
 from streams.letters import PREFIX, REQUEUED, TRUNCATED, own_headers
-from streams.message import Headers
+from streams.message import Headers, size_of
 from streams.reading import read_topic
 from streams.settings import Settings
 
 NOTE = PREFIX + "note"
 """Header of a note on the dead-letters topic: the letter that was sent back, as ``PARTITION:OFFSET``."""
 REQUEUES_MAX = 3
+DIGITS_MAX = 18
+"""Of a number of the origin, so that it fits the 64 bits of an offset or a time."""
 INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS, topics.REVIEWS)
 """Where letters may be sent to: an origin is a header, and whoever may write there may claim any."""
 STAGES = ("decode", "state", "reroute", "catalogue", "review")
 """Where records are refused."""
+RECORD_BYTES_MAX = topics.BATCH_BYTES - 128
+"""Of a record to be sent back, uncompressed: in a batch that an input takes, with the header that is added."""
 PER_TRANSACTION = 200
 """Within a transaction's timeout, and 400 MB at the very most."""
 
@@ -55,6 +59,11 @@ class Letter:
     def told(self, name: str) -> str:
         """A field of the origin: ``stage``, ``error``, ``topic``, ``message``; empty where there is none."""
         return self.origin.get(name, "")
+
+    def number(self, name: str) -> int | None:
+        """A number of the origin; None where it is none: whoever may write there may claim any, of any length."""
+        text = self.told(name)
+        return int(text) if text.isdecimal() and len(text) <= DIGITS_MAX else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,8 @@ def refusal(letter: Letter, sent: Collection[str], prefix: str) -> str:
         return "only its beginning is here; the record is at its origin"
     if letter.told("topic") not in {prefix + name for name in INPUTS}:
         return f"its origin {letter.told('topic')!r} is none of {', '.join(INPUTS)}"
+    if (size := size_of(letter.key, letter.value, letter.headers)) > RECORD_BYTES_MAX:
+        return f"it has {size:,} bytes, and its topic takes {RECORD_BYTES_MAX:,} as they are; was it compressed?"
     return ""
 
 
@@ -132,20 +143,18 @@ class Requeued:
     refused: dict[str, str]
 
 
-async def requeue(
-    settings: Settings, wanted: Filter, *, dry_run: bool = False, progress: Callable[[int], None] = lambda _sent: None
-) -> Requeued:
+async def requeue(settings: Settings, wanted: Filter, *, dry_run: bool = False) -> Requeued:
     """Send the chosen letters to the topic they came from, to the partition of their key, at their own time.
 
     A dry run makes no producer, which would fence one that sends meanwhile, and keeps no letter.
     """
     prefix, refused, count = settings.topic_prefix, dict[str, str](), 0
-    letters = _sendable(settings, wanted, refused)
+    counts = topic_admin.partition_counts(settings.bootstrap, [prefix + name for name in INPUTS])
+    letters = _sendable(settings, wanted, counts, refused)
     if dry_run:
         async for _ in letters:
             count += 1
         return Requeued(count, refused)
-    counts = topic_admin.partition_counts(settings.bootstrap, [prefix + name for name in INPUTS])
     transactional = settings.guarantee == "exactly_once"
     async with AIOKafkaProducer(
         transactional_id=prefix + REQUEUE_ID if transactional else None,
@@ -160,20 +169,22 @@ async def requeue(
             if len(batch) == PER_TRANSACTION:
                 await _send(producer, settings, batch, counts, transactional=transactional)
                 batch = []
-                progress(count)
         if batch:
             await _send(producer, settings, batch, counts, transactional=transactional)
-            progress(count)
     return Requeued(count, refused)
 
 
-async def _sendable(settings: Settings, wanted: Filter, refused: dict[str, str]) -> AsyncIterator[Letter]:
-    """The chosen letters that may be sent back; why each of the others may not goes to ``refused``."""
+async def _sendable(
+    settings: Settings, wanted: Filter, there: Collection[str], refused: dict[str, str]
+) -> AsyncIterator[Letter]:
+    """The chosen letters that may be sent back to topics that are ``there``; why the others may not to ``refused``."""
     sent, missing = await noted(settings), set(wanted.names)
     async for letter in read(settings, wanted):
         missing.discard(letter.name)
         if why := refusal(letter, sent, settings.topic_prefix):
             refused[letter.name] = why
+        elif letter.told("topic") not in there:
+            refused[letter.name] = f"there is no topic {letter.told('topic')}; salience topics create"
         else:
             yield letter
     refused |= dict.fromkeys(sorted(missing), "no such letter, or not of what else was asked for")
@@ -194,17 +205,15 @@ async def _send(
     deliveries = []
     for letter in letters:
         topic = letter.told("topic")
-        origin = letter.told("partition")
-        keyless = int(origin) % counts[topic] if origin.isdecimal() else 0
+        keyless = (letter.number("partition") or 0) % counts[topic]
         partition = partitioner(counts[topic])(letter.key) if letter.key else keyless
-        time_ms = letter.told("timestamp_ms")
         deliveries.append(
             await producer.send(
                 topic,
                 letter.value,
                 key=letter.key,
                 partition=partition,
-                timestamp_ms=int(time_ms) if time_ms.isdecimal() else None,
+                timestamp_ms=letter.number("timestamp_ms"),
                 headers=[*letter.headers, (REQUEUED, str(letter.requeued + 1).encode())],
             )
         )

@@ -10,11 +10,12 @@ import pytest
 from streams import dead_letters
 from streams.dead_letters import NOTE, REQUEUED, REQUEUES_MAX, Filter, Letter, letter_of, refusal, requeue
 from streams.letters import LETTER_BYTES_MAX, PREFIX, TRUNCATED, letter
+from streams.message import Headers
 from streams.settings import Settings
 from tests.builders import START_MS, Record
 
 
-def read_back(headers: tuple[tuple[str, bytes], ...] = (), value: bytes = b"{") -> Letter:
+def read_back(headers: Headers = (), value: bytes = b"{") -> Letter:
     refused = Record("shop-clicks", 3, 17, START_MS, b"user-1", value, headers)
     message = letter(refused, "decode", "DecodeError", "no")
     found = letter_of(Record("shop-dead-letters", 3, 5, START_MS + 9, message.key, message.value, message.headers))
@@ -23,13 +24,13 @@ def read_back(headers: tuple[tuple[str, bytes], ...] = (), value: bytes = b"{") 
 
 
 def test_a_letter_comes_back_with_its_origin_and_its_own_headers() -> None:
-    found = read_back((("ce_id", b"7"),))
+    found = read_back((("ce_id", b"7"), ("empty", None), ("odd", b"\xff")))
 
     assert (found.name, found.key, found.value) == ("3:5", b"user-1", b"{")
     assert [found.told(name) for name in ("topic", "partition", "offset")] == ["shop-clicks", "3", "17"]
     assert [found.told(name) for name in ("stage", "error", "message")] == ["decode", "DecodeError", "no"]
-    assert found.headers == (("ce_id", b"7"),)
-    assert found.requeued == 0
+    assert found.headers == (("ce_id", b"7"), ("empty", None), ("odd", b"\xff"))
+    assert (found.requeued, found.timestamp_ms) == (0, START_MS + 9)
 
 
 @pytest.mark.parametrize("name", [NOTE, TRUNCATED, PREFIX + "topic", PREFIX + "of-a-version-to-come"])
@@ -53,6 +54,7 @@ def test_a_note_is_no_letter() -> None:
         (Filter(stage="decode", error="DecodeError", topic="clicks"), True),
         (Filter(topic="ads"), False),
         (Filter(stage="state"), False),
+        (Filter(error="ValidationError"), False),
         (Filter(names=["3:5"]), True),
         (Filter(names=["3:6"]), False),
     ],
@@ -67,7 +69,7 @@ def test_how_often_a_record_was_sent_back_travels_with_it_and_is_bounded() -> No
     assert "at most 3" in refusal(read_back(((REQUEUED, b"3"),)), set(), "shop-")
 
 
-@pytest.mark.parametrize("hostile", [b"-1", b"many", b"9999999999", "²".encode(), b""])
+@pytest.mark.parametrize("hostile", [b"-1", b"many", b"1000", b"9999999999", "²".encode(), b""])
 def test_a_count_that_is_no_number_is_as_good_as_the_last(hostile: bytes) -> None:
     assert read_back(((REQUEUED, hostile),)).requeued == REQUEUES_MAX
 
@@ -93,6 +95,7 @@ def test_a_dry_run_fences_nobody_and_keeps_no_letter(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(dead_letters, "read", read)
     monkeypatch.setattr(dead_letters, "noted", noted)
+    monkeypatch.setattr(dead_letters.topic_admin, "partition_counts", lambda *_: {"shop-clicks": 4})
     monkeypatch.delattr(dead_letters, "AIOKafkaProducer")
     tracemalloc.start()
     try:
@@ -113,6 +116,7 @@ def test_a_letter_that_is_not_there_is_told_to_whoever_would_send_it_back(monkey
 
     monkeypatch.setattr(dead_letters, "read", read)
     monkeypatch.setattr(dead_letters, "noted", noted)
+    monkeypatch.setattr(dead_letters.topic_admin, "partition_counts", lambda *_: {"shop-clicks": 4})
     wanted = Filter(names=[read_back().name, "9:9"])
     done = asyncio.run(requeue(Settings(topic_prefix="shop-"), wanted, dry_run=True))
     assert (done.sent, done.refused) == (1, {"9:9": "no such letter, or not of what else was asked for"})

@@ -13,6 +13,8 @@ from scoring.models import Models, number_of
 from streams.control_wire import ModelStatus
 from streams.wire import ShadowScore
 
+WORKER_MAX, REASON_MAX = 256, 512
+"""Characters: what a message has more of nobody reads, and what onnxruntime says of a model has no bound."""
 OUTCOMES_MORE = 20
 """Outcomes that are news at the least; beyond, a twentieth of those there are."""
 
@@ -73,8 +75,8 @@ class ModelNews:
         return ModelStatus(
             lane=lane,
             model=version,
-            worker=worker,
-            refused=models.refused.get(version, ""),
+            worker=worker[:WORKER_MAX],
+            refused=models.refused.get(version, "")[:REASON_MAX],
             outcomes=evidence.outcomes,
             clicks=evidence.clicks,
             predicted=evidence.predicted,

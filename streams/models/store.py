@@ -6,6 +6,7 @@ says what is missing. What two models have in common is there once.
 
 import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,20 +87,22 @@ class Parts:
         for name in self._digests:
             if not is_plain_name(name):
                 raise ModelError(f"{self._model} names the file {name!r}", "a plain name inside the directory", _AGAIN)
-        self._wanted = {chunk_key(digest, at) for digest in self._digests.values() for at in range(PARTS_MAX)}
+        # By the files that each is a part of: what several have in common comes once, and is written for each.
+        self._wanted = Counter(chunk_key(digest, at) for digest in self._digests.values() for at in range(PARTS_MAX))
         self._held: dict[bytes, bytes] = {}
         self._bytes = 0
 
     def take(self, records: Iterable[Record]) -> None:
         """Take in what belongs to it, the newest of each part. Raises `ModelError` where it is too large."""
         for record in records:
-            if record.key not in self._wanted:
+            if record.key is None or record.key not in self._wanted:
                 continue
-            self._bytes -= len(self._held.pop(record.key, b""))
+            files = self._wanted[record.key]
+            self._bytes -= files * len(self._held.pop(record.key, b""))
             if record.value is None:
                 continue
             self._held[record.key] = record.value
-            self._bytes += len(record.value)
+            self._bytes += files * len(record.value)
             if self._bytes > MODEL_BYTES_MAX:
                 raise ModelError(f"{self._model}: its files are too large", f"{MODEL_BYTES_MAX:,} bytes", _AGAIN)
 

@@ -138,3 +138,20 @@ def test_a_models_files_together_are_not_fetched_beyond_their_bound(tmp_path: Pa
     parts.take([Record("models", 0, 0, START_MS, key, value) for key, value in first.items()])  # the same once more
     with pytest.raises(ModelError, match=f"its files are too large; expected {MODEL_BYTES_MAX:,} bytes"):
         parts.take([Record("models", 0, 0, START_MS, chunk_key(more["more-0"], PARTS_MAX - 1), b"x")])
+
+
+def test_a_file_that_a_manifest_names_many_times_counts_as_often_as_it_is_written(tmp_path: Path) -> None:
+    message = pushed(toy_model(tmp_path))
+
+    def named(times: int) -> PushedModel:
+        files = {f"copy-{number}": "0" * 64 for number in range(times)}
+        manifest = msgspec.structs.replace(manifest_of(message), files=files)
+        told = msgspec.json.encode(manifest).decode()
+        return msgspec.structs.replace(message, model=manifest.version, manifest=told)
+
+    half = {chunk_key("0" * 64, at): bytes(CHUNK_BYTES) for at in range(MODEL_BYTES_MAX // CHUNK_BYTES // 2)}
+    parts = taken(named(2), half)
+    parts.take([Record("models", 0, 0, START_MS, *next(iter(half.items())))])  # the same once more
+    assert sum(len(part) for name in ("copy-0", "copy-1") for part in parts.of(name)) == MODEL_BYTES_MAX
+    with pytest.raises(ModelError, match="its files are too large"):
+        taken(named(3), half)

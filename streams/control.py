@@ -128,7 +128,11 @@ class Control:
 
 
 def _upto(record: Record) -> int | None:
-    """How far a tombstone goes; None: all the way. Raises `ValueError` where its header tells no number."""
+    """How far a tombstone goes; None: all the way.
+
+    Raises `ValueError` where its header tells no number, or its key is no text, which would be read as another's.
+    """
+    (record.key or b"").decode()
     told = dict(record.headers).get(UPTO)
     return None if told is None else int(told)
 

@@ -46,6 +46,16 @@ def test_a_tombstone_takes_back_what_it_goes_as_far_as() -> None:
     assert control.take([tombstone(b"all")]) == 1
 
 
+def test_a_tombstone_whose_key_is_no_text_takes_nothing_back_from_whom_it_would_be_read_as() -> None:
+    control = Control()
+    heard: list[str] = []
+    control.on(Consent, lambda name, _: heard.append(name))
+    control.take([told(consent("\ufffd"))])
+    assert control.take([Record("control", 0, 1, START_MS, b"consent/\xff", None)]) == 1
+    assert control.get(Consent, "\ufffd") == consent("\ufffd")
+    assert heard == ["\ufffd"]
+
+
 def test_a_request_that_is_repeated_takes_the_place_of_none_that_is_later() -> None:
     control = Control()
     control.take([told(erasure(6)), told(erasure(5, repeated=True))])

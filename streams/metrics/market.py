@@ -42,11 +42,12 @@ class MarketMetrics:
 
     def stand(self, now: Shown) -> None:
         """Set the metrics to what ``now`` says; counters move by what is new."""
-        before, counts = self._told, now.losers()
-        for reason, count in before.losers().items():
-            self._losers.labels(reason).inc(counts[reason] - count)
-        self._empty.inc(now.empty_slots - before.empty_slots)
-        self._told = Shown(empty_slots=now.empty_slots, fates=now.fates.copy())
+        # Read once: the compute thread counts on meanwhile, and what it adds is the next time's.
+        before, self._told = self._told, Shown(empty_slots=now.empty_slots, fates=now.fates.copy())
+        counts = before.losers()
+        for reason, count in self._told.losers().items():
+            self._losers.labels(reason).inc(count - counts[reason])
+        self._empty.inc(self._told.empty_slots - before.empty_slots)
         self._distance.set(now.list_distance)
         self._entropy.set(now.interest_entropy_bits)
         for division in (now.advertisers, now.categories):

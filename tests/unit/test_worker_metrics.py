@@ -1,0 +1,195 @@
+"""What a worker's slices add to its metrics, one by one, and what its gauges say of the market and of clicks."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from scoring.feedback import JUDGED, OUTCOME, Observed
+from scoring.market import Fate
+from scoring.shown import Shown
+from streams import topics
+from streams.metrics.clicks import ClickMetrics
+from streams.metrics.dashboards import HEIGHT, LAG, REVIEWS, WIDTH, WORKERS, Panel, _panel
+from streams.metrics.market import MarketMetrics
+from streams.metrics.worker import ARMS_MAX, OUTCOMES, Metrics, Standing
+from streams.quality import LEAST
+from streams.step import Effects
+from tests.unit.slices import NOW_MS, log_records, new_state, slice_of, step_of
+from tests.unit.test_metrics import told_by
+
+
+def committed(metrics: Metrics, count: int = 2) -> list[Effects]:
+    """What came of ``count`` slices, which took half a second to apply and were committed a second later each."""
+    step, state, records = step_of(), new_state(), log_records(300)
+    size, found = -(-len(records) // count), []
+    for number, start in enumerate(range(0, len(records), size)):
+        taken = slice_of(records[start : start + size])
+        effects = step.run(state, taken, NOW_MS)
+        metrics.committed(taken, effects, [("apply", 0.5), ("place", 2.0)], NOW_MS + 1_000 * number)
+        found.append(effects)
+    return found
+
+
+def test_what_became_of_a_slice_is_counted_once() -> None:
+    metrics = Metrics()
+    slices = committed(metrics)
+    told = told_by(metrics.registry)
+    tally = sum((effects.tally for effects in slices), Counter())
+    assert tally
+    for (source, outcome), count in tally.items():
+        topic = ("ad-impressions", "clicks")[source]
+        assert told[f'salience_events_total{{outcome="{outcome}",topic="{topic}"}}'] == count
+    records = len(log_records(300))
+    assert sum(value for name, value in told.items() if name.startswith("salience_events_total")) == records
+    assert (told["salience_slice_records_count"], told["salience_slice_records_sum"]) == (2, records)
+    assert told["salience_event_to_placement_seconds_count"] == records
+    assert told['salience_stage_seconds_sum{stage="apply"}'] == 1.0
+    assert told['salience_stage_seconds_count{stage="place"}'] == 2
+    assert told["salience_last_commit_timestamp_seconds"] == (NOW_MS + 1_000) / 1000
+    for name in slices[0].messages:
+        count = sum(len(effects.messages[name]) for effects in slices)
+        assert told.get(f'salience_produced_records_total{{topic="{name}"}}', 0) == count
+    arms = sum((effects.arms for effects in slices), Counter())
+    assert {arm: told[f'salience_placements_total{{arm="{arm}"}}'] for arm in arms} == dict(arms)
+    unknown = sum(effects.counts["unknown_ads"] for effects in slices)
+    assert told["salience_unknown_ads_total"] == unknown > 0
+
+
+def test_the_rare_fates_of_a_slice_are_counted_too() -> None:
+    metrics = Metrics()
+    (effects,) = committed(Metrics(), 1)
+    effects.counts.update(misquoted=3, expired=5)
+    effects.arms.clear()
+    effects.arms.update({f"arm-{number}": 2 for number in range(ARMS_MAX + 2)})
+    effects.observed = observed([True, False, False], cut=4)
+    effects.messages["outcomes"] = effects.messages["outcomes"][:1] or [effects.messages["placements"][0]]
+    metrics.committed(slice_of(()), effects, (), NOW_MS)
+    told = told_by(metrics.registry)
+    assert (told["salience_misquoted_events_total"], told["salience_expired_users_total"]) == (3, 5)
+    assert (told['salience_placements_total{arm="arm-0"}'], told['salience_placements_total{arm="other"}']) == (2, 4)
+    assert told['salience_impression_outcomes_total{clicked="true"}'] == 1
+    assert told["salience_unnamed_outcomes_total"] == 2
+    assert told["salience_click_windows_cut_total"] == 4
+
+
+@pytest.mark.parametrize("ahead_ms", [-2_500, -1, 0, 1, 10_000])
+def test_an_event_of_the_future_was_answered_in_no_time(ahead_ms: int) -> None:
+    metrics, (effects,) = Metrics(), committed(Metrics(), 1)
+    (record,) = log_records(300)[:1]
+    metrics.committed(slice_of([record]), effects, (), record.timestamp - ahead_ms)
+    told = told_by(metrics.registry)["salience_event_to_placement_seconds_sum"]
+    assert told == pytest.approx(max(0, -ahead_ms) / 1000)
+
+
+def test_what_may_happen_is_there_before_it_does() -> None:
+    metrics = Metrics()
+    told = told_by(metrics.registry)
+    for topic in ("ad-impressions", "clicks"):
+        assert all(told[f'salience_events_total{{outcome="{outcome}",topic="{topic}"}}'] == 0 for outcome in OUTCOMES)
+    assert told['salience_stage_seconds_count{stage="commit"}'] == 0
+    assert told['salience_lanes{stage="taking over"}'] == 0
+    assert told['salience_impression_outcomes_total{clicked="false"}'] == 0
+    assert told['salience_losing_candidates_total{reason="outbid"}'] == 0
+    produced = {name for name in told if name.startswith("salience_produced_records_total")}
+    read = {topics.AD_IMPRESSIONS, topics.CLICKS, topics.ADS, topics.CONTROL, topics.MODELS}
+    assert produced == {
+        f'salience_produced_records_total{{topic="{one.name}"}}' for one in topics.TABLE if one.name not in read
+    }
+
+
+def test_gauges_of_the_market_and_of_models_are_set() -> None:
+    metrics = Metrics()
+    shown = Shown(empty_slots=3)
+    metrics.stands(
+        Standing(unaccounted=2, models_refused=1, shown=shown, pacing_error=0.25, unbilled_share=0.125, ready=True)
+    )
+    metrics.describe_model("net-01234567", "abc", 7)
+    told = told_by(metrics.registry)
+    assert (told["salience_unaccounted_records"], told["salience_models_refused"]) == (2, 1)
+    assert (told["salience_pacing_error_ratio"], told["salience_unbilled_ratio"]) == (0.25, 0.125)
+    assert told["salience_empty_slots_total"] == 3
+    assert told['salience_model_info{layout="7",specification="abc",version="net-01234567"}'] == 1
+    metrics.stands(Standing())
+    assert told_by(metrics.registry)["salience_empty_slots_total"] == 3
+
+
+class Busy(Shown):
+    """One in which the compute thread counts an empty slot and a loser of each kind whenever it is looked at."""
+
+    def losers(self) -> dict[str, int]:
+        found = super().losers()
+        self.fates += 1
+        self.empty_slots += 1
+        return found
+
+
+def test_what_is_counted_while_the_market_is_told_is_told_the_next_time() -> None:
+    metrics, busy = Metrics(), Busy()
+    market: MarketMetrics = metrics._market
+    for number in range(1, 4):
+        busy.fates[Fate.OUTBID] += number
+        market.stand(busy)
+    quiet = Shown(empty_slots=busy.empty_slots, fates=busy.fates.copy())
+    market.stand(quiet)
+    told = told_by(metrics.registry)
+    for reason, count in quiet.losers().items():
+        assert told[f'salience_losing_candidates_total{{reason="{reason}"}}'] == count
+    assert told["salience_empty_slots_total"] == quiet.empty_slots
+
+
+def test_the_market_is_told_as_it_stands() -> None:
+    metrics, shown = Metrics(), Shown()
+    shown._distance[:] = 3, 4
+    shown._entropy[:] = 5, 2
+    metrics.stands(Standing(shown=shown))
+    told = told_by(metrics.registry)
+    assert (told["salience_list_distance"], told["salience_interest_entropy_bits"]) == (0.75, 2.5)
+    for division in (shown.advertisers, shown.categories):
+        assert told[f'salience_exposure_fairness_ratio{{among="{division.column}"}}'] == division.ratio
+
+
+def observed(clicked: list[bool], judged: int = 0, cut: int = 0, predicted: float = 0.5) -> Observed:
+    outcomes, known = np.zeros(len(clicked), dtype=OUTCOME), np.zeros(judged, dtype=JUDGED)
+    outcomes["clicked"] = clicked
+    known["clicked"][::4] = 1
+    known["predicted"] = predicted
+    return Observed(np.zeros(0), outcomes, known, cut)
+
+
+def test_outcomes_are_counted_as_they_come_and_predictions_when_their_windows_have_ended() -> None:
+    metrics = Metrics()
+    clicks: ClickMetrics = metrics._clicks
+    for _ in range(2):
+        clicks.observe(observed([True, False, False, True, False], judged=LEAST // 2, cut=1), told=3)
+    clicks.stand(())
+    told = told_by(metrics.registry)
+    assert told['salience_impression_outcomes_total{clicked="true"}'] == 4
+    assert told['salience_impression_outcomes_total{clicked="false"}'] == 6
+    assert (told["salience_unnamed_outcomes_total"], told["salience_click_windows_cut_total"]) == (4, 2)
+    assert told["salience_click_calibration_ratio"] == pytest.approx(0.5)
+    assert told["salience_click_log_loss"] == pytest.approx(math.log(2))
+    assert told["salience_click_auc"] == 0.5
+
+
+def test_every_drift_is_counted_once() -> None:
+    metrics = Metrics()
+    clicks: ClickMetrics = metrics._clicks
+    for predicted in [0.25] * 60 + [0.9] * 60 + [0.1] * 60:
+        clicks.observe(observed([], judged=LEAST, predicted=predicted), told=0)
+    assert told_by(metrics.registry)["salience_click_drifts_total"] == clicks._quality.drifts > 1
+
+
+@pytest.mark.parametrize("panels", [WORKERS, LAG, REVIEWS])
+def test_panels_lie_side_by_side_and_none_upon_another(panels: tuple[Panel, ...]) -> None:
+    made = [_panel(number, panel) for number, panel in enumerate(panels)]
+    assert len({panel["id"] for panel in made}) == len(panels)
+    places = [panel["gridPos"] for panel in made]
+    assert {(place["x"], place["y"]) for place in places} == {
+        (at % 2 * WIDTH // 2, at // 2 * HEIGHT) for at in range(len(panels))
+    }
+    assert all(place["x"] + place["w"] <= WIDTH and place["h"] == HEIGHT for place in places)
+    for panel in made:
+        names = [target["refId"] for target in panel["targets"]]
+        assert names == [chr(ord("A") + at) for at in range(len(names))]

@@ -119,6 +119,7 @@ def test_every_figure_of_a_partition_is_exported_and_what_is_unknown_is_not() ->
     def of(name: str) -> list[float | None]:
         return [told.get((f"salience_lag_{name}", where)) for where in ("g clicks 0", "g clicks 1", "g ads 0")]
 
+    assert None not in told.values()
     assert of("records") == [100, 10, None]
     assert of("seconds") == [3, 3, None]
     assert of("committed_offset") == [90, 30, 3]

@@ -1,0 +1,99 @@
+"""How fresh the monitor says it is, whom it tells that polls fail, and how many may listen to it."""
+
+import asyncio
+
+import pytest
+
+from streams.lag import serve
+from streams.lag.arithmetic import Rules
+from streams.lag.monitor import LagMonitor, News
+from tests.unit.test_lag_monitor import Broker, Client, after, browse, monitor_of
+
+
+def test_a_report_is_stale_from_beyond_five_polls_on_and_never_within_a_second() -> None:
+    for every_s, most_ms in ((1.0, 5_000), (10.0, 50_000), (0.01, 1_000), (0.0, 1_000)):
+        monitor, broker = monitor_of(90)
+        monitor.every_s = every_s
+        after(1, monitor)
+        broker.now_ms += most_ms
+        assert not monitor.latest.stale
+        broker.now_ms += 1
+        assert monitor.latest.stale
+
+
+def test_before_the_first_poll_the_age_is_that_of_the_monitor() -> None:
+    monitor, broker = monitor_of(None)
+    broker.now_ms += 2_500
+    assert (monitor.latest.age_s, monitor.latest.time_ms) == (2.5, 0)
+
+
+def test_a_poll_tells_how_long_it_took() -> None:
+    monitor, _ = monitor_of(90)
+    assert after(1, monitor).poll_s == 1.0
+
+
+def test_that_polls_fail_is_told_when_they_begin_to_and_not_at_each() -> None:
+    broker, told = Broker([90, None, None, None, 95, None]), list[str]()
+    monitor = LagMonitor(broker, Rules(), clock=lambda: broker.now_ms, failing=told.append)
+    counts = [(after(1, monitor).failed, len(told)) for _ in range(7)]
+    assert counts == [(0, 0), (1, 1), (2, 1), (3, 1), (3, 1), (4, 2), (5, 2)]
+    assert told == ["nowhere:1 does not answer"] * 2
+
+
+def test_whoever_waits_for_news_learns_at_once_that_polling_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor, broker = monitor_of(1)
+    monitor.every_s = 3_600.0  # in which nobody would wake
+    broker.poll = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]  # stands in for a defect
+
+    async def run() -> list[News]:
+        heard = []
+        async with asyncio.timeout(60):
+            async with monitor:
+                async for news in monitor.news():
+                    heard.append(news)  # noqa: PERF401 - those before the error
+        return heard
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(run())
+
+
+def test_no_more_pages_listen_than_may_and_one_that_is_closed_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "LISTENERS_MAX", 1)
+    monitor, _ = monitor_of(90)
+
+    async def visit(client: Client) -> None:
+        assert client.app is not None
+        listeners = client.app[serve.LISTENERS]
+        async with client.get("/events") as events:
+            assert events.headers["Cache-Control"] == "no-store"
+            assert await events.content.readline() == b"event: lag\n"
+            refused = await client.get("/events")
+            assert (refused.status, await refused.text()) == (503, "1 listen already\n")
+        for _ in range(1_000):  # the page is found closed when it is next told of a poll
+            await monitor.poll()
+            await asyncio.sleep(0)
+            if not listeners:
+                break
+        assert not listeners
+        async with client.get("/events") as events:
+            assert events.status == 200
+
+    browse(monitor, visit)
+
+
+def test_a_monitor_that_has_not_polled_yet_is_not_well_and_one_with_a_failed_poll_may_be() -> None:
+    monitor, broker = monitor_of(None, 90, None)
+
+    async def visit(client: Client) -> None:
+        unstarted = await client.get("/healthz")
+        assert (unstarted.status, await unstarted.text()) == (503, "no poll for 0.0 s: not yet\n")
+        await monitor.poll()
+        assert "nowhere:1 does not answer" in await (await client.get("/healthz")).text()
+        await monitor.poll()
+        await monitor.poll()
+        assert monitor.latest.error
+        assert (await client.get("/healthz")).status == 200
+        broker.now_ms += 60_000
+        assert (await client.get("/healthz")).status == 503
+
+    browse(monitor, visit)

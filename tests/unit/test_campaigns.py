@@ -36,3 +36,38 @@ def test_what_spent_nothing_has_no_return() -> None:
     (one,) = campaigns([told(0)])
     assert (one.roas, one.roi, one.billed_micros, one.budget_micros) == (None, None, 0, None)
     assert campaigns([]) == []
+
+
+def test_lanes_of_one_arm_and_arms_of_one_lane_add_up_and_none_takes_the_place_of_another() -> None:
+    cells = [told(0, spent=1), told(1, spent=2), told(0, arm="1-0", spent=4), told(1, arm="1-0", spent=8)]
+    (one,) = campaigns(cells)
+    assert (one.total.spent_micros, one.total.impressions) == (15, 40)
+    assert [(arm.arm, arm.total.spent_micros) for arm in campaigns(cells, by_arm=True)] == [("1-0", 12), ("", 3)]
+
+
+def test_a_day_within_its_budget_is_billed_as_it_was_spent_and_one_without_a_budget_whole() -> None:
+    (one,) = campaigns([told(0, spent=70, budget_micros=100)])
+    assert (one.budget_micros, one.billed_micros, one.unbilled_micros) == (100, 70, 0)
+    (one,) = campaigns([told(0, spent=70)])
+    assert (one.budget_micros, one.billed_micros, one.unbilled_micros) == (None, 70, 0)
+    (arm,) = campaigns([told(0, spent=170, budget_micros=100)], by_arm=True)
+    assert (arm.budget_micros, arm.billed_micros, arm.unbilled_micros) == (None, None, None)
+
+
+def test_what_spent_as_much_is_told_in_the_order_of_names_and_arms() -> None:
+    cells = [told(0, name, arm, spent=5) for name in ("two", "one") for arm in ("2-0", "", "1-0")]
+    assert [(one.campaign_id, one.arm) for one in campaigns(cells, by_arm=True)] == [
+        (name, arm) for name in ("one", "two") for arm in ("", "1-0", "2-0")
+    ]
+
+
+def test_a_budget_and_a_level_are_those_that_were_told_last() -> None:
+    early, late = (told(lane, spent=1, time_ms=at, budget_micros=at, level=at / 10) for lane, at in ((1, 5), (0, 7)))
+    for cells in ([early, late], [late, early]):
+        (one,) = campaigns(cells)
+        assert (one.budget_micros, one.level) == (7, 0.7)
+
+
+def test_the_smallest_amount_has_a_return() -> None:
+    (one,) = campaigns([told(0, spent=1)])
+    assert (one.roas, one.roi, one.spread_roas) == (300, 299, 200)

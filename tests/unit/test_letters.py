@@ -108,3 +108,28 @@ def test_a_record_too_large_to_be_sent_on_is_a_letter_and_not_the_end_of_the_wor
 
     assert [(stage, error) for _, stage, error, _ in out.dead] == [("reroute", "RecordTooLarge")]
     assert [misplaced.offset for misplaced in out.misplaced] == [1]
+
+
+def test_a_letter_as_large_as_may_be_is_whole_and_one_byte_more_is_cut() -> None:
+    bare = letter(refused(b""), "decode", "DecodeError", "no")
+    room = LETTER_BYTES_MAX - bare.size
+    whole = letter(refused(bytes(room)), "decode", "DecodeError", "no")
+    assert (whole.size, len(whole.value or b"")) == (LETTER_BYTES_MAX, room)
+    assert in_a_batch(whole) <= 2 * BATCH_BYTES
+    cut = dict(letter(refused(bytes(room + 1)), "decode", "DecodeError", "no").headers)
+    assert cut["salience.truncated"] == str(LETTER_BYTES_MAX + 1).encode()
+
+
+def test_of_a_record_that_fits_no_letter_what_is_missing_stays_so_and_its_key_is_cut_too() -> None:
+    pad = [("pad", bytes(LETTER_BYTES_MAX))]
+    bare = letter(Record("clicks", 3, 17, START_MS, None, None, pad), "decode", "DecodeError", "no")
+    assert (bare.key, bare.value) == (None, None)
+    assert "pad" not in dict(bare.headers)
+    long = letter(Record("clicks", 3, 17, START_MS, b"k" * LETTER_BYTES_MAX, b"", ()), "decode", "DecodeError", "no")
+    assert (long.key, long.value) == (b"k" * EXCERPT_BYTES, b"")
+
+
+def test_a_letter_says_where_and_when_its_record_was() -> None:
+    told = dict(letter(refused(), "decode", "DecodeError", "no").headers)
+    assert told["salience.partition"] == b"3"
+    assert told["salience.timestamp_ms"] == str(START_MS).encode()

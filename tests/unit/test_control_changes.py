@@ -44,6 +44,13 @@ def test_a_change_yields_to_others_so_often_and_no_more() -> None:
     assert made.repeats(roles_told(topic.read()))
 
 
+def test_who_is_alone_looks_once_and_writes_nothing_more() -> None:
+    topic, made = Contested(), with_shadow(ModelRoles(), NEW, 0.1, 1)
+    Topic.write(topic, [made])
+    assert roles_told(after(made, topic.read, topic.write)) == made
+    assert (topic.reads, topic.writes) == (1, 0)
+
+
 def test_what_is_taken_back_goes_and_what_others_have_made_of_it_meanwhile_stays_the_newest() -> None:
     made = with_shadow(ModelRoles(), NEW, 0.1, 1)
     topic = Topic()

@@ -109,3 +109,8 @@ def test_whose_change_came_second_is_told_what_is_live_though_it_is_the_workers_
         settled(second, topic.read, topic.write)
     assert first.repeats(roles_told(topic.read()))
     assert topic.read().get(PushedModel, NEW) == PUSHED
+
+
+def test_the_difference_over_a_single_candidate_is_its_own() -> None:
+    record = Record.of([status(0, candidates=1, difference=0.25, largest_difference=0.25)])
+    assert (record.candidates, record.mean_difference, record.largest_difference) == (1, 0.25, 0.25)

@@ -1,6 +1,7 @@
 """The switch at its bounds: catalogues of many parts, models of half numbers, and what ends the worker."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,16 @@ from tests.unit.test_models import ADS, engine_of
 __all__ = ["new", "old"]  # fixtures
 
 
-async def beats(count: int) -> None:
-    """Let the event loop come by so often."""
-    for _ in range(count):
-        await asyncio.sleep(0)
+async def until(so: Callable[[], object]) -> None:
+    """Let the event loop come by until it is ``so``: models are encoded in a thread."""
+    async with asyncio.timeout(30):  # lest a test of one that never is never ends
+        while not so():  # noqa: ASYNC110 - no event tells of it, and the loop is what is let come by
+            await asyncio.sleep(0)
 
 
 async def end() -> None:
     """Cancel all that has begun."""
-    await beats(1)
+    await asyncio.sleep(0)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
 
@@ -93,7 +95,7 @@ def test_a_switch_that_cannot_follow_any_more_ends_the_worker() -> None:
     async def follow() -> None:
         await Counted(Settings(home=Path()), control, models, AtOnce(), failures.append).on_start()
         assert control.take([told(ModelRoles(shadow="m-00000001", shadow_share=0.1), 0)]) == 0
-        await beats(20)
+        await until(lambda: failures)
         await end()
 
     asyncio.run(follow())
@@ -108,14 +110,11 @@ def test_the_wait_for_a_model_begins_anew_after_all_that_was_wanted_was_got(
 
     async def follow() -> None:
         await switch.on_start()
-        for failures, roles in (
-            (3, ModelRoles(live=new.version)),
-            (0, ModelRoles()),
-            (2, ModelRoles(live=new.version)),
-        ):
+        for failures, version in ((3, new.version), (0, ""), (2, new.version)):
             switch.failures = [ConnectionError("no broker")] * failures
-            assert switch.control.take([told(roles, switch.control.next_offset)]) == 0
-            await beats(100)
+            assert switch.control.take([told(ModelRoles(live=version), switch.control.next_offset)]) == 0
+            live = version or old.version
+            await until(lambda: models.live.version == live)  # noqa: B023 - called here alone
         await end()
 
     asyncio.run(follow())
@@ -139,7 +138,7 @@ def test_a_model_that_is_refused_is_not_got_again_when_roles_change(old: Attenti
         for share in (0.1, 0.2, 0.3):
             roles = ModelRoles(canary=new.version, canary_share=share)
             assert switch.control.take([told(roles, switch.control.next_offset)]) == 0
-            await beats(20)
+            await until(lambda: models.roles.canary_share == share)  # noqa: B023 - called here alone
         await end()
 
     asyncio.run(follow())
@@ -170,3 +169,23 @@ def test_a_model_is_unpacked_in_the_workers_home_which_is_made_for_it(
     assert home.is_dir()
     assert isinstance(models, Models)
     assert models.live.version == new.version
+
+
+def test_who_gives_a_model_its_role_once_more_has_it_tried_at_once(old: AttentionModel, new: AttentionModel) -> None:
+    class Waits(Failing):
+        async def _paused(self, pause_s: float) -> None:
+            await super()._paused(pause_s)
+            await asyncio.Event().wait()
+
+    models = engine_of(old).models
+    switch = Waits(models, new, [ConnectionError("no broker")])
+
+    async def follow() -> None:
+        await switch.on_start()
+        for live in (old.version, new.version):
+            assert switch.control.take([told(ModelRoles(live=new.version), switch.control.next_offset)]) == 0
+            await until(lambda: len(switch.pauses) == 1 and models.live.version == live)  # noqa: B023 - called here alone
+        await end()
+
+    asyncio.run(follow())
+    assert len(switch.pauses) == 1

@@ -14,7 +14,10 @@ def metrics_page(registry: CollectorRegistry, refresh: Callable[[], None] = lamb
 
     async def page(request: web.Request) -> web.Response:
         refresh()
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        except TypeError:  # prometheus_client compares a version that is none with numbers
+            encode, content_type = choose_encoder("")
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
     return page

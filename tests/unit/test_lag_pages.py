@@ -97,3 +97,16 @@ def test_a_monitor_that_has_not_polled_yet_is_not_well_and_one_with_a_failed_pol
         assert (await client.get("/healthz")).status == 503
 
     browse(monitor, visit)
+
+
+@pytest.mark.parametrize("version", ["abc", "", "1.x", "1.0.0", "9.9.9"])
+def test_a_scraper_that_asks_for_a_version_that_is_none_gets_the_metrics_all_the_same(version: str) -> None:
+    monitor, _ = monitor_of(90)
+
+    async def visit(client: Client) -> None:
+        for kind in ("text/plain", "application/openmetrics-text"):
+            told = await client.get("/metrics", headers={"Accept": f"{kind};version={version}"})
+            assert told.status == 200
+            assert "salience_lag_poll_age_seconds" in await told.text()
+
+    browse(monitor, visit)

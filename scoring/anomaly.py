@@ -15,6 +15,8 @@ FEW = 10
 """Actions in a minute that are no flood wherever they happen."""
 LEARNT_SIGMAS = 3.0
 """An observation is learnt as at most so far above the mean: a flood must not teach that floods are usual."""
+SIGMA_MIN = 1e-6
+"""Less than any two counts are apart, and more than rounding leaves of the mean where all that is known is the same."""
 
 
 class FloodScore:
@@ -31,11 +33,11 @@ class FloodScore:
     def observe(self, actions: int) -> float:
         """The score of ``actions`` in [0, 1], predicted before it is learnt; 0 of few, and of less than usual."""
         value = math.log1p(actions)
-        mean, sigma = self._known.mean.get(), math.sqrt(max(self._known.get(), 0.0))
+        mean, sigma = self._known.mean.get(), math.sqrt(max(self._known.get(), SIGMA_MIN**2))
         if self._known.n < GRACE:
             self._known.update(value)
             return 0.0
         self._known.update(min(value, mean + LEARNT_SIGMAS * max(sigma, 0.1)))
         if actions <= FEW or value <= mean:
             return 0.0
-        return math.erf((value - mean) / (sigma * math.sqrt(2))) if sigma else 1.0
+        return math.erf((value - mean) / (sigma * math.sqrt(2)))

@@ -97,8 +97,9 @@ class TouchWeights:
     @classmethod
     def restore(cls, kept: bytes) -> "TouchWeights":
         """What `kept` gave; one that knows nothing for bytes of another layout."""
-        out, numbers = cls(), np.frombuffer(kept, dtype="<f8")
-        if len(numbers) == FEATURES + FEATURES**2 + 1:
+        out = cls()
+        if len(kept) == 8 * (FEATURES + FEATURES**2 + 1):
+            numbers = np.frombuffer(kept, dtype="<f8")
             out.weights = numbers[:FEATURES].copy()
             out.covariance = numbers[FEATURES:-1].reshape(FEATURES, FEATURES).copy()
             out.purchases = int(numbers[-1])

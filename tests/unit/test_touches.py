@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scoring.attribution import by_position
-from scoring.touches import AGES_MS, HOUR_MS, PURCHASES_MIN, TouchWeights
+from scoring.touches import AGES_MS, COUNT_MAX, DRIFT, FEATURES, HOUR_MS, PURCHASES_MIN, VARIANCE, TouchWeights
 
 TOUCHES, WEEK_MS = 12, 168 * HOUR_MS
 
@@ -70,7 +70,11 @@ def test_weights_are_believed_after_so_many_purchases_and_go_on_where_they_were_
         assert whole.known == (whole.purchases >= PURCHASES_MIN)
     assert parts.kept == whole.kept
     assert (believed[0], believed[-1]) == (False, True)
-    assert TouchWeights.restore(b"\0" * 8).kept == TouchWeights().kept
+
+
+@pytest.mark.parametrize("kept", [b"", b"\0" * 8, b"\0" * 8 * (FEATURES + FEATURES**2 + 2), b"\0" * 13])
+def test_what_another_layout_has_kept_is_as_if_nothing_had_been_learned(kept: bytes) -> None:
+    assert TouchWeights.restore(kept).kept == TouchWeights().kept
 
 
 def test_a_touch_that_costs_purchases_earns_nothing_and_the_others_share_what_there_is() -> None:
@@ -80,3 +84,71 @@ def test_a_touch_that_costs_purchases_earns_nothing_and_the_others_share_what_th
     touch = np.array([[True, True, True, False]])
     assert weights.shares(touch, age_ms)[0] == pytest.approx([0, 1 / 3, 2 / 3, 0])
     assert weights.shares(touch[:, :1], age_ms[:, :1])[0] == pytest.approx([0])
+
+
+def test_a_touch_is_of_the_first_age_that_it_is_not_beyond() -> None:
+    weights = TouchWeights()
+    weights.weights = np.array([-3.0, 0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0])
+    hours = np.array([[73, 72, 24, 6, 1, 0]])
+    age_ms = hours * HOUR_MS
+    touch = np.ones(age_ms.shape, dtype=bool)
+    assert weights.shares(touch, age_ms)[0] == pytest.approx(np.array([16, 8, 4, 2, 1, 1]) / 32)
+    assert weights.shares(touch, age_ms + 1)[0] == pytest.approx(np.array([16, 16, 8, 4, 2, 1]) / 47)
+
+
+def test_a_touch_is_the_first_alone_unless_another_is_the_last() -> None:
+    weights, age_ms = TouchWeights(), np.zeros((1, 3), dtype=np.int64)
+    weights.weights[:3] = [-3.0, 1.0, 2.0]
+    assert weights.shares(np.array([[True, True, True]]), age_ms)[0] == pytest.approx([1 / 3, 0, 2 / 3])
+    assert weights.shares(np.array([[False, True, False]]), age_ms)[0] == pytest.approx([0, 1, 0])
+    weights.weights[1] = 0.0
+    assert not weights.shares(np.array([[False, True, False]]), age_ms).any()
+
+
+def learned(touches: int, age_ms: int = 0, *, visits: int = 1) -> TouchWeights:
+    """What visits with so many touches before them, and a purchase after each, teach."""
+    out, shape = TouchWeights(), (visits, TOUCHES)
+    touch = np.broadcast_to(np.arange(TOUCHES) >= TOUCHES - touches, shape)
+    out.learn(touch, np.full(shape, age_ms), np.ones(visits, dtype=bool))
+    return out
+
+
+def test_a_purchase_teaches_of_what_was_before_it_alone_and_of_touches_of_one_age_up_to_a_bound() -> None:
+    of_age = 3 + AGES_MS.index(6 * HOUR_MS)
+    assert np.flatnonzero(learned(0).weights != TouchWeights().weights).tolist() == [0]
+    assert np.flatnonzero(learned(1, 6 * HOUR_MS).weights != TouchWeights().weights).tolist() == [0, 1, of_age]
+    assert np.flatnonzero(learned(2, 6 * HOUR_MS).weights != TouchWeights().weights).tolist() == [0, 1, 2, of_age]
+    assert learned(COUNT_MAX).kept == learned(COUNT_MAX + 1).kept == learned(TOUCHES).kept
+    assert learned(COUNT_MAX).kept != learned(COUNT_MAX - 1).kept
+    assert [learned(touches).purchases for touches in (0, 1, 9)] == [0, 1, 1]  # none without a touch
+
+
+def test_what_is_known_grows_old_until_it_is_as_little_as_at_first() -> None:
+    known = learned(0, visits=50).covariance.diagonal()
+    assert known[0] < VARIANCE[0]
+    assert known[1:].tolist() == VARIANCE[1:].tolist()  # nothing was learned of touches, and nothing forgotten
+    certain = TouchWeights()
+    certain.covariance[:] = 0.0
+    certain.learn(np.zeros((3, 1), dtype=bool), np.zeros((3, 1), dtype=np.int64), np.zeros(3, dtype=bool))
+    assert certain.covariance == pytest.approx(3 * DRIFT * np.eye(FEATURES), rel=1e-3)
+
+
+@pytest.mark.parametrize("sure", [-1e4, 1e4])
+def test_weights_that_are_quite_sure_learn_of_what_they_have_not_expected(sure: float) -> None:
+    weights = TouchWeights()
+    weights.weights[0] = sure
+    weights.learn(np.zeros((2, 1), dtype=bool), np.zeros((2, 1), dtype=np.int64), np.array([True, False]))
+    assert np.isfinite(weights.weights).all()
+    assert abs(weights.weights[0]) < abs(sure)
+
+
+def test_weights_have_changed_once_anything_was_learned() -> None:
+    weights, nothing = TouchWeights(), np.zeros((0, TOUCHES), dtype=bool)
+    weights.learn(nothing, nothing.astype(np.int64), np.zeros(0, dtype=bool))
+    assert (weights.changed, weights.learned) == (False, False)
+    for _ in range(2):  # a visit that comes to nothing is evidence, too
+        weights.learn(np.zeros((1, 1), dtype=bool), np.zeros((1, 1), dtype=np.int64), np.zeros(1, dtype=bool))
+        assert (weights.changed, weights.learned, weights.purchases) == (True, True, 0)
+    weights.changed = False
+    weights.learn(nothing, nothing.astype(np.int64), np.zeros(0, dtype=bool))
+    assert not weights.changed

@@ -52,6 +52,42 @@ def test_hours_without_anybody_count_nothing_and_newer_days_count_more():
     assert (traffic.mean < 40).all()
 
 
+def listed(told: list[tuple[int, int]]) -> tuple[list[float], list[bool]]:
+    """The means, by hours as a list of all there were, and after which of (time, impressions) hours had ended."""
+    mean, counts, ended = [np.nan] * HOURS, dict[int, int](), list[bool]()
+    first, newest = told[0][0] // HOUR_MS, told[0][0] // HOUR_MS
+    for time_ms, impressions in told:
+        hour = time_ms // HOUR_MS
+        gone = range(newest, hour) if newest > first else range(newest + 1, hour)
+        for each in (each for each in gone if each in counts or each >= hour - HOURS):
+            count, was = counts.get(each, 0), mean[each % HOURS]
+            mean[each % HOURS] = count if np.isnan(was) else 0.7 * was + 0.3 * count
+        ended.append(len(gone) > 0)
+        newest = hour
+        counts[hour] = counts.get(hour, 0) + impressions
+    return mean, ended
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from([0, HOUR_MS // 2, HOUR_MS, 2 * HOUR_MS, 25 * HOUR_MS, 90 * HOUR_MS]), st.integers(0, 9)),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(st.integers(1, 2 * DAY_MS), STEPS)
+def test_means_are_those_of_all_hours_that_were_seen_whole_and_of_a_day_at_most_without_anybody(
+    start_ms: int, steps: list[tuple[int, int]]
+) -> None:
+    times = start_ms + np.cumsum([step for step, _ in steps])
+    told = [(time_ms, count) for time_ms, (_, count) in zip(times.tolist(), steps, strict=True)]
+    traffic = Traffic()
+    ended = [traffic.observe(*each) for each in told]
+    mean, expected = listed(told)
+    assert ended == expected
+    np.testing.assert_allclose(traffic.mean, mean, rtol=1e-12)
+
+
 def test_a_lane_without_time_learns_nothing():
     traffic = Traffic()
     assert not traffic.observe(0, 0)
@@ -69,8 +105,9 @@ def test_a_day_is_shared_out_whole_and_every_hour_has_its_least(lanes: list[list
 def test_one_hour_that_has_all_the_traffic_leaves_the_others_their_least():
     curve = day_curve([np.where(np.arange(HOURS) == 3, 1_000.0, 0.0)])
     assert (np.delete(curve, 3) == LEAST / HOURS).all()
-    short = np.array([0.0] * 20 + [4.15, 4.2, 1_000.0, 1_000.0])  # two are above the least until others are raised
-    assert day_curve([short]).min() == LEAST / HOURS
+    short = np.array([0.0] * 20 + [8.5, 8.6, 1_000.0, 1_000.0])  # two are above the least until others are raised
+    assert (short / short.sum() > LEAST / HOURS).sum() == 4
+    assert (day_curve([short])[:22] == LEAST / HOURS).all()
 
 
 def test_the_plan_follows_all_lanes_traffic():
@@ -79,6 +116,8 @@ def test_the_plan_follows_all_lanes_traffic():
     assert curve[20] / curve[3] == pytest.approx(9)
     assert planned(DAY + 18 * HOUR_MS, curve) == pytest.approx(18 * curve[0] / FINISH)
     np.testing.assert_allclose(day_curve([]), 1 / HOURS)
+    morning = np.where(np.arange(HOURS) < 12, 10.0, np.nan)  # of the rest nothing is known: it is as what is
+    np.testing.assert_allclose(day_curve([morning]), 1 / HOURS)
 
 
 def test_a_day_keeps_the_plan_that_it_began_with():

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scoring.pending import DUE, KEY, NEVER_MS, OPEN, PENDING, Pending, Row, keys_of
@@ -63,6 +63,7 @@ def take(queue: Pending, listed: Listed, what: str, key: int) -> None:
             listed.all[waiting[key]][2] = 0
 
 
+@example([("push", 1), ("answer", 1), ("push", 1), ("pop", 0), ("answer", 1)], 60)
 @given(STEPS, st.integers(0, 60))
 def test_the_queue_is_a_list_whose_oldest_leaves_and_a_restored_one_goes_on_as_it_was(
     steps: list[tuple[str, int]], restored: int
@@ -93,3 +94,23 @@ def test_an_impression_is_found_by_any_moment_of_its_second_and_by_no_other(show
         (who, who, second_ms),
     ):
         assert keys_of(*other) != key
+
+
+def test_a_queue_has_room_for_as_many_as_it_may_hold_and_takes_it_as_they_come() -> None:
+    queue, small = Pending(3_000), Pending(ROOM)
+    room = []
+    for key in range(3_000):
+        queue.push(row_of(key, START_MS))
+        room.append(len(queue._rows))
+    assert sorted(set(room)) == [1_024, 2_048, 3_000]
+    assert (queue.full, len(small._rows)) == (True, ROOM)
+    assert [queue.pop()[KEY] for _ in range(3_000)] == list(range(3_000))
+
+
+def test_a_queue_that_is_restored_asks_for_none_that_it_does_not_hold() -> None:
+    rows = np.zeros(3, dtype=PENDING)
+    rows["key"], rows["due_ms"], rows["open"] = [1, 2, 3], [10, 20, 30], 1
+    for asked, of_head, due_ms in ((0, 7, 10), (8, 8, 20), (99, 10, NEVER_MS)):
+        queue = Pending(ROOM)
+        queue.restore(7, rows, asked)
+        assert (queue.asked, queue.asked_due_ms, queue.due_ms) == (of_head, due_ms, 10)

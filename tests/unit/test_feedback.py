@@ -365,6 +365,7 @@ def test_a_record_that_is_forgotten_makes_room_and_is_no_others() -> None:
     people.meet(8, 12)
     people.learn(8, 11, 1, 0.5)  # what came of an impression before its first
     assert people.lift(8) == 0.0
+    assert len(people._columns[0]) == 3  # where the forgotten one stood
     ids, records = people.arrays()
     assert dict(zip(ids.tolist(), records.tolist(), strict=True)) == {5: [1, 0.5, 10], 7: [1, 0.7, 10], 8: [0, 0, 12]}
     assert people.lifts(ids).tolist() == [people.lift(person) for person in ids.tolist()]

@@ -11,6 +11,7 @@ from scoring.calibration import PERSONAL, Calibration, Calibrator, chance_of, no
 from scoring.catalogue import Catalogue, Entry
 from scoring.clicks import (
     CAUTION,
+    CAUTION_MAX,
     FEATURES,
     LIFT_MEMORY,
     NUMBERS,
@@ -189,6 +190,18 @@ def test_quickened_five_times_the_next_outcome_counts_five_times_as_much() -> No
     assert (quick.array - before)[moved] == pytest.approx(5 * (slow.array - before)[moved], rel=0.05)
 
 
+def test_what_was_learned_counts_neither_less_than_a_first_outcome_nor_more_than_a_bound() -> None:
+    model, sure = ClickModel(), example([100.0] * len(NUMBERS), 0)
+    model.quicken(8)
+    assert model.caution.tolist() == [CAUTION] * len(FEATURES)
+    for step in range(20):
+        model.learn_one(sure, step % 2 == 0)
+    told = dict(zip(FEATURES, model.caution.tolist(), strict=True))
+    assert {told[name] for name in NUMBERS} == {CAUTION_MAX}
+    assert CAUTION < told["bias"] < CAUTION_MAX
+    assert told["surface_1"] == CAUTION
+
+
 def test_an_ads_lift_is_drawn_to_nothing_until_outcomes_speak() -> None:
     lifts = AdLifts()
     assert lifts.lift(7) == 0
@@ -204,6 +217,7 @@ def test_an_ads_record_forgets_what_is_older_than_its_memory() -> None:
     for clicks in (1.0, 0.0):
         for _ in range(2_000):
             lifts.learn(7, clicks, 0.5)
+            assert lifts.records([7])[0, 1] <= LIFT_MEMORY
         assert lifts.records([7])[0, 1] == pytest.approx(LIFT_MEMORY)
     assert lifts.lift(7) < -1.9
 
@@ -211,6 +225,7 @@ def test_an_ads_record_forgets_what_is_older_than_its_memory() -> None:
 def test_of_a_person_all_counts_from_the_first_impression_on_until_they_are_forgotten() -> None:
     lifts = PersonLifts()
     lifts.meet(7, 3)
+    assert lifts.touched == {7}
     lifts.meet(7, 9)
     for number in (2, 3, 5):
         lifts.learn(7, number, 1.0, 0.5)

@@ -5,10 +5,24 @@ import re
 import numpy as np
 import pytest
 import river
+import xxhash
 from structlog.testing import capture_logs
 
-from scoring.clicks import NUMBERS, ClickModel, example
-from scoring.watch import GOOD_EVERY, KEPT_BY, SOON, Adwin, Alarm, Answer, Detector, KeptError, Watch
+from scoring.clicks import CAUTION_MAX, NUMBERS, ClickModel, example
+from scoring.watch import (
+    GOOD_EVERY,
+    GOOD_WITHIN,
+    KEPT_BY,
+    LOOK_EVERY,
+    QUICKER,
+    SOON,
+    Adwin,
+    Alarm,
+    Answer,
+    Detector,
+    KeptError,
+    Watch,
+)
 from streams.lanes.learner_rows import WatchRow
 
 
@@ -108,6 +122,130 @@ def test_answers_go_from_learning_faster_to_the_last_good_weights_to_asking_for_
     assert answers[:2] == [Answer.QUICKEN, Answer.FALL_BACK]
     assert set(answers[2:]) == {Answer.RETRAIN}
     assert learned < GOOD_EVERY + 2 * SOON
+
+
+@pytest.mark.parametrize(
+    ("detector", "was", "now", "worse"),
+    [
+        (Detector.CALIBRATION, 0.1, -0.2, True),
+        (Detector.CALIBRATION, -0.2, 0.1, False),
+        (Detector.CALIBRATION, -0.1, -0.2, True),
+        (Detector.SURPRISE, 0.1, -0.2, False),
+        (Detector.SURPRISE, -0.2, 0.1, True),
+        (Detector.INTEREST, 0.6, 0.5, True),
+        (Detector.INTEREST, 0.5, 0.6, False),
+        *((each, 0.1, 0.1, False) for each in Detector),
+    ],
+)
+def test_predictions_are_worse_further_from_the_truth_and_people_further_from_what_drew_them(
+    detector: Detector, was: float, now: float, worse: bool
+) -> None:
+    assert detector.worse(was, now) == worse
+
+
+def test_an_alarm_is_soon_after_the_one_before_within_so_many_outcomes_of_it() -> None:
+    watch, model = Watch(), a_model()
+    assert watch._answer(model, 1) is Answer.QUICKEN  # however early it comes, it is the first
+    watch = Watch()
+    at, answers = 10_000, []
+    for after in (0, SOON - 1, SOON - 1, SOON - 1, SOON, 1):
+        at += after
+        answers.append(watch._answer(model, at))
+    nothing_good = [Answer.QUICKEN, Answer.RETRAIN, Answer.RETRAIN, Answer.RETRAIN, Answer.QUICKEN, Answer.RETRAIN]
+    assert answers == nothing_good
+    watch.good = model.array, model.caution
+    assert [watch._answer(model, at + 2 * SOON), watch._answer(model, at + 2 * SOON)] == [
+        Answer.QUICKEN,
+        Answer.FALL_BACK,
+    ]
+
+
+def test_weights_that_are_gone_back_to_learn_faster_from_there() -> None:
+    watch, model = Watch(), a_model()
+    model.restore(model.array, np.full(len(model.caution), CAUTION_MAX))
+    watch.good = weights, cautious = model.array, model.caution
+    watch._answer(model, 10_000)
+    assert model.caution == pytest.approx(cautious / QUICKER**2)
+    model.learn_one(example([1.0] * len(NUMBERS), 1), True)
+    assert watch._answer(model, 10_001) is Answer.FALL_BACK
+    assert model.array.tolist() == weights.tolist()
+    assert model.caution == pytest.approx(cautious / QUICKER**2)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "learned", "last_alarm", "good"),
+    [
+        (1.0, GOOD_EVERY, -SOON, True),
+        (1 + 0.9 * GOOD_WITHIN, GOOD_EVERY, -SOON, True),
+        (1 - 0.9 * GOOD_WITHIN, GOOD_EVERY, -SOON, True),
+        (1 + 1.1 * GOOD_WITHIN, GOOD_EVERY, -SOON, False),
+        (1 - 1.1 * GOOD_WITHIN, GOOD_EVERY, -SOON, False),
+        (1.0, GOOD_EVERY + LOOK_EVERY, -SOON, False),
+        (1.0, 2 * GOOD_EVERY, GOOD_EVERY, True),
+        (1.0, 2 * GOOD_EVERY, GOOD_EVERY + 1, False),
+    ],
+)
+def test_weights_are_good_that_predict_as_many_clicks_as_there_are_while_no_alarm_is_raised(
+    ratio: float, learned: int, last_alarm: int, good: bool
+) -> None:
+    watch, model = Watch(), a_model()
+    watch.last_alarm, watch.clicked, watch.predicted = last_alarm, 1_000.0, 1_000.0 * ratio
+    watch._look(model, learned)
+    assert (watch.good is not None) == good
+    if watch.good is not None:
+        assert [kept.tolist() for kept in watch.good] == [model.array.tolist(), model.caution.tolist()]
+    judged = learned % GOOD_EVERY == 0
+    assert (watch.clicked, watch.predicted) == ((0.0, 0.0) if judged else (1_000.0, 1_000.0 * ratio))
+
+
+def test_weights_of_which_no_click_is_known_are_not_good() -> None:
+    watch = Watch()
+    watch.predicted = 3.0
+    watch._look(a_model(), GOOD_EVERY)
+    assert watch.good is None
+
+
+def test_means_are_noted_every_so_many_outcomes_of_what_has_been_seen_as_often() -> None:
+    watch, model = Watch(), a_model()
+    told = outcomes(2 * LOOK_EVERY)
+    run(watch, model, told[: LOOK_EVERY - 1])
+    assert watch.means == {}
+    run(watch, model, told[LOOK_EVERY - 1 : LOOK_EVERY], LOOK_EVERY - 1)
+    assert watch.means.keys() == {Detector.CALIBRATION, Detector.SURPRISE}
+    assert watch.means[Detector.CALIBRATION] == pytest.approx(np.mean([one - two for one, two in told[:LOOK_EVERY]]))
+    for clicked, predicted in told:
+        watch.outcome(model, 1, clicked, predicted, 0.5)
+    watch._look(model, LOOK_EVERY)
+    assert Detector.INTEREST not in watch.means  # fewer than so many were clicked
+    assert watch._alarm(Detector.INTEREST, model, LOOK_EVERY) is None
+
+
+def test_an_alarm_is_raised_once_of_what_was_noted_and_says_when() -> None:
+    watch, model = Watch(), a_model()
+    for _ in range(LOOK_EVERY):
+        watch.detectors[Detector.INTEREST].drifts(0.25)
+    watch.means[Detector.INTEREST] = 0.5
+    expected = Alarm(Detector.INTEREST, Answer.RETRAIN, 77, 0.5, pytest.approx(0.25))
+    assert watch._alarm(Detector.INTEREST, model, 77) == expected
+    assert watch._alarm(Detector.INTEREST, model, 78) is None  # until the means are noted again
+    assert watch.last_alarm == -SOON  # of interest: weights are as good as they were
+
+
+def test_a_detector_that_was_kept_as_it_detected_a_drift_begins_anew_as_it_would_have() -> None:
+    whole = Adwin()
+    values = [0.0] * 3_000 + [1.0] * 3_000
+    at = next(place for place, value in enumerate(values) if whole.drifts(value))
+    again = Adwin.of(whole.kept())
+    assert again.drift_detected
+    for value in values[at + 1 : at + 50]:
+        assert whole.drifts(value) == again.drifts(value)
+    assert (whole.width, whole.kept()) == (again.width, again.kept())
+
+
+def test_a_detector_kept_by_name_without_a_state_is_refused() -> None:
+    for kept in (KEPT_BY, KEPT_BY + xxhash.xxh3_64_digest(b"")):
+        with pytest.raises(KeptError):
+            Adwin.of(kept)
 
 
 def test_a_kept_detector_goes_on_exactly_as_if_it_had_never_ended() -> None:

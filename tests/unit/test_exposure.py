@@ -9,7 +9,7 @@ from scoring import exposure
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
 from scoring.engine import Engine
-from scoring.events import Events, Source
+from scoring.events import Events, Outcome, Source
 from scoring.exposure import apply_and_score
 from scoring.feedback import Impressions
 from scoring.gathering import gather
@@ -91,3 +91,28 @@ def test_a_repeated_impression_is_scored_and_learned_once() -> None:
     scored = exposed(store, columns, engine)
     assert 5 not in scored.place
     assert len(scored.place) == int((columns["source"] == Source.IMPRESSION).sum()) - 1
+
+
+def test_what_is_shown_of_an_ad_that_the_catalogue_does_not_know_is_applied_and_neither_scored_nor_counted() -> None:
+    engine, store, rates = step_of().engine, RowStore(), RateTable()
+    rates.follow(engine.catalogue)
+    shown = [impression("u1", "nobody's", START_MS), impression("u1", "ad-3", START_MS + 5_000)]
+    acted = click("u1", "nobody's", START_MS + 9_000, impression_time_ms=START_MS)
+    columns = columns_of(store, [*shown, acted, acted])
+    columns["offset"], columns["surface"], columns["slot"] = np.arange(4), 1, 0
+    users = np.ones(4, dtype=np.uint64)
+
+    found = apply_and_score(store, columns, users, engine.models, Rules(), engine.scorers, rates)
+
+    assert found.impressions.place.tolist() == [1]
+    assert found.counts.tolist() == [[0, 0], [1, 0], [0, 0], [0, 0]]
+    assert rates.total.tolist() == [1, 0]
+    assert found.applied.outcome.tolist() == [Outcome.APPLIED] * 3 + [Outcome.DUPLICATE]
+    assert found.applied.unknown_ads == 2  # not the click that came again
+    assert store.rows[0]["impressions"] == 2
+
+
+def test_of_nothing_that_happened_nothing_is_scored() -> None:
+    engine, store = step_of().engine, RowStore()
+    nothing = exposed(store, columns_of(store, []), engine)
+    assert (len(nothing.place), len(nothing.logit), nothing.shadow) == (0, 0, 0)

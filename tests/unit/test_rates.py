@@ -105,6 +105,17 @@ def test_an_ad_that_is_clicked_more_often_than_all_is_lifted_and_one_that_is_not
     assert table.at(np.array([1]))[0, 1] == pytest.approx(math.log1p(EXPECTED_MAX) / 5, abs=HALF)
 
 
+def test_counts_that_are_set_are_in_place_of_those_before_them_for_ads_brands_and_everything() -> None:
+    table, once = table_of(shop()), table_of(shop())
+    table.add(np.array([1, 4]), np.array([[90.0, 50.0], [5.0, 2.0]]))
+    for counts in ([[30.0, 3.0], [7.0, 7.0]], [[40.0, 9.0], [6.0, 1.0]]):
+        table.set(np.array([1, 2]), np.array(counts))
+    once.add(np.array([1, 2, 4]), np.array([[40.0, 9.0], [6.0, 1.0], [5.0, 2.0]]))
+    assert table.ads.tolist() == once.ads.tolist()
+    assert table.total.tolist() == [51.0, 12.0]
+    np.testing.assert_array_equal(table.at(np.arange(ADS)), once.at(np.arange(ADS)))
+
+
 def test_what_is_told_is_exact_in_the_half_precision_of_receipts() -> None:
     table = table_of(shop())
     table.add(np.arange(ADS), np.random.default_rng(1).integers(1, 300, (ADS, 2)).astype(float))

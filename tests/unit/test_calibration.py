@@ -40,12 +40,26 @@ def test_a_lift_rests_on_the_clicks_of_its_ad_and_on_the_priors() -> None:
     assert found.lift[0] == pytest.approx([0.0, np.log((3 + LIFT_PRIOR) / (1 + LIFT_PRIOR)), 0.0])
 
 
+def test_an_ad_that_is_told_of_after_what_was_learned_of_it_has_its_lift_at_once() -> None:
+    catalogue, layer, calibrator = shop(1), ClickLayer(), Calibrator()
+    calibrator.update(layer, catalogue, NOBODY)
+    layer.lifts.learn(int(shop(2).ad[1]), 3.0, 1.0)
+    layer.lifts.touched.clear()  # it was learned long ago, or before the worker began
+    catalogue.upsert(shop(2).entries)
+    calibrator.update(layer, catalogue, NOBODY)
+    found = calibrator.calibration(PEOPLE[:1], contexts(1), np.array([[0, 1]]))
+    assert found.evidence.tolist() == [[LIFT_PRIOR, LIFT_PRIOR + 3]]
+    assert found.lift[0, 1] > 0 == found.lift[0, 0]
+
+
 def test_what_ads_were_shown_and_clicked_is_told_of_them_and_lanes_that_have_learned_nothing_tell_nothing() -> None:
     catalogue, layer, calibrator = shop(3), ClickLayer(), Calibrator()
     calibrator.update(layer, catalogue, NOBODY)
     assert not calibrator.rated(np.array([[0, 1, 2]])).any()
     layer.lifts.count(catalogue.ad[[2]], np.array([[50.0, 20.0]]))
+    layer.lifts.learn(12_345, 40.0, 0.0)  # an ad that the catalogue does not know any more counts for no other
     calibrator.update(layer, catalogue, NOBODY)
+    assert calibrator.rates.ads.tolist() == [[0.0, 0.0], [0.0, 0.0], [50.0, 20.0]]
     told = calibrator.rated(np.array([[0, 1, 2]]))
     assert told.shape == (1, 3, RATES_DIM)
     assert told[0, 2, :2].all()

@@ -218,5 +218,4 @@ def _shared(weight: Floats, total: Ints) -> Ints:
     """``total [P]`` divided by ``weight [P, H]`` into whole numbers that sum to it; the last one has what is over."""
     upto = np.cumsum(weight, axis=1)
     whole = np.where(upto >= 1 - 1e-9, total[:, None], np.floor(upto * total[:, None]).astype(np.int64))
-    whole[~weight.any(axis=1)] = 0
     return np.diff(whole, axis=1, prepend=0)

@@ -49,13 +49,14 @@ def _showings(events: Events) -> npt.NDArray[np.uint32]:
 
 
 def _repeated(group: npt.NDArray[np.int64], what: IdArray) -> npt.NDArray[np.bool_]:
-    """Events whose ``what`` occurs more than once in its group (or, rarely, looks so: the exact path then decides)."""
+    """All but one of the events of the same ``what`` and group (or, rarely, that look so: the exact path then decides).
+
+    Which one does not matter: it is their group that is suspect.
+    """
     key = mix64(group.astype(np.uint64)) ^ what
     order = np.argsort(key)
-    same = ~begins(key[order])
-    same[:-1] |= same[1:]
     repeated = np.empty(len(key), dtype=bool)
-    repeated[order] = same
+    repeated[order] = ~begins(key[order])
     return repeated
 
 

@@ -54,6 +54,12 @@ def test_a_touch_is_a_click_or_more_that_names_an_impression(kind: str, found: l
     assert owed([*touch("b", kind=kind), purchase(HOUR_MS)]) == found
 
 
+def test_a_click_on_what_was_never_shown_is_no_touch() -> None:
+    _, named = touch("b")
+    assert owed([named, purchase(HOUR_MS)]) == []
+    assert owed([named, touch("b")[0], purchase(HOUR_MS)]) == WHOLE  # it had overtaken its impression
+
+
 def test_what_is_of_another_advertiser_or_of_an_ad_that_is_not_known_earns_nothing() -> None:
     assert owed([*touch("c"), *touch("unknown", 9_000), purchase(HOUR_MS)]) == []
     assert owed([*touch("c"), *touch("b", 5_000), *touch("unknown", 9_000), purchase(HOUR_MS)]) == WHOLE

@@ -239,7 +239,7 @@ class HourlyTraffic(ControlMessage, frozen=True, kw_only=True, tag="traffic"):
     """
 
     lane: int
-    hours: Annotated[tuple[float | None, ...], Meta(min_length=24, max_length=24)]
+    hours: Annotated[tuple[Annotated[float, Meta(ge=0, le=1e12)] | None, ...], Meta(min_length=24, max_length=24)]
     time_ms: TimeMs
 
     @property

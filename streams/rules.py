@@ -19,6 +19,8 @@ DIVERSITY = 0.2
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
 NAMES_MAX = 10_000
 """Names in a list: each is compared with every candidate."""
+EXAMINED_MIN = 1e-6
+"""Of a slot, how likely it is looked at: where hardly anybody does, no click can be told from none."""
 
 EXAMPLE = """\
 auction: gsp                    # first, gsp (generalised second price) or vcg
@@ -106,7 +108,7 @@ class Rules(_Part):
     category_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     fairness: _Fairness | None = None
     examination: Annotated[
-        list[Annotated[float, Field(gt=0, le=1)]], Field(max_length=100), AfterValidator(_falls)
+        list[Annotated[float, Field(ge=EXAMINED_MIN, le=1)]], Field(max_length=100), AfterValidator(_falls)
     ] = []
     conversion: Annotated[float, Field(ge=0, le=1)] = 0.02
     viewed_s: Annotated[float, Field(ge=0, le=3_600)] = 2.0

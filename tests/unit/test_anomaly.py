@@ -51,7 +51,7 @@ def test_a_flood_that_goes_on_does_not_soon_become_usual_and_a_busier_shop_does(
     for _ in range(10 * GRACE):
         flooded.observe(20)
         busier.observe(20)
-    assert min(flooded.observe(2_000) for _ in range(50)) > 0.99
+    assert min(flooded.observe(2_000) for _ in range(300)) > 0.99
     for _ in range(10 * GRACE):
         busier.observe(25)
     assert busier.observe(25) < 0.8

@@ -58,6 +58,9 @@ def test_no_slot_is_looked_at_more_than_the_one_above_it() -> None:
     assert parse("examination: [1, 0.9, 0.9]").terms().examination == (1, 0.9, 0.9)
     with pytest.raises(RulesError, match=r"examination: .*than the one above it"):
         parse("examination: [1, 0.8, 0.9]")
+    for never in (0, -0.5, 1e-320):
+        with pytest.raises(RulesError, match=r"examination.1: .*0\.000001"):
+            parse(f"examination: [1, {never:.400f}]")
 
 
 def test_credit_may_be_learned_for_some_campaigns_or_for_all() -> None:

@@ -160,3 +160,10 @@ def test_a_lane_tells_its_traffic_as_hours_end_and_its_next_owner_goes_on_from_t
     np.testing.assert_array_equal(other.traffic(0), state.traffic.mean)
     assert step.budgets is not None
     np.testing.assert_array_equal(step.budgets.day_curve, other.day_curve)
+
+
+@pytest.mark.parametrize("count", [-1, 1e308, 1e13])
+def test_means_of_hours_that_can_be_none_are_refused(count: float) -> None:
+    told = msgspec.json.encode(HourlyTraffic(lane=0, hours=(None,) * 23 + (count,), time_ms=0))
+    with pytest.raises(msgspec.ValidationError, match="hours"):
+        msgspec.json.decode(told, type=HourlyTraffic)

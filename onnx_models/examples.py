@@ -143,8 +143,10 @@ def in_time_order(events: Events, store: RowStore) -> Events:
 
 
 def _first_of_id(events: Events) -> npt.NDArray[np.bool_]:
+    """Ids are a person's own, and a topic's, as they are to lanes."""
     first = np.zeros(len(events), dtype=np.bool_)
-    _, at = np.unique(events["event"], return_index=True)
+    whose = mix64(2 * events["row"].astype(np.uint64) + events["source"])
+    _, at = np.unique(events["event"] ^ whose, return_index=True)
     first[at] = True
     return first
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from scoring.ids import IdArray, id64, id64s
+from scoring.ids import IdArray, id64, id64s, mix64
 from scoring.pending import keys_of
 from scoring.policies import CONTROL_ARM
 from scoring.seal import Seal
@@ -141,9 +141,9 @@ class Gatherer:
         self._receipts += len(part)
 
     def gathered(self) -> Gathered:
-        """What has been taken."""
+        """What has been taken. Ids of events are a person's own, as they are to lanes."""
         came = {kind: _in_time(parts) for kind, parts in self._parts.items()}
-        impressions, actions = (_once(each, each["event"]) for each in came.values())
+        impressions, actions = (_once(each, each["event"] ^ mix64(each["user"])) for each in came.values())
         impressions = _once(impressions, keys_of(impressions["user"], impressions["ad"], impressions["shown_ms"]))
         repeated = sum(map(len, came.values())) - len(impressions) - len(actions)
         decisions = np.concatenate([np.zeros(0, dtype=DECIDED), *self._decided])

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ import typer
 
 from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import Table, reading, screen
+from streams.cli.screen import Table, moment, reading, screen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,6 +134,8 @@ def prune(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
 
 def _users(user: str, keys: Path | None) -> list[str]:
     """The user_ids that are meant."""
+    if not user:
+        fail("no person is named; expected a user_id: an unset variable gives none", 2)
     if keys is None:
         return [user]
     from streams.privacy.pseudonyms import PseudonymError, Pseudonyms
@@ -177,4 +178,4 @@ def _show(found: "Sequence[Trace]", snapshots: "Sequence[Path]", *, gone: bool) 
 
 
 def _time(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return moment(time_ms, "%Y-%m-%d %H:%M:%SZ")

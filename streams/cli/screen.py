@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,14 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 def harmless(text: str) -> str:
     """``text`` with its control characters spelled: a terminal obeys them, and anyone may write to a topic."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def moment(time_ms: int, form: str) -> str:
+    """A time in UTC, by a form of `datetime.strftime`; one that no calendar has, as producers may write, as it is."""
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).strftime(form)
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ms} ms"
 
 
 class Table(table.Table):

@@ -6,14 +6,13 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
 
 from streams.cli.failing import fail
-from streams.cli.screen import Table, coloured, screen
+from streams.cli.screen import Table, coloured, moment, screen
 
 if TYPE_CHECKING:
     from streams.wire import Placement
@@ -158,14 +157,13 @@ def as_object(record: Any) -> dict[str, Any]:
 
 
 def _value(value: bytes | None) -> Any:
-    import msgspec
-
+    from streams.message import json_of
     from streams.wire import UNREADABLE
 
     if value is None:
         return None
     try:
-        return msgspec.json.decode(value)  # the standard library takes NaN and infinities for JSON, and writes them
+        return json_of(value)  # the standard library takes NaN and infinities for JSON, and writes them
     except UNREADABLE:
         return {"base64": base64.b64encode(value).decode()}
 
@@ -201,4 +199,4 @@ def _placement(placement: "Placement") -> Table:
 
 
 def _clock(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%H:%M:%S.%f")[:-3]
+    return moment(time_ms, "%H:%M:%S.%f").removesuffix("000")

@@ -16,6 +16,7 @@ from streams.control_wire import Consent, Erasure
 from streams.decode import Record
 from streams.lanes.clicks import person_key
 from streams.lanes.snapshots import holds
+from streams.message import json_of
 from streams.privacy.guests import guest_key
 from streams.reading import Progress, read_topic
 from streams.settings import Settings
@@ -63,7 +64,11 @@ class Found(Struct, frozen=True, kw_only=True):
 
 
 class Search:
-    """Finds a person, under all of their pseudonyms, in records: by the key, or by name inside the value."""
+    """Finds a person, under all of their pseudonyms, in records: by the key, or by the ``user_id`` inside the value.
+
+    A person may be named as anything else is, a surface or an ad: other words of a record are none of theirs. Of a
+    value that is no JSON, and tells no ``user_id``, any quoted word may be.
+    """
 
     def __init__(self, users: Sequence[str]) -> None:
         self.keys = {key for user in users for key in _keys(user.encode())}
@@ -71,11 +76,28 @@ class Search:
             key for user in users for key in (Erasure(user_id=user, time_ms=0).key, _consent(user).key)
         }  # fmt: skip
         self._quoted = [msgspec.json.encode(user) for user in users]
+        self._named = re.compile(_NAMED.pattern + b"(?:" + b"|".join(map(re.escape, self._quoted)) + b")")
 
     def finds(self, record: Record) -> bool:
         """Whether the record is the person's, or names them."""
-        key, value = record.key or b"", _ESCAPES.sub(_spelled, record.value or b"")
-        return key in self.keys or key in self.requests or any(name in value for name in self._quoted)
+        key = record.key or b""
+        if key in self.keys or key in self.requests:
+            return True
+        value = _ESCAPES.sub(_spelled, record.value or b"")
+        if not any(name in value for name in self._quoted):
+            return False
+        return self._named.search(value) is not None or (_NAMED.search(value) is None and not _is_json(value))
+
+
+_NAMED = re.compile(rb'"user_id"\s*:\s*')
+
+
+def _is_json(value: bytes) -> bool:
+    try:
+        msgspec.json.decode(value)
+    except UNREADABLE:
+        return False
+    return True
 
 
 _ESCAPES = re.compile(rb"\\[\\/]|(?:\\u[0-9a-fA-F]{4})+")
@@ -151,7 +173,7 @@ def readable(topic: str, value: bytes | None) -> object:
         if topic == CHANGELOG:
             (row,) = decode_rows([value])
             return {name: row[name].tolist() for name in ROW.names or ()}
-        return msgspec.json.decode(value)
+        return json_of(value)
     except (RowError, *UNREADABLE):
         return value.decode(errors="backslashreplace")
 

@@ -102,6 +102,13 @@ def test_an_impression_told_twice_is_one_example() -> None:
     assert len(examples_of([impression(), impression()])) == 1
 
 
+def test_ids_that_are_counted_for_each_person_and_topic_anew_repeat_nothing() -> None:
+    shown = [impression(user, event_id="1") for user in ("user-1", "user-2")]
+    clicked = click("user-2", event_id="1", time_ms=START_MS + 900, impression_time_ms=START_MS)
+    before = click("user-1", event_id="1", time_ms=START_MS - 1)
+    assert sorted(labels_of(before, *shown, clicked)) == [0, 1]
+
+
 def test_an_impression_of_an_ad_that_nobody_knows_is_no_example() -> None:
     assert len(examples_of([impression(ad_id="nobody's"), impression(time_ms=START_MS + 1)])) == 1
 

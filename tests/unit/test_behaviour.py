@@ -111,6 +111,17 @@ def test_repeated_events_count_once_and_what_is_no_message_is_counted() -> None:
     assert (len(found.impressions), found.repeated, found.invalid) == (2, 1, 3)
 
 
+def test_ids_that_are_counted_for_each_person_and_topic_anew_repeat_nothing() -> None:
+    shown = [impression(user_id=f"u{at % 3}", event_id=f"{at // 3}", time_ms=START_MS + 2_000 * at) for at in range(9)]
+    answers = [
+        click(user_id=each.user_id, event_id=each.event_id, time_ms=each.time_ms + 1, impression_time_ms=each.time_ms)
+        for each in shown
+    ]
+    found = behaviour_of([*shown, *answers], [ad()])
+    assert (len(found.impressions), found.gathered.repeated) == (9, 0)
+    assert [step.count for step in funnels(found).impressions] == [9, 9, 9, 0, 0]
+
+
 def test_what_is_shown_twice_within_a_second_is_one_impression_as_it_is_to_billing() -> None:
     shown = [impression(time_ms=START_MS + at, event_id=f"i-{at}") for at in (0, 400, 999, 1_000)]
     answers = [

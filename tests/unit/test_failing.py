@@ -191,6 +191,13 @@ def test_a_person_whom_no_event_could_name_is_not_asked_for(command: list[str]) 
     assert "control character" in result.stderr
 
 
+@pytest.mark.parametrize("command", [["erase"], ["consent", "--refused"], ["export"], ["prove"]])
+def test_nobody_is_asked_for_where_no_name_is_given(command: list[str]) -> None:
+    result = CliRunner().invoke(app, ["privacy", *command, "", "--bootstrap", NOBODY])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "an unset variable gives none" in result.stderr
+
+
 def test_people_alone_are_told_where_no_machine_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topic_admin, "ANSWER_S", 0.2)
     result = CliRunner().invoke(app, ["model", "list", "--bootstrap", NOBODY])

@@ -1,0 +1,48 @@
+"""Records that can be read and hardly be told: of times that no calendar has, nested nearly as deep as can be read."""
+
+import json
+
+import msgspec
+import pytest
+
+from streams.cli import tail
+from streams.cli.screen import moment, screen
+from streams.privacy.held import Found, readable
+from tests.builders import START_MS, Record
+
+DEPTHS = range(600, 1_100)
+"""Around the thousand at which reading ends; how many there are to be had depends on who calls."""
+
+
+def nested(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
+def test_whatever_of_a_nested_value_can_be_read_is_told_as_json_and_to_people() -> None:
+    for depth in DEPTHS:
+        record = Record("clicks", 0, 0, START_MS, b"a", nested(depth))
+        assert json.dumps(tail.as_object(record))
+        assert tail.for_people("clicks", record)
+    assert tail.as_object(Record("clicks", 0, 0, START_MS, b"a", nested(600)))["value"] == json.loads(nested(600))
+
+
+def test_one_nested_value_does_not_keep_a_persons_other_records_from_being_exported() -> None:
+    for depth in DEPTHS:
+        values = [readable("clicks", value) for value in (b'{"user_id":"ann"}', nested(depth))]
+        told = [Found(topic="clicks", partition=0, offset=0, time_ms=0, key="ann", value=value) for value in values]
+        assert b'{"user_id":"ann"}' in msgspec.json.encode({"records": told})
+
+
+@pytest.mark.parametrize("time_ms", [253_402_300_800_000, 1_700_000_000_000_000, 2**63 - 1, -(2**63)])
+def test_a_time_that_no_calendar_has_is_told_as_its_producer_wrote_it(
+    time_ms: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert moment(time_ms, "%Y-%m-%d") == f"{time_ms} ms"
+    screen(soft_wrap=True).print(tail.for_people("clicks", Record("clicks", 0, 7, time_ms, b"a", b"{}")))
+    assert capsys.readouterr().out == f"{time_ms} ms 0:7 a {{}}\n"
+
+
+def test_a_records_time_is_told_to_the_millisecond() -> None:
+    for ms in (0, 1, 57, 999):
+        told = tail.for_people("clicks", Record("clicks", 0, 7, 1_700_000_000_000 + ms, b"a", b"{}"))
+        assert str(told).startswith(f"22:13:20.{ms:03} 0:7 ")

@@ -169,14 +169,20 @@ def _judge(
 ) -> None:
     """Take out of ``taken`` what may not become state, in order; rows of those who withdraw are removed.
 
-    What a user did earlier in the same call is then left out as well: it would have been forgotten.
+    What a user did earlier in the same call is then left out as well: it would have been forgotten. The watermark
+    covers all of it and all that the row held, for nothing of it may come back: a device's clock may have dated the
+    refusal before it.
     """
     refused: dict[bytes, int] = {}
+    newest_ms: dict[bytes, int] = {}  # of what was admitted in this call
     times_ms = out.events["time_ms"].tolist()
     for place in np.flatnonzero(taken).tolist():
         user, time_ms = keys[place] or b"", times_ms[place]
         verdict = gate.judge(user, said.get(place), time_ms)
-        if verdict is Verdict.ADMITTED or (user not in store and not belongs_here(user)):
+        if verdict is Verdict.ADMITTED:
+            newest_ms[user] = max(time_ms, newest_ms.get(user, 0))
+            continue
+        if user not in store and not belongs_here(user):
             continue
         taken[place] = False
         if verdict is Verdict.ERASED:
@@ -184,7 +190,9 @@ def _judge(
             continue
         out.strangers.append((user, place))
         if verdict is Verdict.REFUSED:  # also of whom nothing is held: what they did before may come yet
-            gate.watermarks.raise_to(user, time_ms)
+            row = store.find(user)
+            held_ms = int(store.rows["time_ms"][row]) if row >= 0 else 0
+            gate.watermarks.raise_to(user, max(time_ms, held_ms, newest_ms.get(user, 0)))
             refused[user] = place
             if store.remove(user):
                 out.withdrawn.append(user)

@@ -97,6 +97,20 @@ def test_a_withdrawal_forgets_what_was_held_and_what_comes_late_does_not_bring_i
     assert int(bench.state.store.rows["clicks"][bench.state.store.find(b"a")]) == 1
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_refusal_dated_before_the_newest_event_holds_back_all_that_came_before_it(
+    bench: Bench, together: bool
+) -> None:
+    shown, refused = impression("a", time_ms=START_MS + 5), click("a", time_ms=START_MS + 4, consent=False)
+    taken = [record(impression("a", "ad-2", START_MS + 3), 0), record(shown, 1), record(refused, 0)]
+    for part in [taken] if together else [[each] for each in taken]:
+        bench.run(part)
+    assert bench.state.erased.of(b"a") == START_MS + 5
+    again = bench.run([record(shown, 2)])  # its producer sends it again
+    assert (again.counts["erased"], again.counts["placements"]) == (1, 0)
+    assert bench.kept() == bench.users() == set()
+
+
 def test_a_refusal_takes_with_it_what_its_own_batch_did_before_it(bench: Bench) -> None:
     done = [click("a"), click("b"), click("a", "ad-2"), click("a", time_ms=START_MS + 1, consent=False)]
     effects = bench.run(records(done))

@@ -121,7 +121,10 @@ class Latest:
         if held is not None and held.placement_id == placement.placement_id:
             self.counts.repeats += 1
             return
-        if held is not None and placement.time_ms < held.time_ms:  # of a worker that does not know yet that it is none
+        # Of a worker that does not know yet that it is none. Who refuses, though, has a placement of context alone
+        # instead of the one held, whatever their clock says.
+        forgets = held is not None and placement.context_only and not held.context_only
+        if held is not None and placement.time_ms < held.time_ms and not forgets:
             self.counts.older += 1
             return
         self.counts.placements += 1
@@ -147,8 +150,8 @@ class PlacementView:
     - ``isolation``: with ``read_committed`` nothing is seen of a transaction that is open or was aborted.
 
     A record that repeats the placement held (the same ``placement_id``), as a failover in ``at_least_once``
-    brings about, is skipped, and so is one whose event is older than that of the placement held. Malformed records, and
-    those whose key is not their user, are counted.
+    brings about, is skipped, and so is one whose event is older than that of the placement held, unless it is of
+    context alone and that one is not. Malformed records, and those whose key is not their user, are counted.
     When partitions are added, all are read from their beginning again. A topic that is deleted or made anew ends the
     view within seconds; where ``security`` is given, only when aiokafka has noticed that it is gone.
     """

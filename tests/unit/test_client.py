@@ -49,6 +49,18 @@ def test_an_older_placement_that_comes_later_is_counted_and_does_not_replace_a_n
     assert latest.get("u", NOW_MS) == older
 
 
+def test_a_placement_of_context_alone_takes_the_place_of_a_personal_one_of_a_later_event() -> None:
+    """Whoever refuses may have a clock that is behind; what was held is a person's who is no longer remembered."""
+    latest = Latest()
+    personal = placement("u", "p1")
+    bare = msgspec.structs.replace(placement("u", "p2"), time_ms=NOW_MS - 1_000, context_only=True)
+    take(latest, personal, bare)
+    assert latest.get("u", NOW_MS) == bare
+    take(latest, msgspec.structs.replace(bare, placement_id="p3", time_ms=NOW_MS - 2_000))
+    assert latest.get("u", NOW_MS) == bare
+    assert (latest.counts.placements, latest.counts.older) == (2, 1)
+
+
 def test_a_repeat_is_counted_and_not_called_back() -> None:
     called: list[str] = []
     latest = Latest(on_placement=lambda each: called.append(each.placement_id))

@@ -131,7 +131,11 @@ class Ledger:
         return bytes(self._days[cell].tobytes() + self._figures[cell].tobytes())
 
     def restore(self, name: tuple[str, str], kept: bytes) -> None:
-        """Set a cell to what `kept` gave. Raises `ValueError` for bytes of another layout."""
+        """Set a cell to what `kept` gave. Raises `ValueError` for bytes of another layout.
+
+        The bound is for new arms: one that is kept has been let in, in whatever order the cells come.
+        """
         numbers = np.frombuffer(kept, dtype="<i8")
-        cell = self._cell(name)
+        cell = self._cells.get(name)
+        cell = self._new(name) if cell is None else cell
         self._days[cell], self._figures[cell] = numbers[:2], numbers[2:].reshape(len(Period), len(FIGURES))

@@ -13,6 +13,7 @@ from scoring.budgets import Budgets
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
+from scoring.ledger import FIGURES
 from scoring.market import Fate
 from scoring.policies import Policy
 from streams.client import priced
@@ -149,6 +150,21 @@ def test_a_lane_that_moves_takes_its_ledger_along_and_charges_nothing_twice(mode
     assert moved.step.budgets is not None
     for name, each in before.items():  # the new owner knows before anything is told on the topic
         assert moved.step.budgets.spent_micros(name) == each.today.spent_micros
+
+
+def test_a_ledger_that_is_full_is_restored_whole_in_whatever_order_its_changelog_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scoring.ledger.CELLS_MAX", 3)
+    full = LaneLedger()
+    for name, charged in ((("x", "1"), 100), (("x", "2"), 200), (("x", "3"), 300), (("x", "4"), 400), (("y", ""), 7)):
+        figures = np.zeros((1, len(FIGURES)), dtype=np.int64)
+        figures[0, FIGURES.index("charged")] = charged
+        full.ledger.add(5, [name], figures)
+    assert full.ledger.names == [("x", "1"), ("x", "2"), ("x", "3"), ("x", ""), ("y", "")]  # "4" is not apart
+    parts = full.parts()
+    for order in (parts, dict(reversed(parts.items()))):
+        assert LaneLedger.restore(order).parts() == parts
 
 
 def test_what_was_learned_of_touches_moves_with_the_lane_where_the_rules_ask_for_it(model: AttentionModel) -> None:

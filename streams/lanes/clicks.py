@@ -59,6 +59,12 @@ Change = tuple[bytes, bytes | None]
 """Key and value; None is a tombstone."""
 
 
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What a row of any layout says of itself: its other fields may be others than a `LayerRow`'s."""
+
+    layout: str
+
+
 class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     """What stands under `KEY`. ``head`` and ``tail`` are the queue's; ``learners`` go by number of attention model.
 
@@ -118,6 +124,8 @@ class LaneClicks:
         self._next_chunk = 0
         self._untold: set[int] = set()
         self._told_ms = 0
+        self._strange: set[bytes] = set()
+        """Keys that a layer of another layout has left, until `commit` gives them their tombstones."""
 
     def apply(self, store: RowStore, events: Events, engine: Engine, rules: Rules) -> tuple[Applied, Observed]:
         """Apply ``events`` to ``store``, predict the impressions among them and learn the outcomes that they bring.
@@ -179,7 +187,8 @@ class LaneClicks:
         changes: list[Change] = [*_changed(_AD, layer.lifts), *_changed(_PERSON, layer.people), *self._new_chunks()]
         while self._chunks and self._chunks[0].settled <= layer.pending.head:
             changes.append((_chunk_key(self._chunks.popleft().number), None))
-        return [*changes, (KEY, self._row())]
+        left, self._strange = self._strange - {key for key, _ in changes}, set()
+        return [*((key, None) for key in sorted(left)), *changes, (KEY, self._row())]
 
     def _row(self) -> bytes:
         layer, pending = self.layer, self.layer.pending
@@ -230,6 +239,7 @@ class LaneClicks:
         The changelog may hold a record of a layer of another layout, which this one does not know.
         """
         keys = [person_key(user) for user in users]
+        self._strange.difference_update(keys)
         for key in keys:
             self.layer.people.forget(int.from_bytes(key[-8:], "big"))
         return [(key, None) for key in keys]
@@ -249,7 +259,12 @@ class LaneClicks:
     # --- all of it -------------------------------------------------------------------------------------------
 
     def parts(self) -> dict[bytes, bytes]:
-        """Everything, by key, as a snapshot has it: what `spread` gives is what compaction leaves in the changelog."""
+        """Everything, by key, as a snapshot has it: what `spread` gives is what compaction leaves in the changelog.
+
+        While a layer of another layout stands there, that is all: which keys it has, under a layout of no version.
+        """
+        if self._strange:
+            return {KEY: msgspec.msgpack.encode(_Kept(layout=""))} | dict.fromkeys(sorted(self._strange), b"")
         people = np.empty(len(self.layer.people), dtype=_RECORD)
         people["person"], people["record"] = self.layer.people.arrays()
         people = people[np.argsort(people["person"])]  # the same whatever order they came in
@@ -262,10 +277,12 @@ class LaneClicks:
         out = cls(learning)
         if KEY not in parts:
             return out
-        row = msgspec.msgpack.decode(parts[KEY], type=LayerRow)
-        if row.layout not in (LAYOUT, *former_clicks.LAYOUTS):
-            log.warning("the click layer begins anew: it was kept in another layout", layout=row.layout)
+        layout = msgspec.msgpack.decode(parts[KEY], type=_Kept).layout
+        if layout not in (LAYOUT, *former_clicks.LAYOUTS):
+            log.warning("the click layer begins anew: it was kept in another layout", layout=layout)
+            out._strange = {key for key in parts if key.startswith(KEY + b"/")}
             return out
+        row = msgspec.msgpack.decode(parts[KEY], type=LayerRow)
         layer = out.layer
         layer.live, layer.learners = row.live, {number: kept.learner() for number, kept in row.learners.items()}
         layer.clock_ms, layer.learned, layer.dropped = row.clock_ms, row.learned, row.dropped

@@ -114,6 +114,31 @@ def test_a_layer_kept_in_another_layout_begins_anew() -> None:
     assert state(LaneClicks.restore(LEARNING, {KEY: other})) == state(LaneClicks(LEARNING))
 
 
+@pytest.mark.parametrize("from_snapshot", [False, True])
+def test_what_another_layout_left_is_gone_once_the_layer_that_began_anew_is_kept(from_snapshot: bool) -> None:
+    """It may have other fields, and records and chunks of any size: none of it is read, then or later."""
+    events, users = stream(1, 120)
+    users[:60][users[:60] == 1] = id64(b"user-1")
+    clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
+    keep(kept, observe(clicks, events[:60], users[:60]))
+    assert person_key(b"user-1") in kept
+    kept = {key: value + b"\0" for key, value in kept.items()} | {
+        KEY: msgspec.msgpack.encode({"layout": "another", "head": "x"}),
+        KEY + b"/open/" + (7).to_bytes(8, "big"): b"no chunk",
+    }
+    begun = LaneClicks.restore(LEARNING, kept)
+    keep(kept, begun.forget([b"user-1"]))
+    if from_snapshot:
+        begun = LaneClicks.restore(LEARNING, begun.parts())
+        assert person_key(b"user-1") not in begun.parts()
+    new = LaneClicks(LEARNING)
+    for cut in (slice(60, 90), slice(90, 120)):
+        keep(kept, observe(begun, events[cut], users[cut]))
+        observe(new, events[cut], users[cut])
+        assert state(LaneClicks.restore(LEARNING, kept)) == state(begun) == state(new)
+        assert kept.keys() == spread(begun.parts()).keys() == spread(new.parts()).keys()
+
+
 def test_a_person_is_forgotten_by_a_changelog_and_by_a_snapshot_and_what_was_open_brings_nobody_back() -> None:
     user = b"user-1"
     events, users = stream(3, 200)

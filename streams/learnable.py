@@ -35,14 +35,19 @@ class Learnable:
         self._gate = Gate(self._requests.answers, Watermarks(most=sys.maxsize), presumed)
         self._erasures, self._erased = self.control.all(Erasure), RowStore(entries_max)
         self._latest_ms = latest_ms
+        self._refused_ms: dict[bytes, int] = {}
+        """When a user's last refusal on an event came, by its record: a lane forgets what had come by then."""
         self.invalid = 0
         """Events that the workers make dead letters."""
         self.refused = 0
         """Events of people who are not remembered, or whose events of then are not."""
 
     def hear(self, source: Source, records: Sequence[Record]) -> None:
-        """Note who says no on an event, and up to when an erasure reaches: it takes all that had come by then."""
+        """Note who says no on an event, and up to when an erasure reaches: both take all that had come by then."""
         decoded = self._judged(source, records)
+        for user, place in decoded.strangers:
+            if DECODERS[source](records[place].value or b"").consent is False:  # silence takes nothing back
+                self._refused_ms[user] = max(records[place].timestamp, self._refused_ms.get(user, 0))
         for place, time_ms in zip(decoded.places.tolist(), decoded.events["time_ms"].tolist(), strict=True):
             user = records[place].key or b""
             erasure = self._erasures.get(user.decode()) if self._erasures else None
@@ -65,8 +70,10 @@ class Learnable:
         """The events that may be learnt from; the others are counted."""
         decoded = self._judged(source, records)
         self.invalid += len(decoded.dead)
-        self.refused += len(decoded.strangers) + decoded.erased
-        return [DECODERS[source](records[place].value or b"") for place in decoded.places.tolist()]
+        judged = [records[place] for place in decoded.places.tolist()]
+        left = [each for each in judged if each.timestamp > self._refused_ms.get(each.key or b"", -1)]
+        self.refused += len(decoded.strangers) + decoded.erased + len(judged) - len(left)
+        return [DECODERS[source](each.value or b"") for each in left]
 
     def _judged(self, source: Source, records: Sequence[Record]) -> Decoded:
         return decode(

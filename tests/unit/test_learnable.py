@@ -43,6 +43,25 @@ def test_who_says_no_on_an_event_is_not_learnt_from_up_to_then_whichever_topic_i
         assert (learnable.refused, learnable.invalid) == (2, 0)
 
 
+def test_what_had_come_when_somebody_said_no_is_not_learnt_from_though_their_clocks_dated_it_later() -> None:
+    happened = [
+        record(impression("a", time_ms=START_MS + 5, event_id="ahead"), timestamp=START_MS + 5),
+        record(click("a", time_ms=START_MS + 4, event_id="no", consent=False), timestamp=START_MS + 6),
+        record(impression("a", time_ms=START_MS + 7, event_id="after"), timestamp=START_MS + 7),
+        record(impression("b", time_ms=START_MS + 5, event_id="other"), timestamp=START_MS + 5),
+    ]
+    for order in (happened, happened[::-1]):
+        found, learnable = learnt(order)
+        assert sorted(found) == ["after", "other"]
+        assert (learnable.refused, learnable.invalid) == (2, 0)
+
+
+def test_silence_where_people_opt_in_takes_back_nothing_that_had_come() -> None:
+    said = record(click("a", time_ms=START_MS + 5, event_id="yes", consent=True), timestamp=START_MS)
+    found, learnable = learnt([said, record(click("a", time_ms=START_MS + 6), timestamp=START_MS + 6)], presumed=False)
+    assert (found, learnable.refused) == (["yes"], 1)
+
+
 def test_who_refused_on_the_control_topic_is_not_learnt_from_at_all() -> None:
     found, learnable = learnt([click("a", consent=True), impression("b", event_id="b")], refusal("a", START_MS - 5))
     assert (found, learnable.refused) == (["b"], 1)

@@ -148,7 +148,10 @@ def _text(value: "int | memoryview") -> str:
 
 
 def _fields(content: memoryview) -> "Iterator[tuple[int, int | memoryview]]":
-    """Numbers and values of a protobuf message's fields: an int, or the bytes of a message or string."""
+    """Numbers and values of a protobuf message's fields: an int, or the bytes of a message or string.
+
+    Fields of fixed width are passed over: none that is read here is one, and protobuf knows no field by another type.
+    """
     at = 0
     while at < len(content):
         tag, at = _varint(content, at)
@@ -167,7 +170,8 @@ def _fields(content: memoryview) -> "Iterator[tuple[int, int | memoryview]]":
             raise GraphError(f"field {number} is of wire type {wire}")
         if size > len(content) - at:
             raise GraphError(f"field {number} has {size:,} bytes, {len(content) - at:,} are left")
-        yield number, content[at : at + size]
+        if wire == 2:
+            yield number, content[at : at + size]
         at += size
 
 

@@ -99,6 +99,12 @@ def _for_ever(graphs: Graphs) -> None:
     graphs[ATTENTION].graph.node.append(helper.make_node("Loop", ["", ""], ["unread"], body=body))
 
 
+def _chance_under_another_name(graphs: Graphs) -> None:
+    node = helper.make_node("RandomNormalLike", ["interest"], ["unread"])
+    node.MergeFromString(b"\x21Identity")  # op_type once more, as eight bytes of fixed width
+    graphs[ATTENTION].graph.node.append(node)
+
+
 def _forget_input(graphs: Graphs) -> None:
     inputs = graphs[ATTENTION].graph.input
     inputs.remove(next(each for each in inputs if each.name == "interest"))
@@ -172,6 +178,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "custom operator": (made(graphs=operator("Steal", domain="evil.example")), "uses evil.example:Steal"),
     "runtime's own operator": (made(graphs=operator("Gelu", domain="com.microsoft")), "uses com.microsoft:Gelu"),
     "chance": (made(graphs=operator("RandomNormalLike")), "uses RandomNormalLike"),
+    "chance under another name": (made(graphs=_chance_under_another_name), "uses RandomNormalLike"),
     "loop": (made(graphs=_for_ever), "uses Loop"),
     "function": (made(graphs=_function), "uses 1 functions of its own"),
     "old operator set": (made(graphs=_opset(OPSETS[0] - 1)), f"operator set {OPSETS[0] - 1}"),
@@ -238,6 +245,30 @@ def test_a_tag_that_protobuf_reads_in_another_way_is_no_graphs(tag: bytes) -> No
     harmless = helper.make_model(helper.make_graph([], "g", [], [])).SerializeToString()
     with pytest.raises(GraphError, match="tag"):
         read_graph(harmless + tag + bytes([len(loop)]) + loop)
+
+
+FIELDS = st.one_of(
+    st.builds(lambda at, value: bytes([at << 3, value]), st.integers(1, 8), st.integers(0, 127)),
+    st.builds(
+        lambda at, name: bytes([at << 3 | 1]) + name, st.integers(1, 8), st.sampled_from([b"Identity", b"LeakyRel"])
+    ),
+    st.builds(
+        lambda at, name: bytes([at << 3 | 2, len(name)]) + name,
+        st.sampled_from([1, 2, 3, 4, 6, 7, 8]),  # 5 is of messages: attributes
+        st.sampled_from([b"Loop", b"Add", b"", b"d"]),
+    ),
+    st.builds(lambda at, name: bytes([at << 3 | 5]) + name, st.integers(1, 8), st.sampled_from([b"Relu", b"Gemm"])),
+)
+"""Of every wire type, right or wrong where it stands: protobuf passes over those that are wrong."""
+
+
+@given(st.lists(FIELDS, max_size=6).map(b"".join), st.lists(FIELDS, max_size=6).map(b"".join))
+def test_an_operator_and_its_set_are_those_that_protobuf_reads_or_none(node: bytes, opset: bytes) -> None:
+    content = bytes([7 << 3 | 2, len(node) + 2, 1 << 3 | 2, len(node)]) + node + bytes([8 << 3 | 2, len(opset)]) + opset
+    with contextlib.suppress(GraphError):
+        found, proto = read_graph(content), onnx.ModelProto.FromString(content)
+        assert found.operators == {(each.domain, each.op_type) for each in proto.graph.node}
+        assert found.opsets == {each.domain: each.version for each in proto.opset_import}
 
 
 def test_a_graph_is_onnx_to_the_runtime_too_whatever_its_file_begins_with(tmp_path: Path) -> None:

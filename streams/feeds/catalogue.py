@@ -55,28 +55,22 @@ def read_ad(key: bytes | None, value: bytes) -> Ad:
 
 
 def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedAds | None = None) -> int:
-    """Apply ``records`` of the ads topic, of one key the last; the number of those that were refused.
+    """Apply ``records`` of the ads topic, of one key the last that is none of those refused; the number of these.
 
-    A refused ad leaves what the catalogue had; its owner sees it missing from placements and, where ``refused`` holds
-    it, among the dead letters. Nobody else is affected.
+    A refused ad leaves what the catalogue had, and what its key was told before it in ``records``; its owner sees it
+    missing from placements and, where ``refused`` holds it, among the dead letters. Nobody else is affected.
     """
     refused = RefusedAds() if refused is None else refused
-    last = {record.key: record for record in records}
-    decoded: dict[bytes | None, tuple[Record, Entry]] = {}
+    last: dict[bytes | None, tuple[Record, Entry] | None] = {}  # None: withdrawn
     failed: list[tuple[Record, Refusal]] = []
     for record in records:
         refused.read(record)
-        if record.value is None:
-            continue
         try:
-            entry = entry_of(read_ad(record.key, record.value))
+            last[record.key] = None if record.value is None else (record, entry_of(read_ad(record.key, record.value)))
         except UNREADABLE as error:
             failed.append((record, Refusal.of(error)))
-            continue
-        if last[record.key] is record:
-            decoded[record.key] = record, entry
-    catalogue.withdraw([(key or b"").decode(errors="replace") for key, record in last.items() if record.value is None])
-    failed += _upsert(catalogue, [decoded[key] for key in last if key in decoded])
+    catalogue.withdraw([(key or b"").decode(errors="replace") for key, taken in last.items() if taken is None])
+    failed += _upsert(catalogue, [taken for taken in last.values() if taken is not None])
     for record, reason in sorted(failed, key=lambda each: each[0].offset):
         refused.refuse(record, reason)
         log.warning("ad refused", partition=record.partition, offset=record.offset, error=reason.error)

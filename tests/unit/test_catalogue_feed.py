@@ -1,6 +1,8 @@
 """Records of the ads topic into the catalogue: one bad ad costs nobody else anything."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scoring.catalogue import Catalogue
 from streams.decode import Refusal
@@ -46,6 +48,35 @@ def test_what_is_no_ad_is_refused_and_the_others_are_taken() -> None:
     ]
     assert apply_ads(catalogue, records) == 2
     assert shown(catalogue) == {"a", "d"}
+
+
+def test_what_is_no_ad_leaves_what_its_key_was_told_before_in_the_same_read() -> None:
+    catalogue = Catalogue()
+    apply_ads(catalogue, [told(ad("withdrawn"))])
+    bad = [Record("ads", 0, 9, START_MS, key, b"{bad") for key in (b"withdrawn", b"new")]
+    assert apply_ads(catalogue, [Record("ads", 0, 1, START_MS, b"withdrawn", None), told(ad("new")), *bad]) == 2
+    assert shown(catalogue) == {"new"}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["ad", "tombstone", "bad"])), max_size=12),
+    st.sets(st.integers(1, 11)),
+)
+def test_reads_of_any_length_leave_the_same_catalogue(topic: list[tuple[str, str]], cuts: set[int]) -> None:
+    records = []
+    for offset, (name, kind) in enumerate(topic):
+        value = {"ad": encode_json(ad(name, bid_micros=1 + offset)), "tombstone": None, "bad": b"{bad"}[kind]
+        records.append(Record("ads", 0, offset, START_MS, name.encode(), value))
+    left = []
+    for ends in ([*sorted(cuts), len(records)], range(1, len(records) + 1)):
+        catalogue, at = Catalogue(), 0
+        for end in ends:
+            apply_ads(catalogue, records[at:end])
+            at = min(end, len(records))
+        slots = catalogue.eligible(START_MS)
+        bids = catalogue.bid_micros[slots].tolist()
+        left.append({catalogue.entries[slot].content.item_id: bid for slot, bid in zip(slots, bids, strict=True)})
+    assert left[0] == left[1]
 
 
 @pytest.mark.parametrize("name", ["ad_id", "campaign_id", "advertiser_id"])

@@ -180,6 +180,13 @@ def parse(text: str) -> Rules:
         told: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RulesError(f"not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise RulesError("not YAML: nested too deep; see what a file may say: salience rules example") from error
+    except (ValueError, ArithmeticError, LookupError, AttributeError) as error:  # of a 13th month, or !!bool x
+        why = f" ({error})" if isinstance(error, ValueError) else ""
+        raise RulesError(
+            f"not YAML: a value is none of the type that it seems to be{why}; put names in quotes"
+        ) from error
     try:
         return Rules.model_validate({} if told is None else told)
     except ValidationError as error:

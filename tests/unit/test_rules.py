@@ -96,6 +96,33 @@ def test_what_is_no_rules_file_is_an_error(text: str) -> None:
         parse(text)
 
 
+NEARLY = {
+    "date": ("2024-13-45", " (month must be in 1..12)"),
+    "zone": ("2001-01-01 00:00:00 +99:99", " (offset must be "),
+    "hexadecimal": ("0x_", " (invalid literal for int"),
+    "long": ("1" * 5_000, " (Exceeds the limit "),
+    "sixties": ("1:" * 500 + "1.0", "; put names in quotes"),
+    "said boolean": ("!!bool x", "; put names in quotes"),
+    "said number": ('!!int ""', "; put names in quotes"),
+    "said time": ("!!timestamp x", "; put names in quotes"),
+}
+
+
+@pytest.mark.parametrize("kind", NEARLY)
+def test_a_value_that_is_none_of_the_type_it_seems_to_be_is_an_error_that_says_what_helps(kind: str) -> None:
+    value, why = NEARLY[kind]
+    with pytest.raises(RulesError) as told:
+        parse(f"pinned: {{ad-1: {value}}}")
+    assert f"not YAML: a value is none of the type that it seems to be{why}" in str(told.value)
+    assert str(told.value).endswith("; put names in quotes")
+
+
+@pytest.mark.parametrize("text", ["[" * 3_000, "{a: " * 3_000, "- " * 3_000])
+def test_rules_that_are_nested_too_deep_are_an_error(text: str) -> None:
+    with pytest.raises(RulesError, match="nested too deep"):
+        parse(text)
+
+
 def test_the_command_tells_whether_a_file_can_be_followed(tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_text(EXAMPLE)

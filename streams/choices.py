@@ -7,6 +7,7 @@ Carterette 2020, "Counterfactual evaluation of slate recommendations").
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -29,10 +30,11 @@ DECISIONS_MAX = 1_000_000
 
 
 class _Answer(msgspec.Struct):
-    """What a click says of a placement."""
+    """What a click says of a placement. Without ``impression_time_ms`` it is the person's own idea (`Click`)."""
 
     placement_id: str | None = None
     ad_id: str = ""
+    impression_time_ms: int | None = None
     kind: str = "click"
 
 
@@ -84,23 +86,26 @@ class Choices:
     _people: dict[str, int] = field(default_factory=dict)
 
     def decided(self, values: Iterable[bytes | None]) -> None:
-        """Take records of the decisions topic."""
+        """Take records of the decisions topic; what is malformed says nothing here."""
         for value in values:
             if value is not None and len(self.placed) < DECISIONS_MAX:
-                decision = msgspec.json.decode(value, type=Decision)
-                if decision.arm == CONTROL_ARM:
-                    self.control += 1
-                elif decision.chosen:  # the rules may have left nobody
-                    self.placed[decision.placement_id] = self._placed(decision)
+                with suppress(*UNREADABLE):
+                    self._decided(msgspec.json.decode(value, type=Decision))
+
+    def _decided(self, decision: Decision) -> None:
+        if decision.arm == CONTROL_ARM:
+            self.control += 1
+        elif decision.chosen:  # the rules may have left nobody
+            self.placed[decision.placement_id] = self._placed(decision)
 
     def clicked(self, values: Iterable[bytes | None]) -> None:
-        """Take records of the clicks topic; what answers no placement, or is malformed, says nothing here."""
+        """Take records of the clicks topic; what answers no impression, or is malformed, says nothing here."""
         for value in values:
             try:
                 answer = msgspec.json.decode(value or b"{}", type=_Answer)
             except UNREADABLE:
                 continue
-            if answer.placement_id and answer.kind == "click":
+            if answer.placement_id and answer.impression_time_ms is not None and answer.kind == "click":
                 self.clicks.add((answer.placement_id, answer.ad_id))
 
     def _placed(self, decision: Decision) -> _Placed:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from scoring.offpolicy import Logged, evaluate
@@ -18,7 +19,7 @@ from streams.cli import app
 from streams.cli.ope import told_of
 from streams.logs import LogError
 from streams.logs.hillstrom import ARMS, values
-from streams.wire import Decision, Placement, Slot, encode_json
+from streams.wire import Click, Decision, Placement, Slot, encode_json
 
 PCTR = np.array([0.30, 0.10, 0.20, 0.05], dtype=np.float32)
 BIDS = np.full(4, 1_000_000)
@@ -43,6 +44,11 @@ def _decision(seed: int, temperature: float, arm: str = ENGINE_ARM, user: str = 
     ), ads  # fmt: skip
 
 
+def _click(placement_id: str, ad_id: str) -> bytes:
+    click = Click(event_id="e", user_id="u", ad_id=ad_id, time_ms=2, impression_time_ms=1, placement_id=placement_id)
+    return encode_json(click)
+
+
 def test_the_clicks_of_a_uniform_policy_are_estimated_slot_by_slot_from_the_topics_records():
     choices, draw = Choices(temperature_of("uniform"), slots=2), np.random.default_rng(3)
     for seed in range(1, 4_001):
@@ -50,7 +56,7 @@ def test_the_clicks_of_a_uniform_policy_are_estimated_slot_by_slot_from_the_topi
         choices.decided([encode_json(decision), None])
         for ad in ads:
             if draw.random() < PCTR[int(ad.removeprefix("ad-"))]:
-                choices.clicked([json.dumps({"placement_id": decision.placement_id, "ad_id": ad}).encode()])
+                choices.clicked([_click(decision.placement_id, ad)])
     for logged in choices.logged():
         terms = logged.weight * logged.reward
         error = terms.std() / np.sqrt(len(terms))
@@ -97,8 +103,24 @@ def test_slots_of_which_no_model_tells_have_no_estimates_by_one():
 
 def test_malformed_clicks_and_other_outcomes_say_nothing():
     choices = Choices(1.0)
-    choices.clicked([b"{", None, b'{"kind": "view", "placement_id": "p", "ad_id": "a"}', b'{"ad_id": "a"}'])
+    view = b'{"kind": "view", "placement_id": "p", "ad_id": "a", "impression_time_ms": 1}'
+    choices.clicked([b"{", None, view, b'{"ad_id": "a", "impression_time_ms": 1}'])
     assert not choices.clicks
+
+
+def test_a_click_that_answers_no_impression_is_no_outcome_of_what_was_shown():
+    choices = Choices(1.0)
+    own_idea = Click(event_id="e", user_id="u", ad_id="a", time_ms=2, placement_id="p")
+    choices.clicked([encode_json(own_idea), _click("p", "b")])
+    assert choices.clicks == {("p", "b")}
+
+
+@pytest.mark.parametrize("bad", [b"{bad", b"{}", b"[" * 3_000, b"\xff"])
+def test_a_malformed_decision_says_nothing_and_the_others_are_taken(bad):
+    choices = Choices(1.0)
+    good = encode_json(_decision(1, 1.0)[0])
+    choices.decided([bad, encode_json(replace(_decision(2, 1.0)[0], placement=bad)), good])
+    assert list(choices.placed) == ["p-1"]
 
 
 @pytest.mark.parametrize("policy", ["best", "temperature=", "temperature=-1", "temperature=x"])

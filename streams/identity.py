@@ -46,6 +46,11 @@ class TopicIdentity:
         return self.found[topics.CONTROL].id
 
     @property
+    def ads(self) -> str:
+        """Its id."""
+        return self.found[topics.ADS].id
+
+    @property
     def lanes(self) -> int:
         """How many there are."""
         return self.found[topics.CLICKS].partitions

@@ -107,6 +107,7 @@ class LaneState:
     """What it has told of models; told anew by every owner."""
     ads_next: int = 0
     """Of lane 0: the offset on the ads topic up to which letters were made of those refused."""
+    ads_id: str = ""
 
 
 def _untimed(_stage: str) -> None:
@@ -391,4 +392,5 @@ def _advance(state: LaneState, taken: Slice, counts: Counter[str], flood_score: 
         ads_next=state.ads_next,
         control_id=state.control_id,
         control_next=state.control_next,
+        ads_id=state.ads_id,
     )

@@ -372,9 +372,8 @@ class LaneRow(Struct, frozen=True, kw_only=True):
     namesake made anew, ``lanes`` from itself with more partitions. ``totals`` count what became of every record
     since the lane's first (`streams.conservation`): in = applied + duplicate + replayed + late + filtered + dead +
     rerouted + without_consent + erased, always; ``unaccounted`` is the difference. ``flood_score``: see
-    `scoring.anomaly`. ``ads_next``: of lane 0, the offset on ``ads`` up to which refused ads have letters.
-    ``control_next``: requests of people on the control topic (``control_id``) before this offset were settled before
-    the slice's first record.
+    `scoring.anomaly`. ``ads_next``: of lane 0, the offset on ``ads`` (``ads_id``) up to which refused ads have letters.
+    ``control_next``: people's requests on ``control`` (``control_id``) before it were settled before the slice's first.
     """
 
     version: int
@@ -391,6 +390,7 @@ class LaneRow(Struct, frozen=True, kw_only=True):
     ads_next: int = 0
     control_id: str = ""
     control_next: int = 0
+    ads_id: str = ""
 
 
 RESERVED = b"\x00"

@@ -64,7 +64,6 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedA
     last: dict[bytes | None, tuple[Record, Entry] | None] = {}  # None: withdrawn
     failed: list[tuple[Record, Refusal]] = []
     for record in records:
-        refused.read(record)
         try:
             last[record.key] = None if record.value is None else (record, entry_of(read_ad(record.key, record.value)))
         except UNREADABLE as error:

@@ -1,7 +1,8 @@
 """Ads that the catalogue refused, until the owner of lane 0 has made letters of them.
 
 Every worker reads every ad, and one letter is wanted: lane 0 has one owner, whose lane row tells how far letters were
-made, in the transaction that holds them. A worker that comes to own the lane has read the same ads, and goes on there.
+made, in the transaction that holds them. A worker that comes to own the lane reads the same ads, and goes on there,
+be it only once it has read as far.
 """
 
 from collections import deque
@@ -25,17 +26,10 @@ class RefusedAds:
     def __init__(self) -> None:
         self._held: deque[Refused] = deque()
         self._bytes = 0
-        self.next_offset = 0
-        """After the last ad that was read, refused or not."""
-
-    def read(self, record: Record) -> None:
-        """An ad was read."""
-        if record.partition == 0:  # the topic has one partition
-            self.next_offset = max(self.next_offset, record.offset + 1)
 
     def refuse(self, record: Record, reason: Refusal) -> None:
         """An ad was read and refused, after those before it on the topic."""
-        if record.partition != 0:
+        if record.partition != 0:  # the topic has one partition
             return
         self._held.append((record, "catalogue", *reason))
         self._bytes += _size(record)
@@ -46,17 +40,12 @@ class RefusedAds:
     def beyond(self, offset: int) -> bool:
         """Whether letters are to be made from ``offset`` on."""
         held = self._held
-        return bool(held) and held[-1][0].offset >= self._since(offset)
+        return bool(held) and held[-1][0].offset >= offset
 
     def take(self, offset: int) -> tuple[list[Refused], int]:
         """The next `PER_SLICE` refused from ``offset`` on, and the offset after them."""
-        offset = self._since(offset)
         found = [refused for refused in self._held if refused[0].offset >= offset][:PER_SLICE]
         return found, found[-1][0].offset + 1 if found else offset
-
-    def _since(self, offset: int) -> int:
-        """``offset``, or 0 where the topic was made anew and does not reach it."""
-        return offset if offset <= self.next_offset else 0
 
 
 def _size(record: Record) -> int:

@@ -206,7 +206,7 @@ class Lane:
             state.traffic = Traffic(budgets.traffic(self.number))
         most = settings.rows_per_lane_max
         state.erased, state.guests = Watermarks.restore(recovered.parts, most), Guests.restore(recovered.parts, most)
-        state.control_id = identity.control
+        state.control_id, state.ads_id = identity.control, identity.ads
         row = recovered.lane_row
         if row is None:
             first = begin if settings.first_start == "earliest" else end
@@ -218,7 +218,8 @@ class Lane:
         state.watermarks_ms = row.watermarks_ms
         state.stream_ms = row.stream_ms
         state.totals.update(row.totals)
-        state.ads_next = row.ads_next
+        # Of ads made anew letters begin anew. A row of a former version does not say of which topic its offset is.
+        state.ads_next = row.ads_next if row.ads_id in (identity.ads, "") else 0
         # Of a topic made anew everything is settled again: who came back since then is forgotten once more.
         state.control_next = row.control_next if row.control_id == identity.control else 0
         return state

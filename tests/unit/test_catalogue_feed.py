@@ -151,12 +151,14 @@ def test_a_bad_ad_that_another_record_of_its_key_follows_is_told_too() -> None:
     assert refused.beyond(3)
 
 
-def test_letters_begin_anew_where_the_topic_does_not_reach_what_was_written_of_it() -> None:
+@pytest.mark.parametrize("read", [0, 1, 60])
+def test_who_has_not_read_as_far_as_letters_were_made_makes_none_again(read: int) -> None:
     refused = RefusedAds()
-    apply_ads(Catalogue(), [Record("ads", 0, 0, START_MS, b"a", b"{")], refused)
+    bad = [Record("ads", 0, offset, START_MS, b"a", b"{") for offset in range(read)]
+    apply_ads(Catalogue(), bad, refused)
 
-    assert refused.beyond(1_000)
-    assert refused.take(1_000)[1] == 1
+    assert not refused.beyond(100)
+    assert refused.take(100) == ([], 100)
 
 
 def test_refused_ads_are_bounded_in_number_and_bytes_and_the_newest_stay() -> None:

@@ -233,9 +233,9 @@ def test_an_outcome_of_an_ad_that_the_catalogue_has_lost_names_no_other_and_is_c
 def test_refused_ads_are_letters_of_lane_0_once_and_no_records_of_its_own() -> None:
     refused = RefusedAds()
     refused.refuse(Record("ads", 0, 6, START_MS, b"ad-1", b"{"), Refusal("ValueError", "no"))
-    refused.next_offset = 7
     step = step_of(refused=refused)
     state = new_state(lane=0)
+    state.ads_id = "ads-1"
 
     first, second = run(step, state, []), run(step, state, records([click("a")]))
 
@@ -243,5 +243,6 @@ def test_refused_ads_are_letters_of_lane_0_once_and_no_records_of_its_own() -> N
     assert (told.key, told.value, dict(told.headers)["salience.stage"]) == (b"ad-1", b"{", b"catalogue")
     assert (first.counts["refused_ads"], first.counts["events_in"], first.counts["dead"]) == (1, 0, 0)
     assert (first.lane_row.ads_next, second.lane_row.ads_next) == (7, 7)
+    assert second.lane_row.ads_id == "ads-1"
     assert second.messages["dead-letters"] == []
     assert run(step, new_state(lane=1), []).messages["dead-letters"] == []

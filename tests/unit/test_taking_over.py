@@ -8,15 +8,31 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError
+from msgspec.structs import replace
 
 from scoring.events import Source
 from streams import topic_admin
 from streams.lanes.lane import Lane, LaneLostError
 from streams.lanes.recovery import Recovered
+from streams.wire import LaneRow
 from tests.builders import impression, known_topics, record
-from tests.unit.lanes import Group, Outbox, shared_of
+from tests.unit.lanes import IDENTITY, Group, Outbox, shared_of
 
 ENDS = {"ad-impressions": 110, "clicks": 120}
+ROW = LaneRow(
+    version=1,
+    from_offsets=(10, 20),
+    next_offsets=(50, 60),
+    records=0,
+    order=b"",
+    watermarks_ms=(0, 0),
+    stream_ms=0,
+    topic_ids=IDENTITY.inputs,
+    lanes=4,
+    totals={},
+    ads_next=100,
+    ads_id="ads-1",
+)
 TAKING = ["member", "start", "begin", "abort", "member", "recover"]
 
 
@@ -96,3 +112,19 @@ def test_what_was_queued_before_a_lane_goes_to_its_offsets_is_dropped(did: list[
     lane.queues.put(Source.IMPRESSION, [record(impression())])
     asyncio.run(lane.take_over())
     assert len(lane.queues) == 0
+
+
+@pytest.mark.parametrize(
+    ("ads_id", "begin"), [("ads-1", 100), ("ads-0", 0), ("", 100)], ids=["same", "made anew", "of a former version"]
+)
+def test_letters_of_refused_ads_go_on_where_they_ended_and_begin_anew_with_the_topic(
+    ads_id: str, begin: int, did: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def recover(_settings: object, _changelog: object, base: Recovered) -> Recovered:
+        base.lane_row = replace(ROW, ads_id=ads_id)
+        return base
+
+    monkeypatch.setattr("streams.lanes.lane.recover", recover)
+    lane = lane_of(tmp_path, Member(did))
+    asyncio.run(lane.take_over())
+    assert (lane.state.ads_next, lane.state.ads_id) == (begin, "ads-1")

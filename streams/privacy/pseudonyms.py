@@ -53,17 +53,24 @@ class Pseudonyms:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Keys from a file, the newest first: a line each, ``name hexadecimal-key``. Raises `PseudonymError`."""
-        keys = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            name, _, key = line.strip().partition(" ")
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:  # which would tell a byte of it
+            raise PseudonymError(f"{path}: the file is not UTF-8") from None
+        keys: dict[str, bytes] = {}
+        for number, line in enumerate(lines, start=1):
+            name, _, told = line.strip().partition(" ")
             if not name or name.startswith("#"):
                 continue
             try:
-                keys[name] = bytes.fromhex(key)
+                key = bytes.fromhex(told)
             except ValueError:
                 raise PseudonymError(f"{path}:{number}: the key is not hexadecimal") from None
-            if why := _refusal(name, keys[name]):
+            if why := _refusal(name, key):
                 raise PseudonymError(f"{path}:{number}: {why}")
+            if name in keys:  # one of the two keys would be lost, and whatever was written under it never found
+                raise PseudonymError(f"{path}:{number}: the name {name} stands twice; expected another for each key")
+            keys[name] = key
         return cls(keys)
 
     def of(self, person: str) -> str:

@@ -58,6 +58,31 @@ def test_a_key_that_would_not_do_is_refused_by_its_line_alone(tmp_path: Path, li
     assert OLD.hex()[:16] not in str(refused.value)
 
 
+def test_a_name_that_stands_twice_is_refused_since_one_of_its_keys_would_be_lost(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"a {NEW.hex()}\nb {bytes(range(64, 96)).hex()}\na {OLD.hex()}\n")
+    with pytest.raises(PseudonymError, match=":3: the name a stands twice") as refused:
+        Pseudonyms.read(path)
+    assert NEW.hex()[:16] not in str(refused.value)
+    assert OLD.hex()[:16] not in str(refused.value)
+
+
+@pytest.mark.parametrize("line", [OLD.hex()[:16], OLD.hex(), f"{OLD.hex()} {NEW.hex()}"])
+def test_a_key_that_stands_twice_where_a_name_should_is_not_told(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"{line}\n{line}\n")
+    with pytest.raises(PseudonymError, match=":1: ") as refused:
+        Pseudonyms.read(path)
+    assert OLD.hex()[:16] not in str(refused.value)
+
+
+def test_a_file_of_keys_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(b"a \xff" + OLD)
+    with pytest.raises(PseudonymError, match="keys: the file is not UTF-8"):
+        Pseudonyms.read(path)
+
+
 def test_keys_given_in_code_are_refused_by_their_place() -> None:
     with pytest.raises(PseudonymError, match="key 2: the key after the name has 1 bytes"):
         Pseudonyms({"b": NEW, "a": b"k"})

@@ -51,6 +51,11 @@ class Settled:
         self._early[lane] = known[early]
         return np.delete(known, early)
 
+    def begin_anew(self, lane: int) -> None:
+        """Nothing was heard of ``lane`` yet, as it were: what was left out had clicks, whose non-clicks still come."""
+        for held in (self._early, self._since_ms, self._clock_ms):
+            held.pop(lane, None)
+
 
 class Quality:
     """The last `KEPT` outcomes of a worker's lanes."""

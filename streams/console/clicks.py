@@ -153,6 +153,10 @@ class Clicks:
         while len(self._models) > MODELS_MAX:
             del self._models[min(self._models, key=lambda name: self._models[name].newest_ms)]
 
+    def jumped(self, lane: int) -> None:
+        """Outcomes of ``lane`` were left out."""
+        self._settled.begin_anew(lane)
+
     def drifted(self, drift: Drift) -> None:
         """A lane says that its click layer no longer fits the world."""
         self.drifts.appendleft(drift)

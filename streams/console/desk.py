@@ -94,8 +94,8 @@ class Desk:
             Tail(prefix + topics.EXPERIMENT_REPORTS, self._take_reports),
             Tail(prefix + topics.CAMPAIGN_METRICS, self._campaigns.take),
             Tail(prefix + topics.TONES, self._take_tones),
-            Tail(prefix + topics.PLACEMENTS, self._take_placements, newest=self._people_read),
-            Tail(prefix + topics.OUTCOMES, self._take_outcomes, newest=OUTCOMES_READ),
+            Tail(prefix + topics.PLACEMENTS, self._take_placements, self._people_read, jumped=self.people.leave),
+            Tail(prefix + topics.OUTCOMES, self._take_outcomes, OUTCOMES_READ, jumped=self._clicks.jumped),
             Tail(prefix + topics.DEAD_LETTERS, self._take_letters, newest=LETTERS_READ),
         ]
 

@@ -42,6 +42,11 @@ class People:
         """A tombstone: the person was forgotten, and is here too."""
         self._held.pop(user, None)
 
+    def leave(self, lane: int) -> None:
+        """Nobody of a lane is known any more: of what was jumped over, some may have been tombstones."""
+        for user in [user for user, found in self._held.items() if found.lane == lane]:
+            del self._held[user]
+
     def find(self, user: str) -> Found | None:
         """The person's newest placement."""
         return self._held.get(user)

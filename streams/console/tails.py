@@ -35,11 +35,13 @@ class Tail:
     """``take`` is given the records of ``topic`` (its full name), in order, on the compute thread.
 
     ``newest``: records of each partition to begin with; None: all of them, read before any other topic.
+    ``jumped`` is told, there too, of which partition records were left out: what it knows of it may be the past.
     """
 
     topic: str
     take: Callable[[Sequence[Record]], None]
     newest: int | None = None
+    jumped: Callable[[int], None] | None = None
 
 
 class Tails:
@@ -124,10 +126,12 @@ class Tails:
     async def _keep_up(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
         """Jump to the newest records of partitions that are too far behind; those read whole are never skipped."""
         for tp in partitions:
-            newest = self._tails[tp.topic].newest
+            newest, jumped = self._tails[tp.topic].newest, self._tails[tp.topic].jumped
             if newest is None:
                 continue
             at, end = await consumer.position(tp), consumer.highwater(tp) or 0
             if end - at > max(BEHIND_MAX, newest):
                 consumer.seek(tp, end - newest)
                 self.skipped += end - newest - at
+                if jumped is not None:
+                    await self._compute.run(jumped, tp.partition)

@@ -1,15 +1,20 @@
 """What the console keeps of topics, and what it tells of them."""
 
+import asyncio
+import threading
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from aiokafka import TopicPartition
 
 from scoring.catalogue import Catalogue
 from scoring.confidence import wilson
 from scoring.market import Fate
 from scoring.pacing import DAY_MS, FINISH
+from streams.compute import Compute
 from streams.console.campaigns import Campaigns
 from streams.console.clicks import MODELS_MAX, POINTS, Clicks
 from streams.console.desk import Desk
@@ -17,6 +22,7 @@ from streams.console.flow import LATENCIES_KEPT, Flow, Placed
 from streams.console.lanes import History, lane_states, shown
 from streams.console.people import Found, People
 from streams.console.refused import KINDS_MAX, Refused
+from streams.console.tails import BEHIND_MAX, Tail, Tails
 from streams.console.tastes import Vocabulary
 from streams.console.trials import Trials
 from streams.console.why import Judged
@@ -92,6 +98,76 @@ def test_a_tombstone_between_two_placements_of_one_read_forgets_the_first_alone(
     value = msgspec.json.encode(placed("a"))
     tail.take([Record("placements", 0, 0, START_MS, b"a", value), Record("placements", 0, 1, START_MS, b"a", None)])
     assert desk.people.find("a") is None
+
+
+class Behind:
+    """A consumer that stands at the begin of every partition, and knows their ends."""
+
+    def __init__(self, ends: Mapping[int, int]) -> None:
+        self.ends, self.sought = ends, dict[TopicPartition, int]()
+
+    async def position(self, _partition: TopicPartition) -> int:
+        return 0
+
+    def highwater(self, partition: TopicPartition) -> int:
+        return self.ends[partition.partition]
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.sought[partition] = offset
+
+
+def jump(*tails: Tail) -> dict[TopicPartition, int]:
+    """Let the reader of ``tails`` find that it is too far behind in partition 0, and not in 1; where it went to."""
+    consumer: Any = Behind({0: 2 * BEHIND_MAX, 1: BEHIND_MAX})
+
+    async def scenario() -> None:
+        compute = Compute()
+        partitions = [TopicPartition(tail.topic, number) for tail in tails for number in (0, 1)]
+        await Tails("127.0.0.1:1", tails, compute)._keep_up(consumer, partitions)
+        compute.stop()
+
+    asyncio.run(scenario())
+    return dict(consumer.sought)
+
+
+def test_whoever_takes_a_topic_is_told_on_the_compute_thread_which_partition_was_jumped_in() -> None:
+    told: list[tuple[int, bool]] = []
+
+    def jumped(partition: int) -> None:
+        told.append((partition, threading.current_thread() is threading.main_thread()))
+
+    sought = jump(Tail("a", lambda _: None, 10, jumped), Tail("whole", lambda _: None), Tail("b", lambda _: None, 10))
+    assert told == [(0, False)]
+    assert sought == {TopicPartition(topic, 0): 2 * BEHIND_MAX - 10 for topic in ("a", "b")}
+
+
+def test_people_of_a_lane_whose_tombstones_were_jumped_over_are_known_no_more() -> None:
+    desk = Desk(Settings(), 2)
+    (tail,) = [tail for tail in desk.tails() if tail.topic == "placements"]
+    for lane, user in enumerate("ab"):
+        tail.take([Record("placements", lane, 0, START_MS, user.encode(), msgspec.json.encode(placed(user)))])
+    jump(tail)
+    assert desk.people.recent() == ["b"]
+
+
+def test_after_a_jump_no_outcome_is_counted_whose_clicks_may_have_been_jumped_over() -> None:
+    desk = Desk(Settings(), 2)
+    (tail,) = [tail for tail in desk.tails() if tail.topic == "outcomes"]
+
+    def known(lane: int, shown_ms: int, known_ms: int, *, clicked: bool = False) -> None:
+        then_ms = START_MS + shown_ms
+        told = outcome(clicked=clicked, shown_ms=then_ms, known_ms=START_MS + known_ms, ends_ms=then_ms + 100)
+        tail.take([Record("outcomes", lane, 0, START_MS, b"", encode_json(told))])
+
+    for lane in (0, 1):
+        known(lane, 0, 0)
+        known(lane, 10, 20, clicked=True)  # waits for its window's end
+    jump(tail)
+    for lane in (0, 1):
+        known(lane, 950, 1_050)  # its clicks may have come at 960
+        known(lane, 1_050, 1_150)
+    (arm,) = desk._clicks.arms()
+    assert (arm.impressions, arm.clicks) == (2 + 4, 1)
 
 
 def test_an_arms_interval_is_wilsons_and_its_story_is_whole_and_bounded() -> None:

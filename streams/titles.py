@@ -2,7 +2,7 @@
 
 The encoder takes 6 ms a title: the feed of ads has it encode on a thread of its own (`learn`) before the catalogue,
 on the thread that also scores people, takes the ads and finds the vectors here. Rows are appended under a lock; one
-that was cut off or damaged is encoded again.
+that was cut off or damaged is encoded again, and so is one that found no room.
 """
 
 import fcntl
@@ -14,10 +14,13 @@ from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 import xxhash
 
 from scoring.ids import EMPTY, id64s
 from scoring.text import TEXT_DIM, TEXT_ENCODER, TextOf, Vectors
+
+log = structlog.get_logger()
 
 TITLES_MAX = 1_000_000
 """Rows of the file, 2 GB, as many as a catalogue has ads; one that would get longer is begun anew."""
@@ -29,13 +32,15 @@ _ROWS_PER_READ = 4_096
 class Titles:
     """Vectors of titles by `scoring.text.TextOf`; what it does not have it encodes and keeps. For any threads.
 
-    ``encode``: one title's vector must not depend on the others'. Raises `OSError` where ``folder`` cannot be written.
+    ``encode``: one title's vector must not depend on the others'. Raises `OSError` where ``folder`` cannot be written
+    at first; on a disk that is full later, titles are encoded again each time.
     """
 
     def __init__(self, folder: Path, encode: TextOf, most: int = TITLES_MAX) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._encode, self._most = encode, most
         self._lock = Lock()
+        self._warned = False
         self._file = os.open(folder / f"{TEXT_ENCODER}.vectors", os.O_RDWR | os.O_CREAT, 0o600)
         with self._alone():
             if os.fstat(self._file).st_size > most * _ROW.itemsize:
@@ -81,11 +86,26 @@ class Titles:
             if max(end // _ROW.itemsize, len(self._places)) + len(rows) > self._most:
                 os.ftruncate(self._file, end := 0)  # others find their rows gone, and go on
                 self._places.clear()
-            os.pwrite(self._file, rows.tobytes(), end)
-            self._places |= {number: end + at * _ROW.itemsize for at, number in enumerate(rows["title"].tolist())}
+            kept = rows["title"][: self._append(rows.tobytes(), end) // _ROW.itemsize].tolist()
+            self._places |= {number: end + at * _ROW.itemsize for at, number in enumerate(kept)}
         place = {title: at for at, title in enumerate(told)}
         vectors: Vectors = rows["vector"][[place[title] for title in titles]]
         return vectors
+
+    def _append(self, content: bytes, end: int) -> int:
+        """How many bytes have found room: the file saves time, and a worker that ended for want of it would cost more.
+
+        Told once: whoever has no room for a title has none for the next ones.
+        """
+        written, error = 0, "only a part was written"
+        try:
+            written = os.pwrite(self._file, content, end)
+        except OSError as raised:
+            error = str(raised)
+        if written < len(content) and not self._warned:
+            self._warned = True
+            log.warning("vectors of titles not kept; they are encoded again whenever they are needed", error=error)
+        return written
 
     def _read(self, number: int) -> npt.NDArray[np.float32] | None:
         """The kept vector of a title; None where there is none, or it is damaged."""

@@ -1,12 +1,15 @@
 """Vectors of titles: each encoded once, kept for the next worker, and given to models that ask for them."""
 
 import asyncio
+import resource
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from scoring.attention import ModelError, load
 from scoring.catalogue import Catalogue
@@ -128,6 +131,43 @@ def test_a_file_that_is_full_is_begun_anew_while_it_is_open(opened: Open, tmp_pa
     encoder.asked.clear()
     assert (one(["title 19", "title 0"]) == Counting()(["title 19", "title 0"])).all()
     assert encoder.asked == ["title 0"]
+
+
+@contextmanager
+def room_for(rows: float) -> Iterator[None]:
+    """No file of this process gets longer; Python ignores the signal, so that writing beyond is an `OSError`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(rows * _ROW.itemsize), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_titles_that_find_no_room_are_encoded_all_the_same_and_that_is_told_once(opened: Open) -> None:
+    titles, encoder = opened()
+    with capture_logs() as said, room_for(0):
+        titles.learn(["a"])
+        assert (titles(["a", "b"]) == Counting()(["a", "b"])).all()
+    assert [one["log_level"] for one in said] == ["warning"]
+    assert len(titles) == 0
+    titles.learn(["a", "b"])
+    encoder.asked.clear()
+    assert (titles(["a", "b"]) == Counting()(["a", "b"])).all()
+    assert encoder.asked == []
+
+
+def test_of_titles_that_were_written_in_part_whole_rows_alone_are_kept(opened: Open, tmp_path: Path) -> None:
+    titles, encoder = opened()
+    with capture_logs(), room_for(1.5):
+        assert (titles(["a", "b", "c"]) == Counting()(["a", "b", "c"])).all()
+        assert file_of(tmp_path).stat().st_size == int(1.5 * _ROW.itemsize)
+        assert len(titles) == 1
+    assert (titles(["b"]) == Counting()(["b"])).all()
+    encoder.asked.clear()
+    assert (titles(["a", "b", "c"]) == Counting()(["a", "b", "c"])).all()
+    assert encoder.asked == ["c"]
+    assert len(opened()[0]) == 3
 
 
 def test_a_model_that_asks_for_text_is_given_titles_and_others_are_not(opened: Open, tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ class Flow:
 
     def tick(self, now_ms: int, *, caught_up: bool = True) -> list[LaneFlow]:
         """Each lane's output now; called once a second, since rates look back over the calls, once it is caught up."""
+        if self._ticks and now_ms <= self._ticks[-1][0]:  # set back: how long ago those were is not known
+            self._ticks = []
         now = now_ms, self._totals.copy()
         self._ticks = [*self._ticks[-RATE_OVER_TICKS:], now] if caught_up else []
         then_ms, then = (self._ticks or [now])[0]

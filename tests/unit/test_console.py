@@ -80,6 +80,15 @@ def test_what_was_there_before_the_console_is_no_rate() -> None:
     assert flow.tick(5_000)[0].placements == 7_030
 
 
+def test_a_clock_that_was_set_back_makes_no_rate_of_all_that_was_there_before() -> None:
+    flow = Flow(1)
+    rates = []
+    for now_ms in (3_600_000, 3_601_000, 3_602_000, 1_000, 2_000, 2_000, 3_000):
+        rates.append(flow.tick(now_ms)[0].placements_per_s)
+        flow.take(0, [placed("a")] * 100, [START_MS] * 100)
+    assert rates == [0.0, 100.0, 100.0, 0.0, 100.0, 0.0, 100.0]
+
+
 def test_people_are_bounded_the_newest_stay_and_the_forgotten_go_at_once() -> None:
     people = People(people_max=3)
     for user in ("a", "b", "c", "a", "d"):

@@ -1,8 +1,9 @@
 """A log of our own messages as Parquet: a file a kind, a column a field, as ``salience export-log`` writes them.
 
 Columns are the fields of `streams.wire`; null stands for a field that was not told. Anything that reads Parquet reads
-them; `read` makes a `Log` of them again, and so do files that something else has written with these columns. Times may
-also be Arrow's timestamps, whatever their unit and zone; integers are milliseconds, and seconds are refused.
+them; `read` makes a `Log` of them again, and so do files that something else has written with these columns, whatever
+others they have. Times may also be Arrow's timestamps, whatever their unit and zone; integers are milliseconds, and
+seconds are refused.
 """
 
 import re
@@ -20,6 +21,7 @@ from pyarrow import parquet
 from streams.logs import EXPECTED_TIME, SECONDS, Log, LogError, in_order, shown
 from streams.wire import Ad, Click, Impression, Tone
 
+EXPECTED_COLUMNS = "expected the columns that salience export-log writes"
 ROWS_PER_GROUP = 20_000
 """Rows in memory while writing: some megabytes."""
 
@@ -127,7 +129,7 @@ def read(directory: Path) -> Log:
 
 def _messages(directory: Path, kind: type[Any]) -> Iterator[Any]:
     file, times = directory / FILES[kind], [name for name in kind.__struct_fields__ if name.endswith("_ms")]
-    for number, row in enumerate(_rows(file), 1):
+    for number, row in enumerate(_rows(file, kind), 1):
         try:
             message = msgspec.convert({name: value for name, value in row.items() if value is not None}, kind)
         except msgspec.ValidationError as error:
@@ -139,20 +141,30 @@ def _messages(directory: Path, kind: type[Any]) -> Iterator[Any]:
         yield message
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    expected = "expected the columns that salience export-log writes"
+def _rows(file: Path, kind: type[Any]) -> Iterator[dict[str, Any]]:
     try:
         with parquet.ParquetFile(file) as table:
-            names = table.schema_arrow.names
-            if len(set(names)) < len(names):
-                raise LogError(f"{file} has the columns {shown(names)}, one of them twice; {expected}")
-            for batch in table.iter_batches(ROWS_PER_GROUP):
+            wanted = _wanted(file, table, kind)
+            for batch in table.iter_batches(ROWS_PER_GROUP, columns=wanted):
                 told = [_milliseconds(column) for column in batch.columns]
-                yield from pa.RecordBatch.from_arrays(told, names).to_pylist()
+                yield from pa.RecordBatch.from_arrays(told, batch.schema.names).to_pylist()
     except FileNotFoundError as error:
         raise LogError(f"{file} does not exist; write one with: salience export-log --out {file.parent}") from error
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise LogError(f"{file} cannot be read ({shown(error)}); {expected}") from error
+    except LogError:
+        raise
+    except (OSError, pa.ArrowException, OverflowError, ValueError) as error:  # as of dates that Python has not
+        raise LogError(f"{file} cannot be read ({shown(error)}); {EXPECTED_COLUMNS}") from error
+
+
+def _wanted(file: Path, table: parquet.ParquetFile, kind: type[Any]) -> list[str]:
+    """The columns that are fields of ``kind``: of any other, not every value need be one of Python's."""
+    names, fields = table.schema_arrow.names, msgspec.structs.fields(kind)
+    if len(set(names)) < len(names):
+        raise LogError(f"{file} has the columns {shown(names)}, one of them twice; {EXPECTED_COLUMNS}")
+    missing = [field.name for field in fields if field.required and field.name not in names]
+    if missing and table.metadata.num_rows:
+        raise LogError(f"{file} has the columns {shown(names)}, but not {shown(missing)}; {EXPECTED_COLUMNS}")
+    return [field.name for field in fields if field.name in names]
 
 
 def _milliseconds(column: pa.Array) -> pa.Array:

@@ -175,6 +175,37 @@ def test_a_column_of_timestamps_is_read_whatever_its_unit(tmp_path: Path) -> Non
         assert [event.time_ms for event in read(tmp_path).events] == [START_MS, START_MS + 1000]
 
 
+FOR_EVER_MS = 86_400_000 * 10**8
+"""Beyond the year 9999, which Python's dates end with."""
+
+
+def test_a_column_that_no_message_has_is_not_looked_at(tmp_path: Path) -> None:
+    write(Log([], []), tmp_path)
+    further = {"valid_to": pa.array([FOR_EVER_MS] * 2, pa.date64()), "took": pa.array([2**62] * 2, pa.duration("s"))}
+    columns = {**further, **IMPRESSIONS, "time_ms": [START_MS] * 2}
+    pa.parquet.write_table(pa.table(columns), tmp_path / FILES[Impression])
+    assert [event.user_id for event in read(tmp_path).events] == ["u", "u"]
+
+
+def test_a_column_of_dates_that_python_has_not_is_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    said = refusal(tmp_path, {**IMPRESSIONS, "time_ms": pa.array([FOR_EVER_MS] * 2, pa.date64())})
+    assert "impressions.parquet cannot be read (date value out of range)" in said
+
+
+@pytest.mark.parametrize("others", [{"userid": ["u"], "event_id": ["i"]}, {"x": [1]}])
+def test_columns_that_are_missing_are_told_beside_those_that_are_there(tmp_path: Path, others: dict[str, Any]) -> None:
+    said = refusal(tmp_path, others)
+    assert repr([*others]) in said
+    assert "'user_id'" in said
+    assert "salience export-log" in said
+
+
+def test_a_file_without_rows_needs_no_columns(tmp_path: Path) -> None:
+    write(Log([], []), tmp_path)
+    pa.parquet.write_table(pa.table({"x": pa.array([], pa.int64())}), tmp_path / FILES[Impression])
+    assert read(tmp_path) == Log([], [], [])
+
+
 def test_text_that_is_no_utf_8_is_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     bytes_ = pa.array([b"\xff\xfe", b"u"], pa.binary())
     users = pa.Array.from_buffers(pa.string(), 2, bytes_.buffers())

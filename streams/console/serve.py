@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import Literal
 
 import msgspec
 import structlog
@@ -57,6 +58,8 @@ TYPES = {
     ".js": "text/javascript",
     ".json": "application/json",
 }
+WhyNot = Literal["nobody", "context", "gone", "length", "version", "silent"]
+"""Why "why this ad?" has no answer; the page has a sentence for each, in the language chosen."""
 
 
 class Live:
@@ -100,12 +103,12 @@ class Live:
         """Why this person has these ads: 200, or 404 with ``error``: nobody, context or gone."""
         found = self._desk.people.find(user)
         if found is None:
-            return json_response(404, {"error": "nobody", "user": user})
+            return _no_answer(404, "nobody", user=user)
         if found.placed.context_only:
-            return json_response(404, {"error": "context", "user": user})
+            return _no_answer(404, "context", user=user)
         decision = await find_receipt(self._settings.bootstrap, self._settings.topic_prefix, found)
         if decision is None:
-            return json_response(404, {"error": "gone", "user": user})
+            return _no_answer(404, "gone", user=user)
         return web.Response(
             body=msgspec.json.encode(await self._compute.run(self._explainer.why, decision)),
             content_type="application/json",
@@ -194,16 +197,20 @@ async def _events(request: web.Request) -> web.StreamResponse:
 
 
 async def _why(request: web.Request) -> web.Response:
-    """``?user=``: the newest placement of a person, explained."""
+    """``?user=``: the newest placement of a person, explained; else ``error``, and ``said`` for who reads no page."""
     user = request.query.get("user", "")
     if not 0 < len(user) <= USER_MAX:
-        return json_response(400, {"error": f"user has {len(user)} characters, expected 1 to {USER_MAX}"})
+        return _no_answer(400, "length", said=f"user has {len(user)} characters, expected 1 to {USER_MAX}")
     try:
         return await request.app[LIVE].why(user)
     except UNREADABLE as error:
-        return json_response(500, {"error": f"the receipt is not of this version: {type(error).__name__}"})
+        return _no_answer(500, "version", said=f"the receipt is not of this version: {type(error).__name__}")
     except TimeoutError:
-        return json_response(504, {"error": f"{user}: no broker has answered in time"})
+        return _no_answer(504, "silent", said=f"{user}: no broker has answered in time")
+
+
+def _no_answer(status: int, why_not: WhyNot, **about: str) -> web.Response:
+    return json_response(status, {"error": why_not, **about})
 
 
 def _engine(settings: Settings) -> Engine | None:

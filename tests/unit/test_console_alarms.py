@@ -15,6 +15,7 @@ from streams.cli import app
 from streams.console.alarms import AUC_LEAST, alarms
 from streams.console.clicks import Accuracy, ModelQuality
 from streams.console.refused import Refused
+from streams.console.serve import WhyNot
 from streams.console.why import Reason
 from streams.control_wire import Drift, Metric
 from streams.experiments.findings import PREFERENCE, SENTENCES
@@ -148,6 +149,7 @@ def test_whatever_the_page_says_is_in_the_dictionaries() -> None:
     keys = {one or other for one, other in said}
     keys |= {f"alarm.{name}" for _, expected in CASES for name, _ in expected}
     keys |= {f"status.{status}" for status in Status} | {f"kind.{kind.name.lower()}" for kind in Kind}
+    keys |= {f"why.error.{one}" for one in get_args(WhyNot)}
     keys |= {f"lost.{reason}" for reason in get_args(Reason)}
     keys |= {f"metric.{metric}" for metric in (*get_args(Metric), PREFERENCE)}
     keys |= {f"finding.{code}" for code in SENTENCES}

@@ -3,20 +3,28 @@
 import asyncio
 import contextlib
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_args
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
 from streams.compute import Compute
 from streams.console.desk import Desk
-from streams.console.serve import HEADERS, Live, make_app
+from streams.console.flow import Placed
+from streams.console.people import Found as Person
+from streams.console.serve import HEADERS, Live, WhyNot, make_app
 from streams.console.tails import Tails
 from streams.lag.monitor import LagMonitor
 from streams.lag.poller import Poller
 from streams.settings import Settings
 from streams.topic_admin import Found
+from streams.wire import Decision
+from tests.builders import START_MS
+
+PLACED = Placed(placement_id="p", user_id="placed", time_ms=START_MS, arm="engine", model="m")
 
 
 def ask(path: str, headers: dict[str, str] | None = None, **settings: Any) -> tuple[int, Any, Any]:
@@ -25,6 +33,7 @@ def ask(path: str, headers: dict[str, str] | None = None, **settings: Any) -> tu
     async def scenario() -> tuple[int, Any, Any]:
         given, compute = Settings(bootstrap="127.0.0.1:1", **settings), Compute()
         desk = Desk(given, 2)
+        desk.people.add(Person(PLACED, 0, START_MS))
         live = Live(
             given, LagMonitor(Poller("127.0.0.1:1")), desk, Tails("127.0.0.1:1", desk.tails(), compute), compute
         )
@@ -84,9 +93,39 @@ def test_on_loopback_a_foreign_name_is_refused() -> None:
 def test_a_user_who_has_no_placement_and_a_question_without_one_get_a_clear_answer() -> None:
     status, _, body = ask("/api/why?user=nobody")
     assert (status, json.loads(body)["error"]) == (404, "nobody")
-    assert ask("/api/why")[0] == 400
-    assert ask(f"/api/why?user={'u' * 65}")[0] == 400
+    for user, length in (("", 0), ("u" * 65, 65)):
+        status, _, body = ask(f"/api/why?user={user}")
+        assert (status, json.loads(body)) == (
+            400, {"error": "length", "said": f"user has {length} characters, expected 1 to 64"},
+        )  # fmt: skip
     assert ask("/../pyproject.toml")[0] == 404
+
+
+def of_another_version() -> Decision:
+    return msgspec.json.decode(b"{}", type=Decision)
+
+
+def of_a_broker_that_is_silent() -> Decision:
+    raise TimeoutError
+
+
+@pytest.mark.parametrize(
+    ("receipt", "expected", "code", "said"),
+    [
+        (of_another_version, 500, "version", "the receipt is not of this version: ValidationError"),
+        (of_a_broker_that_is_silent, 504, "silent", "placed: no broker has answered in time"),
+    ],
+)
+def test_a_receipt_that_cannot_be_had_is_told_by_a_code_that_the_page_has_a_sentence_for(
+    receipt: Callable[[], Decision], expected: int, code: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def find_receipt(*_: object) -> Decision:
+        return receipt()
+
+    monkeypatch.setattr("streams.console.serve.find_receipt", find_receipt)
+    status, _, body = ask("/api/why?user=placed")
+    assert (status, json.loads(body)) == (expected, {"error": code, "said": said})
+    assert code in get_args(WhyNot)
 
 
 class Slow:

@@ -1,4 +1,4 @@
-"""A record to be produced, and what one says that was read."""
+"""A record to be produced."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,6 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 HEADER_BYTES = 10
 """Of a header, beside its name and value, at most: the lengths of both, as varints of up to five bytes."""
-TOLD_WITHIN = 32
-"""Levels, of JSON and of calls, that stand around a value where it is told: more than any command has."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -36,16 +34,3 @@ def size_of(key: bytes | None, value: bytes | None, headers: Sequence[tuple[str,
     if not headers:  # of rows and placements, which are many
         return size
     return size + sum(HEADER_BYTES + len(name.encode()) + len(told or b"") for name, told in headers)
-
-
-def json_of(value: bytes) -> object:
-    """What a value says, so that it can be told within other JSON. Raises what `streams.wire.UNREADABLE` names.
-
-    Of what is nested nearly as deep as can be read, it is not known whether it can be written again.
-    """
-    told = msgspec.json.decode(value)
-    within = told
-    for _ in range(TOLD_WITHIN):
-        within = [within]
-    msgspec.json.encode(within)
-    return told

@@ -35,6 +35,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 POLL_MS = 500
 
+TOLD_WITHIN = 32
+"""Levels, of JSON and of calls, around a value where it is told: more than there are."""
 ORIGIN = "salience."
 """Header names of a dead letter's origin begin with this."""
 
@@ -157,15 +159,25 @@ def as_object(record: Any) -> dict[str, Any]:
 
 
 def _value(value: bytes | None) -> Any:
-    from streams.message import json_of
+    import msgspec
+
     from streams.wire import UNREADABLE
 
     if value is None:
         return None
     try:
-        return json_of(value)  # the standard library takes NaN and infinities for JSON, and writes them
+        told = msgspec.json.decode(value)  # the standard library takes NaN and infinities for JSON, and writes them
+        msgspec.json.encode(_within(told))
     except UNREADABLE:
         return {"base64": base64.b64encode(value).decode()}
+    return told
+
+
+def _within(told: object) -> object:
+    """``told``, nested as deep as it will be and deeper: what can just be read may be too deep to be written again."""
+    for _ in range(TOLD_WITHIN):
+        told = [told]
+    return told
 
 
 def for_people(topic: str, record: Any) -> RenderableType:

@@ -16,7 +16,6 @@ from streams.control_wire import Consent, Erasure
 from streams.decode import Record
 from streams.lanes.clicks import person_key
 from streams.lanes.snapshots import holds
-from streams.message import json_of
 from streams.privacy.guests import guest_key
 from streams.reading import Progress, read_topic
 from streams.settings import Settings
@@ -173,7 +172,7 @@ def readable(topic: str, value: bytes | None) -> object:
         if topic == CHANGELOG:
             (row,) = decode_rows([value])
             return {name: row[name].tolist() for name in ROW.names or ()}
-        return json_of(value)
+        return msgspec.json.decode(value)
     except (RowError, *UNREADABLE):
         return value.decode(errors="backslashreplace")
 

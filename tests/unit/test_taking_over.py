@@ -14,25 +14,13 @@ from scoring.events import Source
 from streams import topic_admin
 from streams.lanes.lane import Lane, LaneLostError
 from streams.lanes.recovery import Recovered
-from streams.wire import LaneRow
 from tests.builders import impression, known_topics, record
 from tests.unit.lanes import IDENTITY, Group, Outbox, shared_of
+from tests.unit.test_identity import ROW as STANDING
 
 ENDS = {"ad-impressions": 110, "clicks": 120}
-ROW = LaneRow(
-    version=1,
-    from_offsets=(10, 20),
-    next_offsets=(50, 60),
-    records=0,
-    order=b"",
-    watermarks_ms=(0, 0),
-    stream_ms=0,
-    topic_ids=IDENTITY.inputs,
-    lanes=4,
-    totals={},
-    ads_next=100,
-    ads_id="ads-1",
-)
+HERE = {"topic_ids": IDENTITY.inputs, "ads_next": 100, "ads_id": "ads-1"}
+ROW = replace(STANDING, from_offsets=(10, 20), next_offsets=(50, 60), **HERE)
 TAKING = ["member", "start", "begin", "abort", "member", "recover"]
 
 

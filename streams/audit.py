@@ -226,7 +226,7 @@ async def audit(bootstrap: str, prefix: str, progress: Callable[[int], None] = l
     seen.layers = Layers.kept(parts)
     async for records in read_topic(bootstrap, prefix + topics.OUTCOMES):
         for outcome in (decode_outcome(record.value or b"") for record in records):
-            seen.layers.tell(outcome.event, clicked=outcome.clicked, predicted=outcome.predicted)
+            seen.layers.hear(outcome)
         progress(len(records))
     held = {user: row for user, row in last.items() if row is not None}
     seen.state = State.of(list(held), decode_rows(held.values()))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from scoring.engine import Engine
 from scoring.feedback import OUTCOME, Learning
+from scoring.ids import id64
 from streams.lanes.clicks import LaneClicks
 from streams.wire import Outcome
 
@@ -16,8 +17,11 @@ PREDICTION_TOLERANCE = 1e-5
 """Of a chance: states differ by the rounding of float32 sums, and what is learned from them by little more."""
 WEIGHT_TOLERANCE = 1e-3
 
-Told = dict[str, tuple[bool, float]]
-"""Whether it was clicked, and what was predicted, by the hash of the impression's event id."""
+Showing = tuple[int, int, int]
+"""An impression as its outcome tells it: 64-bit ids of event and ad, and when it was shown. Ids of events alone need
+not differ between people."""
+Told = dict[Showing, tuple[bool, float]]
+"""Whether it was clicked, and what was predicted, by impression."""
 
 
 @dataclass(slots=True)
@@ -33,16 +37,20 @@ class Layers:
         """From what stands under the reserved keys of each lane."""
         return cls({lane: LaneClicks.restore(None, of) for lane, of in parts.items()})
 
-    def tell(self, event: str, *, clicked: bool, predicted: float) -> None:
-        """Take an outcome."""
-        self.repeated += event in self.told
-        self.told[event] = clicked, predicted
+    def hear(self, outcome: Outcome) -> None:
+        """Take an outcome that the topic told."""
+        showing = int(outcome.event, 16), id64(outcome.ad_id), outcome.shown_ms
+        self._tell(showing, clicked=outcome.clicked, predicted=outcome.predicted)
 
     def learned(self, outcomes: npt.NDArray[np.void]) -> None:
         """Take outcomes of `OUTCOME`."""
         assert outcomes.dtype == OUTCOME, f"outcomes are {outcomes.dtype}"
-        for event, clicked, predicted in outcomes[["event", "clicked", "predicted"]].tolist():
-            self.tell(f"{event:016x}", clicked=bool(clicked), predicted=predicted)
+        for *showing, clicked, predicted in outcomes[["event", "ad", "shown_ms", "clicked", "predicted"]].tolist():
+            self._tell((showing[0], showing[1], showing[2]), clicked=bool(clicked), predicted=predicted)
+
+    def _tell(self, showing: Showing, *, clicked: bool, predicted: float) -> None:
+        self.repeated += showing in self.told
+        self.told[showing] = clicked, predicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +79,17 @@ def differences(expected: Layers, got: Layers) -> list[tuple[str, object, object
             out.append((f"lane {lane} open", len(waits), len(waited)))
     if expected.told.keys() != got.told.keys():
         out.append(("outcomes", len(expected.told), len(got.told)))
-    for event in expected.told.keys() & got.told.keys():
-        (clicked, chance), (was_clicked, was_chance) = expected.told[event], got.told[event]
+    for showing in expected.told.keys() & got.told.keys():
+        (clicked, chance), (was_clicked, was_chance) = expected.told[showing], got.told[showing]
         if clicked != was_clicked or not abs(chance - was_chance) <= PREDICTION_TOLERANCE:
-            out.append((f"impression {event}", expected.told[event], got.told[event]))
+            out.append((f"impression {showing[0]:016x}", expected.told[showing], got.told[showing]))
     return out
 
 
 def prediction_difference(expected: Layers, got: Layers) -> float:
     """The largest difference between predictions of one impression."""
     both = expected.told.keys() & got.told.keys()
-    return max((abs(expected.told[event][1] - got.told[event][1]) for event in both), default=0.0)
+    return max((abs(expected.told[showing][1] - got.told[showing][1]) for showing in both), default=0.0)
 
 
 def _waiting(clicks: LaneClicks) -> npt.NDArray[np.void]:

@@ -33,36 +33,44 @@ def side_of(placement_id: str, slot: int) -> int:
     return int(picks(seed, slot + 1)[0, slot])
 
 
+def showing_of(event: str, ad_id: str, shown_ms: int) -> int:
+    """By what an impression and its outcome know each other; ``event``: the impression's, as its outcome tells it.
+
+    An outcome names no person, and producers may count their events for each person anew.
+    """
+    return id64(f"{event} {shown_ms} {ad_id}")
+
+
 class Credits:
-    """Impressions by their event's 64-bit id, until their outcomes come."""
+    """Impressions by `showing_of` them, until their outcomes come."""
 
     def __init__(self) -> None:
         self.pending: dict[int, Drafted] = {}
         self._early: dict[int, None] = {}
 
-    def show(self, duel: Duel, event: int, drafted: Drafted) -> None:
+    def show(self, duel: Duel, showing: int, drafted: Drafted) -> None:
         """Take an impression; its click is credited here where it was known before."""
         duel.show(drafted.person)
-        if event in self._early:
-            del self._early[event]
+        if showing in self._early:
+            del self._early[showing]
             duel.take(drafted.person, drafted.side)
             return
-        self.pending[event] = drafted
+        self.pending[showing] = drafted
         give_up_oldest(self.pending, PENDING_MAX)
 
     def give_up(self, number: int) -> None:
         """Wait no more for the outcomes of an experiment's impressions."""
-        self.pending = {event: drafted for event, drafted in self.pending.items() if drafted.number != number}
+        self.pending = {at: drafted for at, drafted in self.pending.items() if drafted.number != number}
 
     def forget(self, people: Collection[int]) -> None:
         """Wait no more for the outcomes of people's impressions."""
         if any(drafted.person in people for drafted in self.pending.values()):
-            self.pending = {event: drafted for event, drafted in self.pending.items() if drafted.person not in people}
+            self.pending = {at: drafted for at, drafted in self.pending.items() if drafted.person not in people}
 
-    def settle(self, event: int, *, clicked: bool) -> Drafted | None:
+    def settle(self, showing: int, *, clicked: bool) -> Drafted | None:
         """Take an outcome; the impression that is to be credited for it, if there is one."""
-        drafted = self.pending.pop(event, None)
+        drafted = self.pending.pop(showing, None)
         if drafted is None and clicked:
-            self._early[event] = None
+            self._early[showing] = None
             give_up_oldest(self._early, EARLY_MAX)
         return drafted if clicked else None

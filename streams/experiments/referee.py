@@ -17,7 +17,7 @@ from scoring.ids import MISSING, id64, id64s
 from scoring.policies import arms_of
 from scoring.rows import Rows
 from streams.control_wire import Allocation, Consent, ExperimentSetting
-from streams.experiments.duels import Credits, Drafted, side_of
+from streams.experiments.duels import Credits, Drafted, showing_of, side_of
 from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS, USERS_MAX, Ids, Ints, People, counted, ids_of
 from streams.experiments.registry import definition, shared_number
 from streams.experiments.watched import Watched
@@ -47,6 +47,8 @@ class _Known(msgspec.Struct):
     """What the referee reads of an outcome."""
 
     event: str
+    ad_id: str
+    shown_ms: int
     clicked: bool
 
 
@@ -74,7 +76,7 @@ class Referee:
         self._allocations: dict[str, Allocation] = {}
         self.credits = Credits()
         self.latest: dict[int, None] = {}
-        """Impressions by their event's 64-bit id, `REPEATS_MAX` of them at most, oldest first."""
+        """Impressions by the 64-bit id of person and event, `REPEATS_MAX` of them at most, oldest first."""
         self.malformed = 0
 
     def _going_on(self) -> list[Watched]:
@@ -158,7 +160,7 @@ class Referee:
                 shown.append(msgspec.json.decode(value or b"", type=_Shown))
             except UNREADABLE:
                 self.malformed += 1
-        shown = [one for one in shown if self._may_count(one) and not self._is_repeat(id64(one.event_id))]
+        shown = [one for one in shown if self._may_count(one) and not self._is_repeat(one)]
         if not shown:
             return
         places = self._places(id64s([one.user_id for one in shown]))
@@ -173,15 +175,17 @@ class Referee:
                     self._expose(watched, arm, place, one.time_ms)
                 elif arm == BOTH and one.slot is not None:
                     drafted = Drafted(number, place, side_of(one.placement_id or "", one.slot))
-                    self.credits.show(watched.duel, id64(one.event_id), drafted)
+                    showing = showing_of(f"{id64(one.event_id):016x}", one.ad_id, one.time_ms)
+                    self.credits.show(watched.duel, showing, drafted)
             self.people.show(place, self._categories.get(one.ad_id, 0))
 
     def _may_count(self, shown: _Shown) -> bool:
         """Whether the person may be in the books: else nothing of them is kept, and no row tells of them."""
         return self._gate.judge(shown.user_id.encode(), shown.consent, shown.time_ms) is Verdict.ADMITTED
 
-    def _is_repeat(self, event: int) -> bool:
+    def _is_repeat(self, shown: _Shown) -> bool:
         """Whether the impression is one of the latest; it is from now on."""
+        event = id64(f"{shown.user_id}\0{shown.event_id}")  # ids need not differ between people
         if event in self.latest:
             return True
         self.latest[event] = None
@@ -195,7 +199,7 @@ class Referee:
         for value in values:
             try:
                 known = msgspec.json.decode(value or b"", type=_Known)
-                won = self.credits.settle(int(known.event, 16), clicked=known.clicked)
+                won = self.credits.settle(showing_of(known.event, known.ad_id, known.shown_ms), clicked=known.clicked)
             except UNREADABLE:
                 self.malformed += 1
                 continue

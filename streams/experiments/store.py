@@ -23,10 +23,11 @@ from streams.experiments.referee import Referee
 from streams.experiments.registry import definition
 from streams.experiments.watched import Watched
 
-VERSION = 3
+VERSION = 4
 """Files of former versions are read. In one of version 1 sums are of all that people did, of impressions or not; those
 go on from there. Impressions were what diversity was of, and no last look was kept. Up to version 2 interleaved
-experiments that had ended kept their users, and of clicks was told what they say alone."""
+experiments that had ended kept their users, and of clicks was told what they say alone. Up to version 3 impressions
+were known by their events' ids alone, which another person's may have too: such ones are let go."""
 _UNREADABLE = (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, msgspec.ValidationError)
 Offsets = dict[tuple[str, int], int]
 """Next offset by topic and partition."""
@@ -82,7 +83,7 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
         if (duel := watched.duel) is not None:
             arrays |= {f"{number}.credit": duel.credit[:users], f"{number}.shown": duel.shown[:users]}
             experiments[number] |= {"width": duel.width, "duel_evidence": duel.evidence}
-    arrays["pending"] = np.array([(event, *one) for event, one in referee.credits.pending.items()], dtype=np.uint64)
+    arrays["pending"] = np.array([(at, *one) for at, one in referee.credits.pending.items()], dtype=np.uint64)
     arrays["latest"] = np.fromiter(referee.latest, dtype=np.uint64)
     until_ms = referee.erased.until_ms
     arrays["erased"] = np.frombuffer(b"".join(until_ms), dtype=np.uint64).reshape(-1, 2)
@@ -115,17 +116,19 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
     try:
         with file.open("rb") as whole, np.load(whole, allow_pickle=False) as npz:
             about = json.loads(npz["about"].tobytes())
-            if about["version"] not in (1, 2, VERSION):
+            if about["version"] not in range(1, VERSION + 1):
                 raise StoreError(f"{file} has version {about['version']}, expected {VERSION}; delete it to start anew")
             saved, experiments = dict(npz), about["experiments"]
             if about["version"] == 1:
                 saved = _of_version_1(saved, experiments)
-            if about["version"] < VERSION:
+            if about["version"] <= 2:
                 _of_version_2(saved, experiments)
+            if about["version"] <= 3:
+                saved["latest"] = saved["pending"] = np.empty(0, dtype=np.uint64)
         referee.people.restore(saved["ids"], saved["totals"], saved["gone"], saved["category"], saved["seen"])
         referee.latest = dict.fromkeys(saved["latest"].tolist())
-        for event, *drafted in saved["pending"].reshape(-1, 4).tolist() if "pending" in saved else []:
-            referee.credits.pending[event] = Drafted(*drafted)
+        for showing, *drafted in saved["pending"].reshape(-1, 4).tolist():
+            referee.credits.pending[showing] = Drafted(*drafted)
         for number, told in experiments.items():
             referee.watched[int(number)] = _watched(number, told, saved)
         if "erased" in saved:  # else all requests are met anew
@@ -191,7 +194,7 @@ def _of_version_1(
     impressions = SUMS.index("impressions")
     gone = saved["totals"][:, FROM_ROWS]
     gone[:, FROM_ROWS.index(impressions)] = 0  # the other counters begin with their rows' new layout
-    out = saved | {"gone": gone, "latest": np.empty(0, dtype=np.uint64)}
+    out = saved | {"gone": gone}
     for name in ("totals", *(f"{number}.before" for number in experiments)):
         out[name] = np.column_stack([saved[name], saved[name][:, impressions]])
     for number, told in experiments.items():
@@ -212,6 +215,3 @@ def _of_version_2(saved: dict[str, npt.NDArray[Any]], experiments: dict[str, dic
             told["score"] = {"people": people, "clicks": clicks, "preference": preference}
         if int(number) in ended:
             del saved[f"{number}.credit"], saved[f"{number}.shown"]
-    if "pending" in saved:
-        waiting = saved["pending"].reshape(-1, 4)
-        saved["pending"] = waiting[~np.isin(waiting[:, 1], ended)]

@@ -97,8 +97,8 @@ def shown(user: int, slot: int, event: str) -> bytes:
     return encode_json(told | {"placement_id": f"0-1-1-{user:x}.1-2"})
 
 
-def outcome(event: str, clicked: bool) -> bytes:
-    return encode_json({"event": f"{id64(event):016x}", "clicked": clicked})
+def outcome(event: str, clicked: bool, shown_ms: int = 10) -> bytes:
+    return encode_json({"event": f"{id64(event):016x}", "ad_id": "ad", "shown_ms": shown_ms, "clicked": clicked})
 
 
 def played(referee: Referee, users: range, share: float) -> None:
@@ -230,6 +230,22 @@ def test_of_a_duel_that_was_over_in_a_file_of_version_2_the_score_stays(tmp_path
         again = Referee()
         load(file, again)
         assert again.watched[1].score == told
-        assert (again.watched[1].duel is not None) == people == bool(again.credits.pending)
+        assert (again.watched[1].duel is not None) == people
+        assert (again.credits.pending, again.latest) == ({}, {})  # known by what another person's may be
         (watched,) = again.look()
         assert watched.score == told
+
+
+def test_people_whose_producer_counts_events_anew_for_each_are_all_in_the_duel() -> None:
+    referee = Referee()
+    referee.follow(start(draft(), 1.0, 2))
+    people = range(10, 50)
+    told = [msgspec.json.decode(shown(user, 0, "1")) | {"time_ms": 10 + user} for user in people]
+    referee.take_impressions([*map(encode_json, told), *map(encode_json, told)])
+    assert len(referee.credits.pending) == len(people)
+    referee.take_outcomes([outcome("1", user % 2 == 0, 10 + user) for user in people])
+    (watched,) = referee.look()
+    assert watched.score is not None
+    assert watched.score.people == len(people)
+    sides = [side_of(f"0-1-1-{user:x}.1-2", 0) for user in people if user % 2 == 0]
+    assert list(watched.score.clicks) == [sides.count(0), sides.count(1)]

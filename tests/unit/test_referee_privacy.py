@@ -96,7 +96,7 @@ class Books:
         self.referee.take_rows([b"other"], row(time_ms, 5, 2))
         self.show(time_ms)
         self.change((b"u1", kept(time_ms, 2, 2)))
-        self.referee.take_outcomes([outcome(f"both-{time_ms}", True)])
+        self.referee.take_outcomes([outcome(f"both-{time_ms}", True, time_ms)])
         self.show(time_ms + 1)  # of this no outcome has been told
 
     def held(self) -> list[str]:
@@ -145,7 +145,7 @@ def test_who_asks_on_the_control_topic_leaves_the_books_of_metrics_and_duels(
     books.change((b"u1", kept(OLD_MS + 5, 3, 2)))
     if restarts:
         books.restart()
-    books.referee.take_outcomes([outcome(f"both-{OLD_MS + 1}", True)])
+    books.referee.take_outcomes([outcome(f"both-{OLD_MS + 1}", True, OLD_MS + 1)])
     assert books.held() == []
     assert books.referee.people.seen.sum() == 1  # somebody else is where they were
     assert not [*books.referee.erased.changes()]  # it has no changelog to tell

@@ -19,6 +19,7 @@ from scoring.clicks import (
     Floats,
     Ids,
     PersonLifts,
+    bounded,
     person_numbers,
 )
 from scoring.examination import over
@@ -80,7 +81,7 @@ class Calibration:
         person = weights[:, [_AT["bias"], _AT["surface"], _AT["person_lift"]]].sum(axis=1)
         person += weights[:, _AT["chosen"]] * ~control
         person += (weights[:, [_AT["long_views"], _AT["clicks"], _AT["activity"]]] * numbers).sum(axis=1)
-        odds: Floats = logit * weights[:, _AT["logit"], None] + self.lift * weights[:, _AT["lift"], None]
+        odds: Floats = bounded(logit) * weights[:, _AT["logit"], None] + self.lift * weights[:, _AT["lift"], None]
         odds += person[:, None]
         return odds
 

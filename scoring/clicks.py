@@ -57,6 +57,12 @@ LIFT_MEMORY = 50.0
 """Expected clicks that a lift rests on at most; beyond, what is older counts ever less."""
 RECORD, PERSON_RECORD = 4, 3
 """Numbers of an ad's record and of a person's: see `AdLifts` and `PersonLifts`."""
+RATE_MOST = 1.0
+"""Of a person's clicks and long views by what they were shown: those of their own accord may be thousands."""
+LOGIT_MOST = 10.0
+"""Of the attention model's log-odds, either way: one in 22,000. With these two no number of an example is beyond 10,
+and no outcome moves a weight by more than `RATE`, nor counts much more than others as evidence. A person beyond all
+that the attention model had learnt from else turns the weights of everybody."""
 MARGIN = 30.0
 """Log-odds beyond this, either way, are as good as certain."""
 
@@ -182,8 +188,13 @@ def person_numbers(context: npt.NDArray[np.float32]) -> tuple[Floats, npt.NDArra
     Long-view rate, click rate and activity ``[B, 3]``, the rates less their prior of 0.1, and the surface ``[B]``.
     """
     numbers = context[:, [2, 1, 0]].astype(np.float64)
-    numbers[:, :2] -= 0.1
+    numbers[:, :2] = np.minimum(numbers[:, :2], RATE_MOST) - 0.1
     return numbers, context[:, -SURFACES:].argmax(axis=1)
+
+
+def bounded(logit: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The attention model's log-odds as examples take them, none beyond `LOGIT_MOST`; NaN stays."""
+    return np.clip(logit, np.float32(-LOGIT_MOST), np.float32(LOGIT_MOST))
 
 
 class Lifts:

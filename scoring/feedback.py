@@ -24,6 +24,7 @@ from scoring.clicks import (
     ClickModel,
     Example,
     PersonLifts,
+    bounded,
     example,
     person_numbers,
 )
@@ -370,18 +371,16 @@ def _known(row: Row) -> bool:
 def _shown(
     events: Events, users: npt.NDArray[np.uint64], control: npt.NDArray[np.bool_], impressions: Impressions
 ) -> Iterator[tuple[list[float], int, int, int, int, int, int, int, bool, int, float, float]]:
-    """Numbers (lifts still 0), surface, ad, event, person, arm, slot, model, whether known, shadow, its log-odds,
-    closeness.
-
-    Of each impression, built in arrays.
+    """Of each impression numbers (lifts still 0), surface, ad, event, person, arm, slot, model, whether it is known,
+    shadow, the shadow's log-odds, closeness; built in arrays.
     """
     of = events[impressions.place]
     person, surface = person_numbers(impressions.context)
     of_control = control[impressions.place]
     placed = of["slot"] >= 0
-    numbers = np.column_stack([impressions.logit, np.zeros((len(of), 2)), person, placed & ~of_control])
+    numbers = np.column_stack([bounded(impressions.logit), np.zeros((len(of), 2)), person, placed & ~of_control])
     none = np.full(len(of), np.nan)
-    beside = none if impressions.shadow_logit is None else impressions.shadow_logit
+    beside = none if impressions.shadow_logit is None else bounded(impressions.shadow_logit)
     asked = ~np.isnan(beside)
     columns = (
         numbers,

@@ -15,6 +15,7 @@ from scoring.clicks import (
     FEATURES,
     LIFT_MEMORY,
     NUMBERS,
+    RATE,
     AdLifts,
     ClickModel,
     PersonLifts,
@@ -23,11 +24,12 @@ from scoring.clicks import (
     probability,
 )
 from scoring.features import Content
-from scoring.feedback import ClickLayer
+from scoring.feedback import ClickLayer, Impressions, Learning
 from scoring.inputs import CONTEXT_DIM, SURFACES, context_of, history_of
 from scoring.pool import Pool
 from scoring.rows import ROW
-from tests.builders import START_MS
+from streams.decode import columns
+from tests.builders import START_MS, click, impression
 
 CURVE = np.array([1.0, 0.8, 0.6])
 NOBODY = Pool().others(0)
@@ -233,3 +235,23 @@ def test_of_a_person_all_counts_from_the_first_impression_on_until_they_are_forg
     lifts.forget(7)
     lifts.learn(7, 9, 1.0, 0.5)
     assert (len(lifts), lifts.touched, lifts.lift(7)) == (0, set(), 0.0)
+
+
+@pytest.mark.parametrize(("rate", "logit"), [(7_000.0, 2_000.0), (7_000.0, -2_000.0), (1.0, 10.0)])
+def test_a_person_beyond_all_that_was_learnt_from_turns_nobody_elses_weights(rate: float, logit: float) -> None:
+    layer, context = ClickLayer(Learning(window_ms=10, wait_ms=10, pending_max=50)), contexts(2)
+    context[:, [1, 2]] = rate  # of their own accord they click thousands of times as often as they are shown an ad
+    shown, clicked = (columns([one], [0]) for one in (impression(), click(impression_time_ms=START_MS)))
+    later = columns([impression(time_ms=START_MS + 20)], [0])
+    nobody, users = np.zeros(1, dtype=np.bool_), np.ones(1, dtype=np.uint64)
+    known = Impressions(np.zeros(1, dtype=np.int64), np.array([logit], dtype=np.float32), context[:1])
+    told = layer.observe(shown, users, nobody, known).predicted
+    if logit < 0:  # what comes of it is what was least expected
+        none = Impressions(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), context[:0])
+        layer.observe(clicked, users, nobody, none)
+    layer.observe(later, users, nobody, known)
+    assert layer.learned == 1
+    assert np.abs(layer.model.array - ClickModel().array).max() <= RATE
+    assert layer.model.caution.max() <= CAUTION + 10.0**2
+    served = Calibration.none(1, 1).log_odds(np.array([[logit]], dtype=np.float32), context[:1], nobody)
+    assert chance_of(served)[0] == pytest.approx(told)

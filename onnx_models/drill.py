@@ -79,10 +79,11 @@ def _drill(trial: Trial, events: Events, turn_ms: int, predict: Callable[[Exampl
     """What the layer makes of ``events`` in place of the trial's."""
     store, stream = same_rows(trial.store), trial.stream
     events = in_time_order(events, store)
-    examples, place = collect(events, store, trial.catalogue, rates=copy.deepcopy(trial.rates), said=trial.said)
+    told = collect(events, store, trial.catalogue, rates=copy.deepcopy(trial.rates), said=trial.said)
     users = np.zeros(len(store.rows), dtype=np.uint64)
     users[stream.events["row"]] = stream.users
-    layer, observed = Stream(events, users[events["row"]], place).observe(logit_of(predict(examples)), examples)
+    logit = logit_of(predict(told.examples))
+    layer, observed = Stream.of(events, users[events["row"]], told).observe(logit, told.examples)
     return watched(layer.alarms, observed.outcomes, turn_ms)
 
 

@@ -6,12 +6,13 @@ stands strictly before the impression's time. So a model never learns from anyth
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
-from scoring.events import Events, Kind, Source
+from scoring.events import FILTERED, Events, Kind, Outcome, Source
 from scoring.features import FEATURE_DIM
 from scoring.gathering import gather
 from scoring.ids import MISSING, mix64
@@ -24,6 +25,7 @@ from scoring.update import apply
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 ROWS_PER_CALL = 8192
 """Rows gathered at once: 12 MB."""
 Progress = Callable[[int, int], None]
@@ -83,6 +85,17 @@ class Examples:
         return self.at(self.time_ms < cut_ms), self.at(self.time_ms >= cut_ms)
 
 
+class Collected(NamedTuple):
+    """Examples, their places ``[E]`` among the events in the order of `in_time_order`, and which of them count ``[N]``.
+
+    What does not count was doubled or is nobody's attention (`scoring.cleaning`); lanes learn nothing of it.
+    """
+
+    examples: Examples
+    place: Ints
+    counts: Mask
+
+
 def collect(
     events: Events,
     store: RowStore,
@@ -90,17 +103,17 @@ def collect(
     progress: Progress | None = None,
     rates: RateTable | None = None,
     said: ToneHistory = NOTHING_SAID,
-) -> tuple[Examples, Ints]:
-    """An example for each impression of an ad that the catalogue knows, in time order; ``store`` ends as served.
+) -> Collected:
+    """An example for each impression that counts of an ad that the catalogue knows, in time order.
 
-    So do ``rates``, which begin as what came before has left them. ``said`` is what reviews told, and when.
-    ``events["row"]`` are rows of ``store``. Offsets are given anew, by time. An event id counts once. Beside the
-    examples, their places ``[E]`` among the events in the order of `in_time_order`.
+    ``store`` ends as served, and so do ``rates``, which begin as what came before has left them. ``said`` is what
+    reviews told, and when. ``events["row"]`` are rows of ``store``. Offsets are given anew, by time. An event id counts
+    once, and what the rules of a lane keep from interest not at all: neither as an example nor as an answer to one.
     """
     events = in_time_order(events, store)
     slots = catalogue.slots_of(events["ad"])
     wanted = (events["source"] == Source.IMPRESSION) & (slots != MISSING) & _first_of_id(events)
-    out = _empty(events[wanted], slots[wanted], _answers(events, wanted))
+    out = _empty(events[wanted], slots[wanted])
     place = np.cumsum(wanted) - 1
     outcome, done = np.zeros(len(events), dtype=np.uint8), 0
     for slice_ in _slices(events):
@@ -115,7 +128,11 @@ def collect(
     rates.follow(catalogue)
     out.stats[:, RATED:] = rates.running(slots, counts_of(events, outcome))[wanted]
     out.stats[:, REVIEWED:] = said.before(events["ad"][wanted], out.time_ms)
-    return out, np.flatnonzero(wanted)
+    counts = outcome == Outcome.APPLIED
+    out.label[:], out.converted[:], out.viewed_s[:] = _answers(events, wanted, ~np.isin(outcome, FILTERED))
+    if not (kept := counts[wanted]).all():  # else there is no need of a copy
+        out = out.at(kept)
+    return Collected(out, np.flatnonzero(wanted & counts), counts)
 
 
 def unanswered(impressions: Events, store: RowStore, catalogue: Catalogue, rates: RateTable | None = None) -> Examples:
@@ -124,8 +141,7 @@ def unanswered(impressions: Events, store: RowStore, catalogue: Catalogue, rates
     What answered them is not known.
     """
     slots = catalogue.slots_of(impressions["ad"])
-    none = np.zeros(len(impressions), dtype=np.float32)
-    out = _empty(impressions, slots, (none, none, none))
+    out = _empty(impressions, slots)
     for start in range(0, len(impressions), ROWS_PER_CALL):
         part = np.arange(start, min(start + ROWS_PER_CALL, len(impressions)))
         _fill(out, part, impressions[part], slots[part], store, catalogue)
@@ -142,7 +158,7 @@ def in_time_order(events: Events, store: RowStore) -> Events:
     return ordered
 
 
-def _first_of_id(events: Events) -> npt.NDArray[np.bool_]:
+def _first_of_id(events: Events) -> Mask:
     """Ids are a person's own, and a topic's, as they are to lanes."""
     first = np.zeros(len(events), dtype=np.bool_)
     whose = mix64(2 * events["row"].astype(np.uint64) + events["source"])
@@ -151,17 +167,18 @@ def _first_of_id(events: Events) -> npt.NDArray[np.bool_]:
     return first
 
 
-def _answers(events: Events, wanted: npt.NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
-    """What answered each wanted impression, anywhere in the log: a click (or more), a purchase, seconds looked.
+def _answers(events: Events, wanted: Mask, attention: Mask) -> tuple[Floats, Floats, Floats]:
+    """Whether a click (or more) answered each wanted impression, whether a purchase, and seconds looked.
 
-    An answer names user, item and moment shown, compared as one 64-bit hash.
+    Anywhere in the log, of what is somebody's ``attention [N]``. An answer names user, item and moment shown, compared
+    as one 64-bit hash; sent again, it says the same.
     """
     user = mix64(events["row"].astype(np.uint64))
     shown = mix64(events["ad"] ^ mix64(events["shown_ms"].astype(np.uint64) ^ user))
     names, which = np.unique(shown, return_inverse=True)
     strongest = np.zeros(len(names), dtype=np.uint8)
     viewed_ms = np.zeros(len(names), dtype=np.int64)
-    said = events["answers"]
+    said = events["answers"] & attention
     np.maximum.at(strongest, which[said], events["kind"][said])
     np.maximum.at(viewed_ms, which[said], events["viewed_ms"][said])
     kind, seconds = strongest[which[wanted]], viewed_ms[which[wanted]] / 1000
@@ -190,17 +207,17 @@ def _slices(events: Events) -> Iterator[Ints]:
         yield by_turn[start:end]
 
 
-def _empty(impressions: Events, slots: Ints, answers: tuple[Floats, Floats, Floats]) -> Examples:
+def _empty(impressions: Events, slots: Ints) -> Examples:
+    """Examples of ``impressions`` of which nothing else is told yet."""
     count = len(impressions)
-    label, converted, viewed_s = answers
     return Examples(
         time_ms=impressions["time_ms"].copy(),
         row=impressions["row"].copy(),
         item=slots.astype(np.int32),
         surface=impressions["surface"].copy(),
-        label=label,
-        converted=converted,
-        viewed_s=viewed_s,
+        label=np.zeros(count, dtype=np.float32),
+        converted=np.zeros(count, dtype=np.float32),
+        viewed_s=np.zeros(count, dtype=np.float32),
         history=np.full((count, RING_SIZE), MISSING, dtype=np.int32),
         age=np.zeros((count, RING_SIZE), dtype=np.float32),
         kind=np.zeros((count, RING_SIZE), dtype=np.uint8),

@@ -4,11 +4,12 @@ import copy
 import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from onnx_models.examples import Examples, Items, Progress, collect, in_time_order, unanswered
+from onnx_models.examples import Collected, Examples, Items, Progress, collect, in_time_order, unanswered
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Source
 from scoring.feedback import ClickLayer, Impressions, Learning, Observed
@@ -30,6 +31,12 @@ class Stream:
     events: Events
     users: npt.NDArray[np.uint64]
     place: Ints
+
+    @classmethod
+    def of(cls, events: Events, users: npt.NDArray[np.uint64], collected: Collected) -> Self:
+        """Of ``events [N]`` in time order by the people ``users [N]`` those that count, as a lane tells its layer."""
+        counts = collected.counts
+        return cls(events[counts], users[counts], np.cumsum(counts)[collected.place] - 1)
 
     def observe(
         self, logit: Floats, examples: Examples, learning: Learning | None = None
@@ -109,10 +116,11 @@ def prepare(
             progress(done, len(events))
 
     rates = RateTable()
-    learnt, _ = collect(early, store, catalogue, on, rates, said)
+    learnt = collect(early, store, catalogue, on, rates, said).examples
     still, still_rates = same_rows(store), copy.deepcopy(rates)
-    stateful, place = collect(late, store, catalogue, lambda done, _: on(len(early) + done, 0), rates, said)
-    frozen = unanswered(late[place], still, catalogue, still_rates)
+    followed = collect(late, store, catalogue, lambda done, _: on(len(early) + done, 0), rates, said)
+    stateful = followed.examples
+    frozen = unanswered(late[followed.place], still, catalogue, still_rates)
     frozen.stats[:, REVIEWED:] = said.before(catalogue.ad[frozen.item], np.full(len(frozen), cut_ms))
     told = {name: getattr(stateful, name) for name in ("label", "converted", "viewed_s")}
     recent = learnt.time_ms >= from_ms
@@ -123,7 +131,7 @@ def prepare(
         learn=learnt.at(recent),
         frozen=replace(frozen, **told),
         stateful=stateful,
-        stream=Stream(late, users[late["row"]], place),
+        stream=Stream.of(late, users[late["row"]], followed),
         cut_ms=cut_ms,
         store=still,
         rates=still_rates,

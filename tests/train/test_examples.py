@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import fields
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -64,9 +65,9 @@ def test_state_goes_on_where_a_first_part_left_it() -> None:
     whole, parted, rates = RowStore(), RowStore(), RateTable()
     columns = columns_of(whole, log.events)
     columns_of(parted, log.events)
-    together, _ = collect(columns, whole, ads)
+    together = collect(columns, whole, ads).examples
     collect(columns[columns["time_ms"] < cut_ms], parted, ads, rates=rates)
-    later, place = collect(columns[columns["time_ms"] >= cut_ms], parted, ads, rates=rates)
+    later, place, _ = collect(columns[columns["time_ms"] >= cut_ms], parted, ads, rates=rates)
     expected = together.at(together.time_ms >= cut_ms)
     for field in INPUTS:
         np.testing.assert_allclose(getattr(later, field), getattr(expected, field), atol=1e-5, err_msg=field)
@@ -199,7 +200,7 @@ def test_what_is_told_of_an_ads_clicks_is_what_had_come_in_by_then() -> None:
     log, ads = made_up_log(4, events=300, users=5, surface="feed"), catalogue()
     store, rates = RowStore(), RateTable()
     events = columns_of(store, log.events)
-    examples, place = collect(events, store, ads, rates=rates)
+    examples, place, _ = collect(events, store, ads, rates=rates)
     ordered = in_time_order(events, store)
     for at, example in zip(place.tolist(), examples.stats[:, RATED:], strict=True):
         known = RateTable()
@@ -225,7 +226,7 @@ def test_counts_that_stand_still_are_those_of_the_moment_before() -> None:
     frozen = unanswered(shown, store, ads, rates)
     assert rates.total.tolist() == total
     np.testing.assert_array_equal(frozen.stats[:, RATED:], rates.at(ads.slots_of(shown["ad"])))
-    stateful, _ = collect(late, store, ads, rates=rates)
+    stateful = collect(late, store, ads, rates=rates).examples
     np.testing.assert_array_equal(stateful.stats[0, RATED:], frozen.stats[0, RATED:])
     assert (stateful.stats[-1, RATED:REVIEWED] != frozen.stats[-1, RATED:REVIEWED]).all()
 
@@ -237,8 +238,8 @@ def test_what_is_told_of_reviews_is_what_had_been_said_by_then_and_never_of_late
     moments = [log.events[at].time_ms for at in (50, 100, 200)]
     said = [tone("ad", f"ad-{at % 4}", 5 + at, moments[at % 3], at / 9) for at in range(9)]
     cut_ms = moments[1]
-    reviewed, _ = collect(events, store, ads, said=history_of(said))
-    leaked, _ = collect(again, other, ads, said=history_of([one for one in said if one.time_ms < cut_ms]))
+    reviewed = collect(events, store, ads, said=history_of(said)).examples
+    leaked = collect(again, other, ads, said=history_of([one for one in said if one.time_ms < cut_ms])).examples
     assert reviewed.stats[:, REVIEWED:].any()
     before = reviewed.time_ms <= cut_ms  # what is said at the very moment is not heard by then
     np.testing.assert_array_equal(reviewed.stats[before], leaked.stats[before])
@@ -296,8 +297,24 @@ def test_the_examples_of_a_log_are_those_of_its_impressions() -> None:
     ads = Catalogue()
     ads.upsert([entry_of(ad) for ad in log.ads])
     store = RowStore()
-    examples, _ = collect(columns_of(store, log.events), store, ads)
+    examples = collect(columns_of(store, log.events), store, ads).examples
     shown = [event for event in log.events if isinstance(event, Impression)]
     assert examples.time_ms.tolist() == [event.time_ms for event in shown]
     assert [ads.entries[item].content.item_id for item in examples.item] == [event.ad_id for event in shown]
     assert 0 < examples.label.mean() < 1
+
+
+def test_what_the_rules_keep_from_interest_is_no_example_and_answers_none() -> None:
+    moments = [START_MS + 60 * at for at in range(900)]  # in the first minute more clicks than one person makes
+    shown = [impression("script", f"ad-{at % 20}", time_ms) for at, time_ms in enumerate(moments)]
+    answers = [click("script", one.ad_id, one.time_ms + 9, impression_time_ms=one.time_ms) for one in shown]
+    again = [msgspec.structs.replace(one, event_id=f"again-{one.event_id}") for one in shown[::3]]
+    store, events = RowStore(), in_order([*shown, *answers, *again])
+    columns = columns_of(store, events)
+    collected, served = collect(columns, store, catalogue()), RowStore()
+    outcome = apply(served, in_time_order(columns_of(served, events), served), catalogue()).outcome
+    assert {Outcome.BURST, Outcome.RESHOWN} <= set(outcome.tolist())
+    np.testing.assert_array_equal(collected.counts, outcome == Outcome.APPLIED)
+    assert len(collected.examples) == len(shown)
+    clicks = (outcome == Outcome.APPLIED) & (in_time_order(columns, store)["source"] == Source.CLICK)
+    assert collected.examples.label.sum() == clicks.sum() < len(answers)

@@ -34,7 +34,7 @@ from streams.explain import recompute
 from streams.lanes.clicks import KEY, LaneClicks, person_key, spread
 from streams.logs import Event, in_order
 from streams.step import LaneState, Slice, Step
-from streams.wire import Click, Decision, Outcome
+from streams.wire import Click, Decision, Impression, Outcome
 from tests.builders import START_MS, click, columns_of, entry, impression, made_up_log, records
 from tests.unit.keeping import LEARNING, SHOP, keep, observe, state, stream
 from tests.unit.slices import slice_of
@@ -230,7 +230,7 @@ def test_the_layer_is_told_what_training_is_told_of_pages_too_wherever_the_strea
     events, engine = pages(seed), engine_of(model)
     store, other, rates = RowStore(), RowStore(), RateTable()
     columns = columns_of(store, events)
-    trained, _ = collect(columns_of(other, events), other, engine.catalogue, rates=rates)
+    trained = collect(columns_of(other, events), other, engine.catalogue, rates=rates).examples
     users = np.array([id64(store.users[row] or b"") for row in columns["row"].tolist()], dtype=np.uint64)
     served, logits, contexts = RateTable(), list[np.ndarray](), list[np.ndarray]()
     served.follow(engine.catalogue)
@@ -244,18 +244,32 @@ def test_the_layer_is_told_what_training_is_told_of_pages_too_wherever_the_strea
     assert np.concatenate(logits) == pytest.approx(scores(engine, trained), abs=1e-4)
 
 
+def disturbed(events: list[Event]) -> list[Event]:
+    """With what is nobody's attention: a script's impressions and clicks, and impressions again under other ids."""
+    again = [msgspec.structs.replace(event, event_id=f"again-{event.event_id}") for event in events[::9]]
+    moments = [events[len(events) // 2].time_ms + 60 * at for at in range(1_000)]
+    script: list[Event] = []
+    for at, time_ms in enumerate(moments):
+        script.append(impression("script", f"ad-{at % 20}", time_ms, slot=0, surface="feed"))
+        script.append(click("script", f"ad-{at % 20}", time_ms + 9, impression_time_ms=time_ms, surface="feed"))
+    return in_order([*events, *script, *(event for event in again if isinstance(event, Impression))])
+
+
 @pytest.mark.parametrize("size", [7, 10_000])
-def test_the_worker_predicts_what_evaluation_does_impression_by_impression(model: AttentionModel, size: int) -> None:
-    events = pages(3, count=150, users=20)
+@pytest.mark.parametrize("events", [pages(3, 150, 20), disturbed(pages(3, 150, 20))], ids=["sound", "disturbed"])
+def test_the_worker_predicts_what_evaluation_does_impression_by_impression(
+    model: AttentionModel, events: list[Event], size: int
+) -> None:
     engine = replace(engine_of(model), policy=Policy(control_share=0.0))
     _, outcomes, _ = run(engine, events, size)
     store = RowStore()
     ordered = in_time_order(columns_of(store, events), store)
-    examples, place = collect(ordered, store, engine.catalogue)
+    examples, place, _ = collected = collect(ordered, store, engine.catalogue)
     users = np.array([id64(store.users[row] or b"") for row in ordered["row"].tolist()], dtype=np.uint64)
-    stream = Stream(ordered, users, place)
+    stream = Stream.of(ordered, users, collected)
     _, evaluated = stream.observe(scores(engine, examples), examples, Learning(window_ms=40_000))
     by_event = dict(zip(ordered["event"][place].tolist(), evaluated.predicted.tolist(), strict=True))
+    assert len(by_event) == len(place)
     assert len(outcomes) > 0.9 * len(by_event)
     for outcome in outcomes:
         assert outcome.predicted == pytest.approx(by_event[int(outcome.event, 16)], abs=1e-6)

@@ -44,13 +44,16 @@ def say_end(error: BaseException) -> int:
 
 
 def end_now(error: BaseException) -> None:
-    """Say why, and end the process without anything further."""
-    os._exit(say_end(error))
+    """Say why, and end the process without anything further, also where nothing can be said."""
+    try:
+        say_end(error)
+    finally:
+        os._exit(status_of(error))
 
 
 def arm_exit(error: BaseException) -> None:
-    """Say why, and end the process within `GRACE_S` whatever else hangs."""
-    log.error("fatal, the worker ends", error=describe(error))
+    """Say why, and end the process within `GRACE_S` whatever else hangs, the log too."""
     timer = threading.Timer(GRACE_S, end_now, (error,))
     timer.daemon = True
     timer.start()
+    log.error("fatal, the worker ends", error=describe(error))

@@ -11,6 +11,7 @@ import structlog
 from streams.app import create_app
 from streams.fatal import say_end
 from streams.identity import identify
+from streams.lines import Lines
 from streams.repeats import Repeats
 from streams.settings import Settings
 from streams.web import check_port
@@ -31,7 +32,7 @@ def configure_logging(*, log_json: bool) -> None:
     ]
     structlog.configure(
         processors=[*shared, renderer],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: Lines(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

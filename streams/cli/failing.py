@@ -57,7 +57,9 @@ class Salience(TyperGroup):
         """Run the subcommand. What it logs goes to stderr: by itself structlog writes to stdout, among the answers."""
         import structlog
 
-        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+        from streams.lines import Lines
+
+        structlog.configure(logger_factory=lambda *_: Lines(sys.stderr))
         return _told(lambda: super(Salience, self).invoke(ctx))
 
 

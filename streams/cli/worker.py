@@ -56,4 +56,5 @@ def _supervise() -> int:
 
     arguments = [argument for argument in sys.argv[1:] if argument != "--supervise"]
     tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]  # it dies with its supervisor, come what may
-    return Supervisor([*tie, sys.executable, "-m", "streams.cli", *arguments]).run()
+    # -P: like the installed command it imports nothing from the folder in which it is started
+    return Supervisor([*tie, sys.executable, "-P", "-m", "streams.cli", *arguments]).run()

@@ -32,7 +32,7 @@ async def try_model(directory: Path, settings: Settings) -> Proof:
     """What the model in ``directory`` has shown. Raises `ModelError` with the reason of its refusal."""
     bounds = (str(settings.model_score_ms_max), str(settings.model_trial_bytes), str(int(settings.model_trial_s) + 1))
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", trial_child.__name__, str(directory), *bounds),
+        *(sys.executable, "-P", "-m", trial_child.__name__, str(directory), *bounds),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         env={name: os.environ[name] for name in _KEPT if name in os.environ},

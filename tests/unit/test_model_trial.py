@@ -139,3 +139,13 @@ def test_the_process_that_tries_has_no_secrets(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ModelError) as refused:
         tried(tmp_path)
     assert str(refused.value).startswith("./")
+
+
+def test_what_lies_in_the_workers_folder_is_not_run_by_the_process_that_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, shared = toy_model(tmp_path / "model"), tmp_path / "shared"
+    shared.mkdir()
+    (shared / "msgspec.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(shared)
+    assert tried(directory).version.startswith("toy-")

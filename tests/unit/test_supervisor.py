@@ -59,3 +59,14 @@ def test_a_stop_is_passed_on_and_its_status_returned(tmp_path: Path) -> None:
     os.kill(child.pid, signal.SIGTERM)
     child.communicate(timeout=60)
     assert child.returncode == 0
+
+
+def test_what_lies_in_the_supervisors_folder_is_not_run_by_its_worker(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise SystemExit(2)")
+    supervisor = (
+        "import sys; from streams.cli.worker import _supervise\n"
+        "sys.argv = ['salience', '--version', '--supervise']; sys.exit(_supervise())"
+    )
+    command = [sys.executable, "-P", "-c", supervisor]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout.split()[:1]) == (0, ["salience"]), ended.stderr

@@ -69,7 +69,7 @@ def _lines() -> Iterator[Line]:
         yield Line("worker", "topic", name, "READ", "read whole by every worker")
     yield Line("worker", "topic", topics.CHANGELOG, "READ", "recovery")
     beside = (topics.EXPERIMENT_REPORTS, topics.REVIEWS, topics.REVIEW_STATE)
-    others = (*_INPUTS, topics.ADS, topics.TONES, topics.CONTROL, *beside)
+    others = (*_INPUTS, topics.ADS, topics.TONES, topics.CONTROL, topics.MODELS, *beside)
     outputs = [each.name for each in topics.TABLE if each.name not in others]
     for name in outputs:
         yield Line("worker", "topic", name, "WRITE", "a slice's effects")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from streams import acls, topic_admin, topics
+from streams import acls, asyncapi, topic_admin, topics
 from streams.cli import app
 from streams.topic_admin import Found, Seen, compare
 from streams.topics import Topic
@@ -213,6 +213,16 @@ def test_the_rights_of_every_role_can_be_asked_for(role: str) -> None:
     told = CliRunner().invoke(app, ["topics", "acls", "--role", role, "--json"])
     assert told.exit_code == 0, told.output
     assert len(json.loads(told.stdout)["lines"]) == len(acls.of_role(role))
+
+
+def test_a_worker_may_write_what_workers_send_and_no_files_of_models() -> None:
+    of_others = {topics.EXPERIMENT_REPORTS, topics.TONES, topics.REVIEW_STATE}
+    sent_on = {topics.CLICKS, topics.AD_IMPRESSIONS}
+    written = {line.name for line in acls.of_role("worker") if (line.kind, line.operation) == ("topic", "WRITE")}
+    assert written == {*asyncapi.SENT} - of_others | sent_on
+    assert "models" not in written
+    pushes = [line for line in acls.LINES if (line.name, line.operation) == ("models", "WRITE")]
+    assert [line.role for line in pushes] == ["admin"]
 
 
 def test_a_role_that_is_none_is_refused_with_those_there_are() -> None:

@@ -16,6 +16,27 @@ class ConnectionSettingsError(ValueError):
     """Settings with which no client could connect; says which, and never what a secret is."""
 
 
+def check_file(name: str, path: Path | None, *, secret: bool) -> None:
+    """Read the file of a setting, if it has one: who needs it later would fail where it says nothing of the setting.
+
+    Raises `ValueError` with the setting and the path, and never what the file holds.
+    """
+    if path is None:
+        return
+    at = f"SALIENCE_{name.upper()}={path}"
+    try:
+        if not path.is_file():
+            raise ValueError(f"{at} is no file; expected one that this process can read")
+        held = path.read_bytes()
+        empty = not (held.decode().rstrip("\r\n") if secret else held)  # PEM may have remarks of any encoding
+    except OSError as error:
+        raise ValueError(f"{at}: {error.strerror}; expected a file that this process can read") from None
+    except UnicodeDecodeError:  # which quotes what it met
+        raise ValueError(f"{at}: it is not UTF-8; expected a secret of UTF-8 text") from None
+    if empty:
+        raise ValueError(f"{at}: it is empty; expected {'a secret' if secret else 'PEM'}")
+
+
 class Security(BaseSettings):
     """Encryption and identity, ``SALIENCE_<NAME>``."""
 
@@ -58,10 +79,14 @@ class Security(BaseSettings):
             )
         if (self.ssl_cert_file is None) != (self.ssl_key_file is None):
             raise ValueError("SALIENCE_SSL_CERT_FILE and SALIENCE_SSL_KEY_FILE go together; one of them is missing")
-        for name in ("sasl_password_file", "ssl_ca_file", "ssl_cert_file", "ssl_key_file"):
-            path = getattr(self, name)
-            if path is not None and not path.is_file():
-                raise ValueError(f"SALIENCE_{name.upper()}={path} is no file; expected one that this process can read")
+        certificates = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
+        if not self.encrypts and (unused := [name for name in certificates if getattr(self, name) is not None]):
+            raise ValueError(
+                f"{' and '.join(f'SALIENCE_{name.upper()}' for name in unused)} set but "
+                f"SALIENCE_SECURITY_PROTOCOL={self.security_protocol} would not use it; expected SSL or SASL_SSL"
+            )
+        for name in ("sasl_password_file", *certificates):
+            check_file(name, getattr(self, name), secret=name == "sasl_password_file")
         return self
 
     @property
@@ -123,6 +148,7 @@ def librdkafka_options(bootstrap: str) -> dict[str, Any]:
             "ssl.certificate.location": secure.ssl_cert_file,
             "ssl.key.location": secure.ssl_key_file,
         }
+        _ssl_context(secure)  # librdkafka names no setting where a file is not what it should be
         options |= {name: str(path) for name, path in files.items() if path is not None}
         options["ssl.endpoint.identification.algorithm"] = "https" if secure.ssl_check_hostname else "none"
     if secure.authenticates:
@@ -135,8 +161,14 @@ def librdkafka_options(bootstrap: str) -> dict[str, Any]:
 
 
 def _ssl_context(secure: Security) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=secure.ssl_ca_file)
-    context.check_hostname = secure.ssl_check_hostname
-    if secure.ssl_cert_file is not None:
-        context.load_cert_chain(secure.ssl_cert_file, secure.ssl_key_file)
+    """Raises `ConnectionSettingsError` where a file is not what its setting says."""
+    files = f"SALIENCE_SSL_CA_FILE={secure.ssl_ca_file}"
+    try:
+        context = ssl.create_default_context(cafile=secure.ssl_ca_file)
+        context.check_hostname = secure.ssl_check_hostname
+        if secure.ssl_cert_file is not None:
+            files = f"SALIENCE_SSL_CERT_FILE={secure.ssl_cert_file} with SALIENCE_SSL_KEY_FILE={secure.ssl_key_file}"
+            context.load_cert_chain(secure.ssl_cert_file, secure.ssl_key_file)
+    except OSError as error:  # as SSLError is
+        raise ConnectionSettingsError(f"{files}: {error}; expected PEM, and a key that is the certificate's") from None
     return context

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from scoring.cleaning import COUNT_MAX, Rules
 from scoring.exploration import UCB_ALPHA, Explore
 from scoring.rows import USERS_MAX
-from streams.connection import Security
+from streams.connection import Security, check_file
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 
@@ -251,9 +251,7 @@ class Settings(BaseSettings):
     def _secret_files_are_there(self) -> Self:
         """Looked at before anything runs; who reads them later would fail where it says nothing of a setting."""
         for name in ("web_token_file", "seal_secret_file"):
-            path = getattr(self, name)
-            if path is not None and not path.is_file():
-                raise ValueError(f"SALIENCE_{name.upper()}={path} is no file; expected one that this process can read")
+            check_file(name, getattr(self, name), secret=True)
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 import json
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,41 @@ def test_what_cannot_work_is_refused_by_name_and_without_the_secret(
     with pytest.raises(ConnectionSettingsError, match=named) as refused:
         security()
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(("held", "said"), [(SECRET.encode() + b"\xff", "it is not UTF-8"), (b"\n", "it is empty")])
+def test_a_password_file_that_holds_none_is_told_by_its_setting(scram: Path, held: bytes, said: str) -> None:
+    scram.write_bytes(held)
+    with pytest.raises(ConnectionSettingsError, match=f"SALIENCE_SASL_PASSWORD_FILE={scram}: {said}") as refused:
+        security()
+    assert SECRET not in str(refused.value)
+    assert "0xff" not in str(refused.value)
+
+
+@pytest.mark.parametrize("options", [aiokafka_options, librdkafka_options])
+@pytest.mark.parametrize("kind", ["CA", "CERT"])
+def test_a_certificate_that_is_no_pem_is_told_by_its_setting(
+    scram: Path, monkeypatch: pytest.MonkeyPatch, options: Callable[[str], object], kind: str
+) -> None:
+    monkeypatch.setenv(f"SALIENCE_SSL_{kind}_FILE", str(scram))
+    if kind == "CERT":
+        monkeypatch.setenv("SALIENCE_SSL_KEY_FILE", str(scram))
+    with pytest.raises(ConnectionSettingsError, match=f"SALIENCE_SSL_{kind}_FILE={scram}.*expected PEM") as refused:
+        options("b:1")
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SASL_PLAINTEXT"])
+def test_a_certificate_that_the_protocol_would_not_use_is_refused(
+    scram: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    monkeypatch.setenv("SALIENCE_SECURITY_PROTOCOL", protocol)
+    monkeypatch.setenv("SALIENCE_SSL_CA_FILE", str(scram))
+    if protocol == "PLAINTEXT":
+        monkeypatch.delenv("SALIENCE_SASL_USERNAME")
+        monkeypatch.delenv("SALIENCE_SASL_PASSWORD_FILE")
+    with pytest.raises(ConnectionSettingsError, match=r"SALIENCE_SSL_CA_FILE .*; expected SSL or SASL_SSL"):
+        security()
 
 
 def test_a_command_ends_with_status_2_and_the_setting_that_is_wrong(

@@ -47,6 +47,21 @@ def test_a_file_of_a_secret_that_is_not_there_is_told_by_its_setting(name: str, 
         Settings(**{name: tmp_path / "none"})  # type: ignore[arg-type]  # by name
 
 
+@pytest.mark.parametrize("name", ["web_token_file", "seal_secret_file"])
+@pytest.mark.parametrize(
+    ("held", "said"), [(b"hush-hush\xff", "it is not UTF-8"), (b"\n", "it is empty"), (b"", "it is empty")]
+)
+def test_a_file_that_holds_no_secret_is_told_by_its_setting_and_without_what_it_holds(
+    name: str, held: bytes, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(held)
+    with pytest.raises(ValidationError, match=f"SALIENCE_{name.upper()}={file}: {said}; expected") as refused:
+        Settings(**{name: file})  # type: ignore[arg-type]  # by name
+    assert "hush" not in str(refused.value)
+    assert "0xff" not in str(refused.value)
+
+
 def test_secrets_come_from_a_file_without_its_line_end_or_from_the_setting(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("hush-hush\n")

@@ -6,7 +6,7 @@ Everything here blocks; asynchronous callers run it in a thread (``asyncio.to_th
 import asyncio
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aiokafka.errors import KafkaError as NodeError
@@ -22,7 +22,7 @@ from confluent_kafka.admin import (
 
 from streams import nodes
 from streams.connection import librdkafka_options
-from streams.topics import CLEANUP, RETENTION, TABLE, names
+from streams.topics import CLEANUP, RETENTION, TABLE, Topic, names
 
 ANSWER_S = 10.0
 """Long enough for a cluster electing a leader; an unreachable one is said to be so after it."""
@@ -37,7 +37,7 @@ class Problem:
     """What ``check`` found of one topic."""
 
     topic: str
-    what: Literal["missing", "partitions", "cleanup", "unreported"]
+    what: Literal["missing", "partitions", "cleanup", "configs", "unreported"]
     seen: str
     fix: str
     """The command that resolves it; empty where nothing can or need be done."""
@@ -51,16 +51,18 @@ class Problem:
 
     @property
     def fails(self) -> bool:
-        """Whether the workers must not run on it; a config that the broker does not report is only said."""
-        return self.what != "unreported"
+        """Whether the workers must not run on it; what is not reported, or may be on purpose, is only said."""
+        return self.what not in ("configs", "unreported")
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a broker tells of one topic. ``cleanup`` None: it reports no such config."""
+    """What a broker tells of one topic. ``cleanup`` None: it reports no such config. ``configs``: all that it does."""
 
     partitions: int
     cleanup: str | None
+    copies: int = 1
+    configs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +141,17 @@ def configure(bootstrap: str, prefix: str = "", replication: int = 1) -> list[st
 
 
 def check(bootstrap: str, partitions: int, prefix: str = "") -> list[Problem]:
-    """What keeps workers from running on these topics, and what the broker does not tell.
+    """What keeps workers from running on these topics, what the broker does not tell, and what is not the table's.
 
     Raises ``TopicsError`` where the broker does not answer.
     """
     admin = _admin(bootstrap)
     there = _describe(admin, bootstrap, names(prefix))
-    cleanups = _config(admin, bootstrap, there, CLEANUP)
-    seen = {name: Seen(len(there[name].partitions), cleanup) for name, cleanup in cleanups.items()}
+    told = _configs(admin, bootstrap, there)
+    seen = {
+        name: Seen(len(there[name].partitions), configs.get(CLEANUP), _copies(there[name]), configs)
+        for name, configs in told.items()
+    }
     return compare(seen, partitions, prefix, f"--bootstrap {bootstrap}")
 
 
@@ -174,16 +179,29 @@ def compare(seen: Mapping[str, Seen], partitions: int, prefix: str, reach: str) 
         elif found.cleanup != topic.cleanup:
             message = f"{name} has cleanup.policy={found.cleanup}, expected {topic.cleanup}."
             problems.append(Problem(name, "cleanup", message, f"salience topics create {at} --configure"))
+        if others := _other_configs(topic, found):
+            message = f"{name} has {'; '.join(others)}."
+            problems.append(Problem(name, "configs", message, f"salience topics create {at} --configure", _PURPOSE))
     return problems
+
+
+_PURPOSE = "Unless it is on purpose, set it: it decides how long what is erased can still be read, or what fits."
+
+
+def _other_configs(topic: Topic, seen: Seen) -> list[str]:
+    """Configs, beside how it is cleaned up, that the broker reports with another value than the table's."""
+    wanted = {name: value for name, value in topic.settings(seen.copies).items() if name != CLEANUP}
+    return [
+        f"{name}={seen.configs[name]}, expected {value}"
+        for name, value in wanted.items()
+        if seen.configs.get(name, value) != value
+    ]
 
 
 def found(bootstrap: str, names: Collection[str]) -> dict[str, Found]:
     """Each topic that exists, by full name."""
     there = _describe(_admin(bootstrap), bootstrap, names)
-    return {
-        name: Found(str(topic.topic_id), len(topic.partitions), max(len(each.replicas) for each in topic.partitions))
-        for name, topic in there.items()
-    }
+    return {name: Found(str(topic.topic_id), len(topic.partitions), _copies(topic)) for name, topic in there.items()}
 
 
 def partition_counts(bootstrap: str, names: Collection[str]) -> dict[str, int]:
@@ -194,7 +212,8 @@ def partition_counts(bootstrap: str, names: Collection[str]) -> dict[str, int]:
 def retentions_ms(bootstrap: str, names: Collection[str]) -> dict[str, int | None]:
     """How long each topic that exists keeps a record, by full name; None for ever, or where the broker does not say."""
     admin = _admin(bootstrap)
-    found = _config(admin, bootstrap, _describe(admin, bootstrap, names), RETENTION)
+    told = _configs(admin, bootstrap, _describe(admin, bootstrap, names))
+    found = {name: configs.get(RETENTION) for name, configs in told.items()}
     return {name: int(value) if value not in (None, "-1") else None for name, value in found.items()}
 
 
@@ -250,11 +269,19 @@ def _silent(bootstrap: str, error: KafkaException) -> str:
     )
 
 
-def _config(admin: Any, bootstrap: str, there: Collection[str], config: str) -> dict[str, str | None]:
-    """Value of one config of each topic that is still there; None where the broker reports none."""
+def _copies(described: Any) -> int:
+    """Of a topic's partitions."""
+    return max(len(each.replicas) for each in described.partitions)
+
+
+def _configs(admin: Any, bootstrap: str, there: Collection[str]) -> dict[str, dict[str, str]]:
+    """The configs that the broker reports of each topic that is still there."""
     if not there:
         return {}
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in there]
     answers = admin.describe_configs(resources, request_timeout=ANSWER_S)
     found = _answers(answers, f"{bootstrap} does not describe the configs of")
-    return {name: entry.value if (entry := configs.get(config)) else None for name, configs in found.items()}
+    return {
+        topic: {name: entry.value for name, entry in configs.items() if entry.value is not None}
+        for topic, configs in found.items()
+    }

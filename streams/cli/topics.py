@@ -99,7 +99,10 @@ def check(
     prefix: PrefixOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what keeps workers from running on these topics: exit code 0 if nothing does, else 1."""
+    """Say what keeps workers from running on these topics: exit code 0 if nothing does, else 1.
+
+    A config that is another than create sets is a note: it may be on purpose.
+    """
     from streams import topic_admin, topics
 
     clicks = prefix + topics.CLICKS
@@ -109,7 +112,8 @@ def check(
     people = _people(as_json)
     _tell(problems, people)
     if not failing:
-        people.print(f"All {len(topics.TABLE)} topics at {bootstrap} are as they should be.", soft_wrap=True)
+        well = "what workers need" if any(problem.what == "configs" for problem in problems) else "as they should be"
+        people.print(f"All {len(topics.TABLE)} topics at {bootstrap} are {well}.", soft_wrap=True)
     if as_json:
         typer.echo(json.dumps({"ok": not failing, "problems": _objects(problems)}))
     if failing:

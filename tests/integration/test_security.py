@@ -198,7 +198,8 @@ def test_every_role_does_its_job_with_no_other_right(
         row = await shop.lane_row()
         assert row is not None
         assert (row.totals["applied"], row.totals["dead"]) == (len(acted), 1)
-        assert topic_admin.check(secured.bootstrap, 1, PREFIX) == []
+        # Their retention is other than the table's, so that the events of the tests stay: that is remarked.
+        assert not [one for one in topic_admin.check(secured.bootstrap, 1, PREFIX) if one.fails]
 
     play(scenario)
 

@@ -37,6 +37,15 @@ def test_what_is_wrong_in_other_ways_takes_other_rows_and_each_topic_is_told_wit
     assert cleanup.fix.endswith("--configure")
 
 
+def test_configs_other_than_the_tables_take_one_row_with_the_command_and_nothing_is_wrong() -> None:
+    other = {"retention.ms": "1"}
+    (row,) = told(MADE | {name: Seen(4, "delete", 1, other) for name in ("clicks", "outcomes")})
+    assert (row.ok, [*row.topics]) == (True, ["clicks", "outcomes"])
+    assert all(f"{name} has retention.ms=1, expected 604800000." in row.found for name in row.topics)
+    assert row.found.count("on purpose") == 1
+    assert row.fix == "salience topics create --bootstrap b:9092 --configure"
+
+
 def test_what_another_number_of_partitions_means_is_told_once_whatever_the_number_of_topics() -> None:
     lanes = {topic.name for topic in topics.TABLE if topic.lanes}
     (row,) = told(MADE | {name: Seen(8, MADE[name].cleanup) for name in lanes})

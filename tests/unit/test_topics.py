@@ -135,6 +135,38 @@ def test_a_changelog_that_deletes_is_told_with_the_command_that_mends_it() -> No
     assert problem.fix == f"salience topics create {REACH} --configure"
 
 
+def test_a_config_other_than_the_tables_is_remarked_with_both_values_and_keeps_no_worker_from_running() -> None:
+    changelog = BY_NAME["state-changelog"].settings(3) | {"delete.retention.ms": "86400000", "unclean": "false"}
+    seen = as_created(4) | {"state-changelog": Seen(4, "compact", 3, changelog)}
+
+    (problem,) = compare(seen, 4, "", REACH)
+
+    assert (problem.topic, problem.what, problem.fails) == ("state-changelog", "configs", False)
+    assert "state-changelog has delete.retention.ms=86400000, expected 604800000." in problem.message
+    assert problem.fix == f"salience topics create {REACH} --configure"
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_configs_are_those_of_the_topics_own_copies_and_what_is_not_reported_is_not_compared(copies: int) -> None:
+    told = {topic.name: topic.settings(copies) for topic in topics.TABLE}
+    seen = {name: Seen(one.partitions, one.cleanup, copies, told[name]) for name, one in as_created(4).items()}
+    assert compare(seen, 4, "", REACH) == []
+    del told["dead-letters"]["max.message.bytes"], told["dead-letters"]["min.insync.replicas"]
+    assert compare(seen, 4, "", REACH) == []
+
+
+def test_the_check_remarks_a_config_and_goes_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = BY_NAME["dead-letters"].settings(1) | {"max.message.bytes": "1048588"}
+    seen = as_created(4) | {"dead-letters": Seen(4, "delete", 1, other)}
+    monkeypatch.setattr(topic_admin, "check", lambda *_: compare(seen, 4, "", REACH))
+    told = CliRunner().invoke(app, ["topics", "check", "--partitions", "4", "--json"])
+    assert told.exit_code == 0, told.output
+    answer = json.loads(told.stdout)
+    assert (answer["ok"], [one["what"] for one in answer["problems"]]) == (True, ["configs"])
+    assert "Note: dead-letters has max.message.bytes=1048588, expected 2097176." in told.stderr
+    assert "are as they should be" not in told.stderr
+
+
 def test_a_broker_that_reports_no_configs_is_said_to_and_does_not_fail() -> None:
     seen = {name: Seen(topic.partitions, None) for name, topic in as_created(4).items()}
 

@@ -94,10 +94,11 @@ def _broker(settings: Settings) -> Check:
 
 
 def _topics(settings: Settings) -> Iterator[Check]:
-    clicks = settings.topic_prefix + topics.CLICKS
+    prefix = settings.topic_prefix
     try:
-        lanes = topic_admin.partition_counts(settings.bootstrap, [clicks]).get(clicks, 4)
-        problems = topic_admin.check(settings.bootstrap, lanes, settings.topic_prefix)
+        beside = topic_admin.beside(topic_admin.found(settings.bootstrap, topics.names(prefix)), prefix)
+        lanes = beside.partitions if beside else 4
+        problems = topic_admin.check(settings.bootstrap, lanes, prefix)
     except UNANSWERED as error:
         yield _unseen("topics", error)
         return

@@ -112,8 +112,10 @@ def create(
     return created
 
 
-def configure(bootstrap: str, prefix: str = "", replication: int = 1) -> list[str]:
+def configure(bootstrap: str, prefix: str = "") -> list[str]:
     """Set the table's configs on the topics that are there; return their names when every node reports them.
+
+    Each as its own copies want: topics may have been made with other numbers of them.
 
     Raises ``TopicsError``.
     """
@@ -125,7 +127,7 @@ def configure(bootstrap: str, prefix: str = "", replication: int = 1) -> list[st
             prefix + topic.name,
             incremental_configs=[
                 ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-                for name, value in topic.settings(replication).items()
+                for name, value in topic.settings(_copies(there[prefix + topic.name])).items()
             ],
         )
         for topic in TABLE
@@ -202,6 +204,12 @@ def found(bootstrap: str, names: Collection[str]) -> dict[str, Found]:
     """Each topic that exists, by full name."""
     there = _describe(_admin(bootstrap), bootstrap, names)
     return {name: Found(str(topic.topic_id), len(topic.partitions), _copies(topic)) for name, topic in there.items()}
+
+
+def beside(there: Mapping[str, Found], prefix: str) -> Found | None:
+    """Of the topics that are there, by full name, one with lanes: those that are missing are made like it."""
+    with_lanes = (prefix + topic.name for topic in TABLE if topic.lanes)
+    return next((there[name] for name in with_lanes if name in there), None)
 
 
 def partition_counts(bootstrap: str, names: Collection[str]) -> dict[str, int]:

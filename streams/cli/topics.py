@@ -25,7 +25,7 @@ PartitionsOption = Annotated[
         "--partitions",
         min=1,
         help="Lanes: the most workers that can share the work.",
-        show_default="as many as clicks has, else 4",
+        show_default="as many as the topics that are there, else 4",
     ),
 ]
 PrefixOption = Annotated[
@@ -37,7 +37,7 @@ ReplicationOption = Annotated[
         "--replication",
         min=1,
         help="Copies of each partition; 3 in production.",
-        show_default="as many as clicks has, else 1",
+        show_default="as many as the topics that are there, else 1",
     ),
 ]
 ConfigureOption = Annotated[
@@ -67,9 +67,9 @@ def create(
     from streams import topic_admin, topics
 
     there = topic_admin.found(bootstrap, topics.names(prefix))
-    beside = there.get(prefix + topics.CLICKS, topic_admin.Found("", LANES))
+    beside = topic_admin.beside(there, prefix) or topic_admin.Found("", LANES)
     partitions, replication = partitions or beside.partitions, replication or beside.copies
-    configured = topic_admin.configure(bootstrap, prefix, replication) if configure else []
+    configured = topic_admin.configure(bootstrap, prefix) if configure else []
     counts = {name: topic.partitions for name, topic in there.items()}
     seen = {name: topic_admin.Seen(count, None) for name, count in counts.items()}
     problems = topic_admin.compare(seen, partitions, prefix, f"--bootstrap {bootstrap}")
@@ -105,8 +105,9 @@ def check(
     """
     from streams import topic_admin, topics
 
-    clicks = prefix + topics.CLICKS
-    partitions = partitions or topic_admin.partition_counts(bootstrap, [clicks]).get(clicks, LANES)
+    if partitions is None:
+        beside = topic_admin.beside(topic_admin.found(bootstrap, topics.names(prefix)), prefix)
+        partitions = beside.partitions if beside else LANES
     problems = topic_admin.check(bootstrap, partitions, prefix)
     failing = [problem for problem in problems if problem.fails]
     people = _people(as_json)

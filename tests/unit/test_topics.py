@@ -1,14 +1,17 @@
 """The table of topics, and what the check makes of what it sees."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from streams import acls, asyncapi, topic_admin, topics
+from streams import acls, asyncapi, checkup, topic_admin, topics
 from streams.cli import app
+from streams.settings import Settings
 from streams.topic_admin import Found, Seen, compare
 from streams.topics import Topic
 
@@ -238,6 +241,58 @@ def test_a_topic_that_a_new_version_brings_is_made_beside_others_without_a_word_
     there.clear()
     assert CliRunner().invoke(app, ["topics", "create"]).exit_code == 0
     assert asked == [12, 12, 4]
+
+
+def test_where_clicks_alone_is_missing_it_is_made_like_the_topics_that_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = {name: Found("", seen.partitions, 3) for name, seen in as_created(12).items() if name != topics.CLICKS}
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(topic_admin, "found", lambda *_: there)
+
+    def answer(*given: object) -> list[Any]:
+        asked.append(given)
+        return []
+
+    monkeypatch.setattr(topic_admin, "create", answer)
+    monkeypatch.setattr(topic_admin, "check", answer)
+    assert CliRunner().invoke(app, ["topics", "create", "--bootstrap", "b:1"]).exit_code == 0
+    assert CliRunner().invoke(app, ["topics", "check", "--bootstrap", "b:1"]).exit_code == 0
+    assert {check.found for check in checkup._topics(Settings(bootstrap="b:1"))} == {"all 18 there, 12 lanes"}
+    assert asked == [("b:1", 12, "", 3), ("b:1", 12, ""), ("b:1", 12, "")]
+
+
+class Configured:
+    """An admin client of topics with so many copies each, which notes what is set on them."""
+
+    def __init__(self, copies: Mapping[str, int]) -> None:
+        self._copies, self.set = copies, dict[str, dict[str, str]]()
+
+    def describe_topics(self, wanted: Any, **_: object) -> dict[str, Future[Any]]:
+        one = {name: [SimpleNamespace(replicas=range(self._copies[name]))] for name in wanted.topic_names}
+        return {name: _answered(SimpleNamespace(partitions=partitions)) for name, partitions in one.items()}
+
+    def incremental_alter_configs(self, resources: Any, **_: object) -> dict[Any, Future[Any]]:
+        for one in resources:
+            self.set[one.name] = {entry.name: entry.value for entry in one.incremental_configs}
+        return {one: _answered(None) for one in resources}
+
+
+def _answered(value: object) -> Future[Any]:
+    future = Future[Any]()
+    future.set_result(value)
+    return future
+
+
+def test_every_topic_is_configured_for_the_copies_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = dict.fromkeys(BY_NAME, 3) | {"clicks": 1}
+    admin = Configured(copies)
+    monkeypatch.setattr(topic_admin, "_admin", lambda _: admin)
+    monkeypatch.setattr(topic_admin, "wait_for_nodes", lambda *_: None)
+    assert topic_admin.configure("b:1") == [*BY_NAME]
+    assert {name: values["min.insync.replicas"] for name, values in admin.set.items()} == {
+        name: "1" if name == "clicks" else "2" for name in BY_NAME
+    }
 
 
 @pytest.mark.parametrize("role", acls.ROLES)

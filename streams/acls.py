@@ -151,7 +151,8 @@ def command(line: Line, principal: str, settings: Settings) -> str:
     """The line as options of ``kafka-acls.sh``."""
     name, prefixed = resource(line, settings)
     operation = "".join(word.capitalize() for word in line.operation.split("_"))
-    words = ["kafka-acls.sh", "--add", "--allow-principal", principal, "--operation", operation]
+    words = ["kafka-acls.sh", "--bootstrap-server", settings.bootstrap, "--add"]
+    words += ["--allow-principal", principal, "--operation", operation]
     words += ["--" + line.kind.replace("_", "-"), name, *(["--resource-pattern-type", "prefixed"] if prefixed else [])]
     return shlex.join(words)  # the subject of a certificate has spaces
 

@@ -25,13 +25,13 @@ def test_nobody_but_the_cluster_s_owner_changes_rights_or_deletes() -> None:
 
 
 def test_a_right_on_transactions_covers_the_lanes_alone() -> None:
-    settings = Settings(topic_prefix="shop-", group="engine")
+    settings = Settings(bootstrap="b:9093", topic_prefix="shop-", group="engine")
     (line,) = [line for line in acls.of_role("worker") if line.kind == "transactional_id"]
     assert acls.resource(line, settings) == ("shop-engine-lane-", True)
     assert (transactional_id(settings, "doctor") or "").startswith("shop-engine-lane-")
     assert acls.command(line, "User:w", settings) == (
-        "kafka-acls.sh --add --allow-principal User:w --operation Write --transactional-id shop-engine-lane- "
-        "--resource-pattern-type prefixed"
+        "kafka-acls.sh --bootstrap-server b:9093 --add --allow-principal User:w --operation Write "
+        "--transactional-id shop-engine-lane- --resource-pattern-type prefixed"
     )
 
 

@@ -302,6 +302,14 @@ def test_the_rights_of_every_role_can_be_asked_for(role: str) -> None:
     assert len(json.loads(told.stdout)["lines"]) == len(acls.of_role(role))
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_every_line_of_rights_names_the_brokers_as_kafka_wants_it(options: list[str]) -> None:
+    told = CliRunner().invoke(app, ["topics", "acls", "--bootstrap", "b1:9093,b2:9093", *options])
+    lines = json.loads(told.stdout)["lines"] if options else told.stdout.splitlines()
+    assert len(lines) == len(acls.LINES)
+    assert all(line.startswith("kafka-acls.sh --bootstrap-server b1:9093,b2:9093 --add ") for line in lines)
+
+
 def test_a_worker_may_write_what_workers_send_and_no_files_of_models() -> None:
     of_others = {topics.EXPERIMENT_REPORTS, topics.TONES, topics.REVIEW_STATE}
     sent_on = {topics.CLICKS, topics.AD_IMPRESSIONS}

@@ -47,7 +47,9 @@ class Settings(BaseSettings):
         ge=536_870_912,
         description="Address space of the process that tries a pushed model: memory beside the worker's, for a moment.",
     )
-    model_trial_s: float = Field(60.0, ge=1, description="A pushed model must have shown what it can by then.")
+    model_trial_s: float = Field(
+        60.0, ge=1, le=86_400, description="A pushed model must have shown what it can by then."
+    )
 
     session_timeout_ms: int = Field(10_000, ge=1_000, description="A silent worker loses its lanes after this.")
     heartbeat_ms: int = Field(2_000, ge=100, description="Well below a third of the session timeout.")
@@ -119,6 +121,7 @@ class Settings(BaseSettings):
     late_ms: int = Field(
         604_800_000,
         ge=0,
+        le=100 * 365 * 86_400_000,
         description="An event this much older than its lane's time goes to late-events: the longer "
         "half-life of an interest, and what the input topics keep.",
     )

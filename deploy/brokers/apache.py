@@ -197,9 +197,10 @@ class ApacheKafka:
     def _refuse_other_size(self) -> None:
         held = len(list(self.directory.glob("node-*/data/meta.properties")))
         if held not in (0, self._nodes):
+            advice = f"Start it with {held} nodes, or drop" if held in (1, 3) else "Drop"
             raise BrokerError(
                 f"{self.directory} holds the data of {held} nodes, not {self._nodes}."
-                f" Start it with {held} nodes, or drop its data: rm -r {shlex.quote(str(self.directory))}"
+                f" {advice} its data: rm -r {shlex.quote(str(self.directory))}"
             )
 
     def _plan_ports(self) -> list[Ports]:
@@ -228,6 +229,12 @@ class ApacheKafka:
                     formatting[node] = spawn(command, folder / "console.log", detached=False)
             for node, child in formatting.items():
                 self._hear_formatted(node, child)
+        except BaseException:
+            # Some may be formatted and others not: a later start would take them for a cluster of another size.
+            for node, child in formatting.items():
+                kill(child)
+                shutil.rmtree(self._folder(node) / "data", ignore_errors=True)
+            raise
         finally:
             for child in formatting.values():
                 kill(child)

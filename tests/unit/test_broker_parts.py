@@ -171,6 +171,30 @@ def test_a_machine_that_lacks_what_kafka_needs_is_told_that_whatever_room_it_has
     assert not (bare / "data").exists()
 
 
+def test_a_cluster_whose_format_fails_leaves_no_data_of_any_node(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.brokers.apache.ROOM_MIN_BYTES", 0)
+    a_program(
+        bare / "java",
+        "case $* in *-version*) echo 'openjdk version \"17.0.1\"' >&2; exit;; esac\n"
+        "for a; do case $a in */server.properties) d=${a%/*}/data;; esac; done\n"
+        "/bin/mkdir -p $d; case $d in */node-2/*) exit 1;; esac; : > $d/meta.properties",
+    )
+    a_maven(bare)
+    for _ in range(2):
+        with pytest.raises(BrokerError, match="Node 2 could not be formatted"):
+            ApacheKafka(bare / "shop", 3, cache=bare / "jars").start()
+    assert not list((bare / "shop").glob("node-*/data"))
+
+
+def test_data_of_a_number_of_nodes_that_is_none_of_a_cluster_is_only_to_be_dropped(tmp_path: Path) -> None:
+    for node in range(2):
+        (tmp_path / f"node-{node}" / "data").mkdir(parents=True)
+        (tmp_path / f"node-{node}" / "data" / "meta.properties").touch()
+    with pytest.raises(BrokerError, match=r"the data of 2 nodes, not 3\. Drop its data: rm -r") as refused:
+        ApacheKafka(tmp_path, 3).start()
+    assert "Start it" not in str(refused.value)
+
+
 def kill_embedded(child: subprocess.Popen[bytes], folder: Path) -> None:
     broker = EmbeddedBroker(folder)
     broker._child = child

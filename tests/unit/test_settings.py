@@ -62,6 +62,12 @@ def test_a_file_that_holds_no_secret_is_told_by_its_setting_and_without_what_it_
     assert "0xff" not in str(refused.value)
 
 
+@pytest.mark.parametrize(("name", "value"), [("late_ms", 10**19), ("model_trial_s", float("inf"))])
+def test_a_time_without_end_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(ValidationError, match=name):
+        Settings(**{name: value})  # type: ignore[arg-type]  # by name
+
+
 def test_secrets_come_from_a_file_without_its_line_end_or_from_the_setting(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("hush-hush\n")

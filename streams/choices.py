@@ -6,7 +6,7 @@ assumed is that later slots do not change what an earlier one earns (McInerney, 
 Carterette 2020, "Counterfactual evaluation of slate recommendations").
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +15,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from scoring.ids import id64
 from scoring.market import Fate
 from scoring.offpolicy import Logged, Weighted
 from scoring.policies import CONTROL_ARM
 from scoring.ranking import first_chances, slot_chances
+from streams.decode import Record
 from streams.reading import Progress, read_topic
 from streams.topics import CLICKS, DECISIONS
 from streams.wire import UNREADABLE, Decision
@@ -26,7 +28,8 @@ from streams.wire import UNREADABLE, Decision
 Floats = npt.NDArray[np.float64]
 
 DECISIONS_MAX = 1_000_000
-"""Placements kept at once, some 200 bytes each; of a longer log, the first."""
+"""Placements kept at once, some 300 bytes each; of a longer log the last, for decisions are kept longer than the clicks
+on them."""
 
 
 class _Answer(msgspec.Struct):
@@ -41,7 +44,8 @@ class _Answer(msgspec.Struct):
 @dataclass(frozen=True, slots=True)
 class _Placed:
     """One placement's first slots: whose, ads, logged chances, those of the policy asked about;
-    the model's click rate of the first slot's ad, and its mean under the policy asked about.
+    the model's click rate of the first slot's ad, and its mean under the policy asked about; the lane that made it,
+    and when.
     """
 
     person: int
@@ -50,6 +54,8 @@ class _Placed:
     asked: Floats
     model: float
     model_asked: float
+    lane: int = 0
+    time_ms: int = 0
 
 
 class _Shown(msgspec.Struct):
@@ -75,21 +81,23 @@ class Choices:
     """The log of the first ``slots`` slots, for a policy of ``temperature``; records may come in any order.
 
     Without the control group, whose candidates are any ads that the rules let in, not what a policy draws from:
-    ``control`` counts its placements.
+    ``control`` counts its placements. ``beyond``: those that `DECISIONS_MAX` has left out, the oldest.
     """
 
     temperature: float
     slots: int = 1
     control: int = 0
+    beyond: int = 0
     placed: dict[str, _Placed] = field(default_factory=dict)
     clicks: set[tuple[str, str]] = field(default_factory=set)
-    _people: dict[str, int] = field(default_factory=dict)
+    _since_ms: dict[int, int] = field(default_factory=dict)
 
     def decided(self, values: Iterable[bytes | None]) -> None:
         """Take records of the decisions topic; what is malformed says nothing here."""
         for value in values:
-            if value is not None and len(self.placed) < DECISIONS_MAX:
-                with suppress(*UNREADABLE):
+            if value is not None:
+                # Arrays of another length than the candidates', and places beyond them, are IndexErrors.
+                with suppress(*UNREADABLE, IndexError):
                     self._decided(msgspec.json.decode(value, type=Decision))
 
     def _decided(self, decision: Decision) -> None:
@@ -97,6 +105,9 @@ class Choices:
             self.control += 1
         elif decision.chosen:  # the rules may have left nobody
             self.placed[decision.placement_id] = self._placed(decision)
+            if len(self.placed) > DECISIONS_MAX:
+                del self.placed[next(iter(self.placed))]
+                self.beyond += 1
 
     def clicked(self, values: Iterable[bytes | None]) -> None:
         """Take records of the clicks topic; what answers no impression, or is malformed, says nothing here."""
@@ -108,17 +119,41 @@ class Choices:
             if answer.placement_id and answer.impression_time_ms is not None and answer.kind == "click":
                 self.clicks.add((answer.placement_id, answer.ad_id))
 
+    def kept(self, records: Sequence[Record]) -> None:
+        """Note of a partition's first clicks whether others stood before them, which age has deleted.
+
+        Such a partition tells of what was placed since then alone; one that begins with its first offset of all.
+        """
+        first = records[0]
+        self._since_ms.setdefault(first.partition, first.timestamp if first.offset else 0)
+
+    @property
+    def known(self) -> dict[str, _Placed]:
+        """The placements of which it is known whether they were clicked; a lane's clicks stand in its own partition.
+
+        Where that holds none, by the latest moment of the others, from which on all of them have their clicks.
+        """
+        latest_ms = max(self._since_ms.values(), default=0)
+        return {
+            name: one for name, one in self.placed.items() if one.time_ms >= self._since_ms.get(one.lane, latest_ms)
+        }
+
     def _placed(self, decision: Decision) -> _Placed:
         pctr, worth, chosen = _judged(decision)
         chosen = chosen[: self.slots]
+        logged = np.array(decision.propensities[: self.slots])
+        if len(logged) != len(chosen) or not (logged > 0).all():
+            raise ValueError(f"propensities {logged.tolist()} of {len(chosen)} slots; expected one above 0 for each")
         shown = msgspec.json.decode(decision.placement, type=_Slots).slots
         return _Placed(
-            person=self._people.setdefault(decision.user_id, len(self._people)),
-            ads=tuple(slot.ad_id for slot in shown[: self.slots]),
-            logged=np.array(decision.propensities[: self.slots]),
+            person=id64(decision.user_id),
+            ads=tuple(slot.ad_id for slot in shown[: len(chosen)]),
+            logged=logged,
             asked=slot_chances(worth, chosen, self.temperature),
             model=float(pctr[chosen[0]]),
             model_asked=float(first_chances(worth, self.temperature) @ pctr),
+            lane=decision.lane,
+            time_ms=decision.time_ms,
         )
 
     def logged(self) -> list[Weighted]:
@@ -127,14 +162,17 @@ class Choices:
         Raises `ValueError` where there are none.
         """
         found: list[Weighted] = []
+        known = self.known
         for slot in range(self.slots):
-            placed = [(name, one) for name, one in self.placed.items() if len(one.ads) > slot]
+            placed = [(name, one) for name, one in known.items() if len(one.ads) > slot]
             if not placed:
                 beside = f" beside {self.control} of the control group" if self.control else ""
+                if older := len(self.placed) - len(known):
+                    beside += f" beside {older} older than the clicks that are still there"
                 raise ValueError(f"the log has no placements with this slot{beside}; is the decisions topic filled?")
             ratio = np.array([np.prod(one.asked[: slot + 1] / one.logged[: slot + 1]) for _, one in placed])
             reward = np.array([(name, one.ads[slot]) in self.clicks for name, one in placed], dtype=float)
-            person = np.array([one.person for _, one in placed])
+            person = np.array([one.person for _, one in placed], dtype=np.uint64).view(np.int64)
             found.append(
                 Weighted(reward, ratio, person=person)
                 if slot
@@ -158,8 +196,10 @@ def _judged(decision: Decision) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
     worth = np.frombuffer(decision.worth, dtype="<f4").astype(float) if decision.worth else pctr * bids
     fates = np.frombuffer(decision.fates, dtype=np.uint8) if decision.fates else np.zeros(len(pctr), dtype=np.uint8)
     stays = np.isin(fates, [Fate.OUTBID, Fate.KEPT_APART]) | (fates >= Fate.WON)
-    chosen = (np.cumsum(stays) - 1)[np.array(decision.chosen, dtype=np.int64)]
-    return pctr[stays], worth[stays], chosen
+    chosen = np.array(decision.chosen, dtype=np.int64)
+    if (chosen < 0).any() or not stays[chosen].all():
+        raise ValueError(f"chosen {decision.chosen}; expected places of candidates whom the rules left in")
+    return pctr[stays], worth[stays], (np.cumsum(stays) - 1)[chosen]
 
 
 async def read_choices(
@@ -169,5 +209,7 @@ async def read_choices(
     choices = Choices(temperature, slots)
     for topic, take in ((DECISIONS, choices.decided), (CLICKS, choices.clicked)):
         async for records in read_topic(bootstrap, prefix + topic, progress=partial(progress, topic)):
+            if topic == CLICKS and records:
+                choices.kept(records)
             take(record.value for record in records)
     return choices

@@ -25,6 +25,14 @@ Policy = Annotated[
 ]
 Slots = Annotated[int, typer.Option("--slots", min=1, max=10, help="Slots of a placement that are asked about.")]
 
+LEFT_OUT = {
+    "control_left_out": "of the control group, which draws from other candidates",
+    "before_clicks_left_out": "older than the clicks that are still there: whether they were clicked is not known",
+    "beyond_most_left_out": "beyond those that are kept at once, the oldest",
+}
+"""What is told of a log's topics that no estimate rests on."""
+UNTOLD = "the policy never chooses what was logged in this slot: nothing can be said of it from this log"
+
 
 def ope(
     log: Log,
@@ -111,19 +119,26 @@ def _topics(settings: Any, policy: str, slots: int, progress: "Progress") -> dic
 
 
 def told_of(choices: "Choices", policy: str) -> dict[str, Any]:
-    """What is told of each slot of the topics' choices. Raises `ValueError` where there are none."""
+    """What is told of each slot of the topics' choices. Raises `ValueError` where there are none.
+
+    A slot below the first that the policy would never have filled so has no estimates, and a doubt that says why.
+    """
     from scoring.offpolicy import doubts, effective_size, evaluate
 
     found = {}
+    older = len(choices.placed) - len(choices.known)
     for slot, logged in enumerate(choices.logged()):
+        untold = bool(slot) and not logged.weight.any()
         found[f"{policy}: clicks in slot {slot + 1}"] = {
             "observed": float(logged.reward.mean()),
             "choices": len(logged.reward),
             "people": len(logged.of_people(logged.weight)),
             "control_left_out": choices.control,
+            "before_clicks_left_out": older,
+            "beyond_most_left_out": choices.beyond,
             "effective_size": effective_size(logged.weight),
-            "doubts": doubts(logged),
-            "estimates": _figures(evaluate(logged)),
+            "doubts": [UNTOLD] if untold else doubts(logged),
+            "estimates": {} if untold else _figures(evaluate(logged)),
         }
     return found
 
@@ -141,8 +156,9 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
         table.add_section()
     console = screen()
     console.print(table)
-    if control := max(part.get("control_left_out", 0) for part in found.values()):
-        console.print(f"Left out: {control:,} placements of the control group, which draws from other candidates")
+    for name, why in LEFT_OUT.items():
+        if count := max(part.get(name, 0) for part in found.values()):
+            console.print(f"Left out: {count:,} placements {why}")
     for what, part in found.items():
         for doubt in part.get("doubts", []):
             console.print(coloured(f"{what}: {doubt}", "yellow"))

@@ -16,10 +16,11 @@ from scoring.ranking import rank
 from streams import choices
 from streams.choices import Choices, temperature_of
 from streams.cli import app
-from streams.cli.ope import told_of
+from streams.cli.ope import UNTOLD, told_of
 from streams.logs import LogError
 from streams.logs.hillstrom import ARMS, values
 from streams.wire import Click, Decision, Placement, Slot, encode_json
+from tests.builders import Record
 
 PCTR = np.array([0.30, 0.10, 0.20, 0.05], dtype=np.float32)
 BIDS = np.full(4, 1_000_000)
@@ -72,7 +73,7 @@ def test_placements_of_one_person_are_told_to_be_alike():
     choices.decided([encode_json(_decision(seed, 1.0, user=f"u{seed % 3}")[0]) for seed in range(1, 41)])
     for logged in choices.logged():
         assert logged.person is not None
-        assert np.unique(logged.person, return_counts=True)[1].tolist() == [14, 13, 13]
+        assert sorted(np.unique(logged.person, return_counts=True)[1].tolist()) == [13, 13, 14]
     told = told_of(choices, "temperature=1.0")["temperature=1.0: clicks in slot 1"]
     assert told["people"] == 3
     assert any("choices of 3 people" in doubt for doubt in told["doubts"])
@@ -121,6 +122,99 @@ def test_a_malformed_decision_says_nothing_and_the_others_are_taken(bad):
     good = encode_json(_decision(1, 1.0)[0])
     choices.decided([bad, encode_json(replace(_decision(2, 1.0)[0], placement=bad)), good])
     assert list(choices.placed) == ["p-1"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"chosen": (7, 1)},
+        {"chosen": (-1, 1)},
+        {"fates": bytes([0, 0])},
+        {"fates": bytes([4, 4, 100, 101]), "chosen": (0, 2)},
+        {"worth": b"1234"},
+        {"propensities": (0.0, 0.5)},
+        {"propensities": ()},
+    ],
+)
+def test_a_receipt_whose_places_or_chances_do_not_fit_its_candidates_says_nothing(bad):
+    choices = Choices(1.0, slots=2)
+    choices.decided([encode_json(replace(_decision(seed, 1.0)[0], **(bad if seed == 1 else {}))) for seed in (1, 2)])
+    assert list(choices.placed) == ["p-2"]
+    assert np.isfinite(choices.logged()[1].weight).all()
+
+
+DAY_MS = 86_400_000
+
+
+def _topics_of(days: int, clicks: dict[int, list[int]], first_offset: int) -> Choices:
+    """The topics read: a placement a day in each of two lanes, and the days of ``clicks`` by their partition."""
+
+    def value_of(day: int, lane: int) -> bytes:
+        made = {"placement_id": f"p-{day}-{lane}", "time_ms": day * DAY_MS, "lane": lane}
+        return encode_json(replace(_decision(day + 1, 1.0)[0], **made))
+
+    def click_of(day: int, lane: int, offset: int) -> Record:
+        value = _click(f"p-{day}-{lane}", _decision(day + 1, 1.0)[1][0])
+        return Record("clicks", lane, offset, day * DAY_MS, b"u", value)
+
+    async def read(_bootstrap, topic, *, progress):
+        if topic == "decisions":
+            yield [Record(topic, lane, day, 0, b"u", value_of(day, lane)) for day in range(days) for lane in range(2)]
+            return
+        for lane, clicked in clicks.items():
+            for at, day in enumerate(clicked):
+                yield [click_of(day, lane, first_offset + at)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choices, "read_topic", read)
+        return asyncio.run(choices.read_choices("b:1", "", 1.0, 1))
+
+
+def test_placements_whose_clicks_are_deleted_by_age_are_left_out_and_told():
+    found = _topics_of(30, {0: [*range(23, 30)], 1: [*range(25, 30)]}, first_offset=9)
+    (logged,) = found.logged()
+    assert (len(logged.reward), logged.reward.mean()) == (7 + 5, 1.0)
+    (told,) = told_of(found, "temperature=1.0").values()
+    assert (told["before_clicks_left_out"], told["beyond_most_left_out"]) == (23 + 25, 0)
+
+
+def test_a_partition_without_a_click_is_held_to_what_the_others_still_have():
+    assert sorted(_topics_of(30, {0: [28]}, first_offset=9).known) == ["p-28-0", "p-28-1", "p-29-0", "p-29-1"]
+
+
+@pytest.mark.parametrize("clicks", [{}, {0: [20], 1: [25]}])
+def test_a_clicks_topic_that_has_lost_nothing_tells_of_all_placements(clicks):
+    found = _topics_of(30, clicks, first_offset=0)
+    assert len(found.logged()[0].reward) == 60
+    assert told_of(found, "temperature=1.0")["temperature=1.0: clicks in slot 1"]["before_clicks_left_out"] == 0
+
+
+def test_a_log_of_placements_older_than_all_clicks_says_so():
+    found = _topics_of(3, {0: [9]}, first_offset=9)
+    with pytest.raises(ValueError, match="beside 6 older than the clicks that are still there"):
+        found.logged()
+
+
+def test_of_more_placements_than_are_kept_the_newest_stay_and_the_others_are_told(monkeypatch):
+    monkeypatch.setattr(choices, "DECISIONS_MAX", 3)
+    found = Choices(1.0)
+    found.decided([encode_json(_decision(seed, 1.0)[0]) for seed in range(1, 11)])
+    assert list(found.placed) == ["p-8", "p-9", "p-10"]
+    (told,) = told_of(found, "temperature=1.0").values()
+    assert (told["choices"], told["beyond_most_left_out"]) == (3, 7)
+
+
+def test_a_second_slot_of_which_the_log_tells_nothing_leaves_the_first_ones_estimates(monkeypatch):
+    found = Choices(temperature_of("greedy"), slots=2)
+    made = [_decision(seed, 1.0)[0] for seed in range(1, 41)]
+    found.decided([encode_json(one) for one in made if one.chosen[1] != 2])  # the second best never follows the best
+    first, second = told_of(found, "greedy").values()
+    assert first["estimates"]["snips"]["value"] == 0
+    assert (second["estimates"], second["doubts"]) == ({}, [UNTOLD])
+    monkeypatch.setattr("streams.cli.ope._topics", lambda *_: told_of(found, "greedy"))
+    shown = CliRunner().invoke(app, ["ope", "--log", "topics", "--slots", "2"])
+    assert shown.exit_code == 0, shown.output
+    assert UNTOLD in " ".join(shown.output.split())
 
 
 @pytest.mark.parametrize("policy", ["best", "temperature=", "temperature=-1", "temperature=x"])

@@ -224,6 +224,12 @@ def unremembered(decoded: Decoded, store: RowStore) -> tuple[list[bytes], Rows]:
     return list(places), rows
 
 
+def valid(source: Source, records: Sequence[Record], latest_ms: int) -> list[Event]:
+    """The events of ``records``, all of ``source``, that pass a lane's checks, in order."""
+    read = _read(source, [record.value or b"" for record in records])
+    return _passed(np.arange(len(records)), read, [record.key for record in records], latest_ms, {})[1]
+
+
 def _read(source: Source, values: list[bytes]) -> list[Event | Refusal]:
     """Each value's event, or why it is none: in one go, unless there is a value that is none."""
     decoder = DECODERS[source]

@@ -4,19 +4,23 @@ What is shown to a person twice within a second is one impression, as it is to t
 a click by person, ad and second, and bills it once.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from scoring.events import Source
 from scoring.ids import IdArray, id64, id64s, mix64
 from scoring.pending import keys_of
 from scoring.policies import CONTROL_ARM
 from scoring.seal import Seal
-from streams.decode import columns
+from streams.decode import Record, columns, valid
+from streams.feeds.catalogue import read_ad
 from streams.logs import Event
 from streams.reading import read_topic
 from streams.topics import AD_IMPRESSIONS, ADS, CLICKS, DECISIONS
@@ -24,8 +28,6 @@ from streams.wire import UNREADABLE, Ad, Click, Impression
 
 EVENTS_MAX = 10_000_000
 """Impressions and actions of one report: 0.9 GB, and five times that while they are billed."""
-DECISIONS_MAX = 10_000_000
-"""Receipts that are remembered, 17 bytes each."""
 
 HAPPENED = np.dtype(
     [
@@ -65,8 +67,8 @@ class _Decided(msgspec.Struct):
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """All that a report is made of. ``impressions`` and ``actions`` are of `HAPPENED` in time order, each event once;
-    ``decisions`` of `DECIDED`, by placement. ``invalid``: records that were no valid messages; ``repeated``: events
-    that came again, and impressions in the second of another. ``seal``: of the secret at hand.
+    ``decisions`` of `DECIDED`, by placement. ``invalid``: records that were no valid messages, or that workers refuse;
+    ``repeated``: events that came again, and impressions in the second of another. ``seal``: of the secret at hand.
     """
 
     impressions: Table
@@ -90,11 +92,13 @@ class Gathered:
 
 @dataclass
 class Gatherer:
-    """Takes messages in any order. ``since_ms``: events before it are left out. ``most``: `EVENTS_MAX`. ``seal``: by
-    which prices are to be verified.
+    """Takes messages in any order, but receipts last: of them it keeps those that an impression names, so that they are
+    as few. ``since_ms``: events before it are left out. ``latest_ms``: the newest time that an event of the topics may
+    have. ``most``: `EVENTS_MAX`. ``seal``: by which prices are to be verified.
     """
 
     since_ms: int = 0
+    latest_ms: int = sys.maxsize
     most: int = EVENTS_MAX
     seal: Seal = field(default_factory=Seal)
     ads: dict[str, Ad] = field(default_factory=dict)
@@ -103,7 +107,8 @@ class Gatherer:
     def __post_init__(self) -> None:
         self._parts: dict[type[Event], list[Table]] = {Impression: [], Click: []}
         self._decided: list[Table] = []
-        self._count = self._receipts = 0
+        self._placements: npt.NDArray[np.uint64] | None = None
+        self._count = 0
 
     def add(self, events: Sequence[Event]) -> None:
         """Take events. Raises `ReportError` where they are more than ``most``."""
@@ -112,6 +117,7 @@ class Gatherer:
             part = part[part["time_ms"] >= self.since_ms]
             self._count += len(part)
             parts.append(part)
+        self._placements = None
         if self._count > self.most:
             raise ReportError(f"there are more than {self.most:,} events; report on fewer with --since")
 
@@ -119,26 +125,47 @@ class Gatherer:
         """Take ads; of one id the last."""
         self.ads |= {ad.ad_id: ad for ad in ads}
 
-    def decode(self, kind: type[Any], values: Sequence[bytes | None]) -> list[Any]:
-        """The messages in ``values``; tombstones say nothing, and what is no valid message is counted."""
-        decode = _DECODERS[kind]
-        told = [value for value in values if value is not None]
-        try:
-            return list(map(decode, told))
-        except UNREADABLE:
-            found = [message for value in told if (message := _or_none(decode, value)) is not None]
-            self.invalid += len(told) - len(found)
-            return found
+    def take(self, source: Source, records: Sequence[Record]) -> None:
+        """Take records of an events topic; those that are dead letters to workers are counted."""
+        events = valid(source, records, self.latest_ms)
+        self.invalid += len(records) - len(events)
+        self.add(events)
+
+    def take_ads(self, records: Sequence[Record]) -> None:
+        """Take records of the ads topic; those that are dead letters to workers are counted."""
+        for record in records:
+            if record.value is not None:  # what is withdrawn was shown before
+                try:
+                    self.offer([read_ad(record.key, record.value)])
+                except UNREADABLE:
+                    self.invalid += 1
 
     def decided(self, values: Sequence[bytes | None]) -> None:
-        """Take records of the decisions topic; beyond `DECISIONS_MAX` they are left out."""
-        told = self.decode(_Decided, values)[: DECISIONS_MAX - self._receipts]
+        """Take records of the decisions topic; tombstones say nothing, and what is no valid message is counted."""
+        told = self._receipts([value for value in values if value is not None])
         part = np.zeros(len(told), dtype=DECIDED)
         part["placement"] = id64s([each.placement_id for each in told])
         part["control"] = [each.arm == CONTROL_ARM for each in told]
         part["share"] = [each.policy.get("control_share", 0.0) for each in told]
-        self._decided.append(part)
-        self._receipts += len(part)
+        named = self._named()
+        if len(named):
+            at = np.minimum(np.searchsorted(named, part["placement"]), len(named) - 1)
+            self._decided.append(part[named[at] == part["placement"]])
+
+    def _receipts(self, values: Sequence[bytes]) -> list[_Decided]:
+        try:
+            return list(map(_DECODE, values))
+        except UNREADABLE:
+            found = [message for value in values if (message := _or_none(value)) is not None]
+            self.invalid += len(values) - len(found)
+            return found
+
+    def _named(self) -> npt.NDArray[np.uint64]:
+        """The placements that impressions name, in order."""
+        if self._placements is None:
+            told = [part["placement"] for part in self._parts[Impression]]
+            self._placements = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *told]))
+        return self._placements
 
     def gathered(self) -> Gathered:
         """What has been taken. Ids of events are a person's own, as they are to lanes."""
@@ -152,14 +179,12 @@ class Gatherer:
         return Gathered(impressions, actions, decisions[first], ads, self.seal, self.invalid, repeated)
 
 
-_DECODERS: dict[type[Any], Callable[[bytes], Any]] = {
-    kind: msgspec.json.Decoder(kind).decode for kind in (Ad, Impression, Click, _Decided)
-}
+_DECODE = msgspec.json.Decoder(_Decided).decode
 
 
-def _or_none(decode: Callable[[bytes], Any], value: bytes) -> Any:
+def _or_none(value: bytes) -> _Decided | None:
     try:
-        return decode(value)
+        return _DECODE(value)
     except UNREADABLE:
         return None
 
@@ -193,13 +218,13 @@ def _once(events: Table, ids: IdArray) -> Table:
 
 async def read_topics(bootstrap: str, prefix: str, gatherer: Gatherer, progress: Callable[[str, int], None]) -> None:
     """Give ``gatherer`` all that the topics hold now. Raises `MissingTopicError` and `ReportError`."""
-    for name, kind in ((ADS, Ad), (AD_IMPRESSIONS, Impression), (CLICKS, Click), (DECISIONS, _Decided)):
+    takers: dict[str, Callable[[Sequence[Record]], None]] = {
+        ADS: gatherer.take_ads,
+        AD_IMPRESSIONS: partial(gatherer.take, Source.IMPRESSION),
+        CLICKS: partial(gatherer.take, Source.CLICK),
+        DECISIONS: lambda records: gatherer.decided([record.value for record in records]),
+    }
+    for name, take in takers.items():
         async for records in read_topic(bootstrap, prefix + name):
-            values = [record.value for record in records]
-            if kind is _Decided:
-                gatherer.decided(values)
-            elif kind is Ad:
-                gatherer.offer(gatherer.decode(Ad, values))
-            else:
-                gatherer.add(gatherer.decode(kind, values))
+            take(records)
             progress(name, len(records))

@@ -47,7 +47,7 @@ class Section:
 def page(report: Report) -> str:
     """The whole file."""
     about = report.about
-    left_out = f" {about.invalid:,} records were no valid messages." if about.invalid else ""
+    left_out = f" {about.invalid:,} records were no valid messages, or such as workers refuse." if about.invalid else ""
     lead = (
         f"{about.impressions:,} impressions and {about.actions:,} actions of {about.people:,} people, "
         f"{moment(about.from_ms)} to {moment(about.to_ms)} UTC, from {about.source}. Repeated events, and an "

@@ -58,10 +58,15 @@ def report(
     from streams.behaviour.gathered import Gatherer, ReportError
     from streams.behaviour.page import page
     from streams.behaviour.report import report as report_of
+    from streams.clock import wall_ms
     from streams.logs import LogError
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    gatherer = Gatherer(since_ms=since_ms(since, datetime.now(UTC)), seal=Seal.of(settings.sealing_secret()))
+    gatherer = Gatherer(
+        since_ms=since_ms(since, datetime.now(UTC)),
+        latest_ms=wall_ms() + settings.time_tolerance_ms,
+        seal=Seal.of(settings.sealing_secret()),
+    )
     console = screen(stderr=as_json)
     with _writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)  # before the log is read, which may take minutes

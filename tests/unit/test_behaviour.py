@@ -3,11 +3,13 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from scoring.confidence import Z_95, wilson
+from scoring.events import Source
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from scoring.seal import Seal
 from streams.behaviour.attention import attention
@@ -21,7 +23,7 @@ from streams.behaviour.personal import Personalisation, personalisation
 from streams.logs import Event, Log
 from streams.wire import Ad, Click, Impression, encode_json
 from tests import builders
-from tests.builders import START_MS, ad, click, impression
+from tests.builders import START_MS, ad, click, impression, record
 
 SEAL_OF_NOBODY = Seal.of("nobody has sealed with this")
 MIDNIGHT_MS = START_MS - START_MS % DAY_MS
@@ -104,9 +106,10 @@ def test_an_action_that_names_no_impression_stands_in_no_funnel() -> None:
 
 
 def test_repeated_events_count_once_and_what_is_no_message_is_counted() -> None:
-    gatherer = Gatherer()
+    gatherer, shown = Gatherer(), record(impression())
     values = [encode_json(impression(time_ms=START_MS + 1_000 * at)) for at in (1, 2, 1)]
-    gatherer.add(gatherer.decode(Impression, [*values, b"{", b"\xff", None, b'{"event_id": "x"}']))
+    told = [replace(shown, value=value) for value in (*values, b"{", b"\xff", b'{"event_id": "x"}')]
+    gatherer.take(Source.IMPRESSION, told)
     found = gatherer.gathered()
     assert (len(found.impressions), found.repeated, found.invalid) == (2, 1, 3)
 

@@ -6,6 +6,7 @@ import pytest
 
 from scoring.budgets import Budgets
 from scoring.catalogue import Catalogue
+from scoring.events import Source
 from scoring.market import Market
 from scoring.pool import Pool
 from streams.behaviour.gathered import Gatherer
@@ -18,7 +19,6 @@ from streams.feeds import campaigns, layers, tones
 from streams.feeds.catalogue import apply_ads, titles_in
 from streams.reviews.reviewer import Reviewer
 from streams.settings import Settings
-from streams.wire import Ad
 from tests.builders import START_MS, Record
 from tests.unit.slices import new_state, run, step_of
 
@@ -59,8 +59,10 @@ def _campaigns(value: bytes) -> object:
 
 def _gathered(value: bytes) -> object:
     gatherer = Gatherer()
-    gatherer.decode(Ad, [value])
-    return gatherer.invalid
+    gatherer.take_ads([_bad("ads", b"a", value)])
+    gatherer.take(Source.CLICK, [_bad("clicks", b"a", value)])
+    gatherer.decided([value])
+    return gatherer.invalid == 3
 
 
 def _client(value: bytes) -> object:

@@ -1,0 +1,81 @@
+"""What the behaviour report takes of the topics' records: what workers take, and receipts that an impression names."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from scoring.policies import CONTROL_ARM, ENGINE_ARM
+from streams.behaviour import gathered
+from streams.behaviour.gathered import Gatherer, read_topics
+from streams.behaviour.report import Report, report
+from streams.wire import encode_json
+from tests.builders import START_MS, Record, ad, click, impression, record
+
+TENT = ad("tent", campaign_id="summer", advertiser_id="acme", bid_micros=200_000)
+LATEST_MS = START_MS + 300_000
+
+
+def _ads(*told: tuple[bytes, bytes | None]) -> list[Record]:
+    return [Record("ads", 0, at, START_MS, key, value) for at, (key, value) in enumerate(told)]
+
+
+def _receipt(placement_id: str, arm: str) -> Record:
+    value = encode_json({"placement_id": placement_id, "arm": arm, "policy": {"control_share": 0.5}})
+    return Record("decisions", 0, 0, START_MS, b"u", value)
+
+
+def _gathered(gatherer: Gatherer, topics: dict[str, Sequence[Record]]) -> Gatherer:
+    """All that ``topics`` hold, read one record at a time."""
+
+    async def read(_bootstrap: str, topic: str) -> AsyncIterator[Sequence[Record]]:
+        for one in topics.get(topic, ()):
+            yield [one]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gathered, "read_topic", read)
+        asyncio.run(read_topics("", "", gatherer, lambda *_: None))
+    return gatherer
+
+
+def _told(topics: dict[str, Sequence[Record]]) -> Report:
+    return report(_gathered(Gatherer(latest_ms=LATEST_MS), topics).gathered(), "the topics")
+
+
+def test_events_that_workers_refuse_are_neither_counted_nor_billed() -> None:
+    shown = [
+        record(impression("u", "tent")),
+        record(impression("v", "tent"), key=None),
+        record(impression("w", "tent"), key=b"another"),
+        record(impression("x\x00", "tent")),
+        record(impression("y", "tent", LATEST_MS + 1)),
+        record(impression("z", "tent"), value=None),
+    ]
+    clicks = [
+        record(click(user, "tent", START_MS + 9, impression_time_ms=START_MS), key=key)
+        for user, key in (("u", b"u"), ("v", None))
+    ]
+    found = _told({"ads": _ads((b"tent", encode_json(TENT))), "ad-impressions": shown, "clicks": clicks})
+    assert (found.about.impressions, found.about.actions, found.about.people, found.about.invalid) == (1, 1, 1, 6)
+    assert found.campaigns.total.cost_micros == TENT.bid_micros
+
+
+def test_an_ad_that_workers_refuse_takes_no_other_ones_place() -> None:
+    forged = ad("tent", campaign_id="other", advertiser_id="rival", bid_micros=1_000_000_000)
+    ads = _ads((b"tent", encode_json(TENT)), (b"x", encode_json(forged)), (b"tent", None))
+    clicked = record(click("u", "tent", START_MS + 9, impression_time_ms=START_MS))
+    found = _told({"ads": ads, "ad-impressions": [record(impression("u", "tent"))], "clicks": [clicked]})
+    assert [(each.campaign, each.cost_micros) for each in found.campaigns.campaigns] == [("summer", TENT.bid_micros)]
+    assert found.about.invalid == 1
+
+
+def test_receipts_are_kept_of_the_placements_that_were_shown_alone() -> None:
+    shown = [record(impression(f"u{at}", time_ms=START_MS + at, placement_id=f"p{at}")) for at in range(40)]
+    older = [_receipt(f"of-last-month-{at}", ENGINE_ARM) for at in range(500)]
+    receipts = [_receipt(f"p{at}", CONTROL_ARM if at % 2 else ENGINE_ARM) for at in range(40)]
+    gatherer = _gathered(Gatherer(), {"ad-impressions": shown, "decisions": [*older, *receipts]})
+    assert sum(map(len, gatherer._decided)) == 40
+    found = report(gatherer.gathered(), "the topics")
+    assert found.about.receipts == 40
+    assert found.personalisation is not None
+    assert found.personalisation.people == {"control": 20, "personalised": 20}

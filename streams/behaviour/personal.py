@@ -1,6 +1,8 @@
 """What personalisation changed: everyone whom the engine ranked for, beside the control group, ranked at random.
 
-Impressions of placements that left a receipt count, by the receipt's arm. Differences come from the experiments'
+Impressions of placements that left a receipt count, by the receipt's arm, while the control group's share of the people
+is what it was when a person first came: a change of it moves people from one group to the other. Who came while there
+was but one group compares nothing. Differences come from the experiments'
 own analysis (`scoring.trial`): the unit is the user, and the intervals hold however often one looks.
 """
 
@@ -8,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from scoring.assignment import OUTSIDE
 from scoring.confidence import Z_95
 from scoring.events import Kind
 from scoring.ids import MISSING
 from scoring.trial import SUMS, Look, Trial
+from streams.behaviour.gathered import Table
 from streams.behaviour.joined import UNKNOWN, Behaviour, places
 
 GROUPS = ("control", "personalised")
@@ -50,20 +54,17 @@ class Personalisation(Struct, frozen=True):
 
 def personalisation(behaviour: Behaviour) -> Personalisation | None:
     """The comparison; None where no impression's placement has a receipt, or none is of the control group."""
-    decisions = behaviour.gathered.decisions
-    decided = places(decisions["placement"], behaviour.impressions["placement"])
-    chosen = np.flatnonzero((decided != MISSING) & (behaviour.impressions["placement"] != 0))
-    control = decisions["control"][decided[chosen]] == 1
+    decisions, chosen, cohort, shares = _divided(behaviour)
+    control = decisions["control"] == 1
     if not control.any() or control.all():
         return None
     user, arm = behaviour.impression_user[chosen], np.where(control, 0, 1)
-    share = float(np.median(decisions["share"])) or 0.5
-    trial = Trial(shares=np.array([share, 1 - share]))
+    trial = Trial(shares=np.stack([shares, 1 - shares], axis=1))
     totals = _totals(behaviour, chosen)
     for number in range(len(GROUPS)):
         exposed = np.unique(user[arm == number])
         trial.expose(exposed, np.full(len(exposed), number), np.zeros_like(totals))
-    look = trial.look(totals)
+    look = trial.look(totals, cohort)
     sums = np.bincount(arm, minlength=len(GROUPS)).tolist()
     return Personalisation(
         people=dict(zip(GROUPS, look.users.tolist(), strict=True)),
@@ -72,6 +73,25 @@ def personalisation(behaviour: Behaviour) -> Personalisation | None:
         split_p_value=look.split_p_value,
         crossed=look.crossed,
     )
+
+
+def _divided(behaviour: Behaviour) -> tuple[Table, Ints, Ints, Floats]:
+    """The receipts ``[N]`` of the impressions that count, and these; each person's cohort, ``[U]``, `OUTSIDE` of who is
+    in none; the control group's share of each cohort, ``[K]``.
+    """
+    decisions = behaviour.gathered.decisions
+    decided = places(decisions["placement"], behaviour.impressions["placement"])
+    chosen = np.flatnonzero((decided != MISSING) & (behaviour.impressions["placement"] != 0))
+    told, user = decisions[decided[chosen]], behaviour.impression_user[chosen]
+    people, first = np.unique(user, return_index=True)  # impressions are by time already
+    share = np.zeros(behaviour.users)
+    share[people] = told["share"][first]
+    two = (share > 0) & (share < 1)
+    shares, of = np.unique(share[two], return_inverse=True)
+    cohort = np.full(behaviour.users, OUTSIDE, dtype=np.int64)
+    cohort[two] = of
+    counts = two[user] & (told["share"] == share[user])
+    return told[counts], chosen[counts], cohort, shares
 
 
 def _totals(behaviour: Behaviour, chosen: Ints) -> Floats:

@@ -291,6 +291,24 @@ def test_people_seen_in_both_groups_count_in_neither_and_few_people_tell_no_diff
     assert {each.low for each in found.changes if each.metric in ("ctr", "category_entropy_bits")} == {None}
 
 
+@pytest.mark.parametrize("shares", [(0.05, 0.0), (0.05, 0.1), (0.2, 0.05), (1.0, 0.05)])
+def test_a_change_of_the_control_groups_share_raises_no_alarm_of_its_own(shares: tuple[float, float]) -> None:
+    people, events, decisions = 8_000, [], []
+    places = np.random.default_rng(2).random(people)  # who is below the share is in control
+    for number in range(people):  # half came before the change, and all of these come again after it
+        for at in (0, 1) if number < people // 2 else (1,):
+            share, name = shares[at], f"p-{number}-{at}"
+            arm = CONTROL_ARM if places[number] < share else ENGINE_ARM
+            decisions.append({"placement_id": name, "arm": arm, "policy": {"control_share": share}})
+            events.append(impression(f"u-{number}", "a", START_MS + 3_600_000 * at, placement_id=name))
+    found = personalisation(behaviour_of(events, [ad("a")], decisions))
+    assert found is not None
+    assert found.split_p_value > 0.05
+    assert found.crossed == 0
+    compared = sum(people // 2 for share in shares if 0 < share < 1)
+    assert sum(found.people.values()) == sum(found.impressions.values()) == compared
+
+
 def test_groups_of_whose_ads_none_is_known_are_told_apart_but_for_the_entropy() -> None:
     events, _, decisions = _groups(40)
     found = personalisation(behaviour_of(events, [ad("another")], decisions))

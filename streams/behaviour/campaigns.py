@@ -42,10 +42,11 @@ class Campaign(Struct, frozen=True):
 class Campaigns(Struct, frozen=True):
     """All together, and campaign by campaign.
 
-    ``verified``: some seals were told that fit the secret at hand, so that prices count as they do in billing: with the
-    placement's seal. ``unpriced`` events would have been charged and brought none; ``misquoted`` ones told a price that
-    is not their placement's. Else prices are as events told them, and the bid, the most that it may have been, where
-    none did: then the secret is not at hand, or the log has no seals.
+    ``verified``: some seals were told that fit the secret at hand (most, of the empty one, with which anybody can
+    seal), so that prices count as they do in billing: with the placement's seal. ``unpriced`` events would have been
+    charged and brought none; ``misquoted`` ones told a price that is not their placement's. Else prices are as events
+    told them, and the bid, the most that it may have been, where none did: then the secret is not at hand, or the log
+    has no seals.
     """
 
     total: Campaign
@@ -63,8 +64,8 @@ class Campaigns(Struct, frozen=True):
                 f"charged brought no such price, and {self.misquoted:,} told another."
             )
         return (
-            "No seal fits the secret at hand (SALIENCE_SEAL_SECRET), so prices are unverified: as events told them, "
-            "and the bid, the most that it may have been, where none did."
+            "Seals do not fit the secret at hand (SALIENCE_SEAL_SECRET), so prices are unverified: as events told "
+            "them, and the bid, the most that it may have been, where none did."
         )
 
 
@@ -103,7 +104,9 @@ def billed(behaviour: Behaviour) -> tuple[Bills, bool]:
     slot = shop.slots_of(events["ad"])
     events, slot = only(events, slot != MISSING), slot[slot != MISSING]
     right, _ = proven(events, slot, shop, seal)
-    if not (verified := bool(right.any())):  # taken at their word: sealed here
+    # Anybody can seal with the empty secret, and so make one event that fits.
+    least = int(np.count_nonzero(events["seal"])) // 2 if seal == Seal() else 0
+    if not (verified := int(right.sum()) > least):  # taken at their word: sealed here
         price, seal = events["price_micros"], Seal()
         events["price_micros"] = np.where(price < 0, shop.bid_micros[slot], price)
         events["seal"] = seal.tags(events["placement"], events["ad"], events["price_micros"], shop.bid_type[slot])

@@ -162,6 +162,25 @@ def test_prices_whose_secret_is_not_at_hand_are_taken_at_their_word_and_the_repo
     assert found.total.cost_micros == 3 * PRICE + 6 * ATTENTION
 
 
+def _of_the_empty_secret(event: Event) -> Event:
+    told = (id64s(["p"]), id64s([event.ad_id]), np.array([PRICE]), np.array([BID_TYPES["cpc"]], dtype=np.uint8))
+    return replace(event, placement_id="p", price_micros=PRICE, seal=f"{int(Seal().tags(*told)[0]):016x}")
+
+
+def test_one_event_sealed_with_the_secret_that_everybody_knows_does_not_verify_the_others() -> None:
+    events, ads = _sold("cpc", told=True)
+    forged = _of_the_empty_secret(impression("stranger", "a", START_MS))
+    found = campaigns(behaviour_of([*events, forged], ads, seal=Seal()))
+    assert not found.verified
+    assert found.total.cost_micros == 3 * PRICE + 6 * ATTENTION
+
+
+def test_a_shop_that_seals_with_the_empty_secret_has_its_prices_verified() -> None:
+    events, ads = _sold("cpc", told=True)
+    found = campaigns(behaviour_of([*map(_of_the_empty_secret, events[:-1]), events[-1]], ads, seal=Seal()))
+    assert (found.verified, found.misquoted) == (True, 1)
+
+
 def test_a_price_of_nothing_is_one_that_was_told() -> None:
     told = {"placement_id": "p", "price_micros": 0, "seal": "1f"}
     events = [impression("u", "a", START_MS, **told), click("u", "a", START_MS + 9, impression_time_ms=START_MS)]

@@ -68,7 +68,8 @@ class _Decided(msgspec.Struct):
 class Gathered:
     """All that a report is made of. ``impressions`` and ``actions`` are of `HAPPENED` in time order, each event once;
     ``decisions`` of `DECIDED`, by placement. ``invalid``: records that were no valid messages, or that workers refuse;
-    ``repeated``: events that came again, and impressions in the second of another. ``seal``: of the secret at hand.
+    ``repeated``: events that came again, and impressions in the second of another. ``misdated``: events in the
+    future, or too long past. ``seal``: of the secret at hand.
     """
 
     impressions: Table
@@ -78,6 +79,7 @@ class Gathered:
     seal: Seal
     invalid: int = 0
     repeated: int = 0
+    misdated: int = 0
 
     @property
     def span_ms(self) -> tuple[int, int]:
@@ -93,21 +95,25 @@ class Gathered:
 @dataclass
 class Gatherer:
     """Takes messages in any order, but receipts last: of them it keeps those that an impression names, so that they are
-    as few. ``since_ms``: events before it are left out. ``latest_ms``: the newest time that an event of the topics may
-    have. ``most``: `EVENTS_MAX`. ``seal``: by which prices are to be verified.
+    as few. ``since_ms``: events before it are left out. ``latest_ms``: the newest time that an event may have;
+    ``late_ms``: how much older than its partition's newest before it one of the topics may be, as lanes call it late.
+    ``most``: `EVENTS_MAX`. ``seal``: by which prices are to be verified.
     """
 
     since_ms: int = 0
     latest_ms: int = sys.maxsize
+    late_ms: int = sys.maxsize
     most: int = EVENTS_MAX
     seal: Seal = field(default_factory=Seal)
     ads: dict[str, Ad] = field(default_factory=dict)
     invalid: int = 0
+    misdated: int = 0
 
     def __post_init__(self) -> None:
         self._parts: dict[type[Event], list[Table]] = {Impression: [], Click: []}
         self._decided: list[Table] = []
         self._placements: npt.NDArray[np.uint64] | None = None
+        self._newest_ms: dict[tuple[Source, int], int] = {}
         self._count = 0
 
     def add(self, events: Sequence[Event]) -> None:
@@ -115,6 +121,8 @@ class Gatherer:
         for kind, parts in self._parts.items():
             part = _table([event for event in events if isinstance(event, kind)])
             part = part[part["time_ms"] >= self.since_ms]
+            self.misdated += int(np.count_nonzero(part["time_ms"] > self.latest_ms))
+            part = part[part["time_ms"] <= self.latest_ms]
             self._count += len(part)
             parts.append(part)
         self._placements = None
@@ -126,10 +134,20 @@ class Gatherer:
         self.ads |= {ad.ad_id: ad for ad in ads}
 
     def take(self, source: Source, records: Sequence[Record]) -> None:
-        """Take records of an events topic; those that are dead letters to workers are counted."""
+        """Take records of one partition of an events topic; what workers make dead letters, or late, is counted."""
         events = valid(source, records, self.latest_ms)
         self.invalid += len(records) - len(events)
-        self.add(events)
+        if events:
+            self.add(self._timely((source, records[0].partition), events))
+
+    def _timely(self, place: tuple[Source, int], events: Sequence[Event]) -> list[Event]:
+        """The ``events`` of a topic's partition that are not late when they come."""
+        time_ms = np.array([self._newest_ms.get(place, 0), *(event.time_ms for event in events)])
+        newest_ms = np.maximum.accumulate(time_ms)
+        self._newest_ms[place] = int(newest_ms[-1])
+        timely = time_ms[1:] >= newest_ms[1:] - self.late_ms
+        self.misdated += len(events) - int(timely.sum())
+        return [event for event, is_timely in zip(events, timely.tolist(), strict=True) if is_timely]
 
     def take_ads(self, records: Sequence[Record]) -> None:
         """Take records of the ads topic; those that are dead letters to workers are counted."""
@@ -176,7 +194,8 @@ class Gatherer:
         decisions = np.concatenate([np.zeros(0, dtype=DECIDED), *self._decided])
         _, first = np.unique(decisions["placement"], return_index=True)
         ads = list(self.ads.values())
-        return Gathered(impressions, actions, decisions[first], ads, self.seal, self.invalid, repeated)
+        left_out = self.invalid, repeated, self.misdated
+        return Gathered(impressions, actions, decisions[first], ads, self.seal, *left_out)
 
 
 _DECODE = msgspec.json.Decoder(_Decided).decode

@@ -1,6 +1,6 @@
 """Actions joined with the impressions that they answer, people and ads as places in arrays."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -150,8 +150,8 @@ def top_category(ad: Ad) -> str:
 
 def join(gathered: Gathered) -> Behaviour:
     """Everything joined. Raises `ReportError` where there are no events."""
+    gathered, periods = _in_periods(gathered)
     impressions, actions, ads = gathered.impressions, gathered.actions, gathered.ads
-    periods = Periods.over(*gathered.span_ms)
     users, place = np.unique(np.concatenate([impressions["user"], actions["user"]]), return_inverse=True)
     answers = _answers(impressions, actions)
     stage = np.full(len(impressions), Kind.SHOWN, dtype=np.uint8)
@@ -174,6 +174,18 @@ def join(gathered: Gathered) -> Behaviour:
         campaigns=Names.of([ad.campaign_id for ad in ads]),
         advertisers=Names.of([ad.advertiser_id for ad in ads]),
     )
+
+
+def _in_periods(gathered: Gathered) -> tuple[Gathered, Periods]:
+    """What happened in the last `PERIODS_MAX` periods, and these: one clock set to 1970 would stretch them all."""
+    periods = Periods.over(*gathered.span_ms)
+    if (more := periods.count - PERIODS_MAX) <= 0:
+        return gathered, periods
+    from_ms = periods.start_ms + more * periods.width_ms
+    impressions, actions = (each[each["time_ms"] >= from_ms] for each in (gathered.impressions, gathered.actions))
+    older = len(gathered.impressions) + len(gathered.actions) - len(impressions) - len(actions)
+    kept = replace(gathered, impressions=impressions, actions=actions, misdated=gathered.misdated + older)
+    return kept, Periods.over(*kept.span_ms)
 
 
 def _answers(impressions: Table, actions: Table) -> Ints:

@@ -48,6 +48,8 @@ def page(report: Report) -> str:
     """The whole file."""
     about = report.about
     left_out = f" {about.invalid:,} records were no valid messages, or such as workers refuse." if about.invalid else ""
+    if about.misdated:
+        left_out += f" {about.misdated:,} events were left out whose time is in the future or too long past."
     lead = (
         f"{about.impressions:,} impressions and {about.actions:,} actions of {about.people:,} people, "
         f"{moment(about.from_ms)} to {moment(about.to_ms)} UTC, from {about.source}. Repeated events, and an "

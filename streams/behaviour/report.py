@@ -27,6 +27,7 @@ class About(Struct, frozen=True):
     receipts: int
     invalid: int
     repeated: int
+    misdated: int
 
 
 class Report(Struct, frozen=True):
@@ -48,6 +49,7 @@ class Report(Struct, frozen=True):
 def report(gathered: Gathered, source: str) -> Report:
     """The report of what was gathered from ``source``. Raises `ReportError` where there are no events."""
     behaviour = join(gathered)
+    gathered = behaviour.gathered
     from_ms, to_ms = gathered.span_ms
     return Report(
         about=About(
@@ -61,6 +63,7 @@ def report(gathered: Gathered, source: str) -> Report:
             receipts=len(gathered.decisions),
             invalid=gathered.invalid,
             repeated=gathered.repeated,
+            misdated=gathered.misdated,
         ),
         funnels=funnels(behaviour),
         cohorts=cohorts(behaviour),

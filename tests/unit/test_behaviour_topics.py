@@ -8,6 +8,8 @@ import pytest
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from streams.behaviour import gathered
 from streams.behaviour.gathered import Gatherer, read_topics
+from streams.behaviour.joined import DAY_MS, PERIODS_MAX
+from streams.behaviour.page import page
 from streams.behaviour.report import Report, report
 from streams.wire import encode_json
 from tests.builders import START_MS, Record, ad, click, impression, record
@@ -79,3 +81,33 @@ def test_receipts_are_kept_of_the_placements_that_were_shown_alone() -> None:
     assert found.about.receipts == 40
     assert found.personalisation is not None
     assert found.personalisation.people == {"control": 20, "personalised": 20}
+
+
+NEVER_MS, FAR_MS = 0, 4_102_444_800_000
+"""What clocks say that were not set: 1970, and 2100."""
+NOW_MS = START_MS + 7 * DAY_MS
+
+
+@pytest.mark.parametrize("wrong_ms", [(NEVER_MS,), (FAR_MS,), (NEVER_MS, FAR_MS)])
+def test_events_of_wrong_clocks_do_not_stretch_the_periods_of_a_recorded_log(wrong_ms: tuple[int, ...]) -> None:
+    shown = [impression(f"u{at % 9}", time_ms=START_MS + at * DAY_MS // 10) for at in range(70)]
+    gatherer = Gatherer(latest_ms=NOW_MS)
+    gatherer.add([*shown, *(impression("wrong", time_ms=each) for each in wrong_ms)])
+    found = report(gatherer.gathered(), "a log")
+    assert (found.about.impressions, found.about.people, found.about.misdated) == (70, 9, len(wrong_ms))
+    assert (found.about.from_ms, found.about.to_ms) == (START_MS, shown[-1].time_ms + 1)
+    assert found.cohorts.width_ms == DAY_MS
+    assert len(found.cohorts.cohorts) <= PERIODS_MAX
+    assert f"{len(wrong_ms)} events were left out whose time is" in page(found)
+
+
+def test_events_that_lanes_call_late_are_left_out_and_counted() -> None:
+    shown = [record(impression(f"u{at % 9}", time_ms=START_MS + at * DAY_MS // 10), at) for at in range(70)]
+    clicks = [record(click("u0", time_ms=START_MS + 9, impression_time_ms=START_MS))]  # another topic, read after it
+    late = record(impression("late", time_ms=START_MS - DAY_MS), 70)
+    elsewhere = record(impression("elsewhere", time_ms=START_MS - DAY_MS), 0, partition=1)
+    gatherer = Gatherer(latest_ms=NOW_MS, late_ms=7 * DAY_MS)
+    topics = {"ad-impressions": [*shown, late, elsewhere], "clicks": clicks}
+    found = report(_gathered(gatherer, topics).gathered(), "the topics")
+    assert (found.about.impressions, found.about.actions, found.about.misdated) == (71, 1, 1)
+    assert found.about.from_ms == START_MS - DAY_MS

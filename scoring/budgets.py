@@ -67,6 +67,10 @@ class Budgets:
     """Impressions, clicks, purchases and seconds viewed, since ever."""
     _level: Floats = field(default_factory=lambda: np.zeros(0))
     _budget: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _sure: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    """Of which campaigns the catalogue itself has told the budget, or that there is none."""
+    _told_ms: dict[int, int] = field(default_factory=dict)
+    """Of the other campaigns, when what stands in `_budget` was told."""
     _pacer: Pacer | None = None
     _paced: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _ids: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
@@ -95,6 +99,20 @@ class Budgets:
         )
         self._level[at] = self._level[at] or news.level
 
+    def tell_budget(self, campaign: str, budget_micros: int | None, time_ms: int) -> None:
+        """Take a campaign's budget as a lane told it at ``time_ms``, None: no limit; the newest counts.
+
+        It does where this worker has never had an ad of the campaign on offer, as after a start since the campaign was
+        stopped or withdrawn: what was delivered beyond its budget is still to be billed to nobody.
+        """
+        at = self._place(campaign)
+        if self._sure[at] or time_ms < self._told_ms.get(at, time_ms):
+            return
+        self._told_ms[at] = time_ms
+        if self._budget[at] != (budget_micros or 0):
+            self._budget[at] = budget_micros or 0
+            self._version = -1  # the catalogue is read again, with what is known now
+
     def learn(self, lane: int, mean: Floats) -> None:
         """Take what a lane has learnt of its traffic, ``[24]`` as in `scoring.traffic.Traffic`."""
         self._traffic[lane] = mean
@@ -113,6 +131,7 @@ class Budgets:
             self._earned = np.concatenate([self._earned, np.zeros((more, 4))])
             self._level = np.concatenate([self._level, np.zeros(more)])
             self._budget = np.concatenate([self._budget, np.zeros(more, dtype=np.int64)])
+            self._sure = np.concatenate([self._sure, np.zeros(more, dtype=np.bool_)])
         return at
 
     def _turn(self, day: int) -> None:
@@ -181,8 +200,8 @@ class Budgets:
     def _read_catalogue(self) -> None:
         """Which campaigns there are and what they may spend; pacing goes on from where it was, or as others told.
 
-        Of whom no ad is offered any more, or all are another campaign's by now, the budget stays: what was delivered
-        beyond it is not to be billed for that.
+        Of whom no ad is offered any more, or all are another campaign's by now, the budget stays, as it was here or as
+        others told it: what was delivered beyond it is not to be billed for that.
         """
         shop, self._version = self.catalogue, self.catalogue.version
         ids, first, of = np.unique(shop.campaign, return_index=True, return_inverse=True)
@@ -190,7 +209,9 @@ class Budgets:
         np.maximum.at(budgets, of, shop.budget_micros)
         np.logical_or.at(offered, of, shop.active)
         paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
-        budgets = np.where(offered | (budgets > 0), budgets, self._budget[paced])
+        sure = offered | (budgets > 0)
+        self._sure[paced] |= sure
+        budgets = np.where(sure, budgets, self._budget[paced])
         self._budget[paced] = budgets
         if not budgets.any() and bid_for_clicks(shop):
             if self._pacer is not None:

@@ -320,7 +320,7 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     arm: str = ""
     before_day: Day = 0
     before: Figures | None = None
-    budget_micros: int | None = None
+    budget_micros: Micros | None = None
     level: float = 0.0
 
 

@@ -73,14 +73,13 @@ def _table(found: "list[Campaign]", by_arm: bool) -> Table:
         "ROAS", "spread",
     )  # fmt: skip
     for one in found:
-        share = f"{(one.billed_micros or 0) / one.budget_micros:.1%}" if one.budget_micros else "no limit"
         table.add_row(
             one.campaign_id,
             *([one.arm or ""] if by_arm else []),
             f"{one.total.impressions:,}",
             f"{one.total.clicks:,}",
             _money(one.today.spent_micros),
-            "" if by_arm else share,
+            "" if by_arm else _share(one),
             "" if by_arm else _money(one.unbilled_micros or 0),
             _money(one.total.spent_micros),
             f"{one.total.purchases:g}",
@@ -89,6 +88,12 @@ def _table(found: "list[Campaign]", by_arm: bool) -> Table:
             "" if one.spread_roas is None else f"{one.spread_roas:.2f}",
         )
     return table
+
+
+def _share(one: "Campaign") -> str:
+    if one.budget_micros is None:
+        return "no limit"
+    return f"{(one.billed_micros or 0) / one.budget_micros if one.budget_micros else 1:.1%}"  # of nothing all is spent
 
 
 def _money(micros: int) -> str:

@@ -36,6 +36,7 @@ def tell(budgets: Budgets, records: Sequence[Record]) -> int:
             refused += 1
             log.warning("campaign metrics refused", offset=record.offset, error=type(error).__name__)
             continue
+        budgets.tell_budget(told.campaign_id, told.budget_micros, told.time_ms)
         budgets.tell(told.lane, told.arm, spending(told.campaign_id, told.day, told.today, told.total, told.level))
     return refused
 

@@ -1,0 +1,76 @@
+"""Budgets as lanes told them: what a worker goes by that was not there when a campaign was still on offer."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from scoring.budgets import EVERY_MS, Budgets
+from scoring.catalogue import Catalogue
+from scoring.market import Market
+from streams.feeds.campaigns import tell
+from streams.wire import CampaignMetrics, Figures, encode_json
+from tests.builders import Record, entry
+from tests.unit.test_budgets import DAY, NOON_MS, shop
+
+
+def cell(budget: int | None, time_ms: int = NOON_MS, lane: int = 0, campaign: str = "one") -> Record:
+    """What a lane has told of a campaign that spent 1.4 units."""
+    figures = Figures(spent_micros=1_400_000)
+    told = CampaignMetrics(
+        lane=lane, campaign_id=campaign, time_ms=time_ms, day=DAY, today=figures, total=figures, budget_micros=budget
+    )
+    return Record("campaign-metrics", 0, 0, NOON_MS, f"{lane}/{campaign}/".encode(), encode_json(told))
+
+
+def _stopped() -> Catalogue:
+    stock = shop(0)
+    stock.upsert([entry("b", campaign_id="one", budget_micros=0)])
+    return stock
+
+
+def _withdrawn() -> Catalogue:
+    stock = shop()
+    stock.withdraw(["a", "b"])
+    return stock
+
+
+def _compacted_away() -> Catalogue:
+    stock = Catalogue()
+    stock.upsert([entry("c", campaign_id="two")])
+    return stock
+
+
+@pytest.mark.parametrize("stock", [_stopped, _withdrawn, _compacted_away])
+@pytest.mark.parametrize("lanes", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_worker_that_starts_bills_a_stopped_campaign_up_to_the_budget_that_was_told_last(
+    stock: Callable[[], Catalogue], lanes: tuple[int, int], ready: bool
+) -> None:
+    told = {0: cell(900_000, NOON_MS - 1), 1: cell(1_000_000, lane=1)}
+    budgets = Budgets(Market(), stock())
+    if ready:
+        budgets.pace(NOON_MS)
+    tell(budgets, [told[lane] for lane in lanes])
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert budgets.budget_micros("one") == 1_000_000
+
+
+def test_what_others_tell_of_a_budget_changes_none_that_the_worker_knows_itself() -> None:
+    free, limited = Budgets(Market(), shop(None)), Budgets(Market(), shop(2_000_000))
+    for budgets in (free, limited):
+        tell(budgets, [cell(1_000_000)])
+        budgets.pace(NOON_MS)
+    assert (free.budget_micros("one"), limited.budget_micros("one")) == (0, 2_000_000)
+    limited.catalogue.withdraw(["a", "b"])
+    limited.pace(NOON_MS + EVERY_MS)
+    tell(limited, [cell(1_000_000, NOON_MS + EVERY_MS)])  # of a lane that had not read the larger one yet
+    limited.pace(NOON_MS + 2 * EVERY_MS)
+    assert limited.budget_micros("one") == 2_000_000
+
+
+@pytest.mark.parametrize("budget", [-1, 10**15 + 1, 2**64])
+def test_a_budget_that_no_campaign_can_have_is_refused(budget: int) -> None:
+    budgets = Budgets(Market(), Catalogue())
+    assert tell(budgets, [cell(1_000), replace(cell(1), value=(cell(7).value or b"").replace(b":7", b":%d" % budget))])
+    assert budgets.budget_micros("one") == 1_000

@@ -268,8 +268,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     event: str
     ad_id: str
-    shown_ms: int
-    known_ms: int
+    shown_ms: TimeMs
+    known_ms: TimeMs
     predicted: float
     attention: float
     clicked: bool
@@ -277,7 +277,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     model: str
     shadow: str = ""
     shadow_predicted: float = 0.0
-    ends_ms: int = 0
+    ends_ms: TimeMs = 0
 
 
 class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):

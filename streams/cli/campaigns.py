@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import Table, screen
+from streams.cli.screen import Table, left_out, screen
 
 if TYPE_CHECKING:
     from streams.campaigns import Campaign
@@ -32,9 +32,12 @@ def campaigns(
     import msgspec
 
     from streams.campaigns import campaigns as summed
+    from streams.topics import CAMPAIGN_METRICS
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    found = summed(asyncio.run(_read(settings.bootstrap, settings.topic_prefix)), by_arm=by_arm)
+    told, unreadable = asyncio.run(_read(settings.bootstrap, settings.topic_prefix))
+    found = summed(told, by_arm=by_arm)
+    left_out(unreadable, settings.topic_prefix + CAMPAIGN_METRICS)
     if as_json:
         typer.echo(json.dumps({"campaigns": msgspec.to_builtins(found)}))
         return
@@ -47,23 +50,27 @@ def campaigns(
     screen(highlight=True, width=max(here.width, needed)).print(table)
 
 
-async def _read(bootstrap: str, prefix: str) -> "list[CampaignMetrics]":
-    """Every record of the topic, those of one key in order."""
+async def _read(bootstrap: str, prefix: str) -> "tuple[list[CampaignMetrics], int]":
+    """The topic's last record of each key that is one, and how many records are none."""
     import msgspec
 
     from streams.reading import read_topic
     from streams.topics import CAMPAIGN_METRICS
-    from streams.wire import CampaignMetrics
+    from streams.wire import UNREADABLE, CampaignMetrics
 
     decode = msgspec.json.Decoder(CampaignMetrics).decode
     newest: dict[bytes | None, CampaignMetrics] = {}
+    unreadable = 0
     async for records in read_topic(bootstrap, prefix + CAMPAIGN_METRICS):
         for record in records:
             if record.value is None:
                 newest.pop(record.key, None)
-            else:
+                continue
+            try:
                 newest[record.key] = decode(record.value)
-    return list(newest.values())
+            except UNREADABLE:
+                unreadable += 1
+    return list(newest.values()), unreadable
 
 
 def _table(found: "list[Campaign]", by_arm: bool) -> Table:

@@ -2,19 +2,23 @@
 
 import asyncio
 import json
-from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import Table, reading, screen
+from streams.cli.screen import Table, left_out, reading, screen
+
+if TYPE_CHECKING:
+    from streams.outcomes import Newest
 
 LatestOption = Annotated[
     int | None, typer.Option("--latest", min=1, help="Only so many of each model and arm: those shown last.")
 ]
+Found = dict[tuple[str, str], "Newest"]
+"""By model and arm."""
 
 
 def outcomes(
@@ -23,44 +27,75 @@ def outcomes(
     """Tell AUC, log loss and calibration of what was predicted when impressions were shown.
 
     Beside the online click layer stands the attention model alone. The newest clicks, of whose time it is not known yet
-    what else is clicked, are left out. Calibration here is predicted clicks over clicks; 1 is right on average.
+    what else is clicked, are left out. Calibration here is predicted clicks over clicks; 1 is right on average. What
+    clicks alone, or none, cannot tell is unknown (null in JSON).
 
     Example: salience outcomes --latest 5000
     """
-    import numpy as np
-
-    from onnx_models.metrics import measure
-    from streams.layer_audit import decode_outcome
-    from streams.outcomes import columns
-    from streams.quality import Settled
-    from streams.reading import read_topic
+    from streams.outcomes import KEPT_MAX
     from streams.topics import OUTCOMES
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    found: dict[tuple[str, str], list[tuple[int, bool, float, float]]] = defaultdict(list)
-    settled = Settled()
-
-    async def read(progress: Callable[[int, int], None]) -> None:
-        async for records in read_topic(settings.bootstrap, settings.topic_prefix + OUTCOMES, progress=progress):
-            read_now = [decode_outcome(record.value or b"") for record in records]
-            for outcome in settled.take(records[0].partition, columns(read_now))["outcome"]:
-                which, chances = (outcome.model, outcome.arm), (outcome.predicted, outcome.attention)
-                found[which].append((outcome.shown_ms, outcome.clicked, *chances))
-
+    topic, most = settings.topic_prefix + OUTCOMES, min(latest or KEPT_MAX, KEPT_MAX)
     with reading(as_json) as progress:
-        asyncio.run(read(partial(progress, OUTCOMES)))
-    told: list[dict[str, Any]] = []
-    for (model, arm), each in sorted(found.items()):
-        each.sort()  # by when they were shown: clicks are told minutes before non-clicks of the same time
-        _, clicked, predicted, attention = np.array(each[-latest:] if latest else each, dtype=np.float64).T
-        for name, chances in (("online layer", predicted), ("attention alone", attention)):
-            metrics = measure(clicked, chances).named("")
-            told.append({"model": model, "arm": arm, "predicted_by": name, "outcomes": len(clicked), **metrics})
+        found, unreadable = asyncio.run(_read(settings.bootstrap, topic, most, partial(progress, OUTCOMES)))
+    left_out(unreadable, topic)
+    if any(newest.more for newest in found.values()) and most != latest:
+        screen(stderr=True, soft_wrap=True).print(
+            f"The newest {most:,} outcomes of each model and arm alone: no more are held, and --latest asks for fewer"
+        )
+    told = _judged(found)
     if as_json:
         typer.echo(json.dumps({"outcomes": told}))
         return
     table = Table("model", "arm", "predicted by", "outcomes", "AUC", "log loss", "predicted / clicks")
     for row in told:
-        numbers = (f"{row[name]:.4f}" for name in ("auc", "log_loss", "calibration"))
+        numbers = ("unknown" if row[of] is None else f"{row[of]:.4f}" for of in ("auc", "log_loss", "calibration"))
         table.add_row(row["model"], row["arm"], row["predicted_by"], f"{row['outcomes']:,}", *numbers)
     screen(highlight=True).print(table if told else "No outcome is known yet.")
+
+
+async def _read(bootstrap: str, topic: str, most: int, progress: Callable[[int, int], None]) -> tuple[Found, int]:
+    """The ``most`` outcomes of each model and arm that were shown last, and how many records are none."""
+    import numpy as np
+
+    from streams.layer_audit import decode_outcome
+    from streams.outcomes import JUDGED, Newest, columns
+    from streams.quality import Settled
+    from streams.reading import read_topic
+    from streams.wire import UNREADABLE
+
+    settled, found, unreadable = Settled(), dict[tuple[str, str], Newest](), 0
+    async for records in read_topic(bootstrap, topic, progress=progress):
+        read = []
+        for record in records:
+            try:
+                read.append(decode_outcome(record.value or b""))
+            except UNREADABLE:
+                unreadable += 1
+        known: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
+        for one in settled.take(records[0].partition, columns(read))["outcome"]:
+            judged = (one.shown_ms, one.clicked, one.predicted, one.attention)
+            known.setdefault((one.model, one.arm), []).append(judged)
+        for which, rows in known.items():
+            found.setdefault(which, Newest(most)).take(np.array(rows, dtype=JUDGED))
+    return found, unreadable
+
+
+def _judged(found: Found) -> list[dict[str, Any]]:
+    """What each model and arm came to, by the click layer's chances and by the attention model's."""
+    import numpy as np
+
+    from onnx_models.metrics import measure
+
+    told = []
+    for (model, arm), newest in sorted(found.items()):
+        rows = newest.rows()
+        clicked = rows["clicked"].astype(np.float64)
+        clicks = int(clicked.sum())
+        unknown = {"calibration": None} if not clicks else {}
+        unknown |= {"auc": None} if clicks in (0, len(rows)) else {}
+        for name, chances in (("online layer", rows["predicted"]), ("attention alone", rows["attention"])):
+            metrics = measure(clicked, chances).named("") | unknown
+            told.append({"model": model, "arm": arm, "predicted_by": name, "outcomes": len(rows), **metrics})
+    return told

@@ -54,6 +54,13 @@ def coloured(text: str, style: str = "") -> Text:
     return Text(harmless(text), style)
 
 
+def left_out(count: int, topic: str) -> None:
+    """Say on stderr that so many records of a topic are no messages: one of a stranger's hand ends no command."""
+    if count:
+        records, are = ("record", "is") if count == 1 else ("records", "are")
+        screen(stderr=True, soft_wrap=True).print(f"{count:,} {records} on {topic} {are} unreadable and left out")
+
+
 @contextmanager
 def reading(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
     """How far each topic has been read, to people who look on: a shop's take minutes."""

@@ -60,13 +60,20 @@ class Division:
         self._sums[1] += np.bincount(of.ravel(), weights=deserved.ravel(), minlength=size)
 
     def _read(self, catalogue: Catalogue) -> None:
-        """Number the groups of the catalogue's ads; what is known of a group stays."""
+        """Number the groups of the catalogue's ads; what is known of a group stays.
+
+        Of groups that no ad has any more as many are kept as of others: ads' owners may make up as many as they like.
+        """
         ids, of = np.unique(getattr(catalogue, self.column), return_inverse=True)
         codes = np.array([self._codes.setdefault(number, len(self._codes)) for number in ids.tolist()], dtype=np.int64)
-        self._of_slot, self._version = codes[of], catalogue.version
         more = len(self._codes) - self._sums.shape[1]
         self._sums = np.pad(self._sums, ((0, 0), (0, more)))
         self._base = np.pad(self._base, (0, more))
+        if len(self._codes) > 2 * len(ids):
+            self._sums, self._base = self._sums[:, codes], self._base[codes]
+            codes = np.arange(len(ids))
+            self._codes = dict(zip(ids.tolist(), codes.tolist(), strict=True))
+        self._of_slot, self._version = codes[of], catalogue.version
 
     def adjust(self, strength: float) -> tuple[Ids, Floats]:
         """Move the weights by what each group lacks; ids and weights ``[G]``."""

@@ -128,7 +128,7 @@ class Metrics:
         )
         self.event_to_placement = arrays(
             "salience_event_to_placement_seconds",
-            "From an event's own time to when what follows from it was committed.",
+            "From a record's time, as its producer set it, to when what follows from it was committed.",
             AGES_S,
         )
         self.last_commit = gauge(
@@ -196,6 +196,7 @@ class Metrics:
         for stage, seconds in laps:
             self.stage_seconds.labels(stage).observe(seconds)
         times_ms = np.array([record.timestamp for record in taken.records], dtype=np.float64)
+        times_ms = times_ms[times_ms >= 0]  # a record of a former format has none
         self.event_to_placement.observe(np.maximum(now_ms - times_ms, 0) / 1000)
         self.last_commit.set(now_ms / 1000)
         for name, messages in effects.messages.items():

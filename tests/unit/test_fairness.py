@@ -100,3 +100,17 @@ def test_an_advertiser_that_comes_later_is_counted_and_the_others_keep_what_they
     stock.upsert([entry("ad-2", advertiser_id="a-2")])
     saw(division, stock, [0.0, 0.0, 1.0], 2)
     assert weights(division, 0.1) == pytest.approx([*np.array(before) ** (0.304 / 0.302), 1.0], rel=1e-6)
+
+
+def test_of_groups_that_no_ad_has_any_more_no_more_are_kept_than_of_those_that_ads_have() -> None:
+    division, stock = Division("advertiser"), shop(2)
+    saw(division, stock, [1.0, 1.0], 0)
+    before = weights(division, 0.1)
+    for change in range(50):
+        stock.upsert([entry("ad-2", advertiser_id=f"b-{change}")])
+        saw(division, stock, [0.0, 0.0, 1.0], 2)
+        assert len(division.adjust(0.0)[0]) <= 6
+    found = dict(zip(*(each.tolist() for each in division.adjust(0.1)), strict=True))
+    kept = [found[id64(f"a-{n}")] for n in range(2)]
+    assert kept == pytest.approx(np.array(before) ** (0.304 / 0.302), rel=1e-6)
+    assert division.ratio == 0.0  # of the second of the two, which is still judged

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,17 @@ def test_an_event_of_the_future_was_answered_in_no_time(ahead_ms: int) -> None:
     metrics.committed(slice_of([record]), effects, (), record.timestamp - ahead_ms)
     told = told_by(metrics.registry)["salience_event_to_placement_seconds_sum"]
     assert told == pytest.approx(max(0, -ahead_ms) / 1000)
+
+
+@pytest.mark.parametrize("time_ms", [-1, -2])
+def test_of_a_record_that_tells_no_time_it_is_not_told_how_old_it_was(time_ms: int) -> None:
+    metrics, (effects,) = Metrics(), committed(Metrics(), 1)
+    first, second = log_records(300)[:2]
+    metrics.committed(slice_of([first, replace(second, timestamp=time_ms)]), effects, (), first.timestamp + 2_500)
+    told = told_by(metrics.registry)
+    assert told["salience_event_to_placement_seconds_count"] == 1
+    assert told["salience_event_to_placement_seconds_sum"] == 2.5
+    assert told["salience_slice_records_sum"] == 2
 
 
 def test_what_may_happen_is_there_before_it_does() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -80,15 +81,16 @@ async def _find(bootstrap: str, prefix: str, placement_id: str) -> "Decision | N
     import msgspec
 
     from streams.reading import read_topic
-    from streams.wire import Decision
+    from streams.wire import UNREADABLE, Decision
 
     wanted = placement_id.encode()
     found = None
     async for records in read_topic(bootstrap, prefix + "decisions"):
         for record in records:
             if record.value is not None and wanted in record.value:
-                decision = msgspec.json.decode(record.value, type=Decision)
-                found = decision if decision.placement_id == placement_id else found
+                with suppress(*UNREADABLE):
+                    decision = msgspec.json.decode(record.value, type=Decision)
+                    found = decision if decision.placement_id == placement_id else found
     return found
 
 

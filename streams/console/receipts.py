@@ -22,7 +22,7 @@ _decode = msgspec.json.Decoder(Decision).decode
 async def find_receipt(bootstrap: str, prefix: str, found: Found) -> Decision | None:
     """The decision behind a placement; None where the topic no longer has it.
 
-    Raises `TimeoutError` where the broker does not answer in time.
+    Raises `TimeoutError` where the broker does not answer in time, and what the clients do where it cannot.
     """
     tp = TopicPartition(prefix + DECISIONS, found.lane)
     async with (

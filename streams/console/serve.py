@@ -14,6 +14,8 @@ from typing import Literal
 import msgspec
 import structlog
 from aiohttp import web
+from aiokafka.errors import KafkaError
+from confluent_kafka import KafkaException
 
 from scoring.attention import ModelError
 from scoring.engine import Engine
@@ -207,6 +209,8 @@ async def _why(request: web.Request) -> web.Response:
         return _no_answer(500, "version", said=f"the receipt is not of this version: {type(error).__name__}")
     except TimeoutError:
         return _no_answer(504, "silent", said=f"{user}: no broker has answered in time")
+    except (KafkaError, KafkaException) as error:
+        return _no_answer(504, "silent", said=f"{user}: no broker has answered: {type(error).__name__}")
 
 
 def _no_answer(status: int, why_not: WhyNot, **about: str) -> web.Response:

@@ -65,15 +65,23 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedA
     failed: list[tuple[Record, Refusal]] = []
     for record in records:
         try:
-            last[record.key] = None if record.value is None else (record, entry_of(read_ad(record.key, record.value)))
+            last[record.key] = _told(record)
         except UNREADABLE as error:
             failed.append((record, Refusal.of(error)))
-    catalogue.withdraw([(key or b"").decode(errors="replace") for key, taken in last.items() if taken is None])
+    catalogue.withdraw([(key or b"").decode() for key, taken in last.items() if taken is None])
     failed += _upsert(catalogue, [taken for taken in last.values() if taken is not None])
     for record, reason in sorted(failed, key=lambda each: each[0].offset):
         refused.refuse(record, reason)
         log.warning("ad refused", partition=record.partition, offset=record.offset, error=reason.error)
     return len(failed)
+
+
+def _told(record: Record) -> tuple[Record, Entry] | None:
+    """What is told of the ad that a record's key names, None: withdrawn. Raises one of `UNREADABLE`."""
+    if record.value is None:
+        (record.key or b"").decode()  # what is no text is no ad's name
+        return None
+    return record, entry_of(read_ad(record.key, record.value))
 
 
 def _upsert(catalogue: Catalogue, taken: Sequence[tuple[Record, Entry]]) -> list[tuple[Record, Refusal]]:

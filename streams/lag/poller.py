@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.clock import tick_ms
@@ -150,5 +150,11 @@ class Poller:
 
 
 def _within(future: "Future[Any]") -> Any:
-    """The answer. librdkafka ends every request at its timeout; the second one is for its own threads."""
-    return future.result(timeout=2 * ANSWER_S)
+    """The answer. librdkafka ends every request at its timeout; the second one is for its own threads.
+
+    Raises `KafkaException` where there is none, whichever of the two it was.
+    """
+    try:
+        return future.result(timeout=2 * ANSWER_S)
+    except TimeoutError as error:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001 - public, by its docs

@@ -169,3 +169,14 @@ def test_refused_ads_are_bounded_in_number_and_bytes_and_the_newest_stay() -> No
         refused.refuse(Record("ads", 0, offset, START_MS, key, value, headers), Refusal("ValueError", "no"))
 
     assert [record.offset for record, *_ in refused.take(0)[0]] == list(range(30, 40))
+
+
+def test_a_tombstone_whose_key_is_no_text_withdraws_nothing_and_is_refused() -> None:
+    catalogue, refused, name = Catalogue(), RefusedAds(), "\N{REPLACEMENT CHARACTER}"
+    apply_ads(catalogue, [told(ad(name))])
+    assert apply_ads(catalogue, [Record("ads", 0, 7, START_MS, b"\xff", None)], refused) == 1
+    assert shown(catalogue) == {name}
+    ((record, stage, error, _),), _ = refused.take(0)
+    assert (record.offset, stage, error) == (7, "catalogue", "UnicodeDecodeError")
+    assert apply_ads(catalogue, [Record("ads", 0, 8, START_MS, name.encode(), None)]) == 0
+    assert shown(catalogue) == set()

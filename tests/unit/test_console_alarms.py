@@ -149,7 +149,9 @@ def test_whatever_the_page_says_is_in_the_dictionaries() -> None:
     keys = {one or other for one, other in said}
     keys |= {f"alarm.{name}" for _, expected in CASES for name, _ in expected}
     keys |= {f"status.{status}" for status in Status} | {f"kind.{kind.name.lower()}" for kind in Kind}
-    keys |= {f"why.error.{one}" for one in get_args(WhyNot)}
+    codes = re.findall(r'error: (?:answer.error \?\? )?"(\w+)"', sources["why.js"])
+    assert {"token", "unreachable"} <= set(codes)  # what the page finds out by itself
+    keys |= {f"why.error.{one}" for one in (*get_args(WhyNot), *codes)}
     keys |= {f"lost.{reason}" for reason in get_args(Reason)}
     keys |= {f"metric.{metric}" for metric in (*get_args(Metric), PREFERENCE)}
     keys |= {f"finding.{code}" for code in SENTENCES}

@@ -10,6 +10,8 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from aiokafka.errors import NodeNotReadyError
+from confluent_kafka import KafkaError, KafkaException
 
 from streams.compute import Compute
 from streams.console.desk import Desk
@@ -109,11 +111,21 @@ def of_a_broker_that_is_silent() -> Decision:
     raise TimeoutError
 
 
+def of_a_broker_that_goes_away() -> Decision:
+    raise NodeNotReadyError
+
+
+def of_a_topic_that_is_gone() -> Decision:
+    raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+
+
 @pytest.mark.parametrize(
     ("receipt", "expected", "code", "said"),
     [
         (of_another_version, 500, "version", "the receipt is not of this version: ValidationError"),
         (of_a_broker_that_is_silent, 504, "silent", "placed: no broker has answered in time"),
+        (of_a_broker_that_goes_away, 504, "silent", "placed: no broker has answered: NodeNotReadyError"),
+        (of_a_topic_that_is_gone, 504, "silent", "placed: no broker has answered: KafkaException"),
     ],
 )
 def test_a_receipt_that_cannot_be_had_is_told_by_a_code_that_the_page_has_a_sentence_for(

@@ -78,6 +78,8 @@ class Admin:
 
 
 Ask = Callable[..., Poller]
+NEVER = TimeoutError()
+"""A request that even the client's own timeout does not end."""
 
 
 @pytest.fixture
@@ -186,3 +188,12 @@ def test_a_watch_of_partitions_that_stay_without_a_leader_says_which(
     watch = watching(Admin({"g": {CLICKS: 7}}, {CLICKS: 9, MORE: UNKNOWN}), asking, [CLICKS, MORE])
     with pytest.raises(StalledError, match=r"no leader for \[Partition\(topic='shop-clicks', number=1\)\]"):
         watch._look()
+
+
+def test_a_request_that_never_ends_is_a_broker_that_is_silent(asking: Ask) -> None:
+    with pytest.raises(LagError, match="nowhere:1 does not tell the groups' lag"):
+        asking(Admin({"g": NEVER}, {})).poll()
+    assert asking(Admin({"g": NEVER}, {})).committed("g") == {}
+    assert asking(Admin({}, {CLICKS: NEVER, MORE: 3})).log_ends([CLICKS, MORE]) == {MORE: 3}
+    with pytest.raises(KafkaException):
+        asking(Admin({}, {CLICKS: NEVER}, reached=False)).log_ends([CLICKS])

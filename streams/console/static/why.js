@@ -44,8 +44,9 @@ export class Why {
   async answer(user) {
     try {
       const response = await this.ask(`why?user=${encodeURIComponent(user)}`);
+      if (response.status === 401) return { error: "token", user }; // the page asks for it
       const answer = await response.json();
-      return response.ok ? answer : { error: answer.error, user };
+      return response.ok ? answer : { error: answer.error ?? "unreachable", user };
     } catch {
       return { error: "unreachable", user };
     }

@@ -6,6 +6,7 @@ are fitted in processes of their own, as many at once as asked for.
 """
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -83,17 +84,29 @@ class Comparison:
 def fit_all(
     models: Sequence[Alternative], trial: Trial, chosen: str, jobs: int, done: Callable[[Outcome], None]
 ) -> dict[str, Outcome]:
-    """Every model fitted, and its chances; ``done`` hears of each as it comes, the slowest first begun."""
+    """Every model fitted, and its chances; ``done`` hears of each as it comes, the slowest first begun.
+
+    An interrupt, or a model that cannot learn, ends them all at once: a fit takes minutes.
+    """
     out: dict[str, Outcome] = {}
-    # Forked, a process sees the trial without a copy.
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
-        _SHARED.update(trial=trial, chosen=chosen, models={model.name: model for model in models})
-        pending: list[Future[Outcome]] = [pool.submit(_outcome, model.name) for model in models]
-        for future in as_completed(pending):
-            outcome = future.result()
-            out[outcome.name] = outcome
-            done(outcome)
-    _SHARED.clear()
+    others, fork = multiprocessing.active_children(), multiprocessing.get_context("fork")
+    _SHARED.update(trial=trial, chosen=chosen, models={model.name: model for model in models})
+    try:
+        # Forked, a process sees the trial without a copy. A terminal's Ctrl-C reaches all; this one answers it.
+        with ProcessPoolExecutor(jobs, fork, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+            try:
+                pending: list[Future[Outcome]] = [pool.submit(_outcome, model.name) for model in models]
+                for future in as_completed(pending):
+                    outcome = future.result()
+                    out[outcome.name] = outcome
+                    done(outcome)
+            except BaseException:  # else leaving the pool waits for every fit
+                for child in multiprocessing.active_children():
+                    if child not in others:
+                        child.kill()
+                raise
+    finally:
+        _SHARED.clear()
     return {model.name: out[model.name] for model in models}
 
 

@@ -1,5 +1,9 @@
 """What models are compared with and by: rates without a future, intervals, folds, the layer as the worker runs it."""
 
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +15,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 
 import torch
 
-from onnx_models import sharing
+from onnx_models import comparison, sharing
 from onnx_models.alternatives import nets
 from onnx_models.alternatives.features import DELAY_MS, PRIOR, Rates
 from onnx_models.alternatives.nets import (
@@ -27,6 +31,7 @@ from onnx_models.alternatives.nets import (
 from onnx_models.alternatives.popularity import Popularity
 from onnx_models.bootstrap import Draws, interval
 from onnx_models.card import card
+from onnx_models.comparison import Outcome, fit_all
 from onnx_models.curves import curves
 from onnx_models.examples import Examples, Items
 from onnx_models.folds import folds, spread
@@ -298,3 +303,47 @@ def test_the_card_tells_the_training_and_the_picture_is_one() -> None:
     assert "learning_curves.png" in text
     assert "## Over folds in time" in text
     assert curves(result).startswith(b"\x89PNG")
+
+
+class Taking(Popularity):
+    """A model that does ``first`` before it is fitted."""
+
+    def __init__(self, name: str, first: Callable[[], Any]) -> None:
+        super().__init__()
+        self.name, self._first = name, first
+
+    def fit(self, learn: Examples, items: Items) -> None:
+        self._first()
+        super().fit(learn, items)
+
+
+def refuse() -> None:
+    raise ValueError("nothing to learn from")
+
+
+def nobody_is_left(children: list[Any]) -> bool:
+    return multiprocessing.active_children() == children and not comparison._SHARED
+
+
+def test_a_model_that_cannot_learn_ends_the_comparison_though_others_would_take_forever(trial: Trial) -> None:
+    children = multiprocessing.active_children()
+    models = [Taking("bad", refuse), *(Taking(name, signal.pause) for name in ("one", "two", "three"))]
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        fit_all(models, trial, "none", 2, lambda _: None)
+    assert nobody_is_left(children)
+
+
+def test_whoever_interrupts_a_comparison_waits_for_no_model_and_leaves_no_process(trial: Trial) -> None:
+    def interrupt(_: Outcome) -> None:
+        raise KeyboardInterrupt
+
+    children = multiprocessing.active_children()
+    models = [Popularity(), *(Taking(name, signal.pause) for name in ("one", "two", "three"))]
+    with pytest.raises(KeyboardInterrupt):
+        fit_all(models, trial, "none", 2, interrupt)
+    assert nobody_is_left(children)
+
+
+def test_an_interrupt_is_answered_by_the_command_and_not_by_the_processes_that_fit(trial: Trial) -> None:
+    models = [Taking("interrupted", lambda: os.kill(os.getpid(), signal.SIGINT))]
+    assert fit_all(models, trial, "none", 1, lambda _: None).keys() == {"interrupted"}

@@ -73,10 +73,14 @@ class Trial:
     said: ToneHistory
 
 
+class SplitError(ValueError):
+    """A log that cannot be parted where it should be, though perhaps elsewhere."""
+
+
 def split_ms(events: Events, from_ms: int, share: float) -> int:
     """The moment at which ``share`` is over of the time from the first impression since ``from_ms`` to the last.
 
-    Raises `ValueError` where there are none, or next to none (`PART_MIN`) on either side of it.
+    Raises `ValueError` where there are none, `SplitError` where next to none (`PART_MIN`) are on either side of it.
     """
     shown = events["time_ms"][(events["source"] == Source.IMPRESSION) & (events["time_ms"] >= from_ms)]
     if not len(shown):
@@ -86,9 +90,9 @@ def split_ms(events: Events, from_ms: int, share: float) -> int:
     early = int((shown < cut_ms).sum())
     if not PART_MIN <= early / len(shown) <= 1 - PART_MIN:
         ends = " to ".join(datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (first_ms, last_ms))
-        raise ValueError(
+        raise SplitError(
             f"{early:,} of {len(shown):,} impressions are of the first {share:.0%} of the log's time, {ends}; expected "
-            f"{PART_MIN:.0%} on either side. Has one of them a wrong time? Else part it elsewhere, with --train-share"
+            f"{PART_MIN:.0%} on either side. Has one of them a wrong time?"
         )
     return cut_ms
 
@@ -106,7 +110,8 @@ def prepare(
 ) -> Trial:
     """Part ``events`` at ``cut_ms``; impressions before ``from_ms`` tell looks alone.
 
-    ``users [rows]`` are the 64-bit ids of whose rows they are; ``store`` is empty and ends as served.
+    ``users [rows]`` are the 64-bit ids of whose rows they are; ``store`` is empty and ends as served. Raises
+    `ValueError` where the catalogue has no ad of what is to be learnt from, or of the test.
     """
     events = in_time_order(events, store)
     early, late = events[events["time_ms"] < cut_ms], events[events["time_ms"] >= cut_ms]
@@ -117,13 +122,15 @@ def prepare(
 
     rates = RateTable()
     learnt = collect(early, store, catalogue, on, rates, said).examples
+    recent = learnt.time_ms >= from_ms
+    _require_known(int(recent.sum()), early[early["time_ms"] >= from_ms], "to learn from")
     still, still_rates = same_rows(store), copy.deepcopy(rates)
     followed = collect(late, store, catalogue, lambda done, _: on(len(early) + done, 0), rates, said)
     stateful = followed.examples
+    _require_known(len(stateful), late, "of the test")
     frozen = unanswered(late[followed.place], still, catalogue, still_rates)
     frozen.stats[:, REVIEWED:] = said.before(catalogue.ad[frozen.item], np.full(len(frozen), cut_ms))
     told = {name: getattr(stateful, name) for name in ("label", "converted", "viewed_s")}
-    recent = learnt.time_ms >= from_ms
     return Trial(
         catalogue=catalogue,
         items=Items.of(catalogue),
@@ -137,6 +144,16 @@ def prepare(
         rates=still_rates,
         said=said,
     )
+
+
+def _require_known(known: int, events: Events, what: str) -> None:
+    """Nothing can be learnt or tested of ads whose content nobody tells."""
+    if not known:
+        shown = int((events["source"] == Source.IMPRESSION).sum())
+        raise ValueError(
+            f"none of the {shown:,} impressions {what} is of an ad that the catalogue has; expected the ads that were "
+            "shown among the log's (ads.parquet)"
+        )
 
 
 def same_rows(store: RowStore) -> RowStore:

@@ -160,7 +160,7 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
     from onnx_models.learning import compare_learning
     from onnx_models.sharing import compare_lanes
     from onnx_models.training import Config
-    from streams.logs import LogError
+    from onnx_models.trial import SplitError
 
     console, seed = screen(stderr=asked.as_json), asked.seed
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -172,7 +172,9 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
 
         try:
             trial = prepare(applied)
-        except LogError as error:
+        except SplitError as error:
+            fail(f"{error} Else part it elsewhere, with --train-share")
+        except ValueError as error:
             fail(error)
         contestants = _chosen(_contestants(trial, replace(Config(seed=seed), **differs)), asked.models)
         fitting = progress.add_task("Fitting models", total=len(contestants))

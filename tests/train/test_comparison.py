@@ -46,7 +46,7 @@ from scoring.inputs import OF_AD, OF_RING, RATED, REVIEWED
 from scoring.rows import RING_SIZE
 from scoring.watch import Detector
 from streams.cli.trials import trial_of
-from tests.builders import START_MS, impression, made_up_log, tone
+from tests.builders import START_MS, ad, impression, made_up_log, tone
 
 pytestmark = pytest.mark.train
 
@@ -61,7 +61,8 @@ def test_a_log_is_parted_by_its_time_however_many_impressions_its_days_have() ->
     crowd = [impression("user-1", f"ad-{number}", START_MS + 1_000 * number) for number in range(90)]
     late = [impression("user-1", "ad-0", START_MS + 1_000 * (100 + 10 * number)) for number in range(11)]
     old = impression("user-1", "ad-0", START_MS - 1_000_000)  # tells looks alone
-    trial = trial_of([], [old, *crowd, *late], START_MS, lambda _done, _total: None, share=0.8)
+    ads = [ad("ad-0")]
+    trial = trial_of(ads, [old, *crowd, *late], START_MS, lambda _done, _total: None, share=0.8)
     assert trial.cut_ms == START_MS + 160_000
 
 
@@ -71,6 +72,14 @@ def test_a_log_that_one_wrong_time_would_part_is_refused_with_both_counts() -> N
     for log, count in (([*crowd, late], 150), ([early, *crowd], 1), (crowd[:1], 0)):
         with pytest.raises(ValueError, match=rf"^{count} of {len(log)} impressions are of the first 80% of the log's"):
             trial_of([], log, 0, lambda _done, _total: None, share=0.8)
+
+
+def test_a_log_whose_ads_are_not_those_that_were_shown_is_refused_with_the_part_that_lacks_them() -> None:
+    shown = ["ad-0" if number < 80 else "ad-1" for number in range(100)]
+    log = [impression("user-1", of, START_MS + 1_000 * number) for number, of in enumerate(shown)]
+    for ads, what in (([ad("ad-0")], "20 impressions of the test"), ([ad("ad-1")], "80 impressions to learn from")):
+        with pytest.raises(ValueError, match=rf"^none of the {what} is of an ad that the catalogue has"):
+            trial_of(ads, log, 0, lambda _done, _total: None, share=0.8)
 
 
 def test_a_test_whose_state_stands_still_is_told_of_reviews_as_of_its_beginning() -> None:

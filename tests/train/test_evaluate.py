@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -178,6 +179,45 @@ def test_a_log_without_clicks_ends_with_what_is_missing(tmp_path: Path) -> None:
 
     assert result.exit_code == 1
     assert "expected some with and some without a click" in json.loads(result.stdout)["error"]
+
+
+def test_a_log_with_one_wrong_time_ends_with_the_counts_and_names_the_share_only_where_it_can_be_given(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'salience[evaluate]'")
+    from streams.logs.parquet import write
+
+    log = simulate_log(1, 4, 6)
+    last = max((event for event in log.events if isinstance(event, Impression)), key=lambda each: each.time_ms)
+    write(replace(log, events=[*log.events, structs.replace(last, time_ms=last.time_ms + 10**10)]), tmp_path)
+    data = ["--data", str(tmp_path), "--json"]
+    evaluated = CliRunner().invoke(app, ["evaluate", "log", *data, "--models", "popularity"])
+    trained = CliRunner().invoke(app, ["train", "log", *data, "--out", str(tmp_path / "model")])
+
+    errors = [json.loads(result.stdout)["error"] for result in (evaluated, trained)]
+    assert (evaluated.exit_code, trained.exit_code) == (1, 1)
+    assert ["Has one of them a wrong time?" in error for error in errors] == [True, True]
+    assert ["--train-share" in error for error in errors] == [True, False]
+
+
+def test_a_log_whose_later_ads_nobody_describes_ends_with_what_is_missing(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'salience[evaluate]'")
+    from streams.logs.parquet import write
+
+    log = simulate_log(1, 4, 6)
+    start_ms, end_ms = (of(event.time_ms for event in log.events) for of in (min, max))
+    late_ms = start_ms + (end_ms - start_ms) // 2
+    events = [
+        structs.replace(event, ad_id=f"new-{event.ad_id}") if event.time_ms >= late_ms else event
+        for event in log.events
+    ]
+    write(replace(log, events=events), tmp_path)
+    data = ["--data", str(tmp_path), "--json"]
+    for command in (["evaluate", "log", "--models", "popularity"], ["train", "log", "--out", str(tmp_path / "model")]):
+        result = CliRunner().invoke(app, [*command, *data])
+        assert result.exit_code == 1
+        assert "impressions of the test is of an ad that the catalogue has" in json.loads(result.stdout)["error"]
+    assert not (tmp_path / "model").exists()
 
 
 def test_names_and_numbers_are_whole_in_eighty_columns() -> None:

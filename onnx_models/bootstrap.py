@@ -8,35 +8,38 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnx_models.metrics import CLIP
+from onnx_models.metrics import CLIP, rounded
 
 Floats = npt.NDArray[np.float64]
 
 DRAWS = 200
 """Of users with replacement: the ends of a 95 % interval are then the fifth draws from both ends."""
 LEVEL = 0.95
+USERS_FEWEST = 10
+"""Of fewer nothing is drawn: draws of one are all the same, and those of a few tell of these few alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A difference and its interval at `LEVEL`."""
+    """A difference and its interval at `LEVEL`: NaN to NaN where there are no draws that tell of it."""
 
     value: float
     low: float
     high: float
 
-    def named(self) -> dict[str, float]:
+    def named(self) -> dict[str, float | None]:
         """As numbers to print."""
-        return {"value": round(self.value, 5), "low": round(self.low, 5), "high": round(self.high, 5)}
+        return {"value": rounded(self.value), "low": rounded(self.low), "high": rounded(self.high)}
 
 
 class Draws:
-    """The same draws of users for every pair of models."""
+    """The same draws of users for every pair of models; none of fewer than `USERS_FEWEST`."""
 
     def __init__(self, labels: Floats, users: npt.NDArray[np.integer], seed: int, draws: int = DRAWS) -> None:
         self.labels = labels.astype(np.float64)
         _, self._user = np.unique(users, return_inverse=True)
         rng, count = np.random.default_rng(seed), int(self._user.max(initial=-1)) + 1
+        draws = draws if count >= USERS_FEWEST else 0
         chosen = (rng.multinomial(count, np.full(count, 1 / count)) for _ in range(draws))
         self._weights = [np.ones(len(labels)), *(times[self._user].astype(np.float64) for times in chosen)]
 
@@ -64,5 +67,7 @@ class Draws:
 def interval(one: Floats, other: Floats) -> Interval:
     """What ``one`` has above ``other``, of all and of each draw that tells, as `Draws` gives them."""
     difference = one - other
+    if len(difference) == 1:
+        return Interval(float(difference[0]), np.nan, np.nan)
     low, high = np.nanquantile(difference[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(difference[0]), float(low), float(high))

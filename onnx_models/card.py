@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from onnx_models.folds import Spread
-from onnx_models.metrics import Metrics
+from onnx_models.metrics import Metrics, shown
 from onnx_models.training import TrainResult
 from scoring.attention import Manifest
 
@@ -44,7 +44,7 @@ def _head(manifest: Manifest) -> str:
 def _measures(measured: Mapping[str, Metrics]) -> str:
     lines = ["## On what came after", "", "| predicted by | AUC | log loss | calibration |", "|---|---|---|---|"]
     for name, each in measured.items():
-        lines.append(f"| {name} | {each.auc:.4f} | {each.log_loss:.4f} | {each.calibration:.3f} |")
+        lines.append(f"| {name} | {shown(each.auc, 4)} | {shown(each.log_loss, 4)} | {shown(each.calibration, 3)} |")
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """How good predicted click probabilities are: AUC, log loss, calibration. Labels are 0 or 1, all arrays ``[E]``."""
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -15,20 +16,44 @@ FEWEST = 20
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """``calibration``: predicted clicks over clicks; 1 is right on average."""
+    """``calibration``: predicted clicks over clicks; 1 is right on average. NaN is what nothing tells."""
 
     auc: float
     log_loss: float
     calibration: float
 
-    def named(self, prefix: str) -> dict[str, float]:
+    def named(self, prefix: str) -> dict[str, float | None]:
         """As a flat dictionary, rounded, each name preceded by ``prefix``."""
-        return {f"{prefix}{name}": round(value, 5) for name, value in asdict(self).items()}
+        return {f"{prefix}{name}": rounded(value) for name, value in asdict(self).items()}
+
+
+UNTOLD = Metrics(math.nan, math.nan, math.nan)
+"""Of examples that tell nothing."""
+
+
+def rounded(value: float) -> float | None:
+    """For machines: JSON has no NaN."""
+    return None if math.isnan(value) else round(value, 5)
+
+
+def shown(value: float, places: int) -> str:
+    """For people."""
+    return "–" if math.isnan(value) else f"{value:.{places}f}"
 
 
 def tells(labels: Floats) -> bool:
     """Whether anything can be said of so many."""
     return len(labels) >= FEWEST and bool(0 < labels.mean() < 1)
+
+
+def untold(labels: Floats) -> str:
+    """Why they tell nothing, for people; "" where they do."""
+    if tells(labels):
+        return ""
+    return (
+        f"{len(labels):,} impressions, {int(labels.sum()):,} of them clicked, tell nothing; expected some with and "
+        f"some without a click, {FEWEST} or more in all"
+    )
 
 
 def measure(labels: Floats, predicted: Floats) -> Metrics:

@@ -158,6 +158,7 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
     from onnx_models.cold import segments
     from onnx_models.comparison import compare, fit_all
     from onnx_models.learning import compare_learning
+    from onnx_models.metrics import untold
     from onnx_models.sharing import compare_lanes
     from onnx_models.training import Config
     from onnx_models.trial import SplitError
@@ -176,6 +177,8 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
             fail(f"{error} Else part it elsewhere, with --train-share")
         except ValueError as error:
             fail(error)
+        if why := untold(trial.stateful.label):
+            fail(f"The test's {why}. Give a longer log, or part it elsewhere")
         contestants = _chosen(_contestants(trial, replace(Config(seed=seed), **differs)), asked.models)
         fitting = progress.add_task("Fitting models", total=len(contestants))
 

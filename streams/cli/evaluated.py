@@ -1,6 +1,7 @@
 """What ``salience evaluate`` tells of a log's models, as tables for people and as one object for machines."""
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,8 @@ def _costs(lines: "dict[str, Line]", chosen: str) -> Table:
 
 
 def _sure(gap: "Interval") -> str:
-    return f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+    ends = "–" if math.isnan(gap.low) else f"{gap.low:+.4f}, {gap.high:+.4f}"
+    return f"{gap.value:+.4f} [{ends}]"
 
 
 def _numbers(title: str, *names: str) -> Table:

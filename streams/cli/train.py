@@ -17,6 +17,7 @@ from streams.cli.options import Hours, Users
 from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
+    from onnx_models.examples import Examples
     from onnx_models.export import About
     from onnx_models.folds import Spread
     from onnx_models.metrics import Metrics
@@ -162,9 +163,9 @@ def _titles() -> "TextOf":
 
 
 def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]") -> None:
-    """Prepare, train, measure, export, cross-validate, load what was written, describe, report.
+    """Prepare, train, measure, export, describe, cross-validate, load what was written, report.
 
-    The model is written before folds are learnt, which take several times as long.
+    The model and its card are written before folds are learnt, which take several times as long; then the card again.
     """
     from onnx_models.export import export
     from onnx_models.training import train
@@ -182,22 +183,32 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
             fail(error)
         metrics = _measured(trial, result)
         manifest = export(result.network, order.out, _about(order, trial, metrics))
+        _describe(order, manifest, result, metrics, {})
         across = _across(order, trial, progress) if order.folds else {}
-    _describe(order, manifest, result, metrics, across)
+    if across:
+        _describe(order, manifest, result, metrics, across)
     _report(order, load(order.out), metrics, across, (len(trial.learn), len(trial.stateful)))
 
 
 def _measured(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
-    """The model with state that follows the stream, and that stood still; what reviews tell; and what it must beat."""
+    """The model with state that follows the stream, and that stood still; what reviews tell; and what it must beat.
+
+    A test that tells nothing is said, and leaves all of them untold.
+    """
     from onnx_models.baselines import baselines
+    from onnx_models.metrics import UNTOLD, untold
     from onnx_models.training import evaluate
 
-    return {
+    found = {
         "test": evaluate(result.network, trial.stateful, trial.items),
         "frozen": evaluate(result.network, trial.frozen, trial.items),
         **(_of_reviews(trial, result) if len(trial.said) else {}),
         **baselines(trial.learn, trial.stateful),
     }
+    if why := untold(trial.stateful.label):
+        screen(stderr=True).print(f"How good the model is, is not known: the test's {why}")
+        return dict.fromkeys(found, UNTOLD)
+    return found
 
 
 def _of_reviews(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
@@ -215,34 +226,42 @@ def _of_reviews(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
 
 
 def _across(order: _Order, trial: "Trial", progress: Progress) -> "dict[str, Spread]":
-    """Cross-validation in time over what was learnt from; nothing where fewer than two folds can be learnt."""
+    """Cross-validation in time over what was learnt from; nothing where fewer than two folds tell."""
     from onnx_models.folds import folds, spread
-    from onnx_models.training import evaluate, train
 
     task = progress.add_task("Cross-validating", total=order.folds)
     found = []
     for number, (learn, test) in enumerate(folds(trial.learn, order.folds), 1):
-        before = trial.before if len(trial.before) else None
         try:
-            network = train(learn, trial.items, order.config, None, before).network
+            found.append(_fold(order, trial, learn, test))
         except ValueError as error:
             order.console.print(f"Fold {number} of {order.folds} is left out: {error}")
-        else:
-            found.append(evaluate(network, test, trial.items))
         progress.update(task, advance=1)
     return spread(found) if len(found) > 1 else {}
+
+
+def _fold(order: _Order, trial: "Trial", learn: "Examples", test: "Examples") -> "Metrics":
+    """How good a model of ``learn`` is on ``test``. Raises `ValueError` where one or the other tells nothing."""
+    from onnx_models.metrics import untold
+    from onnx_models.training import evaluate, train
+
+    if why := untold(test.label):
+        raise ValueError(f"its test's {why}")
+    before = trial.before if len(trial.before) else None
+    return evaluate(train(learn, trial.items, order.config, None, before).network, test, trial.items)
 
 
 def _about(order: _Order, trial: "Trial", metrics: "dict[str, Metrics]") -> "About":
     from onnx_models.export import About
 
     learn = trial.learn
+    told = {name: value for part, found in metrics.items() for name, value in found.named(f"{part}_").items()}
     return About(
         name=order.name,
         data=order.data,
         data_from_ms=int(learn.time_ms[0]),
         data_to_ms=int(learn.time_ms[-1]),
-        metrics={name: value for part, found in metrics.items() for name, value in found.named(f"{part}_").items()}
+        metrics={name: value for name, value in told.items() if value is not None}
         | {"examples": len(learn), "test_examples": len(trial.stateful)},
         git_revision=_git_revision(),
     )
@@ -309,6 +328,8 @@ def _report(
     across: "dict[str, Spread]",
     counts: tuple[int, int],
 ) -> None:
+    from onnx_models.metrics import shown
+
     learnt, tested = counts
     if order.as_json:
         found: dict[str, Any] = {name: value.named("") for name, value in metrics.items()}
@@ -319,7 +340,7 @@ def _report(
     table = Table("predicted by", "AUC", "log loss", "calibration", title=f"What came after: {tested:,} impressions")
     for name, value in metrics.items():
         label = _LABELS.get(name, name)
-        table.add_row(label, f"{value.auc:.4f}", f"{value.log_loss:.5f}", f"{value.calibration:.3f}")
+        table.add_row(label, shown(value.auc, 4), shown(value.log_loss, 5), shown(value.calibration, 3))
     order.console.print(table)
     for name, each in across.items():
         order.console.print(f"Over {each.folds} folds in time: {name} {each.mean:.4f} ± {each.half_width:.4f}")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,35 @@ from onnx_models.verify import TOLERANCE
 from scoring.attention import load
 from scoring.text import TEXT_ENCODER, WIDE_DIM
 from streams.cli import app
+from streams.demo.shop import simulate_log
+from streams.logs import Event
+from streams.wire import Click
 from tests.models import toy_model
 
 TRAIN = pytest.mark.train
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 NEEDS_TORCH = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed: pip install 'salience[train]'")
+NEEDS_PYARROW = pytest.mark.skipif(
+    importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed: pip install 'salience[evaluate]'"
+)
 
 
 def salience(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
+
+
+def clickless(folder: Path, begins: float, ends: float) -> Path:
+    """A log in which nothing of the time from ``begins`` to ``ends``, of all of it, is clicked."""
+    from streams.logs.parquet import write
+
+    log = simulate_log(1, 12, 12)
+    first, last = (of(event.time_ms for event in log.events) for of in (min, max))
+
+    def stays(event: Event) -> bool:
+        return not (isinstance(event, Click) and begins <= (event.time_ms - first) / (last - first) <= ends)
+
+    write(replace(log, events=[event for event in log.events if stays(event)]), folder)
+    return folder
 
 
 def only_object(result: Result) -> dict[str, Any]:
@@ -149,6 +170,51 @@ def test_a_fold_that_cannot_be_learnt_is_left_out_and_the_model_is_there(tmp_pat
     assert load(tmp_path).version == found["model"]
     assert found["folds"].keys() == {"auc", "log_loss", "calibration"}
     assert "## Over folds in time" in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+@TRAIN
+@NEEDS_TORCH
+@NEEDS_PYARROW
+def test_a_test_without_a_click_gives_no_figures_and_it_is_said(tmp_path: Path) -> None:
+    data, out = clickless(tmp_path / "log", 0.75, 1.0), tmp_path / "model"
+    result = salience("train", "log", "--data", str(data), "--out", str(out), "--json")
+    assert result.exit_code == 0, result.stderr
+    said, found = " ".join(result.stderr.split()), only_object(result)
+    assert "0 of them clicked, tell nothing" in said
+    assert found["test"] == found["popularity"] == dict.fromkeys(("auc", "log_loss", "calibration"))
+    assert load(out).manifest.metrics.keys() == {"examples", "test_examples"}
+    assert "| the model | – | – | – |" in (out / "MODEL_CARD.md").read_text()
+
+    result = salience("evaluate", "log", "--data", str(data), "--models", "popularity", "--json")
+    assert result.exit_code == 1
+    assert "0 of them clicked, tell nothing" in only_object(result)["error"]
+
+
+@TRAIN
+@NEEDS_TORCH
+@NEEDS_PYARROW
+def test_a_fold_whose_test_has_no_click_is_left_out_of_the_mean(tmp_path: Path) -> None:
+    data, out = clickless(tmp_path / "log", 0.24, 0.43), tmp_path / "model"  # the second test is of .25 to .42
+    result = salience("train", "log", "--data", str(data), "--out", str(out), "--folds", "3", "--json")
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stderr.split())
+    assert "Fold 2 of 3 is left out" in said
+    assert "Over 2 folds in time: auc" in said
+    assert only_object(result)["folds"].keys() == {"auc", "log_loss", "calibration"}
+
+
+@TRAIN
+@NEEDS_TORCH
+def test_a_model_whose_folds_are_interrupted_has_its_own_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("MODEL_CARD.md", "learning_curves.png"):
+        (tmp_path / name).write_text("the former model's")
+    monkeypatch.setattr("onnx_models.folds.folds", interrupt)
+    salience("train", "demo", "--users", "4", "--hours", "6", "--folds", "2", "--out", str(tmp_path))
+    assert f"# {load(tmp_path).version}\n" in (tmp_path / "MODEL_CARD.md").read_text()
+    assert (tmp_path / "learning_curves.png").read_bytes() != b"the former model's"
 
 
 @NEEDS_TORCH

@@ -45,6 +45,7 @@ from scoring.feedback import WINDOW_MS, ClickLayer, Impressions, Learning
 from scoring.inputs import OF_AD, OF_RING, RATED, REVIEWED
 from scoring.rows import RING_SIZE
 from scoring.watch import Detector
+from streams.cli.evaluated import _sure
 from streams.cli.trials import trial_of
 from tests.builders import START_MS, ad, impression, made_up_log, tone
 
@@ -155,8 +156,8 @@ def test_the_bootstraps_first_draw_is_everything_and_a_model_does_not_differ_fro
 
 
 def test_draws_without_a_click_tell_of_no_order_and_leave_the_interval_to_the_others() -> None:
-    """All clicks are of one of six people, of whom one model is right and the other wrong."""
-    labels, users = np.zeros(60), np.repeat(np.arange(6), 10)
+    """All clicks are of one of twelve people, of whom one model is right and the other wrong."""
+    labels, users = np.zeros(60), np.repeat(np.arange(12), 5)
     labels[:5] = 1
     draws, right = Draws(labels, users, seed=1), np.linspace(1, 0, 60)
     found = draws.auc(right)
@@ -165,6 +166,16 @@ def test_draws_without_a_click_tell_of_no_order_and_leave_the_interval_to_the_ot
     told = interval(found, draws.auc(right[::-1]))
     assert (told.value, told.low, told.high) == (1, 1, 1)
     assert (Draws(np.zeros(60), users, seed=1).auc(right) == 0.5).all()
+
+
+@pytest.mark.parametrize("people", [1, 9])
+def test_a_difference_over_a_handful_of_people_is_told_without_an_interval(people: int) -> None:
+    labels, one = np.tile([0.0, 1.0], 30), np.linspace(0.1, 0.9, 60)
+    draws = Draws(labels, np.arange(60) % people, seed=1)
+    gap = interval(draws.log_loss(one), draws.log_loss(np.full(60, 0.5)))
+    value = log_loss(labels, one) - log_loss(labels, np.full(60, 0.5))
+    assert gap.named() == {"value": pytest.approx(value, abs=1e-5), "low": None, "high": None}
+    assert _sure(gap) == f"{value:+.4f} [–]"
 
 
 def test_trees_are_drawn_by_the_seed(trial: Trial) -> None:

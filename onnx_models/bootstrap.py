@@ -3,6 +3,7 @@
 A user's impressions depend on each other, so users are drawn, not impressions; the same draw weighs both models.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,14 +42,18 @@ class Draws:
         rng, count = np.random.default_rng(seed), int(self._user.max(initial=-1)) + 1
         draws = draws if count >= USERS_FEWEST else 0
         chosen = (rng.multinomial(count, np.full(count, 1 / count)) for _ in range(draws))
-        self._weights = [np.ones(len(labels)), *(times[self._user].astype(np.float64) for times in chosen)]
+        self._times = [np.ones(count, dtype=np.int64), *chosen]  # by user: by example they outweigh the examples
 
     def auc(self, predicted: Floats) -> Floats:
         """AUC of all, first, and of each draw; NaN of one with one kind of label alone, 0.5 where there is no other."""
         if not 0 < self.labels.mean() < 1:
-            return np.full(len(self._weights), 0.5)
+            return np.full(len(self._times), 0.5)
         values, place = np.unique(predicted, return_inverse=True)
-        return np.array([self._auc(place, len(values), weight) for weight in self._weights])
+        return np.array([self._auc(place, len(values), weight) for weight in self._weights()])
+
+    def _weights(self) -> Iterator[Floats]:
+        """Of each example: in all, first, and in each draw."""
+        return (times[self._user].astype(np.float64) for times in self._times)
 
     def _auc(self, place: npt.NDArray[np.int64], count: int, weight: Floats) -> float:
         positive = np.bincount(place, weights=weight * self.labels, minlength=count)
@@ -61,7 +66,7 @@ class Draws:
         """Log loss of all, first, and of each draw."""
         p = np.clip(predicted, CLIP, 1 - CLIP)
         loss = -(self.labels * np.log(p) + (1 - self.labels) * np.log1p(-p))
-        return np.array([np.average(loss, weights=weight) for weight in self._weights])
+        return np.array([np.average(loss, weights=weight) for weight in self._weights()])
 
 
 def interval(one: Floats, other: Floats) -> Interval:

@@ -4,6 +4,8 @@ Served as workers serve (`scoring.calibration`): by what was learned up to the s
 those of one lane: what it costs to count ads' clicks apart (`scoring.rates`) is not in it.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,8 +36,9 @@ def serve(trial: Trial, logit: Floats, lanes: int, *, share: bool) -> npt.NDArra
     of = [_Lane(trial, logit) for _ in range(lanes)]
     out = np.zeros(len(logit))
     time_ms = events["time_ms"]
-    cuts = np.searchsorted(time_ms, np.arange(time_ms[0], time_ms[-1] + SLICE_MS, SLICE_MS)).tolist()
-    for start, end in zip(cuts, [*cuts[1:], len(events)], strict=True):
+    # Only where there are events: one may be dated years after the rest.
+    cuts = (np.flatnonzero(np.diff((time_ms - time_ms[0]) // SLICE_MS)) + 1).tolist()
+    for start, end in pairwise([0, *cuts, len(events)]):
         for number, lane in enumerate(of):
             at = np.flatnonzero(lane_of[start:end] == number) + start
             if len(at):

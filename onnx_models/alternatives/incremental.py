@@ -56,7 +56,8 @@ class Incremental:
         self._model.learn_one(x, label)
 
     def _chance(self, x: Row) -> float:
-        return float(self._model.predict_proba_one(x).get(True, 0.5))
+        known = self._model.predict_proba_one(x)
+        return float(known.get(True, 0.0 if known else 0.5))  # a kind that it has not met, it does not name
 
 
 class Factors(Incremental):

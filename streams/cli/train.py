@@ -141,7 +141,7 @@ def log(
         held = read(data)
     except LogError as error:
         fail(error)
-    order = _Order(out.name, f"the log in {data.name}", Config(seed=seed), out, folds, console, as_json)
+    order = _Order(out.resolve().name, f"the log in {data.name}", Config(seed=seed), out, folds, console, as_json)
     titles = _titles() if text else None
     _make(order, lambda progress: trial_of(held.ads, held.events, 0, progress, titles=titles, tones=held.tones))
 
@@ -312,13 +312,22 @@ def _shown_in(progress: Progress) -> "Callable[[Step], None]":
 
 
 def _git_revision() -> str:
-    """The revision of this code, with "-dirty" where files differ from it; "" outside a clone."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    """The revision of this code, with "-dirty" where files differ from it; "" outside a clone.
+
+    Installed for somebody's own project, it stands in the repository of that.
+    """
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*command: str) -> str:
+        run = subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, check=True, timeout=10)
+        return run.stdout.strip()
+
     try:
-        run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10)
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return ""
+        return git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
         return ""
-    return run.stdout.strip()
 
 
 def _report(

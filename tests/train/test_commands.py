@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from onnx_models.verify import TOLERANCE
 from scoring.attention import load
 from scoring.text import TEXT_ENCODER, WIDE_DIM
 from streams.cli import app
+from streams.cli.train import _git_revision
 from streams.demo.shop import simulate_log
 from streams.logs import Event
 from streams.wire import Click
@@ -215,6 +217,32 @@ def test_a_model_whose_folds_are_interrupted_has_its_own_card(tmp_path: Path, mo
     salience("train", "demo", "--users", "4", "--hours", "6", "--folds", "2", "--out", str(tmp_path))
     assert f"# {load(tmp_path).version}\n" in (tmp_path / "MODEL_CARD.md").read_text()
     assert (tmp_path / "learning_curves.png").read_bytes() != b"the former model's"
+
+
+def test_only_a_clone_of_this_code_tells_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*command: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True, capture_output=True)
+
+    git("init")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "--message", "somebody's own")
+    for folder, told in (("streams/cli", True), (".venv/lib/streams/cli", False)):
+        (tmp_path / folder).mkdir(parents=True)
+        monkeypatch.setattr("streams.cli.train.__file__", str(tmp_path / folder / "train.py"))
+        assert bool(_git_revision()) == told
+
+
+@TRAIN
+@NEEDS_TORCH
+@NEEDS_PYARROW
+def test_a_model_written_to_the_folder_one_stands_in_is_named_as_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = clickless(tmp_path / "log", 1.0, 1.0), tmp_path / "shoes"
+    out.mkdir()
+    monkeypatch.chdir(out)
+    result = salience("train", "log", "--data", str(data), "--out", ".")
+    assert result.exit_code == 0, result.stderr
+    assert load(out).manifest.name == "shoes"
 
 
 @NEEDS_TORCH

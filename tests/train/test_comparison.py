@@ -1,5 +1,6 @@
 """What models are compared with and by: rates without a future, intervals, folds, the layer as the worker runs it."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -38,7 +39,7 @@ from onnx_models.folds import folds, spread
 from onnx_models.metrics import Metrics, auc, grouped_auc, log_loss, ndcg
 from onnx_models.network import Network
 from onnx_models.training import Config, TrainResult, predict
-from onnx_models.trial import Trial, logit_of
+from onnx_models.trial import Stream, Trial, logit_of
 from scoring.attention import FORMAT, Manifest
 from scoring.events import Source
 from scoring.feedback import WINDOW_MS, ClickLayer, Impressions, Learning
@@ -140,6 +141,31 @@ def test_a_lane_is_served_by_what_it_has_learned_of_ads_that_were_chosen(
     served, late = sharing.serve(told, logit, 1, share=False), slice(len(logit) // 2, None)
     assert served[late].mean() == pytest.approx(layer.predicted[late].mean(), rel=0.05)
     assert layer.predicted[late].mean() < 0.8
+
+
+def test_an_event_dated_millennia_after_the_rest_changes_nothing_in_how_lanes_are_served(trial: Trial) -> None:
+    stream, logit = trial.stream, np.full(len(trial.stateful), -1.0)
+    last = stream.events[-1:].copy()
+    last["time_ms"] += 10**16
+    late = Stream(np.concatenate([stream.events, last]), np.append(stream.users, stream.users[-1:]), stream.place)
+    served = sharing.serve(replace(trial, stream=late), logit, 2, share=True)
+    np.testing.assert_array_equal(served, sharing.serve(trial, logit, 2, share=True))
+
+
+def test_draws_are_kept_by_person_however_many_impressions_there_are() -> None:
+    labels = np.tile([0.0, 1.0], 20_000)
+    draws = Draws(labels, np.arange(40_000) % 20, seed=1)
+    held = sum(array.nbytes for array in gc.get_referents(*vars(draws).values()) if isinstance(array, np.ndarray))
+    assert held < labels.nbytes
+
+
+def test_a_tree_that_has_met_no_click_expects_none(trial: Trial) -> None:
+    pytest.importorskip("river", reason="River is not installed: pip install 'salience[evaluate]'")
+    from onnx_models.alternatives.incremental import river_models
+
+    _, tree, _ = river_models(1)
+    tree.fit(trial.learn.at(trial.learn.label == 0), trial.items)
+    assert (tree.predict(trial.frozen) == 0.001).all()  # the least that it tells
 
 
 def test_the_bootstraps_first_draw_is_everything_and_a_model_does_not_differ_from_itself() -> None:

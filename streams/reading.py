@@ -1,5 +1,6 @@
 """Topics read from the outside, once, from their beginning to their end as it is now: for commands and checks."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -82,7 +83,8 @@ async def read_topic(
 
     Done when every *position* reaches the end: markers and compaction leave holes. Raises `MissingTopicError`.
     """
-    partitions = partitions_of(bootstrap, topic)
+    # In a thread: it waits for the broker, and a worker sends its heartbeats on this loop.
+    partitions = await asyncio.to_thread(partitions_of, bootstrap, topic)
     ends = await log_ends(bootstrap, partitions)
     async with _reader(bootstrap, partitions, committed) as consumer:
         await consumer.seek_to_beginning(*partitions)

@@ -50,7 +50,8 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     group = Group(np.zeros(1, dtype=np.int64), policy, decision.arm, other=second)
     examined = np.frombuffer(decision.examined, dtype=np.float64) if decision.examined else None
     calibrations = {number_of(decision.versions["model"]): _calibration(decision, examined)}
-    if other is not None:
+    # Rankings of one model share what was learned; of its evidence the receipt keeps that of one that explores by it.
+    if other is not None and (other.evidence or number_of(other.model) not in calibrations):
         calibrations[number_of(other.model)] = _calibration(other, examined)
     kept = np.frombuffer(decision.offers, dtype=np.float32).reshape(-1, len(candidates), 4)
     offers = Offers(kept) if len(kept) else None

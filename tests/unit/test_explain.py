@@ -12,6 +12,7 @@ import pytest
 from scoring.assignment import Arm, Experiment
 from scoring.attention import AttentionModel, load
 from scoring.budgets import Budgets, Spending
+from scoring.calibration import LIFT_PRIOR
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
@@ -120,6 +121,21 @@ def test_the_receipt_of_rankings_that_explore_in_turns_is_recomputed_without_the
     for decision in made:
         assert (decision.explore, decision.other and decision.other.explore) == ("thompson", "linucb")
         assert min(decision.propensities) < 1
+        assert recompute(decision, engine_of(model)).differences == []
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["explores first", "explores second"])
+def test_the_receipt_of_rankings_of_one_model_is_recomputed_whichever_of_them_explores(
+    model: AttentionModel, first: int
+) -> None:
+    engine = engine_of(model)
+    arms = (Arm("sampled", 0.5, {"explore": "thompson"}), Arm("cool", 0.5, {"temperature": 0.5}))
+    told = arms if not first else arms[::-1]
+    engine.experiments.set(5, Experiment("turns", "ranking", 0, 1, 1, told, interleaved=True))
+    made = [decision for decision in decisions(engine) if decision.other is not None]
+    sampled = [decision.evidence or (decision.other and decision.other.evidence) or b"" for decision in made]
+    assert any((np.frombuffer(evidence, dtype=np.float32) != LIFT_PRIOR).any() for evidence in sampled)
+    for decision in made:
         assert recompute(decision, engine_of(model)).differences == []
 
 

@@ -14,9 +14,12 @@ DEPTH_MAX = 8
 """Graphs within graphs; those that are taken have none."""
 NODES_MAX = 20_000
 """The demo shop's model has some hundred."""
+FIELDS_MAX = 20 * NODES_MAX
+"""Fields that are read: the demo shop's model has some thousand. Protobuf lets one come any number of times, in two
+bytes, and a file of nothing else would be read for twenty seconds."""
 OPERATORS = frozenset({
     "Abs", "Add", "And", "ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip",
-    "Concat", "Constant", "ConstantOfShape", "Conv", "Cos", "CumSum", "Div", "Dropout", "Einsum", "Elu", "Equal",
+    "Concat", "Constant", "ConstantOfShape", "Conv", "Cos", "CumSum", "Div", "Einsum", "Elu", "Equal",
     "Erf", "Exp", "Expand", "Flatten", "Floor", "GRU", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm",
     "GlobalAveragePool", "Greater", "GreaterOrEqual", "GroupNormalization", "HardSigmoid", "HardSwish",
     "Identity", "IsInf", "IsNaN", "LSTM", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log",
@@ -29,7 +32,8 @@ OPERATORS = frozenset({
     "MatMulInteger", "QuantizeLinear", "QLinearMatMul"
 })  # fmt: skip
 """Operators of ONNX's own set that compute what their inputs say: none draws at random (a receipt could not be computed
-again), none loops or branches (a graph could run for ever), none makes strings or sequences."""
+again), as Dropout does where an input says so, none loops or branches (a graph could run for ever), none makes strings
+or sequences."""
 STANDARD = ("", "ai.onnx")
 """ONNX's own domain has two spellings."""
 
@@ -40,13 +44,17 @@ class GraphError(ValueError):
 
 @dataclass(slots=True)
 class Graph:
-    """What a file asks for. ``operators``: (domain, name); ``outside``: tensors whose values are in other files."""
+    """What a file asks for. ``operators``: (domain, name); ``outside``: tensors whose values are in other files.
+
+    ``fields``: those that were read to know it.
+    """
 
     operators: set[tuple[str, str]] = field(default_factory=set)
     opsets: dict[str, int] = field(default_factory=dict)
     outside: list[str] = field(default_factory=list)
     functions: int = 0
     nodes: int = 0
+    fields: int = 0
 
     def objections(self) -> list[tuple[str, str]]:
         """What must not be run: (what it has, what is expected); none for a graph that may."""
@@ -72,13 +80,13 @@ class Graph:
 def read_graph(content: bytes) -> Graph:
     """What ``content``, a serialized ``ModelProto``, asks for. Raises `GraphError`."""
     out, has_graph = Graph(), False
-    for number, value in _fields(memoryview(content)):
+    for number, value in _fields(memoryview(content), out):
         if number == 7:  # ModelProto.graph
             has_graph = True
             _graph(_message(value), out, DEPTH_MAX)
         elif number == 8:  # ModelProto.opset_import
             domain, version = "", 0
-            for inner, told in _fields(_message(value)):
+            for inner, told in _fields(_message(value), out):
                 domain = _text(told) if inner == 1 else domain
                 version = told if inner == 2 and isinstance(told, int) else version
             out.opsets[domain] = version
@@ -92,7 +100,7 @@ def read_graph(content: bytes) -> Graph:
 def _graph(content: memoryview, out: Graph, depth: int) -> None:
     if not depth:
         raise GraphError(f"its graphs are nested more than {DEPTH_MAX} deep")
-    for number, value in _fields(content):
+    for number, value in _fields(content, out):
         if number == 1:  # GraphProto.node
             _node(_message(value), out, depth)
         elif number == 5:  # GraphProto.initializer
@@ -103,13 +111,13 @@ def _graph(content: memoryview, out: Graph, depth: int) -> None:
 
 def _node(content: memoryview, out: Graph, depth: int) -> None:
     name = domain = ""
-    for number, value in _fields(content):
+    for number, value in _fields(content, out):
         if number == 4:  # NodeProto.op_type
             name = _text(value)
         elif number == 7:  # NodeProto.domain
             domain = _text(value)
         elif number == 5:  # NodeProto.attribute
-            for inner, told in _fields(_message(value)):
+            for inner, told in _fields(_message(value), out):
                 if inner in (5, 10):  # AttributeProto.t, tensors
                     _tensor(_message(told), out)
                 elif inner in (22, 23):  # AttributeProto.sparse_tensor, sparse_tensors
@@ -121,14 +129,14 @@ def _node(content: memoryview, out: Graph, depth: int) -> None:
 
 
 def _sparse(content: memoryview, out: Graph) -> None:
-    for number, value in _fields(content):
+    for number, value in _fields(content, out):
         if number in (1, 2):  # SparseTensorProto.values, indices
             _tensor(_message(value), out)
 
 
 def _tensor(content: memoryview, out: Graph) -> None:
     name, outside = "", False
-    for number, value in _fields(content):
+    for number, value in _fields(content, out):
         if number == 8:  # TensorProto.name
             name = _text(value)
         elif number == 13 or (number == 14 and value != 0):  # TensorProto.external_data, data_location
@@ -147,13 +155,16 @@ def _text(value: "int | memoryview") -> str:
     return bytes(_message(value)[:256]).decode(errors="replace")
 
 
-def _fields(content: memoryview) -> "Iterator[tuple[int, int | memoryview]]":
+def _fields(content: memoryview, out: Graph) -> "Iterator[tuple[int, int | memoryview]]":
     """Numbers and values of a protobuf message's fields: an int, or the bytes of a message or string.
 
     Fields of fixed width are passed over: none that is read here is one, and protobuf knows no field by another type.
     """
     at = 0
     while at < len(content):
+        out.fields += 1
+        if out.fields > FIELDS_MAX:
+            raise GraphError(f"it has more than {FIELDS_MAX:,} fields")
         tag, at = _varint(content, at)
         if not 8 <= tag < 2**32:  # protobuf ends at field 0, and drops what is beyond 32 bits: another field to it
             raise GraphError(f"the tag {tag:,} is no field's")

@@ -2,8 +2,8 @@
 that is asked and not heeded.
 
 All that are held have vectors of their own in the catalogue, so that a change of roles is one assignment between two
-slices, and no person is scored with half of one model and half of another. A model that fails while it scores is never
-asked again: what it was asked is answered by the one before it.
+slices, and no person is scored with half of one model and half of another. A model that fails while it scores is
+asked no more from the next slice on: what it was asked is answered by the one before it.
 """
 
 from dataclasses import dataclass, field
@@ -112,7 +112,7 @@ class Roles:
 class Models:
     """The models that a worker holds, and their roles. Changed between slices alone.
 
-    ``refused``: why versions are not used. ``revision`` counts changes: who tells of them looks at it.
+    ``refused``: why versions are not used. ``revision`` counts what has changed: who tells of them looks at it.
     """
 
     base: Served
@@ -145,8 +145,9 @@ class Models:
 
     def refuse(self, version: str, reason: str) -> None:
         """Do not use ``version``: roles that name it are others' until its name is used no more, or it is held anew."""
-        self.refused[version] = reason
-        self.revision += 1
+        if self.refused.get(version) != reason:  # what is tried again and again is no news each time
+            self.refused[version] = reason
+            self.revision += 1
         self._cast()
 
     def settle(self) -> None:
@@ -157,11 +158,12 @@ class Models:
 
     def play(self, roles: Roles) -> None:
         """Take ``roles`` from here on; let go of what has none."""
-        self.roles = roles
         for version in self._further.keys() - set(roles.versions):
             self.base.catalogue.detach(self._further.pop(version).column)
-        self.refused = {version: why for version, why in self.refused.items() if version in roles.versions}
-        self.revision += 1
+        refused = {version: why for version, why in self.refused.items() if version in roles.versions}
+        if (roles, refused) != (self.roles, self.refused):
+            self.roles, self.refused = roles, refused
+            self.revision += 1
         self._cast()
 
     def _cast(self) -> None:

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 
 from scoring.attention import AttentionModel, ModelError, load
+from scoring.feedback import ClickLayer, Learning
 from scoring.models import Models, Roles
 from streams.control import Control
 from streams.control_wire import ArmSetting, ModelRoles, PushedModel
 from streams.experiments.registry import create, ramp_to, start, stop
+from streams.models.news import ModelNews
 from streams.models.switch import PAUSE_S, PAUSE_S_MAX, ModelSwitch
 from streams.settings import Settings
+from tests.builders import START_MS
 from tests.models import gives_fewer, toy_model
 from tests.unit.consenting import told
 from tests.unit.test_models import engine_of
@@ -167,6 +170,28 @@ def test_a_model_that_cannot_be_got_for_a_while_is_tried_again_and_why_is_told_m
     pauses = [pause_s for pause_s, _ in switch.pauses]
     assert (pauses[0], pauses[-1]) == (PAUSE_S, PAUSE_S_MAX)
     assert all(after == min(2 * before, PAUSE_S_MAX) for before, after in pairwise(pauses))
+
+
+def test_a_model_that_cannot_be_got_for_one_reason_is_told_of_once_however_often_it_is_tried(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    models, news, layer = engine_of(old).models, ModelNews(), ClickLayer(Learning())
+    said: list[list[str]] = []
+
+    def tell() -> list[str]:
+        return [status.refused for status in news.tell(0, models, layer, "w", START_MS)]
+
+    class Told(Failing):
+        async def _paused(self, pause_s: float) -> None:
+            await super()._paused(pause_s)
+            said.append(tell())
+
+    switch = Told(models, new, [ConnectionError("no broker")] * 9)
+    switch.promote()
+    assert said == [["not got yet, and tried again: ConnectionError: no broker"], *[[]] * 8]
+    assert tell() == [""]
+    models.play(models.roles)
+    assert not news.waits(models)
 
 
 def test_a_model_that_was_removed_and_is_pushed_again_is_got_though_it_had_its_role_meanwhile(

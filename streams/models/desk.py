@@ -8,15 +8,18 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from scoring.attention import ModelError
+import msgspec
+
+from scoring.attention import MANIFEST, ModelError
 from streams.clock import wall_ms
-from streams.control import Control, publish, read_control
+from streams.control import Control, publish, read_control, read_message
 from streams.control_wire import ExperimentSetting, ModelStatus, PushedModel
 from streams.experiments.registry import models_of
 from streams.models.roles import RolesError, roles_told, state_of
 from streams.models.store import MODELS_MAX, fetch, manifest_of, obtain, pack, send, unshared
 from streams.models.trial import try_model
 from streams.settings import Settings
+from streams.wire import UNREADABLE
 
 
 async def push(settings: Settings, directory: Path) -> PushedModel:
@@ -35,7 +38,7 @@ async def push(settings: Settings, directory: Path) -> PushedModel:
         score_ms=proof.score_ms,
         time_ms=wall_ms(),
     )
-    manifest_of(pushed)
+    _check_readable(directory, pushed)
     known = (await read_control(settings)).all(PushedModel)
     there = known.get(pushed.model)
     if there is not None and there.manifest != pushed.manifest:
@@ -49,6 +52,17 @@ async def push(settings: Settings, directory: Path) -> PushedModel:
     with tempfile.TemporaryDirectory(prefix="salience-model-") as folder:
         await fetch(settings, pushed, Path(folder))
     return pushed
+
+
+def _check_readable(directory: Path, pushed: PushedModel) -> None:
+    """Raises `ModelError` where readers would refuse the message: nobody could find the model, nor remove it."""
+    try:
+        read_message(pushed.key, msgspec.json.encode(pushed))
+    except UNREADABLE as error:
+        reason = f"{directory}: no reader takes what would be told of {pushed.model[:80]!r}: {error}"
+        expected = "a name of 64 letters, digits, '.', '_' and '-', no '_' first, and a manifest of 65,536 characters"
+        raise ModelError(reason, f"{expected}, at most", f"change {directory / MANIFEST}") from error
+    manifest_of(pushed)
 
 
 async def parity(settings: Settings, pushed: PushedModel) -> list[str]:

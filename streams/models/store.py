@@ -45,6 +45,10 @@ MODELS_MAX = 32
 _AGAIN = "push it again: salience model push DIR"
 
 
+class MissingFilesError(ModelError):
+    """A model of which files, or parts of them, are not on the topic: who pushes it again mends that."""
+
+
 def chunk_key(digest: str, number: int) -> bytes:
     """Key of a part of the file that hashes to ``digest``, numbered from 0."""
     return f"{digest}/{number}".encode()
@@ -107,11 +111,14 @@ class Parts:
                 raise ModelError(f"{self._model}: its files are too large", f"{MODEL_BYTES_MAX:,} bytes", _AGAIN)
 
     def of(self, name: str) -> list[bytes]:
-        """Those of a file, in order. Raises `ModelError` where some are missing; whether its end is, its hash tells."""
+        """Those of a file, in order.
+
+        Raises `MissingFilesError` where some are missing; whether its end is, its hash tells.
+        """
         digest = self._digests[name]
         keys = [key for at in range(PARTS_MAX) if (key := chunk_key(digest, at)) in self._held]
         if not keys or keys[-1] != chunk_key(digest, len(keys) - 1):
-            raise ModelError(f"{self._model}: {name} is not on {MODELS}", f"all parts of {digest}", _AGAIN)
+            raise MissingFilesError(f"{self._model}: {name} is not on {MODELS}", f"all parts of {digest}", _AGAIN)
         return [self._held[key] for key in keys]
 
 
@@ -126,14 +133,15 @@ async def send(settings: Settings, parts: Mapping[bytes, bytes | None]) -> None:
 async def fetch(settings: Settings, pushed: PushedModel, into: Path) -> Path:
     """The model's files, from the topic, in the folder ``into``, which is empty.
 
-    Raises `ModelError` where some are missing or too large. What they hash to is checked where they are loaded.
+    Raises `MissingFilesError` where some are missing, and `ModelError` where they are too large. What they hash to is
+    checked where they are loaded.
     """
     parts, names = Parts(pushed), manifest_of(pushed).files
     try:
         async for records in read_topic(settings.bootstrap, settings.topic_prefix + MODELS):
             parts.take(records)
     except MissingTopicError as error:
-        raise ModelError(f"{pushed.model}: {error}", "its files there", _AGAIN) from error
+        raise MissingFilesError(f"{pushed.model}: {error}", "its files there", _AGAIN) from error
     for name in names:
         await asyncio.to_thread(_write, into / name, parts.of(name))
     (into / MANIFEST).write_text(pushed.manifest)
@@ -146,7 +154,8 @@ def _write(file: Path, parts: Sequence[bytes]) -> None:
 
 
 async def obtain(settings: Settings, pushed: PushedModel, within: Path | None = None) -> AttentionModel:
-    """A pushed model from the topic, tried in a process of its own, then loaded. Raises `ModelError`.
+    """A pushed model from the topic, tried in a process of its own, then loaded. Raises `ModelError`: one that is
+    a `MissingFilesError` may be mended.
 
     Its files are for a moment in a folder of their own ``within`` another, the system's where not given.
     """
@@ -155,6 +164,8 @@ async def obtain(settings: Settings, pushed: PushedModel, within: Path | None = 
             directory = await fetch(settings, pushed, Path(name))
             await try_model(directory, settings)
             return await asyncio.to_thread(load, directory)
+        except MissingFilesError:
+            raise
         except ModelError as error:  # the folder is gone by the time that anybody reads of it
             raise RefusedModelError(str(error).replace(name, pushed.model)) from error
 

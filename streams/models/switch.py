@@ -20,7 +20,7 @@ from streams.control import Control
 from streams.control_wire import ControlMessage, ExperimentSetting, ModelRoles, PushedModel
 from streams.experiments.registry import models_of
 from streams.models.roles import roles_of, roles_told
-from streams.models.store import obtain
+from streams.models.store import MissingFilesError, obtain
 from streams.settings import Settings
 
 log = structlog.get_logger()
@@ -125,12 +125,17 @@ class ModelSwitch(Service):
             await self._encode(model)
             await self._compute.run(self._models.hold, model)
             self._missing.discard(version)
+        except MissingFilesError as error:
+            await self._not_yet(version, error)
         except ModelError as error:
             self._missing.discard(version)
             await self._without(version, str(error))
         except Exception as error:  # noqa: BLE001 - see above; a cancelled task is no such exception
-            self._missing.add(version)
-            await self._without(version, f"not got yet, and tried again: {type(error).__name__}: {error}")
+            await self._not_yet(version, error)
+
+    async def _not_yet(self, version: str, error: Exception) -> None:
+        self._missing.add(version)
+        await self._without(version, f"not got yet, and tried again: {type(error).__name__}: {error}")
 
     async def _without(self, version: str, reason: str) -> None:
         log.warning("model refused", model=version, reason=reason)
@@ -141,7 +146,9 @@ class ModelSwitch(Service):
         self._models.refuse(version, reason)
 
     async def _load(self, version: str) -> AttentionModel:
-        """From the topic, tried. Raises `ModelError`, and `LookupError` where it is not there, which may be mended."""
+        """From the topic, tried. Raises `ModelError`; where it is not there, which may be mended, `LookupError` or
+        `MissingFilesError`.
+        """
         pushed = self._control.get(PushedModel, version)
         if pushed is None:
             raise LookupError(f"{version} is not on the control topic; push it: salience model push DIR")

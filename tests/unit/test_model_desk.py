@@ -16,12 +16,17 @@ from streams.experiments.registry import create, start
 from streams.models import desk, store
 from streams.models.roles import RolesError, promoted, with_canary
 from streams.models.store import MODELS_MAX, Parts, chunk_key, fetch, obtain, pack, unshared
+from streams.models.switch import ModelSwitch
 from streams.reading import MissingTopicError
 from streams.settings import Settings
 from tests.builders import START_MS, Record
 from tests.models import toy_model
+from tests.unit.consenting import told
 from tests.unit.test_experiment_numbers import Topic
 from tests.unit.test_model_store import pushed
+from tests.unit.test_model_switch import AtOnce, _ends
+from tests.unit.test_model_switch_bounds import end, until
+from tests.unit.test_models import engine_of
 
 SETTINGS = Settings()
 
@@ -153,6 +158,25 @@ def test_no_more_models_are_pushed_than_there_is_room_for_and_one_that_is_there_
         push(model)
 
 
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"name": "tents 2026"}, "model"),
+        ({"name": "_mine"}, "model"),
+        ({"name": "x" * 65}, "model"),
+        ({"metrics": {f"auc_of_{number}": 0.1 for number in range(5_000)}}, "manifest"),
+    ],
+    ids=["a blank", "a dash below", "long", "a long manifest"],
+)
+def test_a_model_whose_message_no_reader_takes_leaves_nothing_on_the_topics(
+    topics: Topics, model: Path, change: dict[str, object], field: str
+) -> None:
+    toy_model(model, manifest=lambda fields: fields.update(change))
+    with pytest.raises(ModelError, match=rf"\$\.{field}`.*expected a name of"):
+        push(model)
+    assert (topics.models, topics.control.read().all(PushedModel)) == ({}, {})
+
+
 def test_who_pushes_what_somebody_removes_meanwhile_is_told(topics: Topics, model: Path) -> None:
     topics.before["read_control", 2] = lambda: topics.control.write([], [*topics.known().values()])
     with pytest.raises(RolesError, match="somebody pushed or removed"):
@@ -243,6 +267,33 @@ def test_files_are_fetched_as_they_were_and_without_their_topic_the_model_is_not
     monkeypatch.setattr(store, "read_topic", missing)
     with pytest.raises(ModelError, match="no topic models; expected its files there"):
         asyncio.run(fetch(SETTINGS, there, folder))
+
+
+def test_a_worker_gets_a_model_whose_files_were_missing_once_it_is_pushed_again(
+    topics: Topics, model: Path, tmp_path: Path
+) -> None:
+    there = push(model)
+    topics.models.popitem()
+    control, models = topics.control.read(), engine_of(load(toy_model(tmp_path / "old", seed=1))).models
+    assert control.take([told(ModelRoles(live=there.model, former=("",)), control.next_offset)]) == 0
+    again, reasons = asyncio.Event(), list[str]()
+
+    async def paused(_: float) -> None:
+        reasons.append(models.refused[there.model])
+        await again.wait()
+
+    async def follow() -> None:
+        settings = Settings(home=tmp_path / "home")
+        await ModelSwitch(settings, control, models, AtOnce(), _ends, sleep=paused).on_start()
+        await until(lambda: reasons)
+        await desk.push(SETTINGS, model)
+        again.set()
+        await until(lambda: models.live.version == there.model)
+        await end()
+
+    asyncio.run(follow())
+    assert [reason.startswith("not got yet, and tried again: MissingFilesError") for reason in reasons] == [True]
+    assert models.refused == {}
 
 
 def test_a_model_is_tried_before_it_is_loaded_and_leaves_no_folder_whatever_came_of_it(

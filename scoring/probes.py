@@ -82,6 +82,12 @@ def probes(model: AttentionModel) -> Iterator[ModelInputs]:
         yield Gathered(catalogue, people, candidates, rates=rates).inputs(slice(None))
 
 
+def probed_ads(model: AttentionModel) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
+    """Tokens and numbers of the `ADS` that are in the inputs of all `probes`, as the model's encoder takes them."""
+    tokens, dense, _ = _catalogue(_Draws(), model).told(0, ADS)
+    return tokens, dense
+
+
 def _catalogue(draws: _Draws, model: AttentionModel) -> Catalogue:
     """`ADS` with as little and as much content as there can be, and any reviews."""
 

@@ -16,6 +16,7 @@ from scoring.ranking import EMPTY_SLOT
 from scoring.rates import RATES_DIM
 from scoring.rows import ROW
 from streams.placing import placement_of, policy_of, versions_of
+from streams.receipts import check_receipt
 from streams.wire import Decision, Interleaved, Placement, encode_json
 
 
@@ -24,18 +25,22 @@ class Recomputed:
     """``identical``: the placement's bytes are those recorded. ``differences``: in words, empty where all agree.
 
     ``scored`` and ``placement`` are the recomputed ones, None where the catalogue no longer allows it.
-    ``pctr_difference``: the largest between recorded and recomputed pCTR.
+    ``pctr_difference``: the largest between recorded and recomputed pCTR; None where nothing was recomputed.
     """
 
     identical: bool = False
     differences: list[str] = field(default_factory=list)
-    pctr_difference: float = 0.0
+    pctr_difference: float | None = None
     scored: Scored | None = None
     placement: Placement | None = None
 
 
 def recompute(decision: Decision, engine: Engine) -> Recomputed:
-    """Compute ``decision`` again with the catalogue and model of ``engine``, under the policy it recorded."""
+    """Compute ``decision`` again with the catalogue and model of ``engine``, under the policy it recorded.
+
+    Raises `ValueError` where it is no receipt (`streams.receipts.check_receipt`).
+    """
+    check_receipt(decision)
     out = Recomputed()
     out.differences += _versions(decision, engine)
     candidates = _candidates(decision, engine, out)
@@ -58,14 +63,14 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     learned = _Kept(calibrations, _rates(decision, len(candidates)))
     scored = out.scored = engine.score(row, users, seeds, candidates[None, :], group, learned, offers)
     recorded = np.frombuffer(decision.pctr, dtype=np.float32)
-    out.pctr_difference = float(np.abs(scored.asked.pctr[0] - recorded).max())
+    difference = out.pctr_difference = float(np.abs(scored.asked.pctr[0] - recorded).max())
     _check_draw(decision, engine, scored, out)
     out.placement = placement_of(engine, scored, decision.placement_id, user)
     same = encode_json(out.placement) == decision.placement
     out.identical = same and not out.differences
     if not same:
         out.differences.append(
-            f"the placement differs; the largest difference of a recomputed pCTR is {out.pctr_difference:.2e}"
+            f"the placement differs; the largest difference of a recomputed pCTR is {difference:.2e}"
         )
     return out
 
@@ -115,6 +120,7 @@ def _second(policy: Policy, other: Interleaved) -> Policy:
 
 _WEIGHTS_BYTES, _RATES_BYTES, _ID_BYTES = 8 * len(PERSONAL), 2 * RATES_DIM, 8
 _FIXES = {
+    "model": "give it as --model DIR; where it was removed, push it again: salience model push DIR",
     "rules": "name the file that decided in SALIENCE_RULES",
     "seal": "set the SALIENCE_SEAL_SECRET that sealed its prices",
 }

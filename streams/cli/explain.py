@@ -39,12 +39,17 @@ def explain(
     from scoring.attention import ModelError
     from scoring.text import TextEncoderError
     from streams.explain import recompute
+    from streams.receipts import check_receipt
     from streams.rules import RulesError
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
     decision = asyncio.run(_find(settings.bootstrap, settings.topic_prefix, placement_id))
     if decision is None:
         fail(_missing(settings, placement_id))
+    try:
+        check_receipt(decision)
+    except ValueError as error:
+        fail(f"What is on {settings.topic_prefix}decisions for {placement_id!r} is no receipt of this version: {error}")
     try:
         other = decision.other.model if decision.other is not None else None
         engine = asyncio.run(_engine(settings, decision.versions["model"], other))
@@ -147,10 +152,11 @@ def _show(console: Console, decision: "Decision", result: "Recomputed") -> None:
             reasons,
         )
     console.print(table)
+    apart = result.pctr_difference
+    again = "" if apart is None else f"; the largest difference of a recomputed pCTR is {apart:.1e}"
     console.print(
         f"Chosen from {len(decision.candidates) // 8} candidates with model {decision.versions['model']}, "
-        f"slots explored by {decision.explore}; the largest "
-        f"difference of a recomputed pCTR is {result.pctr_difference:.1e}."
+        f"slots explored by {decision.explore}{again}."
     )
     if decision.fates:
         console.print(f"The others: {_losers(decision.fates)}.")

@@ -31,6 +31,7 @@ from streams.guard import Handler, guard, json_response, named
 from streams.lag.monitor import LagMonitor
 from streams.listening import listen
 from streams.reading import MissingTopicError, remedy
+from streams.receipts import check_receipt
 from streams.rules import RulesError
 from streams.settings import Settings
 from streams.wire import UNREADABLE
@@ -102,7 +103,10 @@ class Live:
         return msgspec.json.encode(await self._compute.run(self._desk.history))
 
     async def why(self, user: str) -> web.Response:
-        """Why this person has these ads: 200, or 404 with ``error``: nobody, context or gone."""
+        """Why this person has these ads: 200, or 404 with ``error``: nobody, context or gone.
+
+        Raises one of `UNREADABLE` where its receipt is none of this version.
+        """
         found = self._desk.people.find(user)
         if found is None:
             return _no_answer(404, "nobody", user=user)
@@ -111,6 +115,7 @@ class Live:
         decision = await find_receipt(self._settings.bootstrap, self._settings.topic_prefix, found)
         if decision is None:
             return _no_answer(404, "gone", user=user)
+        check_receipt(decision)
         return web.Response(
             body=msgspec.json.encode(await self._compute.run(self._explainer.why, decision)),
             content_type="application/json",

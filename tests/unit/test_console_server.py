@@ -13,6 +13,7 @@ from aiohttp import web
 from aiokafka.errors import NodeNotReadyError
 from confluent_kafka import KafkaError, KafkaException
 
+from scoring.market import Fate
 from streams.compute import Compute
 from streams.console.desk import Desk
 from streams.console.flow import Placed
@@ -25,6 +26,7 @@ from streams.settings import Settings
 from streams.topic_admin import Found
 from streams.wire import Decision
 from tests.builders import START_MS
+from tests.unit.test_console import receipt
 
 PLACED = Placed(placement_id="p", user_id="placed", time_ms=START_MS, arm="engine", model="m")
 
@@ -107,6 +109,10 @@ def of_another_version() -> Decision:
     return msgspec.json.decode(b"{}", type=Decision)
 
 
+def mangled() -> Decision:
+    return receipt([1.0], [Fate.WON])  # it names no model
+
+
 def of_a_broker_that_is_silent() -> Decision:
     raise TimeoutError
 
@@ -120,19 +126,20 @@ def of_a_topic_that_is_gone() -> Decision:
 
 
 @pytest.mark.parametrize(
-    ("receipt", "expected", "code", "said"),
+    ("found", "expected", "code", "said"),
     [
         (of_another_version, 500, "version", "the receipt is not of this version: ValidationError"),
+        (mangled, 500, "version", "the receipt is not of this version: ValueError"),
         (of_a_broker_that_is_silent, 504, "silent", "placed: no broker has answered in time"),
         (of_a_broker_that_goes_away, 504, "silent", "placed: no broker has answered: NodeNotReadyError"),
         (of_a_topic_that_is_gone, 504, "silent", "placed: no broker has answered: KafkaException"),
     ],
 )
 def test_a_receipt_that_cannot_be_had_is_told_by_a_code_that_the_page_has_a_sentence_for(
-    receipt: Callable[[], Decision], expected: int, code: str, said: str, monkeypatch: pytest.MonkeyPatch
+    found: Callable[[], Decision], expected: int, code: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def find_receipt(*_: object) -> Decision:
-        return receipt()
+        return found()
 
     monkeypatch.setattr("streams.console.serve.find_receipt", find_receipt)
     status, _, body = ask("/api/why?user=placed")

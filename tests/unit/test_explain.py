@@ -1,13 +1,16 @@
 """A receipt computed again: byte for byte, or with what differs."""
 
+import io
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from rich.console import Console
 
 from scoring.assignment import Arm, Experiment
 from scoring.attention import AttentionModel, load
@@ -21,6 +24,7 @@ from scoring.market import Cap, Fate, Market, Terms
 from scoring.pacing import DAY_MS
 from scoring.policies import Policy, arms_of
 from scoring.variety import Method
+from streams.cli.explain import _show
 from streams.explain import recompute
 from streams.step import LaneState, Slice, Step
 from streams.wire import Decision, Placement
@@ -93,6 +97,7 @@ def test_a_receipt_gives_the_same_placement_byte_for_byte(model: AttentionModel,
         result = recompute(decision, another)
         assert result.differences == []
         assert result.identical
+        assert result.pctr_difference is not None
         assert result.pctr_difference < 1e-6
 
 
@@ -178,7 +183,21 @@ def test_another_model_is_said_to_be_another(model: AttentionModel) -> None:
     decision = decisions(engine)[0]
     versions = decision.versions | {"model": "another-1"}
     result = recompute(msgspec.structs.replace(decision, versions=versions), engine)
-    assert any("another-1" in difference for difference in result.differences)
+    (difference,) = result.differences
+    assert "another-1" in difference
+    assert "--model DIR" in difference
+
+
+def test_of_a_receipt_that_is_not_recomputed_no_difference_of_click_rates_is_told(model: AttentionModel) -> None:
+    engine = engine_of(model)
+    decision = decisions(engine)[0]
+    bad = msgspec.structs.replace(decision, versions=decision.versions | {"model": "another-1"})
+    told = {}
+    for one in (decision, bad):
+        result, said = recompute(one, engine), io.StringIO()
+        _show(Console(file=said, width=200), one, result)
+        told[result.pctr_difference is None] = "difference of a recomputed pCTR" in said.getvalue()
+    assert told == {False: True, True: False}
 
 
 @pytest.mark.parametrize("diversify_by", ["mmr", "dpp"])
@@ -225,3 +244,63 @@ def test_other_rules_than_those_that_decided_are_named(model: AttentionModel) ->
     decision = decisions(engine_of(model, None, 1_000, RULES))[0]
     result = recompute(decision, engine_of(model, None, 1_000))
     assert any("SALIENCE_RULES" in difference and "'some'" in difference for difference in result.differences)
+
+
+NAN = float("nan")
+
+
+def shorter(array: bytes) -> bytes:
+    return array[:-4]
+
+
+@pytest.mark.parametrize(
+    ("field", "mangled"),
+    [
+        ("seed", lambda _: -1),
+        ("seed", lambda _: 2**64),
+        ("versions", lambda _: {}),
+        ("policy", lambda _: {}),
+        ("policy", lambda policy: policy | {"slots": 1e300}),
+        ("policy", lambda policy: policy | {"slots": 0}),
+        ("policy", lambda policy: policy | {"placement_ttl_ms": NAN}),
+        ("row", lambda _: b""),
+        ("row", shorter),
+        ("candidates", shorter),
+        ("revisions", shorter),
+        ("bids_micros", shorter),
+        ("pctr", shorter),
+        ("lifts", shorter),
+        ("worth", lambda _: bytes(4)),
+        ("fates", lambda fates: fates + b"a"),
+        ("evidence", lambda _: bytes(4)),
+        ("examined", lambda _: bytes(4)),
+        ("examined", lambda _: bytes(8)),
+        ("pctr", lambda pctr: np.full(len(pctr) // 4, np.nan, dtype=np.float32).tobytes()),
+        ("chosen", lambda chosen: (10**30, *chosen[1:])),
+        ("chosen", lambda chosen: (5_000, *chosen[1:])),
+        ("chosen", lambda chosen: (-1, *chosen[1:])),
+        ("propensities", lambda chances: chances[:-1]),
+        ("propensities", lambda chances: (0.0, *chances[1:])),
+        ("propensities", lambda chances: (1.5, *chances[1:])),
+        ("propensities", lambda chances: (NAN, *chances[1:])),
+    ],
+)
+def test_a_mangled_receipt_is_told_by_the_field_that_is_wrong(
+    model: AttentionModel, field: str, mangled: Callable[[Any], Any]
+) -> None:
+    engine = engine_of(model)
+    decision = decisions(engine)[0]
+    bad = msgspec.structs.replace(decision, **{field: mangled(getattr(decision, field))})
+    with pytest.raises(ValueError, match=f"^{field}.* expected|^{field} (has|lacks)|^policy's"):
+        recompute(bad, engine)
+
+
+def test_a_mangled_second_ranking_is_told_by_its_field(model: AttentionModel) -> None:
+    engine = engine_of(model)
+    arms = (Arm("as-is", 0.5), Arm("cool", 0.5, {"temperature": 0.5}))
+    engine.experiments.set(5, Experiment("turns", "ranking", 0, 1, 1, arms, interleaved=True))
+    decision, whole = next((decision, decision.other) for decision in decisions(engine) if decision.other is not None)
+    for field in ("pctr", "lifts", "weights"):
+        other = msgspec.structs.replace(whole, **{field: shorter(getattr(whole, field))})
+        with pytest.raises(ValueError, match=rf"^other\.{field} has"):
+            recompute(msgspec.structs.replace(decision, other=other), engine)

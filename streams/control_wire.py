@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from streams.wire import Id, TimeMs
+from streams.wire import Count, Id, TimeMs
 
 
 class ControlMessage(Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -45,7 +45,7 @@ class Revised(ControlMessage, frozen=True, kw_only=True):
     ``revision``: one more than that of the message it was made from, 1 at first; 0 where its writer tells none.
     """
 
-    revision: Annotated[int, Meta(ge=0)] = 0
+    revision: Count = 0
 
     @property
     def sequence(self) -> int:
@@ -115,6 +115,8 @@ ModelVersion = Annotated[str, Meta(pattern=f"^{_VERSION}{_END}")]
 ModelOrNone = Annotated[str, Meta(pattern=f"^({_VERSION})?{_END}")]
 """The same, or "" for none."""
 Share = Annotated[float, Meta(ge=0, le=1)]
+Lane = Annotated[int, Meta(ge=0, le=2_147_483_647)]
+"""A partition's number: Kafka has 32 bits for it."""
 Metric = Literal["ctr", "cvr", "revenue_micros", "viewed_s", "diversity"]
 
 
@@ -298,18 +300,18 @@ class ModelStatus(ControlMessage, frozen=True, kw_only=True, tag="model-status")
     differences between its chances and those beside them.
     """
 
-    lane: int
+    lane: Lane
     model: ModelVersion
     worker: Annotated[str, Meta(max_length=256)]
     refused: Annotated[str, Meta(max_length=512)] = ""
-    outcomes: int = 0
-    clicks: int = 0
+    outcomes: Count = 0
+    clicks: Count = 0
     predicted: float = 0.0
     log_loss: float = 0.0
-    beside: int = 0
+    beside: Count = 0
     beside_log_loss: float = 0.0
     live_log_loss: float = 0.0
-    candidates: int = 0
+    candidates: Count = 0
     difference: float = 0.0
     largest_difference: float = 0.0
     time_ms: TimeMs

@@ -150,6 +150,8 @@ def with_canary(roles: ModelRoles, version: str, share: float, time_ms: int) -> 
 def _shared(roles: ModelRoles, version: str, role: _Shared, share: float, time_ms: int) -> ModelRoles:
     """The roles with ``version`` in this one and not in the other; with a share of 0 no longer in this one."""
     _not_live(roles, version, role)
+    if not 0 <= share <= 1:  # a NaN is not within any
+        raise RolesError(f"a share of {share}; expected 0 to 1")
     if share > 0:
         kept = _without(roles, version, "canary" if role == "shadow" else "shadow")
         changes: dict[str, Any] = {role: version, f"{role}_share": share}

@@ -31,6 +31,7 @@ from streams.models.roles import (
 from streams.wire import encode_json
 from tests.builders import START_MS
 from tests.builders import Record as Kept
+from tests.unit.consenting import told
 from tests.unit.test_experiment_numbers import Topic
 
 NEW, OTHER, FORMER = "new-00000001", "other-00000002", "former-00000003"
@@ -244,12 +245,12 @@ def test_changes_of_roles_by_who_tells_no_revision_stand_as_they_come() -> None:
 
 def test_the_list_of_models_says_how_long_ago_lanes_told_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     pushed = [PUSHED, msgspec.structs.replace(PUSHED, model=OTHER, time_ms=2)]
-    told = [
+    statuses = [
         status(0, time_ms=START_MS - 5_000),
         status(3, time_ms=START_MS - 7_200_000, refused="it is bad"),
     ]
     control = Control()
-    control.take([Kept("control", 0, 0, START_MS, one.key, encode_json(one)) for one in (*pushed, *told)])
+    control.take([Kept("control", 0, 0, START_MS, one.key, encode_json(one)) for one in (*pushed, *statuses)])
     monkeypatch.setattr("streams.cli.model._control", lambda _: control)
     monkeypatch.setattr("streams.cli.model.wall_ms", lambda: START_MS)
 
@@ -261,3 +262,41 @@ def test_the_list_of_models_says_how_long_ago_lanes_told_what_it_shows(monkeypat
     assert "5 s ago, lane 3 2 h ago" in told_of
     assert "lane 3: it is bad" in told_of
     assert "never" in untold
+
+
+@pytest.mark.parametrize("field", ["outcomes", "clicks", "beside", "candidates", "lane"])
+@pytest.mark.parametrize("number", [-1, 2**63, 10**400], ids=["below 0", "64 bits", "endless"])
+def test_a_status_with_a_number_that_nothing_counts_to_is_refused_and_models_are_listed_without_it(
+    monkeypatch: pytest.MonkeyPatch, field: str, number: int
+) -> None:
+    fields = {"lane": 0, "worker": "w", "log_loss": 1.0, "time_ms": START_MS} | {field: number}
+    bad = json.dumps({"kind": "model-status", "model": NEW, **fields})
+    control = Control()
+    key = f"model-status/{NEW}/{fields['lane']}".encode()
+    assert control.take([told(PUSHED, 0), Kept("control", 0, 1, START_MS, key, bad.encode())]) == 1
+    monkeypatch.setattr("streams.cli.model._control", lambda _: control)
+    (listed,) = json.loads(CliRunner().invoke(app, ["model", "list", "--json"]).stdout)["models"]
+    assert (listed["model"], listed["lanes"]) == (NEW, 0)
+
+
+@pytest.mark.parametrize("revision", [-1, 2**63])
+def test_roles_of_a_revision_that_nobody_counts_to_are_refused(revision: int) -> None:
+    control = Control()
+    assert control.take([told(ModelRoles(revision=revision), 0)]) == 1
+    assert control.get(ModelRoles, "all") is None
+
+
+def test_a_share_that_is_no_number_is_refused_and_ends_nothing() -> None:
+    roles = with_canary(ModelRoles(), NEW, 0.1, 1)
+    for share in (float("nan"), -0.1, 1.1):
+        for change in (with_canary, with_shadow):
+            with pytest.raises(RolesError, match=r"a share of .*; expected 0 to 1"):
+                change(roles, NEW, share, 2)
+
+
+def test_a_share_that_is_small_is_not_shown_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    control = Control()
+    control.take([told(PUSHED, 0), told(with_canary(ModelRoles(), NEW, 0.004, 1), 1)])
+    monkeypatch.setattr("streams.cli.model._control", lambda _: control)
+    people = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["model", "list"]).stdout
+    assert "0.4%" in people

@@ -5,6 +5,8 @@ says what is missing. What two models have in common is there once.
 """
 
 import asyncio
+import contextlib
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,6 +43,10 @@ PARTS_MAX = MODEL_BYTES_MAX // CHUNK_BYTES + 1
 """Parts of a file."""
 MODELS_MAX = 32
 """Models on the topic: 2 GB at the most, read in seconds by a worker that is given one."""
+
+LEFT_AFTER_S = 3_600
+"""Since a model's folder was written to: whoever gets one is done with it, or dead; its trial may take some seconds."""
+_FOLDER = "salience-model-"
 
 _AGAIN = "push it again: salience model push DIR"
 
@@ -159,7 +165,7 @@ async def obtain(settings: Settings, pushed: PushedModel, within: Path | None = 
 
     Its files are for a moment in a folder of their own ``within`` another, the system's where not given.
     """
-    with tempfile.TemporaryDirectory(dir=within, prefix="salience-model-") as name:
+    with tempfile.TemporaryDirectory(dir=within, prefix=_FOLDER) as name:
         try:
             directory = await fetch(settings, pushed, Path(name))
             await try_model(directory, settings)
@@ -168,6 +174,14 @@ async def obtain(settings: Settings, pushed: PushedModel, within: Path | None = 
             raise
         except ModelError as error:  # the folder is gone by the time that anybody reads of it
             raise RefusedModelError(str(error).replace(name, pushed.model)) from error
+
+
+def remove_left(within: Path, now_ms: int) -> None:
+    """Remove what workers that were killed while they got a model have left; others may be at theirs."""
+    for folder in within.glob(f"{_FOLDER}*"):
+        with contextlib.suppress(OSError):  # another worker that starts removes it, too
+            if folder.stat().st_mtime * 1_000 < now_ms - 1_000 * LEFT_AFTER_S:
+                shutil.rmtree(folder)
 
 
 def manifest_of(pushed: PushedModel) -> Manifest:

@@ -15,12 +15,13 @@ from mode import Service
 from scoring.attention import AttentionModel, ModelError
 from scoring.catalogue import learned_column
 from scoring.models import Models, Roles
+from streams.clock import wall_ms
 from streams.compute import Compute
 from streams.control import Control
 from streams.control_wire import ControlMessage, ExperimentSetting, ModelRoles, PushedModel
 from streams.experiments.registry import models_of
 from streams.models.roles import roles_of, roles_told
-from streams.models.store import MissingFilesError, obtain
+from streams.models.store import MissingFilesError, obtain, remove_left
 from streams.settings import Settings
 
 log = structlog.get_logger()
@@ -69,6 +70,7 @@ class ModelSwitch(Service):
     async def on_start(self) -> None:
         """Take the roles as they are now, before anybody is scored."""
         self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(remove_left, self._settings.home, wall_ms())
         await self._compute.run(self._control.on, ModelRoles, self._told)
         await self._compute.run(self._control.on, ExperimentSetting, self._told)
         await self._settle()

@@ -1,6 +1,7 @@
 """The switch at its bounds: catalogues of many parts, models of half numbers, and what ends the worker."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from scoring.attention import AttentionModel, ModelError
 from scoring.catalogue import learned_column
 from scoring.models import Models
+from streams.clock import wall_ms
 from streams.control import Control
 from streams.control_wire import ModelRoles, PushedModel
 from streams.models import switch as switches
@@ -189,3 +191,18 @@ def test_who_gives_a_model_its_role_once_more_has_it_tried_at_once(old: Attentio
 
     asyncio.run(follow())
     assert len(switch.pauses) == 1
+
+
+def test_a_worker_that_starts_removes_what_one_that_was_killed_while_it_got_a_model_has_left(tmp_path: Path) -> None:
+    for name, age_s in (("salience-model-left", 3_700), ("salience-model-at-work", 60), ("snapshots", 3_700)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "attention.onnx").write_bytes(b"some")
+        written_s = wall_ms() / 1_000 - age_s
+        os.utime(tmp_path / name, (written_s, written_s))
+
+    async def start() -> None:
+        await Counted(Settings(home=tmp_path), Control(), Held(), AtOnce(), _ends).on_start()
+        await end()
+
+    asyncio.run(start())
+    assert {folder.name for folder in tmp_path.iterdir()} == {"salience-model-at-work", "snapshots"}

@@ -96,8 +96,8 @@ class Choices:
         """Take records of the decisions topic; what is malformed says nothing here."""
         for value in values:
             if value is not None:
-                # Arrays of another length than the candidates', and places beyond them, are IndexErrors.
-                with suppress(*UNREADABLE, IndexError):
+                # Arrays of another length than the candidates', and places beyond them or all integers.
+                with suppress(*UNREADABLE, IndexError, OverflowError):
                     self._decided(msgspec.json.decode(value, type=Decision))
 
     def _decided(self, decision: Decision) -> None:
@@ -197,6 +197,8 @@ def _judged(decision: Decision) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
     fates = np.frombuffer(decision.fates, dtype=np.uint8) if decision.fates else np.zeros(len(pctr), dtype=np.uint8)
     stays = np.isin(fates, [Fate.OUTBID, Fate.KEPT_APART]) | (fates >= Fate.WON)
     chosen = np.array(decision.chosen, dtype=np.int64)
+    if not (np.isfinite(pctr).all() and np.isfinite(worth).all()):
+        raise ValueError("click rates and worth of candidates; expected finite ones")
     if (chosen < 0).any() or not stays[chosen].all():
         raise ValueError(f"chosen {decision.chosen}; expected places of candidates whom the rules left in")
     return pctr[stays], worth[stays], (np.cumsum(stays) - 1)[chosen]

@@ -129,6 +129,8 @@ def test_a_malformed_decision_says_nothing_and_the_others_are_taken(bad):
     [
         {"chosen": (7, 1)},
         {"chosen": (-1, 1)},
+        {"chosen": (10**30, 1)},
+        {"pctr": np.array([np.nan, 0.1, 0.1, 0.1], dtype="<f4").tobytes()},
         {"fates": bytes([0, 0])},
         {"fates": bytes([4, 4, 100, 101]), "chosen": (0, 2)},
         {"worth": b"1234"},

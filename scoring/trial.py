@@ -86,7 +86,8 @@ class Trial:
     """The users of one experiment. Arrays are by the user's place in the totals that a look is given.
 
     ``shares [K, A]`` of each cohort's users meant for each arm (``[A]``: there is one cohort); ``alpha`` the chance
-    that an interval of the trial's primary metric is ever wrong, shared among the arms.
+    that an interval of the trial's primary metric is ever wrong, shared among the arms. ``blank [U]``: whose totals
+    ``before`` hold some of what came after exposure; they are where the outcome begins, and no covariate.
     """
 
     shares: Floats
@@ -94,6 +95,7 @@ class Trial:
     arm: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, dtype=np.int8))
     before: Floats = field(default_factory=lambda: np.empty((0, len(SUMS))))
     crossed: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    blank: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
     widths: dict[tuple[str, int], float] = field(default_factory=dict)
     evidence: dict[tuple[str, int], float] = field(default_factory=dict)
     split_evidence: float = 0.0
@@ -120,7 +122,7 @@ class Trial:
     def forget(self, users: Ints) -> None:
         """Let users (places) leave, as if they had never come; what was seen while they were there stays evidence."""
         held = users[users < len(self.arm)]
-        self.arm[held], self.before[held], self.crossed[held] = OUTSIDE, 0, False
+        self.arm[held], self.before[held], self.crossed[held], self.blank[held] = OUTSIDE, 0, False, False
 
     def _grow(self, users: int) -> None:
         if (more := users - len(self.arm)) > 0:
@@ -128,6 +130,7 @@ class Trial:
             self.arm = np.concatenate([self.arm, np.full(more, OUTSIDE, dtype=np.int8)])
             self.before = np.concatenate([self.before, np.zeros((more, len(SUMS)))])
             self.crossed = np.concatenate([self.crossed, np.zeros(more, dtype=np.bool_)])
+            self.blank = np.concatenate([self.blank, np.zeros(more, dtype=np.bool_)])
 
     def look(self, totals: Floats, cohort: Ints | None = None) -> Look:
         """What is known now, given everyone's ``totals [U, sums]`` and ``cohort [U]``, the first where None.
@@ -143,6 +146,7 @@ class Trial:
         before = self.before[taking_part]
         after = totals[taking_part] - before
         before[:, 0] = after[:, 0] = 1.0
+        before[self.blank[taking_part]] = 0.0  # no deviation from what is usual, either way
         split = np.bincount(cohort * self.arms + arm, minlength=shares.size).reshape(shares.shape)
         users = split.sum(axis=0)
         # Cohorts are independent, so their evidence multiplies.

@@ -12,6 +12,7 @@ from scoring.trial import SUMS
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
 
 USERS_MAX = 2_000_000
 """Users watched: 190 bytes each, and 100 for every experiment. Later ones count nowhere, and that is counted."""
@@ -28,7 +29,7 @@ FROM_ROWS = [SUMS.index(name) for name in _OF_ROW]
 """Sums that users' rows tell; the others but the first, impressions do."""
 FROM_IMPRESSIONS = [SUMS.index(name) for name in ("switches", "shown")]
 """Sums that impressions tell themselves."""
-_SWITCHES, _SHOWN = FROM_IMPRESSIONS
+_SWITCHES, SHOWN = FROM_IMPRESSIONS
 
 
 class People:
@@ -96,7 +97,7 @@ class People:
     def show(self, place: int, category: int) -> None:
         """Count an impression, and whether its ``category`` is another than the last; 0 is none that is known."""
         last = int(self.category[place])
-        self.totals[place, _SHOWN] += 1
+        self.totals[place, SHOWN] += 1
         self.totals[place, _SWITCHES] += 0 not in (category, last) and category != last
         self.category[place] = category or last
 
@@ -125,7 +126,7 @@ class People:
             self._index()
         return places
 
-    def restore(self, ids: Ids, totals: Floats, gone: Floats, category: Ids, seen: npt.NDArray[np.bool_]) -> None:
+    def restore(self, ids: Ids, totals: Floats, gone: Floats, category: Ids, seen: Bools) -> None:
         """Take back users as they were saved: ``ids, category, seen [U]``, ``totals [U, sums]``, ``gone [U, 5]``."""
         self.ids, self.totals, self.gone, self.category, self.seen = ids, totals, gone, category, seen
         self.number = len(ids)

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 
 import msgspec
-import numpy as np
 
 from scoring.assignment import BOTH, OUTSIDE
 from scoring.ids import MISSING, id64, id64s
@@ -18,7 +17,7 @@ from scoring.policies import arms_of
 from scoring.rows import Rows
 from streams.control_wire import Allocation, Consent, ExperimentSetting
 from streams.experiments.duels import Credits, Drafted, showing_of, side_of
-from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS, USERS_MAX, Ids, Ints, People, counted, ids_of
+from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS, SHOWN, USERS_MAX, Ids, Ints, People, counted, ids_of
 from streams.experiments.registry import definition, shared_number
 from streams.experiments.watched import Watched
 from streams.oldest import give_up_oldest
@@ -230,18 +229,15 @@ class Referee:
         now = people.totals[places]
         now[:, 0] = 1.0
         now[:, FROM_ROWS] = people.lifetime(places, counted(rows))
-        # Whose past was not seen counts from here: all that the row holds came before.
-        strangers = ~people.seen[places] & (rows["impressions"] > 1)
-        people.totals[places[strangers]] = now[strangers]
+        first = ~people.seen[places]
+        # Impressions are read before rows: whose first row has no more than were told hides nothing of before those.
+        strangers = first & (rows["impressions"] > people.totals[places, SHOWN])
         people.seen[places] = True
         for watched in self._going_on():
             begins = (watched.exposed_arm[places] != OUTSIDE) & (rows["time_ms"] >= watched.exposed_ms[places])
-            at = places[begins]
-            if len(at):
-                arms = watched.exposed_arm[at].astype(np.int64)
-                new = watched.trial.expose(at, arms, people.totals[: people.number])
-                watched.trial.before[new[:, None], FROM_IMPRESSIONS] = watched.exposed_after[new]
-                watched.exposed_arm[at] = OUTSIDE
+            if len(at := places[begins]):
+                mixed = strangers[begins] | (first[begins] & watched.had_been_shown(at))
+                watched.begin(at, people.totals[: people.number], now[begins], mixed)
         people.totals[places] = now
 
     def _places(self, ids: Ids) -> Ints:

@@ -12,7 +12,7 @@ from scoring.assignment import OUTSIDE, Experiment
 from scoring.interleaving import Duel, Score
 from scoring.trial import Look, Trial
 from streams.control_wire import Allocation, ExperimentSetting
-from streams.experiments.people import FROM_IMPRESSIONS, Floats, Ints
+from streams.experiments.people import FROM_IMPRESSIONS, SHOWN, Bools, Floats, Ints
 from streams.experiments.registry import definition, next_cohort
 
 
@@ -62,6 +62,24 @@ class Watched:
         if len(self.last.differences[primary]) == self.trial.arms - 1 and variances.min() > 0:
             shares = allocation(means, variances, self.setting.minimum)
         return next_cohort(self.setting, stands, shares.tolist(), time_ms)
+
+    def had_been_shown(self, people: Ints) -> Bools:
+        """Whether people, by their places, were shown anything before the exposing impression, of what is known."""
+        shown: Bools = self.exposed_after[people, FROM_IMPRESSIONS.index(SHOWN)] > 0
+        return shown
+
+    def begin(self, people: Ints, totals: Floats, now: Floats, mixed: Bools) -> None:
+        """Let people, by their places, count from the rows that hold their exposures on.
+
+        ``totals [U, sums]``: everyone's of before; ``now [E, sums]``: with those rows. Whose row is their first and of
+        before and after the exposure, ``mixed [E]``, counts after it, and their past is not known: what the arm earned
+        is in it. Whether it is so must not depend on the arm, or arms would lose more or less of what they earn.
+        """
+        new = self.trial.expose(people, self.exposed_arm[people].astype(np.int64), totals)
+        late = mixed & np.isin(people, new)
+        self.trial.before[people[late]], self.trial.blank[people[late]] = now[late], True
+        self.trial.before[new[:, None], FROM_IMPRESSIONS] = self.exposed_after[new]
+        self.exposed_arm[people] = OUTSIDE
 
     def forget(self, people: Ints) -> None:
         """Let people, by their places, leave, as if they had never come."""

@@ -20,6 +20,9 @@ INTERLEAVED = "interleaved"
 _ARM_SALT = id64("salience/control-arm/1")
 EXPERIMENTS_MAX = 100
 """Experiments at once: each costs two hashes a user scored."""
+LAYERS_MAX = 10
+"""Layers at once: each adds ``.ffff-f`` at most to the ids of its users' placements, which have 55 characters without,
+and ids of more than 128 are refused when they come back on events."""
 CHANGEABLE = (
     "slots", "candidates", "fresh_share", "random_share", "temperature", "explore", "ucb_alpha", "placement_ttl_ms",
 )  # fmt: skip

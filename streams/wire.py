@@ -1,8 +1,7 @@
 """What travels on the topics: one Struct per message, JSON, ranges checked by the decoder.
 
-Unknown fields pass, so that producers may run ahead of us; a wrong type, an impossible number or an oversized
-string raises `msgspec.ValidationError`, and the record becomes a dead letter. Times are UTC epoch
-milliseconds, money is integer micros of the shop's currency.
+Unknown fields pass: producers may run ahead of us. A wrong type, an impossible number or an oversized string raises
+`msgspec.ValidationError`: a dead letter. Times are UTC epoch milliseconds, money integer micros of the currency.
 """
 
 from typing import Annotated, Literal
@@ -12,6 +11,8 @@ from msgspec import Meta, Struct
 
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 """An opaque id, at most 64 characters."""
+PlacementId = Annotated[str, Meta(min_length=1, max_length=128)]
+"""A placement's, with its experiments and arms: of people in ten layers up to 125 characters."""
 TimeMs = Annotated[int, Meta(ge=0, le=4_102_444_800_000)]
 """UTC epoch milliseconds, 1970 to 2100."""
 Micros = Annotated[int, Meta(ge=0, le=1_000_000_000_000_000)]
@@ -28,7 +29,6 @@ SealText = Annotated[str, Meta(max_length=16)]
 """A placement slot's ``seal``, as it came; "" where none is sent back."""
 Consented = bool | None
 """Whether the person agrees to be remembered: null leaves it to the control topic and the shop's presumption."""
-
 Count = Annotated[int, Meta(ge=0, le=9_223_372_036_854_775_807)]
 """What a lane has counted or summed up, within 64 bits."""
 Day = Annotated[int, Meta(ge=0, le=47_482)]
@@ -54,7 +54,7 @@ class Impression(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True
     user_id: Id
     ad_id: Id
     time_ms: TimeMs
-    placement_id: Id | None = None
+    placement_id: PlacementId | None = None
     slot: SlotNumber | None = None
     price_micros: Price = 0
     surface: Label = ""
@@ -79,7 +79,7 @@ class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     viewed_s: Seconds | None = None
     value_micros: Price = 0
     impression_time_ms: TimeMs | None = None
-    placement_id: Id | None = None
+    placement_id: PlacementId | None = None
     surface: Label = ""
     consent: Consented = None
     price_micros: Price = 0

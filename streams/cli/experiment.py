@@ -113,13 +113,15 @@ def start(
 
     A worker that has not got an arm's model yet, or refuses it, lets nobody take part; salience model list tells.
     """
+    from streams.control_wire import ExperimentSetting
     from streams.experiments import registry
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
 
-    def started(setting: "ExperimentSetting") -> "ExperimentSetting":
-        made = registry.start(setting, ramp, wall_ms())
-        _check_models(made, registry.objections(made, _control(settings)))
+    def started(setting: ExperimentSetting) -> ExperimentSetting:
+        control = _control(settings)
+        made = registry.start(setting, ramp, wall_ms(), control.all(ExperimentSetting).values())
+        _check_models(made, registry.objections(made, control))
         return made
 
     _alter(settings, name, started, as_json)

@@ -23,7 +23,7 @@ from streams.experiments.watched import Watched
 from streams.oldest import give_up_oldest
 from streams.privacy.consent import Gate, Verdict, Watermarks
 from streams.privacy.requests import Request
-from streams.wire import UNREADABLE, Consented, Id, SlotNumber, TimeMs
+from streams.wire import UNREADABLE, Consented, Id, PlacementId, SlotNumber, TimeMs
 
 ADS_MAX = 1_000_000
 REPEATS_MAX = 100_000
@@ -37,7 +37,7 @@ class _Shown(msgspec.Struct):
     user_id: Id
     ad_id: Id
     time_ms: TimeMs
-    placement_id: Id | None = None
+    placement_id: PlacementId | None = None
     slot: SlotNumber | None = None
     consent: Consented = None
 

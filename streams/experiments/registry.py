@@ -12,7 +12,7 @@ import structlog
 from pydantic import ValidationError
 
 from scoring.assignment import Arm, Cohort, Experiment, free_range
-from scoring.policies import Experiments, Policy, changed
+from scoring.policies import LAYERS_MAX, Experiments, Policy, changed
 from streams.control import Control
 from streams.control_wire import (
     Allocation,
@@ -212,6 +212,7 @@ def create(
             interleaved=interleaved,
         )
         definition(setting)
+        _check_layers([one for one in known.values() if one.status != "stopped"], setting)
         _check_apart(known, setting)
         _check_bandit(setting)
         _check_interleaved(setting)
@@ -236,6 +237,16 @@ def _check_changes(arm: ArmSetting) -> None:
     """An arm may set what the settings allow, within their bounds."""
     changed(Policy(), arm.changes)
     Settings(**arm.changes)  # type: ignore[arg-type]  # settings by name, checked by pydantic
+
+
+def _check_layers(others: Iterable[ExperimentSetting], setting: ExperimentSetting) -> None:
+    """Who is in an experiment of every layer has placements' ids that come back and are read."""
+    layers = sorted({one.layer for one in others} - {setting.layer})
+    if len(layers) >= LAYERS_MAX:
+        raise ExperimentError(
+            f"layer {setting.layer} beside {', '.join(layers)}; {LAYERS_MAX} layers at most, or the ids of placements "
+            "would be too long: use one of those, or stop the experiments of one first"
+        )
 
 
 def _check_apart(known: Mapping[str, ExperimentSetting], setting: ExperimentSetting) -> None:
@@ -315,13 +326,16 @@ def _check_interleaved(setting: ExperimentSetting) -> None:
         )
 
 
-def start(setting: ExperimentSetting, ramp: float | None, time_ms: int) -> ExperimentSetting:
-    """Run it with ``ramp`` of its range; None: with all of it, or a bandit's `COHORT`.
+def start(
+    setting: ExperimentSetting, ramp: float | None, time_ms: int, known: Iterable[ExperimentSetting] = ()
+) -> ExperimentSetting:
+    """Run it with ``ramp`` of its range; None: with all of it, or a bandit's `COHORT`. ``known``: all that there are.
 
-    Raises `ExperimentError` where it ran before.
+    Raises `ExperimentError` where it ran before, or what runs leaves no room for it.
     """
     if setting.status != "draft":
         raise ExperimentError(f"{setting.experiment} is {setting.status}; only a draft can be started")
+    _check_layers([one for one in known if one.status == "running"], setting)
     bandit = setting.allocation == "bandit"
     if ramp is None:
         ramp = COHORT if bandit else 1.0

@@ -112,7 +112,7 @@ WRONG: list[tuple[str, str, Any]] = [
     # oversized or empty strings, too many of them
     *((name, field, "") for name, fields in IDS.items() for field in fields),
     *((name, field, "x" * 65) for name, fields in IDS.items() for field in fields),
-    ("click", "placement_id", "x" * 65),
+    ("click", "placement_id", "x" * 129),
     ("click", "surface", "x" * 129),
     ("impression", "surface", "x" * 129),
     ("ad", "campaign_id", "x" * 65),

@@ -171,7 +171,7 @@ class Referee:
                 if watched is None or watched.setting.status != "running":
                     continue
                 if watched.duel is None:
-                    self._expose(watched, arm, place, one.time_ms)
+                    watched.expose(place, arm, one.time_ms, self.people.totals[place, FROM_IMPRESSIONS])
                 elif arm == BOTH and one.slot is not None:
                     drafted = Drafted(number, place, side_of(one.placement_id or "", one.slot))
                     showing = showing_of(f"{id64(one.event_id):016x}", one.ad_id, one.time_ms)
@@ -205,19 +205,6 @@ class Referee:
             if won is not None and (watched := self.watched.get(won.number)) is not None and watched.duel is not None:
                 watched.duel.take(won.person, won.side)  # one who was shown it is known
 
-    def _expose(self, watched: Watched, arm: int, place: int, time_ms: int) -> None:
-        if not 0 <= arm < watched.trial.arms:
-            return
-        known = watched.trial.arm[place] if place < len(watched.trial.arm) else OUTSIDE
-        if arm == known:
-            return
-        if arm == watched.exposed_arm[place]:  # the earlier: one dated in the future, which is refused, is in no row
-            watched.exposed_ms[place] = min(watched.exposed_ms[place], time_ms)
-            return
-        watched.exposed_arm[place] = arm
-        watched.exposed_ms[place] = time_ms
-        watched.exposed_after[place] = self.people.totals[place, FROM_IMPRESSIONS]
-
     def take_rows(self, users: Sequence[bytes], rows: Rows) -> None:
         """Take users' new rows, each user once: exposures that they hold begin to count, then come the new totals."""
         if self.erased.until_ms:  # rows of before, of people who have asked to be forgotten
@@ -238,6 +225,7 @@ class Referee:
             if len(at := places[begins]):
                 mixed = strangers[begins] | (first[begins] & watched.had_been_shown(at))
                 watched.begin(at, people.totals[: people.number], now[begins], mixed)
+            watched.cross(places, rows["time_ms"])
         people.totals[places] = now
 
     def _places(self, ids: Ids) -> Ints:

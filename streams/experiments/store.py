@@ -21,7 +21,7 @@ from streams.experiments.duels import Drafted
 from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS
 from streams.experiments.referee import Referee
 from streams.experiments.registry import definition
-from streams.experiments.watched import Watched
+from streams.experiments.watched import NEVER_MS, Watched
 
 VERSION = 4
 """Files of former versions are read. In one of version 1 sums are of all that people did, of impressions or not; those
@@ -72,6 +72,7 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
             f"{number}.exposed_arm": watched.exposed_arm[:users],
             f"{number}.exposed_ms": watched.exposed_ms[:users],
             f"{number}.exposed_after": watched.exposed_after[:users],
+            f"{number}.other_ms": watched.other_ms[:users],
         }
         experiments[number] = {
             "setting": json.loads(msgspec.json.encode(watched.setting)),
@@ -156,6 +157,7 @@ def _watched(number: str, told: dict[str, Any], saved: Mapping[str, npt.NDArray[
         evidence={(metric, arm): most for metric, arm, most in told["evidence"]},
         split_evidence=told["split_evidence"],
     )
+    exposed_ms = saved[f"{number}.exposed_ms"]
     duel = None
     if f"{number}.credit" in saved:
         duel = Duel(credit=saved[f"{number}.credit"], shown=saved[f"{number}.shown"])
@@ -165,8 +167,9 @@ def _watched(number: str, told: dict[str, Any], saved: Mapping[str, npt.NDArray[
         trial,
         duel=duel,
         exposed_arm=saved[f"{number}.exposed_arm"],
-        exposed_ms=saved[f"{number}.exposed_ms"],
+        exposed_ms=exposed_ms,
         exposed_after=saved[f"{number}.exposed_after"],
+        other_ms=saved.get(f"{number}.other_ms", np.full(len(exposed_ms), NEVER_MS)),
         last=None if told["last"] is None else _look(told["last"]),
         score=None if told["score"] is None else _score(**told["score"]),
     )

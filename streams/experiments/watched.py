@@ -15,12 +15,16 @@ from streams.control_wire import Allocation, ExperimentSetting
 from streams.experiments.people import FROM_IMPRESSIONS, SHOWN, Bools, Floats, Ints
 from streams.experiments.registry import definition, next_cohort
 
+NEVER_MS = np.iinfo(np.int64).max
+"""No row's time."""
+
 
 @dataclass
 class Watched:
     """An experiment's trial, and exposures whose row has not been seen yet.
 
-    ``exposed_after [U, 2]``: what impressions had told of the user before the exposing one.
+    ``exposed_after [U, 2]``: what impressions had told of the user before the exposing one. ``other_ms [U]``: when
+    whoever has been exposed, or is about to be, was shown another arm, which no row has held yet; `NEVER_MS`: not.
     """
 
     setting: ExperimentSetting
@@ -30,6 +34,7 @@ class Watched:
     exposed_arm: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, dtype=np.int8))
     exposed_ms: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     exposed_after: Floats = field(default_factory=lambda: np.empty((0, len(FROM_IMPRESSIONS))))
+    other_ms: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     last: Look | None = None
     score: Score | None = None
     """Of an interleaved one: what was seen last of its clicks."""
@@ -63,6 +68,24 @@ class Watched:
             shares = allocation(means, variances, self.setting.minimum)
         return next_cohort(self.setting, stands, shares.tolist(), time_ms)
 
+    def expose(self, place: int, arm: int, time_ms: int, after: Floats) -> None:
+        """Learn of an impression of an arm; ``after [2]``: what impressions had told of the user before it.
+
+        Rows that hold it may come much later, and further impressions before them. Of two arms the one that was shown
+        first counts until a row holds the other: one that is dated in the future, which is refused, is in no row.
+        """
+        if not 0 <= arm < self.trial.arms:
+            return
+        known = self.trial.arm[place] if place < len(self.trial.arm) else OUTSIDE
+        waits = self.exposed_arm[place] if known == OUTSIDE else known
+        if waits not in (OUTSIDE, arm) and (known != OUTSIDE or time_ms >= self.exposed_ms[place]):
+            self.other_ms[place] = min(self.other_ms[place], time_ms)
+        elif known == OUTSIDE and waits == arm:
+            self.exposed_ms[place] = min(self.exposed_ms[place], time_ms)
+        elif known == OUTSIDE:
+            self.other_ms[place] = NEVER_MS if waits == OUTSIDE else self.exposed_ms[place]
+            self.exposed_arm[place], self.exposed_ms[place], self.exposed_after[place] = arm, time_ms, after
+
     def had_been_shown(self, people: Ints) -> Bools:
         """Whether people, by their places, were shown anything before the exposing impression, of what is known."""
         shown: Bools = self.exposed_after[people, FROM_IMPRESSIONS.index(SHOWN)] > 0
@@ -81,9 +104,15 @@ class Watched:
         self.trial.before[new[:, None], FROM_IMPRESSIONS] = self.exposed_after[new]
         self.exposed_arm[people] = OUTSIDE
 
+    def cross(self, people: Ints, row_ms: Ints) -> None:
+        """Let people, by their places, count no more whose rows, of ``row_ms [N]``, hold that they saw another arm."""
+        crossed = people[row_ms >= self.other_ms[people]]
+        self.trial.crossed[crossed], self.other_ms[crossed] = True, NEVER_MS
+
     def forget(self, people: Ints) -> None:
         """Let people, by their places, leave, as if they had never come."""
         self.exposed_arm[people], self.exposed_ms[people], self.exposed_after[people] = OUTSIDE, 0, 0
+        self.other_ms[people] = NEVER_MS
         self.trial.forget(people)
         if self.duel is not None:
             self.duel.forget(people)
@@ -95,4 +124,5 @@ class Watched:
             return
         self.exposed_arm = np.concatenate([self.exposed_arm, np.full(more, OUTSIDE, dtype=np.int8)])
         self.exposed_ms = np.concatenate([self.exposed_ms, np.zeros(more, dtype=np.int64)])
+        self.other_ms = np.concatenate([self.other_ms, np.full(more, NEVER_MS)])
         self.exposed_after = np.concatenate([self.exposed_after, np.zeros((more, len(FROM_IMPRESSIONS)))])

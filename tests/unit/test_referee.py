@@ -231,7 +231,7 @@ STEPS, VIEWERS = 20, 60
 
 def bytes_of(watched: Watched) -> int:
     """What is kept of an experiment's users."""
-    users = (watched.exposed_arm, watched.exposed_ms, watched.exposed_after, watched.trial.blank)
+    users = (watched.exposed_arm, watched.exposed_ms, watched.exposed_after, watched.other_ms, watched.trial.blank)
     return sum(each.nbytes for each in (*users, watched.trial.arm, watched.trial.before, watched.trial.crossed))
 
 
@@ -304,7 +304,7 @@ def test_a_file_of_the_former_version_is_read(tmp_path: Path) -> None:
     for told in about["experiments"].values():
         del told["last"], told["score"]
     former = {name: array[:, :-1] if name in ("totals", "1.before") else array for name, array in saved.items()}
-    for name in ("gone", "latest", "1.exposed_after", "1.blank"):
+    for name in ("gone", "latest", "1.exposed_after", "1.other_ms", "1.blank"):
         del former[name]
     np.savez(file, allow_pickle=False, **former | {"about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)})
     again = Referee()

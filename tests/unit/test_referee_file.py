@@ -51,7 +51,7 @@ def busy() -> Referee:
     told = [shown(user, 1, 50 + at, number=2, ad=("hats", "shoes")[at]) for user in range(600, 610) for at in (0, 1)]
     referee.take_impressions([shown(user, 0, 45, number=2) for user in range(600, 610)])
     referee.take_impressions([*told, shown_both(1, 0, "waits"), b"{", b"{", b"{"])
-    referee.take_impressions([shown(610, 1, 55, number=2)])
+    referee.take_impressions([shown(610, 1, 54, number=3), shown(610, 1, 55, number=2)])
     referee.take_rows([b"u610"], row(56, 400, 30))  # whose past was not seen
     referee.take_rows([f"more{user}".encode() for user in range(300)], np.concatenate([row(60, 1, 0)] * 300))
     referee.look()
@@ -69,7 +69,7 @@ def kept(referee: Referee) -> dict[str, Any]:
     }
     found |= {
         name: getattr(referee.watched[2], name)[: people.number]
-        for name in ("exposed_arm", "exposed_ms", "exposed_after")
+        for name in ("exposed_arm", "exposed_ms", "exposed_after", "other_ms")
     }
     trial, duel = referee.watched[2].trial, referee.watched[1].duel
     assert duel is not None

@@ -70,6 +70,8 @@ class RefereeService:
         """Log ends at the start, after an outage or a word of our own: to be reached, though a broker gives nothing."""
         self._failed = 0
         """Looks in a row at which the brokers failed."""
+        self._unsaved = 0
+        """Looks in a row at which the file could not be written."""
         self.file: Path = settings.home / "referee" / f"{settings.topic_prefix}experiments.npz"
 
     def _heed(self, take: Callable[[M], None], name: str, message: M | None) -> None:
@@ -83,6 +85,7 @@ class RefereeService:
     async def run(self, *, follow: bool = True) -> None:
         """Read, look, publish; a look at which the brokers fail is left to the next one, where there is to be one.
 
+        So is what cannot be saved, as on a full disk: after a restart more is read anew, and no less is judged.
         Raises `RefereeError` where the saved offsets are no longer in the topics, or a topic is another than it was,
         `StoreError` where another referee is at the file, and `MissingTopicError`: one that comes later would not be
         read.
@@ -209,7 +212,7 @@ class RefereeService:
         try:
             if self._failed:
                 self._ends = await log_ends(self._settings.bootstrap, list(self._ends))
-            await self._judge(producer, caught_up=await self._is_caught_up(consumer))
+            await self._judge(producer, caught_up=await self._is_caught_up(consumer), last=last)
         except (KafkaError, TimeoutError) as error:
             if last or not _is_outage(error):
                 raise
@@ -221,7 +224,7 @@ class RefereeService:
             log.info("experiments are judged again", failed_looks=self._failed)
             self._failed = 0
 
-    async def _judge(self, producer: AIOKafkaProducer, *, caught_up: bool) -> None:
+    async def _judge(self, producer: AIOKafkaProducer, *, caught_up: bool, last: bool) -> None:
         """Look at everything, publish, end what breaks a guardrail, save.
 
         Not before all is read that was there does a bandit let a cohort in: its shares cannot be taken back.
@@ -250,8 +253,23 @@ class RefereeService:
         sent = [await producer.send(topic, encode_report(one), key=one.experiment.encode()) for one in reports]
         for delivery in sent:
             await delivery
-        await asyncio.to_thread(save, self.file, self._referee, self.offsets, self._followed.ids)
+        await self._save(last=last)
         self._on_reports(reports)
+
+    async def _save(self, *, last: bool) -> None:
+        """Save what is known. That it cannot be is said when it begins and is over, and raised at the ``last`` look."""
+        try:
+            await asyncio.to_thread(save, self.file, self._referee, self.offsets, self._followed.ids)
+        except OSError as error:
+            if last:
+                raise
+            if not self._unsaved:
+                log.warning("what the referee knows is not saved", error=describe(error), file=str(self.file))
+            self._unsaved += 1
+            return
+        if self._unsaved:
+            log.info("what the referee knows is saved again", failed_looks=self._unsaved)
+            self._unsaved = 0
 
     async def _guarded(self, watched: Watched, now_ms: int) -> Watched:
         """The experiment, ended where an arm breaks a guardrail."""

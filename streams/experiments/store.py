@@ -52,7 +52,7 @@ def alone(file: Path) -> Iterator[None]:
 
 
 def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], ids: Mapping[str, str]) -> None:
-    """Write the file; a crash leaves the former one."""
+    """Write the file; a crash leaves the former one, and what fails leaves nothing else. Raises `OSError`."""
     people, users = referee.people, referee.people.number
     arrays = {
         "ids": people.ids[:users],
@@ -100,12 +100,16 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
         "settled": referee.settled,
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    half = file.with_suffix(".half.npz")
-    with half.open("wb") as out:
-        np.savez(out, allow_pickle=False, **arrays, about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8))
-        out.flush()
-        os.fsync(out.fileno())
-    half.replace(file)
+    half, told = file.with_suffix(".half.npz"), np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+    try:
+        with half.open("wb") as out:
+            np.savez(out, allow_pickle=False, **arrays, about=told)
+            out.flush()
+            os.fsync(out.fileno())
+        half.replace(file)
+    except BaseException:
+        half.unlink(missing_ok=True)  # of a full disk it has taken the rest
+        raise
 
 
 def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:

@@ -7,7 +7,7 @@ import msgspec
 from streams.experiments.report import ExperimentReport, decode_report
 
 SHOWN = 20
-"""Experiments kept: those reported last."""
+"""Experiments kept: those reported last, and those that were stopped after all others."""
 POINTS = 120
 """Reports that an interval is drawn over: 20 minutes of the referee's usual pace."""
 
@@ -44,8 +44,9 @@ class Trials:
             reports = deque(maxlen=POINTS)
         reports.append(report)
         self._reports[name] = reports
-        while len(self._reports) > SHOWN:
-            del self._reports[next(iter(self._reports))]
+        if len(self._reports) > SHOWN:
+            over = (name for name, reports in self._reports.items() if reports[-1].status == "stopped")
+            del self._reports[next(over, next(iter(self._reports)))]
 
     def told(self) -> list[TrialState]:
         """All of them, the one reported last first."""

@@ -70,6 +70,8 @@ class RefereeService:
         """Log ends at the start, after an outage or a word of our own: to be reached, though a broker gives nothing."""
         self._failed = 0
         """Looks in a row at which the brokers failed."""
+        self._over: set[int] = set()
+        """Numbers of stopped experiments whose last report has been published by this process."""
         self._unsaved = 0
         """Looks in a row at which the file could not be written."""
         self.file: Path = settings.home / "referee" / f"{settings.topic_prefix}experiments.npz"
@@ -225,7 +227,7 @@ class RefereeService:
             self._failed = 0
 
     async def _judge(self, producer: AIOKafkaProducer, *, caught_up: bool, last: bool) -> None:
-        """Look at everything, publish, end what breaks a guardrail, save.
+        """Look at everything, publish, end what breaks a guardrail, save. What a stopped one showed is published once.
 
         Not before all is read that was there does a bandit let a cohort in: its shares cannot be taken back.
         """
@@ -250,9 +252,11 @@ class RefereeService:
             else:
                 reports.append(report(setting, watched.last, now_ms, watched.allocation))
         topic = self._settings.topic_prefix + EXPERIMENT_REPORTS
-        sent = [await producer.send(topic, encode_report(one), key=one.experiment.encode()) for one in reports]
+        news = [one for one in reports if one.number not in self._over]
+        sent = [await producer.send(topic, encode_report(one), key=one.experiment.encode()) for one in news]
         for delivery in sent:
             await delivery
+        self._over |= {one.number for one in news if one.status == "stopped"}
         await self._save(last=last)
         self._on_reports(reports)
 

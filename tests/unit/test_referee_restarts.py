@@ -62,6 +62,19 @@ def test_a_referee_goes_on_where_it_was_and_reads_control_and_ads_whole(
     assert ids == {topic: f"id-of-{topic}" for topic in TOPICS}
 
 
+def test_the_report_of_a_stopped_experiment_is_published_once_by_each_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for process in (1, 2):
+        shop = Shop([], monkeypatch, tmp_path)
+        client, shop.looks = Heard(shop.broker), 3
+        monkeypatch.setattr("streams.experiments.service.AIOKafkaProducer", lambda *, client=client, **_: client)
+        with pytest.raises(EndError):
+            asyncio.run(shop.service.run())
+        assert shop.reported == ["stopped"] * 3, process
+        assert client.sent == [(EXPERIMENT_REPORTS, b"warmth")], process
+
+
 @pytest.mark.parametrize("topic", [CONTROL, AD_IMPRESSIONS, OUTCOMES, CHANGELOG])
 def test_a_topic_that_was_made_anew_ends_the_referee_but_where_it_is_read_whole_at_every_start(
     topic: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

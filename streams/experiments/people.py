@@ -36,7 +36,7 @@ class People:
     """At most ``most`` of them, each at a place that is another's once they have left."""
 
     def __init__(self, most: int = USERS_MAX) -> None:
-        self._most = most
+        self.most = most
         self._places = IdMap()
         self._free: list[int] = []
         """Places of people who have left."""
@@ -73,7 +73,7 @@ class People:
         place = int(self.known(np.array([user], dtype=np.uint64))[0])
         if place != MISSING:  # twice in one call
             return place
-        if not self._free and self.number >= self._most:
+        if not self._free and self.number >= self.most:
             self.unwatched += 1
             return MISSING
         if self._free:

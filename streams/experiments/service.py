@@ -72,6 +72,8 @@ class RefereeService:
         """Looks in a row at which the brokers failed."""
         self._over: set[int] = set()
         """Numbers of stopped experiments whose last report has been published by this process."""
+        self._unwatched = 0
+        """Times that somebody was beyond the referee's bound, as was said last."""
         self._unsaved = 0
         """Looks in a row at which the file could not be written."""
         self.file: Path = settings.home / "referee" / f"{settings.topic_prefix}experiments.npz"
@@ -237,6 +239,10 @@ class RefereeService:
             for stands in (*self._control.hidden(ExperimentSetting), *self._control.hidden(Allocation)):
                 await self._tell(msgspec.structs.replace(stands, revision=stands.revision + 1))
                 caught_up = False
+        people = self._referee.people
+        if people.unwatched > self._unwatched:
+            log.warning("people beyond the bound count in no experiment", times=people.unwatched, bound=people.most)
+            self._unwatched = people.unwatched
         now_ms, reports = wall_ms(), []
         for looked in await asyncio.to_thread(self._referee.look):
             watched = await self._guarded(looked, now_ms)

@@ -1,14 +1,19 @@
 """The referee's memories at their bounds: what is beyond one changes nothing of what is within."""
 
+import asyncio
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from scoring.interleaving import Duel
 from streams.experiments.duels import Credits, Drafted
+from streams.experiments.people import People
 from streams.experiments.referee import Referee
 from streams.wire import encode_json
 from tests.unit.test_experiments import row, shown
 from tests.unit.test_referee import switches
+from tests.unit.test_referee_service import EndError, Shop
 
 
 def test_an_ad_beyond_the_bound_has_no_category_and_one_within_it_may_change_its_own(
@@ -31,6 +36,18 @@ def test_who_is_beyond_the_bound_adds_nothing_to_what_the_last_within_it_did() -
     referee.take_impressions([shown(5_000, 0, 3)])
     np.testing.assert_array_equal(referee.people.totals, known)
     assert referee.people.unwatched == 2
+
+
+def test_that_people_are_beyond_the_bound_is_said_at_each_look_before_which_more_came(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shop = Shop([], monkeypatch, tmp_path)
+    shop.service._referee.people = People(0)
+    shop.broker.rows, shop.looks = 2, 5  # one is read before each of the first looks
+    with pytest.raises(EndError):
+        asyncio.run(shop.service.run())
+    assert shop.service._referee.people.unwatched == 2
+    assert shop.said.count("people beyond the bound count in no experiment") == 2
 
 
 def test_of_repeats_no_more_impressions_are_known_than_the_bound_allows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import structlog
 from pydantic import ValidationError
 
 from scoring.assignment import Arm, Cohort, Experiment, free_range
-from scoring.policies import LAYERS_MAX, Experiments, Policy, changed
+from scoring.policies import EXPERIMENTS_MAX, LAYERS_MAX, Experiments, Policy, changed
 from streams.control import Control
 from streams.control_wire import (
     Allocation,
@@ -335,7 +335,13 @@ def start(
     """
     if setting.status != "draft":
         raise ExperimentError(f"{setting.experiment} is {setting.status}; only a draft can be started")
-    _check_layers([one for one in known if one.status == "running"], setting)
+    running = [one for one in known if one.status == "running"]
+    if len(running) >= EXPERIMENTS_MAX:
+        raise ExperimentError(
+            f"{len(running)} experiments run, and workers run {EXPERIMENTS_MAX} at most; "
+            "stop one first: salience experiment stop"
+        )
+    _check_layers(running, setting)
     bandit = setting.allocation == "bandit"
     if ramp is None:
         ramp = COHORT if bandit else 1.0

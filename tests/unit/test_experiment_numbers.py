@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from scoring.policies import Experiments
+from scoring.policies import EXPERIMENTS_MAX, Experiments
 from streams.cli import app
 from streams.control import UPTO, Control
 from streams.control_changes import TRIES_MAX
@@ -198,3 +198,22 @@ def test_a_worker_tells_what_to_do_about_a_number_that_is_anothers() -> None:
     with capture_logs() as said:
         switch.follow("fewer", second)
     assert [one["error"] for one in said] == [f"{WORDS}; it waits until that has ended"]
+
+
+def test_no_more_experiments_are_started_than_workers_run_at_once() -> None:
+    known: dict[str, ExperimentSetting] = {}
+    for at in range(EXPERIMENTS_MAX + 1):
+        made = asked(f"x{at}", width=1 / (EXPERIMENTS_MAX + 1))(known)
+        known[made.experiment] = made if at == EXPERIMENTS_MAX else start(made, 1.0, 2, known.values())
+    one_more = known[f"x{EXPERIMENTS_MAX}"]
+    with pytest.raises(
+        ExperimentError, match=r"100 experiments run, .* 100 at most; stop one first: salience experiment stop"
+    ):
+        start(one_more, 1.0, 3, known.values())
+    known["x7"] = stop(known["x7"], "enough", 3)
+    known[one_more.experiment] = start(one_more, 1.0, 4, known.values())
+    experiments = Experiments()
+    switch = ExperimentSwitch(experiments)
+    for name, setting in known.items():
+        switch.follow(name, setting)
+    assert [setting.number for setting in known.values() if experiments.name_of(setting.number) is None] == [8]

@@ -288,9 +288,9 @@ def next_cohort(
     cohorts = allocation.cohorts if allocation is not None and allocation.number == setting.number else ()
     since_ms = allocation.time_ms if allocation is not None and cohorts else setting.time_ms
     upto = cohorts[-1].upto if cohorts else setting.ramp
-    if setting.status != "running" or time_ms - since_ms < 1_000 * setting.epoch_s or upto >= 1:
+    if setting.status != "running" or time_ms - since_ms < 1_000 * setting.epoch_s or _upto(upto) >= 1:
         return None
-    further = CohortSetting(upto=min(upto + setting.ramp, 1.0), shares=tuple(shares))
+    further = CohortSetting(upto=_upto(upto + setting.ramp), shares=tuple(shares))
     made = Allocation(
         experiment=setting.experiment,
         number=setting.number,
@@ -303,6 +303,11 @@ def next_cohort(
     except ValueError:
         return None
     return made
+
+
+def _upto(upto: float) -> float:
+    """Where a cohort ends: at all of the range, too, where a sum of floats leaves it a bit below."""
+    return upto if upto < 1 - 1e-9 else 1.0
 
 
 def _changed_by(setting: ExperimentSetting) -> set[str]:

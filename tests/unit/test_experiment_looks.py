@@ -10,7 +10,7 @@ from scoring.interleaving import Preference, Score
 from scoring.trial import Difference, Look
 from streams.control_wire import Allocation, ArmSetting, CohortSetting, Guardrail
 from streams.experiments.findings import SPLIT_P_MIN, trial_finding
-from streams.experiments.registry import Bandit, start, stop
+from streams.experiments.registry import Bandit, next_cohort, start, stop
 from streams.experiments.report import breached, duel_report, report
 from streams.experiments.watched import Watched
 from tests.unit.test_duels import draft as duel_draft
@@ -154,3 +154,21 @@ def test_the_report_of_a_bandit_that_is_over_tells_its_cohorts() -> None:
     assert over.last is not None
     told = report(over.setting, over.last, 10_000, over.allocation)
     assert (told.cohorts, [arm.share for arm in told.arms], told.status) == (2, [0.2, 0.2, 0.6], "stopped")
+
+
+@pytest.mark.parametrize(("ramp", "number"), [(0.1, 10), (0.05, 20), (0.2, 5), (1 / 64, 64), (1 / 3, 3), (0.3, 4)])
+def test_cohorts_end_with_the_last_user_and_none_comes_after_it(ramp: float, number: int) -> None:
+    setting, stands = msgspec.structs.replace(BANDIT, ramp=ramp), None
+    for at in range(1, number):
+        stands = next_cohort(setting, stands, (0.5, 0.25, 0.25), 1_000 + 60_000 * at)
+    assert stands is not None
+    assert 1 + len(stands.cohorts) == number
+    assert stands.cohorts[-1].upto == 1.0
+    assert next_cohort(setting, stands, (0.5, 0.25, 0.25), 10**9) is None
+
+
+def test_cohorts_that_a_former_version_let_in_almost_to_the_end_have_none_after_them() -> None:
+    almost = Allocation(
+        experiment="warmth", number=1, cohorts=(CohortSetting(upto=1 - 2**-53, shares=(0.2, 0.2, 0.6)),), time_ms=2_000
+    )
+    assert next_cohort(BANDIT, almost, (0.5, 0.25, 0.25), 10**9) is None

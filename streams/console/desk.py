@@ -166,7 +166,7 @@ class Desk:
         group = next((group for group in news.report.groups if group.group == self._settings.group), None)
         states = lane_states(group, self._inputs, self._flow.tick(now_ms, caught_up=caught_up))
         self._history.add(states)
-        self._shown = shown(states)
+        self._shown = shown(states, {state.lane for state in self._shown})
         models, drifts, refused = self._clicks.models(), list(self._clicks.drifts), self._refused.told(now_ms)
         stream_ms = max((model.newest_ms for model in models), default=now_ms)  # drift is dated by the events' time
         found = alarms(news, group, models, drifts, refused, self._turned.values(), stream_ms)

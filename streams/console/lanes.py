@@ -1,10 +1,11 @@
 """Lanes as the page shows them: lag and throughput from the monitor, placements and latency from the topic. No I/O."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
+from streams.console.alarms import GROWING_S, TIME_LAG_S
 from streams.console.flow import LaneFlow
 from streams.lag.arithmetic import PartitionLag, Status
 from streams.lag.board import GroupLag, worst
@@ -71,12 +72,23 @@ def _state(lane: int, lags: list[PartitionLag], flow: LaneFlow) -> LaneState:
     )
 
 
-def shown(states: Sequence[LaneState]) -> list[LaneState]:
-    """All in order; where there are more than `LANES_SHOWN`, the worst of them."""
+def shown(states: Sequence[LaneState], before: Collection[int] = ()) -> list[LaneState]:
+    """All in order; where there are more than `LANES_SHOWN`, the worst of them.
+
+    Of those that are alike by status and alarms, the lanes shown ``before`` stay: by time lag alone, which is another
+    every second where all is well, most rows of the page would be made anew each time.
+    """
     if len(states) <= LANES_SHOWN:
         return list(states)
     order = list(Status)
-    return sorted(states, key=lambda one: (-order.index(one.status), -(one.time_lag_s or 0.0)))[:LANES_SHOWN]
+    worst_first = sorted(states, key=lambda one: (-order.index(one.status), -(one.time_lag_s or 0.0)))
+
+    def rank(one: LaneState) -> tuple[int, int, bool]:
+        alarms = sum((one.time_lag_s or 0.0) > most for most in (GROWING_S, TIME_LAG_S))
+        return -order.index(one.status), -alarms, one.lane not in before
+
+    chosen = {one.lane for one in sorted(worst_first, key=rank)[:LANES_SHOWN]}
+    return [one for one in worst_first if one.lane in chosen]
 
 
 class History:

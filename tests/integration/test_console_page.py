@@ -20,7 +20,7 @@ from tests.builders import START_MS, Record
 from tests.integration.consoles import chromium, page_on, values
 from tests.integration.workers import until
 from tests.unit.consoles import group, partition
-from tests.unit.test_console import outcome
+from tests.unit.test_console import outcome, trial
 from tests.unit.test_console_alarms import news
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -39,6 +39,17 @@ FORGETFUL = """for (const area of ["localStorage", "sessionStorage"])
   Object.defineProperty(window, area, { get() { throw new DOMException("blocked", "SecurityError"); } });
 """
 """As of a browser that blocks storage."""
+
+CHARTS = """window.charts = 0;
+for (const [name, more] of [["addEventListener", 1], ["removeEventListener", -1]]) {
+  const does = window[name];
+  window[name] = function (kind, ...rest) {
+    if (kind === "dppxchange") window.charts += more;
+    return does.call(window, kind, ...rest);
+  };
+}
+"""
+"""Counts the charts that live: each listens to the window for as long as it does, and their library once for all."""
 
 
 class HandedOut(Live):
@@ -139,6 +150,30 @@ def test_what_is_told_twice_is_drawn_twice_and_no_more() -> None:
             assert await page.locator("#drifts tbody tr").count() == 2
             await live.draw(page, now_ms=START_MS + 9_000_000)
             assert await texts(page, "#alarms li") == []
+
+    asyncio.run(scenario())
+
+
+def test_charts_of_rows_that_have_left_the_page_live_no_longer() -> None:
+    async def scenario() -> None:
+        live = HandedOut()
+        async with page_of(live, first=CHARTS) as page:
+
+            async def charts() -> int:
+                return int(await page.evaluate("window.charts")) - 1
+
+            first = await charts()
+            for turn in range(3):
+                live.desk = Desk(Settings(), 3)
+                take = {tail.topic: tail.take for tail in live.desk.tails()}
+                told = encode_json(outcome(arm=f"arm-{turn}", model=f"model-{turn}"))
+                take["outcomes"]([Record("outcomes", 0, 0, START_MS, None, told)])
+                take["experiment-reports"]([Record("experiment-reports", 0, 0, START_MS, b"x", trial(turn, -0.1))])
+                await live.draw(page)
+                assert await charts() == 3 * first + 4, "an arm's, a model's and two of an experiment"
+            live.desk = Desk(Settings(), 1)
+            await live.draw(page)
+            assert await charts() == first == await page.locator("canvas").count()
 
     asyncio.run(scenario())
 

@@ -19,7 +19,7 @@ from streams.console.campaigns import Campaigns
 from streams.console.clicks import MODELS_MAX, POINTS, Clicks
 from streams.console.desk import Desk
 from streams.console.flow import LATENCIES_KEPT, Flow, Placed
-from streams.console.lanes import History, lane_states, shown
+from streams.console.lanes import LANES_SHOWN, History, lane_states, shown
 from streams.console.people import Found, People
 from streams.console.refused import KINDS_MAX, Refused
 from streams.console.tails import BEHIND_MAX, Tail, Tails
@@ -350,3 +350,16 @@ def test_a_lane_is_the_worse_of_its_two_partitions_and_of_many_lanes_the_worst_a
     history = History(100)
     history.add(states)
     assert history.of(states[:1])[0]["time_lag_s"] == [9.0]
+
+
+def test_of_many_lanes_those_that_are_well_stay_on_the_page_until_worse_ones_want_their_place() -> None:
+    def shown_now(lags: list[float], before: list[int]) -> list[int]:
+        of = group(*(partition(lane, time_lag_s=lag) for lane, lag in enumerate(lags)))
+        return [state.lane for state in shown(lane_states(of, TOPICS, Flow(100).tick(0)), before)]
+
+    before = shown_now([0.01 * lane for lane in range(100)], [])
+    assert sorted(before) == list(range(100 - LANES_SHOWN, 100))
+    assert sorted(shown_now([0.01 * (100 - lane) for lane in range(100)], before)) == sorted(before)
+    late = shown_now([9.0, *(0.01 * lane for lane in range(98)), 6.0], before)
+    assert (late[:2], len(late)) == ([0, 99], LANES_SHOWN)
+    assert set(late) - set(before) == {0}

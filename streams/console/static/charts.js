@@ -11,10 +11,18 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 
 const PLAIN = { legend: { show: false }, cursor: { show: false }, axes: [{ show: false }, { show: false }], padding: [2, 2, 2, 2] };
 
+const drawn = new WeakMap(); // plots by the nodes that hold them
+
+/** Ends the charts in a node that leaves the page: each listens to the window, which would keep it for ever. */
+export function drop(node) {
+  for (const holder of node.querySelectorAll(".spark, .band")) drawn.get(holder).destroy();
+}
+
 /** A plot whose canvas is an image: its name, and what stands in its place where none is drawn, tell what it shows. */
 function plotted(options, node) {
   const plot = new uPlot({ ...PLAIN, ...options }, options.series.map(() => []), node);
   plot.ctx.canvas.setAttribute("role", "img");
+  drawn.set(node, plot);
   return plot;
 }
 

@@ -2,7 +2,7 @@
 
 import { byId, cell, head, keyed, keyOf, make, put, relabel, row } from "./dom.js";
 import { moment, number, percent, say } from "./text.js";
-import { Band } from "./charts.js";
+import { Band, drop } from "./charts.js";
 
 const ARMS = [["arm", false], ["impressions", true], ["clicks", true], ["rate", true], ["interval", true], ["narrowing", false]];
 const TRIAL = [["arm", false], ["users", true], ["metric", true], ["difference", true], ["narrowing", false]];
@@ -23,8 +23,8 @@ export class Clicks {
   }
 
   draw(snapshot) {
-    keyed(this.arms.tBodies[0], snapshot.arms, (arm) => arm.arm, () => this.create(ARMS), (node, arm) => this.updateArm(node, arm));
-    keyed(byId("experiments"), snapshot.experiments, ({ report }) => keyOf(report.experiment, report.number), () => this.createTrial(), (node, trial) => this.updateTrial(node, trial));
+    keyed(this.arms.tBodies[0], snapshot.arms, (arm) => arm.arm, () => this.create(ARMS), (node, arm) => this.updateArm(node, arm), drop);
+    keyed(byId("experiments"), snapshot.experiments, ({ report }) => keyOf(report.experiment, report.number), () => this.createTrial(), (node, trial) => this.updateTrial(node, trial), drop);
   }
 
   create(columns, zero = false) {
@@ -66,7 +66,7 @@ export class Clicks {
       const band = bands.find((each) => each.arm === arm.arm);
       this.bands.get(line).node.hidden = !band?.lows.length;
       if (band?.lows.length) this.bands.get(line).draw(band.lows, band.highs, say("chart.band", { what: `${report.experiment}, ${arm.arm}`, interval }));
-    });
+    }, drop);
   }
 
   relabel() {

@@ -22,9 +22,10 @@ export function put(node, text, raw) {
 
 /**
  * One child of `parent` for each item, made once by its key, kept in the items' order; focus and charts stay.
+ * `drop` is told each node that leaves, so that it lets go of what would outlive it.
  * Of items with one key each has a child all the same; all but one are made anew.
  */
-export function keyed(parent, items, key, create, update) {
+export function keyed(parent, items, key, create, update, drop = () => {}) {
   const known = new Map([...parent.children].map((node) => [node.dataset.key, node]));
   items.forEach((item, at) => {
     const name = String(key(item, at));
@@ -37,7 +38,10 @@ export function keyed(parent, items, key, create, update) {
     if (parent.children[at] !== node) parent.insertBefore(node, parent.children[at] ?? null);
     update(node, item);
   });
-  while (parent.children.length > items.length) parent.lastElementChild.remove();
+  while (parent.children.length > items.length) {
+    drop(parent.lastElementChild);
+    parent.lastElementChild.remove();
+  }
 }
 
 /** One key of several parts, of which any may hold any character. */

@@ -2,7 +2,7 @@
 
 import { byId, cell, head, keyed, make, put, relabel, row } from "./dom.js";
 import { milliseconds, number, say, seconds } from "./text.js";
-import { Spark } from "./charts.js";
+import { Spark, drop } from "./charts.js";
 
 const COLUMNS = [
   ["lane", false], ["status", false], ["owner", false], ["behind", true], ["time_lag_s", true], ["consumed_per_s", true],
@@ -25,7 +25,7 @@ export class Lanes {
   }
 
   draw(snapshot, again = false) {
-    keyed(this.table.tBodies[0], snapshot.lanes, (lane) => lane.lane, () => this.create(), (node, lane) => this.update(node, lane, snapshot, again));
+    keyed(this.table.tBodies[0], snapshot.lanes, (lane) => lane.lane, () => this.create(), (node, lane) => this.update(node, lane, snapshot, again), drop);
     put(byId("lanes-hidden"), snapshot.lanes_hidden ? say("lanes.hidden", { count: snapshot.lanes_hidden }) : "");
   }
 

@@ -2,7 +2,7 @@
 
 import { byId, cell, head, keyed, keyOf, make, put, relabel, row } from "./dom.js";
 import { moment, number, say, seconds } from "./text.js";
-import { Spark } from "./charts.js";
+import { Spark, drop } from "./charts.js";
 
 const COLUMNS = [["model", false], ["outcomes", true], ["latest", true], ["calibration", true], ["auc", true], ["log_loss", true], ["alone", false], ["drifts", true]];
 const DRIFTS = [["time", false], ["lane", true], ["detector", false], ["change", true], ["answer", false], ["model", false]];
@@ -19,7 +19,7 @@ export class Models {
   }
 
   draw(snapshot, again = false) {
-    keyed(this.table.tBodies[0], snapshot.models, (model) => model.model, () => this.create(), (node, model) => this.update(node, model, snapshot.time_ms, again));
+    keyed(this.table.tBodies[0], snapshot.models, (model) => model.model, () => this.create(), (node, model) => this.update(node, model, snapshot.time_ms, again), drop);
     keyed(this.drifts.tBodies[0], snapshot.drifts, (drift) => keyOf(drift.lane, drift.detector, drift.time_ms), () => row(DRIFTS, ofDrift), (node, drift) => {
       put(cell(node, "time"), moment(drift.time_ms), drift.time_ms);
       put(cell(node, "lane"), String(drift.lane), drift.lane);

@@ -25,16 +25,25 @@ from streams.decode import Record
 from streams.feeds.catalogue import apply_ads
 from streams.lag.arithmetic import Status
 from streams.lag.monitor import News
-from streams.layer_audit import decode_outcome
 from streams.settings import Settings
-from streams.wire import UNREADABLE, Tone
+from streams.wire import UNREADABLE, Outcome, TimeMs, Tone
 
 LETTERS_READ = 5_000
 TURNED_MAX = 100
 """Ads and brands whose reviews have turned, the latest."""
 
+
+class _Told(Outcome, frozen=True, kw_only=True):
+    """An outcome whose times are times: others do not fit into the columns in which outcomes are counted."""
+
+    shown_ms: TimeMs
+    known_ms: TimeMs
+    ends_ms: TimeMs = 0
+
+
 _tone = msgspec.json.Decoder(Tone).decode
 _placed = msgspec.json.Decoder(Placed).decode
+_outcome = msgspec.json.Decoder(_Told).decode
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,7 +162,7 @@ class Desk:
         outcomes = []
         for record in records:
             try:
-                outcomes.append(decode_outcome(record.value or b""))
+                outcomes.append(_outcome(record.value or b""))
             except UNREADABLE:
                 self.malformed += 1
         self._clicks.take(records[0].partition, outcomes)
@@ -168,7 +177,8 @@ class Desk:
         self._history.add(states)
         self._shown = shown(states, {state.lane for state in self._shown})
         models, drifts, refused = self._clicks.models(), list(self._clicks.drifts), self._refused.told(now_ms)
-        stream_ms = max((model.newest_ms for model in models), default=now_ms)  # drift is dated by the events' time
+        stream_ms = max((model.newest_ms for model in models), default=now_ms)  # drift is dated by the events' time,
+        stream_ms = min(stream_ms, now_ms + self._settings.time_tolerance_ms)  # of which none is later than that
         found = alarms(news, group, models, drifts, refused, self._turned.values(), stream_ms)
         return Snapshot(
             time_ms=now_ms,

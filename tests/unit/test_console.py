@@ -33,6 +33,7 @@ from streams.settings import Settings
 from streams.wire import CampaignMetrics, Decision, Figures, Outcome, encode_json
 from tests.builders import START_MS, Record, ad
 from tests.unit.consoles import group, letter, partition
+from tests.unit.test_console_alarms import news
 
 TOPICS = ("ad-impressions", "clicks")
 
@@ -66,6 +67,17 @@ def test_a_placement_of_no_time_is_malformed_and_the_console_goes_on() -> None:
         tail.take([Record("placements", 0, 0, START_MS, b"u", value.replace(str(START_MS).encode(), time_ms))])
     tail.take([Record("placements", 0, 2, START_MS, b"u", value)])
     assert desk.malformed == 2
+
+
+@pytest.mark.parametrize("name", ["shown_ms", "known_ms", "ends_ms"])
+def test_an_outcome_of_no_time_is_malformed_and_what_came_with_it_is_counted(name: str) -> None:
+    desk = Desk(Settings(), 1)
+    (tail,) = [tail for tail in desk.tails() if tail.topic == "outcomes"]
+    value = encode_json(outcome(**{name: 4_711}))
+    told = [encode_json(outcome()), *(value.replace(b"4711", b"%d" % time) for time in (2**63, 10**400, -1))]
+    tail.take([Record("outcomes", 0, at, START_MS, None, one) for at, one in enumerate([*told, told[0]])])
+    snapshot = desk.tick(news(group()), START_MS, caught_up=True, skipped=0)
+    assert (snapshot.malformed, [arm.impressions for arm in snapshot.arms]) == (3, [2])
 
 
 def test_what_was_there_before_the_console_is_no_rate() -> None:

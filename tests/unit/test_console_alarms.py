@@ -14,6 +14,7 @@ from scoring.events import Kind
 from streams.cli import app
 from streams.console.alarms import AUC_LEAST, alarms
 from streams.console.clicks import Accuracy, ModelQuality
+from streams.console.desk import Desk
 from streams.console.refused import Refused
 from streams.console.serve import WhyNot
 from streams.console.why import Reason
@@ -22,8 +23,9 @@ from streams.experiments.findings import PREFERENCE, SENTENCES
 from streams.lag.arithmetic import Status
 from streams.lag.board import GroupLag, Report
 from streams.lag.monitor import News
-from streams.wire import Tone
-from tests.builders import START_MS
+from streams.settings import Settings
+from streams.wire import Outcome, Tone
+from tests.builders import START_MS, Record
 from tests.unit.consoles import group, letter, partition
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +114,21 @@ def test_of_many_that_have_drifted_or_turned_the_newest_are_told_and_the_rest_co
         ("SalienceDrift", START_MS, 0), ("SalienceDrift", START_MS - 1, 0), ("SalienceDrift", START_MS - 2, 10),
     ]  # fmt: skip
     assert [alarm.more for alarm in found if alarm.name == "SalienceToneTurned"] == [0, 0, 2]
+
+
+def test_an_outcome_that_is_dated_far_ahead_silences_no_drift() -> None:
+    desk = Desk(Settings(), 1)
+    take = {tail.topic: tail.take for tail in desk.tails()}
+    told = drift(START_MS)
+    take["control"]([Record("control", 0, 0, START_MS, told.key, msgspec.json.encode(told))])
+    for known_ms in (START_MS, START_MS + 10**11):
+        came = Outcome(
+            event="e", ad_id="a", shown_ms=START_MS, known_ms=known_ms, predicted=0.1, attention=0.1, clicked=False,
+            arm="engine", model="m",
+        )  # fmt: skip
+        take["outcomes"]([Record("outcomes", 0, 0, START_MS, None, msgspec.json.encode(came))])
+        snapshot = desk.tick(news(WELL), START_MS, caught_up=True, skipped=0)
+        assert [alarm.name for alarm in snapshot.alarms] == ["SalienceDrift"]
 
 
 def test_every_alarm_is_an_alert_with_a_runbook_red_where_it_is_critical() -> None:

@@ -1,13 +1,14 @@
 """Vectors of titles, each encoded once on a machine: in a file that its workers share, and off the hot path.
 
 The encoder takes 6 ms a title: the feed of ads has it encode on a thread of its own (`learn`) before the catalogue,
-on the thread that also scores people, takes the ads and finds the vectors here. Rows are appended under a lock; one
-that was cut off or damaged is encoded again, and so is one that found no room.
+on the thread that also scores people, takes the ads and finds the vectors here. One worker learns at a time, and takes
+in first what others have. Rows are appended under a lock; one that was cut off or damaged is encoded again, and so is
+one that found no room.
 """
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -42,10 +43,13 @@ class Titles:
         self._lock = Lock()
         self._warned = False
         self._file = os.open(folder / f"{TEXT_ENCODER}.vectors", os.O_RDWR | os.O_CREAT, 0o600)
+        self._places: dict[int, int] = {}
+        self._end = 0
+        """Up to where the file was read, or written here."""
         with self._alone():
             if os.fstat(self._file).st_size > most * _ROW.itemsize:
                 os.ftruncate(self._file, 0)
-            self._places = dict(_kept(self._file))
+            self._take_in()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -53,44 +57,75 @@ class Titles:
     def __call__(self, titles: Sequence[str]) -> Vectors:
         """Vectors ``[N, TEXT_DIM]``, zero where a title is blank."""
         out = np.zeros((len(titles), TEXT_DIM), dtype=np.float32)
-        missing: list[int] = []
-        for at, number in enumerate(_numbers(titles)):
-            row = self._read(number) if number else None
-            if row is not None:
-                out[at] = row
-            elif number:
-                missing.append(at)
+        numbers = dict(enumerate(_numbers(titles)))
+        if missing := self._found(numbers, out):
+            with self._alone():
+                self._take_in()
+            missing = self._found(missing, out)
         if missing:
-            out[missing] = self._learnt([titles[at] for at in missing])
+            rows = self._encoded([titles[at] for at in missing])  # by no lock: the caller may be in a hurry
+            with self._alone():
+                self._take_in()
+                self._keep(rows)
+            vectors = dict(zip(rows["title"].tolist(), rows["vector"], strict=True))
+            out[list(missing)] = [vectors[number] for number in missing.values()]
         return out
 
     def learn(self, titles: Sequence[str]) -> None:
-        """Encode and keep those that are not there yet."""
-        numbered = zip(titles, _numbers(titles), strict=True)
-        if missing := [title for title, number in numbered if number and self._read(number) is None]:
-            self._learnt(missing)
+        """Encode and keep those that are not there yet. Others wait meanwhile, since theirs are likely the same."""
+        if self._missing(titles):
+            with self._alone():
+                self._take_in()
+                if missing := self._missing(titles):
+                    self._keep(self._encoded(missing))
 
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._file)
 
-    def _learnt(self, titles: Sequence[str]) -> Vectors:
-        """Vectors of ``titles``, none of them blank, encoded now and kept."""
+    def _found(self, numbers: Mapping[int, int], out: Vectors) -> dict[int, int]:
+        """Fill the places in ``out`` of titles by their ``numbers``; those that have no vector yet."""
+        missing: dict[int, int] = {}
+        for at, number in numbers.items():
+            row = self._read(number) if number else None
+            if row is not None:
+                out[at] = row
+            elif number:
+                missing[at] = number
+        return missing
+
+    def _missing(self, titles: Sequence[str]) -> list[str]:
+        numbered = zip(titles, _numbers(titles), strict=True)
+        return [title for title, number in numbered if number and self._read(number) is None]
+
+    def _encoded(self, titles: Sequence[str]) -> npt.NDArray[np.void]:
+        """Rows of ``titles``, one of each, none of them blank."""
         told = list(dict.fromkeys(titles))
         rows = np.zeros(len(told), dtype=_ROW)
         rows["title"], rows["vector"] = _numbers(told), self._encode(told)
         rows["check"] = [_check(row) for row in rows]
-        with self._alone():
-            end = os.fstat(self._file).st_size
-            end -= end % _ROW.itemsize  # a row that a process began and did not end
-            if max(end // _ROW.itemsize, len(self._places)) + len(rows) > self._most:
-                os.ftruncate(self._file, end := 0)  # others find their rows gone, and go on
-                self._places.clear()
-            kept = rows["title"][: self._append(rows.tobytes(), end) // _ROW.itemsize].tolist()
-            self._places |= {number: end + at * _ROW.itemsize for at, number in enumerate(kept)}
-        place = {title: at for at, title in enumerate(told)}
-        vectors: Vectors = rows["vector"][[place[title] for title in titles]]
-        return vectors
+        return rows
+
+    def _take_in(self) -> None:
+        """What others have appended since; all of it where one has begun the file anew. To be called alone."""
+        end = os.fstat(self._file).st_size
+        end -= end % _ROW.itemsize  # a row that a process began and did not end
+        if end < self._end:
+            self._places.clear()
+            self._end = 0
+        self._places |= _kept(self._file, self._end)
+        self._end = end
+
+    def _keep(self, rows: npt.NDArray[np.void]) -> None:
+        """Append those that are not there, where there is room. To be called alone, after `_take_in`."""
+        rows = rows[[self._read(number) is None for number in rows["title"].tolist()]]
+        if max(self._end // _ROW.itemsize, len(self._places)) + len(rows) > self._most:
+            os.ftruncate(self._file, 0)  # others find their rows gone, and go on
+            self._places.clear()
+            self._end = 0
+        kept = rows["title"][: self._append(rows.tobytes(), self._end) // _ROW.itemsize].tolist()
+        self._places |= {number: self._end + at * _ROW.itemsize for at, number in enumerate(kept)}
+        self._end += len(kept) * _ROW.itemsize
 
     def _append(self, content: bytes, end: int) -> int:
         """How many bytes have found room: the file saves time, and a worker that ended for want of it would cost more.
@@ -141,9 +176,9 @@ def _check(row: np.void) -> int:
     return xxhash.xxh3_64_intdigest(row["vector"].tobytes(), seed=int(row["title"]))
 
 
-def _kept(file: int) -> Iterator[tuple[int, int]]:
-    """Titles and where their rows stand, of one title the last; `_read` looks whether a row is whole."""
-    place, size = 0, os.fstat(file).st_size
+def _kept(file: int, place: int) -> Iterator[tuple[int, int]]:
+    """Titles and where their rows stand, from ``place`` on, of one title the last; `_read` looks if a row is whole."""
+    size = os.fstat(file).st_size
     while place + _ROW.itemsize <= size:
         content = os.pread(file, _ROWS_PER_READ * _ROW.itemsize, place)
         rows = np.frombuffer(content[: len(content) - len(content) % _ROW.itemsize], dtype=_ROW)

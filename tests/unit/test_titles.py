@@ -90,6 +90,47 @@ def test_two_workers_of_a_machine_write_to_one_file(opened: Open) -> None:
     assert encoder.asked == []
 
 
+def test_what_another_worker_has_encoded_meanwhile_is_encoded_and_kept_no_second_time(
+    opened: Open, tmp_path: Path
+) -> None:
+    (one, _), (other, encoder) = opened(), opened()
+    one.learn(["a", "b"])
+    other.learn(["b"])
+    assert (other(["a", "b"]) == Counting()(["a", "b"])).all()
+    one.learn(["c"])
+    assert (other(["c", "a"]) == Counting()(["c", "a"])).all()
+    assert encoder.asked == []
+    assert file_of(tmp_path).stat().st_size == 3 * _ROW.itemsize
+
+
+def test_of_workers_that_start_together_one_encodes_a_title_and_the_others_wait_for_it(
+    opened: Open, tmp_path: Path
+) -> None:
+    other, encoder = opened()
+    second = threading.Thread(target=other.learn, args=[TITLES])
+
+    def together(texts: Sequence[str]) -> np.ndarray:
+        second.start()
+        return Counting()(texts)
+
+    Titles(tmp_path / "text", together).learn(TITLES)
+    second.join()
+    assert (encoder.asked, len(other)) == ([], 2)
+
+
+def test_a_title_that_another_worker_keeps_while_it_is_encoded_is_kept_once(opened: Open, tmp_path: Path) -> None:
+    other, _ = opened()
+
+    def meanwhile(texts: Sequence[str]) -> np.ndarray:
+        other.learn(["b"])
+        return Counting()(texts)
+
+    titles = Titles(tmp_path / "text", meanwhile)
+    assert (titles(["a", "b"]) == Counting()(["a", "b"])).all()
+    assert file_of(tmp_path).stat().st_size == 2 * _ROW.itemsize
+    assert len(titles) == 2
+
+
 def test_a_row_that_was_cut_off_is_written_over(opened: Open, tmp_path: Path) -> None:
     opened()[0].learn(["first"])
     with file_of(tmp_path).open("ab") as file:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from streams.cli.options import Bootstrap, Host, LogJson, Model, Prefix, settings_of
+from streams.cli.options import Bootstrap, Host, LogJson, Model, Prefix, named, settings_of
 
 EPILOG = "Example: salience console --port 9310"
 
@@ -14,7 +14,9 @@ EPILOG = "Example: salience console --port 9310"
 def console(
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
-    group: Annotated[str | None, typer.Option(help="The workers' consumer group (SALIENCE_GROUP).")] = None,
+    group: Annotated[
+        str | None, typer.Option(callback=named, help="The workers' consumer group (SALIENCE_GROUP).")
+    ] = None,
     model: Model = None,
     host: Host = None,
     port: Annotated[

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from streams.cli.options import Bootstrap, Host, Json, LogJson, settings_of
+from streams.cli.options import Bootstrap, Host, Json, LogJson, named, settings_of
 from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 By = Literal["partition", "topic", "group"]
-Groups = Annotated[list[str] | None, typer.Option("--group", help="Only this group; may be given again; else all.")]
+Groups = Annotated[
+    list[str] | None, typer.Option("--group", callback=named, help="Only this group; may be given again; else all.")
+]
 Prefix = Annotated[str | None, typer.Option(help="Only topics that begin so (SALIENCE_TOPIC_PREFIX).")]
 Every = Annotated[float, typer.Option("--every", min=0.1, max=60, help="Seconds between two polls.")]
 Window = Annotated[float, typer.Option("--window", min=2, max=3_600, help="Seconds that rates and trends look back.")]

@@ -26,6 +26,13 @@ Users = Annotated[int, typer.Option("--users", min=2, help="Simulated shoppers."
 Hours = Annotated[float, typer.Option("--hours", min=1, help="Simulated hours.")]
 
 
+def named(group: str | list[str] | None) -> str | list[str] | None:
+    """The option's value, a group or several; none without a name."""
+    if group == "" or (group and "" in group):
+        raise typer.BadParameter("'' is none; expected a group's name")
+    return group
+
+
 def settings_of(**given: object) -> "Settings":
     """Settings from the environment and the options given. A wrong one ends the command with status 2."""
     from pydantic import ValidationError

@@ -98,6 +98,11 @@ class LagMonitor:
             report=self._report,
         )
 
+    async def ended(self) -> None:
+        """Wait until polling has ended by itself, which `latest` and the end of the block raise the reason of."""
+        assert self._task is not None
+        await asyncio.wait([self._task])
+
     async def news(self) -> AsyncIterator[News]:
         """The latest at once, then after every poll; where a poll hangs, what is known, older, at the same pace."""
         yield self.latest

@@ -89,12 +89,13 @@ class Poller:
         return found
 
     def _names(self) -> list[str]:
+        """Without a group that has no name, which a broker may list and the client takes for a mistake."""
         if self._groups is not None:
-            return sorted(set(self._groups))  # the client takes none twice
+            return sorted({*self._groups} - {""})  # the client takes none twice
         listed = _within(self._admin.list_consumer_groups(request_timeout=ANSWER_S))
         for failure in listed.errors:  # a broker that does not answer may coordinate any group
             raise KafkaException(failure)
-        return sorted(group.group_id for group in listed.valid)
+        return sorted(group.group_id for group in listed.valid if group.group_id)
 
     def _seen(self, names: list[str]) -> dict[str, GroupSeen]:
         if not names:

@@ -77,7 +77,7 @@ async def serve(
 ) -> None:
     """Run the monitor and its pages ``at`` host and port until ``until`` returns; ``ready`` is told the port.
 
-    Raises `ListenError` where it cannot listen.
+    Raises `ListenError` where it cannot listen, and what ended the monitor, where anything did.
     """
     runner = web.AppRunner(make_app(monitor, token, at[0]), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
@@ -85,7 +85,14 @@ async def serve(
         async with monitor:
             await listen(runner, *at)
             ready(runner.addresses[0][1])
-            with suppress(asyncio.CancelledError):
-                await until()
+            running = [asyncio.ensure_future(until()), asyncio.create_task(monitor.ended())]
+            try:
+                with suppress(asyncio.CancelledError):
+                    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
+            finally:
+                for task in running:
+                    task.cancel()
     finally:
         await runner.cleanup()

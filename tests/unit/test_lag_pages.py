@@ -3,7 +3,9 @@
 import asyncio
 
 import pytest
+from typer.testing import CliRunner
 
+from streams.cli import app
 from streams.lag import serve
 from streams.lag.arithmetic import Rules
 from streams.lag.monitor import LagMonitor, News
@@ -55,6 +57,40 @@ def test_whoever_waits_for_news_learns_at_once_that_polling_has_ended(monkeypatc
 
     with pytest.raises(ZeroDivisionError):
         asyncio.run(run())
+
+
+def test_the_exporter_ends_with_what_ended_the_polling() -> None:
+    monitor, broker = monitor_of(1)
+    broker.poll = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]  # stands in for a defect
+
+    async def run() -> None:
+        async with asyncio.timeout(30):
+            await serve.serve(monitor, ("127.0.0.1", 0), None, lambda _: None, asyncio.Event().wait)
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(run())
+
+
+def test_the_exporter_ends_when_it_is_told_to() -> None:
+    async def run() -> list[int]:
+        ports: list[int] = []
+        stop = asyncio.Event()
+
+        def ready(port: int) -> None:
+            ports.append(port)
+            stop.set()
+
+        await serve.serve(monitor_of(90)[0], ("127.0.0.1", 0), None, ready, stop.wait)
+        return ports
+
+    assert all(asyncio.run(run()))
+
+
+@pytest.mark.parametrize("command", [["lag"], ["lag", "serve"], ["console"]])
+def test_a_group_without_a_name_is_refused_as_an_options_value(command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--bootstrap", "127.0.0.1:1", "--group", ""])
+    assert result.exit_code == 2
+    assert "expected a group's name" in result.stderr
 
 
 def test_no_more_pages_listen_than_may_and_one_that_is_closed_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:

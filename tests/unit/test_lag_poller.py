@@ -118,6 +118,16 @@ def test_a_group_that_is_named_twice_is_asked_for_once_and_one_that_does_nothing
     assert list(asking(Admin({"new": {}}, {}, [member()])).poll().groups) == ["new"]
 
 
+def test_a_group_without_a_name_which_the_client_cannot_ask_for_is_left_out(asking: Ask) -> None:
+    admin = Admin({"": {MORE: 1}, "g": {CLICKS: 1}}, {CLICKS: 9, MORE: 9})
+    assert list(asking(admin).poll().groups) == ["g"]
+    assert admin.asked == ["g"]
+
+
+def test_whoever_asks_for_a_group_without_a_name_alone_is_told_of_none() -> None:
+    assert Poller("127.0.0.1:1", [""]).poll().groups == {}
+
+
 @pytest.mark.parametrize(
     ("state", "members", "told"),
     [

@@ -335,6 +335,37 @@ def test_a_stuck_partition_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) ->
     assert "STALL" in result.stdout
 
 
+@pytest.mark.parametrize("polls_before", [1, 9])
+def test_a_lag_that_can_no_longer_be_told_is_a_failed_check_and_what_is_known_of_it_is_shown(
+    polls_before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor, _ = monitor_of(90, None)
+    after(polls_before, monitor)
+    monkeypatch.setattr("streams.cli.lag._monitor", lambda *_: monitor)
+
+    result = CliRunner().invoke(app, ["lag", "--seconds", "0"])
+
+    assert (result.exit_code, result.stderr) == (1, "Error: nowhere:1 does not answer\n")
+    assert "OK" in result.stdout
+
+
+def test_a_report_that_has_grown_old_without_an_error_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor, broker = monitor_of(90)
+    poll = broker.poll
+
+    def slow() -> Observation:
+        seen = poll()
+        broker.now_ms += 60_000
+        return seen
+
+    monkeypatch.setattr(broker, "poll", slow)
+    monkeypatch.setattr("streams.cli.lag._monitor", lambda *_: monitor)
+
+    result = CliRunner().invoke(app, ["lag", "--seconds", "0"])
+
+    assert (result.exit_code, result.stderr) == (1, "Error: the lag is not told for 60 s\n")
+
+
 def test_whoever_is_cancelled_while_a_monitor_ends_is_cancelled() -> None:
     monitor, _ = monitor_of(90)
 

@@ -259,8 +259,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _web_is_guarded(self) -> Self:
-        """Beyond loopback anybody may ask."""
-        if not is_loopback(self.web_host) and self.bearer_token() is None:
+        """Beyond loopback anybody may ask. On it the token's file is read by whoever listens alone."""
+        beyond = not is_loopback(self.web_host)
+        if (beyond or self.web_token_file is None) and self.bearer_token() is None and beyond:
             raise ValueError(
                 f"SALIENCE_WEB_HOST={self.web_host} is not loopback, so SALIENCE_WEB_TOKEN is expected, "
                 "or SALIENCE_WEB_TOKEN_FILE: a token of your own, such as: openssl rand -hex 24"
@@ -268,8 +269,17 @@ class Settings(BaseSettings):
         return self
 
     def bearer_token(self) -> str | None:
-        """The web server's token, from the setting or its file; None where there is none."""
-        return _secret(self.web_token, self.web_token_file) or None
+        """The web server's token, from the setting or its file; None where there is none.
+
+        Raises `ValueError` for one that nobody could send as a header.
+        """
+        token = _secret(self.web_token, self.web_token_file)
+        if not (token.isascii() and token.isprintable() and token == token.strip()):
+            raise ValueError(
+                "SALIENCE_WEB_TOKEN, or its file, has characters that not every client can send; expected ASCII alone, "
+                "without blanks around it, such as: openssl rand -hex 24"
+            )
+        return token or None
 
     def sealing_secret(self) -> str:
         """What prices are sealed with, from the setting or its file; "" where there is none."""

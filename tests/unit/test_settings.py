@@ -78,6 +78,15 @@ def test_secrets_come_from_a_file_without_its_line_end_or_from_the_setting(tmp_p
     assert Settings().bearer_token() is None
 
 
+@pytest.mark.parametrize("token", ["schlüssel", "pass’word", "abc\u200b", "two\nlines", " k2q9 "])
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{token}\n", encoding="utf-8")
+    for given in ({"web_token": token}, {"web_host": "0.0.0.0", "web_token_file": tmp_path / "token"}):
+        with pytest.raises(ValidationError, match=r"SALIENCE_WEB_TOKEN.* openssl rand -hex 24") as refused:
+            Settings(**given)  # type: ignore[arg-type]  # by name
+        assert token.strip() not in str(refused.value)
+
+
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="Extra inputs"):
         Settings(no_such_thing=1)  # type: ignore[call-arg]  # the point

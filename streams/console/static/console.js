@@ -14,6 +14,8 @@ const SILENT_MS = 5000; // five snapshots missed (EVERY_S in serve.py): the pres
 const AGAIN_MS = 1000;
 const BUFFER_MAX = 16 * 1024 * 1024; // characters; a snapshot has some hundred thousand at the most
 
+const SENDABLE = /^[\x20-\x7e]+$/; // of others a header cannot be made, or cannot everywhere
+
 let token = recall("sessionStorage", "token");
 let heard = performance.now();
 let latest = null;
@@ -135,7 +137,10 @@ async function main() {
   byId("language").addEventListener("change", ({ target: { value } }) => { remember("localStorage", "language", value); choose(value); });
   byId("token").addEventListener("submit", (event) => {
     event.preventDefault();
-    token = byId("token-value").value;
+    const given = byId("token-value").value.trim();
+    byId("token-wrong").hidden = SENDABLE.test(given);
+    if (!SENDABLE.test(given)) return;
+    token = given;
     remember("sessionStorage", "token", token);
     byId("token").hidden = true;
   });

@@ -9,6 +9,21 @@ from tests.unit.test_console_alarms import words
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
+LATER = """window.laterMs = 0;
+const now = performance.now.bind(performance);
+performance.now = () => now() + window.laterMs;
+"""
+"""A clock that the test can put forward."""
+FAILS_ONCE = """const get = window.fetch;
+let failed = false;
+window.fetch = async (address, ...rest) => {
+  if (failed || !String(address).startsWith("i18n/")) return get(address, ...rest);
+  failed = true;
+  throw new TypeError("Failed to fetch");
+};
+"""
+"""As of a server that was away when it was asked for the words."""
+
 
 def test_a_token_that_no_browser_can_send_is_not_taken_and_the_page_says_why_and_asks_again() -> None:
     async def scenario() -> None:
@@ -31,5 +46,28 @@ def test_a_token_that_no_browser_can_send_is_not_taken_and_the_page_says_why_and
             async with page.expect_request("**/api/why*") as asked:
                 await ask(page, "u")
             assert (await (await asked.value).all_headers())["authorization"] == "Bearer open sesame"
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_that_stays_open_and_brings_nothing_is_given_up_for_another() -> None:
+    async def scenario() -> None:
+        live = HandedOut()
+        async with page_of(live, first=LATER) as page:
+            async with page.expect_request("**/api/events", timeout=20_000):
+                await page.evaluate("window.laterMs = 6_000")
+            await page.wait_for_selector("html[data-silent]")
+            for _ in range(2):  # the first for whoever is still told on the connection that was given up
+                live.tell()
+            await page.wait_for_selector("html:not([data-silent])")
+
+    asyncio.run(scenario())
+
+
+def test_words_that_could_not_be_had_are_asked_for_again_and_the_page_goes_on() -> None:
+    async def scenario() -> None:
+        async with page_of(HandedOut(), first=FAILS_ONCE) as page:
+            assert "Records skipped" in await page.inner_text("#facts")
+            assert await page.input_value("#language") == "en"
 
     asyncio.run(scenario())

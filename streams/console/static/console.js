@@ -20,12 +20,14 @@ let token = recall("sessionStorage", "token");
 let heard = performance.now();
 let latest = null;
 let parts = [];
+let spoken = false;
+let connection = null; // the one that is read now: how it is ended, and when it last brought something
 
 const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
 
-/** GET under `api/` with the token. */
-export async function ask(path) {
-  const response = await fetch(`api/${path}`, { headers: headers(), cache: "no-store" });
+/** GET under `api/` with the token; `signal` ends it. */
+export async function ask(path, signal) {
+  const response = await fetch(`api/${path}`, { headers: headers(), cache: "no-store", signal });
   if (response.status === 401) askForToken();
   return response;
 }
@@ -34,15 +36,28 @@ function askForToken() {
   byId("token").hidden = false;
 }
 
-/** One connection: read events until it ends. EventSource could not send the token. */
-async function listen() {
-  const response = await ask("events");
+/** One connection, and its end whatever happens. */
+async function connect() {
+  const end = new AbortController();
+  connection = { end, came: performance.now() };
+  try {
+    await listen(end.signal);
+  } finally {
+    connection = null;
+    end.abort();
+  }
+}
+
+/** Read events until they end. EventSource could not send the token. */
+async function listen(signal) {
+  const response = await ask("events", signal);
   if (!response.ok) throw new Error(`status ${response.status}`);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
+    connection.came = performance.now();
     buffer += value;
     for (let end = buffer.indexOf("\n\n"); end >= 0; end = buffer.indexOf("\n\n")) {
       take(buffer.slice(0, end));
@@ -62,9 +77,13 @@ function take(event) {
   judge();
 }
 
-/** The page's own judgement: what the server says, and red when it says nothing. */
+/**
+ * The page's own judgement: what the server says, and red when it says nothing. A connection that brings nothing is given
+ * up for another: of one whose other end is gone, as after a sleep or behind a proxy, nobody is told.
+ */
 function judge() {
   const silent = performance.now() - heard;
+  if (connection && performance.now() - connection.came > SILENT_MS) connection.end.abort();
   const root = document.documentElement;
   const isSilent = silent > SILENT_MS;
   const level = isSilent ? "red" : latest ? (latest.caught_up || latest.level === "red" ? latest.level : "waiting") : "waiting";
@@ -110,6 +129,7 @@ const Alarms = {
 
 async function choose(language) {
   if (!(await speak(language))) return;
+  spoken = true;
   byId("language").value = language;
   parts.forEach((part) => part.relabel());
   repaint();
@@ -145,11 +165,11 @@ async function main() {
     byId("token").hidden = true;
   });
   parts = [Alarms, new Lanes(), new Clicks(), new Campaigns(), new Models(), new Refused(), new Why(ask)];
-  await choose(preferred());
   setInterval(judge, 500);
   for (;;) {
     try {
-      await listen();
+      if (!spoken) await choose(preferred());
+      await connect();
     } catch { /* said by the silence itself */ }
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
   }

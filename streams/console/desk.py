@@ -22,10 +22,11 @@ from streams.console.trials import Trials, TrialState
 from streams.control_wire import Drift, decode_control
 from streams.dead_letters import letter_of
 from streams.decode import Record
-from streams.feeds.catalogue import apply_ads
+from streams.feeds.catalogue import TITLES_PER_READ, apply_ads, titles_in
 from streams.lag.arithmetic import Status
 from streams.lag.monitor import News
 from streams.settings import Settings
+from streams.titles import Titles
 from streams.wire import UNREADABLE, Outcome, TimeMs, Tone
 
 LETTERS_READ = 5_000
@@ -98,7 +99,7 @@ class Desk:
         """The topics, in the order in which they are read; each with who takes its records."""
         prefix = self._settings.topic_prefix
         return [
-            Tail(prefix + topics.ADS, self._take_ads),
+            self._ads(prefix + topics.ADS),
             Tail(prefix + topics.CONTROL, self._take_control),
             Tail(prefix + topics.EXPERIMENT_REPORTS, self._take_reports),
             Tail(prefix + topics.CAMPAIGN_METRICS, self._campaigns.take),
@@ -107,6 +108,15 @@ class Desk:
             Tail(prefix + topics.OUTCOMES, self._take_outcomes, OUTCOMES_READ, jumped=self._clicks.jumped),
             Tail(prefix + topics.DEAD_LETTERS, self._take_letters, newest=LETTERS_READ),
         ]
+
+    def _ads(self, topic: str) -> Tail:
+        """As workers read it: titles, where they are to be encoded, ahead of the compute thread and a few at a time."""
+        titles = self.catalogue.titles
+        if not isinstance(titles, Titles):
+            return Tail(topic, self._take_ads)
+        return Tail(
+            topic, self._take_ads, ahead=lambda records: titles.learn(titles_in(records)), at_once=TITLES_PER_READ
+        )
 
     def _take_ads(self, records: Sequence[Record]) -> None:
         apply_ads(self.catalogue, records)

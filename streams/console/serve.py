@@ -19,6 +19,7 @@ from confluent_kafka import KafkaException
 
 from scoring.attention import ModelError
 from scoring.engine import Engine
+from scoring.text import TextEncoderError
 from streams import topic_admin, topics
 from streams.app import make_engine
 from streams.clock import wall_ms
@@ -223,10 +224,10 @@ def _no_answer(status: int, why_not: WhyNot, **about: str) -> web.Response:
 
 
 def _engine(settings: Settings) -> Engine | None:
-    """What receipts are computed again with; without its model or rules they are shown as they are."""
+    """What receipts are computed again with; without its model, rules or titles they are shown as they are."""
     try:
         return make_engine(settings)
-    except (ModelError, RulesError) as error:
+    except (ModelError, RulesError, TextEncoderError, OSError) as error:
         log.warning("receipts are not computed again", error=str(error))
         return None
 

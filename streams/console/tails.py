@@ -36,12 +36,16 @@ class Tail:
 
     ``newest``: records of each partition to begin with; None: all of them, read before any other topic.
     ``jumped`` is told, there too, of which partition records were left out: what it knows of it may be the past.
+    ``ahead`` is given them before, on a thread of its own, for what would hold up the compute thread. ``at_once``: the
+    most that either is given.
     """
 
     topic: str
     take: Callable[[Sequence[Record]], None]
     newest: int | None = None
     jumped: Callable[[int], None] | None = None
+    ahead: Callable[[Sequence[Record]], None] | None = None
+    at_once: int = RECORDS_PER_READ
 
 
 class Tails:
@@ -121,7 +125,16 @@ class Tails:
         await self._followed.look()
         batches = await fetch(consumer, partitions, self._bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
         for tp, records in batches.items():
-            await self._compute.run(self._tails[tp.topic].take, records)
+            await self._give(tp.topic, records)
+
+    async def _give(self, topic: str, records: Sequence[Record]) -> None:
+        """Records of a partition to who takes them."""
+        tail = self._tails[topic]
+        for at in range(0, len(records), tail.at_once):
+            part = records[at : at + tail.at_once]
+            if tail.ahead is not None:
+                await asyncio.to_thread(tail.ahead, part)
+            await self._compute.run(tail.take, part)
 
     async def _keep_up(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
         """Jump to the newest records of partitions that are too far behind; those read whole are never skipped."""

@@ -12,13 +12,15 @@ import pytest
 from aiohttp import web
 from aiokafka.errors import NodeNotReadyError
 from confluent_kafka import KafkaError, KafkaException
+from structlog.testing import capture_logs
 
 from scoring.market import Fate
+from scoring.text import TextEncoderError
 from streams.compute import Compute
 from streams.console.desk import Desk
 from streams.console.flow import Placed
 from streams.console.people import Found as Person
-from streams.console.serve import HEADERS, Live, WhyNot, make_app
+from streams.console.serve import HEADERS, Live, WhyNot, _engine, make_app
 from streams.console.tails import Tails
 from streams.lag.monitor import LagMonitor
 from streams.lag.poller import Poller
@@ -145,6 +147,19 @@ def test_a_receipt_that_cannot_be_had_is_told_by_a_code_that_the_page_has_a_sent
     status, _, body = ask("/api/why?user=placed")
     assert (status, json.loads(body)) == (expected, {"error": code, "said": said})
     assert code in get_args(WhyNot)
+
+
+@pytest.mark.parametrize("error", [TextEncoderError("pip install salience[text]"), PermissionError("read-only")])
+def test_without_vectors_of_titles_the_console_shows_receipts_as_they_are_and_says_why(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def text_encoder() -> None:
+        raise error
+
+    monkeypatch.setattr("streams.app.text_encoder", text_encoder)
+    with capture_logs() as said:
+        assert _engine(Settings(text=True)) is None
+    assert [one["error"] for one in said] == [str(error)]
 
 
 class Slow:

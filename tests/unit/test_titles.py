@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from scoring.catalogue import Catalogue
 from scoring.features import DENSE_DIM
 from scoring.text import TEXT_DIM, TEXT_ENCODER, WIDE_DIM
 from streams.compute import Compute
-from streams.feeds.catalogue import CatalogueFeed, apply_ads, titles_in
+from streams.console.desk import Desk
+from streams.console.tails import Tails
+from streams.feeds.catalogue import TITLES_PER_READ, CatalogueFeed, apply_ads, titles_in
 from streams.feeds.refused_ads import RefusedAds
 from streams.settings import Settings
 from streams.titles import _ROW, Titles
@@ -267,6 +271,31 @@ def test_titles_are_encoded_before_the_compute_thread_takes_the_ads(opened: Open
     assert encoder.asked == ["Red shoes", "Blue lamp"]
     assert len(threads | {threading.get_ident()}) == 3  # neither the event loop's nor the compute thread
     assert len(catalogue) == 2
+
+
+def test_the_console_has_titles_encoded_off_the_compute_thread_and_a_read_of_ads_in_parts(opened: Open) -> None:
+    titles, encoder = opened()
+    engine: Any = SimpleNamespace(catalogue=Catalogue(titles=titles))
+    desk, compute = Desk(Settings(), 1, engine), Compute()
+    tails = Tails("127.0.0.1:1", desk.tails(), compute)
+    known: list[int] = []
+    learn = titles.learn
+
+    def watched(told: Sequence[str]) -> None:
+        known.append(len(desk.catalogue))
+        learn(told)
+
+    titles.learn = watched  # type: ignore[method-assign]  # told of each call
+
+    async def scenario() -> int:
+        await tails._give("ads", records(*(f"title {at}" for at in range(2 * TITLES_PER_READ + 1))))
+        return await compute.run(threading.get_ident)
+
+    computes = asyncio.run(scenario())
+    compute.stop()
+    assert known == [0, TITLES_PER_READ, 2 * TITLES_PER_READ]
+    assert len(desk.catalogue) == len(encoder.asked) == 2 * TITLES_PER_READ + 1
+    assert not encoder.threads & {computes, threading.get_ident()}
 
 
 def test_what_is_no_ad_has_no_title_and_harms_nobody(opened: Open) -> None:

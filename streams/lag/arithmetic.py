@@ -17,7 +17,7 @@ import msgspec
 POINTS_MAX = 256
 """Of a log end's history, 4 KiB a partition: one point a second covers two minutes exactly, hours in outline."""
 SAMPLES_MAX = 1_000
-"""Per group and partition; a window of 30 s polled every 30 ms."""
+"""Per group and partition; a window of 30 s polled every 30 ms. Of more polls some are passed over."""
 COMMITS_MIN = 5
 """Commits before their lags are called a trend: of so many in chance order, 1 in 120 never shrinks."""
 
@@ -215,6 +215,8 @@ class Track:
             self._moved_ms = sample.time_ms
         if sample.committed is not None:  # a poll that is not told it saw no progress
             self._committed = sample.committed
+        if len(samples) > 1 and samples[-1].time_ms - samples[-2].time_ms < self._rules.window_ms / (SAMPLES_MAX - 2):
+            samples.pop()  # so that what is kept reaches back to the window's edge, however many polls it has
         samples.append(sample)
         while len(samples) > 2 and samples[1].time_ms <= sample.time_ms - self._rules.window_ms:
             samples.popleft()

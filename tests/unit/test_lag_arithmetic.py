@@ -208,6 +208,17 @@ def test_a_lag_that_begins_within_the_window_is_no_trend() -> None:
     assert watched([(90, 100), *falling[1:]]).status is Status.WARN
 
 
+def test_a_window_of_more_polls_than_are_kept_is_looked_back_on_whole() -> None:
+    track, ends = Track(Rules(window_ms=3_600_000)), LogEnds()
+    for second in range(7_200):  # of the hour that counts, it stands still for the last twenty minutes
+        ends.add(1_000 * second, 10 * second)
+        track.add(Sample(1_000 * second, 9 * min(second, 6_000), 10 * second, owned=True))
+    lag = track.lag("clicks", 3, ends)
+    assert (lag.committed, lag.log_end) == (54_000, 71_990)
+    assert lag.consumed_per_s == pytest.approx(9 * 2_400 / 3_600, rel=0.01)
+    assert lag.produced_per_s == pytest.approx(10, rel=0.01)
+
+
 def test_rates_go_back_to_the_sample_on_the_edge_of_the_window_and_no_further() -> None:
     # A poll each ten seconds, and a window of thirty: the first within it stands on its edge.
     steps = [0, 0, 500, 600, 700, 800]

@@ -153,7 +153,7 @@ class ReviewFeed:
                 caught_up = await _reached(consumer, {self._reviews: self.end})
                 await _whole(self._tell(letters, caught_up=caught_up))
                 on_read(max(self.reviewer.next_offset, self.end if caught_up else 0))
-                if caught_up and not follow and not batches:
+                if caught_up and not follow:
                     return
 
     async def _seek(self, consumer: AIOKafkaConsumer, ads: Sequence[TopicPartition]) -> None:

@@ -1,14 +1,19 @@
 """Reviews read as they come: what is learnt, what is heard of whom, and what is said again after a restart."""
 
+import asyncio
 from collections.abc import Sequence
+from typing import Self
 
 import msgspec
 import numpy as np
 import pytest
+from aiokafka import TopicPartition
 
 from scoring.sentiment import by_stars
 from streams.letters import PREFIX
+from streams.reviews.feed import ReviewFeed
 from streams.reviews.reviewer import STAGE, Reviewer
+from streams.settings import Settings
 from streams.wire import Review, Tone, encode_json
 from tests.builders import START_MS, Record, ad
 
@@ -250,6 +255,63 @@ def test_what_is_no_review_becomes_one_dead_letter_and_the_stream_goes_on(
     again = reviewer()
     again.take_letter(told_of[f"{PREFIX}offset"].decode(), told_of[f"{PREFIX}timestamp_ms"].decode())
     assert list(again.take([wrong])) == []
+
+
+class Busy:
+    """A consumer of topics on which records keep coming: at each read an ad and a review more."""
+
+    def __init__(self, **_: object) -> None:
+        self.at: dict[TopicPartition, int] = {}
+        self.reads = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def assign(self, partitions: Sequence[TopicPartition]) -> None:
+        self.at = dict.fromkeys(partitions, 0)
+
+    async def seek_to_beginning(self, *_: TopicPartition) -> None: ...
+
+    async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.at[partition] = offset
+
+    async def position(self, partition: TopicPartition) -> int:
+        return self.at[partition]
+
+    async def getmany(self, *partitions: TopicPartition, **_: object) -> dict[TopicPartition, list[Record]]:
+        self.reads += 1
+        assert self.reads < 20, "it does not end"
+        found: dict[TopicPartition, list[Record]] = {}
+        for tp in partitions:
+            at, value = self.at[tp], ad("shoe") if tp.topic == "ads" else review(self.at[tp], "shoe", good=True)
+            found[tp] = [Record(tp.topic, 0, at, START_MS, b"shoe", encode_json(value))]
+            self.at[tp] = at + 1
+        return found
+
+
+def test_what_was_there_is_read_and_told_once_though_ads_and_reviews_keep_coming(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def ends(_: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 3)
+
+    async def nothing(*_: object) -> None: ...
+
+    monkeypatch.setattr("streams.reviews.feed.AIOKafkaConsumer", Busy)
+    monkeypatch.setattr("streams.reviews.feed.partitions_of", lambda _, topic: [TopicPartition(topic, 0)])
+    monkeypatch.setattr("streams.reviews.feed.log_ends", ends)
+    heard: list[Tone] = []
+    feed = ReviewFeed(Settings(), heard.extend)
+    feed.end = 3
+    monkeypatch.setattr(feed._followed, "look", nothing)
+    monkeypatch.setattr(feed, "_write", nothing)
+    asyncio.run(feed.run(follow=False))
+    assert (feed.reviewer.next_offset, [(tone.name, tone.reviews) for tone in heard]) == (3, [("shoe", 3)])
 
 
 def test_a_review_of_a_topic_made_anew_has_its_dead_letter_though_one_of_the_former_had_one_further_on() -> None:

@@ -58,8 +58,8 @@ def console(
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-        def ready(bound: int) -> None:
-            log.info("serving", console=f"http://{settings.web_host}:{bound}/")
+        def ready(url: str) -> None:
+            log.info("serving", console=f"{url}/")
 
         await server.serve(settings, monitor, port, ready, stop.wait)
 

@@ -120,8 +120,8 @@ def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-        def ready(bound: int) -> None:
-            log.info("serving", metrics=f"http://{settings.web_host}:{bound}/metrics")
+        def ready(url: str) -> None:
+            log.info("serving", metrics=f"{url}/metrics")
 
         await server.serve(monitor, (settings.web_host, port), settings.bearer_token(), ready, stop.wait)
 

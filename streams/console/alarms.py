@@ -24,19 +24,21 @@ AUC_LEAST = 0.55
 DEAD_SHARE = 0.01
 DRIFT_RECENT_MS = 1_800_000
 """The times and shares are those of deploy/prometheus/alerts.yml."""
+About = dict[str, str | int | float | None]
 SAME_TOLD = 3
 """Of one alert, those that have waited longest, or the newest: a cluster that stops has one for every partition."""
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """``name``: of the alert. ``red``: shoppers see old or no placements now. ``about``: what its sentence needs.
+    """``name``: of the alert. ``red``: shoppers see old or no placements now. ``about``: what its sentence needs, None
+    where that is unknown.
 
     ``more``: how many more there are of the alert, which are not told.
     """
 
     name: str
     red: bool
-    about: dict[str, str | int | float]
+    about: About
     more: int = 0
 
 
@@ -60,7 +62,7 @@ def _told(found: Iterable[Alarm]) -> Iterator[Alarm]:
     for alarm in found:
         by_name.setdefault(alarm.name, []).append(alarm)
     for same in by_name.values():
-        longest = sorted(same, key=lambda alarm: -float(alarm.about.get("seconds", 0)))
+        longest = sorted(same, key=lambda alarm: -float(alarm.about.get("seconds") or 0))
         *most, last = longest[:SAME_TOLD]
         yield from most
         yield msgspec.structs.replace(last, more=len(same) - len(most) - 1)
@@ -75,7 +77,7 @@ def _of_lag(news: News, group: GroupLag | None) -> Iterator[Alarm]:
     if group is None or group.state in ("empty", "dead"):  # the embedded broker names no member of any group
         yield Alarm(name="SalienceGroupEmpty", red=True, about={})
     for lag in group.partitions if group is not None else ():
-        about: dict[str, str | int | float] = {
+        about: About = {
             "partition": f"{lag.topic}[{lag.partition}]",
             "status": lag.status.value,
             "behind": lag.lag or 0,
@@ -98,7 +100,7 @@ def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], now_ms: 
         off = ratio is not None and not CALIBRATION[0] <= ratio <= CALIBRATION[1]
         blind = auc is not None and auc < AUC_LEAST
         if off or blind:
-            about: dict[str, str | int | float] = {"model": model.model, "calibration": ratio or 0.0, "auc": auc or 0.0}
+            about: About = {"model": model.model, "calibration": ratio, "auc": auc}
             yield Alarm(name="SalienceCalibrationOff", red=False, about=about)
     for drift in drifts:
         if drift.time_ms >= now_ms - DRIFT_RECENT_MS:
@@ -121,7 +123,7 @@ def _of_tones(tones: Iterable[Tone], now_ms: int) -> Iterator[Alarm]:
     turned = [(tone.turned_ms, tone) for tone in tones if tone.turned_ms is not None]
     for turned_ms, tone in sorted(turned, key=lambda each: -each[0]):
         if turned_ms >= now_ms - DRIFT_RECENT_MS:
-            about: dict[str, str | int | float] = {"of": tone.of, "name": tone.name, "tone": round(tone.tone, 2)}
+            about: About = {"of": tone.of, "name": tone.name, "tone": round(tone.tone, 2)}
             yield Alarm(name="SalienceToneTurned", red=False, about=about)
 
 

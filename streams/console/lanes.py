@@ -56,7 +56,7 @@ def _state(lane: int, lags: list[PartitionLag], flow: LaneFlow) -> LaneState:
     return LaneState(
         lane=lane,
         status=worst(lag.status for lag in lags) if lags else Status.UNKNOWN,
-        behind=sum(behind) if behind else None,
+        behind=sum(behind) if lags and len(behind) == len(lags) else None,
         consumed=sum(lag.committed or 0 for lag in lags),
         end=sum(lag.log_end or 0 for lag in lags),
         time_lag_s=max(times, default=None),

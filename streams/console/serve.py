@@ -236,10 +236,10 @@ async def serve(
     settings: Settings,
     monitor: LagMonitor,
     port: int,
-    ready: Callable[[int], None],
+    ready: Callable[[str], None],
     until: Callable[[], Awaitable[object]],
 ) -> None:
-    """Run the console until ``until`` returns; ``ready`` is told the port.
+    """Run the console until ``until`` returns; ``ready`` is told its URL.
 
     Raises `ListenError` where it cannot listen, `MissingTopicError` or `TopicsError` where there is nothing to show.
     """
@@ -259,8 +259,7 @@ async def serve(
             running = [asyncio.create_task(live.run()), asyncio.ensure_future(until())]
             assert tails.task is not None
             try:
-                await listen(runner, settings.web_host, port)
-                ready(runner.addresses[0][1])
+                ready(await listen(runner, settings.web_host, port))
                 done, _ = await asyncio.wait([*running, tails.task], return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()

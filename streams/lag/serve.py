@@ -72,10 +72,10 @@ async def serve(
     monitor: LagMonitor,
     at: tuple[str, int],
     token: str | None,
-    ready: Callable[[int], None],
+    ready: Callable[[str], None],
     until: Callable[[], Awaitable[object]],
 ) -> None:
-    """Run the monitor and its pages ``at`` host and port until ``until`` returns; ``ready`` is told the port.
+    """Run the monitor and its pages ``at`` host and port until ``until`` returns; ``ready`` is told their URL.
 
     Raises `ListenError` where it cannot listen, and what ended the monitor, where anything did.
     """
@@ -83,8 +83,7 @@ async def serve(
     await runner.setup()
     try:
         async with monitor:
-            await listen(runner, *at)
-            ready(runner.addresses[0][1])
+            ready(await listen(runner, *at))
             running = [asyncio.ensure_future(until()), asyncio.create_task(monitor.ended())]
             try:
                 with suppress(asyncio.CancelledError):

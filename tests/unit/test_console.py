@@ -364,6 +364,12 @@ def test_a_lane_is_the_worse_of_its_two_partitions_and_of_many_lanes_the_worst_a
     assert history.of(states[:1])[0]["time_lag_s"] == [9.0]
 
 
+def test_what_a_lane_is_behind_is_unknown_where_that_of_one_of_its_partitions_is() -> None:
+    unknown = partition(0, Status.UNKNOWN, "ad-impressions", committed=None, lag=None, time_lag_s=None)
+    (state,) = lane_states(group(partition(0), unknown), TOPICS, Flow(1).tick(0))
+    assert (state.behind, state.time_lag_s) == (None, 0.5)
+
+
 def test_of_many_lanes_those_that_are_well_stay_on_the_page_until_worse_ones_want_their_place() -> None:
     def shown_now(lags: list[float], before: list[int]) -> list[int]:
         of = group(*(partition(lane, time_lag_s=lag) for lane, lag in enumerate(lags)))

@@ -98,6 +98,12 @@ def test_what_is_wrong_is_named_by_its_alert(given: dict[str, Any], expected: li
     assert [(alarm.name, alarm.red) for alarm in found] == expected
 
 
+def test_a_figure_of_a_model_that_is_unknown_is_told_as_such() -> None:
+    for unknown, known in (("auc", {"calibration": 1.3}), ("calibration", {"auc": 0.1})):
+        (alarm,) = alarms(news(WELL), WELL, [model(**known, **{unknown: None})], [], [], [], START_MS)
+        assert alarm.about == {"model": "m", **known, unknown: None}
+
+
 def test_of_a_stopped_cluster_the_partitions_that_waited_longest_are_told_and_the_rest_counted() -> None:
     stopped = group(*(partition(at, Status.STOP, stuck_s=20.0 + at) for at in range(64)))
     found = alarms(news(stopped), stopped, [], [], [], [], START_MS)

@@ -1,6 +1,9 @@
 """How fresh the monitor says it is, whom it tells that polls fail, and how many may listen to it."""
 
 import asyncio
+import contextlib
+import re
+import socket
 
 import pytest
 from typer.testing import CliRunner
@@ -71,19 +74,36 @@ def test_the_exporter_ends_with_what_ended_the_polling() -> None:
         asyncio.run(run())
 
 
-def test_the_exporter_ends_when_it_is_told_to() -> None:
-    async def run() -> list[int]:
-        ports: list[int] = []
+def served(host: str) -> str:
+    """The address of an exporter on ``host`` that is told to end as soon as it serves."""
+
+    async def run() -> str:
+        urls: list[str] = []
         stop = asyncio.Event()
 
-        def ready(port: int) -> None:
-            ports.append(port)
+        def ready(url: str) -> None:
+            urls.append(url)
             stop.set()
 
-        await serve.serve(monitor_of(90)[0], ("127.0.0.1", 0), None, ready, stop.wait)
-        return ports
+        await serve.serve(monitor_of(90)[0], (host, 0), None, ready, stop.wait)
+        return urls[0]
 
-    assert all(asyncio.run(run()))
+    return asyncio.run(run())
+
+
+def ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+def test_the_exporter_ends_when_it_is_told_to() -> None:
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", served("127.0.0.1"))
+
+
+@pytest.mark.skipif(not ipv6(), reason="this machine has no IPv6")
+def test_the_address_of_the_exporter_is_a_url_on_ipv6_too() -> None:
+    assert re.fullmatch(r"http://\[::1\]:\d+", served("::1"))
 
 
 @pytest.mark.parametrize("command", [["lag"], ["lag", "serve"], ["console"]])

@@ -83,7 +83,11 @@ class Campaigns:
     def __init__(self) -> None:
         self._cells: dict[bytes, _Cell] = {}
         self._sums: dict[str, CampaignSpend] = {}
-        self._day = self._now_ms = self._untold = 0
+        self._untold: set[bytes] = set()
+        """Keys of cells that found no room, `CELLS_MAX` at most."""
+        self._day = self._now_ms = 0
+        self._of_day = 0
+        """Cells of the newest day; where the last of them is taken away, the day is that of those that are left."""
         self.malformed = 0
 
     def take(self, records: Sequence[Record]) -> None:
@@ -96,20 +100,33 @@ class Campaigns:
                 self.malformed += 1
                 continue
             before = self._cells.pop(key, None)
+            self._untold.discard(key)
             if before is not None and before.day == self._day:
                 self._sums[before.campaign_id].add(before.today, -1)
+                self._of_day -= 1
             if cell is not None:
                 self._put(key, cell)
+        if not self._of_day:
+            self._go_back()
+
+    def _go_back(self) -> None:
+        """To the newest day of the cells that are left, as after one of a day ahead."""
+        cells, self._cells = self._cells, {}
+        self._sums, self._day, self._now_ms = {}, 0, 0
+        for key, cell in cells.items():
+            self._put(key, cell)
 
     def _put(self, key: bytes, cell: _Cell) -> None:
         if len(self._cells) >= CELLS_MAX:
-            self._untold += 1
+            if len(self._untold) < CELLS_MAX:
+                self._untold.add(key)
             return
         self._cells[key] = cell
         self._now_ms = max(self._now_ms, cell.time_ms)
         if cell.day > self._day:  # the cells that are there are of days before
-            self._day, self._sums = cell.day, {}
+            self._day, self._sums, self._of_day = cell.day, {}, 0
         if cell.day == self._day:
+            self._of_day += 1
             campaign = self._sums.setdefault(cell.campaign_id, CampaignSpend(campaign=cell.campaign_id))
             campaign.add(cell.today, 1)
             campaign.budget_micros, campaign.level = cell.budget_micros, cell.level
@@ -123,5 +140,5 @@ class Campaigns:
             planned=round(float(planned(self._now_ms, _EVEN)), 4),
             campaigns=most,
             more=len(self._sums) - len(most),
-            untold=self._untold,
+            untold=len(self._untold),
         )

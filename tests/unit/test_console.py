@@ -242,6 +242,29 @@ def test_a_campaigns_day_is_the_sum_of_its_newest_cells_and_the_next_day_begins_
     assert [(one.campaign, one.spent_micros) for one in campaigns.day().campaigns] == [("b", 5)]
 
 
+def test_a_campaigns_day_goes_back_where_the_cells_of_a_day_ahead_are_taken_away() -> None:
+    campaigns = Campaigns()
+    ahead = cell("b", 90, 5)
+    campaigns.take([cell("a", 7, 100), cell("a", 7, 50, lane=1), ahead])
+    assert [one.campaign for one in campaigns.day().campaigns] == ["b"]
+    campaigns.take([Record("campaign-metrics", 0, 1, 0, ahead.key, None)])
+    day = campaigns.day()
+    assert [(one.campaign, one.spent_micros, one.impressions) for one in day.campaigns] == [("a", 150, 20)]
+    assert day.now_ms == 7 * DAY_MS + DAY_MS // 2
+
+
+def test_a_cell_that_finds_no_room_is_counted_once_however_often_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.console.campaigns.CELLS_MAX", 2)
+    campaigns = Campaigns()
+    campaigns.take(
+        [cell("z", 7, 1), cell("a", 7, 1), *(cell(name, 7, spent) for spent in range(3) for name in ("b", "c"))]
+    )
+    assert campaigns.day().untold == 2
+    campaigns.take([Record("campaign-metrics", 0, 1, 0, cell(name, 7, 1).key, None) for name in ("a", "b")])
+    campaigns.take([cell("c", 7, 9)])
+    assert (campaigns.day().untold, campaigns.day().campaigns[0].spent_micros) == (0, 9)
+
+
 def test_dead_letters_are_counted_by_kind_bounded_and_never_show_what_was_refused() -> None:
     refused = Refused()
     refused.take([letter(at_ms=START_MS - 120_000), letter(), letter("Other")])

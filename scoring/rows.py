@@ -209,7 +209,8 @@ def _full(users: int) -> str:
 class RowStore:
     """User → row, and the rows. Grows by slabs; the rows of users who left are used again.
 
-    ``rows`` is replaced when the store grows: take it anew after `row_of`, never keep it.
+    ``rows`` is replaced when the store grows: take it anew after `row_of`, never keep it. ``rows_max``: users at most;
+    a recovery sets it when it is over, and there may be more places by then.
     """
 
     def __init__(self, rows_max: int = USERS_MAX) -> None:
@@ -263,17 +264,17 @@ class RowStore:
 
     def add(self, users: Sequence[bytes]) -> int:
         """Make rows for ``users``, distinct and without one, in order; how many of them there was room for."""
+        users = users[: max(self.rows_max - len(self), 0)]
         again, start = self._free[: -1 - len(users) : -1], len(self.users)
-        end = min(start + len(users) - len(again), self.rows_max)
+        end = start + len(users) - len(again)
         while len(self._rows) < end:  # first: where there is no memory, nothing has changed
             self._grow()
         del self._free[len(self._free) - len(again) :]
         rows = [*again, *range(start, end)]
-        added = users[: len(rows)]
-        for row, user in zip(again, added, strict=False):
+        for row, user in zip(again, users, strict=False):
             self.users[row] = user
-        self.users.extend(added[len(again) :])
-        self._index.update(zip(added, rows, strict=True))
+        self.users.extend(users[len(again) :])
+        self._index.update(zip(users, rows, strict=True))
         self._rows["version"][rows] = LAYOUT_VERSION
         self._rows["offset"][rows] = -1
         return len(rows)
@@ -281,7 +282,7 @@ class RowStore:
     @property
     def full(self) -> str:
         """What to do when there is no more room."""
-        return _full(len(self.users))
+        return _full(len(self))
 
     def _grow(self) -> None:
         """One slab more: a thirty-second of what is there, so that at most 3 % stand empty."""

@@ -1,6 +1,7 @@
 """A lane's state from its changelog: read in bulk, by position, never waiting for a particular record."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -59,7 +60,7 @@ async def recover(settings: Settings, changelog: TopicPartition, base: Recovered
     Reads committed records only; markers and compaction leave holes, so it is done when the *position* reaches
     the watermark. To be called after the lane's former owner was fenced. ``base`` is discarded where the log begins
     behind it, or comes to do so meanwhile: what went with its beginning is in neither. Raises `RecoveryError` where
-    the changelog holds what is not a row.
+    the changelog holds what is not a row, or in the end more users than a lane may have.
     """
     while True:
         try:
@@ -70,6 +71,9 @@ async def recover(settings: Settings, changelog: TopicPartition, base: Recovered
 
 
 async def _read_on(settings: Settings, changelog: TopicPartition, base: Recovered) -> Recovered:
+    # On the way more users may be there than the lane ever had: a slice's new rows stand before the tombstones that
+    # made room for them, and a snapshot may hold the later tenant of a row, the changelog behind it the earlier one.
+    base.store.rows_max = sys.maxsize
     end = base.end = (await log_ends(settings.bootstrap, [changelog]))[changelog]
     async with AIOKafkaConsumer(
         isolation_level="read_committed",
@@ -97,6 +101,12 @@ async def _read_on(settings: Settings, changelog: TopicPartition, base: Recovere
                 log.info("recovering", lane=changelog.partition, users=len(base.store), read=f"{read:.0%}")
             await asyncio.sleep(0)
         base.offset = await consumer.position(changelog)
+    most = base.store.rows_max = settings.rows_per_lane_max
+    if len(base.store) > most:
+        raise RecoveryError(
+            f"lane {changelog.partition} holds {len(base.store):,} users, its bound is {most:,}; raise "
+            "SALIENCE_ROWS_PER_LANE_MAX"
+        )
     return base
 
 

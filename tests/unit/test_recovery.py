@@ -137,3 +137,33 @@ def test_where_the_log_begins_behind_a_snapshot_it_is_read_from_there_and_the_sn
 
     assert (whole.offset, whole.lane_row_offset, len(whole.store)) == (5, 0, 0)
     assert whole.parts.keys() == {person_key(b"p3"), person_key(b"p4")}
+
+
+def recovered(monkeypatch: pytest.MonkeyPatch, bound: int, told: list[tuple[bytes, bool]]) -> RowStore:
+    """A lane of at most ``bound`` users, read one record at a time: of each a row, or a tombstone."""
+    anybody = RowStore()
+    (row,) = row_bytes(anybody.rows[[anybody.row_of(b"anybody")]])
+    log: list[Record | None] = [
+        Record("state-changelog", 0, at, 0, user, row if there else None) for at, (user, there) in enumerate(told)
+    ]
+    changelog = TopicPartition("state-changelog", 0)
+    monkeypatch.setattr("streams.lanes.recovery.AIOKafkaConsumer", lambda **_: Changelog(log))
+    monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: len(log)}))
+    base = Recovered(RowStore(bound), None, 0)
+    return asyncio.run(recover(Settings(rows_per_lane_max=bound), changelog, base)).store
+
+
+def test_a_full_lane_is_recovered_where_a_row_stands_before_the_tombstone_that_made_room_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = recovered(monkeypatch, 2, [(b"ann", True), (b"bob", True), (b"eve", True), (b"ann", False)])
+    assert (store.find_all([b"ann", b"bob", b"eve"]) >= 0).tolist() == [False, True, True]
+    with pytest.raises(MemoryError, match="holds 2 users, its bound"):  # though there are three places
+        store.row_of(b"joe")
+
+
+def test_a_lane_with_more_users_than_its_bound_at_the_end_of_its_changelog_is_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(RecoveryError, match="holds 3 users, its bound is 2; raise SALIENCE_ROWS_PER_LANE_MAX"):
+        recovered(monkeypatch, 2, [(b"ann", True), (b"bob", True), (b"eve", True)])

@@ -59,7 +59,7 @@ ROW = np.dtype(
         ("seen", "<u8", (2, SEEN_SIZE)),  # per source: ids of the latest events
         ("ring_ad", "<u8", (RING_SIZE,)),  # oldest first, filled from the end: [-1] is the newest
         ("ring_s", "<u4", (RING_SIZE,)),  # impression time or own time, seconds
-        ("answered_viewed_cs", "<u4"),  # hundredths of a second, of which 497 days fit
+        ("answered_viewed_cs", "<u4"),  # hundredths of a second, of a view at most a minute's; 497 days at most
         ("showings", "<u4", (SEEN_SIZE,)),  # of each impression in `seen`: hash of what was shown when
         ("rate_minute", "<u4"),  # minutes since the epoch that `minute_count` is of; `day_count` is of its day
         ("minute_count", "<u2", (2,)),  # per source: events of that minute, at most 65,535

@@ -15,7 +15,7 @@ from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules, clean
 from scoring.events import FILTERED, VIEWED_LONG_MS, Events, Kind, Outcome, only
 from scoring.ids import MISSING
-from scoring.interest import DecayedInterest, weight_of
+from scoring.interest import VIEWED_MS_MAX, DecayedInterest, weight_of
 from scoring.ring import meet
 from scoring.rows import Rows, RowStore
 
@@ -30,6 +30,8 @@ _COUNTERS = {
     Kind.CARTED: "carts",
     Kind.PURCHASED: "purchases",
 }
+_VIEWED_CS_MAX = np.iinfo(np.uint32).max
+"""Where the seconds of a row stop: one that has less than before is taken for a new one, and both would count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,10 @@ def _count_answers(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> No
     row, kind = row[answers], events["kind"][answers]
     np.add.at(rows["answered_clicks"], row[kind == Kind.CLICKED], 1)
     np.add.at(rows["answered_purchases"], row[kind == Kind.PURCHASED], 1)
-    np.add.at(rows["answered_viewed_cs"], row, (events["viewed_ms"][answers] // 10).astype(np.uint32))
+    whose, of = np.unique(row, return_inverse=True)
+    viewed_cs = rows["answered_viewed_cs"][whose].astype(np.int64)
+    np.add.at(viewed_cs, of, np.minimum(events["viewed_ms"][answers], VIEWED_MS_MAX) // 10)
+    rows["answered_viewed_cs"][whose] = np.minimum(viewed_cs, _VIEWED_CS_MAX)
     np.add.at(rows["answered_value_micros"], row, events["value_micros"][answers])
 
 

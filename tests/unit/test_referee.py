@@ -370,6 +370,24 @@ def test_what_people_find_by_themselves_is_nothing_that_they_were_shown_has_earn
     assert store.rows["clicks"][0] == store.rows["purchases"][0] == 2  # the model is told all that they did
 
 
+def test_pages_left_open_for_years_make_nobody_new_and_each_view_counts_as_a_minute() -> None:
+    referee, store = Referee(), RowStore()
+    told = {"impression_time_ms": START_MS, "kind": "view", "viewed_s": 86_400.0}
+    views = [click("u1", "ad-0", START_MS + at, event_id=f"v{at}", **told) for at in range(2)]
+    events = columns_of(store, [impression("u1", "ad-0", START_MS), *views])
+    seconds = []
+    for viewed_cs in (0, 2**32 - 100):
+        store.rows["answered_viewed_cs"][0] = viewed_cs
+        apply(store, events, catalogue(20))
+        referee.take_rows([b"u1"], store.rows[:1])
+        seconds.append(referee.people.totals[0, SUMS.index("viewed_s")])
+        events["event"], events["offset"] = events["event"] + np.uint64(1_000_000), events["offset"] + 10
+        events["time_ms"] += 60_000
+        events["shown_ms"] += 60_000
+    assert seconds == [120.0, pytest.approx((2**32 - 1) / 100)]
+    assert referee.people.totals[0, SUMS.index("impressions")] == 2
+
+
 @pytest.mark.parametrize("left", [0, 1, 0.1, 0.5, 0.99])
 def test_a_file_that_was_cut_short_or_is_none_is_told_with_what_to_do(left: float, tmp_path: Path) -> None:
     save(file := tmp_path / "x.npz", played(1), {}, {})

@@ -294,7 +294,7 @@ class AdLifts(Lifts):
     """What a lane knows of each ad beside its content: 32 bytes an ad and its id.
 
     Clicks, and clicks expected, of which its lift is made; and how often it was shown and clicked (`scoring.rates`).
-    It holds ads of the catalogue alone, and so no more than that does.
+    It holds ads of the catalogue alone, and so no more than that does; a lane's next owner forgets those that are gone.
     """
 
     def __init__(self) -> None:

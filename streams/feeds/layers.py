@@ -6,6 +6,7 @@ shorter records under a slash; they are passed over, since a lane that is taken 
 """
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -32,9 +33,13 @@ Floats = npt.NDArray[np.float64]
 SHARE_MS = 10_000
 """Of a lane's time, between two words of it. On KuaiRand five minutes cost nothing that could be measured."""
 BUCKETS = 64
-"""What was learned of ads is told by buckets: one of 26,000 ads fits a batch, so 1.6 million ads a lane do."""
+"""What was learned of ads is told by buckets, of a catalogue that is full about 16,000 ads each."""
 AD = np.dtype([("ad", "<u8"), ("record", "<f8", (RECORD,))])
 """An ad's 64-bit id, and its record as `scoring.clicks.AdLifts` has it."""
+ADS_TOLD_MAX = 13_000
+"""Of a bucket: those that were shown most. As many fit the smallest batch that `SALIENCE_BATCH_BYTES` allows."""
+_SHOWN = 2
+"""In a record: how often the ad was shown."""
 LARGEST = 1e9
 """No weight, sum of squares or record is larger."""
 LAYOUT = specification_hash(FEATURES)
@@ -72,8 +77,16 @@ def shares(lane: int, layer: ClickLayer, ads: Collection[int]) -> list[Message]:
         records["ad"], records["record"] = ids, of_ads
         bucket = ids % BUCKETS
         touched = np.unique(np.fromiter(ads, np.uint64, len(ads)) % BUCKETS).tolist()
-        out += [Message(b"%d-%d" % (lane, one), records[bucket == one].tobytes()) for one in touched]
+        out += [Message(b"%d-%d" % (lane, one), _most_shown(records[bucket == one]).tobytes()) for one in touched]
     return out
+
+
+def _most_shown(records: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """At most `ADS_TOLD_MAX` of ``records [N]`` of `AD`."""
+    if len(records) <= ADS_TOLD_MAX:
+        return records
+    log.warning("not all ads of a bucket are told to other lanes", ads=len(records), told=ADS_TOLD_MAX)
+    return records[np.argsort(-records["record"][:, _SHOWN], kind="stable")[:ADS_TOLD_MAX]]
 
 
 def hear(pool: Pool, records: Sequence[Record]) -> int:

@@ -25,7 +25,7 @@ from scoring.events import Events, Outcome
 from scoring.exposure import apply_and_score
 from scoring.features import specification_hash
 from scoring.feedback import ClickLayer, Learning, Observed
-from scoring.ids import id64
+from scoring.ids import MISSING, id64
 from scoring.models import Models
 from scoring.pending import LOST, PENDING
 from scoring.policies import in_control
@@ -126,6 +126,8 @@ class LaneClicks:
         self._told_ms = 0
         self._strange: set[bytes] = set()
         """Keys that a layer of another layout has left, until `commit` gives them their tombstones."""
+        self._looked_through = True
+        """Whether it has no records of ads but the catalogue's: one that is restored may have."""
 
     def apply(self, store: RowStore, events: Events, engine: Engine, rules: Rules) -> tuple[Applied, Observed]:
         """Apply ``events`` to ``store``, predict the impressions among them and learn the outcomes that they bring.
@@ -181,14 +183,29 @@ class LaneClicks:
 
     def commit(self, catalogue: Catalogue, others: Others | None = None) -> list[Change]:
         """Serve, and what the changelog is to hold, once after every slice that had events."""
-        layer = self.layer
+        layer, gone = self.layer, self._gone(catalogue)
         self.serve(catalogue, others)
         self._untold |= layer.lifts.touched
-        changes: list[Change] = [*_changed(_AD, layer.lifts), *_changed(_PERSON, layer.people), *self._new_chunks()]
+        changes: list[Change] = [*gone, *_changed(_AD, layer.lifts), *_changed(_PERSON, layer.people)]
+        changes += self._new_chunks()
         while self._chunks and self._chunks[0].settled <= layer.pending.head:
             changes.append((_chunk_key(self._chunks.popleft().number), None))
         left, self._strange = self._strange - {key for key, _ in changes}, set()
         return [*((key, None) for key in sorted(left)), *changes, (KEY, self._row())]
+
+    def _gone(self, catalogue: Catalogue) -> list[Change]:
+        """Forget ads that the catalogue has no more: once, since what it has read it keeps while its worker runs.
+
+        A worker that steps has read it to the end. From one of nothing nobody has withdrawn anything.
+        """
+        if self._looked_through or not len(catalogue):
+            return []
+        self._looked_through, lifts = True, self.layer.lifts
+        ads = np.fromiter(lifts, dtype=np.uint64, count=len(lifts))
+        gone = ads[catalogue.slots_of(ads) == MISSING].tolist()
+        for ad in gone:
+            lifts.forget(ad)
+        return [(_AD + ad.to_bytes(8, "big"), None) for ad in gone]
 
     def _row(self) -> bytes:
         layer, pending = self.layer, self.layer.pending
@@ -291,7 +308,7 @@ class LaneClicks:
         _take(_AD, layer.lifts, parts)
         _take(_PERSON, layer.people, spread(parts))
         # Of what its former owner learned last the others may not have heard.
-        out._untold = set(layer.lifts)
+        out._untold, out._looked_through = set(layer.lifts), False
         out._restore_pending(row, parts)
         return out
 

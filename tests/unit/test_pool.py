@@ -12,18 +12,20 @@ from scoring.catalogue import Catalogue
 from scoring.clicks import CAUTION, FEATURES, LIFT_PRIOR, ClickModel
 from scoring.events import EVENT, Events, Kind, Source
 from scoring.examination import Examination
-from scoring.feedback import Impressions, Learning
+from scoring.feedback import ClickLayer, Impressions, Learning
 from scoring.inputs import CONTEXT_DIM, SURFACES
 from scoring.pool import Learned, Others, Pool
 from scoring.rates import RateTable
-from streams.feeds.layers import AD, BUCKETS, LAYOUT, SHARE_MS, hear
+from streams.feeds.layers import AD, BUCKETS, LAYOUT, SHARE_MS, hear, shares
 from streams.lanes.clicks import LaneClicks
 from streams.message import Message
+from streams.settings import Settings
 from tests.builders import Record, catalogue
 
 SHOP = catalogue(300)
 F = len(FEATURES)
 LEARNING = Learning(window_ms=1_000)
+(LEAST_BATCH_BYTES,) = (bound.ge for bound in Settings.model_fields["batch_bytes"].metadata)
 
 
 def model_of(weight: float, evidence: float) -> ClickModel:
@@ -229,6 +231,17 @@ def test_a_new_owner_tells_again_what_its_former_may_not_have_told() -> None:
     ads = SHOP.ad.tolist()
     assert heard_after.others(0).records(ads).tolist() == heard_before.others(0).records(ads).tolist()
     assert heard_after.others(0).records(ads).any()
+
+
+def test_of_a_bucket_that_fits_no_batch_the_ads_that_were_shown_most_are_told() -> None:
+    layer = ClickLayer()
+    count = LEAST_BATCH_BYTES // AD.itemsize + 9
+    ads = BUCKETS * np.arange(1, count + 1, dtype=np.uint64)  # all in one
+    layer.lifts.put(ads, np.arange(4 * count, dtype=np.float64).reshape(-1, 4)[::-1])
+    _, word = shares(3, layer, {int(ads[-1])})
+    assert LEAST_BATCH_BYTES - 10_000 < word.size <= LEAST_BATCH_BYTES - 1_024
+    told = np.frombuffer(word.value or b"", dtype=AD)["ad"]
+    assert sorted(told.tolist()) == ads[: len(told)].tolist()
 
 
 def test_what_is_no_word_of_a_layer_is_refused_and_changes_nothing() -> None:

@@ -175,6 +175,8 @@ class Step:
         lap("place")
         # 4. the effects
         expired, gone = self._leave(state, taken, forgotten, published)
+        if expired:  # a placement of theirs would have no end: no row of theirs is left to expire
+            published = [p for p in published if p.guest or p.user in store]
         counts = account(len(taken.records), decoded, applied)
         counts.update(placements=len(published), outcomes=len(seen.outcomes), expired=len(expired), misquoted=misquoted)
         score = state.flood.observe(int(rows["minute_count"][:, Source.CLICK].max(initial=0))) if len(rows) else 0.0

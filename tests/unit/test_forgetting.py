@@ -1,4 +1,4 @@
-"""What a click layer has learned of a person goes when their state goes."""
+"""Whoever is forgotten, or expires: what was learned of them and their placement go when their state goes."""
 
 from collections.abc import Sequence
 
@@ -56,6 +56,17 @@ def test_who_is_erased_and_comes_back_in_one_slice_is_known_of_that_alone() -> N
     assert bench.users() == {b"a"}
     assert bench.state.clicks.layer.people.lift(id64(b"a")) == 0
     assert learned_of(bench, "a") == (0, 0)
+
+
+def test_who_expires_in_the_slice_that_would_place_them_has_a_tombstone_and_no_placement() -> None:
+    bench = Bench(opened())
+    late_ms = START_MS + 31 * DAY_MS
+    effects = bench.run([*shown_to(["a"], START_MS, 0), *shown_to(["b"], late_ms, 1)], late_ms)
+    assert bench.users() == {b"b"}
+    told = [(message.key, message.value is None) for message in effects.messages["placements"]]
+    assert sorted(told) == [(b"a", True), (b"b", False)]
+    assert [message.key for message in effects.messages["decisions"]] == [b"b"]
+    assert effects.counts["placements"] == sum(effects.arms.values()) == 1
 
 
 def learned_of(bench: Bench, user: str) -> tuple[float, ...]:

@@ -170,11 +170,11 @@ class Budgets:
 
         What is spent stops its campaign at once, whenever this is called.
         """
+        if self.catalogue.version != self._version:  # whatever is due: a lane whose clock is ahead must not put it off
+            self._read_catalogue()
         if now_ms < self._due_ms and not self._newly_spent():
             return
         self._due_ms = now_ms + EVERY_MS
-        if self.catalogue.version != self._version:
-            self._read_catalogue()
         if now_ms // DAY_MS > self._day:
             self._turn(now_ms // DAY_MS)
         if self._pacer is None:

@@ -45,6 +45,18 @@ def test_without_budgets_nobody_is_paced() -> None:
     assert offered(budgets) is None
 
 
+def test_a_budget_told_after_a_lane_whose_clock_is_ahead_has_paced_stops_its_campaign_when_it_is_spent() -> None:
+    stock = shop()
+    budgets = Budgets(Market(), stock)
+    budgets.pace(NOON_MS + 300_000)  # a record dated ahead
+    stock.upsert([entry("c", campaign_id="two", budget_micros=1_000)])
+    budgets.pace(NOON_MS)
+    assert budgets.budget_micros("two") == 1_000
+    budgets.tell(0, "", spent(1_000, campaign="two"))
+    budgets.pace(NOON_MS + 1)
+    assert (offered(budgets) or [])[2] == 0
+
+
 def test_a_campaign_is_paced_in_all_its_ads_and_stopped_when_all_lanes_together_have_spent_its_budget() -> None:
     budgets = Budgets(Market(), shop())
     budgets.tell(0, "", spent(400_000))

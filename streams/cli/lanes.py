@@ -74,7 +74,7 @@ def _table(lanes: "dict[int, LaneRow]") -> RenderableType:
 
 @app.command()
 def adopt(bootstrap: Bootstrap = None, prefix: Prefix = None, group: Group = None, as_json: Json = False) -> None:
-    """Keep the state and read recreated topics from their beginning. Stop the workers first.
+    """Keep the state and read recreated topics from their beginning, others from where it stood. Stop workers first.
 
     Events that are in the new topics and were in the old ones are applied again, unless their ids are among the
     last that the user's row remembers.

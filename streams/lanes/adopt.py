@@ -1,5 +1,7 @@
 """Lanes adopt recreated or shortened topics: state is kept, and what is there is read from its beginning.
 
+Of two topics one may be as it was: in that a lane goes on where it stood.
+
 Each row holds the last offset applied per source; those mean nothing in another topic and would make the lane
 skip its first events, so all rows are written again without them before the lane row names the new topics.
 Interrupted, the lane row still names the old ones, workers still refuse, and the command can be run again.
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from scoring.events import Source
 from scoring.rows import RowStore
 from streams.connection import aiokafka_options
 from streams.identity import TopicIdentity, identify
@@ -53,12 +56,13 @@ async def _adopt_lane(settings: Settings, identity: TopicIdentity, lane: int) ->
         begin = await _begin(settings, lane)
         if row is None or (row.topic_ids == identity.inputs and not _deleted(row, begin)):
             return None
-        if row.topic_ids != identity.inputs:
-            rows = _rows_without_offsets(recovered.store)
+        anew = [source for source in Source if row.topic_ids[source] != identity.inputs[source]]
+        if anew:
+            rows = _rows_without_offsets(recovered.store, anew)
             for start in range(0, len(rows), ROWS_PER_TRANSACTION):
                 await _write(outbox, changelog, rows[start : start + ROWS_PER_TRANSACTION])
-        else:
-            begin = max(begin[0], row.next_offsets[0]), max(begin[1], row.next_offsets[1])
+        first, second = (begin[of] if of in anew else max(begin[of], row.next_offsets[of]) for of in Source)
+        begin = first, second
         lane_row = msgspec.structs.replace(
             row,
             from_offsets=begin,
@@ -85,9 +89,9 @@ async def _begin(settings: Settings, lane: int) -> tuple[int, int]:
     return begin[impressions], begin[clicks]
 
 
-def _rows_without_offsets(store: RowStore) -> list[Message]:
+def _rows_without_offsets(store: RowStore, sources: list[Source]) -> list[Message]:
     rows = store.rows.copy()
-    rows["offset"] = -1
+    rows["offset"][:, sources] = -1
     return [Message(user, rows[place].tobytes()) for place, user in enumerate(store.users) if user is not None]
 
 

@@ -1,0 +1,75 @@
+"""What a lane keeps, and where it goes on, when its topics are adopted."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Self
+
+import msgspec
+import pytest
+from aiokafka import TopicPartition
+
+from scoring.rows import RowStore, decode_rows
+from streams.identity import TopicIdentity
+from streams.lanes.adopt import _adopt_lane
+from streams.lanes.recovery import Recovered
+from streams.message import Message
+from streams.settings import Settings
+from streams.wire import LANE_KEY, LaneRow
+from tests.builders import known_topics
+from tests.unit.lanes import Outbox
+
+IDENTITY = TopicIdentity(known_topics(lanes=4))
+BEGINS = (30, 7)
+"""Where the topics begin that are there."""
+
+
+class Consumer:
+    """A reader that knows where topics begin."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict(zip(partitions, BEGINS, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("former", "next_offsets", "applied"),
+    [
+        (("another", IDENTITY.inputs[1]), (30, 100), [-1, 99]),
+        ((IDENTITY.inputs[0], "another"), (500, 7), [499, -1]),
+        (("another", "another"), (30, 7), [-1, -1]),
+    ],
+)
+def test_of_two_topics_the_one_that_was_made_anew_is_read_from_its_beginning_and_the_other_goes_on(
+    former: tuple[str, str], next_offsets: tuple[int, int], applied: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, written = RowStore(), dict[bytes | None, bytes | None]()
+    at = store.row_of(b"ann")
+    store.rows["offset"][at] = (499, 99)
+    row = LaneRow(
+        version=1, from_offsets=(0, 0), next_offsets=(500, 100), records=0, order=b"", watermarks_ms=(0, 0),
+        stream_ms=0, topic_ids=former, lanes=4, totals={},
+    )  # fmt: skip
+
+    class Written(Outbox):
+        async def send(self, topic: str, partition: int, messages: Iterable[Message]) -> None:
+            told = list(messages)
+            written.update((message.key, message.value) for message in told)
+            await super().send(topic, partition, told)
+
+    async def recover(*_: object) -> Recovered:
+        return Recovered(store, row, 1)
+
+    monkeypatch.setattr("streams.lanes.adopt.recover", recover)
+    monkeypatch.setattr("streams.lanes.adopt.AIOKafkaConsumer", lambda **_: Consumer())
+    monkeypatch.setattr("streams.lanes.adopt.Outbox", lambda *_: Written())
+
+    found: Any = asyncio.run(_adopt_lane(Settings(), IDENTITY, 0))
+
+    assert found.next_offsets == next_offsets
+    assert decode_rows([written[b"ann"] or b""])["offset"].tolist() == [applied]
+    kept = msgspec.msgpack.decode(written[LANE_KEY] or b"", type=LaneRow)
+    assert (kept.next_offsets, kept.topic_ids) == (next_offsets, IDENTITY.inputs)

@@ -128,7 +128,7 @@ def decode(
     out.events["offset"] = np.fromiter((record.offset for record in records), dtype=np.int64, count=len(records))
     gate = gate or Gate()
     if not gate.stands_open(bool(said)):
-        _judge(gate, out, keys, said, taken, store, belongs_here)
+        _judge(gate, out, records, said, taken, store, belongs_here)
     rows = store.find_all(keys)
     unknown = np.flatnonzero(taken & (rows < 0))
     rows[unknown] = _rows_of_new(out, [records[place] for place in unknown.tolist()], store, belongs_here)
@@ -161,7 +161,7 @@ def _rows_of_new(
 def _judge(
     gate: Gate,
     out: Decoded,
-    keys: list[bytes | None],
+    records: Sequence[Record],
     said: dict[int, bool],
     taken: npt.NDArray[np.bool_],
     store: RowStore,
@@ -177,8 +177,9 @@ def _judge(
     newest_ms: dict[bytes, int] = {}  # of what was admitted in this call
     times_ms = out.events["time_ms"].tolist()
     for place in np.flatnonzero(taken).tolist():
-        user, time_ms = keys[place] or b"", times_ms[place]
-        verdict = gate.judge(user, said.get(place), time_ms)
+        user, time_ms = records[place].key or b"", times_ms[place]
+        held_ms = max(_held_ms(store, user), newest_ms.get(user, -1)) if said.get(place) is False else -1
+        verdict = gate.judge(user, said.get(place), time_ms, held_ms, records[place].timestamp)
         if verdict is Verdict.ADMITTED:
             newest_ms[user] = max(time_ms, newest_ms.get(user, 0))
             continue
@@ -190,18 +191,22 @@ def _judge(
             continue
         out.strangers.append((user, place))
         if verdict is Verdict.REFUSED:  # also of whom nothing is held: what they did before may come yet
-            row = store.find(user)
-            held_ms = int(store.rows["time_ms"][row]) if row >= 0 else 0
-            gate.watermarks.raise_to(user, max(time_ms, held_ms, newest_ms.get(user, 0)))
+            gate.watermarks.raise_to(user, max(time_ms, _held_ms(store, user), newest_ms.get(user, -1)))
             refused[user] = place
             if store.remove(user):
                 out.withdrawn.append(user)
     if refused:
-        earlier = [at for at in np.flatnonzero(taken).tolist() if at < refused.get(keys[at] or b"", 0)]
+        earlier = [at for at in np.flatnonzero(taken).tolist() if at < refused.get(records[at].key or b"", 0)]
         taken[earlier] = False
         out.erased += len(earlier)
-        out.withdrawn = [*dict.fromkeys([*out.withdrawn, *(keys[at] or b"" for at in earlier)])]
+        out.withdrawn = [*dict.fromkeys([*out.withdrawn, *(records[at].key or b"" for at in earlier)])]
     out.told = out.events[[place for _, place in out.strangers]]
+
+
+def _held_ms(store: RowStore, user: bytes) -> int:
+    """The newest time in the user's row; -1 where there is none."""
+    row = store.find(user)
+    return int(store.rows["time_ms"][row]) if row >= 0 else -1
 
 
 def unremembered(decoded: Decoded, store: RowStore) -> tuple[list[bytes], Rows]:

@@ -28,7 +28,7 @@ class Verdict(IntEnum):
     REFUSED = 2
     """Somebody has said no: likewise, and what is held is forgotten."""
     ERASED = 3
-    """It happened before the user's watermark: passed over."""
+    """It happened before the user's watermark: passed over, unless it is a no of whom something is held again."""
 
 
 class Watermarks(Deadlines):
@@ -77,10 +77,16 @@ class Gate:
         """Whether every event would be admitted; ``said``: whether any says yes or no itself."""
         return self.presumed and not (said or self.answers or self.watermarks.until_ms)
 
-    def judge(self, user: bytes, said: bool | None, time_ms: int) -> Verdict:
-        """The verdict on an event of ``user`` at ``time_ms`` that itself ``said`` yes, no or nothing."""
-        if time_ms <= self.watermarks.of(user):
-            return Verdict.ERASED
+    def judge(self, user: bytes, said: bool | None, time_ms: int, held_ms: int = -1, sent_ms: int = -1) -> Verdict:
+        """The verdict on an event of ``user`` at ``time_ms`` that itself ``said`` yes, no or nothing.
+
+        ``held_ms``: the newest that is held of the user, -1 where nothing is; ``sent_ms``: its record's own time. A no
+        that was sent after both is a new one, of a device whose clock is behind; another is an old one once more.
+        """
+        until_ms = self.watermarks.of(user)
+        if time_ms <= until_ms:
+            anew = said is False and 0 <= held_ms < sent_ms and until_ms < sent_ms
+            return Verdict.REFUSED if anew else Verdict.ERASED
         answer = self.answers.get(user.decode()) if self.answers else None
         if said is False or (answer is not None and not answer.granted):
             return Verdict.REFUSED

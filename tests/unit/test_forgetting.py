@@ -92,3 +92,22 @@ def test_what_is_open_when_a_person_is_erased_teaches_nothing_of_them_afterwards
     once, other = learned_of(bench, "a"), learned_of(bench, "b")
     assert bench.state.clicks.layer.learned == 3  # all are learned from
     assert once == pytest.approx(other, rel=0.2)  # one impression each, and no click
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_who_came_back_and_says_no_on_a_device_whose_clock_is_behind_is_forgotten(together: bool) -> None:
+    bench = Bench(opened())
+    bench.tell(erasure("a", START_MS + 1_000))
+    back = record(click("a", time_ms=START_MS + 2_000), 0)
+    late = click("a", "ad-2", START_MS + 900, event_id="no", consent=False)
+    no = record(late, 1, timestamp=START_MS + 3_000)
+    for part in [[back, no]] if together else [[back], [no]]:
+        bench.run(part)
+    assert not bench.users()
+    assert not bench.kept()
+    assert bench.state.erased.of(b"a") == START_MS + 2_000
+
+    bench.run([record(click("a", "ad-3", START_MS + 4_000, consent=True), 2)])
+    again = bench.run([record(late, 3, timestamp=START_MS + 3_000)])  # the same no, once more
+    assert again.counts["erased"] == 1
+    assert bench.users() == {b"a"}

@@ -225,7 +225,15 @@ def snapshots_with(settings: Settings, users: Sequence[str]) -> list[Path]:
     """Snapshots on this machine, unfinished ones too, with something of the person: each goes with the lane's next."""
     folder = settings.home / "snapshots" / f"{settings.topic_prefix}{settings.group}"
     named = [user.encode() for user in users]
-    return [path for path in sorted(folder.glob("lane-*")) if holds(path, named)]
+    found: dict[Path, bool] = {}
+    while left := sorted(path for path in folder.glob("lane-*") if path not in found):
+        for path in left:
+            try:
+                found[path] = holds(path, named)
+            except FileNotFoundError:  # a worker has finished it, under the name of the one before, or dropped it
+                found.clear()
+                break
+    return [path for path, held in found.items() if held]
 
 
 def verdict(found: Sequence[Trace], snapshots: Sequence[Path]) -> bool:

@@ -1,11 +1,17 @@
 """What is held of a person is found wherever it stands, and can be read."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from streams.control_wire import Erasure
 from streams.lanes.clicks import person_key
-from streams.privacy.held import Search, Trace, _trace, readable, verdict
+from streams.lanes.snapshots import Snapshots, holds
+from streams.privacy.held import Search, Trace, _trace, readable, snapshots_with, verdict
+from streams.settings import Settings
+from streams.step import LaneState
 from streams.topics import CHANGELOG, CONTROL, TABLE
 from tests.builders import Record
 
@@ -93,6 +99,26 @@ def test_of_a_topic_that_keeps_everything_all_is_current_until_its_retention_end
     told = trace("clicks", (b"ann", True, 1), (b"ann", True, 2))
     assert (told.current, told.former, told.goes_ms) == (2, 0, 1_002)
     assert trace("clicks").goes_ms is None
+
+
+def test_a_snapshot_that_its_worker_finishes_meanwhile_is_looked_for_under_its_new_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, empty, state = Settings(home=tmp_path), LaneState(0, ("a", "b"), 1), LaneState(0, ("a", "b"), 1)
+    state.store.row_of(b"gone")
+    snapshots = Snapshots(settings, "changelog-1")
+    snapshots.save(empty, 0)
+    writing = snapshots.begin(state, 0)
+    renamed = iter([True])
+
+    def look(path: Path, users: Sequence[bytes]) -> bool:
+        if next(renamed, False):
+            writing.advance(state.store, 0)
+        return holds(path, users)
+
+    monkeypatch.setattr("streams.privacy.held.holds", look)
+    assert snapshots_with(settings, ["gone"]) == [snapshots.path(0)]
+    assert snapshots_with(settings, ["nobody"]) == []
 
 
 def test_what_a_person_has_asked_for_stays_and_is_nothing_that_is_held() -> None:

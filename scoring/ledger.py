@@ -85,6 +85,9 @@ class Ledger:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __contains__(self, name: tuple[str, str]) -> bool:
+        return name in self._cells
+
     def add(self, day: int, names: Sequence[tuple[str, str]], figures: Ints) -> None:
         """Add ``figures [N, FIGURES]`` to the cells ``names [N]`` (campaign, arm), on a day since the epoch.
 

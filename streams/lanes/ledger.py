@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scoring.attribution import MILLI, Attribution, earn
 from scoring.billing import Before, bill, look
 from scoring.budgets import Budgets, Spending
+from scoring.catalogue import Catalogue
 from scoring.engine import Engine
 from scoring.events import Events, Outcome
 from scoring.ledger import FIGURES, PARTS, Ledger, Period
@@ -23,6 +24,9 @@ from scoring.rows import Rows
 from scoring.touches import TouchWeights
 from streams.message import Message
 from streams.wire import RESERVED, CampaignMetrics, Figures, encode_json
+
+Ints = npt.NDArray[np.int64]
+Ids = npt.NDArray[np.uint64]
 
 KEY, TOUCHES = RESERVED + b"ledger/", RESERVED + b"touches"
 _BETWEEN = b"\x00"
@@ -52,6 +56,11 @@ class Happened:
     before: Known
     arms: Mapping[int, str]
 
+    def cells(self, shop: Catalogue, slots: Ints, arms: Ids) -> list[tuple[str, str]]:
+        """Campaign and arm of ads in ``slots [N]`` under ``arms [N]``."""
+        told = zip(slots.tolist(), arms.tolist(), strict=True)
+        return [(shop.campaigns[slot], self.arms.get(arm, "")) for slot, arm in told]
+
 
 @dataclass
 class LaneLedger:
@@ -80,9 +89,13 @@ class LaneLedger:
             [credits_.last, credits_.last_micros, credits_.spread, credits_.spread_micros]
         )
         told = np.flatnonzero(figures.any(axis=1))
-        slots = np.concatenate([bills.slot, credits_.slot])[told].tolist()
-        said = np.concatenate([bills.arms, credits_.arms])[told].tolist()
-        names = [(shop.campaigns[slot], happened.arms.get(arm, "")) for slot, arm in zip(slots, said, strict=True)]
+        charged, credited = told[told < size], told[told >= size] - size
+        names = happened.cells(shop, bills.slot[charged], bills.arms[charged])
+        if len(credited):
+            # Of a purchase no seal is asked, and so it makes up no arm: it counts for one that something sealed told.
+            sealed = set(happened.cells(shop, bills.slot, bills.arms))
+            asked = happened.cells(shop, credits_.slot[credited], credits_.arms[credited])
+            names += [name if name in sealed or name in self.ledger else (name[0], "") for name in asked]
         self.ledger.add(day, names, figures[told])
         return bills.misquoted
 

@@ -13,13 +13,15 @@ from scoring.budgets import Budgets
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
+from scoring.ids import id64s
 from scoring.ledger import FIGURES
 from scoring.market import Fate
-from scoring.policies import Policy
+from scoring.policies import Policy, arm_tag
 from streams.client import priced
 from streams.feeds.campaigns import tell
 from streams.lanes.ledger import KEY, TOUCHES, LaneLedger
 from streams.logs import Event
+from streams.placing import _seals_of
 from streams.step import Effects, LaneState, Slice, Step
 from streams.wire import CampaignMetrics, Click, Decision, Placement
 from tests.builders import START_MS, Record, click, entry, impression, record
@@ -199,6 +201,55 @@ def test_a_purchase_is_owed_to_the_click_before_it_and_not_to_the_next_one(model
     for start in range(0, len(events), size):
         played.take(events[start : start + size])
     assert {name: each.total.purchases for name, each in metrics(played).items()} == {"one": 1.0, "two": 0.0}
+
+
+def under(tag: str, placement: Placement, engine: Engine) -> Placement:
+    """The placement as it would be under an experiment's arm."""
+    name, slots = placement.placement_id + tag, placement.slots
+    ads = engine.catalogue.slots_of(id64s([slot.ad_id for slot in slots]))
+    prices = np.array([slot.price_micros for slot in slots])
+    seals = _seals_of(engine, id64s([name] * len(slots)), ads, prices)
+    sealed = tuple(msgspec.structs.replace(slot, seal=seal) for slot, seal in zip(slots, seals, strict=True))
+    return msgspec.structs.replace(placement, placement_id=name, slots=sealed)
+
+
+def test_a_purchase_without_a_seal_counts_for_arms_that_there_are_and_makes_up_none(model: AttentionModel) -> None:
+    played = Played(step_of(model))
+    played.step.engine.catalogue.upsert([entry("x", campaign_id="one", advertiser_id="arco")])
+    tag = arm_tag([(1, 0)])
+    known = played.state.ledger.ledger
+    known.add(START_MS // 86_400_000, [("one", "1-0")], np.ones((1, len(FIGURES)), dtype=np.int64))
+    shown = [impression(ad_id="x"), click(ad_id="x", time_ms=START_MS + 1_000, impression_time_ms=START_MS)]
+    bought: list[Event] = [
+        click(
+            ad_id="x", event_id=f"p{at}", time_ms=START_MS + 2_000, kind="purchase", value_micros=7, placement_id=name
+        )
+        for at, name in enumerate(["0-1-1-a" + tag, *(f"x.made-up-{n}" for n in range(9))])
+    ]
+    played.take([*shown, *bought])
+    purchases = {name: known.of(cell)[1][2, FIGURES.index("last")] for cell, name in enumerate(known.names)}
+    assert purchases == {("one", "1-0"): 1 + 1_000, ("one", ""): 9_000}
+
+
+def test_a_purchase_counts_for_the_arm_of_a_sealed_impression_in_its_own_slice_or_an_earlier_one(
+    model: AttentionModel,
+) -> None:
+    for size in (1, 3):
+        played = Played(step_of(model))
+        played.take([impression(ad_id="ad-1")])
+        assert played.placement is not None
+        played.placement = under(arm_tag([(1, 0)]), played.placement, played.step.engine)
+        first = played.answer(10)
+        bought = click(
+            ad_id=first[0].ad_id, event_id="p", time_ms=START_MS + 30_000, kind="purchase", value_micros=7,
+            placement_id=played.placement.placement_id,
+        )  # fmt: skip
+        events = [*first, bought]
+        for start in range(0, len(events), size):
+            played.take(events[start : start + size])
+        cells = played.state.ledger.ledger
+        found = {arm for cell, (_, arm) in enumerate(cells.names) if cells.of(cell)[1][2, FIGURES.index("last")]}
+        assert found == {"1-0"}
 
 
 def test_a_campaign_whose_budget_is_spent_is_in_no_placement_from_the_same_slice_on(model: AttentionModel) -> None:

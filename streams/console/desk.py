@@ -25,26 +25,17 @@ from streams.decode import Record
 from streams.feeds.catalogue import TITLES_PER_READ, apply_ads, titles_in
 from streams.lag.arithmetic import Status
 from streams.lag.monitor import News
+from streams.layer_audit import decode_outcome
 from streams.settings import Settings
 from streams.titles import Titles
-from streams.wire import UNREADABLE, Outcome, TimeMs, Tone
+from streams.wire import UNREADABLE, Tone
 
 LETTERS_READ = 5_000
 TURNED_MAX = 100
 """Ads and brands whose reviews have turned, the latest."""
 
-
-class _Told(Outcome, frozen=True, kw_only=True):
-    """An outcome whose times are times: others do not fit into the columns in which outcomes are counted."""
-
-    shown_ms: TimeMs
-    known_ms: TimeMs
-    ends_ms: TimeMs = 0
-
-
 _tone = msgspec.json.Decoder(Tone).decode
 _placed = msgspec.json.Decoder(Placed).decode
-_outcome = msgspec.json.Decoder(_Told).decode
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +163,7 @@ class Desk:
         outcomes = []
         for record in records:
             try:
-                outcomes.append(_outcome(record.value or b""))
+                outcomes.append(decode_outcome(record.value or b""))
             except UNREADABLE:
                 self.malformed += 1
         self._clicks.take(records[0].partition, outcomes)

@@ -20,8 +20,9 @@ from tests.builders import START_MS, Record
 from tests.integration.consoles import chromium, page_on, values
 from tests.integration.workers import until
 from tests.unit.consoles import group, partition
-from tests.unit.test_console import outcome, trial
+from tests.unit.test_console import outcome
 from tests.unit.test_console_alarms import news
+from tests.unit.test_console_trials import report
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -168,7 +169,7 @@ def test_charts_of_rows_that_have_left_the_page_live_no_longer() -> None:
                 take = {tail.topic: tail.take for tail in live.desk.tails()}
                 told = encode_json(outcome(arm=f"arm-{turn}", model=f"model-{turn}"))
                 take["outcomes"]([Record("outcomes", 0, 0, START_MS, None, told)])
-                take["experiment-reports"]([Record("experiment-reports", 0, 0, START_MS, b"x", trial(turn, -0.1))])
+                take["experiment-reports"]([Record("experiment-reports", 0, 0, START_MS, b"x", report(turn, -0.1))])
                 await live.draw(page)
                 assert await charts() == 3 * first + 4, "an arm's, a model's and two of an experiment"
             live.desk = Desk(Settings(), 1)

@@ -24,9 +24,7 @@ from streams.console.people import Found, People
 from streams.console.refused import KINDS_MAX, Refused
 from streams.console.tails import BEHIND_MAX, Tail, Tails
 from streams.console.tastes import Vocabulary
-from streams.console.trials import SHOWN, Trials
 from streams.console.why import Judged
-from streams.experiments.report import Against, ArmReport, ExperimentReport, encode_report
 from streams.feeds.catalogue import entry_of
 from streams.lag.arithmetic import Status
 from streams.settings import Settings
@@ -274,55 +272,6 @@ def test_dead_letters_are_counted_by_kind_bounded_and_never_show_what_was_refuse
     assert b"secret" not in msgspec.json.encode(refused.told(START_MS))
     refused.take([letter(f"E{at}") for at in range(KINDS_MAX + 5)])
     assert len(refused.told(START_MS)) == KINDS_MAX
-
-
-def report(number: int, low: float, *, name: str = "x", status: str = "running") -> bytes:
-    """An experiment's, as the referee writes it."""
-    against = Against(value=0.0, low=low, high=-low, relative=None, p_value=1.0, variance_cut=0.0)
-    arms = (
-        ArmReport(arm="a", users=1, metrics={"ctr": 0.1}),
-        ArmReport(arm="b", users=1, metrics={"ctr": 0.1}, against_first={"ctr": against}),
-    )
-    return encode_report(
-        ExperimentReport(
-            experiment=name,
-            number=number,
-            status=status,
-            time_ms=1,
-            primary="ctr",
-            verdict="",
-            split_p_value=1.0,
-            crossed_users=0,
-            arms=arms,
-        )
-    )
-
-
-def test_an_experiments_band_follows_its_reports_and_begins_anew_with_another_of_its_name() -> None:
-    trials = Trials()
-    for low in (-0.3, -0.2, -0.1):
-        trials.take("x", report(1, low))
-    (told,) = trials.told()
-    assert told.bands[0].lows == [-0.3, -0.2, -0.1]
-    trials.take("x", report(2, -0.5))
-    assert trials.told()[0].bands[0].lows == [-0.5]
-    trials.take("x", None)
-    assert trials.told() == []
-
-
-def test_experiments_that_were_stopped_make_way_for_one_that_runs_however_often_they_are_reported() -> None:
-    trials = Trials()
-    trials.take("long-one", report(1, -0.1, name="long-one"))
-    for _ in range(2):
-        for at in range(SHOWN + 5):
-            trials.take(f"over-{at}", report(2 + at, -0.1, name=f"over-{at}", status="stopped"))
-    told = [one.report.experiment for one in trials.told()]
-    assert len(told) == SHOWN
-    assert told[-1] == "long-one"
-    assert told[0] == f"over-{SHOWN + 4}"
-    for at in range(SHOWN + 5):
-        trials.take(f"new-{at}", report(90 + at, -0.1, name=f"new-{at}"))
-    assert [one.report.experiment for one in trials.told()] == [f"new-{at}" for at in range(SHOWN + 4, 4, -1)]
 
 
 def test_an_interest_vector_is_told_by_the_words_it_was_made_of() -> None:

@@ -251,10 +251,17 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _secret_files_are_there(self) -> Self:
-        """Looked at before anything runs; who reads them later would fail where it says nothing of a setting."""
-        for name in ("web_token_file", "seal_secret_file"):
-            check_file(name, getattr(self, name), secret=True)
+    def _secrets_are_given_once(self) -> Self:
+        """And their files are looked at before anything runs: later it would not be said which setting is wrong.
+
+        Of two, one would not be used, and whoever changed it would not know. An empty one is none, as everywhere.
+        """
+        for name in ("web_token", "seal_secret"):
+            given, file = getattr(self, name), getattr(self, f"{name}_file")
+            if given and file is not None:
+                setting = f"SALIENCE_{name.upper()}"
+                raise ValueError(f"{setting} and {setting}_FILE are both set; expected one of them")
+            check_file(f"{name}_file", file, secret=True)
         return self
 
     @model_validator(mode="after")

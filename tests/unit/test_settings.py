@@ -62,6 +62,16 @@ def test_a_file_that_holds_no_secret_is_told_by_its_setting_and_without_what_it_
     assert "0xff" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["web_token", "seal_secret"])
+def test_a_secret_that_is_given_twice_is_refused_by_both_names(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("of-the-file\n")
+    said = f"SALIENCE_{name.upper()} and SALIENCE_{name.upper()}_FILE are both set; expected one of them"
+    with pytest.raises(ValidationError, match=said) as refused:
+        Settings(**{name: "hush-hush", f"{name}_file": file})  # type: ignore[arg-type]  # by name
+    assert "hush-hush" not in str(refused.value)
+
+
 @pytest.mark.parametrize(("name", "value"), [("late_ms", 10**19), ("model_trial_s", float("inf"))])
 def test_a_time_without_end_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ValidationError, match=name):

@@ -63,6 +63,7 @@ def lag(
     of less than 110 columns show rates by topic and group alone.
     """
     if context.invoked_subcommand is not None:
+        _refuse_options(context)
         return
     monitor = _monitor(bootstrap, prefix, group, every, window, stuck_after)
     people = screen(stderr=as_json)
@@ -126,6 +127,18 @@ def serve(
         await server.serve(monitor, (settings.web_host, port), settings.bearer_token(), ready, stop.wait)
 
     asyncio.run(run())
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """Before a subcommand they are this command's, which does not run: others' brokers and groups would be told of."""
+    name = context.invoked_subcommand
+    given = [
+        each.opts[0]
+        for each in context.command.params
+        if each.name and getattr(context.get_parameter_source(each.name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        raise typer.BadParameter(f"options of {name} come after it: {context.command_path} {name} {given[0]} ...")
 
 
 def _monitor(

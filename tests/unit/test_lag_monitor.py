@@ -201,6 +201,13 @@ def test_beyond_loopback_only_the_bearer_of_the_token_is_told() -> None:
     assert "SALIENCE_WEB_TOKEN" in refused.output
 
 
+def test_options_before_serve_are_refused_since_it_would_serve_without_them() -> None:
+    asked = ["lag", "--bootstrap", "prod:9092", "--group", "mine", "serve", "--host", "0.0.0.0"]
+    refused = CliRunner().invoke(app, [*asked, "--log-json"], env={"SALIENCE_WEB_TOKEN": ""})
+    assert refused.exit_code == 2
+    assert "options of serve come after it: salience lag serve --bootstrap ..." in refused.stderr
+
+
 def test_a_stale_report_is_not_exported_but_its_age_is() -> None:
     monitor, broker = monitor_of(90)
 

@@ -96,6 +96,24 @@ def test_what_is_no_rules_file_is_an_error(text: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("block: {ads: [ad-1]}\nauction: vcg\nblock: {ads: [ad-2]}", "line 3: block is there twice"),
+        ("block:\n  ads: [ad-1]\n  'ads': [ad-2]", "line 3: ads is there twice"),
+        ("<<: {auction: vcg,\n auction: gsp}", "line 2: auction is there twice"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_an_error_and_does_not_undo_the_first(text: str, said: str) -> None:
+    with pytest.raises(RulesError, match=f"^{said}; expected one"):
+        parse(text)
+
+
+def test_an_alias_is_an_error_since_a_few_could_make_a_small_file_a_large_one() -> None:
+    with pytest.raises(RulesError, match=r"^line 2: \*heavy is an alias; expected the value itself"):
+        parse("block: {ads: &heavy [ad-1],\n categories: *heavy}")
+
+
 NEARLY = {
     "date": ("2024-13-45", " (month must be in 1..12)"),
     "zone": ("2001-01-01 00:00:00 +99:99", " (offset must be "),

@@ -4,6 +4,7 @@ Read from the environment alone, as secrets should be; a command's ``--bootstrap
 come from a variable or, better, from a file named by the variable with ``_FILE``; they are never printed.
 """
 
+import re
 import ssl
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,9 +12,27 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+BROKER = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+(?:%\w+)?\])(?::(?P<port>[0-9]{1,5}))?")
+PORT_MAX = 65_535
+
 
 class ConnectionSettingsError(ValueError):
     """Settings with which no client could connect; says which, and never what a secret is."""
+
+
+def check_bootstrap(given: str) -> str:
+    """``given``, if clients can look for brokers there: of others they crash, or say after seconds that nobody answers.
+
+    Raises `ValueError`.
+    """
+    for broker in given.split(","):
+        found = BROKER.fullmatch(broker.strip())
+        if not found or (found["port"] and not 0 < int(found["port"]) <= PORT_MAX):
+            raise ValueError(
+                f"{broker.strip()!r} is no broker; expected host:port, comma-separated, a port of 1 to {PORT_MAX} and "
+                "IPv6 in brackets, such as kafka-1:9092,[::1]:9092"
+            )
+    return given
 
 
 def check_file(name: str, path: Path | None, *, secret: bool) -> None:

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scoring.cleaning import COUNT_MAX, Rules
 from scoring.exploration import UCB_ALPHA, Explore
 from scoring.rows import USERS_MAX
-from streams.connection import Security, check_file
+from streams.connection import Security, check_bootstrap, check_file
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 
@@ -26,7 +26,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SALIENCE_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port, comma-separated.")
+    bootstrap: Annotated[str, AfterValidator(check_bootstrap)] = Field(
+        "127.0.0.1:9092", description="Kafka brokers, host:port, comma-separated."
+    )
     topic_prefix: str = Field("", description="Put before every topic name, so that two shops share a cluster.")
     group: str = Field("salience", description="Consumer group of the workers.")
     instance_id: str | None = Field(None, description="Static membership: one id per live process.")

@@ -12,7 +12,22 @@ if TYPE_CHECKING:
 
     from streams.settings import Settings
 
+
+def _brokers(given: str) -> str:
+    from streams.connection import check_bootstrap
+
+    try:
+        return check_bootstrap(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Bootstrap = Annotated[str | None, typer.Option(help="Kafka brokers, host:port (SALIENCE_BOOTSTRAP).")]
+Brokers = Annotated[
+    str,
+    typer.Option("--bootstrap", help="Kafka brokers, host:port.", envvar="SALIENCE_BOOTSTRAP", callback=_brokers),
+]
+"""The same for commands that take no other setting, and so are not kept from their work by a wrong one."""
 Prefix = Annotated[str | None, typer.Option(help="Put before every topic name (SALIENCE_TOPIC_PREFIX).")]
 Model = Annotated[Path | None, typer.Option(help="Folder of a model's manifest.json (SALIENCE_MODEL).")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]

@@ -12,6 +12,7 @@ import typer
 from rich.console import RenderableType
 
 from streams.cli.failing import fail
+from streams.cli.options import Brokers
 from streams.cli.screen import Table, coloured, moment, screen
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ TopicArgument = Annotated[
     str, typer.Argument(help="placements, decisions, dead-letters, clicks, ad-impressions, ads, ...")
 ]
 UserOption = Annotated[str | None, typer.Option("--user", help="Only records with this key.")]
-BootstrapOption = Annotated[
-    str, typer.Option("--bootstrap", help="Kafka brokers, host:port.", envvar="SALIENCE_BOOTSTRAP")
-]
 PrefixOption = Annotated[
     str, typer.Option("--prefix", help="Before every topic's name.", envvar="SALIENCE_TOPIC_PREFIX")
 ]
@@ -44,7 +42,7 @@ ORIGIN = "salience."
 def tail(
     topic: TopicArgument,
     user: UserOption = None,
-    bootstrap: BootstrapOption = "127.0.0.1:9092",
+    bootstrap: Brokers = "127.0.0.1:9092",
     prefix: PrefixOption = "",
     from_beginning: BeginningOption = False,
     limit: LimitOption = None,

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from streams.cli.failing import fail
-from streams.cli.options import settings_of
+from streams.cli.options import Brokers, settings_of
 from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Create and check the topics.", no_args_is_help=True)
 
-BootstrapOption = Annotated[
-    str, typer.Option("--bootstrap", help="Kafka brokers, host:port.", envvar="SALIENCE_BOOTSTRAP")
-]
 PartitionsOption = Annotated[
     int | None,
     typer.Option(
@@ -53,7 +50,7 @@ LANES = 4
 
 @app.command(epilog="Example: salience topics create --partitions 12 --replication 3")
 def create(
-    bootstrap: BootstrapOption = BOOTSTRAP,
+    bootstrap: Brokers = BOOTSTRAP,
     partitions: PartitionsOption = None,
     prefix: PrefixOption = "",
     replication: ReplicationOption = None,
@@ -94,7 +91,7 @@ def create(
 
 @app.command(epilog="Example: salience topics check --partitions 12 --json")
 def check(
-    bootstrap: BootstrapOption = BOOTSTRAP,
+    bootstrap: Brokers = BOOTSTRAP,
     partitions: PartitionsOption = None,
     prefix: PrefixOption = "",
     as_json: JsonOption = False,
@@ -125,7 +122,7 @@ def check(
 def acls(
     role: Annotated[str | None, typer.Option(help="Whose rights, as deploy/ACLS.md names them; else all.")] = None,
     principal: Annotated[str, typer.Option(help="Who gets them, as the brokers know them.")] = "User:ROLE",
-    bootstrap: BootstrapOption = BOOTSTRAP,
+    bootstrap: Brokers = BOOTSTRAP,
     prefix: PrefixOption = "",
     group: Annotated[str, typer.Option(help="Group of the workers.", envvar="SALIENCE_GROUP")] = "salience",
     apply: Annotated[bool, typer.Option("--apply", help="Set them on the brokers, as who may.")] = False,

@@ -219,6 +219,17 @@ def test_a_wrong_setting_ends_the_command_as_a_wrong_call_does(
     assert setting in result.stderr
 
 
+@pytest.mark.parametrize("command", ["tail clicks", "topics check", "topics create", "topics acls", "model list"])
+@pytest.mark.parametrize("brokers", ["::::", "127.0.0.1:99999"])
+def test_brokers_that_nobody_could_reach_are_a_wrong_call_before_any_is_asked(command: str, brokers: str) -> None:
+    for options, variable in ((["--bootstrap", brokers], None), ([], brokers)):
+        asked = [*command.split(), "--json", *options]
+        told = CliRunner().invoke(app, asked, env={"SALIENCE_BOOTSTRAP": variable})
+        assert told.exit_code == 2, told.output
+        assert isinstance(told.exception, SystemExit)
+        assert "expected host:port, comma-separated" in json.loads(told.stdout)["error"]
+
+
 @pytest.mark.parametrize(
     ("command", "at"), [("settings", "streams.cli.lag"), ("lag", "streams.lag.monitor"), ("lag", "no.module")]
 )

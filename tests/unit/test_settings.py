@@ -62,6 +62,22 @@ def test_a_file_that_holds_no_secret_is_told_by_its_setting_and_without_what_it_
     assert "0xff" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "given",
+    ["", "::::", ":9092", "127.0.0.1:", "kafka:abc", "kafka:0", "kafka:99999", "::1:9092", "[::1", "a:1,", "ssl://a:1"],
+)
+def test_brokers_that_nobody_could_reach_are_refused_by_name(given: str) -> None:
+    with pytest.raises(ValidationError, match=r"(?s)bootstrap\n.* expected host:port, comma-separated"):
+        Settings(bootstrap=given)
+
+
+@pytest.mark.parametrize(
+    "given", ["127.0.0.1:9092", "kafka-1.shop:9092, kafka_2:65535", "kafka", "[::1]:9092,[fe80::1]"]
+)
+def test_brokers_are_taken_by_name_or_address_and_as_they_are_given(given: str) -> None:
+    assert Settings(bootstrap=given).bootstrap == given
+
+
 @pytest.mark.parametrize("name", ["web_token", "seal_secret"])
 def test_a_secret_that_is_given_twice_is_refused_by_both_names(name: str, tmp_path: Path) -> None:
     file = tmp_path / "secret"

@@ -315,13 +315,20 @@ def _reports(settings: "Settings") -> "dict[str, ExperimentReport]":
     from streams.experiments.report import decode_report
     from streams.reading import read_topic
     from streams.topics import EXPERIMENT_REPORTS
+    from streams.wire import UNREADABLE
 
     async def read() -> "dict[str, ExperimentReport]":
         found = {}
         async for records in read_topic(settings.bootstrap, settings.topic_prefix + EXPERIMENT_REPORTS):
-            found.update(
-                {one.experiment: one for record in records if record.value for one in [decode_report(record.value)]}
-            )
+            for record in filter(lambda each: each.value, records):
+                try:
+                    one = decode_report(record.value or b"")
+                except UNREADABLE as error:
+                    whose = (record.key or b"").decode(errors="backslashreplace")
+                    told = f"the report of {whose!r} at offset {record.offset} cannot be read: {error}"
+                    screen(stderr=True, soft_wrap=True).print(f"Note: {told}")
+                else:
+                    found[one.experiment] = one
         return found
 
     return or_fail(lambda: asyncio.run(read()))

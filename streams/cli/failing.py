@@ -87,6 +87,7 @@ def _tell(error: Exception) -> None:
         return
     from aiokafka.errors import KafkaError
     from confluent_kafka import KafkaException
+    from msgspec import DecodeError
 
     from streams.connection import ConnectionSettingsError
     from streams.control import ControlFullError
@@ -103,3 +104,5 @@ def _tell(error: Exception) -> None:
         fail(error)
     if isinstance(error, KafkaError | KafkaException):
         fail(f"the broker failed: {str(error).removesuffix('.')}. Look closer: salience doctor")
+    if isinstance(error, DecodeError):
+        fail(f"what was read is no message of ours: {error}. What a topic holds: salience tail TOPIC --from-beginning")

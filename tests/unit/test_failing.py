@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import AsyncMock
 
+import msgspec
 import pytest
 from aiokafka.errors import KafkaConnectionError
 from typer.testing import CliRunner
@@ -18,6 +19,9 @@ from typer.testing import CliRunner
 from streams import topic_admin
 from streams.cli import app
 from streams.client import ViewError, require_topic
+from streams.experiments.report import ArmReport, ExperimentReport, encode_report
+from streams.wire import LANE_KEY, Ad
+from tests.builders import START_MS, Record
 
 NOBODY = "127.0.0.1:1"
 ASKING = (
@@ -121,6 +125,52 @@ def test_what_is_not_there_is_told_to_machines_too(command: str, monkeypatch: py
     assert told.exit_code == 1, told.output
     assert command.rpartition(" ")[2] in json.loads(told.stdout)["error"]
     assert command.rpartition(" ")[2] in told.stderr
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_a_row_of_a_lane_that_is_none_is_told_by_its_lane(as_json: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def rows(*_: object, **__: object) -> AsyncIterator[list[Record]]:
+        yield [Record("state-changelog", 3, 8, START_MS, LANE_KEY, b"\xff\xff")]
+
+    monkeypatch.setattr("streams.reading.read_topic", rows)
+    told = CliRunner().invoke(app, ["lanes", "show", *as_json])
+    assert (told.exit_code, type(told.exception)) == (1, SystemExit)
+    assert "the row of lane 3, at offset 8 of state-changelog, cannot be read" in told.stderr
+
+
+def test_a_report_that_cannot_be_read_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = ExperimentReport(
+        experiment="warmth",
+        number=1,
+        status="running",
+        time_ms=1,
+        primary="ctr",
+        verdict="",
+        split_p_value=1.0,
+        crossed_users=0,
+        arms=(ArmReport(arm="a", users=1, metrics={"ctr": 0.1}),),
+    )
+
+    async def reports(*_: object, **__: object) -> AsyncIterator[list[Record]]:
+        values = {b"warmth": encode_report(report), b"colour": b"{", b"shape": b'{"x":' + 5_000 * b"["}
+        yield [Record("experiment-reports", 0, at, START_MS, *each) for at, each in enumerate(values.items())]
+
+    monkeypatch.setattr("streams.reading.read_topic", reports)
+    told = CliRunner().invoke(app, ["experiment", "report", "warmth", "--json"])
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["experiment"] == "warmth"
+    assert "the report of 'colour' at offset 1 cannot be read" in told.stderr
+    assert "the report of 'shape' at offset 2 cannot be read" in told.stderr
+
+
+def test_what_no_command_expects_of_a_record_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing(*_: object) -> AsyncIterator[object]:
+        yield msgspec.json.decode(b"{}", type=Ad)
+
+    monkeypatch.setattr("streams.reading.read_topic", failing)
+    told = CliRunner().invoke(app, ["lanes", "show", "--json"])
+    assert (told.exit_code, type(told.exception)) == (1, SystemExit)
+    assert "what was read is no message of ours: Object missing required field" in json.loads(told.stdout)["error"]
 
 
 def test_reviews_that_are_not_there_are_told_to_machines_too(tmp_path: Path) -> None:

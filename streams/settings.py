@@ -21,10 +21,17 @@ NEAR = 0.85
 """Share of letters in common from which on a variable was meant for a setting: a few are wrong, and no word is."""
 
 
+CENTURY_MS = 100 * 365 * 86_400_000
+"""Any longer time is a slip, and may not fit in 64 bits once it is added to the time of today."""
+BYTES_MAX = 2**63 - 1
+
+
 class Settings(BaseSettings):
     """Read from the environment, ``SALIENCE_<NAME>``; command-line options come before it."""
 
-    model_config = SettingsConfigDict(env_prefix="SALIENCE_", frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SALIENCE_", frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     bootstrap: Annotated[str, AfterValidator(check_bootstrap)] = Field(
         "127.0.0.1:9092", description="Kafka brokers, host:port, comma-separated."
@@ -47,24 +54,30 @@ class Settings(BaseSettings):
     model_trial_bytes: int = Field(
         1_073_741_824,
         ge=536_870_912,
+        le=BYTES_MAX,
         description="Address space of the process that tries a pushed model: memory beside the worker's, for a moment.",
     )
     model_trial_s: float = Field(
         60.0, ge=1, le=86_400, description="A pushed model must have shown what it can by then."
     )
 
-    session_timeout_ms: int = Field(10_000, ge=1_000, description="A silent worker loses its lanes after this.")
-    heartbeat_ms: int = Field(2_000, ge=100, description="Well below a third of the session timeout.")
-    rebalance_timeout_ms: int = Field(30_000, ge=1_000, description="Above the revoke deadline.")
-    revoke_deadline_ms: int = Field(
-        8_000, ge=100, description="A revoked lane finishes its slice within this or aborts it."
+    session_timeout_ms: int = Field(
+        10_000, ge=1_000, le=CENTURY_MS, description="A silent worker loses its lanes after this."
     )
-    stop_deadline_ms: int = Field(10_000, ge=100, description="How long a stop waits for lanes in step.")
+    heartbeat_ms: int = Field(2_000, ge=100, le=CENTURY_MS, description="Well below a third of the session timeout.")
+    rebalance_timeout_ms: int = Field(30_000, ge=1_000, le=CENTURY_MS, description="Above the revoke deadline.")
+    revoke_deadline_ms: int = Field(
+        8_000, ge=100, le=CENTURY_MS, description="A revoked lane finishes its slice within this or aborts it."
+    )
+    stop_deadline_ms: int = Field(10_000, ge=100, le=CENTURY_MS, description="How long a stop waits for lanes in step.")
     transaction_timeout_ms: int = Field(
-        15_000, ge=1_000, description="A dead lane's transaction blocks readers this long."
+        15_000, ge=1_000, le=CENTURY_MS, description="A dead lane's transaction blocks readers this long."
     )
     slice_deadline_ms: int = Field(
-        12_000, ge=100, description="Below the transaction timeout: an unreachable broker gives no error."
+        12_000,
+        ge=100,
+        le=CENTURY_MS,
+        description="Below the transaction timeout: an unreachable broker gives no error.",
     )
     first_start: Literal["earliest", "latest"] = Field(
         "earliest", description="Where a lane without a lane row begins."
@@ -85,7 +98,7 @@ class Settings(BaseSettings):
     queue_records: int = Field(
         10_000, ge=1, description="Records queued per lane and topic; a full lane is not fetched."
     )
-    queue_bytes: int = Field(16_777_216, ge=65_536, description="Bytes queued per lane and topic.")
+    queue_bytes: int = Field(16_777_216, ge=65_536, le=BYTES_MAX, description="Bytes queued per lane and topic.")
     rows_per_lane_max: int = Field(
         USERS_MAX,
         ge=1,
@@ -97,24 +110,39 @@ class Settings(BaseSettings):
     batch_bytes: int = Field(
         900_000,
         ge=524_288,
+        le=BYTES_MAX,
         description="Bytes per produced batch, below the broker's message.max.bytes; records have to fit.",
     )
-    fetch_wait_ms: int = Field(100, ge=1, description="How long a broker may hold a fetch that has nothing to give.")
+    fetch_wait_ms: int = Field(
+        100, ge=1, le=CENTURY_MS, description="How long a broker may hold a fetch that has nothing to give."
+    )
     wait_other_topic_ms: int = Field(
-        10, ge=0, description="How long a caught-up lane waits for the other topic's older records; part of latency."
+        10,
+        ge=0,
+        le=CENTURY_MS,
+        description="How long a caught-up lane waits for the other topic's older records; part of latency.",
     )
     time_tolerance_ms: int = Field(
-        300_000, ge=0, description="An event further in the future than this is a dead letter."
+        300_000, ge=0, le=CENTURY_MS, description="An event further in the future than this is a dead letter."
     )
 
     stall_ms: int = Field(
-        60_000, ge=1_000, description="A lane that stands still this long with records to read ends the worker."
+        60_000,
+        ge=1_000,
+        le=CENTURY_MS,
+        description="A lane that stands still this long with records to read ends the worker.",
     )
     silence_ms: int = Field(
-        30_000, ge=4_000, description="A poll or event loop that is silent this long ends it; rebalances excepted."
+        30_000,
+        ge=4_000,
+        le=CENTURY_MS,
+        description="A poll or event loop that is silent this long ends it; rebalances excepted.",
     )
     rebalance_limit_ms: int = Field(
-        300_000, ge=10_000, description="Without lanes from the group this long, a worker ends and joins anew."
+        300_000,
+        ge=10_000,
+        le=CENTURY_MS,
+        description="Without lanes from the group this long, a worker ends and joins anew.",
     )
     web_host: str = Field("127.0.0.1", description="Address of /healthz and /readyz; beyond loopback with a token.")
     web_port: int = Field(0, ge=0, le=65_535, description="Their port; 0 takes a free one, which the log tells.")
@@ -123,7 +151,7 @@ class Settings(BaseSettings):
     late_ms: int = Field(
         604_800_000,
         ge=0,
-        le=100 * 365 * 86_400_000,
+        le=CENTURY_MS,
         description="An event this much older than its lane's time goes to late-events: the longer "
         "half-life of an interest, and what the input topics keep.",
     )
@@ -201,15 +229,18 @@ class Settings(BaseSettings):
         600_000, ge=1, le=365 * 86_400_000, description="A placement is valid this long; a year at most."
     )
     idle_ttl_ms: int = Field(
-        90 * 86_400_000, ge=1, description="A user silent this long, in stream time, is forgotten."
+        90 * 86_400_000, ge=1, le=CENTURY_MS, description="A user silent this long, in stream time, is forgotten."
     )
     consent_presumed: bool = Field(
         True, description="What silence means: false where the law wants people to opt in first."
     )
     erased_kept_ms: int = Field(
-        60 * 86_400_000, ge=1, description="Watermarks of the erased, in stream time: above any topic's retention."
+        60 * 86_400_000,
+        ge=1,
+        le=CENTURY_MS,
+        description="Watermarks of the erased, in stream time: above any topic's retention.",
     )
-    snapshot_every_ms: int = Field(60_000, ge=100, description="Between a lane's local snapshots.")
+    snapshot_every_ms: int = Field(60_000, ge=100, le=CENTURY_MS, description="Between a lane's local snapshots.")
 
     @property
     def cleaning(self) -> Rules:

@@ -94,6 +94,21 @@ def test_a_time_without_end_is_refused_by_name(name: str, value: float) -> None:
         Settings(**{name: value})  # type: ignore[arg-type]  # by name
 
 
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name.endswith(("_ms", "_bytes"))])
+def test_a_time_or_a_size_that_overflows_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name}\n.*less than or equal to"):
+        Settings(**{name: 2**63})  # type: ignore[arg-type]  # by name
+
+
+@pytest.mark.parametrize("endless", ["inf", "nan"])
+def test_a_number_without_end_is_refused_since_no_json_can_tell_it(
+    endless: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SALIENCE_MODEL_SCORE_MS_MAX", endless)
+    with pytest.raises(ValidationError, match=r"model_score_ms_max\n.*finite number"):
+        Settings()
+
+
 def test_secrets_come_from_a_file_without_its_line_end_or_from_the_setting(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("hush-hush\n")

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from streams.cli.failing import fail
+
 Dashboards = Annotated[
     Path | None, typer.Option(file_okay=False, exists=True, help="Write Grafana's dashboards into this folder instead.")
 ]
@@ -25,5 +27,8 @@ def metrics(dashboards: Dashboards = None) -> None:
         sys.stdout.write(table())
         return
     for name, text in grafana.dashboards().items():
-        (dashboards / name).write_text(text)
+        try:
+            (dashboards / name).write_text(text)
+        except OSError as error:
+            fail(f"dashboards cannot be written: {dashboards / name}: {error.strerror}")
         sys.stderr.write(f"{dashboards / name}\n")

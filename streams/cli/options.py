@@ -37,8 +37,17 @@ Host = Annotated[
     typer.Option(help="Address to listen on; beyond loopback only with SALIENCE_WEB_TOKEN (SALIENCE_WEB_HOST)."),
 ]
 Guarantee = Annotated[str | None, typer.Option(help="exactly_once or at_least_once (SALIENCE_GUARANTEE).")]
-Users = Annotated[int, typer.Option("--users", min=2, help="Simulated shoppers.")]
-Hours = Annotated[float, typer.Option("--hours", min=1, help="Simulated hours.")]
+Users = Annotated[int, typer.Option("--users", min=2, max=10_000_000, help="Simulated shoppers.")]
+Hours = Annotated[float, typer.Option("--hours", min=1, max=87_600, help="Simulated hours; ten years at most.")]
+
+
+def named(what: str) -> str:
+    """``what``, if a record can hold it: arguments may be of bytes that are no UTF-8, which Python hides in a str."""
+    try:
+        what.encode()
+    except UnicodeEncodeError:
+        fail(f"{what!r} is not UTF-8; expected a name as events and placements have it", 2)
+    return what
 
 
 def named(group: str | list[str] | None) -> str | list[str] | None:

@@ -67,11 +67,13 @@ def tail(
         else:
             out.print(for_people(topic, record))
 
+    # Of an argument that is no UTF-8 the key has the bytes: other producers' keys need not be text.
+    key = None if user is None else user.encode(errors="surrogateescape")
+
     def waits() -> None:
-        whose = "" if user is None else f" with key {user}"
+        whose = "" if key is None else f" with key {key.decode(errors='backslashreplace')}"
         screen(stderr=True, soft_wrap=True).print(f"waits for records of {prefix}{topic}{whose}; Ctrl-C ends it")
 
-    key = None if user is None else user.encode()
     with _failures(bootstrap), suppress(KeyboardInterrupt):
         asyncio.run(_follow(_records(bootstrap, prefix + topic, from_beginning, waits), key, limit, show))
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import AsyncMock
 
 import msgspec
@@ -246,6 +247,44 @@ def test_nobody_is_asked_for_where_no_name_is_given(command: list[str]) -> None:
     result = CliRunner().invoke(app, ["privacy", *command, "", "--bootstrap", NOBODY])
     assert (result.exit_code, result.stdout) == (2, "")
     assert "an unset variable gives none" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["privacy erase", "privacy export", "privacy prove", "privacy consent --refused", "explain"]
+)
+def test_a_name_that_is_no_utf8_is_a_wrong_call_before_any_broker_is_asked(command: str) -> None:
+    told = CliRunner().invoke(app, [*command.split(), "a\udcff", "--bootstrap", NOBODY, "--json"])
+    assert (told.exit_code, type(told.exception)) == (2, SystemExit)
+    assert "'a\\udcff' is not UTF-8" in json.loads(told.stdout)["error"]
+
+
+def test_records_whose_key_is_no_utf8_are_followed_by_their_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def records(*asked: Any) -> AsyncIterator[Record]:
+        asked[-1]()
+        for key in (b"a\xff", b"a"):
+            yield Record("clicks", 0, 0, START_MS, key, b"{}")
+
+    monkeypatch.setattr("streams.cli.tail._records", records)
+    told = CliRunner().invoke(app, ["tail", "clicks", "--user", "a\udcff", "--json"])
+    assert told.exit_code == 0, told.output
+    assert [json.loads(line)["key"] for line in told.stdout.splitlines()] == [r"a\xff"]
+    assert r"waits for records of clicks with key a\xff" in told.stderr
+
+
+@pytest.mark.parametrize("asked", ["--hours inf", "--hours nan", "--users 100000000000000"])
+@pytest.mark.parametrize("command", ["train demo", "evaluate demo"])
+def test_a_demo_that_would_never_end_is_a_wrong_call(command: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("streams.demo.shop.simulate_log")
+    told = CliRunner().invoke(app, [*command.split(), *asked.split()], env={"COLUMNS": "200"})
+    assert told.exit_code == 2
+    assert "should be less than or equal to" in told.stderr
+
+
+def test_dashboards_that_cannot_be_written_are_told_in_words() -> None:
+    told = CliRunner().invoke(app, ["metrics", "--dashboards", "/proc"])
+    assert (told.exit_code, type(told.exception)) == (1, SystemExit)
+    assert "dashboards cannot be written: " in told.stderr
+    assert "/proc/" in told.stderr
 
 
 def test_people_alone_are_told_where_no_machine_reads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from functools import partial
+from threading import Thread
+from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -12,6 +16,8 @@ from streams.fetching import fetch
 from streams.leaving import end_reading
 from streams.topic_admin import partition_counts
 from streams.topics import TABLE
+
+T = TypeVar("T")
 
 READ_TIMEOUT_MS = 500
 RECORDS_PER_READ = 5_000
@@ -38,6 +44,25 @@ def partitions_of(bootstrap: str, topic: str) -> list[TopicPartition]:
     if topic not in counts:
         raise MissingTopicError(f"{bootstrap} has no topic {topic!r}; make it with: {remedy(bootstrap, topic)}")
     return [TopicPartition(topic, number) for number in range(counts[topic])]
+
+
+async def _aside(call: Callable[[], T]) -> T:
+    """What ``call`` returns, or raises, on a thread that nobody waits for once whoever asked has been interrupted.
+
+    For ten seconds librdkafka waits for a broker that does not answer. On the loop's thread Ctrl-C is not heard
+    meanwhile, and threads of `asyncio.to_thread` are waited for at the end.
+    """
+    answer: Future[T] = Future()
+    answer.set_running_or_notify_cancel()  # from here on it cannot be taken from the thread that will tell it
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except Exception as error:  # noqa: BLE001 - whoever asked gets it
+            answer.set_exception(error)
+
+    Thread(target=run, name="aside", daemon=True).start()
+    return await asyncio.wrap_future(answer)
 
 
 async def log_ends(
@@ -83,8 +108,8 @@ async def read_topic(
 
     Done when every *position* reaches the end: markers and compaction leave holes. Raises `MissingTopicError`.
     """
-    # In a thread: it waits for the broker, and a worker sends its heartbeats on this loop.
-    partitions = await asyncio.to_thread(partitions_of, bootstrap, topic)
+    # Aside: it waits for the broker, and a worker sends its heartbeats on this loop.
+    partitions = await _aside(partial(partitions_of, bootstrap, topic))
     ends = await log_ends(bootstrap, partitions)
     async with _reader(bootstrap, partitions, committed) as consumer:
         await consumer.seek_to_beginning(*partitions)

@@ -201,7 +201,7 @@ class _Loader(yaml.SafeLoader):
 def parse(text: str) -> Rules:
     """The rules that ``text``, YAML, declares. Raises `RulesError` with every error."""
     try:
-        told: Any = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader that takes less
+        told: Any = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader that takes less
     except RulesError:
         raise
     except yaml.YAMLError as error:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, Model, Prefix, named, settings_of
+from streams.cli.options import Bootstrap, Json, Model, Prefix, as_text, settings_of
 from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def explain(
     from streams.rules import RulesError
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
-    decision = asyncio.run(_find(settings.bootstrap, settings.topic_prefix, named(placement_id)))
+    decision = asyncio.run(_find(settings.bootstrap, settings.topic_prefix, as_text(placement_id)))
     if decision is None:
         fail(_missing(settings, placement_id))
     try:

@@ -41,7 +41,7 @@ Users = Annotated[int, typer.Option("--users", min=2, max=10_000_000, help="Simu
 Hours = Annotated[float, typer.Option("--hours", min=1, max=87_600, help="Simulated hours; ten years at most.")]
 
 
-def named(what: str) -> str:
+def as_text(what: str) -> str:
     """``what``, if a record can hold it: arguments may be of bytes that are no UTF-8, which Python hides in a str."""
     try:
         what.encode()

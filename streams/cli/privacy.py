@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli.failing import fail, or_fail
-from streams.cli.options import Bootstrap, Json, Prefix, named, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, as_text, settings_of
 from streams.cli.screen import Table, moment, reading, screen
 
 if TYPE_CHECKING:
@@ -137,11 +137,11 @@ def _users(user: str, keys: Path | None) -> list[str]:
     if not user:
         fail("no person is named; expected a user_id: an unset variable gives none", 2)
     if keys is None:
-        return [named(user)]
+        return [as_text(user)]
     from streams.privacy.pseudonyms import PseudonymError, Pseudonyms
 
     try:
-        return Pseudonyms.read(keys).all(named(user))
+        return Pseudonyms.read(keys).all(as_text(user))
     except (OSError, PseudonymError) as error:
         fail(error, 2)
 

@@ -52,7 +52,7 @@ def as_text(what: str) -> str:
 
 def named(group: str | list[str] | None) -> str | list[str] | None:
     """The option's value, a group or several; none without a name."""
-    if group == "" or (group and "" in group):
+    if "" in ([group] if isinstance(group, str) else group or []):
         raise typer.BadParameter("'' is none; expected a group's name")
     return group
 

@@ -251,6 +251,7 @@ def test_a_change_of_state_is_read_out_once_and_how_long_nothing_has_come_is_sho
                 await page.wait_for_selector(f"#state:has-text('{silent_s} s')")
             (said,) = await page.evaluate("window.announced")
             assert "nothing" in said
+            live.tell()  # for whoever is still told on the connection that the page has given up
             await live.draw(page)
             assert await page.inner_text("#state") == "✓ everything keeps up"
             assert await page.evaluate("window.announced") == [said, "✓ everything keeps up"]

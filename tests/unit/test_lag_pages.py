@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from streams.cli import app
+from streams.cli.options import named
 from streams.lag import serve
 from streams.lag.arithmetic import Rules
 from streams.lag.monitor import LagMonitor, News
@@ -111,6 +112,11 @@ def test_a_group_without_a_name_is_refused_as_an_options_value(command: list[str
     result = CliRunner().invoke(app, [*command, "--bootstrap", "127.0.0.1:1", "--group", ""])
     assert result.exit_code == 2
     assert "expected a group's name" in result.stderr
+
+
+@pytest.mark.parametrize("given", [None, "shop", [], ["shop", "reviews"]])
+def test_groups_that_have_names_are_taken_as_they_are_given(given: str | list[str] | None) -> None:
+    assert named(given) == given
 
 
 def test_no_more_pages_listen_than_may_and_one_that_is_closed_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:

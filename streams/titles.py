@@ -2,14 +2,14 @@
 
 The encoder takes 6 ms a title: the feed of ads has it encode on a thread of its own (`learn`) before the catalogue,
 on the thread that also scores people, takes the ads and finds the vectors here. One worker learns at a time, and takes
-in first what others have. Rows are appended under a lock; one that was cut off or damaged is encoded again, and so is
-one that found no room.
+in first what others have; no other thread waits for it. Rows are appended under a lock of a moment; one that was cut
+off or damaged is encoded again, and so is one that found no room.
 """
 
 import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
 
@@ -40,12 +40,15 @@ class Titles:
     def __init__(self, folder: Path, encode: TextOf, most: int = TITLES_MAX) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._encode, self._most = encode, most
-        self._lock = Lock()
+        self._lock, self._turn = Lock(), Lock()
         self._warned = False
+        self._turns = os.open(folder / f"{TEXT_ENCODER}.turn", os.O_RDWR | os.O_CREAT, 0o600)
         self._file = os.open(folder / f"{TEXT_ENCODER}.vectors", os.O_RDWR | os.O_CREAT, 0o600)
         self._places: dict[int, int] = {}
         self._end = 0
         """Up to where the file was read, or written here."""
+        self._first = b""
+        """The title of its first row: another's, where the file was begun anew."""
         with self._alone():
             if os.fstat(self._file).st_size > most * _ROW.itemsize:
                 os.ftruncate(self._file, 0)
@@ -72,16 +75,22 @@ class Titles:
         return out
 
     def learn(self, titles: Sequence[str]) -> None:
-        """Encode and keep those that are not there yet. Others wait meanwhile, since theirs are likely the same."""
-        if self._missing(titles):
+        """Encode and keep those that are not there yet. Others who learn wait: theirs are likely the same."""
+        if not self._missing(titles):
+            return
+        with nullcontext() if self._warned else self._in_turn():  # where nothing is kept, there is nothing to wait for
             with self._alone():
                 self._take_in()
-                if missing := self._missing(titles):
-                    self._keep(self._encoded(missing))
+            if missing := self._missing(titles):
+                rows = self._encoded(missing)
+                with self._alone():
+                    self._take_in()
+                    self._keep(rows)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the files."""
         os.close(self._file)
+        os.close(self._turns)
 
     def _found(self, numbers: Mapping[int, int], out: Vectors) -> dict[int, int]:
         """Fill the places in ``out`` of titles by their ``numbers``; those that have no vector yet."""
@@ -110,9 +119,11 @@ class Titles:
         """What others have appended since; all of it where one has begun the file anew. To be called alone."""
         end = os.fstat(self._file).st_size
         end -= end % _ROW.itemsize  # a row that a process began and did not end
-        if end < self._end:
+        first = os.pread(self._file, _ROW["title"].itemsize, 0)
+        if end < self._end or (self._end and first != self._first):
             self._places.clear()
             self._end = 0
+        self._first = first
         self._places |= _kept(self._file, self._end)
         self._end = end
 
@@ -126,6 +137,7 @@ class Titles:
         kept = rows["title"][: self._append(rows.tobytes(), self._end) // _ROW.itemsize].tolist()
         self._places |= {number: self._end + at * _ROW.itemsize for at, number in enumerate(kept)}
         self._end += len(kept) * _ROW.itemsize
+        self._first = os.pread(self._file, _ROW["title"].itemsize, 0)
 
     def _append(self, content: bytes, end: int) -> int:
         """How many bytes have found room: the file saves time, and a worker that ended for want of it would cost more.
@@ -153,15 +165,23 @@ class Titles:
         vector: npt.NDArray[np.float32] = row["vector"]
         return vector if int(row["title"]) == number and int(row["check"]) == _check(row) else None
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> AbstractContextManager[None]:
         """Nobody else of this process, nor another, writes meanwhile."""
-        with self._lock:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+        return _locked(self._lock, self._file)
+
+    def _in_turn(self) -> AbstractContextManager[None]:
+        """Nobody else of this process, nor another, learns meanwhile, which takes as long as the encoder does."""
+        return _locked(self._turn, self._turns)
+
+
+@contextmanager
+def _locked(lock: Lock, file: int) -> Iterator[None]:
+    with lock:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _numbers(titles: Sequence[str]) -> list[int]:

@@ -215,11 +215,16 @@ class Track:
             self._moved_ms = sample.time_ms
         if sample.committed is not None:  # a poll that is not told it saw no progress
             self._committed = sample.committed
-        if len(samples) > 1 and samples[-1].time_ms - samples[-2].time_ms < self._rules.window_ms / (SAMPLES_MAX - 2):
+        if len(samples) > 1 and self._too_many(samples[-2], samples[-1]):
             samples.pop()  # so that what is kept reaches back to the window's edge, however many polls it has
         samples.append(sample)
         while len(samples) > 2 and samples[1].time_ms <= sample.time_ms - self._rules.window_ms:
             samples.popleft()
+
+    def _too_many(self, earlier: Sample, later: Sample) -> bool:
+        """Whether the later may go. One that has caught up stays: it tells a group that does so now and then."""
+        apart_ms = later.time_ms - earlier.time_ms
+        return apart_ms < self._rules.window_ms / (SAMPLES_MAX // 2) and not (later.lag == 0 and earlier.lag)
 
     def lag(self, topic: str, partition: int, ends: LogEnds, owner: str | None = None) -> PartitionLag:
         """All there is to say now. ``ends``: the partition's, the last sample's among them."""

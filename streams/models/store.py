@@ -6,6 +6,7 @@ says what is missing. What two models have in common is there once.
 
 import asyncio
 import contextlib
+import hashlib
 import shutil
 import tempfile
 from collections import Counter
@@ -46,7 +47,8 @@ MODELS_MAX = 32
 
 LEFT_AFTER_S = 3_600
 """Since a model's folder was written to: whoever gets one is done with it, or dead; its trial may take some seconds."""
-_FOLDER = "salience-model-"
+_FOLDER = ".salience-model-got-"
+"""So begin the names of folders that models are got into: not those that anybody would choose."""
 
 _AGAIN = "push it again: salience model push DIR"
 
@@ -139,8 +141,7 @@ async def send(settings: Settings, parts: Mapping[bytes, bytes | None]) -> None:
 async def fetch(settings: Settings, pushed: PushedModel, into: Path) -> Path:
     """The model's files, from the topic, in the folder ``into``, which is empty.
 
-    Raises `MissingFilesError` where some are missing, and `ModelError` where they are too large. What they hash to is
-    checked where they are loaded.
+    Raises `MissingFilesError` where some are missing or not what they were, and `ModelError` where they are too large.
     """
     parts, names = Parts(pushed), manifest_of(pushed).files
     try:
@@ -148,10 +149,21 @@ async def fetch(settings: Settings, pushed: PushedModel, into: Path) -> Path:
             parts.take(records)
     except MissingTopicError as error:
         raise MissingFilesError(f"{pushed.model}: {error}", "its files there", _AGAIN) from error
-    for name in names:
-        await asyncio.to_thread(_write, into / name, parts.of(name))
+    for name, digest in names.items():
+        content = parts.of(name)
+        if await asyncio.to_thread(_sha256, content) != digest:  # its end is missing, or a part is another's
+            reason = f"{pushed.model}: what is on {MODELS} of {name} is not the whole of it"
+            raise MissingFilesError(reason, f"all parts of {digest}", _AGAIN)
+        await asyncio.to_thread(_write, into / name, content)
     (into / MANIFEST).write_text(pushed.manifest)
     return into
+
+
+def _sha256(parts: Sequence[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _write(file: Path, parts: Sequence[bytes]) -> None:

@@ -54,7 +54,8 @@ class ModelSwitch(Service):
         self._settled: Roles | None = models.roles
         self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._missing: set[str] = set()
+        self._missing: dict[str, PushedModel | None] = {}
+        """What could not be got yet, and of which message the files were missing: only another mends that."""
         self._pause_s = PAUSE_S
         self._again: asyncio.Future[None] | None = None
 
@@ -95,7 +96,7 @@ class ModelSwitch(Service):
                 continue
             await self._compute.run(self._models.play, roles)
             self._settled = roles
-            self._missing.intersection_update(roles.versions)
+            self._missing = {version: told for version, told in self._missing.items() if version in roles.versions}
             log.info("models", live=self._models.live.version, canary=roles.canary, shadow=roles.shadow)
         if not self._missing:
             self._pause_s = PAUSE_S
@@ -121,22 +122,28 @@ class ModelSwitch(Service):
         self._news.set()
 
     async def _obtain(self, version: str) -> None:
-        """Hold a model, or refuse it: whatever goes wrong with one that is new must not touch those at work."""
+        """Hold a model, or refuse it: whatever goes wrong with one that is new must not touch those at work.
+
+        One whose files were missing is looked for once it has been pushed again: `models` may have gigabytes.
+        """
+        pushed = self._control.get(PushedModel, version)
+        if pushed is not None and self._missing.get(version) == pushed:
+            return
         try:
             model = await self._load(version)
             await self._encode(model)
             await self._compute.run(self._models.hold, model)
-            self._missing.discard(version)
+            self._missing.pop(version, None)
         except MissingFilesError as error:
-            await self._not_yet(version, error)
+            await self._not_yet(version, error, pushed)
         except ModelError as error:
-            self._missing.discard(version)
+            self._missing.pop(version, None)
             await self._without(version, str(error))
         except Exception as error:  # noqa: BLE001 - see above; a cancelled task is no such exception
             await self._not_yet(version, error)
 
-    async def _not_yet(self, version: str, error: Exception) -> None:
-        self._missing.add(version)
+    async def _not_yet(self, version: str, error: Exception, lacking: PushedModel | None = None) -> None:
+        self._missing[version] = lacking
         await self._without(version, f"not got yet, and tried again: {type(error).__name__}: {error}")
 
     async def _without(self, version: str, reason: str) -> None:

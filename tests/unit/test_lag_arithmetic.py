@@ -219,6 +219,16 @@ def test_a_window_of_more_polls_than_are_kept_is_looked_back_on_whole() -> None:
     assert lag.produced_per_s == pytest.approx(10, rel=0.01)
 
 
+@pytest.mark.parametrize("phase", range(4))
+def test_a_group_that_catches_up_now_and_then_is_well_over_a_long_window_too(phase: int) -> None:
+    track, ends = Track(Rules(window_ms=3_600_000)), LogEnds()
+    for second in range(7_200):
+        left = 0 if second % 4 == phase else 3 + second // 1_000
+        ends.add(1_000 * second, 10 * second)
+        track.add(Sample(1_000 * second, 10 * second - left, 10 * second, owned=True))
+        assert track.lag("clicks", 3, ends).status is Status.OK if second % 600 == 599 else True
+
+
 def test_rates_go_back_to_the_sample_on_the_edge_of_the_window_and_no_further() -> None:
     # A poll each ten seconds, and a window of thirty: the first within it stands on its edge.
     steps = [0, 0, 500, 600, 700, 800]

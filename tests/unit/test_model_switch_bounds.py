@@ -194,7 +194,8 @@ def test_who_gives_a_model_its_role_once_more_has_it_tried_at_once(old: Attentio
 
 
 def test_a_worker_that_starts_removes_what_one_that_was_killed_while_it_got_a_model_has_left(tmp_path: Path) -> None:
-    for name, age_s in (("salience-model-left", 3_700), ("salience-model-at-work", 60), ("snapshots", 3_700)):
+    left, at_work = ".salience-model-got-left", ".salience-model-got-at-work"
+    for name, age_s in ((left, 3_700), (at_work, 60), ("salience-model-mine", 3_700)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "attention.onnx").write_bytes(b"some")
         written_s = wall_ms() / 1_000 - age_s
@@ -205,4 +206,4 @@ def test_a_worker_that_starts_removes_what_one_that_was_killed_while_it_got_a_mo
         await end()
 
     asyncio.run(start())
-    assert {folder.name for folder in tmp_path.iterdir()} == {"salience-model-at-work", "snapshots"}
+    assert {folder.name for folder in tmp_path.iterdir()} == {at_work, "salience-model-mine"}

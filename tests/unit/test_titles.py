@@ -122,6 +122,29 @@ def test_of_workers_that_start_together_one_encodes_a_title_and_the_others_wait_
     assert (encoder.asked, len(other)) == ([], 2)
 
 
+def test_who_needs_a_vector_at_once_waits_for_nobody_who_learns(opened: Open, tmp_path: Path) -> None:
+    other, _ = opened()
+
+    def meanwhile(texts: Sequence[str]) -> np.ndarray:
+        urgent = threading.Thread(target=other, args=[["b"]], daemon=True)
+        urgent.start()
+        urgent.join(10)
+        assert not urgent.is_alive(), "it waits"
+        return Counting()(texts)
+
+    Titles(tmp_path / "text", meanwhile).learn(["a"])
+    assert file_of(tmp_path).stat().st_size == 2 * _ROW.itemsize
+
+
+def test_a_file_that_was_begun_anew_and_has_grown_back_is_taken_in_whole(opened: Open) -> None:
+    (one, encoder), (other, _) = opened(most=6), opened(most=6)
+    one.learn([f"former {number}" for number in range(5)])
+    other.learn([f"title {number}" for number in range(5)])
+    asked = len(encoder.asked)
+    one.learn([f"title {number}" for number in range(5)])
+    assert len(encoder.asked) == asked
+
+
 def test_a_title_that_another_worker_keeps_while_it_is_encoded_is_kept_once(opened: Open, tmp_path: Path) -> None:
     other, _ = opened()
 

@@ -81,7 +81,9 @@ class Calibration:
         person = weights[:, [_AT["bias"], _AT["surface"], _AT["person_lift"]]].sum(axis=1)
         person += weights[:, _AT["chosen"]] * ~control
         person += (weights[:, [_AT["long_views"], _AT["clicks"], _AT["activity"]]] * numbers).sum(axis=1)
-        odds: Floats = bounded(logit) * weights[:, _AT["logit"], None] + self.lift * weights[:, _AT["lift"], None]
+        learnt = bounded(logit)
+        odds: Floats = learnt * weights[:, _AT["logit"], None] + self.lift * weights[:, _AT["lift"], None]
+        odds += logit - learnt  # what lies beyond no outcome has told of: it passes as it is, so that the order stays
         odds += person[:, None]
         return odds
 

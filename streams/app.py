@@ -27,6 +27,7 @@ from scoring.pool import Pool
 from scoring.rows import LAYOUT_VERSION
 from scoring.seal import Seal
 from scoring.text import text_encoder
+from streams.clock import tick_ms
 from streams.compute import Compute
 from streams.control import Control, ControlFeed
 from streams.control_wire import Allocation, ExperimentSetting, HourlyTraffic
@@ -170,7 +171,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     metrics = Metrics()
     traces = Traces(settings.group) if settings.traces else None
     app = _bare_app(settings)
-    refused, budgets = RefusedAds(), Budgets(engine.market, engine.catalogue)
+    refused, budgets = RefusedAds(), Budgets(engine.market, engine.catalogue, tick_ms=tick_ms)
     pool = make_pool(settings)
     control, requests = make_control(settings, engine, budgets, identity.lanes)
     channel = app.channel(maxsize=settings.lanes_max)

@@ -196,13 +196,19 @@ class LaneClicks:
     def _gone(self, catalogue: Catalogue) -> list[Change]:
         """Forget ads that the catalogue has no more: once, since what it has read it keeps while its worker runs.
 
-        A worker that steps has read it to the end. From one of nothing nobody has withdrawn anything.
+        A worker that steps has read it to the end, which of a topic that is being filled anew is nowhere yet: where
+        nothing is there it waits, and where most of the ads are gone they are kept.
         """
         if self._looked_through or not len(catalogue):
             return []
         self._looked_through, lifts = True, self.layer.lifts
         ads = np.fromiter(lifts, dtype=np.uint64, count=len(lifts))
         gone = ads[catalogue.slots_of(ads) == MISSING].tolist()
+        if 2 * len(gone) > len(ads):
+            log.warning(
+                "most ads that a lane has learned of are not on ads; they are kept", gone=len(gone), of=len(ads)
+            )
+            return []
         for ad in gone:
             lifts.forget(ad)
         return [(_AD + ad.to_bytes(8, "big"), None) for ad in gone]

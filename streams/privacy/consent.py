@@ -81,7 +81,8 @@ class Gate:
         """The verdict on an event of ``user`` at ``time_ms`` that itself ``said`` yes, no or nothing.
 
         ``held_ms``: the newest that is held of the user, -1 where nothing is; ``sent_ms``: its record's own time. A no
-        that was sent after both is a new one, of a device whose clock is behind; another is an old one once more.
+        that was sent after both is a new one, of a device whose clock is behind; another is an old one once more. One
+        that a producer sends again as a new record counts as new: of the two mistakes the one that forgets.
         """
         until_ms = self.watermarks.of(user)
         if time_ms <= until_ms:

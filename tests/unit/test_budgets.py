@@ -47,9 +47,13 @@ def test_without_budgets_nobody_is_paced() -> None:
 
 def test_a_budget_told_after_a_lane_whose_clock_is_ahead_has_paced_stops_its_campaign_when_it_is_spent() -> None:
     stock = shop()
-    budgets = Budgets(Market(), stock)
+    tick_ms = [0]
+    budgets = Budgets(Market(), stock, tick_ms=lambda: tick_ms[0])
     budgets.pace(NOON_MS + 300_000)  # a record dated ahead
     stock.upsert([entry("c", campaign_id="two", budget_micros=1_000)])
+    budgets.pace(NOON_MS)
+    assert budgets.budget_micros("two") == 0  # ads may change all the time, and all of them are read
+    tick_ms[0] = 1_000
     budgets.pace(NOON_MS)
     assert budgets.budget_micros("two") == 1_000
     budgets.tell(0, "", spent(1_000, campaign="two"))

@@ -254,4 +254,13 @@ def test_a_person_beyond_all_that_was_learnt_from_turns_nobody_elses_weights(rat
     assert np.abs(layer.model.array - ClickModel().array).max() <= RATE
     assert layer.model.caution.max() <= CAUTION + 10.0**2
     served = Calibration.none(1, 1).log_odds(np.array([[logit]], dtype=np.float32), context[:1], nobody)
-    assert chance_of(served)[0] == pytest.approx(told)
+    assert chance_of(served)[0] == pytest.approx(told, abs=1e-4)
+
+
+def test_log_odds_beyond_what_is_learnt_from_keep_their_order_and_come_as_the_attention_model_has_them() -> None:
+    logit, none = np.array([[-10.5, -12.5, -14.0, 11.0, 3.0]], dtype=np.float32), np.zeros(1, dtype=np.bool_)
+    calibration = Calibration.none(1, 5)
+    assert calibration.log_odds(logit, contexts(1), none) == pytest.approx(logit.astype(np.float64))
+    calibration.weights[:, PERSONAL.index("logit")] = 0.5
+    halved = calibration.log_odds(logit, contexts(1), none)
+    assert halved[0].tolist() == pytest.approx([-5.5, -7.5, -9.0, 6.0, 1.5])

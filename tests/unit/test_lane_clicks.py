@@ -31,7 +31,6 @@ from scoring.rows import RowStore
 from scoring.watch import Alarm, Answer, Detector
 from streams.control_wire import Drift, decode_control
 from streams.explain import recompute
-from streams.feeds.layers import AD, BUCKETS
 from streams.lanes.clicks import KEY, LaneClicks, person_key, spread
 from streams.logs import Event, in_order
 from streams.step import LaneState, Slice, Step
@@ -138,24 +137,6 @@ def test_what_another_layout_left_is_gone_once_the_layer_that_began_anew_is_kept
         observe(new, events[cut], users[cut])
         assert state(LaneClicks.restore(LEARNING, kept)) == state(begun) == state(new)
         assert kept.keys() == spread(begun.parts()).keys() == spread(new.parts()).keys()
-
-
-@pytest.mark.parametrize("from_snapshot", [False, True])
-def test_an_ad_that_the_catalogue_has_no_more_is_forgotten_by_the_lanes_next_owner(from_snapshot: bool) -> None:
-    events, users = stream(1, 120)
-    clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
-    keep(kept, observe(clicks, events[:100], users[:100]))
-    gone, without = int(events["ad"][0]), Catalogue()
-    without.upsert([entry(f"ad-{at}") for at in range(20) if id64(f"ad-{at}") != gone])
-    assert gone in clicks.layer.lifts
-    restored = LaneClicks.restore(LEARNING, clicks.parts() if from_snapshot else kept)
-    restored.commit(Catalogue())  # a catalogue of nothing is one that is yet to be filled
-    assert gone in restored.layer.lifts
-    keep(kept, restored.commit(without))
-    assert set(restored.layer.lifts) == set(clicks.layer.lifts) - {gone}
-    assert set(LaneClicks.restore(LEARNING, kept).layer.lifts) == set(restored.layer.lifts)
-    (word,) = [each for each in restored.share(0) if each.key == b"0-%d" % (gone % BUCKETS)]
-    assert gone not in np.frombuffer(word.value or b"", dtype=AD)["ad"]
 
 
 def test_a_person_is_forgotten_by_a_changelog_and_by_a_snapshot_and_what_was_open_brings_nobody_back() -> None:

@@ -21,6 +21,7 @@ from scoring.offpolicy import Logged, Weighted
 from scoring.policies import CONTROL_ARM
 from scoring.ranking import first_chances, slot_chances
 from streams.decode import Record
+from streams.oldest import give_up_oldest
 from streams.reading import Progress, read_topic
 from streams.topics import CLICKS, DECISIONS
 from streams.wire import UNREADABLE, Decision
@@ -28,8 +29,8 @@ from streams.wire import UNREADABLE, Decision
 Floats = npt.NDArray[np.float64]
 
 DECISIONS_MAX = 1_000_000
-"""Placements kept at once, some 300 bytes each; of a longer log the last, for decisions are kept longer than the clicks
-on them."""
+"""Placements kept at once, some 700 bytes each; of a longer log those that were read last, for decisions are kept
+longer than the clicks on them."""
 
 
 class _Answer(msgspec.Struct):
@@ -105,9 +106,9 @@ class Choices:
             self.control += 1
         elif decision.chosen:  # the rules may have left nobody
             self.placed[decision.placement_id] = self._placed(decision)
-            if len(self.placed) > DECISIONS_MAX:
-                del self.placed[next(iter(self.placed))]
-                self.beyond += 1
+            before = len(self.placed)
+            give_up_oldest(self.placed, DECISIONS_MAX)
+            self.beyond += before - len(self.placed)
 
     def clicked(self, values: Iterable[bytes | None]) -> None:
         """Take records of the clicks topic; what answers no impression, or is malformed, says nothing here."""

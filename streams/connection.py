@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-BROKER = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+(?:%\w+)?\])(?::(?P<port>[0-9]{1,5}))?")
+BROKER = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+(?:%[\w.-]+)?\])(?::(?P<port>[0-9]{1,5}))?")
 PORT_MAX = 65_535
 
 
@@ -21,10 +21,13 @@ class ConnectionSettingsError(ValueError):
 
 
 def check_bootstrap(given: str) -> str:
-    """``given``, if clients can look for brokers there: of others they crash, or say after seconds that nobody answers.
+    """``given``, less a comma at its end, if clients can look for brokers there.
+
+    Of others they crash, or say after seconds that nobody answers.
 
     Raises `ValueError`.
     """
+    given = given.rstrip(" ,")  # lists that are made by machines may end with a comma
     for broker in given.split(","):
         found = BROKER.fullmatch(broker.strip())
         if not found or (found["port"] and not 0 < int(found["port"]) <= PORT_MAX):

@@ -299,9 +299,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _web_is_guarded(self) -> Self:
-        """Beyond loopback anybody may ask. On it the token's file is read by whoever listens alone."""
-        beyond = not is_loopback(self.web_host)
-        if (beyond or self.web_token_file is None) and self.bearer_token() is None and beyond:
+        """Beyond loopback anybody may ask."""
+        if self.bearer_token() is None and not is_loopback(self.web_host):
             raise ValueError(
                 f"SALIENCE_WEB_HOST={self.web_host} is not loopback, so SALIENCE_WEB_TOKEN is expected, "
                 "or SALIENCE_WEB_TOKEN_FILE: a token of your own, such as: openssl rand -hex 24"

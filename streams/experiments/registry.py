@@ -241,8 +241,8 @@ def _check_changes(arm: ArmSetting) -> None:
 
 def _check_layers(others: Iterable[ExperimentSetting], setting: ExperimentSetting) -> None:
     """Who is in an experiment of every layer has placements' ids that come back and are read."""
-    layers = sorted({one.layer for one in others} - {setting.layer})
-    if len(layers) >= LAYERS_MAX:
+    layers = sorted({one.layer for one in others})
+    if setting.layer not in layers and len(layers) >= LAYERS_MAX:
         raise ExperimentError(
             f"layer {setting.layer} beside {', '.join(layers)}; {LAYERS_MAX} layers at most, or the ids of placements "
             "would be too long: use one of those, or stop the experiments of one first"

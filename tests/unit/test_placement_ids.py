@@ -74,3 +74,8 @@ def test_a_layer_that_is_there_has_room_for_further_experiments_beside_all_other
     arms = (ArmSetting(arm="a", share=0.5), ArmSetting(arm="b", share=0.5))
     made = create(known, "more", arms, layer="layer-3", width=0.5, primary="ctr", guardrails=(), time_ms=3)
     assert start(made, 1.0, 4, known.values()).status == "running"
+    for number in (90, 91):  # of a former version, which had no bound
+        beyond = start(layered({}, f"layer-{number}"), 1.0, 2)
+        known[f"layer-{number}"] = msgspec.structs.replace(beyond, number=number)
+    made = create(known, "more", arms, layer="layer-3", width=0.5, primary="ctr", guardrails=(), time_ms=3)
+    assert start(made, 1.0, 4, known.values()).status == "running"

@@ -64,7 +64,7 @@ def test_a_file_that_holds_no_secret_is_told_by_its_setting_and_without_what_it_
 
 @pytest.mark.parametrize(
     "given",
-    ["", "::::", ":9092", "127.0.0.1:", "kafka:abc", "kafka:0", "kafka:99999", "::1:9092", "[::1", "a:1,", "ssl://a:1"],
+    ["", "::::", ":9092", "127.0.0.1:", "kafka:abc", "kafka:0", "kafka:99999", "::1:9092", "[::1", ",", "ssl://a:1"],
 )
 def test_brokers_that_nobody_could_reach_are_refused_by_name(given: str) -> None:
     with pytest.raises(ValidationError, match=r"(?s)bootstrap\n.* expected host:port, comma-separated"):
@@ -72,7 +72,8 @@ def test_brokers_that_nobody_could_reach_are_refused_by_name(given: str) -> None
 
 
 @pytest.mark.parametrize(
-    "given", ["127.0.0.1:9092", "kafka-1.shop:9092, kafka_2:65535", "kafka", "[::1]:9092,[fe80::1]"]
+    "given",
+    ["127.0.0.1:9092", "kafka-1.shop:9092, kafka_2:65535", "kafka", "[::1]:9092,[fe80::1]", "[fe80::1%br-lan]:1"],
 )
 def test_brokers_are_taken_by_name_or_address_and_as_they_are_given(given: str) -> None:
     assert Settings(bootstrap=given).bootstrap == given
@@ -122,7 +123,8 @@ def test_secrets_come_from_a_file_without_its_line_end_or_from_the_setting(tmp_p
 @pytest.mark.parametrize("token", ["schlüssel", "pass’word", "abc\u200b", "two\nlines", " k2q9 "])
 def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token: str, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(f"{token}\n", encoding="utf-8")
-    for given in ({"web_token": token}, {"web_host": "0.0.0.0", "web_token_file": tmp_path / "token"}):
+    file = {"web_token_file": tmp_path / "token"}
+    for given in ({"web_token": token}, file, file | {"web_host": "0.0.0.0"}):
         with pytest.raises(ValidationError, match=r"SALIENCE_WEB_TOKEN.* openssl rand -hex 24") as refused:
             Settings(**given)  # type: ignore[arg-type]  # by name
         assert token.strip() not in str(refused.value)

@@ -247,7 +247,7 @@ def test_the_layer_is_told_what_training_is_told_of_pages_too_wherever_the_strea
 def disturbed(events: list[Event]) -> list[Event]:
     """With what is nobody's attention: a script's impressions and clicks, and impressions again under other ids."""
     again = [msgspec.structs.replace(event, event_id=f"again-{event.event_id}") for event in events[::9]]
-    moments = [events[len(events) // 2].time_ms + 60 * at for at in range(1_000)]
+    moments = [events[len(events) // 2].time_ms + 60 * at for at in range(500)]
     script: list[Event] = []
     for at, time_ms in enumerate(moments):
         script.append(impression("script", f"ad-{at % 20}", time_ms, slot=0, surface="feed"))

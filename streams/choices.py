@@ -23,6 +23,7 @@ from scoring.ranking import first_chances, slot_chances
 from streams.decode import Record
 from streams.oldest import give_up_oldest
 from streams.reading import Progress, read_topic
+from streams.receipts import check_receipt
 from streams.topics import CLICKS, DECISIONS
 from streams.wire import UNREADABLE, Decision
 
@@ -97,14 +98,14 @@ class Choices:
         """Take records of the decisions topic; what is malformed says nothing here."""
         for value in values:
             if value is not None:
-                # Arrays of another length than the candidates', and places beyond them or all integers.
-                with suppress(*UNREADABLE, IndexError, OverflowError):
+                with suppress(*UNREADABLE):
                     self._decided(msgspec.json.decode(value, type=Decision))
 
     def _decided(self, decision: Decision) -> None:
         if decision.arm == CONTROL_ARM:
             self.control += 1
         elif decision.chosen:  # the rules may have left nobody
+            check_receipt(decision)
             self.placed[decision.placement_id] = self._placed(decision)
             before = len(self.placed)
             give_up_oldest(self.placed, DECISIONS_MAX)
@@ -142,14 +143,11 @@ class Choices:
     def _placed(self, decision: Decision) -> _Placed:
         pctr, worth, chosen = _judged(decision)
         chosen = chosen[: self.slots]
-        logged = np.array(decision.propensities[: self.slots])
-        if len(logged) != len(chosen) or not (logged > 0).all():
-            raise ValueError(f"propensities {logged.tolist()} of {len(chosen)} slots; expected one above 0 for each")
         shown = msgspec.json.decode(decision.placement, type=_Slots).slots
         return _Placed(
             person=id64(decision.user_id),
             ads=tuple(slot.ad_id for slot in shown[: len(chosen)]),
-            logged=logged,
+            logged=np.array(decision.propensities[: self.slots]),
             asked=slot_chances(worth, chosen, self.temperature),
             model=float(pctr[chosen[0]]),
             model_asked=float(first_chances(worth, self.temperature) @ pctr),
@@ -198,9 +196,7 @@ def _judged(decision: Decision) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
     fates = np.frombuffer(decision.fates, dtype=np.uint8) if decision.fates else np.zeros(len(pctr), dtype=np.uint8)
     stays = np.isin(fates, [Fate.OUTBID, Fate.KEPT_APART]) | (fates >= Fate.WON)
     chosen = np.array(decision.chosen, dtype=np.int64)
-    if not (np.isfinite(pctr).all() and np.isfinite(worth).all()):
-        raise ValueError("click rates and worth of candidates; expected finite ones")
-    if (chosen < 0).any() or not stays[chosen].all():
+    if not stays[chosen].all():
         raise ValueError(f"chosen {decision.chosen}; expected places of candidates whom the rules left in")
     return pctr[stays], worth[stays], (np.cumsum(stays) - 1)[chosen]
 

@@ -25,6 +25,10 @@ from tests.builders import Record
 PCTR = np.array([0.30, 0.10, 0.20, 0.05], dtype=np.float32)
 BIDS = np.full(4, 1_000_000)
 ADS = np.arange(1, 5, dtype=np.uint64)
+POLICY = {
+    "slots": 2.0, "candidates": 4.0, "fresh_share": 0.0, "random_share": 0.0, "temperature": 1.0, "control_share": 0.05,
+    "placement_ttl_ms": 9.0,
+}  # fmt: skip
 
 
 def _decision(seed: int, temperature: float, arm: str = ENGINE_ARM, user: str = "u") -> tuple[Decision, list[str]]:
@@ -38,8 +42,8 @@ def _decision(seed: int, temperature: float, arm: str = ENGINE_ARM, user: str = 
     name = f"p-{seed}"
     placement = Placement(placement_id=name, user_id=user, time_ms=1, valid_until_ms=2, arm=arm, model="m", slots=slots)
     return Decision(
-        placement_id=name, user_id=user, time_ms=1, lane=0, offsets=(0, 0), versions={}, arm=arm, seed=seed,
-        policy={}, row=b"", candidates=ADS.tobytes(), revisions=b"", weights=b"", lifts=b"",
+        placement_id=name, user_id=user, time_ms=1, lane=0, offsets=(0, 0), versions={"model": "m"}, arm=arm, seed=seed,
+        policy=POLICY, row=b"one", candidates=ADS.tobytes(), revisions=bytes(32), weights=b"", lifts=bytes(16),
             pctr=PCTR.tobytes(), bids_micros=BIDS.tobytes(),
         chosen=tuple(chosen), propensities=tuple(chances), placement=encode_json(placement),
     ), ads  # fmt: skip

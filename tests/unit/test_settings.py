@@ -75,8 +75,9 @@ def test_brokers_that_nobody_could_reach_are_refused_by_name(given: str) -> None
     "given",
     ["127.0.0.1:9092", "kafka-1.shop:9092, kafka_2:65535", "kafka", "[::1]:9092,[fe80::1]", "[fe80::1%br-lan]:1"],
 )
-def test_brokers_are_taken_by_name_or_address_and_as_they_are_given(given: str) -> None:
-    assert Settings(bootstrap=given).bootstrap == given
+@pytest.mark.parametrize("end", ["", ",", " , "])
+def test_brokers_are_taken_by_name_or_address_and_as_they_are_given(given: str, end: str) -> None:
+    assert Settings(bootstrap=given + end).bootstrap == given
 
 
 @pytest.mark.parametrize("name", ["web_token", "seal_secret"])

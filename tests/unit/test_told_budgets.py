@@ -56,6 +56,13 @@ def test_a_worker_that_starts_bills_a_stopped_campaign_up_to_the_budget_that_was
     assert budgets.budget_micros("one") == 1_000_000
 
 
+def test_a_worker_that_knows_of_no_budget_takes_none_away_that_another_told() -> None:
+    budgets = Budgets(Market(), _withdrawn())
+    tell(budgets, [cell(1_000_000), cell(None, NOON_MS + 1, lane=1)])
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert budgets.budget_micros("one") == 1_000_000
+
+
 def test_what_others_tell_of_a_budget_changes_none_that_the_worker_knows_itself() -> None:
     free, limited = Budgets(Market(), shop(None)), Budgets(Market(), shop(2_000_000))
     for budgets in (free, limited):

@@ -85,14 +85,19 @@ def split_ms(events: Events, from_ms: int, share: float) -> int:
     shown = events["time_ms"][(events["source"] == Source.IMPRESSION) & (events["time_ms"] >= from_ms)]
     if not len(shown):
         raise ValueError(f"no impressions since {from_ms}; expected a log that has some")
-    first_ms, last_ms = int(shown.min()), int(shown.max())
+    return moment_of(shown, share)
+
+
+def moment_of(shown_ms: Ints, share: float) -> int:
+    """The moment at which ``share`` is over of the time of impressions. Raises `SplitError`, as `split_ms`."""
+    first_ms, last_ms = int(shown_ms.min()), int(shown_ms.max())
     cut_ms = first_ms + math.ceil(share * (last_ms - first_ms))
-    early = int((shown < cut_ms).sum())
-    if not PART_MIN <= early / len(shown) <= 1 - PART_MIN:
+    early = int((shown_ms < cut_ms).sum())
+    if not PART_MIN <= early / len(shown_ms) <= 1 - PART_MIN:
         ends = " to ".join(datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (first_ms, last_ms))
         raise SplitError(
-            f"{early:,} of {len(shown):,} impressions are of the first {share:.0%} of the log's time, {ends}; expected "
-            f"{PART_MIN:.0%} on either side. Has one of them a wrong time?"
+            f"{early:,} of {len(shown_ms):,} impressions are of the first {share:.0%} of the log's time, {ends}; "
+            f"expected {PART_MIN:.0%} on either side. Has one of them a wrong time?"
         )
     return cut_ms
 

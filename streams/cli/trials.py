@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from streams.cli.screen import screen
 from streams.logs import LogError
 
@@ -54,10 +56,15 @@ def kuairand_trial(
 
     Raises `LogError`.
     """
+    from onnx_models.trial import SplitError, moment_of
     from streams.logs.kuairand import IMPRESSIONS, read, times_ms
 
     given_ms, cut_ms = times_ms(data / IMPRESSIONS), None
     if test is not None:
+        try:
+            moment_of(np.array(given_ms), share)  # one wrong time, and all that the histories tell were left out
+        except SplitError as error:
+            raise LogError(f"{data / IMPRESSIONS}: {error}") from error
         cut_ms = min(times_ms(test))
         late = sum(time_ms >= cut_ms for time_ms in given_ms)
         ends, begins = (datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (max(given_ms), cut_ms))
@@ -76,7 +83,7 @@ def require_later(spans: str, late: int, given: int, what: str) -> None:
     if late > OVERLAP_MAX * given:
         raise LogError(f"{told}; expected a later file to test on, or what came before it as --data")
     if late:
-        screen(stderr=True).print(f"{told}, and are not learnt")
+        screen(stderr=True).print(f"{told}, and are left out")
 
 
 def trial_of(

@@ -32,8 +32,8 @@ kind           ``click``. Time played without a click is not told
 ``histories.csv.gz``, one line a user, is what the user was shown before: at most 50 videos, oldest first, with a digit
 each that says whether it was watched for long. On demand every one becomes an `Impression` without a place, and a
 ``view`` too where it was watched for long. Only the newest has a time; **invented** are those of the others, an hour
-apart, and how long was watched, 18 s, which the log's own rule calls long. An entry that stands among the impressions
-repeats its event id.
+apart, and how long was watched, 18 s, which the log's own rule calls long. What was shown since the impressions began
+is left out: either it stands among them, or nobody tells whether it was clicked.
 
 Other outcomes (long view, like, follow, hate) are in no message: they follow from these or come from nobody.
 """
@@ -81,13 +81,18 @@ TIME_MAX_MS = 4_102_444_800_000 - DAY_MS
 def read(directory: Path, *, later: Path | None = None, histories: bool = False) -> Log:
     """The log in ``directory``, its events in time order. Raises `LogError`.
 
-    ``later`` is a further file of impressions, anywhere; ``histories``: what users were shown before comes first.
+    ``later`` is a further file of impressions, anywhere, from whose first on the folder's own are left out, so that a
+    test is of that file alone; ``histories``: what users were shown before comes first.
     """
-    files = [directory / IMPRESSIONS] + ([later] if later is not None else [])
-    events = [event for file in files for event in _events(file)]
+    until_ms = TIME_MAX_MS + 1 if later is None else min(times_ms(later))
+    events = list(_events(directory / IMPRESSIONS, until_ms))
+    begin_ms = min((event.time_ms for event in events), default=until_ms)
+    if later is not None:
+        events += _events(later)
     ads = {ad.ad_id: ad for ad in map(_ad, rows(directory / VIDEOS, VIDEO_COLUMNS))}
     if histories:
-        events += [event for row in rows(directory / HISTORIES, HISTORY_COLUMNS) for event in _history(row)]
+        for row in rows(directory / HISTORIES, HISTORY_COLUMNS):
+            events += _history(row, begin_ms)
     for event in events:
         if event.ad_id not in ads:
             ads[event.ad_id] = _unknown(event.ad_id)
@@ -99,8 +104,8 @@ def times_ms(file: Path) -> list[int]:
     return [row.time_ms("time_ms", TIME_MAX_MS) for row in rows(file, IMPRESSION_COLUMNS)]
 
 
-def _history(row: Row) -> Iterator[Event]:
-    """What a user was shown before, and watched for long."""
+def _history(row: Row, until_ms: int) -> Iterator[Event]:
+    """What a user was shown before a moment, and watched for long."""
     user, last_ms = row.text("user_id", longest=20), row.time_ms("last_time_ms", TIME_MAX_MS)
     videos, long = (
         row.text("videos", longest=(VIDEO_CHARS + 1) * HISTORY_MAX).split(),
@@ -112,6 +117,8 @@ def _history(row: Row) -> Iterator[Event]:
         raise row.error("videos", f"ids of at most {VIDEO_CHARS} characters")
     for place, (video, digit) in enumerate(zip(videos, long, strict=True)):
         time_ms = max(last_ms - HISTORY_STEP_MS * (len(videos) - 1 - place), 0)
+        if time_ms >= until_ms:
+            return
         name = f"{user}-{video}-{time_ms}"
         yield Impression(event_id=f"i-{name}", user_id=user, ad_id=video, time_ms=time_ms)
         if digit == "1":
@@ -126,10 +133,12 @@ def _history(row: Row) -> Iterator[Event]:
             )
 
 
-def _events(file: Path) -> Iterator[Event]:
+def _events(file: Path, until_ms: int = TIME_MAX_MS + 1) -> Iterator[Event]:
     for row in rows(file, IMPRESSION_COLUMNS):
         user, video = row.text("user_id", longest=20), row.text("video_id", longest=VIDEO_CHARS)
         time_ms = row.time_ms("time_ms", TIME_MAX_MS)
+        if time_ms >= until_ms:
+            continue
         surface = f"tab-{row.integer('tab', 0, 999)}"
         name = f"{user}-{video}-{time_ms}"
         yield Impression(event_id=f"i-{name}", user_id=user, ad_id=video, time_ms=time_ms, surface=surface)

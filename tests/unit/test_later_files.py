@@ -8,7 +8,7 @@ import pytest
 
 from streams.cli.trials import kuairand_trial
 from streams.logs import LogError
-from streams.logs.kuairand import HISTORIES, IMPRESSION_COLUMNS, IMPRESSIONS, VIDEO_COLUMNS, VIDEOS
+from streams.logs.kuairand import HISTORIES, HISTORY_COLUMNS, IMPRESSION_COLUMNS, IMPRESSIONS, VIDEO_COLUMNS, VIDEOS
 
 BEGIN_MS = 1_651_330_800_000
 """2022-04-30T15:00Z."""
@@ -50,7 +50,37 @@ def test_a_few_impressions_that_both_files_have_are_told_and_are_no_error(
 ) -> None:
     assert parted(data, ROWS - 1, 10) == (ROWS - 1, 10)
     told = " ".join(capsys.readouterr().err.split())
-    assert "1 of 40 impressions in --data are not before it, and are not learnt" in told
+    assert "1 of 40 impressions in --data are not before it, and are left out" in told
+
+
+def test_what_the_data_has_of_the_later_files_time_tests_nothing(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = [f"{BEGIN_MS + 1_000 * (ROWS - 2) + 500 + at},{100 + at},{at % 5},1,{at % 2},900" for at in range(10)]
+    later = file_of(data / "later.csv.gz", IMPRESSION_COLUMNS, others)
+    trial = kuairand_trial(data, later, lambda *_: None)
+    assert (len(trial.learn), len(trial.stateful), len(trial.frozen)) == (ROWS - 1, 10, 10)
+    assert {f"{100 + at}" for at in range(10)} == {
+        trial.store.users[row].decode() for row in trial.stateful.row.tolist() if trial.store.users[row] is not None
+    }
+    assert "1 of 40 impressions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_what_histories_tell_since_the_impressions_began_is_no_example(data: Path, *, later: bool) -> None:
+    rows = [f"1,{BEGIN_MS + 3_600_000},1 2,10", f"2,{BEGIN_MS},3 4,01", f"3,{BEGIN_MS - 1},0,1"]
+    file_of(data / HISTORIES, HISTORY_COLUMNS, rows)
+    test = file_of(data / "later.csv.gz", IMPRESSION_COLUMNS, shown(ROWS, 10)) if later else None
+    trial = kuairand_trial(data, test, lambda *_: None)
+    assert len(trial.before) == 2  # of the second user's the older, an hour before, and the third's
+    assert (trial.learn.surface != 0).all()
+
+
+def test_a_wrong_time_in_the_data_is_told_where_a_later_file_tests(data: Path) -> None:
+    file_of(data / IMPRESSIONS, IMPRESSION_COLUMNS, ["0,1,1,1,0,900", *shown(0, 200)])
+    later = file_of(data / "later.csv.gz", IMPRESSION_COLUMNS, shown(200, 10))
+    with pytest.raises(LogError, match=r"1 of 201 impressions .* Has one of them a wrong time\?"):
+        kuairand_trial(data, later, lambda *_: None)
 
 
 @pytest.mark.parametrize(("first", "count"), [(20, 40), (0, ROWS), (-30, 20)], ids=["overlaps", "the same", "earlier"])

@@ -229,10 +229,10 @@ def unremembered(decoded: Decoded, store: RowStore) -> tuple[list[bytes], Rows]:
     return list(places), rows
 
 
-def valid(source: Source, records: Sequence[Record], latest_ms: int) -> list[Event]:
-    """The events of ``records``, all of ``source``, that pass a lane's checks, in order."""
+def valid(source: Source, records: Sequence[Record], latest_ms: int) -> tuple[Places, list[Event]]:
+    """The events of ``records``, all of ``source``, that pass a lane's checks, in order, with their places."""
     read = _read(source, [record.value or b"" for record in records])
-    return _passed(np.arange(len(records)), read, [record.key for record in records], latest_ms, {})[1]
+    return _passed(np.arange(len(records)), read, [record.key for record in records], latest_ms, {})
 
 
 def _read(source: Source, values: list[bytes]) -> list[Event | Refusal]:

@@ -14,7 +14,7 @@ from scoring.events import Source
 from scoring.rows import RowStore
 from streams.control import Control
 from streams.control_wire import Erasure
-from streams.decode import DECODERS, Decoded, Event, Record, decode
+from streams.decode import DECODERS, Decoded, Event, Record, decode, valid
 from streams.feeds.catalogue import read_ad
 from streams.privacy.consent import Gate, Watermarks
 from streams.privacy.requests import Requests, settle
@@ -36,7 +36,11 @@ class Learnable:
         self._erasures, self._erased = self.control.all(Erasure), RowStore(entries_max)
         self._latest_ms = latest_ms
         self._refused_ms: dict[bytes, int] = {}
-        """When a user's last refusal on an event came, by its record: a lane forgets what had come by then."""
+        """When a user's last refusal on an event came, by its record: a lane forgets what had come by then.
+
+        Also of one that a lane passes over as an old one once more: whether it does follows from what it held at that
+        moment, and so from an order among topics that nobody knows any more. Of the two mistakes the one that forgets.
+        """
         self.invalid = 0
         """Events that the workers make dead letters."""
         self.refused = 0
@@ -44,10 +48,13 @@ class Learnable:
 
     def hear(self, source: Source, records: Sequence[Record]) -> None:
         """Note who says no on an event, and up to when an erasure reaches: both take all that had come by then."""
+        places, events = valid(source, records, self._latest_ms)
+        for place, event in zip(places.tolist(), events, strict=True):
+            if event.consent is False:  # silence takes nothing back
+                user, sent_ms = event.user_id.encode(), records[place].timestamp
+                came_ms = sent_ms if sent_ms >= 0 else event.time_ms
+                self._refused_ms[user] = max(came_ms, self._refused_ms.get(user, 0))
         decoded = self._judged(source, records)
-        for user, place in decoded.strangers:
-            if DECODERS[source](records[place].value or b"").consent is False:  # silence takes nothing back
-                self._refused_ms[user] = max(records[place].timestamp, self._refused_ms.get(user, 0))
         for place, time_ms in zip(decoded.places.tolist(), decoded.events["time_ms"].tolist(), strict=True):
             user = records[place].key or b""
             erasure = self._erasures.get(user.decode()) if self._erasures else None
@@ -70,10 +77,19 @@ class Learnable:
         """The events that may be learnt from; the others are counted."""
         decoded = self._judged(source, records)
         self.invalid += len(decoded.dead)
-        judged = [records[place] for place in decoded.places.tolist()]
-        left = [each for each in judged if each.timestamp > self._refused_ms.get(each.key or b"", -1)]
-        self.refused += len(decoded.strangers) + decoded.erased + len(judged) - len(left)
+        judged = zip(decoded.places.tolist(), decoded.events["time_ms"].tolist(), strict=True)
+        left = [records[place] for place, time_ms in judged if not self._taken_back(records[place], time_ms)]
+        self.refused += len(decoded.strangers) + decoded.erased + len(decoded.places) - len(left)
         return [DECODERS[source](each.value or b"") for each in left]
+
+    def _taken_back(self, record: Record, time_ms: int) -> bool:
+        """Whether what happened at ``time_ms`` had come, or had happened, by its user's last refusal on an event.
+
+        Either, since a lane also holds back what comes late. A record that does not tell when it was sent (-1) may have
+        come before any.
+        """
+        refused_ms = self._refused_ms.get(record.key or b"")
+        return refused_ms is not None and min(record.timestamp, time_ms) <= refused_ms
 
     def _judged(self, source: Source, records: Sequence[Record]) -> Decoded:
         return decode(

@@ -135,7 +135,7 @@ class Gatherer:
 
     def take(self, source: Source, records: Sequence[Record]) -> None:
         """Take records of one partition of an events topic; what workers make dead letters, or late, is counted."""
-        events = valid(source, records, self.latest_ms)
+        _, events = valid(source, records, self.latest_ms)
         self.invalid += len(records) - len(events)
         if events:
             self.add(self._timely((source, records[0].partition), events))

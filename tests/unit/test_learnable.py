@@ -56,6 +56,41 @@ def test_what_had_come_when_somebody_said_no_is_not_learnt_from_though_their_clo
         assert (learnable.refused, learnable.invalid) == (2, 0)
 
 
+def test_a_no_that_is_sent_again_after_a_yes_takes_back_what_had_come_by_then() -> None:
+    happened = [
+        record(click("a", time_ms=START_MS + 2, event_id="no", consent=False), timestamp=START_MS + 2),
+        record(click("a", time_ms=START_MS + 5, event_id="yes", consent=True), timestamp=START_MS + 5),
+        record(click("a", time_ms=START_MS + 2, event_id="no", consent=False), timestamp=START_MS + 8),
+        record(click("a", time_ms=START_MS + 9, event_id="after"), timestamp=START_MS + 9),
+    ]
+    assert learnt(happened)[0] == ["after"]
+
+
+def test_what_was_done_before_a_no_and_comes_after_it_is_not_learnt_from_though_the_no_is_of_a_clock_behind() -> None:
+    happened = [
+        record(impression("a", time_ms=START_MS + 5), timestamp=START_MS + 5),
+        record(click("a", time_ms=START_MS + 3, event_id="no", consent=False), timestamp=START_MS + 6),
+        record(click("a", time_ms=START_MS + 4, event_id="late"), timestamp=START_MS + 8),
+        record(click("a", time_ms=START_MS + 9, event_id="after"), timestamp=START_MS + 9),
+    ]
+    found, learnable = learnt(happened)
+    assert (found, learnable.refused) == (["after"], 3)
+
+
+def test_a_record_that_does_not_tell_when_it_was_sent_is_learnt_from_but_of_whom_a_no_took_it_back() -> None:
+    silent = [record(impression(user, event_id=user), timestamp=-1) for user in ("a", "b")]
+    no = click("a", time_ms=START_MS - 5, consent=False)
+    for timestamp in (START_MS + 5, -1):
+        found, learnable = learnt([*silent, record(no, timestamp=timestamp)])
+        assert (found, learnable.refused) == (["b"], 2)
+
+
+def test_a_no_that_does_not_tell_when_it_was_sent_takes_back_what_had_come_by_its_own_time() -> None:
+    ahead = record(impression("a", time_ms=START_MS + 9), timestamp=START_MS + 4)
+    no = record(click("a", time_ms=START_MS + 5, consent=False), timestamp=-1)
+    assert learnt([ahead, no])[0] == []
+
+
 def test_silence_where_people_opt_in_takes_back_nothing_that_had_come() -> None:
     said = record(click("a", time_ms=START_MS + 5, event_id="yes", consent=True), timestamp=START_MS)
     found, learnable = learnt([said, record(click("a", time_ms=START_MS + 6), timestamp=START_MS + 6)], presumed=False)

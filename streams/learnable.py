@@ -41,6 +41,8 @@ class Learnable:
         Also of one that a lane passes over as an old one once more: whether it does follows from what it held at that
         moment, and so from an order among topics that nobody knows any more. Of the two mistakes the one that forgets.
         """
+        self._heard: dict[tuple[str, int], int] = {}
+        """Where the hearing of a topic's partition ended: who takes back what follows may not have been heard."""
         self.invalid = 0
         """Events that the workers make dead letters."""
         self.refused = 0
@@ -48,6 +50,7 @@ class Learnable:
 
     def hear(self, source: Source, records: Sequence[Record]) -> None:
         """Note who says no on an event, and up to when an erasure reaches: both take all that had come by then."""
+        self._heard |= {(each.topic, each.partition): each.offset + 1 for each in records}
         places, events = valid(source, records, self._latest_ms)
         for place, event in zip(places.tolist(), events, strict=True):
             if event.consent is False:  # silence takes nothing back
@@ -74,7 +77,8 @@ class Learnable:
         settle(self._requests.since(0, 0), self._erased, self._gate.watermarks)
 
     def take(self, source: Source, records: Sequence[Record]) -> list[Event]:
-        """The events that may be learnt from; the others are counted."""
+        """The events that may be learnt from; the others are counted, but for those that have not been heard."""
+        records = [each for each in records if each.offset < self._heard.get((each.topic, each.partition), 0)]
         decoded = self._judged(source, records)
         self.invalid += len(decoded.dead)
         judged = zip(decoded.places.tolist(), decoded.events["time_ms"].tolist(), strict=True)

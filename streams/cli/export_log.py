@@ -85,7 +85,11 @@ async def _export(settings: "Settings", writer: "Writer", progress: Progress) ->
 async def _events(
     settings: "Settings", read: "Callable[..., AsyncIterator[Sequence[Record]]]", writer: "Writer"
 ) -> "Learnable":
-    """Events, read twice: to hear who says no, and to write them; what tells who was left out."""
+    """Events, read twice: to hear who says no, and to write them; what tells who was left out.
+
+    What comes meanwhile is not written. Requests are read again once all events have been heard, for the first reading
+    is older than the newest of them.
+    """
     from scoring.events import Source
     from streams import topics
     from streams.clock import wall_ms
@@ -102,6 +106,8 @@ async def _events(
     for name, source in inputs.items():
         async for records in read(name, " (consent)"):
             learnable.hear(source, records)
+    async for records in read(topics.CONTROL, " (since)"):
+        learnable.control.take(records)
     learnable.settle()
     for name, source in inputs.items():
         async for records in read(name):

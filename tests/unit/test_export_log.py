@@ -1,0 +1,65 @@
+"""``salience export-log`` while people act, and take back what they did."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'salience[evaluate]'")
+
+from streams.cli.export_log import _events
+from streams.learnable import Learnable
+from streams.logs.parquet import Writer, read
+from streams.settings import Settings
+from streams.topics import AD_IMPRESSIONS, CLICKS, CONTROL
+from tests.builders import START_MS, Record, click, impression, record
+from tests.unit.consenting import erasure, told
+
+
+class Shop:
+    """Topics of a partition each; ``then`` happens once the events have been read for the first time."""
+
+    def __init__(self, then: Callable[["Shop"], None]) -> None:
+        self.topics: dict[str, list[Record]] = {AD_IMPRESSIONS: [], CLICKS: [], CONTROL: []}
+        self._then = [then]
+
+    async def read(self, name: str, *_: str) -> AsyncIterator[Sequence[Record]]:
+        """A topic to its end as it is now."""
+        yield list(self.topics[name])
+        if name == CLICKS and self._then:
+            self._then.pop()(self)
+
+
+def exported(shop: Shop, directory: Path) -> tuple[list[str], Learnable]:
+    with Writer(directory) as writer:
+        learnable = asyncio.run(_events(Settings(), shop.read, writer))
+    return [event.event_id for event in read(directory).events], learnable
+
+
+def test_what_comes_after_the_hearing_of_who_says_no_is_not_written(tmp_path: Path) -> None:
+    def then(shop: Shop) -> None:
+        shop.topics[CLICKS] += [
+            record(click("b", time_ms=START_MS + 5), 1),
+            record(click("b", time_ms=START_MS + 6, consent=False), 2),
+            record(click("b"), 3, value=b"{"),
+        ]
+        shop.topics[AD_IMPRESSIONS] += [record(impression("b", time_ms=START_MS + 4), 1)]
+
+    shop = Shop(then)
+    shop.topics[AD_IMPRESSIONS] = [record(impression("a", event_id="shown"))]
+    shop.topics[CLICKS] = [record(click("a", event_id="clicked", time_ms=START_MS + 1))]
+    found, learnable = exported(shop, tmp_path)
+    assert found == ["shown", "clicked"]
+    assert (learnable.refused, learnable.invalid) == (0, 0)
+
+
+def test_what_people_ask_for_while_events_are_heard_is_met(tmp_path: Path) -> None:
+    def then(shop: Shop) -> None:
+        shop.topics[CONTROL] += [told(erasure("a", START_MS + 5), 1)]
+
+    shop = Shop(then)
+    shop.topics[CONTROL] = [told(erasure("b", START_MS - 5), 0)]
+    shop.topics[AD_IMPRESSIONS] = [record(impression(user, event_id=user), at) for at, user in enumerate("ab")]
+    found, learnable = exported(shop, tmp_path)
+    assert (found, learnable.refused) == (["b"], 1)

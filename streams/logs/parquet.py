@@ -6,6 +6,8 @@ others they have. Times may also be Arrow's timestamps, whatever their unit and 
 seconds are refused.
 """
 
+import fcntl
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -63,11 +65,14 @@ SCHEMAS = {kind: schema_of(kind) for kind in FILES}
 class Writer:
     """Writes messages of all kinds into a folder as they come; a context manager, whole when left.
 
-    Until then they stand beside under names of their own: whoever does not come to the end leaves what was there.
+    Until then they stand beside under names of their own: whoever does not come to the end leaves what was there. These
+    names are the same every time, so that what a killed process left is written over. Hence one at a time: raises
+    `BlockingIOError` where another writes into the folder.
     """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self._held = _hold(directory)
         self._files = {directory / f"{name}.part": directory / name for name in FILES.values()}
         self._writers = {
             kind: parquet.ParquetWriter(part, SCHEMAS[kind], compression="zstd")
@@ -107,6 +112,21 @@ class Writer:
         finally:
             for part in self._files:
                 part.unlink(missing_ok=True)
+            os.close(self._held)  # lets go of it, as does the end of the process
+
+
+def _hold(directory: Path) -> int:
+    """The folder, open and locked: for as long as it is open nobody else can hold it. Raises `BlockingIOError`."""
+    held = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(held)
+        message = f"another export writes to {directory}; wait until it has ended, or give a folder of its own"
+        raise BlockingIOError(message) from error
+    except OSError:  # a file system that cannot lock a folder, as NFS: there nobody is told of another
+        pass
+    return held
 
 
 def write(log: Log, directory: Path) -> None:

@@ -109,6 +109,19 @@ def test_an_export_that_does_not_end_leaves_the_one_before_as_it_was(tmp_path: P
     assert read(tmp_path) == log
 
 
+def test_a_second_export_into_a_folder_is_told_of_the_first_and_takes_nothing_from_it(tmp_path: Path) -> None:
+    with Writer(tmp_path) as first:
+        first.add(impression("u", "ad-1"))
+        with pytest.raises(OSError, match="another export writes to"), Writer(tmp_path) as second:
+            second.add(impression("v", "ad-2"))
+        first.add(impression("w", "ad-3"))
+    assert [event.user_id for event in read(tmp_path).events] == ["u", "w"]
+
+    write(Log([], [impression("v", "ad-2")]), tmp_path)  # the first has let go
+    assert [event.user_id for event in read(tmp_path).events] == ["v"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES.values())
+
+
 def test_a_first_export_that_does_not_end_leaves_nothing_that_could_be_taken_for_one(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         write_half(tmp_path / "log")

@@ -7,6 +7,10 @@ import math
 
 from river import stats, utils
 
+from scoring.cleaning import MINUTE_MS
+from scoring.events import Source
+from scoring.rows import Rows
+
 WINDOW = 10_000
 """Observations that the scorer knows: minutes of a busy lane, hours of a quiet one."""
 GRACE = 100
@@ -17,6 +21,16 @@ LEARNT_SIGMAS = 3.0
 """An observation is learnt as at most so far above the mean: a flood must not teach that floods are usual."""
 SIGMA_MIN = 1e-6
 """Less than any two counts are apart, and more than rounding leaves of the mean where all that is known is the same."""
+
+
+def fastest(rows: Rows, stream_ms: int) -> int:
+    """The most clicks, or other actions, of one of ``rows`` in a minute that had not ended at ``stream_ms``.
+
+    That is a slice's first moment by the lane's time: whatever the slice counted, it counted in that minute or a later
+    one. What it did not count, as an event that came too late, leaves its row with a minute that may be long gone.
+    """
+    counts = rows["minute_count"][rows["rate_minute"] >= stream_ms // MINUTE_MS, Source.CLICK]
+    return int(counts.max(initial=0))
 
 
 class FloodScore:

@@ -17,7 +17,7 @@ from itertools import starmap
 import numpy as np
 import numpy.typing as npt
 
-from scoring.anomaly import FloodScore
+from scoring.anomaly import FloodScore, fastest
 from scoring.attribution import Attribution
 from scoring.budgets import Budgets
 from scoring.cleaning import Rules
@@ -179,7 +179,7 @@ class Step:
             published = [p for p in published if p.guest or p.user in store]
         counts = account(len(taken.records), decoded, applied)
         counts.update(placements=len(published), outcomes=len(seen.outcomes), expired=len(expired), misquoted=misquoted)
-        score = state.flood.observe(int(rows["minute_count"][:, Source.CLICK].max(initial=0))) if len(rows) else 0.0
+        score = state.flood.observe(fastest(rows, decoded.events["stream_ms"][0])) if len(rows) else 0.0
         changes = [*unlearned, *learned, *state.clicks.forget(expired), *state.guests.changes()]
         kept, campaigns = state.ledger.commit(state.lane, self._budgets, time_ms)
         messages = {

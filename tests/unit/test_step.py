@@ -4,6 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from scoring.anomaly import GRACE
 from scoring.engine import PEOPLE_PER_CALL
 from scoring.events import Source
 from scoring.rows import RowStore, decode_rows
@@ -244,3 +245,21 @@ def test_a_refused_record_keeps_nothing_of_its_slice_in_memory(step: Step, refus
         assert effects.counts["dead"] == 1
         del effects
         assert not [each for each in left() if isinstance(each, Slice)]
+
+
+# --- the flood score -----------------------------------------------------------------------------------------
+
+
+def test_a_late_event_of_somebody_who_was_fast_weeks_ago_is_no_flood_and_what_they_do_now_may_be_one() -> None:
+    step, state, week_ms = step_of(scoring=False), new_state(), 7 * 86_400_000
+    run(step, state, records([click("fast", f"ad-{n}", START_MS + n) for n in range(40)]))
+    for _ in range(GRACE):
+        state.flood.observe(1)
+    now_ms = START_MS + 2 * week_ms
+    assert run(step, state, [record(click("other", time_ms=now_ms), 40)], now_ms).lane_row.flood_score == 0
+
+    late = run(step, state, [record(click("fast", "ad-1", START_MS + 50), 41, timestamp=now_ms)], now_ms)
+    assert (late.counts["late"], late.lane_row.flood_score) == (1, 0)
+
+    again = [record(click("fast", f"ad-{n}", now_ms + n), 42 + n) for n in range(40)]
+    assert run(step, state, again, now_ms).lane_row.flood_score > 0.99

@@ -80,11 +80,12 @@ def summed(parts: Iterable[Decoded]) -> Sample:
     held = list(parts)
     dead = [letter for part in held for letter in part.dead]
     misplaced = sum(len(part.misplaced) for part in held)
+    taken_back = sum(part.erased for part in held)  # by a no that came after, within the sample
     found = np.concatenate([np.zeros(0, dtype=EVENT), *(told for part in held for told in (part.events, part.told))])
     shown, clicked, placed = found["source"] == Source.IMPRESSION, found["kind"] == Kind.CLICKED, found["surface"] > 0
     answers = clicked & found["answers"]
     return Sample(
-        records=len(found) + len(dead) + misplaced,
+        records=len(found) + len(dead) + misplaced + taken_back,
         refused=len(dead),
         why=f"{dead[0][2]}: {dead[0][3]}" if dead else "",
         misplaced=misplaced,

@@ -63,6 +63,12 @@ def test_a_sample_counts_what_is_there_and_what_it_lacks() -> None:
     )
 
 
+def test_what_a_no_took_back_within_the_sample_was_there_all_the_same() -> None:
+    happened = [impression("ann"), click("ann"), click("ann", "ad-2"), click("ann", "ad-3", consent=False)]
+    sample = seen(happened, partitioner(LANES)(b"ann"))
+    assert (sample.records, sample.impressions, sample.clicks) == (4, 1, 1)
+
+
 def found(sample: Sample) -> dict[str, Check]:
     return {check.name: check for check in events(sample)}
 

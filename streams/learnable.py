@@ -118,11 +118,13 @@ class Offered:
         """Take records in order."""
         for record in records:
             key = record.key or b""
-            if record.value is None:
-                if key in self.ads:
-                    self.ads[key] = msgspec.structs.replace(self.ads[key], status="ended")
-                continue
             try:
-                self.ads[key] = read_ad(record.key, record.value)
+                key.decode()  # what is no text is no ad's name, though nothing is told of it but that it is withdrawn
+                told = None if record.value is None else read_ad(record.key, record.value)
             except UNREADABLE:
                 self.invalid += 1
+                continue
+            if told is not None:
+                self.ads[key] = told
+            elif key in self.ads:
+                self.ads[key] = msgspec.structs.replace(self.ads[key], status="ended")

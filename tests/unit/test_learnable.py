@@ -4,9 +4,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from scoring.attention import load
+from scoring.catalogue import Catalogue
 from scoring.events import Source
 from streams.control_wire import ControlMessage
 from streams.decode import Event
+from streams.feeds.catalogue import apply_ads
 from streams.learnable import Learnable, Offered
 from streams.privacy.pseudonyms import Pseudonyms
 from streams.wire import encode_json
@@ -162,3 +165,11 @@ def test_of_an_ad_the_last_version_is_kept_and_one_that_was_withdrawn_has_ended(
         ad("gone", title="shown", status="ended"),
         ad("back", title="again"),
     ]
+
+
+def test_a_withdrawal_whose_key_is_no_text_is_no_valid_message_as_it_is_none_for_workers() -> None:
+    offered = Offered()
+    records = [Record("ads", 0, at, START_MS, key, None) for at, key in enumerate([b"\xff", b"never", None])]
+    offered.take(records)
+    assert (offered.invalid, offered.ads) == (1, {})
+    assert apply_ads(Catalogue(load().encode, load().dim), records) == 1

@@ -192,7 +192,7 @@ class DecayedInterest(base.MiniBatchTransformer):
 
     def transform_many(self, X: Frame) -> Frame:  # noqa: N803 - River's name for a mini-batch
         """The interest in each example of a mini-batch, one column per horizon."""
-        return type(X)(self._transform(X.to_dict("records")), index=X.index)
+        return type(X)(self._transform(X.to_dict("records")), index=X.index, columns=self._names())
 
     def _learn(self, examples: list[Example]) -> None:
         weight = np.array([self._weight(x) for x in examples], dtype=np.float32)
@@ -207,8 +207,11 @@ class DecayedInterest(base.MiniBatchTransformer):
         now_ms = np.array([self._time_ms(x, newest) for x in examples], dtype=np.int64)
         vectors = self.interest(np.zeros(len(examples), dtype=np.int64), now_ms)
         values = np.einsum("blk,bk->bl", vectors, self._content(examples))
-        names = [f"interest_{half_life / 1000:g}s" for half_life in self.half_lives_ms]
+        names = self._names()
         return [dict(zip(names, row, strict=True)) for row in values.tolist()]
+
+    def _names(self) -> list[str]:
+        return [f"interest_{half_life / 1000:g}s" for half_life in self.half_lives_ms]
 
     def _time_ms(self, x: Example, newest: int) -> int:
         time = _number(x.get(self.time))
@@ -221,7 +224,8 @@ class DecayedInterest(base.MiniBatchTransformer):
     def _content(self, examples: Iterable[Example]) -> Floats:
         """Unit vectors of what the examples say besides time and weight, ``[E, K]``."""
         told = (self.time, self.weight)
-        return np.stack([_vector((str(name), x[name]) for name in x if name not in told) for x in examples])
+        vectors = [_vector((str(name), x[name]) for name in x if name not in told) for x in examples]
+        return np.stack(vectors) if vectors else np.zeros((0, FEATURE_DIM), dtype=np.float32)
 
 
 def _vector(features: Iterable[tuple[str, Any]]) -> Vector:

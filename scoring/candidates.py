@@ -1,11 +1,11 @@
-"""Which ads are worth scoring for a person: the nearest to their interest, some of the newest, some at random."""
+"""Which ads are worth scoring for a person: nearest to their interest, pinned, some of the newest, some at random."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from scoring.catalogue import Catalogue
+from scoring.catalogue import Catalogue, Shelf
 from scoring.ids import mix64
 
 Slots = npt.NDArray[np.int64]
@@ -26,7 +26,10 @@ _PRODUCT_MAX = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How many candidates, and which shares of them are fresh and random rather than near."""
+    """How many candidates, and which shares of them are fresh and random rather than near.
+
+    Where these are more than all in total, fewer are random.
+    """
 
     count: int = 100
     fresh: float = 0.05
@@ -40,13 +43,15 @@ def choose(
     now_ms: int,
     shares: Shares,
     control: npt.NDArray[np.bool_] | None = None,
+    pinned: Slots | None = None,
 ) -> Slots:
     """Catalogue slots of the candidates of each person, ``[B, C]`` without repeats, in slot order.
 
     ``interest [B, K]``, ``seeds [B]``. C is ``shares.count`` or, where fewer are eligible, all of them.
     The nearest have the largest product of feature vector and interest; newest is by start time; random ones
     are a function of the seed alone. People in ``control [B]`` (None: nobody) have
-    only random ones, each ad as likely.
+    only random ones, each ad as likely. ``pinned [P]`` (None: none), at most C, are catalogue slots of ads that
+    everybody has among them, where they may be shown: the rules give them a place that only a candidate can take.
     """
     shelf = catalogue.shelf(now_ms)
     among = len(shelf.slots)
@@ -54,15 +59,25 @@ def choose(
     if count == among:
         return np.broadcast_to(shelf.slots, (len(interest), count))
     one = np.ones((len(interest), 1), dtype=np.float32)
-    newest = shelf.by_start[among - round(shares.fresh * count) :]
-    marked = np.hstack(
-        [np.broadcast_to(newest, (len(interest), len(newest))), _draws(seeds, round(shares.random * count), among)]
-    )
+    sure = _on(shelf, pinned)
+    newest = min(round(shares.fresh * count), count - len(sure))
+    drawn = min(round(shares.random * count), count - len(sure) - newest)  # more would shut out the ads marked last
+    alike = np.concatenate([sure, shelf.by_start[among - newest :]])
+    marked = np.hstack([np.broadcast_to(alike, (len(interest), len(alike))), _draws(seeds, drawn, among)])
     chosen = nearest(shelf.vectors, np.hstack([interest, one]), marked, count)
     if control is not None:
         for person in np.flatnonzero(control).tolist():
-            chosen[person] = _sample(seeds[person : person + 1], count, among)
+            chosen[person] = _sample(seeds[person : person + 1], count, among, sure)
     return shelf.slots[chosen]
+
+
+def _on(shelf: Shelf, pinned: Slots | None) -> Slots:
+    """Places on the shelf, which is not empty, of those of the ``pinned`` catalogue slots that stand there."""
+    if pinned is None:
+        return np.zeros(0, dtype=np.int64)
+    places = np.minimum(np.searchsorted(shelf.slots, pinned), len(shelf.slots) - 1)
+    on: Slots = places[shelf.slots[places] == pinned]
+    return on
 
 
 def nearest(ads: Vectors, people: Vectors, marked: Slots, count: int, *, together: int = PRODUCTS_TOGETHER) -> Slots:
@@ -202,11 +217,14 @@ def _draws(seeds: npt.NDArray[np.uint64], count: int, among: int) -> npt.NDArray
     return (mix64(mix64(seeds)[:, None] + steps) % np.uint64(among)).astype(np.int64)
 
 
-def _sample(seed: npt.NDArray[np.uint64], count: int, among: int) -> Slots:
-    """``count`` different places below ``among``, ascending, every set as likely: the first that ``seed [1]`` draws."""
+def _sample(seed: npt.NDArray[np.uint64], count: int, among: int, sure: Slots) -> Slots:
+    """``count`` different places below ``among``, ascending: those ``sure``, and the first others ``seed [1]`` draws.
+
+    Every set of others is as likely.
+    """
     length = 2 * count
     while True:
-        drawn = _draws(seed, length, among)[0]
+        drawn = np.concatenate([sure, _draws(seed, length, among)[0]])
         first = np.unique(drawn, return_index=True)[1]
         if len(first) >= count:
             return np.sort(drawn[np.sort(first)[:count]])

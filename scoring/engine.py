@@ -189,7 +189,8 @@ class Engine:
         people = self._people(rows)
         control = in_control(users, group.policy.control_share)
         latest_ms = int(people.now_ms.max())
-        candidates = choose(self.catalogue, people.interest, seeds, latest_ms, group.policy.shares, control)
+        pinned = self.pinned(group.policy)
+        candidates = choose(self.catalogue, people.interest, seeds, latest_ms, group.policy.shares, control, pinned)
         offers = self.market.offers(self.catalogue, candidates)
         question = _Question(people, users, seeds, candidates, learned.rated(candidates), group, control, offers)
         while True:
@@ -239,6 +240,14 @@ class Engine:
         question = _Question(self._people(rows), users, seeds, candidates, rates, group, control, offers)
         by = tuple(self.models.able(policy.model) or self.models.live for policy in group.policies)
         return self._score(question, learned, by)
+
+    def pinned(self, policy: Policy) -> npt.NDArray[np.int64]:
+        """Catalogue slots of the ads that the rules pin to one of the slots that ``policy`` can fill."""
+        filled = min(policy.slots, policy.shares.count)
+        ads = [ad for ad, slot in self.market.terms.pinned if slot < filled]
+        found = self.catalogue.slots_of(np.array(ads, dtype=np.uint64))
+        known: npt.NDArray[np.int64] = found[found != MISSING]
+        return known
 
     def _people(self, rows: Rows) -> People:
         return People.of(self.catalogue, rows, rows["time_ms"].copy(), rows["surface"])

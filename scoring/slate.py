@@ -6,7 +6,7 @@ before it. What is like the slots above loses by `scoring.variety`. Two rankings
 (`scoring.interleaving`); then the propensity is that over the coins, too, which nobody sees in advance.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -31,7 +31,8 @@ class Limits:
 
     ``allowed``: may be shown at all. ``scopes``: pairs of the group that a candidate counts for and how many more of
     it may be shown to this person. ``apart``: groups that must not stand in neighbouring slots. ``rivals``: groups of
-    which only one ``owner`` may be in the slate. ``pinned``: slot of a candidate that must stand there, else -1.
+    which only one ``owner`` may be in the slate. ``pinned``: slot of a candidate that must stand there, else -1;
+    a slot beyond those that can be filled is none, and the candidate like any other.
     """
 
     allowed: Bools
@@ -172,7 +173,10 @@ def fill(
     chosen = np.full((len(ads), slots), EMPTY_SLOT, dtype=np.int64)
     propensity = np.ones((len(ads), slots))
     last = np.zeros(len(ads), dtype=np.uint64)
-    for slot in range(min(slots, count)):
+    slots = min(slots, count)
+    if limits.pinned is not None:
+        limits = replace(limits, pinned=np.where(limits.pinned < slots, limits.pinned, EMPTY_SLOT))
+    for slot in range(slots):
         open_ = _open(left, slot, limits, last)
         if draft is None:
             place, utility = ranking.pick(open_, slot)

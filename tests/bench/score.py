@@ -135,7 +135,8 @@ class Case:
         _, interest = interest_of(decayed(self.rows["interest"], self.rows["interest_ms"], now_ms))
         policy = self.engine.policy
         control = in_control(self.ids, policy.control_share)
-        return choose(self.engine.catalogue, interest, self.ids, int(now_ms.max()), policy.shares, control)
+        pinned = self.engine.pinned(policy)
+        return choose(self.engine.catalogue, interest, self.ids, int(now_ms.max()), policy.shares, control, pinned)
 
     def gather(self) -> ModelInputs:
         """The model's inputs of the candidates."""

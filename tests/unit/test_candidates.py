@@ -145,3 +145,38 @@ def test_where_fewer_are_eligible_all_of_them_are_candidates(ads: int) -> None:
     chosen = choose(catalogue(ads), interests(3), seeds(3), START_MS, Shares(count=7))
 
     assert chosen.tolist() == [list(range(ads))] * 3
+
+
+@pytest.mark.parametrize("shares", [Shares(20), Shares(20, 1, 1), Shares(2, 0.5, 0.5)])
+@pytest.mark.parametrize("random", [False, True], ids=["near", "at random"])
+def test_pinned_ads_that_may_be_shown_are_candidates_of_everybody(shares: Shares, random: bool) -> None:
+    shop, people = shop_of(500), interests(50)
+    pinned = np.array([301, 300, 204])  # the second is withdrawn
+
+    chosen = choose(shop, people, seeds(50), START_MS, shares, np.full(50, random), pinned)
+
+    assert chosen.shape == (50, shares.count)
+    assert (np.diff(chosen, axis=1) > 0).all()
+    assert (np.isin([301, 204], chosen[0]).all(), np.isin(300, chosen)) == (True, False)
+    assert all({301, 204} <= set(person) for person in chosen.tolist())
+
+
+def test_the_control_arm_gets_every_ad_that_is_not_pinned_alike() -> None:
+    shop, people = catalogue(100), 3_000
+    nobody, everybody = np.zeros((people, FEATURE_DIM), dtype=np.float32), np.ones(people, dtype=np.bool_)
+
+    chosen = choose(shop, nobody, seeds(people), START_MS, Shares(20), everybody, np.array([7, 40]))
+
+    counts = np.bincount(chosen.ravel(), minlength=100)
+    assert counts[[7, 40]].tolist() == [people, people]
+    expected = people * 18 / 98
+    assert np.abs(np.delete(counts, [7, 40]) - expected).max() < 5 * np.sqrt(expected * (1 - 18 / 98))
+
+
+def test_where_shares_are_above_one_in_total_the_newest_come_before_those_at_random() -> None:
+    shop = shop_of(500)
+
+    chosen = choose(shop, interests(5), seeds(5), START_MS, Shares(count=20, fresh=1, random=0.1))
+
+    newest = sorted(shop.eligible(START_MS).tolist())[-20:]
+    assert chosen.tolist() == [newest] * 5

@@ -129,6 +129,17 @@ def test_the_receipt_of_rankings_that_explore_in_turns_is_recomputed_without_the
         assert recompute(decision, engine_of(model)).differences == []
 
 
+def test_a_pinned_ad_stands_in_its_slot_for_everybody_and_receipts_tell_so(model: AttentionModel) -> None:
+    policy = Policy(shares=Shares(count=20), slots=5, control_share=0.5)
+    pins = ((id64("ad-4"), 2), (id64("ad-13"), 0), (id64("ad-22"), 5))  # the last beyond the slots that there are
+    made = decisions(engine_of(model, policy, terms=Terms(pinned=pins)))
+    assert {decision.arm for decision in made} == {"engine", "control"}
+    for decision in made:
+        placement = msgspec.json.decode(decision.placement, type=Placement)
+        assert (placement.slots[0].ad_id, placement.slots[2].ad_id) == ("ad-13", "ad-4")
+        assert recompute(decision, engine_of(model, terms=Terms(pinned=pins))).identical
+
+
 @pytest.mark.parametrize("first", [0, 1], ids=["explores first", "explores second"])
 def test_the_receipt_of_rankings_of_one_model_is_recomputed_whichever_of_them_explores(
     model: AttentionModel, first: int

@@ -1,6 +1,7 @@
 """Slots under rules, by example: what is drawn evenly, what is left as it was, and what is shut."""
 
 import numpy as np
+import pytest
 
 from scoring.ranking import EMPTY_SLOT
 from scoring.slate import Limits, Wanted, fill
@@ -23,3 +24,16 @@ def test_what_the_rules_say_of_people_is_not_changed_by_filling_their_slots() ->
     made = fill(Wanted(VALUE, GREEDY), ADS, SEED, 3, Limits(allowed, scopes))
     assert made.chosen.tolist() == [[0, 1, EMPTY_SLOT]]
     assert (made.shut.tolist(), room.tolist(), allowed.all()) == ([[False, False, True]], [[2, 2, 2]], True)
+
+
+@pytest.mark.parametrize(("ads", "slots"), [(4, 10), (8, 4)], ids=["fewer candidates", "fewer slots"])
+def test_an_ad_that_is_pinned_beyond_the_last_slot_that_can_be_filled_is_like_any_other(ads: int, slots: int) -> None:
+    wanted = Wanted(np.arange(ads, 0, -1.0)[None], np.zeros(1))
+    pinned = np.full((1, ads), EMPTY_SLOT)
+    pinned[0, 0] = 6
+    limits = Limits(np.ones((1, ads), dtype=np.bool_), pinned=pinned)
+
+    made = fill(wanted, np.arange(1, ads + 1, dtype=np.uint64)[None], SEED, slots, limits)
+
+    assert made.chosen[0].tolist() == [0, 1, 2, 3] + [EMPTY_SLOT] * (slots - 4)
+    assert pinned[0, 0] == 6

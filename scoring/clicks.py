@@ -161,7 +161,11 @@ class ClickModel(linear_model.LogisticRegression):
 
 
 class _BoundedAdaGrad(optim.AdaGrad):
-    """River's AdaGrad with its sums held below `CAUTION_MAX`; the rate is constant and looked up once a step."""
+    """River's AdaGrad with its sums held below `CAUTION_MAX`; the rate is constant and looked up once a step.
+
+    A gradient counts whole in its own step, or one whose square is above what is held, as of a non-click that stands
+    for a thousand, would move a weight by more than the rate.
+    """
 
     def step(self, w: Any, g: Any) -> Any:
         """Move the weights ``w``, by name, along the gradient ``g``, which names some of them."""
@@ -174,8 +178,13 @@ class _BoundedAdaGrad(optim.AdaGrad):
         for name, number in x.items():
             if number:
                 part = slope * number
-                total = squares[name] + part * part
-                squares[name] = total = total if total < CAUTION_MAX else CAUTION_MAX  # noqa: FURB136 - min takes twice as long
+                square = part * part
+                total = squares[name] + square
+                if total < CAUTION_MAX:
+                    squares[name] = total
+                else:
+                    squares[name] = CAUTION_MAX
+                    total = square if square > CAUTION_MAX else CAUTION_MAX  # noqa: FURB136 - max takes twice as long
                 w[name] -= rate / sqrt(total) * part
 
 

@@ -162,6 +162,23 @@ def test_a_step_is_the_one_that_river_takes() -> None:
     assert own.caution == pytest.approx(rivers.caution, rel=1e-9)
 
 
+@pytest.mark.parametrize("weight", [1.0, 10.0, 100.0, 10_000.0])
+@pytest.mark.parametrize("caution", [CAUTION, CAUTION_MAX])
+def test_no_outcome_moves_a_weight_by_more_than_the_rate_however_many_it_stands_for(
+    weight: float, caution: float
+) -> None:
+    for clicked in (False, True):
+        model = ClickModel()
+        model.restore(model.array, np.full(len(FEATURES), caution))
+        before = model.array
+
+        model.learn_one(example([9.0, 1.0, -1.0, 0.9, 0.9, 2.0, 1.0], 2), clicked, weight)
+
+        moved = np.abs(model.array - before)
+        assert 0 < moved.max() <= RATE * (1 + 1e-9)
+        assert model.caution.max() <= CAUTION_MAX
+
+
 def test_a_restored_model_goes_on_exactly_as_the_one_it_was_taken_from() -> None:
     model, again = ClickModel(), ClickModel()
     rng = np.random.default_rng(2)

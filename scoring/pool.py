@@ -11,6 +11,7 @@ Of each lane counts what it told last, so words may come late, doubled or in any
 started serves as all the others do.
 """
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -24,6 +25,9 @@ from scoring.feedback import ClickLayer
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.uint64]
+
+BUCKETS = 64
+"""What was learned of ads is told by buckets, of a catalogue that is full about 16,000 ads each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Learned:
 
 
 class Pool:
-    """What lanes have told: of each its last word. An ad costs 32 bytes a lane, and its id.
+    """What lanes have told: of each its last word. An ad costs 32 bytes a lane, its id and its place.
 
     ``records [N, RECORD]`` by lane: of ads at their ``place``, as `scoring.clicks.AdLifts` has them; ``news`` by the
     lane that reads.
@@ -56,6 +60,8 @@ class Pool:
         self.place: dict[int, int] = {}
         self.records: dict[int, Floats] = {}
         self.news: dict[int, set[int]] = {}
+        self._ads = array("Q")  # by place
+        self._bucket: dict[int, array[int]] = {}  # the places of its ads
 
     def tell(self, lane: int, learned: Learned) -> None:
         """Take what ``lane`` says of its layer."""
@@ -63,7 +69,7 @@ class Pool:
 
     def tell_ads(self, lane: int, ads: Ids, records: Floats) -> None:
         """Take the records ``[N, RECORD]`` that ``lane`` has of ``ads [N]``."""
-        places = np.array([self.place.setdefault(ad, len(self.place)) for ad in ads.tolist()], dtype=np.int64)
+        places = np.array([self._placed(ad) for ad in ads.tolist()], dtype=np.int64)
         held = self._held(lane)
         new = (held[places] != records).any(axis=1)
         held[places] = records
@@ -71,6 +77,26 @@ class Pool:
         for reader, news in self.news.items():
             if reader != lane:
                 news.update(changed)
+
+    def tell_bucket(self, lane: int, bucket: int, ads: Ids, records: Floats) -> None:
+        """Take the records ``[N, RECORD]`` of all ads of a bucket of which ``lane`` has any, ``ads [N]``.
+
+        Of others in the bucket it has none, and a former one counts no more.
+        """
+        places = np.array(self._bucket.get(bucket, ()), dtype=np.int64)
+        had = places[self._held(lane)[places].any(axis=1)]
+        ids = np.frombuffer(self._ads, dtype=np.uint64)[had]  # of a view, which is gone before there are more ads
+        gone = np.setdiff1d(ids, ads)
+        self.tell_ads(lane, np.concatenate([ads, gone]), np.concatenate([records, np.zeros((len(gone), RECORD))]))
+
+    def _placed(self, ad: int) -> int:
+        """The place of its records, which it gets where it has none."""
+        place = self.place.get(ad)
+        if place is None:
+            place = self.place[ad] = len(self._ads)
+            self._ads.append(ad)
+            self._bucket.setdefault(ad % BUCKETS, array("q")).append(place)
+        return place
 
     def _held(self, lane: int) -> Floats:
         """The lane's records, by place, with room for all ads that there are."""

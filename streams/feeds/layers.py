@@ -17,7 +17,7 @@ from scoring.clicks import CAUTION, FEATURES, RECORD
 from scoring.examination import SLOTS_MAX
 from scoring.features import specification_hash
 from scoring.feedback import ClickLayer
-from scoring.pool import Learned, Pool
+from scoring.pool import BUCKETS, Learned, Pool
 from streams.compute import Compute
 from streams.decode import Record
 from streams.feeds.topic import TopicFeed
@@ -32,8 +32,6 @@ Floats = npt.NDArray[np.float64]
 
 SHARE_MS = 10_000
 """Of a lane's time, between two words of it. On KuaiRand five minutes cost nothing that could be measured."""
-BUCKETS = 64
-"""What was learned of ads is told by buckets, of a catalogue that is full about 16,000 ads each."""
 AD = np.dtype([("ad", "<u8"), ("record", "<f8", (RECORD,))])
 """An ad's 64-bit id, and its record as `scoring.clicks.AdLifts` has it."""
 ADS_TOLD_MAX = 13_000
@@ -106,12 +104,9 @@ def _hear(pool: Pool, key: bytes, value: bytes | None) -> None:
         return
     name, dash, bucket = key.partition(b"-")
     lane = int(name)
-    if dash and value is not None:
-        records = np.frombuffer(value, dtype=AD)
-        pool.tell_ads(lane, records["ad"], _checked(records["record"], least=0.0))
-    elif dash:
-        ads = np.array([ad for ad in pool.place if ad % BUCKETS == int(bucket)], dtype=np.uint64)
-        pool.tell_ads(lane, ads, np.zeros((len(ads), RECORD)))
+    if dash:
+        records = np.frombuffer(value or b"", dtype=AD)  # a tombstone names no ads
+        pool.tell_bucket(lane, int(bucket), records["ad"], _checked(records["record"], least=0.0))
     elif value is not None:
         pool.tell(lane, _learned(value))
     else:

@@ -282,6 +282,26 @@ def test_what_is_no_word_of_a_layer_is_refused_and_changes_nothing() -> None:
     assert pool.learned.keys() == {1}
 
 
+def test_of_an_ad_that_a_buckets_new_word_does_not_name_nothing_counts_as_in_a_worker_that_has_just_started() -> None:
+    ads = BUCKETS * np.arange(1, 4, dtype=np.uint64)
+    records = np.array([[20.0, 4, 9, 2], [1, 2, 3, 4], [0, 0, 5, 0]])
+    first, elsewhere = np.zeros(3, dtype=AD), np.zeros(1, dtype=AD)
+    first["ad"], first["record"] = ads, records
+    elsewhere["ad"], elsewhere["record"] = ads[0] + 1, records[0]
+    pool, started = Pool(), Pool()
+    heard(pool, [Message(key, first.tobytes()) for key in (b"1-0", b"2-0")] + [Message(b"1-1", elsewhere.tobytes())])
+    others = pool.others(0)
+    others.news()
+
+    heard(pool, [Message(b"1-0", first[1:2].tobytes())])
+
+    heard(started, [Message(b"1-0", first[1:2].tobytes()), Message(b"2-0", first.tobytes())])
+    assert others.records(ads.tolist()).tolist() == started.others(0).records(ads.tolist()).tolist()
+    assert others.records(ads.tolist()).tolist() == (records * [[1], [2], [1]]).tolist()
+    assert others.records([int(ads[0]) + 1]).tolist() == records[:1].tolist()  # of another bucket
+    assert others.news() == {int(ads[0]), int(ads[2])}
+
+
 def test_a_tombstone_makes_a_word_count_no_more() -> None:
     pool, own, other = Pool(), lane_of(1), lane_of(2)
     own.commit(SHOP, pool.others(0))

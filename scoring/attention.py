@@ -340,6 +340,9 @@ def read_golden(content: bytes, manifest: Manifest) -> Arrays:
         raise ModelError(f"{manifest.golden} lacks {sorted(missing)}", "inputs and outputs of both graphs", fix)
     if (found := arrays["tokens"].dtype) != np.uint64:
         raise ModelError(f"{manifest.golden} has tokens {found}", "hashes, uint64", fix)
+    for name in ("vector", "logit", "attention"):
+        if (found := arrays[name].dtype).kind != "f":
+            raise ModelError(f"{manifest.golden} has {name} {found}", "floating-point numbers", fix)
     return arrays
 
 

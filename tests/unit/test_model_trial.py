@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from scoring.attention import ATTENTION, ModelError
+from scoring.attention import ATTENTION, ModelError, load
 from scoring.proof import Proof
 from streams.models import trial
 from streams.models.trial import try_model
@@ -33,6 +33,19 @@ def test_a_model_that_does_not_is_refused_in_the_words_of_its_reason(tmp_path: P
     directory = toy_model(tmp_path, golden=lambda golden: golden.update(logit=golden["logit"] + 1))
     with pytest.raises(ModelError, match=r"differ from the golden ones by 1; expected at most 0.0001; .*salience"):
         tried(directory)
+
+
+@pytest.mark.parametrize("dtype", ["<U32", "S32", "M8[s]", "<i8", "<c8", "bool"])
+@pytest.mark.parametrize("name", ["vector", "logit", "attention"])
+def test_a_model_whose_golden_outputs_are_no_floating_point_numbers_is_refused(
+    tmp_path: Path, name: str, dtype: str
+) -> None:
+    def change(golden: dict[str, np.ndarray]) -> None:
+        golden[name] = np.zeros(golden[name].shape, dtype=dtype)
+
+    directory = toy_model(tmp_path, golden=change)
+    with pytest.raises(ModelError, match=rf"golden\.npz has {name} .*; expected floating-point numbers; "):
+        load(directory)
 
 
 def _huge(graphs: Graphs) -> None:

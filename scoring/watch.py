@@ -41,7 +41,7 @@ SOON = 5_000
 LOOK_EVERY = 500
 """Outcomes between two notes of the means, which alarms tell as what was; and the least to compare with."""
 GOOD_EVERY = 5_000
-"""Outcomes over which weights prove good: within `GOOD_WITHIN` of calibration, and no alarm among them."""
+"""Outcomes, at least, over which weights prove good: within `GOOD_WITHIN` of calibration, and no alarm among them."""
 GOOD_WITHIN = 0.05
 
 
@@ -131,6 +131,8 @@ class Watch:
         self.alarms_soon = 0
         self.clicked = self.predicted = 0.0
         """Sums since weights were last judged."""
+        self.unjudged = 0
+        """Outcomes since then: what a model learned as a shadow is none of them."""
 
     def outcome(
         self, model: ClickModel, learned: int, clicked: int, predicted: float, closeness: float = math.nan
@@ -139,6 +141,7 @@ class Watch:
 
         ``closeness``: of what was shown to the person's interest, NaN where there is none.
         """
+        self.unjudged += 1
         self.clicked += clicked
         self.predicted += predicted
         residual = clicked - predicted
@@ -178,9 +181,10 @@ class Watch:
     def _look(self, model: ClickModel, learned: int) -> None:
         """Note the means, and keep the weights that outcomes have shown to be good."""
         self.means = {each: adwin.estimation for each, adwin in self.detectors.items() if adwin.width >= LOOK_EVERY}
-        if learned % GOOD_EVERY:
+        if self.unjudged < GOOD_EVERY:
             return
         calm = learned - self.last_alarm >= GOOD_EVERY
         if calm and self.clicked and abs(self.predicted / self.clicked - 1) <= GOOD_WITHIN:
             self.good = model.array, model.caution
         self.clicked = self.predicted = 0.0
+        self.unjudged = 0

@@ -11,7 +11,10 @@ log = structlog.get_logger()
 
 
 class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
-    """`scoring.watch.Watch`: detectors and their means by name; arrays of the weights last seen good, or none."""
+    """`scoring.watch.Watch`: detectors and their means by name; arrays of the weights last seen good, or none.
+
+    ``unjudged``: older rows lack it, and weights are then judged that much later.
+    """
 
     detectors: dict[str, bytes]
     means: dict[str, float]
@@ -20,6 +23,7 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
     alarms_soon: int
     clicked: float
     predicted: float
+    unjudged: int = 0
 
     @classmethod
     def of(cls, watch: Watch) -> "WatchRow":
@@ -32,6 +36,7 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
             alarms_soon=watch.alarms_soon,
             clicked=watch.clicked,
             predicted=watch.predicted,
+            unjudged=watch.unjudged,
         )
 
     def watch(self) -> Watch:
@@ -45,7 +50,7 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
         out.means = {Detector(name): mean for name, mean in self.means.items()}
         out.good = None if self.good is None else (weights(self.good[0]), sums(self.good[1]))
         out.last_alarm, out.alarms_soon = self.last_alarm, self.alarms_soon
-        out.clicked, out.predicted = self.clicked, self.predicted
+        out.clicked, out.predicted, out.unjudged = self.clicked, self.predicted, self.unjudged
         return out
 
 

@@ -9,6 +9,7 @@ import xxhash
 from structlog.testing import capture_logs
 
 from scoring.clicks import CAUTION_MAX, NUMBERS, ClickModel, example
+from scoring.learner import Learner
 from scoring.watch import (
     GOOD_EVERY,
     GOOD_WITHIN,
@@ -190,6 +191,7 @@ def test_weights_are_good_that_predict_as_many_clicks_as_there_are_while_no_alar
 ) -> None:
     watch, model = Watch(), a_model()
     watch.last_alarm, watch.clicked, watch.predicted = last_alarm, 1_000.0, 1_000.0 * ratio
+    watch.unjudged = (learned - 1) % GOOD_EVERY + 1
     watch._look(model, learned)
     assert (watch.good is not None) == good
     if watch.good is not None:
@@ -200,9 +202,24 @@ def test_weights_are_good_that_predict_as_many_clicks_as_there_are_while_no_alar
 
 def test_weights_of_which_no_click_is_known_are_not_good() -> None:
     watch = Watch()
-    watch.predicted = 3.0
+    watch.predicted, watch.unjudged = 3.0, GOOD_EVERY
     watch._look(a_model(), GOOD_EVERY)
     assert watch.good is None
+
+
+def test_a_promoted_shadows_weights_are_judged_by_as_many_outcomes_of_its_own_as_anyones() -> None:
+    learner = Learner(a_model())
+    for _ in range(GOOD_EVERY - 100):
+        learner.beside(1, 0.5, 0.5)
+    for number in range(GOOD_EVERY + 100):
+        learner.outcome(number % 2, 0.5, np.nan)
+        if number % 700 == 0:  # a restart continues where it was
+            learner.watch = WatchRow.of(learner.watch).watch()
+        if number == GOOD_EVERY - 1:
+            assert learner.watch.good is None
+    assert learner.learned == 2 * GOOD_EVERY
+    assert learner.watch.good is not None
+    assert (learner.watch.unjudged, learner.watch.predicted) == (0, 0)
 
 
 def test_means_are_noted_every_so_many_outcomes_of_what_has_been_seen_as_often() -> None:

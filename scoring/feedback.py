@@ -248,7 +248,7 @@ class ClickLayer:
                     chances = (examined, chance, examined * expected)
                     other = examined * self._shadows(shadow, beside, numbers, surface) if shadow else math.nan
                     told = (shadow, beside, other, near)
-                    if self.pending.full:
+                    while self.pending.full:  # after a restart more may wait than may now
                         cut += 1
                         self._make_room(outcomes)
                     self._wait(ids, (*numbers, *chances, surface, in_control, 1, slot, model, *told))

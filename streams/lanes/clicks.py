@@ -89,6 +89,7 @@ class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
     """Records numbered from ``first``, and the numbers (int64) of records that were answered.
 
     ``settled``: the queue's head from which on nothing of it matters. ``layout``: of the records, 2 to 4 are former.
+    ``window_ms``: what the ends of their windows were told by; of older rows, 0, it is not known.
     """
 
     first: int
@@ -96,12 +97,20 @@ class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
     rows: bytes
     answered: bytes
     layout: int = 1
+    window_ms: int = 0
 
-    def opened(self) -> npt.NDArray[Any]:
-        """The records, of `PENDING`."""
-        if self.layout == _CHUNK_LAYOUT:
-            return np.frombuffer(self.rows, dtype=PENDING)
-        return former_clicks.opened(self.rows, self.layout)
+    def opened(self, window_ms: int) -> npt.NDArray[Any]:
+        """The records, of `PENDING`.
+
+        Where windows are of ``window_ms`` now and were shorter, theirs end later: by how far the end is away it is told
+        how long a click has been waited for.
+        """
+        if self.layout != _CHUNK_LAYOUT:
+            return former_clicks.opened(self.rows, self.layout)
+        rows = np.frombuffer(self.rows, dtype=PENDING).copy()
+        if self.window_ms:
+            rows["due_ms"] += max(window_ms - self.window_ms, 0)
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +262,7 @@ class LaneClicks:
                 rows=rows.tobytes(),
                 answered=np.array(answered, dtype=np.int64).tobytes(),
                 layout=_CHUNK_LAYOUT,
+                window_ms=self.layer.learning.window_ms,
             )
         )
 
@@ -323,7 +333,7 @@ class LaneClicks:
         rows = np.full(row.tail - row.head, LOST, dtype=PENDING)
         for key in sorted(key for key in parts if key.startswith(_CHUNK)):
             chunk = msgspec.msgpack.decode(parts[key], type=ChunkRow)
-            added = chunk.opened()
+            added = chunk.opened(self.layer.learning.window_ms)
             number, end = int.from_bytes(key[len(_CHUNK) :], "big"), chunk.first + len(added)
             numbers = np.arange(chunk.first, end)
             held = (numbers >= row.head) & (numbers < row.tail)

@@ -145,6 +145,16 @@ def test_a_restored_queue_stands_where_it_stood_whatever_the_settings_are_now(wi
     assert len(later.outcomes) == 40  # nothing waits longer than it would today
 
 
+def test_where_fewer_may_wait_after_a_restart_as_many_make_room_with_the_next_impression() -> None:
+    layer = ClickLayer(LEARNING)
+    observe(layer, events_of(*((1_000 + 100 * at, "shown", at, 1_000 + 100 * at) for at in range(50))))
+    queue, again = layer.pending, ClickLayer(Learning(window_ms=WINDOW_MS, wait_ms=4_000, pending_max=10))
+    again.clock_ms = layer.clock_ms
+    again.reopen(queue.head, queue.between(queue.head, queue.tail), queue.asked)
+    seen = observe(again, events_of((6_000, "shown", 99, 6_000)))
+    assert (len(again.pending), seen.cut) == (10, 41)
+
+
 def test_down_sampled_non_clicks_count_the_more() -> None:
     def level(negatives: float) -> float:
         layer = ClickLayer(Learning(window_ms=1_000, negatives=negatives))

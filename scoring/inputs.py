@@ -226,8 +226,9 @@ def _past_of_candidates(out: Floats, candidates: Ints, past: History, past_items
     people, count = candidates.shape
     if not candidates.size:
         return
-    apart = np.arange(people)[:, None] * (int(candidates.max()) + 1)
-    line = (candidates + apart).ravel()
+    # Everyone's numbers begin with one that no past item has, for candidates that are unknown.
+    apart = np.arange(people)[:, None] * (int(candidates.max()) + 2) + 1
+    line = (np.maximum(candidates, -1) + apart).ravel()
     order = None if (line[1:] > line[:-1]).all() else np.argsort(line)  # those that retrieval chose are in order
     known = (past_items >= 0) & (past_items <= candidates.max())
     wanted = (past_items + apart)[known]

@@ -287,6 +287,16 @@ def test_people_of_one_call_do_not_see_each_others_past() -> None:
     assert out[:, :, 4].tolist() == [[1, 0], [0, 0]]
 
 
+def test_of_an_unknown_candidate_nobodys_past_is_told() -> None:
+    rings = np.concatenate([row_with_ring((ad, 10, Kind.CLICKED)) for ad in ("ad-1", "ad-0", "ad-1")])
+    history, unknown = history_of(rings, np.repeat(NOW, 3)), np.array([[-2, 0], [-1, 1], [-2, 1]])
+
+    out = stats_of(unknown, np.zeros((3, 2), dtype=np.int64), history, numbers(history, ["ad-0", "ad-1"]))
+
+    assert (out[:, :, 2] > 0).tolist() == [[False, False], [False, False], [False, True]]
+    assert out[:, :, 4].tolist() == [[0, 0], [0, 0], [0, 1]]
+
+
 def test_what_stands_on_the_same_screen_is_no_past_of_what_is_shown_but_of_what_is_shown_next() -> None:
     before = (("a", 90, Kind.CLICKED), ("b", SCREEN_S, Kind.SHOWN))
     screen = (("c", 1, Kind.SHOWN), ("d", 0, Kind.SHOWN))

@@ -78,7 +78,8 @@ class Budgets:
     _version: int = -1
     tick_ms: Callable[[], int] = lambda: 0
     """A clock beside the lanes': one whose time is ahead must not keep what ads say of budgets from being read."""
-    _due_ms: int = 0
+    _paced_ms: int = -EVERY_MS
+    """The newest time paced by: a lane that is behind must not let the plan's progress count twice."""
     _read_due_ms: int = 0
     _standing: tuple[float, float] = _ON_PLAN
     """Replaced whole: the gauges are read on another thread."""
@@ -174,12 +175,13 @@ class Budgets:
 
         What is spent stops its campaign at once, whenever this is called.
         """
-        if self.catalogue.version != self._version and (now_ms >= self._due_ms or self.tick_ms() >= self._read_due_ms):
+        due = now_ms >= self._paced_ms + EVERY_MS
+        if self.catalogue.version != self._version and (due or self.tick_ms() >= self._read_due_ms):
             self._read_catalogue()
             self._read_due_ms = self.tick_ms() + EVERY_MS  # reading 200,000 ads takes 40 ms
-        if now_ms < self._due_ms and not self._newly_spent():
+        if not due and not self._newly_spent():
             return
-        self._due_ms = now_ms + EVERY_MS
+        self._paced_ms = now_ms = max(now_ms, self._paced_ms)
         if now_ms // DAY_MS > self._day:
             self._turn(now_ms // DAY_MS)
         if self._pacer is None:

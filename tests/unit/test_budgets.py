@@ -153,6 +153,23 @@ def test_a_campaign_that_has_stopped_lets_the_others_be_paced_no_oftener() -> No
     assert offered(budgets) != before
 
 
+@pytest.mark.parametrize("behind_ms", [0, NOON_MS - DAY_MS // 4])
+def test_a_lane_whose_time_is_behind_stops_what_is_spent_and_takes_nobodys_plan_back(behind_ms: int) -> None:
+    budgets = Budgets(Market(), shop())
+    budgets.catalogue.upsert([entry("c", campaign_id="two", budget_micros=1_000_000)])
+    for micros, campaign in ((400_000, "one"), (500_000, "two")):
+        budgets.tell(0, "", spent(micros, campaign=campaign))
+    budgets.pace(NOON_MS)
+    *_, offers = offered(budgets) or []
+    budgets.tell(0, "", spent(1_000_000))
+    budgets.pace(behind_ms)  # as a lane without traffic does
+    assert offered(budgets) == [0, 0, offers]
+    budgets.pace(NOON_MS + EVERY_MS // 2)
+    assert offered(budgets) == [0, 0, offers]
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert budgets.level("two") == pytest.approx(0.5, abs=1e-3)
+
+
 @pytest.mark.parametrize("other", [None, 5_000])
 def test_the_budget_of_a_campaign_stays_where_its_last_ad_has_become_anothers(other: int | None) -> None:
     budgets = Budgets(Market(), shop())

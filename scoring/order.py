@@ -44,13 +44,15 @@ def take(
     complete: tuple[bool, bool],
     limit_ms: int,
     records_max: int,
+    span_ms: int = FOREVER,
 ) -> Taken:
     """Choose the next records of a lane.
 
     ``queued_ms``: record times queued per source, in offset order. ``complete``: whether nothing older is to be
     waited for from that source (it is caught up, and was given its time). ``limit_ms``: now + tolerance, to
     which record times are clamped. A source that is not complete holds back what is newer than its last
-    record, since its next record may be as old as that.
+    record, since its next record may be as old as that. What is taken ends where the lane's time enters another
+    span of ``span_ms`` than it has at the first record.
     """
     effective = [
         np.maximum.accumulate(np.maximum(np.minimum(times, limit_ms), mark))
@@ -63,7 +65,10 @@ def take(
     impressions, clicks = effective
     impressions = impressions[: np.searchsorted(impressions, ends[Source.CLICK], side="right")]
     clicks = clicks[: np.searchsorted(clicks, ends[Source.IMPRESSION], side="left" if not complete[0] else "right")]
-    order = np.argsort(np.concatenate([impressions, clicks]), kind="stable")[:records_max]
+    times = np.concatenate([impressions, clicks])
+    order = np.argsort(times, kind="stable")[:records_max]
+    spans = np.maximum(times[order], max(watermarks_ms)) // span_ms
+    order = order[: np.count_nonzero(spans == spans[:1])]  # the lane's time never goes back
     taken = (order >= len(impressions)).astype(np.uint8)
     counts = len(taken) - int(taken.sum()), int(taken.sum())
     marks = tuple(

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from scoring.events import Source
 from scoring.order import Taken, take
+from scoring.traffic import HOUR_MS
 from streams.decode import Record
 from streams.message import size_of
 from streams.step import Slice
@@ -88,12 +89,13 @@ class LaneQueues:
         """Cut the next slice, or None where the other topic has to be waited for.
 
         While the other topic is known to be behind, or nothing is known of it, without limit; once it is caught
-        up, ``wait_ms`` from when its queue became empty.
+        up, ``wait_ms`` from when its queue became empty. A slice is of one hour, since what it charges and shows is
+        counted in the day and hour of its end: a backlog would all be counted in its last.
         """
         if not len(self):
             return None
         first, second = (queue.times_ms[:records_max] for queue in self.sources)
-        taken = take((first, second), watermarks_ms, self._complete(tick_ms), limit_ms, records_max)
+        taken = take((first, second), watermarks_ms, self._complete(tick_ms), limit_ms, records_max, HOUR_MS)
         return self._pop(taken, tick_ms) if len(taken.order) else None
 
     def _pop(self, taken: Taken, tick_ms: int) -> Slice:

@@ -103,6 +103,26 @@ def test_the_way_in_which_records_arrive_does_not_change_their_order(
     assert order == whole.order.tolist()
 
 
+@given(TIMES, TIMES, st.integers(1, 30), st.integers(1, 9))
+def test_pieces_of_one_span_of_the_lanes_time_each_are_as_large_as_they_may_be_and_give_the_order_of_all_at_once(
+    impressions: list[int], clicks: list[int], span: int, most: int
+) -> None:
+    whole = taken((impressions, clicks), (0, 0), (True, True), 1_000)
+    places = [iter(impressions), iter(clicks)]
+    lanes_ms = stream_times(array([next(places[source]) for source in whole.order.tolist()]), 0, LIMIT_MS)
+    marks, at = (0, 0), [0, 0]
+
+    while (start := sum(at)) < len(whole.order):
+        queued = array(impressions[at[0] :]), array(clicks[at[1] :])
+        piece = take(queued, marks, (True, True), LIMIT_MS, most, span)
+        spans = (lanes_ms[start : start + most] // span).tolist()
+        size = next((size for size, each in enumerate(spans) if each != spans[0]), len(spans))
+        assert piece.order.tolist() == whole.order[start : start + size].tolist()
+        marks, at = piece.watermarks_ms, [at[0] + piece.counts[0], at[1] + piece.counts[1]]
+
+    assert marks == whole.watermarks_ms
+
+
 @given(TIMES, TIMES)
 def test_everything_is_taken_once_nothing_older_is_to_be_waited_for(impressions: list[int], clicks: list[int]) -> None:
     assert taken((impressions, clicks), (0, 0), (True, True), 1_000).counts == (len(impressions), len(clicks))

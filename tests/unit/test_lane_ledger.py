@@ -13,6 +13,7 @@ from scoring.budgets import Budgets
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
+from scoring.events import Source
 from scoring.ids import id64s
 from scoring.ledger import FIGURES
 from scoring.market import Fate
@@ -20,6 +21,7 @@ from scoring.policies import Policy, arm_tag
 from streams.client import priced
 from streams.feeds.campaigns import tell
 from streams.lanes.ledger import KEY, TOUCHES, LaneLedger
+from streams.lanes.queues import LaneQueues
 from streams.logs import Event
 from streams.placing import _seals_of
 from streams.step import Effects, LaneState, Slice, Step
@@ -64,7 +66,10 @@ class Played:
             self.offsets[source] += 1
         order = np.array([isinstance(event, Click) for event in events], dtype=np.uint8)
         newest = max(event.time_ms for event in events)
-        effects = self.step.run(self.state, Slice(taken, order, (newest, newest)), newest)
+        return self.run(Slice(taken, order, (newest, newest)), newest)
+
+    def run(self, taken: Slice, now_ms: int) -> Effects:
+        effects = self.step.run(self.state, taken, now_ms)
         self.kept |= {message.key: message.value for message in effects.messages["state-changelog"] if message.key}
         self.told += [
             Record("campaign-metrics", 0, at, 0, message.key, message.value)
@@ -122,6 +127,24 @@ def test_a_day_that_has_ended_is_told_beside_the_one_that_has_begun(model: Atten
     second = metrics(played)[campaign]
     assert (second.day, second.before_day, second.before) == (first.day + 1, first.day, first.today)
     assert (second.today.impressions, second.today.clicks, second.total.impressions) == (1, 1, 2)
+
+
+def test_clicks_before_and_after_midnight_that_are_fetched_at_once_are_each_billed_on_their_day(
+    model: AttentionModel,
+) -> None:
+    played, fetched, now_ms = Played(step_of(model)), LaneQueues(100, 10**6, 0), START_MS + 2 * 86_400_000
+    played.take([impression(ad_id="ad-1")])
+    assert played.placement is not None
+    days = played.answer(10), played.answer(86_410)
+    for source in Source:
+        fetched.put(source, [record(each[source], at) for at, each in enumerate(days, played.offsets[source])])
+        fetched.sources[source].caught_up = True
+    while (taken := fetched.take(played.state.watermarks_ms, now_ms, 0, 100)) is not None:
+        played.run(taken, now_ms)
+    told = metrics(played)[played.placement.slots[0].campaign_id]
+    assert len(fetched) == 0
+    assert told.before == told.today
+    assert (told.day - told.before_day, told.today.clicks, told.total.clicks) == (1, 1, 2)
 
 
 def test_an_event_that_tells_another_price_than_its_placement_is_counted_and_not_charged(model: AttentionModel) -> None:

@@ -52,6 +52,28 @@ def test_a_slice_is_cut_by_time_across_both_topics_with_its_order_and_watermarks
     assert len(of) == 1  # the click of second 9 waits for another impression of its time
 
 
+def test_a_backlog_is_cut_where_the_lanes_time_enters_another_hour_of_utc_and_nothing_waits_for_that() -> None:
+    of = queues()
+    of.put(Source.IMPRESSION, shown(-90_000, -801, -800, 5))  # 800 s before the start an hour begins
+    of.put(Source.CLICK, clicked(-4_401, -4_400, -801, 4, 5))
+
+    cuts, marks = [], NONE_SEEN
+    while (taken := cut(of, marks=marks)) is not None:
+        cuts.append(seconds_of(taken))
+        marks = taken.watermarks_ms
+
+    assert cuts == [[-90_000], [-4_401], [-4_400, -801, -801], [-800, 4, 5]]
+    assert len(of) == 1  # as above, and whatever the hour
+
+
+def test_what_comes_late_of_many_hours_is_one_slice_of_the_lanes_own_hour() -> None:
+    of = queues()
+    of.put(Source.CLICK, clicked(-90_000, -4_401, -801, 4))
+    caught_up(of, Source.IMPRESSION)
+
+    assert seconds_of(cut(of, WAIT_MS, marks=(START_MS, 0))) == [-90_000, -4_401, -801, 4]
+
+
 def test_nothing_queued_gives_no_slice() -> None:
     assert cut(queues()) is None
 

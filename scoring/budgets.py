@@ -22,6 +22,8 @@ EVERY_MS = 1_000
 """Between two looks at the spending, in the lanes' time."""
 PRIOR_CLICKS, PRIOR_IMPRESSIONS = 100, 1_000
 """Clicks and impressions by which the terms' conversion and seconds count beside a campaign's own."""
+MICROS_MAX = np.iinfo(np.int64).max
+"""Where the sum of what lanes have spent ends: each of them may have as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class Budgets:
         if news.day > self._day:
             self._turn(news.day)
         if news.day == self._day:
-            self._spent[at] += news.spent_micros - (old.spent_micros if old.day == self._day else 0)
+            more = news.spent_micros - (old.spent_micros if old.day == self._day else 0)
+            self._spent[at] = min(int(self._spent[at]) + more, MICROS_MAX)
         self._earned[at] += (
             news.impressions - old.impressions,
             news.clicks - old.clicks,
@@ -240,4 +243,4 @@ def _standing(pacer: Pacer, spent_micros: Ints) -> tuple[float, float]:
         return _ON_PLAN
     budget, spent = pacer.budget_micros[limited], spent_micros[limited]
     error = np.abs(np.minimum(spent / budget, 1.0) - (pacer.reached or 0.0)).mean()
-    return float(error), float(np.maximum(spent - budget, 0).sum() / budget.sum())
+    return float(error), float(np.maximum(spent - budget, 0).mean() / budget.mean())

@@ -14,7 +14,8 @@ import msgspec
 from msgspec import Struct
 
 from streams import asyncapi_examples as examples
-from streams import topics, wire
+from streams import topics
+from streams.letters import DeadLetter
 from streams.settings import Settings
 from streams.topics import Topic
 
@@ -303,8 +304,8 @@ def _message(message: Message) -> Json:
     if message.example is not None:
         out["payload"] = {"$ref": f"#/components/schemas/{message.name}"}
         out["examples"] = [{"payload": msgspec.to_builtins(message.example)}]
-    if message.name in (wire.DeadLetter.__name__, "LateEvent"):
-        out["headers"] = _headers(wire.DeadLetter)
+    if message.name in (DeadLetter.__name__, "LateEvent"):
+        out["headers"] = _headers(DeadLetter)
     return out
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from streams.wire import Count, Id, TimeMs
+from streams.wire import Count, Id, Share, TimeMs
 
 
 class ControlMessage(Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -114,7 +114,6 @@ ModelVersion = Annotated[str, Meta(pattern=f"^{_VERSION}{_END}")]
 """A model's name, and eight hex digits of what its files hash to."""
 ModelOrNone = Annotated[str, Meta(pattern=f"^({_VERSION})?{_END}")]
 """The same, or "" for none."""
-Share = Annotated[float, Meta(ge=0, le=1)]
 Lane = Annotated[int, Meta(ge=0, le=2_147_483_647)]
 """A partition's number: Kafka has 32 bits for it."""
 Metric = Literal["ctr", "cvr", "revenue_micros", "viewed_s", "diversity"]

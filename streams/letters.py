@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import msgspec
+from msgspec import Struct
 
 from streams.decode import Record
 from streams.message import Headers, Message
 from streams.topics import BATCH_BYTES
-from streams.wire import DeadLetter
 
 PREFIX = "salience."
 REQUEUED = PREFIX + "requeued"
@@ -22,6 +22,18 @@ EXCERPT_BYTES = 1_024
 """Kept of the key and the value of a record that does not fit."""
 _TRAVEL = (REQUEUED, REROUTED)
 """Of our headers those that a record brings along; the others say something of a letter."""
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """Where a record on ``dead-letters`` came from; travels as its headers, beside the raw key, value and time."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    stage: str
+    error: str
+    message: str
 
 
 def letter(record: Record, stage: str, error: str, message: str) -> Message:

@@ -31,6 +31,10 @@ Consented = bool | None
 """Whether the person agrees to be remembered: null leaves it to the control topic and the shop's presumption."""
 Count = Annotated[int, Meta(ge=0, le=9_223_372_036_854_775_807)]
 """What a lane has counted or summed up, within 64 bits."""
+Sum = Annotated[float, Meta(ge=0, le=1e16)]
+"""The same in thousandths, as a number of wholes: seconds, or purchases."""
+Share = Annotated[float, Meta(ge=0, le=1)]
+"""A part of a whole, or a chance."""
 Day = Annotated[int, Meta(ge=0, le=47_482)]
 """Days of UTC since the epoch, to 2100."""
 TITLE_MAX = 512
@@ -134,7 +138,7 @@ class Tone(Struct, frozen=True, kw_only=True):
     of: Literal["ad", "brand"]
     name: Label
     reviews: Count
-    tone: Annotated[float, Meta(ge=0, le=1)]
+    tone: Share
     turned_ms: TimeMs | None = None
     time_ms: TimeMs
 
@@ -291,12 +295,12 @@ class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     impressions: Count = 0
     clicks: Count = 0
-    viewed_s: float = 0.0
+    viewed_s: Sum = 0.0
     spent_micros: Count = 0
     unpriced: Count = 0
-    purchases: float = 0.0
+    purchases: Sum = 0.0
     value_micros: Count = 0
-    spread_purchases: float = 0.0
+    spread_purchases: Sum = 0.0
     spread_value_micros: Count = 0
 
 
@@ -321,7 +325,7 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     before_day: Day = 0
     before: Figures | None = None
     budget_micros: Micros | None = None
-    level: float = 0.0
+    level: Share = 0.0
 
 
 class ShadowSlot(Struct, frozen=True, kw_only=True):
@@ -349,18 +353,6 @@ class ShadowScore(Struct, frozen=True, kw_only=True):
     candidates: int
     mean_difference: float
     largest_difference: float
-
-
-class DeadLetter(Struct, frozen=True, kw_only=True):
-    """Where a record on ``dead-letters`` came from; travels as its headers, beside the raw key, value and time."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    stage: str
-    error: str
-    message: str
 
 
 class LaneRow(Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from scoring.events import Source
 from scoring.rows import RowStore
 from streams import wire
 from streams.decode import Decoded, decode
+from streams.letters import DeadLetter
 from streams.receipts import encode_decision
 from streams.wire import LANE_KEY, Ad, Click, Impression, encode_json
 from tests.builders import START_MS, ad, click, impression, record
@@ -204,7 +205,7 @@ def test_money_and_time_of_the_wire_fit_the_rows_integers() -> None:
 
 
 def test_every_message_says_what_it_is_and_which_topic_carries_it() -> None:
-    messages = [Impression, Click, Ad, wire.Placement, wire.Decision, wire.DeadLetter, wire.LaneRow]
+    messages = [Impression, Click, Ad, wire.Placement, wire.Decision, DeadLetter, wire.LaneRow]
 
     for message in messages:
         said = message.__doc__ or ""

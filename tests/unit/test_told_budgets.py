@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
 from scoring.budgets import EVERY_MS, Budgets
@@ -74,6 +77,40 @@ def test_what_others_tell_of_a_budget_changes_none_that_the_worker_knows_itself(
     tell(limited, [cell(1_000_000, NOON_MS + EVERY_MS)])  # of a lane that had not read the larger one yet
     limited.pace(NOON_MS + 2 * EVERY_MS)
     assert limited.budget_micros("one") == 2_000_000
+
+
+NO_FIGURES: list[dict[str, Any]] = [
+    {period: {name: number}}
+    for period in ("today", "total", "before")
+    for name in ("viewed_s", "purchases", "spread_purchases")
+    for number in (1e308, -1e9)
+]
+
+
+@pytest.mark.parametrize("wrong", [*NO_FIGURES, {"level": -0.1}, {"level": 1.1}])
+def test_sums_and_levels_that_no_lane_can_have_are_refused_and_change_nothing(wrong: dict[str, Any]) -> None:
+    budgets = Budgets(Market(), shop())
+    value = msgspec.json.encode(msgspec.json.decode(cell(None).value or b"") | wrong)
+    assert tell(budgets, [cell(None, lane=1), replace(cell(None), value=value)]) == 1
+    assert budgets.spent_micros("one") == 1_400_000
+
+
+def test_the_largest_sums_that_lanes_can_have_stop_their_campaigns_and_all_offers_are_numbers() -> None:
+    stock = shop()
+    stock.upsert([entry("c", campaign_id="two", budget_micros=5)])
+    budgets = Budgets(Market(), stock)
+    most = Figures(spent_micros=2**63 - 1, viewed_s=(2**63 - 1) / 1_000, purchases=(2**63 - 1) / 1_000)
+    for lane, campaign in ((0, "one"), (1, "one"), (0, "two")):
+        told = msgspec.json.decode(cell(None, lane=lane, campaign=campaign).value or b"", type=CampaignMetrics)
+        value = encode_json(msgspec.structs.replace(told, today=most, total=most))
+        assert tell(budgets, [replace(cell(None), value=value)]) == 0
+    budgets.pace(NOON_MS)
+    offers = budgets.market.offers(stock, np.arange(3)[None])
+    assert offers is not None
+    assert np.isfinite([offers.conversion, offers.viewed_s]).all()
+    assert offers.multiplier.tolist() == [[0, 0, 0]]
+    assert budgets.spent_micros("one") == 2**63 - 1
+    assert budgets.standing()[1] > 2**63 / 1_000_010
 
 
 @pytest.mark.parametrize("budget", [-1, 10**15 + 1, 2**64])

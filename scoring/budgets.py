@@ -28,10 +28,7 @@ MICROS_MAX = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What one cell of a lane's ledger tells: of ``day``, micros spent; of all time, what came of it.
-
-    ``level``: the multiplier's long-term level where it was told; 0 where none is paced.
-    """
+    """What one cell of a lane's ledger tells: of ``day``, micros spent; of all time, what came of it."""
 
     campaign: str
     day: int
@@ -40,7 +37,6 @@ class Spending:
     clicks: int
     purchases: float
     viewed_s: float
-    level: float = 0.0
 
     @property
     def age(self) -> tuple[int, int, int, int, float, float]:
@@ -69,6 +65,10 @@ class Budgets:
     _earned: Floats = field(default_factory=lambda: np.zeros((0, 4)))
     """Impressions, clicks, purchases and seconds viewed, since ever."""
     _level: Floats = field(default_factory=lambda: np.zeros(0))
+    _own: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    """Of which campaigns the level is this worker's own."""
+    _level_ms: dict[int, int] = field(default_factory=dict)
+    """Of the other campaigns, when what stands in `_level` was told."""
     _budget: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _sure: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     """Of which campaigns the catalogue itself has told the budget, or that there is none."""
@@ -105,7 +105,18 @@ class Budgets:
             news.purchases - old.purchases,
             news.viewed_s - old.viewed_s,
         )
-        self._level[at] = self._level[at] or news.level
+
+    def tell_level(self, campaign: str, level: float, time_ms: int) -> None:
+        """Take the long-term level of a campaign's multiplier as a lane told it at ``time_ms``, 0: it paces none.
+
+        The newest counts, and none any more once this worker has paced the campaign itself: a cell that has long been
+        silent tells the level of then, and is the first that is read.
+        """
+        at = self._place(campaign)
+        if level <= 0 or self._own[at] or time_ms < self._level_ms.get(at, time_ms):
+            return
+        self._level_ms[at] = time_ms
+        self._level[at] = level
 
     def tell_budget(self, campaign: str, budget_micros: int | None, time_ms: int) -> None:
         """Take a campaign's budget as a lane told it at ``time_ms``, None: it knows of none; the newest limit counts.
@@ -138,6 +149,7 @@ class Budgets:
             self._spent = np.concatenate([self._spent, np.zeros(more, dtype=np.int64)])
             self._earned = np.concatenate([self._earned, np.zeros((more, 4))])
             self._level = np.concatenate([self._level, np.zeros(more)])
+            self._own = np.concatenate([self._own, np.zeros(more, dtype=np.bool_)])
             self._budget = np.concatenate([self._budget, np.zeros(more, dtype=np.int64)])
             self._sure = np.concatenate([self._sure, np.zeros(more, dtype=np.bool_)])
         return at
@@ -192,7 +204,8 @@ class Budgets:
             return
         paced = self._paced
         self._pacer.update(now_ms if now_ms // DAY_MS == self._day else self._day * DAY_MS, self._spent[paced])
-        self._level[paced] = np.where(self._pacer.budget_micros > 0, np.exp(self._pacer.base), 0.0)
+        self._own[paced] = self._pacer.budget_micros > 0
+        self._level[paced] = np.where(self._own[paced], np.exp(self._pacer.base), 0.0)
         impressions, clicks, purchases, viewed_s = self._earned[paced].T
         terms = self.market.terms
         conversion = (purchases + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)

@@ -37,7 +37,8 @@ def tell(budgets: Budgets, records: Sequence[Record]) -> int:
             log.warning("campaign metrics refused", offset=record.offset, error=type(error).__name__)
             continue
         budgets.tell_budget(told.campaign_id, told.budget_micros, told.time_ms)
-        budgets.tell(told.lane, told.arm, spending(told.campaign_id, told.day, told.today, told.total, told.level))
+        budgets.tell_level(told.campaign_id, told.level, told.time_ms)
+        budgets.tell(told.lane, told.arm, spending(told.campaign_id, told.day, told.today, told.total))
     return refused
 
 

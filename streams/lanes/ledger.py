@@ -173,8 +173,6 @@ def _figures(of: npt.NDArray[np.int64]) -> Figures:
     )
 
 
-def spending(campaign: str, day: int, today: Figures, total: Figures, level: float = 0.0) -> Spending:
+def spending(campaign: str, day: int, today: Figures, total: Figures) -> Spending:
     """What a cell tells budgets."""
-    return Spending(
-        campaign, day, today.spent_micros, total.impressions, total.clicks, total.purchases, total.viewed_s, level
-    )
+    return Spending(campaign, day, today.spent_micros, total.impressions, total.clicks, total.purchases, total.viewed_s)

@@ -86,7 +86,8 @@ def test_a_campaign_whose_limit_is_lifted_has_none_whether_or_not_another_has(ot
     budgets.pace(NOON_MS + 1_000)
     assert (budgets.budget_micros("one"), budgets.level("one")) == (0, 0.0)
     assert offered(budgets) is None if other is None else (offered(budgets) or [])[:2] == [1, 1]
-    budgets.tell(1, "", Spending("one", DAY, 100_000, 0, 0, 0.0, 0.0, 0.25))  # another worker's, from before
+    budgets.tell(1, "", spent(100_000))
+    budgets.tell_level("one", 0.25, NOON_MS)  # another worker's, from before
     assert budgets.level("one") == 0.0
     assert budgets.budget_micros("two") == (other or 0)
 
@@ -195,7 +196,8 @@ def test_a_worker_that_starts_paces_as_the_others_do() -> None:
         old.pace(NOON_MS + 60_000 * minute)
     level = old.level("one")
     assert 0 < level < 0.5
-    new.tell(0, "", Spending("one", DAY, 1_031_000 - 500_000, 0, 0, 0.0, 0.0, level))
+    new.tell(0, "", spent(1_031_000 - 500_000))
+    new.tell_level("one", level, NOON_MS + 3_540_000)
     new.pace(NOON_MS + 3_600_000)
     assert new.level("one") == level
 

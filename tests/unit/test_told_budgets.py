@@ -11,18 +11,22 @@ import pytest
 from scoring.budgets import EVERY_MS, Budgets
 from scoring.catalogue import Catalogue
 from scoring.market import Market
+from scoring.pacing import DAY_MS
 from streams.feeds.campaigns import tell
 from streams.wire import CampaignMetrics, Figures, encode_json
 from tests.builders import Record, entry
 from tests.unit.test_budgets import DAY, NOON_MS, shop
 
 
-def cell(budget: int | None, time_ms: int = NOON_MS, lane: int = 0, campaign: str = "one") -> Record:
+def cell(
+    budget: int | None, time_ms: int = NOON_MS, lane: int = 0, campaign: str = "one", level: float = 0.0
+) -> Record:
     """What a lane has told of a campaign that spent 1.4 units."""
     figures = Figures(spent_micros=1_400_000)
     told = CampaignMetrics(
-        lane=lane, campaign_id=campaign, time_ms=time_ms, day=DAY, today=figures, total=figures, budget_micros=budget
-    )
+        lane=lane, campaign_id=campaign, time_ms=time_ms, day=DAY, today=figures, total=figures, budget_micros=budget,
+        level=level,
+    )  # fmt: skip
     return Record("campaign-metrics", 0, 0, NOON_MS, f"{lane}/{campaign}/".encode(), encode_json(told))
 
 
@@ -77,6 +81,24 @@ def test_what_others_tell_of_a_budget_changes_none_that_the_worker_knows_itself(
     tell(limited, [cell(1_000_000, NOON_MS + EVERY_MS)])  # of a lane that had not read the larger one yet
     limited.pace(NOON_MS + 2 * EVERY_MS)
     assert limited.budget_micros("one") == 2_000_000
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_a_worker_that_starts_paces_by_the_level_that_was_told_last_and_then_by_its_own(
+    order: tuple[int, ...],
+) -> None:
+    told = [  # of a lane that has long been silent; of a worker that does not pace the campaign; and of one that does
+        cell(1_000_000, NOON_MS - 14 * DAY_MS, level=0.9), cell(None, NOON_MS + 1, lane=1),
+        cell(1_000_000, NOON_MS, lane=2, level=0.2),
+    ]  # fmt: skip
+    budgets = Budgets(Market(), shop())
+    tell(budgets, [told[lane] for lane in order])
+    budgets.pace(NOON_MS)
+    assert budgets.level("one") == pytest.approx(0.2)
+    tell(budgets, [cell(1_000_000, NOON_MS + EVERY_MS, lane=3, level=0.9)])
+    budgets.catalogue.upsert([entry("c", campaign_id="two", budget_micros=5)])
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert budgets.level("one") == pytest.approx(0.2, rel=0.05)
 
 
 NO_FIGURES: list[dict[str, Any]] = [

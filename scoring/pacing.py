@@ -59,10 +59,11 @@ class Pacer:
         plan = float(planned(now_ms, self.day_curve))
         behind = plan - spent_micros / budget
         progress = max(plan - (plan if self.reached is None else self.reached), 0.0)  # below it: midnight
-        self.base = np.clip(self.base + INTEGRAL * behind * progress, np.log(LEAST), 0.0)
+        spent = spent_micros >= self.budget_micros
+        base = np.clip(self.base + INTEGRAL * behind * progress, np.log(LEAST), 0.0)
+        self.base = np.where(limited & spent, self.base, base)  # who is stopped cannot spend less
         wanted = np.clip(self.base + PROPORTIONAL * behind, np.log(LEAST), 0.0)
         wanted = np.zeros_like(wanted) if plan >= 1 else wanted  # what is late has no more time
-        spent = spent_micros >= self.budget_micros
         self.multiplier = np.where(limited, np.where(spent, 0.0, np.exp(wanted)), 1.0)
         self.reached = plan
 

@@ -45,3 +45,14 @@ def test_a_plan_that_begins_anew_or_a_clock_that_goes_back_moves_no_level(back_m
     level = before.base.tolist()
     before.update(back_ms, np.array([400_000]))
     assert before.base.tolist() == level
+
+
+def test_a_campaign_that_has_spent_its_budget_keeps_its_level_for_the_next_day() -> None:
+    bidding = (13 * HOUR_MS, 0.57), (14 * HOUR_MS, 0.61)
+    stopped = paced(*bidding)
+    level = stopped.base.tolist()
+    for hour in range(15, 24):
+        stopped.update(hour * HOUR_MS, np.array([1_100_000]))
+        assert stopped.multiplier.tolist() == [0]
+    assert stopped.base.tolist() == level
+    assert paced(*bidding, (15 * HOUR_MS, 0.999)).base.tolist() < level  # whoever still bids has too much to spend

@@ -23,6 +23,7 @@ FIGURES = (
     "impressions", "clicks", "viewed_ms", "charged", "unpriced", "last", "last_micros", "spread", "spread_micros",
 )  # fmt: skip
 """Of a period; ``charged`` in `PARTS` of a micro, ``last`` and ``spread`` in thousandths of a purchase."""
+FIGURE_MAX = np.iinfo(np.int64).max
 CELLS_MAX = 200_000
 """Campaigns times arms of a lane: 50 MB. Further arms are counted with their campaign's, and no longer apart."""
 
@@ -91,7 +92,8 @@ class Ledger:
     def add(self, day: int, names: Sequence[tuple[str, str]], figures: Ints) -> None:
         """Add ``figures [N, FIGURES]`` to the cells ``names [N]`` (campaign, arm), on a day since the epoch.
 
-        A day before a cell's own, which a lane's time never gives, counts as the cell's.
+        A day before a cell's own, which a lane's time never gives, counts as the cell's. A sum that would pass what 64
+        bits hold stays there: as a negative one nobody would read the cell any more.
         """
         cells = np.fromiter(map(self._cell, names), dtype=np.int64, count=len(names))
         turned = np.unique(cells[self._days[cells, Period.TODAY] < day])
@@ -99,8 +101,12 @@ class Ledger:
         self._days[turned, Period.BEFORE] = self._days[turned, Period.TODAY]
         self._figures[turned, Period.TODAY] = 0
         self._days[turned, Period.TODAY] = day
+        changed, of = np.unique(cells, return_inverse=True)
+        more = np.zeros((len(changed), len(FIGURES)), dtype=np.int64)
+        np.add.at(more, of, figures)  # no slice has as many events as would pass it by themselves
         for period in (Period.TODAY, Period.TOTAL):
-            np.add.at(self._figures[:, period], cells, figures)
+            before = self._figures[changed, period]
+            self._figures[changed, period] = before + np.minimum(more, FIGURE_MAX - before)
         self._changed.update(cells.tolist())
 
     def _cell(self, name: tuple[str, str]) -> int:

@@ -146,5 +146,12 @@ def _tell(found: Mapping[str, Any], title: str, as_json: bool) -> None:
         return
     table = Table("figure", "value", title=title)
     for name, value in found.items():
-        table.add_row(name.replace("_", " "), value if isinstance(value, str) else f"{value:,}")
+        table.add_row(name.replace("_", " "), _text(value))
     screen().print(table)
+
+
+def _text(value: Any) -> str:
+    """A figure as people read it; None is what was looked for and not found."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else f"{value:,}"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from scoring.catalogue import Catalogue
 from scoring.market import Asked, Decided, Market, Terms
 from streams.cli import app
-from streams.simulate import diversity, market
+from streams.simulate import diversity, experiments, market
 from streams.simulate.market import HOUR_MS, Shop, cap_violations
 
 
@@ -106,6 +106,27 @@ def test_the_command_fails_of_broken_promises_alone(
     assert told.exit_code == exit_code, told.output
     assert "mmr" in told.stdout
     assert "us per placement" in told.stdout
+
+
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_a_split_that_is_never_found_is_a_promise_broken_and_told_as_that(
+    options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, Any] = {
+        "looks": 2,
+        "false_positive_rate": 0.0,
+        "coverage": 1.0,
+        "cuped_variance_cut": 0.5,
+        "cuped_raised": 0,
+    }
+    found |= {"srm_detected": False, "srm_users": None, "bandit_false_positive_rate": 0.0, "bandit_coverage": 1.0}
+    for name in ("one", "bandit", "bandits", "users_until_split_found"):
+        monkeypatch.setattr(experiments, name, lambda *_: {})
+    monkeypatch.setattr(experiments, "summary", lambda *_: found)
+    told = CliRunner().invoke(app, ["simulate", "aa", "--experiments", "10", *options.split()])
+    assert told.exit_code == 1
+    assert isinstance(told.exception, SystemExit)
+    assert ("null" if options else "none") in told.stdout
 
 
 @pytest.mark.parametrize("wrong", ["market --days 1", "diversity --placements 7999"])

@@ -9,7 +9,7 @@ the stream changes nothing of its credits, so that they are the same wherever th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -76,11 +76,13 @@ class Attribution:
 
 @dataclass(frozen=True, slots=True)
 class Credits:
-    """N credits: the slot of the ad whose click earned it, and the arms that the purchase names.
+    """N credits: the purchase's place among the events asked about, the slot of the ad whose click earned it, and the
+    arms that the purchase names.
 
     ``last``, ``spread``: thousandths of a purchase by last touch, and spread over all; ``*_micros``: of its value.
     """
 
+    place: Ints
     slot: Ints
     arms: Ids
     last: Ints
@@ -92,7 +94,11 @@ class Credits:
     def none(cls) -> "Credits":
         """Nothing was bought."""
         nothing = np.zeros(0, dtype=np.int64)
-        return cls(nothing, nothing.astype(np.uint64), nothing, nothing, nothing, nothing)
+        return cls(nothing, nothing, nothing.astype(np.uint64), nothing, nothing, nothing, nothing)
+
+    def among(self, places: Ints) -> "Credits":
+        """The same, of events whose ``places`` are among others."""
+        return replace(self, place=places[self.place])
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +139,7 @@ def earn(before: Moments, applied: Events, catalogue: Catalogue, owed: Attributi
         return Credits.none()
     rings, events = before.at(applied, told), applied[told]
     if not owed.learns:
-        return credit(rings, events, catalogue, owed)
+        return credit(rings, events, catalogue, owed).among(np.flatnonzero(told))
     bought = events["kind"] == Kind.PURCHASED
     paths = _Paths.of(rings, events, catalogue, owed)
     learned = np.zeros(paths.touch.shape)
@@ -141,7 +147,8 @@ def earn(before: Moments, applied: Events, catalogue: Catalogue, owed: Attributi
         learned[start : start + 1] = _learned(paths.only(slice(start, start + 1)), weights)
         part = slice(start, end)  # up to the next purchase
         weights.learn(paths.touch[part], paths.age_ms[part], bought[part])
-    return _credits(paths.only(bought), events[bought], catalogue, owed, learned[bought])
+    found = _credits(paths.only(bought), events[bought], catalogue, owed, learned[bought])
+    return found.among(np.flatnonzero(told)[bought])
 
 
 def learn(weights: TouchWeights, rings: Rows, events: Events, catalogue: Catalogue, owed: Attribution) -> None:
@@ -163,7 +170,7 @@ def credit(
     purchases = purchases[known]
     paths = _Paths.of(rings[known], purchases, catalogue, owed)
     learned = np.zeros(paths.touch.shape) if weights is None else _learned(paths, weights)
-    return _credits(paths, purchases, catalogue, owed, learned)
+    return _credits(paths, purchases, catalogue, owed, learned).among(np.flatnonzero(known))
 
 
 def _credits(paths: _Paths, purchases: Events, catalogue: Catalogue, owed: Attribution, learned: Floats) -> Credits:
@@ -177,7 +184,7 @@ def _credits(paths: _Paths, purchases: Events, catalogue: Catalogue, owed: Attri
     whole = np.full(len(value), MILLI, dtype=np.int64)
     at = np.nonzero(touch)
     parts = (_shared(each, of)[at] for each, of in ((last, whole), (last, value), (weight, whole), (weight, value)))
-    return Credits(slot[at], purchases["arms"][at[0]], *parts)
+    return Credits(at[0], slot[at], purchases["arms"][at[0]], *parts)
 
 
 def _learned(paths: _Paths, weights: TouchWeights) -> Floats:

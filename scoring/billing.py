@@ -59,10 +59,11 @@ def look(rows: Rows, events: Events) -> Before:
 class Bills:
     """What each of N events completes. ``slot``: of the ad; ``charged``: thousandths of a micro.
 
-    ``unpriced``: it would have been charged, and told no price of its placement. ``misquoted``: how many told a price
-    which is not their placement's.
+    ``place``: the event's in the batch. ``unpriced``: it would have been charged, and told no price of its placement.
+    ``misquoted``: how many told a price which is not their placement's.
     """
 
+    place: Ints
     slot: Ints
     arms: Ids
     shown: Bools
@@ -104,7 +105,7 @@ def bill(before: Before, events: Events, outcome: npt.NDArray[np.uint8], catalog
     owed = charges(catalogue.bid_type[slot], price, shown, clicked, purchased, viewed_ms, attention)
     charged, unpriced = np.where(priced, owed, 0), ~priced & (owed > 0)
     arms = np.where(priced, events["arms"], 0)  # a cell each: nobody else can make them up
-    return Bills(slot, arms, shown, clicked, viewed_ms, charged, unpriced, misquoted)
+    return Bills(np.flatnonzero(counts), slot, arms, shown, clicked, viewed_ms, charged, unpriced, misquoted)
 
 
 _BEFORE = -1

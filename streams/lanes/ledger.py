@@ -79,7 +79,8 @@ class LaneLedger:
         events, outcome = happened.events, happened.outcome
         shop = engine.catalogue
         bills = bill(happened.before.impressions, events, outcome, shop, engine.market.seal)
-        credits_ = earn(happened.before.rings, events[outcome == Outcome.APPLIED], shop, owed, self.touches)
+        applied = np.flatnonzero(outcome == Outcome.APPLIED)
+        credits_ = earn(happened.before.rings, events[applied], shop, owed, self.touches).among(applied)
         size = len(bills.slot)
         figures = np.zeros((size + len(credits_.slot), len(FIGURES)), dtype=np.int64)
         figures[:size, : _AT["last"]] = np.column_stack(
@@ -92,10 +93,15 @@ class LaneLedger:
         charged, credited = told[told < size], told[told >= size] - size
         names = happened.cells(shop, bills.slot[charged], bills.arms[charged])
         if len(credited):
-            # Of a purchase no seal is asked, and so it makes up no arm: it counts for one that something sealed told.
-            sealed = set(happened.cells(shop, bills.slot, bills.arms))
+            # Of a purchase no seal is asked, and so it makes up no arm: it counts for one that something sealed had
+            # made by then, which is the same wherever a slice ends.
+            made = dict(zip(reversed(names), reversed(bills.place[charged].tolist()), strict=True))
             asked = happened.cells(shop, credits_.slot[credited], credits_.arms[credited])
-            names += [name if name in sealed or name in self.ledger else (name[0], "") for name in asked]
+            places = credits_.place[credited].tolist()
+            names += [
+                name if name in self.ledger or made.get(name, len(events)) <= place else (name[0], "")
+                for name, place in zip(asked, places, strict=True)
+            ]
         self.ledger.add(day, names, figures[told])
         return bills.misquoted
 

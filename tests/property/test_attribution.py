@@ -34,7 +34,7 @@ def earned(events: Sequence[Event], cuts: Sequence[int], owed: Attribution) -> t
         before = Moments.of(store.rows, batch, owed.kinds)
         applied = batch[apply(store, batch, SHOP).outcome == Outcome.APPLIED]
         found = earn(before, applied, SHOP, owed, weights)
-        out += zip(*(getattr(found, name).tolist() for name in found.__slots__), strict=True)
+        out += zip(*(getattr(found, name).tolist() for name in found.__slots__[1:]), strict=True)
     return out, weights.kept
 
 

@@ -275,6 +275,29 @@ def test_a_purchase_counts_for_the_arm_of_a_sealed_impression_in_its_own_slice_o
         assert found == {"1-0"}
 
 
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_what_is_sealed_after_a_purchase_changes_nothing_of_its_arm_wherever_a_slice_ends(
+    model: AttentionModel, size: int
+) -> None:
+    played = Played(step_of(model))
+    played.take([impression(ad_id="ad-1")])
+    assert played.placement is not None
+    played.placement = under(arm_tag([(1, 0)]), played.placement, played.step.engine)
+    sealed = played.answer(30)
+    ad = sealed[0].ad_id
+    first = [impression(ad_id=ad), click(ad_id=ad, time_ms=START_MS + 1_000, impression_time_ms=START_MS)]
+    bought = click(
+        ad_id=ad, event_id="p", time_ms=START_MS + 20_000, kind="purchase", value_micros=7,
+        placement_id=played.placement.placement_id,
+    )  # fmt: skip
+    events: list[Event] = [*first, bought, *sealed]
+    for start in range(0, len(events), size):
+        played.take(events[start : start + size])
+    cells = played.state.ledger.ledger
+    found = {arm for cell, (_, arm) in enumerate(cells.names) if cells.of(cell)[1][2, FIGURES.index("last")]}
+    assert found == {""}
+
+
 def test_a_campaign_whose_budget_is_spent_is_in_no_placement_from_the_same_slice_on(model: AttentionModel) -> None:
     played = Played(step_of(model))
     played.take([impression(ad_id="ad-1")])

@@ -10,8 +10,9 @@ the stream changes nothing of its credits, so that they are the same wherever th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,11 @@ ENDS = 0.4
 MILLI = 1_000
 """Credits are thousandths of a purchase."""
 
+_Table = tuple[Ids, npt.NDArray[Any]]
+"""Ids ``[R]`` in order, and what is told of each: rules may name ten thousand, and every slice with a purchase asks."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Attribution:
     """How long a click may lie before the purchase that it is owed, by campaign (64-bit id), and for all others.
 
@@ -61,17 +65,35 @@ class Attribution:
 
     def by(self, asked: Spread, campaigns: Ids) -> npt.NDArray[np.bool_]:
         """Whether purchases of ads of ``campaigns [P]`` are spread as ``asked``."""
-        out = np.full(campaigns.shape, self.spread == asked)
-        for campaign, spread in self.spreads.items():
-            out[campaigns == np.uint64(campaign)] = spread == asked
-        return out
+        told, own = _found(self._spreads, campaigns)
+        return np.where(own, told == asked, self.spread == asked)
 
     def of(self, campaigns: Ids) -> Ints:
         """Windows of campaigns, any shape."""
-        out = np.full(campaigns.shape, self.usual_ms, dtype=np.int64)
-        for campaign, window_ms in self.campaigns.items():
-            out[campaigns == np.uint64(campaign)] = window_ms
-        return out
+        told, own = _found(self._windows, campaigns)
+        return np.where(own, told, self.usual_ms).astype(np.int64)
+
+    @cached_property
+    def _windows(self) -> _Table:
+        return _table(self.campaigns)
+
+    @cached_property
+    def _spreads(self) -> _Table:
+        return _table(self.spreads)
+
+
+def _table(told: Mapping[int, Any]) -> _Table:
+    rows = sorted(told.items())
+    return np.array([key for key, _ in rows], dtype=np.uint64), np.array([value for _, value in rows])
+
+
+def _found(table: _Table, asked: Ids) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """What is told of those ``asked``, any shape, and whether anything is."""
+    ids, told = table
+    if not len(ids):
+        return np.zeros(asked.shape), np.zeros(asked.shape, dtype=np.bool_)
+    at = np.minimum(np.searchsorted(ids, asked), len(ids) - 1)
+    return told[at], ids[at] == asked
 
 
 @dataclass(frozen=True, slots=True)

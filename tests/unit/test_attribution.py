@@ -1,6 +1,8 @@
 """What is a touch before a purchase and what is none, at the bounds of windows and of what is known."""
 
-from collections.abc import Sequence
+from collections import UserDict
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +94,27 @@ def test_how_a_purchase_is_spread_is_for_the_campaign_whose_ad_was_bought_to_say
     assert (terms.learns, terms.kinds) == (True, (Kind.CLICKED, Kind.PURCHASED))
     assert Attribution(spread="learned").learns
     assert (Attribution(spreads={5: "time"}).learns, Attribution().kinds) == (False, (Kind.PURCHASED,))
+
+
+def test_campaigns_with_rules_of_their_own_are_read_once_and_not_for_every_purchase() -> None:
+    class Read(UserDict[int, Any]):
+        """Counts how often it is read whole."""
+
+        times = 0
+
+        def __iter__(self) -> Iterator[int]:
+            self.times += 1
+            return super().__iter__()
+
+    ids = [2**64 - 1, 5, 2**63, 9]
+    windows, spreads = Read(zip(ids, (1, 2, 3, 4), strict=True)), Read(zip(ids, ("time", "learned") * 2, strict=True))
+    terms = Attribution(campaigns=windows, spreads=spreads, usual_ms=7)
+    asked = np.array([[9, 5, 0], [2**63, 6, 2**64 - 1]], dtype=np.uint64)
+    for _ in range(3):
+        assert terms.of(asked).tolist() == [[4, 2, 7], [3, 7, 1]]
+        assert terms.by("learned", asked[0]).tolist() == [True, True, False]
+        assert terms.by("position", asked[0]).tolist() == [False, False, True]
+    assert (windows.times, spreads.times) == (1, 1)
 
 
 def test_of_a_purchase_the_ends_have_forty_percent_each_and_those_between_the_rest() -> None:

@@ -14,6 +14,8 @@ REQUEUED = PREFIX + "requeued"
 """Header of a record sent back: how often."""
 REROUTED = PREFIX + "rerouted"
 """Header of a record that came in the wrong partition and was sent on to its own."""
+ORIGIN = PREFIX + "topic"
+"""Header of a letter: the topic that its record came from."""
 TRUNCATED = PREFIX + "truncated"
 """Header of a letter whose record was too large for it: what it had, in bytes. The origin says where the rest is."""
 LETTER_BYTES_MAX = 2 * BATCH_BYTES - 4_096

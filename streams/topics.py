@@ -53,6 +53,8 @@ class Topic:
     lanes: bool
     """Partition p belongs to lane p, so that all such topics have the same number; the others have one."""
     configs: Mapping[str, str] = field(default_factory=dict)
+    people: bool = False
+    """Whether its keys are users: elsewhere an ad, or a lane, may have the name of one."""
 
     def partitions(self, lanes: int) -> int:
         return lanes if self.lanes else 1
@@ -87,8 +89,8 @@ _COMPACTED_SOON = {
 }
 
 TABLE: tuple[Topic, ...] = (
-    Topic(CLICKS, "what people do, keyed by user", "delete", lanes=True, configs=_EVENTS),
-    Topic(AD_IMPRESSIONS, "what people were shown, keyed by user", "delete", lanes=True, configs=_EVENTS),
+    Topic(CLICKS, "what people do, keyed by user", "delete", lanes=True, configs=_EVENTS, people=True),
+    Topic(AD_IMPRESSIONS, "what people were shown, keyed by user", "delete", lanes=True, configs=_EVENTS, people=True),
     # One partition: every worker reads the whole catalogue, and reads it in one order.
     Topic(ADS, "the catalogue, keyed by ad", "compact", lanes=False),
     # One partition: everyone sees the same switches in the same order.
@@ -109,9 +111,10 @@ TABLE: tuple[Topic, ...] = (
         "compact",
         lanes=True,
         configs=_COMPACTED_SOON,
+        people=True,
     ),
     # A month, to answer complaints and evaluate policies offline; the largest topic, so no longer.
-    Topic(DECISIONS, "receipts of placements, keyed by user", "delete", lanes=True, configs=_kept(30)),
+    Topic(DECISIONS, "receipts of placements, keyed by user", "delete", lanes=True, configs=_kept(30), people=True),
     # As long as the events they are of, and small: to train, to evaluate, to watch.
     Topic(OUTCOMES, "what came of impressions, and what was predicted", "delete", lanes=True, configs=_kept(7)),
     Topic(
@@ -120,6 +123,7 @@ TABLE: tuple[Topic, ...] = (
         "compact",
         lanes=True,
         configs=_COMPACTED_SOON | {"delete.retention.ms": str(TOMBSTONES_KEPT_MS)},
+        people=True,
     ),
     # As long as the events themselves: what comes too late for the stream is still there for the books.
     Topic(
@@ -128,6 +132,7 @@ TABLE: tuple[Topic, ...] = (
         "delete",
         lanes=True,
         configs=_kept(14) | {"max.message.bytes": str(2 * BATCH_BYTES)},
+        people=True,
     ),
     # Twice the size: an input of the full size and its origin must fit. Two weeks to look at it.
     Topic(

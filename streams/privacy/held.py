@@ -16,10 +16,11 @@ from streams.control_wire import Consent, Erasure
 from streams.decode import Record
 from streams.lanes.clicks import person_key
 from streams.lanes.snapshots import holds
+from streams.letters import ORIGIN
 from streams.privacy.guests import guest_key
 from streams.reading import Progress, read_topic
 from streams.settings import Settings
-from streams.topics import CHANGELOG, CONTROL
+from streams.topics import CHANGELOG, CONTROL, DEAD_LETTERS
 from streams.wire import UNREADABLE
 
 LIFT = np.dtype([("clicks", "<f8"), ("clicks_expected", "<f8"), ("since_impression", "<f8")])
@@ -65,27 +66,39 @@ class Found(Struct, frozen=True, kw_only=True):
 class Search:
     """Finds a person, under all of their pseudonyms, in records: by the key, or by the ``user_id`` inside the value.
 
-    A person may be named as anything else is, a surface or an ad: other words of a record are none of theirs. Of a
-    value that is no JSON, and tells no ``user_id``, any quoted word may be.
+    A person may be named as anything else is, a surface or an ad: other words of a record are none of theirs, nor are
+    the keys of topics that are not keyed by people, or of letters from there. Of a letter whose origin is none of the
+    topics the key may be theirs, and of a value that is no JSON, and tells no ``user_id``, any quoted word.
     """
 
-    def __init__(self, users: Sequence[str]) -> None:
+    def __init__(self, users: Sequence[str], prefix: str = "") -> None:
+        """``prefix``: of the topics' names."""
         self.keys = {key for user in users for key in _keys(user.encode())}
         self.requests = {
             key for user in users for key in (Erasure(user_id=user, time_ms=0).key, _consent(user).key)
         }  # fmt: skip
+        self._letters = prefix + DEAD_LETTERS
+        self._theirs = {prefix + each.name: self._keys_on(each) for each in topics.TABLE if each.name != DEAD_LETTERS}
         self._quoted = [msgspec.json.encode(user) for user in users]
         self._named = re.compile(_NAMED.pattern + b"(?:" + b"|".join(map(re.escape, self._quoted)) + b")")
 
     def finds(self, record: Record) -> bool:
         """Whether the record is the person's, or names them."""
-        key = record.key or b""
-        if key in self.keys or key in self.requests:
+        origin = record.topic
+        if origin == self._letters:  # keyed as what was refused
+            origin = (dict(record.headers).get(ORIGIN) or b"").decode(errors="replace")
+        if (record.key or b"") in self._theirs.get(origin, self.keys | self.requests):
             return True
         value = _ESCAPES.sub(_spelled, record.value or b"")
         if not any(name in value for name in self._quoted):
             return False
         return self._named.search(value) is not None or (_NAMED.search(value) is None and not _is_json(value))
+
+    def _keys_on(self, topic: topics.Topic) -> set[bytes]:
+        """The keys under which ``topic`` holds what is theirs."""
+        if topic.name == CONTROL:
+            return self.requests
+        return self.keys if topic.people else set()
 
 
 _NAMED = re.compile(rb'"user_id"\s*:\s*')
@@ -130,7 +143,7 @@ async def find(
 
     All partitions are read: a producer with another partitioner may have put a record anywhere.
     """
-    search = Search(users)
+    search = Search(users, settings.topic_prefix)
     for topic in topics.TABLE:
         name, told = settings.topic_prefix + topic.name, partial(progress, topic.name)
         async for records in read_topic(settings.bootstrap, name, committed=False, progress=told):

@@ -9,10 +9,27 @@ import pytest
 from streams.control_wire import Erasure
 from streams.lanes.clicks import person_key
 from streams.lanes.snapshots import Snapshots, holds
+from streams.letters import ORIGIN
+from streams.message import Headers
 from streams.privacy.held import Search, Trace, _trace, readable, snapshots_with, verdict
 from streams.settings import Settings
 from streams.step import LaneState
-from streams.topics import CHANGELOG, CONTROL, TABLE
+from streams.topics import (
+    AD_IMPRESSIONS,
+    ADS,
+    CHANGELOG,
+    CLICK_LAYERS,
+    CLICKS,
+    CONTROL,
+    DEAD_LETTERS,
+    DECISIONS,
+    EXPERIMENT_REPORTS,
+    LATE_EVENTS,
+    PLACEMENTS,
+    REVIEWS,
+    TABLE,
+    TONES,
+)
 from tests.builders import Record
 
 
@@ -38,6 +55,30 @@ def kept(key: bytes | None, value: bytes | None = b"{}") -> Record:
 )
 def test_a_person_is_found_by_key_by_hash_and_by_name_and_nobody_by_another_word(record: Record, found: bool) -> None:
     assert Search(["ann"]).finds(record) is found
+
+
+@pytest.mark.parametrize(
+    ("topic", "headers", "found"),
+    [
+        *((each, (), True) for each in (CLICKS, AD_IMPRESSIONS, PLACEMENTS, DECISIONS, CHANGELOG, LATE_EVENTS)),
+        *((each, (), False) for each in (ADS, REVIEWS, TONES, EXPERIMENT_REPORTS, CLICK_LAYERS, CONTROL)),
+        *((DEAD_LETTERS, ((ORIGIN, b"eu-" + each),), True) for each in (b"clicks", b"ad-impressions", b"gone")),
+        *((DEAD_LETTERS, headers, True) for headers in ((), ((ORIGIN, None),), ((ORIGIN, b"\xff"),))),
+        *((DEAD_LETTERS, ((ORIGIN, b"eu-" + each),), False) for each in (b"ads", b"reviews", b"control")),
+    ],
+)
+def test_an_ad_of_a_persons_name_is_nothing_of_the_person(topic: str, headers: Headers, found: bool) -> None:
+    finds = Search(["17"], "eu-").finds
+    assert finds(Record("eu-" + topic, 0, 0, 0, b"17", b'{"ad_id":"17"}', headers)) is found
+    assert finds(Record("eu-" + topic, 0, 0, 0, b"other", b'{"user_id":"17"}', headers))
+
+
+@pytest.mark.parametrize(("topic", "found"), [(CONTROL, True), (PLACEMENTS, False), (CLICKS, False), (ADS, False)])
+def test_a_person_whose_name_is_that_of_a_request_is_not_who_asked(topic: str, found: bool) -> None:
+    asked = Erasure(user_id="ann", time_ms=3).key
+    assert Search(["ann"]).finds(Record(topic, 0, 0, 0, asked, b"{}")) is found
+    refused = Record(DEAD_LETTERS, 0, 0, 0, asked, b"{}", ((ORIGIN, topic.encode()),))
+    assert Search(["ann"]).finds(refused) is found
 
 
 def test_a_person_is_found_by_any_of_their_pseudonyms() -> None:

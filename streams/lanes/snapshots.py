@@ -181,14 +181,17 @@ class Snapshots:
 def holds(path: Path, users: Sequence[bytes]) -> bool:
     """Whether a snapshot, or what is written of one, has something of ``users``.
 
-    Of another format their names anywhere count.
+    Of another format or layout their names anywhere count.
     """
     content = path.read_bytes()
     try:
         file = io.BytesIO(content)
-        parts = spread(_header(file).parts)
+        header = _header(file)
+        parts = spread(header.parts)
         if any(key in parts for user in users for key in (person_key(user), guest_key(user))):
             return True
+        if header.layout != LAYOUT_VERSION:
+            raise ValueError("rows of another size")
         return any(set(users) & set(named) for named, _, _ in _chunks(file))
     except (struct.error, *UNREADABLE):
         return any(user in content for user in users)

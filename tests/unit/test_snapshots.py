@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring.ids import id64
-from scoring.rows import LAYOUT_VERSION, ROW, RowStore
+from scoring.rows import LAYOUT_VERSION, ROW, ROW_BYTES, RowStore
 from streams.lanes import snapshots
 from streams.lanes.clicks import person_key
 from streams.lanes.snapshots import Snapshots, holds
@@ -62,6 +62,20 @@ def test_a_snapshot_holds_whose_row_or_whose_lift_it_has(kept: Snapshots) -> Non
     assert not holds(path, [b"lift-only"])
     path.write_bytes(b"of another format, with user-2 in it")
     assert [holds(path, users) for users in ([b"nobody", b"user-2"], [b"nobody"])] == [True, False]
+
+
+def test_a_snapshot_of_a_former_layout_whose_rows_were_shorter_holds_whomever_it_names(
+    kept: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = lane_with(3_000)
+    state.clicks.layer.people.put(np.array([id64(b"lift-only")], dtype=np.uint64), np.array([[1.0, 2.0, 0.0]]))
+    with monkeypatch.context() as then:
+        then.setattr(snapshots, "LAYOUT_VERSION", LAYOUT_VERSION - 1)
+        then.setattr(state.store, "_rows", np.zeros(len(state.store.rows), dtype=f"V{ROW_BYTES - 64}"))
+        kept.save(state, OFFSET)
+    path = kept.path(3)
+    asked = ([b"user-0"], [b"user-2999"], [b"nobody", b"lift-only"], [b"nobody"])
+    assert [holds(path, users) for users in asked] == [True, True, True, False]
 
 
 def test_an_empty_lane_has_a_snapshot_too(kept: Snapshots) -> None:

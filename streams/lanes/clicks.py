@@ -26,7 +26,7 @@ from scoring.exposure import apply_and_score
 from scoring.features import specification_hash
 from scoring.feedback import ClickLayer, Learning, Observed
 from scoring.ids import MISSING, id64
-from scoring.models import Models
+from scoring.models import Models, number_of
 from scoring.pending import LOST, PENDING
 from scoring.policies import in_control
 from scoring.pool import Others, Pool
@@ -159,10 +159,13 @@ class LaneClicks:
         return exposed.applied, observed
 
     def _follow(self, models: Models) -> None:
-        """Learn of the models that are held, and of no others; remember the names of those whose outcomes are open."""
+        """Learn of the models that are held, and of no others; remember the names of those whose outcomes are open.
+
+        What was learned of one that has a role is kept, too, where this worker could not get it yet.
+        """
         self.layer.live = models.live.number
         held = {served.number: served.version for served in models.held}
-        self.layer.keep(held)
+        self.layer.keep(held.keys() | {number_of(version) for version in models.roles.versions})
         for number, version in held.items():
             self.layer.learner(number)
             if number not in self.models:

@@ -224,6 +224,28 @@ def test_what_a_shadow_has_learned_is_there_when_it_is_promoted(old: AttentionMo
     assert former[1] != 1.0
 
 
+def test_what_a_lane_has_learned_of_a_model_is_there_when_a_worker_gets_it_after_all(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    engine, state, roles = engine_of(old, new), lane(), Roles(shadow=new.version, shadow_share=1.0)
+    run(engine, state, roles=[roles])
+    number = number_of(engine)
+    learned = state.clicks.layer.learner(number)
+    assert learned.evidence.outcomes > 0
+
+    without = engine_of(old)
+    without.models.refuse(new.version, "not got yet")
+    state.clicks = LaneClicks.restore(state.clicks.layer.learning, state.clicks.parts())
+    run(without, state, roles=[roles], size=1_000, seed=5)
+    kept = LaneClicks.restore(state.clicks.layer.learning, state.clicks.parts()).layer.learners[number]
+    assert kept.evidence.outcomes >= learned.evidence.outcomes
+    assert kept.model.array[1] != 1.0
+
+    without.models.play(Roles())
+    run(without, state, size=1_000, seed=6)
+    assert number not in state.clicks.layer.learners
+
+
 @pytest.mark.parametrize(
     ("graphs", "reason"),
     [

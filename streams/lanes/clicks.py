@@ -168,10 +168,10 @@ class LaneClicks:
         self.layer.keep(held.keys() | {number_of(version) for version in models.roles.versions})
         for number, version in held.items():
             self.layer.learner(number)
-            if number not in self.models:
-                self.models[number] = version
-                if len(self.models) > _MODELS_MAX:
-                    del self.models[next(iter(self.models))]
+            self.models.setdefault(number, version)
+        gone = [number for number in self.models if number not in held]
+        for number in gone[: max(0, len(self.models) - _MODELS_MAX)]:
+            del self.models[number]
 
     def follow(self, catalogue: Catalogue) -> None:
         """Let ``rates``, the lane's own, have what the records tell of ads that are new in the catalogue."""

@@ -19,7 +19,7 @@ from scoring.ids import id64
 from scoring.models import Models, Roles
 from scoring.policies import CONTROL_ARM, ENGINE_ARM, Policy
 from streams.explain import recompute
-from streams.lanes.clicks import LaneClicks
+from streams.lanes.clicks import _MODELS_MAX, LaneClicks
 from streams.step import LaneState, Slice, Step
 from streams.wire import Decision, Impression, Outcome, Placement
 from tests.builders import entry, made_up_log, records
@@ -244,6 +244,20 @@ def test_what_a_lane_has_learned_of_a_model_is_there_when_a_worker_gets_it_after
     without.models.play(Roles())
     run(without, state, size=1_000, seed=6)
     assert number not in state.clicks.layer.learners
+
+
+def test_the_name_of_a_model_that_is_held_is_not_dropped_for_that_of_a_new_one(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    engine, state = engine_of(old, new), lane()
+    engine.models.play(Roles(shadow=new.version, shadow_share=1.0))
+    base = engine.models.live
+    state.clicks.models = {base.number: base.version} | {number: f"gone-{number}" for number in range(1, _MODELS_MAX)}
+    _, outcomes, _ = run(engine, state)
+    assert {one.model for one in outcomes} == {old.version}
+    assert len(state.clicks.models) == _MODELS_MAX
+    assert list(state.clicks.models)[:2] == [base.number, 2]
+    assert list(state.clicks.models)[-1] == number_of(engine)
 
 
 @pytest.mark.parametrize(

@@ -266,7 +266,11 @@ class Intake(Service, ConsumerRebalanceListener):
         try:
             await work
         except asyncio.CancelledError:
-            raise
+            ours = asyncio.current_task()
+            if ours is None or ours.cancelling():
+                raise
+            # aiokafka cancels parts of its own, and who awaits one of them ends so.
+            self.fail(RuntimeError("a lane's work was cancelled by nobody"))
         except BaseException as error:  # noqa: BLE001 - every failure is fatal
             self.fail(error)
 

@@ -5,7 +5,8 @@ ever. A broker's own time-outs do what an unheard farewell would have done.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -58,6 +59,18 @@ async def leave(who: str, farewell: Awaitable[object]) -> None:
 async def end_reading(consumer: AIOKafkaConsumer) -> None:
     """Stop a consumer, also one that reads from a broker that is away, and where the caller is cancelled meanwhile."""
     await leave("a reader", _stop(consumer))
+
+
+@asynccontextmanager
+async def at_work(consumer: AIOKafkaConsumer) -> AsyncIterator[AIOKafkaConsumer]:
+    """A reader, started, until it is left: its own ``async with`` leaves it open where its start is cancelled, and
+    stops it otherwise than `end_reading`.
+    """
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await end_reading(consumer)
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:

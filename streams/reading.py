@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fetching import fetch
-from streams.leaving import end_reading
+from streams.leaving import at_work
 from streams.topic_admin import partition_counts
 from streams.topics import TABLE
 
@@ -75,8 +75,7 @@ async def log_ends(
     consumer = AIOKafkaConsumer(
         isolation_level=_isolation(committed=committed), enable_auto_commit=False, **aiokafka_options(bootstrap)
     )
-    try:  # not `async with`, which leaves it open where its start is cancelled
-        await consumer.start()
+    async with at_work(consumer):
         ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
         unread = {tp for tp, end in ends.items() if end > 0}
         if unread:
@@ -88,8 +87,6 @@ async def log_ends(
             ):
                 ends |= {tp: max(ends[tp], records[-1].offset + 1) for tp, records in batches.items()}
                 unread -= batches.keys()
-    finally:
-        await end_reading(consumer)
     return ends
 
 
@@ -150,12 +147,9 @@ async def _reader(
         auto_offset_reset="earliest",
         **aiokafka_options(bootstrap),
     )
-    try:
-        await consumer.start()
+    async with at_work(consumer):
         consumer.assign(partitions)
         yield consumer
-    finally:
-        await end_reading(consumer)
 
 
 async def _until(

@@ -15,6 +15,7 @@ from streams.clock import tick_ms
 from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fetching import fetch
+from streams.leaving import at_work
 from streams.reading import log_ends
 from streams.settings import Settings
 from streams.wire import LANE_KEY, RESERVED, UNREADABLE, LaneRow
@@ -75,14 +76,15 @@ async def _read_on(settings: Settings, changelog: TopicPartition, base: Recovere
     # made room for them, and a snapshot may hold the later tenant of a row, the changelog behind it the earlier one.
     base.store.rows_max = sys.maxsize
     end = base.end = (await log_ends(settings.bootstrap, [changelog]))[changelog]
-    async with AIOKafkaConsumer(
+    reader = AIOKafkaConsumer(
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="none",
         max_partition_fetch_bytes=16 * 1024 * 1024,
         fetch_max_bytes=64 * 1024 * 1024,
         **aiokafka_options(settings.bootstrap),
-    ) as consumer:
+    )
+    async with at_work(reader) as consumer:
         consumer.assign([changelog])
         # Asked in any case: a consumer that is left before it has waited for anything fails of it.
         beginning = (await consumer.beginning_offsets([changelog]))[changelog]

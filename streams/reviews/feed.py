@@ -25,6 +25,7 @@ from streams.decode import Record
 from streams.fetching import Batches, fetch
 from streams.followed import Followed
 from streams.lanes.outbox import Outbox
+from streams.leaving import at_work
 from streams.message import Message
 from streams.reading import log_ends, partitions_of, read_topic
 from streams.reviews.reviewer import STAGE, Reviewer
@@ -137,12 +138,13 @@ class ReviewFeed:
         bootstrap = self._settings.bootstrap
         ads = partitions_of(bootstrap, self._prefix + ADS)
         offered = await log_ends(bootstrap, ads)
-        async with AIOKafkaConsumer(
+        reader = AIOKafkaConsumer(
             isolation_level="read_committed",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             **aiokafka_options(bootstrap),
-        ) as consumer:
+        )
+        async with at_work(reader) as consumer:
             consumer.assign([*ads, self._reviews])
             await self._seek(consumer, ads)
             while not await _reached(consumer, offered):  # of ads that are not known yet no review would be heard

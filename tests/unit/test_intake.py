@@ -18,6 +18,7 @@ from streams.intake import Intake, SilenceError, group_consumer, lanes_of, membe
 from streams.lanes.lane import FenceError
 from streams.leaving import leave
 from streams.settings import Settings
+from tests.cancelling import cancelled_after
 from tests.unit.lanes import TOPICS, assigned
 
 
@@ -107,6 +108,27 @@ def test_a_broker_that_never_had_transactions_keeps_a_worker_from_starting(monke
     asyncio.run(ends(failing(NodeNotReadyError())))
     asyncio.run(ends(SimpleNamespace(number=1, take_over=AsyncMock()), failing(UnknownError())))
     assert said == [(status, "no transactions") for status in (CANNOT_START, EXIT_STATUS, EXIT_STATUS)]
+
+
+def test_a_lanes_work_that_ends_cancelled_by_nobody_ends_the_worker_and_by_a_rebalance_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("streams.intake.arm_exit", lambda error: said.append(str(error)))
+
+    async def by_nobody() -> None:
+        raise asyncio.CancelledError
+
+    async def scenario() -> None:
+        intake = Intake(Settings(), lambda _: pytest.fail("not started"), AsyncMock())
+        monkeypatch.setattr(intake, "crash", AsyncMock())
+        task = asyncio.create_task(intake._guarded(asyncio.Event().wait()))
+        assert await cancelled_after(1, task)
+        assert said == []
+        await intake._guarded(by_nobody())
+
+    asyncio.run(scenario())
+    assert said == ["a lane's work was cancelled by nobody"]
 
 
 def test_what_ends_once_the_worker_has_been_told_to_stop_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """What a changelog may hold: rows, a lane row, tombstones; anything else is refused with the way out."""
 
 import asyncio
-from typing import Any, Self
+from contextlib import suppress
+from typing import Any
 from unittest.mock import AsyncMock
 
 import msgspec
@@ -16,6 +17,7 @@ from streams.settings import Settings
 from streams.step import row_bytes
 from streams.wire import LANE_KEY
 from tests.builders import Record
+from tests.cancelling import cancelled_after
 
 
 def load(key: bytes, value: bytes | None) -> Recovered:
@@ -79,10 +81,9 @@ class Changelog:
         self._log, self._begins = log, begins
         self._at = 0
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def start(self) -> None: ...
 
-    async def __aexit__(self, *_: object) -> None: ...
+    async def stop(self) -> None: ...
 
     def assign(self, *_: object) -> None: ...
 
@@ -137,6 +138,47 @@ def test_where_the_log_begins_behind_a_snapshot_it_is_read_from_there_and_the_sn
 
     assert (whole.offset, whole.lane_row_offset, len(whole.store)) == (5, 0, 0)
     assert whole.parts.keys() == {person_key(b"p3"), person_key(b"p4")}
+
+
+class Closing(Changelog):
+    """One that is closed as aiokafka's is: by a task that it cancels, and it takes others' cancellation for that."""
+
+    def __init__(self, log: list[Record | None], *, by_itself: bool) -> None:
+        super().__init__(log)
+        self._client, self._by_itself = self, by_itself
+        self.closed = False
+
+    async def stop(self) -> None:
+        if self._by_itself:
+            raise asyncio.CancelledError
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def recovering(monkeypatch: pytest.MonkeyPatch, reader: Changelog) -> asyncio.Task[Recovered]:
+    changelog = TopicPartition("state-changelog", 0)
+    monkeypatch.setattr("streams.lanes.recovery.AIOKafkaConsumer", lambda **_: reader)
+    monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: 1}))
+    return asyncio.create_task(recover(Settings(), changelog, Recovered(RowStore(), None, 0)))
+
+
+def test_a_recovery_that_is_cancelled_while_its_reader_closes_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> bool | None:
+        return await cancelled_after(20, recovering(monkeypatch, Closing([None], by_itself=False)))
+
+    assert asyncio.run(scenario())
+
+
+def test_a_recovery_whose_reader_ends_cancelled_by_nobody_has_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> Recovered:
+        return await recovering(monkeypatch, reader)
+
+    reader = Closing([None], by_itself=True)
+    assert asyncio.run(scenario()).offset == 1
+    assert reader.closed
 
 
 def recovered(monkeypatch: pytest.MonkeyPatch, bound: int, told: list[tuple[bytes, bool]]) -> RowStore:

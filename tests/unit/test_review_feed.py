@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Self
 
 import msgspec
 import numpy as np
@@ -264,10 +263,9 @@ class Busy:
         self.at: dict[TopicPartition, int] = {}
         self.reads = 0
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def start(self) -> None: ...
 
-    async def __aexit__(self, *_: object) -> None: ...
+    async def stop(self) -> None: ...
 
     def assign(self, partitions: Sequence[TopicPartition]) -> None:
         self.at = dict.fromkeys(partitions, 0)
@@ -294,15 +292,29 @@ class Busy:
         return found
 
 
+class Waiting(Busy):
+    """One that asks again when it is stopped: aiokafka's cancels that, and raises what it takes for its caller's."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        self._client = self
+
+    async def stop(self) -> None:
+        raise asyncio.CancelledError
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("reader", [Busy, Waiting])
 def test_what_was_there_is_read_and_told_once_though_ads_and_reviews_keep_coming(
-    monkeypatch: pytest.MonkeyPatch,
+    reader: type[Busy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ends(_: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(partitions, 3)
 
     async def nothing(*_: object) -> None: ...
 
-    monkeypatch.setattr("streams.reviews.feed.AIOKafkaConsumer", Busy)
+    monkeypatch.setattr("streams.reviews.feed.AIOKafkaConsumer", reader)
     monkeypatch.setattr("streams.reviews.feed.partitions_of", lambda _, topic: [TopicPartition(topic, 0)])
     monkeypatch.setattr("streams.reviews.feed.log_ends", ends)
     heard: list[Tone] = []

@@ -21,6 +21,7 @@ from streams.identity import TopicIdentity, identify
 from streams.lanes.outbox import Outbox, transactional_id
 from streams.lanes.recovery import Recovered, recover
 from streams.message import Message
+from streams.reading import log_ends
 from streams.settings import Settings
 from streams.wire import LANE_KEY, LaneRow
 
@@ -53,10 +54,13 @@ async def _adopt_lane(settings: Settings, identity: TopicIdentity, lane: int) ->
         changelog = TopicPartition(f"{settings.topic_prefix}state-changelog", lane)
         recovered = await recover(settings, changelog, Recovered(RowStore(settings.rows_per_lane_max), None, 0))
         row = recovered.lane_row
-        begin = await _begin(settings, lane)
-        if row is None or (row.topic_ids == identity.inputs and not _deleted(row, begin)):
+        begin, end = await _bounds(settings, lane)
+        if row is None:
             return None
-        anew = [source for source in Source if row.topic_ids[source] != identity.inputs[source]]
+        # A log that ends before the lane holds other records from there on, whatever its id: a node came back empty.
+        anew = [of for of in Source if row.topic_ids[of] != identity.inputs[of] or end[of] < row.next_offsets[of]]
+        if not anew and not _deleted(row, begin):
+            return None
         if anew:
             rows = _rows_without_offsets(recovered.store, anew)
             for start in range(0, len(rows), ROWS_PER_TRANSACTION):
@@ -82,11 +86,14 @@ def _deleted(row: LaneRow, begin: tuple[int, int]) -> bool:
     return row.next_offsets[0] < begin[0] or row.next_offsets[1] < begin[1]
 
 
-async def _begin(settings: Settings, lane: int) -> tuple[int, int]:
-    impressions, clicks = (TopicPartition(settings.topic_prefix + name, lane) for name in ("ad-impressions", "clicks"))
+async def _bounds(settings: Settings, lane: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Where the lane's impressions and clicks begin, and where they end."""
+    inputs = [TopicPartition(settings.topic_prefix + name, lane) for name in ("ad-impressions", "clicks")]
+    impressions, clicks = inputs
     async with AIOKafkaConsumer(**aiokafka_options(settings.bootstrap)) as consumer:
-        begin = await consumer.beginning_offsets([impressions, clicks])
-    return begin[impressions], begin[clicks]
+        begin = await consumer.beginning_offsets(inputs)
+    end = await log_ends(settings.bootstrap, inputs)
+    return (begin[impressions], begin[clicks]), (end[impressions], end[clicks])
 
 
 def _rows_without_offsets(store: RowStore, sources: list[Source]) -> list[Message]:

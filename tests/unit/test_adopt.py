@@ -1,7 +1,7 @@
 """What a lane keeps, and where it goes on, when its topics are adopted."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import msgspec
@@ -35,6 +35,48 @@ class Consumer:
         return dict(zip(partitions, BEGINS, strict=True))
 
 
+Written = dict[bytes | None, bytes | None]
+
+
+def adopting(
+    monkeypatch: pytest.MonkeyPatch, former: tuple[str, str] = IDENTITY.inputs, ends: tuple[int, int] = (1_000, 1_000)
+) -> tuple[Any, Written]:
+    """What becomes of a lane that stands at 500 and 100 of ``former`` topics, and what it writes of itself and ann."""
+    store, written = RowStore(), Written()
+    at = store.row_of(b"ann")
+    store.rows["offset"][at] = (499, 99)
+    row = LaneRow(
+        version=1, from_offsets=(0, 0), next_offsets=(500, 100), records=0, order=b"", watermarks_ms=(0, 0),
+        stream_ms=0, topic_ids=former, lanes=4, totals={},
+    )  # fmt: skip
+
+    class Writing(Outbox):
+        async def send(self, topic: str, partition: int, messages: Iterable[Message]) -> None:
+            told = list(messages)
+            written.update((message.key, message.value) for message in told)
+            await super().send(topic, partition, told)
+
+    async def recover(*_: object) -> Recovered:
+        return Recovered(store, row, 1)
+
+    async def log_ends(_: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict(zip(partitions, ends, strict=True))
+
+    monkeypatch.setattr("streams.lanes.adopt.recover", recover)
+    monkeypatch.setattr("streams.lanes.adopt.log_ends", log_ends)
+    monkeypatch.setattr("streams.lanes.adopt.AIOKafkaConsumer", lambda **_: Consumer())
+    monkeypatch.setattr("streams.lanes.adopt.Outbox", lambda *_: Writing())
+    return asyncio.run(_adopt_lane(Settings(), IDENTITY, 0)), written
+
+
+def stands(found: Any, written: Written) -> tuple[tuple[int, int], list[int]]:
+    """Where the lane goes on, and what it counts as applied of ann's."""
+    kept = msgspec.msgpack.decode(written[LANE_KEY] or b"", type=LaneRow)
+    assert (kept.next_offsets, kept.topic_ids) == (found.next_offsets, IDENTITY.inputs)
+    (applied,) = decode_rows([written[b"ann"] or b""])["offset"].tolist()
+    return found.next_offsets, applied
+
+
 @pytest.mark.parametrize(
     ("former", "next_offsets", "applied"),
     [
@@ -46,30 +88,27 @@ class Consumer:
 def test_of_two_topics_the_one_that_was_made_anew_is_read_from_its_beginning_and_the_other_goes_on(
     former: tuple[str, str], next_offsets: tuple[int, int], applied: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, written = RowStore(), dict[bytes | None, bytes | None]()
-    at = store.row_of(b"ann")
-    store.rows["offset"][at] = (499, 99)
-    row = LaneRow(
-        version=1, from_offsets=(0, 0), next_offsets=(500, 100), records=0, order=b"", watermarks_ms=(0, 0),
-        stream_ms=0, topic_ids=former, lanes=4, totals={},
-    )  # fmt: skip
+    assert stands(*adopting(monkeypatch, former)) == (next_offsets, applied)
 
-    class Written(Outbox):
-        async def send(self, topic: str, partition: int, messages: Iterable[Message]) -> None:
-            told = list(messages)
-            written.update((message.key, message.value) for message in told)
-            await super().send(topic, partition, told)
 
-    async def recover(*_: object) -> Recovered:
-        return Recovered(store, row, 1)
+@pytest.mark.parametrize(
+    ("former", "ends", "next_offsets", "applied"),
+    [
+        (IDENTITY.inputs, (1_000, 90), (500, 7), [499, -1]),
+        (IDENTITY.inputs, (499, 100), (30, 100), [-1, 99]),
+        (IDENTITY.inputs, (0, 0), (30, 7), [-1, -1]),
+        (("another", IDENTITY.inputs[1]), (1_000, 90), (30, 7), [-1, -1]),
+    ],
+)
+def test_a_topic_that_ends_before_the_lane_is_read_from_its_beginning_though_it_is_the_one_that_was_there(
+    former: tuple[str, str],
+    ends: tuple[int, int],
+    next_offsets: tuple[int, int],
+    applied: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert stands(*adopting(monkeypatch, former, ends)) == (next_offsets, applied)
 
-    monkeypatch.setattr("streams.lanes.adopt.recover", recover)
-    monkeypatch.setattr("streams.lanes.adopt.AIOKafkaConsumer", lambda **_: Consumer())
-    monkeypatch.setattr("streams.lanes.adopt.Outbox", lambda *_: Written())
 
-    found: Any = asyncio.run(_adopt_lane(Settings(), IDENTITY, 0))
-
-    assert found.next_offsets == next_offsets
-    assert decode_rows([written[b"ann"] or b""])["offset"].tolist() == [applied]
-    kept = msgspec.msgpack.decode(written[LANE_KEY] or b"", type=LaneRow)
-    assert (kept.next_offsets, kept.topic_ids) == (next_offsets, IDENTITY.inputs)
+def test_a_lane_that_stands_at_the_end_of_its_topics_has_nothing_to_adopt(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert adopting(monkeypatch, ends=(500, 100)) == (None, {})

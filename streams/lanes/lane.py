@@ -199,13 +199,9 @@ class Lane:
         end = await log_ends(settings.bootstrap, list(self.inputs))
         # A rebalance may bring the lane back after its topics were recreated: the offsets alone would not tell.
         await asyncio.to_thread(check_topics, settings, identity)
-        clicks = LaneClicks.restore(self._shared.step.learning, recovered.parts)
-        state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store, clicks=clicks)
-        state.ledger = LaneLedger.restore(recovered.parts)
+        state = await asyncio.to_thread(self._restored, recovered)
         if (budgets := self._shared.step.budgets) is not None:
             state.traffic = Traffic(budgets.traffic(self.number))
-        most = settings.rows_per_lane_max
-        state.erased, state.guests = Watermarks.restore(recovered.parts, most), Guests.restore(recovered.parts, most)
         state.control_id, state.ads_id = identity.control, identity.ads
         row = recovered.lane_row
         if row is None:
@@ -222,6 +218,15 @@ class Lane:
         state.ads_next = row.ads_next if row.ads_id in (identity.ads, "") else 0
         # Of a topic made anew everything is settled again: who came back since then is forgotten once more.
         state.control_next = row.control_next if row.control_id == identity.control else 0
+        return state
+
+    def _restored(self, recovered: Recovered) -> LaneState:
+        """What it keeps of people and ads. Of many it takes seconds, in which the loop must send heartbeats."""
+        parts, most = recovered.parts, self._shared.settings.rows_per_lane_max
+        identity, clicks = self._shared.identity, LaneClicks.restore(self._shared.step.learning, parts)
+        state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store, clicks=clicks)
+        state.ledger = LaneLedger.restore(parts)
+        state.erased, state.guests = Watermarks.restore(parts, most), Guests.restore(parts, most)
         return state
 
     def seek(self) -> None:

@@ -1,7 +1,8 @@
 """How a lane is taken over, without a broker: in which order, and where it goes on."""
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ from msgspec.structs import replace
 
 from scoring.events import Source
 from streams import topic_admin
+from streams.lanes.clicks import LaneClicks
 from streams.lanes.lane import Lane, LaneLostError
+from streams.lanes.ledger import LaneLedger
 from streams.lanes.recovery import Recovered
+from streams.privacy.consent import Watermarks
+from streams.privacy.guests import Guests
 from tests.builders import impression, known_topics, record
 from tests.unit.lanes import IDENTITY, Group, Outbox, shared_of
 from tests.unit.test_identity import ROW as STANDING
@@ -116,3 +121,22 @@ def test_letters_of_refused_ads_go_on_where_they_ended_and_begin_anew_with_the_t
     lane = lane_of(tmp_path, Member(did))
     asyncio.run(lane.take_over())
     assert (lane.state.ads_next, lane.state.ads_id) == (begin, "ads-1")
+
+
+def test_what_a_lane_keeps_beside_its_rows_is_restored_while_the_loop_goes_on(
+    did: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many people it takes seconds, and a member that sends no heartbeat meanwhile is put out of its group."""
+    threads = set[int]()
+    for kept in (LaneClicks, LaneLedger, Watermarks, Guests):
+
+        def restore(*given: Any, restored: Callable[..., Any] = kept.restore) -> Any:
+            threads.add(threading.get_ident())
+            return restored(*given)
+
+        monkeypatch.setattr(kept, "restore", restore)
+    lane = lane_of(tmp_path, Member(did))
+    asyncio.run(lane.take_over())
+    assert lane.running
+    assert threads
+    assert threading.get_ident() not in threads

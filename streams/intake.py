@@ -152,7 +152,7 @@ class Intake(Service, ConsumerRebalanceListener):
         await consumer.start()
         consumer.subscribe(self._topics, listener=self)
         self.add_future(self._pump())
-        self.add_future(self._pass_markers())
+        self.add_future(self._guarded(self._pass_markers()))
         self.add_future(self._summarise())
 
     async def on_stop(self) -> None:
@@ -376,13 +376,15 @@ class Intake(Service, ConsumerRebalanceListener):
         return sum(len(lane.queues) for lane in self._lanes.values())
 
     async def _pass_markers(self) -> None:
-        """Have idle lanes tell where they stand, for those who measure lag."""
+        """Have idle lanes tell where they stand, for those who measure lag, and write their snapshots."""
         while not self._stopping:
             await self.sleep(IDLE_S)
             # A lane on offer may have cut a slice that is in no queue any more and not yet in step.
             idle = [lane for number, lane in self._lanes.items() if number not in self._tokens]
             for lane in idle:
                 lane.pass_markers()
+            for lane in idle:
+                await lane.rest()
 
     async def _summarise(self) -> None:
         """One line a minute."""

@@ -90,6 +90,7 @@ class Lane:
         self._passed: dict[TopicPartition, int] = {}
         self._snapshot_due_ms = tick_ms() + settings.snapshot_every_ms
         self._writing: Writing | None = None
+        self._unsaved = True
 
     @property
     def state(self) -> LaneState:
@@ -284,7 +285,7 @@ class Lane:
             # From here a transaction is open; waiting for the compute thread, which other lanes share, it was not.
             async with asyncio.timeout(self._shared.settings.slice_deadline_ms / 1000):
                 await self._deliver(effects, laps)
-            self._committed = True
+            self._committed = self._unsaved = True
             self._shared.metrics.committed(taken, effects, laps.times, wall_ms())
             if self._shared.traces is not None:
                 self._shared.traces.slice(self.number, len(taken.records), laps.times, 1_000_000 * wall_ms())
@@ -335,10 +336,18 @@ class Lane:
             self._offsets.put(at)
             self._passed = at
 
-    async def _snapshot(self) -> None:
-        """Write some more of the snapshot that is due, between two slices."""
+    async def rest(self) -> None:
+        """While nothing is to be done, write the snapshot that is due: people forgotten since are in the one before."""
+        while self.running and not self.has_work and (self._unsaved or self._writing):
+            async with self.in_step:
+                if not (self._committed and await self._snapshot()):
+                    return
+
+    async def _snapshot(self) -> bool:
+        """Write some more of the snapshot that is due, between two slices; whether it is due still."""
         if tick_ms() >= self._snapshot_due_ms and await self._is_through(self._write_some):
             self._snapshot_due_ms = tick_ms() + self._shared.settings.snapshot_every_ms
+        return tick_ms() >= self._snapshot_due_ms
 
     async def _is_through(self, write: Callable[[], bool]) -> bool:
         """Whether ``write`` has no more to write of a snapshot.
@@ -350,7 +359,7 @@ class Lane:
             return await self._shared.compute.run(write)
         except OSError as error:
             log.warning("snapshot not written", lane=self.number, error=str(error))
-            self._writing = None
+            self._writing, self._unsaved = None, True
             await self._shared.compute.run(self._shared.snapshots.drop, self.number)
             return True
 
@@ -362,6 +371,7 @@ class Lane:
         """Whether that was all."""
         if self._writing is None:
             self._writing = self._shared.snapshots.begin(self.state, self._changelog_offset)
+            self._unsaved = False
         whole = self._writing.advance(self.state.store, self._changelog_offset)
         self._writing = None if whole else self._writing
         return whole

@@ -1,13 +1,18 @@
 """A lane's step and its end, without a broker: what it does where a disk fails it."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from streams.control import Control
 from streams.lanes.lane import Lane
-from tests.unit.lanes import DEADLINE_MS, Group, Outbox, shared_of, step, taken_over
+from streams.lanes.snapshots import holds
+from streams.privacy.requests import Requests
+from tests.unit.consenting import erasure, told
+from tests.unit.lanes import DEADLINE_MS, Group, Outbox, intake_of, shared_of, step, taken_over
 
 
 @pytest.fixture
@@ -63,3 +68,67 @@ def test_a_lane_is_closed_though_its_snapshot_cannot_be_written(lane: Lane, tmp_
 
     asyncio.run(live())
     assert lane.held is None
+
+
+def asking(lane: Lane) -> Control:
+    """A control topic that ``lane`` listens to."""
+    control = Control()
+    step = replace(lane._shared.step, requests=Requests(control, lambda _: 0))
+    lane._shared = replace(lane._shared, step=step)
+    return control
+
+
+async def rest(lane: Lane) -> None:
+    """A turn of those who look after idle lanes, when a snapshot is due."""
+    intake = intake_of(lane._shared, lane)
+
+    async def sleep(_: float) -> None:
+        intake._stopping = True
+
+    intake.sleep = sleep  # type: ignore[method-assign, assignment]  # the last of its turns
+    lane._snapshot_due_ms = 0
+    await intake._pass_markers()
+
+
+def test_a_person_who_is_erased_leaves_the_snapshot_of_a_lane_to_which_nothing_comes_any_more(lane: Lane) -> None:
+    control, path = asking(lane), lane._shared.snapshots.path(0)
+
+    async def live() -> None:
+        assert await step(lane)
+        (user,) = (user for user in lane.state.store.users if user is not None)
+        assert holds(path, [user])
+        control.take([told(erasure(user.decode()), 0)])
+        assert await lane.step() is not None
+        await rest(lane)
+        assert path.exists()
+        assert not holds(path, [user])
+        path.unlink()
+        await rest(lane)
+        assert not path.exists()  # what has not changed is not written again and again
+
+    asyncio.run(live())
+
+
+def test_a_lane_that_is_taken_over_has_a_snapshot_though_nothing_comes_and_one_whose_slice_failed_has_none(
+    lane: Lane,
+) -> None:
+    path = lane._shared.snapshots.path(0)
+    asyncio.run(rest(lane))
+    assert not path.exists()
+    lane._committed = True  # as `take_over` leaves it
+    asyncio.run(rest(lane))
+    assert path.exists()
+
+
+def test_the_snapshot_of_an_idle_lane_is_written_to_its_end_and_tried_again_where_it_could_not_be(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.lanes.snapshots._ROWS_PER_WRITE", 1)
+    lane._committed, path = True, lane._shared.snapshots.path(0)
+    for user in (b"ann", b"bob", b"eve"):
+        lane.state.store.row_of(user)
+    path.mkdir(parents=True)  # what is whole cannot be put in its place
+    asyncio.run(rest(lane))
+    path.rmdir()
+    asyncio.run(rest(lane))
+    assert holds(path, [b"eve"])

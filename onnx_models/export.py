@@ -58,15 +58,12 @@ class About:
 def export(network: Network, directory: Path, about: About) -> Manifest:
     """Write ``network`` to ``directory``, which is made where it is missing; files of the same names are replaced.
 
-    The manifest is written last: a directory with a manifest is whole.
+    The manifest is written last: a directory with a manifest is whole. Whatever fails before, as on a disk that is
+    full, leaves the former model.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / MANIFEST).unlink(missing_ok=True)
     network.eval()
     contents = {graph: _graph(network, graph) for graph in (ENCODER, ATTENTION)}
     contents[GOLDEN] = _golden(network)
-    for name, content in contents.items():
-        (directory / name).write_bytes(content)
     manifest = Manifest(
         format=FORMAT,
         name=about.name,
@@ -84,8 +81,23 @@ def export(network: Network, directory: Path, about: About) -> Manifest:
         text=TEXT_ENCODER if network.dense_dim == WIDE_DIM else "",
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    (directory / MANIFEST).write_bytes(encoded + b"\n")
+    _put(directory, contents | {MANIFEST: encoded + b"\n"})
     return manifest
+
+
+def _put(directory: Path, contents: dict[str, bytes]) -> None:
+    """Write the files, the manifest last; those before stay until all stand beside them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    parts = {directory / f"{name}.part": directory / name for name in contents}
+    try:
+        for part, content in zip(parts, contents.values(), strict=True):
+            part.write_bytes(content)
+        (directory / MANIFEST).unlink(missing_ok=True)
+        for part, file in parts.items():
+            part.replace(file)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
 
 
 def restore(directory: Path, manifest: Manifest) -> Network:

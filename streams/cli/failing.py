@@ -2,9 +2,11 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -42,6 +44,15 @@ def or_fail(call: Callable[[], T]) -> T:
         raise  # a wrong setting, not a refusal: `Salience` tells it
     except ValueError as error:
         fail(error)
+
+
+@contextmanager
+def writing(out: Path, helps: str) -> Iterator[None]:
+    """Ends the command where what it makes cannot be written to ``out``; ``helps``: what to do then."""
+    try:
+        yield
+    except OSError as error:
+        fail(f"--out {out} cannot be written ({error.strerror or error}); {helps}")
 
 
 class Salience(TyperGroup):

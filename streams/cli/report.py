@@ -2,8 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from streams.cli.failing import fail
+from streams.cli.failing import fail, writing
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 from streams.cli.screen import screen
 
@@ -30,6 +28,7 @@ SinceOption = Annotated[
     ),
 ]
 NEEDS = ("matplotlib", "jinja2")
+A_FILE = "name a file in a folder that is yours"
 EPILOG = "Example: salience report --out report.html --since 7d --json"
 _AGO = re.compile(r"(\d{1,6})([mhd])")
 _UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -69,7 +68,7 @@ def report(
         seal=Seal.of(settings.sealing_secret()),
     )
     console = screen(stderr=as_json)
-    with _writing(out):
+    with writing(out, A_FILE):
         out.parent.mkdir(parents=True, exist_ok=True)  # before the log is read, which may take minutes
     try:
         with Progress(
@@ -81,7 +80,7 @@ def report(
             drawn = page(found)
     except (LogError, ReportError, OSError) as error:
         fail(error)
-    with _writing(out):
+    with writing(out, A_FILE):
         out.write_text(drawn, encoding="utf-8")
     if as_json:
         import msgspec
@@ -90,15 +89,6 @@ def report(
     about = found.about
     console.print(f"{out}: {about.impressions:,} impressions and {about.actions:,} actions of {about.people:,} people")
     console.print(found.campaigns.prices)
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Ends the command where the page cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        fail(f"--out {out} cannot be written ({error.strerror}); name a file in a folder that is yours")
 
 
 def since_ms(text: str | None, now: datetime) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from streams.cli.failing import fail
+from streams.cli.failing import fail, writing
 from streams.cli.options import Hours, Users
 from streams.cli.screen import Table, screen
 
@@ -54,6 +55,7 @@ TestOption = Annotated[
     Path | None,
     typer.Option("--test", exists=True, dir_okay=False, help="A later file of impressions; all of --data trains then."),
 ]
+A_FOLDER = "name a folder that is yours, on a disk with room"
 TextOption = Annotated[
     bool, typer.Option("--text", help="Let items have vectors of their titles, which workers then make (extra text).")
 ]
@@ -83,7 +85,7 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Make the demo shop's model again from nothing: simulate a log, learn from it, export."""
-    _require_torch()
+    _require(out)
     from onnx_models.training import Config
     from streams.cli.trials import trial_of
     from streams.demo.shop import simulate_log
@@ -107,7 +109,7 @@ def kuairand(
     as_json: JsonOption = False,
 ) -> None:
     """Learn from KuaiRand-Pure (see streams/logs/kuairand.py for the files), its histories first."""
-    _require_torch()
+    _require(out)
     from onnx_models.training import Config
     from streams.cli.trials import KUAIRAND, kuairand_trial
 
@@ -127,7 +129,7 @@ def log(
     as_json: JsonOption = False,
 ) -> None:
     """Learn from a log of your own, as salience export-log writes it: Parquet files with the messages' fields."""
-    _require_torch()
+    _require(out)
     from onnx_models.training import Config
     from streams.cli.trials import trial_of
     from streams.logs import LogError
@@ -146,11 +148,15 @@ def log(
     _make(order, lambda progress: trial_of(held.ads, held.events, 0, progress, titles=titles, tones=held.tones))
 
 
-def _require_torch() -> None:
+def _require(out: Path) -> None:
+    """What training needs, before anything is learnt, which takes minutes: PyTorch, and ``out`` to write to."""
     if find_spec("torch") is None or find_spec("onnx") is None:
         fail(
             "PyTorch is missing, which training needs: make setup-train in a clone, else pip install 'salience[train]'"
         )
+    with writing(out, A_FOLDER):
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
 
 
 def _titles() -> "TextOf":
@@ -182,11 +188,14 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
         except (LogError, ValueError) as error:
             fail(error)
         metrics = _measured(trial, result)
-        manifest = export(result.network, order.out, _about(order, trial, metrics))
-        _describe(order, manifest, result, metrics, {})
+        about = _about(order, trial, metrics)
+        with writing(order.out, A_FOLDER):
+            manifest = export(result.network, order.out, about)
+            _describe(order, manifest, result, metrics, {})
         across = _across(order, trial, progress) if order.folds else {}
     if across:
-        _describe(order, manifest, result, metrics, across)
+        with writing(order.out, A_FOLDER):
+            _describe(order, manifest, result, metrics, across)
     _report(order, load(order.out), metrics, across, (len(trial.learn), len(trial.stateful)))
 
 

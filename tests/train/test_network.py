@@ -121,6 +121,15 @@ def test_a_measure_that_is_no_number_is_left_out_of_the_manifest(network: "Netwo
     assert load(tmp_path).manifest.metrics == {"auc": 0.5}
 
 
+def test_an_export_that_cannot_be_written_leaves_the_former_model(network: "Network", tmp_path: Path) -> None:
+    export(network, tmp_path, About(name="former", data="none"))
+    (tmp_path / "golden.npz.part").mkdir()  # in the way as a full disk is
+    with pytest.raises(OSError, match=r"golden\.npz\.part"):
+        export(lively_network(), tmp_path, About(name="later", data="none"))
+    assert load(tmp_path).manifest.name == "former"
+    assert not (tmp_path / "manifest.json.part").exists()
+
+
 def test_export_leaves_the_network_as_it_was(network: "Network", tmp_path: Path) -> None:
     before = {name: weight.clone() for name, weight in network.state_dict().items()}
     export(network, tmp_path, About(name="again", data="none"))

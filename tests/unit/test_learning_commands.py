@@ -1,0 +1,57 @@
+"""``salience train`` and ``salience evaluate`` where something is in the way: told in words, not lost with the work."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from streams.cli import app
+from streams.cli.failing import writing
+
+DATA = ("kuairand", "log")
+
+
+@pytest.fixture
+def with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where PyTorch is installed, up to where a command imports it."""
+    find = importlib.util.find_spec
+
+    def find_spec(name: str, package: str | None = None) -> Any:
+        return True if name in {"torch", "onnx"} else find(name, package)
+
+    monkeypatch.setattr("streams.cli.train.find_spec", find_spec)
+
+
+@pytest.mark.usefixtures("with_torch")
+@pytest.mark.parametrize("what", ["demo", "kuairand", "log"])
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_learnt(tmp_path: Path, what: str) -> None:
+    (tmp_path / "file").write_text("somebody's own")
+    out, data = tmp_path / "file" / "model", ["--data", str(tmp_path)] if what in DATA else []
+    told = CliRunner().invoke(app, ["train", what, *data, "--out", str(out), "--json"])
+    assert told.exit_code == 1
+    assert isinstance(told.exception, SystemExit), told.exception
+    error = f"--out {out} cannot be written (Not a directory); name a folder that is yours, on a disk with room"
+    assert json.loads(told.stdout)["error"] == error
+    assert (tmp_path / "file").read_text() == "somebody's own"
+
+
+@pytest.mark.usefixtures("with_torch")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_nothing_may_be_written_to_is_told_before_anything_is_learnt(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    told = CliRunner().invoke(app, ["train", "kuairand", "--data", str(tmp_path), "--out", str(tmp_path), "--json"])
+    assert told.exit_code == 1
+    assert f"--out {tmp_path} cannot be written (Permission denied)" in json.loads(told.stdout)["error"]
+
+
+def test_what_cannot_be_written_is_told_also_where_the_system_gives_no_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit), writing(tmp_path, "name another"):
+        raise OSError("the disk is gone")
+    assert f"--out {tmp_path} cannot be written (the disk is gone); name another" in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """``salience evaluate``: the attention model beside its alternatives, on a log's later part."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -185,10 +187,8 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
         def told(outcome: "Outcome") -> None:
             progress.update(fitting, advance=1, description=f"Fitted {outcome.name} in {outcome.fit_s:.0f} s")
 
-        try:
+        with _fitting():
             outcomes = fit_all(contestants, trial, CHOSEN, asked.jobs, told)
-        except ValueError as error:
-            fail(error)
     chances = outcomes[CHOSEN].chances
     beside = Beside(
         outcomes[CHOSEN].drills,
@@ -198,6 +198,20 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
         compare_lanes(trial, chances["stateful"], asked.lanes, seed) if asked.lanes > 1 else [],
     )
     report(trial, compare(trial, outcomes, CHOSEN, seed), beside, console, asked.as_json)
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """Ends the command where a model cannot learn, or the process that fits it is killed."""
+    try:
+        yield
+    except BrokenExecutor:
+        fail(
+            "a process that fits a model was killed: was it out of memory? Fit one model at once (--jobs 1), fewer of "
+            "them (--models), or give a shorter log"
+        )
+    except ValueError as error:
+        fail(error)
 
 
 ArmsOption = Annotated[

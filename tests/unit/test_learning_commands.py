@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from streams.cli import app
+from streams.cli.evaluate import _fitting
 from streams.cli.failing import writing
 
 DATA = ("kuairand", "log")
@@ -55,3 +58,17 @@ def test_what_cannot_be_written_is_told_also_where_the_system_gives_no_reason(
     with pytest.raises(typer.Exit), writing(tmp_path, "name another"):
         raise OSError("the disk is gone")
     assert f"--out {tmp_path} cannot be written (the disk is gone); name another" in capsys.readouterr().err
+
+
+def test_a_fit_whose_process_is_killed_is_told_with_what_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool, pytest.raises(typer.Exit), _fitting():
+        pool.submit(os._exit, 9).result()  # as where memory is out
+    said = capsys.readouterr().err
+    assert "a process that fits a model was killed: was it out of memory?" in said
+    assert "--jobs 1" in said
+
+
+def test_a_model_that_cannot_learn_is_told_in_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), _fitting():
+        raise ValueError("nothing to learn from")
+    assert "Error: nothing to learn from" in capsys.readouterr().err

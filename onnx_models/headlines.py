@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_models.bootstrap import LEVEL, Interval
+from onnx_models.bootstrap import USERS_FEWEST, Interval, interval
 from scoring.ids import id64
 
 Floats = npt.NDArray[np.float64]
@@ -27,7 +27,7 @@ Z_MAX = 6.0
 WORDS_DIM = 2_048
 """Places of the hashed bag of words and pairs of words."""
 DRAWS = 1_000
-"""Of tests, with replacement: pairs of one test depend on each other."""
+"""Of tests, with replacement: pairs of one test depend on each other. None of fewer than `USERS_FEWEST` tests."""
 _WORD = re.compile(r"[\w']+")
 _TOLD = ("you", "your", "i", "my", "she", "her", "he", "his", "this", "these", "why", "how", "what", "if", "not", "who",
          "when", "they", "we", "because", "but", "it", "watch", "people", "here", "some", "that", "and", "the", "a",
@@ -169,7 +169,10 @@ def compare(
     weights = _draws(parts.test.test, seed)
     found = {name: _accuracies(predicted, parts.test.z, weights) for name, (predicted, _) in wins.items()}
     base = found["longer wins"]
-    return {name: Line(_interval(values), _interval(values - base), wins[name][1]) for name, values in found.items()}
+    nothing = np.zeros_like(base)
+    return {
+        name: Line(interval(values, nothing), interval(values, base), wins[name][1]) for name, values in found.items()
+    }
 
 
 def _columns(duel: Duel) -> tuple[Any, ...]:
@@ -206,10 +209,14 @@ def _best_penalty(features: Floats, learn: Duel, validate: Duel) -> float:
 
 
 def _draws(test: Ints, seed: int) -> Floats:
-    """How often each pair counts, ``[1 + DRAWS, P]``: once, then as tests are drawn with replacement."""
+    """How often each pair counts, ``[1 + DRAWS, P]``: once, then as tests are drawn with replacement.
+
+    Of so few tests that draws would tell of these alone, ``[1, P]``.
+    """
     _, of = np.unique(test, return_inverse=True)
     count = int(of.max(initial=-1)) + 1
-    chosen = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)
+    draws = DRAWS if count >= USERS_FEWEST else 0
+    chosen = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     return np.concatenate([np.ones((1, len(test))), chosen[:, of]])
 
 
@@ -218,8 +225,3 @@ def _accuracies(predicted: Floats, z: Floats, weights: Floats) -> Floats:
     right = np.where((predicted == 0) | (z == 0), 0.5, (predicted > 0) == (z > 0))
     found: Floats = weights @ right / weights.sum(axis=1)
     return found
-
-
-def _interval(values: Floats) -> Interval:
-    low, high = np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(values[0]), float(low), float(high))

@@ -232,7 +232,7 @@ def headlines(
 
     Learnt from the weeks of the first 80 % of the Upworthy archive's tests, the penalty chosen on the latest of them,
     and tested on the weeks after: pairs of one test and picture with |z| ≥ 3. The test's headlines are not learnt from.
-    95 % intervals are a bootstrap by tests. Needs the extra text.
+    95 % intervals are a bootstrap by tests, of ten or more. Needs the extra text.
     """
     from scoring.text import TextEncoderError
     from streams.logs import LogError
@@ -247,13 +247,21 @@ def headlines(
     if as_json:
         typer.echo(json.dumps(report))
     console.print(report["split"])
+    console.print(_accuracies(report["models"]))
+
+
+def _accuracies(models: dict[str, Any]) -> Table:
+    """Of each model; "–" where too few tests were judged for an interval."""
     table = Table("model", "accuracy", "95 % interval", "above longer wins")
-    for name, line in report["models"].items():
+    for name, line in models.items():
         found, above = line["accuracy"], line["above_longer"]
-        interval = f"{found['low']:.3f} to {found['high']:.3f}"
-        gap = f"{above['value']:+.3f} [{above['low']:+.3f}, {above['high']:+.3f}]" if name != "longer wins" else ""
+        interval = ends = "–"
+        if found["low"] is not None:
+            interval = f"{found['low']:.3f} to {found['high']:.3f}"
+            ends = f"{above['low']:+.3f}, {above['high']:+.3f}"
+        gap = f"{above['value']:+.3f} [{ends}]" if name != "longer wins" else ""
         table.add_row(name, f"{found['value']:.3f}", interval, gap)
-    console.print(table)
+    return table
 
 
 def _headlines(data: Path, later: Path | None, z_min: float, seed: int, progress: Progress) -> dict[str, Any]:

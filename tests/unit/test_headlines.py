@@ -1,15 +1,19 @@
 """Headline tests as pairs, and what learns from them."""
 
 import gzip
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from onnx_models.headlines import Duel, Split, bag_of_words, compare, figures, longer, split
+from onnx_models.bootstrap import USERS_FEWEST
+from onnx_models.headlines import Duel, Line, Split, bag_of_words, compare, figures, longer, split
 from streams.cli import app
+from streams.cli.evaluate import _accuracies
 from streams.logs import LogError
 from streams.logs.upworthy import joined, read
 
@@ -150,6 +154,37 @@ def test_headlines_that_were_clicked_alike_are_half_right_whoever_is_said_to_win
         pair = Duel(np.array([one]), np.array([other]), np.zeros(1, dtype=np.int64), np.zeros(1))
         lines = compare(["long enough", "short"], {}, Split(pair, pair, pair, 1, 2))
         assert lines["longer wins"].accuracy.value == 0.5
+
+
+def test_so_few_tests_that_draws_tell_of_them_alone_have_no_interval() -> None:
+    def judged(tests: int) -> Line:
+        ids = np.arange(tests)
+        parts = Duel(2 * ids, 2 * ids + 1, ids, np.where(ids % 3, 4.0, -4.0))
+        headlines = [word for _ in ids for word in ("long enough", "short")]
+        return compare(headlines, {}, Split(parts, parts, parts, 1, 2))["longer wins"]
+
+    few, enough = judged(USERS_FEWEST - 1), judged(USERS_FEWEST)
+    assert few.accuracy.named() == {"value": 0.66667, "low": None, "high": None}
+    assert few.above_longer.named() == {"value": 0.0, "low": None, "high": None}
+    assert enough.accuracy.low < enough.accuracy.value < enough.accuracy.high
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [((None, None), ["–", "+0.250 [–]"]), ((0.5, 0.75), ["0.500 to 0.750", "+0.250 [+0.500, +0.750]"])],
+)
+def test_people_are_shown_a_dash_where_there_is_no_interval(
+    ends: tuple[float | None, float | None], told: list[str]
+) -> None:
+    low, high = ends
+    line = {
+        "accuracy": {"value": 0.75, "low": low, "high": high},
+        "above_longer": {"value": 0.25, "low": low, "high": high},
+    }
+    page = io.StringIO()
+    Console(width=100, file=page).print(_accuracies({"text vectors": line}))
+    shown = page.getvalue()
+    assert all(each in shown for each in ("0.750", *told))
 
 
 def test_the_command_compares_text_vectors_with_the_rest(tmp_path: Path) -> None:

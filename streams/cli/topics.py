@@ -40,6 +40,13 @@ ReplicationOption = Annotated[
 ConfigureOption = Annotated[
     bool, typer.Option("--configure", help="Also set the configs of topics that are there already.")
 ]
+PrincipalOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Who gets them, as the brokers know them; taken as it stands.",
+        show_default="User: and the role's name",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
@@ -121,7 +128,7 @@ def check(
 @app.command(epilog="Example: salience topics acls --role worker --principal User:worker --apply")
 def acls(
     role: Annotated[str | None, typer.Option(help="Whose rights, as deploy/ACLS.md names them; else all.")] = None,
-    principal: Annotated[str, typer.Option(help="Who gets them, as the brokers know them.")] = "User:ROLE",
+    principal: PrincipalOption = None,
     bootstrap: Brokers = BOOTSTRAP,
     prefix: PrefixOption = "",
     group: Annotated[str, typer.Option(help="Group of the workers.", envvar="SALIENCE_GROUP")] = "salience",
@@ -138,7 +145,7 @@ def acls(
     if role is not None and role not in rights.ROLES:
         fail(f"--role {role}: expected one of {', '.join(rights.ROLES)}", 2)
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, group=group)
-    given = {each: principal.replace("ROLE", each) for each in ([role] if role else rights.ROLES)}
+    given = {each: f"User:{each}" if principal is None else principal for each in ([role] if role else rights.ROLES)}
     lines = [rights.command(line, who, settings) for each, who in given.items() for line in rights.of_role(each)]
     if apply:
         for each, who in given.items():

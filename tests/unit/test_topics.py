@@ -1,6 +1,7 @@
 """The table of topics, and what the check makes of what it sees."""
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -308,6 +309,18 @@ def test_every_line_of_rights_names_the_brokers_as_kafka_wants_it(options: list[
     lines = json.loads(told.stdout)["lines"] if options else told.stdout.splitlines()
     assert len(lines) == len(acls.LINES)
     assert all(line.startswith("kafka-acls.sh --bootstrap-server b1:9093,b2:9093 --add ") for line in lines)
+
+
+def test_rights_go_to_whom_they_are_given_by_name_and_else_to_a_user_of_each_roles_name() -> None:
+    def who(*options: str) -> list[str]:
+        told = CliRunner().invoke(app, ["topics", "acls", *options, "--json"])
+        words = [shlex.split(line) for line in json.loads(told.stdout)["lines"]]
+        return list(dict.fromkeys(line[line.index("--allow-principal") + 1] for line in words))
+
+    named = "User:CN=SALIENCE_ROLE_WORKER"
+    assert who("--role", "worker", "--principal", named) == who("--principal", named) == [named]
+    assert who("--role", "worker") == ["User:worker"]
+    assert who() == [f"User:{role}" for role in acls.ROLES]
 
 
 def test_a_worker_may_write_what_workers_send_and_no_files_of_models() -> None:

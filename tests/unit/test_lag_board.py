@@ -82,6 +82,25 @@ def test_topics_and_groups_are_sums_and_of_times_the_worst() -> None:
     assert (at_once.total.partitions, at_once.total.lag, at_once.total.produced_per_s) == (3, 192, 117.0)
 
 
+def test_a_poll_of_many_topics_looks_at_each_partition_a_few_times_only() -> None:
+    compared = 0
+
+    class Topic(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    parts = [Partition(Topic(f"t{topic:03}"), number) for topic in range(200) for number in range(5)]
+    group = reported(seen(0, dict.fromkeys(parts, 1), dict.fromkeys(parts, 3)))
+    assert list(group.topics) == [f"t{topic:03}" for topic in range(200)]
+    assert {(one.partitions, one.lag) for one in group.topics.values()} == {(5, 10)}
+    assert compared < 50 * len(parts)  # sorting takes ten; each topic beside each partition took 200
+
+
 def test_a_group_has_caught_up_when_its_last_partition_has_and_what_is_unknown_does_not_count() -> None:
     ends = {CLICKS: 1_000, MORE: 1_000}
     first, last = ({CLICKS: at, MORE: 5 * at, ADS: 3} for at in (100, 110))

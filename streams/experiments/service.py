@@ -28,7 +28,7 @@ from streams.experiments.changelog import Changelog
 from streams.experiments.referee import Referee
 from streams.experiments.registry import stop
 from streams.experiments.report import ExperimentReport, breached, duel_report, encode_report, report
-from streams.experiments.store import Offsets, alone, load, save
+from streams.experiments.store import Offsets, StoreError, alone, load, save
 from streams.experiments.watched import Watched
 from streams.fatal import describe
 from streams.fetching import fetch
@@ -91,8 +91,8 @@ class RefereeService:
 
         So is what cannot be saved, as on a full disk: after a restart more is read anew, and no less is judged.
         Raises `RefereeError` where the saved offsets are no longer in the topics, or a topic is another than it was,
-        `StoreError` where another referee is at the file, and `MissingTopicError`: one that comes later would not be
-        read.
+        `StoreError` where another referee is at the file or it cannot be written, before the first look or after the
+        last, and `MissingTopicError`: one that comes later would not be read.
         """
         with alone(self.file):
             await self._run(follow=follow)
@@ -272,7 +272,7 @@ class RefereeService:
             await asyncio.to_thread(save, self.file, self._referee, self.offsets, self._followed.ids)
         except OSError as error:
             if last:
-                raise
+                raise StoreError.unwritten(self.file, error) from error
             if not self._unsaved:
                 log.warning("what the referee knows is not saved", error=describe(error), file=str(self.file))
             self._unsaved += 1

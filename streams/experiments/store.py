@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TextIO
 from zipfile import BadZipFile
 
 import msgspec
@@ -36,19 +36,36 @@ Ids = dict[str, str]
 
 
 class StoreError(RuntimeError):
-    """A file that is not the referee's, or of another version."""
+    """A file that is not the referee's, of another version, or that cannot be written."""
+
+    @classmethod
+    def unwritten(cls, file: Path, error: OSError) -> Self:
+        """That of a file which ``error`` keeps from being written."""
+        why = error.strerror or error
+        return cls(f"{file} cannot be written ({why}); name a folder that is yours and has room: SALIENCE_HOME")
 
 
 @contextmanager
 def alone(file: Path) -> Iterator[None]:
-    """Within, no other process is at the file: they would write over each other's. Raises `StoreError` where one is."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_suffix(".lock").open("w") as lock:
+    """Within, no other process is at the file: they would write over each other's.
+
+    Raises `StoreError` where one is, or its folder cannot be written.
+    """
+    with _opened(file) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StoreError(f"another referee is at {file}; one judges for all: end that one first") from error
         yield  # closing lets go of it, as does the end of the process
+
+
+def _opened(file: Path) -> TextIO:
+    """The lock that stands beside the file."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise StoreError.unwritten(file, error) from error
 
 
 def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], ids: Mapping[str, str]) -> None:

@@ -2,15 +2,18 @@
 
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from streams.cli import app
 from streams.control_wire import ExperimentSetting
 from streams.experiments.referee import Referee
 from streams.experiments.report import ExperimentReport
-from streams.experiments.store import load, save
+from streams.experiments.store import StoreError, load, save
 from tests.unit.test_experiments import played
 from tests.unit.test_referee_service import EndError, Shop
 
@@ -59,5 +62,29 @@ def test_a_single_look_that_cannot_be_saved_ends_with_the_reason(
 ) -> None:
     shop = Shop([], monkeypatch, tmp_path)
     shop.service.file.with_suffix(".half.npz").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"experiments\.half\.npz"):
+    with pytest.raises(StoreError, match=r"experiments\.npz cannot be written \(Is a directory\)"):
         asyncio.run(shop.service.run(follow=False))
+
+
+@pytest.mark.parametrize(
+    ("in_the_way", "made"), [("", Path.touch), ("referee/experiments.lock", partial(Path.mkdir, parents=True))]
+)
+def test_a_referee_whose_folder_cannot_be_written_says_so_and_names_the_setting(
+    in_the_way: str, made: Callable[[Path], None], tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    made(home / in_the_way)
+    environment = {"SALIENCE_HOME": str(home), "COLUMNS": "400"}
+    told = CliRunner().invoke(app, ["experiment", "referee", "--once"], env=environment)
+    assert (told.exit_code, type(told.exception)) == (1, SystemExit)
+    assert f"{home / 'referee/experiments.npz'} cannot be written (" in told.stderr
+    assert "name a folder that is yours and has room: SALIENCE_HOME" in told.stderr
+
+
+def test_the_command_says_that_its_single_look_cannot_be_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = Shop([], monkeypatch, tmp_path).service.file
+    file.with_suffix(".half.npz").mkdir(parents=True)
+    environment = {"SALIENCE_HOME": str(tmp_path), "COLUMNS": "400"}
+    told = CliRunner().invoke(app, ["experiment", "referee", "--once"], env=environment)
+    assert (told.exit_code, type(told.exception)) == (1, SystemExit)
+    assert f"{file} cannot be written (Is a directory)" in told.stderr

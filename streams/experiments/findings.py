@@ -44,7 +44,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     """What an experiment shows of ``arms``, beside the ``first``, in ``metric``.
 
     ``by``: of a better arm the difference, relative to the first arm's where ``relative``; of a preferred ranking its
-    share of the clicks. ``reason``: why it was stopped.
+    share of the clicks. ``reason``: why it was stopped, where anybody said.
     """
 
     code: Code
@@ -59,7 +59,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     def sentence(self) -> str:
         """What it says, in English."""
         by = "" if self.by is None else f"{self.by:.1%}" if self.relative else f"{self.by:.4g}"
-        told = {"first": self.first, "metric": self.metric, "reason": self.reason}
+        told = {"first": self.first, "metric": self.metric, "reason": self.reason or "no reason given"}
         return SENTENCES[self.code].format(arms=", ".join(self.arms), by=by, **told)
 
 
@@ -99,7 +99,7 @@ def duel_finding(setting: ExperimentSetting, found: Preference | None) -> Findin
 
 
 def _stopped(setting: ExperimentSetting, metric: str) -> Finding | None:
-    if setting.status != "stopped" or not setting.reason:
+    if setting.status != "stopped":
         return None
     return Finding(code="stopped", first=setting.arms[0].arm, metric=metric, reason=setting.reason)
 

@@ -93,3 +93,9 @@ def test_what_is_better_than_nothing_is_told_by_how_much_and_not_by_what_share()
 
 def test_an_arms_name_is_told_as_it_is() -> None:
     assert Finding(code="better", first="a", metric="ctr", arms=("{b}",), by=0.1).sentence.startswith("{b} is better")
+
+
+def test_of_an_experiment_that_was_stopped_without_a_reason_it_is_found_that_it_is_over() -> None:
+    stopped = stop(of_arms("a", "b"), "", 9)
+    for found in (trial_finding(stopped, look(BEST)), duel_finding(stopped, None)):
+        assert (found.code, found.reason, found.sentence) == ("stopped", "", "stopped: no reason given")

@@ -12,7 +12,8 @@ const label = (field) => say(`arms.${field}`);
 function shows({ finding, verdict }) {
   if (!finding) return verdict;
   const by = finding.relative ? percent(finding.by, 1) : number(finding.by, 4);
-  return say(`finding.${finding.code}`, { ...finding, arms: finding.arms.join(", "), metric: say(`metric.${finding.metric}`), by });
+  const reason = finding.reason || say("finding.no_reason");
+  return say(`finding.${finding.code}`, { ...finding, arms: finding.arms.join(", "), metric: say(`metric.${finding.metric}`), by, reason });
 }
 
 export class Clicks {

@@ -10,7 +10,7 @@ import typer
 
 from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import Table, screen
+from streams.cli.screen import Table, percent, screen
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:
@@ -172,9 +172,8 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
     table = Table("experiment", "status", "layer", "range", "ramp", "arms", "guardrails", "reason")
     for one in sorted(known.values(), key=lambda setting: setting.number):
         ramp, arms = _as_it_runs(one, control.get(Allocation, one.experiment))
-        rails = ", ".join(f"{rail.metric} {rail.most_loss:.0%}" for rail in one.guardrails)
-        reserved = f"{one.low:.2f} to {one.high:.2f}"
-        table.add_row(one.experiment, one.status, one.layer, reserved, ramp, arms, rails, one.reason)
+        rails = ", ".join(f"{rail.metric} {percent(rail.most_loss)}" for rail in one.guardrails)
+        table.add_row(one.experiment, one.status, one.layer, _reserved(one), ramp, arms, rails, one.reason)
     screen().print(table if known else "There is no experiment yet; one begins with: salience experiment create")
 
 
@@ -186,10 +185,15 @@ def _as_it_runs(setting: "ExperimentSetting", allocation: "Allocation | None") -
         runs = definition(setting, allocation)
     except ValueError as error:
         return "", f"refused: {error}"
-    shares = [f"{share:.0%}" if not runs.interleaved else "in turns" for share in runs.shares[-1].tolist()]
+    shares = [percent(share) if not runs.interleaved else "in turns" for share in runs.shares[-1].tolist()]
     models = [f" by {arm.model}" if arm.model else "" for arm in runs.arms]
     arms = ", ".join(f"{arm.name}{by} {share}" for arm, by, share in zip(runs.arms, models, shares, strict=True))
-    return f"{runs.later[-1].upto if runs.later else runs.ramp:.0%}", arms
+    return percent(runs.later[-1].upto if runs.later else runs.ramp), arms
+
+
+def _reserved(setting: "ExperimentSetting") -> str:
+    """Its range of the layer."""
+    return f"{setting.low:.4g} to {setting.high:.4g}"
 
 
 @app.command(epilog="Example: salience experiment report warmth")
@@ -270,7 +274,7 @@ def _print(found: "ExperimentReport") -> None:
     console.print(table)
     console.print(f"users: {', '.join(f'{arm.arm} {arm.users:,}' for arm in found.arms)}")
     if found.cohorts > 1:
-        shares = ", ".join(f"{arm.arm} {arm.share:.0%}" for arm in found.arms)
+        shares = ", ".join(f"{arm.arm} {percent(arm.share)}" for arm in found.arms)
         console.print(
             f"bandit: {found.cohorts} cohorts, the newest in shares {shares}; every user weighs one over the chance of "
             "their arm, and the split is tested cohort by cohort against these chances"
@@ -357,5 +361,5 @@ def _tell(setting: "ExperimentSetting", as_json: bool) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.encode(setting).decode() + "\n")
     else:
-        reserved = f"{setting.low:.2f} to {setting.high:.2f} of layer {setting.layer}"
-        typer.echo(f"{setting.experiment}: {setting.status}, ramp {setting.ramp:.0%}, {reserved}")
+        reserved = f"{_reserved(setting)} of layer {setting.layer}"
+        typer.echo(f"{setting.experiment}: {setting.status}, ramp {percent(setting.ramp)}, {reserved}")

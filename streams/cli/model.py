@@ -10,7 +10,7 @@ import typer
 
 from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import Table, screen
+from streams.cli.screen import Table, percent, screen
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
     for one in told:
         figures = ("-" if one[name] is None else f"{one[name]:.3f}" for name in ("calibration", "log_loss_gain"))
         refusals = "\n".join(f"lane {each['lane']}: {each['reason']}" for each in one["refusals"])
-        share = _percent(one["share"]) if one["share"] else ""
+        share = percent(one["share"]) if one["share"] else ""
         counts = (f"{one['outcomes']:,}", f"{one['clicks']:,}")
         table.add_row(one["model"], one["state"], share, *counts, *figures, _last_told(one["told"]), refusals)
     console.print(table)
@@ -206,8 +206,8 @@ def _change(
         _print(msgspec.to_builtins(roles) | more)
         return
     live = roles.live or "the workers' own"
-    others = [f"canary {roles.canary} for {_percent(roles.canary_share)}"] if roles.canary else []
-    others += [f"shadow {roles.shadow} beside {_percent(roles.shadow_share)}"] if roles.shadow else []
+    others = [f"canary {roles.canary} for {percent(roles.canary_share)}"] if roles.canary else []
+    others += [f"shadow {roles.shadow} beside {percent(roles.shadow_share)}"] if roles.shadow else []
     typer.echo(f"live: {'; '.join([live, *others])}. Workers follow: salience model list")
 
 
@@ -248,11 +248,6 @@ def _told(control: "Control", version: str) -> dict[str, Any]:
             for lane, (worker, reason) in sorted(record.refusals.items())
         ],
     }
-
-
-def _percent(share: float) -> str:
-    """Three digits, however small: 0% would say that it is nobody's."""
-    return f"{100 * share:.3g}%"
 
 
 def _last_told(told: list[dict[str, Any]]) -> str:

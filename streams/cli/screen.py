@@ -30,6 +30,11 @@ def moment(time_ms: int, form: str) -> str:
         return f"{time_ms} ms"
 
 
+def percent(share: float) -> str:
+    """Three digits, however small: 0% would say that it is nobody's."""
+    return f"{100 * share:.3g}%"
+
+
 class Table(table.Table):
     """Rich's, but where it does not fit its cells are folded: half a number is another, half a name is nobody's."""
 

@@ -308,6 +308,15 @@ def test_a_wrong_setting_ends_the_command_as_a_wrong_call_does(
     assert setting in result.stderr
 
 
+def test_a_worker_with_a_wrong_setting_ends_with_the_status_that_its_help_and_the_runbook_tell() -> None:
+    for asked, environment in ((["--guarantee", "some"], {}), ([], {"SALIENCE_SLOTS": "-1"})):
+        assert CliRunner().invoke(app, ["worker", *asked], env=environment).exit_code == 2
+    told = CliRunner().invoke(app, ["worker", "--help"], env={"COLUMNS": "400"}).output
+    runbook = (Path(__file__).parents[2] / "deploy" / "OPERATIONS.md").read_text()
+    for text in (told, runbook):
+        assert "2: a setting or an option is wrong; both say why" in " ".join(text.split())
+
+
 @pytest.mark.parametrize("command", ["tail clicks", "topics check", "topics create", "topics acls", "model list"])
 @pytest.mark.parametrize("brokers", ["::::", "127.0.0.1:99999"])
 def test_brokers_that_nobody_could_reach_are_a_wrong_call_before_any_is_asked(command: str, brokers: str) -> None:

@@ -1,6 +1,11 @@
-"""The report's pictures, as SVG: matplotlib, which draws them without a script, a font or a request of the page's."""
+"""The report's pictures, as SVG: matplotlib, which draws them without a script, a font or a request of the page's.
+
+Their words are text, which the reader's own fonts write: names of a shop may be Chinese, and no font here is.
+"""
 
 import io
+import re
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -28,15 +33,20 @@ GROUND, TEXT, INK, SECOND = (colours.DRAWN[name] for name in ("ground", "text", 
 BARS_MAX = 15
 TURN_AXIS_MIN = 0.01
 """An axis of turns is no shorter: what rounding left of zero lies on zero, and is not drawn to fill the picture."""
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""What XML has no way to write: with one of them the whole picture would not be shown."""
+_FONTS_LACK = r"Glyph \d+ .* missing from font|Matplotlib currently does not support"
+"""Warnings of what the reader's fonts write: in matplotlib's place for it, a box as wide as a Chinese character."""
 _WORDS = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.edgecolor")
-_STYLE = {"svg.hashsalt": "salience", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False,
-          "axes.spines.right": False, "figure.facecolor": GROUND, "axes.facecolor": GROUND,
+_STYLE = {"svg.hashsalt": "salience", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9,
+          "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": GROUND, "axes.facecolor": GROUND,
           **dict.fromkeys(_WORDS, TEXT)}  # fmt: skip
 
 
 def draw(paint: Callable[[Figure], None], height: float = 3.2) -> str:
     """A picture 8 inches wide, the same bytes for the same numbers, in the colours of the reader's scheme."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _FONTS_LACK)
         figure = Figure(figsize=(8, height), layout="constrained")
         FigureCanvasSVG(figure)
         paint(figure)
@@ -48,7 +58,7 @@ def draw(paint: Callable[[Figure], None], height: float = 3.2) -> str:
 def _words(text: str) -> str:
     """A name as matplotlib shall show it: its dollars are no mathematics."""
     short = text if len(text) <= 32 else text[:31] + "…"
-    return short.replace("$", r"\$")
+    return _UNWRITABLE.sub("\ufffd", short).replace("$", r"\$")
 
 
 def moment(time_ms: int, width_ms: int = 0) -> str:

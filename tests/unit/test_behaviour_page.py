@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
+from xml.etree import ElementTree as ET
 
 import pytest
 import typer
@@ -18,6 +19,7 @@ import msgspec
 
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from streams.behaviour import colours, plots
+from streams.behaviour.attention import HOURS, Attention, Looked
 from streams.behaviour.drift import Drift, Turn
 from streams.behaviour.gathered import Gatherer
 from streams.behaviour.joined import DAY_MS
@@ -150,10 +152,20 @@ def test_a_log_of_impressions_alone_makes_a_page_that_says_what_is_not_there() -
 
 def test_interest_that_turned_by_rounding_alone_is_drawn_at_zero_of_an_axis_in_plain_numbers() -> None:
     turns = [Turn(START_MS + DAY_MS * at, 3, 1e-17 * at, 0.0, 2e-17, 1e-17) for at in range(3)]
-    words = re.findall(r"<!-- (.*?) -->", plots.turned(Drift(3, 3, turns), DAY_MS))
+    words = re.findall(r"<text[^>]*>(.*?)</text>", plots.turned(Drift(3, 3, turns), DAY_MS))
     numbers = words[len(turns) : words.index("1 − cosine")]
     assert [float(number) for number in numbers] == [0, 0.002, 0.004, 0.006, 0.008, 0.01]
     assert words[len(turns) + len(numbers) + 1].startswith("half of the people")
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_in_any_script_are_text_in_the_pictures_and_warned_of_by_nobody() -> None:
+    names = ["运动鞋", "図書", "한국어", "नमस्ते", "<b>$5 & $6", "bell\x07"]
+    rows = [Looked(name, 6.0, 6, 1.0, None, [1.0] * HOURS) for name in names]
+    picture = ET.fromstring(plots.attended(Attention(6.0, rows)))
+    words = [each.text for each in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert [name for name in words if name in names] == names[:-1]
+    assert "bell\ufffd" in words  # which XML could not tell
 
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -46,7 +46,7 @@ def partitions_of(bootstrap: str, topic: str) -> list[TopicPartition]:
     return [TopicPartition(topic, number) for number in range(counts[topic])]
 
 
-async def _aside(call: Callable[[], T]) -> T:
+async def aside(call: Callable[[], T]) -> T:
     """What ``call`` returns, or raises, on a thread that nobody waits for once whoever asked has been interrupted.
 
     For ten seconds librdkafka waits for a broker that does not answer. On the loop's thread Ctrl-C is not heard
@@ -58,7 +58,7 @@ async def _aside(call: Callable[[], T]) -> T:
     def run() -> None:
         try:
             answer.set_result(call())
-        except Exception as error:  # noqa: BLE001 - whoever asked gets it
+        except BaseException as error:  # noqa: BLE001 - whoever asked gets it
             answer.set_exception(error)
 
     Thread(target=run, name="aside", daemon=True).start()
@@ -106,7 +106,7 @@ async def read_topic(
     Done when every *position* reaches the end: markers and compaction leave holes. Raises `MissingTopicError`.
     """
     # Aside: it waits for the broker, and a worker sends its heartbeats on this loop.
-    partitions = await _aside(partial(partitions_of, bootstrap, topic))
+    partitions = await aside(partial(partitions_of, bootstrap, topic))
     ends = await log_ends(bootstrap, partitions)
     async with _reader(bootstrap, partitions, committed) as consumer:
         await consumer.seek_to_beginning(*partitions)

@@ -17,6 +17,7 @@ from streams.clock import tick_ms, wall_ms
 from streams.lag.arithmetic import Rules
 from streams.lag.board import Board, Report
 from streams.lag.poller import LagError, Poller
+from streams.reading import aside
 
 POLL_EVERY_S = 1.0
 """Time lag is as exact as this; three small requests."""
@@ -118,7 +119,7 @@ class LagMonitor:
         began_ms = self._clock()
         try:
             async with asyncio.timeout(POLL_MAX_S):
-                seen = await asyncio.to_thread(self._poller.poll)
+                seen = await aside(self._poller.poll)
             self._report = self._board.observe(seen)
             self._tick_ms, self._time_ms, self._error = seen.time_ms, wall_ms(), ""
         except (LagError, TimeoutError) as error:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,15 +23,23 @@ _LOG_JSON = ContextVar("log_json", default=False)
 
 
 def fail(error: Exception | str, status: int = 1) -> NoReturn:
-    """End the command: the error on stderr and, under ``--json``, on stdout. Under ``--log-json`` a line of the log."""
-    if _LOG_JSON.get():  # as `streams.running.configure_logging` has them written, but nothing may have called it yet
-        line = {"event": str(error), "level": "error", "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
-        typer.echo(json.dumps(line), err=True)
-    else:
-        screen(stderr=True, soft_wrap=True).print(f"Error: {error}")
+    """End the command: the error on stderr and, under ``--json``, on stdout. Under ``--log-json`` a line of the log.
+
+    A stderr that is full or closed costs the words, and no status.
+    """
+    with suppress(OSError, ValueError):  # ValueError: of a stream that is closed
+        _say(str(error))
     if _AS_JSON.get():
         typer.echo(json.dumps({"error": str(error)}))
     raise typer.Exit(status)
+
+
+def _say(error: str) -> None:
+    if _LOG_JSON.get():  # as `streams.running.configure_logging` has them written, but nothing may have called it yet
+        line = {"event": error, "level": "error", "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
+        typer.echo(json.dumps(line), err=True)
+    else:
+        screen(stderr=True, soft_wrap=True).print(f"Error: {error}")
 
 
 def or_fail(call: Callable[[], T]) -> T:

@@ -1,6 +1,8 @@
 """How commands fail: in words, for people and for machines, and never with a traceback."""
 
 import asyncio
+import contextlib
+import io
 import json
 import socket
 import subprocess
@@ -306,6 +308,18 @@ def test_a_wrong_setting_ends_the_command_as_a_wrong_call_does(
     assert result.exit_code == 2
     assert setting in json.loads(result.stdout)["error"]
     assert setting in result.stderr
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_command_whose_error_cannot_be_written_ends_with_its_status_nevertheless(closed: bool) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("a system without /dev/full")
+    full = io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True)  # type: ignore[type-var]  # unbuffered
+    if closed:
+        full.close()
+    with contextlib.closing(full), contextlib.redirect_stderr(full), pytest.raises(SystemExit) as ended:
+        app(["report", "--since", "yesterday"])
+    assert ended.value.code == 2
 
 
 def test_a_worker_with_a_wrong_setting_ends_with_the_status_that_its_help_and_the_runbook_tell() -> None:

@@ -94,7 +94,7 @@ def adopt(bootstrap: Bootstrap = None, prefix: Prefix = None, group: Group = Non
     """Keep the state and read recreated topics from their beginning, others from where it stood. Stop workers first.
 
     Events that are in the new topics and were in the old ones are applied again, unless their ids are among the
-    last that the user's row remembers.
+    last that the user's row remembers. Of a topic that has lost its end what is newer than was read of it is read.
 
     Example: salience lanes adopt --bootstrap 127.0.0.1:9092
     """

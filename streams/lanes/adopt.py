@@ -1,6 +1,8 @@
-"""Lanes adopt recreated or shortened topics: state is kept, and what is there is read from its beginning.
+"""Lanes adopt recreated or shortened topics: state is kept, and a recreated one is read from its beginning.
 
-Of two topics one may be as it was: in that a lane goes on where it stood.
+Of two topics one may be as it was: in that a lane goes on where it stood. One that ends before that, though it is the
+same, has lost its end, as after an unclean election, or all of it, as with a disk that came back empty: what is there
+of the time up to which the lane had read it was applied, and what is newer was not.
 
 Each row holds the last offset applied per source; those mean nothing in another topic and would make the lane
 skip its first events, so all rows are written again without them before the lane row names the new topics.
@@ -10,6 +12,7 @@ Interrupted, the lane row still names the old ones, workers still refuse, and th
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -54,18 +57,19 @@ async def _adopt_lane(settings: Settings, identity: TopicIdentity, lane: int) ->
         changelog = TopicPartition(f"{settings.topic_prefix}state-changelog", lane)
         recovered = await recover(settings, changelog, Recovered(RowStore(settings.rows_per_lane_max), None, 0))
         row = recovered.lane_row
-        begin, end = await _bounds(settings, lane)
         if row is None:
             return None
-        # A log that ends before the lane holds other records from there on, whatever its id: a node came back empty.
-        anew = [of for of in Source if row.topic_ids[of] != identity.inputs[of] or end[of] < row.next_offsets[of]]
-        if not anew and not _deleted(row, begin):
+        bounds = await _bounds(settings, lane, row)
+        others = [of for of in Source if row.topic_ids[of] != identity.inputs[of]]
+        shorter = [of for of in Source if of not in others and bounds[of].end < row.next_offsets[of]]
+        if not (others or shorter or any(row.next_offsets[of] < bounds[of].begin for of in Source)):
             return None
-        if anew:
-            rows = _rows_without_offsets(recovered.store, anew)
+        if others or shorter:  # there an offset names another record than it did
+            rows = _rows_without_offsets(recovered.store, [*others, *shorter])
             for start in range(0, len(rows), ROWS_PER_TRANSACTION):
                 await _write(outbox, changelog, rows[start : start + ROWS_PER_TRANSACTION])
-        first, second = (begin[of] if of in anew else max(begin[of], row.next_offsets[of]) for of in Source)
+        stood = [0 if of in others else bounds[of].newer if of in shorter else row.next_offsets[of] for of in Source]
+        first, second = (max(bounds[of].begin, stood[of]) for of in Source)
         begin = first, second
         lane_row = msgspec.structs.replace(
             row,
@@ -81,19 +85,24 @@ async def _adopt_lane(settings: Settings, identity: TopicIdentity, lane: int) ->
         await outbox.stop()
 
 
-def _deleted(row: LaneRow, begin: tuple[int, int]) -> bool:
-    """Whether retention has deleted records that the lane had not read."""
-    return row.next_offsets[0] < begin[0] or row.next_offsets[1] < begin[1]
+class _Bounds(NamedTuple):
+    """Of a topic where it begins and ends, and the first record that is newer than what a lane had read of it."""
+
+    begin: int
+    end: int
+    newer: int
 
 
-async def _bounds(settings: Settings, lane: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Where the lane's impressions and clicks begin, and where they end."""
+async def _bounds(settings: Settings, lane: int, row: LaneRow) -> tuple[_Bounds, _Bounds]:
+    """Those of the lane's impressions and clicks."""
     inputs = [TopicPartition(settings.topic_prefix + name, lane) for name in ("ad-impressions", "clicks")]
-    impressions, clicks = inputs
+    since = {tp: time_ms + 1 for tp, time_ms in zip(inputs, row.watermarks_ms, strict=True)}
     async with AIOKafkaConsumer(**aiokafka_options(settings.bootstrap)) as consumer:
         begin = await consumer.beginning_offsets(inputs)
+        newer = await consumer.offsets_for_times(since)
     end = await log_ends(settings.bootstrap, inputs)
-    return (begin[impressions], begin[clicks]), (end[impressions], end[clicks])
+    first, second = (_Bounds(begin[tp], end[tp], end[tp] if newer[tp] is None else newer[tp].offset) for tp in inputs)
+    return first, second
 
 
 def _rows_without_offsets(store: RowStore, sources: list[Source]) -> list[Message]:

@@ -7,6 +7,7 @@ from typing import Any, Self
 import msgspec
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndTimestamp
 
 from scoring.rows import RowStore, decode_rows
 from streams.identity import TopicIdentity
@@ -19,12 +20,18 @@ from tests.builders import known_topics
 from tests.unit.lanes import Outbox
 
 IDENTITY = TopicIdentity(known_topics(lanes=4))
+READ_MS = (1_700_000_000_000, 1_700_000_001_000)
+"""Up to when the lane had read them."""
 BEGINS = (30, 7)
 """Where the topics begin that are there."""
 
 
+NEWER = {"ad-impressions": 480, "clicks": None}
+"""The first record later than what the lane had read; of clicks none is there."""
+
+
 class Consumer:
-    """A reader that knows where topics begin."""
+    """A reader that knows where topics begin, and from where on they are newer than a moment."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -33,6 +40,10 @@ class Consumer:
 
     async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         return dict(zip(partitions, BEGINS, strict=True))
+
+    async def offsets_for_times(self, since: dict[TopicPartition, int]) -> dict[TopicPartition, Any]:
+        assert list(since.values()) == [READ_MS[0] + 1, READ_MS[1] + 1]
+        return {tp: None if NEWER[tp.topic] is None else OffsetAndTimestamp(NEWER[tp.topic], since[tp]) for tp in since}
 
 
 Written = dict[bytes | None, bytes | None]
@@ -46,7 +57,7 @@ def adopting(
     at = store.row_of(b"ann")
     store.rows["offset"][at] = (499, 99)
     row = LaneRow(
-        version=1, from_offsets=(0, 0), next_offsets=(500, 100), records=0, order=b"", watermarks_ms=(0, 0),
+        version=1, from_offsets=(0, 0), next_offsets=(500, 100), records=0, order=b"", watermarks_ms=READ_MS,
         stream_ms=0, topic_ids=former, lanes=4, totals={},
     )  # fmt: skip
 
@@ -94,13 +105,13 @@ def test_of_two_topics_the_one_that_was_made_anew_is_read_from_its_beginning_and
 @pytest.mark.parametrize(
     ("former", "ends", "next_offsets", "applied"),
     [
-        (IDENTITY.inputs, (1_000, 90), (500, 7), [499, -1]),
-        (IDENTITY.inputs, (499, 100), (30, 100), [-1, 99]),
-        (IDENTITY.inputs, (0, 0), (30, 7), [-1, -1]),
-        (("another", IDENTITY.inputs[1]), (1_000, 90), (30, 7), [-1, -1]),
+        (IDENTITY.inputs, (1_000, 90), (500, 90), [499, -1]),  # what is left was applied
+        (IDENTITY.inputs, (499, 100), (480, 100), [-1, 99]),
+        (IDENTITY.inputs, (490, 8), (480, 8), [-1, -1]),
+        (("another", IDENTITY.inputs[1]), (1_000, 90), (30, 90), [-1, -1]),
     ],
 )
-def test_a_topic_that_ends_before_the_lane_is_read_from_its_beginning_though_it_is_the_one_that_was_there(
+def test_of_a_topic_that_lost_its_end_what_is_newer_than_the_lane_had_read_is_read(
     former: tuple[str, str],
     ends: tuple[int, int],
     next_offsets: tuple[int, int],

@@ -67,6 +67,8 @@ class Budgets:
     _level: Floats = field(default_factory=lambda: np.zeros(0))
     _own: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     """Of which campaigns the level is this worker's own."""
+    _stopped: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    """Which of these have spent their budget."""
     _level_ms: dict[int, int] = field(default_factory=dict)
     """Of the other campaigns, when what stands in `_level` was told."""
     _budget: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -150,6 +152,7 @@ class Budgets:
             self._earned = np.concatenate([self._earned, np.zeros((more, 4))])
             self._level = np.concatenate([self._level, np.zeros(more)])
             self._own = np.concatenate([self._own, np.zeros(more, dtype=np.bool_)])
+            self._stopped = np.concatenate([self._stopped, np.zeros(more, dtype=np.bool_)])
             self._budget = np.concatenate([self._budget, np.zeros(more, dtype=np.int64)])
             self._sure = np.concatenate([self._sure, np.zeros(more, dtype=np.bool_)])
         return at
@@ -204,7 +207,7 @@ class Budgets:
             return
         paced = self._paced
         self._pacer.update(now_ms if now_ms // DAY_MS == self._day else self._day * DAY_MS, self._spent[paced])
-        self._own[paced] = self._pacer.budget_micros > 0
+        self._own[paced], self._stopped[paced] = self._pacer.budget_micros > 0, self._pacer.stopped
         self._level[paced] = np.where(self._own[paced], np.exp(self._pacer.base), 0.0)
         impressions, clicks, purchases, viewed_s = self._earned[paced].T
         terms = self.market.terms
@@ -234,8 +237,8 @@ class Budgets:
         paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
         sure = offered | (budgets > 0)
         self._sure[paced] |= sure
-        budgets = np.where(sure, budgets, self._budget[paced])
-        self._budget[paced] = budgets
+        before = self._budget[paced]
+        self._budget[paced] = budgets = np.where(sure, budgets, before)
         if not budgets.any() and bid_for_clicks(shop):
             if self._pacer is not None:
                 self._pacer, self._ids = None, np.zeros(0, dtype=np.uint64)
@@ -244,6 +247,8 @@ class Budgets:
         self._ids, self._paced = ids, paced
         pacer, level = Pacer(budgets, self.day_curve), self._level[self._paced]
         pacer.base = np.where(level > 0, np.log(np.maximum(level, LEAST)), pacer.base)
+        cut = (budgets < before) | ~self._own[paced]  # then what is spent tells nothing of how this worker has bid
+        pacer.stopped = (budgets > 0) & (self._spent[paced] >= budgets) & (self._stopped[paced] | cut)
         if self._pacer is not None:
             pacer.resume(self._pacer)
         self._pacer = pacer

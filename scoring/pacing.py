@@ -43,12 +43,15 @@ class Pacer:
     day_curve: Floats = field(default_factory=lambda: np.full(24, 1 / 24))
     base: Floats = field(init=False)
     multiplier: Floats = field(init=False)
+    stopped: npt.NDArray[np.bool_] = field(init=False)
+    """Whose budget was spent at the last update; from the outset that of whom it was not bidding that spent it."""
     reached: float | None = None
     """What the plan wanted at the last update; None before the first."""
 
     def __post_init__(self) -> None:
         self.base = np.full(len(self.budget_micros), np.log(0.5))  # neither all nor nothing: either is soon reached
         self.multiplier = np.where(self.budget_micros > 0, 0.5, 1.0)
+        self.stopped = np.zeros(len(self.budget_micros), dtype=np.bool_)
 
     def update(self, now_ms: int, spent_micros: Ints) -> None:
         """Take what each campaign has spent today, ``[M]``.
@@ -59,9 +62,11 @@ class Pacer:
         plan = float(planned(now_ms, self.day_curve))
         behind = plan - spent_micros / budget
         progress = max(plan - (plan if self.reached is None else self.reached), 0.0)  # below it: midnight
-        spent = spent_micros >= self.budget_micros
-        base = np.clip(self.base + INTEGRAL * behind * progress, np.log(LEAST), 0.0)
-        self.base = np.where(limited & spent, self.base, base)  # who is stopped cannot spend less
+        spent = limited & (spent_micros >= self.budget_micros)
+        # Who is stopped cannot spend less. Whoever came to it by bidding has bid too high, by as much as too soon.
+        more = np.where(spent, np.where(self.stopped, 0.0, np.log(max(plan, LEAST))), INTEGRAL * behind * progress)
+        self.base = np.clip(self.base + more, np.log(LEAST), 0.0)
+        self.stopped = spent
         wanted = np.clip(self.base + PROPORTIONAL * behind, np.log(LEAST), 0.0)
         wanted = np.zeros_like(wanted) if plan >= 1 else wanted  # what is late has no more time
         self.multiplier = np.where(limited, np.where(spent, 0.0, np.exp(wanted)), 1.0)

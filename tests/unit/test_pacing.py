@@ -47,12 +47,24 @@ def test_a_plan_that_begins_anew_or_a_clock_that_goes_back_moves_no_level(back_m
     assert before.base.tolist() == level
 
 
-def test_a_campaign_that_has_spent_its_budget_keeps_its_level_for_the_next_day() -> None:
-    bidding = (13 * HOUR_MS, 0.57), (14 * HOUR_MS, 0.61)
-    stopped = paced(*bidding)
-    level = stopped.base.tolist()
+@pytest.mark.parametrize("cut", [False, True])
+def test_who_has_spent_the_budget_by_bidding_begins_the_next_day_lower_by_as_much_as_too_soon(*, cut: bool) -> None:
+    stopped = paced((13 * HOUR_MS, 0.57), (14 * HOUR_MS, 0.61))
+    level = stopped.base
+    stopped.stopped[:] = cut
     for hour in range(15, 24):
         stopped.update(hour * HOUR_MS, np.array([1_100_000]))
         assert stopped.multiplier.tolist() == [0]
-    assert stopped.base.tolist() == level
-    assert paced(*bidding, (15 * HOUR_MS, 0.999)).base.tolist() < level  # whoever still bids has too much to spend
+    assert stopped.base == pytest.approx(level + (0 if cut else np.log(share_wanted(15 * HOUR_MS))))
+
+
+def test_a_campaign_of_which_one_sale_spends_the_budget_learns_to_bid_less() -> None:
+    draw, pacer = np.random.default_rng(1), Pacer(np.full(50, 1_000_000))
+    minutes: list[float] = []
+    for day in range(6):
+        sold = np.zeros(50, dtype=np.int64)
+        for minute in range(1_440):
+            pacer.update(day * DAY_MS + minute * 60_000, 1_000_000 * sold)
+            sold += draw.poisson(50 / 1_440 * pacer.multiplier)
+        minutes.append(float(np.exp(pacer.base).mean()))
+    assert minutes[-1] < 0.1  # at a level of 1 the budget is gone in half an hour

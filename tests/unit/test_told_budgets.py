@@ -15,7 +15,7 @@ from scoring.pacing import DAY_MS
 from streams.feeds.campaigns import tell
 from streams.wire import CampaignMetrics, Figures, encode_json
 from tests.builders import Record, entry
-from tests.unit.test_budgets import DAY, NOON_MS, shop
+from tests.unit.test_budgets import DAY, NOON_MS, offered, shop, spent
 
 
 def cell(
@@ -140,3 +140,19 @@ def test_a_budget_that_no_campaign_can_have_is_refused(budget: int) -> None:
     budgets = Budgets(Market(), Catalogue())
     assert tell(budgets, [cell(1_000), replace(cell(1), value=(cell(7).value or b"").replace(b":7", b":%d" % budget))])
     assert budgets.budget_micros("one") == 1_000
+
+
+def test_a_campaign_whose_budget_is_cut_below_what_it_has_spent_keeps_its_level_for_the_next_day() -> None:
+    stock = shop()
+    budgets = Budgets(Market(), stock)
+    for minute in range(60):
+        budgets.tell(0, "", spent(530_000 + 730 * minute))
+        budgets.pace(NOON_MS + 60_000 * minute)
+    level = budgets.level("one")
+    assert 0.1 < level < 0.9
+    stock.upsert([entry(ad, campaign_id="one", budget_micros=100_000) for ad in "ab"])
+    for minute in range(60, 600):
+        stock.upsert([entry("c", campaign_id="two", bid_micros=1_000 + minute)])
+        budgets.pace(NOON_MS + 60_000 * minute)
+    assert offered(budgets) == [0, 0, 1]
+    assert budgets.level("one") == level

@@ -168,7 +168,7 @@ class LaneClicks:
         self.layer.keep(held.keys() | {number_of(version) for version in models.roles.versions})
         for number, version in held.items():
             self.layer.learner(number)
-            self.models.setdefault(number, version)
+            self.models[number] = self.models.pop(number, version)  # held last, and so dropped last
         gone = [number for number in self.models if number not in held]
         for number in gone[: max(0, len(self.models) - _MODELS_MAX)]:
             del self.models[number]
@@ -309,7 +309,10 @@ class LaneClicks:
 
     @classmethod
     def restore(cls, learning: Learning | None, parts: Mapping[bytes, bytes]) -> "LaneClicks":
-        """The layer that ``parts``, what stands under the lane's reserved keys, speak of; a new one where none is."""
+        """The layer that ``parts``, what stands under the lane's reserved keys, speak of; a new one where none is.
+
+        ``learning`` None: it is only looked at.
+        """
         out = cls(learning)
         if KEY not in parts:
             return out
@@ -328,15 +331,15 @@ class LaneClicks:
         _take(_PERSON, layer.people, spread(parts))
         # Of what its former owner learned last the others may not have heard.
         out._untold, out._looked_through = set(layer.lifts), False
-        out._restore_pending(row, parts)
+        out._restore_pending(row, parts, learning.window_ms if learning else 0)
         return out
 
-    def _restore_pending(self, row: LayerRow, parts: Mapping[bytes, bytes]) -> None:
+    def _restore_pending(self, row: LayerRow, parts: Mapping[bytes, bytes], window_ms: int) -> None:
         """The queue from its chunks. At least once, these may tell of more than the model (left out), or of less."""
         rows = np.full(row.tail - row.head, LOST, dtype=PENDING)
         for key in sorted(key for key in parts if key.startswith(_CHUNK)):
             chunk = msgspec.msgpack.decode(parts[key], type=ChunkRow)
-            added = chunk.opened(self.layer.learning.window_ms)
+            added = chunk.opened(window_ms)
             number, end = int.from_bytes(key[len(_CHUNK) :], "big"), chunk.first + len(added)
             numbers = np.arange(chunk.first, end)
             held = (numbers >= row.head) & (numbers < row.tail)

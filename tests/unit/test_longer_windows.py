@@ -26,3 +26,15 @@ def test_where_windows_are_longer_from_now_on_what_is_open_waits_as_if_they_had_
         keep(kept, observe(clicks, events[cut], users[cut]))
         assert state(clicks) == state(always) or start < 12  # what is open is due later
     assert clicks.layer.learned > 10
+
+
+def test_whoever_only_looks_at_what_is_kept_finds_its_windows_as_they_are() -> None:
+    events, users = stream(3, 30)
+    clicks = LaneClicks(replace(SHORT, window_ms=4 * MINUTE_MS, wait_ms=MINUTE_MS))
+    observe(clicks, events, users)
+    assert len(clicks.layer.pending)
+    found = LaneClicks.restore(None, clicks.parts())
+    one, other = (
+        each.layer.pending.between(each.layer.pending.head, each.layer.pending.tail) for each in (clicks, found)
+    )
+    assert one["due_ms"].tolist() == other["due_ms"].tolist()

@@ -14,7 +14,7 @@ from streams import topic_admin, topics
 from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.identity import partitioner
-from streams.letters import PREFIX, REQUEUED, TRUNCATED, own_headers
+from streams.letters import ORIGIN, PREFIX, REQUEUED, TRUNCATED, own_headers
 from streams.message import Headers, size_of
 from streams.reading import read_topic
 from streams.settings import Settings
@@ -220,7 +220,7 @@ async def _send(
     for delivery in deliveries:
         await delivery
     for letter in letters:
-        headers = [(NOTE, letter.name.encode())]
+        headers = [(NOTE, letter.name.encode()), (ORIGIN, letter.told("topic").encode())]
         await producer.send_and_wait(notes, b"", key=letter.key or b"", partition=letter.partition, headers=headers)
     if transactional:
         await producer.commit_transaction()

@@ -5,7 +5,7 @@ heard first, then the requests are settled, and then all events are judged.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -24,11 +24,14 @@ from streams.wire import UNREADABLE, Ad
 class Learnable:
     """Takes the control topic whole (``control``), then events: `hear` all of them, `settle`, and `take` all again.
 
-    ``presumed``: what a person's silence means; ``latest_ms``: the newest time that an event may have; ``entries_max``:
-    of the control topic (`Control`).
+    ``ends``: of the events, by topic and partition, as they were at one moment; ``presumed``: what a person's silence
+    means; ``latest_ms``: the newest time that an event may have; ``entries_max``: of the control topic (`Control`).
     """
 
-    def __init__(self, *, presumed: bool, latest_ms: int, entries_max: int) -> None:
+    def __init__(
+        self, ends: Mapping[tuple[str, int], int], *, presumed: bool, latest_ms: int, entries_max: int
+    ) -> None:
+        self._ends = ends
         self.control = Control(entries_max)
         self._requests = Requests(self.control, lambda _user: 0)
         # As many watermarks as people on the topics: if one were dropped, somebody would be learnt from after all.
@@ -41,8 +44,6 @@ class Learnable:
         Also of one that a lane passes over as an old one once more: whether it does follows from what it held at that
         moment, and so from an order among topics that nobody knows any more. Of the two mistakes the one that forgets.
         """
-        self._heard: dict[tuple[str, int], int] = {}
-        """Where the hearing of a topic's partition ended: who takes back what follows may not have been heard."""
         self.invalid = 0
         """Events that the workers make dead letters."""
         self.refused = 0
@@ -50,7 +51,7 @@ class Learnable:
 
     def hear(self, source: Source, records: Sequence[Record]) -> None:
         """Note who says no on an event, and up to when an erasure reaches: both take all that had come by then."""
-        self._heard |= {(each.topic, each.partition): each.offset + 1 for each in records}
+        records = self._until(records)
         places, events = valid(source, records, self._latest_ms)
         for place, event in zip(places.tolist(), events, strict=True):
             if event.consent is False:  # silence takes nothing back
@@ -77,8 +78,8 @@ class Learnable:
         settle(self._requests.since(0, 0), self._erased, self._gate.watermarks)
 
     def take(self, source: Source, records: Sequence[Record]) -> list[Event]:
-        """The events that may be learnt from; the others are counted, but for those that have not been heard."""
-        records = [each for each in records if each.offset < self._heard.get((each.topic, each.partition), 0)]
+        """The events that may be learnt from; the others are counted, but for those after the ends."""
+        records = self._until(records)
         decoded = self._judged(source, records)
         self.invalid += len(decoded.dead)
         judged = zip(decoded.places.tolist(), decoded.events["time_ms"].tolist(), strict=True)
@@ -86,13 +87,20 @@ class Learnable:
         self.refused += len(decoded.strangers) + decoded.erased + len(decoded.places) - len(left)
         return [DECODERS[source](each.value or b"") for each in left]
 
+    def _until(self, records: Sequence[Record]) -> list[Record]:
+        """Those before the ends: who takes back what follows may not have been heard."""
+        return [each for each in records if each.offset < self._ends.get((each.topic, each.partition), 0)]
+
     def _taken_back(self, record: Record, time_ms: int) -> bool:
         """Whether what happened at ``time_ms`` had come, or had happened, by its user's last refusal on an event.
 
-        Either, since a lane also holds back what comes late. A record that does not tell when it was sent (-1) may have
-        come before any.
+        Either, since a lane also holds back what comes late; or had come by an erasure that was read after it was
+        heard. A record that does not tell when it was sent (-1) may have come before any.
         """
-        refused_ms = self._refused_ms.get(record.key or b"")
+        user = record.key or b""
+        if (erasure := self._erasures.get(user.decode())) is not None and record.timestamp <= erasure.time_ms:
+            return True
+        refused_ms = self._refused_ms.get(user)
         return refused_ms is not None and min(record.timestamp, time_ms) <= refused_ms
 
     def _judged(self, source: Source, records: Sequence[Record]) -> Decoded:

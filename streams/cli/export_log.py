@@ -15,7 +15,7 @@ from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from streams.decode import Record
     from streams.learnable import Learnable
@@ -75,7 +75,7 @@ async def _export(settings: "Settings", writer: "Writer", progress: Progress) ->
         offered.take(records)
     for ad in offered.ads.values():
         writer.add(ad)
-    learnable = await _events(settings, read, writer)
+    learnable = await _events(settings, read, partial(_ends, settings), writer)
     async for records in read(topics.REVIEWS):
         for tone in _heard(reviewer, records):
             writer.add(tone)
@@ -83,26 +83,30 @@ async def _export(settings: "Settings", writer: "Writer", progress: Progress) ->
 
 
 async def _events(
-    settings: "Settings", read: "Callable[..., AsyncIterator[Sequence[Record]]]", writer: "Writer"
+    settings: "Settings",
+    read: "Callable[..., AsyncIterator[Sequence[Record]]]",
+    ends: "Callable[[Iterable[str]], Awaitable[Mapping[tuple[str, int], int]]]",
+    writer: "Writer",
 ) -> "Learnable":
     """Events, read twice: to hear who says no, and to write them; what tells who was left out.
 
-    What comes meanwhile is not written. Requests are read again once all events have been heard, for the first reading
-    is older than the newest of them.
+    Both topics end where they ended at one moment: a no on the one takes back what was done on the other. Requests are
+    read again once all events have been heard, for the first reading is older than the newest of them.
     """
     from scoring.events import Source
     from streams import topics
     from streams.clock import wall_ms
     from streams.learnable import Learnable
 
+    inputs = {topics.AD_IMPRESSIONS: Source.IMPRESSION, topics.CLICKS: Source.CLICK}
     learnable = Learnable(
+        await ends(inputs),
         presumed=settings.consent_presumed,
         latest_ms=wall_ms() + settings.time_tolerance_ms,
         entries_max=settings.control_entries_max,
     )
     async for records in read(topics.CONTROL):
         learnable.control.take(records)
-    inputs = {topics.AD_IMPRESSIONS: Source.IMPRESSION, topics.CLICKS: Source.CLICK}
     for name, source in inputs.items():
         async for records in read(name, " (consent)"):
             learnable.hear(source, records)
@@ -114,6 +118,14 @@ async def _events(
             for event in learnable.take(source, records):
                 writer.add(event)
     return learnable
+
+
+async def _ends(settings: "Settings", names: "Iterable[str]") -> dict[tuple[str, int], int]:
+    """Where topics end now, by full name and partition."""
+    from streams.reading import log_ends, partitions_of
+
+    inputs = [tp for name in names for tp in partitions_of(settings.bootstrap, settings.topic_prefix + name)]
+    return {(tp.topic, tp.partition): end for tp, end in (await log_ends(settings.bootstrap, inputs)).items()}
 
 
 async def _read(

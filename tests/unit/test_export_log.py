@@ -1,7 +1,7 @@
 """``salience export-log`` while people act, and take back what they did."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,22 +18,26 @@ from tests.unit.consenting import erasure, told
 
 
 class Shop:
-    """Topics of a partition each; ``then`` happens once the events have been read for the first time."""
+    """Topics of a partition each; ``then`` happens once ``after`` has been read for the first time."""
 
-    def __init__(self, then: Callable[["Shop"], None]) -> None:
+    def __init__(self, then: Callable[["Shop"], None], after: str = CLICKS) -> None:
         self.topics: dict[str, list[Record]] = {AD_IMPRESSIONS: [], CLICKS: [], CONTROL: []}
-        self._then = [then]
+        self._then, self._after = [then], after
 
     async def read(self, name: str, *_: str) -> AsyncIterator[Sequence[Record]]:
         """A topic to its end as it is now."""
         yield list(self.topics[name])
-        if name == CLICKS and self._then:
+        if name == self._after and self._then:
             self._then.pop()(self)
+
+    async def ends(self, names: Iterable[str]) -> dict[tuple[str, int], int]:
+        """Where topics end now."""
+        return {(each.topic, 0): each.offset + 1 for name in names for each in self.topics[name]}
 
 
 def exported(shop: Shop, directory: Path) -> tuple[list[str], Learnable]:
     with Writer(directory) as writer:
-        learnable = asyncio.run(_events(Settings(), shop.read, writer))
+        learnable = asyncio.run(_events(Settings(), shop.read, shop.ends, writer))
     return [event.event_id for event in read(directory).events], learnable
 
 
@@ -52,6 +56,34 @@ def test_what_comes_after_the_hearing_of_who_says_no_is_not_written(tmp_path: Pa
     found, learnable = exported(shop, tmp_path)
     assert found == ["shown", "clicked"]
     assert (learnable.refused, learnable.invalid) == (0, 0)
+
+
+def test_what_is_done_on_one_topic_while_the_other_is_heard_is_not_written(tmp_path: Path) -> None:
+    def then(shop: Shop) -> None:
+        shop.topics[CLICKS] += [record(click("a", event_id="meanwhile", time_ms=START_MS + 5))]
+        shop.topics[AD_IMPRESSIONS] += [record(impression("a", time_ms=START_MS + 6, consent=False), 1)]
+
+    shop = Shop(then, after=AD_IMPRESSIONS)
+    shop.topics[AD_IMPRESSIONS] = [record(impression("a", event_id="shown"))]
+    found, _ = exported(shop, tmp_path)
+    assert found == ["shown"]
+
+
+def test_an_erasure_that_comes_while_events_are_heard_takes_what_had_come_though_it_is_dated_later(
+    tmp_path: Path,
+) -> None:
+    def then(shop: Shop) -> None:
+        shop.topics[CONTROL] += [told(erasure("a", START_MS + 5), 0)]
+
+    shop = Shop(then)
+    ahead = impression("a", event_id="ahead", time_ms=START_MS + 10)
+    since = impression("a", event_id="since", time_ms=START_MS + 11)
+    shop.topics[AD_IMPRESSIONS] = [
+        record(ahead, timestamp=START_MS + 1),
+        record(since, 1, timestamp=START_MS + 11),
+    ]
+    found, learnable = exported(shop, tmp_path)
+    assert (found, learnable.refused) == (["since"], 1)
 
 
 def test_what_people_ask_for_while_events_are_heard_is_met(tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ def learnt(
     happened: Sequence[Event | Record], *requests: ControlMessage, presumed: bool = True
 ) -> tuple[list[str], Learnable]:
     """The ids of what may be learnt, and what counted the rest; every event in a batch of its own."""
-    learnable = Learnable(presumed=presumed, latest_ms=LATEST_MS, entries_max=100)
-    learnable.control.take([told(request, offset) for offset, request in enumerate(requests)])
     records = [each if isinstance(each, Record) else record(each) for each in happened]
+    ends = {(each.topic, each.partition): each.offset + 1 for each in sorted(records, key=lambda each: each.offset)}
+    learnable = Learnable(ends, presumed=presumed, latest_ms=LATEST_MS, entries_max=100)
+    learnable.control.take([told(request, offset) for offset, request in enumerate(requests)])
     batches = [(Source.CLICK if each.topic == "clicks" else Source.IMPRESSION, [each]) for each in records]
     for source, batch in batches:
         learnable.hear(source, batch)

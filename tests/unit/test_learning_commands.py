@@ -44,12 +44,12 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_learnt(tmp_path
 
 
 @pytest.mark.usefixtures("with_torch")
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_nothing_may_be_written_to_is_told_before_anything_is_learnt(tmp_path: Path) -> None:
+    out = Path("/proc/self") if os.geteuid() == 0 else tmp_path  # root may write everywhere else
     tmp_path.chmod(0o500)
-    told = CliRunner().invoke(app, ["train", "kuairand", "--data", str(tmp_path), "--out", str(tmp_path), "--json"])
+    told = CliRunner().invoke(app, ["train", "kuairand", "--data", str(tmp_path), "--out", str(out), "--json"])
     assert told.exit_code == 1
-    assert f"--out {tmp_path} cannot be written (Permission denied)" in json.loads(told.stdout)["error"]
+    assert f"--out {out} cannot be written (" in json.loads(told.stdout)["error"]
 
 
 def test_what_cannot_be_written_is_told_also_where_the_system_gives_no_reason(

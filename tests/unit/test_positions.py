@@ -73,6 +73,19 @@ def test_a_report_tells_of_the_control_groups_impressions_alone():
     assert positions(behaviour_of(events, [])) is None
 
 
+def test_a_report_tells_nothing_by_slots_that_were_not_drawn():
+    events, decisions = [], []
+    for number in range(200):
+        name, propensities = f"p-{number}", [1.0 if number % 2 else 0.3, 1.0 if number % 4 == 0 else 0.5, 0.5, 1.0]
+        decisions.append({"placement_id": name, "arm": CONTROL_ARM, "policy": {}, "propensities": propensities})
+        for slot in range(4):
+            time_ms = START_MS + 1_000 * slot
+            events.append(impression(f"u-{number}", f"ad-{slot}", time_ms, placement_id=name, slot=slot))
+    found = positions(behaviour_of(events, [], decisions))
+    assert found is not None
+    assert [one.impressions for one in found.slots] == [100, 150, 200, 200]  # for the last one ad may have been left
+
+
 def test_an_interval_is_that_of_the_definition_person_by_person() -> None:
     slot, clicked, person = shop(5)
     found = examination(slot, clicked, person)

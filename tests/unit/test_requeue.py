@@ -11,7 +11,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from streams import dead_letters
 from streams.dead_letters import NOTE, PER_TRANSACTION, RECORD_BYTES_MAX, Filter, Letter, Requeued, requeue
 from streams.identity import partitioner
-from streams.letters import REQUEUED
+from streams.letters import ORIGIN, REQUEUED
 from streams.settings import Settings
 from streams.topics import BATCH_BYTES
 from tests.builders import START_MS, Record
@@ -117,7 +117,12 @@ def test_a_record_goes_to_the_partition_of_its_key_at_its_own_time_and_a_note_be
         "timestamp_ms": START_MS,
         "headers": [("ce_id", b"7"), (REQUEUED, b"2")],
     }
-    assert note == {"key": b"user-1", "value": b"", "partition": 3, "headers": [(NOTE, b"3:5")]}
+    assert note == {
+        "key": b"user-1",
+        "value": b"",
+        "partition": 3,
+        "headers": [(NOTE, b"3:5"), (ORIGIN, b"shop-clicks")],
+    }
     assert [number for number, _, _ in producer.sent] == [1, 1]
     assert producer.committed == 1
     assert producer.options["transactional_id"] == "shop-dead-letters-requeue"
@@ -200,4 +205,4 @@ def test_letters_that_are_named_are_sent_back_alone(producer: Producer, send_bac
     letters = [replace(read_back(), offset=offset) for offset in (5, 6)]
     missing = {"9:9": "no such letter, or not of what else was asked for"}
     assert send_back(letters, Filter(names=["3:6", "9:9"])) == Requeued(1, missing)
-    assert [record["headers"] for record in producer.to(NOTES)] == [[(NOTE, b"3:6")]]
+    assert [record["headers"] for record in producer.to(NOTES)] == [[(NOTE, b"3:6"), (ORIGIN, b"shop-clicks")]]

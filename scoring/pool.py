@@ -70,24 +70,31 @@ class Pool:
     def tell_ads(self, lane: int, ads: Ids, records: Floats) -> None:
         """Take the records ``[N, RECORD]`` that ``lane`` has of ``ads [N]``."""
         places = np.array([self._placed(ad) for ad in ads.tolist()], dtype=np.int64)
-        held = self._held(lane)
-        new = (held[places] != records).any(axis=1)
-        held[places] = records
-        changed = ads[new].tolist()
-        for reader, news in self.news.items():
-            if reader != lane:
-                news.update(changed)
+        self._put(lane, places, records)
 
     def tell_bucket(self, lane: int, bucket: int, ads: Ids, records: Floats) -> None:
         """Take the records ``[N, RECORD]`` of all ads of a bucket of which ``lane`` has any, ``ads [N]``.
 
         Of others in the bucket it has none, and a former one counts no more.
         """
-        places = np.array(self._bucket.get(bucket, ()), dtype=np.int64)
-        had = places[self._held(lane)[places].any(axis=1)]
-        ids = np.frombuffer(self._ads, dtype=np.uint64)[had]  # of a view, which is gone before there are more ads
-        gone = np.setdiff1d(ids, ads)
-        self.tell_ads(lane, np.concatenate([ads, gone]), np.concatenate([records, np.zeros((len(gone), RECORD))]))
+        self.tell_ads(lane, ads, records)
+        held, others = self._held(lane), np.array(self._bucket.get(bucket, ()), dtype=np.int64)
+        named = np.zeros(len(held), dtype=np.bool_)
+        named[[self.place[ad] for ad in ads.tolist()]] = True
+        gone = others[~named[others]]
+        gone = gone[held[gone].any(axis=1)]
+        self._put(lane, gone, np.zeros((len(gone), RECORD)))
+
+    def _put(self, lane: int, places: npt.NDArray[np.int64], records: Floats) -> None:
+        """Take a lane's records at ``places [N]``, and tell the others which of them are new."""
+        held = self._held(lane)
+        new = places[(held[places] != records).any(axis=1)]
+        held[places] = records
+        # The view is not kept: while there is one the array of ads cannot grow.
+        changed = np.frombuffer(self._ads, dtype=np.uint64)[new].tolist()
+        for reader, news in self.news.items():
+            if reader != lane:
+                news.update(changed)
 
     def _placed(self, ad: int) -> int:
         """The place of its records, which it gets where it has none."""

@@ -46,8 +46,9 @@ HAPPENED = np.dtype(
         ("answers", "?"),  # an action that names the impression that it answers
     ]
 )
-DECIDED = np.dtype([("placement", "<u8"), ("control", "u1"), ("share", "<f8")])
-"""What a receipt says of its placement: whether the control arm made it, and the share of users meant for that."""
+DECIDED = np.dtype([("placement", "<u8"), ("control", "u1"), ("share", "<f8"), ("fixed", "<u8")])
+"""What a receipt says of its placement: whether the control arm made it, and the share of users meant for that; by bits
+the slots below 64 that nothing was drawn for, as those of pinned ads, but for the last: it may have had one ad left."""
 
 Table = npt.NDArray[Any]
 
@@ -62,6 +63,7 @@ class _Decided(msgspec.Struct):
     placement_id: str
     arm: str
     policy: dict[str, float] = {}
+    propensities: list[float] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ class Gatherer:
         part["placement"] = id64s([each.placement_id for each in told])
         part["control"] = [each.arm == CONTROL_ARM for each in told]
         part["share"] = [each.policy.get("control_share", 0.0) for each in told]
+        part["fixed"] = [sum(1 << at for at, p in enumerate(each.propensities[:-1][:64]) if p >= 1) for each in told]
         named = self._named()
         if len(named):
             at = np.minimum(np.searchsorted(named, part["placement"]), len(named) - 1)

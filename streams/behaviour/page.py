@@ -271,8 +271,8 @@ def _positions(report: Report) -> Section:
             (
                 f"Click rates of slots by that of the first, of the control group's {found.people:,} people. Their "
                 "placements are drawn at random, so that ads of every slot are liked alike, and what is left is how "
-                "likely a slot is looked at. The click layer learns the same from all placements, unless the rules "
-                "declare it (examination)."
+                "likely a slot is looked at; slots that are not drawn, as of pinned ads, are left out. The click layer "
+                "learns the same from all placements, unless the rules declare it (examination)."
             )
         ],
         _picture(plots.examined(found)) if told else "",

@@ -1,4 +1,4 @@
-"""How likely each slot is looked at, by the control group, whose placements are drawn at random."""
+"""How likely each slot is looked at, by the control group, whose placements are drawn at random, but for pinned ads."""
 
 import numpy as np
 from msgspec import Struct
@@ -16,12 +16,17 @@ class Positions(Struct, frozen=True):
 
 
 def positions(behaviour: Behaviour) -> Positions | None:
-    """Of impressions with a slot, of placements that a receipt gives to the control group; None where none is."""
+    """Of impressions with a slot, of placements that a receipt gives to the control group; None where none is.
+
+    Slots for which nothing was drawn, as those of pinned ads, are left out: who stands there may be liked more.
+    """
     decisions, impressions = behaviour.gathered.decisions, behaviour.impressions
     decided = places(decisions["placement"], impressions["placement"])
     known = (decided != MISSING) & (impressions["placement"] != 0) & (impressions["slot"] >= 0)
     chosen = np.flatnonzero(known)
-    chosen = chosen[decisions["control"][decided[chosen]] == 1]
+    made, slot = decisions[decided[chosen]], np.clip(impressions["slot"][chosen], 0, 64).astype(np.uint64)
+    drawn = (slot > 63) | ((made["fixed"] >> np.minimum(slot, np.uint64(63))) & np.uint64(1) == 0)
+    chosen = chosen[(made["control"] == 1) & drawn]
     if not len(chosen):
         return None
     person = behaviour.impression_user[chosen]

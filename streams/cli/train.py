@@ -56,6 +56,7 @@ TestOption = Annotated[
     typer.Option("--test", exists=True, dir_okay=False, help="A later file of impressions; all of --data trains then."),
 ]
 A_FOLDER = "name a folder that is yours, on a disk with room"
+A_CARD = "the model is there, what describes it is of before"
 TextOption = Annotated[
     bool, typer.Option("--text", help="Let items have vectors of their titles, which workers then make (extra text).")
 ]
@@ -191,10 +192,11 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
         about = _about(order, trial, metrics)
         with writing(order.out, A_FOLDER):
             manifest = export(result.network, order.out, about)
+        with writing(order.out, A_CARD):
             _describe(order, manifest, result, metrics, {})
         across = _across(order, trial, progress) if order.folds else {}
     if across:
-        with writing(order.out, A_FOLDER):
+        with writing(order.out, A_CARD):
             _describe(order, manifest, result, metrics, across)
     _report(order, load(order.out), metrics, across, (len(trial.learn), len(trial.stateful)))
 
@@ -290,9 +292,19 @@ def _describe(
     if pictured:
         from onnx_models.curves import curves
 
-        (order.out / CURVES).write_bytes(curves(result))
+        _put(order.out / CURVES, curves(result))
     told = {_LABELS.get(name, name): each for name, each in metrics.items()}
-    (order.out / CARD).write_text(card(manifest, result, told, across, pictured=pictured), encoding="utf-8")
+    _put(order.out / CARD, card(manifest, result, told, across, pictured=pictured).encode())
+
+
+def _put(file: Path, content: bytes) -> None:
+    """Write a file in place of the former one, which stays where that fails."""
+    part = file.with_name(f"{file.name}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 _LABELS = {

@@ -62,9 +62,9 @@ def kuairand_trial(
     given_ms, cut_ms = times_ms(data / IMPRESSIONS), None
     if test is not None:
         try:
-            moment_of(np.array(given_ms), share)  # one wrong time, and all that the histories tell were left out
+            moment_of(np.array(given_ms), share)  # one wrong time, and all that the histories tell is left out
         except SplitError as error:
-            raise LogError(f"{data / IMPRESSIONS}: {error}") from error
+            screen(stderr=True).print(f"{data / IMPRESSIONS}: {error} What histories tell since the first is left out")
         cut_ms = min(times_ms(test))
         late = sum(time_ms >= cut_ms for time_ms in given_ms)
         ends, begins = (datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (max(given_ms), cut_ms))

@@ -23,9 +23,10 @@ def worker(
     """Take lanes of clicks and impressions, and publish placements until stopped.
 
     Every other setting comes from the environment as SALIENCE_<NAME>; salience settings tells them. Stops in order
-    on SIGTERM and Ctrl-C. Exit status 1: it cannot start (topics, model); 2: a setting or an option is wrong; both say
-    why. 70: a fatal error, or it found that it no longer gets on; start it again, or have --supervise do so, and it
-    goes on where it was. /healthz and /readyz answer on loopback, at the address that it logs (SALIENCE_WEB_PORT).
+    on SIGTERM and Ctrl-C. Exit status 1: it cannot start (topics, model, rules, a port that is taken); 2: a setting
+    or an option is wrong; both say why. 70: a fatal error, or it found that it no longer gets on; start it again, or
+    have --supervise do so, and it goes on where it was. /healthz and /readyz answer on loopback, at the address that
+    it logs (SALIENCE_WEB_PORT).
 
     Example: salience worker --bootstrap 127.0.0.1:9092 --guarantee exactly_once --supervise
     """

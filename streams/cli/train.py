@@ -156,8 +156,11 @@ def _require(out: Path) -> None:
             "PyTorch is missing, which training needs: make setup-train in a clone, else pip install 'salience[train]'"
         )
     with writing(out, A_FOLDER):
+        made = [folder for folder in (out, *out.parents) if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
+        for folder in made:  # where the log turns out to be none nothing is left
+            folder.rmdir()
 
 
 def _titles() -> "TextOf":

@@ -81,18 +81,21 @@ def export(network: Network, directory: Path, about: About) -> Manifest:
         text=TEXT_ENCODER if network.dense_dim == WIDE_DIM else "",
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    _put(directory, contents | {MANIFEST: encoded + b"\n"})
+    put(directory, contents | {MANIFEST: encoded + b"\n"})
     return manifest
 
 
-def _put(directory: Path, contents: dict[str, bytes]) -> None:
-    """Write the files, the manifest last; those before stay until all stand beside them."""
+def put(directory: Path, contents: dict[str, bytes]) -> None:
+    """Write files in place of those before, which stay until all stand beside them.
+
+    The last of them goes first and comes last: where it is, the others are its own.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     parts = {directory / f"{name}.part": directory / name for name in contents}
     try:
         for part, content in zip(parts, contents.values(), strict=True):
             part.write_bytes(content)
-        (directory / MANIFEST).unlink(missing_ok=True)
+        (directory / list(contents)[-1]).unlink(missing_ok=True)
         for part, file in parts.items():
             part.replace(file)
     finally:

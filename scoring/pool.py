@@ -69,18 +69,18 @@ class Pool:
 
     def tell_ads(self, lane: int, ads: Ids, records: Floats) -> None:
         """Take the records ``[N, RECORD]`` that ``lane`` has of ``ads [N]``."""
-        places = np.array([self._placed(ad) for ad in ads.tolist()], dtype=np.int64)
-        self._put(lane, places, records)
+        self._put(lane, self._places(ads), records)
 
     def tell_bucket(self, lane: int, bucket: int, ads: Ids, records: Floats) -> None:
         """Take the records ``[N, RECORD]`` of all ads of a bucket of which ``lane`` has any, ``ads [N]``.
 
         Of others in the bucket it has none, and a former one counts no more.
         """
-        self.tell_ads(lane, ads, records)
+        places = self._places(ads)
+        self._put(lane, places, records)
         held, others = self._held(lane), np.array(self._bucket.get(bucket, ()), dtype=np.int64)
         named = np.zeros(len(held), dtype=np.bool_)
-        named[[self.place[ad] for ad in ads.tolist()]] = True
+        named[places] = True
         gone = others[~named[others]]
         gone = gone[held[gone].any(axis=1)]
         self._put(lane, gone, np.zeros((len(gone), RECORD)))
@@ -95,6 +95,9 @@ class Pool:
         for reader, news in self.news.items():
             if reader != lane:
                 news.update(changed)
+
+    def _places(self, ads: Ids) -> npt.NDArray[np.int64]:
+        return np.array([self._placed(ad) for ad in ads.tolist()], dtype=np.int64)
 
     def _placed(self, ad: int) -> int:
         """The place of its records, which it gets where it has none."""

@@ -290,24 +290,16 @@ def _describe(
 ) -> None:
     """The model card beside the manifest and, where matplotlib is there, the learning curves."""
     from onnx_models.card import CARD, CURVES, card
+    from onnx_models.export import put
 
     pictured = find_spec("matplotlib") is not None
+    contents: dict[str, bytes] = {}
     if pictured:
         from onnx_models.curves import curves
 
-        _put(order.out / CURVES, curves(result))
+        contents[CURVES] = curves(result)
     told = {_LABELS.get(name, name): each for name, each in metrics.items()}
-    _put(order.out / CARD, card(manifest, result, told, across, pictured=pictured).encode())
-
-
-def _put(file: Path, content: bytes) -> None:
-    """Write a file in place of the former one, which stays where that fails."""
-    part = file.with_name(f"{file.name}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    put(order.out, contents | {CARD: card(manifest, result, told, across, pictured=pictured).encode()})
 
 
 _LABELS = {

@@ -160,7 +160,6 @@ def test_draws_are_kept_by_person_however_many_impressions_there_are() -> None:
 
 
 def test_a_tree_that_has_met_no_click_expects_none(trial: Trial) -> None:
-    pytest.importorskip("river", reason="River is not installed: pip install 'salience[evaluate]'")
     from onnx_models.alternatives.incremental import river_models
 
     _, tree, _ = river_models(1)

@@ -80,8 +80,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def version(self) -> str:
-        """The name and eight hex digits of what the files hash to: one version, one behaviour."""
-        digest = hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()
+        """The name and eight hex digits of what files and specification hash to: one version, one behaviour.
+
+        The same graphs may be made for two specifications, and say another thing of the same person then.
+        """
+        behaviour = [self.spec_hash, *sorted(self.files.items())]
+        digest = hashlib.sha256(repr(behaviour).encode()).hexdigest()
         return f"{self.name}-{digest[:8]}"
 
     @property

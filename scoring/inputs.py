@@ -65,7 +65,7 @@ class HistoryKind(IntEnum):
 
 
 INPUTS_SPECIFICATION = {
-    "version": 6,
+    "version": 7,
     "history": RING_SIZE,
     "history_kinds": [kind.name for kind in HistoryKind],
     "skipped_after_s": SKIPPED_AFTER_S,
@@ -75,9 +75,10 @@ INPUTS_SPECIFICATION = {
         "log_ad_age_days", "ring_fill", *RATES,
     ],
     "context": [
-        f"log_impressions_to_{COUNTED_MAX}", "click_rate", "long_view_rate", "view_rate", "hour_sin", "hour_cos",
-        "purchase_rate", "log_mean_viewed_s", "log_outcomes_here", "click_balance_here", "log_outcomes_of_session",
-        "click_balance_of_session", "recency_of_newest", "latest_outcome", "log_open", f"surface_one_hot_{SURFACES}",
+        f"log_impressions_to_{COUNTED_MAX}", "click_rate_log_above_1", "long_view_rate_log_above_1",
+        "view_rate_log_above_1", "hour_sin", "hour_cos", "purchase_rate_log_above_1", "log_mean_viewed_s",
+        "log_outcomes_here", "click_balance_here", "log_outcomes_of_session", "click_balance_of_session",
+        "recency_of_newest", "latest_outcome", "log_open", f"surface_one_hot_{SURFACES}",
     ],
 }  # fmt: skip
 SPEC_HASH = specification_hash(INPUTS_SPECIFICATION)
@@ -145,7 +146,7 @@ def context_of(rows: Rows, past: History, now_ms: Ints, surface: npt.NDArray[np.
     impressions = np.maximum(rows["impressions"].astype(np.int64) - past.beside, 0).astype(np.float32)
     out[:, 0] = np.log1p(np.minimum(impressions, COUNTED_MAX)) / 5
     for column, counter in ((1, "clicks"), (2, "long_views"), (3, "views"), (6, "purchases")):
-        out[:, column] = (rows[counter] + 1) / (impressions + 10)  # smoothed by ten impressions of one in ten
+        out[:, column] = _rate(rows[counter], impressions)
     angle = (now_ms % 86_400_000) * (2 * np.pi / 86_400_000)
     out[:, 4], out[:, 5] = np.sin(angle), np.cos(angle)
     out[:, 7] = np.log1p(rows["viewed_ms"] / 1000 / (impressions + 1)) / 5
@@ -153,6 +154,16 @@ def context_of(rows: Rows, past: History, now_ms: Ints, surface: npt.NDArray[np.
     said = np.flatnonzero(surface)
     out[said, _PLACE + surface[said] % SURFACES] = 1
     return out
+
+
+def _rate(counted: npt.NDArray[np.uint32], impressions: Floats) -> npt.NDArray[np.float64]:
+    """What a person does an impression, ``[B]``, smoothed by ten impressions of one in ten; above one by its logarithm.
+
+    People also look and click without being shown anything, some a thousand times an impression: a number like that is
+    beyond all that a model has learnt from, which would be sure of a click.
+    """
+    rate = (counted.astype(np.float64) + 1) / (impressions + 10)
+    return np.minimum(rate, 1) + np.log(np.maximum(rate, 1))
 
 
 def recent_of(past: History, surface: npt.NDArray[np.uint16]) -> Floats:

@@ -111,7 +111,7 @@ ExperimentName = Annotated[str, Meta(pattern=EXPERIMENT_NAME)]
 """Lower-case letters, digits and dashes, 32 at most: it stands in placements and reports."""
 _VERSION = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{8}"
 ModelVersion = Annotated[str, Meta(pattern=f"^{_VERSION}{_END}")]
-"""A model's name, and eight hex digits of what its files hash to."""
+"""A model's name, and eight hex digits of what its files and their specification hash to."""
 ModelOrNone = Annotated[str, Meta(pattern=f"^({_VERSION})?{_END}")]
 """The same, or "" for none."""
 Lane = Annotated[int, Meta(ge=0, le=2_147_483_647)]

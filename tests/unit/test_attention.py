@@ -146,7 +146,7 @@ def manifest(**fields: object) -> Manifest:
     return Manifest(**(told | fields))  # type: ignore[arg-type]  # the fields are as the test says
 
 
-def test_the_version_names_the_model_and_what_its_files_are() -> None:
+def test_the_version_names_the_model_what_its_files_are_and_what_they_are_given() -> None:
     version = manifest().version
     assert version.startswith("shop-")
     assert len(version) == len("shop-") + 8
@@ -154,6 +154,7 @@ def test_the_version_names_the_model_and_what_its_files_are() -> None:
     assert manifest(metrics={"auc": 0.7}, git_revision="abc").version == version
     assert manifest(files={"a": "1", "b": "3"}).version != version
     assert manifest(files={"a": "1"}).version != version
+    assert manifest(spec_hash="1").version != version
 
 
 def test_two_models_of_one_name_have_different_versions(tmp_path: Path) -> None:

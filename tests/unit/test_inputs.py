@@ -132,6 +132,13 @@ def test_rates_are_smoothed_by_ten_impressions_of_one_in_ten() -> None:
     assert context(somebody)[[0, 1, 2, 3, 6]].tolist() == pytest.approx([math.log(91) / 5, 0.2, 0.1, 0.5, 0.05])
 
 
+def test_what_a_person_does_unasked_more_often_than_shown_counts_by_its_logarithm() -> None:
+    often, machine = row(impressions=10, clicks=19, views=1_999), row(clicks=2**32 - 1, purchases=2**32 - 1)
+
+    assert context(often)[[1, 3]].tolist() == pytest.approx([1, 1 + math.log(100)])
+    assert context(machine)[[1, 6]].tolist() == pytest.approx([1 + math.log(2**32 / 10)] * 2)
+
+
 @pytest.mark.parametrize(("hour", "sine", "cosine"), [(0, 0, 1), (6, 1, 0), (12, 0, -1), (18, -1, 0)])
 def test_the_hour_is_a_place_on_a_circle(hour: int, sine: float, cosine: float) -> None:
     midnight = START_MS // DAY_MS * DAY_MS

@@ -27,7 +27,8 @@ from streams.lanes.ledger import LaneLedger
 from streams.lanes.outbox import Outbox, transactional_id
 from streams.lanes.queues import LaneQueues
 from streams.lanes.recovery import Recovered, recover
-from streams.lanes.snapshots import Snapshots, Writing
+from streams.lanes.saving import Saving
+from streams.lanes.snapshots import Snapshots
 from streams.laps import Laps
 from streams.message import Message
 from streams.metrics.worker import Metrics
@@ -88,9 +89,7 @@ class Lane:
         self._changelog_offset = 0
         self._committed = False
         self._passed: dict[TopicPartition, int] = {}
-        self._snapshot_due_ms = tick_ms() + settings.snapshot_every_ms
-        self._writing: Writing | None = None
-        self._unsaved = True
+        self._saving = Saving(number, shared.snapshots, shared.compute, settings.snapshot_every_ms)
 
     @property
     def state(self) -> LaneState:
@@ -285,11 +284,12 @@ class Lane:
             # From here a transaction is open; waiting for the compute thread, which other lanes share, it was not.
             async with asyncio.timeout(self._shared.settings.slice_deadline_ms / 1000):
                 await self._deliver(effects, laps)
-            self._committed = self._unsaved = True
+            self._committed = True
+            self._saving.committed()
             self._shared.metrics.committed(taken, effects, laps.times, wall_ms())
             if self._shared.traces is not None:
                 self._shared.traces.slice(self.number, len(taken.records), laps.times, 1_000_000 * wall_ms())
-            await self._snapshot()
+            await self._saving.some(self.state, self._changelog_offset)
         return effects.counts
 
     async def _deliver(self, effects: Effects, laps: Laps) -> None:
@@ -338,43 +338,10 @@ class Lane:
 
     async def rest(self) -> None:
         """While nothing is to be done, write the snapshot that is due: people forgotten since are in the one before."""
-        while self.running and not self.has_work and (self._unsaved or self._writing):
+        while self.running and not self.has_work and self._saving.waits:
             async with self.in_step:
-                if not (self._committed and await self._snapshot()):
+                if not (self._committed and await self._saving.some(self.state, self._changelog_offset)):
                     return
-
-    async def _snapshot(self) -> bool:
-        """Write some more of the snapshot that is due, between two slices; whether it is due still."""
-        if tick_ms() >= self._snapshot_due_ms and await self._is_through(self._write_some):
-            self._snapshot_due_ms = tick_ms() + self._shared.settings.snapshot_every_ms
-        return tick_ms() >= self._snapshot_due_ms
-
-    async def _is_through(self, write: Callable[[], bool]) -> bool:
-        """Whether ``write`` has no more to write of a snapshot.
-
-        One that cannot be written, as on a full disk, is dropped until the next is due: it saves a recovery some time,
-        and a worker that ended for want of it would cost more.
-        """
-        try:
-            return await self._shared.compute.run(write)
-        except OSError as error:
-            log.warning("snapshot not written", lane=self.number, error=str(error))
-            self._writing, self._unsaved = None, True
-            await self._shared.compute.run(self._shared.snapshots.drop, self.number)
-            return True
-
-    def _write_all(self) -> bool:
-        self._shared.snapshots.save(self.state, self._changelog_offset)
-        return True
-
-    def _write_some(self) -> bool:
-        """Whether that was all."""
-        if self._writing is None:
-            self._writing = self._shared.snapshots.begin(self.state, self._changelog_offset)
-            self._unsaved = False
-        whole = self._writing.advance(self.state.store, self._changelog_offset)
-        self._writing = None if whole else self._writing
-        return whole
 
     # --- leaving -----------------------------------------------------------------------------------------
 
@@ -389,7 +356,7 @@ class Lane:
             async with asyncio.timeout(deadline_ms / 1000):
                 await self.in_step.acquire()
                 if self._state is not None and self._committed:
-                    await self._is_through(self._write_all)
+                    await self._saving.whole(self._state, self._changelog_offset)
         except TimeoutError:
             log.warning("lane given up in mid-slice; its next owner redoes it", lane=self.number)
         self.queues.clear()

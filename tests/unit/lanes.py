@@ -158,7 +158,7 @@ def queue_one(lane: Lane, number: int = 0) -> None:
 
 async def step(lane: Lane, number: int = 0) -> Counter[str] | None:
     """A slice of one impression, after which a snapshot is due."""
-    lane._snapshot_due_ms = 0
+    lane._saving.due_ms = 0
     queue_one(lane, number)
     return await lane.step()
 

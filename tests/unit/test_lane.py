@@ -29,7 +29,7 @@ def test_a_lane_whose_snapshot_cannot_be_written_goes_on_and_tries_again_when_it
     async def live() -> None:
         home.write_text("no folder")
         assert await step(lane, 0)
-        due_ms = lane._snapshot_due_ms
+        due_ms = lane._saving.due_ms
         assert due_ms > 0
         home.unlink()
         assert await step(lane, 1)
@@ -86,7 +86,7 @@ async def rest(lane: Lane) -> None:
         intake._stopping = True
 
     intake.sleep = sleep  # type: ignore[method-assign, assignment]  # the last of its turns
-    lane._snapshot_due_ms = 0
+    lane._saving.due_ms = 0
     await intake._pass_markers()
 
 

@@ -1,0 +1,74 @@
+"""When a lane's snapshot is written: some between slices, the rest while nothing is to be done, all when it is left."""
+
+from collections.abc import Callable
+
+import structlog
+
+from streams.clock import tick_ms
+from streams.compute import Compute
+from streams.lanes.snapshots import Snapshots, Writing
+from streams.step import LaneState
+
+log = structlog.get_logger()
+
+
+class Saving:
+    """Snapshots of lane ``number``, one every ``every_ms``. Never two calls at once, and none while a slice is applied.
+
+    One that cannot be written, as on a full disk, is dropped until the next is due: it saves a recovery some time, and
+    a worker that ended for want of it would cost more.
+    """
+
+    def __init__(self, number: int, snapshots: Snapshots, compute: Compute, every_ms: int) -> None:
+        self._number, self._snapshots, self._compute, self._every_ms = number, snapshots, compute, every_ms
+        self.due_ms = tick_ms() + every_ms
+        self._writing: Writing | None = None
+        self._unsaved = True
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is what the last snapshot, or the one that is being written, does not hold or hold yet."""
+        return self._unsaved or self._writing is not None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for the next."""
+        return tick_ms() >= self.due_ms
+
+    def committed(self) -> None:
+        """The lane's state is another now."""
+        self._unsaved = True
+
+    async def some(self, state: LaneState, changelog_offset: int) -> bool:
+        """Where one is due write some more of it, as of ``changelog_offset``; whether it is due still."""
+
+        def write() -> bool:
+            if self._writing is None:
+                self._writing = self._snapshots.begin(state, changelog_offset)
+                self._unsaved = False
+            whole = self._writing.advance(state.store, changelog_offset)
+            self._writing = None if whole else self._writing
+            return whole
+
+        if self.is_due and await self._is_through(write):
+            self.due_ms = tick_ms() + self._every_ms
+        return self.is_due
+
+    async def whole(self, state: LaneState, changelog_offset: int) -> None:
+        """Write one now, due or not."""
+
+        def write() -> bool:
+            self._snapshots.save(state, changelog_offset)
+            return True
+
+        await self._is_through(write)
+
+    async def _is_through(self, write: Callable[[], bool]) -> bool:
+        """Whether ``write`` has no more to write of a snapshot."""
+        try:
+            return await self._compute.run(write)
+        except OSError as error:
+            log.warning("snapshot not written", lane=self._number, error=str(error))
+            self._writing, self._unsaved = None, True
+            await self._compute.run(self._snapshots.drop, self._number)
+            return True

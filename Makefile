@@ -34,7 +34,7 @@ test: setup lint
 
 # Training and export, with PyTorch.
 test-train: setup-train
-	$(BIN)/python -m pytest -m train $(ARGS)
+	$(BIN)/python -m pytest -m train --numprocesses $(shell getconf _NPROCESSORS_ONLN) --dist loadfile $(ARGS)
 
 # Property tests with examples that nobody has tried: make explore ARGS="tests/property -x". A thousand examples may take
 # longer than a test is given; whoever has less patience says so.

@@ -27,6 +27,7 @@ from scoring.attention import (
     load,
     read_manifest,
 )
+from scoring.inputs import SPEC_HASH
 from streams.connection import aiokafka_options
 from streams.control_wire import PushedModel
 from streams.decode import Record
@@ -197,14 +198,24 @@ def remove_left(within: Path, now_ms: int) -> None:
 
 
 def manifest_of(pushed: PushedModel) -> Manifest:
-    """The manifest that was pushed. Raises `ModelError` where it is none, or another model's."""
-    try:
-        manifest = msgspec.json.decode(pushed.manifest, type=Manifest)
-    except UNREADABLE as error:
-        raise ModelError(f"{pushed.model}: {error}", "the fields of a manifest", _AGAIN) from error
+    """The manifest that was pushed. Raises `ModelError` where it is none, or of another specification or model."""
+    manifest = _manifest(pushed)
+    if manifest.spec_hash != SPEC_HASH:  # before the version, which a former version may have told otherwise
+        raise ModelError(
+            f"{pushed.model}: trained for the feature specification {manifest.spec_hash}",
+            f"{SPEC_HASH}, which this version computes",
+            "train it again, and push that",
+        )
     if manifest.version != pushed.model:
         raise ModelError(f"{pushed.model} is {manifest.version} by its manifest", "one version", _AGAIN)
     return manifest
+
+
+def _manifest(pushed: PushedModel) -> Manifest:
+    try:
+        return msgspec.json.decode(pushed.manifest, type=Manifest)
+    except UNREADABLE as error:
+        raise ModelError(f"{pushed.model}: {error}", "the fields of a manifest", _AGAIN) from error
 
 
 def unshared(gone: PushedModel, others: Iterable[PushedModel]) -> list[bytes]:
@@ -215,8 +226,10 @@ def unshared(gone: PushedModel, others: Iterable[PushedModel]) -> list[bytes]:
 
 
 def _digests(pushed: PushedModel) -> set[str]:
-    """Of the files that a model needs; none where its message is bad, since nobody gets it."""
+    """Of the files that a model needs, or needed of a former version; none where its message is bad: nobody gets it."""
     try:
-        return set(manifest_of(pushed).files.values())
+        manifest = _manifest(pushed)
     except ModelError:
         return set()
+    bad = manifest.spec_hash == SPEC_HASH and manifest.version != pushed.model
+    return set() if bad else set(manifest.files.values())

@@ -39,6 +39,24 @@ def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
         manifest_of(pushed(toy_model(tmp_path), manifest="{}"))
 
 
+def of_former_specification(model: PushedModel) -> PushedModel:
+    """As a former version pushed it, which told versions by files alone."""
+    manifest = msgspec.json.decode(model.manifest) | {"spec_hash": "c21d952c5770bb1f"}
+    return msgspec.structs.replace(model, manifest=msgspec.json.encode(manifest).decode())
+
+
+def test_a_model_for_another_specification_is_refused_as_one_whatever_its_version_was(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"trained for the feature specification c21d952c5770bb1f.*train it again"):
+        manifest_of(of_former_specification(pushed(toy_model(tmp_path))))
+
+
+def test_a_model_for_another_specification_keeps_its_parts_and_takes_them_along(tmp_path: Path) -> None:
+    model = pushed(toy_model(tmp_path))
+    former = of_former_specification(model)
+    assert unshared(former, []) == unshared(model, []) != []
+    assert unshared(former, [model]) == unshared(model, [former]) == []
+
+
 @pytest.mark.parametrize(
     "version", ["", "../up-00000000", "a b-00000000", "toy", "toy-0000000G", f"{'x' * 65}-00000000"]
 )

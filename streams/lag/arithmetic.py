@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
 import msgspec
@@ -107,10 +108,39 @@ class LogEnds:
             self._thin()
 
     def _thin(self) -> None:
-        """Every second point of the older half goes, the first stays."""
+        """A quarter goes: of the older half, but never the first, one by one whatever moves times least for their age.
+
+        Where a rest or a burst begins or ends, points stay, and those of a steady stretch go. What stands beside one
+        that went is judged anew, else neighbours would go together. A fifth of a millisecond for every 64 points, 4 s
+        where all partitions that may be watched do so in one poll; on average a twentieth of what a poll takes.
+        """
+        times, ends = self._times.tolist(), self._ends.tolist()
+        before, after = list(range(-1, len(times) - 1)), list(range(1, len(times) + 1))
+
+        def moved(point: int) -> float:
+            """How far off its time would be told without it, by its age. No end stands there more than twice."""
+            first, last = before[point], after[point]
+            share = (ends[point] - ends[first]) / (ends[last] - ends[first])
+            off_ms = times[first] + share * (times[last] - times[first]) - times[point]
+            return abs(off_ms) / max(1, times[-1] - times[point])
+
         half = POINTS_MAX // 2
-        self._times = self._times[:half:2] + self._times[half:]
-        self._ends = self._ends[:half:2] + self._ends[half:]
+        moves = {point: moved(point) for point in range(1, half)}
+        queue = [(move, point) for point, move in moves.items()]
+        heapify(queue)
+        while len(moves) > half - 1 - POINTS_MAX // 4:
+            move, point = heappop(queue)
+            if moves.get(point) != move:
+                continue  # it went, or was judged anew
+            del moves[point]
+            first, last = before[point], after[point]
+            after[first], before[last] = last, first
+            for beside in moves.keys() & {first, last}:
+                moves[beside] = moved(beside)
+                heappush(queue, (moves[beside], beside))
+        kept = [0, *moves, *range(half, len(times))]
+        self._times = array("q", [times[point] for point in kept])
+        self._ends = array("q", [ends[point] for point in kept])
 
     def reached_ms(self, offset: int) -> tuple[int, bool]:
         """When the record at ``offset``, one before the last end, was appended; else (the first moment known, False).

@@ -63,6 +63,27 @@ def test_of_two_consumers_the_one_further_on_is_never_behind_longer(steps: list[
     assert all(later <= earlier for earlier, later in pairwise(lags))
 
 
+TRAFFIC = st.lists(st.tuples(st.sampled_from((0, 1, 20, 1_000)), st.integers(1, 300)), min_size=2, max_size=40)
+"""Records a second, and for how many seconds."""
+
+
+@given(TRAFFIC)
+def test_the_time_lag_of_traffic_that_rests_and_bursts_is_a_tenth_off_at_most_however_old(
+    traffic: list[tuple[int, int]],
+) -> None:
+    ends, seen = LogEnds(), list(accumulate((rate for rate, seconds in traffic for _ in range(seconds)), initial=10))
+    for second, end in enumerate(seen):
+        ends.add(1_000 * second, end)
+    now_ms, last = 1_000 * (len(seen) - 1), seen[-1]
+
+    for committed in {*seen, *range(10, last, max(1, last // 50))} - {last}:
+        lag_ms, exact = time_lag(ends, committed, last, now_ms)
+        after = bisect_right(seen, committed)
+        assert exact
+        least_ms, most_ms = now_ms - 1_000 * after, now_ms - 1_000 * (after - 1)
+        assert 0.9 * least_ms <= lag_ms <= 1.1 * most_ms
+
+
 @st.composite
 def samples(draw: st.DrawFn) -> list[Sample]:
     """Polls of a partition: an offset anywhere at or before a log end that only grows."""

@@ -255,7 +255,7 @@ def test_a_record_that_was_appended_after_the_poll_is_no_younger_than_nothing() 
     assert time_lag(ends, 50, 100, 500) == (0, True)
 
 
-def test_of_a_history_that_grows_sparse_the_newer_half_stays_and_of_the_older_every_second_point() -> None:
+def test_of_a_history_that_grows_sparse_the_newer_half_stays_and_of_the_older_what_tells_most() -> None:
     ends = LogEnds()
     moments = [(1_000 * second, 10 * second * second) for second in range(POINTS_MAX + 1)]
     for time_ms, end in moments[:-1]:
@@ -266,4 +266,17 @@ def test_of_a_history_that_grows_sparse_the_newer_half_stays_and_of_the_older_ev
     half = POINTS_MAX // 2
     kept = {time_ms for time_ms, end in moments[:-1] if ends.reached_ms(end) == (time_ms, True)}
     assert {1_000 * second for second in (0, *range(half, POINTS_MAX))} <= kept
-    assert {1_000 * second for second in range(1, half, 2)}.isdisjoint(kept)
+    for time_ms, end in moments[:-1]:  # every fourth second would be half a second off where it grows fastest
+        assert ends.reached_ms(end)[0] == pytest.approx(time_ms, abs=200)
+
+
+@pytest.mark.parametrize("busy", [300, 301])  # whichever of the points goes that are every second one
+def test_a_consumer_that_stands_still_after_a_long_rest_is_as_far_behind_as_the_traffic_since(busy: int) -> None:
+    ends, rest = LogEnds(), 8 * 3_600
+    for second in range(busy + rest + 600):
+        ends.add(1_000 * second, 10 * (min(second, busy) + max(0, second - busy - rest)))
+        since = second - busy - rest
+        if since > 0:
+            now_ms, end = 1_000 * second, 10 * (busy + since)
+            assert time_lag(ends, 10 * busy, end, now_ms) == (1_000 * since, True)
+            assert time_lag(ends, 10 * busy - 10, end, now_ms) == (1_000 * (rest + since + 1), True)

@@ -66,7 +66,7 @@ class PartitionLag(msgspec.Struct, frozen=True, kw_only=True):
 
     ``lag`` is in records. ``time_lag_s``: since when the record at the committed offset has been there; with
     ``time_lag_at_least`` it was there before the monitor was, and is older than that. ``catch_up_s`` at the present
-    rates; None where it never would, or is unknown. ``stuck_s``: with lag and without progress since.
+    rates; None where it never would, or is unknown. ``stuck_s``: with lag and without progress since, as polls saw it.
     ``owner``: the member's client id and host.
     """
 
@@ -193,7 +193,7 @@ def catch_up_s(lag: int | None, consumed_per_s: float, produced_per_s: float) ->
 def status(samples: Sequence[Sample], stuck_ms: int, rules: Rules) -> Status:
     """Burrow's rules on what polls can see, in its order; ``samples`` cover the window, oldest first, not empty.
 
-    ``stuck_ms``: how long there has been neither progress nor lag 0. Polls that were not told both offsets say nothing.
+    ``stuck_ms``: how long lag has been seen without progress. Polls that were not told both offsets say nothing.
 
     A poll sees no commit that says what the one before said, by which Burrow tells a consumer that is alive and does
     not get on (STALL) from one that is gone (STOP): here the group's own word decides, whether a live member owns the
@@ -236,13 +236,17 @@ class Track:
         self._rules = rules
         self._samples: deque[Sample] = deque(maxlen=SAMPLES_MAX)
         self._moved_ms = 0
+        self._behind = False
         self._committed: int | None = None
 
     def add(self, sample: Sample) -> None:
         """A newer sample; those before the window go, but for the one on its edge."""
         samples = self._samples
-        if sample.lag == 0 or sample.committed not in (None, self._committed):
+        came = bool(sample.lag) and not self._behind  # since the last look, however long ago that was
+        if came or sample.committed not in (None, self._committed):
             self._moved_ms = sample.time_ms
+        if sample.lag is not None:
+            self._behind = sample.lag > 0
         if sample.committed is not None:  # a poll that is not told it saw no progress
             self._committed = sample.committed
         if len(samples) > 1 and self._too_many(samples[-2], samples[-1]):

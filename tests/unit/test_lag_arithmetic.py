@@ -108,11 +108,22 @@ def test_lag_without_progress_is_a_stall_where_a_member_lives_and_a_stop_where_n
 
     assert watched(frozen[:12], owned=owned).status is Status.OK
     lag = watched(frozen, owned=owned)
-    assert (lag.status, lag.stuck_s) == (status, 13.0)
+    assert (lag.status, lag.stuck_s) == (status, 12.0)
 
 
 def test_a_quiet_consumer_is_not_stuck_for_the_time_in_which_nothing_came() -> None:
     assert watched([(100, 100)] * 120 + [(100, 101)]).status is Status.OK
+
+
+def test_a_record_that_is_there_when_one_looks_again_is_no_stall_however_long_one_did_not_look() -> None:
+    seldom = watched([(10, 10), (10, 11)], every_ms=15_000)
+    assert (seldom.status, seldom.stuck_s) == (Status.OK, 0.0)
+    untold = watched([(10, 10), *[(10, None)] * 60, (None, 11), (10, 11)])
+    assert (untold.status, untold.stuck_s) == (Status.OK, 0.0)
+    still_there = watched([(10, 10), (10, 11), (10, 12)], every_ms=15_000)
+    assert (still_there.status, still_there.stuck_s) == (Status.STALL, 15.0)
+    never_well = watched([(10, 11), *[(10, None)] * 60, (10, 11)])
+    assert (never_well.status, never_well.stuck_s) == (Status.STALL, 61.0)
 
 
 def test_a_stall_lasts_however_long_and_ends_with_the_first_progress() -> None:

@@ -29,6 +29,11 @@ class GroupSeen:
     committed: Mapping[Partition, int]
     owners: Mapping[Partition, str] | None
 
+    @property
+    def partitions(self) -> set[Partition]:
+        """What the group has committed, or owns."""
+        return {*self.committed, *(self.owners or ())}
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -94,7 +99,8 @@ class Board:
         """Take in a newer observation; what it no longer holds is forgotten."""
         if self._since_ms is None:
             self._since_ms = seen.time_ms
-        self._ends = {partition: self._ends.get(partition) or LogEnds() for partition in seen.ends}
+        held = {*seen.ends}.union(*(group.partitions for group in seen.groups.values()))  # with or without a leader
+        self._ends = {partition: self._ends.get(partition) or LogEnds() for partition in held}
         for partition, end in seen.ends.items():
             self._ends[partition].add(seen.time_ms, end)
         tracks = self._tracks
@@ -106,13 +112,13 @@ class Board:
         self, name: str, group: GroupSeen, seen: Observation, before: Mapping[tuple[str, Partition], Track]
     ) -> GroupLag:
         lags = []
-        for partition in sorted({*group.committed, *(group.owners or {})}):
+        for partition in sorted(group.partitions):
             owned = None if group.owners is None else partition in group.owners
             committed, end = group.committed.get(partition), seen.ends.get(partition)
             track = self._tracks[name, partition] = before.get((name, partition)) or Track(self._rules)
             track.add(Sample(seen.time_ms, committed, end, owned))
             owner = (group.owners or {}).get(partition)
-            lags.append(track.lag(*partition, self._ends.get(partition) or LogEnds(), owner))
+            lags.append(track.lag(*partition, self._ends[partition], owner))
         return GroupLag(
             group=name,
             state=group.state,

@@ -47,7 +47,7 @@ class Poller:
         """One look. Offsets are read before log ends, so that no lag is below 0. Raises `LagError`."""
         try:
             groups = self._seen(self._names())
-            wanted = {partition for group in groups.values() for partition in (*group.committed, *(group.owners or ()))}
+            wanted = set[Partition]().union(*(group.partitions for group in groups.values()))
             if len(wanted) > PARTITIONS_MAX:
                 raise LagError(
                     f"{len(wanted):,} partitions of {len(groups):,} groups, at most {PARTITIONS_MAX:,}; "

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 from prometheus_client.samples import Sample
 
 from streams.lag.arithmetic import Rules, Status
@@ -42,17 +43,29 @@ def test_a_report_tells_how_long_it_has_watched() -> None:
     assert [board.observe(Observation(time_ms, {}, {})).watched_s for time_ms in (5_000, 6_000, 8_500)] == [0, 1, 3.5]
 
 
+BEHIND = [seen(1_000 * second, {CLICKS: 0}, {CLICKS: 10 * second}) for second in range(4)]
+BACK = seen(5_000, {CLICKS: 0}, {CLICKS: 50}, {CLICKS: "w@1"})
+
+
 def test_a_log_end_is_remembered_from_poll_to_poll_and_a_partition_that_is_gone_is_forgotten() -> None:
-    behind = [seen(1_000 * second, {CLICKS: 0}, {CLICKS: 10 * second}) for second in range(4)]
-    assert reported(*behind).total.time_lag_s == 3.0
-    assert not reported(*behind).total.time_lag_at_least
-    away = seen(4_000, {CLICKS: 0}, {})
-    back = seen(5_000, {CLICKS: 0}, {CLICKS: 50})
-    assert (reported(*behind, away).total.status, reported(*behind, away).total.lag) == (Status.UNKNOWN, 0)
-    assert (reported(*behind, away, back).total.time_lag_s, reported(*behind, away, back).total.time_lag_at_least) == (
-        0.0,
-        True,
-    )
+    assert reported(*BEHIND).total.time_lag_s == 3.0
+    assert not reported(*BEHIND).total.time_lag_at_least
+    back = reported(*BEHIND, seen(4_000, {}, {}), BACK).total
+    assert (back.time_lag_s, back.time_lag_at_least) == (0.0, True)
+
+
+@pytest.mark.parametrize(
+    ("committed", "owners"), [({CLICKS: 0}, {CLICKS: "w@1"}), ({CLICKS: 0}, None), ({}, {CLICKS: "w@1"})]
+)
+def test_a_poll_without_a_leader_takes_nothing_of_what_is_known_of_when_a_log_ended_where(
+    committed: dict[Partition, int], owners: dict[Partition, str] | None
+) -> None:
+    away = seen(4_000, committed, {}, owners)
+    assert (reported(*BEHIND, away).total.status, reported(*BEHIND, away).total.lag) == (Status.UNKNOWN, 0)
+    back = reported(*BEHIND, away, BACK).total
+    assert (back.time_lag_s, back.time_lag_at_least) == (5.0, False)
+    another = reported(*BEHIND, away, seen(5_000, {CLICKS: 0}, {CLICKS: 25})).total  # a shorter log of this name
+    assert (another.time_lag_s, another.time_lag_at_least) == (0.0, True)
 
 
 def test_who_owns_a_partition_is_told_and_decides_whether_a_member_stalls_or_is_gone() -> None:

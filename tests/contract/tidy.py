@@ -38,7 +38,6 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
         "scoring/interest.py": "the interest estimator",
         "scoring/clicks.py": "the online click layer's regression",
         "scoring/watch.py": "drift of the online click layer",
-        "streams/quality.py": "drift of what it predicts",
         "scoring/sentiment.py": "the tone of reviews and its turns",
         "scoring/anomaly.py": "the anomaly score of click floods",
         "onnx_models/alternatives/": "models to compare",

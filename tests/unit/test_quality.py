@@ -77,13 +77,21 @@ def test_without_a_click_there_is_no_order_to_judge() -> None:
     assert loss == pytest.approx(-math.log(0.98))
 
 
-def test_a_change_of_what_people_do_is_a_drift_and_a_steady_world_is_none() -> None:
+def test_a_steady_world_is_no_drift() -> None:
     steady = Quality()
-    steady.observe(world(100_000, 5))
+    steady.observe(world(300_000, 5))
     assert steady.drifts == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_click_rate_that_doubles_from_two_in_a_hundred_is_a_drift_within_a_quarter_of_what_is_looked_back_on(
+    seed: int,
+) -> None:
+    random = np.random.default_rng(seed)
     changed = Quality()
-    changed.observe(world(60_000, 6))
-    changed.observe(world(60_000, 7, factor=3.0))
+    changed.observe(outcomes(np.full(KEPT, 0.02), random.random(KEPT) < 0.02))
+    assert changed.drifts == 0
+    changed.observe(outcomes(np.full(KEPT // 4, 0.02), random.random(KEPT // 4) < 0.04))
     assert changed.drifts >= 1
 
 
@@ -107,6 +115,19 @@ def test_clicks_wait_for_what_else_was_shown_in_their_time_also_for_who_comes_la
     assert 0.75 < np.nanmin(seen) <= np.nanmax(seen) < 1.3
     assert math.isfinite(seen[-1])
     assert worst == pytest.approx(20 if begins == 0 else 1, rel=0.2)
+    assert (
+        settled.drifts == 0
+    )  # of clicks that come in a row, before what else was shown in their time, there were many
+
+
+def test_what_is_counted_at_once_is_in_the_order_in_which_windows_ended_and_in_which_it_was_shown() -> None:
+    rows, settled = np.zeros(5, dtype=SETTLING), Settled()
+    rows["number"] = np.arange(5)
+    rows["shown_ms"], rows["ends_ms"] = (9, 6, 7, 8, 9), (15, 16, 17, 17, 17)
+    rows["known_ms"], rows["clicked"] = (15, 6, 17, 8, 17), (0, 1, 0, 1, 0)
+    told = rows[np.argsort(rows["known_ms"], kind="stable")]
+    assert len(settled.take(0, told[:2])) == 0
+    assert settled.take(0, told[2:])["number"].tolist() == [0, 1, 2, 3, 4]
 
 
 @given(

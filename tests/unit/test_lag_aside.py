@@ -1,14 +1,14 @@
-"""Ctrl-C while the lag is polled: nobody waits for a broker that is silent."""
+"""What a lag monitor does beside the loop: nobody waits for a broker that is silent, nor for much to reckon with."""
 
 import asyncio
 from threading import Event
 
 import pytest
 
-from streams.lag.board import Observation
+from streams.lag.board import Observation, Report
 from streams.lag.monitor import LagMonitor
 from streams.lag.poller import LagError
-from tests.unit.test_lag_monitor import DEADLINE_S, Broker
+from tests.unit.test_lag_monitor import DEADLINE_S, Broker, monitor_of
 
 
 def test_who_is_interrupted_does_not_wait_for_a_poll_that_no_broker_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,3 +33,22 @@ def test_who_is_interrupted_does_not_wait_for_a_poll_that_no_broker_answers(monk
     assert not answered.is_set()
     answer.set()
     assert answered.wait(DEADLINE_S)
+
+
+def test_pages_are_answered_while_what_was_seen_is_reckoned_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor, _ = monitor_of(100)
+    reckon = monitor._board.observe
+
+    async def run() -> None:
+        loop, answered = asyncio.get_running_loop(), Event()
+
+        def observe(seen: Observation) -> Report:
+            loop.call_soon_threadsafe(answered.set)
+            assert answered.wait(DEADLINE_S), "the loop stands still"
+            return reckon(seen)
+
+        monkeypatch.setattr(monitor._board, "observe", observe)
+        await monitor.poll()
+
+    asyncio.run(run())
+    assert monitor.latest.report.groups

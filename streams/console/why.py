@@ -29,11 +29,13 @@ LOST_SHOWN = 20
 """Of the candidates that got no slot, those that were worth most."""
 
 Reason = Literal[
-    "random", "draw", "ecpm", "tie", "blocked", "capped", "budget_spent", "below_reserve", "kept_apart"
+    "random", "draw", "ecpm", "tie", "arranged", "blocked", "capped", "budget_spent", "below_reserve", "kept_apart"
 ]  # fmt: skip
 """``random``: the control arm draws without looking. ``draw``: worth as much as one that got a slot, and lost the
-draw. ``ecpm``: worth less than all that did. ``tie``: worth the same as the last, which comes first by its id. The
-others are `scoring.market.Fate`'s: whatever it was worth, it was not to be shown."""
+draw. ``ecpm``: worth less than all that did. ``tie``: worth the same as the last, which comes first by its id.
+``arranged``: worth more than the last, and nothing was drawn: a pinned ad, the variety of the list or the other ranking
+of an interleaved experiment had the slot. The others are `scoring.market.Fate`'s: whatever it was worth, it was not to
+be shown."""
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,7 +274,9 @@ class Judged:
             return "random"
         if self.worth[at] < self.least:
             return "ecpm"
-        return "draw" if self.temperature > 0 or self.spread is not None else "tie"
+        if self.temperature > 0 or self.spread is not None:
+            return "draw"
+        return "tie" if self.worth[at] == self.least else "arranged"
 
 
 _BARRED: dict[Fate, Reason] = {

@@ -313,6 +313,15 @@ def test_who_lost_is_told_by_its_fate_and_where_it_was_outbid_by_how_the_slots_w
     assert set(control.chances().tolist()) == {0.0, 0.2}
 
 
+def test_who_was_worth_more_than_the_last_and_got_no_slot_is_told_by_the_arrangement_and_not_by_a_tie() -> None:
+    fates = [Fate.WON, Fate.OUTBID, Fate.OUTBID, Fate.WON + 1, Fate.OUTBID]  # the last slot was given by a rule
+    worth = [9.0, 8.0, 2.0, 2.0, 1.0]
+    arranged = Judged.of(receipt(worth, fates))
+    assert [arranged.reason(at) for at in arranged.lost()] == ["arranged", "tie", "ecpm"]
+    drawn = Judged.of(receipt(worth, fates, policy={"temperature": 1.0}))
+    assert [drawn.reason(at) for at in drawn.lost()] == ["draw", "draw", "ecpm"]
+
+
 def test_an_older_receipt_without_fates_is_ranked_by_bid_times_click_rate() -> None:
     older = receipt([4.0, 3.0, 2.0], [Fate.WON, 0, 0])
     judged = Judged.of(msgspec.structs.replace(older, worth=b"", fates=b""))

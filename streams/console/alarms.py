@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from streams.console.clicks import ModelQuality
+from streams.console.clicks import SERVES_MS, ModelQuality
 from streams.console.refused import RECENT_MS, RefusedKind
 from streams.control_wire import Drift
 from streams.lag.arithmetic import Status
@@ -95,7 +95,9 @@ def _of_lag(news: News, group: GroupLag | None) -> Iterator[Alarm]:
 
 
 def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], now_ms: int) -> Iterator[Alarm]:
-    for model in models[:1]:  # the one that serves; what went before is history
+    for model in models:
+        if model.newest_ms < now_ms - SERVES_MS:  # it serves no more; what went before is history
+            continue
         ratio, auc = model.layer.calibration, model.layer.auc
         off = ratio is not None and not CALIBRATION[0] <= ratio <= CALIBRATION[1]
         blind = auc is not None and auc < AUC_LEAST

@@ -15,6 +15,9 @@ from streams.wire import Outcome
 
 ARMS_MAX, MODELS_MAX = 16, 8
 """The newest so many are kept; two arrays of `KEPT` outcomes a model."""
+SERVES_MS = 600_000
+"""A model serves, as the live one, a canary or an arm's own, while its last outcome is no further behind the newest of
+all: two that serve have the last outcome by turns."""
 POINTS = 120
 """Of an interval over time."""
 DRIFTS_MAX = 20
@@ -166,9 +169,10 @@ class Clicks:
         return [arm.told(name) for name, arm in sorted(self._arms.items())]
 
     def models(self) -> list[ModelQuality]:
-        """Every model's quality, that with the newest outcome first."""
+        """Every model's quality: those that serve by name, so that they keep their places, then the latest first."""
         told = [model.told(name) for name, model in self._models.items()]
-        return sorted(told, key=lambda model: -model.newest_ms)
+        since_ms = max((model.newest_ms for model in told), default=0) - SERVES_MS
+        return sorted(told, key=lambda model: (max(since_ms - model.newest_ms, 0), model.model))
 
 
 OUTCOMES_READ = KEPT

@@ -16,7 +16,7 @@ from scoring.market import Fate
 from scoring.pacing import DAY_MS, FINISH
 from streams.compute import Compute
 from streams.console.campaigns import Campaigns
-from streams.console.clicks import MODELS_MAX, POINTS, Clicks
+from streams.console.clicks import MODELS_MAX, POINTS, SERVES_MS, Clicks
 from streams.console.desk import Desk
 from streams.console.flow import LATENCIES_KEPT, Flow, Placed
 from streams.console.lanes import LANES_SHOWN, History, lane_states, shown
@@ -203,9 +203,18 @@ def test_an_arms_interval_is_wilsons_and_its_story_is_whole_and_bounded() -> Non
 def test_of_models_those_with_the_newest_outcomes_are_kept_and_the_serving_one_is_first() -> None:
     clicks = Clicks()
     for at in range(MODELS_MAX + 3):
-        clicks.take(0, [outcome(model=f"m{at}", known_ms=START_MS + at)])
+        clicks.take(0, [outcome(model=f"m{at}", known_ms=START_MS + at * 2 * SERVES_MS)])
     told = [model.model for model in clicks.models()]
     assert told == [f"m{at}" for at in range(MODELS_MAX + 2, 2, -1)]
+
+
+def test_the_models_that_serve_keep_their_places_whichever_had_the_last_outcome() -> None:
+    clicks = Clicks()
+    told = []
+    for at, model in enumerate(["before", "live", "canary", "live", "canary"]):
+        clicks.take(0, [outcome(model=model, known_ms=START_MS + (at + SERVES_MS if at else 0))])
+        told.append([each.model for each in clicks.models()])
+    assert told[2:] == [["canary", "live", "before"]] * 3
 
 
 def test_a_model_is_told_with_and_without_the_click_layer() -> None:

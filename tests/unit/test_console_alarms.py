@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from scoring.events import Kind
 from streams.cli import app
 from streams.console.alarms import AUC_LEAST, alarms
-from streams.console.clicks import Accuracy, ModelQuality
+from streams.console.clicks import SERVES_MS, Accuracy, ModelQuality
 from streams.console.desk import Desk
 from streams.console.refused import Refused
 from streams.console.serve import WhyNot
@@ -42,9 +42,9 @@ def news(*groups: GroupLag, stale: bool = False) -> News:
 FIGURES = Accuracy(calibration=1.0, log_loss=0.3, auc=0.7, drifts=0)
 
 
-def model(**layer: Any) -> ModelQuality:
+def model(name: str = "m", newest_ms: int = START_MS, **layer: Any) -> ModelQuality:
     figures = msgspec.structs.replace(FIGURES, **layer)
-    return ModelQuality(model="m", outcomes=2_000, newest_ms=START_MS, layer=figures, alone=FIGURES)
+    return ModelQuality(model=name, outcomes=2_000, newest_ms=newest_ms, layer=figures, alone=FIGURES)
 
 
 def drift(time_ms: int) -> Drift:
@@ -71,7 +71,7 @@ CASES: list[tuple[dict[str, Any], list[tuple[str, bool]]]] = [
     ({"group": group(partition(0, Status.WARN))}, [("SalienceLagGrowing", False)]),
     ({"models": [model(calibration=1.3)]}, [("SalienceCalibrationOff", False)]),
     ({"models": [model(auc=AUC_LEAST - 0.01)]}, [("SalienceCalibrationOff", False)]),
-    ({"models": [model(), model(calibration=9.0)]}, []),
+    ({"models": [model(), model(newest_ms=START_MS - SERVES_MS - 1, calibration=9.0)]}, []),
     ({"drifts": [drift(START_MS)]}, [("SalienceDrift", False)]),
     ({"drifts": [drift(START_MS - 3_600_000)]}, []),
     ({"tones": [tone(None), tone(START_MS - 1_000)]}, [("SalienceToneTurned", False)]),
@@ -102,6 +102,17 @@ def test_a_figure_of_a_model_that_is_unknown_is_told_as_such() -> None:
     for unknown, known in (("auc", {"calibration": 1.3}), ("calibration", {"auc": 0.1})):
         (alarm,) = alarms(news(WELL), WELL, [model(**known, **{unknown: None})], [], [], [], START_MS)
         assert alarm.about == {"model": "m", **known, unknown: None}
+
+
+@pytest.mark.parametrize("bad", ["live", "canary"])
+def test_of_models_that_serve_at_once_each_is_judged_whichever_had_the_last_outcome(bad: str) -> None:
+    for last in ("live", "canary"):
+        both = [
+            model(name, START_MS - (name != last), calibration=1.5 if name == bad else 1.0)
+            for name in (last, *{"live", "canary"} - {last})
+        ]
+        found = alarms(news(WELL), WELL, both, [], [], [], START_MS)
+        assert [alarm.about["model"] for alarm in found] == [bad]
 
 
 def test_of_a_stopped_cluster_the_partitions_that_waited_longest_are_told_and_the_rest_counted() -> None:

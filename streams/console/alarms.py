@@ -50,9 +50,12 @@ def alarms(
     refused: Sequence[RefusedKind],
     tones: Iterable[Tone],
     now_ms: int,
+    stream_ms: int,
 ) -> list[Alarm]:
-    """Everything that is wrong, the red first."""
-    found = [*_of_lag(news, group), *_of_clicks(models, drifts, now_ms), *_of_tones(tones, now_ms)]
+    """Everything that is wrong, the red first. ``stream_ms``: how far the outcomes are, of which drift and models tell;
+    those may stand still while reviews go on.
+    """
+    found = [*_of_lag(news, group), *_of_clicks(models, drifts, stream_ms), *_of_tones(tones, now_ms)]
     return sorted([*_told(found), *_of_letters(group, refused)], key=lambda alarm: not alarm.red)
 
 
@@ -94,9 +97,9 @@ def _of_lag(news: News, group: GroupLag | None) -> Iterator[Alarm]:
             yield Alarm(name="SalienceLagGrowing", red=False, about=about)
 
 
-def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], now_ms: int) -> Iterator[Alarm]:
+def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], stream_ms: int) -> Iterator[Alarm]:
     for model in models:
-        if model.newest_ms < now_ms - SERVES_MS:  # it serves no more; what went before is history
+        if model.newest_ms < stream_ms - SERVES_MS:  # it serves no more; what went before is history
             continue
         ratio, auc = model.layer.calibration, model.layer.auc
         off = ratio is not None and not CALIBRATION[0] <= ratio <= CALIBRATION[1]
@@ -105,7 +108,7 @@ def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], now_ms: 
             about: About = {"model": model.model, "calibration": ratio, "auc": auc}
             yield Alarm(name="SalienceCalibrationOff", red=False, about=about)
     for drift in drifts:
-        if drift.time_ms >= now_ms - DRIFT_RECENT_MS:
+        if drift.time_ms >= stream_ms - DRIFT_RECENT_MS:
             yield Alarm(
                 name="SalienceDrift",
                 red=False,

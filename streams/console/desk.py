@@ -180,7 +180,7 @@ class Desk:
         models, drifts, refused = self._clicks.models(), list(self._clicks.drifts), self._refused.told(now_ms)
         stream_ms = max((model.newest_ms for model in models), default=now_ms)  # drift is dated by the events' time,
         stream_ms = min(stream_ms, now_ms + self._settings.time_tolerance_ms)  # of which none is later than that
-        found = alarms(news, group, models, drifts, refused, self._turned.values(), stream_ms)
+        found = alarms(news, group, models, drifts, refused, self._turned.values(), now_ms, stream_ms)
         return Snapshot(
             time_ms=now_ms,
             level="red" if any(alarm.red for alarm in found) else "amber" if found else "ok",

@@ -94,13 +94,14 @@ def test_what_is_wrong_is_named_by_its_alert(given: dict[str, Any], expected: li
         refused.told(START_MS),
         given.get("tones", []),
         START_MS,
+        START_MS,
     )
     assert [(alarm.name, alarm.red) for alarm in found] == expected
 
 
 def test_a_figure_of_a_model_that_is_unknown_is_told_as_such() -> None:
     for unknown, known in (("auc", {"calibration": 1.3}), ("calibration", {"auc": 0.1})):
-        (alarm,) = alarms(news(WELL), WELL, [model(**known, **{unknown: None})], [], [], [], START_MS)
+        (alarm,) = alarms(news(WELL), WELL, [model(**known, **{unknown: None})], [], [], [], START_MS, START_MS)
         assert alarm.about == {"model": "m", **known, unknown: None}
 
 
@@ -108,11 +109,11 @@ def test_a_fast_topic_of_which_more_is_refused_than_is_counted_is_told_of() -> N
     refused = Refused()
     refused.take([letter()] * RECENT_MAX)  # 167 a second, as far as is known: less than a hundredth of what comes
     fast = group(partition(0), produced_per_s=50_000.0)
-    (alarm,) = alarms(news(fast), fast, [model()], [], refused.told(START_MS), [], START_MS)
+    (alarm,) = alarms(news(fast), fast, [model()], [], refused.told(START_MS), [], START_MS, START_MS)
     assert (alarm.name, alarm.about["count"]) == ("SalienceDeadLetters", RECENT_MAX)
     fewer = Refused()
     fewer.take([letter()] * (RECENT_MAX - 1))
-    assert alarms(news(fast), fast, [model()], [], fewer.told(START_MS), [], START_MS) == []
+    assert alarms(news(fast), fast, [model()], [], fewer.told(START_MS), [], START_MS, START_MS) == []
 
 
 @pytest.mark.parametrize("bad", ["live", "canary"])
@@ -122,13 +123,13 @@ def test_of_models_that_serve_at_once_each_is_judged_whichever_had_the_last_outc
             model(name, START_MS - (name != last), calibration=1.5 if name == bad else 1.0)
             for name in (last, *{"live", "canary"} - {last})
         ]
-        found = alarms(news(WELL), WELL, both, [], [], [], START_MS)
+        found = alarms(news(WELL), WELL, both, [], [], [], START_MS, START_MS)
         assert [alarm.about["model"] for alarm in found] == [bad]
 
 
 def test_of_a_stopped_cluster_the_partitions_that_waited_longest_are_told_and_the_rest_counted() -> None:
     stopped = group(*(partition(at, Status.STOP, stuck_s=20.0 + at) for at in range(64)))
-    found = alarms(news(stopped), stopped, [], [], [], [], START_MS)
+    found = alarms(news(stopped), stopped, [], [], [], [], START_MS, START_MS)
     assert [(alarm.about["partition"], alarm.more) for alarm in found] == [
         ("clicks[63]", 0), ("clicks[62]", 0), ("clicks[61]", 61),
     ]  # fmt: skip
@@ -137,7 +138,7 @@ def test_of_a_stopped_cluster_the_partitions_that_waited_longest_are_told_and_th
 def test_of_many_that_have_drifted_or_turned_the_newest_are_told_and_the_rest_counted() -> None:
     drifts = [drift(START_MS - at) for at in range(13)]
     turned = [tone(START_MS - 5 + at) for at in range(5)]
-    found = alarms(news(WELL), WELL, [model()], drifts, [], turned, START_MS)
+    found = alarms(news(WELL), WELL, [model()], drifts, [], turned, START_MS, START_MS)
     assert [(alarm.name, alarm.about["time_ms"], alarm.more) for alarm in found if alarm.name == "SalienceDrift"] == [
         ("SalienceDrift", START_MS, 0), ("SalienceDrift", START_MS - 1, 0), ("SalienceDrift", START_MS - 2, 10),
     ]  # fmt: skip

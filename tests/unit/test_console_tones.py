@@ -5,7 +5,7 @@ from streams.console.desk import TURNED_MAX, Desk
 from streams.lag.board import Report
 from streams.lag.monitor import News
 from streams.settings import Settings
-from streams.wire import Tone, encode_json
+from streams.wire import Outcome, Tone, encode_json
 from tests.builders import START_MS, Record
 
 NEWS = News(
@@ -43,6 +43,19 @@ def test_a_tone_is_an_alarm_for_half_an_hour_and_until_it_is_taken_back() -> Non
     assert desk.malformed == 1
     tail.take([Record("tones", 0, 0, START_MS, b"brand/acme", None)])
     assert turned(desk) == []
+
+
+def test_a_turn_is_no_alarm_for_as_long_as_nothing_becomes_known_of_impressions() -> None:
+    desk = Desk(Settings(), 1)
+    take = {tail.topic: tail.take for tail in desk.tails()}
+    day_ms = 86_400_000
+    last = Outcome(
+        event="e", ad_id="a", shown_ms=START_MS - 2 * day_ms, known_ms=START_MS - 2 * day_ms, predicted=0.1,
+        attention=0.1, clicked=False, arm="engine", model="m",
+    )  # fmt: skip
+    take["outcomes"]([Record("outcomes", 0, 0, START_MS, None, encode_json(last))])
+    take["tones"]([record("acme", START_MS - day_ms), record("today", START_MS - 1_000)])
+    assert turned(desk) == ["today"]
 
 
 def test_of_too_many_turns_the_latest_are_told_and_as_many_as_are_held_counted() -> None:

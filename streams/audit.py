@@ -27,7 +27,7 @@ from streams.decode import Record, decode
 from streams.feeds.catalogue import entry_of
 from streams.identity import partitioner
 from streams.lanes.clicks import LaneClicks
-from streams.layer_audit import Core, Layers, decode_outcome
+from streams.layer_audit import Core, Layers
 from streams.logs import Event, Log
 from streams.placing import placement_id
 from streams.reading import read_topic
@@ -225,8 +225,7 @@ async def audit(bootstrap: str, prefix: str, progress: Callable[[int], None] = l
         progress(len(records))
     seen.layers = Layers.kept(parts)
     async for records in read_topic(bootstrap, prefix + topics.OUTCOMES):
-        for outcome in (decode_outcome(record.value or b"") for record in records):
-            seen.layers.hear(outcome)
+        seen.layers.read(records)
         progress(len(records))
     held = {user: row for user, row in last.items() if row is not None}
     seen.state = State.of(list(held), decode_rows(held.values()))

@@ -1,16 +1,17 @@
 """The click layers that the topics hold, and the outcomes that they told, against those of the pure core."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from scoring.engine import Engine
 from scoring.feedback import OUTCOME, Learning
 from scoring.ids import id64
+from streams.decode import Record
 from streams.lanes.clicks import LaneClicks
+from streams.outcomes import outcomes_in
 from streams.wire import Outcome
 
 PREDICTION_TOLERANCE = 1e-5
@@ -26,16 +27,30 @@ Told = dict[Showing, tuple[bool, float]]
 
 @dataclass(slots=True)
 class Layers:
-    """Layers by lane, and the outcomes of all of them in any order; ``repeated``: outcomes told more than once."""
+    """Layers by lane, and the outcomes of all of them in any order.
+
+    ``repeated``: outcomes told more than once; ``unreadable``: records of their topic that are none.
+    """
 
     lanes: dict[int, LaneClicks] = field(default_factory=dict)
     told: Told = field(default_factory=dict)
     repeated: int = 0
+    unreadable: int = 0
 
     @classmethod
     def kept(cls, parts: Mapping[int, Mapping[bytes, bytes]]) -> "Layers":
         """From what stands under the reserved keys of each lane."""
         return cls({lane: LaneClicks.restore(None, of) for lane, of in parts.items()})
+
+    def read(self, records: Iterable[Record]) -> None:
+        """Take what the topic of outcomes holds."""
+        outcomes, unreadable = outcomes_in(records)
+        self.unreadable += unreadable
+        for outcome in outcomes:
+            try:
+                self.hear(outcome)
+            except ValueError:  # its event is no hash
+                self.unreadable += 1
 
     def hear(self, outcome: Outcome) -> None:
         """Take an outcome that the topic told."""
@@ -61,9 +76,6 @@ class Core:
     learning: Learning
 
 
-decode_outcome = msgspec.json.Decoder(Outcome).decode
-
-
 def differences(expected: Layers, got: Layers) -> list[tuple[str, object, object]]:
     """What differs, what was expected and what is there; nothing where the layers and their outcomes agree."""
     out: list[tuple[str, object, object]] = []
@@ -79,6 +91,8 @@ def differences(expected: Layers, got: Layers) -> list[tuple[str, object, object
             out.append((f"lane {lane} open", len(waits), len(waited)))
     if expected.told.keys() != got.told.keys():
         out.append(("outcomes", len(expected.told), len(got.told)))
+    if got.unreadable:
+        out.append(("unreadable outcomes", expected.unreadable, got.unreadable))
     for showing in expected.told.keys() & got.told.keys():
         (clicked, chance), (was_clicked, was_chance) = expected.told[showing], got.told[showing]
         if clicked != was_clicked or not abs(chance - was_chance) <= PREDICTION_TOLERANCE:

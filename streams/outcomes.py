@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -12,7 +13,8 @@ from scoring.ids import MISSING
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from scoring.watch import Alarm
 from streams.control_wire import Drift
-from streams.wire import Outcome, encode_json
+from streams.decode import Record
+from streams.wire import UNREADABLE, Outcome, encode_json
 
 KEPT_MAX = 2_000_000
 """Outcomes of a model and arm at most that are held to be told of: 50 MB, twice that while read.
@@ -20,6 +22,8 @@ KEPT_MAX = 2_000_000
 At a click rate of 2 % the standard error of what was clicked is a two-hundredth of it."""
 JUDGED = np.dtype([("shown_ms", "<i8"), ("clicked", "u1"), ("predicted", "<f8"), ("attention", "<f8")])
 """Of an `Outcome`, what tells how good its chances were."""
+
+_decode = msgspec.json.Decoder(Outcome).decode
 
 
 class Newest:
@@ -84,6 +88,17 @@ def encoded(outcomes: npt.NDArray[np.void], catalogue: Catalogue, models: dict[i
             slots, outcomes.tolist(), strict=True
         )
     ]
+
+
+def outcomes_in(records: Iterable[Record]) -> tuple[list[Outcome], int]:
+    """The outcomes among ``records`` of their topic, and how many are none: one of a stranger's hand ends no reader."""
+    outcomes, unreadable = [], 0
+    for record in records:
+        try:
+            outcomes.append(_decode(record.value or b""))
+        except UNREADABLE:
+            unreadable += 1
+    return outcomes, unreadable
 
 
 def columns(outcomes: Sequence[Outcome]) -> npt.NDArray[Any]:

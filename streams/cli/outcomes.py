@@ -59,22 +59,16 @@ async def _read(bootstrap: str, topic: str, most: int, progress: Callable[[int, 
     """The ``most`` outcomes of each model and arm that were shown last, and how many records are none."""
     import numpy as np
 
-    from streams.layer_audit import decode_outcome
-    from streams.outcomes import JUDGED, Newest, columns
+    from streams.outcomes import JUDGED, Newest, columns, outcomes_in
     from streams.quality import Settled
     from streams.reading import read_topic
-    from streams.wire import UNREADABLE
 
     settled, found, unreadable = Settled(), dict[tuple[str, str], Newest](), 0
     async for records in read_topic(bootstrap, topic, progress=progress):
-        read = []
-        for record in records:
-            try:
-                read.append(decode_outcome(record.value or b""))
-            except UNREADABLE:
-                unreadable += 1
+        told, more = outcomes_in(records)
+        unreadable += more
         known: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
-        for one in settled.take(records[0].partition, columns(read))["outcome"]:
+        for one in settled.take(records[0].partition, columns(told))["outcome"]:
             judged = (one.shown_ms, one.clicked, one.predicted, one.attention)
             known.setdefault((one.model, one.arm), []).append(judged)
         for which, rows in known.items():

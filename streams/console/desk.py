@@ -25,7 +25,7 @@ from streams.decode import Record
 from streams.feeds.catalogue import TITLES_PER_READ, apply_ads, titles_in
 from streams.lag.arithmetic import Status
 from streams.lag.monitor import News
-from streams.layer_audit import decode_outcome
+from streams.outcomes import outcomes_in
 from streams.settings import Settings
 from streams.titles import Titles
 from streams.wire import UNREADABLE, Tone
@@ -160,12 +160,8 @@ class Desk:
         self._flow.take(records[0].partition, placed, written_ms)
 
     def _take_outcomes(self, records: Sequence[Record]) -> None:
-        outcomes = []
-        for record in records:
-            try:
-                outcomes.append(decode_outcome(record.value or b""))
-            except UNREADABLE:
-                self.malformed += 1
+        outcomes, malformed = outcomes_in(records)
+        self.malformed += malformed
         self._clicks.take(records[0].partition, outcomes)
 
     def _take_letters(self, records: Sequence[Record]) -> None:

@@ -10,8 +10,7 @@ from scoring.policies import ENGINE_ARM
 from streams import topics
 from streams.dead_letters import letter_of
 from streams.decode import Record
-from streams.layer_audit import decode_outcome
-from streams.outcomes import columns
+from streams.outcomes import columns, outcomes_in
 from streams.quality import Settled
 from streams.reading import log_ends, partitions_of, read_between
 from streams.settings import Settings
@@ -85,8 +84,8 @@ async def calibrations(since: Since) -> tuple[float | None, float | None]:
     told: list[Outcome] = []
     settled = Settled()
     async for records in since.news():
-        read = columns([decode_outcome(record.value or b"") for record in records])
-        told += settled.take(records[0].partition, read)["outcome"].tolist()
+        came, _ = outcomes_in(records)
+        told += settled.take(records[0].partition, columns(came))["outcome"].tolist()
     known = [outcome for outcome in told if outcome.arm == ENGINE_ARM]
     known = sorted(known, key=lambda outcome: outcome.ends_ms)[len(known) // 2 :]
     clicks = sum(outcome.clicked for outcome in known)

@@ -17,7 +17,7 @@ from deploy.brokers import Broker
 from scoring.ids import id64
 from streams.client import priced
 from streams.clock import wall_ms
-from streams.layer_audit import decode_outcome
+from streams.outcomes import outcomes_in
 from streams.reading import read_topic
 from streams.wire import Ad, Decision, Outcome, Placement
 from tests.builders import ad, click, impression
@@ -106,7 +106,7 @@ async def settled(shop: Shop) -> list[Outcome]:
     """The outcomes that a reader counts: of each lane those shown since the first was told whose windows have ended."""
     lanes: dict[int, list[Outcome]] = {}
     async for records in read_topic(shop.settings.bootstrap, shop.settings.topic_prefix + "outcomes"):
-        lanes.setdefault(records[0].partition, []).extend(decode_outcome(record.value or b"") for record in records)
+        lanes.setdefault(records[0].partition, []).extend(outcomes_in(records)[0])
     return [
         one
         for told in lanes.values()

@@ -7,7 +7,8 @@ from scoring.feedback import OUTCOME
 from scoring.ids import id64
 from streams.asyncapi_examples import OUTCOME as TOLD
 from streams.layer_audit import Layers, differences, prediction_difference
-from tests.builders import START_MS
+from tests.builders import START_MS, Record
+from tests.unit.test_unreadable import BAD
 
 
 def core() -> Layers:
@@ -36,3 +37,13 @@ def test_events_of_one_id_are_compared_each_with_its_own() -> None:
     ((what, expected, got),) = differences(core(), told(0.75))
     assert (what, expected, got) == (f"impression {id64('1'):016x}", (False, 0.5), (False, 0.75))
     assert prediction_difference(core(), told(0.75)) == 0.25
+
+
+def test_what_is_no_outcome_on_their_topic_is_a_difference_and_the_rest_is_compared() -> None:
+    odd = msgspec.json.encode(msgspec.structs.replace(TOLD, event="no hash"))
+    values = [None, msgspec.json.encode(TOLD), *BAD.values(), b"{}", odd]
+    seen, one = Layers(), Layers()
+    one.hear(TOLD)
+    seen.read([Record("outcomes", 0, at, START_MS, None, value) for at, value in enumerate(values)])
+    assert (seen.told, seen.repeated) == (one.told, 0)
+    assert differences(one, seen) == [("unreadable outcomes", 0, len(BAD) + 3)]

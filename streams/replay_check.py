@@ -36,8 +36,10 @@ class Report(msgspec.Struct, kw_only=True):
     ``differences``: the first users whose row is not the pure core's. ``placements_stale``: users whose last
     placement does not follow from their row. ``repeated``: events whose id their user and topic had before in the
     log, counted there; ``duplicates`` are fewer where a repetition comes later than a row remembers.
-    ``predictions_equal``: the click layers learnt the same outcomes to the same weights, and of each impression whose
-    outcome is known the worker predicted what the pure core does; ``prediction_difference`` is the largest.
+    ``outcomes_doubled``: those that were told more often than the core tells them (of two people who share event id, ad
+    and millisecond it tells two; fewer are less than 0). ``predictions_equal``: the click layers learnt the same
+    outcomes to the same weights, and of each impression whose outcome is known the worker predicted what the pure core
+    does; ``prediction_difference`` is the largest.
     """
 
     prefix: str
@@ -59,6 +61,7 @@ class Report(msgspec.Struct, kw_only=True):
     state_equal: bool
     totals_equal: bool
     outcomes: int
+    outcomes_doubled: int
     predictions_equal: bool
     prediction_difference: float
     differences: list[Difference]
@@ -69,8 +72,8 @@ class Report(msgspec.Struct, kw_only=True):
     @property
     def ok(self) -> bool:
         """Whether there were events, each counted once, every user has a placement, and nothing else happened."""
-        doubled = self.placements_doubled if self.guarantee == "exactly_once" else 0
-        failures = self.dead_letters + self.users_without_placement + self.placements_stale + doubled
+        doubled = (self.placements_doubled, self.outcomes_doubled) if self.guarantee == "exactly_once" else ()
+        failures = any((self.dead_letters, self.users_without_placement, self.placements_stale, *doubled))
         equal = self.state_equal and self.totals_equal and self.predictions_equal
         return self.events > 0 and equal and not failures
 
@@ -139,6 +142,7 @@ def report_of(plan: Plan, expected: Expected, seen: Seen, *, filled_per_s: float
         state_equal=not differences,
         totals_equal=all(totals[name] == count for name, count in expected.totals.items()),
         outcomes=len(seen.layers.told),
+        outcomes_doubled=seen.layers.repeated - expected.layers.repeated,
         predictions_equal=not unlike,
         prediction_difference=prediction_difference(expected.layers, seen.layers),
         differences=differences + [Difference("", *each) for each in unlike[: DIFFERENCES_TOLD - len(differences)]],

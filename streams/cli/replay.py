@@ -151,7 +151,7 @@ def _show(people: Console, report: "Report") -> None:
         "placements": f"{report.placements:,}, doubled {report.placements_doubled:,}, "
         f"stale {report.placements_stale:,}",
         "state": core if report.state_equal else differs,
-        "click layer": coloured(f"{report.outcomes:,} outcomes; ").append_text(
+        "click layer": coloured(f"{report.outcomes:,} outcomes, doubled {report.outcomes_doubled:,}; ").append_text(
             coloured(f"predictions {core}, apart by {report.prediction_difference:.1e} at most")
             if report.predictions_equal
             else differs

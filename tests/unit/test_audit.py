@@ -1,6 +1,7 @@
 """The audit finds what it is there to find: a check that cannot fail would prove nothing."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,15 @@ import pytest
 
 from scoring.rows import ROW
 from streams import audit
+from streams.asyncapi_examples import OUTCOME
 from streams.audit import Expected, Seen, State, compare, pure_core
 from streams.identity import partitioner
+from streams.layer_audit import Layers
 from streams.logs import Log
 from streams.placing import placement_id
 from streams.replay_check import Plan, report_of
 from streams.wire import LaneRow
-from tests.builders import START_MS, ad, click, impression
+from tests.builders import START_MS, Record, ad, click, impression
 from tests.logs import busy_log
 
 LANES = 3
@@ -190,6 +193,33 @@ def test_a_doubled_placement_is_wrong_only_where_exactly_once_was_promised(
     result = report_of(Plan("nowhere:1", "t-", LANES, guarantee), expected, seen, filled_per_s=1.0, seconds=2.0)
 
     assert (result.ok, result.placements_doubled) == (ok, 1)
+
+
+@pytest.mark.parametrize(("guarantee", "ok"), [("exactly_once", False), ("at_least_once", True)])
+def test_a_doubled_outcome_is_wrong_only_where_exactly_once_was_promised(
+    expected: Expected, guarantee: str, ok: bool
+) -> None:
+    """Two people share event id, ad and millisecond: so much is no doubling."""
+    core, seen = replace(expected, layers=Layers()), seen_of(expected)
+    plan = Plan("nowhere:1", "t-", LANES, guarantee)
+    for _ in range(2):
+        core.layers.hear(OUTCOME)
+        seen.layers.hear(OUTCOME)
+    well = report_of(plan, core, seen, filled_per_s=1.0, seconds=2.0)
+    assert (well.ok, well.outcomes_doubled) == (True, 0)
+
+    seen.layers.hear(OUTCOME)
+    doubled = report_of(plan, core, seen, filled_per_s=1.0, seconds=2.0)
+    assert (doubled.ok, doubled.outcomes_doubled, doubled.predictions_equal) == (ok, 1, True)
+
+
+def test_an_outcome_that_is_missing_makes_up_for_nothing_else(expected: Expected) -> None:
+    core, seen = replace(expected, layers=Layers()), seen_of(expected)
+    for heard in (core.layers, core.layers, seen.layers):
+        heard.hear(OUTCOME)
+    assert not report(core, seen).ok
+    seen.dead.append(Record("dead-letters", 0, 0, START_MS, None, b""))
+    assert not report(core, seen).ok
 
 
 def test_an_event_counted_twice_is_not_ok(expected: Expected) -> None:

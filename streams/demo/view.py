@@ -21,7 +21,7 @@ def render(snapshot: Snapshot) -> RenderableType:
     report, sample = snapshot.report, snapshot.sample
     explained = _explained(sample, snapshot) if sample else Text("no placement with a reason yet")
     parts = [*_unheard(snapshot), _flow(snapshot), Text(), _click_rates(report), Text(), explained]
-    subtitle = f"{report.guarantee or 'your workers'} on {report.broker} · Ctrl-C ends it"
+    subtitle = Text(f"{report.guarantee or 'your workers'} on {report.broker} · Ctrl-C ends it")  # no markup: [::1]
     return Panel(Group(*parts), title=f"salience · {snapshot.phase}", subtitle=subtitle)
 
 

@@ -107,14 +107,26 @@ def test_a_placement_without_ads_is_nothing_to_look_at() -> None:
     assert (meter.engine.impressions, stage.sample) == (0, None)
 
 
-def frame(stage: Stage, meter: Meter, guarantee: str | None = "at_least_once", unheard_s: float = 0.0) -> str:
+def frame(
+    stage: Stage,
+    meter: Meter,
+    guarantee: str | None = "at_least_once",
+    unheard_s: float = 0.0,
+    broker: str = "127.0.0.1:9092",
+) -> str:
     """What the view shows of it, 80 characters wide."""
     console = Console(width=80, file=io.StringIO(), record=True)
-    report = Report.of(meter, 0.0, dead_letters=0, seconds=10, guarantee=guarantee, broker="127.0.0.1:9092")
+    report = Report.of(meter, 0.0, dead_letters=0, seconds=10, guarantee=guarantee, broker=broker)
     tone = Tone(of="ad", name="ad-0001", reviews=42, tone=0.873, turned_ms=None, time_ms=NOW_MS)
     sample = stage.sample.placement if stage.sample else None
     console.print(render(Snapshot("phase", report, 400.0, 150.0, sample, stage.ads, {tone.name: tone}, unheard_s)))
     return console.export_text()
+
+
+def test_a_frame_names_the_broker_as_it_is() -> None:
+    stage, meter, _, _ = played(1, None)
+    for broker in ("[fe80::1]:9092", "[b]:9092", "[/b]:9092"):
+        assert f"at_least_once on {broker} · Ctrl-C ends it" in frame(stage, meter, broker=broker)
 
 
 def test_where_nothing_was_shown_click_rates_are_unknown() -> None:

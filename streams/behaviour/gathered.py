@@ -16,11 +16,13 @@ import numpy.typing as npt
 
 from scoring.events import Source
 from scoring.ids import IdArray, id64, id64s, mix64
+from scoring.order import Times, stream_times
 from scoring.pending import keys_of
 from scoring.policies import CONTROL_ARM
 from scoring.seal import Seal
 from streams.decode import Record, columns, valid
 from streams.feeds.catalogue import read_ad
+from streams.letters import REQUEUED
 from streams.logs import Event
 from streams.reading import read_topic
 from streams.topics import AD_IMPRESSIONS, ADS, CLICKS, DECISIONS
@@ -97,13 +99,15 @@ class Gathered:
 @dataclass
 class Gatherer:
     """Takes messages in any order, but receipts last: of them it keeps those that an impression names, so that they are
-    as few. ``since_ms``: events before it are left out. ``latest_ms``: the newest time that an event may have;
-    ``late_ms``: how much older than its partition's newest before it one of the topics may be, as lanes call it late.
-    ``most``: `EVENTS_MAX`. ``seal``: by which prices are to be verified.
+    as few. ``since_ms``: events before it are left out. ``latest_ms``: the newest time that an event may have; of the
+    topics, ``tolerance_ms``: how much later than its record one may be; ``late_ms``: how much older than the newest
+    record of its partition up to its own, as lanes call it late. ``most``: `EVENTS_MAX`. ``seal``: by which prices are
+    to be verified.
     """
 
     since_ms: int = 0
     latest_ms: int = sys.maxsize
+    tolerance_ms: int = sys.maxsize
     late_ms: int = sys.maxsize
     most: int = EVENTS_MAX
     seal: Seal = field(default_factory=Seal)
@@ -136,20 +140,27 @@ class Gatherer:
         self.ads |= {ad.ad_id: ad for ad in ads}
 
     def take(self, source: Source, records: Sequence[Record]) -> None:
-        """Take records of one partition of an events topic; what workers make dead letters, or late, is counted."""
-        _, events = valid(source, records, self.latest_ms)
-        self.invalid += len(records) - len(events)
-        if events:
-            self.add(self._timely((source, records[0].partition), events))
+        """Take records of one partition of an events topic; what workers make dead letters, or late, is counted.
 
-    def _timely(self, place: tuple[Source, int], events: Sequence[Event]) -> list[Event]:
-        """The ``events`` of a topic's partition that are not late when they come."""
-        time_ms = np.array([self._newest_ms.get(place, 0), *(event.time_ms for event in events)])
-        newest_ms = np.maximum.accumulate(time_ms)
-        self._newest_ms[place] = int(newest_ms[-1])
-        timely = time_ms[1:] >= newest_ms[1:] - self.late_ms
-        self.misdated += len(events) - int(timely.sum())
-        return [event for event, is_timely in zip(events, timely.tolist(), strict=True) if is_timely]
+        By what lanes measure with, the times of the records: by now the date of what was in the future has passed.
+        """
+        record_ms = np.array([record.timestamp for record in records], dtype=np.int64)
+        places, events = valid(source, records, self.latest_ms)
+        ahead = _ahead_ms(events, record_ms[places]) > self.tolerance_ms
+        future = {place for place in places[ahead].tolist() if _tells_when(records[place])}
+        self.invalid += len(records) - len(events) + len(future)
+        late = self._late((source, records[0].partition), record_ms)
+        told = [(place, event) for place, event in zip(places.tolist(), events, strict=True) if place not in future]
+        timely = [event for place, event in told if event.time_ms >= late[place]]
+        self.misdated += len(told) - len(timely)
+        self.add(timely)
+
+    def _late(self, place: tuple[Source, int], record_ms: Times) -> list[int]:
+        """Before when an event was late when it came, for each of the next records of a topic's partition."""
+        stream_ms = stream_times(record_ms, self._newest_ms.get(place, 0), self.latest_ms)
+        self._newest_ms[place] = int(stream_ms[-1])
+        late_ms: list[int] = (stream_ms - self.late_ms).tolist()
+        return late_ms
 
     def take_ads(self, records: Sequence[Record]) -> None:
         """Take records of the ads topic; those that are dead letters to workers are counted."""
@@ -209,6 +220,18 @@ def _or_none(value: bytes) -> _Decided | None:
         return _DECODE(value)
     except UNREADABLE:
         return None
+
+
+def _ahead_ms(events: Sequence[Event], record_ms: Times) -> Times:
+    """How much later than its record's time is each event, or the impression that it names."""
+    named_ms = [(event.impression_time_ms or 0) if isinstance(event, Click) else 0 for event in events]
+    time_ms = np.array([event.time_ms for event in events], dtype=np.int64)
+    return np.maximum(time_ms, np.array(named_ms, dtype=np.int64)) - record_ms
+
+
+def _tells_when(record: Record) -> bool:
+    """Whether it came at its time: some brokers keep none (-1), and a dead letter is sent back under its first one."""
+    return record.timestamp >= 0 and all(name != REQUEUED for name, _ in record.headers)
 
 
 def _table(events: Sequence[Event]) -> Table:

@@ -6,6 +6,8 @@ was but one group compares nothing. Differences come from the experiments'
 own analysis (`scoring.trial`): the unit is the user, and the intervals hold however often one looks.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
@@ -69,7 +71,7 @@ def personalisation(behaviour: Behaviour) -> Personalisation | None:
     return Personalisation(
         people=dict(zip(GROUPS, look.users.tolist(), strict=True)),
         impressions=dict(zip(GROUPS, sums, strict=True)),
-        changes=[*_changes(look), *_entropies(behaviour, chosen, trial)],
+        changes=[*_changes(look), *_entropies(behaviour, chosen, trial, cohort)],
         split_p_value=look.split_p_value,
         crossed=look.crossed,
     )
@@ -131,22 +133,34 @@ def _changes(look: Look) -> list[Change]:
     return changes
 
 
-def _entropies(behaviour: Behaviour, chosen: Ints, trial: Trial) -> list[Change]:
+def _entropies(behaviour: Behaviour, chosen: Ints, trial: Trial, cohort: Ints) -> list[Change]:
     """Entropy of the categories that a person is shown: the mean over people, and its difference (Welch)."""
     entropy, enough = category_entropy(behaviour, chosen)
     size = min(len(trial.arm), behaviour.users)
     groups = [
-        entropy[:size][enough[:size] & (trial.arm[:size] == number) & ~trial.crossed[:size]]
+        np.flatnonzero(enough[:size] & (trial.arm[:size] == number) & ~trial.crossed[:size])
         for number in range(len(GROUPS))
     ]
     if not all(len(group) for group in groups):
         return []
-    control, personal = (float(group.mean()) for group in groups)
-    told: tuple[float | None, float | None, float | None] = (None, None, None)
-    if all(len(group) >= PEOPLE_MIN for group in groups):
-        reach = Z_95 * float(np.sqrt(sum(group.var(ddof=1) / len(group) for group in groups)))
-        told = personal - control, personal - control - reach, personal - control + reach
-    return [Change("category_entropy_bits", control, personal, *told)]
+    told = [_mean(entropy[group], trial.shares[cohort[group], number]) for number, group in enumerate(groups)]
+    (control, _), (personal, _) = told
+    if any(len(group) < PEOPLE_MIN for group in groups):
+        return [Change("category_entropy_bits", control, personal)]
+    difference, reach = personal - control, Z_95 * math.sqrt(sum(variance for _, variance in told))
+    return [Change("category_entropy_bits", control, personal, difference, difference - reach, difference + reach)]
+
+
+def _mean(values: Floats, chance: Floats) -> tuple[float, float]:
+    """The mean over people ``[N]``, each of whom stands for one over the ``chance`` of the own group, and its variance.
+
+    As `scoring.trial` has it, and for its reason: plain means would compare one group's early people with the other's
+    late ones.
+    """
+    weight, people = 1 / chance, len(values)
+    mean = float(np.average(values, weights=weight))
+    squares = float((weight**2 * (values - mean) ** 2).sum())
+    return mean, squares / float(weight.sum()) ** 2 * people / max(people - 1, 1)
 
 
 def category_entropy(behaviour: Behaviour, chosen: Ints) -> tuple[Floats, npt.NDArray[np.bool_]]:

@@ -2,8 +2,8 @@
 
 Impressions of placements that left a receipt count, by the receipt's arm, while the control group's share of the people
 is what it was when a person first came: a change of it moves people from one group to the other. Who came while there
-was but one group compares nothing. Differences come from the experiments'
-own analysis (`scoring.trial`): the unit is the user, and the intervals hold however often one looks.
+was but one group, or one of the two was meant for hardly anybody, compares nothing. Differences come from the
+experiments' own analysis (`scoring.trial`): the unit is the user, and the intervals hold however often one looks.
 """
 
 import math
@@ -25,6 +25,10 @@ IMPRESSIONS_MIN = 10
 """Of a person, before the entropy of what was shown to him is told: with fewer it is what the number allows."""
 PEOPLE_MIN = 20
 """Of either group, before their entropies have an interval, which is asymptotic: with 2 it covers 81 %, with 20 94."""
+EXPECTED_MIN = 20
+"""People that either group is to have of a cohort beside others, before it counts: the few stand for the whole of it,
+one for a thousand where a thousandth is meant for control, and while they are none or two no variance tells how far
+off that is. By the number meant: to go by the people who came would choose among the draws."""
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -55,7 +59,7 @@ class Personalisation(Struct, frozen=True):
 
 
 def personalisation(behaviour: Behaviour) -> Personalisation | None:
-    """The comparison; None where no impression's placement has a receipt, or none is of the control group."""
+    """The comparison; None where no impression that counts has a receipt, or all are of one group."""
     decisions, chosen, cohort, shares = _divided(behaviour)
     control = decisions["control"] == 1
     if not control.any() or control.all():
@@ -67,7 +71,7 @@ def personalisation(behaviour: Behaviour) -> Personalisation | None:
         exposed = np.unique(user[arm == number])
         trial.expose(exposed, np.full(len(exposed), number), np.zeros_like(totals))
     look = trial.look(totals, cohort)
-    sums = np.bincount(arm, minlength=len(GROUPS)).tolist()
+    sums = np.bincount(arm[~trial.crossed[user]], minlength=len(GROUPS)).tolist()
     return Personalisation(
         people=dict(zip(GROUPS, look.users.tolist(), strict=True)),
         impressions=dict(zip(GROUPS, sums, strict=True)),
@@ -89,10 +93,11 @@ def _divided(behaviour: Behaviour) -> tuple[Table, Ints, Ints, Floats]:
     share = np.zeros(behaviour.users)
     share[people] = told["share"][first]
     two = (share > 0) & (share < 1)
-    shares, of = np.unique(share[two], return_inverse=True)
+    shares, of, size = np.unique(share[two], return_inverse=True, return_counts=True)
+    tells = (size * np.minimum(shares, 1 - shares) >= EXPECTED_MIN) | (len(shares) == 1)
     cohort = np.full(behaviour.users, OUTSIDE, dtype=np.int64)
-    cohort[two] = of
-    counts = two[user] & (told["share"] == share[user])
+    cohort[two] = np.where(tells[of], of, OUTSIDE)
+    counts = (cohort[user] != OUTSIDE) & (told["share"] == share[user])
     return told[counts], chosen[counts], cohort, shares
 
 

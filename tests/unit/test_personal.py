@@ -12,7 +12,7 @@ from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from streams.behaviour.personal import Personalisation, personalisation
 from streams.logs import Event
 from tests.builders import START_MS, ad, impression
-from tests.unit.test_behaviour import behaviour_of
+from tests.unit.test_behaviour import _groups, behaviour_of
 
 HOUR_MS, LOOKS = 3_600_000, 12
 KINDS = [ad(f"ad-{at}", category=f"c{at}") for at in range(4)]
@@ -61,3 +61,22 @@ def test_entropy_weighs_people_by_the_chance_of_their_group_so_that_early_and_la
     reach = Z_95 * math.sqrt(sum(variances))
     assert (told.control, told.personalised) == pytest.approx(means)
     assert (told.difference, told.low, told.high) == pytest.approx((0, -reach, reach))
+
+
+@pytest.mark.parametrize(
+    "few",
+    [Crowd(0.01, 1, 150, looks=1), Crowd(0.01, 25, 125, looks=1), Crowd(0.99, 150, 1, looks=1)],
+    ids=["few are in control", "more than were meant are", "few are ranked for"],
+)
+def test_who_came_while_a_group_was_meant_for_hardly_anybody_stands_for_nobody(few: Crowd) -> None:
+    found = compared([Crowd(0.5, 20, 20), few])
+    assert found.people == {"control": 20, "personalised": 20}
+    assert found.impressions == {"control": 240, "personalised": 240}
+    assert compared([few]).people == {"control": few.control, "personalised": few.engine}  # where nobody outweighs them
+
+
+def test_impressions_are_of_the_people_who_count() -> None:
+    found = personalisation(behaviour_of(*_groups(40, crossed=10)))
+    assert found is not None
+    assert found.people == {"control": 20, "personalised": 15}
+    assert found.impressions == {"control": 400, "personalised": 300}

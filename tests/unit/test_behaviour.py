@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scoring.confidence import Z_95, wilson
+from scoring.confidence import student_95, wilson
 from scoring.events import Source
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from scoring.seal import Seal
@@ -88,11 +88,11 @@ def alike(people: int = 40, each: int = 30) -> list[Event]:
 
 def test_the_interval_of_a_funnel_of_impressions_is_as_wide_as_that_of_people_who_differ() -> None:
     found = funnels(behaviour_of(alike(), [ad("a", category="shoes")]))
-    of_people = Z_95 * math.sqrt(0.25 / 39)
+    of_people = wilson(39 / 2, 39, student_95(39))  # one trial a person, less one
     for steps in (found.impressions, found.categories["shoes"]):
         told = next(step for step in steps if step.step == "clicked")
         assert (told.count, told.share) == (600, 0.5)
-        assert (told.low, told.high) == pytest.approx((0.5 - of_people, 0.5 + of_people))
+        assert (told.low, told.high) == pytest.approx(of_people)
     told = next(step for step in found.people if step.step == "clicked")
     assert (told.low, told.high) == pytest.approx(wilson(20, 40))
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from scoring.billing import bill, look
 from scoring.catalogue import Catalogue
-from scoring.confidence import Z_95, by_person
+from scoring.confidence import by_person, student_95, wilson
 from scoring.ids import id64s
 from scoring.ledger import PARTS
 from scoring.rows import RowStore
@@ -56,9 +56,9 @@ def test_a_campaign_costs_the_price_of_each_event_that_is_paid_for_or_the_bid_an
 
 def test_the_interval_of_a_campaigns_click_rate_is_as_wide_as_that_of_people_who_differ() -> None:
     found = campaigns(behaviour_of(alike(), [ad("a", campaign_id="c")]))
-    of_people = Z_95 * np.sqrt(0.25 / 39)
+    of_people = wilson(39 / 2, 39, student_95(39))
     for told in (found.total, *found.campaigns):
-        assert (told.ctr_low, told.ctr_high) == pytest.approx((0.5 - of_people, 0.5 + of_people))
+        assert (told.ctr_low, told.ctr_high) == pytest.approx(of_people)
 
 
 @pytest.mark.parametrize("most", [1, 3, CAMPAIGNS_MAX])

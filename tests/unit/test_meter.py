@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from scoring.confidence import by_person, wilson
+from scoring.confidence import Z_95, by_person, student_95, wilson
 from streams.demo.meter import Arm, Meter, Rate
 from streams.demo.report import Report
 from streams.demo.shop import LOG_START_MS, Shoppers
@@ -22,16 +22,47 @@ def test_wilsons_interval_is_that_of_the_tables(successes: int, trials: int, low
     assert wilson(successes, trials) == pytest.approx((low, high), abs=1e-6)
 
 
-def test_an_interval_by_person_is_that_of_the_ratios_linearised_form() -> None:
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),  # R: qt(.975, df)
+    [
+        (1, 12.7062047),
+        (2, 4.3026527),
+        (3, 3.1824463),
+        (4, 2.7764451),
+        (9, 2.2621572),
+        (30, 2.0422725),
+        (999, 1.9623415),
+    ],
+)
+def test_students_quantile_is_that_of_the_tables(freedom: int, quantile: float) -> None:
+    assert student_95(freedom) == pytest.approx(quantile, rel=1.25e-3 if freedom == 3 else 4e-4)
+    assert student_95(freedom) > student_95(freedom + 1) > Z_95
+
+
+def test_an_interval_by_person_is_wilsons_of_the_trials_that_would_tell_as_much() -> None:
     clicks, impressions = np.array([0, 6, 2, 0, 4]), np.array([5, 10, 20, 5, 10])
-    # .24 of 50; residuals -1.2, 3.6, -2.8, -1.2, 1.6: .24 ± 1.959964 × √(5/4 × 26.24) / 50
-    assert by_person(clicks, impressions) == pytest.approx((0.0155007, 0.4644993), abs=1e-6)
+    # .24 of 50; residuals -1.2, 3.6, -2.8, -1.2, 1.6: variance 5/4 × 26.24 / 50², that of 13.9 trials; t of 4
+    assert by_person(clicks, impressions) == pytest.approx((0.0613326, 0.6041507), abs=2e-4)
 
 
-def test_few_people_or_none_who_clicked_are_as_unsure_as_if_all_impressions_were_independent() -> None:
-    assert by_person(np.array([1]), np.array([10])) == wilson(1, 10)
-    assert by_person(np.zeros(50, dtype=np.int64), np.full(50, 3)) == pytest.approx(wilson(0, 150))
-    assert by_person(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)) == (0.0, 1.0)
+def test_of_one_person_nothing_is_known_of_others_and_where_nobody_clicked_few_people_may_all_be_alike() -> None:
+    none = np.zeros(0, dtype=np.int64)
+    assert by_person(none, none) == by_person(np.array([1]), np.array([10])) == (0.0, 1.0)
+    assert by_person(np.zeros(50, dtype=np.int64), np.full(50, 3)) == pytest.approx(wilson(0, 150, 2.0095752))
+    assert by_person(np.full(3, 2), np.full(3, 10)) == pytest.approx(wilson(6, 30, 4.3026527))
+
+
+@pytest.mark.parametrize("people", [2, 3, 5, 10, 20])
+@pytest.mark.parametrize("taste", [(0.5, 4.5), (2.0, 18.0)], ids=["people differ much", "people differ little"])
+def test_of_few_people_intervals_at_least_nine_in_ten_hold_the_true_rate(
+    people: int, taste: tuple[float, float]
+) -> None:
+    draw, impressions = np.random.default_rng(people), np.full(people, 50)
+    clicks = draw.binomial(50, draw.beta(*taste, size=(1_000, people)))
+    told = np.array([by_person(each, impressions) for each in clicks])
+    plain = np.array([wilson(each, 50 * people) for each in clicks.sum(axis=1).tolist()])
+    assert ((told[:, 0] <= plain[:, 0]) & (plain[:, 1] <= told[:, 1])).all()
+    assert ((told[:, 0] <= 0.1) & (told[:, 1] >= 0.1)).mean() >= 0.9
 
 
 def crowd(seed: int, users: int = 40, looks: int = 6) -> Meter:

@@ -28,7 +28,7 @@ class Shares(Struct, frozen=True):
 
 
 class Division(Struct, frozen=True):
-    """How exposure is divided among ``parties``, those who have ads on offer or were shown.
+    """How exposure is divided among ``parties``, those who had ads on offer while the events happened, or were shown.
 
     ``gini_*``: 0 everyone alike, 1 one has all; null where there is nothing to divide. ``misplaced``: the share of
     exposure that would have to move for it to be in proportion to clicks. ``curve``: the share of exposure that the
@@ -61,7 +61,7 @@ def _division(behaviour: Behaviour, of: Names) -> Division:
     columns = (np.ones(len(party)), behaviour.clicked, behaviour.bought_micros)
     sums: list[Floats] = [np.bincount(party, weights=each, minlength=len(of.names)).astype(float) for each in columns]
     exposure, clicks, value = sums
-    there = np.bincount(of.of_ad[:-1], minlength=len(of.names)) + exposure > 0
+    there = np.bincount(of.of_ad[:-1][_on_offer(behaviour)], minlength=len(of.names)) + exposure > 0
     of_exposure, of_clicks, of_value = (_shares(each).tolist() for each in sums)
     largest = [at for at in np.argsort(-exposure, kind="stable").tolist() if there[at]][:TOLD_MAX]
     told = [
@@ -77,6 +77,15 @@ def _division(behaviour: Behaviour, of: Names) -> Division:
         curve=lorenz(exposure[there]).tolist(),
         largest=told,
     )
+
+
+def _on_offer(behaviour: Behaviour) -> npt.NDArray[np.bool_]:
+    """The ads that could be shown while the events happened; none that has ended, paused or been withdrawn since, for
+    nothing tells when, and of what was withdrawn compaction leaves nothing.
+    """
+    shop, (from_ms, to_ms) = behaviour.shop, behaviour.gathered.span_ms
+    on_offer: npt.NDArray[np.bool_] = shop.active & (shop.start_ms < to_ms) & (from_ms < shop.end_ms)
+    return on_offer
 
 
 def _shares(values: Floats) -> Floats:

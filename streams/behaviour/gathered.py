@@ -21,7 +21,7 @@ from scoring.pending import keys_of
 from scoring.policies import CONTROL_ARM
 from scoring.seal import Seal
 from streams.decode import Record, columns, valid
-from streams.feeds.catalogue import read_ad
+from streams.learnable import Offered
 from streams.letters import REQUEUED
 from streams.logs import Event
 from streams.reading import read_topic
@@ -111,13 +111,13 @@ class Gatherer:
     late_ms: int = sys.maxsize
     most: int = EVENTS_MAX
     seal: Seal = field(default_factory=Seal)
-    ads: dict[str, Ad] = field(default_factory=dict)
     invalid: int = 0
     misdated: int = 0
 
     def __post_init__(self) -> None:
         self._parts: dict[type[Event], list[Table]] = {Impression: [], Click: []}
         self._decided: list[Table] = []
+        self._offered = Offered()
         self._placements: npt.NDArray[np.uint64] | None = None
         self._newest_ms: dict[tuple[Source, int], int] = {}
         self._count = 0
@@ -137,7 +137,7 @@ class Gatherer:
 
     def offer(self, ads: Iterable[Ad]) -> None:
         """Take ads; of one id the last."""
-        self.ads |= {ad.ad_id: ad for ad in ads}
+        self._offered.ads |= {ad.ad_id.encode(): ad for ad in ads}
 
     def take(self, source: Source, records: Sequence[Record]) -> None:
         """Take records of one partition of an events topic; what workers make dead letters, or late, is counted.
@@ -163,13 +163,13 @@ class Gatherer:
         return late_ms
 
     def take_ads(self, records: Sequence[Record]) -> None:
-        """Take records of the ads topic; those that are dead letters to workers are counted."""
-        for record in records:
-            if record.value is not None:  # what is withdrawn was shown before
-                try:
-                    self.offer([read_ad(record.key, record.value)])
-                except UNREADABLE:
-                    self.invalid += 1
+        """Take records of the ads topic; those that are dead letters to workers are counted.
+
+        What is withdrawn was shown before: it keeps its names, and has ended.
+        """
+        before = self._offered.invalid
+        self._offered.take(records)
+        self.invalid += self._offered.invalid - before
 
     def decided(self, values: Sequence[bytes | None]) -> None:
         """Take records of the decisions topic; tombstones say nothing, and what is no valid message is counted."""
@@ -207,7 +207,7 @@ class Gatherer:
         repeated = sum(map(len, came.values())) - len(impressions) - len(actions)
         decisions = np.concatenate([np.zeros(0, dtype=DECIDED), *self._decided])
         _, first = np.unique(decisions["placement"], return_index=True)
-        ads = list(self.ads.values())
+        ads = list(self._offered.ads.values())
         left_out = self.invalid, repeated, self.misdated
         return Gathered(impressions, actions, decisions[first], ads, self.seal, *left_out)
 

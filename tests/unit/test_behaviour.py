@@ -352,6 +352,25 @@ def test_exposure_stands_beside_clicks_and_value_and_who_was_never_shown_is_a_pa
     assert shares == {"one": (0.75, 0, 0, None), "two": (0.25, 1, 1, 0.25), "idle": (0, 0, 0, None)}
 
 
+@pytest.mark.parametrize(
+    ("fields", "there"),
+    [
+        ({}, True),
+        ({"end_ms": START_MS + 1}, True),
+        ({"start_ms": START_MS + 9}, True),
+        ({"end_ms": START_MS}, False),
+        ({"start_ms": START_MS + 10}, False),
+        ({"status": "ended"}, False),
+        ({"status": "paused"}, False),
+    ],
+)
+def test_who_had_nothing_on_offer_while_events_happened_is_no_party(fields: dict[str, object], there: bool) -> None:
+    events = [impression("u", "a", START_MS), impression("v", "a", START_MS + 9)]
+    ads = [ad("a", category="a"), ad("b", advertiser_id="another", category="b", **fields)]
+    found = fairness(behaviour_of(events, ads))
+    assert found.advertisers.parties == found.categories.parties == 1 + there
+
+
 def test_entropy_is_corrected_for_few_impressions() -> None:
     from streams.behaviour.personal import category_entropy
 

@@ -154,3 +154,16 @@ def test_events_are_late_by_the_times_of_records_as_they_are_to_lanes() -> None:
         NOW_MS - DAY_MS,
     ]
     assert (found.misdated, found.invalid) == (2, 0)
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_who_offers_nothing_any_more_and_was_not_shown_is_no_party_to_exposure(compacted: bool) -> None:
+    told = [(each, encode_json(ad(each.decode(), advertiser_id=each.decode()))) for each in (b"live", b"gone", b"back")]
+    withdrawn: list[tuple[bytes, bytes | None]] = [(b"gone", None), (b"back", None), (b"shown", None), (b"\xff", None)]
+    before = [] if compacted else [*told, (b"shown", encode_json(ad("shown", advertiser_id="shown")))]
+    ads = _ads(*before, *withdrawn, told[0], told[2])
+    shown = [record(impression("u", each, START_MS + at), at) for at, each in enumerate(("live", "shown"))]
+    found = _told({"ads": ads, "ad-impressions": shown})
+    named = {each.name for each in found.fairness.advertisers.largest}
+    assert named == {"live", "back", "(unknown)" if compacted else "shown"}
+    assert found.fairness.advertisers.parties == 3

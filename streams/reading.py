@@ -1,7 +1,7 @@
 """Topics read from the outside, once, from their beginning to their end as it is now: for commands and checks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
@@ -88,6 +88,14 @@ async def log_ends(
                 ends |= {tp: max(ends[tp], records[-1].offset + 1) for tp, records in batches.items()}
                 unread -= batches.keys()
     return ends
+
+
+async def ends_of(bootstrap: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+    """Where topics end at one moment, by name and partition: for whoever reads one after the other what belongs
+    together. Raises `MissingTopicError`.
+    """
+    partitions = [tp for topic in topics for tp in await aside(partial(partitions_of, bootstrap, topic))]
+    return {(tp.topic, tp.partition): end for tp, end in (await log_ends(bootstrap, partitions)).items()}
 
 
 async def read_topic(

@@ -24,7 +24,7 @@ from streams.decode import Record, columns, valid
 from streams.learnable import Offered
 from streams.letters import REQUEUED
 from streams.logs import Event
-from streams.reading import read_topic
+from streams.reading import ends_of, read_topic
 from streams.topics import AD_IMPRESSIONS, ADS, CLICKS, DECISIONS
 from streams.wire import UNREADABLE, Ad, Click, Impression
 
@@ -262,14 +262,20 @@ def _once(events: Table, ids: IdArray) -> Table:
 
 
 async def read_topics(bootstrap: str, prefix: str, gatherer: Gatherer, progress: Callable[[str, int], None]) -> None:
-    """Give ``gatherer`` all that the topics hold now. Raises `MissingTopicError` and `ReportError`."""
+    """Give ``gatherer`` all that the topics hold now, up to where all end at one moment: what comes while one is read
+    would stand on those after it alone, as clicks without their impressions. Raises `MissingTopicError` and
+    `ReportError`.
+    """
     takers: dict[str, Callable[[Sequence[Record]], None]] = {
         ADS: gatherer.take_ads,
         AD_IMPRESSIONS: partial(gatherer.take, Source.IMPRESSION),
         CLICKS: partial(gatherer.take, Source.CLICK),
         DECISIONS: lambda records: gatherer.decided([record.value for record in records]),
     }
+    ends = await ends_of(bootstrap, [prefix + name for name in takers])
     for name, take in takers.items():
         async for records in read_topic(bootstrap, prefix + name):
-            take(records)
+            end = ends.get((prefix + name, records[0].partition), 0)
+            if told := [record for record in records if record.offset < end]:
+                take(told)
             progress(name, len(records))

@@ -122,10 +122,9 @@ async def _events(
 
 async def _ends(settings: "Settings", names: "Iterable[str]") -> dict[tuple[str, int], int]:
     """Where topics end now, by full name and partition."""
-    from streams.reading import log_ends, partitions_of
+    from streams.reading import ends_of
 
-    inputs = [tp for name in names for tp in partitions_of(settings.bootstrap, settings.topic_prefix + name)]
-    return {(tp.topic, tp.partition): end for tp, end in (await log_ends(settings.bootstrap, inputs)).items()}
+    return await ends_of(settings.bootstrap, [settings.topic_prefix + name for name in names])
 
 
 async def _read(

@@ -1,7 +1,7 @@
 """What the behaviour report takes of the topics' records: what workers take, and receipts that an impression names."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from streams.behaviour.joined import DAY_MS, PERIODS_MAX
 from streams.behaviour.page import page
 from streams.behaviour.report import Report, report
 from streams.letters import REQUEUED
+from streams.topics import AD_IMPRESSIONS
 from streams.wire import encode_json
 from tests.builders import START_MS, Record, ad, click, impression, record
 
@@ -29,15 +30,25 @@ def _receipt(placement_id: str, arm: str) -> Record:
     return Record("decisions", 0, 0, START_MS, b"u", value)
 
 
-def _gathered(gatherer: Gatherer, topics: dict[str, Sequence[Record]]) -> Gatherer:
-    """All that ``topics`` hold, read one record at a time."""
+def _gathered(
+    gatherer: Gatherer, topics: dict[str, Sequence[Record]], meanwhile: dict[str, Sequence[Record]] | None = None
+) -> Gatherer:
+    """All that ``topics`` hold, read one record at a time; ``meanwhile`` comes once the impressions have been read."""
+    topics, coming = dict(topics), dict(meanwhile or {})
+
+    async def ends(_bootstrap: str, names: Iterable[str]) -> dict[tuple[str, int], int]:
+        held = [each for name in names for each in topics.get(name, ())]
+        return {(each.topic, each.partition): each.offset + 1 for each in sorted(held, key=lambda each: each.offset)}
 
     async def read(_bootstrap: str, topic: str) -> AsyncIterator[Sequence[Record]]:
         for one in topics.get(topic, ()):
             yield [one]
+        if topic == AD_IMPRESSIONS:
+            topics.update({name: [*topics[name], *more] for name, more in coming.items()})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gathered, "read_topic", read)
+        patch.setattr(gathered, "ends_of", ends)
         asyncio.run(read_topics("", "", gatherer, lambda *_: None))
     return gatherer
 
@@ -167,3 +178,17 @@ def test_who_offers_nothing_any_more_and_was_not_shown_is_no_party_to_exposure(c
     named = {each.name for each in found.fairness.advertisers.largest}
     assert named == {"live", "back", "(unknown)" if compacted else "shown"}
     assert found.fairness.advertisers.parties == 3
+
+
+def test_topics_end_at_one_moment_so_that_no_click_is_told_without_its_impression() -> None:
+    shown, later = impression("u"), impression("v", time_ms=START_MS + 9)
+    clicked, clicked_later = (
+        click(each.user_id, time_ms=each.time_ms + 5, impression_time_ms=each.time_ms) for each in (shown, later)
+    )
+    topics = {"ads": _ads((b"ad-1", encode_json(ad()))), "ad-impressions": [record(shown)], "clicks": [record(clicked)]}
+    of_impressions, of_clicks = record(later, 1), record(clicked_later, 1)
+    elsewhere = record(later, 0, partition=7), record(clicked_later, 0, partition=7)
+    for one, other in ((of_impressions, of_clicks), elsewhere):
+        meanwhile = {"ad-impressions": [one], "clicks": [other]}
+        found = report(_gathered(Gatherer(), topics, meanwhile).gathered(), "the topics")
+        assert (found.about.impressions, found.about.actions, found.funnels.unasked) == (1, 1, 0)

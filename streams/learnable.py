@@ -16,6 +16,7 @@ from streams.control import Control
 from streams.control_wire import Erasure
 from streams.decode import DECODERS, Decoded, Event, Record, decode, valid
 from streams.feeds.catalogue import read_ad
+from streams.logs import mistimed
 from streams.privacy.consent import Gate, Watermarks
 from streams.privacy.requests import Requests, settle
 from streams.wire import UNREADABLE, Ad
@@ -45,7 +46,7 @@ class Learnable:
         moment, and so from an order among topics that nobody knows any more. Of the two mistakes the one that forgets.
         """
         self.invalid = 0
-        """Events that the workers make dead letters."""
+        """Events that the workers make dead letters, and those of a time that no log may hold (`mistimed`)."""
         self.refused = 0
         """Events of people who are not remembered, or whose events of then are not."""
 
@@ -85,7 +86,10 @@ class Learnable:
         judged = zip(decoded.places.tolist(), decoded.events["time_ms"].tolist(), strict=True)
         left = [records[place] for place, time_ms in judged if not self._taken_back(records[place], time_ms)]
         self.refused += len(decoded.strangers) + decoded.erased + len(decoded.places) - len(left)
-        return [DECODERS[source](each.value or b"") for each in left]
+        events = [DECODERS[source](each.value or b"") for each in left]
+        found = [event for event in events if not mistimed(event)]
+        self.invalid += len(events) - len(found)
+        return found
 
     def _until(self, records: Sequence[Record]) -> list[Record]:
         """Those before the ends: who takes back what follows may not have been heard."""
@@ -115,12 +119,15 @@ class Learnable:
 
 
 class Offered:
-    """Ads as the topic tells them last. One that is withdrawn was shown before: it stays, and has ended."""
+    """Ads as the topic tells them last. One that is withdrawn was shown before: it stays, and has ended.
+
+    A version with a time that no log may hold is passed over, and the one before stays.
+    """
 
     def __init__(self) -> None:
         self.ads: dict[bytes, Ad] = {}
         self.invalid = 0
-        """Records that the workers make dead letters."""
+        """Records that the workers make dead letters, and ads of a time that no log may hold (`mistimed`)."""
 
     def take(self, records: Sequence[Record]) -> None:
         """Take records in order."""
@@ -132,7 +139,9 @@ class Offered:
             except UNREADABLE:
                 self.invalid += 1
                 continue
-            if told is not None:
+            if told is not None and mistimed(told):
+                self.invalid += 1
+            elif told is not None:
                 self.ads[key] = told
             elif key in self.ads:
                 self.ads[key] = msgspec.structs.replace(self.ads[key], status="ended")

@@ -32,9 +32,10 @@ EPILOG = "Example: salience export-log --out log && salience train log --data lo
 def export_log(out: OutOption, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Write ads, impressions and clicks as they stand on the topics now, each to a Parquet file.
 
-    What workers would not learn from is left out, and counted: records that they make dead letters (invalid), and
-    events of people who are not remembered (refused), because they said no, on an event or on the control topic, have
-    been erased, or said nothing where SALIENCE_CONSENT_PRESUMED is false. Give it the workers' settings.
+    What workers would not learn from is left out, and counted: records that they make dead letters, and what is of no
+    time in milliseconds, for which the whole log would be refused (invalid), and events of people who are not
+    remembered (refused), because they said no, on an event or on the control topic, have been erased, or said nothing
+    where SALIENCE_CONSENT_PRESUMED is false. Give it the workers' settings.
 
     Of an ad the last version is written. A withdrawn one, which was shown before, has the status ended, until the
     broker has compacted it away. Of reviews how ads and brands sounded after each, and not what was said. The files
@@ -76,10 +77,12 @@ async def _export(settings: "Settings", writer: "Writer", progress: Progress) ->
     for ad in offered.ads.values():
         writer.add(ad)
     learnable = await _events(settings, read, partial(_ends, settings), writer)
+    tones = Tones(reviewer)
     async for records in read(topics.REVIEWS):
-        for tone in _heard(reviewer, records):
+        for tone in tones.of(records):
             writer.add(tone)
-    return {"invalid": offered.invalid + learnable.invalid + reviewer.refused, "refused": learnable.refused}
+    invalid = offered.invalid + learnable.invalid + reviewer.refused + tones.invalid
+    return {"invalid": invalid, "refused": learnable.refused}
 
 
 async def _events(
@@ -139,12 +142,26 @@ async def _read(
         progress.update(task, advance=len(records))
 
 
-def _heard(reviewer: "Reviewer", records: "Sequence[Record]") -> "Iterator[Tone]":
-    """What was told as each review came."""
-    from msgspec.structs import replace
+class Tones:
+    """What was told as each review came, at the time when it could be heard."""
 
-    for record in records:
-        for _ in reviewer.take([record]):
-            pass  # the reader of reviews has written its dead letter
-        for tone in reviewer.news():
-            yield replace(tone, time_ms=record.timestamp)  # when it could be heard
+    def __init__(self, reviewer: "Reviewer") -> None:
+        self._reviewer = reviewer
+        self.invalid = 0
+        """Tones of a time that no log may hold, as of a record that does not tell when it was sent (-1)."""
+
+    def of(self, records: "Sequence[Record]") -> "Iterator[Tone]":
+        """Of further reviews."""
+        from msgspec.structs import replace
+
+        from streams.logs import mistimed
+
+        for record in records:
+            for _ in self._reviewer.take([record]):
+                pass  # the reader of reviews has written its dead letter
+            for tone in self._reviewer.news():
+                told = replace(tone, time_ms=record.timestamp)
+                if mistimed(told):
+                    self.invalid += 1
+                else:
+                    yield told

@@ -9,6 +9,7 @@ Times are UTC epoch milliseconds: one that tells of another unit (`SECONDS`) is 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from streams.wire import Ad, Click, Impression, Tone
 
@@ -22,6 +23,8 @@ SHOWN_MAX = 200
 SECONDS = range(946_684_800, 4_102_444_800)
 """Seconds of the years 2000 to 2100. Read as milliseconds they are days of January and February 1970, of which no log
 is: such a time is in seconds. Microseconds of these years exceed the latest time that the wire takes, in 2100."""
+LATEST_MS = SECONDS.stop * 1_000
+"""The latest time that the wire takes."""
 EXPECTED_TIME = (
     "milliseconds of UTC since 1970, as 1700000000000 for November 2023: "
     "multiply seconds by 1,000, divide microseconds by 1,000"
@@ -30,6 +33,21 @@ EXPECTED_TIME = (
 
 class LogError(ValueError):
     """A log that is not what its format says: which file and line, the value there, and what was expected."""
+
+
+def mistimed(message: Ad | Event | Tone) -> dict[str, int]:
+    """The times of a message, by field, that no log may hold: a log with one of them is refused whole."""
+    told = {name: getattr(message, name) for name in times_of(type(message))}
+    return {
+        name: time_ms
+        for name, time_ms in told.items()
+        if time_ms is not None and (time_ms in SECONDS or not 0 <= time_ms <= LATEST_MS)
+    }
+
+
+def times_of(kind: type[Any]) -> tuple[str, ...]:
+    """The fields of a kind of message that are times."""
+    return tuple(name for name in kind.__struct_fields__ if name.endswith("_ms"))
 
 
 def shown(value: object) -> str:

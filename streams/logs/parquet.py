@@ -20,7 +20,7 @@ import pyarrow as pa
 from msgspec import inspect
 from pyarrow import parquet
 
-from streams.logs import EXPECTED_TIME, SECONDS, Log, LogError, in_order, shown
+from streams.logs import EXPECTED_TIME, Log, LogError, in_order, mistimed, shown, times_of
 from streams.wire import Ad, Click, Impression, Tone
 
 EXPECTED_COLUMNS = "expected the columns that salience export-log writes"
@@ -148,15 +148,15 @@ def read(directory: Path) -> Log:
 
 
 def _messages(directory: Path, kind: type[Any]) -> Iterator[Any]:
-    file, times = directory / FILES[kind], [name for name in kind.__struct_fields__ if name.endswith("_ms")]
+    file = directory / FILES[kind]
     for number, row in enumerate(_rows(file, kind), 1):
         try:
             message = msgspec.convert({name: value for name, value in row.items() if value is not None}, kind)
         except msgspec.ValidationError as error:
             wrong = {name: value for name, value in row.items() if f"$.{name}" in re.split(r"[`\[]", str(error))}
-            expected = f"; expected {EXPECTED_TIME}" if wrong.keys() & set(times) else ""
+            expected = f"; expected {EXPECTED_TIME}" if wrong.keys() & set(times_of(kind)) else ""
             raise LogError(f"{file}, row {number}: {error}, in {shown(wrong or row)}{expected}") from error
-        if wrong := {name: row[name] for name in times if (row.get(name) or 0) in SECONDS}:
+        if wrong := mistimed(message):  # of what the type takes, seconds
             raise LogError(f"{file}, row {number}: a time in seconds, in {shown(wrong)}; expected {EXPECTED_TIME}")
         yield message
 

@@ -1,7 +1,8 @@
 """What may be learnt from the topics, by the workers' own checks and their rule of who is remembered. No I/O.
 
 The rule is of people as they stand now, and what they say last may stand anywhere on the topics. So all events are
-heard first, then the requests are settled, and then all events are judged.
+heard first, then the requests are settled, what people did before they were forgotten is recalled, and then all events
+are judged.
 """
 
 import sys
@@ -23,7 +24,9 @@ from streams.wire import UNREADABLE, Ad
 
 
 class Learnable:
-    """Takes the control topic whole (``control``), then events: `hear` all of them, `settle`, and `take` all again.
+    """Takes the control topic whole (``control``), then events: `hear` all, `settle`, `recall` all, and `take` all.
+
+    What is learnt does not depend on how the topics are cut into batches, each of one partition.
 
     ``ends``: of the events, by topic and partition, as they were at one moment; ``presumed``: what a person's silence
     means; ``latest_ms``: the newest time that an event may have; ``entries_max``: of the control topic (`Control`).
@@ -37,7 +40,7 @@ class Learnable:
         self._requests = Requests(self.control, lambda _user: 0)
         # As many watermarks as people on the topics: if one were dropped, somebody would be learnt from after all.
         self._gate = Gate(self._requests.answers, Watermarks(most=sys.maxsize), presumed)
-        self._erasures, self._erased = self.control.all(Erasure), RowStore(entries_max)
+        self._erasures = self.control.all(Erasure)
         self._latest_ms = latest_ms
         self._refused_ms: dict[bytes, int] = {}
         """When a user's last refusal on an event came, by its record: a lane forgets what had come by then.
@@ -45,38 +48,48 @@ class Learnable:
         Also of one that a lane passes over as an old one once more: whether it does follows from what it held at that
         moment, and so from an order among topics that nobody knows any more. Of the two mistakes the one that forgets.
         """
+        self._refused_at: dict[tuple[str, int, bytes], int] = {}
+        """And at which offset of a partition: what stands before it there had come, whatever clocks say."""
+        self._forgotten: set[bytes] = set()
+        """Users of whom something that had come may be forgotten."""
         self.invalid = 0
         """Events that the workers make dead letters, and those of a time that no log may hold (`mistimed`)."""
         self.refused = 0
         """Events of people who are not remembered, or whose events of then are not."""
 
     def hear(self, source: Source, records: Sequence[Record]) -> None:
-        """Note who says no on an event, and up to when an erasure reaches: both take all that had come by then."""
+        """Note who says no on an event: it takes all that had come by then."""
         records = self._until(records)
         places, events = valid(source, records, self._latest_ms)
         for place, event in zip(places.tolist(), events, strict=True):
             if event.consent is False:  # silence takes nothing back
-                user, sent_ms = event.user_id.encode(), records[place].timestamp
-                came_ms = sent_ms if sent_ms >= 0 else event.time_ms
+                user, record = event.user_id.encode(), records[place]
+                came_ms = record.timestamp if record.timestamp >= 0 else event.time_ms
                 self._refused_ms[user] = max(came_ms, self._refused_ms.get(user, 0))
-        decoded = self._judged(source, records)
-        for place, time_ms in zip(decoded.places.tolist(), decoded.events["time_ms"].tolist(), strict=True):
-            user = records[place].key or b""
-            erasure = self._erasures.get(user.decode()) if self._erasures else None
-            if erasure is not None and records[place].timestamp <= erasure.time_ms:
-                row = self._erased.row_of(user)
-                self._erased.rows["time_ms"][row] = max(time_ms, self._erased.rows["time_ms"][row])
+                at = record.topic, record.partition, user
+                self._refused_at[at] = max(record.offset, self._refused_at.get(at, 0))
 
-    def settle(self) -> None:
-        """Meet all requests, once all events have been heard.
+    def settle(self) -> bool:
+        """Meet all requests, once all events have been heard; whether there is anything to `recall`.
 
         A consent that stands may have taken the place of a refusal, which the compacted topic then tells no more: what
         came before it is taken for forgotten.
         """
-        for answer in self._requests.answers.values():
-            if answer.granted:
-                self._gate.watermarks.raise_to(answer.user_id.encode(), 0)
-        settle(self._requests.since(0, 0), self._erased, self._gate.watermarks)
+        agreed = [answer.user_id.encode() for answer in self._requests.answers.values() if answer.granted]
+        for user in agreed:
+            self._gate.watermarks.raise_to(user, 0)
+        settle(self._requests.since(0, 0), RowStore(), self._gate.watermarks)
+        self._forgotten = {*self._refused_ms, *agreed, *(user.encode() for user in self._erasures)}
+        return bool(self._forgotten)
+
+    def recall(self, source: Source, records: Sequence[Record]) -> None:
+        """Raise watermarks to the newest of what is forgotten: as a lane does, which holds back what is dated before.
+
+        A time of its own for this, since only once all is heard is it known of whom to remember anything.
+        """
+        records = [each for each in self._until(records) if each.key in self._forgotten and self._had_come(each)]
+        for event in valid(source, records, self._latest_ms)[1]:
+            self._gate.watermarks.raise_to(event.user_id.encode(), event.time_ms)
 
     def take(self, source: Source, records: Sequence[Record]) -> list[Event]:
         """The events that may be learnt from; the others are counted, but for those after the ends."""
@@ -96,16 +109,31 @@ class Learnable:
         return [each for each in records if each.offset < self._ends.get((each.topic, each.partition), 0)]
 
     def _taken_back(self, record: Record, time_ms: int) -> bool:
-        """Whether what happened at ``time_ms`` had come, or had happened, by its user's last refusal on an event.
+        """Whether what happened at ``time_ms`` had come when its user was forgotten, or had happened by their last no.
 
-        Either, since a lane also holds back what comes late; or had come by an erasure that was read after it was
-        heard. A record that does not tell when it was sent (-1) may have come before any.
+        Either, since a lane also holds back what comes late.
+        """
+        return record.key in self._forgotten and (
+            self._had_come(record) or time_ms <= self._refused_ms.get(record.key or b"", -1)
+        )
+
+    def _had_come(self, record: Record) -> bool:
+        """Whether a record of one of the forgotten had come by their erasure, their consent or their last no.
+
+        By their consent, since until then a refusal may have stood. One that does not tell when it was sent (-1) may
+        have come before any erasure or no; of consents its event's own time tells.
         """
         user = record.key or b""
-        if (erasure := self._erasures.get(user.decode())) is not None and record.timestamp <= erasure.time_ms:
+        name = user.decode()
+        if (erasure := self._erasures.get(name)) is not None and record.timestamp <= erasure.time_ms:
             return True
-        refused_ms = self._refused_ms.get(user)
-        return refused_ms is not None and min(record.timestamp, time_ms) <= refused_ms
+        answer = self._requests.answers.get(name)
+        if answer is not None and answer.granted and 0 <= record.timestamp < answer.time_ms:
+            return True
+        if (refused_ms := self._refused_ms.get(user)) is None:
+            return False
+        before = self._refused_at.get((record.topic, record.partition, user), -1)
+        return record.timestamp <= refused_ms or record.offset < before
 
     def _judged(self, source: Source, records: Sequence[Record]) -> Decoded:
         return decode(

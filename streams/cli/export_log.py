@@ -17,6 +17,7 @@ from streams.cli.screen import screen
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
+    from scoring.events import Source
     from streams.decode import Record
     from streams.learnable import Learnable
     from streams.logs.parquet import Writer
@@ -91,7 +92,7 @@ async def _events(
     ends: "Callable[[Iterable[str]], Awaitable[Mapping[tuple[str, int], int]]]",
     writer: "Writer",
 ) -> "Learnable":
-    """Events, read twice: to hear who says no, and to write them; what tells who was left out.
+    """Events: read to hear who says no, to recall what these did before, and to write them; what counted the others.
 
     Both topics end where they ended at one moment: a no on the one takes back what was done on the other. Requests are
     read again once all events have been heard, for the first reading is older than the newest of them.
@@ -110,17 +111,26 @@ async def _events(
     )
     async for records in read(topics.CONTROL):
         learnable.control.take(records)
-    for name, source in inputs.items():
-        async for records in read(name, " (consent)"):
-            learnable.hear(source, records)
+    async for source, records in _each(inputs, read, " (consent)"):
+        learnable.hear(source, records)
     async for records in read(topics.CONTROL, " (since)"):
         learnable.control.take(records)
-    learnable.settle()
-    for name, source in inputs.items():
-        async for records in read(name):
-            for event in learnable.take(source, records):
-                writer.add(event)
+    if learnable.settle():
+        async for source, records in _each(inputs, read, " (before)"):
+            learnable.recall(source, records)
+    async for source, records in _each(inputs, read):
+        for event in learnable.take(source, records):
+            writer.add(event)
     return learnable
+
+
+async def _each(
+    inputs: "Mapping[str, Source]", read: "Callable[..., AsyncIterator[Sequence[Record]]]", *why: str
+) -> "AsyncIterator[tuple[Source, Sequence[Record]]]":
+    """The records of all inputs, one topic after the other."""
+    for name, source in inputs.items():
+        async for records in read(name, *why):
+            yield source, records
 
 
 async def _ends(settings: "Settings", names: "Iterable[str]") -> dict[tuple[str, int], int]:

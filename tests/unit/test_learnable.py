@@ -31,6 +31,8 @@ def learnt(
     for source, batch in batches:
         learnable.hear(source, batch)
     learnable.settle()
+    for source, batch in batches:
+        learnable.recall(source, batch)
     return [event.event_id for source, batch in batches for event in learnable.take(source, batch)], learnable
 
 
@@ -81,6 +83,29 @@ def test_what_was_done_before_a_no_and_comes_after_it_is_not_learnt_from_though_
     assert (found, learnable.refused) == (["after"], 3)
 
 
+def test_what_stands_before_a_no_in_its_partition_is_not_learnt_from_though_the_servers_clock_was_ahead() -> None:
+    happened = [
+        record(click("a", time_ms=START_MS + 2_000, event_id="ahead"), 0, timestamp=START_MS + 2_000),
+        record(click("b", time_ms=START_MS + 2_000, event_id="other"), 1, timestamp=START_MS + 2_000),
+        record(click("a", time_ms=START_MS + 5, event_id="no", consent=False), 2, timestamp=START_MS + 5),
+        record(click("a", time_ms=START_MS + 3_000, event_id="after"), 3, timestamp=START_MS + 3_000),
+        record(click("a", time_ms=START_MS + 2_500, event_id="elsewhere"), 0, 1, timestamp=START_MS + 2_500),
+    ]
+    found, learnable = learnt(happened)
+    assert (found, learnable.refused) == (["other", "after", "elsewhere"], 2)
+
+
+def test_what_is_dated_before_what_a_no_took_back_is_not_learnt_from_though_it_comes_after_the_no() -> None:
+    happened = [
+        record(impression("a", time_ms=START_MS + 40_000, event_id="ahead"), 0, timestamp=START_MS),
+        record(click("a", time_ms=START_MS + 5, event_id="no", consent=False), 0, timestamp=START_MS + 5),
+        record(impression("a", time_ms=START_MS + 20_000, event_id="held back"), 1, timestamp=START_MS + 20_000),
+        record(impression("a", time_ms=START_MS + 40_001, event_id="after"), 2, timestamp=START_MS + 40_001),
+    ]
+    found, learnable = learnt(happened)
+    assert (found, learnable.refused) == (["after"], 3)
+
+
 def test_a_record_that_does_not_tell_when_it_was_sent_is_learnt_from_but_of_whom_a_no_took_it_back() -> None:
     silent = [record(impression(user, event_id=user), timestamp=-1) for user in ("a", "b")]
     no = click("a", time_ms=START_MS - 5, consent=False)
@@ -119,6 +144,17 @@ def test_who_agrees_again_is_learnt_from_since_then_though_compaction_took_the_r
     for requests in ([grant("a", START_MS + 5)], [erasure("a", START_MS), grant("a", START_MS + 5)]):
         assert learnt(happened, *requests)[0] == ["6"]
     assert learnt(happened, grant("a", START_MS + 5), erasure("a", START_MS + 4))[0] == ["6"]
+
+
+def test_who_agrees_again_is_not_learnt_from_by_what_came_before_though_their_clock_was_ahead() -> None:
+    happened = [
+        record(click("a", time_ms=START_MS + 40_000, event_id="ahead"), 0, timestamp=START_MS + 1),
+        record(click("a", time_ms=START_MS + 30_000, event_id="held back"), 1, timestamp=START_MS + 30_000),
+        record(click("a", time_ms=START_MS + 40_001, event_id="after"), 2, timestamp=START_MS + 40_001),
+        record(click("b", time_ms=START_MS + 40_000, event_id="other"), 3, timestamp=START_MS + 1),
+    ]
+    found, learnable = learnt(happened, refusal("a", START_MS), grant("a", START_MS + 10_000))
+    assert (found, learnable.refused) == (["after", "other"], 2)
 
 
 def test_where_people_opt_in_silence_is_not_learnt_from() -> None:

@@ -135,6 +135,28 @@ def refusal(letter: Letter, sent: Collection[str], prefix: str) -> str:
     return ""
 
 
+async def newest_of_ads(settings: Settings) -> dict[bytes | None, int]:
+    """The newest offset of each ad on the topic: what its owner, or a requeue, has said last."""
+    newest: dict[bytes | None, int] = {}
+    async for records in read_topic(settings.bootstrap, settings.topic_prefix + topics.ADS):
+        newest |= {record.key: record.offset for record in records}
+    return newest
+
+
+def overtaken(letter: Letter, newest: Mapping[bytes | None, int]) -> str:
+    """Why an ad's letter is not sent back since its owner's word is newer; empty where it is the last.
+
+    Sent back it would be the newest of the ad: one that is withdrawn would be shown again, and a former bid be offered.
+    An ad that is not there any more was withdrawn, and compaction has removed that, too.
+    """
+    offset, last = letter.number("offset"), newest.get(letter.key)
+    if last is None:
+        return "its owner has said something newer of this ad, which is not on the topic any more: send the ad itself"
+    if offset is None or offset < last:
+        return f"its owner has said something newer of this ad, at offset {last}"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Requeued:
     """What a requeue did: how many were sent back, and why each of the others was not."""
@@ -179,14 +201,21 @@ async def _sendable(
 ) -> AsyncIterator[Letter]:
     """The chosen letters that may be sent back to topics that are ``there``; why the others may not to ``refused``."""
     sent, missing = await noted(settings), set(wanted.names)
+    ads, newest = settings.topic_prefix + topics.ADS, None
     async for letter in read(settings, wanted):
         missing.discard(letter.name)
         if why := refusal(letter, sent, settings.topic_prefix):
             refused[letter.name] = why
         elif letter.told("topic") not in there:
             refused[letter.name] = f"there is no topic {letter.told('topic')}; salience topics create"
-        else:
+        elif letter.told("topic") != ads:
             yield letter
+        else:
+            newest = await newest_of_ads(settings) if newest is None else newest
+            if why := overtaken(letter, newest):
+                refused[letter.name] = why
+            else:
+                yield letter
     refused |= dict.fromkeys(sorted(missing), "no such letter, or not of what else was asked for")
 
 

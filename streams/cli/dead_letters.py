@@ -114,8 +114,9 @@ def requeue(
     """Send records back to the topic they came from, once each, and no record more than three times.
 
     To the partition of their key, at their own time, with the header salience.requeued. Mend the cause first: what is
-    refused again is a new letter. In at_least_once do it one at a time: two who send back at once, or one that ends
-    half-way, may send a letter twice. Exit status 1 where a letter was not sent; the reasons are told.
+    refused again is a new letter. An ad of which its owner has said something newer is not sent. In at_least_once do it
+    one at a time: two who send back at once, or one that ends half-way, may send a letter twice. Exit status 1 where a
+    letter was not sent; the reasons are told.
     """
     from streams.dead_letters import requeue as send_back
 

@@ -1,7 +1,7 @@
 """Dead letters sent back: where to, with what, in which transactions, and what no letter can keep from the others."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -79,11 +79,20 @@ def producer(monkeypatch: pytest.MonkeyPatch) -> Producer:
 
 @pytest.fixture
 def send_back(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Sends back the letters that are given, which are all that there are."""
+    """Sends back the letters that are given, which are all that there are; ``ads``: what is on that topic."""
 
-    def run(letters: list[Letter], wanted: Filter | None = None, guarantee: str = "exactly_once") -> Requeued:
-        async def topic(*_: object) -> AsyncIterator[list[Record]]:
-            yield [_record(letter) for letter in letters]
+    def run(
+        letters: list[Letter],
+        wanted: Filter | None = None,
+        guarantee: str = "exactly_once",
+        ads: Sequence[Record] | None = None,
+    ) -> Requeued:
+        async def topic(_: str, name: str) -> AsyncIterator[Sequence[Record]]:
+            if name == NOTES:
+                yield [_record(letter) for letter in letters]
+            else:
+                assert (name, ads is None) == ("shop-ads", False), "nothing else is to be read"
+                yield ads or []
 
         monkeypatch.setattr(dead_letters, "read_topic", topic)
         monkeypatch.setattr(dead_letters.topic_admin, "partition_counts", lambda *_: PARTITIONS)
@@ -206,3 +215,31 @@ def test_letters_that_are_named_are_sent_back_alone(producer: Producer, send_bac
     missing = {"9:9": "no such letter, or not of what else was asked for"}
     assert send_back(letters, Filter(names=["3:6", "9:9"])) == Requeued(1, missing)
     assert [record["headers"] for record in producer.to(NOTES)] == [[(NOTE, b"3:6"), (ORIGIN, b"shop-clicks")]]
+
+
+def of_ad(key: bytes, offset: int, letter_at: int) -> Letter:
+    """A letter of a version of an ad."""
+    origin = {"topic": "shop-ads", "partition": "0", "offset": str(offset)}
+    return claiming(replace(read_back(), key=key, offset=letter_at), **origin)
+
+
+def on_ads(*told: tuple[bytes, int, bytes | None]) -> list[Record]:
+    return [Record("shop-ads", 0, offset, START_MS, key, value) for key, offset, value in told]
+
+
+def test_an_ad_of_which_its_owner_has_said_something_newer_is_not_sent_back(producer: Producer, send_back: Any) -> None:
+    letters = [of_ad(key, 3, at) for at, key in enumerate([b"changed", b"withdrawn", b"compacted away", b"as it was"])]
+    letters += [of_ad(b"changed", 5, 4), replace(read_back(), offset=5), of_ad(b"as it was", 2, 6)]
+    ads = on_ads((b"as it was", 2, b"{}"), (b"as it was", 3, b"{}"), (b"changed", 5, b"{"), (b"withdrawn", 6, None))
+    done = send_back(letters, ads=ads)
+    newer = "its owner has said something newer of this ad"
+    assert done.refused.keys() == {"3:0", "3:1", "3:2", "3:6"}
+    assert all(why.startswith(newer) for why in done.refused.values())
+    assert [record["key"] for record in producer.to("shop-ads")] == [b"as it was", b"changed"]
+    assert len(producer.to("shop-clicks")) == 1
+
+
+@pytest.mark.parametrize("hostile", ["", "-1", "now", "9" * 19])
+def test_an_ad_whose_letter_tells_no_offset_is_not_sent_back(producer: Producer, send_back: Any, hostile: str) -> None:
+    done = send_back([claiming(of_ad(b"tent", 0, 5), offset=hostile)], ads=on_ads((b"tent", 0, b"{")))
+    assert (done.sent, done.refused.keys()) == (0, {"3:5"})

@@ -144,7 +144,11 @@ class ModelSwitch(Service):
 
     async def _not_yet(self, version: str, error: Exception, lacking: PushedModel | None = None) -> None:
         self._missing[version] = lacking
-        await self._without(version, f"not got yet, and tried again: {type(error).__name__}: {error}")
+        why: object = error
+        if isinstance(error, OSError) and error.filename is not None:
+            # The folder that a model is got into has another name each time, which would be news each time.
+            why = f"{error.strerror}, in {self._settings.home}"
+        await self._without(version, f"not got yet, and tried again: {type(error).__name__}: {why}")
 
     async def _without(self, version: str, reason: str) -> None:
         log.warning("model refused", model=version, reason=reason)

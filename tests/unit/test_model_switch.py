@@ -1,6 +1,7 @@
 """The switch that follows the roles of models: news that comes while it settles, and models that it cannot get."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -192,6 +193,17 @@ def test_a_model_that_cannot_be_got_for_one_reason_is_told_of_once_however_often
     assert tell() == [""]
     models.play(models.roles)
     assert not news.waits(models)
+
+
+def test_a_model_that_no_folder_can_be_made_for_is_told_of_once_though_each_would_have_had_another_name(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    models = engine_of(old).models
+    full = [OSError(errno.ENOSPC, "No space left on device", f"/disk/.salience-model-got-{at}") for at in range(9)]
+    switch = Failing(models, new, full)
+    switch.promote()
+    reason = f"not got yet, and tried again: OSError: No space left on device, in {Path()}"
+    assert [told for _, told in switch.pauses] == [reason] * 9
 
 
 def test_a_model_that_was_removed_and_is_pushed_again_is_got_though_it_had_its_role_meanwhile(

@@ -82,7 +82,7 @@ def create(
     from streams.control_wire import ExperimentSetting
     from streams.experiments import registry
     from streams.experiments.registry import models_of
-    from streams.models.desk import tried
+    from streams.models.desk import begin_anew, tried
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     asked = or_fail(
@@ -102,6 +102,7 @@ def create(
     made = or_fail(lambda: asked(control.all(ExperimentSetting), time_ms=wall_ms()))
     _check_models(made, registry.objections(made, control))
     or_fail(lambda: asyncio.run(tried(settings, control, models_of([made]))))
+    or_fail(lambda: asyncio.run(begin_anew(settings, models_of([made]))))
     _tell(_written(settings, partial(asked, time_ms=made.time_ms), made), as_json)
 
 

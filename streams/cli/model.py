@@ -16,6 +16,7 @@ from streams.clock import wall_ms
 if TYPE_CHECKING:
     from streams.control import Control
     from streams.control_wire import ModelRoles, PushedModel
+    from streams.models.roles import Record
     from streams.settings import Settings
 
 app = typer.Typer(
@@ -134,10 +135,8 @@ def promote(
     It must still say what it said where it was made, be refused by nobody, and have enough outcomes in a role that it
     has, as many of them clicks as it predicted. Exit status 1 where something is missing, with what.
     """
-    from streams.control_wire import ExperimentSetting, ModelStatus
-    from streams.experiments.registry import models_of
     from streams.models.desk import parity
-    from streams.models.roles import Limits, objections, promoted, record_of
+    from streams.models.roles import Limits, objections, promoted
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     if force and not reason:
@@ -145,11 +144,9 @@ def promote(
     control = _control(settings)
     pushed = _pushed(control, version)
     limits = Limits(outcomes_min, clicks_min, miscalibrated_max)
-    arms = models_of(control.all(ExperimentSetting).values())
-    record = record_of(version, _roles(control), arms, control.all(ModelStatus).values())
     found = [
         *or_fail(lambda: asyncio.run(parity(settings, pushed))),
-        *objections(pushed, record, limits),
+        *objections(pushed, _record(control, version), limits),
     ]
     if found and not force:
         told = "\n  ".join(found)
@@ -196,12 +193,15 @@ def _change(
     import msgspec
 
     from streams.control import publish
-    from streams.models.roles import settled
+    from streams.models.desk import begin_anew
+    from streams.models.roles import roles_of, settled
 
     def write(messages: "Sequence[ModelRoles]", gone: "Sequence[ModelRoles]") -> None:
         asyncio.run(publish(settings, messages, gone))
 
-    roles = or_fail(lambda: settled(change(_roles(control)), lambda: _control(settings), write))
+    made = or_fail(lambda: change(_roles(control)))
+    or_fail(lambda: asyncio.run(begin_anew(settings, roles_of(made, ()).versions)))
+    roles = or_fail(lambda: settled(made, lambda: _control(settings), write))
     if as_json:
         _print(msgspec.to_builtins(roles) | more)
         return
@@ -277,11 +277,14 @@ def _versions(control: "Control") -> list[str]:
     return list(dict.fromkeys([*(one.model for one in pushed), *(version for version in named if version)]))
 
 
-def _record(control: "Control", version: str) -> Any:
-    from streams.control_wire import ModelStatus
-    from streams.models.roles import Record
+def _record(control: "Control", version: str) -> "Record":
+    """What counts of a model where it is to be promoted."""
+    from streams.control_wire import ExperimentSetting, ModelStatus
+    from streams.experiments.registry import models_of
+    from streams.models.roles import record_of
 
-    return Record.of([one for one in control.all(ModelStatus).values() if one.model == version])
+    arms = models_of(control.all(ExperimentSetting).values())
+    return record_of(version, _roles(control), arms, control.all(ModelStatus).values())
 
 
 def _roles(control: "Control") -> "ModelRoles":

@@ -15,7 +15,7 @@ from streams.clock import wall_ms
 from streams.control import Control, publish, read_control, read_message
 from streams.control_wire import ExperimentSetting, ModelStatus, PushedModel
 from streams.experiments.registry import models_of
-from streams.models.roles import RolesError, roles_told, state_of
+from streams.models.roles import RolesError, roles_of, roles_told, state_of
 from streams.models.store import MODELS_MAX, fetch, manifest_of, obtain, pack, send, unshared
 from streams.models.trial import try_model
 from streams.settings import Settings
@@ -80,6 +80,21 @@ async def tried(settings: Settings, control: Control, versions: Iterable[str]) -
         pushed = control.get(PushedModel, version)
         assert pushed is not None, f"{version} is on the topics"
         await obtain(settings, pushed)
+
+
+async def begin_anew(settings: Settings, versions: Iterable[str]) -> None:
+    """Take back what lanes told of those of ``versions`` that have no role, before they are given one.
+
+    It is of a former role, and would count in this one until each lane has told anew. By the topic as it is now: where
+    somebody else has given one a role meanwhile, what lanes tell of it since then stays.
+    """
+    given = {*versions}
+    if not given:
+        return
+    control = await read_control(settings)
+    given -= {*roles_of(roles_told(control), models_of(control.all(ExperimentSetting).values())).versions}
+    if stale := [one for one in control.all(ModelStatus).values() if one.model in given]:
+        await publish(settings, [], stale)
 
 
 async def remove(settings: Settings, version: str) -> None:

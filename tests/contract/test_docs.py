@@ -178,7 +178,8 @@ def test_the_experiments_of_their_page_can_be_made_one_after_the_other(monkeypat
     monkeypatch.setattr(f"{at}._control", lambda _settings: control)
     monkeypatch.setattr(f"{at}._write", write)
     monkeypatch.setattr(f"{at}._check_models", lambda *_: None)
-    monkeypatch.setattr("streams.models.desk.tried", AsyncMock())
+    for asks_a_broker in ("tried", "begin_anew"):
+        monkeypatch.setattr(f"streams.models.desk.{asks_a_broker}", AsyncMock())
     for line in lines:
         told = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
         assert told.exit_code == 0, (line, told.output)

@@ -79,8 +79,8 @@ class Topics:
             return False
 
 
-@pytest.fixture
-def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> Topics:
+    """What the desk and the store work on from now on."""
     topics = Topics()
     for name in ("read_control", "publish", "send"):
         monkeypatch.setattr(desk, name, getattr(topics, name))
@@ -88,6 +88,11 @@ def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
     for module in (desk, store):
         monkeypatch.setattr(module, "try_model", in_this_process)
     return topics
+
+
+@pytest.fixture
+def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
+    return in_memory(monkeypatch)
 
 
 async def in_this_process(directory: Path, _: Settings) -> Proof:

@@ -249,8 +249,9 @@ def test_the_list_of_models_says_how_long_ago_lanes_told_what_it_shows(monkeypat
         status(0, time_ms=START_MS - 5_000),
         status(3, time_ms=START_MS - 7_200_000, refused="it is bad"),
     ]
+    roles = with_canary(ModelRoles(), NEW, 0.1, 1)
     control = Control()
-    control.take([Kept("control", 0, 0, START_MS, one.key, encode_json(one)) for one in (*pushed, *statuses)])
+    control.take([Kept("control", 0, 0, START_MS, one.key, encode_json(one)) for one in (*pushed, roles, *statuses)])
     monkeypatch.setattr("streams.cli.model._control", lambda _: control)
     monkeypatch.setattr("streams.cli.model.wall_ms", lambda: START_MS)
 
@@ -262,6 +263,17 @@ def test_the_list_of_models_says_how_long_ago_lanes_told_what_it_shows(monkeypat
     assert "5 s ago, lane 3 2 h ago" in told_of
     assert "lane 3: it is bad" in told_of
     assert "never" in untold
+
+
+def test_the_list_of_models_tells_what_a_promotion_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    control = Control()
+    control.take([told(one, at) for at, one in enumerate([PUSHED, status(0, refused="it was slow"), status(1)])])
+    monkeypatch.setattr("streams.cli.model._control", lambda _: control)
+    for roles, outcomes, refusals in ((None, 0, 0), (with_shadow(ModelRoles(), NEW, 0.1, 1), 1_200, 1)):
+        if roles is not None:
+            control.take([told(roles, 3)])
+        (listed,) = json.loads(CliRunner().invoke(app, ["model", "list", "--json"]).stdout)["models"]
+        assert (listed["outcomes"], len(listed["refusals"])) == (outcomes, refusals)
 
 
 @pytest.mark.parametrize("field", ["outcomes", "clicks", "beside", "candidates", "lane"])

@@ -5,7 +5,7 @@ role, and those who remove, the last to write looks after both have written, and
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,7 @@ from streams.control import Control, publish, read_control, read_message
 from streams.control_wire import ExperimentSetting, ModelStatus, PushedModel
 from streams.experiments.registry import models_of
 from streams.models.roles import RolesError, roles_of, roles_told, state_of
-from streams.models.store import MODELS_MAX, fetch, manifest_of, obtain, pack, send, unshared
+from streams.models.store import MODELS_MAX, fetch, left, manifest_of, needs_any, obtain, pack, send, unshared
 from streams.models.trial import try_model
 from streams.settings import Settings
 from streams.wire import UNREADABLE
@@ -100,6 +100,8 @@ async def begin_anew(settings: Settings, versions: Iterable[str]) -> None:
 async def remove(settings: Settings, version: str) -> None:
     """Take a model off the topics: its message first, so that who gives it a role from then on finds it gone.
 
+    With it go files that no model names, once they are old: of a push, or a removal, that did not come to its end.
+
     Raises `RolesError` where it has a role or is not there, having put it back where it was given one meanwhile, and
     where a model that was pushed meanwhile lacks files now.
     """
@@ -107,8 +109,10 @@ async def remove(settings: Settings, version: str) -> None:
     _check_removable(control, version)
     gone = control.all(PushedModel).get(version)
     if gone is None:
+        swept = await _removed(settings, control.all(PushedModel), [])
         there = ", ".join(sorted(control.all(PushedModel))) or "none"
-        raise RolesError(f"there is no model {version!r}; there are: {there}")
+        also = f"; {swept} parts of files that no model names were removed" if swept else ""
+        raise RolesError(f"there is no model {version!r}; there are: {there}{also}")
     await publish(settings, [], [gone])
     control = await read_control(settings)
     try:
@@ -117,12 +121,22 @@ async def remove(settings: Settings, version: str) -> None:
         await publish(settings, [control.get(PushedModel, version) or gone])
         raise
     known = dict(control.all(PushedModel))
-    parts = dict.fromkeys(unshared(gone, known.values()))
     await publish(settings, [], [one for one in control.all(ModelStatus).values() if one.model == version])
-    await send(settings, parts)
+    await _removed(settings, known, unshared(gone, known.values()))
+
+
+async def _removed(settings: Settings, known: Mapping[str, PushedModel], parts: Iterable[bytes]) -> int:
+    """Take ``parts`` off the topic, and those that have been left there; how many.
+
+    Raises `RolesError` where a model that is none of ``known`` was pushed meanwhile and lacks some now.
+    """
+    gone = dict.fromkeys([*parts, *await left(settings, known.values(), wall_ms())])
+    if gone:
+        await send(settings, gone)
     for name, pushed in (await read_control(settings)).all(PushedModel).items():
-        if name not in known and parts.keys() - unshared(gone, [pushed]):
-            raise RolesError(f"{name} was pushed meanwhile and lacks files of {version}; push it again")
+        if name not in known and needs_any(pushed, gone):
+            raise RolesError(f"{name} was pushed meanwhile and lacks files that were removed; push it again")
+    return len(gone)
 
 
 def _check_removable(control: Control, version: str) -> None:

@@ -7,6 +7,7 @@ says what is missing. What two models have in common is there once.
 import asyncio
 import contextlib
 import hashlib
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -47,9 +48,13 @@ MODELS_MAX = 32
 """Models on the topic: 2 GB at the most, read in seconds by a worker that is given one."""
 
 LEFT_AFTER_S = 3_600
-"""Since a model's folder was written to: whoever gets one is done with it, or dead; its trial may take some seconds."""
+"""Since a model's folder, or a part on the topic, was written: whoever gets or pushes one is done with it, or dead; its
+trial may take some seconds."""
 _FOLDER = ".salience-model-got-"
 """So begin the names of folders that models are got into: not those that anybody would choose."""
+
+_PART = re.compile(rb"[0-9a-f]{64}/[0-9]+")
+"""What `chunk_key` makes: of other keys nobody here knows what they are."""
 
 _AGAIN = "push it again: salience model push DIR"
 
@@ -223,6 +228,35 @@ def unshared(gone: PushedModel, others: Iterable[PushedModel]) -> list[bytes]:
     count = min(-(-gone.bytes // CHUNK_BYTES) + 1, PARTS_MAX)
     digests = _digests(gone).difference(*map(_digests, others))
     return [chunk_key(digest, number) for digest in sorted(digests) for number in range(count)]
+
+
+async def left(settings: Settings, known: Iterable[PushedModel], now_ms: int) -> list[bytes]:
+    """Keys of parts on the topic that none of ``known`` needs, by ``now_ms`` for an hour: who pushed or removed their
+    model did not come to the end. Of those sent since then somebody may be about to speak.
+    """
+    sent_ms: dict[bytes, int] = {}
+    try:
+        async for records in read_topic(settings.bootstrap, settings.topic_prefix + MODELS):
+            for record in records:
+                if record.key is None or not _PART.fullmatch(record.key):
+                    continue
+                sent_ms.pop(record.key, None)
+                if record.value is not None:
+                    sent_ms[record.key] = record.timestamp
+    except MissingTopicError:
+        return []
+    needed, before_ms = set().union(*map(_digests, known)), now_ms - 1_000 * LEFT_AFTER_S
+    return [key for key, at_ms in sent_ms.items() if at_ms < before_ms and _digest_of(key) not in needed]
+
+
+def needs_any(pushed: PushedModel, parts: Iterable[bytes]) -> bool:
+    """Whether a model needs one of these parts."""
+    return not _digests(pushed).isdisjoint(map(_digest_of, parts))
+
+
+def _digest_of(key: bytes) -> str:
+    """Of the file that a part is of."""
+    return key.partition(b"/")[0].decode()
 
 
 def _digests(pushed: PushedModel) -> set[str]:

@@ -36,6 +36,8 @@ class Topics:
 
     def __init__(self) -> None:
         self.control, self.models = Topic(), dict[bytes, bytes]()
+        self.sent_ms: dict[bytes, int] = {}
+        """When parts were sent, where it was at another time than that of all tests."""
         self.calls: list[str] = []
         self.reads = 0
         """Of ``models``."""
@@ -64,7 +66,10 @@ class Topics:
 
     async def read_topic(self, *_: object) -> AsyncIterator[list[Record]]:
         self.reads += 1
-        yield [Record("models", 0, at, START_MS, key, value) for at, (key, value) in enumerate(self.models.items())]
+        yield [
+            Record("models", 0, at, self.sent_ms.get(key, START_MS), key, value)
+            for at, (key, value) in enumerate(self.models.items())
+        ]
 
     def known(self) -> Mapping[str, PushedModel]:
         return self.control.read().all(PushedModel)
@@ -248,7 +253,7 @@ def test_who_removes_files_of_what_was_pushed_meanwhile_is_told_of_that_one_alon
     namesake = pushed(toy_model(tmp_path / "namesake", manifest=lambda fields: fields.update(name="namesake")))
     apart = pushed(toy_model(tmp_path / "apart", manifest=lambda fields: fields.update(name="apart"), seed=3))
     topics.before["send", 2] = lambda: topics.control.write([namesake])
-    with pytest.raises(RolesError, match=f"{namesake.model} was pushed meanwhile and lacks files of {there.model}"):
+    with pytest.raises(RolesError, match=f"{namesake.model} was pushed meanwhile and lacks files that were removed"):
         remove(there.model)
     topics.control.write([], [namesake])
     there = push(model)

@@ -18,7 +18,7 @@ class Changelog:
     def __init__(self, erased: Watermarks) -> None:
         self._erased = erased
         self.whole: int | None = None
-        """Where the last whole slice ends: who reads on from there misses nothing of the next."""
+        """Where the last whole slice ends, or reading began: who reads on from there misses nothing of the next."""
         self._next = 0
         self._begin()
 
@@ -32,6 +32,8 @@ class Changelog:
 
     def take(self, records: Sequence[Record]) -> tuple[dict[bytes, bytes], list[bytes]]:
         """People's newest rows, and who is to be forgotten before these are taken."""
+        if self.whole is None and records:
+            self.whole = records[0].offset  # until there is a lane's row: what follows a tombstone tells who leaves
         newest: dict[bytes, bytes] = {}
         forgotten: list[bytes] = []
         for record in records:

@@ -54,9 +54,9 @@ class Books:
         if save_first:
             save(self.service.file, self.referee, self.service.offsets, {})
         self.service = RefereeService(self._settings, 0, lambda _: None)
-        offsets, _ = load(self.service.file, self.referee)
+        self.service._offsets, _ = load(self.service.file, self.referee)
         self._take_control(self._control, 0)
-        self._take_changes(offsets.get((CHANGELOG, 0), 0))
+        self._take_changes(self.service._offsets.get((CHANGELOG, 0), 0))
 
     @property
     def referee(self) -> Referee:
@@ -90,6 +90,7 @@ class Books:
 
     def _take_changes(self, offset: int) -> None:
         self.service._take_rows({TopicPartition(CHANGELOG, 0): [*self._changed[offset:]]})
+        self.service._offsets[CHANGELOG, 0] = len(self._changed)
 
     def plays(self, time_ms: int) -> None:
         """``u1`` is shown an ad of either and clicks on both, and somebody else does too."""
@@ -165,6 +166,16 @@ def test_who_says_no_on_an_event_leaves_the_books_with_the_lanes_tombstone(
             books.restart()
     assert books.held() == []
     books.show(ASKED_MS - 1)
+    assert books.held() == []
+
+
+def test_a_slice_that_was_half_read_since_the_last_start_is_read_again_for_who_leaves_in_it(tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    books.plays(OLD_MS)
+    books.restart()
+    books.change((b"u1", None), whole=False)
+    books.restart()
+    books.change(watermark(b"u1", ASKED_MS))
     assert books.held() == []
 
 

@@ -46,6 +46,9 @@ Where nobody of an arm has done it yet its variance is nothing, and so the first
 20,000 users, 5 % in one arm and no difference, 27 to 43 % of revenue's intervals left out zero at some look (3 to 12
 buyers in a thousand; 7 % at 30). With 5 who did it in either arm none did in 150 each (1 at 30). Nor with 20 expected,
 so that an arm in which nobody does what many do in the other is still found out.
+
+That is of buyers who spend alike and weigh alike. They are counted by heads: a bandit's few who weigh much and spend
+very different amounts make more intervals wrong than are meant to be, the more the less its arms are left.
 """
 FIRST_PLAN = 20.0
 """The interval is made smallest where so many times the information of the first look is reached."""

@@ -58,7 +58,10 @@ def create(
     allocation: Annotated[
         str, typer.Option(help="fixed, or bandit: the better an arm, the more of the next users it gets.")
     ] = "fixed",
-    minimum: Annotated[float | None, typer.Option(help="Share that a bandit leaves every arm; else 0.1.")] = None,
+    minimum: Annotated[
+        float | None,
+        typer.Option(help="Share that a bandit leaves every arm: 0.1 at least, or a few would decide; else 0.1."),
+    ] = None,
     interleave: Annotated[
         bool, typer.Option("--interleave", help="Show both arms' rankings in one placement: whose picks are clicked?")
     ] = False,

@@ -140,6 +140,16 @@ def test_shares_stay_as_they_are_until_every_arm_is_compared(found: tuple[Found,
     assert min(made.cohorts[-1].shares) >= 0.1
 
 
+def test_a_bandit_that_leaves_its_arms_less_than_a_new_one_may_goes_on_as_it_was_made() -> None:
+    made = msgspec.structs.replace(draft(arms=ARMS, primary="cvr", bandit=Bandit(0.1, 60)), minimum=0.01)
+    watched = Watched.of(start(made, 0.2, 1_000))
+    watched.last = looked((0.9, 0.8, 1.0), OPEN)
+    watched.last.values["cvr"][1] = 0.9
+    further = watched.next_cohort(None, 10**6)
+    assert further is not None
+    assert min(further.cohorts[-1].shares) == pytest.approx(0.01)
+
+
 def test_who_shares_users_out_by_hand_has_no_cohorts_let_in() -> None:
     fixed = msgspec.structs.replace(RUNNING, ramp=0.2)
     watched = Watched.of(fixed)

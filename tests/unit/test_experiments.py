@@ -127,7 +127,7 @@ BANDIT = Bandit(minimum=0.1, epoch_s=60)
     ("bandit", "message"),
     [
         (Bandit(0.5, 60), "below 0.5, which leaves the bandit nothing"),
-        (Bandit(0.001, 60), "expected 0.01 at least"),
+        (Bandit(0.099, 60), "expected 0.1 at least"),
         (Bandit(0.1, 0), "epoch of 0 s; expected 1 at least"),
     ],
 )

@@ -8,14 +8,17 @@ the impressions themselves, from the exposing one on.
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
+from typing import cast
 
 import msgspec
 
 from scoring.assignment import BOTH, OUTSIDE
+from scoring.events import Source
 from scoring.ids import MISSING, id64, id64s
 from scoring.policies import arms_of
 from scoring.rows import Rows
 from streams.control_wire import Allocation, Consent, ExperimentSetting
+from streams.decode import Record, valid
 from streams.experiments.duels import Credits, Drafted, showing_of, side_of
 from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS, SHOWN, USERS_MAX, Ids, Ints, People, counted, ids_of
 from streams.experiments.registry import definition, shared_number
@@ -23,23 +26,11 @@ from streams.experiments.watched import Watched
 from streams.oldest import give_up_oldest
 from streams.privacy.consent import Gate, Verdict, Watermarks
 from streams.privacy.requests import Request
-from streams.wire import UNREADABLE, Consented, Id, PlacementId, SlotNumber, TimeMs
+from streams.wire import UNREADABLE, Impression
 
 ADS_MAX = 1_000_000
 REPEATS_MAX = 100_000
 """Impressions whose repeats are known: a producer's come within a few events, of which another's are in between."""
-
-
-class _Shown(msgspec.Struct):
-    """What the referee reads of an impression, within the wire's bounds: what the engine refuses exposes nobody."""
-
-    event_id: Id
-    user_id: Id
-    ad_id: Id
-    time_ms: TimeMs
-    placement_id: PlacementId | None = None
-    slot: SlotNumber | None = None
-    consent: Consented = None
 
 
 class _Known(msgspec.Struct):
@@ -151,15 +142,15 @@ class Referee:
                 continue  # the engine refuses it too
             self._categories[ad] = id64(category.partition("/")[0])
 
-    def take_impressions(self, values: Iterable[bytes | None]) -> None:
-        """Learn of exposures, and count changes of category; what is malformed is a dead letter elsewhere."""
-        shown = []
-        for value in values:
-            try:
-                shown.append(msgspec.json.decode(value or b"", type=_Shown))
-            except UNREADABLE:
-                self.malformed += 1
-        shown = [one for one in shown if self._may_count(one) and not self._is_repeat(one)]
+    def take_impressions(self, records: Sequence[Record], latest_ms: int) -> None:
+        """Learn of exposures, and count changes of category; what the engine refuses exposes nobody.
+
+        ``latest_ms``: the newest time that an impression may have. The engine asks when it reads, and the referee may
+        read later: of what comes too early by that much, no row tells before its time.
+        """
+        events = cast("list[Impression]", valid(Source.IMPRESSION, records, latest_ms)[1])
+        self.malformed += len(records) - len(events)
+        shown = [one for one in events if self._may_count(one) and not self._is_repeat(one)]
         if not shown:
             return
         places = self._places(id64s([one.user_id for one in shown]))
@@ -178,11 +169,11 @@ class Referee:
                     self.credits.show(watched.duel, showing, drafted)
             self.people.show(place, self._categories.get(one.ad_id, 0))
 
-    def _may_count(self, shown: _Shown) -> bool:
+    def _may_count(self, shown: Impression) -> bool:
         """Whether the person may be in the books: else nothing of them is kept, and no row tells of them."""
         return self._gate.judge(shown.user_id.encode(), shown.consent, shown.time_ms) is Verdict.ADMITTED
 
-    def _is_repeat(self, shown: _Shown) -> bool:
+    def _is_repeat(self, shown: Impression) -> bool:
         """Whether the impression is one of the latest; it is from now on."""
         event = id64(f"{shown.user_id}\0{shown.event_id}")  # ids need not differ between people
         if event in self.latest:

@@ -184,8 +184,9 @@ class RefereeService:
             self._referee.take_ads((record.key, record.value) for record in records)
 
     def _take_impressions(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
+        latest_ms = wall_ms() + self._settings.time_tolerance_ms
         for records in batches.values():
-            self._referee.take_impressions(record.value for record in records)
+            self._referee.take_impressions(records, latest_ms)
 
     def _take_outcomes(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
         for records in batches.values():

@@ -20,6 +20,7 @@ from streams.experiments.store import load, save
 from streams.explain import recompute
 from streams.wire import Placement, encode_json
 from tests.models import fails_on_what_is_new, toy_model
+from tests.unit.showing import see
 from tests.unit.test_models import engine_of, lane, run, toy, users_of
 
 ARMS = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}))
@@ -110,7 +111,7 @@ def played(referee: Referee, users: range, share: float) -> None:
         for slot in range(2):
             shows.append(shown(user, slot, f"{user}/{slot}"))
             told.append(outcome(f"{user}/{slot}", side_of(f"0-1-1-{user:x}.1-2", slot) == wanted))
-    referee.take_impressions(shows)
+    see(referee, shows)
     referee.take_outcomes([*told, *told, b"{"])  # one that is told twice counts once
 
 
@@ -118,7 +119,7 @@ def test_the_referee_credits_clicks_tells_who_is_preferred_and_goes_on_after_a_r
     referee, setting = Referee(), start(draft(), 1.0, 2)
     referee.take_outcomes([b"not looked at while nobody asks"])
     referee.follow(setting)
-    referee.take_impressions([shown(1, 0, "waits")])
+    see(referee, [shown(1, 0, "waits")])
     played(referee, range(10, 310), 0.7)
     assert referee.malformed == 1
     (watched,) = referee.look()
@@ -156,7 +157,7 @@ def looked_at() -> tuple[Referee, ExperimentSetting]:
     """A referee that looked at a duel with a winner, one impression of which has no outcome yet."""
     referee, setting = Referee(), start(draft(), 1.0, 2)
     referee.follow(setting)
-    referee.take_impressions([shown(1, 0, "waits")])
+    see(referee, [shown(1, 0, "waits")])
     played(referee, range(10, 310), 0.7)
     referee.look()
     return referee, setting
@@ -195,7 +196,7 @@ def test_the_end_of_a_duel_takes_nothing_from_another(tmp_path: Path) -> None:
     other = msgspec.structs.replace(setting, experiment="colder", number=2)
     referee.follow(other)
     name = {"placement_id": "0-1-1-5.2-2", "slot": 1}
-    referee.take_impressions([encode_json(msgspec.json.decode(shown(5, 0, "others")) | name)])
+    see(referee, [encode_json(msgspec.json.decode(shown(5, 0, "others")) | name)])
     referee.follow(stop(setting, "warmer won", 9))
     again = restarted(referee, tmp_path / "x.npz")
     again.take_outcomes([outcome("others", True), outcome("waits", True)])
@@ -241,7 +242,7 @@ def test_people_whose_producer_counts_events_anew_for_each_are_all_in_the_duel()
     referee.follow(start(draft(), 1.0, 2))
     people = range(10, 50)
     told = [msgspec.json.decode(shown(user, 0, "1")) | {"time_ms": 10 + user} for user in people]
-    referee.take_impressions([*map(encode_json, told), *map(encode_json, told)])
+    see(referee, [*map(encode_json, told), *map(encode_json, told)])
     assert len(referee.credits.pending) == len(people)
     referee.take_outcomes([outcome("1", user % 2 == 0, 10 + user) for user in people])
     (watched,) = referee.look()

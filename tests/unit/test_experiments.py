@@ -30,6 +30,7 @@ from streams.experiments.report import breached, decode_report, encode_report, r
 from streams.experiments.store import StoreError, load, save
 from streams.wire import encode_json
 from tests.builders import Record
+from tests.unit.showing import see
 
 ARMS = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}))
 RAIL = Guardrail(metric="ctr", most_loss=0.1)
@@ -232,7 +233,7 @@ def test_a_user_counts_from_the_row_that_holds_the_exposure_and_what_came_before
     referee.follow(running())
     referee.take_rows([b"u1"], row(10, 1, 0))
     referee.take_rows([b"u1"], row(20, 5, 4))
-    referee.take_impressions([shown(1, 1, 30)])
+    see(referee, [shown(1, 1, 30)])
     referee.take_rows([b"u1"], row(25, 6, 4))  # an older slice's row: the exposure is not in it yet
     assert referee.watched[1].trial.arm[:1].tolist() in ([], [OUTSIDE])
     referee.take_rows([b"u1"], row(30, 7, 5))
@@ -244,7 +245,7 @@ def test_a_user_counts_from_the_row_that_holds_the_exposure_and_what_came_before
 def test_a_user_whose_past_was_not_seen_counts_from_their_first_row():
     referee = Referee()
     referee.follow(running())
-    referee.take_impressions([shown(1, 0, 30)])
+    see(referee, [shown(1, 0, 30)])
     referee.take_rows([b"u1"], row(40, 500, 400))
     referee.take_rows([b"u1"], row(50, 510, 401))
     (watched,) = referee.look()
@@ -256,16 +257,11 @@ def test_changes_of_category_are_the_diversity_of_what_was_shown():
     referee.take_ads([(b"ad-1", b'{"category": "shoes/red"}'), (b"ad-2", b'{"category": "hats"}'), (b"ad-3", b"{")])
     referee.follow(running())
     referee.take_rows([b"u1"], row(1, 1, 0))
-    shows = [
-        shown(1, 0, 10, ad="ad-1"),
-        shown(1, 0, 11, ad="ad-2"),
-        shown(1, 0, 12, ad="ad-2"),
-        shown(1, 0, 13, ad="x"),
-    ]
+    shows = [shown(1, 0, at, ad=ad) for at, ad in enumerate(("ad-1", "ad-2", "ad-2", "x"), start=10)]
     referee.take_rows([b"u1"], row(9, 2, 0))
-    referee.take_impressions(shows[:1])
+    see(referee, shows[:1])
     referee.take_rows([b"u1"], row(10, 3, 0))
-    referee.take_impressions([*shows[1:], b"{", None])
+    see(referee, [*shows[1:], b"{", None])
     referee.take_rows([b"u1"], row(13, 6, 0))
     (watched,) = referee.look()
     assert watched.last.values["diversity"][0] == pytest.approx(1 / 4)  # one change in four impressions
@@ -275,7 +271,7 @@ def test_changes_of_category_are_the_diversity_of_what_was_shown():
 def test_users_beyond_the_bound_count_nowhere_and_are_counted():
     referee = Referee(users_max=2)
     referee.follow(running())
-    referee.take_impressions([shown(user, 0, 5) for user in range(4)])
+    see(referee, [shown(user, 0, 5) for user in range(4)])
     assert (referee.people.number, referee.people.unwatched) == (2, 2)
 
 
@@ -285,7 +281,7 @@ def played(seed: int, *, users: int = 400, rates=(0.5, 0.2)) -> Referee:
     arms = draw.integers(0, 2, users)
     names = [f"u{user}".encode() for user in range(users)]
     referee.take_rows(names, np.concatenate([row(1, 1, 0)] * users))
-    referee.take_impressions([shown(user, int(arms[user]), 10) for user in range(users)])
+    see(referee, [shown(user, int(arms[user]), 10) for user in range(users)])
     for at in range(1, 4):
         rows = np.concatenate([row(10 * at, 1 + 10 * at, 0)] * users)
         rows["answered_clicks"] = 0 if at == 1 else draw.binomial(10 * (at - 1), np.array(rates)[arms])
@@ -316,7 +312,7 @@ def bandit_played(users: int = 1_600) -> Referee:
     keys = [names[user].encode() for user in taking_part]
     referee.take_rows(keys, np.concatenate([row(1, 1, 0)] * len(keys)))
     assert referee.look()[0].next_cohort(None, 61_000).cohorts[0].shares == (0.5, 0.5)  # nothing is known yet
-    referee.take_impressions([shown(user, int(arms[user]), 10) for user in taking_part])
+    see(referee, [shown(user, int(arms[user]), 10) for user in taking_part])
     for at in (1, 2):
         rows = np.concatenate([row(10 * at, 1 + 20 * (at - 1), 0)] * len(keys))
         rows["answered_clicks"] = draw.binomial(20 * (at - 1), np.array([0.2, 0.3])[arms[taking_part]])
@@ -366,7 +362,7 @@ def test_an_arm_that_loses_its_users_is_not_believed():
     referee = Referee()
     referee.follow(running())
     names = [f"u{user}".encode() for user in range(600)]
-    referee.take_impressions([shown(user, int(user > 500), 10) for user in range(600)])
+    see(referee, [shown(user, int(user > 500), 10) for user in range(600)])
     referee.take_rows(names, np.concatenate([row(10, 1, 0)] * 600))
     (watched,) = referee.look()
     assert "do not have their shares" in trial_finding(watched.setting, watched.last).sentence
@@ -374,7 +370,7 @@ def test_an_arm_that_loses_its_users_is_not_believed():
 
 def test_a_referee_that_starts_again_goes_on_with_the_same_evidence(tmp_path):
     file, referee = tmp_path / "referee" / "x.npz", played(3)
-    referee.take_impressions([shown(399, 0, 99)])
+    see(referee, [shown(399, 0, 99)])
     before = referee.look()[0].last
     save(file, referee, {("impressions", 0): 7, ("changelog", 3): 9}, {"impressions": "an-id"})
     again = Referee()

@@ -10,6 +10,7 @@ from streams.experiments.referee import Referee
 from streams.experiments.registry import ExperimentError, create, definition, start, stop
 from streams.placing import placement_id
 from streams.wire import Click, Impression, encode_json
+from tests.unit.showing import see
 from tests.unit.test_experiments import row
 
 LARGEST_NUMBER, LARGEST_LANE, LARGEST_OFFSET = 65_535, 65_535, 2**63 - 2
@@ -51,7 +52,7 @@ def test_the_longest_id_of_a_placement_is_read_wherever_it_comes_back() -> None:
     referee = Referee()
     for setting in settings:
         referee.follow(setting)
-    referee.take_impressions([encode_json(shown)])
+    see(referee, [encode_json(shown)])
     referee.take_rows([b"u1"], row(10, 1, 0))
     looks = [watched.last for watched in referee.look()]
     assert [look.users.tolist() for look in looks if look] == [[0] * 15 + [1]] * LAYERS_MAX

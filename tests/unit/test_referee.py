@@ -21,6 +21,7 @@ from streams.experiments.store import StoreError, load, save
 from streams.experiments.watched import Watched
 from streams.wire import encode_json
 from tests.builders import START_MS, catalogue, click, columns_of, impression
+from tests.unit.showing import see
 from tests.unit.test_duels import draft as duel_draft
 from tests.unit.test_experiments import draft, played, row, running, shown
 
@@ -55,7 +56,7 @@ def test_an_impression_that_no_shop_means_exposes_nobody_and_ends_no_referee(
 ) -> None:
     referee = Referee()
     referee.follow(setting)
-    referee.take_impressions([encode_json(SHOWN | {"placement_id": f"0.1-{arm}"} | fields)])
+    see(referee, [encode_json(SHOWN | {"placement_id": f"0.1-{arm}"} | fields)])
     referee.take_rows([b"u"], row(20, 1, 0))
     (watched,) = referee.look()
     assert watched.last is not None
@@ -66,7 +67,7 @@ def test_an_impression_that_no_shop_means_exposes_nobody_and_ends_no_referee(
 def test_an_arm_that_an_experiment_does_not_have_exposes_nobody_and_ends_no_referee() -> None:
     referee = Referee()
     referee.follow(running())
-    referee.take_impressions([shown(1, 2, 10), shown(2, 1, 10)])
+    see(referee, [shown(1, 2, 10), shown(2, 1, 10)])
     referee.take_rows([b"u1", b"u2"], np.concatenate([row(20, 1, 0)] * 2))
     (watched,) = referee.look()
     assert watched.last is not None
@@ -80,7 +81,7 @@ def test_a_placement_whose_arm_is_negative_names_none() -> None:
 def test_an_impression_dated_in_the_future_keeps_nobody_from_counting_from_the_next_on() -> None:
     referee = Referee()
     referee.follow(running())
-    referee.take_impressions([shown(1, 1, 10**12), shown(1, 1, 30)])
+    see(referee, [shown(1, 1, 10**12), shown(1, 1, 30)])
     referee.take_rows([b"u1"], row(30, 1, 0))
     (watched,) = referee.look()
     assert watched.last is not None
@@ -90,7 +91,7 @@ def test_an_impression_dated_in_the_future_keeps_nobody_from_counting_from_the_n
 def test_impressions_of_one_placement_all_count_in_whatever_order_they_come() -> None:
     referee = Referee()
     referee.follow(running())
-    referee.take_impressions([shown(1, 0, time_ms) for time_ms in (12, 10, 11)])
+    see(referee, [shown(1, 0, time_ms) for time_ms in (12, 10, 11)])
     referee.take_rows([b"u1"], row(12, 3, 0))
     (watched,) = referee.look()
     assert referee.people.totals[0, SUMS.index("shown")] == 3
@@ -139,7 +140,7 @@ def test_a_referee_that_had_seen_nobody_goes_on_after_a_restart(tmp_path: Path) 
     referee = Referee()
     referee.follow(running())
     again = restarted(referee, tmp_path)
-    again.take_impressions([shown(user, 0, 10) for user in range(1_500)])
+    see(again, [shown(user, 0, 10) for user in range(1_500)])
     assert again.people.number == 1_500
 
 
@@ -147,7 +148,7 @@ def test_a_user_who_was_forgotten_and_comes_back_keeps_what_they_did_in_the_expe
     referee = Referee()
     referee.follow(running())
     referee.take_rows([b"u1"], row(5, 400, 40))
-    referee.take_impressions([shown(1, 0, 10)])
+    see(referee, [shown(1, 0, 10)])
     referee.take_rows([b"u1"], row(10, 410, 45))
     for at, (impressions, clicks) in enumerate(((0, 1), (5, 2), (8, 2)), start=30):
         referee.take_rows([b"u1"], row(at, impressions, clicks))
@@ -161,7 +162,7 @@ def test_a_user_who_was_forgotten_and_comes_back_keeps_what_they_did_in_the_expe
 def test_what_a_user_does_at_the_first_impression_that_they_ever_saw_counts() -> None:
     referee = Referee()
     referee.follow(running())
-    referee.take_impressions([shown(1, 0, 30)])
+    see(referee, [shown(1, 0, 30)])
     referee.take_rows([b"u1"], row(30, 1, 1))
     (watched,) = referee.look()
     assert watched.last is not None
@@ -202,7 +203,7 @@ def test_what_was_seen_last_of_a_stopped_experiment_stands_whatever_users_do_aft
 
 def switches(referee: Referee, *ads: str) -> float:
     """How often the category changes for somebody who is shown ``ads``, one after the other."""
-    referee.take_impressions([shown(1, 0, at, ad=ad) for at, ad in enumerate(ads, start=10)])
+    see(referee, [shown(1, 0, at, ad=ad) for at, ad in enumerate(ads, start=10)])
     return float(referee.people.totals[0, SUMS.index("switches")])
 
 
@@ -219,7 +220,7 @@ def test_changes_of_category_before_an_experiment_are_no_part_of_its_diversity()
     referee.follow(running())
     referee.take_ads([(ad, encode_json({"category": ad.decode()})) for ad in (b"shoes", b"hats")])
     shows = [shown(1, 0, 10 + at, number=9, ad=("shoes", "hats")[at % 2]) for at in range(4)]
-    referee.take_impressions([*shows, shown(1, 0, 14, ad="hats"), shown(1, 0, 15, ad="shoes")])
+    see(referee, [*shows, shown(1, 0, 14, ad="hats"), shown(1, 0, 15, ad="shoes")])
     referee.take_rows([b"u1"], row(15, 6, 0))
     (watched,) = referee.look()
     assert watched.last is not None
@@ -245,7 +246,7 @@ def test_a_stopped_experiment_keeps_what_was_seen_last_and_none_of_its_users(tmp
         for setting in (running(), ended):  # the topic is read whole, every time
             again.follow(setting)
         more = [f"late{user}".encode() for user in range(2_000)]  # more than there was room for
-        again.take_impressions([shown(user, 1, 40) for user in range(10)])
+        see(again, [shown(user, 1, 40) for user in range(10)])
         again.take_rows(more, np.concatenate([row(50, 1, 0)] * len(more)))
         (watched,) = again.look()
         assert (watched.setting, bytes_of(watched)) == (ended, 0)
@@ -267,12 +268,12 @@ def diversity(reads: list[list[int]], *, repeats: bool = False, restarts: Path |
     ]
     for steps_read in reads:
         for step in steps_read:
-            referee.take_impressions(steps[step] * (1 + repeats))
+            see(referee, steps[step] * (1 + repeats))
         if restarts:
             referee = restarted(referee, restarts)
             referee.take_ads([(f"ad-{at}".encode(), encode_json({"category": f"kind-{at}/x"})) for at in range(4)])
         if repeats:
-            referee.take_impressions(steps[steps_read[-1]])
+            see(referee, steps[steps_read[-1]])
         for step in steps_read:
             rows = np.concatenate([row(100 + step, step + 1, 0)] * VIEWERS)
             referee.take_rows(users, rows)
@@ -316,7 +317,7 @@ def test_a_file_of_the_former_version_is_read(tmp_path: Path) -> None:
     assert before is not None
     assert after is not None
     assert after.values["ctr"] == before.values["ctr"]
-    again.take_impressions([shown(1, 0, 99)])
+    see(again, [shown(1, 0, 99)])
     known = again.people.totals[again.people.ids == id64("u1")][0]
     again.take_rows([b"u1"], row(99, 99, 1))  # of rows' former layout nothing answered an impression
     counted = again.people.totals[again.people.ids == id64("u1")][0]
@@ -333,7 +334,7 @@ def test_a_bandits_users_weigh_what_the_chances_of_their_own_cohort_say() -> Non
     cohort, (arm, chance) = experiment.cohort(id64s(names)), experiment.allocate(id64s(names))
     users = [name.encode() for name in names]
     referee.take_rows(users, np.concatenate([row(1, 1, 0)] * len(users)))
-    referee.take_impressions([shown(user, max(int(arm[user]), 0), 10) for user in range(len(users))])
+    see(referee, [shown(user, max(int(arm[user]), 0), 10) for user in range(len(users))])
     rows = np.concatenate([row(10, 2, 0)] * len(users))
     rows["answered_clicks"] = cohort == 0  # whom the second arm has most of
     referee.take_rows(users, rows)
@@ -360,7 +361,7 @@ def test_what_people_find_by_themselves_is_nothing_that_they_were_shown_has_earn
     referee.follow(running())
     store.row_of(b"u1")
     referee.take_rows([b"u1"], store.rows[:1].copy())
-    referee.take_impressions([encode_json(one) for one in shows])
+    see(referee, [encode_json(one) for one in shows])
     apply(store, columns_of(store, events), catalogue(20))
     referee.take_rows([b"u1"], store.rows[:1])
     (watched,) = referee.look()

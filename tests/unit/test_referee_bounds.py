@@ -11,6 +11,7 @@ from streams.experiments.duels import Credits, Drafted
 from streams.experiments.people import People
 from streams.experiments.referee import Referee
 from streams.wire import encode_json
+from tests.unit.showing import see
 from tests.unit.test_experiments import row, shown
 from tests.unit.test_referee import switches
 from tests.unit.test_referee_service import EndError, Shop
@@ -33,7 +34,7 @@ def test_who_is_beyond_the_bound_adds_nothing_to_what_the_last_within_it_did() -
     known = referee.people.totals.copy()
     assert len(known) == len(names)
     referee.take_rows([b"more"], row(2, 90, 80))
-    referee.take_impressions([shown(5_000, 0, 3)])
+    see(referee, [shown(5_000, 0, 3)])
     np.testing.assert_array_equal(referee.people.totals, known)
     assert referee.people.unwatched == 2
 
@@ -54,9 +55,9 @@ def test_of_repeats_no_more_impressions_are_known_than_the_bound_allows(monkeypa
     monkeypatch.setattr("streams.experiments.referee.REPEATS_MAX", 10)
     referee = Referee()
     for time_ms in range(100):
-        referee.take_impressions([shown(1, 0, time_ms)])
+        see(referee, [shown(1, 0, time_ms)])
         assert len(referee.latest) <= 10
-    referee.take_impressions([shown(1, 0, 99)])
+    see(referee, [shown(1, 0, 99)])
     assert referee.people.totals[0, -1] == 100
 
 

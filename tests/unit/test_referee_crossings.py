@@ -7,6 +7,7 @@ import pytest
 from streams.control_wire import ArmSetting
 from streams.experiments.referee import Referee
 from tests.unit.consenting import erasure
+from tests.unit.showing import see
 from tests.unit.test_experiments import row, running, shown
 from tests.unit.test_referee import restarted
 
@@ -27,7 +28,7 @@ def found(referee: Referee) -> tuple[list[int], int]:
 def referee_of(*impressions: bytes) -> Referee:
     referee = Referee()
     referee.follow(running(arms=THREE))
-    referee.take_impressions(impressions)
+    see(referee, impressions)
     return referee
 
 
@@ -71,10 +72,10 @@ def test_an_impression_of_another_arm_that_is_dated_in_the_future_crosses_nobody
     referee = referee_of(*told[:: -1 if later else 1])
     referee.take_rows([b"u1"], row(30, 1, 0))
     assert found(referee) == ([0, 1, 0], 0)
-    referee.take_impressions([shown(1, 2, FUTURE_MS), shown(1, 1, 40)])
+    see(referee, [shown(1, 2, FUTURE_MS), shown(1, 1, 40)])
     referee.take_rows([b"u1"], row(40, 2, 0))
     assert found(referee) == ([0, 1, 0], 0)
-    referee.take_impressions([shown(1, 2, 50)])
+    see(referee, [shown(1, 2, 50)])
     referee.take_rows([b"u1"], row(50, 3, 0))
     assert found(referee) == ([0, 0, 0], 1)
 
@@ -82,7 +83,7 @@ def test_an_impression_of_another_arm_that_is_dated_in_the_future_crosses_nobody
 def test_who_takes_the_place_of_somebody_who_was_about_to_cross_does_not() -> None:
     referee = referee_of(shown(1, 0, 10), shown(1, 1, 20))
     referee.settle([erasure("u1", 30)], 1)
-    referee.take_impressions([shown(2, 0, 40)])
+    see(referee, [shown(2, 0, 40)])
     referee.take_rows([b"u2"], row(40, 1, 0))
     assert referee.people.number == 1
     assert found(referee) == ([1, 0, 0], 0)

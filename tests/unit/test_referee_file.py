@@ -13,6 +13,7 @@ from streams.experiments.registry import start, stop
 from streams.experiments.store import load, save
 from streams.wire import encode_json
 from tests.unit.consenting import grant, refusal
+from tests.unit.showing import see
 from tests.unit.test_duels import draft as duel_draft
 from tests.unit.test_duels import outcome, played
 from tests.unit.test_duels import shown as shown_both
@@ -41,17 +42,17 @@ def busy() -> Referee:
     referee.take_rows(names, np.concatenate([row(1, 5, 2)] * 300))
     for number in (2, 3):
         told = [shown(user, int(arms[user]), 10 + number, number=number, ad="shoes") for user in range(300)]
-        referee.take_impressions(told)
+        see(referee, told)
     rows = np.concatenate([row(20, 15, 0)] * 300)
     rows["answered_clicks"] = 2 + draw.binomial(8, np.array([0.5, 0.2])[arms])
     referee.take_rows(names, rows)
     referee.take_rows(names[:5], np.concatenate([row(30, 1, 1)] * 5))  # forgotten while idle, and back
-    referee.take_impressions([shown(1, 1 - int(arms[1]), 40, number=2, ad="hats")])
+    see(referee, [shown(1, 1 - int(arms[1]), 40, number=2, ad="hats")])
     referee.take_rows(names[1:2], row(41, 3, 1))  # who has crossed
     told = [shown(user, 1, 50 + at, number=2, ad=("hats", "shoes")[at]) for user in range(600, 610) for at in (0, 1)]
-    referee.take_impressions([shown(user, 0, 45, number=2) for user in range(600, 610)])
-    referee.take_impressions([*told, shown_both(1, 0, "waits"), b"{", b"{", b"{"])
-    referee.take_impressions([shown(610, 1, 54, number=3), shown(610, 1, 55, number=2)])
+    see(referee, [shown(user, 0, 45, number=2) for user in range(600, 610)])
+    see(referee, [*told, shown_both(1, 0, "waits"), b"{", b"{", b"{"])
+    see(referee, [shown(610, 1, 54, number=3), shown(610, 1, 55, number=2)])
     referee.take_rows([b"u610"], row(56, 400, 30))  # whose past was not seen
     referee.take_rows([f"more{user}".encode() for user in range(300)], np.concatenate([row(60, 1, 0)] * 300))
     referee.look()
@@ -111,7 +112,7 @@ def test_a_referee_that_is_restarted_judges_what_comes_as_the_one_that_was_not(t
         one.take_ads([(ad, encode_json({"category": ad.decode()})) for ad in (b"shoes", b"hats")])
         one.take_rows(names, np.concatenate([row(49, 4, 1)] * 610))  # before some exposures
         one.take_rows(names, np.concatenate([row(90, 9, 5)] * 610))
-        one.take_impressions([shown(user, 1, 95, number=2, ad="hats") for user in range(610)])
+        see(one, [shown(user, 1, 95, number=2, ad="hats") for user in range(610)])
         one.take_outcomes([outcome("waits", True)])
         one.look()
     for name, known in kept(referee).items():

@@ -11,6 +11,7 @@ from streams.experiments.referee import Referee
 from streams.experiments.report import breached
 from streams.wire import encode_json
 from tests.unit.consenting import erasure
+from tests.unit.showing import see
 from tests.unit.test_experiments import row, running, shown
 from tests.unit.test_referee import restarted
 
@@ -23,7 +24,7 @@ IMPRESSIONS, CLICKS = SUMS.index("impressions"), SUMS.index("clicks")
 def referee_of(*impressions: bytes) -> Referee:
     referee = Referee()
     referee.follow(running())
-    referee.take_impressions(impressions)
+    see(referee, impressions)
     return referee
 
 
@@ -76,7 +77,7 @@ def test_whose_past_is_hidden_in_their_first_row_has_none_that_another_at_their_
     assert watched.trial.blank[:1].tolist() == [True]
     assert watched.trial.before[0, [IMPRESSIONS, CLICKS]].tolist() == [500, 40]  # where the outcome begins
     referee.settle([erasure("u1", 30)], 1)
-    referee.take_impressions([shown(2, 0, 40)])
+    see(referee, [shown(2, 0, 40)])
     referee.take_rows([b"u2"], row(40, 1, 1))
     assert (watched.trial.arm[0], watched.trial.blank[0]) == (0, False)
     assert referee.people.number == 1
@@ -90,7 +91,7 @@ def test_of_a_past_that_was_seen_the_covariate_stays_beside_others_whose_first_r
     rows["time_ms"], rows["impressions"], rows["answered_clicks"] = 1, 10, np.arange(400) % 10
     referee.take_rows(seen, rows)
     late = range(400, 500)
-    referee.take_impressions([shown(user, ARM[user], 10) for user in (*range(400), *late)])
+    see(referee, [shown(user, ARM[user], 10) for user in (*range(400), *late)])
     rows["time_ms"], rows["impressions"], rows["answered_clicks"] = 10, 20, 2 * (np.arange(400) % 10)
     referee.take_rows(seen, rows)
     first = np.concatenate([row(10, 900, user % 7) for user in late])

@@ -21,6 +21,7 @@ from streams.topics import CHANGELOG, CONTROL
 from streams.wire import LANE_KEY, encode_json
 from tests.builders import Record
 from tests.unit.consenting import erasure, grant, refusal
+from tests.unit.showing import see
 from tests.unit.test_duels import draft as duel_draft
 from tests.unit.test_duels import outcome
 from tests.unit.test_duels import shown as shown_both
@@ -74,11 +75,12 @@ class Books:
     def show(self, time_ms: int, consent: bool | None = None) -> None:
         """Show ``u1`` an ad of either experiment."""
         both = {"event_id": f"both-{time_ms}", "time_ms": time_ms, "consent": consent}
-        self.referee.take_impressions(
+        see(
+            self.referee,
             [
                 encode_json(msgspec.json.decode(shown(1, 1, time_ms)) | {"consent": consent}),
                 encode_json(msgspec.json.decode(shown_both(1, 0, "x")) | both | {"placement_id": "0-1-1-1.2-2"}),
-            ]
+            ],
         )
 
     def change(self, *changes: tuple[bytes, bytes | None], whole: bool = True) -> None:
@@ -221,7 +223,7 @@ def test_whoever_comes_next_to_the_place_of_who_left_has_it_alone_and_empty(tmp_
     books.hear(erasure("u1", ASKED_MS), refusal("u1", ASKED_MS))
     for name in ("u2", "u3"):
         books.change((name.encode(), kept(NEW_MS, 1, 0)))
-    books.referee.take_impressions([shown(at, 1, NEW_MS + 1, ad="ad-2") for at in (2, 3)])
+    see(books.referee, [shown(at, 1, NEW_MS + 1, ad="ad-2") for at in (2, 3)])
     for name in ("u2", "u3"):
         sums = books.referee.people.totals[books.referee.people.ids == id64(name)]
         assert sums.sum(axis=1).tolist() == [1 + 1 + 1]  # one person, one impression that a row told, and one shown
@@ -325,7 +327,7 @@ def test_who_was_shown_an_arm_and_is_in_no_row_yet_or_has_crossed_leaves_the_boo
     books.hear(erasure("u1", OLD_MS))
     assert books.held() == []
     books.plays(ASKED_MS)
-    books.referee.take_impressions([shown(1, 0, ASKED_MS + 2)])
+    see(books.referee, [shown(1, 0, ASKED_MS + 2)])
     books.change((b"u1", kept(ASKED_MS + 2, 3, 2)))
     assert books.referee.watched[1].trial.crossed.sum() == 1
     books.hear(erasure("u1", ASKED_MS + 2))

@@ -1,18 +1,34 @@
 """A lane's changelog as the referee reads it: people's newest rows, and who leaves. No I/O."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from streams.decode import Record
 from streams.privacy.consent import ERASED_KEY, Watermarks, watermark_key
 from streams.wire import LANE_KEY, RESERVED
 
+HELD_MAX = 20_000
+"""Rows of a slice that are held until it ends, 1.5 kB each, twice as many as a slice has records where nothing is set:
+beyond, they are handed on at once, and what is before and after an exposure in such a slice is not told apart."""
+
+
+class Slice(NamedTuple):
+    """What is to be taken of one, in this order: who is to be ``forgotten``, and people's newest ``rows``."""
+
+    forgotten: list[bytes]
+    rows: dict[bytes, bytes]
+
 
 class Changelog:
     """What has been read of it, a slice at a time; ``erased``: watermarks of all lanes, which it raises.
 
+    A slice is handed on once its end has been read, wherever fetches end: a part would make people's rows those of
+    before or after an exposure, and who begins anew somebody else, by chance.
+
     Who refuses or is erased has a tombstone, or within the same slice a row that begins anew, and a watermark after
     it. Who has been idle has a tombstone alone, and stays in what was seen. Where compaction has been, which the gaps
-    between offsets tell, slices are not told apart any more: whoever has a tombstone there and a watermark leaves.
+    between offsets tell, slices are not told apart any more: rows are handed on as they are read, and whoever has a
+    tombstone there and a watermark leaves.
     """
 
     def __init__(self, erased: Watermarks) -> None:
@@ -24,24 +40,25 @@ class Changelog:
 
     def _begin(self) -> None:
         """Nothing has been read of the slice yet."""
+        self._held: dict[bytes, bytes] = {}
+        """Rows that have not been handed on."""
         self._rows: set[bytes] = set()
         self._tombstones: set[bytes] = set()
         self._raised: set[bytes] = set()
         """Keys of watermarks."""
         self._torn = False
 
-    def take(self, records: Sequence[Record]) -> tuple[dict[bytes, bytes], list[bytes]]:
-        """People's newest rows, and who is to be forgotten before these are taken."""
+    def take(self, records: Sequence[Record]) -> list[Slice]:
+        """The slices that end in ``records``, and what is not held of the next."""
         if self.whole is None and records:
             self.whole = records[0].offset  # until there is a lane's row: what follows a tombstone tells who leaves
-        newest: dict[bytes, bytes] = {}
-        forgotten: list[bytes] = []
+        taken: list[Slice] = []
         for record in records:
             key, value = record.key or b"", record.value
             self._look_for_gap(record.offset)
             if key == LANE_KEY:
                 self.whole = record.offset + 1
-                forgotten += self._close(newest)
+                taken.append(self._close())
             elif key.startswith(ERASED_KEY):
                 self._erased.take(key, value)
                 (self._raised.discard if value is None else self._raised.add)(key)
@@ -50,8 +67,17 @@ class Changelog:
                 there.add(key)
                 gone.discard(key)
                 if value is not None:
-                    newest[key] = value
-        return newest, forgotten
+                    self._held[key] = value
+                if len(self._held) >= HELD_MAX:
+                    taken.append(self._part())
+        if self._torn and self._held:
+            taken.append(self._part())
+        return taken
+
+    def _part(self) -> Slice:
+        """What is held, before the slice has ended."""
+        part, self._held = Slice([], self._held), {}
+        return part
 
     def _look_for_gap(self, offset: int) -> None:
         """Rows before a gap may be of any slice, and as many as there are people."""
@@ -60,8 +86,8 @@ class Changelog:
             self._rows.clear()
         self._next = offset + 1
 
-    def _close(self, newest: dict[bytes, bytes]) -> list[bytes]:
-        """End the slice; who is forgotten in it, and has no row of before in ``newest`` any more."""
+    def _close(self) -> Slice:
+        """End the slice; who is forgotten in it has no row of before any more."""
         if self._torn:
             left = [user for user in self._tombstones if self._erased.of(user) >= 0]
         elif self._raised:
@@ -69,6 +95,7 @@ class Changelog:
         else:
             left = []
         for user in self._tombstones.intersection(left):
-            newest.pop(user, None)  # however late the request was dated
+            self._held.pop(user, None)  # however late the request was dated
+        whole = Slice(left, self._held)
         self._begin()
-        return left
+        return whole

@@ -6,7 +6,7 @@ exposing impression on; the counters before it are what came before. How varied 
 the impressions themselves, from the exposing one on.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import compress
 from typing import cast
 
@@ -219,6 +219,14 @@ class Referee:
             watched.cross(places, rows["time_ms"])
         people.totals[places] = now
 
+    def awaits(self, users: Collection[bytes]) -> bool:
+        """Whether one of ``users`` has been exposed and no row has held that yet: each of their rows is to be taken."""
+        if not users:
+            return False
+        places = self.people.known(ids_of([*users]))
+        places = places[places != MISSING]
+        return any((watched.exposed_arm[places] != OUTSIDE).any() for watched in self._going_on())
+
     def _places(self, ids: Ids) -> Ints:
         """Places of people, and room for them in every experiment."""
         places = self.people.places(ids)
@@ -252,8 +260,7 @@ class Referee:
 
     def forget(self, users: Sequence[bytes]) -> None:
         """Let people leave the books of every experiment, as if they had never come."""
-        places = self.people.forget(ids_of(users))
-        if not len(places):
+        if not users or not len(places := self.people.forget(ids_of(users))):
             return
         for watched in self._going_on():
             watched.forget(places)

@@ -193,15 +193,23 @@ class RefereeService:
             self._referee.take_outcomes(record.value for record in records)
 
     def _take_rows(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
+        """Take slice after slice; at once those in which nobody has two rows whose order tells an exposure's."""
         for tp, records in batches.items():
-            changelog = self._changelogs.setdefault(tp, Changelog(self._referee.erased))
-            newest, forgotten = changelog.take(records)
-            self._referee.forget(forgotten)
-            try:
-                rows = decode_rows(newest.values())
-            except RowError as error:
-                raise RefereeError(f"{error}; run the referee of the workers' version") from error
-            self._referee.take_rows(list(newest), np.asarray(rows))
+            rows: dict[bytes, bytes] = {}
+            for taken in self._changelogs.setdefault(tp, Changelog(self._referee.erased)).take(records):
+                if taken.forgotten or self._referee.awaits(rows.keys() & taken.rows.keys()):
+                    self._take_decoded(rows)
+                    rows = {}
+                self._referee.forget(taken.forgotten)
+                rows |= taken.rows
+            self._take_decoded(rows)
+
+    def _take_decoded(self, rows: Mapping[bytes, bytes]) -> None:
+        try:
+            decoded = decode_rows(rows.values())
+        except RowError as error:
+            raise RefereeError(f"{error}; run the referee of the workers' version") from error
+        self._referee.take_rows(list(rows), np.asarray(decoded))
 
     @property
     def offsets(self) -> Offsets:

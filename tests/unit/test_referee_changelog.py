@@ -32,9 +32,9 @@ class Read:
         told = enumerate(changes, start=self._end)
         records: Sequence[Record] = [Record(CHANGELOG, 0, at, 1, *change) for at, change in told if change is not None]
         self._end += len(changes)
-        rows, forgotten = self.changelog.take(records)
-        self.rows |= rows
-        self.forgotten += forgotten
+        for forgotten, rows in self.changelog.take(records):
+            self.forgotten += forgotten
+            self.rows = {user: row for user, row in self.rows.items() if user not in forgotten} | rows
 
 
 @pytest.mark.parametrize("cut", range(7))
@@ -85,4 +85,30 @@ def test_of_a_compacted_changelog_no_more_is_kept_than_tombstones() -> None:
 def test_what_the_lane_keeps_of_itself_is_nobodys_row_and_a_slice_half_read_is_read_again() -> None:
     read = Read()
     read.take((RESERVED + b"layer", b"1"), (b"", b"2"), LANE, (b"a", b"3"))
-    assert (read.rows, read.changelog.whole) == ({b"a": b"3"}, 3)
+    assert (read.rows, read.changelog.whole) == ({}, 3)
+    read.take(LANE)
+    assert (read.rows, read.changelog.whole) == ({b"a": b"3"}, 5)
+
+
+def test_rows_are_handed_on_slice_by_slice_and_of_one_that_is_half_read_none() -> None:
+    changelog = Changelog(Watermarks())
+    changes = [(b"a", b"1"), LANE, (b"a", b"2"), (b"b", b"1"), LANE, (b"b", b"2")]
+    told = changelog.take([Record(CHANGELOG, 0, at, 1, *change) for at, change in enumerate(changes)])
+    assert [part.rows for part in told] == [{b"a": b"1"}, {b"a": b"2", b"b": b"1"}]
+
+
+def test_of_a_slice_with_no_end_no_more_rows_are_held_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.experiments.changelog.HELD_MAX", 3)
+    read = Read()
+    read.take((b"a", b"1"), (b"b", b"1"))
+    assert read.rows == {}
+    read.take((b"c", b"1"), (b"d", b"1"))
+    assert (read.rows, read.changelog.whole) == ({b"a": b"1", b"b": b"1", b"c": b"1"}, 0)
+    read.take(raises(b"a"), LANE)
+    assert (read.rows, read.forgotten) == ({b"b": b"1", b"c": b"1", b"d": b"1"}, [b"a"])
+
+
+def test_where_compaction_has_been_rows_wait_for_no_end() -> None:
+    read = Read()
+    read.take((b"a", b"1"), None, (b"b", b"1"))
+    assert read.rows == {b"a": b"1", b"b": b"1"}

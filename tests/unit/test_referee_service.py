@@ -26,6 +26,7 @@ from streams.reading import MissingTopicError
 from streams.settings import Settings
 from streams.topic_admin import Found
 from streams.topics import AD_IMPRESSIONS, CHANGELOG, CONTROL, OUTCOMES
+from streams.wire import LANE_KEY
 
 ARMS = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}))
 GUARDRAILS = (Guardrail(metric="ctr", most_loss=0.1),)
@@ -119,7 +120,8 @@ class Client:
             return {IMPRESSIONS: self._broker.impression()}
         if ROWS in partitions and self._row < self._broker.rows:
             self._row += 1
-            return {ROWS: [SimpleNamespace(key=b"u", value=ROW, offset=self._row - 1)]}
+            whole = ((b"u", self._row * 2 - 2), (LANE_KEY, self._row * 2 - 1))
+            return {ROWS: [SimpleNamespace(key=key, value=ROW, offset=at) for key, at in whole]}
         records = self._broker.poll(self._at) if HERE in partitions else []
         self._at += len(records)
         return {HERE: records} if records else {}
@@ -353,7 +355,7 @@ def test_a_single_look_is_taken_when_all_rows_are_read_that_were_there(
 
     asyncio.run(shop.service.run(follow=False))
 
-    assert shop.service._offsets[CHANGELOG, 0] == 3
+    assert shop.service.offsets[CHANGELOG, 0] == 2 * 3
 
 
 def test_an_experiment_that_is_rolled_back_keeps_none_of_its_people_in_the_file(

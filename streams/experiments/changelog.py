@@ -13,10 +13,14 @@ beyond, they are handed on at once, and what is before and after an exposure in 
 
 
 class Slice(NamedTuple):
-    """What is to be taken of one, in this order: who is to be ``forgotten``, and people's newest ``rows``."""
+    """What is to be taken of one, in this order: who is to be ``forgotten``, people's newest ``rows``, who is ``idle``.
+
+    The next row of who was idle begins anew; of who is forgotten, nothing that was seen is kept.
+    """
 
     forgotten: list[bytes]
     rows: dict[bytes, bytes]
+    idle: list[bytes]
 
 
 class Changelog:
@@ -26,9 +30,9 @@ class Changelog:
     before or after an exposure, and who begins anew somebody else, by chance.
 
     Who refuses or is erased has a tombstone, or within the same slice a row that begins anew, and a watermark after
-    it. Who has been idle has a tombstone alone, and stays in what was seen. Where compaction has been, which the gaps
-    between offsets tell, slices are not told apart any more: rows are handed on as they are read, and whoever has a
-    tombstone there and a watermark leaves.
+    it. Who has been idle has a tombstone alone, and stays in what was seen: their next row begins anew. Where
+    compaction has been, which the gaps between offsets tell, slices are not told apart any more: rows are handed on as
+    they are read, and whoever has a tombstone there and a watermark leaves.
     """
 
     def __init__(self, erased: Watermarks) -> None:
@@ -76,7 +80,7 @@ class Changelog:
 
     def _part(self) -> Slice:
         """What is held, before the slice has ended."""
-        part, self._held = Slice([], self._held), {}
+        part, self._held = Slice([], self._held, []), {}
         return part
 
     def _look_for_gap(self, offset: int) -> None:
@@ -96,6 +100,7 @@ class Changelog:
             left = []
         for user in self._tombstones.intersection(left):
             self._held.pop(user, None)  # however late the request was dated
-        whole = Slice(left, self._held)
+        # In a torn one a row may have been handed on that is of after the tombstone, and is read again after a restart.
+        whole = Slice(left, self._held, [] if self._torn else [*self._tombstones.difference(left)])
         self._begin()
         return whole

@@ -104,13 +104,20 @@ class People:
     def lifetime(self, places: Ints, counted: Floats) -> Floats:
         """What users have done in all, of what their rows have ``counted [N, columns]``.
 
-        Counters only grow: a row with less is a new one, of a user who was idle and forgotten, and came back.
+        Counters only grow: a row with less is a new one, of a user who was idle and forgotten, and came back, also
+        where compaction has taken the tombstone that tells it (`begin_anew`).
         """
         known = self.totals[places][:, FROM_ROWS]
         anew = np.any(counted + self.gone[places] < known, axis=1)  # sums of counters that never fall never do
         self.gone[places[anew]] = known[anew]
         found: Floats = counted + self.gone[places]
         return found
+
+    def begin_anew(self, ids: Ids) -> None:
+        """Let the next rows of people count from nothing, whatever they hold."""
+        places = self.known(ids)
+        places = places[places != MISSING]
+        self.gone[places] = self.totals[places][:, FROM_ROWS]
 
     def forget(self, ids: Ids) -> Ints:
         """Let people leave; the places that they had, which are empty now."""

@@ -258,6 +258,11 @@ class Referee:
         self.forget(gone)
         self.settled = upto
 
+    def begin_anew(self, users: Sequence[bytes]) -> None:
+        """Learn that people's rows are no more, as of who has been idle: what they counted stays."""
+        if users:
+            self.people.begin_anew(ids_of(users))
+
     def forget(self, users: Sequence[bytes]) -> None:
         """Let people leave the books of every experiment, as if they had never come."""
         if not users or not len(places := self.people.forget(ids_of(users))):

@@ -202,6 +202,10 @@ class RefereeService:
                     rows = {}
                 self._referee.forget(taken.forgotten)
                 rows |= taken.rows
+                if not rows.keys().isdisjoint(taken.idle):
+                    self._take_decoded(rows)
+                    rows = {}
+                self._referee.begin_anew(taken.idle)
             self._take_decoded(rows)
 
     def _take_decoded(self, rows: Mapping[bytes, bytes]) -> None:

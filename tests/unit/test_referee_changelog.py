@@ -26,15 +26,17 @@ class Read:
         self.changelog = Changelog(self.erased)
         self.rows: dict[bytes, bytes] = {}
         self.forgotten: list[bytes] = []
+        self.idle: list[bytes] = []
         self._end = 0
 
     def take(self, *changes: Change | None) -> None:
         told = enumerate(changes, start=self._end)
         records: Sequence[Record] = [Record(CHANGELOG, 0, at, 1, *change) for at, change in told if change is not None]
         self._end += len(changes)
-        for forgotten, rows in self.changelog.take(records):
+        for forgotten, rows, idle in self.changelog.take(records):
             self.forgotten += forgotten
             self.rows = {user: row for user, row in self.rows.items() if user not in forgotten} | rows
+            self.idle += idle
 
 
 @pytest.mark.parametrize("cut", range(7))
@@ -58,7 +60,7 @@ def test_who_is_idle_stays_though_they_were_forgotten_once_before() -> None:
     read = Read()
     read.take((b"a", None), raises(b"a"), LANE, (b"a", b"1"), LANE)
     read.take((b"a", None), raises(b"other"), LANE)
-    assert (read.forgotten, read.rows) == ([b"a"], {b"a": b"1"})
+    assert (read.forgotten, read.rows, read.idle) == ([b"a"], {b"a": b"1"}, [b"a"])
 
 
 def test_a_watermark_that_the_lane_gives_up_forgets_nobody() -> None:
@@ -71,8 +73,9 @@ def test_where_compaction_has_been_whoever_has_a_tombstone_and_a_watermark_leave
     read = Read()
     read.take((b"a", None), None, raises(b"a"), None, (b"b", None), (b"c", b"1"), None, raises(b"c"), LANE)
     assert (read.forgotten, read.rows) == ([b"a"], {b"c": b"1"})  # c was erased before that row, or it would be none
+    assert read.idle == []  # of b nobody knows when
     read.take((b"c", None), raises(b"c", 200), LANE)
-    assert read.forgotten == [b"a", b"c"]
+    assert (read.forgotten, read.idle) == ([b"a", b"c"], [])
 
 
 def test_of_a_compacted_changelog_no_more_is_kept_than_tombstones() -> None:

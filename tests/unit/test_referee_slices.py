@@ -58,3 +58,25 @@ def test_who_refuses_and_comes_back_within_a_slice_is_one_person_wherever_a_fetc
     see(books.referee, [shown(1, 1, 300)])
     read(books, [(b"u1", kept(310, 2, 2)), LANE])
     assert earned(books) == (1, False, [1, 1])
+
+
+@pytest.mark.parametrize("did", [2, 6, 9])
+@pytest.mark.parametrize("cuts", [(), (4,), (2, 4), (5,)])
+def test_who_was_idle_and_forgotten_and_comes_back_keeps_what_they_did_however_much_they_do_then(
+    cuts: tuple[int, ...], did: int, tmp_path: Path
+) -> None:
+    books = Books(tmp_path)
+    read(books, [(b"u1", kept(10, 5, 0)), LANE])
+    see(books.referee, [shown(1, 1, 30)])
+    back = [(b"u1", kept(30, 6, 1)), LANE, (b"u1", None), LANE, (b"u1", kept(9_000, did, 2)), LANE]
+    read(books, [*back, (b"u1", None), LANE, (b"u1", kept(20_000, did, 0)), LANE], *cuts)
+    assert earned(books) == (1, False, [1 + did + did, 1 + 2])
+
+
+def test_whose_row_begins_anew_with_less_was_forgotten_though_compaction_has_taken_the_tombstone(
+    tmp_path: Path,
+) -> None:
+    books = Books(tmp_path)
+    see(books.referee, [shown(1, 1, 10)])
+    read(books, [(b"u1", kept(10, 1, 1)), LANE, (b"u1", kept(20, 6, 1)), LANE, (b"u1", kept(9_000, 2, 0)), LANE], 4)
+    assert earned(books)[2] == [6 + 2, 1]

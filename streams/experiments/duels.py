@@ -46,13 +46,14 @@ class Credits:
 
     def __init__(self) -> None:
         self.pending: dict[int, Drafted] = {}
-        self._early: dict[int, None] = {}
+        self.early: dict[int, None] = {}
+        """Clicked outcomes that came before their impressions."""
 
     def show(self, duel: Duel, showing: int, drafted: Drafted) -> None:
         """Take an impression; its click is credited here where it was known before."""
         duel.show(drafted.person)
-        if showing in self._early:
-            del self._early[showing]
+        if showing in self.early:
+            del self.early[showing]
             duel.take(drafted.person, drafted.side)
             return
         self.pending[showing] = drafted
@@ -71,6 +72,6 @@ class Credits:
         """Take an outcome; the impression that is to be credited for it, if there is one."""
         drafted = self.pending.pop(showing, None)
         if drafted is None and clicked:
-            self._early[showing] = None
-            give_up_oldest(self._early, EARLY_MAX)
+            self.early[showing] = None
+            give_up_oldest(self.early, EARLY_MAX)
         return drafted if clicked else None

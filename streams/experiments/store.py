@@ -103,6 +103,7 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
             arrays |= {f"{number}.credit": duel.credit[:users], f"{number}.shown": duel.shown[:users]}
             experiments[number] |= {"width": duel.width, "duel_evidence": duel.evidence}
     arrays["pending"] = np.array([(at, *one) for at, one in referee.credits.pending.items()], dtype=np.uint64)
+    arrays["early"] = np.fromiter(referee.credits.early, dtype=np.uint64)
     arrays["latest"] = np.fromiter(referee.latest, dtype=np.uint64)
     until_ms = referee.erased.until_ms
     arrays["erased"] = np.frombuffer(b"".join(until_ms), dtype=np.uint64).reshape(-1, 2)
@@ -152,6 +153,7 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
         referee.latest = dict.fromkeys(saved["latest"].tolist())
         for showing, *drafted in saved["pending"].reshape(-1, 4).tolist():
             referee.credits.pending[showing] = Drafted(*drafted)
+        referee.credits.early = dict.fromkeys(saved.get("early", np.empty(0, dtype=np.uint64)).tolist())
         for number, told in experiments.items():
             referee.watched[int(number)] = _watched(number, told, saved)
         if "erased" in saved:  # else all requests are met anew

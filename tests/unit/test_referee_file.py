@@ -78,6 +78,7 @@ def kept(referee: Referee) -> dict[str, Any]:
     found |= {name: getattr(trial, name) for name in ("widths", "evidence", "split_evidence", "shares")}
     found |= {name: getattr(duel, name)[: people.number] for name in ("credit", "shown")}
     found |= {"width": duel.width, "duel's evidence": duel.evidence, "pending": referee.credits.pending}
+    found |= {"early": [*referee.credits.early]}
     found |= {"latest": [*referee.latest], "until": referee.erased.until_ms, "settled": referee.settled}
     return found | {"malformed": referee.malformed, "unwatched": people.unwatched}
 
@@ -147,3 +148,28 @@ def test_of_a_duel_that_was_never_looked_at_a_file_of_version_2_tells_no_score(t
     load(file, again := Referee())
     assert again.watched[1].score is None
     assert again.look()[0].score == referee.look()[0].score
+
+
+def test_a_click_that_is_read_before_its_impression_is_credited_though_the_referee_is_started_again_between(
+    tmp_path: Path,
+) -> None:
+    referee = Referee()
+    referee.follow(DUEL)
+    referee.take_outcomes([outcome("early", True)])
+    save(tmp_path / "x.npz", referee, {}, {})
+    load(tmp_path / "x.npz", again := Referee())
+    for one in (referee, again):
+        see(one, [shown_both(1, 0, "early")])
+        (watched,) = one.look()
+        assert watched.score is not None
+        assert sum(watched.score.clicks) == 1
+
+
+def test_a_file_that_tells_no_early_clicks_is_read(tmp_path: Path) -> None:
+    save(tmp_path / "x.npz", busy(), {}, {})
+    with np.load(tmp_path / "x.npz") as npz:
+        saved = dict(npz)
+    del saved["early"]
+    np.savez(tmp_path / "x.npz", allow_pickle=False, **saved)
+    load(tmp_path / "x.npz", again := Referee(users_max=900))
+    assert (again.people.number, len(again.credits.early)) == (900, 0)

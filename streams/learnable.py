@@ -149,13 +149,14 @@ class Learnable:
 class Offered:
     """Ads as the topic tells them last. One that is withdrawn was shown before: it stays, and has ended.
 
-    A version with a time that no log may hold is passed over, and the one before stays.
+    ``for_log``: a version with a time that no log may hold (`mistimed`) is passed over, and the one before stays.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, for_log: bool = False) -> None:
+        self._for_log = for_log
         self.ads: dict[bytes, Ad] = {}
         self.invalid = 0
-        """Records that the workers make dead letters, and ads of a time that no log may hold (`mistimed`)."""
+        """Records that the workers make dead letters, and what was passed over."""
 
     def take(self, records: Sequence[Record]) -> None:
         """Take records in order."""
@@ -167,7 +168,7 @@ class Offered:
             except UNREADABLE:
                 self.invalid += 1
                 continue
-            if told is not None and mistimed(told):
+            if self._for_log and told is not None and mistimed(told):
                 self.invalid += 1
             elif told is not None:
                 self.ads[key] = told

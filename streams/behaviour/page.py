@@ -214,7 +214,7 @@ def _drift(report: Report) -> Section:
 def _personal(report: Report) -> Section:
     found = report.personalisation
     if found is None:
-        says = ["This log has no receipts of both a control group and others, or of too few people of one: it cannot tell."]
+        says = ["This log has no receipts of both a control group and others, or of too few people: it cannot tell."]
         return Section("personalisation", "What personalisation changed", says, "", "", [])
     says = [
         (

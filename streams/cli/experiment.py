@@ -42,6 +42,10 @@ Ramp = Annotated[
         help="Share of the experiment's users who take part, or of each of a bandit's cohorts; else 1, or 0.1.",
     ),
 ]
+Minimum = Annotated[
+    float | None,
+    typer.Option(help="Share that a bandit leaves every arm: 0.1 at least, or a few would decide; else 0.1."),
+]
 Every = Annotated[float, typer.Option("--every", min=0.2, max=3_600, help="Seconds between two looks.")]
 
 
@@ -58,10 +62,7 @@ def create(
     allocation: Annotated[
         str, typer.Option(help="fixed, or bandit: the better an arm, the more of the next users it gets.")
     ] = "fixed",
-    minimum: Annotated[
-        float | None,
-        typer.Option(help="Share that a bandit leaves every arm: 0.1 at least, or a few would decide; else 0.1."),
-    ] = None,
+    minimum: Minimum = None,
     interleave: Annotated[
         bool, typer.Option("--interleave", help="Show both arms' rankings in one placement: whose picks are clicked?")
     ] = False,

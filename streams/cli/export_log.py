@@ -71,7 +71,7 @@ async def _export(settings: "Settings", writer: "Writer", progress: Progress) ->
     from streams.reviews.reviewer import Reviewer
 
     read = partial(_read, settings, progress)
-    reviewer, offered = Reviewer(), Offered()
+    reviewer, offered = Reviewer(), Offered(for_log=True)
     async for records in read(topics.ADS):
         reviewer.take_ads(records)
         offered.take(records)

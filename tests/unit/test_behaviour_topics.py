@@ -180,6 +180,14 @@ def test_who_offers_nothing_any_more_and_was_not_shown_is_no_party_to_exposure(c
     assert found.fairness.advertisers.parties == 3
 
 
+def test_an_ad_of_any_time_that_workers_take_keeps_its_names_in_the_report() -> None:
+    offered = ad("ad-1", advertiser_id="tents", start_ms=START_MS // 1_000)  # in seconds: it began in 1970
+    topics = {"ads": _ads((b"ad-1", encode_json(offered))), "ad-impressions": [record(impression("u"))]}
+    found = _told(topics)
+    assert [each.name for each in found.fairness.advertisers.largest] == ["tents"]
+    assert found.about.invalid == 0
+
+
 def test_topics_end_at_one_moment_so_that_no_click_is_told_without_its_impression() -> None:
     shown, later = impression("u"), impression("v", time_ms=START_MS + 9)
     clicked, clicked_later = (

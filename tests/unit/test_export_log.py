@@ -103,7 +103,7 @@ SECONDS, MICROSECONDS = START_MS // 1_000, START_MS * 1_000
 
 
 def test_an_ad_whose_time_is_in_seconds_is_left_out_and_the_log_can_be_read(tmp_path: Path) -> None:
-    offered = Offered()
+    offered = Offered(for_log=True)
     versions = [ad("shoe"), ad("tent", title="first"), ad("tent", start_ms=SECONDS), ad("boot", end_ms=SECONDS)]
     offered.take([Record("ads", 0, at, 0, each.ad_id.encode(), encode_json(each)) for at, each in enumerate(versions)])
     with Writer(tmp_path) as writer:

@@ -16,13 +16,12 @@ import numpy.typing as npt
 
 from scoring.events import Source
 from scoring.ids import IdArray, id64, id64s, mix64
-from scoring.order import Times, stream_times
+from scoring.order import Times
 from scoring.pending import keys_of
 from scoring.policies import CONTROL_ARM
 from scoring.seal import Seal
 from streams.decode import Record, columns, valid
 from streams.learnable import Offered
-from streams.letters import REQUEUED
 from streams.logs import Event
 from streams.reading import ends_of, read_topic
 from streams.topics import AD_IMPRESSIONS, ADS, CLICKS, DECISIONS
@@ -99,15 +98,13 @@ class Gathered:
 @dataclass
 class Gatherer:
     """Takes messages in any order, but receipts last: of them it keeps those that an impression names, so that they are
-    as few. ``since_ms``: events before it are left out. ``latest_ms``: the newest time that an event may have; of the
-    topics, ``tolerance_ms``: how much later than its record one may be; ``late_ms``: how much older than the newest
-    record of its partition up to its own, as lanes call it late. ``most``: `EVENTS_MAX`. ``seal``: by which prices are
-    to be verified.
+    as few. ``since_ms``: events before it are left out. ``latest_ms``: the newest time that an event may have;
+    ``late_ms``: how much older than its partition's newest before it one of the topics may be, as lanes call it late.
+    ``most``: `EVENTS_MAX`. ``seal``: by which prices are to be verified.
     """
 
     since_ms: int = 0
     latest_ms: int = sys.maxsize
-    tolerance_ms: int = sys.maxsize
     late_ms: int = sys.maxsize
     most: int = EVENTS_MAX
     seal: Seal = field(default_factory=Seal)
@@ -142,25 +139,28 @@ class Gatherer:
     def take(self, source: Source, records: Sequence[Record]) -> None:
         """Take records of one partition of an events topic; what workers make dead letters, or late, is counted.
 
-        By what lanes measure with, the times of the records: by now the date of what was in the future has passed.
+        What was in the future when it came is not left out once its date has passed: nothing here tells when a worker
+        read it, for a producer's clock dates records, too.
         """
-        record_ms = np.array([record.timestamp for record in records], dtype=np.int64)
         places, events = valid(source, records, self.latest_ms)
-        ahead = _ahead_ms(events, record_ms[places]) > self.tolerance_ms
-        future = {place for place in places[ahead].tolist() if _tells_when(records[place])}
-        self.invalid += len(records) - len(events) + len(future)
-        late = self._late((source, records[0].partition), record_ms)
-        told = [(place, event) for place, event in zip(places.tolist(), events, strict=True) if place not in future]
-        timely = [event for place, event in told if event.time_ms >= late[place]]
-        self.misdated += len(told) - len(timely)
+        self.invalid += len(records) - len(events)
+        record_ms = np.array([records[at].timestamp for at in places.tolist()], dtype=np.int64)
+        timely = self._timely((source, records[0].partition), events, record_ms)
+        self.misdated += len(events) - len(timely)
         self.add(timely)
 
-    def _late(self, place: tuple[Source, int], record_ms: Times) -> list[int]:
-        """Before when an event was late when it came, for each of the next records of a topic's partition."""
-        stream_ms = stream_times(record_ms, self._newest_ms.get(place, 0), self.latest_ms)
-        self._newest_ms[place] = int(stream_ms[-1])
-        late_ms: list[int] = (stream_ms - self.late_ms).tolist()
-        return late_ms
+    def _timely(self, place: tuple[Source, int], events: Sequence[Event], record_ms: Times) -> list[Event]:
+        """The ``events`` of a topic's partition that are not late when they come.
+
+        The time there is the newest that both an event and its record tell, so that no single wrong clock makes late
+        what others send. Some brokers keep no time of records (-1).
+        """
+        time_ms = np.array([event.time_ms for event in events], dtype=np.int64)
+        told_ms = np.where(record_ms < 0, time_ms, np.minimum(record_ms, time_ms))
+        newest_ms = np.maximum.accumulate([self._newest_ms.get(place, 0), *told_ms.tolist()])
+        self._newest_ms[place] = int(newest_ms[-1])
+        timely = (time_ms >= newest_ms[1:] - self.late_ms).tolist()
+        return [event for event, is_timely in zip(events, timely, strict=True) if is_timely]
 
     def take_ads(self, records: Sequence[Record]) -> None:
         """Take records of the ads topic; those that are dead letters to workers are counted.
@@ -220,18 +220,6 @@ def _or_none(value: bytes) -> _Decided | None:
         return _DECODE(value)
     except UNREADABLE:
         return None
-
-
-def _ahead_ms(events: Sequence[Event], record_ms: Times) -> Times:
-    """How much later than its record's time is each event, or the impression that it names."""
-    named_ms = [(event.impression_time_ms or 0) if isinstance(event, Click) else 0 for event in events]
-    time_ms = np.array([event.time_ms for event in events], dtype=np.int64)
-    return np.maximum(time_ms, np.array(named_ms, dtype=np.int64)) - record_ms
-
-
-def _tells_when(record: Record) -> bool:
-    """Whether it came at its time: some brokers keep none (-1), and a dead letter is sent back under its first one."""
-    return record.timestamp >= 0 and all(name != REQUEUED for name, _ in record.headers)
 
 
 def _table(events: Sequence[Event]) -> Table:

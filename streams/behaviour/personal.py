@@ -26,8 +26,8 @@ IMPRESSIONS_MIN = 10
 PEOPLE_MIN = 20
 """Of either group, before their entropies have an interval, which is asymptotic: with 2 it covers 81 %, with 20 94."""
 EXPECTED_MIN = 20
-"""People that either group is to have of a cohort beside others, before it counts: the few stand for the whole of it,
-one for a thousand where a thousandth is meant for control, and while they are none or two no variance tells how far
+"""People that either group is to have of a cohort beside the largest, before it counts: the few stand for the whole of
+it, one for a thousand where a thousandth is meant for control, and while they are none or two no variance tells how far
 off that is. By the number meant: to go by the people who came would choose among the draws."""
 
 Ints = npt.NDArray[np.int64]
@@ -94,7 +94,8 @@ def _divided(behaviour: Behaviour) -> tuple[Table, Ints, Ints, Floats]:
     share[people] = told["share"][first]
     two = (share > 0) & (share < 1)
     shares, of, size = np.unique(share[two], return_inverse=True, return_counts=True)
-    tells = (size * np.minimum(shares, 1 - shares) >= EXPECTED_MIN) | (len(shares) == 1)
+    expected = size * np.minimum(shares, 1 - shares)
+    tells = expected >= min(EXPECTED_MIN, expected.max(initial=0))  # within one all weigh alike
     cohort = np.full(behaviour.users, OUTSIDE, dtype=np.int64)
     cohort[two] = np.where(tells[of], of, OUTSIDE)
     counts = (cohort[user] != OUTSIDE) & (told["share"] == share[user])

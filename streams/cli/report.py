@@ -64,7 +64,6 @@ def report(
     gatherer = Gatherer(
         since_ms=since_ms(since, datetime.now(UTC)),
         latest_ms=wall_ms() + settings.time_tolerance_ms,
-        tolerance_ms=settings.time_tolerance_ms,
         late_ms=settings.late_ms,
         seal=Seal.of(settings.sealing_secret()),
     )

@@ -232,7 +232,8 @@ def unshared(gone: PushedModel, others: Iterable[PushedModel]) -> list[bytes]:
 
 async def left(settings: Settings, known: Iterable[PushedModel], now_ms: int) -> list[bytes]:
     """Keys of parts on the topic that none of ``known`` needs, by ``now_ms`` for an hour: who pushed or removed their
-    model did not come to the end. Of those sent since then somebody may be about to speak.
+    model did not come to the end. Of those sent since then, or at no time that is told (-1), somebody may be about to
+    speak.
     """
     sent_ms: dict[bytes, int] = {}
     try:
@@ -246,7 +247,7 @@ async def left(settings: Settings, known: Iterable[PushedModel], now_ms: int) ->
     except MissingTopicError:
         return []
     needed, before_ms = set().union(*map(_digests, known)), now_ms - 1_000 * LEFT_AFTER_S
-    return [key for key, at_ms in sent_ms.items() if at_ms < before_ms and _digest_of(key) not in needed]
+    return [key for key, at_ms in sent_ms.items() if 0 <= at_ms < before_ms and _digest_of(key) not in needed]
 
 
 def needs_any(pushed: PushedModel, parts: Iterable[bytes]) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,6 @@ from streams.behaviour.gathered import Gatherer, read_topics
 from streams.behaviour.joined import DAY_MS, PERIODS_MAX
 from streams.behaviour.page import page
 from streams.behaviour.report import Report, report
-from streams.letters import REQUEUED
 from streams.topics import AD_IMPRESSIONS
 from streams.wire import encode_json
 from tests.builders import START_MS, Record, ad, click, impression, record
@@ -126,45 +124,18 @@ def test_events_that_lanes_call_late_are_left_out_and_counted() -> None:
     assert found.about.from_ms == START_MS - DAY_MS
 
 
-def test_what_was_in_the_future_when_it_came_is_refused_once_its_date_has_passed_too() -> None:
-    ahead_ms, tolerance_ms = START_MS + DAY_MS, LATEST_MS - START_MS
-    fast = impression("fast", "tent", ahead_ms), click("fast", "tent", ahead_ms + 9, impression_time_ms=ahead_ms)
-    claiming = click("claiming", "tent", START_MS, impression_time_ms=ahead_ms)
-    allowed = impression("allowed", "tent", LATEST_MS)
-    shown = [record(each, at, timestamp=START_MS) for at, each in enumerate((fast[0], allowed))]
-    clicks = [record(each, at, timestamp=START_MS) for at, each in enumerate((fast[1], claiming))]
-    gatherer = Gatherer(latest_ms=NOW_MS, tolerance_ms=tolerance_ms)
-    topics = {"ads": _ads((b"tent", encode_json(TENT))), "ad-impressions": shown, "clicks": clicks}
-    found = report(_gathered(gatherer, topics).gathered(), "the topics")
-    assert (found.about.impressions, found.about.actions, found.about.invalid) == (1, 0, 3)
-    assert found.campaigns.total.cost_micros == 0
-
-
-@pytest.mark.parametrize("fields", [{"timestamp": -1}, {"headers": [(REQUEUED, b"1")]}], ids=["no time", "sent back"])
-def test_a_record_that_does_not_tell_when_it_came_is_refused_by_the_reports_own_clock(fields: dict[str, Any]) -> None:
-    gatherer = Gatherer(latest_ms=NOW_MS, tolerance_ms=0)
-    came = [(impression("then", time_ms=START_MS), {}), (impression("u", time_ms=NOW_MS), fields)]
-    ahead = impression("ahead", time_ms=NOW_MS + 1), fields
-    shown = [record(each, at, **({"timestamp": START_MS} | told)) for at, (each, told) in enumerate([*came, ahead])]
-    found = _gathered(gatherer, {"ad-impressions": shown}).gathered()
-    assert (found.impressions["time_ms"].tolist(), found.invalid) == ([START_MS, NOW_MS], 1)
-
-
-def test_events_are_late_by_the_times_of_records_as_they_are_to_lanes() -> None:
-    shown = [record(impression(f"u{at}", time_ms=START_MS + at * DAY_MS), at) for at in range(5)]
-    ahead = record(impression("ahead", time_ms=START_MS + 4 * DAY_MS), 5, timestamp=START_MS)
-    uploaded = record(impression("uploaded", time_ms=START_MS - 2 * DAY_MS), 6, timestamp=START_MS)
-    undated = record(impression("undated", time_ms=START_MS), 7, timestamp=2 * NOW_MS)  # takes time to the report's own
-    left = record(impression("left", time_ms=NOW_MS - DAY_MS), 8, timestamp=START_MS)
-    gatherer = Gatherer(latest_ms=NOW_MS, tolerance_ms=10 * DAY_MS, late_ms=DAY_MS)
-    topics = {"ad-impressions": [ahead, uploaded, *shown, undated, left]}
-    found = _gathered(gatherer, topics).gathered()
-    assert found.impressions["time_ms"].tolist() == [
-        *(START_MS + at * DAY_MS for at in range(5)),
-        START_MS + 4 * DAY_MS,
-        NOW_MS - DAY_MS,
-    ]
-    assert (found.misdated, found.invalid) == (2, 0)
+@pytest.mark.parametrize("stamped_ms", [START_MS, -1, 0], ids=["then", "no time", "a mirror's"])
+@pytest.mark.parametrize("ahead_ms", [(0, 3 * DAY_MS), (3 * DAY_MS, 0)], ids=["record", "event"])
+def test_one_wrong_clock_makes_nothing_late_that_others_send(ahead_ms: tuple[int, int], stamped_ms: int) -> None:
+    honest = [impression(f"u{at}", time_ms=START_MS + at * DAY_MS // 24) for at in range(48)]
+    shown = [record(each, at + 1, timestamp=each.time_ms) for at, each in enumerate(honest)]
+    event_ms, record_ms = (START_MS + each for each in ahead_ms)
+    ahead = record(impression("ahead", time_ms=event_ms), timestamp=record_ms)
+    junk = Record("ad-impressions", 0, 0, START_MS + 3 * DAY_MS, b"u", b"{}")
+    late = record(impression("late", time_ms=START_MS), 49, timestamp=stamped_ms)
+    gatherer = Gatherer(latest_ms=NOW_MS, late_ms=DAY_MS)
+    found = _gathered(gatherer, {"ad-impressions": [ahead, junk, *shown, late]}).gathered()
+    assert (len(found.impressions), found.misdated, found.invalid) == (49, 1, 1)
 
 
 @pytest.mark.parametrize("compacted", [False, True])

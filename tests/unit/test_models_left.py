@@ -42,14 +42,15 @@ def test_a_removal_that_the_broker_broke_off_is_finished_by_the_next_try(topics:
         remove(there.model)
 
 
+@pytest.mark.parametrize("sent_ms", [START_MS + 1, -1], ids=["lately", "at no time that is told"])
 def test_who_removes_a_model_removes_what_a_push_has_left_and_spares_one_under_way(
-    topics: Topics, tmp_path: Path
+    topics: Topics, tmp_path: Path, sent_ms: int
 ) -> None:
     there = push(toy_model(tmp_path / "gone"))
     left, coming = (pack(toy_model(tmp_path / name, seed=seed)).parts for seed, name in enumerate(["left", "new"], 1))
     foreign = {b"notes": b"somebody's", b"notes/1": b"somebody's", chunk_key("e" * 63, 0): b"somebody's"}
     topics.models |= {**left, **coming, **foreign}
-    topics.sent_ms = dict.fromkeys(coming, START_MS + 1)
+    topics.sent_ms = dict.fromkeys(coming, sent_ms)
     remove(there.model)
     assert topics.models.keys() == {*coming, *foreign} - pack(tmp_path / "gone").parts.keys()
 

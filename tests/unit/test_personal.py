@@ -75,6 +75,12 @@ def test_who_came_while_a_group_was_meant_for_hardly_anybody_stands_for_nobody(f
     assert compared([few]).people == {"control": few.control, "personalised": few.engine}  # where nobody outweighs them
 
 
+def test_a_few_people_under_another_share_take_nobody_from_those_who_were_there() -> None:
+    main = Crowd(0.05, 19, 361, looks=1)
+    for others in (Crowd(0.06, 0, 1, looks=1), Crowd(0.06, 18, 282, looks=1)):
+        assert compared([main, others]).people == {"control": 19, "personalised": 361}
+
+
 def test_impressions_are_of_the_people_who_count() -> None:
     found = personalisation(behaviour_of(*_groups(40, crossed=10)))
     assert found is not None

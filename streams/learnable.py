@@ -29,11 +29,18 @@ class Learnable:
     What is learnt does not depend on how the topics are cut into batches, each of one partition.
 
     ``ends``: of the events, by topic and partition, as they were at one moment; ``presumed``: what a person's silence
-    means; ``latest_ms``: the newest time that an event may have; ``entries_max``: of the control topic (`Control`).
+    means; ``now_ms``, ``tolerance_ms``: events may be so much later than that; ``entries_max``: of the control topic
+    (`Control`).
     """
 
     def __init__(
-        self, ends: Mapping[tuple[str, int], int], *, presumed: bool, latest_ms: int, entries_max: int
+        self,
+        ends: Mapping[tuple[str, int], int],
+        *,
+        presumed: bool,
+        now_ms: int,
+        tolerance_ms: int,
+        entries_max: int,
     ) -> None:
         self._ends = ends
         self.control = Control(entries_max)
@@ -41,7 +48,7 @@ class Learnable:
         # As many watermarks as people on the topics: if one were dropped, somebody would be learnt from after all.
         self._gate = Gate(self._requests.answers, Watermarks(most=sys.maxsize), presumed)
         self._erasures = self.control.all(Erasure)
-        self._latest_ms = latest_ms
+        self._latest_ms, self._tolerance_ms = now_ms + tolerance_ms, tolerance_ms
         self._refused_ms: dict[bytes, int] = {}
         """When a user's last refusal on an event came, by its record: a lane forgets what had come by then.
 
@@ -85,11 +92,15 @@ class Learnable:
     def recall(self, source: Source, records: Sequence[Record]) -> None:
         """Raise watermarks to the newest of what is forgotten: as a lane does, which holds back what is dated before.
 
-        A time of its own for this, since only once all is heard is it known of whom to remember anything.
+        A time of its own for this, since only once all is heard is it known of whom to remember anything. Not what was
+        a dead letter when it came, in the future then, though its date has passed.
         """
         records = [each for each in self._until(records) if each.key in self._forgotten and self._had_come(each)]
-        for event in valid(source, records, self._latest_ms)[1]:
-            self._gate.watermarks.raise_to(event.user_id.encode(), event.time_ms)
+        places, events = valid(source, records, self._latest_ms)
+        for place, event in zip(places.tolist(), events, strict=True):
+            came_ms = records[place].timestamp
+            if came_ms < 0 or event.time_ms <= came_ms + self._tolerance_ms:
+                self._gate.watermarks.raise_to(event.user_id.encode(), event.time_ms)
 
     def take(self, source: Source, records: Sequence[Record]) -> list[Event]:
         """The events that may be learnt from; the others are counted, but for those after the ends."""

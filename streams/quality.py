@@ -17,7 +17,7 @@ from scoring.watch import Adwin
 KEPT = 20_000
 """Outcomes looked back on: 240 KB; at a click rate of 2 % its standard error is a twentieth of it."""
 HELD_MAX = 20_000
-"""Clicks of a lane held back at most, 33 a second of ten minutes; of more the oldest are counted early."""
+"""Outcomes of a lane held back at most, 33 clicks a second of ten minutes; of more the oldest are counted early."""
 LEAST = 1_000
 """Fewer tell nothing."""
 
@@ -31,10 +31,16 @@ class Settled:
     that is heard of a lane is left out: of its clicks some may have been told before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, cut: bool = False) -> None:
+        """``cut``: a read may end within what a lane told at one moment, after a rest thousands of non-clicks: that
+        waits for the next moment, and so do clicks whose windows have ended since the one before, or clicks would come
+        first and non-clicks after them.
+        """
+        self._cut = cut
         self._early: dict[int, npt.NDArray[Any]] = {}
         self._since_ms: dict[int, int] = {}
         self._clock_ms: dict[int, int] = {}
+        self._whole_ms: dict[int, int] = {}
 
     def take(self, lane: int, outcomes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Of ``outcomes [N]`` of a lane, in its order, and of those held back the ones to be counted.
@@ -45,18 +51,29 @@ class Settled:
         if not len(outcomes):
             return outcomes
         since_ms = self._since_ms.setdefault(lane, int(outcomes["known_ms"][0]))
-        clock_ms = self._clock_ms[lane] = int(outcomes["known_ms"].max(initial=self._clock_ms.get(lane, 0)))
+        whole_ms = self._whole_until(lane, outcomes["known_ms"])
         known = outcomes[outcomes["shown_ms"] >= since_ms]
         if lane in self._early:
             known = np.concatenate([self._early[lane], known])
-        early = np.flatnonzero((known["clicked"] != 0) & (known["ends_ms"] > clock_ms))[-HELD_MAX:]
+        waits = (known["known_ms"] > whole_ms) | (known["clicked"] != 0) & (known["ends_ms"] > whole_ms)
+        early = np.flatnonzero(waits)[-HELD_MAX:]
         self._early[lane] = known[early]
         ended = np.delete(known, early)
         return ended[np.lexsort((ended["shown_ms"], ended["ends_ms"]))]
 
+    def _whole_until(self, lane: int, known_ms: npt.NDArray[np.int64]) -> int:
+        """Up to when all has been heard of ``lane``: its newest moment, where reads are cut the one before."""
+        before_ms = self._clock_ms.get(lane, 0)
+        clock_ms = self._clock_ms[lane] = int(known_ms.max(initial=before_ms))
+        if not self._cut:
+            return clock_ms
+        if clock_ms > before_ms:
+            self._whole_ms[lane] = int(known_ms[known_ms < clock_ms].max(initial=before_ms))
+        return self._whole_ms.get(lane, 0)
+
     def begin_anew(self, lane: int) -> None:
         """Nothing was heard of ``lane`` yet, as it were: what was left out had clicks, whose non-clicks still come."""
-        for held in (self._early, self._since_ms, self._clock_ms):
+        for held in (self._early, self._since_ms, self._clock_ms, self._whole_ms):
             held.pop(lane, None)
 
 
@@ -78,6 +95,11 @@ class Quality:
         self._predicted[places] = latest["predicted"]
         self._clicked[places] = latest["clicked"] != 0
         self._seen += len(latest)
+
+    def watch(self, outcomes: npt.NDArray[Any]) -> None:
+        """Look for drift in ``outcomes [N]`` of `scoring.feedback.JUDGED`, clicks among what was shown with them: where
+        one of the two comes first, the detector takes it for a change.
+        """
         self.drifts += sum(map(self._adwin.drifts, (outcomes["clicked"] - outcomes["predicted"]).tolist()))
 
     def figures(self) -> tuple[float, float, float]:

@@ -106,7 +106,8 @@ async def _events(
     learnable = Learnable(
         await ends(inputs),
         presumed=settings.consent_presumed,
-        latest_ms=wall_ms() + settings.time_tolerance_ms,
+        now_ms=wall_ms(),
+        tolerance_ms=settings.time_tolerance_ms,
         entries_max=settings.control_entries_max,
     )
     async for records in read(topics.CONTROL):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from streams.console.clicks import SERVES_MS, ModelQuality
-from streams.console.refused import RECENT_MAX, RECENT_MS, RefusedKind
+from streams.console.refused import RECENT_MS, RefusedKind
 from streams.control_wire import Drift
 from streams.lag.arithmetic import Status
 from streams.lag.board import GroupLag
@@ -137,8 +137,8 @@ def _of_letters(group: GroupLag | None, refused: Sequence[RefusedKind]) -> Itera
         kinds = [kind for kind in refused if kind.topic == topic and kind.recent]
         per_s = sum(kind.recent for kind in kinds) / (RECENT_MS / 1000)
         comes = group.topics[topic].produced_per_s if group is not None and topic in group.topics else 0.0
-        worst = max(kinds, key=lambda kind: kind.recent)
-        if per_s > DEAD_SHARE * comes or worst.recent >= RECENT_MAX:  # then it may be any number more
+        if per_s > DEAD_SHARE * comes:
+            worst = max(kinds, key=lambda kind: kind.recent)
             yield Alarm(
                 name="SalienceDeadLetters",
                 red=False,

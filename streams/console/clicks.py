@@ -2,10 +2,12 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from scoring.confidence import wilson
 from streams.control_wire import Drift
@@ -110,6 +112,17 @@ class Model:
 
     def take(self, outcomes: Sequence[Outcome]) -> None:
         """More of them, oldest first."""
+        for quality, rows in self._judged(outcomes):
+            quality.observe(rows)
+        self.outcomes += len(outcomes)
+        self.newest_ms = max(self.newest_ms, *(outcome.known_ms for outcome in outcomes))
+
+    def watch(self, outcomes: Sequence[Outcome]) -> None:
+        """Look for drift in them, of moments that have been heard whole."""
+        for quality, rows in self._judged(outcomes):
+            quality.watch(rows)
+
+    def _judged(self, outcomes: Sequence[Outcome]) -> Iterator[tuple[Quality, npt.NDArray[Any]]]:
         rows = np.empty(len(outcomes), dtype=[("predicted", "<f8"), ("clicked", "u1")])
         rows["clicked"] = [outcome.clicked for outcome in outcomes]
         for quality, chances in (
@@ -117,9 +130,7 @@ class Model:
             (self._alone, [outcome.attention for outcome in outcomes]),
         ):
             rows["predicted"] = chances
-            quality.observe(rows)
-        self.outcomes += len(outcomes)
-        self.newest_ms = max(self.newest_ms, *(outcome.known_ms for outcome in outcomes))
+            yield quality, rows
 
     def told(self, name: str) -> ModelQuality:
         """What is known now."""
@@ -132,6 +143,14 @@ class Model:
         )
 
 
+def _by_model(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """Outcomes by the model that predicted them, in order."""
+    out: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        out.setdefault(outcome.model, []).append(outcome)
+    return out
+
+
 class Clicks:
     """Arms, models and drift."""
 
@@ -139,18 +158,21 @@ class Clicks:
         self._arms: dict[str, Arm] = {}
         self._models: dict[str, Model] = {}
         self.drifts: deque[Drift] = deque(maxlen=DRIFTS_MAX)
-        self._settled = Settled()
+        self._settled, self._whole = Settled(), Settled(cut=True)
 
     def take(self, lane: int, outcomes: Sequence[Outcome]) -> None:
         """What became known in ``lane``, oldest first; it is counted once the rest of its time is known."""
-        by_model: dict[str, list[Outcome]] = {}
-        for outcome in self._settled.take(lane, columns(outcomes))["outcome"]:
+        rows = columns(outcomes)
+        settled = self._settled.take(lane, rows)["outcome"]
+        for outcome in settled:
             if (arm := self._arms.get(outcome.arm)) is None:
                 arm = self._arms[outcome.arm] = Arm()
             arm.add(clicked=outcome.clicked)
-            by_model.setdefault(outcome.model, []).append(outcome)
-        for name, told in by_model.items():
+        for name, told in _by_model(settled).items():
             self._models.setdefault(name, Model()).take(told)
+        for name, told in _by_model(self._whole.take(lane, rows)["outcome"]).items():
+            if (model := self._models.get(name)) is not None:
+                model.watch(told)
         while len(self._arms) > ARMS_MAX:
             del self._arms[next(iter(self._arms))]
         while len(self._models) > MODELS_MAX:
@@ -159,6 +181,7 @@ class Clicks:
     def jumped(self, lane: int) -> None:
         """Outcomes of ``lane`` were left out."""
         self._settled.begin_anew(lane)
+        self._whole.begin_anew(lane)
 
     def drifted(self, drift: Drift) -> None:
         """A lane says that its click layer no longer fits the world."""

@@ -1,6 +1,6 @@
 """Dead letters, by where they came from and why: counts and the newest of each kind. No I/O."""
 
-from collections import deque
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -13,12 +13,14 @@ MESSAGE_MAX = 240
 """Characters shown of a message."""
 RECENT_MS = 60_000
 """A topic is poisoned now if something of it was refused within this."""
-RECENT_MAX = 10_000
-"""Times kept of each kind, 80 KB; as many recent letters or more are told as so many."""
+SECONDS_MAX = 120
+"""Seconds of each kind whose letters are counted, the newest; a minute is told of."""
 
 
 class RefusedKind(msgspec.Struct, frozen=True, kw_only=True):
-    """Records of one topic refused for one reason. ``recent``: within `RECENT_MS` of now. The rest is of the newest."""
+    """Records of one topic refused for one reason. ``recent``: within `RECENT_MS` of now, to a second. The rest is of
+    the newest.
+    """
 
     topic: str
     stage: str
@@ -35,15 +37,22 @@ class _Kind:
     """Letters of a kind: how many, when, and what of the newest is told (never what was refused)."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.times_ms: deque[int] = deque(maxlen=RECENT_MAX)
+        self.count = self.time_ms = 0
+        self._of_second: Counter[int] = Counter()
         self.message = self.partition = self.offset = ""
 
     def add(self, letter: Letter) -> None:
         self.count += 1
-        self.times_ms.append(letter.timestamp_ms)
+        self.time_ms = letter.timestamp_ms
+        self._of_second[letter.timestamp_ms // 1_000] += 1
+        if len(self._of_second) > SECONDS_MAX:
+            del self._of_second[min(self._of_second)]
         self.message = letter.told("message")[:MESSAGE_MAX]
         self.partition, self.offset = letter.told("partition"), letter.told("offset")
+
+    def since(self, time_ms: int) -> int:
+        """How many have come since then."""
+        return sum(count for second, count in self._of_second.items() if second >= time_ms // 1_000)
 
 
 class Refused:
@@ -69,11 +78,11 @@ class Refused:
                 stage=stage,
                 error=error,
                 count=kind.count,
-                recent=sum(at >= now_ms - RECENT_MS for at in kind.times_ms),
+                recent=kind.since(now_ms - RECENT_MS),
                 message=kind.message,
                 partition=kind.partition,
                 offset=kind.offset,
-                time_ms=kind.times_ms[-1],
+                time_ms=kind.time_ms,
             )
             for (topic, stage, error), kind in reversed(self._kinds.items())
         ]

@@ -52,6 +52,7 @@ class ClickMetrics:
         self._unnamed.inc(len(observed.outcomes) - told)
         before = self._quality.drifts
         self._quality.observe(observed.judged)
+        self._quality.watch(observed.judged)
         self._drifts.inc(self._quality.drifts - before)
         self._cut.inc(observed.cut)
 

@@ -16,7 +16,18 @@ from streams.control import Control, publish, read_control, read_message
 from streams.control_wire import ExperimentSetting, ModelStatus, PushedModel
 from streams.experiments.registry import models_of
 from streams.models.roles import RolesError, roles_of, roles_told, state_of
-from streams.models.store import MODELS_MAX, fetch, left, manifest_of, needs_any, obtain, pack, send, unshared
+from streams.models.store import (
+    MODELS_MAX,
+    MissingFilesError,
+    fetch,
+    left,
+    manifest_of,
+    needs_any,
+    obtain,
+    pack,
+    send,
+    unshared,
+)
 from streams.models.trial import try_model
 from streams.settings import Settings
 from streams.wire import UNREADABLE
@@ -117,12 +128,27 @@ async def remove(settings: Settings, version: str) -> None:
     control = await read_control(settings)
     try:
         _check_removable(control, version)
-    except RolesError:
-        await publish(settings, [control.get(PushedModel, version) or gone])
+    except RolesError as error:
+        back = control.get(PushedModel, version) or gone
+        await publish(settings, [back])
+        if not await _is_whole(settings, back):
+            raise RolesError(f"{error}; files of it were removed meanwhile: push it again") from error
         raise
     known = dict(control.all(PushedModel))
     await publish(settings, [], [one for one in control.all(ModelStatus).values() if one.model == version])
     await _removed(settings, known, unshared(gone, known.values()))
+
+
+async def _is_whole(settings: Settings, pushed: PushedModel) -> bool:
+    """Whether a model's files are on the topic: while its message is not there, another removal takes them for left."""
+    with tempfile.TemporaryDirectory(prefix="salience-model-") as folder:
+        try:
+            await fetch(settings, pushed, Path(folder))
+        except MissingFilesError:
+            return False
+        except ModelError:  # nobody gets it, whatever there is of it
+            pass
+    return True
 
 
 async def _removed(settings: Settings, known: Mapping[str, PushedModel], parts: Iterable[bytes]) -> int:

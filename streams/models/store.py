@@ -50,7 +50,7 @@ MODELS_MAX = 32
 LEFT_AFTER_S = 3_600
 """Since a model's folder, or a part on the topic, was written: whoever gets or pushes one is done with it, or dead; its
 trial may take some seconds."""
-_FOLDER = ".salience-model-got-"
+FOLDER = ".salience-model-got-"
 """So begin the names of folders that models are got into: not those that anybody would choose."""
 
 _PART = re.compile(rb"[0-9a-f]{64}/[0-9]+")
@@ -183,7 +183,7 @@ async def obtain(settings: Settings, pushed: PushedModel, within: Path | None = 
 
     Its files are for a moment in a folder of their own ``within`` another, the system's where not given.
     """
-    with tempfile.TemporaryDirectory(dir=within, prefix=_FOLDER) as name:
+    with tempfile.TemporaryDirectory(dir=within, prefix=FOLDER) as name:
         try:
             directory = await fetch(settings, pushed, Path(name))
             await try_model(directory, settings)
@@ -196,7 +196,7 @@ async def obtain(settings: Settings, pushed: PushedModel, within: Path | None = 
 
 def remove_left(within: Path, now_ms: int) -> None:
     """Remove what workers that were killed while they got a model have left; others may be at theirs."""
-    for folder in within.glob(f"{_FOLDER}*"):
+    for folder in within.glob(f"{FOLDER}*"):
         with contextlib.suppress(OSError):  # another worker that starts removes it, too
             if folder.stat().st_mtime * 1_000 < now_ms - 1_000 * LEFT_AFTER_S:
                 shutil.rmtree(folder)

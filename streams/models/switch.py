@@ -21,7 +21,7 @@ from streams.control import Control
 from streams.control_wire import ControlMessage, ExperimentSetting, ModelRoles, PushedModel
 from streams.experiments.registry import models_of
 from streams.models.roles import roles_of, roles_told
-from streams.models.store import MissingFilesError, obtain, remove_left
+from streams.models.store import FOLDER, MissingFilesError, obtain, remove_left
 from streams.settings import Settings
 
 log = structlog.get_logger()
@@ -145,8 +145,7 @@ class ModelSwitch(Service):
     async def _not_yet(self, version: str, error: Exception, lacking: PushedModel | None = None) -> None:
         self._missing[version] = lacking
         why: object = error
-        if isinstance(error, OSError) and error.filename is not None:
-            # The folder that a model is got into has another name each time, which would be news each time.
+        if isinstance(error, OSError) and FOLDER in str(error.filename):  # it has another name each time: no news
             why = f"{error.strerror}, in {self._settings.home}"
         await self._without(version, f"not got yet, and tried again: {type(error).__name__}: {why}")
 

@@ -19,7 +19,7 @@ from streams.privacy.requests import Requests, settle
 from tests.builders import START_MS, TOPICS, Record, click, impression, record
 from tests.unit.consenting import told
 
-LATEST_MS = START_MS + 300_000
+TOLERANCE_MS = 300_000
 
 EVENTS = st.fixed_dictionaries(
     {
@@ -89,7 +89,9 @@ def held(happened: Happened, *, presumed: bool) -> set[str]:
             continue
         source = Source.CLICK if each.topic == TOPICS[Source.CLICK] else Source.IMPRESSION
         sources = np.full(1, source, dtype=np.uint8)
-        decoded = decode([each], sources, store, latest_ms=LATEST_MS, belongs_here=lambda _: True, gate=gate)
+        decoded = decode(
+            [each], sources, store, latest_ms=START_MS + TOLERANCE_MS, belongs_here=lambda _: True, gate=gate
+        )
         for user in decoded.withdrawn:
             out.pop(user, None)
         for event in decoded.events:
@@ -101,7 +103,7 @@ def held(happened: Happened, *, presumed: bool) -> set[str]:
 
 def learnt(happened: Happened, count: int, *, presumed: bool) -> list[str]:
     ends = {(topic, 0): len(happened.of(topic)) for topic in TOPICS.values()}
-    learnable = Learnable(ends, presumed=presumed, latest_ms=LATEST_MS, entries_max=100)
+    learnable = Learnable(ends, presumed=presumed, now_ms=START_MS, tolerance_ms=TOLERANCE_MS, entries_max=100)
     learnable.control.take(happened.of("control"))
     for source, records in happened.batches(count):
         learnable.hear(source, records)
@@ -121,3 +123,5 @@ def test_what_is_learnt_is_the_same_however_the_read_is_cut_and_never_more_than_
     found = learnt(happened, 1, presumed=presumed)
     assert all(learnt(happened, count, presumed=presumed) == found for count in (2, 3, 12))
     assert set(found) <= held(happened, presumed=presumed)
+    if presumed and not any("asks" in each or each["consent"] is False for each in told_of):
+        assert set(found) == held(happened, presumed=presumed)

@@ -15,7 +15,7 @@ from streams.cli import app
 from streams.console.alarms import AUC_LEAST, alarms
 from streams.console.clicks import SERVES_MS, Accuracy, ModelQuality
 from streams.console.desk import Desk
-from streams.console.refused import RECENT_MAX, Refused
+from streams.console.refused import Refused
 from streams.console.serve import WhyNot
 from streams.console.why import Reason
 from streams.control_wire import Drift, Metric
@@ -105,15 +105,12 @@ def test_a_figure_of_a_model_that_is_unknown_is_told_as_such() -> None:
         assert alarm.about == {"model": "m", **known, unknown: None}
 
 
-def test_a_fast_topic_of_which_more_is_refused_than_is_counted_is_told_of() -> None:
-    refused = Refused()
-    refused.take([letter()] * RECENT_MAX)  # 167 a second, as far as is known: less than a hundredth of what comes
-    fast = group(partition(0), produced_per_s=50_000.0)
-    (alarm,) = alarms(news(fast), fast, [model()], [], refused.told(START_MS), [], START_MS, START_MS)
-    assert (alarm.name, alarm.about["count"]) == ("SalienceDeadLetters", RECENT_MAX)
-    fewer = Refused()
-    fewer.take([letter()] * (RECENT_MAX - 1))
-    assert alarms(news(fast), fast, [model()], [], fewer.told(START_MS), [], START_MS, START_MS) == []
+@pytest.mark.parametrize(("letters", "told"), [(30_000, []), (30_001, [30_001])])
+def test_letters_of_a_fast_topic_are_an_alarm_from_a_hundredth_of_it_on(letters: int, told: list[int]) -> None:
+    refused, fast = Refused(), group(partition(0), produced_per_s=50_000.0)
+    refused.take([letter()] * letters)
+    found = alarms(news(fast), fast, [model()], [], refused.told(START_MS), [], START_MS, START_MS)
+    assert [alarm.about["count"] for alarm in found] == told
 
 
 @pytest.mark.parametrize("bad", ["live", "canary"])

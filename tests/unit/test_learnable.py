@@ -16,16 +16,16 @@ from streams.wire import encode_json
 from tests.builders import START_MS, Record, ad, click, impression, record
 from tests.unit.consenting import erasure, grant, refusal, told
 
-LATEST_MS = START_MS + 300_000
+TOLERANCE_MS = 300_000
 
 
 def learnt(
-    happened: Sequence[Event | Record], *requests: ControlMessage, presumed: bool = True
+    happened: Sequence[Event | Record], *requests: ControlMessage, presumed: bool = True, now_ms: int = START_MS
 ) -> tuple[list[str], Learnable]:
     """The ids of what may be learnt, and what counted the rest; every event in a batch of its own."""
     records = [each if isinstance(each, Record) else record(each) for each in happened]
     ends = {(each.topic, each.partition): each.offset + 1 for each in sorted(records, key=lambda each: each.offset)}
-    learnable = Learnable(ends, presumed=presumed, latest_ms=LATEST_MS, entries_max=100)
+    learnable = Learnable(ends, presumed=presumed, now_ms=now_ms, tolerance_ms=TOLERANCE_MS, entries_max=100)
     learnable.control.take([told(request, offset) for offset, request in enumerate(requests)])
     batches = [(Source.CLICK if each.topic == "clicks" else Source.IMPRESSION, [each]) for each in records]
     for source, batch in batches:
@@ -60,6 +60,17 @@ def test_what_had_come_when_somebody_said_no_is_not_learnt_from_though_their_clo
         found, learnable = learnt(order)
         assert sorted(found) == ["after", "other"]
         assert (learnable.refused, learnable.invalid) == (2, 0)
+
+
+def test_what_was_in_the_future_when_it_came_takes_nothing_of_the_days_in_between() -> None:
+    """A device three days ahead, whose owner then agrees and sets it right; exported once the date has passed."""
+    hour_ms = 3_600_000
+    ahead = record(impression("a", time_ms=START_MS + 72 * hour_ms, event_id="ahead"), 0, timestamp=START_MS)
+    later = [START_MS + at * hour_ms for at in range(6, 80, 6)]
+    days = [record(impression("a", time_ms=at, event_id=f"{at}"), 1 + n, timestamp=at) for n, at in enumerate(later)]
+    for presumed in (True, False):
+        found, _ = learnt([ahead, *days], grant("a", START_MS + 60_000), presumed=presumed, now_ms=later[-1])
+        assert found == [f"{at}" for at in later]
 
 
 def test_a_no_that_is_sent_again_after_a_yes_takes_back_what_had_come_by_then() -> None:
@@ -174,12 +185,12 @@ def test_an_erasure_under_every_key_of_a_person_finds_all_of_their_pseudonyms() 
     "bad",
     [
         record(click("a"), key=b"b"),
-        record(impression("a", time_ms=LATEST_MS + 1)),
-        record(click("a", impression_time_ms=LATEST_MS + 1)),
+        record(impression("a", time_ms=START_MS + TOLERANCE_MS + 1)),
+        record(click("a", impression_time_ms=START_MS + TOLERANCE_MS + 1)),
         record(click("a\n")),
         record(click("a"), value=b"{"),
         record(click("a"), value=None),
-        record(click("a", consent=False, time_ms=LATEST_MS + 1)),
+        record(click("a", consent=False, time_ms=START_MS + TOLERANCE_MS + 1)),
     ],
 )
 def test_what_workers_make_a_dead_letter_is_left_out_and_says_nothing_of_anybody(bad: Record) -> None:

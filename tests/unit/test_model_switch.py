@@ -206,6 +206,15 @@ def test_a_model_that_no_folder_can_be_made_for_is_told_of_once_though_each_woul
     assert [told for _, told in switch.pauses] == [reason] * 9
 
 
+def test_of_another_file_that_keeps_a_model_from_being_got_the_name_is_told(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    switch = Failing(engine_of(old).models, new, [FileNotFoundError(errno.ENOENT, "No such file", "/gone/python")])
+    switch.promote()
+    ((_, reason),) = switch.pauses
+    assert reason.endswith("No such file: '/gone/python'")
+
+
 def test_a_model_that_was_removed_and_is_pushed_again_is_got_though_it_had_its_role_meanwhile(
     old: AttentionModel, new: AttentionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from scoring.attention import ModelError
+from streams.control_wire import ModelRoles
 from streams.models import desk, store
-from streams.models.roles import RolesError
+from streams.models.roles import RolesError, with_canary
 from streams.models.store import LEFT_AFTER_S, chunk_key, pack
 from tests.builders import START_MS
 from tests.models import toy_model
@@ -64,3 +66,21 @@ def test_who_removes_files_that_somebody_pushed_meanwhile_names_is_told(topics: 
         remove(there.model)
     with pytest.raises(ModelError, match="is not on models"):
         asyncio.run(store.fetch(SETTINGS, pushed(slow), tmp_path))
+
+
+def test_who_puts_a_model_back_whose_files_another_removal_took_meanwhile_is_told(
+    topics: Topics, tmp_path: Path
+) -> None:
+    there, other = push(toy_model(tmp_path / "there")), push(toy_model(tmp_path / "other", seed=1))
+
+    def meanwhile() -> None:
+        topics.control.write([with_canary(ModelRoles(), there.model, 0.1, 1)])
+        other_hand = Thread(target=remove, args=[other.model])
+        other_hand.start()
+        other_hand.join()
+
+    topics.before["read_control", 6] = meanwhile
+    with pytest.raises(RolesError, match=r"is canary.*files of it were removed meanwhile: push it again"):
+        remove(there.model)
+    assert topics.known() == {there.model: there}
+    assert not topics.whole(there)

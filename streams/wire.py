@@ -274,13 +274,13 @@ class Outcome(Struct, frozen=True, kw_only=True):
     ad_id: str
     shown_ms: TimeMs
     known_ms: TimeMs
-    predicted: float
-    attention: float
+    predicted: Share
+    attention: Share
     clicked: bool
     arm: str
     model: str
     shadow: str = ""
-    shadow_predicted: float = 0.0
+    shadow_predicted: Share = 0.0
     ends_ms: TimeMs = 0
 
 

@@ -67,12 +67,20 @@ def test_a_placement_of_no_time_is_malformed_and_the_console_goes_on() -> None:
     assert desk.malformed == 2
 
 
-@pytest.mark.parametrize("name", ["shown_ms", "known_ms", "ends_ms"])
-def test_an_outcome_of_no_time_is_malformed_and_what_came_with_it_is_counted(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *((name, (2**63, 10**400, -1)) for name in ("shown_ms", "known_ms", "ends_ms")),
+        *((name, (10**308, 2, -1)) for name in ("predicted", "attention", "shadow_predicted")),
+    ],
+)
+def test_an_outcome_of_no_time_or_chance_is_malformed_and_what_came_with_it_is_counted(
+    name: str, wrong: tuple[int, ...]
+) -> None:
     desk = Desk(Settings(), 1)
     (tail,) = [tail for tail in desk.tails() if tail.topic == "outcomes"]
     value = encode_json(outcome(**{name: 4_711}))
-    told = [encode_json(outcome()), *(value.replace(b"4711", b"%d" % time) for time in (2**63, 10**400, -1))]
+    told = [encode_json(outcome()), *(value.replace(b"4711", b"%d" % each) for each in wrong)]
     tail.take([Record("outcomes", 0, at, START_MS, None, one) for at, one in enumerate([*told, told[0]])])
     snapshot = desk.tick(news(group()), START_MS, caught_up=True, skipped=0)
     assert (snapshot.malformed, [arm.impressions for arm in snapshot.arms]) == (3, [2])

@@ -55,6 +55,8 @@ class Learnable:
         Also of one that a lane passes over as an old one once more: whether it does follows from what it held at that
         moment, and so from an order among topics that nobody knows any more. Of the two mistakes the one that forgets.
         """
+        self._refusing_ms: dict[bytes, int] = {}
+        """When a user's refusals on events were, by the user's clock: the newest."""
         self._refused_at: dict[tuple[str, int, bytes], int] = {}
         """And at which offset of a partition: what stands before it there had come, whatever clocks say."""
         self._forgotten: set[bytes] = set()
@@ -73,6 +75,7 @@ class Learnable:
                 user, record = event.user_id.encode(), records[place]
                 came_ms = record.timestamp if record.timestamp >= 0 else event.time_ms
                 self._refused_ms[user] = max(came_ms, self._refused_ms.get(user, 0))
+                self._refusing_ms[user] = max(event.time_ms, self._refusing_ms.get(user, 0))
                 at = record.topic, record.partition, user
                 self._refused_at[at] = max(record.offset, self._refused_at.get(at, 0))
 
@@ -92,15 +95,22 @@ class Learnable:
     def recall(self, source: Source, records: Sequence[Record]) -> None:
         """Raise watermarks to the newest of what is forgotten: as a lane does, which holds back what is dated before.
 
-        A time of its own for this, since only once all is heard is it known of whom to remember anything. Not what was
-        a dead letter when it came, in the future then, though its date has passed.
+        A time of its own for this, since only once all is heard is it known of whom to remember anything. No lane held
+        anything dated later than the forgetting by more than the tolerance: what was in the future then was a dead
+        letter, though its date has passed.
         """
         records = [each for each in self._until(records) if each.key in self._forgotten and self._had_come(each)]
-        places, events = valid(source, records, self._latest_ms)
-        for place, event in zip(places.tolist(), events, strict=True):
-            came_ms = records[place].timestamp
-            if came_ms < 0 or event.time_ms <= came_ms + self._tolerance_ms:
-                self._gate.watermarks.raise_to(event.user_id.encode(), event.time_ms)
+        for event in valid(source, records, self._latest_ms)[1]:
+            user = event.user_id.encode()
+            held_ms = self._forgotten_ms(user) + self._tolerance_ms
+            self._gate.watermarks.raise_to(user, min(event.time_ms, held_ms))
+
+    def _forgotten_ms(self, user: bytes) -> int:
+        """The latest time at which one of the forgotten was, by any clock that tells it."""
+        name = user.decode()
+        told = self._erasures.get(name), self._requests.answers.get(name)
+        asked_ms = (request.time_ms for request in told if request is not None)
+        return max(self._refused_ms.get(user, 0), self._refusing_ms.get(user, 0), *asked_ms, 0)
 
     def take(self, source: Source, records: Sequence[Record]) -> list[Event]:
         """The events that may be learnt from; the others are counted, but for those after the ends."""

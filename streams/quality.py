@@ -17,7 +17,8 @@ from scoring.watch import Adwin
 KEPT = 20_000
 """Outcomes looked back on: 240 KB; at a click rate of 2 % its standard error is a twentieth of it."""
 HELD_MAX = 20_000
-"""Outcomes of a lane held back at most, 33 clicks a second of ten minutes; of more the oldest are counted early."""
+"""Outcomes of a lane held back at most: clicks of ten minutes at 33 a second, or after a rest all that was shown in as
+long. Of more the oldest are counted early."""
 LEAST = 1_000
 """Fewer tell nothing."""
 
@@ -55,11 +56,13 @@ class Settled:
         known = outcomes[outcomes["shown_ms"] >= since_ms]
         if lane in self._early:
             known = np.concatenate([self._early[lane], known])
+        known = known[
+            np.lexsort((known["shown_ms"], known["ends_ms"]))
+        ]  # so that what is too much goes as it was shown
         waits = (known["known_ms"] > whole_ms) | (known["clicked"] != 0) & (known["ends_ms"] > whole_ms)
         early = np.flatnonzero(waits)[-HELD_MAX:]
         self._early[lane] = known[early]
-        ended = np.delete(known, early)
-        return ended[np.lexsort((ended["shown_ms"], ended["ends_ms"]))]
+        return np.delete(known, early)
 
     def _whole_until(self, lane: int, known_ms: npt.NDArray[np.int64]) -> int:
         """Up to when all has been heard of ``lane``: its newest moment, where reads are cut the one before."""

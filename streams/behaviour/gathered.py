@@ -152,8 +152,8 @@ class Gatherer:
     def _timely(self, place: tuple[Source, int], events: Sequence[Event], record_ms: Times) -> list[Event]:
         """The ``events`` of a topic's partition that are not late when they come.
 
-        The time there is the newest that both an event and its record tell, so that no single wrong clock makes late
-        what others send. Some brokers keep no time of records (-1).
+        The time there is the newest that both an event and its record tell: a clock that dates one of the two alone, as
+        a device's does or a mirror's, makes nothing late that others send. Some brokers keep no time of records (-1).
         """
         time_ms = np.array([event.time_ms for event in events], dtype=np.int64)
         told_ms = np.where(record_ms < 0, time_ms, np.minimum(record_ms, time_ms))

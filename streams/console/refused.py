@@ -1,5 +1,6 @@
 """Dead letters, by where they came from and why: counts and the newest of each kind. No I/O."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
@@ -41,10 +42,10 @@ class _Kind:
         self._of_second: Counter[int] = Counter()
         self.message = self.partition = self.offset = ""
 
-    def add(self, letter: Letter) -> None:
+    def add(self, letter: Letter, now_ms: int) -> None:
         self.count += 1
         self.time_ms = letter.timestamp_ms
-        self._of_second[letter.timestamp_ms // 1_000] += 1
+        self._of_second[min(letter.timestamp_ms, now_ms) // 1_000] += 1
         if len(self._of_second) > SECONDS_MAX:
             del self._of_second[min(self._of_second)]
         self.message = letter.told("message")[:MESSAGE_MAX]
@@ -60,18 +61,21 @@ class Refused:
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[str, str, str], _Kind] = {}
+        self._now_ms = sys.maxsize
+        """When was told last: a letter that a worker whose clock is ahead has dated later came about then."""
 
     def take(self, letters: Sequence[Letter]) -> None:
         """Letters, oldest first."""
         for letter in letters:
             name = letter.told("topic"), letter.told("stage"), letter.told("error")
             self._kinds[name] = kind = self._kinds.pop(name, None) or _Kind()  # the newest kind last
-            kind.add(letter)
+            kind.add(letter, self._now_ms)
         while len(self._kinds) > KINDS_MAX:
             del self._kinds[next(iter(self._kinds))]
 
     def told(self, now_ms: int) -> list[RefusedKind]:
         """Every kind, the one with the newest letter first."""
+        self._now_ms = now_ms
         return [
             RefusedKind(
                 topic=topic,

@@ -15,7 +15,7 @@ from streams.cli import app
 from streams.console.alarms import AUC_LEAST, alarms
 from streams.console.clicks import SERVES_MS, Accuracy, ModelQuality
 from streams.console.desk import Desk
-from streams.console.refused import Refused
+from streams.console.refused import RECENT_MS, SECONDS_MAX, Refused
 from streams.console.serve import WhyNot
 from streams.console.why import Reason
 from streams.control_wire import Drift, Metric
@@ -111,6 +111,15 @@ def test_letters_of_a_fast_topic_are_an_alarm_from_a_hundredth_of_it_on(letters:
     refused.take([letter()] * letters)
     found = alarms(news(fast), fast, [model()], [], refused.told(START_MS), [], START_MS, START_MS)
     assert [alarm.about["count"] for alarm in found] == told
+
+
+def test_letters_of_a_worker_whose_clock_is_ahead_put_no_others_out_and_are_of_now() -> None:
+    refused = Refused()
+    refused.told(START_MS)
+    refused.take([letter(at_ms=START_MS + 3_600_000 + 1_000 * at) for at in range(2 * SECONDS_MAX)])
+    refused.take([letter(at_ms=START_MS)] * 1_000)
+    assert [kind.recent for kind in refused.told(START_MS)] == [1_000 + 2 * SECONDS_MAX]
+    assert [kind.recent for kind in refused.told(START_MS + 2 * RECENT_MS)] == [0]
 
 
 @pytest.mark.parametrize("bad", ["live", "canary"])

@@ -73,6 +73,17 @@ def test_what_was_in_the_future_when_it_came_takes_nothing_of_the_days_in_betwee
         assert found == [f"{at}" for at in later]
 
 
+def test_what_a_lane_held_when_it_forgot_is_known_though_the_senders_clock_was_slow() -> None:
+    """It holds back what was before the newest of that, from wherever it comes later."""
+    at = START_MS + 3_600_000
+    held = record(impression("a", time_ms=at + 120_000, event_id="held"), 0, timestamp=at - 240_000)
+    later = record(impression("a", time_ms=at + 60_000, event_id="later"), 1, timestamp=at + 30_000)
+    assert learnt([held, later], erasure("a", at), now_ms=at)[0] == []
+    no = record(click("a", time_ms=at, event_id="no", consent=False), 0, timestamp=at - 230_000)
+    later = record(impression("a", time_ms=at + 60_000, event_id="later", consent=True), 1, timestamp=at - 220_000)
+    assert learnt([held, no, later], now_ms=at)[0] == []
+
+
 def test_a_no_that_is_sent_again_after_a_yes_takes_back_what_had_come_by_then() -> None:
     happened = [
         record(click("a", time_ms=START_MS + 2, event_id="no", consent=False), timestamp=START_MS + 2),

@@ -132,13 +132,13 @@ def test_what_is_counted_at_once_is_in_the_order_in_which_windows_ended_and_in_w
     assert settled.take(0, told[2:])["number"].tolist() == [0, 1, 2, 3, 4]
 
 
-def evenings() -> list[np.ndarray]:
+def evenings(apart_ms: int) -> list[np.ndarray]:
     """Outcomes of a steady shop that rests at night, in reads of a thousand: what is open is told in the morning."""
-    random, count = np.random.default_rng(8), 50_000
+    random, count = np.random.default_rng(8), 120_000
     found = np.zeros(count, dtype=SETTLING)
     at = np.arange(count)
     found["predicted"], found["clicked"] = 0.05, random.random(count) < 0.05
-    found["shown_ms"] = 50 * at + at // 10_000 * 12 * 3_600_000
+    found["shown_ms"] = apart_ms * at + at // 40_000 * 12 * 3_600_000
     found["ends_ms"] = found["shown_ms"] + 600_000
     found["known_ms"] = np.where(found["clicked"], found["shown_ms"] + 1_000, found["ends_ms"])
     slices = found["shown_ms"][::100]  # a lane looks at its clock so often
@@ -149,8 +149,9 @@ def evenings() -> list[np.ndarray]:
     return [part for moment in moments for part in np.split(moment, range(1_000, len(moment), 1_000))]
 
 
-def test_where_reads_end_within_what_was_told_at_one_moment_a_steady_world_is_no_drift() -> None:
-    reads = evenings()
+@pytest.mark.parametrize("apart_ms", [50, 20], ids=["what waits is held", "more waits than is held"])
+def test_where_reads_end_within_what_was_told_at_one_moment_a_steady_world_is_no_drift(apart_ms: int) -> None:
+    reads = evenings(apart_ms)
     assert max(map(len, reads)) == 1_000
     whole, cut = (Quality(), Settled()), (Quality(), Settled(cut=True))
     for part in reads:

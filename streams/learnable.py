@@ -56,7 +56,7 @@ class Learnable:
         moment, and so from an order among topics that nobody knows any more. Of the two mistakes the one that forgets.
         """
         self._refusing_ms: dict[bytes, int] = {}
-        """When a user's refusals on events were, by the user's clock: the newest."""
+        """When a user's refusals on events were, by the user's clock, as far as workers believe it: the newest."""
         self._refused_at: dict[tuple[str, int, bytes], int] = {}
         """And at which offset of a partition: what stands before it there had come, whatever clocks say."""
         self._forgotten: set[bytes] = set()
@@ -75,7 +75,8 @@ class Learnable:
                 user, record = event.user_id.encode(), records[place]
                 came_ms = record.timestamp if record.timestamp >= 0 else event.time_ms
                 self._refused_ms[user] = max(came_ms, self._refused_ms.get(user, 0))
-                self._refusing_ms[user] = max(event.time_ms, self._refusing_ms.get(user, 0))
+                refusing_ms = min(event.time_ms, came_ms + self._tolerance_ms)
+                self._refusing_ms[user] = max(refusing_ms, self._refusing_ms.get(user, 0))
                 at = record.topic, record.partition, user
                 self._refused_at[at] = max(record.offset, self._refused_at.get(at, 0))
 
@@ -96,13 +97,14 @@ class Learnable:
         """Raise watermarks to the newest of what is forgotten: as a lane does, which holds back what is dated before.
 
         A time of its own for this, since only once all is heard is it known of whom to remember anything. No lane held
-        anything dated later than the forgetting by more than the tolerance: what was in the future then was a dead
-        letter, though its date has passed.
+        anything dated later than it came, and than the forgetting, by more than the tolerance: what was in the future
+        then was a dead letter, though its date has passed. Senders' clocks may be slow, so the later of the two bounds.
         """
         records = [each for each in self._until(records) if each.key in self._forgotten and self._had_come(each)]
-        for event in valid(source, records, self._latest_ms)[1]:
-            user = event.user_id.encode()
-            held_ms = self._forgotten_ms(user) + self._tolerance_ms
+        places, events = valid(source, records, self._latest_ms)
+        for place, event in zip(places.tolist(), events, strict=True):
+            user, came_ms = event.user_id.encode(), records[place].timestamp
+            held_ms = max(came_ms if came_ms >= 0 else event.time_ms, self._forgotten_ms(user)) + self._tolerance_ms
             self._gate.watermarks.raise_to(user, min(event.time_ms, held_ms))
 
     def _forgotten_ms(self, user: bytes) -> int:

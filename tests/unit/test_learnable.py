@@ -84,6 +84,34 @@ def test_what_a_lane_held_when_it_forgot_is_known_though_the_senders_clock_was_s
     assert learnt([held, no, later], now_ms=at)[0] == []
 
 
+@pytest.mark.parametrize("slow_ms", [240_000, 480_000, 1_200_000])
+def test_what_a_lane_held_when_it_forgot_is_known_though_the_no_came_by_a_slow_clock(slow_ms: int) -> None:
+    at, said_ms = START_MS + 3_600_000, START_MS + 3_660_000 - slow_ms
+    held = record(click("a", time_ms=at, event_id="held"), 0, timestamp=at)
+    no = record(click("a", time_ms=said_ms, event_id="no", consent=False), 1, timestamp=said_ms)
+    late = record(click("a", time_ms=at - 60_000, event_id="late"), 2, timestamp=at + 120_000)
+    after = record(click("a", time_ms=at + 600_000, event_id="after"), 3, timestamp=at + 600_000)
+    assert learnt([held, no, late, after], now_ms=at + 600_000)[0] == ["after"]
+
+
+def test_what_a_lane_held_when_it_forgot_is_known_where_records_tell_no_time() -> None:
+    at = START_MS + 3_600_000
+    held = record(click("a", time_ms=at + 120_000, event_id="held"), 0, timestamp=-1)
+    no = record(click("a", time_ms=START_MS, event_id="no", consent=False), 1, timestamp=-1)
+    late = record(impression("a", time_ms=at + 60_000, event_id="late"), 0, timestamp=at + 180_000)
+    assert learnt([held, no, late], now_ms=at)[0] == []
+
+
+@pytest.mark.parametrize("agrees", [False, True])
+def test_a_no_that_was_in_the_future_when_it_came_takes_no_days_of_what_is_read_before_it(agrees: bool) -> None:
+    hour_ms = 3_600_000
+    no = record(click("a", time_ms=START_MS + 72 * hour_ms, event_id="no", consent=False), timestamp=START_MS)
+    later = [START_MS + at * hour_ms for at in range(6, 80, 6)]
+    days = [record(impression("a", time_ms=at, event_id=f"{at}"), n, timestamp=at) for n, at in enumerate(later)]
+    requests = [grant("a", START_MS + 60_000)] if agrees else []
+    assert learnt([*days, no], *requests, now_ms=later[-1])[0] == [f"{at}" for at in later]
+
+
 def test_a_no_that_is_sent_again_after_a_yes_takes_back_what_had_come_by_then() -> None:
     happened = [
         record(click("a", time_ms=START_MS + 2, event_id="no", consent=False), timestamp=START_MS + 2),

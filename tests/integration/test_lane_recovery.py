@@ -190,7 +190,7 @@ def test_a_snapshot_that_is_damaged_or_foreign_is_refused_and_the_changelog_read
     play(scenario)
 
 
-def test_arecreated_topic_is_refused_with_the_command_that_resolves_it(
+def test_a_recreated_topic_is_refused_with_the_command_that_resolves_it(
     kafka: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
@@ -230,6 +230,7 @@ def test_a_topic_recreated_under_a_running_worker_is_refused_when_a_rebalance_br
         await owner.step_all()
         await before.close(5_000)
         await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
+        shop.adopted = True
         await shop.publish(events(80))  # longer than before, so that no offset tells
         again = owner.lane = Lane(0, before._shared)
         with pytest.raises(RecoveryError, match=r"ad-impressions is another topic.*salience lanes adopt"):

@@ -53,16 +53,20 @@ def test_of_one_person_nothing_is_known_of_others_and_where_nobody_clicked_few_p
 
 
 @pytest.mark.parametrize("people", [2, 3, 5, 10, 20])
-@pytest.mark.parametrize("taste", [(0.5, 4.5), (2.0, 18.0)], ids=["people differ much", "people differ little"])
-def test_of_few_people_intervals_at_least_nine_in_ten_hold_the_true_rate(
-    people: int, taste: tuple[float, float]
+@pytest.mark.parametrize(
+    ("taste", "least"),
+    [((2.0, 18.0), 0.92), ((0.5, 4.5), 0.92), ((0.2, 1.8), 0.85)],
+    ids=["people differ little", "people differ much", "half never click"],
+)
+def test_of_few_people_intervals_hold_the_true_rate_as_often_as_they_are_said_to(
+    people: int, taste: tuple[float, float], least: float
 ) -> None:
     draw, impressions = np.random.default_rng(people), np.full(people, 50)
     clicks = draw.binomial(50, draw.beta(*taste, size=(1_000, people)))
     told = np.array([by_person(each, impressions) for each in clicks])
     plain = np.array([wilson(each, 50 * people) for each in clicks.sum(axis=1).tolist()])
     assert ((told[:, 0] <= plain[:, 0]) & (plain[:, 1] <= told[:, 1])).all()
-    assert ((told[:, 0] <= 0.1) & (told[:, 1] >= 0.1)).mean() >= 0.9
+    assert ((told[:, 0] <= 0.1) & (told[:, 1] >= 0.1)).mean() >= least - 0.02  # of a thousand draws
 
 
 def crowd(seed: int, users: int = 40, looks: int = 6) -> Meter:

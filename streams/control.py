@@ -35,6 +35,9 @@ log = structlog.get_logger()
 
 RECORDS_PER_READ = 5_000
 """Decoded in one call: about 10 ms."""
+AHEAD_MS = 300_000
+"""A consent or an erasure is dated at most so long after its record: a device whose clock is further ahead would lock
+its owner out until then, and nothing later could mend it."""
 
 UPTO = PREFIX + "upto"
 """Header of a tombstone: how far it takes its key's messages back (`ControlMessage.sequence`). Without it, all."""
@@ -98,7 +101,7 @@ class Control:
             if kind not in KIND_NAMES:
                 continue
             try:
-                message = None if record.value is None else read_message(record.key, record.value)
+                message = None if record.value is None else _dated(read_message(record.key, record.value), record)
                 upto = _upto(record) if message is None else None
             except UNREADABLE as error:
                 refused += 1  # its error may quote the record, which may name a person
@@ -153,6 +156,13 @@ def read_message(key: bytes | None, value: bytes) -> ControlMessage:
         raise ValueError(f"the record's key is {key!r}, expected {message.key!r}")
     if isinstance(message, Consent | Erasure) and not is_plain(message.user_id):
         raise ValueError(f"user_id {message.user_id!r} holds a control character; no user's does")
+    return message
+
+
+def _dated(message: ControlMessage, record: Record) -> ControlMessage:
+    """``message``, a person's own no later than `AHEAD_MS` after it came, where its record tells when that was."""
+    if isinstance(message, Consent | Erasure) and 0 <= record.timestamp < message.time_ms - AHEAD_MS:
+        return msgspec.structs.replace(message, time_ms=record.timestamp + AHEAD_MS)
     return message
 
 

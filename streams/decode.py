@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from scoring.events import EVENT, VIEWED_LONG_MS, Events, Kind, Source, only
 from scoring.ids import id64, id64s
-from scoring.rows import ROW, Rows, RowStore
+from scoring.rows import RowStore
 from streams import wire
 from streams.message import size_of
 from streams.privacy.consent import Gate, Verdict
@@ -71,9 +71,9 @@ class Decoded:
 
     ``misplaced``: records whose key belongs to another partition, to be sent there. ``places``: each event's record.
     ``strangers``: users, with their place, who acted and do not agree to be remembered; what they ``told`` stays out
-    of ``events``. ``withdrawn``: those who did agree before, and whose rows are gone. ``erased``: events before their
-    user's watermark, or before a withdrawal in the same call. ``arms``: what placements' ids say of experiments, by
-    its id64.
+    of ``events``. ``withdrawn``: those who did agree before, and whose rows are gone. ``overruled``: those whose no
+    ends a consent on the control topic. ``erased``: events before their user's watermark, or before a withdrawal in the
+    same call. ``arms``: what placements' ids say of experiments, by its id64.
     """
 
     events: Events
@@ -83,6 +83,7 @@ class Decoded:
     strangers: list[tuple[bytes, int]] = field(default_factory=list)
     told: Events = field(default_factory=lambda: np.zeros(0, dtype=EVENT))
     withdrawn: list[bytes] = field(default_factory=list)
+    overruled: list[bytes] = field(default_factory=list)
     erased: int = 0
     arms: dict[int, str] = field(default_factory=dict)
 
@@ -128,7 +129,7 @@ def decode(
     out.events["offset"] = np.fromiter((record.offset for record in records), dtype=np.int64, count=len(records))
     gate = gate or Gate()
     if not gate.stands_open(bool(said)):
-        _judge(gate, out, records, said, taken, store, belongs_here)
+        _judge(gate, out, records, said, taken, store, belongs_here, latest_ms)
     rows = store.find_all(keys)
     unknown = np.flatnonzero(taken & (rows < 0))
     rows[unknown] = _rows_of_new(out, [records[place] for place in unknown.tolist()], store, belongs_here)
@@ -166,6 +167,7 @@ def _judge(
     taken: npt.NDArray[np.bool_],
     store: RowStore,
     belongs_here: Callable[[bytes], bool],
+    latest_ms: int,
 ) -> None:
     """Take out of ``taken`` what may not become state, in order; rows of those who withdraw are removed.
 
@@ -190,6 +192,8 @@ def _judge(
             out.erased += 1
             continue
         out.strangers.append((user, place))
+        if said.get(place) is False and gate.overrule(user, max(time_ms, min(records[place].timestamp, latest_ms))):
+            out.overruled.append(user)
         if verdict is Verdict.REFUSED:  # also of whom nothing is held: what they did before may come yet
             gate.watermarks.raise_to(user, max(time_ms, _held_ms(store, user), newest_ms.get(user, -1)))
             refused[user] = place
@@ -207,26 +211,6 @@ def _held_ms(store: RowStore, user: bytes) -> int:
     """The newest time in the user's row; -1 where there is none."""
     row = store.find(user)
     return int(store.rows["time_ms"][row]) if row >= 0 else -1
-
-
-def unremembered(decoded: Decoded, store: RowStore) -> tuple[list[bytes], Rows]:
-    """Those who acted and are not remembered, and a row of each, ``[N]``, that holds nothing but the moment.
-
-    When and where they acted, and up to which offsets; such a row is scored and never kept.
-    """
-    places: dict[bytes, int] = {}
-    for user, _ in decoded.strangers:
-        if user not in store:
-            places.setdefault(user, len(places))
-    rows = np.zeros(len(places), dtype=ROW)
-    rows["offset"] = -1
-    for (user, _), event in zip(decoded.strangers, decoded.told, strict=True):
-        if (place := places.get(user)) is not None:
-            row = rows[place]
-            row["offset"][event["source"]] = event["offset"]
-            row["time_ms"] = max(row["time_ms"], event["time_ms"])
-            row["surface"] = event["surface"] or row["surface"]
-    return list(places), rows
 
 
 def valid(source: Source, records: Sequence[Record], latest_ms: int) -> tuple[Places, list[Event]]:
@@ -262,16 +246,26 @@ def _passed(
     events = [event for event in read if not isinstance(event, Refusal)]
     if len(events) == len(read) and _all_pass(events, keys, latest_ms):
         return places, events
+    passed: dict[int, Event] = {}
     for place, event, key in zip(places.tolist(), read, keys, strict=True):
         try:
             if isinstance(event, Refusal):
                 refused[place] = event
-            else:
-                _check(event, event.user_id.encode(), key, latest_ms)
+                continue
+            heard = event if event.consent is not False else _no_later(event, latest_ms)
+            _check(heard, heard.user_id.encode(), key, latest_ms)
+            passed[place] = heard
         except ValueError as error:
             refused[place] = Refusal.of(error)
-    passed = np.array([place not in refused for place in places.tolist()], dtype=np.bool_)
-    return places[passed], [event for event, passes in zip(read, passed.tolist(), strict=True) if passes]  # type: ignore[misc] # errors are refused
+    return np.array([*passed], dtype=np.int64), [*passed.values()]
+
+
+def _no_later(event: Event, latest_ms: int) -> Event:
+    """``event`` at ``latest_ms`` at most: a person's no is heeded whatever the device's clock says."""
+    changes = {"time_ms": min(event.time_ms, latest_ms)}
+    if isinstance(event, wire.Click) and event.impression_time_ms is not None:
+        changes["impression_time_ms"] = min(event.impression_time_ms, latest_ms)
+    return msgspec.structs.replace(event, **changes)
 
 
 def _all_pass(events: list[Event], keys: list[bytes | None], latest_ms: int) -> bool:

@@ -23,6 +23,13 @@ from streams.privacy.requests import Requests, settle
 from streams.wire import UNREADABLE, Ad
 
 
+class _Heard(Watermarks):
+    """Those of noes that have all been heard: none raises one any more where it is read."""
+
+    def raise_to(self, user: bytes, time_ms: int) -> None:
+        """Stays as it is."""
+
+
 class Learnable:
     """Takes the control topic whole (``control``), then events: `hear` all, `settle`, `recall` all, and `take` all.
 
@@ -46,7 +53,9 @@ class Learnable:
         self.control = Control(entries_max)
         self._requests = Requests(self.control, lambda _user: 0)
         # As many watermarks as people on the topics: if one were dropped, somebody would be learnt from after all.
-        self._gate = Gate(self._requests.answers, Watermarks(most=sys.maxsize), presumed)
+        self._watermarks = Watermarks(most=sys.maxsize)
+        self._gate = Gate(self._requests.answers, _Heard(), presumed)
+        self._gate.watermarks.until_ms = self._watermarks.until_ms  # the same
         self._erasures = self.control.all(Erasure)
         self._latest_ms, self._tolerance_ms = now_ms + tolerance_ms, tolerance_ms
         self._refused_ms: dict[bytes, int] = {}
@@ -88,8 +97,11 @@ class Learnable:
         """
         agreed = [answer.user_id.encode() for answer in self._requests.answers.values() if answer.granted]
         for user in agreed:
-            self._gate.watermarks.raise_to(user, 0)
-        settle(self._requests.since(0, 0), RowStore(), self._gate.watermarks)
+            self._watermarks.raise_to(user, 0)
+        settle(self._requests.since(0, 0), RowStore(), self._watermarks)
+        for user, refusing_ms in self._refusing_ms.items():
+            self._watermarks.raise_to(user, refusing_ms)
+            self._gate.overrule(user, max(refusing_ms, self._refused_ms[user]))
         self._forgotten = {*self._refused_ms, *agreed, *(user.encode() for user in self._erasures)}
         return bool(self._forgotten)
 
@@ -105,7 +117,7 @@ class Learnable:
         for place, event in zip(places.tolist(), events, strict=True):
             user, came_ms = event.user_id.encode(), records[place].timestamp
             held_ms = max(came_ms if came_ms >= 0 else event.time_ms, self._forgotten_ms(user)) + self._tolerance_ms
-            self._gate.watermarks.raise_to(user, min(event.time_ms, held_ms))
+            self._watermarks.raise_to(user, min(event.time_ms, held_ms))
 
     def _forgotten_ms(self, user: bytes) -> int:
         """The latest time at which one of the forgotten was, by any clock that tells it."""

@@ -32,7 +32,7 @@ from scoring.traffic import Traffic
 from scoring.update import Applied, apply
 from streams.conservation import account, tally
 from streams.control_wire import HourlyTraffic
-from streams.decode import Decoded, Record, decode, unremembered
+from streams.decode import Decoded, Record, decode
 from streams.feeds.refused_ads import LANE, Refused, RefusedAds
 from streams.lanes.clicks import Change, LaneClicks
 from streams.lanes.ledger import Happened, Known, LaneLedger
@@ -42,9 +42,9 @@ from streams.models.news import ModelNews
 from streams.outcomes import encoded, told
 from streams.placing import Published, place
 from streams.privacy.consent import Gate, Watermarks
-from streams.privacy.guests import Guests
-from streams.privacy.requests import Requests, settle
-from streams.wire import RESERVED, LaneRow, encode_json
+from streams.privacy.guests import Guests, placements, tombstones, unremembered
+from streams.privacy.requests import Requests, settle, taken_back
+from streams.wire import LaneRow, encode_json
 
 LANE_ROW_VERSION = 1
 EXPIRY_CHECK_MS = 3_600_000
@@ -96,6 +96,8 @@ class LaneState:
     clicks: LaneClicks = field(default_factory=LaneClicks)
     erased: Watermarks = field(default_factory=Watermarks)
     guests: Guests = field(default_factory=Guests)
+    overruled: dict[bytes, int] = field(default_factory=dict)
+    """Noes on events that end a consent (`Gate`), until the control topic tells it, which it is told with the slice."""
     control_id: str = ""
     control_next: int = 0
     ledger: LaneLedger = field(default_factory=LaneLedger)
@@ -183,7 +185,7 @@ class Step:
         changes = [*unlearned, *learned, *state.clicks.forget(expired), *state.guests.changes()]
         kept, campaigns = state.ledger.commit(state.lane, self._budgets, time_ms)
         messages = {
-            "placements": _placements(published, gone),
+            "placements": placements(published, gone, forgotten),
             "decisions": [Message(p.user, p.decision) for p in published if p.decision is not None],
             "shadow-scores": [Message(None, encode_json(p.beside)) for p in published if p.beside is not None],
             "outcomes": self._outcomes(state, seen),
@@ -198,6 +200,7 @@ class Step:
         lane_row = _advance(state, taken, counts, score)
         arms = Counter(p.arm for p in published)
         control = self._control(state, published) + self._traffic(state, decoded.events, applied, time_ms)
+        control += taken_back(decoded.overruled, self._gate(state))
         effects = Effects(messages, marks, rerouted, lane_row, counts, tally(decoded, applied), arms, seen, control)
         lap("encode")
         return effects
@@ -210,8 +213,13 @@ class Step:
             state.store,
             latest_ms=now_ms + self.time_tolerance_ms,
             belongs_here=lambda key: self.partition_of(key) == state.lane,
-            gate=Gate(self.requests.answers if self.requests else {}, state.erased, self.consent_presumed),
+            gate=self._gate(state),
         )
+
+    def _gate(self, state: LaneState) -> Gate:
+        """Who may become state."""
+        answers = self.requests.answers if self.requests else {}
+        return Gate(answers, state.erased, self.consent_presumed, state.overruled)
 
     def _control(self, state: LaneState, published: list[Published]) -> list[Message]:
         """What the lane has to say to all: drifts of its click layer, and how models fare."""
@@ -246,13 +254,15 @@ class Step:
         """Placements of those who acted and are not remembered: of place and time alone."""
         users, rows = unremembered(decoded, state.store)
         learned = state.clicks.calibrator
-        go = users and self.scoring
-        return place(self.engine, state.lane, users, rows, learned, context_only=True) if go else []
+        if not users or not self.scoring:
+            return []
+        return state.guests.newest(place(self.engine, state.lane, users, rows, learned, context_only=True))
 
     def _settle(self, state: LaneState) -> list[bytes]:
         """Whom the requests since the last slice made the lane forget."""
         if self.requests is None:
             return []
+        self._gate(state).settle()
         requests = self.requests.since(state.lane, state.control_next)
         state.control_next = self.requests.control.next_offset
         return settle(requests, state.store, state.erased)
@@ -318,7 +328,7 @@ class Step:
         guests.drop(forgotten)
         left = guests.drop(guests.surplus() if same else guests.before(state.stream_ms))
         guests.note(published)
-        return expired, _tombstones(state.store, [*forgotten, *expired, *left])
+        return expired, tombstones(state.store, [*forgotten, *expired, *left])
 
     def _expire(self, state: LaneState, taken: Slice) -> list[bytes]:
         """Forget users who have been idle for `idle_ttl_ms` of stream time; looked for once an hour of it."""
@@ -346,18 +356,6 @@ def _late(taken: Slice, decoded: Decoded, applied: Applied) -> list[Message]:
         message = f"time_ms {time_ms} is {stream_ms - time_ms} ms before the lane's time {stream_ms}"
         out.append(letter(taken.records[decoded.places[at]], "late", "LateEvent", message))
     return out
-
-
-def _tombstones(store: RowStore, forgotten: list[bytes]) -> list[Message]:
-    """One for each of ``forgotten`` who has not come back within the slice; the lane's own keys are no user's."""
-    gone = [user for user in dict.fromkeys(forgotten) if user not in store]
-    return [Message(user, None) for user in gone if not user.startswith(RESERVED)]
-
-
-def _placements(published: list[Published], gone: list[Message]) -> list[Message]:
-    """What is placed, and tombstones for those ``gone`` for whom nothing is."""
-    placed = {p.user for p in published} if gone else set()
-    return [Message(p.user, p.placement) for p in published] + [each for each in gone if each.key not in placed]
 
 
 def row_bytes(rows: Rows) -> list[bytes]:

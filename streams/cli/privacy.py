@@ -165,8 +165,12 @@ def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_j
 
 def _show(found: "Sequence[Trace]", snapshots: "Sequence[Path]", *, gone: bool) -> None:
     table = Table("topic", "current", "former", "tombstones", "requests", "newest", "goes by retention")
+    from streams.topics import TABLE
+
+    compacted = {topic.name for topic in TABLE if topic.cleanup == "compact"}
     for trace in found:
-        goes = "-" if not trace.held else "by compaction" if trace.goes_ms is None else _time(trace.goes_ms)
+        stays = "by compaction" if trace.topic in compacted else "never: no retention"
+        goes = "-" if not trace.held else stays if trace.goes_ms is None else _time(trace.goes_ms)
         counts = (f"{count:,}" for count in (trace.current, trace.former, trace.tombstones, trace.requests))
         newest = "-" if trace.newest_ms is None else _time(trace.newest_ms)
         table.add_row(trace.topic, *counts, newest, goes)

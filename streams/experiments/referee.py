@@ -171,7 +171,11 @@ class Referee:
 
     def _may_count(self, shown: Impression) -> bool:
         """Whether the person may be in the books: else nothing of them is kept, and no row tells of them."""
-        return self._gate.judge(shown.user_id.encode(), shown.consent, shown.time_ms) is Verdict.ADMITTED
+        user, gate = shown.user_id.encode(), self._gate
+        verdict = gate.judge(user, shown.consent, shown.time_ms)
+        if verdict is Verdict.REFUSED and shown.consent is False:
+            gate.overrule(user, shown.time_ms)
+        return verdict is Verdict.ADMITTED
 
     def _is_repeat(self, shown: Impression) -> bool:
         """Whether the impression is one of the latest; it is from now on."""
@@ -252,7 +256,7 @@ class Referee:
             if not granted:
                 gone.append(user)
             if not granted or self.erased.of(user) >= 0:
-                self.erased.raise_to(user, request.time_ms)
+                self.erased.raise_to(user, request.time_ms - granted)
         for _ in self.erased.changes():
             pass  # which no changelog is told
         self.forget(gone)

@@ -67,11 +67,16 @@ def _digest(user: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Gate:
-    """Who may become state. ``presumed``: what silence means (`SALIENCE_CONSENT_PRESUMED`)."""
+    """Who may become state. ``presumed``: what silence means (`SALIENCE_CONSENT_PRESUMED`).
+
+    ``overruled``: users whose last no on an event, at that time, is newer than the consent that stands: it says nothing
+    any more, and is taken back from the control topic.
+    """
 
     answers: Mapping[str, Consent] = field(default_factory=dict)
     watermarks: Watermarks = field(default_factory=Watermarks)
     presumed: bool = True
+    overruled: dict[bytes, int] = field(default_factory=dict)
 
     def stands_open(self, said: bool) -> bool:
         """Whether every event would be admitted; ``said``: whether any says yes or no itself."""
@@ -91,6 +96,22 @@ class Gate:
         answer = self.answers.get(user.decode()) if self.answers else None
         if said is False or (answer is not None and not answer.granted):
             return Verdict.REFUSED
-        if said or self.presumed or (answer is not None and time_ms >= answer.time_ms):
+        if said or self.presumed:
             return Verdict.ADMITTED
-        return Verdict.WITHOUT
+        stands = answer is not None and self.overruled.get(user, -1) < answer.time_ms <= time_ms
+        return Verdict.ADMITTED if stands else Verdict.WITHOUT
+
+    def overrule(self, user: bytes, no_ms: int) -> bool:
+        """Let a no on an event, at ``no_ms``, end an older consent; whether one stands that silence would lean on."""
+        answer = self.answers.get(user.decode()) if self.answers and not self.presumed else None
+        if answer is None or not answer.granted or answer.time_ms > no_ms:
+            return False
+        self.overruled[user] = max(no_ms, self.overruled.get(user, -1))
+        return True
+
+    def settle(self) -> None:
+        """Forget noes whose consent has been taken back, or given anew."""
+        for user, no_ms in [*self.overruled.items()]:
+            answer = self.answers.get(user.decode())
+            if answer is None or not answer.granted or answer.time_ms > no_ms:
+                del self.overruled[user]

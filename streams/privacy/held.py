@@ -27,6 +27,8 @@ LIFT = np.dtype([("clicks", "<f8"), ("clicks_expected", "<f8"), ("since_impressi
 """What a click layer has learned of a person (`scoring.clicks.PersonLifts`), since which impression of its lane."""
 _FORMER_LIFT_BYTES = 16
 """Without the last."""
+_DEADLINE_BYTES = 8
+"""Of a note of when a placement ends (`streams.privacy.guests`)."""
 
 
 class Trace(Struct, frozen=True, kw_only=True):
@@ -182,6 +184,8 @@ def readable(topic: str, value: bytes | None) -> object:
         if topic == CHANGELOG and len(value) in (_FORMER_LIFT_BYTES, LIFT.itemsize):
             (lift,) = np.frombuffer(value.ljust(LIFT.itemsize, b"\0"), dtype=LIFT).tolist()
             return dict(zip(LIFT.names or (), lift, strict=True))
+        if topic == CHANGELOG and len(value) == _DEADLINE_BYTES:
+            return {"placement_ends_ms": int.from_bytes(value, "big")}
         if topic == CHANGELOG:
             (row,) = decode_rows([value])
             return {name: row[name].tolist() for name in ROW.names or ()}

@@ -20,8 +20,10 @@ from tests.unit.slices import NOW_MS, new_state, slice_of
 DAY_MS = 86_400_000
 
 
-def told(message: ControlMessage, offset: int) -> Record:
-    return Record("control", 0, offset, START_MS, message.key, encode_json(message))
+def told(message: ControlMessage, offset: int, came_ms: int | None = None) -> Record:
+    """Its record, which came when the message was made, unless it is said when."""
+    made_ms = max(START_MS, getattr(message, "time_ms", 0))
+    return Record("control", 0, offset, made_ms if came_ms is None else came_ms, message.key, encode_json(message))
 
 
 def refusal(user: str, time_ms: int = START_MS) -> Consent:
@@ -67,6 +69,12 @@ class Bench:
     def tell(self, *messages: ControlMessage, refused: int = 0) -> None:
         """Put ``messages`` on the control topic, as many of which are ``refused``."""
         assert sum(self.control.take([told(message, self.control.next_offset)]) for message in messages) == refused
+
+    def hear(self, effects: Effects) -> None:
+        """Put on the control topic what a slice had to tell all."""
+        for message in effects.control:
+            record = Record("control", 0, self.control.next_offset, NOW_MS, message.key, message.value, message.headers)
+            assert self.control.take([record]) == 0
 
     def run(self, taken: Sequence[Record] = (), now_ms: int = NOW_MS) -> Effects:
         effects = self.step.run(self.state, slice_of(taken), now_ms)

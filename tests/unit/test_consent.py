@@ -15,7 +15,8 @@ from scoring.rows import RowStore
 from streams.audit import State, compare
 from streams.control_wire import Consent, Erasure
 from streams.privacy.consent import ERASED_KEY, Gate, Verdict, Watermarks
-from streams.step import Effects, LaneState, _tombstones
+from streams.privacy.guests import tombstones
+from streams.step import Effects, LaneState
 from streams.wire import Placement
 from tests.builders import START_MS, Record, click, entry, impression, record, records
 from tests.unit.consenting import DAY_MS, Bench, erasure, grant, opened, refusal
@@ -288,7 +289,7 @@ def test_no_request_takes_what_the_lane_keeps_of_itself(bench: Bench) -> None:
     bench.tell(*(erasure(key.decode(errors="ignore")) for key in held), refused=len(held))
     bench.run()
     assert held <= bench.changelog.keys()
-    assert [message.key for message in _tombstones(RowStore(), [*held, b"a"])] == [b"a"]
+    assert [message.key for message in tombstones(RowStore(), [*held, b"a"])] == [b"a"]
 
 
 def test_watermarks_survive_in_the_changelog_and_are_dropped_when_they_hold_nothing_back(bench: Bench) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streams.cli.privacy import _show
 from streams.control_wire import Erasure
 from streams.lanes.clicks import person_key
 from streams.lanes.snapshots import Snapshots, holds
@@ -30,7 +31,7 @@ from streams.topics import (
     TABLE,
     TONES,
 )
-from tests.builders import Record
+from tests.builders import START_MS, Record
 
 
 def kept(key: bytes | None, value: bytes | None = b"{}") -> Record:
@@ -112,6 +113,24 @@ def test_a_person_is_found_however_json_spells_the_name(user: str, value: bytes,
 def test_what_a_click_layer_has_learned_of_a_person_is_told_in_words(since: list[float]) -> None:
     told = {"clicks": 2.0, "clicks_expected": 1.25, "since_impression": sum(since)}
     assert readable(CHANGELOG, np.array([2.0, 1.25, *since]).tobytes()) == told
+
+
+def test_the_note_of_a_placement_of_somebody_who_is_not_remembered_is_told_in_words() -> None:
+    assert readable(CHANGELOG, START_MS.to_bytes(8, "big")) == {"placement_ends_ms": START_MS}
+
+
+def test_what_is_on_a_topic_that_keeps_everything_is_not_said_to_go(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    kept, compacted = (
+        Trace(topic=name, current=1, former=0, tombstones=0, requests=0, newest_ms=1, goes_ms=None)
+        for name in ("clicks", CHANGELOG)
+    )
+    _show([kept, compacted], [], gone=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert ["never: no retention" in line for line in lines if "clicks" in line] == [True]
+    assert ["by compaction" in line for line in lines if CHANGELOG in line] == [True]
 
 
 def test_what_cannot_be_read_is_told_as_it_is() -> None:

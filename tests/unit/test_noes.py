@@ -1,0 +1,187 @@
+"""A no wins: over an older yes, over clocks that are ahead, and over what is still placed."""
+
+import msgspec
+import pytest
+
+from scoring.engine import Engine
+from streams.control_wire import Consent
+from streams.step import Effects
+from streams.wire import Placement
+from tests.builders import START_MS, click, record, records
+from tests.unit.consenting import DAY_MS, Bench, erasure, grant, opened, refusal, told
+from tests.unit.slices import NOW_MS
+
+YEAR_MS = 365 * DAY_MS
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return opened()
+
+
+def placed(effects: Effects, user: bytes) -> list[Placement | None]:
+    of = [message.value for message in effects.messages["placements"] if message.key == user]
+    return [None if value is None else msgspec.json.decode(value, type=Placement) for value in of]
+
+
+# --- over an older yes ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def agreed(engine: Engine) -> Bench:
+    """Where people opt in, and one has, on the control topic."""
+    bench = Bench(engine, presumed=False)
+    bench.tell(grant("a"))
+    bench.run([record(click("a", time_ms=START_MS + 10), 0)])
+    assert bench.users() == {b"a"}
+    return bench
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_no_on_an_event_ends_an_older_consent_that_silence_would_lean_on(agreed: Bench, heard: bool) -> None:
+    effects = agreed.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
+    if heard:
+        agreed.hear(effects)
+        assert agreed.requests.answers == {}
+        assert not agreed.run().control
+        assert not agreed.state.overruled
+    effects = agreed.run([record(click("a", "ad-2", time_ms=START_MS + 30), 2)])
+    assert agreed.users() == set()
+    (placement,) = placed(effects, b"a")
+    assert placement is not None
+    assert placement.context_only
+    agreed.run([record(click("a", "ad-3", time_ms=START_MS + 40, consent=True), 3)])
+    assert agreed.users() == {b"a"}  # whoever says yes again is remembered again
+
+
+def test_a_consent_that_is_newer_than_a_no_stands_though_the_lane_takes_the_older_one_back(agreed: Bench) -> None:
+    effects = agreed.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
+    agreed.tell(grant("a", START_MS + 25))
+    agreed.hear(effects)
+    agreed.run([record(click("a", "ad-2", time_ms=START_MS + 30), 2)])
+    assert agreed.users() == {b"a"}
+
+
+def test_a_no_that_is_older_than_a_consent_and_comes_late_takes_nothing_back(agreed: Bench) -> None:
+    late = record(click("a", time_ms=START_MS - 20, consent=False), 1, timestamp=START_MS - 10)
+    assert not agreed.run([late]).control
+    agreed.run([record(click("a", "ad-2", time_ms=START_MS + 30), 2)])
+    assert agreed.users() == {b"a"}
+
+
+def test_where_silence_is_a_yes_a_no_on_an_event_takes_no_consent_back(engine: Engine) -> None:
+    bench = Bench(engine)
+    bench.tell(grant("a"))
+    assert not bench.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)]).control
+
+
+# --- over clocks ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("presumed", [False, True])
+def test_a_consent_dated_a_year_ahead_counts_from_when_it_came(engine: Engine, presumed: bool) -> None:
+    bench = Bench(engine, presumed=presumed)
+    bench.tell(refusal("a"))
+    bench.run()
+    bench.control.take([told(grant("a", START_MS + YEAR_MS), bench.control.next_offset, came_ms=START_MS)])
+    bench.run([record(click("a", time_ms=START_MS + DAY_MS), 1)], now_ms=START_MS + DAY_MS)
+    assert bench.users() == {b"a"}
+
+
+def test_an_erasure_dated_a_year_ahead_holds_back_what_had_happened_when_it_came(engine: Engine) -> None:
+    bench = Bench(engine)
+    bench.run(records([click("a")]))
+    bench.control.take([told(erasure("a", START_MS + YEAR_MS), bench.control.next_offset, came_ms=START_MS)])
+    bench.run([record(click("a", time_ms=START_MS + 5), 1)])
+    assert bench.users() == set()
+    bench.run([record(click("a", time_ms=START_MS + DAY_MS), 2)], now_ms=START_MS + DAY_MS)
+    assert bench.users() == {b"a"}
+
+
+def test_a_request_of_a_record_that_does_not_tell_when_it_came_is_taken_at_its_word(engine: Engine) -> None:
+    bench = Bench(engine)
+    bench.control.take([told(grant("a", START_MS + YEAR_MS), 0, came_ms=-1)])
+    assert bench.requests.answers == {"a": Consent(user_id="a", granted=True, time_ms=START_MS + YEAR_MS)}
+
+
+def test_a_no_of_a_device_whose_clock_is_far_ahead_is_heeded(engine: Engine) -> None:
+    bench = Bench(engine)
+    bench.run(records([click("a")]))
+    ahead = click("a", time_ms=NOW_MS + YEAR_MS, impression_time_ms=NOW_MS + YEAR_MS, consent=False)
+    effects = bench.run([record(ahead, 1, timestamp=NOW_MS)])
+    assert bench.users() == set()
+    assert not effects.messages["dead-letters"]
+    assert bench.state.erased.of(b"a") == NOW_MS + bench.step.time_tolerance_ms
+    (placement,) = placed(effects, b"a")
+    assert placement is not None
+    assert placement.context_only
+
+
+def test_a_yes_of_a_device_whose_clock_is_far_ahead_is_a_dead_letter(engine: Engine) -> None:
+    bench = Bench(engine)
+    effects = bench.run([record(click("a", time_ms=NOW_MS + YEAR_MS, consent=True), 1)])
+    assert len(effects.messages["dead-letters"]) == 1
+    assert bench.users() == set()
+
+
+def test_of_two_erasures_the_one_dated_later_holds_back_whether_a_slice_came_between_or_not(engine: Engine) -> None:
+    held = []
+    for between in (False, True):
+        bench = Bench(engine)
+        bench.tell(erasure("a", START_MS + 24))
+        if between:
+            bench.run()
+        bench.tell(erasure("a", START_MS + 8))
+        bench.run([record(click("a", time_ms=START_MS + 20), 1)])
+        held.append((bench.users(), bench.state.erased.of(b"a")))
+    assert held == [(set(), START_MS + 24)] * 2
+
+
+def test_what_happens_in_the_moment_of_a_renewed_consent_counts(engine: Engine) -> None:
+    bench = Bench(engine, presumed=False)
+    bench.tell(refusal("a"), grant("a", START_MS + 5))
+    bench.run([record(click("a", time_ms=START_MS + 4), 0), record(click("a", "ad-2", time_ms=START_MS + 5), 1)])
+    assert int(bench.state.store.rows["clicks"][bench.state.store.find(b"a")]) == 1
+
+
+# --- over what is placed -------------------------------------------------------------------------------------
+
+
+def test_a_forgotten_persons_placement_goes_though_they_act_again_at_once_and_nothing_is_on_offer() -> None:
+    bench = Bench(opened())
+    assert placed(bench.run(records([click("a")])), b"a") != [None]
+    bench.step.engine.catalogue.withdraw([f"ad-{n}" for n in range(40)])
+    bench.tell(erasure("a", START_MS + 5))
+    assert placed(bench.run([record(click("a", time_ms=START_MS + 10), 1)]), b"a") == [None]
+    assert bench.users() == {b"a"}
+
+
+def test_a_forgotten_persons_placement_goes_though_what_they_did_since_came_too_late(engine: Engine) -> None:
+    bench = Bench(engine)
+    bench.run(records([click("a")]))
+    later_ms = START_MS + 20 * DAY_MS
+    bench.run([record(click("b", time_ms=later_ms), 1)], now_ms=later_ms)
+    old = [click("a", "ad-2", START_MS + 1, consent=False), click("a", "ad-3", START_MS + 2)]
+    effects = bench.run([record(each, 2 + at, timestamp=later_ms) for at, each in enumerate(old)], now_ms=later_ms)
+    last = placed(effects, b"a")[-1]
+    assert last is None or last.context_only
+
+
+def test_who_agreed_before_and_acts_without_saying_so_is_placed_by_context(engine: Engine) -> None:
+    bench = Bench(engine, presumed=False)
+    bench.run(records([click("a", consent=True)]))
+    (placement,) = placed(bench.run([record(click("a", "ad-2", time_ms=START_MS + 5), 1)]), b"a")
+    assert placement is not None
+    assert placement.context_only
+    both = [click("a", "ad-3", START_MS + 6), click("a", "ad-4", START_MS + 7, consent=True)]
+    (placement,) = placed(bench.run([record(each, 2 + at) for at, each in enumerate(both)]), b"a")
+    assert placement is not None
+    assert not placement.context_only
+
+
+def test_a_late_event_of_a_guest_leaves_the_placement_that_stands(engine: Engine) -> None:
+    bench = Bench(engine, presumed=False)
+    assert placed(bench.run(records([click("no")])), b"no") != [None]
+    note = dict(bench.state.guests.until_ms)
+    assert placed(bench.run([record(click("no", "ad-2", time_ms=START_MS - DAY_MS), 1)]), b"no") == []
+    assert bench.state.guests.until_ms == note

@@ -370,3 +370,12 @@ def test_a_file_of_a_referee_that_let_nobody_go_is_rid_of_who_had_asked(tmp_path
     load(books.service.file, Referee())
     books.restart(save_first=False)
     assert books.held() == []
+
+
+@pytest.mark.parametrize(("agreed_ms", "held"), [(OLD_MS, False), (NEW_MS, True)])
+def test_where_people_opt_in_a_no_on_an_event_ends_an_older_consent(agreed_ms: int, held: bool, tmp_path: Path) -> None:
+    books = Books(tmp_path, presumed=False)
+    books.hear(grant("u1", agreed_ms))
+    books.show(ASKED_MS, consent=False)
+    books.show(NEW_MS)
+    assert bool(books.held()) is held

@@ -154,6 +154,9 @@ class PlacementView:
     context alone and that one is not. Malformed records, and those whose key is not their user, are counted.
     When partitions are added, all are read from their beginning again. A topic that is deleted or made anew ends the
     view within seconds; where ``security`` is given, only when aiokafka has noticed that it is gone.
+
+    A view is entered once, also where that failed, and `ViewError` says so: what it held from before would be served
+    until it has caught up, those included who were erased meanwhile. Whoever connects again opens a new one.
     """
 
     def __init__(
@@ -177,6 +180,7 @@ class PlacementView:
         self._committed = isolation == "read_committed"
         self._fetch_wait_ms = fetch_wait_ms
         self._followed = None if security is not None else followed.Followed(bootstrap, [self._topic])
+        self._entered = False
         self._ready = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._consumer: Any = None
@@ -210,6 +214,9 @@ class PlacementView:
         self._raise_if_stopped()
 
     async def __aenter__(self) -> Self:
+        if self._entered:
+            raise ViewError("A view is entered once, since it holds what it has read: open a new one.")
+        self._entered = True
         await require_topic(self._topic, self._options)
         await self._check_id()
         self._consumer = AIOKafkaConsumer(

@@ -192,14 +192,15 @@ def test_a_topic_that_is_made_anew_ends_the_view_and_is_told(topic: Topic, monke
     run(scenario)
 
 
-def test_a_view_that_is_entered_again_after_its_topic_was_made_anew_tells_so_as_it_tells_all(topic: Topic) -> None:
+def test_a_view_that_has_been_left_is_not_entered_again(topic: Topic) -> None:
     async def scenario() -> None:
         view = topic.view()
         async with view:
-            pass
-        await asyncio.to_thread(recreate, topic.bootstrap, topic.prefix, "placements", PARTITIONS)
-        with pytest.raises(ViewError, match="deleted or made anew"):
+            assert view.ready
+        with pytest.raises(ViewError, match="open a new one"):
             await view.__aenter__()
+        async with topic.view() as another:
+            assert another.ready
 
     run(scenario)
 

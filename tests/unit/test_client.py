@@ -1,5 +1,8 @@
+import asyncio
+
 import msgspec
 import pytest
+from aiokafka.errors import KafkaError
 
 from streams.client import Latest, PlacementView, ViewError
 from streams.wire import Placement, encode_json
@@ -132,3 +135,16 @@ def test_a_bound_of_no_users_is_refused() -> None:
 def test_a_view_that_is_not_open_says_so() -> None:
     with pytest.raises(ViewError, match="async with"):
         PlacementView().get("u")
+
+
+def test_a_view_is_entered_once_also_where_no_broker_was_there_and_another_one_is_opened() -> None:
+    async def scenario() -> None:
+        view = PlacementView("127.0.0.1:1")
+        with pytest.raises(KafkaError):
+            await view.__aenter__()
+        with pytest.raises(ViewError, match=r"entered once.*open a new one"):
+            await view.__aenter__()
+        with pytest.raises(KafkaError):
+            await PlacementView("127.0.0.1:1").__aenter__()
+
+    asyncio.run(scenario())

@@ -16,11 +16,11 @@ from streams.settings import Settings, misspelt
 
 PACKAGES = ("faust-streaming", "aiokafka", "onnxruntime", "numpy", "river", "confluent-kafka", "msgspec")
 FEWEST = 100
-"""Impressions and clicks below which their fields say nothing."""
+"""Impressions and clicks, and pairs of both, below which their fields say nothing."""
 STRAYS_MAX = 0.01
 """Of the latest events that are refused or misplaced, before something is wrong with who sends them."""
 APART_MAX = 0.1
-"""Between the shares of impressions and of clicks that tell their surface."""
+"""Of clicks and the impressions that they answer, in which one alone tells its surface."""
 TRANSACTION_S = 10.0
 """A broker that has never had a transaction makes its log first, which takes seconds."""
 UNANSWERED = (MissingTopicError, KafkaError, topic_admin.TopicsError)
@@ -160,17 +160,19 @@ def events(seen: latest_events.Sample) -> Iterator[Check]:
     answered = f"{seen.answers:,} of {seen.clicks:,} clicks say which impression they answer"
     fix = "" if seen.answers else "send clicks with impression_time_ms: without it none is learnt from, or charged"
     yield Check("answers", ok=seen.answers > 0, found=answered, fix=fix)
-    if seen.answers:
+    if seen.pairs >= FEWEST:
         yield _surfaces(seen)
 
 
 def _surfaces(seen: latest_events.Sample) -> Check:
-    shown, clicked = seen.impressions_placed / seen.impressions, seen.answers_placed / seen.answers
-    found = f"told by {shown:.0%} of impressions and {clicked:.0%} of the clicks that answer one"
-    if abs(shown - clicked) > APART_MAX:
+    found = (
+        f"of {seen.pairs:,} pairs of a click and the impression that it answers "
+        f"{seen.placed:,} tell it in both, {seen.apart:,} in one alone"
+    )
+    if seen.apart > APART_MAX * seen.pairs:
         fix = "send both with their surface: ads' click rates count the one without the other now"
         return Check("surfaces", ok=False, found=found, fix=fix)
-    few = max(shown, clicked) < APART_MAX
+    few = seen.placed + seen.apart < APART_MAX * seen.pairs
     return Check("surfaces", ok=True, found=found, fix="ads' click rates count those alone" if few else "")
 
 

@@ -5,12 +5,13 @@ something else is taken and taught from, a little wrong, and nothing says so.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from scoring.events import EVENT, Kind, Source
+from scoring.events import EVENT, Events, Kind, Source
 from scoring.rows import RowStore
 from streams.clock import wall_ms
 from streams.decode import Decoded, Record, decode
@@ -23,13 +24,16 @@ from streams.topics import AD_IMPRESSIONS, CLICKS
 PER_PARTITION = 500
 """Of each topic's partitions: 300 KB of a topic with four."""
 
+Chosen = npt.NDArray[np.bool_]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """Counts. ``refused``: malformed; ``why`` the first was. ``misplaced``: in a partition that is not their user's.
 
-    Of ``impressions`` so many told their surface; of ``clicks`` (no views, carts or purchases) so many ``answer`` an
-    impression, and of these so many told their surface.
+    Of ``clicks`` (no views, carts or purchases) so many ``answer`` an impression, and of ``pairs`` of these and the
+    impression that they answer both are in the sample: in so many ``placed`` both tell their surface, in so many
+    ``apart`` one alone. Of all clicks and all impressions the shares may well differ, as click rates do by place.
     """
 
     records: int
@@ -37,10 +41,19 @@ class Sample:
     why: str
     misplaced: int
     impressions: int
-    impressions_placed: int
     clicks: int
     answers: int
-    answers_placed: int
+    pairs: int
+    placed: int
+    apart: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What was ``read`` of one partition of one topic. ``users``: whose its ``events`` are, then whose its ``told``."""
+
+    read: Decoded
+    users: Sequence[bytes | None]
 
 
 def sample(settings: Settings) -> Sample:
@@ -63,35 +76,49 @@ async def _read(settings: Settings, topics: Iterable[str]) -> list[list[Record]]
     return list(out.values())
 
 
-def decoded(records: list[Record], source: Source, lanes: int, latest_ms: int) -> Decoded:
+def decoded(records: list[Record], source: Source, lanes: int, latest_ms: int) -> Part:
     """As a lane decodes its slice."""
     belongs, lane = partitioner(lanes), records[0].partition
-    return decode(
+    read = decode(
         records,
         np.full(len(records), source, dtype=np.uint8),
         RowStore(),
         latest_ms=latest_ms,
         belongs_here=lambda key: belongs(key) == lane,
     )
+    places = [*read.places.tolist(), *(place for _, place in read.strangers)]
+    return Part(read, [records[place].key for place in places])
 
 
-def summed(parts: Iterable[Decoded]) -> Sample:
-    """Of ``parts``, each of one partition of one topic."""
-    held = list(parts)
+def summed(parts: Iterable[Part]) -> Sample:
+    """Of ``parts`` together."""
+    parts = list(parts)
+    held = [part.read for part in parts]
     dead = [letter for part in held for letter in part.dead]
     misplaced = sum(len(part.misplaced) for part in held)
     taken_back = sum(part.erased for part in held)  # by a no that came after, within the sample
     found = np.concatenate([np.zeros(0, dtype=EVENT), *(told for part in held for told in (part.events, part.told))])
-    shown, clicked, placed = found["source"] == Source.IMPRESSION, found["kind"] == Kind.CLICKED, found["surface"] > 0
+    shown, clicked = found["source"] == Source.IMPRESSION, found["kind"] == Kind.CLICKED
     answers = clicked & found["answers"]
+    pairs = _pairs([user for part in parts for user in part.users], found, shown, answers)
     return Sample(
         records=len(found) + len(dead) + misplaced + taken_back,
         refused=len(dead),
         why=f"{dead[0][2]}: {dead[0][3]}" if dead else "",
         misplaced=misplaced,
         impressions=int(shown.sum()),
-        impressions_placed=int((shown & placed).sum()),
         clicks=int(clicked.sum()),
         answers=int(answers.sum()),
-        answers_placed=int((answers & placed).sum()),
+        pairs=len(pairs),
+        placed=pairs.count((True, True)),
+        apart=sum(one != other for one, other in pairs),
     )
+
+
+def _pairs(users: Sequence[bytes | None], found: Events, shown: Chosen, answers: Chosen) -> list[tuple[bool, bool]]:
+    """Whether an impression and a click that answers it tell their surface, where both are in ``found``."""
+    what = list(zip(users, found["ad"].tolist(), found["shown_ms"].tolist(), strict=True))
+    placed = (found["surface"] > 0).tolist()
+    impressions = {what[at]: placed[at] for at in np.flatnonzero(shown).tolist()}
+    clicks = np.flatnonzero(answers).tolist()
+    return [(impressions[what[at]], placed[at]) for at in clicks if what[at] in impressions]

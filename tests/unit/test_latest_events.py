@@ -19,10 +19,11 @@ HEALTHY = Sample(
     why="",
     misplaced=0,
     impressions=800,
-    impressions_placed=800,
     clicks=200,
     answers=150,
-    answers_placed=149,
+    pairs=140,
+    placed=139,
+    apart=1,
 )
 
 
@@ -43,23 +44,30 @@ def test_a_sample_counts_what_is_there_and_what_it_lacks() -> None:
     )
     happened = [
         impression("ann", surface="home"),
+        impression("ann", "ad-2", surface="home"),
+        impression("ann", "ad-5"),
         impression(bob, consent=False),
         click("ann", **told, surface="home"),
         click("ann", "ad-2", **told),
         click("ann", "ad-3", surface="home"),
         click("ann", "ad-4", **told, kind="cart"),
+        click("ann", "ad-5", **told),
+        click("ann", "ad-6", **told),
+        click(bob, **told, surface="home"),
+        click(bob, "ad-2", **told, surface="home"),
         click(stray),
     ]
     assert seen(happened, lane, [b"{", b"[]"]) == Sample(
-        records=9,
+        records=15,
         refused=2,
         why="DecodeError: Input data was truncated",
         misplaced=1,
-        impressions=2,
-        impressions_placed=1,
-        clicks=3,
-        answers=2,
-        answers_placed=1,
+        impressions=4,
+        clicks=7,
+        answers=6,
+        pairs=4,
+        placed=1,
+        apart=2,
     )
 
 
@@ -83,6 +91,7 @@ def test_nothing_is_wrong_with_events_that_lack_nothing_and_with_none() -> None:
 
 def test_too_few_say_nothing_of_fields() -> None:
     assert [*found(replace(HEALTHY, clicks=99, answers=0))] == ["events"]
+    assert [*found(replace(HEALTHY, pairs=99, placed=0, apart=99))] == ["events", "answers"]
 
 
 @pytest.mark.parametrize(
@@ -90,11 +99,10 @@ def test_too_few_say_nothing_of_fields() -> None:
     [
         ({"refused": 11, "why": "ValidationError: no ad_id"}, "events", "ValidationError: no ad_id"),
         ({"misplaced": 11}, "events", "murmur2"),
-        ({"answers": 0, "answers_placed": 0}, "answers", "impression_time_ms"),
-        ({"answers_placed": 0}, "surfaces", "surface"),
-        ({"impressions_placed": 400}, "surfaces", "surface"),
+        ({"answers": 0, "pairs": 0}, "answers", "impression_time_ms"),
+        ({"placed": 125, "apart": 15}, "surfaces", "surface"),
     ],
-    ids=["malformed", "misplaced", "no click answers", "clicks without surface", "impressions without surface"],
+    ids=["malformed", "misplaced", "no click answers", "one without surface"],
 )
 def test_what_is_wrong_is_told_with_what_helps(wrong: dict[str, object], check: str, fix: str) -> None:
     checks = found(replace(HEALTHY, **wrong))  # type: ignore[arg-type] # counts, and a text
@@ -103,6 +111,20 @@ def test_what_is_wrong_is_told_with_what_helps(wrong: dict[str, object], check: 
 
 
 def test_a_shop_that_tells_no_surfaces_is_told_what_it_misses() -> None:
-    check = found(replace(HEALTHY, impressions_placed=0, answers_placed=0))["surfaces"]
+    check = found(replace(HEALTHY, placed=0, apart=0))["surfaces"]
     assert check.ok
     assert "count those alone" in check.fix
+
+
+def test_places_that_tell_a_surface_may_have_another_click_rate_than_those_that_do_not() -> None:
+    def shop(where: str, numbers: range, clicked: int, said: str) -> list[Impression | Click]:
+        shown: list[Impression | Click] = [impression("ann", f"ad-{n}", surface=where) for n in numbers]
+        told = {"impression_time_ms": START_MS, "surface": said}
+        return shown + [click("ann", f"ad-{n}", **told) for n in numbers[:clicked]]
+
+    lane, elsewhere = partitioner(LANES)(b"ann"), shop("", range(500), 50, "")
+    sound = seen(elsewhere + shop("home", range(500, 1_000), 100, "home"), lane)
+    assert (sound.pairs, sound.placed, sound.apart) == (150, 100, 0)
+    assert found(sound)["surfaces"].ok
+    skewed = seen(elsewhere + shop("home", range(500, 1_000), 100, ""), lane)
+    assert not found(skewed)["surfaces"].ok

@@ -7,9 +7,9 @@ come from a variable or, better, from a file named by the variable with ``_FILE`
 import re
 import ssl
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 BROKER = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+(?:%[\w.-]+)?\])(?::(?P<port>[0-9]{1,5}))?")
@@ -36,6 +36,21 @@ def check_bootstrap(given: str) -> str:
                 "IPv6 in brackets, such as kafka-1:9092,[::1]:9092"
             )
     return given
+
+
+def _not_empty(given: Any, info: ValidationInfo) -> Any:
+    """Of an empty path the folder in which the process stands would be made, which nobody named.
+
+    Nor is it left out: a variable that was to be filled may be what guards, such as a secret's file or what is blocked.
+    """
+    if given == "":
+        setting = f"SALIENCE_{info.field_name}".upper()
+        raise ValueError(f"{setting} is set and empty; expected a path, or that it is not set")
+    return given
+
+
+GivenPath = Annotated[Path, BeforeValidator(_not_empty)]
+"""A path that is not empty where it is set."""
 
 
 def check_file(name: str, path: Path | None, *, secret: bool) -> None:
@@ -72,12 +87,16 @@ class Security(BaseSettings):
     )
     sasl_username: str | None = Field(None, description="Who this process is to the brokers: one per role.")
     sasl_password: SecretStr | None = Field(None, description="Its password. Masked wherever settings are shown.")
-    sasl_password_file: Path | None = Field(
+    sasl_password_file: GivenPath | None = Field(
         None, description="Or a file that holds it, as Docker and Kubernetes mount secrets."
     )
-    ssl_ca_file: Path | None = Field(None, description="PEM of who signs the brokers; the system's where not given.")
-    ssl_cert_file: Path | None = Field(None, description="PEM of our certificate, where brokers ask for one.")
-    ssl_key_file: Path | None = Field(None, description="PEM of its key, not encrypted: guard it by its file mode.")
+    ssl_ca_file: GivenPath | None = Field(
+        None, description="PEM of who signs the brokers; the system's where not given."
+    )
+    ssl_cert_file: GivenPath | None = Field(None, description="PEM of our certificate, where brokers ask for one.")
+    ssl_key_file: GivenPath | None = Field(
+        None, description="PEM of its key, not encrypted: guard it by its file mode."
+    )
     ssl_check_hostname: bool = Field(
         True, description="A broker must be whom its certificate names; without it, anyone with a certificate is."
     )

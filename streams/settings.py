@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticUseDefault
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scoring.cleaning import COUNT_MAX, Rules
 from scoring.exploration import UCB_ALPHA, Explore
 from scoring.rows import USERS_MAX
-from streams.connection import Security, check_bootstrap, check_file
+from streams.connection import GivenPath, Security, check_bootstrap, check_file
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 
@@ -147,7 +148,7 @@ class Settings(BaseSettings):
     web_host: str = Field("127.0.0.1", description="Address of /healthz and /readyz; beyond loopback with a token.")
     web_port: int = Field(0, ge=0, le=65_535, description="Their port; 0 takes a free one, which the log tells.")
     web_token: SecretStr | None = Field(None, description="Bearer token that every request must carry.")
-    web_token_file: Path | None = Field(None, description="Or a file that holds it.")
+    web_token_file: GivenPath | None = Field(None, description="Or a file that holds it.")
     late_ms: int = Field(
         604_800_000,
         ge=0,
@@ -176,14 +177,14 @@ class Settings(BaseSettings):
     traces: bool = Field(False, description="OpenTelemetry spans of slices (the extra trace); OTEL_* says where to.")
 
     scoring: bool = Field(True, description="False: state only, no placements.")
-    rules: Path | None = Field(
+    rules: GivenPath | None = Field(
         None, description="YAML file of the market's rules: caps, exclusions, auction, diversity; salience rules check."
     )
     seal_secret: SecretStr = Field(
         SecretStr(""),
         description="The same for all workers: nobody else can then make a price to be charged.",
     )
-    seal_secret_file: Path | None = Field(None, description="Or a file that holds it.")
+    seal_secret_file: GivenPath | None = Field(None, description="Or a file that holds it.")
     slots: int = Field(10, ge=1, le=100, description="Ads per placement.")
     candidates: int = Field(100, ge=1, le=1_000, description="Ads scored per placement.")
     fresh_share: float = Field(0.05, ge=0, le=1, description="Share of candidates that are the newest ads.")
@@ -256,6 +257,17 @@ class Settings(BaseSettings):
     def records_per_slice(self) -> int:
         """Records per slice of a worker that scores, or does not, as these settings say."""
         return self.slice_records if self.scoring else self.slice_records_unscored
+
+    @field_validator("instance_id", "home", "model", mode="before")
+    @classmethod
+    def _empty_is_not_set(cls, given: Any) -> Any:
+        """As a name it would be that of all workers, and as a path the folder in which the process stands.
+
+        Only where the default guards as much: with others, what a variable was to be filled with would be left out.
+        """
+        if given == "":
+            raise PydanticUseDefault
+        return given
 
     @model_validator(mode="after")
     def _deadlines_fit(self) -> Self:
@@ -358,6 +370,10 @@ def table() -> str:
         "",
         "From the environment, or from a command's options. Every queue, memory and record of a worker has a bound,",
         "and it is one of these. Made by `salience settings --markdown`.",
+        "",
+        "A variable that is set and empty is as one that is not set for `SALIENCE_INSTANCE_ID`, `SALIENCE_HOME`,",
+        "`SALIENCE_MODEL` and what is empty by default. Numbers, choices, rules and files are refused: what was to be",
+        "filled, such as the file of a token or whether consent is presumed, would be left out, and nobody told.",
         "",
         "| setting | default | why |",
         "|---|---|---|",

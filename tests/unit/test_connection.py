@@ -98,6 +98,14 @@ def test_a_password_file_that_holds_none_is_told_by_its_setting(scram: Path, hel
     assert "0xff" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["sasl_password_file", "ssl_ca_file", "ssl_cert_file", "ssl_key_file"])
+@pytest.mark.usefixtures("scram")
+def test_an_empty_variable_of_a_file_is_refused_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SALIENCE_{name.upper()}", "")
+    with pytest.raises(ConnectionSettingsError, match=f"SALIENCE_{name.upper()} is set and empty; expected a path"):
+        security()
+
+
 @pytest.mark.parametrize("options", [aiokafka_options, librdkafka_options])
 @pytest.mark.parametrize("kind", ["CA", "CERT"])
 def test_a_certificate_that_is_no_pem_is_told_by_its_setting(

@@ -41,6 +41,25 @@ def test_what_is_wrong_with_a_setting_is_told_without_the_secrets_beside_it() ->
     assert "s3cret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["instance_id", "home", "model"])
+def test_an_empty_variable_of_a_name_or_a_place_is_as_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SALIENCE_{name.upper()}", "")
+    assert getattr(Settings(), name) == Settings.model_fields[name].default
+
+
+@pytest.mark.parametrize("name", ["rules", "web_token_file", "seal_secret_file"])
+def test_an_empty_variable_of_what_guards_is_refused_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SALIENCE_{name.upper()}", "")
+    with pytest.raises(ValidationError, match=f"SALIENCE_{name.upper()} is set and empty; expected a path"):
+        Settings()
+
+
+def test_an_empty_variable_is_no_consent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALIENCE_CONSENT_PRESUMED", "")
+    with pytest.raises(ValidationError, match=r"consent_presumed\n.*valid boolean"):
+        Settings()
+
+
 @pytest.mark.parametrize("name", ["web_token_file", "seal_secret_file"])
 def test_a_file_of_a_secret_that_is_not_there_is_told_by_its_setting(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=f"SALIENCE_{name.upper()}={tmp_path}/none is no file"):

@@ -1,5 +1,6 @@
 """The market's rules as the shop declares them, in one YAML file: read, and refused with all its errors at once."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ NAMES_MAX = 10_000
 """Names in a list: each is compared with every candidate."""
 EXAMINED_MIN = 1e-6
 """Of a slot, how likely it is looked at: where hardly anybody does, no click can be told from none."""
+
+MERGE, INT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:int"
+NOT_AS_WRITTEN = re.compile(r"[-+]?0[0-9_]+|.*:.*")
+"""Integers that YAML 1.1 counts by eights, behind a 0, or by sixties, at colons."""
 
 EXAMPLE = """\
 auction: gsp                    # first, gsp (generalised second price) or vcg
@@ -178,14 +183,31 @@ class _Loader(yaml.SafeLoader):
     """Refuses what would make a file say another thing than is read in it, or more than it holds."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Of two equal keys the last would be taken, and what the first blocks would be shown."""
+        """Of two equal keys the last would be taken, and what the first blocks would be shown.
+
+        So would what a merge brings in, where the same key stands beside it.
+        """
         node = super().compose_mapping_node(anchor)
         met = set()
         for key, _ in node.value:
+            if key.tag == MERGE:
+                raise RulesError(
+                    f"line {key.start_mark.line + 1}: {key.value} is a merge; expected its keys themselves, written out"
+                )
             if isinstance(key, yaml.ScalarNode):
                 if key.value in met:
                     raise RulesError(f"line {key.start_mark.line + 1}: {key.value} is there twice; expected one")
                 met.add(key.value)
+        return node
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        """A reserve of 01000 would be one of 512."""
+        node = super().compose_scalar_node(anchor)
+        if node.tag == INT and NOT_AS_WRITTEN.fullmatch(node.value):
+            raise RulesError(
+                f"line {node.start_mark.line + 1}: {node.value:.80} would be read as another number; expected one in "
+                "tens, without a 0 before it and without colons, or quotes around a name"
+            )
         return node
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:

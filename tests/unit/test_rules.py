@@ -1,6 +1,7 @@
 """The rules file: what it declares, and all that is wrong with one told at once."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +113,25 @@ def test_a_key_that_is_there_twice_is_an_error_and_does_not_undo_the_first(text:
 def test_an_alias_is_an_error_since_a_few_could_make_a_small_file_a_large_one() -> None:
     with pytest.raises(RulesError, match=r"^line 2: \*heavy is an alias; expected the value itself"):
         parse("block: {ads: &heavy [ad-1],\n categories: *heavy}")
+
+
+@pytest.mark.parametrize("text", ["block: {\n <<: {ads: [gun-1]}, ads: [gun-2]}", "\n<<: {auction: vcg}"])
+def test_a_merge_is_an_error_since_what_it_blocks_could_be_shown(text: str) -> None:
+    with pytest.raises(RulesError, match=r"^line 2: << is a merge; expected its keys themselves, written out"):
+        parse(text)
+
+
+@pytest.mark.parametrize("number", ["01000", "010", "-010", "+0_7", "1:30", "1:20:30"])
+def test_a_number_that_is_read_as_another_than_it_looks_like_is_an_error_that_says_what_to_write(number: str) -> None:
+    for text in (f"auction: vcg\nreserve_micros: {number}", f"block:\n  ads: [ad-1, {number}]"):
+        with pytest.raises(RulesError, match=rf"^line 2: {re.escape(number)} would be read as another number; "):
+            parse(text)
+
+
+def test_numbers_in_tens_and_names_in_quotes_are_read_as_they_are_written() -> None:
+    told = parse("reserve_micros: 1_000\nviewed_s: 0.5\npinned: {'010': 0, '1:30': 1}\nblock: {categories: ['<<']}")
+    assert (told.reserve_micros, told.viewed_s, told.pinned) == (1_000, 0.5, {"010": 0, "1:30": 1})
+    assert told.block.categories == ["<<"]
 
 
 NEARLY = {

@@ -51,6 +51,11 @@ class Watermarks(Deadlines):
             self.put(digest, time_ms)
             self.drop(self.surplus())
 
+    def take(self, key: bytes, value: bytes | None) -> None:
+        """As of all deadlines, but for what is less than is held: it may have been written before that was raised."""
+        if value is None or int.from_bytes(value, "big") > self.until_ms.get(key.removeprefix(self.prefix), -1):
+            super().take(key, value)
+
     def expire(self, before_ms: int) -> None:
         """Drop watermarks before ``before_ms``: whatever they hold back is on no topic any more."""
         self.drop(self.before(before_ms))

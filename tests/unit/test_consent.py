@@ -130,26 +130,6 @@ def test_what_somebody_did_before_refusing_is_no_state_though_it_comes_later_and
     assert Watermarks.restore(bench.changelog).of(b"a") == START_MS + 10
 
 
-def test_a_watermark_never_falls() -> None:
-    watermarks = Watermarks()
-    for time_ms in (START_MS, START_MS - 1, START_MS + 1, 0):
-        watermarks.raise_to(b"a", time_ms)
-    assert watermarks.of(b"a") == START_MS + 1
-
-
-def test_of_more_watermarks_than_a_lane_may_have_those_that_end_first_go() -> None:
-    watermarks = Watermarks(most=80)
-    for number in range(81):
-        watermarks.raise_to(b"u%d" % number, START_MS + 100 - number)
-    gone = [number for number in range(81) if watermarks.of(b"u%d" % number) < 0]
-    assert gone == list(range(71, 81))
-    told = dict(watermarks.changes())
-    assert sum(value is None for value in told.values()) == 10
-    restored = Watermarks.restore({key: value for key, value in told.items() if value}, most=71)
-    restored.raise_to(b"more", START_MS)
-    assert len(restored.until_ms) == 71 - 71 // 8 + 1
-
-
 def test_silence_is_no_consent_where_people_opt_in(engine: Engine) -> None:
     bench = Bench(engine, presumed=False)
     bench.run(records([click("silent"), click("said", consent=True)]))

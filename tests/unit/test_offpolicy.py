@@ -98,7 +98,27 @@ def test_a_log_of_one_person_or_without_any_reward_has_no_interval_and_is_doubte
         assert all(np.isinf(estimate.high - estimate.low) for estimate in evaluate(log).values())
     assert any("choices of 1 person; expected 30 or more people" in doubt for doubt in doubts(one))
     assert any("one person has 100% of all weight" in doubt for doubt in doubts(one))
-    assert [doubt for doubt in doubts(nothing) if doubt.startswith("0 of 1000 choices earned anything")]
+    assert [doubt for doubt in doubts(nothing) if doubt.startswith("0.0 effective choices of 1000 earned anything")]
+
+
+def _two_actions(seed: int, logged: float, asked: float, rewarded: float, choices: int = 20_000) -> Weighted:
+    """A log whose policy took the second of two actions seldom, for one asked about that takes it often."""
+    draw = np.random.default_rng(seed)
+    weight = np.where(draw.random(choices) < logged, asked / logged, (1 - asked) / (1 - logged))
+    return Weighted((draw.random(choices) < rewarded).astype(float), weight)
+
+
+@pytest.mark.parametrize(
+    ("logged", "asked", "rewarded", "few"),
+    [(0.01, 0.5, 0.003, True), (0.02, 0.5, 0.005, True), (0.1, 0.7, 0.01, False), (0.5, 0.5, 0.003, False)],
+)
+def test_rewarded_choices_count_for_a_doubt_as_much_as_they_weigh(logged, asked, rewarded, few):
+    for seed in range(20):
+        log = _two_actions(seed, logged, asked, rewarded)
+        assert np.count_nonzero(log.weight * log.reward) >= 20
+        assert any("effective choices of 20000 earned anything" in doubt for doubt in doubts(log)) is few, seed
+        spent = Weighted(log.reward * 12.5, log.weight)
+        assert doubts(spent) == doubts(log), "what a choice earned is in no unit"
 
 
 def test_terms_that_are_all_the_same_tell_of_no_spread_though_their_mean_is_rounded():

@@ -96,7 +96,7 @@ def test_a_log_of_one_person_or_without_any_reward_has_no_interval_and_is_doubte
     nothing = Weighted(np.zeros(1_000), np.ones(1_000))
     for log in (one, nothing):
         assert all(np.isinf(estimate.high - estimate.low) for estimate in evaluate(log).values())
-    assert any("choices of 1 person; expected 30 or more people" in doubt for doubt in doubts(one))
+    assert any("choices of 1 person, by their weights 1.0 effective ones" in doubt for doubt in doubts(one))
     assert any("one person has 100% of all weight" in doubt for doubt in doubts(one))
     assert [doubt for doubt in doubts(nothing) if doubt.startswith("0.0 effective choices of 1000 earned anything")]
 
@@ -119,6 +119,20 @@ def test_rewarded_choices_count_for_a_doubt_as_much_as_they_weigh(logged, asked,
         assert any("effective choices of 20000 earned anything" in doubt for doubt in doubts(log)) is few, seed
         spent = Weighted(log.reward * 12.5, log.weight)
         assert doubts(spent) == doubts(log), "what a choice earned is in no unit"
+
+
+@pytest.mark.parametrize(("often", "passers_by", "few"), [(200, 50, True), (40, 0, False)])
+def test_a_few_people_who_made_nearly_all_choices_count_as_few_whoever_else_passed_by(often, passers_by, few):
+    heavy = 11 if passers_by else 61
+    person = np.repeat(np.arange(61), [often] * heavy + [1] * (61 - heavy))
+    draw = np.random.default_rng(8)
+    log = Weighted((draw.random(len(person)) < 0.1).astype(float), draw.choice([0.5, 1.5], len(person)), person=person)
+    assert any("choices of 61 people" in doubt for doubt in doubts(log)) is few
+
+
+def test_thirty_people_are_enough_whatever_each_ones_choices_weigh():
+    person, weight = np.repeat(np.arange(30), 40), np.tile(np.linspace(0.7, 1.3, 40), 30)
+    assert not doubts(Weighted(np.ones(1_200), weight, person=person))
 
 
 def test_terms_that_are_all_the_same_tell_of_no_spread_though_their_mean_is_rounded():

@@ -83,11 +83,13 @@ class Choices:
     """The log of the first ``slots`` slots, for a policy of ``temperature``; records may come in any order.
 
     Without the control group, whose candidates are any ads that the rules let in, not what a policy draws from:
-    ``control`` counts its placements. ``beyond``: those that `DECISIONS_MAX` has left out, the oldest.
+    ``control`` counts its placements. ``beyond``: those that `DECISIONS_MAX` has left out, the oldest. ``window_ms``:
+    how long a placement may wait for its clicks; none are awaited where it is 0.
     """
 
     temperature: float
     slots: int = 1
+    window_ms: int = 0
     control: int = 0
     beyond: int = 0
     placed: dict[str, _Placed] = field(default_factory=dict)
@@ -131,7 +133,22 @@ class Choices:
 
     @property
     def known(self) -> dict[str, _Placed]:
-        """The placements of which it is known whether they were clicked; a lane's clicks stand in its own partition.
+        """The placements of which it is known whether they were clicked: neither `too_old` nor `too_new`."""
+        ends_ms = self._ends_ms()
+        return {name: one for name, one in self._with_clicks().items() if one.time_ms <= ends_ms[one.lane]}
+
+    @property
+    def too_old(self) -> int:
+        """How many placements are older than the clicks that are still there."""
+        return len(self.placed) - len(self._with_clicks())
+
+    @property
+    def too_new(self) -> int:
+        """How many of the others may still be clicked, as far as their lane tells."""
+        return len(self.placed) - self.too_old - len(self.known)
+
+    def _with_clicks(self) -> dict[str, _Placed]:
+        """The placements whose clicks are still there; a lane's clicks stand in its own partition.
 
         Where that holds none, by the latest moment of the others, from which on all of them have their clicks.
         """
@@ -139,6 +156,16 @@ class Choices:
         return {
             name: one for name, one in self.placed.items() if one.time_ms >= self._since_ms.get(one.lane, latest_ms)
         }
+
+    def _ends_ms(self) -> dict[int, int]:
+        """Up to when the windows of each lane's placements have ended, by its newest one.
+
+        By its lane's alone, as outcomes are told: a lane that is ahead ends no windows of the others.
+        """
+        newest_ms: dict[int, int] = {}
+        for one in self.placed.values():
+            newest_ms[one.lane] = max(one.time_ms, newest_ms.get(one.lane, one.time_ms))
+        return {lane: time_ms - self.window_ms for lane, time_ms in newest_ms.items()}
 
     def _placed(self, decision: Decision) -> _Placed:
         pctr, worth, chosen = _judged(decision)
@@ -166,8 +193,10 @@ class Choices:
             placed = [(name, one) for name, one in known.items() if len(one.ads) > slot]
             if not placed:
                 beside = f" beside {self.control} of the control group" if self.control else ""
-                if older := len(self.placed) - len(known):
+                if older := self.too_old:
                     beside += f" beside {older} older than the clicks that are still there"
+                if newer := self.too_new:
+                    beside += f" beside {newer} that may still be clicked"
                 raise ValueError(f"the log has no placements with this slot{beside}; is the decisions topic filled?")
             ratio = np.array([np.prod(one.asked[: slot + 1] / one.logged[: slot + 1]) for _, one in placed])
             reward = np.array([(name, one.ads[slot]) in self.clicks for name, one in placed], dtype=float)
@@ -202,10 +231,16 @@ def _judged(decision: Decision) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
 
 
 async def read_choices(
-    bootstrap: str, prefix: str, temperature: float, slots: int, progress: Progress = lambda _topic, _read, _there: None
+    bootstrap: str,
+    prefix: str,
+    temperature: float,
+    slots: int,
+    progress: Progress = lambda _topic, _read, _there: None,
+    *,
+    window_ms: int = 0,
 ) -> Choices:
     """The choices that the topics hold now. Raises `MissingTopicError`."""
-    choices = Choices(temperature, slots)
+    choices = Choices(temperature, slots, window_ms)
     for topic, take in ((DECISIONS, choices.decided), (CLICKS, choices.clicked)):
         async for records in read_topic(bootstrap, prefix + topic, progress=partial(progress, topic)):
             if topic == CLICKS and records:

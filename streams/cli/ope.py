@@ -28,6 +28,7 @@ Slots = Annotated[int, typer.Option("--slots", min=1, max=10, help="Slots of a p
 LEFT_OUT = {
     "control_left_out": "of the control group, which draws from other candidates",
     "before_clicks_left_out": "older than the clicks that are still there: whether they were clicked is not known",
+    "too_new_left_out": "too new: whether they are clicked is not known yet",
     "beyond_most_left_out": "beyond those that are kept at once, the oldest",
 }
 """What is told of a log's topics that no estimate rests on."""
@@ -44,8 +45,9 @@ def ope(
 ) -> None:
     """Off-policy evaluation: IPS, SNIPS, DM, DR, switch-DR, with intervals and doubts.
 
-    Of topics, without the control group; intervals go by people, whose choices are alike. Of slots below the first by
-    IPS and SNIPS alone, for no model tells of them.
+    Of topics, without the control group, and without placements that may still be clicked (SALIENCE_CLICK_WINDOW_MS);
+    intervals go by people, whose choices are alike. Of slots below the first by IPS and SNIPS alone, for no model tells
+    of them.
 
     Example: salience ope --log topics --policy temperature=0.5 --slots 3
     """
@@ -114,7 +116,8 @@ def _topics(settings: Any, policy: str, slots: int, progress: "Progress") -> dic
 
     from streams.choices import read_choices, temperature_of
 
-    choices = read_choices(settings.bootstrap, settings.topic_prefix, temperature_of(policy), slots, progress)
+    where, window_ms = (settings.bootstrap, settings.topic_prefix), settings.click_window_ms
+    choices = read_choices(*where, temperature_of(policy), slots, progress, window_ms=window_ms)
     return told_of(asyncio.run(choices), policy)
 
 
@@ -126,7 +129,7 @@ def told_of(choices: "Choices", policy: str) -> dict[str, Any]:
     from scoring.offpolicy import doubts, effective_size, evaluate
 
     found = {}
-    older = len(choices.placed) - len(choices.known)
+    older, newer = choices.too_old, choices.too_new
     for slot, logged in enumerate(choices.logged()):
         untold = bool(slot) and not logged.weight.any()
         found[f"{policy}: clicks in slot {slot + 1}"] = {
@@ -135,6 +138,7 @@ def told_of(choices: "Choices", policy: str) -> dict[str, Any]:
             "people": len(logged.of_people(logged.weight)),
             "control_left_out": choices.control,
             "before_clicks_left_out": older,
+            "too_new_left_out": newer,
             "beyond_most_left_out": choices.beyond,
             "effective_size": effective_size(logged.weight),
             "doubts": [UNTOLD] if untold else doubts(logged),

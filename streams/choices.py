@@ -33,6 +33,9 @@ DECISIONS_MAX = 1_000_000
 """Placements kept at once, some 700 bytes each; of a longer log those that were read last, for decisions are kept
 longer than the clicks on them."""
 
+WEIGHT_MAX = 1e100
+"""Of a placement's slot: as good as infinite, and a million of it can still be summed up and squared."""
+
 
 class _Answer(msgspec.Struct):
     """What a click says of a placement. Without ``impression_time_ms`` it is the person's own idea (`Click`)."""
@@ -45,15 +48,13 @@ class _Answer(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """One placement's first slots: whose, ads, logged chances, those of the policy asked about;
-    the model's click rate of the first slot's ad, and its mean under the policy asked about; the lane that made it,
-    and when.
+    """One placement's first slots: whose, ads, what each weighs; the model's click rate of the first slot's ad, and its
+    mean under the policy asked about; the lane that made it, and when.
     """
 
     person: int
     ads: tuple[str, ...]
-    logged: Floats
-    asked: Floats
+    weights: Floats
     model: float
     model_asked: float
     lane: int = 0
@@ -174,8 +175,7 @@ class Choices:
         return _Placed(
             person=id64(decision.user_id),
             ads=tuple(slot.ad_id for slot in shown[: len(chosen)]),
-            logged=np.array(decision.propensities[: self.slots]),
-            asked=slot_chances(worth, chosen, self.temperature),
+            weights=_weights(slot_chances(worth, chosen, self.temperature), decision.propensities[: self.slots]),
             model=float(pctr[chosen[0]]),
             model_asked=float(first_chances(worth, self.temperature) @ pctr),
             lane=decision.lane,
@@ -198,15 +198,27 @@ class Choices:
                 if newer := self.too_new:
                     beside += f" beside {newer} that may still be clicked"
                 raise ValueError(f"the log has no placements with this slot{beside}; is the decisions topic filled?")
-            ratio = np.array([np.prod(one.asked[: slot + 1] / one.logged[: slot + 1]) for _, one in placed])
+            weight = np.array([one.weights[slot] for _, one in placed])
             reward = np.array([(name, one.ads[slot]) in self.clicks for name, one in placed], dtype=float)
             person = np.array([one.person for _, one in placed], dtype=np.uint64).view(np.int64)
             found.append(
-                Weighted(reward, ratio, person=person)
+                Weighted(reward, weight, person=person)
                 if slot
-                else Logged(reward, ratio, *_modelled(placed), person=person)
+                else Logged(reward, weight, *_modelled(placed), person=person)
             )
         return found
+
+
+def _weights(asked: Floats, logged: Sequence[float]) -> Floats:
+    """What each slot weighs, ``[L]``: the product of its ratio and those before it.
+
+    Raises `ValueError` where one is no number to reckon with: a million others are told all the same.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights: Floats = np.cumprod(asked / np.array(logged))
+    if not (weights <= WEIGHT_MAX).all():  # a NaN is not either
+        raise ValueError(f"propensities are {logged}; expected chances of slots that may be drawn")
+    return weights
 
 
 def _modelled(placed: list[tuple[str, _Placed]]) -> tuple[Floats, Floats]:

@@ -140,6 +140,9 @@ def test_a_malformed_decision_says_nothing_and_the_others_are_taken(bad):
         {"worth": b"1234"},
         {"propensities": (0.0, 0.5)},
         {"propensities": ()},
+        {"propensities": (1e-320, 0.5)},
+        {"propensities": (1e-200, 1e-200)},
+        {"propensities": (1e-160, 0.5)},
     ],
 )
 def test_a_receipt_whose_places_or_chances_do_not_fit_its_candidates_says_nothing(bad):
@@ -147,6 +150,7 @@ def test_a_receipt_whose_places_or_chances_do_not_fit_its_candidates_says_nothin
     choices.decided([encode_json(replace(_decision(seed, 1.0)[0], **(bad if seed == 1 else {}))) for seed in (1, 2)])
     assert list(choices.placed) == ["p-2"]
     assert np.isfinite(choices.logged()[1].weight).all()
+    assert told_of(choices, "temperature=1.0")
 
 
 DAY_MS = 86_400_000

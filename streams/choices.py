@@ -6,7 +6,8 @@ assumed is that later slots do not change what an earlier one earns (McInerney, 
 Carterette 2020, "Counterfactual evaluation of slate recommendations").
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +23,7 @@ from scoring.policies import CONTROL_ARM
 from scoring.ranking import first_chances, slot_chances
 from streams.decode import Record
 from streams.oldest import give_up_oldest
-from streams.reading import Progress, read_topic
+from streams.reading import Progress, log_begins, read_topic
 from streams.receipts import check_receipt
 from streams.topics import CLICKS, DECISIONS
 from streams.wire import UNREADABLE, Decision
@@ -95,7 +96,7 @@ class Choices:
     beyond: int = 0
     placed: dict[str, _Placed] = field(default_factory=dict)
     clicks: set[tuple[str, str]] = field(default_factory=set)
-    _since_ms: dict[int, int] = field(default_factory=dict)
+    _since_ms: dict[int, float] = field(default_factory=dict)
 
     def decided(self, values: Iterable[bytes | None]) -> None:
         """Take records of the decisions topic; what is malformed says nothing here."""
@@ -131,6 +132,16 @@ class Choices:
         """
         first = records[0]
         self._since_ms.setdefault(first.partition, first.timestamp if first.offset else 0)
+
+    def begun(self, begins: Mapping[int, int]) -> None:
+        """Note where the log of each partition of clicks begins, once all they hold has been noted.
+
+        One that begins above 0 and holds none has had clicks, all of which age has deleted; it tells of nothing but
+        what was placed since the others have theirs.
+        """
+        latest_ms = max(filter(None, self._since_ms.values()), default=math.inf)
+        for partition, begin in begins.items():
+            self._since_ms.setdefault(partition, latest_ms if begin else 0)
 
     @property
     def known(self) -> dict[str, _Placed]:
@@ -258,4 +269,5 @@ async def read_choices(
             if topic == CLICKS and records:
                 choices.kept(records)
             take(record.value for record in records)
+    choices.begun(await log_begins(bootstrap, prefix + CLICKS))  # at last: what is deleted meanwhile was not read
     return choices

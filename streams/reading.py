@@ -90,6 +90,16 @@ async def log_ends(
     return ends
 
 
+async def log_begins(bootstrap: str, topic: str) -> dict[int, int]:
+    """Where the log of each of the topic's partitions begins: above 0 where records have been deleted.
+
+    Raises `MissingTopicError`.
+    """
+    partitions = await aside(partial(partitions_of, bootstrap, topic))
+    async with _reader(bootstrap, partitions, committed=True) as consumer:
+        return {tp.partition: begin for tp, begin in (await consumer.beginning_offsets(partitions)).items()}
+
+
 async def ends_of(bootstrap: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
     """Where topics end at one moment, by name and partition: for whoever reads one after the other what belongs
     together. Raises `MissingTopicError`.

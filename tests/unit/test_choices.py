@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,16 @@ def test_a_receipt_whose_places_or_chances_do_not_fit_its_candidates_says_nothin
 DAY_MS = 86_400_000
 
 
+def _all_begin_at(offset: int) -> Callable[[str, str], Awaitable[dict[int, int]]]:
+    """What tells where the two partitions of a topic begin."""
+
+    async def begins(_bootstrap: str, topic: str) -> dict[int, int]:
+        assert topic.endswith("clicks")
+        return {0: offset, 1: offset}
+
+    return begins
+
+
 def _topics_of(days: int, clicks: dict[int, list[int]], first_offset: int) -> Choices:
     """The topics read: a placement a day in each of two lanes, and the days of ``clicks`` by their partition."""
 
@@ -177,6 +188,7 @@ def _topics_of(days: int, clicks: dict[int, list[int]], first_offset: int) -> Ch
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choices, "read_topic", read)
+        patch.setattr(choices, "log_begins", _all_begin_at(first_offset))
         return asyncio.run(choices.read_choices("b:1", "", 1.0, 1))
 
 
@@ -203,6 +215,21 @@ def test_a_log_of_placements_older_than_all_clicks_says_so():
     found = _topics_of(3, {0: [9]}, first_offset=9)
     with pytest.raises(ValueError, match="beside 6 older than the clicks that are still there"):
         found.logged()
+
+
+def test_of_a_clicks_topic_whose_records_are_all_deleted_by_age_no_placement_counts_as_unclicked():
+    found = _topics_of(30, {}, first_offset=9)
+    assert (found.too_old, found.too_new) == (60, 0)
+    with pytest.raises(ValueError, match="beside 60 older than the clicks that are still there"):
+        found.logged()
+
+
+def test_a_partition_that_never_had_a_click_tells_of_all_its_placements_beside_one_whose_clicks_are_deleted():
+    found = Choices(1.0)
+    for lane in (0, 1):
+        found.decided([encode_json(replace(_decision(1, 1.0)[0], placement_id=f"p-{lane}", lane=lane))])
+    found.begun({0: 9, 1: 0})
+    assert [*found.known] == ["p-1"]
 
 
 MINUTE_MS = 60_000
@@ -239,6 +266,7 @@ def test_a_log_of_placements_that_may_all_still_be_clicked_says_so_as_the_comman
         yield [Record(topic, 0, 0, 0, b"u", encode_json(one)) for one in made if topic == "decisions"]
 
     monkeypatch.setattr(choices, "read_topic", read)
+    monkeypatch.setattr(choices, "log_begins", _all_begin_at(0))
     answer = CliRunner().invoke(app, ["ope", "--log", "topics"])
     assert (answer.exit_code, "beside 40 that may still be clicked" in " ".join(answer.output.split())) == (1, True)
     monkeypatch.setenv("SALIENCE_CLICK_WINDOW_MS", "1000")
@@ -321,7 +349,9 @@ def test_what_takes_minutes_is_told_while_it_is_read(monkeypatch):
         assert topic in ("shop-decisions", "shop-clicks")
 
     seen = []
+    monkeypatch.setattr(choices, "log_begins", _all_begin_at(0))
     monkeypatch.setattr(choices, "read_topic", read)
+    monkeypatch.setattr(choices, "log_begins", _all_begin_at(0))
     asyncio.run(choices.read_choices("b:1", "shop-", 0.0, 1, lambda *told: seen.append(told)))
     assert seen == [("decisions", 1, 2), ("decisions", 2, 2), ("clicks", 1, 2), ("clicks", 2, 2)]
 

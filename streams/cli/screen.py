@@ -22,6 +22,11 @@ def harmless(text: str) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(text: str) -> str:
+    """``text`` that begins no line of its own: it would pass for what another record says."""
+    return harmless(text).replace("\n", r"\n")
+
+
 def moment(time_ms: int, form: str) -> str:
     """A time in UTC, by a form of `datetime.strftime`; one that no calendar has, as producers may write, as it is."""
     try:

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 
 from streams.cli.failing import fail
 from streams.cli.options import Brokers
-from streams.cli.screen import Table, coloured, moment, screen
+from streams.cli.screen import Table, coloured, moment, one_line, screen
 
 if TYPE_CHECKING:
     from streams.wire import Placement
@@ -146,7 +146,10 @@ async def _records(
 
 
 def as_object(record: Any) -> dict[str, Any]:
-    """A record for machines: its value parsed where it is JSON, else ``{"base64": ...}``."""
+    """A record for machines: its value parsed where it is JSON, else ``{"base64": ...}``.
+
+    ``tombstone`` where it has none: JSON's null is a value.
+    """
     return {
         "topic": record.topic,
         "partition": record.partition,
@@ -155,6 +158,7 @@ def as_object(record: Any) -> dict[str, Any]:
         "key": None if record.key is None else record.key.decode(errors="backslashreplace"),
         "headers": {name: (value or b"").decode(errors="backslashreplace") for name, value in record.headers},
         "value": _value(record.value),
+        **({"tombstone": True} if record.value is None else {}),
     }
 
 
@@ -191,22 +195,23 @@ def for_people(topic: str, record: Any) -> RenderableType:
             return _placement(msgspec.json.decode(record.value, type=Placement))
     found = as_object(record)
     line = coloured(f"{_clock(record.timestamp)} {record.partition}:{record.offset} ", "dim")
-    line.append_text(coloured(str(found["key"]), "bold"))
+    line.append_text(coloured(one_line(str(found["key"])), "bold"))
     origin = [f"{name.removeprefix(ORIGIN)}={text}" for name, text in found["headers"].items()]
-    line.append_text(coloured("".join(f" {each}" for each in origin), "yellow"))
+    line.append_text(coloured(one_line("".join(f" {each}" for each in origin)), "yellow"))
     value = found["value"]
-    shown = "(tombstone)" if value is None else value if isinstance(value, str) else json.dumps(value)
+    shown = "(tombstone)" if record.value is None else json.dumps(value)
     if isinstance(value, dict) and value.keys() == {"base64"}:
         shown = f"({len(record.value)} bytes) {record.value[:60]!r}"
     return line.append_text(coloured(f" {shown}", "not bold"))
 
 
 def _placement(placement: "Placement") -> Table:
-    title = f"{placement.user_id}  {_clock(placement.time_ms)}  {placement.arm}  {placement.placement_id}"
+    title = one_line(f"{placement.user_id}  {_clock(placement.time_ms)}  {placement.arm}  {placement.placement_id}")
     table = Table("slot", "ad", "pCTR", "eCPM", "chosen by", title=title, title_justify="left", box=None)
     for slot in placement.slots:
         reasons = ", ".join(f"{item.ad_id} {item.weight:.0%}" for item in slot.attention)
-        table.add_row(str(slot.slot), slot.ad_id, f"{slot.pctr:.2%}", f"{slot.ecpm_micros / 1e6:.2f}", reasons or "-")
+        cells = (str(slot.slot), slot.ad_id, f"{slot.pctr:.2%}", f"{slot.ecpm_micros / 1e6:.2f}", reasons or "-")
+        table.add_row(*map(one_line, cells))
     return table
 
 

@@ -37,3 +37,41 @@ def test_a_records_time_is_told_to_the_millisecond() -> None:
     for ms in (0, 1, 57, 999):
         told = tail.for_people("clicks", Record("clicks", 0, 7, 1_700_000_000_000 + ms, b"a", b"{}"))
         assert str(told).startswith(f"22:13:20.{ms:03} 0:7 ")
+
+
+def test_a_null_is_told_as_a_value_and_a_tombstone_as_none() -> None:
+    null, tombstone = (Record("ads", 0, 0, START_MS, b"a", value) for value in (b"null", None))
+    assert str(tail.for_people("ads", null)).endswith(" a null")
+    assert str(tail.for_people("ads", tombstone)).endswith(" a (tombstone)")
+    assert str(tail.for_people("ads", Record("ads", 0, 0, START_MS, b"a", b'"(tombstone)"'))).endswith('"(tombstone)"')
+    assert "tombstone" not in tail.as_object(null)
+    assert (tail.as_object(tombstone)["value"], tail.as_object(tombstone)["tombstone"]) == (None, True)
+
+
+FORGED = "a\n22:13:20.000 0:7 ad-1 (tombstone)"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record("clicks", 0, 7, START_MS, FORGED.encode(), b"{}"),
+        Record("clicks", 0, 7, START_MS, b"a", json.dumps(FORGED).encode()),
+        Record("clicks", 0, 7, START_MS, b"a", b"{}", [(FORGED, b"")]),
+        Record("clicks", 0, 7, START_MS, b"a", b"{}", [("h", FORGED.encode())]),
+    ],
+)
+def test_no_record_can_be_told_as_two(record: Record, capsys: pytest.CaptureFixture[str]) -> None:
+    screen(soft_wrap=True).print(tail.for_people("clicks", record))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert r"a\n22:13:20.000 0:7 ad-1 (tombstone)" in line
+
+
+def test_no_name_in_a_placement_begins_a_line_of_its_tables_own(capsys: pytest.CaptureFixture[str]) -> None:
+    slot = {
+        "slot": 0, "ad_id": FORGED, "campaign_id": "c", "pctr": 0.5, "ecpm_micros": 1, "price_micros": 1,
+        "propensity": 1, "attention": [{"ad_id": FORGED, "weight": 1}],
+    }  # fmt: skip
+    made = {"placement_id": FORGED, "user_id": FORGED, "arm": FORGED, "model": "m", "slots": [slot]}
+    value = json.dumps(made | {"time_ms": START_MS, "valid_until_ms": START_MS}).encode()
+    screen(width=400).print(tail.for_people("placements", Record("placements", 0, 7, START_MS, b"a", value)))
+    assert not [line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("22:13:20.000 0:7")]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scoring.engine import Engine
     from streams.explain import Recomputed
     from streams.settings import Settings
-    from streams.wire import Decision
+    from streams.wire import Decision, Placement
 
 
 def explain(
@@ -128,17 +128,35 @@ async def _engine(settings: "Settings", version: str, other: str | None) -> "Eng
 
 def _show(console: Console, decision: "Decision", result: "Recomputed") -> None:
     import msgspec
-    import numpy as np
 
-    from streams.wire import Placement
+    from streams.wire import UNREADABLE, Placement
 
-    placement = msgspec.json.decode(decision.placement, type=Placement)
+    try:
+        placement = msgspec.json.decode(decision.placement, type=Placement)
+        table = _slots(placement, decision.examined)
+    except (*UNREADABLE, OverflowError, IndexError) as error:
+        fail(f"The receipt {decision.placement_id!r} holds no placement that can be told: {error}")
     verdict = coloured("the same, byte for byte", "green") if result.identical else coloured("not the same", "red")
     console.print(f"Placement {placement.placement_id} for {placement.user_id}, arm {placement.arm}:", verdict)
     for difference in result.differences:
         console.print(coloured(f"  {difference}", "red"))
+    console.print(table)
+    apart = result.pctr_difference
+    again = "" if apart is None else f"; the largest difference of a recomputed pCTR is {apart:.1e}"
+    console.print(
+        f"Chosen from {len(decision.candidates) // 8} candidates with model {decision.versions['model']}, "
+        f"slots explored by {decision.explore}{again}."
+    )
+    if decision.fates:
+        console.print(f"The others: {_losers(decision.fates)}.")
+
+
+def _slots(placement: "Placement", looked_at: bytes) -> Table:
+    """Raises `OverflowError` and `IndexError` for numbers that no placement of ours has."""
+    import numpy as np
+
     table = Table("slot", "ad", "looked at", "pCTR", "eCPM", "price", "propensity", "earned by")
-    examined = np.frombuffer(decision.examined)
+    examined = np.frombuffer(looked_at)
     for slot in placement.slots:
         reasons = ", ".join(f"{item.ad_id} {item.weight:.0%}" for item in slot.attention) or "no past item"
         table.add_row(
@@ -151,15 +169,7 @@ def _show(console: Console, decision: "Decision", result: "Recomputed") -> None:
             f"{slot.propensity:.4g}",
             reasons,
         )
-    console.print(table)
-    apart = result.pctr_difference
-    again = "" if apart is None else f"; the largest difference of a recomputed pCTR is {apart:.1e}"
-    console.print(
-        f"Chosen from {len(decision.candidates) // 8} candidates with model {decision.versions['model']}, "
-        f"slots explored by {decision.explore}{again}."
-    )
-    if decision.fates:
-        console.print(f"The others: {_losers(decision.fates)}.")
+    return table
 
 
 def _losers(fates: bytes) -> str:

@@ -191,7 +191,7 @@ def for_people(topic: str, record: Any) -> RenderableType:
     from streams.wire import UNREADABLE, Placement
 
     if topic == "placements" and record.value is not None:
-        with suppress(*UNREADABLE):
+        with suppress(*UNREADABLE, OverflowError):  # integers of any length are read, and no fraction made of them
             return _placement(msgspec.json.decode(record.value, type=Placement))
     found = as_object(record)
     line = coloured(f"{_clock(record.timestamp)} {record.partition}:{record.offset} ", "dim")

@@ -1,11 +1,15 @@
 """Records that can be read and hardly be told: of times that no calendar has, nested nearly as deep as can be read."""
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import typer
 
-from streams.cli import tail
+from streams.cli import explain, tail
 from streams.cli.screen import moment, screen
+from streams.explain import Recomputed
 from tests.builders import START_MS, Record
 
 DEPTHS = range(600, 1_100)
@@ -48,6 +52,37 @@ def test_a_null_is_told_as_a_value_and_a_tombstone_as_none() -> None:
     assert (tail.as_object(tombstone)["value"], tail.as_object(tombstone)["tombstone"]) == (None, True)
 
 
+def _placement(name: str, **slots_own: Any) -> bytes:
+    """A placement of one slot, in which everything is called ``name``."""
+    slot = {
+        "slot": 0, "ad_id": name, "campaign_id": "c", "pctr": 0.5, "ecpm_micros": 1, "price_micros": 1,
+        "propensity": 1, "attention": [{"ad_id": name, "weight": 1}],
+    }  # fmt: skip
+    made = {"placement_id": name, "user_id": name, "arm": name, "model": "m", "slots": [slot | slots_own]}
+    return json.dumps(made | {"time_ms": START_MS, "valid_until_ms": START_MS}).encode()
+
+
+HUGE = 10**400
+
+
+def test_a_placement_of_a_price_that_is_no_fraction_is_told_on_a_line_as_it_is() -> None:
+    record = Record("placements", 0, 7, START_MS, b"a", _placement("b", ecpm_micros=HUGE))
+    assert str(HUGE) in str(tail.for_people("placements", record))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [_placement("b", ecpm_micros=HUGE), _placement("b", price_micros=HUGE), _placement("b", slot=7), b"{", b""],
+)
+def test_a_receipt_whose_placement_cannot_be_told_is_refused_in_words(
+    value: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decision: Any = SimpleNamespace(placement_id="p-1", placement=value, examined=bytes(8))
+    with pytest.raises(typer.Exit):
+        explain._show(screen(), decision, Recomputed())
+    assert "The receipt 'p-1' holds no placement that can be told: " in " ".join(capsys.readouterr().err.split())
+
+
 FORGED = "a\n22:13:20.000 0:7 ad-1 (tombstone)"
 
 
@@ -67,11 +102,7 @@ def test_no_record_can_be_told_as_two(record: Record, capsys: pytest.CaptureFixt
 
 
 def test_no_name_in_a_placement_begins_a_line_of_its_tables_own(capsys: pytest.CaptureFixture[str]) -> None:
-    slot = {
-        "slot": 0, "ad_id": FORGED, "campaign_id": "c", "pctr": 0.5, "ecpm_micros": 1, "price_micros": 1,
-        "propensity": 1, "attention": [{"ad_id": FORGED, "weight": 1}],
-    }  # fmt: skip
-    made = {"placement_id": FORGED, "user_id": FORGED, "arm": FORGED, "model": "m", "slots": [slot]}
-    value = json.dumps(made | {"time_ms": START_MS, "valid_until_ms": START_MS}).encode()
-    screen(width=400).print(tail.for_people("placements", Record("placements", 0, 7, START_MS, b"a", value)))
+    screen(width=400).print(
+        tail.for_people("placements", Record("placements", 0, 7, START_MS, b"a", _placement(FORGED)))
+    )
     assert not [line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("22:13:20.000 0:7")]

@@ -37,6 +37,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "placement_ttl_ms": (1, 365 * 86_400_000),
 }
 """Least and most of the numbers among them, as the settings have them: an arm comes over a topic."""
+WHOLE = frozenset({"slots", "candidates", "placement_ttl_ms"})
+"""Those of them of which there are no parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,9 @@ def in_control(users: Ids, share: float) -> npt.NDArray[np.bool_]:
 
 
 def changed(policy: Policy, changes: Mapping[str, float | str]) -> Policy:
-    """``policy`` with an arm's ``changes``. Raises `ValueError` for one that is not in `CHANGEABLE` or in `BOUNDS`."""
+    """``policy`` with an arm's ``changes``. Raises `ValueError` for one that is not in `CHANGEABLE` or in `BOUNDS`, and
+    for parts of what is `WHOLE`.
+    """
     if unknown := sorted(changes.keys() - set(CHANGEABLE)):
         raise ValueError(f"an arm cannot change {', '.join(unknown)}; expected some of {', '.join(CHANGEABLE)}")
     numbers = {name: _within(name, change) for name, change in changes.items() if name in BOUNDS}
@@ -87,11 +91,15 @@ def changed(policy: Policy, changes: Mapping[str, float | str]) -> Policy:
 
 
 def _within(name: str, change: float | str) -> float:
-    """The number that ``name`` is changed to. Raises `ValueError` where it is none, or beyond its `BOUNDS`."""
+    """The number that ``name`` is changed to. Raises `ValueError` where it is none, beyond its `BOUNDS`, or a part of
+    what is `WHOLE`.
+    """
     least, most = BOUNDS[name]
     value = float(change)
     if not least <= value <= most:  # a NaN is not within any
         raise ValueError(f"{name} {change!r}; expected {least} to {most}")
+    if name in WHOLE and not value.is_integer():
+        raise ValueError(f"{name} {change!r}; expected a whole number: say {int(value)} or {int(value) + 1}")
     return value
 
 

@@ -88,6 +88,16 @@ def test_an_arm_out_of_bounds_is_refused_and_the_experiment_as_it_ran_goes_on(na
     assert {group.arm for group in experiments.groups(USERS, POLICY)} == {"engine", "width/as-is", "width/wide"}
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "instead"),
+    [("slots", 2.7, "2 or 3"), ("candidates", "1.9", "1 or 2"), ("placement_ttl_ms", 1_000.5, "1000 or 1001")],
+)
+def test_an_arm_that_changes_by_parts_what_has_none_is_refused(name: str, change: float | str, instead: str):
+    with pytest.raises(ValueError, match=f"{name} {change!r}; expected a whole number: say {instead}"):
+        changed(POLICY, {name: change})
+    assert changed(POLICY, {"slots": 2.0, "candidates": "30", "fresh_share": 0.25}).slots == 2
+
+
 @pytest.mark.parametrize("name", BOUNDS)
 def test_an_arm_may_go_as_far_as_the_shops_own_settings_and_no_further(name: str):
     limits = Settings.model_json_schema()["properties"][name]

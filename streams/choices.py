@@ -96,6 +96,7 @@ class Choices:
     beyond: int = 0
     placed: dict[str, _Placed] = field(default_factory=dict)
     clicks: set[tuple[str, str]] = field(default_factory=set)
+    _controls: dict[str, None] = field(default_factory=dict)
     _since_ms: dict[int, float] = field(default_factory=dict)
 
     def decided(self, values: Iterable[bytes | None]) -> None:
@@ -107,7 +108,9 @@ class Choices:
 
     def _decided(self, decision: Decision) -> None:
         if decision.arm == CONTROL_ARM:
-            self.control += 1
+            self.control += decision.placement_id not in self._controls  # at least once may leave a receipt twice
+            self._controls[decision.placement_id] = None
+            give_up_oldest(self._controls, DECISIONS_MAX)
         elif decision.chosen:  # the rules may have left nobody
             check_receipt(decision)
             self.placed[decision.placement_id] = self._placed(decision)

@@ -92,6 +92,16 @@ def test_the_control_group_whose_candidates_no_policy_chose_is_left_out_and_told
     assert told_of(choices, "temperature=1.0")["temperature=1.0: clicks in slot 1"]["control_left_out"] == 10
 
 
+def test_a_receipt_that_is_there_twice_counts_once_for_whichever_group(monkeypatch):
+    monkeypatch.setattr(choices, "DECISIONS_MAX", 3)
+    found = Choices(1.0)
+    for seed in range(1, 9):
+        value = encode_json(_decision(seed, 1.0, CONTROL_ARM if seed > 2 else ENGINE_ARM)[0])
+        found.decided([value, value])
+    assert (len(found.placed), found.control) == (2, 6)
+    assert len(found._controls) <= 3
+
+
 def test_a_log_of_the_control_group_alone_says_so():
     choices = Choices(1.0)
     choices.decided([encode_json(_decision(1, 1.0, CONTROL_ARM)[0])])

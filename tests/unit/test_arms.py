@@ -74,7 +74,7 @@ def test_an_arm_that_cannot_be_is_told_before_a_layer_that_is_full_and_of_that_w
 
     assert refused(*GOOD, "--arm", "none=0.1:slots=0") == "Error: warmth: slots 0.0; expected 1 to 100\n"
     half = refused(*GOOD, "--arm", "half=0.1:slots=2.5")
-    assert half == "Error: warmth: slots 2.5: Input should be a valid integer, got a number with a fractional part\n"
+    assert half == "Error: warmth: slots 2.5; expected a whole number: say 2 or 3\n"
     full = refused(*GOOD)
     assert full.endswith("stop an experiment or use another layer, or a smaller --width\n")
 

@@ -151,10 +151,16 @@ def unanswered(impressions: Events, store: RowStore, catalogue: Catalogue, rates
 
 
 def in_time_order(events: Events, store: RowStore) -> Events:
-    """By time, impressions first, else as given; offsets follow those of the store: state ignores what goes back."""
-    ordered = events[np.lexsort((events["source"], events["time_ms"]))]
+    """By time, impressions first, else as given; offsets follow those of the store: state ignores what goes back.
+
+    What a device whose clock is behind dates before the impression that it answers happened with that impression at the
+    earliest, and is dated so: else the impression's example would have its own answer among its inputs.
+    """
+    time_ms = np.where(events["answers"], np.maximum(events["time_ms"], events["shown_ms"]), events["time_ms"])
+    order = np.lexsort((events["source"], time_ms))
+    ordered = events[order]
+    ordered["time_ms"] = ordered["stream_ms"] = time_ms[order]
     ordered["offset"] = np.arange(len(ordered)) + store.rows["offset"].max(initial=-1) + 1
-    ordered["stream_ms"] = ordered["time_ms"]
     return ordered
 
 

@@ -1,0 +1,48 @@
+"""What a log teaches, where devices' clocks are behind and events come twice."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from onnx_models.examples import Examples, collect, in_time_order
+from onnx_models.trial import Stream
+from scoring.feedback import Learning
+from scoring.rows import RowStore
+from streams.logs import Event, in_order
+from tests.builders import START_MS, catalogue, click, columns_of, impression
+
+PERSON = np.array([1], dtype=np.uint64)
+
+
+def learnt(events: Sequence[Event]) -> tuple[Examples, list[int]]:
+    """Examples of one person's ``events``, and of each known outcome whether the click layer has learnt a click."""
+    store = RowStore()
+    ordered = in_time_order(columns_of(store, in_order(events)), store)
+    collected = collect(ordered, store, catalogue())
+    stream = Stream.of(ordered, PERSON[ordered["row"]], collected)
+    examples = collected.examples
+    _, observed = stream.observe(np.zeros(len(examples)), examples, Learning(window_ms=10_000, wait_ms=4_000))
+    return examples, observed.outcomes["clicked"].tolist()
+
+
+@pytest.mark.parametrize("behind_ms", [1, 900, 5_000])
+def test_a_click_of_a_device_whose_clock_is_behind_is_unknown_before_its_impression_and_learnt_after_it(
+    behind_ms: int,
+) -> None:
+    shown, later = impression(), impression(ad_id="ad-2", time_ms=START_MS + 60_000)
+    expected, clicked = learnt([shown, click(time_ms=START_MS + behind_ms, impression_time_ms=START_MS), later])
+    examples, also = learnt([shown, click(time_ms=START_MS - behind_ms, impression_time_ms=START_MS), later])
+    assert clicked == also == [1]
+    assert examples.label.tolist() == [1, 0]
+    for field in fields(Examples):
+        here, there = (getattr(one, field.name)[:1] for one in (examples, expected))
+        np.testing.assert_array_equal(here, there, err_msg=field.name)
+
+
+def test_what_a_person_did_of_itself_keeps_its_own_time() -> None:
+    did = click(ad_id="ad-3", time_ms=START_MS - 900)
+    examples, clicked = learnt([impression(), did, impression(ad_id="ad-2", time_ms=START_MS + 60_000)])
+    assert (examples.history >= 0).sum(axis=1).tolist() == [1, 2]
+    assert clicked == [0]

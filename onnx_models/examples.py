@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
-from scoring.events import FILTERED, Events, Kind, Outcome, Source
+from scoring.events import Events, Kind, Outcome, Source
 from scoring.features import FEATURE_DIM
 from scoring.gathering import gather
 from scoring.ids import MISSING, mix64
@@ -129,7 +129,7 @@ def collect(
     out.stats[:, RATED:] = rates.running(slots, counts_of(events, outcome))[wanted]
     out.stats[:, REVIEWED:] = said.before(events["ad"][wanted], out.time_ms)
     counts = outcome == Outcome.APPLIED
-    out.label[:], out.converted[:], out.viewed_s[:] = _answers(events, wanted, ~np.isin(outcome, FILTERED))
+    out.label[:], out.converted[:], out.viewed_s[:] = _answers(events, wanted, counts)
     if not (kept := counts[wanted]).all():  # else there is no need of a copy
         out = out.at(kept)
     return Collected(out, np.flatnonzero(wanted & counts), counts)
@@ -173,18 +173,18 @@ def _first_of_id(events: Events) -> Mask:
     return first
 
 
-def _answers(events: Events, wanted: Mask, attention: Mask) -> tuple[Floats, Floats, Floats]:
+def _answers(events: Events, wanted: Mask, counts: Mask) -> tuple[Floats, Floats, Floats]:
     """Whether a click (or more) answered each wanted impression, whether a purchase, and seconds looked.
 
-    Anywhere in the log, of what is somebody's ``attention [N]``. An answer names user, item and moment shown, compared
-    as one 64-bit hash; sent again, it says the same.
+    Anywhere in the log, of what ``counts [N]``: an answer that the rules kept from interest does not, and none that is
+    sent again does, for then the rules see another one. It names user, item and moment shown, compared as one hash.
     """
     user = mix64(events["row"].astype(np.uint64))
     shown = mix64(events["ad"] ^ mix64(events["shown_ms"].astype(np.uint64) ^ user))
     names, which = np.unique(shown, return_inverse=True)
     strongest = np.zeros(len(names), dtype=np.uint8)
     viewed_ms = np.zeros(len(names), dtype=np.int64)
-    said = events["answers"] & attention
+    said = events["answers"] & counts
     np.maximum.at(strongest, which[said], events["kind"][said])
     np.maximum.at(viewed_ms, which[said], events["viewed_ms"][said])
     kind, seconds = strongest[which[wanted]], viewed_ms[which[wanted]] / 1000

@@ -8,6 +8,8 @@ import pytest
 
 from onnx_models.examples import Examples, collect, in_time_order
 from onnx_models.trial import Stream
+from scoring.cleaning import MINUTE_MS, Rules
+from scoring.events import Source
 from scoring.feedback import Learning
 from scoring.rows import RowStore
 from streams.logs import Event, in_order
@@ -46,3 +48,25 @@ def test_what_a_person_did_of_itself_keeps_its_own_time() -> None:
     examples, clicked = learnt([impression(), did, impression(ad_id="ad-2", time_ms=START_MS + 60_000)])
     assert (examples.history >= 0).sum(axis=1).tolist() == [1, 2]
     assert clicked == [0]
+
+
+def test_a_click_that_the_rules_keep_from_interest_answers_nothing_however_often_it_is_delivered() -> None:
+    minute_ms = START_MS // MINUTE_MS * MINUTE_MS
+    screens = [minute_ms + 2_000 * at for at in range(20)]  # of 20 ads
+    shown = [impression(ad_id=f"ad-{ad}", time_ms=time_ms) for time_ms in screens for ad in range(20)]
+    clicks = [click(ad_id=one.ad_id, time_ms=one.time_ms + 9, impression_time_ms=one.time_ms) for one in shown]
+    once, _ = learnt([*shown, *clicks])
+    twice, _ = learnt([*shown, *(one for one in clicks for _ in range(2))])
+    assert once.label.sum() == Rules().per_minute[Source.CLICK] < len(shown)
+    np.testing.assert_array_equal(twice.label, once.label)
+
+
+def test_a_click_with_an_id_of_another_answers_nothing() -> None:
+    shown = [impression(), impression(ad_id="ad-2", time_ms=START_MS + 60_000)]
+    clicks = [
+        click(ad_id=one.ad_id, time_ms=one.time_ms + 9, impression_time_ms=one.time_ms, event_id="again")
+        for one in shown
+    ]
+    examples, clicked = learnt([*shown, *clicks])
+    assert examples.label.tolist() == [1, 0]
+    assert clicked == [1]

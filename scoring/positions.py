@@ -17,12 +17,15 @@ Ints = npt.NDArray[np.int64]
 
 CLICKS_MIN = 20
 """Of a slot, and of the first: with fewer the interval, which is asymptotic, says nothing."""
+PEOPLE_MIN = 20
+"""Of those who were shown a slot, and the first, before it has an interval: of one it is a point, and of the demo
+shop's (150 placements each) it covers 70 % with 2, 87 with 5, 91 with 10, and 94 to 96 with 20 and more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
     """A slot of random placements. ``examined``: how likely it is looked at, by the first; its 95 % interval is
-    ``low`` to ``high``. None where too few clicks tell.
+    ``low`` to ``high``. None where too few clicks tell, and of the interval where they are of too few people.
     """
 
     slot: int
@@ -55,20 +58,14 @@ def examination(slot: Ints, clicked: npt.NDArray[np.bool_], person: Ints) -> lis
     squares = np.maximum(np.bincount(place, weights=beyond, minlength=slots) + (of_first**2).sum(), 0)
     errors = np.sqrt(squares * len(of) / max(len(of) - 1, 1))
     errors[0] = 0.0  # by itself
+    people_of = np.bincount(place, minlength=slots)
     found = []
     for at in range(slots):
         told = min(total[at], total[0]) >= CLICKS_MIN
         ratio = float(rate[at] / rate[0]) if told else None
-        reach = np.exp(Z_95 * errors[at])
-        low, high = (None, None) if ratio is None else (ratio / reach, ratio * reach)
-        found.append(
-            Position(
-                at,
-                int(impressions[at]),
-                int(total[at]),
-                ratio,
-                None if low is None else float(low),
-                None if high is None else float(high),
-            )
-        )
+        low = high = None
+        if ratio is not None and min(people_of[at], people_of[0]) >= PEOPLE_MIN:
+            reach = float(np.exp(Z_95 * errors[at]))
+            low, high = ratio / reach, ratio * reach
+        found.append(Position(at, int(impressions[at]), int(total[at]), ratio, low, high))
     return found

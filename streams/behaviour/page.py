@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import jinja2
 
+from scoring.positions import Position
 from streams.behaviour import colours, plots
 from streams.behaviour.attention import HOURS
 from streams.behaviour.campaigns import Campaign
@@ -253,6 +254,12 @@ def _positions(report: Report) -> Section:
     if found is None:
         says = ["This log has no impressions of a control group that say their slot, so it cannot tell."]
         return Section("positions", "Which slots are looked at", says, "", "", [])
+
+    def reach(each: Position) -> str:
+        if each.low is None:
+            return "" if each.examined is None else "too few people"
+        return f"{each.low:.3f} to {each.high:.3f}"
+
     told = [each for each in found.slots if each.examined is not None]
     rows = [
         [
@@ -260,7 +267,7 @@ def _positions(report: Report) -> Section:
             f"{each.impressions:,}",
             f"{each.clicks:,}",
             "too few clicks" if each.examined is None else f"{each.examined:.3f}",
-            "" if each.low is None else f"{each.low:.3f} to {each.high:.3f}",
+            reach(each),
         ]
         for each in found.slots
     ]

@@ -178,13 +178,14 @@ def changed(found: Personalisation) -> str:
 
 
 def examined(found: Positions) -> str:
-    """How likely each slot is looked at, with intervals."""
+    """How likely each slot is looked at, with intervals where enough people tell."""
     told = [each for each in found.slots if each.examined is not None]
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         for each in told:
-            axes.plot([each.slot, each.slot], [float(each.low or 0), float(each.high or 0)], color=INK, linewidth=2)
+            if each.low is not None and each.high is not None:
+                axes.plot([each.slot, each.slot], [each.low, each.high], color=INK, linewidth=2)
         axes.plot([each.slot for each in told], [float(each.examined or 0) for each in told], "o", color=INK)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("slot")

@@ -18,12 +18,14 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 import msgspec
 
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
+from scoring.positions import Position
 from streams.behaviour import colours, plots
 from streams.behaviour.attention import HOURS, Attention, Looked
 from streams.behaviour.drift import Drift, Turn
 from streams.behaviour.gathered import Gatherer
 from streams.behaviour.joined import DAY_MS
 from streams.behaviour.page import page
+from streams.behaviour.positions import Positions
 from streams.behaviour.report import Report, report
 from streams.cli import app
 from streams.cli.report import since_ms
@@ -156,6 +158,15 @@ def test_interest_that_turned_by_rounding_alone_is_drawn_at_zero_of_an_axis_in_p
     numbers = words[len(turns) : words.index("1 − cosine")]
     assert [float(number) for number in numbers] == [0, 0.002, 0.004, 0.006, 0.008, 0.01]
     assert words[len(turns) + len(numbers) + 1].startswith("half of the people")
+
+
+def test_a_slot_that_too_few_people_were_shown_is_told_and_drawn_without_an_interval(made: tuple[Report, str]) -> None:
+    slots = [Position(0, 900, 90, 1.0, 1.0, 1.0), Position(1, 600, 30, 0.5, None, None), Position(2, 9, 0, *[None] * 3)]
+    found, reaching = Positions(30, slots), Positions(30, [*slots[:1], Position(1, 600, 30, 0.5, 0.4, 0.6)])
+    text = page(msgspec.structs.replace(made[0], positions=found))
+    for cells in (["1.000", "1.000 to 1.000"], ["0.500", "too few people"], ["too few clicks", ""]):
+        assert "".join(f"<td>{cell}</td>" for cell in cells) in text
+    assert plots.examined(found).count("clip-path") == plots.examined(reaching).count("clip-path") - 1
 
 
 @pytest.mark.filterwarnings("error")

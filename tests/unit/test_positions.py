@@ -7,7 +7,7 @@ import pytest
 
 from scoring.confidence import Z_95
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
-from scoring.positions import CLICKS_MIN, examination
+from scoring.positions import CLICKS_MIN, PEOPLE_MIN, examination
 from streams.behaviour.positions import positions
 from streams.demo.shop import SLOT_WEIGHT
 from tests.builders import START_MS, click, impression
@@ -50,6 +50,21 @@ def test_a_slot_with_few_clicks_is_not_spoken_of():
     assert (first.low, first.high) == (1.0, 1.0)  # by itself
     assert (second.examined, second.low, second.clicks) == (None, None, CLICKS_MIN - 1)
     assert examination(slot[:0], clicked[:0], person[:0]) == []
+
+
+@pytest.mark.parametrize("people", [1, 2, PEOPLE_MIN - 1, PEOPLE_MIN])
+def test_a_slot_that_few_people_were_shown_has_no_interval_however_many_clicks_there_are(people: int) -> None:
+    everybody = PEOPLE_MIN + 10
+    slot = np.repeat([0, 1], [100 * everybody, 100 * people])
+    person = np.concatenate([np.repeat(np.arange(everybody), 100), np.repeat(np.arange(people), 100)])
+    clicked = np.arange(len(slot)) % (3 + person % 4) == 0
+    first, second = examination(slot, clicked, person)
+    assert first.low == first.high == 1.0
+    assert second.clicks >= CLICKS_MIN
+    assert second.examined == pytest.approx(second.clicks / second.impressions / (first.clicks / first.impressions))
+    assert [second.low is None, second.high is None] == [people < PEOPLE_MIN] * 2
+    alone = person == 0
+    assert [one.low for one in examination(slot[alone], clicked[alone], person[alone])] == [None, None]
 
 
 def test_a_report_tells_of_the_control_groups_impressions_alone():

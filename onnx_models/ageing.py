@@ -64,6 +64,6 @@ def _age(part: int, test: Examples, of: npt.NDArray[np.bool_], chances: dict[str
         int(of.sum()),
         {mode: float(each[0]) for mode, each in auc.items()},
         {mode: float(each[0]) for mode, each in loss.items()},
-        interval(auc["stateful"], auc["frozen"]),
-        interval(loss["online"], loss["stateful"]),
+        interval(auc["stateful"], auc["frozen"], draws.people),
+        interval(loss["online"], loss["stateful"], draws.people),
     )

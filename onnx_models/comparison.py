@@ -159,15 +159,15 @@ def compare(trial: Trial, outcomes: dict[str, Outcome], chosen: str, seed: int) 
             if name != chosen:
                 line = replace(
                     line,
-                    auc_difference=interval(aucs, models[chosen][0]),
-                    log_loss_difference=interval(losses, models[chosen][1]),
+                    auc_difference=interval(aucs, models[chosen][0], draws.people),
+                    log_loss_difference=interval(losses, models[chosen][1], draws.people),
                 )
             out.lines[mode][name] = line
     for before, after in pairwise(MODES):
         first, then = drawn[before][chosen], drawn[after][chosen]
         out.steps[f"{after}_over_{before}"] = {
-            "auc": interval(then[0], first[0]),
-            "log_loss": interval(then[1], first[1]),
+            "auc": interval(then[0], first[0], draws.people),
+            "log_loss": interval(then[1], first[1], draws.people),
         }
     return out
 

@@ -168,10 +168,11 @@ def compare(
         told(name)
     weights = _draws(parts.test.test, seed)
     found = {name: _accuracies(predicted, parts.test.z, weights) for name, (predicted, _) in wins.items()}
-    base = found["longer wins"]
+    base, tests = found["longer wins"], len(np.unique(parts.test.test))
     nothing = np.zeros_like(base)
     return {
-        name: Line(interval(values, nothing), interval(values, base), wins[name][1]) for name, values in found.items()
+        name: Line(interval(values, nothing, tests), interval(values, base, tests), wins[name][1])
+        for name, values in found.items()
     }
 
 

@@ -49,7 +49,11 @@ def variants(trial: Trial, chances: dict[str, Floats], seed: int) -> list[Varian
     losses = {name: draws.log_loss(each) for name, each in chances.items()}
     first, *_ = losses
     return [
-        Variant(name, measure(test.label, each), None if name == first else interval(losses[name], losses[first]))
+        Variant(
+            name,
+            measure(test.label, each),
+            None if name == first else interval(losses[name], losses[first], draws.people),
+        )
         for name, each in chances.items()
     ]
 

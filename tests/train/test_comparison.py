@@ -175,8 +175,8 @@ def test_the_bootstraps_first_draw_is_everything_and_a_model_does_not_differ_fro
 
     assert draws.auc(good)[0] == pytest.approx(auc(labels, good))
     assert draws.log_loss(good)[0] == pytest.approx(log_loss(labels, good))
-    assert interval(draws.auc(good), draws.auc(good)).high == 0
-    gap = interval(draws.auc(good), draws.auc(bad))
+    assert interval(draws.auc(good), draws.auc(good), draws.people).high == 0
+    gap = interval(draws.auc(good), draws.auc(bad), draws.people)
     assert 0 < gap.low < gap.value < gap.high
 
 
@@ -188,7 +188,7 @@ def test_draws_without_a_click_tell_of_no_order_and_leave_the_interval_to_the_ot
     found = draws.auc(right)
     assert np.isnan(found).any()
     assert np.nanmin(found) == 1
-    told = interval(found, draws.auc(right[::-1]))
+    told = interval(found, draws.auc(right[::-1]), draws.people)
     assert (told.value, told.low, told.high) == (1, 1, 1)
     assert (Draws(np.zeros(60), users, seed=1).auc(right) == 0.5).all()
 
@@ -197,7 +197,7 @@ def test_draws_without_a_click_tell_of_no_order_and_leave_the_interval_to_the_ot
 def test_a_difference_over_a_handful_of_people_is_told_without_an_interval(people: int) -> None:
     labels, one = np.tile([0.0, 1.0], 30), np.linspace(0.1, 0.9, 60)
     draws = Draws(labels, np.arange(60) % people, seed=1)
-    gap = interval(draws.log_loss(one), draws.log_loss(np.full(60, 0.5)))
+    gap = interval(draws.log_loss(one), draws.log_loss(np.full(60, 0.5)), draws.people)
     value = log_loss(labels, one) - log_loss(labels, np.full(60, 0.5))
     assert gap.named() == {"value": pytest.approx(value, abs=1e-5), "low": None, "high": None}
     assert _sure(gap) == f"{value:+.4f} [–]"

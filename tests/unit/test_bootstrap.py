@@ -1,0 +1,34 @@
+"""Intervals of differences that are drawn again by people, of whom there may be few."""
+
+import numpy as np
+import pytest
+
+from onnx_models.bootstrap import DRAWS, interval
+
+
+def told(people: int, worlds: int) -> np.ndarray:
+    """The ends of the intervals of a mean that is 0 in truth, of ``people`` who differ; ``[worlds, 2]``."""
+    rng, nothing = np.random.default_rng(people), np.zeros(1 + DRAWS)
+    found = []
+    for _ in range(worlds):
+        each = rng.normal(size=people)
+        draws = rng.multinomial(people, np.full(people, 1 / people), size=DRAWS) @ each / people
+        one = interval(np.append(each.mean(), draws), nothing, people)
+        assert np.append(each.mean(), draws).min() <= one.low < one.value < one.high <= draws.max()
+        found.append((one.low, one.high))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("people", [10, 20, 60])
+def test_an_interval_over_few_people_holds_the_truth_as_often_as_one_over_many(people: int) -> None:
+    ends = told(people, 500)
+    assert ((ends[:, 0] <= 0) & (ends[:, 1] >= 0)).mean() >= 0.915  # of five hundred draws
+
+
+def test_an_interval_over_few_people_is_wider_and_over_many_that_of_the_draws() -> None:
+    draws = np.random.default_rng(1).normal(size=1 + DRAWS)
+    draws[0] = 0.0
+    few, many = (interval(draws, np.zeros(len(draws)), people) for people in (10, 1_000_000))
+    assert (many.low, many.high) == pytest.approx(np.quantile(draws[1:], [0.025, 0.975]), rel=1e-4)
+    factor = 2.262157 / 1.959964 * np.sqrt(10 / 9)  # Student's t of nine degrees of freedom, by the normal's
+    assert (few.low, few.high) == pytest.approx((factor * many.low, factor * many.high), rel=0.002)

@@ -108,11 +108,21 @@ def restore(directory: Path, manifest: Manifest) -> Network:
 
     Raises `ValueError` where the graphs are not those of `onnx_models.network`, as a model of another make is.
     """
+    held = {
+        graph: onnx.load(str(directory / graph), load_external_data=False).graph.initializer
+        for graph in (ENCODER, ATTENTION)
+    }
+    table = [manifest.vocabulary, manifest.dim]
+    tables = [[*each.dims] for each in held[ENCODER] if each.name == "table"]
+    if tables != [table]:  # a manifest may promise more than memory holds
+        raise ValueError(
+            f"{directory / ENCODER} holds tables of {tables}; expected one of {table}, as the manifest says; "
+            "a model of another make is verified against its golden tensors only"
+        )
     network = Network(manifest.vocabulary, manifest.dim, dense_dim=manifest.dense_dim)
     for graph in (ENCODER, ATTENTION):
         part = _part(network, graph)
-        held = onnx.load(str(directory / graph), load_external_data=False).graph.initializer
-        weights = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in held}
+        weights = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in held[graph]}
         drawn = part.state_dict()
         # As their outputs may, the heads of other outcomes may be absent.
         weights |= {name: drawn[name] for name in drawn.keys() - weights.keys() if name.split(".")[0] in OUTCOMES}

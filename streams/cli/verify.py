@@ -34,12 +34,13 @@ def verify(model: ModelOption = None, as_json: JsonOption = False) -> None:
     from onnx_models import DEMO_MODEL
     from onnx_models.verify import TOLERANCE
     from onnx_models.verify import verify as compare
-    from scoring.attention import ModelError, open_unproven
+    from scoring.attention import ModelError, golden_difference, open_unproven
 
     directory = model or DEMO_MODEL
     out = screen(stderr=as_json, soft_wrap=True)
     try:
         loaded, golden = open_unproven(directory)
+        golden_difference(loaded, golden)  # how much it is is told below, case by case, of what can be compared
     except ModelError as error:
         fail(error)
     cases = compare(loaded, golden, _pytorch(directory, loaded.manifest, out))

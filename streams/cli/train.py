@@ -130,7 +130,7 @@ def log(
     as_json: JsonOption = False,
 ) -> None:
     """Learn from a log of your own, as salience export-log writes it: Parquet files with the messages' fields."""
-    _require(out)
+    _require(out, data)
     from onnx_models.training import Config
     from streams.cli.trials import trial_of
     from streams.logs import LogError
@@ -149,8 +149,14 @@ def log(
     _make(order, lambda progress: trial_of(held.ads, held.events, 0, progress, titles=titles, tones=held.tones))
 
 
-def _require(out: Path) -> None:
-    """What training needs, before anything is learnt, which takes minutes: PyTorch, and ``out`` to write to."""
+def _require(out: Path, data: Path | None = None) -> None:
+    """What training needs, before anything is learnt, which takes minutes: PyTorch, and ``out`` to write to.
+
+    The manifest, the card or the report name ``out``, and ``data`` where it is given.
+    """
+    _require_words("--out", out, f"{out}{out.resolve().name}")
+    if data is not None:
+        _require_words("--data", data, data.resolve().name)
     if find_spec("torch") is None or find_spec("onnx") is None:
         fail(
             "PyTorch is missing, which training needs: make setup-train in a clone, else pip install 'salience[train]'"
@@ -161,6 +167,14 @@ def _require(out: Path) -> None:
         tempfile.TemporaryFile(dir=out).close()
         for folder in made:  # where the log turns out to be none nothing is left
             folder.rmdir()
+
+
+def _require_words(option: str, folder: Path, told: str) -> None:
+    """That what is ``told`` of a folder can be written: a name on a disk may be any bytes."""
+    try:
+        told.encode()
+    except UnicodeEncodeError:
+        fail(f"{option} {str(folder)!a} has a name that is not UTF-8; give the folder another name")
 
 
 def _titles() -> "TextOf":

@@ -52,6 +52,26 @@ def test_a_folder_that_nothing_may_be_written_to_is_told_before_anything_is_lear
     assert f"--out {out} cannot be written (" in json.loads(told.stdout)["error"]
 
 
+@pytest.mark.usefixtures("with_torch")
+@pytest.mark.parametrize(
+    ("what", "option"), [("demo", "--out"), ("kuairand", "--out"), ("log", "--out"), ("log", "--data")]
+)
+def test_a_folder_whose_name_is_not_utf8_is_refused_before_anything_is_learnt(
+    tmp_path: Path, what: str, option: str
+) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    data = folder if option == "--data" else tmp_path
+    data.mkdir(exist_ok=True)
+    out = folder if option == "--out" else tmp_path / "model"
+    given = ["--data", str(data)] if what in DATA else []
+    told = CliRunner().invoke(app, ["train", what, *given, "--out", str(out), "--json"])
+    assert told.exit_code == 1
+    assert isinstance(told.exception, SystemExit), told.exception
+    error = f"{option} '{tmp_path}/caf\\udce9' has a name that is not UTF-8; give the folder another name"
+    assert json.loads(told.stdout)["error"] == error
+    assert not out.exists()
+
+
 def test_what_cannot_be_written_is_told_also_where_the_system_gives_no_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -144,9 +144,14 @@ def log(
         held = read(data)
     except LogError as error:
         fail(error)
-    order = _Order(out.resolve().name, f"the log in {data.name}", Config(seed=seed), out, folds, console, as_json)
+    order = _Order(out.resolve().name, _log_in(data), Config(seed=seed), out, folds, console, as_json)
     titles = _titles() if text else None
     _make(order, lambda progress: trial_of(held.ads, held.events, 0, progress, titles=titles, tones=held.tones))
+
+
+def _log_in(folder: Path) -> str:
+    """What is said of the log in a folder, which may be given as the one that one stands in."""
+    return f"the log in {folder.resolve().name}"
 
 
 def _require(out: Path, data: Path | None = None) -> None:

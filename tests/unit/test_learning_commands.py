@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from streams.cli import app
 from streams.cli.evaluate import _fitting
 from streams.cli.failing import writing
+from streams.cli.train import _log_in
 
 DATA = ("kuairand", "log")
 
@@ -70,6 +71,15 @@ def test_a_folder_whose_name_is_not_utf8_is_refused_before_anything_is_learnt(
     error = f"{option} '{tmp_path}/caf\\udce9' has a name that is not UTF-8; give the folder another name"
     assert json.loads(told.stdout)["error"] == error
     assert not out.exists()
+
+
+def test_the_log_in_the_folder_one_stands_in_is_named_as_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spring").mkdir()
+    monkeypatch.chdir(tmp_path / "spring")
+    for folder in (".", "../spring", "", tmp_path / "spring"):
+        assert _log_in(Path(folder)) == "the log in spring"
 
 
 def test_what_cannot_be_written_is_told_also_where_the_system_gives_no_reason(

@@ -26,6 +26,7 @@ from streams.decode import Record, is_plain
 from streams.feeds.topic import TopicFeed
 from streams.letters import PREFIX
 from streams.message import Message
+from streams.privacy.consent import AHEAD_MS
 from streams.reading import read_topic
 from streams.settings import Settings
 from streams.topics import CONTROL
@@ -35,10 +36,6 @@ log = structlog.get_logger()
 
 RECORDS_PER_READ = 5_000
 """Decoded in one call: about 10 ms."""
-AHEAD_MS = 300_000
-"""A consent or an erasure is dated at most so long after its record: a device whose clock is further ahead would lock
-its owner out until then, and nothing later could mend it."""
-
 UPTO = PREFIX + "upto"
 """Header of a tombstone: how far it takes its key's messages back (`ControlMessage.sequence`). Without it, all."""
 

@@ -78,11 +78,6 @@ class Consent(ControlMessage, frozen=True, kw_only=True, tag="consent"):
         """The user."""
         return self.user_id
 
-    @property
-    def sequence(self) -> int:
-        """Its time: a no on an event takes back the consents before it."""
-        return self.time_ms
-
 
 class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
     """Everything held of a person is to be forgotten: what happened until ``time_ms``, and never comes back.

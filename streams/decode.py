@@ -14,7 +14,7 @@ from scoring.ids import id64, id64s
 from scoring.rows import RowStore
 from streams import wire
 from streams.message import size_of
-from streams.privacy.consent import Gate, Verdict
+from streams.privacy.consent import AHEAD_MS, Gate, Verdict
 from streams.topics import BATCH_BYTES
 from streams.wire import UNREADABLE
 
@@ -71,9 +71,9 @@ class Decoded:
 
     ``misplaced``: records whose key belongs to another partition, to be sent there. ``places``: each event's record.
     ``strangers``: users, with their place, who acted and do not agree to be remembered; what they ``told`` stays out
-    of ``events``. ``withdrawn``: those who did agree before, and whose rows are gone. ``overruled``: those whose no
-    ends a consent on the control topic. ``erased``: events before their user's watermark, or before a withdrawal in the
-    same call. ``arms``: what placements' ids say of experiments, by its id64.
+    of ``events``. ``withdrawn``: those who did agree before, and whose rows are gone. ``erased``: events before their
+    user's watermark, or before a withdrawal in the same call. ``arms``: what placements' ids say of experiments, by
+    its id64.
     """
 
     events: Events
@@ -83,7 +83,6 @@ class Decoded:
     strangers: list[tuple[bytes, int]] = field(default_factory=list)
     told: Events = field(default_factory=lambda: np.zeros(0, dtype=EVENT))
     withdrawn: list[bytes] = field(default_factory=list)
-    overruled: list[bytes] = field(default_factory=list)
     erased: int = 0
     arms: dict[int, str] = field(default_factory=dict)
 
@@ -119,8 +118,8 @@ def decode(
     taken = np.zeros(len(records), dtype=np.bool_)
     for source in Source:
         places = np.flatnonzero(sources == source)
-        read = _read(source, [records[place].value or b"" for place in places.tolist()])
-        places, events = _passed(places, read, [keys[place] for place in places.tolist()], latest_ms, refused)
+        of = [records[place] for place in places.tolist()]
+        places, events = _passed(places, _read(source, of, latest_ms), of, latest_ms, refused)
         out.arms |= _fill(out.events, places, source, events)
         taken[places] = True
         told = zip(places.tolist(), events, strict=True)
@@ -181,19 +180,20 @@ def _judge(
     for place in np.flatnonzero(taken).tolist():
         user, time_ms = records[place].key or b"", times_ms[place]
         held_ms = max(_held_ms(store, user), newest_ms.get(user, -1)) if said.get(place) is False else -1
-        verdict = gate.judge(user, said.get(place), time_ms, held_ms, records[place].timestamp)
+        sent_ms = min(records[place].timestamp, latest_ms)
+        verdict = gate.judge(user, said.get(place), time_ms, held_ms, sent_ms)
         if verdict is Verdict.ADMITTED:
             newest_ms[user] = max(time_ms, newest_ms.get(user, 0))
             continue
         if user not in store and not belongs_here(user):
             continue
         taken[place] = False
+        if said.get(place) is False:
+            gate.overrule(user, time_ms, sent_ms)
         if verdict is Verdict.ERASED:
             out.erased += 1
             continue
         out.strangers.append((user, place))
-        if said.get(place) is False and gate.overrule(user, max(time_ms, min(records[place].timestamp, latest_ms))):
-            out.overruled.append(user)
         if verdict is Verdict.REFUSED:  # also of whom nothing is held: what they did before may come yet
             gate.watermarks.raise_to(user, max(time_ms, _held_ms(store, user), newest_ms.get(user, -1)))
             refused[user] = place
@@ -215,17 +215,21 @@ def _held_ms(store: RowStore, user: bytes) -> int:
 
 def valid(source: Source, records: Sequence[Record], latest_ms: int) -> tuple[Places, list[Event]]:
     """The events of ``records``, all of ``source``, that pass a lane's checks, in order, with their places."""
-    read = _read(source, [record.value or b"" for record in records])
-    return _passed(np.arange(len(records)), read, [record.key for record in records], latest_ms, {})
+    return _passed(np.arange(len(records)), _read(source, records, latest_ms), records, latest_ms, {})
 
 
-def _read(source: Source, values: list[bytes]) -> list[Event | Refusal]:
-    """Each value's event, or why it is none: in one go, unless there is a value that is none."""
-    decoder = DECODERS[source]
+def _read(source: Source, records: Sequence[Record], latest_ms: int) -> list[Event | Refusal]:
+    """Each record's event, or why it is none: in one go, unless there is a value that is none."""
+    decoder, values = DECODERS[source], [record.value or b"" for record in records]
+    read: list[Event | Refusal]
     try:
-        return list(map(decoder, values))
+        read = list(map(decoder, values))
     except UNREADABLE:
-        return [_event_or_refusal(decoder, value) for value in values]
+        read = [_event_or_refusal(decoder, value) for value in values]
+    for at, event in enumerate(read):
+        if not isinstance(event, Refusal) and event.consent is False:
+            read[at] = _believed(event, records[at].timestamp, latest_ms)
+    return read
 
 
 def _event_or_refusal(decoder: Callable[[bytes], Event], value: bytes) -> Event | Refusal:
@@ -238,12 +242,12 @@ def _event_or_refusal(decoder: Callable[[bytes], Event], value: bytes) -> Event 
 def _passed(
     places: Places,
     read: list[Event | Refusal],
-    keys: list[bytes | None],
+    records: Sequence[Record],
     latest_ms: int,
     refused: dict[int, Refusal],
 ) -> tuple[Places, list[Event]]:
     """The events that may be applied, with their places; why the others may not is put in ``refused``."""
-    events = [event for event in read if not isinstance(event, Refusal)]
+    events, keys = [event for event in read if not isinstance(event, Refusal)], [record.key for record in records]
     if len(events) == len(read) and _all_pass(events, keys, latest_ms):
         return places, events
     passed: dict[int, Event] = {}
@@ -252,19 +256,23 @@ def _passed(
             if isinstance(event, Refusal):
                 refused[place] = event
                 continue
-            heard = event if event.consent is not False else _no_later(event, latest_ms)
-            _check(heard, heard.user_id.encode(), key, latest_ms)
-            passed[place] = heard
+            _check(event, event.user_id.encode(), key, latest_ms)
+            passed[place] = event
         except ValueError as error:
             refused[place] = Refusal.of(error)
     return np.array([*passed], dtype=np.int64), [*passed.values()]
 
 
-def _no_later(event: Event, latest_ms: int) -> Event:
-    """``event`` at ``latest_ms`` at most: a person's no is heeded whatever the device's clock says."""
-    changes = {"time_ms": min(event.time_ms, latest_ms)}
+def _believed(event: Event, sent_ms: int, latest_ms: int) -> Event:
+    """A no, dated by its record (``sent_ms``, -1 where it does not tell) where its device's clock is further ahead.
+
+    It is heeded whatever that clock says, and is of the same time whenever it is read.
+    """
+    came_ms = latest_ms if sent_ms < 0 else min(sent_ms, latest_ms)
+    time_ms = event.time_ms if event.time_ms <= min(came_ms + AHEAD_MS, latest_ms) else came_ms
+    changes = {"time_ms": time_ms}
     if isinstance(event, wire.Click) and event.impression_time_ms is not None:
-        changes["impression_time_ms"] = min(event.impression_time_ms, latest_ms)
+        changes["impression_time_ms"] = min(event.impression_time_ms, time_ms)
     return msgspec.structs.replace(event, **changes)
 
 

@@ -54,6 +54,7 @@ class Learnable:
         self._requests = Requests(self.control, lambda _user: 0)
         # As many watermarks as people on the topics: if one were dropped, somebody would be learnt from after all.
         self._watermarks = Watermarks(most=sys.maxsize)
+        self._hearing = Gate(self._requests.answers, self._watermarks, presumed)
         self._gate = Gate(self._requests.answers, _Heard(), presumed)
         self._gate.watermarks.until_ms = self._watermarks.until_ms  # the same
         self._erasures = self.control.all(Erasure)
@@ -100,8 +101,8 @@ class Learnable:
             self._watermarks.raise_to(user, 0)
         settle(self._requests.since(0, 0), RowStore(), self._watermarks)
         for user, refusing_ms in self._refusing_ms.items():
+            self._hearing.overrule(user, refusing_ms, self._refused_ms[user])
             self._watermarks.raise_to(user, refusing_ms)
-            self._gate.overrule(user, max(refusing_ms, self._refused_ms[user]))
         self._forgotten = {*self._refused_ms, *agreed, *(user.encode() for user in self._erasures)}
         return bool(self._forgotten)
 

@@ -43,7 +43,7 @@ from streams.outcomes import encoded, told
 from streams.placing import Published, place
 from streams.privacy.consent import Gate, Watermarks
 from streams.privacy.guests import Guests, placements, tombstones, unremembered
-from streams.privacy.requests import Requests, settle, taken_back
+from streams.privacy.requests import Requests, settle
 from streams.wire import LaneRow, encode_json
 
 LANE_ROW_VERSION = 1
@@ -96,8 +96,6 @@ class LaneState:
     clicks: LaneClicks = field(default_factory=LaneClicks)
     erased: Watermarks = field(default_factory=Watermarks)
     guests: Guests = field(default_factory=Guests)
-    overruled: dict[bytes, int] = field(default_factory=dict)
-    """Noes on events that end a consent (`Gate`), until the control topic tells it, which it is told with the slice."""
     control_id: str = ""
     control_next: int = 0
     ledger: LaneLedger = field(default_factory=LaneLedger)
@@ -200,7 +198,6 @@ class Step:
         lane_row = _advance(state, taken, counts, score)
         arms = Counter(p.arm for p in published)
         control = self._control(state, published) + self._traffic(state, decoded.events, applied, time_ms)
-        control += taken_back(decoded.overruled, self._gate(state))
         effects = Effects(messages, marks, rerouted, lane_row, counts, tally(decoded, applied), arms, seen, control)
         lap("encode")
         return effects
@@ -213,13 +210,8 @@ class Step:
             state.store,
             latest_ms=now_ms + self.time_tolerance_ms,
             belongs_here=lambda key: self.partition_of(key) == state.lane,
-            gate=self._gate(state),
+            gate=Gate(self.requests.answers if self.requests else {}, state.erased, self.consent_presumed),
         )
-
-    def _gate(self, state: LaneState) -> Gate:
-        """Who may become state."""
-        answers = self.requests.answers if self.requests else {}
-        return Gate(answers, state.erased, self.consent_presumed, state.overruled)
 
     def _control(self, state: LaneState, published: list[Published]) -> list[Message]:
         """What the lane has to say to all: drifts of its click layer, and how models fare."""
@@ -262,7 +254,6 @@ class Step:
         """Whom the requests since the last slice made the lane forget."""
         if self.requests is None:
             return []
-        self._gate(state).settle()
         requests = self.requests.since(state.lane, state.control_next)
         state.control_next = self.requests.control.next_offset
         return settle(requests, state.store, state.erased)

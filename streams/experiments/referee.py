@@ -148,9 +148,12 @@ class Referee:
         ``latest_ms``: the newest time that an impression may have. The engine asks when it reads, and the referee may
         read later: of what comes too early by that much, no row tells before its time.
         """
-        events = cast("list[Impression]", valid(Source.IMPRESSION, records, latest_ms)[1])
+        places_, found = valid(Source.IMPRESSION, records, latest_ms)
+        events = cast("list[Impression]", found)
         self.malformed += len(records) - len(events)
-        shown = [one for one in events if self._may_count(one) and not self._is_repeat(one)]
+        sent_ms = [min(records[place].timestamp, latest_ms) for place in places_.tolist()]
+        told = zip(events, sent_ms, strict=True)
+        shown = [one for one, at_ms in told if self._may_count(one, at_ms) and not self._is_repeat(one)]
         if not shown:
             return
         places = self._places(id64s([one.user_id for one in shown]))
@@ -169,13 +172,12 @@ class Referee:
                     self.credits.show(watched.duel, showing, drafted)
             self.people.show(place, self._categories.get(one.ad_id, 0))
 
-    def _may_count(self, shown: Impression) -> bool:
+    def _may_count(self, shown: Impression, sent_ms: int) -> bool:
         """Whether the person may be in the books: else nothing of them is kept, and no row tells of them."""
-        user, gate = shown.user_id.encode(), self._gate
-        verdict = gate.judge(user, shown.consent, shown.time_ms)
-        if verdict is Verdict.REFUSED and shown.consent is False:
-            gate.overrule(user, shown.time_ms)
-        return verdict is Verdict.ADMITTED
+        user = shown.user_id.encode()
+        if shown.consent is False:
+            self._gate.overrule(user, shown.time_ms, sent_ms)
+        return self._gate.judge(user, shown.consent, shown.time_ms) is Verdict.ADMITTED
 
     def _is_repeat(self, shown: Impression) -> bool:
         """Whether the impression is one of the latest; it is from now on."""
@@ -255,8 +257,9 @@ class Referee:
             user, granted = request.user_id.encode(), isinstance(request, Consent) and request.granted
             if not granted:
                 gone.append(user)
-            if not granted or self.erased.of(user) >= 0:
-                self.erased.raise_to(user, request.time_ms - granted)
+                self.erased.raise_to(user, request.time_ms)
+            else:
+                self.erased.agree(user, request.time_ms)
         for _ in self.erased.changes():
             pass  # which no changelog is told
         self.forget(gone)

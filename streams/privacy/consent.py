@@ -17,6 +17,13 @@ from streams.wire import RESERVED
 
 ERASED_KEY = RESERVED + b"erased/"
 """Key of a watermark, before the user's digest; the value is its time in ms, 8 bytes big-endian."""
+AHEAD_MS = 300_000
+"""What a person says of their consent is dated at most so long after its record: else a device whose clock is ahead
+would lock its owner out until then, and nothing later could mend it."""
+_NO = RESERVED + b"no/"
+"""Before a user's name whose no on an event has a mark of its own among the watermarks: no user is called that."""
+_NEVER_MS = 1 << 50
+"""Added to the times of these: they hold as long as the consent that they end may stand, and beyond every time."""
 
 
 class Verdict(IntEnum):
@@ -56,6 +63,21 @@ class Watermarks(Deadlines):
         if value is None or int.from_bytes(value, "big") > self.until_ms.get(key.removeprefix(self.prefix), -1):
             super().take(key, value)
 
+    def no_of(self, user: bytes) -> int:
+        """When a no on an event ended the user's consent on the control topic; -1 where none did."""
+        return max(self.of(_NO + user) - _NEVER_MS, -1)
+
+    def say_no(self, user: bytes, time_ms: int) -> None:
+        """Let a no on an event at ``time_ms`` end the consents before it."""
+        self.raise_to(_NO + user, _NEVER_MS + time_ms)
+
+    def agree(self, user: bytes, time_ms: int) -> None:
+        """Let a consent count from its own time on, ``time_ms``, where a watermark is, and end an older no."""
+        if self.of(user) >= 0:
+            self.raise_to(user, time_ms - 1)
+        if self.no_of(user) < time_ms:
+            self.drop([_digest(_NO + user)])
+
     def expire(self, before_ms: int) -> None:
         """Drop watermarks before ``before_ms``: whatever they hold back is on no topic any more."""
         self.drop(self.before(before_ms))
@@ -72,16 +94,11 @@ def _digest(user: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Gate:
-    """Who may become state. ``presumed``: what silence means (`SALIENCE_CONSENT_PRESUMED`).
-
-    ``overruled``: users whose last no on an event, at that time, is newer than the consent that stands: it says nothing
-    any more, and is taken back from the control topic.
-    """
+    """Who may become state. ``presumed``: what silence means (`SALIENCE_CONSENT_PRESUMED`)."""
 
     answers: Mapping[str, Consent] = field(default_factory=dict)
     watermarks: Watermarks = field(default_factory=Watermarks)
     presumed: bool = True
-    overruled: dict[bytes, int] = field(default_factory=dict)
 
     def stands_open(self, said: bool) -> bool:
         """Whether every event would be admitted; ``said``: whether any says yes or no itself."""
@@ -103,20 +120,16 @@ class Gate:
             return Verdict.REFUSED
         if said or self.presumed:
             return Verdict.ADMITTED
-        stands = answer is not None and self.overruled.get(user, -1) < answer.time_ms <= time_ms
+        stands = answer is not None and self.watermarks.no_of(user) < answer.time_ms <= time_ms
         return Verdict.ADMITTED if stands else Verdict.WITHOUT
 
-    def overrule(self, user: bytes, no_ms: int) -> bool:
-        """Let a no on an event, at ``no_ms``, end an older consent; whether one stands that silence would lean on."""
-        answer = self.answers.get(user.decode()) if self.answers and not self.presumed else None
-        if answer is None or not answer.granted or answer.time_ms > no_ms:
-            return False
-        self.overruled[user] = max(no_ms, self.overruled.get(user, -1))
-        return True
+    def overrule(self, user: bytes, time_ms: int, sent_ms: int) -> None:
+        """Let a no on an event end a consent that stands on the control topic and is older: silence would lean on it.
 
-    def settle(self) -> None:
-        """Forget noes whose consent has been taken back, or given anew."""
-        for user, no_ms in [*self.overruled.items()]:
-            answer = self.answers.get(user.decode())
-            if answer is None or not answer.granted or answer.time_ms > no_ms:
-                del self.overruled[user]
+        It goes by the record's own time, ``sent_ms``, where that is told (else -1): the clocks of devices are ahead and
+        behind, and a consent's is a server's.
+        """
+        no_ms = time_ms if sent_ms < 0 else sent_ms
+        answer = self.answers.get(user.decode()) if self.answers and not self.presumed else None
+        if answer is not None and answer.granted and answer.time_ms <= no_ms:
+            self.watermarks.say_no(user, no_ms)

@@ -41,12 +41,14 @@ def unremembered(decoded: Decoded, store: RowStore) -> tuple[list[bytes], Rows]:
     """Those who acted and are not to be remembered, and a row of each, ``[N]``, that holds nothing but the moment.
 
     When and where they acted, and up to which offsets; such a row is scored and never kept. Also of whom something is
-    held, since they agreed before; but not of who in the same call agreed and is placed for that.
+    held, since they agreed before; but not of who in the same call agreed and is placed for that, nor for what happened
+    before the newest that is held, whose placement stands.
     """
     places: dict[bytes, int] = {}
     agreed = {*decoded.events["row"].tolist()} if decoded.strangers else set()
-    for user, _ in decoded.strangers:
-        if store.find(user) not in agreed:
+    for (user, _), time_ms in zip(decoded.strangers, decoded.told["time_ms"].tolist(), strict=True):
+        held = store.find(user)
+        if held < 0 or (held not in agreed and store.rows["time_ms"][held] < time_ms):
             places.setdefault(user, len(places))
     rows = np.zeros(len(places), dtype=ROW)
     rows["offset"] = -1

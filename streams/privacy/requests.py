@@ -1,14 +1,13 @@
 """What people ask for on the control topic, settled lane by lane between two slices. No I/O."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
 from scoring.rows import RowStore
-from streams.control import UPTO, Control
+from streams.control import Control
 from streams.control_wire import Consent, Erasure
-from streams.message import Message
-from streams.privacy.consent import Gate, Watermarks
+from streams.privacy.consent import Watermarks
 
 Request = Consent | Erasure
 _Kind = tuple[str, type[Request], bool]
@@ -41,9 +40,10 @@ class Requests:
             for granted in (False, True):
                 requests.pop((user, kind, granted), None)
             return
-        of = user, kind, isinstance(request, Consent) and request.granted
+        granted = isinstance(request, Consent) and request.granted
+        of = user, kind, granted
         _, former = requests.pop(of, (-1, request))  # it comes last now
-        if former.time_ms > request.time_ms:  # which may not have been settled yet: what it holds back stays out
+        if former.time_ms > request.time_ms and not granted:  # the lane may not have met it, and what it holds back
             request = msgspec.structs.replace(request, time_ms=former.time_ms)
         self._newest[lane] = self.control.next_offset - 1
         requests[of] = self._newest[lane], request
@@ -74,8 +74,7 @@ def settle(requests: list[Request], store: RowStore, watermarks: Watermarks) -> 
     for request in requests:
         user = request.user_id.encode()
         if isinstance(request, Consent) and request.granted:
-            if watermarks.of(user) >= 0:
-                watermarks.raise_to(user, request.time_ms - 1)
+            watermarks.agree(user, request.time_ms)
             continue
         forgotten.append(user)
         row = store.find(user)
@@ -83,12 +82,3 @@ def settle(requests: list[Request], store: RowStore, watermarks: Watermarks) -> 
         watermarks.raise_to(user, max(request.time_ms, newest_ms))
         store.remove(user)
     return forgotten
-
-
-def taken_back(users: Iterable[bytes], gate: Gate) -> list[Message]:
-    """For the control topic: the consents of ``users`` end, as far as their noes on events reach."""
-    found = []
-    for user in dict.fromkeys(users):
-        upto = str(gate.overruled[user]).encode()
-        found.append(Message(gate.answers[user.decode()].key, None, ((UPTO, upto),)))
-    return found

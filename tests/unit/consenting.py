@@ -70,12 +70,6 @@ class Bench:
         """Put ``messages`` on the control topic, as many of which are ``refused``."""
         assert sum(self.control.take([told(message, self.control.next_offset)]) for message in messages) == refused
 
-    def hear(self, effects: Effects) -> None:
-        """Put on the control topic what a slice had to tell all."""
-        for message in effects.control:
-            record = Record("control", 0, self.control.next_offset, NOW_MS, message.key, message.value, message.headers)
-            assert self.control.take([record]) == 0
-
     def run(self, taken: Sequence[Record] = (), now_ms: int = NOW_MS) -> Effects:
         effects = self.step.run(self.state, slice_of(taken), now_ms)
         for message in [*effects.messages["state-changelog"], *effects.watermarks]:

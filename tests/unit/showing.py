@@ -16,12 +16,12 @@ class _Whose(msgspec.Struct):
 
 
 def record_of(value: bytes | None, offset: int = 0) -> Record:
-    """A value under its user's key."""
+    """A value under its user's key, of a record that does not tell when it was sent."""
     try:
         key = msgspec.json.decode(value or b"", type=_Whose).user_id.encode()
     except UNREADABLE:
         key = b""
-    return Record(AD_IMPRESSIONS, 0, offset, 1, key, value)
+    return Record(AD_IMPRESSIONS, 0, offset, -1, key, value)
 
 
 def see(referee: Referee, values: Iterable[bytes | None]) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from scoring.engine import Engine
 from streams.control_wire import Consent
+from streams.privacy.consent import Watermarks
 from streams.step import Effects
 from streams.wire import Placement
 from tests.builders import START_MS, click, record, records
@@ -37,14 +38,18 @@ def agreed(engine: Engine) -> Bench:
     return bench
 
 
-@pytest.mark.parametrize("heard", [False, True])
-def test_a_no_on_an_event_ends_an_older_consent_that_silence_would_lean_on(agreed: Bench, heard: bool) -> None:
-    effects = agreed.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
-    if heard:
-        agreed.hear(effects)
-        assert agreed.requests.answers == {}
-        assert not agreed.run().control
-        assert not agreed.state.overruled
+def restart(bench: Bench) -> None:
+    """Let the lane go on from its changelog."""
+    bench.state.erased = Watermarks.restore(bench.changelog)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_no_on_an_event_ends_an_older_consent_that_silence_would_lean_on(agreed: Bench, restarts: bool) -> None:
+    agreed.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
+    agreed.state.erased.expire(START_MS + YEAR_MS)  # the consent stands as long as nobody answers anew
+    agreed.run()
+    if restarts:
+        restart(agreed)
     effects = agreed.run([record(click("a", "ad-2", time_ms=START_MS + 30), 2)])
     assert agreed.users() == set()
     (placement,) = placed(effects, b"a")
@@ -54,25 +59,43 @@ def test_a_no_on_an_event_ends_an_older_consent_that_silence_would_lean_on(agree
     assert agreed.users() == {b"a"}  # whoever says yes again is remembered again
 
 
-def test_a_consent_that_is_newer_than_a_no_stands_though_the_lane_takes_the_older_one_back(agreed: Bench) -> None:
-    effects = agreed.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("ahead_ms", [0, 60_000, YEAR_MS], ids=["right", "ahead", "far ahead"])
+def test_a_consent_that_is_newer_than_a_no_stands_whatever_the_clock_of_the_no(
+    agreed: Bench, ahead_ms: int, restarts: bool
+) -> None:
+    no = click("a", time_ms=START_MS + 20 + ahead_ms, consent=False)
+    agreed.run([record(no, 1, timestamp=START_MS + 20)])
     agreed.tell(grant("a", START_MS + 25))
-    agreed.hear(effects)
+    agreed.run()
+    if restarts:
+        restart(agreed)
+    later_ms = START_MS + 120_000
+    agreed.run([record(click("a", "ad-2", time_ms=later_ms), 2)], now_ms=later_ms)
+    assert agreed.users() == {b"a"}
+    assert agreed.state.erased.no_of(b"a") == -1
+
+
+def test_a_no_of_a_clock_that_is_behind_ends_the_consent_before_it(engine: Engine) -> None:
+    bench = Bench(engine, presumed=False)
+    bench.tell(refusal("a"), grant("a", START_MS + 60))
+    bench.run([record(click("a", time_ms=START_MS + 50, consent=False), 1, timestamp=START_MS + 120)])
+    bench.run([record(click("a", "ad-2", time_ms=START_MS + 130), 2)])
+    assert bench.users() == set()
+
+
+def test_a_no_that_is_older_than_a_consent_and_comes_again_takes_nothing_back(agreed: Bench) -> None:
+    agreed.run([record(click("a", time_ms=START_MS - 20, consent=False), 1, timestamp=START_MS - 10)])
     agreed.run([record(click("a", "ad-2", time_ms=START_MS + 30), 2)])
     assert agreed.users() == {b"a"}
 
 
-def test_a_no_that_is_older_than_a_consent_and_comes_late_takes_nothing_back(agreed: Bench) -> None:
-    late = record(click("a", time_ms=START_MS - 20, consent=False), 1, timestamp=START_MS - 10)
-    assert not agreed.run([late]).control
-    agreed.run([record(click("a", "ad-2", time_ms=START_MS + 30), 2)])
-    assert agreed.users() == {b"a"}
-
-
-def test_where_silence_is_a_yes_a_no_on_an_event_takes_no_consent_back(engine: Engine) -> None:
-    bench = Bench(engine)
-    bench.tell(grant("a"))
-    assert not bench.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)]).control
+def test_a_no_leaves_no_mark_where_it_ends_no_consent_that_silence_would_lean_on(engine: Engine) -> None:
+    for bench, answers in ((Bench(engine), [grant("a")]), (Bench(engine, presumed=False), [])):
+        bench.tell(*answers)
+        bench.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
+        assert bench.state.erased.no_of(b"a") == -1
+        assert len(bench.state.erased.until_ms) == 1
 
 
 # --- over clocks ---------------------------------------------------------------------------------------------
@@ -111,10 +134,21 @@ def test_a_no_of_a_device_whose_clock_is_far_ahead_is_heeded(engine: Engine) -> 
     effects = bench.run([record(ahead, 1, timestamp=NOW_MS)])
     assert bench.users() == set()
     assert not effects.messages["dead-letters"]
-    assert bench.state.erased.of(b"a") == NOW_MS + bench.step.time_tolerance_ms
+    assert bench.state.erased.of(b"a") == NOW_MS
     (placement,) = placed(effects, b"a")
     assert placement is not None
     assert placement.context_only
+
+
+@pytest.mark.parametrize("ahead_ms", [0, DAY_MS // 24, YEAR_MS])
+@pytest.mark.parametrize("behind_ms", [0, DAY_MS])
+def test_a_no_is_of_the_same_time_whenever_it_is_read(engine: Engine, ahead_ms: int, behind_ms: int) -> None:
+    bench, back_ms = Bench(engine), START_MS + 60_000
+    no = record(click("a", time_ms=START_MS + ahead_ms, consent=False), 0, timestamp=START_MS)
+    yes = record(click("a", "ad-2", time_ms=back_ms, consent=True), 1, timestamp=back_ms)
+    bench.run([no, yes], now_ms=back_ms + behind_ms)
+    assert bench.users() == {b"a"}
+    assert bench.state.erased.of(b"a") == START_MS
 
 
 def test_a_yes_of_a_device_whose_clock_is_far_ahead_is_a_dead_letter(engine: Engine) -> None:
@@ -177,6 +211,12 @@ def test_who_agreed_before_and_acts_without_saying_so_is_placed_by_context(engin
     (placement,) = placed(bench.run([record(each, 2 + at) for at, each in enumerate(both)]), b"a")
     assert placement is not None
     assert not placement.context_only
+
+
+def test_a_late_event_of_who_agreed_before_leaves_the_placement_that_stands(engine: Engine) -> None:
+    bench = Bench(engine, presumed=False)
+    bench.run(records([click("a", consent=True)]))
+    assert placed(bench.run([record(click("a", "ad-2", time_ms=START_MS - DAY_MS), 1)]), b"a") == []
 
 
 def test_a_late_event_of_a_guest_leaves_the_placement_that_stands(engine: Engine) -> None:

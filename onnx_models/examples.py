@@ -154,9 +154,11 @@ def in_time_order(events: Events, store: RowStore) -> Events:
     """By time, impressions first, else as given; offsets follow those of the store: state ignores what goes back.
 
     What a device whose clock is behind dates before the impression that it answers happened with that impression at the
-    earliest, and is dated so: else the impression's example would have its own answer among its inputs.
+    earliest, and is dated so, if it is there: else its example would have its own answer among its inputs.
     """
-    time_ms = np.where(events["answers"], np.maximum(events["time_ms"], events["shown_ms"]), events["time_ms"])
+    names = _names(events)
+    answers = events["answers"] & np.isin(names, names[events["source"] == Source.IMPRESSION])
+    time_ms = np.where(answers, np.maximum(events["time_ms"], events["shown_ms"]), events["time_ms"])
     order = np.lexsort((events["source"], time_ms))
     ordered = events[order]
     ordered["time_ms"] = ordered["stream_ms"] = time_ms[order]
@@ -173,15 +175,19 @@ def _first_of_id(events: Events) -> Mask:
     return first
 
 
+def _names(events: Events) -> npt.NDArray[np.uint64]:
+    """Of user, item and moment shown, by which an answer names an impression, as one 64-bit hash."""
+    user = mix64(events["row"].astype(np.uint64))
+    return mix64(events["ad"] ^ mix64(events["shown_ms"].astype(np.uint64) ^ user))
+
+
 def _answers(events: Events, wanted: Mask, counts: Mask) -> tuple[Floats, Floats, Floats]:
     """Whether a click (or more) answered each wanted impression, whether a purchase, and seconds looked.
 
     Anywhere in the log, of what ``counts [N]``: an answer that the rules kept from interest does not, and none that is
     sent again does, for then the rules see another one. It names user, item and moment shown, compared as one hash.
     """
-    user = mix64(events["row"].astype(np.uint64))
-    shown = mix64(events["ad"] ^ mix64(events["shown_ms"].astype(np.uint64) ^ user))
-    names, which = np.unique(shown, return_inverse=True)
+    names, which = np.unique(_names(events), return_inverse=True)
     strongest = np.zeros(len(names), dtype=np.uint8)
     viewed_ms = np.zeros(len(names), dtype=np.int64)
     said = events["answers"] & counts

@@ -56,7 +56,7 @@ def verify(model: AttentionModel, golden: Arrays, reference: Reference | None = 
 
 def _golden_feeds(golden: Arrays) -> Iterator[tuple[str, Arrays]]:
     encoder = {name: golden[name] for name in ("tokens", "dense", "vector")}
-    attention = {name: array for name, array in golden.items() if name not in encoder}
+    attention = {name: golden[name] for name in (*(each.name for each in fields(ModelInputs)), "logit", "attention")}
     for graph, arrays, count in (
         (ENCODER, encoder, len(golden["tokens"])),
         (ATTENTION, attention, len(golden["logit"])),

@@ -1,6 +1,7 @@
 """``salience train``: make a model from a log, and say how good it is on the log's last fifth."""
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -151,7 +152,12 @@ def log(
 
 def _log_in(folder: Path) -> str:
     """What is said of the log in a folder, which may be given as the one that one stands in."""
-    return f"the log in {folder.resolve().name}"
+    return f"the log in {_name(folder)}"
+
+
+def _name(folder: Path) -> str:
+    """The last part of a folder's path, as it is given: of a link the link's own."""
+    return os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119 - pathlib's would follow the link
 
 
 def _require(out: Path, data: Path | None = None) -> None:
@@ -159,9 +165,6 @@ def _require(out: Path, data: Path | None = None) -> None:
 
     The manifest, the card or the report name ``out``, and ``data`` where it is given.
     """
-    _require_words("--out", out, f"{out}{out.resolve().name}")
-    if data is not None:
-        _require_words("--data", data, data.resolve().name)
     if find_spec("torch") is None or find_spec("onnx") is None:
         fail(
             "PyTorch is missing, which training needs: make setup-train in a clone, else pip install 'salience[train]'"
@@ -172,12 +175,15 @@ def _require(out: Path, data: Path | None = None) -> None:
         tempfile.TemporaryFile(dir=out).close()
         for folder in made:  # where the log turns out to be none nothing is left
             folder.rmdir()
+    for option, named in (("--out", out), ("--data", data)):
+        if named is not None:
+            _require_words(option, named)
 
 
-def _require_words(option: str, folder: Path, told: str) -> None:
-    """That what is ``told`` of a folder can be written: a name on a disk may be any bytes."""
+def _require_words(option: str, folder: Path) -> None:
+    """That what is told of a folder can be written: a name on a disk may be any bytes."""
     try:
-        told.encode()
+        f"{folder}{_name(folder)}{folder.resolve().name}".encode()
     except UnicodeEncodeError:
         fail(f"{option} {str(folder)!a} has a name that is not UTF-8; give the folder another name")
 

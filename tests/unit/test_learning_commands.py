@@ -80,6 +80,17 @@ def test_the_log_in_the_folder_one_stands_in_is_named_as_that_is(
     monkeypatch.chdir(tmp_path / "spring")
     for folder in (".", "../spring", "", tmp_path / "spring"):
         assert _log_in(Path(folder)) == "the log in spring"
+    Path("latest").symlink_to(tmp_path / "spring")
+    assert _log_in(Path("latest")) == "the log in latest"
+
+
+def test_an_out_that_leads_nowhere_is_told_in_words_before_anything_is_learnt(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for out in (loop, loop / "model"):
+        told = CliRunner().invoke(app, ["train", "demo", "--out", str(out), "--json"])
+        assert told.exit_code == 1
+        assert json.loads(told.stdout)["error"].startswith(f"--out {out} cannot be written")
 
 
 def test_what_cannot_be_written_is_told_also_where_the_system_gives_no_reason(

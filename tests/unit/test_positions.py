@@ -67,6 +67,15 @@ def test_a_slot_that_few_people_were_shown_has_no_interval_however_many_clicks_t
     assert [one.low for one in examination(slot[alone], clicked[alone], person[alone])] == [None, None]
 
 
+def test_a_few_people_who_were_shown_nearly_all_count_as_few_whoever_else_was_there() -> None:
+    times = np.array([2_000] * 5 + [2] * 200)
+    person = np.tile(np.repeat(np.arange(len(times)), times), 2)
+    slot = np.repeat([0, 1], times.sum())
+    _, second = examination(slot, np.arange(len(slot)) % 3 == 0, person)
+    assert second.examined is not None
+    assert second.low is None
+
+
 def test_a_report_tells_of_the_control_groups_impressions_alone():
     events, decisions = [], []
     for number in range(200):

@@ -48,6 +48,15 @@ def test_a_model_that_cannot_be_compared_ends_with_1_and_the_reason(
     assert "Traceback" not in result.stderr
 
 
+def _noted(golden: dict[str, Any]) -> None:
+    golden["note"] = golden["logit"].dtype.type(1)
+
+
+def test_a_number_beside_the_golden_tensors_is_passed_over_as_workers_do(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["verify", "--model", str(toy_model(tmp_path, golden=_noted)), "--json"])
+    assert result.exit_code == 0, result.output
+
+
 def test_a_network_is_made_only_of_as_large_a_table_as_the_graph_holds(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed: make setup-train")
     from onnx_models.export import restore

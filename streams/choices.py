@@ -50,7 +50,7 @@ class _Answer(msgspec.Struct):
 @dataclass(frozen=True, slots=True)
 class _Placed:
     """One placement's first slots: whose, ads, what each weighs; the model's click rate of the first slot's ad, and its
-    mean under the policy asked about; the lane that made it, and when.
+    mean under the policy asked about; the lane that made it, when, and until when it may be shown.
     """
 
     person: int
@@ -60,6 +60,7 @@ class _Placed:
     model_asked: float
     lane: int = 0
     time_ms: int = 0
+    ends_ms: int = 0
 
 
 class _Shown(msgspec.Struct):
@@ -86,7 +87,7 @@ class Choices:
 
     Without the control group, whose candidates are any ads that the rules let in, not what a policy draws from:
     ``control`` counts its placements. ``beyond``: those that `DECISIONS_MAX` has left out, the oldest. ``window_ms``:
-    how long a placement may wait for its clicks; none are awaited where it is 0.
+    how long what a placement shows, at its very end at the latest, waits for a click; none is awaited where it is 0.
     """
 
     temperature: float
@@ -98,6 +99,7 @@ class Choices:
     clicks: set[tuple[str, str]] = field(default_factory=set)
     _controls: dict[str, None] = field(default_factory=dict)
     _since_ms: dict[int, float] = field(default_factory=dict)
+    _newest_ms: dict[int, int] = field(default_factory=dict)
 
     def decided(self, values: Iterable[bytes | None]) -> None:
         """Take records of the decisions topic; what is malformed says nothing here."""
@@ -117,6 +119,8 @@ class Choices:
             before = len(self.placed)
             give_up_oldest(self.placed, DECISIONS_MAX)
             self.beyond += before - len(self.placed)
+        lane, time_ms = decision.lane, decision.time_ms  # whoever it was for, and whatever they were shown
+        self._newest_ms[lane] = max(time_ms, self._newest_ms.get(lane, time_ms))
 
     def clicked(self, values: Iterable[bytes | None]) -> None:
         """Take records of the clicks topic; what answers no impression, or is malformed, says nothing here."""
@@ -149,8 +153,7 @@ class Choices:
     @property
     def known(self) -> dict[str, _Placed]:
         """The placements of which it is known whether they were clicked: neither `too_old` nor `too_new`."""
-        ends_ms = self._ends_ms()
-        return {name: one for name, one in self._with_clicks().items() if one.time_ms <= ends_ms[one.lane]}
+        return {name: one for name, one in self._with_clicks().items() if self._awaits_ms(one) <= 0}
 
     @property
     def too_old(self) -> int:
@@ -172,15 +175,12 @@ class Choices:
             name: one for name, one in self.placed.items() if one.time_ms >= self._since_ms.get(one.lane, latest_ms)
         }
 
-    def _ends_ms(self) -> dict[int, int]:
-        """Up to when the windows of each lane's placements have ended, by its newest one.
+    def _awaits_ms(self, one: _Placed) -> int:
+        """For how much longer clicks on it may come, by its lane's newest decision; none from 0 on.
 
         By its lane's alone, as outcomes are told: a lane that is ahead ends no windows of the others.
         """
-        newest_ms: dict[int, int] = {}
-        for one in self.placed.values():
-            newest_ms[one.lane] = max(one.time_ms, newest_ms.get(one.lane, one.time_ms))
-        return {lane: time_ms - self.window_ms for lane, time_ms in newest_ms.items()}
+        return one.ends_ms + self.window_ms - self._newest_ms[one.lane] if self.window_ms else 0
 
     def _placed(self, decision: Decision) -> _Placed:
         pctr, worth, chosen = _judged(decision)
@@ -194,6 +194,7 @@ class Choices:
             model_asked=float(first_chances(worth, self.temperature) @ pctr),
             lane=decision.lane,
             time_ms=decision.time_ms,
+            ends_ms=decision.time_ms + int(decision.policy["placement_ttl_ms"]),
         )
 
     def logged(self) -> list[Weighted]:

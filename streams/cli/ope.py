@@ -45,9 +45,9 @@ def ope(
 ) -> None:
     """Off-policy evaluation: IPS, SNIPS, DM, DR, switch-DR, with intervals and doubts.
 
-    Of topics, without the control group, and without placements that may still be clicked (SALIENCE_CLICK_WINDOW_MS);
-    intervals go by people, whose choices are alike. Of slots below the first by IPS and SNIPS alone, for no model tells
-    of them.
+    Of topics, without the control group, and without placements that may still be clicked, up to
+    SALIENCE_CLICK_WINDOW_MS after their end; intervals go by people, whose choices are alike. Of slots below the first
+    by IPS and SNIPS alone, for no model tells of them.
 
     Example: salience ope --log topics --policy temperature=0.5 --slots 3
     """

@@ -168,7 +168,8 @@ async def _explores_by_thompson_sampling(shop: Shop, rounds: Iterator[int]) -> N
     assert 0 < min(sampled.propensities) < 1
     answer = await salience(shop, "explain", sampled.placement_id, "--json")
     assert (answer["identical"], answer["explore"]) == (True, "thompson"), answer
-    await touch(shop, rounds)  # with which the others' click windows end, and its own begin
+    await touch(shop, rounds)  # with which the others end
+    await touch(shop, rounds)  # and with this one the click windows of what they showed at last
     estimates = await salience(shop, "ope", "--log", "topics", "--policy", "uniform", "--json")
     judged = {one.placement_id for one in told if one.chosen and one.arm != "control"}
     assert estimates["uniform: clicks in slot 1"]["choices"] == len(judged)

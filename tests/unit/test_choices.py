@@ -247,27 +247,34 @@ MINUTE_MS = 60_000
 
 def test_placements_that_may_still_be_clicked_are_left_out_and_told():
     found, end_ms, draw = Choices(1.0, window_ms=10 * MINUTE_MS), 30 * MINUTE_MS, np.random.default_rng(7)
-    for at in range(600):  # of every five one is clicked, from at once to ten minutes later, as far as time goes
+    policy = POLICY | {"placement_ttl_ms": 10.0 * MINUTE_MS}
+    for at in range(600):  # of every five one is shown and clicked, up to twenty minutes later, as far as time goes
         told, ads = _decision(at + 1, 1.0, user=f"u{at}")
-        told = replace(told, time_ms=at * 3_000)
+        told = replace(told, time_ms=at * 3_000, policy=policy)
         found.decided([encode_json(told)])
-        if at % 5 == 0 and told.time_ms + draw.integers(10 * MINUTE_MS) < end_ms:
+        shown_ms = told.time_ms + draw.integers(10 * MINUTE_MS)
+        if at % 5 == 0 and shown_ms + draw.integers(10 * MINUTE_MS) < end_ms:
             found.clicked([_click(told.placement_id, ads[0])])
     (told,) = told_of(found, "temperature=1.0").values()
-    assert (told["choices"], told["too_new_left_out"], told["before_clicks_left_out"]) == (400, 200, 0)
+    assert (told["choices"], told["too_new_left_out"], told["before_clicks_left_out"]) == (200, 400, 0)
     assert told["observed"] == 0.2
     found.window_ms = 0
     (early,) = told_of(found, "temperature=1.0").values()
     assert (early["choices"], early["too_new_left_out"]) == (600, 0)
-    assert early["observed"] < 0.18
+    assert early["observed"] < 0.16
 
 
-def test_a_lanes_own_placements_tell_when_the_windows_of_its_others_have_ended():
+@pytest.mark.parametrize(
+    "newest",
+    [{}, {"arm": CONTROL_ARM}, {"chosen": (), "propensities": ()}],
+    ids=["engine", "control group", "nobody chosen"],
+)
+def test_a_lanes_own_decisions_tell_when_the_windows_of_its_placements_have_ended(newest):
     found = Choices(1.0, window_ms=10)
-    for lane, time_ms in ((0, 5), (0, 15), (1, 100), (1, 115)):
-        told = {"placement_id": f"p-{lane}-{time_ms}", "time_ms": time_ms, "lane": lane}
+    for lane, time_ms, made in ((0, 5, {}), (0, 23, newest), (1, 100, {}), (1, 119, newest)):
+        told = {"placement_id": f"p-{lane}-{time_ms}", "time_ms": time_ms, "lane": lane} | made
         found.decided([encode_json(replace(_decision(1, 1.0)[0], **told))])
-    assert [*found.known] == ["p-0-5", "p-1-100"]
+    assert [*found.known] == ["p-1-100"]
 
 
 def test_a_log_of_placements_that_may_all_still_be_clicked_says_so_as_the_command_asks_for_it(monkeypatch):
@@ -281,7 +288,7 @@ def test_a_log_of_placements_that_may_all_still_be_clicked_says_so_as_the_comman
     assert (answer.exit_code, "beside 40 that may still be clicked" in " ".join(answer.output.split())) == (1, True)
     monkeypatch.setenv("SALIENCE_CLICK_WINDOW_MS", "1000")
     shown = CliRunner().invoke(app, ["ope", "--log", "topics"])
-    assert "Left out: 1 placements too new: whether they are clicked is not known yet" in " ".join(shown.output.split())
+    assert "Left out: 2 placements too new: whether they are clicked is not known yet" in " ".join(shown.output.split())
 
 
 def test_of_more_placements_than_are_kept_the_newest_stay_and_the_others_are_told(monkeypatch):

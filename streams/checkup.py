@@ -16,7 +16,9 @@ from streams.settings import Settings, misspelt
 
 PACKAGES = ("faust-streaming", "aiokafka", "onnxruntime", "numpy", "river", "confluent-kafka", "msgspec")
 FEWEST = 100
-"""Impressions and clicks, and pairs of both, below which their fields say nothing."""
+"""Impressions and clicks below which their fields say nothing."""
+PAIRS_FEWEST = 20
+"""Of a click and the impression that it answers: each is evidence, for of sound events none disagree."""
 STRAYS_MAX = 0.01
 """Of the latest events that are refused or misplaced, before something is wrong with who sends them."""
 APART_MAX = 0.1
@@ -160,11 +162,13 @@ def events(seen: latest_events.Sample) -> Iterator[Check]:
     answered = f"{seen.answers:,} of {seen.clicks:,} clicks say which impression they answer"
     fix = "" if seen.answers else "send clicks with impression_time_ms: without it none is learnt from, or charged"
     yield Check("answers", ok=seen.answers > 0, found=answered, fix=fix)
-    if seen.pairs >= FEWEST:
-        yield _surfaces(seen)
+    yield _surfaces(seen)
 
 
 def _surfaces(seen: latest_events.Sample) -> Check:
+    if seen.pairs < PAIRS_FEWEST:
+        told = f"{seen.pairs:,} pairs of a click and the impression that it answers, too few to tell"
+        return Check("surfaces", ok=True, found=told)
     found = (
         f"of {seen.pairs:,} pairs of a click and the impression that it answers "
         f"{seen.placed:,} tell it in both, {seen.apart:,} in one alone"

@@ -5,11 +5,10 @@ something else is taken and taught from, a little wrong, and nothing says so.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from scoring.events import EVENT, Events, Kind, Source
 from scoring.rows import RowStore
@@ -23,8 +22,10 @@ from streams.topics import AD_IMPRESSIONS, CLICKS
 
 PER_PARTITION = 500
 """Of each topic's partitions: 300 KB of a topic with four."""
-
-Chosen = npt.NDArray[np.bool_]
+IMPRESSIONS_MAX = 40_000
+"""Of all partitions together, to find those that clicks answer, one of fifty or fewer: 6 MB to be read, 20 MB held."""
+IMPRESSIONS_PER_PARTITION = 10_000
+"""At most: some 200 clicks answer as many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +33,8 @@ class Sample:
     """Counts. ``refused``: malformed; ``why`` the first was. ``misplaced``: in a partition that is not their user's.
 
     Of ``clicks`` (no views, carts or purchases) so many ``answer`` an impression, and of ``pairs`` of these and the
-    impression that they answer both are in the sample: in so many ``placed`` both tell their surface, in so many
-    ``apart`` one alone. Of all clicks and all impressions the shares may well differ, as click rates do by place.
+    impression that they answer both were read: in so many ``placed`` both tell their surface, in so many ``apart`` one
+    alone. Of all clicks and all impressions the shares may well differ, as click rates do by place.
     """
 
     records: int
@@ -50,33 +51,47 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What was ``read`` of one partition of one topic. ``users``: whose its ``events`` are, then whose its ``told``."""
+    """What was ``read`` of one partition of one topic. ``users``: whose its ``events`` are, then whose its ``told``.
+
+    ``early``: impressions before the latest. They are there for the clicks that answer them, and not counted: among
+    them what is wrong with all clicks would be next to nothing.
+    """
 
     read: Decoded
     users: Sequence[bytes | None]
+    early: bool = False
 
 
 def sample(settings: Settings) -> Sample:
     """The latest of both topics. Raises what `streams.reading.read_topic` does."""
-    topics = {settings.topic_prefix + AD_IMPRESSIONS: Source.IMPRESSION, settings.topic_prefix + CLICKS: Source.CLICK}
+    shown, clicks = (settings.topic_prefix + name for name in (AD_IMPRESSIONS, CLICKS))
+    topics = {shown: Source.IMPRESSION, clicks: Source.CLICK}
     lanes = partition_counts(settings.bootstrap, topics)
     latest_ms = wall_ms() + settings.time_tolerance_ms
+    most = {shown: impressions_read(lanes.get(shown, 1)), clicks: PER_PARTITION}
     return summed(
-        decoded(records, topics[records[0].topic], lanes[records[0].topic], latest_ms)
-        for records in asyncio.run(_read(settings, topics))
+        decoded(records, topics[records[0].topic], lanes[records[0].topic], latest_ms, early=early)
+        for whole in asyncio.run(_read(settings.bootstrap, most))
+        for records, early in ((whole[-PER_PARTITION:], False), (whole[:-PER_PARTITION], True))
+        if records
     )
 
 
-async def _read(settings: Settings, topics: Iterable[str]) -> list[list[Record]]:
-    """Records, those of a partition together."""
+def impressions_read(lanes: int) -> int:
+    """Of each of so many partitions."""
+    return max(PER_PARTITION, min(IMPRESSIONS_PER_PARTITION, IMPRESSIONS_MAX // lanes))
+
+
+async def _read(bootstrap: str, most: Mapping[str, int]) -> list[list[Record]]:
+    """Records, those of a partition together; of each topic's partitions the latest, so many at ``most``."""
     out: dict[tuple[str, int], list[Record]] = {}
-    for topic in topics:
-        async for records in read_topic(settings.bootstrap, topic, latest=PER_PARTITION):
+    for topic, latest in most.items():
+        async for records in read_topic(bootstrap, topic, latest=latest):
             out.setdefault((topic, records[0].partition), []).extend(records)
     return list(out.values())
 
 
-def decoded(records: list[Record], source: Source, lanes: int, latest_ms: int) -> Part:
+def decoded(records: list[Record], source: Source, lanes: int, latest_ms: int, *, early: bool = False) -> Part:
     """As a lane decodes its slice."""
     belongs, lane = partitioner(lanes), records[0].partition
     read = decode(
@@ -87,38 +102,42 @@ def decoded(records: list[Record], source: Source, lanes: int, latest_ms: int) -
         belongs_here=lambda key: belongs(key) == lane,
     )
     places = [*read.places.tolist(), *(place for _, place in read.strangers)]
-    return Part(read, [records[place].key for place in places])
+    return Part(read, [records[place].key for place in places], early)
 
 
 def summed(parts: Iterable[Part]) -> Sample:
     """Of ``parts`` together."""
     parts = list(parts)
-    held = [part.read for part in parts]
+    held = [part.read for part in parts if not part.early]
     dead = [letter for part in held for letter in part.dead]
     misplaced = sum(len(part.misplaced) for part in held)
     taken_back = sum(part.erased for part in held)  # by a no that came after, within the sample
-    found = np.concatenate([np.zeros(0, dtype=EVENT), *(told for part in held for told in (part.events, part.told))])
-    shown, clicked = found["source"] == Source.IMPRESSION, found["kind"] == Kind.CLICKED
-    answers = clicked & found["answers"]
-    pairs = _pairs([user for part in parts for user in part.users], found, shown, answers)
+    found = _events(held)
+    clicked = found["kind"] == Kind.CLICKED
+    pairs = _pairs([user for part in parts for user in part.users], _events([part.read for part in parts]))
     return Sample(
         records=len(found) + len(dead) + misplaced + taken_back,
         refused=len(dead),
         why=f"{dead[0][2]}: {dead[0][3]}" if dead else "",
         misplaced=misplaced,
-        impressions=int(shown.sum()),
+        impressions=int((found["source"] == Source.IMPRESSION).sum()),
         clicks=int(clicked.sum()),
-        answers=int(answers.sum()),
+        answers=int((clicked & found["answers"]).sum()),
         pairs=len(pairs),
         placed=pairs.count((True, True)),
         apart=sum(one != other for one, other in pairs),
     )
 
 
-def _pairs(users: Sequence[bytes | None], found: Events, shown: Chosen, answers: Chosen) -> list[tuple[bool, bool]]:
+def _events(held: Iterable[Decoded]) -> Events:
+    """Of each its ``events``, then what its strangers ``told``."""
+    return np.concatenate([np.zeros(0, dtype=EVENT), *(told for one in held for told in (one.events, one.told))])
+
+
+def _pairs(users: Sequence[bytes | None], found: Events) -> list[tuple[bool, bool]]:
     """Whether an impression and a click that answers it tell their surface, where both are in ``found``."""
     what = list(zip(users, found["ad"].tolist(), found["shown_ms"].tolist(), strict=True))
     placed = (found["surface"] > 0).tolist()
-    impressions = {what[at]: placed[at] for at in np.flatnonzero(shown).tolist()}
-    clicks = np.flatnonzero(answers).tolist()
+    impressions = {what[at]: placed[at] for at in np.flatnonzero(found["source"] == Source.IMPRESSION).tolist()}
+    clicks = np.flatnonzero((found["kind"] == Kind.CLICKED) & found["answers"]).tolist()
     return [(impressions[what[at]], placed[at]) for at in clicks if what[at] in impressions]

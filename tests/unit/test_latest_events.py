@@ -1,16 +1,18 @@
 """Doctor tells what events lack that are taken without an error."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
 
 from scoring.events import Source
+from streams import latest_events
 from streams.checkup import Check, events
 from streams.identity import partitioner
 from streams.latest_events import Sample, decoded, summed
+from streams.settings import Settings
 from streams.wire import Click, Impression
-from tests.builders import START_MS, click, impression, records
+from tests.builders import START_MS, Record, click, impression, records
 
 LANES = 4
 HEALTHY = Sample(
@@ -91,7 +93,13 @@ def test_nothing_is_wrong_with_events_that_lack_nothing_and_with_none() -> None:
 
 def test_too_few_say_nothing_of_fields() -> None:
     assert [*found(replace(HEALTHY, clicks=99, answers=0))] == ["events"]
-    assert [*found(replace(HEALTHY, pairs=99, placed=0, apart=99))] == ["events", "answers"]
+
+
+def test_too_few_pairs_of_a_click_and_its_impression_are_told_as_too_few() -> None:
+    few = found(replace(HEALTHY, pairs=19, placed=0, apart=19))["surfaces"]
+    told = "19 pairs of a click and the impression that it answers, too few to tell"
+    assert few == Check("surfaces", ok=True, found=told)
+    assert not found(replace(HEALTHY, pairs=20, placed=0, apart=20))["surfaces"].ok
 
 
 @pytest.mark.parametrize(
@@ -114,6 +122,44 @@ def test_a_shop_that_tells_no_surfaces_is_told_what_it_misses() -> None:
     check = found(replace(HEALTHY, placed=0, apart=0))["surfaces"]
     assert check.ok
     assert "count those alone" in check.fix
+
+
+def topics_of(shown: Sequence[Impression], clicks: Sequence[Click], lanes: int) -> Sample:
+    """The sample of topics that hold these, all in the first of so many partitions."""
+    held = {"ad-impressions": records(shown), "clicks": records(clicks)}
+
+    async def read(_bootstrap: str, topic: str, *, latest: int) -> AsyncIterator[Sequence[Record]]:
+        for begin in range(max(0, len(held[topic]) - latest), len(held[topic]), 1_000):
+            yield held[topic][begin : begin + 1_000]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latest_events, "read_topic", read)
+        patch.setattr(latest_events, "partition_counts", lambda _bootstrap, topics: dict.fromkeys(topics, lanes))
+        return latest_events.sample(Settings())
+
+
+@pytest.mark.parametrize("said", ["", "home"])
+def test_of_fifty_impressions_to_a_click_enough_are_read_to_tell_of_their_surfaces(said: str) -> None:
+    shown = [impression("ann", f"ad-{n}", START_MS + n, surface="home") for n in range(5_000)]
+    told = [{"ad_id": one.ad_id, "impression_time_ms": one.time_ms, "surface": said} for one in shown[::50]]
+    sample = topics_of(shown, [click("ann", time_ms=START_MS + n, **each) for n, each in enumerate(told)], lanes=1)
+    assert (sample.records, sample.impressions, sample.clicks, sample.pairs) == (600, 500, 100, 100)
+    assert found(sample)["surfaces"].ok is (said == "home")
+
+
+def test_clicks_in_the_wrong_partition_are_not_lost_among_the_impressions_read_beside_them() -> None:
+    here, elsewhere = (
+        next(name for name in map(str, range(99)) if (partitioner(2)(name.encode()) == 0) is right)
+        for right in (True, False)
+    )
+    shown = [impression(here, f"ad-{n}") for n in range(5_000)]
+    sample = topics_of(shown, [click(elsewhere if n % 5 else here, f"ad-{n}") for n in range(10)], lanes=2)
+    assert (sample.records, sample.misplaced) == (510, 8)
+    assert not found(sample)["events"].ok
+
+
+def test_of_more_partitions_fewer_impressions_each_are_read() -> None:
+    assert [latest_events.impressions_read(lanes) for lanes in (1, 4, 20, 1_000)] == [10_000, 10_000, 2_000, 500]
 
 
 def test_places_that_tell_a_surface_may_have_another_click_rate_than_those_that_do_not() -> None:

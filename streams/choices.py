@@ -34,6 +34,7 @@ DECISIONS_MAX = 1_000_000
 """Placements kept at once, some 700 bytes each; of a longer log those that were read last, for decisions are kept
 longer than the clicks on them."""
 
+MINUTE_MS = 60_000
 WEIGHT_MAX = 1e100
 """Of a placement's slot: as good as infinite, and a million of it can still be summed up and squared."""
 
@@ -176,7 +177,7 @@ class Choices:
         }
 
     def _awaits_ms(self, one: _Placed) -> int:
-        """For how much longer clicks on it may come, by its lane's newest decision; none from 0 on.
+        """For how much longer clicks on it may come, by its lane's newest decision: at 0 and below no longer.
 
         By its lane's alone, as outcomes are told: a lane that is ahead ends no windows of the others.
         """
@@ -197,6 +198,21 @@ class Choices:
             ends_ms=decision.time_ms + int(decision.policy["placement_ttl_ms"]),
         )
 
+    def _without(self, slot: int) -> str:
+        """What to say of a log in which no placement with that slot is known."""
+        beside = f" beside {self.control} of the control group" if self.control else ""
+        if older := self.too_old:
+            beside += f" beside {older} older than the clicks that are still there"
+        if newer := self.too_new:
+            beside += f" beside {newer} that may still be clicked"
+        told = f"the log has no placements with this slot{beside}; "
+        awaited_ms = [self._awaits_ms(one) for one in self._with_clicks().values() if len(one.ads) > slot]
+        if not awaited_ms:
+            return f"{told}is the decisions topic filled?"
+        minutes = -(-min(awaited_ms) // MINUTE_MS)
+        later = f"ask again after {minutes:,} min more of traffic"
+        return f"{told}{later}, or set SALIENCE_CLICK_WINDOW_MS to what the workers have"
+
     def logged(self) -> list[Weighted]:
         """For each slot, the choices of all placements that have it; the first one's with the engine's own model.
 
@@ -207,12 +223,7 @@ class Choices:
         for slot in range(self.slots):
             placed = [(name, one) for name, one in known.items() if len(one.ads) > slot]
             if not placed:
-                beside = f" beside {self.control} of the control group" if self.control else ""
-                if older := self.too_old:
-                    beside += f" beside {older} older than the clicks that are still there"
-                if newer := self.too_new:
-                    beside += f" beside {newer} that may still be clicked"
-                raise ValueError(f"the log has no placements with this slot{beside}; is the decisions topic filled?")
+                raise ValueError(self._without(slot))
             weight = np.array([one.weights[slot] for _, one in placed])
             reward = np.array([(name, one.ads[slot]) in self.clicks for name, one in placed], dtype=float)
             person = np.array([one.person for _, one in placed], dtype=np.uint64).view(np.int64)

@@ -8,7 +8,7 @@ import typer
 from rich.console import RenderableType
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, named, settings_of
 from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="What the lanes hold, and recreated topics.", no_args_is_help=True)
 
-Group = Annotated[str | None, typer.Option(help="Consumer group of the workers (SALIENCE_GROUP).")]
+Group = Annotated[str | None, typer.Option(callback=named, help="Consumer group of the workers (SALIENCE_GROUP).")]
 
 
 @app.command()

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from streams.cli.failing import fail
-from streams.cli.options import Brokers, settings_of
+from streams.cli.options import Brokers, named, settings_of
 from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
@@ -131,7 +131,9 @@ def acls(
     principal: PrincipalOption = None,
     bootstrap: Brokers = BOOTSTRAP,
     prefix: PrefixOption = "",
-    group: Annotated[str, typer.Option(help="Group of the workers.", envvar="SALIENCE_GROUP")] = "salience",
+    group: Annotated[
+        str, typer.Option(callback=named, help="Group of the workers.", envvar="SALIENCE_GROUP")
+    ] = "salience",
     apply: Annotated[bool, typer.Option("--apply", help="Set them on the brokers, as who may.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The table of deploy/ACLS.md.")] = False,
     as_json: JsonOption = False,

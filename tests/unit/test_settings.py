@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from streams.checkup import checkup
+from streams.cli import app
 from streams.settings import Settings, misspelt
 
 
@@ -41,10 +43,16 @@ def test_what_is_wrong_with_a_setting_is_told_without_the_secrets_beside_it() ->
     assert "s3cret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["instance_id", "home", "model"])
+@pytest.mark.parametrize("name", ["group", "instance_id", "home", "model"])
 def test_an_empty_variable_of_a_name_or_a_place_is_as_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"SALIENCE_{name.upper()}", "")
     assert getattr(Settings(), name) == Settings.model_fields[name].default
+
+
+@pytest.mark.parametrize("command", ["lanes adopt", "topics acls", "console"])
+def test_an_empty_option_is_no_group(command: str) -> None:
+    told = CliRunner().invoke(app, [*command.split(), "--group", ""])
+    assert (told.exit_code, "'' is none;" in told.output) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["rules", "web_token_file", "seal_secret_file"])

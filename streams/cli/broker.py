@@ -11,6 +11,7 @@ import typer
 
 from streams.cli.ending import undone_when_told_to_end
 from streams.cli.failing import fail
+from streams.cli.options import folder
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
@@ -20,7 +21,16 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 9092
 HOME = Path(".salience")
 
-HomeOption = Annotated[Path, typer.Option("--home", help="Folder of data, logs and state.", envvar="SALIENCE_HOME")]
+HomeOption = Annotated[
+    Path,
+    typer.Option(
+        "--home",
+        parser=lambda given: folder(given) or HOME,
+        metavar="<path>",
+        help="Folder of data, logs and state.",
+        envvar="SALIENCE_HOME",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 PortOption = Annotated[
     int, typer.Option("--port", min=1, max=65_533, help="On 127.0.0.1; further nodes take the next ones.")

@@ -22,6 +22,11 @@ def _brokers(given: str) -> str:
         raise typer.BadParameter(str(error)) from None
 
 
+def folder(given: str) -> Path | None:
+    """The option's value; None for an empty one, of which typer would make the folder that one stands in."""
+    return Path(given) if given else None
+
+
 Bootstrap = Annotated[str | None, typer.Option(help="Kafka brokers, host:port (SALIENCE_BOOTSTRAP).")]
 Brokers = Annotated[
     str,
@@ -29,7 +34,13 @@ Brokers = Annotated[
 ]
 """The same for commands that take no other setting, and so are not kept from their work by a wrong one."""
 Prefix = Annotated[str | None, typer.Option(help="Put before every topic name (SALIENCE_TOPIC_PREFIX).")]
-Model = Annotated[Path | None, typer.Option(help="Folder of a model's manifest.json (SALIENCE_MODEL).")]
+Model = Annotated[
+    Path | None,
+    typer.Option(parser=folder, metavar="<path>", help="Folder of a model's manifest.json (SALIENCE_MODEL)."),
+]
+Home = Annotated[
+    Path | None, typer.Option(parser=folder, metavar="<path>", help="Folder of snapshots and logs (SALIENCE_HOME).")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Log lines as JSON objects on stderr.")]
 Host = Annotated[

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from streams.cli.failing import fail
+from streams.cli.options import folder
 from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
     from scoring.attention import Manifest
 
 ModelOption = Annotated[
-    Path | None, typer.Option("--model", help="Folder of a model's manifest.json; the demo shop's where not given.")
+    Path | None,
+    typer.Option(
+        "--model",
+        parser=folder,
+        metavar="<path>",
+        help="Folder of a model's manifest.json; the demo shop's where not given.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

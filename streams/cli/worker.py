@@ -2,13 +2,12 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Guarantee, LogJson, Model, Prefix, settings_of
+from streams.cli.options import Bootstrap, Guarantee, Home, LogJson, Model, Prefix, settings_of
 
 
 def worker(
@@ -16,7 +15,7 @@ def worker(
     prefix: Prefix = None,
     guarantee: Guarantee = None,
     model: Model = None,
-    home: Annotated[Path | None, typer.Option(help="Folder of snapshots and logs (SALIENCE_HOME).")] = None,
+    home: Home = None,
     log_json: LogJson = False,
     supervise: Annotated[bool, typer.Option("--supervise", help="Start it again whenever it fails.")] = False,
 ) -> None:

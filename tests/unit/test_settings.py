@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from streams.checkup import checkup
@@ -47,6 +48,26 @@ def test_what_is_wrong_with_a_setting_is_told_without_the_secrets_beside_it() ->
 def test_an_empty_variable_of_a_name_or_a_place_is_as_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"SALIENCE_{name.upper()}", "")
     assert getattr(Settings(), name) == Settings.model_fields[name].default
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "default"),
+    [
+        *((command, "model", None) for command in ("worker", "console", "doctor", "explain p-1", "verify")),
+        ("worker", "home", None),
+        ("broker apache status", "home", Path(".salience")),
+    ],
+)
+def test_an_empty_option_is_no_folder_and_the_one_that_one_stands_in_is_where_it_is_typed(
+    command: str, option: str, default: Path | None
+) -> None:
+    def given(text: str) -> object:
+        found, words = get_command(app), command.split()
+        while commands := getattr(found, "commands", None):
+            found = commands[words.pop(0)]
+        return found.make_context("salience", [*words, f"--{option}", text]).params[option]
+
+    assert (given(""), given("."), given("a/b")) == (default, Path(), Path("a/b"))
 
 
 @pytest.mark.parametrize("command", ["lanes adopt", "topics acls", "console"])

@@ -23,9 +23,9 @@ NAMES_MAX = 10_000
 EXAMINED_MIN = 1e-6
 """Of a slot, how likely it is looked at: where hardly anybody does, no click can be told from none."""
 
-MERGE, INT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:int"
+MERGE, NUMBERS = "tag:yaml.org,2002:merge", ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 NOT_AS_WRITTEN = re.compile(r"[-+]?0[0-9_]+|.*:.*")
-"""Integers that YAML 1.1 counts by eights, behind a 0, or by sixties, at colons."""
+"""Numbers that YAML 1.1 counts by eights, integers behind a 0, or by sixties, at colons, fractions too."""
 
 EXAMPLE = """\
 auction: gsp                    # first, gsp (generalised second price) or vcg
@@ -203,7 +203,7 @@ class _Loader(yaml.SafeLoader):
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
         """A reserve of 01000 would be one of 512."""
         node = super().compose_scalar_node(anchor)
-        if node.tag == INT and NOT_AS_WRITTEN.fullmatch(node.value):
+        if node.tag in NUMBERS and NOT_AS_WRITTEN.fullmatch(node.value):
             raise RulesError(
                 f"line {node.start_mark.line + 1}: {node.value:.80} would be read as another number; expected one in "
                 "tens, without a 0 before it and without colons, or quotes around a name"

@@ -121,11 +121,16 @@ def test_a_merge_is_an_error_since_what_it_blocks_could_be_shown(text: str) -> N
         parse(text)
 
 
-@pytest.mark.parametrize("number", ["01000", "010", "-010", "+0_7", "1:30", "1:20:30"])
+@pytest.mark.parametrize("number", ["01000", "010", "-010", "+0_7", "1:30", "1:20:30", "0:30.5", "-1:20:30."])
 def test_a_number_that_is_read_as_another_than_it_looks_like_is_an_error_that_says_what_to_write(number: str) -> None:
     for text in (f"auction: vcg\nreserve_micros: {number}", f"block:\n  ads: [ad-1, {number}]"):
         with pytest.raises(RulesError, match=rf"^line 2: {re.escape(number)} would be read as another number; "):
             parse(text)
+
+
+def test_of_a_long_number_that_is_not_read_as_it_looks_the_begin_is_told() -> None:
+    with pytest.raises(RulesError, match=r"^line 1: (1:){40} would be read as another number; "):
+        parse(f"pinned: {{ad-1: {'1:' * 500}1.0}}")
 
 
 def test_numbers_in_tens_and_names_in_quotes_are_read_as_they_are_written() -> None:
@@ -139,7 +144,6 @@ NEARLY = {
     "zone": ("2001-01-01 00:00:00 +99:99", " (offset must be "),
     "hexadecimal": ("0x_", " (invalid literal for int"),
     "long": ("1" * 5_000, " (Exceeds the limit "),
-    "sixties": ("1:" * 500 + "1.0", "; put names in quotes"),
     "said boolean": ("!!bool x", "; put names in quotes"),
     "said number": ('!!int ""', "; put names in quotes"),
     "said time": ("!!timestamp x", "; put names in quotes"),

@@ -157,9 +157,14 @@ def read_message(key: bytes | None, value: bytes) -> ControlMessage:
 
 
 def _dated(message: ControlMessage, record: Record) -> ControlMessage:
-    """``message``, a person's own no later than `AHEAD_MS` after it came, where its record tells when that was."""
-    if isinstance(message, Consent | Erasure) and 0 <= record.timestamp < message.time_ms - AHEAD_MS:
-        return msgspec.structs.replace(message, time_ms=record.timestamp + AHEAD_MS)
+    """``message``, a person's own no later than `AHEAD_MS` after it came, where its record tells when that was.
+
+    A consent no later than it came: it is compared with noes by the time of their records.
+    """
+    if isinstance(message, Consent | Erasure) and record.timestamp >= 0:
+        granted = isinstance(message, Consent) and message.granted
+        latest_ms = record.timestamp + (0 if granted else AHEAD_MS)
+        return msgspec.structs.replace(message, time_ms=min(message.time_ms, latest_ms))
     return message
 
 

@@ -3,23 +3,22 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, Self, cast
+from typing import NamedTuple, Protocol, Self
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from scoring.events import EVENT, VIEWED_LONG_MS, Events, Kind, Source, only
-from scoring.ids import id64, id64s
+from scoring.events import EVENT, Events, Source, only
 from scoring.rows import RowStore
 from streams import wire
+from streams.columns import Event, Places, fill
 from streams.message import size_of
 from streams.privacy.consent import AHEAD_MS, Gate, Verdict
 from streams.topics import BATCH_BYTES
 from streams.wire import UNREADABLE
 
-Event = wire.Impression | wire.Click
-Places = npt.NDArray[np.int64]
+Passed = tuple[Places, list[Event]]
 
 
 class Record(Protocol):
@@ -46,7 +45,6 @@ RECORD_BYTES_MAX = BATCH_BYTES - 1_024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 """What no id that becomes a key may hold (`is_plain`). As a pattern on the wire type it would cost 3 µs an event, five
 times the decoding; after ``isprintable`` it costs 0.1."""
-_KINDS = {"click": Kind.CLICKED, "view": Kind.VIEWED, "cart": Kind.CARTED, "purchase": Kind.PURCHASED}
 
 
 class Refusal(NamedTuple):
@@ -111,7 +109,7 @@ def decode(
     partitioner puts the key in this lane; asked once per row, since the answer is the same ever after. ``gate``: who
     may become state; None: everyone but those whose own events say no.
     """
-    out = Decoded(np.zeros(len(records), dtype=EVENT), np.arange(len(records)))
+    out, gate = Decoded(np.zeros(len(records), dtype=EVENT), np.arange(len(records))), gate or Gate()
     keys = [record.key for record in records]
     refused: dict[int, Refusal] = {}
     said: dict[int, bool] = {}
@@ -119,14 +117,13 @@ def decode(
     for source in Source:
         places = np.flatnonzero(sources == source)
         of = [records[place] for place in places.tolist()]
-        places, events = _passed(places, _read(source, of, latest_ms), of, latest_ms, refused)
-        out.arms |= _fill(out.events, places, source, events)
+        places, events = _passed(places, _read(source, of, latest_ms, gate.ahead_ms), of, latest_ms, refused)
+        out.arms |= fill(out.events, places, source, events)
         taken[places] = True
         told = zip(places.tolist(), events, strict=True)
         said |= {place: event.consent for place, event in told if event.consent is not None}
     out.dead = [(records[at], "decode", *refused[at]) for at in sorted(refused)]
     out.events["offset"] = np.fromiter((record.offset for record in records), dtype=np.int64, count=len(records))
-    gate = gate or Gate()
     if not gate.stands_open(bool(said)):
         _judge(gate, out, records, said, taken, store, belongs_here, latest_ms)
     rows = store.find_all(keys)
@@ -213,12 +210,15 @@ def _held_ms(store: RowStore, user: bytes) -> int:
     return int(store.rows["time_ms"][row]) if row >= 0 else -1
 
 
-def valid(source: Source, records: Sequence[Record], latest_ms: int) -> tuple[Places, list[Event]]:
-    """The events of ``records``, all of ``source``, that pass a lane's checks, in order, with their places."""
-    return _passed(np.arange(len(records)), _read(source, records, latest_ms), records, latest_ms, {})
+def valid(source: Source, records: Sequence[Record], latest_ms: int, ahead_ms: int = AHEAD_MS) -> Passed:
+    """The events of ``records``, all of ``source``, that pass a lane's checks, in order, with their places.
+
+    ``ahead_ms``: as `Gate` has it.
+    """
+    return _passed(np.arange(len(records)), _read(source, records, latest_ms, ahead_ms), records, latest_ms, {})
 
 
-def _read(source: Source, records: Sequence[Record], latest_ms: int) -> list[Event | Refusal]:
+def _read(source: Source, records: Sequence[Record], latest_ms: int, ahead_ms: int) -> list[Event | Refusal]:
     """Each record's event, or why it is none: in one go, unless there is a value that is none."""
     decoder, values = DECODERS[source], [record.value or b"" for record in records]
     read: list[Event | Refusal]
@@ -228,7 +228,7 @@ def _read(source: Source, records: Sequence[Record], latest_ms: int) -> list[Eve
         read = [_event_or_refusal(decoder, value) for value in values]
     for at, event in enumerate(read):
         if not isinstance(event, Refusal) and event.consent is False:
-            read[at] = _believed(event, records[at].timestamp, latest_ms)
+            read[at] = _believed(event, records[at].timestamp, latest_ms, ahead_ms)
     return read
 
 
@@ -245,7 +245,7 @@ def _passed(
     records: Sequence[Record],
     latest_ms: int,
     refused: dict[int, Refusal],
-) -> tuple[Places, list[Event]]:
+) -> Passed:
     """The events that may be applied, with their places; why the others may not is put in ``refused``."""
     events, keys = [event for event in read if not isinstance(event, Refusal)], [record.key for record in records]
     if len(events) == len(read) and _all_pass(events, keys, latest_ms):
@@ -263,13 +263,13 @@ def _passed(
     return np.array([*passed], dtype=np.int64), [*passed.values()]
 
 
-def _believed(event: Event, sent_ms: int, latest_ms: int) -> Event:
+def _believed(event: Event, sent_ms: int, latest_ms: int, ahead_ms: int) -> Event:
     """A no, dated by its record (``sent_ms``, -1 where it does not tell) where its device's clock is further ahead.
 
     It is heeded whatever that clock says, and is of the same time whenever it is read.
     """
     came_ms = latest_ms if sent_ms < 0 else min(sent_ms, latest_ms)
-    time_ms = event.time_ms if event.time_ms <= min(came_ms + AHEAD_MS, latest_ms) else came_ms
+    time_ms = event.time_ms if event.time_ms <= min(came_ms + ahead_ms, latest_ms) else came_ms
     changes = {"time_ms": time_ms}
     if isinstance(event, wire.Click) and event.impression_time_ms is not None:
         changes["impression_time_ms"] = min(event.impression_time_ms, time_ms)
@@ -306,93 +306,3 @@ def _check(event: Event, user: bytes, key: bytes | None, latest_ms: int) -> None
 def is_plain(name: str) -> bool:
     """Whether an id holds no control character: the changelog's own keys begin with NUL, and are parted by it."""
     return name.isprintable() or _CONTROL.search(name) is None
-
-
-def columns(events: Sequence[Event], rows: Sequence[int]) -> Events:
-    """Wire events as ``[E]`` of `EVENT`, in order; ``rows`` are the users' rows.
-
-    Offsets are the positions, and the stream's time is the newest so far: as if each had come when it happened.
-    """
-    out = np.zeros(len(events), dtype=EVENT)
-    is_click = np.fromiter((isinstance(event, wire.Click) for event in events), dtype=np.bool_, count=len(events))
-    for source in Source:
-        places = np.flatnonzero(is_click == (source == Source.CLICK))
-        _fill(out, places, source, [events[place] for place in places.tolist()])
-    out["stream_ms"] = np.maximum.accumulate(out["time_ms"])
-    out["offset"] = np.arange(len(events))
-    out["row"] = rows
-    return out
-
-
-def _fill(out: Events, places: Places, source: Source, events: list[Event]) -> dict[int, str]:
-    """Write what ``events``, all of ``source``, say, at their ``places`` of ``out``; column after column.
-
-    Returns what their placements' ids say of experiments, by its id64.
-    """
-    if not events:
-        return {}
-    column = np.zeros(len(events), dtype=EVENT)
-    column["source"] = source
-    column["time_ms"] = [event.time_ms for event in events]
-    column["shown_ms"] = column["time_ms"]
-    column["ad"] = id64s([event.ad_id for event in events])
-    column["event"] = id64s([event.event_id for event in events])
-    said = [event.surface for event in events]
-    surfaces = {name: _surface(name) for name in set(said)}
-    column["surface"] = [surfaces[name] for name in said]
-    arms = _fill_sold(column, events)
-    if source == Source.IMPRESSION:
-        _fill_shown(column, cast("list[wire.Impression]", events))
-    else:
-        _fill_done(column, cast("list[wire.Click]", events))
-    out[places] = column
-    return arms
-
-
-def _fill_shown(column: Events, events: list[wire.Impression]) -> None:
-    """Write what impressions alone say."""
-    column["kind"] = Kind.SHOWN
-    column["slot"] = [-1 if event.slot is None else event.slot for event in events]
-
-
-def _fill_done(column: Events, events: list[wire.Click]) -> None:
-    """Write what clicks and their like alone say, and which impressions they answer."""
-    viewed_ms = 1000 * np.array([event.viewed_s or 0.0 for event in events])
-    kind = np.array([_KINDS[event.kind] for event in events], dtype=np.uint8)
-    kind[(kind == Kind.VIEWED) & (viewed_ms >= VIEWED_LONG_MS)] = Kind.VIEWED_LONG
-    column["kind"], column["slot"] = kind, -1
-    column["viewed_ms"] = np.rint(viewed_ms)
-    value_micros = [event.value_micros for event in events]
-    column["value_micros"] = np.where(kind == Kind.PURCHASED, value_micros, 0)  # what is in a cart is not sold
-    answered_ms = [event.impression_time_ms for event in events]
-    column["answers"] = [shown_ms is not None for shown_ms in answered_ms]
-    column["shown_ms"] = [
-        event.time_ms if shown_ms is None else shown_ms for event, shown_ms in zip(events, answered_ms, strict=True)
-    ]
-
-
-def _fill_sold(column: Events, events: list[Event]) -> dict[int, str]:
-    """Write what events say of prices; what their placements' ids say of experiments, by its id64."""
-    names = [event.placement_id or "" for event in events]
-    seals = [event.seal for event in events]
-    if not (any(seals) or any(names)):
-        return {}
-    column["placement"], column["price_micros"] = id64s(names), [event.price_micros for event in events]
-    column["seal"] = [_sealed(text) if text else 0 for text in seals]
-    said = [name.partition(".")[2] for name in names]
-    arms = {arm: id64(arm) if arm else 0 for arm in set(said)}
-    column["arms"] = [arms[name] for name in said]
-    return {number: arm for arm, number in arms.items() if arm}
-
-
-def _sealed(text: str) -> int:
-    """A seal's number; 0 where there is none, and for what is none."""
-    try:
-        return int.from_bytes(bytes.fromhex(text), "big")
-    except ValueError:
-        return 0
-
-
-def _surface(name: str) -> int:
-    """A surface as 1 to 65,535; 0 where none is said."""
-    return 1 + id64(name) % 65_535 if name else 0

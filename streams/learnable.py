@@ -18,7 +18,7 @@ from streams.control_wire import Erasure
 from streams.decode import DECODERS, Decoded, Event, Record, decode, valid
 from streams.feeds.catalogue import read_ad
 from streams.logs import mistimed
-from streams.privacy.consent import Gate, Watermarks
+from streams.privacy.consent import AHEAD_MS, Gate, Watermarks
 from streams.privacy.requests import Requests, settle
 from streams.wire import UNREADABLE, Ad
 
@@ -55,7 +55,7 @@ class Learnable:
         # As many watermarks as people on the topics: if one were dropped, somebody would be learnt from after all.
         self._watermarks = Watermarks(most=sys.maxsize)
         self._hearing = Gate(self._requests.answers, self._watermarks, presumed)
-        self._gate = Gate(self._requests.answers, _Heard(), presumed)
+        self._gate = Gate(self._requests.answers, _Heard(), presumed, max(AHEAD_MS, tolerance_ms))
         self._gate.watermarks.until_ms = self._watermarks.until_ms  # the same
         self._erasures = self.control.all(Erasure)
         self._latest_ms, self._tolerance_ms = now_ms + tolerance_ms, tolerance_ms
@@ -79,7 +79,7 @@ class Learnable:
     def hear(self, source: Source, records: Sequence[Record]) -> None:
         """Note who says no on an event: it takes all that had come by then."""
         records = self._until(records)
-        places, events = valid(source, records, self._latest_ms)
+        places, events = valid(source, records, self._latest_ms, self._gate.ahead_ms)
         for place, event in zip(places.tolist(), events, strict=True):
             if event.consent is False:  # silence takes nothing back
                 user, record = event.user_id.encode(), records[place]
@@ -114,7 +114,7 @@ class Learnable:
         then was a dead letter, though its date has passed. Senders' clocks may be slow, so the later of the two bounds.
         """
         records = [each for each in self._until(records) if each.key in self._forgotten and self._had_come(each)]
-        places, events = valid(source, records, self._latest_ms)
+        places, events = valid(source, records, self._latest_ms, self._gate.ahead_ms)
         for place, event in zip(places.tolist(), events, strict=True):
             user, came_ms = event.user_id.encode(), records[place].timestamp
             held_ms = max(came_ms if came_ms >= 0 else event.time_ms, self._forgotten_ms(user)) + self._tolerance_ms

@@ -41,7 +41,7 @@ from streams.message import Message
 from streams.models.news import ModelNews
 from streams.outcomes import encoded, told
 from streams.placing import Published, place
-from streams.privacy.consent import Gate, Watermarks
+from streams.privacy.consent import AHEAD_MS, Gate, Watermarks
 from streams.privacy.guests import Guests, placements, tombstones, unremembered
 from streams.privacy.requests import Requests, settle
 from streams.wire import LaneRow, encode_json
@@ -210,7 +210,12 @@ class Step:
             state.store,
             latest_ms=now_ms + self.time_tolerance_ms,
             belongs_here=lambda key: self.partition_of(key) == state.lane,
-            gate=Gate(self.requests.answers if self.requests else {}, state.erased, self.consent_presumed),
+            gate=Gate(
+                self.requests.answers if self.requests else {},
+                state.erased,
+                self.consent_presumed,
+                max(AHEAD_MS, self.time_tolerance_ms),
+            ),
         )
 
     def _control(self, state: LaneState, published: list[Published]) -> list[Message]:

@@ -10,7 +10,7 @@ from scoring.catalogue import Catalogue, Entry
 from scoring.events import Events, Source
 from scoring.features import Content
 from scoring.rows import RowStore
-from streams.decode import columns
+from streams.columns import columns
 from streams.logs import Event, Log, in_order
 from streams.topic_admin import Found
 from streams.topics import TABLE

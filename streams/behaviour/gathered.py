@@ -20,7 +20,8 @@ from scoring.order import Times
 from scoring.pending import keys_of
 from scoring.policies import CONTROL_ARM
 from scoring.seal import Seal
-from streams.decode import Record, columns, valid
+from streams.columns import columns
+from streams.decode import Record, valid
 from streams.learnable import Offered
 from streams.logs import Event
 from streams.reading import ends_of, read_topic

@@ -104,7 +104,7 @@ def trial_of(
     from scoring.catalogue import Catalogue
     from scoring.ids import id64s
     from scoring.rows import RowStore
-    from streams.decode import columns
+    from streams.columns import columns
     from streams.feeds.catalogue import entry_of
     from streams.feeds.tones import history_of
 

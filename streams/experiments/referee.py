@@ -257,6 +257,8 @@ class Referee:
             user, granted = request.user_id.encode(), isinstance(request, Consent) and request.granted
             if not granted:
                 gone.append(user)
+                if isinstance(request, Consent):
+                    self.erased.unsay_no(user)
                 self.erased.raise_to(user, request.time_ms)
             else:
                 self.erased.agree(user, request.time_ms)

@@ -72,11 +72,15 @@ class Watermarks(Deadlines):
         self.raise_to(_NO + user, _NEVER_MS + time_ms)
 
     def agree(self, user: bytes, time_ms: int) -> None:
-        """Let a consent count from its own time on, ``time_ms``, where a watermark is, and end an older no."""
+        """Let a consent given at ``time_ms`` count from then on, where a watermark is, and end an older no."""
         if self.of(user) >= 0:
             self.raise_to(user, time_ms - 1)
         if self.no_of(user) < time_ms:
-            self.drop([_digest(_NO + user)])
+            self.unsay_no(user)
+
+    def unsay_no(self, user: bytes) -> None:
+        """Drop what a no on an event has left."""
+        self.drop([_digest(_NO + user)])
 
     def expire(self, before_ms: int) -> None:
         """Drop watermarks before ``before_ms``: whatever they hold back is on no topic any more."""
@@ -94,11 +98,15 @@ def _digest(user: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Gate:
-    """Who may become state. ``presumed``: what silence means (`SALIENCE_CONSENT_PRESUMED`)."""
+    """Who may become state. ``presumed``: what silence means (`SALIENCE_CONSENT_PRESUMED`).
+
+    ``ahead_ms``: so much later than its record a no may be dated, as other events may be than now.
+    """
 
     answers: Mapping[str, Consent] = field(default_factory=dict)
     watermarks: Watermarks = field(default_factory=Watermarks)
     presumed: bool = True
+    ahead_ms: int = AHEAD_MS
 
     def stands_open(self, said: bool) -> bool:
         """Whether every event would be admitted; ``said``: whether any says yes or no itself."""
@@ -130,6 +138,6 @@ class Gate:
         behind, and a consent's is a server's.
         """
         no_ms = time_ms if sent_ms < 0 else sent_ms
-        answer = self.answers.get(user.decode()) if self.answers and not self.presumed else None
+        answer = self.answers.get(user.decode()) if self.answers else None
         if answer is not None and answer.granted and answer.time_ms <= no_ms:
             self.watermarks.say_no(user, no_ms)

@@ -48,7 +48,7 @@ def unremembered(decoded: Decoded, store: RowStore) -> tuple[list[bytes], Rows]:
     agreed = {*decoded.events["row"].tolist()} if decoded.strangers else set()
     for (user, _), time_ms in zip(decoded.strangers, decoded.told["time_ms"].tolist(), strict=True):
         held = store.find(user)
-        if held < 0 or (held not in agreed and store.rows["time_ms"][held] < time_ms):
+        if held < 0 or (held not in agreed and store.rows["time_ms"][held] <= time_ms):
             places.setdefault(user, len(places))
     rows = np.zeros(len(places), dtype=ROW)
     rows["offset"] = -1

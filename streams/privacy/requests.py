@@ -40,10 +40,9 @@ class Requests:
             for granted in (False, True):
                 requests.pop((user, kind, granted), None)
             return
-        granted = isinstance(request, Consent) and request.granted
-        of = user, kind, granted
+        of = user, kind, isinstance(request, Consent) and request.granted
         _, former = requests.pop(of, (-1, request))  # it comes last now
-        if former.time_ms > request.time_ms and not granted:  # the lane may not have met it, and what it holds back
+        if former.time_ms > request.time_ms:  # the lane may not have met it, and what it holds back
             request = msgspec.structs.replace(request, time_ms=former.time_ms)
         self._newest[lane] = self.control.next_offset - 1
         requests[of] = self._newest[lane], request
@@ -77,6 +76,8 @@ def settle(requests: list[Request], store: RowStore, watermarks: Watermarks) -> 
             watermarks.agree(user, request.time_ms)
             continue
         forgotten.append(user)
+        if isinstance(request, Consent):
+            watermarks.unsay_no(user)  # no consent stands that it could end
         row = store.find(user)
         newest_ms = int(store.rows["time_ms"][row]) if row >= 0 else 0
         watermarks.raise_to(user, max(request.time_ms, newest_ms))

@@ -15,7 +15,7 @@ from scoring.moments import Moments
 from scoring.rows import RING_SIZE, RowStore
 from scoring.touches import FEATURES, PURCHASES_MIN, TouchWeights
 from scoring.update import apply
-from streams.decode import columns
+from streams.columns import columns
 from streams.logs import Event
 from tests.builders import START_MS, click, columns_of, entry, impression
 

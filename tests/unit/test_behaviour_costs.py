@@ -17,7 +17,7 @@ from scoring.seal import Seal
 from scoring.update import apply
 from scoring.value import BID_TYPES
 from streams.behaviour.campaigns import CAMPAIGNS_MAX, campaigns
-from streams.decode import columns
+from streams.columns import columns
 from streams.feeds.catalogue import entry_of
 from streams.logs import Event, Log, in_order
 from streams.wire import Ad

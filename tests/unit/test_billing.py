@@ -21,7 +21,7 @@ from scoring.seal import Seal
 from scoring.touches import TouchWeights
 from scoring.update import apply
 from scoring.value import BID_TYPES
-from streams.decode import columns
+from streams.columns import columns
 from streams.logs import Event
 from tests.builders import START_MS, click, entry, impression
 

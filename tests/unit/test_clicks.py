@@ -28,7 +28,7 @@ from scoring.feedback import ClickLayer, Impressions, Learning
 from scoring.inputs import CONTEXT_DIM, SURFACES, context_of, history_of
 from scoring.pool import Pool
 from scoring.rows import ROW
-from streams.decode import columns
+from streams.columns import columns
 from tests.builders import START_MS, click, impression
 
 CURVE = np.array([1.0, 0.8, 0.6])

@@ -9,7 +9,8 @@ import pytest
 from scoring.events import EVENT, VIEWED_LONG_MS, Kind, Source
 from scoring.ids import id64
 from scoring.rows import RowStore
-from streams.decode import Decoded, columns, decode
+from streams.columns import columns
+from streams.decode import Decoded, decode
 from streams.privacy.consent import Gate
 from tests.builders import START_MS, Record, click, impression, record, records
 

@@ -14,7 +14,7 @@ from scoring.feedback import ClickLayer, Impressions, Learning, Observed
 from scoring.inputs import CONTEXT_DIM
 from scoring.pending import PENDING, Pending
 from scoring.watch import Answer, Detector
-from streams.decode import columns
+from streams.columns import columns
 from tests.builders import START_MS, click, impression
 
 WINDOW_MS = 10_000

@@ -1,5 +1,7 @@
 """A no wins: over an older yes, over clocks that are ahead, and over what is still placed."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -8,7 +10,7 @@ from streams.control_wire import Consent
 from streams.privacy.consent import Watermarks
 from streams.step import Effects
 from streams.wire import Placement
-from tests.builders import START_MS, click, record, records
+from tests.builders import START_MS, click, impression, record, records
 from tests.unit.consenting import DAY_MS, Bench, erasure, grant, opened, refusal, told
 from tests.unit.slices import NOW_MS
 
@@ -90,12 +92,37 @@ def test_a_no_that_is_older_than_a_consent_and_comes_again_takes_nothing_back(ag
     assert agreed.users() == {b"a"}
 
 
-def test_a_no_leaves_no_mark_where_it_ends_no_consent_that_silence_would_lean_on(engine: Engine) -> None:
-    for bench, answers in ((Bench(engine), [grant("a")]), (Bench(engine, presumed=False), [])):
-        bench.tell(*answers)
-        bench.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
-        assert bench.state.erased.no_of(b"a") == -1
-        assert len(bench.state.erased.until_ms) == 1
+def test_a_no_that_was_said_before_silence_came_to_mean_no_ends_an_older_consent(engine: Engine) -> None:
+    bench = Bench(engine)
+    bench.tell(grant("a"))
+    bench.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
+    bench.step = replace(bench.step, consent_presumed=False)
+    bench.run([record(click("a", "ad-2", time_ms=START_MS + 30), 2)])
+    assert bench.users() == set()
+
+
+def test_a_no_leaves_a_mark_as_long_as_a_consent_stands_that_it_could_end(agreed: Bench) -> None:
+    agreed.run([record(click("b", time_ms=START_MS + 20, consent=False), 1)])
+    assert agreed.state.erased.no_of(b"b") == -1
+    agreed.run([record(click("a", time_ms=START_MS + 20, consent=False), 2)])
+    assert agreed.state.erased.no_of(b"a") == START_MS + 20
+    agreed.tell(erasure("a", START_MS + 30))
+    agreed.run()
+    assert agreed.state.erased.no_of(b"a") == START_MS + 20
+    agreed.tell(refusal("a", START_MS + 40))
+    agreed.run()
+    assert agreed.state.erased.no_of(b"a") == -1
+
+
+def test_a_no_ends_the_consent_before_it_of_a_device_whose_clock_is_ahead(engine: Engine) -> None:
+    bench, minute_ms = Bench(engine, presumed=False), 60_000
+    ahead = told(grant("a", START_MS + 4 * minute_ms), bench.control.next_offset, came_ms=START_MS)
+    bench.control.take([ahead])
+    no_ms, later_ms = START_MS + minute_ms, START_MS + 10 * minute_ms
+    no = click("a", time_ms=no_ms + 4 * minute_ms, consent=False)
+    bench.run([record(no, 1, timestamp=no_ms)], now_ms=no_ms)
+    bench.run([record(click("a", "ad-2", time_ms=later_ms), 2)], now_ms=later_ms)
+    assert bench.users() == set()
 
 
 # --- over clocks ---------------------------------------------------------------------------------------------
@@ -169,6 +196,28 @@ def test_of_two_erasures_the_one_dated_later_holds_back_whether_a_slice_came_bet
         bench.run([record(click("a", time_ms=START_MS + 20), 1)])
         held.append((bench.users(), bench.state.erased.of(b"a")))
     assert held == [(set(), START_MS + 24)] * 2
+
+
+def test_of_two_consents_the_one_dated_later_holds_back_whether_a_slice_came_between_or_not(engine: Engine) -> None:
+    held = []
+    for between in (False, True):
+        bench = Bench(engine)
+        bench.tell(refusal("a"), grant("a", START_MS + 24))
+        if between:
+            bench.run()
+        bench.tell(grant("a", START_MS + 8))
+        bench.run([record(click("a", time_ms=START_MS + 20), 1)])
+        held.append((bench.users(), bench.state.erased.of(b"a")))
+    assert held == [(set(), START_MS + 23)] * 2
+
+
+def test_a_no_holds_back_what_its_clock_dated_before_it_as_far_as_clocks_are_believed(engine: Engine) -> None:
+    bench, ahead_ms = Bench(engine), 600_000
+    bench.step = replace(bench.step, time_tolerance_ms=3_600_000)
+    no = click("a", time_ms=START_MS + ahead_ms, consent=False)
+    before = impression("a", time_ms=START_MS + ahead_ms - 1_000)
+    bench.run([record(no, 1, timestamp=START_MS), record(before, 2, timestamp=START_MS + 5)])
+    assert bench.users() == set()
 
 
 def test_what_happens_in_the_moment_of_a_renewed_consent_counts(engine: Engine) -> None:

@@ -69,7 +69,7 @@ class Books:
         self._control += messages
 
     def _take_control(self, messages: Sequence[ControlMessage], offset: int) -> None:
-        told = [Record(CONTROL, 0, offset + at, 1, one.key, encode_json(one)) for at, one in enumerate(messages)]
+        told = [Record(CONTROL, 0, offset + at, -1, one.key, encode_json(one)) for at, one in enumerate(messages)]
         self.service._take_control({TopicPartition(CONTROL, 0): [*told]})
 
     def show(self, time_ms: int, consent: bool | None = None) -> None:

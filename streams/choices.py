@@ -211,7 +211,10 @@ class Choices:
             return f"{told}is the decisions topic filled?"
         minutes = -(-min(awaited_ms) // MINUTE_MS)
         later = f"ask again after {minutes:,} min more of traffic"
-        return f"{told}{later}, or set SALIENCE_CLICK_WINDOW_MS to what the workers have"
+        return (
+            f"{told}{later}, or set SALIENCE_CLICK_WINDOW_MS to what the workers have; of placements that are valid as "
+            "long as clicks are kept (SALIENCE_PLACEMENT_TTL_MS) it is never known"
+        )
 
     def logged(self) -> list[Weighted]:
         """For each slot, the choices of all placements that have it; the first one's with the engine's own model.

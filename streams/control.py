@@ -19,6 +19,7 @@ from streams.control_wire import (
     Consent,
     ControlMessage,
     Erasure,
+    HeardConsent,
     decode_control,
     kind_of,
 )
@@ -157,15 +158,13 @@ def read_message(key: bytes | None, value: bytes) -> ControlMessage:
 
 
 def _dated(message: ControlMessage, record: Record) -> ControlMessage:
-    """``message``, a person's own no later than `AHEAD_MS` after it came, where its record tells when that was.
-
-    A consent no later than it came: it is compared with noes by the time of their records.
-    """
-    if isinstance(message, Consent | Erasure) and record.timestamp >= 0:
-        granted = isinstance(message, Consent) and message.granted
-        latest_ms = record.timestamp + (0 if granted else AHEAD_MS)
-        return msgspec.structs.replace(message, time_ms=min(message.time_ms, latest_ms))
-    return message
+    """``message``, a person's own no later than `AHEAD_MS` after it came, where its record tells when that was."""
+    if not isinstance(message, Consent | Erasure) or (came_ms := record.timestamp) < 0:
+        return message
+    time_ms = min(message.time_ms, came_ms + AHEAD_MS)
+    if isinstance(message, Erasure):
+        return msgspec.structs.replace(message, time_ms=time_ms)
+    return HeardConsent(user_id=message.user_id, granted=message.granted, time_ms=time_ms, came_ms=came_ms)
 
 
 class ControlFeed(TopicFeed):

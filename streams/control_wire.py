@@ -78,6 +78,26 @@ class Consent(ControlMessage, frozen=True, kw_only=True, tag="consent"):
         """The user."""
         return self.user_id
 
+    @property
+    def told_ms(self) -> int:
+        """When it was told, by which it is compared with a no on an event: its own time, where no other is known."""
+        return self.time_ms
+
+
+class HeardConsent(Consent, frozen=True, kw_only=True, tag="consent"):
+    """One as it was read. ``came_ms``: its record's own time, by the clock that dates the records of events."""
+
+    came_ms: int
+
+    @property
+    def told_ms(self) -> int:
+        """When its record came."""
+        return self.came_ms
+
+    def repeats(self, before: ControlMessage) -> bool:
+        """Whether it says what ``before`` did, whenever either came."""
+        return isinstance(before, HeardConsent) and self == msgspec.structs.replace(before, came_ms=self.came_ms)
+
 
 class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
     """Everything held of a person is to be forgotten: what happened until ``time_ms``, and never comes back.

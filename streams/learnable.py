@@ -18,7 +18,7 @@ from streams.control_wire import Erasure
 from streams.decode import DECODERS, Decoded, Event, Record, decode, valid
 from streams.feeds.catalogue import read_ad
 from streams.logs import mistimed
-from streams.privacy.consent import AHEAD_MS, Gate, Watermarks
+from streams.privacy.consent import Gate, Watermarks
 from streams.privacy.requests import Requests, settle
 from streams.wire import UNREADABLE, Ad
 
@@ -55,7 +55,7 @@ class Learnable:
         # As many watermarks as people on the topics: if one were dropped, somebody would be learnt from after all.
         self._watermarks = Watermarks(most=sys.maxsize)
         self._hearing = Gate(self._requests.answers, self._watermarks, presumed)
-        self._gate = Gate(self._requests.answers, _Heard(), presumed, max(AHEAD_MS, tolerance_ms))
+        self._gate = Gate(self._requests.answers, _Heard(), presumed, tolerance_ms)
         self._gate.watermarks.until_ms = self._watermarks.until_ms  # the same
         self._erasures = self.control.all(Erasure)
         self._latest_ms, self._tolerance_ms = now_ms + tolerance_ms, tolerance_ms

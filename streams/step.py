@@ -41,7 +41,7 @@ from streams.message import Message
 from streams.models.news import ModelNews
 from streams.outcomes import encoded, told
 from streams.placing import Published, place
-from streams.privacy.consent import AHEAD_MS, Gate, Watermarks
+from streams.privacy.consent import Gate, Watermarks
 from streams.privacy.guests import Guests, placements, tombstones, unremembered
 from streams.privacy.requests import Requests, settle
 from streams.wire import LaneRow, encode_json
@@ -214,7 +214,7 @@ class Step:
                 self.requests.answers if self.requests else {},
                 state.erased,
                 self.consent_presumed,
-                max(AHEAD_MS, self.time_tolerance_ms),
+                self.time_tolerance_ms,
             ),
         )
 

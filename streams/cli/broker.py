@@ -1,6 +1,7 @@
 """``salience broker``: a Kafka broker on this machine, started in one shell and stopped in another."""
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ HomeOption = Annotated[
     Path,
     typer.Option(
         "--home",
-        parser=lambda given: folder(given) or HOME,
+        parser=lambda given: folder(given) or Path(os.environ.get("SALIENCE_HOME") or HOME),
         metavar="<path>",
         help="Folder of data, logs and state.",
         envvar="SALIENCE_HOME",

@@ -254,14 +254,14 @@ class Referee:
         """
         gone = []
         for request in requests:
-            user, granted = request.user_id.encode(), isinstance(request, Consent) and request.granted
-            if not granted:
-                gone.append(user)
-                if isinstance(request, Consent):
-                    self.erased.unsay_no(user)
-                self.erased.raise_to(user, request.time_ms)
-            else:
-                self.erased.agree(user, request.time_ms)
+            user = request.user_id.encode()
+            if isinstance(request, Consent) and request.granted:
+                self.erased.agree(user, request)
+                continue
+            gone.append(user)
+            if isinstance(request, Consent):
+                self.erased.unsay_no(user)
+            self.erased.raise_to(user, request.time_ms)
         for _ in self.erased.changes():
             pass  # which no changelog is told
         self.forget(gone)

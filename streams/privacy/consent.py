@@ -71,11 +71,11 @@ class Watermarks(Deadlines):
         """Let a no on an event at ``time_ms`` end the consents before it."""
         self.raise_to(_NO + user, _NEVER_MS + time_ms)
 
-    def agree(self, user: bytes, time_ms: int) -> None:
-        """Let a consent given at ``time_ms`` count from then on, where a watermark is, and end an older no."""
+    def agree(self, user: bytes, answer: Consent) -> None:
+        """Let a consent count from its own time on, where a watermark is, and end a no that was told before it."""
         if self.of(user) >= 0:
-            self.raise_to(user, time_ms - 1)
-        if self.no_of(user) < time_ms:
+            self.raise_to(user, answer.time_ms - 1)
+        if self.no_of(user) < answer.told_ms:
             self.unsay_no(user)
 
     def unsay_no(self, user: bytes) -> None:
@@ -128,16 +128,15 @@ class Gate:
             return Verdict.REFUSED
         if said or self.presumed:
             return Verdict.ADMITTED
-        stands = answer is not None and self.watermarks.no_of(user) < answer.time_ms <= time_ms
+        stands = answer is not None and answer.time_ms <= time_ms and self.watermarks.no_of(user) < answer.told_ms
         return Verdict.ADMITTED if stands else Verdict.WITHOUT
 
     def overrule(self, user: bytes, time_ms: int, sent_ms: int) -> None:
-        """Let a no on an event end a consent that stands on the control topic and is older: silence would lean on it.
+        """Let a no on an event end a consent that stands on the control topic and was told before: silence leans on it.
 
-        It goes by the record's own time, ``sent_ms``, where that is told (else -1): the clocks of devices are ahead and
-        behind, and a consent's is a server's.
+        By the records' own times, ``sent_ms`` where that is told (else -1), for devices' clocks are ahead and behind.
         """
         no_ms = time_ms if sent_ms < 0 else sent_ms
-        answer = self.answers.get(user.decode()) if self.answers else None
-        if answer is not None and answer.granted and answer.time_ms <= no_ms:
+        answer = self.answers.get(user.decode()) if self.answers and not self.presumed else None
+        if answer is not None and answer.granted and answer.told_ms <= no_ms:
             self.watermarks.say_no(user, no_ms)

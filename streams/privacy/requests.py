@@ -73,7 +73,7 @@ def settle(requests: list[Request], store: RowStore, watermarks: Watermarks) -> 
     for request in requests:
         user = request.user_id.encode()
         if isinstance(request, Consent) and request.granted:
-            watermarks.agree(user, request.time_ms)
+            watermarks.agree(user, request)
             continue
         forgotten.append(user)
         if isinstance(request, Consent):

@@ -16,7 +16,8 @@ def consent(user: str = "user-1", *, granted: bool = True) -> Consent:
 
 
 def told(message: ControlMessage, offset: int = 0, key: bytes | None = None) -> Record:
-    return Record("control", 0, offset, START_MS, key or message.key, encode_json(message))
+    """Its record, which does not tell when it came."""
+    return Record("control", 0, offset, -1, key or message.key, encode_json(message))
 
 
 def test_of_one_key_the_newest_message_holds_and_a_tombstone_takes_it_back() -> None:

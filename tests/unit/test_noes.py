@@ -92,15 +92,6 @@ def test_a_no_that_is_older_than_a_consent_and_comes_again_takes_nothing_back(ag
     assert agreed.users() == {b"a"}
 
 
-def test_a_no_that_was_said_before_silence_came_to_mean_no_ends_an_older_consent(engine: Engine) -> None:
-    bench = Bench(engine)
-    bench.tell(grant("a"))
-    bench.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
-    bench.step = replace(bench.step, consent_presumed=False)
-    bench.run([record(click("a", "ad-2", time_ms=START_MS + 30), 2)])
-    assert bench.users() == set()
-
-
 def test_a_no_leaves_a_mark_as_long_as_a_consent_stands_that_it_could_end(agreed: Bench) -> None:
     agreed.run([record(click("b", time_ms=START_MS + 20, consent=False), 1)])
     assert agreed.state.erased.no_of(b"b") == -1
@@ -122,6 +113,45 @@ def test_a_no_ends_the_consent_before_it_of_a_device_whose_clock_is_ahead(engine
     no = click("a", time_ms=no_ms + 4 * minute_ms, consent=False)
     bench.run([record(no, 1, timestamp=no_ms)], now_ms=no_ms)
     bench.run([record(click("a", "ad-2", time_ms=later_ms), 2)], now_ms=later_ms)
+    assert bench.users() == set()
+
+
+@pytest.mark.parametrize("read_at_once", [False, True])
+@pytest.mark.parametrize("behind_ms", [0, 120_000])
+def test_a_consent_that_comes_after_a_no_counts_whatever_its_devices_clock_says(
+    agreed: Bench, behind_ms: int, read_at_once: bool
+) -> None:
+    minute_ms = 60_000
+    no_ms, yes_ms, later_ms = (START_MS + at * minute_ms for at in (10, 11, 70))
+    no = record(click("a", time_ms=no_ms, consent=False), 1, timestamp=no_ms)
+    anew = told(grant("a", yes_ms - behind_ms), agreed.control.next_offset, came_ms=yes_ms)
+    if read_at_once:
+        agreed.run([no], now_ms=no_ms)
+    agreed.control.take([anew])
+    agreed.run([] if read_at_once else [no], now_ms=yes_ms)
+    agreed.run([record(click("a", "ad-2", time_ms=later_ms), 2)], now_ms=later_ms)
+    assert agreed.users() == {b"a"}
+
+
+@pytest.mark.parametrize(("presumed", "refused"), [(False, False), (False, True), (True, True)])
+@pytest.mark.parametrize("came_minute", [5, 7])
+def test_what_a_fast_clock_dates_before_its_consent_stays_out(
+    engine: Engine, presumed: bool, refused: bool, came_minute: int
+) -> None:
+    bench, minute_ms, ahead_ms = Bench(engine, presumed=presumed), 60_000, 240_000
+
+    def at(minute: int) -> int:
+        return START_MS + minute * minute_ms
+
+    def said(answer: Consent, minute: int) -> None:
+        bench.control.take([told(answer, bench.control.next_offset, came_ms=at(minute))])
+
+    if refused:
+        said(refusal("a", at(0) + ahead_ms), 0)
+        bench.run()
+    said(grant("a", at(6) + ahead_ms), 6)
+    before = record(click("a", time_ms=at(5) + ahead_ms), 1, timestamp=at(came_minute))
+    bench.run([before], now_ms=at(7))
     assert bench.users() == set()
 
 

@@ -38,6 +38,11 @@ def kept(time_ms: int, impressions: int, clicks: int) -> bytes:
     return made.tobytes()
 
 
+def control_record(message: ControlMessage, offset: int) -> Record:
+    """Its record, which came when the message was made."""
+    return Record(CONTROL, 0, offset, getattr(message, "time_ms", 1), message.key, encode_json(message))
+
+
 class Books:
     """A referee that reads what is on its topics, and what it has of ``u1``."""
 
@@ -69,8 +74,8 @@ class Books:
         self._control += messages
 
     def _take_control(self, messages: Sequence[ControlMessage], offset: int) -> None:
-        told = [Record(CONTROL, 0, offset + at, -1, one.key, encode_json(one)) for at, one in enumerate(messages)]
-        self.service._take_control({TopicPartition(CONTROL, 0): [*told]})
+        records = [control_record(one, offset + at) for at, one in enumerate(messages)]
+        self.service._take_control({TopicPartition(CONTROL, 0): [*records]})
 
     def show(self, time_ms: int, consent: bool | None = None) -> None:
         """Show ``u1`` an ad of either experiment."""
@@ -377,5 +382,8 @@ def test_where_people_opt_in_a_no_on_an_event_ends_an_older_consent(agreed_ms: i
     books = Books(tmp_path, presumed=False)
     books.hear(grant("u1", agreed_ms))
     books.show(ASKED_MS, consent=False)
+    books.restart()
     books.show(NEW_MS)
     assert bool(books.held()) is held
+    books.hear(refusal("u1", NEW_MS))
+    assert books.referee.erased.no_of(b"u1") == -1  # no consent stands that it could end

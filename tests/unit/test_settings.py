@@ -61,13 +61,21 @@ def test_an_empty_variable_of_a_name_or_a_place_is_as_none(name: str, monkeypatc
 def test_an_empty_option_is_no_folder_and_the_one_that_one_stands_in_is_where_it_is_typed(
     command: str, option: str, default: Path | None
 ) -> None:
-    def given(text: str) -> object:
-        found, words = get_command(app), command.split()
-        while commands := getattr(found, "commands", None):
-            found = commands[words.pop(0)]
-        return found.make_context("salience", [*words, f"--{option}", text]).params[option]
+    found = [_parsed(command, option, text) for text in ("", ".", "a/b")]
+    assert found == [default, Path(), Path("a/b")]
 
-    assert (given(""), given("."), given("a/b")) == (default, Path(), Path("a/b"))
+
+def _parsed(command: str, option: str, text: str) -> object:
+    """What a command is given as the value of an option."""
+    found, words = get_command(app), command.split()
+    while commands := getattr(found, "commands", None):
+        found = commands[words.pop(0)]
+    return found.make_context("salience", [*words, f"--{option}", text]).params[option]
+
+
+def test_an_empty_option_gives_way_to_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALIENCE_HOME", "/x")
+    assert _parsed("broker apache status", "home", "") == Path("/x")
 
 
 @pytest.mark.parametrize("command", ["lanes adopt", "topics acls", "console"])

@@ -164,7 +164,7 @@ class Learnable:
         if (erasure := self._erasures.get(name)) is not None and record.timestamp <= erasure.time_ms:
             return True
         answer = self._requests.answers.get(name)
-        if answer is not None and answer.granted and 0 <= record.timestamp < answer.time_ms:
+        if answer is not None and answer.granted and 0 <= record.timestamp < answer.told_ms:
             return True
         if (refused_ms := self._refused_ms.get(user)) is None:
             return False

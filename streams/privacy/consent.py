@@ -116,14 +116,16 @@ class Gate:
         """The verdict on an event of ``user`` at ``time_ms`` that itself ``said`` yes, no or nothing.
 
         ``held_ms``: the newest that is held of the user, -1 where nothing is; ``sent_ms``: its record's own time. A no
-        that was sent after both is a new one, of a device whose clock is behind; another is an old one once more. One
-        that a producer sends again as a new record counts as new: of the two mistakes the one that forgets.
+        that was sent after both is a new one, of a device whose clock is behind, and so is one that was sent after the
+        consent that raised the watermark, of a device whose clock is ahead; another is an old one once more. One that
+        a producer sends again as a new record counts as new: of the two mistakes the one that forgets.
         """
         until_ms = self.watermarks.of(user)
-        if time_ms <= until_ms:
-            anew = said is False and 0 <= held_ms < sent_ms and until_ms < sent_ms
-            return Verdict.REFUSED if anew else Verdict.ERASED
         answer = self.answers.get(user.decode()) if self.answers else None
+        if time_ms <= until_ms:
+            since = answer is not None and answer.granted and until_ms < answer.time_ms and answer.told_ms <= sent_ms
+            anew = said is False and held_ms >= 0 and (since or max(held_ms, until_ms) < sent_ms)
+            return Verdict.REFUSED if anew else Verdict.ERASED
         if said is False or (answer is not None and not answer.granted):
             return Verdict.REFUSED
         if said or self.presumed:

@@ -20,13 +20,17 @@ TOLERANCE_MS = 300_000
 
 
 def learnt(
-    happened: Sequence[Event | Record], *requests: ControlMessage, presumed: bool = True, now_ms: int = START_MS
+    happened: Sequence[Event | Record],
+    *requests: ControlMessage | Record,
+    presumed: bool = True,
+    now_ms: int = START_MS,
 ) -> tuple[list[str], Learnable]:
     """The ids of what may be learnt, and what counted the rest; every event in a batch of its own."""
     records = [each if isinstance(each, Record) else record(each) for each in happened]
     ends = {(each.topic, each.partition): each.offset + 1 for each in sorted(records, key=lambda each: each.offset)}
     learnable = Learnable(ends, presumed=presumed, now_ms=now_ms, tolerance_ms=TOLERANCE_MS, entries_max=100)
-    learnable.control.take([told(request, offset) for offset, request in enumerate(requests)])
+    asked = [each if isinstance(each, Record) else told(each, offset) for offset, each in enumerate(requests)]
+    learnable.control.take(asked)
     batches = [(Source.CLICK if each.topic == "clicks" else Source.IMPRESSION, [each]) for each in records]
     for source, batch in batches:
         learnable.hear(source, batch)
@@ -191,6 +195,20 @@ def test_a_no_of_a_clock_that_is_far_ahead_takes_nothing_that_came_after_it() ->
     for now_ms in (START_MS + 2 * day_ms, START_MS + 20 * day_ms):
         for order in (happened, happened[::-1]):
             assert learnt(order, now_ms=now_ms)[0] == ["after"]
+
+
+@pytest.mark.parametrize("presumed", [False, True])
+@pytest.mark.parametrize("ahead_ms", [-240_000, 0, 240_000])
+def test_what_came_before_a_consent_is_told_by_its_record_whatever_its_devices_clock_says(
+    presumed: bool, ahead_ms: int
+) -> None:
+    consent = told(grant("a", START_MS + ahead_ms), 0, came_ms=START_MS)
+    before, after = START_MS - 120_000, START_MS + 30_000
+    happened = [
+        record(click("a", time_ms=before, event_id="before"), timestamp=before),
+        record(click("a", time_ms=after + max(ahead_ms, 0), event_id="after"), timestamp=after),
+    ]
+    assert learnt(happened, consent, presumed=presumed)[0] == ["after"]
 
 
 def test_silence_where_people_opt_in_takes_back_nothing_that_had_come() -> None:

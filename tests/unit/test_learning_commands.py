@@ -84,6 +84,7 @@ def test_the_log_in_the_folder_one_stands_in_is_named_as_that_is(
     assert _log_in(Path("latest")) == "the log in latest"
 
 
+@pytest.mark.usefixtures("with_torch")
 def test_an_out_that_leads_nowhere_is_told_in_words_before_anything_is_learnt(tmp_path: Path) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to(loop)

@@ -1,12 +1,13 @@
 """A no wins: over an older yes, over clocks that are ahead, and over what is still placed."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import msgspec
 import pytest
 
 from scoring.engine import Engine
-from streams.control_wire import Consent
+from streams.control_wire import Consent, Erasure
 from streams.privacy.consent import Watermarks
 from streams.step import Effects
 from streams.wire import Placement
@@ -131,6 +132,28 @@ def test_a_consent_that_comes_after_a_no_counts_whatever_its_devices_clock_says(
     agreed.run([] if read_at_once else [no], now_ms=yes_ms)
     agreed.run([record(click("a", "ad-2", time_ms=later_ms), 2)], now_ms=later_ms)
     assert agreed.users() == {b"a"}
+
+
+@pytest.mark.parametrize("presumed", [False, True])
+@pytest.mark.parametrize("former", [refusal, erasure])
+def test_a_no_by_a_right_clock_is_heeded_though_the_consent_before_it_was_of_a_fast_one(
+    engine: Engine, presumed: bool, former: Callable[[str, int], Consent | Erasure]
+) -> None:
+    bench, minute_ms, ahead_ms = Bench(engine, presumed=presumed), 60_000, 240_000
+    bench.tell(former("a", START_MS - DAY_MS))
+    bench.run()
+    bench.control.take([told(grant("a", START_MS + ahead_ms), bench.control.next_offset, came_ms=START_MS)])
+    bench.run([record(click("a", time_ms=START_MS + ahead_ms + 9), 0, timestamp=START_MS + 9)])
+    assert bench.users() == {b"a"}
+    bench.run([record(click("a", time_ms=START_MS + minute_ms, consent=False), 1)], now_ms=START_MS + minute_ms)
+    assert bench.users() == set()
+
+
+def test_a_consent_that_is_written_once_more_keeps_its_place(engine: Engine) -> None:
+    bench = Bench(engine)
+    said = [told(grant(user), at, came_ms=START_MS + at) for at, user in enumerate("aba")]
+    bench.control.take(said)
+    assert list(bench.control.all(Consent)) == ["a", "b"]
 
 
 @pytest.mark.parametrize(("presumed", "refused"), [(False, False), (False, True), (True, True)])

@@ -1,6 +1,6 @@
 """A no wins: over an older yes, over clocks that are ahead, and over what is still placed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -238,30 +238,26 @@ def test_a_yes_of_a_device_whose_clock_is_far_ahead_is_a_dead_letter(engine: Eng
     assert bench.users() == set()
 
 
-def test_of_two_erasures_the_one_dated_later_holds_back_whether_a_slice_came_between_or_not(engine: Engine) -> None:
-    held = []
-    for between in (False, True):
-        bench = Bench(engine)
-        bench.tell(erasure("a", START_MS + 24))
-        if between:
-            bench.run()
-        bench.tell(erasure("a", START_MS + 8))
-        bench.run([record(click("a", time_ms=START_MS + 20), 1)])
-        held.append((bench.users(), bench.state.erased.of(b"a")))
-    assert held == [(set(), START_MS + 24)] * 2
-
-
-def test_of_two_consents_the_one_dated_later_holds_back_whether_a_slice_came_between_or_not(engine: Engine) -> None:
-    held = []
-    for between in (False, True):
-        bench = Bench(engine)
-        bench.tell(refusal("a"), grant("a", START_MS + 24))
-        if between:
-            bench.run()
-        bench.tell(grant("a", START_MS + 8))
-        bench.run([record(click("a", time_ms=START_MS + 20), 1)])
-        held.append((bench.users(), bench.state.erased.of(b"a")))
-    assert held == [(set(), START_MS + 23)] * 2
+@pytest.mark.parametrize(
+    ("asked", "until_ms"),
+    [
+        ((erasure("a", START_MS + 24), erasure("a", START_MS + 8)), START_MS + 24),
+        ((refusal("a"), grant("a", START_MS + 24), grant("a", START_MS + 8)), START_MS + 23),
+    ],
+    ids=["erasures", "consents"],
+)
+@pytest.mark.parametrize("between", [False, True])
+def test_of_two_requests_the_one_dated_later_holds_back_whether_a_slice_came_between_or_not(
+    engine: Engine, asked: Sequence[Consent | Erasure], until_ms: int, between: bool
+) -> None:
+    bench = Bench(engine)
+    *first, last = asked
+    bench.tell(*first)
+    if between:
+        bench.run()
+    bench.tell(last)
+    bench.run([record(click("a", time_ms=START_MS + 20), 1)])
+    assert (bench.users(), bench.state.erased.of(b"a")) == (set(), until_ms)
 
 
 def test_a_no_holds_back_what_its_clock_dated_before_it_as_far_as_clocks_are_believed(engine: Engine) -> None:

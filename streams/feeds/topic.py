@@ -6,11 +6,10 @@ half of it.
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import ConsumerStoppedError
 from mode import Service
 
 from streams.compute import Compute
@@ -45,6 +44,7 @@ class TopicFeed(Service):
         self._fail = fail
         self._records_per_read = records_per_read
         self._consumer: AIOKafkaConsumer | None = None
+        self._starting: asyncio.Future[tuple[AIOKafkaConsumer, int]] | None = None
         self._partitions: Sequence[TopicPartition] = ()
         self.refused = 0
         self.caught_up = False
@@ -58,6 +58,18 @@ class TopicFeed(Service):
 
     async def on_start(self) -> None:
         """Read to the end as it is now. Raises `MissingTopicError`: a topic not known yet is not read in part."""
+        # A task of its own, which `on_stop` ends: aiokafka waits 40 s for an offset where its reader is closed.
+        starting = self._starting = asyncio.ensure_future(self._catch_up())
+        await asyncio.wait([starting])
+        if starting.cancelled():
+            return
+        consumer, records = starting.result()
+        self.caught_up = True
+        log.info("topic caught up", topic=self._topic, records=records, refused=self.refused)
+        self.add_future(self._follow(consumer))
+
+    async def _catch_up(self) -> tuple[AIOKafkaConsumer, int]:
+        """The reader, which has read the topic to its end, and the number of records it took."""
         bootstrap = self._settings.bootstrap
         partitions = self._partitions = await asyncio.to_thread(partitions_of, bootstrap, self._topic)
         consumer = self._consumer = AIOKafkaConsumer(
@@ -70,21 +82,10 @@ class TopicFeed(Service):
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await log_ends(bootstrap, partitions)
-        try:
-            records = await self._catch_up(consumer, ends)
-        except ConsumerStoppedError:
-            if self.should_stop:  # by `on_stop`, which does not wait for the start's end
-                return
-            raise
-        self.caught_up = True
-        log.info("topic caught up", topic=self._topic, records=records, refused=self.refused)
-        self.add_future(self._follow(consumer))
-
-    async def _catch_up(self, consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> int:
         records = 0
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
             records += await self._read(consumer)
-        return records
+        return consumer, records
 
     async def _read(self, consumer: AIOKafkaConsumer) -> int:
         batches = await fetch(
@@ -106,6 +107,9 @@ class TopicFeed(Service):
             self._fail(error)
 
     async def on_stop(self) -> None:
-        """Close the consumer."""
+        """End the start, which nobody waits for when it is stopped, and close the consumer."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
         if self._consumer is not None:
             await end_reading(self._consumer)

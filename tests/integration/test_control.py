@@ -1,8 +1,11 @@
 """The control topic on a real broker: read whole before a worker is ready, then followed."""
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 
 from deploy.brokers import Broker
 from streams.compute import Compute
@@ -65,5 +68,33 @@ def test_a_feed_whose_topic_is_not_known_yet_ends_the_worker_rather_than_follow_
         finally:
             await feed.on_stop()
             compute.stop()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("step", ["start", "seek_to_beginning", "position", "getmany"])
+def test_a_feed_stopped_while_it_starts_ends_in_order(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    async def scenario() -> None:
+        shop = Shop.open(kafka.bootstrap, topic_prefix, tmp_path)
+        await publish(shop.settings, [refusal("user-0")])
+        compute, under_way = Compute(), asyncio.Event()
+        feed = ControlFeed(shop.settings, Control(), compute, pytest.fail)
+        real = getattr(AIOKafkaConsumer, step)
+
+        async def told(*args: Any, **options: Any) -> Any:
+            under_way.set()
+            return await real(*args, **options)
+
+        monkeypatch.setattr(AIOKafkaConsumer, step, told)
+        starting = asyncio.create_task(feed.on_start())
+        try:
+            await under_way.wait()  # and the broker's answer has not come: a turn of the loop is less than its way
+            await asyncio.wait_for(feed.stop(), timeout=10)
+            await asyncio.wait_for(starting, timeout=10)
+        finally:
+            compute.stop()
+        assert not feed.caught_up
 
     play(scenario)

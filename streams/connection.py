@@ -103,11 +103,11 @@ class Security(BaseSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.sasl_password is not None and self.sasl_password_file is not None:
+        if self.sasl_password and self.sasl_password_file is not None:
             raise ValueError(
                 "SALIENCE_SASL_PASSWORD and SALIENCE_SASL_PASSWORD_FILE are both set; expected one of them"
             )
-        has_password = self.sasl_password is not None or self.sasl_password_file is not None
+        has_password = self.sasl_password or self.sasl_password_file is not None
         if self.authenticates and not (self.sasl_username and has_password):
             raise ValueError(
                 f"SALIENCE_SECURITY_PROTOCOL={self.security_protocol} wants SALIENCE_SASL_USERNAME and "

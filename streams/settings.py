@@ -258,11 +258,11 @@ class Settings(BaseSettings):
         """Records per slice of a worker that scores, or does not, as these settings say."""
         return self.slice_records if self.scoring else self.slice_records_unscored
 
-    @field_validator("group", "instance_id", "home", "model", mode="before")
+    @field_validator("group", "instance_id", "home", "model", "web_host", mode="before")
     @classmethod
     def _empty_is_not_set(cls, given: Any) -> Any:
-        """As a name it would be that of all workers, or a group's that has no rights, and as a path the folder in which
-        the process stands.
+        """As a name it would be that of all workers, or a group's that has no rights, as a path the folder in which the
+        process stands, and as an address all that there are.
 
         Only where the default guards as much: with others, what a variable was to be filled with would be left out.
         """
@@ -373,9 +373,9 @@ def table() -> str:
         "and it is one of these. Made by `salience settings --markdown`.",
         "",
         "A variable that is set and empty is as one that is not set for `SALIENCE_GROUP`, `SALIENCE_INSTANCE_ID`,",
-        "`SALIENCE_HOME`, `SALIENCE_MODEL` and what is empty by default. Numbers, choices, rules and files are",
-        "refused: what was to be filled, such as the file of a token or whether consent is presumed, would be left",
-        "out, and nobody told.",
+        "`SALIENCE_HOME`, `SALIENCE_MODEL`, `SALIENCE_WEB_HOST` and what is empty by default. Numbers, choices, rules",
+        "and files are refused: what was to be filled, such as the file of a token or whether consent is presumed,",
+        "would be left out, and nobody told.",
         "",
         "| setting | default | why |",
         "|---|---|---|",

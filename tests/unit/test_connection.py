@@ -118,6 +118,18 @@ def test_an_empty_variable_is_no_user_where_one_is_wanted_and_as_none_where_not(
     assert aiokafka_options("b:1") == {"bootstrap_servers": "b:1", "security_protocol": "PLAINTEXT"}
 
 
+@pytest.mark.usefixtures("scram")
+def test_an_empty_variable_is_no_password_and_gives_way_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALIENCE_SASL_PASSWORD", "")
+    assert security().password == SECRET
+    monkeypatch.delenv("SALIENCE_SASL_PASSWORD_FILE")
+    with pytest.raises(ConnectionSettingsError, match="SASL_SSL wants SALIENCE_SASL_USERNAME and"):
+        security()
+    monkeypatch.setenv("SALIENCE_SECURITY_PROTOCOL", "PLAINTEXT")
+    monkeypatch.delenv("SALIENCE_SASL_USERNAME")
+    assert aiokafka_options("b:1") == {"bootstrap_servers": "b:1", "security_protocol": "PLAINTEXT"}
+
+
 @pytest.mark.parametrize("options", [aiokafka_options, librdkafka_options])
 @pytest.mark.parametrize("kind", ["CA", "CERT"])
 def test_a_certificate_that_is_no_pem_is_told_by_its_setting(

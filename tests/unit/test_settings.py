@@ -44,7 +44,7 @@ def test_what_is_wrong_with_a_setting_is_told_without_the_secrets_beside_it() ->
     assert "s3cret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["group", "instance_id", "home", "model"])
+@pytest.mark.parametrize("name", ["group", "instance_id", "home", "model", "web_host"])
 def test_an_empty_variable_of_a_name_or_a_place_is_as_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"SALIENCE_{name.upper()}", "")
     assert getattr(Settings(), name) == Settings.model_fields[name].default
@@ -63,6 +63,10 @@ def test_an_empty_option_is_no_folder_and_the_one_that_one_stands_in_is_where_it
 ) -> None:
     found = [_parsed(command, option, text) for text in ("", ".", "a/b")]
     assert found == [default, Path(), Path("a/b")]
+
+
+def test_an_empty_address_to_listen_on_is_loopback_also_with_a_token() -> None:
+    assert Settings(web_host="", web_token="s3cret").web_host == "127.0.0.1"
 
 
 def _parsed(command: str, option: str, text: str) -> object:

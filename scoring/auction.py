@@ -2,7 +2,8 @@
 
 Values are expected micros of one impression, weighed by the advertiser's quality; positions matter through the
 chance that a slot is examined. Nobody pays more than the bid, nor less than the reserve. A price of attention is no
-bid: it is owed as it is named, and the bid has to make up for the rest alone.
+bid: it is owed as it is named, and the bid has to make up for the rest alone. Ads of one advertiser bid against each
+other like any two. What a rule shut out of a slot before it was filled has kept nobody out of it, and sets no price.
 """
 
 from typing import Any, Literal
@@ -42,15 +43,11 @@ def best_left(value: Floats, chosen: Ints) -> Floats:
     return best
 
 
-def second_prices(value: Floats, chosen: Ints) -> Floats:
-    """GSP, ``[B, L]``: a slot pays the best value that it kept out (Edelman, Ostrovsky & Schwarz 2007)."""
-    return best_left(value, chosen)
-
-
-def externalities(value: Floats, chosen: Ints, examination: Floats) -> Floats:
+def externalities(value: Floats, chosen: Ints, kept_out: Floats, examination: Floats) -> Floats:
     """VCG, ``[B, L]`` per impression: what the others lose because the slot's ad is there.
 
-    Without it everyone after moves up by one, and the best that had no slot takes the last: slot k pays
+    Without it everyone after moves up by one, whatever rules say of neighbours, and the best that had no slot, in
+    ``kept_out [B, L]`` the last slot's, takes the last: slot k pays
     Σ_{j>k} (α_{j-1} - α_j) v_j / α_k, with v_{L+1} the best without a slot and α_{L+1} = 0 (Varian & Harris 2014).
     Their slots are ordered by how often they are looked at. A learned curve may rise, by chance or in truth: whoever
     moves others down would then be paid for it, and ask less than what the best without a slot would have given. So α
@@ -59,7 +56,7 @@ def externalities(value: Floats, chosen: Ints, examination: Floats) -> Floats:
     slots = chosen.shape[1]
     people = np.arange(len(value))[:, None]
     of_slot = np.where(chosen >= 0, value[people, np.where(chosen >= 0, chosen, 0)], 0.0)
-    after = np.concatenate([of_slot[:, 1:], best_left(value, chosen)[:, -1:]], axis=1)
+    after = np.concatenate([of_slot[:, 1:], kept_out[:, -1:]], axis=1)
     alpha = np.append(np.minimum.accumulate(examination[:slots]), 0.0)
     lost = after * (alpha[:-1] - alpha[1:])
     total: Floats = np.cumsum(lost[:, ::-1], axis=1)[:, ::-1] / alpha[:-1]
@@ -70,6 +67,7 @@ def prices(
     rule: Rule,
     value: Floats,
     chosen: Ints,
+    kept_out: Floats,
     chance: Floats,
     bids_micros: Ints,
     quality: Floats | None = None,
@@ -79,18 +77,21 @@ def prices(
 ) -> Ints:
     """Micros that each slot's ad pays for one paid event, ``[B, L]``; 0 for an empty slot.
 
-    ``value [B, C]`` is what ranked them, quality included; ``chance [B, C]`` paid events per impression, ``quality
-    [B, C]``, None for 1; ``attention [B, C]`` micros of an impression that are owed whatever the bid, None for 0. The
-    price is what the bid would have had to be for the same place, rounded up, within
-    [``reserve_micros``, bid]: an ad whose chance is 0 pays its bid for an event that will not come, if anyone was left.
+    ``value [B, C]`` is what ranked them, quality included; ``kept_out [B, L]`` the best value that each slot's ad keeps
+    out of it (`best_left`, where no slot means anything for another); ``chance [B, C]`` paid events per impression,
+    ``quality [B, C]``, None for 1; ``attention [B, C]`` micros of an impression that are owed whatever the bid, None
+    for 0. By GSP (Edelman, Ostrovsky & Schwarz 2007) the price is what the bid would have had to be for the same place,
+    rounded up, within [``reserve_micros``, bid]: an ad whose chance is 0 pays its bid for an event that will not come,
+    if anyone was left.
     """
     bid, filled = _of_slots(bids_micros, chosen), chosen >= 0
     if rule == "first":
         return np.where(filled, bid, 0)
     if rule == "gsp":
-        owed = second_prices(value, chosen)
+        owed = kept_out
     else:
-        owed = externalities(value, chosen, assumed(chosen.shape[1]) if examination is None else examination)
+        alpha = assumed(chosen.shape[1]) if examination is None else examination
+        owed = externalities(value, chosen, kept_out, alpha)
     per_bid = _of_slots(chance, chosen)
     weight = 1.0 if quality is None else _of_slots(quality, chosen)
     # A hair less before rounding up: a price that is whole must not become the next one by a float's last bit.

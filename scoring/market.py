@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from scoring.auction import Rule, prices
+from scoring.auction import Rule, best_left, prices
 from scoring.catalogue import Catalogue
 from scoring.columns import Column
 from scoring.examination import assumed, over
@@ -279,7 +279,6 @@ class Market:
         ads = catalogue.ad.take(asked.candidates)
         fate = self._barred(catalogue, asked, ads, stake.bids)
         made: Slate | Ranked
-        allowed: Bools | None
         turns: Turns | None = None
         if self.terms.ties_slots or rival is not None or stake.spread is not None:
             limits = self._limits(catalogue, asked, ads, fate, slots)
@@ -287,18 +286,20 @@ class Market:
                 turns = Turns(rival.wanted(other), picks(asked.seeds, slots))
             variety = self._variety(catalogue, asked)
             made = fill(stake.wanted(asked), ads, asked.seeds, slots, limits, variety, turns)
-            allowed = limits.allowed
+            kept_out = made.kept_out
             fate[made.shut] = Fate.KEPT_APART
         else:
             allowed = fate == Fate.OUTBID if fate.any() else None
             made = rank(stake.worth, ads, asked.seeds, asked.temperatures, slots, allowed)
+            vying = stake.worth if allowed is None else np.where(allowed, stake.worth, 0.0)
+            kept_out = best_left(vying, made.chosen)[None]
         chosen = made.chosen
         alpha = self._examined(asked, chosen.shape[1])
-        paid, second = self._prices(stake, allowed, chosen, alpha), None
+        paid, second = self._prices(stake, chosen, kept_out[0], alpha), None
         if rival is not None and turns is not None:
             # A slot costs what it would cost if the ranking that picked for it had made them all.
             second = turns.second
-            paid = np.where(second, self._prices(rival, allowed, chosen, alpha), paid)
+            paid = np.where(second, self._prices(rival, chosen, kept_out[1], alpha), paid)
         told, worth = _told(fate, chosen), (stake.worth, stake.value)
         return Decided(chosen, made.propensity, *worth, stake.bids, paid, told, alpha, second, stake.spread)
 
@@ -308,11 +309,10 @@ class Market:
             return over(self.terms.examination, slots)
         return assumed(slots) if asked.examined is None else over(asked.examined, slots)
 
-    def _prices(self, stake: _Stake, allowed: Bools | None, chosen: Ints, alpha: Floats) -> Ints:
-        bidding = stake.worth if allowed is None else np.where(allowed, stake.worth, 0.0)
+    def _prices(self, stake: _Stake, chosen: Ints, kept_out: Floats, alpha: Floats) -> Ints:
         rule, reserve = self.terms.auction, self.terms.reserve_micros
         told = stake.chance, stake.bids, stake.quality
-        return prices(rule, bidding, chosen, *told, reserve, alpha, stake.attention)
+        return prices(rule, stake.worth, chosen, kept_out, *told, reserve, alpha, stake.attention)
 
     def values(self, catalogue: Catalogue, asked: Asked, chosen: Ints, slot_pctr: npt.NDArray[np.floating]) -> Floats:
         """Expected micros of an impression of each slot's ad in its slot, ``[B, L]``; ``slot_pctr [B, L]``.

@@ -47,12 +47,15 @@ class Limits:
 class Slate:
     """``chosen [B, L]`` places of each slot's candidate, `EMPTY_SLOT` where none may stand there, and its propensity.
 
-    ``shut [B, C]``: candidates that were allowed, and that a slot above shut out by a rule.
+    ``shut [B, C]``: candidates that were allowed, and that a slot above shut out by a rule. ``kept_out [R, B, L]``: in
+    the eyes of each of R rankings, what whoever stands there had to be worth to stand before the best of the others
+    that might have stood there, given the slots above; 0 where none might.
     """
 
     chosen: Ints
     propensity: Floats
     shut: Bools
+    kept_out: Floats
 
 
 class _Exploration(Protocol):
@@ -100,6 +103,7 @@ class _Ranking:
 
     def __init__(self, wanted: Wanted, ads: Ids, seeds: Ids, variety: Variety | None) -> None:
         self._ads, self._seeds, self._variety = ads, seeds, variety
+        self._value = wanted.value
         self._by, drawn = wanted.exploration()
         self._warm = np.flatnonzero(drawn)
 
@@ -110,6 +114,16 @@ class _Ranking:
         key = utility.copy() if len(warm) else utility
         key[warm] += _gumbel(self._ads[warm], self._seeds[warm], slot)
         return _best(key, self._ads), utility
+
+    def kept_out(self, others: Bools, place: Ints) -> Floats:
+        """What ``place [B]`` had to be worth to stand before the best of the ``others [B, C]``; chance has no price."""
+        at = np.arange(len(place)), place
+        value = np.where(others, self._value, 0.0)
+        if self._variety is not None:
+            value *= np.exp(self._variety.cost[at][:, None] - self._variety.cost)
+        value[at] = 0.0
+        best: Floats = value.max(axis=1)
+        return best
 
     def chance(self, utility: Floats, picked: Ints, place: Ints) -> Floats:
         """With which it would have picked ``place [B]``, given what it did pick."""
@@ -166,18 +180,17 @@ def fill(
     people, count = np.arange(len(ads)), ads.shape[1]
     left, placed = limits.allowed.copy(), np.zeros(ads.shape, dtype=np.bool_)
     remaining = [room.copy() for _, room in limits.scopes]
-    ranking = _Ranking(wanted, ads, seeds, variety)
-    draft = None
-    if turns is not None:
-        draft = _Draft(ranking, _Ranking(turns.wanted, ads, seeds, variety), turns.second)
+    rankings = [_Ranking(each, ads, seeds, variety) for each in ([wanted] if turns is None else [wanted, turns.wanted])]
+    ranking, draft = rankings[0], None if turns is None else _Draft(rankings[0], rankings[1], turns.second)
     chosen = np.full((len(ads), slots), EMPTY_SLOT, dtype=np.int64)
-    propensity = np.ones((len(ads), slots))
+    propensity, kept_out = np.ones(chosen.shape), np.zeros((len(rankings), *chosen.shape))
     last = np.zeros(len(ads), dtype=np.uint64)
     slots = min(slots, count)
     if limits.pinned is not None:
         limits = replace(limits, pinned=np.where(limits.pinned < slots, limits.pinned, EMPTY_SLOT))
     for slot in range(slots):
-        open_ = _open(left, slot, limits, last)
+        others = _unlike(left, limits, last)
+        open_ = others if limits.pinned is None else _pinned(left, others, limits.pinned == slot)
         if draft is None:
             place, utility = ranking.pick(open_, slot)
             chance = ranking.chance(utility, place, place)
@@ -185,6 +198,8 @@ def fill(
             place, chance = draft.pick(open_, slot)
         filled = np.asarray(open_.any(axis=1))
         chosen[filled, slot], propensity[filled, slot] = place[filled], chance[filled]
+        for told, eyes in zip(kept_out, rankings, strict=True):
+            told[filled, slot] = eyes.kept_out(others, place)[filled]
         at = (people[filled], place[filled])
         placed[at] = True
         left[at] = False
@@ -198,7 +213,7 @@ def fill(
             last[filled] = limits.apart[at]
         if variety is not None:
             variety.place(place, filled)
-    return Slate(chosen, propensity, limits.allowed & ~left & ~placed)
+    return Slate(chosen, propensity, limits.allowed & ~left & ~placed, kept_out)
 
 
 def _rival(groups: Ids, owners: Ids, group: Ids, owner: Ids) -> Bools:
@@ -213,17 +228,20 @@ def _gumbel(ads: Ids, seeds: Ids, slot: int) -> Floats:
     return noise
 
 
-def _open(left: Bools, slot: int, limits: Limits, last: Ids) -> Bools:
-    """Candidates that may stand in ``slot``: a pinned one alone, else those that are not the neighbour's like."""
+def _unlike(left: Bools, limits: Limits, last: Ids) -> Bools:
+    """Candidates that vie for the next slot: those not pinned, and not like its neighbour where there are others."""
     # A pinned ad waits for its own slot: what else is left is asked without it, or the slot might stay empty.
     open_ = left if limits.pinned is None else left & (limits.pinned < 0)
     if limits.apart is not None:
         apart: Bools = open_ & ((limits.apart != last[:, None]) | (last[:, None] == 0))
         open_ = np.where(apart.any(axis=1, keepdims=True), apart, open_)
-    if limits.pinned is not None:
-        here: Bools = left & (limits.pinned == slot)
-        open_ = np.where(here.any(axis=1, keepdims=True), here, open_)
     return open_
+
+
+def _pinned(left: Bools, others: Bools, here: Bools) -> Bools:
+    """Those alone that are pinned ``here [B, C]``, where one is left, else the ``others``."""
+    here = left & here
+    return np.where(here.any(axis=1, keepdims=True), here, others)
 
 
 def _best(key: Floats, ads: Ids) -> Ints:

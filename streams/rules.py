@@ -28,7 +28,7 @@ NOT_AS_WRITTEN = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 """Numbers that YAML 1.1 counts by eights, integers behind a 0, or by sixties, at colons, fractions too."""
 
 EXAMPLE = """\
-auction: gsp                    # first, gsp (generalised second price) or vcg
+auction: gsp                    # first, gsp (generalised second price) or vcg; one's own ads are bid against, too
 reserve_micros: 1000            # of what is billed; whoever offers less is not shown
 caps:                           # most impressions of one ad, campaign or advertiser to one person
   - {scope: campaign, most: 3, minutes: 60}

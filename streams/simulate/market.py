@@ -7,7 +7,7 @@ beginning. In the middle of the second day one worker leaves for two hours, and 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,10 @@ from scoring.catalogue import Catalogue, Entry
 from scoring.features import Content
 from scoring.ids import MISSING, id64s
 from scoring.ledger import PARTS, charges, settle
-from scoring.market import Asked, Cap, Decided, Fate, Market, Offers, Terms
+from scoring.market import Asked, Cap, Decided, Market, Offers, Terms
 from scoring.pacing import DAY_MS, Pacer, planned
 from scoring.traffic import HOURS, Traffic, day_curve
-from scoring.value import BidType, paid_chance
+from scoring.value import BidType
 from streams.demo.catalogue import catalogue as shop_ads
 from streams.demo.shop import BASE_LOG_ODDS, REACH, SLOT_WEIGHT
 from streams.demo.tastes import Tastes
@@ -41,7 +41,8 @@ DAY_CURVE = np.roll(1 + 0.6 * np.sin(np.arange(24) / 24 * 2 * np.pi), 9) / 24
 """Traffic by the hour: quiet at night, full in the evening."""
 WARM_UP_MIN = 360
 LEAVES_MIN, RETURNS_MIN = 1_440 + 720, 1_440 + 840
-PRICES_CHECKED = 2_000
+PRICES_CHECKED = 500
+"""People, of ten slots each, for each of which two decisions are made again."""
 SURELY_SPENT = 0.5
 """A campaign whose budget is at most this share of what it would spend unpaced could spend it, on any day."""
 EVENT_SHARE_MAX = 0.01
@@ -169,7 +170,7 @@ class World:
             now_ms - self.shown_ms[users], offers,
         )  # fmt: skip
         made = worker.market.decide(self.shop.catalogue, asked, SLOTS)
-        self._check_prices(made, asked)
+        self._check_prices(worker, made, asked)
         at_once = self.draw.random(len(users)) < AT_ONCE
         self.waiting.due_min[users] = number + np.where(at_once, 0, self.draw.integers(1, SHOWN_WITHIN_MIN, len(users)))
         placed = np.where(made.chosen >= 0, made.chosen, MISSING)
@@ -202,27 +203,41 @@ class World:
             self.shown_ms[user] = np.concatenate([self.shown_ms[user], np.full(len(new), now_ms)])[-HISTORY:]
         self.impressions.append(np.column_stack([users[person], ad, np.full(len(ad), now_ms)]))
 
-    def _check_prices(self, made: Decided, asked: Asked) -> None:
-        """One person's prices by the rule's own words: the least bid, of those one lower at a time, that keeps it."""
+    def _check_prices(self, worker: Worker, made: Decided, asked: Asked) -> None:
+        """One person's prices by the rule's own words: the least bid that keeps the slot, by deciding again.
+
+        One more keeps it, too, where two are worth the same; one less does not, but for a price of nothing.
+        """
         if self.checked >= PRICES_CHECKED or self.draw.random() > 0.3:
             return
         self.checked += 1
-        assert asked.offers is not None
-        stock, shown = self.shop.catalogue, asked.offers
-        kinds, pctr = stock.bid_type[asked.candidates[0]], asked.pctr[0].astype(float)
-        chance = paid_chance(kinds, pctr, shown.conversion[0].astype(float), shown.viewed_s[0].astype(float))
-        bids = made.bids_micros[0]
-        running = np.isin(made.fate[0], [Fate.OUTBID, Fate.KEPT_APART]) | (made.fate[0] >= Fate.WON)
-        worth = [int(bid) * float(odds) if runs else 0.0 for bid, odds, runs in zip(bids, chance, running, strict=True)]
+        again = _of_first(asked)
         for slot, place in enumerate(made.chosen[0].tolist()):
             if place < 0:
                 continue
-            above = set(made.chosen[0, : slot + 1].tolist())
-            rival = max((value for at, value in enumerate(worth) if at not in above), default=0.0)
-            paid = int(made.prices_micros[0, slot])
-            keeps = paid == bids[place] or paid * chance[place] >= rival * (1 - 1e-9)
-            least = paid == 0 or (paid - 1) * chance[place] < rival * (1 + 1e-9)
-            self.mismatches += not (keeps and least and paid <= bids[place])
+            paid, bid = int(made.prices_micros[0, slot]), int(made.bids_micros[0, place])
+            keeps = self._stands(worker, again, place, slot, min(paid + 1, bid))
+            least = paid == 0 or not self._stands(worker, again, place, slot, paid - 1)
+            self.mismatches += not (keeps and least and paid <= bid)
+
+    def _stands(self, worker: Worker, asked: Asked, place: int, slot: int, bid: int) -> bool:
+        """Whether the candidate at ``place`` would stand in ``slot`` with another bid, offered whole."""
+        assert asked.offers is not None
+        bids, ad, kept = self.shop.catalogue.bid_micros, int(asked.candidates[0, place]), asked.offers.kept.copy()
+        kept[0, place, 0] = 1
+        held, bids[ad] = int(bids[ad]), bid
+        try:
+            made = worker.market.decide(self.shop.catalogue, replace(asked, offers=Offers(kept)), SLOTS)
+        finally:
+            bids[ad] = held
+        return int(made.chosen[0, slot]) == place
+
+
+def _of_first(asked: Asked) -> Asked:
+    """The same for the first person alone."""
+    assert asked.offers is not None
+    told = {name: getattr(asked, name)[:1] for name in ("candidates", "pctr", "seeds", "temperatures", "shown")}
+    return replace(asked, **told, shown_age_ms=asked.shown_age_ms[:1], offers=Offers(asked.offers.kept[:1]))
 
 
 def cap_violations(impressions: Ints, shop: Shop) -> int:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.auction import best_left, externalities, prices, second_prices
+from scoring.auction import best_left, externalities, prices
 from scoring.examination import assumed
 from scoring.value import BidType, paid_chance, value_of
 
@@ -29,7 +29,7 @@ def test_a_second_price_is_the_least_bid_that_keeps_the_place(bidders, slots, re
     bids, chance, quality, value = arrays(bidders)
     slots = min(slots, len(bidders))
     chosen = np.argsort(-value[0], kind="stable")[None, :slots]
-    paid = prices("gsp", value, chosen, chance, bids, quality, reserve)[0]
+    paid = prices("gsp", value, chosen, best_left(value, chosen), chance, bids, quality, reserve)[0]
     for slot, place in enumerate(chosen[0].tolist()):
         rivals = [v for at, v in enumerate(value[0].tolist()) if at not in chosen[0, : slot + 1].tolist()]
         owed = max(rivals, default=0.0)
@@ -48,7 +48,7 @@ def test_beside_a_price_of_attention_the_bid_makes_up_for_the_rest_alone(bidders
     value = (bids * chance + beside) * quality
     slots = min(slots, len(bidders))
     chosen = np.argsort(-value[0], kind="stable")[None, :slots]
-    paid = prices("gsp", value, chosen, chance, bids, quality, attention=beside)[0]
+    paid = prices("gsp", value, chosen, best_left(value, chosen), chance, bids, quality, attention=beside)[0]
     for slot, place in enumerate(chosen[0].tolist()):
         rivals = [v for at, v in enumerate(value[0].tolist()) if at not in chosen[0, : slot + 1].tolist()]
         rival = max(rivals, default=0.0) / quality[0, place]
@@ -72,7 +72,7 @@ def test_an_externality_is_what_the_others_lose_by_brute_force(values, slots):
     alpha = assumed(slots, 0.4)
     value = np.array([values])
     chosen = np.argsort(-value[0], kind="stable")[None, :slots]
-    owed = externalities(value, chosen, alpha)[0]
+    owed = externalities(value, chosen, best_left(value, chosen), alpha)[0]
     for slot, place in enumerate(chosen[0].tolist()):
         others = [v for at, v in enumerate(values) if at != place]
         with_it = sum(alpha[at] * values[other] for at, other in enumerate(chosen[0].tolist()) if other != place)
@@ -84,9 +84,9 @@ def test_an_externality_is_at_least_the_best_that_got_no_slot_and_falls_whatever
     slots = min(len(curve), len(values))
     value = np.array([values])
     chosen = np.argsort(-value[0], kind="stable")[None, :slots]
-    owed = externalities(value, chosen, np.array(curve))[0]
+    owed = externalities(value, chosen, best_left(value, chosen), np.array(curve))[0]
     assert (owed >= best_left(value, chosen)[0, -1] - 1e-9).all()
-    assert (owed <= second_prices(value, chosen)[0] + 1e-9).all()
+    assert (owed <= best_left(value, chosen)[0] + 1e-9).all()
     assert (np.diff(owed) <= 1e-9).all()
 
 
@@ -97,7 +97,7 @@ def test_no_rule_makes_an_explored_slot_pay_more_than_its_bid(values, data):
     bids = np.round(value * 1e6).astype(np.int64)
     ones = np.ones_like(value)
     for rule in ("first", "gsp", "vcg"):
-        paid = prices(rule, bids * ones, chosen, ones, bids, ones)
+        paid = prices(rule, bids * ones, chosen, best_left(bids * ones, chosen), ones, bids, ones)
         assert (paid <= np.take_along_axis(bids, chosen, axis=1)).all()
         assert (paid >= 0).all()
 
@@ -107,8 +107,10 @@ def test_an_empty_slot_pays_nothing_and_leaves_its_candidates_to_the_others():
     chosen = np.array([[0, -1]])
     assert best_left(value, chosen).tolist() == [[3.0, 3.0]]
     ones = np.ones_like(value)
-    assert prices("gsp", value, chosen, ones, value.astype(np.int64), ones).tolist() == [[3, 0]]
-    assert second_prices(np.array([[5.0]]), np.array([[0]])).tolist() == [[0.0]]
+    assert prices("gsp", value, chosen, best_left(value, chosen), ones, value.astype(np.int64), ones).tolist() == [
+        [3, 0]
+    ]
+    assert best_left(np.array([[5.0]]), np.array([[0]])).tolist() == [[0.0]]
 
 
 def test_each_bid_type_pays_for_its_own_event():

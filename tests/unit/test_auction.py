@@ -16,13 +16,15 @@ def test_an_empty_slot_of_one_person_takes_nothing_from_another() -> None:
 
 
 def test_by_vcg_nobody_pays_for_an_empty_slot_between_two() -> None:
-    owed = externalities(VALUE, np.array([[1, -1, 2]]), np.array([1.0, 0.5, 0.25]))
+    chosen = np.array([[1, -1, 2]])
+    owed = externalities(VALUE, chosen, best_left(VALUE, chosen), np.array([1.0, 0.5, 0.25]))
     assert owed[0, [0, 2]].tolist() == [2 * 0.25 + 9 * 0.25, 9]
 
 
 @pytest.mark.parametrize("rule", ["first", "gsp", "vcg"])
 def test_an_empty_slot_costs_nothing_by_any_rule(rule) -> None:
-    paid = prices(rule, VALUE, np.array([[-1, 1, -1]]), ONES, BIDS, reserve_micros=1)
+    chosen = np.array([[-1, 1, -1]])
+    paid = prices(rule, VALUE, chosen, best_left(VALUE, chosen), ONES, BIDS, reserve_micros=1)
     assert paid[0, [0, 2]].tolist() == [0, 0]
     assert paid[0, 1] > 0
 
@@ -31,12 +33,13 @@ def test_a_whole_price_is_not_raised_by_a_floats_last_bit() -> None:
     for chance in (0.07, 0.29, 0.11, 0.013):
         for micros in range(1, 200):
             value = np.array([[1_000.0 * chance, micros * chance]])
-            paid = prices("gsp", value, np.array([[0]]), np.full((1, 2), chance), np.array([[1_000, micros]]))
+            kept_out, chances = best_left(value, np.array([[0]])), np.full((1, 2), chance)
+            paid = prices("gsp", value, np.array([[0]]), kept_out, chances, np.array([[1_000, micros]]))
             assert paid.tolist() == [[micros]]
 
 
 def test_who_will_never_be_charged_pays_the_bid_where_anyone_is_left_and_else_the_reserve() -> None:
-    never, chosen = np.array([[0.0, 1.0, 1.0]]), np.array([[0]])
-    assert prices("gsp", VALUE * never, chosen, never, BIDS).tolist() == [[9]]
-    assert prices("gsp", np.zeros((1, 3)), chosen, never, BIDS).tolist() == [[0]]
-    assert prices("gsp", np.zeros((1, 3)), chosen, never, BIDS, reserve_micros=2).tolist() == [[2]]
+    never, first, anyone, nobody = np.array([[0.0, 1.0, 1.0]]), np.array([[0]]), np.array([[4.0]]), np.zeros((1, 1))
+    assert prices("gsp", VALUE * never, first, anyone, never, BIDS).tolist() == [[9]]
+    assert prices("gsp", VALUE * never, first, nobody, never, BIDS).tolist() == [[0]]
+    assert prices("gsp", VALUE * never, first, nobody, never, BIDS, reserve_micros=2).tolist() == [[2]]

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import faust
 import structlog
@@ -163,10 +164,22 @@ def _bare_app(settings: Settings) -> faust.App:
     return app
 
 
+class HomeError(RuntimeError):
+    """The folder of snapshots and logs cannot be made."""
+
+
+def _make_home(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise HomeError(f"{home} is no folder ({why}); name one that is yours and has room: SALIENCE_HOME") from error
+
+
 def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     """The worker's app for the topics that are there; nothing runs yet."""
     engine = make_engine(settings)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    _make_home(settings.home)
     compute = Compute()
     metrics = Metrics()
     traces = Traces(settings.group) if settings.traces else None

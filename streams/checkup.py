@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from aiokafka.errors import KafkaError, TransactionalIdAuthorizationFailed
 
-from streams import latest_events, topic_admin, topics
+from streams import latest_ads, latest_events, topic_admin, topics
 from streams.lanes.outbox import Outbox, transactional_id
 from streams.reading import MissingTopicError
 from streams.settings import Settings, misspelt
+from streams.topics import ADS
 
 PACKAGES = ("faust-streaming", "aiokafka", "onnxruntime", "numpy", "river", "confluent-kafka", "msgspec")
 FEWEST = 100
@@ -134,6 +135,27 @@ def _events(settings: Settings) -> Iterator[Check]:
         yield _unseen("events", error)
         return
     yield from events(seen)
+    try:
+        yield ads(latest_ads.stock(settings), events=seen.records)
+    except UNANSWERED as error:
+        yield _unseen("ads", error)
+
+
+def ads(stock: latest_ads.Stock, events: int) -> Check:
+    """Whether anything can be placed for those who sent ``events``; a shop that nobody has come to needs no ads yet."""
+    found = f"{stock.placeable:,} of {stock.known:,} may be shown now"
+    refused = f"{stock.refused:,} of {stock.records:,} records are refused" if stock.refused else ""
+    if stock.refused > STRAYS_MAX * stock.records:
+        return Check(
+            "ads", ok=False, found=f"{found}; {refused}", fix=f"salience dead-letters list; the first: {stock.why}"
+        )
+    if stock.placeable or not events:
+        return Check("ads", ok=True, found="; ".join(filter(None, [found, refused])))
+    if not stock.known:
+        fix = f"publish ads to {ADS}, each by its ad_id as the key: without any nobody is placed anything"
+    else:
+        fix = "look at their status, start_ms, end_ms and budget_micros: nobody is placed anything now"
+    return Check("ads", ok=False, found=found, fix=fix)
 
 
 def _unseen(name: str, error: Exception) -> Check:

@@ -22,16 +22,17 @@ def worker(
     """Take lanes of clicks and impressions, and publish placements until stopped.
 
     Every other setting comes from the environment as SALIENCE_<NAME>; salience settings tells them. Stops in order
-    on SIGTERM and Ctrl-C. Exit status 1: it cannot start (topics, model, rules, a port that is taken); 2: a setting
-    or an option is wrong; both say why. 70: a fatal error, or it found that it no longer gets on; start it again, or
-    have --supervise do so, and it goes on where it was. /healthz and /readyz answer on loopback, at the address that
-    it logs (SALIENCE_WEB_PORT).
+    on SIGTERM and Ctrl-C. Exit status 1: it cannot start (topics, model, rules, home, a port that is taken); 2: a
+    setting or an option is wrong; both say why. 70: a fatal error, or it found that it no longer gets on; start it
+    again, or have --supervise do so, and it goes on where it was. /healthz and /readyz answer on loopback, at the
+    address that it logs (SALIENCE_WEB_PORT).
 
     Example: salience worker --bootstrap 127.0.0.1:9092 --guarantee exactly_once --supervise
     """
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, guarantee=guarantee, model=model, home=home)
     from scoring.attention import ModelError
     from scoring.text import TextEncoderError
+    from streams.app import HomeError
     from streams.lanes.recovery import RecoveryError
     from streams.listening import ListenError
     from streams.rules import RulesError
@@ -42,9 +43,10 @@ def worker(
     if supervise:
         configure_logging(log_json=log_json)
         raise typer.Exit(_supervise())
+    told = (HomeError, ListenError, ModelError, RecoveryError, RulesError, TextEncoderError, TopicsError, TracesError)
     try:
         status = run(settings, log_json=log_json)
-    except (ListenError, ModelError, RecoveryError, RulesError, TextEncoderError, TopicsError, TracesError) as error:
+    except told as error:
         fail(error)
     raise typer.Exit(status)
 

@@ -55,12 +55,21 @@ def read_ad(key: bytes | None, value: bytes) -> Ad:
 
 
 def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedAds | None = None) -> int:
-    """Apply ``records`` of the ads topic, of one key the last that is none of those refused; the number of these.
+    """Apply ``records`` of the ads topic as `take_ads` does; the number of those refused, which ``refused`` holds."""
+    refused = RefusedAds() if refused is None else refused
+    failed = take_ads(catalogue, records)
+    for record, (error, why) in failed:
+        refused.refuse(record, Refusal(error, why))
+        log.warning("ad refused", partition=record.partition, offset=record.offset, error=error, why=why)
+    return len(failed)
+
+
+def take_ads(catalogue: Catalogue, records: Sequence[Record]) -> list[tuple[Record, Refusal]]:
+    """Apply ``records`` of the ads topic, of one key the last that is none of those refused; those refused, in order.
 
     A refused ad leaves what the catalogue had, and what its key was told before it in ``records``; its owner sees it
-    missing from placements and, where ``refused`` holds it, among the dead letters. Nobody else is affected.
+    missing from placements and among the dead letters. Nobody else is affected.
     """
-    refused = RefusedAds() if refused is None else refused
     last: dict[bytes | None, tuple[Record, Entry] | None] = {}  # None: withdrawn
     failed: list[tuple[Record, Refusal]] = []
     for record in records:
@@ -70,10 +79,7 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedA
             failed.append((record, Refusal.of(error)))
     catalogue.withdraw([(key or b"").decode() for key, taken in last.items() if taken is None])
     failed += _upsert(catalogue, [taken for taken in last.values() if taken is not None])
-    for record, reason in sorted(failed, key=lambda each: each[0].offset):
-        refused.refuse(record, reason)
-        log.warning("ad refused", partition=record.partition, offset=record.offset, error=reason.error)
-    return len(failed)
+    return sorted(failed, key=lambda each: each[0].offset)
 
 
 def _told(record: Record) -> tuple[Record, Entry] | None:

@@ -72,7 +72,7 @@ def rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
         with gzip.open(file, "rt", encoding="utf-8", newline="") as text:
             yield from _rows(file, text, columns)
     except FileNotFoundError as error:
-        raise LogError(f"{file} does not exist; expected in the log's folder (--data)") from error
+        raise LogError(f"{file} does not exist; expected in the log's folder") from error
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise LogError(f"{file} cannot be read ({error}); expected a gzipped CSV file in UTF-8") from error
 

@@ -105,6 +105,8 @@ def test_doctor_finds_nothing_wrong_where_nothing_is_and_names_the_mending_comma
     (wrong,) = [check for check in json.loads(skewed.stdout)["checks"] if check["name"] == "surfaces"]
     assert "0 tell it in both, 100 in one alone" in wrong["found"]
     assert "send both with their surface" in wrong["fix"]
+    (without,) = [check for check in json.loads(skewed.stdout)["checks"] if check["name"] == "ads"]
+    assert (without["ok"], without["found"]) == (False, "0 of 0 may be shown now")
     ill = salience("doctor", "--bootstrap", embedded.bootstrap, "--prefix", topic_prefix, "--json")
     assert ill.returncode == 1
     checks = json.loads(ill.stdout)["checks"]

@@ -9,7 +9,7 @@ import faust
 import pytest
 
 from scoring.feedback import Learning
-from streams.app import create_app, learning, make_step
+from streams.app import HomeError, create_app, learning, make_step
 from streams.intake import Intake
 from streams.rules import read
 from streams.settings import Settings
@@ -26,6 +26,12 @@ def started(home: Path) -> tuple[faust.App, faust.Agent, Intake]:
     (intake,) = [service for service in app._extra_services if isinstance(service, Intake)]
     intake._make_shared(Group())
     return app, agent, intake
+
+
+def test_a_home_that_cannot_be_made_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HomeError, match=r"file/home is no folder \(Not a directory\); name one that is yours"):
+        create_app(Settings(home=tmp_path / "file" / "home"), IDENTITY)
 
 
 def test_every_token_reaches_the_agent_since_the_channel_is_opened_once(tmp_path: Path) -> None:

@@ -243,3 +243,9 @@ def test_compose_runs_the_version_that_maven_fetches_and_on_loopback_only() -> N
     assert kafka["image"] == f"apache/kafka:{kafka_version()}"
     assert all(port.startswith("127.0.0.1:") for port in kafka["ports"])
     assert kafka["environment"]["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+
+
+def test_a_home_that_cannot_be_made_is_told_with_the_option_that_names_another(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BrokerError, match=r"file/broker is no folder \(Not a directory\); name one of yours: --home"):
+        running.start(tmp_path / "file", "embedded", [], EmbeddedBroker)

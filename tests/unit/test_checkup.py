@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from streams import topics
-from streams.checkup import Check, of_topics
+from streams.checkup import Check, ads, of_topics
+from streams.latest_ads import Stock
 from streams.topic_admin import Seen, compare
 
 MADE = {topic.name: Seen(topic.partitions(4), topic.cleanup) for topic in topics.TABLE}
@@ -11,6 +12,29 @@ MADE = {topic.name: Seen(topic.partitions(4), topic.cleanup) for topic in topics
 
 def told(seen: Mapping[str, Seen]) -> list[Check]:
     return list(of_topics(compare(seen, 4, "", "--bootstrap b:9092"), 4))
+
+
+def in_stock(records: int = 0, known: int = 0, placeable: int = 0, refused: int = 0, why: str = "") -> Stock:
+    return Stock(records=records, known=known, placeable=placeable, refused=refused, why=why)
+
+
+def test_without_an_ad_that_may_be_shown_something_is_wrong_once_somebody_has_come() -> None:
+    assert ads(in_stock(), events=0).ok
+    none = ads(in_stock(), events=14)
+    assert (none.ok, none.found) == (False, "0 of 0 may be shown now")
+    assert "publish ads to ads, each by its ad_id as the key" in none.fix
+    ended = ads(in_stock(records=12, known=12), events=14)
+    assert (ended.ok, ended.found) == (False, "0 of 12 may be shown now")
+    assert "end_ms" in ended.fix
+    assert ads(in_stock(records=12, known=12, placeable=1), events=14) == Check("ads", True, "1 of 12 may be shown now")
+
+
+def test_ads_that_are_refused_are_told_with_what_is_wrong_with_the_first() -> None:
+    refused = ads(in_stock(records=12, refused=12, why="CatalogueError: the key"), events=0)
+    assert (refused.ok, refused.found) == (False, "0 of 0 may be shown now; 12 of 12 records are refused")
+    assert refused.fix == "salience dead-letters list; the first: CatalogueError: the key"
+    one = ads(in_stock(records=1_000, known=999, placeable=999, refused=1, why="x"), events=0)
+    assert (one.ok, one.found) == (True, "999 of 999 may be shown now; 1 of 1,000 records are refused")
 
 
 def test_topics_that_are_missing_take_one_row_with_all_their_names_and_the_command_that_makes_them() -> None:

@@ -37,8 +37,8 @@ class Settings(BaseSettings):
     bootstrap: Annotated[str, AfterValidator(check_bootstrap)] = Field(
         "127.0.0.1:9092", description="Kafka brokers, host:port, comma-separated."
     )
-    topic_prefix: str = Field("", description="Put before every topic name, so that two shops share a cluster.")
-    group: str = Field("salience", description="Consumer group of the workers.")
+    topic_prefix: str = Field("", description="Put before every topic name: two shops share a cluster, not a group.")
+    group: str = Field("salience", description="Consumer group of one shop's workers; another shop's has another name.")
     instance_id: str | None = Field(None, description="Static membership: one id per live process.")
     guarantee: Guarantee = Field("exactly_once", description="Or at_least_once, where the broker has no transactions.")
     home: Path = Field(Path(".salience"), description="Brokers, snapshots and logs of this machine.")

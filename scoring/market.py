@@ -334,8 +334,9 @@ class Market:
         """Fates of those who may not be shown whoever else is, ``[B, C]``; of all others `Fate.OUTBID`."""
         terms = self.terms
         fate = np.zeros(asked.candidates.shape, dtype=np.uint8)
-        if terms.reserve_micros:
-            fate[bids < terms.reserve_micros] = Fate.BELOW_RESERVE
+        if terms.reserve_micros:  # for bids: an ad without one that pays for attention has none to hold to it
+            own, attention = (of.take(asked.candidates) for of in (catalogue.bid_micros, catalogue.attention_micros))
+            fate[(bids < terms.reserve_micros) & ((own > 0) | (attention == 0))] = Fate.BELOW_RESERVE
         if asked.offers is not None:
             fate[asked.offers.multiplier == 0] = Fate.BUDGET_SPENT
         for name, blocked in (

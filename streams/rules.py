@@ -29,7 +29,8 @@ NOT_AS_WRITTEN = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 
 EXAMPLE = """\
 auction: gsp                    # first, gsp (generalised second price) or vcg; one's own ads are bid against, too
-reserve_micros: 1000            # of what is billed; whoever offers less is not shown
+reserve_micros: 1000            # for whatever an ad bids for: a click, a thousand impressions, a purchase, a second of
+                                # viewing; who bids less is not shown, but for who pays by attention_micros alone
 caps:                           # most impressions of one ad, campaign or advertiser to one person
   - {scope: campaign, most: 3, minutes: 60}
 block: {ads: [ad-7], categories: [weapons], advertisers: [arco]}

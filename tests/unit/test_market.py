@@ -122,6 +122,15 @@ def test_a_stopped_campaign_a_blocked_ad_and_a_bid_below_the_reserve_lose_for_th
     assert made.prices_micros[0, 0] == 150  # nobody else: the reserve
 
 
+def test_a_reserve_is_for_bids_and_bars_no_ad_that_pays_for_attention_alone():
+    told = {"alone": (0, 50), "of both": (149, 50), "of nothing": (0, 0)}
+    stock = Catalogue()
+    stock.upsert([entry(name, bid_micros=bid, attention_micros=paid) for name, (bid, paid) in told.items()])
+    made = decide(Market(Terms(reserve_micros=150)), stock=stock)
+    assert made.fate.tolist() == [[Fate.WON, Fate.BELOW_RESERVE, Fate.BELOW_RESERVE]]
+    assert made.prices_micros[0, 0] == 0  # what it owes for attention is beside any price
+
+
 def test_a_bid_of_the_reserve_is_enough_and_a_campaign_that_all_but_stops_is_not_spent():
     assert decide(Market(Terms(reserve_micros=200))).prices_micros.tolist() == [[300, 200, 200, 0]]
     market = Market()

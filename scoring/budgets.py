@@ -76,6 +76,8 @@ class Budgets:
     """Of which campaigns the catalogue itself has told the budget, or that there is none."""
     _told_ms: dict[int, int] = field(default_factory=dict)
     """Of the other campaigns, when what stands in `_budget` was told."""
+    _owed: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """What was billed of the day when a budget last changed, or was told as billed: no lower one takes it back."""
     _pacer: Pacer | None = None
     _paced: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _ids: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
@@ -134,6 +136,12 @@ class Budgets:
             self._budget[at] = budget_micros
             self._version = -1  # the catalogue is read again, with what is known now
 
+    def tell_billed(self, campaign: str, day: int, billed_micros: int) -> None:
+        """Take what a lane told as billed of a campaign's ``day``, which it has told by `tell`; the largest counts."""
+        if day == self._day:
+            at = self._place(campaign)
+            self._owed[at] = max(int(self._owed[at]), billed_micros)
+
     def learn(self, lane: int, mean: Floats) -> None:
         """Take what a lane has learnt of its traffic, ``[24]`` as in `scoring.traffic.Traffic`."""
         self._traffic[lane] = mean
@@ -155,12 +163,13 @@ class Budgets:
             self._stopped = np.concatenate([self._stopped, np.zeros(more, dtype=np.bool_)])
             self._budget = np.concatenate([self._budget, np.zeros(more, dtype=np.int64)])
             self._sure = np.concatenate([self._sure, np.zeros(more, dtype=np.bool_)])
+            self._owed = np.concatenate([self._owed, np.zeros(more, dtype=np.int64)])
         return at
 
     def _turn(self, day: int) -> None:
         """A day begins: of those before it nothing counts any more."""
         self._day = day
-        self._spent[:] = 0
+        self._spent[:] = self._owed[:] = 0
         self.day_curve = day_curve(self._traffic.values())
         if self._pacer is not None:
             self._pacer.day_curve = self.day_curve
@@ -175,6 +184,21 @@ class Budgets:
         at = self._campaigns.get(campaign)
         return 0 if at is None else int(self._budget[at])
 
+    def billed_micros(self, campaign: str, day: int) -> int:
+        """Of what all lanes have told of ``day``, what is billed; 0 of another day than the newest."""
+        at = self._campaigns.get(campaign)
+        return 0 if at is None or day != self._day else int(self._billed(np.array([at]))[0])
+
+    def _billed(self, at: Ints) -> Ints:
+        """What is billed of the newest day to campaigns ``at [M]``: it never falls, whatever becomes of their budgets.
+
+        Where no budget is known, and neither that there is none, it is what was told as billed.
+        """
+        limit = np.where(self._sure[at], MICROS_MAX, 0)
+        limit = np.where(self._budget[at] > 0, self._budget[at], limit)
+        billed: Ints = np.maximum(np.minimum(self._spent[at], limit), self._owed[at])
+        return billed
+
     def level(self, campaign: str) -> float:
         """The long-term level of a campaign's multiplier; 0 where it has no budget."""
         at = self._campaigns.get(campaign)
@@ -183,8 +207,9 @@ class Budgets:
     def standing(self) -> tuple[float, float]:
         """Of the campaigns with a budget, today: how far they are from the plan, and what was delivered unbilled.
 
-        The mean distance of spending from the plan, in shares of a budget; and what was delivered beyond the budgets,
-        as a share of their sum. 0 where no campaign has one. As of the last `pace`; any thread may ask.
+        The mean distance of spending from the plan, in shares of a budget; and what was delivered beyond the budgets of
+        its time, as a share of the sum of those of now. 0 where no campaign has one. As of the last `pace`; any thread
+        may ask.
         """
         return self._standing
 
@@ -214,7 +239,7 @@ class Budgets:
         conversion = (purchases + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
         seconds = (viewed_s + PRIOR_IMPRESSIONS * terms.viewed_s) / (impressions + PRIOR_IMPRESSIONS)
         self.market.pace(self._ids, self._pacer.multiplier, np.minimum(conversion, 1.0), seconds)
-        self._standing = _standing(self._pacer, self._spent[paced])
+        self._standing = _standing(self._pacer, self._spent[paced], self._billed(paced))
 
     def _newly_spent(self) -> bool:
         """Whether a campaign that still bids has spent its budget."""
@@ -235,6 +260,7 @@ class Budgets:
         np.maximum.at(budgets, of, shop.budget_micros)
         np.logical_or.at(offered, of, shop.active)
         paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
+        self._owed[paced] = self._billed(paced)  # by what they might spend until now
         sure = offered | (budgets > 0)
         self._sure[paced] |= sure
         before = self._budget[paced]
@@ -254,11 +280,11 @@ class Budgets:
         self._pacer = pacer
 
 
-def _standing(pacer: Pacer, spent_micros: Ints) -> tuple[float, float]:
-    """As `Budgets.standing` has it, of campaigns that have spent ``spent_micros [M]``."""
+def _standing(pacer: Pacer, spent_micros: Ints, billed_micros: Ints) -> tuple[float, float]:
+    """As `Budgets.standing` has it, of campaigns that have spent ``spent_micros [M]``, of which so much is billed."""
     limited = pacer.budget_micros > 0
     if not limited.any():
         return _ON_PLAN
     budget, spent = pacer.budget_micros[limited], spent_micros[limited]
     error = np.abs(np.minimum(spent / budget, 1.0) - (pacer.reached or 0.0)).mean()
-    return float(error), float(np.maximum(spent - budget, 0).mean() / budget.mean())
+    return float(error), float(np.maximum(spent - billed_micros[limited], 0).mean() / budget.mean())

@@ -1,7 +1,7 @@
 """What campaigns owe and earn, lane by lane: exact sums that survive a lane's move, settled against the day's budget.
 
 A lane adds what its own events charge, once each since its events are; the shop settles the sum over lanes, so that
-no campaign is billed more than its budget whatever the lanes knew of each other. What was delivered beyond is
+no campaign is billed beyond its budget of the time whatever the lanes knew of each other. What was delivered beyond is
 counted, and is not billed.
 """
 

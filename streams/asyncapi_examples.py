@@ -173,6 +173,7 @@ CAMPAIGN_METRICS = wire.CampaignMetrics(
         value_micros=800_100_000,
     ),
     budget_micros=500_000_000,
+    billed_micros=61_900_000,
     level=0.62,
 )
 LANE_ROW = wire.LaneRow(

@@ -14,9 +14,10 @@ _NOTHING = Figures()
 class Campaign(Struct, frozen=True, kw_only=True):
     """A campaign, or one arm of it. ``today`` is of ``day``, the newest that any lane has told of.
 
-    ``billed_micros``, ``unbilled_micros``: of what it spent today, up to its budget and beyond; an arm has no budget of
-    its own, and null there. ``roas``: value of purchases by money spent, since ever; ``roi``: what is left of it beyond
-    the money, by the money; by last touch, and by position. Null where nothing was spent.
+    ``billed_micros``, ``unbilled_micros``: of what it spent today, up to its budget and beyond; what was billed before
+    the budget was lowered stays so, and may be more than it is now. An arm has no budget of its own, and null there.
+    ``roas``: value of purchases by money spent, since ever; ``roi``: what is left of it beyond the money, by the money;
+    by last touch, and by position. Null where nothing was spent.
     """
 
     campaign_id: str
@@ -48,7 +49,8 @@ def _campaign(name: str, arm: str | None, day: int, of: list[CampaignMetrics]) -
     today = _sum(each.today if each.day == day else _NOTHING for each in of)
     total, newest = _sum(each.total for each in of), max(of, key=lambda each: each.time_ms)
     budget, spent = newest.budget_micros, today.spent_micros
-    billed = spent if budget is None else min(spent, budget)
+    owed = max((each.billed_micros for each in of if each.day == day), default=0)
+    billed = spent if budget is None else min(spent, max(budget, owed))
     whole = arm is None
     return Campaign(
         campaign_id=name,

@@ -311,8 +311,10 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     experiment 1, arm 0; "" outside of experiments. ``day`` counts days of UTC since the epoch; ``today`` is of that
     day, ``before`` of the last day before it that had any (``before_day``), ``total`` since ever: whoever wants a
     history keeps the last record of each day. ``spent_micros`` of a day, summed over lanes, is billed up to
-    ``budget_micros`` (null: no limit) and delivered for nothing beyond. ``level``: the long-term level of the bid's
-    multiplier; 0 where there is no budget to pace.
+    ``budget_micros`` (null: no limit) or to what was billed before that was lowered, and delivered for nothing beyond.
+    ``billed_micros``: what was billed by then of the campaign's ``day``, over all lanes and arms as far as this lane's
+    worker knew; it never falls, and the largest that a cell of the day tells is owed. ``level``: the long-term level of
+    the bid's multiplier; 0 where there is no budget to pace.
     """
 
     lane: int
@@ -325,6 +327,7 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     before_day: Day = 0
     before: Figures | None = None
     budget_micros: Micros | None = None
+    billed_micros: Count = 0
     level: Share = 0.0
 
 

@@ -137,6 +137,7 @@ class LaneLedger:
             before=_figures(figures[Period.BEFORE]) if before else None,
             total=_figures(figures[Period.TOTAL]),
             budget_micros=budgets.budget_micros(campaign) or None,
+            billed_micros=budgets.billed_micros(campaign, today),
             level=round(budgets.level(campaign), 6),
         )
         return Message(f"{lane}/{campaign}/{arm}".encode(), encode_json(metrics))

@@ -54,6 +54,14 @@ def test_a_day_within_its_budget_is_billed_as_it_was_spent_and_one_without_a_bud
     assert (arm.budget_micros, arm.billed_micros, arm.unbilled_micros) == (None, None, None)
 
 
+def test_what_any_cell_of_the_day_tells_as_billed_stays_owed_when_the_budget_is_lowered() -> None:
+    early = told(0, spent=70, time_ms=1, budget_micros=100, billed_micros=90)
+    late = [told(1, spent=30, time_ms=2, budget_micros=1, billed_micros=5), told(2, day=6, spent=9, billed_micros=99)]
+    for cells in ([early, *late], [*late, early]):
+        (one,) = campaigns(cells)
+        assert (one.budget_micros, one.billed_micros, one.unbilled_micros) == (1, 90, 10)
+
+
 def test_what_spent_as_much_is_told_in_the_order_of_names_and_arms() -> None:
     cells = [told(0, name, arm, spent=5) for name in ("two", "one") for arm in ("2-0", "", "1-0")]
     assert [(one.campaign_id, one.arm) for one in campaigns(cells, by_arm=True)] == [

@@ -18,6 +18,7 @@ from scoring.ids import id64s
 from scoring.ledger import FIGURES
 from scoring.market import Fate
 from scoring.policies import Policy, arm_tag
+from streams.campaigns import campaigns
 from streams.client import priced
 from streams.feeds.campaigns import tell
 from streams.lanes.ledger import KEY, TOUCHES, LaneLedger
@@ -327,3 +328,28 @@ def test_another_worker_knows_from_the_topic_what_was_spent(model: AttentionMode
     for campaign in ("c-0", "c-1", "c-2"):
         assert other.spent_micros(campaign) == own.spent_micros(campaign)
     assert any(other.spent_micros(f"c-{number}") for number in range(3))
+
+
+def test_a_lowered_budget_takes_nothing_of_what_was_owed_from_what_lanes_tell_before_and_after_a_restart(
+    model: AttentionModel,
+) -> None:
+    played = Played(step_of(model))
+    played.take([impression(ad_id="ad-1")])
+    for at in range(10, 1_000, 10):
+        if (told := metrics(played).get("c-0")) is not None and told.today.spent_micros > BUDGET // 4:
+            break
+        played.take(played.answer(at))
+    late = played.answer(at)  # of a placement that was out before the budget was lowered
+    for step, shown in ((played.step, late[:1]), (step_of(model), late[1:])):
+        budgets = step.budgets
+        assert budgets is not None
+        tell(budgets, played.told)
+        step.engine.catalogue.upsert([
+            entry(f"ad-{n}", campaign_id="c-0", advertiser_id="a-0", bid_micros=20_000, budget_micros=1)
+            for n in range(0, 30, 3)
+        ])  # fmt: skip
+        played.step = step
+        played.take(shown)
+    assert metrics(played)["c-0"].today.spent_micros > told.today.spent_micros > BUDGET // 4
+    (one,) = (one for one in campaigns(metrics(played).values()) if one.campaign_id == "c-0")
+    assert (one.budget_micros, one.billed_micros) == (1, told.today.spent_micros)

@@ -30,6 +30,12 @@ def cell(
     return Record("campaign-metrics", 0, 0, NOON_MS, f"{lane}/{campaign}/".encode(), encode_json(told))
 
 
+def replace_told(record: Record, **changes: object) -> Record:
+    """The same, but for ``changes`` of what it tells."""
+    told = msgspec.json.decode(record.value or b"", type=CampaignMetrics)
+    return replace(record, value=encode_json(msgspec.structs.replace(told, **changes)))
+
+
 def _stopped() -> Catalogue:
     stock = shop(0)
     stock.upsert([entry("b", campaign_id="one", budget_micros=0)])
@@ -123,9 +129,7 @@ def test_the_largest_sums_that_lanes_can_have_stop_their_campaigns_and_all_offer
     budgets = Budgets(Market(), stock)
     most = Figures(spent_micros=2**63 - 1, viewed_s=(2**63 - 1) / 1_000, purchases=(2**63 - 1) / 1_000)
     for lane, campaign in ((0, "one"), (1, "one"), (0, "two")):
-        told = msgspec.json.decode(cell(None, lane=lane, campaign=campaign).value or b"", type=CampaignMetrics)
-        value = encode_json(msgspec.structs.replace(told, today=most, total=most))
-        assert tell(budgets, [replace(cell(None), value=value)]) == 0
+        assert tell(budgets, [replace_told(cell(None, lane=lane, campaign=campaign), today=most, total=most)]) == 0
     budgets.pace(NOON_MS)
     offers = budgets.market.offers(stock, np.arange(3)[None])
     assert offers is not None
@@ -156,3 +160,50 @@ def test_a_campaign_whose_budget_is_cut_below_what_it_has_spent_keeps_its_level_
         budgets.pace(NOON_MS + 60_000 * minute)
     assert offered(budgets) == [0, 0, 1]
     assert budgets.level("one") == level
+
+
+@pytest.mark.parametrize("lower", [1, 900_000])
+def test_what_was_spent_within_a_budget_stays_owed_when_it_is_lowered_and_nothing_beyond(lower: int) -> None:
+    stock = shop(1_500_000)
+    budgets = Budgets(Market(), stock)
+    for lane in (0, 1):
+        budgets.tell(lane, "", spent(600_000))
+    budgets.pace(NOON_MS)
+    stock.upsert([entry("a", campaign_id="one", budget_micros=lower)])
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert (budgets.billed_micros("one", DAY), budgets.standing()[1]) == (1_200_000, 0.0)
+    budgets.tell(1, "1-0", spent(70_000))  # clicks that were on their way
+    budgets.pace(NOON_MS + 2 * EVERY_MS)
+    assert budgets.billed_micros("one", DAY) == 1_200_000
+    assert budgets.standing()[1] == pytest.approx(70_000 / lower)
+    stock.upsert([entry("a", campaign_id="one", budget_micros=1_250_000)])
+    budgets.pace(NOON_MS + 3 * EVERY_MS)
+    assert budgets.billed_micros("one", DAY) == 1_250_000
+    budgets.tell(1, "", spent(5, DAY + 1))
+    assert [budgets.billed_micros("one", day) for day in (DAY, DAY + 1)] == [0, 5]
+
+
+def test_what_was_spent_before_a_limit_was_set_stays_owed() -> None:
+    stock = shop(None)
+    budgets = Budgets(Market(), stock)
+    budgets.tell(0, "", spent(600_000))
+    budgets.pace(NOON_MS)
+    stock.upsert([entry("a", campaign_id="one", budget_micros=1_000)])
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert budgets.billed_micros("one", DAY) == 600_000
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_worker_that_starts_after_a_budget_was_lowered_owes_what_was_told_before(
+    order: tuple[int, int], ready: bool
+) -> None:
+    told = [replace_told(cell(1_500_000, NOON_MS - 1), billed_micros=1_390_000), cell(1, lane=1)]
+    budgets = Budgets(Market(), shop(1))
+    if ready:
+        budgets.pace(NOON_MS)
+    tell(budgets, [told[at] for at in order])
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert budgets.billed_micros("one", DAY) == 1_390_000
+    tell(budgets, [replace_told(cell(1, lane=2), day=DAY + 1)])
+    assert budgets.billed_micros("one", DAY + 1) == 1

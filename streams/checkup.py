@@ -20,6 +20,8 @@ FEWEST = 100
 """Impressions and clicks below which their fields say nothing."""
 PAIRS_FEWEST = 20
 """Of a click and the impression that it answers: each is evidence, for of sound events none disagree."""
+JOINED_MIN = 0.1
+"""Of clicks whose impressions were read, the least that join one: of sound ones it is all but a few."""
 STRAYS_MAX = 0.01
 """Of the latest events that are refused or misplaced, before something is wrong with who sends them."""
 APART_MAX = 0.1
@@ -179,12 +181,26 @@ def events(seen: latest_events.Sample) -> Iterator[Check]:
         fix = "partition by murmur2 of the key; with librdkafka partitioner=murmur2_random"
     sound = max(seen.refused, seen.misplaced) <= STRAYS_MAX * seen.records
     yield Check("events", ok=sound, found=f"of the latest {seen.records:,}: {strays}", fix="" if sound else fix)
+    if seen.pairs + seen.strays >= PAIRS_FEWEST:
+        yield _joins(seen)
     if min(seen.impressions, seen.clicks) < FEWEST:
         return
     answered = f"{seen.answers:,} of {seen.clicks:,} clicks say which impression they answer"
     fix = "" if seen.answers else "send clicks with impression_time_ms: without it none is learnt from, or charged"
     yield Check("answers", ok=seen.answers > 0, found=answered, fix=fix)
     yield _surfaces(seen)
+
+
+def _joins(seen: latest_events.Sample) -> Check:
+    """An answer that joins no impression is taken, and neither learnt from nor charged."""
+    answers = seen.pairs + seen.strays
+    found = f"of {answers:,} answers whose impressions were read {seen.pairs:,} join one"
+    if seen.pairs >= JOINED_MIN * answers:
+        return Check("joins", ok=True, found=found)
+    fix = (
+        "send as a click's impression_time_ms the time_ms, in milliseconds, of the impression that it answers, with its"
+    )
+    return Check("joins", ok=False, found=f"{found}; the first says {seen.stray}", fix=f"{fix} user_id and ad_id")
 
 
 def _surfaces(seen: latest_events.Sample) -> Check:

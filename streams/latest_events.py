@@ -7,6 +7,7 @@ something else is taken and taught from, a little wrong, and nothing says so.
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -26,6 +27,10 @@ IMPRESSIONS_MAX = 40_000
 """Of all partitions together, to find those that clicks answer, one of fifty or fewer: 6 MB to be read, 20 MB held."""
 IMPRESSIONS_PER_PARTITION = 10_000
 """At most: some 200 clicks answer as many."""
+LATE_SHARE = 0.05
+"""Of a partition's impressions, so many may have been long on their way, and are from before what was read."""
+NEVER_MS = 365 * 86_400_000
+"""After an impression, when nobody answers it any more: what is dated so long before its click is in other units."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +39,8 @@ class Sample:
 
     Of ``clicks`` (no views, carts or purchases) so many ``answer`` an impression, and of ``pairs`` of these and the
     impression that they answer both were read: in so many ``placed`` both tell their surface, in so many ``apart`` one
-    alone. Of all clicks and all impressions the shares may well differ, as click rates do by place.
+    alone. Of all clicks and all impressions the shares may well differ, as click rates do by place. So many are
+    ``strays``: what they answer would have been read if it were there, and was not; what the first, ``stray``, says.
     """
 
     records: int
@@ -47,17 +53,21 @@ class Sample:
     pairs: int
     placed: int
     apart: int
+    strays: int
+    stray: str
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What was ``read`` of one partition of one topic. ``users``: whose its ``events`` are, then whose its ``told``.
+    """What was ``read`` of one partition, ``lane``, of one topic.
 
-    ``early``: impressions before the latest. They are there for the clicks that answer them, and not counted: among
-    them what is wrong with all clicks would be next to nothing.
+    ``users``: whose its ``events`` are, then whose its ``told``. ``early``: impressions before the latest. They are
+    there for the clicks that answer them, and not counted: among them what is wrong with all clicks would be next to
+    nothing.
     """
 
     read: Decoded
+    lane: int
     users: Sequence[bytes | None]
     early: bool = False
 
@@ -102,7 +112,7 @@ def decoded(records: list[Record], source: Source, lanes: int, latest_ms: int, *
         belongs_here=lambda key: belongs(key) == lane,
     )
     places = [*read.places.tolist(), *(place for _, place in read.strangers)]
-    return Part(read, [records[place].key for place in places], early)
+    return Part(read, lane, [records[place].key for place in places], early)
 
 
 def summed(parts: Iterable[Part]) -> Sample:
@@ -114,7 +124,7 @@ def summed(parts: Iterable[Part]) -> Sample:
     taken_back = sum(part.erased for part in held)  # by a no that came after, within the sample
     found = _events(held)
     clicked = found["kind"] == Kind.CLICKED
-    pairs = _pairs([user for part in parts for user in part.users], _events([part.read for part in parts]))
+    joins = Joins.of(parts)
     return Sample(
         records=len(found) + len(dead) + misplaced + taken_back,
         refused=len(dead),
@@ -123,9 +133,11 @@ def summed(parts: Iterable[Part]) -> Sample:
         impressions=int((found["source"] == Source.IMPRESSION).sum()),
         clicks=int(clicked.sum()),
         answers=int((clicked & found["answers"]).sum()),
-        pairs=len(pairs),
-        placed=pairs.count((True, True)),
-        apart=sum(one != other for one, other in pairs),
+        pairs=len(joins.pairs),
+        placed=joins.pairs.count((True, True)),
+        apart=sum(one != other for one, other in joins.pairs),
+        strays=joins.strays,
+        stray=joins.stray,
     )
 
 
@@ -134,10 +146,53 @@ def _events(held: Iterable[Decoded]) -> Events:
     return np.concatenate([np.zeros(0, dtype=EVENT), *(told for one in held for told in (one.events, one.told))])
 
 
-def _pairs(users: Sequence[bytes | None], found: Events) -> list[tuple[bool, bool]]:
-    """Whether an impression and a click that answers it tell their surface, where both are in ``found``."""
-    what = list(zip(users, found["ad"].tolist(), found["shown_ms"].tolist(), strict=True))
-    placed = (found["surface"] > 0).tolist()
-    impressions = {what[at]: placed[at] for at in np.flatnonzero(found["source"] == Source.IMPRESSION).tolist()}
-    clicks = np.flatnonzero((found["kind"] == Kind.CLICKED) & found["answers"]).tolist()
-    return [(impressions[what[at]], placed[at]) for at in clicks if what[at] in impressions]
+@dataclass(frozen=True, slots=True)
+class Joins:
+    """Clicks put to the impressions that they answer.
+
+    ``pairs``: of each that found its own, whether the impression and the click tell their surface. ``strays`` found
+    none, ``stray`` tells of the first. An answer is one if an impression of its user was read that its click may have
+    followed, and its own would have been read, too: it is dated within what was read of the partition, or no time of an
+    impression at all. All others may answer what came before, or is kept no longer.
+    """
+
+    pairs: Sequence[tuple[bool, bool]]
+    strays: int
+    stray: str
+
+    @classmethod
+    def of(cls, parts: Sequence[Part]) -> Self:
+        """Of all ``parts`` together."""
+        found = _events([part.read for part in parts])
+        users = [user for part in parts for user in part.users]
+        lanes = np.repeat([part.lane for part in parts], [len(part.users) for part in parts])
+        shown = np.flatnonzero(found["source"] == Source.IMPRESSION)
+        clicks = np.flatnonzero((found["kind"] == Kind.CLICKED) & found["answers"]).tolist()
+        what = list(zip(users, found["ad"].tolist(), found["shown_ms"].tolist(), strict=True))
+        placed = (found["surface"] > 0).tolist()
+        impressions = {what[at]: placed[at] for at in shown.tolist()}
+        first_ms: dict[bytes | None, int] = {}
+        for user, _, at_ms in impressions:
+            first_ms[user] = min(at_ms, first_ms.get(user, at_ms))
+        begins_ms = {
+            lane: np.quantile(found["shown_ms"][shown[lanes[shown] == lane]], LATE_SHARE)
+            for lane in np.unique(lanes[shown]).tolist()
+        }
+        strays = []
+        for at in clicks:
+            (user, _, said_ms), clicked_ms = what[at], int(found["time_ms"][at])
+            if what[at] in impressions or first_ms.get(user, clicked_ms + 1) > clicked_ms:
+                continue
+            if said_ms >= begins_ms[lanes[at]] or said_ms < clicked_ms - NEVER_MS:
+                strays.append(what[at])
+        pairs = [(impressions[what[at]], placed[at]) for at in clicks if what[at] in impressions]
+        return cls(pairs, len(strays), _told(strays[0], impressions) if strays else "")
+
+
+def _told(stray: tuple[bytes | None, int, int], impressions: Iterable[tuple[bytes | None, int, int]]) -> str:
+    """What an answer says, beside the impression that it may have meant: of its ad, if there is any, the nearest."""
+    user, ad, said_ms = stray
+    of_user = [(other != ad, abs(at_ms - said_ms), at_ms) for whose, other, at_ms in impressions if whose == user]
+    another, _, at_ms = min(of_user)
+    of_ad = ", of another ad" if another else ""
+    return f"impression_time_ms {said_ms}, where the nearest of its user has time_ms {at_ms}{of_ad}"

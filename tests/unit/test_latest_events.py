@@ -1,6 +1,6 @@
 """Doctor tells what events lack that are taken without an error."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -26,6 +26,8 @@ HEALTHY = Sample(
     pairs=140,
     placed=139,
     apart=1,
+    strays=0,
+    stray="",
 )
 
 
@@ -70,6 +72,8 @@ def test_a_sample_counts_what_is_there_and_what_it_lacks() -> None:
         pairs=4,
         placed=1,
         apart=2,
+        strays=2,  # of ads whose impressions nobody sent
+        stray=f"impression_time_ms {START_MS}, where the nearest of its user has time_ms {START_MS}, of another ad",
     )
 
 
@@ -85,14 +89,14 @@ def found(sample: Sample) -> dict[str, Check]:
 
 def test_nothing_is_wrong_with_events_that_lack_nothing_and_with_none() -> None:
     checks = found(HEALTHY)
-    assert [*checks] == ["events", "answers", "surfaces"]
+    assert [*checks] == ["events", "joins", "answers", "surfaces"]
     assert all(check.ok and not check.fix for check in checks.values())
     none = found(summed([]))
     assert [*none.values()] == [Check("events", ok=True, found="none yet")]
 
 
 def test_too_few_say_nothing_of_fields() -> None:
-    assert [*found(replace(HEALTHY, clicks=99, answers=0))] == ["events"]
+    assert [*found(replace(HEALTHY, clicks=99, answers=0, pairs=0))] == ["events"]
 
 
 def test_too_few_pairs_of_a_click_and_its_impression_are_told_as_too_few() -> None:
@@ -174,3 +178,61 @@ def test_places_that_tell_a_surface_may_have_another_click_rate_than_those_that_
     assert found(sound)["surfaces"].ok
     skewed = seen(elsewhere + shop("home", range(500, 1_000), 100, ""), lane)
     assert not found(skewed)["surfaces"].ok
+
+
+def answers(dated: Callable[[int], int], shoppers: int = 300, later_ms: int = 30_000) -> list[Impression | Click]:
+    """Everyone is shown an ad, a second after the one before, and clicks, dating the impression as ``dated`` has it."""
+    times_ms = [START_MS - 60_000_000 + 1_000 * n for n in range(shoppers)]
+    shown: list[Impression | Click] = [impression("ann", f"ad-{n}", at) for n, at in enumerate(times_ms)]
+    told = [(f"ad-{n}", at + later_ms, dated(at)) for n, at in enumerate(times_ms)]
+    return shown + [click("ann", ad, at, impression_time_ms=said) for ad, at, said in told]
+
+
+@pytest.mark.parametrize(
+    "dated",
+    [lambda at: at // 1_000, lambda at: at - 1_500, lambda at: at + 30_000, lambda _: 0],
+    ids=["seconds", "the placement's time", "the click's own time", "nothing"],
+)
+def test_answers_that_join_no_impression_though_theirs_were_read_are_told_with_the_field_and_what_it_should_be(
+    dated: Callable[[int], int],
+) -> None:
+    sample = seen(answers(dated), partitioner(LANES)(b"ann"))
+    assert sample.pairs == 0
+    checks = found(sample)
+    assert [name for name, check in checks.items() if not check.ok] == ["joins"]
+    assert f"of {sample.strays} answers whose impressions were read 0 join one" in checks["joins"].found
+    said = {dated(START_MS - 60_000_000 + 1_000 * n) for n in range(300)}
+    assert int(sample.stray.removeprefix("impression_time_ms ").split(",")[0]) in said
+    assert all(name in checks["joins"].fix for name in ("impression_time_ms", "time_ms", "user_id", "ad_id"))
+
+
+def test_a_few_answers_that_join_are_enough_and_too_few_that_do_not_say_nothing() -> None:
+    lane = partitioner(LANES)(b"ann")
+    mixed = seen(answers(lambda at: at - at // 1_000 % 5), lane)
+    assert (mixed.pairs, found(mixed)["joins"].ok) == (60, True)
+    assert "joins" not in found(seen(answers(lambda at: at // 1_000, shoppers=19), lane))
+    assert not found(seen(answers(lambda at: at // 1_000, shoppers=20), lane))["joins"].ok
+
+
+@pytest.mark.parametrize("later_ms", [30_000, 55_000_000])
+@pytest.mark.parametrize("late", [False, True])
+def test_answers_to_impressions_from_before_those_that_were_read_say_nothing(later_ms: int, late: bool) -> None:
+    happened = answers(lambda at: at, later_ms=later_ms)
+    again = [impression("ann", f"ad-{n}", START_MS - 50_000_000 + 1_000 * n) for n in range(300)]
+    if late:  # one that was long on its way
+        again[7] = impression("ann", "ad-7", START_MS - 10**9)
+    sample = seen([*again, *happened[300:]], partitioner(LANES)(b"ann"))
+    assert (sample.answers, sample.pairs, sample.strays) == (300, 0, 0)
+
+
+def test_what_is_read_begins_in_each_partition_at_another_time() -> None:
+    lanes = {partitioner(LANES)(name.encode()): name for name in map(str, range(99))}
+    parts = []
+    for lane, begins_ms in ((0, START_MS - 10**8), (1, START_MS)):
+        shown = [impression(lanes[lane], f"ad-{n}", begins_ms + n) for n in range(100)]
+        clicks = [click(lanes[lane], f"ad-{n}", START_MS + 200, impression_time_ms=START_MS - 1) for n in range(50)]
+        parts += [
+            decoded(records(shown, lane), Source.IMPRESSION, LANES, START_MS + 60_000),
+            decoded(records(clicks, lane), Source.CLICK, LANES, START_MS + 60_000),
+        ]
+    assert summed(parts).strays == 50

@@ -17,12 +17,13 @@ from typing import Any, Literal, Self
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from msgspec import UNSET
 
 from streams import followed
 from streams.connection import aiokafka_options
 from streams.fetching import fetch
 from streams.leaving import end_reading
-from streams.wire import UNREADABLE, Click, Impression, Placement
+from streams.wire import UNREADABLE, Click, Impression, Placement, Slot
 
 USERS_MAX = 100_000
 """Placements held: about 5 KB each with ten slots, so half a gigabyte at the most."""
@@ -44,6 +45,11 @@ def priced(event: Impression | Click, placement: Placement) -> Impression | Clic
         if slot.ad_id == event.ad_id and placement.placement_id == event.placement_id:
             return msgspec.structs.replace(event, price_micros=slot.price_micros, seal=slot.seal)
     return event
+
+
+def _runs(slot: Slot, now_ms: float) -> bool:
+    """Whether the slot's ad has not ended by ``now_ms``."""
+    return slot.until_ms is UNSET or now_ms < slot.until_ms
 
 
 class ViewError(RuntimeError):
@@ -87,7 +93,10 @@ class Latest:
         return len(self._held)
 
     def get(self, user: str, now_ms: float) -> Placement | None:
-        """The user's latest placement; None where there is none or it has expired by ``now_ms``."""
+        """The user's latest placement; None where there is none or it has expired by ``now_ms``.
+
+        Slots whose ads have ended by then are left out of it.
+        """
         placement = self._held.get(user)
         if placement is None:
             return None
@@ -95,7 +104,9 @@ class Latest:
             del self._held[user]
             return None
         self._held.move_to_end(user)
-        return placement
+        if all(_runs(slot, now_ms) for slot in placement.slots):
+            return placement
+        return msgspec.structs.replace(placement, slots=tuple(slot for slot in placement.slots if _runs(slot, now_ms)))
 
     def take(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the topic; no value is a tombstone. A malformed one is counted, and skipped."""
@@ -202,6 +213,7 @@ class PlacementView:
     def get(self, user: str, now_ms: int | None = None) -> Placement | None:
         """The user's latest placement; None if there is none or it has expired at ``now_ms`` (else: now).
 
+        Slots whose ads have ended are left out. Keep what you show, for `priced`: a later answer may lack its slot.
         Raises `ViewError` when the view has stopped reading, rather than serve what grows old.
         """
         self._raise_if_stopped()

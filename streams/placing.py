@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET, UnsetType
 
 from scoring.calibration import Calibration
 from scoring.candidates import Shares
@@ -140,7 +141,7 @@ class _Batch:
             placement_id=self.names[at],
             user_id=user.decode(),
             time_ms=now_ms,
-            valid_until_ms=now_ms + self.scored.group.policy.placement_ttl_ms,
+            valid_until_ms=now_ms + _ttl_ms(self.scored),
             arm=self.arms[at],
             model=self.versions["model"],
             slots=self.slots[at],
@@ -257,6 +258,7 @@ def _slots_of(engine: Engine, scored: Scored, placements: npt.NDArray[np.uint64]
         decided.propensity[filled].round(9).tolist(),
         _reasons_of(engine, scored, np.flatnonzero(filled)),
         _seals_of(engine, placements[person], ads, prices),
+        _ends_of(engine, ads, scored.now_ms[person] + _ttl_ms(scored)),
         strict=True,
     )
     slots = iter(
@@ -271,8 +273,9 @@ def _slots_of(engine: Engine, scored: Scored, placements: npt.NDArray[np.uint64]
                 propensity=propensity,
                 attention=attention,
                 seal=seal,
+                until_ms=until_ms,
             )
-            for at, candidate, pctr, ecpm, price, propensity, attention, seal in columns
+            for at, candidate, pctr, ecpm, price, propensity, attention, seal, until_ms in columns
         ]
     )
     return [tuple(islice(slots, count)) for count in filled.sum(axis=1).tolist()]
@@ -286,6 +289,19 @@ def _seals_of(
     tags = engine.market.seal.tags(placements, catalogue.ad.take(ads), prices, catalogue.bid_type.take(ads))
     text = tags.astype(">u8").tobytes().hex()
     return [text[at : at + 16] for at in range(0, len(text), 16)]
+
+
+def _ttl_ms(scored: Scored) -> int:
+    """How long the placements of a scored batch are valid."""
+    return scored.group.policy.placement_ttl_ms
+
+
+def _ends_of(
+    engine: Engine, ads: npt.NDArray[np.int64], valid_until_ms: npt.NDArray[np.int64]
+) -> list[int | UnsetType]:
+    """When the ads of N slots end, where that is before their placements do."""
+    ends_ms = engine.catalogue.end_ms.take(ads)
+    return [end if first else UNSET for end, first in zip(ends_ms.tolist(), ends_ms < valid_until_ms, strict=True)]
 
 
 def _reasons_of(engine: Engine, scored: Scored, filled: npt.NDArray[np.int64]) -> list[tuple[Attended, ...]]:

@@ -7,7 +7,7 @@ Unknown fields pass: producers may run ahead of us. A wrong type, an impossible 
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 """An opaque id, at most 64 characters."""
@@ -161,6 +161,7 @@ class Slot(Struct, frozen=True, kw_only=True, gc=False):
     ``price_micros``: what its campaign owes, by the auction, for one event of the kind that it bids for (an ad's
     ``attention_micros`` come on top); ``seal`` proves it, and comes back with it on events. ``ecpm_micros``: expected
     micros of a thousand impressions here, at the offered bid. A slot that the rules leave empty is missing (``slot``).
+    ``until_ms``: when its ad ends, where that is before its placement does; from then on it is not to be shown.
     """
 
     slot: int
@@ -172,13 +173,15 @@ class Slot(Struct, frozen=True, kw_only=True, gc=False):
     propensity: float
     attention: tuple[Attended, ...] = ()
     seal: str = ""
+    until_ms: int | UnsetType = UNSET
 
 
 class Placement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The ranked ads for one person now. Topic ``placements`` (compacted), key ``user_id``.
 
-    ``time_ms`` is the time of the event that caused it. Drop it after ``valid_until_ms``. ``context_only``: made
-    without anything remembered of the person, who has not consented; it leaves no receipt.
+    ``time_ms`` is the time of the event that caused it. Drop it after ``valid_until_ms``, and a slot of it
+    after the slot's ``until_ms``. ``context_only``: made without anything remembered of the person, who has not
+    consented; it leaves no receipt.
     """
 
     placement_id: str

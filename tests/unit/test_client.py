@@ -5,7 +5,7 @@ import pytest
 from aiokafka.errors import KafkaError
 
 from streams.client import Latest, PlacementView, ViewError
-from streams.wire import Placement, encode_json
+from streams.wire import Placement, Slot, encode_json
 
 NOW_MS = 1_760_000_000_000
 
@@ -79,6 +79,15 @@ def test_an_expired_placement_is_dropped_when_asked_for() -> None:
     assert latest.get("u", NOW_MS) is None
     assert len(latest) == 0
     assert latest.get("u", NOW_MS - 1) is None
+
+
+def test_an_ad_that_has_ended_is_left_out_of_a_placement_that_has_not() -> None:
+    lasting = Slot(slot=0, ad_id="lasting", campaign_id="c", pctr=0.1, ecpm_micros=1, price_micros=1, propensity=1.0)
+    ending = msgspec.structs.replace(lasting, slot=1, ad_id="ending", until_ms=NOW_MS + 500)
+    latest = Latest()
+    take(latest, msgspec.structs.replace(placement("u", "p1"), slots=(lasting, ending)))
+    shown = [latest.get("u", NOW_MS + after_ms) for after_ms in (499, 500, 999, 499)]
+    assert [held and held.slots for held in shown] == [(lasting, ending), (lasting,), (lasting,), (lasting, ending)]
 
 
 def test_a_tombstone_removes_the_placement() -> None:

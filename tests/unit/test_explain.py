@@ -101,6 +101,24 @@ def test_a_receipt_gives_the_same_placement_byte_for_byte(model: AttentionModel,
         assert result.pctr_difference < 1e-6
 
 
+def test_a_slot_tells_when_its_ad_ends_where_that_is_before_its_placement_does(model: AttentionModel) -> None:
+    """So do receipts: what was told comes about again. An ad that lasts, to the same millisecond too, tells none."""
+    engine = engine_of(model, Policy(shares=Shares(count=20), slots=5))
+    (made, *_) = decisions(engine)
+    until_ms = msgspec.json.decode(made.placement, type=Placement).valid_until_ms
+    ends = [until_ms - 1, until_ms, until_ms + 1, None]
+    engine.catalogue.upsert(
+        [replace(each, end_ms=ends[at % len(ends)]) for at, each in enumerate(engine.catalogue.entries)]
+    )
+    (decision, *_) = decisions(engine)
+    placement = msgspec.json.decode(decision.placement, type=Placement)
+    assert placement.valid_until_ms == until_ms
+    said = {slot.ad_id: slot.until_ms for slot in placement.slots}
+    assert said == {name: until_ms - 1 if int(name[3:]) % len(ends) == 0 else msgspec.UNSET for name in said}
+    assert len(set(said.values())) == 2
+    assert recompute(decision, engine).identical
+
+
 def test_the_receipt_of_an_experiments_arm_is_recomputed_without_the_experiment(model: AttentionModel) -> None:
     engine = engine_of(model)
     engine.experiments.set(

@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from scoring.billing import VIEW_MS_MAX
+from scoring.rows import SEEN_SIZE
 from streams import asyncapi_examples as examples
 from streams import topics
 from streams.letters import DeadLetter
@@ -25,7 +27,8 @@ BINDING = "0.5.0"
 HEADERS = "salience."
 """What the names of the headers that we add begin with."""
 
-DESCRIPTION = """\
+_TOLERANCE_MIN = Settings.model_fields["time_tolerance_ms"].default // 60_000
+DESCRIPTION = f"""\
 Clicks and ad impressions go in; what comes out is, for every person who just did something, the ranked ads most \
 worth their attention next.
 
@@ -36,7 +39,26 @@ unless told `partitioner=murmur2_random`. A record in another partition is count
 out of order.
 
 **Evolution.** Unknown fields pass. A wrong type, an impossible number or an oversized string makes the record a dead \
-letter. Times are UTC epoch milliseconds, money is integer millionths of the shop's currency, keys are UTF-8."""
+letter. Times are UTC epoch milliseconds, money is integer millionths of the shop's currency, keys are UTF-8.
+
+**Integers** are written without a point and without an exponent: `1.0` and `1e3`, which JSON Schema takes for \
+integers, make a record a dead letter.
+
+**Clocks.** So does an event's time, its own or its impression's, that is ahead of the worker's clock by more than \
+`SALIENCE_TIME_TOLERANCE_MS` ({_TOLERANCE_MIN} minutes where it is not set). Who says no, with `consent` \
+false, is heeded whatever the clock.
+
+**Repeats.** Of each person the latest {SEEN_SIZE} `event_id` of a topic are remembered, and an event of one of them \
+counts once. After so many newer ones it counts again, and a view is charged again: a producer that had no answer \
+sends the event again at once, with the same id, and not a day later.
+
+**Answers.** A click, view, cart or purchase answers the impression of the same user and ad in the second of its \
+`impression_time_ms`. Their `placement_id` does not join them: it tells whose price and seal they bring, and in what \
+experiments they count.
+
+**Views.** Of each view that comes after the impression it answers {VIEW_MS_MAX // 1_000} seconds at most are charged: \
+by the sealed price where the ad bids for `attention`, and by the `attention_micros` that it has when the view is \
+read."""
 
 _USER = "The user_id, UTF-8, without control characters."
 
@@ -60,7 +82,7 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
     topics.CLICKS: (Message("Click", _USER, examples.CLICK),),
     topics.AD_IMPRESSIONS: (Message("Impression", _USER, examples.IMPRESSION),),
     topics.ADS: (
-        Message("Ad", "The ad_id, UTF-8.", examples.AD),
+        Message("Ad", "The ad_id, UTF-8, without control characters.", examples.AD),
         Message("Withdrawn", "The ad_id, UTF-8.", summary="A tombstone withdraws the ad.", payload={"type": "null"}),
     ),
     topics.CONTROL: (

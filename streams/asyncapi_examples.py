@@ -1,34 +1,15 @@
-"""One record of each kind, as the AsyncAPI document shows it."""
+"""One record of each kind, as the AsyncAPI document shows it: one ad, as it is placed, seen and accounted for."""
 
+import numpy as np
+
+from scoring.ids import id64
 from streams import control_wire, wire
 from streams.experiments import findings, report
 
 TIME_MS = 1_700_000_000_000
+_PLACED_MS = TIME_MS - 20_000
+_MODEL, _NEXT = "demo-1a2b3c4d", "demo-5e6f7a8b"
 
-CLICK = wire.Click(
-    event_id="c-7f3a",
-    user_id="user-17",
-    ad_id="ad-204",
-    time_ms=TIME_MS,
-    kind="view",
-    viewed_s=12.5,
-    impression_time_ms=TIME_MS - 15_000,
-    placement_id="3-8c1-2f0-11",
-    surface="home",
-    price_micros=1_200,
-    seal="c01dbee5fade0ff1",
-)
-IMPRESSION = wire.Impression(
-    event_id="i-91bc",
-    user_id="user-17",
-    ad_id="ad-204",
-    time_ms=TIME_MS - 15_000,
-    placement_id="3-8c1-2f0-11",
-    slot=0,
-    price_micros=1_200,
-    surface="home",
-    seal="c01dbee5fade0ff1",
-)
 REVIEW = wire.Review(
     review_id="r-40d1",
     ad_id="ad-204",
@@ -49,60 +30,84 @@ AD = wire.Ad(
     tags=("light", "trail"),
     title="Arco Trail 3",
 )
+_PCTR = 0.034
+_SLOT = wire.Slot(
+    slot=0,
+    ad_id=AD.ad_id,
+    campaign_id=AD.campaign_id,
+    pctr=_PCTR,
+    ecpm_micros=round(1_000 * AD.bid_micros * _PCTR),
+    price_micros=234_000,
+    propensity=1.0,
+    attention=(wire.Attended(ad_id="ad-311", weight=0.62),),
+    seal="c01dbee5fade0ff1",
+)
 PLACEMENT = wire.Placement(
-    placement_id="3-8c1-2f0-12",
+    placement_id="3-8c0-2ef-7d94013a73497c81",
     user_id="user-17",
-    time_ms=TIME_MS,
-    valid_until_ms=TIME_MS + 600_000,
+    time_ms=_PLACED_MS,
+    valid_until_ms=_PLACED_MS + 600_000,
     arm="engine",
-    model="demo-1a2b3c4d",
-    slots=(
-        wire.Slot(
-            slot=0,
-            ad_id="ad-311",
-            campaign_id="spring",
-            pctr=0.034,
-            ecpm_micros=8_500,
-            price_micros=7_100,
-            propensity=1.0,
-            attention=(wire.Attended(ad_id="ad-204", weight=0.62),),
-            seal="5f0d3c1e9a7b2468",
-        ),
-    ),
+    model=_MODEL,
+    slots=(_SLOT,),
+)
+IMPRESSION = wire.Impression(
+    event_id="i-91bc",
+    user_id=PLACEMENT.user_id,
+    ad_id=_SLOT.ad_id,
+    time_ms=TIME_MS - 15_000,
+    placement_id=PLACEMENT.placement_id,
+    slot=_SLOT.slot,
+    price_micros=_SLOT.price_micros,
+    surface="home",
+    seal=_SLOT.seal,
+)
+CLICK = wire.Click(
+    event_id="c-7f3a",
+    user_id=IMPRESSION.user_id,
+    ad_id=IMPRESSION.ad_id,
+    time_ms=TIME_MS,
+    kind="view",
+    viewed_s=12.5,
+    impression_time_ms=IMPRESSION.time_ms,
+    placement_id=IMPRESSION.placement_id,
+    surface=IMPRESSION.surface,
+    price_micros=IMPRESSION.price_micros,
+    seal=IMPRESSION.seal,
 )
 OUTCOME = wire.Outcome(
-    event="5f0d3c1e9a7b2468",
-    ad_id="ad-311",
-    shown_ms=TIME_MS,
+    event=f"{id64(IMPRESSION.event_id):016x}",
+    ad_id=IMPRESSION.ad_id,
+    shown_ms=IMPRESSION.time_ms,
     known_ms=TIME_MS + 4_200,
-    ends_ms=TIME_MS + 600_000,
+    ends_ms=IMPRESSION.time_ms + 600_000,
     predicted=0.031,
     attention=0.058,
     clicked=True,
-    arm="engine",
-    model="demo-1a2b3c4d",
+    arm=PLACEMENT.arm,
+    model=PLACEMENT.model,
 )
 DECISION = wire.Decision(
-    placement_id="3-8c1-2f0-12",
-    user_id="user-17",
-    time_ms=TIME_MS,
+    placement_id=PLACEMENT.placement_id,
+    user_id=PLACEMENT.user_id,
+    time_ms=PLACEMENT.time_ms,
     lane=3,
-    offsets=(2_240, 751),
-    versions={"model": "demo-1a2b3c4d"},
-    arm="engine",
-    seed=9_216_542,
+    offsets=(2_239, 750),
+    versions={"model": PLACEMENT.model},
+    arm=PLACEMENT.arm,
+    seed=id64(PLACEMENT.placement_id),
     policy={"slots": 1.0, "temperature": 0.0},
     row=b"\x01\x00",
-    candidates=bytes(8),
+    candidates=np.uint64(id64(_SLOT.ad_id)).tobytes(),
     revisions=bytes(8),
     weights=bytes(8),
     lifts=bytes(4),
     rates=bytes(8),
-    pctr=bytes(4),
-    bids_micros=bytes(8),
+    pctr=np.float32(_SLOT.pctr).tobytes(),
+    bids_micros=np.int64(AD.bid_micros).tobytes(),
     chosen=(0,),
-    propensities=(1.0,),
-    placement=b"{}",
+    propensities=(_SLOT.propensity,),
+    placement=wire.encode_json(PLACEMENT),
 )
 DRIFT = control_wire.Drift(
     lane=3,
@@ -111,7 +116,7 @@ DRIFT = control_wire.Drift(
     was=0.001,
     now=0.019,
     learnt=41_250,
-    model="demo-1a2b3c4d",
+    model=_MODEL,
     time_ms=TIME_MS,
 )
 ERASURE = control_wire.Erasure(user_id="user-17", time_ms=TIME_MS)
@@ -156,23 +161,28 @@ EXPERIMENT_REPORT = report.ExperimentReport(
         ),
     ),
 )
+
+
+def _figures(impressions: int, clicks: int, viewed_s: float, purchases: int) -> wire.Figures:
+    """Figures of the example's ad alone."""
+    return wire.Figures(
+        impressions=impressions,
+        clicks=clicks,
+        viewed_s=viewed_s,
+        spent_micros=clicks * _SLOT.price_micros,
+        purchases=purchases,
+        value_micros=purchases * AD.price_micros,
+    )
+
+
 CAMPAIGN_METRICS = wire.CampaignMetrics(
     lane=3,
-    campaign_id="spring",
+    campaign_id=AD.campaign_id,
     time_ms=TIME_MS,
     day=19_675,
-    today=wire.Figures(
-        impressions=812, clicks=31, viewed_s=402.5, spent_micros=7_254_000, purchases=2.0, value_micros=179_800_000
-    ),
-    total=wire.Figures(
-        impressions=5_120,
-        clicks=190,
-        viewed_s=2_640.0,
-        spent_micros=44_100_000,
-        purchases=9.0,
-        value_micros=800_100_000,
-    ),
-    budget_micros=500_000_000,
+    today=_figures(impressions=812, clicks=31, viewed_s=402.5, purchases=2),
+    total=_figures(impressions=5_120, clicks=190, viewed_s=2_640.0, purchases=9),
+    budget_micros=AD.budget_micros,
     billed_micros=61_900_000,
     level=0.62,
 )
@@ -196,8 +206,6 @@ ALLOCATION = control_wire.Allocation(
     revision=1,
 )
 TRAFFIC = control_wire.HourlyTraffic(lane=3, hours=(None, *(40.0 + hour for hour in range(23))), time_ms=TIME_MS)
-_MODEL, _NEXT = "demo-1a2b3c4d", "demo-5e6f7a8b"
-
 PUSHED_MODEL = control_wire.PushedModel(
     model=_NEXT, manifest='{"format":1}', bytes=764_538, parity=5.1e-7, score_ms=0.19, time_ms=TIME_MS
 )
@@ -221,11 +229,11 @@ MODEL_STATUS = control_wire.ModelStatus(
     time_ms=TIME_MS,
 )
 SHADOW_SCORE = wire.ShadowScore(
-    decision="5f0d3c1e9a7b2468",
-    time_ms=TIME_MS,
-    model=_MODEL,
+    decision=f"{id64(PLACEMENT.placement_id):016x}",
+    time_ms=PLACEMENT.time_ms,
+    model=PLACEMENT.model,
     shadow=_NEXT,
-    slots=(wire.ShadowSlot(ad_id="ad-311", pctr=0.034, shadow_pctr=0.029, difference=-0.005),),
+    slots=(wire.ShadowSlot(ad_id=_SLOT.ad_id, pctr=_SLOT.pctr, shadow_pctr=0.029, difference=-0.005),),
     candidates=100,
     mean_difference=0.002,
     largest_difference=0.011,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from streams.wire import Count, Id, Share, TimeMs
+from streams.wire import Count, PlainId, Share, TimeMs
 
 
 class ControlMessage(Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -69,7 +69,7 @@ class Revised(ControlMessage, frozen=True, kw_only=True):
 class Consent(ControlMessage, frozen=True, kw_only=True, tag="consent"):
     """A person's own answer, until the next one. ``time_ms``: when it was given."""
 
-    user_id: Id
+    user_id: PlainId
     granted: bool
     time_ms: TimeMs
 
@@ -105,7 +105,7 @@ class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
     ``repeated``: asked for once more by who took an older request back, and passed over where a later one stands.
     """
 
-    user_id: Id
+    user_id: PlainId
     time_ms: TimeMs
     repeated: bool = False
 

@@ -5,14 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from aiokafka.partitioner import murmur2
 from msgspec import Struct
 
+from scoring.billing import VIEW_MS_MAX
+from scoring.rows import SEEN_SIZE
 from streams import asyncapi, topics, wire
+from streams import asyncapi_examples as examples
+from streams.client import priced
 from streams.control_wire import KIND_NAMES, ControlMessage
+from streams.decode import is_plain
 from streams.identity import partitioner
 from streams.letters import letter
+from streams.placing import placement_id
 from tests.builders import record
 
 COMMITTED = Path(__file__).parents[2] / "deploy" / "asyncapi.json"
@@ -83,6 +90,41 @@ def test_the_partitioner_is_the_formula_that_producers_are_told(lanes: int) -> N
         assert ours(key) == expected
 
 
+PLAIN = {
+    "Impression": {"user_id"},
+    "Click": {"user_id"},
+    "Ad": {"ad_id", "campaign_id", "advertiser_id"},
+    "Consent": {"user_id"},
+    "Erasure": {"user_id"},
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_schema_refuses_in_ids_the_characters_that_a_worker_refuses(name: str) -> None:
+    fields = DOCUMENT["components"]["schemas"][name]["properties"]
+    patterns = {field: schema["not"]["pattern"] for field, schema in fields.items() if "not" in schema}
+    assert patterns.keys() == PLAIN[name]
+    ids = [f"a{chr(code)}" for code in range(0x300)]
+    for pattern in patterns.values():
+        assert [re.search(pattern, each) is None for each in ids] == [is_plain(each) for each in ids]
+
+
+def test_producers_are_told_how_long_an_id_is_remembered_and_what_is_charged_of_a_view() -> None:
+    told = DOCUMENT["info"]["description"]
+    assert f"the latest {SEEN_SIZE} `event_id`" in told
+    assert f"{VIEW_MS_MAX // 1_000} seconds at most" in told
+    runbook = " ".join((COMMITTED.parent / "OPERATIONS.md").read_text().split())
+    assert f"while it is among the latest {SEEN_SIZE} of its person and topic" in runbook
+
+
+@pytest.mark.parametrize("number", ["1.0", "1e3"])
+def test_producers_are_told_which_integers_are_refused(number: str) -> None:
+    assert f"`{number}`" in DOCUMENT["info"]["description"]
+    value = b'{"event_id":"e","user_id":"u","ad_id":"a","time_ms":%s}' % number.encode()
+    with pytest.raises(msgspec.ValidationError, match=r"\$\.time_ms"):
+        msgspec.json.decode(value, type=wire.Click)
+
+
 @pytest.mark.parametrize("topic", topics.TABLE, ids=lambda topic: topic.name)
 def test_a_channel_has_the_topics_configs(topic: topics.Topic) -> None:
     binding = DOCUMENT["channels"][topic.name]["bindings"]["kafka"]
@@ -123,3 +165,24 @@ def test_no_schema_speaks_a_newer_dialect_than_asyncapi() -> None:
     pair = DOCUMENT["components"]["schemas"]["LaneRow"]["properties"]["next_offsets"]
     assert pair["items"] == [{"type": "integer"}, {"type": "integer"}]
     assert pair["additionalItems"] is False
+
+
+def test_the_examples_tell_of_one_ad_and_of_the_same_numbers() -> None:
+    ad, placement, impression = examples.AD, examples.PLACEMENT, examples.IMPRESSION
+    (slot,) = placement.slots
+    assert (slot.ad_id, slot.campaign_id) == (ad.ad_id, ad.campaign_id)
+    assert slot.ecpm_micros == round(1_000 * ad.bid_micros * slot.pctr)
+    assert slot.price_micros <= ad.bid_micros
+    for event in (impression, examples.CLICK):
+        assert priced(msgspec.structs.replace(event, price_micros=0, seal=""), placement) == event
+    assert examples.CLICK.impression_time_ms == impression.time_ms
+    decision = examples.DECISION
+    assert placement.placement_id == placement_id(decision.lane, placement.user_id.encode(), decision.offsets)
+    assert msgspec.json.decode(decision.placement, type=wire.Placement) == placement
+    assert np.frombuffer(decision.pctr, dtype=np.float32) == np.float32(slot.pctr)
+    assert np.frombuffer(decision.bids_micros, dtype=np.int64) == ad.bid_micros
+    assert (examples.OUTCOME.ad_id, examples.OUTCOME.shown_ms) == (ad.ad_id, impression.time_ms)
+    assert examples.SHADOW_SCORE.slots[0].pctr == slot.pctr
+    for figures in (examples.CAMPAIGN_METRICS.today, examples.CAMPAIGN_METRICS.total):
+        assert figures.spent_micros == figures.clicks * slot.price_micros
+        assert figures.value_micros == figures.purchases * ad.price_micros

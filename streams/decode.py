@@ -43,6 +43,11 @@ MESSAGE_CHARS_MAX = 500
 RECORD_BYTES_MAX = BATCH_BYTES - 1_024
 """Of a record to be sent on to its own partition with a header more."""
 _CONTROL = re.compile(wire.CONTROL)
+_BEYOND = re.compile(r"Expected [^,]+ - at `\$(.+)`")
+"""What msgspec says of a value beyond a bound. Of one of another type it says that it "got" it, after a comma."""
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
+_HALF = re.compile(rb"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\(?:(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
+"""JSON's escapes one by one, a pair of UTF-16 as one; the group is half a pair."""
 
 
 class Refusal(NamedTuple):
@@ -56,9 +61,36 @@ class Refusal(NamedTuple):
     message: str
 
     @classmethod
-    def of(cls, error: Exception) -> Self:
-        """What is kept of ``error``."""
-        return cls(type(error).__name__, str(error)[:MESSAGE_CHARS_MAX])
+    def of(cls, error: Exception, value: bytes | None = None) -> Self:
+        """What is kept of ``error``, which the JSON ``value`` brought about."""
+        return cls(type(error).__name__, _in_words(error, value or b"")[:MESSAGE_CHARS_MAX])
+
+
+def _in_words(error: Exception, value: bytes) -> str:
+    """``error`` with what ``value`` holds where msgspec found it: a number beyond its bounds, a length, half an emoji.
+
+    No text is told, and no number in place of one: they may name a person, and messages are on pages whose
+    readers may not see the record.
+    """
+    said = str(error)
+    if isinstance(error, msgspec.ValidationError):
+        beyond = _BEYOND.fullmatch(said)
+        return said if beyond is None else f"{said}; found {_found(value, beyond[1])}; correct it where it is sent"
+    if isinstance(error, msgspec.DecodeError) and ("truncated" in said or "surrogate" in said):
+        for half in (each[1] for each in _HALF.finditer(value) if each[1]):
+            return f"a text holds \\{half.decode()}, half of a character; cut texts between characters"
+    return said
+
+
+def _found(value: bytes, path: str) -> str:
+    """The number at ``path`` of the JSON ``value``, or the length of what else is there."""
+    try:
+        held = msgspec.json.decode(value)
+        for name, place in _STEP.findall(path):
+            held = held[name or int(place)]
+        return str(held) if isinstance(held, int | float) else f"a length of {len(held):,}"
+    except (*UNREADABLE, LookupError, TypeError):
+        return "what cannot be read"
 
 
 @dataclass(slots=True)
@@ -234,7 +266,7 @@ def _event_or_refusal(decoder: Callable[[bytes], Event], value: bytes) -> Event 
     try:
         return decoder(value)
     except UNREADABLE as error:
-        return Refusal.of(error)
+        return Refusal.of(error, value)
 
 
 def _passed(

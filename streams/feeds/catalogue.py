@@ -76,7 +76,7 @@ def take_ads(catalogue: Catalogue, records: Sequence[Record]) -> list[tuple[Reco
         try:
             last[record.key] = _told(record)
         except UNREADABLE as error:
-            failed.append((record, Refusal.of(error)))
+            failed.append((record, Refusal.of(error, record.value)))
     catalogue.withdraw([(key or b"").decode() for key, taken in last.items() if taken is None])
     failed += _upsert(catalogue, [taken for taken in last.values() if taken is not None])
     return sorted(failed, key=lambda each: each[0].offset)

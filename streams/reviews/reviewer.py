@@ -146,7 +146,7 @@ class Reviewer:
                 self.refused += not known
                 offset, time_ms = self._lettered_to
                 if (record.offset > offset or record.timestamp > time_ms) and not known:
-                    yield letter(record, STAGE, *Refusal.of(error))
+                    yield letter(record, STAGE, *Refusal.of(error, record.value))
                 continue
             if not self._new(review):
                 self.repeated += not known

@@ -1,0 +1,91 @@
+"""Why a value is no message, in words that its producer can go by, and that name nobody."""
+
+import msgspec
+import pytest
+
+from scoring.catalogue import Catalogue
+from streams.decode import Refusal
+from streams.feeds.catalogue import apply_ads
+from streams.feeds.refused_ads import RefusedAds
+from streams.reviews.reviewer import Reviewer
+from streams.wire import UNREADABLE, Ad, Click
+from tests.builders import START_MS, Record, ad, click
+from tests.unit.slices import new_state, run, step_of
+
+FIX = "correct it where it is sent"
+HALF = "half of a character; cut texts between characters"
+
+
+def changed(message: Click | Ad, **fields: object) -> bytes:
+    return msgspec.json.encode(msgspec.to_builtins(message) | fields)
+
+
+TOLD: dict[str, tuple[type[Click | Ad], bytes, str]] = {
+    "a number below its bound": (
+        Click,
+        changed(click(), value_micros=-5),
+        f"Expected `int` >= 0 - at `$.value_micros`; found -5; {FIX}",
+    ),
+    "a fraction above its bound": (
+        Click,
+        changed(click(), viewed_s=86_400.5),
+        f"Expected `float` <= 86400.0 - at `$.viewed_s`; found 86400.5; {FIX}",
+    ),
+    "a text too long": (
+        Ad,
+        changed(ad(), title="t" * 1_000),
+        f"Expected `str` of length <= 512 - at `$.title`; found a length of 1,000; {FIX}",
+    ),
+    "a text within a list": (
+        Ad,
+        changed(ad(), tags=["a", "b" * 129]),
+        f"Expected `str` of length <= 128 - at `$.tags[1]`; found a length of 129; {FIX}",
+    ),
+    "a list too long": (
+        Ad,
+        changed(ad(), tags=["a"] * 33),
+        f"Expected `array` of length <= 32 - at `$.tags`; found a length of 33; {FIX}",
+    ),
+    "of a value, and malformed after it": (
+        Click,
+        b'{"time_ms":-1,"user_id":01}',
+        f"Expected `int` >= 0 - at `$.time_ms`; found what cannot be read; {FIX}",
+    ),
+    "another type, which may be a person's number": (
+        Click,
+        changed(click(), user_id=491_701_234),
+        "Expected `str`, got `int` - at `$.user_id`",
+    ),
+    "a field that is not there": (Click, b"{}", "Object missing required field `event_id`"),
+    "a text cut within an emoji": (Ad, rb'{"title":"Tent \ud83d"}', rf"a text holds \ud83d, {HALF}"),
+    "the same, and more text": (Ad, rb'{"title":"Tent \uD83D..."}', rf"a text holds \uD83D, {HALF}"),
+    "half an emoji and another escape": (Ad, rb'{"title":"\ud83d\u0041"}', rf"a text holds \ud83d, {HALF}"),
+    "an emoji's second half": (Ad, rb'{"title":"\ude00"}', rf"a text holds \ude00, {HALF}"),
+    "a whole emoji, and cut off": (Ad, rb'{"title":"\ud83d\ude00', "Input data was truncated"),
+    "a backslash and letters, and cut off": (Ad, rb'{"title":"\\ud83d', "Input data was truncated"),
+    "nothing": (Ad, b"", "Input data was truncated"),
+    "no number, before half an emoji": (
+        Ad,
+        rb'{"bid_micros":01,"title":"\ud83d"}',
+        "JSON is malformed: invalid number (byte 15)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("of", "value", "told"), TOLD.values(), ids=TOLD)
+def test_a_refusal_tells_what_was_found(of: type[Click | Ad], value: bytes, told: str) -> None:
+    with pytest.raises(UNREADABLE) as caught:
+        msgspec.json.decode(value, type=of)
+    assert Refusal.of(caught.value, value).message == told
+
+
+def test_letters_of_every_topic_tell_what_was_found() -> None:
+    refused = RefusedAds()
+    apply_ads(Catalogue(), [Record("ads", 0, 0, START_MS, b"ad-1", changed(ad(), bid_micros=-1))], refused)
+    ((_, _, _, of_ad),) = refused.take(0)[0]
+    event = Record("clicks", 0, 0, START_MS, b"user-1", changed(click(), value_micros=-1))
+    (of_event,) = run(step_of(), new_state(), [event]).messages["dead-letters"]
+    review = b'{"review_id":"r","ad_id":"a","time_ms":-1,"text":""}'
+    (of_review,) = Reviewer().take([Record("reviews", 0, 0, START_MS, b"a", review)])
+    told = [of_ad, *(dict(each.headers)["salience.message"].decode() for each in (of_event, of_review))]
+    assert all("; found -1; " in message for message in told), told

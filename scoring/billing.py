@@ -7,8 +7,8 @@ before a batch: whether it was seen, and the most that answered it. So a charge 
 events, not on where a batch ends, and since a ring only gains, nothing is charged again by another event of the same
 impression. Of a view that overtakes its impression the ring keeps no seconds: it charges nothing, even where both come
 in one batch. What is older than a full ring holds as a batch begins is never charged. What names no impression answers
-none, though the ad was shown in that very second, and charges nothing. Prices are the placement's own, by their seal;
-the price of attention is what the ad says now, asked for where the placement's is told, too.
+none, though the ad was shown in that very second, and charges nothing. Prices are those of a placement of the event's
+user, by their seal; the price of attention is what the ad says now, asked for where the placement's is told, too.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Bills:
     """What each of N events completes. ``slot``: of the ad; ``charged``: thousandths of a micro.
 
     ``place``: the event's in the batch. ``unpriced``: it would have been charged, and told no price of its placement.
-    ``misquoted``: how many told a price which is not their placement's.
+    ``misquoted``: how many told a price which is not that of a placement of their user.
     """
 
     place: Ints
@@ -121,11 +121,14 @@ def _first(of: Ints, does: Bools, before: Bools) -> Ints:
 
 
 def proven(events: Events, slot: Ints, catalogue: Catalogue, seal: Seal) -> tuple[Bools, int]:
-    """Which of ``events [E]``, of ads in ``slot [E]``, tell a price that their placement asked; how many another."""
+    """Which of ``events [E]``, of ads in ``slot [E]``, tell a price that their placement asked; how many another.
+
+    Nor is a placement theirs that was made for somebody else: its seals are true, and anybody might repeat them.
+    """
     sealed = np.flatnonzero(events["seal"])
     told = events[sealed]
     tags = seal.tags(told["placement"], told["ad"], told["price_micros"], catalogue.bid_type[slot[sealed]])
-    right = tags == told["seal"]
+    right = (tags == told["seal"]) & told["own"]
     priced = np.zeros(len(events), dtype=np.bool_)
     priced[sealed[right]] = True
     return priced, int((~right).sum())

@@ -29,7 +29,7 @@ from streams.identity import partitioner
 from streams.lanes.clicks import LaneClicks
 from streams.layer_audit import Core, Layers
 from streams.logs import Event, Log
-from streams.placing import placement_id
+from streams.placement_ids import placement_id
 from streams.reading import read_topic
 from streams.wire import LANE_KEY, RESERVED, Click, LaneRow, encode_json
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scoring.events import EVENT, VIEWED_LONG_MS, Events, Kind, Source
 from scoring.ids import id64, id64s
 from streams import wire
+from streams.placement_ids import made_for
 
 Event = wire.Impression | wire.Click
 Places = npt.NDArray[np.int64]
@@ -86,6 +87,7 @@ def _fill_sold(column: Events, events: list[Event]) -> dict[int, str]:
     if not (any(seals) or any(names)):
         return {}
     column["placement"], column["price_micros"] = id64s(names), [event.price_micros for event in events]
+    column["own"] = made_for(names, [event.user_id for event in events])
     column["seal"] = [_sealed(text) if text else 0 for text in seals]
     said = [name.partition(".")[2] for name in names]
     arms = {arm: id64(arm) if arm else 0 for arm in set(said)}

@@ -22,6 +22,7 @@ from scoring.policies import CONTROL_ARM, Policy, changed
 from scoring.ranking import EMPTY_SLOT
 from scoring.rows import LAYOUT_VERSION, Rows
 from streams.models.beside import beside_of
+from streams.placement_ids import placement_id
 from streams.receipts import encode_decision, kept
 from streams.wire import Attended, Decision, Interleaved, Placement, ShadowScore, Slot, encode_json
 
@@ -46,11 +47,6 @@ class Published:
     until_ms: int
     beside: ShadowScore | None = None
     guest: bool = False
-
-
-def placement_id(lane: int, user: bytes, offsets: tuple[int, int]) -> str:
-    """The id of the placement that follows from the user's events up to ``offsets``: the same whenever made."""
-    return f"{lane:x}-{offsets[0] + 1:x}-{offsets[1] + 1:x}-{id64(user):016x}"
 
 
 def place(

@@ -15,7 +15,7 @@ from streams.behaviour.joined import Behaviour, Ints, by_rank
 CAMPAIGNS_MAX = 50
 """Campaigns told of one by one: those most shown. The others are one line."""
 OTHERS = "(others)"
-_TOLD = ("time_ms", "shown_ms", "ad", "placement", "price_micros", "seal", "viewed_ms", "kind", "answers")
+_TOLD = ("time_ms", "shown_ms", "ad", "placement", "price_micros", "seal", "own", "viewed_ms", "kind", "answers")
 _BILLED = np.dtype([(name, EVENT[name]) for name in (*_TOLD, "arms", "row", "source")])
 """What billing looks at of an event."""
 
@@ -109,6 +109,7 @@ def billed(behaviour: Behaviour) -> tuple[Bills, bool]:
     if not (verified := int(right.sum()) > least):  # taken at their word: sealed here
         price, seal = events["price_micros"], Seal()
         events["price_micros"] = np.where(price < 0, shop.bid_micros[slot], price)
+        events["own"] = True
         events["seal"] = seal.tags(events["placement"], events["ad"], events["price_micros"], shop.bid_type[slot])
     nothing = Before(np.zeros(len(events), dtype=np.uint8), np.zeros(len(events), dtype=np.bool_))
     return bill(nothing, events, np.full(len(events), Outcome.APPLIED, dtype=np.uint8), shop, seal), verified

@@ -41,6 +41,7 @@ HAPPENED = np.dtype(
         ("placement", "<u8"),  # id64 of the placement; 0 where none is named
         ("price_micros", "<i8"),  # of one event of the kind that its ad pays for; -1 where none is told
         ("seal", "<u8"),  # of that price; 0 where none is told
+        ("own", "?"),  # the placement was made for the user
         ("value_micros", "<i8"),  # of a purchase
         ("viewed_ms", "<i8"),
         ("kind", "u1"),  # of `scoring.events.Kind`
@@ -229,8 +230,9 @@ def _table(events: Sequence[Event]) -> Table:
     if not events:
         return out
     engines = columns(events, np.zeros(len(events), dtype=np.int32).tolist())
-    for name in ("time_ms", "shown_ms", "ad", "event", "value_micros", "viewed_ms", "kind", "slot", "answers", "seal"):
-        out[name] = engines[name]
+    for name in HAPPENED.names or ():
+        if name not in ("user", "placement", "price_micros"):
+            out[name] = engines[name]
     out["user"] = id64s([event.user_id for event in events])
     out["placement"] = [id64(event.placement_id) if event.placement_id else 0 for event in events]
     # A price of 0 is one where the placement's seal says so.

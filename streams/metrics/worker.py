@@ -139,7 +139,7 @@ class Metrics:
         self.placements = counter("salience_placements", "Placements published, by arm.", ("arm",))
         self.unknown_ads = counter("salience_unknown_ads", "Events for ads that the catalogue does not hold.")
         self.misquoted = counter(
-            "salience_misquoted_events", "Events that told a price which is not their placement's; they charge nothing."
+            "salience_misquoted_events", "Events of a price that no placement of their user asked; they charge nothing."
         )
         self.expired = counter("salience_expired_users", "Users forgotten because they were idle.")
         self._clicks = ClickMetrics(self.registry)

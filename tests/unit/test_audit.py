@@ -14,7 +14,7 @@ from streams.audit import Expected, Seen, State, compare, pure_core
 from streams.identity import partitioner
 from streams.layer_audit import Layers
 from streams.logs import Log
-from streams.placing import placement_id
+from streams.placement_ids import placement_id
 from streams.replay_check import Plan, report_of
 from streams.wire import LaneRow
 from tests.builders import START_MS, Record, ad, click, impression

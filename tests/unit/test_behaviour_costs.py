@@ -20,6 +20,7 @@ from streams.behaviour.campaigns import CAMPAIGNS_MAX, campaigns
 from streams.columns import columns
 from streams.feeds.catalogue import entry_of
 from streams.logs import Event, Log, in_order
+from streams.placement_ids import placement_id
 from streams.wire import Ad
 from tests.builders import START_MS, ad, click, impression
 from tests.unit.test_behaviour import alike, behaviour_of, happened
@@ -100,8 +101,9 @@ def _sealed(event: Event, ads: dict[str, Ad], draw: np.random.Generator) -> Even
     """``event`` with its placement's price and seal; some with a price of its own making, some with neither."""
     fate, price, of = draw.random(), int(draw.integers(1, PRICE)), ads[event.ad_id]
     kind = np.array([BID_TYPES[of.bid_type]], dtype=np.uint8)
-    (tag,) = SEAL.tags(id64s(["p"]), id64s([of.ad_id]), np.array([price]), kind).tolist()
-    told = {"placement_id": "p", "price_micros": price + (fate < 0.2), "seal": f"{tag:016x}" if fate < 0.8 else ""}
+    name = placement_id(0, event.user_id.encode(), (0, 0))
+    (tag,) = SEAL.tags(id64s([name]), id64s([of.ad_id]), np.array([price]), kind).tolist()
+    told = {"placement_id": name, "price_micros": price + (fate < 0.2), "seal": f"{tag:016x}" if fate < 0.8 else ""}
     return replace(event, **told)
 
 
@@ -163,8 +165,9 @@ def test_prices_whose_secret_is_not_at_hand_are_taken_at_their_word_and_the_repo
 
 
 def _of_the_empty_secret(event: Event) -> Event:
-    told = (id64s(["p"]), id64s([event.ad_id]), np.array([PRICE]), np.array([BID_TYPES["cpc"]], dtype=np.uint8))
-    return replace(event, placement_id="p", price_micros=PRICE, seal=f"{int(Seal().tags(*told)[0]):016x}")
+    name = placement_id(0, event.user_id.encode(), (0, 0))
+    told = (id64s([name]), id64s([event.ad_id]), np.array([PRICE]), np.array([BID_TYPES["cpc"]], dtype=np.uint8))
+    return replace(event, placement_id=name, price_micros=PRICE, seal=f"{int(Seal().tags(*told)[0]):016x}")
 
 
 def test_one_event_sealed_with_the_secret_that_everybody_knows_does_not_verify_the_others() -> None:

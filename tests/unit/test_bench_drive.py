@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from streams.lag.watch import Lag, LagWatch, StalledError
-from streams.placing import placement_id
+from streams.placement_ids import placement_id
 from streams.wire import Impression, encode_json
 from tests.bench import learn, overload
 from tests.bench.bed import Child

@@ -23,6 +23,7 @@ from scoring.update import apply
 from scoring.value import BID_TYPES
 from streams.columns import columns
 from streams.logs import Event
+from streams.placement_ids import placement_id
 from tests.builders import START_MS, click, entry, impression
 
 SEAL = Seal.of("a secret")
@@ -38,7 +39,7 @@ def sealed(event: Event, price: int | None = None, told: int | None = None, arm:
     """``event`` with the seal of ``price``; ``told`` in its place is what it says."""
     price = PRICES[event.ad_id] if price is None else price
     kind = np.array([BID_TYPES[event.ad_id]], dtype=np.uint8)
-    placement = f"p.{arm}"
+    placement = f"{placement_id(0, event.user_id.encode(), (0, 0))}.{arm}"
     (tag,) = SEAL.tags(id64s([placement]), id64s([event.ad_id]), np.array([price]), kind).tolist()
     return replace(event, placement_id=placement, price_micros=price if told is None else told, seal=f"{tag:016x}")
 
@@ -146,6 +147,15 @@ def test_a_price_of_the_events_own_making_is_caught_and_charged_nothing() -> Non
     assert (lane.charged, lane.counts["misquoted"], lane.counts["unpriced"]) == (0, 1, 1)
     alone = Lane().take([sealed(impression(ad_id="cpm"), told=1)])
     assert (alone.charged, alone.counts["misquoted"], alone.counts["unpriced"]) == (0, 1, 1)
+
+
+def test_the_seal_of_one_persons_placement_charges_no_event_of_anybody_else() -> None:
+    answered = [shown(), did("click")]
+    assert Lane().take(answered).charged == 500 * PARTS
+    for at in range(50):
+        others = [replace(event, user_id=f"made-up-{at}") for event in answered]
+        lane = Lane().take(others)
+        assert (lane.charged, lane.counts["misquoted"], lane.counts["unpriced"]) == (0, 2, 1)
 
 
 def test_an_impression_sent_again_with_another_price_charges_nothing_more() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from scoring.engine import Engine, Policy
 from scoring.events import Source
-from streams.placing import placement_id
+from streams.placement_ids import placement_id
 from streams.step import LaneState, Slice, Step
 from tests.builders import Record, catalogue, click, impression, record, source_of
 from tests.integration.chaos.recorder import READ_WITHIN_S, Recorded

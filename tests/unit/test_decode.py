@@ -58,6 +58,7 @@ def test_an_impression_becomes_a_row_of_columns() -> None:
         "slot": 3,
         "source": Source.IMPRESSION,
         "kind": Kind.SHOWN,
+        "own": False,
         "answers": False,
     }
 

@@ -8,7 +8,7 @@ from scoring.policies import LAYERS_MAX, Experiments, Policy, arms_of
 from streams.control_wire import ArmSetting, ExperimentSetting
 from streams.experiments.referee import Referee
 from streams.experiments.registry import ExperimentError, create, definition, start, stop
-from streams.placing import placement_id
+from streams.placement_ids import made_for, placement_id
 from streams.wire import Click, Impression, encode_json
 from tests.unit.showing import see
 from tests.unit.test_experiments import row
@@ -56,6 +56,14 @@ def test_the_longest_id_of_a_placement_is_read_wherever_it_comes_back() -> None:
     referee.take_rows([b"u1"], row(10, 1, 0))
     looks = [watched.last for watched in referee.look()]
     assert [look.users.tolist() for look in looks if look] == [[0] * 15 + [1]] * LAYERS_MAX
+
+
+def test_a_placement_is_told_to_be_its_users_whatever_tags_stand_behind_its_id_and_nobody_elses() -> None:
+    name = placement_id(3, "zoë".encode(), (41, -1))
+    own = [name, f"{name}.1-0", longest_id()[0]]
+    assert made_for(own, ["zoë", "zoë", "u1"]).tolist() == [True] * 3
+    others = [name, "", "p", name[:-1], f"{name}0", f"p.{name}", longest_id()[0]]
+    assert made_for(others, ["zoe", *["zoë"] * 6]).tolist() == [False] * 7
 
 
 def test_a_layer_beyond_those_whose_tags_fit_into_an_id_is_neither_made_nor_started() -> None:

@@ -13,7 +13,7 @@ from scoring.ids import id64
 from scoring.rows import decode_rows
 from streams.decode import Record
 from streams.identity import partitioner
-from streams.placing import placement_id
+from streams.placement_ids import placement_id
 from streams.step import LaneState, Slice, Step
 from streams.wire import Click, Impression, LaneRow
 from tests.integration.chaos.recorder import READ_WITHIN_S, Recorded, placement_offsets

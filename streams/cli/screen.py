@@ -1,25 +1,33 @@
 """What people see: text is shown as it is, neither obeyed as markup nor passed to the terminal as control."""
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from unicodedata import category
 
 from rich import table
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""All controls but tab and newline, and surrogates, which no terminal's encoding has."""
+_SPELLED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Categories (Unicode 4.5) of what is obeyed: controls, formats, which turn a line around or hide, and separators of
+lines; and surrogates, which no terminal's encoding has."""
+_SHOWN = frozenset("\t\n\u200c\u200d")
+"""Of these, tab and newline, and what scripts and emoji need to tell joined signs from others."""
 
 
 def harmless(text: str) -> str:
     """``text`` with its control characters spelled: a terminal obeys them, and anyone may write to a topic."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return text if text.isprintable() else "".join(map(_spelled, text))
+
+
+def _spelled(sign: str) -> str:
+    obeyed = category(sign) in _SPELLED and sign not in _SHOWN
+    return sign.encode("unicode_escape").decode() if obeyed else sign
 
 
 def one_line(text: str) -> str:

@@ -183,6 +183,20 @@ def test_what_is_no_json_is_not_passed_on_as_json(value: bytes) -> None:
     assert json.loads(told)["value"] == {"base64": base64.b64encode(value).decode()}
 
 
+@pytest.mark.parametrize("hidden", [
+    "\u202a", "\u202e", "\u2066", "\u2069", "\u200e", "\u200f", "\u061c", "\u2028", "\u2029",
+    "\u200b", "\ufeff", "\U000e0041",
+])  # fmt: skip
+def test_what_turns_a_line_around_or_begins_one_or_is_not_seen_is_spelled(hidden: str) -> None:
+    spelled = hidden.encode("unicode_escape").decode()
+    assert harmless(f"ad{hidden}-1") == f"ad{spelled}-1"
+
+
+def test_what_joins_the_letters_of_scripts_and_emoji_is_shown_as_it_is() -> None:
+    for joined in ("می\u200cخواهم", "क्\u200dष", "\U0001f469\u200d\U0001f4bb", "❤\ufe0f"):
+        assert harmless(joined) == joined
+
+
 def test_letters_of_every_script_tabs_and_lines_are_no_controls() -> None:
     assert harmless("zoë\t東京\nשלום") == "zoë\t東京\nשלום"
     assert harmless("a\rb\x7f\x85") == r"a\rb\x7f\x85"

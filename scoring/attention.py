@@ -23,6 +23,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from scoring.features import DENSE_DIM, FEATURE_DIM, TOKENS_MAX
+from scoring.files import read_at_most
 from scoring.graph import GraphError, read_graph
 from scoring.inputs import CONTEXT_DIM, SPEC_HASH, STATS_DIM, ModelInputs
 from scoring.rows import RING_SIZE
@@ -40,6 +41,8 @@ FORMAT = 1
 MANIFEST, ENCODER, ATTENTION = "manifest.json", "item_encoder.onnx", "attention.onnx"
 GOLDEN_TOLERANCE = 1e-4
 """Largest difference to the golden outputs: float32 sums in another order give about 1e-6, a wrong model far more."""
+MANIFEST_BYTES_MAX = 2**20
+"""Largest manifest: as much as a broker takes in one record by default. The demo model's has 1,351 bytes."""
 GOLDEN_BYTES_MAX = 64 * 2**20
 """Largest golden array: those of the demo's model have some kilobytes."""
 FILE_BYTES_MAX = 256 * 2**20
@@ -213,9 +216,10 @@ def read_manifest(place: Traversable) -> Manifest:
     """The manifest in ``place``, checked for itself. Raises `ModelError`."""
     export = f"export it again: salience train demo --out {place}"
     try:
-        manifest = msgspec.json.decode((place / MANIFEST).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(read_at_most(place / MANIFEST, MANIFEST_BYTES_MAX), type=Manifest)
     except OSError as error:
-        raise ModelError(f"{place}: no {MANIFEST} ({error})", "a model directory", export) from error
+        most = f"a file of at most {MANIFEST_BYTES_MAX:,} bytes"
+        raise ModelError(f"{place}: {MANIFEST} cannot be read ({error})", most, export) from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{place}/{MANIFEST}: {error}", "the fields of a manifest", export) from error
     if manifest.format != FORMAT:
@@ -251,12 +255,10 @@ def checked_files(place: Traversable, manifest: Manifest) -> Iterator[tuple[str,
                 f"{place}: the manifest names the file {name!r}", "a plain name inside the directory", export
             )
         try:
-            with (place / name).open("rb") as file:
-                content = file.read(FILE_BYTES_MAX + 1)
+            content = read_at_most(place / name, FILE_BYTES_MAX)
         except OSError as error:
-            raise ModelError(f"{place}: {name} cannot be read ({error})", "a file", export) from error
-        if len(content) > FILE_BYTES_MAX:
-            raise ModelError(f"{place}: {name} is too large", f"at most {FILE_BYTES_MAX:,} bytes", export)
+            most = f"a file of at most {FILE_BYTES_MAX:,} bytes"
+            raise ModelError(f"{place}: {name} cannot be read ({error})", most, export) from error
         if (found := hashlib.sha256(content).hexdigest()) != digest:
             raise ModelError(f"{place}: {name} has the sha256 {found}", f"{digest}, as the manifest says", export)
         yield name, content

@@ -1,6 +1,7 @@
 """A model that keeps the contract can be dropped in; any other is refused, with reason, expectation and command."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from scoring.attention import (
     ENCODER,
     GOLDEN_TOLERANCE,
     MANIFEST,
+    MANIFEST_BYTES_MAX,
     AttentionModel,
     ModelError,
     load,
@@ -76,7 +78,7 @@ def test_the_demos_model_thinks_better_of_what_is_reviewed_better_and_no_flood_o
 
 
 def test_a_directory_without_a_manifest_is_refused(tmp_path: Path) -> None:
-    assert f"no {MANIFEST}" in refusal(tmp_path)
+    assert f"{MANIFEST} cannot be read" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": "one"}'])
@@ -118,6 +120,26 @@ def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     assert f"{name} cannot be read" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("name", [MANIFEST, ENCODER, ATTENTION, "golden.npz"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_a_pipe_a_device_or_a_folder_in_place_of_a_file_is_refused_without_reading_it(
+    tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    file = toy_model(tmp_path) / name
+    file.unlink()
+    make(file)
+    message = refusal(tmp_path)
+    assert name in message
+    assert "is a folder, pipe or device" in message
+
+
+def test_a_manifest_that_is_too_large_is_refused_by_its_size(tmp_path: Path) -> None:
+    file = toy_model(tmp_path) / MANIFEST
+    with file.open("ab") as manifest:
+        manifest.write(b" " * MANIFEST_BYTES_MAX)
+    assert f"it has more than {MANIFEST_BYTES_MAX:,} bytes" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize("name", [ENCODER, ATTENTION, "golden.npz"])
 def test_a_file_with_one_byte_changed_is_refused(tmp_path: Path, name: str) -> None:
     file = toy_model(tmp_path) / name
@@ -130,7 +152,7 @@ def test_a_file_with_one_byte_changed_is_refused(tmp_path: Path, name: str) -> N
 def test_a_file_that_is_larger_than_the_bound_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy_model(tmp_path)
     monkeypatch.setattr("scoring.attention.FILE_BYTES_MAX", 100)
-    assert "is too large; expected at most 100 bytes" in refusal(tmp_path)
+    assert "has more than 100 bytes" in refusal(tmp_path)
 
 
 class Junk:

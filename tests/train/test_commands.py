@@ -128,7 +128,7 @@ def test_the_worker_is_told_to_verify_and_verifying_tells_where(tmp_path: Path) 
 def test_a_directory_that_holds_no_model_ends_with_1_and_the_reason(tmp_path: Path) -> None:
     result = salience("verify", "--model", str(tmp_path), "--json")
     assert result.exit_code == 1
-    assert "no manifest.json" in only_object(result)["error"]
+    assert "manifest.json cannot be read" in only_object(result)["error"]
     assert "salience train demo" in result.stderr
 
 

@@ -46,6 +46,7 @@ from streams.lanes.snapshots import Snapshots
 from streams.metrics.page import metrics_page
 from streams.metrics.worker import Metrics
 from streams.models.switch import ModelSwitch
+from streams.own_files import own_folder
 from streams.privacy.requests import Requests
 from streams.rules import read
 from streams.settings import Settings
@@ -170,7 +171,7 @@ class HomeError(RuntimeError):
 
 def _make_home(home: Path) -> None:
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        own_folder(home)
     except OSError as error:
         why = error.strerror or error
         raise HomeError(f"{home} is no folder ({why}); name one that is yours and has room: SALIENCE_HOME") from error

@@ -20,6 +20,7 @@ import xxhash
 
 from scoring.ids import EMPTY, id64s
 from scoring.text import TEXT_DIM, TEXT_ENCODER, TextOf, Vectors
+from streams.own_files import own_folder
 
 log = structlog.get_logger()
 
@@ -38,7 +39,7 @@ class Titles:
     """
 
     def __init__(self, folder: Path, encode: TextOf, most: int = TITLES_MAX) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
         self._encode, self._most = encode, most
         self._lock, self._turn = Lock(), Lock()
         self._warned = False

@@ -22,6 +22,7 @@ from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS
 from streams.experiments.referee import Referee
 from streams.experiments.registry import definition
 from streams.experiments.watched import NEVER_MS, Watched
+from streams.own_files import own_file, own_folder
 
 VERSION = 4
 """Files of former versions are read. In one of version 1 sums are of all that people did, of impressions or not; those
@@ -62,8 +63,8 @@ def alone(file: Path) -> Iterator[None]:
 def _opened(file: Path) -> TextIO:
     """The lock that stands beside the file."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return file.with_suffix(".lock").open("w")
+        own_folder(file.parent)
+        return own_file(file.with_suffix(".lock")).open("w")
     except OSError as error:
         raise StoreError.unwritten(file, error) from error
 
@@ -117,10 +118,10 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
         "malformed": referee.malformed,
         "settled": referee.settled,
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(file.parent)
     half, told = file.with_suffix(".half.npz"), np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
     try:
-        with half.open("wb") as out:
+        with own_file(half).open("wb") as out:
             np.savez(out, allow_pickle=False, **arrays, about=told)
             out.flush()
             os.fsync(out.fileno())

@@ -25,6 +25,7 @@ from scoring.rows import LAYOUT_VERSION, ROW, ROW_BYTES, RowStore
 from streams.clock import wall_ms
 from streams.lanes.clicks import person_key, spread
 from streams.lanes.recovery import Recovered
+from streams.own_files import own_file, own_folder
 from streams.privacy.guests import guest_key
 from streams.settings import Settings
 from streams.step import LaneState
@@ -65,9 +66,9 @@ class Writing:
         """``places``: rows of the store. Whoever comes later has a row in the changelog, beyond the header's offset."""
         self._path, self._part = path, path.with_suffix(_PART)
         self._next, self._end = 0, places
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(path.parent)
         encoded = msgspec.msgpack.encode(header)
-        self._part.write_bytes(_MAGIC + _SIZE.pack(len(encoded)) + encoded)
+        own_file(self._part).write_bytes(_MAGIC + _SIZE.pack(len(encoded)) + encoded)
 
     def advance(self, store: RowStore, changelog_offset: int) -> bool:
         """Write the next rows, as they are now at ``changelog_offset``; whether that was all. Blocks for 1 or 2 ms."""

@@ -21,6 +21,7 @@ from msgspec import inspect
 from pyarrow import parquet
 
 from streams.logs import EXPECTED_TIME, Log, LogError, in_order, mistimed, shown, times_of
+from streams.own_files import own_file, own_folder
 from streams.wire import Ad, Click, Impression, Tone
 
 EXPECTED_COLUMNS = "expected the columns that salience export-log writes"
@@ -71,11 +72,11 @@ class Writer:
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        own_folder(directory)
         self._held = _hold(directory)
         self._files = {directory / f"{name}.part": directory / name for name in FILES.values()}
         self._writers = {
-            kind: parquet.ParquetWriter(part, SCHEMAS[kind], compression="zstd")
+            kind: parquet.ParquetWriter(own_file(part), SCHEMAS[kind], compression="zstd")
             for kind, part in zip(FILES, self._files, strict=True)
         }
         self._waiting: dict[type[Any], list[dict[str, Any]]] = {kind: [] for kind in FILES}

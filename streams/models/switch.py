@@ -22,6 +22,7 @@ from streams.control_wire import ControlMessage, ExperimentSetting, ModelRoles, 
 from streams.experiments.registry import models_of
 from streams.models.roles import roles_of, roles_told
 from streams.models.store import FOLDER, MissingFilesError, obtain, remove_left
+from streams.own_files import own_folder
 from streams.settings import Settings
 
 log = structlog.get_logger()
@@ -164,7 +165,7 @@ class ModelSwitch(Service):
         pushed = self._control.get(PushedModel, version)
         if pushed is None:
             raise LookupError(f"{version} is not on the control topic; push it: salience model push DIR")
-        self._settings.home.mkdir(parents=True, exist_ok=True)
+        own_folder(self._settings.home)
         return await obtain(self._settings, pushed, self._settings.home)
 
     async def _encode(self, model: AttentionModel) -> None:

@@ -387,13 +387,14 @@ class Intake(Service, ConsumerRebalanceListener):
                 await lane.rest()
 
     async def _summarise(self) -> None:
-        """One line a minute."""
+        """One line a minute; snapshots that have become too old go as often."""
         last_ms = tick_ms()
         while not self._stopping:
             await self.sleep(SUMMARY_S)
             counts, self.counts = self.counts, Counter()
             now_ms = tick_ms()
-            queued = self._queued()
             seconds = (now_ms - last_ms) / 1000
-            log.info("summary", lanes=len(self._lanes), queued=queued, seconds=round(seconds, 1), **counts)
+            log.info("summary", lanes=len(self._lanes), queued=self._queued(), seconds=round(seconds, 1), **counts)
             last_ms = now_ms
+            if self._shared is not None:
+                await asyncio.to_thread(self._shared.snapshots.remove_old)

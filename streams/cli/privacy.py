@@ -177,7 +177,8 @@ def _show(found: "Sequence[Trace]", snapshots: "Sequence[Path]", *, gone: bool) 
     console = screen(highlight=True)
     console.print(table)
     for path in snapshots:
-        console.print(f"{path} holds a row; the lane's next snapshot replaces it, or delete it.", soft_wrap=True)
+        goes = "the lane's next snapshot here replaces it, or a worker deletes it when it is old: or delete it"
+        console.print(f"{path} holds a row; {goes}.", soft_wrap=True)
     console.print("Nothing is left." if gone else "Something is left.")
 
 

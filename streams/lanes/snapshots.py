@@ -6,7 +6,7 @@ beside rows is written at once (`Snapshots.begin`). Its rows are therefore of di
 since (a fuzzy checkpoint: Gray and Reuter, Transaction Processing, 1993, section 11.4). It holds committed slices only,
 and is renamed once it is whole. It is refused, and the changelog read from its beginning, when it is of another topic
 or layout, beyond the log's end, before its beginning, or older than half of the changelog's ``delete.retention.ms``:
-tombstones compacted away since would otherwise bring erased users back.
+tombstones compacted away since would otherwise bring erased users back. That old, it is deleted unasked.
 """
 
 import io
@@ -34,6 +34,8 @@ from streams.wire import UNREADABLE
 
 log = structlog.get_logger()
 
+AGE_MAX_MS = TOMBSTONES_KEPT_MS // 2
+"""Of a snapshot that is believed."""
 _MAGIC = b"salience-4"
 """And the format's number: another one is no snapshot, and the changelog is read instead."""
 _ROWS_PER_WRITE = 1_024
@@ -125,6 +127,17 @@ class Snapshots:
         with suppress(OSError):
             self.path(lane).with_suffix(_PART).unlink()
 
+    def remove_old(self) -> None:
+        """Delete what would be refused for its age, where that is possible: who was erased since may be in it.
+
+        So goes what a lane leaves that moves to another worker, where nobody writes or loads the next.
+        """
+        oldest_s = (wall_ms() - AGE_MAX_MS) / 1000
+        for path in self._directory.glob("lane-*"):
+            with suppress(OSError):  # as where a worker finishes one meanwhile
+                if path.stat().st_mtime < oldest_s:
+                    path.unlink()
+
     def load(self, lane: int, begin: int, end: int) -> Recovered:
         """The lane's snapshot, or an empty start where there is none to be believed.
 
@@ -156,8 +169,8 @@ class Snapshots:
             return "of another changelog topic"
         if not begin <= header.changelog_offset <= newest <= end:
             return f"offsets {header.changelog_offset} to {newest} are outside the changelog's {begin} to {end}"
-        if not 0 <= age_ms <= TOMBSTONES_KEPT_MS // 2:
-            return f"{age_ms} ms old, at most {TOMBSTONES_KEPT_MS // 2}"
+        if not 0 <= age_ms <= AGE_MAX_MS:
+            return f"{age_ms} ms old, at most {AGE_MAX_MS}"
         return ""
 
     def _read(self, path: Path) -> tuple[Header, int, RowStore]:

@@ -1,15 +1,18 @@
 """A lane's step and its end, without a broker: what it does where a disk fails it."""
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from streams.clock import wall_ms
 from streams.control import Control
+from streams.intake import Intake
 from streams.lanes.lane import Lane
-from streams.lanes.snapshots import holds
+from streams.lanes.snapshots import AGE_MAX_MS, holds
 from streams.privacy.requests import Requests
 from tests.unit.consenting import erasure, told
 from tests.unit.lanes import DEADLINE_MS, Group, Outbox, intake_of, shared_of, step, taken_over
@@ -78,16 +81,34 @@ def asking(lane: Lane) -> Control:
     return control
 
 
-async def rest(lane: Lane) -> None:
-    """A turn of those who look after idle lanes, when a snapshot is due."""
-    intake = intake_of(lane._shared, lane)
+def last_turn_of(intake: Intake) -> Intake:
+    """The intake, whose parts that look after things now and then do so once more."""
 
     async def sleep(_: float) -> None:
         intake._stopping = True
 
     intake.sleep = sleep  # type: ignore[method-assign, assignment]  # the last of its turns
+    return intake
+
+
+async def rest(lane: Lane) -> None:
+    """A turn of those who look after idle lanes, when a snapshot is due."""
     lane._saving.due_ms = 0
-    await intake._pass_markers()
+    await last_turn_of(intake_of(lane._shared, lane))._pass_markers()
+
+
+def test_the_snapshot_of_a_lane_that_moved_to_another_worker_goes_while_this_one_runs_on(lane: Lane) -> None:
+    async def live() -> None:
+        assert await step(lane)
+        await lane.close(DEADLINE_MS)
+        path = lane._shared.snapshots.path(lane.number)
+        assert path.exists()  # it may come back
+        long_ago_s = (wall_ms() - AGE_MAX_MS) / 1000 - 60
+        os.utime(path, (long_ago_s, long_ago_s))
+        await last_turn_of(intake_of(lane._shared))._summarise()
+        assert not path.exists()
+
+    asyncio.run(live())
 
 
 def test_a_person_who_is_erased_leaves_the_snapshot_of_a_lane_to_which_nothing_comes_any_more(lane: Lane) -> None:

@@ -1,5 +1,6 @@
 """Snapshots: what they hold comes back; what cannot be believed is refused, and the changelog read instead."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from scoring.ids import id64
 from scoring.rows import LAYOUT_VERSION, ROW, ROW_BYTES, RowStore
+from streams.clock import wall_ms
 from streams.lanes import snapshots
 from streams.lanes.clicks import person_key
 from streams.lanes.snapshots import Snapshots, holds
@@ -106,6 +108,22 @@ def test_one_so_old_that_tombstones_may_be_gone_is_refused(
     kept.save(lane_with(5), OFFSET)
     monkeypatch.setattr(snapshots, "wall_ms", lambda: 10**12 + age_ms)
     assert len(kept.load(3, 0, 100).store) == users
+
+
+def test_what_a_lane_left_that_moved_away_is_deleted_once_it_would_be_refused_for_its_age(kept: Snapshots) -> None:
+    for lane, age_ms in enumerate([TOMBSTONES_KEPT_MS // 2 - 60_000, TOMBSTONES_KEPT_MS // 2 + 60_000]):
+        kept.save(LaneState(lane, ("a", "b"), 4, store=RowStore()), OFFSET)
+        kept.begin(LaneState(lane, ("a", "b"), 4, store=RowStore()), OFFSET)  # and what was not finished
+        for path in (kept.path(lane), kept.path(lane).with_suffix(".part")):
+            os.utime(path, (0, (wall_ms() - age_ms) / 1000))
+    kept.remove_old()
+    left = sorted(path.name for path in kept.path(0).parent.iterdir())
+    assert left == ["lane-0.part", "lane-0.snapshot"]
+
+
+def test_where_no_snapshot_was_ever_written_there_is_none_to_delete(kept: Snapshots) -> None:
+    kept.remove_old()
+    assert not kept.path(0).parent.exists()
 
 
 def test_rows_newer_than_the_end_of_the_changelog_are_refused(kept: Snapshots) -> None:

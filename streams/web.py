@@ -13,7 +13,7 @@ from aiohttp import web
 from mode import Service
 
 from streams.guard import Handler, guard, json_response, named
-from streams.listening import ListenError, listen
+from streams.listening import ListenError, listen, runner_of
 from streams.settings import Settings
 from streams.vitals import Vitals
 
@@ -23,9 +23,6 @@ REQUEST_BYTES_MAX = 4_096
 """Of a body; every route is a GET without one."""
 LINE_BYTES_MAX = 4_096
 """Of a request line, and of a header."""
-KEEPALIVE_S = 30.0
-STOP_S = 1.0
-"""What an answer under way gets when the worker stops."""
 
 
 def check_port(settings: Settings) -> None:
@@ -72,14 +69,7 @@ class Web(Service):
         self._host, self._port = settings.web_host, settings.web_port
         app = make_app(vitals, settings.bearer_token(), settings.web_host, routes)
         self._routes = sorted({resource.canonical for resource in app.router.resources()})
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            keepalive_timeout=KEEPALIVE_S,
-            shutdown_timeout=STOP_S,
-            max_line_size=LINE_BYTES_MAX,
-            max_field_size=LINE_BYTES_MAX,
-        )
+        self._runner = runner_of(app, line_bytes_max=LINE_BYTES_MAX)
         self.url = ""
 
     async def on_start(self) -> None:

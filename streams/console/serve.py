@@ -30,7 +30,7 @@ from streams.console.tails import Tails
 from streams.console.why import Explainer
 from streams.guard import Handler, guard, json_response, named
 from streams.lag.monitor import LagMonitor
-from streams.listening import listen
+from streams.listening import listen, runner_of
 from streams.reading import MissingTopicError, remedy
 from streams.receipts import check_receipt
 from streams.rules import RulesError
@@ -254,7 +254,7 @@ async def serve(
     try:
         async with monitor, Tails(settings.bootstrap, desk.tails(), compute) as tails:
             live = Live(settings, monitor, desk, tails, compute)
-            runner = web.AppRunner(make_app(live, settings), access_log=None, shutdown_timeout=1.0)
+            runner = runner_of(make_app(live, settings))
             await runner.setup()
             running = [asyncio.create_task(live.run()), asyncio.ensure_future(until())]
             assert tails.task is not None

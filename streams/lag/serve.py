@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from streams.guard import guard, named
 from streams.lag.exporter import LagCollector
 from streams.lag.monitor import LagMonitor
-from streams.listening import listen
+from streams.listening import listen, runner_of
 from streams.metrics.page import metrics_page
 
 LISTENERS_MAX = 64
@@ -79,7 +79,7 @@ async def serve(
 
     Raises `ListenError` where it cannot listen, and what ended the monitor, where anything did.
     """
-    runner = web.AppRunner(make_app(monitor, token, at[0]), access_log=None, shutdown_timeout=1.0)
+    runner = runner_of(make_app(monitor, token, at[0]))
     await runner.setup()
     try:
         async with monitor:

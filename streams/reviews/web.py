@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from streams.guard import guard, named
-from streams.listening import listen
+from streams.listening import listen, runner_of
 from streams.metrics.page import metrics_page
 from streams.reviews.reviewer import Reviewer
 from streams.settings import Settings
@@ -51,7 +51,7 @@ async def serving(reviewer: Reviewer, settings: Settings, port: int) -> AsyncIte
     app = web.Application(middlewares=[named(settings.web_host), guard(settings.bearer_token())])
     app.router.add_get("/metrics", metrics_page(registry))
     app.router.add_get("/healthz", healthz)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    runner = runner_of(app)
     await runner.setup()
     try:
         yield await listen(runner, settings.web_host, port)

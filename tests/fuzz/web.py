@@ -4,8 +4,9 @@ import asyncio
 
 from aiohttp import web
 
+from streams.listening import runner_of
 from streams.vitals import LaneVitals, Vitals
-from streams.web import KEEPALIVE_S, LINE_BYTES_MAX, make_app
+from streams.web import LINE_BYTES_MAX, make_app
 from tests.fuzz.state import folder
 from tests.fuzz.target import Check, Target
 
@@ -20,13 +21,7 @@ def _http() -> Check:
     path = str(folder() / "socket")
 
     async def serve() -> None:
-        runner = web.AppRunner(
-            make_app(lambda: WELL, "s3cret", "127.0.0.1"),
-            access_log=None,
-            keepalive_timeout=KEEPALIVE_S,
-            max_line_size=LINE_BYTES_MAX,
-            max_field_size=LINE_BYTES_MAX,
-        )
+        runner = runner_of(make_app(lambda: WELL, "s3cret", "127.0.0.1"), line_bytes_max=LINE_BYTES_MAX)
         await runner.setup()
         await web.UnixSite(runner, path).start()
 

@@ -20,6 +20,7 @@ from streams.control_wire import (
     ControlMessage,
     Erasure,
     HeardConsent,
+    HeardErasure,
     decode_control,
     kind_of,
 )
@@ -161,10 +162,9 @@ def _dated(message: ControlMessage, record: Record) -> ControlMessage:
     """``message``, a person's own no later than `AHEAD_MS` after it came, where its record tells when that was."""
     if not isinstance(message, Consent | Erasure) or (came_ms := record.timestamp) < 0:
         return message
-    time_ms = min(message.time_ms, came_ms + AHEAD_MS)
-    if isinstance(message, Erasure):
-        return msgspec.structs.replace(message, time_ms=time_ms)
-    return HeardConsent(user_id=message.user_id, granted=message.granted, time_ms=time_ms, came_ms=came_ms)
+    heard = HeardErasure if isinstance(message, Erasure) else HeardConsent
+    dates = {"time_ms": min(message.time_ms, came_ms + AHEAD_MS), "came_ms": came_ms}
+    return heard(**(msgspec.structs.asdict(message) | dates))
 
 
 class ControlFeed(TopicFeed):

@@ -115,6 +115,11 @@ class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
         return self.user_id
 
     @property
+    def told_ms(self) -> int:
+        """When it was told, by which it is compared with events' records: its own time, where no other is known."""
+        return self.time_ms
+
+    @property
     def sequence(self) -> int:
         """Its time."""
         return self.time_ms
@@ -122,6 +127,21 @@ class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
     def stands_after(self, before: Self) -> bool:
         """Whether the person asks, or nothing later is asked: a device's clock decides nothing."""
         return not self.repeated or self.time_ms >= before.time_ms
+
+
+class HeardErasure(Erasure, frozen=True, kw_only=True, tag="erasure"):
+    """One as it was read. ``came_ms``: its record's own time, by the clock that dates the records of events."""
+
+    came_ms: int
+
+    @property
+    def told_ms(self) -> int:
+        """When its record came."""
+        return self.came_ms
+
+    def repeats(self, before: ControlMessage) -> bool:
+        """Whether it says what ``before`` did, whenever either came."""
+        return isinstance(before, HeardErasure) and self == msgspec.structs.replace(before, came_ms=self.came_ms)
 
 
 _END = r"$(?!\n)"

@@ -207,8 +207,8 @@ def _judge(
     for place in np.flatnonzero(taken).tolist():
         user, time_ms = records[place].key or b"", times_ms[place]
         held_ms = max(_held_ms(store, user), newest_ms.get(user, -1)) if said.get(place) is False else -1
-        sent_ms = min(records[place].timestamp, latest_ms)
-        verdict = gate.judge(user, said.get(place), time_ms, held_ms, sent_ms)
+        sent_ms = sent(records[place], time_ms, latest_ms)
+        verdict = gate.judge(user, said.get(place), time_ms, sent_ms, held_ms)
         if verdict is Verdict.ADMITTED:
             newest_ms[user] = max(time_ms, newest_ms.get(user, 0))
             continue
@@ -216,7 +216,7 @@ def _judge(
             continue
         taken[place] = False
         if said.get(place) is False:
-            gate.overrule(user, time_ms, sent_ms)
+            gate.overrule(user, sent_ms)
         if verdict is Verdict.ERASED:
             out.erased += 1
             continue
@@ -232,6 +232,11 @@ def _judge(
         out.erased += len(earlier)
         out.withdrawn = [*dict.fromkeys([*out.withdrawn, *(records[at].key or b"" for at in earlier)])]
     out.told = out.events[[place for _, place in out.strangers]]
+
+
+def sent(record: Record, time_ms: int, latest_ms: int) -> int:
+    """When the record of an event at ``time_ms`` was sent: by that time where it does not tell (-1)."""
+    return time_ms if record.timestamp < 0 else min(record.timestamp, latest_ms)
 
 
 def _held_ms(store: RowStore, user: bytes) -> int:

@@ -14,7 +14,6 @@ import numpy as np
 from scoring.events import Source
 from scoring.rows import RowStore
 from streams.control import Control
-from streams.control_wire import Erasure
 from streams.decode import DECODERS, Decoded, Event, Record, decode, valid
 from streams.feeds.catalogue import read_ad
 from streams.logs import mistimed
@@ -54,10 +53,10 @@ class Learnable:
         self._requests = Requests(self.control, lambda _user: 0)
         # As many watermarks as people on the topics: if one were dropped, somebody would be learnt from after all.
         self._watermarks = Watermarks(most=sys.maxsize)
-        self._hearing = Gate(self._requests.answers, self._watermarks, presumed)
-        self._gate = Gate(self._requests.answers, _Heard(), presumed, tolerance_ms)
+        answers, self._erasures = self._requests.answers, self._requests.erasures
+        self._hearing = Gate(answers, self._erasures, self._watermarks, presumed)
+        self._gate = Gate(answers, self._erasures, _Heard(), presumed, tolerance_ms)
         self._gate.watermarks.until_ms = self._watermarks.until_ms  # the same
-        self._erasures = self.control.all(Erasure)
         self._latest_ms, self._tolerance_ms = now_ms + tolerance_ms, tolerance_ms
         self._refused_ms: dict[bytes, int] = {}
         """When a user's last refusal on an event came, by its record: a lane forgets what had come by then.
@@ -101,7 +100,7 @@ class Learnable:
             self._watermarks.raise_to(user, 0)
         settle(self._requests.since(0, 0), RowStore(), self._watermarks)
         for user, refusing_ms in self._refusing_ms.items():
-            self._hearing.overrule(user, refusing_ms, self._refused_ms[user])
+            self._hearing.overrule(user, self._refused_ms[user])
             self._watermarks.raise_to(user, refusing_ms)
         self._forgotten = {*self._refused_ms, *agreed, *(user.encode() for user in self._erasures)}
         return bool(self._forgotten)
@@ -124,7 +123,7 @@ class Learnable:
         """The latest time at which one of the forgotten was, by any clock that tells it."""
         name = user.decode()
         told = self._erasures.get(name), self._requests.answers.get(name)
-        asked_ms = (request.time_ms for request in told if request is not None)
+        asked_ms = (max(request.time_ms, request.told_ms) for request in told if request is not None)
         return max(self._refused_ms.get(user, 0), self._refusing_ms.get(user, 0), *asked_ms, 0)
 
     def take(self, source: Source, records: Sequence[Record]) -> list[Event]:
@@ -161,7 +160,7 @@ class Learnable:
         """
         user = record.key or b""
         name = user.decode()
-        if (erasure := self._erasures.get(name)) is not None and record.timestamp <= erasure.time_ms:
+        if (erasure := self._erasures.get(name)) is not None and record.timestamp <= erasure.told_ms:
             return True
         answer = self._requests.answers.get(name)
         if answer is not None and answer.granted and 0 <= record.timestamp < answer.told_ms:

@@ -212,6 +212,7 @@ class Step:
             belongs_here=lambda key: self.partition_of(key) == state.lane,
             gate=Gate(
                 self.requests.answers if self.requests else {},
+                self.requests.erasures if self.requests else {},
                 state.erased,
                 self.consent_presumed,
                 self.time_tolerance_ms,

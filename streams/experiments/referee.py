@@ -18,7 +18,7 @@ from scoring.ids import MISSING, id64, id64s
 from scoring.policies import arms_of
 from scoring.rows import Rows
 from streams.control_wire import Allocation, Consent, ExperimentSetting
-from streams.decode import Record, valid
+from streams.decode import Record, sent, valid
 from streams.experiments.duels import Credits, Drafted, showing_of, side_of
 from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS, SHOWN, USERS_MAX, Ids, Ints, People, counted, ids_of
 from streams.experiments.registry import definition, shared_number
@@ -151,9 +151,10 @@ class Referee:
         places_, found = valid(Source.IMPRESSION, records, latest_ms)
         events = cast("list[Impression]", found)
         self.malformed += len(records) - len(events)
-        sent_ms = [min(records[place].timestamp, latest_ms) for place in places_.tolist()]
-        told = zip(events, sent_ms, strict=True)
-        shown = [one for one, at_ms in told if self._may_count(one, at_ms) and not self._is_repeat(one)]
+        told = [
+            (one, sent(records[at], one.time_ms, latest_ms)) for at, one in zip(places_.tolist(), events, strict=True)
+        ]
+        shown = [one for one, sent_ms in told if self._may_count(one, sent_ms) and not self._is_repeat(one)]
         if not shown:
             return
         places = self._places(id64s([one.user_id for one in shown]))
@@ -176,8 +177,8 @@ class Referee:
         """Whether the person may be in the books: else nothing of them is kept, and no row tells of them."""
         user = shown.user_id.encode()
         if shown.consent is False:
-            self._gate.overrule(user, shown.time_ms, sent_ms)
-        return self._gate.judge(user, shown.consent, shown.time_ms) is Verdict.ADMITTED
+            self._gate.overrule(user, sent_ms)
+        return self._gate.judge(user, shown.consent, shown.time_ms, sent_ms) is Verdict.ADMITTED
 
     def _is_repeat(self, shown: Impression) -> bool:
         """Whether the impression is one of the latest; it is from now on."""

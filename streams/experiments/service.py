@@ -60,7 +60,9 @@ class RefereeService:
         self._settings, self._every_ms, self._on_reports = settings, every_ms, on_reports
         self._control = Control(settings.control_entries_max)
         self._requests = Requests(self._control, lambda _user: 0)
-        self._referee = Referee(gate=Gate(self._requests.answers, presumed=settings.consent_presumed))
+        self._referee = Referee(
+            gate=Gate(self._requests.answers, self._requests.erasures, presumed=settings.consent_presumed)
+        )
         self._control.on(ExperimentSetting, partial(self._heed, self._referee.follow))
         self._control.on(Allocation, partial(self._heed, self._referee.allocate))
         self._offsets: Offsets = {}

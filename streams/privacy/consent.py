@@ -11,7 +11,7 @@ from enum import IntEnum
 
 import xxhash
 
-from streams.control_wire import Consent
+from streams.control_wire import Consent, Erasure
 from streams.deadlines import Deadlines
 from streams.wire import RESERVED
 
@@ -35,7 +35,8 @@ class Verdict(IntEnum):
     REFUSED = 2
     """Somebody has said no: likewise, and what is held is forgotten."""
     ERASED = 3
-    """It happened before the user's watermark: passed over, unless it is a no of whom something is held again."""
+    """It happened before the user's watermark, or came before they were erased: passed over, unless it is a no of whom
+    something is held again."""
 
 
 class Watermarks(Deadlines):
@@ -98,31 +99,36 @@ def _digest(user: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Gate:
-    """Who may become state. ``presumed``: what silence means (`SALIENCE_CONSENT_PRESUMED`).
+    """Who may become state, by what people have asked for (``answers``, ``erasures``) and what was forgotten.
 
-    ``ahead_ms``: so much later than its record a no may be dated, as other events may be than now.
+    ``presumed``: what silence means (`SALIENCE_CONSENT_PRESUMED`). ``ahead_ms``: so much later than its record a no may
+    be dated, as other events may be than now.
     """
 
     answers: Mapping[str, Consent] = field(default_factory=dict)
+    erasures: Mapping[str, Erasure] = field(default_factory=dict)
     watermarks: Watermarks = field(default_factory=Watermarks)
     presumed: bool = True
     ahead_ms: int = AHEAD_MS
 
     def stands_open(self, said: bool) -> bool:
         """Whether every event would be admitted; ``said``: whether any says yes or no itself."""
-        return self.presumed and not (said or self.answers or self.watermarks.until_ms)
+        return self.presumed and not (said or self.answers or self.erasures or self.watermarks.until_ms)
 
-    def judge(self, user: bytes, said: bool | None, time_ms: int, held_ms: int = -1, sent_ms: int = -1) -> Verdict:
+    def judge(self, user: bytes, said: bool | None, time_ms: int, sent_ms: int, held_ms: int = -1) -> Verdict:
         """The verdict on an event of ``user`` at ``time_ms`` that itself ``said`` yes, no or nothing.
 
-        ``held_ms``: the newest that is held of the user, -1 where nothing is; ``sent_ms``: its record's own time. A no
+        ``sent_ms``: its record's own time, that of the event where the record tells none. What was sent before the
+        record of an erasure is what that was to take, whatever its device's clock says and whenever it is read.
+        ``held_ms``: the newest that is held of the user, -1 where nothing is. A no
         that was sent after both is a new one, of a device whose clock is behind, and so is one that was sent after the
         consent that raised the watermark, of a device whose clock is ahead; another is an old one once more. One that
         a producer sends again as a new record counts as new: of the two mistakes the one that forgets.
         """
         until_ms = self.watermarks.of(user)
         answer = self.answers.get(user.decode()) if self.answers else None
-        if time_ms <= until_ms:
+        erasure = self.erasures.get(user.decode()) if self.erasures else None
+        if time_ms <= until_ms or (erasure is not None and sent_ms <= erasure.told_ms):
             since = answer is not None and answer.granted and until_ms < answer.time_ms and answer.told_ms <= sent_ms
             anew = said is False and held_ms >= 0 and (since or max(held_ms, until_ms) < sent_ms)
             return Verdict.REFUSED if anew else Verdict.ERASED
@@ -133,12 +139,11 @@ class Gate:
         stands = answer is not None and answer.time_ms <= time_ms and self.watermarks.no_of(user) < answer.told_ms
         return Verdict.ADMITTED if stands else Verdict.WITHOUT
 
-    def overrule(self, user: bytes, time_ms: int, sent_ms: int) -> None:
+    def overrule(self, user: bytes, sent_ms: int) -> None:
         """Let a no on an event end a consent that stands on the control topic and was told before: silence leans on it.
 
-        By the records' own times, ``sent_ms`` where that is told (else -1), for devices' clocks are ahead and behind.
+        By the records' own times, for devices' clocks are ahead and behind.
         """
-        no_ms = time_ms if sent_ms < 0 else sent_ms
         answer = self.answers.get(user.decode()) if self.answers and not self.presumed else None
-        if answer is not None and answer.granted and answer.told_ms <= no_ms:
-            self.watermarks.say_no(user, no_ms)
+        if answer is not None and answer.granted and answer.told_ms <= sent_ms:
+            self.watermarks.say_no(user, sent_ms)

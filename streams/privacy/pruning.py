@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
-import msgspec
-
 from streams.control import Control, read_control, writing
 from streams.control_wire import Erasure
 from streams.settings import Settings
@@ -48,4 +46,4 @@ async def _overtaken(settings: Settings, users: AbstractSet[str]) -> list[Erasur
 
 
 def _repeated(erasures: Iterable[Erasure]) -> list[Erasure]:
-    return [msgspec.structs.replace(erasure, repeated=True) for erasure in erasures]
+    return [Erasure(user_id=each.user_id, time_ms=each.time_ms, repeated=True) for each in erasures]

@@ -27,6 +27,8 @@ class Requests:
         self.control = control
         self.answers = control.all(Consent)
         """Standing answers by user."""
+        self.erasures = control.all(Erasure)
+        """The newest request of each who asked to be forgotten."""
         self._partition_of = partition_of
         self._of_lane: dict[int, dict[_Kind, tuple[int, Request]]] = {}
         self._newest: dict[int, int] = {}

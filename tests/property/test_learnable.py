@@ -79,7 +79,7 @@ def held(happened: Happened, *, presumed: bool) -> set[str]:
     """The events that a lane holds in the end, which took each as it came."""
     control = Control()
     requests, store, out = Requests(control, lambda _: 0), RowStore(), dict[bytes, set[str]]()
-    gate = Gate(requests.answers, Watermarks(most=100), presumed)
+    gate = Gate(requests.answers, requests.erasures, Watermarks(most=100), presumed)
     for each in happened.all:
         if each.topic == "control":
             since = control.next_offset

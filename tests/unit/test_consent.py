@@ -158,7 +158,7 @@ def test_a_refusal_wins_wherever_it_was_said_and_consent_may_be_given_on_either_
     said: bool | None, answer: bool | None, presumed: bool, verdict: Verdict
 ) -> None:
     answers = {} if answer is None else {"a": Consent(user_id="a", granted=answer, time_ms=START_MS)}
-    assert Gate(answers, presumed=presumed).judge(b"a", said, START_MS) is verdict
+    assert Gate(answers, presumed=presumed).judge(b"a", said, START_MS, START_MS) is verdict
 
 
 # --- the control topic ---------------------------------------------------------------------------------------

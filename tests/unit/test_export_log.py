@@ -93,7 +93,7 @@ def test_what_people_ask_for_while_events_are_heard_is_met(tmp_path: Path) -> No
         shop.topics[CONTROL] += [told(erasure("a", START_MS + 5), 1)]
 
     shop = Shop(then)
-    shop.topics[CONTROL] = [told(erasure("b", START_MS - 5), 0)]
+    shop.topics[CONTROL] = [told(erasure("b", START_MS - 5), 0, came_ms=START_MS - 5)]
     shop.topics[AD_IMPRESSIONS] = [record(impression(user, event_id=user), at) for at, user in enumerate("ab")]
     found, learnable = exported(shop, tmp_path)
     assert (found, learnable.refused) == (["b"], 1)

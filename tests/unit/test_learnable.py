@@ -230,6 +230,19 @@ def test_who_was_erased_is_learnt_from_only_by_what_came_after_it() -> None:
     assert (found, learnable.refused) == (["back"], 3)
 
 
+@pytest.mark.parametrize("asked_minute", [-1_440, 6, 10, 14], ids=["a day before", "slow", "right", "fast"])
+def test_what_had_come_before_an_erasures_record_is_not_learnt_from_however_that_is_dated(asked_minute: int) -> None:
+    minute_ms = 60_000
+
+    def at(minute: int, ahead: int = 0) -> Record:
+        said = click("a", time_ms=START_MS + (minute + ahead) * minute_ms, event_id=f"{minute}")
+        return record(said, minute, timestamp=START_MS + minute * minute_ms)
+
+    asked = told(erasure("a", START_MS + asked_minute * minute_ms), 0, came_ms=START_MS + 10 * minute_ms)
+    happened = [at(8), at(9, ahead=4), at(12), at(20)]  # what is dated 12 was before the newest that the lane held
+    assert learnt(happened, asked, now_ms=START_MS + 20 * minute_ms)[0] == ["20"]
+
+
 def test_who_agrees_again_is_learnt_from_since_then_though_compaction_took_the_refusal() -> None:
     happened = [click("a", time_ms=START_MS + at, event_id=str(at)) for at in (4, 5, 6)]
     for requests in ([grant("a", START_MS + 5)], [erasure("a", START_MS), grant("a", START_MS + 5)]):

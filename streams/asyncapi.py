@@ -135,7 +135,8 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
             "Watermark",
             "A NUL, `erased/` and 16 bytes of a hash of the user_id.",
             None,
-            "Nothing of this user until this time is applied again: UTC epoch milliseconds, 8 bytes, big-endian.",
+            "Nothing of this user until this time is applied again: UTC epoch milliseconds, 8 bytes, big-endian. "
+            "After it, of who has said no on an event, when the newest of these was sent, likewise.",
             "application/octet-stream",
             _BYTES,
         ),

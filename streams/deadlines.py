@@ -1,11 +1,15 @@
 """Deadlines: when something ends, as a lane keeps them in its changelog under a reserved prefix. No I/O."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import ClassVar, Self
 
 import numpy as np
 
 from scoring.rows import USERS_MAX
+
+_LAST_MS = 1 << 50
+"""Beyond every time."""
 
 
 class Deadlines:
@@ -14,8 +18,8 @@ class Deadlines:
     prefix: ClassVar[bytes]
     """What their keys in the changelog begin with; the values are in ms, 8 bytes big-endian."""
 
-    def __init__(self, until_ms: Mapping[bytes, int] | None = None, most: int = USERS_MAX) -> None:
-        self.until_ms = dict(until_ms or {})
+    def __init__(self, most: int = USERS_MAX) -> None:
+        self.until_ms: dict[bytes, int] = {}
         self._most = most
         self._changed: set[bytes] = set()
 
@@ -24,26 +28,23 @@ class Deadlines:
         self.until_ms[key] = until_ms
         self._changed.add(key)
 
-    def take(self, key: bytes, value: bytes | None) -> None:
-        """What a changelog tells under ``key``, with its prefix: there is nothing to tell it of that."""
-        name = key.removeprefix(self.prefix)
-        if value is None:
-            self.until_ms.pop(name, None)
-            return
-        self.until_ms[name] = int.from_bytes(value, "big")
-        for surplus in self.surplus():
-            del self.until_ms[surplus]
-
     def before(self, time_ms: int) -> list[bytes]:
         """Those that end before ``time_ms``. Looks at all of them."""
         return [key for key, until_ms in self.until_ms.items() if until_ms < time_ms]
 
-    def surplus(self) -> list[bytes]:
-        """Of too many the eighth that ends first; else none."""
-        if len(self.until_ms) <= self._most:
+    @property
+    def too_many(self) -> bool:
+        """Whether there are more than there may be."""
+        return len(self.until_ms) > self._most
+
+    def surplus(self, last: AbstractSet[bytes] = frozenset()) -> list[bytes]:
+        """Of too many an eighth at least, that ends first, though ``last`` after all others; else none."""
+        if not self.too_many:
             return []
-        count, keys = max(1, self._most // 8), list(self.until_ms)
+        keys = list(self.until_ms)
+        count = max(len(keys) - self._most, self._most // 8)
         ends = np.fromiter(self.until_ms.values(), dtype=np.int64, count=len(keys))
+        ends[np.fromiter((key in last for key in keys), dtype=np.bool_, count=len(keys))] += _LAST_MS
         return [keys[at] for at in np.argpartition(ends, count)[:count].tolist()]
 
     def drop(self, keys: Iterable[bytes]) -> list[bytes]:
@@ -56,19 +57,25 @@ class Deadlines:
         """Changelog keys and values of what has changed since the last call, in the order of the keys."""
         changed, self._changed = sorted(self._changed), set()
         for key in changed:
-            until_ms = self.until_ms.get(key)
-            yield self.prefix + key, None if until_ms is None else until_ms.to_bytes(8, "big")
+            yield self.prefix + key, self._told(key) if key in self.until_ms else None
 
     def parts(self) -> dict[bytes, bytes]:
         """All of them, as the changelog holds them."""
-        return {self.prefix + key: until_ms.to_bytes(8, "big") for key, until_ms in self.until_ms.items()}
+        return {self.prefix + key: self._told(key) for key in self.until_ms}
 
     @classmethod
     def restore(cls, parts: Mapping[bytes, bytes], most: int = USERS_MAX) -> Self:
         """Those that ``parts``, what stands under the lane's reserved keys, speak of."""
-        until_ms = {
-            key.removeprefix(cls.prefix): int.from_bytes(value, "big")
-            for key, value in parts.items()
-            if key.startswith(cls.prefix)
-        }
-        return cls(until_ms, most)
+        out = cls(most)
+        for key, value in parts.items():
+            if key.startswith(cls.prefix):
+                out._read(key.removeprefix(cls.prefix), value)
+        return out
+
+    def _told(self, key: bytes) -> bytes:
+        """The changelog's value of ``key``, which is held."""
+        return self.until_ms[key].to_bytes(8, "big")
+
+    def _read(self, key: bytes, value: bytes) -> None:
+        """Hold what a changelog's ``value`` tells of ``key``."""
+        self.until_ms[key] = int.from_bytes(value, "big")

@@ -206,9 +206,8 @@ def _judge(
     times_ms = out.events["time_ms"].tolist()
     for place in np.flatnonzero(taken).tolist():
         user, time_ms = records[place].key or b"", times_ms[place]
-        held_ms = max(_held_ms(store, user), newest_ms.get(user, -1)) if said.get(place) is False else -1
         sent_ms = sent(records[place], time_ms, latest_ms)
-        verdict = gate.judge(user, said.get(place), time_ms, sent_ms, held_ms)
+        verdict = gate.judge(user, said.get(place), time_ms, sent_ms)
         if verdict is Verdict.ADMITTED:
             newest_ms[user] = max(time_ms, newest_ms.get(user, 0))
             continue
@@ -216,7 +215,7 @@ def _judge(
             continue
         taken[place] = False
         if said.get(place) is False:
-            gate.overrule(user, sent_ms)
+            gate.watermarks.say_no(user, sent_ms)
         if verdict is Verdict.ERASED:
             out.erased += 1
             continue

@@ -25,7 +25,14 @@ from streams.wire import UNREADABLE, Ad
 class _Heard(Watermarks):
     """Those of noes that have all been heard: none raises one any more where it is read."""
 
+    def __init__(self, of: Watermarks) -> None:
+        super().__init__()
+        self.until_ms, self.no_ms = of.until_ms, of.no_ms  # the same
+
     def raise_to(self, user: bytes, time_ms: int) -> None:
+        """Stays as it is."""
+
+    def say_no(self, user: bytes, sent_ms: int) -> None:
         """Stays as it is."""
 
 
@@ -54,9 +61,7 @@ class Learnable:
         # As many watermarks as people on the topics: if one were dropped, somebody would be learnt from after all.
         self._watermarks = Watermarks(most=sys.maxsize)
         answers, self._erasures = self._requests.answers, self._requests.erasures
-        self._hearing = Gate(answers, self._erasures, self._watermarks, presumed)
-        self._gate = Gate(answers, self._erasures, _Heard(), presumed, tolerance_ms)
-        self._gate.watermarks.until_ms = self._watermarks.until_ms  # the same
+        self._gate = Gate(answers, self._erasures, _Heard(self._watermarks), presumed, tolerance_ms)
         self._latest_ms, self._tolerance_ms = now_ms + tolerance_ms, tolerance_ms
         self._refused_ms: dict[bytes, int] = {}
         """When a user's last refusal on an event came, by its record: a lane forgets what had come by then.
@@ -100,7 +105,7 @@ class Learnable:
             self._watermarks.raise_to(user, 0)
         settle(self._requests.since(0, 0), RowStore(), self._watermarks)
         for user, refusing_ms in self._refusing_ms.items():
-            self._hearing.overrule(user, self._refused_ms[user])
+            self._watermarks.say_no(user, self._refused_ms[user])
             self._watermarks.raise_to(user, refusing_ms)
         self._forgotten = {*self._refused_ms, *agreed, *(user.encode() for user in self._erasures)}
         return bool(self._forgotten)

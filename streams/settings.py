@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     rows_per_lane_max: int = Field(
         USERS_MAX,
         ge=1,
-        description="Users per lane, 3.2 GB of rows and index; and as many watermarks of the forgotten, 0.3 GB.",
+        description="Users per lane, 3.2 GB of rows and index; and as many watermarks of the forgotten, 0.6 GB.",
     )
     control_entries_max: int = Field(
         1_000_000, ge=1, description="Keys of the control topic, consents above all: 0.5 GB in every worker."

@@ -210,14 +210,13 @@ class Step:
             state.store,
             latest_ms=now_ms + self.time_tolerance_ms,
             belongs_here=lambda key: self.partition_of(key) == state.lane,
-            gate=Gate(
-                self.requests.answers if self.requests else {},
-                self.requests.erasures if self.requests else {},
-                state.erased,
-                self.consent_presumed,
-                self.time_tolerance_ms,
-            ),
+            gate=self._gate(state),
         )
+
+    def _gate(self, state: LaneState) -> Gate:
+        """Who may become state of the lane."""
+        asked = (self.requests.answers, self.requests.erasures) if self.requests else ({}, {})
+        return Gate(*asked, state.erased, self.consent_presumed, self.time_tolerance_ms)
 
     def _control(self, state: LaneState, published: list[Published]) -> list[Message]:
         """What the lane has to say to all: drifts of its click layer, and how models fare."""
@@ -330,9 +329,11 @@ class Step:
     def _expire(self, state: LaneState, taken: Slice) -> list[bytes]:
         """Forget users who have been idle for `idle_ttl_ms` of stream time; looked for once an hour of it."""
         before_ms, state.stream_ms = state.stream_ms, max(state.stream_ms, *taken.watermarks_ms)
+        gate = self._gate(state)
+        gate.bound()
         if before_ms // EXPIRY_CHECK_MS == state.stream_ms // EXPIRY_CHECK_MS:
             return []
-        state.erased.expire(state.stream_ms - self.erased_kept_ms)
+        gate.expire(state.stream_ms - self.erased_kept_ms)
         idle = state.store.idle_users(state.stream_ms - self.idle_ttl_ms)
         for user in idle:
             state.store.remove(user)

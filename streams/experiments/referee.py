@@ -155,6 +155,7 @@ class Referee:
             (one, sent(records[at], one.time_ms, latest_ms)) for at, one in zip(places_.tolist(), events, strict=True)
         ]
         shown = [one for one, sent_ms in told if self._may_count(one, sent_ms) and not self._is_repeat(one)]
+        self.bound()
         if not shown:
             return
         places = self._places(id64s([one.user_id for one in shown]))
@@ -176,9 +177,10 @@ class Referee:
     def _may_count(self, shown: Impression, sent_ms: int) -> bool:
         """Whether the person may be in the books: else nothing of them is kept, and no row tells of them."""
         user = shown.user_id.encode()
+        verdict = self._gate.judge(user, shown.consent, shown.time_ms, sent_ms)
         if shown.consent is False:
-            self._gate.overrule(user, sent_ms)
-        return self._gate.judge(user, shown.consent, shown.time_ms, sent_ms) is Verdict.ADMITTED
+            self.erased.say_no(user, sent_ms)
+        return verdict is Verdict.ADMITTED
 
     def _is_repeat(self, shown: Impression) -> bool:
         """Whether the impression is one of the latest; it is from now on."""
@@ -260,13 +262,16 @@ class Referee:
                 self.erased.agree(user, request)
                 continue
             gone.append(user)
-            if isinstance(request, Consent):
-                self.erased.unsay_no(user)
             self.erased.raise_to(user, request.time_ms)
-        for _ in self.erased.changes():
-            pass  # which no changelog is told
+        self.bound()
         self.forget(gone)
         self.settled = upto
+
+    def bound(self) -> None:
+        """Give up watermarks beyond their bound; no changelog is told of them."""
+        self._gate.bound()
+        for _ in self.erased.changes():
+            pass
 
     def begin_anew(self, users: Sequence[bytes]) -> None:
         """Learn that people's rows are no more, as of who has been idle: what they counted stays."""

@@ -209,6 +209,7 @@ class RefereeService:
                     rows = {}
                 self._referee.begin_anew(taken.idle)
             self._take_decoded(rows)
+            self._referee.bound()
 
     def _take_decoded(self, rows: Mapping[bytes, bytes]) -> None:
         try:

@@ -23,6 +23,7 @@ from streams.experiments.referee import Referee
 from streams.experiments.registry import definition
 from streams.experiments.watched import NEVER_MS, Watched
 from streams.own_files import own_file, own_folder
+from streams.privacy.consent import Watermarks
 
 VERSION = 4
 """Files of former versions are read. In one of version 1 sums are of all that people did, of impressions or not; those
@@ -106,9 +107,7 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
     arrays["pending"] = np.array([(at, *one) for at, one in referee.credits.pending.items()], dtype=np.uint64)
     arrays["early"] = np.fromiter(referee.credits.early, dtype=np.uint64)
     arrays["latest"] = np.fromiter(referee.latest, dtype=np.uint64)
-    until_ms = referee.erased.until_ms
-    arrays["erased"] = np.frombuffer(b"".join(until_ms), dtype=np.uint64).reshape(-1, 2)
-    arrays["erased_ms"] = np.fromiter(until_ms.values(), dtype=np.int64)
+    arrays |= _of_watermarks(referee.erased)
     about = {
         "version": VERSION,
         "offsets": [[topic, partition, offset] for (topic, partition), offset in offsets.items()],
@@ -158,14 +157,31 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
         for number, told in experiments.items():
             referee.watched[int(number)] = _watched(number, told, saved)
         if "erased" in saved:  # else all requests are met anew
-            digests = [digest.tobytes() for digest in saved["erased"]]
-            referee.erased.until_ms.update(zip(digests, saved["erased_ms"].tolist(), strict=True))
+            _hold(saved, referee.erased)
             referee.settled = about["settled"]
     except _UNREADABLE as error:
         raise StoreError(f"{file} cannot be read ({error}); delete it to start anew from the topics") from error
     referee.people.unwatched, referee.malformed = about["unwatched_users"], about["malformed"]
     offsets = {(topic, partition): offset for topic, partition, offset in about["offsets"]}
     return offsets, about.get("topics", {})
+
+
+def _of_watermarks(erased: Watermarks) -> dict[str, npt.NDArray[Any]]:
+    """Their digests as two numbers each, and both their moments, -1 where no no was said."""
+    until_ms, no_ms = erased.until_ms, erased.no_ms
+    return {
+        "erased": np.frombuffer(b"".join(until_ms), dtype=np.uint64).reshape(-1, 2),
+        "erased_ms": np.fromiter(until_ms.values(), dtype=np.int64),
+        "no_ms": np.fromiter((no_ms.get(digest, -1) for digest in until_ms), dtype=np.int64),
+    }
+
+
+def _hold(saved: Mapping[str, npt.NDArray[Any]], erased: Watermarks) -> None:
+    """Let ``erased`` hold the watermarks of the file, of which a former one tells no noes."""
+    until_ms = saved["erased_ms"].tolist()
+    no_ms = saved["no_ms"].tolist() if "no_ms" in saved else [-1] * len(until_ms)
+    for digest, *moments in zip(saved["erased"], until_ms, no_ms, strict=True):
+        erased.hold(digest.tobytes(), *moments)
 
 
 def _watched(number: str, told: dict[str, Any], saved: Mapping[str, npt.NDArray[Any]]) -> Watched:

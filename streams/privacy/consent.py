@@ -2,28 +2,30 @@
 
 A refusal, on an event or on the control topic, and an erasure have the same effect: the row and the placement go, and
 a watermark stays under a hash of the user, so that nothing that happened until then is applied, whether it is replayed
-or comes late. The watermarks are rows of the lane's changelog under reserved keys.
+or comes late. It also tells when the user last said no on an event, which ends the consents that were told before. The
+watermarks are rows of the lane's changelog under reserved keys.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 import xxhash
 
+from scoring.rows import USERS_MAX
 from streams.control_wire import Consent, Erasure
 from streams.deadlines import Deadlines
 from streams.wire import RESERVED
 
 ERASED_KEY = RESERVED + b"erased/"
-"""Key of a watermark, before the user's digest; the value is its time in ms, 8 bytes big-endian."""
+"""Key of a watermark, before the user's digest; the value is its time in ms, 8 bytes big-endian, and after it, of who
+has said no on an event, when the newest of these was sent, likewise."""
 AHEAD_MS = 300_000
 """What a person says of their consent is dated at most so long after its record: else a device whose clock is ahead
 would lock its owner out until then, and nothing later could mend it."""
-_NO = RESERVED + b"no/"
-"""Before a user's name whose no on an event has a mark of its own among the watermarks: no user is called that."""
+_TIME_BYTES = 8
 _NEVER_MS = 1 << 50
-"""Added to the times of these: they hold as long as the consent that they end may stand, and beyond every time."""
+"""No watermark's time: what is of this or a later one is another mark, which development versions kept among them."""
 
 
 class Verdict(IntEnum):
@@ -35,57 +37,85 @@ class Verdict(IntEnum):
     REFUSED = 2
     """Somebody has said no: likewise, and what is held is forgotten."""
     ERASED = 3
-    """It happened before the user's watermark, or came before they were erased: passed over, unless it is a no of whom
-    something is held again."""
+    """It happened before the user's watermark, or was sent before they were erased: passed over, unless it is a no that
+    has not been heard."""
 
 
 class Watermarks(Deadlines):
-    """Users forgotten, by digest, and until when; none of them the user's name.
+    """Users forgotten, by digest, none of them the user's name: two moments, each by a clock of its own.
 
-    Since anybody may say no on an event, they are bounded, by as many as a lane has rows for. Beyond it those go that
-    end first: what they hold back is the likeliest to be on no topic any more.
+    ``until_ms``: until when what they did is held back, as their devices date it. ``no_ms``: when their newest no on an
+    event was sent, as records are dated; only of those who have said one. Neither ever falls.
+
+    Since anybody may say no on an event, they are bounded, by as many as a lane has rows for (`Gate.bound`): 140 bytes
+    each, and as many again of who has said one.
     """
 
     prefix = ERASED_KEY
+
+    def __init__(self, most: int = USERS_MAX) -> None:
+        super().__init__(most)
+        self.no_ms: dict[bytes, int] = {}
 
     def of(self, user: bytes) -> int:
         """The newest time of what may not be applied; -1 where nothing is held back."""
         return self.until_ms.get(_digest(user), -1) if self.until_ms else -1
 
-    def raise_to(self, user: bytes, time_ms: int) -> None:
-        """Hold back what happened until ``time_ms``; a watermark never falls."""
-        digest = _digest(user)
-        if time_ms > self.until_ms.get(digest, -1):
-            self.put(digest, time_ms)
-            self.drop(self.surplus())
-
-    def take(self, key: bytes, value: bytes | None) -> None:
-        """As of all deadlines, but for what is less than is held: it may have been written before that was raised."""
-        if value is None or int.from_bytes(value, "big") > self.until_ms.get(key.removeprefix(self.prefix), -1):
-            super().take(key, value)
-
     def no_of(self, user: bytes) -> int:
-        """When a no on an event ended the user's consent on the control topic; -1 where none did."""
-        return max(self.of(_NO + user) - _NEVER_MS, -1)
+        """When the user's newest no on an event was sent; -1 where they have said none."""
+        return self.no_ms.get(_digest(user), -1) if self.no_ms else -1
 
-    def say_no(self, user: bytes, time_ms: int) -> None:
-        """Let a no on an event at ``time_ms`` end the consents before it."""
-        self.raise_to(_NO + user, _NEVER_MS + time_ms)
+    def raise_to(self, user: bytes, time_ms: int) -> None:
+        """Hold back what happened until ``time_ms``.
+
+        The changelog is told though it was held back before: so its readers know that the user is forgotten.
+        """
+        digest = _digest(user)
+        self.put(digest, max(time_ms, self.until_ms.get(digest, 0)))
+
+    def say_no(self, user: bytes, sent_ms: int) -> None:
+        """Remember that a no on an event was sent at ``sent_ms``: it ends the consents that were told until then."""
+        digest = _digest(user)
+        if sent_ms > self.no_ms.get(digest, -1):
+            self.no_ms[digest] = sent_ms
+            self.put(digest, self.until_ms.get(digest, 0))
 
     def agree(self, user: bytes, answer: Consent) -> None:
-        """Let a consent count from its own time on, where a watermark is, and end a no that was told before it."""
-        if self.of(user) >= 0:
+        """Let a consent count from its own time on, where a watermark is."""
+        if 0 <= self.of(user) < answer.time_ms - 1:
             self.raise_to(user, answer.time_ms - 1)
-        if self.no_of(user) < answer.told_ms:
-            self.unsay_no(user)
 
-    def unsay_no(self, user: bytes) -> None:
-        """Drop what a no on an event has left."""
-        self.drop([_digest(_NO + user)])
+    def hold(self, digest: bytes, until_ms: int, no_ms: int = -1) -> None:
+        """What a changelog or a file tells: it may have been written before either was raised."""
+        if until_ms >= _NEVER_MS:
+            self._changed.add(digest)  # the changelog is told that there is none
+            return
+        self.until_ms[digest] = max(until_ms, self.until_ms.get(digest, 0))
+        if no_ms > self.no_ms.get(digest, -1):
+            self.no_ms[digest] = no_ms
 
-    def expire(self, before_ms: int) -> None:
-        """Drop watermarks before ``before_ms``: whatever they hold back is on no topic any more."""
-        self.drop(self.before(before_ms))
+    def take(self, key: bytes, value: bytes | None) -> None:
+        """What a changelog tells under ``key``, with its prefix: there is nothing to tell it of that."""
+        digest = key.removeprefix(self.prefix)
+        if value is not None:
+            self._read(digest, value)
+        elif self.until_ms.pop(digest, None) is not None:
+            self.no_ms.pop(digest, None)
+
+    def drop(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Forget ``keys``, with both moments; those that were there."""
+        gone = super().drop(keys)
+        for digest in gone:
+            self.no_ms.pop(digest, None)
+        return gone
+
+    def _told(self, key: bytes) -> bytes:
+        no_ms = self.no_ms.get(key)
+        return super()._told(key) + (b"" if no_ms is None else no_ms.to_bytes(_TIME_BYTES, "big"))
+
+    def _read(self, key: bytes, value: bytes) -> None:
+        until, no = value[:_TIME_BYTES], value[_TIME_BYTES:]
+        self.hold(key, int.from_bytes(until, "big"), int.from_bytes(no, "big") if no else -1)
 
 
 def watermark_key(user: bytes) -> bytes:
@@ -115,23 +145,23 @@ class Gate:
         """Whether every event would be admitted; ``said``: whether any says yes or no itself."""
         return self.presumed and not (said or self.answers or self.erasures or self.watermarks.until_ms)
 
-    def judge(self, user: bytes, said: bool | None, time_ms: int, sent_ms: int, held_ms: int = -1) -> Verdict:
+    def judge(self, user: bytes, said: bool | None, time_ms: int, sent_ms: int) -> Verdict:
         """The verdict on an event of ``user`` at ``time_ms`` that itself ``said`` yes, no or nothing.
 
-        ``sent_ms``: its record's own time, that of the event where the record tells none. What was sent before the
-        record of an erasure is what that was to take, whatever its device's clock says and whenever it is read.
-        ``held_ms``: the newest that is held of the user, -1 where nothing is. A no
-        that was sent after both is a new one, of a device whose clock is behind, and so is one that was sent after the
-        consent that raised the watermark, of a device whose clock is ahead; another is an old one once more. One that
-        a producer sends again as a new record counts as new: of the two mistakes the one that forgets.
+        ``sent_ms``: its record's own time, that of the event where the record tells none. By it a no is compared with
+        other noes and with what is told on the control topic, for devices' clocks are ahead and behind: it is an old
+        one once more if one as new was heard, so that of two that were sent in one millisecond the second counts only
+        where it is dated after all that is held back. One that a producer sends again as a new record counts as new:
+        of the two mistakes the one that forgets. What was sent before the record of an erasure is what that was to
+        take, whatever its device's clock says and whenever it is read.
         """
-        until_ms = self.watermarks.of(user)
-        answer = self.answers.get(user.decode()) if self.answers else None
-        erasure = self.erasures.get(user.decode()) if self.erasures else None
-        if time_ms <= until_ms or (erasure is not None and sent_ms <= erasure.told_ms):
-            since = answer is not None and answer.granted and until_ms < answer.time_ms and answer.told_ms <= sent_ms
-            anew = said is False and held_ms >= 0 and (since or max(held_ms, until_ms) < sent_ms)
-            return Verdict.REFUSED if anew else Verdict.ERASED
+        until_ms, name = self.watermarks.of(user), user.decode() if self.answers or self.erasures else ""
+        answer, erasure = self.answers.get(name), self.erasures.get(name)
+        had_come = erasure is not None and sent_ms <= erasure.told_ms
+        if said is False and not had_come and sent_ms > self.watermarks.no_of(user):
+            return Verdict.REFUSED
+        if had_come or time_ms <= until_ms:
+            return Verdict.ERASED
         if said is False or (answer is not None and not answer.granted):
             return Verdict.REFUSED
         if said or self.presumed:
@@ -139,11 +169,28 @@ class Gate:
         stands = answer is not None and answer.time_ms <= time_ms and self.watermarks.no_of(user) < answer.told_ms
         return Verdict.ADMITTED if stands else Verdict.WITHOUT
 
-    def overrule(self, user: bytes, sent_ms: int) -> None:
-        """Let a no on an event end a consent that stands on the control topic and was told before: silence leans on it.
+    def expire(self, before_ms: int) -> None:
+        """Drop watermarks before ``before_ms``: whatever they hold back is on no topic any more.
 
-        By the records' own times, for devices' clocks are ahead and behind.
+        Those stay whose no ends a consent that stands: else silence would lean on that again.
         """
-        answer = self.answers.get(user.decode()) if self.answers and not self.presumed else None
-        if answer is not None and answer.granted and answer.told_ms <= sent_ms:
-            self.watermarks.say_no(user, sent_ms)
+        ended = self.watermarks.before(before_ms)
+        self.watermarks.drop({*ended} - self._ending(ended))
+
+    def bound(self) -> None:
+        """Drop the surplus.
+
+        Those first that end first: what they hold back is the likeliest to be on no topic any more. Last those that a
+        request on the control topic needs, an erasure or a consent that a no has ended: whoever may write events cannot
+        press out these.
+        """
+        marks = self.watermarks
+        if marks.too_many:
+            marks.drop(marks.surplus(self._ending(marks.no_ms) | {_digest(user.encode()) for user in self.erasures}))
+
+    def _ending(self, among: Iterable[bytes]) -> set[bytes]:
+        """Digests whose no has ended a consent that stands. Goes through all answers, 1 µs each, if any has said no."""
+        no_ms = {digest: no_ms for digest in among if (no_ms := self.watermarks.no_ms.get(digest)) is not None}
+        granted = [answer for answer in self.answers.values() if answer.granted] if no_ms else []
+        found = ((_digest(answer.user_id.encode()), answer.told_ms) for answer in granted)
+        return {digest for digest, told_ms in found if told_ms <= no_ms.get(digest, -1)}

@@ -78,8 +78,6 @@ def settle(requests: list[Request], store: RowStore, watermarks: Watermarks) -> 
             watermarks.agree(user, request)
             continue
         forgotten.append(user)
-        if isinstance(request, Consent):
-            watermarks.unsay_no(user)  # no consent stands that it could end
         row = store.find(user)
         newest_ms = int(store.rows["time_ms"][row]) if row >= 0 else 0
         watermarks.raise_to(user, max(request.time_ms, newest_ms))

@@ -8,10 +8,10 @@ import pytest
 
 from scoring.engine import Engine
 from streams.control_wire import Consent, Erasure
-from streams.privacy.consent import Watermarks
+from streams.privacy.consent import ERASED_KEY, Watermarks, watermark_key
 from streams.step import Effects
 from streams.wire import Placement
-from tests.builders import START_MS, click, impression, record, records
+from tests.builders import START_MS, Record, click, impression, record, records
 from tests.unit.consenting import DAY_MS, Bench, erasure, grant, opened, refusal, told
 from tests.unit.slices import NOW_MS
 
@@ -49,8 +49,8 @@ def restart(bench: Bench) -> None:
 @pytest.mark.parametrize("restarts", [False, True])
 def test_a_no_on_an_event_ends_an_older_consent_that_silence_would_lean_on(agreed: Bench, restarts: bool) -> None:
     agreed.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
-    agreed.state.erased.expire(START_MS + YEAR_MS)  # the consent stands as long as nobody answers anew
-    agreed.run()
+    agreed.run([record(click("z", time_ms=START_MS + YEAR_MS), 9)], now_ms=START_MS + YEAR_MS)
+    assert agreed.state.erased.no_of(b"a") == START_MS + 20  # the consent stands as long as nobody answers anew
     if restarts:
         restart(agreed)
     effects = agreed.run([record(click("a", "ad-2", time_ms=START_MS + 30), 2)])
@@ -76,7 +76,6 @@ def test_a_consent_that_is_newer_than_a_no_stands_whatever_the_clock_of_the_no(
     later_ms = START_MS + 120_000
     agreed.run([record(click("a", "ad-2", time_ms=later_ms), 2)], now_ms=later_ms)
     assert agreed.users() == {b"a"}
-    assert agreed.state.erased.no_of(b"a") == -1
 
 
 def test_a_no_of_a_clock_that_is_behind_ends_the_consent_before_it(engine: Engine) -> None:
@@ -93,17 +92,79 @@ def test_a_no_that_is_older_than_a_consent_and_comes_again_takes_nothing_back(ag
     assert agreed.users() == {b"a"}
 
 
-def test_a_no_leaves_a_mark_as_long_as_a_consent_stands_that_it_could_end(agreed: Bench) -> None:
-    agreed.run([record(click("b", time_ms=START_MS + 20, consent=False), 1)])
-    assert agreed.state.erased.no_of(b"b") == -1
-    agreed.run([record(click("a", time_ms=START_MS + 20, consent=False), 2)])
-    assert agreed.state.erased.no_of(b"a") == START_MS + 20
-    agreed.tell(erasure("a", START_MS + 30))
-    agreed.run()
-    assert agreed.state.erased.no_of(b"a") == START_MS + 20
-    agreed.tell(refusal("a", START_MS + 40))
-    agreed.run()
-    assert agreed.state.erased.no_of(b"a") == -1
+@pytest.mark.parametrize("presumed", [False, True])
+@pytest.mark.parametrize("answers", [[], [refusal("a", START_MS + 30)], [grant("a", START_MS + 30)]])
+def test_a_no_goes_with_its_watermark_where_no_consent_stands_that_it_ends(
+    engine: Engine, presumed: bool, answers: list[Consent]
+) -> None:
+    bench = Bench(engine, presumed=presumed)
+    bench.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
+    bench.tell(*answers)
+    bench.run()
+    assert bench.state.erased.no_of(b"a") == START_MS + 20
+    bench.run([record(click("z", time_ms=START_MS + YEAR_MS, consent=True), 2)], now_ms=START_MS + YEAR_MS)
+    assert (bench.state.erased.no_of(b"a"), bench.state.erased.of(b"a")) == (-1, -1)
+    assert not [key for key in bench.changelog if key.startswith(ERASED_KEY)]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_no_ends_a_consent_before_it_that_is_read_after_it(engine: Engine, restarts: bool) -> None:
+    bench = Bench(engine, presumed=False)
+    bench.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
+    if restarts:
+        restart(bench)
+    bench.tell(grant("a", START_MS + 10))
+    bench.run([record(click("a", "ad-2", time_ms=START_MS + 30), 2)])
+    assert bench.users() == set()
+    bench.tell(grant("a", START_MS + 40))
+    bench.run([record(click("a", "ad-3", time_ms=START_MS + 50), 3)])
+    assert bench.users() == {b"a"}
+
+
+@pytest.mark.parametrize("first", ["no", "erasure"])
+def test_a_no_by_a_right_clock_takes_what_a_fast_one_did_since_it_was_forgotten(engine: Engine, first: str) -> None:
+    bench, minute_ms, ahead_ms = Bench(engine), 60_000, 240_000
+
+    def sent(at_ms: int, offset: int, ahead_ms: int = 0, consent: bool | None = None) -> Record:
+        event = click("a", f"ad-{offset}", START_MS + at_ms + ahead_ms, consent=consent)
+        return record(event, offset, timestamp=START_MS + at_ms)
+
+    bench.run([sent(0, 0, ahead_ms, False if first == "no" else None)])
+    if first == "erasure":
+        bench.tell(erasure("a", START_MS + 6_000))
+    bench.run([sent(30_000, 1, ahead_ms, True)])
+    assert bench.users() == {b"a"}
+    bench.run([sent(minute_ms, 2, consent=False)])
+    assert bench.users() == bench.kept() == set()
+    bench.run([sent(10 * minute_ms, 3)], now_ms=START_MS + 10 * minute_ms)
+    assert bench.users() == {b"a"}  # somebody new, where silence means yes
+
+
+def test_of_two_noes_in_one_millisecond_the_second_is_the_first_once_more(engine: Engine) -> None:
+    bench = Bench(engine)
+    no, yes = (click("a", time_ms=START_MS + at, consent=said) for at, said in ((0, False), (1, True)))
+    sent = [record(each, at, timestamp=START_MS + 5) for at, each in enumerate((no, yes, no))]
+    for each in sent:
+        bench.run([each])
+    assert bench.users() == {b"a"}
+    bench.run([record(msgspec.structs.replace(no, time_ms=START_MS + 2), 3, timestamp=START_MS + 5)])
+    assert bench.users() == set()  # which is dated after all that is held back
+
+
+@pytest.mark.parametrize("asks", ["no", "erasure"])
+def test_whoever_is_forgotten_has_a_record_of_it_though_the_watermark_was_higher(engine: Engine, asks: str) -> None:
+    bench = Bench(engine)
+    bench.tell(erasure("a", START_MS))
+    bench.run([record(click("a", time_ms=START_MS + 10), 0)])
+    bench.control.take([told(grant("a", START_MS + 100), 1, came_ms=START_MS + 15)])
+    bench.run()
+    assert (bench.users(), bench.state.erased.of(b"a")) == ({b"a"}, START_MS + 99)
+    if asks == "erasure":
+        bench.tell(erasure("a", START_MS + 20))
+    no = record(click("a", time_ms=START_MS + 20, consent=False), 1)
+    effects = bench.run([no] if asks == "no" else [])
+    assert bench.users() == set()
+    assert [message.key for message in effects.watermarks] == [watermark_key(b"a")]  # its readers tell it by that
 
 
 def test_a_no_ends_the_consent_before_it_of_a_device_whose_clock_is_ahead(engine: Engine) -> None:

@@ -58,6 +58,7 @@ def busy() -> Referee:
     referee.look()
     referee.follow(stop(ENDED, "enough", 70))
     referee.settle([refusal("u9", 80), refusal("u8", 81), grant("u9", 90)], 17)
+    referee.erased.say_no(b"u8", 83)
     referee.look()
     return referee
 
@@ -79,7 +80,12 @@ def kept(referee: Referee) -> dict[str, Any]:
     found |= {name: getattr(duel, name)[: people.number] for name in ("credit", "shown")}
     found |= {"width": duel.width, "duel's evidence": duel.evidence, "pending": referee.credits.pending}
     found |= {"early": [*referee.credits.early]}
-    found |= {"latest": [*referee.latest], "until": referee.erased.until_ms, "settled": referee.settled}
+    found |= {
+        "latest": [*referee.latest],
+        "until": referee.erased.until_ms,
+        "noes": referee.erased.no_ms,
+        "settled": referee.settled,
+    }
     return found | {"malformed": referee.malformed, "unwatched": people.unwatched}
 
 
@@ -173,3 +179,14 @@ def test_a_file_that_tells_no_early_clicks_is_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", allow_pickle=False, **saved)
     load(tmp_path / "x.npz", again := Referee(users_max=900))
     assert (again.people.number, len(again.credits.early)) == (900, 0)
+
+
+def test_the_watermarks_of_a_file_that_tells_no_noes_are_read(tmp_path: Path) -> None:
+    referee = busy()
+    save(file := tmp_path / "x.npz", referee, {}, {})
+    with np.load(file) as npz:
+        saved = dict(npz)
+    assert saved.pop("no_ms").max() == 83
+    np.savez(file, **saved)
+    load(file, again := Referee(users_max=900))
+    assert (again.erased.until_ms, again.erased.no_ms) == (referee.erased.until_ms, {})

@@ -1,7 +1,8 @@
 """Watermarks of the forgotten: they only rise, and there is a bound to how many are held."""
 
-from streams.privacy.consent import Watermarks, watermark_key
+from streams.privacy.consent import ERASED_KEY, Gate, Watermarks, watermark_key
 from tests.builders import START_MS
+from tests.unit.consenting import erasure, grant
 
 
 def test_a_watermark_never_falls() -> None:
@@ -25,10 +26,48 @@ def test_of_more_watermarks_than_a_lane_may_have_those_that_end_first_go() -> No
     watermarks = Watermarks(most=80)
     for number in range(81):
         watermarks.raise_to(b"u%d" % number, START_MS + 100 - number)
+    Gate(watermarks=watermarks).bound()
     gone = [number for number in range(81) if watermarks.of(b"u%d" % number) < 0]
     assert gone == list(range(71, 81))
     told = dict(watermarks.changes())
     assert sum(value is None for value in told.values()) == 10
     restored = Watermarks.restore({key: value for key, value in told.items() if value}, most=71)
     restored.raise_to(b"more", START_MS)
+    Gate(watermarks=restored).bound()
     assert len(restored.until_ms) == 71 - 71 // 8 + 1
+
+
+def test_at_the_bound_those_go_last_that_guard_an_erasure_or_end_a_consent_that_stands() -> None:
+    answers = {"agreed": grant("agreed", START_MS), "again": grant("again", START_MS + 9)}
+    gate = Gate(answers, {"erased": erasure("erased", START_MS)}, Watermarks(most=8))
+    marks = gate.watermarks
+    for user in (b"erased", b"agreed", b"again"):
+        marks.raise_to(user, START_MS)
+        marks.say_no(user, START_MS + 5)
+    for number in range(20):
+        marks.raise_to(b"u%d" % number, START_MS + 1 + number)
+        gate.bound()
+    left = [user for user in (b"erased", b"agreed", b"again") if marks.of(user) == START_MS]
+    assert (left, len(marks.until_ms)) == ([b"erased", b"agreed"], 8)
+
+
+def test_a_no_is_kept_beside_the_watermark_and_neither_falls() -> None:
+    marks = Watermarks()
+    marks.raise_to(b"a", START_MS)
+    assert dict(marks.changes()) == {watermark_key(b"a"): START_MS.to_bytes(8, "big")}
+    for sent_ms in (START_MS + 7, START_MS + 3):
+        marks.say_no(b"a", sent_ms)
+    told = dict(marks.changes())
+    assert told == {watermark_key(b"a"): START_MS.to_bytes(8, "big") + (START_MS + 7).to_bytes(8, "big")}
+    again = Watermarks.restore(told)
+    for value in (START_MS.to_bytes(8, "big"), (START_MS - 1).to_bytes(8, "big") * 2):
+        again.take(watermark_key(b"a"), value)
+        assert (again.of(b"a"), again.no_of(b"a")) == (START_MS, START_MS + 7)
+    again.take(watermark_key(b"a"), None)
+    assert (again.of(b"a"), again.no_of(b"a")) == (-1, -1)
+
+
+def test_a_mark_of_a_development_version_is_dropped_from_the_changelog() -> None:
+    key = ERASED_KEY + bytes(16)
+    marks = Watermarks.restore({key: ((1 << 50) + START_MS).to_bytes(8, "big")})
+    assert (marks.until_ms, dict(marks.changes())) == ({}, {key: None})

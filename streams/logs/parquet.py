@@ -55,6 +55,8 @@ def _column(told: inspect.Type, name: str) -> pa.DataType:
         return _column(next(each for each in told.types if not isinstance(each, inspect.NoneType)), name)
     if isinstance(told, inspect.VarTupleType):
         return pa.list_(_column(told.item_type, name))
+    if isinstance(told, inspect.Metadata):  # what its JSON schema says besides
+        return _column(told.type, name)
     if type(told) not in _COLUMNS:
         raise TypeError(f"{name} is of {told}, which has no column; expected one of those in _COLUMNS, or a new one")
     return _COLUMNS[type(told)]

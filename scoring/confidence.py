@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 Z_95 = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
+ONE_SHARE_MAX = 0.1
+"""Who has more than this share of what a ratio of sums is divided by, or of all weight, decides it alone: it is his own
+rate, from which he hardly differs, so that no variance tells how far off it is."""
 
 
 def mixture_width(information: float, alpha: float) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from scoring.confidence import log_e_value, mixture_width, radius
+from scoring.confidence import ONE_SHARE_MAX, log_e_value, mixture_width, radius
 from scoring.ids import mix64, uniform
 
 Floats = npt.NDArray[np.float64]
@@ -55,11 +55,15 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A moment of a duel: people who were shown both, clicks on the picks of either, and what these say."""
+    """A moment of a duel: people who were shown both, clicks on the picks of either, and what these say.
+
+    ``heaviest``: where they say nothing since one person made more than `ONE_SHARE_MAX` of them, that share.
+    """
 
     people: int
     clicks: tuple[float, float]
     preference: Preference | None
+    heaviest: float | None = None
 
 
 @dataclass
@@ -95,17 +99,29 @@ class Duel:
     def score(self) -> Score:
         """What is counted and known now, as `look` tells it."""
         first, second = self.credit.sum(axis=0).tolist()
-        return Score(int(self.shown.sum()), (first, second), self.look())
+        heaviest = self._heaviest() if self._tell() else 0.0
+        decided = heaviest if heaviest > ONE_SHARE_MAX else None
+        return Score(int(self.shown.sum()), (first, second), self.look(), decided)
+
+    def _tell(self) -> bool:
+        """Whether enough people have clicked, and clicked picks of each ranking."""
+        clicked = self.credit > 0
+        return bool(clicked.any(axis=1).sum() >= CLICKERS_MIN and clicked.sum(axis=0).min() >= EACH_MIN)
+
+    def _heaviest(self) -> float:
+        """Share of the clicks that one person made."""
+        return float(self.credit.sum(axis=1).max() / self.credit.sum())
 
     def look(self) -> Preference | None:
-        """What is known now; None while too few have clicked, or clicked the picks of one of them.
+        """What is known now; None while too few have clicked, or clicked the picks of one of them, or one person made
+        most of the clicks.
 
         Looking remembers the strongest evidence yet. The unit is the person: clicks of one are alike. A ratio of sums,
         with the variance of its linearised form.
         """
-        credit = self.credit[self.credit.any(axis=1)]
-        if len(credit) < CLICKERS_MIN or (credit > 0).sum(axis=0).min() < EACH_MIN:
+        if not self._tell() or self._heaviest() > ONE_SHARE_MAX:
             return None
+        credit = self.credit[self.credit.any(axis=1)]
         clicks, won = credit.sum(axis=1), credit[:, SECOND] - credit[:, FIRST]
         value = won.sum() / clicks.sum()
         linear = (won - value * clicks) / clicks.mean()

@@ -17,6 +17,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from scoring.confidence import ONE_SHARE_MAX
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -24,8 +26,6 @@ SWITCH_WEIGHT = 10.0
 """Default τ of switch-DR: a choice that counts more than ten times says more about chance than about the policy."""
 EFFECTIVE_MIN = 200
 """Below so many effective choices the normal interval is not to be believed."""
-ONE_WEIGHT_MAX = 0.1
-"""Who has more than this share of all weight decides the estimate alone."""
 PEOPLE_MIN, REWARDED_MIN = 30, 20
 """People, and choices that earned anything, below whom the normal interval is too narrow: at a nominal 95 % it covers
 88 % with 10 people of very different tastes, 92 % with 30; 90 % with 5 clicks, 93 % with 20. Of equal weight, that is:
@@ -169,9 +169,9 @@ def doubts(log: Weighted) -> list[str]:
             f"{rewarded:.1f} effective choices of {len(log.reward)} earned anything; expected {REWARDED_MIN} or more: "
             "the interval may be far too narrow"
         )
-    if total and (share := float(weight.max()) / total) > ONE_WEIGHT_MAX:
+    if total and (share := float(weight.max()) / total) > ONE_SHARE_MAX:
         who = "choice" if log.person is None else "person"
-        found.append(f"one {who} has {share:.0%} of all weight; expected {ONE_WEIGHT_MAX:.0%} at most")
+        found.append(f"one {who} has {share:.0%} of all weight; expected {ONE_SHARE_MAX:.0%} at most")
     if (mean := float(log.weight.mean())) < 0.9 or mean > 1.1:
         found.append(
             f"mean weight {mean:.3f}; expected 1: propensities are wrong, or the policy chooses what was never logged"

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.assignment import OUTSIDE
-from scoring.confidence import log_e_value, mixture_width, radius, split_log_e_value
+from scoring.confidence import ONE_SHARE_MAX, log_e_value, mixture_width, radius, split_log_e_value
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -73,7 +73,8 @@ class Difference:
 class Look:
     """A moment of a trial. ``differences[metric][arm]``, for every arm but the first, where enough is known.
 
-    ``variances``: of the ``values``.
+    ``variances``: of the ``values``. ``heaviest[metric][arm]``: of an arm that is not compared since one person has
+    more than `ONE_SHARE_MAX` of what the metric is divided by, that share.
     """
 
     users: Ints  # [A]
@@ -82,6 +83,7 @@ class Look:
     values: dict[str, list[float]]
     variances: dict[str, list[float]]
     differences: dict[str, dict[int, Difference]]
+    heaviest: dict[str, dict[int, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -156,21 +158,26 @@ class Trial:
         self.split_evidence = max(self.split_evidence, sum(map(split_log_e_value, split, shares)))
         values: dict[str, list[float]] = {}
         variances: dict[str, list[float]] = {}
-        differences: dict[str, dict[int, Difference]] = {}
+        differences: dict[str, dict[int, Difference]] = {metric: {} for metric in METRICS}
+        heaviest: dict[str, dict[int, float]] = {metric: {} for metric in METRICS}
         for metric, (above, below) in METRICS.items():
             columns = SUMS.index(above), SUMS.index(below)
             moments = _Moments.of(arm, self.arms, weight, *(part[:, at] for part in (after, before) for at in columns))
             values[metric], variances[metric] = moments.ratio.tolist(), moments.variance.tolist()
             doers = np.bincount(arm[after[:, columns[0]] != 0], minlength=self.arms)
-            differences[metric] = {
-                other: found
-                for other in range(1, self.arms)
-                if _tell(users[[0, other]], doers[[0, other]]) and (found := self._compare(metric, moments, other))
-            }
-        return Look(users, int(self.crossed.sum()), _p_value(self.split_evidence), values, variances, differences)
+            held = _heaviest(arm, self.arms, weight * after[:, columns[1]])
+            for pair in ([0, other] for other in range(1, self.arms)):
+                if not _tell(users[pair], doers[pair]):
+                    continue
+                if deciding := {at: float(held[at]) for at in pair if held[at] > ONE_SHARE_MAX}:
+                    heaviest[metric] |= deciding
+                elif (found := self._compare(metric, moments, pair)) is not None:
+                    differences[metric][pair[1]] = found
+        split_p_value = _p_value(self.split_evidence)
+        return Look(users, int(self.crossed.sum()), split_p_value, values, variances, differences, heaviest)
 
-    def _compare(self, metric: str, moments: "_Moments", other: int) -> Difference | None:
-        pair = [0, other]
+    def _compare(self, metric: str, moments: "_Moments", pair: list[int]) -> Difference | None:
+        _, other = pair
         plain, slope, variance = moments.adjusted(pair)
         if not (plain > 0 and variance > 0):
             return None  # nobody did it yet, or everybody alike
@@ -246,6 +253,13 @@ def _tell(users: Ints, doers: Ints) -> bool:
     """Whether two arms' ``users [2]``, and those of them who did it, are enough for an interval."""
     expected = users * doers.sum() / max(users.sum(), 1)
     return bool(users.min() >= USERS_MIN and ((doers >= DOERS_MIN) | (expected >= EXPECTED_MIN)).all())
+
+
+def _heaviest(arm: Ints, arms: int, held: Floats) -> Floats:
+    """Of what users ``[N]`` of each arm have ``held`` together, the share of who has most, ``[A]``."""
+    most, total = np.zeros(arms), np.bincount(arm, weights=held, minlength=arms)
+    np.maximum.at(most, arm, held)
+    return np.divide(most, total, out=np.zeros(arms), where=total > 0)
 
 
 def _p_value(log_evidence: float) -> float:

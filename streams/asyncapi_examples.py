@@ -160,6 +160,14 @@ EXPERIMENT_REPORT = report.ExperimentReport(
             },
         ),
     ),
+    doubts=(
+        report.Doubt(
+            metric="cvr",
+            arm="warmer",
+            share=0.4,
+            words=findings.Finding(code="one_decides", first="as-is", metric="cvr", arms=("warmer",), by=0.4).sentence,
+        ),
+    ),
 )
 
 

@@ -10,7 +10,7 @@ import typer
 
 from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import Table, percent, screen
+from streams.cli.screen import Table, coloured, percent, screen
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:
@@ -268,15 +268,20 @@ def _print(found: "ExperimentReport") -> None:
     for name in ("value", f"less {first.arm}"):
         table.add_column(name, justify="right")
     table.add_column("its interval", justify="right")
+    doubted = {(doubt.metric, doubt.arm) for doubt in found.doubts}
     for metric in first.metrics:
         table.add_row(metric, first.arm, _number(first.metrics[metric]))
         for arm in others:
             if (against := arm.against_first.get(metric)) is not None:
                 told = (_number(against.value, "+"), f"{_number(against.low, '+')} to {_number(against.high, '+')}")
             else:
-                told = ("", "too little yet" if metric in METRICS else "")
+                decided = not doubted.isdisjoint({(metric, first.arm), (metric, arm.arm)})
+                told = ("", "one decides" if decided else "too little yet" if metric in METRICS else "")
             table.add_row("", arm.arm, _number(arm.metrics[metric]), *told)
     console.print(table)
+    for doubt in found.doubts:
+        if doubt.words != found.verdict:
+            console.print(coloured(doubt.words, "yellow"))
     console.print(f"users: {', '.join(f'{arm.arm} {arm.users:,}' for arm in found.arms)}")
     if found.cohorts > 1:
         shares = ", ".join(f"{arm.arm} {percent(arm.share)}" for arm in found.arms)

@@ -5,7 +5,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from scoring.interleaving import Preference
+from scoring.confidence import ONE_SHARE_MAX
+from scoring.interleaving import Score
 from scoring.trial import Difference, Look
 from streams.control_wire import ExperimentSetting
 
@@ -22,10 +23,13 @@ Code = Literal[
     "worse",
     "open",
     "too_little",
+    "one_decides",
     "preferred",
     "neither_preferred",
     "too_few_clicks",
+    "one_clicks",
 ]
+_MORE_PEOPLE = f"expected {ONE_SHARE_MAX:.0%} at most: wait for more people, or find out who that is"
 SENTENCES: Mapping[Code, str] = {
     "stopped": "stopped: {reason}",
     "unequal_shares": "the arms do not have their shares of the users: find out why before believing anything here",
@@ -34,9 +38,11 @@ SENTENCES: Mapping[Code, str] = {
     "worse": "{arms} is worse than {first} in {metric}; the others are open",
     "open": "no difference is certain yet",
     "too_little": "too little yet",
+    "one_decides": "one person has {by} of what {metric} of {arms} is divided by, " + _MORE_PEOPLE,
     "preferred": "{arms} is preferred: its picks win {by} of the clicks",
     "neither_preferred": "neither ranking is surely preferred yet",
     "too_few_clicks": "too few people clicked picks of each yet",
+    "one_clicks": "one person made {by} of the clicks, " + _MORE_PEOPLE,
 }
 
 
@@ -44,7 +50,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     """What an experiment shows of ``arms``, beside the ``first``, in ``metric``.
 
     ``by``: of a better arm the difference, relative to the first arm's where ``relative``; of a preferred ranking its
-    share of the clicks. ``reason``: why it was stopped, where anybody said.
+    share of the clicks; of who decides alone, that person's share. ``reason``: why it was stopped, where anybody said.
     """
 
     code: Code
@@ -82,15 +88,25 @@ def trial_finding(setting: ExperimentSetting, look: Look) -> Finding:
     if worse:
         code: Code = "first_is_better" if len(worse) == len(setting.arms) - 1 else "worse"
         return Finding(code=code, first=first, metric=metric, arms=worse)
+    if not found and (decided := look.heaviest.get(metric)):
+        return one_decides(setting, metric, *max(decided.items(), key=lambda arm: arm[1]))
     return Finding(code="open" if found else "too_little", first=first, metric=metric)
 
 
-def duel_finding(setting: ExperimentSetting, found: Preference | None) -> Finding:
-    """What an interleaved experiment shows; ``found`` None: too little."""
+def one_decides(setting: ExperimentSetting, metric: str, at: int, share: float) -> Finding:
+    """That one person has ``share`` of what a metric of the arm ``at`` is divided by."""
+    arms = setting.arms
+    return Finding(code="one_decides", first=arms[0].arm, metric=metric, arms=(arms[at].arm,), by=share)
+
+
+def duel_finding(setting: ExperimentSetting, score: Score) -> Finding:
+    """What an interleaved experiment shows."""
     first, metric = setting.arms[0].arm, PREFERENCE
     if (ended := _stopped(setting, metric)) is not None:
         return ended
-    if found is None:
+    if score.heaviest is not None:
+        return Finding(code="one_clicks", first=first, metric=metric, by=score.heaviest)
+    if (found := score.preference) is None:
         return Finding(code="too_few_clicks", first=first, metric=metric)
     if found.low <= 0 <= found.high:
         return Finding(code="neither_preferred", first=first, metric=metric)

@@ -3,10 +3,11 @@
 import msgspec
 from msgspec import Struct
 
+from scoring.confidence import ONE_SHARE_MAX
 from scoring.interleaving import Score
 from scoring.trial import Difference, Look
 from streams.control_wire import Allocation, ExperimentSetting
-from streams.experiments.findings import PREFERENCE, Finding, duel_finding, trial_finding
+from streams.experiments.findings import PREFERENCE, Finding, duel_finding, one_decides, trial_finding
 from streams.experiments.registry import definition
 from streams.wire import encode_json
 
@@ -35,6 +36,19 @@ class ArmReport(Struct, frozen=True, kw_only=True):
     against_first: dict[str, Against] = {}
 
 
+class Doubt(Struct, frozen=True, kw_only=True):
+    """Why an arm's ``metric`` is not compared: one person has ``share`` of what it is divided by, ``expected`` at most.
+
+    ``words``: the same, with what to do.
+    """
+
+    metric: str
+    arm: str
+    share: float
+    expected: float = ONE_SHARE_MAX
+    words: str
+
+
 class ExperimentReport(Struct, frozen=True, kw_only=True):
     """What an experiment shows at ``time_ms``. Topic ``experiment-reports`` (compacted), key ``experiment``.
 
@@ -53,6 +67,7 @@ class ExperimentReport(Struct, frozen=True, kw_only=True):
     crossed_users: int
     cohorts: int = 1
     arms: tuple[ArmReport, ...]
+    doubts: tuple[Doubt, ...] = ()
 
 
 def report(
@@ -82,6 +97,11 @@ def report(
         crossed_users=look.crossed,
         cohorts=len(shares),
         arms=arms,
+        doubts=tuple(
+            Doubt(metric=metric, arm=arms[at].arm, share=share, words=one_decides(setting, metric, at, share).sentence)
+            for metric, decided in look.heaviest.items()
+            for at, share in sorted(decided.items())
+        ),
     )
 
 
@@ -100,7 +120,7 @@ def _against(found: Difference) -> Against:
 def duel_report(setting: ExperimentSetting, score: Score, time_ms: int) -> ExperimentReport:
     """What an interleaved experiment shows: clicks and their share for each ranking, and which is preferred."""
     clicks, found = score.clicks, score.preference
-    shown = duel_finding(setting, found)
+    shown = duel_finding(setting, score)
     against = (
         {}
         if found is None

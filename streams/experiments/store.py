@@ -224,12 +224,18 @@ def _look(told: dict[str, Any]) -> Look:
         metric: {int(arm): Difference(**found) for arm, found in arms.items()}
         for metric, arms in told["differences"].items()
     }
-    return Look(**told | {"users": np.array(told["users"], dtype=np.int64), "differences": differences})
+    heaviest = {
+        metric: {int(arm): share for arm, share in arms.items()} for metric, arms in told.get("heaviest", {}).items()
+    }
+    users = np.array(told["users"], dtype=np.int64)
+    return Look(**told | {"users": users, "differences": differences, "heaviest": heaviest})
 
 
-def _score(people: int, clicks: list[float], preference: dict[str, float] | None) -> Score:
+def _score(
+    people: int, clicks: list[float], preference: dict[str, float] | None, heaviest: float | None = None
+) -> Score:
     first, second = clicks
-    return Score(people, (first, second), None if preference is None else Preference(**preference))
+    return Score(people, (first, second), None if preference is None else Preference(**preference), heaviest)
 
 
 def _of_version_1(

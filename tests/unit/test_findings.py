@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scoring.interleaving import Preference
+from scoring.interleaving import Preference, Score
 from scoring.trial import Difference, Look
 from streams.control_wire import ExperimentSetting
 from streams.experiments.findings import SENTENCES, Finding, duel_finding, trial_finding
@@ -21,12 +21,14 @@ def between(low: float, high: float, relative: float = 0.25) -> Difference:
     return Difference(value=value, low=low, high=high, relative=relative, p_value=0.5, variance_cut=0.0)
 
 
-def look(*against: Difference | None, split_p_value: float = 1.0) -> Look:
+def look(*against: Difference | None, split_p_value: float = 1.0, heaviest: dict[int, float] | None = None) -> Look:
     """Arms beside the first, None where there is too little of one."""
     found = {at: one for at, one in enumerate(against, 1) if one is not None}
     arms = 1 + len(against)
     nothing = {"ctr": [0.0] * arms}
-    return Look(np.zeros(arms, dtype=np.int64), 0, split_p_value, nothing, nothing, {"ctr": found})
+    return Look(
+        np.zeros(arms, dtype=np.int64), 0, split_p_value, nothing, nothing, {"ctr": found}, {"ctr": heaviest or {}}
+    )
 
 
 def of_arms(*names: str) -> ExperimentSetting:
@@ -36,6 +38,11 @@ def of_arms(*names: str) -> ExperimentSetting:
     return type(setting)(**{name: getattr(setting, name) for name in setting.__struct_fields__} | {"arms": arms})
 
 
+def score(preference: Preference | None, heaviest: float | None = None) -> Score:
+    """A duel's moment."""
+    return Score(100, (60.0, 40.0), preference, heaviest)
+
+
 WORSE, OPEN, BETTER, BEST = between(-0.3, -0.1), between(-0.1, 0.2), between(0.1, 0.2), between(0.3, 0.5, 0.75)
 TRIALS = {
     "too_little": (look(None, None), "too little yet"),
@@ -43,12 +50,23 @@ TRIALS = {
     "better": (look(BETTER, BEST), "c is better by 75.0% in ctr"),
     "worse": (look(WORSE, OPEN), "b is worse than a in ctr; the others are open"),
     "first_is_better": (look(WORSE, WORSE), "a is better than every other arm in ctr"),
+    "one_decides": (
+        look(None, None, heaviest={0: 0.2, 2: 0.9}),
+        "one person has 90.0% of what ctr of c is divided by, expected 10% at most: wait for more people",
+    ),
     "unequal_shares": (look(BEST, BEST, split_p_value=0.0009), "the arms do not have their shares of the users"),
 }
 DUELS = {
-    "too_few_clicks": (None, "too few people clicked picks of each yet"),
-    "neither_preferred": (Preference(0.1, -0.1, 0.3, 0.5), "neither ranking is surely preferred yet"),
-    "preferred": (Preference(-0.2, -0.3, -0.1, 0.0), "as-is is preferred: its picks win 60.0% of the clicks"),
+    "too_few_clicks": (score(None), "too few people clicked picks of each yet"),
+    "neither_preferred": (score(Preference(0.1, -0.1, 0.3, 0.5)), "neither ranking is surely preferred yet"),
+    "preferred": (
+        score(Preference(-0.2, -0.3, -0.1, 0.0)),
+        "as-is is preferred: its picks win 60.0% of the clicks",
+    ),
+    "one_clicks": (
+        score(None, 0.4),
+        "one person made 40.0% of the clicks, expected 10% at most: wait for more people, or find out who that is",
+    ),
 }
 
 
@@ -69,13 +87,13 @@ def test_a_duel_has_one_finding_and_its_sentence(code: str) -> None:
 
 
 def test_whichever_ranking_wins_more_clicks_is_the_one_preferred() -> None:
-    found = duel_finding(duel_draft(), Preference(0.2, 0.1, 0.3, 0.0))
+    found = duel_finding(duel_draft(), score(Preference(0.2, 0.1, 0.3, 0.0)))
     assert (found.arms, found.by) == (("warmer",), pytest.approx(0.6))
 
 
 def test_an_end_is_told_before_what_was_seen_and_cases_and_sentences_are_the_same() -> None:
     stopped = stop(of_arms("a", "b"), "enough seen", 9)
-    for found in (trial_finding(stopped, look(BEST)), duel_finding(stopped, None)):
+    for found in (trial_finding(stopped, look(BEST)), duel_finding(stopped, score(None))):
         assert (found.code, found.sentence) == ("stopped", "stopped: enough seen")
     assert SENTENCES.keys() == {"stopped", *TRIALS, *DUELS}
 
@@ -97,5 +115,5 @@ def test_an_arms_name_is_told_as_it_is() -> None:
 
 def test_of_an_experiment_that_was_stopped_without_a_reason_it_is_found_that_it_is_over() -> None:
     stopped = stop(of_arms("a", "b"), "", 9)
-    for found in (trial_finding(stopped, look(BEST)), duel_finding(stopped, None)):
+    for found in (trial_finding(stopped, look(BEST)), duel_finding(stopped, score(None))):
         assert (found.code, found.reason, found.sentence) == ("stopped", "", "stopped: no reason given")

@@ -83,7 +83,14 @@ def test_a_report_of_an_experiment_shows_arms_as_they_are(
     monkeypatch.setenv("COLUMNS", "400")
     arm = SimpleNamespace(arm=name, users=1, share=1.0, metrics={"ctr": 0.5}, against_first={})
     found: Any = SimpleNamespace(
-        experiment="e", verdict=name, arms=[arm], cohorts=1, split_p_value=0.5, crossed_users=0, primary="ctr"
+        experiment="e",
+        verdict=name,
+        arms=[arm],
+        cohorts=1,
+        split_p_value=0.5,
+        crossed_users=0,
+        primary="ctr",
+        doubts=(),
     )
     experiment._print(found)
     assert name in capsys.readouterr().out
@@ -103,7 +110,7 @@ def test_a_report_of_an_experiment_tells_whole_numbers_on_a_line_each_in_a_narro
     ]  # fmt: skip
     found: Any = SimpleNamespace(
         experiment="e", verdict="too little yet", arms=arms, cohorts=1, split_p_value=0.5, crossed_users=0,
-        primary="ctr",
+        primary="ctr", doubts=(),
     )  # fmt: skip
     experiment._print(found)
     told = capsys.readouterr().out.splitlines()

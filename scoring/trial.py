@@ -23,19 +23,23 @@ from scoring.confidence import ONE_SHARE_MAX, log_e_value, mixture_width, radius
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-SUMS = ("users", "impressions", "clicks", "conversions", "revenue_micros", "viewed_s", "switches", "shown")
-"""What is summed per user; "users" is 1 for everyone, "switches" impressions of another category than the last among
-those "shown", which are as many as the "impressions" or are counted elsewhere than these.
+SUMS = ("days", "impressions", "clicks", "conversions", "revenue_micros", "viewed_s", "switches", "shown")
+"""What is summed per user; "days" are told at a look, those since exposure or 1 for everyone, "switches" impressions of
+another category than the last among those "shown", which are as many as the "impressions" or are counted elsewhere
+than these.
 """
 
 METRICS: dict[str, tuple[str, str]] = {
     "ctr": ("clicks", "impressions"),
     "cvr": ("conversions", "clicks"),
-    "revenue_micros": ("revenue_micros", "users"),
+    "revenue_micros": ("revenue_micros", "days"),
     "viewed_s": ("viewed_s", "impressions"),
     "diversity": ("switches", "shown"),
 }
-"""Each metric as what is divided by what, sums over users both."""
+"""Each metric as what is divided by what, sums over users both. Value goes by days, as the others by what grows with
+time: the variance of a running total a user does too, without end, while the interval is planned by that of the first
+look, so that after a month a difference of seven standard errors was in no interval.
+"""
 
 USERS_MIN = 100
 """Users an arm needs before anything is said of it: the intervals are asymptotic."""
@@ -137,8 +141,9 @@ class Trial:
             self.crossed = np.concatenate([self.crossed, np.zeros(more, dtype=np.bool_)])
             self.blank = np.concatenate([self.blank, np.zeros(more, dtype=np.bool_)])
 
-    def look(self, totals: Floats, cohort: Ints | None = None) -> Look:
-        """What is known now, given everyone's ``totals [U, sums]`` and ``cohort [U]``, the first where None.
+    def look(self, totals: Floats, cohort: Ints | None = None, days: Floats | None = None) -> Look:
+        """What is known now, given everyone's ``totals [U, sums]``, ``cohort [U]``, the first where None, and the
+        ``days [U]``, above 0, that each has been exposed; where None, one of each: value is told a user.
 
         Looking remembers the strongest evidence yet.
         """
@@ -150,7 +155,7 @@ class Trial:
         weight = 1 / np.where(share > 0, share, 1.0)  # who was not to be in an arm is told by the split
         before = self.before[taking_part]
         after = totals[taking_part] - before
-        before[:, 0] = after[:, 0] = 1.0
+        before[:, 0], after[:, 0] = 1.0, 1.0 if days is None else days[taking_part]
         before[self.blank[taking_part]] = 0.0  # no deviation from what is usual, either way
         split = np.bincount(cohort * self.arms + arm, minlength=shares.size).reshape(shares.shape)
         users = split.sum(axis=0)

@@ -116,7 +116,6 @@ def _totals(behaviour: Behaviour, chosen: Ints) -> Floats:
     }
     for name, values in columns.items():
         told[:, SUMS.index(name)] = np.bincount(user, weights=values, minlength=behaviour.users)
-    told[:, SUMS.index("users")] = 1.0
     return told
 
 

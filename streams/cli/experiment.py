@@ -56,7 +56,7 @@ def create(
     layer: Annotated[str, typer.Option(help="Experiments of one layer share no user.")] = "ranking",
     width: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the layer that is reserved.")] = 1.0,
     primary: Annotated[
-        str, typer.Option(help="ctr, cvr, revenue_micros, viewed_s or diversity: of what answers impressions.")
+        str, typer.Option(help="ctr, cvr, revenue_micros a day, viewed_s or diversity: of what answers impressions.")
     ] = "ctr",
     guardrail: Guardrails = [],  # noqa: B006 - typer copies it
     allocation: Annotated[
@@ -292,6 +292,7 @@ def _print(found: "ExperimentReport") -> None:
     console.print(
         f"split p {found.split_p_value:.3g}, users who saw two arms {found.crossed_users}, "
         f"primary metric {found.primary}; intervals hold 95 % at all times"
+        + ("; value is that of a user and day" if "revenue_micros" in first.metrics else "")
     )
 
 

@@ -59,6 +59,8 @@ class Referee:
         self.settled = 0
         """Offset on the control topic up to which people's requests have been met."""
         self.people = People(users_max)
+        self.now_ms = 0
+        """Time of the newest row: up to when it is known what people did."""
         self._categories: dict[str, int] = {}
         self.watched: dict[int, Watched] = {}
         self._over: dict[int, str] = {}
@@ -210,11 +212,11 @@ class Referee:
         if self.erased.until_ms:  # rows of before, of people who have asked to be forgotten
             kept = [row_ms > self.erased.of(user) for user, row_ms in zip(users, rows["time_ms"].tolist(), strict=True)]
             users, rows = [*compress(users, kept)], rows[kept]
+        self.now_ms = max(self.now_ms, int(rows["time_ms"].max(initial=0)))
         people, places = self.people, self._places(ids_of(users))
         held = places != MISSING
         places, rows = places[held], rows[held]
         now = people.totals[places]
-        now[:, 0] = 1.0
         now[:, FROM_ROWS] = people.lifetime(places, counted(rows))
         first = ~people.seen[places]
         # Impressions are read before rows: whose first row has no more than were told hides nothing of before those.
@@ -299,5 +301,6 @@ class Referee:
                 cohort = (
                     watched.experiment.cohort(self.people.ids[: self.people.number]) if watched.allocation else None
                 )
-                watched.last = watched.trial.look(self.people.totals[: self.people.number], cohort)
+                totals = self.people.totals[: self.people.number]
+                watched.last = watched.trial.look(totals, cohort, watched.days(self.now_ms))
         return [self.watched[number] for number in sorted(self.watched) if self.watched[number].last is not None]

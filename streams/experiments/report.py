@@ -27,7 +27,10 @@ class Against(Struct, frozen=True, kw_only=True):
 
 
 class ArmReport(Struct, frozen=True, kw_only=True):
-    """An arm: its users, its metrics, and each metric against the first arm's. ``share``: of the newest cohort."""
+    """An arm: its users, its metrics, and each metric against the first arm's. ``share``: of the newest cohort.
+
+    ``revenue_micros`` is value a user and day since exposure.
+    """
 
     arm: str
     users: int

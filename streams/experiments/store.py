@@ -25,11 +25,13 @@ from streams.experiments.watched import NEVER_MS, Watched
 from streams.own_files import own_file, own_folder
 from streams.privacy.consent import Watermarks
 
-VERSION = 4
+VERSION = 5
 """Files of former versions are read. In one of version 1 sums are of all that people did, of impressions or not; those
 go on from there. Impressions were what diversity was of, and no last look was kept. Up to version 2 interleaved
 experiments that had ended kept their users, and of clicks was told what they say alone. Up to version 3 impressions
-were known by their events' ids alone, which another person's may have too: such ones are let go."""
+were known by their events' ids alone, which another person's may have too: such ones are let go. Up to version 4 value
+was told a user, not a user and day, and what was planned and found of it is let go; the newest row's time was not
+kept, and is the newest exposure's there."""
 _UNREADABLE = (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, msgspec.ValidationError)
 Offsets = dict[tuple[str, int], int]
 """Next offset by topic and partition."""
@@ -116,12 +118,18 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
         "unwatched_users": people.unwatched,
         "malformed": referee.malformed,
         "settled": referee.settled,
+        "now_ms": referee.now_ms,
     }
+    _write(file, arrays | {"about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)})
+
+
+def _write(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Put the file in the place of the former one, whole or not at all."""
     own_folder(file.parent)
-    half, told = file.with_suffix(".half.npz"), np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+    half = file.with_suffix(".half.npz")
     try:
         with own_file(half).open("wb") as out:
-            np.savez(out, allow_pickle=False, **arrays, about=told)
+            np.savez(out, allow_pickle=False, **arrays)
             out.flush()
             os.fsync(out.fileno())
         half.replace(file)
@@ -142,25 +150,20 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
             about = json.loads(npz["about"].tobytes())
             if about["version"] not in range(1, VERSION + 1):
                 raise StoreError(f"{file} has version {about['version']}, expected {VERSION}; delete it to start anew")
-            saved, experiments = dict(npz), about["experiments"]
-            if about["version"] == 1:
-                saved = _of_version_1(saved, experiments)
-            if about["version"] <= 2:
-                _of_version_2(saved, experiments)
-            if about["version"] <= 3:
-                saved["latest"] = saved["pending"] = np.empty(0, dtype=np.uint64)
+            saved = _of_this_version(dict(npz), about)
         referee.people.restore(saved["ids"], saved["totals"], saved["gone"], saved["category"], saved["seen"])
         referee.latest = dict.fromkeys(saved["latest"].tolist())
         for showing, *drafted in saved["pending"].reshape(-1, 4).tolist():
             referee.credits.pending[showing] = Drafted(*drafted)
         referee.credits.early = dict.fromkeys(saved.get("early", np.empty(0, dtype=np.uint64)).tolist())
-        for number, told in experiments.items():
+        for number, told in about["experiments"].items():
             referee.watched[int(number)] = _watched(number, told, saved)
         if "erased" in saved:  # else all requests are met anew
             _hold(saved, referee.erased)
             referee.settled = about["settled"]
     except _UNREADABLE as error:
         raise StoreError(f"{file} cannot be read ({error}); delete it to start anew from the topics") from error
+    referee.now_ms = about["now_ms"]
     referee.people.unwatched, referee.malformed = about["unwatched_users"], about["malformed"]
     offsets = {(topic, partition): offset for topic, partition, offset in about["offsets"]}
     return offsets, about.get("topics", {})
@@ -238,6 +241,20 @@ def _score(
     return Score(people, (first, second), None if preference is None else Preference(**preference), heaviest)
 
 
+def _of_this_version(saved: dict[str, npt.NDArray[Any]], about: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a file of this version or a former one as those of this; so is ``about``, in place."""
+    version, experiments = about["version"], about["experiments"]
+    if version == 1:
+        saved = _of_version_1(saved, experiments)
+    if version <= 2:
+        _of_version_2(saved, experiments)
+    if version <= 3:
+        saved["latest"] = saved["pending"] = np.empty(0, dtype=np.uint64)
+    if version <= 4:
+        _of_version_4(saved, about)
+    return saved
+
+
 def _of_version_1(
     saved: dict[str, npt.NDArray[Any]], experiments: dict[str, dict[str, Any]]
 ) -> dict[str, npt.NDArray[Any]]:
@@ -266,3 +283,12 @@ def _of_version_2(saved: dict[str, npt.NDArray[Any]], experiments: dict[str, dic
             told["score"] = {"people": people, "clicks": clicks, "preference": preference}
         if int(number) in ended:
             del saved[f"{number}.credit"], saved[f"{number}.shown"]
+
+
+def _of_version_4(saved: Mapping[str, npt.NDArray[Any]], about: dict[str, Any]) -> None:
+    """Bring ``about``, of a file of version 4, to this one."""
+    exposed = (saved[f"{number}.exposed_ms"].max(initial=0) for number in about["experiments"])
+    about["now_ms"] = int(max(exposed, default=0))
+    for told in about["experiments"].values():
+        for of in ("widths", "evidence"):
+            told[of] = [one for one in told[of] if one[0] != "revenue_micros"]

@@ -15,6 +15,9 @@ from streams.control_wire import Allocation, ExperimentSetting
 from streams.experiments.people import FROM_IMPRESSIONS, SHOWN, Bools, Floats, Ints
 from streams.experiments.registry import definition, next_cohort
 
+DAY_MS, DAYS_MIN = 86_400_000, 1 / 24
+"""A person's time in an experiment is an hour at least: of a second, a purchase would be a fortune a day. With a whole
+day the variance of value a day would grow all through the first one, which is what the interval is not planned for."""
 NEVER_MS = np.iinfo(np.int64).max
 """No row's time."""
 
@@ -85,6 +88,11 @@ class Watched:
         elif known == OUTSIDE:
             self.other_ms[place] = NEVER_MS if waits == OUTSIDE else self.exposed_ms[place]
             self.exposed_arm[place], self.exposed_ms[place], self.exposed_after[place] = arm, time_ms, after
+
+    def days(self, now_ms: int) -> Floats:
+        """Days ``[U]`` up to ``now_ms`` since the exposing impression, `DAYS_MIN` at least."""
+        since: Floats = np.maximum((now_ms - self.exposed_ms) / DAY_MS, DAYS_MIN)
+        return since
 
     def had_been_shown(self, people: Ints) -> Bools:
         """Whether people, by their places, were shown anything before the exposing impression, of what is known."""

@@ -50,7 +50,6 @@ def shoppers(seed: int, count: int, lift: float) -> Shoppers:
 
     def period(rate: Floats) -> Floats:
         sums = np.zeros((count, len(SUMS)))
-        sums[:, SUMS.index("users")] = 1
         sums[:, SUMS.index("impressions")] = draw.poisson(IMPRESSIONS_MEAN, count)
         sums[:, SUMS.index("clicks")] = draw.poisson(rate * sums[:, SUMS.index("impressions")])
         return sums

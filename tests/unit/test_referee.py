@@ -18,7 +18,7 @@ from streams.experiments.referee import Referee
 from streams.experiments.registry import Bandit, next_cohort, start, stop
 from streams.experiments.report import report
 from streams.experiments.store import StoreError, load, save
-from streams.experiments.watched import Watched
+from streams.experiments.watched import DAYS_MIN, Watched
 from streams.wire import encode_json
 from tests.builders import START_MS, catalogue, click, columns_of, impression
 from tests.unit.showing import see
@@ -367,7 +367,7 @@ def test_what_people_find_by_themselves_is_nothing_that_they_were_shown_has_earn
     (watched,) = referee.look()
     assert watched.last is not None
     found = {metric: values[0] for metric, values in watched.last.values.items()}
-    assert found == {"ctr": 0.25, "cvr": 1.0, "revenue_micros": 7.0, "viewed_s": 2.5 / 4, "diversity": 0.0}
+    assert found == {"ctr": 0.25, "cvr": 1.0, "revenue_micros": 7.0 / DAYS_MIN, "viewed_s": 2.5 / 4, "diversity": 0.0}
     assert store.rows["clicks"][0] == store.rows["purchases"][0] == 2  # the model is told all that they did
 
 

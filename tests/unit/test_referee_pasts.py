@@ -9,6 +9,7 @@ from scoring.rows import ROW
 from scoring.trial import SUMS
 from streams.experiments.referee import Referee
 from streams.experiments.report import breached
+from streams.experiments.watched import DAYS_MIN
 from streams.wire import encode_json
 from tests.unit.consenting import erasure
 from tests.unit.showing import see
@@ -53,7 +54,7 @@ def test_an_arm_of_more_slots_keeps_what_people_do_at_the_first_of_them() -> Non
     referee.take_rows(NAMES, rows)
     (watched,) = referee.look()
     assert watched.last is not None
-    assert watched.last.values["revenue_micros"] == [7.0, 7.0]
+    assert watched.last.values["revenue_micros"] == pytest.approx([7.0 / DAYS_MIN] * 2)
 
 
 def test_who_was_shown_more_before_the_exposing_impression_than_after_it_counts_from_their_first_row() -> None:

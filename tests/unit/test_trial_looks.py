@@ -33,7 +33,7 @@ def exposed(arm: npt.NDArray[np.int64], before: Floats, shares: Floats | None = 
 def test_every_metric_is_what_its_name_says_divided_by_what_it_is_of() -> None:
     each = {"impressions": 10, "clicks": 4, "conversions": 1, "revenue_micros": 700, "viewed_s": 30, "switches": 3}
     totals = nothing(20)
-    for name, value in (each | {"users": 1, "shown": 12}).items():
+    for name, value in (each | {"shown": 12}).items():
         totals[:, SUMS.index(name)] = value
     look = exposed(np.arange(20) % 2, nothing(20)).look(totals)
     found = {metric: values[0] for metric, values in look.values.items()}
@@ -68,7 +68,7 @@ def test_who_was_there_before_and_who_is_new_are_users_alike() -> None:
     after[:, SUMS.index("revenue_micros")] += draw.integers(0, 100, 400)
     found = []
     for known in (200, 400):  # of whom there was a row when they were exposed
-        before[:known, SUMS.index("users")] = 1
+        before[:known, SUMS.index("days")] = 1
         found.append(exposed(arm, before.copy()).look(after).differences["revenue_micros"][1])
     assert found[0] == found[1]
 

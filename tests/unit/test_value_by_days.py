@@ -1,0 +1,117 @@
+"""Value a user and day: what is found early is still found after a month of people who go on buying."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from scoring.trial import SUMS, Look, Trial
+from streams.control_wire import Guardrail
+from streams.experiments.referee import Referee
+from streams.experiments.registry import start
+from streams.experiments.report import breached
+from streams.experiments.store import load, save
+from streams.experiments.watched import DAY_MS, DAYS_MIN
+from streams.wire import encode_json
+from tests.unit.showing import see
+from tests.unit.test_experiments import draft, row, running, shown
+
+VALUE = SUMS.index("revenue_micros")
+USERS, ALL_IN_H = 2_000, 2
+LOOKS_H = (*range(1, 13), *range(24, 28 * 24 + 1, 36))
+RAILED = start(draft(guardrails=(Guardrail(metric="revenue_micros", most_loss=0.05),)), 1.0, 2)
+
+
+def watched(seed: int, lift: float) -> Iterator[Look]:
+    """Looks at four weeks of people who are all in within two hours, and buy every four days on the mean: some hardly
+    ever, some each day; those of the second arm ``lift`` more often.
+    """
+    draw, trial = np.random.default_rng(seed), Trial(np.array([0.5, 0.5]))
+    arm, a_day = draw.integers(0, 2, USERS), 0.25 * draw.exponential(size=USERS)
+    came_h, totals, last_h = np.arange(1, USERS + 1) * ALL_IN_H / USERS, np.zeros((USERS, len(SUMS))), 0
+    for now_h in LOOKS_H:
+        new = np.flatnonzero((came_h > last_h) & (came_h <= now_h))
+        trial.expose(new, arm[new], totals)
+        stayed = np.clip(now_h - np.maximum(came_h, last_h), 0, None) / 24
+        totals[:, VALUE] += 20e6 * draw.poisson(a_day * (1 + lift * arm) * stayed)
+        within, last_h = int((came_h <= now_h).sum()), now_h
+        yield trial.look(totals[:within], None, np.maximum((now_h - came_h[:within]) / 24, DAYS_MIN))
+
+
+def test_more_value_that_is_found_early_is_still_found_after_a_month() -> None:
+    for seed in range(5):
+        found = [look.differences["revenue_micros"].get(1) for look in watched(seed, lift=0.4)]
+        surely = [one is not None and one.low > 0 for one in found]
+        assert surely.index(True) < len(surely) // 2, seed
+        assert all(surely[-5:]), seed
+
+
+def test_arms_that_are_worth_the_same_raise_few_false_alarms_while_people_go_on_buying() -> None:
+    alarms = 0
+    for seed in range(30):
+        found = [look.differences["revenue_micros"].get(1) for look in watched(seed, lift=0.0)]
+        alarms += any(one is not None and not one.low <= 0 <= one.high for one in found)
+    assert alarms <= 2
+
+
+def test_a_guardrail_on_value_that_is_broken_stays_broken() -> None:
+    for seed in range(5):
+        broken = [breached(RAILED, look) is not None for look in watched(seed, lift=-0.5)]
+        assert all(broken[broken.index(True) :]), seed
+
+
+def bought(time_ms: int, micros: int) -> np.ndarray:
+    made = row(time_ms, 1, 0)
+    made["answered_value_micros"] = micros
+    return made
+
+
+def referee_of_two() -> Referee:
+    """Of two people of an arm each, who were exposed a day after each other, and have bought for 600 and 70."""
+    referee = Referee()
+    referee.follow(running())
+    see(referee, [shown(1, 0, DAY_MS), shown(2, 1, 2 * DAY_MS)])
+    referee.take_rows([b"u1"], bought(DAY_MS, 600))
+    referee.take_rows([b"u2"], bought(2 * DAY_MS, 70))
+    return referee
+
+
+def values(referee: Referee) -> list[float]:
+    (one,) = referee.look()
+    assert one.last is not None
+    return one.last.values["revenue_micros"]
+
+
+def test_value_is_divided_by_the_days_from_the_exposing_impression_to_the_newest_row() -> None:
+    referee = referee_of_two()
+    assert values(referee) == [600, pytest.approx(70 / DAYS_MIN)]
+    see(referee, [shown(1, 0, 3 * DAY_MS)])  # again: the first exposure stands
+    referee.take_rows([b"u1"], bought(4 * DAY_MS, 600))
+    assert values(referee) == [200, 35]
+    referee.take_rows([b"u2"], bought(3 * DAY_MS, 70))  # another lane's, which is behind
+    assert values(referee) == [200, 35]
+
+
+def test_a_referee_that_starts_again_goes_on_at_the_same_time(tmp_path: Path) -> None:
+    referee, again = referee_of_two(), Referee()
+    referee.take_rows([b"u1"], bought(4 * DAY_MS, 600))
+    save(tmp_path / "x.npz", referee, {}, {})
+    load(tmp_path / "x.npz", again)
+    assert values(again) == values(referee) == [200, 35]
+
+
+def test_of_a_file_that_told_value_a_user_what_was_planned_by_it_is_let_go_and_the_rest_is_kept(tmp_path: Path) -> None:
+    file, referee, again = tmp_path / "x.npz", referee_of_two(), Referee()
+    trial = referee.watched[1].trial
+    trial.widths = trial.evidence = {("revenue_micros", 1): 7.0, ("ctr", 1): 2.0}
+    save(file, referee, {}, {})
+    with np.load(file) as npz:
+        saved = dict(npz)
+    about = msgspec.json.decode(saved["about"].tobytes()) | {"version": 4}
+    del about["now_ms"]
+    np.savez(file, allow_pickle=False, **saved | {"about": np.frombuffer(encode_json(about), dtype=np.uint8)})
+    load(file, again)
+    assert again.watched[1].trial.widths == again.watched[1].trial.evidence == {("ctr", 1): 2.0}
+    assert again.now_ms == 2 * DAY_MS  # the newest that is known

@@ -40,6 +40,8 @@ METRICS: dict[str, tuple[str, str]] = {
 time: the variance of a running total a user does too, without end, while the interval is planned by that of the first
 look, so that after a month a difference of seven standard errors was in no interval.
 """
+BOUNDED = ("ctr", "cvr", "diversity")
+"""Metrics of which a user does what they could at most: one each of what it is divided by."""
 
 USERS_MIN = 100
 """Users an arm needs before anything is said of it: the intervals are asymptotic."""
@@ -50,6 +52,10 @@ Where nobody of an arm has done it yet its variance is nothing, and so the first
 20,000 users, 5 % in one arm and no difference, 27 to 43 % of revenue's intervals left out zero at some look (3 to 12
 buyers in a thousand; 7 % at 30). With 5 who did it in either arm none did in 150 each (1 at 30). Nor with 20 expected,
 so that an arm in which nobody does what many do in the other is still found out.
+
+Of what is bounded (`BOUNDED`) those who left something undone are the few where nearly all is done, and as many of them
+are waited for: with a tenth of 4,000 users in one arm, of whom 6 % click and nine clicks of ten buy, 25 % of intervals
+of ``cvr`` left out zero.
 
 That is of buyers who spend alike and weigh alike. They are counted by heads: a bandit's few who weigh much and spend
 very different amounts make more intervals wrong than are meant to be, the more the less its arms are left.
@@ -170,9 +176,11 @@ class Trial:
             moments = _Moments.of(arm, self.arms, weight, *(part[:, at] for part in (after, before) for at in columns))
             values[metric], variances[metric] = moments.ratio.tolist(), moments.variance.tolist()
             doers = np.bincount(arm[after[:, columns[0]] != 0], minlength=self.arms)
+            undone = np.bincount(arm[after[:, columns[0]] < after[:, columns[1]]], minlength=self.arms)
             held = _heaviest(arm, self.arms, weight * after[:, columns[1]])
             for pair in ([0, other] for other in range(1, self.arms)):
-                if not _tell(users[pair], doers[pair]):
+                few = (doers, undone) if metric in BOUNDED else (doers,)
+                if not all(_tell(users[pair], who[pair]) for who in few):
                     continue
                 if deciding := {at: float(held[at]) for at in pair if held[at] > ONE_SHARE_MAX}:
                     heaviest[metric] |= deciding
@@ -254,10 +262,10 @@ class _Moments:
         return plain, slope, max(plain - slope * covariance, 0.0)
 
 
-def _tell(users: Ints, doers: Ints) -> bool:
-    """Whether two arms' ``users [2]``, and those of them who did it, are enough for an interval."""
-    expected = users * doers.sum() / max(users.sum(), 1)
-    return bool(users.min() >= USERS_MIN and ((doers >= DOERS_MIN) | (expected >= EXPECTED_MIN)).all())
+def _tell(users: Ints, who: Ints) -> bool:
+    """Whether two arms' ``users [2]``, and ``who [2]`` of them did it or left it undone, are enough for an interval."""
+    expected = users * who.sum() / max(users.sum(), 1)
+    return bool(users.min() >= USERS_MIN and ((who >= DOERS_MIN) | (expected >= EXPECTED_MIN)).all())
 
 
 def _heaviest(arm: Ints, arms: int, held: Floats) -> Floats:

@@ -227,6 +227,9 @@ def test_arms_of_few_users_or_in_which_few_did_it_are_not_compared():
         ([USERS_MIN, USERS_MIN], [few, DOERS_MIN], False),
         ([USERS_MIN, USERS_MIN - 1], [50, 50], False),
         ([1_900, USERS_MIN], [40, 0], False),
+        ([USERS_MIN, USERS_MIN], [USERS_MIN - DOERS_MIN] * 2, True),
+        ([USERS_MIN, USERS_MIN], [USERS_MIN - DOERS_MIN, USERS_MIN - few], False),  # who left it undone are as few
+        ([USERS_MIN, USERS_MIN], [USERS_MIN - 2 * EXPECTED_MIN, USERS_MIN], True),
         ([USERS_MIN, USERS_MIN], [2 * EXPECTED_MIN, 0], True),  # that nobody does it is what tells something here
     ):
         assert (1 in _acted(arms, acting).differences["ctr"]) == told, (arms, acting)
@@ -246,6 +249,22 @@ def test_a_rare_event_in_a_small_arm_raises_few_false_alarms_while_it_is_watched
                 alarm |= not found.low <= 0 <= found.high
         alarms += alarm
     assert alarms <= 2  # 5 %, and were 8
+
+
+def test_where_nearly_every_click_buys_a_small_arm_raises_few_false_alarms_while_it_is_watched():
+    alarms = 0
+    for seed in range(40):
+        draw, users = np.random.default_rng(seed), 4_000
+        arm = (draw.random(users) < 0.1).astype(np.int64)
+        totals, trial, alarm = _totals(users), Trial(shares=np.array([0.9, 0.1])), False
+        totals[:, SUMS.index("clicks")] = draw.poisson(0.06 * draw.gamma(0.5, 2, users))
+        totals[:, SUMS.index("conversions")] = draw.binomial(totals[:, SUMS.index("clicks")].astype(int), 0.9)
+        for until in range(600, users + 1, 200):
+            trial.expose(np.arange(until), arm[:until], np.zeros((until, len(SUMS))))
+            if found := trial.look(totals[:until]).differences["cvr"].get(1):
+                alarm |= not found.low <= 0 <= found.high
+        alarms += alarm
+    assert alarms <= 2  # 5 %
 
 
 def test_an_interval_is_as_wide_as_the_variance_between_users_makes_it():

@@ -27,9 +27,10 @@ _COIN_SALT = np.uint64(0x636F696E)
 CLICKERS_MIN = 30
 """People who clicked, before anything is said: the interval is asymptotic."""
 EACH_MIN = 20
-"""Of them, those who clicked a pick of each ranking. Where nearly all prefer one, its variance is told by the few who
-do not: of so few as 10 or 5, who click five times each on the mean, 9 and 15 % of intervals left out the truth at some
-moment; of 20, 4.4 %."""
+"""Of them, those who clicked a pick of each ranking, that the variance is believed. Where nearly all prefer one, it is
+told by the few who do not: of so few as 10 or 5, who click five times each on the mean, 9 and 15 % of intervals left
+out the truth at some moment; of 20, 4.4 %. Where there are fewer, the interval goes by as many, those who are missing
+taken for people who click as often as the mean: so who loses outright is found out, and by how much at least."""
 FIRST_PLAN = 20.0
 """The interval is made smallest where so many times the information of the first look is reached."""
 
@@ -104,32 +105,38 @@ class Duel:
         return Score(int(self.shown.sum()), (first, second), self.look(), decided)
 
     def _tell(self) -> bool:
-        """Whether enough people have clicked, and clicked picks of each ranking."""
-        clicked = self.credit > 0
-        return bool(clicked.any(axis=1).sum() >= CLICKERS_MIN and clicked.sum(axis=0).min() >= EACH_MIN)
+        """Whether enough people have clicked."""
+        return bool(self.credit.any(axis=1).sum() >= CLICKERS_MIN)
 
     def _heaviest(self) -> float:
         """Share of the clicks that one person made."""
         return float(self.credit.sum(axis=1).max() / self.credit.sum())
 
     def look(self) -> Preference | None:
-        """What is known now; None while too few have clicked, or clicked the picks of one of them, or one person made
-        most of the clicks.
+        """What is known now; None while too few have clicked, or one person made most of the clicks.
 
-        Looking remembers the strongest evidence yet. The unit is the person: clicks of one are alike. A ratio of sums,
-        with the variance of its linearised form.
+        Looking remembers the strongest evidence yet. The unit is the person: clicks of one are alike.
         """
         if not self._tell() or self._heaviest() > ONE_SHARE_MAX:
             return None
         credit = self.credit[self.credit.any(axis=1)]
-        clicks, won = credit.sum(axis=1), credit[:, SECOND] - credit[:, FIRST]
-        value = won.sum() / clicks.sum()
-        linear = (won - value * clicks) / clicks.mean()
-        variance = float((linear**2).sum() / (len(linear) - 1) / len(linear))
+        missing = np.maximum(EACH_MIN - (credit > 0).sum(axis=0), 0)
+        others = np.repeat(np.eye(2) * credit.sum(axis=1).mean(), missing, axis=0)
+        value, _ = _lead(credit)
+        careful, variance = _lead(np.concatenate([credit, others]))
         if not variance > 0:
             return None  # everybody divides their clicks alike
         if self.width is None:
             self.width = mixture_width(FIRST_PLAN / variance, self.alpha)
-        self.evidence = max(self.evidence, log_e_value(value, variance, self.width))
+        self.evidence = max(self.evidence, log_e_value(careful, variance, self.width))
         reach = radius(variance, self.width, self.alpha)
-        return Preference(float(value), float(value - reach), float(value + reach), float(np.exp(-self.evidence)))
+        low, high = max(min(value, careful) - reach, -1.0), min(max(value, careful) + reach, 1.0)
+        return Preference(value, low, high, float(np.exp(-self.evidence)))
+
+
+def _lead(credit: Floats) -> tuple[float, float]:
+    """The second ranking's lead among clicks ``[U, 2]``, a ratio of sums, and the variance of its linearised form."""
+    clicks, won = credit.sum(axis=1), credit[:, SECOND] - credit[:, FIRST]
+    value = float(won.sum() / clicks.sum())
+    linear = (won - value * clicks) / clicks.mean()
+    return value, float((linear**2).sum() / (len(linear) - 1) / len(linear))

@@ -41,7 +41,7 @@ SENTENCES: Mapping[Code, str] = {
     "one_decides": "one person has {by} of what {metric} of {arms} is divided by, " + _MORE_PEOPLE,
     "preferred": "{arms} is preferred: its picks win {by} of the clicks",
     "neither_preferred": "neither ranking is surely preferred yet",
-    "too_few_clicks": "too few people clicked picks of each yet",
+    "too_few_clicks": "too few people have clicked yet",
     "one_clicks": "one person made {by} of the clicks, " + _MORE_PEOPLE,
 }
 

@@ -146,7 +146,7 @@ def test_rankings_that_are_alike_are_not_told_apart():
     referee = Referee()
     referee.follow(start(draft(), 1.0, 2))
     (watched,) = referee.look()
-    assert duel_report(watched.setting, watched.score, 9).verdict == "too few people clicked picks of each yet"
+    assert duel_report(watched.setting, watched.score, 9).verdict == "too few people have clicked yet"
     played(referee, range(200), 0.5)
     (watched,) = referee.look()
     told = duel_report(watched.setting, watched.score, 9)

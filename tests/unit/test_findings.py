@@ -57,7 +57,7 @@ TRIALS = {
     "unequal_shares": (look(BEST, BEST, split_p_value=0.0009), "the arms do not have their shares of the users"),
 }
 DUELS = {
-    "too_few_clicks": (score(None), "too few people clicked picks of each yet"),
+    "too_few_clicks": (score(None), "too few people have clicked yet"),
     "neither_preferred": (score(Preference(0.1, -0.1, 0.3, 0.5)), "neither ranking is surely preferred yet"),
     "preferred": (
         score(Preference(-0.2, -0.3, -0.1, 0.0)),

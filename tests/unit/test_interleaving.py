@@ -194,22 +194,47 @@ def test_so_many_of_the_few_as_the_interval_takes_to_cover_are_waited_for_and_no
     assert ever_missed(EACH_MIN) <= 0.05 < ever_missed(EACH_MIN - 2)
 
 
-@pytest.mark.parametrize("losers", [EACH_MIN - 1, EACH_MIN])
-def test_a_preference_is_told_from_so_many_on_who_clicked_picks_of_either(losers: int) -> None:
+@pytest.mark.parametrize("losers", [0, 5, EACH_MIN - 1, EACH_MIN])
+@pytest.mark.parametrize("loser", [FIRST, SECOND])
+def test_a_ranking_that_loses_outright_is_found_out_and_no_interval_passes_all_of_the_clicks(
+    losers: int, loser: int
+) -> None:
     duel = Duel()
-    for person in range(200):
+    for person in range(2_000):
         duel.show(person)
-        duel.take(person, FIRST if person < losers else SECOND)
-    assert (duel.look() is None) == (losers < EACH_MIN)
+        duel.take(person, loser if person < losers else 1 - loser)
+    found = duel.look()
+    assert found is not None
+    assert found.value == pytest.approx((1 - losers / 1_000) * (1 if loser == FIRST else -1))
+    assert -1 <= found.low <= found.value <= found.high <= 1
+    assert min(abs(found.low), abs(found.high)) > 0.9
+    assert found.p_value < 1e-6
 
 
-def test_nothing_is_said_of_few_or_of_people_who_are_all_of_one_mind():
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_nothing_is_said_of_few(share: float) -> None:
     duel = Duel()
-    clicks(duel, 1, 20, 0.5)
+    clicks(duel, 1, 20, share)
     assert duel.look() is None
-    duel = Duel()
-    clicks(duel, 1, 500, 1.0)
-    assert duel.look() is None
+
+
+def test_the_interval_covers_where_one_loses_outright_however_often_one_looks():
+    for share in (0.97, 0.995):
+        runs = [any(clicks(Duel(), seed, 1_000, share)) for seed in range(100)]
+        assert np.mean(runs) <= 0.05, share
+
+
+def test_nothing_is_preferred_by_the_first_who_click_whichever_of_two_equal_rankings_they_happen_to_click():
+    missed = []
+    for seed in range(400):
+        draw, duel, ever = np.random.default_rng(seed), Duel(), False
+        for person in range(100):
+            duel.show(person)
+            duel.take(person, int(draw.integers(0, 2)))
+            if (found := duel.look()) is not None:
+                ever |= not found.low <= 0 <= found.high
+        missed.append(ever)
+    assert np.mean(missed) <= 0.05
 
 
 def test_a_click_is_credited_once_to_who_picked_whichever_comes_first():

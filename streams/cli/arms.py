@@ -61,6 +61,8 @@ def guardrail(text: str) -> "Guardrail":
     option = f"--guardrail {text}"
     name, _, loss = text.partition("=")
     found, most = metric(option, name), _share(option, loss, "METRIC=LOSS, such as ctr=0.05")
+    if most == 1:
+        raise ValueError(f"{option}: an arm never surely loses more than all; expected less than 1")
     return Guardrail(metric=found, most_loss=most)
 
 

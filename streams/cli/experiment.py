@@ -33,7 +33,9 @@ Arms = Annotated[
         help="NAME=SHARE, or NAME=SHARE:setting=value,model=VERSION of what it changes. The first is compared with.",
     ),
 ]
-Guardrails = Annotated[list[str], typer.Option("--guardrail", help="METRIC=LOSS: no arm may surely lose more.")]
+Guardrails = Annotated[
+    list[str], typer.Option("--guardrail", help="METRIC=LOSS, below 1: no arm may surely lose more.")
+]
 Ramp = Annotated[
     float | None,
     typer.Option(
@@ -214,6 +216,8 @@ def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_js
         known = _control(settings).all(ExperimentSetting)
         if name not in known:
             fail(f"there is no experiment {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
+        if known[name].status == "stopped":
+            fail(f"{name!r} was stopped before the referee had judged it: there is no report of it")
         fail(f"no report of {name!r} yet; reports are written by: salience experiment referee")
     elif as_json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")

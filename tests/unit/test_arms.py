@@ -1,5 +1,6 @@
 """What `salience experiment create` says of options that are wrong, and of what it cannot do."""
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -7,7 +8,7 @@ from streams.cli import app
 from streams.cli.arms import arm, bandit
 from streams.control import Control
 from streams.control_wire import ArmSetting, ExperimentSetting
-from streams.experiments.registry import Bandit, create
+from streams.experiments.registry import Bandit, create, stop
 from streams.wire import encode_json
 from tests.builders import Record
 
@@ -39,6 +40,10 @@ def refused(*words: str) -> str:
         ),
         ((*GOOD, "--guardrail", "ctr"), "--guardrail ctr: '' is no number; expected METRIC=LOSS, such as ctr=0.05"),
         ((*GOOD, "--guardrail", "xyz=0.1"), "--guardrail xyz=0.1: the metric 'xyz'; expected one of ctr, cvr, "),
+        (
+            (*GOOD, "--guardrail", "ctr=1"),
+            "--guardrail ctr=1: an arm never surely loses more than all; expected less than 1",
+        ),
         ((*GOOD, "--minimum", "0.2"), "--minimum 0.2: only a bandit leaves one; add --allocation bandit"),
         ((*GOOD, "--epoch", "60"), "--epoch 60: only a bandit has one; add --allocation bandit"),
         ((*GOOD, "--primary", "clicks"), "--primary: the metric 'clicks'; expected one of ctr, cvr, "),
@@ -85,15 +90,17 @@ def test_a_report_that_is_not_there_is_told_by_whether_there_is_such_an_experime
     made = create(
         {}, "warmth", [arm("a=0.5"), arm("b=0.5")], layer="x", width=1, primary="ctr", guardrails=(), time_ms=1
     )
+    over = stop(msgspec.structs.replace(made, experiment="over", number=2), "", 2)
     control = Control()
-    control.take([Record("control", 0, 0, 1, made.key, encode_json(made))])
+    control.take([Record("control", 0, at, 1, one.key, encode_json(one)) for at, one in enumerate((made, over))])
     monkeypatch.setattr("streams.cli.experiment._control", lambda _settings: control)
     monkeypatch.setattr("streams.cli.experiment._reports", lambda _settings: {})
 
-    said = [CliRunner().invoke(app, ["experiment", "report", name]).stderr for name in ("warmht", "warmth")]
+    said = [CliRunner().invoke(app, ["experiment", "report", name]).stderr for name in ("warmht", "warmth", "over")]
     assert said == [
-        "Error: there is no experiment 'warmht'; there are: warmth\n",
+        "Error: there is no experiment 'warmht'; there are: over, warmth\n",
         "Error: no report of 'warmth' yet; reports are written by: salience experiment referee\n",
+        "Error: 'over' was stopped before the referee had judged it: there is no report of it\n",
     ]
 
 

@@ -117,6 +117,8 @@ def of_topics(problems: Sequence[topic_admin.Problem], lanes: int) -> Iterator[C
         names = [problem.topic for problem in kind]
         if what == "missing":
             found = f"not there: {', '.join(names)}"
+        elif what == "copies":
+            found = f"fewer copies than the brokers could hold, of {', '.join(names)}. {kind[0].why}"
         elif what == "unreported":
             found = f"the broker reports no cleanup.policy of {', '.join(names)}"
         else:

@@ -22,7 +22,7 @@ from confluent_kafka.admin import (
 
 from streams import nodes
 from streams.connection import librdkafka_options
-from streams.topics import CLEANUP, RETENTION, TABLE, Topic, names
+from streams.topics import CLEANUP, COPIES, RETENTION, TABLE, Topic, names
 
 ANSWER_S = 10.0
 """Long enough for a cluster electing a leader; an unreachable one is said to be so after it."""
@@ -37,7 +37,7 @@ class Problem:
     """What ``check`` found of one topic."""
 
     topic: str
-    what: Literal["missing", "partitions", "cleanup", "configs", "unreported"]
+    what: Literal["missing", "partitions", "copies", "cleanup", "configs", "unreported"]
     seen: str
     fix: str
     """The command that resolves it; empty where nothing can or need be done."""
@@ -52,7 +52,7 @@ class Problem:
     @property
     def fails(self) -> bool:
         """Whether the workers must not run on it; what is not reported, or may be on purpose, is only said."""
-        return self.what not in ("configs", "unreported")
+        return self.what not in ("copies", "configs", "unreported")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +154,14 @@ def check(bootstrap: str, partitions: int, prefix: str = "") -> list[Problem]:
         name: Seen(len(there[name].partitions), configs.get(CLEANUP), _copies(there[name]), configs)
         for name, configs in told.items()
     }
-    return compare(seen, partitions, prefix, f"--bootstrap {bootstrap}")
+    return compare(seen, partitions, prefix, f"--bootstrap {bootstrap}", enough_copies(bootstrap))
 
 
-def compare(seen: Mapping[str, Seen], partitions: int, prefix: str, reach: str) -> list[Problem]:
-    """The table against what was seen, by full name. ``reach``: the options that lead to the broker."""
+def compare(seen: Mapping[str, Seen], partitions: int, prefix: str, reach: str, copies: int = 1) -> list[Problem]:
+    """The table against what was seen, by full name. ``reach``: the options that lead to the broker.
+
+    ``copies``: of each partition, the fewest that are enough.
+    """
     at = f"{reach} --prefix {prefix}" if prefix else reach
     problems = []
     for topic in TABLE:
@@ -175,6 +178,10 @@ def compare(seen: Mapping[str, Seen], partitions: int, prefix: str, reach: str) 
             )
             fix = f"salience topics create {reach} --prefix {prefix}new- --partitions {partitions}"
             problems.append(Problem(name, "partitions", has, fix, why))
+        if found.copies < copies:
+            has = f"{name} has replication factor {found.copies}, expected {copies}."
+            fix = f"{_MORE_COPIES}; then salience topics create {at} --configure"
+            problems.append(Problem(name, "copies", has, fix, _FEW_COPIES))
         if found.cleanup is None:
             message = f"The broker does not report {name}'s cleanup.policy; it should be {topic.cleanup}."
             problems.append(Problem(name, "unreported", message, ""))
@@ -187,6 +194,8 @@ def compare(seen: Mapping[str, Seen], partitions: int, prefix: str, reach: str) 
     return problems
 
 
+_FEW_COPIES = "Workers end while the broker of an only copy is away, and with its disk what it held is gone."
+_MORE_COPIES = 'kafka-reassign-partitions.sh (deploy/OPERATIONS.md, "More copies")'
 _PURPOSE = "Unless it is on purpose, set it: it decides how long what is erased can still be read, or what fits."
 
 
@@ -210,6 +219,19 @@ def beside(there: Mapping[str, Found], prefix: str) -> Found | None:
     """Of the topics that are there, by full name, one with lanes: those that are missing are made like it."""
     with_lanes = (prefix + topic.name for topic in TABLE if topic.lanes)
     return next((there[name] for name in with_lanes if name in there), None)
+
+
+def enough_copies(bootstrap: str) -> int:
+    """As many copies of a partition as there are brokers, and no more than outlive one of them.
+
+    Raises ``TopicsError``.
+    """
+    admin = _admin(bootstrap)  # named: its end would be that of the request
+    try:
+        cluster = admin.describe_cluster(request_timeout=ANSWER_S).result()
+    except KafkaException as error:
+        raise TopicsError(_silent(bootstrap, error)) from error
+    return min(len(cluster.nodes), COPIES)
 
 
 def partition_counts(bootstrap: str, names: Collection[str]) -> dict[str, int]:
@@ -278,8 +300,8 @@ def _silent(bootstrap: str, error: KafkaException) -> str:
 
 
 def _copies(described: Any) -> int:
-    """Of a topic's partitions."""
-    return max(len(each.replicas) for each in described.partitions)
+    """Of the partition of a topic that has the fewest: it is the first to be lost, or to refuse writes."""
+    return min(len(each.replicas) for each in described.partitions)
 
 
 def _configs(admin: Any, bootstrap: str, there: Collection[str]) -> dict[str, dict[str, str]]:

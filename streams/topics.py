@@ -39,6 +39,9 @@ REQUESTS_KEPT_MS = DAY_MS
 """A refusal stays so long beside the consent that follows it, for lanes that are down meanwhile: a consent alone
 forgets nothing."""
 
+COPIES = 3
+"""Of each partition, where there are as many brokers: with one lost a write is still in two."""
+
 BATCH_BYTES = 1_048_588
 """Kafka's own default, written down: the lanes' batches (``batch_bytes``) are made to fit it."""
 
@@ -67,7 +70,7 @@ class Topic:
             "compression.type": "producer",
             "max.message.bytes": str(BATCH_BYTES),
             # With three copies, a write counts when two have it: one node may be lost, in either direction.
-            "min.insync.replicas": "2" if replication >= 3 else "1",
+            "min.insync.replicas": "2" if replication >= COPIES else "1",
             **self.configs,
         }
 

@@ -33,8 +33,8 @@ ReplicationOption = Annotated[
     typer.Option(
         "--replication",
         min=1,
-        help="Copies of each partition; 3 in production.",
-        show_default="as many as the topics that are there, else 1",
+        help="Copies of each partition of the topics that it makes.",
+        show_default="as many as there are brokers, up to 3, or as the topics that are there, if more",
     ),
 ]
 ConfigureOption = Annotated[
@@ -55,7 +55,7 @@ LANES = 4
 """Of topics that nobody has made yet."""
 
 
-@app.command(epilog="Example: salience topics create --partitions 12 --replication 3")
+@app.command(epilog="Example: salience topics create --partitions 12")
 def create(
     bootstrap: Brokers = BOOTSTRAP,
     partitions: PartitionsOption = None,
@@ -72,11 +72,12 @@ def create(
 
     there = topic_admin.found(bootstrap, topics.names(prefix))
     beside = topic_admin.beside(there, prefix) or topic_admin.Found("", LANES)
-    partitions, replication = partitions or beside.partitions, replication or beside.copies
+    enough = topic_admin.enough_copies(bootstrap)
+    partitions, replication = partitions or beside.partitions, replication or max(beside.copies, enough)
     configured = topic_admin.configure(bootstrap, prefix) if configure else []
     counts = {name: topic.partitions for name, topic in there.items()}
-    seen = {name: topic_admin.Seen(count, None) for name, count in counts.items()}
-    problems = topic_admin.compare(seen, partitions, prefix, f"--bootstrap {bootstrap}")
+    seen = {name: topic_admin.Seen(topic.partitions, None, topic.copies) for name, topic in there.items()}
+    problems = topic_admin.compare(seen, partitions, prefix, f"--bootstrap {bootstrap}", enough)
     differing = [problem for problem in problems if problem.what == "partitions"]
     created = [] if differing else topic_admin.create(bootstrap, partitions, prefix, replication)
     people = _people(as_json)
@@ -88,10 +89,15 @@ def create(
             done = "not created"
         table.add_row(name, str(counts.get(name, topic.partitions(partitions))), topic.cleanup, done, topic.purpose)
     people.print(table)
-    _tell(differing, people)
+    if created:
+        expected = f", expected {enough}" if replication < enough else ""
+        people.print(f"Replication factor of those created: {replication}{expected}.")
+    problems = differing + [problem for problem in problems if problem.what == "copies"]
+    _tell(problems, people)
     if as_json:
         told = {"created": created, "existing": [name for name in topics.names(prefix) if name in counts]}
-        typer.echo(json.dumps({**told, "configured": configured, "problems": _objects(differing)}))
+        made = {"replication": replication, "configured": configured}
+        typer.echo(json.dumps({**told, **made, "problems": _objects(problems)}))
     if differing:
         raise typer.Exit(1)
 
@@ -117,7 +123,8 @@ def check(
     people = _people(as_json)
     _tell(problems, people)
     if not failing:
-        well = "what workers need" if any(problem.what == "configs" for problem in problems) else "as they should be"
+        remarked = any(problem.what in ("copies", "configs") for problem in problems)
+        well = "what workers need" if remarked else "as they should be"
         people.print(f"All {len(topics.TABLE)} topics at {bootstrap} are {well}.", soft_wrap=True)
     if as_json:
         typer.echo(json.dumps({"ok": not failing, "problems": _objects(problems)}))

@@ -222,14 +222,22 @@ def test_topics_made_or_configured_later_have_as_many_copies_as_those_beside_the
     clicks, reviews = topic_prefix + topics.CLICKS, topic_prefix + topics.REVIEWS
     with monkeypatch.context() as former:  # none is deleted: a node may tell of it for a while after the others
         former.setattr(topic_admin, "TABLE", tuple(t for t in topics.TABLE if t.name != topics.REVIEWS))
-        salience_topics("create", "--partitions", "2", "--replication", "3")
+        salience_topics("create", "--partitions", "2")
     assert topic_admin.found(three.bootstrap, [reviews]) == {}
     salience_topics("create", "--configure")
+    assert topic_admin.check(three.bootstrap, 2, topic_prefix) == []
     there = topic_admin.found(three.bootstrap, topics.names(topic_prefix))
     assert {name: topic.copies for name, topic in there.items()} == dict.fromkeys(topics.names(topic_prefix), 3)
     resource = ConfigResource(ConfigResource.Type.TOPIC, clicks)
     admin = AdminClient({"bootstrap.servers": three.bootstrap})
     assert admin.describe_configs([resource])[resource].result()["min.insync.replicas"].value == "2"
+
+
+def test_topics_of_one_copy_among_three_brokers_are_remarked(three: ApacheKafka, topic_prefix: str) -> None:
+    topic_admin.create(three.bootstrap, 2, topic_prefix, replication=1)
+    problems = topic_admin.check(three.bootstrap, 2, topic_prefix)
+    assert [problem.topic for problem in problems] == topics.names(topic_prefix)
+    assert {(problem.what, problem.fails) for problem in problems} == {("copies", False)}
 
 
 def test_a_lost_node_loses_no_data(three: ApacheKafka, topic_prefix: str) -> None:

@@ -70,6 +70,13 @@ def test_configs_other_than_the_tables_take_one_row_with_the_command_and_nothing
     assert row.fix == "salience topics create --bootstrap b:9092 --configure"
 
 
+def test_topics_with_fewer_copies_than_the_brokers_could_hold_take_one_row_and_nothing_is_wrong() -> None:
+    (row,) = of_topics(compare(MADE, 4, "", "--bootstrap b:9092", copies=3), 4)
+    assert (row.ok, [*row.topics]) == (True, [*MADE])
+    assert row.found.startswith(f"fewer copies than the brokers could hold, of {', '.join(MADE)}. ")
+    assert row.fix.endswith("; then salience topics create --bootstrap b:9092 --configure")
+
+
 def test_what_another_number_of_partitions_means_is_told_once_whatever_the_number_of_topics() -> None:
     lanes = {topic.name for topic in topics.TABLE if topic.lanes}
     (row,) = told(MADE | {name: Seen(8, MADE[name].cleanup) for name in lanes})

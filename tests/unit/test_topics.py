@@ -171,6 +171,49 @@ def test_the_check_remarks_a_config_and_goes_well(monkeypatch: pytest.MonkeyPatc
     assert "are as they should be" not in told.stderr
 
 
+def test_fewer_copies_than_the_brokers_could_hold_are_remarked_with_the_tool_that_makes_more() -> None:
+    seen = as_created(4, "shop-") | {"shop-clicks": Seen(4, "delete", 3), "shop-ads": Seen(1, "compact", 2)}
+    problems = {problem.topic: problem for problem in compare(seen, 4, "shop-", REACH, copies=3)}
+    assert problems.keys() == seen.keys() - {"shop-clicks"}
+    ads = problems["shop-ads"]
+    assert (ads.what, ads.fails) == ("copies", False)
+    assert ads.message.startswith("shop-ads has replication factor 2, expected 3. ")
+    assert ads.fix.startswith("kafka-reassign-partitions.sh ")
+    assert ads.fix.endswith(f"; then salience topics create {REACH} --prefix shop- --configure")
+
+
+@pytest.mark.parametrize(("options", "copies"), [([], 3), (["--replication", "1"], 1)])
+def test_topics_are_made_with_the_copies_that_outlive_a_broker_and_those_that_have_fewer_are_told(
+    options: list[str], copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {"clicks": Found("", 4, 1)}
+    asked: list[int] = []
+    monkeypatch.setattr(topic_admin, "found", lambda *_: there)
+    monkeypatch.setattr(topic_admin, "enough_copies", lambda _: 3)
+
+    def create(*given: Any) -> list[str]:
+        asked.append(given[-1])
+        return ["ads"]
+
+    monkeypatch.setattr(topic_admin, "create", create)
+    told = CliRunner().invoke(app, ["topics", "create", "--json", *options])
+    answer = json.loads(told.stdout)
+    assert (told.exit_code, asked, answer["replication"]) == (0, [copies], copies)
+    assert [(one["topic"], one["what"], one["fails"]) for one in answer["problems"]] == [("clicks", "copies", False)]
+    assert f"Replication factor of those created: {copies}{', expected 3' if copies < 3 else ''}." in told.stderr
+    assert "Note: clicks has replication factor 1, expected 3." in told.stderr
+
+
+@pytest.mark.parametrize(("brokers", "copies"), [(1, 1), (2, 2), (3, 3), (5, 3)])
+def test_as_many_copies_are_enough_as_there_are_brokers_and_three_at_most(
+    brokers: int, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = SimpleNamespace(nodes=range(brokers))
+    admin = SimpleNamespace(describe_cluster=lambda **_: _answered(cluster))
+    monkeypatch.setattr(topic_admin, "_admin", lambda _: admin)
+    assert topic_admin.enough_copies("b:1") == copies
+
+
 def test_a_broker_that_reports_no_configs_is_said_to_and_does_not_fail() -> None:
     seen = {name: Seen(topic.partitions, None) for name, topic in as_created(4).items()}
 
@@ -193,6 +236,7 @@ def test_topics_that_are_there_are_told_as_they_are_and_none_is_added_beside_ano
     there = {name: Found("", seen.partitions) for name, seen in as_created(4).items() if name != topics.OUTCOMES}
     made: list[int] = []
     monkeypatch.setattr(topic_admin, "found", lambda *_: there)
+    monkeypatch.setattr(topic_admin, "enough_copies", lambda _: 1)
 
     def create(_bootstrap: str, lanes: int, *_: object) -> list[str]:
         made.append(lanes)
@@ -225,6 +269,7 @@ def test_a_topic_that_a_new_version_brings_is_made_beside_others_without_a_word_
     there = {name: Found("", seen.partitions) for name, seen in as_created(12).items() if name != topics.REVIEW_STATE}
     asked: list[int] = []
     monkeypatch.setattr(topic_admin, "found", lambda *_: there)
+    monkeypatch.setattr(topic_admin, "enough_copies", lambda _: 1)
 
     def answer(found: list[Any]) -> Callable[..., list[Any]]:
         def asked_of(_bootstrap: str, lanes: int, *_: object) -> list[Any]:
@@ -250,6 +295,7 @@ def test_where_clicks_alone_is_missing_it_is_made_like_the_topics_that_are_there
     there = {name: Found("", seen.partitions, 3) for name, seen in as_created(12).items() if name != topics.CLICKS}
     asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(topic_admin, "found", lambda *_: there)
+    monkeypatch.setattr(topic_admin, "enough_copies", lambda _: 1)
 
     def answer(*given: object) -> list[Any]:
         asked.append(given)

@@ -75,12 +75,14 @@ def lag(
     _tell(news, as_json)
     if news.time_ms and (news.report.groups or not group):
         people.print(_table(news, by, people.width))
+    if news.lacking:
+        screen(stderr=True, soft_wrap=True).print(f"Note: {news.lacking}")
     if news.stale or news.error:
         why = news.error or f"the lag is not told for {news.age_s:.0f} s"
         screen(stderr=True, soft_wrap=True).print(f"Error: {why}")
         raise typer.Exit(1)
     if unknown := sorted({*(group or ())} - {one.group for one in news.report.groups}):
-        told = "has committed no offset that is there, or does not exist"
+        told = "not told" if news.lacking else "has committed no offset that is there, or does not exist"
         screen(stderr=True, soft_wrap=True).print(f"Error: {', '.join(unknown)} {told}; all groups: salience lag")
         raise typer.Exit(1)
     if news.report.worst in FAILING:

@@ -1,6 +1,6 @@
 """All groups' lag, poll after poll: observations in, reports out. Nothing here asks a broker or a clock."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -37,11 +37,17 @@ class GroupSeen:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One poll. ``ends`` lacks the partitions whose log end is unknown, as where a topic is gone."""
+    """One poll. ``ends`` lacks the partitions whose log end is unknown, as where a topic is gone.
+
+    ``unasked``: groups of which nothing was to be had, as their broker is away. ``lacking``: what of all groups was not
+    told, and why; "" where all was.
+    """
 
     time_ms: int
     groups: Mapping[str, GroupSeen]
     ends: Mapping[Partition, int]
+    unasked: Collection[str] = frozenset()
+    lacking: str = ""
 
 
 class Sum(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,15 +102,16 @@ class Board:
         self._tracks: dict[tuple[str, Partition], Track] = {}
 
     def observe(self, seen: Observation) -> Report:
-        """Take in a newer observation; what it no longer holds is forgotten."""
+        """Take in a newer observation; what it no longer holds is forgotten, but of groups that could not be asked."""
         if self._since_ms is None:
             self._since_ms = seen.time_ms
+        tracks = self._tracks
+        self._tracks = {place: track for place, track in tracks.items() if place[0] in seen.unasked}
         held = {*seen.ends}.union(*(group.partitions for group in seen.groups.values()))  # with or without a leader
+        held |= {partition for _, partition in self._tracks}
         self._ends = {partition: self._ends.get(partition) or LogEnds() for partition in held}
         for partition, end in seen.ends.items():
             self._ends[partition].add(seen.time_ms, end)
-        tracks = self._tracks
-        self._tracks = {}
         groups = tuple(self._group(name, group, seen, tracks) for name, group in sorted(seen.groups.items()))
         return Report(watched_s=(seen.time_ms - self._since_ms) / 1000, groups=groups)
 

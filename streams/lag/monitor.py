@@ -31,7 +31,8 @@ STALE_POLLS = 5
 class News(msgspec.Struct, frozen=True, kw_only=True):
     """The latest report with its freshness. ``time_ms``: of the last poll that succeeded, UTC; 0 before the first.
 
-    ``stale``: too old to be believed. ``error``: why the latest poll failed; "" where it did not.
+    ``stale``: too old to be believed. ``error``: why the latest poll failed; "" where it did not. ``lacking``: what the
+    report does not tell, and why, as while one broker of several is away; "" where it tells all.
     """
 
     time_ms: int
@@ -42,10 +43,13 @@ class News(msgspec.Struct, frozen=True, kw_only=True):
     poll_s: float
     error: str
     report: Report
+    lacking: str = ""
 
 
 class LagMonitor:
-    """Polls every ``every_s`` seconds while its block lasts. ``failing`` is told when polls begin to fail, and why."""
+    """Polls every ``every_s`` seconds while its block lasts. ``failing`` is told when polls begin to fail, or
+    to lack something, and why.
+    """
 
     def __init__(
         self,
@@ -66,7 +70,7 @@ class LagMonitor:
         self._tick_ms: int | None = None
         self._polls = self._failed = 0
         self._poll_ms = 0
-        self._error = ""
+        self._error = self._lacking = ""
         self._turn = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -98,6 +102,7 @@ class LagMonitor:
             poll_s=self._poll_ms / 1000,
             error=self._error,
             report=self._report,
+            lacking=self._lacking,
         )
 
     async def ended(self) -> None:
@@ -123,6 +128,9 @@ class LagMonitor:
                 seen = await aside(self._poller.poll)
             self._report = await aside(partial(self._board.observe, seen))  # seconds, of thousands of partitions
             self._tick_ms, self._time_ms, self._error = seen.time_ms, wall_ms(), ""
+            if seen.lacking and not self._lacking:
+                self._failing(f"not of all groups: {seen.lacking}")
+            self._lacking = seen.lacking
         except (LagError, TimeoutError) as error:
             why = str(error) or "the poll got no answer in time"
             if not self._error:  # once, not every second of an outage

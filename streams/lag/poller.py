@@ -3,9 +3,8 @@
 It joins no group and reads no record: list and describe groups, their offsets, the topics' log ends. Blocks.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
@@ -16,7 +15,10 @@ from streams.connection import librdkafka_options
 from streams.lag.board import GroupSeen, Observation, Partition
 
 ANSWER_S = 5.0
-"""A healthy broker answers within milliseconds, one in an election within seconds; then the poll has failed."""
+"""A healthy broker answers within milliseconds, one in an election within seconds."""
+PACE_S = 2.0
+"""For each question once a poll went well: a broker that is away may keep every poll waiting, and the report goes stale
+after five seconds."""
 PARTITIONS_MAX = 20_000
 """Over all groups: some 200 MB of history here, and as many label sets in Prometheus."""
 _NO_MEMBERS = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
@@ -40,13 +42,26 @@ class Poller:
         self._groups = groups
         self._prefix = prefix
         self._clock = clock
+        self._known = set[str]()
+        self._answer_s = ANSWER_S
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """A client that knows of no node: one that runs goes on asking those that have gone, and for their groups."""
         # log_level 2: librdkafka would print every refused connection; the poll that fails says it.
-        self._admin = AdminClient({**librdkafka_options(bootstrap), "log_level": 2})
+        self._admin = AdminClient({**librdkafka_options(self._bootstrap), "log_level": 2})
 
     def poll(self) -> Observation:
-        """One look. Offsets are read before log ends, so that no lag is below 0. Raises `LagError`."""
+        """One look. Offsets are read before log ends, so that no lag is below 0.
+
+        What one broker of several does not tell is said to be lacking. Raises `LagError` where none tells anything.
+        """
+        within_s, self._answer_s = self._answer_s, ANSWER_S
         try:
-            groups = self._seen(self._names())
+            names, unlisted, silent = self._names(within_s)
+            groups, unasked = self._seen(names, within_s)
+            if silent or unasked:
+                self._begin_anew()
             wanted = set[Partition]().union(*(group.partitions for group in groups.values()))
             if len(wanted) > PARTITIONS_MAX:
                 raise LagError(
@@ -54,9 +69,12 @@ class Poller:
                     "watch fewer: --group NAME, --prefix TOPICS"
                 )
             before_ms = self._clock()
-            ends = self.log_ends(wanted)
-            return Observation((before_ms + self._clock()) // 2, groups, ends)
+            ends = self.log_ends(wanted, within_s)
+            self._answer_s = PACE_S
+            lacking = _lacking(silent, unasked)
+            return Observation((before_ms + self._clock()) // 2, groups, ends, {*unlisted, *unasked}, lacking)
         except KafkaException as error:
+            self._begin_anew()
             raise LagError(
                 f"{self._bootstrap} does not tell the groups' lag: {error.args[0].str()}. It needs a broker that "
                 "answers (one to begin with: salience broker apache up), and Describe on the groups, on their topics "
@@ -65,12 +83,11 @@ class Poller:
 
     def committed(self, group: str) -> dict[Partition, int]:
         """A group's committed offsets; nothing where its coordinator does not answer: it moves, or is yet to be."""
-        with suppress(KafkaException):
-            self._describe([group])
-            return self._offsets(_within(self._ask(group)))
-        return {}
+        described, _ = self._told([group], ANSWER_S)
+        offsets, _ = _answers({name: self._ask(name, ANSWER_S) for name in described})
+        return self._offsets(offsets[group]) if offsets else {}
 
-    def log_ends(self, partitions: Collection[Partition]) -> dict[Partition, int]:
+    def log_ends(self, partitions: Collection[Partition], within_s: float = ANSWER_S) -> dict[Partition, int]:
         """Where logs end, open transactions included; without those that have no leader or are gone.
 
         Raises `KafkaException` where no broker answers.
@@ -79,7 +96,7 @@ class Poller:
             return {}
         wanted = {TopicPartition(*partition): OffsetSpec.latest() for partition in partitions}
         found, failure = dict[Partition, int](), None
-        for tp, future in self._admin.list_offsets(wanted, request_timeout=ANSWER_S).items():
+        for tp, future in self._admin.list_offsets(wanted, request_timeout=within_s).items():
             try:
                 found[Partition(tp.topic, tp.partition)] = _within(future).offset
             except KafkaException as error:
@@ -88,37 +105,49 @@ class Poller:
             raise failure
         return found
 
-    def _names(self) -> list[str]:
-        """Without a group that has no name, which a broker may list and the client takes for a mistake."""
+    def _names(self, within_s: float) -> tuple[list[str], set[str], KafkaError | None]:
+        """Groups; those known before that no broker lists, why one lists none. Raises `KafkaException` where all do.
+
+        While a broker is away its groups go to others, which list them once they have read of them. Before, they must
+        not be asked for: librdkafka 2.16 may end the process (refcnt in its handler of DescribeGroups) where it waits
+        for a coordinator that is away. Without a group that has no name, which a broker may list and the client takes
+        for a mistake.
+        """
         if self._groups is not None:
-            return sorted({*self._groups} - {""})  # the client takes none twice
-        listed = _within(self._admin.list_consumer_groups(request_timeout=ANSWER_S))
-        for failure in listed.errors:  # a broker that does not answer may coordinate any group
-            raise KafkaException(failure)
-        return sorted(group.group_id for group in listed.valid if group.group_id)
+            return sorted({*self._groups} - {""}), set(), None  # the client takes none twice
+        listed = _within(self._admin.list_consumer_groups(request_timeout=within_s))
+        names = {group.group_id for group in listed.valid if group.group_id}
+        silent = next(iter(listed.errors), None)
+        if silent is not None and not names:
+            raise KafkaException(silent)
+        self._known = names if silent is None else self._known | names
+        return sorted(names), self._known - names, silent
 
-    def _seen(self, names: list[str]) -> dict[str, GroupSeen]:
+    def _seen(self, names: list[str], within_s: float) -> tuple[dict[str, GroupSeen], dict[str, KafkaException]]:
+        """Groups, and why others were not told. Raises `KafkaException` where none was."""
         if not names:
-            return {}
-        described = self._describe(names)
+            return {}, {}
+        described, unasked = self._told(names, within_s)
         # One group a request is what the client takes; all are asked before any is awaited.
-        asked = {name: self._ask(name) for name in names}
-        found = {name: self._group(described[name], _within(asked[name])) for name in names}
+        offsets, failed = _answers({name: self._ask(name, within_s) for name in described})
+        unasked |= failed
+        if not offsets:
+            raise next(iter(unasked.values()))
+        found = {name: self._group(described[name], answer) for name, answer in offsets.items()}
         # A name that the broker does not know is described as dead, and has committed nothing.
-        return {name: group for name, group in found.items() if group.committed or group.members}
+        return {name: group for name, group in found.items() if group.committed or group.members}, unasked
 
-    def _describe(self, names: list[str]) -> dict[str, Any]:
-        """What coordinators say of groups, once they answer. Raises `KafkaException` where one does not.
+    def _told(self, names: list[str], within_s: float) -> tuple[dict[str, Any], dict[str, KafkaException]]:
+        """What coordinators say of groups, once they answer, and why others say nothing.
 
         To be asked before `_ask`: librdkafka 2.16 ends the process (a null pointer in its handler of OffsetFetch) where
         the broker that an admin client asks for offsets is not, or not yet, the group's coordinator.
         """
-        described = self._admin.describe_consumer_groups(names, request_timeout=ANSWER_S)
-        return {name: _within(described[name]) for name in names}
+        return _answers(self._admin.describe_consumer_groups(names, request_timeout=within_s))
 
-    def _ask(self, name: str) -> Future[Any]:
+    def _ask(self, name: str, within_s: float) -> Future[Any]:
         asked: dict[str, Future[Any]] = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(name)], request_timeout=ANSWER_S
+            [ConsumerGroupTopicPartitions(name)], request_timeout=within_s
         )
         return asked[name]
 
@@ -148,6 +177,27 @@ class Poller:
         except KafkaException:
             return True
         return False
+
+
+def _answers(futures: Mapping[str, "Future[Any]"]) -> tuple[dict[str, Any], dict[str, KafkaException]]:
+    """What was answered by name, and the failures of the others."""
+    answers, failures = dict[str, Any](), dict[str, KafkaException]()
+    for name, future in futures.items():
+        try:
+            answers[name] = _within(future)
+        except KafkaException as error:
+            failures[name] = error
+    return answers, failures
+
+
+def _lacking(silent: KafkaError | None, unasked: Mapping[str, KafkaException]) -> str:
+    """What of all groups was not told, for people."""
+    told = [f"a broker does not list its groups ({silent.str()})"] if silent else []
+    if unasked:
+        first, *more = sorted(unasked)
+        others = f" and {len(more)} more" if more else ""
+        told.append(f"the coordinator of {first}{others} does not answer ({unasked[first].args[0].str()})")
+    return "; ".join(told)
 
 
 def _within(future: "Future[Any]") -> Any:

@@ -43,11 +43,11 @@ async def _lag(request: web.Request) -> web.Response:
 
 
 async def _healthz(request: web.Request) -> web.Response:
-    """200 while the report is the present, else 503 with the reason."""
+    """200 while the report is the present, with what it lacks, else 503 with the reason."""
     news = request.app[MONITOR].latest
     if news.stale:
         return web.Response(text=f"no poll for {news.age_s:.1f} s: {news.error or 'not yet'}\n", status=503)
-    return web.Response(text="ok\n")
+    return web.Response(text=f"ok, but {news.lacking}\n" if news.lacking else "ok\n")
 
 
 async def _events(request: web.Request) -> web.StreamResponse:

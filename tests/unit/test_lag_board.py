@@ -54,6 +54,15 @@ def test_a_log_end_is_remembered_from_poll_to_poll_and_a_partition_that_is_gone_
     assert (back.time_lag_s, back.time_lag_at_least) == (0.0, True)
 
 
+def test_what_is_known_of_a_group_outlasts_polls_in_which_its_broker_does_not_answer() -> None:
+    board = Board(Rules(stuck_ms=2_000))
+    for one in BEHIND:
+        board.observe(one)
+    assert board.observe(Observation(4_000, {}, {}, unasked=["g"])).groups == ()
+    (back,) = board.observe(seen(5_000, {CLICKS: 0}, {CLICKS: 50})).groups
+    assert (back.total.time_lag_s, back.total.time_lag_at_least) == (5.0, False)
+
+
 @pytest.mark.parametrize(
     ("committed", "owners"), [({CLICKS: 0}, {CLICKS: "w@1"}), ({CLICKS: 0}, None), ({}, {CLICKS: "w@1"})]
 )

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import socket
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -159,6 +160,27 @@ def test_a_monitor_that_has_not_polled_yet_is_not_well_and_one_with_a_failed_pol
         assert (await client.get("/healthz")).status == 503
 
     browse(monitor, visit)
+
+
+def test_a_monitor_that_is_told_a_part_is_well_and_says_what_is_lacking_in_its_health_and_once_in_its_log() -> None:
+    said: list[str] = []
+    broker = Broker([90])
+    monitor = LagMonitor(broker, Rules(), clock=lambda: broker.now_ms, failing=said.append)
+    whole = broker.poll
+    broker.poll = lambda: replace(whole(), lacking="the coordinator of g does not answer")  # type: ignore[method-assign]  # lacks
+
+    async def visit(client: Client) -> None:
+        for _ in range(2):
+            await monitor.poll()
+        health = await client.get("/healthz")
+        assert (health.status, await health.text()) == (200, "ok, but the coordinator of g does not answer\n")
+        assert (await (await client.get("/lag")).json())["lacking"] == "the coordinator of g does not answer"
+        broker.poll = whole  # type: ignore[method-assign]  # whole again
+        await monitor.poll()
+        assert await (await client.get("/healthz")).text() == "ok\n"
+
+    browse(monitor, visit)
+    assert said == ["not of all groups: the coordinator of g does not answer"]
 
 
 @pytest.mark.parametrize("version", ["abc", "", "1.x", "1.0.0", "9.9.9"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
+from itertools import cycle
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,14 +47,20 @@ class Admin:
     ) -> None:
         self.committed, self.ends, self.members, self.state = committed, ends, members, state
         self.reached, self.asked = reached, list[str]()
+        self.hidden, self.away, self.bounds_s = set[str](), set[str](), set[float]()
+        """Groups that no broker lists, as one of them is away, and those whose coordinator that one is."""
 
-    def list_consumer_groups(self, **_: object) -> "Future[Any]":
-        return answer(SimpleNamespace(valid=[SimpleNamespace(group_id=name) for name in self.committed], errors=[]))
+    def list_consumer_groups(self, request_timeout: float) -> "Future[Any]":
+        self.bounds_s.add(request_timeout)
+        listed = [SimpleNamespace(group_id=name) for name in self.committed if name not in self.hidden]
+        return answer(SimpleNamespace(valid=listed, errors=[SILENT.args[0]] if self.hidden else []))
 
-    def describe_consumer_groups(self, names: list[str], **_: object) -> dict[str, "Future[Any]"]:
+    def describe_consumer_groups(self, names: list[str], request_timeout: float) -> dict[str, "Future[Any]"]:
         assert len(names) == len(set(names)), "the client takes none twice"
-        self.asked += names
-        return {name: answer(SimpleNamespace(members=self.members, state=self.state)) for name in names}
+        self.bounds_s.add(request_timeout)
+        self.asked += [name for name in names if name not in self.away]
+        told = SimpleNamespace(members=self.members, state=self.state)
+        return {name: answer(SILENT if name in self.away else told) for name in names}
 
     def list_consumer_group_offsets(
         self, groups: list[ConsumerGroupTopicPartitions], **_: object
@@ -86,7 +93,7 @@ NEVER = TimeoutError()
 def asking(monkeypatch: pytest.MonkeyPatch) -> Ask:
     def ask(admin: Admin, groups: Collection[str] | None = None, prefix: str = "") -> Poller:
         monkeypatch.setattr("streams.lag.poller.AdminClient", lambda _: admin)
-        moments = iter((1_000, 1_500))
+        moments = cycle((1_000, 1_500))
         return Poller("nowhere:1", groups, prefix, lambda: next(moments))
 
     return ask
@@ -164,6 +171,42 @@ def test_a_coordinator_that_does_not_answer_is_a_poll_that_failed_and_nothing_co
         asking(Admin({"g": SILENT}, {})).poll()
     assert asking(Admin({"g": SILENT}, {})).committed("g") == {}
     assert asking(Admin({"g": {CLICKS: 7}}, {})).committed("g") == {CLICKS: 7}
+
+
+def test_while_a_broker_is_away_what_others_list_is_told_and_of_what_it_listed_nothing_is_asked_or_forgotten(
+    asking: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = Admin({"g": {CLICKS: 1}, "h": {MORE: 1}}, {CLICKS: 9, MORE: 9})
+    asked = asking(admin)
+    assert (asked.poll().lacking, admin.bounds_s) == ("", {poller.ANSWER_S})
+    admin.hidden, admin.bounds_s, admin.asked = {"h"}, set(), []
+    clients: list[Admin] = []
+
+    def client(_options: object) -> Admin:
+        clients.append(admin)
+        return admin
+
+    monkeypatch.setattr(poller, "AdminClient", client)
+    for polls in (1, 2):
+        seen = asked.poll()
+        assert ([*seen.groups], {*seen.unasked}, admin.asked) == (["g"], {"h"}, ["g"] * polls)
+        assert seen.lacking == "a broker does not list its groups (Local: Timed out)"
+        assert len(clients) == polls, "a client that runs goes on asking a node that has gone"
+    assert admin.bounds_s == {poller.PACE_S}
+    admin.hidden = set()
+    whole = asked.poll()
+    assert ([*whole.groups], [*whole.unasked], whole.lacking, len(clients)) == (["g", "h"], [], "", 2)
+
+
+def test_a_group_whose_coordinator_is_away_takes_no_other_with_it(asking: Ask) -> None:
+    admin = Admin({"g": {CLICKS: 1}, "h": {MORE: 1}, "i": {}}, {CLICKS: 9, MORE: 9})
+    admin.away = {"h", "i"}
+    seen = asking(admin).poll()
+    assert ([*seen.groups], {*seen.unasked}) == (["g"], {"h", "i"})
+    assert seen.lacking == "the coordinator of h and 1 more does not answer (Local: Timed out)"
+    admin.away.add("g")
+    with pytest.raises(LagError, match="Timed out"):
+        asking(admin).poll()
 
 
 def test_more_partitions_than_are_kept_are_refused_and_so_many_are_not(

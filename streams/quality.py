@@ -105,6 +105,11 @@ class Quality:
         """
         self.drifts += sum(map(self._adwin.drifts, (outcomes["clicked"] - outcomes["predicted"]).tolist()))
 
+    def clicks(self) -> tuple[int, float]:
+        """Clicks among them, and how many were predicted: what the figures rest on."""
+        count = min(self._seen, KEPT)
+        return int(self._clicked[:count].sum()), float(self._predicted[:count].sum())
+
     def figures(self) -> tuple[float, float, float]:
         """Calibration (clicks over predicted clicks), log loss and AUC; NaN before `LEAST` outcomes.
 
@@ -112,7 +117,7 @@ class Quality:
         """
         count = min(self._seen, KEPT)
         predicted, clicked = self._predicted[:count], self._clicked[:count]
-        clicks = int(clicked.sum())
+        clicks, expected = self.clicks()
         if count < LEAST:
             return math.nan, math.nan, math.nan
         sure = np.clip(predicted, 1e-7, 1 - 1e-7)
@@ -124,4 +129,4 @@ class Quality:
                 others, predicted[clicked], "right"
             )
             auc = float(below.mean()) / (2 * len(others))
-        return clicks / max(float(predicted.sum()), 1e-9), log_loss, auc
+        return clicks / max(expected, 1e-9), log_loss, auc

@@ -21,6 +21,8 @@ GROWING_S = 5.0
 CALIBRATION = (0.8, 1.25)
 AUC_LEAST = 0.55
 """Below it an order is hardly better than chance."""
+CLICKS_LEAST = 100
+"""Seen, or predicted: of fewer chance alone makes a ratio as far from 1, or an order as bad."""
 DEAD_SHARE = 0.01
 DRIFT_RECENT_MS = 1_800_000
 """The times and shares are those of deploy/prometheus/alerts.yml."""
@@ -102,8 +104,9 @@ def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], stream_m
         if model.newest_ms < stream_ms - SERVES_MS:  # it serves no more; what went before is history
             continue
         ratio, auc = model.layer.calibration, model.layer.auc
-        off = ratio is not None and not CALIBRATION[0] <= ratio <= CALIBRATION[1]
-        blind = auc is not None and auc < AUC_LEAST
+        enough = max(model.layer.clicks, model.layer.expected) >= CLICKS_LEAST
+        off = enough and ratio is not None and not CALIBRATION[0] <= ratio <= CALIBRATION[1]
+        blind = model.layer.clicks >= CLICKS_LEAST and auc is not None and auc < AUC_LEAST
         if off or blind:
             about: About = {"model": model.model, "calibration": ratio, "auc": auc}
             yield Alarm(name="SalienceCalibrationOff", red=False, about=about)

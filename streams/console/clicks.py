@@ -90,17 +90,27 @@ class ModelQuality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """``calibration``: clicks over predicted clicks. ``drifts``: times that ADWIN found the residual's mean changed."""
+    """``calibration``: clicks over ``expected``. ``drifts``: times that ADWIN found the residual's mean changed."""
 
     calibration: float | None
     log_loss: float | None
     auc: float | None
     drifts: int
+    clicks: int
+    expected: float
 
 
 def _accuracy(quality: Quality) -> Accuracy:
     calibration, log_loss, auc = (None if math.isnan(each) else round(each, 4) for each in quality.figures())
-    return Accuracy(calibration=calibration, log_loss=log_loss, auc=auc, drifts=quality.drifts)
+    clicks, expected = quality.clicks()
+    return Accuracy(
+        calibration=calibration,
+        log_loss=log_loss,
+        auc=auc,
+        drifts=quality.drifts,
+        clicks=clicks,
+        expected=round(expected, 1),
+    )
 
 
 class Model:

@@ -26,6 +26,10 @@ class ClickMetrics:
         self._calibration = gauge(
             "salience_click_calibration_ratio", f"Clicks over predicted clicks, of the last {KEPT:,} outcomes."
         )
+        self._clicks = gauge("salience_click_window_clicks", f"Clicks of the last {KEPT:,} outcomes.")
+        self._expected = gauge(
+            "salience_click_window_expected_clicks", f"Clicks predicted of the last {KEPT:,} outcomes."
+        )
         self._log_loss = gauge("salience_click_log_loss", f"Mean log loss of the last {KEPT:,} predictions.")
         self._auc = gauge(
             "salience_click_auc", f"Chance to rank a click above a non-click, of the last {KEPT:,} outcomes."
@@ -62,4 +66,6 @@ class ClickMetrics:
         for slot, chance in enumerate(examined):
             self._examined.labels(str(slot)).set(chance)
         for gauge, value in zip((self._calibration, self._log_loss, self._auc), self._quality.figures(), strict=True):
+            gauge.set(value)
+        for gauge, value in zip((self._clicks, self._expected), self._quality.clicks(), strict=True):
             gauge.set(value)

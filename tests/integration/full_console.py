@@ -81,8 +81,8 @@ def campaign(name: str, spent: int, budget: int | None) -> CampaignSpend:
 def snapshot(number: int = 1, late_s: float = 0.4) -> Snapshot:
     """Lanes of every status, alarms of both kinds, arms, an experiment, campaigns, models, drift, dead letters."""
     about = {"partition": "clicks[3]", "status": "STALL", "behind": 36, "seconds": 95.0, "owner": "worker-3@shop-7f9c"}
-    layers = (Accuracy(calibration=0.97, log_loss=0.1876, auc=0.7627, drifts=1),
-              Accuracy(calibration=None, log_loss=None, auc=None, drifts=0))  # fmt: skip
+    layers = (Accuracy(calibration=0.97, log_loss=0.1876, auc=0.7627, drifts=1, clicks=194, expected=200.1),
+              Accuracy(calibration=None, log_loss=None, auc=None, drifts=0, clicks=2, expected=1.4))  # fmt: skip
     return Snapshot(
         time_ms=START_MS + 1_000 * number, level="red", worst=Status.STALL,
         alarms=[

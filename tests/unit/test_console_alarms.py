@@ -39,7 +39,7 @@ def news(*groups: GroupLag, stale: bool = False) -> News:
     )
 
 
-FIGURES = Accuracy(calibration=1.0, log_loss=0.3, auc=0.7, drifts=0)
+FIGURES = Accuracy(calibration=1.0, log_loss=0.3, auc=0.7, drifts=0, clicks=100, expected=100.0)
 
 
 def model(name: str = "m", newest_ms: int = START_MS, **layer: Any) -> ModelQuality:
@@ -71,6 +71,10 @@ CASES: list[tuple[dict[str, Any], list[tuple[str, bool]]]] = [
     ({"group": group(partition(0, Status.WARN))}, [("SalienceLagGrowing", False)]),
     ({"models": [model(calibration=1.3)]}, [("SalienceCalibrationOff", False)]),
     ({"models": [model(auc=AUC_LEAST - 0.01)]}, [("SalienceCalibrationOff", False)]),
+    ({"models": [model(calibration=1.3, clicks=99, expected=76.0)]}, []),  # a quiet shop
+    ({"models": [model(calibration=0.7, clicks=70, expected=99.9)]}, []),
+    ({"models": [model(calibration=0.7, clicks=70, expected=100.0)]}, [("SalienceCalibrationOff", False)]),
+    ({"models": [model(auc=0.1, clicks=99, expected=200.0)]}, []),
     ({"models": [model(), model(newest_ms=START_MS - SERVES_MS - 1, calibration=9.0)]}, []),
     ({"drifts": [drift(START_MS)]}, [("SalienceDrift", False)]),
     ({"drifts": [drift(START_MS - 3_600_000)]}, []),

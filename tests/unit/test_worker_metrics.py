@@ -183,6 +183,8 @@ def test_outcomes_are_counted_as_they_come_and_predictions_when_their_windows_ha
     assert told["salience_click_calibration_ratio"] == pytest.approx(0.5)
     assert told["salience_click_log_loss"] == pytest.approx(math.log(2))
     assert told["salience_click_auc"] == 0.5
+    clicks, expected = told["salience_click_window_clicks"], told["salience_click_window_expected_clicks"]
+    assert (clicks, expected) == (LEAST / 4, pytest.approx(LEAST / 2))
 
 
 def test_every_drift_is_counted_once() -> None:

@@ -91,6 +91,7 @@ WORKERS = (
         {
             "ads": "max(salience_ads)",
             "unknown": "sum(rate(salience_unknown_ads_total[$__rate_interval]))",
+            "refused ads": "sum(rate(salience_refused_ads_total[$__rate_interval]))",
             "unnamed outcomes": "sum(rate(salience_unnamed_outcomes_total[$__rate_interval]))",
             "misquoted": "sum(rate(salience_misquoted_events_total[$__rate_interval]))",
         },

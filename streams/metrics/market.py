@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus of its market: why candidates lost, variety, breadth and fairness."""
+"""What a worker tells Prometheus of its market: ads refused, why candidates lost, variety, breadth and fairness."""
 
 from functools import partial
 
@@ -12,6 +12,7 @@ class MarketMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        self._refused = counter("salience_refused_ads", "Ads that could not be read, as letters are made of them.")
         self._losers = counter(
             "salience_losing_candidates", "Candidates that were not placed, by what kept each out.", ("reason",)
         )
@@ -52,6 +53,10 @@ class MarketMetrics:
         self._entropy.set(now.interest_entropy_bits)
         for division in (now.advertisers, now.categories):
             self._fairness.labels(division.column).set(division.ratio)
+
+    def refuse(self, ads: int) -> None:
+        """Letters were made of so many more ``ads``."""
+        self._refused.inc(ads)
 
     def pace(self, error: float, unbilled_share: float) -> None:
         """Set how spending keeps to its plan, and what of it nobody pays for (`Budgets.standing`)."""

@@ -205,6 +205,7 @@ class Metrics:
             self.placements.labels(self._arm(arm)).inc(count)
         self._clicks.observe(effects.observed, len(effects.messages["outcomes"]))
         self.unknown_ads.inc(effects.counts["unknown_ads"])
+        self._market.refuse(effects.counts["refused_ads"])
         self.misquoted.inc(effects.counts["misquoted"])
         self.expired.inc(effects.counts["expired"])
 

@@ -11,12 +11,14 @@ from scoring.feedback import JUDGED, OUTCOME, Observed
 from scoring.market import Fate
 from scoring.shown import Shown
 from streams import topics
+from streams.decode import Refusal
 from streams.metrics.clicks import ClickMetrics
 from streams.metrics.dashboards import HEIGHT, LAG, REVIEWS, WIDTH, WORKERS, Panel, _panel
 from streams.metrics.market import MarketMetrics
 from streams.metrics.worker import ARMS_MAX, OUTCOMES, Metrics, Standing
 from streams.quality import LEAST
 from streams.step import Effects
+from tests.builders import Record
 from tests.unit.slices import NOW_MS, log_records, new_state, slice_of, step_of
 from tests.unit.test_metrics import told_by
 
@@ -54,6 +56,7 @@ def test_what_became_of_a_slice_is_counted_once() -> None:
         assert told.get(f'salience_produced_records_total{{topic="{name}"}}', 0) == count
     arms = sum((effects.arms for effects in slices), Counter())
     assert {arm: told[f'salience_placements_total{{arm="{arm}"}}'] for arm in arms} == dict(arms)
+    assert told["salience_refused_ads_total"] == 0
     unknown = sum(effects.counts["unknown_ads"] for effects in slices)
     assert told["salience_unknown_ads_total"] == unknown > 0
 
@@ -160,6 +163,17 @@ def test_the_market_is_told_as_it_stands() -> None:
     assert (told["salience_list_distance"], told["salience_interest_entropy_bits"]) == (0.75, 2.5)
     for division in (shown.advertisers, shown.categories):
         assert told[f'salience_exposure_fairness_ratio{{among="{division.column}"}}'] == division.ratio
+
+
+def test_an_ad_that_cannot_be_read_is_counted_where_a_letter_is_made_of_it() -> None:
+    metrics, step, state, records = Metrics(), step_of(), new_state(), log_records(2)
+    for offset in range(3):
+        record = Record("ads", 0, offset, NOW_MS, b"tent", b"no ad")
+        step.refused.refuse(record, Refusal("ValidationError", "no ad"))
+    taken = slice_of(records)
+    metrics.committed(taken, step.run(state, taken, NOW_MS), [], NOW_MS)
+    metrics.committed(slice_of(()), step.run(state, slice_of(()), NOW_MS), [], NOW_MS)
+    assert told_by(metrics.registry)["salience_refused_ads_total"] == 3
 
 
 def observed(clicked: list[bool], judged: int = 0, cut: int = 0, predicted: float = 0.5) -> Observed:

@@ -1,8 +1,8 @@
 """What a model must show before it scores anybody: its golden outputs, sense of people and ads of any kind, and haste.
 
-Its golden people are its author's choice; those that a worker draws (`scoring.probes`) are not, so that a model cannot
-keep what it does to others for later. This runs what it is given. Whoever does not know where a model comes from runs
-it in a process of its own.
+Its golden people are its author's choice; those that a worker draws (`scoring.probes`) are not, so that a model that is
+bad for others is found out. One that is made to do harm in a state which nobody drew is not: whoever pushes models is
+trusted. This runs what it is given. Whoever does not know where a model comes from runs it in a process of its own.
 """
 
 from collections.abc import Callable

@@ -199,10 +199,8 @@ def _joins(seen: latest_events.Sample) -> Check:
     found = f"of {answers:,} answers whose impressions were read {seen.pairs:,} join one"
     if seen.pairs >= JOINED_MIN * answers:
         return Check("joins", ok=True, found=found)
-    fix = (
-        "send as a click's impression_time_ms the time_ms, in milliseconds, of the impression that it answers, with its"
-    )
-    return Check("joins", ok=False, found=f"{found}; the first says {seen.stray}", fix=f"{fix} user_id and ad_id")
+    fix = "send a click with its impression's user_id and ad_id, and that one's time_ms, ms, as its impression_time_ms"
+    return Check("joins", ok=False, found=f"{found}; the first says {seen.stray}", fix=fix)
 
 
 def _surfaces(seen: latest_events.Sample) -> Check:

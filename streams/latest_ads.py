@@ -14,7 +14,7 @@ from streams.settings import Settings
 from streams.topics import ADS
 
 LATEST = 20_000
-"""Records read, the newest: 10 MB, two seconds."""
+"""Records read, the newest: of 170 bytes each 3.4 MB, and 1.3 s of one processor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,9 +58,10 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedA
     """Apply ``records`` of the ads topic as `take_ads` does; the number of those refused, which ``refused`` holds."""
     refused = RefusedAds() if refused is None else refused
     failed = take_ads(catalogue, records)
-    for record, (error, why) in failed:
-        refused.refuse(record, Refusal(error, why))
-        log.warning("ad refused", partition=record.partition, offset=record.offset, error=error, why=why)
+    for record, reason in failed:
+        refused.refuse(record, reason)
+        about = {"partition": record.partition, "offset": record.offset}
+        log.warning("ad refused", **about, error=reason.error, why=reason.message)
     return len(failed)
 
 

@@ -34,7 +34,9 @@ def _referee(home: Path) -> None:
 
 
 def _log(home: Path) -> None:
-    parquet = pytest.importorskip("streams.logs.parquet", reason="pip install 'salience[evaluate]'")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'salience[evaluate]'")
+    from streams.logs import parquet
+
     with parquet.Writer(home / "log" / "of-today") as writer:
         writer.add(impression())
 

@@ -130,7 +130,7 @@ def pure_core(
     log: Log,
     lanes: int,
     latest_ms: int = FOREVER,
-    rules: Rules = Rules(),  # noqa: B008 - frozen
+    rules: Rules = Rules(),  # noqa: B008 - it is frozen: one for all calls
     core: Core | None = None,
 ) -> Expected:
     """The state that ``log`` leads to on topics of ``lanes`` partitions that hold nothing else.

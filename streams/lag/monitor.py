@@ -54,7 +54,7 @@ class LagMonitor:
     def __init__(
         self,
         poller: Poller,
-        rules: Rules = Rules(),  # noqa: B008 - frozen
+        rules: Rules = Rules(),  # noqa: B008 - it is frozen: one for all calls
         every_s: float = POLL_EVERY_S,
         clock: Callable[[], int] = tick_ms,
         failing: Callable[[str], None] = lambda _why: None,

@@ -82,7 +82,7 @@ async def letters(shop: Shop) -> list[tuple[str, str]]:
     """Stage and error of every dead letter."""
     batches = read_topic(shop.settings.bootstrap, shop.settings.topic_prefix + "dead-letters")
     headers = [dict(record.headers) async for records in batches for record in records]
-    return [tuple(each[PREFIX + name].decode() for name in ("stage", "error")) for each in headers]  # type: ignore[misc] # two
+    return [tuple(each[PREFIX + name].decode() for name in ("stage", "error")) for each in headers]  # type: ignore[misc] # of two
 
 
 def test_a_turn_is_told_once_and_a_reader_goes_on_where_it_stood(

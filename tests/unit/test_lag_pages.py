@@ -167,7 +167,8 @@ def test_a_monitor_that_is_told_a_part_is_well_and_says_what_is_lacking_in_its_h
     broker = Broker([90])
     monitor = LagMonitor(broker, Rules(), clock=lambda: broker.now_ms, failing=said.append)
     whole = broker.poll
-    broker.poll = lambda: replace(whole(), lacking="the coordinator of g does not answer")  # type: ignore[method-assign]  # lacks
+    why = "the coordinator of g does not answer"
+    broker.poll = lambda: replace(whole(), lacking=why)  # type: ignore[method-assign]  # as where one broker is away
 
     async def visit(client: Client) -> None:
         for _ in range(2):
@@ -175,7 +176,7 @@ def test_a_monitor_that_is_told_a_part_is_well_and_says_what_is_lacking_in_its_h
         health = await client.get("/healthz")
         assert (health.status, await health.text()) == (200, "ok, but the coordinator of g does not answer\n")
         assert (await (await client.get("/lag")).json())["lacking"] == "the coordinator of g does not answer"
-        broker.poll = whole  # type: ignore[method-assign]  # whole again
+        broker.poll = whole  # type: ignore[method-assign]  # as where it is back
         await monitor.poll()
         assert await (await client.get("/healthz")).text() == "ok\n"
 

@@ -133,7 +133,7 @@ def test_a_model_that_is_refused_is_not_got_again_when_roles_change(old: Attenti
         tries.append(version)
         return await load(version)
 
-    switch._load = counted  # type: ignore[method-assign]  # counts
+    switch._load = counted  # type: ignore[method-assign]  # counts the calls
 
     async def follow() -> None:
         await switch.on_start()

@@ -21,7 +21,7 @@ setup-train: $(VENV)/.installed-train
 
 $(VENV)/.installed-train: $(VENV)/.installed
 	@echo 'installs PyTorch and more into $(VENV), which takes minutes the first time' >&2
-	@$(PIP) --editable '.[demo,dev,report,text,train,evaluate]' >&2
+	@$(PIP) --editable '.[demo,dev,report,text,train,evaluate,checks]' >&2
 	@touch $@
 
 # A shop full of simulated shoppers on an embedded broker: make demo ARGS="--seconds 45 --json"
@@ -32,7 +32,7 @@ demo: setup
 test: setup lint
 	$(BIN)/python -m pytest -m "not train" --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
-# Training and export, with PyTorch.
+# Training and export with PyTorch, and River's own checks of our estimator.
 test-train: setup-train
 	$(BIN)/python -m pytest -m train --numprocesses $(shell getconf _NPROCESSORS_ONLN) --dist loadfile $(ARGS)
 
@@ -71,7 +71,7 @@ lint: setup
 # Lock what a fresh environment resolves to now, all extras included.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --editable '.[demo,dev,report,text,train,evaluate,trace,fuzz]'
+	build/lock/bin/python -m pip install --quiet --editable '.[demo,dev,report,text,train,evaluate,checks,trace,fuzz]'
 	build/lock/bin/python -m pip freeze --exclude-editable --exclude salience > build/lock/constraints.txt
 	mv build/lock/constraints.txt constraints.txt
 

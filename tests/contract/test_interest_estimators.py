@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from river import checks, compose, linear_model, preprocessing
 
@@ -14,6 +13,10 @@ import scoring.interest
 from scoring.features import Content, feature_vector
 from scoring.interest import HALF_LIVES_MS, DecayedInterest
 from scoring.rows import HORIZONS, ROW
+
+pd = pytest.importorskip("pandas", reason="pandas is not installed: pip install 'salience[checks]'")
+pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install 'salience[checks]'")
+pytestmark = pytest.mark.train
 
 START_MS = 1_700_000_000_000
 

@@ -1,8 +1,11 @@
 """Interest as a River estimator, where there is nothing to learn."""
 
-import pandas as pd
+import pytest
 
 from scoring.interest import DecayedInterest
+
+pd = pytest.importorskip("pandas", reason="pandas is not installed: pip install 'salience[checks]'")
+pytestmark = pytest.mark.train
 
 
 def test_a_mini_batch_without_examples_teaches_nothing_and_has_a_column_per_horizon() -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import log_loss, roc_auc_score
 
 from scoring.feedback import JUDGED
 from streams.quality import HELD_MAX, KEPT, LEAST, Quality, Settled
@@ -46,8 +45,11 @@ def test_calibration_is_how_many_clicks_there_are_for_one_predicted(factor: floa
     assert quality.figures()[0] == pytest.approx(factor, rel=0.1)
 
 
+@pytest.mark.train
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 700), max_size=8))
 def test_figures_are_those_of_the_library_however_outcomes_are_cut(seed: int, cuts: list[int]) -> None:
+    why = "scikit-learn is not installed: pip install 'salience[checks]'"
+    metrics = pytest.importorskip("sklearn.metrics", reason=why)
     found = world(2_000, seed)
     found["predicted"] = found["predicted"].round(2)  # many ties
     quality = Quality()
@@ -58,8 +60,8 @@ def test_figures_are_those_of_the_library_however_outcomes_are_cut(seed: int, cu
 
     assert calibration == pytest.approx(found["clicked"].sum() / found["predicted"].sum())
     sure = np.clip(found["predicted"], 1e-7, 1 - 1e-7)
-    assert loss == pytest.approx(log_loss(found["clicked"], sure))
-    assert auc == pytest.approx(roc_auc_score(found["clicked"], found["predicted"]))
+    assert loss == pytest.approx(metrics.log_loss(found["clicked"], sure))
+    assert auc == pytest.approx(metrics.roc_auc_score(found["clicked"], found["predicted"]))
 
 
 def test_only_the_latest_outcomes_count() -> None:

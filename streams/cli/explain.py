@@ -3,7 +3,8 @@
 import asyncio
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -56,17 +57,11 @@ def explain(
     except (ModelError, RulesError, TextEncoderError) as error:
         fail(error)
     result = recompute(decision, engine)
+    told = _told(decision)
     if as_json:
-        answer = {
-            "placement_id": placement_id,
-            "identical": result.identical,
-            "explore": decision.explore,
-            "pctr_difference": result.pctr_difference,
-            "differences": result.differences,
-        }
-        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode(_answer(decision, told, result)).decode() + "\n")
     else:
-        _show(screen(highlight=True, soft_wrap=True), decision, result)
+        _show(screen(highlight=True, soft_wrap=True), decision, told, result)
     raise typer.Exit(0 if result.identical else 1)
 
 
@@ -126,43 +121,90 @@ async def _engine(settings: "Settings", version: str, other: str | None) -> "Eng
     return engine
 
 
-def _show(console: Console, decision: "Decision", result: "Recomputed") -> None:
-    import msgspec
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a receipt tells: its placement; how likely each slot was known to be looked at, None without a click layer;
+    and how many candidates were not placed by the reason, the most first, None where it does not say.
+    """
 
-    from streams.wire import UNREADABLE, Placement
+    placement: "Placement"
+    examined: list[float | None]
+    losers: dict[str, int] | None
+    table: Table
+    """The slots, for people."""
+
+    @classmethod
+    def of(cls, decision: "Decision") -> "_Told":
+        """Raises `ValueError`, `OverflowError` and `IndexError` for what no placement of ours has."""
+        import msgspec
+        import numpy as np
+
+        from streams.wire import Placement
+
+        placement, looked_at = msgspec.json.decode(decision.placement, type=Placement), np.frombuffer(decision.examined)
+        examined = [float(looked_at[slot.slot]) if len(looked_at) else None for slot in placement.slots]
+        losers = _losers(decision.fates) if decision.fates else None
+        return cls(placement, examined, losers, _slots(placement, examined))
+
+
+def _told(decision: "Decision") -> _Told:
+    from streams.wire import UNREADABLE
 
     try:
-        placement = msgspec.json.decode(decision.placement, type=Placement)
-        table = _slots(placement, decision.examined)
+        return _Told.of(decision)
     except (*UNREADABLE, OverflowError, IndexError) as error:
         fail(f"The receipt {decision.placement_id!r} holds no placement that can be told: {error}")
+
+
+def _answer(decision: "Decision", told: _Told, result: "Recomputed") -> dict[str, Any]:
+    """What people are shown, for machines: each slot with what earned it, and why the others are not there."""
+    import msgspec
+
+    placement = told.placement
+    return {
+        "placement_id": placement.placement_id,
+        "user_id": placement.user_id,
+        "arm": placement.arm,
+        "identical": result.identical,
+        "differences": result.differences,
+        "pctr_difference": result.pctr_difference,
+        "model": decision.versions["model"],
+        "explore": decision.explore,
+        "candidates": len(decision.candidates) // 8,
+        "slots": [
+            {**msgspec.to_builtins(slot), "examined": seen}
+            for slot, seen in zip(placement.slots, told.examined, strict=True)
+        ],
+        "not_placed": told.losers,
+    }
+
+
+def _show(console: Console, decision: "Decision", told: _Told, result: "Recomputed") -> None:
+    placement = told.placement
     verdict = coloured("the same, byte for byte", "green") if result.identical else coloured("not the same", "red")
     console.print(f"Placement {placement.placement_id} for {placement.user_id}, arm {placement.arm}:", verdict)
     for difference in result.differences:
         console.print(coloured(f"  {difference}", "red"))
-    console.print(table)
+    console.print(told.table)
     apart = result.pctr_difference
     again = "" if apart is None else f"; the largest difference of a recomputed pCTR is {apart:.1e}"
     console.print(
         f"Chosen from {len(decision.candidates) // 8} candidates with model {decision.versions['model']}, "
         f"slots explored by {decision.explore}{again}."
     )
-    if decision.fates:
-        console.print(f"The others: {_losers(decision.fates)}.")
+    if told.losers is not None:
+        others = ", ".join(f"{count} {fate.replace('_', ' ')}" for fate, count in told.losers.items()) or "none"
+        console.print(f"The others: {others}.")
 
 
-def _slots(placement: "Placement", looked_at: bytes) -> Table:
-    """Raises `OverflowError` and `IndexError` for numbers that no placement of ours has."""
-    import numpy as np
-
+def _slots(placement: "Placement", examined: list[float | None]) -> Table:
     table = Table("slot", "ad", "looked at", "pCTR", "eCPM", "price", "propensity", "earned by")
-    examined = np.frombuffer(looked_at)
-    for slot in placement.slots:
+    for slot, seen in zip(placement.slots, examined, strict=True):
         reasons = ", ".join(f"{item.ad_id} {item.weight:.0%}" for item in slot.attention) or "no past item"
         table.add_row(
             str(slot.slot),
             slot.ad_id,
-            f"{examined[slot.slot]:.2f}" if len(examined) else "-",
+            "-" if seen is None else f"{seen:.2f}",
             f"{slot.pctr:.4f}",
             f"{slot.ecpm_micros / 1e6:.3f}",
             f"{slot.price_micros / 1e6:.4f}",
@@ -172,12 +214,10 @@ def _slots(placement: "Placement", looked_at: bytes) -> Table:
     return table
 
 
-def _losers(fates: bytes) -> str:
-    """How many candidates were not shown, by the reason."""
+def _losers(fates: bytes) -> dict[str, int]:
     from collections import Counter
 
     from scoring.market import Fate
 
     counts = Counter(fate for fate in fates if fate < Fate.WON)
-    told = [f"{count} {Fate(fate).name.lower().replace('_', ' ')}" for fate, count in counts.most_common()]
-    return ", ".join(told) or "none"
+    return {Fate(fate).name.lower(): count for fate, count in counts.most_common()}

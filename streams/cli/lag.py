@@ -69,7 +69,7 @@ def lag(
     people = screen(stderr=as_json)
     if watch:
         with suppress(KeyboardInterrupt):  # which is how a watch is meant to end
-            asyncio.run(_watch(monitor, people, by, as_json))
+            asyncio.run(_watch(monitor, people, by, group or [], as_json))
         return
     news = asyncio.run(_after(monitor, seconds))
     _tell(news, as_json)
@@ -81,9 +81,8 @@ def lag(
         why = news.error or f"the lag is not told for {news.age_s:.0f} s"
         screen(stderr=True, soft_wrap=True).print(f"Error: {why}")
         raise typer.Exit(1)
-    if unknown := sorted({*(group or ())} - {one.group for one in news.report.groups}):
-        told = "not told" if news.lacking else "has committed no offset that is there, or does not exist"
-        screen(stderr=True, soft_wrap=True).print(f"Error: {', '.join(unknown)} {told}; all groups: salience lag")
+    if absent := _absent(news, group or []):
+        screen(stderr=True, soft_wrap=True).print(f"Error: {absent}")
         raise typer.Exit(1)
     if news.report.worst in FAILING:
         raise typer.Exit(1)
@@ -172,7 +171,8 @@ async def _after(monitor: "LagMonitor", seconds: float) -> "News":
         await asyncio.sleep(min(monitor.every_s, end - loop.time()))
 
 
-async def _watch(monitor: "LagMonitor", people: Console, by: By, as_json: bool) -> None:
+async def _watch(monitor: "LagMonitor", people: Console, by: By, asked: list[str], as_json: bool) -> None:
+    from rich.console import Group
     from rich.live import Live
 
     async def told() -> AsyncIterator["News"]:
@@ -187,7 +187,19 @@ async def _watch(monitor: "LagMonitor", people: Console, by: By, as_json: bool) 
         return
     with Live(console=people, auto_refresh=False, screen=people.is_terminal) as live:
         async for news in told():
-            live.update(_table(news, by, people.width), refresh=True)
+            notes = [coloured(each, "yellow") for each in (news.lacking, _absent(news, asked)) if each]
+            known = news.report.groups or news.stale or not notes
+            shown = [_table(news, by, people.width)] if known else []
+            live.update(Group(*shown, *notes), refresh=True)
+
+
+def _absent(news: "News", asked: list[str]) -> str:
+    """Of which of the groups asked for nothing is told, and why; "" where none is missing or nothing is known."""
+    absent = sorted({*asked} - {one.group for one in news.report.groups})
+    if news.stale or not absent:
+        return ""
+    why = "not told" if news.lacking else "has committed no offset that is there, or does not exist"
+    return f"{', '.join(absent)} {why}; all groups: salience lag"
 
 
 def _tell(news: "News", as_json: bool) -> None:

@@ -24,7 +24,7 @@ from scoring.market import Cap, Fate, Market, Terms
 from scoring.pacing import DAY_MS
 from scoring.policies import Policy, arms_of
 from scoring.variety import Method
-from streams.cli.explain import _show
+from streams.cli.explain import _answer, _show, _Told
 from streams.explain import recompute
 from streams.step import LaneState, Slice, Step
 from streams.wire import Decision, Placement
@@ -224,9 +224,28 @@ def test_of_a_receipt_that_is_not_recomputed_no_difference_of_click_rates_is_tol
     told = {}
     for one in (decision, bad):
         result, said = recompute(one, engine), io.StringIO()
-        _show(Console(file=said, width=200), one, result)
+        _show(Console(file=said, width=200), one, _Told.of(one), result)
         told[result.pctr_difference is None] = "difference of a recomputed pCTR" in said.getvalue()
     assert told == {False: True, True: False}
+
+
+def test_machines_are_told_what_earned_each_slot_and_what_kept_the_others_out(model: AttentionModel) -> None:
+    engine = engine_of(model, terms=Terms(blocked_ads=RULES.blocked_ads, version="some"))
+    decision = decisions(engine)[-1]
+    answer = _answer(decision, _Told.of(decision), recompute(decision, engine))
+    told = msgspec.json.decode(msgspec.json.encode(answer))
+    placed = msgspec.json.decode(decision.placement)
+    assert told["identical"]
+    assert [{name: each[name] for name in each if name != "examined"} for each in told["slots"]] == placed["slots"]
+    assert all(0 < each["examined"] <= 1 for each in told["slots"])
+    assert told["candidates"] == len(told["slots"]) + sum(told["not_placed"].values())
+    assert told["not_placed"]["blocked"] == 1
+
+
+def test_a_receipt_of_a_fate_that_there_is_not_cannot_be_told(model: AttentionModel) -> None:
+    (decision, *_) = decisions(engine_of(model, terms=RULES))
+    with pytest.raises(ValueError, match="50"):
+        _Told.of(msgspec.structs.replace(decision, fates=bytes([50]) + decision.fates[1:]))
 
 
 @pytest.mark.parametrize("diversify_by", ["mmr", "dpp"])

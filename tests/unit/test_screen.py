@@ -70,7 +70,7 @@ def test_an_explanation_shows_a_user_and_what_differs_as_they_are(
         fates=b"",
     )  # fmt: skip
     result: Any = SimpleNamespace(identical=False, differences=[f"arm {name}"], pctr_difference=0.0)
-    explain._show(screen(width=400), decision, result)
+    explain._show(screen(width=400), decision, explain._told(decision), result)
     told = capsys.readouterr().out
     assert f"for {name}, arm" in told
     assert f"arm {name}\n" in told

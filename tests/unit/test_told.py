@@ -9,7 +9,6 @@ import typer
 
 from streams.cli import explain, tail
 from streams.cli.screen import moment, screen
-from streams.explain import Recomputed
 from tests.builders import START_MS, Record
 
 DEPTHS = range(600, 1_100)
@@ -77,9 +76,9 @@ def test_a_placement_of_a_price_that_is_no_fraction_is_told_on_a_line_as_it_is()
 def test_a_receipt_whose_placement_cannot_be_told_is_refused_in_words(
     value: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    decision: Any = SimpleNamespace(placement_id="p-1", placement=value, examined=bytes(8))
+    decision: Any = SimpleNamespace(placement_id="p-1", placement=value, examined=bytes(8), fates=b"")
     with pytest.raises(typer.Exit):
-        explain._show(screen(), decision, Recomputed())
+        explain._told(decision)
     assert "The receipt 'p-1' holds no placement that can be told: " in " ".join(capsys.readouterr().err.split())
 
 

@@ -78,7 +78,7 @@ def _check_sense(place: Traversable, model: AttentionModel, inputs: ModelInputs,
 
 
 def _score_ms(place: Traversable, model: AttentionModel, inputs: ModelInputs, clock: Clock, most_ms: float) -> float:
-    """Of the fastest run, per person. Raises `ModelError` above ``most_ms``."""
+    """Per person, of the first run that is fast enough. Raises `ModelError` where none is below ``most_ms``."""
     fastest = _fastest_ms(lambda: model.score(inputs), clock, PEOPLE * most_ms) / PEOPLE
     if fastest <= most_ms:
         return fastest

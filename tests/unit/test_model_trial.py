@@ -29,6 +29,13 @@ def test_a_model_that_keeps_the_contract_passes(tmp_path: Path) -> None:
     assert proof.parity < 1e-5
 
 
+def test_the_pace_that_a_trial_tells_is_measured_and_not_rounded_to_the_clocks_ticks(tmp_path: Path) -> None:
+    directory = toy_model(tmp_path)
+    paces = {tried(directory).score_ms for _ in range(6)}
+    assert 0 not in paces
+    assert len(paces) == 6
+
+
 def test_a_model_that_does_not_is_refused_in_the_words_of_its_reason(tmp_path: Path) -> None:
     directory = toy_model(tmp_path, golden=lambda golden: golden.update(logit=golden["logit"] + 1))
     with pytest.raises(ModelError, match=r"differ from the golden ones by 1; expected at most 0.0001; .*salience"):

@@ -13,7 +13,8 @@ from onnx_models.learning import Variant, variants
 from onnx_models.trial import Trial, logit_of
 from scoring.calibration import Calibration, Calibrator, chance_of
 from scoring.examination import SLOTS_MAX, over
-from scoring.feedback import ClickLayer, Impressions
+from scoring.feedback import ClickLayer
+from scoring.impressions import Impressions
 from scoring.pool import Learned, Pool
 
 Floats = npt.NDArray[np.floating]

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from onnx_models.examples import Collected, Examples, Items, Progress, collect, in_time_order, unanswered
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Source
-from scoring.feedback import ClickLayer, Impressions, Learning, Observed
+from scoring.feedback import ClickLayer, Learning, Observed
+from scoring.impressions import Impressions
 from scoring.inputs import REVIEWED, closeness_of
 from scoring.rates import RateTable
 from scoring.rows import RowStore

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from scoring.cleaning import Rules, clean
 from scoring.events import Events, Outcome, Source, only
-from scoring.feedback import Impressions
 from scoring.gathering import gather
 from scoring.ids import MISSING
+from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM, STATS_DIM, ModelInputs, closeness_of
 from scoring.models import ModelFailure, Models, Served
 from scoring.rates import Counts, RateTable, counts_of

@@ -1,15 +1,16 @@
 """The online click layer as a stream: impressions predicted, outcomes learned, in the order of events.
 
 An impression is predicted with the weights as they stand, and waits (`scoring.pending`). A click that answers it is
-learned at once. Where none has come for a while it is learned as a non-click, which a click may still take back, until
-the layer's clock, the lane's time, passes the end of its window: then its outcome is known. Only then, clicked or not,
-is it judged (`scoring.watch`), for of what is known before, clicks are too large a part. Predicted is a click in the
-slot where it was shown, learned what would have come of it in the first (`scoring.examination`). What happens depends
-on the order of events alone, not on how they are cut into calls; training, evaluation and the worker all run this.
+learned at once, but for a share of them while what learns is new (`scoring.learner.Age`). Where none has come for a
+while it is learned as a non-click, which a click may still take back, until the layer's clock, the lane's time, passes
+the end of its window: then its outcome is known. Only then, clicked or not, is it judged (`scoring.watch`), for of what
+is known before, clicks are too large a part. Predicted is a click in the slot where it was shown, learned what would
+have come of it in the first (`scoring.examination`). What happens depends on the order of events alone, not on how they
+are cut into calls; training, evaluation and the worker all run this.
 """
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +25,13 @@ from scoring.clicks import (
     ClickModel,
     Example,
     PersonLifts,
-    bounded,
     example,
-    person_numbers,
 )
 from scoring.events import Events, Kind
-from scoring.examination import NOWHERE, SLOTS_MAX, Examination, looked
+from scoring.examination import Examination, looked
 from scoring.ids import uniform
-from scoring.learner import Learner
+from scoring.impressions import Impressions
+from scoring.learner import Age, Learner
 from scoring.pending import (
     AD,
     CLOSENESS,
@@ -64,8 +64,8 @@ WINDOW_MS = 600_000
 predict .993 of the clicks that there are (this .998); a minute misses a quarter, predicts .77 and costs .04 of log
 loss; an hour is no better. Learning does not wait for it."""
 WAIT_MS = 30_000
-"""After how long no click is taken for none. Until then clicks alone are known: in a shop that has just opened, or a
-session that has just begun, everything seems to be clicked, the more so the longer the wait. In a log of the demo's
+"""After how long no click is taken for none. Until then clicks alone are known: in a session that has just begun
+everything seems to be clicked, the more so the longer the wait. In a log of the demo's
 shoppers (5 % clicked, within 3 s) the layer takes .0004 from the log loss after 30 s, .0005 after 10 s, and adds .0014
 after five minutes. On KuaiRand (44 % clicked, 45 % of those later than 30 s) the three are within .0002. With no wait
 at all whoever has just been shown ten ads seems to like none of them, and the last ones least."""
@@ -88,26 +88,6 @@ class Learning:
     pending_max: int = PENDING_MAX
     negatives: float = 1.0
     examination: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Impressions:
-    """What attention models say of some impressions of a batch of events: ``logit [N]``, ``context [N, X]``.
-
-    ``place [N]``: their places among the events, ascending. ``model [N]``: the number of the model that scored, None
-    for 0. ``known [N]``: it was trained on what came of them, None for nothing; such impressions are predicted and not
-    learned from. ``shadow_logit [N]``: what the model ``shadow`` says beside, NaN or None where it was not asked.
-    ``closeness [N]``: the cosine of each ad with the person's long interest, NaN or None where there is none.
-    """
-
-    place: npt.NDArray[np.int64]
-    logit: npt.NDArray[np.float32]
-    context: npt.NDArray[np.float32]
-    model: npt.NDArray[np.uint32] | None = None
-    known: npt.NDArray[np.bool_] | None = None
-    shadow_logit: npt.NDArray[np.float32] | None = None
-    shadow: int = 0
-    closeness: npt.NDArray[np.float32] | None = None
 
 
 _TIMES = ("time_ms", "stream_ms")
@@ -161,6 +141,8 @@ class ClickLayer:
         self._ahead_ms = max(self.learning.window_ms - self.learning.wait_ms, 0)
         """How long before the end of its window no click is taken for none."""
         self.live = 0
+        self.age = Age()
+        """Of what it has learned of ads, people and slots."""
         self.learners: dict[int, Learner] = {}
         self.lifts = AdLifts()
         self.people = PersonLifts()
@@ -224,7 +206,7 @@ class ClickLayer:
         outcomes: list[tuple[float, ...]] = []
         predicted: list[float] = []
         cut = 0
-        shown = _shown(events, users, control, impressions)
+        shown = impressions.among(events, users, control)
         places = iter(impressions.place.tolist())
         following = next(places, -1)
         keys = keys_of(users, events["ad"], events["shown_ms"]).tolist()
@@ -267,6 +249,10 @@ class ClickLayer:
         """Let an impression (key, ad, event, person, time) with what is known of it wait for its outcome."""
         row = (*ids, self.clock_ms + self.learning.window_ms, *told)
         self.people.meet(ids[PERSON], self.pending.push(row))
+        self.age.begin(self.clock_ms)
+        for number in (row[MODEL], row[SHADOW]):
+            if learner := self.learners.get(int(number)):
+                learner.age.begin(self.clock_ms)
 
     def _click(self, key: int, outcomes: list[tuple[float, ...]]) -> None:
         found = self.pending.answer(key)
@@ -274,22 +260,39 @@ class ClickLayer:
             return
         number, row = found
         self.answered.append(number)
-        late = number < self.pending.asked  # it was learned as a non-click
-        for model, x, chance in self._scored(row):
-            model.learn_one(x, True, 1 + self._taken_back(row, chance, model.chance(x)) if late else 1.0)
-        self._count(number, row, 1.0, expected=0.0 if late else 1.0)
+        if number < self.pending.asked:  # it was learned as a non-click
+            for learner, x, chance in self._scored(row):
+                model = learner.model
+                model.learn_one(x, True, 1 + self._taken_back(row, chance, model.chance(x)))
+            self._count(number, row, 1.0, expected=0.0)
+        else:
+            self._learn_click(number, row, waited=False)
         self._tell(row, 1, outcomes)
 
+    def _learn_click(self, number: int, row: Row, *, waited: bool) -> None:
+        """Learn a click, by each learner when it is time: at once, or once its impression has ``waited``."""
+        wait_ms = self.learning.wait_ms
+        for learner, x, _ in self._scored(row):
+            if learner.age.holds_back(row, wait_ms) is waited:
+                learner.model.learn_one(x, True)
+        if self.age.holds_back(row, wait_ms) is waited:
+            self._count(number, row, 1.0, expected=1.0)
+
     def _end_waits(self) -> None:
-        """Learn as non-clicks those impressions that have waited long enough."""
+        """Learn what has come, or not, of those impressions that have waited long enough."""
         pending = self.pending
         while pending.asked_due_ms <= self.clock_ms + self._ahead_ms:
-            number, row = pending.ask()
-            if row[OPEN]:
-                if share := self._weight(row):
-                    for model, x, chance in self._scored(row):
-                        model.learn_one(x, False, share * looked(row[EXAMINED], chance))
-                self._count(number, row, 0.0, expected=1.0)
+            self._end_wait(*pending.ask())
+
+    def _end_wait(self, number: int, row: Row) -> None:
+        if not row[OPEN]:
+            if not math.isnan(row[PREDICTED]):
+                self._learn_click(number, row, waited=True)
+            return
+        if share := self._weight(row):
+            for learner, x, chance in self._scored(row):
+                learner.model.learn_one(x, False, share * looked(row[EXAMINED], chance))
+        self._count(number, row, 0.0, expected=1.0)
 
     def _taken_back(self, row: Row, chance: float, liked: float) -> float:
         """What a late click weighs more, so that its step holds the one along which it was learned as a non-click.
@@ -315,15 +318,18 @@ class ClickLayer:
         if self.pending.head < self.pending.asked:
             self._close(outcomes)
         else:
-            self.dropped += bool(self.pending.pop()[OPEN])
+            number, row = self.pending.head, self.pending.pop()
+            self.dropped += bool(row[OPEN])
+            if not row[OPEN]:
+                self._end_wait(number, row)
 
-    def _scored(self, row: Row) -> list[tuple[ClickModel, Example, float]]:
-        """The weights over each model that scored an impression, their example, and the chance that they gave."""
+    def _scored(self, row: Row) -> list[tuple[Learner, Example, float]]:
+        """What learns of each model that scored an impression, its example, and the chance that it gave."""
         x, out = example(row[FIRST:LAST], int(row[SURFACE])), []
         if learner := self.learners.get(int(row[MODEL])):
-            out.append((learner.model, x, row[PREDICTED]))
+            out.append((learner, x, row[PREDICTED]))
         if row[SHADOW] and _known(row) and (shadow := self.learners.get(int(row[SHADOW]))):
-            out.append((shadow.model, x | {NUMBERS[0]: row[SHADOW_LOGIT]}, row[SHADOW_PREDICTED]))
+            out.append((shadow, x | {NUMBERS[0]: row[SHADOW_LOGIT]}, row[SHADOW_PREDICTED]))
         return out
 
     def _count(self, number: int, row: Row, clicks: float, expected: float) -> None:
@@ -366,34 +372,3 @@ class ClickLayer:
 def _known(row: Row) -> bool:
     """Whether it is known what the shadow predicted."""
     return not math.isnan(row[SHADOW_PREDICTED])
-
-
-def _shown(
-    events: Events, users: npt.NDArray[np.uint64], control: npt.NDArray[np.bool_], impressions: Impressions
-) -> Iterator[tuple[list[float], int, int, int, int, int, int, int, bool, int, float, float]]:
-    """Of each impression numbers (lifts still 0), surface, ad, event, person, arm, slot, model, whether it is known,
-    shadow, the shadow's log-odds, closeness; built in arrays.
-    """
-    of = events[impressions.place]
-    person, surface = person_numbers(impressions.context)
-    of_control = control[impressions.place]
-    placed = of["slot"] >= 0
-    numbers = np.column_stack([bounded(impressions.logit), np.zeros((len(of), 2)), person, placed & ~of_control])
-    none = np.full(len(of), np.nan)
-    beside = none if impressions.shadow_logit is None else bounded(impressions.shadow_logit)
-    asked = ~np.isnan(beside)
-    columns = (
-        numbers,
-        surface,
-        of["ad"],
-        of["event"],
-        users[impressions.place],
-        of_control.astype(int),
-        np.where(placed, np.minimum(of["slot"], SLOTS_MAX - 1), NOWHERE),
-        np.zeros(len(of), dtype=np.uint32) if impressions.model is None else impressions.model,
-        np.zeros(len(of), dtype=np.bool_) if impressions.known is None else impressions.known,
-        np.where(asked, impressions.shadow, 0),
-        np.where(asked, beside, 0),
-        none if impressions.closeness is None else impressions.closeness,
-    )
-    return zip(*(column.tolist() for column in columns), strict=True)

@@ -3,7 +3,7 @@
 import msgspec
 import structlog
 
-from scoring.learner import Evidence, Learner
+from scoring.learner import Age, Evidence, Learner
 from scoring.watch import Adwin, Detector, KeptError, Watch
 from streams.lanes.former_clicks import sums, weights
 
@@ -55,13 +55,16 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """`scoring.learner.Learner`. Arrays are little-endian float64."""
+    """`scoring.learner.Learner`. Arrays are little-endian float64. ``since_ms``: see `scoring.learner.Age`; of older
+    rows, 0, it is not known, and long ago.
+    """
 
     weights: bytes
     caution: bytes
     learned: int
     watch: WatchRow
     evidence: Evidence
+    since_ms: int | None = 0
 
     @classmethod
     def of(cls, learner: Learner) -> "LearnerRow":
@@ -72,10 +75,12 @@ class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
             learned=learner.learned,
             watch=WatchRow.of(learner.watch),
             evidence=learner.evidence,
+            since_ms=learner.age.since_ms,
         )
 
     def learner(self) -> Learner:
         """What was kept."""
-        out = Learner(watch=self.watch.watch(), learned=self.learned, evidence=self.evidence)
+        age = Age(self.since_ms)
+        out = Learner(watch=self.watch.watch(), learned=self.learned, evidence=self.evidence, age=age)
         out.model.restore(weights(self.weights), sums(self.caution))
         return out

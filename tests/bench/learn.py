@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from scoring.attention import load
 from scoring.events import EVENT, Events, Kind, Outcome, Source
-from scoring.feedback import Impressions
 from scoring.ids import mix64
+from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM, SURFACES
 from scoring.rates import counts_of
 from streams.lanes.clicks import LaneClicks

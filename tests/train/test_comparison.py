@@ -42,7 +42,8 @@ from onnx_models.training import Config, TrainResult, predict
 from onnx_models.trial import Stream, Trial, logit_of
 from scoring.attention import FORMAT, Manifest
 from scoring.events import Source
-from scoring.feedback import WINDOW_MS, ClickLayer, Impressions, Learning
+from scoring.feedback import WINDOW_MS, ClickLayer, Learning
+from scoring.impressions import Impressions
 from scoring.inputs import OF_AD, OF_RING, RATED, REVIEWED
 from scoring.rows import RING_SIZE
 from scoring.watch import Detector

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from scoring.events import EVENT, Events, Kind, Source
-from scoring.feedback import Impressions, Learning
+from scoring.feedback import Learning
+from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM
 from streams.lanes.clicks import LaneClicks
 from streams.lanes.learner_rows import WatchRow

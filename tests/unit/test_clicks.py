@@ -24,7 +24,8 @@ from scoring.clicks import (
     probability,
 )
 from scoring.features import Content
-from scoring.feedback import ClickLayer, Impressions, Learning
+from scoring.feedback import ClickLayer, Learning
+from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM, SURFACES, context_of, history_of
 from scoring.pool import Pool
 from scoring.rows import ROW

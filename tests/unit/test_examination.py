@@ -16,7 +16,8 @@ from scoring.examination import (
     looked,
     over,
 )
-from scoring.feedback import ClickLayer, Impressions, Learning
+from scoring.feedback import ClickLayer, Learning
+from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM
 
 SLOTS = 6

@@ -11,9 +11,9 @@ from scoring.cleaning import Rules
 from scoring.engine import Engine
 from scoring.events import Events, Outcome, Source
 from scoring.exposure import apply_and_score
-from scoring.feedback import Impressions
 from scoring.gathering import gather
 from scoring.ids import id64
+from scoring.impressions import Impressions
 from scoring.rates import RateTable
 from scoring.rows import Rows, RowStore
 from scoring.update import take

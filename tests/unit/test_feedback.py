@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from scoring.clicks import FEATURES, NUMBERS, START_WEIGHTS, AdLifts, PersonLifts, example, probability
 from scoring.events import EVENT, Events, Kind, Source
-from scoring.feedback import ClickLayer, Impressions, Learning, Observed
+from scoring.feedback import ClickLayer, Learning, Observed
+from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM
+from scoring.learner import Age
 from scoring.pending import PENDING, Pending
 from scoring.watch import Answer, Detector
 from streams.columns import columns
@@ -70,6 +72,7 @@ def test_an_outcome_is_learned_at_its_click_or_at_the_end_of_the_window() -> Non
 
 def test_a_prediction_precedes_what_is_learned_from_its_outcome() -> None:
     layer = ClickLayer(LEARNING)
+    layer.age = layer.learner(0).age = Age(-(10**9))
     seen = observe(
         layer, events_of((1_000, "shown", 7, 1_000), (1_500, "clicked", 7, 1_000), (2_000, "shown", 7, 2_000))
     )
@@ -186,6 +189,7 @@ def test_a_late_click_takes_back_what_was_learned_of_its_impression() -> None:
     """In one step as large as both, but for AdaGrad's pace; its ad's record is as if it had come at once."""
     late, soon = (ClickLayer(Learning(window_ms=WINDOW_MS, wait_ms=wait_ms)) for wait_ms in (1_000, 9_000))
     for layer in (late, soon):
+        layer.age = layer.learner(0).age = Age(-(10**9))
         observe(layer, events_of((1_000, "shown", 7, 1_000), (4_500, "shown", 8, 4_500)), logit=1.0)
     assert late.model.chance(example([1.0] + [0.0] * 6, 0)) < soon.model.chance(example([1.0] + [0.0] * 6, 0))
     assert late.lifts.lift(7) < soon.lifts.lift(7) == 0

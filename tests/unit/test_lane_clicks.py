@@ -21,8 +21,9 @@ from scoring.events import EVENT
 from scoring.examination import assumed
 from scoring.exploration import EXPLORATIONS, Explore
 from scoring.exposure import apply_and_score
-from scoring.feedback import Impressions, Learning
+from scoring.feedback import Learning
 from scoring.ids import id64
+from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM, ModelInputs
 from scoring.policies import Policy
 from scoring.pool import Pool

@@ -9,9 +9,10 @@ import pytest
 from scoring.clicks import FEATURES, NUMBERS, probability
 from scoring.events import Events
 from scoring.examination import NOWHERE, SLOTS_MAX, looked
-from scoring.feedback import ClickLayer, Impressions, Learning
+from scoring.feedback import ClickLayer, Learning
+from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM
-from scoring.learner import log_loss
+from scoring.learner import Age, log_loss
 from tests.unit.test_feedback import LEARNING, WINDOW_MS, events_of, observe
 
 LOOKED_AT = 0.5
@@ -59,6 +60,7 @@ def test_ads_and_people_are_expected_the_clicks_of_their_slot_without_their_lift
     clicked: bool,
 ) -> None:
     layer = ClickLayer(DECLARED)
+    layer.age = layer.learner(0).age = Age(-(10**9))
     layer.lifts.learn(7, 8.0, 0.0)
     layer.people.meet(1, 0)
     layer.people.learn(1, 0, 4.0, 8.0)

@@ -12,7 +12,8 @@ from scoring.catalogue import Catalogue
 from scoring.clicks import CAUTION, FEATURES, LIFT_PRIOR, ClickModel
 from scoring.events import EVENT, Events, Kind, Source
 from scoring.examination import Examination
-from scoring.feedback import ClickLayer, Impressions, Learning
+from scoring.feedback import ClickLayer, Learning
+from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM, SURFACES
 from scoring.pool import Learned, Others, Pool
 from scoring.rates import RateTable

@@ -1,0 +1,61 @@
+"""Impressions as the click layer takes them: what attention models say of them, beside the events that they are."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from scoring.clicks import bounded, person_numbers
+from scoring.events import Events
+from scoring.examination import NOWHERE, SLOTS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Impressions:
+    """What attention models say of some impressions of a batch of events: ``logit [N]``, ``context [N, X]``.
+
+    ``place [N]``: their places among the events, ascending. ``model [N]``: the number of the model that scored, None
+    for 0. ``known [N]``: it was trained on what came of them, None for nothing; such impressions are predicted and not
+    learned from. ``shadow_logit [N]``: what the model ``shadow`` says beside, NaN or None where it was not asked.
+    ``closeness [N]``: the cosine of each ad with the person's long interest, NaN or None where there is none.
+    """
+
+    place: npt.NDArray[np.int64]
+    logit: npt.NDArray[np.float32]
+    context: npt.NDArray[np.float32]
+    model: npt.NDArray[np.uint32] | None = None
+    known: npt.NDArray[np.bool_] | None = None
+    shadow_logit: npt.NDArray[np.float32] | None = None
+    shadow: int = 0
+    closeness: npt.NDArray[np.float32] | None = None
+
+    def among(
+        self, events: Events, users: npt.NDArray[np.uint64], control: npt.NDArray[np.bool_]
+    ) -> Iterator[tuple[list[float], int, int, int, int, int, int, int, bool, int, float, float]]:
+        """Of each numbers (lifts still 0), surface, ad, event, person, arm, slot, model, whether it is known, shadow,
+        the shadow's log-odds, closeness; built in arrays. ``users [E]``, ``control [E]``: of all ``events [E]``.
+        """
+        of = events[self.place]
+        person, surface = person_numbers(self.context)
+        of_control = control[self.place]
+        placed = of["slot"] >= 0
+        numbers = np.column_stack([bounded(self.logit), np.zeros((len(of), 2)), person, placed & ~of_control])
+        none = np.full(len(of), np.nan)
+        beside = none if self.shadow_logit is None else bounded(self.shadow_logit)
+        asked = ~np.isnan(beside)
+        columns = (
+            numbers,
+            surface,
+            of["ad"],
+            of["event"],
+            users[self.place],
+            of_control.astype(int),
+            np.where(placed, np.minimum(of["slot"], SLOTS_MAX - 1), NOWHERE),
+            np.zeros(len(of), dtype=np.uint32) if self.model is None else self.model,
+            np.zeros(len(of), dtype=np.bool_) if self.known is None else self.known,
+            np.where(asked, self.shadow, 0),
+            np.where(asked, beside, 0),
+            none if self.closeness is None else self.closeness,
+        )
+        return zip(*(column.tolist() for column in columns), strict=True)

@@ -8,7 +8,7 @@ and "now" is the timestamp of the record being applied. Modules import only thos
         → files → attention → probes → proof → clicks → impressions → pending → watch → learner → feedback → pool
         → calibration → exploration → assignment → policies → models → auction → ranking → thompson → confidence
         → interleaving → variety → slate → columns → market → fairness → shown → ledger → pacing → traffic
-        → budgets → billing → touches → moments → attribution → engine → exposure
+        → settlement → budgets → billing → touches → moments → attribution → engine → exposure
 
 and beside it, the laboratory that judges what the engine did
 

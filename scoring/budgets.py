@@ -4,7 +4,7 @@ A lane's spending of a campaign on a day only grows, so that what is told late, 
 nothing: the larger counts. That is how lanes of this worker and what others have published become one figure.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scoring.catalogue import Catalogue
 from scoring.market import Market, bid_for_clicks
 from scoring.pacing import DAY_MS, LEAST, Pacer
+from scoring.settlement import MICROS_MAX, Settlement
 from scoring.traffic import day_curve, unknown
 
 Floats = npt.NDArray[np.float64]
@@ -22,8 +23,6 @@ EVERY_MS = 1_000
 """Between two looks at the spending, in the lanes' time."""
 PRIOR_CLICKS, PRIOR_IMPRESSIONS = 100, 1_000
 """Clicks and impressions by which the terms' conversion and seconds count beside a campaign's own."""
-MICROS_MAX = np.iinfo(np.int64).max
-"""Where the sum of what lanes have spent ends: each of them may have as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,7 @@ class Budgets:
     _told: dict[tuple[int, str, str], Spending] = field(default_factory=dict)
     """By lane, campaign and arm, the newest."""
     _campaigns: dict[str, int] = field(default_factory=dict)
-    _day: int = 0
-    _spent: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _days: Settlement = field(default_factory=Settlement)
     _earned: Floats = field(default_factory=lambda: np.zeros((0, 4)))
     """Impressions, clicks, purchases and seconds viewed, since ever."""
     _level: Floats = field(default_factory=lambda: np.zeros(0))
@@ -76,8 +74,6 @@ class Budgets:
     """Of which campaigns the catalogue itself has told the budget, or that there is none."""
     _told_ms: dict[int, int] = field(default_factory=dict)
     """Of the other campaigns, when what stands in `_budget` was told."""
-    _owed: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """What was billed of the day when a budget last changed, or was told as billed: no lower one takes it back."""
     _pacer: Pacer | None = None
     _paced: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _ids: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
@@ -98,11 +94,9 @@ class Budgets:
             return
         self._told[key] = news
         at = self._place(news.campaign)
-        if news.day > self._day:
+        if news.day > self._days.newest:
             self._turn(news.day)
-        if news.day == self._day:
-            more = news.spent_micros - (old.spent_micros if old.day == self._day else 0)
-            self._spent[at] = min(int(self._spent[at]) + more, MICROS_MAX)
+        self._days.spend(at, news.day, news.spent_micros - (old.spent_micros if old.day == news.day else 0))
         self._earned[at] += (
             news.impressions - old.impressions,
             news.clicks - old.clicks,
@@ -138,9 +132,7 @@ class Budgets:
 
     def tell_billed(self, campaign: str, day: int, billed_micros: int) -> None:
         """Take what a lane told as billed of a campaign's ``day``, which it has told by `tell`; the largest counts."""
-        if day == self._day:
-            at = self._place(campaign)
-            self._owed[at] = max(int(self._owed[at]), billed_micros)
+        self._days.hear(self._place(campaign), day, billed_micros)
 
     def learn(self, lane: int, mean: Floats) -> None:
         """Take what a lane has learnt of its traffic, ``[24]`` as in `scoring.traffic.Traffic`."""
@@ -154,22 +146,20 @@ class Budgets:
 
     def _place(self, campaign: str) -> int:
         at = self._campaigns.setdefault(campaign, len(self._campaigns))
-        if at >= len(self._spent):
+        if at >= len(self._budget):
             more = max(at, 64)
-            self._spent = np.concatenate([self._spent, np.zeros(more, dtype=np.int64)])
+            self._days.grow(more)
             self._earned = np.concatenate([self._earned, np.zeros((more, 4))])
             self._level = np.concatenate([self._level, np.zeros(more)])
             self._own = np.concatenate([self._own, np.zeros(more, dtype=np.bool_)])
             self._stopped = np.concatenate([self._stopped, np.zeros(more, dtype=np.bool_)])
             self._budget = np.concatenate([self._budget, np.zeros(more, dtype=np.int64)])
             self._sure = np.concatenate([self._sure, np.zeros(more, dtype=np.bool_)])
-            self._owed = np.concatenate([self._owed, np.zeros(more, dtype=np.int64)])
         return at
 
     def _turn(self, day: int) -> None:
-        """A day begins: of those before it nothing counts any more."""
-        self._day = day
-        self._spent[:] = self._owed[:] = 0
+        """A day begins, of which nothing is spent."""
+        self._days.turn(day)
         self.day_curve = day_curve(self._traffic.values())
         if self._pacer is not None:
             self._pacer.day_curve = self.day_curve
@@ -177,27 +167,26 @@ class Budgets:
     def spent_micros(self, campaign: str) -> int:
         """What all lanes have told of the newest day."""
         at = self._campaigns.get(campaign)
-        return 0 if at is None else int(self._spent[at])
+        return 0 if at is None else int(self._days.spent[at])
 
     def budget_micros(self, campaign: str) -> int:
         """Of a day; 0 where there is no limit."""
         at = self._campaigns.get(campaign)
         return 0 if at is None else int(self._budget[at])
 
-    def billed_micros(self, campaign: str, day: int) -> int:
-        """Of what all lanes have told of ``day``, what is billed; 0 of another day than the newest."""
-        at = self._campaigns.get(campaign)
-        return 0 if at is None or day != self._day else int(self._billed(np.array([at]))[0])
+    def billed_micros(self, campaigns: Sequence[str], days: Sequence[int]) -> Ints:
+        """Of what all lanes have told of ``campaigns [N]`` on ``days [N]``, what is billed; of the newest days alone.
 
-    def _billed(self, at: Ints) -> Ints:
-        """What is billed of the newest day to campaigns ``at [M]``: it never falls, whatever becomes of their budgets.
-
-        Where no budget is known, and neither that there is none, it is what was told as billed.
+        Raises `KeyError` for a campaign of which nothing was told.
         """
-        limit = np.where(self._sure[at], MICROS_MAX, 0)
-        limit = np.where(self._budget[at] > 0, self._budget[at], limit)
-        billed: Ints = np.maximum(np.minimum(self._spent[at], limit), self._owed[at])
-        return billed
+        at = np.array([self._campaigns[campaign] for campaign in campaigns], dtype=np.int64)
+        return self._days.billed(at, np.array(days, dtype=np.int64), self._limits(at))
+
+    def _limits(self, at: Ints) -> Ints:
+        """What campaigns ``at [M]`` may spend in a day, as `Settlement` has it."""
+        none = np.where(self._sure[at], MICROS_MAX, 0)
+        limits: Ints = np.where(self._budget[at] > 0, self._budget[at], none)
+        return limits
 
     def level(self, campaign: str) -> float:
         """The long-term level of a campaign's multiplier; 0 where it has no budget."""
@@ -225,13 +214,14 @@ class Budgets:
         if not due and not self._newly_spent():
             return
         self._paced_ms = now_ms = max(now_ms, self._paced_ms)
-        if now_ms // DAY_MS > self._day:
+        if now_ms // DAY_MS > self._days.newest:
             self._turn(now_ms // DAY_MS)
         if self._pacer is None:
             self._standing = _ON_PLAN
             return
-        paced = self._paced
-        self._pacer.update(now_ms if now_ms // DAY_MS == self._day else self._day * DAY_MS, self._spent[paced])
+        paced, day = self._paced, self._days.newest
+        spent = self._days.spent[paced]
+        self._pacer.update(max(now_ms, day * DAY_MS), spent)
         self._own[paced], self._stopped[paced] = self._pacer.budget_micros > 0, self._pacer.stopped
         self._level[paced] = np.where(self._own[paced], np.exp(self._pacer.base), 0.0)
         impressions, clicks, purchases, viewed_s = self._earned[paced].T
@@ -239,13 +229,13 @@ class Budgets:
         conversion = (purchases + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
         seconds = (viewed_s + PRIOR_IMPRESSIONS * terms.viewed_s) / (impressions + PRIOR_IMPRESSIONS)
         self.market.pace(self._ids, self._pacer.multiplier, np.minimum(conversion, 1.0), seconds)
-        self._standing = _standing(self._pacer, self._spent[paced], self._billed(paced))
+        self._standing = _standing(self._pacer, spent, self._days.billed(paced, np.array(day), self._limits(paced)))
 
     def _newly_spent(self) -> bool:
         """Whether a campaign that still bids has spent its budget."""
         if self._pacer is None:
             return False
-        over = (self._pacer.budget_micros > 0) & (self._spent[self._paced] >= self._pacer.budget_micros)
+        over = (self._pacer.budget_micros > 0) & (self._days.spent[self._paced] >= self._pacer.budget_micros)
         return bool((over & (self._pacer.multiplier > 0)).any())
 
     def _read_catalogue(self) -> None:
@@ -260,11 +250,11 @@ class Budgets:
         np.maximum.at(budgets, of, shop.budget_micros)
         np.logical_or.at(offered, of, shop.active)
         paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
-        self._owed[paced] = self._billed(paced)  # by what they might spend until now
-        sure = offered | (budgets > 0)
+        sure, before, limits = offered | (budgets > 0), self._budget[paced], self._limits(paced)
         self._sure[paced] |= sure
-        before = self._budget[paced]
         self._budget[paced] = budgets = np.where(sure, budgets, before)
+        changed = self._limits(paced) != limits
+        self._days.keep(paced[changed], limits[changed])
         if not budgets.any() and bid_for_clicks(shop):
             if self._pacer is not None:
                 self._pacer, self._ids = None, np.zeros(0, dtype=np.uint64)
@@ -274,7 +264,7 @@ class Budgets:
         pacer, level = Pacer(budgets, self.day_curve), self._level[self._paced]
         pacer.base = np.where(level > 0, np.log(np.maximum(level, LEAST)), pacer.base)
         cut = (budgets < before) | ~self._own[paced]  # then what is spent tells nothing of how this worker has bid
-        pacer.stopped = (budgets > 0) & (self._spent[paced] >= budgets) & (self._stopped[paced] | cut)
+        pacer.stopped = (budgets > 0) & (self._days.spent[paced] >= budgets) & (self._stopped[paced] | cut)
         if self._pacer is not None:
             pacer.resume(self._pacer)
         self._pacer = pacer

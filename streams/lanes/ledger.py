@@ -121,9 +121,13 @@ class LaneLedger:
         if self.touches.changed:
             kept.append(Message(TOUCHES, self.touches.kept))
             self.touches.changed = False
-        return kept, [self._told(lane, cell, budgets, time_ms) for cell in self._news]
+        names = [self.ledger.names[cell][0] for cell in self._news]
+        billed = budgets.billed_micros(names, [self.ledger.of(cell)[0][0] for cell in self._news]).tolist()
+        return kept, [
+            self._told(lane, cell, budgets, time_ms, owed) for cell, owed in zip(self._news, billed, strict=True)
+        ]
 
-    def _told(self, lane: int, cell: int, budgets: Budgets, time_ms: int) -> Message:
+    def _told(self, lane: int, cell: int, budgets: Budgets, time_ms: int, billed_micros: int) -> Message:
         campaign, arm = self.ledger.names[cell]
         (today, before), figures = self.ledger.of(cell)
         metrics = CampaignMetrics(
@@ -137,7 +141,7 @@ class LaneLedger:
             before=_figures(figures[Period.BEFORE]) if before else None,
             total=_figures(figures[Period.TOTAL]),
             budget_micros=budgets.budget_micros(campaign) or None,
-            billed_micros=budgets.billed_micros(campaign, today),
+            billed_micros=billed_micros,
             level=round(budgets.level(campaign), 6),
         )
         return Message(f"{lane}/{campaign}/{arm}".encode(), encode_json(metrics))

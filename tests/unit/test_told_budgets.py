@@ -171,16 +171,16 @@ def test_what_was_spent_within_a_budget_stays_owed_when_it_is_lowered_and_nothin
     budgets.pace(NOON_MS)
     stock.upsert([entry("a", campaign_id="one", budget_micros=lower)])
     budgets.pace(NOON_MS + EVERY_MS)
-    assert (budgets.billed_micros("one", DAY), budgets.standing()[1]) == (1_200_000, 0.0)
+    assert (budgets.billed_micros(["one"], [DAY]), budgets.standing()[1]) == (1_200_000, 0.0)
     budgets.tell(1, "1-0", spent(70_000))  # clicks that were on their way
     budgets.pace(NOON_MS + 2 * EVERY_MS)
-    assert budgets.billed_micros("one", DAY) == 1_200_000
+    assert budgets.billed_micros(["one"], [DAY]) == 1_200_000
     assert budgets.standing()[1] == pytest.approx(70_000 / lower)
     stock.upsert([entry("a", campaign_id="one", budget_micros=1_250_000)])
     budgets.pace(NOON_MS + 3 * EVERY_MS)
-    assert budgets.billed_micros("one", DAY) == 1_250_000
+    assert budgets.billed_micros(["one"], [DAY]) == 1_250_000
     budgets.tell(1, "", spent(5, DAY + 1))
-    assert [budgets.billed_micros("one", day) for day in (DAY, DAY + 1)] == [0, 5]
+    assert budgets.billed_micros(["one", "one"], [DAY, DAY + 1]).tolist() == [1_250_000, 5]
 
 
 def test_what_was_spent_before_a_limit_was_set_stays_owed() -> None:
@@ -190,7 +190,7 @@ def test_what_was_spent_before_a_limit_was_set_stays_owed() -> None:
     budgets.pace(NOON_MS)
     stock.upsert([entry("a", campaign_id="one", budget_micros=1_000)])
     budgets.pace(NOON_MS + EVERY_MS)
-    assert budgets.billed_micros("one", DAY) == 600_000
+    assert budgets.billed_micros(["one"], [DAY]) == 600_000
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -204,6 +204,6 @@ def test_a_worker_that_starts_after_a_budget_was_lowered_owes_what_was_told_befo
         budgets.pace(NOON_MS)
     tell(budgets, [told[at] for at in order])
     budgets.pace(NOON_MS + EVERY_MS)
-    assert budgets.billed_micros("one", DAY) == 1_390_000
+    assert budgets.billed_micros(["one"], [DAY]) == 1_390_000
     tell(budgets, [replace_told(cell(1, lane=2), day=DAY + 1)])
-    assert budgets.billed_micros("one", DAY + 1) == 1
+    assert budgets.billed_micros(["one"], [DAY + 1]) == 1

@@ -46,7 +46,7 @@ PRICES_CHECKED = 500
 SURELY_SPENT = 0.5
 """A campaign whose budget is at most this share of what it would spend unpaced could spend it, on any day."""
 EVENT_SHARE_MAX = 0.01
-"""A budget of which one paid event is more than this is met within one event, which no pacing can do better."""
+"""A budget of which one paid event is more than this is met within a few: their luck, which no pacing takes away."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,11 @@ class World:
     checked: int = 0
     traffic: list[Traffic] = field(default_factory=lambda: [Traffic() for _ in range(LANES)])
     workers: list[Worker] = field(init=False)
+    _sample: np.random.Generator = field(init=False)
+    """Whose prices are checked; of its own, so that the world is the same however many are."""
 
     def __post_init__(self) -> None:
+        (self._sample,) = self.draw.spawn(1)
         lane = np.arange(LANES)
         self.workers = [
             Worker(Market(self.terms), Pacer(self.budgets), lane % WORKERS == number) for number in range(WORKERS)
@@ -208,7 +211,7 @@ class World:
 
         One more keeps it, too, where two are worth the same; one less does not, but for a price of nothing.
         """
-        if self.checked >= PRICES_CHECKED or self.draw.random() > 0.3:
+        if self.checked >= PRICES_CHECKED or self._sample.random() > 0.3:
             return
         self.checked += 1
         again = _of_first(asked)

@@ -38,6 +38,28 @@ def test_a_day_of_the_market_meets_budgets_keeps_caps_and_charges_the_least_pric
 
 
 @pytest.mark.usefixtures("quiet_market")
+def test_the_market_is_the_same_however_many_prices_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def impressions(checked: int) -> list[list[int]]:
+        monkeypatch.setattr(market, "PRICES_CHECKED", checked)
+        world = market.World(Shop.of(1), np.random.default_rng(1), np.full(market.CAMPAIGNS, 1_000_000))
+        for minute in range(720, 780):
+            world.minute(minute)
+        assert world.checked == checked
+        return np.concatenate(world.impressions).tolist()
+
+    assert impressions(0) == impressions(3) != []
+
+
+@pytest.mark.parametrize(("events", "exit_code"), [(3.0, 0), (3.1, 1)])
+def test_the_market_fails_where_small_budgets_are_missed_by_more_than_the_luck_of_some_events(
+    events: float, exit_code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"spend_error": 0.0, "unbilled_share": 0.0, "cap_violations": 0, "price_mismatches": 0}
+    monkeypatch.setattr(market, "run", lambda *_: found | {"coarse_error_events": events})
+    assert CliRunner().invoke(app, ["simulate", "market"]).exit_code == exit_code
+
+
+@pytest.mark.usefixtures("quiet_market")
 def test_a_market_without_pacing_or_caps_and_with_prices_off_by_one_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

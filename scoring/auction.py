@@ -4,6 +4,7 @@ Values are expected micros of one impression, weighed by the advertiser's qualit
 chance that a slot is examined. Nobody pays more than the bid, nor less than the reserve. A price of attention is no
 bid: it is owed as it is named, and the bid has to make up for the rest alone. Ads of one advertiser bid against each
 other like any two. What a rule shut out of a slot before it was filled has kept nobody out of it, and sets no price.
+An ad that is pinned keeps its slot whatever it bids, and pays as one that had to win it from those that it keeps out.
 """
 
 from typing import Any, Literal
@@ -80,9 +81,9 @@ def prices(
     ``value [B, C]`` is what ranked them, quality included; ``kept_out [B, L]`` the best value that each slot's ad keeps
     out of it (`best_left`, where no slot means anything for another); ``chance [B, C]`` paid events per impression,
     ``quality [B, C]``, None for 1; ``attention [B, C]`` micros of an impression that are owed whatever the bid, None
-    for 0. By GSP (Edelman, Ostrovsky & Schwarz 2007) the price is what the bid would have had to be for the same place,
-    rounded up, within [``reserve_micros``, bid]: an ad whose chance is 0 pays its bid for an event that will not come,
-    if anyone was left.
+    for 0. By GSP (Edelman, Ostrovsky & Schwarz 2007) the price is what the bid would have had to be for the same place
+    without a pin, rounded up, within [``reserve_micros``, bid]: an ad whose chance is 0 pays its bid for an event that
+    will not come, if anyone was left.
     """
     bid, filled = _of_slots(bids_micros, chosen), chosen >= 0
     if rule == "first":

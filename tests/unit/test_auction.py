@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from scoring.auction import best_left, externalities, prices
+from scoring.ids import id64
+from scoring.market import Market, Terms
+from tests.unit.test_market import decide, shop
 
 ONES = np.ones((1, 3))
 VALUE, BIDS = np.array([[9.0, 4.0, 2.0]]), np.array([[9, 4, 2]])
@@ -43,3 +46,11 @@ def test_who_will_never_be_charged_pays_the_bid_where_anyone_is_left_and_else_th
     assert prices("gsp", VALUE * never, first, anyone, never, BIDS).tolist() == [[9]]
     assert prices("gsp", VALUE * never, first, nobody, never, BIDS).tolist() == [[0]]
     assert prices("gsp", VALUE * never, first, nobody, never, BIDS, reserve_micros=2).tolist() == [[2]]
+
+
+@pytest.mark.parametrize(("bid", "paid"), [(3_000, 2_500), (2_500, 2_500), (200, 200)])
+def test_a_pinned_ad_pays_up_to_its_bid_for_the_best_that_its_pin_keeps_out(bid: int, paid: int) -> None:
+    stock = shop(("c1", "a1", "hats", bid), ("c2", "a2", "hats", 2_500), ("c3", "a3", "hats", 40))
+    made = decide(Market(Terms(pinned=((id64("ad-0"), 0),), reserve_micros=10)), stock=stock, slots=2)
+    assert made.chosen.tolist() == [[0, 1]]
+    assert made.prices_micros.tolist() == [[paid, 40]]

@@ -66,7 +66,7 @@ EVENT = np.dtype(
         ("slot", "<i2"),  # of the placement that it answers; -1 where not said
         ("source", "u1"),
         ("kind", "u1"),
-        ("own", "?"),  # the placement that it answers was made for its user
+        ("own", "?"),  # the placement that its seal is of was made for its user
         ("answers", "?"),  # it names the impression that it answers; what a person did of itself names none
     ]
 )

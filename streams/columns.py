@@ -87,7 +87,8 @@ def _fill_sold(column: Events, events: list[Event]) -> dict[int, str]:
     if not (any(seals) or any(names)):
         return {}
     column["placement"], column["price_micros"] = id64s(names), [event.price_micros for event in events]
-    column["own"] = made_for(names, [event.user_id for event in events])
+    if any(seals):  # nobody asks it of an event without one
+        column["own"] = made_for(names, [event.user_id for event in events])
     column["seal"] = [_sealed(text) if text else 0 for text in seals]
     said = [name.partition(".")[2] for name in names]
     arms = {arm: id64(arm) if arm else 0 for arm in set(said)}

@@ -44,9 +44,9 @@ class Campaigns(Struct, frozen=True):
 
     ``verified``: some seals were told that fit the secret at hand (most, of the empty one, with which anybody can
     seal), so that prices count as they do in billing: with the placement's seal. ``unpriced`` events would have been
-    charged and brought none; ``misquoted`` ones told a price that is not their placement's. Else prices are as events
-    told them, and the bid, the most that it may have been, where none did: then the secret is not at hand, or the log
-    has no seals.
+    charged and brought none; ``misquoted`` ones told one that no placement of their user asked. Else prices are as
+    events told them, and the bid, the most that it may have been, where none did: then the secret is not at hand, or
+    the log has no seals.
     """
 
     total: Campaign
@@ -61,7 +61,7 @@ class Campaigns(Struct, frozen=True):
         if self.verified:
             return (
                 f"Prices count where their placement's seal proves them: {self.unpriced:,} events that would have been "
-                f"charged brought no such price, and {self.misquoted:,} told another."
+                f"charged brought no such price, and {self.misquoted:,} told one that no placement of their user asked."
             )
         return (
             "Seals do not fit the secret at hand (SALIENCE_SEAL_SECRET), so prices are unverified: as events told "

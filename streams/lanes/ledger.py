@@ -74,7 +74,7 @@ class LaneLedger:
     def charge(self, happened: "Happened", engine: Engine, owed: Attribution, day: int) -> int:
         """Add what events charge and earn that have been applied, on a ``day`` since the epoch.
 
-        Returns how many told a price that is not their placement's.
+        Returns how many told a price that no placement of their user asked.
         """
         events, outcome = happened.events, happened.outcome
         shop = engine.catalogue

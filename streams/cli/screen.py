@@ -13,21 +13,45 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-_SPELLED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories (Unicode 4.5) of what is obeyed: controls, formats, which turn a line around or hide, and separators of
-lines; and surrogates, which no terminal's encoding has."""
-_SHOWN = frozenset("\t\n\u200c\u200d")
-"""Of these, tab and newline, and what scripts and emoji need to tell joined signs from others."""
+lines; and surrogates, which no terminal's encoding has. Of these, tab and newline are shown."""
+_UNSEEN = frozenset(
+    chr(code)
+    for first, last in (
+        (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F),
+        (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF),
+        (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
+    )
+    for code in range(first, last + 1)
+)  # fmt: skip
+"""What is drawn as nothing, whatever its category: Default_Ignorable_Code_Point (Unicode 5.21, in its file
+DerivedCoreProperties.txt). Two names that differ in one of them look alike."""
+_JOINING = frozenset("\u200c\u200d").union(map(chr, range(0xFE00, 0xFE10)))
+"""Of these, what scripts and emoji need beside a sign of theirs: joiners, and selectors of how it is drawn."""
 
 
 def harmless(text: str) -> str:
-    """``text`` with its control characters spelled: a terminal obeys them, and anyone may write to a topic."""
-    return text if text.isprintable() else "".join(map(_spelled, text))
+    """``text`` with its control characters, and those that are not seen, spelled.
+
+    A terminal obeys the former, the latter make a name pass for another, and anyone may write to a topic.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_spelled, text, " " + text, text[1:] + " "))
 
 
-def _spelled(sign: str) -> str:
-    obeyed = category(sign) in _SPELLED and sign not in _SHOWN
-    return sign.encode("unicode_escape").decode() if obeyed else sign
+def _spelled(sign: str, before: str, after: str) -> str:
+    """``sign`` as it is shown between its neighbours."""
+    if sign in _JOINING:
+        shown = _may_be_joined(before) or _may_be_joined(after)
+    else:
+        shown = sign in "\t\n" or not (sign in _UNSEEN or category(sign) in _OBEYED)
+    return sign if shown else sign.encode("unicode_escape").decode()
+
+
+def _may_be_joined(sign: str) -> bool:
+    return not (sign.isascii() or sign in _UNSEEN)
 
 
 def one_line(text: str) -> str:

@@ -192,7 +192,8 @@ def test_what_is_no_json_is_not_passed_on_as_json(value: bytes) -> None:
 
 @pytest.mark.parametrize("hidden", [
     "\u202a", "\u202e", "\u2066", "\u2069", "\u200e", "\u200f", "\u061c", "\u2028", "\u2029",
-    "\u200b", "\ufeff", "\U000e0041",
+    "\u200b", "\ufeff", "\U000e0041", "\xad", "\u034f", "\u115f", "\u17b4", "\u180b", "\u2065", "\u3164", "\uffa0",
+    "\ufff0", "\U000e0100", "\u200c", "\u200d", "\ufe0f",
 ])  # fmt: skip
 def test_what_turns_a_line_around_or_begins_one_or_is_not_seen_is_spelled(hidden: str) -> None:
     spelled = hidden.encode("unicode_escape").decode()
@@ -200,8 +201,15 @@ def test_what_turns_a_line_around_or_begins_one_or_is_not_seen_is_spelled(hidden
 
 
 def test_what_joins_the_letters_of_scripts_and_emoji_is_shown_as_it_is() -> None:
-    for joined in ("می\u200cخواهم", "क्\u200dष", "\U0001f469\u200d\U0001f4bb", "❤\ufe0f"):
+    for joined in ("می\u200cخواهم", "क्\u200dष", "\U0001f469\u200d\U0001f4bb", "❤\ufe0f", "1\ufe0f\u20e3"):
         assert harmless(joined) == joined
+        assert harmless(f"ad {joined}") == f"ad {joined}"
+
+
+def test_what_joins_is_spelled_where_no_sign_that_is_seen_needs_it() -> None:
+    assert harmless("a\u200d\u200db") == r"a\u200d\u200db"  # neither is the other's reason
+    assert harmless("\u200dad\u3164\ufe0f") == r"\u200dad\u3164\ufe0f"
+    assert harmless("❤\ufe0f\ufe0f\ufe0f") == "❤\ufe0f" + r"\ufe0f\ufe0f"
 
 
 def test_letters_of_every_script_tabs_and_lines_are_no_controls() -> None:

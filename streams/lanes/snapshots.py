@@ -36,6 +36,8 @@ log = structlog.get_logger()
 
 AGE_MAX_MS = TOMBSTONES_KEPT_MS // 2
 """Of a snapshot that is believed."""
+_AHEAD_MAX_MS = 60_000
+"""How far a file server's clock, which dates its files, may be ahead of ours."""
 _MAGIC = b"salience-4"
 """And the format's number: another one is no snapshot, and the changelog is read instead."""
 _ROWS_PER_WRITE = 1_024
@@ -96,6 +98,7 @@ class Snapshots:
         self._directory = settings.home / "snapshots" / f"{settings.topic_prefix}{settings.group}"
         self._rows_max = settings.rows_per_lane_max
         self._changelog_id = changelog_id
+        self._warned = False
 
     def path(self, lane: int) -> Path:
         """The lane's file."""
@@ -130,13 +133,19 @@ class Snapshots:
     def remove_old(self) -> None:
         """Delete what would be refused for its age, where that is possible: who was erased since may be in it.
 
-        So goes what a lane leaves that moves to another worker, where nobody writes or loads the next.
+        So goes what a lane leaves that moves to another worker, where nobody writes or loads the next. A disk that does
+        not answer is told of once, and asked again the next time.
         """
-        oldest_s = (wall_ms() - AGE_MAX_MS) / 1000
-        for path in self._directory.glob("lane-*"):
-            with suppress(OSError):  # as where a worker finishes one meanwhile
-                if path.stat().st_mtime < oldest_s:
-                    path.unlink()
+        now_ms = wall_ms()
+        try:
+            for path in listed(self._directory):
+                with suppress(OSError):  # as where a worker finishes one meanwhile
+                    if not -_AHEAD_MAX_MS <= now_ms - path.stat().st_mtime * 1_000 <= AGE_MAX_MS:
+                        path.unlink()
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                log.warning("old snapshots not looked for, they may hold who was erased since", error=str(error))
 
     def load(self, lane: int, begin: int, end: int) -> Recovered:
         """The lane's snapshot, or an empty start where there is none to be believed.
@@ -145,10 +154,10 @@ class Snapshots:
         """
         path = self.path(lane)
         empty = Recovered(RowStore(self._rows_max), None, 0)
-        if not path.exists():
-            return empty
         try:
             header, end_offset, store = self._read(path)
+        except FileNotFoundError:
+            return empty
         except (OSError, MemoryError, struct.error, *UNREADABLE) as error:
             log.warning("snapshot unreadable, read the changelog instead", lane=lane, error=str(error))
             return empty
@@ -190,6 +199,18 @@ class Snapshots:
                 store.rows[places[start : start + count]] = np.fromfile(file, ROW, count)
                 start += count
         return header, newest, store
+
+
+def listed(directory: Path) -> list[Path]:
+    """Snapshots in ``directory``, unfinished ones too; none where it is not there. Raises `OSError`.
+
+    By `os.scandir`, as `Path.glob` takes a folder that it may not read for an empty one.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.name.startswith("lane-"))
+    except FileNotFoundError:
+        return []
 
 
 def holds(path: Path, users: Sequence[bytes]) -> bool:

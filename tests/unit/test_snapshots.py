@@ -1,11 +1,13 @@
 """Snapshots: what they hold comes back; what cannot be believed is refused, and the changelog read instead."""
 
+import errno
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +22,8 @@ from streams.step import LaneState
 from streams.topics import TOMBSTONES_KEPT_MS
 
 OFFSET = 40
+STALE = OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+"""What a file server that was away says of what was open."""
 
 
 def lane_with(users: int) -> LaneState:
@@ -119,6 +123,42 @@ def test_what_a_lane_left_that_moved_away_is_deleted_once_it_would_be_refused_fo
     kept.remove_old()
     left = sorted(path.name for path in kept.path(0).parent.iterdir())
     assert left == ["lane-0.part", "lane-0.snapshot"]
+
+
+@pytest.mark.parametrize(("ahead_ms", "left"), [(60_000, True), (30 * 86_400_000, False)])
+def test_what_a_clock_far_ahead_has_written_is_deleted_and_a_file_servers_clock_may_be_a_little_ahead(
+    kept: Snapshots, ahead_ms: int, left: bool
+) -> None:
+    kept.save(lane_with(5), OFFSET)
+    os.utime(kept.path(3), (0, (wall_ms() + ahead_ms) / 1000))
+    kept.remove_old()
+    assert kept.path(3).exists() == left
+
+
+def test_a_disk_that_does_not_answer_ends_no_worker_that_looks_for_what_is_old_and_is_told_once(
+    kept: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(_path: object) -> NoReturn:
+        raise STALE
+
+    kept.save(lane_with(5), OFFSET)
+    monkeypatch.setattr(os, "scandir", stale)
+    with structlog.testing.capture_logs() as told:
+        kept.remove_old()
+        kept.remove_old()
+    assert [(line["log_level"], line["error"]) for line in told] == [("warning", str(STALE))]
+
+
+def test_a_disk_that_does_not_answer_ends_no_worker_that_takes_a_lane_over(
+    kept: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(_path: Path, *_: object, **_how: object) -> NoReturn:
+        raise STALE
+
+    kept.save(lane_with(5), OFFSET)
+    monkeypatch.setattr(Path, "stat", stale)
+    monkeypatch.setattr(Path, "open", stale)
+    assert (kept.load(3, 0, 100).offset, len(kept.load(3, 0, 100).store)) == (0, 0)
 
 
 def test_where_no_snapshot_was_ever_written_there_is_none_to_delete(kept: Snapshots) -> None:

@@ -1,7 +1,8 @@
 """Files that tell of people, and folders for them: whoever writes them reads them, and nobody else on the machine."""
 
-from contextlib import suppress
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 
 def own_folder(folder: Path) -> None:
@@ -14,9 +15,10 @@ def own_folder(folder: Path) -> None:
         each.mkdir(mode=0o700, exist_ok=True)
 
 
-def own_file(file: Path) -> Path:
-    """``file``, to be written: made where it is missing, and closed to others where it was open. Raises `OSError`."""
-    file.touch(mode=0o600)
-    with suppress(PermissionError):  # of a file system that knows no owners, as of a USB stick: nothing can be closed
-        file.chmod(0o600)
-    return file
+def own_file(file: Path) -> BinaryIO:
+    """``file``, made anew and open to be written. Raises `OSError`.
+
+    What stood there is deleted and not opened: it may be somebody else's, or lead to another file.
+    """
+    file.unlink(missing_ok=True)
+    return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self
 from zipfile import BadZipFile
 
 import msgspec
@@ -63,11 +63,12 @@ def alone(file: Path) -> Iterator[None]:
         yield  # closing lets go of it, as does the end of the process
 
 
-def _opened(file: Path) -> TextIO:
-    """The lock that stands beside the file."""
+def _opened(file: Path) -> BinaryIO:
+    """The lock that stands beside the file; it holds nothing, and stays as open as it is."""
     try:
         own_folder(file.parent)
-        return own_file(file.with_suffix(".lock")).open("w")
+        lock = os.open(file.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        return os.fdopen(lock, "wb")
     except OSError as error:
         raise StoreError.unwritten(file, error) from error
 
@@ -128,7 +129,7 @@ def _write(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     own_folder(file.parent)
     half = file.with_suffix(".half.npz")
     try:
-        with own_file(half).open("wb") as out:
+        with own_file(half) as out:
             np.savez(out, allow_pickle=False, **arrays)
             out.flush()
             os.fsync(out.fileno())

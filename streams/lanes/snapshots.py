@@ -72,14 +72,19 @@ class Writing:
         self._next, self._end = 0, places
         own_folder(path.parent)
         encoded = msgspec.msgpack.encode(header)
-        own_file(self._part).write_bytes(_MAGIC + _SIZE.pack(len(encoded)) + encoded)
+        with own_file(self._part) as file:
+            file.write(_MAGIC + _SIZE.pack(len(encoded)) + encoded)
 
     def advance(self, store: RowStore, changelog_offset: int) -> bool:
-        """Write the next rows, as they are now at ``changelog_offset``; whether that was all. Blocks for 1 or 2 ms."""
+        """Write the next rows, as they are now at ``changelog_offset``; whether that was all. Blocks for 1 or 2 ms.
+
+        Raises `OSError`, as where what was written so far is gone.
+        """
         first, self._next = self._next, min(self._next + _ROWS_PER_WRITE, self._end)
         held = {at: user for at, user in enumerate(store.users[first : self._next], first) if user is not None}
         whole = self._next == self._end
-        with self._part.open("ab") as file:
+        with self._part.open("r+b") as file:  # not "ab", which would make it where it is gone
+            file.seek(0, os.SEEK_END)
             if held:
                 lengths = np.fromiter(map(len, held.values()), dtype="<u2", count=len(held))
                 file.write(_SIZE.pack(len(held)) + lengths.tobytes() + b"".join(held.values()))

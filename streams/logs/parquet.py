@@ -77,9 +77,9 @@ class Writer:
         own_folder(directory)
         self._held = _hold(directory)
         self._files = {directory / f"{name}.part": directory / name for name in FILES.values()}
+        self._open = {kind: own_file(part) for kind, part in zip(FILES, self._files, strict=True)}
         self._writers = {
-            kind: parquet.ParquetWriter(own_file(part), SCHEMAS[kind], compression="zstd")
-            for kind, part in zip(FILES, self._files, strict=True)
+            kind: parquet.ParquetWriter(file, SCHEMAS[kind], compression="zstd") for kind, file in self._open.items()
         }
         self._waiting: dict[type[Any], list[dict[str, Any]]] = {kind: [] for kind in FILES}
         self.written = dict.fromkeys(FILES, 0)
@@ -106,6 +106,7 @@ class Writer:
         try:
             with ExitStack() as closed:
                 for each, writer in self._writers.items():
+                    closed.enter_context(self._open[each])
                     closed.callback(writer.close)
                     if error is None:
                         self._flush(each)

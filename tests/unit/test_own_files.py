@@ -1,13 +1,15 @@
 """Files that tell of people are for whoever wrote them; folders that were there before stay as they are."""
 
 import os
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from streams.experiments.referee import Referee
-from streams.experiments.store import alone, save
+from streams.experiments.store import StoreError, alone, save
 from streams.lanes.snapshots import Snapshots
 from streams.settings import Settings
 from tests.builders import impression
@@ -70,4 +72,62 @@ def test_a_file_that_was_for_everybody_is_its_writers_once_it_is_written_and_its
     folders = _modes(path for path in tmp_path.rglob("*") if path.is_dir())
     write(tmp_path)
     assert _modes(path for path in tmp_path.rglob("*") if path.is_dir()) == folders
-    assert _modes(path for path in tmp_path.rglob("*") if path.is_file()) == {0o600}
+    assert _modes(path for path in _made(tmp_path) if path.suffix != ".lock") == {0o600}  # a lock tells of nobody
+
+
+def _made(home: Path) -> list[Path]:
+    return [path for path in home.rglob("*") if path.is_file()]
+
+
+def _halves(home: Path) -> list[Path]:
+    """Where files may stand until they are whole."""
+    suffixes = (".part", ".parquet.part", ".half.npz")
+    return [path.with_suffix(suffix) for path in _made(home) for suffix in suffixes if path.suffix != ".lock"]
+
+
+@WRITERS
+def test_a_link_where_a_file_is_to_be_made_leads_nothing_elsewhere(
+    write: Callable[[Path], None], tmp_path: Path
+) -> None:
+    home, victim = tmp_path / "home", tmp_path / "victim.conf"
+    write(home)
+    victim.write_bytes(b"as it was")
+    victim.chmod(0o644)
+    made = _made(home)
+    for half in _halves(home):
+        half.unlink(missing_ok=True)
+        half.symlink_to(victim)
+    write(home)
+    assert (victim.read_bytes(), stat.S_IMODE(victim.stat().st_mode)) == (b"as it was", 0o644)
+    assert not any(path.is_symlink() for path in made)
+
+
+@WRITERS
+def test_nothing_is_written_into_a_file_that_somebody_has_put_there(
+    write: Callable[[Path], None], tmp_path: Path
+) -> None:
+    write(tmp_path)
+    with ExitStack() as theirs:
+        put = []
+        for half in _halves(tmp_path):
+            half.unlink(missing_ok=True)
+            put.append(theirs.enter_context(half.open("xb")))
+        write(tmp_path)
+        assert {os.fstat(file.fileno()).st_size for file in put} == {0}
+
+
+def test_a_lock_that_leads_elsewhere_is_refused_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "victim.conf").write_bytes(b"as it was")
+    (tmp_path / "books.lock").symlink_to(tmp_path / "victim.conf")
+    with pytest.raises(StoreError, match="cannot be written"), alone(tmp_path / "books.npz"):
+        pass
+    assert (tmp_path / "victim.conf").read_bytes() == b"as it was"
+
+
+def test_a_snapshot_whose_beginning_is_gone_is_not_written_on(tmp_path: Path) -> None:
+    snapshots, state = Snapshots(Settings(home=tmp_path), "changelog-1"), new_state(0)
+    writing = snapshots.begin(state, 0)
+    snapshots.drop(0)
+    with pytest.raises(FileNotFoundError):
+        writing.advance(state.store, 0)
+    assert not snapshots.path(0).exists()

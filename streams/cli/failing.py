@@ -113,13 +113,14 @@ def _tell(error: Exception) -> None:
     from streams.followed import MadeAnewError
     from streams.lanes.recovery import RecoveryError
     from streams.listening import ListenError
+    from streams.privacy.held import SnapshotsError
     from streams.reading import MissingTopicError
     from streams.topic_admin import TopicsError
 
     if isinstance(error, ConnectionSettingsError):
         fail(error, 2)
     known = TopicsError | MissingTopicError | MadeAnewError | RecoveryError | ControlFullError | ListenError
-    if isinstance(error, known):
+    if isinstance(error, known | SnapshotsError):
         fail(error)
     if isinstance(error, KafkaError | KafkaException):
         fail(f"the broker failed: {str(error).removesuffix('.')}. Look closer: salience doctor")

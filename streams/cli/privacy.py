@@ -100,14 +100,16 @@ def prove(
     """Read every topic whole, and say what is left of a person: exit code 0 if nothing is, else 1.
 
     What may be left on purpose are the requests themselves. Brokers delete whole closed segments, so that a record may
-    outlive its time by the topic's segment.ms.
+    outlive its time by the topic's segment.ms. Run it as the workers' account, with their SALIENCE_HOME: snapshots are
+    for their owner alone.
     """
     import msgspec
 
-    from streams.privacy.held import snapshots_with, traces, verdict
+    from streams.privacy.held import require_readable_snapshots, snapshots_with, traces, verdict
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     users = _users(user, keys)
+    require_readable_snapshots(settings)
     with reading(as_json) as progress:
         found = asyncio.run(traces(settings, users, progress))
     snapshots = snapshots_with(settings, users)

@@ -15,7 +15,7 @@ from streams import topic_admin, topics
 from streams.control_wire import Consent, Erasure
 from streams.decode import Record
 from streams.lanes.clicks import person_key
-from streams.lanes.snapshots import holds
+from streams.lanes.snapshots import holds, listed
 from streams.letters import ORIGIN
 from streams.privacy.guests import guest_key
 from streams.reading import Progress, read_topic
@@ -29,6 +29,10 @@ _FORMER_LIFT_BYTES = 16
 """Without the last."""
 _DEADLINE_BYTES = 8
 """Of a note of when a placement ends (`streams.privacy.guests`)."""
+
+
+class SnapshotsError(RuntimeError):
+    """Snapshots that cannot be read: nobody knows whom they hold."""
 
 
 class Trace(Struct, frozen=True, kw_only=True):
@@ -238,19 +242,42 @@ def _trace(
     )
 
 
+def require_readable_snapshots(settings: Settings) -> None:
+    """Raise `SnapshotsError` where `snapshots_with` would: to be asked before topics are read, which takes minutes."""
+    _snapshots(settings, _opens)
+
+
 def snapshots_with(settings: Settings, users: Sequence[str]) -> list[Path]:
-    """Snapshots on this machine, unfinished ones too, with something of the person: each goes with the lane's next."""
+    """Snapshots on this machine, unfinished ones too, with something of the person: each goes with the lane's next.
+
+    Raises `SnapshotsError` where one cannot be read.
+    """
+    return _snapshots(settings, partial(holds, users=[user.encode() for user in users]))
+
+
+def _snapshots(settings: Settings, look: Callable[[Path], bool]) -> list[Path]:
+    """Those of the group that ``look`` is true of. Raises `SnapshotsError`."""
     folder = settings.home / "snapshots" / f"{settings.topic_prefix}{settings.group}"
-    named = [user.encode() for user in users]
     found: dict[Path, bool] = {}
-    while left := sorted(path for path in folder.glob("lane-*") if path not in found):
-        for path in left:
-            try:
-                found[path] = holds(path, named)
-            except FileNotFoundError:  # a worker has finished it, under the name of the one before, or dropped it
-                found.clear()
-                break
+    try:
+        while left := [path for path in listed(folder) if path not in found]:
+            for path in left:
+                try:
+                    found[path] = look(path)
+                except FileNotFoundError:  # a worker has finished it, under the name of the one before, or dropped it
+                    found.clear()
+                    break
+    except OSError as error:
+        raise SnapshotsError(
+            f"{error.filename or folder} cannot be read ({error.strerror or error}), and may hold the person; snapshots"
+            " are for their owner alone: run this as the workers' account"
+        ) from error
     return [path for path, held in found.items() if held]
+
+
+def _opens(path: Path) -> bool:
+    with path.open("rb"):
+        return True
 
 
 def verdict(found: Sequence[Trace], snapshots: Sequence[Path]) -> bool:

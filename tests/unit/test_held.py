@@ -1,18 +1,37 @@
 """What is held of a person is found wherever it stands, and can be read."""
 
-from collections.abc import Sequence
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
+from typing import NoReturn
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from streams.cli import app
 from streams.cli.privacy import _show
 from streams.control_wire import Erasure
 from streams.lanes.clicks import person_key
 from streams.lanes.snapshots import Snapshots, holds
 from streams.letters import ORIGIN
 from streams.message import Headers
-from streams.privacy.held import Search, Trace, _trace, readable, snapshots_with, verdict
+from streams.privacy.held import (
+    Search,
+    SnapshotsError,
+    Trace,
+    _trace,
+    readable,
+    require_readable_snapshots,
+    snapshots_with,
+    verdict,
+)
 from streams.settings import Settings
 from streams.step import LaneState
 from streams.topics import (
@@ -32,6 +51,9 @@ from streams.topics import (
     TONES,
 )
 from tests.builders import START_MS, Record
+
+NOBODY = 65_534
+"""The account of those who have none."""
 
 
 def kept(key: bytes | None, value: bytes | None = b"{}") -> Record:
@@ -179,6 +201,58 @@ def test_a_snapshot_that_its_worker_finishes_meanwhile_is_looked_for_under_its_n
     monkeypatch.setattr("streams.privacy.held.holds", look)
     assert snapshots_with(settings, ["gone"]) == [snapshots.path(0)]
     assert snapshots_with(settings, ["nobody"]) == []
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder that whoever may read."""
+    made = Path(mkdtemp())
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@contextmanager
+def closed(path: Path) -> Iterator[None]:
+    """``path`` closed to us: root, to whom nothing is, is nobody meanwhile."""
+    mode, root = path.stat().st_mode, os.geteuid() == 0
+    path.chmod(0)
+    try:
+        if root:
+            os.seteuid(NOBODY)
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        path.chmod(mode)
+
+
+@pytest.mark.parametrize("name", ["snapshots", "snapshots/salience", "snapshots/salience/lane-0.snapshot"])
+def test_a_snapshot_that_may_not_be_read_is_not_taken_for_one_that_holds_nobody(home: Path, name: str) -> None:
+    settings, state = Settings(home=home), LaneState(0, ("a", "b"), 1)
+    state.store.row_of(b"gone")
+    Snapshots(settings, "changelog-1").save(state, 0)
+    for folder in (home / "snapshots", home / "snapshots" / "salience"):
+        folder.chmod(0o755)
+    for look in (require_readable_snapshots, partial(snapshots_with, users=["gone"])):
+        with closed(home / name), pytest.raises(SnapshotsError, match=rf"{home / name}.* run this as the workers' acc"):
+            look(settings)
+
+
+@pytest.mark.parametrize("machine", [True, False])
+def test_nothing_is_proved_and_no_topic_read_where_snapshots_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: bool
+) -> None:
+    def refused(folder: Path) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    monkeypatch.setattr("streams.privacy.held.listed", refused)
+    monkeypatch.setattr("streams.privacy.held.traces", None)  # calling it would be another failure
+    how = ["--json"] if machine else []
+    told = CliRunner().invoke(app, ["privacy", "prove", "gone", *how], env={"SALIENCE_HOME": str(tmp_path)})
+    assert (told.exit_code, type(told.exception)) == (1, SystemExit)
+    assert "Permission denied" in (json.loads(told.stdout)["error"] if machine else told.stderr)
+    assert "Nothing is left" not in told.output
 
 
 def test_what_a_person_has_asked_for_stays_and_is_nothing_that_is_held() -> None:

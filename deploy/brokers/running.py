@@ -135,10 +135,7 @@ def save(home: Path, running: Running) -> None:
 def _alone(home: Path) -> Iterator[None]:
     """No other start or stop of this home in the block; they wait."""
     folder = home / "broker"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BrokerError(f"{folder} is no folder ({error.strerror or error}); name one of yours: --home") from error
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
         yield

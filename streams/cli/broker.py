@@ -14,6 +14,7 @@ from streams.cli.ending import undone_when_told_to_end
 from streams.cli.failing import fail
 from streams.cli.options import folder
 from streams.cli.screen import screen
+from streams.own_files import own_folder
 
 if TYPE_CHECKING:
     from deploy.brokers import Broker
@@ -107,6 +108,11 @@ _add_down_and_status(apache, "apache")
 def _up(kind: "Kind", ports: list[int], make: "Callable[[Path], Broker]", home: Path, as_json: bool) -> None:
     from deploy.brokers.running import start
 
+    kept = home / "broker" / kind
+    try:
+        own_folder(kept)  # before the broker makes it for everybody: events tell of people
+    except OSError as error:
+        fail(f"{kept} is no folder ({error.strerror or error}); name one of yours: --home")
     with _failures(), undone_when_told_to_end():
         running = start(home, kind, ports, make)
     _tell(kind, running, "up", home, as_json)

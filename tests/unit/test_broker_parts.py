@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from deploy.brokers import BrokerError, BrokerUnavailableError, running
 from deploy.brokers.apache import ApacheKafka
@@ -15,6 +16,7 @@ from deploy.brokers.embedded import EmbeddedBroker, find_program
 from deploy.brokers.jars import fetch, kafka_version
 from deploy.brokers.java import java_command, java_major, maven_command
 from deploy.brokers.kraft import Ports, node_properties, write_properties
+from streams.cli import app
 
 DEPLOY = Path(running.__file__).parents[1]
 
@@ -247,5 +249,6 @@ def test_compose_runs_the_version_that_maven_fetches_and_on_loopback_only() -> N
 
 def test_a_home_that_cannot_be_made_is_told_with_the_option_that_names_another(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BrokerError, match=r"file/broker is no folder \(Not a directory\); name one of yours: --home"):
-        running.start(tmp_path / "file", "embedded", [], EmbeddedBroker)
+    told = CliRunner().invoke(app, ["broker", "embedded", "up", "--home", str(tmp_path / "file")])
+    assert (told.exit_code, type(told.exception)) == (1, SystemExit)
+    assert "file/broker/embedded is no folder (Not a directory); name one of yours: --home" in told.stderr

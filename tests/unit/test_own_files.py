@@ -5,14 +5,22 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from typer.testing import CliRunner
 
+from deploy.brokers import BrokerError
+from deploy.brokers.embedded import EmbeddedBroker
+from deploy.brokers.ready import free_port
+from streams.app import create_app
+from streams.cli import app
 from streams.experiments.referee import Referee
 from streams.experiments.store import StoreError, alone, save
 from streams.lanes.snapshots import Snapshots
 from streams.settings import Settings
 from tests.builders import impression
+from tests.unit.lanes import IDENTITY
 from tests.unit.slices import new_state
 
 
@@ -44,6 +52,26 @@ def _log(home: Path) -> None:
 
 
 WRITERS = pytest.mark.parametrize("write", [_snapshot, _referee, _log])
+
+
+def _broker(home: Path) -> None:
+    port = str(free_port())
+    told = CliRunner().invoke(app, ["broker", "embedded", "up", "--home", str(home), "--port", port])
+    assert told.exit_code == 1, told.output
+
+
+def _worker(home: Path) -> None:
+    create_app(Settings(home=home), IDENTITY)
+
+
+@pytest.mark.parametrize("make", [_broker, _worker])
+def test_a_home_is_its_makers_alone_whether_a_broker_or_a_worker_makes_it(
+    make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EmbeddedBroker, "start", Mock(side_effect=BrokerError("not in a test")))
+    make(tmp_path / "made" / "home")
+    made = [path for path in (tmp_path / "made", *(tmp_path / "made").rglob("*")) if path.is_dir()]
+    assert (len(made) > 1, _modes(iter(made))) == (True, {0o700})
 
 
 def _modes(paths: Iterator[Path]) -> set[int]:

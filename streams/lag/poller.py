@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from streams.clock import tick_ms
 from streams.connection import librdkafka_options
 from streams.lag.board import GroupSeen, Observation, Partition
+from streams.lag.roll import Roll
 
 ANSWER_S = 5.0
 """A healthy broker answers within milliseconds, one in an election within seconds."""
@@ -42,7 +43,7 @@ class Poller:
         self._groups = groups
         self._prefix = prefix
         self._clock = clock
-        self._known = set[str]()
+        self._roll = Roll()
         self._answer_s = ANSWER_S
         self._begin_anew()
 
@@ -58,7 +59,7 @@ class Poller:
         """
         within_s, self._answer_s = self._answer_s, ANSWER_S
         try:
-            names, unlisted, silent = self._names(within_s)
+            names, missed, silent = self._names(within_s)
             groups, unasked = self._seen(names, within_s)
             if silent or unasked:
                 self._begin_anew()
@@ -71,8 +72,8 @@ class Poller:
             before_ms = self._clock()
             ends = self.log_ends(wanted, within_s)
             self._answer_s = PACE_S
-            lacking = _lacking(silent, unasked)
-            return Observation((before_ms + self._clock()) // 2, groups, ends, {*unlisted, *unasked}, lacking)
+            lacking = _lacking(silent, missed, unasked)
+            return Observation((before_ms + self._clock()) // 2, groups, ends, {*missed, *unasked}, lacking)
         except KafkaException as error:
             self._begin_anew()
             raise LagError(
@@ -106,7 +107,7 @@ class Poller:
         return found
 
     def _names(self, within_s: float) -> tuple[list[str], set[str], KafkaError | None]:
-        """Groups; those known before that no broker lists, why one lists none. Raises `KafkaException` where all do.
+        """Groups; those that are missed; why a broker lists none. Raises `KafkaException` where no broker does.
 
         While a broker is away its groups go to others, which list them once they have read of them. Before, they must
         not be asked for: librdkafka 2.16 may end the process (refcnt in its handler of DescribeGroups) where it waits
@@ -115,13 +116,21 @@ class Poller:
         """
         if self._groups is not None:
             return sorted({*self._groups} - {""}), set(), None  # the client takes none twice
-        listed = _within(self._admin.list_consumer_groups(request_timeout=within_s))
-        names = {group.group_id for group in listed.valid if group.group_id}
-        silent = next(iter(listed.errors), None)
+        # Who is there is asked in every poll for the client's sake, too: it lists the groups of the nodes that it knows
+        # of, and looks for those that are back every five minutes only.
+        asked = {
+            "nodes": self._admin.describe_cluster(request_timeout=within_s),
+            "groups": self._admin.list_consumer_groups(request_timeout=within_s),
+        }
+        told, failed = _answers(asked)
+        if "groups" in failed:
+            raise failed["groups"]
+        names = {group.group_id for group in told["groups"].valid if group.group_id}
+        silent = next(iter([*told["groups"].errors, *(failure.args[0] for failure in failed.values())]), None)
         if silent is not None and not names:
             raise KafkaException(silent)
-        self._known = names if silent is None else self._known | names
-        return sorted(names), self._known - names, silent
+        nodes = {node.id for node in told["nodes"].nodes} if "nodes" in told else set[int]()
+        return sorted(names), self._roll.missed(self._clock(), nodes, names, whole=silent is None), silent
 
     def _seen(self, names: list[str], within_s: float) -> tuple[dict[str, GroupSeen], dict[str, KafkaException]]:
         """Groups, and why others were not told. Raises `KafkaException` where none was."""
@@ -190,14 +199,21 @@ def _answers(futures: Mapping[str, "Future[Any]"]) -> tuple[dict[str, Any], dict
     return answers, failures
 
 
-def _lacking(silent: KafkaError | None, unasked: Mapping[str, KafkaException]) -> str:
+def _lacking(silent: KafkaError | None, missed: Collection[str], unasked: Mapping[str, KafkaException]) -> str:
     """What of all groups was not told, for people."""
     told = [f"a broker does not list its groups ({silent.str()})"] if silent else []
+    if missed:
+        told.append(f"no broker lists {_some(missed)} now")
     if unasked:
-        first, *more = sorted(unasked)
-        others = f" and {len(more)} more" if more else ""
-        told.append(f"the coordinator of {first}{others} does not answer ({unasked[first].args[0].str()})")
+        why = unasked[min(unasked)].args[0].str()
+        told.append(f"the coordinator of {_some(unasked)} does not answer ({why})")
     return "; ".join(told)
+
+
+def _some(names: Collection[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = len(names) - 1
+    return min(names) + (f" and {more} more" if more else "")
 
 
 def _within(future: "Future[Any]") -> Any:

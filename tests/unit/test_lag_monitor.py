@@ -99,6 +99,8 @@ class SilentAdmin:
         listed.set_result(SimpleNamespace(valid=[], errors=[KafkaError(KafkaError._TIMED_OUT)]))
         return listed
 
+    describe_cluster = list_consumer_groups
+
 
 def test_a_broker_that_cannot_list_its_groups_is_a_poll_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.lag.poller.AdminClient", lambda _: SilentAdmin())

@@ -49,11 +49,21 @@ class Admin:
         self.reached, self.asked = reached, list[str]()
         self.hidden, self.away, self.bounds_s = set[str](), set[str](), set[float]()
         """Groups that no broker lists, as one of them is away, and those whose coordinator that one is."""
+        self.nodes: set[int] | Exception = {0, 1, 2}
+        self.forgetful = False
+        """Whether the client no longer knows of the broker that is away, and hears no error of it."""
+
+    def describe_cluster(self, request_timeout: float) -> "Future[Any]":
+        self.bounds_s.add(request_timeout)
+        if isinstance(self.nodes, Exception):
+            return answer(self.nodes)
+        return answer(SimpleNamespace(nodes=[SimpleNamespace(id=node) for node in self.nodes]))
 
     def list_consumer_groups(self, request_timeout: float) -> "Future[Any]":
         self.bounds_s.add(request_timeout)
         listed = [SimpleNamespace(group_id=name) for name in self.committed if name not in self.hidden]
-        return answer(SimpleNamespace(valid=listed, errors=[SILENT.args[0]] if self.hidden else []))
+        errors = [SILENT.args[0]] if self.hidden and not self.forgetful else []
+        return answer(SimpleNamespace(valid=listed, errors=errors))
 
     def describe_consumer_groups(self, names: list[str], request_timeout: float) -> dict[str, "Future[Any]"]:
         assert len(names) == len(set(names)), "the client takes none twice"
@@ -190,12 +200,33 @@ def test_while_a_broker_is_away_what_others_list_is_told_and_of_what_it_listed_n
     for polls in (1, 2):
         seen = asked.poll()
         assert ([*seen.groups], {*seen.unasked}, admin.asked) == (["g"], {"h"}, ["g"] * polls)
-        assert seen.lacking == "a broker does not list its groups (Local: Timed out)"
+        assert seen.lacking == "a broker does not list its groups (Local: Timed out); no broker lists h now"
         assert len(clients) == polls, "a client that runs goes on asking a node that has gone"
     assert admin.bounds_s == {poller.PACE_S}
     admin.hidden = set()
     whole = asked.poll()
     assert ([*whole.groups], [*whole.unasked], whole.lacking, len(clients)) == (["g", "h"], [], "", 2)
+
+
+def test_a_client_that_has_forgotten_the_broker_that_is_away_forgets_no_group_of_it(asking: Ask) -> None:
+    admin = Admin({"g": {CLICKS: 1}, "h": {MORE: 1}, "i": {}}, {CLICKS: 9, MORE: 9})
+    asked = asking(admin)
+    asked.poll()
+    admin.hidden, admin.nodes, admin.forgetful = {"h", "i"}, {0, 2}, True
+    for _ in range(3):
+        seen = asked.poll()
+        assert ([*seen.groups], {*seen.unasked}) == (["g"], {"h", "i"})
+        assert seen.lacking == "no broker lists h and 1 more now"
+    admin.hidden, admin.nodes = set(), {0, 1, 2}
+    whole = asked.poll()
+    assert ([*whole.groups], [*whole.unasked], whole.lacking) == (["g", "h"], [], "")
+
+
+def test_where_nobody_says_which_brokers_there_are_the_groups_that_are_listed_are_told(asking: Ask) -> None:
+    admin = Admin({"g": {CLICKS: 1}}, {CLICKS: 9})
+    admin.nodes = SILENT
+    seen = asking(admin).poll()
+    assert ([*seen.groups], seen.lacking) == (["g"], "a broker does not list its groups (Local: Timed out)")
 
 
 def test_a_group_whose_coordinator_is_away_takes_no_other_with_it(asking: Ask) -> None:

@@ -177,3 +177,9 @@ def test_how_fresh_a_report_is_is_exported_too() -> None:
     assert told["salience_lag_poll_age_seconds", ""] == 0.5
     assert told["salience_lag_poll_duration_seconds", ""] == 0.25
     assert (told["salience_lag_polls_total", "ok"], told["salience_lag_polls_total", "failed"]) == (5, 2)
+
+
+def test_that_a_report_lacks_groups_is_exported_whether_or_not_it_has_any() -> None:
+    empty = Report(watched_s=0.0, groups=())
+    assert exported(empty)["salience_lag_lacking", ""] == 0
+    assert exported(empty, lacking="no broker lists g now")["salience_lag_lacking", ""] == 1

@@ -61,7 +61,7 @@ class Poller:
         try:
             names, missed, silent = self._names(within_s)
             groups, unasked = self._seen(names, within_s)
-            if silent or unasked:
+            if silent or not all(map(_refused, unasked.values())):
                 self._begin_anew()
             wanted = set[Partition]().union(*(group.partitions for group in groups.values()))
             if len(wanted) > PARTITIONS_MAX:
@@ -75,7 +75,8 @@ class Poller:
             lacking = _lacking(silent, missed, unasked)
             return Observation((before_ms + self._clock()) // 2, groups, ends, {*missed, *unasked}, lacking)
         except KafkaException as error:
-            self._begin_anew()
+            if not _refused(error):
+                self._begin_anew()
             raise LagError(
                 f"{self._bootstrap} does not tell the groups' lag: {error.args[0].str()}. It needs a broker that "
                 "answers (one to begin with: salience broker apache up), and Describe on the groups, on their topics "
@@ -204,10 +205,17 @@ def _lacking(silent: KafkaError | None, missed: Collection[str], unasked: Mappin
     told = [f"a broker does not list its groups ({silent.str()})"] if silent else []
     if missed:
         told.append(f"no broker lists {_some(missed)} now")
-    if unasked:
-        why = unasked[min(unasked)].args[0].str()
-        told.append(f"the coordinator of {_some(unasked)} does not answer ({why})")
+    if refused := {name for name, error in unasked.items() if _refused(error)}:
+        told.append(f"{_some(refused)} may not be looked at: grant Describe on the groups, or name others: --group")
+    if unanswered := unasked.keys() - refused:
+        why = unasked[min(unanswered)].args[0].str()
+        told.append(f"the coordinator of {_some(unanswered)} does not answer ({why})")
     return "; ".join(told)
+
+
+def _refused(error: KafkaException) -> bool:
+    """Whether the right to look at a group is missing: a new client would hear the same."""
+    return bool(error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 
 def _some(names: Collection[str]) -> str:

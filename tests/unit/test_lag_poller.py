@@ -16,6 +16,7 @@ from streams.lag.watch import LagWatch, StalledError
 
 CLICKS, MORE = Partition("shop-clicks", 0), Partition("shop-clicks", 1)
 UNKNOWN = KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+REFUSED = KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
 SILENT = KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
 
@@ -238,6 +239,22 @@ def test_a_group_whose_coordinator_is_away_takes_no_other_with_it(asking: Ask) -
     admin.away.add("g")
     with pytest.raises(LagError, match="Timed out"):
         asking(admin).poll()
+
+
+def test_groups_that_may_not_be_looked_at_are_told_as_such_and_asked_for_by_the_same_client(
+    asking: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = Admin({"g": {CLICKS: 1}, "payroll": REFUSED, "wages": REFUSED}, {CLICKS: 9})
+    asked = asking(admin)
+    monkeypatch.delattr(poller, "AdminClient")  # whoever made another would fail
+    for _ in range(2):
+        seen = asked.poll()
+        assert ([*seen.groups], {*seen.unasked}) == (["g"], {"payroll", "wages"})
+        why = "payroll and 1 more may not be looked at: grant Describe on the groups, or name others: --group"
+        assert seen.lacking == why
+    admin.committed = {"payroll": REFUSED}
+    with pytest.raises(LagError, match=r"Group authorization failed.*Describe on the groups"):
+        asked.poll()
 
 
 def test_more_partitions_than_are_kept_are_refused_and_so_many_are_not(

@@ -140,23 +140,29 @@ def _events(settings: Settings) -> Iterator[Check]:
         return
     yield from events(seen)
     try:
-        yield ads(latest_ads.stock(settings), events=seen.records)
+        yield ads(latest_ads.stock(settings), seen.records, settings.topic_prefix + ADS)
     except UNANSWERED as error:
         yield _unseen("ads", error)
 
 
-def ads(stock: latest_ads.Stock, events: int) -> Check:
-    """Whether anything can be placed for those who sent ``events``; a shop that nobody has come to needs no ads yet."""
+def ads(stock: latest_ads.Stock, events: int, topic: str) -> Check:
+    """Whether anything can be placed for those who sent ``events``; a shop that nobody has come to needs no ads yet.
+
+    ``topic``: its full name. Where it holds more than was read, ads that may be shown may be among the older ones.
+    """
     found = f"{stock.placeable:,} of {stock.known:,} may be shown now"
-    refused = f"{stock.refused:,} of {stock.records:,} records are refused" if stock.refused else ""
+    if not stock.whole:
+        found = f"of the newest {stock.records:,} records: {found}"
+    if stock.refused:
+        found = f"{found}; {stock.refused:,} of {stock.records:,} records are refused"
     if stock.refused > STRAYS_MAX * stock.records:
-        return Check(
-            "ads", ok=False, found=f"{found}; {refused}", fix=f"salience dead-letters list; the first: {stock.why}"
-        )
+        return Check("ads", ok=False, found=found, fix=f"salience dead-letters list; the first: {stock.why}")
     if stock.placeable or not events:
-        return Check("ads", ok=True, found="; ".join(filter(None, [found, refused])))
+        return Check("ads", ok=True, found=found)
+    if not stock.whole:
+        return Check("ads", ok=True, found=found, fix="older ones may be, see salience tail placements")
     if not stock.known:
-        fix = f"publish ads to {ADS}, each by its ad_id as the key: without any nobody is placed anything"
+        fix = f"publish ads to {topic}, each by its ad_id as the key: without any nobody is placed anything"
     else:
         fix = "look at their status, start_ms, end_ms and budget_micros: nobody is placed anything now"
     return Check("ads", ok=False, found=found, fix=fix)

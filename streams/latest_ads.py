@@ -4,10 +4,12 @@ Without an ad that may be shown nobody is placed anything, and nothing else is w
 """
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from scoring.catalogue import Catalogue
 from streams.clock import wall_ms
+from streams.decode import Record, Refusal
 from streams.feeds.catalogue import take_ads
 from streams.reading import read_topic
 from streams.settings import Settings
@@ -21,7 +23,8 @@ LATEST = 20_000
 class Stock:
     """Counts of ads by the newest ``records``: ``known``, of which so many are ``placeable`` now; records ``refused``.
 
-    ``why``: what is wrong with the first of these; "" where none was refused.
+    What is refused counts until a sound record of its ad, or its withdrawal, is read. ``why``: what is wrong with the
+    first of these; "" where there is none. ``whole``: the topic holds no more than was read.
     """
 
     records: int
@@ -29,6 +32,38 @@ class Stock:
     placeable: int
     refused: int
     why: str
+    whole: bool
+
+
+@dataclass(slots=True)
+class Stocktaking:
+    """Ads taken as a worker takes them, and counted."""
+
+    _catalogue: Catalogue = field(default_factory=Catalogue)
+    _refused: dict[bytes | None, list[Refusal]] = field(default_factory=dict)
+    _records: int = 0
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Take ``records`` of the ads topic's one partition, which follow those that were taken."""
+        refused = {record.offset: reason for record, reason in take_ads(self._catalogue, records)}
+        for record in records:
+            if reason := refused.get(record.offset):
+                self._refused.setdefault(record.key, []).append(reason)
+            else:
+                self._refused.pop(record.key, None)
+        self._records += len(records)
+
+    def stock(self, now_ms: int, *, whole: bool) -> Stock:
+        """What there is at ``now_ms``; ``whole``: where all of the topic was taken."""
+        refused = [reason for of_ad in self._refused.values() for reason in of_ad]
+        return Stock(
+            records=self._records,
+            known=len(self._catalogue),
+            placeable=len(self._catalogue.eligible(now_ms)),
+            refused=len(refused),
+            why=f"{refused[0].error}: {refused[0].message}" if refused else "",
+            whole=whole,
+        )
 
 
 def stock(settings: Settings) -> Stock:
@@ -37,10 +72,13 @@ def stock(settings: Settings) -> Stock:
 
 
 async def _stock(settings: Settings) -> Stock:
-    catalogue, seen, refused, why = Catalogue(), 0, 0, ""
-    async for records in read_topic(settings.bootstrap, settings.topic_prefix + ADS, latest=LATEST):
-        failed = take_ads(catalogue, records)
-        seen, refused = seen + len(records), refused + len(failed)
-        why = why or next((f"{reason.error}: {reason.message}" for _, reason in failed), "")
-    placeable = len(catalogue.eligible(wall_ms()))
-    return Stock(records=seen, known=len(catalogue), placeable=placeable, refused=refused, why=why)
+    taking, offsets = Stocktaking(), list[int]()
+    batches = read_topic(
+        settings.bootstrap,
+        settings.topic_prefix + ADS,
+        latest=LATEST,
+        progress=lambda _read, there: offsets.append(there),
+    )
+    async for records in batches:
+        taking.take(records)
+    return taking.stock(wall_ms(), whole=offsets[0] < LATEST)

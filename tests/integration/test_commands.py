@@ -107,6 +107,7 @@ def test_doctor_finds_nothing_wrong_where_nothing_is_and_names_the_mending_comma
     assert "send both with their surface" in wrong["fix"]
     (without,) = [check for check in json.loads(skewed.stdout)["checks"] if check["name"] == "ads"]
     assert (without["ok"], without["found"]) == (False, "0 of 0 may be shown now")
+    assert f"publish ads to {topic_prefix}ads, " in without["fix"]
     ill = salience("doctor", "--bootstrap", embedded.bootstrap, "--prefix", topic_prefix, "--json")
     assert ill.returncode == 1
     checks = json.loads(ill.stdout)["checks"]

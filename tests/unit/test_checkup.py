@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import pytest
+
 from streams import topics
 from streams.checkup import Check, ads, of_topics
 from streams.latest_ads import Stock
@@ -14,26 +16,44 @@ def told(seen: Mapping[str, Seen]) -> list[Check]:
     return list(of_topics(compare(seen, 4, "", "--bootstrap b:9092"), 4))
 
 
-def in_stock(records: int = 0, known: int = 0, placeable: int = 0, refused: int = 0, why: str = "") -> Stock:
-    return Stock(records=records, known=known, placeable=placeable, refused=refused, why=why)
+def in_stock(
+    records: int = 0, known: int = 0, placeable: int = 0, refused: int = 0, why: str = "", *, whole: bool = True
+) -> Stock:
+    return Stock(records=records, known=known, placeable=placeable, refused=refused, why=why, whole=whole)
+
+
+def of_ads(stock: Stock, events: int) -> Check:
+    return ads(stock, events, "shop-ads")
 
 
 def test_without_an_ad_that_may_be_shown_something_is_wrong_once_somebody_has_come() -> None:
-    assert ads(in_stock(), events=0).ok
-    none = ads(in_stock(), events=14)
+    assert of_ads(in_stock(), events=0).ok
+    none = of_ads(in_stock(), events=14)
     assert (none.ok, none.found) == (False, "0 of 0 may be shown now")
-    assert "publish ads to ads, each by its ad_id as the key" in none.fix
-    ended = ads(in_stock(records=12, known=12), events=14)
+    assert "publish ads to shop-ads, each by its ad_id as the key" in none.fix
+    ended = of_ads(in_stock(records=12, known=12), events=14)
     assert (ended.ok, ended.found) == (False, "0 of 12 may be shown now")
     assert "end_ms" in ended.fix
-    assert ads(in_stock(records=12, known=12, placeable=1), events=14) == Check("ads", True, "1 of 12 may be shown now")
+    one = of_ads(in_stock(records=12, known=12, placeable=1), events=14)
+    assert one == Check("ads", True, "1 of 12 may be shown now")
+
+
+@pytest.mark.parametrize("known", [20_000, 0], ids=["ended", "withdrawn"])
+def test_where_older_ads_were_not_read_none_among_the_newest_is_told_and_is_not_wrong(known: int) -> None:
+    newest = of_ads(in_stock(records=20_000, known=known, whole=False), events=14)
+    assert (newest.ok, newest.found) == (True, f"of the newest 20,000 records: 0 of {known:,} may be shown now")
+    assert "salience tail placements" in newest.fix
+    some = of_ads(in_stock(records=20_000, known=20_000, placeable=7, whole=False), events=14)
+    assert some == Check("ads", True, "of the newest 20,000 records: 7 of 20,000 may be shown now")
+    bad = of_ads(in_stock(records=20_000, known=9, refused=201, why="x", whole=False), events=14)
+    assert not bad.ok
 
 
 def test_ads_that_are_refused_are_told_with_what_is_wrong_with_the_first() -> None:
-    refused = ads(in_stock(records=12, refused=12, why="CatalogueError: the key"), events=0)
+    refused = of_ads(in_stock(records=12, refused=12, why="CatalogueError: the key"), events=0)
     assert (refused.ok, refused.found) == (False, "0 of 0 may be shown now; 12 of 12 records are refused")
     assert refused.fix == "salience dead-letters list; the first: CatalogueError: the key"
-    one = ads(in_stock(records=1_000, known=999, placeable=999, refused=1, why="x"), events=0)
+    one = of_ads(in_stock(records=1_000, known=999, placeable=999, refused=1, why="x"), events=0)
     assert (one.ok, one.found) == (True, "999 of 999 may be shown now; 1 of 1,000 records are refused")
 
 

@@ -1,0 +1,55 @@
+"""Doctor counts the ads that may be shown as a worker would, from the records that it reads."""
+
+from streams.latest_ads import Stock, Stocktaking
+from streams.wire import Ad, encode_json
+from tests.builders import START_MS, Record, ad
+
+
+def told(*ads: Ad | tuple[str, bytes | None], at: int = 0) -> list[Record]:
+    """Records of ``ads``, or of keys and values, from offset ``at`` on."""
+    pairs = [(one.ad_id, encode_json(one)) if isinstance(one, Ad) else one for one in ads]
+    return [Record("ads", 0, at + n, START_MS, key.encode(), value) for n, (key, value) in enumerate(pairs)]
+
+
+def counted(*batches: list[Record]) -> Stock:
+    taking = Stocktaking()
+    for batch in batches:
+        taking.take(batch)
+    return taking.stock(START_MS, whole=True)
+
+
+def test_ads_that_have_ended_or_are_paused_withdrawn_or_without_budget_are_known_and_not_placeable() -> None:
+    stock = counted(
+        told(
+            ad("live"),
+            ad("ended", end_ms=START_MS),
+            ad("to come", start_ms=START_MS + 1),
+            ad("paused", status="paused"),
+            ad("spent", budget_micros=0),
+            ad("withdrawn"),
+        ),
+        told(("withdrawn", None), ("never there", None), at=6),
+    )
+    assert stock == Stock(records=8, known=6, placeable=1, refused=0, why="", whole=True)
+
+
+def test_a_refused_record_counts_until_a_sound_one_of_its_ad_is_read() -> None:
+    good = told(*(ad(f"ad-{number}") for number in range(49)))
+    refused = told(("ad-49", b"{"), at=49)
+    assert (counted(good, refused).refused, counted(good, refused).known) == (1, 49)
+    for mended in (told(ad("ad-49"), at=50), told(("ad-49", None), at=50)):
+        for batches in ([good, refused, mended], [good + refused + mended]):
+            stock = counted(*batches)
+            assert (stock.records, stock.refused, stock.why) == (51, 0, "")
+
+
+def test_a_sound_record_mends_neither_what_follows_it_nor_another_ad() -> None:
+    sound_first = [*told(ad("a"), ("a", b"{"), at=0)]
+    stock = counted(sound_first, told(ad("b"), ("b", b"[]"), ("a", b"{"), ad("c"), at=2))
+    assert (stock.records, stock.known, stock.placeable, stock.refused) == (6, 3, 3, 3)
+    assert stock.why == "DecodeError: Input data was truncated"
+
+
+def test_the_first_that_is_told_of_is_one_that_nobody_has_mended() -> None:
+    stock = counted(told(("a", b"{"), ("b", b"[]"), ad("a")))
+    assert (stock.refused, stock.why) == (1, "ValidationError: Expected `object`, got `array`")

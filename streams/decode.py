@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -46,8 +46,14 @@ _CONTROL = re.compile(wire.CONTROL)
 _BEYOND = re.compile(r"Expected [^,]+ - at `\$(.+)`")
 """What msgspec says of a value beyond a bound. Of one of another type it says that it "got" it, after a comma."""
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
-_HALF = re.compile(rb"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\(?:(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
+_SPELT = re.compile(rb"\\u00(?:3\d|[4-7])")
+"""A letter, digit or underscore as an escape: the name of a field may be among the names that do not look like it."""
+_STOPPED = re.compile(r"Input data was truncated|.*(?:surrogate|hex escape).*\(byte (\d+)\)")
+"""What msgspec says of half an emoji, and where it stopped; without a byte, where there were no twelve to the end."""
+_ESCAPE = re.compile(rb"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\(?:(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
 """JSON's escapes one by one, a pair of UTF-16 as one; the group is half a pair."""
+_ESCAPE_BYTES = 6
+"""Of half a pair."""
 
 
 class Refusal(NamedTuple):
@@ -76,18 +82,40 @@ def _in_words(error: Exception, value: bytes) -> str:
     if isinstance(error, msgspec.ValidationError):
         beyond = _BEYOND.fullmatch(said)
         return said if beyond is None else f"{said}; found {_found(value, beyond[1])}; correct it where it is sent"
-    if isinstance(error, msgspec.DecodeError) and ("truncated" in said or "surrogate" in said):
-        for half in (each[1] for each in _HALF.finditer(value) if each[1]):
-            return f"a text holds \\{half.decode()}, half of a character; cut texts between characters"
+    if isinstance(error, msgspec.DecodeError) and (stopped := _STOPPED.fullmatch(said)):
+        half = _half(value, int(stopped[1] or len(value)))
+        return f"a text holds \\{half}, half of a character; cut texts between characters" if half else said
     return said
 
 
+def _half(value: bytes, stop: int) -> str:
+    """Half an emoji, of which msgspec looked for the other one up to byte ``stop`` of ``value``; "" where it did not.
+
+    It begins two escapes before ``stop`` or later; one more tells whether it is a pair's second. All of a record cut
+    off would keep the compute thread, a megabyte for a quarter of a second.
+    """
+    begin = max(0, stop - 3 * _ESCAPE_BYTES)
+    before = value[:begin]
+    begin -= (len(before) - len(before.rstrip(b"\\"))) % 2  # an odd backslash there belongs to what follows
+    nearest = stop - 2 * _ESCAPE_BYTES
+    escapes = _ESCAPE.finditer(value, begin, stop)
+    return next((each[1].decode() for each in escapes if each[1] and each.start() >= nearest), "")
+
+
 def _found(value: bytes, path: str) -> str:
-    """The number at ``path`` of the JSON ``value``, or the length of what else is there."""
+    """The number at ``path`` of the JSON ``value``, or the length of what else is there.
+
+    Nothing of a name that is there twice: msgspec stops at the first that is wrong, and decodes the last.
+    """
+    steps = _STEP.findall(path)
+    if _SPELT.search(value) or any(value.count(f'"{name}"'.encode()) > 1 for name, _ in steps if name):
+        return "what may be one of several"
+    raw: bytes | msgspec.Raw = value  # what is beside the path may be any number of objects
     try:
-        held = msgspec.json.decode(value)
-        for name, place in _STEP.findall(path):
-            held = held[name or int(place)]
+        for name, place in steps:
+            kind: Any = dict[str, msgspec.Raw] if name else list[msgspec.Raw]
+            raw = msgspec.json.decode(raw, type=kind)[name or int(place)]
+        held = msgspec.json.decode(raw)
         return str(held) if isinstance(held, int | float) else f"a length of {len(held):,}"
     except (*UNREADABLE, LookupError, TypeError):
         return "what cannot be read"

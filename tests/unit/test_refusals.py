@@ -1,9 +1,14 @@
 """Why a value is no message, in words that its producer can go by, and that name nobody."""
 
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 
 from scoring.catalogue import Catalogue
+from streams import decode
 from streams.decode import Refusal
 from streams.feeds.catalogue import apply_ads
 from streams.feeds.refused_ads import RefusedAds
@@ -51,6 +56,21 @@ TOLD: dict[str, tuple[type[Click | Ad], bytes, str]] = {
         b'{"time_ms":-1,"user_id":01}',
         f"Expected `int` >= 0 - at `$.time_ms`; found what cannot be read; {FIX}",
     ),
+    "of a value told twice, of which it saw the first": (
+        Click,
+        b'{"time_ms":-1,"time_ms":5}',
+        f"Expected `int` >= 0 - at `$.time_ms`; found what may be one of several; {FIX}",
+    ),
+    "the same, its name in other signs": (
+        Click,
+        rb'{"time_ms":-1,"time\u005fms":5}',
+        f"Expected `int` >= 0 - at `$.time_ms`; found what may be one of several; {FIX}",
+    ),
+    "of a value beside a text with an accent": (
+        Click,
+        rb'{"surface":"caf\u00e9","time_ms":-1}',
+        f"Expected `int` >= 0 - at `$.time_ms`; found -1; {FIX}",
+    ),
     "another type, which may be a person's number": (
         Click,
         changed(click(), user_id=491_701_234),
@@ -61,6 +81,26 @@ TOLD: dict[str, tuple[type[Click | Ad], bytes, str]] = {
     "the same, and more text": (Ad, rb'{"title":"Tent \uD83D..."}', rf"a text holds \uD83D, {HALF}"),
     "half an emoji and another escape": (Ad, rb'{"title":"\ud83d\u0041"}', rf"a text holds \ud83d, {HALF}"),
     "an emoji's second half": (Ad, rb'{"title":"\ude00"}', rf"a text holds \ude00, {HALF}"),
+    "half an emoji in a field that is passed over": (
+        Click,
+        rb'{"title":"\ud83d and more text"}',
+        rf"a text holds \ud83d, {HALF}",
+    ),
+    "an emoji's second half behind a whole one": (
+        Ad,
+        rb'{"title":"\ud83d\ude00\ude00"}',
+        rf"a text holds \ude00, {HALF}",
+    ),
+    "the second half behind a backslash and letters": (
+        Ad,
+        rb'{"title":"\\ud83d\ude00"}',
+        rf"a text holds \ude00, {HALF}",
+    ),
+    "half an emoji far before a record's end that is cut off": (
+        Ad,
+        rb'{"title":"' + rb"\ud83d\ude00" * 9 + rb'","x":"',
+        "Input data was truncated",
+    ),
     "a whole emoji, and cut off": (Ad, rb'{"title":"\ud83d\ude00', "Input data was truncated"),
     "a backslash and letters, and cut off": (Ad, rb'{"title":"\\ud83d', "Input data was truncated"),
     "nothing": (Ad, b"", "Input data was truncated"),
@@ -77,6 +117,35 @@ def test_a_refusal_tells_what_was_found(of: type[Click | Ad], value: bytes, told
     with pytest.raises(UNREADABLE) as caught:
         msgspec.json.decode(value, type=of)
     assert Refusal.of(caught.value, value).message == told
+
+
+@pytest.mark.parametrize("of", [Click, Ad])
+@pytest.mark.parametrize("after", range(14))
+@pytest.mark.parametrize("before", ["", "e", "\\\\", r"\\\\", r"\ud83d\ude00" * 3, r"\u0041" * 5])
+def test_half_an_emoji_is_named_wherever_the_text_goes_on_or_ends(
+    of: type[Click | Ad], before: str, after: int
+) -> None:
+    value = rf'{{"title":"{before}\ud83d{"." * after}"}}'.encode()
+    with pytest.raises(UNREADABLE) as caught:
+        msgspec.json.decode(value, type=of)
+    assert Refusal.of(caught.value, value).message == rf"a text holds \ud83d, {HALF}"
+
+
+@pytest.mark.parametrize("escape", [r"\u0041", r"\\", r"\ud83d\ude00"])
+def test_of_a_record_that_is_cut_off_the_end_alone_is_looked_at(escape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All escapes of a megabyte, one by one, keep the thread that places ads for a quarter of a second."""
+    value, looked, real = f'{{"title":"{escape * 1_000}'.encode(), list[tuple[int, int]](), decode._ESCAPE
+
+    def told(value: bytes, begin: int = 0, end: int = 10**6) -> Iterator[re.Match[bytes]]:
+        looked.append((begin, end))
+        return real.finditer(value, begin, end)
+
+    monkeypatch.setattr(decode, "_ESCAPE", SimpleNamespace(finditer=told))
+    with pytest.raises(UNREADABLE) as caught:
+        msgspec.json.decode(value, type=Ad)
+    assert Refusal.of(caught.value, value).message == "Input data was truncated"
+    ((begin, end),) = looked
+    assert end - begin < 20
 
 
 def test_letters_of_every_topic_tell_what_was_found() -> None:

@@ -7,6 +7,7 @@ half of it.
 import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -17,7 +18,7 @@ from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fetching import fetch
 from streams.leaving import end_reading
-from streams.reading import log_ends, partitions_of
+from streams.reading import aside, log_ends, partitions_of
 from streams.settings import Settings
 
 log = structlog.get_logger()
@@ -57,12 +58,17 @@ class TopicFeed(Service):
         """What takes long and can be done before `take`, off the compute thread; nothing, unless a subclass says."""
 
     async def on_start(self) -> None:
-        """Read to the end as it is now. Raises `MissingTopicError`: a topic not known yet is not read in part."""
+        """Read to the end as it is now. Raises `MissingTopicError`: a topic not known yet is not read in part.
+
+        Raises `RuntimeError` where the reading is cancelled and the service goes on: it would be alive and deaf.
+        """
         # A task of its own, which `on_stop` ends: aiokafka waits 40 s for an offset where its reader is closed.
         starting = self._starting = asyncio.ensure_future(self._catch_up())
         await asyncio.wait([starting])
         if starting.cancelled():
-            return
+            if self.should_stop:
+                return
+            raise RuntimeError(f"the reading of {self._topic} ended before its end")
         consumer, records = starting.result()
         self.caught_up = True
         log.info("topic caught up", topic=self._topic, records=records, refused=self.refused)
@@ -71,7 +77,7 @@ class TopicFeed(Service):
     async def _catch_up(self) -> tuple[AIOKafkaConsumer, int]:
         """The reader, which has read the topic to its end, and the number of records it took."""
         bootstrap = self._settings.bootstrap
-        partitions = self._partitions = await asyncio.to_thread(partitions_of, bootstrap, self._topic)
+        partitions = self._partitions = await aside(partial(partitions_of, bootstrap, self._topic))
         consumer = self._consumer = AIOKafkaConsumer(
             isolation_level="read_committed",
             enable_auto_commit=False,

@@ -1,0 +1,100 @@
+"""How a reader of a whole topic starts and is stopped meanwhile: never alive and deaf, never closed under its hands."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Never
+
+import pytest
+
+from streams.compute import Compute
+from streams.decode import Record
+from streams.feeds import topic
+from streams.feeds.topic import TopicFeed
+from streams.settings import Settings
+from tests.unit.lanes import turns
+
+LONG_S = 5
+
+
+class Feed(TopicFeed):
+    """Of `ads`; ``catch_up`` stands for the reading of all that is there."""
+
+    def __init__(self, compute: Compute, catch_up: Callable[[], Coroutine[Any, Any, Any]] | None = None) -> None:
+        super().__init__(Settings(bootstrap="127.0.0.1:1"), "ads", compute, pytest.fail, 1)
+        if catch_up is not None:
+            self._catch_up = catch_up  # type: ignore[method-assign]  # the broker's part
+
+    def take(self, records: Sequence[Record]) -> int:
+        return len(records)
+
+
+@pytest.fixture
+def compute() -> Iterator[Compute]:
+    out = Compute()
+    yield out
+    out.stop()
+
+
+def test_a_start_that_is_cancelled_though_nobody_stops_the_feed_fails(compute: Compute) -> None:
+    async def cancelled() -> Never:
+        raise asyncio.CancelledError
+
+    with pytest.raises(RuntimeError, match="the reading of ads ended before its end"):
+        asyncio.run(Feed(compute, cancelled).on_start())
+
+
+def test_a_feed_that_is_stopped_closes_its_reader_once_its_start_has_ended(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+
+    async def catch_up() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await turns()  # as aiokafka's clients take to go
+            did.append("start ended")
+
+    async def closed(_: object) -> None:
+        did.append("reader closed")
+
+    async def scenario() -> None:
+        feed = Feed(compute, catch_up)
+        monkeypatch.setattr(feed, "_consumer", object())
+        starting = asyncio.create_task(feed.on_start())
+        await turns()
+        await feed.stop()
+        await starting
+        assert not feed.caught_up
+
+    monkeypatch.setattr(topic, "end_reading", closed)
+    asyncio.run(scenario())
+    assert did == ["start ended", "reader closed"]
+
+
+def test_a_feed_that_is_stopped_does_not_wait_for_a_broker_that_does_not_answer(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, answered = threading.Event(), threading.Event()
+
+    async def scenario() -> None:
+        loop, asked = asyncio.get_running_loop(), asyncio.Event()
+
+        def silent(*_: object) -> dict[str, int]:
+            loop.call_soon_threadsafe(asked.set)
+            answer.wait(LONG_S)
+            answered.set()
+            return {"ads": 1}
+
+        monkeypatch.setattr("streams.reading.partition_counts", silent)
+        feed = Feed(compute)
+        starting = asyncio.create_task(feed.on_start())
+        await asked.wait()
+        await feed.stop()
+        await starting
+
+    asyncio.run(scenario())  # and the end of the loop, which waits for threads of its own
+    assert not answered.is_set()
+    answer.set()
+    assert answered.wait(LONG_S)

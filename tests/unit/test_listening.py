@@ -1,8 +1,9 @@
-"""Who connects and says nothing, or comes a thousand times, keeps nobody else from our web servers."""
+"""Who connects and says nothing, reads nothing, or comes a thousand times, keeps nobody else from our web servers."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
@@ -11,76 +12,271 @@ from streams import listening
 from streams.listening import listen, runner_of
 
 HEAD = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+LAST = b"Connection: close\r\n"
+PAGE, STREAM, LARGE, FULL = (HEAD.replace(b"/", path, 1) + b"\r\n" for path in (b"/", b"/stream", b"/large", b"/full"))
+LARGE_BYTES = 1 << 25
+"""More than the kernel holds of what was written and is not read."""
 DEADLINE_S = 30.0
 """For what is there at once; only a test that fails waits for it."""
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-@asynccontextmanager
-async def serving(idle_s: float) -> AsyncIterator[tuple[web.AppRunner, int]]:
-    async def answer(_: web.Request) -> web.Response:
+class Pages:
+    """A page, a stream of what the test tells it, and two answers that are stuck where nobody reads them."""
+
+    def __init__(self) -> None:
+        self.streams: list[asyncio.Queue[bytes]] = []
+        """What each of them tells next; nothing ends it."""
+        self.stuck = asyncio.Semaphore(0)
+        """Released in the turn of the loop in which an answer is."""
+        self.over = asyncio.Semaphore(0)
+        """Released when a connection is over that was answered anything but the page."""
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        for path, handler in {"/": self.page, "/stream": self.stream, "/large": self.large, "/full": self.full}.items():
+            app.router.add_get(path, handler)
+        app.on_shutdown.append(self.end)
+        return app
+
+    async def page(self, _: web.Request) -> web.Response:
         return web.Response(text="here")
 
-    app = web.Application()
-    app.router.add_get("/", answer)
-    runner = runner_of(app, idle_s=idle_s)
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        news: asyncio.Queue[bytes] = asyncio.Queue()
+        self.streams.append(news)
+        response = await self.begun(request)
+        await response.write(b"here")
+        while told := await news.get():
+            await response.write(told)
+        return response
+
+    async def large(self, request: web.Request) -> web.Response:
+        request.task.add_done_callback(lambda _: self.over.release())
+        self.stuck.release()
+        return web.Response(body=bytes(LARGE_BYTES) + b"here")
+
+    async def full(self, request: web.Request) -> web.StreamResponse:
+        """As much as the kernel takes, and little more."""
+        response = await self.begun(request)
+        while not request.transport.get_write_buffer_size():
+            await response.write(bytes(1 << 12))
+        self.stuck.release()
+        await response.write(b"here")
+        return response
+
+    async def begun(self, request: web.Request) -> web.StreamResponse:
+        request.task.add_done_callback(lambda _: self.over.release())
+        response = web.StreamResponse()
+        await response.prepare(request)
+        return response
+
+    async def end(self, _: web.Application) -> None:
+        for news in self.streams:
+            news.put_nowait(b"")
+
+
+@asynccontextmanager
+async def serving(idle_s: float = DEADLINE_S) -> AsyncIterator[tuple[Pages, int]]:
+    pages = Pages()
+    runner = runner_of(pages.app(), idle_s=idle_s)
     await runner.setup()
     try:
         url = await listen(runner, "127.0.0.1", 0)
         async with asyncio.timeout(DEADLINE_S):
-            yield runner, int(url.rpartition(":")[2])
+            yield pages, int(url.rpartition(":")[2])
     finally:
         await runner.cleanup()
 
 
-async def asked(port: int, said: bytes = HEAD + b"\r\n") -> Streams:
+async def asked(port: int, said: bytes = PAGE) -> Streams:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(said)
     return reader, writer
 
 
+def deaf(port: int, said: bytes) -> socket.socket:
+    """Somebody who asks and reads nothing, not even ahead."""
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.sendall(said)
+    return connection
+
+
 async def answer(reader: asyncio.StreamReader) -> bytes:
-    """A whole answer; nothing where the connection is closed instead."""
+    """Up to the end of a page; nothing where the connection is closed instead."""
     try:
         return await reader.readuntil(b"here")
     except (asyncio.IncompleteReadError, ConnectionResetError):
         return b""
 
 
+async def probed(port: int) -> bool:
+    """Whether one who comes, asks once and goes is answered."""
+    reader, writer = await asked(port, HEAD + LAST + b"\r\n")
+    got = await answer(reader)
+    await left((reader, writer))
+    return bool(got)
+
+
+async def stays(connection: Streams, rest: bytes = PAGE) -> bool:
+    """Whether it is not closed: the ``rest`` of a request is answered."""
+    reader, writer = connection
+    writer.write(rest)
+    return bool(await answer(reader))
+
+
+async def left(*connections: Streams) -> None:
+    for _, writer in connections:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for three."""
+    monkeypatch.setattr(listening, "CONNECTIONS_MAX", 3)
+
+
 @pytest.mark.parametrize("said", [b"", b"GET / HT", HEAD])
-@pytest.mark.parametrize("before", [b"", HEAD + b"\r\n"])
+@pytest.mark.parametrize("before", [b"", PAGE])
 def test_who_does_not_end_the_head_of_a_request_in_time_is_closed(before: bytes, said: bytes) -> None:
     async def scenario() -> None:
-        async with serving(idle_s=0.05) as (runner, port):
+        async with serving(idle_s=0.05) as (_, port):
             reader, writer = await asked(port, before + said)
             assert bool(await answer(reader)) == bool(before)
             assert not await answer(reader)
-            assert not runner.server or not runner.server.connections
-            writer.close()
+            await left((reader, writer))
 
     asyncio.run(scenario())
 
 
-def test_of_connections_beyond_the_bound_each_is_closed_at_once_until_another_ends(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(listening, "CONNECTIONS_MAX", 3)
-
+@pytest.mark.parametrize("last", [b"", LAST])
+@pytest.mark.parametrize("asks", [LARGE, FULL])
+def test_who_does_not_read_what_is_answered_in_time_is_closed(asks: bytes, last: bytes) -> None:
     async def scenario() -> None:
-        async with serving(idle_s=DEADLINE_S) as (_, port):
-            held = [await asked(port) for _ in range(3)]
-            assert all([await answer(reader) for reader, _ in held])
+        async with serving(idle_s=0.05) as (pages, port):
+            connection = deaf(port, asks.replace(b"\r\n", b"\r\n" + last, 1))
+            await pages.over.acquire()
+            reader, writer = await asyncio.open_connection(sock=connection)
+            got = b"here"
+            with suppress(ConnectionResetError):
+                got = await reader.read()
+            assert b"here" not in got
+            await left((reader, writer))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("three")
+def test_who_comes_where_all_have_said_half_a_head_is_answered_and_the_longest_awaited_is_closed() -> None:
+    async def scenario() -> None:
+        async with serving() as (_, port):
+            halves = [await asked(port, HEAD) for _ in range(3)]
+            assert await probed(port)
+            assert [await stays(half, b"\r\n") for half in halves] == [False, True, True]
+            await left(*halves)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("three")
+def test_of_whom_is_awaited_as_many_are_closed_as_come_at_once() -> None:
+    async def scenario() -> None:
+        async with serving() as (_, port):
+            halves = [await asked(port, HEAD) for _ in range(3)]
+            came = await asyncio.gather(*(asked(port) for _ in range(3)))
+            assert all([await answer(reader) for reader, _ in came])
+            assert not any([await stays(half, b"\r\n") for half in halves])
+            await left(*halves, *came)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("three")
+@pytest.mark.parametrize("asks", [LARGE, FULL])
+def test_who_comes_where_nobody_reads_what_is_answered_is_answered(asks: bytes) -> None:
+    async def scenario() -> None:
+        async with serving() as (pages, port):
+            full = [deaf(port, asks) for _ in range(3)]
+            for _ in full:
+                await pages.stuck.acquire()
+            assert await probed(port)
+            await pages.over.acquire()
+            assert pages.over.locked(), "one of three"
+            for connection in full:
+                connection.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("three")
+def test_a_stream_that_is_read_and_a_connection_that_asks_again_stay_whoever_comes() -> None:
+    async def scenario() -> None:
+        async with serving() as (pages, port):
+            watching = await asked(port, STREAM)
+            assert await answer(watching[0])
+            asking = await asked(port)
+            assert await answer(asking[0])
             for _ in range(5):
-                reader, writer = await asked(port)
-                assert not await answer(reader)
-                writer.close()
-            reader, writer = held.pop()
-            writer.write(HEAD + b"Connection: close\r\n\r\n")
-            assert (await reader.read()).endswith(b"here")
-            writer.close()
-            held.append(await asked(port))
-            assert await answer(held[-1][0])
-            for _, writer in held:
-                writer.close()
+                half = await asked(port, HEAD)
+                assert await stays(asking)
+                assert await probed(port)
+                pages.streams[0].put_nowait(b"here")
+                assert await answer(watching[0])
+                await left(half)
+            await left(watching, asking)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("three")
+def test_a_stream_that_is_not_read_yet_stays_before_who_was_awaited_longer() -> None:
+    async def scenario() -> None:
+        async with serving() as (pages, port):
+            watching = await asked(port, STREAM)
+            assert await answer(watching[0])
+            half, asking = await asked(port, HEAD), await asked(port)
+            assert await answer(asking[0])
+            pages.streams[0].put_nowait(bytes(LARGE_BYTES) + b"here")
+            assert await stays(asking), "a few turns of the loop, in which the stream has got stuck"
+            assert await probed(port)
+            assert not await stays(half, b"\r\n")
+            await watching[0].readexactly(LARGE_BYTES)
+            assert await answer(watching[0])
+            await left(watching, half, asking)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("three")
+def test_who_asks_for_much_at_once_is_awaited_since_it_asked_and_not_since_each_answer() -> None:
+    async def scenario() -> None:
+        async with serving() as (pages, port):
+            greedy = await asked(port, STREAM + PAGE)
+            assert await answer(greedy[0])
+            others = [await asked(port) for _ in range(2)]
+            assert all([await answer(reader) for reader, _ in others])
+            pages.streams[0].put_nowait(b"")
+            assert await answer(greedy[0])
+            assert await probed(port)
+            assert [await stays(connection) for connection in (greedy, *others)] == [False, True, True]
+            await left(greedy, *others)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("three")
+def test_where_all_are_being_answered_whoever_comes_is_closed_at_once_until_one_goes() -> None:
+    async def scenario() -> None:
+        async with serving() as (pages, port):
+            watching = [await asked(port, STREAM) for _ in range(3)]
+            assert all([await answer(reader) for reader, _ in watching])
+            for _ in range(5):
+                assert not await probed(port)
+            await left(watching.pop())
+            await pages.over.acquire()
+            assert await probed(port)
+            await left(*watching)
 
     asyncio.run(scenario())

@@ -4,11 +4,12 @@ Prometheus waits before it wakes somebody; who looks at a page wants to see it a
 whose runbook in deploy/OPERATIONS.md says what to do.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from streams.console.clicks import SERVES_MS, ModelQuality
+from streams.console.clicks import SERVES_MS, Accuracy, ModelQuality
 from streams.console.refused import RECENT_MS, RefusedKind
 from streams.control_wire import Drift
 from streams.lag.arithmetic import Status
@@ -21,11 +22,11 @@ GROWING_S = 5.0
 CALIBRATION = (0.8, 1.25)
 AUC_LEAST = 0.55
 """Below it an order is hardly better than chance."""
-CLICKS_LEAST = 100
-"""Seen, or predicted: of fewer chance alone makes a ratio as far from 1, or an order as bad."""
+ERRORS = 4
+"""So many standard errors chance alone does not make, in a figure that is looked at all day."""
 DEAD_SHARE = 0.01
 DRIFT_RECENT_MS = 1_800_000
-"""The times and shares are those of deploy/prometheus/alerts.yml."""
+"""The times, shares and errors are those of deploy/prometheus/alerts.yml."""
 About = dict[str, str | int | float | None]
 SAME_TOLD = 3
 """Of one alert, those that have waited longest, or the newest: a cluster that stops has one for every partition."""
@@ -103,12 +104,8 @@ def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], stream_m
     for model in models:
         if model.newest_ms < stream_ms - SERVES_MS:  # it serves no more; what went before is history
             continue
-        ratio, auc = model.layer.calibration, model.layer.auc
-        enough = max(model.layer.clicks, model.layer.expected) >= CLICKS_LEAST
-        off = enough and ratio is not None and not CALIBRATION[0] <= ratio <= CALIBRATION[1]
-        blind = model.layer.clicks >= CLICKS_LEAST and auc is not None and auc < AUC_LEAST
-        if off or blind:
-            about: About = {"model": model.model, "calibration": ratio, "auc": auc}
+        if _off(model.layer) or _blind(model.layer):
+            about: About = {"model": model.model, "calibration": model.layer.calibration, "auc": model.layer.auc}
             yield Alarm(name="SalienceCalibrationOff", red=False, about=about)
     for drift in drifts:
         if drift.time_ms >= stream_ms - DRIFT_RECENT_MS:
@@ -124,6 +121,25 @@ def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], stream_m
                     "time_ms": drift.time_ms,
                 },
             )
+
+
+def _off(figures: Accuracy) -> bool:
+    """Whether clicks are too many or too few. A count's standard error is its root: here that of the greater, since
+    small counts stray further above what is expected than below.
+    """
+    if figures.calibration is None or CALIBRATION[0] <= figures.calibration <= CALIBRATION[1]:
+        return False
+    greater = max(figures.clicks, figures.expected)
+    return abs(figures.clicks - figures.expected) > ERRORS * math.sqrt(greater)
+
+
+def _blind(figures: Accuracy) -> bool:
+    """Whether the order is wrong. The standard error of an AUC of 0.5, of few clicks among many others, is
+    1 / sqrt(12 clicks), and of one below hardly another (Hanley and McNeil 1982).
+    """
+    if figures.auc is None:
+        return False
+    return (AUC_LEAST - figures.auc) * math.sqrt(12 * figures.clicks) > ERRORS
 
 
 def _of_tones(tones: Iterable[Tone], now_ms: int) -> Iterator[Alarm]:

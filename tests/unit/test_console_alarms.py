@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
+import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from scoring.events import Kind
+from scoring.feedback import JUDGED
 from streams.cli import app
-from streams.console.alarms import AUC_LEAST, alarms
-from streams.console.clicks import SERVES_MS, Accuracy, ModelQuality
+from streams.console.alarms import AUC_LEAST, CALIBRATION, ERRORS, alarms
+from streams.console.clicks import SERVES_MS, Accuracy, ModelQuality, _accuracy
 from streams.console.desk import Desk
 from streams.console.refused import RECENT_MS, SECONDS_MAX, Refused
 from streams.console.serve import WhyNot
@@ -23,6 +26,7 @@ from streams.experiments.findings import PREFERENCE, SENTENCES
 from streams.lag.arithmetic import Status
 from streams.lag.board import GroupLag, Report
 from streams.lag.monitor import News
+from streams.quality import Quality
 from streams.settings import Settings
 from streams.wire import Outcome, Tone
 from tests.builders import START_MS, Record
@@ -44,6 +48,8 @@ FIGURES = Accuracy(calibration=1.0, log_loss=0.3, auc=0.7, drifts=0, clicks=100,
 
 def model(name: str = "m", newest_ms: int = START_MS, **layer: Any) -> ModelQuality:
     figures = msgspec.structs.replace(FIGURES, **layer)
+    if "calibration" not in layer:
+        figures = msgspec.structs.replace(figures, calibration=figures.clicks / figures.expected)
     return ModelQuality(model=name, outcomes=2_000, newest_ms=newest_ms, layer=figures, alone=FIGURES)
 
 
@@ -69,13 +75,19 @@ CASES: list[tuple[dict[str, Any], list[tuple[str, bool]]]] = [
     ({"group": group(partition(0, time_lag_s=31.0))}, [("SalienceTimeLag", True)]),
     ({"group": group(partition(0, time_lag_s=6.0, catch_up_s=None))}, [("SalienceLagGrowing", False)]),
     ({"group": group(partition(0, Status.WARN))}, [("SalienceLagGrowing", False)]),
-    ({"models": [model(calibration=1.3)]}, [("SalienceCalibrationOff", False)]),
-    ({"models": [model(auc=AUC_LEAST - 0.01)]}, [("SalienceCalibrationOff", False)]),
-    ({"models": [model(calibration=1.3, clicks=99, expected=76.0)]}, []),  # a quiet shop
-    ({"models": [model(calibration=0.7, clicks=70, expected=99.9)]}, []),
-    ({"models": [model(calibration=0.7, clicks=70, expected=100.0)]}, [("SalienceCalibrationOff", False)]),
-    ({"models": [model(auc=0.1, clicks=99, expected=200.0)]}, []),
-    ({"models": [model(), model(newest_ms=START_MS - SERVES_MS - 1, calibration=9.0)]}, []),
+    ({"models": [model(clicks=12_500, expected=10_000.0)]}, []),
+    ({"models": [model(clicks=12_501, expected=10_000.0)]}, [("SalienceCalibrationOff", False)]),
+    ({"models": [model(clicks=148)]}, []),  # what chance may make of 100
+    ({"models": [model(clicks=149)]}, [("SalienceCalibrationOff", False)]),
+    ({"models": [model(clicks=60)]}, []),
+    ({"models": [model(clicks=59)]}, [("SalienceCalibrationOff", False)]),
+    ({"models": [model(clicks=0, expected=16.0)]}, []),
+    ({"models": [model(clicks=0, expected=17.0)]}, [("SalienceCalibrationOff", False)]),
+    ({"models": [model(auc=0.44)]}, []),
+    ({"models": [model(auc=0.43)]}, [("SalienceCalibrationOff", False)]),
+    ({"models": [model(auc=0.31, clicks=12, expected=12.0)]}, []),
+    ({"models": [model(auc=AUC_LEAST - 0.02, clicks=10_000, expected=10_000.0)]}, [("SalienceCalibrationOff", False)]),
+    ({"models": [model(), model(newest_ms=START_MS - SERVES_MS - 1, clicks=900)]}, []),
     ({"drifts": [drift(START_MS)]}, [("SalienceDrift", False)]),
     ({"drifts": [drift(START_MS - 3_600_000)]}, []),
     ({"tones": [tone(None), tone(START_MS - 1_000)]}, [("SalienceToneTurned", False)]),
@@ -103,10 +115,30 @@ def test_what_is_wrong_is_named_by_its_alert(given: dict[str, Any], expected: li
     assert [(alarm.name, alarm.red) for alarm in found] == expected
 
 
+@pytest.mark.parametrize("rate", [0.0055, 0.008])
+def test_right_predictions_of_a_shop_of_few_clicks_are_no_alarm_in_a_week(rate: float) -> None:
+    random, quality, told = np.random.default_rng(1), Quality(), set()
+    for _ in range(300):  # two outcomes a second; a click is predicted higher than a non-click 59 % of the time
+        some = np.zeros(4_000, dtype=JUDGED)
+        some["predicted"] = rate * np.exp(random.normal(0, 0.3, len(some)) - 0.3**2 / 2)
+        some["clicked"] = random.random(len(some)) < some["predicted"]
+        quality.observe(some)
+        serves = msgspec.structs.replace(model(), layer=_accuracy(quality))
+        told |= {alarm.name for alarm in alarms(news(WELL), WELL, [serves], [], [], [], START_MS, START_MS)}
+    assert told == set()
+
+
+def test_the_rules_judge_predictions_by_the_numbers_of_the_console() -> None:
+    groups = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())["groups"]
+    rules = [rule for each in groups for rule in each["rules"] if rule["alert"] == "SalienceCalibrationOff"]
+    numbers = {float(number) for rule in rules for number in re.findall(r"\b[\d.]+\b", rule["expr"])}
+    assert numbers == {*CALIBRATION, AUC_LEAST, ERRORS, 12}
+
+
 def test_a_figure_of_a_model_that_is_unknown_is_told_as_such() -> None:
-    for unknown, known in (("auc", {"calibration": 1.3}), ("calibration", {"auc": 0.1})):
+    for unknown, known in (("auc", {"calibration": 1.5, "clicks": 150}), ("calibration", {"auc": 0.1})):
         (alarm,) = alarms(news(WELL), WELL, [model(**known, **{unknown: None})], [], [], [], START_MS, START_MS)
-        assert alarm.about == {"model": "m", **known, unknown: None}
+        assert alarm.about == {"model": "m", "calibration": known.get("calibration"), "auc": known.get("auc")}
 
 
 @pytest.mark.parametrize(("letters", "told"), [(30_000, []), (30_001, [30_001])])
@@ -130,7 +162,7 @@ def test_letters_of_a_worker_whose_clock_is_ahead_put_no_others_out_and_are_of_n
 def test_of_models_that_serve_at_once_each_is_judged_whichever_had_the_last_outcome(bad: str) -> None:
     for last in ("live", "canary"):
         both = [
-            model(name, START_MS - (name != last), calibration=1.5 if name == bad else 1.0)
+            model(name, START_MS - (name != last), clicks=150 if name == bad else 100)
             for name in (last, *{"live", "canary"} - {last})
         ]
         found = alarms(news(WELL), WELL, both, [], [], [], START_MS, START_MS)

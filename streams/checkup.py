@@ -20,8 +20,10 @@ FEWEST = 100
 """Impressions and clicks below which their fields say nothing."""
 PAIRS_FEWEST = 20
 """Of a click and the impression that it answers: each is evidence, for of sound events none disagree."""
-JOINED_MIN = 0.1
-"""Of clicks whose impressions were read, the least that join one: of sound ones it is all but a few."""
+JOINED_MIN = 0.6
+"""Of clicks whose impressions were read, the least that join one. Where one of two apps is wrong it is a half; of sound
+ones it is all but a few, or two thirds where the sample is of seconds in which people are shown the same ad again.
+"""
 STRAYS_MAX = 0.01
 """Of the latest events that are refused or misplaced, before something is wrong with who sends them."""
 APART_MAX = 0.1

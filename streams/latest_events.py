@@ -5,6 +5,7 @@ something else is taken and taught from, a little wrong, and nothing says so.
 """
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -152,8 +153,8 @@ class Joins:
 
     ``pairs``: of each that found its own, whether the impression and the click tell their surface. ``strays`` found
     none, ``stray`` tells of the first. An answer is one if an impression of its user was read that its click may have
-    followed, and its own would have been read, too: it is dated within what was read of the partition, or no time of an
-    impression at all. All others may answer what came before, or is kept no longer.
+    followed, and its own would have been read, too: that one was of the same ad, or it is dated within what was read of
+    the partition, or no time of an impression at all. All others may answer what came before, or is kept no longer.
     """
 
     pairs: Sequence[tuple[bool, bool]]
@@ -171,19 +172,21 @@ class Joins:
         what = list(zip(users, found["ad"].tolist(), found["shown_ms"].tolist(), strict=True))
         placed = (found["surface"] > 0).tolist()
         impressions = {what[at]: placed[at] for at in shown.tolist()}
-        first_ms: dict[bytes | None, int] = {}
-        for user, _, at_ms in impressions:
-            first_ms[user] = min(at_ms, first_ms.get(user, at_ms))
+        first_ms: dict[tuple[bytes | None, int | None], int] = {}
+        for user, ad, at_ms in impressions:
+            for of in ((user, ad), (user, None)):  # None: of any ad
+                first_ms[of] = min(at_ms, first_ms.get(of, at_ms))
         begins_ms = {
             lane: np.quantile(found["shown_ms"][shown[lanes[shown] == lane]], LATE_SHARE)
             for lane in np.unique(lanes[shown]).tolist()
         }
         strays = []
         for at in clicks:
-            (user, _, said_ms), clicked_ms = what[at], int(found["time_ms"][at])
-            if what[at] in impressions or first_ms.get(user, clicked_ms + 1) > clicked_ms:
+            (user, ad, said_ms), clicked_ms = what[at], int(found["time_ms"][at])
+            if what[at] in impressions or first_ms.get((user, None), math.inf) > clicked_ms:
                 continue
-            if said_ms >= begins_ms[lanes[at]] or said_ms < clicked_ms - NEVER_MS:
+            dated = said_ms >= begins_ms[lanes[at]] or said_ms < clicked_ms - NEVER_MS
+            if dated or first_ms.get((user, ad), math.inf) <= clicked_ms:
                 strays.append(what[at])
         pairs = [(impressions[what[at]], placed[at]) for at in clicks if what[at] in impressions]
         return cls(pairs, len(strays), _told(strays[0], impressions) if strays else "")

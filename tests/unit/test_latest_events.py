@@ -14,7 +14,7 @@ from streams.settings import Settings
 from streams.wire import Click, Impression
 from tests.builders import START_MS, Record, click, impression, records
 
-LANES = 4
+LANES, HOUR_MS = 4, 3_600_000
 HEALTHY = Sample(
     records=1_000,
     refused=0,
@@ -190,8 +190,16 @@ def answers(dated: Callable[[int], int], shoppers: int = 300, later_ms: int = 30
 
 @pytest.mark.parametrize(
     "dated",
-    [lambda at: at // 1_000, lambda at: at - 1_500, lambda at: at + 30_000, lambda _: 0],
-    ids=["seconds", "the placement's time", "the click's own time", "nothing"],
+    [
+        lambda at: at // 1_000,
+        lambda at: at - 1_500,
+        lambda at: at + 30_000,
+        lambda _: 0,
+        lambda at: at + 8 * HOUR_MS,
+        lambda at: at - 3 * HOUR_MS,
+        lambda at: at - 8 * HOUR_MS,
+    ],
+    ids=["seconds", "the placement's time", "the click's own time", "nothing", "Shanghai", "Rio", "Los Angeles"],
 )
 def test_answers_that_join_no_impression_though_theirs_were_read_are_told_with_the_field_and_what_it_should_be(
     dated: Callable[[int], int],
@@ -206,10 +214,18 @@ def test_answers_that_join_no_impression_though_theirs_were_read_are_told_with_t
     assert all(name in checks["joins"].fix for name in ("impression_time_ms", "time_ms", "user_id", "ad_id"))
 
 
-def test_a_few_answers_that_join_are_enough_and_too_few_that_do_not_say_nothing() -> None:
+@pytest.mark.parametrize("wrong", [lambda at: at // 1_000, lambda at: at - 8 * HOUR_MS], ids=["seconds", "Los Angeles"])
+@pytest.mark.parametrize(("tenths", "ok"), [(2, False), (5, False), (8, True)])
+def test_an_app_of_two_that_dates_impressions_wrongly_is_told_and_a_few_wrong_answers_are_not(
+    wrong: Callable[[int], int], tenths: int, ok: bool
+) -> None:
+    mixed = seen(answers(lambda at: at if at // 1_000 % 10 < tenths else wrong(at)), partitioner(LANES)(b"ann"))
+    assert (mixed.pairs, mixed.strays) == (30 * tenths, 30 * (10 - tenths))
+    assert found(mixed)["joins"].ok is ok
+
+
+def test_too_few_answers_that_join_none_say_nothing() -> None:
     lane = partitioner(LANES)(b"ann")
-    mixed = seen(answers(lambda at: at - at // 1_000 % 5), lane)
-    assert (mixed.pairs, found(mixed)["joins"].ok) == (60, True)
     assert "joins" not in found(seen(answers(lambda at: at // 1_000, shoppers=19), lane))
     assert not found(seen(answers(lambda at: at // 1_000, shoppers=20), lane))["joins"].ok
 
@@ -218,10 +234,10 @@ def test_a_few_answers_that_join_are_enough_and_too_few_that_do_not_say_nothing(
 @pytest.mark.parametrize("late", [False, True])
 def test_answers_to_impressions_from_before_those_that_were_read_say_nothing(later_ms: int, late: bool) -> None:
     happened = answers(lambda at: at, later_ms=later_ms)
-    again = [impression("ann", f"ad-{n}", START_MS - 50_000_000 + 1_000 * n) for n in range(300)]
+    since = [impression("ann", f"ad-{n}", START_MS - 50_000_000 + 1_000 * n) for n in range(300, 600)]
     if late:  # one that was long on its way
-        again[7] = impression("ann", "ad-7", START_MS - 10**9)
-    sample = seen([*again, *happened[300:]], partitioner(LANES)(b"ann"))
+        since[7] = impression("ann", "ad-307", START_MS - 10**9)
+    sample = seen([*since, *happened[300:]], partitioner(LANES)(b"ann"))
     assert (sample.answers, sample.pairs, sample.strays) == (300, 0, 0)
 
 
@@ -230,7 +246,8 @@ def test_what_is_read_begins_in_each_partition_at_another_time() -> None:
     parts = []
     for lane, begins_ms in ((0, START_MS - 10**8), (1, START_MS)):
         shown = [impression(lanes[lane], f"ad-{n}", begins_ms + n) for n in range(100)]
-        clicks = [click(lanes[lane], f"ad-{n}", START_MS + 200, impression_time_ms=START_MS - 1) for n in range(50)]
+        told = {"time_ms": START_MS + 200, "impression_time_ms": START_MS - 1}
+        clicks = [click(lanes[lane], f"ad-{n}", **told) for n in range(100, 150)]
         parts += [
             decoded(records(shown, lane), Source.IMPRESSION, LANES, START_MS + 60_000),
             decoded(records(clicks, lane), Source.CLICK, LANES, START_MS + 60_000),

@@ -36,6 +36,7 @@ ROLES = {
     "monitor": "measures lag from outside; sees no record",
     "analyst": "reports on what people did and what decisions earned; changes nothing",
     "reviewer": "reads reviews, and tells how ads and brands sound",
+    "referee": "judges experiments, and ends those that break a guardrail",
     "console": "shows people who run it what the topics say: the live console",
     "admin": "makes topics, publishes ads and switches, answers people who ask what is held of them",
 }
@@ -44,6 +45,7 @@ _INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS)
 _READ_BY_WORKERS = (
     topics.ADS, topics.TONES, topics.CONTROL, topics.MODELS, topics.CAMPAIGN_METRICS, topics.CLICK_LAYERS,
 )  # fmt: skip
+_JUDGED = (topics.CONTROL, topics.ADS, topics.AD_IMPRESSIONS, topics.OUTCOMES, topics.CHANGELOG)
 _SHOWN = (
     topics.ADS, topics.CONTROL, topics.CAMPAIGN_METRICS, topics.PLACEMENTS, topics.DECISIONS, topics.OUTCOMES,
     topics.DEAD_LETTERS, topics.EXPERIMENT_REPORTS, topics.TONES,
@@ -98,7 +100,6 @@ def _lines() -> Iterator[Line]:
         yield Line("admin", "topic", name, "WRITE", "salience dead-letters requeue, and its notes")
     yield Line("admin", "transactional_id", REQUEUE_ID, "WRITE", "salience dead-letters requeue")
     yield Line("admin", "transactional_id", PRUNE_ID, "WRITE", "salience privacy prune")
-    yield Line("admin", "topic", topics.EXPERIMENT_REPORTS, "WRITE", "salience experiment referee")
     yield Line("admin", "topic", topics.CHANGELOG, "WRITE", "salience lanes adopt, while no worker runs")
     yield Line("admin", "group", "", "READ", "salience lanes adopt")
     yield Line("admin", "transactional_id", "", "WRITE", "salience lanes adopt fences the workers")
@@ -121,6 +122,10 @@ def _of_those_who_look() -> Iterator[Line]:
         yield Line("reviewer", "topic", name, "WRITE", "how ads and brands sound; what is no review")
     yield Line("reviewer", "topic", topics.REVIEW_STATE, "WRITE", "where it stands, and what it has learnt")
     yield Line("reviewer", "transactional_id", REVIEWS_ID, "WRITE", "a reader that begins ends the one before")
+    for name in _JUDGED:
+        yield Line("referee", "topic", name, "READ", "salience experiment referee")
+    yield Line("referee", "topic", topics.CONTROL, "WRITE", "the end of an experiment, and a bandit's cohorts")
+    yield Line("referee", "topic", topics.EXPERIMENT_REPORTS, "WRITE", "what experiments show")
     for name in _SHOWN:
         yield Line("console", "topic", name, "READ", "salience console")
     for name in _INPUTS:

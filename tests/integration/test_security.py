@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError as AioKafkaError
@@ -23,9 +24,13 @@ from streams import acls, topic_admin, topics
 from streams.checkup import checkup
 from streams.client import PlacementView
 from streams.connection import aiokafka_options
+from streams.control import publish
 from streams.demo.report import Report, Snapshot
 from streams.demo.shopping import Plan
 from streams.demo.visit import visit
+from streams.experiments.registry import start
+from streams.experiments.report import ExperimentReport, decode_report
+from streams.experiments.service import RefereeService
 from streams.lag.watch import LagWatch
 from streams.lanes.outbox import LANE_ID
 from streams.reviews.feed import ReviewFeed
@@ -37,6 +42,7 @@ from tests.integration.secured import OWNER, SecuredKafka
 from tests.integration.test_reviews import raw
 from tests.integration.workers import Worker, until
 from tests.needs import lacking
+from tests.unit.test_referee_service import DRAFT
 from tests.unit.test_review_feed import stream
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -221,6 +227,25 @@ def test_the_reader_of_reviews_learns_and_goes_on_with_its_own_rights(
     asyncio.run(scenario())
 
 
+def test_the_referee_judges_with_its_own_rights(
+    secured: SecuredKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        shop = Shop(settings_on(secured, home=tmp_path))
+        become(monkeypatch, secured, "admin")
+        await publish(shop.settings, [started := start(DRAFT, 0.2, 2), start(DRAFT, 1.0, 2)])  # the former stands
+        become(monkeypatch, secured, "referee")
+        judged: list[ExperimentReport] = []
+        await RefereeService(shop.settings, 0, judged.extend).run(follow=False)
+        assert [one.experiment for one in judged] == [DRAFT.experiment]
+        become(monkeypatch, secured, "admin")
+        assert [decode_report(value or b"") for _, value in await shop.read("experiment-reports")] == judged
+        newest = msgspec.structs.replace(started, revision=started.revision + 1)
+        assert (await shop.read("control"))[-1] == (newest.key, msgspec.json.encode(newest))
+
+    asyncio.run(scenario())
+
+
 def test_whoever_may_publish_ads_may_let_shoppers_in_and_an_ad_server_may_not(
     secured: SecuredKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,7 +294,10 @@ def record_of(message: Any) -> tuple[str, bytes, bytes, int | None]:
     return name, message.user_id.encode(), encode_json(message), message.time_ms
 
 
-@pytest.mark.parametrize(("role", "message"), [("adserver", ad("ad-9")), ("monitor", click()), ("nobody", click())])
+@pytest.mark.parametrize(
+    ("role", "message"),
+    [("adserver", ad("ad-9")), ("monitor", click()), ("referee", ad("ad-9")), ("nobody", click())],
+)
 def test_who_may_not_write_does_not(
     secured: SecuredKafka, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, role: str, message: Any
 ) -> None:

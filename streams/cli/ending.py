@@ -1,7 +1,8 @@
-"""A command that is told to end undoes what it has begun, as on Ctrl-C."""
+"""A command that is told to end undoes what it has begun, as on Ctrl-C; one that runs for ever just ends."""
 
+import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -29,3 +30,13 @@ def undone_when_told_to_end() -> Iterator[None]:
     finally:
         for number in heard:
             signal.signal(number, former[number])
+
+
+async def until_told(work: Coroutine[None, None, None]) -> None:
+    """``work`` until it is done, or a signal tells it to end."""
+    task = asyncio.create_task(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from streams.cli.ending import until_told
 from streams.cli.failing import fail, or_fail
-from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, settings_of
 from streams.cli.screen import Table, coloured, percent, screen
 from streams.clock import wall_ms
 
@@ -231,31 +232,41 @@ def referee(
     once: Annotated[bool, typer.Option("--once", help="Read what is there, report, and end.")] = False,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
+    port: PagesPort = None,
+    log_json: LogJson = False,
 ) -> None:
     """Judge the experiments while they run: publish reports, and end those that break a guardrail.
 
     One process; it saves where it is in SALIENCE_HOME, where no other may be, and goes on there. While brokers fail it
     judges nothing, says so once, and tries again at every look.
     """
+    import structlog
+
+    from streams.experiments.exporter import RefereeCollector
     from streams.experiments.service import RefereeError, RefereeService
     from streams.experiments.store import StoreError
+    from streams.metrics.serve import serving
     from streams.running import configure_logging
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    if not once:
-        configure_logging(log_json=False)
-    console = screen(stderr=True)
+    if log_json or not once:
+        configure_logging(log_json=log_json)
+    say: Callable[[str], None] = structlog.get_logger().info if log_json else screen(stderr=True).print
 
-    def tell(reports: "list[ExperimentReport]") -> None:
+    def tell(reports: "Sequence[ExperimentReport]") -> None:
         for one in reports:
             if one.status == "running" or once:
-                console.print(f"{one.experiment}: {one.verdict}")
+                say(f"{one.experiment}: {one.verdict}")
 
-    service = RefereeService(settings, round(1_000 * every), lambda reports: tell(list(reports)))
+    service = RefereeService(settings, round(1_000 * every), tell)
+
+    async def served() -> None:
+        seen = service.vitals
+        async with serving(RefereeCollector(seen), settings, port, say, seen.unwell):
+            await service.run(follow=not once)
+
     try:
-        asyncio.run(service.run(follow=not once))
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+        asyncio.run(served() if once else until_told(served()))
     except (RefereeError, StoreError) as error:
         fail(error)
 

@@ -47,6 +47,12 @@ Host = Annotated[
     str | None,
     typer.Option(help="Address to listen on; beyond loopback only with SALIENCE_WEB_TOKEN (SALIENCE_WEB_HOST)."),
 ]
+PagesPort = Annotated[
+    int | None,
+    typer.Option(
+        "--port", min=0, max=65_535, help="Serve /metrics and /healthz there, on SALIENCE_WEB_HOST; 0: any free one."
+    ),
+]
 Guarantee = Annotated[str | None, typer.Option(help="exactly_once or at_least_once (SALIENCE_GUARANTEE).")]
 Users = Annotated[int, typer.Option("--users", min=2, max=10_000_000, help="Simulated shoppers.")]
 Hours = Annotated[float, typer.Option("--hours", min=1, max=87_600, help="Simulated hours; ten years at most.")]

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import signal
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,12 +11,13 @@ import msgspec
 import typer
 from rich.progress import Progress
 
+from streams.cli.ending import until_told
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, LogJson, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, settings_of
 from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
 
     from streams.reviews.feed import ReviewFeed
     from streams.settings import Settings
@@ -67,12 +66,7 @@ def follow(
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     once: Annotated[bool, typer.Option("--once", help="End when all that is there has been read.")] = False,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65_535, help="Serve /metrics and /healthz there, on SALIENCE_WEB_HOST; 0: any free one."
-        ),
-    ] = None,
+    port: PagesPort = None,
     log_json: LogJson = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout for every tone, one a line.")
@@ -103,7 +97,7 @@ def follow(
 
     feed = ReviewFeed(settings, tell)
     try:
-        asyncio.run(_until_told(_served(feed, settings, port, say, progress, follow=not once)))
+        asyncio.run(until_told(_served(feed, settings, port, say, progress, follow=not once)))
     except ReviewError as error:
         fail(error)
     read = feed.reviewer
@@ -113,12 +107,10 @@ def follow(
 async def _served(
     feed: "ReviewFeed", settings: "Settings", port: int | None, say: Say, progress: Progress, *, follow: bool
 ) -> None:
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(feed)
-        if port is not None:
-            from streams.reviews.web import serving
+    from streams.metrics.serve import serving
+    from streams.reviews.exporter import ReviewCollector
 
-            say(f"{await stack.enter_async_context(serving(feed.reviewer, settings, port))}/metrics")
+    async with feed, serving(ReviewCollector(feed.reviewer), settings, port, say):
         with progress:
             await feed.run(follow=follow, on_read=_Start(feed, say, progress))
 
@@ -140,13 +132,3 @@ class _Start:
             self._waits = False
             self._progress.stop()
             self._say("has read what was there")
-
-
-async def _until_told(work: "Coroutine[None, None, None]") -> None:
-    """``work`` until it is done, or a signal tells it to end."""
-    task = asyncio.create_task(work)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()

@@ -29,6 +29,7 @@ from streams.experiments.referee import Referee
 from streams.experiments.registry import stop
 from streams.experiments.report import ExperimentReport, breached, duel_report, encode_report, report
 from streams.experiments.store import Offsets, StoreError, alone, load, save
+from streams.experiments.vitals import Vitals
 from streams.experiments.watched import Watched
 from streams.fatal import describe
 from streams.fetching import fetch
@@ -70,6 +71,7 @@ class RefereeService:
         self._followed = Followed(settings.bootstrap, ())
         self._ends: dict[TopicPartition, int] = {}
         """Log ends at the start, after an outage or a word of our own: to be reached, though a broker gives nothing."""
+        self.vitals = Vitals(every_ms)
         self._failed = 0
         """Looks in a row at which the brokers failed."""
         self._over: set[int] = set()
@@ -117,6 +119,8 @@ class RefereeService:
             AIOKafkaProducer(acks="all", **aiokafka_options(settings.bootstrap)) as producer,
         ):
             await self._seek(consumer, groups)
+            for partitions in groups:
+                await self._behind(consumer, partitions)
             due_ms = tick_ms()
             while True:
                 await self._read(consumer, groups)
@@ -139,10 +143,12 @@ class RefereeService:
     async def _is_caught_up(self, consumer: AIOKafkaConsumer) -> bool:
         return all([await consumer.position(tp) >= end for tp, end in self._ends.items()])
 
-    async def _is_read(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> bool:
-        """Whether all that was committed at the last fetch has been read: a busy topic never gives nothing."""
+    async def _behind(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> int:
+        """Records of a topic that were committed at the last fetch and are still to be read; the vitals tell them."""
         ends = {tp: max(self._ends.get(tp, 0), consumer.last_stable_offset(tp) or 0) for tp in partitions}
-        return all([await consumer.position(tp) >= end for tp, end in ends.items()])
+        behind: int = sum([max(end - await consumer.position(tp), 0) for tp, end in ends.items()])
+        self.vitals.behind[partitions[0].topic.removeprefix(self._settings.topic_prefix)] = behind
+        return behind
 
     async def _read(self, consumer: AIOKafkaConsumer, groups: list[list[TopicPartition]]) -> None:
         """Read each topic to its end as it is then, in the order of ``groups``."""
@@ -159,13 +165,14 @@ class RefereeService:
                         timeout_ms=POLL_MS, max_records=RECORDS_PER_READ,
                     )  # fmt: skip
                     if not batches:
+                        await self._behind(consumer, partitions)
                         if any([await consumer.position(tp) < self._ends.get(tp, 0) for tp in partitions]):
                             continue
                         break
                     await asyncio.to_thread(take, batches)
                     for tp, records in batches.items():
                         self._offsets[tp.topic, tp.partition] = records[-1].offset + 1
-                    if last or await self._is_read(consumer, partitions):
+                    if not await self._behind(consumer, partitions) or last:  # a busy topic never gives nothing
                         break  # impressions first, again
         except MadeAnewError as error:
             if error.topics == {self._settings.topic_prefix + ADS}:  # read whole at every start
@@ -239,6 +246,7 @@ class RefereeService:
             if not self._failed:
                 log.warning("no experiment is judged: the brokers fail", error=describe(error), every_ms=self._every_ms)
             self._failed += 1
+            self.vitals.failing = describe(error)
             return
         if self._failed:
             log.info("experiments are judged again", failed_looks=self._failed)
@@ -280,6 +288,7 @@ class RefereeService:
             await delivery
         self._over |= {one.number for one in news if one.status == "stopped"}
         await self._save(last=last)
+        self.vitals.judged(reports, now_ms, caught_up=caught_up)
         self._on_reports(reports)
 
     async def _save(self, *, last: bool) -> None:
@@ -305,6 +314,7 @@ class RefereeService:
         stopped = stop(setting, why, now_ms)
         await self._tell(stopped)
         self._referee.follow(stopped)  # not before it is told: else no later look would tell it
+        self.vitals.broken += 1
         log.warning("experiment rolled back", experiment=setting.experiment, reason=why)
         return self._referee.watched[setting.number]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from streams.metrics.table import Row, monitor_rows, review_rows, worker_rows
+from streams.metrics.table import Row, monitor_rows, referee_rows, review_rows, worker_rows
 
 Unit = Literal["short", "s", "bytes", "reqps", "percentunit", "none"]
 Kind = Literal["timeseries", "stat", "table", "state-timeline"]
@@ -170,6 +170,14 @@ REVIEWS = (
     Panel("Tones turned", {"{{of}}s": "sum by (of) (increase(salience_tones_turned_total[$__rate_interval]))"}),
 )
 
+EXPERIMENTS = (
+    Panel("Experiments", {"{{finding}}": "sum by (finding) (salience_experiments) > 0"}),
+    Panel("Guardrails broken", {"ended": "sum(increase(salience_guardrails_broken_total[$__rate_interval]))"}),
+    Panel("Judging", {"{{instance}}": "salience_referee_judging"}, kind="state-timeline"),
+    Panel("Since the last look", {"{{instance}}": "time() - salience_referee_judged_timestamp_seconds"}, "s"),
+    Panel("Records behind", {"{{topic}}": "sum by (topic) (salience_referee_lag_records)"}),
+)
+
 
 def dashboards() -> dict[str, str]:
     """JSON by file name. Raises `DashboardError`."""
@@ -177,6 +185,7 @@ def dashboards() -> dict[str, str]:
         "workers.json": _dashboard("salience-workers", "salience: workers", WORKERS, worker_rows()),
         "lag.json": _dashboard("salience-lag", "salience: lag", LAG, monitor_rows()),
         "reviews.json": _dashboard("salience-reviews", "salience: reviews", REVIEWS, review_rows()),
+        "experiments.json": _dashboard("salience-experiments", "salience: experiments", EXPERIMENTS, referee_rows()),
     }
 
 

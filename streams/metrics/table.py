@@ -1,17 +1,19 @@
-"""``deploy/METRICS.md``: every metric of workers, lag monitor and reader of reviews, read off what they export."""
+"""``deploy/METRICS.md``: every metric of workers and of the processes beside them, read off what they export."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prometheus_client.core import Metric
 
+from streams.experiments.exporter import RefereeCollector
+from streams.experiments.vitals import Vitals
 from streams.lag.arithmetic import Rules
 from streams.lag.board import Board, GroupSeen, Observation, Partition
 from streams.lag.exporter import LagCollector
 from streams.lag.monitor import News
 from streams.metrics.worker import LABELS, Metrics, Standing
+from streams.reviews.exporter import ReviewCollector
 from streams.reviews.reviewer import Reviewer
-from streams.reviews.web import ReviewCollector
 
 SUFFIX = {"counter": "_total", "info": "_info"}
 """What the text format adds to a name."""
@@ -50,6 +52,13 @@ def review_rows() -> list[Row]:
     return _rows(ReviewCollector(Reviewer()).collect())
 
 
+def referee_rows() -> list[Row]:
+    """Every metric of ``salience experiment referee``."""
+    vitals = Vitals(every_ms=0)
+    vitals.behind["outcomes"] = 0  # topics are known when they are read
+    return _rows(RefereeCollector(vitals).collect())
+
+
 def _rows(families: Iterable[Metric]) -> list[Row]:
     rows = []
     for family in families:
@@ -86,6 +95,12 @@ def table() -> str:
             "`salience reviews follow --port 9307`, `/metrics`.",
             "",
             *_markdown(review_rows()),
+            "",
+            "## Referee",
+            "",
+            "`salience experiment referee --port 9306`, `/metrics`.",
+            "",
+            *_markdown(referee_rows()),
             "",
             "## Labels and their bounds",
             "",

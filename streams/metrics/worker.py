@@ -40,6 +40,7 @@ LABELS = {
     "reason": "why a candidate lost: a fixed set",
     "among": "advertiser, category",
     "of": "ad, brand",
+    "finding": "what an experiment may show: a fixed set",
     "slot": "slots of a placement, at most 100",
     "version": "the model in use: one",
     "specification": "of the model in use: one",

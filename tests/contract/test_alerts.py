@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from streams.metrics.dashboards import LAG, DashboardError, Panel, _dashboard, dashboards, metrics_in
-from streams.metrics.table import monitor_rows, review_rows, worker_rows
+from streams.metrics.table import monitor_rows, referee_rows, review_rows, worker_rows
 from tests.needs import lacking
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
-METRICS = {row.name for row in (*worker_rows(), *monitor_rows(), *review_rows())}
+METRICS = {row.name for row in (*worker_rows(), *monitor_rows(), *review_rows(), *referee_rows())}
 
 
 def alerts() -> list[dict[str, Any]]:

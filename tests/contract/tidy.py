@@ -62,7 +62,7 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
         "streams/metrics/page.py": "a page of both",
         "streams/lag/serve.py": "the lag monitor's web server",
         "streams/console/serve.py": "the console's web server",
-        "streams/reviews/web.py": "the reader of reviews' web server",
+        "streams/metrics/serve.py": "the web server of the reader of reviews and of the referee",
     },
 }
 # Who makes a Kafka consumer. The lanes' events come through the intake alone; the others read something else.

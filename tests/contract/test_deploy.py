@@ -44,7 +44,7 @@ def workload(name: str) -> dict[str, Any]:
     return next(each for each in documents(K8S / f"{name}.yaml") if each["kind"] in ("StatefulSet", "Deployment"))
 
 
-WORKLOADS = ("worker", "lag", "reviews")
+WORKLOADS = ("worker", "lag", "reviews", "referee")
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS)

@@ -177,7 +177,8 @@ class Trial:
             values[metric], variances[metric] = moments.ratio.tolist(), moments.variance.tolist()
             doers = np.bincount(arm[after[:, columns[0]] != 0], minlength=self.arms)
             undone = np.bincount(arm[after[:, columns[0]] < after[:, columns[1]]], minlength=self.arms)
-            held = _heaviest(arm, self.arms, weight * after[:, columns[1]])
+            deeds = 1.0 if below == "days" else after[:, columns[1]]  # time goes by for everybody
+            held = _heaviest(arm, self.arms, weight * deeds)
             for pair in ([0, other] for other in range(1, self.arms)):
                 few = (doers, undone) if metric in BOUNDED else (doers,)
                 if not all(_tell(users[pair], who[pair]) for who in few):

@@ -184,6 +184,7 @@ class ExperimentSetting(Revised, frozen=True, kw_only=True, tag="experiment"):
     ``low`` to ``high`` of ``layer`` is reserved while it is not stopped; ``ramp`` of that takes part. Of a ``bandit``
     that is the first cohort; every ``epoch_s`` another as large comes in, in shares of ``minimum`` at least
     (`Allocation`). ``interleaved``: whoever takes part is shown both of two arms, whose rankings take turns.
+    ``time_ms``: of this message; ``started_ms``: since when it runs, 0 before, and where its writer does not tell.
     ``revision``: one more than that of the message it was made from, 1 at first; 0 where its writer tells none.
     """
 
@@ -203,6 +204,7 @@ class ExperimentSetting(Revised, frozen=True, kw_only=True, tag="experiment"):
     minimum: Share = 0.0
     epoch_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] = 0
     interleaved: bool = False
+    started_ms: TimeMs = 0
 
     @property
     def name(self) -> str:

@@ -357,7 +357,7 @@ def start(
             f"ramp {ramp}; of a bandit it is the size of each of its cohorts, {COHORT_MIN} at least, 0.1 for ten, "
             "and below 1, which leaves nobody to share out"
         )
-    return _changed(setting, time_ms, status="running", ramp=_share(ramp))
+    return _changed(setting, time_ms, status="running", ramp=_share(ramp), started_ms=time_ms)
 
 
 def ramp_to(setting: ExperimentSetting, ramp: float, time_ms: int) -> ExperimentSetting:

@@ -90,8 +90,13 @@ class Watched:
             self.exposed_arm[place], self.exposed_ms[place], self.exposed_after[place] = arm, time_ms, after
 
     def days(self, now_ms: int) -> Floats:
-        """Days ``[U]`` up to ``now_ms`` since the exposing impression, `DAYS_MIN` at least."""
-        since: Floats = np.maximum((now_ms - self.exposed_ms) / DAY_MS, DAYS_MIN)
+        """Days ``[U]`` up to ``now_ms`` since the exposing impression, `DAYS_MIN` at least.
+
+        However it is dated, the experiment had begun, or one that is dated in seconds would be in it for ages. Of one
+        that does not tell since when it runs, whose users were let in with its last change at the latest, by that.
+        """
+        begun_ms = self.setting.started_ms or self.setting.time_ms
+        since: Floats = np.maximum((now_ms - np.maximum(self.exposed_ms, begun_ms)) / DAY_MS, DAYS_MIN)
         return since
 
     def had_been_shown(self, people: Ints) -> Bools:

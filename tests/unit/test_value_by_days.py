@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from scoring.trial import SUMS, Look, Trial
-from streams.control_wire import Guardrail
+from streams.control_wire import ExperimentSetting, Guardrail
 from streams.experiments.referee import Referee
-from streams.experiments.registry import start
+from streams.experiments.registry import ramp_to, start, stop
 from streams.experiments.report import breached
 from streams.experiments.store import load, save
 from streams.experiments.watched import DAY_MS, DAYS_MIN
@@ -21,7 +21,8 @@ from tests.unit.test_experiments import draft, row, running, shown
 VALUE = SUMS.index("revenue_micros")
 USERS, ALL_IN_H = 2_000, 2
 LOOKS_H = (*range(1, 13), *range(24, 28 * 24 + 1, 36))
-RAILED = start(draft(guardrails=(Guardrail(metric="revenue_micros", most_loss=0.05),)), 1.0, 2)
+STARTED_MS = 20_000 * DAY_MS
+RAILED = start(draft(guardrails=(Guardrail(metric="revenue_micros", most_loss=0.05),)), 1.0, STARTED_MS)
 
 
 def watched(seed: int, lift: float) -> Iterator[Look]:
@@ -115,3 +116,45 @@ def test_of_a_file_that_told_value_a_user_what_was_planned_by_it_is_let_go_and_t
     load(file, again)
     assert again.watched[1].trial.widths == again.watched[1].trial.evidence == {("ctr", 1): 2.0}
     assert again.now_ms == 2 * DAY_MS  # the newest that is known
+
+
+def after_four_weeks(dated_ms: int, begun: ExperimentSetting = RAILED) -> Look:
+    """Of 1,000 people, of whom the second arm's buy for a half less; one of its exposures is dated ``dated_ms``."""
+    draw, referee, arm = np.random.default_rng(7), Referee(), np.arange(1_000) % 2
+    referee.follow(begun)
+    exposed_ms = STARTED_MS + np.arange(1_000)
+    exposed_ms[-1] = dated_ms
+    see(referee, [shown(user, int(arm[user]), int(exposed_ms[user])) for user in range(1_000)])
+    made = np.concatenate([row(STARTED_MS + 28 * DAY_MS, 1, 0)] * 1_000)
+    made["answered_value_micros"] = 20e6 * draw.poisson(7 * (1 - 0.5 * arm))
+    referee.take_rows([f"u{user}".encode() for user in range(1_000)], made)
+    (one,) = referee.look()
+    assert one.last is not None
+    return one.last
+
+
+@pytest.mark.parametrize("begun", [RAILED, msgspec.structs.replace(RAILED, started_ms=0)], ids=["told", "not told"])
+@pytest.mark.parametrize("dated_ms", [0, STARTED_MS // 1_000], ids=["epoch", "in seconds"])
+def test_one_impression_that_is_dated_wrongly_neither_moves_value_nor_keeps_a_guardrail_from_ending_what_loses(
+    dated_ms: int, begun: ExperimentSetting
+) -> None:
+    right, wrong = after_four_weeks(STARTED_MS), after_four_weeks(dated_ms, begun)
+    assert wrong.values["revenue_micros"] == pytest.approx(right.values["revenue_micros"], rel=0.001)
+    assert breached(RAILED, wrong) == breached(RAILED, right)
+    assert breached(RAILED, right) is not None
+
+
+def test_who_was_in_an_experiment_long_before_the_others_decides_no_value_alone() -> None:
+    draw, users = np.random.default_rng(8), 400
+    trial, totals = Trial(np.array([0.5, 0.5])), np.zeros((users, len(SUMS)))
+    trial.expose(np.arange(users), np.arange(users) % 2, totals.copy())
+    totals[:, VALUE] = 20e6 * draw.poisson(0.3, users)
+    look = trial.look(totals, None, np.where(np.arange(users) == 0, 14, 0.25))
+    assert not look.heaviest["revenue_micros"]
+    assert 1 in look.differences["revenue_micros"]
+
+
+def test_an_experiment_knows_when_it_was_started_however_often_more_users_are_let_in() -> None:
+    setting = ramp_to(start(draft(), 0.1, 20), 0.5, 30)
+    assert (setting.started_ms, setting.time_ms) == (20, 30)
+    assert stop(setting, "", 40).started_ms == 20

@@ -191,10 +191,11 @@ class Trial:
             undone = np.bincount(arm[after[:, columns[0]] < after[:, columns[1]]], minlength=self.arms)
             deeds = 1.0 if below == "days" else after[:, columns[1]]  # time goes by for everybody
             held = _heaviest(arm, self.arms, weight * deeds)
+            having = np.bincount(arm[after[:, columns[1]] > 0], minlength=self.arms)
             for pair in ([0, other] for other in range(1, self.arms)):
                 few = (doers, undone) if metric in BOUNDED else (doers,)
-                if not all(_tell(users[pair], who[pair]) for who in few):
-                    continue
+                if having[pair].min() * ONE_SHARE_MAX < 1 or not all(_tell(users[pair], who[pair]) for who in few):
+                    continue  # of so few that one of them has more than the bound in any case, nobody is the culprit
                 if deciding := {at: float(held[at]) for at in pair if held[at] > ONE_SHARE_MAX}:
                     heaviest[metric] |= deciding
                 elif (found := self._compare(metric, moments, pair)) is not None:

@@ -74,6 +74,21 @@ def test_while_there_is_too_little_of_all_nobody_is_said_to_decide() -> None:
     assert trial_finding(SETTING, look).code == "too_little"
 
 
+@pytest.mark.parametrize(("clickers", "code"), [(8, "too_little"), (9, "too_little"), (10, "one_decides")])
+def test_while_fewer_people_than_would_have_a_tenth_each_have_clicked_they_are_too_few_and_nobody_is_the_culprit(
+    clickers: int, code: str
+) -> None:
+    arm, totals = np.repeat([0, 1], 200), np.zeros((USERS, len(SUMS)))
+    trial, clicked = Trial(np.array([0.5, 0.5])), np.arange(USERS) % 200 < clickers
+    trial.expose(np.arange(USERS), arm, totals.copy())
+    totals[clicked, CLICKS] = 4
+    totals[200, CLICKS] += 1  # one of the second arm's has more than the others
+    totals[clicked, SUMS.index("conversions")] = 1
+    look = trial.look(totals)
+    assert look.differences["cvr"] == {}
+    assert trial_finding(msgspec.structs.replace(SETTING, primary="cvr"), look).code == code
+
+
 def test_a_report_on_the_screen_says_of_which_metric_one_person_decides(capsys: pytest.CaptureFixture[str]) -> None:
     told = report(msgspec.structs.replace(SETTING, primary="viewed_s"), alike(3, heavy=50_000), 9)
     experiment._print(told)

@@ -78,6 +78,11 @@ def test_a_trial_has_one_finding_and_its_sentence(code: str) -> None:
     assert found.sentence.startswith(sentence)
 
 
+def test_what_is_known_of_one_arm_is_told_though_one_person_decides_another() -> None:
+    for arms, code in (((OPEN, None), "open"), ((None, BETTER), "better")):
+        assert trial_finding(of_arms("a", "b", "c"), look(*arms, heaviest={1: 0.3, 2: 0.9})).code == code
+
+
 @pytest.mark.parametrize("code", DUELS)
 def test_a_duel_has_one_finding_and_its_sentence(code: str) -> None:
     seen, sentence = DUELS[code]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scoring.assignment import BOTH, OUTSIDE, Arm, Experiment
 from scoring.confidence import mixture_width, radius
 from scoring.ids import id64
-from scoring.interleaving import EACH_MIN, FIRST, FIRST_PLAN, SECOND, Duel, picks
+from scoring.interleaving import CLICKERS_MIN, EACH_MIN, FIRST, FIRST_PLAN, SECOND, Duel, picks
 from scoring.market import Asked, Cap, Market, Terms
 from scoring.policies import Experiments, Policy
 from scoring.ranking import EMPTY_SLOT
@@ -209,6 +209,17 @@ def test_a_ranking_that_loses_outright_is_found_out_and_no_interval_passes_all_o
     assert -1 <= found.low <= found.value <= found.high <= 1
     assert min(abs(found.low), abs(found.high)) > 0.9
     assert found.p_value < 1e-6
+
+
+def test_where_those_who_prefer_the_loser_are_few_the_p_value_is_as_careful_as_the_interval():
+    duel = Duel()
+    for person in range(CLICKERS_MIN):
+        duel.show(person)
+        duel.take(person, FIRST if person < 5 else SECOND)
+    found = duel.look()
+    assert found is not None
+    assert found.low < 0 < found.high
+    assert found.p_value > duel.alpha
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])

@@ -23,14 +23,14 @@ SETTING = start(draft(primary="ctr", guardrails=(Guardrail(metric="ctr", most_lo
 USERS, EACH = 400, 40
 
 
-def alike(seed: int, heavy: int) -> Look:
-    """Arms whose people are drawn from one law; the last one of the second has ``heavy`` impressions, and no click."""
+def alike(seed: int, heavy: int, whose: int = 1) -> Look:
+    """Arms whose people are drawn from one law; one of the arm ``whose`` has ``heavy`` impressions, and no click."""
     draw, totals = np.random.default_rng(seed), np.zeros((USERS, len(SUMS)))
     trial, arm = Trial(np.array([0.5, 0.5])), np.arange(USERS) % 2
     trial.expose(np.arange(USERS), arm, totals.copy())
     totals[:, IMPRESSIONS] = EACH
     totals[:, CLICKS] = draw.binomial(EACH, draw.beta(2, 18, USERS))
-    totals[-1, [IMPRESSIONS, CLICKS]] = heavy, 0
+    totals[whose, [IMPRESSIONS, CLICKS]] = heavy, 0
     return trial.look(totals)
 
 
@@ -43,6 +43,23 @@ def test_one_page_that_reloads_ends_no_experiment_and_is_told_by_its_share() -> 
         share = 50_000 / (50_000 + EACH * (USERS / 2 - 1))
         assert (found.code, found.arms, found.by) == ("one_decides", ("warmer",), pytest.approx(share))
         assert look.users.tolist() == [USERS / 2] * 2  # heads count
+
+
+def test_one_person_of_the_arm_that_others_are_compared_with_decides_as_well() -> None:
+    look = alike(4, heavy=50_000, whose=0)
+    assert look.differences["ctr"] == {}
+    assert look.heaviest["ctr"].keys() == {0}
+
+
+def test_of_a_bandit_who_weighs_much_decides_by_that() -> None:
+    arm, cohort, totals = np.arange(USERS) % 2, np.zeros(USERS, dtype=np.int64), np.zeros((USERS, len(SUMS)))
+    trial, cohort[-1] = Trial(np.array([[0.5, 0.5], [0.9, 0.1]])), 1  # who came to the second arm by a chance of .1
+    trial.expose(np.arange(USERS), arm, totals.copy())
+    totals[:, IMPRESSIONS], totals[-1, IMPRESSIONS] = EACH, 5 * EACH
+    totals[:, CLICKS] = 1 + np.arange(USERS) // 2 % 3
+    look = trial.look(totals, cohort)
+    assert look.heaviest["ctr"] == {1: pytest.approx(10 * 5 / (10 * 5 + 2 * (USERS / 2 - 1)))}
+    assert look.differences["ctr"] == {}
 
 
 @pytest.mark.parametrize("above", [False, True])

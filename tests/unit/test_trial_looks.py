@@ -8,7 +8,7 @@ import pytest
 
 from scoring.assignment import OUTSIDE
 from scoring.confidence import of_trials, split_log_e_value
-from scoring.trial import SUMS, Trial
+from scoring.trial import DOERS_MIN, SUMS, Trial
 
 Floats = npt.NDArray[np.float64]
 IMPRESSIONS, CLICKS = SUMS.index("impressions"), SUMS.index("clicks")
@@ -38,6 +38,21 @@ def test_every_metric_is_what_its_name_says_divided_by_what_it_is_of() -> None:
     look = exposed(np.arange(20) % 2, nothing(20)).look(totals)
     found = {metric: values[0] for metric, values in look.values.items()}
     assert found == {"ctr": 0.4, "cvr": 0.25, "revenue_micros": 700.0, "viewed_s": 3.0, "diversity": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("metric", "does", "of"),
+    [("ctr", "clicks", "impressions"), ("cvr", "conversions", "clicks"), ("diversity", "switches", "shown")],
+)
+def test_of_what_can_be_done_once_a_time_those_who_left_it_undone_are_waited_for(
+    metric: str, does: str, of: str
+) -> None:
+    arm, totals = np.arange(400) % 2, nothing(400)
+    trial = exposed(arm, nothing(400))
+    totals[:, SUMS.index(of)] = totals[:, SUMS.index(does)] = 1
+    for undone, told in ((DOERS_MIN - 1, False), (DOERS_MIN, True)):
+        totals[: 2 * undone, SUMS.index(does)] = 0
+        assert (1 in trial.look(totals).differences[metric]) == told
 
 
 def test_what_arms_users_did_before_by_chance_is_taken_off_their_difference() -> None:

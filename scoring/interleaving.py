@@ -30,7 +30,10 @@ EACH_MIN = 20
 """Of them, those who clicked a pick of each ranking, that the variance is believed. Where nearly all prefer one, it is
 told by the few who do not: of so few as 10 or 5, who click five times each on the mean, 9 and 15 % of intervals left
 out the truth at some moment; of 20, 4.4 %. Where there are fewer, the interval goes by as many, those who are missing
-taken for people who click as often as the mean: so who loses outright is found out, and by how much at least."""
+taken for people who click as often as the mean: so who loses outright is found out, and by how much at least. That is
+of few who click like the others: of 600 people of whom 1 % prefer the first ranking and click 20 times, the others
+once, 19 % of intervals left out the truth, and where 2 % click 60 times 40 %. Before such people have come nothing
+tells of them."""
 FIRST_PLAN = 20.0
 """The interval is made smallest where so many times the information of the first look is reached."""
 

@@ -1,8 +1,8 @@
 """What campaigns owe and earn, lane by lane: exact sums that survive a lane's move, settled against the day's budget.
 
 A lane adds what its own events charge, once each since its events are; the shop settles the sum over lanes, so that
-no campaign is billed beyond its budget of the time whatever the lanes knew of each other. What was delivered beyond is
-counted, and is not billed.
+no campaign is billed beyond the largest budget that it had on the day, whatever the lanes knew of each other. What was
+delivered beyond is counted, and is not billed.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """Watermarks of the forgotten: they only rise, and there is a bound to how many are held."""
 
+import pytest
+
 from streams.privacy.consent import ERASED_KEY, Gate, Watermarks, watermark_key
 from tests.builders import START_MS
 from tests.unit.consenting import erasure, grant
@@ -39,7 +41,7 @@ def test_of_more_watermarks_than_a_lane_may_have_those_that_end_first_go() -> No
 
 def test_at_the_bound_those_go_last_that_guard_an_erasure_or_end_a_consent_that_stands() -> None:
     answers = {"agreed": grant("agreed", START_MS), "again": grant("again", START_MS + 9)}
-    gate = Gate(answers, {"erased": erasure("erased", START_MS)}, Watermarks(most=8))
+    gate = Gate(answers, {"erased": erasure("erased", START_MS)}, Watermarks(most=8), presumed=False)
     marks = gate.watermarks
     for user in (b"erased", b"agreed", b"again"):
         marks.raise_to(user, START_MS)
@@ -49,6 +51,17 @@ def test_at_the_bound_those_go_last_that_guard_an_erasure_or_end_a_consent_that_
         gate.bound()
     left = [user for user in (b"erased", b"agreed", b"again") if marks.of(user) == START_MS]
     assert (left, len(marks.until_ms)) == ([b"erased", b"agreed"], 8)
+
+
+@pytest.mark.parametrize("presumed", [False, True])
+def test_a_watermark_outlasts_what_it_holds_back_only_where_its_no_ends_a_consent_that_would_count_again(
+    presumed: bool,
+) -> None:
+    gate = Gate({"a": grant("a", START_MS)}, {}, Watermarks(), presumed=presumed)
+    gate.watermarks.raise_to(b"a", START_MS)
+    gate.watermarks.say_no(b"a", START_MS + 5)
+    gate.expire(START_MS + 6)
+    assert (gate.watermarks.of(b"a") == START_MS) == (not presumed)
 
 
 def test_a_no_is_kept_beside_the_watermark_and_neither_falls() -> None:

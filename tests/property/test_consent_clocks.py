@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scoring.events import Source
@@ -134,6 +134,7 @@ def of_events(act: Act) -> bool:
 
 # Of a refusal that a consent has followed nobody knows the record's time: what came before it goes by its own.
 @pytest.mark.parametrize(("late", "kinds"), [(of_control, {*EVENTS, *ASKED}), (of_events, {*EVENTS, "grant", "erase"})])
+@settings(max_examples=1_000)
 @given(drawn=ACTS, by=st.integers(0, 4), presumed=st.booleans())
 def test_a_lane_holds_nothing_that_was_sent_before_it_was_taken_back_and_nobody_is_locked_out(
     late: Callable[[Act], bool], kinds: set[str], drawn: list[Act], by: int, presumed: bool
@@ -162,6 +163,7 @@ def test_a_lane_holds_nothing_that_was_sent_before_it_was_taken_back_and_nobody_
     assert bool(lane.held) == (answer != "refuse")
 
 
+@settings(max_examples=1_000)
 @given(acts=ACTS, presumed=st.booleans())
 def test_nothing_is_learnt_that_was_sent_before_it_was_taken_back(acts: list[Act], presumed: bool) -> None:
     made = records_of(acts)

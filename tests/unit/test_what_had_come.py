@@ -1,0 +1,74 @@
+"""What was sent before the record of an erasure is what that takes, to the millisecond, for whoever reads it."""
+
+import pytest
+
+from streams.control import Control
+from streams.control_wire import Erasure
+from streams.decode import sent
+from streams.experiments.service import RefereeService
+from streams.learnable import Learnable
+from streams.privacy.consent import Gate, Verdict, Watermarks
+from streams.settings import Settings
+from tests.builders import START_MS, click, record
+from tests.unit.consenting import erasure, told
+from tests.unit.test_learnable import learnt
+
+CAME_MS = START_MS + 1_000
+LATER_MS = START_MS + 600_000
+
+
+def gate() -> Gate:
+    """Of a lane that has heard, at `CAME_MS`, of an erasure that was dated earlier, and has met it."""
+    control = Control()
+    control.take([told(erasure("a"), 0, came_ms=CAME_MS)])
+    marks = Watermarks()
+    marks.raise_to(b"a", START_MS)
+    return Gate(erasures=control.all(Erasure), watermarks=marks)
+
+
+@pytest.mark.parametrize(
+    ("said", "sent_ms", "verdict"),
+    [
+        (None, CAME_MS, Verdict.ERASED),
+        (None, CAME_MS + 1, Verdict.ADMITTED),
+        (False, CAME_MS, Verdict.ERASED),
+        (False, CAME_MS + 1, Verdict.REFUSED),
+    ],
+)
+def test_what_was_sent_by_the_millisecond_of_an_erasures_record_is_passed_over_a_no_too(
+    said: bool | None, sent_ms: int, verdict: Verdict
+) -> None:
+    assert gate().judge(b"a", said, LATER_MS, sent_ms) is verdict
+
+
+def test_every_event_is_judged_while_an_erasure_stands() -> None:
+    assert Gate().stands_open(said=False)
+    assert not Gate(erasures={"a": erasure("a")}).stands_open(said=False)
+
+
+@pytest.mark.parametrize("after_ms", [0, 1])
+def test_what_was_sent_by_the_millisecond_of_an_erasures_record_is_not_learnt_from(after_ms: int) -> None:
+    event = record(click("a", time_ms=LATER_MS, event_id="ahead"), timestamp=CAME_MS + after_ms)
+    found, _ = learnt([event], told(erasure("a"), 0, came_ms=CAME_MS), now_ms=LATER_MS)
+    assert found == ["ahead"] * after_ms
+
+
+def test_who_was_erased_was_forgotten_when_the_record_came_however_the_request_was_dated() -> None:
+    learnable = Learnable({}, presumed=True, now_ms=LATER_MS, tolerance_ms=0, entries_max=100)
+    learnable.control.take([told(erasure("a"), 0, came_ms=CAME_MS)])
+    learnable.settle()
+    assert learnable._forgotten_ms(b"a") == CAME_MS
+
+
+def test_a_record_was_sent_no_later_than_events_may_be_dated() -> None:
+    assert [sent(record(click("a"), timestamp=ms), START_MS, CAME_MS) for ms in (CAME_MS - 1, CAME_MS + 1, -1)] == [
+        CAME_MS - 1,
+        CAME_MS,
+        START_MS,
+    ]
+
+
+def test_the_referee_goes_by_the_erasures_that_it_hears_of() -> None:
+    service = RefereeService(Settings(), 1_000, lambda _: None)
+    service._control.take([told(erasure("a"), 0, came_ms=CAME_MS)])
+    assert service._referee._gate.judge(b"a", None, LATER_MS, CAME_MS) is Verdict.ERASED

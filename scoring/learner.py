@@ -30,8 +30,7 @@ class Evidence:
     """What came of impressions that a model scored, live or beside: each was predicted before it was learned.
 
     ``predicted``, ``log_loss``: sums of its chances and of what they cost. ``beside`` of them it scored as a shadow:
-    ``beside_log_loss`` are its costs, ``live_log_loss`` those of the model that was heeded, and ``gain_squares`` is the
-    sum of the squares of what it cost less; 0 where it was not kept.
+    ``beside_log_loss`` are its costs, ``live_log_loss`` those of the model that was heeded.
     """
 
     outcomes: int = 0
@@ -41,7 +40,6 @@ class Evidence:
     beside: int = 0
     beside_log_loss: float = 0.0
     live_log_loss: float = 0.0
-    gain_squares: float = 0.0
 
     def add(self, clicked: int, chance: float) -> float:
         """Take an outcome; what the chance cost."""
@@ -54,23 +52,9 @@ class Evidence:
 
     def add_beside(self, clicked: int, chance: float, live: float) -> None:
         """Take an outcome that was scored beside: its own chance and that of the model that was heeded."""
-        cost, live_cost = self.add(clicked, chance), log_loss(clicked, live)
         self.beside += 1
-        self.beside_log_loss += cost
-        self.live_log_loss += live_cost
-        self.gain_squares += (live_cost - cost) ** 2
-
-    @property
-    def gain(self) -> float | None:
-        """How much lower its log loss is than that of the model it was beside; None where it was beside none."""
-        return (self.live_log_loss - self.beside_log_loss) / self.beside if self.beside else None
-
-    @property
-    def gain_error(self) -> float | None:
-        """The standard error of `gain`, as if impressions were independent; None where it is not known."""
-        if not self.gain_squares or self.gain is None:
-            return None
-        return math.sqrt(max(self.gain_squares / self.beside - self.gain**2, 0.0) / self.beside)
+        self.beside_log_loss += self.add(clicked, chance)
+        self.live_log_loss += log_loss(clicked, live)
 
     def join(self, other: "Evidence") -> None:
         """Take all that ``other`` has, as of another lane."""

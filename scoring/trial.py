@@ -39,9 +39,6 @@ METRICS: dict[str, tuple[str, str]] = {
 """Each metric as what is divided by what, sums over users both. Value goes by days, as the others by what grows with
 time: the variance of a running total a user does too, without end, while the interval is planned by that of the first
 look, so that after a month a difference of seven standard errors was in no interval.
-
-Where people buy in the visit that exposes them value a day falls with time, and its variance with that of the arms'
-ratios squared. So the plan is made, and kept, of the difference relative to what both arms have on the mean.
 """
 BOUNDED = ("ctr", "cvr", "diversity")
 """Metrics of which a user does what they could at most: one each of what it is divided by."""
@@ -64,15 +61,7 @@ That is of buyers who spend alike and weigh alike. They are counted by heads: a 
 very different amounts make more intervals wrong than are meant to be, the more the less its arms are left.
 """
 FIRST_PLAN = 20.0
-"""The interval is made smallest where so many times the information of the first look is reached, of the relative
-difference: it is the mixture's width for that which is fixed before what it judges.
-
-In the metric's own unit it goes along with the mean of both arms' ratios. Where there is no difference the interval is
-that of the relative one by the delta method, whatever the ratios do. Of a difference it is assumed that they settle, or
-change for both arms alike; and always that their mean is known well enough from the first look on. Of 200 experiments
-without a difference, watched for four weeks, none left out zero at some look where 3 % buy for very different amounts
-in the visit that exposes them, and seven where people go on buying.
-"""
+"""The interval is made smallest where so many times the information of the first look is reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +102,7 @@ class Trial:
 
     ``shares [K, A]`` of each cohort's users meant for each arm (``[A]``: there is one cohort); ``alpha`` the chance
     that an interval of the trial's primary metric is ever wrong, shared among the arms. ``blank [U]``: whose totals
-    ``before`` hold some of what came after exposure; they are where the outcome begins, and no covariate. ``widths``:
-    of each metric's mixture, by arm, in the unit of `FIRST_PLAN`.
+    ``before`` hold some of what came after exposure; they are where the outcome begins, and no covariate.
     """
 
     shares: Floats
@@ -210,8 +198,7 @@ class Trial:
             return None  # nobody did it yet, or everybody alike
         value = moments.ratio[other] - moments.ratio[0] - slope * (moments.covariate[other] - moments.covariate[0])
         key, alpha = (metric, other), self.alpha / (self.arms - 1)
-        unit = float(moments.ratio[pair].mean()) ** 2  # of a variance relative to both arms'
-        width = unit * self.widths.setdefault(key, mixture_width(FIRST_PLAN * unit / variance, alpha))
+        width = self.widths.setdefault(key, mixture_width(FIRST_PLAN / variance, alpha))
         self.evidence[key] = max(self.evidence.get(key, 0.0), log_e_value(value, variance, width))
         reach = radius(variance, width, alpha)
         return Difference(

@@ -25,14 +25,13 @@ from streams.experiments.watched import NEVER_MS, Watched
 from streams.own_files import own_file, own_folder
 from streams.privacy.consent import Watermarks
 
-VERSION = 6
+VERSION = 5
 """Files of former versions are read. In one of version 1 sums are of all that people did, of impressions or not; those
 go on from there. Impressions were what diversity was of, and no last look was kept. Up to version 2 interleaved
 experiments that had ended kept their users, and of clicks was told what they say alone. Up to version 3 impressions
-were known by their events' ids alone, which another person's may have too: such ones are let go. Up to version 4
-value was told a user, not a user and day, and what was planned and found of it is let go; the newest row's time was
-not kept, and is the newest exposure's there. Up to version 5 intervals were planned in each metric's own unit; what
-was seen last tells what that is of both arms' mean, and plans without that are made anew."""
+were known by their events' ids alone, which another person's may have too: such ones are let go. Up to version 4 value
+was told a user, not a user and day, and what was planned and found of it is let go; the newest row's time was not
+kept, and is the newest exposure's there."""
 _UNREADABLE = (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, msgspec.ValidationError)
 Offsets = dict[tuple[str, int], int]
 """Next offset by topic and partition."""
@@ -254,8 +253,6 @@ def _of_this_version(saved: dict[str, npt.NDArray[Any]], about: dict[str, Any]) 
         saved["latest"] = saved["pending"] = np.empty(0, dtype=np.uint64)
     if version <= 4:
         _of_version_4(saved, about)
-    if version <= 5:
-        _of_version_5(experiments)
     return saved
 
 
@@ -296,15 +293,3 @@ def _of_version_4(saved: Mapping[str, npt.NDArray[Any]], about: dict[str, Any]) 
     for told in about["experiments"].values():
         for of in ("widths", "evidence"):
             told[of] = [one for one in told[of] if one[0] != "revenue_micros"]
-
-
-def _of_version_5(experiments: dict[str, dict[str, Any]]) -> None:
-    """Bring ``experiments``, of a file of version 5, to this one."""
-    for told in experiments.values():
-        values = {} if told["last"] is None else told["last"]["values"]
-        means = [(values[metric][0] + values[metric][arm]) / 2 if values else 0.0 for metric, arm, _ in told["widths"]]
-        told["widths"] = [
-            [metric, arm, width / mean**2]
-            for (metric, arm, width), mean in zip(told["widths"], means, strict=True)
-            if mean > 0
-        ]

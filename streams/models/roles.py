@@ -22,8 +22,6 @@ OUTCOMES_MIN = 1_000
 CLICKS_MIN = 30
 MISCALIBRATED_MAX = 0.25
 """How far clicks over predicted clicks may be from 1, in ratio: the click layer takes minutes to mend as much."""
-SURELY = 3.0
-"""Standard errors by which a shadow must have been worse: more than two, since a person's impressions go together."""
 _Shared = Literal["canary", "shadow"]
 """Roles that are played for a share of people."""
 
@@ -80,7 +78,8 @@ class Record:
     @property
     def gain(self) -> float | None:
         """How much lower its log loss is than that of the model it was beside; None where it was beside none."""
-        return self.evidence.gain
+        found = self.evidence
+        return (found.live_log_loss - found.beside_log_loss) / found.beside if found.beside else None
 
 
 def roles_told(control: Control) -> ModelRoles:
@@ -127,12 +126,6 @@ def objections(pushed: PushedModel, record: Record, limits: Limits) -> list[str]
         told = "none" if calibration is None else f"{calibration:.3f}"
         low, high = 1 / (1 + limits.miscalibrated), 1 + limits.miscalibrated
         found.append(f"clicks over predicted clicks are {told}; expected {low:.2f} to {high:.2f}")
-    gain, error = evidence.gain, evidence.gain_error
-    if gain is not None and error is not None and evidence.beside >= limits.outcomes and gain < -SURELY * error:
-        found.append(
-            f"as a shadow it cost {-gain:.4f} of log loss more than what was live (standard error {error:.4f}), over "
-            f"{evidence.beside:,} outcomes; expected no more than that: train another"
-        )
     return found
 
 

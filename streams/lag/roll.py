@@ -5,8 +5,8 @@ Times are milliseconds of one clock that never goes back.
 
 from collections.abc import Collection
 
-SETTLE_MS = 10_000
-"""A group that moves is listed by neither broker for a second or two; then the new one says that it reads of it."""
+SETTLE_MS = 30_000
+"""A group that moves is listed by neither broker for some seconds; then the new one says that it reads of it."""
 AWAY_MS = 6 * 3_600_000
 """After so long a broker is taken for removed, and a group for deleted: whoever was to mend it has known for hours."""
 MISSED_MAX = 2_000

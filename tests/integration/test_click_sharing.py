@@ -18,7 +18,7 @@ from tests.integration.workers import Worker, until
 pytestmark = pytest.mark.integration
 
 ADS = [ad(f"ad-{number}", campaign_id=f"c-{number}", advertiser_id=f"a-{number}") for number in range(4)]
-LOOKS = 30
+LOOKS = 90
 
 
 def user_of(lane: int) -> str:

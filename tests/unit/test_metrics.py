@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from streams.laps import Laps
-from streams.metrics.table import monitor_rows, review_rows, table, worker_rows
+from streams.metrics.table import monitor_rows, referee_rows, review_rows, table, worker_rows
 from streams.metrics.worker import AGES_S, ARMS_MAX, LABELS, TIMES_S, ArrayHistogram, Metrics, Standing
 
 PAGE = Path(__file__).parents[2] / "deploy" / "METRICS.md"
@@ -27,7 +27,7 @@ def test_the_page_of_metrics_is_the_one_that_the_command_prints() -> None:
 
 
 def test_every_label_has_a_bound_and_every_metric_a_unit() -> None:
-    rows = [*worker_rows(), *monitor_rows(), *review_rows()]
+    rows = [*worker_rows(), *monitor_rows(), *review_rows(), *referee_rows()]
     assert {label for row in rows for label in row.labels} == LABELS.keys()
     for row in rows:
         assert row.text.endswith((".", "0")), row

@@ -24,7 +24,7 @@ async def prune(settings: Settings, before_ms: int) -> int:
     async with writing(settings, transactional_id) as write:  # first: it ends what a killed one has left open
         control = await read_control(settings)
         gone = old_requests(control, before_ms)
-        left = [erasure for erasure in control.hidden(Erasure) if _newest_ms(erasure) >= before_ms]
+        left = [erasure for erasure in control.hidden(Erasure) if erasure.time_ms >= before_ms]
         if not gone and not left:
             return 0
         await write([], gone)
@@ -36,12 +36,7 @@ async def prune(settings: Settings, before_ms: int) -> int:
 
 def old_requests(control: Control, before_ms: int) -> list[Erasure]:
     """The standing requests older than that."""
-    return [erasure for erasure in control.all(Erasure).values() if _newest_ms(erasure) < before_ms]
-
-
-def _newest_ms(erasure: Erasure) -> int:
-    """Until when it takes what people did: by their devices' clocks, and by those that date records."""
-    return max(erasure.time_ms, erasure.told_ms)
+    return [erasure for erasure in control.all(Erasure).values() if erasure.time_ms < before_ms]
 
 
 async def _overtaken(settings: Settings, users: AbstractSet[str]) -> list[Erasure]:

@@ -49,7 +49,13 @@ def produce(bootstrap: str, topic: str, values: list[bytes], partition: int = 0)
     """Deliver every value or fail."""
     failed: list[KafkaError] = []
     producer = Producer(
-        {"bootstrap.servers": bootstrap, "acks": "all", "message.timeout.ms": int(1_000 * DEADLINE_S), "log_level": 0}
+        {
+            "bootstrap.servers": bootstrap,
+            "acks": "all",
+            "max.in.flight": 1,  # a batch that has to be sent again would come after the next
+            "message.timeout.ms": int(1_000 * DEADLINE_S),
+            "log_level": 0,
+        }
     )
     for value in values:
         producer.produce(

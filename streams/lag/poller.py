@@ -142,7 +142,7 @@ class Poller:
         offsets, failed = _answers({name: self._ask(name, within_s) for name in described})
         unasked |= failed
         if not offsets:
-            raise next(iter(unasked.values()))
+            raise min(unasked.values(), key=_refused)  # first one that a new client may mend
         found = {name: self._group(described[name], answer) for name, answer in offsets.items()}
         # A name that the broker does not know is described as dead, and has committed nothing.
         return {name: group for name, group in found.items() if group.committed or group.members}, unasked

@@ -110,6 +110,18 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> Ask:
     return ask
 
 
+def clients_of(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> list[Admin]:
+    """Those made from here on, of the same groups."""
+    clients: list[Admin] = []
+
+    def client(_options: object) -> Admin:
+        clients.append(admin)
+        return admin
+
+    monkeypatch.setattr(poller, "AdminClient", client)
+    return clients
+
+
 def test_a_poll_tells_members_owners_offsets_and_log_ends_of_the_moment_between(asking: Ask) -> None:
     admin = Admin({"g": {CLICKS: 0, MORE: -1001}}, {CLICKS: 9, MORE: 5}, [member(CLICKS, MORE), member(joined=False)])
     seen = asking(admin).poll()
@@ -191,13 +203,7 @@ def test_while_a_broker_is_away_what_others_list_is_told_and_of_what_it_listed_n
     asked = asking(admin)
     assert (asked.poll().lacking, admin.bounds_s) == ("", {poller.ANSWER_S})
     admin.hidden, admin.bounds_s, admin.asked = {"h"}, set(), []
-    clients: list[Admin] = []
-
-    def client(_options: object) -> Admin:
-        clients.append(admin)
-        return admin
-
-    monkeypatch.setattr(poller, "AdminClient", client)
+    clients = clients_of(admin, monkeypatch)
     for polls in (1, 2):
         seen = asked.poll()
         assert ([*seen.groups], {*seen.unasked}, admin.asked) == (["g"], {"h"}, ["g"] * polls)
@@ -230,15 +236,32 @@ def test_where_nobody_says_which_brokers_there_are_the_groups_that_are_listed_ar
     assert ([*seen.groups], seen.lacking) == (["g"], "a broker does not list its groups (Local: Timed out)")
 
 
-def test_a_group_whose_coordinator_is_away_takes_no_other_with_it(asking: Ask) -> None:
+def test_a_group_whose_coordinator_is_away_takes_no_other_with_it_and_is_asked_for_by_another_client(
+    asking: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     admin = Admin({"g": {CLICKS: 1}, "h": {MORE: 1}, "i": {}}, {CLICKS: 9, MORE: 9})
     admin.away = {"h", "i"}
-    seen = asking(admin).poll()
+    asked = asking(admin)
+    clients = clients_of(admin, monkeypatch)
+    seen = asked.poll()
     assert ([*seen.groups], {*seen.unasked}) == (["g"], {"h", "i"})
     assert seen.lacking == "the coordinator of h and 1 more does not answer (Local: Timed out)"
     admin.away.add("g")
     with pytest.raises(LagError, match="Timed out"):
-        asking(admin).poll()
+        asked.poll()
+    assert len(clients) == 2, "one a poll"
+
+
+@pytest.mark.parametrize("refused", ["a", "z"])
+def test_where_the_one_group_that_may_be_looked_at_is_silent_it_is_that_which_is_told_and_mended(
+    asking: Ask, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    admin = Admin({"g": SILENT, refused: REFUSED}, {})
+    asked = asking(admin)
+    clients = clients_of(admin, monkeypatch)
+    with pytest.raises(LagError, match="Timed out"):
+        asked.poll()
+    assert len(clients) == 1
 
 
 def test_groups_that_may_not_be_looked_at_are_told_as_such_and_asked_for_by_the_same_client(

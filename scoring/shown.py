@@ -31,6 +31,7 @@ class Shown:
     among: str = "advertiser"
     placements: int = 0
     empty_slots: int = 0
+    filled_slots: int = 0
     fates: Ints = field(default_factory=lambda: np.zeros(len(_LOSERS), dtype=np.int64))
     """Candidates that lost, by `Fate`."""
     advertisers: Division = field(default_factory=lambda: Division("advertiser"))
@@ -43,7 +44,9 @@ class Shown:
     def observe(self, catalogue: Catalogue, asked: Asked, decided: Decided, past: Ints) -> None:
         """Count placements; ``past [B, H]``: catalogue slots of what people attended to, `MISSING` where nothing."""
         self.placements += len(decided.chosen)
-        self.empty_slots += int((decided.chosen == EMPTY_SLOT).sum())
+        empty = int((decided.chosen == EMPTY_SLOT).sum())
+        self.empty_slots += empty
+        self.filled_slots += decided.chosen.size - empty
         self.fates += np.bincount(decided.fate.ravel(), minlength=Fate.WON)[: len(_LOSERS)]
         self._parts += 1
         if self._parts % EVERY == 1 or self.fairness:

@@ -108,8 +108,9 @@ WORKERS = (
         {"{{reason}}": "sum by (reason) (rate(salience_losing_candidates_total[$__rate_interval]))"},
     ),
     Panel(
-        "Empty slots, distance within lists",
+        "Filled and empty slots, distance within lists",
         {
+            "filled": "sum(rate(salience_filled_slots_total[$__rate_interval]))",
             "empty": "sum(rate(salience_empty_slots_total[$__rate_interval]))",
             "distance": "avg(salience_list_distance)",
         },

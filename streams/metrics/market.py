@@ -17,6 +17,7 @@ class MarketMetrics:
             "salience_losing_candidates", "Candidates that were not placed, by what kept each out.", ("reason",)
         )
         self._empty = counter("salience_empty_slots", "Slots that the rules, budgets included, left empty.")
+        self._filled = counter("salience_filled_slots", "Slots in which an ad was placed.")
         self._distance = gauge(
             "salience_list_distance", "Mean cosine distance between the ads of a placement, of the last few thousand."
         )
@@ -44,11 +45,13 @@ class MarketMetrics:
     def stand(self, now: Shown) -> None:
         """Set the metrics to what ``now`` says; counters move by what is new."""
         # Read once: the compute thread counts on meanwhile, and what it adds is the next time's.
-        before, self._told = self._told, Shown(empty_slots=now.empty_slots, fates=now.fates.copy())
+        before = self._told
+        self._told = Shown(empty_slots=now.empty_slots, filled_slots=now.filled_slots, fates=now.fates.copy())
         counts = before.losers()
         for reason, count in self._told.losers().items():
             self._losers.labels(reason).inc(count - counts[reason])
         self._empty.inc(self._told.empty_slots - before.empty_slots)
+        self._filled.inc(self._told.filled_slots - before.filled_slots)
         self._distance.set(now.list_distance)
         self._entropy.set(now.interest_entropy_bits)
         for division in (now.advertisers, now.categories):

@@ -108,14 +108,15 @@ def test_entropy_is_that_of_the_categories_attended_to() -> None:
     assert 0 < shown.list_distance < 2
 
 
-def test_losers_and_empty_slots_are_counted_by_reason() -> None:
+def test_losers_are_counted_by_reason_and_slots_by_whether_an_ad_is_in_them() -> None:
     stock, shown, question = shop(), Shown(), asked(np.random.default_rng(1))
     terms = Terms(blocked_advertisers=frozenset([id64("a-1"), id64("a-2")]), category_share=0.3)
     question = replace(question, candidates=question.candidates[:, :6], pctr=question.pctr[:, :6])
     made = Market(terms).decide(stock, question, SLOTS)
     shown.observe(stock, question, made, question.shown)
     assert shown.losers()[Fate.BLOCKED.name.lower()] == 4 * PEOPLE
-    assert shown.empty_slots == PEOPLE  # two ads of the one advertiser are left for three slots
+    # two ads of the one advertiser are left for three slots
+    assert (shown.empty_slots, shown.filled_slots) == (PEOPLE, PEOPLE * (SLOTS - 1))
 
 
 def test_what_takes_time_is_looked_at_in_one_part_of_several_and_what_is_counted_in_all() -> None:

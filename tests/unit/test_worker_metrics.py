@@ -106,6 +106,7 @@ def test_what_may_happen_is_there_before_it_does() -> None:
     assert told['salience_stage_seconds_count{stage="commit"}'] == 0
     assert told['salience_lanes{stage="taking over"}'] == 0
     assert told['salience_impression_outcomes_total{clicked="false"}'] == 0
+    assert told["salience_filled_slots_total"] == 0
     assert told['salience_losing_candidates_total{reason="outbid"}'] == 0
     produced = {name for name in told if name.startswith("salience_produced_records_total")}
     read = {topics.AD_IMPRESSIONS, topics.CLICKS, topics.ADS, topics.CONTROL, topics.MODELS}
@@ -116,7 +117,7 @@ def test_what_may_happen_is_there_before_it_does() -> None:
 
 def test_gauges_of_the_market_and_of_models_are_set() -> None:
     metrics = Metrics()
-    shown = Shown(empty_slots=3)
+    shown = Shown(empty_slots=3, filled_slots=5)
     metrics.stands(
         Standing(unaccounted=2, models_refused=1, shown=shown, pacing_error=0.25, unbilled_share=0.125, ready=True)
     )
@@ -124,19 +125,21 @@ def test_gauges_of_the_market_and_of_models_are_set() -> None:
     told = told_by(metrics.registry)
     assert (told["salience_unaccounted_records"], told["salience_models_refused"]) == (2, 1)
     assert (told["salience_pacing_error_ratio"], told["salience_unbilled_ratio"]) == (0.25, 0.125)
-    assert told["salience_empty_slots_total"] == 3
+    assert (told["salience_empty_slots_total"], told["salience_filled_slots_total"]) == (3, 5)
     assert told['salience_model_info{layout="7",specification="abc",version="net-01234567"}'] == 1
     metrics.stands(Standing())
-    assert told_by(metrics.registry)["salience_empty_slots_total"] == 3
+    told = told_by(metrics.registry)
+    assert (told["salience_empty_slots_total"], told["salience_filled_slots_total"]) == (3, 5)
 
 
 class Busy(Shown):
-    """One in which the compute thread counts an empty slot and a loser of each kind whenever it is looked at."""
+    """One in which the compute thread counts a slot of either kind and a loser of each whenever it is looked at."""
 
     def losers(self) -> dict[str, int]:
         found = super().losers()
         self.fates += 1
         self.empty_slots += 1
+        self.filled_slots += 1
         return found
 
 
@@ -146,12 +149,13 @@ def test_what_is_counted_while_the_market_is_told_is_told_the_next_time() -> Non
     for number in range(1, 4):
         busy.fates[Fate.OUTBID] += number
         market.stand(busy)
-    quiet = Shown(empty_slots=busy.empty_slots, fates=busy.fates.copy())
+    quiet = Shown(empty_slots=busy.empty_slots, filled_slots=busy.filled_slots, fates=busy.fates.copy())
     market.stand(quiet)
     told = told_by(metrics.registry)
     for reason, count in quiet.losers().items():
         assert told[f'salience_losing_candidates_total{{reason="{reason}"}}'] == count
     assert told["salience_empty_slots_total"] == quiet.empty_slots
+    assert told["salience_filled_slots_total"] == quiet.filled_slots
 
 
 def test_the_market_is_told_as_it_stands() -> None:

@@ -1,7 +1,7 @@
 """Topics read from the outside, once, from their beginning to their end as it is now: for commands and checks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
@@ -115,7 +115,7 @@ async def read_topic(
     committed: bool = True,
     latest: int | None = None,
     progress: Callable[[int, int], None] = lambda _read, _there: None,
-) -> AsyncIterator[Sequence[Record]]:
+) -> AsyncGenerator[Sequence[Record], None]:
     """Batches of records of one partition each, up to the end taken first; read-committed unless told otherwise.
 
     ``latest``: of each partition, the last so many offsets alone. ``progress`` is told how many offsets have been read,

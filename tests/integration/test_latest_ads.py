@@ -19,7 +19,7 @@ LATEST = 20
 
 
 @pytest.mark.parametrize(
-    ("newer", "known", "whole"), [(LATEST - 6, 19, True), (LATEST - 5, 20, False), (LATEST, 20, False)]
+    ("newer", "known", "whole"), [(LATEST - 5, 20, True), (LATEST - 4, 20, False), (LATEST, 20, False)]
 )
 def test_of_a_topic_that_holds_more_than_is_read_the_newest_are_told_of_and_nothing_is_wrong(
     embedded: Broker, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, newer: int, known: int, whole: bool
@@ -40,3 +40,34 @@ def test_of_a_topic_that_holds_more_than_is_read_the_newest_are_told_of_and_noth
     seen = stock(settings)
     assert (seen.known, seen.placeable, seen.whole) == (known, max(0, known - newer), whole)
     assert ads(seen, events=14, topic=f"{topic_prefix}ads").ok
+
+
+@pytest.mark.parametrize("older", [0, 1])
+def test_what_is_behind_a_hole_as_wide_as_what_is_read_was_read_whole_unless_something_is_before_it(
+    kafka: Broker, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, older: int
+) -> None:
+    """A hole is what transactions that were given up, or compaction, leave; behind it are ads that have ended."""
+    if not kafka.transactions:
+        pytest.skip("the embedded broker shows what was given up")
+    settings = Settings(bootstrap=kafka.bootstrap, topic_prefix=topic_prefix)
+    topic_admin.create(kafka.bootstrap, 1, topic_prefix)
+
+    async def send(producer: AIOKafkaProducer, *names: str) -> None:
+        await producer.begin_transaction()
+        for name in names:
+            await producer.send(f"{topic_prefix}ads", encode_json(ad(name, end_ms=START_MS)), key=name.encode())
+
+    async def fill() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=topic_prefix) as producer:
+            await send(producer, *["older"] * older)
+            await producer.commit_transaction()
+            await send(producer, *["given up"] * LATEST)
+            await producer.abort_transaction()
+            await send(producer, "newer")
+            await producer.commit_transaction()
+
+    asyncio.run(fill())
+    monkeypatch.setattr(latest_ads, "LATEST", LATEST)
+    seen = stock(settings)
+    assert (seen.records, seen.known, seen.whole) == (1, 1, not older)
+    assert ads(seen, events=14, topic=f"{topic_prefix}ads").ok is bool(older)

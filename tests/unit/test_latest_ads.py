@@ -1,6 +1,12 @@
 """Doctor counts the ads that may be shown as a worker would, from the records that it reads."""
 
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+
+from streams import latest_ads
 from streams.latest_ads import Stock, Stocktaking
+from streams.settings import Settings
 from streams.wire import Ad, encode_json
 from tests.builders import START_MS, Record, ad
 
@@ -53,3 +59,33 @@ def test_a_sound_record_mends_neither_what_follows_it_nor_another_ad() -> None:
 def test_the_first_that_is_told_of_is_one_that_nobody_has_mended() -> None:
     stock = counted(told(("a", b"{"), ("b", b"[]"), ad("a")))
     assert (stock.refused, stock.why) == (1, "ValidationError: Expected `object`, got `array`")
+
+
+@pytest.mark.parametrize(
+    ("offsets", "read", "whole"),
+    [
+        (range(20), 20, True),
+        (range(21), 20, False),
+        ([], 0, True),
+        ([*range(15_000, 15_005), 15_019], 6, True),  # compacted: what was sent before is not there any more
+        ([14_999, *range(15_000, 15_005), 15_019], 6, False),
+    ],
+    ids=["as many as are read", "one more", "none", "the newest alone", "one older"],
+)
+def test_all_was_read_where_no_record_is_older_than_those_that_were_however_many_offsets_there_were(
+    monkeypatch: pytest.MonkeyPatch, offsets: Sequence[int], read: int, whole: bool
+) -> None:
+    held = [record for at in offsets for record in told(ad(f"ad-{at}"), at=at)]
+
+    async def topic(
+        _bootstrap: str, _topic: str, *, latest: int | None = None
+    ) -> AsyncGenerator[Sequence[Record], None]:
+        begin = held[-1].offset + 1 - latest if held and latest else 0
+        for record in held:
+            if record.offset >= begin:
+                yield [record]
+
+    monkeypatch.setattr(latest_ads, "read_topic", topic)
+    monkeypatch.setattr(latest_ads, "LATEST", 20)
+    seen = latest_ads.stock(Settings())
+    assert (seen.records, seen.whole) == (read, whole)

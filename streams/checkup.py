@@ -158,7 +158,8 @@ def ads(stock: latest_ads.Stock, events: int, topic: str) -> Check:
     if stock.refused:
         found = f"{found}; {stock.refused:,} of {stock.records:,} records are refused"
     if stock.refused > STRAYS_MAX * stock.records:
-        return Check("ads", ok=False, found=found, fix=f"salience dead-letters list; the first: {stock.why}")
+        fix = "salience dead-letters list; send each ad by its ad_id as the key, a tombstone by a key that is none"
+        return Check("ads", ok=False, found=found, fix=f"{fix}; the first: {stock.why}")
     if stock.placeable or not events:
         return Check("ads", ok=True, found=found)
     if not stock.whole:

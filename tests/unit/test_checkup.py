@@ -52,7 +52,9 @@ def test_where_older_ads_were_not_read_none_among_the_newest_is_told_and_is_not_
 def test_ads_that_are_refused_are_told_with_what_is_wrong_with_the_first() -> None:
     refused = of_ads(in_stock(records=12, refused=12, why="CatalogueError: the key"), events=0)
     assert (refused.ok, refused.found) == (False, "0 of 0 may be shown now; 12 of 12 records are refused")
-    assert refused.fix == "salience dead-letters list; the first: CatalogueError: the key"
+    assert refused.fix.startswith("salience dead-letters list; ")
+    assert "ad_id as the key, a tombstone by a key that is none" in refused.fix
+    assert refused.fix.endswith("; the first: CatalogueError: the key")
     one = of_ads(in_stock(records=1_000, known=999, placeable=999, refused=1, why="x"), events=0)
     assert (one.ok, one.found) == (True, "999 of 999 may be shown now; 1 of 1,000 records are refused")
 

@@ -1,5 +1,6 @@
 """Doctor counts the ads that may be shown as a worker would, from the records that it reads."""
 
+import json
 from collections.abc import AsyncGenerator, Sequence
 
 import pytest
@@ -59,6 +60,22 @@ def test_a_sound_record_mends_neither_what_follows_it_nor_another_ad() -> None:
 def test_the_first_that_is_told_of_is_one_that_nobody_has_mended() -> None:
     stock = counted(told(("a", b"{"), ("b", b"[]"), ad("a")))
     assert (stock.refused, stock.why) == (1, "ValidationError: Expected `object`, got `array`")
+
+
+@pytest.mark.parametrize("spoilt", [{}, {"bid_micros": -1}, {"title": None}], ids=["sound", "a bid", "a title"])
+def test_ads_that_were_sent_under_a_key_of_another_kind_are_refused_until_each_is_sent_under_its_own(
+    spoilt: dict[str, object],
+) -> None:
+    wrong = [json.dumps(json.loads(encode_json(ad(f"ad-{number}"))) | spoilt).encode() for number in range(100)]
+    first = told(*(("campaign-1", value) for value in wrong))
+    assert counted(first).refused == 100
+    right = told(*(ad(f"ad-{number}") for number in range(99)), at=100)
+    for batches in ([first, right], [first + right]):
+        assert (counted(*batches).refused, counted(*batches).placeable) == (1, 99)
+    last = told(("ad-99", None), at=199)
+    assert counted(first, right, last).refused == 0
+    assert counted(first, told(("campaign-1", None), at=100)).refused == 0, "withdrawn by its key, and gone with that"
+    assert counted(right, told(*(("campaign-1", value) for value in wrong), at=199)).refused == 100
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy as np
 from scoring.events import EVENT, Events, Kind, Source
 from scoring.rows import RowStore
 from streams.clock import wall_ms
-from streams.decode import Decoded, Record, decode
+from streams.decode import Decoded, Record, decode, sent
 from streams.identity import partitioner
 from streams.reading import read_topic
 from streams.settings import Settings
@@ -62,14 +62,15 @@ class Sample:
 class Part:
     """What was ``read`` of one partition, ``lane``, of one topic.
 
-    ``users``: whose its ``events`` are, then whose its ``told``. ``early``: impressions before the latest. They are
-    there for the clicks that answer them, and not counted: among them what is wrong with all clicks would be next to
-    nothing.
+    ``users``: whose its ``events`` are, then whose its ``told``; ``sent_ms``: when their records were sent. ``early``:
+    impressions before the latest. They are there for the clicks that answer them, and not counted: among them what is
+    wrong with all clicks would be next to nothing.
     """
 
     read: Decoded
     lane: int
     users: Sequence[bytes | None]
+    sent_ms: Sequence[int]
     early: bool = False
 
 
@@ -113,7 +114,10 @@ def decoded(records: list[Record], source: Source, lanes: int, latest_ms: int, *
         belongs_here=lambda key: belongs(key) == lane,
     )
     places = [*read.places.tolist(), *(place for _, place in read.strangers)]
-    return Part(read, lane, [records[place].key for place in places], early)
+    told = [records[place] for place in places]
+    times_ms = _events([read])["time_ms"].tolist()
+    sent_ms = [sent(record, at_ms, latest_ms) for record, at_ms in zip(told, times_ms, strict=True)]
+    return Part(read, lane, [record.key for record in told], sent_ms, early)
 
 
 def summed(parts: Iterable[Part]) -> Sample:
@@ -155,6 +159,7 @@ class Joins:
     none, ``stray`` tells of the first. An answer is one if an impression of its user was read that its click may have
     followed, and its own would have been read, too: that one was of the same ad, or it is dated within what was read of
     the partition, or no time of an impression at all. All others may answer what came before, or is kept no longer.
+    What followed is told by when records were sent: the clock that dates a click may be hours off.
     """
 
     pairs: Sequence[tuple[bool, bool]]
@@ -172,10 +177,12 @@ class Joins:
         what = list(zip(users, found["ad"].tolist(), found["shown_ms"].tolist(), strict=True))
         placed = (found["surface"] > 0).tolist()
         impressions = {what[at]: placed[at] for at in shown.tolist()}
+        sent_ms = [at_ms for part in parts for at_ms in part.sent_ms]
         first_ms: dict[tuple[bytes | None, int | None], int] = {}
-        for user, ad, at_ms in impressions:
+        for at in shown.tolist():
+            user, ad, _ = what[at]
             for of in ((user, ad), (user, None)):  # None: of any ad
-                first_ms[of] = min(at_ms, first_ms.get(of, at_ms))
+                first_ms[of] = min(sent_ms[at], first_ms.get(of, sent_ms[at]))
         begins_ms = {
             lane: np.quantile(found["shown_ms"][shown[lanes[shown] == lane]], LATE_SHARE)
             for lane in np.unique(lanes[shown]).tolist()
@@ -183,10 +190,10 @@ class Joins:
         strays = []
         for at in clicks:
             (user, ad, said_ms), clicked_ms = what[at], int(found["time_ms"][at])
-            if what[at] in impressions or first_ms.get((user, None), math.inf) > clicked_ms:
+            if what[at] in impressions or first_ms.get((user, None), math.inf) > sent_ms[at]:
                 continue
             dated = said_ms >= begins_ms[lanes[at]] or said_ms < clicked_ms - NEVER_MS
-            if dated or first_ms.get((user, ad), math.inf) <= clicked_ms:
+            if dated or first_ms.get((user, ad), math.inf) <= sent_ms[at]:
                 strays.append(what[at])
         pairs = [(impressions[what[at]], placed[at]) for at in clicks if what[at] in impressions]
         return cls(pairs, len(strays), _told(strays[0], impressions) if strays else "")

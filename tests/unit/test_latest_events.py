@@ -214,8 +214,27 @@ def test_answers_that_join_no_impression_though_theirs_were_read_are_told_with_t
     assert all(name in checks["joins"].fix for name in ("impression_time_ms", "time_ms", "user_id", "ad_id"))
 
 
+@pytest.mark.parametrize("behind_h", [3, 8])
+def test_an_app_whose_clicks_and_what_they_answer_are_both_dated_hours_back_is_told_by_when_their_records_were_sent(
+    behind_h: int,
+) -> None:
+    happened, lane = answers(lambda at: at), partitioner(LANES)(b"ann")
+    shown = records([event for event in happened if isinstance(event, Impression)], lane)
+    done = [event for event in happened if isinstance(event, Click)]
+    back = [
+        click("ann", one.ad_id, one.time_ms - behind_h * HOUR_MS, impression_time_ms=said - behind_h * HOUR_MS)
+        for one in done
+        if (said := one.impression_time_ms)
+    ]
+    late = [replace(each, timestamp=one.time_ms) for each, one in zip(records(back, lane), done, strict=True)]
+    parts = [(shown, Source.IMPRESSION), (late, Source.CLICK)]
+    sample = summed(decoded(part, source, LANES, START_MS + 60_000) for part, source in parts)
+    assert (sample.answers, sample.pairs, sample.strays) == (300, 0, 300)
+    assert not found(sample)["joins"].ok
+
+
 @pytest.mark.parametrize("wrong", [lambda at: at // 1_000, lambda at: at - 8 * HOUR_MS], ids=["seconds", "Los Angeles"])
-@pytest.mark.parametrize(("tenths", "ok"), [(2, False), (5, False), (8, True)])
+@pytest.mark.parametrize(("tenths", "ok"), [(2, False), (5, False), (6, True), (8, True)])
 def test_an_app_of_two_that_dates_impressions_wrongly_is_told_and_a_few_wrong_answers_are_not(
     wrong: Callable[[int], int], tenths: int, ok: bool
 ) -> None:

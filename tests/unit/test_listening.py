@@ -168,6 +168,26 @@ def test_who_does_not_read_what_is_answered_in_time_is_closed(asks: bytes, last:
     asyncio.run(scenario())
 
 
+def test_a_stream_that_was_not_read_for_a_while_and_then_is_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with serving(idle_s=DEADLINE_S / 3) as (pages, port):
+            watching = await asked(port, STREAM)
+            assert await answer(watching[0])
+            pages.streams[0].put_nowait(bytes(LARGE_BYTES) + b"here")
+            assert await probed(port), "a few turns of the loop, in which the stream has got stuck"
+            await watching[0].readexactly(LARGE_BYTES)
+            assert await answer(watching[0])
+            loop = asyncio.get_running_loop()
+            now_s = loop.time
+            monkeypatch.setattr(loop, "time", lambda: now_s() + DEADLINE_S / 2)
+            assert await probed(port), "in which it would have been closed"
+            pages.streams[0].put_nowait(b"here")
+            assert await answer(watching[0])
+            await left(watching)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.usefixtures("three")
 def test_who_comes_where_all_have_said_half_a_head_is_answered_and_the_longest_awaited_is_closed() -> None:
     async def scenario() -> None:

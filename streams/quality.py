@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from scoring.watch import Adwin
 
+Floats = npt.NDArray[np.float64]
+
 KEPT = 20_000
 """Outcomes looked back on: 240 KB; at a click rate of 2 % its standard error is a twentieth of it."""
 HELD_MAX = 20_000
@@ -86,7 +88,7 @@ class Quality:
     def __init__(self) -> None:
         self._predicted = np.zeros(KEPT, dtype=np.float64)
         self._clicked = np.zeros(KEPT, dtype=np.bool_)
-        self._seen = 0
+        self._seen = self._ranked = 0
         self._adwin = Adwin()
         self.drifts = 0
         """Times that the residual's mean has changed."""
@@ -122,11 +124,27 @@ class Quality:
             return math.nan, math.nan, math.nan
         sure = np.clip(predicted, 1e-7, 1 - 1e-7)
         log_loss = -float(np.where(clicked, np.log(sure), np.log1p(-sure)).mean())
-        auc = math.nan
-        if 0 < clicks < count:
-            others = np.sort(predicted[~clicked])
-            below = np.searchsorted(others, predicted[clicked], "left") + np.searchsorted(
-                others, predicted[clicked], "right"
-            )
-            auc = float(below.mean()) / (2 * len(others))
-        return clicks / max(expected, 1e-9), log_loss, auc
+        ranks = _ranks(predicted[clicked], predicted[~clicked])
+        return clicks / max(expected, 1e-9), log_loss, float(ranks.mean()) if len(ranks) else math.nan
+
+    def ranks(self) -> Floats:
+        """Of each click since this was asked last, how many of the non-clicks kept were predicted lower, as a share.
+
+        Their mean over any time is that time's AUC; of ``n`` in an order of chance its standard error is
+        1 / sqrt(12 n), however many outcomes came between. None before `LEAST` outcomes.
+        """
+        count = min(self._seen, KEPT)
+        if count < LEAST:
+            return np.zeros(0)
+        places = np.arange(max(self._ranked, self._seen - KEPT), self._seen) % KEPT
+        self._ranked = self._seen
+        others = self._predicted[:count][~self._clicked[:count]]
+        return _ranks(self._predicted[places][self._clicked[places]], others)
+
+
+def _ranks(clicks: Floats, others: Floats) -> Floats:
+    """The share of ``others`` below each of ``clicks [N]``, ties counting half; nothing where there are no others."""
+    if not len(others):
+        return np.zeros(0)
+    others = np.sort(others)
+    return (np.searchsorted(others, clicks, "left") + np.searchsorted(others, clicks, "right")) / (2 * len(others))

@@ -34,6 +34,13 @@ class ClickMetrics:
         self._auc = gauge(
             "salience_click_auc", f"Chance to rank a click above a non-click, of the last {KEPT:,} outcomes."
         )
+        self._ranks = counter(
+            "salience_click_ranks",
+            f"Sum over clicks of the share of non-clicks, of the last {KEPT:,} outcomes, that were predicted lower.",
+        )
+        self._ranked = counter(
+            "salience_ranked_clicks", "Clicks of which that is the sum: over them it is the AUC of any time."
+        )
         self._drifts = counter("salience_click_drifts", "Times that ADWIN has found the predictions' error changed.")
         self._cut = counter(
             "salience_click_windows_cut",
@@ -67,5 +74,8 @@ class ClickMetrics:
             self._examined.labels(str(slot)).set(chance)
         for gauge, value in zip((self._calibration, self._log_loss, self._auc), self._quality.figures(), strict=True):
             gauge.set(value)
+        ranks = self._quality.ranks()
+        self._ranks.inc(float(ranks.sum()))
+        self._ranked.inc(len(ranks))
         for gauge, value in zip((self._clicks, self._expected), self._quality.clicks(), strict=True):
             gauge.set(value)

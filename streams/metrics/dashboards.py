@@ -57,7 +57,13 @@ WORKERS = (
     Panel("Queued bytes", {"{{instance}} {{topic}}": "salience_queued_bytes"}, "bytes"),
     Panel("Calibration of clicks (1 is right)", {"{{instance}}": "salience_click_calibration_ratio"}),
     Panel(
-        "AUC, log loss", {"{{instance}} AUC": "salience_click_auc", "{{instance}} log loss": "salience_click_log_loss"}
+        "AUC, log loss",
+        {
+            "AUC of a day": "sum(increase(salience_click_ranks_total[1d])) "
+            "/ sum(increase(salience_ranked_clicks_total[1d]))",
+            "{{instance}} AUC": "salience_click_auc",
+            "{{instance}} log loss": "salience_click_log_loss",
+        },
     ),
     Panel(
         "Click rate, drifts, windows cut",

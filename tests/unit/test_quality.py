@@ -64,6 +64,35 @@ def test_figures_are_those_of_the_library_however_outcomes_are_cut(seed: int, cu
     assert auc == pytest.approx(metrics.roc_auc_score(found["clicked"], found["predicted"]))
 
 
+def test_ranks_of_clicks_are_told_once_and_their_mean_is_the_auc_of_the_time_between() -> None:
+    found, quality = world(4 * KEPT, 5), Quality()
+    quality.observe(found[: LEAST - 1])
+    assert len(quality.ranks()) == 0, "too few outcomes"
+    told = []
+    for part in np.array_split(found[LEAST - 1 :], 50):
+        quality.observe(part)
+        told.append(quality.ranks())
+        assert len(quality.ranks()) == 0, "told already"
+    ranks = np.concatenate(told)
+    assert len(ranks) == found["clicked"].sum()
+    whole = Quality()
+    whole.observe(found)
+    kept, auc = whole.ranks(), whole.figures()[2]
+    assert kept.mean() == pytest.approx(auc), "of what is kept, where more has come"
+    assert ranks.mean() == pytest.approx(auc, abs=3 / math.sqrt(12 * len(kept)))
+
+
+def test_ranks_of_clicks_in_an_order_of_chance_are_a_half_by_their_standard_error() -> None:
+    found, quality, told = world(10 * KEPT, 6), Quality(), []
+    found["predicted"] = np.random.default_rng(7).permutation(found["predicted"])
+    for part in np.array_split(found, 100):
+        quality.observe(part)
+        told.append(quality.ranks())
+    ranks = np.concatenate(told)
+    assert ranks.std() == pytest.approx(1 / math.sqrt(12), rel=0.02)
+    assert abs(ranks.mean() - 0.5) * math.sqrt(12 * len(ranks)) < 3
+
+
 def test_only_the_latest_outcomes_count() -> None:
     quality = Quality()
     quality.observe(world(KEPT, 3, factor=3.0))
@@ -75,7 +104,7 @@ def test_without_a_click_there_is_no_order_to_judge() -> None:
     quality = Quality()
     quality.observe(outcomes(np.full(LEAST, 0.02), np.zeros(LEAST)))
     calibration, loss, auc = quality.figures()
-    assert (calibration, math.isnan(auc)) == (0.0, True)
+    assert (calibration, math.isnan(auc), len(quality.ranks())) == (0.0, True, 0)
     assert loss == pytest.approx(-math.log(0.98))
 
 

@@ -201,8 +201,19 @@ def test_outcomes_are_counted_as_they_come_and_predictions_when_their_windows_ha
     assert told["salience_click_calibration_ratio"] == pytest.approx(0.5)
     assert told["salience_click_log_loss"] == pytest.approx(math.log(2))
     assert told["salience_click_auc"] == 0.5
+    assert (told["salience_ranked_clicks_total"], told["salience_click_ranks_total"]) == (LEAST / 4, LEAST / 8)
     clicks, expected = told["salience_click_window_clicks"], told["salience_click_window_expected_clicks"]
     assert (clicks, expected) == (LEAST / 4, pytest.approx(LEAST / 2))
+
+
+def test_the_rank_of_a_click_is_counted_once_however_often_it_is_asked_for() -> None:
+    metrics = Metrics()
+    clicks: ClickMetrics = metrics._clicks
+    for judged in (LEAST, 0, LEAST):
+        clicks.observe(observed([], judged=judged), told=0)
+        clicks.stand(())
+    told = told_by(metrics.registry)
+    assert (told["salience_ranked_clicks_total"], told["salience_click_ranks_total"]) == (LEAST / 2, LEAST / 4)
 
 
 def test_every_drift_is_counted_once() -> None:

@@ -39,8 +39,9 @@ class GroupSeen:
 class Observation:
     """One poll. ``ends`` lacks the partitions whose log end is unknown, as where a topic is gone.
 
-    ``unasked``: groups of which nothing was to be had, as their broker is away. ``lacking``: what of all groups was not
-    told, and why; "" where all was.
+    ``unasked``: groups of which nothing was to be had, as their broker is away, or they move. ``lacking``: what of all
+    groups was not told, and why; "" where all was, but of groups that move, or were deleted, while every broker is
+    there.
     """
 
     time_ms: int

@@ -72,7 +72,7 @@ class Poller:
             before_ms = self._clock()
             ends = self.log_ends(wanted, within_s)
             self._answer_s = PACE_S
-            lacking = _lacking(silent, missed, unasked)
+            lacking = _lacking(silent, missed if self._roll.short else (), unasked)
             return Observation((before_ms + self._clock()) // 2, groups, ends, {*missed, *unasked}, lacking)
         except KafkaException as error:
             if not _refused(error):

@@ -3,6 +3,7 @@
 Times are milliseconds of one clock that never goes back.
 """
 
+import math
 from collections.abc import Collection
 
 SETTLE_MS = 30_000
@@ -20,8 +21,10 @@ class Roll:
         self._nodes = dict[int, int]()
         self._groups = dict[str, int]()
         """When each was last there."""
-        self._short_ms = 0
+        self._short_ms = -math.inf
         """When a broker was last away."""
+        self.short = False
+        """Whether one is, or its groups have not settled yet: else those that are missed move, or were deleted."""
 
     def missed(self, now_ms: int, nodes: Collection[int], groups: Collection[str], *, whole: bool) -> set[str]:
         """Groups known before that are not among those listed now, and may yet be.
@@ -32,6 +35,7 @@ class Roll:
         self._nodes = recent | dict.fromkeys(nodes, now_ms)
         if not whole or len(nodes) < len(self._nodes):
             self._short_ms = now_ms
+        self.short = now_ms - self._short_ms <= SETTLE_MS
         missed = {
             name: at_ms
             for name, at_ms in self._groups.items()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
-from itertools import cycle
+from itertools import count, cycle
 from types import SimpleNamespace
 from typing import Any
 
@@ -227,6 +227,24 @@ def test_a_client_that_has_forgotten_the_broker_that_is_away_forgets_no_group_of
     admin.hidden, admin.nodes = set(), {0, 1, 2}
     whole = asked.poll()
     assert ([*whole.groups], [*whole.unasked], whole.lacking) == (["g", "h"], [], "")
+
+
+def test_groups_that_are_deleted_one_after_the_other_while_every_broker_is_there_are_not_lacking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    admin = Admin({f"retired-{number}": {CLICKS: number} for number in range(8)} | {"g": {CLICKS: 1}}, {CLICKS: 9})
+    monkeypatch.setattr(poller, "AdminClient", lambda _: admin)
+    clock = count(1_000, 10_000)
+    asked = Poller("nowhere:1", clock=lambda: next(clock) // 3)  # three times a poll
+    assert asked.poll().lacking == ""
+    for number in range(8):
+        admin.committed = {name: found for name, found in admin.committed.items() if name != f"retired-{number}"}
+        for _ in range(2):
+            seen = asked.poll()
+            assert f"retired-{number}" in seen.unasked, "it may have gone to another broker, and its history is kept"
+            assert seen.lacking == ""
+    admin.nodes = {0, 1}
+    assert asked.poll().lacking == "no broker lists retired-7 now"
 
 
 def test_where_nobody_says_which_brokers_there_are_the_groups_that_are_listed_are_told(asking: Ask) -> None:

@@ -30,6 +30,21 @@ def test_a_group_that_moves_is_missed_for_a_moment_and_one_that_was_deleted_no_l
     assert called.missed(2_000 + SETTLE_MS, {0}, {"g"}, whole=True) == set(), "it was deleted before"
 
 
+def test_the_roll_is_short_from_when_a_broker_goes_until_its_groups_have_settled_and_not_where_a_group_goes() -> None:
+    called = Roll()
+    called.missed(1_000, {0, 1}, {"g", "h"}, whole=True)
+    assert not called.short
+    assert called.missed(2_000, {0, 1}, {"g"}, whole=True) == {"h"}
+    assert not called.short
+    for nodes, whole in (({0}, True), ({0, 1}, False)):
+        called.missed(3_000, nodes, {"g"}, whole=whole)
+        assert called.short
+    called.missed(3_000 + SETTLE_MS, {0, 1}, {"g"}, whole=True)
+    assert called.short
+    called.missed(3_001 + SETTLE_MS, {0, 1}, {"g"}, whole=True)
+    assert not called.short
+
+
 def test_a_broker_that_stays_away_is_taken_for_removed_and_its_groups_for_deleted() -> None:
     called = Roll()
     called.missed(1_000, {0, 1}, {"g", "h"}, whole=True)

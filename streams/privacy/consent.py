@@ -191,10 +191,8 @@ class Gate:
     def _ending(self, among: Iterable[bytes]) -> set[bytes]:
         """Digests whose no has ended a consent that stands. Looks at all answers, 0.3 µs each, if any has said no.
 
-        Where silence means yes none does: it would be yes without the consent.
+        Whatever silence means now: an operator may ask for consents later, and it would lean on that one again.
         """
-        if self.presumed:
-            return set()
         no_ms = {digest: no_ms for digest in among if (no_ms := self.watermarks.no_ms.get(digest)) is not None}
         granted = [answer for answer in self.answers.values() if answer.granted] if no_ms else []
         found = ((_digest(answer.user_id.encode()), answer.told_ms) for answer in granted)

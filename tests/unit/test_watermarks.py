@@ -2,7 +2,7 @@
 
 import pytest
 
-from streams.privacy.consent import ERASED_KEY, Gate, Watermarks, watermark_key
+from streams.privacy.consent import ERASED_KEY, Gate, Verdict, Watermarks, watermark_key
 from tests.builders import START_MS
 from tests.unit.consenting import erasure, grant
 
@@ -41,7 +41,7 @@ def test_of_more_watermarks_than_a_lane_may_have_those_that_end_first_go() -> No
 
 def test_at_the_bound_those_go_last_that_guard_an_erasure_or_end_a_consent_that_stands() -> None:
     answers = {"agreed": grant("agreed", START_MS), "again": grant("again", START_MS + 9)}
-    gate = Gate(answers, {"erased": erasure("erased", START_MS)}, Watermarks(most=8), presumed=False)
+    gate = Gate(answers, {"erased": erasure("erased", START_MS)}, Watermarks(most=8))
     marks = gate.watermarks
     for user in (b"erased", b"agreed", b"again"):
         marks.raise_to(user, START_MS)
@@ -53,15 +53,19 @@ def test_at_the_bound_those_go_last_that_guard_an_erasure_or_end_a_consent_that_
     assert (left, len(marks.until_ms)) == ([b"erased", b"agreed"], 8)
 
 
+@pytest.mark.parametrize(("no_ms", "verdict"), [(4, Verdict.ADMITTED), (5, Verdict.WITHOUT), (6, Verdict.WITHOUT)])
 @pytest.mark.parametrize("presumed", [False, True])
-def test_a_watermark_outlasts_what_it_holds_back_only_where_its_no_ends_a_consent_that_would_count_again(
-    presumed: bool,
+def test_a_consent_that_a_no_has_ended_counts_no_more_however_late_an_operator_asks_for_one(
+    presumed: bool, no_ms: int, verdict: Verdict
 ) -> None:
-    gate = Gate({"a": grant("a", START_MS)}, {}, Watermarks(), presumed=presumed)
-    gate.watermarks.raise_to(b"a", START_MS)
-    gate.watermarks.say_no(b"a", START_MS + 5)
-    gate.expire(START_MS + 6)
-    assert (gate.watermarks.of(b"a") == START_MS) == (not presumed)
+    answers = {"a": grant("a", START_MS + 5)}
+    before = Gate(answers, {}, Watermarks(), presumed=presumed)
+    before.watermarks.raise_to(b"a", START_MS)
+    before.watermarks.say_no(b"a", START_MS + no_ms)
+    before.expire(START_MS + 7)
+    after = Gate(answers, {}, before.watermarks, presumed=False)
+    assert after.judge(b"a", None, START_MS + 8, START_MS + 8) == verdict
+    assert (after.watermarks.of(b"a") == START_MS) == (verdict == Verdict.WITHOUT)
 
 
 def test_a_no_is_kept_beside_the_watermark_and_neither_falls() -> None:

@@ -26,6 +26,10 @@ class Compute:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
+    def soon(self, function: Callable[[], None]) -> None:
+        """Run ``function`` after all that was asked for; nobody waits for it, nor hears of what it raises."""
+        self._thread.submit(function)
+
     def stop(self) -> None:
         """Wait for what is under way."""
         self._thread.shutdown(wait=True)

@@ -359,6 +359,7 @@ class Lane:
                     await self._saving.whole(self._state, self._changelog_offset)
         except TimeoutError:
             log.warning("lane given up in mid-slice; its next owner redoes it", lane=self.number)
+        self._saving.end()
         self.queues.clear()
         self._state = None
         farewells = [self._offsets.flush()]

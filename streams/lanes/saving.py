@@ -15,7 +15,7 @@ log = structlog.get_logger()
 class Saving:
     """Snapshots of lane ``number``, one every ``every_ms``. Never two calls at once, and none while a slice is applied.
 
-    One that cannot be written, as on a full disk, is dropped until the next is due: it saves a recovery some time, and
+    One that cannot be written, as on a full disk, is given up until the next is due: it saves a recovery some time, and
     a worker that ended for want of it would cost more.
     """
 
@@ -63,6 +63,15 @@ class Saving:
 
         await self._is_through(write)
 
+    def end(self) -> None:
+        """Abandon what is being written, once the call that may be under way has ended. Waits for neither."""
+        self._compute.soon(self._abandon)
+
+    def _abandon(self) -> None:
+        if self._writing is not None:
+            self._writing.abandon()
+            self._writing = None
+
     async def _is_through(self, write: Callable[[], bool]) -> bool:
         """Whether ``write`` has no more to write of a snapshot."""
         try:
@@ -70,5 +79,4 @@ class Saving:
         except OSError as error:
             log.warning("snapshot not written", lane=self._number, error=str(error))
             self._writing, self._unsaved = None, True
-            await self._compute.run(self._snapshots.drop, self._number)
             return True

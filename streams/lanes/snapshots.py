@@ -9,11 +9,12 @@ or layout, beyond the log's end, before its beginning, or older than half of the
 tombstones compacted away since would otherwise bring erased users back. That old, it is deleted unasked.
 """
 
+import errno
 import io
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,7 +65,11 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Writing:
-    """A snapshot under way; `advance` it until it is whole."""
+    """A snapshot under way; `advance` it until it is whole, or `abandon` it. One that fails abandons itself.
+
+    Its own file, open all the while, whatever stands under its name: where somebody has put another there, as a worker
+    that the lane has moved to, that one is theirs, and this one is given up.
+    """
 
     def __init__(self, path: Path, header: Header, places: int) -> None:
         """``places``: rows of the store. Whoever comes later has a row in the changelog, beyond the header's offset."""
@@ -72,28 +77,57 @@ class Writing:
         self._next, self._end = 0, places
         own_folder(path.parent)
         encoded = msgspec.msgpack.encode(header)
-        with own_file(self._part) as file:
-            file.write(_MAGIC + _SIZE.pack(len(encoded)) + encoded)
+        self._file = own_file(self._part)
+        self._made = os.fstat(self._file.fileno())
+        with self._or_abandoned():
+            self._file.write(_MAGIC + _SIZE.pack(len(encoded)) + encoded)
+            self._file.flush()
 
     def advance(self, store: RowStore, changelog_offset: int) -> bool:
         """Write the next rows, as they are now at ``changelog_offset``; whether that was all. Blocks for 1 or 2 ms.
 
-        Raises `OSError`, as where what was written so far is gone.
+        Raises `OSError`, as at its end where what was written is not under its name any more.
         """
         first, self._next = self._next, min(self._next + _ROWS_PER_WRITE, self._end)
         held = {at: user for at, user in enumerate(store.users[first : self._next], first) if user is not None}
         whole = self._next == self._end
-        with self._part.open("r+b") as file:  # not "ab", which would make it where it is gone
-            file.seek(0, os.SEEK_END)
+        with self._or_abandoned():
             if held:
                 lengths = np.fromiter(map(len, held.values()), dtype="<u2", count=len(held))
-                file.write(_SIZE.pack(len(held)) + lengths.tobytes() + b"".join(held.values()))
-                file.write(store.rows[list(held)].tobytes())
+                self._file.write(_SIZE.pack(len(held)) + lengths.tobytes() + b"".join(held.values()))
+                self._file.write(store.rows[list(held)].tobytes())
             if whole:
-                file.write(_SIZE.pack(0) + _OFFSET.pack(changelog_offset))
-        if whole:
-            self._part.replace(self._path)
+                self._file.write(_SIZE.pack(0) + _OFFSET.pack(changelog_offset))
+            self._file.flush()
+            if whole:
+                self._publish()
         return whole
+
+    def abandon(self) -> None:
+        """Delete what was written, where that is possible and it is there; the snapshot before stays."""
+        with suppress(OSError):
+            self._require_ours()
+            self._part.unlink()
+        with suppress(OSError):
+            self._file.close()
+
+    def _publish(self) -> None:
+        self._require_ours()
+        self._file.close()  # before it is renamed: a file server may tell only now that it has no room
+        self._part.replace(self._path)
+
+    def _require_ours(self) -> None:
+        """Raise `FileNotFoundError` where the name does not lead to what was written."""
+        if not os.path.samestat(self._made, self._part.lstat()):
+            raise FileNotFoundError(errno.ENOENT, "replaced by another while it was written", str(self._part))
+
+    @contextmanager
+    def _or_abandoned(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.abandon()
+            raise
 
 
 class Snapshots:
@@ -129,11 +163,6 @@ class Snapshots:
         writing = self.begin(state, changelog_offset)
         while not writing.advance(state.store, changelog_offset):
             pass
-
-    def drop(self, lane: int) -> None:
-        """Delete what was written of the lane's next snapshot, where that is possible; the one before stays."""
-        with suppress(OSError):
-            self.path(lane).with_suffix(_PART).unlink()
 
     def remove_old(self) -> None:
         """Delete what would be refused for its age, where that is possible: who was erased since may be in it.

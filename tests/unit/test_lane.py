@@ -4,6 +4,7 @@ import asyncio
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,6 +14,7 @@ from streams.control import Control
 from streams.intake import Intake
 from streams.lanes.lane import Lane
 from streams.lanes.snapshots import AGE_MAX_MS, holds
+from streams.own_files import own_file
 from streams.privacy.requests import Requests
 from tests.unit.consenting import erasure, told
 from tests.unit.lanes import DEADLINE_MS, Group, Outbox, intake_of, shared_of, step, taken_over
@@ -153,3 +155,31 @@ def test_the_snapshot_of_an_idle_lane_is_written_to_its_end_and_tried_again_wher
     path.rmdir()
     asyncio.run(rest(lane))
     assert holds(path, [b"eve"])
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_lane_that_is_left_keeps_no_half_of_a_snapshot(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    path, opened = lane._shared.snapshots.path(0), []
+
+    def kept(file: Path) -> BinaryIO:
+        opened.append(own_file(file))
+        return opened[-1]
+
+    async def live() -> None:
+        lane._committed = True
+        await lane._saving.some(lane.state, 0)
+        assert [file.closed for file in opened] == [False]
+        lane._committed = committed
+        await lane.close(DEADLINE_MS)
+
+    monkeypatch.setattr("streams.lanes.snapshots._ROWS_PER_WRITE", 1)
+    monkeypatch.setattr("streams.lanes.snapshots.own_file", kept)
+    lane._saving.due_ms = 0
+    for user in (b"ann", b"bob", b"eve"):
+        lane.state.store.row_of(user)
+    asyncio.run(live())
+    lane._shared.compute.stop()
+    assert all(file.closed for file in opened)
+    assert [each.name for each in path.parent.iterdir()] == [path.name] * committed

@@ -3,7 +3,7 @@
 import errno
 import os
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import BinaryIO, Literal, NoReturn
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from streams.clock import wall_ms
 from streams.lanes import snapshots
 from streams.lanes.clicks import person_key
 from streams.lanes.snapshots import Snapshots, holds
+from streams.own_files import own_file
 from streams.settings import Settings
 from streams.step import LaneState
 from streams.topics import TOMBSTONES_KEPT_MS
@@ -33,6 +34,21 @@ def lane_with(users: int) -> LaneState:
         store.rows["time_ms"][row] = number
     store.remove(b"user-1")  # a free place in the middle is not a user
     return LaneState(3, ("a", "b"), 4, store=store)
+
+
+class Opened(list[BinaryIO]):
+    """Files that snapshots have opened to write."""
+
+    def keep(self, file: BinaryIO) -> BinaryIO:
+        self.append(file)
+        return file
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
+    files = Opened()
+    monkeypatch.setattr(snapshots, "own_file", lambda path: files.keep(own_file(path)))
+    return files
 
 
 @pytest.fixture
@@ -115,14 +131,17 @@ def test_one_so_old_that_tombstones_may_be_gone_is_refused(
 
 
 def test_what_a_lane_left_that_moved_away_is_deleted_once_it_would_be_refused_for_its_age(kept: Snapshots) -> None:
+    unfinished = []
     for lane, age_ms in enumerate([TOMBSTONES_KEPT_MS // 2 - 60_000, TOMBSTONES_KEPT_MS // 2 + 60_000]):
         kept.save(LaneState(lane, ("a", "b"), 4, store=RowStore()), OFFSET)
-        kept.begin(LaneState(lane, ("a", "b"), 4, store=RowStore()), OFFSET)  # and what was not finished
+        unfinished.append(kept.begin(LaneState(lane, ("a", "b"), 4, store=RowStore()), OFFSET))
         for path in (kept.path(lane), kept.path(lane).with_suffix(".part")):
             os.utime(path, (0, (wall_ms() - age_ms) / 1000))
     kept.remove_old()
     left = sorted(path.name for path in kept.path(0).parent.iterdir())
     assert left == ["lane-0.part", "lane-0.snapshot"]
+    for writing in unfinished:
+        writing.abandon()
 
 
 @pytest.mark.parametrize(("ahead_ms", "left"), [(60_000, True), (30 * 86_400_000, False)])
@@ -179,8 +198,10 @@ def test_one_that_was_not_finished_leaves_the_one_before(kept: Snapshots, monkey
     kept.save(lane_with(5), OFFSET)
     monkeypatch.setattr(snapshots, "_ROWS_PER_WRITE", 4)
     state = lane_with(9)
-    assert not kept.begin(state, OFFSET + 1).advance(state.store, OFFSET + 1)
+    writing = kept.begin(state, OFFSET + 1)
+    assert not writing.advance(state.store, OFFSET + 1)
     assert (kept.load(3, 0, 100).offset, len(kept.load(3, 0, 100).store)) == (OFFSET, 4)
+    writing.abandon()
 
 
 def test_a_file_cut_short_anywhere_is_no_snapshot(kept: Snapshots) -> None:
@@ -202,13 +223,64 @@ def test_a_snapshot_of_another_layout_is_refused_and_deleted_with_whom_it_names(
     assert not kept.path(3).exists()
 
 
-def test_one_that_is_given_up_leaves_nothing_of_itself_and_the_one_before(kept: Snapshots) -> None:
+def test_one_that_is_given_up_leaves_nothing_of_itself_and_the_one_before(kept: Snapshots, opened: Opened) -> None:
     kept.save(lane_with(5), OFFSET)
-    kept.begin(lane_with(9), OFFSET + 1)
-    kept.drop(3)
-    kept.drop(4)  # of which nothing was written
+    writing = kept.begin(lane_with(9), OFFSET + 1)
+    writing.abandon()
+    writing.abandon()  # of which nothing is left
     assert [path.name for path in kept.path(3).parent.iterdir()] == [kept.path(3).name]
     assert kept.load(3, 0, 100).offset == OFFSET
+    assert [file.closed for file in opened] == [True, True]
+
+
+def test_one_whose_beginning_is_gone_is_not_written_on(kept: Snapshots, opened: Opened) -> None:
+    state = lane_with(5)
+    writing = kept.begin(state, OFFSET)
+    kept.path(3).with_suffix(".part").unlink()
+    with pytest.raises(FileNotFoundError):
+        writing.advance(state.store, OFFSET)
+    assert (list(kept.path(3).parent.iterdir()), [file.closed for file in opened]) == ([], [True])
+
+
+def test_a_disk_that_is_full_keeps_no_file_open(
+    kept: Snapshots, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Path("/dev/full")
+    if not full.is_char_device():
+        pytest.skip("/dev/full is no device here")
+    monkeypatch.setattr(snapshots, "own_file", lambda _: opened.keep(full.open("wb")))
+    with pytest.raises(OSError, match="No space"):
+        kept.begin(lane_with(5), OFFSET)
+    assert [file.closed for file in opened] == [True]
+
+
+def test_a_link_that_is_put_where_one_is_being_written_leads_nothing_elsewhere(kept: Snapshots, tmp_path: Path) -> None:
+    state, victim, part = lane_with(5), tmp_path / "victim.conf", kept.path(3).with_suffix(".part")
+    victim.write_bytes(b"as it was")
+    writing = kept.begin(state, OFFSET)
+    part.unlink()
+    part.symlink_to(victim)
+    with pytest.raises(FileNotFoundError, match="replaced by another"):
+        writing.advance(state.store, OFFSET)
+    assert (victim.read_bytes(), part.is_symlink(), kept.path(3).exists()) == (b"as it was", True, False)
+
+
+def test_a_worker_that_has_lost_its_lane_unnoticed_leaves_the_snapshot_of_the_next_owner_alone(
+    kept: Snapshots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_ROWS_PER_WRITE", 4)
+    before, after = lane_with(9), lane_with(9)
+    after.store.remove(b"user-8")  # who was erased meanwhile
+    lost = kept.begin(before, OFFSET)
+    taken_over = Snapshots(Settings(home=tmp_path), "changelog-1").begin(after, OFFSET + 1)
+    assert [lost.advance(before.store, OFFSET), taken_over.advance(after.store, OFFSET + 1)] == [False, False]
+    assert not lost.advance(before.store, OFFSET)
+    with pytest.raises(FileNotFoundError, match="replaced by another"):
+        lost.advance(before.store, OFFSET)
+    while not taken_over.advance(after.store, OFFSET + 1):
+        pass
+    back = kept.load(3, 0, 100)
+    assert (back.offset, rows_of(back.store)) == (OFFSET + 1, rows_of(after.store))
 
 
 Change = tuple[Literal["set", "forget", "write"], int]

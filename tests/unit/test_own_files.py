@@ -18,6 +18,7 @@ from streams.cli import app
 from streams.experiments.referee import Referee
 from streams.experiments.store import StoreError, alone, save
 from streams.lanes.snapshots import Snapshots
+from streams.own_files import own_file
 from streams.settings import Settings
 from tests.builders import impression
 from tests.unit.lanes import IDENTITY
@@ -150,3 +151,20 @@ def test_a_lock_that_leads_elsewhere_is_refused_and_what_it_leads_to_stays(tmp_p
     with pytest.raises(StoreError, match="cannot be written"), alone(tmp_path / "books.npz"):
         pass
     assert (tmp_path / "victim.conf").read_bytes() == b"as it was"
+
+
+def test_a_link_that_is_put_there_while_a_file_is_made_anew_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By somebody who is faster, between what stood there going and the file being made."""
+    file, victim, unlink = tmp_path / "of-people", tmp_path / "victim.conf", Path.unlink
+    victim.write_bytes(b"as it was")
+
+    def overtaken(path: Path, *, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        path.symlink_to(victim)
+
+    monkeypatch.setattr(Path, "unlink", overtaken)
+    with pytest.raises(FileExistsError):
+        own_file(file)
+    assert victim.read_bytes() == b"as it was"

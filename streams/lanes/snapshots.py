@@ -38,7 +38,7 @@ log = structlog.get_logger()
 AGE_MAX_MS = TOMBSTONES_KEPT_MS // 2
 """Of a snapshot that is believed."""
 _AHEAD_MAX_MS = 60_000
-"""How far a file server's clock, which dates its files, may be ahead of ours."""
+"""How far the clock of who has written a snapshot may be ahead of ours."""
 _MAGIC = b"salience-4"
 """And the format's number: another one is no snapshot, and the changelog is read instead."""
 _ROWS_PER_WRITE = 1_024
@@ -75,13 +75,14 @@ class Writing:
         """``places``: rows of the store. Whoever comes later has a row in the changelog, beyond the header's offset."""
         self._path, self._part = path, path.with_suffix(_PART)
         self._next, self._end = 0, places
+        self._written_ns = header.written_ms * 1_000_000
         own_folder(path.parent)
         encoded = msgspec.msgpack.encode(header)
         self._file = own_file(self._part)
         self._made = os.fstat(self._file.fileno())
         with self._or_abandoned():
             self._file.write(_MAGIC + _SIZE.pack(len(encoded)) + encoded)
-            self._file.flush()
+            self._flush()
 
     def advance(self, store: RowStore, changelog_offset: int) -> bool:
         """Write the next rows, as they are now at ``changelog_offset``; whether that was all. Blocks for 1 or 2 ms.
@@ -98,7 +99,7 @@ class Writing:
                 self._file.write(store.rows[list(held)].tobytes())
             if whole:
                 self._file.write(_SIZE.pack(0) + _OFFSET.pack(changelog_offset))
-            self._file.flush()
+            self._flush()
             if whole:
                 self._publish()
         return whole
@@ -110,6 +111,11 @@ class Writing:
             self._part.unlink()
         with suppress(OSError):
             self._file.close()
+
+    def _flush(self) -> None:
+        """What is buffered is in the file, and that is dated as its header: not by a file server's clock."""
+        self._file.flush()
+        os.utime(self._file.fileno(), ns=(self._written_ns, self._written_ns))
 
     def _publish(self) -> None:
         self._require_ours()
@@ -174,8 +180,10 @@ class Snapshots:
         try:
             for path in listed(self._directory):
                 with suppress(OSError):  # as where a worker finishes one meanwhile
-                    if not -_AHEAD_MAX_MS <= now_ms - path.stat().st_mtime * 1_000 <= AGE_MAX_MS:
+                    age_ms = now_ms - path.stat().st_mtime_ns // 1_000_000
+                    if not _is_of_an_age(age_ms):
                         path.unlink()
+                        log.info("snapshot deleted for its age", file=str(path), age_ms=age_ms, at_most=AGE_MAX_MS)
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -212,7 +220,7 @@ class Snapshots:
             return "of another changelog topic"
         if not begin <= header.changelog_offset <= newest <= end:
             return f"offsets {header.changelog_offset} to {newest} are outside the changelog's {begin} to {end}"
-        if not 0 <= age_ms <= AGE_MAX_MS:
+        if not _is_of_an_age(age_ms):
             return f"{age_ms} ms old, at most {AGE_MAX_MS}"
         return ""
 
@@ -233,6 +241,11 @@ class Snapshots:
                 store.rows[places[start : start + count]] = np.fromfile(file, ROW, count)
                 start += count
         return header, newest, store
+
+
+def _is_of_an_age(age_ms: int) -> bool:
+    """Whether a snapshot so old is believed, and kept."""
+    return -_AHEAD_MAX_MS <= age_ms <= AGE_MAX_MS
 
 
 def listed(directory: Path) -> list[Path]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streams.control_wire import ControlMessage
-    from streams.privacy.held import Trace
+    from streams.privacy.held import Looked, Trace
     from streams.settings import Settings
 
 app = typer.Typer(help="What is held of a person; consent; erasure and its proof.", no_args_is_help=True)
@@ -95,13 +95,20 @@ def export(
 
 @app.command(epilog="Example: salience privacy prove user-1")
 def prove(
-    user: User, bootstrap: Bootstrap = None, prefix: Prefix = None, keys: Keys = None, as_json: Json = False
+    user: User,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    keys: Keys = None,
+    no_snapshots: Annotated[
+        bool, typer.Option("--no-snapshots", help="No worker has run on this machine: their folder may be missing.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Read every topic whole, and say what is left of a person: exit code 0 if nothing is, else 1.
+    """Read every topic and this machine's snapshots, and say what is left of a person: exit code 0 if nothing is.
 
     What may be left on purpose are the requests themselves. Brokers delete whole closed segments, so that a record may
     outlive its time by the topic's segment.ms. Run it as the workers' account, with their SALIENCE_HOME: snapshots are
-    for their owner alone.
+    for their owner alone. It ends with 1 where something is left, and where it could not look.
     """
     import msgspec
 
@@ -109,16 +116,22 @@ def prove(
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     users = _users(user, keys)
-    require_readable_snapshots(settings)
+    require_readable_snapshots(settings, none_here=no_snapshots)
     with reading(as_json) as progress:
         found = asyncio.run(traces(settings, users, progress))
-    snapshots = snapshots_with(settings, users)
-    gone = verdict(found, snapshots)
+    looked = snapshots_with(settings, users)
+    gone = verdict(found, looked)
     if as_json:
-        told = {"gone": gone, "topics": found, "snapshots": [str(path) for path in snapshots]}
+        told = {
+            "gone": gone,
+            "topics": found,
+            "snapshots": [str(path) for path in looked.holding],
+            "snapshots_read": looked.count,
+            "snapshots_folder": str(looked.folder),
+        }
         sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
     else:
-        _show(found, snapshots, gone=gone)
+        _show(found, looked, gone=gone)
     if not gone:
         raise typer.Exit(1)
 
@@ -165,7 +178,7 @@ def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_j
         typer.echo(f"Asked for, at offset {', '.join(map(str, offsets))} of the control topic.")
 
 
-def _show(found: "Sequence[Trace]", snapshots: "Sequence[Path]", *, gone: bool) -> None:
+def _show(found: "Sequence[Trace]", looked: "Looked", *, gone: bool) -> None:
     table = Table("topic", "current", "former", "tombstones", "requests", "newest", "goes by retention")
     from streams.topics import TABLE
 
@@ -178,7 +191,8 @@ def _show(found: "Sequence[Trace]", snapshots: "Sequence[Path]", *, gone: bool) 
         table.add_row(trace.topic, *counts, newest, goes)
     console = screen(highlight=True)
     console.print(table)
-    for path in snapshots:
+    console.print(f"Snapshots read: {looked.count:,}, in {looked.folder}.", soft_wrap=True)
+    for path in looked.holding:
         goes = "the lane's next snapshot here replaces it, or a worker deletes it when it is old: or delete it"
         console.print(f"{path} holds a row; {goes}.", soft_wrap=True)
     console.print("Nothing is left." if gone else "Something is left.")

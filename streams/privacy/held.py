@@ -242,37 +242,57 @@ def _trace(
     )
 
 
-def require_readable_snapshots(settings: Settings) -> None:
-    """Raise `SnapshotsError` where `snapshots_with` would: to be asked before topics are read, which takes minutes."""
-    _snapshots(settings, _opens)
+class Looked(Struct, frozen=True, kw_only=True):
+    """The ``count`` snapshots in ``folder``, unfinished ones too; ``holding``: those with something of the person."""
+
+    folder: Path
+    count: int
+    holding: list[Path]
 
 
-def snapshots_with(settings: Settings, users: Sequence[str]) -> list[Path]:
-    """Snapshots on this machine, unfinished ones too, with something of the person: each goes with the lane's next.
+def require_readable_snapshots(settings: Settings, *, none_here: bool = False) -> None:
+    """Raise `SnapshotsError` where `snapshots_with` would: to be asked before topics are read, which takes minutes.
+
+    And where their folder is missing, unless it is said that there are ``none_here``: they may be in another.
+    """
+    folder = _snapshots(settings, _opens).folder
+    if not (none_here or folder.is_dir()):
+        raise SnapshotsError(
+            f"{folder} is no folder of snapshots, so that none could be looked at; expected that of the group's workers"
+            " here: give their SALIENCE_HOME, SALIENCE_GROUP and --prefix, or --no-snapshots where none has run"
+        )
+
+
+def snapshots_with(settings: Settings, users: Sequence[str]) -> Looked:
+    """Snapshots on this machine, and those that hold something of the person: each goes with the lane's next.
 
     Raises `SnapshotsError` where one cannot be read.
     """
     return _snapshots(settings, partial(holds, users=[user.encode() for user in users]))
 
 
-def _snapshots(settings: Settings, look: Callable[[Path], bool]) -> list[Path]:
-    """Those of the group that ``look`` is true of. Raises `SnapshotsError`."""
-    folder = settings.home / "snapshots" / f"{settings.topic_prefix}{settings.group}"
-    found: dict[Path, bool] = {}
+def _snapshots(settings: Settings, look: Callable[[Path], bool]) -> Looked:
+    """Those of the group; ``holding``: of which ``look`` is true. Raises `SnapshotsError`."""
+    folder = settings.home.absolute() / "snapshots" / f"{settings.topic_prefix}{settings.group}"
+    found: dict[Path, bool | None] = {}
     try:
         while left := [path for path in listed(folder) if path not in found]:
             for path in left:
                 try:
                     found[path] = look(path)
-                except FileNotFoundError:  # a worker has finished it, under the name of the one before, or dropped it
-                    found.clear()
+                except FileNotFoundError:
+                    if path.is_symlink():  # that leads nowhere, however often it is followed
+                        found[path] = None
+                        continue
+                    found.clear()  # a worker has finished it, under the name of the one before, or dropped it
                     break
     except OSError as error:
         raise SnapshotsError(
             f"{error.filename or folder} cannot be read ({error.strerror or error}), and may hold the person; snapshots"
             " are for their owner alone: run this as the workers' account"
         ) from error
-    return [path for path, held in found.items() if held]
+    read = [held for held in found.values() if held is not None]
+    return Looked(folder=folder, count=len(read), holding=[path for path, held in found.items() if held])
 
 
 def _opens(path: Path) -> bool:
@@ -280,6 +300,6 @@ def _opens(path: Path) -> bool:
         return True
 
 
-def verdict(found: Sequence[Trace], snapshots: Sequence[Path]) -> bool:
+def verdict(found: Sequence[Trace], looked: Looked) -> bool:
     """Whether nothing is left but the requests themselves and tombstones."""
-    return not snapshots and not any(trace.held for trace in found)
+    return not looked.holding and not any(trace.held for trace in found)

@@ -86,6 +86,9 @@ class Story:
     async def has_seen_everyone(self) -> bool:
         return f"other-{self.others}".encode() in await self.shop.state()
 
+    async def has_snapshots(self) -> bool:
+        return any((self.shop.settings.home / "snapshots").rglob("*.snapshot"))
+
     def salience(self, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
         settings = self.shop.settings
         told = ["--bootstrap", settings.bootstrap, "--prefix", settings.topic_prefix, "--json"]
@@ -139,8 +142,9 @@ def test_an_erased_person_is_in_no_segment_file_and_no_replay_brings_them_back(
             assert held <= story.segments_with(person)
             _, exported = await asyncio.to_thread(story.salience, "export", PERSON)
             assert {record["topic"] for record in exported["records"]} == held
+            await until(story.has_snapshots, "the worker has written a snapshot")
             code, proof = await asyncio.to_thread(story.salience, "prove", PERSON)
-            assert (code, proof["gone"]) == (1, False)
+            assert (code, proof["gone"], proof["snapshots_read"] > 0) == (1, False, True)
 
             assert (await asyncio.to_thread(story.salience, "erase", PERSON))[0] == 0
             await until(lambda: _without(shop, person), "the row has a tombstone, though nobody acts")

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,16 +14,17 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from streams.cli import app
 from streams.cli.privacy import _show
 from streams.control_wire import Erasure
 from streams.lanes.clicks import person_key
-from streams.lanes.snapshots import Snapshots, holds
+from streams.lanes.snapshots import Snapshots, Writing, holds
 from streams.letters import ORIGIN
 from streams.message import Headers
 from streams.privacy.held import (
+    Looked,
     Search,
     SnapshotsError,
     Trace,
@@ -149,7 +151,7 @@ def test_what_is_on_a_topic_that_keeps_everything_is_not_said_to_go(
         Trace(topic=name, current=1, former=0, tombstones=0, requests=0, newest_ms=1, goes_ms=None)
         for name in ("clicks", CHANGELOG)
     )
-    _show([kept, compacted], [], gone=False)
+    _show([kept, compacted], looked(Path("home"), 0), gone=False)
     lines = capsys.readouterr().out.splitlines()
     assert ["never: no retention" in line for line in lines if "clicks" in line] == [True]
     assert ["by compaction" in line for line in lines if CHANGELOG in line] == [True]
@@ -173,8 +175,8 @@ def test_of_a_compacted_topic_the_newest_record_of_a_key_is_current_and_what_it_
     assert (erased.current, erased.former, erased.tombstones, erased.held) == (0, 1, 1, 1)
     assert erased.newest_ms == 1
     gone = trace(CHANGELOG, (b"ann", False, 5))
-    assert not verdict([erased, gone], [])  # until compaction has been there
-    assert verdict([gone], [])
+    assert not verdict([erased, gone], looked(Path("home"), 3))  # until compaction has been there
+    assert verdict([gone], looked(Path("home"), 3))
 
 
 def test_of_a_topic_that_keeps_everything_all_is_current_until_its_retention_ends() -> None:
@@ -199,8 +201,57 @@ def test_a_snapshot_that_its_worker_finishes_meanwhile_is_looked_for_under_its_n
         return holds(path, users)
 
     monkeypatch.setattr("streams.privacy.held.holds", look)
-    assert snapshots_with(settings, ["gone"]) == [snapshots.path(0)]
-    assert snapshots_with(settings, ["nobody"]) == []
+    assert snapshots_with(settings, ["gone"]) == looked(tmp_path, 1, snapshots.path(0))
+    assert snapshots_with(settings, ["nobody"]) == looked(tmp_path, 1)
+
+
+def test_a_snapshot_that_its_worker_begins_and_finishes_meanwhile_is_looked_at_again_under_a_name_that_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, empty, state = Settings(home=tmp_path), LaneState(0, ("a", "b"), 1), LaneState(0, ("a", "b"), 1)
+    state.store.row_of(b"gone")
+    snapshots = Snapshots(settings, "changelog-1")
+    snapshots.save(empty, 0)
+    under_way: list[Writing] = []
+
+    def look(path: Path, users: Sequence[bytes]) -> bool:
+        if path.suffix == ".part":
+            under_way[0].advance(state.store, 0)
+        held = holds(path, users)
+        if not under_way:
+            under_way.append(snapshots.begin(state, 0))
+        return held
+
+    monkeypatch.setattr("streams.privacy.held.holds", look)
+    assert snapshots_with(settings, ["gone"]) == looked(tmp_path, 1, snapshots.path(0))
+
+
+def test_a_link_that_leads_nowhere_is_no_snapshot_and_is_not_followed_for_ever(tmp_path: Path) -> None:
+    settings, state = Settings(home=tmp_path), LaneState(0, ("a", "b"), 1)
+    state.store.row_of(b"gone")
+    snapshots = Snapshots(settings, "changelog-1")
+    snapshots.save(state, 0)
+    snapshots.path(9).symlink_to(tmp_path / "nowhere")
+    require_readable_snapshots(settings)
+    assert snapshots_with(settings, ["gone"]) == looked(tmp_path, 1, snapshots.path(0))
+
+
+def test_a_disk_that_does_not_answer_is_not_taken_for_one_that_holds_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(_path: object) -> NoReturn:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    settings = Settings(home=tmp_path)
+    Snapshots(settings, "changelog-1").save(LaneState(0, ("a", "b"), 1), 0)
+    monkeypatch.setattr(os, "scandir", stale)
+    for look in (require_readable_snapshots, partial(snapshots_with, users=["gone"])):
+        with pytest.raises(SnapshotsError, match=re.escape(os.strerror(errno.ESTALE))):
+            look(settings)
+
+
+def looked(home: Path, count: int, *holding: Path) -> Looked:
+    return Looked(folder=home / "snapshots" / "salience", count=count, holding=[*holding])
 
 
 @pytest.fixture
@@ -246,6 +297,7 @@ def test_nothing_is_proved_and_no_topic_read_where_snapshots_may_not_be_read(
     def refused(folder: Path) -> NoReturn:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
+    (tmp_path / "snapshots" / "salience").mkdir(parents=True)
     monkeypatch.setattr("streams.privacy.held.listed", refused)
     monkeypatch.setattr("streams.privacy.held.traces", None)  # calling it would be another failure
     how = ["--json"] if machine else []
@@ -255,11 +307,54 @@ def test_nothing_is_proved_and_no_topic_read_where_snapshots_may_not_be_read(
     assert "Nothing is left" not in told.output
 
 
+def proved(home: Path, monkeypatch: pytest.MonkeyPatch, *how: str) -> Result:
+    """What is told where the topics hold nothing."""
+
+    async def traces(*_: object) -> list[Trace]:
+        return []
+
+    monkeypatch.setattr("streams.privacy.held.traces", traces)
+    return CliRunner().invoke(app, ["privacy", "prove", "gone", *how], env={"SALIENCE_HOME": str(home)})
+
+
+@pytest.mark.parametrize("machine", [True, False])
+@pytest.mark.parametrize("none_here", [True, False])
+def test_nothing_is_proved_where_there_is_no_folder_of_snapshots_unless_it_is_said_that_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: bool, none_here: bool
+) -> None:
+    told = proved(tmp_path, monkeypatch, *["--json"] * machine, *["--no-snapshots"] * none_here)
+    assert told.exit_code == (not none_here)
+    assert ("Nothing is left." in told.stdout or '"gone":true' in told.stdout) == none_here
+    if not none_here:
+        error = json.loads(told.stdout)["error"] if machine else told.stderr
+        assert f"{tmp_path / 'snapshots' / 'salience'} is no folder of snapshots" in error
+        assert all(name in error for name in ("SALIENCE_HOME", "SALIENCE_GROUP", "--prefix", "--no-snapshots"))
+
+
+@pytest.mark.parametrize("how", [[], ["--no-snapshots"]])
+def test_a_proof_tells_how_many_snapshots_were_read_and_where_and_reads_those_that_are_said_to_be_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: list[str]
+) -> None:
+    snapshots = Snapshots(Settings(home=Path(".salience")), "changelog-1")
+    monkeypatch.chdir(tmp_path)
+    states = [LaneState(lane, ("a", "b"), 1) for lane in range(2)]
+    for state in states:
+        snapshots.save(state, 0)
+    folder = tmp_path / ".salience" / "snapshots" / "salience"
+    said = proved(Path(".salience"), monkeypatch, *how)
+    assert (said.exit_code, f"Snapshots read: 2, in {folder}." in said.stdout) == (0, True)
+    states[1].store.row_of(b"gone")
+    snapshots.save(states[1], 0)
+    said = proved(Path(".salience"), monkeypatch, "--json", *how)
+    told = {"snapshots": [f"{folder}/lane-1.snapshot"], "snapshots_read": 2, "snapshots_folder": str(folder)}
+    assert (said.exit_code, json.loads(said.stdout)) == (1, {"gone": False, "topics": [], **told})
+
+
 def test_what_a_person_has_asked_for_stays_and_is_nothing_that_is_held() -> None:
     asked = Erasure(user_id="ann", time_ms=3).key
     told = trace(CONTROL, (asked, True, 3))
     assert (told.requests, told.held) == (1, 0)
-    assert verdict([told], [])
+    assert verdict([told], looked(Path("home"), 3))
     named = trace(CONTROL, (asked, True, 3), (b"another", True, 4))
     assert (named.requests, named.held) == (1, 1)
     elsewhere = trace("dead-letters", (asked, True, 3))  # one that was refused, say

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple, Protocol, Self
 
 import msgspec
@@ -108,17 +109,28 @@ def _found(value: bytes, path: str) -> str:
     Nothing of a name that is there twice: msgspec stops at the first that is wrong, and decodes the last.
     """
     steps = _STEP.findall(path)
-    if _SPELT.search(value) or any(value.count(f'"{name}"'.encode()) > 1 for name, _ in steps if name):
+    if _SPELT.search(value) or any(len(_named(name).findall(value)) > 1 for name, _ in steps if name):
         return "what may be one of several"
-    raw: bytes | msgspec.Raw = value  # what is beside the path may be any number of objects
+    raw: bytes | msgspec.Raw = value
     try:
         for name, place in steps:
-            kind: Any = dict[str, msgspec.Raw] if name else list[msgspec.Raw]
-            raw = msgspec.json.decode(raw, type=kind)[name or int(place)]
+            raw = _beneath(name)(raw).held if name else msgspec.json.decode(raw, type=list[msgspec.Raw])[int(place)]
         held = msgspec.json.decode(raw)
         return str(held) if isinstance(held, int | float) else f"a length of {len(held):,}"
     except (*UNREADABLE, LookupError, TypeError):
         return "what cannot be read"
+
+
+def _named(name: str) -> re.Pattern[bytes]:
+    """The name of a field, where it is none of a text."""
+    return re.compile(rb'"%b"\s*:' % name.encode())
+
+
+@cache
+def _beneath(name: str) -> Callable[[bytes | msgspec.Raw], Any]:
+    """A decoder of objects whose ``held`` is what stands under ``name``; beside it may be any number of names."""
+    held = msgspec.defstruct("Beneath", [("held", msgspec.Raw)], rename={"held": name})
+    return msgspec.json.Decoder(held).decode
 
 
 @dataclass(slots=True)

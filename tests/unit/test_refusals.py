@@ -1,6 +1,7 @@
 """Why a value is no message, in words that its producer can go by, and that name nobody."""
 
 import re
+import tracemalloc
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -66,6 +67,16 @@ TOLD: dict[str, tuple[type[Click | Ad], bytes, str]] = {
         rb'{"time_ms":-1,"time\u005fms":5}',
         f"Expected `int` >= 0 - at `$.time_ms`; found what may be one of several; {FIX}",
     ),
+    "of a value beside a text that is its name": (
+        Click,
+        b'{"time_ms":-1,"event_id":"time_ms"}',
+        f"Expected `int` >= 0 - at `$.time_ms`; found -1; {FIX}",
+    ),
+    "of a value told twice, with blanks": (
+        Click,
+        b'{"time_ms":-1,"time_ms" \n: 5}',
+        f"Expected `int` >= 0 - at `$.time_ms`; found what may be one of several; {FIX}",
+    ),
     "of a value beside a text with an accent": (
         Click,
         rb'{"surface":"caf\u00e9","time_ms":-1}',
@@ -103,6 +114,7 @@ TOLD: dict[str, tuple[type[Click | Ad], bytes, str]] = {
     ),
     "a whole emoji, and cut off": (Ad, rb'{"title":"\ud83d\ude00', "Input data was truncated"),
     "a backslash and letters, and cut off": (Ad, rb'{"title":"\\ud83d', "Input data was truncated"),
+    "more of them, and cut off": (Ad, rb'{"title":"' + b"\\" * 14 + b"ud83d", "Input data was truncated"),
     "nothing": (Ad, b"", "Input data was truncated"),
     "no number, before half an emoji": (
         Ad,
@@ -146,6 +158,20 @@ def test_of_a_record_that_is_cut_off_the_end_alone_is_looked_at(escape: str, mon
     assert Refusal.of(caught.value, value).message == "Input data was truncated"
     ((begin, end),) = looked
     assert end - begin < 20
+
+
+def test_of_a_record_of_many_names_that_of_the_value_alone_is_kept() -> None:
+    """A megabyte of them, each made an object, keeps the thread that places ads for as long as fifty sound records."""
+    value = changed(click(), time_ms=-1, **{f"name-{number}": number for number in range(9_000)})
+    with pytest.raises(UNREADABLE) as caught:
+        msgspec.json.decode(value, type=Click)
+    refused = Refusal.of(caught.value, value)  # what is kept for every record is made before it is measured
+    tracemalloc.start()
+    assert Refusal.of(caught.value, value) == refused
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refused.message.endswith(f"found -1; {FIX}")
+    assert most < len(value) / 10
 
 
 def test_letters_of_every_topic_tell_what_was_found() -> None:

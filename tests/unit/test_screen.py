@@ -2,11 +2,13 @@
 
 import base64
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unicodedata import category
 
 import msgspec
 import pytest
@@ -14,7 +16,7 @@ from typer.testing import CliRunner
 
 from streams import checkup, dead_letters
 from streams.cli import app, campaigns, experiment, explain, lag, tail
-from streams.cli.screen import harmless, screen
+from streams.cli.screen import _needed, harmless, screen
 from streams.lag.arithmetic import PartitionLag, Status
 from streams.wire import Placement
 
@@ -200,16 +202,51 @@ def test_what_turns_a_line_around_or_begins_one_or_is_not_seen_is_spelled(hidden
     assert harmless(f"ad{hidden}-1") == f"ad{spelled}-1"
 
 
-def test_what_joins_the_letters_of_scripts_and_emoji_is_shown_as_it_is() -> None:
-    for joined in ("می\u200cخواهم", "क्\u200dष", "\U0001f469\u200d\U0001f4bb", "❤\ufe0f", "1\ufe0f\u20e3"):
-        assert harmless(joined) == joined
-        assert harmless(f"ad {joined}") == f"ad {joined}"
+@pytest.mark.parametrize("needed", [
+    "می\u200cخواهم", "क्\u200dष", "ന\u0d4d\u200d", "❤\ufe0f", "☎\ufe0e", "1\ufe0f\u20e3", "\u203c\ufe0f",
+    "\U0001f469\u200d\U0001f4bb", "\U0001f469\U0001f3fd\u200d\U0001f4bb", "\U0001f3f3\ufe0f\u200d\U0001f308",
+    "葛\U000e0100城", "\U00020bb7\U000e01ef", "ᠠ\u180b", "ᠪ\u180f", "ᠨ\u180eᠠ",
+    "\u05dc\u05b7\u034f\u05b4", "\u05d7\u034f\u05b7",
+    "\u115f\u1161\u11ab", "\u115f\u1160\u11ab", "\u1100\u1160\u11ab",
+])  # fmt: skip
+def test_what_scripts_and_emoji_need_beside_a_sign_of_theirs_is_shown_as_it_is(needed: str) -> None:
+    assert harmless(needed) == needed
+    assert harmless(f"ad {needed} 1") == f"ad {needed} 1"
 
 
-def test_what_joins_is_spelled_where_no_sign_that_is_seen_needs_it() -> None:
-    assert harmless("a\u200d\u200db") == r"a\u200d\u200db"  # neither is the other's reason
-    assert harmless("\u200dad\u3164\ufe0f") == r"\u200dad\u3164\ufe0f"
-    assert harmless("❤\ufe0f\ufe0f\ufe0f") == "❤\ufe0f" + r"\ufe0f\ufe0f"
+@pytest.mark.parametrize("hidden", [
+    "café|\u200d|", "кот|\u200d|", "东|\u200d|京", "ad-1\u00a0|\u200d|", "\u06f1|\u200d|",
+    "a|\u200d||\u200d|b", "|\u200d|ad",
+    "\U0001f469|\u200d|", "\U0001f469|\u200d|ad", "a|\ufe0f||\u200d|\U0001f4bb",
+    "广告|\ufe00|", "广告|\ufe0f|", "é|\ufe0f|", "1|\ufe0f|", "❤\ufe0f|\ufe0f||\ufe0f|", "می\u200c|\u200c|",
+    "é|\U000e0100|", "葛\U000e0100|\U000e0101|", "葛|\u180b|", "ᠠ\u180b|\u180b|",
+    "u|\u034f|\u0308", "\u05d0|\u034f|", "|\u115f|", "가|\u115f|", "\u1100|\u1160|", "|\u1160|\u11ab",
+    "ad|\u3164||\ufe0f|",
+])  # fmt: skip
+def test_the_same_is_spelled_where_no_sign_that_is_seen_needs_it(hidden: str) -> None:
+    shown, *pairs = hidden.split("|")
+    for sign, seen in zip(pairs[::2], pairs[1::2], strict=True):
+        shown += sign.encode("unicode_escape").decode() + seen
+    assert harmless(hidden.replace("|", "")) == shown
+
+
+def test_whatever_unicode_calls_a_control_a_format_or_a_separator_of_lines_is_spelled() -> None:
+    signs = [sign for sign in map(chr, range(0x11_0000)) if category(sign) in {"Cc", "Cf", "Cs", "Zl", "Zp"}]
+    assert [sign for sign in signs if harmless(sign) == sign] == ["\t", "\n"]
+
+
+def test_of_a_long_text_in_any_script_those_signs_alone_are_looked_at_that_may_be_spelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked, real = list[str](), _needed()
+
+    def told(text: str, at: int) -> re.Match[str] | None:
+        looked.append(text[at])
+        return real.match(text, at)
+
+    monkeypatch.setattr("streams.cli.screen._needed", lambda: SimpleNamespace(match=told))
+    assert harmless("広告、\u3000" * 1_000 + "\x1b\n") == "広告、\u3000" * 1_000 + "\\x1b\n"
+    assert looked == ["\x1b"]
 
 
 def test_letters_of_every_script_tabs_and_lines_are_no_controls() -> None:

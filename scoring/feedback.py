@@ -366,7 +366,7 @@ class ClickLayer:
         if learner := self.learners.get(int(row[MODEL])):
             self.alarms += learner.outcome(clicked, row[PREDICTED], row[CLOSENESS])
         if row[SHADOW] and _known(row) and (shadow := self.learners.get(int(row[SHADOW]))):
-            shadow.beside(clicked, row[SHADOW_PREDICTED], row[PREDICTED])
+            shadow.beside(clicked, row[SHADOW_PREDICTED], row[PREDICTED], int(row[SHOWN]), self.clock_ms)
 
 
 def _known(row: Row) -> bool:

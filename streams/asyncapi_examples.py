@@ -231,6 +231,7 @@ MODEL_STATUS = control_wire.ModelStatus(
     beside=1_240,
     beside_log_loss=171.2,
     live_log_loss=174.9,
+    gain_squares=2.3,
     candidates=118_000,
     difference=212.4,
     largest_difference=0.11,

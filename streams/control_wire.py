@@ -352,6 +352,7 @@ class ModelStatus(ControlMessage, frozen=True, kw_only=True, tag="model-status")
     beside: Count = 0
     beside_log_loss: float = 0.0
     live_log_loss: float = 0.0
+    gain_squares: float = 0.0
     candidates: Count = 0
     difference: float = 0.0
     largest_difference: float = 0.0

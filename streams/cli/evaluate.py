@@ -68,6 +68,8 @@ class _Asked:
     jobs: int
     lanes: int
     as_json: bool
+    longer: str = "Give a longer log, or part it elsewhere"
+    """What helps where the test tells too little."""
 
 
 @app.command(epilog="Example: salience evaluate kuairand --data ./kuairand --models attention,gbdt,hashed_lr")
@@ -97,7 +99,10 @@ def kuairand(
     from streams.cli.trials import KUAIRAND, TRAIN_SHARE, kuairand_trial
 
     share = train_share or TRAIN_SHARE
-    _compare(lambda told: kuairand_trial(data, test, told, share), KUAIRAND, _Asked(models, seed, jobs, lanes, as_json))
+    asked = _Asked(models, seed, jobs, lanes, as_json)
+    if test is not None:
+        asked = replace(asked, longer="Give a longer --test file")
+    _compare(lambda told: kuairand_trial(data, test, told, share), KUAIRAND, asked)
 
 
 @app.command(
@@ -180,7 +185,7 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
         except ValueError as error:
             fail(error)
         if why := untold(trial.stateful.label):
-            fail(f"The test's {why}. Give a longer log, or part it elsewhere")
+            fail(f"The test's {why}. {asked.longer}")
         contestants = _chosen(_contestants(trial, replace(Config(seed=seed), **differs)), asked.models)
         fitting = progress.add_task("Fitting models", total=len(contestants))
 

@@ -124,6 +124,9 @@ def promote(
     miscalibrated_max: Annotated[
         float, typer.Option(min=0.0, help="How far clicks over predicted clicks may be from 1, in ratio.")
     ] = 0.25,
+    worse_max: Annotated[
+        float, typer.Option(min=0.0, help="Log loss that a shadow may cost more than what is live, as a share of it.")
+    ] = 0.01,
     force: Annotated[bool, typer.Option("--force", help="Without all that is asked for; wants a --reason.")] = False,
     reason: Reason = "",
     bootstrap: Bootstrap = None,
@@ -133,7 +136,8 @@ def promote(
     """Let a model decide for everybody, from the workers' next slice on.
 
     It must still say what it said where it was made, be refused by nobody, and have enough outcomes in a role that it
-    has, as many of them clicks as it predicted. Exit status 1 where something is missing, with what.
+    has, as many of them clicks as it predicted. As a shadow it must not have been surely worse than what is live. Exit
+    status 1 where something is missing, with what.
     """
     from streams.models.desk import parity
     from streams.models.roles import Limits, objections, promoted
@@ -143,7 +147,7 @@ def promote(
         fail("--force wants a --reason, which is kept with the change")
     control = _control(settings)
     pushed = _pushed(control, version)
-    limits = Limits(outcomes_min, clicks_min, miscalibrated_max)
+    limits = Limits(outcomes_min, clicks_min, miscalibrated_max, worse_max)
     found = [
         *or_fail(lambda: asyncio.run(parity(settings, pushed))),
         *objections(pushed, _record(control, version), limits),

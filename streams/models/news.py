@@ -84,6 +84,7 @@ class ModelNews:
             beside=evidence.beside,
             beside_log_loss=evidence.beside_log_loss,
             live_log_loss=evidence.live_log_loss,
+            gain_squares=evidence.gain_squares,
             candidates=apart.candidates,
             difference=apart.total,
             largest_difference=apart.largest,

@@ -22,6 +22,11 @@ OUTCOMES_MIN = 1_000
 CLICKS_MIN = 30
 MISCALIBRATED_MAX = 0.25
 """How far clicks over predicted clicks may be from 1, in ratio: the click layer takes minutes to mend as much."""
+WORSE_MAX = 0.01
+"""How much more log loss than what is live a shadow may cost, as a share of it. What the click layer has still to mend
+of one that is off by one in its log-odds, or by half in their scale, costs a fifth to three fifths of that."""
+SURELY = 3.0
+"""Standard errors by which it must have cost more: more than two, since a person's impressions go together."""
 _Shared = Literal["canary", "shadow"]
 """Roles that are played for a share of people."""
 
@@ -37,6 +42,7 @@ class Limits:
     outcomes: int = OUTCOMES_MIN
     clicks: int = CLICKS_MIN
     miscalibrated: float = MISCALIBRATED_MAX
+    worse: float = WORSE_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +84,7 @@ class Record:
     @property
     def gain(self) -> float | None:
         """How much lower its log loss is than that of the model it was beside; None where it was beside none."""
-        found = self.evidence
-        return (found.live_log_loss - found.beside_log_loss) / found.beside if found.beside else None
+        return self.evidence.gain
 
 
 def roles_told(control: Control) -> ModelRoles:
@@ -126,7 +131,24 @@ def objections(pushed: PushedModel, record: Record, limits: Limits) -> list[str]
         told = "none" if calibration is None else f"{calibration:.3f}"
         low, high = 1 / (1 + limits.miscalibrated), 1 + limits.miscalibrated
         found.append(f"clicks over predicted clicks are {told}; expected {low:.2f} to {high:.2f}")
+    if worse := _worse(evidence, limits):
+        found.append(worse)
     return found
+
+
+def _worse(evidence: Evidence, limits: Limits) -> str:
+    """What speaks against a shadow that cost surely more than may be; nothing where it did not or that is not known."""
+    gain, error = evidence.gain, evidence.gain_error
+    if gain is None or error is None or evidence.beside < limits.outcomes:
+        return ""
+    live = evidence.live_log_loss / evidence.beside
+    if gain + SURELY * error >= -limits.worse * live:
+        return ""
+    return (
+        f"as a shadow it cost {-gain:.4f} of log loss more than what was live (standard error {error:.4f}; that cost "
+        f"{live:.4f}), over {evidence.beside:,} outcomes; expected at most {limits.worse * live:.4f} more, within "
+        f"{SURELY:g} standard errors: train another"
+    )
 
 
 def state_of(roles: ModelRoles, version: str) -> str:

@@ -128,6 +128,38 @@ def test_what_is_missing_speaks_against_a_model(statuses: list[ModelStatus], rea
     assert told.startswith(reason)
 
 
+LIVE_LOSS = 0.14
+
+
+def shadows(gain: float, spread: float, beside: int = 600, *, kept: bool = True) -> list[ModelStatus]:
+    """Two lanes' word of a shadow that cost so much less an outcome, of which costs differ by ``spread``."""
+    live, squares = LIVE_LOSS * beside, beside * (gain**2 + spread**2) if kept else 0.0
+    costs = {"beside_log_loss": live - gain * beside, "live_log_loss": live, "gain_squares": squares}
+    return [status(lane, beside=beside, **costs) for lane in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "refused"),
+    [
+        (shadows(-0.06, 0.3), True),
+        (shadows(-0.06, 1.0), False),
+        (shadows(-0.001, 0.01), False),
+        (shadows(-0.0015, 0.001), True),
+        (shadows(0.06, 0.3), False),
+        (shadows(-0.06, 0.3, beside=400), False),
+        (shadows(-0.06, 0.3, kept=False), False),
+    ],
+    ids=["surely worse", "it may be chance", "less than a hundredth", "more", "better", "of few", "former version"],
+)
+def test_a_shadow_that_is_surely_worse_than_what_is_live_is_not_promoted(
+    statuses: list[ModelStatus], refused: bool
+) -> None:
+    told = objections(PUSHED, Record.of(statuses), Limits())
+    assert bool(told) == refused
+    if refused:
+        assert "of log loss more than what was live (standard error 0.0" in told[0]
+
+
 def test_what_lanes_told_of_a_model_before_it_lost_its_role_speaks_for_it_no_more() -> None:
     statuses = [status(0, refused="it is slow"), status(1)]
     roles = promoted(with_canary(ModelRoles(), NEW, 0.1, 1), NEW, 2)

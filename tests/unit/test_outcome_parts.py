@@ -41,6 +41,7 @@ def let(layer: ClickLayer, events: Events, seen: Impressions) -> None:
 def test_a_shadow_is_held_to_what_it_says_of_the_slot_and_the_live_model_to_what_it_says() -> None:
     layer = ClickLayer(DECLARED)
     shadow = layer.learner(5)
+    shadow.known_ms = 0
     let(layer, *shown(logit=0.0, shadow_logit=2.0))
     (told,) = observe(layer, events_of((90_000, "shown", 9, 90_000))).outcomes
     live, beside = LOOKED_AT * probability(0.0), LOOKED_AT * probability(2.0)

@@ -210,7 +210,7 @@ def test_weights_of_which_no_click_is_known_are_not_good() -> None:
 def test_a_promoted_shadows_weights_are_judged_by_as_many_outcomes_of_its_own_as_anyones() -> None:
     learner = Learner(a_model())
     for _ in range(GOOD_EVERY - 100):
-        learner.beside(1, 0.5, 0.5)
+        learner.beside(1, 0.5, 0.5, 0, 0)
     for number in range(GOOD_EVERY + 100):
         learner.outcome(number % 2, 0.5, np.nan)
         if number % 700 == 0:  # a restart continues where it was

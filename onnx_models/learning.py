@@ -22,7 +22,9 @@ WAYS = {
     "window of a minute": Learning(window_ms=60_000),
     "window of an hour": Learning(window_ms=3_600_000),
     "non-clicks at once": Learning(wait_ms=0),
-    "non-clicks at the end": Learning(wait_ms=WINDOW_MS),
+    "after half a minute": Learning(wait_ms=30_000),
+    "after two minutes": Learning(wait_ms=120_000),
+    "at the end of the window": Learning(wait_ms=WINDOW_MS),
     "half of the non-clicks": Learning(negatives=0.5),
     "a tenth of the non-clicks": Learning(negatives=0.1),
 }

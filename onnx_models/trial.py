@@ -44,7 +44,7 @@ class Stream:
     ) -> tuple[ClickLayer, Observed]:
         """A layer that begins with the stream, and what it predicts of the examples, ``[E]``, and learns as it goes.
 
-        It is the worker's own code: clicks are learnt when they come in, non-clicks after a wait.
+        It is the worker's own code: what has come of an impression is learnt after a wait.
         """
         closeness = closeness_of(examples.stats)
         shown = Impressions(self.place, logit.astype(np.float32), examples.context, closeness=closeness)

@@ -8,11 +8,7 @@ ad has that its content does not tell (`scoring.clicks.AdLifts`) is the ad's, wh
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from scoring.clicks import ClickModel
-from scoring.ids import uniform
-from scoring.pending import KEY, SHOWN, Row
 from scoring.watch import Alarm, Watch
 
 SURE = 1e-7
@@ -79,37 +75,6 @@ class Evidence:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-FRESH_WAITS = 120
-"""For how many waits, an hour of 30 s, clicks are held back: in each a 120th less, so that so much more is clicked of
-what is learned meanwhile than of what is shown."""
-
-
-@dataclass(slots=True)
-class Age:
-    """Since when something learns, by the layer's clock, and which clicks it is too new to learn at once.
-
-    Clicks are known before it is known what was not clicked. Where all are learned as they come, that is how much more
-    is learned than there is: for good a wait's worth, which is nothing beside a day's, but all that a learner knows
-    after its first half minute. So at first all clicks wait with the impressions that they answer, and ever fewer of
-    them, by chance and for good the same, as the learner grows older.
-    """
-
-    since_ms: int | None = None
-    """None: nothing was shown yet."""
-
-    def begin(self, clock_ms: int) -> None:
-        """Something is shown."""
-        if self.since_ms is None:
-            self.since_ms = clock_ms
-
-    def holds_back(self, row: Row, wait_ms: int) -> bool:
-        """Whether a click on the impression ``row`` is learned when the impression has waited, and not before."""
-        fresh_ms, age_ms = FRESH_WAITS * wait_ms, row[SHOWN] - (self.since_ms or 0)
-        if age_ms >= fresh_ms:
-            return False
-        return bool(uniform(np.array([int(row[KEY])], dtype=np.uint64))[0] * fresh_ms >= age_ms)
-
-
 KNOWN = 1_000
 """Outcomes after which a click layer knows a model: log-odds that were off by one, or by half or twice in their scale,
 cost .2 to .6 % more log loss from then on (`tests/unit/test_promotion.py`)."""
@@ -126,7 +91,6 @@ class Learner:
     watch: Watch = field(default_factory=Watch)
     learned: int = 0
     evidence: Evidence = field(default_factory=Evidence)
-    age: Age = field(default_factory=Age)
     known_ms: int | None = None
 
     def outcome(self, clicked: int, predicted: float, closeness: float) -> list[Alarm]:

@@ -26,7 +26,7 @@ ENCODE_MS_MAX = 250.0
 model needs less than one."""
 
 Clock = Callable[[], float]
-"""Seconds of a clock that never goes back; the process's own time, where others want the processor too."""
+"""Seconds of a clock that never goes back; the thread's own time, where others want the processor too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,10 +211,10 @@ class Settings(BaseSettings):
         200_000, ge=100, le=10_000_000, description="Impressions per lane whose outcome is open: 152 bytes each."
     )
     click_wait_ms: int = Field(
-        30_000,
+        10_000,
         ge=0,
         le=86_400_000,
-        description="What is not clicked by then is learned as a non-click; a click within the window takes it back.",
+        description="An impression is learned after this, without a click as a non-click; a later one takes it back.",
     )
     click_sharing: bool = Field(
         True, description="Serve by what the click layers of all lanes have learned, not by the lane's own alone."

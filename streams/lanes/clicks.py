@@ -26,7 +26,6 @@ from scoring.exposure import apply_and_score
 from scoring.features import specification_hash
 from scoring.feedback import ClickLayer, Learning, Observed
 from scoring.ids import MISSING, id64
-from scoring.learner import Age
 from scoring.models import Models, number_of
 from scoring.pending import LOST, PENDING
 from scoring.policies import in_control
@@ -71,7 +70,6 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
 
     ``asked``: the next in it that waits for a click; former layouts learned non-clicks when windows ended, and had
     asked for none. ``examined``: of slots, as `scoring.examination.Examination.record`; older rows lack it.
-    ``since_ms``: as a `LearnerRow`'s.
     """
 
     layout: str
@@ -85,7 +83,6 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     learners: dict[int, LearnerRow]
     asked: int = 0
     examined: bytes = b""
-    since_ms: int | None = 0
 
 
 class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,7 +240,6 @@ class LaneClicks:
                 live=layer.live,
                 learners={number: LearnerRow.of(learner) for number, learner in layer.learners.items()},
                 examined=layer.examination.record.tobytes(),
-                since_ms=layer.age.since_ms,
             )
         )
 
@@ -329,7 +325,6 @@ class LaneClicks:
         layer = out.layer
         layer.live, layer.learners = row.live, {number: kept.learner() for number, kept in row.learners.items()}
         layer.clock_ms, layer.learned, layer.dropped = row.clock_ms, row.learned, row.dropped
-        layer.age = Age(row.since_ms)
         layer.examination.restore(np.frombuffer(row.examined).reshape(2, -1))
         out.models = dict(row.models)
         _take(_AD, layer.lifts, parts)

@@ -6,7 +6,7 @@ import msgspec
 import structlog
 
 from scoring.clicks import ClickModel
-from scoring.learner import Age, Evidence, Learner
+from scoring.learner import Evidence, Learner
 from scoring.watch import Adwin, Detector, KeptError, Watch
 from streams.lanes.former_clicks import sums, weights
 
@@ -58,9 +58,8 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """`scoring.learner.Learner`. Arrays are little-endian float64. ``since_ms``: see `scoring.learner.Age`; of older
-    rows, 0, it is not known, and long ago. Older rows lack ``known_ms``: what they hold beside another model's chances
-    is from the first outcome on, without its squares, and is let go.
+    """`scoring.learner.Learner`. Arrays are little-endian float64. Older rows lack ``known_ms``:
+    what they hold beside another model's chances is from the first outcome on, without its squares, and is let go.
     """
 
     weights: bytes
@@ -68,7 +67,6 @@ class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
     learned: int
     watch: WatchRow
     evidence: Evidence
-    since_ms: int | None = 0
     known_ms: int | None = None
 
     @classmethod
@@ -80,15 +78,14 @@ class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
             learned=learner.learned,
             watch=WatchRow.of(learner.watch),
             evidence=learner.evidence,
-            since_ms=learner.age.since_ms,
             known_ms=learner.known_ms,
         )
 
     def learner(self) -> Learner:
         """What was kept."""
-        age, evidence = Age(self.since_ms), self.evidence
+        evidence = self.evidence
         if self.known_ms is None:
             evidence = replace(evidence, beside=0, beside_log_loss=0.0, live_log_loss=0.0, gain_squares=0.0)
-        out = Learner(ClickModel(), self.watch.watch(), self.learned, evidence, age, self.known_ms)
+        out = Learner(ClickModel(), self.watch.watch(), self.learned, evidence, self.known_ms)
         out.model.restore(weights(self.weights), sums(self.caution))
         return out

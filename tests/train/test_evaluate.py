@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +99,8 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
     assert age["layer_adds_log_loss"] == found["about"]["steps"]["online_over_stateful"]["log_loss"]
     learning = found["learning"]
     assert set(learning) == {
-        "as_a_worker_learns", "window_of_a_minute", "window_of_an_hour", "non_clicks_at_once",
-        "non_clicks_at_the_end", "half_of_the_non_clicks", "a_tenth_of_the_non_clicks",
+        "as_a_worker_learns", "window_of_a_minute", "window_of_an_hour", "non_clicks_at_once", "after_half_a_minute",
+        "after_two_minutes", "at_the_end_of_the_window", "half_of_the_non_clicks", "a_tenth_of_the_non_clicks",
     }  # fmt: skip
     assert learning["as_a_worker_learns"]["log_loss"] == found["online"]["attention"]["log_loss"]
     assert learning["a_tenth_of_the_non_clicks"]["log_loss_difference"]["value"] != 0
@@ -122,6 +123,15 @@ def test_a_later_file_is_the_test_and_all_of_the_data_trains(data: Path) -> None
     assert (found["about"]["learnt"], found["about"]["tested"]) == (3_000, 400)
     assert found["about"]["cut_ms"] == min(times_ms(Path(later)))
     assert set(found["online"]) == {"attention", "popularity"}
+
+
+def test_of_a_test_file_that_is_too_short_it_is_said_that_a_longer_one_helps(data: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.csv.gz"
+    with gzip.open(data / "later.csv.gz", "rt") as whole, gzip.open(short, "wt") as some:
+        some.writelines(islice(whole, 4))  # the head, and three impressions
+    result = CliRunner().invoke(app, ["evaluate", "kuairand", "--data", str(data), "--test", str(short), "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"].endswith("or more in all. Give a longer --test file")
 
 
 def test_a_model_ages_in_parts_of_half_a_day_where_less_of_the_log_trains(data: Path) -> None:

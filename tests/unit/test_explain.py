@@ -69,11 +69,13 @@ def engine_of(
 
 def decisions(engine: Engine, budgets: Budgets | None = None) -> list[Decision]:
     """Receipts of a made-up log, both arms among them."""
-    taken = records([event for event in made_up_log(seed=1).events if event.time_ms >= START_MS][:600])
+    events = [event for event in made_up_log(seed=1).events if event.time_ms >= START_MS]
+    taken = [replace(each, timestamp=event.time_ms) for each, event in zip(records(events), events, strict=True)]
     order = np.array([each.topic == "clicks" for each in taken], dtype=np.uint8)
     state = LaneState(0, ("a", "b"), 1)
     step = Step(engine, lambda _: 0, 300_000, 10**12, budgets=budgets)
-    effects = step.run(state, Slice(taken, order, (0, 0)), START_MS + 10**10)
+    newest_ms = events[-1].time_ms
+    effects = step.run(state, Slice(taken, order, (newest_ms, newest_ms)), START_MS + 10**10)
     values: Sequence[bytes | None] = [message.value for message in effects.messages["decisions"]]
     return [msgspec.json.decode(value, type=Decision) for value in values if value is not None]
 
@@ -103,7 +105,7 @@ def test_a_receipt_gives_the_same_placement_byte_for_byte(model: AttentionModel,
 
 def test_a_slot_tells_when_its_ad_ends_where_that_is_before_its_placement_does(model: AttentionModel) -> None:
     """So do receipts: what was told comes about again. An ad that lasts, to the same millisecond too, tells none."""
-    engine = engine_of(model, Policy(shares=Shares(count=20), slots=5))
+    engine = engine_of(model, Policy(shares=Shares(count=20), slots=10))
     (made, *_) = decisions(engine)
     until_ms = msgspec.json.decode(made.placement, type=Placement).valid_until_ms
     ends = [until_ms - 1, until_ms, until_ms + 1, None]

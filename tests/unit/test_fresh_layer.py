@@ -1,25 +1,25 @@
-"""A click layer, or a model that is new to one, knows clicks before it knows what was not clicked."""
+"""Clicks are known before it is known what was not clicked; whatever begins in a click layer shall not mistake that."""
 
-import msgspec
+from unittest.mock import patch
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from scoring.clicks import ClickModel
 from scoring.events import Source
 from scoring.feedback import ClickLayer, Learning, Observed
 from scoring.ids import id64
 from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM
-from scoring.learner import FRESH_WAITS, Age, Learner
-from scoring.pending import PENDING
+from scoring.pending import LOST, PENDING
 from streams.columns import columns
-from streams.lanes.learner_rows import LearnerRow
 from streams.wire import Click, Impression
 from tests.builders import START_MS
 
 RATE, A_SECOND = 0.05, 100
-NEW = 7
-"""The number of the model that three people in ten come to be scored by."""
+NEW, OTHER = 7, 8
+"""Numbers of models that score beside the first."""
 
 
 class World:
@@ -42,17 +42,45 @@ class World:
         self.place = np.flatnonzero(self.events["source"] == Source.IMPRESSION)
         self.at_s = (self.events["time_ms"][self.place] - START_MS) / 1000
 
-    def observe(self, layer: ClickLayer, model: npt.NDArray[np.uint32]) -> Observed:
-        logit = np.full(len(self.place), np.log(RATE / (1 - RATE)), dtype=np.float32)
-        context = np.zeros((len(self.place), CONTEXT_DIM), dtype=np.float32)
-        control = np.zeros(len(self.events), dtype=bool)
-        return layer.observe(self.events, self.users, control, Impressions(self.place, logit, context, model))
+    def observe(
+        self,
+        layer: ClickLayer,
+        model: npt.NDArray[np.uint32] | None = None,
+        shadowed: npt.NDArray[np.bool_] | None = None,
+        start: int = 0,
+        end: int | None = None,
+    ) -> Observed:
+        """Tell ``layer`` the events from ``start`` to ``end``, scored by ``model``, 0 where that is left out.
+
+        Beside it the new model says the same of what is ``shadowed``.
+        """
+        end = len(self.events) if end is None else end
+        here = (self.place >= start) & (self.place < end)
+        shown = int(here.sum())
+        logit = np.full(shown, np.log(RATE / (1 - RATE)), dtype=np.float32)
+        context, control = np.zeros((shown, CONTEXT_DIM), dtype=np.float32), np.zeros(end - start, dtype=bool)
+        by = None if model is None else model[here]
+        beside = None if shadowed is None else np.where(shadowed[here], logit, np.nan).astype(np.float32)
+        seen = Impressions(self.place[here] - start, logit, context, by, shadow_logit=beside, shadow=NEW)
+        return layer.observe(self.events[start:end], self.users[start:end], control, seen)
 
 
 def test_a_shop_that_has_just_opened_is_not_thought_to_click_everything() -> None:
     world = World(seconds=60)
-    predicted = world.observe(ClickLayer(), np.zeros(len(world.place), dtype=np.uint32)).predicted
+    predicted = world.observe(ClickLayer()).predicted
     for start in range(0, 60, 10):
+        then = (world.at_s >= start) & (world.at_s < start + 10)
+        assert predicted[then].mean() == pytest.approx(RATE, abs=0.03), start
+
+
+def test_a_shop_that_is_suddenly_busy_is_not_either() -> None:
+    world = World(seconds=300)
+    quiet = (world.at_s < 240) & (np.arange(len(world.at_s)) % 50 > 0)
+    known = np.zeros(len(world.at_s), dtype=np.uint32)
+    layer = ClickLayer()
+    layer.learner(OTHER)
+    predicted = world.observe(layer, np.where(quiet, OTHER, known).astype(np.uint32)).predicted
+    for start in range(240, 300, 10):
         then = (world.at_s >= start) & (world.at_s < start + 10)
         assert predicted[then].mean() == pytest.approx(RATE, abs=0.03), start
 
@@ -66,57 +94,56 @@ def test_a_model_that_is_new_in_a_running_layer_is_not_either() -> None:
         assert predicted[then].mean() == pytest.approx(RATE, abs=0.03), start
 
 
-def test_whether_a_click_waits_is_a_matter_of_age_and_of_chance() -> None:
-    wait_ms = 30_000
-    fresh_ms = FRESH_WAITS * wait_ms
+@pytest.mark.parametrize("role", ["canary", "shadow"])
+def test_neither_a_promotion_nor_its_rollback_makes_everything_seem_clicked_or_nothing(role: str) -> None:
+    """A model that has learned of one person in ten is asked of all; ninety seconds later nobody asks it any more."""
+    world, layer = World(seconds=480), ClickLayer()
+    layer.learner(NEW)
+    some = world.users[world.place] % np.uint64(10) == 0
+    promoted = (world.at_s >= 300) & (world.at_s < 390)
+    heeded = promoted | (some & (role == "canary") & (world.at_s < 390))
+    predicted = world.observe(
+        layer, np.where(heeded, NEW, 0).astype(np.uint32), some & (role == "shadow") & (world.at_s < 300)
+    ).predicted
+    for start in range(300, 480, 10):
+        then = (world.at_s >= start) & (world.at_s < start + 10)
+        assert predicted[then].mean() == pytest.approx(RATE, abs=0.025), start
+    assert not layer.alarms
 
-    def waiting(age: Age, at_ms: int, wait_ms: int = wait_ms) -> float:
-        rows = np.zeros(4_000, dtype=PENDING)
-        rows["key"], rows["shown_ms"] = np.arange(len(rows)), at_ms
-        return float(np.mean([age.holds_back(tuple(row), wait_ms) for row in rows.tolist()]))
 
-    shown = Age()
-    shown.begin(START_MS)
-    shown.begin(START_MS + fresh_ms)
-    assert [waiting(shown, START_MS + at_ms) for at_ms in (-1, 0, fresh_ms)] == [1.0, 1.0, 0.0]
-    assert waiting(shown, START_MS + fresh_ms // 4) == pytest.approx(0.75, abs=0.03)
-    assert waiting(shown, START_MS + 1, wait_ms=0) == 0.0, "where nothing waits no click does"
-    assert waiting(Age(0), START_MS) == 0.0, "what was kept before this was known is old"
+@pytest.mark.parametrize("cut", [1, 333])
+def test_a_click_is_learned_once_wherever_the_stream_is_cut(cut: int) -> None:
+    world, learned = World(seconds=40), ClickModel.learn_one
+    whole, parted, clicks = ClickLayer(), ClickLayer(), []
 
+    def counted(model: ClickModel, x: dict[str, float], clicked: bool, weight: float = 1.0) -> None:
+        if clicked and model is parted.model:
+            clicks.append(weight)
+        learned(model, x, clicked, weight)
 
-@pytest.mark.parametrize("cut", [1, 500, 3_333])
-def test_a_click_that_waits_is_learned_once_wherever_the_stream_is_cut(cut: int) -> None:
-    world, model = World(seconds=40), np.zeros(4_000, dtype=np.uint32)
-    whole, parted = ClickLayer(), ClickLayer()
-    world.observe(whole, model)
-    logit = np.full(len(world.place), np.log(RATE / (1 - RATE)), dtype=np.float32)
-    context = np.zeros((len(world.place), CONTEXT_DIM), dtype=np.float32)
-    for start in range(0, len(world.events), cut if cut > 1 else len(world.events)):
-        end = min(start + cut, len(world.events)) if cut > 1 else len(world.events)
-        here = (world.place >= start) & (world.place < end)
-        parted.observe(
-            world.events[start:end],
-            world.users[start:end],
-            np.zeros(end - start, dtype=bool),
-            Impressions(world.place[here] - start, logit[here], context[here], model[here]),
-        )
+    world.observe(whole)
+    with patch.object(ClickModel, "learn_one", counted):
+        for start in range(0, len(world.events), cut):
+            world.observe(parted, start=start, end=min(start + cut, len(world.events)))
     assert parted.model.array.tolist() == whole.model.array.tolist()
     assert parted.learned == whole.learned
+    answered = world.events["shown_ms"][world.events["source"] == Source.CLICK]
+    waited = answered + parted.learning.wait_ms <= world.events["time_ms"][-1]
+    assert clicks == [1.0] * np.count_nonzero(waited)
+    assert len(clicks) > 20
 
 
 def test_where_too_many_wait_a_click_that_waits_is_learned_before_its_impression_goes() -> None:
-    world = World(seconds=20)
-    model = np.zeros(len(world.place), dtype=np.uint32)
-    layer = ClickLayer(Learning(pending_max=300))
-    world.observe(layer, model)
+    world, layer = World(seconds=20), ClickLayer(Learning(pending_max=300))
+    world.observe(layer)
     waiting = layer.pending.between(layer.pending.head, layer.pending.tail)["open"]
     assert layer.lifts.records([*layer.lifts])[:, 0].sum() == layer.learned - np.count_nonzero(waiting == 0)
     assert layer.learned > 100
 
 
-def test_how_old_a_learner_is_is_kept_and_one_that_was_kept_without_is_old() -> None:
-    kept = msgspec.msgpack.encode(LearnerRow.of(Learner(age=Age(START_MS))))
-    assert msgspec.msgpack.decode(kept, type=LearnerRow).learner().age == Age(START_MS)
-    former = msgspec.msgpack.decode(kept)
-    del former["since_ms"]
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(former), type=LearnerRow).learner().age == Age(0)
+def test_what_was_lost_of_the_queue_is_let_go_when_it_has_waited() -> None:
+    layer, world = ClickLayer(), World(seconds=40)
+    layer.reopen(0, np.full(3, LOST, dtype=PENDING), 0)
+    world.observe(layer)
+    assert layer.pending.asked > 3
+    assert layer.lifts.records([*layer.lifts])[:, 0].sum() > 0

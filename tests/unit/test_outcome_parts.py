@@ -12,7 +12,7 @@ from scoring.examination import NOWHERE, SLOTS_MAX, looked
 from scoring.feedback import ClickLayer, Learning
 from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM
-from scoring.learner import Age, log_loss
+from scoring.learner import log_loss
 from tests.unit.test_feedback import LEARNING, WINDOW_MS, events_of, observe
 
 LOOKED_AT = 0.5
@@ -61,21 +61,20 @@ def test_ads_and_people_are_expected_the_clicks_of_their_slot_without_their_lift
     clicked: bool,
 ) -> None:
     layer = ClickLayer(DECLARED)
-    layer.age = layer.learner(0).age = Age(-(10**9))
     layer.lifts.learn(7, 8.0, 0.0)
     layer.people.meet(1, 0)
     layer.people.learn(1, 0, 4.0, 8.0)
     lifts = layer.lifts.lift(7), layer.people.lift(1)
     assert lifts[0] > 0 > lifts[1]
     let(layer, *shown(logit=-1.0))
-    if clicked:
-        observe(layer, events_of((2_000, "clicked", 7, 1_000)))
-    else:
-        observe(layer, events_of((90_000, "shown", 9, 90_000)))
+    answer = [(2_000, "clicked", 7, 1_000)] if clicked else []
+    observe(layer, events_of(*answer, (90_000, "shown", 9, 90_000)))
     plain, lifted = probability(-1.0), probability(-1.0 + sum(lifts))
     assert layer.lifts.records([7])[0, :2] == pytest.approx([8.0 + clicked, LOOKED_AT * plain])
     assert layer.people.records([1])[0, :2] == pytest.approx([4.0 + clicked, 8.0 + LOOKED_AT * plain])
     assert layer.examination.record[:, 1].tolist() == pytest.approx([float(clicked), lifted])
+    step = 1 - lifted if clicked else looked(LOOKED_AT, LOOKED_AT * lifted) * lifted  # who clicks has looked
+    assert layer.model.caution[FEATURES.index("bias")] == pytest.approx(1 + step**2)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ PRUNE_ID = "privacy-prune"
 
 
 async def prune(settings: Settings, before_ms: int) -> int:
-    """Take back the requests older than ``before_ms``; how many. Raises `MissingTopicError`.
+    """Take back the requests older than ``before_ms``, by their own time and by their records'; how many.
+
+    Raises `MissingTopicError`.
 
     Who asks again after the topic was read and before the tombstone is there would go with it: everybody who reads both
     lets the request stand, yet compaction leaves the tombstone alone. So the request is written once more, after it.
@@ -24,7 +26,7 @@ async def prune(settings: Settings, before_ms: int) -> int:
     async with writing(settings, transactional_id) as write:  # first: it ends what a killed one has left open
         control = await read_control(settings)
         gone = old_requests(control, before_ms)
-        left = [erasure for erasure in control.hidden(Erasure) if erasure.time_ms >= before_ms]
+        left = [erasure for erasure in control.hidden(Erasure) if _newest_ms(erasure) >= before_ms]
         if not gone and not left:
             return 0
         await write([], gone)
@@ -36,7 +38,12 @@ async def prune(settings: Settings, before_ms: int) -> int:
 
 def old_requests(control: Control, before_ms: int) -> list[Erasure]:
     """The standing requests older than that."""
-    return [erasure for erasure in control.all(Erasure).values() if erasure.time_ms < before_ms]
+    return [erasure for erasure in control.all(Erasure).values() if _newest_ms(erasure) < before_ms]
+
+
+def _newest_ms(erasure: Erasure) -> int:
+    """Until when it takes what people did: by their devices' clocks, and by those that date records."""
+    return max(erasure.time_ms, erasure.told_ms)
 
 
 async def _overtaken(settings: Settings, users: AbstractSet[str]) -> list[Erasure]:

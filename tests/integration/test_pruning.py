@@ -12,6 +12,7 @@ from streams.control import Control, publish, read_control, writing
 from streams.control_wire import Erasure
 from streams.privacy import pruning
 from streams.settings import Settings
+from streams.wire import encode_json
 from tests.builders import START_MS
 from tests.integration.lanes import DEADLINE_S, GUARANTEES, Shop, play, shop_on
 
@@ -39,6 +40,11 @@ def overtaken(settings: Settings) -> None:
     asyncio.run(pruning.prune(settings, BEFORE_MS))
 
 
+async def asked_long_ago(shop: Shop) -> None:
+    """A request is as old as its record."""
+    await shop.publish([("control", each.key, encode_json(each), each.time_ms) for each in (OLD, OTHER)])
+
+
 async def standing(shop: Shop) -> dict[str, int]:
     return {user: one.time_ms for user, one in (await read_control(shop.settings)).all(Erasure).items()}
 
@@ -56,7 +62,7 @@ def test_who_asks_anew_is_forgotten_by_workers_that_start_after_an_older_request
 ) -> None:
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
-        await publish(shop.settings, [OLD, OTHER])
+        await asked_long_ago(shop)
         process = multiprocessing.get_context("spawn").Process(target=overtaken, args=(shop.settings,))
         process.start()
         await asyncio.to_thread(process.join, DEADLINE_S)
@@ -80,7 +86,7 @@ def test_who_is_killed_within_its_transaction_lets_the_control_topics_readers_wa
         shop = shop_on(
             kafka, topic_prefix, tmp_path, "exactly_once", slice_deadline_ms=900, transaction_timeout_ms=1_000
         )
-        await publish(shop.settings, [OLD, OTHER])
+        await asked_long_ago(shop)
         process = multiprocessing.get_context("spawn").Process(target=overtaken, args=(shop.settings,))
         process.start()
         await asyncio.to_thread(process.join, DEADLINE_S)

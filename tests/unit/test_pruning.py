@@ -74,3 +74,11 @@ def test_what_is_old_goes_and_what_came_meanwhile_stands(
     written = len(topic.records)
     assert asyncio.run(pruning.prune(Settings(), BEFORE_MS)) == 0
     assert len(topic.records) == written
+
+
+@pytest.mark.parametrize(("written_ms", "old"), [(BEFORE_MS - 1, True), (BEFORE_MS, False)])
+def test_a_request_is_as_old_as_its_record_where_it_is_dated_before_it(written_ms: int, old: bool) -> None:
+    """What was sent before the record is what it takes, and may yet be read."""
+    control = Control()
+    control.take([Record("control", 0, 0, written_ms, OLD.key, encode_json(OLD))])
+    assert bool(pruning.old_requests(control, BEFORE_MS)) == old

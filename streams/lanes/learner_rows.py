@@ -58,8 +58,10 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """`scoring.learner.Learner`. Arrays are little-endian float64. Older rows lack ``known_ms``:
-    what they hold beside another model's chances is from the first outcome on, without its squares, and is let go.
+    """`scoring.learner.Learner`. Arrays are little-endian float64.
+
+    Older rows lack ``known_ms``. What they hold beside another model's chances is from the first outcome on, without
+    its squares, and is let go.
     """
 
     weights: bytes

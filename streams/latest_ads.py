@@ -30,8 +30,8 @@ class Stock:
     """Counts of ads by the newest ``records``: ``known``, of which so many are ``placeable`` now; records ``refused``.
 
     What is refused counts until a sound record, or a withdrawal, is read of the ad that its key names, or its value.
-    ``why``: what is wrong with the
-    first of these; "" where there is none. ``whole``: the topic holds no record but those.
+    ``why``: what is wrong with the first of these; "" where there is none. ``whole``: the topic holds no record but
+    those.
     """
 
     records: int

@@ -69,11 +69,6 @@ class Budgets:
     """Which of these have spent their budget."""
     _level_ms: dict[int, int] = field(default_factory=dict)
     """Of the other campaigns, when what stands in `_level` was told."""
-    _budget: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    _sure: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
-    """Of which campaigns the catalogue itself has told the budget, or that there is none."""
-    _told_ms: dict[int, int] = field(default_factory=dict)
-    """Of the other campaigns, when what stands in `_budget` was told."""
     _pacer: Pacer | None = None
     _paced: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _ids: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
@@ -116,18 +111,15 @@ class Budgets:
         self._level_ms[at] = time_ms
         self._level[at] = level
 
-    def tell_budget(self, campaign: str, budget_micros: int | None, time_ms: int) -> None:
-        """Take a campaign's budget as a lane told it at ``time_ms``, None: it knows of none; the newest limit counts.
+    def tell_budget(self, campaign: str, day: int, budget_micros: int | None, time_ms: int) -> None:
+        """Take a campaign's budget of ``day``, which a lane told at ``time_ms``, None: it knows of none.
 
-        It does where this worker has never had an ad of the campaign on offer, as after a start since the campaign was
-        stopped or withdrawn: what was delivered beyond its budget is still to be billed to nobody.
+        Of two the newest counts, and none where the catalogue itself has told it, or that there is none. So it counts
+        of days before this worker had begun, and where it has never had an ad of the campaign on offer, as after a
+        start since the campaign was stopped or withdrawn: what was delivered beyond is still to be billed to nobody.
         """
         at = self._place(campaign)
-        if self._sure[at] or budget_micros is None or time_ms < self._told_ms.get(at, time_ms):
-            return
-        self._told_ms[at] = time_ms
-        if self._budget[at] != budget_micros:
-            self._budget[at] = budget_micros
+        if budget_micros is not None and self._days.hear_limit(at, day, budget_micros, time_ms):
             self._version = -1  # the catalogue is read again, with what is known now
 
     def tell_billed(self, campaign: str, day: int, billed_micros: int) -> None:
@@ -146,15 +138,13 @@ class Budgets:
 
     def _place(self, campaign: str) -> int:
         at = self._campaigns.setdefault(campaign, len(self._campaigns))
-        if at >= len(self._budget):
+        if at >= len(self._level):
             more = max(at, 64)
             self._days.grow(more)
             self._earned = np.concatenate([self._earned, np.zeros((more, 4))])
             self._level = np.concatenate([self._level, np.zeros(more)])
             self._own = np.concatenate([self._own, np.zeros(more, dtype=np.bool_)])
             self._stopped = np.concatenate([self._stopped, np.zeros(more, dtype=np.bool_)])
-            self._budget = np.concatenate([self._budget, np.zeros(more, dtype=np.int64)])
-            self._sure = np.concatenate([self._sure, np.zeros(more, dtype=np.bool_)])
         return at
 
     def _turn(self, day: int) -> None:
@@ -169,10 +159,10 @@ class Budgets:
         at = self._campaigns.get(campaign)
         return 0 if at is None else int(self._days.spent[at])
 
-    def budget_micros(self, campaign: str) -> int:
-        """Of a day; 0 where there is no limit."""
+    def budget_micros(self, campaign: str, day: int | None = None) -> int:
+        """Of ``day``, of the newest where None; 0 where there is no limit."""
         at = self._campaigns.get(campaign)
-        return 0 if at is None else int(self._budget[at])
+        return 0 if at is None else int(self._budgets(np.array(at), self._days.newest if day is None else day))
 
     def billed_micros(self, campaigns: Sequence[str], days: Sequence[int]) -> Ints:
         """Of what all lanes have told of ``campaigns [N]`` on ``days [N]``, what is billed; of the newest days alone.
@@ -180,18 +170,16 @@ class Budgets:
         Raises `KeyError` for a campaign of which nothing was told.
         """
         at = np.array([self._campaigns[campaign] for campaign in campaigns], dtype=np.int64)
-        return self._days.billed(at, np.array(days, dtype=np.int64), self._limits(at))
+        return self._days.billed(at, np.array(days, dtype=np.int64))
 
-    def _limits(self, at: Ints) -> Ints:
-        """What campaigns ``at [M]`` may spend in a day, as `Settlement` has it."""
-        none = np.where(self._sure[at], MICROS_MAX, 0)
-        limits: Ints = np.where(self._budget[at] > 0, self._budget[at], none)
-        return limits
+    def _budgets(self, at: Ints, day: int) -> Ints:
+        """Of campaigns ``at [M]`` on ``day``; 0 where there is no limit."""
+        limits = self._days.limits(at, day)
+        return np.where(limits < MICROS_MAX, limits, 0)
 
     def level(self, campaign: str) -> float:
         """The long-term level of a campaign's multiplier; 0 where it has no budget."""
-        at = self._campaigns.get(campaign)
-        return 0.0 if at is None or not self._budget[at] else float(self._level[at])
+        return float(self._level[self._campaigns[campaign]]) if self.budget_micros(campaign) else 0.0
 
     def standing(self) -> tuple[float, float]:
         """Of the campaigns with a budget, today: how far they are from the plan, and what was delivered unbilled.
@@ -207,6 +195,8 @@ class Budgets:
 
         What is spent stops its campaign at once, whenever this is called.
         """
+        if now_ms // DAY_MS > self._days.newest:
+            self._turn(now_ms // DAY_MS)  # first: what the catalogue tells now is none of the day before
         due = now_ms >= self._paced_ms + EVERY_MS
         if self.catalogue.version != self._version and (due or self.tick_ms() >= self._read_due_ms):
             self._read_catalogue()
@@ -214,8 +204,6 @@ class Budgets:
         if not due and not self._newly_spent():
             return
         self._paced_ms = now_ms = max(now_ms, self._paced_ms)
-        if now_ms // DAY_MS > self._days.newest:
-            self._turn(now_ms // DAY_MS)
         if self._pacer is None:
             self._standing = _ON_PLAN
             return
@@ -229,7 +217,7 @@ class Budgets:
         conversion = (purchases + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
         seconds = (viewed_s + PRIOR_IMPRESSIONS * terms.viewed_s) / (impressions + PRIOR_IMPRESSIONS)
         self.market.pace(self._ids, self._pacer.multiplier, np.minimum(conversion, 1.0), seconds)
-        self._standing = _standing(self._pacer, spent, self._days.billed(paced, np.array(day), self._limits(paced)))
+        self._standing = _standing(self._pacer, spent, self._days.billed(paced, day))
 
     def _newly_spent(self) -> bool:
         """Whether a campaign that still bids has spent its budget."""
@@ -250,11 +238,9 @@ class Budgets:
         np.maximum.at(budgets, of, shop.budget_micros)
         np.logical_or.at(offered, of, shop.active)
         paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
-        sure, before, limits = offered | (budgets > 0), self._budget[paced], self._limits(paced)
-        self._sure[paced] |= sure
-        self._budget[paced] = budgets = np.where(sure, budgets, before)
-        changed = self._limits(paced) != limits
-        self._days.keep(paced[changed], limits[changed])
+        sure, before = offered | (budgets > 0), self._budgets(paced, self._days.newest)
+        self._days.limit(paced[sure], np.where(budgets > 0, budgets, MICROS_MAX)[sure])
+        budgets = np.where(sure, budgets, before)
         if not budgets.any() and bid_for_clicks(shop):
             if self._pacer is not None:
                 self._pacer, self._ids = None, np.zeros(0, dtype=np.uint64)

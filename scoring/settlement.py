@@ -1,6 +1,7 @@
 """What campaigns have spent on each of the newest days, and what of it is billed, which within a day never falls.
 
-So it may be told by several workers and in any order: the larger counts.
+So it may be told by several workers and in any order: the larger counts. A day is settled by its own limits, which are
+those of its end: lanes pass midnight one after another, and a limit that changes after it is none of the day before.
 """
 
 import numpy as np
@@ -12,19 +13,22 @@ DAYS = 8
 """Kept: lanes pass midnight one after another, and one that makes up for an outage is days behind the others."""
 MICROS_MAX = np.iinfo(np.int64).max
 """Where the sum of what lanes have spent ends: each of them may have as much. As a limit it is none."""
+_KNOWN_MS = np.iinfo(np.int64).max
+"""Beside a limit that nobody had to tell: newer than whatever is told."""
 
 
 class Settlement:
-    """The days of M campaigns, by their places; day d stands in row d modulo `DAYS`, ``[DAYS, M]``.
+    """The days of M campaigns, by their places, at 256 bytes each; day d stands in row d modulo `DAYS`, ``[DAYS, M]``.
 
     A limit is in micros of a day, and 0 where none is known, and neither that there is none: then what was told as
-    billed is billed.
+    billed is billed. It holds until another does. Of a day of which nothing is known, as one before this worker had
+    begun of which nobody has told any, today's counts.
     """
 
     def __init__(self) -> None:
         self.newest = 0
         """Days since the epoch. What is older than `DAYS` is not known any more."""
-        self._spent, self._owed = np.zeros((2, DAYS, 0), dtype=np.int64)
+        self._spent, self._owed, self._limits, self._limit_ms = np.zeros((4, DAYS, 0), dtype=np.int64)
 
     @property
     def spent(self) -> Ints:
@@ -34,12 +38,15 @@ class Settlement:
 
     def grow(self, more: int) -> None:
         """Make room for so many more campaigns."""
-        self._spent, self._owed = (np.pad(kept, ((0, 0), (0, more))) for kept in (self._spent, self._owed))
+        self._spent, self._owed, self._limits, self._limit_ms = (
+            np.pad(kept, ((0, 0), (0, more))) for kept in (self._spent, self._owed, self._limits, self._limit_ms)
+        )
 
     def turn(self, day: int) -> None:
-        """A newer day begins."""
-        rows = np.arange(max(self.newest, day - DAYS) + 1, day + 1) % DAYS
+        """A newer day begins, with the limits of the newest until now; so did those in between."""
+        today, rows = self.newest % DAYS, np.arange(max(self.newest, day - DAYS) + 1, day + 1) % DAYS
         self._spent[rows] = self._owed[rows] = 0
+        self._limits[rows], self._limit_ms[rows] = self._limits[today], self._limit_ms[today]
         self.newest = day
 
     def spend(self, at: int, day: int, micros: int) -> None:
@@ -52,20 +59,35 @@ class Settlement:
         if self._kept(day):
             self._owed[day % DAYS, at] = max(int(self._owed[day % DAYS, at]), billed_micros)
 
-    def keep(self, at: Ints, limits: Ints) -> None:
-        """Hold fast to what is billed of all days to campaigns ``at [N]``, whose ``limits [N]`` are about to change."""
-        self._owed[:, at] = _billed(self._spent[:, at], self._owed[:, at], limits)
+    def hear_limit(self, at: int, day: int, limit: int, time_ms: int) -> bool:
+        """Take what was told at ``time_ms`` as a limit from ``day`` on; of two the newest counts, and none that is told
+        where this worker knew one itself. Returns whether today's is another now.
+        """
+        before = self._limits[self.newest % DAYS, at]
+        for each in range(max(day, self.newest - DAYS + 1), self.newest + 1):
+            if time_ms < self._limit_ms[each % DAYS, at]:
+                break  # what a later day goes by is as new at least
+            self._limits[each % DAYS, at], self._limit_ms[each % DAYS, at] = limit, time_ms
+        return bool(self._limits[self.newest % DAYS, at] != before)
 
-    def billed(self, at: Ints, days: Ints, limits: Ints) -> Ints:
-        """Micros billed of ``days``, ``[N]`` or one, to campaigns ``at [N]``; 0 of a day that is not kept."""
+    def limit(self, at: Ints, limits: Ints) -> None:
+        """Go by ``limits [N]`` of campaigns ``at [N]`` from today on; what is billed by now is held fast to."""
+        today, days = self.newest % DAYS, np.arange(self.newest - DAYS + 1, self.newest + 1)[:, None]
+        changed = at[self._limits[today, at] != limits]
+        self._owed[days % DAYS, changed] = self.billed(changed, days)
+        self._limits[today, at], self._limit_ms[today, at] = limits, _KNOWN_MS
+
+    def limits(self, at: Ints, days: Ints | int) -> Ints:
+        """What campaigns ``at [N]`` may spend on ``days``, ``[N]`` or one; 0 for a day that is not kept."""
+        limits = self._limits[days % DAYS, at]
+        known = np.where(limits > 0, limits, self._limits[self.newest % DAYS, at])
+        return np.where(self._kept(days), known, 0)
+
+    def billed(self, at: Ints, days: Ints | int) -> Ints:
+        """Micros billed of ``days``, ``[N]`` or one, to campaigns ``at [N]``; 0 for a day that is not kept."""
         cells = days % DAYS, at
-        kept = (days > self.newest - DAYS) & (days <= self.newest)
-        return np.where(kept, _billed(self._spent[cells], self._owed[cells], limits), 0)
+        billed = np.maximum(np.minimum(self._spent[cells], self.limits(at, days)), self._owed[cells])
+        return np.where(self._kept(days), billed, 0)
 
-    def _kept(self, day: int) -> bool:
-        return self.newest - DAYS < day <= self.newest
-
-
-def _billed(spent: Ints, owed: Ints, limits: Ints) -> Ints:
-    billed: Ints = np.maximum(np.minimum(spent, limits), owed)
-    return billed
+    def _kept(self, days: Ints | int) -> npt.NDArray[np.bool_] | bool:
+        return (days > self.newest - DAYS) & (days <= self.newest)

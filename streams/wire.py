@@ -317,7 +317,7 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     A campaign's figures are the sum over lanes and arms. ``arm`` is what ends the placements' ids, as ``1-0`` of
     experiment 1, arm 0; "" outside of experiments. ``day`` counts days of UTC since the epoch; ``today`` is of that
     day, ``before`` of the last day before it that had any (``before_day``), ``total`` since ever: whoever wants a
-    history keeps the last record of each day. ``spent_micros`` of a day, summed over lanes, is billed up to
+    history keeps the last record of each day. ``spent_micros`` of a day, summed over lanes, is billed up to that day's
     ``budget_micros`` (null: no limit), or to the largest ``billed_micros`` of the day: what was billed by then, of all
     lanes as far as this one's worker knew. ``level``: the long-term level of the bid's multiplier; 0 without a budget.
     """

@@ -36,9 +36,9 @@ def tell(budgets: Budgets, records: Sequence[Record]) -> int:
             refused += 1
             log.warning("campaign metrics refused", offset=record.offset, error=type(error).__name__)
             continue
-        budgets.tell_budget(told.campaign_id, told.budget_micros, told.time_ms)
         budgets.tell_level(told.campaign_id, told.level, told.time_ms)
         budgets.tell(told.lane, told.arm, spending(told.campaign_id, told.day, told.today, told.total))
+        budgets.tell_budget(told.campaign_id, told.day, told.budget_micros, told.time_ms)
         budgets.tell_billed(told.campaign_id, told.day, told.billed_micros)
     return refused
 

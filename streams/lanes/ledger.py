@@ -140,7 +140,7 @@ class LaneLedger:
             before_day=before,
             before=_figures(figures[Period.BEFORE]) if before else None,
             total=_figures(figures[Period.TOTAL]),
-            budget_micros=budgets.budget_micros(campaign) or None,
+            budget_micros=budgets.budget_micros(campaign, today) or None,
             billed_micros=billed_micros,
             level=round(budgets.level(campaign), 6),
         )

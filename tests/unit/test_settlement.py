@@ -13,10 +13,19 @@ from scoring.settlement import DAYS
 from streams.campaigns import campaigns
 from streams.feeds.campaigns import tell
 from streams.lanes.ledger import LaneLedger
-from streams.wire import CampaignMetrics
+from streams.wire import CampaignMetrics, Figures, encode_json
 from tests.builders import Record, entry
 
 NOON_MS, MIDNIGHT_MS = DAY_MS // 2, DAY_MS
+
+
+def cell(budget: int | None, time_ms: int, lane: int = 0, spent: int = 0) -> Record:
+    """What a lane has told of a campaign, of which it knows nothing as billed."""
+    told = CampaignMetrics(
+        lane=lane, campaign_id="one", time_ms=time_ms, day=time_ms // DAY_MS, today=Figures(spent_micros=spent),
+        total=Figures(), budget_micros=budget,
+    )  # fmt: skip
+    return Record("campaign-metrics", 0, 0, time_ms, f"{lane}/one/".encode(), encode_json(told))
 
 
 class Shop:
@@ -59,37 +68,107 @@ class Shop:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_the_last_a_lane_tells_of_a_day_bills_it_as_before_though_another_lane_has_passed_midnight(
-    restarted: bool,
+@pytest.mark.parametrize(
+    ("yesterday", "today", "first", "late", "billed"),
+    [
+        (1_000, 1_000_000, 600_000, 20, 1_000),
+        (1_000, None, 600_000, 20, 1_000),
+        (1_000_000, 1_000, 100_000, 500_000, 600_000),
+        (1_000_000, 1_000, 600_000, 20, 600_020),
+        (1_000_000, 1_000, 600_000, 600_000, 1_000_000),
+    ],
+)
+def test_a_lane_that_is_still_in_yesterday_is_billed_by_the_budget_of_yesterday(
+    yesterday: int, today: int | None, first: int, late: int, billed: int, restarted: bool
 ) -> None:
-    shop = Shop(1_000_000)
-    shop.spend(600_000, lane=1)
-    shop.limit(1_000)
+    shop = Shop(yesterday)
+    shop.spend(first, lane=1)
+    shop.limit(today)
     shop.spend(500, lane=0, at_ms=MIDNIGHT_MS)
     if restarted:
         shop.start()
-    last = shop.spend(20, lane=1, at_ms=MIDNIGHT_MS - 1)
-    assert (last.day, last.today.spent_micros, last.billed_micros) == (0, 600_020, 600_000)
-    assert shop.of_day(0) == (600_000, 20)
+    last = shop.spend(late, lane=1, at_ms=MIDNIGHT_MS - 1)
+    assert (last.day, last.today.spent_micros) == (0, first + late)
+    assert (last.budget_micros, last.billed_micros) == (yesterday, billed)
+    assert shop.of_day(0) == (billed, first + late - billed)
     assert shop.of_day(1) == (500, 0)
 
 
-def test_a_lane_that_is_days_behind_tells_what_is_billed_of_its_own_day() -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_budget_that_is_raised_today_pays_for_nothing_of_a_lane_that_is_three_days_behind(restarted: bool) -> None:
     shop = Shop(1_000)
-    shop.spend(900, lane=0)
-    shop.spend(7, lane=1, at_ms=5 * DAY_MS)
-    assert shop.spend(300, lane=0, at_ms=NOON_MS).billed_micros == 1_000
-    assert shop.of_day(5) == (7, 0)
+    shop.spend(900, lane=1)
+    shop.spend(7, lane=0, at_ms=3 * DAY_MS)
+    shop.limit(50_000)
+    shop.spend(5_000, lane=0, at_ms=3 * DAY_MS + EVERY_MS)
+    if restarted:
+        shop.start()
+    assert shop.spend(9_000, lane=1, at_ms=NOON_MS).billed_micros == 1_000
+    assert shop.of_day(0) == (1_000, 8_900)
+    assert shop.of_day(3) == (5_007, 0)
 
 
-def test_a_budget_that_is_lowered_after_midnight_takes_nothing_of_the_day_before() -> None:
+def test_a_budget_that_was_lowered_on_a_day_pays_for_nothing_more_of_it_once_the_day_is_over() -> None:
     shop = Shop(1_000_000)
     shop.spend(600_000, lane=1)
-    shop.spend(500, lane=0, at_ms=MIDNIGHT_MS)
     shop.limit(1_000)
-    shop.spend(0, lane=0, at_ms=MIDNIGHT_MS + EVERY_MS)
+    shop.spend(0, lane=0)
+    shop.spend(500, lane=0, at_ms=MIDNIGHT_MS)
     shop.spend(20, lane=1, at_ms=MIDNIGHT_MS - 1)
     assert shop.of_day(0) == (600_000, 20)
+
+
+def test_a_day_that_all_lanes_but_one_have_jumped_over_is_billed_by_the_budget_of_then() -> None:
+    shop = Shop(1_000)
+    shop.spend(900, lane=1)
+    shop.spend(7, lane=0, at_ms=3 * DAY_MS)
+    shop.limit(50_000)
+    shop.spend(0, lane=0, at_ms=3 * DAY_MS + EVERY_MS)
+    assert shop.spend(9_000, lane=1, at_ms=DAY_MS + NOON_MS).billed_micros == 1_000
+
+
+def started(budget: int) -> Budgets:
+    """Those of a worker that has read nothing yet but the catalogue's ``budget``."""
+    stock = Catalogue()
+    stock.upsert([entry("a", campaign_id="one", budget_micros=budget)])
+    return Budgets(Market(), stock)
+
+
+@pytest.mark.parametrize(("today", "expected"), [
+    (5, [50_000, 3_000, 3_000, 9_000, 9_000, 50_000]),  # of the first nothing is known, so that today's counts
+    (9, [0, 0, 3_000, *[9_000] * 6, 50_000]),  # of which the first two are not kept any more
+])  # fmt: skip
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2, 0, 1)])
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_worker_that_starts_knows_each_days_budget_by_the_newest_that_was_told_up_to_it(
+    today: int, expected: list[int], order: tuple[int, ...], ready: bool
+) -> None:
+    told = [cell(7_000, DAY_MS + NOON_MS), cell(3_000, DAY_MS + NOON_MS + 1, lane=1), cell(9_000, 3 * DAY_MS, lane=2)]
+    budgets = started(50_000)
+    if ready:
+        budgets.pace(today * DAY_MS)
+    tell(budgets, [told[at] for at in order])
+    budgets.pace(today * DAY_MS + EVERY_MS)
+    assert [budgets.budget_micros("one", day) for day in range(today + 1)] == expected
+
+
+def test_what_others_tell_changes_no_day_of_which_the_worker_has_known_the_budget_itself() -> None:
+    budgets = started(1_000)
+    budgets.pace(NOON_MS)
+    budgets.pace(3 * DAY_MS)
+    tell(budgets, [cell(9_000, day * DAY_MS + NOON_MS, lane=day) for day in range(4)])
+    budgets.pace(3 * DAY_MS + EVERY_MS)
+    assert [budgets.budget_micros("one", day) for day in range(4)] == [1_000] * 4
+
+
+def test_what_is_billed_of_a_day_by_todays_budget_stays_so_when_that_is_lowered() -> None:
+    budgets = started(1_000)
+    budgets.pace(DAY_MS)
+    tell(budgets, [cell(None, NOON_MS, spent=900)])
+    assert budgets.billed_micros(["one"], [0]) == 900
+    budgets.catalogue.upsert([entry("a", campaign_id="one", budget_micros=10)])
+    budgets.pace(DAY_MS + EVERY_MS)
+    assert budgets.billed_micros(["one"], [0]) == 900
 
 
 def test_a_worker_that_starts_after_midnight_bills_nothing_of_yesterday_today() -> None:

@@ -192,3 +192,19 @@ def test_days_that_turn_one_by_one_or_at_once_begin_with_nothing() -> None:
     shop = Shop(None)
     for day in (0, 1, 5, 5 + DAYS, 7 + 3 * DAYS):
         assert shop.spend(day + 1, at_ms=day * DAY_MS + NOON_MS).billed_micros == day + 1
+
+
+def test_what_was_owed_of_a_day_is_nobodys_of_the_day_that_takes_its_place() -> None:
+    shop = Shop(1_000_000)
+    shop.spend(600_000)
+    shop.limit(1_000)
+    assert shop.spend(0).billed_micros == 600_000
+    assert shop.spend(5, at_ms=DAYS * DAY_MS + NOON_MS).billed_micros == 5
+
+
+def test_a_lane_on_a_day_that_another_has_jumped_over_begins_it_with_nothing() -> None:
+    shop = Shop(1_000_000)
+    shop.spend(600_000, lane=1, at_ms=DAY_MS + NOON_MS)
+    shop.spend(7, lane=0, at_ms=(DAYS + 3) * DAY_MS)
+    late = shop.spend(20, lane=1, at_ms=(DAYS + 1) * DAY_MS + NOON_MS)  # a day in the place of the first
+    assert (late.day, late.billed_micros) == (DAYS + 1, 20)

@@ -215,11 +215,11 @@ def test_where_those_who_prefer_the_loser_are_few_the_p_value_is_as_careful_as_t
     duel = Duel()
     for person in range(CLICKERS_MIN):
         duel.show(person)
-        duel.take(person, FIRST if person < 5 else SECOND)
+        duel.take(person, FIRST if person < 2 else SECOND)
     found = duel.look()
     assert found is not None
     assert found.low < 0 < found.high
-    assert found.p_value > duel.alpha
+    assert found.p_value > 0.5  # of what is counted alone it would be 0.007
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])

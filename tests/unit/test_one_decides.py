@@ -91,12 +91,18 @@ def test_while_there_is_too_little_of_all_nobody_is_said_to_decide() -> None:
     assert trial_finding(SETTING, look).code == "too_little"
 
 
-@pytest.mark.parametrize(("clickers", "code"), [(8, "too_little"), (9, "too_little"), (10, "one_decides")])
+@pytest.mark.parametrize(
+    ("clickers", "code"),
+    [
+        ((8, 8), "too_little"), ((9, 9), "too_little"), ((10, 10), "one_decides"),
+        ((60, 8), "too_little"), ((8, 60), "too_little"),
+    ],
+)  # fmt: skip
 def test_while_fewer_people_than_would_have_a_tenth_each_have_clicked_they_are_too_few_and_nobody_is_the_culprit(
-    clickers: int, code: str
+    clickers: tuple[int, int], code: str
 ) -> None:
     arm, totals = np.repeat([0, 1], 200), np.zeros((USERS, len(SUMS)))
-    trial, clicked = Trial(np.array([0.5, 0.5])), np.arange(USERS) % 200 < clickers
+    trial, clicked = Trial(np.array([0.5, 0.5])), np.arange(USERS) % 200 < np.repeat(clickers, 200)
     trial.expose(np.arange(USERS), arm, totals.copy())
     totals[clicked, CLICKS] = 4
     totals[200, CLICKS] += 1  # one of the second arm's has more than the others

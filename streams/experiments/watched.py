@@ -18,6 +18,9 @@ from streams.experiments.registry import definition, next_cohort
 DAY_MS, DAYS_MIN = 86_400_000, 1 / 24
 """A person's time in an experiment is an hour at least: of a second, a purchase would be a fortune a day. With a whole
 day the variance of value a day would grow all through the first one, which is what the interval is not planned for."""
+EARLIEST = 0.01
+"""Of an experiment's users, who are in before it counts as begun where that is not told: few are dated wrongly, and who
+came before the others loses little of their time."""
 NEVER_MS = np.iinfo(np.int64).max
 """No row's time."""
 
@@ -92,10 +95,11 @@ class Watched:
     def days(self, now_ms: int) -> Floats:
         """Days ``[U]`` up to ``now_ms`` since the exposing impression, `DAYS_MIN` at least.
 
-        However it is dated, the experiment had begun, or one that is dated in seconds would be in it for ages. Of one
-        that does not tell since when it runs, whose users were let in with its last change at the latest, by that.
+        However it is dated, the experiment had begun, or one that is dated in seconds would be in it for ages. One that
+        does not tell since when it runs had begun when `EARLIEST` of its users were in: its last change, as a ramp, may
+        be weeks after them.
         """
-        begun_ms = self.setting.started_ms or self.setting.time_ms
+        begun_ms = self.setting.started_ms or _begun_ms(self.exposed_ms[self.exposed_ms > 0])
         since: Floats = np.maximum((now_ms - np.maximum(self.exposed_ms, begun_ms)) / DAY_MS, DAYS_MIN)
         return since
 
@@ -139,3 +143,8 @@ class Watched:
         self.exposed_ms = np.concatenate([self.exposed_ms, np.zeros(more, dtype=np.int64)])
         self.other_ms = np.concatenate([self.other_ms, np.full(more, NEVER_MS)])
         self.exposed_after = np.concatenate([self.exposed_after, np.zeros((more, len(FROM_IMPRESSIONS)))])
+
+
+def _begun_ms(exposed_ms: Ints) -> int:
+    """When `EARLIEST` of those who were exposed at ``exposed_ms [N]`` had been; 0 where nobody was."""
+    return int(np.quantile(exposed_ms, EARLIEST, method="higher")) if len(exposed_ms) else 0

@@ -13,7 +13,7 @@ from streams.experiments.referee import Referee
 from streams.experiments.registry import ramp_to, start, stop
 from streams.experiments.report import breached
 from streams.experiments.store import load, save
-from streams.experiments.watched import DAY_MS, DAYS_MIN
+from streams.experiments.watched import DAY_MS, DAYS_MIN, Watched
 from streams.wire import encode_json
 from tests.unit.showing import see
 from tests.unit.test_experiments import draft, row, running, shown
@@ -133,7 +133,15 @@ def after_four_weeks(dated_ms: int, begun: ExperimentSetting = RAILED) -> Look:
     return one.last
 
 
-@pytest.mark.parametrize("begun", [RAILED, msgspec.structs.replace(RAILED, started_ms=0)], ids=["told", "not told"])
+UNTOLD = msgspec.structs.replace(RAILED, started_ms=0)
+RAMPED, UNTOLD_RAMPED = (ramp_to(begun, 1.0, STARTED_MS + 14 * DAY_MS) for begun in (RAILED, UNTOLD))
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [RAILED, UNTOLD, RAMPED, UNTOLD_RAMPED],
+    ids=["told", "not told", "told, and more let in since", "not told, and more let in since"],
+)
 @pytest.mark.parametrize("dated_ms", [0, STARTED_MS // 1_000], ids=["epoch", "in seconds"])
 def test_one_impression_that_is_dated_wrongly_neither_moves_value_nor_keeps_a_guardrail_from_ending_what_loses(
     dated_ms: int, begun: ExperimentSetting
@@ -142,6 +150,17 @@ def test_one_impression_that_is_dated_wrongly_neither_moves_value_nor_keeps_a_gu
     assert wrong.values["revenue_micros"] == pytest.approx(right.values["revenue_micros"], rel=0.001)
     assert breached(RAILED, wrong) == breached(RAILED, right)
     assert breached(RAILED, right) is not None
+
+
+def test_an_experiment_that_does_not_tell_since_when_it_runs_does_so_since_hardly_anybody_was_in_it() -> None:
+    one, people = Watched.of(UNTOLD_RAMPED), np.arange(1_000)
+    one.grow(1_200)
+    assert (one.days(STARTED_MS) > 0).all()  # while nobody is
+    for person in people:
+        one.expose(person, 0, 5 if person == 9 else STARTED_MS + person * DAY_MS // 100, np.zeros(2))
+    days = one.days(STARTED_MS + 20 * DAY_MS)
+    assert days[10:1_000] == pytest.approx(20 - people[10:] / 100)
+    assert days[:10] == pytest.approx(20 - 10 / 100)  # a hundredth of them, who is misdated among them
 
 
 def test_who_was_in_an_experiment_long_before_the_others_decides_no_value_alone() -> None:

@@ -84,7 +84,8 @@ class Look:
     """A moment of a trial. ``differences[metric][arm]``, for every arm but the first, where enough is known.
 
     ``variances``: of the ``values``. ``heaviest[metric][arm]``: of an arm that is not compared since one person has
-    more than `ONE_SHARE_MAX` of what the metric is divided by, that share.
+    more than `ONE_SHARE_MAX` of what the metric is divided by, that share. ``by_days``: whether value is that of a user
+    and day; else it is of a user.
     """
 
     users: Ints  # [A]
@@ -94,6 +95,7 @@ class Look:
     variances: dict[str, list[float]]
     differences: dict[str, dict[int, Difference]]
     heaviest: dict[str, dict[int, float]] = field(default_factory=dict)
+    by_days: bool = True
 
 
 @dataclass
@@ -189,7 +191,8 @@ class Trial:
                 elif (found := self._compare(metric, moments, pair)) is not None:
                     differences[metric][pair[1]] = found
         split_p_value = _p_value(self.split_evidence)
-        return Look(users, int(self.crossed.sum()), split_p_value, values, variances, differences, heaviest)
+        crossed, by_days = int(self.crossed.sum()), days is not None
+        return Look(users, crossed, split_p_value, values, variances, differences, heaviest, by_days)
 
     def _compare(self, metric: str, moments: "_Moments", pair: list[int]) -> Difference | None:
         _, other = pair

@@ -307,7 +307,7 @@ def _print(found: "ExperimentReport") -> None:
     console.print(
         f"split p {found.split_p_value:.3g}, users who saw two arms {found.crossed_users}, "
         f"primary metric {found.primary}; intervals hold 95 % at all times"
-        + ("; value is that of a user and day" if "revenue_micros" in first.metrics else "")
+        + (f"; value is that of a {found.value_per.replace('_', ' and ')}" if "revenue_micros" in first.metrics else "")
     )
 
 

@@ -1,5 +1,7 @@
 """An experiment's report: its message on ``experiment-reports``, and what a guardrail decides."""
 
+from typing import Literal
+
 import msgspec
 from msgspec import Struct
 
@@ -29,7 +31,7 @@ class Against(Struct, frozen=True, kw_only=True):
 class ArmReport(Struct, frozen=True, kw_only=True):
     """An arm: its users, its metrics, and each metric against the first arm's. ``share``: of the newest cohort.
 
-    ``revenue_micros`` is value a user and day since exposure.
+    ``revenue_micros`` is value a user and day since exposure, or a user: the report's ``value_per``.
     """
 
     arm: str
@@ -56,7 +58,8 @@ class ExperimentReport(Struct, frozen=True, kw_only=True):
     """What an experiment shows at ``time_ms``. Topic ``experiment-reports`` (compacted), key ``experiment``.
 
     ``verdict``: what ``finding`` says, for people; a referee of before it has told the sentence alone. ``cohorts``: of
-    a bandit, how many have come in, each with shares of its own; 1 of any other.
+    a bandit, how many have come in, each with shares of its own; 1 of any other. ``value_per``: whose
+    ``revenue_micros`` is told; a user's of what had been stopped before a day of theirs was.
     """
 
     experiment: str
@@ -64,6 +67,7 @@ class ExperimentReport(Struct, frozen=True, kw_only=True):
     status: str
     time_ms: int
     primary: str
+    value_per: Literal["user", "user_day"] = "user_day"
     verdict: str
     finding: Finding | None = None
     split_p_value: float
@@ -94,6 +98,7 @@ def report(
         status=setting.status,
         time_ms=time_ms,
         primary=setting.primary,
+        value_per="user_day" if look.by_days else "user",
         verdict=found.sentence,
         finding=found,
         split_p_value=look.split_p_value,

@@ -30,8 +30,8 @@ VERSION = 5
 go on from there. Impressions were what diversity was of, and no last look was kept. Up to version 2 interleaved
 experiments that had ended kept their users, and of clicks was told what they say alone. Up to version 3 impressions
 were known by their events' ids alone, which another person's may have too: such ones are let go. Up to version 4 value
-was told a user, not a user and day, and what was planned and found of it is let go; the newest row's time was not
-kept, and is the newest exposure's there."""
+was told a user, not a user and day: what was planned and found of it is let go, and what was seen last stays in its
+unit; the newest row's time was not kept, and is the newest exposure's there."""
 _UNREADABLE = (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, msgspec.ValidationError)
 Offsets = dict[tuple[str, int], int]
 """Next offset by topic and partition."""
@@ -293,3 +293,5 @@ def _of_version_4(saved: Mapping[str, npt.NDArray[Any]], about: dict[str, Any]) 
     for told in about["experiments"].values():
         for of in ("widths", "evidence"):
             told[of] = [one for one in told[of] if one[0] != "revenue_micros"]
+        if told["last"] is not None:
+            told["last"]["by_days"] = False

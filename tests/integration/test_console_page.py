@@ -14,6 +14,7 @@ from streams.console.desk import Desk
 from streams.console.serve import Live, make_app
 from streams.console.why import Attention, Named, Past, Why, Won
 from streams.control_wire import Drift
+from streams.experiments.report import ArmReport, decode_report, encode_report
 from streams.settings import Settings
 from streams.wire import encode_json
 from tests.builders import START_MS, Record
@@ -310,6 +311,22 @@ def test_a_model_says_how_old_its_latest_outcome_is() -> None:
             for later_ms, shown in ((5_000, "5 s ago"), (7_200_000, "2 h 00 ago")):
                 await live.draw(page, newest_ms + later_ms)
                 assert await texts(page, "#models [data-field=latest]") == [shown]
+
+    asyncio.run(scenario())
+
+
+def test_an_experiment_says_whether_its_value_is_a_users_or_a_users_and_days() -> None:
+    async def scenario() -> None:
+        live = HandedOut()
+        (tail,) = [tail for tail in live.desk.tails() if tail.topic == "experiment-reports"]
+        arms = (ArmReport(arm="a", users=1, metrics={"revenue_micros": 7.0}),)
+        one = msgspec.structs.replace(decode_report(report(1, -0.1)), primary="revenue_micros", arms=arms)
+        async with page_of(live) as page:
+            for at, (told, shown) in enumerate((("user_day", "a user and day, micros"), ("user", "a user, micros"))):
+                value = encode_report(msgspec.structs.replace(one, value_per=told))
+                tail.take([Record("experiment-reports", 0, at, START_MS, b"x", value)])
+                await live.draw(page, START_MS + 1_000 * at)
+                assert await texts(page, "#experiments [data-field=metric]") == [f"revenue {shown}: 7"]
 
     asyncio.run(scenario())
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from scoring.trial import SUMS, Look, Trial
+from streams.cli import experiment
 from streams.control_wire import ExperimentSetting, Guardrail
 from streams.experiments.referee import Referee
 from streams.experiments.registry import ramp_to, start, stop
-from streams.experiments.report import breached
-from streams.experiments.store import load, save
+from streams.experiments.report import breached, decode_report, encode_report, report
+from streams.experiments.store import VERSION, load, save
 from streams.experiments.watched import DAY_MS, DAYS_MIN, Watched
 from streams.wire import encode_json
 from tests.unit.showing import see
@@ -103,19 +104,57 @@ def test_a_referee_that_starts_again_goes_on_at_the_same_time(tmp_path: Path) ->
     assert values(again) == values(referee) == [200, 35]
 
 
+def made_of_version(file: Path, version: int) -> None:
+    """Let the file be one that was written by such a version, from 4 on."""
+    with np.load(file) as npz:
+        saved = dict(npz)
+    about = msgspec.json.decode(saved["about"].tobytes()) | {"version": version}
+    if version == 4:
+        del about["now_ms"]
+        for told in about["experiments"].values():
+            if told["last"]:
+                del told["last"]["by_days"]
+    np.savez(file, allow_pickle=False, **saved | {"about": np.frombuffer(encode_json(about), dtype=np.uint8)})
+
+
 def test_of_a_file_that_told_value_a_user_what_was_planned_by_it_is_let_go_and_the_rest_is_kept(tmp_path: Path) -> None:
     file, referee, again = tmp_path / "x.npz", referee_of_two(), Referee()
     trial = referee.watched[1].trial
     trial.widths = trial.evidence = {("revenue_micros", 1): 7.0, ("ctr", 1): 2.0}
     save(file, referee, {}, {})
-    with np.load(file) as npz:
-        saved = dict(npz)
-    about = msgspec.json.decode(saved["about"].tobytes()) | {"version": 4}
-    del about["now_ms"]
-    np.savez(file, allow_pickle=False, **saved | {"about": np.frombuffer(encode_json(about), dtype=np.uint8)})
+    made_of_version(file, 4)
     load(file, again)
     assert again.watched[1].trial.widths == again.watched[1].trial.evidence == {("ctr", 1): 2.0}
     assert again.now_ms == 2 * DAY_MS  # the newest that is known
+
+
+def test_a_stopped_experiments_value_is_told_in_the_unit_that_it_was_found_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    referee, told = referee_of_two(), []
+    referee.look()
+    referee.follow(stop(running(), "over", 9))
+    for version in (VERSION, 4):
+        file, again = tmp_path / f"{version}.npz", Referee()
+        save(file, referee, {}, {})
+        made_of_version(file, version)
+        load(file, again)
+        (one,) = again.look()
+        assert one.last is not None
+        told.append(decode_report(encode_report(report(one.setting, one.last, 10))))
+        experiment._print(told[-1])
+    assert [one.value_per for one in told] == ["user_day", "user"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.index("value is that of a user and day") < said.index("value is that of a user", said.index("and day"))
+
+
+@pytest.mark.parametrize("days", [None, np.full(2, 0.5)])
+def test_what_is_seen_without_days_is_value_a_user(days: np.ndarray | None) -> None:
+    trial, totals = Trial(np.array([0.5, 0.5])), np.zeros((2, len(SUMS)))
+    trial.expose(np.arange(2), np.arange(2), totals.copy())
+    totals[:, VALUE] = 6
+    look = trial.look(totals, None, days)
+    assert (look.values["revenue_micros"], look.by_days) == (([6, 6], False) if days is None else ([12, 12], True))
 
 
 def after_four_weeks(dated_ms: int, begun: ExperimentSetting = RAILED) -> Look:

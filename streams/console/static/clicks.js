@@ -16,6 +16,11 @@ function shows({ finding, verdict }) {
   return say(`finding.${finding.code}`, { ...finding, arms: finding.arms.join(", "), metric: say(`metric.${finding.metric}`), by, reason });
 }
 
+/** What the metric is called that a report is of; of what was stopped long ago value is a user's, not a user and day's. */
+function called({ primary, value_per: per }) {
+  return say(primary === "revenue_micros" && per === "user" ? "metric.revenue_micros_a_user" : `metric.${primary}`);
+}
+
 export class Clicks {
   constructor() {
     this.arms = byId("arms");
@@ -59,7 +64,7 @@ export class Clicks {
     keyed(table.tBodies[0], report.arms, (arm) => arm.arm, () => this.create(TRIAL, true), (line, arm) => {
       put(cell(line, "arm"), arm.arm, arm.arm);
       put(cell(line, "users"), number(arm.users, 0), arm.users);
-      put(cell(line, "metric"), `${say(`metric.${report.primary}`)}: ${number(arm.metrics[report.primary], 4)}`, arm.metrics[report.primary]);
+      put(cell(line, "metric"), `${called(report)}: ${number(arm.metrics[report.primary], 4)}`, arm.metrics[report.primary]);
       const against = arm.against_first[report.primary];
       const none = say(arm === report.arms[0] ? "experiments.first" : "experiments.few");
       const interval = against ? say("interval", { low: number(against.low, 4), high: number(against.high, 4) }) : none;

@@ -58,6 +58,8 @@ class Budgets:
     _traffic: dict[int, Floats] = field(default_factory=dict)
     _told: dict[tuple[int, str, str], Spending] = field(default_factory=dict)
     """By lane, campaign and arm, the newest."""
+    _lanes: dict[int, int] = field(default_factory=dict)
+    """The newest day that each lane has told of."""
     _campaigns: dict[str, int] = field(default_factory=dict)
     _days: Settlement = field(default_factory=Settlement)
     _earned: Floats = field(default_factory=lambda: np.zeros((0, 4)))
@@ -88,6 +90,7 @@ class Budgets:
         if news.age <= old.age:
             return
         self._told[key] = news
+        self._lanes[lane] = max(self._lanes.get(lane, 0), news.day)
         at = self._place(news.campaign)
         if news.day > self._days.newest:
             self._turn(news.day)
@@ -182,11 +185,11 @@ class Budgets:
         return float(self._level[self._campaigns[campaign]]) if self.budget_micros(campaign) else 0.0
 
     def standing(self) -> tuple[float, float]:
-        """Of the campaigns with a budget, today: how far they are from the plan, and what was delivered unbilled.
+        """Of the campaigns with a budget: how far they are from the plan today, and what was delivered unbilled.
 
         The mean distance of spending from the plan, in shares of a budget; and what was delivered beyond the budgets of
-        its time, as a share of the sum of those of now. 0 where no campaign has one. As of the last `pace`; any thread
-        may ask.
+        its time, today and on the days that lanes are still in, as a share of the sum of those of now: the newest day
+        alone is paced. 0 where no campaign has one. As of the last `pace`; any thread may ask.
         """
         return self._standing
 
@@ -217,7 +220,8 @@ class Budgets:
         conversion = (purchases + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
         seconds = (viewed_s + PRIOR_IMPRESSIONS * terms.viewed_s) / (impressions + PRIOR_IMPRESSIONS)
         self.market.pace(self._ids, self._pacer.multiplier, np.minimum(conversion, 1.0), seconds)
-        self._standing = _standing(self._pacer, spent, self._days.billed(paced, day))
+        unbilled = self._days.unbilled(paced, min(self._lanes.values(), default=day))
+        self._standing = _standing(self._pacer, spent, unbilled)
 
     def _newly_spent(self) -> bool:
         """Whether a campaign that still bids has spent its budget."""
@@ -256,11 +260,11 @@ class Budgets:
         self._pacer = pacer
 
 
-def _standing(pacer: Pacer, spent_micros: Ints, billed_micros: Ints) -> tuple[float, float]:
-    """As `Budgets.standing` has it, of campaigns that have spent ``spent_micros [M]``, of which so much is billed."""
+def _standing(pacer: Pacer, spent_micros: Ints, unbilled_micros: Floats) -> tuple[float, float]:
+    """As `Budgets.standing` has it, of campaigns that have spent ``spent_micros [M]`` today."""
     limited = pacer.budget_micros > 0
     if not limited.any():
         return _ON_PLAN
     budget, spent = pacer.budget_micros[limited], spent_micros[limited]
     error = np.abs(np.minimum(spent / budget, 1.0) - (pacer.reached or 0.0)).mean()
-    return float(error), float(np.maximum(spent - billed_micros[limited], 0).mean() / budget.mean())
+    return float(error), float(unbilled_micros[limited].mean() / budget.mean())

@@ -89,5 +89,12 @@ class Settlement:
         billed = np.maximum(np.minimum(self._spent[cells], self.limits(at, days)), self._owed[cells])
         return np.where(self._kept(days), billed, 0)
 
+    def unbilled(self, at: Ints, since: int) -> npt.NDArray[np.float64]:
+        """Micros beyond what is billed to campaigns ``at [N]``, ``[N]``, of the days kept from ``since`` on."""
+        days = np.arange(max(since, self.newest - DAYS + 1), self.newest + 1)[:, None]
+        beyond = np.maximum(self._spent[days % DAYS, at] - self.billed(at, days), 0)
+        total: npt.NDArray[np.float64] = beyond.sum(axis=0, dtype=np.float64)  # of integers two days may pass 64 bits
+        return total
+
     def _kept(self, days: Ints | int) -> npt.NDArray[np.bool_] | bool:
         return (days > self.newest - DAYS) & (days <= self.newest)

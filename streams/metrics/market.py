@@ -35,7 +35,8 @@ class MarketMetrics:
             "Mean distance of what campaigns have spent today from the plan, in shares of their budgets.",
         )
         self._unbilled = gauge(
-            "salience_unbilled_ratio", "Delivered today beyond the campaigns' budgets, as a share of their sum."
+            "salience_unbilled_ratio",
+            "Delivered beyond the campaigns' budgets, today and on days that lanes are still in, as a share of them.",
         )
         self._told = Shown()
         for reason in self._told.losers():

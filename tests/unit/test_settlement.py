@@ -4,12 +4,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from scoring.budgets import EVERY_MS, Budgets
+from scoring.budgets import EVERY_MS, Budgets, Spending
 from scoring.catalogue import Catalogue
 from scoring.ledger import FIGURES, PARTS
 from scoring.market import Market
 from scoring.pacing import DAY_MS
-from scoring.settlement import DAYS
+from scoring.settlement import DAYS, MICROS_MAX
 from streams.campaigns import campaigns
 from streams.feeds.campaigns import tell
 from streams.lanes.ledger import LaneLedger
@@ -208,3 +208,42 @@ def test_a_lane_on_a_day_that_another_has_jumped_over_begins_it_with_nothing() -
     shop.spend(7, lane=0, at_ms=(DAYS + 3) * DAY_MS)
     late = shop.spend(20, lane=1, at_ms=(DAYS + 1) * DAY_MS + NOON_MS)  # a day in the place of the first
     assert (late.day, late.billed_micros) == (DAYS + 1, 20)
+
+
+def test_what_a_lane_that_is_behind_delivers_beyond_its_days_budget_is_told_until_it_has_left_the_day() -> None:
+    shop = Shop(1_000)
+    shop.spend(1_020, lane=1)
+    assert shop.budgets.standing()[1] == pytest.approx(0.02)
+    shop.spend(500, lane=0, at_ms=2 * DAY_MS)
+    assert shop.budgets.standing()[1] == pytest.approx(0.02)
+    shop.spend(5_000, lane=1, at_ms=MIDNIGHT_MS - 1)
+    shop.spend(510, lane=0, at_ms=2 * DAY_MS + EVERY_MS)
+    assert shop.budgets.standing()[1] == pytest.approx(5.03)
+    shop.spend(0, lane=1, at_ms=2 * DAY_MS)
+    shop.spend(0, lane=0, at_ms=2 * DAY_MS + 2 * EVERY_MS)
+    assert shop.budgets.standing()[1] == pytest.approx(0.01)
+
+
+def test_a_lane_that_has_long_been_silent_is_in_no_day_of_which_anything_is_told() -> None:
+    shop = Shop(1_000)
+    shop.spend(1_020, lane=1)
+    shop.spend(500, lane=0, at_ms=(DAYS + 1) * DAY_MS)
+    assert shop.budgets.standing()[1] == 0
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_lane_is_in_the_newest_day_that_any_of_its_campaigns_tells_of(order: tuple[int, ...]) -> None:
+    told = [Spending("one", 0, 1_020, 0, 0, 0.0, 0.0), Spending("two", 1, 7, 0, 0, 0.0, 0.0)]
+    budgets = started(1_000)
+    for at in order:
+        budgets.tell(0, "", told[at])
+    budgets.pace(DAY_MS)
+    assert budgets.standing()[1] == 0
+
+
+def test_days_of_as_much_as_lanes_can_have_spent_add_up_beyond_what_one_can() -> None:
+    budgets = started(1_000)
+    for day in (0, 1):
+        budgets.tell(day, "", Spending("one", day, MICROS_MAX, 0, 0, 0.0, 0.0))
+    budgets.pace(DAY_MS)
+    assert budgets.standing()[1] == pytest.approx(2 * MICROS_MAX / 1_000)

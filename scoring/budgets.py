@@ -188,8 +188,8 @@ class Budgets:
         """Of the campaigns with a budget: how far they are from the plan today, and what was delivered unbilled.
 
         The mean distance of spending from the plan, in shares of a budget; and what was delivered beyond the budgets of
-        its time, today and on the days that lanes are still in, as a share of the sum of those of now: the newest day
-        alone is paced. 0 where no campaign has one. As of the last `pace`; any thread may ask.
+        its time, today and on the day before while a lane is still in it, as a share of the sum of those of now: the
+        newest day alone is paced. 0 where no campaign has one. As of the last `pace`; any thread may ask.
         """
         return self._standing
 
@@ -220,7 +220,8 @@ class Budgets:
         conversion = (purchases + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
         seconds = (viewed_s + PRIOR_IMPRESSIONS * terms.viewed_s) / (impressions + PRIOR_IMPRESSIONS)
         self.market.pace(self._ids, self._pacer.multiplier, np.minimum(conversion, 1.0), seconds)
-        unbilled = self._days.unbilled(paced, min(self._lanes.values(), default=day))
+        # Of the day before at most: a lane to which nobody comes is not behind, and has told of no newer day either.
+        unbilled = self._days.unbilled(paced, max(min(self._lanes.values(), default=day), day - 1))
         self._standing = _standing(self._pacer, spent, unbilled)
 
     def _newly_spent(self) -> bool:

@@ -36,7 +36,7 @@ class MarketMetrics:
         )
         self._unbilled = gauge(
             "salience_unbilled_ratio",
-            "Delivered beyond the campaigns' budgets, today and on days that lanes are still in, as a share of them.",
+            "Delivered beyond the budgets, today and while lanes are in it on the day before, as a share of them.",
         )
         self._told = Shown()
         for reason in self._told.losers():

@@ -214,20 +214,21 @@ def test_what_a_lane_that_is_behind_delivers_beyond_its_days_budget_is_told_unti
     shop = Shop(1_000)
     shop.spend(1_020, lane=1)
     assert shop.budgets.standing()[1] == pytest.approx(0.02)
-    shop.spend(500, lane=0, at_ms=2 * DAY_MS)
+    shop.spend(500, lane=0, at_ms=MIDNIGHT_MS)
     assert shop.budgets.standing()[1] == pytest.approx(0.02)
     shop.spend(5_000, lane=1, at_ms=MIDNIGHT_MS - 1)
-    shop.spend(510, lane=0, at_ms=2 * DAY_MS + EVERY_MS)
+    shop.spend(510, lane=0, at_ms=MIDNIGHT_MS + EVERY_MS)
     assert shop.budgets.standing()[1] == pytest.approx(5.03)
-    shop.spend(0, lane=1, at_ms=2 * DAY_MS)
-    shop.spend(0, lane=0, at_ms=2 * DAY_MS + 2 * EVERY_MS)
+    shop.spend(0, lane=1, at_ms=MIDNIGHT_MS)
+    shop.spend(0, lane=0, at_ms=MIDNIGHT_MS + 2 * EVERY_MS)
     assert shop.budgets.standing()[1] == pytest.approx(0.01)
 
 
-def test_a_lane_that_has_long_been_silent_is_in_no_day_of_which_anything_is_told() -> None:
+@pytest.mark.parametrize("day", [2, DAYS + 1])
+def test_of_a_lane_that_has_long_been_silent_nothing_is_told(day: int) -> None:
     shop = Shop(1_000)
     shop.spend(1_020, lane=1)
-    shop.spend(500, lane=0, at_ms=(DAYS + 1) * DAY_MS)
+    shop.spend(500, lane=0, at_ms=day * DAY_MS)
     assert shop.budgets.standing()[1] == 0
 
 

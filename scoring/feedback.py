@@ -150,8 +150,6 @@ class ClickLayer:
         self.clock_ms = 0
         self.learned = 0
         """Outcomes learned since the layer's first."""
-        self.dropped = 0
-        """Impressions of which nothing was learned, since too many were waiting for a click."""
         self.alarms: list[Alarm] = []
         """Drifts detected since this was last emptied."""
         self._judged: list[tuple[float, int]] = []
@@ -175,6 +173,13 @@ class ClickLayer:
             found = self.learners[number] = Learner()
         return found
 
+    def heed(self, live: int) -> None:
+        """Place ads by the model of this number from now on; shadows are held against it, and against none before."""
+        if live != self.live:
+            self.live = live
+            for learner in self.learners.values():
+                learner.evidence.apart()
+
     def keep(self, numbers: Collection[int]) -> None:
         """Forget what was learned of all other attention models."""
         for number in self.learners.keys() - set(numbers):
@@ -183,7 +188,7 @@ class ClickLayer:
     def reopen(self, head: int, rows: npt.NDArray[Any], asked: int) -> None:
         """Let the impressions ``rows``, of `PENDING`, numbered from ``head``, wait on as they did at ``clock_ms``.
 
-        Those before ``asked`` were learned as non-clicks. None waits longer than it would today.
+        Those before ``asked`` were learned, as they were then. None waits longer than it would today.
         """
         rows["due_ms"] = np.minimum(rows["due_ms"], self.clock_ms + self.learning.window_ms)
         self.pending.restore(head, rows, asked)
@@ -296,14 +301,10 @@ class ClickLayer:
         self._judge(row)
 
     def _make_room(self, outcomes: list[tuple[float, ...]]) -> None:
-        """Let the oldest go before its time: where it was learned its window ends, else nothing is known of it."""
-        if self.pending.head < self.pending.asked:
-            self._close(outcomes)
-        else:
-            number, row = self.pending.head, self.pending.pop()
-            self.dropped += bool(row[OPEN])
-            if not row[OPEN]:
-                self._end_wait(number, row)
+        """Let the window of the oldest end before its time, and its wait where that has not ended."""
+        if self.pending.head == self.pending.asked:
+            self._end_wait(*self.pending.ask())
+        self._close(outcomes)
 
     def _scored(self, row: Row) -> list[tuple[ClickModel, Example, float]]:
         """The weights over each model that scored an impression, their example, and the chance that they gave."""
@@ -348,7 +349,8 @@ class ClickLayer:
         if learner := self.learners.get(int(row[MODEL])):
             self.alarms += learner.outcome(clicked, row[PREDICTED], row[CLOSENESS])
         if row[SHADOW] and _known(row) and (shadow := self.learners.get(int(row[SHADOW]))):
-            shadow.beside(clicked, row[SHADOW_PREDICTED], row[PREDICTED], int(row[SHOWN]), self.clock_ms)
+            live = row[PREDICTED] if int(row[MODEL]) == self.live else None
+            shadow.beside(clicked, row[SHADOW_PREDICTED], live, int(row[SHOWN]), self.clock_ms)
 
 
 def _known(row: Row) -> bool:

@@ -81,7 +81,7 @@ def differences(expected: Layers, got: Layers) -> list[tuple[str, object, object
     out: list[tuple[str, object, object]] = []
     for lane, wanted in expected.lanes.items():
         found = got.lanes.get(lane, LaneClicks())
-        for name in ("learned", "dropped", "clock_ms"):
+        for name in ("learned", "clock_ms"):
             pair = getattr(wanted.layer, name), getattr(found.layer, name)
             out += [(f"lane {lane} {name}", *pair)] if pair[0] != pair[1] else []
         apart = float(np.abs(wanted.layer.model.array - found.layer.model.array).max())

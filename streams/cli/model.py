@@ -42,14 +42,24 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
         return
     console = screen()
     table = Table(
-        "model", "state", "share", "outcomes", "clicks", "clicks / predicted", "log loss gained", "told", "refused by"
+        "model",
+        "state",
+        "share",
+        "outcomes",
+        "clicks",
+        "clicks / predicted",
+        "log loss gained",
+        "over",
+        "told",
+        "refused by",
     )
     for one in told:
         figures = ("-" if one[name] is None else f"{one[name]:.3f}" for name in ("calibration", "log_loss_gain"))
         refusals = "\n".join(f"lane {each['lane']}: {each['reason']}" for each in one["refusals"])
         share = percent(one["share"]) if one["share"] else ""
         counts = (f"{one['outcomes']:,}", f"{one['clicks']:,}")
-        table.add_row(one["model"], one["state"], share, *counts, *figures, _last_told(one["told"]), refusals)
+        over = f"{one['beside']:,}" if one["beside"] else ""
+        table.add_row(one["model"], one["state"], share, *counts, *figures, over, _last_told(one["told"]), refusals)
     console.print(table)
     if not roles.live:
         console.print("Live is the model that the workers were started with (SALIENCE_MODEL).")
@@ -140,7 +150,7 @@ def promote(
     status 1 where something is missing, with what.
     """
     from streams.models.desk import parity
-    from streams.models.roles import Limits, objections, promoted
+    from streams.models.roles import Limits, objections, promoted, uncompared
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     if force and not reason:
@@ -148,13 +158,13 @@ def promote(
     control = _control(settings)
     pushed = _pushed(control, version)
     limits = Limits(outcomes_min, clicks_min, miscalibrated_max, worse_max)
-    found = [
-        *or_fail(lambda: asyncio.run(parity(settings, pushed))),
-        *objections(pushed, _record(control, version), limits),
-    ]
+    record = _record(control, version)
+    found = [*or_fail(lambda: asyncio.run(parity(settings, pushed))), *objections(pushed, record, limits)]
     if found and not force:
         told = "\n  ".join(found)
         fail(f"{version} is not promoted:\n  {told}\nIf it must be: --force --reason '...'")
+    if note := uncompared(_roles(control), version, record, limits):
+        typer.echo(note, err=True)
     _change(
         settings,
         control,

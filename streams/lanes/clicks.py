@@ -75,7 +75,7 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     layout: str
     clock_ms: int
     learned: int
-    dropped: int
+    dropped: int = 0  # nothing is, any more; former versions want to be told
     head: int
     tail: int
     models: dict[int, str]
@@ -163,7 +163,7 @@ class LaneClicks:
 
         What was learned of one that has a role is kept, too, where this worker could not get it yet.
         """
-        self.layer.live = models.live.number
+        self.layer.heed(models.live.number)
         held = {served.number: served.version for served in models.held}
         self.layer.keep(held.keys() | {number_of(version) for version in models.roles.versions})
         for number, version in held.items():
@@ -232,7 +232,6 @@ class LaneClicks:
                 layout=LAYOUT,
                 clock_ms=layer.clock_ms,
                 learned=layer.learned,
-                dropped=layer.dropped,
                 head=pending.head,
                 tail=pending.tail,
                 asked=pending.asked,
@@ -324,7 +323,7 @@ class LaneClicks:
         row = msgspec.msgpack.decode(parts[KEY], type=LayerRow)
         layer = out.layer
         layer.live, layer.learners = row.live, {number: kept.learner() for number, kept in row.learners.items()}
-        layer.clock_ms, layer.learned, layer.dropped = row.clock_ms, row.learned, row.dropped
+        layer.clock_ms, layer.learned = row.clock_ms, row.learned
         layer.examination.restore(np.frombuffer(row.examined).reshape(2, -1))
         out.models = dict(row.models)
         _take(_AD, layer.lifts, parts)

@@ -85,9 +85,8 @@ class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
 
     def learner(self) -> Learner:
         """What was kept."""
-        evidence = self.evidence
+        out = Learner(ClickModel(), self.watch.watch(), self.learned, replace(self.evidence), self.known_ms)
         if self.known_ms is None:
-            evidence = replace(evidence, beside=0, beside_log_loss=0.0, live_log_loss=0.0, gain_squares=0.0)
-        out = Learner(ClickModel(), self.watch.watch(), self.learned, evidence, self.known_ms)
+            out.evidence.apart()
         out.model.restore(weights(self.weights), sums(self.caution))
         return out

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from scoring.attention import GOLDEN_TOLERANCE
-from scoring.learner import Evidence
+from scoring.learner import KNOWN, Evidence
 from scoring.models import FORMER_MAX, Roles
 from streams.control import Control
 from streams.control_changes import Read, Write, after
@@ -64,7 +64,10 @@ class Record:
         """The sum of what lanes tell."""
         evidence = Evidence()
         for status in statuses:
-            evidence.join(Evidence(**{name: getattr(status, name) for name in Evidence.__slots__}))
+            told = Evidence(**{name: getattr(status, name) for name in Evidence.__slots__})
+            if not told.gain_squares:  # a former version's, from the first outcome on; or both have said the same
+                told.apart()
+            evidence.join(told)
         candidates = sum(status.candidates for status in statuses)
         return cls(
             evidence,
@@ -134,6 +137,17 @@ def objections(pushed: PushedModel, record: Record, limits: Limits) -> list[str]
     if worse := _worse(evidence, limits):
         found.append(worse)
     return found
+
+
+def uncompared(roles: ModelRoles, version: str, record: Record, limits: Limits) -> str:
+    """What is to be known of a shadow that nothing speaks against; nothing where it was held against what is live."""
+    beside = record.evidence.beside
+    if roles.shadow != version or beside >= limits.outcomes:
+        return ""
+    return (
+        f"{version} was not held against what is live: {beside:,} of {limits.outcomes:,} outcomes of what was shown "
+        f"after {KNOWN:,} of it had come in a lane; leave it a shadow for longer to know whether it is worse"
+    )
 
 
 def _worse(evidence: Evidence, limits: Limits) -> str:

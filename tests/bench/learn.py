@@ -101,7 +101,6 @@ def measure(impressions: int, ads: int = ADS) -> Report:
         "us_per_example": {"observe": rounded(1e6 * observe_s / learned), "commit": rounded(1e6 * commit_s / learned)},
         "examples": learned,
         "clicked": clicked,
-        "dropped": clicks.layer.dropped,
     }
 
 

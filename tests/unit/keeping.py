@@ -13,7 +13,8 @@ from streams.lanes.learner_rows import WatchRow
 from tests.builders import catalogue
 
 MINUTE_MS = 60_000
-LEARNING = Learning(window_ms=20 * MINUTE_MS, pending_max=60)
+LEARNING = Learning(window_ms=20 * MINUTE_MS, wait_ms=5 * MINUTE_MS, pending_max=60)
+"""Of what is clicked a third is while it waits."""
 SHOP = catalogue(20)
 
 
@@ -56,7 +57,7 @@ def keep(kept: dict[bytes, bytes], changes: Sequence[tuple[bytes, bytes | None]]
 def state(clicks: LaneClicks) -> list[object]:
     layer, pending = clicks.layer, clicks.layer.pending
     return [
-        layer.model.array.tobytes(), layer.model.caution.tobytes(), layer.clock_ms, layer.learned, layer.dropped,
+        layer.model.array.tobytes(), layer.model.caution.tobytes(), layer.clock_ms, layer.learned,
         *(sorted(zip(*map(np.ndarray.tolist, of.arrays()), strict=True)) for of in (layer.lifts, layer.people)),
         layer.examination.record.tobytes(),
         WatchRow.of(layer.watch),

@@ -115,17 +115,19 @@ def test_impressions_of_the_models_own_training_span_are_predicted_and_not_learn
     assert len(layer.pending) == 1
 
 
-def test_when_too_many_outcomes_are_open_the_oldest_is_dropped_unlearned() -> None:
+def test_when_too_many_wait_for_a_click_the_oldest_is_learned_before_its_time() -> None:
     layer = ClickLayer(Learning(window_ms=WINDOW_MS, pending_max=3))
     seen = observe(layer, events_of(*((1_000 + 1_000 * at, "shown", at, 1_000 + 1_000 * at) for at in range(5))))
-    assert (len(layer.pending), layer.dropped, layer.learned, seen.cut) == (3, 2, 0, 2)
+    assert (len(layer.pending), layer.learned, seen.cut) == (3, 2, 2)
+    assert seen.outcomes[["ad", "clicked"]].tolist() == [(0, 0), (1, 0)]
+    assert layer.lifts.lift(0) < 0
 
 
 def test_where_too_many_wait_the_window_of_the_oldest_that_was_learned_ends_early() -> None:
     layer = ClickLayer(Learning(window_ms=60_000, wait_ms=1_500, pending_max=3))
     told = [(1_000 * at, "shown", at, 1_000 * at) for at in range(1, 7)]
     seen = observe(layer, events_of(*told[:2], (2_100, "clicked", 1, 1_000), *told[2:]))
-    assert (len(layer.pending), layer.dropped, seen.cut) == (3, 0, 3)
+    assert (len(layer.pending), seen.cut) == (3, 3)
     assert seen.outcomes[["ad", "clicked"]].tolist() == [(1, 1), (2, 0), (3, 0)]
     assert seen.judged["clicked"].tolist() == [1, 0, 0]
     assert layer.learner(0).learned == 3
@@ -283,7 +285,7 @@ def random_stream(seed: int, count: int) -> tuple[Events, np.ndarray]:
 def state(layer: ClickLayer) -> list[bytes | int]:
     pending = layer.pending
     return [
-        layer.model.array.tobytes(), layer.model.caution.tobytes(), layer.clock_ms, layer.learned, layer.dropped,
+        layer.model.array.tobytes(), layer.model.caution.tobytes(), layer.clock_ms, layer.learned,
         *(column.tobytes() for of in (layer.lifts, layer.people) for column in of.arrays()),
         layer.examination.record.tobytes(),
         pending.head, pending.asked, pending.between(pending.head, pending.tail).tobytes(),

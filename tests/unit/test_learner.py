@@ -61,8 +61,9 @@ def test_a_shadow_is_held_against_another_on_what_was_shown_once_enough_is_known
     assert (one.known_ms, one.evidence.outcomes, one.evidence.beside) == (2_000 + KNOWN - 1, KNOWN, 0)
     for shown_ms in (one.known_ms or 0, (one.known_ms or 0) + 1):
         one.beside(1, 0.25, 0.5, shown_ms, clock_ms=9_000)
+    one.beside(1, 0.75, None, 9_000, clock_ms=9_000)  # another was heeded
     one = LearnerRow.of(one).learner()
-    assert (one.evidence.outcomes, one.evidence.beside) == (KNOWN + 2, 1)
+    assert (one.evidence.outcomes, one.evidence.beside) == (KNOWN + 3, 1)
     assert one.evidence.gain == pytest.approx(math.log(2) - math.log(4))
 
 

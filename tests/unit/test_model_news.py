@@ -87,7 +87,7 @@ def test_a_change_of_any_model_is_told_of_all_that_have_a_role(models: Models, n
 
 def test_a_status_is_what_the_lane_knows_of_the_model(models: Models, new: AttentionModel) -> None:
     lane = Lane(models)
-    lane.evidence.join(Evidence(40, 2, 1.5, 9.0, 30, 7.0, 8.0))
+    lane.evidence.join(Evidence(40, 2, 1.5, 9.0, 30, 7.0, 8.0, 0.5))
     lane.news.differ([score(new.version, 10, 0.5, 0.75), score(new.version, 30, 0.25, 0.5)])
     (status,) = lane.tell(worker="worker-0:17")
     assert status == ModelStatus(
@@ -101,6 +101,7 @@ def test_a_status_is_what_the_lane_knows_of_the_model(models: Models, new: Atten
         beside=30,
         beside_log_loss=7.0,
         live_log_loss=8.0,
+        gain_squares=0.5,
         candidates=40,
         difference=12.5,
         largest_difference=0.75,

@@ -25,6 +25,7 @@ from streams.models.roles import (
     rolled_back,
     settled,
     state_of,
+    uncompared,
     with_canary,
     with_shadow,
 )
@@ -160,6 +161,21 @@ def test_a_shadow_that_is_surely_worse_than_what_is_live_is_not_promoted(
         assert "of log loss more than what was live (standard error 0.0" in told[0]
 
 
+def test_what_a_lane_of_a_former_version_held_against_another_counts_for_nothing() -> None:
+    """It begins with the first outcome, when the click layer knows nothing of the shadow."""
+    former = status(1, beside=5_000, beside_log_loss=770.0, live_log_loss=700.0)
+    (new, _) = shadows(-0.001, 0.01)
+    assert Record.of([new, former]).evidence.beside == new.beside
+    assert objections(PUSHED, Record.of([new, former]), Limits()) == []
+
+
+def test_of_a_shadow_that_was_not_held_against_what_is_live_it_is_said() -> None:
+    shadow, canary = with_shadow(ModelRoles(), NEW, 0.1, 1), with_canary(ModelRoles(), NEW, 0.1, 1)
+    few, enough = Record.of(shadows(0.01, 0.3, beside=60)), Record.of(shadows(0.01, 0.3, beside=500))
+    assert "was not held against what is live: 120 of 1,000 outcomes" in uncompared(shadow, NEW, few, Limits())
+    assert uncompared(canary, NEW, few, Limits()) == uncompared(shadow, NEW, enough, Limits()) == ""
+
+
 def test_what_lanes_told_of_a_model_before_it_lost_its_role_speaks_for_it_no_more() -> None:
     statuses = [status(0, refused="it is slow"), status(1)]
     roles = promoted(with_canary(ModelRoles(), NEW, 0.1, 1), NEW, 2)
@@ -186,11 +202,11 @@ def test_outputs_that_are_not_the_golden_ones_speak_against_a_model() -> None:
 def test_a_record_is_the_sum_of_its_lanes() -> None:
     record = Record.of(
         [
-            status(0, beside=100, beside_log_loss=40.0, live_log_loss=50.0, candidates=100, difference=1.0),
-            status(1, candidates=300, difference=7.0, largest_difference=0.4),
+            status(0, beside=100, beside_log_loss=40.0, live_log_loss=50.0, gain_squares=2.0, difference=1.0),
+            status(1, candidates=400, difference=7.0, largest_difference=0.4),
         ]
     )
-    assert record.evidence == Evidence(1_200, 60, 60.0, 200.0, 100, 40.0, 50.0)
+    assert record.evidence == Evidence(1_200, 60, 60.0, 200.0, 100, 40.0, 50.0, 2.0)
     assert record.calibration == pytest.approx(1.0)
     assert record.gain == pytest.approx(0.1)
     assert (record.candidates, record.mean_difference, record.largest_difference) == (400, 0.02, 0.4)

@@ -11,24 +11,27 @@ from scoring.feedback import ClickLayer
 from scoring.ids import id64
 from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM
+from scoring.learner import Evidence
 from streams.columns import columns
 from streams.control_wire import ModelStatus, PushedModel
 from streams.models.roles import Limits, Record, objections
 from streams.wire import Click, Impression
 from tests.builders import START_MS
 
-SHOWN, A_SECOND, NEW = 20_000, 10, 9
+OTHER, NEW = 8, 9
+STEADY, BUSY, QUIET = (20_000, 10.0), (30_000, 40.0), (4_000, 0.1)
+"""Impressions, and so many of them a second. Of a busy shop nothing is known yet that was shown since a model was."""
 Floats = npt.NDArray[np.float32]
 
 
 @cache
-def shop() -> tuple[Events, npt.NDArray[np.uint64], Floats]:
-    """Half an hour of a shop in which ads differ: its events, whose they are, and the log-odds of each impression."""
+def shop(shown: int, a_second: float) -> tuple[Events, npt.NDArray[np.uint64], Floats]:
+    """A shop in which ads differ: its events, whose they are, and the log-odds of each impression."""
     random = np.random.default_rng(2)
-    logits = random.normal(-2.9, 1.0, SHOWN)
+    logits = random.normal(-2.9, 1.0, shown)
     events: list[Impression | Click] = []
     for number, logit in enumerate(logits.tolist()):
-        at_ms = START_MS + number * 1000 // A_SECOND
+        at_ms = START_MS + int(number * 1000 / a_second)
         who = {"user_id": f"u{random.integers(3_000)}", "ad_id": f"a{random.integers(300)}"}
         events.append(Impression(event_id=f"i{number}", time_ms=at_ms, **who))
         if random.random() < 1 / (1 + np.exp(-logit)):
@@ -40,27 +43,58 @@ def shop() -> tuple[Events, npt.NDArray[np.uint64], Floats]:
     return columns(events, [rows.setdefault(one.user_id, len(rows)) for one in events]), users, logits.astype("f4")
 
 
-def against(shadow: Floats) -> list[str]:
-    """What speaks against a shadow of these log-odds, beside a model that knows what is true."""
-    events, users, logits = shop()
+def held(size: tuple[int, float], shadow: Floats, *, promoted: bool = False) -> Evidence:
+    """What is known of a shadow of these log-odds, beside a model that knows what is true.
+
+    ``promoted``: that one, in the middle; beside the one before, which knows nothing, the shadow was as good.
+    """
+    events, users, logits = shop(*size)
     layer, place = ClickLayer(), np.flatnonzero(events["source"] == Source.IMPRESSION)
     layer.learner(0)
     evidence = layer.learner(NEW).evidence
-    context = np.zeros((SHOWN, CONTEXT_DIM), dtype=np.float32)
-    seen = Impressions(place, logits, context, shadow_logit=shadow, shadow=NEW)
-    layer.observe(events, users, np.zeros(len(events), dtype=np.bool_), seen)
+    context, none = np.zeros((len(place), CONTEXT_DIM), dtype=np.float32), np.zeros(len(events), dtype=np.bool_)
+    half = len(events) // 2 if promoted else 0
+    for part, live in ((slice(0, half), OTHER), (slice(half, None), 0)):
+        here = np.isin(place, np.arange(len(events))[part])
+        said = np.full_like(logits, -2.9) if live else logits
+        by = np.full(int(here.sum()), live, dtype=np.uint32)
+        at = place[here] - (part.start or 0)
+        seen = Impressions(at, said[here], context[here], by, shadow_logit=shadow[here], shadow=NEW)
+        layer.learner(live)
+        layer.heed(live)
+        layer.observe(events[part], users[part], none[part], seen)
+    return evidence
+
+
+def against(size: tuple[int, float], shadow: Floats, *, promoted: bool = False) -> list[str]:
+    """What speaks against it."""
+    evidence = held(size, shadow, promoted=promoted)
     told = {name: getattr(evidence, name) for name in evidence.__slots__}
     status = ModelStatus(model="new-00000001", lane=0, worker="w", time_ms=1, **told)
     pushed = PushedModel(model=status.model, manifest="{}", bytes=1, parity=1e-6, score_ms=0.2, time_ms=1)
     return objections(pushed, Record.of([status]), Limits())
 
 
-@pytest.mark.parametrize(("scale", "shift"), [(1.0, 1.0), (1.0, -1.0), (0.5, 0.0), (2.0, 0.0)])
-def test_a_shadow_that_the_click_layer_has_to_calibrate_is_promoted(scale: float, shift: float) -> None:
-    assert against(shop()[2] * np.float32(scale) + np.float32(shift)) == []
+@pytest.mark.parametrize("size", [STEADY, BUSY, QUIET], ids=["steady", "busy", "quiet"])
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 1.0), (0.5, 0.0)])
+def test_a_shadow_that_the_click_layer_has_to_calibrate_is_not_called_worse(
+    size: tuple[int, float], scale: float, shift: float
+) -> None:
+    told = against(size, shop(*size)[2] * np.float32(scale) + np.float32(shift))
+    assert not [each for each in told if each.startswith("as a shadow")]
 
 
-def test_a_shadow_that_knows_less_of_ads_is_not_though_it_is_calibrated() -> None:
-    less = shop()[2] + np.random.default_rng(3).normal(size=SHOWN).astype(np.float32)
-    (told,) = against(less)
+def less(size: tuple[int, float]) -> Floats:
+    """Log-odds that know less of ads."""
+    return shop(*size)[2] + np.random.default_rng(3).normal(size=size[0]).astype(np.float32)
+
+
+def test_a_shadow_that_knows_less_of_ads_is_not_promoted_though_it_is_calibrated() -> None:
+    (told,) = against(STEADY, less(STEADY))
     assert told.startswith("as a shadow it cost 0.0")
+
+
+def test_a_shadow_is_held_against_what_is_live_now_and_not_against_what_was() -> None:
+    alone, after = held(STEADY, less(STEADY)), held(STEADY, less(STEADY), promoted=True)
+    assert 1_000 < after.beside < alone.beside / 1.5
+    assert (after.gain or 0) < -0.01

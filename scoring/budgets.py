@@ -165,7 +165,8 @@ class Budgets:
     def budget_micros(self, campaign: str, day: int | None = None) -> int:
         """Of ``day``, of the newest where None; 0 where there is no limit."""
         at = self._campaigns.get(campaign)
-        return 0 if at is None else int(self._budgets(np.array(at), self._days.newest if day is None else day))
+        limit = 0 if at is None else self._days.limit_of(at, self._days.newest if day is None else day)
+        return limit if limit < MICROS_MAX else 0
 
     def billed_micros(self, campaigns: Sequence[str], days: Sequence[int]) -> Ints:
         """Of what all lanes have told of ``campaigns [N]`` on ``days [N]``, what is billed; of the newest days alone.
@@ -220,8 +221,9 @@ class Budgets:
         conversion = (purchases + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
         seconds = (viewed_s + PRIOR_IMPRESSIONS * terms.viewed_s) / (impressions + PRIOR_IMPRESSIONS)
         self.market.pace(self._ids, self._pacer.multiplier, np.minimum(conversion, 1.0), seconds)
-        # Of the day before at most: a lane to which nobody comes is not behind, and has told of no newer day either.
-        unbilled = self._days.unbilled(paced, max(min(self._lanes.values(), default=day), day - 1))
+        # A lane that is two days behind, or more, is not there any more, or makes up for an outage: not today's news.
+        since = day - 1 if day - 1 in self._lanes.values() else day
+        unbilled = self._days.unbilled(paced, since)
         self._standing = _standing(self._pacer, spent, unbilled)
 
     def _newly_spent(self) -> bool:

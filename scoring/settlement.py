@@ -83,6 +83,12 @@ class Settlement:
         known = np.where(limits > 0, limits, self._limits[self.newest % DAYS, at])
         return np.where(self._kept(days), known, 0)
 
+    def limit_of(self, at: int, day: int) -> int:
+        """What `limits` has of one campaign and day, a tenth of its cost."""
+        if not self._kept(day):
+            return 0
+        return int(self._limits[day % DAYS, at]) or int(self._limits[self.newest % DAYS, at])
+
     def billed(self, at: Ints, days: Ints | int) -> Ints:
         """Micros billed of ``days``, ``[N]`` or one, to campaigns ``at [N]``; 0 for a day that is not kept."""
         cells = days % DAYS, at
@@ -90,8 +96,8 @@ class Settlement:
         return np.where(self._kept(days), billed, 0)
 
     def unbilled(self, at: Ints, since: int) -> npt.NDArray[np.float64]:
-        """Micros beyond what is billed to campaigns ``at [N]``, ``[N]``, of the days kept from ``since`` on."""
-        days = np.arange(max(since, self.newest - DAYS + 1), self.newest + 1)[:, None]
+        """Micros ``[N]`` beyond what is billed to campaigns ``at [N]``, of the kept day ``since`` and later ones."""
+        days = np.arange(since, self.newest + 1)[:, None]
         beyond = np.maximum(self._spent[days % DAYS, at] - self.billed(at, days), 0)
         total: npt.NDArray[np.float64] = beyond.sum(axis=0, dtype=np.float64)  # of integers two days may pass 64 bits
         return total

@@ -242,6 +242,14 @@ def test_a_lane_is_in_the_newest_day_that_any_of_its_campaigns_tells_of(order: t
     assert budgets.standing()[1] == 0
 
 
+def test_a_lane_that_is_long_gone_does_not_keep_the_day_before_in_what_is_told() -> None:
+    budgets = started(1_000)
+    for lane, day, spent in ((7, 0, 5), (0, 5, 1_020), (0, 6, 10)):
+        budgets.tell(lane, "", Spending("one", day, spent, 0, 0, 0.0, 0.0))
+    budgets.pace(6 * DAY_MS)
+    assert budgets.standing()[1] == 0
+
+
 def test_days_of_as_much_as_lanes_can_have_spent_add_up_beyond_what_one_can() -> None:
     budgets = started(1_000)
     for day in (0, 1):

@@ -26,9 +26,8 @@ class Evidence:
     """What came of impressions that a model scored, live or beside: each was predicted before it was learned.
 
     ``predicted``, ``log_loss``: sums of its chances and of what they cost. ``beside`` of them it scored as a shadow of
-    which the click layer knew enough (`Learner.beside`):
-    ``beside_log_loss`` are its costs, ``live_log_loss`` those of the model that was heeded, and ``gain_squares`` is the
-    sum of the squares of what it cost less; 0 where it was not kept.
+    which the click layer knew enough (`Learner.beside`): ``beside_log_loss`` are its costs, ``live_log_loss`` those of
+    the model that is live, and ``gain_squares`` is the sum of the squares of what it cost less; 0 where it is not kept.
     """
 
     outcomes: int = 0

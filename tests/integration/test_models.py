@@ -33,7 +33,7 @@ from tests.models import fails_in_use, toy_model
 pytestmark = pytest.mark.integration
 
 USERS = [f"user-{number}" for number in range(40)]
-EASY = ("--outcomes-min", "200", "--clicks-min", "20", "--miscalibrated-max", "2")
+EASY = ("--outcomes-min", "200", "--clicks-min", "20", "--miscalibrated-max", "2", "--worse-max", "9")
 """What a toy can show within a test."""
 
 

@@ -21,15 +21,16 @@ BEFORE_MS = START_MS + 50
 class Topic:
     """The control topic; before each of the writings the next of ``meanwhile`` come to it."""
 
-    def __init__(self, standing: Sequence[Erasure], *meanwhile: Sequence[Erasure]) -> None:
+    def __init__(self, standing: Sequence[Erasure], *meanwhile: Sequence[Erasure], written_ms: int = START_MS) -> None:
         self.records: list[Record] = []
+        self._written_ms = written_ms
         self._meanwhile = list(meanwhile)
         for message in standing:
             self._append(message)
 
     def _append(self, message: ControlMessage, *, gone: bool = False) -> None:
         value, headers = (None, [(UPTO, b"%d" % message.sequence)]) if gone else (encode_json(message), [])
-        self.records.append(Record("control", 0, len(self.records), START_MS, message.key, value, headers))
+        self.records.append(Record("control", 0, len(self.records), self._written_ms, message.key, value, headers))
 
     async def read_topic(self, *_: object, **__: object) -> AsyncIterator[Sequence[Record]]:
         yield list(self.records)
@@ -82,3 +83,15 @@ def test_a_request_is_as_old_as_its_record_where_it_is_dated_before_it(written_m
     control = Control()
     control.take([Record("control", 0, 0, written_ms, OLD.key, encode_json(OLD))])
     assert bool(pruning.old_requests(control, BEFORE_MS)) == old
+
+
+def test_a_request_of_long_ago_whose_record_is_young_is_asked_for_once_more_where_compaction_would_lose_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    topic = Topic([OLD], written_ms=BEFORE_MS)
+    topic.records.append(Record("control", 0, 1, BEFORE_MS, OLD.key, None, [(UPTO, b"%d" % (OLD.time_ms - 1))]))
+    assert topic.compacted() == {}
+    monkeypatch.setattr("streams.control.read_topic", topic.read_topic)
+    monkeypatch.setattr(pruning, "writing", topic.writing)
+    assert asyncio.run(pruning.prune(Settings(), BEFORE_MS)) == 0
+    assert topic.compacted() == {OLD.user_id: OLD.time_ms}

@@ -20,7 +20,7 @@ from streams.wire import UNREADABLE, CampaignMetrics
 log = structlog.get_logger()
 
 RECORDS_PER_READ = 5_000
-"""Decoded in one call: about 10 ms."""
+"""Taken in one call: about 30 ms, a fifth of them for limits by the day."""
 _DECODE = msgspec.json.Decoder(CampaignMetrics).decode
 
 

@@ -185,13 +185,19 @@ def test_of_a_topic_that_keeps_everything_all_is_current_until_its_retention_end
     assert trace("clicks").goes_ms is None
 
 
+def of_nobody_yet(home: Path) -> tuple[Settings, Snapshots, LaneState]:
+    """Snapshots, the lane's newest of which holds nobody, and the lane as it is now, with a person in it."""
+    settings, state = Settings(home=home), LaneState(0, ("a", "b"), 1)
+    state.store.row_of(b"gone")
+    snapshots = Snapshots(settings, "changelog-1")
+    snapshots.save(LaneState(0, ("a", "b"), 1), 0)
+    return settings, snapshots, state
+
+
 def test_a_snapshot_that_its_worker_finishes_meanwhile_is_looked_for_under_its_new_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, empty, state = Settings(home=tmp_path), LaneState(0, ("a", "b"), 1), LaneState(0, ("a", "b"), 1)
-    state.store.row_of(b"gone")
-    snapshots = Snapshots(settings, "changelog-1")
-    snapshots.save(empty, 0)
+    settings, snapshots, state = of_nobody_yet(tmp_path)
     writing = snapshots.begin(state, 0)
     renamed = iter([True])
 
@@ -208,10 +214,7 @@ def test_a_snapshot_that_its_worker_finishes_meanwhile_is_looked_for_under_its_n
 def test_a_snapshot_that_its_worker_begins_and_finishes_meanwhile_is_looked_at_again_under_a_name_that_was_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, empty, state = Settings(home=tmp_path), LaneState(0, ("a", "b"), 1), LaneState(0, ("a", "b"), 1)
-    state.store.row_of(b"gone")
-    snapshots = Snapshots(settings, "changelog-1")
-    snapshots.save(empty, 0)
+    settings, snapshots, state = of_nobody_yet(tmp_path)
     under_way: list[Writing] = []
 
     def look(path: Path, users: Sequence[bytes]) -> bool:

@@ -9,7 +9,7 @@ from scoring.catalogue import Catalogue
 from scoring.ledger import FIGURES, PARTS
 from scoring.market import Market
 from scoring.pacing import DAY_MS
-from scoring.settlement import DAYS, MICROS_MAX
+from scoring.settlement import DAYS, MICROS_MAX, Settlement
 from streams.campaigns import campaigns
 from streams.feeds.campaigns import tell
 from streams.lanes.ledger import LaneLedger
@@ -256,3 +256,16 @@ def test_days_of_as_much_as_lanes_can_have_spent_add_up_beyond_what_one_can() ->
         budgets.tell(day, "", Spending("one", day, MICROS_MAX, 0, 0, 0.0, 0.0))
     budgets.pace(DAY_MS)
     assert budgets.standing()[1] == pytest.approx(2 * MICROS_MAX / 1_000)
+
+
+def test_the_limit_of_one_campaign_and_day_is_that_of_many_at_once() -> None:
+    days = Settlement()
+    days.grow(3)
+    for day in (3, 4, 20, 22):
+        days.turn(day)
+        days.hear_limit(day % 3, day, day, time_ms=day)
+    days.limit(np.array([1]), np.array([MICROS_MAX]))
+    at, wanted = np.arange(3), range(10, 25)  # those not kept, too, and days to come
+    found = [[days.limit_of(campaign, day) for campaign in at.tolist()] for day in wanted]
+    assert found == [days.limits(at, day).tolist() for day in wanted]
+    assert {limit for each in found for limit in each} == {0, 3, 4, 20, MICROS_MAX}

@@ -1,8 +1,10 @@
 """The end of a process that must not go on: crash-only, since a restart recovers from the log."""
 
+import asyncio
 import os
 import threading
 import traceback
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import structlog
@@ -24,6 +26,25 @@ class CannotStartError(RuntimeError):
 def status_of(error: BaseException) -> int:
     """With which a worker ends that the error ends."""
     return CANNOT_START if isinstance(error, CannotStartError) else EXIT_STATUS
+
+
+async def guarded(
+    who: str, work: Awaitable[None], fail: Callable[[BaseException], None], stopped: Callable[[], bool] = lambda: False
+) -> None:
+    """Await the background ``work`` of ``who``, which must not fail in silence: ``fail`` hears of it.
+
+    A cancellation that nobody asked for is a failure, too, unless it is ``stopped`` by then: aiokafka cancels parts of
+    its own, and who awaits one of them ends so.
+    """
+    try:
+        await work
+    except asyncio.CancelledError:
+        ours = asyncio.current_task()
+        if stopped() or ours is None or ours.cancelling():
+            raise
+        fail(RuntimeError(f"{who} was cancelled by nobody"))
+    except BaseException as error:  # noqa: BLE001 - a worker that acts on what no longer holds: every failure is fatal
+        fail(error)
 
 
 def describe(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from mode import Service
 from scoring.events import Source
 from streams.clock import tick_ms
 from streams.connection import aiokafka_options
-from streams.fatal import CannotStartError, arm_exit, describe, end_now
+from streams.fatal import CannotStartError, arm_exit, describe, end_now, guarded
 from streams.fetching import fetch
 from streams.identity import TopicIdentity, check_lanes
 from streams.joining import meet_coordinator
@@ -262,17 +262,7 @@ class Intake(Service, ConsumerRebalanceListener):
         self._taking.pop(lane.number, None)
 
     async def _guarded(self, work: Awaitable[None]) -> None:
-        """A background task must not fail in silence."""
-        try:
-            await work
-        except asyncio.CancelledError:
-            ours = asyncio.current_task()
-            if ours is None or ours.cancelling():
-                raise
-            # aiokafka cancels parts of its own, and who awaits one of them ends so.
-            self.fail(RuntimeError("a lane's work was cancelled by nobody"))
-        except BaseException as error:  # noqa: BLE001 - every failure is fatal
-            self.fail(error)
+        await guarded("a lane's work", work, self.fail)
 
     # --- the pump ----------------------------------------------------------------------------------------
 

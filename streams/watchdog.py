@@ -19,7 +19,7 @@ from mode import Service
 from streams import topic_admin
 from streams.clock import tick_ms
 from streams.connection import aiokafka_options
-from streams.fatal import end_now
+from streams.fatal import end_now, guarded
 from streams.identity import TopicIdentity, check_topics
 from streams.lanes.recovery import RecoveryError
 from streams.leaving import end_reading
@@ -73,7 +73,7 @@ class Watchdog(Service):
         """Begin to look."""
         self._pulse.start()
         self.add_future(self._beat())
-        self.add_future(self._watch())
+        self.add_future(guarded("the watchdog", self._watch(), self._fail, lambda: self.should_stop))
 
     async def on_stop(self) -> None:
         """Look no more."""
@@ -87,20 +87,15 @@ class Watchdog(Service):
             await self.sleep(LOOK_S / 2)
 
     async def _watch(self) -> None:
-        try:
+        last_ms = tick_ms()
+        while not self.should_stop:
+            await self.sleep(LOOK_S)
+            ends = await self._log_ends()
+            await self._check_identity()
+            passed_ms = min(tick_ms() - last_ms, int(1000 * (LOOK_S + ANSWER_S)))
             last_ms = tick_ms()
-            while not self.should_stop:
-                await self.sleep(LOOK_S)
-                ends = await self._log_ends()
-                await self._check_identity()
-                passed_ms = min(tick_ms() - last_ms, int(1000 * (LOOK_S + ANSWER_S)))
-                last_ms = tick_ms()
-                if verdict := self._judge.look(self._look(ends), passed_ms):
-                    raise WatchdogError(verdict)  # noqa: TRY301 - one way to end, whatever was found
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - found dead, or blind itself: both end the worker
-            self._fail(error)
+            if verdict := self._judge.look(self._look(ends), passed_ms):
+                raise WatchdogError(verdict)
 
     async def _log_ends(self) -> dict[TopicPartition, int]:
         """The ends that a read-committed reader can reach, by partition; nothing where no broker answers."""

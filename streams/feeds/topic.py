@@ -16,6 +16,7 @@ from mode import Service
 from streams.compute import Compute
 from streams.connection import aiokafka_options
 from streams.decode import Record
+from streams.fatal import guarded
 from streams.fetching import fetch
 from streams.leaving import end_reading
 from streams.reading import aside, log_ends, partitions_of
@@ -72,7 +73,8 @@ class TopicFeed(Service):
         consumer, records = starting.result()
         self.caught_up = True
         log.info("topic caught up", topic=self._topic, records=records, refused=self.refused)
-        self.add_future(self._follow(consumer))
+        who = f"the reading of {self._topic}"
+        self.add_future(guarded(who, self._follow(consumer), self._fail, lambda: self.should_stop))
 
     async def _catch_up(self) -> tuple[AIOKafkaConsumer, int]:
         """The reader, which has read the topic to its end, and the number of records it took."""
@@ -104,13 +106,8 @@ class TopicFeed(Service):
         return sum(map(len, batches.values()))
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
-        try:
-            while not self.should_stop:
-                await self._read(consumer)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a worker that acts on what no longer holds: every failure is fatal
-            self._fail(error)
+        while not self.should_stop:
+            await self._read(consumer)
 
     async def on_stop(self) -> None:
         """End the start, which nobody waits for when it is stopped, and close the consumer."""

@@ -20,6 +20,7 @@ from streams.compute import Compute
 from streams.control import Control
 from streams.control_wire import ControlMessage, ExperimentSetting, ModelRoles, PushedModel
 from streams.experiments.registry import models_of
+from streams.fatal import guarded
 from streams.models.roles import roles_of, roles_told
 from streams.models.store import FOLDER, MissingFilesError, obtain, remove_left
 from streams.own_files import own_folder
@@ -76,19 +77,14 @@ class ModelSwitch(Service):
         await self._compute.run(self._control.on, ModelRoles, self._told)
         await self._compute.run(self._control.on, ExperimentSetting, self._told)
         await self._settle()
-        self.add_future(self._follow())
+        self.add_future(guarded("the switch of models", self._follow(), self._fail, lambda: self.should_stop))
 
     async def _follow(self) -> None:
         """Settle whenever there is news, some of which may be settled already: the compute thread tells beside it."""
-        try:
-            while not self.should_stop:
-                await self._news.wait()
-                self._news.clear()
-                await self._settle()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a worker that no longer follows its roles: every failure is fatal
-            self._fail(error)
+        while not self.should_stop:
+            await self._news.wait()
+            self._news.clear()
+            await self._settle()
 
     async def _settle(self) -> None:
         """Get what is wanted, as long as others are wanted meanwhile; then change roles."""

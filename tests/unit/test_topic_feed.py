@@ -20,8 +20,13 @@ LONG_S = 5
 class Feed(TopicFeed):
     """Of `ads`; ``catch_up`` stands for the reading of all that is there."""
 
-    def __init__(self, compute: Compute, catch_up: Callable[[], Coroutine[Any, Any, Any]] | None = None) -> None:
-        super().__init__(Settings(bootstrap="127.0.0.1:1"), "ads", compute, pytest.fail, 1)
+    def __init__(
+        self,
+        compute: Compute,
+        catch_up: Callable[[], Coroutine[Any, Any, Any]] | None = None,
+        fail: Callable[[BaseException], None] = pytest.fail,
+    ) -> None:
+        super().__init__(Settings(bootstrap="127.0.0.1:1"), "ads", compute, fail, 1)
         if catch_up is not None:
             self._catch_up = catch_up  # type: ignore[method-assign]  # the broker's part
 
@@ -98,3 +103,32 @@ def test_a_feed_that_is_stopped_does_not_wait_for_a_broker_that_does_not_answer(
     assert not answered.is_set()
     answer.set()
     assert answered.wait(LONG_S)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_feed_whose_reading_is_cancelled_ends_the_worker_unless_it_was_told_to_stop(
+    stopped: bool, compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[BaseException] = []
+    reading, go_on = asyncio.Event(), asyncio.Event()
+
+    async def caught_up() -> tuple[None, int]:
+        return None, 0
+
+    async def cancelled(_: object) -> Never:  # as a part of aiokafka's ends that it cancels itself
+        reading.set()
+        await go_on.wait()
+        raise asyncio.CancelledError
+
+    async def scenario() -> None:
+        feed = Feed(compute, caught_up, failures.append)
+        monkeypatch.setattr(feed, "_read", cancelled)
+        await feed.on_start()
+        await reading.wait()
+        if stopped:
+            feed._stopped.set()
+        go_on.set()
+        await turns()
+
+    asyncio.run(scenario())
+    assert [str(error) for error in failures] == ([] if stopped else ["the reading of ads was cancelled by nobody"])

@@ -7,6 +7,7 @@ from unittest.mock import Mock
 import pytest
 
 from streams import topic_admin
+from streams.fatal import guarded
 from streams.identity import TopicIdentity, check_topics
 from streams.lanes.recovery import RecoveryError
 from streams.settings import Settings
@@ -84,7 +85,7 @@ def test_what_was_read_of_a_topic_holds_while_it_is_gone(gone: str, monkeypatch:
 
 def found_by(watchdog: Watchdog) -> BaseException | None:
     """What the watchdog ends the worker for, if it does."""
-    asyncio.run(watchdog._watch())
+    asyncio.run(guarded("it", watchdog._watch(), watchdog._fail))
     fail = watchdog._fail
     assert isinstance(fail, Mock)
     return fail.call_args.args[0] if fail.called else None

@@ -6,11 +6,12 @@ a broker that gives none (Kafka before 2.8) a topic made anew cannot be told fro
 its log's end may go back though it is the same, as when another replica leads.
 """
 
-import asyncio
 import time
 from collections.abc import Collection, Mapping
 
 import structlog
+
+from streams.aside import aside
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ class Followed:
         from streams import topic_admin  # noqa: PLC0415 - librdkafka, which takes an ad server a while to load
 
         try:
-            there = await asyncio.to_thread(topic_admin.found, self._bootstrap, self._topics)
+            there = await aside(topic_admin.found, self._bootstrap, self._topics)
         except topic_admin.TopicsError:  # the reader waits for it, too
             return
         unknown = sorted(name for name, topic in there.items() if topic.id == NO_ID)

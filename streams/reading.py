@@ -1,23 +1,17 @@
 """Topics read from the outside, once, from their beginning to their end as it is now: for commands and checks."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from functools import partial
-from threading import Thread
-from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.aside import aside
 from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fetching import fetch
 from streams.leaving import at_work
 from streams.topic_admin import partition_counts
 from streams.topics import TABLE
-
-T = TypeVar("T")
 
 READ_TIMEOUT_MS = 500
 RECORDS_PER_READ = 5_000
@@ -44,25 +38,6 @@ def partitions_of(bootstrap: str, topic: str) -> list[TopicPartition]:
     if topic not in counts:
         raise MissingTopicError(f"{bootstrap} has no topic {topic!r}; make it with: {remedy(bootstrap, topic)}")
     return [TopicPartition(topic, number) for number in range(counts[topic])]
-
-
-async def aside(call: Callable[[], T]) -> T:
-    """What ``call`` returns, or raises, on a thread that nobody waits for once whoever asked has been interrupted.
-
-    For ten seconds librdkafka waits for a broker that does not answer. On the loop's thread Ctrl-C is not heard
-    meanwhile, and threads of `asyncio.to_thread` are waited for at the end.
-    """
-    answer: Future[T] = Future()
-    answer.set_running_or_notify_cancel()  # from here on it cannot be taken from the thread that will tell it
-
-    def run() -> None:
-        try:
-            answer.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - whoever asked gets it
-            answer.set_exception(error)
-
-    Thread(target=run, name="aside", daemon=True).start()
-    return await asyncio.wrap_future(answer)
 
 
 async def log_ends(
@@ -95,7 +70,7 @@ async def log_begins(bootstrap: str, topic: str) -> dict[int, int]:
 
     Raises `MissingTopicError`.
     """
-    partitions = await aside(partial(partitions_of, bootstrap, topic))
+    partitions = await aside(partitions_of, bootstrap, topic)
     async with _reader(bootstrap, partitions, committed=True) as consumer:
         return {tp.partition: begin for tp, begin in (await consumer.beginning_offsets(partitions)).items()}
 
@@ -104,7 +79,7 @@ async def ends_of(bootstrap: str, topics: Iterable[str]) -> dict[tuple[str, int]
     """Where topics end at one moment, by name and partition: for whoever reads one after the other what belongs
     together. Raises `MissingTopicError`.
     """
-    partitions = [tp for topic in topics for tp in await aside(partial(partitions_of, bootstrap, topic))]
+    partitions = [tp for topic in topics for tp in await aside(partitions_of, bootstrap, topic)]
     return {(tp.topic, tp.partition): end for tp, end in (await log_ends(bootstrap, partitions)).items()}
 
 
@@ -124,7 +99,7 @@ async def read_topic(
     Done when every *position* reaches the end: markers and compaction leave holes. Raises `MissingTopicError`.
     """
     # Aside: it waits for the broker, and a worker sends its heartbeats on this loop.
-    partitions = await aside(partial(partitions_of, bootstrap, topic))
+    partitions = await aside(partitions_of, bootstrap, topic)
     ends = await log_ends(bootstrap, partitions)
     async with _reader(bootstrap, partitions, committed) as consumer:
         await consumer.seek_to_beginning(*partitions)

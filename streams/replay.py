@@ -16,6 +16,7 @@ from typing import TypeVar
 from aiokafka import AIOKafkaProducer
 
 from streams import topic_admin, topics
+from streams.aside import aside
 from streams.connection import aiokafka_options
 from streams.identity import partitioner
 from streams.logs import Event, Log
@@ -103,7 +104,7 @@ async def fill(
     ``speed``: multiple of real time; None is as fast as the broker takes them. ``progress`` is told of every
     round how many records it delivered. ``clock`` in seconds, from anywhere.
     """
-    counts = await asyncio.to_thread(topic_admin.partition_counts, bootstrap, [prefix + topics.CLICKS])
+    counts = await aside(topic_admin.partition_counts, bootstrap, [prefix + topics.CLICKS])
     if not counts:
         raise ReplayError(
             f"{bootstrap} has no topic {prefix + topics.CLICKS}; make it with: "

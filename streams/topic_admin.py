@@ -1,6 +1,6 @@
 """Topics at the broker: created, configured, checked against the table, and told from others of their name.
 
-Everything here blocks; asynchronous callers run it in a thread (``asyncio.to_thread``).
+Everything here blocks; asynchronous callers go through `streams.aside.aside`.
 """
 
 import asyncio

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 from mode import Service
 
 from streams import topic_admin
+from streams.aside import aside
 from streams.clock import tick_ms
 from streams.connection import aiokafka_options
 from streams.fatal import end_now, guarded
@@ -125,7 +126,7 @@ class Watchdog(Service):
     async def _check_identity(self) -> None:
         """Raises `RecoveryError` where a topic is another than it was when the worker started, or gone."""
         try:
-            there = await asyncio.to_thread(check_topics, self._settings, self._identity)
+            there = await aside(check_topics, self._settings, self._identity)
         except topic_admin.TopicsError as error:
             log.warning("topic ids unknown", error=str(error))
             return

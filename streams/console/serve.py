@@ -22,6 +22,7 @@ from scoring.engine import Engine
 from scoring.text import TextEncoderError
 from streams import topic_admin, topics
 from streams.app import make_engine
+from streams.aside import aside
 from streams.clock import wall_ms
 from streams.compute import Compute
 from streams.console.desk import Desk, Snapshot
@@ -244,7 +245,7 @@ async def serve(
     Raises `ListenError` where it cannot listen, `MissingTopicError` or `TopicsError` where there is nothing to show.
     """
     clicks = settings.topic_prefix + topics.CLICKS
-    lanes = (await asyncio.to_thread(topic_admin.partition_counts, settings.bootstrap, [clicks])).get(clicks)
+    lanes = (await aside(topic_admin.partition_counts, settings.bootstrap, [clicks])).get(clicks)
     if lanes is None:
         raise MissingTopicError(
             f"{settings.bootstrap} has no topic {clicks}; make it with: {remedy(settings.bootstrap, clicks)}"

@@ -14,6 +14,7 @@ from typing import Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.aside import aside
 from streams.compute import Compute
 from streams.connection import aiokafka_options
 from streams.decode import Record
@@ -67,7 +68,7 @@ class Tails:
         self.task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        there = await asyncio.to_thread(found, self._bootstrap, self._tails.keys())
+        there = await aside(found, self._bootstrap, self._tails.keys())
         if missing := sorted(self._tails.keys() - there.keys()):
             raise MissingTopicError(
                 f"{self._bootstrap} has no topic {', '.join(missing)}; make it with: "

@@ -8,6 +8,7 @@ from aiokafka import TopicPartition
 
 from scoring.policies import ENGINE_ARM
 from streams import topics
+from streams.aside import aside
 from streams.dead_letters import letter_of
 from streams.decode import Record
 from streams.outcomes import columns, outcomes_in
@@ -34,7 +35,7 @@ class Since:
 
     async def begin(self) -> None:
         """What is there now is not told. Raises `streams.reading.MissingTopicError`."""
-        partitions = await asyncio.to_thread(partitions_of, self._bootstrap, self.topic)
+        partitions = await aside(partitions_of, self._bootstrap, self.topic)
         self._read_to = await log_ends(self._bootstrap, partitions)
 
     async def news(self) -> AsyncIterator[Sequence[Record]]:

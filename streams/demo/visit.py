@@ -10,6 +10,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from streams import topics
+from streams.aside import aside
 from streams.demo.outbox import Outbox, put_ads
 from streams.demo.report import Report
 from streams.demo.shopping import Plan, Shopping, Show, StrangeAdsError
@@ -51,7 +52,7 @@ async def visit(plan: Plan, settings: Settings, show: Show) -> Report:
     shopping = Shopping(plan, settings, show, broker=settings.bootstrap)
     shopping.heed_signals()
     for name in WRITTEN:
-        await asyncio.to_thread(partitions_of, settings.bootstrap, settings.topic_prefix + name)
+        await aside(partitions_of, settings.bootstrap, settings.topic_prefix + name)
     if await _are_up(settings, shopping.ads):
         await _refuse_others(settings)
     async with _put_up(settings, shopping.ads):

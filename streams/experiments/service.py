@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError, OffsetOutOfRangeError
 
 from scoring.rows import RowError, decode_rows
+from streams.aside import aside
 from streams.clock import tick_ms, wall_ms
 from streams.connection import aiokafka_options
 from streams.control import Control, publish
@@ -107,7 +108,7 @@ class RefereeService:
         names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, OUTCOMES, CHANGELOG)]
         ids.pop(settings.topic_prefix + ADS, None)
         self._followed = Followed(settings.bootstrap, names, ids)
-        groups = [await asyncio.to_thread(partitions_of, settings.bootstrap, name) for name in names]
+        groups = [await aside(partitions_of, settings.bootstrap, name) for name in names]
         self._ends = await log_ends(settings.bootstrap, [tp for group in groups for tp in group])
         async with (
             AIOKafkaConsumer(

@@ -7,19 +7,19 @@ half of it.
 import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from mode import Service
 
+from streams.aside import aside
 from streams.compute import Compute
 from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fatal import guarded
 from streams.fetching import fetch
 from streams.leaving import end_reading
-from streams.reading import aside, log_ends, partitions_of
+from streams.reading import log_ends, partitions_of
 from streams.settings import Settings
 
 log = structlog.get_logger()
@@ -79,7 +79,7 @@ class TopicFeed(Service):
     async def _catch_up(self) -> tuple[AIOKafkaConsumer, int]:
         """The reader, which has read the topic to its end, and the number of records it took."""
         bootstrap = self._settings.bootstrap
-        partitions = self._partitions = await aside(partial(partitions_of, bootstrap, self._topic))
+        partitions = self._partitions = await aside(partitions_of, bootstrap, self._topic)
         consumer = self._consumer = AIOKafkaConsumer(
             isolation_level="read_committed",
             enable_auto_commit=False,

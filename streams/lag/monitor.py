@@ -8,17 +8,16 @@ async with LagMonitor(Poller("127.0.0.1:9092")) as monitor:
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from functools import partial
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
+from streams.aside import aside
 from streams.clock import tick_ms, wall_ms
 from streams.lag.arithmetic import Rules
 from streams.lag.board import Board, Report
 from streams.lag.poller import LagError, Poller
-from streams.reading import aside
 
 POLL_EVERY_S = 1.0
 """Time lag is as exact as this; three small requests."""
@@ -126,7 +125,7 @@ class LagMonitor:
         try:
             async with asyncio.timeout(POLL_MAX_S):
                 seen = await aside(self._poller.poll)
-            self._report = await aside(partial(self._board.observe, seen))  # seconds, of thousands of partitions
+            self._report = await aside(self._board.observe, seen)  # seconds, of thousands of partitions
             self._tick_ms, self._time_ms, self._error = seen.time_ms, wall_ms(), ""
             if seen.lacking and not self._lacking:
                 self._failing(f"not of all groups: {seen.lacking}")

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from streams import topic_admin, topics
+from streams.aside import aside
 from streams.lag.board import Partition
 from streams.lag.poller import ANSWER_S, Poller
 
@@ -41,7 +42,7 @@ class LagWatch:
         self._poller = Poller(bootstrap)
 
     async def __aenter__(self) -> Self:
-        counts = await asyncio.to_thread(topic_admin.partition_counts, self._bootstrap, self._topics)
+        counts = await aside(topic_admin.partition_counts, self._bootstrap, self._topics)
         self._partitions = [Partition(name, number) for name in counts for number in range(counts[name])]
         return self
 
@@ -52,7 +53,7 @@ class LagWatch:
 
     async def look(self) -> Lag:
         """The lag now. Raises `StalledError` where partitions have no leader."""
-        return await asyncio.to_thread(self._look)
+        return await aside(self._look)
 
     def _look(self) -> Lag:
         deadline = time.monotonic() + ANSWER_S

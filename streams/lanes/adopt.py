@@ -9,7 +9,6 @@ skip its first events, so all rows are written again without them before the lan
 Interrupted, the lane row still names the old ones, workers still refuse, and the command can be run again.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from scoring.events import Source
 from scoring.rows import RowStore
+from streams.aside import aside
 from streams.connection import aiokafka_options
 from streams.identity import TopicIdentity, identify
 from streams.lanes.outbox import Outbox, transactional_id
@@ -43,7 +43,7 @@ class Adopted:
 
 async def adopt(settings: Settings) -> list[Adopted]:
     """Adopt the topics in every lane that cannot go on in them. No worker may run: each lane is fenced."""
-    identity = await asyncio.to_thread(identify, settings)
+    identity = await aside(identify, settings)
     adopted = [await _adopt_lane(settings, identity, lane) for lane in range(identity.lanes)]
     return [lane for lane in adopted if lane is not None]
 

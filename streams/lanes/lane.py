@@ -17,6 +17,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from scoring.rows import RowStore
 from scoring.traffic import Traffic
+from streams.aside import aside
 from streams.clock import tick_ms, wall_ms
 from streams.compute import Compute
 from streams.feeds.refused_ads import LANE
@@ -198,7 +199,7 @@ class Lane:
         begin = await self._shared.consumer.beginning_offsets(list(self.inputs))
         end = await log_ends(settings.bootstrap, list(self.inputs))
         # A rebalance may bring the lane back after its topics were recreated: the offsets alone would not tell.
-        await asyncio.to_thread(check_topics, settings, identity)
+        await aside(check_topics, settings, identity)
         state = await asyncio.to_thread(self._restored, recovered)
         if (budgets := self._shared.step.budgets) is not None:
             state.traffic = Traffic(budgets.traffic(self.number))

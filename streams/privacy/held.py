@@ -1,6 +1,5 @@
 """What the topics and this machine hold of a person: shown, and shown to be gone. Read from the outside."""
 
-import asyncio
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,6 +11,7 @@ from msgspec import Struct
 
 from scoring.rows import ROW, RowError, decode_rows
 from streams import topic_admin, topics
+from streams.aside import aside
 from streams.control_wire import Consent, Erasure
 from streams.decode import Record
 from streams.lanes.clicks import person_key
@@ -210,7 +210,7 @@ async def traces(
     await find(settings, users, take, progress)
     requests = Search(users).requests
     prefix = settings.topic_prefix
-    kept_ms = await asyncio.to_thread(topic_admin.retentions_ms, settings.bootstrap, [prefix + name for name in found])
+    kept_ms = await aside(topic_admin.retentions_ms, settings.bootstrap, [prefix + name for name in found])
     return [_trace(topic, found[topic.name], requests, kept_ms.get(prefix + topic.name)) for topic in topics.TABLE]
 
 

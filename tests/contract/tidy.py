@@ -65,6 +65,8 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
         "streams/metrics/serve.py": "the web server of the reader of reviews and of the referee",
     },
 }
+ASKS_BROKERS = {"partitions_of", "partition_counts", "found", "check_topics", "identify"}
+"""Beside those of `streams.topic_admin` by its name; each waits for up to ten seconds."""
 # Who makes a Kafka consumer. The lanes' events come through the intake alone; the others read something else.
 CONSUMERS: Mapping[str, str] = {
     "streams/intake.py": "the hot path: the lanes' one group consumer",
@@ -246,6 +248,17 @@ def clients_connect_as_the_environment_says(sources: list[Source]) -> Findings:
                     )
 
 
+def questions_to_brokers_go_aside(sources: list[Source]) -> Findings:
+    """Whoever is told to end does not wait for a broker that does not answer: threads of `asyncio` are waited for."""
+    for source in sources:
+        for node in ast.walk(source.tree):
+            if not (isinstance(node, ast.Call) and node.args and ast.unparse(node.func) == "asyncio.to_thread"):
+                continue
+            asked = ast.unparse(node.args[0])
+            if asked.startswith("topic_admin.") or asked in ASKS_BROKERS:
+                yield f"{source.path}:{node.lineno}: asks a broker by {asked} in a thread that is waited for; use aside"
+
+
 def functions_fit_a_screen(sources: list[Source]) -> Findings:
     for source in sources:
         for function in source.functions():
@@ -356,6 +369,7 @@ RULES: dict[str, Rule] = {
         few_import_what_few_should,
         few_make_consumers,
         clients_connect_as_the_environment_says,
+        questions_to_brokers_go_aside,
         functions_fit_a_screen,
         modules_are_one_idea,
         no_module_is_dead,

@@ -58,7 +58,7 @@ class Control:
     """
 
     def __init__(self, entries_max: int = 1_000_000) -> None:
-        """``entries_max``: keys held, consents above all: about 0.5 GB."""
+        """``entries_max``: keys held, consents above all: about 0.5 GB, and 0.1 in `streams.privacy.requests`."""
         self._entries_max = entries_max
         self._held: dict[str, dict[str, ControlMessage]] = {kind: {} for kind in KIND_NAMES}
         self._listeners: dict[str, list[Callable[[str, ControlMessage | None], None]]] = {}

@@ -14,6 +14,7 @@ import numpy as np
 from scoring.events import Source
 from scoring.rows import RowStore
 from streams.control import Control
+from streams.control_wire import Consent, Erasure
 from streams.decode import DECODERS, Decoded, Event, Record, decode, valid
 from streams.feeds.catalogue import read_ad
 from streams.logs import mistimed
@@ -60,8 +61,9 @@ class Learnable:
         self._requests = Requests(self.control, lambda _user: 0)
         # As many watermarks as people on the topics: if one were dropped, somebody would be learnt from after all.
         self._watermarks = Watermarks(most=sys.maxsize)
-        answers, self._erasures = self._requests.answers, self._requests.erasures
-        self._gate = Gate(answers, self._erasures, _Heard(self._watermarks), presumed, tolerance_ms)
+        self._answers, self._erasures = self.control.all(Consent), self.control.all(Erasure)
+        by_digest = self._requests.answers, self._requests.erasures
+        self._gate = Gate(*by_digest, _Heard(self._watermarks), presumed, tolerance_ms)
         self._latest_ms, self._tolerance_ms = now_ms + tolerance_ms, tolerance_ms
         self._refused_ms: dict[bytes, int] = {}
         """When a user's last refusal on an event came, by its record: a lane forgets what had come by then.
@@ -100,7 +102,7 @@ class Learnable:
         A consent that stands may have taken the place of a refusal, which the compacted topic then tells no more: what
         came before it is taken for forgotten.
         """
-        agreed = [answer.user_id.encode() for answer in self._requests.answers.values() if answer.granted]
+        agreed = [answer.user_id.encode() for answer in self._answers.values() if answer.granted]
         for user in agreed:
             self._watermarks.raise_to(user, 0)
         settle(self._requests.since(0, 0), RowStore(), self._watermarks)
@@ -127,7 +129,7 @@ class Learnable:
     def _forgotten_ms(self, user: bytes) -> int:
         """The latest time at which one of the forgotten was, by any clock that tells it."""
         name = user.decode()
-        told = self._erasures.get(name), self._requests.answers.get(name)
+        told = self._erasures.get(name), self._answers.get(name)
         asked_ms = (max(request.time_ms, request.told_ms) for request in told if request is not None)
         return max(self._refused_ms.get(user, 0), self._refusing_ms.get(user, 0), *asked_ms, 0)
 
@@ -167,7 +169,7 @@ class Learnable:
         name = user.decode()
         if (erasure := self._erasures.get(name)) is not None and record.timestamp <= erasure.told_ms:
             return True
-        answer = self._requests.answers.get(name)
+        answer = self._answers.get(name)
         if answer is not None and answer.granted and 0 <= record.timestamp < answer.told_ms:
             return True
         if (refused_ms := self._refused_ms.get(user)) is None:

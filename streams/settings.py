@@ -106,7 +106,7 @@ class Settings(BaseSettings):
         description="Users per lane, 3.2 GB of rows and index; and as many watermarks of the forgotten, 0.6 GB.",
     )
     control_entries_max: int = Field(
-        1_000_000, ge=1, description="Keys of the control topic, consents above all: 0.5 GB in every worker."
+        1_000_000, ge=1, description="Keys of the control topic, consents above all: 0.6 GB in every worker."
     )
     batch_bytes: int = Field(
         900_000,

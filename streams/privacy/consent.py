@@ -59,23 +59,23 @@ class Watermarks(Deadlines):
 
     def of(self, user: bytes) -> int:
         """The newest time of what may not be applied; -1 where nothing is held back."""
-        return self.until_ms.get(_digest(user), -1) if self.until_ms else -1
+        return self.until_ms.get(digest_of(user), -1) if self.until_ms else -1
 
     def no_of(self, user: bytes) -> int:
         """When the user's newest no on an event was sent; -1 where they have said none."""
-        return self.no_ms.get(_digest(user), -1) if self.no_ms else -1
+        return self.no_ms.get(digest_of(user), -1) if self.no_ms else -1
 
     def raise_to(self, user: bytes, time_ms: int) -> None:
         """Hold back what happened until ``time_ms``.
 
         The changelog is told though it was held back before: so its readers know that the user is forgotten.
         """
-        digest = _digest(user)
+        digest = digest_of(user)
         self.put(digest, max(time_ms, self.until_ms.get(digest, 0)))
 
     def say_no(self, user: bytes, sent_ms: int) -> None:
         """Remember that a no on an event was sent at ``sent_ms``: it ends the consents that were told until then."""
-        digest = _digest(user)
+        digest = digest_of(user)
         if sent_ms > self.no_ms.get(digest, -1):
             self.no_ms[digest] = sent_ms
             self.put(digest, self.until_ms.get(digest, 0))
@@ -120,10 +120,11 @@ class Watermarks(Deadlines):
 
 def watermark_key(user: bytes) -> bytes:
     """Under which a changelog holds the user's watermark."""
-    return ERASED_KEY + _digest(user)
+    return ERASED_KEY + digest_of(user)
 
 
-def _digest(user: bytes) -> bytes:
+def digest_of(user: bytes) -> bytes:
+    """Under which a user's watermark, answer and erasure are held: 16 bytes."""
     return xxhash.xxh3_128_digest(user)
 
 
@@ -131,12 +132,13 @@ def _digest(user: bytes) -> bytes:
 class Gate:
     """Who may become state, by what people have asked for (``answers``, ``erasures``) and what was forgotten.
 
+    All three are held by the user's digest (`digest_of`): what a watermark has to do with an answer is looked up.
     ``presumed``: what silence means (`SALIENCE_CONSENT_PRESUMED`). ``ahead_ms``: so much later than its record a no may
     be dated, as other events may be than now.
     """
 
-    answers: Mapping[str, Consent] = field(default_factory=dict)
-    erasures: Mapping[str, Erasure] = field(default_factory=dict)
+    answers: Mapping[bytes, Consent] = field(default_factory=dict)
+    erasures: Mapping[bytes, Erasure] = field(default_factory=dict)
     watermarks: Watermarks = field(default_factory=Watermarks)
     presumed: bool = True
     ahead_ms: int = AHEAD_MS
@@ -155,10 +157,11 @@ class Gate:
         of the two mistakes the one that forgets. What was sent before the record of an erasure is what that was to
         take, whatever its device's clock says and whenever it is read.
         """
-        until_ms, name = self.watermarks.of(user), user.decode() if self.answers or self.erasures else ""
-        answer, erasure = self.answers.get(name), self.erasures.get(name)
+        digest = digest_of(user)
+        answer, erasure = self.answers.get(digest), self.erasures.get(digest)
+        until_ms, no_ms = self.watermarks.until_ms.get(digest, -1), self.watermarks.no_ms.get(digest, -1)
         had_come = erasure is not None and sent_ms <= erasure.told_ms
-        if said is False and not had_come and sent_ms > self.watermarks.no_of(user):
+        if said is False and not had_come and sent_ms > no_ms:
             return Verdict.REFUSED
         if had_come or time_ms <= until_ms:
             return Verdict.ERASED
@@ -166,7 +169,7 @@ class Gate:
             return Verdict.REFUSED
         if said or self.presumed:
             return Verdict.ADMITTED
-        stands = answer is not None and answer.time_ms <= time_ms and self.watermarks.no_of(user) < answer.told_ms
+        stands = answer is not None and answer.time_ms <= time_ms and no_ms < answer.told_ms
         return Verdict.ADMITTED if stands else Verdict.WITHOUT
 
     def expire(self, before_ms: int) -> None:
@@ -186,14 +189,12 @@ class Gate:
         """
         marks = self.watermarks
         if marks.too_many:
-            marks.drop(marks.surplus(self._ending(marks.no_ms) | {_digest(user.encode()) for user in self.erasures}))
+            marks.drop(marks.surplus(self._ending(marks.no_ms) | self.erasures.keys()))
 
     def _ending(self, among: Iterable[bytes]) -> set[bytes]:
-        """Digests whose no has ended a consent that stands. Looks at all answers, 0.3 µs each, if any has said no.
+        """Those of ``among``, digests, whose no has ended a consent that stands.
 
         Whatever silence means now: an operator may ask for consents later, and it would lean on that one again.
         """
-        no_ms = {digest: no_ms for digest in among if (no_ms := self.watermarks.no_ms.get(digest)) is not None}
-        granted = [answer for answer in self.answers.values() if answer.granted] if no_ms else []
-        found = ((_digest(answer.user_id.encode()), answer.told_ms) for answer in granted)
-        return {digest for digest, told_ms in found if told_ms <= no_ms.get(digest, -1)}
+        no_ms, found = self.watermarks.no_ms, ((digest, self.answers.get(digest)) for digest in among)
+        return {digest for digest, it in found if it and it.granted and it.told_ms <= no_ms.get(digest, -1)}

@@ -1,15 +1,17 @@
 """What people ask for on the control topic, settled lane by lane between two slices. No I/O."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
 from scoring.rows import RowStore
 from streams.control import Control
 from streams.control_wire import Consent, Erasure
-from streams.privacy.consent import Watermarks
+from streams.privacy.consent import Watermarks, digest_of
 
 Request = Consent | Erasure
+R = TypeVar("R", Consent, Erasure)
 _Kind = tuple[str, type[Request], bool]
 """Whose it is, what it is and whether it grants something."""
 
@@ -25,23 +27,25 @@ class Requests:
 
     def __init__(self, control: Control, partition_of: Callable[[bytes], int]) -> None:
         self.control = control
-        self.answers = control.all(Consent)
-        """Standing answers by user."""
-        self.erasures = control.all(Erasure)
-        """The newest request of each who asked to be forgotten."""
+        self.answers: dict[bytes, Consent] = {}
+        """Standing answers, as `Control` holds them, by the user's digest: 130 bytes each beside those."""
+        self.erasures: dict[bytes, Erasure] = {}
+        """The newest request of each who asked to be forgotten, likewise."""
         self._partition_of = partition_of
         self._of_lane: dict[int, dict[_Kind, tuple[int, Request]]] = {}
         self._newest: dict[int, int] = {}
-        control.on(Consent, lambda user, answer: self._note(Consent, user, answer))
-        control.on(Erasure, lambda user, erasure: self._note(Erasure, user, erasure))
+        control.on(Consent, lambda user, answer: self._note(Consent, self.answers, user, answer))
+        control.on(Erasure, lambda user, erasure: self._note(Erasure, self.erasures, user, erasure))
 
-    def _note(self, kind: type[Request], user: str, request: Request | None) -> None:
+    def _note(self, kind: type[R], standing: dict[bytes, R], user: str, request: R | None) -> None:
         lane = self._partition_of(user.encode())
         requests = self._of_lane.setdefault(lane, {})
         if request is None:
+            standing.pop(digest_of(user.encode()), None)
             for granted in (False, True):
                 requests.pop((user, kind, granted), None)
             return
+        standing[digest_of(user.encode())] = request
         of = user, kind, isinstance(request, Consent) and request.granted
         _, former = requests.pop(of, (-1, request))  # it comes last now
         if former.time_ms > request.time_ms:  # the lane may not have met it, and what it holds back

@@ -11,7 +11,8 @@ from scoring.catalogue import Catalogue
 from scoring.engine import Engine, Policy
 from streams.control import Control
 from streams.control_wire import Consent, ControlMessage, Erasure
-from streams.privacy.requests import Requests
+from streams.privacy.consent import digest_of
+from streams.privacy.requests import R, Requests
 from streams.step import Effects, Step
 from streams.wire import RESERVED, encode_json
 from tests.builders import START_MS, Record, entry
@@ -36,6 +37,11 @@ def grant(user: str, time_ms: int = START_MS) -> Consent:
 
 def erasure(user: str, time_ms: int = START_MS) -> Erasure:
     return Erasure(user_id=user, time_ms=time_ms)
+
+
+def by_digest(*said: R) -> dict[bytes, R]:
+    """Answers or erasures, as a gate is asked by them."""
+    return {digest_of(each.user_id.encode()): each for each in said}
 
 
 def opened(data_to_ms: int | None = None) -> Engine:

@@ -19,7 +19,7 @@ from streams.privacy.guests import tombstones
 from streams.step import Effects, LaneState
 from streams.wire import Placement
 from tests.builders import START_MS, Record, click, entry, impression, record, records
-from tests.unit.consenting import DAY_MS, Bench, erasure, grant, opened, refusal
+from tests.unit.consenting import DAY_MS, Bench, by_digest, erasure, grant, opened, refusal
 from tests.unit.slices import slice_of
 
 
@@ -157,7 +157,7 @@ def test_silence_is_no_consent_where_people_opt_in(engine: Engine) -> None:
 def test_a_refusal_wins_wherever_it_was_said_and_consent_may_be_given_on_either_side(
     said: bool | None, answer: bool | None, presumed: bool, verdict: Verdict
 ) -> None:
-    answers = {} if answer is None else {"a": Consent(user_id="a", granted=answer, time_ms=START_MS)}
+    answers = by_digest(*(() if answer is None else (Consent(user_id="a", granted=answer, time_ms=START_MS),)))
     assert Gate(answers, presumed=presumed).judge(b"a", said, START_MS, START_MS) is verdict
 
 

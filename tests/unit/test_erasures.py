@@ -1,17 +1,17 @@
 """An erasure takes what had been sent by the time of its record, whenever that is read and whatever clocks say."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from scoring.engine import Engine
 from streams.control import Control
-from streams.control_wire import Erasure
+from streams.control_wire import Consent, Erasure
 from streams.experiments.referee import Referee
 from streams.privacy.consent import Gate
 from streams.privacy.requests import Requests
 from tests.builders import START_MS, Record, click, impression, record
-from tests.unit.consenting import Bench, erasure, opened, told
+from tests.unit.consenting import Bench, erasure, opened, refusal, told
 from tests.unit.slices import NOW_MS
 from tests.unit.test_experiments import running
 
@@ -67,6 +67,18 @@ def test_what_a_fast_clock_sent_before_an_erasure_is_in_no_experiments_books() -
         shown = impression("a", time_ms=START_MS + (minute + 4) * MINUTE_MS, placement_id="0-1-1-1.1")
         referee.take_impressions([record(shown, minute, timestamp=START_MS + minute * MINUTE_MS)], NOW_MS)
         assert referee.people.number == people
+
+
+@pytest.mark.parametrize("ask", [erasure, refusal])
+def test_what_was_asked_for_and_is_taken_back_is_heeded_no_more(
+    engine: Engine, ask: Callable[[str, int], Erasure | Consent]
+) -> None:
+    bench, asked = Bench(engine), ask("a", START_MS)
+    bench.tell(asked)
+    bench.run()
+    bench.control.take([Record("control", 0, 1, START_MS, asked.key, None)])
+    bench.run([record(click("a", time_ms=START_MS + MINUTE_MS), 0, timestamp=START_MS - 1)])
+    assert bench.users() == {b"a"}
 
 
 def test_an_erasure_that_is_written_once_more_keeps_its_place_and_is_of_its_newest_record() -> None:

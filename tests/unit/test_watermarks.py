@@ -1,10 +1,13 @@
 """Watermarks of the forgotten: they only rise, and there is a bound to how many are held."""
 
+from typing import Any, NoReturn
+
 import pytest
 
-from streams.privacy.consent import ERASED_KEY, Gate, Verdict, Watermarks, watermark_key
+from streams.control_wire import Consent
+from streams.privacy.consent import ERASED_KEY, Gate, Verdict, Watermarks, digest_of, watermark_key
 from tests.builders import START_MS
-from tests.unit.consenting import erasure, grant
+from tests.unit.consenting import by_digest, erasure, grant
 
 
 def test_a_watermark_never_falls() -> None:
@@ -40,8 +43,8 @@ def test_of_more_watermarks_than_a_lane_may_have_those_that_end_first_go() -> No
 
 
 def test_at_the_bound_those_go_last_that_guard_an_erasure_or_end_a_consent_that_stands() -> None:
-    answers = {"agreed": grant("agreed", START_MS), "again": grant("again", START_MS + 9)}
-    gate = Gate(answers, {"erased": erasure("erased", START_MS)}, Watermarks(most=8))
+    answers = by_digest(grant("agreed", START_MS), grant("again", START_MS + 9))
+    gate = Gate(answers, by_digest(erasure("erased", START_MS)), Watermarks(most=8))
     marks = gate.watermarks
     for user in (b"erased", b"agreed", b"again"):
         marks.raise_to(user, START_MS)
@@ -58,7 +61,7 @@ def test_at_the_bound_those_go_last_that_guard_an_erasure_or_end_a_consent_that_
 def test_a_consent_that_a_no_has_ended_counts_no_more_however_late_an_operator_asks_for_one(
     presumed: bool, no_ms: int, verdict: Verdict
 ) -> None:
-    answers = {"a": grant("a", START_MS + 5)}
+    answers = by_digest(grant("a", START_MS + 5))
     before = Gate(answers, {}, Watermarks(), presumed=presumed)
     before.watermarks.raise_to(b"a", START_MS)
     before.watermarks.say_no(b"a", START_MS + no_ms)
@@ -66,6 +69,34 @@ def test_a_consent_that_a_no_has_ended_counts_no_more_however_late_an_operator_a
     after = Gate(answers, {}, before.watermarks, presumed=False)
     assert after.judge(b"a", None, START_MS + 8, START_MS + 8) == verdict
     assert (after.watermarks.of(b"a") == START_MS) == (verdict == Verdict.WITHOUT)
+
+
+class Looked(dict[bytes, Consent]):
+    """Answers of which each that is looked at is written down."""
+
+    def __init__(self, *said: Consent) -> None:
+        super().__init__(by_digest(*said))
+        self.at: list[bytes] = []
+
+    def get(self, digest: bytes, default: Any = None) -> Any:
+        self.at.append(digest)
+        return super().get(digest, default)
+
+    def __iter__(self) -> NoReturn:
+        raise AssertionError("all were looked through")
+
+    keys = values = items = __iter__  # type: ignore[assignment]  # whichever way
+
+
+def test_an_hours_expiry_looks_at_the_answers_of_those_alone_whose_watermarks_have_ended() -> None:
+    answers = Looked(*(grant(f"u{number}", START_MS) for number in range(9)))
+    gate = Gate(answers)
+    for user, time_ms in ((b"u1", START_MS), (b"silent", START_MS), (b"u2", START_MS + 7)):
+        gate.watermarks.raise_to(user, time_ms)
+        gate.watermarks.say_no(user, START_MS + 5)
+    gate.expire(START_MS + 7)
+    assert answers.at == [digest_of(b"u1"), digest_of(b"silent")]
+    assert {*gate.watermarks.until_ms} == {digest_of(b"u1"), digest_of(b"u2")}
 
 
 def test_a_no_is_kept_beside_the_watermark_and_neither_falls() -> None:

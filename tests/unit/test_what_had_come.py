@@ -10,7 +10,7 @@ from streams.learnable import Learnable
 from streams.privacy.consent import Gate, Verdict, Watermarks
 from streams.settings import Settings
 from tests.builders import START_MS, click, record
-from tests.unit.consenting import erasure, told
+from tests.unit.consenting import by_digest, erasure, told
 from tests.unit.test_learnable import learnt
 
 CAME_MS = START_MS + 1_000
@@ -23,7 +23,7 @@ def gate() -> Gate:
     control.take([told(erasure("a"), 0, came_ms=CAME_MS)])
     marks = Watermarks()
     marks.raise_to(b"a", START_MS)
-    return Gate(erasures=control.all(Erasure), watermarks=marks)
+    return Gate(erasures=by_digest(*control.all(Erasure).values()), watermarks=marks)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_what_was_sent_by_the_millisecond_of_an_erasures_record_is_passed_over_a
 
 def test_every_event_is_judged_while_an_erasure_stands() -> None:
     assert Gate().stands_open(said=False)
-    assert not Gate(erasures={"a": erasure("a")}).stands_open(said=False)
+    assert not Gate(erasures=by_digest(erasure("a"))).stands_open(said=False)
 
 
 @pytest.mark.parametrize("after_ms", [0, 1])

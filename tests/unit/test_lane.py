@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +18,18 @@ from streams.lanes.snapshots import AGE_MAX_MS, holds
 from streams.own_files import own_file
 from streams.privacy.requests import Requests
 from tests.unit.consenting import erasure, told
-from tests.unit.lanes import DEADLINE_MS, Group, Outbox, intake_of, shared_of, step, taken_over
+from tests.unit.lanes import (
+    DEADLINE_MS,
+    DEADLINE_S,
+    Group,
+    Outbox,
+    intake_of,
+    shared_of,
+    step,
+    taken_over,
+    turns,
+    within_deadline,
+)
 
 
 @pytest.fixture
@@ -183,3 +195,25 @@ def test_a_lane_that_is_left_keeps_no_half_of_a_snapshot(
     lane._shared.compute.stop()
     assert all(file.closed for file in opened)
     assert [each.name for each in path.parent.iterdir()] == [path.name] * committed
+
+
+def test_a_lane_that_is_given_up_while_its_snapshot_is_being_written_lets_that_call_end_and_keeps_nothing_of_it(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saving, compute, goes_on = lane._saving, lane._shared.compute, threading.Event()
+
+    async def live() -> None:
+        compute.soon(lambda: goes_on.wait(DEADLINE_S) and None)
+        writing = asyncio.create_task(saving.some(lane.state, 0))
+        await turns()
+        saving.end()
+        goes_on.set()
+        assert await within_deadline(writing)  # there was more to write
+
+    monkeypatch.setattr("streams.lanes.snapshots._ROWS_PER_WRITE", 1)
+    saving.due_ms = 0
+    for user in (b"ann", b"bob"):
+        lane.state.store.row_of(user)
+    asyncio.run(live())
+    compute.stop()
+    assert [*lane._shared.snapshots.path(0).parent.iterdir()] == []

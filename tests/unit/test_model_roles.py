@@ -161,6 +161,37 @@ def test_a_shadow_that_is_surely_worse_than_what_is_live_is_not_promoted(
         assert "of log loss more than what was live (standard error 0.0" in told[0]
 
 
+@pytest.mark.parametrize(("worse", "refused"), [(0.24, True), (0.25, False)])
+def test_a_shadow_may_cost_as_large_a_share_more_as_is_allowed(worse: float, refused: bool) -> None:
+    told = objections(PUSHED, Record.of(shadows(-0.06, 0.3)), Limits(worse=worse))
+    assert ["expected at most 0.0336 more" in each for each in told] == [True] * refused
+
+
+@pytest.mark.parametrize(
+    ("option", "limit", "expected"),
+    [
+        ("--outcomes-min", "5000", "expected 5,000 with 30"),
+        ("--clicks-min", "61", "expected 1,000 with 61"),
+        ("--miscalibrated-max", "0.5", "expected 0.67 to 1.50"),
+        ("--worse-max", "0.1", "expected at most 0.0140 more"),
+    ],
+)
+def test_each_limit_of_a_promotion_may_be_another(
+    monkeypatch: pytest.MonkeyPatch, option: str, limit: str, expected: str
+) -> None:
+    async def as_pushed(*_: object) -> list[str]:
+        return []
+
+    statuses = [msgspec.structs.replace(one, predicted=60.0) for one in shadows(-0.06, 0.3)]
+    said, control = [PUSHED, with_shadow(ModelRoles(), NEW, 0.1, 1), *statuses], Control()
+    control.take([told(one, at) for at, one in enumerate(said)])
+    monkeypatch.setattr("streams.cli.model._control", lambda _: control)
+    monkeypatch.setattr("streams.models.desk.parity", as_pushed)
+    usual, asked = (CliRunner().invoke(app, ["model", "promote", NEW, *more]) for more in ([], [option, limit]))
+    assert (usual.exit_code, asked.exit_code) == (1, 1)
+    assert (expected in usual.stderr, expected in asked.stderr) == (False, True)
+
+
 def test_what_a_lane_of_a_former_version_held_against_another_counts_for_nothing() -> None:
     """It begins with the first outcome, when the click layer knows nothing of the shadow."""
     former = status(1, beside=5_000, beside_log_loss=770.0, live_log_loss=700.0)

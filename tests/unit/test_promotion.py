@@ -7,16 +7,17 @@ import numpy.typing as npt
 import pytest
 
 from scoring.events import Events, Source
-from scoring.feedback import ClickLayer
+from scoring.feedback import ClickLayer, Learning
 from scoring.ids import id64
 from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM
-from scoring.learner import Evidence
+from scoring.learner import KNOWN, Evidence
 from streams.columns import columns
 from streams.control_wire import ModelStatus, PushedModel
 from streams.models.roles import Limits, Record, objections
 from streams.wire import Click, Impression
 from tests.builders import START_MS
+from tests.unit.test_feedback import events_of
 
 OTHER, NEW = 8, 9
 STEADY, BUSY, QUIET = (20_000, 10.0), (30_000, 40.0), (4_000, 0.1)
@@ -82,6 +83,21 @@ def test_a_shadow_that_the_click_layer_has_to_calibrate_is_not_called_worse(
 ) -> None:
     told = against(size, shop(*size)[2] * np.float32(scale) + np.float32(shift))
     assert not [each for each in told if each.startswith("as a shadow")]
+
+
+def test_a_shadow_is_held_against_what_is_live_on_what_was_shown_after_it_was_known_whenever_that_is_judged() -> None:
+    """It is known at 20 s, when the windows of its first end; what was shown at 5 s is judged then as well."""
+    layer, known_ms = ClickLayer(Learning(window_ms=10_000)), 20_000
+    for number in (0, NEW):
+        layer.learner(number)
+    times = [*range(KNOWN), 5_000, known_ms, known_ms + 1, 60_000]
+    events = events_of(*((at_ms, "shown", ad, at_ms) for ad, at_ms in enumerate(times)))
+    none, context = np.zeros(len(times), dtype=np.float32), np.zeros((len(times), CONTEXT_DIM), dtype=np.float32)
+    by = np.zeros(len(times), dtype=np.uint32)
+    seen = Impressions(np.arange(len(times)), none, context, by, shadow_logit=none, shadow=NEW)
+    layer.observe(events, np.ones(len(times), dtype=np.uint64), none > 0, seen)
+    assert layer.learner(NEW).known_ms == known_ms
+    assert (layer.learner(NEW).learned, layer.learner(NEW).evidence.beside) == (KNOWN + 3, 1)
 
 
 def less(size: tuple[int, float]) -> Floats:

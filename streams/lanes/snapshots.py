@@ -118,8 +118,8 @@ class Writing:
         os.utime(self._file.fileno(), ns=(self._written_ns, self._written_ns))
 
     def _publish(self) -> None:
+        self._file.close()  # first: a file server may take its time, and tell only now that it has no room
         self._require_ours()
-        self._file.close()  # before it is renamed: a file server may tell only now that it has no room
         self._part.replace(self._path)
 
     def _require_ours(self) -> None:

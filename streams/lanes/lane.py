@@ -121,7 +121,7 @@ class Lane:
 
     async def take_over(self) -> None:
         """Fence the former owner, recover, seek. Raises `LaneLostError` where the lane is no longer ours."""
-        started_ms = tick_ms()
+        started_ms, as_of_ms = tick_ms(), wall_ms()
         # 1. still a member, fence, and still a member: a zombie must not fence the lane's new owner
         await self._check_membership()
         self._outbox = await self._fence()
@@ -137,6 +137,7 @@ class Lane:
         self._changelog_offset = recovered.lane_row_offset
         self._state = await self._resume(recovered)
         self._committed = True
+        self._saving.committed(as_of_ms)
         # 3. where to go on
         self.seek()
         self._offsets.put(self._next_offsets())
@@ -280,13 +281,13 @@ class Lane:
                 taken = self._cut()
                 if taken is None:
                     return None
-                self._committed = False
-                effects = await self._shared.compute.run(self._shared.step.run, self.state, taken, wall_ms(), laps)
+                self._committed, cut_ms = False, wall_ms()
+                effects = await self._shared.compute.run(self._shared.step.run, self.state, taken, cut_ms, laps)
             # From here a transaction is open; waiting for the compute thread, which other lanes share, it was not.
             async with asyncio.timeout(self._shared.settings.slice_deadline_ms / 1000):
                 await self._deliver(effects, laps)
             self._committed = True
-            self._saving.committed()
+            self._saving.committed(cut_ms)
             self._shared.metrics.committed(taken, effects, laps.times, wall_ms())
             if self._shared.traces is not None:
                 self._shared.traces.slice(self.number, len(taken.records), laps.times, 1_000_000 * wall_ms())

@@ -23,7 +23,7 @@ class Saving:
         self._number, self._snapshots, self._compute, self._every_ms = number, snapshots, compute, every_ms
         self.due_ms = tick_ms() + every_ms
         self._writing: Writing | None = None
-        self._unsaved = True
+        self._unsaved, self._as_of_ms = True, 0
 
     @property
     def waits(self) -> bool:
@@ -35,16 +35,16 @@ class Saving:
         """Whether it is time for the next."""
         return tick_ms() >= self.due_ms
 
-    def committed(self) -> None:
-        """The lane's state is another now."""
-        self._unsaved = True
+    def committed(self, as_of_ms: int) -> None:
+        """The lane's state is another now, and the lane was no other worker's until ``as_of_ms`` at least."""
+        self._unsaved, self._as_of_ms = True, as_of_ms
 
     async def some(self, state: LaneState, changelog_offset: int) -> bool:
         """Where one is due write some more of it, as of ``changelog_offset``; whether it is due still."""
 
         def write() -> bool:
             if self._writing is None:
-                self._writing = self._snapshots.begin(state, changelog_offset)
+                self._writing = self._snapshots.begin(state, changelog_offset, self._as_of_ms)
                 self._unsaved = False
             whole = self._writing.advance(state.store, changelog_offset)
             self._writing = None if whole else self._writing
@@ -58,7 +58,7 @@ class Saving:
         """Write one now, due or not."""
 
         def write() -> bool:
-            self._snapshots.save(state, changelog_offset)
+            self._snapshots.save(state, changelog_offset, self._as_of_ms)
             return True
 
         await self._is_through(write)

@@ -6,7 +6,8 @@ beside rows is written at once (`Snapshots.begin`). Its rows are therefore of di
 since (a fuzzy checkpoint: Gray and Reuter, Transaction Processing, 1993, section 11.4). It holds committed slices only,
 and is renamed once it is whole. It is refused, and the changelog read from its beginning, when it is of another topic
 or layout, beyond the log's end, before its beginning, or older than half of the changelog's ``delete.retention.ms``:
-tombstones compacted away since would otherwise bring erased users back. That old, it is deleted unasked.
+tombstones compacted away since would otherwise bring erased users back. That old, it is deleted unasked. Its age is
+its state's: a worker that was paused for days knows of nobody who was erased meanwhile, whenever it writes.
 """
 
 import errno
@@ -54,13 +55,14 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     Chunks follow it: how many users (4 bytes), the 2-byte lengths of their keys, the keys, and the rows. After the last
     come a chunk of none and the changelog offset that no row is newer than (8 bytes).
+    ``as_of_ms``: of the state, from which its age counts, whenever it was written.
     ``parts``: what else the lane keeps in its changelog (`streams.lanes.recovery.Recovered`).
     """
 
     layout: int
     changelog_id: str
     changelog_offset: int
-    written_ms: int
+    as_of_ms: int = msgspec.field(name="written_ms")
     parts: dict[bytes, bytes]
 
 
@@ -75,7 +77,7 @@ class Writing:
         """``places``: rows of the store. Whoever comes later has a row in the changelog, beyond the header's offset."""
         self._path, self._part = path, path.with_suffix(_PART)
         self._next, self._end = 0, places
-        self._written_ns = header.written_ms * 1_000_000
+        self._as_of_ns = header.as_of_ms * 1_000_000
         own_folder(path.parent)
         encoded = msgspec.msgpack.encode(header)
         self._file = own_file(self._part)
@@ -115,7 +117,7 @@ class Writing:
     def _flush(self) -> None:
         """What is buffered is in the file, and that is dated as its header: not by a file server's clock."""
         self._file.flush()
-        os.utime(self._file.fileno(), ns=(self._written_ns, self._written_ns))
+        os.utime(self._file.fileno(), ns=(self._as_of_ns, self._as_of_ns))
 
     def _publish(self) -> None:
         self._file.close()  # first: a file server may take its time, and tell only now that it has no room
@@ -149,8 +151,8 @@ class Snapshots:
         """The lane's file."""
         return self._directory / f"lane-{lane}.snapshot"
 
-    def begin(self, state: LaneState, changelog_offset: int) -> Writing:
-        """Begin a snapshot of the lane as of ``changelog_offset``.
+    def begin(self, state: LaneState, changelog_offset: int, as_of_ms: int) -> Writing:
+        """Begin a snapshot of the lane as of ``changelog_offset``, whose state surely was the lane's at ``as_of_ms``.
 
         A slice waits for it: watermarks, guests and ads stand in the header, some 0.7 ms for each thousand of them, and
         so a third of a second for 500,000.
@@ -159,14 +161,14 @@ class Snapshots:
             layout=LAYOUT_VERSION,
             changelog_id=self._changelog_id,
             changelog_offset=changelog_offset,
-            written_ms=wall_ms(),
+            as_of_ms=as_of_ms,
             parts=state.clicks.parts() | state.erased.parts() | state.guests.parts() | state.ledger.parts(),
         )
         return Writing(self.path(state.lane), header, len(state.store.users))
 
-    def save(self, state: LaneState, changelog_offset: int) -> None:
+    def save(self, state: LaneState, changelog_offset: int, as_of_ms: int) -> None:
         """Write the whole at once. Blocks; about 1 GB/s."""
-        writing = self.begin(state, changelog_offset)
+        writing = self.begin(state, changelog_offset, as_of_ms)
         while not writing.advance(state.store, changelog_offset):
             pass
 
@@ -213,7 +215,7 @@ class Snapshots:
         return Recovered(store, None, header.changelog_offset, parts=spread(header.parts))
 
     def _refusal(self, header: Header, newest: int, begin: int, end: int) -> str:
-        age_ms = wall_ms() - header.written_ms
+        age_ms = wall_ms() - header.as_of_ms
         if header.layout != LAYOUT_VERSION:
             return f"layout {header.layout}, this version has {LAYOUT_VERSION}"
         if header.changelog_id != self._changelog_id:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from scoring.rows import LAYOUT_VERSION, ROW, ROW_BYTES, RowStore, decode_rows
+from streams.clock import wall_ms
 from streams.lanes.recovery import RECORDS_PER_READ
 from streams.lanes.snapshots import Snapshots
 from streams.settings import Settings
@@ -77,7 +78,7 @@ def snapshot_costs(store: RowStore, users: int) -> tuple[float, float, int]:
     with tempfile.TemporaryDirectory(prefix="salience-bench-") as home:
         snapshots = Snapshots(Settings(home=Path(home)), "bench")
         state = LaneState(0, ("a", "b"), 1, store=store)
-        _, save_s = timed(lambda: snapshots.save(state, 1))
+        _, save_s = timed(lambda: snapshots.save(state, 1, wall_ms()))
         loaded, load_s = timed(lambda: snapshots.load(0, 0, 1))
         if len(loaded.store) != users:
             raise RuntimeError(f"{len(loaded.store):,} users came back of {users:,}; see the log for the refusal")

@@ -14,6 +14,7 @@ from scoring.interest import decayed
 from scoring.pool import Pool
 from scoring.rows import ROW_BYTES, RowStore
 from scoring.update import apply
+from streams.clock import wall_ms
 from streams.feeds.layers import hear, shares
 from streams.lanes.recovery import Recovered, RecoveryError, _load
 from streams.lanes.snapshots import Snapshots
@@ -74,7 +75,7 @@ def _snapshot_seeds() -> list[bytes]:
     state = LaneState(0, ("a", "b"), 1)
     out = []
     for user in (b"user-1", b"user-2"):
-        kept.save(state, 7)
+        kept.save(state, 7, wall_ms())
         out.append(kept.path(0).read_bytes())
         state.store.row_of(user)
     return out

@@ -10,6 +10,7 @@ from unittest.mock import AsyncMock
 from aiokafka import TopicPartition
 
 from scoring.events import Source
+from streams.clock import wall_ms
 from streams.compute import Compute
 from streams.identity import TopicIdentity
 from streams.intake import Intake
@@ -129,6 +130,7 @@ def taken_over(shared: Shared, outbox: Outbox, number: int = 0) -> Lane:
     """A lane that runs."""
     lane = Lane(number, shared)
     lane._state, lane._outbox, lane.running = new_state(number), outbox, True
+    lane._saving.committed(wall_ms())
     return lane
 
 

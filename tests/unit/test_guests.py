@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from scoring.engine import Engine
+from streams.clock import wall_ms
 from streams.lanes.snapshots import Snapshots, holds
 from streams.privacy.consent import ERASED_KEY, watermark_key
 from streams.privacy.guests import Guests, guest_key
@@ -101,7 +102,7 @@ def test_a_guest_is_found_by_who_looks_for_what_is_held_of_a_person(engine: Engi
     note = bench.changelog[guest_key(b"no")]
     assert Search(["no"]).finds(Record("state-changelog", 0, 0, START_MS, guest_key(b"no"), note))
     kept = Snapshots(Settings(home=tmp_path), "changelog")
-    kept.save(bench.state, 5)
+    kept.save(bench.state, 5, wall_ms())
     assert holds(kept.path(0), [b"no"])
     assert not holds(kept.path(0), [b"yes"])
     assert Guests.restore(kept.load(0, 0, 9).parts).until_ms == bench.state.guests.until_ms

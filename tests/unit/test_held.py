@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from streams.cli import app
 from streams.cli.privacy import _show
+from streams.clock import wall_ms
 from streams.control_wire import Erasure
 from streams.lanes.clicks import person_key
 from streams.lanes.snapshots import Snapshots, Writing, holds
@@ -190,7 +191,7 @@ def of_nobody_yet(home: Path) -> tuple[Settings, Snapshots, LaneState]:
     settings, state = Settings(home=home), LaneState(0, ("a", "b"), 1)
     state.store.row_of(b"gone")
     snapshots = Snapshots(settings, "changelog-1")
-    snapshots.save(LaneState(0, ("a", "b"), 1), 0)
+    snapshots.save(LaneState(0, ("a", "b"), 1), 0, wall_ms())
     return settings, snapshots, state
 
 
@@ -198,7 +199,7 @@ def test_a_snapshot_that_its_worker_finishes_meanwhile_is_looked_for_under_its_n
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, snapshots, state = of_nobody_yet(tmp_path)
-    writing = snapshots.begin(state, 0)
+    writing = snapshots.begin(state, 0, wall_ms())
     renamed = iter([True])
 
     def look(path: Path, users: Sequence[bytes]) -> bool:
@@ -222,7 +223,7 @@ def test_a_snapshot_that_its_worker_begins_and_finishes_meanwhile_is_looked_at_a
             under_way[0].advance(state.store, 0)
         held = holds(path, users)
         if not under_way:
-            under_way.append(snapshots.begin(state, 0))
+            under_way.append(snapshots.begin(state, 0, wall_ms()))
         return held
 
     monkeypatch.setattr("streams.privacy.held.holds", look)
@@ -233,7 +234,7 @@ def test_a_link_that_leads_nowhere_is_no_snapshot_and_is_not_followed_for_ever(t
     settings, state = Settings(home=tmp_path), LaneState(0, ("a", "b"), 1)
     state.store.row_of(b"gone")
     snapshots = Snapshots(settings, "changelog-1")
-    snapshots.save(state, 0)
+    snapshots.save(state, 0, wall_ms())
     snapshots.path(9).symlink_to(tmp_path / "nowhere")
     require_readable_snapshots(settings)
     assert snapshots_with(settings, ["gone"]) == looked(tmp_path, 1, snapshots.path(0))
@@ -246,7 +247,7 @@ def test_a_disk_that_does_not_answer_is_not_taken_for_one_that_holds_nobody(
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     settings = Settings(home=tmp_path)
-    Snapshots(settings, "changelog-1").save(LaneState(0, ("a", "b"), 1), 0)
+    Snapshots(settings, "changelog-1").save(LaneState(0, ("a", "b"), 1), 0, wall_ms())
     monkeypatch.setattr(os, "scandir", stale)
     for look in (require_readable_snapshots, partial(snapshots_with, users=["gone"])):
         with pytest.raises(SnapshotsError, match=re.escape(os.strerror(errno.ESTALE))):
@@ -285,7 +286,7 @@ def closed(path: Path) -> Iterator[None]:
 def test_a_snapshot_that_may_not_be_read_is_not_taken_for_one_that_holds_nobody(home: Path, name: str) -> None:
     settings, state = Settings(home=home), LaneState(0, ("a", "b"), 1)
     state.store.row_of(b"gone")
-    Snapshots(settings, "changelog-1").save(state, 0)
+    Snapshots(settings, "changelog-1").save(state, 0, wall_ms())
     for folder in (home / "snapshots", home / "snapshots" / "salience"):
         folder.chmod(0o755)
     for look in (require_readable_snapshots, partial(snapshots_with, users=["gone"])):
@@ -342,12 +343,12 @@ def test_a_proof_tells_how_many_snapshots_were_read_and_where_and_reads_those_th
     monkeypatch.chdir(tmp_path)
     states = [LaneState(lane, ("a", "b"), 1) for lane in range(2)]
     for state in states:
-        snapshots.save(state, 0)
+        snapshots.save(state, 0, wall_ms())
     folder = tmp_path / ".salience" / "snapshots" / "salience"
     said = proved(Path(".salience"), monkeypatch, *how)
     assert (said.exit_code, f"Snapshots read: 2, in {folder}." in said.stdout) == (0, True)
     states[1].store.row_of(b"gone")
-    snapshots.save(states[1], 0)
+    snapshots.save(states[1], 0, wall_ms())
     said = proved(Path(".salience"), monkeypatch, "--json", *how)
     told = {"snapshots": [f"{folder}/lane-1.snapshot"], "snapshots_read": 2, "snapshots_folder": str(folder)}
     assert (said.exit_code, json.loads(said.stdout)) == (1, {"gone": False, "topics": [], **told})

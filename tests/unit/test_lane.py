@@ -19,11 +19,13 @@ from streams.own_files import own_file
 from streams.privacy.requests import Requests
 from tests.unit.consenting import erasure, told
 from tests.unit.lanes import (
+    CHANGELOG_OFFSET,
     DEADLINE_MS,
     DEADLINE_S,
     Group,
     Outbox,
     intake_of,
+    queue_one,
     shared_of,
     step,
     taken_over,
@@ -123,6 +125,58 @@ def test_the_snapshot_of_a_lane_that_moved_to_another_worker_goes_while_this_one
         assert not path.exists()
 
     asyncio.run(live())
+
+
+def sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the worker be paused for days, in which another may have had its lanes."""
+    for module in ("lane", "snapshots"):
+        monkeypatch.setattr(f"streams.lanes.{module}.wall_ms", lambda: wall_ms() + AGE_MAX_MS + 60_000)
+
+
+@pytest.mark.parametrize("then", ["closes", "rests"])
+def test_a_snapshot_of_a_worker_that_was_paused_for_days_is_as_old_as_the_slice_before(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    path = lane._shared.snapshots.path(0)
+
+    async def live() -> None:
+        assert await step(lane)
+        path.unlink()
+        queue_one(lane, 1)
+        assert await lane.step()  # when no snapshot is due
+        sleep(monkeypatch)
+        await (lane.close(DEADLINE_MS) if then == "closes" else rest(lane))
+        assert path.exists()
+
+    asyncio.run(live())
+    lane._shared.snapshots.remove_old()
+    assert not path.exists()
+
+
+def test_a_snapshot_is_no_younger_than_its_slice_though_the_worker_was_paused_before_it_heard_of_the_commit(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def commit() -> None:
+        sleep(monkeypatch)
+
+    monkeypatch.setattr(lane._outbox, "commit", commit)
+    asyncio.run(step(lane))
+    path = lane._shared.snapshots.path(0)
+    assert path.exists()
+    lane._shared.snapshots.remove_old()
+    assert not path.exists()
+
+
+def test_a_snapshot_of_a_lane_that_went_on_after_a_pause_is_of_its_newest_slice(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def live() -> None:
+        sleep(monkeypatch)
+        assert await step(lane)
+        await lane.close(DEADLINE_MS)
+
+    asyncio.run(live())
+    assert len(lane._shared.snapshots.load(0, 0, CHANGELOG_OFFSET).store) == 1
 
 
 def test_a_person_who_is_erased_leaves_the_snapshot_of_a_lane_to_which_nothing_comes_any_more(lane: Lane) -> None:

@@ -15,6 +15,7 @@ from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.ready import free_port
 from streams.app import create_app
 from streams.cli import app
+from streams.clock import wall_ms
 from streams.experiments.referee import Referee
 from streams.experiments.store import StoreError, alone, save
 from streams.lanes.snapshots import Snapshots
@@ -35,8 +36,8 @@ def everybodys() -> Iterator[None]:
 
 def _snapshot(home: Path) -> None:
     snapshots = Snapshots(Settings(home=home), "changelog-1")
-    snapshots.begin(new_state(1), 0).abandon()
-    snapshots.save(new_state(0), 0)
+    snapshots.begin(new_state(1), 0, wall_ms()).abandon()
+    snapshots.save(new_state(0), 0, wall_ms())
 
 
 def _referee(home: Path) -> None:

@@ -9,6 +9,7 @@ from typing import BinaryIO, NoReturn, cast
 
 import pytest
 
+from streams.clock import wall_ms
 from streams.lanes import snapshots
 from streams.lanes.snapshots import Snapshots
 from streams.own_files import own_file
@@ -20,7 +21,7 @@ from tests.unit.test_snapshots import OFFSET, lane_with
 def kept(tmp_path: Path) -> Snapshots:
     """With a snapshot of four users."""
     made = Snapshots(Settings(home=tmp_path), "changelog-1")
-    made.save(lane_with(5), OFFSET)
+    made.save(lane_with(5), OFFSET, wall_ms())
     return made
 
 
@@ -47,7 +48,7 @@ def test_one_that_the_disk_had_no_room_for_as_is_known_when_it_is_closed_leaves_
 
     monkeypatch.setattr(snapshots, "own_file", lambda path: Closing(own_file(path), no_room))
     with pytest.raises(OSError, match="No space"):
-        kept.save(lane_with(9), OFFSET + 1)
+        kept.save(lane_with(9), OFFSET + 1, wall_ms())
     assert [path.name for path in kept.path(3).parent.iterdir()] == [kept.path(3).name]
     assert (kept.load(3, 0, 100).offset, len(kept.load(3, 0, 100).store)) == (OFFSET, 4)
 
@@ -62,6 +63,6 @@ def test_what_another_puts_in_its_place_while_it_is_closed_does_not_become_the_s
 
     monkeypatch.setattr(snapshots, "own_file", lambda path: Closing(own_file(path), taken_over))
     with pytest.raises(FileNotFoundError, match="replaced by another"):
-        kept.save(lane_with(9), OFFSET + 1)
+        kept.save(lane_with(9), OFFSET + 1, wall_ms())
     assert part.exists()
     assert (kept.load(3, 0, 100).offset, len(kept.load(3, 0, 100).store)) == (OFFSET, 4)

@@ -58,7 +58,7 @@ def kept(tmp_path: Path) -> Snapshots:
 
 def test_every_user_and_row_comes_back_with_the_offset(kept: Snapshots) -> None:
     state = lane_with(700)
-    kept.save(state, OFFSET)
+    kept.save(state, OFFSET, wall_ms())
     back = kept.load(3, 0, 100)
     assert (back.offset, back.lane_row, len(back.store)) == (OFFSET, None, 699)
     for user in (b"user-0", b"user-2", b"user-699"):
@@ -70,7 +70,7 @@ def test_every_user_and_row_comes_back_with_the_offset(kept: Snapshots) -> None:
 def test_a_snapshot_holds_whose_row_or_whose_lift_it_has(kept: Snapshots) -> None:
     state = lane_with(3)
     state.clicks.layer.people.put(np.array([id64(b"lift-only")], dtype=np.uint64), np.array([[1.0, 2.0, 0.0]]))
-    kept.save(state, OFFSET)
+    kept.save(state, OFFSET, wall_ms())
     path = kept.path(3)
     assert [holds(path, [user]) for user in (b"user-0", b"user-1", b"lift-only", b"nobody")] == [
         True,
@@ -94,14 +94,14 @@ def test_a_snapshot_of_a_former_layout_whose_rows_were_shorter_holds_whomever_it
     with monkeypatch.context() as then:
         then.setattr(snapshots, "LAYOUT_VERSION", LAYOUT_VERSION - 1)
         then.setattr(state.store, "_rows", np.zeros(len(state.store.rows), dtype=f"V{ROW_BYTES - 64}"))
-        kept.save(state, OFFSET)
+        kept.save(state, OFFSET, wall_ms())
     path = kept.path(3)
     asked = ([b"user-0"], [b"user-2999"], [b"nobody", b"lift-only"], [b"nobody"])
     assert [holds(path, users) for users in asked] == [True, True, True, False]
 
 
 def test_an_empty_lane_has_a_snapshot_too(kept: Snapshots) -> None:
-    kept.save(LaneState(3, ("a", "b"), 4), OFFSET)
+    kept.save(LaneState(3, ("a", "b"), 4), OFFSET, wall_ms())
     assert kept.load(3, 0, 100).offset == OFFSET
 
 
@@ -113,12 +113,12 @@ def test_without_a_file_the_lane_starts_empty_and_nothing_is_told_of_it(kept: Sn
 
 @pytest.mark.parametrize(("begin", "end"), [(0, OFFSET - 1), (OFFSET + 1, 100)], ids=["beyond the end", "compacted"])
 def test_an_offset_that_the_changelog_does_not_have_is_refused(kept: Snapshots, begin: int, end: int) -> None:
-    kept.save(lane_with(5), OFFSET)
+    kept.save(lane_with(5), OFFSET, wall_ms())
     assert len(kept.load(3, begin, end).store) == 0
 
 
 def test_a_snapshot_of_another_topic_is_refused(kept: Snapshots, tmp_path: Path) -> None:
-    kept.save(lane_with(5), OFFSET)
+    kept.save(lane_with(5), OFFSET, wall_ms())
     assert len(Snapshots(Settings(home=tmp_path), "changelog-2").load(3, 0, 100).store) == 0
 
 
@@ -130,8 +130,7 @@ def test_a_snapshot_of_another_topic_is_refused(kept: Snapshots, tmp_path: Path)
 def test_one_so_old_that_tombstones_may_be_gone_or_of_the_future_is_refused_and_deleted_wherever_nobody_loads_it(
     kept: Snapshots, monkeypatch: pytest.MonkeyPatch, age_ms: int, users: int, deleted: bool
 ) -> None:
-    monkeypatch.setattr(snapshots, "wall_ms", lambda: 10**12)
-    kept.save(lane_with(5), OFFSET)
+    kept.save(lane_with(5), OFFSET, 10**12)
     monkeypatch.setattr(snapshots, "wall_ms", lambda: 10**12 + age_ms)
     if deleted:
         with structlog.testing.capture_logs() as told:
@@ -148,7 +147,7 @@ def test_a_file_servers_clock_does_not_tell_how_old_a_snapshot_is_while_it_is_wr
     monkeypatch.setattr(snapshots, "_ROWS_PER_WRITE", 4)
     monkeypatch.setattr(snapshots, "wall_ms", lambda: wall_ms() + off_ms)
     state = lane_with(9)
-    writing, written = kept.begin(state, OFFSET), 1
+    writing, written = kept.begin(state, OFFSET, wall_ms() + off_ms), 1
     kept.remove_old()
     while not writing.advance(state.store, OFFSET):
         written += 1
@@ -160,8 +159,8 @@ def test_a_file_servers_clock_does_not_tell_how_old_a_snapshot_is_while_it_is_wr
 def test_what_a_lane_left_that_moved_away_is_deleted_once_it_would_be_refused_for_its_age(kept: Snapshots) -> None:
     unfinished = []
     for lane, age_ms in enumerate([TOMBSTONES_KEPT_MS // 2 - 60_000, TOMBSTONES_KEPT_MS // 2 + 60_000]):
-        kept.save(LaneState(lane, ("a", "b"), 4, store=RowStore()), OFFSET)
-        unfinished.append(kept.begin(LaneState(lane, ("a", "b"), 4, store=RowStore()), OFFSET))
+        kept.save(LaneState(lane, ("a", "b"), 4, store=RowStore()), OFFSET, wall_ms())
+        unfinished.append(kept.begin(LaneState(lane, ("a", "b"), 4, store=RowStore()), OFFSET, wall_ms()))
         for path in (kept.path(lane), kept.path(lane).with_suffix(".part")):
             os.utime(path, (0, (wall_ms() - age_ms) / 1000))
     kept.remove_old()
@@ -177,7 +176,7 @@ def test_a_disk_that_does_not_answer_ends_no_worker_that_looks_for_what_is_old_a
     def stale(_path: object) -> NoReturn:
         raise STALE
 
-    kept.save(lane_with(5), OFFSET)
+    kept.save(lane_with(5), OFFSET, wall_ms())
     monkeypatch.setattr(os, "scandir", stale)
     with structlog.testing.capture_logs() as told:
         kept.remove_old()
@@ -191,7 +190,7 @@ def test_a_disk_that_does_not_answer_ends_no_worker_that_takes_a_lane_over(
     def stale(_path: Path, *_: object, **_how: object) -> NoReturn:
         raise STALE
 
-    kept.save(lane_with(5), OFFSET)
+    kept.save(lane_with(5), OFFSET, wall_ms())
     monkeypatch.setattr(Path, "stat", stale)
     monkeypatch.setattr(Path, "open", stale)
     assert (kept.load(3, 0, 100).offset, len(kept.load(3, 0, 100).store)) == (0, 0)
@@ -204,25 +203,25 @@ def test_where_no_snapshot_was_ever_written_there_is_none_to_delete(kept: Snapsh
 
 def test_rows_newer_than_the_end_of_the_changelog_are_refused(kept: Snapshots) -> None:
     state = lane_with(5)
-    writing = kept.begin(state, OFFSET)
+    writing = kept.begin(state, OFFSET, wall_ms())
     assert writing.advance(state.store, OFFSET + 20)
     assert len(kept.load(3, 0, OFFSET + 19).store) == 0
-    kept.save(state, OFFSET)
+    kept.save(state, OFFSET, wall_ms())
     assert len(kept.load(3, 0, OFFSET).store) == 4
 
 
 def test_one_that_was_not_finished_leaves_the_one_before(kept: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept.save(lane_with(5), OFFSET)
+    kept.save(lane_with(5), OFFSET, wall_ms())
     monkeypatch.setattr(snapshots, "_ROWS_PER_WRITE", 4)
     state = lane_with(9)
-    writing = kept.begin(state, OFFSET + 1)
+    writing = kept.begin(state, OFFSET + 1, wall_ms())
     assert not writing.advance(state.store, OFFSET + 1)
     assert (kept.load(3, 0, 100).offset, len(kept.load(3, 0, 100).store)) == (OFFSET, 4)
     writing.abandon()
 
 
 def test_a_file_cut_short_anywhere_is_no_snapshot(kept: Snapshots) -> None:
-    kept.save(lane_with(5), OFFSET)
+    kept.save(lane_with(5), OFFSET, wall_ms())
     whole = kept.path(3).read_bytes()
     assert len(kept.load(3, 0, 100).store) == 4
     for length in [*range(300), *range(len(whole) - 12, len(whole))]:
@@ -235,14 +234,14 @@ def test_a_snapshot_of_another_layout_is_refused_and_deleted_with_whom_it_names(
 ) -> None:
     with monkeypatch.context() as former:
         former.setattr(snapshots, "LAYOUT_VERSION", LAYOUT_VERSION - 1)
-        kept.save(lane_with(5), OFFSET)
+        kept.save(lane_with(5), OFFSET, wall_ms())
     assert (kept.load(3, 0, 100).offset, len(kept.load(3, 0, 100).store)) == (0, 0)  # the changelog from its beginning
     assert not kept.path(3).exists()
 
 
 def test_one_that_is_given_up_leaves_nothing_of_itself_and_the_one_before(kept: Snapshots, opened: Opened) -> None:
-    kept.save(lane_with(5), OFFSET)
-    writing = kept.begin(lane_with(9), OFFSET + 1)
+    kept.save(lane_with(5), OFFSET, wall_ms())
+    writing = kept.begin(lane_with(9), OFFSET + 1, wall_ms())
     writing.abandon()
     writing.abandon()  # of which nothing is left
     assert [path.name for path in kept.path(3).parent.iterdir()] == [kept.path(3).name]
@@ -252,7 +251,7 @@ def test_one_that_is_given_up_leaves_nothing_of_itself_and_the_one_before(kept: 
 
 def test_one_whose_beginning_is_gone_is_not_written_on(kept: Snapshots, opened: Opened) -> None:
     state = lane_with(5)
-    writing = kept.begin(state, OFFSET)
+    writing = kept.begin(state, OFFSET, wall_ms())
     kept.path(3).with_suffix(".part").unlink()
     with pytest.raises(FileNotFoundError):
         writing.advance(state.store, OFFSET)
@@ -267,14 +266,14 @@ def test_a_disk_that_is_full_keeps_no_file_open(
         pytest.skip("/dev/full is no device here")
     monkeypatch.setattr(snapshots, "own_file", lambda _: opened.keep(full.open("wb")))
     with pytest.raises(OSError, match="No space"):
-        kept.begin(lane_with(5), OFFSET)
+        kept.begin(lane_with(5), OFFSET, wall_ms())
     assert [file.closed for file in opened] == [True]
 
 
 def test_a_link_that_is_put_where_one_is_being_written_leads_nothing_elsewhere(kept: Snapshots, tmp_path: Path) -> None:
     state, victim, part = lane_with(5), tmp_path / "victim.conf", kept.path(3).with_suffix(".part")
     victim.write_bytes(b"as it was")
-    writing = kept.begin(state, OFFSET)
+    writing = kept.begin(state, OFFSET, wall_ms())
     part.unlink()
     part.symlink_to(victim)
     with pytest.raises(FileNotFoundError, match="replaced by another"):
@@ -288,8 +287,8 @@ def test_a_worker_that_has_lost_its_lane_unnoticed_leaves_the_snapshot_of_the_ne
     monkeypatch.setattr(snapshots, "_ROWS_PER_WRITE", 4)
     before, after = lane_with(9), lane_with(9)
     after.store.remove(b"user-8")  # who was erased meanwhile
-    lost = kept.begin(before, OFFSET)
-    taken_over = Snapshots(Settings(home=tmp_path), "changelog-1").begin(after, OFFSET + 1)
+    lost = kept.begin(before, OFFSET, wall_ms())
+    taken_over = Snapshots(Settings(home=tmp_path), "changelog-1").begin(after, OFFSET + 1, wall_ms())
     assert [lost.advance(before.store, OFFSET), taken_over.advance(after.store, OFFSET + 1)] == [False, False]
     assert not lost.advance(before.store, OFFSET)
     with pytest.raises(FileNotFoundError, match="replaced by another"):
@@ -314,7 +313,7 @@ def test_what_is_written_between_slices_and_the_changelog_from_there_are_the_sta
         patch.setattr(snapshots, "_ROWS_PER_WRITE", 2)
         for change in before:
             slice_with(state.store, changelog, change)
-        writing, whole = kept.begin(state, len(changelog)), False
+        writing, whole = kept.begin(state, len(changelog), wall_ms()), False
         for change in during:
             slice_with(state.store, changelog, change)
             whole = whole or (change[0] == "write" and writing.advance(state.store, len(changelog)))
@@ -353,6 +352,6 @@ def test_a_refused_snapshot_that_cannot_be_deleted_is_none_all_the_same(
     def read_only(_path: Path, *, missing_ok: bool = False) -> None:
         raise PermissionError("read-only file system")
 
-    kept.save(lane_with(3), OFFSET)
+    kept.save(lane_with(3), OFFSET, wall_ms())
     monkeypatch.setattr(Path, "unlink", read_only)
     assert len(kept.load(3, 0, OFFSET - 1).store) == 0

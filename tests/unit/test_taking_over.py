@@ -1,6 +1,7 @@
 """How a lane is taken over, without a broker: in which order, and where it goes on."""
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from streams.lanes.ledger import LaneLedger
 from streams.lanes.recovery import Recovered
 from streams.privacy.consent import Watermarks
 from streams.privacy.guests import Guests
-from tests.builders import impression, known_topics, record
+from tests.builders import START_MS, impression, known_topics, record
 from tests.unit.lanes import IDENTITY, Group, Outbox, shared_of
 from tests.unit.test_identity import ROW as STANDING
 
@@ -67,6 +68,16 @@ def did(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def lane_of(home: Path, group: Group, **settings: Any) -> Lane:
     return Lane(0, shared_of(home, group, lambda *_: Outbox(group.did), **settings))
+
+
+def test_the_state_of_a_lane_is_as_old_as_its_taking_over_and_no_younger_however_long_that_takes(
+    did: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock_ms = itertools.count(START_MS)
+    monkeypatch.setattr("streams.lanes.lane.wall_ms", lambda: next(clock_ms))
+    lane = lane_of(tmp_path, Member(did))
+    asyncio.run(lane.take_over())
+    assert lane._saving._as_of_ms == START_MS
 
 
 def test_a_lane_is_recovered_once_its_former_owner_is_fenced_by_one_who_is_a_member_before_and_after(

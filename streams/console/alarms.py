@@ -104,8 +104,11 @@ def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], stream_m
     for model in models:
         if model.newest_ms < stream_ms - SERVES_MS:  # it serves no more; what went before is history
             continue
-        if _off(model.layer) or _blind(model.layer):
-            about: About = {"model": model.model, "calibration": model.layer.calibration, "auc": model.layer.auc}
+        layer = model.layer
+        day_blind = _blind(layer.day_auc, layer.day_clicks)
+        if day_blind or _off(layer) or _blind(layer.auc, layer.clicks):
+            auc = layer.day_auc if day_blind else layer.auc
+            about: About = {"model": model.model, "calibration": layer.calibration, "auc": auc}
             yield Alarm(name="SalienceCalibrationOff", red=False, about=about)
     for drift in drifts:
         if drift.time_ms >= stream_ms - DRIFT_RECENT_MS:
@@ -133,13 +136,11 @@ def _off(figures: Accuracy) -> bool:
     return abs(figures.clicks - figures.expected) > ERRORS * math.sqrt(greater)
 
 
-def _blind(figures: Accuracy) -> bool:
-    """Whether the order is wrong. The standard error of an AUC of 0.5, of few clicks among many others, is
-    1 / sqrt(12 clicks), and of one below hardly another (Hanley and McNeil 1982).
+def _blind(auc: float | None, clicks: int) -> bool:
+    """Whether the order is wrong, by its AUC over so many clicks. The standard error of one of 0.5, of few clicks among
+    many others, is 1 / sqrt(12 clicks), and of one below hardly another (Hanley and McNeil 1982).
     """
-    if figures.auc is None:
-        return False
-    return (AUC_LEAST - figures.auc) * math.sqrt(12 * figures.clicks) > ERRORS
+    return auc is not None and (AUC_LEAST - auc) * math.sqrt(12 * clicks) > ERRORS
 
 
 def _of_tones(tones: Iterable[Tone], now_ms: int) -> Iterator[Alarm]:

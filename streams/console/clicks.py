@@ -13,6 +13,7 @@ from scoring.confidence import wilson
 from streams.control_wire import Drift
 from streams.outcomes import columns
 from streams.quality import KEPT, Quality, Settled
+from streams.topics import HOUR_MS
 from streams.wire import Outcome
 
 ARMS_MAX, MODELS_MAX = 16, 8
@@ -20,6 +21,8 @@ ARMS_MAX, MODELS_MAX = 16, 8
 SERVES_MS = 600_000
 """A model serves, as the live one, a canary or an arm's own, while its last outcome is no further behind the newest of
 all: two that serve have the last outcome by turns."""
+HOURS = 24
+"""Of which clicks' ranks are kept: as long as an order of chance takes to show where clicks are few."""
 POINTS = 120
 """Of an interval over time."""
 DRIFTS_MAX = 20
@@ -90,7 +93,10 @@ class ModelQuality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """``calibration``: clicks over ``expected``. ``drifts``: times that ADWIN found the residual's mean changed."""
+    """``calibration``: clicks over ``expected``. ``drifts``: times that ADWIN found the residual's mean changed.
+
+    ``day_auc``: over the ``day_clicks`` that were read within a day, for the layer alone.
+    """
 
     calibration: float | None
     log_loss: float | None
@@ -98,6 +104,8 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     drifts: int
     clicks: int
     expected: float
+    day_auc: float | None = None
+    day_clicks: int = 0
 
 
 def _accuracy(quality: Quality) -> Accuracy:
@@ -113,12 +121,35 @@ def _accuracy(quality: Quality) -> Accuracy:
     )
 
 
+class DayRanks:
+    """Ranks of clicks among non-clicks (`Quality.ranks`) by the hour in which they were read: a day's mean is its AUC.
+
+    By the reader's clock, since one outcome may be dated far ahead; the last 24 hours that have begun.
+    """
+
+    def __init__(self) -> None:
+        self._hours: dict[int, tuple[int, float]] = {}
+
+    def add(self, ranks: npt.NDArray[np.float64], now_ms: int) -> None:
+        """Take in more of them, and let go of what is older than a day."""
+        hour = now_ms // HOUR_MS
+        clicks, total = self._hours.get(hour, (0, 0.0))
+        self._hours[hour] = clicks + len(ranks), total + float(ranks.sum())
+        self._hours = {at: sums for at, sums in self._hours.items() if at > hour - HOURS}
+
+    def figures(self) -> tuple[float | None, int]:
+        """The AUC, None without a click, and over how many clicks it is."""
+        clicks, total = (sum(each) for each in zip(*self._hours.values(), strict=True))
+        return round(total / clicks, 4) if clicks else None, int(clicks)
+
+
 class Model:
     """The outcomes of a model."""
 
     def __init__(self) -> None:
         self.outcomes = self.newest_ms = 0
         self._layer, self._alone = Quality(), Quality()
+        self._day = DayRanks()
 
     def take(self, outcomes: Sequence[Outcome]) -> None:
         """More of them, oldest first."""
@@ -142,13 +173,15 @@ class Model:
             rows["predicted"] = chances
             yield quality, rows
 
-    def told(self, name: str) -> ModelQuality:
+    def told(self, name: str, now_ms: int) -> ModelQuality:
         """What is known now."""
+        self._day.add(self._layer.ranks(), now_ms)
+        day_auc, day_clicks = self._day.figures()
         return ModelQuality(
             model=name,
             outcomes=self.outcomes,
             newest_ms=self.newest_ms,
-            layer=_accuracy(self._layer),
+            layer=msgspec.structs.replace(_accuracy(self._layer), day_auc=day_auc, day_clicks=day_clicks),
             alone=_accuracy(self._alone),
         )
 
@@ -201,9 +234,9 @@ class Clicks:
         """Every arm's click rate."""
         return [arm.told(name) for name, arm in sorted(self._arms.items())]
 
-    def models(self) -> list[ModelQuality]:
+    def models(self, now_ms: int) -> list[ModelQuality]:
         """Every model's quality: those that serve by name, so that they keep their places, then the latest first."""
-        told = [model.told(name) for name, model in self._models.items()]
+        told = [model.told(name, now_ms) for name, model in self._models.items()]
         since_ms = max((model.newest_ms for model in told), default=0) - SERVES_MS
         return sorted(told, key=lambda model: (max(since_ms - model.newest_ms, 0), model.model))
 

@@ -173,7 +173,7 @@ class Desk:
         states = lane_states(group, self._inputs, self._flow.tick(now_ms, caught_up=caught_up))
         self._history.add(states)
         self._shown = shown(states, {state.lane for state in self._shown})
-        models, drifts, refused = self._clicks.models(), list(self._clicks.drifts), self._refused.told(now_ms)
+        models, drifts, refused = self._clicks.models(now_ms), list(self._clicks.drifts), self._refused.told(now_ms)
         stream_ms = max((model.newest_ms for model in models), default=now_ms)  # drift is dated by the events' time,
         stream_ms = min(stream_ms, now_ms + self._settings.time_tolerance_ms)  # of which none is later than that
         found = alarms(news, group, models, drifts, refused, self._turned.values(), now_ms, stream_ms)

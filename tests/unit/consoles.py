@@ -1,10 +1,11 @@
-"""What tests of the console are made of: partitions, groups and dead letters, as it learns of them."""
+"""What tests of the console are made of: partitions, groups, outcomes and dead letters, as it learns of them."""
 
 from typing import Any
 
 from streams.dead_letters import Letter
 from streams.lag.arithmetic import PartitionLag, Status
 from streams.lag.board import GroupLag, Sum
+from streams.wire import Outcome
 from tests.builders import START_MS
 
 
@@ -26,6 +27,12 @@ def group(*partitions: PartitionLag, state: str = "stable", produced_per_s: floa
     return GroupLag(
         group="salience", state=state, members=1, total=total, topics={"clicks": total}, partitions=partitions
     )
+
+
+def outcome(predicted: float = 0.2, *, clicked: bool = False, **fields: Any) -> Outcome:
+    """What came of an impression."""
+    told: dict[str, Any] = {"event": "e", "ad_id": "a", "shown_ms": START_MS, "known_ms": START_MS, "arm": "engine"}
+    return Outcome(**(told | {"model": "m", "attention": predicted} | fields), predicted=predicted, clicked=clicked)
 
 
 def letter(error: str = "DecodeError", at_ms: int = START_MS, topic: str = "clicks") -> Letter:

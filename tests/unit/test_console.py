@@ -28,9 +28,9 @@ from streams.console.why import Judged
 from streams.feeds.catalogue import entry_of
 from streams.lag.arithmetic import Status
 from streams.settings import Settings
-from streams.wire import CampaignMetrics, Decision, Figures, Outcome, encode_json
+from streams.wire import CampaignMetrics, Decision, Figures, encode_json
 from tests.builders import START_MS, Record, ad
-from tests.unit.consoles import group, letter, partition
+from tests.unit.consoles import group, letter, outcome, partition
 from tests.unit.test_console_alarms import news
 
 TOPICS = ("ad-impressions", "clicks")
@@ -39,11 +39,6 @@ TOPICS = ("ad-impressions", "clicks")
 def placed(user: str, time_ms: int = START_MS, **fields: Any) -> Placed:
     told: dict[str, Any] = {"placement_id": f"p-{user}", "arm": "engine", "model": "m"}
     return Placed(user_id=user, time_ms=time_ms, **(told | fields))
-
-
-def outcome(predicted: float = 0.2, *, clicked: bool = False, **fields: Any) -> Outcome:
-    told: dict[str, Any] = {"event": "e", "ad_id": "a", "shown_ms": START_MS, "known_ms": START_MS, "arm": "engine"}
-    return Outcome(**(told | {"model": "m", "attention": predicted} | fields), predicted=predicted, clicked=clicked)
 
 
 def test_latency_percentiles_are_of_the_newest_placements_and_rates_of_the_last_seconds() -> None:
@@ -212,7 +207,7 @@ def test_of_models_those_with_the_newest_outcomes_are_kept_and_the_serving_one_i
     clicks = Clicks()
     for at in range(MODELS_MAX + 3):
         clicks.take(0, [outcome(model=f"m{at}", known_ms=START_MS + at * 2 * SERVES_MS)])
-    told = [model.model for model in clicks.models()]
+    told = [model.model for model in clicks.models(START_MS)]
     assert told == [f"m{at}" for at in range(MODELS_MAX + 2, 2, -1)]
 
 
@@ -221,17 +216,17 @@ def test_the_models_that_serve_keep_their_places_whichever_had_the_last_outcome(
     told = []
     for at, model in enumerate(["before", "live", "canary", "live", "canary"]):
         clicks.take(0, [outcome(model=model, known_ms=START_MS + (at + SERVES_MS if at else 0))])
-        told.append([each.model for each in clicks.models()])
+        told.append([each.model for each in clicks.models(START_MS)])
     assert told[2:] == [["canary", "live", "before"]] * 3
 
 
 def test_a_model_is_told_with_and_without_the_click_layer() -> None:
     clicks = Clicks()
     clicks.take(0, [outcome(0.25, clicked=at % 4 == 0, attention=0.5) for at in range(2_000)])
-    (model,) = clicks.models()
+    (model,) = clicks.models(START_MS)
     assert (model.layer.calibration, model.alone.calibration) == (1.0, 0.5)
     clicks.take(0, [])
-    assert clicks.models()[0].outcomes == 2_000
+    assert clicks.models(START_MS)[0].outcomes == 2_000
 
 
 def cell(campaign: str, day: int, spent: int, lane: int = 0, arm: str = "", **fields: Any) -> Record:

@@ -16,7 +16,7 @@ from scoring.events import Kind
 from scoring.feedback import JUDGED
 from streams.cli import app
 from streams.console.alarms import AUC_LEAST, CALIBRATION, ERRORS, alarms
-from streams.console.clicks import SERVES_MS, Accuracy, ModelQuality, _accuracy
+from streams.console.clicks import HOURS, SERVES_MS, Accuracy, Clicks, ModelQuality, _accuracy
 from streams.console.desk import Desk
 from streams.console.refused import RECENT_MS, SECONDS_MAX, Refused
 from streams.console.serve import WhyNot
@@ -28,9 +28,10 @@ from streams.lag.board import GroupLag, Report
 from streams.lag.monitor import News
 from streams.quality import Quality
 from streams.settings import Settings
+from streams.topics import HOUR_MS
 from streams.wire import Outcome, Tone
 from tests.builders import START_MS, Record
-from tests.unit.consoles import group, letter, partition
+from tests.unit.consoles import group, letter, outcome, partition
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "streams" / "console" / "static"
@@ -87,6 +88,8 @@ CASES: list[tuple[dict[str, Any], list[tuple[str, bool]]]] = [
     ({"models": [model(auc=0.43)]}, [("SalienceCalibrationOff", False)]),
     ({"models": [model(auc=0.31, clicks=12, expected=12.0)]}, []),
     ({"models": [model(auc=AUC_LEAST - 0.02, clicks=10_000, expected=10_000.0)]}, [("SalienceCalibrationOff", False)]),
+    ({"models": [model(auc=0.5, day_auc=0.5, day_clicks=533)]}, []),
+    ({"models": [model(auc=0.5, day_auc=0.5, day_clicks=534)]}, [("SalienceCalibrationOff", False)]),
     ({"models": [model(), model(newest_ms=START_MS - SERVES_MS - 1, clicks=900)]}, []),
     ({"drifts": [drift(START_MS)]}, [("SalienceDrift", False)]),
     ({"drifts": [drift(START_MS - 3_600_000)]}, []),
@@ -126,6 +129,16 @@ def test_right_predictions_of_a_shop_of_few_clicks_are_no_alarm_in_a_week(rate: 
         serves = msgspec.structs.replace(model(), layer=_accuracy(quality))
         told |= {alarm.name for alarm in alarms(news(WELL), WELL, [serves], [], [], [], START_MS, START_MS)}
     assert told == set()
+
+
+def test_an_order_of_chance_is_told_by_the_clicks_of_a_day_in_a_shop_of_few_and_no_more_a_day_after() -> None:
+    clicks, told = Clicks(), []
+    for hour in range(2 * HOURS):
+        if hour < HOURS:  # all are predicted alike, and 30 clicked: too few in what is looked back on
+            clicks.take(0, [outcome(0.01, clicked=at % 100 == 0) for at in range(3_000)])
+        found = alarms(news(WELL), WELL, clicks.models(START_MS + hour * HOUR_MS), [], [], [], START_MS, START_MS)
+        told.append([(alarm.name, alarm.about["auc"]) for alarm in found])
+    assert told == [[]] * 17 + [[("SalienceCalibrationOff", 0.5)]] * 13 + [[]] * 18
 
 
 def test_the_rules_judge_predictions_by_the_numbers_of_the_console() -> None:

@@ -221,6 +221,8 @@ class Step:
     def _control(self, state: LaneState, published: list[Published]) -> list[Message]:
         """What the lane has to say to all: drifts of its click layer, and how models fare."""
         models, layer = self.engine.models, state.clicks.layer
+        if self._learns:
+            state.clicks.heed(models)  # nothing may have happened since they changed, or one may have failed just now
         state.models.differ(p.beside for p in published if p.beside is not None)
         alarms = state.clicks.alarms()
         drifts = told(alarms, state.lane, models.live.version, state.stream_ms) if alarms else []
@@ -277,8 +279,7 @@ class Step:
 
     def _apply(self, state: LaneState, events: Events) -> tuple[Applied, Observed, list[Change]]:
         """What the events did; what they told of impressions; the click layer's changes to be kept."""
-        engine, clicks = self.engine, state.clicks
-        learns = self.learning is not None and self.scoring
+        engine, clicks, learns = self.engine, state.clicks, self._learns
         others = self.pool.others(state.lane) if learns and self.pool is not None else None
         if learns and not len(events):
             clicks.serve(engine.catalogue, others)  # ads may have come since the last slice, and be placed in this one
@@ -286,6 +287,11 @@ class Step:
             return apply(state.store, events, engine.catalogue, self.rules), NOTHING_OBSERVED, []
         applied, observed = clicks.apply(state.store, events, engine, self.rules)
         return applied, observed, clicks.commit(engine.catalogue, others)
+
+    @property
+    def _learns(self) -> bool:
+        """Whether lanes have a click layer."""
+        return self.learning is not None and self.scoring
 
     @property
     def _budgets(self) -> Budgets:

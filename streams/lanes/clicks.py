@@ -144,7 +144,7 @@ class LaneClicks:
         What the rules kept from interest is no impression and answers none; what was applied before a crash may
         answer one that is still open.
         """
-        self._follow(engine.models)
+        self.heed(engine.models)
         touched = np.unique(events["row"])
         users64 = np.array([id64(store.users[row] or b"") for row in touched.tolist()], dtype=np.uint64)
         users = users64[np.searchsorted(touched, events["row"])]
@@ -158,7 +158,7 @@ class LaneClicks:
         observed = self.layer.observe(events[counts], users[counts], control[counts], seen)
         return exposed.applied, observed
 
-    def _follow(self, models: Models) -> None:
+    def heed(self, models: Models) -> None:
         """Learn of the models that are held, and of no others; remember the names of those whose outcomes are open.
 
         What was learned of one that has a role is kept, too, where this worker could not get it yet.

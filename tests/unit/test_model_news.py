@@ -4,20 +4,24 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from scoring.attention import AttentionModel, load
+from scoring.engine import Engine
 from scoring.feedback import ClickLayer, Learning
 from scoring.learner import Evidence
-from scoring.models import Models, Roles
+from scoring.models import Models, Roles, number_of
 from streams.control import Control
 from streams.control_wire import ModelStatus
+from streams.lanes.clicks import LaneClicks
 from streams.models.news import OUTCOMES_MORE, REASON_MAX, WORKER_MAX, Differences, ModelNews
+from streams.step import LaneState, Slice, Step
 from streams.wire import ShadowScore
-from tests.builders import START_MS
-from tests.models import toy_model
+from tests.builders import START_MS, made_up_log, records
+from tests.models import fails_on_what_is_new, toy_model
 from tests.unit.consenting import told
-from tests.unit.test_models import engine_of
+from tests.unit.test_models import engine_of, hold, lane, run
 
 
 @pytest.fixture
@@ -140,3 +144,77 @@ def test_differences_are_those_of_all_candidates() -> None:
     for one in (score("m", 4, 0.25, 0.5), score("m", 0, 0.0, 0.0), score("m", 2, 0.5, 0.75), score("m", 1, 0.1, 0.1)):
         apart.add(one)
     assert (apart.candidates, apart.total, apart.largest) == (7, pytest.approx(2.1), 0.75)
+
+
+def compared(state: LaneState, shadow: AttentionModel) -> None:
+    """Let a lane have held a shadow that it knows against what is live."""
+    learner = state.clicks.layer.learners[number_of(shadow.version)]
+    assert learner.evidence.outcomes > 0
+    learner.known_ms = START_MS
+    learner.evidence.join(Evidence(beside=5_000, beside_log_loss=1.0, live_log_loss=2.0, gain_squares=3.0))
+
+
+def told_in(engine: Engine, state: LaneState, events: int = 0) -> dict[str, ModelStatus]:
+    """What a lane tells of models in a slice of so many events."""
+    given = records(made_up_log(seed=5, events=400).events)[:events]
+    order = np.array([each.topic == "clicks" for each in given], dtype=np.uint8)
+    newest_ms = max((each.timestamp for each in given), default=0)
+    step = Step(engine, lambda _: 0, 0, 10**12)
+    effects = step.run(state, Slice(given, order, (newest_ms, newest_ms)), 2**42)
+    statuses = [msgspec.json.decode(message.value or b"", type=ModelStatus) for message in effects.control]
+    return {one.model: one for one in statuses}
+
+
+def test_a_lane_to_which_nobody_comes_does_not_tell_what_a_shadow_was_beside_a_model_that_is_live_no_more(
+    tmp_path: Path, new: AttentionModel
+) -> None:
+    old, other = load(toy_model(tmp_path / "old")), load(toy_model(tmp_path / "other", seed=2))
+    engine, state = engine_of(old, new, other), lane()
+    run(engine, state, roles=[Roles(canary=other.version, canary_share=0.5, shadow=new.version, shadow_share=1.0)])
+    compared(state, new)
+    engine.models.play(Roles(live=other.version, former=(old.version,), shadow=new.version, shadow_share=1.0))
+    status = told_in(engine, state)[new.version]
+    assert status.outcomes > 0
+    assert (status.beside, status.gain_squares) == (0, 0.0)
+
+
+def test_a_lane_to_which_nobody_comes_tells_nothing_of_a_role_that_has_ended_and_was_given_again(
+    tmp_path: Path, new: AttentionModel
+) -> None:
+    engine, state = engine_of(load(toy_model(tmp_path / "old")), new), lane()
+    shadow = Roles(shadow=new.version, shadow_share=1.0)
+    run(engine, state, roles=[shadow])
+    compared(state, new)
+    engine.models.play(Roles())
+    assert told_in(engine, state) == {}
+    hold(engine, new)
+    engine.models.play(shadow)
+    status = told_in(engine, state)[new.version]
+    assert (status.outcomes, status.beside) == (0, 0)
+
+
+def test_a_lane_in_which_the_live_model_fails_tells_at_once_nothing_of_a_shadow_beside_it(
+    tmp_path: Path, new: AttentionModel
+) -> None:
+    old, bad = load(toy_model(tmp_path / "old")), load(toy_model(tmp_path / "bad", graphs=fails_on_what_is_new))
+    engine, state = engine_of(old, new), lane()
+    run(engine, state, roles=[Roles(shadow=new.version, shadow_share=1.0)])
+    hold(engine, bad)
+    engine.models.play(Roles(live=bad.version, former=(old.version,), shadow=new.version, shadow_share=1.0))
+    state.clicks.layer.heed(number_of(bad.version))
+    compared(state, new)
+    statuses = told_in(engine, state, events=400)
+    assert "no finite numbers" in statuses[bad.version].refused
+    assert (statuses[new.version].beside, engine.models.live.version) == (0, old.version)
+
+
+def test_what_a_shadow_was_beside_what_is_live_is_kept_from_slice_to_slice_and_when_its_lane_is_given_to_another(
+    tmp_path: Path, new: AttentionModel
+) -> None:
+    engine, state = engine_of(load(toy_model(tmp_path / "old")), new), lane()
+    run(engine, state, roles=[Roles(shadow=new.version, shadow_share=1.0)])
+    compared(state, new)
+    told_in(engine, state, events=400)
+    state.clicks = LaneClicks.restore(state.clicks.layer.learning, state.clicks.parts())
+    assert told_in(engine, state) == {}
+    assert state.clicks.layer.learners[number_of(new.version)].evidence.beside == 5_000

@@ -21,8 +21,8 @@ class Settlement:
     """The days of M campaigns, by their places, at 256 bytes each; day d stands in row d modulo `DAYS`, ``[DAYS, M]``.
 
     A limit is in micros of a day, and 0 where none is known, and neither that there is none: then what was told as
-    billed is billed. It holds until another does. Of a day of which nothing is known, as one before this worker had
-    begun of which nobody has told any, today's counts.
+    billed is billed. It holds until another does. Of a day of which none is known, as one before this worker had begun
+    of which nobody has told any, or one that is not kept any more, today's counts.
     """
 
     def __init__(self) -> None:
@@ -78,16 +78,14 @@ class Settlement:
         self._limits[today, at], self._limit_ms[today, at] = limits, _KNOWN_MS
 
     def limits(self, at: Ints, days: Ints | int) -> Ints:
-        """What campaigns ``at [N]`` may spend on ``days``, ``[N]`` or one; 0 for a day that is not kept."""
-        limits = self._limits[days % DAYS, at]
-        known = np.where(limits > 0, limits, self._limits[self.newest % DAYS, at])
-        return np.where(self._kept(days), known, 0)
+        """What campaigns ``at [N]`` may spend on ``days``, ``[N]`` or one."""
+        limits = np.where(self._kept(days), self._limits[days % DAYS, at], 0)
+        return np.where(limits > 0, limits, self._limits[self.newest % DAYS, at])
 
     def limit_of(self, at: int, day: int) -> int:
         """What `limits` has of one campaign and day, a tenth of its cost."""
-        if not self._kept(day):
-            return 0
-        return int(self._limits[day % DAYS, at]) or int(self._limits[self.newest % DAYS, at])
+        known = int(self._limits[day % DAYS, at]) if self._kept(day) else 0
+        return known or int(self._limits[self.newest % DAYS, at])
 
     def billed(self, at: Ints, days: Ints | int) -> Ints:
         """Micros billed of ``days``, ``[N]`` or one, to campaigns ``at [N]``; 0 for a day that is not kept."""

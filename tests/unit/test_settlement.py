@@ -108,6 +108,15 @@ def test_a_budget_that_is_raised_today_pays_for_nothing_of_a_lane_that_is_three_
     assert shop.of_day(3) == (5_007, 0)
 
 
+def test_a_lane_that_is_further_behind_than_days_are_kept_is_billed_by_todays_budget_and_not_without_any() -> None:
+    shop = Shop(1_000)
+    shop.spend(900, lane=1)
+    shop.spend(7, lane=0, at_ms=DAYS * DAY_MS)
+    late = shop.spend(9_000, lane=1, at_ms=MIDNIGHT_MS - 1)
+    assert (late.day, late.budget_micros) == (0, 1_000)
+    assert shop.of_day(0) == (1_000, 8_900)
+
+
 def test_a_budget_that_was_lowered_on_a_day_pays_for_nothing_more_of_it_once_the_day_is_over() -> None:
     shop = Shop(1_000_000)
     shop.spend(600_000, lane=1)
@@ -136,7 +145,7 @@ def started(budget: int) -> Budgets:
 
 @pytest.mark.parametrize(("today", "expected"), [
     (5, [50_000, 3_000, 3_000, 9_000, 9_000, 50_000]),  # of the first nothing is known, so that today's counts
-    (9, [0, 0, 3_000, *[9_000] * 6, 50_000]),  # of which the first two are not kept any more
+    (9, [50_000, 50_000, 3_000, *[9_000] * 6, 50_000]),  # the first two are not kept any more
 ])  # fmt: skip
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2, 0, 1)])
 @pytest.mark.parametrize("ready", [False, True])
@@ -268,4 +277,6 @@ def test_the_limit_of_one_campaign_and_day_is_that_of_many_at_once() -> None:
     at, wanted = np.arange(3), range(10, 25)  # those not kept, too, and days to come
     found = [[days.limit_of(campaign, day) for campaign in at.tolist()] for day in wanted]
     assert found == [days.limits(at, day).tolist() for day in wanted]
-    assert {limit for each in found for limit in each} == {0, 3, 4, 20, MICROS_MAX}
+    assert {limit for each in found for limit in each} == {3, 4, 20, MICROS_MAX}
+    others = [each for day, each in zip(wanted, found, strict=True) if not 22 - DAYS < day <= 22]
+    assert others == 7 * [[3, MICROS_MAX, 20]]  # today's

@@ -63,8 +63,8 @@ class Evidence:
 
     @property
     def gain_error(self) -> float | None:
-        """The standard error of `gain`, as if impressions were independent; None where it is not known."""
-        if not self.gain_squares or self.gain is None:
+        """The standard error of `gain`, as if impressions were independent; None where it was beside none."""
+        if self.gain is None:
             return None
         return math.sqrt(max(self.gain_squares / self.beside - self.gain**2, 0.0) / self.beside)
 

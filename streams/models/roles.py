@@ -24,7 +24,7 @@ MISCALIBRATED_MAX = 0.25
 """How far clicks over predicted clicks may be from 1, in ratio: the click layer takes minutes to mend as much."""
 WORSE_MAX = 0.01
 """How much more log loss than what is live a shadow may cost, as a share of it. What the click layer has still to mend
-of one that is off by one in its log-odds, or by half in their scale, costs a fifth to three fifths of that."""
+of one that it knows costs about as much at most (`scoring.learner.KNOWN`)."""
 SURELY = 3.0
 """Standard errors by which it must have cost more: more than two, since a person's impressions go together."""
 _Shared = Literal["canary", "shadow"]
@@ -159,7 +159,7 @@ def _worse(evidence: Evidence, limits: Limits) -> str:
     if gain + SURELY * error >= -limits.worse * live:
         return ""
     return (
-        f"as a shadow it cost {-gain:.4f} of log loss more than what was live (standard error {error:.4f}; that cost "
+        f"as a shadow it cost {-gain:.4f} of log loss more than what is live (standard error {error:.4f}; that cost "
         f"{live:.4f}), over {evidence.beside:,} outcomes; expected at most {limits.worse * live:.4f} more, within "
         f"{SURELY:g} standard errors: train another"
     )

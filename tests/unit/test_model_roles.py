@@ -158,7 +158,7 @@ def test_a_shadow_that_is_surely_worse_than_what_is_live_is_not_promoted(
     told = objections(PUSHED, Record.of(statuses), Limits())
     assert bool(told) == refused
     if refused:
-        assert "of log loss more than what was live (standard error 0.0" in told[0]
+        assert "of log loss more than what is live (standard error 0.0" in told[0]
 
 
 @pytest.mark.parametrize(("worse", "refused"), [(0.24, True), (0.25, False)])

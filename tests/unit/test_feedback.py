@@ -131,6 +131,7 @@ def test_where_too_many_wait_the_window_of_the_oldest_that_was_learned_ends_earl
     assert seen.outcomes[["ad", "clicked"]].tolist() == [(1, 1), (2, 0), (3, 0)]
     assert seen.judged["clicked"].tolist() == [1, 0, 0]
     assert layer.learner(0).learned == 3
+    assert layer.lifts.lift(4) < layer.lifts.lift(5) == 0  # which waits as long as it would have
 
 
 @pytest.mark.parametrize(("window_ms", "wait_ms"), [(60_000, 5_000), (20_000, 5_000), (60_000, 30_000), (200_000, 0)])

@@ -70,3 +70,14 @@ def test_a_model_that_an_experiment_names_begins_anew_unless_it_has_a_role(topic
     topics.control.write([draft, status(there.model, 0)])
     asyncio.run(desk.begin_anew(SETTINGS, models_of([draft])))
     assert record_told(topics, there.model).lanes == 1
+
+
+def test_a_shadow_that_was_not_held_against_what_is_live_is_promoted_and_that_is_said_beside_the_answer(
+    topics: Topics, tmp_path: Path
+) -> None:
+    there = push(toy_model(tmp_path))
+    assert CliRunner().invoke(app, ["model", "shadow", there.model]).exit_code == 0
+    topics.control.write([msgspec.structs.replace(status(there.model, 0), outcomes=1_000, clicks=40, predicted=40.0)])
+    found = CliRunner().invoke(app, ["model", "promote", there.model, "--json"])
+    assert msgspec.json.decode(found.stdout)["live"] == there.model
+    assert "was not held against what is live: 0 of 1,000 outcomes" in found.stderr

@@ -144,6 +144,15 @@ def test_what_was_clicked_and_must_go_before_the_wait_is_over_is_learned_and_jud
     assert (seen.cut, seen.judged["clicked"].tolist(), len(layer.pending)) == (1, [1], 2)
 
 
+def test_a_click_that_waits_is_learned_whole_whatever_share_of_non_clicks_is() -> None:
+    learned = []
+    for negatives in (1.0, 0.25):
+        layer = ClickLayer(Learning(window_ms=60_000, wait_ms=1_000, negatives=negatives))
+        observe(layer, events_of((1_000, "shown", 1, 1_000), (1_500, "clicked", 1, 1_000), (2_000, "shown", 2, 2_000)))
+        learned.append(layer.model.array.tolist())
+    assert learned[0] == learned[1] != ClickLayer().model.array.tolist()
+
+
 @pytest.mark.parametrize("negatives", [1.0, 0.25])
 def test_a_late_click_takes_back_as_much_as_was_learned_of_its_slot_and_in_its_sample(negatives: float) -> None:
     """The steps, by AdaGrad's sums of squares: that of the non-click, and that of the click that came after all."""

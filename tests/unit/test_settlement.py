@@ -267,6 +267,12 @@ def test_days_of_as_much_as_lanes_can_have_spent_add_up_beyond_what_one_can() ->
     assert budgets.standing()[1] == pytest.approx(2 * MICROS_MAX / 1_000)
 
 
+def test_a_limit_that_is_told_again_is_no_news() -> None:
+    days = Settlement()
+    days.grow(1)
+    assert [days.hear_limit(0, 0, limit, time_ms) for time_ms, limit in enumerate((5, 5, 7))] == [True, False, True]
+
+
 def test_the_limit_of_one_campaign_and_day_is_that_of_many_at_once() -> None:
     days = Settlement()
     days.grow(3)

@@ -69,6 +69,14 @@ def test_a_worker_that_starts_bills_a_stopped_campaign_up_to_the_budget_that_was
     assert budgets.budget_micros("one") == 1_000_000
 
 
+def test_a_budget_that_is_told_when_the_catalogue_has_been_read_is_paced_by() -> None:
+    budgets = Budgets(Market(), _stopped())
+    budgets.pace(NOON_MS)
+    tell(budgets, [cell(1_000_000)])
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert budgets.standing()[1] == pytest.approx(0.4)
+
+
 def test_a_worker_that_knows_of_no_budget_takes_none_away_that_another_told() -> None:
     budgets = Budgets(Market(), _withdrawn())
     tell(budgets, [cell(1_000_000), cell(None, NOON_MS + 1, lane=1)])

@@ -107,3 +107,7 @@ def test_a_persons_record_that_does_not_say_since_when_counts_from_the_first() -
     for layer in (clicks, read):
         observe(layer, events[100:], users[100:])
     assert read.layer.people.lifts(ids).tolist() == clicks.layer.people.lifts(ids).tolist()
+
+
+def test_a_layer_still_tells_what_former_versions_do_not_read_it_without() -> None:
+    assert msgspec.msgpack.decode(LaneClicks().parts()[KEY])["dropped"] == 0

@@ -152,7 +152,8 @@ class Budgets:
 
     def _turn(self, day: int) -> None:
         """A day begins, of which nothing is spent."""
-        self._days.turn(day)
+        if self._days.turn(day):
+            self._version, self._read_due_ms = -1, 0  # read again at once: the pacer goes by what begins
         self.day_curve = day_curve(self._traffic.values())
         if self._pacer is not None:
             self._pacer.day_curve = self.day_curve
@@ -236,8 +237,9 @@ class Budgets:
     def _read_catalogue(self) -> None:
         """Which campaigns there are and what they may spend; pacing goes on from where it was, or as others told.
 
-        Of whom no ad is offered any more, or all are another campaign's by now, the budget stays, as it was here or as
-        others told it: what was delivered beyond it is not to be billed for that.
+        What has changed counts from its day on, and today goes on by what it had. Of whom no ad is offered any more, or
+        all are another campaign's by now, the budget stays, as it was here or as others told it: what was delivered
+        beyond it is not to be billed for that.
         """
         shop, self._version = self.catalogue, self.catalogue.version
         ids, first, of = np.unique(shop.campaign, return_index=True, return_inverse=True)
@@ -246,8 +248,9 @@ class Budgets:
         np.logical_or.at(offered, of, shop.active)
         paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
         sure, before = offered | (budgets > 0), self._budgets(paced, self._days.newest)
-        self._days.limit(paced[sure], np.where(budgets > 0, budgets, MICROS_MAX)[sure])
-        budgets = np.where(sure, budgets, before)
+        since = np.array([shop.budget_ms.get(each, 0) for each in ids.tolist()], dtype=np.int64) // DAY_MS
+        self._days.limit(paced[sure], np.where(budgets > 0, budgets, MICROS_MAX)[sure], since[sure])
+        budgets = self._budgets(paced, self._days.newest)
         if not budgets.any() and bid_for_clicks(shop):
             if self._pacer is not None:
                 self._pacer, self._ids = None, np.zeros(0, dtype=np.uint64)

@@ -1,6 +1,6 @@
 """All ads, in every worker, as arrays: what is needed to choose, score and price without touching an object."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +98,9 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "dense": (np.float32, (DENSE_DIM,)),
 }
 
+_OF_BUDGETS = "campaign", "budget_micros", "active"
+"""Columns by which campaigns' budgets are what they are."""
+
 
 @dataclass
 class Catalogue:
@@ -108,7 +111,9 @@ class Catalogue:
 
     ``encode`` and ``dim`` are the model's; without a model there are no learned vectors (``dim`` 0). Further models
     have columns of their own (`attach`); ``broken`` tells whose encoder has failed, and why. ``titles``: vectors of
-    titles, for models that ask for them; without it there are none. ``tones``: how ads are reviewed.
+    titles, for models that ask for them; without it there are none. ``tones``: how ads are reviewed. ``budget_ms``: by
+    campaign, as 64-bit ids, when an ad last came to say something else of its budget; 0, or nothing, where no time was
+    told.
     """
 
     encode: Encoder = _no_encoder
@@ -120,6 +125,7 @@ class Catalogue:
     version: int = 0
     titles: TextOf | None = None
     tones: ToneTable = field(default_factory=ToneTable)
+    budget_ms: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._slots = IdMap()
@@ -157,14 +163,16 @@ class Catalogue:
             self._tone, self._tone_version = self.tones.of(self.ad), version
         return self._tone
 
-    def upsert(self, entries: Sequence[Entry]) -> None:
-        """Add or change ads. Raises `CatalogueError` where two ad ids share a 64-bit id or the bound is reached.
+    def upsert(self, entries: Sequence[Entry], told_ms: Sequence[int] = ()) -> None:
+        """Add or change ads, as ``entries [N]`` told them at ``told_ms [N]``, none or 0: not known.
 
-        The content is encoded in one call; nothing is changed where anything is refused.
+        Raises `CatalogueError` where two ad ids share a 64-bit id or the bound is reached. The content is encoded in
+        one call; nothing is changed where anything is refused.
         """
-        entries = list({entry.content.item_id: entry for entry in entries}.values())
         if not entries:
             return
+        last = list({entry.content.item_id: at for at, entry in enumerate(entries)}.values())
+        times, entries = _times(told_ms, len(entries))[last], [entries[at] for at in last]
         ids = np.array([id64(entry.content.item_id) for entry in entries], dtype=np.uint64)
         slots = self._slots.get(ids)
         self._check(entries, ids, slots)
@@ -199,11 +207,20 @@ class Catalogue:
             LEARNED: learned,
             **self._further(tokens, dense),
         }
-        for name, column in values.items():
-            self._columns[name][slots] = column
+        self._write(slots, values, times)
         for slot, entry in zip(slots.tolist(), entries, strict=True):
             self.entries[slot] = entry
             self.campaigns[slot] = entry.campaign_id
+
+    def _write(self, slots: npt.NDArray[np.int64], values: Mapping[str, Any], told_ms: npt.NDArray[np.int64]) -> None:
+        """Set columns of the ads in ``slots [N]``, as they were told at ``told_ms [N]``."""
+        before = [self._columns[name][slots] for name in _OF_BUDGETS]
+        for name, column in values.items():
+            self._columns[name][slots] = column
+        after = [self._columns[name][slots] for name in _OF_BUDGETS]
+        changed = np.any([old != new for old, new in zip(before, after, strict=True)], axis=0)
+        for campaigns in (before[0], after[0]):  # where an ad leaves, too
+            self.budget_ms.update(zip(campaigns[changed].tolist(), told_ms[changed].tolist(), strict=True))
         self.version += 1
 
     def _dense(self, entries: Sequence[Entry]) -> Vectors:
@@ -270,16 +287,16 @@ class Catalogue:
             grown[:held] = column
             self._columns[name] = grown
 
-    def withdraw(self, ad_ids: Sequence[str]) -> None:
-        """Stop showing ads, as a tombstone on the topic asks; unknown ids change nothing.
+    def withdraw(self, ad_ids: Sequence[str], told_ms: Sequence[int] = ()) -> None:
+        """Stop showing ads ``[N]``, as a tombstone on the topic asks, at ``told_ms [N]``, none or 0: not known.
 
-        Their budgets are their campaigns' no longer. What they offered stays: what was shown is still to be charged.
+        Unknown ids change nothing. Their budgets are their campaigns' no longer. What they offered stays: what was
+        shown is still to be charged.
         """
         slots = self._slots.get(np.array([id64(ad_id) for ad_id in ad_ids], dtype=np.uint64))
-        known = slots[slots != MISSING]
-        for column in ("active", "budget_micros"):
-            self._columns[column][known] = 0
-        self.version += len(known) > 0
+        known = slots != MISSING
+        if known.any():
+            self._write(slots[known], {"active": False, "budget_micros": 0}, _times(told_ms, len(slots))[known])
 
     def groups(self, of: str, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         """Category, brand, campaign or advertiser of the ads in ``slots``, as 64-bit ids; `EMPTY` where they tell none.
@@ -313,6 +330,11 @@ class Catalogue:
             until_ms=int(edges[edges > now_ms].min(initial=FOREVER_MS)),
         )
         return self._shelf
+
+
+def _times(told_ms: Sequence[int], size: int) -> npt.NDArray[np.int64]:
+    """``[size]``; 0 where none are told."""
+    return np.array(told_ms, dtype=np.int64) if told_ms else np.zeros(size, dtype=np.int64)
 
 
 def revision_of(entry: Entry) -> int:

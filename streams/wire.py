@@ -98,8 +98,8 @@ class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``bid_micros`` is for a click, a thousand impressions (``cpm``), a purchase (``cpa``) or a second of viewing
     (``attention``); ``attention_micros`` is offered and owed per second of viewing, too, whatever the bid is for.
-    ``budget_micros`` is the campaign's for a UTC day: the largest that its ads say, no limit where all say null; 0
-    stops the ad. It is shown from ``start_ms`` until before ``end_ms``: never, where that is not later.
+    ``budget_micros`` is the campaign's for a UTC day, from the record's on: the largest that its ads say, no limit
+    where all say null; 0 stops the ad. It is shown from ``start_ms`` until before ``end_ms``, if that is later.
     """
 
     ad_id: PlainId

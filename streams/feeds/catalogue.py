@@ -8,6 +8,8 @@ import structlog
 
 from scoring.catalogue import Catalogue, CatalogueError, Entry
 from scoring.features import Content
+from scoring.pacing import DAY_MS
+from streams.clock import wall_ms
 from streams.compute import Compute
 from streams.decode import Record, Refusal, is_plain
 from streams.feeds.refused_ads import RefusedAds
@@ -71,30 +73,36 @@ def take_ads(catalogue: Catalogue, records: Sequence[Record]) -> list[tuple[Reco
     A refused ad leaves what the catalogue had, and what its key was told before it in ``records``; its owner sees it
     missing from placements and among the dead letters. Nobody else is affected.
     """
-    last: dict[bytes | None, tuple[Record, Entry] | None] = {}  # None: withdrawn
+    last: dict[bytes | None, tuple[Record, Entry | None]] = {}  # None: withdrawn
     failed: list[tuple[Record, Refusal]] = []
     for record in records:
         try:
-            last[record.key] = _told(record)
+            last[record.key] = record, _told(record)
         except UNREADABLE as error:
             failed.append((record, Refusal.of(error, record.value)))
-    catalogue.withdraw([(key or b"").decode() for key, taken in last.items() if taken is None])
-    failed += _upsert(catalogue, [taken for taken in last.values() if taken is not None])
+    gone = [record for record, entry in last.values() if entry is None]
+    catalogue.withdraw([(record.key or b"").decode() for record in gone], [*map(_told_ms, gone)])
+    failed += _upsert(catalogue, [(record, entry) for record, entry in last.values() if entry is not None])
     return sorted(failed, key=lambda each: each[0].offset)
 
 
-def _told(record: Record) -> tuple[Record, Entry] | None:
+def _told(record: Record) -> Entry | None:
     """What is told of the ad that a record's key names, None: withdrawn. Raises one of `UNREADABLE`."""
     if record.value is None:
         (record.key or b"").decode()  # what is no text is no ad's name
         return None
-    return record, entry_of(read_ad(record.key, record.value))
+    return entry_of(read_ad(record.key, record.value))
+
+
+def _told_ms(record: Record) -> int:
+    """When a record was made; 0 where it does not say, or by a clock that is more than a day ahead of this worker's."""
+    return record.timestamp if 0 < record.timestamp <= wall_ms() + DAY_MS else 0
 
 
 def _upsert(catalogue: Catalogue, taken: Sequence[tuple[Record, Entry]]) -> list[tuple[Record, Refusal]]:
     """Upsert together, and where one of them is refused one by one; those refused."""
     try:
-        catalogue.upsert([entry for _, entry in taken])
+        catalogue.upsert([entry for _, entry in taken], [_told_ms(record) for record, _ in taken])
     except CatalogueError as error:
         if len(taken) == 1:
             return [(taken[0][0], Refusal.of(error))]

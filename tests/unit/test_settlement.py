@@ -279,7 +279,7 @@ def test_the_limit_of_one_campaign_and_day_is_that_of_many_at_once() -> None:
     for day in (3, 4, 20, 22):
         days.turn(day)
         days.hear_limit(day % 3, day, day, time_ms=day)
-    days.limit(np.array([1]), np.array([MICROS_MAX]))
+    days.limit(np.array([1]), np.array([MICROS_MAX]), np.array([0]))
     at, wanted = np.arange(3), range(10, 25)  # those not kept, too, and days to come
     found = [[days.limit_of(campaign, day) for campaign in at.tolist()] for day in wanted]
     assert found == [days.limits(at, day).tolist() for day in wanted]

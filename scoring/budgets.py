@@ -115,7 +115,9 @@ class Budgets:
         self._level[at] = level
 
     def tell_budget(self, campaign: str, day: int, budget_micros: int | None, time_ms: int) -> None:
-        """Take a campaign's budget of ``day``, which a lane told at ``time_ms``, None: it knows of none.
+        """Take a campaign's budget of ``day``, which a lane told at ``time_ms``.
+
+        None: it knows of none; `MICROS_MAX`: it knows that there is none.
 
         Of two the newest counts, and none where the catalogue itself has told it, or that there is none. So it counts
         of days before this worker had begun, and where it has never had an ad of the campaign on offer, as after a
@@ -168,6 +170,11 @@ class Budgets:
         at = self._campaigns.get(campaign)
         limit = 0 if at is None else self._days.limit_of(at, self._days.newest if day is None else day)
         return limit if limit < MICROS_MAX else 0
+
+    def known_micros(self, campaign: str, day: int) -> int:
+        """What is known of the budget of ``day`` alone; `MICROS_MAX`: that there is no limit, 0: nothing."""
+        at = self._campaigns.get(campaign)
+        return 0 if at is None else self._days.known(at, day)
 
     def billed_micros(self, campaigns: Sequence[str], days: Sequence[int]) -> Ints:
         """Of what all lanes have told of ``campaigns [N]`` on ``days [N]``, what is billed; of the newest days alone.

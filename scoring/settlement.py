@@ -109,8 +109,11 @@ class Settlement:
 
     def limit_of(self, at: int, day: int) -> int:
         """What `limits` has of one campaign and day, a tenth of its cost."""
-        known = int(self._limits[day % DAYS, at]) if self._kept(day) else 0
-        return known or int(self._limits[self.newest % DAYS, at])
+        return self.known(at, day) or self.known(at, self.newest)
+
+    def known(self, at: int, day: int) -> int:
+        """What is known of the limit of one campaign and ``day`` alone."""
+        return int(self._limits[day % DAYS, at]) if self._kept(day) else 0
 
     def billed(self, at: Ints, days: Ints | int) -> Ints:
         """Micros billed of ``days``, ``[N]`` or one, to campaigns ``at [N]``; 0 for a day that is not kept."""

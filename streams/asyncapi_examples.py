@@ -191,6 +191,7 @@ CAMPAIGN_METRICS = wire.CampaignMetrics(
     today=_figures(impressions=812, clicks=31, viewed_s=402.5, purchases=2),
     total=_figures(impressions=5_120, clicks=190, viewed_s=2_640.0, purchases=9),
     budget_micros=AD.budget_micros,
+    yesterday_budget_micros=400_000_000,
     billed_micros=61_900_000,
     level=0.62,
 )

@@ -183,9 +183,8 @@ class Slot(Struct, frozen=True, kw_only=True, gc=False):
 class Placement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The ranked ads for one person now. Topic ``placements`` (compacted), key ``user_id``.
 
-    ``time_ms`` is the time of the event that caused it. Drop it after ``valid_until_ms``, and a slot of it
-    after the slot's ``until_ms``. ``context_only``: made without anything remembered of the person, who has not
-    consented; it leaves no receipt.
+    ``time_ms`` is the time of the event that caused it. Drop it after ``valid_until_ms``, and a slot of it after the
+    slot's ``until_ms``. ``context_only``: made without anything remembered of the person: no consent, no receipt.
     """
 
     placement_id: str
@@ -318,8 +317,9 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     experiment 1, arm 0; "" outside of experiments. ``day`` counts days of UTC since the epoch; ``today`` is of that
     day, ``before`` of the last day before it that had any (``before_day``), ``total`` since ever: whoever wants a
     history keeps the last record of each day. ``spent_micros`` of a day, summed over lanes, is billed up to that day's
-    ``budget_micros`` (null: no limit), or to the largest ``billed_micros`` of the day: what was billed by then, of all
-    lanes as far as this one's worker knew. ``level``: the long-term level of the bid's multiplier; 0 without a budget.
+    ``budget_micros`` (null: no limit; ``yesterday_budget_micros``: of the day before, if known), or to the largest
+    ``billed_micros`` of the day: what was billed by then, as far as the lane's worker knew. ``level``: the long-term
+    level of the bid's multiplier; 0 without a budget.
     """
 
     lane: int
@@ -332,6 +332,7 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     before_day: Day = 0
     before: Figures | None = None
     budget_micros: Micros | None = None
+    yesterday_budget_micros: Micros | UnsetType | None = UNSET
     billed_micros: Count = 0
     level: Share = 0.0
 
@@ -349,8 +350,7 @@ class ShadowScore(Struct, frozen=True, kw_only=True):
     """What a shadow model says beside a decision. Topic ``shadow-scores``, no key: it names no person.
 
     ``decision``: the 64-bit XXH3 of the ``placement_id``, in hex. ``slots``: the ads that were placed, first to last.
-    ``candidates``: how many were scored, with the mean and the largest of the absolute differences between the two
-    models' chances over all of them.
+    ``candidates``: how many were scored, with the mean and the largest absolute difference of the two models' chances.
     """
 
     decision: str

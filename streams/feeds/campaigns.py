@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 import numpy as np
 import structlog
+from msgspec import UNSET
 
 from scoring.budgets import Budgets
+from scoring.settlement import MICROS_MAX
 from streams.compute import Compute
 from streams.control_wire import HourlyTraffic
 from streams.decode import Record
@@ -20,7 +22,7 @@ from streams.wire import UNREADABLE, CampaignMetrics
 log = structlog.get_logger()
 
 RECORDS_PER_READ = 5_000
-"""Taken in one call: about 30 ms, a fifth of them for limits by the day."""
+"""Taken in one call: about 40 ms, a third of them for limits by the day."""
 _DECODE = msgspec.json.Decoder(CampaignMetrics).decode
 
 
@@ -38,9 +40,19 @@ def tell(budgets: Budgets, records: Sequence[Record]) -> int:
             continue
         budgets.tell_level(told.campaign_id, told.level, told.time_ms)
         budgets.tell(told.lane, told.arm, spending(told.campaign_id, told.day, told.today, told.total))
-        budgets.tell_budget(told.campaign_id, told.day, told.budget_micros, told.time_ms)
+        for day, budget in _by_day(told):
+            budgets.tell_budget(told.campaign_id, day, budget, told.time_ms)
         budgets.tell_billed(told.campaign_id, told.day, told.billed_micros)
     return refused
+
+
+def _by_day(told: CampaignMetrics) -> tuple[tuple[int, int | None], ...]:
+    """Days and what is told of their budgets, in order, as `Budgets.tell_budget` takes it."""
+    if told.yesterday_budget_micros is UNSET:
+        return ((told.day, told.budget_micros),)
+    # Who knows of yesterday's knows today's: null is no limit.
+    days = (told.day - 1, told.yesterday_budget_micros), (told.day, told.budget_micros)
+    return tuple((day, MICROS_MAX if budget is None else budget) for day, budget in days)
 
 
 def learn(budgets: Budgets, _name: str, told: HourlyTraffic | None) -> None:

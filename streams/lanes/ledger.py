@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 
 from scoring.attribution import MILLI, Attribution, earn
 from scoring.billing import Before, bill, look
@@ -21,6 +22,7 @@ from scoring.events import Events, Outcome
 from scoring.ledger import FIGURES, PARTS, Ledger, Period
 from scoring.moments import Moments
 from scoring.rows import Rows
+from scoring.settlement import MICROS_MAX
 from scoring.touches import TouchWeights
 from streams.message import Message
 from streams.wire import RESERVED, CampaignMetrics, Figures, encode_json
@@ -130,6 +132,7 @@ class LaneLedger:
     def _told(self, lane: int, cell: int, budgets: Budgets, time_ms: int, billed_micros: int) -> Message:
         campaign, arm = self.ledger.names[cell]
         (today, before), figures = self.ledger.of(cell)
+        yesterday = budgets.known_micros(campaign, today - 1)
         metrics = CampaignMetrics(
             lane=lane,
             campaign_id=campaign,
@@ -141,6 +144,7 @@ class LaneLedger:
             before=_figures(figures[Period.BEFORE]) if before else None,
             total=_figures(figures[Period.TOTAL]),
             budget_micros=budgets.budget_micros(campaign, today) or None,
+            yesterday_budget_micros=UNSET if not yesterday else None if yesterday == MICROS_MAX else yesterday,
             billed_micros=billed_micros,
             level=round(budgets.level(campaign), 6),
         )

@@ -3,6 +3,7 @@
 import msgspec
 import numpy as np
 import pytest
+from msgspec import UNSET
 
 from scoring.budgets import EVERY_MS, Budgets, Spending
 from scoring.catalogue import Catalogue
@@ -115,6 +116,33 @@ def test_a_lane_that_is_further_behind_than_days_are_kept_is_billed_by_todays_bu
     late = shop.spend(9_000, lane=1, at_ms=MIDNIGHT_MS - 1)
     assert (late.day, late.budget_micros) == (0, 1_000)
     assert shop.of_day(0) == (1_000, 8_900)
+
+
+@pytest.mark.parametrize(("yesterday", "today", "billed"), [
+    (1_000, 50_000, 1_000), (1_000, None, 1_000), (50_000, 1_000, 9_000), (None, 1_000, 9_000),
+])  # fmt: skip
+def test_a_worker_that_starts_knows_yesterdays_budget_by_lanes_that_have_all_left_the_day(
+    yesterday: int | None, today: int | None, billed: int
+) -> None:
+    shop = Shop(yesterday)
+    shop.spend(600)
+    shop.spend(0, at_ms=MIDNIGHT_MS)
+    shop.limit(today)
+    assert shop.spend(500).yesterday_budget_micros == yesterday
+    shop.start()
+    late = shop.spend(9_000, lane=1, at_ms=MIDNIGHT_MS - 1)  # which has told of the campaign for the first time
+    assert (late.day, late.budget_micros, late.billed_micros) == (0, yesterday, billed)
+    assert shop.budgets.budget_micros("one", 1) == (today or 0)
+
+
+def test_of_yesterday_a_worker_tells_nothing_that_it_does_not_know_and_the_limit_that_there_is_none() -> None:
+    shop = Shop(None)
+    shop.now_ms = MIDNIGHT_MS
+    shop.start()
+    assert shop.spend(5).yesterday_budget_micros is UNSET
+    shop.spend(5, at_ms=2 * MIDNIGHT_MS)
+    (told,) = shop.cells.values()
+    assert b'"yesterday_budget_micros":null' in (told.value or b"")
 
 
 def test_a_budget_that_was_lowered_on_a_day_pays_for_nothing_more_of_it_once_the_day_is_over() -> None:

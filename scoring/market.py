@@ -31,7 +31,6 @@ Ids = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 
 SCOPES = ("ad", "campaign", "advertiser")
-GROUPS = ("category", "brand", "campaign", "advertiser")
 
 
 class Fate(IntEnum):

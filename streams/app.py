@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import faust
-import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from mode.supervisors import CrashingSupervisor
 
@@ -57,8 +56,6 @@ from streams.traces import Traces
 from streams.vitals import Vitals
 from streams.watchdog import Watchdog
 from streams.web import Web
-
-log = structlog.get_logger()
 
 
 class Boot(faust.App.BootStrategy):

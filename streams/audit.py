@@ -129,15 +129,13 @@ class _LogRecord:
 def pure_core(
     log: Log,
     lanes: int,
-    latest_ms: int = FOREVER,
     rules: Rules = Rules(),  # noqa: B008 - it is frozen: one for all calls
     core: Core | None = None,
 ) -> Expected:
     """The state that ``log`` leads to on topics of ``lanes`` partitions that hold nothing else.
 
-    ``latest_ms``: the newest time that an event may have; ``rules``: the workers'; ``core``: their model, with an empty
-    catalogue, where they have a click layer. Users are not forgotten, as a worker would after ``SALIENCE_IDLE_TTL_MS``
-    of the log's time.
+    ``rules``: the workers'; ``core``: their model, with an empty catalogue, where they have a click layer. No event is
+    of the future, and users are not forgotten, as a worker would after ``SALIENCE_IDLE_TTL_MS`` of the log's time.
     """
     catalogue = Catalogue() if core is None else core.engine.catalogue
     catalogue.upsert([entry_of(ad) for ad in log.ads])
@@ -157,7 +155,7 @@ def pure_core(
         if core is not None:
             layers.lanes[lane] = clicks = LaneClicks(core.learning)
             apply_to = partial(_learn, clicks=clicks, layers=layers, engine=core.engine, rules=rules)
-        store = _lane(queue, apply_to, latest_ms, totals)
+        store = _lane(queue, apply_to, totals)
         users += [user for user in store.users if user is not None]
         rows.append(store.rows[: len(store.users)])
     distinct = {(_source(event), event.user_id, event.event_id) for event in log.events}
@@ -185,19 +183,18 @@ def _record(event: Event, lane: int, offset: int) -> _LogRecord:
 def _lane(
     queue: tuple[list[_LogRecord], list[_LogRecord]],
     apply_to: Callable[[RowStore, Events], Applied],
-    latest_ms: int,
     totals: Counter[str],
 ) -> RowStore:
     """One lane's backlog applied: taken as a whole, so that nothing has to be waited for."""
     first, second = (np.array([record.timestamp for record in records], dtype=np.int64) for records in queue)
-    order = take((first, second), (0, 0), (True, True), latest_ms, len(first) + len(second)).order
+    order = take((first, second), (0, 0), (True, True), FOREVER, len(first) + len(second)).order
     rest = [iter(records) for records in queue]
     records = [next(rest[source]) for source in order.tolist()]
-    stream_ms = stream_times(np.array([record.timestamp for record in records], dtype=np.int64), 0, latest_ms)
+    stream_ms = stream_times(np.array([record.timestamp for record in records], dtype=np.int64), 0, FOREVER)
     store = RowStore()
     for start in range(0, len(records), EVENTS_PER_APPLY):
         cut = slice(start, start + EVENTS_PER_APPLY)
-        decoded = decode(records[cut], order[cut], store, latest_ms=latest_ms, belongs_here=lambda _key: True)
+        decoded = decode(records[cut], order[cut], store, latest_ms=FOREVER, belongs_here=lambda _key: True)
         decoded.events["stream_ms"] = stream_ms[cut][decoded.places]
         applied = apply_to(store, decoded.events)
         totals.update(account(len(records[cut]), decoded, applied))

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 
 import structlog
@@ -38,9 +38,8 @@ def is_final(status: int, starts: int) -> bool:
 class Supervisor:
     """Keeps ``command`` running until it ends in order or this process is told to stop."""
 
-    def __init__(self, command: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
         self._command = command
-        self._clock = clock
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
 
@@ -50,7 +49,7 @@ class Supervisor:
             signal.signal(number, self._stop)
         starts = failures = 0
         while True:
-            started = self._clock()
+            started = time.monotonic()
             # A session of its own: Ctrl-C reaches the supervisor alone, which passes it on as SIGTERM.
             self._child = subprocess.Popen(self._command, start_new_session=True)
             if self._stopping.is_set():  # told so before there was a child to tell
@@ -59,7 +58,7 @@ class Supervisor:
             starts += 1
             if self._stopping.is_set() or is_final(status, starts):
                 return 128 - status if status < 0 else status
-            failures = 1 if self._clock() - started >= WELL_S else failures + 1
+            failures = 1 if time.monotonic() - started >= WELL_S else failures + 1
             wait_s = pause_s(failures)
             log.warning("worker ended, another is started", status=status, starts=starts, pause_s=wait_s)
             if self._stopping.wait(wait_s):

@@ -138,9 +138,8 @@ class Watchdog(Service):
 class LoopPulse:
     """Ends the process when nobody has called `beat` for ``silence_ms``, counted in the thread's own looks."""
 
-    def __init__(self, silence_ms: int, end: Callable[[BaseException], None] = end_now) -> None:
+    def __init__(self, silence_ms: int) -> None:
         self._looks_max = max(2, round(silence_ms / 1000 / LOOK_S))
-        self._end = end
         self._beats = 0
         self._seen = -1
         self._silent = 0
@@ -169,5 +168,5 @@ class LoopPulse:
         while not self._stopped.wait(LOOK_S):
             if self.look():
                 faulthandler.dump_traceback(sys.stderr)
-                self._end(WatchdogError(f"the event loop is blocked for {self._silent * LOOK_S:.0f} s"))
+                end_now(WatchdogError(f"the event loop is blocked for {self._silent * LOOK_S:.0f} s"))
                 return

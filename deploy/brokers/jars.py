@@ -80,6 +80,6 @@ def _copy_dependencies(maven: str, scratch: Path, into: Path) -> None:
         )
 
 
-def _log_head(log: Path, lines: int = 5) -> str:
+def _log_head(log: Path) -> str:
     """What Maven says first is the cause; the rest is advice. It colours some of it whatever it is told."""
-    return "\n".join(COLOUR.sub("", log.read_text(errors="replace")).splitlines()[:lines])
+    return "\n".join(COLOUR.sub("", log.read_text(errors="replace")).splitlines()[:5])

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -321,9 +321,6 @@ def _control(settings: "Settings") -> "Control":
     from streams.control import read_control
 
     return or_fail(lambda: asyncio.run(read_control(settings)))
-
-
-T = TypeVar("T")
 
 
 def _print(answer: dict[str, Any]) -> None:

@@ -37,6 +37,8 @@ SHOP = 1
 """Seed of the shop that is meant unless another is named: the shipped model has learnt its ads."""
 LOG_START_MS = 1_760_000_000_000
 """When a simulated log begins: a day in October 2025."""
+LOG_SLOTS = 10
+"""Ads of each of its placements."""
 SURFACES = ("home", "search", "category")
 
 
@@ -235,22 +237,22 @@ def _viewed_ms(rng: np.random.Generator, liking: Floats) -> Ints:
     return viewed_ms
 
 
-def simulate_log(seed: int, users: int, hours: float, *, slots: int = 10, start_ms: int = LOG_START_MS) -> Log:
+def simulate_log(seed: int, users: int, hours: float) -> Log:
     """A shop's past to learn from: shoppers over ``hours``, shown *random* placements, so that it favours no policy.
 
     With what was told of reviews. About 500 impressions per user and day. A round is everyone's next act, each in his
     own time.
     """
     shoppers = Shoppers(seed, users, pace=Pace(away_s=3 * 3600))
-    shoppers.start(start_ms)
+    shoppers.start(LOG_START_MS)
     rng = np.random.default_rng([seed, 3])
-    end_ms, events, round_ = start_ms + int(hours * 3_600_000), list[Event](), 0
+    end_ms, events, round_ = LOG_START_MS + int(hours * 3_600_000), list[Event](), 0
     while len(active := np.flatnonzero(shoppers.next_ms < end_ms)):
         now_ms = shoppers.next_ms[active].copy()
         events += shoppers.act(active, now_ms)
-        placements = np.argsort(rng.random((len(active), len(shoppers.ads))), axis=1)[:, :slots]
+        placements = np.argsort(rng.random((len(active), len(shoppers.ads))), axis=1)[:, :LOG_SLOTS]
         names = [f"log-{seed}-{round_}-{user}" for user in active.tolist()]
         events += shoppers.see_many(active, placements, names, now_ms + 50)
         round_ += 1
-    told = tones(shoppers.ads, reviews(SHOP, shoppers.ads, start_ms, end_ms))
+    told = tones(shoppers.ads, reviews(SHOP, shoppers.ads, LOG_START_MS, end_ms))
     return Log(shoppers.ads, in_order(events), list(told))

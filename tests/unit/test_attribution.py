@@ -24,7 +24,8 @@ SHOP.upsert([
     entry("a", campaign_id="one", advertiser_id="arco"), entry("c", campaign_id="six", advertiser_id="belle"),
     entry("b", campaign_id="two", advertiser_id="arco"),
 ])  # fmt: skip
-A, C, B = range(3)
+B = 2
+"""The place of "b" in it."""
 
 
 def touch(ad: str, at_ms: int = 0, kind: str = "click") -> list[Event]:

@@ -82,6 +82,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "layers": lambda value: layers.hear(Pool(), [_bad("click-layers", b"0", value)]),
     "client": _client,
     "report": _gathered,
+    "console: campaign-metrics": _campaigns,
     "tail": lambda value: as_object(_bad("ads", b"a", value))["value"],
 }
 """What is given a record's value, and gives something true where it has refused it."""

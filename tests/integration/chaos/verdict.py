@@ -21,7 +21,6 @@ from tests.integration.chaos.recorder import READ_WITHIN_S, Recorded, placement_
 Inputs = Mapping[tuple[Source, int], Sequence[Record]]
 FAR_MS = 4_000_000_000_000
 """A time after every event: none was of the future when it came."""
-TOLD = 10
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Prefix, settings_of
+from streams.cli.options import Bootstrap, Prefix, answer, settings_of
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
@@ -102,8 +102,6 @@ def shoppers(
 
 def _tell(report: "Report", people: Console, as_json: bool) -> None:
     """The end, for people and for machines."""
-    import msgspec
-
     if report.calibration is not None and report.calibration_attention is not None:
         people.print(
             f"For every click there were {report.calibration:.2f} predicted with the online click layer, "
@@ -115,7 +113,7 @@ def _tell(report: "Report", people: Console, as_json: bool) -> None:
             "was killed, or the broker did not answer. Dead letters and predictions are told of what could be."
         )
     if as_json:
-        typer.echo(msgspec.json.encode(report).decode())
+        answer(report)
     if not report.impressions_engine + report.impressions_random:
         people.print("Nothing was shown to anybody, so this says nothing of salience: run it longer.")
         raise typer.Exit(1)

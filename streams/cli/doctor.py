@@ -1,10 +1,8 @@
 """``salience doctor``: what is wrong, and the command that mends it."""
 
-import sys
-
 import typer
 
-from streams.cli.options import Bootstrap, Json, Model, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, Model, Prefix, answer, settings_of
 from streams.cli.screen import Table, coloured, screen
 
 
@@ -13,15 +11,13 @@ def doctor(bootstrap: Bootstrap = None, prefix: Prefix = None, model: Model = No
 
     Example: salience doctor --bootstrap 127.0.0.1:9092
     """
-    import msgspec
-
     from streams.checkup import checkup
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
     checks = list(checkup(settings))
     healthy = all(check.ok for check in checks)
     if as_json:
-        sys.stdout.write(msgspec.json.encode({"ok": healthy, "checks": checks}).decode() + "\n")
+        answer({"ok": healthy, "checks": checks})
     else:
         table = Table("", "check", "found", "what helps")
         for check in checks:

@@ -1,7 +1,6 @@
 """``salience experiment``: live experiments through the control topic, without a restart."""
 
 import asyncio
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +9,11 @@ import typer
 
 from streams.cli.ending import until_told
 from streams.cli.failing import fail, or_fail
-from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, answer, control_of, settings_of
 from streams.cli.screen import Table, coloured, percent, screen
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:
-    from streams.control import Control
     from streams.control_wire import Allocation, ExperimentSetting
     from streams.experiments.changes import Known
     from streams.experiments.report import ExperimentReport
@@ -105,7 +103,7 @@ def create(
             interleaved=interleave,
         )
     )
-    control = _control(settings)
+    control = control_of(settings)
     made = or_fail(lambda: asked(control.all(ExperimentSetting), time_ms=wall_ms()))
     _check_models(made, registry.objections(made, control))
     or_fail(lambda: asyncio.run(tried(settings, control, models_of([made]))))
@@ -127,7 +125,7 @@ def start(
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
 
     def started(setting: ExperimentSetting) -> ExperimentSetting:
-        control = _control(settings)
+        control = control_of(settings)
         made = registry.start(setting, ramp, wall_ms(), control.all(ExperimentSetting).values())
         _check_models(made, registry.objections(made, control))
         return made
@@ -168,14 +166,12 @@ def stop(
 @app.command("list", epilog="Example: salience experiment list --json")
 def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Every experiment on the control topic; of a bandit, how far its cohorts have come, in the newest one's shares."""
-    import msgspec
-
     from streams.control_wire import Allocation, ExperimentSetting
 
-    control = _control(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
+    control = control_of(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
     known = control.all(ExperimentSetting)
     if as_json:
-        sys.stdout.write(msgspec.json.encode(dict(known)).decode() + "\n")
+        answer(dict(known))
         return
     table = Table("experiment", "status", "layer", "range", "ramp", "arms", "guardrails", "reason")
     for one in sorted(known.values(), key=lambda setting: setting.number):
@@ -207,21 +203,19 @@ def _reserved(setting: "ExperimentSetting") -> str:
 @app.command(epilog="Example: salience experiment report warmth")
 def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """What an experiment shows now, from the referee's reports. The intervals hold however often you look."""
-    import msgspec
-
     from streams.control_wire import ExperimentSetting
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     found = _reports(settings).get(name)
     if found is None:
-        known = _control(settings).all(ExperimentSetting)
+        known = control_of(settings).all(ExperimentSetting)
         if name not in known:
             fail(f"there is no experiment {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
         if known[name].status == "stopped":
             fail(f"{name!r} was stopped before the referee had judged it: there is no report of it")
         fail(f"no report of {name!r} yet; reports are written by: salience experiment referee")
     elif as_json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        answer(found)
     else:
         _print(found)
 
@@ -324,21 +318,15 @@ def _written(
     from streams.experiments.registry import absences
 
     _write(settings, [made])
-    stands = or_fail(lambda: settled(draft, made, partial(_control, settings), partial(_write, settings)))
+    stands = or_fail(lambda: settled(draft, made, partial(control_of, settings), partial(_write, settings)))
     # Again: one may have been removed before the draft was there.
-    _check_models(stands, absences(stands, _control(settings)))
+    _check_models(stands, absences(stands, control_of(settings)))
     return stands
 
 
 def _check_models(setting: "ExperimentSetting", found: Sequence[str]) -> None:
     if found:
         fail(f"{setting.experiment}: {'; '.join(found)}")
-
-
-def _control(settings: "Settings") -> "Control":
-    from streams.control import read_control
-
-    return or_fail(lambda: asyncio.run(read_control(settings)))
 
 
 def _reports(settings: "Settings") -> "dict[str, ExperimentReport]":
@@ -369,7 +357,7 @@ def _alter(
 ) -> None:
     from streams.experiments.changes import alter
 
-    read, write = partial(_control, settings), partial(_write, settings)
+    read, write = partial(control_of, settings), partial(_write, settings)
     _tell(or_fail(lambda: alter(name, change, read, write)), as_json)
 
 
@@ -382,10 +370,9 @@ def _write(
 
 
 def _tell(setting: "ExperimentSetting", as_json: bool) -> None:
-    import msgspec
 
     if as_json:
-        sys.stdout.write(msgspec.json.encode(setting).decode() + "\n")
+        answer(setting)
     else:
         reserved = f"{_reserved(setting)} of layer {setting.layer}"
         typer.echo(f"{setting.experiment}: {setting.status}, ramp {percent(setting.ramp)}, {reserved}")

@@ -1,7 +1,6 @@
 """``salience explain PLACEMENT_ID``: a receipt computed again, and why each ad stands where it stands."""
 
 import asyncio
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ import typer
 from rich.console import Console
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, Model, Prefix, as_text, settings_of
+from streams.cli.options import Bootstrap, Json, Model, Prefix, answer, as_text, settings_of
 from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ def explain(
 
     Example: salience explain 0-1a22-81e-ce3204e5831d6fd5
     """
-    import msgspec
-
     from scoring.attention import ModelError
     from scoring.text import TextEncoderError
     from streams.explain import recompute
@@ -59,7 +56,7 @@ def explain(
     result = recompute(decision, engine)
     told = _told(decision)
     if as_json:
-        sys.stdout.write(msgspec.json.encode(_answer(decision, told, result)).decode() + "\n")
+        answer(_answer(decision, told, result))
     else:
         _show(screen(highlight=True, soft_wrap=True), decision, told, result)
     raise typer.Exit(0 if result.identical else 1)

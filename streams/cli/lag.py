@@ -10,7 +10,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from streams.cli.options import Bootstrap, Host, Json, LogJson, named, settings_of
+from streams.cli.options import Bootstrap, Host, Json, LogJson, answer, named, settings_of
 from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _tell(news: "News", as_json: bool) -> None:
         import msgspec
 
         told = {"worst": news.report.worst, **msgspec.to_builtins(news)}
-        typer.echo(msgspec.json.encode(told).decode())
+        answer(told)
 
 
 def _table(news: "News", by: By, width: int) -> RenderableType:

@@ -1,14 +1,13 @@
 """``salience lanes``: what lanes hold, and what to do when their topics were made anew."""
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, Prefix, named, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, answer, named, settings_of
 from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ def show(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fal
 
     Example: salience lanes show --bootstrap 127.0.0.1:9092
     """
-    import msgspec
-
     from streams.conservation import unaccounted
     from streams.reading import read_topic
     from streams.wire import LANE_KEY
@@ -44,7 +41,7 @@ def show(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fal
 
     lanes = asyncio.run(read())
     if as_json:
-        sys.stdout.write(msgspec.json.encode({str(lane): row for lane, row in lanes.items()}).decode() + "\n")
+        answer({str(lane): row for lane, row in lanes.items()})
     else:
         screen(highlight=True).print(_table(lanes))
     if broken := {lane: lost for lane, row in lanes.items() if (lost := unaccounted(row.totals))}:
@@ -98,14 +95,12 @@ def adopt(bootstrap: Bootstrap = None, prefix: Prefix = None, group: Group = Non
 
     Example: salience lanes adopt --bootstrap 127.0.0.1:9092
     """
-    import msgspec
-
     from streams.lanes.adopt import adopt as adopt_topics
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, group=group)
     adopted = asyncio.run(adopt_topics(settings))
     if as_json:
-        sys.stdout.write(msgspec.json.encode({"adopted": adopted}).decode() + "\n")
+        answer({"adopted": adopted})
         return
     for lane in adopted:
         typer.echo(f"lane {lane.lane}: {lane.users:,} users kept, reads from {lane.next_offsets}")

@@ -1,7 +1,6 @@
 """``salience model``: models pushed, tried beside the live one, promoted and taken back, without a restart."""
 
 import asyncio
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.cli.failing import fail, or_fail
-from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, answer, control_of, settings_of
 from streams.cli.screen import Table, percent, screen
 from streams.clock import wall_ms
 
@@ -35,10 +34,10 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
     Lanes tell it where something changes, and one that is down tells nothing: "told" says how long ago the lane told
     that did so last, and the one that did so first (--json: every lane). Whether a lane is down says: salience lag.
     """
-    control = _control(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
+    control = control_of(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
     roles, told = _roles(control), [_told(control, version) for version in _versions(control)]
     if as_json:
-        _print({"live": roles.live or None, "reason": roles.reason, "forced": roles.forced, "models": told})
+        answer({"live": roles.live or None, "reason": roles.reason, "forced": roles.forced, "models": told})
         return
     console = screen()
     table = Table(
@@ -83,7 +82,7 @@ def push(
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     pushed = or_fail(lambda: asyncio.run(push_model(settings, directory)))
     if as_json:
-        _print({"model": pushed.model, "bytes": pushed.bytes, "parity": pushed.parity, "score_ms": pushed.score_ms})
+        answer({"model": pushed.model, "bytes": pushed.bytes, "parity": pushed.parity, "score_ms": pushed.score_ms})
     else:
         typer.echo(
             f"{pushed.model}: {pushed.bytes:,} bytes pushed; it differs from its golden outputs by {pushed.parity:.1e} "
@@ -104,7 +103,7 @@ def shadow(
     from streams.models.roles import with_shadow
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    control = _control(settings)
+    control = control_of(settings)
     _pushed(control, version)
     _change(settings, control, lambda roles: with_shadow(roles, version, share, wall_ms()), as_json)
 
@@ -121,7 +120,7 @@ def canary(
     from streams.models.roles import with_canary
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    control = _control(settings)
+    control = control_of(settings)
     _pushed(control, version)
     _change(settings, control, lambda roles: with_canary(roles, version, share, wall_ms()), as_json)
 
@@ -155,7 +154,7 @@ def promote(
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     if force and not reason:
         fail("--force wants a --reason, which is kept with the change")
-    control = _control(settings)
+    control = control_of(settings)
     pushed = _pushed(control, version)
     limits = Limits(outcomes_min, clicks_min, miscalibrated_max, worse_max)
     record = _record(control, version)
@@ -180,7 +179,7 @@ def rollback(reason: Reason = "", bootstrap: Bootstrap = None, prefix: Prefix = 
     from streams.models.roles import rolled_back
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _change(settings, _control(settings), lambda roles: rolled_back(roles, wall_ms(), reason), as_json)
+    _change(settings, control_of(settings), lambda roles: rolled_back(roles, wall_ms(), reason), as_json)
 
 
 @app.command(epilog="Example: salience model remove my-model-1a2b3c4d")
@@ -191,7 +190,7 @@ def remove(version: Version, bootstrap: Bootstrap = None, prefix: Prefix = None,
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     or_fail(lambda: asyncio.run(remove_model(settings, version)))
     if as_json:
-        _print({"removed": version})
+        answer({"removed": version})
     else:
         typer.echo(f"{version}: removed")
 
@@ -215,9 +214,9 @@ def _change(
 
     made = or_fail(lambda: change(_roles(control)))
     or_fail(lambda: asyncio.run(begin_anew(settings, roles_of(made, ()).versions)))
-    roles = or_fail(lambda: settled(made, lambda: _control(settings), write))
+    roles = or_fail(lambda: settled(made, lambda: control_of(settings), write))
     if as_json:
-        _print(msgspec.to_builtins(roles) | more)
+        answer(msgspec.to_builtins(roles) | more)
         return
     live = roles.live or "the workers' own"
     others = [f"canary {roles.canary} for {percent(roles.canary_share)}"] if roles.canary else []
@@ -315,15 +314,3 @@ def _pushed(control: "Control", version: str) -> "PushedModel":
         there = ", ".join(sorted(control.all(PushedModel))) or "none"
         fail(f"there is no model {version!r}; there are: {there}. Push it: salience model push DIR")
     return found
-
-
-def _control(settings: "Settings") -> "Control":
-    from streams.control import read_control
-
-    return or_fail(lambda: asyncio.run(read_control(settings)))
-
-
-def _print(answer: dict[str, Any]) -> None:
-    import msgspec
-
-    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")

@@ -1,15 +1,16 @@
-"""Options that many commands share, and settings made of them."""
+"""Options that many commands share, what is made of them, and the answer for machines."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.failing import fail
+from streams.cli.failing import fail, or_fail
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+    from streams.control import Control
     from streams.settings import Settings
 
 
@@ -90,3 +91,19 @@ def _told(problem: "ErrorDetails") -> str:
     name = "_".join(map(str, problem["loc"])).upper()
     why = problem["msg"].removeprefix("Value error, ")
     return f"SALIENCE_{name} is {problem['input']!r}: {why}" if name else why
+
+
+def control_of(settings: "Settings") -> "Control":
+    """What stands on the control topic now."""
+    import asyncio
+
+    from streams.control import read_control
+
+    return or_fail(lambda: asyncio.run(read_control(settings)))
+
+
+def answer(told: object) -> None:
+    """Print ``told`` as one JSON object on a line: what `Json` asks for."""
+    import msgspec
+
+    typer.echo(msgspec.json.encode(told).decode())

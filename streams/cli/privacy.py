@@ -1,7 +1,6 @@
 """``salience privacy``: what is held of a person, their consent, and their erasure with its proof."""
 
 import asyncio
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli.failing import fail, or_fail
-from streams.cli.options import Bootstrap, Json, Prefix, as_text, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, answer, as_text, settings_of
 from streams.cli.screen import Table, moment, reading, screen
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def export(
     with reading(as_json) as progress:
         found = asyncio.run(export_records(settings, _users(user, keys), progress))
     if as_json:
-        sys.stdout.write(msgspec.json.encode({"records": found}).decode() + "\n")
+        answer({"records": found})
         return
     console = screen(highlight=True)
     for record in found:
@@ -110,8 +109,6 @@ def prove(
     outlive its time by the topic's segment.ms. Run it as the workers' account, with their SALIENCE_HOME: snapshots are
     for their owner alone. It ends with 1 where something is left, and where it could not look.
     """
-    import msgspec
-
     from streams.privacy.held import require_readable_snapshots, snapshots_with, traces, verdict
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -129,7 +126,7 @@ def prove(
             "snapshots_read": looked.count,
             "snapshots_folder": str(looked.folder),
         }
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+        answer(told)
     else:
         _show(found, looked, gone=gone)
     if not gone:
@@ -173,7 +170,7 @@ def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_j
     partitions_of(settings.bootstrap, settings.topic_prefix + CONTROL)  # before a producer waits for what is not there
     offsets = asyncio.run(publish(settings, messages))
     if as_json:
-        sys.stdout.write(msgspec.json.encode({"offsets": offsets}).decode() + "\n")
+        answer({"offsets": offsets})
     else:
         typer.echo(f"Asked for, at offset {', '.join(map(str, offsets))} of the control topic.")
 

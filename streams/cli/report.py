@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from streams.cli.failing import fail, writing
-from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, answer, settings_of
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ def report(
     with writing(out, A_FILE):
         out.write_text(drawn, encoding="utf-8")
     if as_json:
-        import msgspec
-
-        typer.echo(msgspec.json.encode(found).decode())
+        answer(found)
     about = found.about
     console.print(f"{out}: {about.impressions:,} impressions and {about.actions:,} actions of {about.people:,} people")
     console.print(found.campaigns.prices)

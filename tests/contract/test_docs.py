@@ -175,7 +175,7 @@ def test_the_experiments_of_their_page_can_be_made_one_after_the_other(monkeypat
         control.take([Record("control", 0, 0, 1, one.key, encode_json(one)) for one in messages])
 
     at = "streams.cli.experiment"
-    monkeypatch.setattr(f"{at}._control", lambda _settings: control)
+    monkeypatch.setattr(f"{at}.control_of", lambda _settings: control)
     monkeypatch.setattr(f"{at}._write", write)
     monkeypatch.setattr(f"{at}._check_models", lambda *_: None)
     for asks_a_broker in ("tried", "begin_anew"):

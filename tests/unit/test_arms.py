@@ -75,7 +75,7 @@ def test_an_arm_that_cannot_be_is_told_before_a_layer_that_is_full_and_of_that_w
     control = Control()
     control.take([Record("control", 0, 0, 1, first.key, encode_json(first))])
     assert control.get(ExperimentSetting, "first") == first
-    monkeypatch.setattr("streams.cli.experiment._control", lambda _settings: control)
+    monkeypatch.setattr("streams.cli.experiment.control_of", lambda _settings: control)
 
     assert refused(*GOOD, "--arm", "none=0.1:slots=0") == "Error: warmth: slots 0.0; expected 1 to 100\n"
     half = refused(*GOOD, "--arm", "half=0.1:slots=2.5")
@@ -93,7 +93,7 @@ def test_a_report_that_is_not_there_is_told_by_whether_there_is_such_an_experime
     over = stop(msgspec.structs.replace(made, experiment="over", number=2), "", 2)
     control = Control()
     control.take([Record("control", 0, at, 1, one.key, encode_json(one)) for at, one in enumerate((made, over))])
-    monkeypatch.setattr("streams.cli.experiment._control", lambda _settings: control)
+    monkeypatch.setattr("streams.cli.experiment.control_of", lambda _settings: control)
     monkeypatch.setattr("streams.cli.experiment._reports", lambda _settings: {})
 
     said = [CliRunner().invoke(app, ["experiment", "report", name]).stderr for name in ("warmht", "warmth", "over")]

@@ -27,7 +27,7 @@ def test_the_list_of_experiments_tells_small_shares_as_they_are(monkeypatch: pyt
     rails = tuple(msgspec.structs.replace(rail, most_loss=0.002) for rail in SMALL.guardrails)
     control = Control()
     control.take(Broker([msgspec.structs.replace(SMALL, guardrails=rails)]).records())
-    monkeypatch.setattr("streams.cli.experiment._control", lambda _: control)
+    monkeypatch.setattr("streams.cli.experiment.control_of", lambda _: control)
 
     listed = CliRunner().invoke(app, ["experiment", "list"], env={"COLUMNS": "200"}).output
 

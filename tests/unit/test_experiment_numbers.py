@@ -160,7 +160,7 @@ def test_a_draft_with_the_number_of_another_is_not_started_and_the_command_tells
     topic = Topic()
     first, second = asked("warmth")({}), asked("fewer", "slots", 5, layer="size")({})
     topic.write([first, second, start(first, 1.0, 2), *([stop(first, "", 3)] if over else [])])
-    monkeypatch.setattr("streams.cli.experiment._control", lambda _: topic.read())
+    monkeypatch.setattr("streams.cli.experiment.control_of", lambda _: topic.read())
     monkeypatch.setattr("streams.cli.experiment._write", lambda _, messages, gone=(): topic.write(messages, gone))
 
     told = CliRunner().invoke(app, ["experiment", "start", "fewer"], env={"COLUMNS": "400"})

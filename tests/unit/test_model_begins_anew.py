@@ -19,7 +19,7 @@ from tests.unit.test_model_desk import SETTINGS, Topics, in_memory, push, status
 @pytest.fixture
 def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
     topics = in_memory(monkeypatch)
-    monkeypatch.setattr("streams.cli.model._control", lambda _: topics.control.read())
+    monkeypatch.setattr("streams.cli.model.control_of", lambda _: topics.control.read())
     monkeypatch.setattr("streams.control.publish", topics.publish)
     return topics
 

@@ -185,7 +185,7 @@ def test_each_limit_of_a_promotion_may_be_another(
     statuses = [msgspec.structs.replace(one, predicted=60.0) for one in shadows(-0.06, 0.3)]
     said, control = [PUSHED, with_shadow(ModelRoles(), NEW, 0.1, 1), *statuses], Control()
     control.take([told(one, at) for at, one in enumerate(said)])
-    monkeypatch.setattr("streams.cli.model._control", lambda _: control)
+    monkeypatch.setattr("streams.cli.model.control_of", lambda _: control)
     monkeypatch.setattr("streams.models.desk.parity", as_pushed)
     usual, asked = (CliRunner().invoke(app, ["model", "promote", NEW, *more]) for more in ([], [option, limit]))
     assert (usual.exit_code, asked.exit_code) == (1, 1)
@@ -331,7 +331,7 @@ def test_the_list_of_models_says_how_long_ago_lanes_told_what_it_shows(monkeypat
     roles = with_canary(ModelRoles(), NEW, 0.1, 1)
     control = Control()
     control.take([Kept("control", 0, 0, START_MS, one.key, encode_json(one)) for one in (*pushed, roles, *statuses)])
-    monkeypatch.setattr("streams.cli.model._control", lambda _: control)
+    monkeypatch.setattr("streams.cli.model.control_of", lambda _: control)
     monkeypatch.setattr("streams.cli.model.wall_ms", lambda: START_MS)
 
     listed = json.loads(CliRunner().invoke(app, ["model", "list", "--json"]).stdout)["models"]
@@ -347,7 +347,7 @@ def test_the_list_of_models_says_how_long_ago_lanes_told_what_it_shows(monkeypat
 def test_the_list_of_models_tells_what_a_promotion_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     control = Control()
     control.take([told(one, at) for at, one in enumerate([PUSHED, status(0, refused="it was slow"), status(1)])])
-    monkeypatch.setattr("streams.cli.model._control", lambda _: control)
+    monkeypatch.setattr("streams.cli.model.control_of", lambda _: control)
     for roles, outcomes, refusals in ((None, 0, 0), (with_shadow(ModelRoles(), NEW, 0.1, 1), 1_200, 1)):
         if roles is not None:
             control.take([told(roles, 3)])
@@ -365,7 +365,7 @@ def test_a_status_with_a_number_that_nothing_counts_to_is_refused_and_models_are
     control = Control()
     key = f"model-status/{NEW}/{fields['lane']}".encode()
     assert control.take([told(PUSHED, 0), Kept("control", 0, 1, START_MS, key, bad.encode())]) == 1
-    monkeypatch.setattr("streams.cli.model._control", lambda _: control)
+    monkeypatch.setattr("streams.cli.model.control_of", lambda _: control)
     (listed,) = json.loads(CliRunner().invoke(app, ["model", "list", "--json"]).stdout)["models"]
     assert (listed["model"], listed["lanes"]) == (NEW, 0)
 
@@ -388,6 +388,6 @@ def test_a_share_that_is_no_number_is_refused_and_ends_nothing() -> None:
 def test_a_share_that_is_small_is_not_shown_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     control = Control()
     control.take([told(PUSHED, 0), told(with_canary(ModelRoles(), NEW, 0.004, 1), 1)])
-    monkeypatch.setattr("streams.cli.model._control", lambda _: control)
+    monkeypatch.setattr("streams.cli.model.control_of", lambda _: control)
     people = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["model", "list"]).stdout
     assert "0.4%" in people

@@ -388,7 +388,7 @@ def test_the_command_keeps_the_clients_from_telling_an_outage_again_and_again(mo
 def test_the_list_shows_an_experiment_that_cannot_be_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     control = Control()
     control.take(Broker([RUNNING, msgspec.structs.replace(TASTE, high=0.0)]).records())
-    monkeypatch.setattr("streams.cli.experiment._control", lambda _: control)
+    monkeypatch.setattr("streams.cli.experiment.control_of", lambda _: control)
 
     listed = CliRunner().invoke(app, ["experiment", "list"], env={"COLUMNS": "200"})
 

@@ -176,7 +176,7 @@ def _source(event: Event) -> Source:
 
 
 def _record(event: Event, lane: int, offset: int) -> _LogRecord:
-    topic = topics.CLICKS if isinstance(event, Click) else topics.AD_IMPRESSIONS
+    topic = topics.LANE_INPUTS[_source(event)]
     return _LogRecord(topic, lane, offset, event.time_ms, event.user_id.encode(), encode_json(event))
 
 

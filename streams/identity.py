@@ -17,7 +17,7 @@ _REPARTITIONED = (
 )
 
 
-_OF_LANES = (topics.AD_IMPRESSIONS, topics.CLICKS, topics.CHANGELOG)
+_OF_LANES = (*topics.LANE_INPUTS, topics.CHANGELOG)
 """Topics that a lane reads or writes where it stands; its row tells their offsets."""
 _READ_WHOLE = (topics.CONTROL, topics.ADS, topics.TONES, topics.CAMPAIGN_METRICS, topics.CLICK_LAYERS)
 """Topics that a worker reads from their beginning and then follows: it would keep what another one does not hold, and
@@ -152,9 +152,7 @@ def check_resume(
     found = []
     if row.topic_ids != identity.inputs:
         found.append(f"the topics' ids are {identity.inputs}, it was recorded from {row.topic_ids}")
-    for name, begin, end, at in zip(
-        (topics.AD_IMPRESSIONS, topics.CLICKS), begins, ends, row.next_offsets, strict=True
-    ):
+    for name, begin, end, at in zip(topics.LANE_INPUTS, begins, ends, row.next_offsets, strict=True):
         if end < at:
             found.append(f"{name} ends at {end}, it stands at {at}: another topic of that name")
         elif at < begin:

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -30,6 +30,7 @@ from streams.lanes.queues import SourceQueue
 from streams.lanes.tokens import Tokens
 from streams.leaving import MembershipLostError, check_member, leave
 from streams.settings import Settings
+from streams.topics import LANE_INPUTS
 from streams.vitals import Vitals
 
 log = structlog.get_logger()
@@ -46,11 +47,6 @@ Offer = Callable[[int], Awaitable[None]]
 
 class SilenceError(RuntimeError):
     """The brokers do not answer; the message says to what, and since when."""
-
-
-def input_topics(settings: Settings) -> tuple[str, str]:
-    """Impressions and clicks, in the order of `Source`."""
-    return settings.topic_prefix + "ad-impressions", settings.topic_prefix + "clicks"
 
 
 def member_name(settings: Settings) -> str:
@@ -81,7 +77,7 @@ def group_consumer(settings: Settings) -> AIOKafkaConsumer:
     )
 
 
-def lanes_of(partitions: Iterable[TopicPartition], topics: tuple[str, str], lanes_max: int) -> set[int]:
+def lanes_of(partitions: Iterable[TopicPartition], topics: Sequence[str], lanes_max: int) -> set[int]:
     """Lane numbers of an assignment. Raises `ValueError` where the two topics' partitions differ, or are too many."""
     first, second = ({tp.partition for tp in partitions if tp.topic == topic} for topic in topics)
     if first != second:
@@ -115,7 +111,7 @@ class Intake(Service, ConsumerRebalanceListener):
         self._settings = settings
         self._make_shared = make_shared
         self._offer = offer
-        self._topics = input_topics(settings)
+        self._topics = [settings.topic_prefix + name for name in LANE_INPUTS]
         self._shared: Shared | None = None
         self._lanes: dict[int, Lane] = {}
         self._tokens = Tokens()

@@ -20,7 +20,7 @@ from streams.identity import partitioner
 from streams.reading import read_topic
 from streams.settings import Settings
 from streams.topic_admin import partition_counts
-from streams.topics import AD_IMPRESSIONS, CLICKS
+from streams.topics import LANE_INPUTS
 
 PER_PARTITION = 500
 """Of each topic's partitions: 300 KB of a topic with four."""
@@ -76,7 +76,7 @@ class Part:
 
 def sample(settings: Settings) -> Sample:
     """The latest of both topics. Raises what `streams.reading.read_topic` does."""
-    shown, clicks = (settings.topic_prefix + name for name in (AD_IMPRESSIONS, CLICKS))
+    shown, clicks = (settings.topic_prefix + name for name in LANE_INPUTS)
     topics = {shown: Source.IMPRESSION, clicks: Source.CLICK}
     lanes = partition_counts(settings.bootstrap, topics)
     latest_ms = wall_ms() + settings.time_tolerance_ms

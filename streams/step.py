@@ -30,6 +30,7 @@ from scoring.pool import Pool
 from scoring.rows import Rows, RowStore
 from scoring.traffic import Traffic
 from scoring.update import Applied, apply
+from streams import topics
 from streams.conservation import account, tally
 from streams.control_wire import HourlyTraffic
 from streams.decode import Decoded, Record, decode
@@ -183,15 +184,15 @@ class Step:
         changes = [*unlearned, *learned, *state.clicks.forget(expired), *state.guests.changes()]
         kept, campaigns = state.ledger.commit(state.lane, self._budgets, time_ms)
         messages = {
-            "placements": placements(published, gone, forgotten),
-            "decisions": [Message(p.user, p.decision) for p in published if p.decision is not None],
-            "shadow-scores": [Message(None, encode_json(p.beside)) for p in published if p.beside is not None],
-            "outcomes": self._outcomes(state, seen),
-            "dead-letters": [letter(*dead) for dead in [*decoded.dead, *self._refused_ads(state, counts)]],
-            "late-events": _late(taken, decoded, applied),
-            "campaign-metrics": campaigns,
-            "click-layers": state.clicks.share(state.lane) if self.pool is not None else [],
-            "state-changelog": [*map(Message, users, row_bytes(rows)), *starmap(Message, changes), *gone, *kept],
+            topics.PLACEMENTS: placements(published, gone, forgotten),
+            topics.DECISIONS: [Message(p.user, p.decision) for p in published if p.decision is not None],
+            topics.SHADOW_SCORES: [Message(None, encode_json(p.beside)) for p in published if p.beside is not None],
+            topics.OUTCOMES: self._outcomes(state, seen),
+            topics.DEAD_LETTERS: [letter(*dead) for dead in [*decoded.dead, *self._refused_ads(state, counts)]],
+            topics.LATE_EVENTS: _late(taken, decoded, applied),
+            topics.CAMPAIGN_METRICS: campaigns,
+            topics.CLICK_LAYERS: state.clicks.share(state.lane) if self.pool is not None else [],
+            topics.CHANGELOG: [*map(Message, users, row_bytes(rows)), *starmap(Message, changes), *gone, *kept],
         }
         marks = [*starmap(Message, state.erased.changes())]
         rerouted = self._rerouted(decoded.misplaced)
@@ -244,10 +245,9 @@ class Step:
         """Placements of those who acted; what was filtered, or late, asks for none."""
         if not acted.all():
             users, rows = [users[at] for at in np.flatnonzero(acted).tolist()], rows[acted]
-        learned = state.clicks.calibrator
         if not users or not self.scoring:
             return []
-        return place(self.engine, state.lane, users, rows, learned, receipts_share=self.receipts_share)
+        return place(self.engine, state.lane, users, rows, state.clicks.calibrator, receipts_share=self.receipts_share)
 
     def _place_in_context(self, state: LaneState, decoded: Decoded) -> list[Published]:
         """Placements of those who acted and are not remembered: of place and time alone."""

@@ -26,6 +26,9 @@ REVIEWS = "reviews"
 TONES = "tones"
 REVIEW_STATE = "review-state"
 
+LANE_INPUTS = (AD_IMPRESSIONS, CLICKS)
+"""What lanes read, in the order of `scoring.events.Source`."""
+
 CLEANUP = "cleanup.policy"
 RETENTION = "retention.ms"
 

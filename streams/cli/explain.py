@@ -78,11 +78,12 @@ async def _find(bootstrap: str, prefix: str, placement_id: str) -> "Decision | N
     import msgspec
 
     from streams.reading import read_topic
+    from streams.topics import DECISIONS
     from streams.wire import UNREADABLE, Decision
 
     wanted = placement_id.encode()
     found = None
-    async for records in read_topic(bootstrap, prefix + "decisions"):
+    async for records in read_topic(bootstrap, prefix + DECISIONS):
         for record in records:
             if record.value is not None and wanted in record.value:
                 with suppress(*UNREADABLE):

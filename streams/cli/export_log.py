@@ -102,7 +102,7 @@ async def _events(
     from streams.clock import wall_ms
     from streams.learnable import Learnable
 
-    inputs = {topics.AD_IMPRESSIONS: Source.IMPRESSION, topics.CLICKS: Source.CLICK}
+    inputs = dict(zip(topics.LANE_INPUTS, Source, strict=True))
     learnable = Learnable(
         await ends(inputs),
         presumed=settings.consent_presumed,

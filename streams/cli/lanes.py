@@ -27,13 +27,14 @@ def show(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fal
     """
     from streams.conservation import unaccounted
     from streams.reading import read_topic
+    from streams.topics import CHANGELOG
     from streams.wire import LANE_KEY
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
 
     async def read() -> "dict[int, LaneRow]":
         last = {}
-        async for records in read_topic(settings.bootstrap, settings.topic_prefix + "state-changelog"):
+        async for records in read_topic(settings.bootstrap, settings.topic_prefix + CHANGELOG):
             for record in records:
                 if record.key == LANE_KEY and record.value is not None:
                     last[record.partition] = record

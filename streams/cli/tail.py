@@ -188,9 +188,10 @@ def for_people(topic: str, record: Any) -> RenderableType:
     """A record for people: a placement as a table, any other as a line of its own."""
     import msgspec
 
+    from streams.topics import PLACEMENTS
     from streams.wire import UNREADABLE, Placement
 
-    if topic == "placements" and record.value is not None:
+    if topic == PLACEMENTS and record.value is not None:
         with suppress(*UNREADABLE, OverflowError):  # integers of any length are read, and no fraction made of them
             return _placement(msgspec.json.decode(record.value, type=Placement))
     found = as_object(record)

@@ -37,7 +37,7 @@ class LagWatch:
     def __init__(self, bootstrap: str, prefix: str, group: str) -> None:
         self._bootstrap = bootstrap
         self._group = group
-        self._topics = [prefix + topics.AD_IMPRESSIONS, prefix + topics.CLICKS]
+        self._topics = [prefix + name for name in topics.LANE_INPUTS]
         self._partitions: list[Partition] = []
         self._poller = Poller(bootstrap)
 

@@ -26,6 +26,7 @@ from streams.lanes.recovery import Recovered, recover
 from streams.message import Message
 from streams.reading import log_ends
 from streams.settings import Settings
+from streams.topics import CHANGELOG, LANE_INPUTS
 from streams.wire import LANE_KEY, LaneRow
 
 ROWS_PER_TRANSACTION = 20_000
@@ -54,7 +55,7 @@ async def _adopt_lane(settings: Settings, identity: TopicIdentity, lane: int) ->
     try:
         await outbox.begin()
         await outbox.abort()
-        changelog = TopicPartition(f"{settings.topic_prefix}state-changelog", lane)
+        changelog = TopicPartition(settings.topic_prefix + CHANGELOG, lane)
         recovered = await recover(settings, changelog, Recovered(RowStore(settings.rows_per_lane_max), None, 0))
         row = recovered.lane_row
         if row is None:
@@ -95,7 +96,7 @@ class _Bounds(NamedTuple):
 
 async def _bounds(settings: Settings, lane: int, row: LaneRow) -> tuple[_Bounds, _Bounds]:
     """Those of the lane's impressions and clicks."""
-    inputs = [TopicPartition(settings.topic_prefix + name, lane) for name in ("ad-impressions", "clicks")]
+    inputs = [TopicPartition(settings.topic_prefix + name, lane) for name in LANE_INPUTS]
     since = {tp: time_ms + 1 for tp, time_ms in zip(inputs, row.watermarks_ms, strict=True)}
     async with AIOKafkaConsumer(**aiokafka_options(settings.bootstrap)) as consumer:
         begin = await consumer.beginning_offsets(inputs)

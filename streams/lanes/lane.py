@@ -38,7 +38,7 @@ from streams.privacy.guests import Guests
 from streams.reading import log_ends
 from streams.settings import Settings
 from streams.step import Effects, LaneState, Slice, Step
-from streams.topics import CONTROL
+from streams.topics import CHANGELOG, CONTROL, LANE_INPUTS
 from streams.traces import Traces
 from streams.vitals import LaneVitals, Stage
 from streams.wire import LANE_KEY
@@ -76,9 +76,7 @@ class Lane:
         self.number = number
         self._shared = shared
         settings = shared.settings
-        self.inputs = tuple(
-            TopicPartition(settings.topic_prefix + name, number) for name in ("ad-impressions", "clicks")
-        )
+        self.inputs = tuple(map(self._topic, LANE_INPUTS))
         self.queues = LaneQueues(settings.queue_records, settings.queue_bytes, settings.wait_other_topic_ms)
         self.running = False
         self.stage: Stage = "taking over"
@@ -186,11 +184,11 @@ class Lane:
 
     async def _recover(self, base: Recovered) -> Recovered:
         self._recovering = base
-        return await recover(self._shared.settings, self._topic("state-changelog"), base)
+        return await recover(self._shared.settings, self._topic(CHANGELOG), base)
 
     async def _base(self) -> Recovered:
         """A snapshot of this lane, or nothing."""
-        changelog = self._topic("state-changelog")
+        changelog = self._topic(CHANGELOG)
         begin = (await self._shared.consumer.beginning_offsets([changelog]))[changelog]
         end = (await log_ends(self._shared.settings.bootstrap, [changelog]))[changelog]
         return await asyncio.to_thread(self._shared.snapshots.load, self.number, begin, end)
@@ -300,10 +298,10 @@ class Lane:
         await outbox.begin()
         # 4. produce. At least once, watermarks and the lane row go last, when all they speak for is delivered; in a
         # transaction they share the rows' batch, which saves a round trip.
-        changelog = self._topic("state-changelog").topic
+        changelog = self._topic(CHANGELOG).topic
         closing = [*effects.watermarks, Message(LANE_KEY, msgspec.msgpack.encode(effects.lane_row))]
         for name, messages in effects.messages.items():
-            last = closing if outbox.transactional and name == "state-changelog" else []
+            last = closing if outbox.transactional and name == CHANGELOG else []
             await outbox.send(self._topic(name).topic, self.number, [*messages, *last])
         for (topic, partition), messages in effects.rerouted.items():
             await outbox.send(topic, partition, messages)

@@ -18,7 +18,7 @@ from streams.leaving import leave
 from streams.letters import LETTER_BYTES_MAX
 from streams.message import Message
 from streams.settings import Settings
-from streams.topics import AD_IMPRESSIONS, BATCH_BYTES, CLICKS, DEAD_LETTERS, LATE_EVENTS
+from streams.topics import BATCH_BYTES, DEAD_LETTERS, LANE_INPUTS, LATE_EVENTS
 
 LANE_ID = "-lane-"
 """Between the group and the lane's number in a transactional id; workers have the right to all that begin so."""
@@ -42,7 +42,7 @@ class Outbox:
         self._batch_bytes = settings.batch_bytes
         # What others have sent has the size of their topics, not of our batches: it goes in a batch of its own.
         letters = dict.fromkeys((DEAD_LETTERS, LATE_EVENTS), LETTER_BYTES_MAX)
-        sizes = letters | dict.fromkeys((AD_IMPRESSIONS, CLICKS), BATCH_BYTES - 512)
+        sizes = letters | dict.fromkeys(LANE_INPUTS, BATCH_BYTES - 512)
         self._largest = {settings.topic_prefix + topic: size for topic, size in sizes.items()}
         self.transactional = transactional_id is not None
         self._who = f"producer {transactional_id or 'without transactions'}"

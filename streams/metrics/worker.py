@@ -23,8 +23,6 @@ from streams.metrics.market import MarketMetrics
 from streams.step import Effects, Slice
 from streams.vitals import Stage
 
-INPUTS = (topics.AD_IMPRESSIONS, topics.CLICKS)
-"""In the order of `scoring.events.Source`."""
 OUTCOMES = (*(outcome.name.lower() for outcome in Outcome), "dead", "rerouted")
 STAGES = ("wait", "decode", "apply", "place", "encode", "deliver", "commit")
 LANE_STAGES: tuple[Stage, ...] = ("taking over", "running", "lost")
@@ -172,7 +170,7 @@ class Metrics:
 
     def _show_all(self) -> None:
         """Every label set that is known beforehand, so that a rate begins at 0 and not at the first event."""
-        for name in INPUTS:
+        for name in topics.LANE_INPUTS:
             self.queued_records.labels(name)
             self.queued_bytes.labels(name)
             for outcome in OUTCOMES:
@@ -182,7 +180,7 @@ class Metrics:
         for lane_stage in LANE_STAGES:
             self.lanes.labels(lane_stage)
         for topic in topics.TABLE:
-            if topic.name not in (*INPUTS, topics.ADS, topics.CONTROL, topics.MODELS):
+            if topic.name not in (*topics.LANE_INPUTS, topics.ADS, topics.CONTROL, topics.MODELS):
                 self.produced.labels(topic.name)
 
     def describe_model(self, version: str, specification: str, layout: int) -> None:
@@ -192,7 +190,7 @@ class Metrics:
     def committed(self, taken: Slice, effects: Effects, laps: Sequence[tuple[str, float]], now_ms: int) -> None:
         """A slice was committed at ``now_ms``; ``laps``: seconds of each stage."""
         for (source, outcome), count in effects.tally.items():
-            self.events.labels(INPUTS[source], outcome).inc(count)
+            self.events.labels(topics.LANE_INPUTS[source], outcome).inc(count)
         self.slice_records.observe(len(taken.records))
         for stage, seconds in laps:
             self.stage_seconds.labels(stage).observe(seconds)
@@ -204,7 +202,7 @@ class Metrics:
             self.produced.labels(name).inc(len(messages))
         for arm, count in effects.arms.items():
             self.placements.labels(self._arm(arm)).inc(count)
-        self._clicks.observe(effects.observed, len(effects.messages["outcomes"]))
+        self._clicks.observe(effects.observed, len(effects.messages[topics.OUTCOMES]))
         self.unknown_ads.inc(effects.counts["unknown_ads"])
         self._market.refuse(effects.counts["refused_ads"])
         self.misquoted.inc(effects.counts["misquoted"])
@@ -220,7 +218,7 @@ class Metrics:
         """Set the gauges to the worker as it is now."""
         for stage in LANE_STAGES:
             self.lanes.labels(stage).set(now.lanes.count(stage))
-        for name, records, size in zip(INPUTS, now.queued_records, now.queued_bytes, strict=True):
+        for name, records, size in zip(topics.LANE_INPUTS, now.queued_records, now.queued_bytes, strict=True):
             self.queued_records.labels(name).set(records)
             self.queued_bytes.labels(name).set(size)
         self.users.set(now.users)

@@ -51,6 +51,7 @@ NAME_MAX = 63
 """Characters of a file's name: file systems take 255 bytes, and a character has up to four."""
 DIM_MAX = 256
 """Widest learned vectors: those of a million ads are 1 GB."""
+_FIX = "export the model again: salience train demo --out DIR"
 
 
 class ModelError(ValueError):
@@ -214,16 +215,16 @@ def open_unproven(place: Traversable) -> tuple[AttentionModel, Arrays]:
 
 def read_manifest(place: Traversable) -> Manifest:
     """The manifest in ``place``, checked for itself. Raises `ModelError`."""
-    export = f"export it again: salience train demo --out {place}"
+    fix = _export_again(place)
     try:
         manifest = msgspec.json.decode(read_at_most(place / MANIFEST, MANIFEST_BYTES_MAX), type=Manifest)
     except OSError as error:
         most = f"a file of at most {MANIFEST_BYTES_MAX:,} bytes"
-        raise ModelError(f"{place}: {MANIFEST} cannot be read ({error})", most, export) from error
+        raise ModelError(f"{place}: {MANIFEST} cannot be read ({error})", most, fix) from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelError(f"{place}/{MANIFEST}: {error}", "the fields of a manifest", export) from error
+        raise ModelError(f"{place}/{MANIFEST}: {error}", "the fields of a manifest", fix) from error
     if manifest.format != FORMAT:
-        raise ModelError(f"{place}: manifest format {manifest.format}", f"format {FORMAT}", export)
+        raise ModelError(f"{place}: manifest format {manifest.format}", f"format {FORMAT}", fix)
     if manifest.spec_hash != SPEC_HASH:
         raise ModelError(
             f"{place}: trained for the feature specification {manifest.spec_hash}",
@@ -232,13 +233,17 @@ def read_manifest(place: Traversable) -> Manifest:
         )
     if not 1 <= manifest.dim <= DIM_MAX or manifest.vocabulary < 2:
         got = f"dim {manifest.dim}, vocabulary {manifest.vocabulary}"
-        raise ModelError(f"{place}: {got}", f"dim 1 to {DIM_MAX} and vocabulary ≥ 2", export)
+        raise ModelError(f"{place}: {got}", f"dim 1 to {DIM_MAX} and vocabulary ≥ 2", fix)
     if manifest.text not in ("", TEXT_ENCODER):
-        raise ModelError(f"{place}: asks for text vectors by {manifest.text!r}", f"{TEXT_ENCODER!r} or none", export)
+        raise ModelError(f"{place}: asks for text vectors by {manifest.text!r}", f"{TEXT_ENCODER!r} or none", fix)
     missing = {ENCODER, ATTENTION, manifest.golden} - manifest.files.keys()
     if missing:
-        raise ModelError(f"{place}: the manifest names no {', '.join(sorted(missing))}", "its sha256", export)
+        raise ModelError(f"{place}: the manifest names no {', '.join(sorted(missing))}", "its sha256", fix)
     return manifest
+
+
+def _export_again(place: Traversable) -> str:
+    return f"export it again: salience train demo --out {place}"
 
 
 def is_plain_name(name: str) -> bool:
@@ -248,19 +253,17 @@ def is_plain_name(name: str) -> bool:
 
 def checked_files(place: Traversable, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
     """The named files' bytes, one after the other, read once: what is hashed is what is loaded. Raises `ModelError`."""
-    export = f"export it again: salience train demo --out {place}"
+    fix = _export_again(place)
     for name, digest in manifest.files.items():
         if not is_plain_name(name):
-            raise ModelError(
-                f"{place}: the manifest names the file {name!r}", "a plain name inside the directory", export
-            )
+            raise ModelError(f"{place}: the manifest names the file {name!r}", "a plain name inside the directory", fix)
         try:
             content = read_at_most(place / name, FILE_BYTES_MAX)
         except OSError as error:
             most = f"a file of at most {FILE_BYTES_MAX:,} bytes"
-            raise ModelError(f"{place}: {name} cannot be read ({error})", most, export) from error
+            raise ModelError(f"{place}: {name} cannot be read ({error})", most, fix) from error
         if (found := hashlib.sha256(content).hexdigest()) != digest:
-            raise ModelError(f"{place}: {name} has the sha256 {found}", f"{digest}, as the manifest says", export)
+            raise ModelError(f"{place}: {name} has the sha256 {found}", f"{digest}, as the manifest says", fix)
         yield name, content
 
 
@@ -271,7 +274,8 @@ def _session(
     contract: tuple[dict[str, tuple[str, Shape]], dict[str, tuple[str, Shape]]],
 ) -> onnxruntime.InferenceSession:
     """A session of one thread: lanes overlap scoring with I/O, and a second thread makes p99 worse (measured)."""
-    _check_graph(f"{place}: {name}", files[name], f"export it again: salience train demo --out {place}")
+    fix = _export_again(place)
+    _check_graph(f"{place}: {name}", files[name], fix)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
@@ -284,7 +288,6 @@ def _session(
     # The encoder runs seldom, and on as many items as a catalogue has.
     options.enable_cpu_mem_arena = name == ATTENTION
     options.log_severity_level = 3
-    fix = f"export it again: salience train demo --out {place}"
     try:
         session = onnxruntime.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
         sides = session.get_inputs(), session.get_outputs()  # their names and sizes are decoded as they are read
@@ -335,20 +338,19 @@ def _check_side(
 
 def read_golden(content: bytes, manifest: Manifest) -> Arrays:
     """Stored inputs and outputs of both graphs by name. Raises `ModelError` where some are missing or unreadable."""
-    fix = "export the model again: salience train demo --out DIR"
     names = {"tokens", "dense", "vector", "logit", "attention"} | {field.name for field in fields(ModelInputs)}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as stored:
             arrays = {name.removesuffix(".npy"): _array(stored, name) for name in stored.namelist()}
     except Exception as error:  # of zipfile, zlib, struct and numpy, which share no base class
-        raise ModelError(f"{manifest.golden} cannot be read ({error})", "an .npz file", fix) from error
+        raise ModelError(f"{manifest.golden} cannot be read ({error})", "an .npz file", _FIX) from error
     if missing := names - arrays.keys():
-        raise ModelError(f"{manifest.golden} lacks {sorted(missing)}", "inputs and outputs of both graphs", fix)
+        raise ModelError(f"{manifest.golden} lacks {sorted(missing)}", "inputs and outputs of both graphs", _FIX)
     if (found := arrays["tokens"].dtype) != np.uint64:
-        raise ModelError(f"{manifest.golden} has tokens {found}", "hashes, uint64", fix)
+        raise ModelError(f"{manifest.golden} has tokens {found}", "hashes, uint64", _FIX)
     for name in ("vector", "logit", "attention"):
         if (found := arrays[name].dtype).kind != "f":
-            raise ModelError(f"{manifest.golden} has {name} {found}", "floating-point numbers", fix)
+            raise ModelError(f"{manifest.golden} has {name} {found}", "floating-point numbers", _FIX)
     return arrays
 
 
@@ -392,6 +394,3 @@ def golden_difference(model: AttentionModel, golden: Arrays) -> float:
             raise ModelError(f"{name} has shape {output.shape}", f"{wanted.shape}, the golden one's, not empty", _FIX)
         largest = float(np.maximum(largest, np.abs(output - wanted).max()))  # np.maximum passes NaN on
     return largest
-
-
-_FIX = "export the model again: salience train demo --out DIR"

@@ -37,7 +37,7 @@ OUTCOMES = ("conversion", "viewed")
 """Further outputs ``[B, C]`` that an attention graph may have: log-odds that a click becomes a purchase; log1p of the
 seconds that an impression is looked at. Who does not ask for them does not pay for them."""
 FORMAT = 1
-"""Version of the manifest's own fields."""
+"""Version of the manifest's fields."""
 MANIFEST, ENCODER, ATTENTION = "manifest.json", "item_encoder.onnx", "attention.onnx"
 GOLDEN_TOLERANCE = 1e-4
 """Largest difference to the golden outputs: float32 sums in another order give about 1e-6, a wrong model far more."""
@@ -84,9 +84,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def version(self) -> str:
-        """The name and eight hex digits of what files and specification hash to: one version, one behaviour.
+        """The name, and eight hex digits of a hash of files and specification: one version, one behaviour.
 
-        The same graphs may be made for two specifications, and say another thing of the same person then.
+        Under another specification of the inputs the same graphs give other scores.
         """
         behaviour = [self.spec_hash, *sorted(self.files.items())]
         digest = hashlib.sha256(repr(behaviour).encode()).hexdigest()
@@ -162,8 +162,8 @@ class AttentionModel:
     def encode(self, token_ids: npt.NDArray[np.uint64], dense: Floats) -> Floats:
         """Learned vectors ``[N, D]`` of token hashes ``[N, T]`` (0 is padding) and dense features ``[N, R]``.
 
-        The vectors of titles may stand behind the dense features, and must where the model asks for them; raises
-        `ModelError` where they do not, or vectors have another shape.
+        Vectors of titles may follow the dense features; a model that does not ask for them ignores them. Raises
+        `ModelError` where it does and they are missing, or where its vectors have another shape.
         """
         if dense.shape[1] < self.dense_dim:
             raise ModelError(
@@ -179,7 +179,7 @@ class AttentionModel:
         return np.asarray(vector, dtype=np.float32)
 
     def score(self, inputs: ModelInputs) -> tuple[Floats, Floats]:
-        """Log-odds of a click ``[B, C]``, and attention ``[B, C, H]``: what of the history earned each candidate."""
+        """Log-odds of a click ``[B, C]``, and attention ``[B, C, H]``: how much each item of the history counts."""
         logit, attention = self._attention.run(["logit", "attention"], inputs.feed())
         return np.asarray(logit, dtype=np.float32), np.asarray(attention, dtype=np.float32)
 
@@ -199,7 +199,7 @@ def load(directory: Path | None = None) -> AttentionModel:
 
 
 def open_unproven(place: Traversable) -> tuple[AttentionModel, Arrays]:
-    """The model in ``place`` and its golden tensors, all checked but what it computes: to find out what is wrong.
+    """The model in ``place`` and its golden arrays, all checked but what it computes: for whoever looks for the defect.
 
     Raises `ModelError`. To score people, use `load`.
     """
@@ -252,7 +252,7 @@ def is_plain_name(name: str) -> bool:
 
 
 def checked_files(place: Traversable, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
-    """The named files' bytes, one after the other, read once: what is hashed is what is loaded. Raises `ModelError`."""
+    """Names and bytes of the manifest's files, each read once: what is hashed is loaded. Raises `ModelError`."""
     fix = _export_again(place)
     for name, digest in manifest.files.items():
         if not is_plain_name(name):
@@ -279,13 +279,13 @@ def _session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # Else bytes that begin as its own format does are read as that, which is another graph than the one looked at.
+    # Else bytes that begin like onnxruntime's own format are loaded as that, past the checks of the ONNX graph.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # An arena keeps the memory of the largest call: 8 MB for 32 people with 100 candidates, 55 MB with 500. Scoring 8
-    # to 16 people without one takes 1.6 times as long (measured: large buffers come and go page by page, every call).
-    # The encoder runs seldom, and on as many items as a catalogue has.
+    # An arena keeps the memory of the largest call: 8 MB for 32 people with 100 candidates, 55 MB with 500. Without one
+    # scoring 8 to 16 people takes 1.6 times as long (measured): every call gets large buffers anew, page by page. The
+    # encoder has none: it runs seldom, and on up to a whole catalogue at once.
     options.enable_cpu_mem_arena = name == ATTENTION
     options.log_severity_level = 3
     try:
@@ -355,7 +355,7 @@ def read_golden(content: bytes, manifest: Manifest) -> Arrays:
 
 
 def _array(stored: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    """An array of an ``.npz``, whose header may promise, and whose compression hide, more than memory holds.
+    """An array of an ``.npz``, read within bounds: its header or its compression may promise more than memory holds.
 
     Raises `ValueError`, and what zipfile raises.
     """
@@ -378,7 +378,7 @@ def _array(stored: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
 
 
 def golden_difference(model: AttentionModel, golden: Arrays) -> float:
-    """Largest absolute difference over both graphs' outputs; NaN or infinite where an output is not finite.
+    """Largest absolute difference of both graphs' outputs to the golden ones; NaN or infinite where one is not finite.
 
     Raises `ModelError` where the graphs cannot take the inputs or the outputs have other shapes.
     """

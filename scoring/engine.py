@@ -1,4 +1,4 @@
-"""Rows in, ranked placements out: gather, choose candidates, score all people in one call, rank."""
+"""Rows in, ranked placements out: choose candidates, score those of many people in one call, rank."""
 
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -22,33 +22,33 @@ from scoring.shown import Shown
 Ids = npt.NDArray[np.uint64]
 
 PEOPLE_PER_CALL = 128
-"""People gathered and ranked at once: enough to share numpy's cost per call, and each ad's way from memory."""
+"""People gathered and ranked in one call: enough to share numpy's cost per call, and each read of an ad from memory."""
 CANDIDATES_PER_RUN = 2_000
-"""Candidates scored in one run of the model, all people's together: what it is given and computes stays within the
-processor's cache. 16 people with 500 in one run take 1.06 times as long as in four (measured)."""
+"""Candidates scored in one run of the model, over all people: its inputs and intermediate results then stay in the
+processor's cache. 16 people with 500 each take 1.06 times as long in one run as in four (measured)."""
 
 _HALVES_SALT = id64("salience/interleaved-halves/1")
 
 
 class Calibrates(Protocol):
-    """What was learned online of ads and models: a `Calibrator`, or what a receipt keeps of one."""
+    """What was learned online about ads and models: a `Calibrator`, or the part of one that a receipt keeps."""
 
     def rated(self, candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """What `scoring.rates` tells of candidates ``[B, C]``, ``[B, C, RATES_DIM]``."""
+        """The features of `scoring.rates` for candidates ``[B, C]``, ``[B, C, RATES_DIM]``."""
 
     def calibration(
         self, people: Ids, context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], model: int
     ) -> Calibration:
-        """For ``people [B]`` with context ``[B, X]`` and candidates ``[B, C]``, and a model by its number."""
+        """For ``people [B]`` in context ``[B, X]``, candidates ``[B, C]``, and an attention model by its number."""
 
 
 UNCALIBRATED = Calibrator()
-"""The attention model's own click rates: nothing was learned."""
+"""Has learned nothing: click rates are the attention model's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What a shadow would have said of S of the people: their places ``people [S]``, ``pctr [S, C]`` in slot 0."""
+    """A shadow model's click rates for S of the people: their places ``people [S]``, ``pctr [S, C]`` in slot 0."""
 
     model: str
     people: npt.NDArray[np.int64]
@@ -57,9 +57,9 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What was decided for B people, with all that went into it: C candidates, L slots, H past items.
+    """The decision for B people, with everything that went into it: C candidates, L slots, H items of history.
 
-    ``group``: their policy, and where they stand among all that were asked for.
+    ``group``: their policy, and their places among all people of the call.
     """
 
     group: Group
@@ -69,18 +69,18 @@ class Scored:
     history_slots: npt.NDArray[np.int64]  # [B, H]
     rates: npt.NDArray[np.float32]  # [B, C, RATES_DIM] of the candidates
     calibration: Calibration  # [B, P], [B, C]
-    asked: Asked  # candidates, their click rates in the first slot, offers [B, C]
+    asked: Asked  # [B, C] candidates, their click rates in the first slot, their offers
     decided: Decided  # [B, L], [B, C]
     slot_pctr: npt.NDArray[np.float32]  # [B, L] of the chosen, each in its slot
     slot_value: npt.NDArray[np.float64]  # [B, L] expected micros of an impression there
     attention: npt.NDArray[np.float32]  # [B, L, H] of the chosen
-    other: "Heard | None" = None  # where its ranking took turns with the first
+    other: "Heard | None" = None  # the second model, where two rankings are interleaved
     beside: Beside | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """Whom to rank which candidates ``[B, C]`` for, whatever the model; offers as in `scoring.market.Asked`."""
+    """What every model is asked: B people and their candidates ``[B, C]``; offers as in `scoring.market.Asked`."""
 
     people: People
     users: Ids
@@ -92,21 +92,21 @@ class _Question:
     offers: Offers | None
 
     def asked(self, pctr: npt.NDArray[np.float32], policy: Policy, calibration: Calibration) -> Asked:
-        """Of the market, given click rates and what they were made by."""
+        """What the market is asked, given click rates and the policy and calibration that they come from."""
         past = self.people.past
         temperatures = np.where(self.control, np.inf, policy.temperature)
         doubt = doubt_of(policy.explore, calibration, policy.ucb_alpha)
         if doubt is not None:
-            doubt[self.control] = 0.0  # they are ranked at random, and pay for no optimism
+            doubt[self.control] = 0.0  # the control group is ranked at random and pays for no exploration
         shown = np.where(past.shown, self.people.slots, MISSING)
-        age_ms = 1_000 * past.age_s.astype(np.int64) - 999  # rings hold whole seconds: at least this old
+        age_ms = 1_000 * past.age_s.astype(np.int64) - 999  # rings hold whole seconds: this is the least age
         fields = (shown, age_ms, self.offers, calibration.examined, policy.explore, doubt)
         return Asked(self.candidates, pctr, self.seeds, temperatures, *fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What one model says of a question, for one policy: ``odds [B, C]``, attention ``[·, C, H]`` of each run."""
+    """One model's answer under one policy: calibrated log-odds ``odds [B, C]``, attention ``[·, C, H]`` of each run."""
 
     served: Served
     calibration: Calibration
@@ -115,7 +115,7 @@ class Heard:
     attentions: list[tuple[slice, npt.NDArray[np.float32]]]
 
     def in_slots(self, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Click rates of the chosen ``[B, L]``, each in its slot."""
+        """Click rates of the chosen ``[B, L]``, each in the slot that it fills."""
         return self.calibration.in_slots(self.odds[np.arange(len(chosen))[:, None], chosen])
 
     def attended(self, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -126,9 +126,9 @@ class Heard:
 
 @dataclass(frozen=True)
 class Engine:
-    """A catalogue, models, the market, the shop's policy, and the experiments that change it for some.
+    """A catalogue, models, the market, the shop's policy, and the experiments that change it for some people.
 
-    ``model`` is the one that the catalogue encodes with, live until another is promoted (`models`).
+    ``model`` encodes the catalogue; it is live until another is promoted (`models`).
     """
 
     catalogue: Catalogue
@@ -145,9 +145,9 @@ class Engine:
         object.__setattr__(self, "models", Models(Served(self.model, self.catalogue)))
 
     def place(self, rows: Rows, users: Ids, seeds: Ids, learned: Calibrates = UNCALIBRATED) -> list[Scored]:
-        """Decide for ``rows [B]`` (copies), each as of its newest event; in parts of `PEOPLE_PER_CALL`.
+        """Decide for each of ``rows [B]`` (copies) as of its newest event, in parts of `PEOPLE_PER_CALL`.
 
-        Empty where no ad may be shown, and without the parts whose newest event came before the first that may.
+        Empty where no ad may be shown at the newest event of all. A part is left out where none may at its own newest.
         """
         if not len(self.catalogue.eligible(int(rows["time_ms"].max(initial=0)))):
             return []
@@ -161,12 +161,12 @@ class Engine:
         ]
 
     def scorers(self, users: Ids) -> list[tuple[Served, npt.NDArray[np.int64]]]:
-        """Who of ``users [B]`` is scored by which model, experiments heeded: models and places; nobody is left out."""
+        """Each model with the places of those of ``users [B]`` whom it scores, by experiments, too; each has one."""
         if not self.experiments.models:
             return self.models.split(users)
         found: list[tuple[Served, npt.NDArray[np.int64]]] = []
         for by, group in self._split(users):
-            # Of two whose rankings take turns, each learns from half of the people, whoever picked what they click.
+            # Of two interleaved models each learns from one half of the people, whichever of them ranked the ad.
             half = uniform(users[group.people] ^ np.uint64(_HALVES_SALT)) < 0.5 if group.other is not None else None
             parts = [group.people] if half is None else [group.people[~half], group.people[half]]
             found += zip(by, parts, strict=True)
@@ -176,7 +176,7 @@ class Engine:
         ]
 
     def _split(self, users: Ids) -> list[tuple[tuple[Served, ...], Group]]:
-        """Groups of ``users``, with the model of each one's policies: two where they are interleaved."""
+        """Groups of ``users`` with one policy, and its model; where two policies are interleaved, with both models."""
         return [
             (tuple(self.models.able(policy.model) or served for policy in group.policies), group.among(places))
             for served, places in self.models.split(users)
@@ -199,7 +199,7 @@ class Engine:
             except ModelFailure as why:
                 by = (self.models.after(why),)
                 if any(policy.model for policy in group.policies):
-                    # An arm without its model is none: its people have the shop's policy.
+                    # An arm cannot run without its model: its people get the shop's policy.
                     return self._place(rows, users, seeds, Group(group.people, self.policy), by, learned)
                 by *= len(group.policies)
                 continue
@@ -207,7 +207,7 @@ class Engine:
             return replace(scored, beside=self._beside(scored, people, users, learned))
 
     def _beside(self, scored: Scored, people: People, users: Ids, learned: Calibrates) -> Beside | None:
-        """What the shadow would have said of those whom it is asked about."""
+        """The shadow model's click rates for its share of the people; None where it has none, or fails."""
         shadow, asked = self.models.shadow, self.models.shadowed(users)
         if shadow is None or not len(asked) or shadow.version == scored.model:
             return None
@@ -231,9 +231,9 @@ class Engine:
         learned: Calibrates = UNCALIBRATED,
         offers: Offers | None = None,
     ) -> Scored:
-        """Score and rank given candidates ``[B, C]`` and offers: how a receipt is computed again.
+        """Score and rank given candidates ``[B, C]`` and offers, to compute a receipt again.
 
-        By the live model, but where a policy names one that is held.
+        The model is the live one, unless the policy names one that is held.
         """
         control = in_control(users, group.policy.control_share)
         rates = learned.rated(candidates)
@@ -261,7 +261,7 @@ class Engine:
         decided = self.market.decide(
             self.catalogue, first.asked, policies[0].slots, None if other is None else other.asked
         )
-        chosen = np.maximum(decided.chosen, 0)  # of an empty slot nothing is told
+        chosen = np.maximum(decided.chosen, 0)  # an empty slot gets the numbers of some candidate, which nobody reads
         slot_pctr, attention = first.in_slots(chosen), first.attended(chosen)
         if other is not None and decided.second is not None:
             slot_pctr = np.where(decided.second, other.in_slots(chosen), slot_pctr)

@@ -1,8 +1,8 @@
 """What a person is drawn to: time-decayed interest vectors in the fixed feature space, and their River estimator.
 
-A person's interest is the sum of the feature vectors of the items attended to, each weighted by what happened
-and halved every half-life, over L = 2 horizons: this session's and a long one. The sum is kept at a
-*reference time*, that of the newest item learned, so nothing has to be touched while a person is idle.
+A person's interest is the weighted sum of the feature vectors of the items attended to. An item's weight says what
+happened to it, and halves every half-life. There is a sum for each of L = 2 horizons: this session's and a long one.
+Sums are as of a *reference time*, that of the newest item learned, so that an idle person's need no update.
 
 `accumulate` and `decayed` are the arithmetic, over the rows of many people at once. `DecayedInterest` is the
 estimator over the same arrays: the engine binds it to its rows, a notebook feeds it dictionaries.
@@ -24,20 +24,20 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Example = Mapping[Any, Any]
 Frame = Any
-"""A pandas DataFrame; River takes mini-batches in them, and only who hands one in needs pandas."""
+"""A pandas DataFrame, River's mini-batch; only a caller that passes one needs pandas."""
 
 HALF_LIVES_MS: tuple[int, int] = (1_800_000, 7 * 86_400_000)
 """Half-lives of the session's interest (half an hour) and of the long one (a week)."""
 
 _WEIGHTS = {Kind.VIEWED: 0.3, Kind.VIEWED_LONG: 0.7, Kind.CLICKED: 1, Kind.CARTED: 2, Kind.PURCHASED: 3}
 WEIGHTS: Floats = np.array([_WEIGHTS.get(kind, 0) for kind in Kind], dtype=np.float32)
-"""What each `Kind` counts, ``[len(Kind)]``. Being shown an item is nobody's interest and counts nothing."""
+"""What each `Kind` counts, ``[len(Kind)]``. Being shown an item is no sign of interest and counts 0."""
 VIEWED_MS_MAX = 60_000
-"""Looking at an item adds up to 1, for a minute; more says that somebody left the page open."""
+"""A look adds up to 1 to an item's weight, for a minute; a longer one says that somebody left the page open."""
 WEIGHT_MAX = float(WEIGHTS.max()) + 1
 """What one event counts at most."""
 
-_NUMBER_MAX = 1e6  # a number counts as itself; beyond this it would overflow nothing but drown everything
+_NUMBER_MAX = 1e6  # larger numbers count as this: they would drown all other features
 
 
 def weight_of(kind: npt.NDArray[Any], viewed_ms: Ints) -> Floats:
@@ -58,10 +58,10 @@ def accumulate(
 ) -> None:
     """Learn E events, in place: ``vectors [N, L, K]``, ``reference_ms [N]`` (0 where nothing was ever learned).
 
-    Event e adds ``weight[e] · features[e, K]`` to row ``index[e]`` as of ``time_ms[e]``. A row's reference moves
-    to the newest time it has learned; what is older, late events included, is decayed to it. The result
-    depends on neither the order of the events nor how they are cut into calls, but for float32's rounding.
-    Events of no weight change nothing.
+    Event e adds ``weight[e] · features[e, K]`` to row ``index[e]`` as of ``time_ms[e]``. A row's reference time moves
+    to the newest event it has learned; older ones, late events included, are decayed to it. But for float32's rounding
+    the result depends neither on the order of the events nor on how they are split into calls. Events of weight 0
+    change nothing.
     """
     learned = np.flatnonzero(weight)
     if not len(learned):
@@ -84,12 +84,12 @@ def accumulate(
 def decayed(
     vectors: Floats, reference_ms: Ints, now_ms: Ints, half_lives_ms: tuple[int, ...] = HALF_LIVES_MS
 ) -> Floats:
-    """Interest ``vectors [B, L, K]`` of ``reference_ms [B]`` as of ``now_ms [B]``; never grown by looking back."""
+    """Interest ``vectors [B, L, K]`` of ``reference_ms [B]`` as of ``now_ms [B]``; unchanged where that is earlier."""
     return vectors * _decay(np.maximum(now_ms - reference_ms, 0), half_lives_ms)[:, :, None]
 
 
 def _decay(age_ms: Ints, half_lives_ms: tuple[int, ...]) -> Floats:
-    """What is left after ``age_ms [E]``, ``[E, L]``."""
+    """The share that is left after ``age_ms [E]`` at each horizon, ``[E, L]``."""
     return np.exp2(age_ms[:, None] / -np.array(half_lives_ms, dtype=np.float64)).astype(np.float32)
 
 

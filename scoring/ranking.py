@@ -1,8 +1,9 @@
-"""From values to ranked slots, where no rule ties one slot to another: Plackett-Luce, every propensity exact.
+"""From values to ranked slots, where no rule ties one slot to another: Plackett-Luce, with exact propensities.
 
-Plackett-Luce over utilities u draws the slots one after the other, each in proportion to exp(u) among what is
-left (Plackett 1975; Luce 1959). Sorting u + Gumbel noise draws the same (Yellott 1977). Utilities are
-log(value) / temperature, so a slot is drawn in proportion to value^(1/temperature); temperature 0 is greedy.
+Plackett-Luce fills the slots one after the other: each is drawn in proportion to exp(u), u the utilities of the
+candidates that are left (Plackett 1975; Luce 1959). Sorting by u + Gumbel noise has the same distribution (Yellott
+1977). Utilities are log(value) / temperature, so a slot is drawn in proportion to value^(1/temperature). Temperature 0
+is greedy.
 """
 
 from dataclasses import dataclass
@@ -16,20 +17,21 @@ Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.uint64]
 
 EMPTY_SLOT = -1
-"""Where nobody stands: nobody is left who may."""
+"""Stands for a candidate where none is left that may be shown."""
 _VALUE_MIN = 1e-12
-"""Micros below which a value counts as this: an ad with no bid can still be ranked by whoever explores."""
+"""Micros; lower values count as this, so that exploration can draw an ad without a bid, too."""
 TEMPERATURE_MIN = 1e-9
-"""Temperatures above 0 count as this at least. Utilities are then below 1e11, and the noise that they are drawn by is
-not lost to rounding, nor they to infinity: of equal values each would be as likely, and one be sure to stand."""
+"""Lower temperatures above 0 count as this. Utilities then stay below 1e11: none is infinite, and the Gumbel noise that
+is added is not lost to rounding. If it were, equal values would have equal propensities, but one would always win."""
 _LOWEST = -1e300
 """Below every utility, and finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """``chosen [B, L]``: places among the candidates, best first, `EMPTY_SLOT` where none is left; ``propensity
-    [B, L]``: the chance of each slot's ad in its slot given the slots before it.
+    """``chosen [B, L]``: places among the candidates, best first, `EMPTY_SLOT` where none is left.
+
+    ``propensity [B, L]``: the probability of each slot's ad given the slots before it, 1 for an empty slot.
     """
 
     chosen: npt.NDArray[np.int64]
@@ -46,9 +48,9 @@ def rank(
 ) -> Ranked:
     """Rank the candidates of each person, worth ``value [B, C]`` micros an impression, into ``min(slots, C)`` slots.
 
-    ``temperatures [B]``: 0 is greedy (ties by ad id), infinity ranks at random. A draw depends on (seed, ad)
-    alone, not on where the candidate stands. ``allowed [B, C]``: who may be shown; None: all. Raises `ValueError`
-    where a value is not a finite number.
+    ``temperatures [B]``: 0 is greedy (ties by ad id), infinity ranks at random. A draw depends on seed and ad alone,
+    not on the order of the candidates. ``allowed [B, C]``: which may be shown; None: all. Raises `ValueError` where a
+    value is not finite.
     """
     refuse_unknown(value)
     key, slots = value.copy(), min(slots, value.shape[1])
@@ -71,21 +73,21 @@ def rank(
 
 
 def refuse_unknown(told: npt.NDArray[np.floating]) -> None:
-    """Raise `ValueError` where one of ``told``, click rates or what is made of them, any shape, is no finite number."""
+    """Raise `ValueError` where one of ``told`` is not finite: click rates, or values made of them, of any shape."""
     if not np.isfinite(told).all():
         raise ValueError("a predicted click rate is not a number; check the model with: salience verify")
 
 
 def utility_of(value: Floats, temperature: Floats) -> Floats:
-    """What Plackett-Luce draws by, for values in micros; temperatures above 0, infinity draws evenly."""
+    """Utilities of values in micros, for temperatures above 0; at infinity all are equal."""
     utility: Floats = np.log(np.maximum(value, _VALUE_MIN)) / np.maximum(temperature, TEMPERATURE_MIN)
     return utility
 
 
 def first_chances(value: Floats, temperature: float) -> Floats:
-    """Chance of each candidate in the first slot, ``[C]``, for values ``[C]`` in micros.
+    """Probability of each candidate in the first slot, ``[C]``, for values ``[C]`` in micros.
 
-    Temperature 0 shares the slot among the best; a live ranking breaks such a tie by ad id.
+    At temperature 0 equal best values share the slot; `rank` breaks such a tie by ad id.
     """
     if temperature == 0:
         weight: Floats = (value == value.max()).astype(float)
@@ -97,7 +99,7 @@ def first_chances(value: Floats, temperature: float) -> Floats:
 
 
 def slot_chances(value: Floats, chosen: npt.NDArray[np.int64], temperature: float) -> Floats:
-    """Chance of each slot's ad given the slots before it, ``[L]``: what `rank` would log for ``chosen [L]``."""
+    """Probability of each slot's ad given the slots before it, ``[L]``: what `rank` logs for ``chosen [L]``."""
     if temperature > 0:
         drawn: Floats = _propensity(utility_of(value, np.array(temperature))[None], chosen[None])[0]
         return drawn
@@ -109,7 +111,7 @@ def slot_chances(value: Floats, chosen: npt.NDArray[np.int64], temperature: floa
 
 
 def _first(key: Floats, ads: Ids, count: int) -> npt.NDArray[np.int64]:
-    """Places of the ``count`` largest of ``key [B, C]``, largest first, ties by ad id; only those are sorted."""
+    """Places of the ``count`` largest of ``key [B, C]``, largest first, ties by ad id. Sorts only those."""
     people, among = key.shape
     bound = np.partition(key, among - count, axis=1)[:, among - count, None]
     passed = np.flatnonzero(key >= bound)
@@ -121,15 +123,16 @@ def _first(key: Floats, ads: Ids, count: int) -> npt.NDArray[np.int64]:
 
 
 def _propensity(utility: Floats, chosen: npt.NDArray[np.int64]) -> Floats:
-    """Chance of each slot's ad among what the slots before left, ``[B, L]``.
+    """Probability of each slot's ad among the candidates that the slots before it have left, ``[B, L]``.
 
-    Summed from the end, the rest first, and in logarithms, since at low temperatures weights underflow.
+    The sum of their weights is built from the last slot to the first, beginning with the candidates that fill none.
+    In logarithms, since weights underflow at low temperatures.
     """
     of_chosen = np.take_along_axis(utility, chosen, axis=1)
     rest = utility.copy()
     np.put_along_axis(rest, chosen, -np.inf, axis=1)
     most = rest.max(axis=1, keepdims=True, initial=_LOWEST)
-    with np.errstate(divide="ignore", invalid="ignore"):  # nothing may be left: log 0; an empty slot is nobody's
+    with np.errstate(divide="ignore", invalid="ignore"):  # log 0 where all are chosen; `rank` overwrites empty slots
         beyond = most + np.log(np.exp(rest - most).sum(axis=1, keepdims=True))
         left = np.logaddexp.accumulate(np.concatenate([beyond, of_chosen[:, ::-1]], axis=1), axis=1)
         propensity: Floats = np.exp(of_chosen - left[:, :0:-1])

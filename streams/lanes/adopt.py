@@ -1,12 +1,12 @@
 """Lanes adopt recreated or shortened topics: state is kept, and a recreated one is read from its beginning.
 
-Of two topics one may be as it was: in that a lane goes on where it stood. One that ends before that, though it is the
-same, has lost its end, as after an unclean election, or all of it, as with a disk that came back empty: what is there
-of the time up to which the lane had read it was applied, and what is newer was not.
+In a topic that is as it was a lane goes on where it stood. A topic that is the same but ends before that place has lost
+its end, as after an unclean leader election, or everything, as with a disk that came back empty. There the lane goes on
+at the first record that is newer than all that it has read: the records before that one were applied.
 
 Each row holds the last offset applied per source; those mean nothing in another topic and would make the lane
 skip its first events, so all rows are written again without them before the lane row names the new topics.
-Interrupted, the lane row still names the old ones, workers still refuse, and the command can be run again.
+If the command is interrupted, the lane row still names the old topics: workers still refuse, and it can be run again.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,10 @@
 """A lane's click layer, and how it is kept: in the lane's changelog, under reserved keys, in the slice's transaction.
 
-Under `KEY` stands what was learned of each attention model, once a slice; under a key per ad and per person their
-record, where the slice has touched it. Impressions whose outcome is open are a log within the log: a *chunk* per slice
-holds those that were added and the numbers of those that clicks have answered, and gets its tombstone when all that it
-speaks of has left the queue. A snapshot holds the same keys and values, but all people's records in one.
+Every slice writes what was learned of each attention model, under `KEY`, and the records of the ads and people that it
+has touched, each under its own key. Impressions whose outcome is open are a log within the log: every slice adds a
+*chunk* of the impressions that are new, and of the numbers of those that clicks have answered. A chunk gets its
+tombstone when all impressions that it names have left the queue. A snapshot holds the same keys and values, but all
+people's records under one key.
 """
 
 from collections import deque
@@ -53,7 +54,7 @@ _CHUNK_LAYOUT = 5
 _MODELS_MAX = 32
 """Attention models whose names are kept for the outcomes that are open; a model lives longer than a window."""
 LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/2", "learners/1")
-"""A layer of another layout learns anew, in minutes; the three former ones are read (`streams.lanes.former_clicks`)."""
+"""A layer of another layout learns anew, in minutes, but for the three that `streams.lanes.former_clicks` reads."""
 
 Change = tuple[bytes, bytes | None]
 """Key and value; None is a tombstone."""
@@ -66,10 +67,11 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands under `KEY`. ``head`` and ``tail`` are the queue's; ``learners`` go by number of attention model.
+    """What stands under `KEY`. ``learners``: by number of the attention model.
 
-    ``asked``: the next in it that waits for a click; former layouts learned non-clicks when windows ended, and had
-    asked for none. ``examined``: of slots, as `scoring.examination.Examination.record`; older rows lack it.
+    ``head``, ``tail``: of the queue of open impressions. ``asked``: the first of them that still waits for a click; 0
+    in rows of former layouts, which learned a non-click when its window ended. ``examined``: of slots, as
+    `scoring.examination.Examination.record`; older rows lack it.
     """
 
     layout: str
@@ -88,8 +90,8 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
 class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
     """Records numbered from ``first``, and the numbers (int64) of records that were answered.
 
-    ``settled``: the queue's head from which on nothing of it matters. ``layout``: of the records, 2 to 4 are former.
-    ``window_ms``: what the ends of their windows were told by; of older rows, 0, it is not known.
+    ``settled``: once the queue's head has come this far, nothing of the chunk matters. ``layout``: of the records; 2 to
+    4 are former ones. ``window_ms``: how long the windows were when their ends were noted; 0, in older rows: unknown.
     """
 
     first: int
@@ -102,8 +104,8 @@ class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
     def opened(self, window_ms: int) -> npt.NDArray[Any]:
         """The records, of `PENDING`.
 
-        Where windows are of ``window_ms`` now and were shorter, theirs end later: by how far the end is away it is told
-        how long a click has been waited for.
+        Where windows were shorter than the ``window_ms`` of today, the ends of theirs are moved on by the difference:
+        how long a click has been waited for is computed from the time that is left.
         """
         if self.layout != _CHUNK_LAYOUT:
             return former_clicks.opened(self.rows, self.layout)
@@ -141,8 +143,8 @@ class LaneClicks:
     def apply(self, store: RowStore, events: Events, engine: Engine, rules: Rules) -> tuple[Applied, Observed]:
         """Apply ``events`` to ``store``, predict the impressions among them and learn the outcomes that they bring.
 
-        What the rules kept from interest is no impression and answers none; what was applied before a crash may
-        answer one that is still open.
+        Events that the rules keep from interest are no impressions and answer none. An event that was applied before
+        a crash may answer an impression that is still open.
         """
         self.heed(engine.models)
         touched = np.unique(events["row"])
@@ -159,9 +161,9 @@ class LaneClicks:
         return exposed.applied, observed
 
     def heed(self, models: Models) -> None:
-        """Learn of the models that are held, and of no others; remember the names of those whose outcomes are open.
+        """Keep a learner for each model that is held, and for no other; and the names of models with open outcomes.
 
-        What was learned of one that has a role is kept, too, where this worker could not get it yet.
+        The learner of a model that has a role is kept, too, while this worker cannot get the model.
         """
         self.layer.heed(models.live.number)
         held = {served.number: served.version for served in models.held}
@@ -194,7 +196,7 @@ class LaneClicks:
         self.calibrator.update(self.layer, catalogue, others or Pool().others(0))
 
     def commit(self, catalogue: Catalogue, others: Others | None = None) -> list[Change]:
-        """Serve, and what the changelog is to hold, once after every slice that had events."""
+        """`serve`, and the changes for the changelog; once after every slice that had events."""
         layer, gone = self.layer, self._gone(catalogue)
         self.serve(catalogue, others)
         self._untold |= layer.lifts.touched
@@ -206,10 +208,10 @@ class LaneClicks:
         return [*((key, None) for key in sorted(left)), *changes, (KEY, self._row())]
 
     def _gone(self, catalogue: Catalogue) -> list[Change]:
-        """Forget ads that the catalogue has no more: once, since what it has read it keeps while its worker runs.
+        """Forget ads that the catalogue lacks: once, since a catalogue loses no ad while its worker runs.
 
-        A worker that steps has read it to the end, which of a topic that is being filled anew is nowhere yet: where
-        nothing is there it waits, and where most of the ads are gone they are kept.
+        Before a worker's first step it has read the topic of ads to its end. A topic that is being filled anew has few
+        ads by then, or none: this waits while the catalogue is empty, and keeps everything where most ads are missing.
         """
         if self._looked_through or not len(catalogue):
             return []
@@ -269,9 +271,9 @@ class LaneClicks:
         )
 
     def forget(self, users: Iterable[bytes]) -> list[Change]:
-        """Drop what was learned of ``users``: tombstones, to be written at once, for all of them.
+        """Drop what was learned of ``users``; a tombstone for each of them, to be written at once.
 
-        The changelog may hold a record of a layer of another layout, which this one does not know.
+        Even for those whom this layer does not know: the changelog may hold their records in another layout.
         """
         keys = [person_key(user) for user in users]
         self._strange.difference_update(keys)
@@ -294,9 +296,9 @@ class LaneClicks:
     # --- all of it -------------------------------------------------------------------------------------------
 
     def parts(self) -> dict[bytes, bytes]:
-        """Everything, by key, as a snapshot has it: what `spread` gives is what compaction leaves in the changelog.
+        """Everything, by key, as a snapshot holds it; `spread` makes of it what compaction leaves in the changelog.
 
-        While a layer of another layout stands there, that is all: which keys it has, under a layout of no version.
+        While a layer of another layout stands there: its keys alone, under a layout that no version has.
         """
         if self._strange:
             return {KEY: msgspec.msgpack.encode(_Kept(layout=""))} | dict.fromkeys(sorted(self._strange), b"")
@@ -308,9 +310,9 @@ class LaneClicks:
 
     @classmethod
     def restore(cls, learning: Learning | None, parts: Mapping[bytes, bytes]) -> "LaneClicks":
-        """The layer that ``parts``, what stands under the lane's reserved keys, speak of; a new one where none is.
+        """The layer in ``parts``, the values under the lane's reserved keys; a new one where there is none.
 
-        ``learning`` None: it is only looked at.
+        ``learning`` None: the layer is only looked at.
         """
         out = cls(learning)
         if KEY not in parts:
@@ -328,13 +330,13 @@ class LaneClicks:
         out.models = dict(row.models)
         _take(_AD, layer.lifts, parts)
         _take(_PERSON, layer.people, spread(parts))
-        # Of what its former owner learned last the others may not have heard.
+        # The other lanes may not have heard what its former owner learned last.
         out._untold, out._looked_through = set(layer.lifts), False
         out._restore_pending(row, parts, learning.window_ms if learning else 0)
         return out
 
     def _restore_pending(self, row: LayerRow, parts: Mapping[bytes, bytes], window_ms: int) -> None:
-        """The queue from its chunks. At least once, these may tell of more than the model (left out), or of less."""
+        """The queue from its chunks. Without transactions they may go beyond ``row`` (left out) or lack some (lost)."""
         rows = np.full(row.tail - row.head, LOST, dtype=PENDING)
         for key in sorted(key for key in parts if key.startswith(_CHUNK)):
             chunk = msgspec.msgpack.decode(parts[key], type=ChunkRow)
@@ -351,12 +353,12 @@ class LaneClicks:
 
 
 def person_key(user: bytes) -> bytes:
-    """Under what the record of a person stands."""
+    """The key of a person's record."""
     return _PERSON + id64(user).to_bytes(8, "big")
 
 
 def spread(parts: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """``parts`` of a snapshot as the changelog has them: who is forgotten later has a key to be forgotten by."""
+    """``parts`` of a snapshot as the changelog has them: with a key for each person, by which to forget them later."""
     out = dict(parts)
     people = np.frombuffer(out.pop(_PEOPLE, b""), dtype=_RECORD)
     keys, records = (people[name].tobytes() for name in ("person", "record"))
@@ -381,7 +383,7 @@ def _changed(prefix: bytes, lifts: Lifts) -> list[tuple[bytes, bytes]]:
 
 
 def _take(prefix: bytes, lifts: Lifts, parts: Mapping[bytes, bytes]) -> None:
-    """Let ``lifts`` have the records among ``parts``; what a shorter one of a former version did not know is 0."""
+    """Put the records among ``parts`` into ``lifts``; a shorter one, of a former version, is filled up with 0."""
     held = {key: record for key, record in parts.items() if key.startswith(prefix)}
     keys = np.frombuffer(b"".join(key[len(prefix) :] for key in held), dtype=">u8")
     records = b"".join(record.ljust(8 * lifts.numbers, b"\0") for record in held.values())

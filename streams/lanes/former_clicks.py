@@ -1,9 +1,12 @@
-"""Click layers as they were kept by former versions, read as those of today.
+"""Click layers in the layouts of former versions, read as one of today. What these lack:
 
-Before a person's lift was among the weights' features: its weight begins anew, and nothing is known of anybody; what
-was open teaches nothing of people. Before closeness was kept of what is open: nothing is known of that. Before the
-chance that a shadow gave was: what is open is no evidence of shadows. All of them learned a non-click when its window
-ended, unless they were told to do so at once: then what is open is learned as one twice, once.
+- A person's lift among the features. Its weight begins anew, nothing is known of anybody, and impressions that are open
+  teach nothing of people.
+- The closeness of open impressions. It is unknown.
+- A shadow's chance of open impressions. They are no evidence of shadows.
+
+All of them learned a non-click when its window ended. Where one was set to learn non-clicks at once, those of the
+impressions that are open are learned a second time.
 """
 
 from typing import Any
@@ -15,27 +18,27 @@ from scoring.clicks import CAUTION, FEATURES, START
 from scoring.pending import PENDING
 
 LAYOUTS = ("516662e851ce3a32", "e278bd2fafa5158c", "dafb9a2dedd950b1")
-"""Of rows that are read so, the oldest first."""
+"""Of the rows that are read here, the oldest first."""
 _NEW = "person_lift"
 _LACKING = {
     2: (_NEW, "person", "closeness", "shadow_predicted"),
     3: ("closeness", "shadow_predicted"),
     4: ("shadow_predicted",),
 }
-"""What records of what is open lack of `PENDING`, by the layout of their chunk."""
+"""Fields of `PENDING` that records of open impressions lack, by the layout of their chunk."""
 _UNKNOWN = {"closeness": np.nan, "shadow_predicted": np.nan}
-"""What is not known, where it is not 0."""
+"""What stands for a field that is missing, where it is not 0."""
 
 Floats = npt.NDArray[np.float64]
 
 
 def weights(kept: bytes) -> Floats:
-    """Weights ``[F]`` of today or of then."""
+    """Weights ``[F]``, of any layout."""
     return _with(np.frombuffer(kept), START[_NEW])
 
 
 def sums(kept: bytes) -> Floats:
-    """AdaGrad's sums of squares ``[F]`` of today or of then."""
+    """AdaGrad's sums of squares ``[F]``, of any layout."""
     return _with(np.frombuffer(kept), CAUTION)
 
 
@@ -44,7 +47,7 @@ def _with(values: Floats, new: float) -> Floats:
 
 
 def opened(rows: bytes, layout: int) -> npt.NDArray[Any]:
-    """Records of then as `PENDING`, ``[N]``."""
+    """Records of a former layout as `PENDING`, ``[N]``."""
     lacking = _LACKING.get(layout, _LACKING[min(_LACKING)])
     kept = [name for name in PENDING.names or () if name not in lacking]
     former = np.frombuffer(rows, dtype=[(name, PENDING[name]) for name in kept])

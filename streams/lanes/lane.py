@@ -214,14 +214,14 @@ class Lane:
         state.watermarks_ms = row.watermarks_ms
         state.stream_ms = row.stream_ms
         state.totals.update(row.totals)
-        # Of ads made anew letters begin anew. A row of a former version does not say of which topic its offset is.
+        # Where the topic of ads was made anew, letters begin anew. A row of a former version does not name its topic.
         state.ads_next = row.ads_next if row.ads_id in (identity.ads, "") else 0
-        # Of a topic made anew everything is settled again: who came back since then is forgotten once more.
+        # Where the topic was made anew, all its requests are settled again: who came back since is forgotten again.
         state.control_next = row.control_next if row.control_id == identity.control else 0
         return state
 
     def _restored(self, recovered: Recovered) -> LaneState:
-        """What it keeps of people and ads. Of many it takes seconds, in which the loop must send heartbeats."""
+        """State from the changelog. In a thread: many people take seconds, in which the loop must send heartbeats."""
         parts, most = recovered.parts, self._shared.settings.rows_per_lane_max
         identity, clicks = self._shared.identity, LaneClicks.restore(self._shared.step.learning, parts)
         state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store, clicks=clicks)
@@ -260,7 +260,7 @@ class Lane:
 
     @property
     def _is_asked(self) -> bool:
-        """Whether there is something to do that no record of the lane may bring along: requests, letters, news."""
+        """Whether there is something to do without a record of the lane: requests, letters, news."""
         state, step = self._state, self._shared.step
         if state is None:
             return False
@@ -271,7 +271,7 @@ class Lane:
     async def step(self) -> Counter[str] | None:
         """Steps 1 to 6 for one slice (`streams.step`); returns what it counted, None where there is no slice yet.
 
-        The slice is cut when its turn to be computed has come: it takes along what came while other lanes computed.
+        The slice is cut when it can be computed, so that it takes along what came while other lanes computed.
         """
         async with self.in_step:
             laps = Laps()
@@ -281,7 +281,7 @@ class Lane:
                     return None
                 self._committed, cut_ms = False, wall_ms()
                 effects = await self._shared.compute.run(self._shared.step.run, self.state, taken, cut_ms, laps)
-            # From here a transaction is open; waiting for the compute thread, which other lanes share, it was not.
+            # The transaction opens here: none is open during the wait for the compute thread, which all lanes share.
             async with asyncio.timeout(self._shared.settings.slice_deadline_ms / 1000):
                 await self._deliver(effects, laps)
             self._committed = True
@@ -296,8 +296,8 @@ class Lane:
         outbox = self._outbox
         assert outbox is not None, "the lane has not been taken over"
         await outbox.begin()
-        # 4. produce. At least once, watermarks and the lane row go last, when all they speak for is delivered; in a
-        # transaction they share the rows' batch, which saves a round trip.
+        # 4. produce. Without transactions watermarks and the lane row go last, when all that they vouch for is
+        # delivered; in a transaction they share the rows' batch, which saves a round trip.
         changelog = self._topic(CHANGELOG).topic
         closing = [*effects.watermarks, Message(LANE_KEY, msgspec.msgpack.encode(effects.lane_row))]
         for name, messages in effects.messages.items():
@@ -316,16 +316,16 @@ class Lane:
         await outbox.commit()
         laps("commit")
         self._offsets.put(self._next_offsets())
-        # A snapshot holds all before the last batch, and whoever loads it reads that batch again.
+        # A snapshot stands before the last batch: whoever loads it reads that batch again.
         self._changelog_offset = begun[changelog, self.number]
 
     def _next_offsets(self) -> dict[TopicPartition, int]:
         return dict(zip(self.inputs, self.state.next_offsets, strict=True))
 
     def pass_markers(self) -> None:
-        """While nothing is to be done, the group's offsets pass markers of transactions, which are no records.
+        """While the lane is idle, move the group's offsets past markers of transactions, which are no records.
 
-        A rerouted record is followed by one: the lag would never be 0 where it is the last.
+        A rerouted record is followed by a marker: where it is the last, the lag would never be 0.
         """
         if not self.running or len(self.queues) or self.in_step.locked():
             return
@@ -337,7 +337,7 @@ class Lane:
             self._passed = at
 
     async def rest(self) -> None:
-        """While nothing is to be done, write the snapshot that is due: people forgotten since are in the one before."""
+        """While the lane is idle, write the snapshot that is due: people forgotten since are still in the last one."""
         while self.running and not self.has_work and self._saving.waits:
             async with self.in_step:
                 if not (self._committed and await self._saving.some(self.state, self._changelog_offset)):

@@ -60,8 +60,8 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
 class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
     """`scoring.learner.Learner`. Arrays are little-endian float64.
 
-    Older rows lack ``known_ms``. What they hold beside another model's chances is from the first outcome on, without
-    its squares, and is let go.
+    Older rows lack ``known_ms``. Their sums beside another model's chances count from the first outcome on, without the
+    squares, and are dropped.
     """
 
     weights: bytes

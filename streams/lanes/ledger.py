@@ -1,7 +1,7 @@
 """A lane's ledger: what its events charge, kept in the lane's changelog and told to everyone.
 
-Under a reserved key per campaign and arm stands the cell's figures, written in the slice's transaction where the slice
-has changed them, after the rows: without transactions a crash may then lose a charge, and never doubles one. The same
+A cell is a campaign and an arm. Its figures stand under a reserved key of its own. A slice that has changed them writes
+them in its transaction, after the rows: without transactions a crash may lose a charge, but never doubles one. The same
 cells go to ``campaign-metrics``, by which every worker paces. Beside them stands what was learned of touches, where the
 rules ask for that.
 """
@@ -95,8 +95,8 @@ class LaneLedger:
         charged, credited = told[told < size], told[told >= size] - size
         names = happened.cells(shop, bills.slot[charged], bills.arms[charged])
         if len(credited):
-            # Of a purchase no seal is asked, and so it makes up no arm: it counts for one that something sealed had
-            # made by then, which is the same wherever a slice ends.
+            # A purchase needs no seal, so it must not make a cell for an arm that it names. It counts for the arm where
+            # a sealed event has made the cell before it: which does not depend on where slices end.
             made = dict(zip(reversed(names), reversed(bills.place[charged].tolist()), strict=True))
             asked = happened.cells(shop, credits_.slot[credited], credits_.arms[credited])
             places = credits_.place[credited].tolist()
@@ -108,7 +108,7 @@ class LaneLedger:
         return bills.misquoted
 
     def tell(self, lane: int, budgets: Budgets) -> None:
-        """Tell the worker's own budgets what a slice has changed, without the way through the broker; at first, all."""
+        """Tell the worker's own budgets what a slice has changed, without the broker between; the first time, all."""
         self._news = self.ledger.changes()
         for cell in self._news if self._known else range(len(self.ledger)):
             campaign, arm = self.ledger.names[cell]
@@ -118,7 +118,7 @@ class LaneLedger:
         self._known = True
 
     def commit(self, lane: int, budgets: Budgets, time_ms: int) -> tuple[list[Message], list[Message]]:
-        """What the changelog is to hold, and what everyone is told, of what was last told to the budgets."""
+        """Messages for the changelog, and for everyone, of the cells that were last told to the budgets."""
         kept = [Message(self._key(cell), self.ledger.kept(cell)) for cell in self._news]
         if self.touches.changed:
             kept.append(Message(TOUCHES, self.touches.kept))
@@ -162,7 +162,7 @@ class LaneLedger:
 
     @classmethod
     def restore(cls, parts: Mapping[bytes, bytes]) -> "LaneLedger":
-        """The ledger that ``parts``, what stands under the lane's reserved keys, speak of."""
+        """The ledger in ``parts``, the values under the lane's reserved keys."""
         out = cls()
         for key, value in parts.items():
             if key.startswith(KEY):

@@ -25,7 +25,7 @@ LANE_ID = "-lane-"
 
 
 def transactional_id(settings: Settings, lane: int | str) -> str | None:
-    """The id by which a lane's owners fence one another; None without transactions. A name's fences no lane."""
+    """The id by which a lane's owners fence one another; None without transactions. With a name it fences no lane."""
     if settings.guarantee == "at_least_once":
         return None
     return f"{settings.topic_prefix}{settings.group}{LANE_ID}{lane}"
@@ -88,7 +88,7 @@ class Outbox:
         try:
             self._pending.append(await self._producer.send_batch(builder, topic, partition=partition))
         except (KafkaError, IllegalOperation):
-            await self.delivered()  # why the producer takes no more, as when it was fenced
+            await self.delivered()  # raises why the producer takes no more, such as that it was fenced
             raise
 
     async def delivered(self) -> dict[tuple[str, int], int]:

@@ -22,7 +22,7 @@ def _none() -> Numbers:
 
 @dataclass(slots=True)
 class SourceQueue:
-    """Records of one topic, in offset order; their times and sizes are beside them, so that nobody asks each again."""
+    """Records of one topic, in offset order; beside them their times and sizes, taken from each record once."""
 
     records: list[Record] = field(default_factory=list)
     times_ms: Numbers = field(default_factory=_none)
@@ -88,9 +88,9 @@ class LaneQueues:
     def take(self, watermarks_ms: tuple[int, int], limit_ms: int, tick_ms: int, records_max: int) -> Slice | None:
         """Cut the next slice, or None where the other topic has to be waited for.
 
-        While the other topic is known to be behind, or nothing is known of it, without limit; once it is caught
-        up, ``wait_ms`` from when its queue became empty. A slice is of one hour, since what it charges and shows is
-        counted in the day and hour of its end: a backlog would all be counted in its last.
+        The wait has no limit while the other topic is behind, or nothing is known of it; once it is caught up, the
+        limit is ``wait_ms`` since its queue became empty. A slice lies within one hour, since what it charges and shows
+        is counted in the day and hour of its end: else a whole backlog would be counted in its last hour.
         """
         if not len(self):
             return None

@@ -50,7 +50,7 @@ class Recovered:
     parts: dict[bytes, bytes] = field(default_factory=dict)
 
     def discard(self, rows_max: int) -> None:
-        """Begin anew, in place: the lane tells from it how far its recovery is."""
+        """Begin anew, in place: the lane reads off this object how far its recovery is."""
         self.store, self.lane_row, self.parts = RowStore(rows_max), None, {}
         self.offset = self.lane_row_offset = 0
 
@@ -72,8 +72,9 @@ async def recover(settings: Settings, changelog: TopicPartition, base: Recovered
 
 
 async def _read_on(settings: Settings, changelog: TopicPartition, base: Recovered) -> Recovered:
-    # On the way more users may be there than the lane ever had: a slice's new rows stand before the tombstones that
-    # made room for them, and a snapshot may hold the later tenant of a row, the changelog behind it the earlier one.
+    # No bound while reading: there may be more users than the lane ever had. A slice's new rows stand before the
+    # tombstones that made room for them; and where a row was used again, a snapshot may hold its later user while the
+    # changelog behind it still has the earlier one.
     base.store.rows_max = sys.maxsize
     end = base.end = (await log_ends(settings.bootstrap, [changelog]))[changelog]
     reader = AIOKafkaConsumer(

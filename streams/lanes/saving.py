@@ -15,8 +15,8 @@ log = structlog.get_logger()
 class Saving:
     """Snapshots of lane ``number``, one every ``every_ms``. Never two calls at once, and none while a slice is applied.
 
-    One that cannot be written, as on a full disk, is given up until the next is due: it saves a recovery some time, and
-    a worker that ended for want of it would cost more.
+    One that cannot be written, as on a full disk, is given up until the next is due: a snapshot only makes recovery
+    faster, and to end the worker would cost more.
     """
 
     def __init__(self, number: int, snapshots: Snapshots, compute: Compute, every_ms: int) -> None:
@@ -27,7 +27,7 @@ class Saving:
 
     @property
     def waits(self) -> bool:
-        """Whether there is what the last snapshot, or the one that is being written, does not hold or hold yet."""
+        """Whether the state has changed since the last snapshot, or one is being written."""
         return self._unsaved or self._writing is not None
 
     @property
@@ -36,11 +36,11 @@ class Saving:
         return tick_ms() >= self.due_ms
 
     def committed(self, as_of_ms: int) -> None:
-        """The lane's state is another now, and the lane was no other worker's until ``as_of_ms`` at least."""
+        """The lane's state has changed, and the lane was no other worker's until ``as_of_ms`` at least."""
         self._unsaved, self._as_of_ms = True, as_of_ms
 
     async def some(self, state: LaneState, changelog_offset: int) -> bool:
-        """Where one is due write some more of it, as of ``changelog_offset``; whether it is due still."""
+        """Where a snapshot is due, write its next part, as of ``changelog_offset``; whether it is due still."""
 
         def write() -> bool:
             if self._writing is None:
@@ -73,7 +73,7 @@ class Saving:
             self._writing = None
 
     async def _is_through(self, write: Callable[[], bool]) -> bool:
-        """Whether ``write`` has no more to write of a snapshot."""
+        """Whether the snapshot is whole after this ``write``, or is given up."""
         try:
             return await self._compute.run(write)
         except OSError as error:

@@ -7,10 +7,10 @@ from contextlib import suppress
 from streams.clock import tick_ms
 
 FETCHES_A_STEP = 8
-"""While all lanes are in step, whose records wait for it anyway. One comes to its lane's queue by the second fetch at
-the latest, within a quarter of a step: what the first finds may have been fetched ahead, before it came."""
+"""Fetches during a step, while all lanes are in step and records wait anyway. A record is in its lane's queue by the
+second fetch after it came, within a quarter of a step: the first may return what was fetched ahead before it came."""
 BUSY_MIN_MS = 8
-"""Left alone so long at least, unless a step ends first: a fetch takes the core 1 ms, so an eighth of it at most."""
+"""Least pause between two of these fetches, unless a step ends: a fetch takes 1 ms, so at most an eighth of a core."""
 
 
 class Tokens:
@@ -37,11 +37,11 @@ class Tokens:
 
     @property
     def patience_ms(self) -> float:
-        """How long to leave the lanes alone where no step ends: the busier the core the longer."""
+        """The pause until the next fetch, unless a step ends: the longer steps take, the longer."""
         return max(BUSY_MIN_MS, self._step_ms / FETCHES_A_STEP)
 
     async def wait_for_one(self, lanes: Collection[int]) -> None:
-        """While all ``lanes`` have a token out, `patience_ms`: what came could not be taken."""
+        """Wait while all ``lanes`` have a token out, for `patience_ms` at most: none could take what a fetch brings."""
         if lanes and self._since_ms.keys() >= set(lanes):
             self._freed.clear()
             with suppress(TimeoutError):

@@ -17,11 +17,12 @@ import numpy.typing as npt
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
 from scoring.engine import Engine
-from scoring.events import Events, Source
+from scoring.events import Events
 from scoring.order import FOREVER, stream_times, take
 from scoring.rows import ROW, Rows, RowStore, decode_rows
 from scoring.update import Applied, apply
 from streams import topics
+from streams.columns import source_of
 from streams.conservation import account
 from streams.decode import Record, decode
 from streams.feeds.catalogue import entry_of
@@ -31,7 +32,7 @@ from streams.layer_audit import Core, Layers
 from streams.logs import Event, Log
 from streams.placement_ids import placement_id
 from streams.reading import read_topic
-from streams.wire import LANE_KEY, RESERVED, Click, LaneRow, encode_json
+from streams.wire import LANE_KEY, RESERVED, LaneRow, encode_json
 
 EVENTS_PER_APPLY = 7_777
 """Not a slice's number: the state must not depend on where a stream is cut."""
@@ -144,7 +145,7 @@ def pure_core(
     queues: list[tuple[list[_LogRecord], list[_LogRecord]]] = [([], []) for _ in range(lanes)]
     for event in log.events:
         lane = lane_of[event.user_id]
-        records = queues[lane][_source(event)]
+        records = queues[lane][source_of(event)]
         records.append(_record(event, lane, len(records)))
     users: list[bytes] = []
     rows: list[Rows] = []
@@ -158,7 +159,7 @@ def pure_core(
         store = _lane(queue, apply_to, totals)
         users += [user for user in store.users if user is not None]
         rows.append(store.rows[: len(store.users)])
-    distinct = {(_source(event), event.user_id, event.event_id) for event in log.events}
+    distinct = {(source_of(event), event.user_id, event.event_id) for event in log.events}
     return Expected(State.of(users, np.concatenate(rows)), totals, len(log.events) - len(distinct), layers)
 
 
@@ -171,12 +172,8 @@ def _learn(
     return applied
 
 
-def _source(event: Event) -> Source:
-    return Source.CLICK if isinstance(event, Click) else Source.IMPRESSION
-
-
 def _record(event: Event, lane: int, offset: int) -> _LogRecord:
-    topic = topics.LANE_INPUTS[_source(event)]
+    topic = topics.LANE_INPUTS[source_of(event)]
     return _LogRecord(topic, lane, offset, event.time_ms, event.user_id.encode(), encode_json(event))
 
 

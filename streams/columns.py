@@ -12,9 +12,15 @@ from streams import wire
 from streams.placement_ids import made_for
 
 Event = wire.Impression | wire.Click
+"""What happens: of every user in order, on one of two topics (`source_of`)."""
 Places = npt.NDArray[np.int64]
 
 _KINDS = {"click": Kind.CLICKED, "view": Kind.VIEWED, "cart": Kind.CARTED, "purchase": Kind.PURCHASED}
+
+
+def source_of(event: Event) -> Source:
+    """The one of `streams.topics.LANE_INPUTS` that an event travels on."""
+    return Source.CLICK if isinstance(event, wire.Click) else Source.IMPRESSION
 
 
 def columns(events: Sequence[Event], rows: Sequence[int]) -> Events:

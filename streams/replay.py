@@ -17,10 +17,11 @@ from aiokafka import AIOKafkaProducer
 
 from streams import topic_admin, topics
 from streams.aside import aside
+from streams.columns import source_of
 from streams.connection import aiokafka_options
 from streams.identity import partitioner
 from streams.logs import Event, Log
-from streams.wire import Ad, Click, encode_json
+from streams.wire import Ad, encode_json
 
 RECORDS_PER_ROUND = 20_000
 """Records encoded and then awaited together: some megabytes, and a progress bar that moves."""
@@ -174,7 +175,7 @@ class _Sender:
     async def events(self, events: Sequence[Event]) -> None:
         parts: dict[tuple[str, int], list[Produced]] = defaultdict(list)
         for event in events:
-            name = topics.CLICKS if isinstance(event, Click) else topics.AD_IMPRESSIONS
+            name = topics.LANE_INPUTS[source_of(event)]
             user = event.user_id
             partition = self._partitions.get(user, -1)
             if partition < 0:

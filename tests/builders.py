@@ -7,19 +7,17 @@ from typing import Any, Literal
 import numpy as np
 
 from scoring.catalogue import Catalogue, Entry
-from scoring.events import Events, Source
+from scoring.events import Events
 from scoring.features import Content
 from scoring.rows import RowStore
-from streams.columns import columns
+from streams.columns import columns, source_of
 from streams.logs import Event, Log, in_order
 from streams.topic_admin import Found
-from streams.topics import TABLE
+from streams.topics import LANE_INPUTS, TABLE
 from streams.wire import Ad, Click, Impression, Tone, encode_json
 
 START_MS = 1_700_000_000_000
 """A moment in November 2023: all tests happen around it."""
-
-TOPICS = {Source.IMPRESSION: "ad-impressions", Source.CLICK: "clicks"}
 
 
 @dataclass(slots=True)
@@ -97,15 +95,10 @@ def _answer(rng: np.random.Generator, user: str, shown: Impression) -> Click:
     return click(user, shown.ad_id, time_ms, **told)
 
 
-def source_of(event: Event) -> Source:
-    """The topic that an event travels on."""
-    return Source.CLICK if isinstance(event, Click) else Source.IMPRESSION
-
-
 def record(event: Event, offset: int = 0, partition: int = 0, **fields: Any) -> Record:
     """The record that a producer makes of ``event``."""
     told: dict[str, Any] = {"timestamp": event.time_ms, "key": event.user_id.encode(), "value": encode_json(event)}
-    return Record(TOPICS[source_of(event)], partition, offset, **(told | fields))
+    return Record(LANE_INPUTS[source_of(event)], partition, offset, **(told | fields))
 
 
 def records(events: Sequence[Event], partition: int = 0) -> list[Record]:

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 
 from streams import topics
 from streams.client import PlacementView
+from streams.columns import source_of
 from streams.demo.meter import Meter
 from streams.demo.outbox import Outbox
 from streams.demo.report import UNHEARD_SAID_S, Report, Snapshot
@@ -24,7 +25,7 @@ from streams.demo.shop import Event, Shoppers
 from streams.demo.stage import Stage
 from streams.demo.tally import DeadLetters, Since, calibrations
 from streams.settings import Settings
-from streams.wire import Ad, Click, Impression, Placement, Tone
+from streams.wire import Ad, Click, Placement, Tone
 
 TICK_S = 0.01
 """Between two looks at what is due; adds as much to the latency at most."""
@@ -235,7 +236,7 @@ class Shopping:
 
     async def _send(self, outbox: Outbox, events: list[Event]) -> None:
         for event in events:
-            topic = topics.AD_IMPRESSIONS if isinstance(event, Impression) else topics.CLICKS
+            topic = topics.LANE_INPUTS[source_of(event)]
             self._meter.sent(event.user_id, event.time_ms, time.monotonic())
             await outbox.send(topic, event.user_id, event)
         events.clear()

@@ -11,10 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streams.wire import Ad, Click, Impression, Tone
-
-Event = Impression | Click
-
+from streams.columns import Event
+from streams.wire import Ad, Click, Tone
 
 SHOWN_MAX = 200
 """Characters of a value that an error quotes."""

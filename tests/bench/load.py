@@ -15,6 +15,7 @@ import numpy.typing as npt
 from aiokafka import AIOKafkaProducer
 
 from streams import topic_admin, topics
+from streams.columns import Event, source_of
 from streams.identity import partitioner
 from streams.wire import Ad, Click, EventKind, Impression, encode_json
 
@@ -29,8 +30,6 @@ BATCH_BYTES = 65_536
 UNDELIVERED_MAX = 64
 """Batches on their way at once: 4 MB."""
 KEPT_FOR_EVER = {topics.RETENTION: "-1"}
-
-Event = Impression | Click
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ async def fill(load: Load, bootstrap: str, prefix: str, lanes: int) -> int:
             await batches.add(prefix + topics.ADS, 0, ad.ad_id.encode(), encode_json(ad), START_MS)
         of_ads = batches.value_bytes
         for user, event in load.stream():
-            topic = prefix + (topics.CLICKS if isinstance(event, Click) else topics.AD_IMPRESSIONS)
+            topic = prefix + topics.LANE_INPUTS[source_of(event)]
             await batches.add(topic, lane_of[user], event.user_id.encode(), encode_json(event), event.time_ms)
         await batches.finish()
     return batches.value_bytes - of_ads

@@ -16,8 +16,9 @@ from streams.control_wire import Consent
 from streams.decode import MESSAGE_CHARS_MAX, decode
 from streams.feeds.catalogue import apply_ads
 from streams.step import LaneState, Slice, Step
+from streams.topics import LANE_INPUTS
 from streams.wire import Ad, Click, Impression, Placement, Slot, encode_json
-from tests.builders import START_MS, TOPICS, Record, ad, catalogue, click, impression, record
+from tests.builders import START_MS, Record, ad, catalogue, click, impression, record
 from tests.fuzz.target import Check, Target
 
 LATEST_MS = START_MS + 300_000
@@ -35,7 +36,7 @@ def _event(source: Source) -> Callable[[], Check]:
                 key = msgspec.json.decode(data, type=_Keyed).user_id.encode()
             except (msgspec.MsgspecError, ValueError):
                 key = b"user-1"
-            state.decode([Record(TOPICS[source], 0, 0, START_MS, key, data)], source)
+            state.decode([Record(LANE_INPUTS[source], 0, 0, START_MS, key, data)], source)
 
         return check
 

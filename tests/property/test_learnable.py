@@ -16,7 +16,8 @@ from streams.decode import DECODERS, decode
 from streams.learnable import Learnable
 from streams.privacy.consent import Gate, Watermarks
 from streams.privacy.requests import Requests, settle
-from tests.builders import START_MS, TOPICS, Record, click, impression, record
+from streams.topics import LANE_INPUTS
+from tests.builders import START_MS, Record, click, impression, record
 from tests.unit.consenting import told
 
 TOLERANCE_MS = 300_000
@@ -50,7 +51,7 @@ class Happened:
         of = impression if told_of["source"] == Source.IMPRESSION else click
         time_ms, name = at + told_of["ahead_ms"], f"e{len(self.all)}"
         event = of(told_of["user"], event_id=name, time_ms=time_ms, consent=told_of["consent"])
-        self.all.append(record(event, len(self.of(TOPICS[told_of["source"]])), timestamp=at))
+        self.all.append(record(event, len(self.of(LANE_INPUTS[told_of["source"]])), timestamp=at))
 
     def of(self, topic: str) -> list[Record]:
         """Those of a topic."""
@@ -58,7 +59,7 @@ class Happened:
 
     def batches(self, count: int) -> Iterator[tuple[Source, Sequence[Record]]]:
         """The events as they are read, topic by topic, ``count`` at a time."""
-        for source, topic in TOPICS.items():
+        for source, topic in zip(Source, LANE_INPUTS, strict=True):
             records = self.of(topic)
             for begin in range(0, len(records), count):
                 yield source, records[begin : begin + count]
@@ -71,7 +72,7 @@ def _request(user: str, asks: str, time_ms: int) -> ControlMessage:
 
 
 def name_of(each: Record) -> str:
-    source = Source.CLICK if each.topic == TOPICS[Source.CLICK] else Source.IMPRESSION
+    source = Source(LANE_INPUTS.index(each.topic))
     return DECODERS[source](each.value or b"").event_id
 
 
@@ -87,7 +88,7 @@ def held(happened: Happened, *, presumed: bool) -> set[str]:
             for user in settle(requests.since(0, since), store, gate.watermarks):
                 out.pop(user, None)
             continue
-        source = Source.CLICK if each.topic == TOPICS[Source.CLICK] else Source.IMPRESSION
+        source = Source(LANE_INPUTS.index(each.topic))
         sources = np.full(1, source, dtype=np.uint8)
         decoded = decode(
             [each], sources, store, latest_ms=START_MS + TOLERANCE_MS, belongs_here=lambda _: True, gate=gate
@@ -102,7 +103,7 @@ def held(happened: Happened, *, presumed: bool) -> set[str]:
 
 
 def learnt(happened: Happened, count: int, *, presumed: bool) -> list[str]:
-    ends = {(topic, 0): len(happened.of(topic)) for topic in TOPICS.values()}
+    ends = {(topic, 0): len(happened.of(topic)) for topic in LANE_INPUTS}
     learnable = Learnable(ends, presumed=presumed, now_ms=START_MS, tolerance_ms=TOLERANCE_MS, entries_max=100)
     learnable.control.take(happened.of("control"))
     for source, records in happened.batches(count):

@@ -10,9 +10,10 @@ import pytest
 
 from scoring.engine import Engine, Policy
 from scoring.events import Source
+from streams.columns import source_of
 from streams.placement_ids import placement_id
 from streams.step import LaneState, Slice, Step
-from tests.builders import Record, catalogue, click, impression, record, source_of
+from tests.builders import Record, catalogue, click, impression, record
 from tests.integration.chaos.recorder import READ_WITHIN_S, Recorded
 from tests.integration.chaos.verdict import FAR_MS, Evidence, Verdict, judge
 

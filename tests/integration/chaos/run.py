@@ -24,7 +24,6 @@ from streams.lag.watch import LagWatch, StalledError
 from streams.placing import Published
 from streams.reading import read_topic
 from streams.step import Step
-from tests.builders import TOPICS
 from tests.integration.chaos.cluster import Cluster
 from tests.integration.chaos.faults import AT_WORK, OF_BROKERS, OF_WORKERS, UNREAD_STAYS, Bench, Fault, draw
 from tests.integration.chaos.fleet import ALLOWED, Fleet
@@ -255,7 +254,7 @@ def _gather(shop: Shop, recorder: Recorder, workload: Workload) -> Evidence:
 
     async def read() -> None:
         for source in Source:
-            async for records in read_topic(shop.settings.bootstrap, TOPICS[source]):
+            async for records in read_topic(shop.settings.bootstrap, topics.LANE_INPUTS[source]):
                 for record in records:
                     inputs[source, record.partition].append(record)
 
@@ -283,7 +282,7 @@ def _judge_ends(fleet: Fleet, verdict: Verdict) -> None:
 
 def look_for_open_transactions(cluster: Cluster) -> list[str]:
     """Output partitions that end elsewhere for readers of committed records: a transaction is open there."""
-    names = [*TOPICS.values(), topics.CHANGELOG, topics.PLACEMENTS, topics.DECISIONS, topics.DEAD_LETTERS]
+    names = [*topics.LANE_INPUTS, topics.CHANGELOG, topics.PLACEMENTS, topics.DECISIONS, topics.DEAD_LETTERS]
     deadline = time.monotonic() + 20  # a dead lane's transaction is aborted after 15 s
     while True:
         committed, written = (cluster.ends(names, committed=which) for which in (True, False))

@@ -10,8 +10,10 @@ from aiokafka.partitioner import murmur2
 from confluent_kafka import KafkaError, Message, Producer
 
 from scoring.events import Source
+from streams.columns import source_of
+from streams.topics import LANE_INPUTS
 from streams.wire import Ad, Click, Impression, encode_json
-from tests.builders import TOPICS, ad, source_of
+from tests.builders import ad
 
 USERS = 120
 ADS = 60
@@ -146,5 +148,5 @@ class Workload:
             if event_id is not None:
                 self.acknowledged.events[source].add(event_id)
 
-        topic = self._prefix + TOPICS[source]
+        topic = self._prefix + LANE_INPUTS[source]
         self._producer.produce(topic, value, key, partition=partition, timestamp=time_ms, on_delivery=answered)

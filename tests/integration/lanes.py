@@ -19,6 +19,7 @@ from scoring.events import Source
 from scoring.rows import decode_rows
 from streams import nodes, topic_admin, topics
 from streams.app import make_engine, make_step
+from streams.columns import Event, source_of
 from streams.compute import Compute
 from streams.feeds.catalogue import entry_of
 from streams.identity import identify
@@ -81,19 +82,19 @@ class Shop:
         topic_admin.create(bootstrap, partitions, prefix, replication, configs=configs)
         return cls(Settings(bootstrap=bootstrap, topic_prefix=prefix, group=f"{prefix}group", home=home, **settings))
 
-    async def publish(self, messages: Sequence[Impression | Click | Ad | tuple[str, bytes, bytes, int]]) -> None:
+    async def publish(self, messages: Sequence[Event | Ad | tuple[str, bytes, bytes, int]]) -> None:
         """Produce events and ads, or raw (topic, key, value, time), in order."""
         async with AIOKafkaProducer(bootstrap_servers=self.settings.bootstrap) as producer:
             for message in messages:
-                name, key, value, time_ms = _record(message)
+                name, key, value, time_ms = record_of(message)
                 await producer.send_and_wait(self.settings.topic_prefix + name, value, key=key, timestamp_ms=time_ms)
 
-    async def publish_in_batches(self, messages: Sequence[Impression | Click]) -> None:
+    async def publish_in_batches(self, messages: Sequence[Event]) -> None:
         """Produce events, those of one topic in one batch."""
         async with AIOKafkaProducer(bootstrap_servers=self.settings.bootstrap, max_batch_size=900_000) as producer:
             for of in (Impression, Click):
                 batch = producer.create_batch()
-                for name, key, value, time_ms in (_record(each) for each in messages if isinstance(each, of)):
+                for name, key, value, time_ms in (record_of(each) for each in messages if isinstance(each, of)):
                     topic = self.settings.topic_prefix + name
                     assert batch.append(key=key, value=value, timestamp=time_ms) is not None
                 await (await producer.send_batch(batch, topic, partition=0))
@@ -131,13 +132,13 @@ class Shop:
         return {key: value for key, value in last.items() if value is not None}
 
 
-def _record(message: Impression | Click | Ad | tuple[str, bytes, bytes, int]) -> tuple[str, bytes, bytes, int | None]:
+def record_of(message: Event | Ad | tuple[str, bytes, bytes, int]) -> tuple[str, bytes, bytes, int | None]:
+    """Topic, key, value and time of what is to be produced."""
     if isinstance(message, tuple):
         return message
     if isinstance(message, Ad):
         return "ads", message.ad_id.encode(), encode_json(message), None
-    name = "clicks" if isinstance(message, Click) else "ad-impressions"
-    return name, message.user_id.encode(), encode_json(message), message.time_ms
+    return topics.LANE_INPUTS[source_of(message)], message.user_id.encode(), encode_json(message), message.time_ms
 
 
 class Owner:

@@ -14,14 +14,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient, ConfigResource
 from typer.testing import CliRunner
 
-from deploy.brokers import Broker, BrokerError, BrokerUnavailableError, running
+from deploy.brokers import Broker, BrokerError, running
 from deploy.brokers.apache import ApacheKafka
 from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.process import Process
 from streams import topic_admin, topics
 from streams.cli import app
 from tests.integration.lanes import DEADLINE_S, delete
-from tests.needs import lacking
+from tests.needs import apache_kafka
 
 pytestmark = pytest.mark.integration
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc, prctl and pidfd")
@@ -34,15 +34,8 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
-    cluster = ApacheKafka(tmp_path_factory.mktemp("three"), 3, heap_mb=256)
-    try:
-        cluster.start()
-    except BrokerUnavailableError as error:
-        lacking("kafka", str(error).splitlines()[0])
-    try:
+    with apache_kafka(ApacheKafka(tmp_path_factory.mktemp("three"), 3, heap_mb=256)) as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 def produce(bootstrap: str, topic: str, values: list[bytes], partition: int = 0) -> None:

@@ -32,7 +32,7 @@ from tests.integration.consoles import (
     screenshot,
     values,
 )
-from tests.integration.lanes import Shop, _record, play
+from tests.integration.lanes import Shop, play, record_of
 from tests.integration.test_experiments import placements, salience
 from tests.integration.workers import Worker, until
 
@@ -256,7 +256,7 @@ async def _send(shop: Shop, messages: list[Any]) -> None:
     """As `Shop.publish`, without waiting for one before the next."""
     async with AIOKafkaProducer(bootstrap_servers=shop.settings.bootstrap) as producer:
         for message in messages:
-            name, key, value, time_ms = _record(message)
+            name, key, value, time_ms = record_of(message)
             await producer.send(shop.settings.topic_prefix + name, value, key=key, timestamp_ms=time_ms)
 
 

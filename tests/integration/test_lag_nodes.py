@@ -10,13 +10,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from confluent_kafka import ElectionType
 from confluent_kafka.admin import AdminClient
 
-from deploy.brokers import BrokerUnavailableError
 from deploy.brokers.apache import ApacheKafka
 from streams import topic_admin, topics
 from streams.lag.board import Observation
 from streams.lag.poller import LagError, Poller
 from tests.integration.lanes import DEADLINE_S
-from tests.needs import lacking
+from tests.needs import apache_kafka
 
 pytestmark = pytest.mark.integration
 
@@ -28,15 +27,8 @@ GROUPS = {f"group-{number}" for number in range(12)}
 def three(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
     """With one copy of the groups' offsets, and with three."""
     copies = {"offsets.topic.replication.factor": str(request.param)}
-    cluster = ApacheKafka(tmp_path_factory.mktemp("three"), 3, heap_mb=256, properties=copies)
-    try:
-        cluster.start()
-    except BrokerUnavailableError as error:
-        lacking("kafka", str(error).splitlines()[0])
-    try:
+    with apache_kafka(ApacheKafka(tmp_path_factory.mktemp("three"), 3, heap_mb=256, properties=copies)) as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 def poll_until(poller: Poller, holds: Callable[[Observation], bool]) -> list[Observation]:

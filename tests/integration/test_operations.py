@@ -28,7 +28,7 @@ from streams.lag.arithmetic import Rules
 from streams.lag.monitor import LagMonitor, News
 from streams.lag.poller import Poller
 from tests.integration.consoles import CHROMIUM, Console, chromium, level_is, page_on, screenshot
-from tests.integration.lanes import ADS, Shop, _record, events, play, shop_on
+from tests.integration.lanes import ADS, Shop, events, play, record_of, shop_on
 from tests.integration.workers import DEADLINE_S, Worker, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # a minute each, where the machine is idle
@@ -65,7 +65,7 @@ class Load:
             number = 0
             while True:
                 for event in events(30, start=number):
-                    name, key, value, time_ms = _record(event)
+                    name, key, value, time_ms = record_of(event)
                     # A record that was handed over is sent, whatever ends this task.
                     sending = producer.send_and_wait(settings.topic_prefix + name, value, key=key, timestamp_ms=time_ms)
                     await asyncio.shield(asyncio.ensure_future(self._count(sending)))

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from deploy.brokers import BrokerUnavailableError
 from deploy.brokers.apache import ApacheKafka
 from streams import topics
 from streams.cli import app
@@ -20,7 +19,7 @@ from streams.privacy.pseudonyms import Pseudonyms
 from streams.wire import Click, Impression
 from tests.integration.lanes import ADS, Shop, play
 from tests.integration.workers import Worker, until
-from tests.needs import lacking
+from tests.needs import apache_kafka
 
 pytestmark = pytest.mark.integration
 
@@ -44,15 +43,8 @@ EVENTS = 12
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
-    broker = ApacheKafka(tmp_path_factory.mktemp("hasty"), properties=HASTY)
-    try:
-        broker.start()
-    except BrokerUnavailableError as error:
-        lacking("kafka", f"segment files are Apache Kafka's: {error}")
-    try:
+    with apache_kafka(ApacheKafka(tmp_path_factory.mktemp("hasty"), properties=HASTY)) as broker:
         yield broker
-    finally:
-        broker.stop()
 
 
 class Story:

@@ -19,7 +19,6 @@ from aiokafka.errors import KafkaError as AioKafkaError
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
-from deploy.brokers import BrokerUnavailableError
 from streams import acls, topic_admin, topics
 from streams.checkup import checkup
 from streams.client import PlacementView
@@ -35,13 +34,13 @@ from streams.lag.watch import LagWatch
 from streams.lanes.outbox import LANE_ID
 from streams.reviews.feed import ReviewFeed
 from streams.settings import Settings
-from streams.wire import Ad, Click, Tone, encode_json
+from streams.wire import Tone
 from tests.builders import START_MS, ad, click
-from tests.integration.lanes import ADS, DEADLINE_S, Shop, events, play
+from tests.integration.lanes import ADS, DEADLINE_S, Shop, events, play, record_of
 from tests.integration.secured import OWNER, SecuredKafka
 from tests.integration.test_reviews import raw
 from tests.integration.workers import Worker, until
-from tests.needs import lacking
+from tests.needs import apache_kafka
 from tests.unit.test_referee_service import DRAFT
 from tests.unit.test_review_feed import stream
 
@@ -59,12 +58,7 @@ IMPLIED = {
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     """The cluster, with a user for each role who has its rights, and one who has none."""
-    cluster = SecuredKafka(tmp_path_factory.mktemp("secured"), [*acls.ROLES, "nobody"])
-    try:
-        cluster.__enter__()
-    except BrokerUnavailableError as error:
-        lacking("kafka", f"ACLs are Apache Kafka's: {error}")
-    try:
+    with apache_kafka(SecuredKafka(tmp_path_factory.mktemp("secured"), [*acls.ROLES, "nobody"])) as cluster:
         with pytest.MonkeyPatch.context() as environment:
             become(environment, cluster, OWNER)
             for role in acls.ROLES:
@@ -74,8 +68,6 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
             made = topic_admin.create(cluster.bootstrap, 1, PREFIX, replication=3, configs=for_ever)
             assert set(made) == set(topics.names(PREFIX))
         yield cluster
-    finally:
-        cluster.__exit__()
 
 
 def settings_on(cluster: SecuredKafka, **more: Any) -> Settings:
@@ -283,15 +275,6 @@ async def produce(shop: Shop, messages: list[Any]) -> None:
         for message in messages:
             name, key, value, time_ms = record_of(message)
             await producer.send_and_wait(PREFIX + name, value, key=key, timestamp_ms=time_ms)
-
-
-def record_of(message: Any) -> tuple[str, bytes, bytes, int | None]:
-    if isinstance(message, tuple):
-        return message
-    if isinstance(message, Ad):
-        return "ads", message.ad_id.encode(), encode_json(message), None
-    name = "clicks" if isinstance(message, Click) else "ad-impressions"
-    return name, message.user_id.encode(), encode_json(message), message.time_ms
 
 
 @pytest.mark.parametrize(

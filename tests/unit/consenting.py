@@ -14,7 +14,7 @@ from streams.control_wire import Consent, ControlMessage, Erasure
 from streams.privacy.consent import digest_of
 from streams.privacy.requests import R, Requests
 from streams.step import Effects, Step
-from streams.wire import RESERVED, encode_json
+from streams.wire import RESERVED, Placement, encode_json
 from tests.builders import START_MS, Record, entry
 from tests.unit.slices import NOW_MS, new_state, slice_of
 
@@ -52,6 +52,14 @@ def opened(data_to_ms: int | None = None) -> Engine:
     shop = Catalogue(model.encode, model.dim)
     shop.upsert([entry(f"ad-{n}", category=f"c{n % 7}", bid_micros=100 + n) for n in range(40)])
     return Engine(shop, model, Policy(slots=5, shares=Shares(count=20)))
+
+
+def placements(effects: Effects) -> dict[bytes, Placement | None]:
+    """The placements by user; None: it is taken back."""
+    return {
+        message.key or b"": None if message.value is None else msgspec.json.decode(message.value, type=Placement)
+        for message in effects.messages["placements"]
+    }
 
 
 class Bench:

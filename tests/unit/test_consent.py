@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,10 +15,9 @@ from streams.audit import State, compare
 from streams.control_wire import Consent, Erasure
 from streams.privacy.consent import ERASED_KEY, Gate, Verdict, Watermarks
 from streams.privacy.guests import tombstones
-from streams.step import Effects, LaneState
-from streams.wire import Placement
+from streams.step import LaneState
 from tests.builders import START_MS, Record, click, entry, impression, record, records
-from tests.unit.consenting import DAY_MS, Bench, by_digest, erasure, grant, opened, refusal
+from tests.unit.consenting import DAY_MS, Bench, by_digest, erasure, grant, opened, placements, refusal
 from tests.unit.slices import slice_of
 
 
@@ -31,13 +29,6 @@ def engine() -> Engine:
 @pytest.fixture
 def bench(engine: Engine) -> Bench:
     return Bench(engine)
-
-
-def placements(effects: Effects) -> dict[bytes, Placement | None]:
-    return {
-        message.key or b"": None if message.value is None else msgspec.json.decode(message.value, type=Placement)
-        for message in effects.messages["placements"]
-    }
 
 
 # --- consent on the event ------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from scoring.engine import Engine
@@ -12,10 +11,8 @@ from streams.privacy.consent import ERASED_KEY, watermark_key
 from streams.privacy.guests import Guests, guest_key
 from streams.privacy.held import Search
 from streams.settings import Settings
-from streams.step import Effects
-from streams.wire import Placement
 from tests.builders import START_MS, Record, click, record, records
-from tests.unit.consenting import DAY_MS, Bench, erasure, opened
+from tests.unit.consenting import DAY_MS, Bench, erasure, opened, placements
 
 HOUR_MS = 3_600_000
 
@@ -23,13 +20,6 @@ HOUR_MS = 3_600_000
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     return opened()
-
-
-def placements(effects: Effects) -> dict[bytes, Placement | None]:
-    return {
-        message.key or b"": None if message.value is None else msgspec.json.decode(message.value, type=Placement)
-        for message in effects.messages["placements"]
-    }
 
 
 @pytest.mark.parametrize("restarts", [False, True])

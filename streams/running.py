@@ -11,8 +11,7 @@ import structlog
 from streams.app import create_app
 from streams.fatal import say_end
 from streams.identity import identify
-from streams.lines import Lines
-from streams.repeats import Repeats
+from streams.log_lines import Lines, Repeats
 from streams.settings import Settings
 from streams.web import check_port
 

@@ -76,7 +76,7 @@ class Salience(TyperGroup):
         """Run the subcommand. What it logs goes to stderr: by itself structlog writes to stdout, among the answers."""
         import structlog
 
-        from streams.lines import Lines
+        from streams.log_lines import Lines
 
         structlog.configure(logger_factory=lambda *_: Lines(sys.stderr))
         return _told(lambda: super(Salience, self).invoke(ctx))

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from streams import running
-from streams.repeats import KINDS_MAX, REPEAT_MS, Repeats
+from streams.log_lines import KINDS_MAX, REPEAT_MS, Repeats
 
 SAYS = """
 import logging, structlog, warnings

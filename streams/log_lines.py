@@ -1,13 +1,31 @@
-"""Libraries' log lines, each kind said once in a while: a client says again and again that a broker is away."""
+"""The log's lines: they end nobody who writes them, and libraries' are said once in a while.
 
+A full disk or a dead pipe costs the lines and no more. A client says again and again that a broker is away.
+"""
+
+import contextlib
 import logging
 from collections.abc import Callable
+
+import structlog
 
 from streams.clock import tick_ms
 
 REPEAT_MS = 10_000
 KINDS_MAX = 1_000
 """Kinds of lines remembered; a kind is a logger and a message without what is filled in."""
+
+
+class Lines(structlog.PrintLogger):
+    """Writes to a stream, and goes on where that cannot be written, as the standard library's logging does."""
+
+    def msg(self, message: str) -> None:
+        """Write the line, or lose it."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError: of a stream that is closed
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 class Repeats(logging.Filter):

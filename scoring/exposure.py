@@ -1,11 +1,11 @@
 """Events applied, and every impression among them scored as it was shown: from its user's row strictly before it.
 
-Users do not depend on each other, so a batch is done in *waves*: a user's events are cut before every screen, which is
-impressions of one moment, and the n-th wave holds the n-th piece of everybody. Most batches in which hardly anyone acts
-twice are one wave, and what the rules keep from interest is in none. Before a wave changes rows those of its
-impressions are copied; what the attention models are to see is made of all copies together, and scored in few calls.
-What stands on one screen is no past of each other (`scoring.inputs.SCREEN_S`), so that it makes no difference where a
-batch ends, but for what a cut screen has pushed out of a full ring.
+Users do not depend on each other, so a batch is applied in *waves*. A screen is the impressions of one user at one
+moment. Every user's events are cut before each screen, and the n-th wave holds everybody's n-th piece: a batch in which
+nobody acts twice is one wave. Events that the rules keep from interest are in none. Before a wave changes rows, those
+of its impressions are copied. From all copies together the models' inputs are made, and scored in few calls.
+Impressions of one screen are not part of each other's past (`scoring.inputs.SCREEN_S`), so that it makes no difference
+where a batch ends, but for what the first part of a cut screen has pushed out of a full ring.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,13 +30,12 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 PEOPLE_PER_RUN = 64
-"""Impressions scored in one run of the model: about 10 KiB of inputs each, so that they stay in the processor's
-cache."""
+"""Impressions scored in one run of the model: the inputs, about 10 KiB each, stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
-    """What a batch did to the rows, what the attention model says of its impressions, what each event counts [E, 2]."""
+    """What a batch did to the rows, the models' scores of its impressions, and what each event counts, ``[E, 2]``."""
 
     applied: Applied
     impressions: Impressions
@@ -45,12 +44,12 @@ class Exposed:
 
 Ids = npt.NDArray[np.uint64]
 Scorers = Callable[[Ids], list[tuple[Served, Ints]]]
-"""Who of people ``[B]`` is scored by which model: models and places, nobody left out."""
+"""Each model with the places of those of people ``[B]`` whom it scores; each has one."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Impressions as one model is to see them: their places, ascending, and its inputs, a run after the other."""
+    """Impressions for one model: their places, ascending, and its inputs, run by run."""
 
     served: Served
     place: Ints
@@ -62,8 +61,8 @@ def apply_and_score(
 ) -> Exposed:
     """`scoring.update.apply`, and the scores of the impressions that it applied, of ads that the catalogue knows.
 
-    ``users [E]``: the 64-bit ids of whoever did what, of whom ``scorers`` say whose model is whose. The events count
-    in ``rates``, which follow the catalogue.
+    ``users [E]``: the 64-bit id of each event's user, by which ``scorers`` choose the model. The events count in
+    ``rates``, which follow the catalogue.
     """
     catalogue = models.base.catalogue
     outcome = clean(store.rows, events, rules)
@@ -105,10 +104,10 @@ def _waves(events: Events) -> Iterator[Ints]:
 def _looks(
     before: Rows, events: Events, slots: Ints, rates: Floats, users: Ids, models: Models, scorers: Scorers
 ) -> list[_Look]:
-    """What impressions ``events [N]`` of ads in ``slots [N]`` are to each model that is asked of them.
+    """The impressions ``events [N]`` of ads in ``slots [N]`` for each model that is to score some of them.
 
-    ``before [N]``: their users' rows, and ``rates [N, RATES_DIM]`` what was told of their ads, just before them. Places
-    are among the N.
+    ``before [N]``: their users' rows, and ``rates [N, RATES_DIM]`` their ads' rates, both just before them. Places are
+    among the N.
     """
     asked = [*scorers(users)] if len(users) else []
     if models.shadow is not None:
@@ -117,7 +116,7 @@ def _looks(
 
 
 def _look(served: Served, place: Ints, before: Rows, events: Events, slots: Ints, rates: Floats) -> _Look:
-    """Those at ``place`` as one model is to see them."""
+    """Those at ``place``, as inputs for one model."""
     moment, candidates, surface = events["time_ms"], slots[:, None], events["surface"]
     runs = []
     for start in range(0, len(place), PEOPLE_PER_RUN):
@@ -128,7 +127,7 @@ def _look(served: Served, place: Ints, before: Rows, events: Events, slots: Ints
 
 
 def _impressions(looks: list[_Look], events: Events, shown: Ints, models: Models) -> Impressions:
-    """Scores of the impressions at the places ``shown [N]`` of the events, of which all were looked at."""
+    """Scores of the impressions at the places ``shown [N]`` of the events; each is in one of ``looks``."""
     count, time_ms = len(shown), events["time_ms"][shown]
     logit, model = np.zeros(count, np.float32), np.zeros(count, np.uint32)
     known = np.zeros(count, np.bool_)
@@ -142,7 +141,7 @@ def _impressions(looks: list[_Look], events: Events, shown: Ints, models: Models
         stats[at] = np.concatenate([inputs.candidate_stats[:, 0] for inputs in look.runs])
         logit[at], by = _scored(look, models)
         model[at], known[at] = by.number, by.knows(time_ms[at]) | (by is not look.served)
-    # A shadow that by now answers in the name of one that failed is none any more.
+    # None where the shadow has come to answer for a model that failed: then it is no shadow.
     beside = _beside(next((look for look in looks if look.served is models.shadow), None), time_ms, models)
     return Impressions(shown, logit, context, model, known, *beside, closeness_of(stats))
 
@@ -150,7 +149,7 @@ def _impressions(looks: list[_Look], events: Events, shown: Ints, models: Models
 def _beside(look: _Look | None, time_ms: Ints, models: Models) -> tuple[Floats | None, int]:
     """What the shadow says of impressions of ``time_ms [N]``, and its number.
 
-    NaN where it was not asked, and where it was trained on what came of them: that is no evidence of it.
+    NaN where it was not asked, and where its training data include the outcome, which is no evidence then.
     """
     if look is None:
         return None, 0
@@ -165,7 +164,7 @@ def _beside(look: _Look | None, time_ms: Ints, models: Models) -> tuple[Floats |
 
 
 def _scored(look: _Look, models: Models) -> tuple[Floats, Served]:
-    """Log-odds and who gave them; where the model fails, 0 in the name of the next, to learn nothing."""
+    """Log-odds and the model that gave them; where it fails 0, under the model that answers next, to learn nothing."""
     try:
         return _run(look), look.served
     except ModelFailure as why:

@@ -1,9 +1,9 @@
-"""Which model scores whom: the live one, a canary for some people, those of experiments' arms for theirs, and a shadow
-that is asked and not heeded.
+"""Which model scores whom: the live one, a canary for some people, and those that arms of experiments name for theirs.
+A shadow scores beside them, and its scores decide nothing.
 
-All that are held have vectors of their own in the catalogue, so that a change of roles is one assignment between two
-slices, and no person is scored with half of one model and half of another. A model that fails while it scores is
-asked no more from the next slice on: what it was asked is answered by the one before it.
+Every model that is held has vectors of its own in the catalogue. So a change of roles is one assignment between two
+slices, and nobody is scored with half of one model and half of another. A model that fails while it scores is refused:
+the one to fall back to answers instead.
 """
 
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ def number_of(version: str) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A model at work: with the catalogue as it sees it, in ``column``."""
+    """A model that is held, and the catalogue, whose ``column`` has the vectors that it gives the ads."""
 
     model: AttentionModel
     catalogue: Catalogue
@@ -63,14 +63,14 @@ class Served:
         return vectors
 
     def knows(self, shown_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Whether it was trained on what was shown at these times ``[N]``, and so knows what came of it."""
+        """Whether its training data include impressions of these times ``[N]``, and so their outcomes."""
         manifest = self.model.manifest
         return (manifest.data_from_ms <= shown_ms) & (shown_ms <= manifest.data_to_ms)
 
     def score(self, inputs: ModelInputs) -> tuple[Floats, Floats]:
-        """`AttentionModel.score`. Raises `ModelFailure` where it cannot, or gives other shapes or what is no number.
+        """`AttentionModel.score`. Raises `ModelFailure` where that fails, or gives other shapes or numbers not finite.
 
-        The numbers of the first model are not looked at: there is nobody to answer instead.
+        Whether they are finite is not checked of the base model: there is none to answer instead.
         """
         try:
             logit, attention = self.model.score(inputs)
@@ -87,7 +87,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Versions by what they do; "" is nobody, and as ``live`` the model that a worker was started with.
+    """Versions by role. "" is none; for ``live`` it is the model that a worker was started with.
 
     ``former``: those that were live before, newest first. ``canary_share``, ``shadow_share``: of people.
     ``arms``: those that arms of experiments name.
@@ -103,7 +103,7 @@ class Roles:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """All that a worker must hold, the one to fall back to among them; none twice."""
+        """All that a worker must hold, with the one to fall back to; none twice."""
         wanted = (self.live, *self.former[:1], self.canary, self.shadow, *self.arms)
         return tuple(dict.fromkeys(version for version in wanted if version))
 
@@ -112,7 +112,7 @@ class Roles:
 class Models:
     """The models that a worker holds, and their roles. Changed between slices alone.
 
-    ``refused``: why versions are not used. ``revision`` counts what has changed: who tells of them looks at it.
+    ``refused``: versions that are not used, with the reason. ``revision`` counts changes, for those who report them.
     """
 
     base: Served
@@ -136,7 +136,7 @@ class Models:
         return [self.base, *self._further.values()]
 
     def hold(self, model: AttentionModel) -> Served:
-        """Hold ``model``, whose vectors the catalogue has by now, refused before or not. It has no role yet."""
+        """Hold ``model``, even if it was refused before. The catalogue has its vectors; it has no role yet."""
         column = learned_column(model.version)
         served = self._further[model.version] = Served(model, self.base.catalogue, column)
         self.refused.pop(model.version, None)
@@ -144,20 +144,20 @@ class Models:
         return served
 
     def refuse(self, version: str, reason: str) -> None:
-        """Do not use ``version``: roles that name it are others' until its name is used no more, or it is held anew."""
-        if self.refused.get(version) != reason:  # what is tried again and again is no news each time
+        """Do not use ``version`` until no role names it, or it is held anew; other models play its roles."""
+        if self.refused.get(version) != reason:  # the same reason again is no change
             self.refused[version] = reason
             self.revision += 1
         self._cast()
 
     def settle(self) -> None:
-        """Refuse those whose encoder has failed since on an ad that came."""
+        """Refuse models whose encoder has failed on a new ad."""
         for served in self._further.values():
             if (why := self.base.catalogue.broken.get(served.column)) and served.version not in self.refused:
                 self.refuse(served.version, why)
 
     def play(self, roles: Roles) -> None:
-        """Take ``roles`` from here on; let go of what has none."""
+        """Take these ``roles``, and let go of models that have none."""
         for version in self._further.keys() - set(roles.versions):
             self.base.catalogue.detach(self._further.pop(version).column)
         refused = {version: why for version, why in self.refused.items() if version in roles.versions}
@@ -167,7 +167,7 @@ class Models:
         self._cast()
 
     def _cast(self) -> None:
-        """Who plays what, of those that are held and not refused. The last word has the base, which is always there."""
+        """Give the roles to models that are held and not refused; live is the base where no other can be."""
         roles = self.roles
         heirs = (self.able(version) for version in (roles.live, *roles.former[:1]) if version)
         self.live = next((served for served in heirs if served is not None), self.base) if roles.live else self.base
@@ -183,7 +183,7 @@ class Models:
         return self.base if version == self.base.version else self._further.get(version)
 
     def split(self, users: Ids) -> list[tuple[Served, npt.NDArray[np.int64]]]:
-        """Who of ``users [B]`` of 64-bit ids is scored by which model: models and places; nobody is left out."""
+        """Each model with the places of those of ``users [B]``, 64-bit ids, whom it scores; each has one."""
         if self.canary is None:
             return [(self.live, np.arange(len(users)))]
         chosen = _drawn(users, "canary", self.canary.version) < self.roles.canary_share
@@ -191,13 +191,13 @@ class Models:
         return [(served, places) for served, places in parts if len(places)]
 
     def shadowed(self, users: Ids) -> npt.NDArray[np.int64]:
-        """Places of those of ``users [B]`` whom the shadow is asked about too."""
+        """Places of those of ``users [B]`` whom the shadow scores, too."""
         if self.shadow is None:
             return np.zeros(0, dtype=np.int64)
         return np.flatnonzero(_drawn(users, "shadow", self.shadow.version) < self.roles.shadow_share)
 
     def after(self, why: ModelFailure) -> Served:
-        """Who answers instead of the one that failed, which is refused from here on. Raises ``why`` for the base."""
+        """Refuse the model that failed; returns the one that answers instead. Raises ``why`` where the base failed."""
         if why.failed is self.base:
             raise why
         self.refuse(why.failed.version, str(why))
@@ -205,5 +205,5 @@ class Models:
 
 
 def _drawn(users: Ids, role: str, version: str) -> npt.NDArray[np.float64]:
-    """A draw of each user, 0 to 1: the same for as long as a version has the role, so a share only ever adds users."""
+    """A draw of each user, 0 to 1, fixed by role and version: a share that grows only adds users."""
     return uniform(users ^ np.uint64(id64(f"salience/{role}/{version}")))

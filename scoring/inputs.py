@@ -22,23 +22,23 @@ SKIPPED_AFTER_S = 60
 """An item shown this long ago and not acted on counts as skipped; until then its outcome is open."""
 
 SCREEN_S = 2
-"""What was shown less than so many seconds before and was not acted on stands on one screen with what is scored, and is
-none of its past: nobody has looked at either. Else an ad in the tenth slot were told of nine that nobody clicked."""
+"""An item shown less than this many seconds before, and not acted on, shares a screen with what is scored and is left
+out of its past: nobody has looked at either yet. Else the ad in slot ten would have a past of nine unclicked ads."""
 OF_AD = slice(2, 6)
 """Numbers of the candidate's stats that tell how the person met this very ad: times, recency, acted on, skipped."""
 RATED = 8
 """Where the numbers of `scoring.rates` begin in the candidate's stats."""
 REVIEWED = RATED + TONED
-"""Where those of `scoring.tones` do."""
+"""Where the numbers of `scoring.tones` begin there."""
 STATS_DIM = RATED + RATES_DIM
 COUNTED_MAX = 200
-"""Impressions that tell how far a person's rates can be trusted; further ones tell nothing, and a number that only ever
-grows would sooner or later leave what a model has been trained on."""
+"""Impressions are counted up to here, to tell how far a person's rates can be trusted. More would tell nothing new, and
+a number that only grows would sooner or later leave the range that a model was trained on."""
 SURFACES = 64
-"""Places in the app that the context tells apart, by hash. Of an app's 15 places 1.6 pairs share one on average; with
-16 they would be 6.6. It costs nothing a candidate."""
+"""Places in the app that the context tells apart, by hash. Of an app's 15 places 1.6 pairs collide on average; with 16
+it would be 6.6. The context is per person, so this costs nothing per candidate."""
 SESSION_S = 1_800
-"""What happened within half an hour is this session's."""
+"""What happened within this half hour belongs to the session."""
 LONG_AGO_S = np.float32(10 * 365 * 86_400)
 """Ten years: as long ago as never."""
 LOG_LONG_AGO = np.log1p(LONG_AGO_S)
@@ -47,12 +47,12 @@ _RECENT = 8
 _PLACE = 15
 """Where the places begin in the context."""
 OF_RING = slice(_RECENT, _PLACE)
-"""Numbers of the context that are made of the ring (`recent_of`)."""
+"""Numbers of the context that come from the ring (`recent_of`)."""
 CONTEXT_DIM = _PLACE + SURFACES
 
 
 class HistoryKind(IntEnum):
-    """What happened with a past item, as the model sees it: `Kind`, and a skip told from an open impression."""
+    """What happened with a past item, as the model sees it: `Kind`, with skips told apart from open impressions."""
 
     PADDING = 0
     OPEN = 1
@@ -112,8 +112,8 @@ class ModelInputs:
 class History:
     """What the ring says at a moment, before any model, ``[B, H]``: ids, ages, kinds, which were shown, and where.
 
-    ``place``: by `scoring.rows.place_of`. ``beside [B]``: how many items were left out, since they stand on the screen
-    of what is scored.
+    ``place``: as in `scoring.rows.place_of`. ``beside [B]``: how many items were left out because they share a screen
+    with what is scored (`SCREEN_S`).
     """
 
     ad: npt.NDArray[np.uint64]
@@ -125,7 +125,7 @@ class History:
 
 
 def history_of(rows: Rows, now_ms: Ints, *, shown: bool = False) -> History:
-    """The rings of ``rows [B]`` as seen at ``now_ms [B]``, by what is ``shown`` then or by what is to be shown next."""
+    """The rings of ``rows [B]`` at ``now_ms [B]``, as the past of ads ``shown`` then (`SCREEN_S`) or shown next."""
     age_s = np.maximum(now_ms[:, None] // 1000 - rows["ring_s"].astype(np.int64), 0)
     kind = (rows["ring_kind"] & KIND_MASK).astype(np.int64)
     kind[(kind == Kind.SHOWN) & (age_s >= SKIPPED_AFTER_S)] = HistoryKind.SKIPPED
@@ -140,7 +140,7 @@ def history_of(rows: Rows, now_ms: Ints, *, shown: bool = False) -> History:
 def context_of(rows: Rows, past: History, now_ms: Ints, surface: npt.NDArray[np.uint16]) -> Floats:
     """What is known of person and moment, ``[B, X]``: counters of the person's own past, hour, place in the app.
 
-    ``past`` is the rows' own; ``surface [B]`` is where what is scored stands or would stand; 0, not said, is no place.
+    ``past`` is the rows' own; ``surface [B]`` is where the scored ads stand or would stand; 0 (not said) is no place.
     """
     out = np.zeros((len(rows), CONTEXT_DIM), dtype=np.float32)
     impressions = np.maximum(rows["impressions"].astype(np.int64) - past.beside, 0).astype(np.float32)
@@ -157,10 +157,10 @@ def context_of(rows: Rows, past: History, now_ms: Ints, surface: npt.NDArray[np.
 
 
 def _rate(counted: npt.NDArray[np.uint32], impressions: Floats) -> npt.NDArray[np.float64]:
-    """What a person does an impression, ``[B]``, smoothed by ten impressions of one in ten; above one by its logarithm.
+    """A person's rate per impression, ``[B]``, smoothed by a prior of 1 in 10 impressions; above 1 it grows by its log.
 
-    People also look and click without being shown anything, some a thousand times an impression: a number like that is
-    beyond all that a model has learnt from, which would be sure of a click.
+    People also look and click unprompted, some a thousand times per impression. A rate like that lies beyond a model's
+    training data, and would make it sure of a click.
     """
     rate = (counted.astype(np.float64) + 1) / (impressions + 10)
     return np.minimum(rate, 1) + np.log(np.maximum(rate, 1))
@@ -169,11 +169,11 @@ def _rate(counted: npt.NDArray[np.uint32], impressions: Floats) -> npt.NDArray[n
 def recent_of(past: History, surface: npt.NDArray[np.uint16]) -> Floats:
     """What the ring tells of outcomes at ``surface [B]`` and in this session, ``[B, 7]``; 0 where it tells nothing.
 
-    Of what was shown at a told place alone, for what a person finds without being shown it says nothing of what is
-    not clicked. How many outcomes are known and how far clicks outweigh the rest, at that
-    place and in the session; how recent the newest item is; whether the newest outcome was a click (1) or none (-1);
-    how many are open. A person clicks in one place of an app and not in another, and in some sessions not at all: the
-    counters, of all times and places, tell neither.
+    It reads only items shown at a known place, since what people find unprompted tells nothing of what they skip. The
+    numbers: how many outcomes are known and how far clicks outweigh the rest, at that place, then in the session; how
+    recent the newest item is; whether the newest outcome was a click (1) or none (-1); how many impressions are open.
+    People click in one place of an app and not in another, and in some sessions not at all: the counters, over all
+    times and places, show neither.
     """
     told = past.shown & (past.place > 0)
     known = told & (past.kind > HistoryKind.OPEN)
@@ -206,7 +206,7 @@ def closeness_of(stats: Floats) -> Floats:
 
 
 def cosines_of(unit_interest: Floats, features: Floats, stats: Floats) -> None:
-    """Fill the cosines of interest and candidate in ``stats [B, C, S]``, those of `stats_of`.
+    """Fill the cosines of interest and candidate into ``stats [B, C, S]``, which `stats_of` made.
 
     ``unit_interest [B, HORIZONS, K]``, ``features [B, C, K]``.
     """
@@ -214,10 +214,10 @@ def cosines_of(unit_interest: Floats, features: Floats, stats: Floats) -> None:
 
 
 def stats_of(candidates: Ints, ad_age_ms: Ints, past: History, past_items: Ints, rates: Floats | None = None) -> Floats:
-    """What joins a person and each candidate, ``[B, C, S]``, but for the cosines, which `cosines_of` fills in.
+    """Statistics of each pair of person and candidate, ``[B, C, S]``; `cosines_of` fills in the cosines.
 
-    ``candidates [B, C]`` and ``past_items [B, H]`` are numbers by which ads are told apart, from 0, negative where
-    unknown; ``ad_age_ms [B, C]``; ``rates [B, C, RATES_DIM]``, None where nothing is told.
+    ``candidates [B, C]`` and ``past_items [B, H]`` are numbers of ads, from 0, negative where unknown;
+    ``ad_age_ms [B, C]``; ``rates [B, C, RATES_DIM]``, None where nothing is known.
     """
     out = np.zeros((*candidates.shape, STATS_DIM), dtype=np.float32)
     _past_of_candidates(out, candidates, past, past_items)
@@ -237,7 +237,7 @@ def _past_of_candidates(out: Floats, candidates: Ints, past: History, past_items
     people, count = candidates.shape
     if not candidates.size:
         return
-    # Everyone's numbers begin with one that no past item has, for candidates that are unknown.
+    # Each person's range begins with a number that no past item has: it is for unknown candidates.
     apart = np.arange(people)[:, None] * (int(candidates.max()) + 2) + 1
     line = (np.maximum(candidates, -1) + apart).ravel()
     order = None if (line[1:] > line[:-1]).all() else np.argsort(line)  # those that retrieval chose are in order

@@ -1,6 +1,6 @@
-"""A lane's users: one fixed-size row of a structured array each. The row's bytes are its changelog record.
+"""A lane's users: each is one fixed-size row of a structured array. The row's bytes are its changelog record.
 
-No Python object per user but its key; a batch is applied and scored with fancy indexing.
+The key is the only Python object per user; a batch is applied and scored with fancy indexing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,21 +19,21 @@ RING_SIZE = 50
 SEEN_SIZE = 12
 """Event ids remembered per user and source: a producer's retries come within a few events of the original."""
 KIND_MASK = 0x07
-"""In ``ring_kind``: the strongest `scoring.events.Kind` of all that happened at this second."""
+"""In ``ring_kind``: the strongest `scoring.events.Kind` of all events of the entry's ad and second."""
 ANSWER_SHIFT = 3
 ANSWER_MASK = 0x38
-"""In ``ring_kind``: the strongest kind of what named the impression of this second, 0 where nothing did."""
+"""In ``ring_kind``: the strongest kind among those events that name the impression they answer, 0 where none does."""
 SHOWN_BIT = 0x80
-"""In ``ring_kind``: the impression itself was seen, not only an event that says it answers one."""
+"""In ``ring_kind``: the impression itself has arrived, not only an event that claims to answer it."""
 PLACES = 15
 """Places in the app that a ring tells apart, by hash: as many as half a byte holds beside "not said"."""
 USERS_MAX = 2_000_000
-"""Users of a lane where nothing else is said: 3.2 GB of rows and index."""
+"""Default bound on a lane's users: 3.2 GB of rows and index."""
 HORIZONS = 2
 """Interest vectors per user: the session's and the long one."""
 
 INTEREST_MAX = 1e9
-"""Of an interest vector's element: what 250 million purchases at one moment would leave."""
+"""Bound on each element of an interest vector: what 250 million purchases at one moment would leave."""
 
 ROW = np.dtype(
     [
@@ -45,7 +45,7 @@ ROW = np.dtype(
         ("interest_ms", "<i8"),  # reference time of the interest vectors
         ("viewed_ms", "<i8"),
         ("value_micros", "<i8"),
-        ("answered_value_micros", "<i8"),  # of it what answers an impression, as the three below
+        ("answered_value_micros", "<i8"),  # the part that answers impressions, as in the other `answered_` fields
         ("offset", "<i8", (2,)),  # per source: last offset applied
         ("impressions", "<u4"),
         ("views", "<u4"),
@@ -59,9 +59,9 @@ ROW = np.dtype(
         ("seen", "<u8", (2, SEEN_SIZE)),  # per source: ids of the latest events
         ("ring_ad", "<u8", (RING_SIZE,)),  # oldest first, filled from the end: [-1] is the newest
         ("ring_s", "<u4", (RING_SIZE,)),  # impression time or own time, seconds
-        ("answered_viewed_cs", "<u4"),  # hundredths of a second, of a view at most a minute's; 497 days at most
-        ("showings", "<u4", (SEEN_SIZE,)),  # of each impression in `seen`: hash of what was shown when
-        ("rate_minute", "<u4"),  # minutes since the epoch that `minute_count` is of; `day_count` is of its day
+        ("answered_viewed_cs", "<u4"),  # hundredths of a second, at most a minute's per view; 497 days in all
+        ("showings", "<u4", (SEEN_SIZE,)),  # for each impression in `seen`: hash of (ad, time)
+        ("rate_minute", "<u4"),  # the minute since the epoch that `minute_count` counts; `day_count` counts its day
         ("minute_count", "<u2", (2,)),  # per source: events of that minute, at most 65,535
         ("day_count", "<u2", (2,)),
         ("ring_kind", "u1", (RING_SIZE,)),  # `KIND_MASK`, `ANSWER_MASK` and `SHOWN_BIT`
@@ -103,9 +103,9 @@ _LAYOUTS = {
     _LAYOUT_4.itemsize: (_LAYOUT_4, (4,)),
     ROW_BYTES: (ROW, (LAYOUT_VERSION,)),
 }
-"""Layout and its versions by size. 2 has the fields of 3, and its ``ring_kind`` does not tell answers.
+"""Each row size's layout and versions. Version 2 has the fields of 3, but its ``ring_kind`` marks no answers.
 
-4 does not tell what answers an impression: what came before the migration counts as done of people themselves.
+Version 4 has no ``answered_`` fields: events from before the migration count as unprompted.
 """
 
 Rows = npt.NDArray[Any]
@@ -113,7 +113,7 @@ Kinds = npt.NDArray[np.uint8]
 
 
 def answered(ring_kind: Kinds) -> Kinds:
-    """The strongest `Kind` of what named the impressions, of ``ring_kind`` of any shape."""
+    """The strongest `Kind` that answered each entry's impression, from ``ring_kind`` of any shape."""
     kind: Kinds = np.right_shift(ring_kind & ANSWER_MASK, ANSWER_SHIFT, dtype=np.uint8)
     return kind
 
@@ -124,12 +124,12 @@ def place_of(surface: npt.NDArray[np.uint16]) -> Kinds:
 
 
 def places_of(ring_place: Kinds) -> Kinds:
-    """Where each item of rings was met, by `place_of`, ``[N, RING_SIZE]``, of their ``ring_place``."""
+    """The place of each ring item, as in `place_of`, ``[N, RING_SIZE]``, unpacked from ``ring_place``."""
     return np.stack([ring_place >> 4, ring_place & 15], axis=2).reshape(len(ring_place), RING_SIZE)
 
 
 def packed(places: Kinds) -> Kinds:
-    """``places [N, RING_SIZE]`` as ``ring_place`` holds them."""
+    """``places [N, RING_SIZE]`` packed as ``ring_place``: the inverse of `places_of`."""
     both: Kinds = places[:, 0::2] * np.uint8(16) + places[:, 1::2]
     return both
 
@@ -139,9 +139,9 @@ class RowError(ValueError):
 
 
 def decode_rows(values: Iterable[bytes]) -> Rows:
-    """Rows from changelog values, ``[N]`` of `ROW`; those of a former layout are brought to this one.
+    """Rows from changelog values, ``[N]`` of `ROW`; rows of former layouts are migrated.
 
-    Raises `RowError` where a value is of no layout that this version reads, or holds what no row can.
+    Raises `RowError` where a value's layout is unknown to this version, or a field is outside its range.
     """
     rows = _decode(list(values))
     kind = rows["ring_kind"] & KIND_MASK
@@ -149,7 +149,7 @@ def decode_rows(values: Iterable[bytes]) -> Rows:
         ("time_ms", _is_time(rows["time_ms"])),
         ("interest_ms", _is_time(rows["interest_ms"])),
         ("seen_next", (rows["seen_next"] < SEEN_SIZE).all()),
-        ("interest", (np.abs(rows["interest"]) <= INTEREST_MAX).all()),  # no NaN is
+        ("interest", (np.abs(rows["interest"]) <= INTEREST_MAX).all()),  # false for NaN, too
         ("ring_kind", ((answered(rows["ring_kind"]) <= kind) & (kind <= max(Kind))).all()),
     ):
         if not sound:
@@ -158,7 +158,7 @@ def decode_rows(values: Iterable[bytes]) -> Rows:
 
 
 def _is_time(ms: npt.NDArray[np.int64]) -> bool:
-    """Whether all are times; between two of others not even a difference is sure."""
+    """Whether all are valid times; the difference of two others may overflow."""
     return bool(((ms >= 0) & (ms <= TIME_MS_MAX)).all())
 
 
@@ -186,7 +186,7 @@ def _of_size(values: list[bytes], size: int) -> Rows:
 
 
 def _migrated(rows: Rows) -> Rows:
-    """Rows of any layout as `ROW`: what a former layout did not know is zero, or what was then believed."""
+    """Rows of any layout as `ROW`: fields that a former layout lacks are zero, or what its version assumed."""
     if rows.dtype == ROW:
         return rows
     out = np.zeros(len(rows), dtype=ROW)
@@ -195,10 +195,10 @@ def _migrated(rows: Rows) -> Rows:
             out[name] = rows[name]
     out["version"] = LAYOUT_VERSION
     if rows.dtype == _LAYOUT_1:
-        out["ring_kind"] |= np.where(out["ring_kind"] > 0, SHOWN_BIT, 0).astype(np.uint8)  # that impressions were seen
+        out["ring_kind"] |= np.where(out["ring_kind"] > 0, SHOWN_BIT, 0).astype(np.uint8)  # assumed: they were shown
     kind = out["ring_kind"] & KIND_MASK
     acted = (rows["version"] < 3)[:, None] & (kind > Kind.SHOWN)
-    out["ring_kind"] |= np.where(acted, kind << ANSWER_SHIFT, 0).astype(np.uint8)  # that what was done were answers
+    out["ring_kind"] |= np.where(acted, kind << ANSWER_SHIFT, 0).astype(np.uint8)  # assumed: all acts were answers
     return out
 
 
@@ -207,10 +207,10 @@ def _full(users: int) -> str:
 
 
 class RowStore:
-    """User → row, and the rows. Grows by slabs; the rows of users who left are used again.
+    """User → row, and the rows. Grows by slabs; reuses the rows of users who left.
 
-    ``rows`` is replaced when the store grows: take it anew after `row_of`, never keep it. ``rows_max``: users at most;
-    a recovery sets it when it is over, and there may be more places by then.
+    ``rows`` may move in memory when the store grows: after `row_of` read it again, and keep no view of it.
+    ``rows_max``: most users; recovery sets it at its end, when the store may already hold more.
     """
 
     def __init__(self, rows_max: int = USERS_MAX) -> None:
@@ -263,11 +263,11 @@ class RowStore:
         return self._index[user]
 
     def add(self, users: Sequence[bytes]) -> int:
-        """Make rows for ``users``, distinct and without one, in order; how many of them there was room for."""
+        """Make rows for ``users``, distinct and not yet in the store, in order; returns how many found room."""
         users = users[: max(self.rows_max - len(self), 0)]
         again, start = self._free[: -1 - len(users) : -1], len(self.users)
         end = start + len(users) - len(again)
-        while len(self._rows) < end:  # first: where there is no memory, nothing has changed
+        while len(self._rows) < end:  # first, so that running out of memory changes nothing
             self._grow()
         del self._free[len(self._free) - len(again) :]
         rows = [*again, *range(start, end)]
@@ -285,12 +285,12 @@ class RowStore:
         return _full(len(self))
 
     def _grow(self) -> None:
-        """One slab more: a thirty-second of what is there, so that at most 3 % stand empty."""
+        """Add one slab, a thirty-second of the capacity: at most 3 % of the rows stand empty."""
         capacity = len(self._rows) + max(256, len(self._rows) // 32)
         self._rows.resize(min(capacity, self.rows_max), refcheck=False)  # realloc: no second copy, new rows zero
 
     def put(self, users: list[bytes], rows: Rows) -> None:
-        """Set whole rows, as recovery does; of one user's rows the last counts. Raises `MemoryError` as `row_of`."""
+        """Set whole rows, as recovery does; a user's last row counts. Raises `MemoryError` as `row_of`."""
         new = [user for user in dict.fromkeys(users) if user not in self._index]
         if self.add(new) < len(new):
             raise MemoryError(self.full)

@@ -1,8 +1,8 @@
 """Events applied to rows: the one place where state changes.
 
-Every effect is a union, a maximum or a sum, so that a stream gives the same rows however it is cut into batches
-(sums of floats up to rounding); what depends on order (duplicates, the place where the user acted last) is
-taken in the order of the batch.
+Every effect is a union, a maximum or a sum, so a stream gives the same rows however it is cut into batches (sums of
+floats up to rounding). What depends on order (duplicates, the place where the user acted last) follows the order of
+the batch.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ from scoring.ring import meet
 from scoring.rows import Rows, RowStore
 
 _NOBODY = np.isin(list(Outcome), [*FILTERED, Outcome.LATE])
-"""A placement follows what a person does now; a duplicate or replayed event is one whose placement may be missing."""
+"""By `Outcome`: whether it asks for no placement, being no person's act now. Duplicates and replays do ask for one:
+theirs may be missing."""
 
 _COUNTERS = {
     Kind.SHOWN: "impressions",
@@ -31,14 +32,15 @@ _COUNTERS = {
     Kind.PURCHASED: "purchases",
 }
 _VIEWED_CS_MAX = np.iinfo(np.uint32).max
-"""Where the seconds of a row stop: one that has less than before is taken for a new one, and both would count."""
+"""Where a row's viewing time stops instead of wrapping: a row with less than before would be taken for a new one, and
+both would count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What a batch did: `Outcome` per event ``[E]``, rows it touched, events whose ad the catalogue lacks.
 
-    ``acted``: which of the touched rows had an event that is a person's, and not all filtered or late.
+    ``acted``: which touched rows had at least one event that was neither filtered nor late.
     """
 
     outcome: npt.NDArray[np.uint8]
@@ -70,7 +72,7 @@ def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = 
 
 
 def take(rows: Rows, events: Events, slots: npt.NDArray[np.int64], catalogue: Catalogue) -> None:
-    """Let ``events [E]``, which the rules have let pass, change rows in place; ``slots [E]``: of their ads."""
+    """Let ``events [E]`` that passed the rules change rows, in place; ``slots [E]``: their ads' catalogue slots."""
     row = events["row"].astype(np.int64)
     meet(rows, row, events)
     _count(rows, row, events)
@@ -80,7 +82,7 @@ def take(rows: Rows, events: Events, slots: npt.NDArray[np.int64], catalogue: Ca
 def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:
     for kind in _COUNTERS.keys() & set(events["kind"].tolist()):
         np.add.at(rows[_COUNTERS[kind]], row[events["kind"] == kind], 1)
-    # A click may tell how long was looked, too: a long look is one whatever else happened.
+    # A click may carry a viewing time, too: a long view counts as one whatever else happened.
     long = (events["kind"] == Kind.VIEWED_LONG) | (events["viewed_ms"] >= VIEWED_LONG_MS)
     np.add.at(rows["long_views"], row[long], 1)
     np.add.at(rows["viewed_ms"], row, events["viewed_ms"])
@@ -92,7 +94,7 @@ def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:
 
 
 def _count_answers(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:
-    """Count what came of impressions by itself: experiments are judged by it. The model is told everything alike."""
+    """Count answers to impressions separately: experiments are judged by them. The model's inputs count all alike."""
     answers = np.flatnonzero(events["answers"])
     if not len(answers):
         return
@@ -109,7 +111,7 @@ def _count_answers(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> No
 def _learn(
     rows: Rows, row: npt.NDArray[np.int64], events: Events, slots: npt.NDArray[np.int64], catalogue: Catalogue
 ) -> None:
-    """Add what was attended to, to interest, but for ads that are unknown."""
+    """Add the attended items to their users' interest; unknown ads add nothing."""
     weight = weight_of(events["kind"], events["viewed_ms"])
     learns = np.flatnonzero((weight > 0) & (slots != MISSING))
     if len(learns):

@@ -12,23 +12,23 @@ Slots = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 PRODUCTS_TOGETHER = 1_280_000
-"""Products of ads and people that are made before they are looked through, 5 MB: then they are still in the processor's
-cache, and with many people each ad is read from memory once. Fewer are more of numpy's calls."""
+"""Products of ads and people made per step, 5 MB: they are still in the processor's cache when they are searched, and
+with many people each ad is read from memory once. Smaller steps need more numpy calls."""
 _BLOCK_MAX, _BLOCKS_PER_PLACE = 32, 4
-"""Ads of which the nearest is looked at before the others, and such blocks per place asked for, where there are so many
-ads. Larger blocks make the first look shorter, and leave more to the second."""
+"""Most ads in a block, whose nearest is looked at before the others, and blocks per ad asked for, where there are ads
+enough. Larger blocks make the first look shorter, and leave more to the second."""
 _KEPT_MAX = 2
-"""Ads kept per ad asked for, in `_Search`, before those that are too many are sorted out."""
+"""Ads that `_Search` keeps per ad asked for before it drops the surplus."""
 _PRODUCT_MAX = 1_000_000
-"""Multiplications that OpenBLAS does in one go without first copying both matrices into its own layout; the copy of
-20,000 ads takes a third of the time of their product with 16 people (measured)."""
+"""Multiplications up to which OpenBLAS does not first copy both matrices into its own layout; the copy of 20,000 ads
+takes a third of the time of their product with 16 people (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
     """How many candidates, and which shares of them are fresh and random rather than near.
 
-    Where these are more than all in total, fewer are random.
+    Where both shares together exceed 1, fewer are random.
     """
 
     count: int = 100
@@ -47,11 +47,11 @@ def choose(
 ) -> Slots:
     """Catalogue slots of the candidates of each person, ``[B, C]`` without repeats, in slot order.
 
-    ``interest [B, K]``, ``seeds [B]``. C is ``shares.count`` or, where fewer are eligible, all of them.
-    The nearest have the largest product of feature vector and interest; newest is by start time; random ones
-    are a function of the seed alone. People in ``control [B]`` (None: nobody) have
-    only random ones, each ad as likely. ``pinned [P]`` (None: none), at most C, are catalogue slots of ads that
-    everybody has among them, where they may be shown: the rules give them a place that only a candidate can take.
+    ``interest [B, K]``, ``seeds [B]``. C is ``shares.count`` or, where fewer are eligible, all of them. The nearest
+    have the largest product of feature vector and interest; the newest have the latest start; the random ones depend
+    on the seed alone. People in ``control [B]`` (None: nobody) get random ads alone, each as likely, and pinned ones.
+    ``pinned [P]`` (None: none), at most C, are catalogue slots of ads that everybody gets if they may be shown: the
+    rules give them a slot of the placement, which only a candidate can take.
     """
     shelf = catalogue.shelf(now_ms)
     among = len(shelf.slots)
@@ -72,7 +72,7 @@ def choose(
 
 
 def _on(shelf: Shelf, pinned: Slots | None) -> Slots:
-    """Places on the shelf, which is not empty, of those of the ``pinned`` catalogue slots that stand there."""
+    """Places of ``pinned`` catalogue slots on the shelf, which is not empty; those that it lacks are left out."""
     if pinned is None:
         return np.zeros(0, dtype=np.int64)
     places = np.minimum(np.searchsorted(shelf.slots, pinned), len(shelf.slots) - 1)
@@ -81,12 +81,12 @@ def _on(shelf: Shelf, pinned: Slots | None) -> Slots:
 
 
 def nearest(ads: Vectors, people: Vectors, marked: Slots, count: int, *, together: int = PRODUCTS_TOGETHER) -> Slots:
-    """Places of the ``count`` of ``ads [N, K]`` that have the largest products with ``people [B, K]``, ``[B, count]``.
+    """Places ``[B, count]`` of the ``ads [N, K]`` that have the largest products with ``people [B, K]``.
 
-    Ascending; of equal products the first. Places ``marked [B, M]`` come before all others; ``count`` is at most N.
-    Exact, and for many people and ads in half the time of a partition of all products, in memory that does not grow
-    with the ads: products are made ``together``, so many at a time, and an ad counts only if it is nearer than
-    ``count`` before it.
+    Places ascend; of equal products the first count. Places ``marked [B, M]`` come before all others; ``count`` is at
+    most N. The search is exact. For many people and ads it takes half the time of partitioning all products, and its
+    memory does not grow with the ads: it makes ``together`` products at a time, and keeps an ad only if it is nearer
+    than the ``count``-th nearest before it.
     """
     search = _Search(people, marked, count)
     step = max(together // len(people), 1)
@@ -102,11 +102,11 @@ class _Search:
         self._people, self._count = np.ascontiguousarray(people.T), count
         order = np.argsort(marked, axis=None)
         self._marked, self._marked_by = marked.ravel()[order], order // max(marked.shape[1], 1)
-        self._least = np.full(len(people), np.finfo(np.float32).min)  # [B] what an ad of a further place must reach
+        self._least = np.full(len(people), np.finfo(np.float32).min)  # [B] what a later ad must reach
         self._kept: list[tuple[Slots, Slots, Vectors]] = []  # person, place, product: each person's in order of place
 
     def look(self, ads: Vectors, start: int) -> None:
-        """At ``ads [S, K]``, whose places begin with ``start``."""
+        """Look at ``ads [S, K]``, whose places begin with ``start``."""
         deep = min(_BLOCK_MAX, max(len(ads) // (_BLOCKS_PER_PLACE * self._count), 1))
         values = _product(ads, self._people, deep)
         first, last = np.searchsorted(self._marked, (start, start + len(ads)))
@@ -117,15 +117,15 @@ class _Search:
             self._settle()
 
     def found(self) -> Slots:
-        """Their places, ``[B, count]`` ascending."""
+        """Places of the nearest ads, ``[B, count]`` ascending."""
         self._settle()
         return self._kept[0][1].reshape(-1, self._count)
 
     def _passing(self, values: Vectors, deep: int) -> tuple[Slots, Slots, Vectors]:
-        """Which of ``values [S, B]`` may be among the largest: whose they are, their places in order, and they.
+        """Those of ``values [S, B]`` that may be among the largest: their people, places in order, and values.
 
-        ``S`` is a multiple of ``deep``. One value in so many, the largest of a block, is compared first. Where many
-        more pass than can be chosen, as of the first ads all do, more is wanted.
+        ``S`` is a multiple of ``deep``, a block's size. The largest value of each block is compared first. Where many
+        more pass than can be chosen, as all of the first ads do, the threshold rises.
         """
         people, count = len(self._least), self._count
         layers = values.reshape(deep, -1)  # each column is a block of one person
@@ -144,11 +144,11 @@ class _Search:
         return person.astype(np.min_scalar_type(people))[at], layer * len(peaks) + block[at], inside.ravel()[passed]
 
     def _raise(self, values: Vectors, peaks: Vectors) -> Vectors:
-        """What ``values [S, B]`` must reach, given the maxima of their blocks; those of further places, to exceed it.
+        """The threshold ``[B]`` of ``values [S, B]``, by their blocks' maxima; raises that of later values above it.
 
-        As many blocks as ads are asked for have a maximum at or above the ``count``-th largest of the maxima, so no
-        smaller value can be among the largest; nor can, of those equal to it, any but the first ``count``. Many are
-        equal for a person of whom nothing is known, in a shop where all bids are equal: most such are struck out.
+        ``count`` blocks have a maximum at or above the ``count``-th largest of the maxima, so no smaller value can be
+        among the largest; of the values equal to it only the first ``count`` can. Many values are equal for a person
+        about whom nothing is known, in a shop where all bids are equal: most of these are struck out.
         """
         blocks, count = len(peaks), self._count
         bound = np.partition(peaks.T, blocks - count, axis=1)[:, blocks - count]
@@ -160,13 +160,13 @@ class _Search:
         return least
 
     def _settle(self) -> None:
-        """Keep the ``count`` largest of each alone, of equals the first, and want more of further places."""
+        """Keep only each person's ``count`` largest, of equals the first, and raise the threshold for later ads."""
         people, count = len(self._least), self._count
         person, place, value = (np.concatenate(each) for each in zip(*self._kept, strict=True))
         order = np.argsort(person, kind="stable")
         counts = np.bincount(person, minlength=people)
         held = np.arange(counts.max()) < counts[:, None]
-        ragged = np.full(held.shape, -np.inf, dtype=np.float32)  # person after person
+        ragged = np.full(held.shape, -np.inf, dtype=np.float32)  # a line per person
         ragged[held] = value[order]
         least = np.partition(ragged, held.shape[1] - count, axis=1)[:, held.shape[1] - count, None]
         chosen = ragged >= least
@@ -178,9 +178,9 @@ class _Search:
 
 
 def _strike(layers: Vectors, peaks: Vectors, bound: np.float32, count: int) -> None:
-    """Of the values equal to ``bound`` in one person's ``layers [·, blocks]`` let the first ``count`` alone pass.
+    """Strike out all but the first ``count`` of the values equal to ``bound`` in one person's ``layers [·, blocks]``.
 
-    The others are struck out, by the block from ``peaks [blocks]``, and one by one where the first are.
+    In ``peaks [blocks]`` whole blocks are struck out; in the blocks of those first values, the other values one by one.
     """
     layer, block = np.divmod(np.flatnonzero(layers == bound)[:count], len(peaks))
     inside = layers[:, block]
@@ -193,7 +193,7 @@ def _strike(layers: Vectors, peaks: Vectors, bound: np.float32, count: int) -> N
 def _product(ads: Vectors, people: Vectors, deep: int) -> Vectors:
     """``ads [N, K]`` times ``people [K, B]``, some hundred ads at a time: see `_PRODUCT_MAX`.
 
-    ``[S, B]``, where S is the next multiple of ``deep``; below the products it is infinitely low.
+    Gives ``[S, B]``, where S is the next multiple of ``deep``; the rows below the products are -inf.
     """
     among, width = ads.shape
     out = np.empty((-(-among // deep) * deep, people.shape[1]), dtype=np.float32)
@@ -218,9 +218,9 @@ def _draws(seeds: npt.NDArray[np.uint64], count: int, among: int) -> npt.NDArray
 
 
 def _sample(seed: npt.NDArray[np.uint64], count: int, among: int, sure: Slots) -> Slots:
-    """``count`` different places below ``among``, ascending: those ``sure``, and the first others ``seed [1]`` draws.
+    """``count`` different places below ``among``, ascending: the ``sure`` ones and the first others ``seed [1]`` draws.
 
-    Every set of others is as likely.
+    Every set of others is equally likely.
     """
     length = 2 * count
     while True:

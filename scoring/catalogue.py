@@ -1,4 +1,4 @@
-"""All ads, in every worker, as arrays: what is needed to choose, score and price without touching an object."""
+"""All ads as arrays, in every worker: enough to choose, score and price them without touching an object."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,12 +24,12 @@ from scoring.value import BID_TYPES
 
 Vectors = npt.NDArray[np.float32]
 Encoder = Callable[[npt.NDArray[np.uint64], Vectors], Vectors]
-"""Learned vectors ``[N, D]`` of token ids ``[N, TOKENS_MAX]`` and dense features ``[N, DENSE_DIM]``, those of titles
-behind them where the catalogue has them (``[N, WIDE_DIM]``)."""
+"""Learned vectors ``[N, D]`` of token ids ``[N, TOKENS_MAX]`` and dense features ``[N, DENSE_DIM]``. Where the
+catalogue has vectors of titles, they follow the dense features (``[N, WIDE_DIM]``)."""
 
 FOREVER_MS = np.iinfo(np.int64).max
 BID_TIE = 1e-3
-"""Weight of the log bid beside the cosine: it orders ads for a person of whom nothing is known, no more."""
+"""Weight of the log bid beside the cosine: just enough to order ads for a person about whom nothing is known."""
 ADS_MAX = 1_000_000
 """Ads a worker holds, ended ones included: 0.8 GB at D = 32, and 2 GB more with vectors of their titles."""
 
@@ -52,11 +52,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """The N ads that may be shown between two moments, as retrieval wants them."""
+    """The N ads that may be shown between two moments, as retrieval reads them."""
 
     slots: npt.NDArray[np.int64]
-    vectors: Vectors  # [N, FEATURE_DIM + 1]: feature vectors and, last, what the bid counts beside them
-    by_start: npt.NDArray[np.int64]  # places, oldest start first
+    vectors: Vectors  # [N, FEATURE_DIM + 1]: feature vectors and, last, the weighted log bid
+    by_start: npt.NDArray[np.int64]  # places in `slots`, oldest start first
     since_ms: int
     until_ms: int
 
@@ -99,21 +99,21 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 _OF_BUDGETS = "campaign", "budget_micros", "active"
-"""Columns by which campaigns' budgets are what they are."""
+"""Columns that determine campaigns' budgets."""
 
 
 @dataclass
 class Catalogue:
     """Slot map and columns. A withdrawn ad keeps its slot: histories still refer to it.
 
-    ``names`` and ``campaigns`` are the ids of ads and campaigns by slot, without a way through `Entry` and `Content`:
-    memory that has left the processor's cache is read once instead of four times per ad of a placement.
+    ``names`` and ``campaigns`` repeat the ids of ads and campaigns by slot. Through `Entry` and `Content` each ad of a
+    placement would cost four reads of memory outside the processor's cache instead of one.
 
     ``encode`` and ``dim`` are the model's; without a model there are no learned vectors (``dim`` 0). Further models
-    have columns of their own (`attach`); ``broken`` tells whose encoder has failed, and why. ``titles``: vectors of
-    titles, for models that ask for them; without it there are none. ``tones``: how ads are reviewed. ``budget_ms``: by
-    campaign, as 64-bit ids, when an ad last came to say something else of its budget; 0, or nothing, where no time was
-    told.
+    have columns of their own (`attach`); ``broken`` gives the columns whose encoder failed, and why. ``titles``:
+    vectors of titles, for models that ask for them; without it there are none. ``tones``: how ads are reviewed.
+    ``budget_ms``: for each campaign, by 64-bit id, when an ad last changed its budget; 0 or absent where that time is
+    unknown.
     """
 
     encode: Encoder = _no_encoder
@@ -157,14 +157,14 @@ class Catalogue:
 
     @property
     def tone(self) -> Vectors:
-        """What reviews tell of every ad, ``[len(self), TONES_DIM]``; kept until ads or tones change."""
+        """What reviews tell of every ad, ``[len(self), TONES_DIM]``; cached until ads or tones change."""
         version = self.version, self.tones.version
         if self._tone_version != version:
             self._tone, self._tone_version = self.tones.of(self.ad), version
         return self._tone
 
     def upsert(self, entries: Sequence[Entry], told_ms: Sequence[int] = ()) -> None:
-        """Add or change ads, as ``entries [N]`` told them at ``told_ms [N]``, none or 0: not known.
+        """Add or change ads ``entries [N]``, as of ``told_ms [N]`` (empty, or 0: time unknown).
 
         Raises `CatalogueError` where two ad ids share a 64-bit id or the bound is reached. The content is encoded in
         one call; nothing is changed where anything is refused.
@@ -213,18 +213,18 @@ class Catalogue:
             self.campaigns[slot] = entry.campaign_id
 
     def _write(self, slots: npt.NDArray[np.int64], values: Mapping[str, Any], told_ms: npt.NDArray[np.int64]) -> None:
-        """Set columns of the ads in ``slots [N]``, as they were told at ``told_ms [N]``."""
+        """Set columns of the ads in ``slots [N]``, as of ``told_ms [N]``; notes whose budget that changes."""
         before = [self._columns[name][slots] for name in _OF_BUDGETS]
         for name, column in values.items():
             self._columns[name][slots] = column
         after = [self._columns[name][slots] for name in _OF_BUDGETS]
         changed = np.any([old != new for old, new in zip(before, after, strict=True)], axis=0)
-        for campaigns in (before[0], after[0]):  # where an ad leaves, too
+        for campaigns in (before[0], after[0]):  # also of the campaign that an ad leaves
             self.budget_ms.update(zip(campaigns[changed].tolist(), told_ms[changed].tolist(), strict=True))
         self.version += 1
 
     def _dense(self, entries: Sequence[Entry]) -> Vectors:
-        """Dense features, with the vectors of titles behind them where there are any."""
+        """Dense features, followed by the vectors of titles where there are any."""
         dense = np.stack([dense_features(entry.content) for entry in entries])
         if self.titles is None:
             return dense
@@ -233,7 +233,7 @@ class Catalogue:
     # --- further models --------------------------------------------------------------------------------------
 
     def attach(self, column: str, encode: Encoder, dim: int) -> None:
-        """Keep a further model's vectors in ``column``: of ads from here on; `encoded` brings those before."""
+        """Keep a further model's vectors in ``column``, of ads that change from now on; `encoded` adds the others."""
         self._columns[column] = np.zeros((len(self._columns["ad"]), dim), dtype=np.float32)
         self._encoders[column] = encode
 
@@ -248,12 +248,12 @@ class Catalogue:
         return self.tokens[start:end].copy(), self.dense[start:end].copy(), self.revision[start:end].copy()
 
     def encoded(self, column: str, start: int, vectors: Vectors, revisions: npt.NDArray[np.uint64]) -> None:
-        """Take vectors ``[N, D]`` of what `told` gave; ads that have changed since were encoded when they did."""
+        """Take vectors ``[N, D]`` of what `told` gave; skips ads that changed since: they were encoded then."""
         same = np.flatnonzero(self.revision[start : start + len(vectors)] == revisions)
         self._columns[column][start + same] = vectors[same]
 
     def _further(self, tokens: npt.NDArray[np.uint64], dense: Vectors) -> dict[str, Vectors]:
-        """What further models make of ads; nothing of one that cannot, which is not asked again."""
+        """Vectors of ads by further models' columns; a model that fails is left out, and not asked again."""
         out = {}
         for column, encode in self._encoders.items():
             if column in self.broken:
@@ -288,10 +288,10 @@ class Catalogue:
             self._columns[name] = grown
 
     def withdraw(self, ad_ids: Sequence[str], told_ms: Sequence[int] = ()) -> None:
-        """Stop showing ads ``[N]``, as a tombstone on the topic asks, at ``told_ms [N]``, none or 0: not known.
+        """Stop showing ads ``[N]``, as tombstones on the topic ask, as of ``told_ms [N]`` (empty, or 0: time unknown).
 
-        Unknown ids change nothing. Their budgets are their campaigns' no longer. What they offered stays: what was
-        shown is still to be charged.
+        Unknown ids change nothing. A withdrawn ad's budget does not count for its campaign. Its bid stays: impressions
+        already shown are still to be charged.
         """
         slots = self._slots.get(np.array([id64(ad_id) for ad_id in ad_ids], dtype=np.uint64))
         known = slots != MISSING
@@ -299,9 +299,9 @@ class Catalogue:
             self._write(slots[known], {"active": False, "budget_micros": 0}, _times(told_ms, len(slots))[known])
 
     def groups(self, of: str, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-        """Category, brand, campaign or advertiser of the ads in ``slots``, as 64-bit ids; `EMPTY` where they tell none.
+        """Category, brand, campaign or advertiser of the ads in ``slots``, as 64-bit ids; `EMPTY` where not named.
 
-        What two ads do not tell they have not in common.
+        Two ads that name none do not share a group.
         """
         ids: npt.NDArray[np.uint64] = self._columns[of].take(slots)
         return np.where(ids == _UNNAMED, EMPTY, ids)
@@ -311,7 +311,7 @@ class Catalogue:
         return self.shelf(now_ms).slots
 
     def shelf(self, now_ms: int) -> Shelf:
-        """The ads that may be shown at ``now_ms``, laid out; kept until an ad starts, ends or changes."""
+        """The ads that may be shown at ``now_ms``, as a `Shelf`; cached until an ad starts, ends or changes."""
         if self._shelf is not None and self._shelf_version == self.version:
             shelf = self._shelf
             if shelf.since_ms <= now_ms < shelf.until_ms:
@@ -333,10 +333,10 @@ class Catalogue:
 
 
 def _times(told_ms: Sequence[int], size: int) -> npt.NDArray[np.int64]:
-    """``[size]``; 0 where none are told."""
+    """``told_ms`` as an array, ``[size]``; zeros where it is empty."""
     return np.array(told_ms, dtype=np.int64) if told_ms else np.zeros(size, dtype=np.int64)
 
 
 def revision_of(entry: Entry) -> int:
-    """Hash of all that an ad says: two ads with one revision are scored and priced alike."""
+    """Hash of the whole ad: two ads with the same revision are scored and priced alike."""
     return id64(msgspec.json.encode(entry))

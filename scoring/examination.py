@@ -1,11 +1,12 @@
 """How likely each slot is looked at, learned from all traffic: the position-based model, by regression EM.
 
 A click needs a look at the slot and a liking for the ad: P(click) = examination of the slot × P(click | looked at). The
-second is the click layer's, which counts a non-click by how likely the slot was looked at all the same (`looked`): the
-expectation step of Wang, Golbandi, Bendersky, Metzler & Najork (2018), whose gradient is that of the likelihood itself.
-The first is kept here as an ad's lift is (`scoring.clicks.AdLifts`): clicks in a slot over those expected of what stood
-there, had it stood in the first. Expected ones know the ad and the person, so that a slot gains nothing by good ads in
-it; ads that were shown in several slots tell the two apart (Agarwal et al. 2019), and exploration sees to those.
+second factor is the click layer's, which weights a non-click by how likely the slot was looked at nevertheless
+(`looked`): the expectation step of Wang, Golbandi, Bendersky, Metzler & Najork (2018), whose gradient is that of the
+likelihood itself. The first factor is kept here, like an ad's lift (`scoring.clicks.AdLifts`): clicks in a slot over
+the clicks expected there, had the same ads stood in the first slot. Expected clicks allow for the ad and the person, so
+a slot gains nothing by holding good ads. Ads shown in several slots make the two factors identifiable (Agarwal et al.
+2019); exploration provides them.
 """
 
 from collections.abc import Sequence
@@ -18,38 +19,38 @@ Floats = npt.NDArray[np.float64]
 SLOTS_MAX = 100
 """Slots that are told apart; those beyond count as the last."""
 NOWHERE = SLOTS_MAX
-"""The slot of what does not say where it stood."""
+"""The slot of an impression that names none."""
 PRIOR = 20.0
 """Expected clicks that the assumed curve counts for in each slot."""
 MEMORY = 5_000.0
-"""Expected clicks that a slot's record holds at most, for errors of 2 %; beyond, what is older counts ever less."""
+"""Most expected clicks of a slot's record, for errors of 2 %; beyond them, older outcomes count ever less."""
 
 
 def assumed(slots: int, weight: float = 0.06) -> Floats:
-    """Chance that each slot is looked at, by the first, ``[slots]``, before it is known: 1 / (1 + weight × slot)."""
+    """Assumed chance that each slot is looked at, relative to the first, ``[slots]``: 1 / (1 + weight × slot)."""
     chances: Floats = 1 / (1 + weight * np.arange(slots))
     return chances
 
 
 def over(curve: Sequence[float] | Floats, slots: int) -> Floats:
-    """``curve [K]``, K > 0, over ``[slots]``: those beyond are like the last."""
+    """``curve [K]``, K > 0, for ``[slots]`` slots: those beyond the curve are like its last."""
     chances: Floats = np.asarray(curve, dtype=np.float64)[np.minimum(np.arange(slots), len(curve) - 1)]
     return chances
 
 
 def looked(examined: float, chance: float) -> float:
-    """How likely a slot was looked at that was not clicked: ``examined`` before, ``chance`` of a click there.
+    """How likely an unclicked slot was looked at: ``examined`` a priori, with ``chance`` of a click there.
 
-    A chance that was kept in single precision may have been rounded up to 1.
+    A chance kept in single precision may have been rounded up to 1.
     """
     return (examined - chance) / (1 - chance) if chance < examined else 0.0
 
 
 class Examination:
-    """Clicks, and clicks expected, of each slot; what it makes of them. The first slot is 1, and none is more.
+    """Clicks and expected clicks of each slot, and the chances that follow: 1 for the first slot, at most 1 for others.
 
-    A slot's ratio of both is by that of the first: what the expected ones have too little or too much of everywhere,
-    as while click rates drift, is no matter of slots. ``declared``: a curve that is held to, whatever is seen.
+    A slot's ratio of the two is divided by the first slot's. So an error that expected clicks have in all slots, as
+    while click rates drift, cancels. ``declared``: a curve that holds whatever is seen.
     """
 
     def __init__(self, declared: Sequence[float] = ()) -> None:
@@ -58,13 +59,13 @@ class Examination:
         self.restore(np.zeros((2, 0)))
 
     def examined(self, slot: int) -> float:
-        """How likely ``slot`` is looked at, by the first; 1 for `NOWHERE`."""
+        """How likely ``slot`` is looked at, relative to the first; 1 for `NOWHERE`."""
         if slot == NOWHERE:
             return 1.0
         return self.declared[slot] if self.declared else min(self._ratio[slot] / self._ratio[0], 1.0)
 
     def learn(self, slot: int, clicks: float, expected: float) -> None:
-        """Add an outcome, or a part of one; ``expected`` clicks if the slot was looked at as the first is."""
+        """Add an outcome, or a part of one; ``expected``: its expected clicks in the first slot."""
         if slot == NOWHERE:
             return
         clicks += self._clicks[slot]
@@ -76,7 +77,7 @@ class Examination:
 
     @property
     def curve(self) -> Floats:
-        """How likely each slot is looked at, by the first, ``[SLOTS_MAX]``."""
+        """How likely each slot is looked at, relative to the first, ``[SLOTS_MAX]``."""
         return np.array([self.examined(slot) for slot in range(SLOTS_MAX)])
 
     @property
@@ -86,7 +87,7 @@ class Examination:
         return np.array([self._clicks, expected])[:, : expected.nonzero()[0].max(initial=-1) + 1]
 
     def restore(self, record: Floats) -> None:
-        """Be as one that had this record, ``[2, K]``."""
+        """Take this record, ``[2, K]``."""
         self._clicks, self._expected = np.pad(record, ((0, 0), (0, SLOTS_MAX - record.shape[1]))).tolist()
         self._ratio: list[float] = [
             (clicks + PRIOR * chance) / (expected + PRIOR)

@@ -29,8 +29,8 @@ from scoring.pool import Others
 from scoring.rates import RateTable
 
 PERSONAL = ("bias", *NUMBERS, "surface")
-"""P: the weights that count for one person, whose place in the app is one of all, and whose own lift is multiplied with
-its weight: what it adds to the log-odds of everything."""
+"""P: the weights that count for one person. ``surface`` is the weight of the person's place in the app; ``person_lift``
+is the person's lift times its weight, which adds the same to the log-odds of every ad."""
 _AT = {name: place for place, name in enumerate(PERSONAL)}
 
 
@@ -48,9 +48,9 @@ def no_evidence(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 class Calibration:
     """What turns the attention model's log-odds into click rates for B people with C candidates each.
 
-    ``weights [B, P]`` in the order of `PERSONAL`; of the candidates ``lift [B, C]``, and the clicks that it rests on,
-    ``evidence [B, C]``; ``examined [K]``: how likely each slot is looked at, by the first, None where nothing is said
-    of that. A receipt keeps them.
+    ``weights [B, P]`` in the order of `PERSONAL`; ``lift [B, C]`` of the candidates, and the clicks that it rests on,
+    ``evidence [B, C]``; ``examined [K]``: how likely each slot is looked at, relative to the first, None where unknown.
+    A receipt keeps them.
     """
 
     weights: Floats
@@ -67,15 +67,15 @@ class Calibration:
 
     @property
     def lift_weights(self) -> Floats:
-        """What lifts count for each person, ``[B]``."""
+        """The weight of ads' lifts for each person, ``[B]``."""
         return self.weights[:, _AT["lift"]]
 
     def log_odds(
         self, logit: npt.NDArray[np.float32], context: npt.NDArray[np.float32], control: npt.NDArray[np.bool_]
     ) -> Floats:
-        """Log-odds of a click ``[B, C]`` on candidates in the first slot, of ``logit [B, C]``, ``context [B, X]``.
+        """Log-odds of a click ``[B, C]`` on candidates in the first slot, from ``logit [B, C]``, ``context [B, X]``.
 
-        For people not in ``control [B]`` an ad in a slot is one that the engine has chosen.
+        For people not in ``control [B]`` every ad counts as chosen by the engine.
         """
         weights, (numbers, _) = self.weights, person_numbers(context)
         person = weights[:, [_AT["bias"], _AT["surface"], _AT["person_lift"]]].sum(axis=1)
@@ -83,30 +83,30 @@ class Calibration:
         person += (weights[:, [_AT["long_views"], _AT["clicks"], _AT["activity"]]] * numbers).sum(axis=1)
         learnt = bounded(logit)
         odds: Floats = learnt * weights[:, _AT["logit"], None] + self.lift * weights[:, _AT["lift"], None]
-        odds += logit - learnt  # what lies beyond no outcome has told of: it passes as it is, so that the order stays
+        odds += logit - learnt  # nothing is learned beyond the bound: that part passes as it is, so the order stays
         odds += person[:, None]
         return odds
 
     def in_slots(self, log_odds: Floats) -> npt.NDArray[np.float32]:
-        """Chances of clicks ``[B, L]`` on what stands in slots 0 to L - 1 and has ``log_odds [B, L]`` in the first."""
+        """Chances of clicks ``[B, L]`` on ads in slots 0 to L - 1, from their ``log_odds [B, L]`` in the first."""
         chance = chance_of(log_odds)
         return chance if self.examined is None else chance * over(self.examined, log_odds.shape[1]).astype(np.float32)
 
 
 def _lifts(records: Floats) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Lifts ``[N]`` of ads with ``records [N, RECORD]``, and the clicks that each rests on, the prior's among them.
+    """Lifts ``[N]`` of ads with ``records [N, RECORD]``, and the clicks that each rests on, including the prior's.
 
-    These are the shape of the gamma that an ad's rate is known by.
+    These clicks are the shape of the gamma posterior of an ad's rate.
     """
     clicks, expected = records[:, :2].T + LIFT_PRIOR
     return np.log(clicks / expected).astype(np.float32), clicks.astype(np.float32)
 
 
 class Calibrator:
-    """What all lanes have learned, as one lane serves it; right between slices.
+    """What all lanes have learned, as one lane serves it; brought up to date between slices.
 
-    Weights by attention model, slots' examination, each ad's lift, and how often ads are clicked (``rates``); of people
-    the lane's own.
+    Weights by attention model, slots' examination, each ad's lift, and how often ads are clicked (``rates``). People's
+    lifts are the lane's own.
     """
 
     def __init__(self) -> None:
@@ -145,8 +145,8 @@ class Calibrator:
     ) -> Calibration:
         """For ``people [B]`` with ``context [B, X]`` and candidates ``[B, C]``, which are slots of the catalogue.
 
-        ``model``: the number of the attention model whose log-odds they are; one of which nothing was learned is
-        believed as it is.
+        ``model``: the number of the attention model whose log-odds are to be calibrated; where nothing was learned
+        about it, its log-odds stay as they are.
         """
         learned = self._weights.get(model, START_WEIGHTS)
         _, surface = person_numbers(context)

@@ -1,11 +1,11 @@
 """The online click layer's model: River's logistic regression over the attention logit and a few features.
 
-It begins as the identity on the attention model's log-odds and learns, outcome by outcome, by AdaGrad: how far the
-log-odds are to be believed (slope and level), the place in the app, the person's own rates. What an ad has
-that its content does not tell comes in as one number, the *ad's lift*: the log of its clicks over those expected of
-it, drawn towards 0 by `LIFT_PRIOR` expected clicks, so that an ad of which nothing is known has none (a gamma prior on
-a Poisson rate). A bias per ad that AdaGrad learns for itself would take its first step at full rate instead. What a
-person has that their past does not tell is the *person's lift*, made likewise of what came of what they were shown.
+It begins as the identity on the attention model's log-odds. By AdaGrad, outcome by outcome, it learns how far to
+believe them (slope and level), and what the place in the app and the person's own rates add. What an ad's content does
+not tell comes in as one number, the *ad's lift*: the log of its clicks over its expected clicks, shrunk towards 0 by
+`LIFT_PRIOR` expected clicks (a gamma prior on a Poisson rate), so an unknown ad has lift 0. A bias per ad, learned by
+AdaGrad, would take its first step at the full rate instead. What a person's past does not tell is the *person's lift*,
+made likewise from the outcomes of what they were shown.
 
 Learning is one example at a time, through dictionaries, as River does; serving reads the weights as an array and
 predicts all candidates at once (`scoring.calibration`).
@@ -30,8 +30,8 @@ Example = dict[str, float]
 NUMBERS = ("logit", "lift", "person_lift", "long_views", "clicks", "activity", "chosen")
 """The numbers of an example: attention's log-odds of a click; the ad's and the person's lift; the person's long-view
 and click rates and activity, as the attention model has them (`scoring.inputs.context_of`); and whether the engine
-chose it for a slot, which it does where it thinks too well of an ad rather than too ill. The slot itself is none of
-them: what they predict is a click on what is looked at as the first slot is (`scoring.examination`)."""
+chose the ad for a slot, since it tends to choose ads that it overestimates. The slot itself is not among them: they
+predict a click on the ad as if in the first slot (`scoring.examination`)."""
 LIFT, PERSON_LIFT = NUMBERS.index("lift"), NUMBERS.index("person_lift")
 FEATURES = ("bias", *NUMBERS, *(f"surface_{place}" for place in range(SURFACES)))
 """All features, F in this order; the surface is one-hot, so an example has a bias, `NUMBERS` and one of these."""
@@ -40,29 +40,29 @@ START = {"logit": 1.0, "lift": 1.0, "person_lift": 1.0}
 """Weights before the first outcome; all others are 0."""
 
 RATE = 0.05
-"""AdaGrad's learning rate. On 2.6 days of KuaiRand that nothing was learnt from .1 costs .0001 of log loss against
-.05, on the first of them .0005; .02 saves .0003 on the first and nothing over all. What has far to go comes there
-later: over hashed logistic regression, which knows nobody's rates, a day's log loss is .6000 with .05 and .5954 with
-.1. A new shop, whose engine chooses what its model thinks too well of, must be told so: after 45 seconds of the demo
-(two runs each) .05 predicts 1.13 and 1.17 of the clicks there are, .03 1.18 and 1.34."""
+"""AdaGrad's learning rate. On 2.6 held-out days of KuaiRand .1 costs .0001 more log loss than .05, and .0005 on the
+first day; .02 saves .0003 on the first day and nothing overall. Weights that have far to go get there later at a low
+rate: over hashed logistic regression, which knows nobody's rates, a day's log loss is .6000 with .05 and .5954 with .1.
+In a new shop, whose engine chooses ads that its model overestimates, the layer must correct that soon: after 45 seconds
+of the demo (two runs each) .05 predicts 1.13 and 1.17 times the actual clicks, .03 1.18 and 1.34 times."""
 CAUTION = 1.0
-"""AdaGrad's sums of squared gradients before the first outcome: without it every weight's first step is the whole
-rate, whatever was seen."""
+"""AdaGrad's sums of squared gradients before the first outcome: without it every weight's first step would be the
+whole rate, whatever the gradient."""
 CAUTION_MAX = 2_000.0
-"""The most that these sums count, some ten thousand outcomes' worth: so that learning never comes to a halt."""
+"""Upper bound of these sums, about ten thousand outcomes' worth, so that learning never stops."""
 LIFT_PRIOR = 8.0
-"""Expected clicks that a lift of 0 counts for: of an ad of 4 to 32 the best on KuaiRand, by .0004 AUC at most; of a
-person, of 2 to 16, by .0005 of log loss at most."""
+"""Expected clicks of the prior, a lift of 0. On KuaiRand it is the best for ads among 4 to 32, by .0004 AUC at most,
+and for people among 2 to 16, by .0005 of log loss at most."""
 LIFT_MEMORY = 50.0
-"""Expected clicks that a lift rests on at most; beyond, what is older counts ever less."""
+"""Most expected clicks that a lift rests on; beyond them, older outcomes count ever less."""
 RECORD, PERSON_RECORD = 4, 3
 """Numbers of an ad's record and of a person's: see `AdLifts` and `PersonLifts`."""
 RATE_MOST = 1.0
-"""Of a person's clicks and long views by what they were shown: those of their own accord may be thousands."""
+"""Upper bound of a person's click and long-view rates per impression: unprompted clicks may be thousands."""
 LOGIT_MOST = 10.0
-"""Of the attention model's log-odds, either way: one in 22,000. With these two no number of an example is beyond 10,
-and no outcome moves a weight by more than `RATE`, nor counts much more than others as evidence. A person beyond all
-that the attention model had learnt from else turns the weights of everybody."""
+"""Bound of the attention model's log-odds, either way: a chance of one in 22,000. With these two bounds no number of an
+example exceeds 10, and no outcome moves a weight by more than `RATE` or counts much more than others as evidence. Else
+one person far outside the attention model's training data would turn everybody's weights."""
 MARGIN = 30.0
 """Log-odds beyond this, either way, are as good as certain."""
 
@@ -124,8 +124,8 @@ class ClickModel(linear_model.LogisticRegression):
     def learn_one(self, x: Example, y: bool, w: float = 1.0) -> None:
         """Step along the log loss's gradient.
 
-        River's step without what it does for an intercept, penalties and optimizers that look ahead or take vectors, of
-        which there are none here, nor for numbers that are 0: in a third of the time.
+        It is River's step without the parts for intercepts, penalties, and optimizers that look ahead or take vectors,
+        none of which is used here, and without numbers that are 0: a third of the time.
         """
         self.optimizer.along(self._weights, x, w * (self.chance(x) - y))
 
@@ -150,20 +150,20 @@ class ClickModel(linear_model.LogisticRegression):
         return np.array([self.optimizer.g2[name] for name in FEATURES])
 
     def restore(self, weights: Floats, caution: Floats) -> None:
-        """Be as a model was that had these weights and sums, ``[F]`` each."""
+        """Take these weights and AdaGrad's sums, ``[F]`` each, as `array` and `caution` gave them."""
         for name, weight, squares in zip(FEATURES, weights.tolist(), caution.tolist(), strict=True):
             self._weights[name] = weight
             self.optimizer.g2[name] = squares
 
     def quicken(self, factor: float) -> None:
-        """Learn ``factor`` times as fast from here on, until as much has been learned again."""
+        """Learn ``factor`` times as fast from now on, until as much evidence has come in again."""
         self.restore(self.array, np.maximum(self.caution / factor**2, CAUTION))
 
 
 class _BoundedAdaGrad(optim.AdaGrad):
     """River's AdaGrad with its sums held below `CAUTION_MAX`; the rate is constant and looked up once a step.
 
-    A gradient counts whole in its own step, or one whose square is above what is held, as of a non-click that stands
+    In its own step a gradient counts in full. Else one whose square exceeds the bound, as for a non-click that stands
     for a thousand, would move a weight by more than the rate.
     """
 
@@ -173,7 +173,7 @@ class _BoundedAdaGrad(optim.AdaGrad):
         return w
 
     def along(self, w: Any, x: Any, slope: float) -> None:
-        """Move the weights ``w`` along the gradient ``slope`` × ``x``, of which no dictionary is made."""
+        """Move the weights ``w`` along the gradient ``slope`` × ``x``, without making a dictionary of it."""
         rate, squares, sqrt = self.learning_rate, self.g2, math.sqrt
         for name, number in x.items():
             if number:
@@ -207,9 +207,9 @@ def bounded(logit: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 class Lifts:
-    """Clicks, and clicks expected, by 64-bit id, and the lifts that they make: a *record* each.
+    """A *record* per 64-bit id: its clicks and expected clicks, which make its lift.
 
-    ``numbers``: of a record, eight bytes each; what more there is than these two stands behind them.
+    ``numbers``: how many a record has, eight bytes each; further ones follow these two.
     """
 
     def __init__(self, numbers: int) -> None:
@@ -260,7 +260,7 @@ class Lifts:
         self.touched.discard(key)
 
     def _held(self, key: int) -> int:
-        """The place of its record, which is made where there is none."""
+        """The place of the record of ``key``, which is made where there is none."""
         place = self._place.get(key)
         if place is not None:
             return place
@@ -274,18 +274,18 @@ class Lifts:
         return place
 
     def _found(self, keys: Sequence[int]) -> npt.NDArray[np.int64]:
-        """The places of the records of ``keys [N]``, -1 of those that have none."""
+        """The places of the records of ``keys [N]``, -1 where there is none."""
         return np.fromiter(map(self._place.get, keys, repeat(-1)), dtype=np.int64, count=len(keys))
 
     def _places(self, keys: Sequence[int]) -> npt.NDArray[np.int64]:
-        """The same, once those that have none have one."""
+        """The places of the records of ``keys [N]``; makes those that are missing."""
         places = self._found(keys)
         for new in np.flatnonzero(places < 0).tolist():
             places[new] = self._held(keys[new])
         return places
 
     def records(self, keys: Sequence[int]) -> Floats:
-        """The record of each of ``keys [N]``, ``[N, numbers]``; of one of which nothing is known zeros."""
+        """The record of each of ``keys [N]``, ``[N, numbers]``; zeros where there is none."""
         places = self._found(keys)
         out, known = np.zeros((len(keys), self.numbers)), places >= 0
         for number, column in enumerate(self._columns):
@@ -300,10 +300,10 @@ class Lifts:
 
 
 class AdLifts(Lifts):
-    """What a lane knows of each ad beside its content: 32 bytes an ad and its id.
+    """What a lane knows about each ad beyond its content: 32 bytes an ad and its id.
 
-    Clicks, and clicks expected, of which its lift is made; and how often it was shown and clicked (`scoring.rates`).
-    It holds ads of the catalogue alone, and so no more than that does; a lane's next owner forgets those that are gone.
+    Clicks and expected clicks, which make its lift; and how often it was shown and clicked (`scoring.rates`). Only ads
+    of the catalogue have a record, which bounds their number; a lane's next owner forgets those that are gone.
     """
 
     def __init__(self) -> None:
@@ -323,11 +323,11 @@ class AdLifts(Lifts):
 
 
 class PersonLifts(Lifts):
-    """What a lane has learned of each person beside their past: 24 bytes a person and their id.
+    """What a lane has learned about each person beyond their past: 24 bytes a person and their id.
 
-    It holds people who are remembered. Who is forgotten has no record, and one that is made of them later knows the
-    impression that it begins with: the third number is that one's in the queue (`scoring.pending`). What comes of what
-    they were shown before makes no record and goes into none.
+    Only remembered people have a record. Its third number is that of the impression it begins with, in the queue
+    (`scoring.pending`). So when a forgotten person comes back, the outcomes of what they were shown before neither make
+    a record nor count in the new one.
     """
 
     def __init__(self) -> None:
@@ -335,13 +335,13 @@ class PersonLifts(Lifts):
         self._since = self._columns[2]
 
     def meet(self, person: int, number: int) -> None:
-        """Let there be a record of whoever is shown something; ``number``: of that impression."""
+        """Make a record for a person who is shown something and has none; ``number``: that impression's."""
         if person not in self._place:
             self._since[self._held(person)] = number
             self.touched.add(person)
 
     def learn(self, person: int, number: int, clicks: float, expected: float) -> None:
-        """Add what came of the impression of this ``number``, or a part of it."""
+        """Add the outcome of the impression of this ``number``, or a part of it."""
         place = self._place.get(person)
         if place is not None and number >= self._since[place]:
             self._add(person, place, clicks, expected)

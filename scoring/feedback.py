@@ -1,13 +1,13 @@
 """The online click layer as a stream: impressions predicted, outcomes learned, in the order of events.
 
-An impression is predicted with the weights as they stand, and waits (`scoring.pending`). After a while it is learned,
-with its click where one has come. One that has not may still come, and takes back the non-click, until the layer's
-clock, the lane's time, passes the end of the impression's window: then its outcome is known. Only then, clicked or not,
-is it judged (`scoring.watch`), for of what is known before, clicks are too large a part. They would be of what is
-learned, too, if they did not wait with what was not clicked: whenever a lane, a model, an ad or a person begins,
-everything would seem to be clicked. Predicted is a click in the slot where it was shown, learned what would have come
-of it in the first (`scoring.examination`). What happens depends on the order of events alone, not on how they are cut
-into calls; training, evaluation and the worker all run this.
+An impression is predicted with the weights as they stand, and waits (`scoring.pending`). After `WAIT_MS` it is learned,
+as a click where one has come, else as a non-click. A later click takes the non-click back, until the layer's clock (the
+lane's time) passes the end of the impression's window: then the outcome is known, and the prediction is judged
+(`scoring.watch`). It is not judged earlier, since clicks are known before non-clicks, and would be too large a part.
+For the same reason clicks wait before they are learned: else, whenever a lane, a model, an ad or a person begins,
+everything would seem to be clicked. The layer predicts a click in the slot where the ad was shown, and learns what
+would have come of it in the first slot (`scoring.examination`). What happens depends on the order of events alone, not
+on how they are cut into calls; training, evaluation and the worker all run this.
 """
 
 import math
@@ -61,27 +61,28 @@ from scoring.pending import (
 from scoring.watch import Alarm, Watch
 
 WINDOW_MS = 600_000
-"""How long a click may take to count. Of KuaiRand's 99.98 % come within it. Five minutes miss 6 in a thousand, and
-predict .993 of the clicks that there are (this .998); a minute misses a quarter, predicts .77 and costs .04 of log
-loss; an hour is no better. Learning does not wait for it."""
+"""How long after its impression a click counts. Of KuaiRand's clicks 99.98 % come within it. Five minutes miss 6 in a
+thousand, and predict .993 of the actual clicks (this .998); a minute misses a quarter, predicts .77 and costs .04 of
+log loss; an hour is no better. Learning does not wait for it."""
 WAIT_MS = 10_000
-"""After how long an impression is learned, and no click taken for none: what has been learned serves seconds later. How
-long matters little else. On KuaiRand (44 % clicked, 45 % of those later than 30 s) no wait, ten seconds, half a minute,
-two, and the whole window are within .0001 of log loss, and in a log of the demo's shoppers (5 % clicked, within 3 s)
-within .0002. With no wait at all whoever has just been shown ten ads seems to like none of them, and the last ones
-least."""
+"""How long an impression waits before it is learned, as a non-click if no click has come. It is short so that what is
+learned serves seconds later; otherwise its length matters little. On KuaiRand (44 % clicked, 45 % of those later than
+30 s) no wait, ten seconds, half a minute, two minutes, and the whole window are within .0001 of log loss, and in a log
+of the demo's shoppers (5 % clicked, within 3 s) within .0002. With no wait at all, a person who has just been shown ten
+ads seems to like none of them, the last ones least."""
 PENDING_MAX = 200_000
-"""Impressions that wait for their outcome, per lane: 30 MB and their index. Beyond 333 a second windows end early."""
+"""Most impressions that wait for their outcome, per lane: 30 MB and their index. Beyond 333 a second windows end early.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Learning:
     """How the layer learns.
 
-    ``wait_ms``: after which an impression is learned, without a click as a non-click; a click that comes later, within
-    ``window_ms``, takes that back. ``negatives``: the share of non-clicks that the weights learn from, each counted the
-    more; which ones is a function of the impression. ``examination``: how likely slots are looked at, where that is
-    declared and not to be learned.
+    ``wait_ms``: after which an impression is learned, without a click as a non-click; a later click, within
+    ``window_ms``, takes that back. ``negatives``: the share of non-clicks that the weights learn from, weighted up to
+    stand for all; a hash of the impression chooses them. ``examination``: how likely slots are looked at, where that is
+    declared instead of learned.
     """
 
     window_ms: int = WINDOW_MS
@@ -100,7 +101,7 @@ OUTCOME = np.dtype(
         ("event", "<u8"),  # the id of the impression
         ("ad", "<u8"),
         ("predicted", "<f8"),
-        ("logit", "<f8"),  # the attention model's alone
+        ("logit", "<f8"),  # the attention model's own
         ("clicked", "u1"),
         ("control", "u1"),
         ("slot", "<u2"),
@@ -119,7 +120,7 @@ class Observed:
     """``predicted [N]``: the chance of a click on each of the impressions. ``outcomes``: of `OUTCOME`, as they came.
 
     ``judged``: of `JUDGED`, impressions whose window has ended, clicked or not, in the order in which they were shown.
-    ``cut``: impressions that had to go before, since too many were open.
+    ``cut``: impressions whose window ended early, since too many were open.
     """
 
     predicted: npt.NDArray[np.float64]
@@ -132,7 +133,7 @@ NOTHING_OBSERVED = Observed(np.zeros(0), np.zeros(0, dtype=OUTCOME), np.zeros(0,
 
 
 class ClickLayer:
-    """One lane's layer: what it has learned of each attention model, of ads, people and slots, and what is open.
+    """One lane's layer: what it has learned about attention models, ads, people and slots, and open impressions.
 
     ``live``: the number of the attention model whose weights are `model`.
     """
@@ -140,7 +141,7 @@ class ClickLayer:
     def __init__(self, learning: Learning | None = None) -> None:
         self.learning = learning or Learning()
         self._ahead_ms = max(self.learning.window_ms - self.learning.wait_ms, 0)
-        """How long before the end of its window no click is taken for none."""
+        """How long before the end of its window an impression is learned."""
         self.live = 0
         self.learners: dict[int, Learner] = {}
         self.lifts = AdLifts()
@@ -167,28 +168,28 @@ class ClickLayer:
         return self.learner(self.live).watch
 
     def learner(self, number: int) -> Learner:
-        """What was learned of the attention model of this number; nothing yet of one that is new."""
+        """What was learned about the attention model of this number; a new learner for a new model."""
         found = self.learners.get(number)
         if found is None:
             found = self.learners[number] = Learner()
         return found
 
     def heed(self, live: int) -> None:
-        """Place ads by the model of this number from now on; shadows are held against it, and against none before."""
+        """Make the model of this number live: shadows are compared with it, and earlier comparisons are forgotten."""
         if live != self.live:
             self.live = live
             for learner in self.learners.values():
                 learner.evidence.apart()
 
     def keep(self, numbers: Collection[int]) -> None:
-        """Forget what was learned of all other attention models."""
+        """Keep what was learned about these attention models, and forget all others."""
         for number in self.learners.keys() - set(numbers):
             del self.learners[number]
 
     def reopen(self, head: int, rows: npt.NDArray[Any], asked: int) -> None:
-        """Let the impressions ``rows``, of `PENDING`, numbered from ``head``, wait on as they did at ``clock_ms``.
+        """Restore waiting impressions: ``rows`` of `PENDING`, numbered from ``head``, as they stood at ``clock_ms``.
 
-        Those before ``asked`` were learned, as they were then. None waits longer than it would today.
+        Those before ``asked`` have been learned. None waits longer than today's window.
         """
         rows["due_ms"] = np.minimum(rows["due_ms"], self.clock_ms + self.learning.window_ms)
         self.pending.restore(head, rows, asked)
@@ -202,8 +203,8 @@ class ClickLayer:
     ) -> Observed:
         """Predict ``impressions`` and learn what ``events [E]`` tell of them and of earlier ones, in order.
 
-        ``users [E]`` are the 64-bit ids of whoever did what; ``control [E]`` whether that user is in the control arm.
-        Events that are no impressions among those given are read for clicks and time alone.
+        ``users [E]`` are the 64-bit ids of the events' users; ``control [E]``: whether they are in the control arm.
+        Events other than the given impressions are read for clicks and time alone.
         """
         if not len(events):
             return NOTHING_OBSERVED
@@ -234,7 +235,7 @@ class ClickLayer:
                     chances = (examined, chance, examined * expected)
                     other = examined * self._shadows(shadow, beside, numbers, surface) if shadow else math.nan
                     told = (shadow, beside, other, near)
-                    while self.pending.full:  # after a restart more may wait than may now
+                    while self.pending.full:  # after a restart more may wait than the bound allows
                         cut += 1
                         self._make_room(outcomes)
                     self._wait(ids, (*numbers, *chances, surface, in_control, 1, slot, model, *told))
@@ -245,12 +246,12 @@ class ClickLayer:
         return Observed(np.array(predicted), np.array(outcomes, dtype=OUTCOME), np.array(judged, dtype=JUDGED), cut)
 
     def _shadows(self, shadow: int, logit: float, numbers: list[float], surface: int) -> float:
-        """The chance of a click by the shadow that was asked; NaN where it is not held."""
+        """The shadow's chance of a click; NaN where nothing was learned about that shadow."""
         learner = self.learners.get(shadow)
         return learner.model.chances((logit, *numbers[1:]), surface)[0] if learner else math.nan
 
     def _wait(self, ids: tuple[int, int, int, int, int], told: tuple[float, ...]) -> None:
-        """Let an impression (key, ad, event, person, time) with what is known of it wait for its outcome."""
+        """Queue an impression (key, ad, event, person, time), with what is known about it, until its outcome."""
         row = (*ids, self.clock_ms + self.learning.window_ms, *told)
         self.people.meet(ids[PERSON], self.pending.push(row))
 
@@ -267,7 +268,7 @@ class ClickLayer:
         self._tell(row, 1, outcomes)
 
     def _end_waits(self) -> None:
-        """Learn what has come, or not, of those impressions that have waited long enough."""
+        """Learn the click, or non-click, of the impressions that have waited long enough."""
         pending = self.pending
         while pending.asked_due_ms <= self.clock_ms + self._ahead_ms:
             self._end_wait(*pending.ask())
@@ -282,32 +283,32 @@ class ClickLayer:
         self._count(number, row, float(clicked), expected=1.0)
 
     def _taken_back(self, row: Row, chance: float, liked: float) -> float:
-        """What a late click weighs more, so that its step holds the one along which it was learned as a non-click.
+        """The extra weight of a late click, whose step then cancels the one of the non-click learned before.
 
         ``chance``: what was predicted; ``liked``: what is predicted now for the first slot.
         """
         return self._weight(row) * looked(row[EXAMINED], chance) * liked / (1 - liked)
 
     def _close_windows(self, outcomes: list[tuple[float, ...]]) -> None:
-        """Tell the non-clicks whose window has ended, and judge what was predicted of all whose has."""
+        """Close the windows that have ended: report non-clicks, and judge all predictions."""
         while self.pending.due_ms <= self.clock_ms:
             self._close(outcomes)
 
     def _close(self, outcomes: list[tuple[float, ...]]) -> None:
-        """Let the window of the oldest end."""
+        """Close the oldest impression's window."""
         row = self.pending.pop()
         if row[OPEN]:
             self._tell(row, 0, outcomes)
         self._judge(row)
 
     def _make_room(self, outcomes: list[tuple[float, ...]]) -> None:
-        """Let the window of the oldest end before its time, and its wait where that has not ended."""
+        """Close the oldest impression's window before its time; first end its wait where that is not over."""
         if self.pending.head == self.pending.asked:
             self._end_wait(*self.pending.ask())
         self._close(outcomes)
 
     def _scored(self, row: Row) -> list[tuple[ClickModel, Example, float]]:
-        """The weights over each model that scored an impression, their example, and the chance that they gave."""
+        """For each model that scored an impression: the weights over it, their example, and the chance they gave."""
         x, out = example(row[FIRST:LAST], int(row[SURFACE])), []
         if learner := self.learners.get(int(row[MODEL])):
             out.append((learner.model, x, row[PREDICTED]))
@@ -316,17 +317,17 @@ class ClickLayer:
         return out
 
     def _count(self, number: int, row: Row, clicks: float, expected: float) -> None:
-        """Count an outcome for its ad and person, whose records know the slot, and its slot, whose record knows them.
+        """Count an outcome for its ad, person and slot.
 
-        ``number``: of the impression in the queue. ``expected``: 1 where the clicks expected of it are counted with it,
-        else 0.
+        The clicks expected of ad and person allow for the slot, those of the slot for ad and person. ``number``: of the
+        impression in the queue. ``expected``: 1 where its expected clicks are counted with it, else 0.
         """
         self.lifts.learn(int(row[AD]), clicks, expected * row[EXPECTED])
         self.people.learn(int(row[PERSON]), number, clicks, expected * row[EXPECTED])
         self.examination.learn(int(row[SLOT]), clicks, expected * row[PREDICTED] / row[EXAMINED])
 
     def _weight(self, row: Row) -> float:
-        """What a non-click counts: 1 over the share that is learned, or 0 for one that is not among them."""
+        """The weight of a non-click: 1 over the share that is learned, or 0 if it is not in that share."""
         share = self.learning.negatives
         if share >= 1:
             return 1.0
@@ -334,14 +335,14 @@ class ClickLayer:
         return 1 / share if kept else 0.0
 
     def _tell(self, row: Row, clicked: int, outcomes: list[tuple[float, ...]]) -> None:
-        """An outcome is known."""
+        """Report an outcome, which is known now."""
         self.learned += 1
         shadow, chance = (row[SHADOW], row[SHADOW_PREDICTED]) if row[SHADOW] and _known(row) else (0, 0.0)
         outcome = (self.clock_ms, row[SHOWN], row[DUE], row[EVENT], row[AD], row[PREDICTED], row[FIRST], clicked)
         outcomes.append((*outcome, row[CONTROL], row[SLOT], row[MODEL], shadow, chance))
 
     def _judge(self, row: Row) -> None:
-        """Hold what models predicted of an impression against what has come of it; nothing of one that was lost."""
+        """Judge what models predicted of an impression by its outcome; one that was lost is not judged."""
         if math.isnan(row[PREDICTED]):
             return
         clicked = 1 - int(row[OPEN])
@@ -354,5 +355,5 @@ class ClickLayer:
 
 
 def _known(row: Row) -> bool:
-    """Whether it is known what the shadow predicted."""
+    """Whether the shadow's prediction is known."""
     return not math.isnan(row[SHADOW_PREDICTED])

@@ -1,7 +1,7 @@
 """Impressions that wait for their outcome: a bounded queue in the order in which their windows end.
 
-An impression comes in with the layer's clock, which never goes back, so the queue is sorted by the end of the window
-without being sorted. A click finds its impression by the hash of (user, ad, second shown), as in the ring.
+An impression comes in with the layer's clock, which never goes back, so arrival order is the order of windows' ends. A
+click finds its impression by the hash of (user, ad, second shown), as in the ring.
 """
 
 from struct import Struct
@@ -25,17 +25,17 @@ PENDING = np.dtype(
         ("shown_ms", "<i8"),
         ("due_ms", "<i8"),  # the end of the window, by the layer's clock
         *((name, "<f8") for name in NUMBERS),
-        ("examined", "<f8"),  # how likely the slot was looked at, by the first, as it was known when it was shown
+        ("examined", "<f8"),  # how likely the slot is looked at, relative to the first, as known when it was shown
         ("predicted", "<f8"),  # the chance of a click there, predicted when it was shown; NaN in `LOST`
         ("expected", "<f8"),  # the same without lifts
         ("surface", "u1"),
         ("control", "u1"),  # shown by the control arm
         ("open", "u1"),  # 0 where a click has answered
-        ("slot", "u1"),  # that it stood in, or `NOWHERE`
+        ("slot", "u1"),  # where it was shown, or `NOWHERE`
         ("model", "<u4"),  # the attention model that scored it, by number
-        ("shadow", "<u4"),  # the one that scored it beside, or 0
+        ("shadow", "<u4"),  # the shadow that scored it, too, by number, or 0
         ("shadow_logit", "<f4"),
-        ("shadow_predicted", "<f4"),  # the chance of a click by that one; NaN where it is not known
+        ("shadow_predicted", "<f4"),  # the shadow's chance of a click; NaN where unknown
         ("closeness", "<f4"),  # of the ad to the person's interest; NaN where there was none
     ]
 )
@@ -44,7 +44,7 @@ _CODES = {"<u8": "Q", "<i8": "q", "<f8": "d", "<u4": "I", "<f4": "f", "|u1": "B"
 _RECORD = Struct("<" + "".join(_CODES[PENDING[name].str] for name in PENDING.names or ()))
 """A record's bytes from a `Row` and back: numpy takes more than twice as long for each."""
 LOST = np.zeros((), dtype=PENDING)
-"""A record of which nothing is known any more: not open, so that nothing is learned or told of it, and not judged."""
+"""A record whose content is lost: not open, so that nothing is learned from it or reported, and not judged."""
 LOST["predicted"] = np.nan
 _PLACE = {name: place for place, name in enumerate(PENDING.names or ())}
 KEY, AD, EVENT, PERSON = (_PLACE[name] for name in ("key", "ad", "event", "person"))
@@ -65,9 +65,9 @@ def keys_of(users: Ids, ads: Ids, shown_ms: npt.NDArray[np.int64]) -> Ids:
 
 
 class Pending:
-    """The queue. Records are numbered for ever, from ``head``, the oldest, to ``tail``, the next to come.
+    """The queue. A record keeps its number for ever: ``head`` is the oldest's, ``tail`` that of the next to come.
 
-    Each is asked for (`ask`) once, in order, unless it goes before; ``asked`` is the next.
+    Each is asked for (`ask`) once, in order, unless it is popped before; ``asked`` is the next one's number.
     """
 
     def __init__(self, size_max: int) -> None:
@@ -91,7 +91,7 @@ class Pending:
         return key in self._at
 
     def push(self, row: Row) -> int:
-        """Add a record whose key no open one has, to a queue that is not full. Its number."""
+        """Add a record, whose key no open one has, to a queue that is not full; returns its number."""
         if len(self) == len(self._rows):
             self._grow()
         if self.head == self.tail:
@@ -109,7 +109,7 @@ class Pending:
         self._rows[np.arange(self.head, self.tail) % len(self._rows)] = held
 
     def _keep(self, rows: npt.NDArray[Any]) -> None:
-        """Let records stand in ``rows``, of `PENDING`, one with number n at n modulo their number."""
+        """Hold records in ``rows`` of `PENDING`, the record of number n at n modulo ``len(rows)``."""
         self._rows, self._bytes = rows, rows.view(np.uint8).data
 
     def _row(self, number: int) -> Row:
@@ -128,7 +128,7 @@ class Pending:
         return row
 
     def ask(self) -> tuple[int, Row]:
-        """The next that was not asked for, of which there is one: its number and what it is."""
+        """The next record not yet asked for, which must exist: its number and its row."""
         number = self.asked
         self.asked += 1
         self.asked_due_ms = self._due_of(self.asked)
@@ -138,7 +138,7 @@ class Pending:
         return NEVER_MS if number == self.tail else int(self._rows["due_ms"][number % len(self._rows)])
 
     def answer(self, key: int) -> tuple[int, Row] | None:
-        """Close the record that a click answers; its number and what it was, or None where none is open."""
+        """Close the record that a click answers; returns its number and former row, or None where none is open."""
         number = self._at.pop(key, None)
         if number is None:
             return None
@@ -152,7 +152,7 @@ class Pending:
         return rows
 
     def restore(self, head: int, rows: npt.NDArray[Any], asked: int) -> None:
-        """Be a queue of ``rows``, numbered from ``head``; those before ``asked`` have been asked for."""
+        """Hold ``rows``, numbered from ``head``, instead; those before ``asked`` have been asked for."""
         self.head, self.tail = head, head + len(rows)
         self._keep(np.zeros(max(len(rows), min(1024, self.size_max)), dtype=PENDING))
         self._rows[np.arange(self.head, self.tail) % len(self._rows)] = rows

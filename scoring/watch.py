@@ -4,15 +4,15 @@ Three detectors (A. Bifet and R. Gavaldà, "Learning from time-changing data wit
 watch numbers whose mean does not move while all is well:
 
 - *calibration*: clicked minus predicted;
-- *surprise*: the log loss of a prediction less the loss that it expects of itself, 0 on average for a true one however
-  sharp: it sees what turns against the predictions where clicks and non-clicks turn alike and the mean stays;
-- *interest*: how close what is clicked is to what the person was drawn to before, the cosine with the long interest.
+- *surprise*: the log loss of a prediction minus its expectation under that prediction, 0 on average for a calibrated
+  one however sharp: it shows outcomes that turn against the predictions both ways, so that the mean stays;
+- *interest*: how close a clicked ad is to the person's interest before: the cosine with the long interest.
 
 An alarm of the first two is answered at once, always in the same order: learn faster; on an alarm soon after, go back
-to the weights that were last seen to be good; on a third, ask for a new attention model. One of interest asks for that
-at once: predictions may well be right, but people want other things than those the model has learned from, and what it
-has learned of interest is worth less. On KuaiRand its mean stays between .572 and .579, half a day after the other for
-five days. What is offered moves it as well: another mix of ads, or more of them by chance.
+to the weights that were last seen to be good; on a third, ask for a new attention model. An alarm of interest asks for
+a new model at once: predictions may well be right, but people want other things than those the model has learned from,
+and what it has learned about interest is worth less. On KuaiRand the mean stays between .572 and .579, over five days
+of half-days. The ads on offer move it as well: another mix of them, or more shown at random.
 """
 
 import math
@@ -27,21 +27,22 @@ from river import drift
 from scoring.clicks import ClickModel, Floats
 
 KEPT_BY = f"river {river.__version__}, checked\n".encode()
-"""What a kept detector begins with. The XXH3 of what follows comes next, since River's Rust ends the process, or hangs,
-by a state that is not whole or of another version's layout: it must see none."""
+"""What a kept detector begins with. The XXH3 of the state comes next, and then the state. River's Rust code ends the
+process, or hangs, on a state that is incomplete or of another version's layout, so it must never be given one."""
 _CHECK = 8
 """Bytes of the XXH3."""
 CONFIDENCE = 1e-5
-"""ADWIN's delta: the chance that an alarm at a cut is none. Cuts are many, and days have their hours: at 1e-4 a week of
-KuaiRand raises one that is none."""
+"""ADWIN's delta: the chance of a false alarm at a cut. Cuts are many, and clicks vary with the hour: at 1e-4 a week of
+KuaiRand raises one false alarm."""
 QUICKER = 8.0
 """How much faster the layer learns after an alarm: what it has learned counts a sixty-fourth."""
 SOON = 5_000
-"""Outcomes within which an alarm says that the answer to the one before was not enough."""
+"""Outcomes within which a further alarm means that the last answer was not enough."""
 LOOK_EVERY = 500
-"""Outcomes between two notes of the means, which alarms tell as what was; and the least to compare with."""
+"""Outcomes between two notes of the means, which alarms report as the mean before; a mean is noted over this many at
+least."""
 GOOD_EVERY = 5_000
-"""Outcomes, at least, over which weights prove good: within `GOOD_WITHIN` of calibration, and no alarm among them."""
+"""Fewest outcomes over which weights prove good: calibrated within `GOOD_WITHIN`, and without an alarm."""
 GOOD_WITHIN = 0.05
 
 
@@ -53,9 +54,9 @@ class Detector(StrEnum):
     INTEREST = "interest"
 
     def worse(self, was: float, now: float) -> bool:
-        """Whether predictions are less true, or people further away, than they were.
+        """Whether a change is for the worse: predictions less accurate, or clicks further from interest.
 
-        An answer that has helped is a change, too.
+        ADWIN also detects the change that a successful answer makes.
         """
         if self is Detector.INTEREST:
             return now < was
@@ -82,11 +83,11 @@ class Alarm:
 
 
 class KeptError(ValueError):
-    """Bytes that are no detector that this version of River kept, whole."""
+    """Bytes that are not a complete detector kept by this version of River."""
 
 
 class Adwin(drift.ADWIN):
-    """River's ADWIN, which can be kept."""
+    """River's ADWIN, with a state that can be kept as bytes."""
 
     _drift_detected: bool
 
@@ -132,14 +133,14 @@ class Watch:
         self.clicked = self.predicted = 0.0
         """Sums since weights were last judged."""
         self.unjudged = 0
-        """Outcomes since then: what a model learned as a shadow is none of them."""
+        """Outcomes since then, without those that a model learned as a shadow."""
 
     def outcome(
         self, model: ClickModel, learned: int, clicked: int, predicted: float, closeness: float = math.nan
     ) -> list[Alarm]:
-        """Take an outcome, the ``learned``-th; answer by changing ``model`` where it must be.
+        """Take an outcome, the ``learned``-th, and return the alarms it raises; an answer may change ``model``.
 
-        ``closeness``: of what was shown to the person's interest, NaN where there is none.
+        ``closeness``: of the shown ad to the person's interest, NaN where there is none.
         """
         self.unjudged += 1
         self.clicked += clicked

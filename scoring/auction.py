@@ -1,10 +1,10 @@
 """What the winners pay: generalised second price, or Vickrey-Clarke-Groves, in integer micros of what is billed.
 
-Values are expected micros of one impression, weighed by the advertiser's quality; positions matter through the
-chance that a slot is examined. Nobody pays more than the bid, nor less than the reserve. A price of attention is no
-bid: it is owed as it is named, and the bid has to make up for the rest alone. Ads of one advertiser bid against each
-other like any two. What a rule shut out of a slot before it was filled has kept nobody out of it, and sets no price.
-An ad that is pinned keeps its slot whatever it bids, and pays as one that had to win it from those that it keeps out.
+Values are expected micros of one impression, weighted by the advertiser's quality; positions matter through the
+chance that a slot is examined. Nobody pays more than the bid, nor less than the reserve. A price of attention is not a
+bid: it is owed in full, and the bid only has to make up the rest. Ads of one advertiser bid against each other like any
+two. An ad that a rule shut out of a slot before it was filled did not compete for that slot, and sets no price. A
+pinned ad keeps its slot whatever it bids, and pays as if it had to win the slot from the ads that it keeps out.
 """
 
 from typing import Any, Literal
@@ -19,11 +19,11 @@ Ints = npt.NDArray[np.int64]
 
 Rule = Literal["first", "gsp", "vcg"]
 CHANCE_MIN = 1e-30
-"""Below any chance: what is divided by it is above any bid."""
+"""Below any chance: a value divided by it is above any bid."""
 
 
 def _of_slots(values: npt.NDArray[Any], chosen: Ints) -> npt.NDArray[Any]:
-    """``values [B, C]`` of whoever stands in each slot, ``[B, L]``; of an empty slot anybody's."""
+    """``values [B, C]`` of the ad in each slot, ``[B, L]``; for an empty slot that of an arbitrary ad."""
     at = np.maximum(chosen, 0) + np.arange(len(chosen))[:, None] * values.shape[1]
     found: npt.NDArray[Any] = values.ravel().take(at)
     return found
@@ -47,12 +47,12 @@ def best_left(value: Floats, chosen: Ints) -> Floats:
 def externalities(value: Floats, chosen: Ints, kept_out: Floats, examination: Floats) -> Floats:
     """VCG, ``[B, L]`` per impression: what the others lose because the slot's ad is there.
 
-    Without it everyone after moves up by one, whatever rules say of neighbours, and the best that had no slot, in
-    ``kept_out [B, L]`` the last slot's, takes the last: slot k pays
+    Without it every ad after moves up by one, whatever rules say of neighbours, and the best ad without a slot, which
+    the last of ``kept_out [B, L]`` gives, takes the last slot: slot k pays
     Σ_{j>k} (α_{j-1} - α_j) v_j / α_k, with v_{L+1} the best without a slot and α_{L+1} = 0 (Varian & Harris 2014).
-    Their slots are ordered by how often they are looked at. A learned curve may rise, by chance or in truth: whoever
-    moves others down would then be paid for it, and ask less than what the best without a slot would have given. So α
-    is the curve's running minimum.
+    Their slots are ordered by how often they are looked at. A learned curve may rise, by chance or in truth: an ad that
+    moves others down would then be paid for it, and owe less than the best ad without a slot would have given. So α is
+    the curve's running minimum.
     """
     slots = chosen.shape[1]
     people = np.arange(len(value))[:, None]
@@ -79,11 +79,11 @@ def prices(
     """Micros that each slot's ad pays for one paid event, ``[B, L]``; 0 for an empty slot.
 
     ``value [B, C]`` is what ranked them, quality included; ``kept_out [B, L]`` the best value that each slot's ad keeps
-    out of it (`best_left`, where no slot means anything for another); ``chance [B, C]`` paid events per impression,
+    out of it (`best_left`, where slots do not limit each other); ``chance [B, C]`` paid events per impression,
     ``quality [B, C]``, None for 1; ``attention [B, C]`` micros of an impression that are owed whatever the bid, None
-    for 0. By GSP (Edelman, Ostrovsky & Schwarz 2007) the price is what the bid would have had to be for the same place
-    without a pin, rounded up, within [``reserve_micros``, bid]: an ad whose chance is 0 pays its bid for an event that
-    will not come, if anyone was left.
+    for 0. By GSP (Edelman, Ostrovsky & Schwarz 2007) the price is the lowest bid that wins the same place without a
+    pin, rounded up, within [``reserve_micros``, bid]: an ad whose chance is 0 pays its bid for an event that will not
+    come, if another ad was left.
     """
     bid, filled = _of_slots(bids_micros, chosen), chosen >= 0
     if rule == "first":

@@ -1,7 +1,7 @@
 """A worker's campaigns paced by all lanes' spending: what each lane has told, the day's budgets, the multipliers.
 
-A lane's spending of a campaign on a day only grows, so that what is told late, twice or in another order changes
-nothing: the larger counts. That is how lanes of this worker and what others have published become one figure.
+A lane's spending for a campaign on a day only grows. So reports that come late, twice or out of order change nothing:
+the larger counts. That is how this worker's lanes and what others have published become one figure.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,14 +20,14 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 EVERY_MS = 1_000
-"""Between two looks at the spending, in the lanes' time."""
+"""Least time between two updates of pacing, in the lanes' time."""
 PRIOR_CLICKS, PRIOR_IMPRESSIONS = 100, 1_000
-"""Clicks and impressions by which the terms' conversion and seconds count beside a campaign's own."""
+"""Clicks and impressions that the terms' conversion and seconds count for, as a prior beside a campaign's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What one cell of a lane's ledger tells: of ``day``, micros spent; of all time, what came of it."""
+    """What one cell of a lane's ledger reports: micros spent on ``day``, and of all time what came of it."""
 
     campaign: str
     day: int
@@ -39,7 +39,7 @@ class Spending:
 
     @property
     def age(self) -> tuple[int, int, int, int, float, float]:
-        """What only grows, of one cell: all that is told of it, so that nothing that has grown is taken for told."""
+        """All figures of a cell, which only grow: of two reports the one with the larger tuple is newer."""
         return self.day, self.spent_micros, self.clicks, self.impressions, self.purchases, self.viewed_s
 
 
@@ -54,37 +54,37 @@ class Budgets:
     market: Market
     catalogue: Catalogue
     day_curve: Floats = field(default_factory=lambda: day_curve([]))
-    """What the day is planned by, from its beginning to its end: what is learnt meanwhile is the next day's."""
+    """The traffic by which the whole day is planned; what is learnt meanwhile serves the next day."""
     _traffic: dict[int, Floats] = field(default_factory=dict)
     _told: dict[tuple[int, str, str], Spending] = field(default_factory=dict)
-    """By lane, campaign and arm, the newest."""
+    """The newest report by lane, campaign and arm."""
     _lanes: dict[int, int] = field(default_factory=dict)
-    """The newest day that each lane has told of."""
+    """The newest day that each lane has reported."""
     _campaigns: dict[str, int] = field(default_factory=dict)
     _days: Settlement = field(default_factory=Settlement)
     _earned: Floats = field(default_factory=lambda: np.zeros((0, 4)))
-    """Impressions, clicks, purchases and seconds viewed, since ever."""
+    """Impressions, clicks, purchases and seconds viewed, of all time."""
     _level: Floats = field(default_factory=lambda: np.zeros(0))
     _own: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
-    """Of which campaigns the level is this worker's own."""
+    """Campaigns whose level comes from this worker's own pacing."""
     _stopped: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
-    """Which of these have spent their budget."""
+    """Those of them that have spent their budget."""
     _level_ms: dict[int, int] = field(default_factory=dict)
-    """Of the other campaigns, when what stands in `_level` was told."""
+    """For the other campaigns, when their `_level` was reported."""
     _pacer: Pacer | None = None
     _paced: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _ids: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     _version: int = -1
     tick_ms: Callable[[], int] = lambda: 0
-    """A clock beside the lanes': one whose time is ahead must not keep what ads say of budgets from being read."""
+    """A clock beside the lanes': a lane whose time is ahead must not keep ads' budgets from being read."""
     _paced_ms: int = -EVERY_MS
-    """The newest time paced by: a lane that is behind must not let the plan's progress count twice."""
+    """The newest time that pacing has seen: a lane that is behind must not make the plan's progress count twice."""
     _read_due_ms: int = 0
     _standing: tuple[float, float] = _ON_PLAN
     """Replaced whole: the gauges are read on another thread."""
 
     def tell(self, lane: int, arm: str, news: Spending) -> None:
-        """Take what a lane has spent; of two figures of a cell the one that has grown counts."""
+        """Take a lane's report of a cell; of two reports the larger counts."""
         key = (lane, news.campaign, arm)
         old = self._told.get(key, _NOTHING)
         if news.age <= old.age:
@@ -103,10 +103,10 @@ class Budgets:
         )
 
     def tell_level(self, campaign: str, level: float, time_ms: int) -> None:
-        """Take the long-term level of a campaign's multiplier as a lane told it at ``time_ms``, 0: it paces none.
+        """Take the long-term level of a campaign's multiplier, as reported at ``time_ms``; 0: it is not paced.
 
-        The newest counts, and none any more once this worker has paced the campaign itself: a cell that has long been
-        silent tells the level of then, and is the first that is read.
+        The newest report counts, and none once this worker has paced the campaign itself: a cell that has long been
+        silent reports an old level, and is read first.
         """
         at = self._place(campaign)
         if level <= 0 or self._own[at] or time_ms < self._level_ms.get(at, time_ms):
@@ -115,20 +115,20 @@ class Budgets:
         self._level[at] = level
 
     def tell_budget(self, campaign: str, day: int, budget_micros: int | None, time_ms: int) -> None:
-        """Take a campaign's budget of ``day``, which a lane told at ``time_ms``.
+        """Take a campaign's budget of ``day``, which a lane reported at ``time_ms``.
 
-        None: it knows of none; `MICROS_MAX`: it knows that there is none.
+        None: the lane knows of no budget; `MICROS_MAX`: it knows that there is no limit.
 
-        Of two the newest counts, and none where the catalogue itself has told it, or that there is none. So it counts
-        of days before this worker had begun, and where it has never had an ad of the campaign on offer, as after a
-        start since the campaign was stopped or withdrawn: what was delivered beyond is still to be billed to nobody.
+        The newest report counts, and none where the catalogue itself gave the budget, or no limit. So reports count for
+        days before this worker began, and for campaigns of which it has never had an ad on offer, such as those stopped
+        or withdrawn before it started: what was delivered beyond their budgets must not be billed.
         """
         at = self._place(campaign)
         if budget_micros is not None and self._days.hear_limit(at, day, budget_micros, time_ms):
             self._version = -1  # the catalogue is read again, with what is known now
 
     def tell_billed(self, campaign: str, day: int, billed_micros: int) -> None:
-        """Take what a lane told as billed of a campaign's ``day``, which it has told by `tell`; the largest counts."""
+        """Take what a lane reported as billed of a campaign's ``day``, after its report by `tell`; the most counts."""
         self._days.hear(self._place(campaign), day, billed_micros)
 
     def learn(self, lane: int, mean: Floats) -> None:
@@ -153,20 +153,20 @@ class Budgets:
         return at
 
     def _turn(self, day: int) -> None:
-        """A day begins, of which nothing is spent."""
+        """Begin a day, with nothing spent."""
         if self._days.turn(day):
-            self._version, self._read_due_ms = -1, 0  # read again at once: the pacer goes by what begins
+            self._version, self._read_due_ms = -1, 0  # read again at once: the pacer needs the new day's limits
         self.day_curve = day_curve(self._traffic.values())
         if self._pacer is not None:
             self._pacer.day_curve = self.day_curve
 
     def spent_micros(self, campaign: str) -> int:
-        """What all lanes have told of the newest day."""
+        """What all lanes report as spent on the newest day."""
         at = self._campaigns.get(campaign)
         return 0 if at is None else int(self._days.spent[at])
 
     def budget_micros(self, campaign: str, day: int | None = None) -> int:
-        """Of ``day``, of the newest where None; 0 where there is no limit."""
+        """The campaign's budget of ``day`` (None: the newest); 0 where there is no limit."""
         at = self._campaigns.get(campaign)
         limit = 0 if at is None else self._days.limit_of(at, self._days.newest if day is None else day)
         return limit if limit < MICROS_MAX else 0
@@ -177,7 +177,7 @@ class Budgets:
         return 0 if at is None else self._days.known(at, day)
 
     def billed_micros(self, campaigns: Sequence[str], days: Sequence[int]) -> Ints:
-        """Of what all lanes have told of ``campaigns [N]`` on ``days [N]``, what is billed; of the newest days alone.
+        """Micros ``[N]`` billed to ``campaigns [N]`` for ``days [N]`` by what all lanes spent; the newest days alone.
 
         Raises `KeyError` for a campaign of which nothing was told.
         """
@@ -185,7 +185,7 @@ class Budgets:
         return self._days.billed(at, np.array(days, dtype=np.int64))
 
     def _budgets(self, at: Ints, day: int) -> Ints:
-        """Of campaigns ``at [M]`` on ``day``; 0 where there is no limit."""
+        """Budgets of campaigns ``at [M]`` on ``day``; 0 where there is no limit."""
         limits = self._days.limits(at, day)
         return np.where(limits < MICROS_MAX, limits, 0)
 
@@ -194,21 +194,22 @@ class Budgets:
         return float(self._level[self._campaigns[campaign]]) if self.budget_micros(campaign) else 0.0
 
     def standing(self) -> tuple[float, float]:
-        """Of the campaigns with a budget: how far they are from the plan today, and what was delivered unbilled.
+        """How far campaigns with a budget are from the plan today, and how much was delivered unbilled.
 
-        The mean distance of spending from the plan, in shares of a budget; and what was delivered beyond the budgets of
-        its time, today and on the day before while a lane is still in it, as a share of the sum of those of now: the
-        newest day alone is paced. 0 where no campaign has one. As of the last `pace`; any thread may ask.
+        First, the mean distance of spending from the plan, as a share of the budget. Second, what was delivered beyond
+        each day's budgets, today and, while a lane is still in it, on the day before, as a share of the sum of today's
+        budgets, since the newest day alone is paced. Both are 0 where no campaign has a budget. As of the last `pace`;
+        any thread may ask.
         """
         return self._standing
 
     def pace(self, now_ms: int) -> None:
         """Set the market's offers, at most once every `EVERY_MS` of the lanes' time ``now_ms``.
 
-        What is spent stops its campaign at once, whenever this is called.
+        A campaign that has spent its budget stops at once, whenever this is called.
         """
         if now_ms // DAY_MS > self._days.newest:
-            self._turn(now_ms // DAY_MS)  # first: what the catalogue tells now is none of the day before
+            self._turn(now_ms // DAY_MS)  # first: what the catalogue says now is not for the day before
         due = now_ms >= self._paced_ms + EVERY_MS
         if self.catalogue.version != self._version and (due or self.tick_ms() >= self._read_due_ms):
             self._read_catalogue()
@@ -229,7 +230,7 @@ class Budgets:
         conversion = (purchases + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
         seconds = (viewed_s + PRIOR_IMPRESSIONS * terms.viewed_s) / (impressions + PRIOR_IMPRESSIONS)
         self.market.pace(self._ids, self._pacer.multiplier, np.minimum(conversion, 1.0), seconds)
-        # A lane that is two days behind, or more, is not there any more, or makes up for an outage: not today's news.
+        # A lane that is two days behind or more is gone, or catches up after an outage: not today's news.
         since = day - 1 if day - 1 in self._lanes.values() else day
         unbilled = self._days.unbilled(paced, since)
         self._standing = _standing(self._pacer, spent, unbilled)
@@ -242,11 +243,11 @@ class Budgets:
         return bool((over & (self._pacer.multiplier > 0)).any())
 
     def _read_catalogue(self) -> None:
-        """Which campaigns there are and what they may spend; pacing goes on from where it was, or as others told.
+        """Read which campaigns there are and what they may spend; pacing goes on from its own or the reported level.
 
-        What has changed counts from its day on, and today goes on by what it had. Of whom no ad is offered any more, or
-        all are another campaign's by now, the budget stays, as it was here or as others told it: what was delivered
-        beyond it is not to be billed for that.
+        A changed budget counts from the day of its change on; until then the old one holds. A campaign that has no ad
+        on offer, or whose ads have all moved to another campaign, keeps its budget, as known here or as reported: what
+        was delivered beyond it must not be billed.
         """
         shop, self._version = self.catalogue, self.catalogue.version
         ids, first, of = np.unique(shop.campaign, return_index=True, return_inverse=True)

@@ -1,7 +1,7 @@
 """The market of one decision: worth, rules, slots and prices, for B people with C candidates each.
 
-Terms are what the shop declares; offers are what pacing, returns and fairness make of campaigns at the moment, and
-stand in every receipt. Both change between slices alone.
+Terms are what the shop declares. Offers are what pacing, returns and fairness make of campaigns' bids at the moment;
+every receipt holds them. Both change between slices alone.
 """
 
 from dataclasses import dataclass, field, replace
@@ -41,7 +41,7 @@ class Fate(IntEnum):
     CAPPED = 2
     BUDGET_SPENT = 3
     BELOW_RESERVE = 4
-    KEPT_APART = 5  # by a rule that a slot above set in motion
+    KEPT_APART = 5  # by a rule, because of what stands in a slot above
     WON = 100
 
 
@@ -49,7 +49,7 @@ class Fate(IntEnum):
 class Cap:
     """At most ``most`` impressions of one ad, campaign or advertiser to one person within ``window_ms``.
 
-    Counted off the ring. Whose ring is full of the window's items may have seen more, and is shown nothing capped.
+    Counted in the ring. A person whose ring is full of the window's items may have seen more: they get nothing capped.
     """
 
     scope: str
@@ -67,12 +67,12 @@ class Cap:
 class Terms:
     """What the shop declares; ids are 64-bit. ``rivals``: brand → group; a placement shows one advertiser of it.
 
-    ``category_share``: the most that one category may have of a placement's slots, so that what a person likes best
-    does not become all that they see. ``fairness``: how quickly the groups ``fair_among`` are given the exposure that
-    their worth deserves (`scoring.fairness`); 0: not at all. ``conversion``, ``viewed_s``: purchases per click and
-    seconds of attention per impression where nothing is known better. ``examination``: how likely each slot is looked
-    at, by the first, for prices by VCG; slots beyond are like the last, and all as it was learned where it is empty.
-    ``version`` tells one set of terms from another in receipts.
+    ``category_share``: the largest share of a placement's slots that one category may have, so that what a person likes
+    best does not become all that they see. ``fairness``: how quickly the groups ``fair_among`` are given the exposure
+    that their worth deserves (`scoring.fairness`); 0: not at all. ``conversion``, ``viewed_s``: default purchases per
+    click and seconds of attention per impression. ``examination``: how likely each slot is looked at, relative to the
+    first, for VCG prices; slots beyond are like the last; empty: as learned. ``version`` tells one set of terms from
+    another in receipts.
     """
 
     auction: Rule = "gsp"
@@ -103,13 +103,13 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """What campaigns offer of what they bid, per candidate: ``kept [B, C, 4]``, as receipts keep it."""
+    """What campaigns offer at the moment, per candidate: ``kept [B, C, 4]``, as receipts keep it."""
 
     kept: Singles
 
     @property
     def multiplier(self) -> Singles:
-        """Of the bid, by pacing, ``[B, C]``; 0 where the budget is spent."""
+        """Pacing's multiplier of the bid, ``[B, C]``; 0 where the budget is spent."""
         return self.kept[..., 0]
 
     @property
@@ -133,9 +133,9 @@ class Asked:
     """A decision to be made. ``candidates, pctr [B, C]``; ``seeds, temperatures [B]`` as in `scoring.ranking.rank`.
 
     ``shown [B, H]``: catalogue slots of what each was shown, oldest first, `MISSING` where nothing or unknown, and
-    ``shown_age_ms`` how long ago. ``offers`` None: everybody offers the whole bid, and no bid needs more than a pCTR.
-    ``examined [K]``: how likely slots are looked at, by what was learned; None: as in `scoring.examination.assumed`.
-    ``doubt [B, C]`` of the pCTR, which ``explore`` explores, as of `scoring.exploration.doubt_of`.
+    ``shown_age_ms`` how long ago. ``offers`` None: everybody offers the whole bid, and all bids are for clicks.
+    ``examined [K]``: how likely slots are looked at, as learned; None: as in `scoring.examination.assumed`.
+    ``doubt [B, C]``: uncertainty of the pCTR (`scoring.exploration.doubt_of`), which ``explore`` explores.
     """
 
     candidates: Ints
@@ -156,12 +156,12 @@ class Decided:
 
     chosen: Ints
     propensity: Floats
-    worth: Floats  # [B, C] what ranked them: its value, by quality
+    worth: Floats  # [B, C] what ranked them: value × quality
     value: Floats  # [B, C] expected micros of an impression, as models and campaigns have it
     bids_micros: Ints  # [B, C] as offered
     prices_micros: Ints  # [B, L] of one paid event
     fate: npt.NDArray[np.uint8]
-    examined: Floats  # [L] how likely the slots are looked at, of which prices and fairness know
+    examined: Floats  # [L] how likely the slots are looked at, by which prices and fairness go
     second: Bools | None = None  # [B, L] whether the other ranking picked, where two took turns
     spread: Floats | None = None  # [B, C] standard deviation of the log worth, where Thompson sampling drew
 
@@ -174,12 +174,12 @@ class _Stake:
     chance: Floats
     value: Floats
     quality: Floats | None  # None: 1
-    attention: Floats | None = None  # of the value, what is owed beside the bid; None: 0
+    attention: Floats | None = None  # the part of the value that is owed beside the bid; None: 0
     spread: Floats | None = None  # of the log worth, for Thompson sampling
 
     @cached_property
     def worth(self) -> Floats:
-        """What ranks them: the value, by quality."""
+        """What ranks them: value × quality."""
         return self.value if self.quality is None else self.value * self.quality
 
     def wanted(self, asked: Asked) -> Wanted:
@@ -188,9 +188,9 @@ class _Stake:
 
     @classmethod
     def of(cls, catalogue: Catalogue, asked: Asked, seen_pctr: npt.NDArray[np.floating] | None = None) -> "_Stake":
-        """``seen_pctr`` in place of the asked one's, where an ad stands in another slot than the first.
+        """By ``seen_pctr`` instead of the asked pCTR, where an ad stands in another slot than the first.
 
-        Raises `ValueError` where one is not a finite number: the best of such is nobody, or anybody who is barred.
+        Raises `ValueError` where one is not a finite number: else the best might be nobody, or an ad that is barred.
         """
         pctr = (asked.pctr if seen_pctr is None else seen_pctr).astype(np.float64)
         refuse_unknown(pctr)
@@ -208,9 +208,9 @@ class _Stake:
         return stake.explored(asked, of_clicks(paid_for, bids * chance, value))
 
     def explored(self, asked: Asked, of_clicks: Floats | float) -> "_Stake":
-        """What doubt of click rates means for worth, of which ``of_clicks [B, C]`` is theirs.
+        """The stake given doubt of click rates, which are a factor of the share ``of_clicks [B, C]`` of the value.
 
-        What LinUCB adds weighs like quality: a price is the bid that would have been needed, and nobody pays for it.
+        LinUCB's bonus acts like quality: a price is the bid that would have been needed, so nobody pays for the bonus.
         """
         if asked.doubt is None:
             return self
@@ -241,7 +241,7 @@ class Market:
     ) -> None:
         """Set multipliers, purchases per click and seconds per impression ``[M]`` of ``campaigns [M]``.
 
-        Multiplier 0 stops one. Those left out offer their whole bid, and do otherwise as the terms say.
+        Multiplier 0 stops a campaign. Those left out offer their whole bid, and have the rates of the terms.
         """
         rates = np.full(len(campaigns), self.terms.conversion) if conversion is None else conversion
         seconds = np.full(len(campaigns), self.terms.viewed_s) if viewed_s is None else viewed_s
@@ -249,18 +249,18 @@ class Market:
         self._version = -1
 
     def favour(self, groups: Ids, quality: Floats) -> None:
-        """Set the weights ``[N]`` of ``groups [N]``, those of `Terms.fair_among`; of those left out it is 1."""
+        """Set the weights ``[N]`` of ``groups [N]``, ids of `Terms.fair_among`; groups left out have 1."""
         self._favoured.set(groups, quality[:, None])
         self._version = -1
 
     def offers(self, catalogue: Catalogue, candidates: Ints) -> Offers | None:
-        """What the candidates' campaigns offer now; None where that is the whole bid for a click, for everyone."""
+        """What the candidates' campaigns offer now; None where every campaign offers the whole bid for a click."""
         if catalogue.version != self._version:
             self._lay_out(catalogue)
         return None if self._plain else Offers(self._table.take(candidates, axis=0))
 
     def _lay_out(self, catalogue: Catalogue) -> None:
-        """The offers of every ad, ``[N, 4]``, anew where the catalogue or they have changed."""
+        """Lay out the offers of every ad, ``[N, 4]``, after the catalogue or the offers changed."""
         self._version = catalogue.version
         self._plain = not len(self._campaigns) and not len(self._favoured) and bid_for_clicks(catalogue)
         if self._plain:
@@ -296,7 +296,7 @@ class Market:
         alpha = self._examined(asked, chosen.shape[1])
         paid, second = self._prices(stake, chosen, kept_out[0], alpha), None
         if rival is not None and turns is not None:
-            # A slot costs what it would cost if the ranking that picked for it had made them all.
+            # A slot costs what it would cost if the ranking that picked for it had picked for all.
             second = turns.second
             paid = np.where(second, self._prices(rival, chosen, kept_out[1], alpha), paid)
         told, worth = _told(fate, chosen), (stake.worth, stake.value)
@@ -330,10 +330,10 @@ class Market:
         return Variety(self.terms.diversify_by, self.terms.diversity, features)
 
     def _barred(self, catalogue: Catalogue, asked: Asked, ads: Ids, bids: Ints) -> npt.NDArray[np.uint8]:
-        """Fates of those who may not be shown whoever else is, ``[B, C]``; of all others `Fate.OUTBID`."""
+        """Fates of candidates that may not be shown, whatever else is, ``[B, C]``; `Fate.OUTBID` for all others."""
         terms = self.terms
         fate = np.zeros(asked.candidates.shape, dtype=np.uint8)
-        if terms.reserve_micros:  # for bids: an ad without one that pays for attention has none to hold to it
+        if terms.reserve_micros:  # for bids alone: an ad without a bid that pays for attention is exempt
             own, attention = (of.take(asked.candidates) for of in (catalogue.bid_micros, catalogue.attention_micros))
             fate[(bids < terms.reserve_micros) & ((own > 0) | (attention == 0))] = Fate.BELOW_RESERVE
         if asked.offers is not None:
@@ -349,7 +349,7 @@ class Market:
         return fate
 
     def _limits(self, catalogue: Catalogue, asked: Asked, ads: Ids, fate: npt.NDArray[np.uint8], slots: int) -> Limits:
-        """What one slot means for another; whom a cap bars is told in ``fate``."""
+        """How one slot limits another; marks in ``fate`` the candidates that a cap bars."""
         terms, candidates = self.terms, asked.candidates
         scopes = _capped(terms, catalogue, asked, fate)
         if terms.category_share < 1:
@@ -365,7 +365,7 @@ class Market:
 
 
 def _capped(terms: Terms, catalogue: Catalogue, asked: Asked, fate: npt.NDArray[np.uint8]) -> list[tuple[Ids, Ints]]:
-    """Groups and the room left in them, per cap; whoever has none is told so in ``fate``."""
+    """Groups and the room left in them, per cap; marks in ``fate`` the candidates without room."""
     scopes = []
     for cap in terms.caps:
         column = getattr(catalogue, cap.scope)

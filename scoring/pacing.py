@@ -1,8 +1,8 @@
 """Budget pacing: how much of its bid a campaign offers now, so that the day's budget lasts the day and is spent.
 
-The multiplier is the dual variable of the budget constraint, followed by a proportional-integral controller on its
+The multiplier is the dual variable of the budget constraint, tracked by a proportional-integral controller on its
 logarithm (Balseiro & Gur 2019; Karlsson 2020), within [`LEAST`, 1] and without windup: what the bound cuts off is
-not remembered. What is spent beyond the budget is stopped, not paced.
+not integrated. A campaign that has spent its budget is stopped, not paced.
 """
 
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class Pacer:
     base: Floats = field(init=False)
     multiplier: Floats = field(init=False)
     stopped: npt.NDArray[np.bool_] = field(init=False)
-    """Whose budget was spent at the last update; from the outset that of whom it was not bidding that spent it."""
+    """Campaigns whose budget was spent at the last update; at the start, those whose bids were not what spent it."""
     reached: float | None = None
     """What the plan wanted at the last update; None before the first."""
 
@@ -56,22 +56,22 @@ class Pacer:
     def update(self, now_ms: int, spent_micros: Ints) -> None:
         """Take what each campaign has spent today, ``[M]``.
 
-        A multiplier of 0 is a stop: the budget is spent. A day begins where the plan does.
+        A multiplier of 0 stops a campaign: its budget is spent. A day begins when the plan starts again.
         """
         limited, budget = self.budget_micros > 0, np.maximum(self.budget_micros, 1)
         plan = float(planned(now_ms, self.day_curve))
         behind = plan - spent_micros / budget
-        progress = max(plan - (plan if self.reached is None else self.reached), 0.0)  # below it: midnight
+        progress = max(plan - (plan if self.reached is None else self.reached), 0.0)  # negative: midnight has passed
         spent = limited & (spent_micros >= self.budget_micros)
-        # Who is stopped cannot spend less. Whoever came to it by bidding has bid too high, by as much as too soon.
+        # A stopped campaign cannot spend less. One that spent all by bidding bid too high, by as much as too soon.
         more = np.where(spent, np.where(self.stopped, 0.0, np.log(max(plan, LEAST))), INTEGRAL * behind * progress)
         self.base = np.clip(self.base + more, np.log(LEAST), 0.0)
         self.stopped = spent
         wanted = np.clip(self.base + PROPORTIONAL * behind, np.log(LEAST), 0.0)
-        wanted = np.zeros_like(wanted) if plan >= 1 else wanted  # what is late has no more time
+        wanted = np.zeros_like(wanted) if plan >= 1 else wanted  # the plan is over: no time is left to catch up
         self.multiplier = np.where(limited, np.where(spent, 0.0, np.exp(wanted)), 1.0)
         self.reached = plan
 
     def resume(self, former: "Pacer") -> None:
-        """Go on in time from where a pacer of other campaigns was."""
+        """Go on from where the plan of a former pacer was, which may have had other campaigns."""
         self.reached = former.reached

@@ -1,9 +1,9 @@
 """Slots filled one after the other under rules: caps, exclusions, separation, pins, and a taste for variety.
 
-Each slot is drawn among what the rules still allow, by Plackett-Luce over utilities: those that worth and temperature
-give, or where `scoring.thompson` explores the logarithms of its chances. So its propensity is exact given the slots
-before it. What is like the slots above loses by `scoring.variety`. Two rankings may take turns
-(`scoring.interleaving`); then the propensity is that over the coins, too, which nobody sees in advance.
+Each slot is drawn among what the rules still allow, by Plackett-Luce over utilities: those of worth and temperature,
+or, where `scoring.thompson` explores, the logarithms of its chances. So its propensity is exact given the slots before
+it. Candidates that are like those in the slots above lose utility (`scoring.variety`). Two rankings may take turns
+(`scoring.interleaving`); then the propensity is also over the coins, which nobody sees in advance.
 """
 
 from dataclasses import dataclass, replace
@@ -31,8 +31,8 @@ class Limits:
 
     ``allowed``: may be shown at all. ``scopes``: pairs of the group that a candidate counts for and how many more of
     it may be shown to this person. ``apart``: groups that must not stand in neighbouring slots. ``rivals``: groups of
-    which only one ``owner`` may be in the slate. ``pinned``: slot of a candidate that must stand there, else -1;
-    a slot beyond those that can be filled is none, and the candidate like any other.
+    which only one ``owner`` may be in the slate. ``pinned``: the slot where a candidate must stand, else -1; one that
+    is pinned beyond the slots that can be filled is like any other.
     """
 
     allowed: Bools
@@ -47,9 +47,9 @@ class Limits:
 class Slate:
     """``chosen [B, L]`` places of each slot's candidate, `EMPTY_SLOT` where none may stand there, and its propensity.
 
-    ``shut [B, C]``: candidates that were allowed, and that a slot above shut out by a rule. ``kept_out [R, B, L]``: in
-    the eyes of each of R rankings, what whoever stands there had to be worth to stand before the best of the others
-    that might have stood there, given the slots above; 0 where none might.
+    ``shut [B, C]``: candidates that were allowed, and that a slot above shut out by a rule. ``kept_out [R, B, L]``: by
+    each of R rankings, what the slot's candidate had to be worth to beat the best of the others that might have stood
+    there, given the slots above; 0 where there were none.
     """
 
     chosen: Ints
@@ -62,11 +62,11 @@ class _Exploration(Protocol):
     """What a ranking draws its slots by."""
 
     def utilities(self, open_: Bools, cost: Floats | None, slot: int) -> Floats:
-        """Of the candidates that may stand in ``slot``, ``[B, C]``; -inf for others, ``cost`` off their log values."""
+        """Utilities ``[B, C]`` of candidates ``open_`` to ``slot``, less ``cost`` on log values; -inf for others."""
 
 
 class _PlackettLuce:
-    """By worth and temperature; at temperature 0 utilities are those of 1, and the largest stands."""
+    """By worth and temperature; at temperature 0 utilities are those of temperature 1, and the largest wins."""
 
     def __init__(self, value: Floats, temperatures: Floats) -> None:
         self._heat = np.where(temperatures != 0, np.maximum(temperatures, TEMPERATURE_MIN), 1.0)[:, None]
@@ -82,8 +82,8 @@ class _PlackettLuce:
 class Wanted:
     """What is to be ranked: ``value [B, C]`` micros, at ``temperatures [B]`` as in `scoring.ranking.rank`.
 
-    ``spread [B, C]``: standard deviations of log values, for Thompson sampling; temperatures but infinity, which still
-    draws evenly, are then not heeded.
+    ``spread [B, C]``: standard deviations of log values, for Thompson sampling; it ignores temperatures except
+    infinity, which still draws evenly.
     """
 
     value: Floats
@@ -116,7 +116,7 @@ class _Ranking:
         return _best(key, self._ads), utility
 
     def kept_out(self, others: Bools, place: Ints) -> Floats:
-        """What ``place [B]`` had to be worth to stand before the best of the ``others [B, C]``; chance has no price."""
+        """What ``place [B]`` had to be worth to beat the best of the ``others [B, C]``; a draw's noise has no price."""
         at = np.arange(len(place)), place
         value = np.where(others, self._value, 0.0)
         if self._variety is not None:
@@ -126,7 +126,7 @@ class _Ranking:
         return best
 
     def chance(self, utility: Floats, picked: Ints, place: Ints) -> Floats:
-        """With which it would have picked ``place [B]``, given what it did pick."""
+        """Chance that it picks ``place [B]``; without a draw, only what it ``picked [B]`` has one."""
         warm = self._warm
         chance: Floats = (picked == place).astype(np.float64)
         chance[warm] = _chance(utility[warm], place[warm])
@@ -174,8 +174,8 @@ def fill(
 ) -> Slate:
     """Fill ``slots`` from the candidates ``ads [B, C]``.
 
-    Where nothing is drawn the best stands, ties by ad id. Candidates that must not be neighbours are so only where
-    nothing else is left.
+    Where nothing is drawn the best wins, ties by ad id. Candidates that must not be neighbours become neighbours only
+    where nothing else is left.
     """
     people, count = np.arange(len(ads)), ads.shape[1]
     left, placed = limits.allowed.copy(), np.zeros(ads.shape, dtype=np.bool_)
@@ -223,14 +223,14 @@ def _rival(groups: Ids, owners: Ids, group: Ids, owner: Ids) -> Bools:
 
 
 def _gumbel(ads: Ids, seeds: Ids, slot: int) -> Floats:
-    """Fresh noise for each slot: the rules may change what was likely, and a draw used before would tell."""
+    """Fresh noise for each slot: rules may change the chances between slots, and reused noise would bias a draw."""
     noise: Floats = -np.log(-np.log(uniform(ads ^ mix64(seeds ^ (_SLOT_SALT + np.uint64(slot)))[:, None])))
     return noise
 
 
 def _unlike(left: Bools, limits: Limits, last: Ids) -> Bools:
     """Candidates that vie for the next slot: those not pinned, and not like its neighbour where there are others."""
-    # A pinned ad waits for its own slot: what else is left is asked without it, or the slot might stay empty.
+    # A pinned ad waits for its own slot: whether others are left is asked without it, or the slot might stay empty.
     open_ = left if limits.pinned is None else left & (limits.pinned < 0)
     if limits.apart is not None:
         apart: Bools = open_ & ((limits.apart != last[:, None]) | (last[:, None] == 0))
@@ -239,7 +239,7 @@ def _unlike(left: Bools, limits: Limits, last: Ids) -> Bools:
 
 
 def _pinned(left: Bools, others: Bools, here: Bools) -> Bools:
-    """Those alone that are pinned ``here [B, C]``, where one is left, else the ``others``."""
+    """Only the candidates that are pinned ``here [B, C]``, where one is left, else the ``others``."""
     here = left & here
     return np.where(here.any(axis=1, keepdims=True), here, others)
 

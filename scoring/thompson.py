@@ -1,17 +1,18 @@
 """Thompson sampling of slots with exact chances: integrated, not sampled.
 
 Each open candidate's worth is log-normal about its mean; a slot goes to each with the chance that its sample would be
-the largest. These chances are worked out first, and the slot is drawn from them, so that what is logged is what it was
-drawn by. With X the largest of all, candidate c is it with the chance ∫ f_c(x) Π_{d≠c} F_d(x) dx.
+the largest. These chances are computed first, and the slot is drawn from them, so that the logged propensity is the one
+it was drawn by. Candidate c has the largest sample with the chance ∫ f_c(x) Π_{d≠c} F_d(x) dx.
 
-The integral is a sum over a grid of each person's own, and F the logistic approximation of the normal by Bowling,
-Khasawneh, Kaewkuekool & Cho 2009, which is a distribution function itself, at most 0.00014 off: a fifth of the time of
-the normal's own.
+The integral is a sum over a grid, one per person. F is the logistic approximation of the normal distribution function
+by Bowling, Khasawneh, Kaewkuekool & Cho 2009, a distribution function itself, at most 0.00014 off: it takes a fifth of
+the time of the exact one.
 
-The grid begins at the last of the points from which one candidate is sure to lie upwards, or one of `_AMONG` so many:
-who ends below it is never the largest, and all others begin at it or before. So at a distance u from it there are only
-candidates whose standard deviation is u / (2 `REACH`) at least, and steps that grow with the distance are fine enough
-for each of them; and for the largest of many alike, which varies less than they do, since it is not far from there.
+The grid begins at the highest point above which one candidate, or one of `_AMONG` so many, is sure to lie. A candidate
+whose range ends below that point is never the largest; the ranges of all others begin at it or below. So at a distance
+u above it there are only candidates whose standard deviation is at least u / (2 `REACH`), and steps that grow with the
+distance are fine enough for each of them. They are fine enough for the largest of many alike, too: it varies less than
+each of them, but lies near the beginning.
 """
 
 import math
@@ -27,31 +28,32 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 NODES = 40
-"""Points of a grid. More make no chance better, even of spreads that differ a thousandfold: what is off is the F."""
+"""Points of a grid. More make no chance more exact, even of spreads that differ a thousandfold: the error left is F's.
+"""
 REACH = 4.0
 """Standard deviations from its mean at which a candidate's grid begins and ends; beyond either end lies 3e-5."""
 DOUBLED = 1.0
-"""Distance from its beginning, in the smallest standard deviation, at which a grid's steps are twice the first."""
+"""Distance from its beginning, in smallest standard deviations, at which a grid's steps are twice the first."""
 SPREAD_MIN, SPREAD_LEAST = 1e-6, 1e-3
-"""Who is known wholly: as good as greedy, and values within a millionth of each other share a slot; and within so much
-of the largest spread, for which there are points enough."""
+"""Least spread, for candidates known exactly: as good as greedy, and values within a millionth of each other share a
+slot; and least share of the person's largest spread, for which there are points enough."""
 BELOW_MAX = 1e-3
-"""Chance that all samples fall below the grid, above which it is laid anew: the rules have shut out who was above."""
+"""A grid is laid anew where all samples fall below it with more than this chance: rules have shut out those above."""
 _AMONG = [(count, NormalDist().inv_cdf(NormalDist().cdf(-REACH) ** (1 / count))) for count in (1, 4, 16, 64, 256)]
-"""Numbers of candidates, and standard deviations: where a point is no further above the mean of each of so many, one of
-them lies beyond it as surely as one alone whose mean is `REACH` above it."""
+"""Numbers of candidates, and standard deviations: where a point is at most this far above the mean of each of so many,
+one of them lies above it as surely as a single one whose mean is `REACH` above it."""
 _EVEN = np.linspace(0.0, 1.0, NODES)
 _CUBE, _LINE = 0.07056, 1.5976
 _FAR = 8.0
-"""Standard deviations beyond which a density is as at this; keeps exponentials finite."""
+"""Distances in standard deviations are clipped to this, which keeps exponentials finite."""
 
 
 class Thompson:
     """The chances of B people's candidates, of mean ``value [B, C]`` micros; asked slot after slot.
 
-    ``spread [B, C]``: standard deviation of each log value. For people ``even [B]`` every candidate is as likely. Each
-    person's chances are worked out alone, so that they are the same in whatever batch. 640 bytes are held a candidate
-    that may be the largest: at most 41 MB for 128 people with 500 each.
+    ``spread [B, C]``: standard deviation of each log value. For people ``even [B]`` every candidate is equally likely.
+    Each person's chances are computed alone, so they are the same in any batch. 640 bytes are held per candidate that
+    may be the largest: at most 41 MB for 128 people with 500 each.
     """
 
     def __init__(self, value: Floats, spread: Floats, even: Bools) -> None:
@@ -61,9 +63,9 @@ class Thompson:
         self._contests = [None if at else _Contest(*of) for at, *of in zip(even.tolist(), mean, spread, strict=True)]
 
     def utilities(self, open_: Bools, cost: Floats | None, _slot: int) -> Floats:
-        """Logarithms of the next slot's chances ``[B, C]``; 0 where all are as likely, -inf for who is not ``open_``.
+        """Logarithms of the next slot's chances ``[B, C]``; 0 where all are equally likely, -inf where not ``open_``.
 
-        ``cost [B, C]`` is taken from log values; where there is one it changes from slot to slot.
+        ``cost [B, C]`` is subtracted from log values; where there is one it changes from slot to slot.
         """
         chance = open_.astype(np.float64)
         for person in np.flatnonzero(open_.any(axis=1)).tolist():
@@ -90,13 +92,13 @@ class _Contest:
         self._mean, self._spread = mean, spread
         self._laid_for = np.zeros(len(mean), dtype=np.bool_)
         self._rivals: Ints
-        """Who may be the largest anywhere on the grid, K of them."""
+        """Candidates that may be the largest anywhere on the grid, K of them."""
         self._log_below: Floats
         """Log chance that each one's sample falls below each point, ``[K, NODES]``."""
         self._rise: Floats
-        """What that grows by, times what all others' samples do not exceed, is a density of being the largest."""
+        """Its slope; times the chance that all samples fall below the point, it is the density of being the largest."""
         self._step: Floats
-        """How long the grid's steps are at each point, ``[NODES]``, up to a factor."""
+        """Length of the grid's steps at each point, ``[NODES]``, up to a factor."""
 
     def chances(self, open_: Bools, cost: Floats | None) -> Floats:
         """Chance that each of the ``open_ [C]`` is the largest."""
@@ -117,7 +119,7 @@ class _Contest:
         return live, np.exp(live @ self._log_below)
 
     def _lay(self, open_: Bools, cost: Floats | None) -> None:
-        """Lay the grid from where one of the open is sure to lie upwards to where none does."""
+        """Lay the grid from the point above which one open candidate is sure to lie to that above which none does."""
         mean = self._mean if cost is None else self._mean - cost
         low = _sure(mean[open_], self._spread[open_])
         top = np.where(open_, mean + REACH * self._spread, -np.inf)
@@ -145,6 +147,6 @@ class _Contest:
 
 
 def _sure(mean: Floats, spread: Floats) -> float:
-    """From where one of the candidates ``[C]`` is sure to lie upwards."""
+    """The highest point above which one of the candidates ``[C]`` is sure to lie."""
     points = ((len(mean) - count, mean + at * spread) for count, at in _AMONG)
     return max(float(np.partition(each, last)[last]) for last, each in points if last >= 0)

@@ -1,11 +1,11 @@
-"""To which campaigns a purchase is owed: the clicks that came before it, within each campaign's window.
+"""Which campaigns get the credit for a purchase: those clicked before it, within each campaign's window.
 
-Touches are the person's impressions that the ring holds and that a click named, of ads by the bought item's
-advertiser. Last touch gives all to the newest. Beside it stands what is spread over all of them: by position, 40 % to
-the first, 40 % to the last and the rest to those between (one of two has half); by time, where a touch one half-life
-earlier counts half as much; or as it was learned (`scoring.touches`), which is by position while too little is known,
-and where none of the touches earns anything. Credits of a purchase sum to it exactly. What comes after a purchase in
-the stream changes nothing of its credits, so that they are the same wherever the stream is cut (`scoring.moments`).
+Touches are impressions in the person's ring that a click named, of ads by the bought item's advertiser. Last touch
+gives all credit to the newest. A second figure spreads it over all touches: by position, 40 % to the first, 40 % to the
+last and the rest to those between (of two, each has half); by time, where a touch one half-life earlier counts half as
+much; or as learned (`scoring.touches`), and by position while too little is known or no touch earns anything. Credits
+of a purchase sum to it exactly. What comes after a purchase in the stream does not change its credits, so they are the
+same wherever the stream is cut (`scoring.moments`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,20 +31,20 @@ Floats = npt.NDArray[np.float64]
 DAY_MS = 86_400_000
 Spread = Literal["position", "time", "learned"]
 ENDS = 0.4
-"""Of a purchase, the share of the first touch and of the last."""
+"""Share of a purchase that the first touch gets, and the last."""
 MILLI = 1_000
 """Credits are thousandths of a purchase."""
 
 _Table = tuple[Ids, npt.NDArray[Any]]
-"""Ids ``[R]`` in order, and what is told of each: rules may name ten thousand, and every slice with a purchase asks."""
+"""Sorted ids ``[R]``, and each one's value: rules may name ten thousand, and every slice with a purchase looks up."""
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """How long a click may lie before the purchase that it is owed, by campaign (64-bit id), and for all others.
+    """How long before a purchase a click may lie to get credit: by campaign (64-bit id), and ``usual_ms`` for others.
 
-    ``spread``: how purchases are spread over touches, with the exceptions of those campaigns whose ads were bought that
-    are in ``spreads``; ``half_life_ms``: of what is spread by time.
+    ``spread``: how purchases are spread over touches, except for the campaigns of bought items that are in ``spreads``;
+    ``half_life_ms``: for spreading by time.
     """
 
     usual_ms: int = 7 * DAY_MS
@@ -55,12 +55,12 @@ class Attribution:
 
     @property
     def learns(self) -> bool:
-        """Whether any purchases are spread as it is learned."""
+        """Whether any purchases are spread as learned."""
         return "learned" in (self.spread, *self.spreads.values())
 
     @property
     def kinds(self) -> Sequence[Kind]:
-        """Events of which it is to be known what lay before them."""
+        """Kinds of events whose preceding ring is needed."""
         return (Kind.CLICKED, Kind.PURCHASED) if self.learns else (Kind.PURCHASED,)
 
     def by(self, asked: Spread, campaigns: Ids) -> npt.NDArray[np.bool_]:
@@ -88,7 +88,7 @@ def _table(told: Mapping[int, Any]) -> _Table:
 
 
 def _found(table: _Table, asked: Ids) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """What is told of those ``asked``, any shape, and whether anything is."""
+    """The values of ids ``asked``, any shape, and whether each has one."""
     ids, told = table
     if not len(ids):
         return np.zeros(asked.shape), np.zeros(asked.shape, dtype=np.bool_)
@@ -134,7 +134,7 @@ class _Paths:
 
     @classmethod
     def of(cls, rings: Rows, events: Events, catalogue: Catalogue, owed: Attribution) -> "_Paths":
-        """Of ``events [N]``, by the ``rings [N]`` after each."""
+        """The paths before ``events [N]``, from the ``rings [N]`` after each."""
         item = catalogue.slots_of(events["ad"])
         slot = catalogue.slots_of(rings["ring_ad"])
         kind = rings["ring_kind"]
@@ -146,15 +146,15 @@ class _Paths:
         return cls(slot, clicked & known & ours & within, age_ms, item)
 
     def only(self, chosen: slice | npt.NDArray[np.bool_]) -> "_Paths":
-        """Those of the chosen events."""
+        """The paths of the chosen events."""
         return _Paths(*(getattr(self, name)[chosen] for name in self.__slots__))
 
 
 def earn(before: Moments, applied: Events, catalogue: Catalogue, owed: Attribution, weights: TouchWeights) -> Credits:
     """Credits of the purchases among ``applied [E]``, the events of a batch that changed rows, in order.
 
-    ``before``: of before the batch, for ``owed.kinds``. Where it is asked for ``weights`` learn of what was visited and
-    bought, and a purchase is credited by what was learned of the events before it.
+    ``before``: the rings before the batch, for ``owed.kinds``. Where ``owed.learns``, ``weights`` learn from visits and
+    purchases, and a purchase is credited by what was learned from the events before it.
     """
     told = np.isin(applied["kind"], owed.kinds) & (catalogue.slots_of(applied["ad"]) != MISSING)
     if not told.any():  # as in most slices; the calls below would take as long for nobody as for a few
@@ -174,7 +174,7 @@ def earn(before: Moments, applied: Events, catalogue: Catalogue, owed: Attributi
 
 
 def learn(weights: TouchWeights, rings: Rows, events: Events, catalogue: Catalogue, owed: Attribution) -> None:
-    """Let ``weights`` learn of the visits and purchases among ``events [E]``, of the ``rings [E]`` after each."""
+    """Let ``weights`` learn from the visits and purchases among ``events [E]``, with the ``rings [E]`` after each."""
     told = np.isin(events["kind"], (Kind.CLICKED, Kind.PURCHASED)) & (catalogue.slots_of(events["ad"]) != MISSING)
     if told.any():
         paths = _Paths.of(rings[told], events[told], catalogue, owed)
@@ -184,9 +184,9 @@ def learn(weights: TouchWeights, rings: Rows, events: Events, catalogue: Catalog
 def credit(
     rings: Rows, purchases: Events, catalogue: Catalogue, owed: Attribution, weights: TouchWeights | None = None
 ) -> Credits:
-    """Credits of ``purchases [P]``, of the ``rings [P]`` after each: rows, or what of them is the ring.
+    """Credits of ``purchases [P]``, from the ``rings [P]`` after each: rows, or only their rings.
 
-    ``weights``: what was learned of touches; None: nothing. None of an item that the catalogue does not know.
+    ``weights``: what was learned of touches; None: nothing. Items that the catalogue does not know get no credits.
     """
     known = catalogue.slots_of(purchases["ad"]) != MISSING  # of no ads there are no columns to look in
     purchases = purchases[known]
@@ -225,7 +225,7 @@ def _spread(paths: _Paths, campaigns: Ids, owed: Attribution, learned: Floats) -
 
 
 def _by_time(touch: npt.NDArray[np.bool_], age_ms: Ints, half_life_ms: int) -> Floats:
-    """Weights ``[P, H]`` that halve with every half-life of age, against that of the newest touch."""
+    """Weights ``[P, H]`` that halve with every half-life by which a touch is older than the newest."""
     newest = np.where(touch, age_ms, np.iinfo(np.int64).max).min(axis=1, keepdims=True)
     weight: Floats = np.exp2((newest - age_ms) / half_life_ms, where=touch, out=np.zeros(touch.shape))
     total = weight.sum(axis=1, keepdims=True)
@@ -244,7 +244,7 @@ def by_position(touch: npt.NDArray[np.bool_]) -> Floats:
 
 
 def _shared(weight: Floats, total: Ints) -> Ints:
-    """``total [P]`` divided by ``weight [P, H]`` into whole numbers that sum to it; the last one has what is over."""
+    """``total [P]`` divided by ``weight [P, H]`` into whole numbers that sum to it; the last one gets the remainder."""
     upto = np.cumsum(weight, axis=1)
     whole = np.where(upto >= 1 - 1e-9, total[:, None], np.floor(upto * total[:, None]).astype(np.int64))
     return np.diff(whole, axis=1, prepend=0)

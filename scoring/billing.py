@@ -1,14 +1,14 @@
 """What each event makes a campaign owe: what it completes of its impression, once, whatever comes twice or late.
 
-An impression is complete when it was seen, its click when impression and click are both known, its purchase likewise;
-each is charged to the event that completes it, at the price which this event tells and under its arm. The seconds of
-every view that comes after its impression are charged to the view. The ring says what was known of an impression
-before a batch: whether it was seen, and the most that answered it. So a charge depends on the order of the lane's
-events, not on where a batch ends, and since a ring only gains, nothing is charged again by another event of the same
-impression. Of a view that overtakes its impression the ring keeps no seconds: it charges nothing, even where both come
-in one batch. What is older than a full ring holds as a batch begins is never charged. What names no impression answers
-none, though the ad was shown in that very second, and charges nothing. Prices are those of a placement of the event's
-user, by their seal; the price of attention is what the ad says now, asked for where the placement's is told, too.
+An impression is complete when it has come, its click when impression and click have both come, its purchase likewise.
+Each is charged to the event that completes it, at the price that this event states and under its arm. The seconds of
+every view that comes after its impression are charged to the view. The ring says what was known of an impression before
+a batch: whether it had come, and the strongest answer to it. So a charge depends on the order of the lane's events, not
+on where a batch ends; and since a ring only gains, no other event of the same impression charges it again. A view that
+overtakes its impression charges nothing, even in the same batch, since the ring keeps no seconds. What is older than a
+full ring at the beginning of a batch is never charged. An event that names no impression answers none, even if the ad
+was shown in that very second, and charges nothing. Prices are those of a placement of the event's user, proven by their
+seal. The price of attention is what the ad says now; it is charged only beside a proven price.
 """
 
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ Ids = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 
 VIEW_MS_MAX = 60_000
-"""Of one view, what is charged at most: nobody pays for a page left open."""
+"""Most that is charged of one view: nobody pays for a page left open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
     """What the rings knew of each event's impression before the batch, ``[E]``.
 
-    ``kind``: as in ``ring_kind``, 0 where it was not there. ``gone``: the ring is full and holds newer things alone.
+    ``kind``: as in ``ring_kind``, 0 where it was not there. ``gone``: the ring is full of newer entries alone.
     """
 
     kind: npt.NDArray[np.uint8]
@@ -50,7 +50,7 @@ def look(rows: Rows, events: Events) -> Before:
     same = (rows["ring_ad"][row] == ad[:, None]) & (rows["ring_s"][row] == seconds[:, None])
     place = same.argmax(axis=1)
     found = same[np.arange(len(events)), place]
-    # Of a ring that is not full the first place is empty, whose key nothing is below.
+    # In a ring that is not full the first place is empty: no key is below its key.
     gone = ring_key(seconds, ad) < ring_key(rows["ring_s"][row, 0], rows["ring_ad"][row, 0])
     return Before(np.where(found, rows["ring_kind"][row, place], 0).astype(np.uint8), gone)
 
@@ -59,8 +59,8 @@ def look(rows: Rows, events: Events) -> Before:
 class Bills:
     """What each of N events completes. ``slot``: of the ad; ``charged``: thousandths of a micro.
 
-    ``place``: the event's in the batch. ``unpriced``: it would have been charged, and told no price of its placement.
-    ``misquoted``: how many told a price which is not that of a placement of their user.
+    ``place``: the event's in the batch. ``unpriced``: it would have been charged, but proves no price.
+    ``misquoted``: how many stated a price that no placement of their user has.
     """
 
     place: Ints
@@ -99,17 +99,17 @@ def bill(before: Before, events: Events, outcome: npt.NDArray[np.uint8], catalog
     )
     after = np.arange(len(events)) > shown_at[of]
     viewed_ms = np.where(after, np.minimum(events["viewed_ms"], VIEW_MS_MAX), 0)
-    # What a price of 1 would charge, where none is known, tells whether one was wanted.
+    # Where no price is known, a price of 1 shows whether one was needed.
     price = np.where(priced, events["price_micros"], 1)
     attention = catalogue.attention_micros[slot]
     owed = charges(catalogue.bid_type[slot], price, shown, clicked, purchased, viewed_ms, attention)
     charged, unpriced = np.where(priced, owed, 0), ~priced & (owed > 0)
-    arms = np.where(priced, events["arms"], 0)  # a cell each: nobody else can make them up
+    arms = np.where(priced, events["arms"], 0)  # each arm gets a cell: only a sealed price can name one
     return Bills(np.flatnonzero(counts), slot, arms, shown, clicked, viewed_ms, charged, unpriced, misquoted)
 
 
 _BEFORE = -1
-"""The place of what was known before the batch; that of what is not known yet is its length."""
+"""The place of what was known before the batch; the batch's length is the place of what is not known yet."""
 
 
 def _first(of: Ints, does: Bools, before: Bools) -> Ints:
@@ -121,9 +121,9 @@ def _first(of: Ints, does: Bools, before: Bools) -> Ints:
 
 
 def proven(events: Events, slot: Ints, catalogue: Catalogue, seal: Seal) -> tuple[Bools, int]:
-    """Which of ``events [E]``, of ads in ``slot [E]``, tell a price that their placement asked; how many another.
+    """Which of ``events [E]``, of ads in ``slot [E]``, state their placement's price, and how many state another one.
 
-    Nor is a placement theirs that was made for somebody else: its seals are true, and anybody might repeat them.
+    A placement made for somebody else does not count: its seals are genuine, but anybody might repeat them.
     """
     sealed = np.flatnonzero(events["seal"])
     told = events[sealed]

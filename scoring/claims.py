@@ -1,8 +1,8 @@
 """Which events answer an impression that never was.
 
 A click, view, cart or purchase that names the time of the impression it answers makes a claim, and the ring holds
-the impressions that prove one. A claim is *unproven* where the ring holds no such impression although it would: the
-claim is not older than the oldest of a full ring. Within a batch the answer is that of one event after another.
+the impressions that prove one. A claim is *unproven* where the ring holds no such impression although it would hold
+it: the claim is not older than the oldest entry of a full ring. A batch gives the same answer as its events one by one.
 """
 
 from collections import Counter
@@ -25,9 +25,9 @@ def ring_key(seconds: npt.NDArray[np.uint32], ad: IdArray) -> IdArray:
 
 
 def judge(rows: Rows, events: Events) -> tuple[Bools, Bools]:
-    """Unproven, and undecided, of ``events [E]``, in order; both are false of what is proven or claims nothing.
+    """Which of ``events [E]``, in order, are unproven, and which undecided; neither, if proven or without a claim.
 
-    Undecided is a claim near the old end of a ring, which this very batch may have pushed out: `one_by_one` tells.
+    A claim is undecided near the old end of a ring, where this batch may have pushed its proof out: see `one_by_one`.
     """
     unproven, undecided = np.zeros(len(events), dtype=bool), np.zeros(len(events), dtype=bool)
     claims = np.flatnonzero(events["answers"])
@@ -43,7 +43,7 @@ def judge(rows: Rows, events: Events) -> tuple[Bools, Bools]:
     before = _before(events["row"], claims)
     oldest = ring_key(rows["ring_s"][row, 0], rows["ring_ad"][row, 0])
     at = np.minimum(before, RING_SIZE - 1)
-    # Each event before it may have pushed out one more of the ring's oldest, or none.
+    # Each earlier event of the row may have pushed out one more of the ring's oldest, or none.
     pushed = np.where(before < RING_SIZE, ring_key(rows["ring_s"][row, at], rows["ring_ad"][row, at]), _NEVER)
     unproven[claims] = key >= pushed
     undecided[claims] = (key >= oldest) & (key < pushed)
@@ -51,7 +51,7 @@ def judge(rows: Rows, events: Events) -> tuple[Bools, Bools]:
 
 
 def _shown_before(events: Events, claims: Ints) -> Bools:
-    """Whether an impression before it in the batch proves each claim."""
+    """Whether an earlier impression in the batch proves each claim."""
     user, seconds = events["row"].astype(np.uint64), (events["shown_ms"] // 1000).astype(np.uint64)
     what = mix64(user) ^ mix64(events["ad"] ^ mix64(seconds))
     shown = np.flatnonzero(events["source"] == Source.IMPRESSION)
@@ -64,7 +64,7 @@ def _shown_before(events: Events, claims: Ints) -> Bools:
 
 
 def _before(row: npt.NDArray[np.int32], chosen: Ints) -> Ints:
-    """How many events of its row come before each chosen one in the batch."""
+    """For each chosen event, how many events of its row come before it in the batch."""
     order = np.argsort(row, kind="stable")
     place = np.empty(len(row), dtype=np.int64)
     place[order] = np.arange(len(row)) - np.searchsorted(row[order], row[order])
@@ -72,11 +72,11 @@ def _before(row: npt.NDArray[np.int32], chosen: Ints) -> Ints:
 
 
 def one_by_one(ring: Rows, events: Events, day: Ints, allowed: Ints) -> list[bool]:
-    """Unproven of the events of one row, in order; ``ring`` is the row before them.
+    """Which events of one row, in order, are unproven; ``ring`` is the row before them.
 
-    ``allowed [E]``: how many unproven ones may still pass on each event's ``day [E]``; those that do not enter no ring.
-    Entries are told apart by their rank among all that are in the ring or may enter it. As each that enters pushes out
-    the oldest, the ring is what has entered from the rank of its oldest on, which only rises.
+    ``allowed [E]``: how many unproven ones may still pass on each event's ``day [E]``; the others do not enter the
+    ring. Entries go by their rank among all that are in the ring or may enter it. Each that enters pushes out the
+    oldest, so the ring holds what has entered from the rank of its oldest on, and that rank only rises.
     """
     key, rank = _ranked(ring, events)
     entered, proofs = bytearray(len(key)), bytearray(len(key))
@@ -102,9 +102,9 @@ def one_by_one(ring: Rows, events: Events, day: Ints, allowed: Ints) -> list[boo
 
 
 def _ranked(ring: Rows, events: Events) -> tuple[list[int], list[int]]:
-    """`ring_key` by rank, and the rank of each of a ring's places and of ``events [E]``, oldest first.
+    """`ring_key` by rank, and the ranks of the ring's places and then of ``events [E]``; the oldest rank first.
 
-    Entries that are the same are of one rank, but for places of the ring, which may be empty.
+    Equal entries share a rank, except places of the ring, which may be empty.
     """
     ad = np.concatenate([ring["ring_ad"], events["ad"]])
     key = ring_key(np.concatenate([ring["ring_s"], (events["shown_ms"] // 1000).astype(np.uint32)]), ad)

@@ -1,14 +1,14 @@
-"""What is kept from interest, by stated rules, one after the other; the first that holds gives the `Outcome`.
+"""Which events are kept out of interest, by rules tried in this order; the first that holds gives the `Outcome`.
 
 1. replayed: at or below the last offset that the row has applied
 2. late: it happened more than `Rules.late_ms` before the lane's time
 3. duplicate, reshown: seen before (`scoring.dedup`)
 4. burst, bot: more of that source than one person makes in a minute, or in a day, of the lane's time
-5. unshown: it answers an impression that never was (`scoring.claims`), once more than `Rules.unshown_per_day`; so
-   many are let pass, since live a click may overtake its impression
+5. unshown: it answers an impression that never was (`scoring.claims`), beyond the first `Rules.unshown_per_day`; so
+   many may pass, since in live traffic a click may overtake its impression
 
-Every count is of the events that reached its rule, whatever the rule made of them, and windows are of the lane's
-time, which never goes back: so the outcome does not depend on how a stream is cut into batches.
+A rule counts all events that reach it, whatever it makes of them, and windows are of the lane's time, which never goes
+back. So the outcome does not depend on how a stream is cut into batches.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ Ints = npt.NDArray[np.int64]
 
 MINUTE_MS, MINUTES_A_DAY = 60_000, 1_440
 COUNT_MAX = 65_535
-"""Of a 16-bit count, and so of a bound."""
+"""Largest 16-bit count, and so the largest bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The bounds, each of one user. Pairs are of impressions and of actions, in the order of `Source`."""
+    """The bounds, per user. Pairs are for impressions and for actions, in the order of `Source`."""
 
     late_ms: int = 604_800_000
     per_minute: tuple[int, int] = (3_000, 300)
@@ -51,7 +51,7 @@ class _Windows:
 
     @classmethod
     def of(cls, rows: Rows, events: Events) -> "_Windows":
-        """The windows of ``events [E]``; ``rows`` are those before them."""
+        """The windows of ``events [E]``; ``rows`` as they are before the events."""
         row, source = events["row"], events["source"]
         held = rows["rate_minute"][row].astype(np.int64)
         minute = np.maximum(events["stream_ms"] // MINUTE_MS, held)
@@ -66,7 +66,7 @@ class _Windows:
         )
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> "_Windows":
-        """Those of the chosen events."""
+        """The windows of the chosen events."""
         return _Windows(*(getattr(self, name)[chosen] for name in self.__slots__))
 
 
@@ -93,9 +93,9 @@ def clean(rows: Rows, events: Events, rules: Rules) -> Outcomes:
 
 
 def _by_rate(rows: Rows, events: Events, windows: _Windows, rules: Rules) -> Outcomes:
-    """Burst and bot: the place of each event among those of its user, source and window, against the bound.
+    """Burst and bot: compare each event's place among those of its user, source and window with the bound.
 
-    Where a row is written several times, the last value stays: that of its newest window, since time only rises.
+    Where a row is written several times, the last value stays: its newest window's, since time only rises.
     """
     row, source = events["row"], events["source"]
     group = row.astype(np.int64) * 2 + source
@@ -118,7 +118,7 @@ def _by_rate(rows: Rows, events: Events, windows: _Windows, rules: Rules) -> Out
 
 
 def _by_claim(rows: Rows, events: Events, windows: _Windows, rules: Rules) -> Outcomes:
-    """Unshown: the place of each unproven claim among those of its user's day, against the bound."""
+    """Unshown: compare each unproven claim's place among those of its user's day with the bound."""
     outcome = np.full(len(events), Outcome.APPLIED, dtype=np.uint8)
     unproven, undecided = judge(rows, events)
     order = np.argsort(events["row"], kind="stable")

@@ -1,8 +1,8 @@
-"""Which events a user's row has seen before: by event id, and impressions by what was shown when.
+"""Which events a user's row has seen before: by event id, and impressions also by ad and time.
 
-Each row remembers the last `SEEN_SIZE` ids per source, first in, first out, and beside the impressions' ids a hash
-of (ad, time). Within a batch the answer is that of one event after another: users with nothing repeated are done in
-arrays, the few with something event by event.
+Each row remembers the last `SEEN_SIZE` ids per source, first in, first out, and for impressions a hash of (ad, time),
+too. A batch gives the same answer as its events one by one: users without repeats are handled in arrays, the few with
+repeats event by event.
 """
 
 import numpy as np
@@ -20,9 +20,9 @@ _NO_SHOWING = 0
 def mark_repeats(rows: Rows, events: Events) -> Outcomes:
     """`Outcome` of each event ``[E]``: `APPLIED` ones are new and are remembered, in place.
 
-    `DUPLICATE`: its id is remembered. `RESHOWN`: an impression of an id that is not, but of an ad that the user was
-    shown at that very millisecond: the same impression again, with another price or whatever else. An id pushed out
-    by `SEEN_SIZE` newer ones of the same user and source is new again: the bound of what a retry may overtake.
+    `DUPLICATE`: its id is remembered. `RESHOWN`: an impression whose id is not, of an ad that the user was shown at
+    the same millisecond: the same impression again, perhaps with another price. An id is new again once `SEEN_SIZE`
+    newer ones of the same user and source have pushed it out: a retry may come that late at most.
     """
     group = events["row"].astype(np.int64) * 2 + events["source"]
     showing = _showings(events)
@@ -42,16 +42,16 @@ def mark_repeats(rows: Rows, events: Events) -> Outcomes:
 
 
 def _showings(events: Events) -> npt.NDArray[np.uint32]:
-    """What was shown when, in 32 bits: of twelve impressions two look alike once in 65 million users."""
+    """Hashes of (ad, time) in 32 bits: two of twelve impressions collide for one in 65 million users."""
     mixed = mix64(events["ad"] ^ mix64(events["time_ms"].astype(np.uint64)))
     showing = np.maximum((mixed >> np.uint64(32)).astype(np.uint32), 1)
     return np.where(events["source"] == Source.IMPRESSION, showing, np.uint32(_NO_SHOWING))
 
 
 def _repeated(group: npt.NDArray[np.int64], what: IdArray) -> npt.NDArray[np.bool_]:
-    """All but one of the events of the same ``what`` and group (or, rarely, that look so: the exact path then decides).
+    """Marks all but one of the events with the same ``what`` and group; after a rare collision the exact path decides.
 
-    Which one does not matter: it is their group that is suspect.
+    Which one is left out does not matter: their whole group becomes suspect.
     """
     key = mix64(group.astype(np.uint64)) ^ what
     order = np.argsort(key)
@@ -85,7 +85,7 @@ def _remember(rows: Rows, events: Events, showing: npt.NDArray[np.uint32]) -> No
 
 
 def _one_by_one(rows: Rows, events: Events, showing: npt.NDArray[np.uint32]) -> list[Outcome]:
-    """The same for the events of one row and source, in order."""
+    """`mark_repeats` for the events of one row and source, in order."""
     row, source = events["row"][0], events["source"][0]
     seen, showings = rows["seen"][row, source].tolist(), rows["showings"][row].tolist()
     place = int(rows["seen_next"][row, source])

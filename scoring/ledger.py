@@ -1,8 +1,8 @@
 """What campaigns owe and earn, lane by lane: exact sums that survive a lane's move, settled against the day's budget.
 
-A lane adds what its own events charge, once each since its events are; the shop settles the sum over lanes, so that
-no campaign is billed beyond the largest budget that it had on the day, whatever the lanes knew of each other. What was
-delivered beyond is counted, and is not billed.
+A lane adds what its own events charge, each exactly once, as its events are. The shop settles the sum over lanes, so
+that no campaign is billed beyond the largest budget that it had on the day, whatever the lanes knew of each other. What
+was delivered beyond is counted, and is not billed.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ DAY_MS = 86_400_000
 FIGURES = (
     "impressions", "clicks", "viewed_ms", "charged", "unpriced", "last", "last_micros", "spread", "spread_micros",
 )  # fmt: skip
-"""Of a period; ``charged`` in `PARTS` of a micro, ``last`` and ``spread`` in thousandths of a purchase."""
+"""Figures of a period; ``charged`` in `PARTS` of a micro, ``last`` and ``spread`` in thousandths of a purchase."""
 FIGURE_MAX = np.iinfo(np.int64).max
 CELLS_MAX = 200_000
-"""Campaigns times arms of a lane: 50 MB. Further arms are counted with their campaign's, and no longer apart."""
+"""Most cells (campaign, arm) of a lane: 50 MB. Further arms are counted in their campaign's cell without an arm."""
 
 
 class Period(IntEnum):
-    """Periods of a cell: the day of UTC of its last event, the one before it that had any, and all there were."""
+    """Periods of a cell: the UTC day of its last event, the day before it that had events, and all days."""
 
     TODAY = 0
     BEFORE = 1
@@ -38,7 +38,7 @@ class Period(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Of M campaigns on one day, in micros: what is billed, and what was delivered beyond the budget."""
+    """M campaigns' micros of one day: what is billed, and what was delivered beyond the budget."""
 
     billed_micros: Ints
     unbilled_micros: Ints
@@ -53,9 +53,9 @@ def charges(
     viewed_ms: Ints,
     attention_micros: Ints,
 ) -> Ints:
-    """What each impression's news charge, ``[E]`` thousandths of a micro, by what its bid pays for.
+    """What each event charges, ``[E]`` thousandths of a micro, by what its ad's bid pays for.
 
-    ``attention_micros``: the ads' price of a viewed second, beside that of what was bid for.
+    ``attention_micros``: the ad's price of a viewed second, charged beside the bid's price.
     """
     owed: Ints = np.select(
         [bid_type == BidType.CPM, bid_type == BidType.CPC, bid_type == BidType.CPA],
@@ -73,7 +73,7 @@ def settle(charged: Ints, budget_micros: Ints) -> Settled:
 
 
 class Ledger:
-    """One lane's sums, a cell for each campaign and arm; changed by `add`, kept by whoever asks for `changes`."""
+    """One lane's sums, a cell for each campaign and arm; `add` changes them, `changes` tells a caller what to store."""
 
     def __init__(self) -> None:
         self.names: list[tuple[str, str]] = []
@@ -92,8 +92,8 @@ class Ledger:
     def add(self, day: int, names: Sequence[tuple[str, str]], figures: Ints) -> None:
         """Add ``figures [N, FIGURES]`` to the cells ``names [N]`` (campaign, arm), on a day since the epoch.
 
-        A day before a cell's own, which a lane's time never gives, counts as the cell's. A sum that would pass what 64
-        bits hold stays there: as a negative one nobody would read the cell any more.
+        A day before a cell's own, which a lane's time never gives, counts as the cell's. A sum stops at what 64 bits
+        hold: a negative one would make the cell unreadable.
         """
         cells = np.fromiter(map(self._cell, names), dtype=np.int64, count=len(names))
         turned = np.unique(cells[self._days[cells, Period.TODAY] < day])
@@ -103,7 +103,7 @@ class Ledger:
         self._days[turned, Period.TODAY] = day
         changed, of = np.unique(cells, return_inverse=True)
         more = np.zeros((len(changed), len(FIGURES)), dtype=np.int64)
-        np.add.at(more, of, figures)  # no slice has as many events as would pass it by themselves
+        np.add.at(more, of, figures)  # no slice has enough events to pass it by itself
         for period in (Period.TODAY, Period.TOTAL):
             before = self._figures[changed, period]
             self._figures[changed, period] = before + np.minimum(more, FIGURE_MAX - before)
@@ -131,7 +131,7 @@ class Ledger:
         return (today, before), self._figures[cell]
 
     def changes(self) -> list[int]:
-        """The cells that have changed since this was last asked."""
+        """The cells that have changed since the last call."""
         changed, self._changed = sorted(self._changed), set()
         return changed
 
@@ -142,7 +142,7 @@ class Ledger:
     def restore(self, name: tuple[str, str], kept: bytes) -> None:
         """Set a cell to what `kept` gave. Raises `ValueError` for bytes of another layout.
 
-        The bound is for new arms: one that is kept has been let in, in whatever order the cells come.
+        The bound is for new arms alone: stored ones are all let in, in whatever order the cells come.
         """
         numbers = np.frombuffer(kept, dtype="<i8")
         cell = self._cells.get(name)

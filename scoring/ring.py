@@ -1,9 +1,9 @@
 """The ring: the newest `RING_SIZE` items that a person was shown or attended to, and what came of each.
 
-An entry is (time of the impression, or the event's own time where it answers none; item), with the strongest `Kind`
-that happened, the strongest that named the impression, whether the impression itself was among it, and the place (the
-largest number, should they differ). Union, maximum and "newest 50" commute, so the ring is a join-semilattice: it does
-not depend on how a stream is cut into batches, and a click joins its impression whichever comes second.
+An entry's key is (time of the impression, or the event's own time where it answers none; item). It holds the strongest
+`Kind` that happened, the strongest that named the impression, whether the impression itself has come, and the place
+(the largest number, should they differ). Union, maximum and "newest 50" commute, so the ring is a join-semilattice: it
+does not depend on how a stream is cut into batches, and a click joins its impression whichever comes second.
 """
 
 from functools import reduce
@@ -31,9 +31,9 @@ from scoring.runs import begins, runs
 _FEW = 4
 """Rows with at most this many new entries merge in narrow arrays; hot users in arrays twice the ring's size."""
 PLACE_SHIFT = 8
-"""Of what an entry tells: its place stands above its ``ring_kind``."""
+"""In what an entry tells, its place stands above its ``ring_kind``, by this many bits."""
 _FIELDS = (KIND_MASK, ANSWER_MASK, SHOWN_BIT, PLACES << PLACE_SHIFT)
-"""Of what entries tell: they are joined by the maximum of each."""
+"""The fields of what entries tell: entries are joined by the maximum of each field."""
 
 Ids = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
@@ -42,13 +42,13 @@ Told = npt.NDArray[np.uint16]
 
 
 def told_of(ring_kind: npt.NDArray[Any], place: npt.NDArray[np.uint8]) -> Told:
-    """What entries tell, of ``ring_kind`` and `scoring.rows.place_of`, of one shape."""
+    """What entries tell: ``ring_kind`` and `scoring.rows.place_of` in one number; both of one shape."""
     told: Told = ring_kind.astype(np.uint16) + place * np.uint16(1 << PLACE_SHIFT)
     return told
 
 
 def meet(rows: Rows, row: Ints, events: Events) -> None:
-    """Put what ``events [E]``, which the rules have let pass, tell in the rings of ``row [E]``, in place."""
+    """Put ``events [E]`` that passed the rules into the rings of ``row [E]``, in place."""
     answer = np.where(events["answers"], events["kind"] << ANSWER_SHIFT, 0)
     shown = np.where(events["source"] == Source.IMPRESSION, SHOWN_BIT, 0)
     told = told_of(events["kind"] | answer | shown, place_of(events["surface"]))
@@ -56,9 +56,9 @@ def meet(rows: Rows, row: Ints, events: Events) -> None:
 
 
 def remember(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> None:
-    """Put entries ``[E]`` in the rings of ``row [E]``, in place; order of the entries does not matter.
+    """Put entries ``[E]`` into the rings of ``row [E]``, in place; the order of the entries does not matter.
 
-    ``told``: by `told_of`.
+    ``told``: as `told_of` gives it.
     """
     if not len(row):
         return
@@ -75,7 +75,7 @@ def remember(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> No
 
 
 def _join(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> npt.NDArray[np.bool_]:
-    """Raise what entries tell that are there already; true where one was."""
+    """Join entries with those that rings hold already; true where a ring held one."""
     same = (rows["ring_ad"][row] == ad[:, None]) & (rows["ring_s"][row] == seconds[:, None])
     place = same.argmax(axis=1)
     joined: npt.NDArray[np.bool_] = same[np.arange(len(row)), place]
@@ -94,7 +94,7 @@ def _told(rows: Rows, users: Ints) -> Told:
 
 
 def _tell(rows: Rows, users: Ints, told: Told) -> None:
-    """Set it."""
+    """Set what the entries of ``users [U]`` tell."""
     rows["ring_kind"][users] = told.astype(np.uint8)  # the lower byte
     rows["ring_place"][users] = packed((told >> PLACE_SHIFT).astype(np.uint8))
 

@@ -1,15 +1,15 @@
-"""How much each click before a purchase has to do with it, learned from purchases and from visits that came to none.
+"""How much each click before a purchase contributed to it, learned from purchases and from visits without a purchase.
 
-A visit is a click on an item, by way of an ad or of one's own accord; before it lie the person's touches, the clicks on
-ads of the item's advertiser, that of the visit itself among them. A logistic regression of purchases against visits
-learns which touches purchases have before them more often: by their age, and whether they are the first or the last. A
-purchase has its visit, so that the odds are the chance that a visit ends in one. Touches add up in its logarithm, and a
-touch's Shapley value is its weight there: what it adds to the others (Shao & Li 2011; Dalessandro, Perlich, Stitelman &
-Provost 2012, who too compare with those who did not buy). What purchases have no more often than visits earns nothing.
+A visit is a click on an item, through an ad or unprompted. Before it lie the person's touches: the clicks on ads of the
+item's advertiser, including the visit's own. A logistic regression of purchases against visits learns which touches are
+more frequent before purchases, by their age and whether they are the first or the last. Every purchase has its visit,
+so the odds are the chance that a visit ends in a purchase. Touches add up in the log-odds, and a touch's Shapley value
+is its weight there: what it adds to the others (Shao & Li 2011; Dalessandro, Perlich, Stitelman & Provost 2012, who
+also compare with those who did not buy). A touch that is no more frequent before purchases than before visits earns 0.
 
-Learning is one example at a time, by the second-order update of a normal posterior (Spiegelhalter & Lauritzen 1990):
-features of touches stand and fall together, and steps along each by itself, as River's optimisers take them, need many
-more purchases, and where they end depends on where they began.
+Learning takes one example at a time, by the second-order update of a normal posterior (Spiegelhalter & Lauritzen 1990).
+Features of touches are correlated: steps along each one alone, as River's optimisers take them, need many more
+purchases, and end at a place that depends on the start.
 """
 
 import math
@@ -23,20 +23,20 @@ Bools = npt.NDArray[np.bool_]
 
 HOUR_MS = 3_600_000
 AGES_MS = (HOUR_MS, 6 * HOUR_MS, 24 * HOUR_MS, 72 * HOUR_MS)
-"""Touches of one age: up to the first of these, between two, beyond the last."""
+"""Bounds of the classes of age: up to the first, between two, beyond the last."""
 FEATURES = 4 + len(AGES_MS)
-"""F: 1; whether there is a touch, the first; whether another is the last; how many touches there are of each age."""
+"""F: 1; whether there is a first touch; whether another one is the last; how many touches there are of each age."""
 _FIRST, _LAST, _AGE = 1, 2, 3
 COUNT_MAX = 5
-"""Touches of one age that count: who clicks all day is one person."""
+"""Most touches of one age that count: a person who clicks all day is one person."""
 PURCHASES_MIN = 200
-"""Purchases with a touch before them, of a lane, that it takes until the weights are believed."""
+"""Purchases with a touch before them that a lane needs before its weights are used."""
 START = -3.9
 """Log-odds of a purchase before the first: one visit in fifty."""
 VARIANCE = np.array([4.0] + [1.0] * (FEATURES - 1))
-"""How far off the start may be."""
+"""Prior variance of the weights: how far off the start may be."""
 DRIFT = 1e-7
-"""By how much what is known grows old with an example: some forty thousand visits weigh on the present."""
+"""Variance added with each example, so that old evidence fades: about forty thousand visits count at a time."""
 MARGIN = 30.0
 """Log-odds beyond this, either way, are as good as certain."""
 
@@ -57,7 +57,7 @@ class TouchWeights:
         return self.purchases >= PURCHASES_MIN
 
     def learn(self, touch: Bools, age_ms: Ints, bought: Bools) -> None:
-        """Learn of visits and purchases ``[N]``, by the touches before each and their ages ``[N, H]``, oldest first."""
+        """Learn from visits and purchases ``[N]``: the touches before each and their ages ``[N, H]``, oldest first."""
         for x, purchase in zip(_examples(touch, age_ms), bought.tolist(), strict=True):
             self._update(x, purchase)
         self.purchases += int((bought & touch.any(axis=1)).sum())
@@ -74,7 +74,7 @@ class TouchWeights:
         self.covariance += np.diag(DRIFT * (known < VARIANCE))
 
     def shares(self, touch: Bools, age_ms: Ints) -> Floats:
-        """What of each purchase is due to each of its touches, ``[P, H]``; all 0 where no touch earns anything."""
+        """Share of each purchase that each of its touches earns, ``[P, H]``; all 0 where no touch earns anything."""
         nth = np.cumsum(touch, axis=1)
         count = nth[:, -1:]
         value = self.weights[_AGE:][_age(age_ms)]
@@ -86,17 +86,17 @@ class TouchWeights:
 
     @property
     def learned(self) -> bool:
-        """Whether it is more than a new one."""
+        """Whether it has learned anything."""
         return bool(self.weights[0] != START)
 
     @property
     def kept(self) -> bytes:
-        """All of it, as little-endian float64."""
+        """The whole state, as little-endian float64."""
         return np.concatenate([self.weights, self.covariance.ravel(), [self.purchases]]).tobytes()
 
     @classmethod
     def restore(cls, kept: bytes) -> "TouchWeights":
-        """What `kept` gave; one that knows nothing for bytes of another layout."""
+        """The weights that `kept` gave; new ones for bytes of another layout."""
         out = cls()
         if len(kept) == 8 * (FEATURES + FEATURES**2 + 1):
             numbers = np.frombuffer(kept, dtype="<f8")

@@ -2,9 +2,9 @@
 
 A layer is a line from 0 to 1 on which each user has one place; its experiments hold ranges that do not overlap, so a
 user is in at most one of them. Experiments of different layers meet at random. Within an experiment a second hash
-draws the arm. Nothing is stored: the same user is in the same arm for as long as the definition stands, and a ramp
-only ever adds users, in shares that may be others than those of the users before them (Tang, Agarwal, O'Brien & Meyer
-2010, "Overlapping experiment infrastructure").
+draws the arm. Nothing is stored: the same user is in the same arm for as long as the definition stands. A ramp only
+ever adds users, and may give them other shares than earlier users had (Tang, Agarwal, O'Brien & Meyer 2010,
+"Overlapping experiment infrastructure").
 """
 
 import itertools
@@ -30,7 +30,7 @@ _HOLDOUT_SALT = id64("salience/holdout/1")
 class Arm:
     """A named policy: ``share`` of the experiment's users, and what it changes, by the settings' names.
 
-    ``model``: the version that scores its users; "" for whichever has the role.
+    ``model``: the version that scores its users; "": whichever has the role.
     """
 
     name: str
@@ -41,9 +41,9 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """Users who came in together: of the experiment's range those ``upto`` (0 to 1), beyond the cohort before.
+    """Users who came in together: the part of the experiment's range from the cohort before to ``upto`` (0 to 1).
 
-    ``shares [A]`` of the arms hold for them for good: later ones have their own, and nobody is moved.
+    The arms' ``shares [A]`` hold for them for good: later cohorts have their own, and nobody is moved.
     """
 
     upto: float
@@ -54,8 +54,8 @@ class Cohort:
 class Experiment:
     """Arms that share a range of a layer; the first arm is the one the others are compared with.
 
-    ``[low, high)`` is reserved for good; ``ramp`` (0 to 1) of it takes part, in the arms' shares, and then come the
-    ``later`` cohorts, in theirs. ``interleaved``: all who take part have both of two arms, whose rankings take turns.
+    ``[low, high)`` is reserved for good; ``ramp`` (0 to 1) of it takes part by the arms' shares, and then the ``later``
+    cohorts by theirs. ``interleaved``: all who take part have both of two arms, whose rankings take turns.
     """
 
     name: str
@@ -110,9 +110,9 @@ class Experiment:
         return self.allocate(users)[0]
 
     def allocate(self, users: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Arm of each user ``[B]`` of 64-bit ids, and the chance with which they came to it.
+        """Arm of each user ``[B]`` of 64-bit ids, and their chance of it.
 
-        `OUTSIDE`, by a chance of 1, where the user does not take part; `BOTH` of an interleaved experiment.
+        `OUTSIDE`, with a chance of 1, where the user does not take part; `BOTH` in an interleaved experiment.
         """
         cohort, shares = self.cohort(users), self.shares
         if self.interleaved:
@@ -125,7 +125,7 @@ class Experiment:
 
 
 def in_holdout(users: Ids, share: float) -> npt.NDArray[np.bool_]:
-    """Whether each user ``[B]`` is kept out of every experiment: those by whom all of them together are measured."""
+    """Whether each user ``[B]`` is kept out of every experiment: the holdout that measures all of them together."""
     held: npt.NDArray[np.bool_] = uniform(users ^ np.uint64(_HOLDOUT_SALT)) < share
     return held
 
@@ -138,7 +138,7 @@ def free_range(taken: list[tuple[float, float]], width: float) -> tuple[float, f
     at, widest = 0.0, 0.0
     for low, high in [*sorted(taken), (1.0, 1.0)]:
         if low - at >= width - 1e-12:
-            return at, min(at + width, low)  # by a float's last bit it would reach beyond the gap, or the layer
+            return at, min(at + width, low)  # a float's last bit must not reach beyond the gap, or the layer
         widest, at = max(widest, low - at), max(at, high)
     raise ValueError(
         f"no {width:.3f} of the layer is free, the widest gap is {widest:.3f}; stop an experiment or use another layer"

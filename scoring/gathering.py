@@ -1,4 +1,4 @@
-"""From rows and catalogue to the model's inputs: what is told of people once, what of candidates run by run."""
+"""From rows and catalogue to the model's inputs: people are gathered once, their candidates run by run."""
 
 from dataclasses import dataclass, fields
 from typing import Self
@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """B people at their moments, as the model is told of them, whatever it is asked."""
+    """B people at their moments: what the model is told of them, whatever their candidates."""
 
     now_ms: npt.NDArray[np.int64]  # [B]
     unit: npt.NDArray[np.float32]  # [B, HORIZONS, K] interest of unit length, per horizon
@@ -37,17 +37,17 @@ class People:
         *,
         shown: bool = False,
     ) -> Self:
-        """``rows [B]`` at ``now_ms [B]``, when what is scored is ``shown``, or before it is.
+        """``rows [B]`` at ``now_ms [B]``; ``shown``: the scored ads are shown then (`scoring.inputs.history_of`).
 
-        ``surface [B]`` is the place of what is scored. An impression that is learnt from or evaluated has its own; a
-        placement is for the place where its user was seen last, ``rows["surface"]``.
+        ``surface [B]`` is the place of the scored ads: for an impression that is learnt from or evaluated its own, for
+        a placement the place where its user was seen last, ``rows["surface"]``.
         """
         unit, interest = interest_of(decayed(rows["interest"], rows["interest_ms"], now_ms))
         past = history_of(rows, now_ms, shown=shown)
         return cls(now_ms, unit, interest, context_of(rows, past, now_ms, surface), past, catalogue.slots_of(past.ad))
 
     def part(self, places: Slots) -> Self:
-        """Those at ``places [S]`` alone."""
+        """The people at ``places [S]`` alone."""
         past = History(*(getattr(self.past, each.name)[places] for each in fields(History)))
         return type(self)(
             self.now_ms[places],
@@ -89,7 +89,7 @@ class Gathered:
         self._stats = stats_of(candidates, age_ms, people.past, people.slots, rates)
 
     def inputs(self, run: slice) -> ModelInputs:
-        """Of the people of ``run``."""
+        """The inputs of the people of ``run``."""
         candidates, stats = self._candidates[run], self._stats[run]
         features = self._catalogue.features.take(candidates, axis=0)
         cosines_of(self._people.unit[run], features, stats)
@@ -115,7 +115,7 @@ def gather(
     learned: Floats | None = None,
     rates: Floats | None = None,
 ) -> tuple[ModelInputs, Slots]:
-    """The model's inputs for ``rows [B]`` and candidates ``[B, C]`` that are shown at ``now_ms [B]``; slots ``[B, H]``.
+    """The model's inputs for ``rows [B]`` and candidates ``[B, C]`` shown at ``now_ms [B]``; past slots ``[B, H]``.
 
     All at once. ``surface``: see `People.of`; ``learned`` and ``rates``: see `Gathered`.
     """

@@ -1,4 +1,4 @@
-"""Impressions as the click layer takes them: what attention models say of them, beside the events that they are."""
+"""Impressions as the click layer takes them: their events, and what attention models say of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Impressions:
     """What attention models say of some impressions of a batch of events: ``logit [N]``, ``context [N, X]``.
 
     ``place [N]``: their places among the events, ascending. ``model [N]``: the number of the model that scored, None
-    for 0. ``known [N]``: it was trained on what came of them, None for nothing; such impressions are predicted and not
-    learned from. ``shadow_logit [N]``: what the model ``shadow`` says beside, NaN or None where it was not asked.
+    for 0. ``known [N]``: whether it was trained on their outcomes, None for no; such impressions are predicted and not
+    learned from. ``shadow_logit [N]``: log-odds by the model ``shadow``, NaN or None where it was not asked.
     ``closeness [N]``: the cosine of each ad with the person's long interest, NaN or None where there is none.
     """
 
@@ -33,8 +33,8 @@ class Impressions:
     def among(
         self, events: Events, users: npt.NDArray[np.uint64], control: npt.NDArray[np.bool_]
     ) -> Iterator[tuple[list[float], int, int, int, int, int, int, int, bool, int, float, float]]:
-        """Of each numbers (lifts still 0), surface, ad, event, person, arm, slot, model, whether it is known, shadow,
-        the shadow's log-odds, closeness; built in arrays. ``users [E]``, ``control [E]``: of all ``events [E]``.
+        """For each impression: numbers (lifts still 0), surface, ad, event, person, arm, slot, model, whether it is
+        known, shadow, the shadow's log-odds, closeness. ``users [E]``, ``control [E]``: of all ``events [E]``.
         """
         of = events[self.place]
         person, surface = person_numbers(self.context)

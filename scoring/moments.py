@@ -1,9 +1,9 @@
-"""Rings as they were when single events of a batch had been applied: what comes later in the batch is not in them.
+"""Rings as they were right after single events of a batch, without what comes later in the batch.
 
-Rows tell what a whole batch has left. But a click after a purchase has nothing to do with it, and what is shown after
-it pushes out what came before. So the rings of whoever is asked for are kept from before the batch, and what was
-applied is put in them once more, piece by piece, everybody's at once: a piece ends with an event that is asked for. A
-ring is the same wherever a stream is cut (`scoring.ring`), and so is what is found here.
+Rows show the state after the whole batch. But a click after a purchase did not contribute to it, and impressions after
+it push out earlier ones. So the rings of the users asked for are copied before the batch, and the applied events are
+put into the copies again, piece by piece, all users at once: a piece ends with an event that is asked for. A ring is
+the same wherever a stream is cut (`scoring.ring`), and so is what is found here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 RING = np.dtype([each for each in ROW.descr if each[0].startswith("ring_")])
-"""What of a row is its ring."""
+"""The part of a row that is its ring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Moments:
 
     @classmethod
     def of(cls, rows: Rows, events: Events, kinds: Sequence[Kind]) -> "Moments":
-        """Of those of ``rows`` whose ``events [E]``, which are yet to be applied, have one of ``kinds`` among them."""
+        """The rings of ``rows`` that have an event of ``kinds`` among ``events [E]``, which are yet to be applied."""
         row = np.unique(events["row"][np.isin(events["kind"], kinds)]).astype(np.int64)
         rings = np.zeros(len(row), dtype=RING)
         for name in RING.names or ():
@@ -42,7 +42,7 @@ class Moments:
     def at(self, applied: Events, asked: Bools) -> Rows:
         """The rings ``[P]``, of `RING`, right after each event that is ``asked [E]`` for among ``applied [E]``.
 
-        ``applied``: the events of the batch that changed rows, in order. Those asked for are of the kinds told before.
+        ``applied``: the events of the batch that changed rows, in order. Those asked for have one of the kinds of `of`.
         """
         found = np.zeros(np.count_nonzero(asked), dtype=RING)
         if not len(found):
@@ -59,7 +59,7 @@ class Moments:
 
 
 def _pieces(row: npt.NDArray[np.int32], asked: Bools) -> Iterator[Ints]:
-    """Places of the events in the first piece of every ``row [E]``, in the second, …; it ends with one asked for."""
+    """Places of the events in every row's first piece, second piece, …, by ``row [E]``; an event asked for ends one."""
     by_row = np.argsort(row, kind="stable")
     before: Ints = np.cumsum(asked[by_row]) - asked[by_row]
     turn = np.empty(len(row), dtype=np.int64)

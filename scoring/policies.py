@@ -14,15 +14,15 @@ from scoring.ids import id64, uniform
 Ids = npt.NDArray[np.uint64]
 
 ENGINE_ARM, CONTROL_ARM = "engine", "control"
-"""The engine's ranking, and a random one beside it to measure it by."""
+"""The engine's ranking, and a random one that it is measured against."""
 INTERLEAVED = "interleaved"
-"""In the place of an arm's name where both arms of an experiment make one placement."""
+"""Stands for an arm's name where both arms of an experiment make one placement."""
 _ARM_SALT = id64("salience/control-arm/1")
 EXPERIMENTS_MAX = 100
-"""Experiments at once: each costs two hashes a user scored."""
+"""Most experiments at once: each costs two hashes per scored user."""
 LAYERS_MAX = 10
-"""Layers at once: each adds ``.ffff-f`` at most to the ids of its users' placements, which have 55 characters without,
-and ids of more than 128 are refused when they come back on events."""
+"""Most layers at once: each adds at most ``.ffff-f`` to the ids of its users' placements. Without layers these have 55
+characters, and ids of more than 128 are refused when they come back on events."""
 CHANGEABLE = (
     "slots", "candidates", "fresh_share", "random_share", "temperature", "explore", "ucb_alpha", "placement_ttl_ms",
 )  # fmt: skip
@@ -36,16 +36,16 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "ucb_alpha": (0, 10),
     "placement_ttl_ms": (1, 365 * 86_400_000),
 }
-"""Least and most of the numbers among them, as the settings have them: an arm comes over a topic."""
+"""Bounds of the numbers among them, as in the settings; they are checked because an arm comes over a topic."""
 WHOLE = frozenset({"slots", "candidates", "placement_ttl_ms"})
-"""Those of them of which there are no parts."""
+"""Those of them that are whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How to choose and rank; recorded in every receipt. ``model``: who scores; "" for whichever has the role.
+    """How to choose and rank; recorded in every receipt. ``model``: the version that scores; "": the one in the role.
 
-    ``temperature`` is heeded by the explorations that draw by it, ``ucb_alpha`` by LinUCB (`scoring.exploration`).
+    Explorations that draw by it use ``temperature``, LinUCB uses ``ucb_alpha`` (`scoring.exploration`).
     """
 
     slots: int = 10
@@ -65,8 +65,8 @@ def in_control(users: Ids, share: float) -> npt.NDArray[np.bool_]:
 
 
 def changed(policy: Policy, changes: Mapping[str, float | str]) -> Policy:
-    """``policy`` with an arm's ``changes``. Raises `ValueError` for one that is not in `CHANGEABLE` or in `BOUNDS`, and
-    for parts of what is `WHOLE`.
+    """``policy`` with an arm's ``changes``. Raises `ValueError` for a name not in `CHANGEABLE`, a number outside its
+    `BOUNDS`, and a fraction where it must be `WHOLE`.
     """
     if unknown := sorted(changes.keys() - set(CHANGEABLE)):
         raise ValueError(f"an arm cannot change {', '.join(unknown)}; expected some of {', '.join(CHANGEABLE)}")
@@ -91,12 +91,12 @@ def changed(policy: Policy, changes: Mapping[str, float | str]) -> Policy:
 
 
 def _within(name: str, change: float | str) -> float:
-    """The number that ``name`` is changed to. Raises `ValueError` where it is none, beyond its `BOUNDS`, or a part of
-    what is `WHOLE`.
+    """The number that ``name`` is changed to. Raises `ValueError` where it is no number, outside its `BOUNDS`, or a
+    fraction where it must be `WHOLE`.
     """
     least, most = BOUNDS[name]
     value = float(change)
-    if not least <= value <= most:  # a NaN is not within any
+    if not least <= value <= most:  # true for NaN, too
         raise ValueError(f"{name} {change!r}; expected {least} to {most}")
     if name in WHOLE and not value.is_integer():
         raise ValueError(f"{name} {change!r}; expected a whole number: say {int(value)} or {int(value) + 1}")
@@ -107,8 +107,8 @@ def _within(name: str, change: float | str) -> float:
 class Group:
     """Users with one policy. ``people [G]``: their places; ``arm``: its name; ``tag``: ends their placements' ids.
 
-    ``chance [G]``: with which each came to the arm, of all experiments together; None: 1, there is none. ``other``: the
-    policy whose ranking takes turns with that of ``policy``, where the two are interleaved.
+    ``chance [G]``: each one's chance of these arms, over all experiments; None: 1, there is no experiment. ``other``:
+    the policy whose ranking takes turns with that of ``policy``, where the two are interleaved.
     """
 
     people: npt.NDArray[np.int64]
@@ -120,11 +120,11 @@ class Group:
 
     @property
     def policies(self) -> tuple[Policy, ...]:
-        """Those that decide: one, or two that take turns."""
+        """The policies that decide: one, or two that take turns."""
         return (self.policy,) if self.other is None else (self.policy, self.other)
 
     def among(self, places: npt.NDArray[np.int64]) -> "Group":
-        """The group where its people were told apart among those at ``places`` alone."""
+        """The group, found among the people at ``places``, with its people's places among everyone."""
         return replace(self, people=places[self.people])
 
     def parts(self, most: int) -> "list[Group]":
@@ -170,8 +170,8 @@ class Experiments:
     def groups(self, users: Ids, policy: Policy, able: Callable[[str], object] = bool) -> list[Group]:
         """Everyone of ``users [B]``, grouped by the policy that decides for them.
 
-        ``able``: who scores as a version that is named, nothing where nobody can. Where it is an arm's, nobody takes
-        part in the experiment: arms are comparable only while all of them are what they say.
+        ``able``: the model that scores as a given version, falsy where none can. Where an arm's version has none,
+        nobody takes part in its experiment: arms are comparable only while all of them are what they say.
         """
         numbers = [number for number in sorted(self._running) if all(map(able, self._running[number].models))]
         if not numbers:
@@ -191,7 +191,7 @@ class Experiments:
         taken = [(number, arm) for number, arm in zip(numbers, arms, strict=True) if arm != OUTSIDE]
         names = []
         other: Policy | None = None
-        for number, place in sorted(taken, key=lambda one: one[1] != BOTH):  # what all else changes, both have
+        for number, place in sorted(taken, key=lambda one: one[1] != BOTH):  # interleaved first: others change both
             experiment = self._running[number]
             if experiment.interleaved:
                 policy, other = (_under(policy, arm) for arm in experiment.arms)
@@ -209,7 +209,7 @@ def _under(policy: Policy, arm: Arm) -> Policy:
 
 
 def arm_tag(arms: list[tuple[int, int]]) -> str:
-    """What ends a placement's id: ``.number-arm`` per experiment, so that an impression tells which arms earned it."""
+    """The end of a placement's id: ``.number-arm`` per experiment, so that an impression tells which arms earned it."""
     return "".join(f".{number:x}-{arm:x}" for number, arm in arms)
 
 

@@ -1,7 +1,7 @@
-"""People and ads at the edges of what can come, drawn from a seed: not chosen by the author of what is tried.
+"""People and ads at the edges of what can come, drawn from a seed, not chosen by the author of the model on trial.
 
-They are made of rows, ads and counts as a worker makes the inputs of everybody, so that a model must be able to score
-each of them, and as fast as others.
+They are made of rows, ads and counts just as a worker makes everybody's inputs. So a model must be able to score each
+of them, and as fast as others.
 """
 
 import math
@@ -30,13 +30,13 @@ ROUNDS = 4
 PEOPLE, CANDIDATES = 8, 100
 """A handful of people, and as many candidates as the settings give each."""
 ADS = 20
-"""Candidates are these again and again: to make what is known of an ad takes longer than to score it."""
+"""Different ads among the candidates, which repeat: making an ad's features takes longer than scoring it."""
 NOW_MS = 1_790_000_000_000
 DAY_S = 86_400
 COUNTERS = (0, 1, COUNTED_MAX, 10_000)
-"""Of what one person has done: nothing, once, as much as is told of, and what a machine does that stays below rules."""
+"""Counts of what one person has done: nothing, once, the most that is told, and a machine's below the rules."""
 AGES_S = (0, SCREEN_S, SKIPPED_AFTER_S, SESSION_S, DAY_S, 3_650 * DAY_S)
-"""On both sides of where the inputs tell ages apart, up to ten years."""
+"""Ages on both sides of the bounds by which the inputs tell them apart, up to ten years."""
 
 
 class _Draws:
@@ -120,7 +120,7 @@ def _catalogue(draws: _Draws, model: AttentionModel) -> Catalogue:
 
 
 def _rates(draws: _Draws, catalogue: Catalogue) -> RateTable:
-    """Ads that were shown and clicked never, at times, and to no end."""
+    """Rates of ads that were shown and clicked never, sometimes, and without end."""
     rates = RateTable()
     shown = draws.of((0.0, 1.0, EXPECTED_MAX, 1e6), ADS)
     clicked = shown * draws.of((0.0, 0.5, 1.0), ADS)

@@ -1,8 +1,9 @@
-"""What a model must show before it scores anybody: its golden outputs, sense of people and ads of any kind, and haste.
+"""What a model must show before it scores anybody: its golden outputs, sensible scores for all kinds of people and ads,
+and speed.
 
-Its golden people are its author's choice; those that a worker draws (`scoring.probes`) are not, so that a model that is
-bad for others is found out. One that is made to do harm in a state which nobody drew is not: whoever pushes models is
-trusted. This runs what it is given. Whoever does not know where a model comes from runs it in a process of its own.
+The model's author chooses its golden people, but not those that a worker draws (`scoring.probes`): so a model that is
+bad for others is found out. A model made to do harm in a state that nobody drew is not: whoever pushes models is
+trusted. This runs what it is given: run a model of unknown origin in a process of its own.
 """
 
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def prove(place: Traversable, clock: Clock, score_ms_max: float = SCORE_MS_MAX) 
     fix = f"see where with: salience verify --model {place}"
     model, golden = open_unproven(place)
     parity = golden_difference(model, golden)
-    if not parity <= GOLDEN_TOLERANCE:  # NaN, too, is not within
+    if not parity <= GOLDEN_TOLERANCE:  # true for NaN, too
         reason = f"{place}: outputs differ from the golden ones by {parity:.3g}"
         raise ModelError(reason, f"at most {GOLDEN_TOLERANCE:g}", fix)
     for inputs in (empty_inputs(1, 1, model.dim), empty_inputs(3, 2, model.dim)):
@@ -64,7 +65,7 @@ def _drawn(place: Traversable, model: AttentionModel, fix: str) -> list[ModelInp
 
 
 def _check_sense(place: Traversable, model: AttentionModel, inputs: ModelInputs, whom: str, fix: str) -> None:
-    """That it gives numbers, of the shapes that are asked for."""
+    """Check that it gives finite numbers, of the shapes that are asked for. Raises `ModelError`."""
     try:
         logit, attention = model.score(inputs)
     except Exception as error:  # onnxruntime's errors share no base class of their own
@@ -78,7 +79,7 @@ def _check_sense(place: Traversable, model: AttentionModel, inputs: ModelInputs,
 
 
 def _score_ms(place: Traversable, model: AttentionModel, inputs: ModelInputs, clock: Clock, most_ms: float) -> float:
-    """Per person, of the first run that is fast enough. Raises `ModelError` where none is below ``most_ms``."""
+    """Milliseconds per person of the first fast enough run. Raises `ModelError` if none is within ``most_ms``."""
     fastest = _fastest_ms(lambda: model.score(inputs), clock, PEOPLE * most_ms) / PEOPLE
     if fastest <= most_ms:
         return fastest
@@ -90,7 +91,7 @@ def _score_ms(place: Traversable, model: AttentionModel, inputs: ModelInputs, cl
 
 
 def _check_encoder_pace(place: Traversable, model: AttentionModel, clock: Clock) -> None:
-    """That ads which change do not hold up the compute thread. Raises `ModelError`."""
+    """Check that changed ads do not hold up the compute thread. Raises `ModelError`."""
     tokens, dense = probed_ads(model)
     fastest = _fastest_ms(lambda: model.encode(tokens, dense), clock, ENCODE_MS_MAX)
     if fastest > ENCODE_MS_MAX:
@@ -102,7 +103,7 @@ def _check_encoder_pace(place: Traversable, model: AttentionModel, clock: Clock)
 
 
 def _fastest_ms(run: Callable[[], object], clock: Clock, enough_ms: float) -> float:
-    """What the fastest run takes; no more runs than are needed to come below ``enough_ms``."""
+    """Milliseconds of the fastest run; stops at the first run within ``enough_ms``."""
     fastest = float("inf")
     for _ in range(TRIES):
         started = clock()

@@ -6,8 +6,8 @@
   the truth ever leaves estimate ± radius is at most α.
 - The test of a split is the sequential multinomial test of Lindon & Malek 2022.
 
-Beside them stand intervals of a share, for a look taken once: Wilson's, where all trials are independent, and that of
-as many trials as would tell as much, where those of one person are alike.
+There are also intervals of a share, for a look taken once: Wilson's, where all trials are independent, and Wilson's for
+the effective number of trials, where one person's trials are correlated.
 """
 
 import math
@@ -18,8 +18,8 @@ import numpy.typing as npt
 Z_95 = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
 ONE_SHARE_MAX = 0.1
-"""Who has more than this share of what a ratio of sums is divided by, or of all weight, decides it alone: it is his own
-rate, from which he hardly differs, so that no variance tells how far off it is."""
+"""A person with more than this share of a ratio's denominator, or of all weight, decides it alone: it is nearly that
+person's own rate, so no variance shows how far off it is."""
 
 
 def mixture_width(information: float, alpha: float) -> float:
@@ -100,13 +100,13 @@ def student_95(freedom: int) -> float:
 
 
 def by_person(successes: npt.NDArray[np.int64], trials: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """95 % interval of the share Σ successes / Σ trials of people ``[U]``, who differ; of one person, and where nothing
-    was tried, (0, 1): nothing is known of others.
+    """95 % interval of the share Σ successes / Σ trials of people ``[U]``, who differ; (0, 1) for one person, or where
+    nothing was tried, since nothing is known of others.
 
     `wilson` of as many independent trials as have the variance of the ratio of sums (delta method: Deng, Knoblich & Lu
     2018), and never more than were made, with Student's t in place of z (Korn & Graubard 1998, "Confidence intervals
-    for proportions with small expected number of positive counts estimated from survey data"): the variance is itself
-    one of few people. So it is never narrower than Wilson's. Of 2 to 20 people who were each tried 20 or 50 times it
+    for proportions with small expected number of positive counts estimated from survey data"): the variance itself
+    rests on few people. So it is never narrower than Wilson's. Of 2 to 20 people who were each tried 20 or 50 times it
     covers 92 % and more where up to two in five never succeed, and 85 % and more where half of them or more never do.
     """
     people, succeeded, tried = len(trials), int(successes.sum()), int(trials.sum())

@@ -5,7 +5,7 @@ the same rules, and a click is credited to the ranking that picked (Radlinski, K
 clickthrough data reflect retrieval quality?"). A person compares both at once, so that a change of the ranking shows
 with far fewer clicks than between two groups of people (Chapelle, Joachims, Radlinski & Yue 2012).
 
-The coins follow from the placement's seed: whoever knows its id and a slot knows who picked.
+The coins follow from the placement's seed: its id and a slot tell which ranking picked.
 """
 
 from dataclasses import dataclass, field
@@ -27,15 +27,15 @@ _COIN_SALT = np.uint64(0x636F696E)
 CLICKERS_MIN = 30
 """People who clicked, before anything is said: the interval is asymptotic."""
 EACH_MIN = 20
-"""Of them, those who clicked a pick of each ranking, that the variance is believed. Where nearly all prefer one, it is
-told by the few who do not: of so few as 10 or 5, who click five times each on the mean, 9 and 15 % of intervals left
-out the truth at some moment; of 20, 4.4 %. Where there are fewer, the interval goes by as many, those who are missing
-taken for people who click as often as the mean: so who loses outright is found out, and by how much at least. That is
-of few who click like the others: of 600 people of whom 1 % prefer the first ranking and click 20 times, the others
-once, 19 % of intervals left out the truth, and where 2 % click 60 times 40 %. Before such people have come nothing
-tells of them."""
+"""People among them who must have clicked a pick of each ranking before the variance is trusted. Where nearly all
+prefer one, the variance comes from the few who do not: with only 10 or 5 of them, who click five times each on average,
+9 and 15 % of intervals missed the truth at some moment; with 20, 4.4 %. Where there are fewer, the interval is computed
+as if there were that many, the missing ones clicking as often as the mean: so a ranking that loses outright is found
+out, and by how much at least. This holds where the few click like the others. Of 600 people of whom 1 % prefer the
+first ranking and click 20 times, the others once, 19 % of intervals missed the truth; where 2 % click 60 times, 40 %.
+Before such people come, nothing tells of them."""
 FIRST_PLAN = 20.0
-"""The interval is made smallest where so many times the information of the first look is reached."""
+"""The interval is narrowest where this many times the information of the first look is reached."""
 
 
 def picks(seeds: Ids, slots: int) -> Bools:
@@ -47,8 +47,8 @@ def picks(seeds: Ids, slots: int) -> Bools:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """What clicks say. ``value``: share of them that the second ranking wins, less the first's, -1 to 1, whose interval
-    ``low`` to ``high`` holds at all times at once. ``p_value``: always valid, that neither is preferred.
+    """What clicks say. ``value``: the second ranking's share of them minus the first's, -1 to 1; its interval
+    ``low`` to ``high`` holds at all times at once. ``p_value``: for the hypothesis of no preference, always valid.
     """
 
     value: float
@@ -61,7 +61,7 @@ class Preference:
 class Score:
     """A moment of a duel: people who were shown both, clicks on the picks of either, and what these say.
 
-    ``heaviest``: where they say nothing since one person made more than `ONE_SHARE_MAX` of them, that share.
+    ``heaviest``: where one person made more than `ONE_SHARE_MAX` of the clicks, so that they say nothing, that share.
     """
 
     people: int
@@ -92,7 +92,7 @@ class Duel:
         self.shown[person] = True
 
     def take(self, person: int, side: int) -> None:
-        """A click of theirs on what ``side`` had picked; they were shown it."""
+        """Take a person's click on what ``side`` had picked; they were shown it."""
         self.credit[person, side] += 1
 
     def forget(self, people: Ints) -> None:
@@ -112,13 +112,13 @@ class Duel:
         return bool(self.credit.any(axis=1).sum() >= CLICKERS_MIN)
 
     def _heaviest(self) -> float:
-        """Share of the clicks that one person made."""
+        """Largest share of the clicks that one person made."""
         return float(self.credit.sum(axis=1).max() / self.credit.sum())
 
     def look(self) -> Preference | None:
         """What is known now; None while too few have clicked, or one person made most of the clicks.
 
-        Looking remembers the strongest evidence yet. The unit is the person: clicks of one are alike.
+        Looking remembers the strongest evidence yet. The unit is the person: one person's clicks are correlated.
         """
         if not self._tell() or self._heaviest() > ONE_SHARE_MAX:
             return None

@@ -1,9 +1,9 @@
 """What another policy would have earned, from the log of the one that ran: IPS, SNIPS, DM, DR, SNDR, switch-DR.
 
-Each estimate is a mean over N logged choices. Those of one person are alike, as who clicks clicks often, so that what
-is independent, and what intervals go by, is the person. For a choice: the reward seen, the weight
-w = π(chosen | context) / π₀(chosen | context) of the policy asked about over the one that logged it, and, for the
-estimators with a reward model q, q of what was chosen and the mean of q under the policy asked about.
+Each estimate is a mean over N logged choices. One person's choices are correlated, since some people click often: the
+independent unit, by which intervals go, is the person. A choice has the observed reward, the weight
+w = π(chosen | context) / π₀(chosen | context) of the evaluated policy over the one that logged it, and, for the
+estimators with a reward model q, q of what was chosen and the mean of q under the evaluated policy.
 
 - IPS: Horvitz & Thompson 1952. SNIPS: Swaminathan & Joachims 2015. DR: Dudík, Langford & Li 2011.
 - switch-DR: Wang, Agarwal & Dudík 2017; weights above τ give way to the model.
@@ -25,21 +25,21 @@ Ints = npt.NDArray[np.int64]
 SWITCH_WEIGHT = 10.0
 """Default τ of switch-DR: a choice that counts more than ten times says more about chance than about the policy."""
 EFFECTIVE_MIN = 200
-"""Below so many effective choices the normal interval is not to be believed."""
+"""Fewest effective choices for which the normal interval can be trusted."""
 PEOPLE_MIN, REWARDED_MIN = 30, 20
-"""People, and choices that earned anything, below whom the normal interval is too narrow: at a nominal 95 % it covers
-88 % with 10 people of very different tastes, 92 % with 30; 90 % with 5 clicks, 93 % with 20. Of equal weight, that is:
-with a rare action's weight of 50 beside .5 it covers 48 % though 60 choices earned something, with eleven people who
-have 98 % of all choices 88 % though there are 61."""
+"""People, and choices that earned anything, below which the normal interval is too narrow: at a nominal 95 % it covers
+88 % with 10 people of very different tastes, 92 % with 30; 90 % with 5 clicks, 93 % with 20. Both are effective
+numbers: with a rare action's weight of 50 beside .5 it covers 48 % though 60 choices earned something, and with eleven
+people who have 98 % of all choices 88 % though there are 61 people."""
 ROUNDING = 1e-12
-"""Of terms, by which a mean of what is all the same may differ from each."""
+"""Relative rounding error by which the mean of equal terms may differ from each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """N logged choices as one policy asked about sees them, without a reward model; all arrays ``[N]``.
+    """N logged choices, weighted for one evaluated policy, without a reward model; all arrays ``[N]``.
 
-    ``person``: a number of whoever each was made for; None: everyone came once.
+    ``person``: the number of the person that each was made for; None: everyone came once.
     """
 
     reward: Floats
@@ -66,10 +66,10 @@ class Weighted:
 
 @dataclass(frozen=True, slots=True)
 class Logged(Weighted):
-    """The same beside a reward model.
+    """Logged choices with a reward model.
 
-    ``model_chosen`` is q of the logged choice, ``model_policy`` the mean of q under the policy asked about; fitted
-    on other choices than those they are used on.
+    ``model_chosen`` is q of the logged choice, ``model_policy`` the mean of q under the evaluated policy; q is fitted
+    on other choices than those it is used on.
     """
 
     model_chosen: Floats
@@ -133,7 +133,7 @@ def evaluate(log: Weighted, confidence: float = 0.95) -> dict[str, Estimate]:
 
 
 def _estimate(log: Weighted, value: float, influence: Floats, confidence: float) -> Estimate:
-    """The interval is unbounded where nothing tells of a spread: of one person, or where all terms are the same."""
+    """The interval is unbounded where the spread is unknown: for one person, or where all terms are equal."""
     off, terms = log.of_people(influence - value), log.of_people(np.abs(influence))
     known = len(off) > 1 and (np.abs(off) > ROUNDING * terms).any()
     spread = float(np.sqrt(len(off) / (len(off) - 1) * (off**2).sum()) / len(influence)) if known else np.inf
@@ -162,7 +162,7 @@ def doubts(log: Weighted) -> list[str]:
             f"effective ones; expected {PEOPLE_MIN} or more, since choices of one are alike"
         )
     total = float(weight.sum())
-    # Not Kish's size of the rewarded alone: they are all equal where none of those that weigh most has earned anything.
+    # Not Kish's size of the rewarded alone: their weights are equal where no choice of large weight earned anything.
     rewarded = effective * float(log.weight[log.reward != 0].sum()) / total if total else 0.0
     if rewarded < REWARDED_MIN * (1 - ROUNDING):
         found.append(
@@ -183,7 +183,7 @@ def fitted_means(action: Ints, reward: Floats, fold: Ints, actions: int, prior: 
     """A plain reward model, cross-fitted: per fold the mean reward of each action in the *other* folds.
 
     ``action, reward, fold [N]`` → ``[folds, actions]``; each mean is shrunk to the overall one as by ``prior``
-    choices, so that an action seen twice is not believed.
+    choices, so that an action seen twice is not trusted.
     """
     folds = int(fold.max()) + 1
     out = np.empty((folds, actions))

@@ -1,9 +1,9 @@
 """How likely each slot is looked at: position bias from a ranking drawn at random.
 
 In the examination model a click needs a look at the slot and a liking for the ad (Richardson, Dominowska & Ragno 2007;
-Craswell, Zoeter, Taylor & Ramsey 2008). Where the ranking is random, ads of every slot are liked alike, so that the
-click rates of slots stand to each other as the looks do: nothing has to be assumed of ads or people, as it must where a
-good ranking and a good slot always come together (Joachims, Swaminathan & Schnabel 2017).
+Craswell, Zoeter, Taylor & Ramsey 2008). Where the ranking is random, ads of every slot are liked alike, so the click
+rates of slots are proportional to how often they are looked at. Nothing has to be assumed about ads or people, as it
+must where good ads always stand in good slots (Joachims, Swaminathan & Schnabel 2017).
 """
 
 from dataclasses import dataclass
@@ -16,21 +16,22 @@ from scoring.confidence import Z_95
 Ints = npt.NDArray[np.int64]
 
 CLICKS_MIN = 20
-"""Of a slot, and of the first: with fewer the interval, which is asymptotic, says nothing."""
+"""Fewest clicks in a slot, and in the first: with fewer the interval, which is asymptotic, says nothing."""
 PEOPLE_MIN = 20
-"""Of those who were shown a slot, and the first, before it has an interval: of one it is a point, and of the demo
-shop's (150 placements each) it covers 70 % with 2, 87 with 5, 91 with 10, and 94 to 96 with 20 and more. Effective ones
-(Kish), since 20 of whom few do most count as these few: 81 to 88 % where their activity is lognormal with 1.5."""
+"""Fewest people who were shown a slot, and the first, before it has an interval: with one it is a point, and with the
+demo shop's (150 placements each) it covers 70 % with 2, 87 with 5, 91 with 10, and 94 to 96 with 20 and more. They are
+effective people (Kish), since 20 people, few of whom do most, count as these few: 81 to 88 % where activity is
+lognormal with 1.5."""
 
 
 ROUNDING = 1e-12
-"""Of their number, which is no whole one."""
+"""Relative rounding error of their effective number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A slot of random placements. ``examined``: how likely it is looked at, by the first; its 95 % interval is
-    ``low`` to ``high``. None where too few clicks tell, and of the interval where they are of too few people.
+    """A slot of random placements. ``examined``: how likely it is looked at, relative to the first; its 95 % interval
+    is ``low`` to ``high``. All are None with too few clicks, the interval also with too few people.
     """
 
     slot: int
@@ -42,9 +43,9 @@ class Position:
 
 
 def examination(slot: Ints, clicked: npt.NDArray[np.bool_], person: Ints) -> list[Position]:
-    """Of impressions ``[N]`` of randomly ranked placements, by slot from the first to the last that was shown.
+    """The positions of impressions ``[N]`` of randomly ranked placements, from the first slot to the last shown.
 
-    The interval is of the logarithm of the ratio, by the delta method; the unit is the person, whose clicks are alike.
+    The interval is of the logarithm of the ratio, by the delta method; the unit is the person: their clicks correlate.
     """
     if not len(slot):
         return []
@@ -62,7 +63,7 @@ def examination(slot: Ints, clicked: npt.NDArray[np.bool_], person: Ints) -> lis
     beyond = (share - of_first[owner]) ** 2 - of_first[owner] ** 2
     squares = np.maximum(np.bincount(place, weights=beyond, minlength=slots) + (of_first**2).sum(), 0)
     errors = np.sqrt(squares * len(of) / max(len(of) - 1, 1))
-    errors[0] = 0.0  # by itself
+    errors[0] = 0.0  # relative to itself
     people_of = impressions**2 / np.maximum(np.bincount(place, weights=shown**2, minlength=slots), 1)
     found = []
     for at in range(slots):

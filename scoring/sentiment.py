@@ -1,9 +1,9 @@
 """What reviews say: positive or not, learnt one after the other; and when an item's or a brand's tone turns.
 
-A review is its characters' one- to three-grams, which needs no word boundaries and so reads Chinese as well as
-English, hashed into a bounded number of features. The classifier is River's logistic regression under AdaGrad; the
-watch is River's Page-Hinkley test (Page 1954) on how sure it is that each review is good: by its stars where it has
-some, else by its text.
+A review's features are its characters' one- to three-grams, hashed into a bounded number of buckets. They need no word
+boundaries, so Chinese reads as well as English. The classifier is River's logistic regression under AdaGrad; the watch
+is River's Page-Hinkley test (Page 1954) on the chance that each review is good: by its stars where it has some, else by
+its text.
 """
 
 import struct
@@ -21,28 +21,28 @@ from scoring.tones import MEMORY
 FEATURES = 1 << 18
 """Buckets that n-grams are hashed into: at most 60 MB of weights and sums, however many reviews come."""
 GRAMS = (1, 2, 3)
-"""Characters of a feature. Of 27,992 Chinese reviews, in one pass, .905 are told right, and .831 of those whose text
-had not come before; without threes .890 and .827, with fours .907 and .827."""
+"""Characters of a feature. Of 27,992 Chinese reviews, in one pass, .905 are classified right, and .831 of those whose
+text is new; without threes .890 and .827, with fours .907 and .827."""
 CHARACTERS_MAX = 400
-"""Of a longer review the beginning is read: opinions come first, and a review costs a bounded time."""
+"""Characters that are read of a review: opinions come first, and a review costs a bounded time."""
 RATE = 0.5
 KEYS_MAX = 100_000
 """Items and brands watched: 1 KB each. Of more, those longest without a review are forgotten."""
 REVIEWS_MIN = 20
 """Reviews of a key before its tone can turn: there must be something to turn from."""
 STARS = 0.9
-"""How sure stars are: about as sure as a classifier is, on average, of what it knows well (.88), so that reviews with
-stars and without can be told of in one tone."""
+"""Chance that a review is good, given good stars: about what the classifier gives on average where it knows well (.88),
+so that reviews with and without stars can make one tone."""
 TOLERANCE, THRESHOLD = 0.08, 5.5
-"""Page-Hinkley: how far below its mean the tone may stay, and the sum of what is beyond that raises the alarm. Of 1,000
-reviews of keys that do not turn .3 raise a false one, and .2 to .6 % of turns take more than 50 reviews (`salience
-reviews evaluate` of the Chinese ones, three seeds); by stars .1 and .1 to .3 %; where every text is new, of which it is
-less sure, .04 to .12 and 10 to 13 %."""
+"""Page-Hinkley: how far below its mean the tone may stay, and the sum of the excess that raises the alarm. Of 1,000
+reviews of keys that do not turn, .3 raise a false one, and .2 to .6 % of turns take more than 50 reviews (`salience
+reviews evaluate` of the Chinese ones, three seeds); by stars .1 and .1 to .3 %; where every text is new, so that the
+classifier is less sure, .04 to .12 and 10 to 13 %."""
 
 _HEAD = struct.Struct("<dQ")
-"""Of a classifier as bytes: intercept, and reviews learnt from."""
+"""Head of a classifier's bytes: intercept, and number of reviews learnt from."""
 _WEIGHT = np.dtype([("bucket", "<u4"), ("weight", "<f8"), ("squares", "<f8")])
-"""And of each bucket that was met, in the order in which it was: sums are taken in it. ``squares``: AdaGrad's."""
+"""Then one record per bucket, in order of first occurrence, in which sums are taken. ``squares``: AdaGrad's."""
 
 
 def grams(text: str) -> dict[int, float]:
@@ -54,7 +54,7 @@ def grams(text: str) -> dict[int, float]:
 
 
 def by_stars(*, positive: bool) -> float:
-    """How sure it is that a review is good, by its stars."""
+    """Chance that a review is good, by its stars."""
     return STARS if positive else 1 - STARS
 
 
@@ -104,13 +104,13 @@ class Sentiment:
 
 @dataclass(slots=True)
 class Tone:
-    """``mean``: how sure it is of ``reviews`` that they are good; old ones fade once there are `MEMORY`."""
+    """``mean``: mean chance that ``reviews`` are good; old ones fade once there are `MEMORY`."""
 
     reviews: int = 0
     mean: float = 0.0
 
     def take(self, positive: float) -> None:
-        """Take how sure it is that a review is good."""
+        """Take the chance that a review is good."""
         self.reviews += 1
         self.mean += (positive - self.mean) / min(self.reviews, MEMORY)
 
@@ -150,7 +150,7 @@ class ToneWatch:
         return key in self._keys
 
     def update(self, key: str, positive: float) -> bool:
-        """Take how sure it is that a review is good; whether the key's tone has just turned."""
+        """Take the chance that a review is good; returns whether the key's tone has just turned."""
         if key not in self._keys:
             self._keys[key] = _test(), Tone()
         self._keys.move_to_end(key)
@@ -173,7 +173,7 @@ class ToneWatch:
             self._changed[key] = None
 
     def changed(self) -> dict[str, Watched | None]:
-        """What is to be kept of the keys that have changed since it was last asked; None of those forgotten."""
+        """What is to be stored of the keys that have changed since the last call; None for forgotten keys."""
         changed, self._changed = self._changed, {}
         return {key: self._kept(key) for key in changed}
 
@@ -186,7 +186,7 @@ class ToneWatch:
         return Watched(tone.reviews, tone.mean, seen.n, seen.get(), *sums, turned=test.drift_detected)
 
     def resume(self, key: str, kept: Watched) -> None:
-        """Watch a key from where it was; of several, those first that were heard of longest ago."""
+        """Watch a key from where it was; resume several in order of their last review, the oldest first."""
         test = _test()
         test._x_mean = type(test._x_mean)._from_state(kept.seen, kept.usual)  # noqa: SLF001 - as above
         test._sum_decrease, test._max_decrease = kept.sum, kept.highest  # noqa: SLF001 - as above

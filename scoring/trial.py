@@ -4,10 +4,10 @@ The unit is the user. A user counts from the first impression that an arm's poli
 the covariate (CUPED: Deng, Xu, Kohavi & Walker 2013), what they do after is the outcome. A metric is a ratio of two
 sums over users, with the variance of its linearised form (delta method: Deng, Knoblich & Lu 2018).
 
-Where a bandit shares out the users, cohorts have shares of their own, and with them their times: plain means would
-compare an arm's late users with another's early ones. So every user weighs one over the chance of the arm that they
-came to (Hájek 1971), and every arm stands for all cohorts alike. The chances were fixed before the users came, whatever
-they were made from, which is all that the intervals need (Waudby-Smith, Wu, Ramdas, Karampatziakis & Mineiro 2024,
+Where a bandit allocates users, each cohort has shares of its own, and cohorts come at different times: plain means
+would compare an arm's late users with another's early ones. So every user is weighted by one over the chance of their
+arm (Hájek 1971), and every arm stands for all cohorts alike. The chances are fixed before the users come, whatever they
+were made from, which is all that the intervals need (Waudby-Smith, Wu, Ramdas, Karampatziakis & Mineiro 2024,
 "Anytime-valid off-policy inference for contextual bandits"). The split is tested cohort by cohort, against its chances.
 """
 
@@ -24,9 +24,9 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 SUMS = ("days", "impressions", "clicks", "conversions", "revenue_micros", "viewed_s", "switches", "shown")
-"""What is summed per user; "days" are told at a look, those since exposure or 1 for everyone, "switches" impressions of
-another category than the last among those "shown", which are as many as the "impressions" or are counted elsewhere
-than these.
+"""What is summed per user. "days" come with a look: the days since exposure, or 1 for everyone. "switches" are
+impressions of another category than the one before, among those "shown"; these are the "impressions", or impressions
+that are counted elsewhere.
 """
 
 METRICS: dict[str, tuple[str, str]] = {
@@ -36,32 +36,32 @@ METRICS: dict[str, tuple[str, str]] = {
     "viewed_s": ("viewed_s", "impressions"),
     "diversity": ("switches", "shown"),
 }
-"""Each metric as what is divided by what, sums over users both. Value goes by days, as the others by what grows with
-time: the variance of a running total a user does too, without end, while the interval is planned by that of the first
-look, so that after a month a difference of seven standard errors was in no interval.
+"""Each metric as (numerator, denominator), both sums over users. Revenue is divided by days since the others'
+denominators grow with time, too. The variance of a running total per user would grow without end, while the interval is
+planned by that of the first look: after a month no interval showed a difference of seven standard errors.
 """
 BOUNDED = ("ctr", "cvr", "diversity")
-"""Metrics of which a user does what they could at most: one each of what it is divided by."""
+"""Metrics whose numerator is at most the denominator: a user does it at most once for each of what it is divided by."""
 
 USERS_MIN = 100
 """Users an arm needs before anything is said of it: the intervals are asymptotic."""
 DOERS_MIN, EXPECTED_MIN = 5, 20
 """Users of an arm who did what a metric counts, or who would have if both arms were alike, before it is compared.
 
-Where nobody of an arm has done it yet its variance is nothing, and so the first one's few make a certain loss of it: of
+While nobody in an arm has done it, that arm's variance is 0, and the few of the other make it seem a certain loss: of
 20,000 users, 5 % in one arm and no difference, 27 to 43 % of revenue's intervals left out zero at some look (3 to 12
-buyers in a thousand; 7 % at 30). With 5 who did it in either arm none did in 150 each (1 at 30). Nor with 20 expected,
-so that an arm in which nobody does what many do in the other is still found out.
+buyers in a thousand; 7 % at 30). With 5 who did it in each arm none of 150 runs each did (1 at 30). Nor with 20
+expected, so an arm in which nobody does what many do in the other is still found out.
 
-Of what is bounded (`BOUNDED`) those who left something undone are the few where nearly all is done, and as many of them
-are waited for: with a tenth of 4,000 users in one arm, of whom 6 % click and nine clicks of ten buy, 25 % of intervals
-of ``cvr`` left out zero.
+Of a bounded metric (`BOUNDED`) where nearly all is done, those who left something undone are the few, and as many of
+them are waited for: with a tenth of 4,000 users in one arm, of whom 6 % click and nine clicks of ten buy, 25 % of
+intervals of ``cvr`` left out zero.
 
-That is of buyers who spend alike and weigh alike. They are counted by heads: a bandit's few who weigh much and spend
-very different amounts make more intervals wrong than are meant to be, the more the less its arms are left.
+This holds for buyers who spend alike and weigh alike, since they are counted by heads. A bandit's few users who weigh
+much and spend very different amounts make more intervals wrong than intended, the more the smaller its arms get.
 """
 FIRST_PLAN = 20.0
-"""The interval is made smallest where so many times the information of the first look is reached."""
+"""The interval is narrowest where this many times the information of the first look is reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,9 @@ class Difference:
 class Look:
     """A moment of a trial. ``differences[metric][arm]``, for every arm but the first, where enough is known.
 
-    ``variances``: of the ``values``. ``heaviest[metric][arm]``: of an arm that is not compared since one person has
-    more than `ONE_SHARE_MAX` of what the metric is divided by, that share. ``by_days``: whether value is that of a user
-    and day; else it is of a user.
+    ``variances``: of the ``values``. ``heaviest[metric][arm]``: where one person has more than `ONE_SHARE_MAX` of the
+    denominator, so that the arm is not compared, that share. ``by_days``: whether revenue is per user and day; else it
+    is per user.
     """
 
     users: Ints  # [A]
@@ -103,8 +103,8 @@ class Trial:
     """The users of one experiment. Arrays are by the user's place in the totals that a look is given.
 
     ``shares [K, A]`` of each cohort's users meant for each arm (``[A]``: there is one cohort); ``alpha`` the chance
-    that an interval of the trial's primary metric is ever wrong, shared among the arms. ``blank [U]``: whose totals
-    ``before`` hold some of what came after exposure; they are where the outcome begins, and no covariate.
+    that an interval of the trial's primary metric is ever wrong, shared among the arms. ``blank [U]``: users whose
+    ``before`` holds some of what came after exposure: their outcome begins there, but it is no covariate.
     """
 
     shares: Floats
@@ -125,8 +125,8 @@ class Trial:
     def expose(self, users: Ints, arms: Ints, totals: Floats) -> Ints:
         """Users ``[E]`` (places, each once) saw their arm's policy; ``totals [U, sums]`` are those before it.
 
-        Who was exposed to one arm before and now to another has crossed, and counts no more. Returns those of the
-        users who count from here on.
+        A user who was exposed to one arm before and is now to another has crossed, and does not count. Returns the
+        users who are new, and count from now on.
         """
         self._grow(len(totals))
         known = self.arm[users] != OUTSIDE
@@ -150,8 +150,8 @@ class Trial:
             self.blank = np.concatenate([self.blank, np.zeros(more, dtype=np.bool_)])
 
     def look(self, totals: Floats, cohort: Ints | None = None, days: Floats | None = None) -> Look:
-        """What is known now, given everyone's ``totals [U, sums]``, ``cohort [U]``, the first where None, and the
-        ``days [U]``, above 0, that each has been exposed; where None, one of each: value is told a user.
+        """What is known now, given everyone's ``totals [U, sums]``, ``cohort [U]`` (None: the first), and the
+        ``days [U]``, above 0, that each has been exposed (None: 1 each, so that revenue is per user).
 
         Looking remembers the strongest evidence yet.
         """
@@ -160,7 +160,7 @@ class Trial:
         taking_part = np.flatnonzero((self.arm[:size] != OUTSIDE) & (cohort != OUTSIDE) & ~self.crossed[:size])
         arm, cohort = self.arm[taking_part].astype(np.int64), cohort[taking_part]
         share = shares[cohort, arm]
-        weight = 1 / np.where(share > 0, share, 1.0)  # who was not to be in an arm is told by the split
+        weight = 1 / np.where(share > 0, share, 1.0)  # users in an arm of share 0 show in the split
         before = self.before[taking_part]
         after = totals[taking_part] - before
         before[:, 0], after[:, 0] = 1.0, 1.0 if days is None else days[taking_part]
@@ -185,7 +185,7 @@ class Trial:
             for pair in ([0, other] for other in range(1, self.arms)):
                 few = (doers, undone) if metric in BOUNDED else (doers,)
                 if having[pair].min() * ONE_SHARE_MAX < 1 or not all(_tell(users[pair], who[pair]) for who in few):
-                    continue  # of so few that one of them has more than the bound in any case, nobody is the culprit
+                    continue  # of so few users one has more than the bound in any case
                 if deciding := {at: float(held[at]) for at in pair if held[at] > ONE_SHARE_MAX}:
                     heaviest[metric] |= deciding
                 elif (found := self._compare(metric, moments, pair)) is not None:
@@ -228,7 +228,7 @@ class _Moments:
     def of(
         cls, arm: Ints, arms: int, weight: Floats, y: Floats, y_below: Floats, x: Floats, x_below: Floats
     ) -> "_Moments":
-        """Of users ``[N]``, ``weight`` each: the outcome ``y / y_below``, and the same ratio ``x / x_below`` before.
+        """Moments of users ``[N]`` with ``weight``: the outcome ``y / y_below``, and the ratio before, ``x / x_below``.
 
         The covariate is centred on everyone's ratio, not the arm's own, so that arms remain comparable.
         """
@@ -268,13 +268,13 @@ class _Moments:
 
 
 def _tell(users: Ints, who: Ints) -> bool:
-    """Whether two arms' ``users [2]``, and ``who [2]`` of them did it or left it undone, are enough for an interval."""
+    """Whether two arms' ``users [2]``, and ``who [2]`` of them did it or left it undone, suffice for an interval."""
     expected = users * who.sum() / max(users.sum(), 1)
     return bool(users.min() >= USERS_MIN and ((who >= DOERS_MIN) | (expected >= EXPECTED_MIN)).all())
 
 
 def _heaviest(arm: Ints, arms: int, held: Floats) -> Floats:
-    """Of what users ``[N]`` of each arm have ``held`` together, the share of who has most, ``[A]``."""
+    """Largest share of one user in all that the users ``[N]`` of each arm have ``held``, ``[A]``."""
     most, total = np.zeros(arms), np.bincount(arm, weights=held, minlength=arms)
     np.maximum.at(most, arm, held)
     return np.divide(most, total, out=np.zeros(arms), where=total > 0)

@@ -20,14 +20,14 @@ FEW = 10
 LEARNT_SIGMAS = 3.0
 """An observation is learnt as at most so far above the mean: a flood must not teach that floods are usual."""
 SIGMA_MIN = 1e-6
-"""Less than any two counts are apart, and more than rounding leaves of the mean where all that is known is the same."""
+"""Least sigma: below the distance of any two counts, and above the mean's rounding error where all counts are equal."""
 
 
 def fastest(rows: Rows, stream_ms: int) -> int:
     """The most clicks, or other actions, of one of ``rows`` in a minute that had not ended at ``stream_ms``.
 
-    That is a slice's first moment by the lane's time: whatever the slice counted, it counted in that minute or a later
-    one. What it did not count, as an event that came too late, leaves its row with a minute that may be long gone.
+    ``stream_ms`` is the slice's first moment by the lane's time: all that the slice counted is of that minute or later.
+    An event that it did not count, such as a late one, leaves its row with a minute that may be long gone.
     """
     counts = rows["minute_count"][rows["rate_minute"] >= stream_ms // MINUTE_MS, Source.CLICK]
     return int(counts.max(initial=0))
@@ -37,8 +37,8 @@ class FloodScore:
     """A Gaussian over the logarithm of the most actions by one user in a minute, one a slice; of the last `WINDOW`.
 
     It scores as River's `anomaly.GaussianScorer` does, over River's rolling variance. The scorer itself cannot be used:
-    of a lane that has become quiet the variance ends below 0, by 1e-15 or so, as what leaves the window is subtracted,
-    and the scorer's sigma is then a complex number.
+    on a lane that has become quiet, subtracting what leaves the window takes the variance below 0, by 1e-15 or so, and
+    the scorer's sigma is then a complex number.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,9 @@
-"""Exposure beside merit, summed over many placements, and the weights that bring one to the other.
+"""Exposure and merit of groups, summed over many placements, and the weights that bring exposure in line with merit.
 
 Amortised fairness (Biega, Gummadi & Weikum 2018): a group's exposure, the sum of the chances that its slots are looked
 at, is to be in proportion to its merit, its share of what the candidates are worth; not in every placement, which has
-few slots, but over time. Weights follow by proportional-integral
-control on their logarithm. Sums fade, so that the past does.
+few slots, but over time. The logarithms of the weights are under proportional-integral control. Sums fade, and so does
+the past.
 """
 
 from dataclasses import dataclass, field
@@ -21,14 +21,14 @@ Ids = npt.NDArray[np.uint64]
 ADJUST_EVERY = 64
 """Placements between two moves of the weights."""
 KEPT = 0.999
-"""Of the sums, for so many placements: after a thousand times as many, a third is left."""
+"""Decay of the sums per `ADJUST_EVERY` placements: after a thousand times as many, a third is left."""
 PROPORTIONAL, INTEGRAL = 3.0, 0.02
-"""Of the logarithm of a weight, per share of its merit that a group lacks, at strength 1: now, and each update. What is
-lacking is itself a sum over time, so that the first alone brings all but a remainder, and the second that."""
+"""Gains on the logarithm of a weight, per share of its merit that a group lacks, at strength 1: now, and each update.
+The lack is itself a sum over time, so the first alone removes all but a remainder, and the second removes that."""
 WEIGHT_MAX = 8.0
 """A group is favoured or held back by no more: a bound on what fairness may cost anyone."""
 MERIT_MIN = 0.01
-"""Groups with less of all merit are too small to be judged."""
+"""Groups with a smaller share of all merit are too small to be judged."""
 
 
 @dataclass
@@ -43,10 +43,10 @@ class Division:
     _base: Floats = field(default_factory=lambda: np.zeros(0))
 
     def observe(self, catalogue: Catalogue, candidates: Ints, worth: Floats, chosen: Ints, examined: Floats) -> None:
-        """Count placements, and let what was before them fade.
+        """Count placements, and let earlier ones fade.
 
-        ``candidates, worth [B, C]``, 0 for who could not be shown; ``chosen [B, L]``; ``examined [L]``: how likely the
-        slots are looked at.
+        ``candidates, worth [B, C]``, worth 0 if it could not be shown; ``chosen [B, L]``; ``examined [L]``: how likely
+        the slots are looked at.
         """
         if catalogue.version != self._version:
             self._read(catalogue)
@@ -62,7 +62,7 @@ class Division:
     def _read(self, catalogue: Catalogue) -> None:
         """Number the groups of the catalogue's ads; what is known of a group stays.
 
-        Of groups that no ad has any more as many are kept as of others: ads' owners may make up as many as they like.
+        At most as many groups without ads are kept as with ads: advertisers may make up as many as they like.
         """
         ids, of = np.unique(getattr(catalogue, self.column), return_inverse=True)
         codes = np.array([self._codes.setdefault(number, len(self._codes)) for number in ids.tolist()], dtype=np.int64)
@@ -86,7 +86,7 @@ class Division:
 
     @property
     def ratio(self) -> float:
-        """Exposure over merit of the group that has least of it, among those that are not small; 1 is fair."""
+        """The lowest ratio of exposure to merit among groups that are not too small; 1 is fair."""
         exposure, merit = self._sums
         judged = merit >= MERIT_MIN * max(float(merit.sum()), 1e-12)
         if not judged.any():

@@ -1,14 +1,14 @@
 """What the click layers of all lanes have learned, joined: what a lane serves rests on all outcomes, not its own alone.
 
-A lane learns from its own outcomes and from nothing else, so that its layer is a function of its stream. What it then
-serves joins its layer with what the others last told of theirs:
+A lane learns from its own outcomes alone, so its layer is a function of its stream. What it serves joins its layer with
+what the others last reported of theirs:
 
-- a weight is the mean of all lanes', each by its evidence, AdaGrad's sum of squared gradients of that very weight
+- a weight is the mean over all lanes, weighted by evidence: AdaGrad's sum of squared gradients of that very weight
   (mixing of parameters: McDonald, Hall & Mann 2010; the sums are the diagonal of the information, as in Duchi 2011);
-- clicks, and clicks expected, of ads and of slots are added up, and how often ads were shown and clicked.
+- clicks and expected clicks of ads and of slots are added up, and how often ads were shown and clicked.
 
-Of each lane counts what it told last, so words may come late, doubled or in any order, and a worker that has just
-started serves as all the others do.
+Each lane's last report counts, so reports may come late, twice or in any order, and a worker that has just started
+serves as all the others do.
 """
 
 from array import array
@@ -27,12 +27,12 @@ Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.uint64]
 
 BUCKETS = 64
-"""What was learned of ads is told by buckets, of a catalogue that is full about 16,000 ads each."""
+"""Records of ads are reported by bucket; in a full catalogue each has about 16,000 ads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What a lane tells of its layer beside ads.
+    """What a lane reports of its layer, except ads.
 
     ``models``: weights and AdaGrad's sums ``[F]`` by number of attention model; ``slots [2, K]``: clicks, and clicks
     expected, of each.
@@ -43,13 +43,13 @@ class Learned:
 
     @classmethod
     def of(cls, layer: ClickLayer) -> Self:
-        """What a lane has to tell that has this layer."""
+        """The report of a lane that has this layer."""
         models = {number: (one.model.array, one.model.caution) for number, one in layer.learners.items()}
         return cls(models, layer.examination.record)
 
 
 class Pool:
-    """What lanes have told: of each its last word. An ad costs 32 bytes a lane, its id and its place.
+    """The last report of each lane. An ad costs 32 bytes a lane, its id and its place.
 
     ``records [N, RECORD]`` by lane: of ads at their ``place``, as `scoring.clicks.AdLifts` has them; ``news`` by the
     lane that reads.
@@ -72,9 +72,9 @@ class Pool:
         self._put(lane, self._places(ads), records)
 
     def tell_bucket(self, lane: int, bucket: int, ads: Ids, records: Floats) -> None:
-        """Take the records ``[N, RECORD]`` of all ads of a bucket of which ``lane`` has any, ``ads [N]``.
+        """Take the records ``[N, RECORD]`` of ``ads [N]``: all ads of a bucket of which ``lane`` has records.
 
-        Of others in the bucket it has none, and a former one counts no more.
+        It has none of the bucket's other ads: their former records are dropped.
         """
         places = self._places(ads)
         self._put(lane, places, records)

@@ -2,13 +2,12 @@
 
 Beside it stands what reviews tell (`scoring.tones`), as of when the catalogue was last followed.
 
-An impression at a told place counts once it is applied, a click that answers one as soon as it comes: plain sums, so
-that what lanes have counted adds up. In a slot an impression counts as much as such a slot is looked at, by the curve
-that is assumed before any is known, lest an ad that stands low for a while seem disliked and stay there. Of an ad, and
-of all ads of its brand together, a model is told the *lift*, the log of its clicks over those expected at the rate of
-everything, drawn towards 0 by `RATE_PRIOR` expected clicks (a gamma prior on a Poisson rate), and how many were
-expected. It stands beside what a model has learned of an ad's content: of what is new that says nothing yet, and of
-what is old it is of weeks ago.
+An impression at a known place counts once it is applied, a click that answers one as soon as it comes. These are plain
+sums, so the counts of lanes add up. An impression counts as much as its slot is looked at, by the assumed curve, so
+that an ad that stands low for a while does not seem disliked and stay there. For an ad, and for all ads of its brand
+together, a model gets the *lift*, the log of its clicks over those expected at the overall rate, shrunk towards 0 by
+`RATE_PRIOR` expected clicks (a gamma prior on a Poisson rate), and how many were expected. This adds to what a model
+has learned from an ad's content, which says nothing yet about new ads and is weeks old for others.
 """
 
 import numpy as np
@@ -32,7 +31,7 @@ RATES_DIM = len(RATES)
 RATE_PRIOR = 8.0
 """Expected clicks that a lift of 0 counts for."""
 EXPECTED_MAX = 1_000.0
-"""Expected clicks that tell how far a rate can be trusted; a number that only grew would leave what models know."""
+"""Expected clicks are counted up to here, to tell how far a rate can be trusted: models know no larger number."""
 _LOOKED_AT = assumed(SLOTS_MAX)
 _NO_BRAND = id64("")
 
@@ -40,7 +39,7 @@ _NO_BRAND = id64("")
 def counts_of(events: Events, outcome: npt.NDArray[np.uint8]) -> Counts:
     """What each of ``events [E]`` counts, given what became of it: shown and clicked, ``[E, 2]`` in [0, 1].
 
-    What was shown at no told place is not counted, for whether it could have been clicked nobody knows.
+    An impression without a known place is not counted: nobody knows whether it could have been clicked.
     """
     told = (outcome == Outcome.APPLIED) & (events["surface"] > 0)
     shown = told & (events["source"] == Source.IMPRESSION)
@@ -64,7 +63,7 @@ class RateTable:
         self._version = -1
 
     def follow(self, catalogue: Catalogue) -> Slots:
-        """Make room for ads that are new, whose slots it gives, and let ads that have another brand count for that."""
+        """Make room for new ads, and return their slots; ads whose brand has changed count for the new one."""
         self._tone = catalogue.tone
         known, now = len(self.ads), len(catalogue)
         if self._version == catalogue.version:
@@ -111,9 +110,9 @@ class RateTable:
         return _told(*counted, self._tone.take(slots, axis=0))
 
     def running(self, slots: Slots, counts: Counts) -> Floats:
-        """What each of E events in order finds told of its ad, ``[E, RATES_DIM]``; their counts ``[E, 2]`` are added.
+        """What is told of its ad just before each of E events, in order, ``[E, RATES_DIM]``; adds ``counts [E, 2]``.
 
-        Of ads that the catalogue does not know, `MISSING` in ``slots [E]``, nothing is told and nothing counted.
+        Ads that the catalogue does not know, `MISSING` in ``slots [E]``, have zeros and are not counted.
         """
         out = np.zeros((len(slots), RATES_DIM), dtype=np.float32)
         known = np.flatnonzero(slots != MISSING)

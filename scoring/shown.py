@@ -16,9 +16,9 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 SAMPLED, EVERY = 4, 8
-"""People that are looked at for what takes time, in one part of so many; all, always, where fairness is asked for."""
+"""Figures that take time look at this many people, in one part of so many; at all, always, if fairness is asked for."""
 FADES = 0.999
-"""Of the means, at each part that was looked at: they are of the last few thousand placements."""
+"""Decay of the means, per part that is looked at: they cover the last few thousand placements."""
 _LOSERS = [fate for fate in Fate if fate is not Fate.WON]
 
 
@@ -64,7 +64,7 @@ class Shown:
         self._entropy = FADES * self._entropy + _entropy(catalogue, past[:SAMPLED])
 
     def adjusted(self) -> tuple[npt.NDArray[np.uint64], Floats] | None:
-        """Groups and their new weights, where fairness is asked for and enough was placed since the last."""
+        """Groups and their new weights, if fairness is asked for and enough was placed since the last; else None."""
         if not self.fairness or self.placements < self._due:
             return None
         self._due = self.placements + ADJUST_EVERY
@@ -95,7 +95,7 @@ def _distance(catalogue: Catalogue, candidates: Ints, chosen: Ints) -> Floats:
 
 
 def _entropy(catalogue: Catalogue, past: Ints) -> Floats:
-    """Sum and number of people's entropies, in bits; who has no past has none."""
+    """Sum and number of people's entropies, in bits; people without a past are left out."""
     known = past != MISSING
     category = np.where(known, catalogue.category.take(past), 0)
     same = (category[:, :, None] == category[:, None, :]) & known[:, None, :]

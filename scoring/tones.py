@@ -1,9 +1,8 @@
-"""How ads are reviewed: what a candidate's reviews tell, which they may tell before anyone was shown it here.
+"""How ads are reviewed: what reviews tell of a candidate, perhaps before anyone was shown it here.
 
-A *tone* is how sure it is of an ad's latest reviews, on average, that they are good (`scoring.sentiment`). A model is
-told how far it lies above that of all reviews, drawn towards 0 by `TONE_PRIOR` reviews, and how many there are. It is
-told beside the click rates (`scoring.rates`), and not as content: reviews come daily, and nothing has to be encoded
-for them.
+A *tone* is the mean chance that an ad's latest reviews are good (`scoring.sentiment`). A model gets how far it lies
+above the tone of all reviews, shrunk towards 0 by `TONE_PRIOR` reviews, and how many reviews there are. It gets them
+beside the click rates (`scoring.rates`), and not as content: reviews come daily, and so no ad has to be encoded anew.
 """
 
 from dataclasses import dataclass
@@ -23,20 +22,20 @@ Said = npt.NDArray[np.float64]
 TONES = ("tone", "log_reviews")
 TONES_DIM = len(TONES)
 MEMORY = 100
-"""Reviews that a tone is the mean of; of more the older ones count ever less."""
+"""Reviews over which a tone is a plain mean; beyond them, older ones count ever less."""
 TONE_PRIOR = 8.0
-"""Reviews as good as all are that a tone is drawn towards."""
+"""Reviews of the usual tone that a tone is shrunk towards."""
 
 
 def told(said: Said, usual: npt.NDArray[np.float64] | float) -> Floats:
-    """`TONES` of ``said [N, 2]``, where all reviews sound as ``usual``; in half precision, for receipts keep it."""
+    """`TONES` of ``said [N, 2]``, where ``usual`` is the tone of all reviews; in half precision: receipts keep it."""
     reviews, tone = np.minimum(said[:, :1], MEMORY), said[:, 1:]
     above = (tone - usual) * reviews / (reviews + TONE_PRIOR)
     return np.column_stack([above, np.log1p(reviews) / 5]).astype(np.float16).astype(np.float32)
 
 
 def weight(said: Said) -> Said:
-    """What tones count in that of all reviews, ``[N, 2]``: reviews, and reviews × tone."""
+    """What ads' tones add to the tone of all reviews, ``[N, 2]``: reviews, and reviews × tone."""
     reviews = np.minimum(said[:, 0], MEMORY)
     return np.column_stack([reviews, reviews * said[:, 1]])
 
@@ -47,7 +46,7 @@ _NOTHING: Floats = np.zeros((1, TONES_DIM), dtype=np.float32)
 class ToneTable:
     """The tone of each ad that has one, by 64-bit id, whether or not the ad is known yet: 74 bytes an ad of 100,000.
 
-    It holds what the topic of tones does: once half of the places are left by withdrawn ads, others have them.
+    It holds what the topic of tones holds: once withdrawn ads leave more than half of the places, these are freed.
     """
 
     def __init__(self) -> None:
@@ -108,7 +107,7 @@ class ToneHistory:
         said, at = len(self.ads), np.arange(len(self.ads) + len(ads))
         ad, when = np.append(self.ads, ads), np.append(self.time_ms, time_ms)
         is_said = at < said
-        order = np.lexsort((is_said, when, ad))  # who asks comes before what is said at the very moment
+        order = np.lexsort((is_said, when, ad))  # a question comes before what is said at the same moment
         ad, is_said = ad[order], is_said[order]
         first = np.maximum.accumulate(np.where(begins(ad), at, 0))
         last = np.maximum.accumulate(np.where(is_said, at, MISSING))

@@ -15,19 +15,19 @@ Floats = npt.NDArray[np.float64]
 HOURS = 24
 HOUR_MS = 3_600_000
 NEW = 0.3
-"""What the newest day counts of an hour's mean; a week ago is then 8 % of it."""
+"""Weight of the newest day in an hour's mean; days more than a week ago then have 8 % of it."""
 LEAST = 0.1
-"""Of an even hour's share, what every hour is given at least: a plan that stands still learns nothing."""
+"""Least share of an hour, as a part of an even hour's share: a plan that stands still learns nothing."""
 
 
 def unknown() -> Floats:
-    """The means ``[24]`` of a lane that has seen no hour from its beginning to its end."""
+    """The means ``[24]`` of a lane that has seen no complete hour."""
     return np.full(HOURS, np.nan)
 
 
 @dataclass
 class Traffic:
-    """One lane's. ``mean [24]``: impressions in each hour of UTC, of days gone by; NaN where none is known."""
+    """One lane's traffic. ``mean [24]``: mean impressions in each hour of a UTC day; NaN where unknown."""
 
     mean: Floats = field(default_factory=unknown)
     _hour: int = -1
@@ -37,9 +37,9 @@ class Traffic:
     """Whether the hour was seen from its beginning."""
 
     def observe(self, time_ms: int, impressions: int) -> bool:
-        """Take so many more at the lane's time, which never goes back; whether hours have ended that are known now.
+        """Add impressions at the lane's time, which never goes back; returns whether ``mean`` has changed.
 
-        Hours without any count too, up to a day of them. Before its first event a lane has no time, which is 0.
+        Hours without impressions count, too, up to a day of them. Before its first event a lane's time is 0.
         """
         hour, ended = time_ms // HOUR_MS, False
         if time_ms <= 0:
@@ -65,7 +65,7 @@ class Traffic:
 def day_curve(lanes: Iterable[Floats]) -> Floats:
     """Share of a day's traffic in each hour, ``[24]``, by the lanes' means; what a lane does not know is even.
 
-    Hours that would have less than the least of it are given that, and the others share the rest.
+    Hours below the least share get that share, and the others divide the rest.
     """
     total = np.zeros(HOURS)
     for mean in lanes:

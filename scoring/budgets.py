@@ -65,8 +65,8 @@ class Budgets:
     _earned: Floats = field(default_factory=lambda: np.zeros((0, 4)))
     """Impressions, clicks, purchases and seconds viewed, of all time."""
     _level: Floats = field(default_factory=lambda: np.zeros(0))
-    _own: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
-    """Campaigns whose level comes from this worker's own pacing."""
+    _paced_by: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """The budgets that this worker last paced by; 0 where it has not paced, and others report the level."""
     _stopped: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     """Those of them that have spent their budget."""
     _level_ms: dict[int, int] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class Budgets:
         silent reports an old level, and is read first.
         """
         at = self._place(campaign)
-        if level <= 0 or self._own[at] or time_ms < self._level_ms.get(at, time_ms):
+        if level <= 0 or self._paced_by[at] or time_ms < self._level_ms.get(at, time_ms):
             return
         self._level_ms[at] = time_ms
         self._level[at] = level
@@ -148,7 +148,7 @@ class Budgets:
             self._days.grow(more)
             self._earned = np.concatenate([self._earned, np.zeros((more, 4))])
             self._level = np.concatenate([self._level, np.zeros(more)])
-            self._own = np.concatenate([self._own, np.zeros(more, dtype=np.bool_)])
+            self._paced_by = np.concatenate([self._paced_by, np.zeros(more, dtype=np.int64)])
             self._stopped = np.concatenate([self._stopped, np.zeros(more, dtype=np.bool_)])
         return at
 
@@ -223,8 +223,8 @@ class Budgets:
         paced, day = self._paced, self._days.newest
         spent = self._days.spent[paced]
         self._pacer.update(max(now_ms, day * DAY_MS), spent)
-        self._own[paced], self._stopped[paced] = self._pacer.budget_micros > 0, self._pacer.stopped
-        self._level[paced] = np.where(self._own[paced], np.exp(self._pacer.base), 0.0)
+        self._paced_by[paced], self._stopped[paced] = self._pacer.budget_micros, self._pacer.stopped
+        self._level[paced] = np.where(self._paced_by[paced] > 0, np.exp(self._pacer.base), 0.0)
         impressions, clicks, purchases, viewed_s = self._earned[paced].T
         terms = self.market.terms
         conversion = (purchases + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
@@ -255,7 +255,7 @@ class Budgets:
         np.maximum.at(budgets, of, shop.budget_micros)
         np.logical_or.at(offered, of, shop.active)
         paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
-        sure, before = offered | (budgets > 0), self._budgets(paced, self._days.newest)
+        sure = offered | (budgets > 0)
         since = np.array([shop.budget_ms.get(each, 0) for each in ids.tolist()], dtype=np.int64) // DAY_MS
         self._days.limit(paced[sure], np.where(budgets > 0, budgets, MICROS_MAX)[sure], since[sure])
         budgets = self._budgets(paced, self._days.newest)
@@ -265,9 +265,9 @@ class Budgets:
                 self.market.pace(self._ids, np.zeros(0))
             return
         self._ids, self._paced = ids, paced
-        pacer, level = Pacer(budgets, self.day_curve), self._level[self._paced]
+        pacer, level, before = Pacer(budgets, self.day_curve), self._level[paced], self._paced_by[paced]
         pacer.base = np.where(level > 0, np.log(np.maximum(level, LEAST)), pacer.base)
-        cut = (budgets < before) | ~self._own[paced]  # then what is spent tells nothing of how this worker has bid
+        cut = (budgets < before) | (before == 0)  # then what is spent tells nothing of how this worker has bid
         pacer.stopped = (budgets > 0) & (self._days.spent[paced] >= budgets) & (self._stopped[paced] | cut)
         if self._pacer is not None:
             pacer.resume(self._pacer)

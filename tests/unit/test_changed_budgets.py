@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.budgets import EVERY_MS, Budgets
+from scoring.budgets import EVERY_MS, Budgets, Spending
 from scoring.catalogue import Catalogue
 from scoring.market import Market
 from scoring.pacing import DAY_MS
@@ -98,6 +98,17 @@ def test_what_is_lowered_after_midnight_stops_its_campaign_on_the_day_that_it_is
     assert shop.offered() > 0
     shop.spend(2_000, at_ms=MIDNIGHT_MS)
     assert shop.offered() == 0
+
+
+def test_a_budget_that_others_have_spent_as_it_begins_with_a_day_tells_nothing_of_how_this_worker_has_bid() -> None:
+    shop = Behind(told(50_000, NOON_MS))
+    shop.spend(500)
+    shop.read(told(1_000, HALF_PAST_MS))
+    shop.spend(500)
+    level = shop.budgets.level("one")
+    shop.budgets.tell(9, "", Spending("one", 1, 2_000, 0, 0, 0.0, 0.0))
+    shop.goes_on(MIDNIGHT_MS + EVERY_MS)
+    assert (shop.offered(), shop.budgets.level("one")) == (0, level)
 
 
 def test_a_limit_that_begins_with_a_day_paces_where_nobody_had_one_before() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaProducer
 
 from streams import topic_admin, topics
+from streams.aside import aside
 from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.identity import partitioner
@@ -171,7 +172,7 @@ async def requeue(settings: Settings, wanted: Filter, *, dry_run: bool = False) 
     A dry run makes no producer, which would fence one that sends meanwhile, and keeps no letter.
     """
     prefix, refused, count = settings.topic_prefix, dict[str, str](), 0
-    counts = topic_admin.partition_counts(settings.bootstrap, [prefix + name for name in INPUTS])
+    counts = await aside(topic_admin.partition_counts, settings.bootstrap, [prefix + name for name in INPUTS])
     letters = _sendable(settings, wanted, counts, refused)
     if dry_run:
         async for _ in letters:

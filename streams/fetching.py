@@ -4,7 +4,6 @@ A broker takes any bytes for a header's name; aiokafka parses names with the rec
 wherever it goes on. librdkafka hands over the record, and its headers only where it is asked for them.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError
 from aiokafka.structs import ConsumerRecord
 
+from streams.aside import aside
 from streams.connection import librdkafka_options
 
 log = structlog.get_logger()
@@ -56,7 +56,7 @@ async def fetch(
     except UnicodeDecodeError:
         for tp in filter(ours, positions):  # past what the call took of other partitions before it failed
             consumer.seek(tp, positions[tp])
-        read = await asyncio.to_thread(_read_apart, bootstrap, positions, max_records or RECORDS_MAX, committed)
+        read = await aside(_read_apart, bootstrap, positions, max_records or RECORDS_MAX, committed)
         if not read:
             raise
         batches = {tp: records for tp, records in read.items() if ours(tp)}

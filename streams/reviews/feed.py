@@ -19,6 +19,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerFenced
 
+from streams.aside import aside
 from streams.connection import aiokafka_options
 from streams.dead_letters import Filter, read
 from streams.decode import Record
@@ -70,7 +71,7 @@ class ReviewFeed:
     async def __aenter__(self) -> Self:
         """Take over. Raises `MissingTopicError`, `ReviewError`, and `TopicsError` where no broker answers."""
         await self._followed.look()  # before anything is read
-        self._reviews_id = self._identify()
+        self._reviews_id = await self._identify()
         transactional = self._settings.guarantee == "exactly_once"
         self._outbox = self._outbox_of(self._settings, self._prefix + REVIEWS_ID if transactional else None)
         try:
@@ -100,13 +101,13 @@ class ReviewFeed:
     ) -> None:
         await self._outbox.stop()
 
-    def _identify(self) -> str:
+    async def _identify(self) -> str:
         """The id of the topic of reviews."""
         bootstrap, name = self._settings.bootstrap, self._reviews.topic
         for each in (name, self._prefix + REVIEW_STATE):
-            if (count := len(partitions_of(bootstrap, each))) != 1:
+            if (count := len(await aside(partitions_of, bootstrap, each))) != 1:
                 raise ReviewError(f"{each} has {count} partitions, expected 1; look closer: salience topics check")
-        return found(bootstrap, [name])[name].id
+        return (await aside(found, bootstrap, [name]))[name].id
 
     async def _recover(self) -> None:
         """Read what stands on the topics; what is no state to go on from is deleted there."""
@@ -136,7 +137,7 @@ class ReviewFeed:
         `streams.followed.MadeAnewError` where what was read, or told, stands on its topic no more.
         """
         bootstrap = self._settings.bootstrap
-        ads = partitions_of(bootstrap, self._prefix + ADS)
+        ads = await aside(partitions_of, bootstrap, self._prefix + ADS)
         offered = await log_ends(bootstrap, ads)
         reader = AIOKafkaConsumer(
             isolation_level="read_committed",

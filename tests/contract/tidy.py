@@ -65,7 +65,7 @@ IMPORTERS: Mapping[str, Mapping[str, str]] = {
         "streams/metrics/serve.py": "the web server of the reader of reviews and of the referee",
     },
 }
-ASKS_BROKERS = {"partitions_of", "partition_counts", "found", "check_topics", "identify"}
+ASKS_BROKERS = {"partitions_of", "partition_counts", "found", "check_topics", "identify", "_read_apart"}
 """Beside those of `streams.topic_admin` by its name; each waits for up to ten seconds."""
 # Who makes a Kafka consumer. The lanes' events come through the intake alone; the others read something else.
 CONSUMERS: Mapping[str, str] = {
@@ -249,14 +249,25 @@ def clients_connect_as_the_environment_says(sources: list[Source]) -> Findings:
 
 
 def questions_to_brokers_go_aside(sources: list[Source]) -> Findings:
-    """Whoever is told to end does not wait for a broker that does not answer: threads of `asyncio` are waited for."""
+    """Whoever is told to end does not wait for a broker that does not answer: threads of `asyncio` are waited for, and
+    on the loop itself nobody hears that there is to be an end.
+    """
     for source in sources:
-        for node in ast.walk(source.tree):
-            if not (isinstance(node, ast.Call) and node.args and ast.unparse(node.func) == "asyncio.to_thread"):
-                continue
-            asked = ast.unparse(node.args[0])
-            if asked.startswith("topic_admin.") or asked in ASKS_BROKERS:
-                yield f"{source.path}:{node.lineno}: asks a broker by {asked} in a thread that is waited for; use aside"
+        for call, on_loop in _calls(source.tree) if source.package == "streams" else ():
+            in_thread = bool(call.args) and ast.unparse(call.func) == "asyncio.to_thread"
+            asked = ast.unparse(call.args[0] if in_thread else call.func)
+            if (in_thread or on_loop) and (asked.startswith("topic_admin.") or asked in ASKS_BROKERS):
+                where = "in a thread that is waited for" if in_thread else "on the loop"
+                yield f"{source.path}:{call.lineno}: asks a broker by {asked} {where}; use aside"
+
+
+def _calls(node: ast.AST, *, on_loop: bool = False) -> Iterator[tuple[ast.Call, bool]]:
+    """All calls in ``node``, and whether an asynchronous function makes them itself."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Call):
+            yield child, on_loop
+        function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from _calls(child, on_loop=isinstance(child, ast.AsyncFunctionDef) if function else on_loop)
 
 
 def functions_fit_a_screen(sources: list[Source]) -> Findings:

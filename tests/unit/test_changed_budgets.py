@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from scoring.budgets import EVERY_MS, Budgets, Spending
 from scoring.catalogue import Catalogue
+from scoring.ids import id64
 from scoring.market import Market
 from scoring.pacing import DAY_MS
 from scoring.settlement import DAYS, Settlement
@@ -14,8 +15,8 @@ from streams.feeds import catalogue as feed
 from streams.feeds.campaigns import tell
 from streams.feeds.catalogue import apply_ads
 from streams.wire import encode_json
-from tests.builders import Record, ad
-from tests.unit.test_settlement import MIDNIGHT_MS, NOON_MS, Shop
+from tests.builders import Record, ad, entry
+from tests.unit.test_settlement import MIDNIGHT_MS, NOON_MS, Shop, cell
 
 HALF_PAST_MS = MIDNIGHT_MS + 1_800_000
 
@@ -233,6 +234,33 @@ def test_a_producer_whose_clock_is_a_day_ahead_or_less_is_believed(monkeypatch: 
     shop.spend(0, at_ms=2 * DAY_MS)
     shop.spend(0, at_ms=3 * DAY_MS)
     assert shop.limits(4)[2:] == [1_000, 50_000]
+
+
+def test_what_a_lane_tells_late_of_the_day_before_changes_no_budget_that_has_begun_since() -> None:
+    shop = Behind(told(1_000, HALF_PAST_MS))  # of the day before this worker knows nothing, and goes by this
+    shop.spend(0, at_ms=MIDNIGHT_MS)
+    tell(shop.budgets, [cell(7_000, NOON_MS, lane=1)])
+    assert shop.limits(2) == [7_000, 1_000]
+
+
+def test_an_ad_that_goes_on_after_midnight_without_a_budget_has_none_from_then_on() -> None:
+    shop = Behind(told(1_000, NOON_MS))
+    paused = encode_json(ad("a", campaign_id="one", budget_micros=None, status="paused"))
+    shop.read(Record("ads", 0, 0, NOON_MS + 1, b"a", paused))
+    shop.spend(0)
+    shop.read(told(None, HALF_PAST_MS))
+    shop.spend(0)
+    assert shop.limits(1) == [1_000]
+    shop.spend(0, at_ms=MIDNIGHT_MS)
+    assert shop.limits(2) == [1_000, 0]
+
+
+def test_each_ad_of_a_batch_counts_from_its_own_time() -> None:
+    stock, ids = Catalogue(), [id64(campaign) for campaign in ("one", "two")]
+    stock.upsert([entry(each, campaign_id=of) for each, of in (("a", "one"), ("b", "two"), ("a", "one"))], [1, 2, 3])
+    assert [stock.budget_ms[each] for each in ids] == [3, 2]
+    stock.withdraw(["unknown", "a", "b"], [7, 8, 9])
+    assert [stock.budget_ms[each] for each in ids] == [8, 9]
 
 
 def test_records_that_all_have_one_time_are_safe() -> None:

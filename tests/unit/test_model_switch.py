@@ -7,7 +7,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from streams.settings import Settings
 from tests.builders import START_MS
 from tests.models import gives_fewer, toy_model
 from tests.unit.consenting import told
+from tests.unit.lanes import turns
 from tests.unit.test_models import engine_of
 
 ROUNDS_MAX = 20
@@ -85,6 +86,22 @@ def test_roles_told_and_taken_while_others_are_settled_leave_the_event_loop_free
 
     asyncio.run(follow())
     assert not failures
+
+
+def test_a_switch_that_is_cancelled_by_nobody_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[BaseException] = []
+
+    async def cancelled() -> Never:  # as a part of aiokafka's ends that it cancels itself
+        raise asyncio.CancelledError
+
+    async def scenario() -> None:
+        switch = ModelSwitch(Settings(home=Path()), Control(), Held(), AtOnce(), failures.append)
+        monkeypatch.setattr(switch, "_follow", cancelled)
+        await switch.on_start()
+        await turns()
+
+    asyncio.run(scenario())
+    assert [str(error) for error in failures] == ["the switch of models was cancelled by nobody"]
 
 
 def test_models_that_arms_of_experiments_name_are_played_and_other_news_of_experiments_are_none() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Never
 from unittest.mock import Mock
 
 import pytest
@@ -15,6 +16,7 @@ from streams.topic_admin import Found
 from streams.vitals import Vitals
 from streams.watchdog import GONE_LOOKS, LOOK_S, LoopPulse, Watchdog, WatchdogError
 from tests.builders import known_topics
+from tests.unit.lanes import turns
 
 KNOWN = known_topics(lanes=4)
 IDENTITY = TopicIdentity(KNOWN)
@@ -97,6 +99,24 @@ def watchdog(monkeypatch: pytest.MonkeyPatch) -> Watchdog:
     out = Watchdog(Settings(), IDENTITY, lambda _: Vitals(joined=True, polls=1), list, Mock())
     monkeypatch.setattr("streams.watchdog.LOOK_S", 0)
     return out
+
+
+def test_a_watchdog_that_is_cancelled_by_nobody_ends_the_worker(
+    watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled() -> Never:  # as a part of aiokafka's ends that it cancels itself
+        raise asyncio.CancelledError
+
+    async def scenario() -> None:
+        await watchdog.on_start()
+        await turns()
+
+    monkeypatch.setattr(watchdog, "_pulse", Mock())
+    monkeypatch.setattr(watchdog, "_watch", cancelled)
+    asyncio.run(scenario())
+    fail = watchdog._fail
+    assert isinstance(fail, Mock)
+    assert str(fail.call_args.args[0]) == "the watchdog was cancelled by nobody"
 
 
 @pytest.mark.parametrize("name", OF_LANES + READ_WHOLE)

@@ -1,7 +1,7 @@
-"""The imperative shell: topics, lanes, publishing, the command line. What is decided is decided in `scoring`."""
+"""The imperative shell: topics, lanes, publishing, the command line. All decisions are made in `scoring`."""
 
 import os
 
-# onnxruntime reports usage to its maker unless told not to before it is first imported; a shop's engine reports to
+# onnxruntime sends usage reports to its maker unless this is set before its first import; a shop's engine reports to
 # nobody.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -54,7 +54,7 @@ _SHOWN = (
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One right. ``name``: without the topics' prefix; of a group or transactional id, "" for the workers' own."""
+    """One right. ``name``: without the topics' prefix; "" means the workers' own group or transactional id."""
 
     role: str
     kind: Kind
@@ -163,7 +163,7 @@ def command(line: Line, principal: str, settings: Settings) -> str:
 
 
 def apply(settings: Settings, role: str, principal: str) -> int:
-    """Give ``principal`` (``User:name``) the role's lines; how many, once every node has them.
+    """Give ``principal`` (``User:name``) the role's lines; return how many, once every node has them.
 
     Raises `TopicsError` where the brokers refuse, or a node does not have them within `ANSWER_S`.
     """

@@ -79,7 +79,7 @@ def policy(settings: Settings) -> Policy:
 
 
 def learning(settings: Settings) -> Learning | None:
-    """How the click layer learns; None where there is to be none."""
+    """How the click layer learns; None where the settings ask for no click layer."""
     if not settings.click_layer:
         return None
     return Learning(
@@ -92,7 +92,7 @@ def learning(settings: Settings) -> Learning | None:
 
 
 def make_engine(settings: Settings, model: AttentionModel | None = None) -> Engine:
-    """The settings' model, or another, an empty catalogue that encodes with it, and the market.
+    """An engine: ``model`` (None: the settings'), an empty catalogue that encodes with it, and the market.
 
     Raises `ModelError` for a model that does not fit, `RulesError` for rules that cannot be followed,
     `TextEncoderError` where titles are to be encoded and the encoder is not installed.
@@ -105,7 +105,7 @@ def make_engine(settings: Settings, model: AttentionModel | None = None) -> Engi
 
 
 def make_pool(settings: Settings) -> Pool | None:
-    """What lanes' click layers are to tell one another; None where each serves by its own alone, or there is none."""
+    """What the lanes' click layers share; None where each lane serves by its own alone, or has no click layer."""
     return Pool() if settings.click_sharing and settings.click_layer and settings.scoring else None
 
 
@@ -140,7 +140,7 @@ def make_step(
 
 
 def make_control(settings: Settings, engine: Engine, budgets: Budgets, lanes: int) -> tuple[Control, Requests]:
-    """The control topic's switches, with those who follow them, and what people ask for there."""
+    """The control topic's switches with their listeners, and the requests that people make there."""
     control = Control(settings.control_entries_max)
     switch = ExperimentSwitch(engine.experiments)
     control.on(ExperimentSetting, switch.follow)
@@ -223,7 +223,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         metrics.describe_model(engine.models.live.version, SPEC_HASH, LAYOUT_VERSION)
         metrics.stands(standing(intake.lanes, engine, budgets, ready=not look({}).unready()))
 
-    # In the order of their start: a worker that waits for its topics answers already.
+    # In the order of their start. The web server is first: it answers while the worker still waits for its topics.
     app.service(Web(settings, lambda: look({}), {"/metrics": metrics_page(metrics.registry, stand)}))
     for service in (*feeds, ModelSwitch(settings, control, engine.models, compute, intake.fail)):
         app.service(service)

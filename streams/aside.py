@@ -1,4 +1,4 @@
-"""Calls that block, and that nobody has to wait for: librdkafka's above all."""
+"""Blocking calls, librdkafka's above all, on threads that the end of the process does not wait for."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 
 async def aside(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What ``call`` returns, or raises, on a thread that nobody waits for once whoever asked has been interrupted.
+    """Run ``call`` on a daemon thread; return or raise what it does. If the caller is cancelled, nobody waits for it.
 
-    For ten seconds librdkafka waits for a broker that does not answer. On the loop's thread Ctrl-C is not heard
-    meanwhile, and threads of `asyncio.to_thread` are waited for at the end.
+    librdkafka waits ten seconds for a broker that does not answer. On the loop's thread, Ctrl-C would not be heard
+    meanwhile; a thread of `asyncio.to_thread` would hold up the end of the process.
     """
     answer: Future[T] = Future()
-    answer.set_running_or_notify_cancel()  # from here on it cannot be taken from the thread that will tell it
+    answer.set_running_or_notify_cancel()  # now a cancelled caller cannot cancel it: the thread can always set it
 
     def run() -> None:
         try:
             answer.set_result(call(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - whoever asked gets it
+        except BaseException as error:  # noqa: BLE001 - raised in the caller
             answer.set_exception(error)
 
     Thread(target=run, name="aside", daemon=True).start()

@@ -1,8 +1,8 @@
-"""Whether the topics hold what a log should have led to: read from the outside, compared with the pure core.
+"""Do the topics hold what a log should have led to? They are read from the outside and compared with the pure core.
 
-The pure core is the log applied by `scoring.update.apply` with no broker, lane by lane in the order that a lane
-takes a filled backlog in. Equal states mean that the whole path (fetching, queues, slices, transactions,
-recovery) neither lost, doubled nor reordered an event.
+The pure core applies the log by `scoring.update.apply` without a broker, lane by lane, in the order in which a lane
+takes a full backlog. If the states are equal, the whole path (fetching, queues, slices, transactions, recovery)
+neither lost, doubled nor reordered an event.
 """
 
 from collections import Counter
@@ -35,7 +35,7 @@ from streams.reading import read_topic
 from streams.wire import LANE_KEY, RESERVED, LaneRow, encode_json
 
 EVENTS_PER_APPLY = 7_777
-"""Not a slice's number: the state must not depend on where a stream is cut."""
+"""On purpose not the size of a slice: the state must not depend on where a stream is cut."""
 FLOAT_TOLERANCE = 1e-5
 """Of max(1, |x|): sums of float32 in another order differ by rounding, and by nothing else."""
 DIFFERENCES_TOLD = 10
@@ -56,9 +56,9 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the pure core makes of a log: the state, and what became of the events, as in a lane row's totals.
+    """What the pure core makes of a log: the state, and the events by fate, as in a lane row's totals.
 
-    ``repeated``: events of an id that their user and topic had before, by the log alone.
+    ``repeated``: events whose id occurred before in the log, for the same user and topic.
     """
 
     state: State
@@ -75,7 +75,7 @@ class Seen:
     lanes: dict[int, LaneRow] = field(default_factory=dict)
     """The last lane row of each lane."""
     slices: int = 0
-    """Lane rows, which is slices, as far as compaction has left them."""
+    """Slices, counted as lane rows: only those that compaction has left."""
     placements: Counter[str] = field(default_factory=Counter)
     """How often each placement id is there."""
     placed: dict[bytes, str] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Seen:
         return [name for name, count in self.placements.items() if count > 1]
 
     def stale(self, lanes: int) -> list[bytes]:
-        """Users whose last placement does not follow from their row: a write that is missing on one of two topics."""
+        """Users whose last placement does not follow from their row: one of the two topics lacks a write."""
         partition_of = partitioner(lanes)
         rows = zip(self.state.users, self.state.rows["offset"].tolist(), strict=True)
         due = {user: placement_id(partition_of(user), user, (first, second)) for user, (first, second) in rows}
@@ -116,7 +116,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class _LogRecord:
-    """An event as its topic holds it, when this log alone has filled it."""
+    """An event as its topic holds it, provided that this log alone has filled the topic."""
 
     topic: str
     partition: int
@@ -136,7 +136,7 @@ def pure_core(
     """The state that ``log`` leads to on topics of ``lanes`` partitions that hold nothing else.
 
     ``rules``: the workers'; ``core``: their model, with an empty catalogue, where they have a click layer. No event is
-    of the future, and users are not forgotten, as a worker would after ``SALIENCE_IDLE_TTL_MS`` of the log's time.
+    in the future. Unlike a worker, it never forgets users who were idle for ``SALIENCE_IDLE_TTL_MS`` of the log's time.
     """
     catalogue = Catalogue() if core is None else core.engine.catalogue
     catalogue.upsert([entry_of(ad) for ad in log.ads])
@@ -182,7 +182,7 @@ def _lane(
     apply_to: Callable[[RowStore, Events], Applied],
     totals: Counter[str],
 ) -> RowStore:
-    """One lane's backlog applied: taken as a whole, so that nothing has to be waited for."""
+    """Apply one lane's backlog. It is taken as a whole, so the lane never waits for its other topic."""
     first, second = (np.array([record.timestamp for record in records], dtype=np.int64) for records in queue)
     order = take((first, second), (0, 0), (True, True), FOREVER, len(first) + len(second)).order
     rest = [iter(records) for records in queue]
@@ -207,7 +207,7 @@ class _PlacementId(msgspec.Struct):
 
 
 async def audit(bootstrap: str, prefix: str, progress: Callable[[int], None] = lambda _records: None) -> Seen:
-    """Read changelog, placements and dead letters whole; ``progress`` is told of every read how many it was.
+    """Read changelog, outcomes, placements and dead letters whole; ``progress`` hears how many records each read had.
 
     Raises `streams.reading.MissingTopicError`.
     """
@@ -238,7 +238,7 @@ async def audit(bootstrap: str, prefix: str, progress: Callable[[int], None] = l
 
 
 def _placed(seen: Seen, user: bytes, placement: _PlacementId) -> None:
-    """Count a placement; one of context alone follows from no row."""
+    """Count a placement; one from context alone follows from no row."""
     seen.placements[placement.placement_id] += 1
     seen.placed.pop(user, None)
     if not placement.context_only:
@@ -267,8 +267,8 @@ def _read_changelog(
 def compare(expected: State, got: State, *, offsets: bool = True) -> list[Difference]:
     """The first `DIFFERENCES_TOLD` differences; none where the states are equal.
 
-    Integers, ids, times and their order exactly, sums of floats within `FLOAT_TOLERANCE`. ``offsets``: also the
-    offsets, which are the log's own positions only where it alone has filled the topics.
+    Integers, ids, times and their order must be equal, sums of floats within `FLOAT_TOLERANCE`. ``offsets``: compare
+    offsets, too; they are the log's own positions only where it alone has filled the topics.
     """
     there, here = set(expected.users), set(got.users)
     differences = [Difference(_text(user), "", "a row", "none") for user in sorted(there - here)]
@@ -291,7 +291,7 @@ def _fields(users: Sequence[bytes], wanted: Rows, found: Rows, *, offsets: bool)
 
 
 def _differs(wanted: Rows, found: Rows) -> npt.NDArray[np.bool_]:
-    """Which rows differ in a column, ``[N]``."""
+    """Whether each row differs in this column, ``[N]``."""
     same = wanted == found
     if wanted.dtype.kind == "f":
         same = np.abs(found - wanted) <= FLOAT_TOLERANCE * np.maximum(1, np.abs(wanted))  # no NaN is near

@@ -1,4 +1,4 @@
-"""Campaigns as the campaign-metrics topic tells them: lanes and arms added up, a day settled, and what it returned."""
+"""Campaigns from the campaign-metrics topic: summed over lanes and arms, with the day's bill and return on spend."""
 
 from collections.abc import Iterable
 
@@ -12,12 +12,12 @@ _NOTHING = Figures()
 
 
 class Campaign(Struct, frozen=True, kw_only=True):
-    """A campaign, or one arm of it. ``today`` is of ``day``, the newest that any lane has told of.
+    """A campaign, or one arm of it. ``today`` holds the figures of ``day``, the newest day that any lane reports.
 
-    ``billed_micros``, ``unbilled_micros``: of what it spent today, up to its budget and beyond; what was billed before
-    the budget was lowered stays so, and may be more than it is now. An arm has no budget of its own, and null there.
-    ``roas``: value of purchases by money spent, since ever; ``roi``: what is left of it beyond the money, by the money;
-    by last touch, and by position. Null where nothing was spent.
+    ``billed_micros``: today's spend up to the budget; ``unbilled_micros``: the rest. What was billed before the budget
+    was lowered stays billed, so it may exceed today's budget. An arm has no budget: all three fields are null.
+    ``roas``: value of purchases ÷ spend, over all time; ``roi``: (value − spend) ÷ spend. Both credit the last touch;
+    ``spread_roas`` credits by position. Null where nothing was spent.
     """
 
     campaign_id: str
@@ -35,7 +35,7 @@ class Campaign(Struct, frozen=True, kw_only=True):
 
 
 def campaigns(told: Iterable[CampaignMetrics], *, by_arm: bool = False) -> list[Campaign]:
-    """Those of ``told``, of each lane, campaign and arm the last, that spent most first."""
+    """The campaigns in ``told``, highest spend first; of each lane, campaign and arm the last record counts."""
     cells = {(each.lane, each.campaign_id, each.arm): each for each in told}
     day = max((each.day for each in cells.values()), default=0)
     groups: dict[tuple[str, str | None], list[CampaignMetrics]] = {}

@@ -1,4 +1,4 @@
-"""What ``salience doctor`` looks at: each check says what was found, what was expected and the command that helps."""
+"""The checks of ``salience doctor``: each says what it found, what it expected and which command helps."""
 
 import asyncio
 import importlib.metadata
@@ -17,21 +17,21 @@ from streams.topics import ADS
 
 PACKAGES = ("faust-streaming", "aiokafka", "onnxruntime", "numpy", "river", "confluent-kafka", "msgspec")
 FEWEST = 100
-"""Impressions and clicks below which their fields say nothing."""
+"""With fewer impressions or clicks, the sample says nothing about their fields."""
 PAIRS_FEWEST = 20
-"""Of a click and the impression that it answers: each is evidence, for of sound events none disagree."""
+"""Fewest pairs of a click and its impression to judge by. So few suffice: in sound events no pair disagrees."""
 JOINED_MIN = 0.6
-"""Of clicks whose impressions were read, the least that join one. Where one of two apps is wrong it is a half; of sound
-ones it is all but a few, or two thirds where the sample is of seconds in which people are shown the same ad again.
-"""
+"""Least share of clicks that join an impression, of those whose impressions were read. It is a half where one of two
+apps is wrong. Where all are sound it is nearly 1, or two thirds in a sample of seconds in which people are shown the
+same ad again."""
 STRAYS_MAX = 0.01
-"""Of the latest events that are refused or misplaced, before something is wrong with who sends them."""
+"""Largest share of the latest events, or ads, that may be refused or misplaced; above it, some sender is at fault."""
 APART_MAX = 0.1
-"""Of clicks and the impressions that they answer, in which one alone tells its surface."""
+"""Largest share of pairs of a click and its impression in which only one of the two tells its surface."""
 TRANSACTION_S = 10.0
-"""A broker that has never had a transaction makes its log first, which takes seconds."""
+"""A broker's first transaction takes seconds: it creates the transaction log first."""
 UNANSWERED = (MissingTopicError, KafkaError, topic_admin.TopicsError)
-"""What a broker that does not answer, or refuses, makes of a question."""
+"""Errors where a broker does not answer, or refuses."""
 RIGHTS = "the rights of each role: salience topics acls"
 
 
@@ -39,7 +39,7 @@ RIGHTS = "the rights of each role: salience topics acls"
 class Check:
     """One line of the report. ``fix``: the command or setting that helps; empty where nothing is wrong.
 
-    ``topics``: full names of those that it is about, where it is about some of them.
+    ``topics``: full names of the topics it is about, if it is about particular ones.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Check:
 
 
 def checkup(settings: Settings) -> Iterator[Check]:
-    """All checks, one after the other; those that need what failed before say so."""
+    """All checks, one after the other. A check that depends on one that failed says so."""
     yield _versions()
     yield _settings()
     yield _guarded("model", _model, settings)
@@ -78,7 +78,7 @@ def _versions() -> Check:
 
 
 def _settings() -> Check:
-    """A mistyped variable is no error to workers, which look for those that they know."""
+    """Look for mistyped variables: workers read only the names they know, and ignore the rest."""
     wrong = misspelt(os.environ)
     if not wrong:
         return Check("settings", ok=True, found="no variable is almost one")
@@ -113,7 +113,7 @@ def _topics(settings: Settings) -> Iterator[Check]:
 
 
 def of_topics(problems: Sequence[topic_admin.Problem], lanes: int) -> Iterator[Check]:
-    """A line for each kind of problem: one command mends all of a kind."""
+    """One line per kind of problem, since one command mends all problems of a kind."""
     for what in dict.fromkeys(problem.what for problem in problems):
         kind = [problem for problem in problems if problem.what == what]
         names = [problem.topic for problem in kind]
@@ -148,9 +148,10 @@ def _events(settings: Settings) -> Iterator[Check]:
 
 
 def ads(stock: latest_ads.Stock, events: int, topic: str) -> Check:
-    """Whether anything can be placed for those who sent ``events``; a shop that nobody has come to needs no ads yet.
+    """Whether any ad can be placed. A shop that has had no ``events`` yet needs no ads yet.
 
-    ``topic``: its full name. Where it holds more than was read, ads that may be shown may be among the older ones.
+    ``topic``: the ads topic's full name. Where it holds more than was read, the unread older records may hold ads that
+    can be shown.
     """
     found = f"{stock.placeable:,} of {stock.known:,} may be shown now"
     if not stock.whole:
@@ -176,12 +177,12 @@ def _unseen(name: str, error: Exception) -> Check:
 
 
 def _remedy(error: Exception) -> str:
-    """Who may, where a right is wanting; all else says itself what helps."""
+    """The fix for ``error``: the rights of each role where one is missing; other errors say what helps themselves."""
     return RIGHTS if "authorization" in f"{type(error).__name__} {error}".lower() else "see the message"
 
 
 def events(seen: latest_events.Sample) -> Iterator[Check]:
-    """What the latest events lack that no dead letter tells of."""
+    """Faults of the latest events that make no dead letter."""
     if not seen.records:
         yield Check("events", ok=True, found="none yet")
         return
@@ -203,7 +204,7 @@ def events(seen: latest_events.Sample) -> Iterator[Check]:
 
 
 def _joins(seen: latest_events.Sample) -> Check:
-    """An answer that joins no impression is taken, and neither learnt from nor charged."""
+    """Do clicks join their impressions? A click that joins none is taken, but neither learnt from nor charged."""
     answers = seen.pairs + seen.strays
     found = f"of {answers:,} answers whose impressions were read {seen.pairs:,} join one"
     if seen.pairs >= JOINED_MIN * answers:
@@ -247,7 +248,7 @@ def _guarantee(settings: Settings) -> Check:
 
 
 async def _transaction(settings: Settings, name: str) -> None:
-    """Open a transaction as a lane does, and give it up. Raises what aiokafka does, or `TimeoutError`."""
+    """Open a transaction as a lane does, and abort it. Raises what aiokafka does, or `TimeoutError`."""
     outbox = Outbox(settings, name)
     try:
         async with asyncio.timeout(TRANSACTION_S):

@@ -1,9 +1,9 @@
-"""Logged choices from the topics: decisions joined with the clicks on them, as another policy sees them.
+"""Logged choices from the topics: decisions joined with their clicks, weighted for another policy (the target policy).
 
-A placement's slots were drawn one after the other, each with its logged chance given the slots before. A policy
-asked about draws from the same candidates, so slot k weighs the product of the ratios of slots 1 to k; what is
-assumed is that later slots do not change what an earlier one earns (McInerney, Brost, Chandar, Mehrotra &
-Carterette 2020, "Counterfactual evaluation of slate recommendations").
+A placement's slots were drawn one after the other; each has a logged propensity, given the slots before it. The target
+policy draws from the same candidates, so the importance weight of slot k is the product of the propensity ratios of
+slots 1 to k. This assumes that later slots do not change what an earlier one earns (McInerney, Brost, Chandar,
+Mehrotra & Carterette 2020, "Counterfactual evaluation of slate recommendations").
 """
 
 import math
@@ -31,16 +31,16 @@ from streams.wire import UNREADABLE, Decision
 Floats = npt.NDArray[np.float64]
 
 DECISIONS_MAX = 1_000_000
-"""Placements kept at once, some 700 bytes each; of a longer log those that were read last, for decisions are kept
-longer than the clicks on them."""
+"""Placements kept at once, some 700 bytes each. Of a longer log those read last stay, since the decisions topic keeps
+its records longer than the clicks topic."""
 
 MINUTE_MS = 60_000
 WEIGHT_MAX = 1e100
-"""Of a placement's slot: as good as infinite, and a million of it can still be summed up and squared."""
+"""Largest weight of a slot: as good as infinite, yet the sum of a million such weights can still be squared."""
 
 
 class _Answer(msgspec.Struct):
-    """What a click says of a placement. Without ``impression_time_ms`` it is the person's own idea (`Click`)."""
+    """What a click says of a placement. Without ``impression_time_ms`` it answers no impression (`Click`)."""
 
     placement_id: str | None = None
     ad_id: str = ""
@@ -50,8 +50,8 @@ class _Answer(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """One placement's first slots: whose, ads, what each weighs; the model's click rate of the first slot's ad, and its
-    mean under the policy asked about; the lane that made it, when, and until when it may be shown.
+    """One placement's first slots: the person, the ads and their weights; ``model``: the pCTR of the first slot's ad;
+    ``model_asked``: the mean pCTR under the target policy; the lane, when it was made, and until when it may be shown.
     """
 
     person: int
@@ -86,9 +86,9 @@ def temperature_of(policy: str) -> float:
 class Choices:
     """The log of the first ``slots`` slots, for a policy of ``temperature``; records may come in any order.
 
-    Without the control group, whose candidates are any ads that the rules let in, not what a policy draws from:
-    ``control`` counts its placements. ``beyond``: those that `DECISIONS_MAX` has left out, the oldest. ``window_ms``:
-    how long what a placement shows, at its very end at the latest, waits for a click; none is awaited where it is 0.
+    The control group is left out: its candidates are any ads that the rules allow, not those that a policy draws from.
+    ``control`` counts its placements. ``beyond`` counts the oldest placements, left out for `DECISIONS_MAX`.
+    ``window_ms``: how long after a placement has ended a click on it may still come; 0 awaits none.
     """
 
     temperature: float
@@ -103,7 +103,7 @@ class Choices:
     _newest_ms: dict[int, int] = field(default_factory=dict)
 
     def decided(self, values: Iterable[bytes | None]) -> None:
-        """Take records of the decisions topic; what is malformed says nothing here."""
+        """Take records of the decisions topic; malformed ones are skipped."""
         for value in values:
             if value is not None:
                 with suppress(*UNREADABLE):
@@ -111,20 +111,20 @@ class Choices:
 
     def _decided(self, decision: Decision) -> None:
         if decision.arm == CONTROL_ARM:
-            self.control += decision.placement_id not in self._controls  # at least once may leave a receipt twice
+            self.control += decision.placement_id not in self._controls  # at_least_once may repeat a receipt
             self._controls[decision.placement_id] = None
             give_up_oldest(self._controls, DECISIONS_MAX)
-        elif decision.chosen:  # the rules may have left nobody
+        elif decision.chosen:  # the rules may have left no ad
             check_receipt(decision)
             self.placed[decision.placement_id] = self._placed(decision)
             before = len(self.placed)
             give_up_oldest(self.placed, DECISIONS_MAX)
             self.beyond += before - len(self.placed)
-        lane, time_ms = decision.lane, decision.time_ms  # whoever it was for, and whatever they were shown
+        lane, time_ms = decision.lane, decision.time_ms  # of every decision, the control group's and empty ones too
         self._newest_ms[lane] = max(time_ms, self._newest_ms.get(lane, time_ms))
 
     def clicked(self, values: Iterable[bytes | None]) -> None:
-        """Take records of the clicks topic; what answers no impression, or is malformed, says nothing here."""
+        """Take records of the clicks topic; those that are malformed, or answer no impression, are skipped."""
         for value in values:
             try:
                 answer = msgspec.json.decode(value or b"{}", type=_Answer)
@@ -134,18 +134,18 @@ class Choices:
                 self.clicks.add((answer.placement_id, answer.ad_id))
 
     def kept(self, records: Sequence[Record]) -> None:
-        """Note of a partition's first clicks whether others stood before them, which age has deleted.
+        """Note, at a partition's first ``records``, since when its clicks are complete.
 
-        Such a partition tells of what was placed since then alone; one that begins with its first offset of all.
+        Where retention has deleted older ones, they are complete since the first record left; else from the beginning.
         """
         first = records[0]
         self._since_ms.setdefault(first.partition, first.timestamp if first.offset else 0)
 
     def begun(self, begins: Mapping[int, int]) -> None:
-        """Note where the log of each partition of clicks begins, once all they hold has been noted.
+        """Take where the log of each partition of clicks begins; to be called after all `kept`.
 
-        One that begins above 0 and holds none has had clicks, all of which age has deleted; it tells of nothing but
-        what was placed since the others have theirs.
+        A partition that begins above 0 and is empty has lost all its clicks to retention. It counts as complete since
+        the latest moment of the others.
         """
         latest_ms = max(filter(None, self._since_ms.values()), default=math.inf)
         for partition, begin in begins.items():
@@ -153,7 +153,7 @@ class Choices:
 
     @property
     def known(self) -> dict[str, _Placed]:
-        """The placements of which it is known whether they were clicked: neither `too_old` nor `too_new`."""
+        """The placements whose outcome, clicked or not, is known: neither `too_old` nor `too_new`."""
         return {name: one for name, one in self._with_clicks().items() if self._awaits_ms(one) <= 0}
 
     @property
@@ -163,13 +163,13 @@ class Choices:
 
     @property
     def too_new(self) -> int:
-        """How many of the others may still be clicked, as far as their lane tells."""
+        """How many of the others may still be clicked, by their lane's newest decision."""
         return len(self.placed) - self.too_old - len(self.known)
 
     def _with_clicks(self) -> dict[str, _Placed]:
-        """The placements whose clicks are still there; a lane's clicks stand in its own partition.
+        """The placements whose clicks are still there. A lane's clicks are in its own partition.
 
-        Where that holds none, by the latest moment of the others, from which on all of them have their clicks.
+        Where nothing was noted of that partition, those since the latest moment of all, when the others are complete.
         """
         latest_ms = max(self._since_ms.values(), default=0)
         return {
@@ -177,9 +177,9 @@ class Choices:
         }
 
     def _awaits_ms(self, one: _Placed) -> int:
-        """For how much longer clicks on it may come, by its lane's newest decision: at 0 and below no longer.
+        """How much longer clicks on it may come, by its lane's newest decision: at 0 and below, none will.
 
-        By its lane's alone, as outcomes are told: a lane that is ahead ends no windows of the others.
+        Only its own lane's time counts, as for outcomes: a lane that is ahead ends no window of another.
         """
         return one.ends_ms + self.window_ms - self._newest_ms[one.lane] if self.window_ms else 0
 
@@ -199,7 +199,7 @@ class Choices:
         )
 
     def _without(self, slot: int) -> str:
-        """What to say of a log in which no placement with that slot is known."""
+        """The error message for a log without a known placement that has this slot."""
         beside = f" beside {self.control} of the control group" if self.control else ""
         if older := self.too_old:
             beside += f" beside {older} older than the clicks that are still there"
@@ -217,7 +217,7 @@ class Choices:
         )
 
     def logged(self) -> list[Weighted]:
-        """For each slot, the choices of all placements that have it; the first one's with the engine's own model.
+        """For each slot, the choices of all placements that have it; those of the first also have the model's pCTR.
 
         Raises `ValueError` where there are none.
         """
@@ -239,26 +239,27 @@ class Choices:
 
 
 def _weights(asked: Floats, logged: Sequence[float]) -> Floats:
-    """What each slot weighs, ``[L]``: the product of its ratio and those before it.
+    """Importance weight of each slot, ``[L]``: the product of the propensity ratios up to it.
 
-    Raises `ValueError` where one is no number to reckon with: a million others are told all the same.
+    Raises `ValueError` where a weight is NaN or too large: one bad receipt must not spoil the sums over a million.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         weights: Floats = np.cumprod(asked / np.array(logged))
-    if not (weights <= WEIGHT_MAX).all():  # a NaN is not either
+    if not (weights <= WEIGHT_MAX).all():  # also false for NaN
         raise ValueError(f"propensities are {logged}; expected chances of slots that may be drawn")
     return weights
 
 
 def _modelled(placed: list[tuple[str, _Placed]]) -> tuple[Floats, Floats]:
-    """The model's click rates of the first slot's ads, and their means under the policy asked about, ``[N]`` each."""
+    """The pCTR of each first slot's ad, and the mean pCTR under the target policy, ``[N]`` each."""
     return np.array([one.model for _, one in placed]), np.array([one.model_asked for _, one in placed])
 
 
 def _judged(decision: Decision) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-    """Click rates and worth ``[C]`` of the candidates whom the rules left in, and which of them were chosen.
+    """Predicted click rates and worth ``[C]`` of the candidates that the rules left in, and which were chosen.
 
-    What a slot shuts out for those below counts as open: the policy asked about is judged by its first slots.
+    A candidate that a slot shuts out for the slots below it counts as open: the target policy is judged by its first
+    slots.
     """
     pctr = np.frombuffer(decision.pctr, dtype="<f4").astype(float)
     bids = np.frombuffer(decision.bids_micros, dtype="<i8")
@@ -287,5 +288,5 @@ async def read_choices(
             if topic == CLICKS and records:
                 choices.kept(records)
             take(record.value for record in records)
-    choices.begun(await log_begins(bootstrap, prefix + CLICKS))  # at last: what is deleted meanwhile was not read
+    choices.begun(await log_begins(bootstrap, prefix + CLICKS))  # last: retention may have deleted records meanwhile
     return choices

@@ -26,9 +26,9 @@ from streams.leaving import end_reading
 from streams.wire import UNREADABLE, Click, Impression, Placement, Slot
 
 USERS_MAX = 100_000
-"""Placements held: about 5 KB each with ten slots, so half a gigabyte at the most."""
+"""Placements held: about 5 KB each with ten slots, half a gigabyte at most."""
 RECORDS_PER_READ = 1_000
-"""Decoding so many keeps the event loop for about 10 ms."""
+"""Decoding so many blocks the event loop for about 10 ms."""
 FETCH_WAIT_MS = 500
 """As long as Kafka's own clients: two fetches a second and broker when nothing comes."""
 
@@ -37,9 +37,9 @@ _decode = msgspec.json.Decoder(Placement).decode
 
 
 def priced(event: Impression | Click, placement: Placement) -> Impression | Click:
-    """``event`` with the price and seal that ``placement`` has for its ad, as it is to be sent; else as it is.
+    """``event``, ready to send, with its ad's price and seal from ``placement``; unchanged if it is not from there.
 
-    Without them the event counts for interest, and charges nobody.
+    Without price and seal the event counts for interest, but charges nobody.
     """
     for slot in placement.slots:
         if slot.ad_id == event.ad_id and placement.placement_id == event.placement_id:
@@ -71,7 +71,7 @@ class Counts:
 class Latest:
     """The latest placement of each of at most ``users_max`` users; no I/O.
 
-    Beyond the bound, the user longest neither updated nor asked for is dropped until his next placement.
+    Beyond the bound, the least recently used user (updated or asked for) is dropped until his next placement.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Latest:
         self._held: OrderedDict[str, Placement] = OrderedDict()
 
     def __len__(self) -> int:
-        """Users held; an expired placement is dropped when asked for, replaced or evicted."""
+        """Users held, some perhaps with an expired placement: it goes when it is asked for, replaced or evicted."""
         return len(self._held)
 
     def get(self, user: str, now_ms: float) -> Placement | None:
@@ -109,7 +109,7 @@ class Latest:
         return msgspec.structs.replace(placement, slots=tuple(slot for slot in placement.slots if _runs(slot, now_ms)))
 
     def take(self, key: bytes | None, value: bytes | None) -> None:
-        """Take a record of the topic; no value is a tombstone. A malformed one is counted, and skipped."""
+        """Take a record of the topic; no value is a tombstone. Malformed records are counted and skipped."""
         if self._only is not None and key not in self._only:
             return
         try:
@@ -132,8 +132,8 @@ class Latest:
         if held is not None and held.placement_id == placement.placement_id:
             self.counts.repeats += 1
             return
-        # Of a worker that does not know yet that it is none. Who refuses, though, has a placement of context alone
-        # instead of the one held, whatever their clock says.
+        # An older placement comes from a worker that has lost the lane and does not know it yet: skip it. But when a
+        # user withdraws consent, the placement from context alone replaces the one held, whatever their clock says.
         forgets = held is not None and placement.context_only and not held.context_only
         if held is not None and placement.time_ms < held.time_ms and not forgets:
             self.counts.older += 1
@@ -149,25 +149,26 @@ class Latest:
 
 
 class PlacementView:
-    """Follows the placements topic; entering the context waits until all that is there has been read.
+    """Follows the placements topic. Entering the context waits until all that the topic holds has been read.
 
     - ``topic_prefix``: the workers' ``SALIENCE_TOPIC_PREFIX``. ``security``: aiokafka's own options, such as
-      ``{"security_protocol": "SASL_SSL", ...}``; they come before those of the environment (`streams.connection`).
+      ``{"security_protocol": "SASL_SSL", ...}``; they override those of the environment (`streams.connection`).
     - ``on_placement`` is called in the event loop for every new placement, those read at the start included.
       If it raises, the view ends with that error.
     - ``only``: users to hold; the others' records are skipped undecoded. ``users_max``: see `Latest`.
-    - ``fetch_wait_ms``: how long a fetch waits for records. The embedded broker answers only after half of it,
-      and wants 10; Kafka answers as soon as there are any.
-    - ``isolation``: with ``read_committed`` nothing is seen of a transaction that is open or was aborted.
+    - ``fetch_wait_ms``: how long a fetch waits for records. Kafka answers as soon as there are any. The embedded
+      broker answers only after half of it: give it 10.
+    - ``isolation``: with ``read_committed``, transactions that are open or were aborted are not seen.
 
-    A record that repeats the placement held (the same ``placement_id``), as a failover in ``at_least_once``
-    brings about, is skipped, and so is one whose event is older than that of the placement held, unless it is of
-    context alone and that one is not. Malformed records, and those whose key is not their user, are counted.
-    When partitions are added, all are read from their beginning again. A topic that is deleted or made anew ends the
-    view within seconds; where ``security`` is given, only when aiokafka has noticed that it is gone.
+    Two kinds of record are skipped: one with the ``placement_id`` already held (after a failover in
+    ``at_least_once``), and one whose event is older than that of the placement held, unless it is from context alone
+    and the one held is not. Malformed records, and those whose key is not their user, are counted. When partitions are
+    added, all are read from their beginning again. A topic that is deleted or recreated ends the view within seconds;
+    where ``security`` is given, only when aiokafka has noticed that it is gone.
 
-    A view is entered once, also where that failed, and `ViewError` says so: what it held from before would be served
-    until it has caught up, those included who were erased meanwhile. Whoever connects again opens a new one.
+    A view can be entered only once, even where that failed: a second time raises `ViewError`. Otherwise it would serve
+    what it held before until it has caught up, placements of people erased meanwhile among them. To reconnect, open a
+    new view.
     """
 
     def __init__(
@@ -207,20 +208,20 @@ class PlacementView:
 
     @property
     def ready(self) -> bool:
-        """Whether all has been read that was in the topic when the view was started."""
+        """Whether everything that the topic held when the view was started has been read."""
         return self._ready.is_set()
 
     def get(self, user: str, now_ms: int | None = None) -> Placement | None:
         """The user's latest placement; None if there is none or it has expired at ``now_ms`` (else: now).
 
-        Slots whose ads have ended are left out. Keep what you show, for `priced`: a later answer may lack its slot.
-        Raises `ViewError` when the view has stopped reading, rather than serve what grows old.
+        Slots whose ads have ended are left out. Keep the placement you show, for `priced`: a later answer may lack its
+        slot. Raises `ViewError` when the view has stopped reading, rather than serve stale placements.
         """
         self._raise_if_stopped()
         return self._latest.get(user, time.time() * 1000 if now_ms is None else now_ms)
 
     async def until_stopped(self) -> None:
-        """Wait while the view reads, then raise `ViewError`: for those who live by ``on_placement``."""
+        """Wait while the view reads, then raise `ViewError`: for callers that only use ``on_placement``."""
         if self._reader is not None:
             await asyncio.wait({self._reader})
         self._raise_if_stopped()
@@ -269,7 +270,7 @@ class PlacementView:
             )
 
     async def _read(self, ends: dict[TopicPartition, int]) -> None:
-        """Read for ever. The end is a position, not a record: markers and compaction leave holes."""
+        """Read for ever. The end is a position, not a record: markers and compaction leave gaps in the offsets."""
         waiting = dict(ends)
         due_s = time.monotonic() + followed.LOOK_S
         while True:
@@ -290,13 +291,13 @@ class PlacementView:
                     self._latest.take(record.key, record.value)
 
     async def _check_topic(self) -> None:
-        """Raises where the topic is gone or another one of its name: aiokafka would wait, or read on."""
+        """Raises `ViewError` where the topic was deleted or recreated: aiokafka would wait, or read on."""
         if not self._consumer.assignment():
             raise ViewError(f"{self._topic}: deleted or made anew; what is held was read from the former one")
         await self._check_id()
 
     async def _check_id(self) -> None:
-        """Raises `ViewError` where the topic is another than it was at the first look."""
+        """Raises `ViewError` where the topic was deleted or recreated since the first look."""
         try:
             if self._followed is not None:
                 await self._followed.check()
@@ -324,7 +325,7 @@ class PlacementView:
 async def require_topic(topic: str, options: Mapping[str, Any]) -> None:
     """Raise `ViewError` unless the broker has the topic; ``options`` are aiokafka's.
 
-    It asks for all names: asking for one that is not there could create it.
+    It asks for all names: asking for a missing topic by name could create it.
     """
     asking = AIOKafkaConsumer(**options)
     try:

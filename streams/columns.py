@@ -1,4 +1,4 @@
-"""Events of the wire as columns: a row of `EVENT` each, column after column, since an array takes a list at once."""
+"""Wire events as rows of `EVENT`, filled column by column: assigning a list to a column at once is fast."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -26,7 +26,7 @@ def source_of(event: Event) -> Source:
 def columns(events: Sequence[Event], rows: Sequence[int]) -> Events:
     """Wire events as ``[E]`` of `EVENT`, in order; ``rows`` are the users' rows.
 
-    Offsets are the positions, and the stream's time is the newest so far: as if each had come when it happened.
+    Offsets are the positions; stream time is the newest time so far, as if each event came when it happened.
     """
     out = np.zeros(len(events), dtype=EVENT)
     is_click = np.fromiter((isinstance(event, wire.Click) for event in events), dtype=np.bool_, count=len(events))
@@ -40,9 +40,9 @@ def columns(events: Sequence[Event], rows: Sequence[int]) -> Events:
 
 
 def fill(out: Events, places: Places, source: Source, events: list[Event]) -> dict[int, str]:
-    """Write what ``events``, all of ``source``, say, at their ``places`` of ``out``; column after column.
+    """Write ``events``, all of ``source``, into ``out`` at their ``places``, column by column.
 
-    Returns what their placements' ids say of experiments, by its id64.
+    Returns the experiment tags in their placement ids, by the tag's id64.
     """
     if not events:
         return {}
@@ -65,13 +65,13 @@ def fill(out: Events, places: Places, source: Source, events: list[Event]) -> di
 
 
 def _fill_shown(column: Events, events: list[wire.Impression]) -> None:
-    """Write what impressions alone say."""
+    """Write the fields that only impressions have."""
     column["kind"] = Kind.SHOWN
     column["slot"] = [-1 if event.slot is None else event.slot for event in events]
 
 
 def _fill_done(column: Events, events: list[wire.Click]) -> None:
-    """Write what clicks and their like alone say, and which impressions they answer."""
+    """Write the fields that only clicks, views, carts and purchases have, and which impressions they answer."""
     viewed_ms = 1000 * np.array([event.viewed_s or 0.0 for event in events])
     kind = np.array([_KINDS[event.kind] for event in events], dtype=np.uint8)
     kind[(kind == Kind.VIEWED) & (viewed_ms >= VIEWED_LONG_MS)] = Kind.VIEWED_LONG
@@ -87,13 +87,13 @@ def _fill_done(column: Events, events: list[wire.Click]) -> None:
 
 
 def _fill_sold(column: Events, events: list[Event]) -> dict[int, str]:
-    """Write what events say of prices; what their placements' ids say of experiments, by its id64."""
+    """Write prices and seals; return the experiment tags in placement ids, by the tag's id64."""
     names = [event.placement_id or "" for event in events]
     seals = [event.seal for event in events]
     if not (any(seals) or any(names)):
         return {}
     column["placement"], column["price_micros"] = id64s(names), [event.price_micros for event in events]
-    if any(seals):  # nobody asks it of an event without one
+    if any(seals):  # only sealed events are asked for it
         column["own"] = made_for(names, [event.user_id for event in events])
     column["seal"] = [_sealed(text) if text else 0 for text in seals]
     said = [name.partition(".")[2] for name in names]
@@ -103,7 +103,7 @@ def _fill_sold(column: Events, events: list[Event]) -> dict[int, str]:
 
 
 def _sealed(text: str) -> int:
-    """A seal's number; 0 where there is none, and for what is none."""
+    """A seal's number; 0 where there is none, or it is not hex."""
     try:
         return int.from_bytes(bytes.fromhex(text), "big")
     except ValueError:
@@ -111,5 +111,5 @@ def _sealed(text: str) -> int:
 
 
 def _surface(name: str) -> int:
-    """A surface as 1 to 65,535; 0 where none is said."""
+    """A surface's number, 1 to 65,535; 0 where the event names none."""
     return 1 + id64(name) % 65_535 if name else 0

@@ -1,7 +1,7 @@
-"""The one thread that computes: it alone touches rows, catalogue and model, and leaves the event loop to I/O.
+"""The compute thread: it alone touches rows, catalogue and model, and leaves the event loop to I/O.
 
-CPU work in the event loop would delay heartbeats, and a missed heartbeat is a rebalance. One thread also makes
-every reader see whole updates without a lock; onnxruntime and numpy release the interpreter while they work.
+CPU work in the event loop would delay heartbeats, and a missed heartbeat causes a rebalance. With one thread, every
+reader also sees whole updates without a lock; onnxruntime and numpy release the GIL while they work.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ class Compute:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
         self.turn = asyncio.Lock()
-        """Held from the cut of a slice to the end of its computation. Lanes have it in the order of asking."""
+        """Held from the cut of a slice to the end of its computation. Lanes get it in the order in which they ask."""
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of ``function``, computed off the event loop. A call once begun is never cut short."""
@@ -27,9 +27,9 @@ class Compute:
         return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
     def soon(self, function: Callable[[], None]) -> None:
-        """Run ``function`` after all that was asked for; nobody waits for it, nor hears of what it raises."""
+        """Run ``function`` after all calls made before; nobody waits for it, and what it raises is lost."""
         self._thread.submit(function)
 
     def stop(self) -> None:
-        """Wait for what is under way."""
+        """Wait for calls under way."""
         self._thread.shutdown(wait=True)

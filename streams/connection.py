@@ -1,7 +1,7 @@
 """How every Kafka client of this process connects: encryption, identity, and where the secrets come from.
 
-Read from the environment alone, as secrets should be; a command's ``--bootstrap`` says where, this says how. Secrets
-come from a variable or, better, from a file named by the variable with ``_FILE``; they are never printed.
+Read from the environment alone, as secrets should be: a command's ``--bootstrap`` says where to connect, this module
+how. A secret comes from a variable or, better, from a file that the variable with ``_FILE`` names; none is printed.
 """
 
 import re
@@ -17,17 +17,17 @@ PORT_MAX = 65_535
 
 
 class ConnectionSettingsError(ValueError):
-    """Settings with which no client could connect; says which, and never what a secret is."""
+    """No client could connect with these settings. The message names them, and never a secret."""
 
 
 def check_bootstrap(given: str) -> str:
-    """``given``, less a comma at its end, if clients can look for brokers there.
+    """``given`` without a comma at its end, if it is a valid list of brokers.
 
-    Of others they crash, or say after seconds that nobody answers.
+    On an invalid one, clients crash, or say after seconds that nobody answers.
 
     Raises `ValueError`.
     """
-    given = given.rstrip(" ,")  # lists that are made by machines may end with a comma
+    given = given.rstrip(" ,")  # generated lists may end with a comma
     for broker in given.split(","):
         found = BROKER.fullmatch(broker.strip())
         if not found or (found["port"] and not 0 < int(found["port"]) <= PORT_MAX):
@@ -39,9 +39,10 @@ def check_bootstrap(given: str) -> str:
 
 
 def _not_empty(given: Any, info: ValidationInfo) -> Any:
-    """Of an empty path the folder in which the process stands would be made, which nobody named.
+    """Refuse an empty path: it would mean the working directory, which nobody named.
 
-    Nor is it left out: a variable that was to be filled may be what guards, such as a secret's file or what is blocked.
+    Treating it as unset would be no safer: the empty variable may name a safeguard, such as a secret's file or a block
+    list.
     """
     if given == "":
         setting = f"SALIENCE_{info.field_name}".upper()
@@ -50,13 +51,13 @@ def _not_empty(given: Any, info: ValidationInfo) -> Any:
 
 
 GivenPath = Annotated[Path, BeforeValidator(_not_empty)]
-"""A path that is not empty where it is set."""
+"""A path; if it is set, it is not empty."""
 
 
 def check_file(name: str, path: Path | None, *, secret: bool) -> None:
-    """Read the file of a setting, if it has one: who needs it later would fail where it says nothing of the setting.
+    """Read the file of a setting, if it has one, so that a bad one is reported with its setting, and not later without.
 
-    Raises `ValueError` with the setting and the path, and never what the file holds.
+    Raises `ValueError` with the setting and the path, and never the file's content.
     """
     if path is None:
         return
@@ -65,10 +66,10 @@ def check_file(name: str, path: Path | None, *, secret: bool) -> None:
         if not path.is_file():
             raise ValueError(f"{at} is no file; expected one that this process can read")
         held = path.read_bytes()
-        empty = not (held.decode().rstrip("\r\n") if secret else held)  # PEM may have remarks of any encoding
+        empty = not (held.decode().rstrip("\r\n") if secret else held)  # PEM may hold comments in any encoding
     except OSError as error:
         raise ValueError(f"{at}: {error.strerror}; expected a file that this process can read") from None
-    except UnicodeDecodeError:  # which quotes what it met
+    except UnicodeDecodeError:  # its text quotes the content
         raise ValueError(f"{at}: it is not UTF-8; expected a secret of UTF-8 text") from None
     if empty:
         raise ValueError(f"{at}: it is empty; expected {'a secret' if secret else 'PEM'}")
@@ -132,7 +133,7 @@ class Security(BaseSettings):
 
     @property
     def authenticates(self) -> bool:
-        """Whether clients name themselves by SASL."""
+        """Whether clients authenticate by SASL."""
         return self.security_protocol.startswith("SASL_")
 
     @property
@@ -142,14 +143,14 @@ class Security(BaseSettings):
 
     @property
     def password(self) -> str:
-        """The password itself; "" without SASL. A file's last line end is no part of it."""
+        """The password itself; "" without SASL. A line end at the end of a file is cut off."""
         if self.sasl_password_file is not None:
             return self.sasl_password_file.read_text(encoding="utf-8").rstrip("\r\n")
         return self.sasl_password.get_secret_value() if self.sasl_password is not None else ""
 
 
 def security() -> Security:
-    """The process's own. Raises `ConnectionSettingsError`."""
+    """Security of this process, from its environment. Raises `ConnectionSettingsError`."""
     try:
         return Security()
     except ValidationError as error:
@@ -165,7 +166,7 @@ def _setting(place: tuple[int | str, ...]) -> str:
 
 
 def aiokafka_options(bootstrap: str) -> dict[str, Any]:
-    """What every aiokafka consumer, producer and admin client is made with. Raises `ConnectionSettingsError`."""
+    """Options of every aiokafka consumer, producer and admin client. Raises `ConnectionSettingsError`."""
     secure = security()
     options: dict[str, Any] = {"bootstrap_servers": bootstrap, "security_protocol": secure.security_protocol}
     if secure.encrypts:
@@ -189,7 +190,7 @@ def librdkafka_options(bootstrap: str) -> dict[str, Any]:
             "ssl.certificate.location": secure.ssl_cert_file,
             "ssl.key.location": secure.ssl_key_file,
         }
-        _ssl_context(secure)  # librdkafka names no setting where a file is not what it should be
+        _ssl_context(secure)  # to check the files: librdkafka's error would not name the setting
         options |= {name: str(path) for name, path in files.items() if path is not None}
         options["ssl.endpoint.identification.algorithm"] = "https" if secure.ssl_check_hostname else "none"
     if secure.authenticates:
@@ -202,7 +203,7 @@ def librdkafka_options(bootstrap: str) -> dict[str, Any]:
 
 
 def _ssl_context(secure: Security) -> ssl.SSLContext:
-    """Raises `ConnectionSettingsError` where a file is not what its setting says."""
+    """The TLS context. Raises `ConnectionSettingsError` where a file is not what its setting expects."""
     files = f"SALIENCE_SSL_CA_FILE={secure.ssl_ca_file}"
     try:
         context = ssl.create_default_context(cafile=secure.ssl_ca_file)
@@ -210,6 +211,6 @@ def _ssl_context(secure: Security) -> ssl.SSLContext:
         if secure.ssl_cert_file is not None:
             files = f"SALIENCE_SSL_CERT_FILE={secure.ssl_cert_file} with SALIENCE_SSL_KEY_FILE={secure.ssl_key_file}"
             context.load_cert_chain(secure.ssl_cert_file, secure.ssl_key_file)
-    except OSError as error:  # as SSLError is
+    except OSError as error:  # SSLError is one, too
         raise ConnectionSettingsError(f"{files}: {error}; expected PEM, and a key that is the certificate's") from None
     return context

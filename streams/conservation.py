@@ -1,4 +1,4 @@
-"""Every record that comes in has one fate, and the lane rows' totals show it: in = the sum of the fates, always."""
+"""Every incoming record has exactly one fate. The lane rows' totals show it: in = the sum of the fates, always."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from streams.decode import Decoded, Record
 from streams.topics import CLICKS
 
 FATES = ("applied", "duplicate", "replayed", "late", "filtered", "dead", "rerouted", "without_consent", "erased")
-"""What becomes of a record. ``filtered`` is the sum of `RULES`."""
+"""What can become of a record. ``filtered`` is the sum of `RULES`."""
 RULES = tuple(outcome.name.lower() for outcome in FILTERED)
 
 
 def account(events_in: int, decoded: Decoded, applied: Applied) -> Counter[str]:
-    """What became of the records of a slice: counts by fate, of the filtered also by rule, and what is unaccounted."""
+    """Records of a slice by fate; filtered ones also by rule; and how many are unaccounted for."""
     outcomes = np.bincount(applied.outcome, minlength=len(Outcome)).tolist()
     counts = Counter({outcome.name.lower(): outcomes[outcome] for outcome in Outcome})
     counts.update(
@@ -33,7 +33,7 @@ def account(events_in: int, decoded: Decoded, applied: Applied) -> Counter[str]:
 
 
 def tally(decoded: Decoded, applied: Applied) -> Counter[tuple[Source, str]]:
-    """Records of a slice by source and by what became of them: an `Outcome`, ``dead`` or ``rerouted``."""
+    """Records of a slice by source and fate: an `Outcome`, ``dead`` or ``rerouted``."""
     kinds = len(Outcome)
     at = decoded.events["source"].astype(np.int64) * kinds + applied.outcome
     counts = np.bincount(at, minlength=len(Source) * kinds).tolist()
@@ -50,5 +50,5 @@ def _source(record: Record) -> Source:
 
 
 def unaccounted(counts: Mapping[str, int]) -> int:
-    """Records that came in less those with a fate: 0, or something was lost (above 0) or counted twice (below)."""
+    """Incoming records minus those with a fate: 0, unless one was lost (above 0) or counted twice (below)."""
     return counts.get("events_in", 0) - sum(counts.get(fate, 0) for fate in FATES)

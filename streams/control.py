@@ -1,7 +1,7 @@
 """The control topic: switches that every worker follows, and the writer that the commands use.
 
-`Control` holds the newest message of each key, in the order of the topic. It is read whole before the worker is
-ready and changed on the compute thread alone, between slices: within a slice it stands still.
+`Control` holds the newest message of each key, in the order of the topic. The topic is read whole before the worker is
+ready. `Control` changes only on the compute thread and between slices, so it is constant within a slice.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -52,13 +52,14 @@ class ControlFullError(RuntimeError):
 class Control:
     """The newest message of each ``kind/name``; no I/O.
 
-    A message of an unknown kind is passed over, so that commands may run ahead of workers; one that is malformed, or
-    whose key is not its own, is refused and leaves what was there. So does one that does not stand after that, and a
-    tombstone that does not go so far. One that repeats what stands keeps its place in the order.
+    Messages of unknown kinds are skipped, so commands may be newer than workers. A message that is malformed, or whose
+    key is not its own, is refused. The message held stays if the new one is refused or does not stand after it
+    (`ControlMessage.stands_after`), or is a tombstone that does not reach it (`UPTO`). A message that repeats the one
+    held keeps its place in the order.
     """
 
     def __init__(self, entries_max: int = 1_000_000) -> None:
-        """``entries_max``: keys held, consents above all: about 0.5 GB, and 0.1 in `streams.privacy.requests`."""
+        """``entries_max``: keys held, mostly consents: about 0.5 GB here, and 0.1 GB in `streams.privacy.requests`."""
         self._entries_max = entries_max
         self._held: dict[str, dict[str, ControlMessage]] = {kind: {} for kind in KIND_NAMES}
         self._listeners: dict[str, list[Callable[[str, ControlMessage | None], None]]] = {}
@@ -74,25 +75,25 @@ class Control:
         return self._held[kind_of(kind)].get(name)  # type: ignore[return-value]  # a kind's messages are of its type
 
     def all(self, kind: type[M]) -> Mapping[str, M]:
-        """The newest messages of ``kind`` by name; the mapping itself, which changes."""
+        """The newest messages of ``kind`` by name: the live mapping, not a copy."""
         return self._held[kind_of(kind)]  # type: ignore[return-value]  # a kind's messages are of its type
 
     def hidden(self, kind: type[M]) -> list[M]:
-        """Messages of ``kind`` that stand, and are not the newest record of their key: compaction will lose them."""
+        """Messages of ``kind`` that stand though a newer record of their key exists: compaction will remove them."""
         return [message for name, message in self.all(kind).items() if (kind_of(kind), name) in self._hidden]
 
     def on(self, kind: type[M], listener: Listener[M]) -> None:
-        """Call ``listener(name, message)`` for each message of ``kind``, at once for those held; None is taken back.
+        """Call ``listener(name, message)`` for each message of ``kind``, at once for those held; None: taken back.
 
-        Called on the compute thread, in the order of the topic, between slices. What it raises ends the worker: a
-        listener that can refuse a message does so itself, and keeps what it had.
+        It is called on the compute thread, in the order of the topic, between slices. An error it raises ends the
+        worker. A listener that refuses a message therefore raises nothing, and keeps what it had.
         """
         self._listeners.setdefault(kind_of(kind), []).append(listener)  # type: ignore[arg-type]  # as above
         for name, message in self.all(kind).items():
             listener(name, message)
 
     def take(self, records: Sequence[Record]) -> int:
-        """Take records in order; the number of those refused. Raises `ControlFullError`."""
+        """Take records in order; return how many were refused. Raises `ControlFullError`."""
         refused = 0
         for record in records:
             self.next_offset = record.offset + 1
@@ -103,7 +104,7 @@ class Control:
                 message = None if record.value is None else _dated(read_message(record.key, record.value), record)
                 upto = _upto(record) if message is None else None
             except UNREADABLE as error:
-                refused += 1  # its error may quote the record, which may name a person
+                refused += 1  # do not log the error's text: it may quote the record, which may name a person
                 log.warning("control message refused", kind=kind, offset=record.offset, error=type(error).__name__)
                 continue
             self._set(kind, name, message, upto)
@@ -130,9 +131,9 @@ class Control:
 
 
 def _upto(record: Record) -> int | None:
-    """How far a tombstone goes; None: all the way.
+    """The last `sequence` that a tombstone takes back; None: all of them.
 
-    Raises `ValueError` where its header tells no number, or its key is no text, which would be read as another's.
+    Raises `ValueError` where its header is no number, or its key is not UTF-8: it would be taken for another key.
     """
     (record.key or b"").decode()
     told = dict(record.headers).get(UPTO)
@@ -146,9 +147,9 @@ def _stands_after(message: ControlMessage | None, upto: int | None, before: Cont
 
 
 def read_message(key: bytes | None, value: bytes) -> ControlMessage:
-    """The message of a record. Raises one of `UNREADABLE` where it is none, or speaks of nobody who could act.
+    """The message of a record. Raises one of `UNREADABLE` where it is not one, or no user can have its user id.
 
-    A user whose id begins as the lane's own keys do would have those erased.
+    An id that begins like the lane's own keys would have those erased.
     """
     message: ControlMessage = decode_control(value)
     if message.key != key:
@@ -159,7 +160,7 @@ def read_message(key: bytes | None, value: bytes) -> ControlMessage:
 
 
 def _dated(message: ControlMessage, record: Record) -> ControlMessage:
-    """``message``, a person's own no later than `AHEAD_MS` after it came, where its record tells when that was."""
+    """``message``; a consent or erasure is dated at most `AHEAD_MS` after its record came, if the record has a time."""
     if not isinstance(message, Consent | Erasure) or (came_ms := record.timestamp) < 0:
         return message
     heard = HeardErasure if isinstance(message, Erasure) else HeardConsent
@@ -168,7 +169,7 @@ def _dated(message: ControlMessage, record: Record) -> ControlMessage:
 
 
 class ControlFeed(TopicFeed):
-    """Keeps ``control`` in step with the topic."""
+    """Keeps ``control`` up to date with the topic."""
 
     def __init__(
         self, settings: Settings, control: Control, compute: Compute, fail: Callable[[BaseException], None]
@@ -177,12 +178,12 @@ class ControlFeed(TopicFeed):
         self._control = control
 
     def take(self, records: Sequence[Record]) -> int:
-        """Take a batch; the number of messages that were refused."""
+        """Take a batch; return how many messages were refused."""
         return self._control.take(records)
 
 
 class Write(Protocol):
-    """Writes ``messages``, then tombstones for those ``gone``; their offsets, once all are delivered."""
+    """Writes ``messages``, then tombstones for ``gone``; returns their offsets once all are delivered."""
 
     async def __call__(
         self, messages: Sequence[ControlMessage], gone: Sequence[ControlMessage] = ()
@@ -191,11 +192,11 @@ class Write(Protocol):
 
 @asynccontextmanager
 async def writing(settings: Settings, transactional_id: str | None = None) -> AsyncIterator[Write]:
-    """A writer on the control topic. A tombstone takes back its message and those before, and none that is newer.
+    """A writer on the control topic. A tombstone takes back its message and those before it, but none that is newer.
 
-    With a ``transactional_id`` all that is written within is read by others at the end, or never; whoever is at it
-    under the same id is stopped first. It has as long as a slice's: every reader of the topic waits for its end. None:
-    it is read as it comes.
+    With a ``transactional_id``, everything written within is one transaction: others read all of it at its end, or
+    nothing. An earlier writer with the same id is fenced. Its timeout is that of a slice's transaction, since every
+    reader of the topic waits for its end. None: others read each record as it comes.
     """
     topic = settings.topic_prefix + CONTROL
     async with AIOKafkaProducer(
@@ -221,13 +222,13 @@ async def writing(settings: Settings, transactional_id: str | None = None) -> As
 async def publish(
     settings: Settings, messages: Sequence[ControlMessage], gone: Sequence[ControlMessage] = ()
 ) -> list[int]:
-    """Write ``messages``, then tombstones for those ``gone``; their offsets, once all are delivered."""
+    """Write ``messages``, then tombstones for ``gone``; return their offsets once all are delivered."""
     async with writing(settings) as write:
         return await write(messages, gone)
 
 
 async def read_control(settings: Settings, *, committed: bool = True) -> Control:
-    """What the control topic says now; transactions that are open or were aborted are read unless ``committed``.
+    """What the control topic says now. Unless ``committed``, open and aborted transactions are read, too.
 
     Raises `MissingTopicError`.
     """

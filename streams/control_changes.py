@@ -1,15 +1,15 @@
-"""Changes of one key of the control topic by several people at once: read, changed, written, and read again.
+"""Concurrent changes of one key of the control topic: read, change, write, and read again.
 
-No write there depends on what stands, so two may be made from one message. The first of them stands, for every reader
-of both (`Revised.stands_after`); whoever wrote the other finds that, and writes what stands once more.
+Kafka has no compare-and-set, so two people may each write a message made from the same one. For every reader of both,
+the first stands (`Revised.stands_after`). The writer of the other sees that, and writes what stands once more.
 
-Compaction leaves the newest record alone, and who reads that knows of no other. So whoever has written looks until what
-stands is the newest, the one whose change stands as the other; and the next change, whose revision is above both, ends
-it in any case. So does the referee of experiments, for these and bandits' cohorts, while it runs. Only where both were
-killed before they looked, or the other came later and was killed, and the segment, which is open for an hour, has been
-compacted, does a worker that starts follow the change that did not stand, until the next one.
+Compaction keeps only the newest record of a key, and whoever reads later knows of no other. So both writers look, and
+write again, until the message that stands is the newest. The next change settles it in any case: its revision is above
+both. The referee of experiments, while it runs, does the same for experiments and bandits' cohorts. One case is left:
+both writers were killed before they looked (or the one who wrote later, after the first had looked), and compaction has
+reached the segment, which stays open for an hour. Then a worker that starts follows the losing change until the next.
 
-``read`` gives what the topic says, ``write`` takes messages, and those that are taken back.
+``read`` reads the topic; ``write`` takes the messages to write, and those to take back.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from streams.control import Control
 from streams.control_wire import Revised
 
 TRIES_MAX = 5
-"""Times that a change yields to others made at the same moment, before it is given up."""
+"""How often a change is read and written again, while others are made at the same moment, before it is given up."""
 
 M = TypeVar("M", bound=Revised)
 Read = Callable[[], Control]
@@ -29,7 +29,7 @@ Write = Callable[[Sequence[M], Sequence[M]], object]
 
 
 def after(written: M, read: Read, write: Write[M]) -> Control:
-    """The topic after a write. What stands is written again until it is the newest: another's change, or this one."""
+    """The topic after a write. The message that stands, this one or another's, is written again until it is newest."""
     kind, name = type(written), written.name
     for _ in range(TRIES_MAX):
         control = read()
@@ -42,6 +42,6 @@ def after(written: M, read: Read, write: Write[M]) -> Control:
 
 
 def take_back(written: M, read: Read, write: Write[M]) -> Control:
-    """The topic after a message and those before it are taken back: what others have made of it meanwhile stands."""
+    """Take back a message and those before it; return the topic after that. Newer changes by others stand."""
     write((), [written])
     return after(written, read, write)

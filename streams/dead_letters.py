@@ -1,8 +1,8 @@
-"""Dead letters read back: told apart, chosen, and sent to where they came from once their cause is mended.
+"""Dead letters: read, filtered, and requeued (sent back to the topic they came from) once their cause is mended.
 
-A letter that is sent back leaves a note beside it, in one transaction where the broker has them, so that it is not
-sent twice. How often its record has been sent back travels with it, in a header, and is bounded: what fails for the
-fourth time fails for a reason that sending does not mend.
+A requeue writes a note beside the letter, so that it is not sent twice; both in one transaction, if the broker has
+transactions. A header of the record counts its requeues, and the count is bounded: what fails for the fourth time
+fails for a reason that sending it again does not mend.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -24,23 +24,23 @@ NOTE = PREFIX + "note"
 """Header of a note on the dead-letters topic: the letter that was sent back, as ``PARTITION:OFFSET``."""
 REQUEUES_MAX = 3
 DIGITS_MAX = 18
-"""Of a number of the origin, so that it fits the 64 bits of an offset or a time."""
+"""Most digits of a number in the origin, so that it fits the 64 bits of an offset or a time."""
 INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.ADS, topics.REVIEWS)
-"""Where letters may be sent to: an origin is a header, and whoever may write there may claim any."""
+"""Topics that letters may be sent back to. The origin is a header: anyone who can write letters can claim any topic."""
 STAGES = ("decode", "state", "reroute", "catalogue", "review")
-"""Where records are refused."""
+"""Stages at which records are refused."""
 RECORD_BYTES_MAX = topics.BATCH_BYTES - 128
-"""Of a record to be sent back, uncompressed: in a batch that an input takes, with the header that is added."""
+"""Largest record to send back, uncompressed: with the header that is added, it fits a batch that an input takes."""
 PER_TRANSACTION = 200
-"""Within a transaction's timeout, and 400 MB at the very most."""
+"""Letters per transaction: they fit its timeout, and take 400 MB at the very most."""
 
 REQUEUE_ID = "dead-letters-requeue"
-"""Transactional id of whoever sends letters back, after the topics' prefix: one at a time."""
+"""Transactional id of the requeue, after the topics' prefix: only one runs at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A letter with its origin; ``requeued``: how often its record had been sent back before."""
+    """A letter with its origin. ``requeued``: how often its record was sent back before it came here."""
 
     partition: int
     offset: int
@@ -62,14 +62,14 @@ class Letter:
         return self.origin.get(name, "")
 
     def number(self, name: str) -> int | None:
-        """A number of the origin; None where it is none: whoever may write there may claim any, of any length."""
+        """A number of the origin; None where it is not one, or too long: anyone who can write letters can claim any."""
         text = self.told(name)
         return int(text) if text.isdecimal() and len(text) <= DIGITS_MAX else None
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters; what is not given does not matter. ``topic`` is the origin's, without prefix."""
+    """Which letters are wanted; a field that is not given matches all. ``topic`` is the origin's, without prefix."""
 
     stage: str | None = None
     error: str | None = None
@@ -77,7 +77,7 @@ class Filter:
     names: Collection[str] = ()
 
     def chooses(self, letter: Letter, prefix: str) -> bool:
-        """Whether ``letter`` is one of them."""
+        """Whether ``letter`` matches."""
         pairs = ((self.stage, "stage"), (self.error, "error"), (self.topic and prefix + self.topic, "topic"))
         fits = all(wanted is None or letter.told(name) == wanted for wanted, name in pairs)
         return fits and (not self.names or letter.name in self.names)
@@ -137,7 +137,7 @@ def refusal(letter: Letter, sent: Collection[str], prefix: str) -> str:
 
 
 async def newest_of_ads(settings: Settings) -> dict[bytes | None, int]:
-    """The newest offset of each ad on the topic: what its owner, or a requeue, has said last."""
+    """The newest offset of each ad on the topic: the last record by its owner, or by a requeue."""
     newest: dict[bytes | None, int] = {}
     async for records in read_topic(settings.bootstrap, settings.topic_prefix + topics.ADS):
         newest |= {record.key: record.offset for record in records}
@@ -145,10 +145,10 @@ async def newest_of_ads(settings: Settings) -> dict[bytes | None, int]:
 
 
 def overtaken(letter: Letter, newest: Mapping[bytes | None, int]) -> str:
-    """Why an ad's letter is not sent back since its owner's word is newer; empty where it is the last.
+    """Why an ad's letter is not sent back: its owner has sent a newer record since. Empty where the letter is newest.
 
-    Sent back it would be the newest of the ad: one that is withdrawn would be shown again, and a former bid be offered.
-    An ad that is not there any more was withdrawn, and compaction has removed that, too.
+    Sent back, it would become the ad's newest record: a withdrawn ad would be shown again, or an old bid be offered. An
+    ad that the topic does not hold was withdrawn, and compaction has removed its tombstone, too.
     """
     offset, last = letter.number("offset"), newest.get(letter.key)
     if last is None:
@@ -160,16 +160,16 @@ def overtaken(letter: Letter, newest: Mapping[bytes | None, int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """What a requeue did: how many were sent back, and why each of the others was not."""
+    """What a requeue did: how many letters were sent back, and why each of the others was not."""
 
     sent: int
     refused: dict[str, str]
 
 
 async def requeue(settings: Settings, wanted: Filter, *, dry_run: bool = False) -> Requeued:
-    """Send the chosen letters to the topic they came from, to the partition of their key, at their own time.
+    """Send the chosen letters to the topic they came from, to the partition of their key, with their own timestamp.
 
-    A dry run makes no producer, which would fence one that sends meanwhile, and keeps no letter.
+    A dry run creates no producer, since that would fence a requeue under way; and it keeps no letter in memory.
     """
     prefix, refused, count = settings.topic_prefix, dict[str, str](), 0
     counts = await aside(topic_admin.partition_counts, settings.bootstrap, [prefix + name for name in INPUTS])
@@ -200,7 +200,7 @@ async def requeue(settings: Settings, wanted: Filter, *, dry_run: bool = False) 
 async def _sendable(
     settings: Settings, wanted: Filter, there: Collection[str], refused: dict[str, str]
 ) -> AsyncIterator[Letter]:
-    """The chosen letters that may be sent back to topics that are ``there``; why the others may not to ``refused``."""
+    """The chosen letters that may be sent back, to topics that exist; ``refused`` gets why the others may not."""
     sent, missing = await noted(settings), set(wanted.names)
     ads, newest = settings.topic_prefix + topics.ADS, None
     async for letter in read(settings, wanted):
@@ -228,7 +228,7 @@ async def _send(
     *,
     transactional: bool,
 ) -> None:
-    """The records, and then a note for each; all awaited before the commit."""
+    """Send the records, then a note for each; await all deliveries before the commit."""
     if transactional:
         await producer.begin_transaction()
     notes = settings.topic_prefix + topics.DEAD_LETTERS

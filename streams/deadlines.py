@@ -1,4 +1,4 @@
-"""Deadlines: when something ends, as a lane keeps them in its changelog under a reserved prefix. No I/O."""
+"""Deadlines by key, which a lane keeps in its changelog under a reserved prefix. No I/O."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -9,14 +9,14 @@ import numpy as np
 from scoring.rows import USERS_MAX
 
 _LAST_MS = 1 << 50
-"""Beyond every time."""
+"""Later than any time."""
 
 
 class Deadlines:
-    """Moments in ms by key, 140 bytes each; at most ``most``, where whoever puts them there heeds `surplus`."""
+    """Moments in ms by key, 140 bytes each. There are at most ``most`` if the caller drops the `surplus`."""
 
     prefix: ClassVar[bytes]
-    """What their keys in the changelog begin with; the values are in ms, 8 bytes big-endian."""
+    """Prefix of their changelog keys; the values are in ms, 8 bytes big-endian."""
 
     def __init__(self, most: int = USERS_MAX) -> None:
         self.until_ms: dict[bytes, int] = {}
@@ -29,16 +29,19 @@ class Deadlines:
         self._changed.add(key)
 
     def before(self, time_ms: int) -> list[bytes]:
-        """Those that end before ``time_ms``. Looks at all of them."""
+        """The keys that end before ``time_ms``. It looks at all keys."""
         return [key for key, until_ms in self.until_ms.items() if until_ms < time_ms]
 
     @property
     def too_many(self) -> bool:
-        """Whether there are more than there may be."""
+        """Whether there are more than the bound."""
         return len(self.until_ms) > self._most
 
     def surplus(self, last: AbstractSet[bytes] = frozenset()) -> list[bytes]:
-        """Of too many an eighth at least, that ends first, though ``last`` after all others; else none."""
+        """Where there are too many, the keys to drop, an eighth of the bound or more; else none.
+
+        Those that end first go first, but those in ``last`` only after all others.
+        """
         if not self.too_many:
             return []
         keys = list(self.until_ms)
@@ -48,13 +51,13 @@ class Deadlines:
         return [keys[at] for at in np.argpartition(ends, count)[:count].tolist()]
 
     def drop(self, keys: Iterable[bytes]) -> list[bytes]:
-        """Forget ``keys``; those that were there."""
+        """Forget ``keys``; return those that were held."""
         gone = [key for key in keys if self.until_ms.pop(key, None) is not None]
         self._changed.update(gone)
         return gone
 
     def changes(self) -> Iterator[tuple[bytes, bytes | None]]:
-        """Changelog keys and values of what has changed since the last call, in the order of the keys."""
+        """Changelog keys and values that have changed since the last call, in the order of the keys."""
         changed, self._changed = sorted(self._changed), set()
         for key in changed:
             yield self.prefix + key, self._told(key) if key in self.until_ms else None
@@ -65,7 +68,7 @@ class Deadlines:
 
     @classmethod
     def restore(cls, parts: Mapping[bytes, bytes], most: int = USERS_MAX) -> Self:
-        """Those that ``parts``, what stands under the lane's reserved keys, speak of."""
+        """The deadlines among ``parts``, the changelog values under the lane's reserved keys."""
         out = cls(most)
         for key, value in parts.items():
             if key.startswith(cls.prefix):
@@ -73,9 +76,9 @@ class Deadlines:
         return out
 
     def _told(self, key: bytes) -> bytes:
-        """The changelog's value of ``key``, which is held."""
+        """The changelog's value for ``key``, which must be held."""
         return self.until_ms[key].to_bytes(8, "big")
 
     def _read(self, key: bytes, value: bytes) -> None:
-        """Hold what a changelog's ``value`` tells of ``key``."""
+        """Hold ``key`` with the changelog's ``value``."""
         self.until_ms[key] = int.from_bytes(value, "big")

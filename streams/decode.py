@@ -1,4 +1,4 @@
-"""Records to columns: decode, validate, and set aside what fails as a dead letter with its origin."""
+"""Records to columns: decode, validate, and make dead letters of records that fail."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ Passed = tuple[Places, list[Event]]
 
 
 class Record(Protocol):
-    """What we use of an aiokafka ``ConsumerRecord``."""
+    """The fields that we use of an aiokafka ``ConsumerRecord``."""
 
     topic: str
     partition: int
@@ -38,30 +38,30 @@ DECODERS: dict[int, Callable[[bytes], Event]] = {
     Source.IMPRESSION: msgspec.json.Decoder(wire.Impression).decode,
     Source.CLICK: msgspec.json.Decoder(wire.Click).decode,
 }
-"""Of a record's value; they raise one of `UNREADABLE`."""
+"""Decoders of a record's value by `Source`; they raise one of `UNREADABLE`."""
 MESSAGE_CHARS_MAX = 500
-"""Kept of an error's text, which may quote a key or value of any size."""
+"""An error's text is cut to this: it may quote a key or value of any size."""
 RECORD_BYTES_MAX = BATCH_BYTES - 1_024
-"""Of a record to be sent on to its own partition with a header more."""
+"""Largest record that can be sent on to its own partition, with one header more."""
 _CONTROL = re.compile(wire.CONTROL)
 _BEYOND = re.compile(r"Expected [^,]+ - at `\$(.+)`")
-"""What msgspec says of a value beyond a bound. Of one of another type it says that it "got" it, after a comma."""
+"""msgspec's message for a value out of bounds. Its message for a wrong type has a comma, and then what it "got"."""
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 _SPELT = re.compile(rb"\\u00(?:3\d|[4-7])")
-"""A letter, digit or underscore as an escape: the name of a field may be among the names that do not look like it."""
+"""A letter, digit or underscore written as an escape: a field's name may be spelt so, and a search would miss it."""
 _STOPPED = re.compile(r"Input data was truncated|.*(?:surrogate|hex escape).*\(byte (\d+)\)")
-"""What msgspec says of half an emoji, and where it stopped; without a byte, where there were no twelve to the end."""
+"""msgspec's message for half an emoji, with the byte where it stopped, unless fewer than twelve bytes followed."""
 _ESCAPE = re.compile(rb"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\(?:(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
-"""JSON's escapes one by one, a pair of UTF-16 as one; the group is half a pair."""
+"""One JSON escape, a UTF-16 surrogate pair counting as one. The group matches half a pair."""
 _ESCAPE_BYTES = 6
-"""Of half a pair."""
+"""Length of half a pair."""
 
 
 class Refusal(NamedTuple):
     """Why a value is no event: the error's class and text.
 
-    Not the error: its traceback holds the frames of the whole step, which hold it, and so all that the slice put out
-    would stay in memory until the garbage collector comes by.
+    The error itself is not kept: its traceback refers to the frames of the whole step, which refer back to it. That
+    cycle would keep all output of the slice in memory until the garbage collector runs.
     """
 
     error: str
@@ -69,15 +69,15 @@ class Refusal(NamedTuple):
 
     @classmethod
     def of(cls, error: Exception, value: bytes | None = None) -> Self:
-        """What is kept of ``error``, which the JSON ``value`` brought about."""
+        """What is kept of ``error``, which the JSON ``value`` caused."""
         return cls(type(error).__name__, _in_words(error, value or b"")[:MESSAGE_CHARS_MAX])
 
 
 def _in_words(error: Exception, value: bytes) -> str:
-    """``error`` with what ``value`` holds where msgspec found it: a number beyond its bounds, a length, half an emoji.
+    """``error`` with what ``value`` holds at that place: a number out of bounds, a length, half an emoji.
 
-    No text is told, and no number in place of one: they may name a person, and messages are on pages whose
-    readers may not see the record.
+    It quotes no text, nor a number that stands where a text should: those may name a person, and messages are shown on
+    pages whose readers may not see the record.
     """
     said = str(error)
     if isinstance(error, msgspec.ValidationError):
@@ -90,23 +90,23 @@ def _in_words(error: Exception, value: bytes) -> str:
 
 
 def _half(value: bytes, stop: int) -> str:
-    """Half an emoji, of which msgspec looked for the other one up to byte ``stop`` of ``value``; "" where it did not.
+    """The escape of half an emoji, whose other half msgspec sought up to byte ``stop`` of ``value``; "" if none.
 
-    It begins two escapes before ``stop`` or later; one more tells whether it is a pair's second. All of a record cut
-    off would keep the compute thread, a megabyte for a quarter of a second.
+    It begins at most two escapes before ``stop``; a third is read to see whether it is the second half of a pair. In a
+    record that is cut off, a search from its beginning would block the compute thread for a quarter of a second per MB.
     """
     begin = max(0, stop - 3 * _ESCAPE_BYTES)
     before = value[:begin]
-    begin -= (len(before) - len(before.rstrip(b"\\"))) % 2  # an odd backslash there belongs to what follows
+    begin -= (len(before) - len(before.rstrip(b"\\"))) % 2  # an unpaired backslash before it begins an escape
     nearest = stop - 2 * _ESCAPE_BYTES
     escapes = _ESCAPE.finditer(value, begin, stop)
     return next((each[1].decode() for each in escapes if each[1] and each.start() >= nearest), "")
 
 
 def _found(value: bytes, path: str) -> str:
-    """The number at ``path`` of the JSON ``value``, or the length of what else is there.
+    """The number at ``path`` of the JSON ``value``, or the length of what is there instead.
 
-    Nothing of a name that is there twice: msgspec stops at the first that is wrong, and decodes the last.
+    If a name on the path occurs twice, it tells neither: msgspec stops at the first wrong one, but decodes the last.
     """
     steps = _STEP.findall(path)
     if _SPELT.search(value) or any(len(_named(name).findall(value)) > 1 for name, _ in steps if name):
@@ -122,13 +122,13 @@ def _found(value: bytes, path: str) -> str:
 
 
 def _named(name: str) -> re.Pattern[bytes]:
-    """The name of a field, where it is none of a text."""
+    """Matches ``name`` as the name of a field, not within a text."""
     return re.compile(rb'"%b"\s*:' % name.encode())
 
 
 @cache
 def _beneath(name: str) -> Callable[[bytes | msgspec.Raw], Any]:
-    """A decoder of objects whose ``held`` is what stands under ``name``; beside it may be any number of names."""
+    """A decoder of objects with a field ``name``, which it puts in ``held``; other fields are ignored."""
     held = msgspec.defstruct("Beneath", [("held", msgspec.Raw)], rename={"held": name})
     return msgspec.json.Decoder(held).decode
 
@@ -137,11 +137,11 @@ def _beneath(name: str) -> Callable[[bytes | msgspec.Raw], Any]:
 class Decoded:
     """``events``: what may be applied, in order. ``dead``: refused records with stage, error class and message.
 
-    ``misplaced``: records whose key belongs to another partition, to be sent there. ``places``: each event's record.
-    ``strangers``: users, with their place, who acted and do not agree to be remembered; what they ``told`` stays out
-    of ``events``. ``withdrawn``: those who did agree before, and whose rows are gone. ``erased``: events before their
-    user's watermark, or before a withdrawal in the same call. ``arms``: what placements' ids say of experiments, by
-    its id64.
+    ``misplaced``: records whose key belongs to another partition, to be sent there. ``places``: index of each event's
+    record. ``strangers``: users who acted without consent to be remembered, with the index of the record; their events
+    are in ``told``, not in ``events``. ``withdrawn``: users who have withdrawn consent, and whose rows are gone.
+    ``erased``: how many events were before their user's watermark, or before a withdrawal in the same call. ``arms``:
+    experiment tags of placement ids, by the tag's id64.
     """
 
     events: Events
@@ -155,7 +155,7 @@ class Decoded:
     arms: dict[int, str] = field(default_factory=dict)
 
     def misplace(self, record: Record) -> None:
-        """Send ``record`` on, if it can be sent."""
+        """Have ``record`` sent on, or make it a dead letter if it is too large for that."""
         size = size_of(record.key, record.value, record.headers)
         if size > RECORD_BYTES_MAX:
             message = f"{size:,} bytes, at most {RECORD_BYTES_MAX:,} can be sent on; partition by murmur2 of the key"
@@ -173,11 +173,11 @@ def decode(
     belongs_here: Callable[[bytes], bool],
     gate: Gate | None = None,
 ) -> Decoded:
-    """Decode ``records`` in order; rows are made for new users, and removed of those who withdraw their consent.
+    """Decode ``records`` in order. New users get rows; users who withdraw their consent lose theirs.
 
     ``latest_ms``: now + tolerance, the newest time that an event may have. ``belongs_here(key)``: whether the
-    partitioner puts the key in this lane; asked once per row, since the answer is the same ever after. ``gate``: who
-    may become state; None: everyone but those whose own events say no.
+    partitioner puts the key in this lane; asked once per row, since the answer never changes. ``gate``: who may become
+    state; None: everyone but those whose own events say no.
     """
     out, gate = Decoded(np.zeros(len(records), dtype=EVENT), np.arange(len(records))), gate or Gate()
     keys = [record.key for record in records]
@@ -209,9 +209,10 @@ def decode(
 def _rows_of_new(
     out: Decoded, records: list[Record], store: RowStore, belongs_here: Callable[[bytes], bool]
 ) -> npt.NDArray[np.int64]:
-    """Rows of the users of ``records [N]``, who have none, made where they belong here; -1 of the others.
+    """Make rows for the users of ``records [N]``, who have none yet; return them, -1 where no row was made.
 
-    What is another lane's is sent on; what finds the lane full is dead, and those who are known go on.
+    Records of another lane are sent on. If the lane is full, records of new users become dead letters; known users are
+    served on.
     """
     keys = [record.key or b"" for record in records]  # the users of events that were taken
     here = [key for key in dict.fromkeys(keys) if belongs_here(key)]
@@ -235,11 +236,11 @@ def _judge(
     belongs_here: Callable[[bytes], bool],
     latest_ms: int,
 ) -> None:
-    """Take out of ``taken`` what may not become state, in order; rows of those who withdraw are removed.
+    """Clear ``taken`` of events that may not become state, in order; remove the rows of users who withdraw consent.
 
-    What a user did earlier in the same call is then left out as well: it would have been forgotten. The watermark
-    covers all of it and all that the row held, for nothing of it may come back: a device's clock may have dated the
-    refusal before it.
+    What such a user did earlier in the same call is left out as well, since it would be forgotten anyway. The watermark
+    is raised over that and over all that the row held: a device's clock may have dated the refusal earlier, and none of
+    it may come back.
     """
     refused: dict[bytes, int] = {}
     newest_ms: dict[bytes, int] = {}  # of what was admitted in this call
@@ -260,7 +261,7 @@ def _judge(
             out.erased += 1
             continue
         out.strangers.append((user, place))
-        if verdict is Verdict.REFUSED:  # also of whom nothing is held: what they did before may come yet
+        if verdict is Verdict.REFUSED:  # also for a user without a row: earlier events of theirs may still come
             gate.watermarks.raise_to(user, max(time_ms, _held_ms(store, user), newest_ms.get(user, -1)))
             refused[user] = place
             if store.remove(user):
@@ -274,7 +275,7 @@ def _judge(
 
 
 def sent(record: Record, time_ms: int, latest_ms: int) -> int:
-    """When the record of an event at ``time_ms`` was sent: by that time where it does not tell (-1)."""
+    """When the record of an event at ``time_ms`` was sent: its timestamp, or ``time_ms`` where it has none (-1)."""
     return time_ms if record.timestamp < 0 else min(record.timestamp, latest_ms)
 
 
@@ -293,7 +294,7 @@ def valid(source: Source, records: Sequence[Record], latest_ms: int, ahead_ms: i
 
 
 def _read(source: Source, records: Sequence[Record], latest_ms: int, ahead_ms: int) -> list[Event | Refusal]:
-    """Each record's event, or why it is none: in one go, unless there is a value that is none."""
+    """Each record's event, or why it is none: decoded in one go, and one by one only if a value fails."""
     decoder, values = DECODERS[source], [record.value or b"" for record in records]
     read: list[Event | Refusal]
     try:
@@ -320,7 +321,7 @@ def _passed(
     latest_ms: int,
     refused: dict[int, Refusal],
 ) -> Passed:
-    """The events that may be applied, with their places; why the others may not is put in ``refused``."""
+    """The events that may be applied, with their places; ``refused`` gets why the others may not."""
     events, keys = [event for event in read if not isinstance(event, Refusal)], [record.key for record in records]
     if len(events) == len(read) and _all_pass(events, keys, latest_ms):
         return places, events
@@ -338,9 +339,9 @@ def _passed(
 
 
 def _believed(event: Event, sent_ms: int, latest_ms: int, ahead_ms: int) -> Event:
-    """A no, dated by its record (``sent_ms``, -1 where it does not tell) where its device's clock is further ahead.
+    """A refusal of consent; if its device's clock is too far ahead, dated by its record (``sent_ms``, -1: unknown).
 
-    It is heeded whatever that clock says, and is of the same time whenever it is read.
+    So it counts whatever that clock says, and has the same time whenever it is read.
     """
     came_ms = latest_ms if sent_ms < 0 else min(sent_ms, latest_ms)
     time_ms = event.time_ms if event.time_ms <= min(came_ms + ahead_ms, latest_ms) else came_ms
@@ -363,7 +364,7 @@ def _all_pass(events: list[Event], keys: list[bytes | None], latest_ms: int) -> 
 
 
 def _check(event: Event, user: bytes, key: bytes | None, latest_ms: int) -> None:
-    """What the type cannot say. Raises `ValueError` with the value, the expectation and the fix."""
+    """Check what the type cannot express. Raises `ValueError` with the value, the expectation and the fix."""
     if not is_plain(event.user_id):
         raise ValueError(f"user_id {event.user_id!r} holds a control character; give every user a plain id")
     if user != key:
@@ -378,5 +379,5 @@ def _check(event: Event, user: bytes, key: bytes | None, latest_ms: int) -> None
 
 
 def is_plain(name: str) -> bool:
-    """Whether an id holds no control character: the changelog's own keys begin with NUL, and are parted by it."""
+    """Whether an id holds no control character: the changelog's own keys begin with NUL, and are split at it."""
     return name.isprintable() or _CONTROL.search(name) is None

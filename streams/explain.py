@@ -36,7 +36,7 @@ class Recomputed:
 
 
 def recompute(decision: Decision, engine: Engine) -> Recomputed:
-    """Compute ``decision`` again with the catalogue and model of ``engine``, under the policy it recorded.
+    """Compute ``decision`` again with the catalogue and model of ``engine``, under its recorded policy.
 
     Raises `ValueError` where it is no receipt (`streams.receipts.check_receipt`).
     """
@@ -55,7 +55,7 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     group = Group(np.zeros(1, dtype=np.int64), policy, decision.arm, other=second)
     examined = np.frombuffer(decision.examined, dtype=np.float64) if decision.examined else None
     calibrations = {number_of(decision.versions["model"]): _calibration(decision, examined)}
-    # Rankings of one model share what was learned; of its evidence the receipt keeps that of one that explores by it.
+    # Two rankings of one model share its calibration. Its evidence is in the part of the ranking that explores by it.
     if other is not None and (other.evidence or number_of(other.model) not in calibrations):
         calibrations[number_of(other.model)] = _calibration(other, examined)
     kept = np.frombuffer(decision.offers, dtype=np.float32).reshape(-1, len(candidates), 4)
@@ -77,7 +77,7 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What a receipt keeps of what had been learned: `scoring.engine.Calibrates`."""
+    """What a click layer had learned, as the receipt keeps it: a `scoring.engine.Calibrates`."""
 
     calibrations: dict[int, Calibration]
     rates: npt.NDArray[np.float32]
@@ -151,7 +151,7 @@ def _versions(decision: Decision, engine: Engine) -> list[str]:
 
 
 def _check_draw(decision: Decision, engine: Engine, scored: Scored, out: Recomputed) -> None:
-    """Decide by the recorded click rates again, which needs no model."""
+    """Decide again by the recorded pCTR, which needs no model."""
     recorded = np.frombuffer(decision.pctr, dtype=np.float32)[None]
     other = None
     if scored.other is not None and decision.other is not None:
@@ -171,7 +171,7 @@ def _check_draw(decision: Decision, engine: Engine, scored: Scored, out: Recompu
 
 
 def _candidates(decision: Decision, engine: Engine, out: Recomputed) -> npt.NDArray[np.int64]:
-    """Catalogue slots of the recorded candidates; what has changed since is a difference."""
+    """Catalogue slots of the recorded candidates; ads that have changed since are differences."""
     ads = np.frombuffer(decision.candidates, dtype=np.uint64)
     slots = engine.catalogue.slots_of(ads)
     if gone := int((slots == MISSING).sum()):

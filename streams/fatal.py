@@ -14,9 +14,9 @@ log = structlog.get_logger()
 EXIT_STATUS = 70
 """EX_SOFTWARE of sysexits.h."""
 CANNOT_START = 1
-"""Of a worker that a person must help before it can run: it is not started again by itself."""
+"""Status of a worker that cannot run until a person has helped; it is not started again by itself."""
 GRACE_S = 5.0
-"""What an orderly stop may take after a fatal error; a hanging one would keep a dead worker in the group."""
+"""Longest orderly stop after a fatal error; if it hung, a dead worker would stay in the group."""
 
 
 class CannotStartError(RuntimeError):
@@ -24,17 +24,17 @@ class CannotStartError(RuntimeError):
 
 
 def status_of(error: BaseException) -> int:
-    """With which a worker ends that the error ends."""
+    """The exit status of a worker that ``error`` ends."""
     return CANNOT_START if isinstance(error, CannotStartError) else EXIT_STATUS
 
 
 async def guarded(
     who: str, work: Awaitable[None], fail: Callable[[BaseException], None], stopped: Callable[[], bool] = lambda: False
 ) -> None:
-    """Await the background ``work`` of ``who``, which must not fail in silence: ``fail`` hears of it.
+    """Await the background ``work`` of ``who``; call ``fail`` with its error, so that it never fails silently.
 
-    A cancellation that nobody asked for is a failure, too, unless it is ``stopped`` by then: aiokafka cancels parts of
-    its own, and who awaits one of them ends so.
+    A cancellation that nobody asked for is a failure, too, unless ``stopped``: aiokafka cancels its own parts, and
+    thereby whoever awaits them.
     """
     try:
         await work
@@ -43,12 +43,12 @@ async def guarded(
         if stopped() or ours is None or ours.cancelling():
             raise
         fail(RuntimeError(f"{who} was cancelled by nobody"))
-    except BaseException as error:  # noqa: BLE001 - a worker that acts on what no longer holds: every failure is fatal
+    except BaseException as error:  # noqa: BLE001 - every failure is fatal, else the worker would act on stale facts
         fail(error)
 
 
 def describe(error: BaseException) -> str:
-    """The error's kind and message, as the last line of a log tells it; where it has none, what was being done."""
+    """The error's type and message, for the last line of a log; without a message, where in our code it was raised."""
     name = type(error).__name__
     if str(error):
         return f"{name}: {error}"
@@ -58,14 +58,14 @@ def describe(error: BaseException) -> str:
 
 
 def say_end(error: BaseException) -> int:
-    """The last line of a worker that has failed; its exit status."""
+    """Log the last line of a failed worker; return its exit status."""
     status = status_of(error)
     log.error("the worker ended", status=status, reason=describe(error))
     return status
 
 
 def end_now(error: BaseException) -> None:
-    """Say why, and end the process without anything further, also where nothing can be said."""
+    """Log why, and end the process at once, even if logging fails."""
     try:
         say_end(error)
     finally:
@@ -73,7 +73,7 @@ def end_now(error: BaseException) -> None:
 
 
 def arm_exit(error: BaseException) -> None:
-    """Say why, and end the process within `GRACE_S` whatever else hangs, the log too."""
+    """Log why, and end the process within `GRACE_S`, even if something hangs, the log included."""
     timer = threading.Timer(GRACE_S, end_now, (error,))
     timer.daemon = True
     timer.start()

@@ -1,7 +1,7 @@
-"""Records fetched whatever their headers are named: a name that is not UTF-8 must not end its reader for ever.
+"""Fetches records even if a header's name is not UTF-8: such a record must not stop its reader for ever.
 
-A broker takes any bytes for a header's name; aiokafka parses names with the record, fails on such a one, and again
-wherever it goes on. librdkafka hands over the record, and its headers only where it is asked for them.
+A broker takes any bytes as a header's name. aiokafka decodes the names with the record, so it fails on such a record,
+and at every further try. librdkafka returns the record, and parses its headers only on request.
 """
 
 import time
@@ -21,13 +21,13 @@ from streams.connection import librdkafka_options
 log = structlog.get_logger()
 
 ANSWER_S = 10.0
-"""Long enough for another connection to a broker that has answered a moment ago."""
+"""Long enough for a second connection to a broker that has just answered."""
 RECORDS_MAX = 1_000
-"""Read apart in one go where the caller has no bound of its own."""
+"""Most records read through librdkafka in one go, if the caller gives no bound."""
 
 _headers = methodcaller("headers")
-"""Of a message, called from C: where a name is no text it leaves an error behind, which Python raises there; a call
-from here would pass over it, to some later line, once the interpreter has specialised it."""
+"""Gets a message's headers by a call from C. Where a name is not UTF-8, the method leaves an error set. Python raises
+that at once after a call from C, but at some later line after a call from specialised bytecode."""
 Batches = dict[TopicPartition, list[Any]]
 
 
@@ -43,9 +43,9 @@ async def fetch(
 ) -> Batches:
     """Return aiokafka's ``getmany`` of ``partitions`` (none would mean all); unreadable headers are left out.
 
-    ``committed``: whether the consumer reads committed records alone. ``ours``: asked after waiting, whether the
-    consumer still reads a partition for the caller; of others nothing is returned and no position changed.
-    Raises `UnicodeDecodeError` where the records cannot be read in another way either.
+    ``committed``: whether the consumer reads only committed records. ``ours``: whether the consumer still reads a
+    partition for the caller, asked after waiting; others are not returned, and their position does not change.
+    Raises `UnicodeDecodeError` where librdkafka cannot read the records either.
     """
     positions: dict[TopicPartition, int] = {}
     for tp in partitions:
@@ -54,7 +54,7 @@ async def fetch(
     try:
         batches: Batches = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
     except UnicodeDecodeError:
-        for tp in filter(ours, positions):  # past what the call took of other partitions before it failed
+        for tp in filter(ours, positions):  # the failed call may have moved other partitions' positions
             consumer.seek(tp, positions[tp])
         read = await aside(_read_apart, bootstrap, positions, max_records or RECORDS_MAX, committed)
         if not read:
@@ -66,12 +66,12 @@ async def fetch(
 
 
 def _read_apart(bootstrap: str, positions: Mapping[TopicPartition, int], most: int, committed: bool) -> Batches:
-    """Records from ``positions`` on, as far as they have come when one with unreadable headers has; blocks."""
+    """Read from ``positions`` by librdkafka, until an unreadable record and those already here are read; blocks."""
     from confluent_kafka import Consumer  # noqa: PLC0415 - an ad server that never meets such a record loads none of it
     from confluent_kafka import TopicPartition as Place  # noqa: PLC0415 - as above
 
     options = {
-        "group.id": "none",  # wanted, and never joined
+        "group.id": "none",  # required, but never joined
         "enable.auto.commit": False,
         "auto.offset.reset": "error",
         "isolation.level": "read_committed" if committed else "read_uncommitted",
@@ -87,7 +87,7 @@ def _read_apart(bootstrap: str, positions: Mapping[TopicPartition, int], most: i
             message = consumer.poll(0 if left_out else left_s)
             if message is None:
                 break
-            if message.error():  # of the group, which it asks for and may not see
+            if message.error():  # about the group: it asks for it, and may lack the right
                 continue
             record, readable = _record(message)
             read.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
@@ -103,7 +103,7 @@ def _read_apart(bootstrap: str, positions: Mapping[TopicPartition, int], most: i
 
 
 def _record(message: Any) -> tuple[ConsumerRecord, bool]:
-    """A message of librdkafka as aiokafka has it, and whether its headers could be read."""
+    """A librdkafka message as aiokafka's record, and whether its headers could be read."""
     try:
         headers, readable = tuple(_headers(message) or ()), True
     except SystemError:

@@ -1,9 +1,9 @@
-"""Whether topics that are followed are still those that they were when their reader began.
+"""Whether followed topics are still the same as when their reader began.
 
-Of a topic that is deleted aiokafka waits for more; of one that is made anew it reads on where the former one was.
-Either way its reader hears nothing and does not know. Kafka gives every topic an id, which aiokafka does not tell. Of
-a broker that gives none (Kafka before 2.8) a topic made anew cannot be told from the former one, which is said once:
-its log's end may go back though it is the same, as when another replica leads.
+If a topic is deleted, aiokafka waits for more records; if it is recreated, aiokafka reads on at the former offset.
+Either way the reader does not notice. Kafka gives every topic an id, which aiokafka does not expose. A broker before
+Kafka 2.8 has no ids, so a recreated topic goes unnoticed there, which is logged once. The log's end is no sign: it may
+go back in the same topic, too, as when another replica leads.
 """
 
 import time
@@ -18,13 +18,13 @@ log = structlog.get_logger()
 NO_ID = 22 * "A"
 """Sixteen bytes of 0, as `streams.topic_admin.found` tells ids."""
 LOOK_S = 5.0
-"""Between two looks: a metadata request each."""
+"""Seconds between two checks, of one metadata request each."""
 GONE_LOOKS = 2
-"""A broker that has just started may not know every topic yet."""
+"""Checks in a row that must miss a topic: a broker that has just started may not know every topic yet."""
 
 
 class MadeAnewError(RuntimeError):
-    """Topics that are followed were deleted or made anew: ``topics``, their full names."""
+    """Followed topics were deleted or recreated. ``topics``: their full names."""
 
     def __init__(self, topics: Collection[str]) -> None:
         self.topics = frozenset(topics)
@@ -33,7 +33,7 @@ class MadeAnewError(RuntimeError):
 
 
 class Followed:
-    """Looks at ``topics``, full names. ``ids``: by name as they were; of others the first that a broker tells."""
+    """Checks ``topics``, full names. ``ids``: their ids by name; for others, the first that a broker tells counts."""
 
     def __init__(self, bootstrap: str, topics: Collection[str], ids: Mapping[str, str] | None = None) -> None:
         self._bootstrap, self._topics = bootstrap, topics
@@ -43,18 +43,18 @@ class Followed:
         self._due_s = 0.0
 
     async def look(self) -> None:
-        """Check, where the last look is `LOOK_S` ago."""
+        """Check, if the last time was at least `LOOK_S` ago."""
         if time.monotonic() >= self._due_s:
             self._due_s = time.monotonic() + LOOK_S
             await self.check()
 
     async def check(self) -> None:
-        """Raises `MadeAnewError`. While no broker answers nothing is concluded."""
+        """Raises `MadeAnewError`. While no broker answers, it concludes nothing."""
         from streams import topic_admin  # noqa: PLC0415 - librdkafka, which takes an ad server a while to load
 
         try:
             there = await aside(topic_admin.found, self._bootstrap, self._topics)
-        except topic_admin.TopicsError:  # the reader waits for it, too
+        except topic_admin.TopicsError:  # the reader waits for the broker, too
             return
         unknown = sorted(name for name, topic in there.items() if topic.id == NO_ID)
         if unknown and not self._said:
@@ -67,7 +67,7 @@ class Followed:
             raise MadeAnewError(others or gone)
 
     def _is_other(self, name: str, found: str) -> bool:
-        """Whether the topic of this id is another than that of its name was; an id that was not known is kept."""
+        """Whether the topic ``name`` had another id before; the first known id is remembered."""
         known = self.ids.get(name, NO_ID)
         self.ids[name] = known if found == NO_ID else found
         return NO_ID not in (known, found) and known != found

@@ -1,8 +1,8 @@
-"""The group's offsets of a lane, for lag tools: written behind the slices, the newest alone.
+"""A lane's committed group offsets, for lag tools: written after the slices, and only the newest.
 
-Where a lane resumes is in its lane row, so these need not hold a slice up, nor be in its transaction: there they would
-take two of its five requests, and would be accepted from a worker that has lost the lane. A commit of the group
-carries the generation, and is refused.
+A lane resumes from its lane row, so these offsets need neither delay a slice nor be in its transaction. There they
+would take two of its five requests, and would be accepted from a worker that has lost the lane. A plain group commit
+carries the generation, so from such a worker it is refused.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from streams.leaving import leave
 log = structlog.get_logger()
 
 PAUSE_S = 0.1
-"""Between two writes: a lag is seen this much too large at most."""
+"""Pause between two writes; lag tools see offsets that are at most this old."""
 
 
 class GroupOffsets:
-    """Writes what `put` is given, one request at a time; `flush` before the lane is left."""
+    """Writes the offsets given to `put`, one request at a time; `flush` before leaving the lane."""
 
     def __init__(self, consumer: AIOKafkaConsumer, lane: int) -> None:
         self._consumer = consumer
@@ -30,7 +30,7 @@ class GroupOffsets:
         self._leaving = asyncio.Event()
 
     def put(self, offsets: dict[TopicPartition, int]) -> None:
-        """Have ``offsets`` written soon, unless newer ones come first. They must be of committed slices."""
+        """Have ``offsets``, which must be of committed slices, written soon; newer ones replace them."""
         self._due = offsets
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._write())

@@ -14,7 +14,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def authorised(headers: Mapping[str, str], token: str | None) -> bool:
-    """Whether a request may be answered: no token is asked for, or it is the bearer of it."""
+    """Whether a request may be answered: no ``token`` is required, or the request bears it."""
     if token is None:
         return True
     scheme, _, given = headers.get("Authorization", "").partition(" ")
@@ -22,7 +22,7 @@ def authorised(headers: Mapping[str, str], token: str | None) -> bool:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")  # as aiohttp has decoded what was no UTF-8
+    return text.encode("utf-8", "surrogateescape")  # aiohttp decodes bytes that are not UTF-8 this way
 
 
 def json_response(status: int, told: Mapping[str, object]) -> web.Response:
@@ -31,9 +31,9 @@ def json_response(status: int, told: Mapping[str, object]) -> web.Response:
 
 
 def named(host: str) -> Middleware:
-    """On a loopback ``host`` answers 403 to a name that is not this machine's, and lets everyone pass elsewhere.
+    """On a loopback ``host``, answer 403 to requests under a name that is not this machine's; elsewhere let all pass.
 
-    Any web site could ask through a name of its own otherwise, and read the answer (DNS rebinding).
+    Otherwise any web site could ask through a name of its own, and read the answer (DNS rebinding).
     """
     names = LOOPBACK_NAMES | {host}
 
@@ -49,7 +49,7 @@ def named(host: str) -> Middleware:
 
 
 def guard(token: str | None) -> Middleware:
-    """Answers 401 to whoever does not bear ``token``; lets everyone pass where it is None."""
+    """Answer 401 to requests that do not bear ``token``; None lets all pass."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -18,15 +18,15 @@ _REPARTITIONED = (
 
 
 _OF_LANES = (*topics.LANE_INPUTS, topics.CHANGELOG)
-"""Topics that a lane reads or writes where it stands; its row tells their offsets."""
+"""Topics in which a lane reads or writes at an offset, which its lane row holds."""
 _READ_WHOLE = (topics.CONTROL, topics.ADS, topics.TONES, topics.CAMPAIGN_METRICS, topics.CLICK_LAYERS)
-"""Topics that a worker reads from their beginning and then follows: it would keep what another one does not hold, and
-would hear nothing of partitions that came since. While one is gone, what was read of it holds."""
+"""Topics that a worker reads from their beginning and then follows. If one were recreated, the worker would keep what
+the new topic does not hold; new partitions would go unread. While one is missing, what was read of it counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicIdentity:
-    """The topics that a worker's memory is of, by name without prefix."""
+    """The topics that a worker's state was built from, by name without prefix."""
 
     found: Mapping[str, Found]
 
@@ -57,7 +57,7 @@ class TopicIdentity:
 
 
 def partitioner(lanes: int) -> Callable[[bytes], int]:
-    """Kafka's default: murmur2 of the key. librdkafka's CRC32 would put users elsewhere."""
+    """Kafka's default partitioner: murmur2 of the key. librdkafka's default, CRC32, would put users elsewhere."""
 
     def partition_of(key: bytes) -> int:
         lane: int = (murmur2(key) & 0x7FFFFFFF) % lanes
@@ -67,7 +67,7 @@ def partitioner(lanes: int) -> Callable[[bytes], int]:
 
 
 def identify(settings: Settings) -> TopicIdentity:
-    """Ask the broker; blocks.
+    """Ask the broker for the topics; blocks.
 
     Raises `RecoveryError`, naming the command, where topics are missing or differ in partitions, and `TopicsError`
     where no broker answers.
@@ -97,9 +97,9 @@ def check_lanes(numbers: set[int], lanes: int) -> None:
 def check_identity(identity: TopicIdentity, now: Mapping[str, Found]) -> None:
     """Raises `RecoveryError` where topics were recreated, or have other partitions, since ``identity``.
 
-    ``now``: those that are there, by name without prefix.
+    ``now``: the topics that exist, by name without prefix.
 
-    Requests on another control topic would be passed over: a lane has settled those before its own offset.
+    This includes the control topic: in a recreated one, a lane would skip all requests before its own offset.
     """
     was, changes = identity.found, {}
     for name in now:
@@ -122,7 +122,7 @@ def check_identity(identity: TopicIdentity, now: Mapping[str, Found]) -> None:
 
 
 def check_topics(settings: Settings, identity: TopicIdentity) -> bool:
-    """Ask the broker whether the topics are still those of ``identity``; False where one of lanes is gone. Blocks.
+    """Check that the topics are still those of ``identity``; False where a lane's topic is missing. Blocks.
 
     Raises `RecoveryError` where one was recreated, `TopicsError` where no broker answers.
     """
@@ -132,7 +132,7 @@ def check_topics(settings: Settings, identity: TopicIdentity) -> bool:
 
 
 def _found(settings: Settings, names: Sequence[str]) -> dict[str, Found]:
-    """Those that exist, by name without prefix."""
+    """Those of ``names`` that exist, by name without prefix."""
     prefix = settings.topic_prefix
     found = topic_admin.found(settings.bootstrap, [prefix + name for name in names])
     return {name: found[prefix + name] for name in names if prefix + name in found}
@@ -141,7 +141,7 @@ def _found(settings: Settings, names: Sequence[str]) -> dict[str, Found]:
 def check_resume(
     lane: int, row: LaneRow, identity: TopicIdentity, begins: tuple[int, int], ends: tuple[int, int]
 ) -> None:
-    """Raises `RecoveryError` where the lane row speaks of other records than those that are there.
+    """Raises `RecoveryError` where the lane row refers to records that the topics do not hold.
 
     ``begins``, ``ends``: first offsets and log ends of impressions and clicks.
     """

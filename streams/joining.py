@@ -1,7 +1,7 @@
 """Joining a group on a broker that has had none yet.
 
-The first question for a group has the broker make the topic of all groups, and is refused until it is there and its
-leader has read it. aiokafka asks again, as it should, and logs an error each time, of a start that is as good as any.
+The first request about a group makes the broker create the offsets topic, and is refused until the topic exists and its
+leader has read it. aiokafka rightly tries again, but logs an error each time, although nothing is wrong.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from streams.settings import Settings
 
 NOT_YET = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
 COORDINATOR_S = 10.0
-"""The topic takes half a second, and where it is to have three copies a few. aiokafka tells what lasts longer."""
+"""Creating the topic takes half a second, with three copies a few. If it lasts longer, aiokafka's log tells."""
 ASK_AGAIN_S = 0.1
 
 
 async def meet_coordinator(settings: Settings, stops: Callable[[], bool]) -> None:
     """Return when the group's coordinator answers, or the worker ``stops``.
 
-    Returns as well where that takes more than `COORDINATOR_S` or fails of something else: to join then tells why.
+    Returns as well after `COORDINATOR_S`, or on another failure: joining then tells why.
     """
     admin = AIOKafkaAdminClient(**aiokafka_options(settings.bootstrap))
     try:

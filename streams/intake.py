@@ -1,8 +1,8 @@
-"""Intake: one consumer group, records into lanes, lane tokens onto the channel; the only hot-path consumer.
+"""Intake, the only hot-path consumer: puts the group's records into lanes, and lane tokens onto the channel.
 
-The rebalance listener only marks: no heartbeats are sent while it runs, and aiokafka swallows its exceptions.
-Fencing, recovery and closing run in each lane's own task. The pump asks ``getmany`` for the partitions of lanes
-with room, never with an empty list (which means all), and never pauses (which throws records away).
+The rebalance listener only marks lanes: no heartbeats are sent while it runs, and aiokafka swallows its exceptions.
+Fencing, recovery and closing run in each lane's own task. The pump calls ``getmany`` for the partitions of lanes with
+room. It never passes an empty list (which means all), and never pauses a partition (which throws records away).
 """
 
 import asyncio
@@ -36,9 +36,9 @@ from streams.vitals import Vitals
 log = structlog.get_logger()
 
 POLL_MS = 20
-"""Longest wait for records: a lane that has room again is seen after it."""
+"""Longest wait for records. A lane that has room again is noticed after it."""
 IDLE_S = 1.0
-"""Between two looks for idle lanes, whose lag may stand at a marker for as long."""
+"""Time between two looks for idle lanes; a marker may show as their lag for as long."""
 SUMMARY_S = 60.0
 NAME_MAX = 249
 
@@ -46,20 +46,20 @@ Offer = Callable[[int], Awaitable[None]]
 
 
 class SilenceError(RuntimeError):
-    """The brokers do not answer; the message says to what, and since when."""
+    """The brokers do not answer; the message says what request, and for how long."""
 
 
 def member_name(settings: Settings) -> str:
-    """The worker among the members of its group, by which `salience lag` tells owners on one host apart.
+    """The worker's name within its group, by which `salience lag` tells owners on one host apart.
 
-    Of the letters that Kafka takes everywhere, and no more of them than it takes in a name.
+    It holds only characters that Kafka accepts everywhere, and no more than it accepts in a name.
     """
     name = settings.instance_id or f"salience-{socket.gethostname()}-{os.getpid()}"
     return re.sub(r"[^a-zA-Z0-9._-]", "-", name)[-NAME_MAX:]
 
 
 def group_consumer(settings: Settings) -> AIOKafkaConsumer:
-    """The group's member. Range assignment puts partition p of both topics on one worker."""
+    """The consumer that joins the group. Range assignment puts partition p of both topics on one worker."""
     return AIOKafkaConsumer(
         client_id=member_name(settings),
         group_id=settings.group,
@@ -78,7 +78,7 @@ def group_consumer(settings: Settings) -> AIOKafkaConsumer:
 
 
 def lanes_of(partitions: Iterable[TopicPartition], topics: Sequence[str], lanes_max: int) -> set[int]:
-    """Lane numbers of an assignment. Raises `ValueError` where the two topics' partitions differ, or are too many."""
+    """Lane numbers of an assignment. Raises `ValueError` where the topics' partitions differ, or are too many."""
     first, second = ({tp.partition for tp in partitions if tp.topic == topic} for topic in topics)
     if first != second:
         raise ValueError(
@@ -94,9 +94,9 @@ def lanes_of(partitions: Iterable[TopicPartition], topics: Sequence[str], lanes_
 
 
 class Intake(Service, ConsumerRebalanceListener):
-    """Feeds lanes. ``offer(lane)`` puts a lane's token on the channel; whoever takes it calls `step`.
+    """Feeds lanes. ``offer(lane)`` puts a lane's token on the channel; the agent that takes it calls `step`.
 
-    ``stops``: whether the worker has been told to stop, as it can be before this service has started.
+    ``stops``: whether the worker has been told to stop, which may happen before this service has started.
     """
 
     def __init__(
@@ -137,11 +137,11 @@ class Intake(Service, ConsumerRebalanceListener):
     # --- life --------------------------------------------------------------------------------------------
 
     async def on_started(self) -> None:
-        """Join the group and pump, unless there is to be an end."""
+        """Join the group and pump, unless the worker is to stop."""
         if self._stops():
             return
         await meet_coordinator(self._settings, self._stops)
-        if self._stops():  # meanwhile
+        if self._stops():  # told so meanwhile
             return
         consumer = group_consumer(self._settings)
         self._shared = self._make_shared(consumer)
@@ -166,9 +166,9 @@ class Intake(Service, ConsumerRebalanceListener):
         await leave("the group's member", self._shared.consumer.stop())
 
     def fail(self, error: BaseException) -> None:
-        """A fatal error: the process ends, in order where it can, within seconds where it cannot.
+        """End the process for a fatal error: in order if possible, within seconds if not.
 
-        Nothing once the worker stops: parts that are closed under others' hands make errors that are none.
+        While the worker stops, errors are ignored: parts that are closed while in use raise some that mean nothing.
         """
         if not (self._stopping or self._stops()):
             self._stopping = True
@@ -177,11 +177,11 @@ class Intake(Service, ConsumerRebalanceListener):
             self.loop.create_task(self.crash(error))
 
     def ended(self, who: str) -> None:
-        """A part that must run for ever has ended; unless the worker stops, that is fatal, not a deaf worker."""
+        """A part that must run for ever has ended. Unless the worker stops, that is fatal: it must not go on deaf."""
         self.fail(RuntimeError(f"{who} ended"))
 
     def vitals(self, ends: Mapping[TopicPartition, int]) -> Vitals:
-        """What the intake and its lanes show of themselves, given the log ends as far as they are known."""
+        """The vitals of the intake and its lanes, given the log ends as far as they are known."""
         lanes = {number: lane.vitals(ends) for number, lane in self._lanes.items()}
         return Vitals(polls=self._polls, joined=self._joined, ending=self._ending, lanes=lanes)
 
@@ -249,7 +249,7 @@ class Intake(Service, ConsumerRebalanceListener):
                 error=str(error),
             )
         except FenceError as error:
-            # A broker that does not know of transactions; one that had them and fails is a failure like any other.
+            # The broker has no transactions. If it has had them before, this is a failure like any other.
             if isinstance(error.__cause__, UnknownError) and not self._fenced:
                 raise CannotStartError(str(error)) from error
             raise
@@ -289,7 +289,7 @@ class Intake(Service, ConsumerRebalanceListener):
             await asyncio.sleep(POLL_MS / 1000)
             return
         settings = self._settings
-        # A lane that waits for its other topic's older records is to be looked at when it has waited.
+        # A lane that waits for older records of its other topic must be looked at again when its wait ends.
         waits = any(len(lane.queues) and lane.number not in self._tokens for lane in self._lanes.values())
         timeout_ms = min(POLL_MS, settings.wait_other_topic_ms) if waits else POLL_MS
 
@@ -308,11 +308,11 @@ class Intake(Service, ConsumerRebalanceListener):
                 await self._note_position(lane.queues.sources[source], tp)
 
     async def _note_position(self, queue: SourceQueue, tp: TopicPartition) -> None:
-        """Whether the position has reached the end that the broker last told; unknown is no.
+        """Note the position, and whether it has reached the end that the broker last told; unknown counts as no.
 
-        The end is the last stable offset and not the high watermark: no read-committed position passes what a
-        transaction has open, and the lane would wait for as long as its producer may keep it open. Those records
-        follow in the order of their arrival, as all that comes live.
+        The end is the last stable offset, not the high watermark: a read-committed position cannot pass an open
+        transaction, and the lane would wait for as long as the producer may keep that open. Its records follow in the
+        order of their arrival, like everything that comes live.
         """
         queue.caught_up = False
         if tp not in self.consumer.assignment():  # revoked while we waited
@@ -331,7 +331,7 @@ class Intake(Service, ConsumerRebalanceListener):
             await self._offer(lane.number)
 
     async def step(self, number: int) -> None:
-        """What a token asks for: one slice of its lane, if there is one. Fatal where it fails."""
+        """Run one slice of the lane, if there is one, as its token asks. A failure is fatal."""
         lane = self._lanes.get(number)
         counts = None
         try:
@@ -345,7 +345,7 @@ class Intake(Service, ConsumerRebalanceListener):
             log.warning("slice given up with its lane", lane=number, error=str(error))
         finally:
             self._tokens.end(number)
-        if lane is not None and counts is not None:  # there may be more; otherwise the pump looks again
+        if lane is not None and counts is not None:  # there may be more to do; otherwise the pump will look again
             await self._offer_if_ready(lane)
 
     async def _slice(self, lane: Lane) -> Counter[str] | None:
@@ -362,10 +362,10 @@ class Intake(Service, ConsumerRebalanceListener):
         return sum(len(lane.queues) for lane in self._lanes.values())
 
     async def _pass_markers(self) -> None:
-        """Have idle lanes tell where they stand, for those who measure lag, and write their snapshots."""
+        """Have idle lanes commit their position past markers, for lag tools, and write their snapshots."""
         while not self._stopping:
             await self.sleep(IDLE_S)
-            # A lane on offer may have cut a slice that is in no queue any more and not yet in step.
+            # A lane whose token is on offer may have cut a slice that has left the queues and is not yet in step.
             idle = [lane for number, lane in self._lanes.items() if number not in self._tokens]
             for lane in idle:
                 lane.pass_markers()
@@ -373,7 +373,7 @@ class Intake(Service, ConsumerRebalanceListener):
                 await lane.rest()
 
     async def _summarise(self) -> None:
-        """One line a minute; snapshots that have become too old go as often."""
+        """Log one line a minute; remove snapshots that are too old as often."""
         last_ms = tick_ms()
         while not self._stopping:
             await self.sleep(SUMMARY_S)

@@ -1,11 +1,11 @@
-"""How long each stage of a slice took, one after the other."""
+"""How long each stage of a slice took, in order."""
 
 import time
 from collections.abc import Callable
 
 
 class Laps:
-    """Call it with a stage's name when the stage has ended; ``times`` are (stage, seconds), from its making on."""
+    """Call it with a stage's name when the stage has ended. ``times``: (stage, seconds), counted from its creation."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock

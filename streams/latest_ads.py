@@ -1,6 +1,6 @@
-"""What can be placed now, of the ads that are there: figures for ``salience doctor``.
+"""How many of the ads on the topic can be placed now: figures for ``salience doctor``.
 
-Without an ad that may be shown nobody is placed anything, and nothing else is wrong: events are read, lag is none.
+If no ad can be shown, nobody is placed anything, yet all else looks sound: events are read, and lag is 0.
 """
 
 import asyncio
@@ -22,16 +22,15 @@ from streams.topics import ADS
 from streams.wire import UNREADABLE
 
 LATEST = 20_000
-"""Offsets read, the newest: where each holds a record of 170 bytes 3.4 MB, and 1.3 s of one processor."""
+"""Newest offsets read: 3.4 MB and 1.3 s of one processor, where each holds a record of 170 bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stock:
-    """Counts of ads by the newest ``records``: ``known``, of which so many are ``placeable`` now; records ``refused``.
+    """Counts from the newest ``records``: ads ``known``, ads ``placeable`` now, records ``refused``.
 
-    What is refused counts until a sound record, or a withdrawal, is read of the ad that its key names, or its value.
-    ``why``: what is wrong with the first of these; "" where there is none. ``whole``: the topic holds no record but
-    those.
+    A refused record counts until a sound record or a tombstone follows, of the ad that its key or its value names.
+    ``why``: what is wrong with the first refused; "" where there is none. ``whole``: the topic holds no other records.
     """
 
     records: int
@@ -48,13 +47,13 @@ class Stocktaking:
 
     _catalogue: Catalogue = field(default_factory=Catalogue)
     _refused: dict[int, Refusal] = field(default_factory=dict)
-    """By offset, in order."""
+    """Reasons of refusal by offset, in order."""
     _of: dict[bytes | None, list[int]] = field(default_factory=dict)
-    """Offsets of those refused, by each ad that they may be of."""
+    """Offsets of refused records, by each ad that they may be of."""
     _records: int = 0
 
     def take(self, records: Sequence[Record]) -> None:
-        """Take ``records`` of the ads topic's one partition, which follow those that were taken."""
+        """Take the next ``records`` of the ads topic's one partition."""
         refused = {record.offset: reason for record, reason in take_ads(self._catalogue, records)}
         for record in records:
             if reason := refused.get(record.offset):
@@ -67,7 +66,7 @@ class Stocktaking:
         self._records += len(records)
 
     def stock(self, now_ms: int, *, whole: bool) -> Stock:
-        """What there is at ``now_ms``; ``whole``: where all of the topic was taken."""
+        """The counts at ``now_ms``; ``whole``: whether all of the topic was taken."""
         first = next(iter(self._refused.values()), None)
         return Stock(
             records=self._records,
@@ -84,7 +83,7 @@ class _Named(msgspec.Struct):
 
 
 def _named(record: Record) -> bytes | None:
-    """The ad that a record's value names, whatever else is wrong with it; its key's where it names none."""
+    """The ad that a record's value names, whatever else is wrong with it; the key where it names none."""
     try:
         return msgspec.json.decode(record.value or b"", type=_Named).ad_id.encode()
     except UNREADABLE:
@@ -92,7 +91,7 @@ def _named(record: Record) -> bytes | None:
 
 
 def stock(settings: Settings) -> Stock:
-    """Raises what `streams.reading.read_topic` does."""
+    """The counts of the ads topic now. Raises what `streams.reading.read_topic` does."""
     return asyncio.run(_stock(settings))
 
 
@@ -102,7 +101,7 @@ async def _stock(settings: Settings) -> Stock:
     async for records in read(latest=LATEST):
         begins = min(begins, records[0].offset)
         taking.take(records)
-    # Not by how many offsets there are: the topic is compacted, and nightly sendings of a few ads reach any number.
+    # Not by the number of offsets: the topic is compacted, and a few ads sent every night reach any number.
     return taking.stock(wall_ms(), whole=await _first(read()) >= begins)
 
 

@@ -1,7 +1,7 @@
 """What the latest impressions and clicks leave out: figures of a sample, for ``salience doctor``.
 
-What is malformed becomes a dead letter and can be read there. What is well-formed and lacks the field that joins it to
-something else is taken and taught from, a little wrong, and nothing says so.
+Malformed events become dead letters, where they can be read. A well-formed event that lacks the field that joins it to
+another is applied and learnt from, a little wrongly, and nothing else reports it.
 """
 
 import asyncio
@@ -23,25 +23,26 @@ from streams.topic_admin import partition_counts
 from streams.topics import LANE_INPUTS
 
 PER_PARTITION = 500
-"""Of each topic's partitions: 300 KB of a topic with four."""
+"""Latest records counted of each partition: 300 KB of a topic with four partitions."""
 IMPRESSIONS_MAX = 40_000
-"""Of all partitions together, to find those that clicks answer, one of fifty or fewer: 6 MB to be read, 20 MB held."""
+"""Most impressions read, over all partitions, to find those that clicks answer, one of fifty or fewer: 6 MB to read,
+20 MB held."""
 IMPRESSIONS_PER_PARTITION = 10_000
-"""At most: some 200 clicks answer as many."""
+"""At most: some 200 clicks answer so many."""
 LATE_SHARE = 0.05
-"""Of a partition's impressions, so many may have been long on their way, and are from before what was read."""
+"""Share of a partition's impressions that may have come late, and so be dated before the time that was read."""
 NEVER_MS = 365 * 86_400_000
-"""After an impression, when nobody answers it any more: what is dated so long before its click is in other units."""
+"""Nobody answers an impression this long after it: an impression time so long before its click is in another unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """Counts. ``refused``: malformed; ``why`` the first was. ``misplaced``: in a partition that is not their user's.
 
-    Of ``clicks`` (no views, carts or purchases) so many ``answer`` an impression, and of ``pairs`` of these and the
-    impression that they answer both were read: in so many ``placed`` both tell their surface, in so many ``apart`` one
-    alone. Of all clicks and all impressions the shares may well differ, as click rates do by place. So many are
-    ``strays``: what they answer would have been read if it were there, and was not; what the first, ``stray``, says.
+    Of the ``clicks`` (no views, carts or purchases), ``answers`` name an impression. ``pairs``: of those, the clicks
+    whose impression was read, too. In ``placed`` pairs both tell their surface, in ``apart`` only one does; shares over
+    all clicks and all impressions would not do, since they may differ as click rates do by place. ``strays``: clicks
+    whose impression would have been read if it existed, but was not; ``stray``: what the first of them says.
     """
 
     records: int
@@ -62,9 +63,9 @@ class Sample:
 class Part:
     """What was ``read`` of one partition, ``lane``, of one topic.
 
-    ``users``: whose its ``events`` are, then whose its ``told``; ``sent_ms``: when their records were sent. ``early``:
-    impressions before the latest. They are there for the clicks that answer them, and not counted: among them what is
-    wrong with all clicks would be next to nothing.
+    ``users``: the users of its ``events``, then of its ``told``; ``sent_ms``: when their records were sent. ``early``:
+    impressions before the latest. They serve to find what clicks answer, and are not counted: among so many, a fault in
+    all clicks would hardly show.
     """
 
     read: Decoded
@@ -75,7 +76,7 @@ class Part:
 
 
 def sample(settings: Settings) -> Sample:
-    """The latest of both topics. Raises what `streams.reading.read_topic` does."""
+    """Counts of the latest records of both topics. Raises what `streams.reading.read_topic` does."""
     shown, clicks = (settings.topic_prefix + name for name in LANE_INPUTS)
     topics = {shown: Source.IMPRESSION, clicks: Source.CLICK}
     lanes = partition_counts(settings.bootstrap, topics)
@@ -90,12 +91,12 @@ def sample(settings: Settings) -> Sample:
 
 
 def impressions_read(lanes: int) -> int:
-    """Of each of so many partitions."""
+    """How many impressions to read of each of ``lanes`` partitions."""
     return max(PER_PARTITION, min(IMPRESSIONS_PER_PARTITION, IMPRESSIONS_MAX // lanes))
 
 
 async def _read(bootstrap: str, most: Mapping[str, int]) -> list[list[Record]]:
-    """Records, those of a partition together; of each topic's partitions the latest, so many at ``most``."""
+    """The latest records of each topic, one list per partition, of at most ``most[topic]`` offsets each."""
     out: dict[tuple[str, int], list[Record]] = {}
     for topic, latest in most.items():
         async for records in read_topic(bootstrap, topic, latest=latest):
@@ -104,7 +105,7 @@ async def _read(bootstrap: str, most: Mapping[str, int]) -> list[list[Record]]:
 
 
 def decoded(records: list[Record], source: Source, lanes: int, latest_ms: int, *, early: bool = False) -> Part:
-    """As a lane decodes its slice."""
+    """Decode ``records`` of one partition as a lane decodes its slice."""
     belongs, lane = partitioner(lanes), records[0].partition
     read = decode(
         records,
@@ -121,12 +122,12 @@ def decoded(records: list[Record], source: Source, lanes: int, latest_ms: int, *
 
 
 def summed(parts: Iterable[Part]) -> Sample:
-    """Of ``parts`` together."""
+    """The counts of ``parts`` together."""
     parts = list(parts)
     held = [part.read for part in parts if not part.early]
     dead = [letter for part in held for letter in part.dead]
     misplaced = sum(len(part.misplaced) for part in held)
-    taken_back = sum(part.erased for part in held)  # by a no that came after, within the sample
+    taken_back = sum(part.erased for part in held)  # by a later refusal within the sample
     found = _events(held)
     clicked = found["kind"] == Kind.CLICKED
     joins = Joins.of(parts)
@@ -147,19 +148,21 @@ def summed(parts: Iterable[Part]) -> Sample:
 
 
 def _events(held: Iterable[Decoded]) -> Events:
-    """Of each its ``events``, then what its strangers ``told``."""
+    """The ``events`` of each, followed by what its strangers ``told``."""
     return np.concatenate([np.zeros(0, dtype=EVENT), *(told for one in held for told in (one.events, one.told))])
 
 
 @dataclass(frozen=True, slots=True)
 class Joins:
-    """Clicks put to the impressions that they answer.
+    """Clicks joined with the impressions that they answer.
 
-    ``pairs``: of each that found its own, whether the impression and the click tell their surface. ``strays`` found
-    none, ``stray`` tells of the first. An answer is one if an impression of its user was read that its click may have
-    followed, and its own would have been read, too: that one was of the same ad, or it is dated within what was read of
-    the partition, or no time of an impression at all. All others may answer what came before, or is kept no longer.
-    What followed is told by when records were sent: the clock that dates a click may be hours off.
+    ``pairs``: for each click whose impression was read, whether the impression and the click tell their surface.
+    ``strays``: how many clicks lack an impression that should have been read; ``stray`` describes the first.
+
+    A click is a stray if an impression of its user, sent no later than the click, was read, and its own impression
+    would have been read, too: the one read was of the same ad, or the time answered is within what was read of the
+    partition, or so old that it is no impression's. All others may answer an impression from before what was read, or
+    one that retention has deleted. The order is that of sending: the clock that dates a click may be hours off.
     """
 
     pairs: Sequence[tuple[bool, bool]]
@@ -168,7 +171,7 @@ class Joins:
 
     @classmethod
     def of(cls, parts: Sequence[Part]) -> Self:
-        """Of all ``parts`` together."""
+        """The joins over all ``parts`` together."""
         found = _events([part.read for part in parts])
         users = [user for part in parts for user in part.users]
         lanes = np.repeat([part.lane for part in parts], [len(part.users) for part in parts])
@@ -200,7 +203,7 @@ class Joins:
 
 
 def _told(stray: tuple[bytes | None, int, int], impressions: Iterable[tuple[bytes | None, int, int]]) -> str:
-    """What an answer says, beside the impression that it may have meant: of its ad, if there is any, the nearest."""
+    """What ``stray`` says, beside the impression it may have meant: its user's nearest, of its ad if there is one."""
     user, ad, said_ms = stray
     of_user = [(other != ad, abs(at_ms - said_ms), at_ms) for whose, other, at_ms in impressions if whose == user]
     another, _, at_ms = min(of_user)

@@ -1,4 +1,4 @@
-"""The click layers that the topics hold, and the outcomes that they told, against those of the pure core."""
+"""Compares the click layers and outcomes that the topics hold with those of the pure core."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,21 +15,21 @@ from streams.outcomes import outcomes_in
 from streams.wire import Outcome
 
 PREDICTION_TOLERANCE = 1e-5
-"""Of a chance: states differ by the rounding of float32 sums, and what is learned from them by little more."""
+"""Tolerance of a probability: states differ by the rounding of float32 sums, and what is learned by little more."""
 WEIGHT_TOLERANCE = 1e-3
 
 Showing = tuple[int, int, int]
-"""An impression as its outcome tells it: 64-bit ids of event and ad, and when it was shown. Ids of events alone need
-not differ between people."""
+"""An impression as its outcome names it: 64-bit ids of event and ad, and when it was shown. The event's id alone would
+not do: it need not differ between people."""
 Told = dict[Showing, tuple[bool, float]]
-"""Whether it was clicked, and what was predicted, by impression."""
+"""By impression: whether it was clicked, and the predicted probability."""
 
 
 @dataclass(slots=True)
 class Layers:
     """Layers by lane, and the outcomes of all of them in any order.
 
-    ``repeated``: outcomes told more than once; ``unreadable``: records of their topic that are none.
+    ``repeated``: outcomes told more than once; ``unreadable``: records of their topic that are no outcomes.
     """
 
     lanes: dict[int, LaneClicks] = field(default_factory=dict)
@@ -39,17 +39,17 @@ class Layers:
 
     @classmethod
     def kept(cls, parts: Mapping[int, Mapping[bytes, bytes]]) -> "Layers":
-        """From what stands under the reserved keys of each lane."""
+        """From the changelog values under each lane's reserved keys."""
         return cls({lane: LaneClicks.restore(None, of) for lane, of in parts.items()})
 
     def read(self, records: Iterable[Record]) -> None:
-        """Take what the topic of outcomes holds."""
+        """Take ``records`` of the outcomes topic."""
         outcomes, unreadable = outcomes_in(records)
         self.unreadable += unreadable
         for outcome in outcomes:
             try:
                 self.hear(outcome)
-            except ValueError:  # its event is no hash
+            except ValueError:  # its event is not hex
                 self.unreadable += 1
 
     def hear(self, outcome: Outcome) -> None:
@@ -77,7 +77,7 @@ class Core:
 
 
 def differences(expected: Layers, got: Layers) -> list[tuple[str, object, object]]:
-    """What differs, what was expected and what is there; nothing where the layers and their outcomes agree."""
+    """Each difference: its name, what was expected and what is there. Empty where layers and outcomes agree."""
     out: list[tuple[str, object, object]] = []
     for lane, wanted in expected.lanes.items():
         found = got.lanes.get(lane, LaneClicks())

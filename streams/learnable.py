@@ -1,8 +1,7 @@
-"""What may be learnt from the topics, by the workers' own checks and their rule of who is remembered. No I/O.
+"""Which events may be learnt from, by the workers' own checks and their rule of who is remembered. No I/O.
 
-The rule is of people as they stand now, and what they say last may stand anywhere on the topics. So all events are
-heard first, then the requests are settled, what people did before they were forgotten is recalled, and then all events
-are judged.
+The rule is about people as they stand now, and a person's last word may be anywhere on the topics. So the order is:
+hear all events, settle the requests, recall what people did before they were forgotten, then judge all events.
 """
 
 import sys
@@ -24,11 +23,11 @@ from streams.wire import UNREADABLE, Ad
 
 
 class _Heard(Watermarks):
-    """Those of noes that have all been heard: none raises one any more where it is read."""
+    """Watermarks after all refusals have been heard: none raises one again when its event is judged."""
 
     def __init__(self, of: Watermarks) -> None:
         super().__init__()
-        self.until_ms, self.no_ms = of.until_ms, of.no_ms  # the same
+        self.until_ms, self.no_ms = of.until_ms, of.no_ms  # shared, not copied
 
     def raise_to(self, user: bytes, time_ms: int) -> None:
         """Stays as it is."""
@@ -40,10 +39,10 @@ class _Heard(Watermarks):
 class Learnable:
     """Takes the control topic whole (``control``), then events: `hear` all, `settle`, `recall` all, and `take` all.
 
-    What is learnt does not depend on how the topics are cut into batches, each of one partition.
+    Each batch is of one partition; the result does not depend on where the topics are cut into batches.
 
-    ``ends``: of the events, by topic and partition, as they were at one moment; ``presumed``: what a person's silence
-    means; ``now_ms``, ``tolerance_ms``: events may be so much later than that; ``entries_max``: of the control topic
+    ``ends``: log ends of the events, by topic and partition, taken at one moment; ``presumed``: what a person's silence
+    means; ``tolerance_ms``: how much later than ``now_ms`` an event may be; ``entries_max``: bound of the control topic
     (`Control`).
     """
 
@@ -59,31 +58,31 @@ class Learnable:
         self._ends = ends
         self.control = Control(entries_max)
         self._requests = Requests(self.control, lambda _user: 0)
-        # As many watermarks as people on the topics: if one were dropped, somebody would be learnt from after all.
+        # No bound: if a watermark were dropped, events of a forgotten person would be learnt from after all.
         self._watermarks = Watermarks(most=sys.maxsize)
         self._answers, self._erasures = self.control.all(Consent), self.control.all(Erasure)
         by_digest = self._requests.answers, self._requests.erasures
         self._gate = Gate(*by_digest, _Heard(self._watermarks), presumed, tolerance_ms)
         self._latest_ms, self._tolerance_ms = now_ms + tolerance_ms, tolerance_ms
         self._refused_ms: dict[bytes, int] = {}
-        """When a user's last refusal on an event came, by its record: a lane forgets what had come by then.
+        """When a user's last refusal on an event came, by its record's time: a lane forgets what had come by then.
 
-        Also of one that a lane passes over as an old one once more: whether it does follows from what it held at that
-        moment, and so from an order among topics that nobody knows any more. Of the two mistakes the one that forgets.
+        A refusal that a lane passes over as a repeated old one counts, too. Whether the lane does so depends on what it
+        held at that moment, and so on an order among topics that nobody recorded. When in doubt, forget.
         """
         self._refusing_ms: dict[bytes, int] = {}
-        """When a user's refusals on events were, by the user's clock, as far as workers believe it: the newest."""
+        """When a user's newest refusal on an event was made, by the user's clock, as far as workers believe it."""
         self._refused_at: dict[tuple[str, int, bytes], int] = {}
-        """And at which offset of a partition: what stands before it there had come, whatever clocks say."""
+        """Offset of a user's last refusal in a partition: records before it had come by then, whatever clocks say."""
         self._forgotten: set[bytes] = set()
-        """Users of whom something that had come may be forgotten."""
+        """Users of whom some records may have to be forgotten."""
         self.invalid = 0
-        """Events that the workers make dead letters, and those of a time that no log may hold (`mistimed`)."""
+        """Events that workers would make dead letters, and those with a time that no log may hold (`mistimed`)."""
         self.refused = 0
-        """Events of people who are not remembered, or whose events of then are not."""
+        """Events of people who are not remembered, or from before they were forgotten."""
 
     def hear(self, source: Source, records: Sequence[Record]) -> None:
-        """Note who says no on an event: it takes all that had come by then."""
+        """Note refusals on events: a refusal takes back all that had come by then."""
         records = self._until(records)
         places, events = valid(source, records, self._latest_ms, self._gate.ahead_ms)
         for place, event in zip(places.tolist(), events, strict=True):
@@ -97,10 +96,10 @@ class Learnable:
                 self._refused_at[at] = max(record.offset, self._refused_at.get(at, 0))
 
     def settle(self) -> bool:
-        """Meet all requests, once all events have been heard; whether there is anything to `recall`.
+        """Settle all requests, once all events have been heard; return whether there is anything to `recall`.
 
-        A consent that stands may have taken the place of a refusal, which the compacted topic then tells no more: what
-        came before it is taken for forgotten.
+        A consent that stands may have replaced a refusal that compaction has removed. So what came before the consent
+        counts as forgotten.
         """
         agreed = [answer.user_id.encode() for answer in self._answers.values() if answer.granted]
         for user in agreed:
@@ -113,11 +112,12 @@ class Learnable:
         return bool(self._forgotten)
 
     def recall(self, source: Source, records: Sequence[Record]) -> None:
-        """Raise watermarks to the newest of what is forgotten: as a lane does, which holds back what is dated before.
+        """Raise watermarks to the newest event that is forgotten, as a lane does: it holds back what is dated before.
 
-        A time of its own for this, since only once all is heard is it known of whom to remember anything. No lane held
-        anything dated later than it came, and than the forgetting, by more than the tolerance: what was in the future
-        then was a dead letter, though its date has passed. Senders' clocks may be slow, so the later of the two bounds.
+        This is a pass of its own: only when all has been heard is it known whom to remember. No lane held an event that
+        was dated later than both its arrival and the forgetting by more than the tolerance: it was in the future then,
+        and became a dead letter, though its date may have passed since. Senders' clocks may be slow, so the later of
+        the two is the bound.
         """
         records = [each for each in self._until(records) if each.key in self._forgotten and self._had_come(each)]
         places, events = valid(source, records, self._latest_ms, self._gate.ahead_ms)
@@ -127,14 +127,14 @@ class Learnable:
             self._watermarks.raise_to(user, min(event.time_ms, held_ms))
 
     def _forgotten_ms(self, user: bytes) -> int:
-        """The latest time at which one of the forgotten was, by any clock that tells it."""
+        """The latest time at which ``user`` was forgotten, by any clock that tells it."""
         name = user.decode()
         told = self._erasures.get(name), self._answers.get(name)
         asked_ms = (max(request.time_ms, request.told_ms) for request in told if request is not None)
         return max(self._refused_ms.get(user, 0), self._refusing_ms.get(user, 0), *asked_ms, 0)
 
     def take(self, source: Source, records: Sequence[Record]) -> list[Event]:
-        """The events that may be learnt from; the others are counted, but for those after the ends."""
+        """The events that may be learnt from. The others are counted, except those after the ends."""
         records = self._until(records)
         decoded = self._judged(source, records)
         self.invalid += len(decoded.dead)
@@ -147,23 +147,23 @@ class Learnable:
         return found
 
     def _until(self, records: Sequence[Record]) -> list[Record]:
-        """Those before the ends: who takes back what follows may not have been heard."""
+        """The records before the ends: of later ones, a refusal that takes them back may not have been heard."""
         return [each for each in records if each.offset < self._ends.get((each.topic, each.partition), 0)]
 
     def _taken_back(self, record: Record, time_ms: int) -> bool:
-        """Whether what happened at ``time_ms`` had come when its user was forgotten, or had happened by their last no.
+        """Whether an event at ``time_ms`` had come when its user was forgotten, or happened before their last refusal.
 
-        Either, since a lane also holds back what comes late.
+        Either counts, since a lane also holds back what comes late.
         """
         return record.key in self._forgotten and (
             self._had_come(record) or time_ms <= self._refused_ms.get(record.key or b"", -1)
         )
 
     def _had_come(self, record: Record) -> bool:
-        """Whether a record of one of the forgotten had come by their erasure, their consent or their last no.
+        """Whether the record of a forgotten user had come by their erasure, their consent or their last refusal.
 
-        By their consent, since until then a refusal may have stood. One that does not tell when it was sent (-1) may
-        have come before any erasure or no; of consents its event's own time tells.
+        By their consent, since until then a refusal may have stood. A record without a time (-1) may have come before
+        any erasure or refusal; whether before a consent, its event's own time decides.
         """
         user = record.key or b""
         name = user.decode()
@@ -189,23 +189,23 @@ class Learnable:
 
 
 class Offered:
-    """Ads as the topic tells them last. One that is withdrawn was shown before: it stays, and has ended.
+    """The newest version of each ad on the topic. A withdrawn ad was shown before, so it stays, as one that has ended.
 
-    ``for_log``: a version with a time that no log may hold (`mistimed`) is passed over, and the one before stays.
+    ``for_log``: a version with a time that no log may hold (`mistimed`) is skipped, and the one before stays.
     """
 
     def __init__(self, *, for_log: bool = False) -> None:
         self._for_log = for_log
         self.ads: dict[bytes, Ad] = {}
         self.invalid = 0
-        """Records that the workers make dead letters, and what was passed over."""
+        """Records that workers would make dead letters, and versions that were skipped."""
 
     def take(self, records: Sequence[Record]) -> None:
         """Take records in order."""
         for record in records:
             key = record.key or b""
             try:
-                key.decode()  # what is no text is no ad's name, though nothing is told of it but that it is withdrawn
+                key.decode()  # a key that is not UTF-8 names no ad, even on a tombstone
                 told = None if record.value is None else read_ad(record.key, record.value)
             except UNREADABLE:
                 self.invalid += 1

@@ -1,7 +1,7 @@
-"""Leaving a broker: told of it where it answers, left without a word where it does not.
+"""Leaving a broker: with a farewell where the broker answers, without one where it does not.
 
-aiokafka waits for the answer to a farewell as long as a request may take, 40 s, or a rebalance, and for deliveries for
-ever. A broker's own time-outs do what an unheard farewell would have done.
+aiokafka waits for the answer to a farewell as long as a request (40 s) or a rebalance may take, and for deliveries for
+ever. Without a farewell, the broker's own timeouts do the same.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 FAREWELL_S = 5.0
-"""A stop may take three of these, those of lanes side by side: of lanes being taken over, of lanes held, of the group's
-member. With the stop deadline and `topic_admin.ANSWER_S`, for a question under way, `deploy/` must give it as much."""
+"""A stop may take three of these in a row: lanes being taken over (in parallel), lanes held (in parallel), the group's
+member. `deploy/` must allow for them, the stop deadline, and `topic_admin.ANSWER_S` for a request under way."""
 
 
 class MembershipLostError(RuntimeError):
-    """A member with a name of its own was put out of its group; joining again would put out who has the name now."""
+    """The group has dropped this static member (it has a name). Joining again would oust who has the name now."""
 
 
 def check_member(consumer: AIOKafkaConsumer, settings: "Settings") -> None:
-    """Raises `MembershipLostError` where the group no longer knows the member that has joined it under a name."""
-    # aiokafka tells nobody: it forgets its id when the coordinator does not know it, and keeps it while lanes move.
+    """Raises `MembershipLostError` where the group no longer knows this static member."""
+    # aiokafka reports it nowhere, but drops its member id when the coordinator does not know it; a rebalance keeps it.
     if settings.instance_id and not consumer._coordinator.member_id:  # noqa: SLF001 - as above
         raise MembershipLostError(
             f"the group {settings.group} no longer has this worker as {settings.instance_id!r}: another live process "
@@ -38,10 +38,11 @@ def check_member(consumer: AIOKafkaConsumer, settings: "Settings") -> None:
 
 
 async def leave(who: str, farewell: Awaitable[object]) -> None:
-    """Await ``farewell``, for `FAREWELL_S` at most; then a warning names ``who`` has left without.
+    """Await ``farewell`` for at most `FAREWELL_S`; then log that ``who`` has left without an answer.
 
-    It has a task of its own: aiokafka's clients cancel their parts when they close, and take a cancellation that comes
-    meanwhile for one of these. Whoever awaited them would go on as if never cancelled, a loop for ever.
+    It runs in a task of its own. When aiokafka's clients close, they cancel their parts, and mistake a cancellation
+    that comes meanwhile for one of these. A caller that awaited them directly would go on as if never cancelled; a loop
+    would run for ever.
     """
     leaving = asyncio.ensure_future(farewell)
     try:
@@ -57,14 +58,14 @@ async def leave(who: str, farewell: Awaitable[object]) -> None:
 
 
 async def end_reading(consumer: AIOKafkaConsumer) -> None:
-    """Stop a consumer, also one that reads from a broker that is away, and where the caller is cancelled meanwhile."""
+    """Stop a consumer, even if its broker is away, or the caller is cancelled meanwhile."""
     await leave("a reader", _stop(consumer))
 
 
 @asynccontextmanager
 async def at_work(consumer: AIOKafkaConsumer) -> AsyncIterator[AIOKafkaConsumer]:
-    """A reader, started, until it is left: its own ``async with`` leaves it open where its start is cancelled, and
-    stops it otherwise than `end_reading`.
+    """A started consumer, stopped by `end_reading` on exit. Its own ``async with`` would stop it in another way, and
+    would leave it open if its start were cancelled.
     """
     try:
         await consumer.start()
@@ -74,11 +75,11 @@ async def at_work(consumer: AIOKafkaConsumer) -> AsyncIterator[AIOKafkaConsumer]
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """As aiokafka does, which cancels a fetch that waits to ask again, and takes that for its caller's cancellation."""
+    """Stop, though aiokafka cancels a fetch that waits to retry, and mistakes that for its caller's cancellation."""
     try:
         await consumer.stop()
     except asyncio.CancelledError:
-        await consumer._client.close()  # noqa: SLF001 - what the stop did not come to
+        await consumer._client.close()  # noqa: SLF001 - the stop did not reach it
         ours = asyncio.current_task()
         if ours is not None and ours.cancelling():
             raise

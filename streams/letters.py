@@ -1,4 +1,4 @@
-"""Records set aside, as they came, with headers that say where from and why (as Kafka Connect does)."""
+"""Dead letters: refused records as they came, with headers that tell their origin and why (as Kafka Connect does)."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,19 @@ from streams.topics import BATCH_BYTES
 
 PREFIX = "salience."
 REQUEUED = PREFIX + "requeued"
-"""Header of a record sent back: how often."""
+"""Header of a record that was sent back: how often."""
 REROUTED = PREFIX + "rerouted"
 """Header of a record that came in the wrong partition and was sent on to its own."""
 ORIGIN = PREFIX + "topic"
 """Header of a letter: the topic that its record came from."""
 TRUNCATED = PREFIX + "truncated"
-"""Header of a letter whose record was too large for it: what it had, in bytes. The origin says where the rest is."""
+"""Header of a letter whose record was too large and is cut: its whole size in bytes. The origin says where it is."""
 LETTER_BYTES_MAX = 2 * BATCH_BYTES - 4_096
-"""Of a letter: what its topic takes, less the batch's own bytes. An input of the full size and its origin fit."""
+"""Largest letter: what its topic takes, less the batch's overhead. An input of the full size and its origin fit."""
 EXCERPT_BYTES = 1_024
-"""Kept of the key and the value of a record that does not fit."""
+"""How much of the key, and of the value, is kept of a record that does not fit."""
 _TRAVEL = (REQUEUED, REROUTED)
-"""Of our headers those that a record brings along; the others say something of a letter."""
+"""Those of our headers that belong to a record; all others describe a letter."""
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
 def letter(record: Record, stage: str, error: str, message: str) -> Message:
     """The record with its origin.
 
-    Its time is among the headers: a letter dated as the record was would be deleted with the topic's oldest.
+    The record's time is a header. If the letter itself had that time, retention could delete it at once.
     """
     origin = DeadLetter(
         topic=record.topic,
@@ -64,9 +64,9 @@ def letter(record: Record, stage: str, error: str, message: str) -> Message:
 
 
 def own_headers(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
-    """The record's headers without those of ours that are said of letters.
+    """The record's headers without ours that describe a letter.
 
-    The origin of a letter that was sent back and is refused again is the new one; and no producer may have its letters
-    taken for notes, or for cut short.
+    So a letter that was sent back and is refused again gets its new origin, and no producer can have its letters taken
+    for notes, or for cut ones.
     """
     return tuple((name, value) for name, value in headers if name in _TRAVEL or not name.startswith(PREFIX))

@@ -1,4 +1,4 @@
-"""How our web servers begin to listen, for how many at once and how long, and what is told where they cannot."""
+"""How our web servers listen: to how many connections, for how long, and what the error says where they cannot."""
 
 import asyncio
 from collections import OrderedDict
@@ -8,17 +8,18 @@ from aiohttp import web
 from streams.guard import Handler
 
 CONNECTIONS_MAX = 256
-"""At once; a process may open 1,024 files. Whoever asks are a handful, and 64 pages that listen. The rest are more than
-come in the five turns of the loop within which a newcomer is heard (5 × 32): nobody takes its place before."""
+"""Connections at once; a process may open 1,024 files. A handful of clients ask, and 64 pages stay connected. The rest
+are more than arrive in the five turns of the loop within which a newcomer is heard (5 × 32), so that nobody takes its
+place before."""
 _BACKLOG = 32
-"""Connections that are taken in one turn of the loop."""
+"""Connections accepted in one turn of the loop."""
 IDLE_S = 10.0
-"""Within which a connection has said the whole head of a request, its first or its next, and has read of an answer all
-but what the kernel holds; it is closed otherwise."""
+"""Time in which a connection must send the whole head of a request, its first or its next, and must read an answer,
+except for what the kernel buffers; else it is closed."""
 STOP_S = 1.0
-"""What an answer under way gets when the server stops."""
+"""Time that an answer under way gets when the server stops."""
 LINE_BYTES_MAX = 8_190
-"""Of a request line, and of a header."""
+"""Longest request line, and longest header."""
 
 
 class ListenError(RuntimeError):
@@ -26,13 +27,13 @@ class ListenError(RuntimeError):
 
 
 def runner_of(app: web.Application, idle_s: float = IDLE_S, line_bytes_max: int = LINE_BYTES_MAX) -> web.AppRunner:
-    """What runs ``app`` within our bounds, once it is set up and listens (`listen`)."""
+    """A runner that keeps ``app`` within our bounds, once it is set up and listens (`listen`)."""
     app[_CROWD] = crowd = _Crowd(idle_s)
     app.middlewares.insert(0, crowd.answering)
     return web.AppRunner(
         app,
         access_log=None,
-        handler_cancellation=True,  # who has gone is counted no more, so nothing may be done for them either
+        handler_cancellation=True,  # a client that has gone is not counted, so no work for it may go on either
         keepalive_timeout=idle_s,
         shutdown_timeout=STOP_S,
         max_line_size=line_bytes_max,
@@ -41,7 +42,7 @@ def runner_of(app: web.Application, idle_s: float = IDLE_S, line_bytes_max: int 
 
 
 async def listen(runner: web.AppRunner, host: str, port: int) -> str:
-    """The address, as a URL, once ``runner`` (`runner_of`) listens there; ``port`` 0 takes a free one.
+    """Make ``runner`` (`runner_of`) listen; return its address as a URL. ``port`` 0 takes a free one.
 
     Raises `ListenError`.
     """
@@ -56,7 +57,7 @@ async def listen(runner: web.AppRunner, host: str, port: int) -> str:
 
 
 class _Site(web.BaseSite):
-    """`web.TCPSite`, for `CONNECTIONS_MAX` at once: without a bound, connections take every file of the process."""
+    """`web.TCPSite` with `CONNECTIONS_MAX`: without a bound, connections would use up the process's open files."""
 
     def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
         super().__init__(runner, backlog=_BACKLOG)
@@ -80,18 +81,18 @@ class _Site(web.BaseSite):
 
 
 class _Crowd:
-    """Who is connected. Whoever comes to a full server takes the place of whom it has waited for longest.
+    """The open connections. On a full server, a newcomer replaces the one that has kept the server waiting longest.
 
-    Were newcomers turned away, `CONNECTIONS_MAX` that say or read nothing would keep out everybody else.
+    If newcomers were turned away, `CONNECTIONS_MAX` connections that send or read nothing would keep out all others.
     """
 
     def __init__(self, unread_s: float) -> None:
         self.unread_s = unread_s
         self._there: OrderedDict[web.RequestHandler, _Connection] = OrderedDict()
-        """First whoever came, asked, or began not to read before all others."""
+        """In the order in which each last came, asked, or stopped reading; the longest ago first."""
 
     def admits(self, newcomer: "_Connection") -> bool:
-        """Whether there is room, if need be that of one who keeps us waiting and is closed for it."""
+        """Whether there is room for ``newcomer``; if need be, a connection that keeps us waiting is closed for it."""
         if len(self._there) >= CONNECTIONS_MAX:
             longest = next((connection for connection in self._there.values() if connection.keeps_waiting), None)
             if longest is None:
@@ -101,16 +102,16 @@ class _Crowd:
         return True
 
     def renews(self, connection: "_Connection") -> None:
-        """Nobody has kept us waiting for a shorter time than ``connection``."""
+        """Move ``connection`` to the end of the order: its waiting time begins now."""
         self._there.move_to_end(connection.handler)
 
     def loses(self, connection: "_Connection") -> None:
-        """``connection`` takes no room any more."""
+        """Free the place of ``connection``."""
         self._there.pop(connection.handler, None)
 
     @web.middleware
     async def answering(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """While ``handler`` is at work, it is not the one who asked that keeps the other waiting."""
+        """Run ``handler``; meanwhile the client waits for us, not we for the client."""
         connection = self._there.get(request.protocol)
         if connection is None:  # gone meanwhile
             return await handler(request)
@@ -125,20 +126,20 @@ _CROWD = web.AppKey("crowd", _Crowd)
 
 
 class _Connection(asyncio.Protocol):
-    """Between a socket and aiohttp's protocol, which hears all of it: knows which end waits for the other."""
+    """Sits between a socket and aiohttp's protocol, passes everything on, and knows which end waits for the other."""
 
     def __init__(self, handler: web.RequestHandler, crowd: _Crowd) -> None:
         self.handler = handler
         self._crowd = crowd
         self._heard = False
-        """Whether it has said anything since it was renewed: of many requests that it says at once, one renews it."""
+        """Whether it has sent anything since it was renewed: many requests sent at once renew it only once."""
         self._answering = False
         self._unread: asyncio.TimerHandle | None = None
-        """What closes it, while there is more to write than the kernel takes."""
+        """Timer that closes it; runs while there is more to write than the kernel takes."""
 
     @property
     def keeps_waiting(self) -> bool:
-        """Whether we wait for it to say the head of a request, or to read."""
+        """Whether we wait for it to send the head of a request, or to read."""
         return self._unread is not None or not self._answering
 
     def asked(self) -> None:
@@ -159,7 +160,7 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         if self._crowd.admits(self):
-            transport.set_write_buffer_limits(high=0)  # whatever the kernel does not take pauses us, not 64 KiB of it
+            transport.set_write_buffer_limits(high=0)  # pause as soon as the kernel takes no more, not after 64 KiB
             self.handler.connection_made(transport)
         else:
             transport.set_protocol(asyncio.Protocol())  # hears nothing

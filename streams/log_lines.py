@@ -1,6 +1,6 @@
-"""The log's lines: they end nobody who writes them, and libraries' are said once in a while.
+"""Log lines: they never end the process that writes them, and libraries' lines are limited to one of a kind in a while.
 
-A full disk or a dead pipe costs the lines and no more. A client says again and again that a broker is away.
+A full disk or a dead pipe costs only the lines. A client repeats over and over that a broker is away.
 """
 
 import contextlib
@@ -13,15 +13,15 @@ from streams.clock import tick_ms
 
 REPEAT_MS = 10_000
 KINDS_MAX = 1_000
-"""Kinds of lines remembered; a kind is a logger and a message without what is filled in."""
+"""Kinds of lines remembered; a kind is a logger and a message without its arguments."""
 
 
 class Lines(structlog.PrintLogger):
-    """Writes to a stream, and goes on where that cannot be written, as the standard library's logging does."""
+    """Writes to a stream, and goes on if that fails, as the standard library's logging does."""
 
     def msg(self, message: str) -> None:
         """Write the line, or lose it."""
-        with contextlib.suppress(OSError, ValueError):  # ValueError: of a stream that is closed
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
             super().msg(message)
 
     log = debug = info = warn = warning = msg
@@ -29,9 +29,9 @@ class Lines(structlog.PrintLogger):
 
 
 class Repeats(logging.Filter):
-    """Lets a line of a kind through once in `REPEAT_MS`, with the number of those that were kept back since.
+    """Lets a line of a kind through once in `REPEAT_MS`, with the number of lines kept back since.
 
-    A line with an exception is always said.
+    A line with an exception always passes.
     """
 
     def __init__(self, now_ms: Callable[[], int] = tick_ms) -> None:
@@ -40,7 +40,7 @@ class Repeats(logging.Filter):
         self._said: dict[tuple[str, str], tuple[int, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is to be said."""
+        """Whether the line passes."""
         if record.exc_info:
             return True
         kind, now_ms = (record.name, str(record.msg)), self._now_ms()

@@ -1,6 +1,6 @@
-"""Every node of the brokers, asked one by one: what a controller has accepted, each of them hears of a little later.
+"""Asks every broker node, one by one: each learns a little later of what the controller has accepted.
 
-Other clients ask whichever node they reach: well for what a node knows, and not for whether all of them do.
+Other clients ask any node they reach. That tells what one node knows, but not whether all nodes know it.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from confluent_kafka.admin import AclOperation, AclPermissionType, ResourcePatte
 from streams.connection import aiokafka_options
 
 LOOK_AGAIN_S = 0.05
-"""A node hears within milliseconds."""
+"""Pause between two rounds; a node learns of changes within milliseconds."""
 
 Says = Callable[[AIOKafkaClient, int], Awaitable[bool]]
-"""Whether a node, by its number, says so."""
+"""A condition: whether the node of this number meets it."""
 Right = tuple[int, str, int, int]
 """Resource type, name, pattern type and operation, in Kafka's numbers, which librdkafka's are as well."""
 
 
 async def until_all(bootstrap: str, says: Says, within_s: float) -> None:
-    """Wait until every node says so. Raises `TimeoutError`, and aiokafka's ``KafkaError`` of a node that fails."""
+    """Wait until every node ``says`` so. Raises `TimeoutError`, and aiokafka's ``KafkaError`` of a node that fails."""
     client = AIOKafkaClient(**aiokafka_options(bootstrap), request_timeout_ms=int(within_s * 1000))
     try:
         async with asyncio.timeout(within_s):
@@ -39,10 +39,10 @@ async def until_all(bootstrap: str, says: Says, within_s: float) -> None:
 
 
 def knowing(topics: Collection[str]) -> Says:
-    """Whether it knows a leader of every partition of ``topics``."""
+    """Whether a node knows a leader for every partition of ``topics``."""
 
     async def says(client: AIOKafkaClient, node: int) -> bool:
-        # all that there are: a node that is asked for one by its name may make it
+        # all topics: a node that is asked for a missing one by name may create it
         answer = await client.send(node, MetadataRequest(allow_auto_topic_creation=False))
         led = {
             name
@@ -55,10 +55,10 @@ def knowing(topics: Collection[str]) -> Says:
 
 
 def holding(config: str, values: Mapping[str, str]) -> Says:
-    """Whether it reports these ``values`` of a config by topic; of a topic or config that it does not have, any."""
+    """Whether a node reports these ``values`` of ``config`` by topic; a topic or config that it lacks is ignored."""
 
     async def says(client: AIOKafkaClient, node: int) -> bool:
-        every = None  # asked for one by its name the embedded broker hangs up
+        every = None  # the embedded broker hangs up when asked for a config by name
         asked = DescribeConfigsRequest([(ResourceType.TOPIC.value, name, every) for name in values])
         answer = await client.send(node, asked)
         reported = set()
@@ -72,7 +72,7 @@ def holding(config: str, values: Mapping[str, str]) -> Says:
 
 
 def giving(principal: str, rights: AbstractSet[Right]) -> Says:
-    """Whether it lets ``principal`` do all of ``rights``."""
+    """Whether a node grants ``principal`` all of ``rights``."""
     any_kind, any_pattern, any_operation = ResourceType.ANY, ResourcePatternType.ANY, AclOperation.ANY
     allowed = any_operation.value, AclPermissionType.ALLOW.value
 

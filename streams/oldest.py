@@ -1,14 +1,14 @@
-"""A dictionary with a bound: beyond it what came first is given up."""
+"""A bounded dictionary: beyond the bound, the oldest entries are dropped."""
 
 from itertools import islice
 from typing import Any
 
 
 def give_up_oldest(held: dict[Any, Any], most: int) -> None:
-    """Keep ``most`` of ``held`` at most: beyond, its oldest go, a hundredth of them at one go.
+    """Where ``held`` has more than ``most`` entries, drop the oldest, a hundredth of the bound at once.
 
-    The first key of a dictionary is found by passing every place that was given up before it. One by one that takes
-    longer the more are held, and an `OrderedDict`, which knows its first key, takes 70 % more memory.
+    To find a dictionary's first key, Python passes every place that was freed before it: dropping keys one by one takes
+    longer the more are held. An `OrderedDict` knows its first key, but takes 70 % more memory.
     """
     if len(held) > most:
         for key in [*islice(held, 1 + most // 100)]:

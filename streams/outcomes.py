@@ -1,4 +1,4 @@
-"""What came of impressions, for whoever watches, trains or evaluates: predicted before it was known, and known now."""
+"""Outcomes of impressions, for monitoring, training and evaluation: what was predicted, and what happened."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,17 +17,17 @@ from streams.decode import Record
 from streams.wire import UNREADABLE, Outcome, encode_json
 
 KEPT_MAX = 2_000_000
-"""Outcomes of a model and arm at most that are held to be told of: 50 MB, twice that while read.
+"""Most outcomes of a model and arm that a report holds: 50 MB, twice that while reading.
 
-At a click rate of 2 % the standard error of what was clicked is a two-hundredth of it."""
+At a click rate of 2 %, its standard error is a two-hundredth of it."""
 JUDGED = np.dtype([("shown_ms", "<i8"), ("clicked", "u1"), ("predicted", "<f8"), ("attention", "<f8")])
-"""Of an `Outcome`, what tells how good its chances were."""
+"""The part of an `Outcome` that tells how good its predictions were."""
 
 _decode = msgspec.json.Decoder(Outcome).decode
 
 
 class Newest:
-    """The ``most`` outcomes that were shown last, of a topic that is read in any order."""
+    """The ``most`` outcomes that were shown last; the topic may be read in any order."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -48,21 +48,21 @@ class Newest:
         self.more |= self._count > self.most
 
     def rows(self) -> npt.NDArray[Any]:
-        """They, by when they were shown."""
+        """The outcomes held, in the order of showing."""
         held = self._held[: self._count]
         return held[np.argsort(held["shown_ms"], kind="stable")[-self.most :]]
 
     @property
     def nbytes(self) -> int:
-        """Memory that they take."""
+        """Memory that the outcomes take."""
         return self._held.nbytes
 
 
 def encoded(outcomes: npt.NDArray[np.void], catalogue: Catalogue, models: dict[int, str]) -> list[bytes]:
     """``outcomes [N]`` of `scoring.feedback.OUTCOME` as messages; ``models``: names of the attention models.
 
-    Of an ad that the catalogue does not know, since it was withdrawn and the topic compacted while its impression was
-    open, there is no message: the layer keeps its 64-bit id, and only the catalogue has its name.
+    An outcome has no message if the catalogue does not know its ad: the layer keeps only the 64-bit id, and the
+    catalogue the name. That happens if the ad was withdrawn, and the topic compacted, while the impression was open.
     """
     slot_of = catalogue.slots_of(outcomes["ad"])
     named = slot_of != MISSING
@@ -91,7 +91,7 @@ def encoded(outcomes: npt.NDArray[np.void], catalogue: Catalogue, models: dict[i
 
 
 def outcomes_in(records: Iterable[Record]) -> tuple[list[Outcome], int]:
-    """The outcomes among ``records`` of their topic, and how many are none: one of a stranger's hand ends no reader."""
+    """The outcomes among ``records`` of their topic, and how many records are none: a foreign record ends no reader."""
     outcomes, unreadable = [], 0
     for record in records:
         try:
@@ -112,7 +112,7 @@ def columns(outcomes: Sequence[Outcome]) -> npt.NDArray[Any]:
 
 
 def told(alarms: Iterable[Alarm], lane: int, model: str, time_ms: int) -> list[Drift]:
-    """What a lane detected, for the control topic."""
+    """What a lane has detected, as messages for the control topic."""
     return [
         Drift(
             lane=lane,

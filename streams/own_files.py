@@ -1,4 +1,4 @@
-"""Files that tell of people, and folders for them: whoever writes them reads them, and nobody else on the machine."""
+"""Files with personal data, and folders for them: only the user who writes them can read them."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 
 def own_folder(folder: Path) -> None:
-    """Make ``folder`` and those above it, where they are missing; one that is there stays as open as it is.
+    """Make ``folder`` and missing folders above it, closed to others; existing folders keep their mode.
 
     Raises `OSError`.
     """
@@ -16,9 +16,9 @@ def own_folder(folder: Path) -> None:
 
 
 def own_file(file: Path) -> BinaryIO:
-    """``file``, made anew and open to be written. Raises `OSError`.
+    """Make ``file`` anew and open it for writing. Raises `OSError`.
 
-    What stood there is deleted and not opened: it may be somebody else's, or lead to another file.
+    A former file is deleted, not opened: it may be somebody else's, or a link to another file.
     """
     file.unlink(missing_ok=True)
     return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")

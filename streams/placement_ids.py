@@ -1,4 +1,4 @@
-"""Names of placements: what each was made of, and for whom; the tags of experiments stand behind it, after a dot."""
+"""Placement ids: the lane, offsets and user that each was made from; experiment tags follow after a dot."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from scoring.ids import id64, id64s
 
 
 def placement_id(lane: int, user: bytes, offsets: tuple[int, int]) -> str:
-    """The id of the placement that follows from the user's events up to ``offsets``: the same whenever made."""
+    """The id of the placement that follows from the user's events up to ``offsets``: the same each time it is made."""
     return f"{lane:x}-{offsets[0] + 1:x}-{offsets[1] + 1:x}-{id64(user):016x}"
 
 
 def made_for(names: Sequence[str], users: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Whether each of ``names [N]`` is of a placement of the one of ``users [N]`` beside it."""
+    """Whether each of ``names [N]`` is the id of a placement for the user at the same place in ``users [N]``."""
     ends = id64s(users).astype(">u8").tobytes().hex(" ", 8).split()
     own = [name.partition(".")[0].endswith(end) for name, end in zip(names, ends, strict=True)]
     return np.array(own, dtype=np.bool_)

@@ -29,15 +29,15 @@ from streams.wire import Attended, Decision, Interleaved, Placement, ShadowScore
 REASONS_MAX = 3
 """Past items named per slot: those with the most attention."""
 REASON_WEIGHT_MIN = 0.02
-"""An item with no more attention than one of fifty looked at alike (1/50) explains nothing."""
+"""An item explains nothing if it gets no more attention than each of fifty looked at alike (1/50)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A user's key and arm with the encoded placement, and the encoded decision where it leaves one.
+    """A user's key and arm with the encoded placement, and the encoded decision (receipt) if it leaves one.
 
-    ``beside``: what a shadow says of it, where it was asked. ``until_ms``: when it ends. ``guest``: it is of context
-    alone, since the user is not remembered.
+    ``beside``: scores of a shadow model, if it was asked. ``until_ms``: when the placement ends. ``guest``: it is made
+    from context alone, since the user is not remembered.
     """
 
     user: bytes
@@ -61,7 +61,7 @@ def place(
 ) -> list[Published]:
     """Placements for ``users`` with their ``rows [B]`` (copies), and receipts of a share of them (`receipts.kept`).
 
-    ``context_only``: the rows hold nothing but the moment, and no receipt is made, since it would remember that.
+    ``context_only``: the rows hold only the moment; no receipt is made, since it would remember the user.
     """
     offsets: list[tuple[int, int]] = [(first, second) for first, second in rows["offset"].tolist()]
     ids = [placement_id(lane, user, pair) for user, pair in zip(users, offsets, strict=True)]
@@ -95,12 +95,12 @@ def placement_of(engine: Engine, scored: Scored, name: str, user: bytes) -> Plac
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """A scored batch as Python's own numbers, one conversion for everyone: what messages are made of."""
+    """A scored batch as Python numbers, converted once for all its people: what messages are made from."""
 
     engine: Engine
     scored: Scored
     names: list[str]
-    ids: npt.NDArray[np.uint64]  # 64-bit ones of the names
+    ids: npt.NDArray[np.uint64]  # 64-bit ids of the names
     slots: list[tuple[Slot, ...]]  # per person
     chosen: list[list[int]]
     propensities: list[list[float]]
@@ -182,7 +182,7 @@ class _Batch:
 
 
 def _examined(scored: Scored) -> bytes:
-    """How likely each slot is looked at, where that was learned."""
+    """Examination probability of each slot, where it was learned."""
     curve = scored.calibration.examined
     return b"" if curve is None else over(curve, scored.decided.chosen.shape[1]).tobytes()
 
@@ -197,13 +197,13 @@ def _evidence(asked: Asked, calibration: Calibration, at: int) -> bytes:
 
 
 def _rates(scored: Scored, at: int) -> bytes:
-    """What was told of how often the candidates are clicked, where there was anything to tell."""
+    """Click rates of the candidates as the model was given them, if there were any."""
     rates = scored.rates[at]
     return rates.astype(np.float16).tobytes() if rates.any() else b""
 
 
 def _interleaved(scored: Scored, at: int) -> Interleaved | None:
-    """What the second ranking was made from, where two took turns."""
+    """What the second ranking was made from, where two rankings were interleaved."""
     other, policy = scored.other, scored.group.other
     if other is None or policy is None:
         return None
@@ -220,7 +220,7 @@ def _interleaved(scored: Scored, at: int) -> Interleaved | None:
 
 
 def versions_of(engine: Engine, model: str) -> dict[str, str]:
-    """What a decision by ``model`` depends on besides what its receipt holds: by name, the version of each."""
+    """Versions, by name, of what a decision by ``model`` depends on besides the content of its receipt."""
     return {
         "model": model,
         "specification": SPEC_HASH,
@@ -301,11 +301,11 @@ def _ends_of(
 
 
 def _reasons_of(engine: Engine, scored: Scored, filled: npt.NDArray[np.int64]) -> list[tuple[Attended, ...]]:
-    """Of the slots ``filled [F]``, person after person, the past items that earned it its ad, most attention first."""
+    """For each slot of ``filled [F]``, person by person, the past items that earned its ad, most attention first."""
     items, weights = _most_attended(scored.history_slots, scored.attention)
     items, weights = items[filled], weights[filled]
     names = engine.catalogue.names
-    explains = weights > REASON_WEIGHT_MIN  # of a slot the first ones, since the most comes first
+    explains = weights > REASON_WEIGHT_MIN  # the first ones of a slot, since its weights descend
     rounded = weights[explains].astype(np.float64).round(4).tolist()
     told = iter(
         [
@@ -321,8 +321,8 @@ def _most_attended(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Catalogue slots and summed attention ``[B × L, REASONS_MAX]`` of the past items most attended to, most first.
 
-    ``history [B, H]``, ``attention [B, L, H]``. What an item got at each of its appearances is added up at its
-    first; of equals the older comes first. A past item unknown to the catalogue weighs nothing.
+    ``history [B, H]``, ``attention [B, L, H]``. An item's attention is summed over its appearances, at the first of
+    them; among equals the older comes first. A past item unknown to the catalogue weighs nothing.
     """
     people, slots, length = attention.shape
     same = history[:, :, None] == history[:, None, :]  # [B, H, H]
@@ -353,7 +353,7 @@ def policy_record(policy: Policy) -> dict[str, float]:
 
 
 def policy_of(decision: Decision) -> Policy:
-    """The policy that a receipt records. Raises `ValueError` for an exploration that there is not."""
+    """The policy that a receipt records. Raises `ValueError` for an unknown exploration."""
     record = decision.policy
     return changed(_numbers_of(record), {"explore": decision.explore})
 
@@ -363,7 +363,7 @@ def _numbers_of(record: Mapping[str, float]) -> Policy:
         slots=int(record["slots"]),
         shares=Shares(int(record["candidates"]), record["fresh_share"], record["random_share"]),
         temperature=record["temperature"],
-        ucb_alpha=record.get("ucb_alpha", UCB_ALPHA),  # receipts of before it have none, nor any use for it
+        ucb_alpha=record.get("ucb_alpha", UCB_ALPHA),  # older receipts have none, and do not use it
         control_share=record["control_share"],
         placement_ttl_ms=int(record["placement_ttl_ms"]),
     )

@@ -1,9 +1,9 @@
-"""How good the click predictions have been lately, from what came of impressions: arrays, bounded, by the hour's pace.
+"""How good the click predictions have been lately, from the newest outcomes of impressions, in bounded arrays.
 
-Every figure is progressive: an impression was predicted before its outcome was known. Drift is ADWIN, as a lane's own
-(`scoring.watch`), on the residual, clicked less predicted, of each outcome: means of several spread too little for its
-bound, which takes values to spread over all of [0, 1], to see them change. What it keeps grows with the logarithm of
-the outcomes since the last change: 2.7 KB of four millions.
+Every figure is progressive: each impression was predicted before its outcome was known. Drift is detected by ADWIN, as
+in a lane (`scoring.watch`), on the residual of each outcome, clicked − predicted. Means of several residuals would
+hide changes: they spread too little for ADWIN's bound, which assumes a spread over all of [0, 1]. ADWIN's memory grows
+with the logarithm of the outcomes since the last change: 2.7 KB for four million.
 """
 
 import math
@@ -17,27 +17,27 @@ from scoring.watch import Adwin
 Floats = npt.NDArray[np.float64]
 
 KEPT = 20_000
-"""Outcomes looked back on: 240 KB; at a click rate of 2 % its standard error is a twentieth of it."""
+"""Outcomes kept: 240 KB. At a click rate of 2 %, its standard error is a twentieth of it."""
 HELD_MAX = 20_000
-"""Outcomes of a lane held back at most: clicks of ten minutes at 33 a second, or after a rest all that was shown in as
-long. Of more the oldest are counted early."""
+"""Most outcomes of a lane held back: ten minutes of clicks at 33 a second or, after a rest, all that was shown in that
+time. Beyond it, the oldest are counted early."""
 LEAST = 1_000
-"""Fewer tell nothing."""
+"""Fewest outcomes that figures are made from."""
 
 
 class Settled:
-    """Holds clicks back that are known before it is known what else that was shown then is clicked.
+    """Holds early clicks back, so that they are counted together with the non-clicks that were shown with them.
 
-    For readers of the topic of outcomes. A click is told when it comes, a non-click when its window ends, minutes
-    later: whoever counts both as they come counts too many clicks, in a shop that has just opened nothing else. A click
-    is counted when its window has ended, as that of a non-click that was shown with it. What was shown before the first
-    that is heard of a lane is left out: of its clicks some may have been told before.
+    For readers of the outcomes topic. A click is told when it comes, a non-click when its window ends, minutes later.
+    Counting both as they come would count too many clicks: in a shop that has just opened, nothing else. So a click is
+    counted when its window has ended, like that of a non-click shown with it. Impressions shown before the first
+    outcome heard of a lane are left out: some of their clicks may have been told before.
     """
 
     def __init__(self, *, cut: bool = False) -> None:
-        """``cut``: a read may end within what a lane told at one moment, after a rest thousands of non-clicks: that
-        waits for the next moment, and so do clicks whose windows have ended since the one before, or clicks would come
-        first and non-clicks after them.
+        """``cut``: a read may end amid the outcomes that a lane told at one moment, thousands of non-clicks after a
+        rest. So outcomes of the newest moment wait for the next one, and so do clicks whose windows have ended since
+        the moment before it; else clicks would come first, and their non-clicks after them.
         """
         self._cut = cut
         self._early: dict[int, npt.NDArray[Any]] = {}
@@ -46,10 +46,10 @@ class Settled:
         self._whole_ms: dict[int, int] = {}
 
     def take(self, lane: int, outcomes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Of ``outcomes [N]`` of a lane, in its order, and of those held back the ones to be counted.
+        """Take ``outcomes [N]`` of a lane, in its order; return those to be counted, held-back ones among them.
 
-        They have ``shown_ms``, ``known_ms``, ``ends_ms`` and ``clicked``. As windows end and impressions were shown,
-        so that clicks stand among what was shown with them: in a row they would be a drift.
+        They have ``shown_ms``, ``known_ms``, ``ends_ms`` and ``clicked``. They come back in the order in which windows
+        end, then of showing. So clicks stand among what was shown with them: in a row they would look like drift.
         """
         if not len(outcomes):
             return outcomes
@@ -58,16 +58,14 @@ class Settled:
         known = outcomes[outcomes["shown_ms"] >= since_ms]
         if lane in self._early:
             known = np.concatenate([self._early[lane], known])
-        known = known[
-            np.lexsort((known["shown_ms"], known["ends_ms"]))
-        ]  # so that what is too much goes as it was shown
+        known = known[np.lexsort((known["shown_ms"], known["ends_ms"]))]  # so that a surplus leaves in this order, too
         waits = (known["known_ms"] > whole_ms) | (known["clicked"] != 0) & (known["ends_ms"] > whole_ms)
         early = np.flatnonzero(waits)[-HELD_MAX:]
         self._early[lane] = known[early]
         return np.delete(known, early)
 
     def _whole_until(self, lane: int, known_ms: npt.NDArray[np.int64]) -> int:
-        """Up to when all has been heard of ``lane``: its newest moment, where reads are cut the one before."""
+        """The moment up to which ``lane`` has been heard whole: its newest one, or the one before if reads are cut."""
         before_ms = self._clock_ms.get(lane, 0)
         clock_ms = self._clock_ms[lane] = int(known_ms.max(initial=before_ms))
         if not self._cut:
@@ -77,7 +75,7 @@ class Settled:
         return self._whole_ms.get(lane, 0)
 
     def begin_anew(self, lane: int) -> None:
-        """Nothing was heard of ``lane`` yet, as it were: what was left out had clicks, whose non-clicks still come."""
+        """Forget ``lane``: outcomes of it were skipped, clicks among them, whose non-clicks are still to come."""
         for held in (self._early, self._since_ms, self._clock_ms, self._whole_ms):
             held.pop(lane, None)
 
@@ -91,7 +89,7 @@ class Quality:
         self._seen = self._ranked = 0
         self._adwin = Adwin()
         self.drifts = 0
-        """Times that the residual's mean has changed."""
+        """How often the residual's mean has changed."""
 
     def observe(self, outcomes: npt.NDArray[Any]) -> None:
         """Take in ``outcomes [N]`` of `scoring.feedback.JUDGED`, oldest first."""
@@ -102,13 +100,13 @@ class Quality:
         self._seen += len(latest)
 
     def watch(self, outcomes: npt.NDArray[Any]) -> None:
-        """Look for drift in ``outcomes [N]`` of `scoring.feedback.JUDGED`, clicks among what was shown with them: where
-        one of the two comes first, the detector takes it for a change.
+        """Look for drift in ``outcomes [N]`` of `scoring.feedback.JUDGED`. Clicks must stand among the non-clicks shown
+        with them: if one of the two came first, the detector would take that for a change.
         """
         self.drifts += sum(map(self._adwin.drifts, (outcomes["clicked"] - outcomes["predicted"]).tolist()))
 
     def clicks(self) -> tuple[int, float]:
-        """Clicks among them, and how many were predicted: what the figures rest on."""
+        """Clicks among the kept outcomes, and how many were predicted: what the figures rest on."""
         count = min(self._seen, KEPT)
         return int(self._clicked[:count].sum()), float(self._predicted[:count].sum())
 
@@ -128,10 +126,10 @@ class Quality:
         return clicks / max(expected, 1e-9), log_loss, float(ranks.mean()) if len(ranks) else math.nan
 
     def ranks(self) -> Floats:
-        """Of each click since this was asked last, how many of the non-clicks kept were predicted lower, as a share.
+        """For each click since the last call, the share of the kept non-clicks that were predicted lower.
 
-        Their mean over any time is that time's AUC; of ``n`` in an order of chance its standard error is
-        1 / sqrt(12 n), however many outcomes came between. None before `LEAST` outcomes.
+        The mean of these over any period is its AUC. For ``n`` clicks in random order its standard error is
+        1 / sqrt(12 n), however many outcomes came between. Empty before `LEAST` outcomes.
         """
         count = min(self._seen, KEPT)
         if count < LEAST:

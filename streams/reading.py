@@ -1,4 +1,4 @@
-"""Topics read from the outside, once, from their beginning to their end as it is now: for commands and checks."""
+"""Reads topics once, from their beginning to their present end, outside any group: for commands and checks."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,9 +16,9 @@ from streams.topics import TABLE
 READ_TIMEOUT_MS = 500
 RECORDS_PER_READ = 5_000
 Progress = Callable[[str, int, int], None]
-"""Told of a topic how many of its offsets have been read, and how many there are."""
+"""Called with a topic, how many of its offsets have been read, and how many there are."""
 LAST_BATCH_MS = 100
-"""A last batch that is there comes at once; where the log ends in a transaction's marker, nothing does."""
+"""Wait for the last batch. If there is one it comes at once; if the log ends in a transaction marker, none comes."""
 
 
 class MissingTopicError(RuntimeError):
@@ -26,7 +26,7 @@ class MissingTopicError(RuntimeError):
 
 
 def remedy(bootstrap: str, topic: str) -> str:
-    """The command that makes a topic: with the prefix, which is what its name has before one of ours."""
+    """The command that creates a topic. Its prefix is what precedes one of our names in ``topic``."""
     ours = max((one.name for one in TABLE if topic.endswith(one.name)), key=len, default=topic)
     prefix = topic.removesuffix(ours)
     return f"salience topics create --bootstrap {bootstrap}" + (f" --prefix {prefix}" if prefix else "")
@@ -43,9 +43,9 @@ def partitions_of(bootstrap: str, topic: str) -> list[TopicPartition]:
 async def log_ends(
     bootstrap: str, partitions: Sequence[TopicPartition], *, committed: bool = False
 ) -> dict[TopicPartition, int]:
-    """Where each partition's log ends, open transactions included; ``committed``: before the first that is open.
+    """Where each partition's log ends, open transactions included; ``committed``: before the first open one.
 
-    The embedded broker tells one more than its last batch's first offset, so that batch is read to see where it ends.
+    The embedded broker gives the first offset of the last batch, plus one; so that batch is read to find its end.
     """
     consumer = AIOKafkaConsumer(
         isolation_level=_isolation(committed=committed), enable_auto_commit=False, **aiokafka_options(bootstrap)
@@ -76,8 +76,8 @@ async def log_begins(bootstrap: str, topic: str) -> dict[int, int]:
 
 
 async def ends_of(bootstrap: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
-    """Where topics end at one moment, by name and partition: for whoever reads one after the other what belongs
-    together. Raises `MissingTopicError`.
+    """Where topics end at one moment, by name and partition: for callers that read related topics one after the other.
+    Raises `MissingTopicError`.
     """
     partitions = [tp for topic in topics for tp in await aside(partitions_of, bootstrap, topic)]
     return {(tp.topic, tp.partition): end for tp, end in (await log_ends(bootstrap, partitions)).items()}
@@ -91,14 +91,14 @@ async def read_topic(
     latest: int | None = None,
     progress: Callable[[int, int], None] = lambda _read, _there: None,
 ) -> AsyncGenerator[Sequence[Record], None]:
-    """Batches of records of one partition each, up to the end taken first; read-committed unless told otherwise.
+    """Batches of records of one partition each, up to the end at the start; read-committed unless told otherwise.
 
-    ``latest``: of each partition, the last so many offsets alone. ``progress`` is told how many offsets have been read,
-    of how many, at first and as they are.
+    ``latest``: read only the last so many offsets of each partition. ``progress`` is called with how many offsets have
+    been read, of how many, at the start and after each read.
 
-    Done when every *position* reaches the end: markers and compaction leave holes. Raises `MissingTopicError`.
+    Done when every *position* reaches the end: markers and compaction leave gaps. Raises `MissingTopicError`.
     """
-    # Aside: it waits for the broker, and a worker sends its heartbeats on this loop.
+    # Aside, since the call blocks, and a worker sends its heartbeats on this loop.
     partitions = await aside(partitions_of, bootstrap, topic)
     ends = await log_ends(bootstrap, partitions)
     async with _reader(bootstrap, partitions, committed) as consumer:

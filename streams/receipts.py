@@ -1,4 +1,4 @@
-"""Which placements leave a receipt, its JSON, and what cannot be one.
+"""Which placements leave a receipt; the encoding of receipts, and their validation.
 
 Most of the JSON is base64, which takes msgspec longer than all the rest of a message.
 """
@@ -18,22 +18,22 @@ from scoring.rows import LAYOUT_VERSION, ROW
 from streams.wire import Decision, Interleaved, encode_json
 
 _APART = np.uint64(id64("receipts"))
-"""Keeps this draw apart from all others that a placement's id is the seed of: off-policy evaluation weighs by those."""
+"""Makes this draw independent of all others seeded by a placement's id: off-policy evaluation weighs by those."""
 
 _Encoded = msgspec.defstruct("_Encoded", Decision.__struct_fields__, gc=False)
 """A `Decision` whose bytes are JSON already."""
 
 
 def kept(placements: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
-    """Which of ``placements [N]``, 64-bit ids of theirs, leave a receipt where a ``share`` of all do.
+    """Whether each of ``placements [N]``, 64-bit ids, leaves a receipt, if a ``share`` of all do.
 
-    The id alone decides, so that a slice that is done again leaves the same ones, and whoever looks for one knows.
+    The id alone decides. So a slice that is run again leaves the same receipts, and a reader knows which to expect.
     """
     return uniform(placements ^ _APART) < share
 
 
 def encode_decision(decision: Decision) -> bytes:
-    """What `encode_json` gives, in less time: pybase64 uses the processor's vector instructions."""
+    """The same as `encode_json`, but faster: pybase64 uses the processor's vector instructions."""
     return encode_json(_Encoded(*map(_encoded, astuple(decision))))
 
 
@@ -42,10 +42,10 @@ def _encoded(value: object) -> object:
 
 
 def check_receipt(told: Decision) -> None:
-    """Raises `ValueError` with the field where a receipt cannot be one of this version's, nor of a former one's.
+    """Raises `ValueError` with the field where a receipt can be neither of this version nor of a former one.
 
-    What former versions wrote in other lengths (``row``, ``weights``, ``rates``) is left to who computes it again
-    and knows by ``versions``, of which only the model is asked for here.
+    Former versions wrote ``row``, ``weights`` and ``rates`` in other lengths. `streams.explain` checks those by
+    ``versions``, of which only the model's must be there here.
     """
     if "model" not in told.versions:
         raise ValueError(f"versions are of {', '.join(told.versions) or 'nothing'}; expected the model's among them")
@@ -70,17 +70,17 @@ def check_receipt(told: Decision) -> None:
 _POLICY = (
     "slots", "candidates", "fresh_share", "random_share", "temperature", "control_share", "placement_ttl_ms"
 )  # fmt: skip
-"""Numbers that every receipt has had of its policy."""
+"""Numbers of the policy that receipts of every version have."""
 SLOTS_MAX = 1_000
-"""As many as a placement's slots have numbers."""
+"""Most slots of a placement: as many as there are slot numbers."""
 ROUNDING = 1e-9
-"""By how much a chance that was summed up may exceed 1."""
+"""By how much a summed probability may exceed 1."""
 _OF_OTHERS = {"pctr": ("f4", 1), "lifts": ("f4", 1), "evidence": ("f4", 1)}
 _OF_CANDIDATES = _OF_OTHERS | {
     "revisions": ("u8", 1), "bids_micros": ("i8", 1), "offers": ("f4", 4), "worth": ("f4", 1), "fates": ("u1", 1),
     "spreads": ("f4", 1),
 }  # fmt: skip
-"""Arrays by name: their type, and how many numbers of each candidate."""
+"""Arrays by name: their type, and how many numbers they hold per candidate."""
 _MAY_BE_EMPTY = frozenset({"offers", "worth", "fates", "evidence", "spreads"})
 
 
@@ -88,7 +88,7 @@ def _check_policy(policy: Mapping[str, float]) -> None:
     if missing := [name for name in _POLICY if name not in policy]:
         raise ValueError(f"policy lacks {', '.join(missing)}")
     for name, number in policy.items():
-        if not 0 <= number < math.inf:  # a NaN is not within any
+        if not 0 <= number < math.inf:  # also refuses NaN
             raise ValueError(f"policy's {name} is {number}; expected a number from 0 on")
     if not 1 <= policy["slots"] <= SLOTS_MAX:
         raise ValueError(f"policy's slots are {policy['slots']:g}; expected 1 to {SLOTS_MAX:,}")
@@ -114,7 +114,7 @@ def _check_examined(told: Decision) -> None:
 def _check_lengths(
     told: Decision | Interleaved, arrays: Mapping[str, tuple[str, int]], count: int, where: str = ""
 ) -> None:
-    """That each has as many numbers as there are candidates, none but finite ones."""
+    """Check that each array has its numbers for every candidate, and that all are finite."""
     for name, (kind, each) in arrays.items():
         content: bytes = getattr(told, name)
         expected = count * each * np.dtype(kind).itemsize

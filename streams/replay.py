@@ -1,7 +1,7 @@
-"""A recorded log produced onto the topics: as fast as the broker takes it, or at a multiple of its own pace.
+"""Produces a recorded log onto the topics: as fast as the broker takes it, or at a multiple of its own pace.
 
-Record timestamps are the log's own times, since lanes order records by them. A broker that deletes by age would
-so delete an old log as soon as it looks: the topics that keep the log's times are made to keep them for ever.
+Record timestamps are the log's own times, since lanes order records by them. Retention by age would therefore delete
+an old log at its next check. So the topics with the log's times are created to keep records for ever.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from streams.logs import Event, Log
 from streams.wire import Ad, encode_json
 
 RECORDS_PER_ROUND = 20_000
-"""Records encoded and then awaited together: some megabytes, and a progress bar that moves."""
+"""Records encoded, then awaited together: some megabytes, few enough for a progress bar that moves."""
 BATCH_BYTES = 500_000
-"""Half of what the topics take at most: few requests, and room for Kafka's own overhead."""
+"""Half of what a topic takes at most: few requests, and room for Kafka's own overhead."""
 TICK_S = 0.005
-"""Shortest sleep at a multiple of real time: what falls due within it leaves together."""
+"""Shortest sleep at a multiple of real time: events that fall due within it are sent together."""
 
 OLD_TIMES = (topics.CLICKS, topics.AD_IMPRESSIONS, topics.DEAD_LETTERS)
 """Topics whose records carry the log's times."""
@@ -58,10 +58,10 @@ class Filled:
 
 
 def prepare(log: Log, bootstrap: str, prefix: str, partitions: int, now_ms: int) -> list[str]:
-    """Make the topics that are missing, so that they keep the log for ever; returns their names.
+    """Create the missing topics, which keep the log for ever; return their names.
 
-    Raises `ReplayError` where a topic that is there would delete the log by its age, or has another number of
-    partitions; `topic_admin.TopicsError` where the broker refuses.
+    Raises `ReplayError` where an existing topic would delete the log by its age, or has another number of partitions;
+    `topic_admin.TopicsError` where the broker refuses.
     """
     named = {prefix + name: name for name in OLD_TIMES}
     check_retention(log, topic_admin.retentions_ms(bootstrap, named), now_ms)
@@ -76,7 +76,7 @@ def prepare(log: Log, bootstrap: str, prefix: str, partitions: int, now_ms: int)
 
 
 def check_retention(log: Log, retentions_ms: dict[str, int | None], now_ms: int) -> None:
-    """Raise `ReplayError` where a topic, by its full name, keeps records too short for the log; None is for ever."""
+    """Raise `ReplayError` where a topic's retention is too short for the log; by full name, None is for ever."""
     if not log.events:
         return
     oldest_ms = log.events[0].time_ms
@@ -100,10 +100,10 @@ async def fill(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Filled:
-    """Produce the ads, and then the events, in order within every partition; returns when all are delivered.
+    """Produce the ads, then the events, in order within every partition; return when all are delivered.
 
-    ``speed``: multiple of real time; None is as fast as the broker takes them. ``progress`` is told of every
-    round how many records it delivered. ``clock`` in seconds, from anywhere.
+    ``speed``: multiple of real time; None is as fast as the broker takes them. ``progress`` is called after every round
+    with the number of its records. ``clock`` in seconds, from any origin.
     """
     counts = await aside(topic_admin.partition_counts, bootstrap, [prefix + topics.CLICKS])
     if not counts:
@@ -147,7 +147,7 @@ def in_rounds(items: Sequence[T]) -> Iterable[Sequence[T]]:
 async def paced(
     events: Sequence[Event], speed: float, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
 ) -> AsyncIterator[Sequence[Event]]:
-    """Events as they fall due at ``speed`` times real time, the first at once; late ones together, never early."""
+    """Events as they fall due at ``speed`` times real time, the first at once; late ones together, none early."""
     start, at = clock(), 0
     while at < len(events):
         now_ms = events[0].time_ms + (clock() - start) * 1000 * speed
@@ -161,13 +161,13 @@ async def paced(
 
 
 class _Sender:
-    """Batches of our own making, one after the other in each partition."""
+    """Sends batches that it builds itself, one after the other in each partition."""
 
     def __init__(self, producer: AIOKafkaProducer, prefix: str, lanes: int) -> None:
         self._producer = producer
         self._prefix = prefix
         self._partition_of = partitioner(lanes)
-        self._partitions: dict[str, int] = {}  # of each user of the log: murmur2 in Python costs more than the rest
+        self._partitions: dict[str, int] = {}  # by user: murmur2 in Python costs more than all the rest
 
     async def ads(self, ads: Sequence[Ad]) -> None:
         await self._send(topics.ADS, 0, [(ad.ad_id.encode(), encode_json(ad), None) for ad in ads])

@@ -1,4 +1,4 @@
-"""One worker on a filled log: run to the end of it, stopped, and what it did held against the pure core."""
+"""Runs one worker to the end of a filled log, stops it, and compares what it did with the pure core."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,15 +31,14 @@ class Plan:
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What came of it. ``events_per_s``: from when the first lane was seen taken over to lag 0, from outside.
+    """The result. ``events_per_s``: from when the first lane was seen taken over until lag 0, measured from outside.
 
-    ``differences``: the first users whose row is not the pure core's. ``placements_stale``: users whose last
-    placement does not follow from their row. ``repeated``: events whose id their user and topic had before in the
-    log, counted there; ``duplicates`` are fewer where a repetition comes later than a row remembers.
-    ``outcomes_doubled``: those that were told more often than the core tells them (of two people who share event id, ad
-    and millisecond it tells two; fewer are less than 0). ``predictions_equal``: the click layers learnt the same
-    outcomes to the same weights, and of each impression whose outcome is known the worker predicted what the pure core
-    does; ``prediction_difference`` is the largest.
+    ``differences``: the first users whose row is not the pure core's. ``placements_stale``: users whose last placement
+    does not follow from their row. ``repeated``: events whose id occurred before in the log for their user and topic;
+    ``duplicates`` are fewer where a row no longer remembers the first. ``outcomes_doubled``: repeated outcomes beyond
+    those of the core, which repeats one for two people who share event id, ad and millisecond; below 0 if fewer.
+    ``predictions_equal``: the click layers learnt the same outcomes to the same weights, and the worker predicted as
+    the pure core did for each impression with a known outcome; ``prediction_difference`` is the largest.
     """
 
     prefix: str
@@ -71,7 +70,7 @@ class Report(msgspec.Struct, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Whether there were events, each counted once, every user has a placement, and nothing else happened."""
+        """Whether there were events, each was counted once, every user has a placement, and nothing else went wrong."""
         doubled = (self.placements_doubled, self.outcomes_doubled) if self.guarantee == "exactly_once" else ()
         failures = any((self.dead_letters, self.users_without_placement, self.placements_stale, *doubled))
         equal = self.state_equal and self.totals_equal and self.predictions_equal
@@ -79,10 +78,9 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 async def run_worker(log: Log, plan: Plan, home: Path, progress: Callable[[Lag], None]) -> float:
-    """Run a worker until it has consumed the whole log, and stop it; the seconds it took (`LagWatch.until_zero`).
+    """Run a worker until it has consumed the whole log; stop it; return the seconds it took (`LagWatch.until_zero`).
 
-    Settings in the environment reach it; those of ``plan`` come before them. Raises `WorkerFailedError`,
-    `StalledError`.
+    Settings in the environment reach it; those of ``plan`` override them. Raises `WorkerFailedError`, `StalledError`.
     """
     span_ms = log.events[-1].time_ms - log.events[0].time_ms if log.events else 0
     settings = {
@@ -91,7 +89,7 @@ async def run_worker(log: Log, plan: Plan, home: Path, progress: Callable[[Lag],
         "group": plan.group,
         "guarantee": plan.guarantee,
         "home": str(home),
-        "idle_ttl_ms": str(span_ms + DAY_MS),  # a long log would have it forget users, and the pure core does not
+        "idle_ttl_ms": str(span_ms + DAY_MS),  # else a long log would make it forget users; the pure core does not
     }
     async with LagWatch(plan.bootstrap, plan.prefix, plan.group) as watch:
         with WorkerProcess(settings, home / "worker.log") as worker:
@@ -101,7 +99,7 @@ async def run_worker(log: Log, plan: Plan, home: Path, progress: Callable[[Lag],
 async def check(
     log: Log, plan: Plan, filled_per_s: float, seconds: float, progress: Callable[[int], None] = lambda _records: None
 ) -> Report:
-    """Read what is there and compare. ``progress`` is told of every read how many records it was."""
+    """Read the topics and compare. ``progress`` is called after every read with the number of its records."""
     from streams.app import learning, make_engine  # noqa: PLC0415 - Faust with it, of no use to those who only run a worker
 
     settings = Settings()
@@ -117,7 +115,7 @@ async def check(
 
 
 def report_of(plan: Plan, expected: Expected, seen: Seen, *, filled_per_s: float, seconds: float) -> Report:
-    """What was seen, against what was expected."""
+    """Compare what was seen with what was expected."""
     totals = seen.totals
     events = expected.totals["events_in"]
     differences = compare(expected.state, seen.state)

@@ -1,4 +1,4 @@
-"""The market's rules as the shop declares them, in one YAML file: read, and refused with all its errors at once."""
+"""The market's rules, declared by the shop in one YAML file. A bad file is refused, with all its errors at once."""
 
 import re
 from collections import Counter
@@ -16,16 +16,16 @@ from scoring.market import Cap, Terms
 from scoring.variety import Method
 
 DIVERSITY = 0.2
-"""Strength where a file asks for diversity and names none: 0.3 % of NDCG (``salience simulate diversity``)."""
+"""Strength if a file asks for diversity without one: it costs 0.3 % of NDCG (``salience simulate diversity``)."""
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
 NAMES_MAX = 10_000
 """Names in a list: each is compared with every candidate."""
 EXAMINED_MIN = 1e-6
-"""Of a slot, how likely it is looked at: where hardly anybody does, no click can be told from none."""
+"""Least examination probability of a slot: if hardly anybody looks at it, a missing click tells nothing."""
 
 MERGE, NUMBERS = "tag:yaml.org,2002:merge", ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 NOT_AS_WRITTEN = re.compile(r"[-+]?0[0-9_]+|.*:.*")
-"""Numbers that YAML 1.1 counts by eights, integers behind a 0, or by sixties, at colons, fractions too."""
+"""Numbers that YAML 1.1 reads as octal (integers with a leading 0) or in base 60 (with colons, fractions too)."""
 
 EXAMPLE = """\
 auction: gsp                    # first, gsp (generalised second price) or vcg; one's own ads are bid against, too
@@ -47,7 +47,7 @@ windows: {days: 7, campaigns: {spring: 1}}  # for so many days a purchase is owe
 attribution: {spread: position, half_life_days: 2, campaigns: {spring: time}}  # beside last touch, over all clicks: by
                                 # position, by time, or learned from purchases and visits
 """
-"""All that a file may say; each line may be left out."""
+"""An example of all that a file may say; each line may be left out."""
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Names = Annotated[list[Name], Field(max_length=NAMES_MAX)]
@@ -145,7 +145,7 @@ class Rules(_Part):
                 yield f"caps: {count} of scope {cap[0]} within {cap[1]} minutes; expected one"
 
     def owed(self) -> Attribution:
-        """For how long a purchase is owed to clicks, and how much of it to each."""
+        """Attribution: for how long purchases are credited to clicks, and how much to each click."""
         told = self.attribution
         return Attribution(
             round(self.windows.days * DAY_MS),
@@ -156,7 +156,7 @@ class Rules(_Part):
         )
 
     def terms(self) -> Terms:
-        """As the engine takes them."""
+        """The rules as the engine takes them."""
         diversity = self.diversity or _Diversity(strength=0.0)
         return Terms(
             auction=self.auction,
@@ -181,12 +181,12 @@ class Rules(_Part):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what would make a file say another thing than is read in it, or more than it holds."""
+    """Refuses YAML that would mean something else than a reader sees in it, or more than the file holds."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Of two equal keys the last would be taken, and what the first blocks would be shown.
+        """Refuse duplicate keys: the last would count, and what the first blocks would be shown.
 
-        So would what a merge brings in, where the same key stands beside it.
+        Refuse merges, too: a key beside a merge would replace the merged one in the same way.
         """
         node = super().compose_mapping_node(anchor)
         met = set()
@@ -202,7 +202,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
-        """A reserve of 01000 would be one of 512."""
+        """Refuse numbers that YAML reads in another base: a reserve of 01000 would be 512."""
         node = super().compose_scalar_node(anchor)
         if node.tag in NUMBERS and NOT_AS_WRITTEN.fullmatch(node.value):
             raise RulesError(
@@ -212,7 +212,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Aliases of lists of aliases make a list of millions in a few lines."""
+        """Refuse aliases: lists of aliases of lists make a list of millions in a few lines."""
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]  # yaml's stubs
             raise RulesError(
@@ -231,7 +231,7 @@ def parse(text: str) -> Rules:
         raise RulesError(f"not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise RulesError("not YAML: nested too deep; see what a file may say: salience rules example") from error
-    except (ValueError, ArithmeticError, LookupError, AttributeError) as error:  # of a 13th month, or !!bool x
+    except (ValueError, ArithmeticError, LookupError, AttributeError) as error:  # such as a 13th month, or !!bool x
         why = f" ({error})" if isinstance(error, ValueError) else ""
         raise RulesError(
             f"not YAML: a value is none of the type that it seems to be{why}; put names in quotes"

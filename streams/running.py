@@ -16,11 +16,11 @@ from streams.settings import Settings
 from streams.web import check_port
 
 CANCELLED_S = 1.0
-"""What is cancelled when all has stopped gets so long to end."""
+"""Tasks cancelled at the end get this long to finish."""
 
 
 def configure_logging(*, log_json: bool) -> None:
-    """Structured lines on stderr; the libraries' warnings are made into such lines, none said again and again."""
+    """Log structured lines on stderr, the libraries' warnings too; those are not repeated over and over."""
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if log_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
@@ -53,12 +53,12 @@ async def wait_for_cancelled() -> None:
 
 
 class _Worker(faust.Worker):
-    async def _sentinel_task(self) -> None:  # mode's own waits for a second, whatever there is
+    async def _sentinel_task(self) -> None:  # mode's own always waits for a second
         await wait_for_cancelled()
 
 
 def run(settings: Settings, *, log_json: bool = False) -> int:
-    """Run until stopped; the exit status: 0 after an orderly stop, `streams.fatal.status_of` after a fatal error.
+    """Run until stopped; return the exit status: 0 after an orderly stop, `status_of` the error after a fatal one.
 
     Raises before anything runs: `ListenError`, `ModelError`, `RecoveryError`, `RulesError`, `TextEncoderError`,
     `TopicsError`.
@@ -76,9 +76,9 @@ def run(settings: Settings, *, log_json: bool = False) -> int:
         override_logging=False,
         quiet=True,
     )
-    # What is loaded by now lives for ever, and a batch makes thousands of objects that no cycle holds: looked at at
-    # Python's own pace, they cost an eighth of the throughput. What outlives such looks is looked at in Python's own
-    # proportions, every ten: cycles that libraries leave, as when a broker fails, must go sooner or later.
+    # Objects loaded so far live for ever: freeze them. A batch makes thousands of objects that are in no cycle; with
+    # Python's own threshold, collecting them costs an eighth of the throughput, so raise it. The older generations keep
+    # Python's ratio of 10: cycles that libraries leave, as when a broker fails, must go sooner or later.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)

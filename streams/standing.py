@@ -1,4 +1,4 @@
-"""The worker as its gauges tell it, read off its lanes when somebody asks."""
+"""The values of a worker's gauges, read off its lanes at each scrape."""
 
 from collections.abc import Collection
 
@@ -12,7 +12,7 @@ from streams.metrics.worker import Standing
 
 
 def standing(lanes: Collection[Lane], engine: Engine, budgets: Budgets, *, ready: bool) -> Standing:
-    """Sums over ``lanes``; those being taken over hold nothing yet."""
+    """Sums over ``lanes``; a lane being taken over holds nothing yet."""
     held = [lane.held for lane in lanes if lane.held is not None]
     pacing_error, unbilled_share = budgets.standing()
     curves = [state.clicks.layer.examination.curve[: engine.policy.slots] for state in held]

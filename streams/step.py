@@ -1,12 +1,12 @@
 """A slice of a lane as a pure function: records and state in, effects out. No topic, no clock.
 
-The order of effects is the guarantee, so it is numbered; the lane (`streams.lanes.lane`) does the last three:
- 0. settle what people have asked for since: erasures, and consent withdrawn
- 1. decode and validate; what fails becomes a dead letter, and who does not consent no state
+The guarantee depends on the order of effects, so it is numbered. The lane (`streams.lanes.lane`) does 5 and 6:
+ 0. settle people's requests since the last slice: erasures, and consent withdrawn
+ 1. decode and validate; failures become dead letters, and people without consent no state
  2. apply the events to the rows, in order
  3. choose the users to score again, score and rank them
  4. copy the touched rows: the effects to be produced
- 5. await every delivery  6. commit
+ 5. produce them, await every delivery  6. commit
 """
 
 from collections import Counter
@@ -49,27 +49,27 @@ from streams.wire import LaneRow, encode_json
 
 LANE_ROW_VERSION = 1
 EXPIRY_CHECK_MS = 3_600_000
-"""Stream time between two looks for idle users: one pass over the rows an hour."""
+"""Stream time between two searches for idle users, each a pass over all rows."""
 
 
 @dataclass(slots=True)
 class Effects:
-    """What a slice asks the world to do, per topic in the order of production, and what it counted."""
+    """The messages of a slice, per topic in the order of production, and its counts."""
 
     messages: dict[str, list[Message]]
     watermarks: list[Message]
-    """For ``state-changelog``, when all else is delivered: what is refused before one is passed over, done again."""
+    """For ``state-changelog``, last of all: in a slice that is run again, a refusal before them would be skipped."""
     rerouted: dict[tuple[str, int], list[Message]]
     lane_row: LaneRow
     counts: Counter[str]
     tally: Counter[tuple[Source, str]]
-    """Records by source and by what became of them."""
+    """Records by source and fate."""
     arms: Counter[str]
     """Placements by arm."""
     observed: Observed
     """What came of impressions."""
     control: list[Message]
-    """For the control topic, which is no lane's: drifts, and how models fare."""
+    """For the control topic, which belongs to no lane: drifts, and how models fare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Slice:
 
 @dataclass
 class LaneState:
-    """All that a lane is, apart from its connections; rebuilt from the changelog."""
+    """The whole state of a lane, apart from its connections; rebuilt from the changelog."""
 
     lane: int
     topic_ids: tuple[str, str]
@@ -92,7 +92,7 @@ class LaneState:
     watermarks_ms: tuple[int, int] = (0, 0)
     stream_ms: int = 0
     totals: Counter[str] = field(default_factory=Counter)
-    """Of all slices; replaced whole by each."""
+    """Sums over all slices; each slice replaces the whole counter."""
     store: RowStore = field(default_factory=RowStore)
     clicks: LaneClicks = field(default_factory=LaneClicks)
     erased: Watermarks = field(default_factory=Watermarks)
@@ -101,29 +101,29 @@ class LaneState:
     control_next: int = 0
     ledger: LaneLedger = field(default_factory=LaneLedger)
     traffic: Traffic = field(default_factory=Traffic)
-    """Its hours that have ended are on the control topic; of the one that has not, a new owner learns nothing."""
+    """Hours that have ended are on the control topic; a new owner does not learn of the present hour."""
     flood: FloodScore = field(default_factory=FloodScore)
-    """Learnt anew by every owner: within `scoring.anomaly.GRACE` slices."""
+    """Every owner learns it anew, within `scoring.anomaly.GRACE` slices."""
     models: ModelNews = field(default_factory=ModelNews)
-    """What it has told of models; told anew by every owner."""
+    """What the lane has told of models; every owner tells it anew."""
     ads_next: int = 0
-    """Of lane 0: the offset on the ads topic up to which letters were made of those refused."""
+    """Lane 0 only: offset on the ads topic up to which refused ads have become letters."""
     ads_id: str = ""
 
 
 def _untimed(_stage: str) -> None:
-    """Nobody asks for times."""
+    """Ignore the times."""
 
 
 @dataclass(frozen=True)
 class Step:
     """The pure step of every lane of a worker. ``partition_of``: the producers' partitioner.
 
-    ``rules``: what is kept from interest. ``scoring`` False: state only, no placements and no click layer.
-    ``learning`` None: no click layer. ``requests``: what people ask for on the control topic, which stands still
-    during a step. ``consent_presumed``: what a person's silence means. ``worker``: its name, for those who look on.
-    ``pool``: what all lanes' click layers have learned, None where each serves by its own alone. ``receipts_share``:
-    of placements that leave a receipt.
+    ``rules``: which events must not shape interest. ``scoring`` False: state only, no placements and no click layer.
+    ``learning`` None: no click layer. ``requests``: people's requests on the control topic, which does not change
+    during a step. ``consent_presumed``: what a person's silence means. ``worker``: its name, for monitoring.
+    ``pool``: what all lanes' click layers have learned; None: each lane serves by its own alone. ``receipts_share``:
+    share of placements that leave a receipt.
     """
 
     engine: Engine
@@ -150,12 +150,12 @@ class Step:
     def run(self, state: LaneState, taken: Slice, now_ms: int, lap: Callable[[str], None] = _untimed) -> Effects:
         """Advance ``state`` by one slice, in place. A failure leaves it half done: the process must end.
 
-        ``lap`` is told the name of what has just ended.
+        ``lap`` is called with the name of each stage that has ended.
         """
         lap("wait")
         store = state.store
         self.engine.models.settle()
-        # 0. settle what people have asked for
+        # 0. settle people's requests
         forgotten = self._settle(state)
         # 1. decode and validate
         decoded = self._decode(state, taken, now_ms)
@@ -176,7 +176,7 @@ class Step:
         lap("place")
         # 4. the effects
         expired, gone = self._leave(state, taken, forgotten, published)
-        if expired:  # a placement of theirs would have no end: no row of theirs is left to expire
+        if expired:  # without a row that can expire, their placement would never be removed
             published = [p for p in published if p.guest or p.user in store]
         counts = account(len(taken.records), decoded, applied)
         counts.update(placements=len(published), outcomes=len(seen.outcomes), expired=len(expired), misquoted=misquoted)
@@ -220,10 +220,10 @@ class Step:
         return Gate(*asked, state.erased, self.consent_presumed, self.time_tolerance_ms)
 
     def _control(self, state: LaneState, published: list[Published]) -> list[Message]:
-        """What the lane has to say to all: drifts of its click layer, and how models fare."""
+        """What the lane tells all others: drifts of its click layer, and how models fare."""
         models, layer = self.engine.models, state.clicks.layer
         if self._learns:
-            state.clicks.heed(models)  # nothing may have happened since they changed, or one may have failed just now
+            state.clicks.heed(models)  # no event may have come since the models changed, or one may have just failed
         state.models.differ(p.beside for p in published if p.beside is not None)
         alarms = state.clicks.alarms()
         drifts = told(alarms, state.lane, models.live.version, state.stream_ms) if alarms else []
@@ -231,7 +231,7 @@ class Step:
         return [Message(each.key, encode_json(each)) for each in news]
 
     def _traffic(self, state: LaneState, events: Events, applied: Applied, time_ms: int) -> list[Message]:
-        """What the lane has learnt of its traffic, where an hour has ended."""
+        """What the lane has learnt of its traffic, once an hour has ended."""
         shown = (events["source"] == Source.IMPRESSION) & (applied.outcome == Outcome.APPLIED)
         if not self.scoring or not state.traffic.observe(time_ms, int(shown.sum())):
             return []
@@ -242,7 +242,7 @@ class Step:
         return [Message(told.key, encode_json(told))]
 
     def _place(self, state: LaneState, users: list[bytes], rows: Rows, acted: npt.NDArray[np.bool_]) -> list[Published]:
-        """Placements of those who acted; what was filtered, or late, asks for none."""
+        """Placements of those who acted; filtered or late events lead to none."""
         if not acted.all():
             users, rows = [users[at] for at in np.flatnonzero(acted).tolist()], rows[acted]
         if not users or not self.scoring:
@@ -250,7 +250,7 @@ class Step:
         return place(self.engine, state.lane, users, rows, state.clicks.calibrator, receipts_share=self.receipts_share)
 
     def _place_in_context(self, state: LaneState, decoded: Decoded) -> list[Published]:
-        """Placements of those who acted and are not remembered: of place and time alone."""
+        """Placements of those who acted and are not remembered: by place and time alone."""
         users, rows = unremembered(decoded, state.store)
         learned = state.clicks.calibrator
         if not users or not self.scoring:
@@ -258,7 +258,7 @@ class Step:
         return state.guests.newest(place(self.engine, state.lane, users, rows, learned, context_only=True))
 
     def _settle(self, state: LaneState) -> list[bytes]:
-        """Whom the requests since the last slice made the lane forget."""
+        """The users that the lane has forgotten, on requests since the last slice."""
         if self.requests is None:
             return []
         requests = self.requests.since(state.lane, state.control_next)
@@ -266,7 +266,7 @@ class Step:
         return settle(requests, state.store, state.erased)
 
     def _refused_ads(self, state: LaneState, counts: Counter[str]) -> list[Refused]:
-        """Ads to make letters of, if this lane's owner is to: no records of the lane, and so none of its fates."""
+        """Refused ads, if this lane makes their letters. They are not its records, so they have none of its fates."""
         if state.lane != LANE:
             return []
         found, state.ads_next = self.refused.take(state.ads_next)
@@ -278,11 +278,11 @@ class Step:
         return [Message(None, each) for each in told]
 
     def _apply(self, state: LaneState, events: Events) -> tuple[Applied, Observed, list[Change]]:
-        """What the events did; what they told of impressions; the click layer's changes to be kept."""
+        """Apply ``events``: what they did, what they told of impressions, and the click layer's changelog entries."""
         engine, clicks, learns = self.engine, state.clicks, self._learns
         others = self.pool.others(state.lane) if learns and self.pool is not None else None
         if learns and not len(events):
-            clicks.serve(engine.catalogue, others)  # ads may have come since the last slice, and be placed in this one
+            clicks.serve(engine.catalogue, others)  # this slice may place ads that came since the last one
         if not learns or not len(events):
             return apply(state.store, events, engine.catalogue, self.rules), NOTHING_OBSERVED, []
         applied, observed = clicks.apply(state.store, events, engine, self.rules)
@@ -299,9 +299,9 @@ class Step:
         return self.budgets
 
     def _charge(self, state: LaneState, decoded: Decoded, applied: Applied, before: Known | None, time_ms: int) -> int:
-        """Charge campaigns for what happened, and let what they have spent by now change what they offer.
+        """Charge campaigns for what happened, and let their spend so far change their bids.
 
-        ``before`` None: nothing is charged where nothing is scored.
+        ``before`` None: charge nothing, since nothing is scored.
         """
         misquoted = 0
         if before is not None and len(decoded.events):
@@ -312,7 +312,7 @@ class Step:
         return misquoted
 
     def _rerouted(self, misplaced: list[Record]) -> dict[tuple[str, int], list[Message]]:
-        """Records whose key belongs to another partition, by where they belong."""
+        """Records whose key belongs to another partition, by topic and partition where they belong."""
         out: dict[tuple[str, int], list[Message]] = {}
         for record in misplaced:
             headers = (*record.headers, (REROUTED, b"1"))
@@ -323,7 +323,7 @@ class Step:
     def _leave(
         self, state: LaneState, taken: Slice, forgotten: list[bytes], published: list[Published]
     ) -> tuple[list[bytes], list[Message]]:
-        """Who has expired; tombstones of them, of the ``forgotten`` and of guests whose placements have ended."""
+        """Users who have expired; tombstones for them, the ``forgotten``, and guests whose placements have ended."""
         guests, hour = state.guests, state.stream_ms // EXPIRY_CHECK_MS
         expired = self._expire(state, taken)
         same = state.stream_ms // EXPIRY_CHECK_MS == hour
@@ -333,7 +333,7 @@ class Step:
         return expired, tombstones(state.store, [*forgotten, *expired, *left])
 
     def _expire(self, state: LaneState, taken: Slice) -> list[bytes]:
-        """Forget users who have been idle for `idle_ttl_ms` of stream time; looked for once an hour of it."""
+        """Forget users who have been idle for `idle_ttl_ms` of stream time; checked once an hour of stream time."""
         before_ms, state.stream_ms = state.stream_ms, max(state.stream_ms, *taken.watermarks_ms)
         gate = self._gate(state)
         gate.bound()
@@ -353,7 +353,7 @@ def _stream_times(state: LaneState, taken: Slice) -> npt.NDArray[np.int64]:
 
 
 def _late(taken: Slice, decoded: Decoded, applied: Applied) -> list[Message]:
-    """Events that came too late, as they came, with their origin and the time that they were late for."""
+    """Events that came too late, as letters with their origin and the lane's time when they came."""
     out = []
     for at in np.flatnonzero(applied.outcome == Outcome.LATE).tolist():
         time_ms, stream_ms = (int(decoded.events[name][at]) for name in ("time_ms", "stream_ms"))
@@ -369,7 +369,7 @@ def row_bytes(rows: Rows) -> list[bytes]:
 
 
 def _advance(state: LaneState, taken: Slice, counts: Counter[str], flood_score: float) -> LaneRow:
-    """Move the lane past the slice; the lane row that says so."""
+    """Move the lane past the slice; return the lane row that records it."""
     before = state.next_offsets
     after = list(before)
     for source in Source:
@@ -377,7 +377,7 @@ def _advance(state: LaneState, taken: Slice, counts: Counter[str], flood_score: 
             after[source] = taken.records[last].offset + 1
     state.next_offsets = after[Source.IMPRESSION], after[Source.CLICK]
     state.watermarks_ms = taken.watermarks_ms
-    # A new one, in one go: the gauges are read on another thread.
+    # Replaced in one go, not changed in place: the gauges read it on another thread.
     totals = state.totals.copy()
     totals.update(counts)
     state.totals = totals

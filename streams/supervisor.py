@@ -1,4 +1,4 @@
-"""Starts a worker again when it has failed, for machines without systemd, compose or Kubernetes to do it."""
+"""Restarts a worker that has failed, for machines without systemd, compose or Kubernetes to do it."""
 
 import signal
 import subprocess
@@ -14,23 +14,23 @@ from streams.fatal import CANNOT_START
 log = structlog.get_logger()
 
 ORDERLY, USAGE = 0, 2
-"""Exit statuses of a worker that, like `CANNOT_START`, are not failures of a running one."""
+"""Exit statuses that, like `CANNOT_START`, are not failures of a running worker."""
 PAUSE_S, PAUSE_S_MAX = 1.0, 30.0
-"""Before the first start anew, and at most: doubled each time, since what fails at once will fail again."""
+"""Pause before the first restart, and at most. It doubles each time: what fails at once will likely fail again."""
 WELL_S = 60.0
-"""A worker that has run this long was well: the next pause is short again."""
+"""A worker that has run this long counts as sound: the next pause is short again."""
 
 
 def pause_s(failures: int) -> float:
-    """How long to wait after so many failures in a row, the first being 1."""
+    """How long to wait after so many failures in a row, at least 1."""
     return min(PAUSE_S * 2.0 ** min(failures - 1, 16), PAUSE_S_MAX)
 
 
 def is_final(status: int, starts: int) -> bool:
-    """Whether a worker that ended with ``status`` is not to be started again.
+    """Whether a worker that ended with ``status`` must not be restarted.
 
-    One that cannot start the first time has a mistake in its settings that a person must mend; later on it is the
-    broker that is away.
+    If it cannot start the first time, its settings hold a mistake that a person must mend; if it cannot start later on,
+    the broker is away.
     """
     return status in (ORDERLY, USAGE) or (status == CANNOT_START and starts == 1)
 
@@ -44,7 +44,7 @@ class Supervisor:
         self._stopping = threading.Event()
 
     def run(self) -> int:
-        """The last worker's exit status. SIGTERM and SIGINT are passed on, once, and end the supervisor after it."""
+        """Return the last worker's exit status. SIGTERM or SIGINT is passed on once, then ends the supervisor, too."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         starts = failures = 0
@@ -52,7 +52,7 @@ class Supervisor:
             started = time.monotonic()
             # A session of its own: Ctrl-C reaches the supervisor alone, which passes it on as SIGTERM.
             self._child = subprocess.Popen(self._command, start_new_session=True)
-            if self._stopping.is_set():  # told so before there was a child to tell
+            if self._stopping.is_set():  # the signal came before the child was there
                 self._child.terminate()
             status = self._child.wait()
             starts += 1

@@ -1,9 +1,9 @@
-"""Vectors of titles, each encoded once on a machine: in a file that its workers share, and off the hot path.
+"""Vectors of titles, each encoded once per machine: in a file that its workers share, and off the hot path.
 
-The encoder takes 6 ms a title: the feed of ads has it encode on a thread of its own (`learn`) before the catalogue,
-on the thread that also scores people, takes the ads and finds the vectors here. One worker learns at a time, and takes
-in first what others have; no other thread waits for it. Rows are appended under a lock of a moment; one that was cut
-off or damaged is encoded again, and so is one that found no room.
+The encoder takes 6 ms a title. So the feed of ads first has titles encoded on a thread of its own (`learn`). Then the
+catalogue takes the ads on the compute thread, which also scores people, and finds the vectors here. One worker learns
+at a time, and first takes in what others have written; no other thread waits for it. A lock is held only for a moment,
+to append rows. A title is encoded again if its row was cut off or damaged, or found no room.
 """
 
 import fcntl
@@ -25,17 +25,17 @@ from streams.own_files import own_folder
 log = structlog.get_logger()
 
 TITLES_MAX = 1_000_000
-"""Rows of the file, 2 GB, as many as a catalogue has ads; one that would get longer is begun anew."""
+"""Most rows of the file, 2 GB: as many as a catalogue has ads. A file that would grow longer is begun anew."""
 _ROW = np.dtype([("title", "<u8"), ("check", "<u8"), ("vector", "<f4", (TEXT_DIM,))])
 _ROWS_PER_READ = 4_096
 """8 MB."""
 
 
 class Titles:
-    """Vectors of titles by `scoring.text.TextOf`; what it does not have it encodes and keeps. For any threads.
+    """A `scoring.text.TextOf` that keeps the vectors of titles, and encodes those it does not have. Thread-safe.
 
-    ``encode``: one title's vector must not depend on the others'. Raises `OSError` where ``folder`` cannot be written
-    at first; on a disk that is full later, titles are encoded again each time.
+    ``encode``: a title's vector must not depend on the other titles. Raises `OSError` where ``folder`` cannot be
+    written at the start; if the disk is full later, titles are encoded again each time.
     """
 
     def __init__(self, folder: Path, encode: TextOf, most: int = TITLES_MAX) -> None:
@@ -47,9 +47,9 @@ class Titles:
         self._file = os.open(folder / f"{TEXT_ENCODER}.vectors", os.O_RDWR | os.O_CREAT, 0o600)
         self._places: dict[int, int] = {}
         self._end = 0
-        """Up to where the file was read, or written here."""
+        """How far the file has been read, or written here."""
         self._first = b""
-        """The title of its first row: another's, where the file was begun anew."""
+        """Title id of the file's first row: it differs once the file has been begun anew."""
         with self._alone():
             if os.fstat(self._file).st_size > most * _ROW.itemsize:
                 os.ftruncate(self._file, 0)
@@ -67,7 +67,7 @@ class Titles:
                 self._take_in()
             missing = self._found(missing, out)
         if missing:
-            rows = self._encoded([titles[at] for at in missing])  # by no lock: the caller may be in a hurry
+            rows = self._encoded([titles[at] for at in missing])  # without a lock: the caller may be in a hurry
             with self._alone():
                 self._take_in()
                 self._keep(rows)
@@ -76,7 +76,7 @@ class Titles:
         return out
 
     def learn(self, titles: Sequence[str]) -> None:
-        """Encode and keep those that are not there yet. Others who learn wait: theirs are likely the same."""
+        """Encode and keep missing titles. Other workers that learn wait meanwhile: their titles are likely the same."""
         if not self._missing(titles):
             return
         with nullcontext() if self._warned else self._in_turn():  # where nothing is kept, there is nothing to wait for
@@ -89,12 +89,12 @@ class Titles:
                     self._keep(rows)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         os.close(self._file)
         os.close(self._turns)
 
     def _found(self, numbers: Mapping[int, int], out: Vectors) -> dict[int, int]:
-        """Fill the places in ``out`` of titles by their ``numbers``; those that have no vector yet."""
+        """Fill ``out`` with the vectors of titles, by place and id (``numbers``); return those that have none yet."""
         missing: dict[int, int] = {}
         for at, number in numbers.items():
             row = self._read(number) if number else None
@@ -109,7 +109,7 @@ class Titles:
         return [title for title, number in numbered if number and self._read(number) is None]
 
     def _encoded(self, titles: Sequence[str]) -> npt.NDArray[np.void]:
-        """Rows of ``titles``, one of each, none of them blank."""
+        """Encode ``titles``, none of them blank, into rows, one per distinct title."""
         told = list(dict.fromkeys(titles))
         rows = np.zeros(len(told), dtype=_ROW)
         rows["title"], rows["vector"] = _numbers(told), self._encode(told)
@@ -117,9 +117,9 @@ class Titles:
         return rows
 
     def _take_in(self) -> None:
-        """What others have appended since; all of it where one has begun the file anew. To be called alone."""
+        """Index the rows that others have appended, or all if one has begun the file anew. Call it under `_alone`."""
         end = os.fstat(self._file).st_size
-        end -= end % _ROW.itemsize  # a row that a process began and did not end
+        end -= end % _ROW.itemsize  # without a last row that a process did not finish
         first = os.pread(self._file, _ROW["title"].itemsize, 0)
         if end < self._end or (self._end and first != self._first):
             self._places.clear()
@@ -129,7 +129,7 @@ class Titles:
         self._end = end
 
     def _keep(self, rows: npt.NDArray[np.void]) -> None:
-        """Append those that are not there, where there is room. To be called alone, after `_take_in`."""
+        """Append missing rows, as far as there is room. Call it under `_alone`, after `_take_in`."""
         rows = rows[[self._read(number) is None for number in rows["title"].tolist()]]
         if max(self._end // _ROW.itemsize, len(self._places)) + len(rows) > self._most:
             os.ftruncate(self._file, 0)  # others find their rows gone, and go on
@@ -141,9 +141,9 @@ class Titles:
         self._first = os.pread(self._file, _ROW["title"].itemsize, 0)
 
     def _append(self, content: bytes, end: int) -> int:
-        """How many bytes have found room: the file saves time, and a worker that ended for want of it would cost more.
+        """Write; return how many bytes found room. A full disk is no error: the file only saves time.
 
-        Told once: whoever has no room for a title has none for the next ones.
+        It is logged once: if there is no room for a title, there is none for the next ones.
         """
         written, error = 0, "only a part was written"
         try:
@@ -167,11 +167,11 @@ class Titles:
         return vector if int(row["title"]) == number and int(row["check"]) == _check(row) else None
 
     def _alone(self) -> AbstractContextManager[None]:
-        """Nobody else of this process, nor another, writes meanwhile."""
+        """A lock on writing, against all threads and processes."""
         return _locked(self._lock, self._file)
 
     def _in_turn(self) -> AbstractContextManager[None]:
-        """Nobody else of this process, nor another, learns meanwhile, which takes as long as the encoder does."""
+        """A lock on learning, against all threads and processes; held for as long as the encoder takes."""
         return _locked(self._turn, self._turns)
 
 
@@ -186,7 +186,7 @@ def _locked(lock: Lock, file: int) -> Iterator[None]:
 
 
 def _numbers(titles: Sequence[str]) -> list[int]:
-    """64-bit ids of titles; `EMPTY` of blank ones."""
+    """64-bit ids of titles; `EMPTY` for blank ones."""
     ids = id64s(titles)
     ids[[not title.strip() for title in titles]] = EMPTY
     numbers: list[int] = ids.tolist()
@@ -198,7 +198,7 @@ def _check(row: np.void) -> int:
 
 
 def _kept(file: int, place: int) -> Iterator[tuple[int, int]]:
-    """Titles and where their rows stand, from ``place`` on, of one title the last; `_read` looks if a row is whole."""
+    """Title ids and offsets of the rows from ``place`` on; a later row replaces an earlier one. `_read` checks rows."""
     size = os.fstat(file).st_size
     while place + _ROW.itemsize <= size:
         content = os.pread(file, _ROWS_PER_READ * _ROW.itemsize, place)

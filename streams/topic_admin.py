@@ -1,4 +1,4 @@
-"""Topics at the broker: created, configured, checked against the table, and told from others of their name.
+"""Topics at the broker: create, configure, check against the table, and tell from recreated ones of the same name.
 
 Everything here blocks; asynchronous callers go through `streams.aside.aside`.
 """
@@ -25,7 +25,7 @@ from streams.connection import librdkafka_options
 from streams.topics import CLEANUP, COPIES, RETENTION, TABLE, Topic, names
 
 ANSWER_S = 10.0
-"""Long enough for a cluster electing a leader; an unreachable one is said to be so after it."""
+"""Long enough for a cluster to elect a leader; a cluster that is silent for longer is reported as unreachable."""
 
 
 class TopicsError(RuntimeError):
@@ -40,24 +40,24 @@ class Problem:
     what: Literal["missing", "partitions", "copies", "cleanup", "configs", "unreported"]
     seen: str
     fix: str
-    """The command that resolves it; empty where nothing can or need be done."""
+    """The command that resolves it; empty where none can, or none is needed."""
     why: str = ""
-    """What more is to be known, alike of all topics that are so."""
+    """Further explanation, the same for all topics with this problem."""
 
     @property
     def message(self) -> str:
-        """All of it, of this topic alone."""
+        """The whole message, for this topic alone."""
         return f"{self.seen} {self.why}".rstrip()
 
     @property
     def fails(self) -> bool:
-        """Whether the workers must not run on it; what is not reported, or may be on purpose, is only said."""
+        """Whether workers must not run on it. Configs that are unreported, or may be on purpose, are only mentioned."""
         return self.what not in ("copies", "configs", "unreported")
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a broker tells of one topic. ``cleanup`` None: it reports no such config. ``configs``: all that it does."""
+    """What a broker tells of one topic. ``cleanup`` None: it reports no such config. ``configs``: all it reports."""
 
     partitions: int
     cleanup: str | None
@@ -67,7 +67,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A topic that exists. ``id``: Kafka's; a topic made anew under its name has another. ``copies`` of a partition."""
+    """A topic that exists. ``id``: Kafka's, which a recreated topic does not share. ``copies``: of each partition."""
 
     id: str
     partitions: int
@@ -81,10 +81,10 @@ def create(
     replication: int = 1,
     configs: Mapping[str, Mapping[str, str]] = {},
 ) -> list[str]:
-    """Create the topics that are missing, return their names when every node knows them.
+    """Create the missing topics; return their names when every node knows them.
 
-    Those that are there are left alone: ``check`` tells what differs, ``configure`` sets their configs.
-    ``configs``: of a topic, by its name without prefix, what is to differ from the table. Raises ``TopicsError``.
+    Existing topics are left alone: ``check`` tells what differs, ``configure`` sets their configs. ``configs``: what is
+    to differ from the table, by the topic's name without prefix. Raises ``TopicsError``.
     """
     admin = _admin(bootstrap)
     there = _describe(admin, bootstrap, names(prefix))
@@ -106,16 +106,16 @@ def create(
             future.result()
             created.append(name)
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another was faster
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
                 raise TopicsError(f"{bootstrap} does not create {name}: {error.args[0].str()}") from error
     wait_for_nodes(bootstrap, nodes.knowing([topic.topic for topic in new]), "know the topics made")
     return created
 
 
 def configure(bootstrap: str, prefix: str = "") -> list[str]:
-    """Set the table's configs on the topics that are there; return their names when every node reports them.
+    """Set the table's configs on the existing topics; return their names when every node reports them.
 
-    Each as its own copies want: topics may have been made with other numbers of them.
+    Each topic gets the configs for its own number of copies, which may differ between topics.
 
     Raises ``TopicsError``.
     """
@@ -143,7 +143,7 @@ def configure(bootstrap: str, prefix: str = "") -> list[str]:
 
 
 def check(bootstrap: str, partitions: int, prefix: str = "") -> list[Problem]:
-    """What keeps workers from running on these topics, what the broker does not tell, and what is not the table's.
+    """What keeps workers from running on these topics, what the broker does not tell, and what differs from the table.
 
     Raises ``TopicsError`` where the broker does not answer.
     """
@@ -158,9 +158,9 @@ def check(bootstrap: str, partitions: int, prefix: str = "") -> list[Problem]:
 
 
 def compare(seen: Mapping[str, Seen], partitions: int, prefix: str, reach: str, copies: int = 1) -> list[Problem]:
-    """The table against what was seen, by full name. ``reach``: the options that lead to the broker.
+    """Compare the table with what was seen, by full name. ``reach``: the command options that lead to the broker.
 
-    ``copies``: of each partition, the fewest that are enough.
+    ``copies``: the fewest of each partition that are enough.
     """
     at = f"{reach} --prefix {prefix}" if prefix else reach
     problems = []
@@ -200,7 +200,7 @@ _PURPOSE = "Unless it is on purpose, set it: it decides how long what is erased 
 
 
 def _other_configs(topic: Topic, seen: Seen) -> list[str]:
-    """Configs, beside how it is cleaned up, that the broker reports with another value than the table's."""
+    """Configs other than the cleanup policy that the broker reports with another value than the table's."""
     wanted = {name: value for name, value in topic.settings(seen.copies).items() if name != CLEANUP}
     return [
         f"{name}={seen.configs[name]}, expected {value}"
@@ -216,17 +216,17 @@ def found(bootstrap: str, names: Collection[str]) -> dict[str, Found]:
 
 
 def beside(there: Mapping[str, Found], prefix: str) -> Found | None:
-    """Of the topics that are there, by full name, one with lanes: those that are missing are made like it."""
+    """One of the existing topics with lanes, by full name; missing topics are to be made like it."""
     with_lanes = (prefix + topic.name for topic in TABLE if topic.lanes)
     return next((there[name] for name in with_lanes if name in there), None)
 
 
 def enough_copies(bootstrap: str) -> int:
-    """As many copies of a partition as there are brokers, and no more than outlive one of them.
+    """Copies a partition should have: as many as there are brokers, but no more than `COPIES`, which outlive one.
 
     Raises ``TopicsError``.
     """
-    admin = _admin(bootstrap)  # named: its end would be that of the request
+    admin = _admin(bootstrap)  # keep a reference: without it the client, and its request, would end
     try:
         cluster = admin.describe_cluster(request_timeout=ANSWER_S).result()
     except KafkaException as error:
@@ -248,9 +248,9 @@ def retentions_ms(bootstrap: str, names: Collection[str]) -> dict[str, int | Non
 
 
 def wait_for_nodes(bootstrap: str, says: nodes.Says, what: str) -> None:
-    """Wait until every node says so; ``what``: what that is, for people. Raises `TopicsError`."""
+    """Wait until ``says`` holds for every node; ``what`` names the condition in the error. Raises `TopicsError`."""
     try:
-        with ThreadPoolExecutor(1) as beside:  # a loop may run here, as it does in a notebook
+        with ThreadPoolExecutor(1) as beside:  # this thread may already run a loop, as in a notebook
             beside.submit(asyncio.run, nodes.until_all(bootstrap, says, ANSWER_S)).result()
     except (NodeError, TimeoutError) as error:
         raise TopicsError(
@@ -265,14 +265,14 @@ def _admin(bootstrap: str) -> Any:
 
 
 def _describe(admin: Any, bootstrap: str, wanted: Collection[str]) -> dict[str, Any]:
-    """Descriptions of those that exist. It creates none, as a plain metadata request may."""
+    """Descriptions of the topics that exist. Unlike a plain metadata request, it never creates one."""
     found = {}
     for name, future in admin.describe_topics(TopicCollection(list(wanted)), request_timeout=ANSWER_S).items():
         try:
             found[name] = future.result()
         except KafkaException as error:
             code = error.args[0].code()
-            if code < 0:  # the client's own, and no broker's
+            if code < 0:  # an error of the client, not of a broker
                 raise TopicsError(_silent(bootstrap, error)) from error
             if code != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise TopicsError(f"{bootstrap} does not describe {name}: {error.args[0].str()}") from error
@@ -280,7 +280,7 @@ def _describe(admin: Any, bootstrap: str, wanted: Collection[str]) -> dict[str, 
 
 
 def _answers(futures: Mapping[Any, Any], failure: str) -> dict[str, Any]:
-    """What is said of each topic, by full name; of those that were deleted since they were described, nothing."""
+    """The answers by full name of the topic, without topics that were deleted meanwhile."""
     found = {}
     for resource, future in futures.items():
         try:
@@ -300,7 +300,7 @@ def _silent(bootstrap: str, error: KafkaException) -> str:
 
 
 def _copies(described: Any) -> int:
-    """Of the partition of a topic that has the fewest: it is the first to be lost, or to refuse writes."""
+    """The fewest copies of any partition: that partition is the first to be lost, or to refuse writes."""
     return min(len(each.replicas) for each in described.partitions)
 
 

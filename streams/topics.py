@@ -43,7 +43,7 @@ REQUESTS_KEPT_MS = DAY_MS
 forgets nothing."""
 
 COPIES = 3
-"""Of each partition, where there are as many brokers: with one lost a write is still in two."""
+"""Copies of each partition, if there are as many brokers: with one lost, a write is still in two."""
 
 BATCH_BYTES = 1_048_588
 """Kafka's own default, written down: the lanes' batches (``batch_bytes``) are made to fit it."""
@@ -57,10 +57,10 @@ class Topic:
     purpose: str
     cleanup: Literal["delete", "compact"]
     lanes: bool
-    """Partition p belongs to lane p, so that all such topics have the same number; the others have one."""
+    """Partition p belongs to lane p, so all such topics have the same number of partitions; the others have one."""
     configs: Mapping[str, str] = field(default_factory=dict)
     people: bool = False
-    """Whether its keys are users: elsewhere an ad, or a lane, may have the name of one."""
+    """Whether its keys are users. In other topics a key that looks like a user is an ad or a lane."""
 
     def partitions(self, lanes: int) -> int:
         return lanes if self.lanes else 1
@@ -69,10 +69,10 @@ class Topic:
         """Every config of the topic as Kafka names it."""
         return {
             CLEANUP: self.cleanup,
-            # As the producer sent it: the broker spends nothing on recompressing.
+            # Keep records as the producer compressed them: the broker spends nothing on recompressing.
             "compression.type": "producer",
             "max.message.bytes": str(BATCH_BYTES),
-            # With three copies, a write counts when two have it: one node may be lost, in either direction.
+            # With three copies, a write counts when two have it: one node may be away at the write, or be lost later.
             "min.insync.replicas": "2" if replication >= COPIES else "1",
             **self.configs,
         }
@@ -86,8 +86,8 @@ def _kept(days: int) -> dict[str, str]:
 # records by the time the producer gave them, not by the broker's clock.
 _EVENTS = _kept(7) | {"message.timestamp.type": "CreateTime"}
 
-# Compaction leaves the open segment alone: closed hourly, it bounds what a recovery reads and how long an
-# erased row stays readable.
+# Compaction leaves the open segment alone, so segments are closed hourly: that bounds what a recovery reads, and how
+# long an erased row stays readable.
 _COMPACTED_SOON = {
     "segment.ms": str(HOUR_MS),
     "min.cleanable.dirty.ratio": "0.2",
@@ -121,7 +121,7 @@ TABLE: tuple[Topic, ...] = (
     ),
     # A month, to answer complaints and evaluate policies offline; the largest topic, so no longer.
     Topic(DECISIONS, "receipts of placements, keyed by user", "delete", lanes=True, configs=_kept(30), people=True),
-    # As long as the events they are of, and small: to train, to evaluate, to watch.
+    # Kept as long as their events, and small: for training, evaluation and monitoring.
     Topic(OUTCOMES, "what came of impressions, and what was predicted", "delete", lanes=True, configs=_kept(7)),
     Topic(
         CHANGELOG,
@@ -131,7 +131,7 @@ TABLE: tuple[Topic, ...] = (
         configs=_COMPACTED_SOON | {"delete.retention.ms": str(TOMBSTONES_KEPT_MS)},
         people=True,
     ),
-    # As long as the events themselves: what comes too late for the stream is still there for the books.
+    # Kept as long as the events themselves: an event too late for the stream is still there for the books.
     Topic(
         LATE_EVENTS,
         "events that came too late, raw, with their origin",
@@ -140,7 +140,7 @@ TABLE: tuple[Topic, ...] = (
         configs=_kept(14) | {"max.message.bytes": str(2 * BATCH_BYTES)},
         people=True,
     ),
-    # Twice the size: an input of the full size and its origin must fit. Two weeks to look at it.
+    # Twice the record size: an input of the full size and its origin must fit. Two weeks to look at it.
     Topic(
         DEAD_LETTERS,
         "what could not be read, raw, with its origin",
@@ -148,7 +148,7 @@ TABLE: tuple[Topic, ...] = (
         lanes=True,
         configs=_kept(14) | {"max.message.bytes": str(2 * BATCH_BYTES)},
     ),
-    # By lane, since each lane counts its own; every worker reads all, to pace budgets by their sum.
+    # By lane, since each lane counts its own spend; every worker reads all lanes, to pace budgets by their sum.
     Topic(
         CAMPAIGN_METRICS,
         "what each campaign was shown, owes and earned, keyed by lane, campaign and arm",
@@ -156,7 +156,7 @@ TABLE: tuple[Topic, ...] = (
         lanes=True,
         configs=_COMPACTED_SOON,
     ),
-    # By lane, since each learns from its own outcomes; every worker reads all, to serve by what all have learned.
+    # By lane, since each learns from its own outcomes; every worker reads all lanes, to serve by what all have learned.
     Topic(
         CLICK_LAYERS,
         "what each lane's click layer has learned, keyed by lane and bucket of ads",
@@ -164,16 +164,16 @@ TABLE: tuple[Topic, ...] = (
         lanes=True,
         configs=_COMPACTED_SOON,
     ),
-    # One partition, read when a model is named: whole files in parts, by what they hash to.
+    # One partition, read when a model is named: whole files in parts, keyed by their hash.
     Topic(MODELS, "files of models, in parts, keyed by their hash", "compact", lanes=False),
-    # As long as the outcomes that it is compared with.
+    # Kept as long as the outcomes that they are compared with.
     Topic(SHADOW_SCORES, "what a shadow model says beside the live one", "delete", lanes=True, configs=_kept(7)),
     Topic(EXPERIMENT_REPORTS, "what each experiment shows, keyed by experiment", "compact", lanes=False),
-    # One partition: one reader learns from all of them. A quarter: what begins anew learns from so much.
+    # One partition: one reader learns from all reviews. Kept for a quarter: a reader that begins anew learns from that.
     Topic(REVIEWS, "what people say of items, keyed by ad", "delete", lanes=False, configs=_kept(90)),
     # One partition, read whole by every worker.
     Topic(TONES, "how the reviews of an ad or a brand sound, keyed by it", "compact", lanes=False),
-    # One partition: read whole by one reader, at its start.
+    # One partition: one reader reads it whole at its start.
     Topic(
         REVIEW_STATE,
         "what the reader of reviews goes on from, keyed by what it is of",

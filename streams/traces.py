@@ -1,7 +1,7 @@
-"""OpenTelemetry traces of slices: off unless asked for (``SALIENCE_TRACES``), and then behind the slice, never in it.
+"""OpenTelemetry traces of slices: off by default (``SALIENCE_TRACES``); spans are made after a slice, never within it.
 
-A span per slice with a span per stage, named and described by OpenTelemetry's conventions for messaging. Where they go
-is said in the SDK's own variables (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``).
+A span per slice with a span per stage, named and described by OpenTelemetry's conventions for messaging. The SDK's own
+variables say where they go (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ SERVICE = "salience-worker"
 
 
 class TracesError(RuntimeError):
-    """Traces are asked for and cannot be made; says what to install."""
+    """Traces are on but cannot be made; the message says what to install."""
 
 
 class Traces:
@@ -32,7 +32,7 @@ class Traces:
         self._tracer = self._provider.get_tracer("salience")
 
     def slice(self, lane: int, records: int, laps: Sequence[tuple[str, float]], end_ns: int) -> None:
-        """A slice of ``records`` that ended at ``end_ns`` (UTC epoch), with the seconds of its stages in order."""
+        """Trace a slice of ``records`` that ended at ``end_ns`` (UTC epoch); ``laps``: its stages and their seconds."""
         from opentelemetry.trace import SpanKind, set_span_in_context  # noqa: PLC0415 - the extra `trace`
 
         at_ns = end_ns - round(1e9 * sum(seconds for _, seconds in laps))

@@ -1,7 +1,7 @@
-"""What a worker shows of itself, and whether that is a worker that lives: a judgement without clock or I/O.
+"""A worker's vital signs, and the judgement whether it is alive, without clock or I/O.
 
-Silence is counted in looks, not read off a clock: a process that was stopped (SIGSTOP, a suspended laptop) and goes
-on must not be found dead for the time in which nobody looked.
+Silence is counted between looks, not read off a clock: a process that was stopped (SIGSTOP, a suspended laptop) and
+goes on must not be found dead for the time in which nobody looked.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ Stage = Literal["taking over", "running", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class LaneVitals:
-    """A lane at one moment. ``mark`` moves whenever the lane gets on; ``busy``: there is something to get on with."""
+    """A lane at one moment. ``mark`` changes whenever the lane makes progress; ``busy``: there is work to do."""
 
     stage: Stage
     mark: tuple[int, ...]
@@ -24,8 +24,8 @@ class LaneVitals:
 class Vitals:
     """A worker at one moment.
 
-    ``polls`` counts rounds of the poll loop; ``caught_up``: ads and control have been read; ``joined``: the group
-    has given lanes, none perhaps; ``ending``: why it ends, empty while it goes on.
+    ``polls`` counts rounds of the poll loop; ``caught_up``: every topic read whole (ads, control and the others) has
+    been read; ``joined``: the group has assigned lanes, perhaps none; ``ending``: why it ends, empty while it goes on.
     """
 
     polls: int = 0
@@ -35,7 +35,7 @@ class Vitals:
     lanes: Mapping[int, LaneVitals] = field(default_factory=dict)
 
     def unready(self) -> str:
-        """Why this worker is not of use now; empty when it is. One without lanes stands by, and is ready."""
+        """Why this worker is not ready; empty when it is. A worker without lanes stands by, and is ready."""
         if self.ending:
             return self.ending
         if not self.caught_up:
@@ -47,7 +47,7 @@ class Vitals:
 
 
 class Judge:
-    """Looks again and again at a worker's `Vitals`; says when it must end."""
+    """Watches a worker's `Vitals` look by look, and says when it must end."""
 
     def __init__(self, *, stall_ms: int, silence_ms: int, rebalance_limit_ms: int) -> None:
         self._stall_ms = stall_ms
@@ -59,9 +59,9 @@ class Judge:
         self._rebalance_ms = 0
 
     def look(self, now: Vitals, passed_ms: int) -> str:
-        """Why the worker must end, empty while it may go on. ``passed_ms``: since the last look, at most its interval.
+        """Why the worker must end; empty while it may go on. ``passed_ms``: since the last look, at most its interval.
 
-        While the group rebalances, neither a silent poll loop (aiokafka's waits) nor a lane that stands still counts.
+        While the group rebalances, neither a silent poll loop (aiokafka blocks it) nor a lane that stands still counts.
         """
         last, self._last = self._last, now
         if now.ending:

@@ -1,8 +1,8 @@
-"""A worker that no longer gets on ends itself, so that whoever supervises it starts another.
+"""A worker that makes no progress ends itself, so that its supervisor starts another.
 
-Three things are looked at every `LOOK_S`: the worker's own vitals (`streams.vitals`), the log ends, asked for by a
-consumer of the watchdog's own because a dead one freezes what it tells, and the topics' ids. A thread looks whether
-the event loop turns at all, since a blocked loop could not say so itself.
+Every `LOOK_S` it checks three things: the worker's own vitals (`streams.vitals`); the log ends, asked for by a consumer
+of the watchdog's own, since a dead consumer's values freeze; and the topics' ids. A thread checks whether the event
+loop runs at all, since a blocked loop could not say so itself.
 """
 
 import asyncio
@@ -30,18 +30,18 @@ from streams.vitals import Judge, Vitals
 log = structlog.get_logger()
 
 LOOK_S = 2.0
-"""Between two looks: two small requests and a metadata request each."""
+"""Time between two looks, each of two small requests and a metadata request."""
 ANSWER_S = 5.0
-"""A broker that has not told its log ends by then is taken to be away: nothing is concluded from it."""
+"""A broker that has not told its log ends by then counts as away: nothing is concluded from that."""
 GONE_LOOKS = 3
-"""A broker that has just started may not know every topic yet."""
+"""Looks in a row that must miss a topic: a broker that has just started may not know every topic yet."""
 
 Look = Callable[[dict[TopicPartition, int]], Vitals]
 """Vitals, given the log ends as far as they are known."""
 
 
 class WatchdogError(RuntimeError):
-    """The worker does not get on."""
+    """The worker makes no progress."""
 
 
 class Watchdog(Service):
@@ -71,13 +71,13 @@ class Watchdog(Service):
         self._gone = 0
 
     async def on_start(self) -> None:
-        """Begin to look."""
+        """Begin to watch."""
         self._pulse.start()
         self.add_future(self._beat())
         self.add_future(guarded("the watchdog", self._watch(), self._fail, lambda: self.should_stop))
 
     async def on_stop(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         self._pulse.stop()
         if self._consumer is not None:
             await end_reading(self._consumer)
@@ -124,7 +124,7 @@ class Watchdog(Service):
             return {}
 
     async def _check_identity(self) -> None:
-        """Raises `RecoveryError` where a topic is another than it was when the worker started, or gone."""
+        """Raises `RecoveryError` where a topic was deleted or recreated since the worker started."""
         try:
             there = await aside(check_topics, self._settings, self._identity)
         except topic_admin.TopicsError as error:
@@ -155,11 +155,11 @@ class LoopPulse:
         self._stopped.set()
 
     def beat(self) -> None:
-        """The loop turns."""
+        """Note that the loop runs."""
         self._beats += 1
 
     def look(self) -> bool:
-        """One look; whether the loop has been silent for too long."""
+        """Look once; return whether the loop has been silent for too long."""
         self._silent = self._silent + 1 if self._beats == self._seen else 0
         self._seen = self._beats
         return self._silent >= self._looks_max

@@ -1,7 +1,7 @@
-"""The worker's own small web server: whether it lives, whether it is of use.
+"""The worker's own small web server: whether the worker is alive, and whether it is ready.
 
-On loopback unless told otherwise, and then only with a bearer token. It answers from the worker's event loop, so that
-a blocked worker answers nothing, which is the truth. Faust's server is not used: it binds every address.
+It is on loopback by default, and elsewhere only with a bearer token. It answers from the worker's event loop, so a
+blocked worker rightly answers nothing. Faust's server is not used: it binds every address.
 """
 
 import errno
@@ -20,13 +20,13 @@ from streams.vitals import Vitals
 log = structlog.get_logger()
 
 REQUEST_BYTES_MAX = 4_096
-"""Of a body; every route is a GET without one."""
+"""Largest body; every route is a GET without one."""
 LINE_BYTES_MAX = 4_096
-"""Of a request line, and of a header."""
+"""Longest request line, and longest header."""
 
 
 def check_port(settings: Settings) -> None:
-    """Whether the server could listen: better known before anything runs. Raises `ListenError`."""
+    """Check before anything runs that the server will be able to listen. Raises `ListenError`."""
     host, port = settings.web_host, settings.web_port
     try:
         for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
@@ -34,14 +34,14 @@ def check_port(settings: Settings) -> None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ListenError(f"SALIENCE_WEB_PORT={port} is taken; 0 takes a free one") from error
-        if error.errno != errno.EAFNOSUPPORT:  # a machine without IPv6 listens on a name's other addresses
+        if error.errno != errno.EAFNOSUPPORT:  # without IPv6, a machine listens on the name's other addresses
             raise ListenError(f"SALIENCE_WEB_HOST={host}, SALIENCE_WEB_PORT={port}: {error.strerror}") from error
 
 
 def make_app(
     vitals: Callable[[], Vitals], token: str | None, host: str, routes: Mapping[str, Handler] = {}
 ) -> web.Application:
-    """The routes over ``vitals``, as it is at each request, on ``host``; further ``routes`` by their path."""
+    """The server for ``host``; its routes call ``vitals`` at each request. ``routes``: further ones by path."""
 
     async def healthz(_request: web.Request) -> web.Response:
         """200 while the process goes on, 503 with the reason while it ends."""
@@ -49,7 +49,7 @@ def make_app(
         return json_response(503 if now.ending else 200, {"healthy": not now.ending, "reason": now.ending})
 
     async def readyz(_request: web.Request) -> web.Response:
-        """200 when every lane that this worker holds is scored by it, 503 with the reason otherwise."""
+        """200 when this worker scores every lane it holds, 503 with the reason otherwise."""
         now = vitals()
         reason = now.unready()
         lanes = {str(number): lane.stage for number, lane in sorted(now.lanes.items())}
@@ -79,5 +79,5 @@ class Web(Service):
         log.info("web", url=self.url, routes=self._routes)
 
     async def on_stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         await self._runner.cleanup()

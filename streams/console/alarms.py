@@ -1,7 +1,7 @@
-"""What is wrong now, in the words of the runbooks: the alert rules' conditions, without their patience. No I/O.
+"""What is wrong now, by the conditions of the alert rules but without their waiting times. No I/O.
 
-Prometheus waits before it wakes somebody; who looks at a page wants to see it at once. Each alarm is named as the alert
-whose runbook in deploy/OPERATIONS.md says what to do.
+Prometheus waits before it wakes somebody; whoever looks at a page wants to see a fault at once. Each alarm has the name
+of the alert whose runbook in deploy/OPERATIONS.md says what to do.
 """
 
 import math
@@ -21,22 +21,22 @@ TIME_LAG_S = 30.0
 GROWING_S = 5.0
 CALIBRATION = (0.8, 1.25)
 AUC_LEAST = 0.55
-"""Below it an order is hardly better than chance."""
+"""With a lower AUC, a ranking is hardly better than chance."""
 ERRORS = 4
-"""So many standard errors chance alone does not make, in a figure that is looked at all day."""
+"""Standard errors beyond which a figure is no chance, even if it is checked all day."""
 DEAD_SHARE = 0.01
 DRIFT_RECENT_MS = 1_800_000
 """The times, shares and errors are those of deploy/prometheus/alerts.yml."""
 About = dict[str, str | int | float | None]
 SAME_TOLD = 3
-"""Of one alert, those that have waited longest, or the newest: a cluster that stops has one for every partition."""
+"""Alarms shown of one alert, the longest or else the first: a cluster that stops has one for every partition."""
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """``name``: of the alert. ``red``: shoppers see old or no placements now. ``about``: what its sentence needs, None
-    where that is unknown.
+    """``name``: of the alert. ``red``: shoppers see old or no placements now. ``about``: values for its sentence, None
+    where unknown.
 
-    ``more``: how many more there are of the alert, which are not told.
+    ``more``: how many further alarms of the alert are not shown.
     """
 
     name: str
@@ -55,15 +55,15 @@ def alarms(
     now_ms: int,
     stream_ms: int,
 ) -> list[Alarm]:
-    """Everything that is wrong, the red first. ``stream_ms``: how far the outcomes are, of which drift and models tell;
-    those may stand still while reviews go on.
+    """Everything that is wrong, red alarms first. ``stream_ms``: time that the outcomes have reached, by which drift
+    and models are judged; outcomes may stand still while reviews go on.
     """
     found = [*_of_lag(news, group), *_of_clicks(models, drifts, stream_ms), *_of_tones(tones, now_ms)]
     return sorted([*_told(found), *_of_letters(group, refused)], key=lambda alarm: not alarm.red)
 
 
 def _told(found: Iterable[Alarm]) -> Iterator[Alarm]:
-    """Of each alert those that have waited longest, else the first; the last of them says how many more there are."""
+    """The alarms to show of each alert, the longest or else the first; the last says how many more there are."""
     by_name: dict[str, list[Alarm]] = {}
     for alarm in found:
         by_name.setdefault(alarm.name, []).append(alarm)
@@ -102,7 +102,7 @@ def _of_lag(news: News, group: GroupLag | None) -> Iterator[Alarm]:
 
 def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], stream_ms: int) -> Iterator[Alarm]:
     for model in models:
-        if model.newest_ms < stream_ms - SERVES_MS:  # it serves no more; what went before is history
+        if model.newest_ms < stream_ms - SERVES_MS:  # it has stopped serving
             continue
         layer = model.layer
         day_blind = _blind(layer.day_auc, layer.day_clicks)
@@ -127,8 +127,8 @@ def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], stream_m
 
 
 def _off(figures: Accuracy) -> bool:
-    """Whether clicks are too many or too few. A count's standard error is its root: here that of the greater, since
-    small counts stray further above what is expected than below.
+    """Whether clicks are too many or too few. A count's standard error is its square root; the greater count is used,
+    since small counts stray further above the expectation than below.
     """
     if figures.calibration is None or CALIBRATION[0] <= figures.calibration <= CALIBRATION[1]:
         return False
@@ -137,14 +137,15 @@ def _off(figures: Accuracy) -> bool:
 
 
 def _blind(auc: float | None, clicks: int) -> bool:
-    """Whether the order is wrong, by its AUC over so many clicks. The standard error of one of 0.5, of few clicks among
-    many others, is 1 / sqrt(12 clicks), and of one below hardly another (Hanley and McNeil 1982).
+    """Whether the ranking is hardly better than chance, by its AUC over so many clicks. The standard error of an AUC of
+    0.5, with few clicks among many others, is 1 / sqrt(12 clicks), and hardly another for a lower AUC (Hanley and
+    McNeil 1982).
     """
     return auc is not None and (AUC_LEAST - auc) * math.sqrt(12 * clicks) > ERRORS
 
 
 def _of_tones(tones: Iterable[Tone], now_ms: int) -> Iterator[Alarm]:
-    """The newest first."""
+    """Alarms of reviews that have turned, the newest first."""
     turned = [(tone.turned_ms, tone) for tone in tones if tone.turned_ms is not None]
     for turned_ms, tone in sorted(turned, key=lambda each: -each[0]):
         if turned_ms >= now_ms - DRIFT_RECENT_MS:

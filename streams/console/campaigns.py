@@ -1,7 +1,7 @@
-"""What campaigns spend against their pace, as the lanes' ledgers tell it (`streams.lanes.ledger`). No I/O.
+"""Campaigns' spend against their pace, from the lanes' ledgers (`streams.lanes.ledger`). No I/O.
 
-The topic holds a cell for each lane, campaign and arm; a campaign's day is the sum of its cells. Sums are kept as cells
-change, so that a second's snapshot costs as much as the campaigns shown.
+The topic holds a cell for each lane, campaign and arm; a campaign's day is the sum of its cells. Sums are updated as
+cells change, so the cost of each second's snapshot depends only on the campaigns shown.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from streams.decode import Record
 from streams.wire import UNREADABLE
 
 CELLS_MAX = 200_000
-"""Some 400 bytes each. Cells beyond it are not told, and counted."""
+"""Some 400 bytes each. Cells beyond it are counted, but not held."""
 SHOWN = 30
-"""Campaigns on the page: those that have spent most."""
+"""Campaigns on the page: those with the highest spend."""
 _EVEN = np.full(24, 1 / 24)
 
 
@@ -29,7 +29,7 @@ class _Today(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Cell(msgspec.Struct, frozen=True):
-    """What is read of `streams.wire.CampaignMetrics`."""
+    """The fields that are read of `streams.wire.CampaignMetrics`."""
 
     campaign_id: str
     time_ms: int
@@ -43,9 +43,9 @@ _decode = msgspec.json.Decoder(_Cell).decode
 
 
 class CampaignSpend(msgspec.Struct, kw_only=True):
-    """A campaign's day. ``budget_micros`` None: no limit. ``level``: of its bid's multiplier, 0 where none is paced.
+    """A campaign's day. ``budget_micros`` None: no limit. ``level``: multiplier of its bid; 0 if it is not paced.
 
-    ``unpriced``: events that would have been charged and brought no price.
+    ``unpriced``: events that would have been charged, but had no price.
     """
 
     campaign: str
@@ -57,7 +57,7 @@ class CampaignSpend(msgspec.Struct, kw_only=True):
     level: float = 0.0
 
     def add(self, today: _Today, sign: int) -> None:
-        """Add a cell's figures, or take them away (``sign`` -1)."""
+        """Add a cell's figures, or subtract them (``sign`` -1)."""
         self.impressions += sign * today.impressions
         self.clicks += sign * today.clicks
         self.spent_micros += sign * today.spent_micros
@@ -65,8 +65,9 @@ class CampaignSpend(msgspec.Struct, kw_only=True):
 
 
 class Day(msgspec.Struct, frozen=True, kw_only=True):
-    """A UTC day of the events' time, until ``now_ms``. ``elapsed``: share that has passed; ``planned``: share of each
-    budget that should be spent by now, of even traffic. ``more``: campaigns not shown, ``untold``: cells not held.
+    """A UTC day of event time, until ``now_ms``. ``elapsed``: share of the day that has passed; ``planned``: share of
+    each budget that should be spent by now under even traffic. ``more``: campaigns not shown; ``untold``: cells not
+    held.
     """
 
     now_ms: int
@@ -78,7 +79,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Campaigns:
-    """Cells by their key, and the sums of the newest day that any of them speaks of."""
+    """Cells by their key, and sums over the newest day of any cell."""
 
     def __init__(self) -> None:
         self._cells: dict[bytes, _Cell] = {}
@@ -87,11 +88,11 @@ class Campaigns:
         """Keys of cells that found no room, `CELLS_MAX` at most."""
         self._day = self._now_ms = 0
         self._of_day = 0
-        """Cells of the newest day; where the last of them is taken away, the day is that of those that are left."""
+        """Number of cells of the newest day. When the last is removed, the newest day of the remaining cells counts."""
         self.malformed = 0
 
     def take(self, records: Sequence[Record]) -> None:
-        """Cells as they are now, each under its key; a tombstone takes one away."""
+        """Take records of cells; each replaces the one under its key, and a tombstone removes it."""
         for record in records:
             key = record.key or b""
             try:
@@ -110,7 +111,7 @@ class Campaigns:
             self._go_back()
 
     def _go_back(self) -> None:
-        """To the newest day of the cells that are left, as after one of a day ahead."""
+        """Go back to the newest day of the remaining cells, for example after a cell dated a day ahead is removed."""
         cells, self._cells = self._cells, {}
         self._sums, self._day, self._now_ms = {}, 0, 0
         for key, cell in cells.items():
@@ -123,7 +124,7 @@ class Campaigns:
             return
         self._cells[key] = cell
         self._now_ms = max(self._now_ms, cell.time_ms)
-        if cell.day > self._day:  # the cells that are there are of days before
+        if cell.day > self._day:  # all cells held are of earlier days
             self._day, self._sums, self._of_day = cell.day, {}, 0
         if cell.day == self._day:
             self._of_day += 1

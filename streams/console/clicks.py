@@ -1,4 +1,4 @@
-"""Click rates by arm, and how good the predictions of each model were: from what came of impressions. No I/O."""
+"""Click rates by arm, and how good each model's predictions were, from the outcomes of impressions. No I/O."""
 
 import math
 from collections import deque
@@ -17,22 +17,23 @@ from streams.topics import HOUR_MS
 from streams.wire import Outcome
 
 ARMS_MAX, MODELS_MAX = 16, 8
-"""The newest so many are kept; two arrays of `KEPT` outcomes a model."""
+"""Arms and models kept, the newest; a model takes two arrays of `KEPT` outcomes."""
 SERVES_MS = 600_000
-"""A model serves, as the live one, a canary or an arm's own, while its last outcome is no further behind the newest of
-all: two that serve have the last outcome by turns."""
+"""A model counts as serving (live, canary or an arm's own) while its last outcome is no further behind the newest of
+all models: if two serve, each has the newest outcome by turns."""
 HOURS = 24
-"""Of which clicks' ranks are kept: as long as an order of chance takes to show where clicks are few."""
+"""Hours for which clicks' ranks are kept: with few clicks, a random ranking takes so long to show."""
 POINTS = 120
-"""Of an interval over time."""
+"""Points of an interval over time."""
 DRIFTS_MAX = 20
 
 
 class ArmRate(msgspec.Struct, frozen=True, kw_only=True):
-    """Clicks over impressions whose outcome is known, with Wilson's 95 % interval at this one look.
+    """Clicks over impressions whose outcome is known, with Wilson's 95 % interval, valid for a single look.
 
-    It goes by impressions, since outcomes name no person: a person's are alike, so it is narrower than one by people.
-    ``lows``, ``highs``: the interval as it was, oldest first, `POINTS` at most, at even distances of what is known.
+    Its unit is the impression, since outcomes name no person. A person's impressions are correlated, so the interval is
+    narrower than one by people. ``lows``, ``highs``: past intervals, oldest first, at most `POINTS`, evenly spaced in
+    known outcomes.
     """
 
     arm: str
@@ -46,7 +47,7 @@ class ArmRate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Arm:
-    """Counts of an arm, and its interval as it narrows."""
+    """Counts of an arm, and its interval over time."""
 
     def __init__(self) -> None:
         self.impressions = self.clicks = 0
@@ -54,12 +55,12 @@ class Arm:
         self._stride = self._due = 1
 
     def add(self, *, clicked: bool) -> None:
-        """One more outcome."""
+        """Count one more outcome."""
         self.impressions += 1
         self.clicks += clicked
         if self.impressions >= self._due:
             self._points.append(wilson(self.clicks, self.impressions))
-            if len(self._points) == POINTS:  # half the points at twice the distance: the whole story in bounded space
+            if len(self._points) == POINTS:  # keep every second point: the whole history in bounded space
                 self._points, self._stride = self._points[1::2], 2 * self._stride
             self._due += self._stride
 
@@ -80,7 +81,7 @@ class Arm:
 
 
 class ModelQuality(msgspec.Struct, frozen=True, kw_only=True):
-    """How good a model's predictions were, of its newest outcomes; None where too few are known.
+    """How good a model's predictions were, over its newest outcomes; None where too few are known.
 
     ``layer``: with the online click layer; ``alone``: by the attention model without it.
     """
@@ -93,9 +94,9 @@ class ModelQuality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """``calibration``: clicks over ``expected``. ``drifts``: times that ADWIN found the residual's mean changed.
+    """``calibration``: clicks over ``expected``. ``drifts``: how often ADWIN found the residual's mean changed.
 
-    ``day_auc``: over the ``day_clicks`` that were read within a day, for the layer alone.
+    ``day_auc``: over the ``day_clicks`` read within a day; only for the click layer.
     """
 
     calibration: float | None
@@ -124,21 +125,21 @@ def _accuracy(quality: Quality) -> Accuracy:
 class DayRanks:
     """Ranks of clicks among non-clicks (`Quality.ranks`) by the hour in which they were read: a day's mean is its AUC.
 
-    By the reader's clock, since one outcome may be dated far ahead; the last 24 hours that have begun.
+    Hours go by the reader's clock, since an outcome may be dated far ahead. The last 24 begun hours are kept.
     """
 
     def __init__(self) -> None:
         self._hours: dict[int, tuple[int, float]] = {}
 
     def add(self, ranks: npt.NDArray[np.float64], now_ms: int) -> None:
-        """Take in more of them, and let go of what is older than a day."""
+        """Add ``ranks``, and drop those older than a day."""
         hour = now_ms // HOUR_MS
         clicks, total = self._hours.get(hour, (0, 0.0))
         self._hours[hour] = clicks + len(ranks), total + float(ranks.sum())
         self._hours = {at: sums for at, sums in self._hours.items() if at > hour - HOURS}
 
     def figures(self) -> tuple[float | None, int]:
-        """The AUC, None without a click, and over how many clicks it is."""
+        """The AUC, None without a click, and the number of clicks behind it."""
         clicks, total = (sum(each) for each in zip(*self._hours.values(), strict=True))
         return round(total / clicks, 4) if clicks else None, int(clicks)
 
@@ -152,14 +153,14 @@ class Model:
         self._day = DayRanks()
 
     def take(self, outcomes: Sequence[Outcome]) -> None:
-        """More of them, oldest first."""
+        """Take more outcomes, oldest first."""
         for quality, rows in self._judged(outcomes):
             quality.observe(rows)
         self.outcomes += len(outcomes)
         self.newest_ms = max(self.newest_ms, *(outcome.known_ms for outcome in outcomes))
 
     def watch(self, outcomes: Sequence[Outcome]) -> None:
-        """Look for drift in them, of moments that have been heard whole."""
+        """Look for drift in outcomes of moments that have been heard whole."""
         for quality, rows in self._judged(outcomes):
             quality.watch(rows)
 
@@ -204,7 +205,7 @@ class Clicks:
         self._settled, self._whole = Settled(), Settled(cut=True)
 
     def take(self, lane: int, outcomes: Sequence[Outcome]) -> None:
-        """What became known in ``lane``, oldest first; it is counted once the rest of its time is known."""
+        """Take outcomes of ``lane``, oldest first. Each is counted once others shown at its time are known, too."""
         rows = columns(outcomes)
         settled = self._settled.take(lane, rows)["outcome"]
         for outcome in settled:
@@ -222,12 +223,12 @@ class Clicks:
             del self._models[min(self._models, key=lambda name: self._models[name].newest_ms)]
 
     def jumped(self, lane: int) -> None:
-        """Outcomes of ``lane`` were left out."""
+        """Note that outcomes of ``lane`` were skipped."""
         self._settled.begin_anew(lane)
         self._whole.begin_anew(lane)
 
     def drifted(self, drift: Drift) -> None:
-        """A lane says that its click layer no longer fits the world."""
+        """Note a lane's report of drift: its click layer no longer fits the world."""
         self.drifts.appendleft(drift)
 
     def arms(self) -> list[ArmRate]:
@@ -235,11 +236,11 @@ class Clicks:
         return [arm.told(name) for name, arm in sorted(self._arms.items())]
 
     def models(self, now_ms: int) -> list[ModelQuality]:
-        """Every model's quality: those that serve by name, so that they keep their places, then the latest first."""
+        """Every model's quality: serving models by name, so that they keep their places; then others, latest first."""
         told = [model.told(name, now_ms) for name, model in self._models.items()]
         since_ms = max((model.newest_ms for model in told), default=0) - SERVES_MS
         return sorted(told, key=lambda model: (max(since_ms - model.newest_ms, 0), model.model))
 
 
 OUTCOMES_READ = KEPT
-"""Outcomes of each partition to begin with: as many as a model's figures look back on."""
+"""Newest outcomes of each partition read at the start: as many as a model's figures cover."""

@@ -1,4 +1,4 @@
-"""All that the console knows, kept from what the tails bring, told as one snapshot a second. No I/O.
+"""All that the console knows: fed by the tails, and returned as one snapshot a second. No I/O.
 
 Everything here runs on the compute thread, one call after the other.
 """
@@ -32,7 +32,7 @@ from streams.wire import UNREADABLE, Tone
 
 LETTERS_READ = 5_000
 TURNED_MAX = 100
-"""Ads and brands whose reviews have turned, the latest."""
+"""Most ads and brands kept whose reviews have turned, the latest."""
 
 _tone = msgspec.json.Decoder(Tone).decode
 _placed = msgspec.json.Decoder(Placed).decode
@@ -41,7 +41,7 @@ _placed = msgspec.json.Decoder(Placed).decode
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The console at ``time_ms``. ``level``: red, amber or ok. ``skipped``: records that the reader jumped over.
 
-    ``members``: None where the broker does not tell, as the embedded one.
+    ``members``: None where the broker does not tell, like the embedded one.
     """
 
     time_ms: int
@@ -66,9 +66,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Desk:
-    """What is known of ``lanes`` lanes of the workers that ``settings`` name.
+    """What is known of the workers that ``settings`` name, with ``lanes`` lanes.
 
-    ``engine``: whose catalogue the ads topic fills, and whose model computes receipts again.
+    ``engine``: the ads topic fills its catalogue, and its model computes receipts again.
     """
 
     def __init__(self, settings: Settings, lanes: int, engine: Engine | None = None) -> None:
@@ -84,10 +84,10 @@ class Desk:
         self._people_read = PEOPLE_MAX // lanes
         self._shown: list[LaneState] = []
         self.malformed = 0
-        """Records that cannot be read: of another version, or another hand."""
+        """Records that cannot be read: of another version, or from another writer."""
 
     def tails(self) -> list[Tail]:
-        """The topics, in the order in which they are read; each with who takes its records."""
+        """The topics in the order in which they are read, each with the method that takes its records."""
         prefix = self._settings.topic_prefix
         return [
             self._ads(prefix + topics.ADS),
@@ -101,7 +101,7 @@ class Desk:
         ]
 
     def _ads(self, topic: str) -> Tail:
-        """As workers read it: titles, where they are to be encoded, ahead of the compute thread and a few at a time."""
+        """The ads topic as workers read it: titles, if any are encoded, first on another thread, a few at a time."""
         titles = self.catalogue.titles
         if not isinstance(titles, Titles):
             return Tail(topic, self._take_ads)
@@ -174,8 +174,8 @@ class Desk:
         self._history.add(states)
         self._shown = shown(states, {state.lane for state in self._shown})
         models, drifts, refused = self._clicks.models(now_ms), list(self._clicks.drifts), self._refused.told(now_ms)
-        stream_ms = max((model.newest_ms for model in models), default=now_ms)  # drift is dated by the events' time,
-        stream_ms = min(stream_ms, now_ms + self._settings.time_tolerance_ms)  # of which none is later than that
+        stream_ms = max((model.newest_ms for model in models), default=now_ms)  # drift is dated by event time,
+        stream_ms = min(stream_ms, now_ms + self._settings.time_tolerance_ms)  # which is never later than this
         found = alarms(news, group, models, drifts, refused, self._turned.values(), now_ms, stream_ms)
         return Snapshot(
             time_ms=now_ms,
@@ -200,5 +200,5 @@ class Desk:
         )
 
     def history(self) -> dict[int, dict[str, list[float | None]]]:
-        """Of the lanes shown, for a page that was just opened."""
+        """History of the lanes shown, for a page that was just opened."""
         return self._history.of(self._shown)

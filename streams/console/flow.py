@@ -1,4 +1,4 @@
-"""What comes out of each lane: placements a second, and how old their events were. Arrays, one row a lane; no I/O."""
+"""The output of each lane: placements a second, and how old their events were. Arrays with a row per lane; no I/O."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ import numpy.typing as npt
 from streams.wire import TimeMs
 
 LATENCIES_KEPT = 512
-"""Newest placements of each lane that the percentiles are of: 2 KB a lane; five are beyond the 99th."""
+"""Newest placements of each lane that the percentiles cover: 2 KB a lane; five are beyond the 99th."""
 RATE_OVER_TICKS = 5
-"""Seconds that a rate is the mean of."""
+"""Seconds over which a rate is averaged."""
 
 
 class Placed(msgspec.Struct, frozen=True, gc=False):
-    """What the console reads of a placement."""
+    """The fields that the console reads of a placement."""
 
     placement_id: str
     user_id: str
@@ -28,7 +28,7 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
 class LaneFlow(msgspec.Struct, frozen=True, kw_only=True):
     """A lane's output. ``p50_ms`` and ``p99_ms``: from the event's own time until its placement was written.
 
-    ``placements_per_s``: None while what was there before is still being read, at the reader's pace.
+    ``placements_per_s``: None while the backlog is still being read, since that goes at the reader's pace.
     """
 
     placements: int
@@ -46,7 +46,7 @@ class Flow:
         self._ticks: list[tuple[int, npt.NDArray[np.int64]]] = []
 
     def take(self, lane: int, placed: Sequence[Placed], written_ms: Sequence[int]) -> None:
-        """Placements of a lane, oldest first, each with the time of its record."""
+        """Take placements of a lane, oldest first, each with the time of its record."""
         late = np.array(written_ms, dtype=np.float64) - np.array([one.time_ms for one in placed], dtype=np.float64)
         latest = late[-LATENCIES_KEPT:]
         end = int(self._totals[lane]) + len(placed)
@@ -54,8 +54,8 @@ class Flow:
         self._totals[lane] = end
 
     def tick(self, now_ms: int, *, caught_up: bool = True) -> list[LaneFlow]:
-        """Each lane's output now; called once a second, since rates look back over the calls, once it is caught up."""
-        if self._ticks and now_ms <= self._ticks[-1][0]:  # set back: how long ago those were is not known
+        """Each lane's output now. Call it once a second: rates are taken over the calls since it has caught up."""
+        if self._ticks and now_ms <= self._ticks[-1][0]:  # the clock was set back: the age of former ticks is unknown
             self._ticks = []
         now = now_ms, self._totals.copy()
         self._ticks = [*self._ticks[-RATE_OVER_TICKS:], now] if caught_up else []

@@ -11,17 +11,17 @@ from streams.lag.arithmetic import PartitionLag, Status
 from streams.lag.board import GroupLag, worst
 
 LANES_SHOWN = 64
-"""On the page: the worst first, since who looks at 512 lanes looks for those."""
+"""Lanes on the page: the worst ones, since whoever looks at 512 lanes looks for those."""
 POINTS = 180
-"""Seconds of history, for whoever opens the page: 6 KB a lane."""
+"""Seconds of history for a page that is opened: 6 KB a lane."""
 SERIES = ("consumed_per_s", "time_lag_s", "placements_per_s", "p99_ms")
 """What is drawn over time."""
 
 
 class LaneState(msgspec.Struct, frozen=True, kw_only=True):
-    """A lane: partition ``lane`` of clicks and of ad-impressions together. Times and statuses are the worse of two.
+    """A lane: partition ``lane`` of clicks and of ad-impressions together. Times and statuses are the worse of the two.
 
-    ``consumed`` and ``end`` are offsets, added up; what they differ by, ``behind``, is None where one is unknown.
+    ``consumed`` and ``end`` are sums of offsets; their difference, ``behind``, is None where one is unknown.
     """
 
     lane: int
@@ -73,10 +73,10 @@ def _state(lane: int, lags: list[PartitionLag], flow: LaneFlow) -> LaneState:
 
 
 def shown(states: Sequence[LaneState], before: Collection[int] = ()) -> list[LaneState]:
-    """All in order; where there are more than `LANES_SHOWN`, the worst of them.
+    """All lanes in order; if there are more than `LANES_SHOWN`, the worst of them.
 
-    Of those that are alike by status and alarms, the lanes shown ``before`` stay: by time lag alone, which is another
-    every second where all is well, most rows of the page would be made anew each time.
+    Among lanes equal by status and alarms, those shown ``before`` stay. Time lag alone differs every second if all is
+    well, so by it most rows of the page would change each time.
     """
     if len(states) <= LANES_SHOWN:
         return list(states)
@@ -100,13 +100,13 @@ class History:
         ]
 
     def add(self, states: Sequence[LaneState]) -> None:
-        """One second more."""
+        """Add one second."""
         for state in states:
             for name in SERIES:
                 self._points[state.lane][name].append(getattr(state, name))
 
     def of(self, states: Sequence[LaneState]) -> dict[int, dict[str, list[float | None]]]:
-        """By lane and series, oldest first."""
+        """Values by lane and series, oldest first."""
         return {
             state.lane: {name: list(points) for name, points in self._points[state.lane].items()} for state in states
         }

@@ -1,4 +1,4 @@
-"""Who has a placement, and which: what "why this ad?" begins with. No I/O."""
+"""Each person's newest placement, from which "why this ad?" starts. No I/O."""
 
 from collections import OrderedDict
 from itertools import islice
@@ -8,7 +8,7 @@ import msgspec
 from streams.console.flow import Placed
 
 PEOPLE_MAX = 100_000
-"""About 0.5 KB each. Beyond it, who was placed longest ago is not found."""
+"""About 0.5 KB each. Beyond it, the people placed longest ago are dropped."""
 RECENT = 20
 """People offered to pick from."""
 
@@ -32,18 +32,18 @@ class People:
         return len(self._held)
 
     def add(self, found: Found) -> None:
-        """A newer placement."""
+        """Add a newer placement."""
         self._held[found.placed.user_id] = found
         self._held.move_to_end(found.placed.user_id)
         if len(self._held) > self._max:
             self._held.popitem(last=False)
 
     def forget(self, user: str) -> None:
-        """A tombstone: the person was forgotten, and is here too."""
+        """Forget a person, on a tombstone."""
         self._held.pop(user, None)
 
     def leave(self, lane: int) -> None:
-        """Nobody of a lane is known any more: of what was jumped over, some may have been tombstones."""
+        """Forget everybody of a lane: records were skipped, and some may have been tombstones."""
         for user in [user for user, found in self._held.items() if found.lane == lane]:
             del self._held[user]
 
@@ -52,6 +52,6 @@ class People:
         return self._held.get(user)
 
     def recent(self) -> list[str]:
-        """Those placed last, newest first; of whom a receipt tells why."""
+        """Those placed last, newest first, whose placement left a receipt."""
         told = (user for user, found in reversed(self._held.items()) if not found.placed.context_only)
         return list(islice(told, RECENT))

@@ -1,4 +1,4 @@
-"""A placement's receipt, found on the decisions topic by when it was written: a few reads, however long the topic."""
+"""Finds a placement's receipt on the decisions topic by its time: a few reads, however long the topic is."""
 
 import asyncio
 
@@ -12,9 +12,9 @@ from streams.topics import DECISIONS
 from streams.wire import Decision
 
 BEFORE_MS, AFTER_MS = 1_000, 60_000
-"""Around the placement's own time: a slice writes receipts right after placements, a slow one within its deadline."""
+"""Time searched around the placement's own: a slice writes receipts right after placements, or within its deadline."""
 FIND_S = 10.0
-"""As long as somebody waits for an answer."""
+"""As long as a person waits for an answer."""
 POLL_MS = 500
 _decode = msgspec.json.Decoder(Decision).decode
 
@@ -22,7 +22,7 @@ _decode = msgspec.json.Decoder(Decision).decode
 async def find_receipt(bootstrap: str, prefix: str, found: Found) -> Decision | None:
     """The decision behind a placement; None where the topic no longer has it.
 
-    Raises `TimeoutError` where the broker does not answer in time, and what the clients do where it cannot.
+    Raises `TimeoutError` if the broker does not answer in time, and the clients' own errors.
     """
     tp = TopicPartition(prefix + DECISIONS, found.lane)
     async with (

@@ -1,4 +1,4 @@
-"""Dead letters, by where they came from and why: counts and the newest of each kind. No I/O."""
+"""Dead letters by origin and reason: counts, and the newest of each kind. No I/O."""
 
 import sys
 from collections import Counter
@@ -9,18 +9,18 @@ import msgspec
 from streams.dead_letters import Letter
 
 KINDS_MAX = 64
-"""Pairs of origin and error. Beyond it the one seen longest ago goes."""
+"""Most pairs of origin and error. Beyond it, the one seen longest ago is dropped."""
 MESSAGE_MAX = 240
 """Characters shown of a message."""
 RECENT_MS = 60_000
-"""A topic is poisoned now if something of it was refused within this."""
+"""A topic counts as poisoned if a record of it was refused within this time."""
 SECONDS_MAX = 120
-"""Seconds of each kind whose letters are counted, the newest; a minute is told of."""
+"""Newest seconds of each kind for which letters are counted; a minute of them is shown."""
 
 
 class RefusedKind(msgspec.Struct, frozen=True, kw_only=True):
-    """Records of one topic refused for one reason. ``recent``: within `RECENT_MS` of now, to a second. The rest is of
-    the newest.
+    """Records of one topic refused for one reason. ``recent``: within `RECENT_MS` of now, to a second. The other fields
+    are of the newest letter.
     """
 
     topic: str
@@ -35,7 +35,7 @@ class RefusedKind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Kind:
-    """Letters of a kind: how many, when, and what of the newest is told (never what was refused)."""
+    """Letters of a kind: how many, when, and facts of the newest to show (never its content)."""
 
     def __init__(self) -> None:
         self.count = self.time_ms = 0
@@ -52,7 +52,7 @@ class _Kind:
         self.partition, self.offset = letter.told("partition"), letter.told("offset")
 
     def since(self, time_ms: int) -> int:
-        """How many have come since then."""
+        """How many letters have come since ``time_ms``."""
         return sum(count for second, count in self._of_second.items() if second >= time_ms // 1_000)
 
 
@@ -62,10 +62,10 @@ class Refused:
     def __init__(self) -> None:
         self._kinds: dict[tuple[str, str, str], _Kind] = {}
         self._now_ms = sys.maxsize
-        """When was told last: a letter that a worker whose clock is ahead has dated later came about then."""
+        """Time of the last `told`. A letter dated later, by a worker whose clock is ahead, counts as of this time."""
 
     def take(self, letters: Sequence[Letter]) -> None:
-        """Letters, oldest first."""
+        """Take letters, oldest first."""
         for letter in letters:
             name = letter.told("topic"), letter.told("stage"), letter.told("error")
             self._kinds[name] = kind = self._kinds.pop(name, None) or _Kind()  # the newest kind last

@@ -1,8 +1,8 @@
 """The console's web server: the page, its snapshots as server-sent events, and the answer to "why this ad?".
 
-On loopback unless told otherwise, and then whatever tells of the shop wants the bearer token; the page's own files tell
-nothing. Nothing is loaded from elsewhere, and the browser is told to refuse it (Content-Security-Policy). On loopback a
-request must name this machine (`streams.guard.named`).
+It is on loopback by default. Elsewhere, everything about the shop requires the bearer token; the page's own files tell
+nothing. Nothing is loaded from other servers, and the browser is told to refuse it (Content-Security-Policy). On
+loopback, a request must name this machine (`streams.guard.named`).
 """
 
 import asyncio
@@ -41,13 +41,13 @@ from streams.wire import UNREADABLE
 log = structlog.get_logger()
 
 EVERY_S = 1.0
-"""Between two snapshots; the page counts on it (``SILENT_MS`` in console.js is five of them)."""
+"""Time between two snapshots; the page relies on it (``SILENT_MS`` in console.js is five of them)."""
 STALE_S = 10.0
-"""A snapshot that is older is not the present."""
+"""A snapshot that is older is stale."""
 LISTENERS_MAX = 64
-"""Pages that listen; each holds a connection for as long as it is open."""
+"""Most pages that listen; each holds a connection for as long as it is open."""
 USER_MAX = 64
-"""Characters of a user's id, as on the wire."""
+"""Most characters of a user's id, as on the wire."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -68,7 +68,7 @@ WhyNot = Literal["nobody", "context", "gone", "length", "version", "silent"]
 
 
 class Live:
-    """What the pages are told: the latest snapshot, made anew every `EVERY_S` seconds, and explanations."""
+    """Answers for the pages: the latest snapshot, made anew every `EVERY_S` seconds, and explanations."""
 
     def __init__(self, settings: Settings, monitor: LagMonitor, desk: Desk, tails: Tails, compute: Compute) -> None:
         self._settings, self._monitor, self._desk, self._tails, self._compute = settings, monitor, desk, tails, compute
@@ -79,7 +79,7 @@ class Live:
         self.listeners: set[web.StreamResponse] = set()
 
     async def run(self) -> None:
-        """Make snapshots for ever. Raises what ended the monitor."""
+        """Make snapshots for ever. Raises the error that ended the monitor."""
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
@@ -96,18 +96,18 @@ class Live:
             await asyncio.sleep(max(0.0, EVERY_S - (loop.time() - began)))
 
     async def next(self) -> bytes:
-        """The next snapshot as JSON; who is slow gets the newest."""
+        """The next snapshot as JSON; a slow caller gets the newest."""
         await self._turn.wait()
         return self.encoded
 
     async def history(self) -> bytes:
-        """What was before it, as JSON."""
+        """The history before the snapshot, as JSON."""
         return msgspec.json.encode(await self._compute.run(self._desk.history))
 
     async def why(self, user: str) -> web.Response:
         """Why this person has these ads: 200, or 404 with ``error``: nobody, context or gone.
 
-        Raises one of `UNREADABLE` where its receipt is none of this version.
+        Raises one of `UNREADABLE` if the receipt is not of this version.
         """
         found = self._desk.people.find(user)
         if found is None:
@@ -128,7 +128,7 @@ LIVE: web.AppKey[Live] = web.AppKey("live", Live)
 
 
 def make_app(live: Live, settings: Settings) -> web.Application:
-    """The page for everyone who may connect; under ``/api`` what it shows, for whoever bears the token."""
+    """The page, for everyone who can connect; its content, under ``/api``, for those who bear the token."""
     app = web.Application(middlewares=[named(settings.web_host)])
     for path, handler in _static().items():
         app.router.add_get(path, handler)
@@ -144,12 +144,12 @@ def make_app(live: Live, settings: Settings) -> web.Application:
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """Headers that keep the page to itself."""
+    """Add headers that isolate the page from other sites."""
     response.headers.update(HEADERS)
 
 
 def _static() -> dict[str, Handler]:
-    """A handler for each file of the page, held in memory: no request's path ever reaches the file system."""
+    """A handler for each file of the page, held in memory, so that no request's path reaches the file system."""
     found: dict[str, Handler] = {}
 
     def add(folder: Traversable, path: str) -> None:
@@ -171,7 +171,7 @@ def _file(content: bytes, kind: str) -> Handler:
 
 
 def _healthz(live: Live) -> Handler:
-    """200 while snapshots are made, else 503; tells nothing of the shop."""
+    """200 while snapshots are made, else 503. It reveals nothing about the shop."""
 
     async def answer(_request: web.Request) -> web.StreamResponse:
         age_ms = wall_ms() - (live.snapshot.time_ms if live.snapshot is not None else 0)
@@ -188,7 +188,7 @@ async def _snapshot(request: web.Request) -> web.Response:
 
 
 async def _events(request: web.Request) -> web.StreamResponse:
-    """Server-sent events: ``history`` once, then ``snapshot`` every second, which tells the page that we live."""
+    """Server-sent events: ``history`` once, then ``snapshot`` every second, also as a sign of life."""
     live = request.app[LIVE]
     if len(live.listeners) >= LISTENERS_MAX:
         return json_response(503, {"error": f"{LISTENERS_MAX} pages listen already; close one"})
@@ -206,7 +206,7 @@ async def _events(request: web.Request) -> web.StreamResponse:
 
 
 async def _why(request: web.Request) -> web.Response:
-    """``?user=``: the newest placement of a person, explained; else ``error``, and ``said`` for who reads no page."""
+    """``?user=``: explain a person's newest placement; else ``error``, with ``said`` for clients without the page."""
     user = request.query.get("user", "")
     if not 0 < len(user) <= USER_MAX:
         return _no_answer(400, "length", said=f"user has {len(user)} characters, expected 1 to {USER_MAX}")
@@ -225,7 +225,7 @@ def _no_answer(status: int, why_not: WhyNot, **about: str) -> web.Response:
 
 
 def _engine(settings: Settings) -> Engine | None:
-    """What receipts are computed again with; without its model, rules or titles they are shown as they are."""
+    """The engine that computes receipts again. If its model, rules or titles are missing, they are only shown."""
     try:
         return make_engine(settings)
     except (ModelError, RulesError, TextEncoderError, OSError) as error:
@@ -240,7 +240,7 @@ async def serve(
     ready: Callable[[str], None],
     until: Callable[[], Awaitable[object]],
 ) -> None:
-    """Run the console until ``until`` returns; ``ready`` is told its URL.
+    """Run the console until ``until`` returns; call ``ready`` with its URL.
 
     Raises `ListenError` where it cannot listen, `MissingTopicError` or `TopicsError` where there is nothing to show.
     """

@@ -1,9 +1,9 @@
-"""Topics followed from the outside: some whole, of others the newest records. No group, nothing committed.
+"""Follows topics from the outside: some whole, of others only the newest records. No group, nothing committed.
 
-Topics that are made anew under it end it: what is shown would be of the former ones, for ever.
+A recreated topic ends it: it would show the former topic for ever.
 
-A console must not be the slowest reader of a busy cluster: where it falls behind it jumps ahead and says how many
-records it has not seen.
+A console must not be the slowest reader of a busy cluster: if it falls behind, it jumps ahead and says how many records
+it has skipped.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ from streams.topic_admin import found
 
 POLL_MS = 200
 RECORDS_PER_READ = 2_000
-"""Taken in one call: some 10 ms of the compute thread."""
+"""Records taken in one call: some 10 ms of the compute thread."""
 BEHIND_MAX = 100_000
-"""Records of a partition; whoever is further behind shows the past. Beyond it the reader jumps."""
+"""Records of a partition that the reader may be behind. Further behind, it would show the past, so it jumps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """``take`` is given the records of ``topic`` (its full name), in order, on the compute thread.
+    """``take`` is called with the records of ``topic`` (its full name), in order, on the compute thread.
 
-    ``newest``: records of each partition to begin with; None: all of them, read before any other topic.
-    ``jumped`` is told, there too, of which partition records were left out: what it knows of it may be the past.
-    ``ahead`` is given them before, on a thread of its own, for what would hold up the compute thread. ``at_once``: the
-    most that either is given.
+    ``newest``: how many records of each partition to start with; None: all, read before any other topic. ``jumped`` is
+    called, also there, with a partition whose records were skipped: what is known of it may be outdated. ``ahead`` is
+    called with the records before ``take``, on a thread of its own, for work that would block the compute thread.
+    ``at_once``: the most records per call of either.
     """
 
     topic: str
@@ -50,9 +50,9 @@ class Tail:
 
 
 class Tails:
-    """Follows ``tails`` while its block lasts. ``skipped``: records jumped over, of all topics.
+    """Follows ``tails`` within its ``async with`` block. ``skipped``: records jumped over, of all topics.
 
-    ``task`` ends with `streams.followed.MadeAnewError` where one of the topics is another than it was.
+    ``task`` ends with `streams.followed.MadeAnewError` if a topic was deleted or recreated.
     """
 
     def __init__(self, bootstrap: str, tails: Sequence[Tail], compute: Compute) -> None:
@@ -60,11 +60,11 @@ class Tails:
         self._tails = {tail.topic: tail for tail in tails}
         self._compute = compute
         self._followed = Followed(bootstrap, self._tails.keys())
-        """Of the topics as they were when the block was entered."""
+        """Checks that the topics are those that existed when the block was entered."""
         self._consumer: AIOKafkaConsumer | None = None
         self.skipped = 0
         self.caught_up = False
-        """Whether all that was there at the start has been read."""
+        """Whether everything that existed at the start has been read."""
         self.task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -94,7 +94,7 @@ class Tails:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
         if self._consumer is not None:
-            await end_reading(self._consumer)  # a task that is cancelled before its first step does not
+            await end_reading(self._consumer)  # the task does not, if it is cancelled before its first step
 
     async def _run(self, consumer: AIOKafkaConsumer, counts: Mapping[str, int]) -> None:
         try:
@@ -118,7 +118,7 @@ class Tails:
     async def _read_to(
         self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], ends: Mapping[TopicPartition, int]
     ) -> None:
-        """Read until every position has reached the end; markers and compaction leave holes."""
+        """Read until every position has reached the end; markers and compaction leave gaps."""
         while behind := [tp for tp in partitions if await consumer.position(tp) < ends[tp]]:
             await self._read(consumer, behind)
 
@@ -129,7 +129,7 @@ class Tails:
             await self._give(tp.topic, records)
 
     async def _give(self, topic: str, records: Sequence[Record]) -> None:
-        """Records of a partition to who takes them."""
+        """Pass records of a partition to the tail of ``topic``."""
         tail = self._tails[topic]
         for at in range(0, len(records), tail.at_once):
             part = records[at : at + tail.at_once]
@@ -138,7 +138,7 @@ class Tails:
             await self._compute.run(tail.take, part)
 
     async def _keep_up(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
-        """Jump to the newest records of partitions that are too far behind; those read whole are never skipped."""
+        """Jump to the newest records of partitions that are too far behind; topics read whole are never skipped."""
         for tp in partitions:
             newest, jumped = self._tails[tp.topic].newest, self._tails[tp.topic].jumped
             if newest is None:

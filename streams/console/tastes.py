@@ -1,7 +1,7 @@
 """An interest vector in words: which categories, brands and tags of the catalogue it points to. No I/O.
 
-The vector is a signed hash (`scoring.features`): words are found by their likeness to it, not read from it. Of 64
-dimensions two unrelated words are alike by chance to 0.125 (one standard deviation).
+The vector is a signed hash (`scoring.features`): words cannot be read from it, but are found by cosine similarity. In
+64 dimensions, the cosine of two unrelated words has a standard deviation of 0.125.
 """
 
 from collections import Counter
@@ -14,13 +14,13 @@ from scoring.catalogue import Catalogue
 from scoring.features import FEATURE_DIM, add_token, tokens
 
 ADS_READ = 20_000
-"""Ads whose words are known, the newest: half a second's work whenever the catalogue has changed and someone asks."""
+"""Newest ads whose words are known: half a second's work, on the first request after the catalogue has changed."""
 WORDS_MAX = 2_000
 """The most frequent words: 0.5 MB."""
 KINDS = ("category", "brand", "tag")
 TOLD = 6
 LIKENESS_MIN = 0.2
-"""Less is likely to be chance."""
+"""A smaller cosine is likely to be chance."""
 
 
 class Taste(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ class Taste(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Vocabulary:
-    """The words of a catalogue; made anew when it has changed."""
+    """The words of a catalogue, rebuilt when it has changed."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -41,7 +41,7 @@ class Vocabulary:
         self._vectors = np.zeros((0, FEATURE_DIM), dtype=np.float32)
 
     def tastes(self, interest: npt.NDArray[np.float32]) -> list[Taste]:
-        """What an interest vector ``[FEATURE_DIM]`` is most like; nothing where it is zero."""
+        """The words most similar to an interest vector ``[FEATURE_DIM]``; none where it is zero."""
         norm = float(np.linalg.norm(interest))
         if norm == 0:
             return []

@@ -1,4 +1,4 @@
-"""Experiments as the referee reports them, each with the interval of its primary metric as it narrows. No I/O."""
+"""Experiments as the referee reports them, each with the interval of its primary metric over time. No I/O."""
 
 from collections import deque
 
@@ -7,13 +7,13 @@ import msgspec
 from streams.experiments.report import ExperimentReport, decode_report
 
 SHOWN = 20
-"""Experiments kept: those reported last, and those that were stopped after all others."""
+"""Experiments kept: those reported last; stopped ones come after all others."""
 POINTS = 120
-"""Reports that an interval is drawn over: 20 minutes of the referee's usual pace."""
+"""Reports over which an interval is drawn: 20 minutes at the referee's usual pace."""
 
 
 class Band(msgspec.Struct, frozen=True, kw_only=True):
-    """An arm's difference to the first in the primary metric, oldest first; always-valid 95 % intervals."""
+    """An arm's difference to the first arm in the primary metric, oldest first, with always-valid 95 % intervals."""
 
     arm: str
     lows: list[float]
@@ -34,7 +34,7 @@ class Trials:
         self._reports: dict[str, deque[ExperimentReport]] = {}
 
     def take(self, name: str, value: bytes | None) -> None:
-        """A report, or its tombstone. Raises `msgspec.MsgspecError` for what is none."""
+        """Take a report, or its tombstone. Raises `msgspec.MsgspecError` for another value."""
         if value is None:
             self._reports.pop(name, None)
             return
@@ -49,7 +49,7 @@ class Trials:
             del self._reports[next(over, next(iter(self._reports)))]
 
     def told(self) -> list[TrialState]:
-        """All of them, the one reported last first."""
+        """All experiments, the one reported last first."""
         return [
             TrialState(report=reports[-1], bands=[_band(reports, arm.arm) for arm in reports[-1].arms[1:]])
             for reports in reversed(self._reports.values())

@@ -1,7 +1,7 @@
 """Why this ad? A receipt in words and numbers: the person, what they looked at, what won, what lost and why. No I/O.
 
-Every number that decided is the receipt's own. What is computed again (`streams.explain`) says whether it still comes
-out byte for byte, and adds each past item's share of the attention.
+Every number behind the decision is the receipt's own. Recomputing it (`streams.explain`) tells whether the placement
+still comes out byte for byte, and adds each past item's share of the attention.
 """
 
 from collections import Counter
@@ -26,20 +26,20 @@ from streams.explain import Recomputed, recompute
 from streams.wire import Decision, Placement, Slot
 
 LOST_SHOWN = 20
-"""Of the candidates that got no slot, those that were worth most."""
+"""Candidates without a slot that are shown: those worth most."""
 
 Reason = Literal[
     "random", "draw", "ecpm", "tie", "arranged", "blocked", "capped", "budget_spent", "below_reserve", "kept_apart"
 ]  # fmt: skip
-"""``random``: the control arm draws without looking. ``draw``: worth as much as one that got a slot, and lost the
-draw. ``ecpm``: worth less than all that did. ``tie``: worth the same as the last, which comes first by its id.
-``arranged``: worth more than the last, and nothing was drawn: a pinned ad, the variety of the list or the other ranking
-of an interleaved experiment had the slot. The others are `scoring.market.Fate`'s: whatever it was worth, it was not to
-be shown."""
+"""``random``: the control arm draws at random. ``draw``: worth at least as much as a winner, but lost the draw.
+``ecpm``: worth less than every winner. ``tie``: worth as much as the least winner, whose id comes first. ``arranged``:
+worth more than the least winner without a draw: a pinned ad, the variety of the list or the other ranking of an
+interleaved experiment got the slot. The others are `scoring.market.Fate`'s: it must not be shown, whatever it is
+worth."""
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):
-    """An ad as people know it; "" where the catalogue no longer has it."""
+    """An ad in words; "" where the catalogue lacks it."""
 
     ad_id: str
     title: str
@@ -47,7 +47,7 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Past(msgspec.Struct, frozen=True, kw_only=True):
-    """An item of the history. ``kind``: the most that happened; ``shown``: as an ad, not come upon."""
+    """An item of the history. ``kind``: the strongest action on it; ``shown``: as an ad, not found by oneself."""
 
     ad: Named
     kind: str
@@ -77,8 +77,8 @@ class Won(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate without a slot. ``place``: by eCPM, from 1. ``chance``: of the first slot, before the draw, if it
-    was one of those that may be shown at all.
+    """A candidate without a slot. ``place``: rank by eCPM, from 1. ``chance``: probability of the first slot before the
+    draw; 0 if it must not be shown at all.
     """
 
     ad: Named
@@ -91,8 +91,8 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. ``identical``: None where there is no model to compute it again with. ``lost_by``: all candidates
-    without a slot, by the reason. ``needed_ecpm_micros``: what the least of those with one was worth.
+    """The whole explanation. ``identical``: None without a model to compute it again. ``lost_by``: number of candidates
+    without a slot, by reason. ``needed_ecpm_micros``: worth of the least winner.
     """
 
     user: str
@@ -115,14 +115,14 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explainer:
-    """Explains receipts with the catalogue as it is now, and with ``engine``'s model where there is one."""
+    """Explains receipts with the catalogue as it is now, and with the model of ``engine``, if there is one."""
 
     def __init__(self, catalogue: Catalogue, engine: Engine | None) -> None:
         self._catalogue, self._engine = catalogue, engine
         self._vocabulary = Vocabulary(catalogue)
 
     def why(self, decision: Decision) -> Why:
-        """Explain it. Raises `msgspec.MsgspecError` or `ValueError` for what is no receipt of this version."""
+        """Explain ``decision``. Raises `msgspec.MsgspecError` or `ValueError` if it is no receipt of this version."""
         placement = msgspec.json.decode(decision.placement, type=Placement)
         row = np.frombuffer(decision.row, dtype=ROW)[0]
         again = recompute(decision, self._engine) if self._engine is not None else None
@@ -219,11 +219,11 @@ class Judged:
     control: bool
     temperature: float
     spread: npt.NDArray[np.float64] | None = None
-    """Of the log worth, ``[C]``, where Thompson sampling drew."""
+    """Standard deviation of the log worth, ``[C]``, where Thompson sampling drew."""
 
     @classmethod
     def of(cls, decision: Decision) -> Self:
-        """Read off a receipt. One without offers ranked by bid × pCTR; one without fates has outbid whom it left."""
+        """From a receipt. Without recorded worth, it ranked by bid × pCTR; without fates, all losers were outbid."""
         bids = np.frombuffer(decision.bids_micros, dtype=np.int64).astype(np.float64)
         worth = np.frombuffer(decision.worth, dtype=np.float32).astype(np.float64)
         if not decision.worth:
@@ -243,16 +243,16 @@ class Judged:
         )
 
     def order(self) -> list[int]:
-        """Places of all candidates, the most worth first."""
+        """Places of all candidates, by descending worth."""
         order: list[int] = np.lexsort((self.ads, -self.worth)).tolist()
         return order
 
     def lost(self) -> list[int]:
-        """Places of those without a slot, the most worth first."""
+        """Places of the candidates without a slot, by descending worth."""
         return [at for at in self.order() if self.fates[at] < Fate.WON]
 
     def chances(self) -> npt.NDArray[np.float64]:
-        """Of the first slot, before the draw; none for those that may not be shown."""
+        """Probability of the first slot before the draw; 0 for candidates that must not be shown."""
         may = np.isin(self.fates, (Fate.OUTBID, Fate.KEPT_APART)) | (self.fates >= Fate.WON)
         chances = np.zeros(len(self.worth))
         if not may.any():

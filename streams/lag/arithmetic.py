@@ -1,6 +1,6 @@
 """The arithmetic of lag: samples in, lags, rates and status out. Nothing here asks a broker or a clock.
 
-Times are milliseconds of one clock that never goes back. Offsets are "next" offsets, so that a consumer that has
+Times are milliseconds of one clock that never goes back. Offsets are "next" offsets: a consumer that has read
 everything has its committed offset at the log end, and lag 0.
 """
 
@@ -16,15 +16,15 @@ from itertools import pairwise
 import msgspec
 
 POINTS_MAX = 256
-"""Of a log end's history, 4 KiB a partition: one point a second covers two minutes exactly, hours in outline."""
+"""Points of a log end's history, 4 KiB a partition: at one a second, two minutes exactly, and hours in outline."""
 SAMPLES_MAX = 1_000
-"""Per group and partition; a window of 30 s polled every 30 ms. Of more polls some are passed over."""
+"""Samples per group and partition: a window of 30 s polled every 30 ms. With more polls, some are skipped."""
 COMMITS_MIN = 5
-"""Commits before their lags are called a trend: of so many in chance order, 1 in 120 never shrinks."""
+"""Fewest commits whose lags may be called a trend: of five in random order, 1 in 120 never shrinks."""
 
 
 class Status(StrEnum):
-    """Burrow's words for a partition, worst last; UNKNOWN where nothing was ever committed."""
+    """Burrow's status of a partition, worst last; UNKNOWN where nothing was ever committed."""
 
     OK = "OK"
     UNKNOWN = "UNKNOWN"
@@ -36,8 +36,8 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How far back to look. ``window_ms``: for rates and trends, some ten commits. ``stuck_ms``: with lag and
-    without progress for so long, a partition is stalled or stopped; two commit intervals at least.
+    """How far back to look. ``window_ms``: for rates and trends; some ten commits. ``stuck_ms``: a partition with lag
+    that makes no progress for so long is stalled or stopped; at least two commit intervals.
     """
 
     window_ms: int = 30_000
@@ -64,10 +64,9 @@ class Sample:
 class PartitionLag(msgspec.Struct, frozen=True, kw_only=True):
     """A group's lag in one partition.
 
-    ``lag`` is in records. ``time_lag_s``: since when the record at the committed offset has been there; with
-    ``time_lag_at_least`` it was there before the monitor was, and is older than that. ``catch_up_s`` at the present
-    rates; None where it never would, or is unknown. ``stuck_s``: with lag and without progress since, as polls saw it.
-    ``owner``: the member's client id and host.
+    ``lag`` is in records. ``time_lag_s``: age of the record at the committed offset; with ``time_lag_at_least`` the
+    record is older than that: it was there before the monitor. ``catch_up_s``: at the present rates; None if never, or
+    unknown. ``stuck_s``: how long polls have seen lag without progress. ``owner``: the member's client id and host.
     """
 
     topic: str
@@ -86,7 +85,7 @@ class PartitionLag(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogEnds:
-    """When a partition's log ended where: points of (time, offset), interpolated; old ones grow sparse."""
+    """History of a partition's log end: points of (time, offset), interpolated between; old points are thinned out."""
 
     def __init__(self) -> None:
         self._times = array("q")
@@ -96,11 +95,11 @@ class LogEnds:
         return len(self._times)
 
     def add(self, time_ms: int, end: int) -> None:
-        """A newer point. A log that ends before it ended is another log: its past is forgotten."""
+        """Add a newer point. If the log end has gone back, it is another log, and the past is forgotten."""
         if self._ends and end < self._ends[-1]:
             self._times, self._ends = array("q"), array("q")
         if len(self._ends) > 1 and self._ends[-1] == self._ends[-2] == end:
-            self._times[-1] = time_ms  # of a log at rest, the first and the last moment say it all
+            self._times[-1] = time_ms  # for a log at rest, the first and the last moment suffice
             return
         self._times.append(time_ms)
         self._ends.append(end)
@@ -108,17 +107,18 @@ class LogEnds:
             self._thin()
 
     def _thin(self) -> None:
-        """A quarter goes: of the older half, but never the first, one by one whatever moves times least for their age.
+        """Drop a quarter of the points, from the older half, one by one; never the first point.
 
-        Where a rest or a burst begins or ends, points stay, and those of a steady stretch go. What stands beside one
-        that went is judged anew, else neighbours would go together. A fifth of a millisecond for every 64 points, 4 s
-        where all partitions that may be watched do so in one poll; on average a twentieth of what a poll takes.
+        Each time the point goes whose loss shifts interpolated times least, relative to its age. So points stay where a
+        rest or a burst begins or ends, and go where the pace is steady. The neighbours of a dropped point are judged
+        anew, else all of them would go. It takes 0.2 ms per 64 points: 4 s if all partitions that may be watched do it
+        in one poll, on average a twentieth of a poll's time.
         """
         times, ends = self._times.tolist(), self._ends.tolist()
         before, after = list(range(-1, len(times) - 1)), list(range(1, len(times) + 1))
 
         def moved(point: int) -> float:
-            """How far off its time would be told without it, by its age. No end stands there more than twice."""
+            """Error of its time without it, relative to its age. No end occurs more than twice, so ends differ here."""
             first, last = before[point], after[point]
             share = (ends[point] - ends[first]) / (ends[last] - ends[first])
             off_ms = times[first] + share * (times[last] - times[first]) - times[point]
@@ -131,7 +131,7 @@ class LogEnds:
         while len(moves) > half - 1 - POINTS_MAX // 4:
             move, point = heappop(queue)
             if moves.get(point) != move:
-                continue  # it went, or was judged anew
+                continue  # it was dropped, or judged anew
             del moves[point]
             first, last = before[point], after[point]
             after[first], before[last] = last, first
@@ -143,9 +143,10 @@ class LogEnds:
         self._ends = array("q", [ends[point] for point in kept])
 
     def reached_ms(self, offset: int) -> tuple[int, bool]:
-        """When the record at ``offset``, one before the last end, was appended; else (the first moment known, False).
+        """When the record at ``offset`` was appended, and True; (the first moment known, False) if before that.
 
-        Between the last point that does not hold it and the next, in proportion to the offsets.
+        The time is interpolated, by offsets, between the last point before the record and the next. ``offset`` must be
+        before the last end.
         """
         after = bisect_right(self._ends, offset)
         assert after < len(self._ends), f"offset {offset} is not before the log end {self._ends[-1]}"
@@ -165,7 +166,7 @@ def time_lag(ends: LogEnds, committed: int, log_end: int, now_ms: int) -> tuple[
 
 
 def rates(samples: Sequence[Sample]) -> tuple[float, float]:
-    """Records per second consumed and produced from the first to the last sample; a way back counts as nothing."""
+    """Records per second consumed and produced from the first to the last sample; steps back count as 0."""
     if len(samples) < 2 or samples[-1].time_ms <= samples[0].time_ms:
         return 0.0, 0.0
     seconds = (samples[-1].time_ms - samples[0].time_ms) / 1000
@@ -181,7 +182,7 @@ def _gained(offsets: Sequence[int | None]) -> int:
 
 
 def catch_up_s(lag: int | None, consumed_per_s: float, produced_per_s: float) -> float | None:
-    """Seconds until nothing is behind at these rates; None: never, or unknown."""
+    """Seconds until lag 0 at these rates; None: never, or unknown."""
     if lag is None:
         return None
     if lag == 0:
@@ -191,14 +192,13 @@ def catch_up_s(lag: int | None, consumed_per_s: float, produced_per_s: float) ->
 
 
 def status(samples: Sequence[Sample], stuck_ms: int, rules: Rules) -> Status:
-    """Burrow's rules on what polls can see, in its order; ``samples`` cover the window, oldest first, not empty.
+    """Burrow's rules, in its order, on what polls can see; ``samples`` cover the window, oldest first, not empty.
 
-    ``stuck_ms``: how long lag has been seen without progress. Polls that were not told both offsets say nothing.
+    ``stuck_ms``: how long lag has been seen without progress. Polls that lack an offset are ignored.
 
-    A poll sees no commit that says what the one before said, by which Burrow tells a consumer that is alive and does
-    not get on (STALL) from one that is gone (STOP): here the group's own word decides, whether a live member owns the
-    partition. A rewind stands until the group has caught up or the window has passed. See Burrow's wiki, "Consumer
-    Lag Evaluation Rules".
+    Burrow tells a consumer that is alive but makes no progress (STALL) from one that is gone (STOP) by repeated commits
+    of one offset. A poll cannot see those, so the group decides: does a live member own the partition? A rewind is
+    reported until the group has caught up or the window has passed. See Burrow's wiki, "Consumer Lag Evaluation Rules".
     """
     now = samples[-1]
     if now.lag is None:
@@ -220,7 +220,7 @@ def status(samples: Sequence[Sample], stuck_ms: int, rules: Rules) -> Status:
 
 
 def _since_lag_0(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """Those from the last without lag on (it among them, so that a rewind from there is seen)."""
+    """The samples after the last without lag; that one, too, if a rewind follows it, so that it is seen."""
     for place in range(len(samples) - 1, 0, -1):
         before, after = samples[place - 1], samples[place]
         if before.lag == 0:
@@ -240,28 +240,28 @@ class Track:
         self._committed: int | None = None
 
     def add(self, sample: Sample) -> None:
-        """A newer sample; those before the window go, but for the one on its edge."""
+        """Add a newer sample; drop those before the window, except the one at its edge."""
         samples = self._samples
-        came = bool(sample.lag) and not self._behind  # since the last look, however long ago that was
+        came = bool(sample.lag) and not self._behind  # lag began since the last poll, however long ago that was
         if came or sample.committed not in (None, self._committed):
             self._moved_ms = sample.time_ms
         if sample.lag is not None:
             self._behind = sample.lag > 0
-        if sample.committed is not None:  # a poll that is not told it saw no progress
+        if sample.committed is not None:  # a poll without it has seen no progress
             self._committed = sample.committed
         if len(samples) > 1 and self._too_many(samples[-2], samples[-1]):
-            samples.pop()  # so that what is kept reaches back to the window's edge, however many polls it has
+            samples.pop()  # so that samples reach back to the window's edge, however many polls it has
         samples.append(sample)
         while len(samples) > 2 and samples[1].time_ms <= sample.time_ms - self._rules.window_ms:
             samples.popleft()
 
     def _too_many(self, earlier: Sample, later: Sample) -> bool:
-        """Whether the later may go. One that has caught up stays: it tells a group that does so now and then."""
+        """Whether ``later`` may be dropped. It stays if it has caught up: a group may do so only now and then."""
         apart_ms = later.time_ms - earlier.time_ms
         return apart_ms < self._rules.window_ms / (SAMPLES_MAX // 2) and not (later.lag == 0 and earlier.lag)
 
     def lag(self, topic: str, partition: int, ends: LogEnds, owner: str | None = None) -> PartitionLag:
-        """All there is to say now. ``ends``: the partition's, the last sample's among them."""
+        """The lag now. ``ends``: the partition's, up to the last sample's."""
         samples = list(self._samples)
         now = samples[-1]
         consumed, produced = rates(samples)

@@ -1,4 +1,4 @@
-"""All groups' lag, poll after poll: observations in, reports out. Nothing here asks a broker or a clock."""
+"""The lag of all groups over all polls: observations in, reports out. Nothing here asks a broker or a clock."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Partition(NamedTuple):
 class GroupSeen:
     """A group in one poll. ``owners``: client id and host per partition.
 
-    They and the number of ``members`` are None where the broker does not tell.
+    ``owners`` and the number of ``members`` are None where the broker does not tell.
     """
 
     state: str
@@ -31,17 +31,17 @@ class GroupSeen:
 
     @property
     def partitions(self) -> set[Partition]:
-        """What the group has committed, or owns."""
+        """The partitions that the group has committed offsets of, or owns."""
         return {*self.committed, *(self.owners or ())}
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One poll. ``ends`` lacks the partitions whose log end is unknown, as where a topic is gone.
+    """One poll. ``ends`` lacks partitions whose log end is unknown, for example where a topic is gone.
 
-    ``unasked``: groups of which nothing was to be had, as their broker is away, or they move. ``lacking``: what of all
-    groups was not told, and why; "" where all was, but of groups that move, or were deleted, while every broker is
-    there.
+    ``unasked``: groups that could not be asked, because their broker is away, or they are moving. ``lacking``: what the
+    poll could not learn, and why; "" if nothing. Groups that move, or were deleted, while every broker is there do not
+    count as lacking.
     """
 
     time_ms: int
@@ -52,7 +52,7 @@ class Observation:
 
 
 class Sum(msgspec.Struct, frozen=True, kw_only=True):
-    """Partitions taken together: records and rates added up; of times and statuses the worst."""
+    """Partitions taken together: records and rates summed; times and statuses are the worst."""
 
     status: Status
     partitions: int
@@ -65,7 +65,7 @@ class Sum(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GroupLag(msgspec.Struct, frozen=True, kw_only=True):
-    """A group's lag: in all, per topic, per partition. ``members``: None where the broker does not tell."""
+    """A group's lag: in total, per topic, per partition. ``members``: None where the broker does not tell."""
 
     group: str
     state: str
@@ -76,7 +76,7 @@ class GroupLag(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What one poll came to. ``watched_s``: since the first."""
+    """The result of one poll. ``watched_s``: time since the first poll."""
 
     watched_s: float
     groups: tuple[GroupLag, ...]
@@ -88,13 +88,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def worst(statuses: Iterable[Status]) -> Status:
-    """OK where there is none."""
+    """The worst of ``statuses``; OK where there are none."""
     order = list(Status)
     return max(statuses, key=order.index, default=Status.OK)
 
 
 class Board:
-    """What is known of every group's partitions; bounded by those in the last observation."""
+    """History of every group's partitions; bounded by the partitions in the last observation."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -103,12 +103,12 @@ class Board:
         self._tracks: dict[tuple[str, Partition], Track] = {}
 
     def observe(self, seen: Observation) -> Report:
-        """Take in a newer observation; what it no longer holds is forgotten, but of groups that could not be asked."""
+        """Take a newer observation. What it lacks is forgotten, except for groups that could not be asked."""
         if self._since_ms is None:
             self._since_ms = seen.time_ms
         tracks = self._tracks
         self._tracks = {place: track for place, track in tracks.items() if place[0] in seen.unasked}
-        held = {*seen.ends}.union(*(group.partitions for group in seen.groups.values()))  # with or without a leader
+        held = {*seen.ends}.union(*(group.partitions for group in seen.groups.values()))  # even without a leader
         held |= {partition for _, partition in self._tracks}
         self._ends = {partition: self._ends.get(partition) or LogEnds() for partition in held}
         for partition, end in seen.ends.items():
@@ -132,7 +132,7 @@ class Board:
             state=group.state,
             members=group.members,
             total=_sum(lags),
-            topics={topic: _sum(list(of)) for topic, of in groupby(lags, lambda lag: lag.topic)},  # sorted, above
+            topics={topic: _sum(list(of)) for topic, of in groupby(lags, lambda lag: lag.topic)},  # lags are sorted
             partitions=tuple(lags),
         )
 

@@ -1,4 +1,4 @@
-"""The latest report as Prometheus metrics, made at every scrape; a stale one is not exported, its age is."""
+"""The latest report as Prometheus metrics, made at every scrape. Of a stale report, only the age is exported."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ PER_PARTITION: tuple[tuple[str, str, Callable[[PartitionLag], float | None]], ..
 
 
 class LagCollector(Collector):
-    """Collects from ``latest``, the monitor's."""
+    """Collects from ``latest``, which gives the monitor's news."""
 
     def __init__(self, latest: Callable[[], News]) -> None:
         self._latest = latest
@@ -65,7 +65,7 @@ class LagCollector(Collector):
 
 
 def _freshness(news: News) -> Iterator[Metric]:
-    """What tells whether to believe the rest."""
+    """Metrics that tell whether to believe the others."""
     for name, text, value in (
         ("salience_lag_poll_timestamp_seconds", "When a poll last succeeded; 0 before the first.", news.time_ms / 1000),
         ("salience_lag_poll_age_seconds", "Since the last poll that succeeded, or since the start.", news.age_s),

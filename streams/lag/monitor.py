@@ -1,4 +1,4 @@
-"""The lag monitor: polls for ever, keeps the latest report, tells whoever listens. Importable, for a console.
+"""The lag monitor: polls for ever, keeps the latest report, and tells listeners. Importable, for a console.
 
 async with LagMonitor(Poller("127.0.0.1:9092")) as monitor:
     async for news in monitor.news():
@@ -20,18 +20,18 @@ from streams.lag.board import Board, Report
 from streams.lag.poller import LagError, Poller
 
 POLL_EVERY_S = 1.0
-"""Time lag is as exact as this; three small requests."""
+"""Time between polls of three small requests; time lag is as exact as this."""
 POLL_MAX_S = 60.0
-"""The client ends each of a poll's requests within seconds; a poll that lasts longer hangs, and the next one begins."""
+"""The client ends each request of a poll within seconds. A poll that lasts longer than this hangs: the next begins."""
 STALE_POLLS = 5
-"""A report older than so many polls is not the present: whoever shows it says so."""
+"""A report older than so many polls is stale; whoever shows it must say so."""
 
 
 class News(msgspec.Struct, frozen=True, kw_only=True):
-    """The latest report with its freshness. ``time_ms``: of the last poll that succeeded, UTC; 0 before the first.
+    """The latest report with its freshness. ``time_ms``: of the last successful poll, UTC; 0 before the first.
 
-    ``stale``: too old to be believed. ``error``: why the latest poll failed; "" where it did not. ``lacking``: what the
-    report does not tell, and why, as while one broker of several is away; "" where it tells all.
+    ``stale``: too old to be believed. ``error``: why the latest poll failed; "" if it did not. ``lacking``: what the
+    report lacks, and why, for example while one broker of several is away; "" if it is complete.
     """
 
     time_ms: int
@@ -46,8 +46,8 @@ class News(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LagMonitor:
-    """Polls every ``every_s`` seconds while its block lasts. ``failing`` is told when polls begin to fail, or
-    to lack something, and why.
+    """Polls every ``every_s`` seconds within its ``async with`` block. ``failing`` is called with the reason when polls
+    begin to fail, or to lack something.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class LagMonitor:
 
     @property
     def latest(self) -> News:
-        """What is known now. Raises what ended the polling, where anything did."""
+        """What is known now. Raises the error that ended the polling, if one did."""
         if self._task is not None and self._task.done() and not self._task.cancelled():
             self._task.result()
         age_ms = self._clock() - (self._started_ms if self._tick_ms is None else self._tick_ms)
@@ -105,12 +105,12 @@ class LagMonitor:
         )
 
     async def ended(self) -> None:
-        """Wait until polling has ended by itself, which `latest` and the end of the block raise the reason of."""
+        """Wait until polling has ended by itself; `latest` and the end of the block raise the reason."""
         assert self._task is not None
         await asyncio.wait([self._task])
 
     async def news(self) -> AsyncIterator[News]:
-        """The latest at once, then after every poll; where a poll hangs, what is known, older, at the same pace."""
+        """The latest news at once, then after every poll. While a poll hangs, the old news comes at the same pace."""
         yield self.latest
         while True:
             turn = self._turn
@@ -120,12 +120,12 @@ class LagMonitor:
             yield self.latest
 
     async def poll(self) -> None:
-        """One poll now; a failure is kept, not raised."""
+        """Poll once now; a failure is kept, not raised."""
         began_ms = self._clock()
         try:
             async with asyncio.timeout(POLL_MAX_S):
                 seen = await aside(self._poller.poll)
-            self._report = await aside(self._board.observe, seen)  # seconds, of thousands of partitions
+            self._report = await aside(self._board.observe, seen)  # takes seconds with thousands of partitions
             self._tick_ms, self._time_ms, self._error = seen.time_ms, wall_ms(), ""
             if seen.lacking and not self._lacking:
                 self._failing(f"not of all groups: {seen.lacking}")
@@ -148,4 +148,4 @@ class LagMonitor:
                 await self.poll()
                 await asyncio.sleep(max(0.0, self.every_s - (self._clock() - began_ms) / 1000))
         finally:
-            self._turn.set()  # whoever waits for news learns of the end
+            self._turn.set()  # wakes those who wait for news

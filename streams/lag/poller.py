@@ -1,6 +1,6 @@
-"""One look at consumer groups from outside: committed offsets, owners, log ends. Needs Describe rights alone.
+"""One look at consumer groups from outside: committed offsets, owners, log ends. It needs only Describe rights.
 
-It joins no group and reads no record: list and describe groups, their offsets, the topics' log ends. Blocks.
+It joins no group and reads no record: it lists and describes groups, their offsets and the topics' log ends. It blocks.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -18,19 +18,19 @@ from streams.lag.roll import Roll
 ANSWER_S = 5.0
 """A healthy broker answers within milliseconds, one in an election within seconds."""
 PACE_S = 2.0
-"""For each question once a poll went well: a broker that is away may keep every poll waiting, and the report goes stale
-after five seconds."""
+"""Timeout of each request after a successful poll: a broker that is away may make every poll wait, and the report goes
+stale after five seconds."""
 PARTITIONS_MAX = 20_000
-"""Over all groups: some 200 MB of history here, and as many label sets in Prometheus."""
+"""Most partitions over all groups: some 200 MB of history here, and as many label sets in Prometheus."""
 _NO_MEMBERS = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
 
 
 class LagError(RuntimeError):
-    """The lag cannot be told; the message says why and what to do."""
+    """The lag cannot be measured; the message says why and what to do."""
 
 
 class Poller:
-    """``groups``: those to look at, None for all that the broker lists. ``prefix``: only topics that begin so."""
+    """``groups``: those to look at; None: all that the broker lists. ``prefix``: only topics that begin with it."""
 
     def __init__(
         self,
@@ -48,14 +48,14 @@ class Poller:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        """A client that knows of no node: one that runs goes on asking those that have gone, and for their groups."""
+        """Make a new client, which knows no node: a running one keeps asking nodes that have gone for their groups."""
         # log_level 2: librdkafka would print every refused connection; the poll that fails says it.
         self._admin = AdminClient({**librdkafka_options(self._bootstrap), "log_level": 2})
 
     def poll(self) -> Observation:
-        """One look. Offsets are read before log ends, so that no lag is below 0.
+        """Poll once. Offsets are read before log ends, so that no lag is below 0.
 
-        What one broker of several does not tell is said to be lacking. Raises `LagError` where none tells anything.
+        If one broker of several does not answer, the observation says what is lacking. Raises `LagError` if none does.
         """
         within_s, self._answer_s = self._answer_s, ANSWER_S
         try:
@@ -84,13 +84,13 @@ class Poller:
             ) from error
 
     def committed(self, group: str) -> dict[Partition, int]:
-        """A group's committed offsets; nothing where its coordinator does not answer: it moves, or is yet to be."""
+        """A group's committed offsets; empty if its coordinator does not answer: it is moving, or not there yet."""
         described, _ = self._told([group], ANSWER_S)
         offsets, _ = _answers({name: self._ask(name, ANSWER_S) for name in described})
         return self._offsets(offsets[group]) if offsets else {}
 
     def log_ends(self, partitions: Collection[Partition], within_s: float = ANSWER_S) -> dict[Partition, int]:
-        """Where logs end, open transactions included; without those that have no leader or are gone.
+        """Where logs end, open transactions included; without partitions that have no leader, or are gone.
 
         Raises `KafkaException` where no broker answers.
         """
@@ -108,17 +108,17 @@ class Poller:
         return found
 
     def _names(self, within_s: float) -> tuple[list[str], set[str], KafkaError | None]:
-        """Groups; those that are missed; why a broker lists none. Raises `KafkaException` where no broker does.
+        """Groups listed; groups missed; why a broker lists none. Raises `KafkaException` if no broker lists any.
 
-        While a broker is away its groups go to others, which list them once they have read of them. Before, they must
-        not be asked for: librdkafka 2.16 may end the process (refcnt in its handler of DescribeGroups) where it waits
-        for a coordinator that is away. Without a group that has no name, which a broker may list and the client takes
-        for a mistake.
+        While a broker is away, its groups move to others, which list them once they have loaded them. Until then they
+        must not be described: librdkafka 2.16 may end the process (refcnt in its handler of DescribeGroups) while it
+        waits for a coordinator that is away. A group without a name is left out: a broker may list one, but the client
+        refuses it.
         """
         if self._groups is not None:
-            return sorted({*self._groups} - {""}), set(), None  # the client takes none twice
-        # Who is there is asked in every poll for the client's sake, too: it lists the groups of the nodes that it knows
-        # of, and looks for those that are back every five minutes only.
+            return sorted({*self._groups} - {""}), set(), None  # without duplicates, which the client refuses
+        # Asking for the nodes in every poll also updates the client: it lists only the groups of nodes that it knows,
+        # and by itself looks for returned nodes only every five minutes.
         asked = {
             "nodes": self._admin.describe_cluster(request_timeout=within_s),
             "groups": self._admin.list_consumer_groups(request_timeout=within_s),
@@ -134,24 +134,24 @@ class Poller:
         return sorted(names), self._roll.missed(self._clock(), nodes, names, whole=silent is None), silent
 
     def _seen(self, names: list[str], within_s: float) -> tuple[dict[str, GroupSeen], dict[str, KafkaException]]:
-        """Groups, and why others were not told. Raises `KafkaException` where none was."""
+        """Groups by name, and why the others could not be asked. Raises `KafkaException` if none could."""
         if not names:
             return {}, {}
         described, unasked = self._told(names, within_s)
-        # One group a request is what the client takes; all are asked before any is awaited.
+        # The client takes one group per request; all are sent before any is awaited.
         offsets, failed = _answers({name: self._ask(name, within_s) for name in described})
         unasked |= failed
         if not offsets:
-            raise min(unasked.values(), key=_refused)  # first one that a new client may mend
+            raise min(unasked.values(), key=_refused)  # preferably an error that a new client may mend
         found = {name: self._group(described[name], answer) for name, answer in offsets.items()}
         # A name that the broker does not know is described as dead, and has committed nothing.
         return {name: group for name, group in found.items() if group.committed or group.members}, unasked
 
     def _told(self, names: list[str], within_s: float) -> tuple[dict[str, Any], dict[str, KafkaException]]:
-        """What coordinators say of groups, once they answer, and why others say nothing.
+        """Descriptions of groups from coordinators that answer, and why others gave none.
 
-        To be asked before `_ask`: librdkafka 2.16 ends the process (a null pointer in its handler of OffsetFetch) where
-        the broker that an admin client asks for offsets is not, or not yet, the group's coordinator.
+        Call it before `_ask`: librdkafka 2.16 ends the process (a null pointer in its handler of OffsetFetch) if the
+        broker that an admin client asks for offsets is not, or not yet, the group's coordinator.
         """
         return _answers(self._admin.describe_consumer_groups(names, request_timeout=within_s))
 
@@ -168,7 +168,7 @@ class Poller:
             for tp in (member.assignment.topic_partitions if member.assignment else ())
             if tp.topic.startswith(self._prefix)
         }
-        # The embedded broker calls a group stable and names no member.
+        # The embedded broker calls a group stable, but names no member.
         told = described.members or described.state in _NO_MEMBERS
         members, known = (len(described.members), owners) if told else (None, None)
         return GroupSeen(described.state.name.lower(), members, self._offsets(offsets), known)
@@ -181,7 +181,7 @@ class Poller:
         }
 
     def _unreachable(self) -> bool:
-        """Whether no broker answers at all; else the topics are gone, or without a leader for now."""
+        """Whether no broker answers at all. If one does, the topics are gone, or have no leader for now."""
         try:
             self._admin.list_topics(timeout=ANSWER_S)
         except KafkaException:
@@ -190,7 +190,7 @@ class Poller:
 
 
 def _answers(futures: Mapping[str, "Future[Any]"]) -> tuple[dict[str, Any], dict[str, KafkaException]]:
-    """What was answered by name, and the failures of the others."""
+    """Answers by name, and the failures of the others."""
     answers, failures = dict[str, Any](), dict[str, KafkaException]()
     for name, future in futures.items():
         try:
@@ -201,7 +201,7 @@ def _answers(futures: Mapping[str, "Future[Any]"]) -> tuple[dict[str, Any], dict
 
 
 def _lacking(silent: KafkaError | None, missed: Collection[str], unasked: Mapping[str, KafkaException]) -> str:
-    """What of all groups was not told, for people."""
+    """What the poll could not learn, in words; "" if nothing."""
     told = [f"a broker does not list its groups ({silent.str()})"] if silent else []
     if missed:
         told.append(f"no broker lists {_some(missed)} now")
@@ -214,20 +214,20 @@ def _lacking(silent: KafkaError | None, missed: Collection[str], unasked: Mappin
 
 
 def _refused(error: KafkaException) -> bool:
-    """Whether the right to look at a group is missing: a new client would hear the same."""
+    """Whether the right to describe a group is missing, which a new client would not change."""
     return bool(error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 
 def _some(names: Collection[str]) -> str:
-    """The first of them, and how many more there are."""
+    """The first name, and how many more there are."""
     more = len(names) - 1
     return min(names) + (f" and {more} more" if more else "")
 
 
 def _within(future: "Future[Any]") -> Any:
-    """The answer. librdkafka ends every request at its timeout; the second one is for its own threads.
+    """The answer. librdkafka ends every request at its timeout; the timeout here guards against its own threads.
 
-    Raises `KafkaException` where there is none, whichever of the two it was.
+    Raises `KafkaException` if either passes, or the request fails.
     """
     try:
         return future.result(timeout=2 * ANSWER_S)

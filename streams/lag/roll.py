@@ -1,4 +1,4 @@
-"""Which groups are missed: a broker that is away may take groups with it, and no other one says so. No I/O.
+"""Which groups are missing: if a broker is away, its groups may be listed nowhere, and no other broker says so. No I/O.
 
 Times are milliseconds of one clock that never goes back.
 """
@@ -7,29 +7,29 @@ import math
 from collections.abc import Collection
 
 SETTLE_MS = 30_000
-"""A group that moves is listed by neither broker for some seconds; then the new one says that it reads of it."""
+"""For some seconds neither broker lists a group that moves; then the new coordinator says that it is loading it."""
 AWAY_MS = 6 * 3_600_000
-"""After so long a broker is taken for removed, and a group for deleted: whoever was to mend it has known for hours."""
+"""After so long a broker counts as removed, and a group as deleted: its operators have known for hours."""
 MISSED_MAX = 2_000
-"""Groups that are missed, those last listed: of names that come and go there is no end while a broker is away."""
+"""Most missing groups kept, those listed last: while a broker is away, names may come and go without end."""
 
 
 class Roll:
-    """The brokers and groups that there were. A group that is not listed although every broker is there was deleted."""
+    """Brokers and groups seen so far. A group that is not listed although every broker is there was deleted."""
 
     def __init__(self) -> None:
         self._nodes = dict[int, int]()
         self._groups = dict[str, int]()
-        """When each was last there."""
+        """When each group was last listed."""
         self._short_ms = -math.inf
         """When a broker was last away."""
         self.short = False
-        """Whether one is, or its groups have not settled yet: else those that are missed move, or were deleted."""
+        """Whether a broker is away, or its groups have not settled. If not, missing groups move, or were deleted."""
 
     def missed(self, now_ms: int, nodes: Collection[int], groups: Collection[str], *, whole: bool) -> set[str]:
-        """Groups known before that are not among those listed now, and may yet be.
+        """Groups known before that are not listed now, but may still exist.
 
-        ``nodes``: the numbers of the brokers that are there. ``whole``: whether all of them listed their groups.
+        ``nodes``: numbers of the brokers that are there. ``whole``: whether all of them listed their groups.
         """
         recent = {node: at_ms for node, at_ms in self._nodes.items() if now_ms - at_ms <= AWAY_MS}
         self._nodes = recent | dict.fromkeys(nodes, now_ms)

@@ -18,14 +18,14 @@ from streams.listening import listen, runner_of
 from streams.metrics.page import metrics_page
 
 LISTENERS_MAX = 64
-"""Pages that listen to ``/events``; each holds a connection for as long as it is open."""
+"""Most pages that listen to ``/events``; each holds a connection for as long as it is open."""
 
 MONITOR: web.AppKey[LagMonitor] = web.AppKey("monitor", LagMonitor)
 LISTENERS: web.AppKey[set[web.StreamResponse]] = web.AppKey("listeners", set)
 
 
 def make_app(monitor: LagMonitor, token: str | None = None, host: str = "127.0.0.1") -> web.Application:
-    """The pages on ``host``, for whoever bears ``token`` where there is one; the caller runs the monitor."""
+    """The pages on ``host``; a ``token``, if given, is required. The caller runs the monitor."""
     app = web.Application(middlewares=[named(host), guard(token)])
     app[MONITOR] = monitor
     app[LISTENERS] = set()
@@ -43,7 +43,7 @@ async def _lag(request: web.Request) -> web.Response:
 
 
 async def _healthz(request: web.Request) -> web.Response:
-    """200 while the report is the present, with what it lacks, else 503 with the reason."""
+    """200 while the report is not stale, with what it lacks; else 503 with the reason."""
     news = request.app[MONITOR].latest
     if news.stale:
         return web.Response(text=f"no poll for {news.age_s:.1f} s: {news.error or 'not yet'}\n", status=503)
@@ -51,7 +51,7 @@ async def _healthz(request: web.Request) -> web.Response:
 
 
 async def _events(request: web.Request) -> web.StreamResponse:
-    """Server-sent events, ``event: lag``: the latest at once, then after every poll, and while polls hang."""
+    """Server-sent events, ``event: lag``: the latest news at once, then after every poll, and while polls hang."""
     listeners = request.app[LISTENERS]
     if len(listeners) >= LISTENERS_MAX:
         return web.Response(text=f"{LISTENERS_MAX} listen already\n", status=503)
@@ -75,9 +75,9 @@ async def serve(
     ready: Callable[[str], None],
     until: Callable[[], Awaitable[object]],
 ) -> None:
-    """Run the monitor and its pages ``at`` host and port until ``until`` returns; ``ready`` is told their URL.
+    """Run the monitor and its pages ``at`` host and port until ``until`` returns; call ``ready`` with their URL.
 
-    Raises `ListenError` where it cannot listen, and what ended the monitor, where anything did.
+    Raises `ListenError` where it cannot listen, and the error that ended the monitor, if one did.
     """
     runner = runner_of(make_app(monitor, token, at[0]))
     await runner.setup()

@@ -15,16 +15,16 @@ from streams.lag.poller import ANSWER_S, Poller
 LOOK_EVERY_S = 0.02
 """Two small requests each; a slice takes longer."""
 STALL_S = 60.0
-"""Without any progress for so long something is wrong: a dead lane's transaction ends within 15 s, a session in 10."""
+"""No progress for so long means a fault: a dead lane's transaction ends within 15 s, a session within 10."""
 
 
 class StalledError(RuntimeError):
-    """The workers do not get on."""
+    """The workers make no progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """Over all lanes: records committed as consumed, and records behind. ``lanes``: those ever taken over."""
+    """Over all lanes: records committed as consumed, and records behind. ``lanes``: how many were ever taken over."""
 
     consumed: int
     behind: int
@@ -32,7 +32,7 @@ class Lag:
 
 
 class LagWatch:
-    """Looks at the lag of ``group`` on the event topics under ``prefix``, as an async context manager."""
+    """Measures the lag of ``group`` on the event topics under ``prefix``; an async context manager."""
 
     def __init__(self, bootstrap: str, prefix: str, group: str) -> None:
         self._bootstrap = bootstrap
@@ -77,11 +77,11 @@ class LagWatch:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> float:
-        """Wait until nothing is behind; the seconds since the first lane was seen taken over.
+        """Wait until lag 0; return the seconds since the first lane was seen taken over.
 
-        ``records``: at least so many are to be consumed. Say it where it is known: the embedded broker tells a log
-        end that is short of its last batch. ``check`` is called at every look and raises where waiting is in vain.
-        Raises `StalledError` where nothing has moved for ``stall_s``.
+        ``records``: at least so many must be consumed. Give it if known: the embedded broker's log ends omit the last
+        batch. ``check`` is called at every look, and raises if waiting is in vain. Raises `StalledError` if nothing has
+        moved for ``stall_s``.
         """
         since: float | None = None
         last: Lag | None = None

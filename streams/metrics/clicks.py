@@ -69,7 +69,7 @@ class ClickMetrics:
 
     def stand(self, examined: Sequence[float]) -> None:
         """Set the gauges; ``examined``: slots' examination, from the first."""
-        self._examined.clear()  # of lanes that are held no more nothing is told
+        self._examined.clear()  # so that lanes that are not held any more tell nothing
         for slot, chance in enumerate(examined):
             self._examined.labels(str(slot)).set(chance)
         for gauge, value in zip((self._calibration, self._log_loss, self._auc), self._quality.figures(), strict=True):

@@ -45,7 +45,7 @@ class MarketMetrics:
 
     def stand(self, now: Shown) -> None:
         """Set the metrics to what ``now`` says; counters move by what is new."""
-        # Read once: the compute thread counts on meanwhile, and what it adds is the next time's.
+        # Read each counter once: the compute thread goes on counting, and what it adds belongs to the next time.
         before = self._told
         self._told = Shown(empty_slots=now.empty_slots, filled_slots=now.filled_slots, fates=now.fates.copy())
         counts = before.losers()

@@ -16,7 +16,7 @@ def metrics_page(registry: CollectorRegistry, refresh: Callable[[], None] = lamb
         refresh()
         try:
             encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        except TypeError:  # prometheus_client compares a version that is none with numbers
+        except TypeError:  # prometheus_client compares the version with numbers, even if it is not a valid one
             encode, content_type = choose_encoder("")
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 

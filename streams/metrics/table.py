@@ -33,8 +33,8 @@ def worker_rows() -> list[Row]:
     """Every metric of ``salience worker``."""
     metrics = Metrics()
     metrics.describe_model("", "", 0)
-    metrics.placements.labels("control")  # arms are known when they are first drawn
-    metrics.stands(Standing(examined=(1.0,)))  # as slots are when a lane is held
+    metrics.placements.labels("control")  # an arm's labels exist only once it is drawn
+    metrics.stands(Standing(examined=(1.0,)))  # and a slot's only once a lane is held
     return _rows(metrics.registry.collect())
 
 
@@ -55,7 +55,7 @@ def review_rows() -> list[Row]:
 def referee_rows() -> list[Row]:
     """Every metric of ``salience experiment referee``."""
     vitals = Vitals(every_ms=0)
-    vitals.behind["outcomes"] = 0  # topics are known when they are read
+    vitals.behind["outcomes"] = 0  # a topic's labels exist only once it is read
     return _rows(RefereeCollector(vitals).collect())
 
 

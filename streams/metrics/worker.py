@@ -108,7 +108,7 @@ class Metrics:
     """One worker's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
-        # When a counter began is nobody's question, and would be a metric of its own.
+        # Nobody needs a counter's creation time, and it would be a metric of its own.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
         self.registry = CollectorRegistry()
         counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
@@ -195,7 +195,7 @@ class Metrics:
         for stage, seconds in laps:
             self.stage_seconds.labels(stage).observe(seconds)
         times_ms = np.array([record.timestamp for record in taken.records], dtype=np.float64)
-        times_ms = times_ms[times_ms >= 0]  # a record of a former format has none
+        times_ms = times_ms[times_ms >= 0]  # a record of an old message format has none
         self.event_to_placement.observe(np.maximum(now_ms - times_ms, 0) / 1000)
         self.last_commit.set(now_ms / 1000)
         for name, messages in effects.messages.items():
